@@ -1,0 +1,175 @@
+"""Every error this package raises on purpose.
+
+    S2SError
+    ├── ConfigurationError       a value or a route is missing or contradictory: what to set
+    ├── AuthenticationError      400 or 401: the credentials were not accepted
+    ├── AuthorizationError       403: a valid token, but not for this caller, scope or role
+    ├── KeysUnavailable          503: nothing to check a signature with
+    ├── TokenRequestError        503: Keycloak gave no token
+    │   └── AudienceNotGranted   503: Keycloak gave a token that is not for whom we asked
+    └── TokenWithheld            500: a request that must not carry our token
+
+The ones with a status are also Starlette's ``HTTPException``: raised in a route and not caught they become that answer, with one
+safe sentence as ``detail``. ``str(error)`` is for logs and scripts and says more, but never a secret and never a token.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from starlette.exceptions import HTTPException
+
+__all__ = [
+    "AudienceNotGranted",
+    "AuthenticationError",
+    "AuthorizationError",
+    "ConfigurationError",
+    "KeysUnavailable",
+    "S2SError",
+    "TokenRequestError",
+    "TokenWithheld",
+]
+
+
+class S2SError(Exception):
+    """The root of all errors of this package.
+
+    ``code`` is a stable name to switch on; it does not change between releases.
+    """
+
+    code: str = "s2s_error"
+
+    def again(self) -> Self:
+        """Return an equal error that was never raised.
+
+        Several waiters may share one failure. Each raises an instance of its own: without the traceback and the chain of the
+        first, whose frames hold the client secret.
+        """
+        twin = copy.copy(self)
+        twin.__traceback__ = twin.__cause__ = twin.__context__ = None
+        return twin
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The fields are keyword-only and HTTPException hands nothing to Exception: rebuild without calling __init__.
+        return _rebuild, (type(self), self.args), dict(self.__dict__)
+
+
+def _rebuild(kind: type[S2SError], args: tuple[Any, ...]) -> S2SError:
+    return kind.__new__(kind, *args)
+
+
+class ConfigurationError(S2SError):
+    """A setting, a route or a call is missing something or contradicts itself; the sentence says what to write instead."""
+
+    code = "configuration"
+
+
+class _Answer(S2SError, HTTPException):
+    """An error that Starlette renders by itself when a route does not catch it."""
+
+    status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, detail: str, status: int | None = None, headers: Mapping[str, str] | None = None) -> None:
+        HTTPException.__init__(self, status or self.status, detail, dict(headers) if headers else None)
+        self.args = (message,)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self})"
+
+
+class _Refusal(_Answer):
+    def __init__(self, message: str, *, code: str, detail: str, status: int | None = None, challenge: str | None = None) -> None:
+        super().__init__(message, detail=detail, status=status, headers={"WWW-Authenticate": challenge} if challenge else None)
+        self.code = code
+        self.challenge = challenge
+
+
+class AuthenticationError(_Refusal):
+    """The credentials of a request were not accepted: 400 or 401.
+
+    ``code`` is the reason of the decision, ``challenge`` the ``WWW-Authenticate`` value (RFC 6750 section 3), ``detail`` the
+    fixed sentence for the caller.
+    """
+
+    status = 401
+
+
+class AuthorizationError(_Refusal):
+    """The token is valid, but its caller may not do this: 403 (RFC 6750 section 3.1, ``insufficient_scope``).
+
+    The same fields as `AuthenticationError`.
+    """
+
+    status = 403
+
+
+class KeysUnavailable(_Answer):
+    """Keycloak's keys were never loaded, or are too old to trust: 503 with ``Retry-After``.
+
+    ``retry_after`` is in seconds, rounded up. It is never answered as 401: callers would throw good tokens away.
+    """
+
+    code = "keys_unavailable"
+    status = 503
+
+    def __init__(self, message: str, *, retry_after: int = 5) -> None:
+        super().__init__(message, detail="The service cannot check tokens at the moment.", headers={"Retry-After": str(retry_after)})
+        self.retry_after = retry_after
+
+
+class TokenRequestError(_Answer):
+    """Keycloak gave no token (RFC 6749 section 5.2).
+
+    ``error`` and ``error_description`` are Keycloak's, empty where it sent none; ``http_status`` is 0 where there was no answer;
+    ``cure`` says what to change; ``retryable`` whether the same request can succeed later without a change.
+    """
+
+    code = "token_request"
+    status = 503
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        error: str = "",
+        error_description: str = "",
+        http_status: int = 0,
+        cure: str = "",
+        retryable: bool = True,
+    ) -> None:
+        super().__init__(f"{message} {cure}".strip(), detail="A service this one depends on cannot be called at the moment.")
+        self.error = error
+        self.error_description = error_description
+        self.http_status = http_status
+        self.cure = cure
+        self.retryable = retryable
+
+
+class AudienceNotGranted(TokenRequestError):
+    """Keycloak gave a token, but not for the audience that was asked for; it was not used.
+
+    ``asked`` and ``granted`` are audiences; ``claims`` the claims of the token that was refused, without the token.
+    """
+
+    code = "audience_not_granted"
+
+    def __init__(
+        self, message: str, *, asked: frozenset[str], granted: frozenset[str], claims: Mapping[str, Any], cure: str
+    ) -> None:
+        super().__init__(message, http_status=200, cure=cure, retryable=False)
+        self.asked = asked
+        self.granted = granted
+        self.claims = claims
+
+
+class TokenWithheld(_Answer):
+    """A request was about to carry our token where it must not go, or to carry somebody else's; nothing was sent."""
+
+    code = "token_withheld"
+    status = 500
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, detail="Internal Server Error")
