@@ -1,0 +1,1 @@
+"""Service-to-service authentication for FastAPI and Starlette with Keycloak."""

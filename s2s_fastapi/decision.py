@@ -1,0 +1,102 @@
+"""What was decided about a request, and why: a value that the answer, the log and the tests only render."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+__all__ = ["Decision", "Outcome", "Reason"]
+
+Outcome = Literal["allowed", "refused", "failed"]
+
+_UNTRUSTED = "The access token was not accepted."
+
+
+class Reason(StrEnum):
+    """Why a request was let in or not: a closed list, stable names.
+
+    Each carries the answer it leads to: ``status`` (HTTP), ``error`` (RFC 6750 section 3.1, empty where the challenge has none)
+    and ``detail`` (the one sentence a caller sees). All reasons that are found before the signature holds share one sentence, so
+    that a forger learns nothing.
+    """
+
+    status: int
+    error: str
+    detail: str
+
+    def __new__(cls, value: str, status: int, error: str, detail: str) -> "Reason":
+        """Make a member whose value is the name alone."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.status, member.error, member.detail = status, error, detail
+        return member
+
+    ALLOWED = "allowed", 200, "", ""
+
+    NO_CREDENTIALS = "no_credentials", 401, "", "This service needs a bearer access token."
+    INVALID_REQUEST = "invalid_request", 400, "invalid_request", "The credentials of the request are malformed or given more than once."
+
+    # Before the signature holds.
+    MALFORMED_TOKEN = "malformed_token", 401, "invalid_token", _UNTRUSTED
+    UNSUPPORTED_HEADER = "unsupported_header", 401, "invalid_token", _UNTRUSTED
+    ALGORITHM_NOT_ALLOWED = "algorithm_not_allowed", 401, "invalid_token", _UNTRUSTED
+    UNKNOWN_KEY = "unknown_key", 401, "invalid_token", _UNTRUSTED
+    INVALID_SIGNATURE = "invalid_signature", 401, "invalid_token", _UNTRUSTED
+
+    # The signature holds; the token is still not for us.
+    MALFORMED_CLAIMS = "malformed_claims", 401, "invalid_token", "A claim of the access token is missing or malformed."
+    WRONG_ISSUER = "wrong_issuer", 401, "invalid_token", "The access token is from another issuer."
+    WRONG_TYPE = "wrong_type", 401, "invalid_token", "The token is not an access token."
+    SENDER_CONSTRAINED = "sender_constrained", 401, "invalid_token", "The access token is bound to a key and cannot be used as a bearer token."
+    EXPIRED = "expired", 401, "invalid_token", "The access token expired."
+    NOT_YET_VALID = "not_yet_valid", 401, "invalid_token", "The access token is not valid yet."
+    LIFETIME_TOO_LONG = "lifetime_too_long", 401, "invalid_token", "The access token lives too long."
+    REVOKED = "revoked", 401, "invalid_token", "The access token was revoked."
+    WRONG_AUDIENCE = "wrong_audience", 401, "invalid_token", "The access token is not for this service."
+    AUDIENCE_NOT_ONLY = "audience_not_only", 401, "invalid_token", "The access token is for other services too."
+
+    # The token is good; its caller may not do this.
+    NOT_A_SERVICE = "not_a_service", 403, "insufficient_scope", "Only services may call this."
+    NOT_A_USER = "not_a_user", 403, "insufficient_scope", "Only users may call this."
+    UNKNOWN_KIND = "unknown_kind", 403, "insufficient_scope", "The access token does not say whether a service or a user is calling."
+    CALLER_NOT_ALLOWED = "caller_not_allowed", 403, "insufficient_scope", "This caller may not call this."
+    SCOPE_MISSING = "scope_missing", 403, "insufficient_scope", "The access token lacks a scope."
+    ROLE_MISSING = "role_missing", 403, "insufficient_scope", "The access token lacks a role."
+
+    # Nobody's fault but ours or Keycloak's.
+    KEYS_UNAVAILABLE = "keys_unavailable", 503, "", "The service cannot check tokens at the moment."
+    NOT_AUTHENTICATED = "not_authenticated", 500, "", "Internal Server Error"
+    NOT_STARTED = "not_started", 500, "", "Internal Server Error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """One decision about one request, token included or not.
+
+    ``cure`` is the sentence for the operator: what was wrong and what to change in Keycloak or here. Values from a token
+    (``client_id``, ``token_id``, ``cure``) are there only if its signature held; before that at most ``unverified_kid``, escaped.
+    """
+
+    reason: Reason
+    cure: str = ""
+    scope: str = ""
+    """For ``insufficient_scope``: the scopes that would be enough, for the challenge."""
+    client_id: str = ""
+    token_id: str = ""
+    issuer: str = ""
+    kid: str = ""
+    unverified_kid: str = ""
+    method: str = ""
+    route: str = ""
+    retry_after: int = 0
+
+    @property
+    def outcome(self) -> Outcome:
+        """Allowed; refused (400, 401, 403: the request's fault); failed (500, 503: ours)."""
+        if self.reason is Reason.ALLOWED:
+            return "allowed"
+        return "refused" if self.reason.status < 500 else "failed"  # noqa: PLR2004 - HTTP's own border
+
+    @property
+    def status(self) -> int:
+        """The HTTP status this decision is answered with."""
+        return self.reason.status

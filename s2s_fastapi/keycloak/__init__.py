@@ -1,0 +1,1 @@
+"""The realm seen from outside."""

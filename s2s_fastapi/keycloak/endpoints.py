@@ -1,0 +1,28 @@
+"""Every URL of a realm that this package ever asks."""
+
+from dataclasses import dataclass
+from typing import Self
+from urllib.parse import quote
+
+from s2s_fastapi.settings import KeycloakSettings
+
+__all__ = ["Endpoints"]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """The URLs of one realm, built from the settings and never taken from a token or from discovery.
+
+    So nothing that comes over the network can send us to another host. (OpenID Connect Discovery 1.0 section 3 gives the names.)
+    """
+
+    realm: str
+    """The public realm page, with ``tokens-not-before``."""
+    jwks: str
+    token: str
+
+    @classmethod
+    def of(cls, settings: KeycloakSettings) -> Self:
+        """Return the URLs on which this process reaches the realm of ``settings``."""
+        realm = f"{settings.server}/realms/{quote(settings.realm, safe='')}"
+        return cls(realm=realm, jwks=f"{realm}/protocol/openid-connect/certs", token=f"{realm}/protocol/openid-connect/token")

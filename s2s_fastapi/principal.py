@@ -1,0 +1,78 @@
+"""Who is calling: a verified token as an immutable value."""
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from hashlib import sha256
+from types import MappingProxyType
+from typing import Any, Literal, NoReturn
+
+__all__ = ["INBOUND", "Kind", "Principal", "digest", "frozen"]
+
+Kind = Literal["service", "user", "unknown"]
+
+INBOUND: ContextVar[bytes | None] = ContextVar("s2s_fastapi_inbound", default=None)
+"""The `digest` of the token the current request came with: the one token the caller side must never send on."""
+
+
+def digest(token: str) -> bytes:
+    """Return what stands for a token where the token itself must not be kept."""
+    return sha256(token.encode()).digest()
+
+
+def frozen(value: Any) -> Any:
+    """Return a JSON value as one that nobody can change: objects as read-only mappings, arrays as tuples, at any depth."""
+    if isinstance(value, dict):
+        return MappingProxyType({name: frozen(member) for name, member in value.items()})
+    if isinstance(value, list):
+        return tuple(frozen(member) for member in value)
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """The caller of a request: what a verified token says, deeply immutable.
+
+    It is Starlette's ``request.user``. Times are whole seconds since the epoch. ``kind`` is ``service`` for a token of the
+    client-credentials grant, ``user`` for one with a user's session, and ``unknown`` for everything else, which no requirement
+    accepts. ``claims`` is the whole payload, read-only (RFC 7519 section 4; objects are mappings, arrays are tuples).
+    """
+
+    client_id: str
+    """The client that got the token: the claim ``azp``."""
+    kind: Kind
+    issuer: str
+    issued_at: int
+    expires_at: int
+    subject: str = ""
+    """``sub``; may be empty: a realm can leave it out of service tokens."""
+    token_id: str = ""
+    """``jti``: joins our log with Keycloak's events."""
+    audiences: frozenset[str] = frozenset()
+    scopes: frozenset[str] = frozenset()
+    realm_roles: frozenset[str] = frozenset()
+    client_roles: Mapping[str, frozenset[str]] = field(default=MappingProxyType({}), hash=False)
+    claims: Mapping[str, Any] = field(default=MappingProxyType({}), hash=False, repr=False)
+
+    @property
+    def is_authenticated(self) -> bool:
+        """True: there is no principal without a verified token. (Starlette's name.)"""
+        return True
+
+    @property
+    def display_name(self) -> str:
+        """The name to show: the client id. (Starlette's name.)"""
+        return self.client_id
+
+    @property
+    def identity(self) -> str:
+        """The subject, or the client id where there is none. (Starlette's name.)"""
+        return self.subject or self.client_id
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> NoReturn:
+        # As a route parameter without Depends, FastAPI would read the principal from the request body: the attacker chooses.
+        raise TypeError(
+            "Principal is not request data: write `caller: Annotated[Principal, Depends(require_service())]`, "
+            "or CurrentPrincipal where the route is open to every authenticated caller"
+        )

@@ -1,0 +1,210 @@
+"""Where Keycloak is, who this service is, and whom it is: the environment as one frozen value."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn, Self
+from urllib.parse import quote, unquote, urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from s2s_fastapi.errors import ConfigurationError
+
+__all__ = ["KeycloakSettings"]
+
+_PREFIX = "KEYCLOAK_"
+
+
+class KeycloakSettings(BaseSettings):
+    """Read the settings of one service in one realm from ``KEYCLOAK_*`` variables, or take them as keyword arguments.
+
+    Every field is the variable of the same name in upper case (``url`` is ``KEYCLOAK_URL``); an argument wins over the
+    environment. The value is frozen and hashable, and its ``repr`` holds no secret. What is derived (``issuer``,
+    ``audiences``) is derived here and nowhere else; URLs below the realm are in `s2s_fastapi.keycloak.endpoints`.
+
+    Raises:
+        ConfigurationError: A value is missing, malformed or contradicts another; the sentence names the variable to set.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid", validate_default=False, hide_input_in_errors=True)
+
+    url: str = ""
+    """Where this process reaches Keycloak, without ``/realms/...``."""
+    public_url: str = ""
+    """What stands in ``iss``, where that differs from ``url``."""
+    auth_path: str = ""
+    """``/auth`` for a server that runs under it."""
+    realm: str = ""
+    issuer: str = ""
+    """The exact ``iss``. Wins over what the URLs would give; alone it also tells where Keycloak is."""
+    client_id: str = ""
+    client_secret: SecretStr | None = None
+    client_secret_file: Path | None = None
+    """A file that holds the secret; read again when Keycloak refuses the old one."""
+    client_auth: Literal["client_secret_basic", "client_secret_post"] = "client_secret_basic"
+    audience: Annotated[tuple[str, ...], NoDecode] = ()
+    """The audiences this service answers to (a comma list in the environment); its client id unless given."""
+    ca_file: Path | None = None
+    """Certificates to trust for Keycloak besides the system's, PEM."""
+    leeway: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = 30.0
+    """Seconds by which clocks may differ."""
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            sentences = [_sentence(dict(detail)) for detail in error.errors(include_url=False, include_input=False)]
+        else:
+            return
+        # Outside the except block: pydantic's error carries the input, and with it the secret.
+        raise ConfigurationError(" ".join(sentences))
+
+    @property
+    def audiences(self) -> frozenset[str]:
+        """The audiences this service answers to; empty if neither ``audience`` nor ``client_id`` is given."""
+        return frozenset(self.audience or ((self.client_id,) if self.client_id else ()))
+
+    @property
+    def server(self) -> str:
+        """Where this process reaches Keycloak, ``auth_path`` included, without a slash at the end."""
+        return self.url + self.auth_path
+
+    def secret(self) -> str:
+        """Return the client secret, from its file if there is one, as it stands there now.
+
+        Raises:
+            ConfigurationError: There is none, or the file cannot be read or is empty.
+        """
+        if self.client_secret is not None:
+            return self.client_secret.get_secret_value()
+        if self.client_secret_file is None:
+            raise ConfigurationError("Set KEYCLOAK_CLIENT_SECRET or KEYCLOAK_CLIENT_SECRET_FILE: calling other services needs it.")
+        try:
+            text = self.client_secret_file.read_text(encoding="utf-8").rstrip("\r\n")
+            problem = "" if text else "is empty"
+        except (OSError, UnicodeDecodeError) as error:
+            text, problem = "", f"cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8 text'})"
+        if problem:
+            raise ConfigurationError(f"KEYCLOAK_CLIENT_SECRET_FILE: {self.client_secret_file} {problem}.")
+        return text
+
+    @field_validator("url", "public_url", "issuer", mode="before")
+    @classmethod
+    def _absolute_url(cls, value: Any, info: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if not value:  # validators run for values that were given, not for defaults
+            _wrong("is set but empty: give a URL or remove it.")
+        problem = _url_problem(value)
+        if problem:
+            _wrong(f"must be an absolute http or https URL such as https://sso.example.com: {problem}.")
+        if info.field_name == "issuer":
+            return value  # exact, a slash at the end included
+        if "/realms/" in f"{value}/":
+            _wrong("is the address of the server: leave /realms/... out and set KEYCLOAK_REALM.")
+        return value.rstrip("/")
+
+    @field_validator("auth_path")
+    @classmethod
+    def _path(cls, value: str) -> str:
+        path = value.rstrip("/")
+        if path and (not path.startswith("/") or set(path) & set("?#;\\ ") or "//" in path or ".." in path):
+            _wrong("must be a path such as /auth, or empty.")
+        return path
+
+    @field_validator("realm", "client_id")
+    @classmethod
+    def _name(cls, value: str, info: Any) -> str:
+        if not value:
+            _wrong("is set but empty.")
+        if value != value.strip() or not value.isprintable() or (info.field_name == "realm" and set(value) & set("/\\?#")):
+            _wrong("must be a name, without slashes or spaces around it.")
+        return value
+
+    @field_validator("client_secret")
+    @classmethod
+    def _not_empty(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value():
+            _wrong("is set but empty.")
+        return value
+
+    @field_validator("audience", mode="before")
+    @classmethod
+    def _audiences(cls, value: Any) -> tuple[str, ...]:
+        names = [name.strip() for name in value.split(",")] if isinstance(value, str) else list(value)
+        if not names or any(not isinstance(name, str) or not name or set(name) & set(" \t\r\n") for name in names):
+            _wrong("must be one or more names separated by commas, none of them empty.")
+        if "account" in names:
+            _wrong('cannot be "account": nearly every token of a realm carries it. Use the client id of this service.')
+        return tuple(dict.fromkeys(names))
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        fill: dict[str, str] = {}
+        server, realm = _split_issuer(self.issuer)
+        if not self.url:
+            if not self.issuer:
+                missing = " and ".join(_PREFIX + name.upper() for name in ("url", "realm") if not getattr(self, name))
+                _wrong(f"Set {missing} (or KEYCLOAK_ISSUER alone): there is no telling where Keycloak is.")
+            if not realm:
+                _wrong("KEYCLOAK_ISSUER does not end in /realms/NAME: set KEYCLOAK_URL and KEYCLOAK_REALM as well.")
+            fill["url"] = server.removesuffix(self.auth_path) if self.auth_path else server
+        if not (self.realm or realm):
+            _wrong("Set KEYCLOAK_REALM: the name of the realm this service belongs to.")
+        if self.realm and realm and self.realm != realm:
+            _wrong(f"KEYCLOAK_REALM is {self.realm!r}, but KEYCLOAK_ISSUER names the realm {realm!r}: make them agree.")
+        fill["realm"] = self.realm or realm
+        for name in ("url", "public_url"):
+            if self.auth_path and getattr(self, name).endswith(self.auth_path):
+                _wrong(f"{_PREFIX}{name.upper()} already ends in {self.auth_path}: give it there or in KEYCLOAK_AUTH_PATH, not in both.")
+        if self.client_secret is not None and self.client_secret_file is not None:
+            _wrong("KEYCLOAK_CLIENT_SECRET and KEYCLOAK_CLIENT_SECRET_FILE are both set: keep one.")
+        if not self.client_id and (self.client_secret is not None or self.client_secret_file is not None):
+            _wrong("Set KEYCLOAK_CLIENT_ID: there is a client secret, but no client.")
+        if self.client_id == "account" and not self.audience:
+            _wrong('KEYCLOAK_CLIENT_ID cannot be "account": nearly every token of a realm carries that audience.')
+        if not self.issuer:
+            public = self.public_url or self.url
+            fill["issuer"] = f"{public}{self.auth_path}/realms/{quote(fill['realm'], safe='')}"
+        for name, value in fill.items():
+            object.__setattr__(self, name, value)  # frozen for everybody else; derived once, here
+        return self
+
+def _wrong(sentence: str) -> NoReturn:
+    raise PydanticCustomError("keycloak_settings", "{sentence}", {"sentence": sentence})
+
+
+def _sentence(detail: dict[str, Any]) -> str:
+    name = _PREFIX + str(detail["loc"][0]).upper() if detail["loc"] else ""
+    kind, text = detail["type"], str(detail["msg"])
+    if kind == "extra_forbidden":
+        return f"There is no setting {detail['loc'][0]!r}."
+    if kind == "keycloak_settings":
+        return f"{name} {text}".strip()
+    return f"{name}: {text.rstrip('.')}."
+
+
+def _url_problem(url: str) -> str:
+    if not url.isascii() or not url.isprintable() or set(url) & set(' \\"<>'):
+        return "it has a character no URL can have"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "its host or port cannot be read"
+    if parts.scheme not in ("http", "https"):
+        return "it does not start with http:// or https://"
+    if not parts.hostname or port == 0:
+        return "it has no host"
+    if "@" in parts.netloc:
+        return "a user name or password does not belong in it"
+    if "?" in url or "#" in url:
+        return "a query or fragment does not belong in it"
+    if "//" in parts.path or ".." in parts.path or ";" in parts.path:
+        return "Keycloak refuses paths with //, .. or ;"
+    return ""
+
+
+def _split_issuer(issuer: str) -> tuple[str, str]:
+    server, separator, realm = issuer.rpartition("/realms/")
+    return (server, unquote(realm)) if separator and realm and "/" not in realm else ("", "")
