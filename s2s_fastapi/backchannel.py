@@ -1,0 +1,288 @@
+"""Bounded HTTP with Keycloak: in time, in size, in what it follows and in what it tells.
+
+It blocks, and runs on the threads of a lane. Whatever the other side does, an exchange ends at its deadline with a `Reply` or with
+one sentence that is safe for the log.
+"""
+
+import json
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import httpcore
+import httpx
+
+from s2s_fastapi.errors import ConfigurationError
+
+__all__ = ["BackChannel", "BackChannelError", "Reply"]
+
+_HEADERS: Final = {
+    "Accept": "application/json",
+    # A few bytes of gzip become gigabytes: the limit counts what comes over the wire, so nothing may grow behind it.
+    "Accept-Encoding": "identity",
+    "Connection": "close",
+    "User-Agent": "s2s-fastapi",
+}
+
+
+class BackChannelError(Exception):
+    """Keycloak gave no answer, or none that can be read. The text names the reason and never what was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A complete answer, whatever its status. Body and headers may hold a token and stand in no repr."""
+
+    status: int
+    headers: httpx.Headers = field(repr=False)
+    body: bytes = field(repr=False)
+
+    @property
+    def sentence(self) -> str:
+        """Say the status for the log: ``answered 302 (redirects are not followed)``."""
+        return f"answered {self.status}" + (" (redirects are not followed)" if 300 <= self.status < 400 else "")  # noqa: PLR2004
+
+    def json_object(self) -> dict[str, Any]:
+        """Return the body as a JSON object (RFC 8259), its member names unique at every level.
+
+        Raises:
+            BackChannelError: for anything else; the text repeats nothing of the body.
+        """
+        problem = "the answer is not JSON"
+        if not self.body.strip():
+            problem = "the answer is empty"
+        elif self.body.startswith(b"\xef\xbb\xbf"):
+            problem = "the answer starts with a byte order mark"
+        elif self.body.lstrip().startswith(b"<"):
+            problem = "the answer is HTML or XML instead of JSON: is the URL right, is a proxy in between?"
+        else:
+            try:
+                value = json.loads(self.body.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+            except _MalformedError as error:
+                problem = str(error)
+            except (
+                ValueError,
+                RecursionError,
+            ):  # not UTF-8, not JSON, numbers of thousands of digits, nesting without end
+                pass
+            else:
+                if isinstance(value, dict):
+                    return value
+                problem = "the answer is JSON, but not an object"
+        # Outside of the except block: a JSONDecodeError carries the whole document.
+        raise BackChannelError(problem)
+
+
+class _MalformedError(ValueError):
+    pass
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise _MalformedError("the answer has duplicate members")
+    return members
+
+
+def _no_constant(_: str) -> Any:
+    raise _MalformedError("the answer has numbers that JSON does not know (NaN, Infinity)")
+
+
+class BackChannel:
+    """Exchanges with Keycloak, each on a connection of its own: no cookie is kept, no socket crosses a fork.
+
+    `timeout` bounds a whole exchange in seconds, also against an answer that drips (DNS alone may take longer); `limit` the body in
+    bytes. Redirects are not followed; proxies and other hints of the environment are not read. TLS trusts what the system trusts,
+    and `ca_file`. `transport` makes one httpx transport per exchange instead of the network.
+    """
+
+    def __init__(
+        self,
+        *,
+        ca_file: Path | None = None,
+        transport: Callable[[], httpx.BaseTransport] | None = None,
+        timeout: float,
+        limit: int = 262_144,
+    ) -> None:
+        self._ca_file = ca_file
+        self._transport = transport
+        self._timeout = timeout
+        self._limit = limit
+
+    def get(self, url: str, headers: Mapping[str, str] | None = None) -> Reply:
+        """Return the answer to a GET.
+
+        Raises:
+            BackChannelError: there is no complete answer.
+            ConfigurationError: ``KEYCLOAK_CA_FILE`` cannot be read.
+        """
+        return self._exchange("GET", url, headers, None)
+
+    def post_form(self, url: str, form: Mapping[str, str], headers: Mapping[str, str] | None = None) -> Reply:
+        """Return the answer to a POST of `form`, as ``application/x-www-form-urlencoded``.
+
+        Raises:
+            BackChannelError: there is no complete answer.
+            ConfigurationError: ``KEYCLOAK_CA_FILE`` cannot be read.
+        """
+        return self._exchange("POST", url, headers, form)
+
+    def _exchange(
+        self, method: str, url: str, headers: Mapping[str, str] | None, form: Mapping[str, str] | None
+    ) -> Reply:
+        try:
+            return self._converse(method, url, headers, form)
+        except (BackChannelError, ConfigurationError):
+            raise
+        except httpx.TimeoutException:
+            sentence = f"no complete answer within {self._timeout:g} s"
+        except httpx.ConnectError as error:
+            sentence = f"cannot connect to {_origin(url)}: {_reason(error)}"
+        except httpx.NetworkError as error:
+            sentence = f"the connection broke: {_reason(error)}"
+        except httpx.RemoteProtocolError:
+            sentence = "the answer is not HTTP, or the connection was closed too early"
+        except Exception as error:  # noqa: BLE001 (only the type is said: its text and its frames may hold the secret)
+            sentence = f"the request could not be made: {type(error).__name__}"
+        # Outside of the except block: not even the hidden context leads to the frames below.
+        raise BackChannelError(sentence)
+
+    def _converse(
+        self, method: str, url: str, headers: Mapping[str, str] | None, form: Mapping[str, str] | None
+    ) -> Reply:
+        deadline = _Deadline(self._timeout)
+        with (
+            httpx.Client(
+                transport=self._transport() if self._transport else _Wire(self._tls, deadline),
+                headers=_HEADERS,
+                timeout=self._timeout,
+                trust_env=False,
+                follow_redirects=False,
+            ) as client,
+            client.stream(method, url, data=form, headers=headers) as response,
+        ):
+            if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+                raise BackChannelError("the answer is compressed, though it was asked not to be")
+            body = bytearray()
+            for chunk in response.iter_raw():
+                body += chunk
+                if len(body) > self._limit:
+                    raise BackChannelError(f"the answer is larger than {self._limit} bytes")
+                deadline.left()
+            return Reply(response.status_code, response.headers, bytes(body))
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        # 20 to 35 ms, so once, and not before it is needed. Two threads may both build one; then one of the two is kept.
+        context = ssl.create_default_context()
+        if self._ca_file is None:
+            return context
+        try:
+            context.load_verify_locations(self._ca_file)
+        except OSError as error:  # ssl.SSLError is one
+            reason = error.strerror or type(error).__name__
+        else:
+            return context
+        raise ConfigurationError(f"KEYCLOAK_CA_FILE: cannot read certificates from {self._ca_file}: {reason}.")
+
+
+class _Deadline:
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def left(self, at_most: float | None = None) -> float:
+        """Return the seconds that are left, more than none."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise httpx.ReadTimeout("")
+        return left if at_most is None else min(left, at_most)
+
+
+class _Wire(httpx.HTTPTransport):
+    """HTTP over sockets whose every wait is cut to what is left of the exchange.
+
+    httpx's timeouts start anew with each byte: 0.5 s lasted 11.7 s against a server that drips. A subclass, so that an OpenTelemetry
+    instrumentation of httpx sees these requests as well.
+    """
+
+    def __init__(self, tls: ssl.SSLContext, deadline: _Deadline) -> None:
+        super().__init__(verify=tls, trust_env=False)
+        self._pool = httpcore.ConnectionPool(ssl_context=tls, network_backend=_Network(deadline))
+
+
+class _Network(httpcore.NetworkBackend):
+    def __init__(self, deadline: _Deadline) -> None:
+        self._deadline = deadline
+        self._inner = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise httpcore.ConnectError from error
+        # One address that swallows everything (IPv6 without a route) must not use up the time of the others.
+        addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+        while True:
+            seconds = self._deadline.left(timeout) / len(addresses)
+            try:
+                stream = self._inner.connect_tcp(addresses.pop(0), port, seconds, local_address, socket_options)
+                return _Stream(stream, self._deadline)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                if not addresses:
+                    raise
+
+
+class _Stream(httpcore.NetworkStream):
+    def __init__(self, inner: httpcore.NetworkStream, deadline: _Deadline) -> None:
+        self._inner = inner
+        self._deadline = deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._inner.read(max_bytes, self._deadline.left(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._inner.write(buffer, self._deadline.left(timeout))
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        return _Stream(
+            self._inner.start_tls(ssl_context, server_hostname, self._deadline.left(timeout)), self._deadline
+        )
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def _origin(url: str) -> str:
+    parsed = httpx.URL(url)
+    return f"{parsed.scheme}://{parsed.netloc.decode('ascii')}"
+
+
+def _reason(error: BaseException) -> str:
+    """Say what the operating system or TLS said at the bottom of the chain."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: {cause.verify_message}"
+        if isinstance(cause, ssl.SSLError):
+            return f"TLS failed: {cause.reason}"
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror.lower()
+        cause = cause.__cause__ or cause.__context__
+    return "no reason given"

@@ -1,0 +1,103 @@
+"""One load that many wait for: from threads, from asyncio loops, from trio, from a signal handler.
+
+Nothing here takes a lock that a waiter, a signal handler or a forked child could find taken: each sync waiter has a lock of its
+own to sleep on, each event loop one event, and both are rung through single steps that the interpreter does not interrupt.
+"""
+
+import asyncio
+import contextlib
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+__all__ = ["Flight"]
+
+R = TypeVar("R")
+
+
+class Flight(Generic[R]):
+    """A load under way, with its passengers.
+
+    The owner guards `join` with its lock and never lets anybody join after `land`. ``outcome`` is None until then.
+    """
+
+    __slots__ = ("_claim", "_loops", "_seats", "delayed", "launched", "outcome", "pardoned", "thread")
+
+    def __init__(self) -> None:
+        self.outcome: R | None = None
+        self.launched = False  # a lane has it
+        self.delayed = False  # it waits for its time and could begin earlier
+        self.pardoned = False  # its failure would be about a situation that is over
+        self.thread: int | None = None  # which thread loads
+        self._claim = threading.Lock()
+        self._seats: set[threading.Lock] = set()
+        self._loops: dict[object, tuple[Any, Callable[[], object]]] = {}
+
+    def claim(self) -> bool:
+        """Return True to exactly one caller, who then has to load and to land."""
+        return self._claim.acquire(blocking=False)
+
+    def join(self, limit: int) -> threading.Lock | None:
+        """Take a seat to wait on, or None when `limit` seats are taken."""
+        if len(self._seats) >= limit:
+            return None
+        seat = threading.Lock()
+        seat.acquire()
+        self._seats.add(seat)
+        return seat
+
+    def land(self, outcome: R) -> None:
+        """Publish the outcome, then wake everybody. The order matters: whoever registers too late for the bell sees the outcome."""
+        self.outcome = outcome
+        for seat in list(self._seats):
+            seat.release()
+        for _, ring in list(self._loops.values()):
+            # A loop that was closed meanwhile has nobody left to wake (trio's RunFinishedError is a RuntimeError, too).
+            with contextlib.suppress(RuntimeError):
+                ring()
+
+    def wait(self, seat: threading.Lock, timeout: float) -> R | None:
+        """Block until the flight has landed; return None after `timeout` seconds."""
+        try:
+            if self.outcome is None:
+                seat.acquire(timeout=min(max(0.0, timeout), threading.TIMEOUT_MAX))
+            return self.outcome
+        finally:
+            self._seats.discard(seat)
+
+    async def wait_async(self, seat: threading.Lock, timeout: float) -> R | None:  # noqa: ASYNC109 (None, not TimeoutError)
+        """Do as `wait`, suspended on the running asyncio or trio loop.
+
+        All tasks of one loop share one event, so that a thousand of them cost one wake-up across threads. A cancelled task only
+        gives its seat back.
+        """
+        try:
+            # Asked first: in trio's guest mode an asyncio loop runs on this thread as well.
+            trio = sys.modules.get("trio")
+            if trio is not None and trio.lowlevel.in_trio_task():
+                await self._wait_trio(trio, timeout)
+            else:
+                await self._wait_asyncio(timeout)
+            return self.outcome
+        finally:
+            self._seats.discard(seat)
+
+    async def _wait_asyncio(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        if loop not in self._loops:
+            landed = asyncio.Event()
+            self._loops[loop] = landed, lambda: loop.call_soon_threadsafe(landed.set)
+        if self.outcome is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._loops[loop][0].wait()
+
+    async def _wait_trio(self, trio: Any, seconds: float) -> None:
+        token = trio.lowlevel.current_trio_token()
+        if token not in self._loops:
+            landed = trio.Event()
+            self._loops[token] = landed, lambda: token.run_sync_soon(landed.set)
+        if self.outcome is None:
+            with trio.move_on_after(max(0.0, seconds)):
+                await self._loops[token][0].wait()

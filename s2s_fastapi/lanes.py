@@ -1,0 +1,166 @@
+"""Threads for loads: few, short-lived, daemon.
+
+A ThreadPoolExecutor would hang in a forked child, warn at the fork, hold up the exit and refuse work once the main thread is over.
+Here a thread lives as long as there is work, so an idle process has none, a forked child misses none, and the exit waits for none.
+"""
+
+import atexit
+import contextlib
+import heapq
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+from weakref import WeakSet
+
+__all__ = ["KEYS", "TOKENS", "Lane", "watch_forks"]
+
+_EXIT_SECONDS = 0.5
+
+
+class Lane:
+    """A queue of jobs and at most `threads` threads that work on it; none while it is empty.
+
+    Keys and tokens have a lane each, so that a token endpoint that hangs never keeps the receiver from its keys.
+    """
+
+    def __init__(self, name: str, *, threads: int = 2) -> None:
+        self._name = name
+        self._limit = threads
+        self._order = itertools.count()
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Forget the threads, the queue and the lock: the child has none of the first, and the last may be taken for ever."""
+        # Re-entrant, because a signal handler may read a token while its thread is in here.
+        self._changed = threading.Condition(threading.RLock())
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._workers: set[threading.Thread] = set()
+        self._watched = False  # one thread at most sleeps until the next delayed job is due
+        self._starting = False
+        self._closed = False
+
+    def submit(self, job: Callable[[], None], *, delay: float = 0.0) -> bool:
+        """Run `job` on a thread, not before `delay` seconds are over; return False where no thread can be had.
+
+        No thread can be had at interpreter shutdown, at the system's limit, and inside a signal handler that has interrupted the
+        start of one.
+        """
+        _register(self)
+        with self._changed:
+            if self._closed or self._starting:
+                return False
+            entry = (time.monotonic() + delay, next(self._order), job)
+            heapq.heappush(self._queue, entry)
+            if self._watched:
+                self._changed.notify()
+            else:
+                self._staff()
+            if self._workers:
+                return True
+            with contextlib.suppress(ValueError):  # a thread that lived for a moment has taken it
+                self._queue.remove(entry)
+                heapq.heapify(self._queue)
+                return False
+            return True
+
+    def close(self) -> list[threading.Thread]:
+        """Drop what has not begun, wake who sleeps, and return the threads that still work."""
+        with self._changed:
+            self._closed = True
+            self._queue.clear()
+            self._changed.notify_all()
+            return list(self._workers)
+
+    def _staff(self) -> None:
+        """Start a thread if there is work that nobody looks at. The lock is held."""
+        if not self._queue or self._watched or self._closed or len(self._workers) >= self._limit:
+            return
+        thread = threading.Thread(target=self._work, name=f"s2s_fastapi-{self._name}", daemon=True)
+        self._workers.add(thread)
+        self._starting = True
+        started = False
+        try:
+            thread.start()
+            started = True
+        except (RuntimeError, MemoryError):
+            pass  # the caller sees that there are no workers
+        finally:
+            self._starting = False
+            if not started:
+                self._workers.discard(thread)
+
+    def _work(self) -> None:
+        try:
+            while (job := self._next()) is not None:
+                job()
+                del job  # or its captured value lives until the next one
+        finally:
+            with self._changed:
+                self._workers.discard(threading.current_thread())
+                self._staff()
+
+    def _next(self) -> Callable[[], None] | None:
+        with self._changed:
+            while self._queue:
+                left = self._queue[0][0] - time.monotonic()
+                if left <= 0:
+                    job = heapq.heappop(self._queue)[2]
+                    self._staff()
+                    return job
+                if self._watched:
+                    break
+                self._watched = True
+                try:
+                    self._changed.wait(left)
+                finally:
+                    self._watched = False
+            # In the same breath as the look at the queue, or a job could be left to a thread that is on its way out.
+            self._workers.discard(threading.current_thread())
+            return None
+
+
+class _Forked(Protocol):
+    def after_fork(self) -> None: ...
+
+
+_lanes: "WeakSet[Lane]" = WeakSet()
+_forked: "WeakSet[_Forked]" = WeakSet()
+_hooks: list[str] = []
+
+
+def watch_forks(thing: _Forked) -> None:
+    """Call `thing.after_fork()` in every forked child, as long as it lives. The hook is registered at the first use."""
+    _forked.add(thing)
+    if "fork" not in _hooks:
+        _hooks.append("fork")
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_after_fork)
+
+
+def _register(lane: Lane) -> None:
+    if lane in _lanes:
+        return
+    watch_forks(lane)
+    _lanes.add(lane)
+    if "exit" not in _hooks:
+        _hooks.append("exit")
+        atexit.register(_at_exit)
+
+
+def _after_fork() -> None:
+    for thing in list(_forked):
+        thing.after_fork()
+
+
+def _at_exit() -> None:
+    # A thread inside OpenSSL while the interpreter tears itself down crashes now and then: give loads a moment, but only one.
+    until = time.monotonic() + _EXIT_SECONDS
+    for thread in [thread for lane in list(_lanes) for thread in lane.close()]:
+        thread.join(max(0.0, until - time.monotonic()))
+
+
+KEYS = Lane("keys")
+TOKENS = Lane("tokens")
