@@ -38,7 +38,7 @@ class Flight(Generic[R]):
         """Return True to exactly one caller, who then has to load and to land."""
         return self._claim.acquire(blocking=False)
 
-    def join(self, limit: int) -> threading.Lock | None:
+    def join(self, limit: int) -> "threading.Lock | None":
         """Take a seat to wait on, or None when `limit` seats are taken."""
         if len(self._seats) >= limit:
             return None
