@@ -1,0 +1,185 @@
+"""Threads for loads: few, short-lived, gone when the process wants to go."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+
+from s2s_fastapi.lanes import Lane
+
+SECONDS = 5.0
+
+
+def until(condition: object, seconds: float = SECONDS) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():  # type: ignore[operator]
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def run(script: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in a fresh interpreter, where a warning (a thread at the fork) is an error."""
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(script)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+
+
+def test_a_job_runs_on_a_daemon_thread_that_bears_the_name_of_its_lane() -> None:
+    seen: list[threading.Thread] = []
+    assert Lane("keys").submit(lambda: seen.append(threading.current_thread()))
+    assert until(lambda: seen)
+    assert seen[0].daemon
+    assert seen[0].name == "s2s_fastapi-keys"
+
+
+def test_at_most_two_threads_work_and_none_is_left_when_the_queue_is_empty() -> None:
+    lane, gate = Lane("busy"), threading.Event()
+    running: list[int] = []
+    most: list[int] = []
+
+    def job() -> None:
+        running.append(1)
+        most.append(len(running))
+        gate.wait(0.02)
+        running.pop()
+
+    for _ in range(20):
+        assert lane.submit(job)
+    assert until(lambda: len(most) == 20)
+    assert max(most) == 2
+    assert until(lambda: not any(thread.name == "s2s_fastapi-busy" for thread in threading.enumerate()))
+
+
+def test_no_job_is_lost_between_a_thread_that_leaves_and_one_that_comes() -> None:
+    lane, done = Lane("race", threads=1), []
+    for number in range(3000):
+        lane.submit(lambda number=number: done.append(number))  # type: ignore[misc]
+        if number % 7 == 0:
+            time.sleep(0)
+    assert until(lambda: len(done) == 3000)
+
+
+def test_a_delayed_job_waits_for_its_time_and_lets_others_pass() -> None:
+    lane, order = Lane("delayed", threads=1), []
+    began = time.monotonic()
+    lane.submit(lambda: order.append(("late", time.monotonic() - began)), delay=0.15)
+    time.sleep(0.02)
+    lane.submit(lambda: order.append(("at once", time.monotonic() - began)))
+    assert until(lambda: len(order) == 2)
+    assert [name for name, _ in order] == ["at once", "late"]
+    assert order[0][1] < 0.1
+    assert order[1][1] >= 0.15
+
+
+def test_two_delayed_jobs_that_are_due_together_run_side_by_side() -> None:
+    lane, together = Lane("pair"), threading.Barrier(2, timeout=SECONDS)
+    met: list[int] = []
+    for _ in range(2):
+        lane.submit(lambda: met.append(together.wait()), delay=0.05)
+    assert until(lambda: len(met) == 2)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_job_that_raises_takes_nobody_with_it() -> None:
+    lane, done = Lane("broken", threads=1), threading.Event()
+
+    def broken() -> None:
+        raise ValueError
+
+    lane.submit(broken)
+    lane.submit(done.set)
+    assert done.wait(SECONDS)
+    assert until(lambda: not any(thread.name == "s2s_fastapi-broken" for thread in threading.enumerate()))
+
+
+def test_a_signal_handler_may_submit_while_its_thread_submits() -> None:
+    lane, handled, ran = Lane("signal"), [], []
+
+    def handler(*_: object) -> None:
+        handled.append(lane.submit(lambda: ran.append(1)))
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+        for _ in range(2000):
+            lane.submit(lambda: ran.append(1))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert handled
+    assert until(lambda: len(ran) == 2000 + sum(handled))
+
+
+def test_importing_starts_no_thread() -> None:
+    result = run("""
+        import threading
+        import s2s_fastapi.lanes, s2s_fastapi.refreshing, s2s_fastapi.backchannel
+        assert threading.active_count() == 1
+    """)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_process_exits_within_half_a_second_whatever_its_threads_do() -> None:
+    began = time.monotonic()
+    result = run("""
+        import time
+        from s2s_fastapi.lanes import KEYS, TOKENS
+        for lane in (KEYS, TOKENS):
+            for _ in range(5):
+                lane.submit(lambda: time.sleep(60))
+        TOKENS.submit(lambda: print("never"), delay=30)
+        time.sleep(0.05)
+        print(time.monotonic())
+    """)
+    took = time.monotonic() - float(result.stdout)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert 0.4 < took < 1.5, (took, time.monotonic() - began)
+
+
+def test_a_delayed_job_does_not_keep_the_process() -> None:
+    result = run("""
+        import time
+        from s2s_fastapi.lanes import KEYS
+        KEYS.submit(lambda: print("never"), delay=30)
+        print(time.monotonic())
+    """)
+    assert result.returncode == 0, result.stderr
+    assert time.monotonic() - float(result.stdout) < 0.45
+
+
+def test_after_the_exit_began_no_thread_is_to_be_had_and_the_caller_is_told() -> None:
+    result = run("""
+        import atexit
+        from s2s_fastapi.lanes import KEYS
+        atexit.register(lambda: print(KEYS.submit(lambda: None)))
+        KEYS.submit(lambda: None)
+    """)
+    assert (result.returncode, result.stdout) == (0, "False\n"), result.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_starts_with_an_empty_lane_that_works() -> None:
+    result = run("""
+        import os, sys, threading, time, warnings
+        from s2s_fastapi.lanes import Lane
+        lane = Lane("forked", threads=1)
+        gate = threading.Event()
+        lane.submit(gate.wait)                     # works while we fork
+        lane.submit(lambda: print("parent's"))     # and this one waits behind it
+        warnings.simplefilter("ignore")            # 3.12 warns, because the gate's thread runs: our point here
+        if (child := os.fork()) == 0:
+            done = threading.Event()
+            assert lane.submit(done.set)
+            os._exit(0 if done.wait(5) else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        gate.set()
+        time.sleep(0.2)
+    """)
+    assert (result.returncode, result.stdout) == (0, "parent's\n"), result.stderr
