@@ -1,1 +1,60 @@
-"""Service-to-service authentication for FastAPI and Starlette with Keycloak."""
+"""Service-to-service authentication for FastAPI and Starlette with Keycloak.
+
+Receive: `ServiceAuthMiddleware`, the ``require_*`` functions, `Principal`, `TokenVerifier`.
+Call: `service_client`, `service_lifespan`, `service_auth`, `ServiceTokenAuth`.
+Both: `KeycloakSettings`, and the errors in `s2s_fastapi.errors`.
+"""
+
+from s2s_fastapi.errors import (
+    AudienceNotGranted,
+    AuthenticationError,
+    AuthorizationError,
+    ConfigurationError,
+    KeysUnavailable,
+    S2SError,
+    TokenRequestError,
+    TokenWithheld,
+)
+from s2s_fastapi.principal import Principal
+from s2s_fastapi.receiver.access import read_access
+from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware
+from s2s_fastapi.receiver.public import DOCS
+from s2s_fastapi.receiver.requirements import (
+    CurrentPrincipal,
+    Requirement,
+    require_audience,
+    require_caller,
+    require_realm_role,
+    require_role,
+    require_scope,
+    require_service,
+    require_user,
+)
+from s2s_fastapi.receiver.verifier import TokenVerifier
+from s2s_fastapi.settings import KeycloakSettings
+
+__all__ = [
+    "DOCS",
+    "AudienceNotGranted",
+    "AuthenticationError",
+    "AuthorizationError",
+    "ConfigurationError",
+    "CurrentPrincipal",
+    "KeycloakSettings",
+    "KeysUnavailable",
+    "Principal",
+    "Requirement",
+    "S2SError",
+    "ServiceAuthMiddleware",
+    "TokenRequestError",
+    "TokenVerifier",
+    "TokenWithheld",
+    "read_access",
+    "require_audience",
+    "require_caller",
+    "require_realm_role",
+    "require_role",
+    "require_scope",
+    "require_service",
+    "require_user",
+]

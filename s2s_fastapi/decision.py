@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Self
 
 __all__ = ["Decision", "Outcome", "Reason"]
 
@@ -23,7 +23,7 @@ class Reason(StrEnum):
     error: str
     detail: str
 
-    def __new__(cls, value: str, status: int, error: str, detail: str) -> "Reason":
+    def __new__(cls, value: str, status: int, error: str, detail: str) -> Self:
         """Make a member whose value is the name alone."""
         member = str.__new__(cls, value)
         member._value_ = value
@@ -33,7 +33,12 @@ class Reason(StrEnum):
     ALLOWED = "allowed", 200, "", ""
 
     NO_CREDENTIALS = "no_credentials", 401, "", "This service needs a bearer access token."
-    INVALID_REQUEST = "invalid_request", 400, "invalid_request", "The credentials of the request are malformed or given more than once."
+    INVALID_REQUEST = (
+        "invalid_request",
+        400,
+        "invalid_request",
+        "The credentials of the request are malformed or given more than once.",
+    )
 
     # Before the signature holds.
     MALFORMED_TOKEN = "malformed_token", 401, "invalid_token", _UNTRUSTED
@@ -46,7 +51,12 @@ class Reason(StrEnum):
     MALFORMED_CLAIMS = "malformed_claims", 401, "invalid_token", "A claim of the access token is missing or malformed."
     WRONG_ISSUER = "wrong_issuer", 401, "invalid_token", "The access token is from another issuer."
     WRONG_TYPE = "wrong_type", 401, "invalid_token", "The token is not an access token."
-    SENDER_CONSTRAINED = "sender_constrained", 401, "invalid_token", "The access token is bound to a key and cannot be used as a bearer token."
+    SENDER_CONSTRAINED = (
+        "sender_constrained",
+        401,
+        "invalid_token",
+        "The access token is bound to a key and cannot be used as a bearer token.",
+    )
     EXPIRED = "expired", 401, "invalid_token", "The access token expired."
     NOT_YET_VALID = "not_yet_valid", 401, "invalid_token", "The access token is not valid yet."
     LIFETIME_TOO_LONG = "lifetime_too_long", 401, "invalid_token", "The access token lives too long."
@@ -57,7 +67,12 @@ class Reason(StrEnum):
     # The token is good; its caller may not do this.
     NOT_A_SERVICE = "not_a_service", 403, "insufficient_scope", "Only services may call this."
     NOT_A_USER = "not_a_user", 403, "insufficient_scope", "Only users may call this."
-    UNKNOWN_KIND = "unknown_kind", 403, "insufficient_scope", "The access token does not say whether a service or a user is calling."
+    UNKNOWN_KIND = (
+        "unknown_kind",
+        403,
+        "insufficient_scope",
+        "The access token does not say whether a service or a user is calling.",
+    )
     CALLER_NOT_ALLOWED = "caller_not_allowed", 403, "insufficient_scope", "This caller may not call this."
     SCOPE_MISSING = "scope_missing", 403, "insufficient_scope", "The access token lacks a scope."
     ROLE_MISSING = "role_missing", 403, "insufficient_scope", "The access token lacks a role."

@@ -69,7 +69,9 @@ class _Answer(S2SError, HTTPException):
 
     status: ClassVar[int] = 500
 
-    def __init__(self, message: str, *, detail: str, status: int | None = None, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, message: str, *, detail: str, status: int | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
         HTTPException.__init__(self, status or self.status, detail, dict(headers) if headers else None)
         self.args = (message,)
 
@@ -81,8 +83,12 @@ class _Answer(S2SError, HTTPException):
 
 
 class _Refusal(_Answer):
-    def __init__(self, message: str, *, code: str, detail: str, status: int | None = None, challenge: str | None = None) -> None:
-        super().__init__(message, detail=detail, status=status, headers={"WWW-Authenticate": challenge} if challenge else None)
+    def __init__(
+        self, message: str, *, code: str, detail: str, status: int | None = None, challenge: str | None = None
+    ) -> None:
+        super().__init__(
+            message, detail=detail, status=status, headers={"WWW-Authenticate": challenge} if challenge else None
+        )
         self.code = code
         self.challenge = challenge
 
@@ -116,7 +122,9 @@ class KeysUnavailable(_Answer):
     status = 503
 
     def __init__(self, message: str, *, retry_after: int = 5) -> None:
-        super().__init__(message, detail="The service cannot check tokens at the moment.", headers={"Retry-After": str(retry_after)})
+        super().__init__(
+            message, detail="The service cannot check tokens at the moment.", headers={"Retry-After": str(retry_after)}
+        )
         self.retry_after = retry_after
 
 
@@ -140,7 +148,9 @@ class TokenRequestError(_Answer):
         cure: str = "",
         retryable: bool = True,
     ) -> None:
-        super().__init__(f"{message} {cure}".strip(), detail="A service this one depends on cannot be called at the moment.")
+        super().__init__(
+            f"{message} {cure}".strip(), detail="A service this one depends on cannot be called at the moment."
+        )
         self.error = error
         self.error_description = error_description
         self.http_status = http_status

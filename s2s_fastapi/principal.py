@@ -56,17 +56,17 @@ class Principal:
 
     @property
     def is_authenticated(self) -> bool:
-        """True: there is no principal without a verified token. (Starlette's name.)"""
+        """True, by Starlette's name: there is no principal without a verified token."""
         return True
 
     @property
     def display_name(self) -> str:
-        """The name to show: the client id. (Starlette's name.)"""
+        """The client id, by Starlette's name."""
         return self.client_id
 
     @property
     def identity(self) -> str:
-        """The subject, or the client id where there is none. (Starlette's name.)"""
+        """The subject, or the client id where there is none, by Starlette's name."""
         return self.subject or self.client_id
 
     @classmethod

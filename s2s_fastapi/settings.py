@@ -26,7 +26,9 @@ class KeycloakSettings(BaseSettings):
         ConfigurationError: A value is missing, malformed or contradicts another; the sentence names the variable to set.
     """
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid", validate_default=False, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, frozen=True, extra="forbid", validate_default=False, hide_input_in_errors=True
+    )
 
     url: str = ""
     """Where this process reaches Keycloak, without ``/realms/...``."""
@@ -78,7 +80,9 @@ class KeycloakSettings(BaseSettings):
         if self.client_secret is not None:
             return self.client_secret.get_secret_value()
         if self.client_secret_file is None:
-            raise ConfigurationError("Set KEYCLOAK_CLIENT_SECRET or KEYCLOAK_CLIENT_SECRET_FILE: calling other services needs it.")
+            raise ConfigurationError(
+                "Set KEYCLOAK_CLIENT_SECRET or KEYCLOAK_CLIENT_SECRET_FILE: calling other services needs it."
+            )
         try:
             text = self.client_secret_file.read_text(encoding="utf-8").rstrip("\r\n")
             problem = "" if text else "is empty"
@@ -117,7 +121,11 @@ class KeycloakSettings(BaseSettings):
     def _name(cls, value: str, info: Any) -> str:
         if not value:
             _wrong("is set but empty.")
-        if value != value.strip() or not value.isprintable() or (info.field_name == "realm" and set(value) & set("/\\?#")):
+        if (
+            value != value.strip()
+            or not value.isprintable()
+            or (info.field_name == "realm" and set(value) & set("/\\?#"))
+        ):
             _wrong("must be a name, without slashes or spaces around it.")
         return value
 
@@ -156,7 +164,9 @@ class KeycloakSettings(BaseSettings):
         fill["realm"] = self.realm or realm
         for name in ("url", "public_url"):
             if self.auth_path and getattr(self, name).endswith(self.auth_path):
-                _wrong(f"{_PREFIX}{name.upper()} already ends in {self.auth_path}: give it there or in KEYCLOAK_AUTH_PATH, not in both.")
+                _wrong(
+                    f"{_PREFIX}{name.upper()} already ends in {self.auth_path}: give it there or in KEYCLOAK_AUTH_PATH, not in both."
+                )
         if self.client_secret is not None and self.client_secret_file is not None:
             _wrong("KEYCLOAK_CLIENT_SECRET and KEYCLOAK_CLIENT_SECRET_FILE are both set: keep one.")
         if not self.client_id and (self.client_secret is not None or self.client_secret_file is not None):
@@ -169,6 +179,7 @@ class KeycloakSettings(BaseSettings):
         for name, value in fill.items():
             object.__setattr__(self, name, value)  # frozen for everybody else; derived once, here
         return self
+
 
 def _wrong(sentence: str) -> NoReturn:
     raise PydanticCustomError("keycloak_settings", "{sentence}", {"sentence": sentence})

@@ -30,7 +30,10 @@ _PER_WINDOW = 20
 
 
 class Observer(Protocol):
-    """Whoever wants to see decisions: called once for each, on the request's own thread, so it must not block."""
+    """Whoever wants to see decisions: called once for each, on the request's own thread, so it must not block.
+
+    An observer with an attribute ``wants_allowed`` that is false is told of refusals only.
+    """
 
     def decided(self, decision: Decision) -> None:
         """Take note of one decision."""
@@ -49,6 +52,11 @@ class DecisionLog:
         self._clock = clock
         self._lock = threading.Lock()
         self._windows: dict[Reason, tuple[float, int]] = {}
+
+    @property
+    def wants_allowed(self) -> bool:
+        """Whether acceptances are worth telling: the hot path asks before it makes a record of one."""
+        return self._logger.isEnabledFor(logging.DEBUG)
 
     def decided(self, decision: Decision) -> None:
         """Write one record, unless the level or the flood limit says no."""

@@ -25,4 +25,6 @@ class Endpoints:
     def of(cls, settings: KeycloakSettings) -> Self:
         """Return the URLs on which this process reaches the realm of ``settings``."""
         realm = f"{settings.server}/realms/{quote(settings.realm, safe='')}"
-        return cls(realm=realm, jwks=f"{realm}/protocol/openid-connect/certs", token=f"{realm}/protocol/openid-connect/token")
+        return cls(
+            realm=realm, jwks=f"{realm}/protocol/openid-connect/certs", token=f"{realm}/protocol/openid-connect/token"
+        )

@@ -1,0 +1,1 @@
+"""A token comes in: middleware -> bearer -> jws -> verifier (with its keys) -> requirements -> answers."""

@@ -1,0 +1,146 @@
+"""What must be true of an app before it serves: mistakes that would leave a route open stop the start."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Final
+
+from starlette.routing import compile_path
+
+from s2s_fastapi.receiver.access import Access, RouteAccess
+from s2s_fastapi.receiver.public import PublicPath, PublicPaths
+from s2s_fastapi.receiver.requirements import AllOf, AnyOf, Audience, Caller, Requirement, Role, Scope
+
+__all__ = ["AccessCheck"]
+
+_WHO: Final = (Caller,)
+_WHO_OR_WHAT: Final = (Caller, Role, Scope)
+_SHOWN: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class AccessCheck:
+    """The declarations of one app against the settings of its middleware."""
+
+    access: Access
+    public: PublicPaths
+    audiences: frozenset[str]
+    """What the settings say; empty where the routes have to say it."""
+    client_id: str
+    users: bool
+    skip_audience: bool
+
+    @property
+    def declared(self) -> frozenset[str]:
+        """The audiences that the routes declare."""
+        leaves = (leaf for route in self.access.routes for way in _ways(route.requirement) for leaf in way)
+        return frozenset(name for leaf in leaves if isinstance(leaf, Audience) for name in leaf.audiences)
+
+    def problems(self) -> Iterator[str]:
+        """Yield a sentence for everything that would let somebody in, or nobody, against what is written."""
+        guarded = [route for route in self.access.routes if not self._is_public(route)]
+        for route in self.access.routes:
+            for mistake in route.mistakes:
+                yield f"{route.name}: {mistake}."
+            if route.requirement is not None and (problem := self._impossible(route.requirement)):
+                yield f"{route.name}: no token of this app can meet its requirement: {problem}."
+        yield from self._public_problems()
+        if self.users:
+            yield from _uncovered(
+                guarded,
+                _WHO,
+                "users=True lets users in as well as services, so every route that is not public must say who may call it: "
+                "require_service(), require_caller(...), require_user(...), or require_service() | require_user(). Missing on",
+            )
+        if self.skip_audience:
+            yield from _uncovered(
+                guarded,
+                _WHO_OR_WHAT,
+                "insecure_skip_audience accepts tokens meant for other services, so every route that is not public must require a "
+                "caller, a scope or a role. Missing on",
+            )
+        elif not self.audiences:
+            yield from _uncovered(
+                guarded,
+                (Audience,),
+                "Set KEYCLOAK_CLIENT_ID or KEYCLOAK_AUDIENCE, or give every route that is not public a require_audience(...). Missing on",
+            )
+
+    def _is_public(self, route: RouteAccess) -> bool:
+        methods = route.methods or {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+        return not route.opaque and all(self.public.open(method, route.path) for method in methods)
+
+    def _public_problems(self) -> Iterator[str]:
+        for entry in self.public.entries:
+            for method in sorted(entry.methods):
+                text = f"{method} {entry.path}"
+                met = [route for route in self.access.routes if _meet(entry, method, route)]
+                # The router takes the first route that fits; a template fits many paths, and each may have another first route.
+                for route in met if entry.template is not None else met[:1]:
+                    if route.requirement is not None:
+                        yield f"public_paths opens {text}, but {route.name} carries a requirement: remove one of the two."
+                    elif entry.template is not None and route.path != entry.path:
+                        yield f"public_paths opens {text}, and with it {route.name}: write the public paths out one by one."
+
+    def _impossible(self, requirement: Requirement) -> str:
+        """Return why no token can meet ``requirement``, or nothing if one can."""
+        problems = [self._contradiction(way) for way in _ways(requirement)]
+        return "" if "" in problems else problems[0]
+
+    def _contradiction(self, way: Collection[Requirement]) -> str:
+        kinds = {leaf.kind for leaf in way if isinstance(leaf, Caller)}
+        if len(kinds) > 1:
+            return "a token is a service's or a user's, never both"
+        if "user" in kinds and not self.users:
+            return "the middleware lets services in only (users=True would change that)"
+        named = [leaf.client_ids for leaf in way if isinstance(leaf, Caller) and leaf.client_ids]
+        if named and not frozenset.intersection(*named):
+            return f"a token has one caller, and no one is in all of {', '.join(str(sorted(names)) for names in named)}"
+        audiences = [leaf for leaf in way if isinstance(leaf, Audience)]
+        for leaf in audiences:
+            if self.audiences and self.audiences.isdisjoint(leaf.audiences):
+                return f"it is for {', '.join(sorted(leaf.audiences))}, and this app accepts only {', '.join(sorted(self.audiences))}"
+        for leaf in audiences:
+            if leaf.only and any(leaf.audiences.isdisjoint(other.audiences) for other in audiences):
+                return "it is to be for one audience only, and for another one too"
+        if any(isinstance(leaf, Role) and not leaf.realm and not leaf.client for leaf in way) and not self.client_id:
+            return "require_role needs client=... or KEYCLOAK_CLIENT_ID to know whose role it is"
+        return ""
+
+
+def _uncovered(routes: Collection[RouteAccess], kinds: tuple[type[Requirement], ...], sentence: str) -> Iterator[str]:
+    """Yield ``sentence`` with the routes on which some way in has no requirement of one of ``kinds``."""
+    names = [
+        route.name + (" (an app whose routes cannot be read)" if route.opaque else "")
+        for route in routes
+        if not all(any(isinstance(leaf, kinds) for leaf in way) for way in _ways(route.requirement))
+    ]
+    if names:
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        yield f"{sentence}: {', '.join(names[:_SHOWN])}{more}."
+
+
+def _ways(requirement: Requirement | None) -> list[tuple[Requirement, ...]]:
+    """Return every way to meet a requirement, as the plain requirements that must then all be met."""
+    if requirement is None:
+        return [()]
+    if isinstance(requirement, AnyOf):
+        return [way for part in requirement.parts for way in _ways(part)]
+    if isinstance(requirement, AllOf):
+        return [sum(combination, ()) for combination in product(*(_ways(part) for part in requirement.parts))]
+    return [(requirement,)]
+
+
+def _meet(entry: PublicPath, method: str, route: RouteAccess) -> bool:
+    """Tell whether one request could be for both: a public path, and a route as declared."""
+    if route.opaque or (route.methods and method not in route.methods):
+        return False
+    if route.path == entry.path:
+        return True
+    if entry.template is not None:
+        return entry.template.fullmatch(route.path) is not None
+    try:
+        declared, _, _ = compile_path(route.path)
+    except AssertionError:
+        return False  # a host, or a convertor of the user's own: not a path of ours
+    return declared.fullmatch(entry.path) is not None

@@ -1,0 +1,78 @@
+"""A requirement around a Starlette endpoint or an ASGI app."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.receiver.requirements import Requirement
+from s2s_fastapi.receiver.state import Authenticated
+
+__all__ = ["GUARD_MARK", "Guarded", "guarded"]
+
+GUARD_MARK = "__s2s_requirement__"
+
+E = TypeVar("E")
+
+
+def guarded(requirement: Requirement, endpoint: E) -> E:
+    """Return ``endpoint`` behind ``requirement``; what kind of endpoint it is decides how."""
+    if inspect.isfunction(inspect.unwrap(_without_partial(endpoint))) or inspect.ismethod(endpoint):
+        return cast("E", _guarded_function(requirement, cast("Callable[..., Any]", endpoint)))
+    if not callable(endpoint):
+        raise ConfigurationError(f"guard takes an endpoint or an ASGI app, not {type(endpoint).__name__}.")
+    return cast("E", Guarded(cast("ASGIApp", endpoint), requirement))
+
+
+class Guarded:
+    """An ASGI app, or an endpoint class, that runs only for callers that meet a requirement."""
+
+    def __init__(self, app: ASGIApp, requirement: Requirement) -> None:
+        self.app = app
+        setattr(self, GUARD_MARK, requirement)
+        self._requirement = requirement
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the app, or let Starlette answer the refusal."""
+        if scope["type"] != "lifespan":
+            Authenticated.of(scope).admit(scope, self._requirement)
+        await self.app(scope, receive, send)
+
+
+def _guarded_function(requirement: Requirement, function: Callable[..., Any]) -> Callable[..., Any]:
+    if len(inspect.signature(function).parameters) == 3:  # noqa: PLR2004 - scope, receive, send: an ASGI app written as a function
+        return Guarded(function, requirement)
+
+    def admit(*args: Any, **kwargs: Any) -> None:
+        connection = next((value for value in (*args, *kwargs.values()) if isinstance(value, HTTPConnection)), None)
+        if connection is None:
+            raise ConfigurationError(
+                "guard is for Starlette endpoints, which take the request; on a FastAPI route use Depends(requirement)."
+            )
+        Authenticated.of(connection.scope).admit(connection.scope, requirement)
+
+    if inspect.iscoroutinefunction(_without_partial(function)):
+
+        @functools.wraps(function)
+        async def endpoint(*args: Any, **kwargs: Any) -> Any:
+            admit(*args, **kwargs)
+            return await function(*args, **kwargs)
+    else:
+
+        @functools.wraps(function)
+        def endpoint(*args: Any, **kwargs: Any) -> Any:
+            admit(*args, **kwargs)
+            return function(*args, **kwargs)
+
+    setattr(endpoint, GUARD_MARK, requirement)
+    return endpoint
+
+
+def _without_partial(call: Any) -> Any:
+    while isinstance(call, functools.partial):
+        call = call.func
+    return call

@@ -1,0 +1,79 @@
+"""The paths that need no token: exact, few, and for reading unless written otherwise."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.convertors import PathConvertor
+from starlette.routing import compile_path
+
+from s2s_fastapi.errors import ConfigurationError
+
+__all__ = ["DOCS", "PublicPath", "PublicPaths"]
+
+DOCS: Final = ("/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json")
+"""FastAPI's documentation, for ``public_paths=[..., *DOCS]``."""
+
+_READING: Final = frozenset({"GET", "HEAD"})
+_METHOD: Final = re.compile(r"[A-Z]+")
+
+
+@dataclass(frozen=True, slots=True)
+class PublicPath:
+    """One entry of ``public_paths``: ``/healthz``, ``POST /hooks/x`` or ``POST /hooks/{provider}``."""
+
+    path: str
+    methods: frozenset[str]
+    template: re.Pattern[str] | None
+
+    @classmethod
+    def read(cls, text: str) -> "PublicPath":
+        """Read one entry.
+
+        Raises:
+            ConfigurationError: It is not a path as the router matches it, or would open more than a reader sees.
+        """
+        if not isinstance(text, str):
+            raise ConfigurationError(f'public_paths takes texts such as "/healthz", not {type(text).__name__}.')
+        method, space, path = text.rpartition(" ")
+        if space and not _METHOD.fullmatch(method):
+            raise ConfigurationError(
+                f'public_paths: write {text!r} as a path, or as a method and a path: "POST /hooks/x".'
+            )
+        if not path.startswith("/") or set(path) & set("?#*") or not path.isprintable():
+            raise ConfigurationError(
+                f"public_paths: {text!r} is not a path of a route; there are no patterns and no queries."
+            )
+        try:
+            regex, _, convertors = compile_path(path)
+        except (AssertionError, ValueError):  # Starlette's own words for a malformed template
+            raise ConfigurationError(f"public_paths: {text!r} is not a route template.") from None
+        if any(isinstance(convertor, PathConvertor) for convertor in convertors.values()):
+            raise ConfigurationError(
+                f"public_paths: {text!r} would open a whole tree; a :path converter is not allowed."
+            )
+        return cls(path, frozenset({method}) if space else _READING, regex if convertors else None)
+
+    def opens(self, method: str, path: str) -> bool:
+        """Tell whether a request for ``path``, as the router sees it, needs no token."""
+        if method not in self.methods:
+            return False
+        return path == self.path if self.template is None else self.template.fullmatch(path) is not None
+
+
+class PublicPaths:
+    """All public paths of an app."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        if isinstance(texts, str):
+            raise ConfigurationError(f"public_paths takes a list: write [{texts!r}].")
+        self.entries = tuple(PublicPath.read(text) for text in texts)
+        self._exact = frozenset(
+            (method, entry.path) for entry in self.entries if entry.template is None for method in entry.methods
+        )
+        self._templates = tuple(entry for entry in self.entries if entry.template is not None)
+
+    def open(self, method: str, path: str) -> bool:
+        """Tell whether a request for ``path``, as the router sees it, needs no token."""
+        return (method, path) in self._exact or any(entry.opens(method, path) for entry in self._templates)

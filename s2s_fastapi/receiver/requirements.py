@@ -1,0 +1,318 @@
+"""Who may call, and with what: what a route requires of a caller, as a value."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar
+
+from fastapi import Depends
+from fastapi.security import SecurityScopes
+from starlette.requests import HTTPConnection  # FastAPI reads the annotation below at run time
+
+from s2s_fastapi.decision import Decision, Reason
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.keycloak.cures import missing_audience
+from s2s_fastapi.principal import Principal
+from s2s_fastapi.receiver.answers import error_of
+from s2s_fastapi.receiver.state import Authenticated
+
+__all__ = [
+    "AllOf",
+    "AnyOf",
+    "Audience",
+    "Caller",
+    "CurrentPrincipal",
+    "Requirement",
+    "Role",
+    "Scope",
+    "require_audience",
+    "require_caller",
+    "require_realm_role",
+    "require_role",
+    "require_scope",
+    "require_service",
+    "require_user",
+]
+
+E = TypeVar("E")
+
+_ALLOWED: Final = Decision(reason=Reason.ALLOWED)
+
+
+class _NotParenthesised:
+    """The type of a parameter nobody fills: FastAPI refuses ``Depends(require_service)`` when it reads it, at the decorator.
+
+    Without it FastAPI would call the factory, inject the requirement unasked, and let everybody in.
+    """
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> NoReturn:
+        raise TypeError("write Depends(require_...(...)) with its parentheses: without them nothing would be checked")
+
+
+_WRITTEN_OUT: Final = _NotParenthesised()
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """What a route requires of its caller: a frozen, hashable value, joined with ``&`` and ``|``.
+
+    Use it in ``Depends`` or ``Security`` on an app, a router or a route, HTTP or WebSocket; the dependency's value is the
+    `Principal`. ``guard`` protects a Starlette endpoint, ``check`` a principal from anywhere else. Equal requirements are equal
+    values, so ``app.dependency_overrides[require_caller("a")]`` works.
+    """
+
+    def judge(self, principal: Principal, client_id: str = "") -> Decision:
+        """Decide about a principal; ``client_id`` is the receiving app's own, for roles without a client."""
+        raise NotImplementedError
+
+    def check(self, principal: Principal) -> Principal:
+        """Return ``principal`` if it meets the requirement: outside of a request, after `TokenVerifier.verify`.
+
+        Raises:
+            AuthorizationError: It does not: 403 (RFC 6750 section 3.1 ``insufficient_scope``).
+            AuthenticationError: Its token is not for the required audience: 401.
+            ConfigurationError: The requirement only makes sense inside an app, as a role without ``client=``.
+        """
+        decision = self.judge(principal)
+        if decision.reason is not Reason.ALLOWED:
+            raise error_of(decision)
+        return principal
+
+    def guard(self, endpoint: E) -> E:
+        """Return ``endpoint`` so that it runs only for callers that meet the requirement.
+
+        ``endpoint`` is a Starlette function of a request or a WebSocket (async or not), an ``HTTPEndpoint`` or
+        ``WebSocketEndpoint`` class, or any ASGI app to be mounted.
+        """
+        from s2s_fastapi.receiver.guard import guarded  # noqa: PLC0415 - it knows requirements, not the other way round
+
+        return guarded(self, endpoint)
+
+    async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> Principal:
+        """Return the caller if it meets the requirement: what FastAPI calls for ``Depends(requirement)``."""
+        requirement = self & require_scope(*security_scopes.scopes) if security_scopes.scopes else self
+        return Authenticated.of(connection.scope).admit(connection.scope, requirement)
+
+    def __and__(self, other: "Requirement") -> "Requirement":
+        """Require both."""
+        return AllOf(parts=(*_parts(self, AllOf), *_parts(other, AllOf)))
+
+    def __or__(self, other: "Requirement") -> "Requirement":
+        """Require one of the two."""
+        return AnyOf(parts=(*_parts(self, AnyOf), *_parts(other, AnyOf)))
+
+
+@dataclass(frozen=True)
+class AllOf(Requirement):
+    """Several requirements that must all be met."""
+
+    parts: tuple[Requirement, ...]
+
+    def judge(self, principal: Principal, client_id: str = "") -> Decision:
+        """Refuse with the first refusal; a token that is not for us comes before a caller that may not."""
+        refusals = [
+            decision
+            for part in self.parts
+            if (decision := part.judge(principal, client_id)).reason is not Reason.ALLOWED
+        ]
+        return min(refusals, key=lambda decision: decision.status, default=_ALLOWED)
+
+
+@dataclass(frozen=True)
+class AnyOf(Requirement):
+    """Several requirements of which one is enough."""
+
+    parts: tuple[Requirement, ...]
+
+    def judge(self, principal: Principal, client_id: str = "") -> Decision:
+        """Allow with the first that allows; refuse with the one that came nearest."""
+        decisions = [part.judge(principal, client_id) for part in self.parts]
+        if any(decision.reason is Reason.ALLOWED for decision in decisions):
+            return _ALLOWED
+        return max(decisions, key=lambda decision: decision.status)
+
+
+@dataclass(frozen=True)
+class Caller(Requirement):
+    """Who: a service or a user, of one of some clients or of any."""
+
+    kind: Literal["service", "user"]
+    client_ids: frozenset[str] = frozenset()
+
+    def judge(self, principal: Principal, client_id: str = "") -> Decision:  # noqa: ARG002 - the seam's signature
+        """Decide by the kind of the token first, then by the client that got it."""
+        who = principal.client_id
+        if principal.kind == "unknown":
+            return Decision(reason=Reason.UNKNOWN_KIND, cure=unknown_kind(principal))
+        if principal.kind != self.kind:
+            wrong = Reason.NOT_A_SERVICE if self.kind == "service" else Reason.NOT_A_USER
+            cure = f"token of {who} belongs to a {principal.kind}, expected a {self.kind}"
+            if self.kind == "service":
+                cure += (
+                    ": the calling service must ask for a token of its own (client_credentials), not send a user's on"
+                )
+            return Decision(reason=wrong, cure=cure)
+        if self.client_ids and who not in self.client_ids:
+            return Decision(
+                reason=Reason.CALLER_NOT_ALLOWED, cure=f"{who} called, allowed are {', '.join(sorted(self.client_ids))}"
+            )
+        return _ALLOWED
+
+
+@dataclass(frozen=True)
+class Scope(Requirement):
+    """What: scopes, all of them."""
+
+    scopes: frozenset[str]
+
+    def judge(self, principal: Principal, client_id: str = "") -> Decision:  # noqa: ARG002 - the seam's signature
+        """Decide by the claim ``scope``."""
+        missing = self.scopes - principal.scopes
+        if not missing:
+            return _ALLOWED
+        names = " ".join(sorted(missing))
+        return Decision(
+            reason=Reason.SCOPE_MISSING,
+            scope=" ".join(sorted(self.scopes)),
+            cure=f"token of {principal.client_id} lacks scope {names}: assign the client scope {names} to {principal.client_id} "
+            "(a scope with role mappings is left out if the account has none of the roles)",
+        )
+
+
+@dataclass(frozen=True)
+class Role(Requirement):
+    """What: roles of one client, or of the realm, all of them."""
+
+    roles: frozenset[str]
+    client: str | None = None
+    """None: the receiving app's own client."""
+    realm: bool = False
+
+    def judge(self, principal: Principal, client_id: str = "") -> Decision:
+        """Decide by the claims ``realm_access`` or ``resource_access``."""
+        owner = self.client or client_id
+        if not self.realm and not owner:
+            raise ConfigurationError("require_role: say whose role it is with client=..., or set KEYCLOAK_CLIENT_ID.")
+        held = principal.realm_roles if self.realm else principal.client_roles.get(owner, frozenset[str]())
+        missing = self.roles - held
+        if not missing:
+            return _ALLOWED
+        whose = "realm role" if self.realm else f"role of client {owner}:"
+        return Decision(
+            reason=Reason.ROLE_MISSING,
+            cure=f"token of {principal.client_id} lacks {whose} {', '.join(sorted(missing))}: give it to the service account of "
+            f"{principal.client_id}, and see that the client scope roles is assigned",
+        )
+
+
+@dataclass(frozen=True)
+class Audience(Requirement):
+    """Whom for: one of these audiences, and with ``only`` nobody else."""
+
+    audiences: frozenset[str]
+    only: bool = False
+
+    def judge(self, principal: Principal, client_id: str = "") -> Decision:  # noqa: ARG002 - the seam's signature
+        """Decide by the claim ``aud`` (RFC 7519 section 4.1.3)."""
+        if self.audiences.isdisjoint(principal.audiences):
+            cure = missing_audience(principal.client_id, principal.audiences, self.audiences)
+            return Decision(reason=Reason.WRONG_AUDIENCE, cure=cure)
+        others = principal.audiences - self.audiences
+        if self.only and others:
+            return Decision(
+                reason=Reason.AUDIENCE_NOT_ONLY,
+                cure=f"token of {principal.client_id} is also for {', '.join(sorted(others))}, who could send it on: ask for one audience at a time",
+            )
+        return _ALLOWED
+
+
+def require_service(*, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
+    """Require any service: a token of the client-credentials grant (RFC 6749 section 4.4)."""
+    _check_written_out(_)
+    return Caller("service")
+
+
+def require_caller(*client_ids: str, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
+    """Require the service account of one of these clients; letter case counts."""
+    _check_written_out(_)
+    return Caller("service", _names("require_caller", client_ids))
+
+
+def require_user(*client_ids: str, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
+    """Require a user, of one of these front ends if any are named. The middleware lets users in only with ``users=True``."""
+    _check_written_out(_)
+    return Caller("user", _names("require_user", client_ids) if client_ids else frozenset())
+
+
+def require_scope(*scopes: str, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
+    """Require scopes, all of them; it says nothing about who is calling."""
+    _check_written_out(_)
+    return Scope(_names("require_scope", scopes))
+
+
+def require_role(*roles: str, client: str | None = None, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
+    """Require roles of a client, all of them; of the app's own client unless ``client`` names another."""
+    _check_written_out(_)
+    if client is not None:
+        _names("require_role", (client,))
+    return Role(_names("require_role", roles), client)
+
+
+def require_realm_role(*roles: str, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
+    """Require realm roles, all of them."""
+    _check_written_out(_)
+    return Role(_names("require_realm_role", roles), realm=True)
+
+
+def require_audience(*audiences: str, only: bool = False, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
+    """Require a token for one of these audiences; with ``only`` it must not be for anybody else as well."""
+    _check_written_out(_)
+    return Audience(_names("require_audience", audiences), only)
+
+
+async def current_principal(connection: HTTPConnection) -> Principal:
+    """Return whoever the middleware let in: the dependency behind `CurrentPrincipal`."""
+    return Authenticated.of(connection.scope).principal
+
+
+CurrentPrincipal = Annotated[Principal, Depends(current_principal)]
+"""The caller, for a route that is open to whatever the middleware lets in: ``caller: CurrentPrincipal``."""
+
+
+def unknown_kind(principal: Principal) -> str:
+    """Say why nobody can tell whether a service or a user is calling, and what to change."""
+    who, claims = principal.client_id, principal.claims
+    if "client_id" in claims and "sid" in claims:
+        return (
+            f"token of {who} has both client_id and sid: switch off “Use refresh tokens for client credentials grant” "
+            f"(client_credentials.use_refresh_token) of client {who}"
+        )
+    if "client_id" in claims:
+        return f"token of {who} has another client_id than azp: a mapper of the realm overwrites one of them, remove it"
+    return (
+        f"token of {who} has neither client_id nor sid: assign the client scope service_account (and basic) to client {who}; a realm "
+        "imported with a users entry for the service account leaves it out. Lightweight and exchanged tokens look the same and are refused"
+    )
+
+
+def _parts(requirement: Requirement, kind: type[AllOf] | type[AnyOf]) -> tuple[Requirement, ...]:
+    if not isinstance(requirement, Requirement):
+        raise ConfigurationError("A requirement can only be joined with another: require_...(...) & require_...(...).")
+    return requirement.parts if isinstance(requirement, kind) else (requirement,)
+
+
+def _names(factory: str, names: tuple[str, ...]) -> frozenset[str]:
+    for name in names:
+        if not isinstance(name, str):
+            raise ConfigurationError(f'{factory} takes names, not {type(name).__name__}: write {factory}("a", "b").')
+        if not name or not name.isprintable() or " " in name:
+            raise ConfigurationError(f"{factory}: {name!r} is no name; give several as several arguments.")
+    if not names:
+        raise ConfigurationError(f"{factory} needs at least one name: empty would mean nobody, or everybody.")
+    return frozenset(names)
+
+
+def _check_written_out(marker: object) -> None:
+    if marker is not _WRITTEN_OUT:
+        raise ConfigurationError(
+            "write Depends(require_...(...)) with its parentheses: without them nothing would be checked"
+        )

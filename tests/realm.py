@@ -1,0 +1,122 @@
+"""A realm of our own for tests: real keys, real signatures, and the three pages a receiver reads, without a network."""
+
+import json
+import threading
+import time
+import uuid
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
+from joserfc.jws import JWSRegistry
+
+from s2s_fastapi.settings import KeycloakSettings
+
+SERVER = "http://keycloak.test"
+
+
+def settings(**changes: Any) -> KeycloakSettings:
+    given: dict[str, Any] = {"url": SERVER, "realm": "corp", "client_id": "crm-api-gateway", **changes}
+    return KeycloakSettings(**{name: value for name, value in given.items() if value is not None})
+
+
+def b64(value: bytes | str | dict[str, Any]) -> str:
+    raw = json.dumps(value).encode() if isinstance(value, dict) else value.encode() if isinstance(value, str) else value
+    return urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+class SigningKey:
+    """A key pair under a kid, and what the JWKS says of it."""
+
+    def __init__(self, algorithm: str = "RS256", *, kid: str | None = None) -> None:
+        self.algorithm = algorithm
+        self.kid = kid or str(uuid.uuid4())
+        self.private: Key
+        if algorithm.startswith(("RS", "PS")):
+            self.private = RSAKey.generate_key(2048)
+        elif algorithm.startswith("ES"):
+            self.private = ECKey.generate_key({"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}[algorithm])
+        else:
+            self.private = OKPKey.generate_key("Ed25519")
+
+    @property
+    def jwk(self) -> dict[str, Any]:
+        return {**self.private.as_dict(private=False), "kid": self.kid, "use": "sig", "alg": self.algorithm}
+
+    def sign(self, signing_input: str) -> str:
+        return b64(JWSRegistry.algorithms[self.algorithm].sign(signing_input.encode(), self.private))
+
+
+_RSA = SigningKey("RS256")  # made once: an RSA key takes a tenth of a second
+
+
+class Realm:
+    """One realm: it mints tokens as Keycloak does, and answers for its keys; ``answers`` can be replaced to misbehave."""
+
+    def __init__(self, name: str = "corp", *, key: SigningKey | None = None) -> None:
+        self.issuer = f"{SERVER}/realms/{name}"
+        self.key = key or _RSA
+        self.published: list[dict[str, Any]] = [
+            self.key.jwk,
+            {**SigningKey("ES256").jwk, "use": "enc", "alg": "ECDH-ES"},
+        ]
+        self.not_before = 0
+        self.requests: list[str] = []
+        self.answer: Callable[[httpx.Request], httpx.Response | None] = lambda request: None
+        self._lock = threading.Lock()
+
+    def transport(self) -> httpx.BaseTransport:
+        return httpx.MockTransport(self._respond)
+
+    @property
+    def fetches(self) -> int:
+        return sum(path.endswith("/certs") for path in self.requests)
+
+    def claims(self, **changes: Any) -> dict[str, Any]:
+        """Return the claims of a service token; a change to None leaves the claim out."""
+        now = int(time.time())
+        claims: dict[str, Any] = {
+            "exp": now + 300,
+            "iat": now,
+            "jti": f"trrtcc:{uuid.uuid4()}",
+            "iss": self.issuer,
+            "aud": "crm-api-gateway",
+            "sub": str(uuid.uuid4()),
+            "typ": "Bearer",
+            "azp": "chat-app-service",
+            "acr": "1",
+            "scope": "profile email",
+            "client_id": "chat-app-service",
+            **changes,
+        }
+        return {name: value for name, value in claims.items() if value is not None}
+
+    def user_claims(self, **changes: Any) -> dict[str, Any]:
+        return self.claims(**{"client_id": None, "sid": str(uuid.uuid4()), "azp": "crm-ui", **changes})
+
+    def token(self, *, key: SigningKey | None = None, header: dict[str, Any] | None = None, **changes: Any) -> str:
+        return self.sign(self.claims(**changes), key=key, header=header)
+
+    def user_token(self, **changes: Any) -> str:
+        return self.sign(self.user_claims(**changes))
+
+    def sign(
+        self, payload: dict[str, Any] | bytes, *, key: SigningKey | None = None, header: dict[str, Any] | None = None
+    ) -> str:
+        key = key or self.key
+        head = {"alg": key.algorithm, "typ": "JWT", "kid": key.kid, **(header or {})}
+        head = {name: value for name, value in head.items() if value is not None}
+        signing_input = f"{b64(head)}.{b64(payload)}"
+        return f"{signing_input}.{key.sign(signing_input)}"
+
+    def _respond(self, request: httpx.Request) -> httpx.Response:
+        with self._lock:
+            self.requests.append(request.url.path)
+        special = self.answer(request)
+        if special is not None:
+            return special
+        if request.url.path.endswith("/protocol/openid-connect/certs"):
+            return httpx.Response(200, json={"keys": self.published})
+        return httpx.Response(200, json={"realm": "corp", "tokens-not-before": self.not_before})
