@@ -114,14 +114,14 @@ class BackChannel:
         self._timeout = timeout
         self._limit = limit
 
-    def get(self, url: str, headers: Mapping[str, str] | None = None) -> Reply:
-        """Return the answer to a GET.
+    def get(self, url: str, headers: Mapping[str, str] | None = None, *, timeout: float | None = None) -> Reply:
+        """Return the answer to a GET; `timeout` replaces the channel's own.
 
         Raises:
             BackChannelError: there is no complete answer.
             ConfigurationError: ``KEYCLOAK_CA_FILE`` cannot be read.
         """
-        return self._exchange("GET", url, headers, None)
+        return self._exchange("GET", url, headers, None, timeout or self._timeout)
 
     def post_form(self, url: str, form: Mapping[str, str], headers: Mapping[str, str] | None = None) -> Reply:
         """Return the answer to a POST of `form`, as ``application/x-www-form-urlencoded``.
@@ -130,17 +130,17 @@ class BackChannel:
             BackChannelError: there is no complete answer.
             ConfigurationError: ``KEYCLOAK_CA_FILE`` cannot be read.
         """
-        return self._exchange("POST", url, headers, form)
+        return self._exchange("POST", url, headers, form, self._timeout)
 
     def _exchange(
-        self, method: str, url: str, headers: Mapping[str, str] | None, form: Mapping[str, str] | None
+        self, method: str, url: str, headers: Mapping[str, str] | None, form: Mapping[str, str] | None, timeout: float
     ) -> Reply:
         try:
-            return self._converse(method, url, headers, form)
+            return self._converse(method, url, headers, form, timeout)
         except (BackChannelError, ConfigurationError):
             raise
         except httpx.TimeoutException:
-            sentence = f"no complete answer within {self._timeout:g} s"
+            sentence = f"no complete answer within {timeout:g} s"
         except httpx.ConnectError as error:
             sentence = f"cannot connect to {_origin(url)}: {_reason(error)}"
         except httpx.NetworkError as error:
@@ -153,14 +153,14 @@ class BackChannel:
         raise BackChannelError(sentence)
 
     def _converse(
-        self, method: str, url: str, headers: Mapping[str, str] | None, form: Mapping[str, str] | None
+        self, method: str, url: str, headers: Mapping[str, str] | None, form: Mapping[str, str] | None, timeout: float
     ) -> Reply:
-        deadline = _Deadline(self._timeout)
+        deadline = _Deadline(timeout)
         with (
             httpx.Client(
                 transport=self._transport() if self._transport else _Wire(self._tls, deadline),
                 headers=_HEADERS,
-                timeout=self._timeout,
+                timeout=timeout,
                 trust_env=False,
                 follow_redirects=False,
             ) as client,
@@ -169,7 +169,8 @@ class BackChannel:
             if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
                 raise BackChannelError("the answer is compressed, though it was asked not to be")
             body = bytearray()
-            for chunk in response.iter_raw():
+            # Nothing is compressed here, so these are the wire's bytes. (A transport in memory has no raw ones.)
+            for chunk in response.iter_bytes():
                 body += chunk
                 if len(body) > self._limit:
                     raise BackChannelError(f"the answer is larger than {self._limit} bytes")

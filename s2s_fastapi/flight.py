@@ -19,16 +19,16 @@ R = TypeVar("R")
 class Flight(Generic[R]):
     """A load under way, with its passengers.
 
-    The owner guards `join` with its lock and never lets anybody join after `land`. ``outcome`` is None until then.
+    ``outcome`` is None until it has landed. Who joins later finds it there.
     """
 
-    __slots__ = ("_claim", "_loops", "_seats", "delayed", "launched", "outcome", "pardoned", "thread")
+    __slots__ = ("_claim", "_loops", "_seats", "delayed", "launched", "outcome", "starter", "thread")
 
     def __init__(self) -> None:
         self.outcome: R | None = None
         self.launched = False  # a lane has it
         self.delayed = False  # it waits for its time and could begin earlier
-        self.pardoned = False  # its failure would be about a situation that is over
+        self.starter = threading.get_ident()  # which thread made it and is to launch it
         self.thread: int | None = None  # which thread loads
         self._claim = threading.Lock()
         self._seats: set[threading.Lock] = set()

@@ -5,7 +5,6 @@ Here a thread lives as long as there is work, so an idle process has none, a for
 """
 
 import atexit
-import contextlib
 import heapq
 import itertools
 import os
@@ -34,37 +33,45 @@ class Lane:
 
     def after_fork(self) -> None:
         """Forget the threads, the queue and the lock: the child has none of the first, and the last may be taken for ever."""
-        # Re-entrant, because a signal handler may read a token while its thread is in here.
-        self._changed = threading.Condition(threading.RLock())
+        self._changed = threading.Condition()
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._workers: set[threading.Thread] = set()
         self._watched = False  # one thread at most sleeps until the next delayed job is due
-        self._starting = False
+        self._inside: int | None = None  # the thread that submits
         self._closed = False
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether this thread is in `submit` already, and a signal handler by now: no worker can go on before it returns."""
+        return self._inside == threading.get_ident()
 
     def submit(self, job: Callable[[], None], *, delay: float = 0.0) -> bool:
         """Run `job` on a thread, not before `delay` seconds are over; return False where no thread can be had.
 
-        No thread can be had at interpreter shutdown, at the system's limit, and inside a signal handler that has interrupted the
-        start of one.
+        No thread can be had at interpreter shutdown, at the system's limit, and inside a signal handler that has interrupted this
+        very function.
         """
         _register(self)
+        if self.interrupted:
+            return False
         with self._changed:
-            if self._closed or self._starting:
-                return False
-            entry = (time.monotonic() + delay, next(self._order), job)
-            heapq.heappush(self._queue, entry)
-            if self._watched:
-                self._changed.notify()
-            else:
-                self._staff()
-            if self._workers:
-                return True
-            with contextlib.suppress(ValueError):  # a thread that lived for a moment has taken it
-                self._queue.remove(entry)
-                heapq.heapify(self._queue)
-                return False
-            return True
+            self._inside = threading.get_ident()
+            try:
+                return self._enqueue((time.monotonic() + delay, next(self._order), job))
+            finally:
+                self._inside = None
+
+    def _enqueue(self, entry: tuple[float, int, Callable[[], None]]) -> bool:
+        if self._closed:
+            return False
+        heapq.heappush(self._queue, entry)
+        if self._watched:
+            self._changed.notify()
+        else:
+            self._staff()
+        if not self._workers:
+            self._queue.clear()  # nobody is there, so it held no more than this
+        return bool(self._workers)
 
     def close(self) -> list[threading.Thread]:
         """Drop what has not begun, wake who sleeps, and return the threads that still work."""
@@ -80,7 +87,6 @@ class Lane:
             return
         thread = threading.Thread(target=self._work, name=f"s2s_fastapi-{self._name}", daemon=True)
         self._workers.add(thread)
-        self._starting = True
         started = False
         try:
             thread.start()
@@ -88,7 +94,6 @@ class Lane:
         except (RuntimeError, MemoryError):
             pass  # the caller sees that there are no workers
         finally:
-            self._starting = False
             if not started:
                 self._workers.discard(thread)
 

@@ -4,21 +4,23 @@
     stale    served, while one renewal runs behind
     dead     callers wait together for one load in front, or get its error
 
-A failure never displaces a value that is still usable. It is a value itself, remembered for a while, and raised anew by each waiter.
+A failure never displaces a value that is still usable, and may keep a dead one in service (``kept_for``). It is a value itself,
+remembered for a while, and raised anew by each waiter.
 """
 
 import contextvars
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from random import SystemRandom
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import Final, Generic, TypeVar
 
 from s2s_fastapi.errors import S2SError
 from s2s_fastapi.flight import Flight
 from s2s_fastapi.lanes import Lane, watch_forks
+from s2s_fastapi.outcomes import Failed, Held, Load, Loaded, Outcome, Setback, State
 
 __all__ = ["Failed", "Load", "Loaded", "Refreshing", "State"]
 
@@ -26,66 +28,15 @@ T = TypeVar("T")
 
 # After a load that ended in a way nobody foresaw, or for which there was no thread.
 _MISHAP_RETRY: Final = 5.0
-_NEVER: Final = float("-inf")
 _ANY: Final = object()
 _random: Final = SystemRandom().random  # needs no seed of its own in a forked child
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded(Generic[T]):
-    """What a load brought. All seconds count from before the load began.
-
-    ``fresh_for``: served without a thought. ``usable_for``: served, while one renewal runs behind; then dead.
-    """
-
-    value: T = field(repr=False)
-    fresh_for: float
-    usable_for: float
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """Why a load brought nothing: a template of which each waiter raises its own ``error.again()``.
-
-    ``retry_in``: seconds in which no further load is tried on its own, up to 10 % more.
-    """
-
-    error: S2SError
-    retry_in: float
-
-
-Load: TypeAlias = Callable[[], Loaded[T] | Failed]
-_Outcome: TypeAlias = Loaded[T] | Failed
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """A look at a `Refreshing`, for health and tests. ``age`` and ``next_try_in`` are in seconds, None where there is none."""
-
-    age: float | None
-    fresh: bool
-    usable: bool
-    loading: bool
-    last_error: S2SError | None
-    next_try_in: float | None
-    loads: int
-    failures: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Held(Generic[T]):
-    value: T = field(repr=False)
-    began: float
-    fresh_for: float  # as asked, without jitter: a forked child draws its own
-    fresh_until: float
-    usable_until: float
-
-
-@dataclass(frozen=True, slots=True)
 class _Wait(Generic[T]):
-    flight: Flight[_Outcome[T]]
+    flight: Flight[Outcome[T]]
     seat: threading.Lock
-    context: contextvars.Context | None  # set where no thread can be had and the caller has to load
+    context: contextvars.Context | None  # set where the caller has to load by itself
 
 
 class Refreshing(Generic[T]):
@@ -125,23 +76,24 @@ class Refreshing(Generic[T]):
         self._in_front = in_front
         self._unavailable = unavailable
         self._dice = dice
-        self._held: _Held[T] | None = None
-        self._failed: Failed | None = None
-        self._retry_at = _NEVER
-        self._began = _NEVER
+        self._held: Held[T] | None = None
+        self._setback: Setback | None = None
+        self._pardons = 0
+        self._began = float("-inf")
         self._loads = 0
         self._failures = 0
         self.after_fork()
 
     def after_fork(self) -> None:
         """Keep the value; drop what died with the parent's threads. Called in the child, and once to begin with."""
-        # Re-entrant: a signal handler may read the value while its own thread is in here.
+        # Held only to look and decide, never to load, launch or land: so a signal handler that finds its own thread in here may go
+        # in again (therefore re-entrant) and wait for a worker, who never needs it.
         self._lock = threading.RLock()
-        self._flight: Flight[_Outcome[T]] | None = None
+        self._flight: Flight[Outcome[T]] | None = None
         # Drawn once per process, and only ever downwards: workers that were forked with one value renew it at different times.
-        self._factor = 1.0 - 0.1 * self._dice()
+        self._jitter = self._dice()
         if (held := self._held) is not None:
-            self._held = self._hold(held.value, held.began, held.fresh_for, held.usable_until)
+            self._held = Held.of(held.loaded, held.began, self._jitter)
 
     def peek(self) -> T | None:
         """Return the value if it is fresh, else None; start nothing."""
@@ -160,7 +112,7 @@ class Refreshing(Generic[T]):
         if held is not None and self._clock() < held.fresh_until:
             return held.value
         ready = self._stale() or self._board(sync=True)
-        return ready.value if isinstance(ready, _Held) else self._sit(ready, timeout)
+        return ready.value if isinstance(ready, Held) else self._sit(ready, timeout, keep=True)
 
     async def aget(self, *, timeout: float | None = None) -> T:  # noqa: ASYNC109 (both loops, and the engine's own error)
         """Do as `get`, without blocking the running asyncio or trio loop."""
@@ -168,7 +120,7 @@ class Refreshing(Generic[T]):
         if held is not None and self._clock() < held.fresh_until:
             return held.value
         ready = self._stale() or self._board(sync=False)
-        return ready.value if isinstance(ready, _Held) else await self._sit_async(ready, timeout)
+        return ready.value if isinstance(ready, Held) else await self._sit_async(ready, timeout, keep=True)
 
     def renew(self, seen: T, *, timeout: float | None = None, wait_for_spacing: bool = False) -> T:
         """Return a value other than `seen`: the current one if it is another object, else what a load in front brings.
@@ -180,12 +132,12 @@ class Refreshing(Generic[T]):
             S2SError: as `get`; the current value stays.
         """
         ready = self._board(sync=True, seen=seen, wait_for_spacing=wait_for_spacing)
-        return ready.value if isinstance(ready, _Held) else self._sit(ready, timeout)
+        return ready.value if isinstance(ready, Held) else self._sit(ready, timeout)
 
     async def arenew(self, seen: T, *, timeout: float | None = None, wait_for_spacing: bool = False) -> T:  # noqa: ASYNC109
         """Do as `renew`, without blocking the running asyncio or trio loop."""
         ready = self._board(sync=False, seen=seen, wait_for_spacing=wait_for_spacing)
-        return ready.value if isinstance(ready, _Held) else await self._sit_async(ready, timeout)
+        return ready.value if isinstance(ready, Held) else await self._sit_async(ready, timeout)
 
     def start(self) -> None:
         """Begin a load behind, unless the value is fresh, a load is under way or a failure is remembered. Never blocks or raises."""
@@ -195,163 +147,169 @@ class Refreshing(Generic[T]):
     def forgive(self) -> None:
         """Forget a failure, because its cause is gone (the secret changed); also that of a load that began before this call."""
         with self._lock:
-            self._failed = None
-            self._retry_at = _NEVER
-            if self._flight is not None:
-                self._flight.pardoned = True
+            self._pardons += 1
 
     def state(self) -> State:
-        """Return a consistent snapshot."""
-        with self._lock:
-            now, held, failed = self._clock(), self._held, self._failed
-            return State(
-                age=None if held is None else now - held.began,
-                fresh=held is not None and now < held.fresh_until,
-                usable=held is not None and now < held.usable_until,
-                loading=self._flight is not None,
-                last_error=None if failed is None else failed.error.again(),
-                next_try_in=self._retry_at - now if now < self._retry_at else None,
-                loads=self._loads,
-                failures=self._failures,
-            )
+        """Return a snapshot."""
+        now, held, setback = self._clock(), self._held, self._remembered()
+        return State(
+            age=None if held is None else now - held.began,
+            fresh=held is not None and now < held.fresh_until,
+            usable=held is not None and held.usable(now, setback),
+            loading=self._flight is not None,
+            last_error=None if setback is None else setback.error.again(),
+            next_try_in=None if setback is None or not now < setback.until else setback.until - now,
+            loads=self._loads,
+            failures=self._failures,
+        )
 
-    def _stale(self) -> _Held[T] | None:
+    def _remembered(self) -> Setback | None:
+        setback = self._setback
+        return setback if setback is not None and setback.pardons == self._pardons else None
+
+    def _resting(self, now: float) -> Setback | None:
+        setback = self._remembered()
+        return setback if setback is not None and now < setback.until else None
+
+    def _stale(self) -> Held[T] | None:
         held = self._held
-        if held is None or not self._clock() < held.usable_until:
+        if held is None or not held.usable(self._clock(), self._remembered()):
             return None
         self._load_behind()
         return held
 
     def _load_behind(self) -> None:
         # Without the lock first: through an outage every request comes by here.
-        if self._flight is not None or self._clock() < self._retry_at:
+        flight = self._flight
+        if flight is not None or self._resting(self._clock()):
             return
-        draft = Flight[_Outcome[T]]()
+        draft = Flight[Outcome[T]]()
         with self._lock:
-            if self.peek() is not None or self._clock() < self._retry_at:
+            if self.peek() is not None or self._resting(self._clock()):
                 return
-            if self._flight is None:
-                self._flight = draft
-                self._launch(draft, contextvars.Context, sync=False)
+            if self._flight is not None:  # with no call before the assignment, as in `_board`
+                return
+            self._flight = draft
+        self._launch(draft, contextvars.Context, sync=False)
 
-    def _board(self, *, sync: bool, seen: object = _ANY, wait_for_spacing: bool = False) -> _Held[T] | _Wait[T]:
-        """Return the value, or a seat in the one flight that will bring it.
-
-        The draft of a flight is made first: between the last look at ``_flight`` and the assignment stands no call, so no signal
-        handler slips in with a flight of its own.
-        """
-        draft = Flight[_Outcome[T]]()
-        delay, context = 0.0, None
+    def _board(self, *, sync: bool, seen: object = _ANY, wait_for_spacing: bool = False) -> Held[T] | _Wait[T]:
+        """Return the value, or a seat in the one flight that will bring it."""
+        draft, context = Flight[Outcome[T]](), None
         with self._lock:
-            now, held, flight = self._clock(), self._held, self._flight
-            if held is not None and now < held.usable_until:
+            # The flight first, because a landing takes no lock and writes in the other order: where no flight is seen, what it
+            # brought is.
+            flight, held, now = self._flight, self._held, self._clock()
+            delay = 0.0
+            if held is not None and held.usable(now, self._remembered()):
                 if held.value is not seen:
                     return held
-                delay = self._began + self._spacing - now
-                if delay > 0 and not wait_for_spacing and (flight is None or flight.delayed):
-                    return held
-            elif flight is None and self._failed is not None and now < self._retry_at:
-                raise self._failed.error.again()
-            if self._flight is None:
-                self._flight = draft
-            flight = self._flight
+                if flight is None or flight.delayed:
+                    delay = self._began + self._spacing - now
+                    if delay > 0 and not wait_for_spacing:
+                        return held
+            elif flight is None and (setback := self._resting(now)):
+                raise setback.error.again()
+            if flight is None:
+                draft.delayed = delay > 0
+                # Once more, and with no call before the assignment: a signal handler that has been here must not be overwritten.
+                flight = self._flight
+                if flight is None:
+                    flight = self._flight = draft
             if flight.thread == threading.get_ident():
                 raise self._unavailable(f"{self._name}: the load asks for its own value")
-            # Not launched: it is new, or there was no thread for it, or we are a signal handler that interrupted its launch.
-            # Delayed but due: it was to wait for the end of the spacing, and now nobody has a value.
-            if not flight.launched or (flight.delayed and delay <= 0):
-                context = self._launch(flight, self._in_front, sync=sync, delay=delay)
             seat = flight.join(self._max_waiters)
         if seat is None:
             raise self._unavailable(f"{self._name}: {self._max_waiters} are waiting already")
+        # A delayed flight that is due: it was to wait for the end of the spacing, and now somebody has no value at all.
+        if flight is draft or (flight.delayed and delay <= 0):
+            context = self._launch(flight, self._in_front, sync=sync, delay=delay)
+        elif sync and (self._lane.interrupted or (flight.starter == threading.get_ident() and not flight.launched)):
+            # We are a signal handler, and the thread that we keep from going on is the one that was to bring the load on its way.
+            context = self._in_front()
         return _Wait(flight, seat, context)
 
     def _launch(
         self,
-        flight: Flight[_Outcome[T]],
+        flight: Flight[Outcome[T]],
         make_context: Callable[[], contextvars.Context],
         *,
         sync: bool,
         delay: float = 0.0,
     ) -> contextvars.Context | None:
-        """Hand the flight to the lane. The lock is held. Return a context if the caller has to load by itself.
+        """Hand the flight to the lane, or return a context for the caller to load in by itself.
 
         A flight may be launched more than once (the second time to hasten it); the claim lets one of them load.
         """
-        watch_forks(self)
         try:
+            watch_forks(self)
             context = make_context()
             flight.delayed = delay > 0
             flight.launched = self._lane.submit(partial(self._run, flight, context), delay=max(0.0, delay))
         except BaseException:
-            self._flight = None  # Ctrl-C: nobody would ever launch it, and all would wait for it
+            if flight.claim():  # Ctrl-C: nobody else would ever launch it
+                self._land(flight, self._clock(), self._mishap("the load could not begin", 0.0), self._pardons)
             raise
         if flight.launched:
             return None
         if sync and delay <= 0:
             return context
         if flight.claim():
-            self._land(flight, self._clock(), self._mishap("no thread could be started"))
+            self._land(flight, self._clock(), self._mishap("no thread could be started"), self._pardons)
         return None
 
-    def _sit(self, wait: _Wait[T], timeout: float | None) -> T:
-        seconds = self._timeout if timeout is None else timeout
+    def _sit(self, wait: _Wait[T], timeout: float | None, *, keep: bool = False) -> T:
+        seconds = max(0.0, self._timeout if timeout is None else timeout)
         if wait.context is not None:
             self._run(wait.flight, wait.context, inline=True)
-        return self._take(wait.flight.wait(wait.seat, seconds), seconds)
+        return self._take(wait.flight.wait(wait.seat, seconds), seconds, keep=keep)
 
-    async def _sit_async(self, wait: _Wait[T], timeout: float | None) -> T:  # noqa: ASYNC109
-        seconds = self._timeout if timeout is None else timeout
-        return self._take(await wait.flight.wait_async(wait.seat, seconds), seconds)
+    async def _sit_async(self, wait: _Wait[T], timeout: float | None, *, keep: bool = False) -> T:  # noqa: ASYNC109
+        seconds = max(0.0, self._timeout if timeout is None else timeout)
+        return self._take(await wait.flight.wait_async(wait.seat, seconds), seconds, keep=keep)
 
-    def _take(self, outcome: _Outcome[T] | None, seconds: float) -> T:
+    def _take(self, outcome: Outcome[T] | None, seconds: float, *, keep: bool) -> T:
         # From the flight, not from the slot: a value that was born dead would send everybody round and round.
+        if isinstance(outcome, Loaded):
+            return outcome.value
+        held = self._held
+        if keep and held is not None and self._clock() < held.kept_until:
+            return held.value
         if outcome is None:
             raise self._unavailable(f"{self._name}: no answer within {seconds:g} s")
-        if isinstance(outcome, Failed):
-            raise outcome.error.again()
-        return outcome.value
+        raise outcome.error.again()
 
-    def _run(self, flight: Flight[_Outcome[T]], context: contextvars.Context, *, inline: bool = False) -> None:
+    def _run(self, flight: Flight[Outcome[T]], context: contextvars.Context, *, inline: bool = False) -> None:
         if not flight.claim():
             return
         outcome: object = None
         escaped: BaseException | None = None
-        with self._lock:
-            began = self._began = self._clock()
-            self._loads += 1
-            flight.delayed = False
-            flight.thread = threading.get_ident()
+        flight.delayed, flight.thread = False, threading.get_ident()
+        pardons, began = self._pardons, self._clock()
+        self._began = began
+        self._loads += 1
         try:
             outcome = context.run(self._load)
         except BaseException as error:  # noqa: BLE001 (SystemExit and MemoryError too: somebody is waiting)
             escaped = error
         # Outside of the except block, so that nothing is chained to an exception whose frames hold the secret.
         if not isinstance(outcome, Loaded | Failed):
-            ended = type(outcome if escaped is None else escaped).__name__
-            outcome = self._mishap(f"the load ended with {ended}")
-        self._land(flight, began, outcome)
+            outcome = self._mishap(f"the load ended with {type(escaped or outcome).__name__}")
+        self._land(flight, began, outcome, pardons)
         if inline and escaped is not None and not isinstance(escaped, Exception):
             raise escaped  # the caller's own Ctrl-C
 
-    def _land(self, flight: Flight[_Outcome[T]], began: float, outcome: _Outcome[T]) -> None:
+    def _land(self, flight: Flight[Outcome[T]], began: float, outcome: Outcome[T], pardons: int) -> None:
         try:
-            with self._lock:
-                if self._flight is flight:
-                    self._flight = None
-                if isinstance(outcome, Loaded):
-                    self._held = self._hold(outcome.value, began, outcome.fresh_for, began + outcome.usable_for)
-                    self._failed, self._retry_at = None, _NEVER
-                else:
-                    self._failures += 1
-                    if not flight.pardoned:
-                        self._retry_at = self._clock() + outcome.retry_in * (1.0 + 0.1 * self._dice())
-                        self._failed = outcome
-        finally:
-            flight.land(outcome)  # whatever happened: somebody is waiting
+            if isinstance(outcome, Loaded):
+                self._held = Held.of(outcome, began, self._jitter)
+                self._setback = None
+            else:
+                self._failures += 1
+                self._setback = Setback.of(outcome, self._clock(), pardons, self._dice())
+        finally:  # whatever happened: somebody is waiting
+            if self._flight is flight:
+                self._flight = None
+            flight.land(outcome)
 
-    def _hold(self, value: T, began: float, fresh_for: float, usable_until: float) -> _Held[T]:
-        return _Held(value, began, fresh_for, min(began + fresh_for * self._factor, usable_until), usable_until)
-
-    def _mishap(self, sentence: str) -> Failed:
-        return Failed(self._unavailable(f"{self._name}: {sentence}"), _MISHAP_RETRY)
+    def _mishap(self, sentence: str, retry_in: float = _MISHAP_RETRY) -> Failed:
+        return Failed(self._unavailable(f"{self._name}: {sentence}"), retry_in)

@@ -1,0 +1,96 @@
+"""What a load brought, and for how long it counts. Pure values: the time is always given."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeAlias, TypeVar
+
+from s2s_fastapi.errors import S2SError
+
+__all__ = ["Failed", "Held", "Load", "Loaded", "Outcome", "Setback", "State"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded(Generic[T]):
+    """What a load brought. All seconds count from before the load began.
+
+    ``fresh_for``: served without a thought. ``usable_for``: served, while one renewal runs behind; then dead. ``kept_for``: dead,
+    but served as long as loads fail; not longer than ``usable_for`` unless given.
+    """
+
+    value: T = field(repr=False)
+    fresh_for: float
+    usable_for: float
+    kept_for: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Why a load brought nothing: a template of which each waiter raises its own ``error.again()``.
+
+    ``retry_in``: seconds in which no further load is tried on its own, up to 10 % more.
+    """
+
+    error: S2SError
+    retry_in: float
+
+
+Outcome: TypeAlias = Loaded[T] | Failed
+Load: TypeAlias = Callable[[], Loaded[T] | Failed]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A look at a `Refreshing`, for health and tests. ``age`` and ``next_try_in`` are in seconds, None where there is none."""
+
+    age: float | None
+    fresh: bool
+    usable: bool
+    loading: bool
+    last_error: S2SError | None
+    next_try_in: float | None
+    loads: int
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class Setback:
+    """A failure that is remembered until ``until``. ``pardons``: how often it was forgiven before the load began."""
+
+    error: S2SError
+    until: float
+    recent_until: float
+    pardons: int
+
+    @classmethod
+    def of(cls, failed: Failed, now: float, pardons: int, jitter: float) -> "Setback":
+        """Remember a failure for its ``retry_in`` and up to 10 % more, and call it recent for as long again."""
+        until = now + failed.retry_in * (1.0 + 0.1 * jitter)
+        return cls(failed.error, until, until + failed.retry_in, pardons)
+
+
+@dataclass(frozen=True, slots=True)
+class Held(Generic[T]):
+    """A value in service. ``fresh_until`` has this process's jitter in it; ``loaded`` is as the load gave it."""
+
+    value: T = field(repr=False)
+    loaded: Loaded[T]
+    began: float
+    fresh_until: float
+    usable_until: float
+    kept_until: float
+
+    @classmethod
+    def of(cls, loaded: Loaded[T], began: float, jitter: float) -> "Held[T]":
+        """Put a value in service, with up to 10 % of its freshness taken away so that processes do not renew in step."""
+        usable_until = began + loaded.usable_for
+        fresh_until = min(began + loaded.fresh_for * (1.0 - 0.1 * jitter), usable_until)
+        return cls(loaded.value, loaded, began, fresh_until, usable_until, max(usable_until, began + loaded.kept_for))
+
+    def usable(self, now: float, setback: Setback | None) -> bool:
+        """Tell whether the value may be served: in its time, or beyond it while loads fail.
+
+        Only a recent failure counts: after an idle hour nobody knows whether the next load would fail, so somebody waits for it.
+        """
+        return now < self.usable_until or (setback is not None and now < min(self.kept_until, setback.recent_until))
