@@ -1,0 +1,275 @@
+"""The httpx auth class: one object for httpx and httpx2, sync and async, pinned to its origins."""
+
+import logging
+from collections.abc import AsyncGenerator, Collection, Generator
+from typing import Any, Final
+
+from s2s_fastapi.caller.attached import CARRIED, holds
+from s2s_fastapi.caller.given import GivenSettings
+from s2s_fastapi.caller.grant import Asked, Names, Token
+from s2s_fastapi.caller.httpx_auth import HttpxAuth, join_httpx2
+from s2s_fastapi.caller.origins import Pin, pins, spelled, within
+from s2s_fastapi.caller.resend import adiscard, bearer_error, discard, replayable
+from s2s_fastapi.caller.token import SharedToken
+from s2s_fastapi.caller.tokens import IN_USE, TokenSource
+from s2s_fastapi.downstream import Downstream
+from s2s_fastapi.errors import ConfigurationError, S2SError, TokenWithheld
+from s2s_fastapi.principal import INBOUND
+from s2s_fastapi.settings import KeycloakSettings
+
+__all__ = ["ServiceTokenAuth"]
+
+LOG: Final = logging.getLogger("s2s_fastapi.caller")
+
+_UNAUTHORIZED: Final = 401
+
+
+class _Environment:
+    """The settings of one auth object and all that were derived from it by `asking`: resolved once, at the first use."""
+
+    __slots__ = ("given", "resolved")
+
+    def __init__(self, given: KeycloakSettings | None) -> None:
+        self.given = given
+        self.resolved: tuple[TokenSource, KeycloakSettings] | None = None
+
+    def settings(self, source: TokenSource) -> KeycloakSettings:
+        resolved = self.resolved
+        if resolved is None or resolved[0] is not source:
+            self.resolved = resolved = source, source.settings(self.given)
+        return resolved[1]
+
+
+class ServiceTokenAuth(HttpxAuth):
+    """Attach this service's own token to requests to `origins`, and to nothing else.
+
+    An auth object for every client of httpx and httpx2: ``httpx.AsyncClient(auth=ServiceTokenAuth("http://bob:8000",
+    audience="bob"))``. Equal objects ask for the same, and share one token with all of this process. Nothing is read and no
+    connection made before the first use. A request that must not carry the token raises `TokenWithheld` and is not sent; without a
+    token nothing is sent either.
+
+    A 401 with ``error="invalid_token"`` is answered by sending the request once more with a renewed token, if its body can be sent
+    again exactly (RFC 6750 section 3.1).
+
+    Args:
+        origins: ``scheme://host[:port]``, as they stand in the requests; plain http only where http is written. Without any, only
+            `token` and `atoken` work.
+        audience: The service the token is for, or several; compared with ``aud`` before the token is used.
+        scope: A client scope to ask for, or several.
+        settings: Instead of the environment.
+        insecure_any_origin: Attach the token to whatever request uses this object. Logged at the first use.
+
+    Raises:
+        ConfigurationError: An origin or a name is malformed.
+    """
+
+    def __init__(
+        self,
+        *origins: str,
+        audience: Names = None,
+        scope: Names = None,
+        settings: GivenSettings = None,
+        insecure_any_origin: bool = False,
+    ) -> None:
+        if origins and insecure_any_origin:
+            raise ConfigurationError(
+                "Give origins or insecure_any_origin=True, not both: with the latter the origins would mean nothing."
+            )
+        join_httpx2()
+        self._setup(pins(origins), Asked.of(audience, scope), _Environment(settings), any_origin=insecure_any_origin)
+
+    def _setup(self, pinned: tuple[Pin, ...], asked: Asked, environment: _Environment, *, any_origin: bool) -> None:
+        self._pins = pinned
+        self._asked = asked
+        self._environment = environment
+        self._any_origin = any_origin
+        self._warned = False
+        self._bound: tuple[TokenSource | None, SharedToken | None] = (None, None)
+
+    def asking(
+        self, *, audience: Names = None, scope: Names = None, origins: Collection[str] | None = None
+    ) -> "ServiceTokenAuth":
+        """Return one that asks for something else, for a single call; what is not given stays as it is here.
+
+        It shares settings and tokens with this one and with all that ask for the same.
+
+        Raises:
+            ConfigurationError: An origin or a name is malformed.
+        """
+        given = Asked.of(audience, scope)
+        asked = Asked(given.audiences or self._asked.audiences, given.scopes or self._asked.scopes)
+        other = object.__new__(ServiceTokenAuth)
+        pinned = self._pins if origins is None else pins(origins)
+        other._setup(pinned, asked, self._environment, any_origin=self._any_origin and origins is None)
+        return other
+
+    @property
+    def downstream(self) -> Downstream:
+        """Whom this calls, as a value."""
+        return Downstream(
+            origins=tuple(map(spelled, self._pins)), audiences=self._asked.audiences, scopes=self._asked.scopes
+        )
+
+    def token(self) -> str:
+        """Return the access token, for what is not httpx: gRPC metadata, a message, Celery. Blocks at most 5 s.
+
+        Raises:
+            TokenRequestError: Keycloak gave none (`AudienceNotGranted`: none that is for the asked audience).
+            ConfigurationError: The settings are missing or contradictory.
+        """
+        shared = self._shared()
+        return (shared.peek() or shared.get()).value
+
+    async def atoken(self) -> str:
+        """Do as `token`, without blocking the running asyncio or trio loop."""
+        shared = self._shared()
+        return (shared.peek() or await shared.aget()).value
+
+    def auth_flow(self, request: Any) -> Generator[Any, Any, None]:
+        """Do as `sync_auth_flow`; httpx itself never calls it."""
+        return self.sync_auth_flow(request)
+
+    def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
+        """Attach the token, and once another one if the first was refused."""
+        shared = self._admit(request)
+        token = shared.peek() or shared.get()
+        self._attach(request, token)
+        response = yield request
+        if response.status_code == _UNAUTHORIZED and self._may_resend(response, token):
+            try:
+                another = shared.renew(token)
+            except S2SError:
+                return  # the load has said why; the caller gets the 401
+            if another.value != token.value:
+                discard(response)
+                self._attach(response.request, another)
+                yield response.request
+
+    async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
+        """Do as `sync_auth_flow`, for async clients on asyncio and trio."""
+        shared = self._admit(request)
+        token = shared.peek() or await shared.aget()
+        self._attach(request, token)
+        response = yield request
+        if response.status_code == _UNAUTHORIZED and self._may_resend(response, token):
+            try:
+                another = await shared.arenew(token)
+            except S2SError:
+                return
+            if another.value != token.value:
+                await adiscard(response)
+                self._attach(response.request, another)
+                yield response.request
+
+    def _shared(self) -> SharedToken:
+        source, shared = self._bound
+        if shared is None or source is not IN_USE.source:
+            source = IN_USE.source
+            shared = source.token(self._environment.settings(source), self._asked)
+            self._bound = source, shared
+            if self._any_origin and not self._warned:
+                self._warned = True
+                LOG.warning("insecure_any_origin: a token with %s goes to any host a request names", self._asked)
+        return shared
+
+    def _admit(self, request: Any) -> SharedToken:
+        """Refuse a request that must not carry our token, before anything is asked or sent."""
+        if not self._any_origin and not within(request.url, self._pins):
+            raise TokenWithheld(self._elsewhere(request.url))
+        inbound = INBOUND.get()
+        for name, value in request.headers.raw:
+            if len(name) == 13 and name.lower() == b"authorization":  # noqa: PLR2004 - its length; spares lowering all the others
+                carried = request.extensions.get(CARRIED)
+                if (
+                    carried is None or value != carried[0].header_bytes
+                ):  # the same Request, sent again, has our own old one
+                    raise TokenWithheld(
+                        "The request already has an Authorization header, so it does not get this service's token as well, and was not"
+                        " sent. A user's token is never passed on; leave the header out, or write auth=None for this request."
+                    )
+            elif inbound is not None and holds(value, inbound):
+                raise TokenWithheld(
+                    f"The header {name.decode('ascii', 'replace')} holds the token the current request came with; nothing was sent."
+                    " That token was given to this service, not to those it calls."
+                )
+        return self._shared()
+
+    def _attach(self, request: Any, token: Token) -> None:
+        if token.digest == INBOUND.get():
+            raise TokenWithheld(
+                "The current request came with the very token this service calls others with: its caller holds our token,"
+                " or is this service itself. It was not sent on."
+            )
+        request.headers["Authorization"] = token.header
+        request.extensions[CARRIED] = token, None if self._any_origin else self._pins
+
+    def _may_resend(self, response: Any, token: Token) -> bool:
+        """Return whether exactly our token was refused by whom it was for, and the request can be repeated exactly.
+
+        ``response.request`` is the last of a chain of redirects: it may have ended elsewhere, or here again but without the token.
+        """
+        request = response.request
+        return (
+            bearer_error(response.headers.get_list("WWW-Authenticate")) == "invalid_token"
+            and [value for name, value in request.headers.raw if name.lower() == b"authorization"]
+            == [token.header_bytes]
+            and (self._any_origin or within(request.url, self._pins))
+            and replayable(request)
+        )
+
+    def _elsewhere(self, url: Any) -> str:
+        try:
+            there = spelled((url.scheme, url.raw_host, url.port))
+        except KeyError:
+            there = "a URL that is neither http nor https"
+        if not self._pins:
+            return f"This ServiceTokenAuth has no origin, so its token goes nowhere: write ServiceTokenAuth({there!r}, ...). Nothing was sent."
+        if url.userinfo:
+            return (
+                f"The URL of a request to {there} has a user name in it: its token was withheld and nothing was sent."
+            )
+        here = ", ".join(map(spelled, self._pins))
+        return (
+            f"The token for {here} does not go to {there}: nothing was sent. Add that origin if it is the same service."
+        )
+
+    def _value(self) -> tuple[object, ...]:
+        return frozenset(self._pins), self._asked, self._environment.given, self._any_origin
+
+    def __eq__(self, other: object) -> bool:
+        return self._value() == other._value() if isinstance(other, ServiceTokenAuth) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._value())
+
+    def __repr__(self) -> str:
+        parts = [repr(spelled(pinned)) for pinned in self._pins]
+        for what, names in (("audience", self._asked.audiences), ("scope", self._asked.scopes)):
+            if names:
+                parts.append(f"{what}={sorted(names)!r}")
+        if self._any_origin:
+            parts.append("insecure_any_origin=True")
+        return f"ServiceTokenAuth({', '.join(parts)})"
+
+    def __copy__(self) -> "ServiceTokenAuth":
+        return self  # immutable
+
+    def __deepcopy__(self, memo: object) -> "ServiceTokenAuth":
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        given = self._environment.given
+        if given is not None and given.client_secret is not None:
+            # SecretStr pickles in clear, and pickles go over wires and into broker logs.
+            raise TypeError(
+                "A ServiceTokenAuth whose settings hold a client secret is not pickled: let the other process read its own environment,"
+                " or use KEYCLOAK_CLIENT_SECRET_FILE"
+            )
+        names = sorted(self._asked.audiences) or None, sorted(self._asked.scopes) or None
+        return _rebuild, (tuple(map(spelled, self._pins)), *names, given, self._any_origin)
+
+
+def _rebuild(
+    origins: tuple[str, ...], audience: Names, scope: Names, settings: KeycloakSettings | None, any_origin: bool
+) -> ServiceTokenAuth:
+    return ServiceTokenAuth(*origins, audience=audience, scope=scope, settings=settings, insecure_any_origin=any_origin)

@@ -1,0 +1,136 @@
+"""The life of an app around the clients it calls with: open, check, close."""
+
+import inspect
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from types import TracebackType
+from typing import Any, Final, TypeAlias
+
+import anyio
+
+from s2s_fastapi.caller.auth import ServiceTokenAuth
+from s2s_fastapi.caller.clients import ServiceAuth, ServiceClient, SyncServiceClient
+from s2s_fastapi.downstream import Downstream
+from s2s_fastapi.errors import ConfigurationError, S2SError, TokenRequestError
+
+__all__ = ["Lifespan", "ServiceLifespan", "service_lifespan"]
+
+LOG: Final = logging.getLogger("s2s_fastapi.caller")
+
+Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Any]]
+"""What FastAPI and Starlette take as ``lifespan``."""
+
+_Called: TypeAlias = ServiceClient[Any, Any] | SyncServiceClient[Any] | ServiceAuth | ServiceTokenAuth
+
+
+class ServiceLifespan:
+    """What `service_lifespan` returns: give it to ``FastAPI(lifespan=...)``."""
+
+    def __init__(self, clients: tuple[_Called, ...], lifespan: Lifespan | None, *, warm_up: bool) -> None:
+        self._clients = clients
+        self._lifespan = lifespan
+        self._warm_up = warm_up
+
+    @property
+    def downstreams(self) -> tuple[Downstream, ...]:
+        """Whom the app calls, each once, as values."""
+        return tuple(dict.fromkeys(client.downstream for client in self._clients))
+
+    @asynccontextmanager
+    async def __call__(self, app: Any) -> AsyncIterator[Any]:
+        """Open the clients, get their tokens, run the app's own lifespan inside, and close.
+
+        Raises:
+            S2SError: A token will never be granted as things are; without a traceback, for the server to print.
+        """
+        refused: S2SError | None = None
+        async with AsyncExitStack() as stack:
+            try:
+                for client in self._clients:
+                    owner = client.client if isinstance(client, SyncServiceClient) else client
+                    if isinstance(owner, ServiceClient):
+                        await stack.enter_async_context(owner.serving())
+                refused = await _warm(self._clients) if self._warm_up else None
+            except ConfigurationError as error:
+                refused = error.again()
+            if refused is None:
+                yield await stack.enter_async_context(self._lifespan(app)) if self._lifespan is not None else None
+        if refused is not None:
+            raise _sentence_alone(refused)
+
+
+def service_lifespan(*clients: _Called, lifespan: Lifespan | None = None, warm_up: bool = True) -> ServiceLifespan:
+    """Return a lifespan that opens, checks and closes `clients`: ``FastAPI(lifespan=service_lifespan(crm))``.
+
+    Before the app serves, each client's token is asked for. One that is not granted, wrong credentials and wrong settings stop the
+    start with the sentence that says what to change; a Keycloak that cannot be reached is only warned of. On the way down the clients
+    are closed after the app's own lifespan.
+
+    Args:
+        clients: What `service_client` and `service_auth` returned, or `ServiceTokenAuth` objects.
+        lifespan: The app's own, run inside; what it yields becomes the state.
+        warm_up: False asks for no token before the first request.
+
+    Raises:
+        ConfigurationError: An argument is something else.
+    """
+    for client in clients:
+        if not isinstance(client, ServiceClient | SyncServiceClient | ServiceAuth | ServiceTokenAuth):
+            raise ConfigurationError(
+                "service_lifespan takes what service_client(...) or service_auth(...) returned;"
+                f" {type(client).__name__} is neither. The app's own lifespan goes in as lifespan=..."
+            )
+    if lifespan is not None and inspect.isasyncgenfunction(lifespan):
+        lifespan = asynccontextmanager(lifespan)  # Starlette's older form
+    return ServiceLifespan(clients, lifespan, warm_up=warm_up)
+
+
+async def _warm(clients: tuple[_Called, ...]) -> S2SError | None:
+    """Ask for all tokens at once; return the first reason for which the app must not start."""
+    auths = list(dict.fromkeys(client if isinstance(client, ServiceTokenAuth) else _auth(client) for client in clients))
+    refused: dict[int, S2SError] = {}
+
+    async def ask(number: int, auth: ServiceTokenAuth) -> None:
+        try:
+            await auth.atoken()
+        except TokenRequestError as error:
+            if error.retryable:
+                LOG.warning("starting without a token for %s: %s", auth, error)
+            else:
+                refused[number] = error.again()
+        except ConfigurationError as error:
+            refused[number] = error.again()
+
+    async with anyio.create_task_group() as group:
+        for number, auth in enumerate(auths):
+            group.start_soon(ask, number, auth)
+    return refused[min(refused)] if refused else None
+
+
+def _auth(client: ServiceClient[Any, Any] | SyncServiceClient[Any] | ServiceAuth) -> ServiceTokenAuth:
+    return client.client.auth if isinstance(client, SyncServiceClient) else client.auth
+
+
+class _WithoutTraceback:
+    """Starlette sends ``traceback.format_exc()`` to the server, which prints it: this leaves the sentence of it."""
+
+    @property
+    def __traceback__(self) -> TracebackType | None:
+        return None
+
+    @__traceback__.setter
+    def __traceback__(self, value: TracebackType | None) -> None:
+        pass
+
+    def __reduce__(self: Any) -> Any:
+        return self.original.__reduce__()
+
+
+def _sentence_alone(error: S2SError) -> S2SError:
+    """Return an equal error, of a type that is still `error`'s, that is printed without frames."""
+    kind = type(error)
+    quiet = type(kind.__name__, (_WithoutTraceback, kind), {"__module__": kind.__module__, "original": error})
+    twin: S2SError = quiet.__new__(quiet, *error.args)
+    twin.__dict__.update(error.__dict__)
+    return twin

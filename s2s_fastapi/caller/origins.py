@@ -1,0 +1,93 @@
+"""Where a token may go: origins (RFC 6454) as the developer wrote them."""
+
+from collections.abc import Collection
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit
+
+import httpx
+
+from s2s_fastapi.errors import ConfigurationError
+
+__all__ = ["Pin", "base", "pin", "pins", "spelled", "within"]
+
+Pin: TypeAlias = tuple[str, bytes, int | None]
+"""Scheme, host and port as httpx normalises them: lower case, IDNA, None for the scheme's own port."""
+
+_PORTS = {"http": 80, "https": 443}
+
+
+def within(url: Any, pinned: Collection[Pin]) -> bool:
+    """Return whether `url`, of httpx or httpx2, is at one of the origins. One with a user name in it never is."""
+    return (url.scheme, url.raw_host, url.port) in pinned and not url.userinfo
+
+
+def pins(origins: Collection[str]) -> tuple[Pin, ...]:
+    """Return the pins of `origins`, each once, in order.
+
+    Raises:
+        ConfigurationError: as `pin`; or it is not a collection of texts.
+    """
+    if isinstance(origins, str):
+        return (pin(origins),)
+    return tuple(dict.fromkeys(pin(origin) for origin in origins))
+
+
+def pin(origin: str) -> Pin:
+    """Return the pin of one origin, such as ``http://bob:8000``.
+
+    Raises:
+        ConfigurationError: It is not ``scheme://host[:port]``. A path would promise a narrower pin than there is.
+    """
+    url = base(origin, what="origin")
+    if url.path != "/":
+        raise ConfigurationError(
+            f"The origin {origin!r} has a path: a token goes to a scheme, host and port, so leave the path out."
+        )
+    return url.scheme, url.raw_host, url.port
+
+
+def base(text: str, *, what: str = "base_url") -> httpx.URL:
+    """Return an absolute http or https URL without userinfo, query or fragment.
+
+    Raises:
+        ConfigurationError: `text` is something else.
+    """
+    if not isinstance(text, str):
+        raise ConfigurationError(
+            f"The {what} must be a text such as http://crm-gateway:8000, not {type(text).__name__}."
+        )
+    problem = _problem(text)
+    if not problem:
+        try:
+            return httpx.URL(text)
+        except httpx.InvalidURL:
+            problem = "its host or port cannot be read"
+    # Not repeated where a password may stand in it.
+    shown = f" {text!r}" if "@" not in text else ""
+    raise ConfigurationError(f"The {what}{shown} must be a URL such as http://crm-gateway:8000: {problem}.")
+
+
+def spelled(pinned: Pin) -> str:
+    """Return ``scheme://host:port``, the port always written out."""
+    scheme, raw_host, port = pinned
+    host = raw_host.decode("ascii")
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port or _PORTS[scheme]}"
+
+
+def _problem(text: str) -> str:
+    if not text.isprintable() or set(text) & set(' \\"<>*'):
+        return "it has a character no URL can have"
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return "its host or port cannot be read"
+    if parts.scheme not in _PORTS:
+        return "it does not start with http:// or https://"
+    if "@" in parts.netloc:
+        return "a user name or password does not belong in it"
+    if not parts.hostname or port == 0:
+        return "it has no host"
+    if "?" in text or "#" in text:
+        return "a query or fragment does not belong in it"
+    return ""

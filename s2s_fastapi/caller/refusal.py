@@ -1,0 +1,189 @@
+"""What Keycloak's refusals mean, and which setting or switch ends them (RFC 6749 section 5.2, and what Keycloak says instead)."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from s2s_fastapi.backchannel import BackChannelError, Reply
+from s2s_fastapi.caller.credentials import Proof
+from s2s_fastapi.caller.grant import Asked
+from s2s_fastapi.errors import TokenRequestError
+from s2s_fastapi.keycloak.endpoints import Endpoints
+from s2s_fastapi.settings import KeycloakSettings
+
+__all__ = ["RETRY", "RETRY_CREDENTIALS", "refusal", "retry_after", "unreachable", "wrong_credentials"]
+
+RETRY: Final = 5.0
+"""Seconds for which most failures are remembered."""
+RETRY_CREDENTIALS: Final = 30.0
+"""Seconds for which wrong credentials, and tokens for somebody else, are remembered."""
+
+_MAX_WAIT = 60.0
+_MAX_TEXT = 200
+_SECONDS: Final = re.compile(r"[0-9]{1,10}")
+_UNAUTHORIZED = 401
+_SERVER_ERROR = 500
+_TRY_LATER = (429, 503)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One way in which Keycloak refuses, recognised by its words: the status differs from version to version."""
+
+    error: str  # "" fits any
+    words: str  # of error or description, lower case
+    cure: str
+    status: int = 0  # 0 fits any
+
+
+# The first that fits counts.
+_CASES: Final = (
+    _Case("", "realm does not exist", "Set KEYCLOAK_REALM: there is no realm {realm!r} on {server}."),
+    _Case("", "unable to find matching target resource method", "{path}"),
+    _Case("", "missingnormalization", "Take double slashes out of KEYCLOAK_URL and KEYCLOAK_AUTH_PATH."),
+    _Case("", "realm not enabled", "Enable the realm {realm} in Keycloak."),
+    _Case("", "https required", 'Use https in KEYCLOAK_URL, or change the realm\'s "Require SSL" in Keycloak.'),
+    _Case(
+        "",
+        "dpop",
+        'Switch "Require DPoP bound tokens" off for the client {client} in Keycloak: this package sends bearer tokens.',
+    ),
+    _Case(
+        "",
+        "mtls",
+        'Switch "OAuth 2.0 Mutual TLS Certificate Bound Access Tokens" off for the client {client} in Keycloak.',
+    ),
+    _Case(
+        "unauthorized_client",
+        "service account",
+        'Switch "Client authentication" and "Service accounts roles" on for the client {client} in Keycloak.',
+    ),
+    _Case("unauthorized_client", "", "{secret} It is on the Credentials page of the client {client} in Keycloak."),
+    _Case(
+        "invalid_client", "bearer", "The client {client} is bearer-only in Keycloak: give it service accounts instead."
+    ),
+    _Case(
+        "invalid_client",
+        "",
+        "Set KEYCLOAK_CLIENT_ID: the realm {realm} has no enabled client {client!r} that may authenticate this way.",
+    ),
+    _Case(
+        "invalid_scope",
+        "",
+        "Assign {scopes} to the client {client} in Keycloak, as optional (or default) client scopes, or ask for others.",
+    ),
+    _Case(
+        "invalid_request",
+        "",
+        "Enable the user of the service account of the client {client} in Keycloak.",
+        status=_UNAUTHORIZED,
+    ),
+)
+
+
+def refusal(reply: Reply, settings: KeycloakSettings, asked: Asked, proof: Proof) -> TokenRequestError:
+    """Return the error for an answer that brought no token.
+
+    What Keycloak wrote is cut to 200 printable characters and left out altogether where it repeats the secret.
+    """
+    error, description = _told(reply, proof)
+    status, token_url = reply.status, Endpoints.of(settings).token
+    words = f"{error} {description}".lower()
+    case = next(
+        (case for case in _CASES if case.error in ("", error) and case.words in words and case.status in (0, status)),
+        None,
+    )
+    known = case is not None and bool(error)
+    if case is not None and known:
+        cure = _fill(case.cure, settings, asked)
+    elif 300 <= status < 400:  # noqa: PLR2004 - HTTP's own border
+        cure = "Set KEYCLOAK_URL to where it redirects to: a client secret is never sent after a redirect."
+    elif not error and status < _SERVER_ERROR:
+        cure = "Set KEYCLOAK_URL: this does not look like Keycloak, or something stands in front of it."
+    else:
+        cure = ""
+    told = ": ".join(text for text in (error, description) if text)
+    return TokenRequestError(
+        f"Keycloak gave {settings.client_id} no token: {token_url} {reply.sentence}{f' ({told})' if told else ''}.",
+        error=error,
+        error_description=description,
+        http_status=status,
+        cure=cure,
+        # What stands before Keycloak while it starts answers with its own pages; only Keycloak's own no is final.
+        retryable=not error or status >= _SERVER_ERROR or status in _TRY_LATER,
+    )
+
+
+def unreachable(problem: BackChannelError, settings: KeycloakSettings) -> TokenRequestError:
+    """Return the error for no answer at all, or one that cannot be read."""
+    where = (
+        "KEYCLOAK_URL"
+        if settings.server == settings.issuer.partition("/realms/")[0]
+        else f"KEYCLOAK_URL ({settings.url})"
+    )
+    ca = " or KEYCLOAK_CA_FILE" if "certificate" in str(problem) else ""
+    return TokenRequestError(
+        f"Keycloak gave {settings.client_id} no token: {Endpoints.of(settings).token}: {problem}.",
+        cure=f"Is Keycloak up, and is {where}{ca} right for this process?",
+    )
+
+
+def wrong_credentials(error: TokenRequestError) -> bool:
+    """Return whether Keycloak refused client or secret, so that another secret could help."""
+    return error.error in ("unauthorized_client", "invalid_client")
+
+
+def retry_after(reply: Reply) -> float:
+    """Return for how many seconds to leave Keycloak alone: its ``Retry-After`` (RFC 9110 section 10.2.3), from 1 to 60."""
+    text = reply.headers.get("Retry-After", "").strip()
+    if reply.status not in _TRY_LATER or not text:
+        return RETRY
+    if _SECONDS.fullmatch(text):
+        return min(max(1.0, float(text)), _MAX_WAIT)
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, IndexError, OverflowError):
+        return RETRY
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=UTC)
+    return min(max(1.0, (date - datetime.now(UTC)).total_seconds()), _MAX_WAIT)
+
+
+def _told(reply: Reply, proof: Proof) -> tuple[str, str]:
+    try:
+        body: Mapping[str, object] = reply.json_object()
+    except BackChannelError:
+        return "", ""
+    # Four shapes are about: the OAuth pair, a bare error in prose, errorMessage, nothing.
+    error = body.get("error") or body.get("errorMessage")
+    return _clean(error, proof), _clean(body.get("error_description"), proof)
+
+
+def _clean(text: object, proof: Proof) -> str:
+    if not isinstance(text, str):
+        return ""
+    if proof.echoed_in(text):
+        return "(left out: it repeats the secret)"
+    printable = "".join(character if character.isprintable() else " " for character in text[:_MAX_TEXT])
+    return " ".join(printable.split())
+
+
+def _fill(cure: str, settings: KeycloakSettings, asked: Asked) -> str:
+    if settings.auth_path:
+        path = f"Set KEYCLOAK_AUTH_PATH: the server does not run under {settings.auth_path}."
+    else:
+        path = "Set KEYCLOAK_AUTH_PATH: the server may run under /auth; or correct the path in KEYCLOAK_URL."
+    file = settings.client_secret_file
+    return cure.format(
+        client=settings.client_id,
+        realm=settings.realm,
+        server=settings.server,
+        path=path,
+        scopes=" and ".join(sorted(asked.scopes)) or "the scopes",
+        secret=f"Correct the secret in {file} (KEYCLOAK_CLIENT_SECRET_FILE)."
+        if file
+        else "Correct KEYCLOAK_CLIENT_SECRET.",
+    )

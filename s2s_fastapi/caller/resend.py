@@ -1,0 +1,70 @@
+"""Whether a refused request may be sent once more, and what to do with the answer that is thrown away."""
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+__all__ = ["adiscard", "bearer_error", "discard", "replayable"]
+
+_MAX_CHALLENGE = 8192
+_SMALL_BODY = 4096
+_DIGITS: Final = re.compile(r"[0-9]{1,4}")
+# RFC 9110 section 11.6.1: scheme, token68 and parameters are told apart by what follows them. No part can match in two ways.
+_ITEM: Final = re.compile(
+    r'[ \t,]*([!#$%&\'*+\-.^_`|~0-9A-Za-z/]+)(?:[ \t]*=(?!=)[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s,"=]+))|(=*))'
+)
+
+
+def bearer_error(challenges: Iterable[str]) -> str:
+    """Return the ``error`` of the first Bearer challenge (RFC 6750 section 3), or "" where there is none."""
+    for challenge in challenges:
+        scheme, position, text = "", 0, challenge[:_MAX_CHALLENGE]
+        while (item := _ITEM.match(text, position)) is not None:
+            name, quoted, plain, _ = item.groups()
+            position = item.end()
+            if quoted is None and plain is None:
+                scheme = name.lower()
+            elif scheme == "bearer" and name.lower() == "error":
+                return str(plain if quoted is None else quoted)
+    return ""
+
+
+def replayable(request: Any) -> bool:
+    """Return whether the body of `request` can be sent a second time exactly.
+
+    Only a ``ByteStream`` can. A file, an iterator or a multipart form would silently be empty, or shorter, the second time.
+    """
+    kind = type(request.stream)
+    return kind.__name__ == "ByteStream" and kind.__module__.partition(".")[0] in ("httpx", "httpx2")
+
+
+def discard(response: Any) -> None:
+    """Throw the body away without reading it: httpx would read it whole, and it may be endless."""
+    if _worth_closing(response):
+        response.stream.close()
+        _empty(response)
+
+
+async def adiscard(response: Any) -> None:
+    """Do as `discard`, for a response of an async client."""
+    if _worth_closing(response):
+        await response.stream.aclose()
+        _empty(response)
+
+
+def _worth_closing(response: Any) -> bool:
+    if response.is_closed or response.is_stream_consumed:  # a hook has read it
+        return False
+    if "Content-Encoding" in response.headers:  # a few bytes of it may become gigabytes
+        return True
+    # Reading a short body keeps the connection for the second request.
+    length = response.headers.get("Content-Length", "")
+    return not (_DIGITS.fullmatch(length) and int(length) <= _SMALL_BODY)
+
+
+def _empty(response: Any) -> None:
+    elapsed = getattr(response.stream, "elapsed", None)  # httpx2 keeps it on the stream, httpx on the response
+    if elapsed is not None:
+        response.elapsed = elapsed
+    response.headers.pop("Content-Encoding", None)  # or a decoder would miss its end
+    response.stream = type(response.request.stream)(b"")

@@ -1,0 +1,652 @@
+"""One token for all who ask for the same: its life, its failures, its key."""
+
+import asyncio
+import logging
+import os
+import pickle
+import threading
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from s2s_fastapi.backchannel import BackChannelError
+from s2s_fastapi.caller.grant import Asked
+from s2s_fastapi.caller.token import SharedToken, TokenKey
+from s2s_fastapi.caller.tokens import TokenSource
+from s2s_fastapi.errors import AudienceNotGranted, ConfigurationError, S2SError, TokenRequestError
+from tests.caller.fakes import SECRET, Clock, Keycloak, jwt, refusal, reply, settings
+
+BOB = Asked.of("bob", None)
+
+
+@pytest.fixture
+def source(keycloak: Keycloak, clock: Clock) -> TokenSource:
+    return TokenSource(channel=keycloak, clock=clock)
+
+
+@pytest.fixture
+def shared(source: TokenSource) -> SharedToken:
+    return source.token(settings(), BOB)
+
+
+def wait_until_idle() -> None:
+    """Let a load behind end: it runs on a thread of the lane."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("s2s_fastapi-"):
+            thread.join(5)
+
+
+def failure(shared: SharedToken) -> S2SError:
+    with pytest.raises(S2SError) as caught:
+        shared.get()
+    return caught.value
+
+
+def test_the_request_is_the_one_of_the_client_credentials_grant(source: TokenSource, keycloak: Keycloak) -> None:
+    source.token(settings(), Asked.of("bob", ("z", "a"))).get()
+
+    (request,) = keycloak.requests
+    assert request.url == "http://keycloak:8080/realms/corp/protocol/openid-connect/token"
+    assert request.form == {"grant_type": "client_credentials", "scope": "a z"}
+    assert request.headers["Authorization"].startswith("Basic ")
+
+
+def test_post_puts_the_client_into_the_form(source: TokenSource, keycloak: Keycloak) -> None:
+    source.token(settings(client_auth="client_secret_post"), BOB).get()
+
+    (request,) = keycloak.requests
+    assert request.form == {
+        "grant_type": "client_credentials",
+        "client_id": "chat-app-service",
+        "client_secret": SECRET,
+    }
+    assert "Authorization" not in request.headers
+
+
+@pytest.mark.parametrize(
+    ("life", "fresh", "dead"), [(300, 240, 290), (60, 42, 54), (20, 14, 18), (1, 0.7, 0.9), (3600, 3540, 3590)]
+)
+def test_a_token_is_renewed_ahead_of_its_end_and_never_used_after_it(  # noqa: PLR0917 - fixtures
+    life: int, fresh: float, dead: float, shared: SharedToken, keycloak: Keycloak, clock: Clock
+) -> None:
+    keycloak.life = life
+    first = shared.get()
+
+    clock.now += 0.9 * fresh - 0.001  # the jitter takes at most a tenth
+    assert shared.peek() is first
+
+    clock.now = 1000 + dead - 0.001
+    assert shared.peek() is None
+    assert shared.get() is first  # stale: served, renewed behind
+    wait_until_idle()
+    assert len(keycloak.requests) == 2
+    assert shared.get() is not first
+
+    clock.now += dead
+    third = shared.get()
+    assert (third.token_id, len(keycloak.requests)) == ("t3", 3)
+
+
+@pytest.mark.parametrize("life", [1, 5, 20, 60, 300])
+def test_a_short_life_makes_no_storm(life: int, shared: SharedToken, keycloak: Keycloak, clock: Clock) -> None:
+    keycloak.life = life
+    for _ in range(100):
+        shared.get()
+        wait_until_idle()
+        clock.now += 0.1
+
+    assert len(keycloak.requests) <= 10 / (life * 0.6) + 1
+
+
+def test_an_outage_is_not_seen_while_the_token_is_usable(shared: SharedToken, keycloak: Keycloak, clock: Clock) -> None:
+    first = shared.get()
+    keycloak.always = BackChannelError("no complete answer within 10 s")
+    clock.now += 241
+    for _ in range(49):
+        assert shared.get() is first
+        wait_until_idle()
+        clock.now += 1
+
+    assert 2 <= len(keycloak.requests) <= 12  # one try in 5 s at most
+    clock.now += 10
+    assert "KEYCLOAK_URL" in str(failure(shared))
+    keycloak.always = None
+    clock.now += 6
+    assert shared.get() is not first
+
+
+def test_a_token_that_comes_after_its_end_is_an_error_and_no_loop(
+    shared: SharedToken, keycloak: Keycloak, clock: Clock
+) -> None:
+    def slow(_: Any) -> Any:
+        clock.now += 40
+        return keycloak.grant(1)
+
+    keycloak.life = 30
+    keycloak.answers = [slow]
+
+    assert "took longer" in str(failure(shared))
+    assert len(keycloak.requests) == 1
+
+
+def test_life_counts_from_before_the_request(shared: SharedToken, keycloak: Keycloak, clock: Clock) -> None:
+    def slow(_: Any) -> Any:
+        clock.now += 100
+        return keycloak.grant(1)
+
+    keycloak.answers = [slow]
+    first = shared.get()
+    clock.now = 1000 + 289
+    assert shared.get() is first
+    wait_until_idle()
+    clock.now = 1000 + 291
+    assert shared.get() is not first
+
+
+REFUSALS = [
+    (401, "unauthorized_client", "Invalid client or Invalid client credentials", "KEYCLOAK_CLIENT_SECRET", False, 30),
+    (400, "unauthorized_client", "Invalid client or Invalid client credentials", "KEYCLOAK_CLIENT_SECRET", False, 30),
+    (401, "unauthorized_client", "Client not enabled to retrieve service account", "Service accounts roles", False, 30),
+    (
+        401,
+        "unauthorized_client",
+        "Public client not allowed to retrieve service account",
+        "Client authentication",
+        False,
+        30,
+    ),
+    (401, "invalid_client", "Invalid client or Invalid client credentials", "KEYCLOAK_CLIENT_ID", False, 30),
+    (400, "invalid_client", "Bearer-only not allowed", "bearer-only", False, 30),
+    (400, "invalid_scope", "Invalid scopes: nope", "Assign", False, 5),
+    (401, "invalid_request", "User disabled", "user of the service account", False, 5),
+    (403, "invalid_request", "HTTPS required", "https in KEYCLOAK_URL", False, 5),
+    (403, "access_denied", "Realm not enabled", "Enable the realm corp", False, 5),
+    (400, "invalid_request", "DPoP proof is missing", "Require DPoP bound tokens", False, 5),
+    (400, "invalid_request", "Client Certification missing for MTLS HoK Token Binding", "Mutual TLS", False, 5),
+    (404, "Realm does not exist", "", "KEYCLOAK_REALM", False, 5),
+    (404, "Unable to find matching target resource method", "", "KEYCLOAK_AUTH_PATH", False, 5),
+    (400, "missingNormalization", "", "double slashes", False, 5),
+    (400, "policy_says_no", "not on Mondays", "not on Mondays", False, 5),
+    (500, "unknown_error", "", "answered 500", True, 5),
+]
+
+
+@pytest.mark.parametrize(("status", "error", "description", "cure", "retryable", "seconds"), REFUSALS)
+def test_a_refusal_says_what_to_change_and_is_remembered(  # noqa: PLR0917 - fixtures
+    status: int,
+    error: str,
+    description: str,
+    cure: str,
+    retryable: bool,
+    seconds: float,
+    shared: SharedToken,
+    keycloak: Keycloak,
+    clock: Clock,
+) -> None:
+    keycloak.always = refusal(status, error, description)
+    raised = failure(shared)
+
+    assert isinstance(raised, TokenRequestError)
+    assert cure in str(raised)
+    assert (raised.error, raised.error_description, raised.http_status) == (error, description, status)
+    assert raised.retryable is retryable
+
+    clock.now += seconds - 0.001
+    assert str(failure(shared)) == str(raised)
+    assert len(keycloak.requests) == 1
+    clock.now += 0.1 * seconds + 0.002
+    failure(shared)
+    assert len(keycloak.requests) == 2
+
+
+def test_a_stray_auth_path_is_named_by_its_value(source: TokenSource, keycloak: Keycloak) -> None:
+    keycloak.always = refusal(404, "Unable to find matching target resource method")
+
+    assert "does not run under /auth" in str(failure(source.token(settings(auth_path="/auth"), BOB)))
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (200, b"<html>welcome</html>", "HTML"),
+        (200, b"", "empty"),
+        (200, b"[]", "not an object"),
+        (200, b'"token"', "not an object"),
+        (200, b'{"access_token": "a", "access_token": "b"}', "duplicate"),
+        (200, b"\xef\xbb\xbf{}", "byte order mark"),
+        (200, "{}".encode("utf-16"), "not JSON"),
+        (200, b"access_token=a&token_type=Bearer", "not JSON"),
+        (200, b'{"error": "invalid_scope"}', "Assign"),
+        (204, b"", "answered 204"),
+        (302, b"", "Set KEYCLOAK_URL to where it redirects"),
+        (404, b"<html>default backend</html>", "does not look like Keycloak"),
+        (401, b"", "does not look like Keycloak"),
+        (502, b"<html>bad gateway</html>", "answered 502"),
+        (400, b'{"errorMessage": "odd"}', "odd"),
+        (400, b'{"error": 7, "error_description": ["x"]}', "answered 400"),
+    ],
+)
+def test_an_answer_that_is_none_is_told_in_a_sentence(
+    status: int, body: bytes, words: str, shared: SharedToken, keycloak: Keycloak
+) -> None:
+    keycloak.always = reply(status, body)
+
+    assert words in str(failure(shared))
+
+
+def test_a_broken_answer_never_displaces_a_usable_token(shared: SharedToken, keycloak: Keycloak, clock: Clock) -> None:
+    first = shared.get()
+    keycloak.always = reply(200, {"access_token": ""})
+    clock.now += 250
+    shared.get()
+    wait_until_idle()
+
+    assert shared.get() is first
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("7", 7), ("0", 1), ("99999999", 60), ("-5", 5), ("soon", 5), ("9" * 500, 5), ("Mon, 01 Jan 2001 00:00:00 GMT", 1), ("", 5),
+     ("Fri, 01 Jan 2100 00:00:00 GMT", 60), ("Fri, 99 Zzz 9999 99:99:99", 5)],
+)  # fmt: skip
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_is_honoured_within_bounds(  # noqa: PLR0917 - fixtures
+    text: str, seconds: float, status: int, shared: SharedToken, keycloak: Keycloak, clock: Clock
+) -> None:
+    keycloak.always = reply(status, b"", {"Retry-After": text})
+    error = failure(shared)
+
+    assert isinstance(error, TokenRequestError)
+    assert error.retryable
+    clock.now += seconds - 0.001
+    failure(shared)
+    assert len(keycloak.requests) == 1
+    clock.now += 0.1 * seconds + 0.002
+    failure(shared)
+    assert len(keycloak.requests) == 2
+
+
+def test_a_token_for_somebody_else_is_remembered_for_30_s(
+    shared: SharedToken, keycloak: Keycloak, clock: Clock
+) -> None:
+    keycloak.aud = "account"
+    for later in (0, 10, 19.9):
+        clock.now += later
+        assert isinstance(failure(shared), AudienceNotGranted)
+    assert len(keycloak.requests) == 1
+
+    keycloak.aud = "bob"
+    clock.now += 4
+    assert shared.get().token_id == "t2"
+
+
+def test_connection_failures_name_the_setting(shared: SharedToken, keycloak: Keycloak) -> None:
+    keycloak.always = BackChannelError("cannot connect to http://keycloak:8080: connection refused")
+    error = failure(shared)
+
+    assert "connection refused" in str(error)
+    assert "KEYCLOAK_URL" in str(error)
+    assert isinstance(error, TokenRequestError)
+    assert error.retryable
+    assert error.http_status == 0
+
+
+def test_an_untrusted_certificate_names_the_ca_file(shared: SharedToken, keycloak: Keycloak) -> None:
+    keycloak.always = BackChannelError("cannot connect to x: its certificate is not trusted: unknown")
+
+    assert "KEYCLOAK_CA_FILE" in str(failure(shared))
+
+
+def test_a_rotated_secret_is_read_again_within_the_same_load(
+    tmp_path: Path, source: TokenSource, keycloak: Keycloak
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text("old")
+
+    def rotate(_: Any) -> Any:
+        file.write_text("new")
+        return refusal(401, "unauthorized_client", "Invalid client or Invalid client credentials")
+
+    keycloak.answers = [rotate]
+    token = source.token(
+        settings(client_secret=None, client_secret_file=file, client_auth="client_secret_post"), BOB
+    ).get()
+
+    assert [request.form["client_secret"] for request in keycloak.requests] == ["old", "new"]
+    assert token.token_id == "t2"
+
+
+def test_a_secret_that_did_not_change_is_not_sent_twice(
+    tmp_path: Path, source: TokenSource, keycloak: Keycloak
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text("old")
+    keycloak.always = refusal(401, "unauthorized_client")
+    failure(source.token(settings(client_secret=None, client_secret_file=file), BOB))
+
+    assert len(keycloak.requests) == 1
+
+
+def test_two_wrong_secrets_end_the_load(tmp_path: Path, source: TokenSource, keycloak: Keycloak) -> None:
+    file = tmp_path / "secret"
+    file.write_text("0")
+
+    def rotate(_: Any) -> Any:
+        file.write_text(str(len(keycloak.requests)))
+        return refusal(401, "unauthorized_client")
+
+    keycloak.answers = [rotate] * 9
+    failure(source.token(settings(client_secret=None, client_secret_file=file), BOB))
+
+    assert len(keycloak.requests) == 2
+
+
+def test_a_new_secret_ends_the_30_s_at_once(tmp_path: Path, source: TokenSource, keycloak: Keycloak) -> None:
+    file = tmp_path / "secret"
+    file.write_text("wrong")
+    shared = source.token(settings(client_secret=None, client_secret_file=file), BOB)
+    keycloak.answers = [refusal(401, "unauthorized_client")]
+    failure(shared)
+    failure(shared)
+    assert len(keycloak.requests) == 1
+
+    file.write_text("right one")
+    assert shared.get().token_id == "t2"
+
+
+def test_a_secret_file_that_is_empty_for_a_moment_is_tried_again(
+    tmp_path: Path, source: TokenSource, keycloak: Keycloak, clock: Clock
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text("")
+    shared = source.token(settings(client_secret=None, client_secret_file=file), BOB)
+    error = failure(shared)
+    assert isinstance(error, ConfigurationError)
+    assert "is empty" in str(error)
+    assert not keycloak.requests
+
+    file.write_text("there")
+    clock.now += 6
+    assert shared.get().value
+
+
+def test_renewal_is_a_compare_and_set_and_at_most_one_in_10_s(
+    shared: SharedToken, keycloak: Keycloak, clock: Clock
+) -> None:
+    first = shared.get()
+    assert shared.renew(first) is first  # too soon after the first request
+    clock.now += 10.001
+    second = shared.renew(first)
+    assert second is not first
+    assert shared.renew(first) is second  # whoever was refused with the old one just takes the new one
+    assert shared.renew(second) is second
+    assert len(keycloak.requests) == 2
+
+
+def test_a_failed_renewal_leaves_the_token(shared: SharedToken, keycloak: Keycloak, clock: Clock) -> None:
+    first = shared.get()
+    clock.now += 20
+    keycloak.always = BackChannelError("no")
+    with pytest.raises(TokenRequestError):
+        shared.renew(first)
+
+    assert shared.get() is first
+
+
+def differing(tmp_path: Path) -> list[tuple[Any, Asked]]:
+    file = tmp_path / "f"
+    return [
+        (settings(), BOB),
+        (settings(issuer="http://elsewhere/realms/corp"), BOB),
+        (settings(realm="corp2"), BOB),
+        (settings(url="http://keycloak:8081"), BOB),
+        (settings(client_id="another"), BOB),
+        (settings(client_auth="client_secret_post"), BOB),
+        (settings(client_secret="another"), BOB),
+        (settings(client_secret=None, client_secret_file=file), BOB),
+        (settings(client_secret=None, client_secret_file=tmp_path / "g"), BOB),
+        (settings(ca_file=file), BOB),
+        (settings(), Asked.of("BOB", None)),
+        (settings(), Asked.of(None, None)),
+        (settings(), Asked.of(("bob", "charles"), None)),
+        (settings(), Asked.of("bob", "x")),
+        (settings(), Asked.of("bob", "X")),
+        (settings(), Asked.of("bob", ("x", "y"))),
+        (settings(), Asked.of(("bob", "x"), "y")),
+        # What a joined key would confuse.
+        (settings(), Asked.of("bob,charles", None)),
+        (settings(), Asked.of("bob|x", None)),
+        (settings(), Asked.of(None, "bob")),
+        (settings(client_id="a:b", client_secret="c"), BOB),
+        (settings(client_id="a", client_secret="b:c"), BOB),
+    ]
+
+
+def test_what_differs_in_one_thing_never_shares(tmp_path: Path, source: TokenSource) -> None:
+    tokens = {source.token(given, asked) for given, asked in differing(tmp_path)}
+
+    assert len(tokens) == len(differing(tmp_path))
+
+
+def test_equal_keys_share_whoever_asks(tmp_path: Path, source: TokenSource) -> None:
+    for given, asked in differing(tmp_path):
+        assert source.token(given, asked) is source.token(given.model_copy(), Asked(asked.audiences, asked.scopes))
+    assert source.token(settings(leeway=1.0), BOB) is source.token(settings(audience="x"), BOB)
+
+
+def test_the_number_of_keys_is_bounded_and_the_longest_unused_goes_first(keycloak: Keycloak) -> None:
+    source = TokenSource(channel=keycloak, capacity=2)
+    first, second = (source.token(settings(), Asked.of(name, None)) for name in ("a", "b"))
+    source.token(settings(), Asked.of("a", None))
+    source.token(settings(), Asked.of("c", None))
+
+    assert source.token(settings(), Asked.of("a", None)) is first
+    assert source.token(settings(), Asked.of("b", None)) is not second
+    assert second.get.__self__ is second  # who holds it keeps it
+
+
+def test_nothing_is_opened_before_a_token_is_wanted(keycloak: Keycloak, source: TokenSource) -> None:
+    assert keycloak.opened == []
+    source.token(settings(), BOB)
+    assert keycloak.requests == []
+
+
+def test_a_cold_burst_of_threads_and_tasks_makes_one_request(keycloak: Keycloak) -> None:
+    keycloak.delay = 0.3
+    shared = TokenSource(channel=keycloak).token(settings(), BOB)
+    ready = threading.Barrier(4)
+    found: list[Any] = []
+
+    async def tasks(number: int) -> None:
+        ready.wait()
+        found.extend(await asyncio.gather(*(shared.aget() for _ in range(number))))
+
+    async def trio_tasks() -> None:
+        async def one() -> None:
+            found.append(await shared.aget())
+
+        ready.wait()
+        async with trio.open_nursery() as nursery:
+            for _ in range(100):
+                nursery.start_soon(one)
+
+    def threads() -> None:
+        ready.wait()
+        with ThreadPoolExecutor(200) as pool:
+            found.extend(pool.map(lambda _: shared.get(), range(400)))
+
+    running = [
+        threading.Thread(target=asyncio.run, args=(tasks(250),)),
+        threading.Thread(target=asyncio.run, args=(tasks(250),)),
+        threading.Thread(target=trio.run, args=(trio_tasks,)),
+        threading.Thread(target=threads),
+    ]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join(20)
+
+    assert len(found) == 1000
+    assert len(set(found)) == 1
+    assert len(keycloak.requests) == 1
+
+
+def test_waiting_ends_after_5_s_and_the_late_answer_is_kept(keycloak: Keycloak) -> None:
+    shared = TokenSource(channel=keycloak).token(settings(), BOB)
+    keycloak.delay = 0.3
+    with pytest.raises(TokenRequestError, match=r"no answer within 0\.05 s.*KEYCLOAK_URL"):
+        shared._value.get(timeout=0.05)
+    wait_until_idle()
+
+    assert shared.peek() is not None
+
+
+def test_a_forked_child_has_the_token_and_can_ask_for_another(
+    keycloak: Keycloak, clock: Clock, source: TokenSource
+) -> None:
+    shared = source.token(settings(), BOB)
+    first = shared.get()
+    wait_until_idle()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            clock.now += 1000
+            fine = shared.get() is not first and source.token(settings(), Asked.of("charles", None)) is not shared
+            status = 0 if fine else 2
+        finally:
+            os._exit(status)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def everything_of(error: BaseException) -> str:
+    shown = traceback.TracebackException.from_exception(error, capture_locals=True)
+    return "".join(shown.format()) + repr(error) + str(vars(error)) + repr(pickle.dumps(error))
+
+
+@pytest.mark.parametrize("client_auth", ["client_secret_basic", "client_secret_post"])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        refusal(401, "unauthorized_client", f"no such secret: {SECRET}"),
+        refusal(400, SECRET, SECRET),
+        reply(500, f"<b>{SECRET}</b>".encode()),
+        reply(200, {"access_token": f"{SECRET} x", "token_type": "Bearer"}),
+        reply(200, {"access_token": jwt(aud="account"), "token_type": SECRET}),
+        BackChannelError("no"),
+    ],
+)
+def test_neither_secret_nor_token_is_in_any_error_or_log(
+    broken: Any, client_auth: str, source: TokenSource, keycloak: Keycloak, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    keycloak.always = broken
+    error = failure(source.token(settings(client_auth=client_auth), BOB))
+
+    assert SECRET not in everything_of(error)
+    assert SECRET not in caplog.text + repr([vars(record) for record in caplog.records])
+
+
+def test_an_unexpected_exception_is_told_by_its_type_alone(source: TokenSource, keycloak: Keycloak) -> None:
+    def burst(_: Any) -> Any:
+        raise KeyError(SECRET)
+
+    keycloak.answers = [burst]
+    error = failure(source.token(settings(), BOB))
+
+    assert "KeyError" in str(error)
+    assert SECRET not in everything_of(error)
+
+
+def test_the_refused_token_itself_is_nowhere_in_the_error(shared: SharedToken, keycloak: Keycloak) -> None:
+    keycloak.aud = "account"
+    error = failure(shared)
+
+    assert isinstance(error, AudienceNotGranted)
+    assert error.claims["aud"] == "account"
+    assert jwt(aud="account").split(".")[1][:20] not in everything_of(error)
+    assert isinstance(pickle.loads(pickle.dumps(error)), AudienceNotGranted)  # noqa: S301 - our own
+
+
+def test_each_waiter_raises_an_error_of_its_own(shared: SharedToken, keycloak: Keycloak) -> None:
+    keycloak.always = BackChannelError("no")
+    one, two = failure(shared), failure(shared)
+
+    assert one is not two
+    assert str(one) == str(two)
+    assert one.__cause__ is one.__context__ is None
+
+
+def test_keys_and_sources_show_no_secret(source: TokenSource) -> None:
+    key = TokenKey.of(settings(), BOB)
+
+    assert SECRET not in f"{key!r} {key} {source!r} {source.token(settings(), BOB)!r}"
+
+
+def test_each_failed_load_is_logged_once_with_its_cure(
+    shared: SharedToken, keycloak: Keycloak, caplog: pytest.LogCaptureFixture
+) -> None:
+    keycloak.always = refusal(404, "Realm does not exist")
+    for _ in range(5):
+        failure(shared)
+
+    (record,) = [record for record in caplog.records if record.name == "s2s_fastapi.caller"]
+    assert record.levelno == logging.WARNING
+    assert "KEYCLOAK_REALM" in record.getMessage()
+
+
+def test_a_scope_that_does_not_show_is_a_warning_once(
+    source: TokenSource, keycloak: Keycloak, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    keycloak.scope = "profile seen"
+    shared = source.token(settings(), Asked.of("bob", ("seen", "hidden")))
+    for _ in range(3):
+        assert shared.get().value
+        clock.now += 1000
+
+    (record,) = caplog.records
+    assert "hidden" in record.getMessage()
+    assert "seen," not in record.getMessage()
+
+
+def test_another_issuer_than_the_settings_say_is_a_warning(
+    shared: SharedToken, keycloak: Keycloak, caplog: pytest.LogCaptureFixture
+) -> None:
+    keycloak.claims = {"iss": "http://localhost:8080/realms/corp"}
+    shared.get()
+
+    assert "KEYCLOAK_PUBLIC_URL" in caplog.text
+
+
+def test_a_load_in_front_carries_the_span_and_nothing_else(shared: SharedToken, keycloak: Keycloak) -> None:
+    from contextvars import ContextVar, copy_context
+
+    from opentelemetry import baggage, context, trace
+
+    theirs: ContextVar[str] = ContextVar("theirs", default="")
+    theirs.set("alice")
+    seen: dict[str, Any] = {}
+
+    def look(_: Any) -> Any:
+        seen.update(
+            theirs=theirs.get(),
+            baggage=baggage.get_baggage("user"),
+            span=trace.get_current_span().get_span_context().span_id,
+            names=len(copy_context()),
+        )
+        return keycloak.grant(1)
+
+    keycloak.answers = [look]
+    span = trace.NonRecordingSpan(trace.SpanContext(1, 2, is_remote=False))
+    attached = context.attach(baggage.set_baggage("user", "alice", trace.set_span_in_context(span)))
+    try:
+        shared.get()
+    finally:
+        context.detach(attached)
+
+    assert seen == {"theirs": "", "baggage": None, "span": 2, "names": 1}
