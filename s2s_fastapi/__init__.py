@@ -5,6 +5,9 @@ Call: `service_client`, `service_lifespan`, `service_auth`, `ServiceTokenAuth`.
 Both: `KeycloakSettings`, and the errors in `s2s_fastapi.errors`.
 """
 
+from s2s_fastapi.caller.auth import ServiceTokenAuth
+from s2s_fastapi.caller.clients import service_auth, service_client
+from s2s_fastapi.caller.lifespan import service_lifespan
 from s2s_fastapi.errors import (
     AudienceNotGranted,
     AuthenticationError,
@@ -46,6 +49,7 @@ __all__ = [
     "Requirement",
     "S2SError",
     "ServiceAuthMiddleware",
+    "ServiceTokenAuth",
     "TokenRequestError",
     "TokenVerifier",
     "TokenWithheld",
@@ -57,4 +61,7 @@ __all__ = [
     "require_scope",
     "require_service",
     "require_user",
+    "service_auth",
+    "service_client",
+    "service_lifespan",
 ]

@@ -184,10 +184,12 @@ class Refreshing(Generic[T]):
         if flight is not None or self._resting(self._clock()):
             return
         draft = Flight[Outcome[T]]()
-        with self._lock:
-            if self.peek() is not None or self._resting(self._clock()):
+        with self._lock:  # looked at twice, for the reasons in `_board`
+            flight = self._flight
+            if flight is not None or self.peek() is not None or self._resting(self._clock()):
                 return
-            if self._flight is not None:  # with no call before the assignment, as in `_board`
+            flight = self._flight
+            if flight is not None:
                 return
             self._flight = draft
         self._launch(draft, contextvars.Context, sync=False)
@@ -243,7 +245,7 @@ class Refreshing(Generic[T]):
         try:
             watch_forks(self)
             context = make_context()
-            flight.delayed = delay > 0
+            flight.delayed = flight.delayed and delay > 0
             flight.launched = self._lane.submit(partial(self._run, flight, context), delay=max(0.0, delay))
         except BaseException:
             if flight.claim():  # Ctrl-C: nobody else would ever launch it
@@ -283,19 +285,22 @@ class Refreshing(Generic[T]):
             return
         outcome: object = None
         escaped: BaseException | None = None
-        flight.delayed, flight.thread = False, threading.get_ident()
         pardons, began = self._pardons, self._clock()
-        self._began = began
-        self._loads += 1
         try:
+            flight.delayed, flight.thread = False, threading.get_ident()
+            self._began = began
+            self._loads += 1
             outcome = context.run(self._load)
+            ended = type(outcome).__name__
         except BaseException as error:  # noqa: BLE001 (SystemExit and MemoryError too: somebody is waiting)
-            escaped = error
+            ended = type(error).__name__
+            if inline and not isinstance(error, Exception):
+                escaped = error
         # Outside of the except block, so that nothing is chained to an exception whose frames hold the secret.
         if not isinstance(outcome, Loaded | Failed):
-            outcome = self._mishap(f"the load ended with {type(escaped or outcome).__name__}")
+            outcome = self._mishap(f"the load ended with {ended}")
         self._land(flight, began, outcome, pardons)
-        if inline and escaped is not None and not isinstance(escaped, Exception):
+        if escaped is not None:
             raise escaped  # the caller's own Ctrl-C
 
     def _land(self, flight: Flight[Outcome[T]], began: float, outcome: Outcome[T], pardons: int) -> None:

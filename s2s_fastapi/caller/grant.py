@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from s2s_fastapi.errors import AudienceNotGranted, ConfigurationError, TokenRequestError
+from s2s_fastapi.keycloak.cures import audience_steps, wrong_audience
 from s2s_fastapi.principal import digest
 
 __all__ = ["MAX_LIFE", "Asked", "Names", "Token", "granted"]
@@ -219,24 +220,19 @@ def _compare(claims: Mapping[str, Any] | None, asked: Asked, scopes: frozenset[s
     missing = sorted(asked.audiences - granted)
     if not missing:
         return
-    shown = ", ".join(_text(name) for name in sorted(granted)[:20])
     raise AudienceNotGranted(
-        f"token of {client_id} has aud [{shown}], asked {wanted}; it was not used.",
+        f"{wrong_audience(client_id, granted, [" and ".join(sorted(asked.audiences))])}; it was not used.",
         asked=asked.audiences,
         granted=granted,
         claims=claims,
-        cure=_cure(", ".join(missing), asked, scopes, claims, client_id),
+        cure=_cure(missing, asked, scopes, claims, client_id),
     )
 
 
-def _cure(missing: str, asked: Asked, scopes: frozenset[str] | None, claims: Mapping[str, Any], client_id: str) -> str:
-    custom = "://" in missing  # a custom audience needs no client of that name
-    cure = (
-        f"Keycloak needs (A) the client {client_id} with service accounts on, "
-        f"(B) {'no client for a custom audience' if custom else f'a client {missing}'}, "
-        f"(C) a client scope with an Audience mapper for {missing}, "
-        f"(D) that scope assigned to {client_id}: as default, or as optional and asked for with scope=..."
-    )
+def _cure(
+    missing: list[str], asked: Asked, scopes: frozenset[str] | None, claims: Mapping[str, Any], client_id: str
+) -> str:
+    cure = audience_steps(client_id, [" and ".join(missing)])
     lost = sorted(asked.scopes - (scopes or frozenset()))
     if lost:
         cure += (

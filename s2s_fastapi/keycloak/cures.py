@@ -1,22 +1,39 @@
 """The sentences that tell an operator what to change in Keycloak. Both sides say the same thing with the same words."""
 
 from collections.abc import Iterable
+from typing import Final
 
-__all__ = ["missing_audience"]
+__all__ = ["audience_steps", "shown", "wrong_audience"]
+
+_LONGEST: Final = 200
+_MOST: Final = 20
 
 
-def missing_audience(client_id: str, granted: Iterable[str], expected: Iterable[str]) -> str:
-    """Say that a client's token is not for ``expected``, and the four steps that make it so."""
-    wanted = sorted(expected)
-    target = " or ".join(wanted)
+def wrong_audience(client_id: str, granted: Iterable[str], expected: Iterable[str]) -> str:
+    """Say whom a client's token is for, and whom it should be for."""
+    names = [shown(name) for name in sorted(granted)[:_MOST]]
+    aud = f"aud [{', '.join(names)}]" if names else "no aud"
+    return f"token of {client_id} has {aud}, expected {_or(expected)}"
+
+
+def audience_steps(client_id: str, audiences: Iterable[str]) -> str:
+    """Say the four steps after which Keycloak puts ``audiences`` into a client's token."""
+    target = _or(audiences)
+    # A custom audience, a URL, needs no client of that name.
+    exists = "no client for a custom audience" if "://" in target else f"a client {target}"
     return (
-        f"token of {client_id} has {_aud(granted)}, expected {target}: "
-        f"(A) client {client_id} has service accounts on, (B) client {target} exists, "
-        f"(C) a client scope has an Audience mapper for {target}, "
-        f"(D) that scope is assigned to {client_id}, as a default scope or as an optional one that is asked for"
+        f"Keycloak needs (A) the client {client_id} with service accounts on, (B) {exists}, "
+        f"(C) a client scope with an Audience mapper for {target}, "
+        f"(D) that scope assigned to {client_id}, as default, or as optional and asked for"
     )
 
 
-def _aud(granted: Iterable[str]) -> str:
-    names = sorted(granted)
-    return f"aud [{', '.join(names)}]" if names else "no aud"
+def shown(value: object) -> str:
+    """Return a claim's value for a log: bounded, on one line, with nothing a terminal would act on."""
+    text = value if isinstance(value, str) else repr(value)
+    clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:_LONGEST])
+    return clean + "..." * (len(text) > _LONGEST)
+
+
+def _or(names: Iterable[str]) -> str:
+    return " or ".join(sorted(names))

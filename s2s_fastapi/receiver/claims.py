@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from s2s_fastapi.decision import Reason
+from s2s_fastapi.keycloak.cures import shown
 from s2s_fastapi.principal import Kind, Principal, frozen
 from s2s_fastapi.receiver.refusal import Refused
 
-__all__ = ["read_principal", "seconds", "shown"]
+__all__ = ["read_principal", "seconds"]
 
 _LATEST: Final = 2**53  # beyond it JSON numbers are not exact, and no token lives that long
 
@@ -47,13 +48,6 @@ def seconds(claims: Mapping[str, Any], name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < _LATEST:
         raise _malformed(name)
     return value
-
-
-def shown(value: object) -> str:
-    """Return a claim's value for a log: bounded, on one line, with nothing a terminal would act on."""
-    text = value if isinstance(value, str) else repr(value)
-    text = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text[:200])
-    return text + "..." * (len(text) == 200)  # noqa: PLR2004 - the bound above
 
 
 def _kind(claims: Mapping[str, Any]) -> Kind:

@@ -9,7 +9,7 @@ from starlette.requests import HTTPConnection  # FastAPI reads the annotation be
 
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.keycloak.cures import missing_audience
+from s2s_fastapi.keycloak.cures import audience_steps, wrong_audience
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.answers import error_of
 from s2s_fastapi.receiver.state import Authenticated
@@ -214,8 +214,9 @@ class Audience(Requirement):
     def judge(self, principal: Principal, client_id: str = "") -> Decision:  # noqa: ARG002 - the seam's signature
         """Decide by the claim ``aud`` (RFC 7519 section 4.1.3)."""
         if self.audiences.isdisjoint(principal.audiences):
-            cure = missing_audience(principal.client_id, principal.audiences, self.audiences)
-            return Decision(reason=Reason.WRONG_AUDIENCE, cure=cure)
+            said = wrong_audience(principal.client_id, principal.audiences, self.audiences)
+            steps = audience_steps(principal.client_id, self.audiences)
+            return Decision(reason=Reason.WRONG_AUDIENCE, cure=f"{said}: {steps}")
         others = principal.audiences - self.audiences
         if self.only and others:
             return Decision(

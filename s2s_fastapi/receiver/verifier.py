@@ -10,11 +10,11 @@ import httpx
 from s2s_fastapi.backchannel import BackChannel
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError, KeysUnavailable
-from s2s_fastapi.keycloak.cures import missing_audience
+from s2s_fastapi.keycloak.cures import audience_steps, shown, wrong_audience
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.answers import error_of
-from s2s_fastapi.receiver.claims import read_principal, seconds, shown
+from s2s_fastapi.receiver.claims import read_principal, seconds
 from s2s_fastapi.receiver.jwks import VerificationKey
 from s2s_fastapi.receiver.jws import Jws, parse
 from s2s_fastapi.receiver.keys import KeySource
@@ -200,8 +200,9 @@ class _Ready:
 
     def _check_audience(self, principal: Principal) -> None:
         if self.audiences and self.audiences.isdisjoint(principal.audiences):
-            granted = (shown(name) for name in principal.audiences)
-            raise Refused(Reason.WRONG_AUDIENCE, missing_audience(principal.client_id, granted, self.audiences))
+            who = principal.client_id
+            said = wrong_audience(who, principal.audiences, self.audiences)
+            raise Refused(Reason.WRONG_AUDIENCE, f"{said}: {audience_steps(who, self.audiences)}")
 
 
 def _check_type(claims: dict[str, Any]) -> None:

@@ -109,7 +109,7 @@ def test_all_asked_audiences_have_to_be_granted() -> None:
 def test_the_sentence_says_what_the_token_has_and_what_was_asked() -> None:
     error = refused(answer(jwt(aud=["account"])), Asked.of("crm-api-gateway", None))
 
-    assert str(error).startswith("token of alice has aud [account], asked crm-api-gateway")
+    assert str(error).startswith("token of alice has aud [account], expected crm-api-gateway")
 
 
 def test_a_lost_scope_gets_the_sentence_about_roles() -> None:

@@ -18,6 +18,7 @@ class Admin:
         """Take the server's address with its path, if it has one, and the bootstrap administrator."""
         self._server = server
         self._login = {"grant_type": "password", "client_id": "admin-cli", "username": username, "password": password}
+        self.login = f"{username}, password {password}"
         self._token = ""
         self._until = 0.0
 

@@ -15,9 +15,9 @@ from typing import Self
 
 import httpx
 
+from example_app.realm import REALMS, Realm, filled, fresh_secrets
 from tests.keycloak.admin import Admin
 from tests.keycloak.distribution import JAVA_OPTIONS, built_distribution
-from tests.keycloak.realms import REALMS, Realm, filled, fresh_secrets
 
 __all__ = ["NEWEST", "VERSIONS", "Keycloak"]
 

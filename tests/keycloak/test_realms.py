@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.keycloak.realms import REALMS, Realm, claims_of, filled, fresh_secrets
+from example_app.realm import REALMS, Realm, claims_of, filled, fresh_secrets
 from tests.keycloak.server import Keycloak
 
 RealmOf = Callable[[str], Realm]

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.keycloak.realms import Realm, claims_of
+from example_app.realm import Realm, claims_of
 from tests.keycloak.server import NEWEST, Keycloak
 
 

@@ -13,7 +13,7 @@ import httpx
 
 __all__ = ["REALMS", "Realm", "claims_of", "filled", "fresh_secrets"]
 
-_FILES = Path(__file__).resolve().parents[2] / "example_app" / "realms"
+_FILES = Path(__file__).resolve().parent / "realms"
 REALMS = {path.stem: path for path in sorted(_FILES.glob("*.json"))}
 
 # Upper case only: "${client_id}" in a role mapper is Keycloak's own.

@@ -1,0 +1,349 @@
+"""The three stories, line by line: who calls whom, with which token, and what must come of it.
+
+The same lines run on every server that is given to them. Each function yields a line after it was played; whoever reads them
+compares what was seen with what the story says.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from example_app.realm import Realm, claims_of
+from example_app.stage import Answer, Stage, free_port
+
+__all__ = ["STORIES", "Line", "abc", "corp", "techstore"]
+
+_INVALID = 'error="invalid_token"'
+_INSUFFICIENT = 'error="insufficient_scope"'
+_NOTE = {"to": "customer", "text": "hello"}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a story: what happens, what must come of it, and what came."""
+
+    what: str
+    token: str
+    """The token in short: ``azp``, ``aud`` and ``scope``."""
+    status: int
+    reason: str
+    seen: Answer
+    challenge: str = ""
+    """What the challenge must hold; empty where there must be none."""
+    log: tuple[str, ...] = ()
+    """What the operator's log must say."""
+
+    @property
+    def deviations(self) -> tuple[str, ...]:
+        """What differs from the story, nothing where it went as told."""
+        seen = self.seen
+        found = [
+            (seen.status != self.status, f"status {seen.status}, expected {self.status}"),
+            (seen.reason != self.reason, f"reason {seen.reason or 'none'}, expected {self.reason or 'none'}"),
+            (bool(seen.challenge) != bool(self.challenge), f"challenge {seen.challenge or 'none'}"),
+            (self.challenge not in seen.challenge, f"challenge {seen.challenge!r}, expected {self.challenge!r} in it"),
+            *((words not in seen.log, f"the log does not say {words!r}: {seen.log}") for words in self.log),
+        ]
+        return tuple(text for wrong, text in found if wrong)
+
+
+def told(token: str | None) -> str:
+    """Return a token in short."""
+    if token is None:
+        return "none"
+    claims = claims_of(token)
+    audience = claims.get("aud", [])
+    names = sorted([audience] if isinstance(audience, str) else audience)
+    who = "user of " if "sid" in claims else ""
+    return f"{who}{claims.get('azp')}, aud [{', '.join(names)}], scope [{claims.get('scope', '')}]"
+
+
+def corp(realm: Realm) -> Iterator[Line]:
+    """Story 1: chat-app-service opens a ticket at crm-api-gateway."""
+    gateway = free_port()
+    url = {"CRM_URL": f"http://127.0.0.1:{gateway}"}
+    steps = (
+        "(A) the client chat-app-unassigned",
+        "(B) a client crm-api-gateway",
+        "(C) a client scope",
+        "(D) that scope assigned",
+    )
+    with Stage() as stage:
+        stage.add("crm_gateway", realm.environment("crm-api-gateway"), port=gateway)
+        stage.add("chat_app", {**realm.environment("chat-app-service"), **url})
+        stage.wait()
+
+        def ask(
+            what: str, token: str | None, status: int, reason: str, method: str = "POST", **expected: object
+        ) -> Line:
+            ticket = {"subject": "help"} if method == "POST" else None
+            seen = stage.ask("crm_gateway", method, "/tickets", token, json=ticket)
+            return Line(what, told(token), status, reason, seen, **expected)  # type: ignore[arg-type]
+
+        chat = realm.service_token("chat-app-service")
+        unassigned = realm.service_token("chat-app-unassigned")
+        billing = realm.service_token("billing")
+
+        yield ask(
+            "before the scope is assigned, a plain client",
+            unassigned,
+            401,
+            "wrong_audience",
+            challenge=_INVALID,
+            log=("token of chat-app-unassigned has aud [account], expected crm-api-gateway", *steps),
+        )
+        stage["crm_gateway"].forget()
+        without = {**realm.environment("chat-app-unassigned"), **url}
+        done = stage.run("example_app.open_ticket", without)
+        yield Line(
+            "before the scope is assigned, our own client: AudienceNotGranted, nothing is sent",
+            told(unassigned),
+            1,
+            "",
+            Answer(done.returncode, "", done.stdout, stage["crm_gateway"].decision(seconds=0.5)[0], done.stderr),
+            log=(
+                "AudienceNotGranted: ",
+                "token of chat-app-unassigned has aud [account], expected crm-api-gateway",
+                *steps,
+            ),
+        )
+        stopped = stage.add("unassigned", without, app="example_app.chat_app:app")
+        yield Line(
+            "before the scope is assigned, a service with warm-up: it does not start",
+            told(unassigned),
+            3,
+            "",
+            Answer(stopped.join(), "", "", log=stopped.log),
+            log=("token of chat-app-unassigned has aud [account], expected crm-api-gateway", *steps),
+        )
+        yield ask("the chat app, plain client", chat, 201, "allowed")
+        seen = stage.ask("chat_app", "POST", "/escalate", log_of="crm_gateway")
+        yield Line("the chat app, our own caller", told(chat), 200, "allowed", seen)
+        yield ask("billing may list", billing, 200, "allowed", "GET")
+        yield ask(
+            "billing may not open",
+            billing,
+            403,
+            "caller_not_allowed",
+            challenge=_INSUFFICIENT,
+            log=("billing called, allowed are chat-app-service",),
+        )
+        yield ask("no token", None, 401, "no_credentials", challenge="Bearer realm=")
+
+
+def techstore(realm: Realm) -> Iterator[Line]:
+    """Story 2: shop-api tells notification-service, from wherever it runs."""
+    port = free_port()
+    shop_environment = {**realm.environment("shop-api"), "NOTIFICATIONS_URL": f"http://127.0.0.1:{port}"}
+    receiver = realm.environment("notification-service")
+    with Stage() as stage:
+        stage.add("notification_service", receiver, port=port)
+        stage.add("notification_service_by_scope", receiver)
+        stage.add("shop_api", shop_environment)
+        stage.wait()
+
+        def ask(
+            what: str,
+            token: str | None,
+            status: int,
+            reason: str,
+            path: str = "/notifications",
+            service: str = "notification_service",
+            **expected: object,
+        ) -> Line:
+            seen = stage.ask(service, "POST", path, token, json=_NOTE)
+            return Line(what, told(token), status, reason, seen, **expected)  # type: ignore[arg-type]
+
+        def by_scope(
+            what: str, token: str, status: int, reason: str, path: str = "/notifications", **expected: object
+        ) -> Line:
+            return ask(what, token, status, reason, path, "notification_service_by_scope", **expected)
+
+        def through(what: str, path: str, status: int) -> Line:
+            seen = stage.ask("shop_api", "POST", path, log_of="notification_service")
+            return Line(what, told(shop), status, "allowed", seen)
+
+        shop = realm.service_token("shop-api")
+        inventory = realm.service_token("inventory-service")
+        customer = realm.user_token("customer", via="shop-ui")
+        through_shop = realm.user_token("customer", via="shop-api")
+
+        yield ask("shop-api", shop, 202, "allowed")
+        yield ask(
+            "another service",
+            inventory,
+            403,
+            "caller_not_allowed",
+            challenge=_INSUFFICIENT,
+            log=("inventory-service called, allowed are shop-api",),
+        )
+        yield ask(
+            "a user of the front end",
+            customer,
+            403,
+            "not_a_service",
+            challenge=_INSUFFICIENT,
+            log=("token of shop-ui belongs to a user, expected a service",),
+        )
+        yield ask(
+            "a user, through shop-api itself",
+            through_shop,
+            403,
+            "not_a_service",
+            challenge=_INSUFFICIENT,
+            log=("token of shop-api belongs to a user, expected a service",),
+        )
+        yield ask("no token", None, 401, "no_credentials", challenge="Bearer realm=")
+        forged = shop[:-10] + ("A" * 10 if not shop.endswith("A" * 10) else "B" * 10)
+        seen = stage.ask("notification_service", "POST", "/notifications", forged, json=_NOTE)
+        yield Line(
+            "a forged token", "shop-api's, another signature", 401, "invalid_signature", seen, challenge=_INVALID
+        )
+
+        yield through("from a request", "/checkout", 200)
+        yield through("from a request, in a plain function", "/checkout/sync", 200)
+        yield through("from an incoming webhook, which is public", "/hooks/payment", 200)
+        yield through("from a background task", "/checkout/later", 202)
+        for what, module, printed in (
+            ("from a cron job", "example_app.nightly_report", "202"),
+            ("from a queue consumer", "example_app.order_worker", "202\n202\n202"),
+        ):
+            stage["notification_service"].forget()
+            done = stage.run(module, shop_environment)
+            status = 202 if done.stdout.strip() == printed and done.returncode == 0 else 0
+            reason, log = stage["notification_service"].decision()
+            yield Line(what, told(shop), 202, "allowed", Answer(status, "", done.stdout + done.stderr, reason, log))
+
+        yield by_scope("by scope: shop-api has it", shop, 202, "allowed")
+        yield by_scope(
+            "by scope: another service has not",
+            inventory,
+            403,
+            "scope_missing",
+            challenge='error="insufficient_scope", scope="notifications:send"',
+            log=("token of inventory-service lacks scope notifications:send",),
+        )
+        yield by_scope(
+            "by scope: a user has it, and is no service", customer, 403, "not_a_service", challenge=_INSUFFICIENT
+        )
+        yield by_scope("by role: shop-api has it", shop, 202, "allowed", "/notifications/urgent")
+        yield by_scope(
+            "by role: another service has not",
+            inventory,
+            403,
+            "role_missing",
+            "/notifications/urgent",
+            challenge=_INSUFFICIENT,
+            log=("token of inventory-service lacks role of client notification-service: notifications:send",),
+        )
+        yield by_scope(
+            "by role: a user has it, and is no service",
+            customer,
+            403,
+            "not_a_service",
+            "/notifications/urgent",
+            challenge=_INSUFFICIENT,
+        )
+
+
+def abc(realm: Realm) -> Iterator[Line]:
+    """Story 3: Alice, Bob and Charles do not trust each other."""
+    ports = {name: free_port() for name in ("bob", "charles", "gullible")}
+    urls = {f"{name.upper()}_URL": f"http://127.0.0.1:{port}" for name, port in ports.items()}
+    custom = "https://bob.abc.example/api"
+    with Stage() as stage:
+        stage.add("bob", {**realm.environment("bob"), **urls}, port=ports["bob"])
+        stage.add("charles", realm.environment("charles"), port=ports["charles"])
+        stage.add("gullible", {**realm.environment("charles")}, port=ports["gullible"])
+        at_url = {**realm.environment("bob"), **urls, "KEYCLOAK_AUDIENCE": custom}
+        stage.add("bob_at_url", at_url, app="example_app.bob:app")
+        stage.add("alice", {**realm.environment("alice"), **urls})
+        stage.wait()
+
+        def ask(
+            what: str, to: str, token: str, status: int, reason: str, path: str = "/messages", **expected: object
+        ) -> Line:
+            seen = stage.ask(to, "POST", path, token)
+            return Line(f"{what}: {to}", told(token), status, reason, seen, **expected)  # type: ignore[arg-type]
+
+        def refused(what: str, to: str, token: str, aud: str = "no aud") -> Line:
+            log = (f"has {aud}, expected {to}",)
+            return ask(what, to, token, 401, "wrong_audience", challenge=_INVALID, log=log)
+
+        def both(what: str, scope: str) -> Iterator[Line]:
+            token = realm.service_token("alice", scope)
+            for to in ("bob", "charles"):
+                yield ask(what, to, token, 200, "allowed")
+
+        def neither(what: str, client: str, scope: str | None) -> Iterator[Line]:
+            token = realm.service_token(client, scope)
+            for to in ("bob", "charles"):
+                yield refused(what, to, token)
+
+        user = realm.user_token("dora", via="abc-ui", scope="untrusted-audience")
+        yield ask("a user's token for Bob", "bob", user, 200, "allowed")
+        yield refused("the same token, sent on by Bob", "charles", user, "aud [bob]")
+
+        yield from neither("Alice without a scope", "alice", None)
+        for_bob = realm.service_token("alice", "untrusted-audience")
+        yield ask("Alice asks for Bob", "bob", for_bob, 200, "allowed")
+        yield refused("Bob replays it", "charles", for_bob, "aud [bob]")
+        yield ask("Bob replays it where nobody looks at aud", "gullible", for_bob, 200, "allowed")
+
+        yield from both("two mappers in one scope", "both-audiences")
+        yield from both("two scopes asked together", "untrusted-audience charles-audience")
+        yield from both("two role-scope mappings in one scope", "auto-add-both-audiences")
+        for_both = realm.service_token("alice", "both-audiences")
+        yield ask(
+            "where only=True, a token for both",
+            "charles",
+            for_both,
+            401,
+            "audience_not_only",
+            "/secrets",
+            challenge=_INVALID,
+            log=("token of alice is also for bob",),
+        )
+        for_charles = realm.service_token("alice", "charles-audience")
+        yield ask("where only=True, a token for one", "charles", for_charles, 200, "allowed", "/secrets")
+        yield ask("a custom audience", "bob_at_url", realm.service_token("alice", "bob-url-audience"), 200, "allowed")
+        seen = stage.ask("bob_at_url", "POST", "/messages", for_bob)
+        log = (f"has aud [bob], expected {custom}",)
+        yield Line(
+            "the client id where a URL is expected: bob_at_url",
+            told(for_bob),
+            401,
+            "wrong_audience",
+            seen,
+            _INVALID,
+            log,
+        )
+
+        resolved = realm.service_token("alice", "auto-add-audience")
+        yield ask("Audience Resolve", "bob", resolved, 200, "allowed")
+        yield refused("Audience Resolve", "charles", resolved, "aud [bob]")
+        yield from both("Audience Resolve, both scopes", "auto-add-audience another-scope-to-include-charles")
+        yield from neither("the account lacks the role", "alice-without-role", "auto-add-audience")
+        yield from neither("the scope has no role mapping", "alice", "auto-add-without-role")
+        yield from neither("the built-in scope roles is not assigned", "alice-without-roles-scope", "auto-add-audience")
+
+        for to, token in (("bob", for_bob), ("charles", for_charles)):
+            seen = stage.ask("alice", "POST", f"/messages/{to}", log_of=to)
+            yield Line(f"Alice's own client chooses per call: {to}", told(token), 200, "allowed", seen)
+        # After both calls: were tokens mixed, one of the two would now be refused.
+        seen = stage.ask("alice", "POST", "/messages/bob", log_of="bob")
+        yield Line("and again: bob", told(for_bob), 200, "allowed", seen)
+        stage["charles"].forget()
+        response = stage["alice"].ask("POST", "/replays")
+        reason, rest = stage["charles"].decision()
+        status = 200 if response.text == "[401,200]" else response.status_code * 1000
+        seen = Answer(status, "", response.text, reason, rest)
+        yield Line(
+            "Bob replays what Alice's client sent: [Charles 401, Gullible 200]",
+            told(for_bob),
+            200,
+            "wrong_audience",
+            seen,
+        )
+
+
+STORIES = {"corp": corp, "techstore": techstore, "abc": abc}
