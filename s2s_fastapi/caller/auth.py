@@ -5,8 +5,8 @@ from collections.abc import AsyncGenerator, Collection, Generator
 from typing import Any, Final
 
 from s2s_fastapi.caller.attached import CARRIED, holds
-from s2s_fastapi.caller.given import GivenSettings
-from s2s_fastapi.caller.grant import Asked, Names, Token
+from s2s_fastapi.caller.given import GivenSettings, Names
+from s2s_fastapi.caller.grant import Asked, Token
 from s2s_fastapi.caller.httpx_auth import HttpxAuth, join_httpx2
 from s2s_fastapi.caller.origins import Pin, pins, spelled, within
 from s2s_fastapi.caller.resend import adiscard, bearer_error, discard, replayable

@@ -2,7 +2,7 @@
 
 import inspect
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -12,8 +12,8 @@ import httpx
 
 from s2s_fastapi.caller.attached import astrip_elsewhere, strip_elsewhere
 from s2s_fastapi.caller.auth import ServiceTokenAuth
-from s2s_fastapi.caller.given import GivenSettings
-from s2s_fastapi.caller.grant import Asked, Names
+from s2s_fastapi.caller.given import BaseUrl, GivenSettings, Names
+from s2s_fastapi.caller.grant import Asked
 from s2s_fastapi.caller.origins import base
 from s2s_fastapi.caller.pool import Pool, here
 from s2s_fastapi.downstream import Downstream
@@ -72,7 +72,7 @@ class ServiceClient(Generic[A, S]):
 
     def __init__(
         self,
-        base_url: str | Callable[[], str],
+        base_url: BaseUrl,
         asked: Asked,
         settings: GivenSettings,
         kind: type[A],
@@ -222,7 +222,7 @@ class SyncServiceClient(Generic[S]):
 
 @overload
 def service_client(
-    base_url: str | Callable[[], str],
+    base_url: BaseUrl,
     *,
     audience: Names = None,
     scope: Names = None,
@@ -232,7 +232,7 @@ def service_client(
 ) -> ServiceClient[httpx.AsyncClient, httpx.Client]: ...
 @overload
 def service_client(
-    base_url: str | Callable[[], str],
+    base_url: BaseUrl,
     *,
     audience: Names = None,
     scope: Names = None,
@@ -241,7 +241,7 @@ def service_client(
     **client_options: Any,
 ) -> "ServiceClient[httpx2.AsyncClient, httpx2.Client]": ...
 def service_client(
-    base_url: str | Callable[[], str],
+    base_url: BaseUrl,
     *,
     audience: Names = None,
     scope: Names = None,

@@ -1,10 +1,11 @@
 """What a developer gives as an argument, and nobody else may."""
 
-from typing import Annotated, Any, NoReturn
+from collections.abc import Callable, Collection
+from typing import Annotated, Any, NoReturn, TypeAlias
 
 from s2s_fastapi.settings import KeycloakSettings
 
-__all__ = ["GivenSettings"]
+__all__ = ["BaseUrl", "GivenSettings", "Names"]
 
 
 class _WrittenInCode:
@@ -19,5 +20,11 @@ class _WrittenInCode:
         )
 
 
-GivenSettings = Annotated[KeycloakSettings | None, _WrittenInCode]
+Names: TypeAlias = Annotated[str | Collection[str] | None, _WrittenInCode]
+"""A name or several; None for nothing."""
+
+BaseUrl: TypeAlias = Annotated[str | Callable[[], str], _WrittenInCode]
+"""A URL, or a function that returns it."""
+
+GivenSettings: TypeAlias = Annotated[KeycloakSettings | None, _WrittenInCode]
 """Settings as an argument; None for the environment, read at the first use."""

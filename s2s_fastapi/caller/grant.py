@@ -6,16 +6,14 @@ import re
 from base64 import urlsafe_b64decode
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
+from s2s_fastapi.caller.given import Names
 from s2s_fastapi.errors import AudienceNotGranted, ConfigurationError, TokenRequestError
 from s2s_fastapi.keycloak.cures import audience_steps, wrong_audience
 from s2s_fastapi.principal import digest
 
-__all__ = ["MAX_LIFE", "Asked", "Names", "Token", "granted"]
-
-Names: TypeAlias = str | Collection[str] | None
-"""A name or several; None for nothing."""
+__all__ = ["MAX_LIFE", "Asked", "Token", "granted"]
 
 MAX_LIFE: Final = 86_400.0
 """Seconds for which a token is believed at most; receivers refuse longer ones."""
@@ -209,7 +207,7 @@ def _scopes(answer: Mapping[str, Any], claims: Mapping[str, Any] | None) -> froz
 
 
 def _compare(claims: Mapping[str, Any] | None, asked: Asked, scopes: frozenset[str] | None, client_id: str) -> None:
-    wanted = ", ".join(sorted(asked.audiences))
+    wanted = " and ".join(sorted(asked.audiences))
     if claims is None:
         raise _unusable(f"its token is not a JWT that can be read, so there is no telling whether it is for {wanted}")
     aud = claims.get("aud", ())
@@ -221,7 +219,7 @@ def _compare(claims: Mapping[str, Any] | None, asked: Asked, scopes: frozenset[s
     if not missing:
         return
     raise AudienceNotGranted(
-        f"{wrong_audience(client_id, granted, [" and ".join(sorted(asked.audiences))])}; it was not used.",
+        f"{wrong_audience(client_id, granted, [wanted])}; it was not used.",
         asked=asked.audiences,
         granted=granted,
         claims=claims,

@@ -154,10 +154,9 @@ def receiver() -> Iterator[Receiver]:
             there.seen.append(
                 Seen(self.command, self.path, self.headers["Host"], self.headers["Authorization"], self.content())
             )
-            if self.headers["Authorization"] in there.refused:
-                status, headers, body = 401, INVALID_TOKEN, b""
-            else:
-                status, headers, body = there.answers.pop(0) if there.answers else there.always
+            refused = self.headers["Authorization"] in there.refused
+            queued = there.answers if not refused else [(401, INVALID_TOKEN, b"")]
+            status, headers, body = queued.pop(0) if queued else there.always
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)

@@ -270,7 +270,7 @@ def file(tmp_path: Path) -> Any:
     return (tmp_path / "f").open("rb")
 
 
-REPLAYABLE = {
+REPLAYABLE: dict[str, Callable[[], dict[str, Any]]] = {
     "none": dict,
     "bytes": lambda: {"content": b"text"},
     "str": lambda: {"content": "text"},
@@ -278,7 +278,7 @@ REPLAYABLE = {
     "json": lambda: {"json": {"a": 1}},
     "form": lambda: {"data": {"a": "1"}},
 }
-ONCE = {
+ONCE: dict[str, Callable[[], dict[str, Any]]] = {
     "list": lambda: {"content": [b"te", b"xt"]},
     "generator": lambda: {"content": (part for part in (b"te", b"xt"))},
     "iter": lambda: {"content": iter([b"text"])},

@@ -1,0 +1,454 @@
+"""`service_client` and `service_auth`: in routes, in scripts, over loops, and across redirects."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import httpx
+import httpx2
+import pytest
+import trio
+from fastapi import BackgroundTasks, Depends, FastAPI
+from starlette.testclient import TestClient
+
+from s2s_fastapi.caller.auth import ServiceTokenAuth
+from s2s_fastapi.caller.clients import service_auth, service_client
+from s2s_fastapi.errors import ConfigurationError, TokenWithheld
+from tests.caller.fakes import Clock, Keycloak, Receiver, settings
+
+pytestmark = pytest.mark.usefixtures("source")
+
+PACKAGES = [httpx, httpx2]
+
+
+def run_on(loop: str, main: Callable[[], Any]) -> Any:
+    return trio.run(main) if loop == "trio" else asyncio.run(main())
+
+
+LOOPS = ["asyncio", "trio"]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_an_async_route_gets_an_async_client_that_carries_the_token(package: Any, bob: Receiver) -> None:
+    crm = service_client(bob.url, audience="bob", client=package.AsyncClient)
+    app = FastAPI()
+
+    @app.get("/")
+    async def route(client: Annotated[Any, Depends(crm)]) -> dict[str, Any]:
+        response = await client.get("/tickets")
+        return {"type": str(type(client)), "status": response.status_code}
+
+    with TestClient(app) as browser:
+        answer = browser.get("/").json()
+
+    assert answer == {"type": str(package.AsyncClient), "status": 200}
+    assert (bob.seen[0].path, bob.tokens[0]) == ("/tickets", f"Bearer {crm.auth.token()}")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_def_route_gets_the_sync_client(package: Any, bob: Receiver) -> None:
+    crm = service_client(bob.url, audience="bob", client=package.AsyncClient)
+    app = FastAPI()
+
+    @app.get("/")
+    def route(client: Annotated[Any, Depends(crm.sync)]) -> dict[str, Any]:
+        return {"type": str(type(client)), "status": client.get("/x").status_code, "id": id(client)}
+
+    with TestClient(app) as browser:
+        first, second = browser.get("/").json(), browser.get("/").json()
+
+    assert first == second
+    assert (first["type"], first["status"]) == (str(package.Client), 200)
+    with crm as client:
+        assert client.get("/").status_code == 200
+
+
+def test_the_dependency_stays_on_the_event_loop() -> None:
+    crm = service_client("http://bob")
+    seen: list[int] = []
+
+    class Watching(httpx.AsyncClient):
+        def __init__(self, **options: Any) -> None:
+            seen.append(threading.get_ident())
+            super().__init__(**options)
+
+    watched = service_client("http://bob", client=Watching)
+    app = FastAPI()
+
+    @app.get("/")
+    async def route(one: Annotated[Any, Depends(crm)], two: Annotated[Any, Depends(watched)]) -> int:
+        return threading.get_ident()
+
+    with TestClient(app) as browser:
+        assert browser.get("/").json() == seen[0]
+
+
+def test_a_background_task_and_an_incoming_webhook_can_call_out(bob: Receiver) -> None:
+    crm = service_client(bob.url)
+    app = FastAPI()
+
+    async def later(client: httpx.AsyncClient) -> None:
+        await client.post("/later")
+
+    @app.post("/hooks/x")
+    async def hook(client: Annotated[httpx.AsyncClient, Depends(crm)], tasks: BackgroundTasks) -> None:
+        tasks.add_task(later, client)
+
+    with TestClient(app) as browser:
+        browser.post("/hooks/x")
+
+    assert [seen.path for seen in bob.seen] == ["/later"]
+
+
+def test_an_override_takes_its_place_also_by_an_equal_object() -> None:
+    app = FastAPI()
+
+    @app.get("/")
+    async def route(
+        one: Annotated[Any, Depends(service_client("http://bob", audience="bob"))],
+        two: Annotated[Any, Depends(service_client("http://bob", audience="bob").sync)],
+        three: Annotated[Any, Depends(service_auth("http://bob", audience="bob"))],
+    ) -> list[str]:
+        return [one, two, three]
+
+    app.dependency_overrides[service_client("http://bob", audience=["bob"])] = lambda: "one"
+    app.dependency_overrides[service_client("http://bob", audience="bob").sync] = lambda: "two"
+    app.dependency_overrides[service_auth("http://bob:80", audience="bob")] = lambda: "three"
+
+    assert TestClient(app).get("/").json() == ["one", "two", "three"]
+
+
+def test_clients_are_equal_by_all_that_was_written() -> None:
+    one = service_client("http://bob", audience="bob", timeout=3)
+    others = [
+        service_client("http://bob:8000", audience="bob", timeout=3),
+        service_client("http://bob", audience="charles", timeout=3),
+        service_client("http://bob", audience="bob", timeout=4),
+        service_client("http://bob", audience="bob", timeout=3, scope="x"),
+        service_client("http://bob", audience="bob", timeout=3, settings=settings()),
+        service_client("http://bob", audience="bob", timeout=3, client=httpx2.AsyncClient),
+    ]
+
+    assert one == service_client("http://bob", audience="bob", timeout=3)
+    assert all(one != other for other in others)
+    assert one.sync != one
+    assert one.sync == service_client("http://bob", audience="bob", timeout=3).sync
+
+
+def test_service_auth_gives_the_auth_object(bob: Receiver) -> None:
+    app = FastAPI()
+    bobs = service_auth(bob.url, audience="bob")
+
+    @app.get("/")
+    async def route(auth: Annotated[ServiceTokenAuth, Depends(bobs)]) -> int:
+        async with httpx.AsyncClient(auth=auth) as client:
+            return (await client.get(bob.url)).status_code
+
+    with TestClient(app) as browser:
+        assert browser.get("/").json() == 200
+    assert bobs.downstream == bobs.auth.downstream
+
+
+@pytest.mark.parametrize("factory", [service_client, service_auth, ServiceTokenAuth])
+def test_a_factory_that_is_not_called_fails_at_the_decorator(factory: Any) -> None:
+    app = FastAPI()
+
+    with pytest.raises(TypeError, match="written in code"):
+
+        @app.get("/")
+        async def route(client: Annotated[Any, Depends(factory)]) -> None: ...
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_queue_consumer_and_a_cron_job_open_and_close_it(package: Any, loop: str, bob: Receiver) -> None:
+    crm = service_client(bob.url, client=package.AsyncClient)
+
+    async def consumer() -> Any:
+        async with crm as client:
+            assert (await client.get("/a")).status_code == 200
+            async with crm as again:
+                assert again is client
+            assert not client.is_closed
+        return client
+
+    assert run_on(loop, consumer).is_closed
+    assert run_on(loop, consumer).is_closed  # a second loop
+    with crm as client:
+        assert client.get("/b").status_code == 200
+    assert client.is_closed
+    with crm as another:
+        assert another.get("/c").status_code == 200
+    assert len(set(bob.tokens)) == 1
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_second_loop_gets_a_client_of_its_own_and_the_dead_one_is_dropped(loop: str) -> None:
+    crm = service_client("http://bob")
+    seen: list[Any] = []
+
+    async def main() -> None:
+        seen.append(await crm())
+        assert await crm() is seen[-1]
+
+    for _ in range(5):
+        run_on(loop, main)
+
+    assert len(set(map(id, seen))) == 5
+    assert len(crm._async._places) == 1
+
+
+def test_trio_and_asyncio_at_once_do_not_meet() -> None:
+    crm = service_client("http://bob")
+    seen: list[Any] = []
+    ready = threading.Barrier(3)
+
+    async def main() -> None:
+        client = await crm()
+        ready.wait(5)
+        assert await crm() is client
+        seen.append(client)
+        ready.wait(5)
+
+    running = [threading.Thread(target=run_on, args=(loop, main)) for loop in ("asyncio", "trio", "asyncio")]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join(10)
+
+    assert len(set(map(id, seen))) == 3
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_what_was_lent_to_a_request_is_not_closed_under_it(loop: str) -> None:
+    crm = service_client("http://bob")
+
+    async def main() -> None:
+        async with crm as held:
+            lent = await crm()
+            assert lent is held
+        assert not lent.is_closed
+        assert await crm() is lent
+        await lent.aclose()
+
+    run_on(loop, main)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_client_somebody_closed_is_replaced(loop: str) -> None:
+    crm = service_client("http://bob")
+
+    async def main() -> None:
+        async with await crm():
+            pass
+        another = await crm()
+        assert not another.is_closed
+        await another.aclose()
+
+    run_on(loop, main)
+    with crm as client:
+        client.close()
+        assert not crm.lend_sync().is_closed
+
+
+def test_a_forked_child_opens_its_own_and_leaves_the_parents_alone() -> None:
+    crm = service_client("http://bob")
+    parents = crm.lend_sync()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = 0 if crm.lend_sync() is not parents and not parents.is_closed else 2
+        finally:
+            os._exit(status)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert crm.lend_sync() is parents
+    parents.close()
+
+
+def test_a_function_is_asked_for_the_url_at_the_first_use_and_once(bob: Receiver) -> None:
+    asked: list[int] = []
+
+    def url() -> str:
+        asked.append(1)
+        return bob.url
+
+    crm = service_client(url)
+    assert asked == []
+    with crm as client:
+        client.get("/")
+    with crm as client:
+        client.get("/")
+
+    assert asked == [1]
+    assert crm.downstream.origins == (bob.url,)
+
+
+def test_a_base_url_with_a_path_is_pinned_to_its_origin(bob: Receiver) -> None:
+    with service_client(f"{bob.url}/api/v1") as client:
+        client.get("/tickets")
+        client.get(f"{bob.url}/elsewhere")
+
+    assert [seen.path for seen in bob.seen] == ["/api/v1/tickets", "/elsewhere"]
+
+
+WRONG = [
+    "",
+    "bob",
+    "bob:8000",
+    "//bob",
+    "http://",
+    "http://u:p@bob",
+    "http://bob?x=1",
+    "http://bob#x",
+    "ftp://bob",
+    "http://b b",
+]
+
+
+@pytest.mark.parametrize("url", WRONG)
+def test_a_wrong_base_url_is_refused_where_it_is_written(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="base_url") as caught:
+        service_client(url)
+    assert "u:p" not in str(caught.value)
+    with pytest.raises(ConfigurationError, match="base_url"), service_client(lambda: url):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"auth": ("u", "p")}, "auth="),
+        ({"auth": None}, "auth="),
+        ({"headers": {"authorization": "Bearer x"}}, "Authorization"),
+        ({"headers": [("Authorization", "x")]}, "Authorization"),
+        ({"client": httpx.Client}, "client="),
+        ({"client": dict}, "client="),
+        ({"client": "httpx"}, "client="),
+        ({"audience": ""}, "audience="),
+        ({"scope": "a b"}, "scope="),
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        service_client("http://bob", **options)
+
+
+def test_something_else_than_a_url_is_refused() -> None:
+    wrong: Any = 7
+    with pytest.raises(ConfigurationError, match="base_url"):
+        service_client(wrong)
+
+
+def test_options_reach_the_client_and_the_users_hooks_stay(bob: Receiver) -> None:
+    seen: list[str] = []
+    options: dict[str, Any] = {
+        "timeout": 3.5,
+        "headers": {"X-Mine": "1"},
+        "event_hooks": {"request": [lambda request: seen.append(request.headers["X-Mine"])], "response": []},
+    }
+    with service_client(bob.url, **options) as client:
+        client.get("/")
+        assert client.timeout == httpx.Timeout(3.5)
+        assert client.follow_redirects is False
+
+    assert seen == ["1"]
+
+
+def test_options_for_async_clients_only_are_refused_by_the_sync_one() -> None:
+    async def hook(request: Any) -> None: ...
+
+    for options in ({"transport": httpx.ASGITransport(FastAPI())}, {"event_hooks": {"request": [hook]}}):
+        crm = service_client("http://bob", **options)
+        with pytest.raises(ConfigurationError, match="a service_client of their own"):
+            crm.lend_sync()
+
+
+def test_a_request_elsewhere_is_withheld(bob: Receiver, charles: Receiver) -> None:
+    with service_client(bob.url) as client, pytest.raises(TokenWithheld):
+        client.get(charles.url)
+    assert charles.seen == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_elsewhere_carries_nothing(package: Any, status: int, bob: Receiver, charles: Receiver) -> None:
+    bob.always = (status, {"Location": charles.url}, b"")
+    crm = service_client(bob.url, client=package.AsyncClient, follow_redirects=True)
+
+    async def main() -> None:
+        async with crm as client:
+            assert (await client.get("/")).status_code == 200
+
+    asyncio.run(main())
+    with crm as client:
+        assert client.get("/").status_code == 200
+    assert charles.tokens == [None, None]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_redirect_from_http_to_https_of_one_host_carries_nothing(package: Any) -> None:
+    seen: list[tuple[str, str | None]] = []
+
+    def answer(request: Any) -> Any:
+        seen.append((str(request.url), request.headers.get("Authorization")))
+        if request.url.scheme == "http":
+            return package.Response(301, headers={"Location": "https://bob.example.com/"})
+        return package.Response(200)
+
+    options = {"follow_redirects": True, "transport": package.MockTransport(answer)}
+    crm = service_client("http://bob.example.com", client=package.AsyncClient, **options)
+
+    async def main() -> None:
+        async with crm as client:
+            await client.get("/")
+
+    asyncio.run(main())
+    with crm as client:
+        client.get("/")
+
+    assert [token is None for _, token in seen] == [False, True, False, True]
+    with package.Client(auth=crm.auth, **options) as bare:  # what httpx does by itself, or this test proves nothing
+        bare.get("http://bob.example.com/")
+    assert seen[-1][1] is not None
+
+
+def test_a_redirect_within_asked_origins_keeps_the_token(bob: Receiver, charles: Receiver) -> None:
+    bob.always = (307, {"Location": f"{bob.url}/b"}, b"")
+    bob.answers = [(307, {"Location": f"{bob.url}/b"}, b""), (200, {}, b"")]
+    with service_client(bob.url, follow_redirects=True) as client:
+        assert client.get("/a").status_code == 200
+        assert client.get(charles.url, auth=service_auth(charles.url).auth).status_code == 200
+
+    assert None not in bob.tokens + charles.tokens
+
+
+def test_the_401_is_renewed_below_the_users_client(bob: Receiver, keycloak: Keycloak, clock: Clock) -> None:
+    with service_client(bob.url) as client:
+        client.get("/")
+        clock.now += 11
+        bob.refused = {str(bob.tokens[0])}
+        assert client.post("/", json={}).status_code == 200
+
+    assert len(keycloak.requests) == 2
+
+
+def test_it_shows_no_secret() -> None:
+    crm = service_client("http://bob", audience="bob", scope="s", settings=settings())
+
+    assert repr(crm) == "service_client('http://bob', audience=['bob'], scope=['s'])"
+    assert "s3cret" not in f"{crm.sync!r} {vars(crm)}"
+
+
+def test_nothing_is_read_or_opened_when_it_is_written(environment: pytest.MonkeyPatch, keycloak: Keycloak) -> None:
+    for name in ("URL", "REALM", "CLIENT_ID", "CLIENT_SECRET"):
+        environment.delenv(f"KEYCLOAK_{name}")
+    crm = service_client("http://bob", audience="bob")
+
+    assert crm.downstream.audiences == {"bob"}
+    with pytest.raises(ConfigurationError, match="KEYCLOAK_URL"):
+        crm.auth.token()
+    assert keycloak.opened == []
