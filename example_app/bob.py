@@ -6,14 +6,14 @@ from typing import Annotated
 import httpx
 from fastapi import Depends, FastAPI, Request
 
-from s2s_fastapi import Principal, ServiceAuthMiddleware, require_service, require_user
+from s2s_fastapi import DOCS, Principal, ServiceAuthMiddleware, require_service, require_user
 
 CHARLES_URL = os.environ.get("CHARLES_URL", "http://localhost:8006")
 GULLIBLE_URL = os.environ.get("GULLIBLE_URL", "http://localhost:8007")
 
 app = FastAPI(title="Bob")
 # Bob also serves the front end's users, so each route says who may call it.
-app.add_middleware(ServiceAuthMiddleware, public_paths=["/healthz"], users=True)
+app.add_middleware(ServiceAuthMiddleware, public_paths=["/healthz", *DOCS], users=True)
 Caller = Annotated[Principal, Depends(require_service() | require_user("abc-ui"))]
 
 

@@ -4,10 +4,10 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI
 
-from s2s_fastapi import Principal, ServiceAuthMiddleware, require_audience, require_service
+from s2s_fastapi import DOCS, Principal, ServiceAuthMiddleware, require_audience, require_service
 
 app = FastAPI(title="Charles")
-app.add_middleware(ServiceAuthMiddleware, public_paths=["/healthz"])
+app.add_middleware(ServiceAuthMiddleware, public_paths=["/healthz", *DOCS])
 
 
 @app.get("/healthz")

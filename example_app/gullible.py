@@ -4,10 +4,10 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI
 
-from s2s_fastapi import Principal, ServiceAuthMiddleware, require_service
+from s2s_fastapi import DOCS, Principal, ServiceAuthMiddleware, require_service
 
 app = FastAPI(title="Gullible")
-app.add_middleware(ServiceAuthMiddleware, public_paths=["/healthz"], insecure_skip_audience=True)
+app.add_middleware(ServiceAuthMiddleware, public_paths=["/healthz", *DOCS], insecure_skip_audience=True)
 
 
 @app.get("/healthz")
