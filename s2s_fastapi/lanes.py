@@ -33,7 +33,8 @@ class Lane:
 
     def after_fork(self) -> None:
         """Forget the threads, the queue and the lock: the child has none of the first, and the last may be taken for ever."""
-        self._changed = threading.Condition()
+        # (Its lock is re-entrant: a signal handler may come in before `_inside` can tell.)
+        self._changed = threading.Condition(threading.RLock())
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._workers: set[threading.Thread] = set()
         self._watched = False  # one thread at most sleeps until the next delayed job is due

@@ -16,7 +16,7 @@ class Loaded(Generic[T]):
     """What a load brought. All seconds count from before the load began.
 
     ``fresh_for``: served without a thought. ``usable_for``: served, while one renewal runs behind; then dead. ``kept_for``: dead,
-    but served as long as loads fail; not longer than ``usable_for`` unless given.
+    but served as long as loads fail; not at all unless given.
     """
 
     value: T = field(repr=False)
@@ -86,7 +86,7 @@ class Held(Generic[T]):
         """Put a value in service, with up to 10 % of its freshness taken away so that processes do not renew in step."""
         usable_until = began + loaded.usable_for
         fresh_until = min(began + loaded.fresh_for * (1.0 - 0.1 * jitter), usable_until)
-        return cls(loaded.value, loaded, began, fresh_until, usable_until, max(usable_until, began + loaded.kept_for))
+        return cls(loaded.value, loaded, began, fresh_until, usable_until, began + loaded.kept_for)
 
     def usable(self, now: float, setback: Setback | None) -> bool:
         """Tell whether the value may be served: in its time, or beyond it while loads fail.

@@ -6,7 +6,7 @@ import ssl
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -326,6 +326,19 @@ def test_a_transport_of_ones_own_is_made_for_each_exchange_and_bounded_alike() -
     told = refusal(lambda: BackChannel(timeout=1, limit=10, transport=transport).get("http://keycloak"))
     assert told == "the answer is larger than 10 bytes"
     assert len(made) == 2
+
+
+def test_a_transport_of_ones_own_that_drips_ends_at_the_deadline() -> None:
+    def drip() -> Iterator[bytes]:
+        while True:
+            time.sleep(0.02)
+            yield b" "
+
+    def transport() -> httpx.BaseTransport:
+        return httpx.MockTransport(lambda request: httpx.Response(200, content=drip()))
+
+    told = refusal(lambda: BackChannel(timeout=0.2, transport=transport).get("http://keycloak"))
+    assert told == "no complete answer within 0.2 s"
 
 
 def test_no_repr_shows_the_body_or_the_headers() -> None:
