@@ -15,15 +15,17 @@ from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = ["ClientAuthentication", "ClientSecretBasic", "ClientSecretPost", "Proof", "client_authentication"]
 
-_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+def _nothing() -> Mapping[str, str]:
+    return MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
     """What one token request carries to prove who is asking. Nothing of it is in the ``repr``."""
 
-    headers: Mapping[str, str] = field(default=_NOTHING, repr=False)
-    form: Mapping[str, str] = field(default=_NOTHING, repr=False)
+    headers: Mapping[str, str] = field(default_factory=_nothing, repr=False)  # a factory: unhashable before 3.12
+    form: Mapping[str, str] = field(default_factory=_nothing, repr=False)
     material: str = field(repr=False)
     """The secret itself: tells whether a file changed, and what no message may echo."""
 

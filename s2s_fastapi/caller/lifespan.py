@@ -42,7 +42,7 @@ class ServiceLifespan:
         """Open the clients, get their tokens, run the app's own lifespan inside, and close.
 
         Raises:
-            S2SError: A token will never be granted as things are; without a traceback, for the server to print.
+            S2SError: A token will never be granted as things are; printed without a traceback (Python 3.12 and later).
         """
         refused: S2SError | None = None
         async with AsyncExitStack() as stack:
@@ -113,7 +113,10 @@ def _auth(client: ServiceClient[Any, Any] | SyncServiceClient[Any] | ServiceAuth
 
 
 class _WithoutTraceback:
-    """Starlette sends ``traceback.format_exc()`` to the server, which prints it: this leaves the sentence of it."""
+    """Starlette sends ``traceback.format_exc()`` to the server, which prints it: this leaves the sentence of it.
+
+    From Python 3.12 on; 3.11 does not ask the exception, so that the sentence stands below some frames of ours there.
+    """
 
     @property
     def __traceback__(self) -> TracebackType | None:
