@@ -29,6 +29,10 @@ def frozen(value: Any) -> Any:
     return value
 
 
+def _nothing() -> Mapping[str, Any]:
+    return MappingProxyType({})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
     """The caller of a request: what a verified token says, deeply immutable.
@@ -51,8 +55,8 @@ class Principal:
     audiences: frozenset[str] = frozenset()
     scopes: frozenset[str] = frozenset()
     realm_roles: frozenset[str] = frozenset()
-    client_roles: Mapping[str, frozenset[str]] = field(default=MappingProxyType({}), hash=False)
-    claims: Mapping[str, Any] = field(default=MappingProxyType({}), hash=False, repr=False)
+    client_roles: Mapping[str, frozenset[str]] = field(default_factory=_nothing, hash=False)
+    claims: Mapping[str, Any] = field(default_factory=_nothing, hash=False, repr=False)
 
     @property
     def is_authenticated(self) -> bool:

@@ -112,7 +112,7 @@ class KeycloakSettings(BaseSettings):
     @classmethod
     def _path(cls, value: str) -> str:
         path = value.rstrip("/")
-        if path and (not path.startswith("/") or set(path) & set("?#;\\ ") or "//" in path or ".." in path):
+        if path and (not path.startswith("/") or _url_problem(f"https://host{path}")):
             _wrong("must be a path such as /auth, or empty.")
         return path
 
@@ -124,7 +124,7 @@ class KeycloakSettings(BaseSettings):
         if (
             value != value.strip()
             or not value.isprintable()
-            or (info.field_name == "realm" and set(value) & set("/\\?#"))
+            or (info.field_name == "realm" and (set(value) & set("/\\?#") or value in {".", ".."}))
         ):
             _wrong("must be a name, without slashes or spaces around it.")
         return value
@@ -136,11 +136,23 @@ class KeycloakSettings(BaseSettings):
             _wrong("is set but empty.")
         return value
 
+    @field_validator("client_secret_file", "ca_file", mode="before")
+    @classmethod
+    def _file(cls, value: Any) -> Any:
+        if value == "":  # Path("") would be the working directory
+            _wrong("is set but empty.")
+        return value
+
     @field_validator("audience", mode="before")
     @classmethod
     def _audiences(cls, value: Any) -> tuple[str, ...]:
-        names = [name.strip() for name in value.split(",")] if isinstance(value, str) else list(value)
-        if not names or any(not isinstance(name, str) or not name or set(name) & set(" \t\r\n") for name in names):
+        names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+        if (
+            not isinstance(names, list | tuple | set | frozenset)
+            or not names
+            or any(not isinstance(name, str) or not name or set(name) & set(' "') for name in names)
+            or not "".join(names).isprintable()
+        ):
             _wrong("must be one or more names separated by commas, none of them empty.")
         if "account" in names:
             _wrong('cannot be "account": nearly every token of a realm carries it. Use the client id of this service.')

@@ -1,6 +1,8 @@
 """Where decisions go: one seam, and the log as what stands behind it by default."""
 
+import contextvars
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -8,7 +10,7 @@ from typing import Protocol
 
 from s2s_fastapi.decision import Decision, Reason
 
-__all__ = ["DecisionLog", "Observer"]
+__all__ = ["DecisionLog", "Observer", "trace_alone"]
 
 DECISIONS = logging.getLogger("s2s_fastapi.decisions")
 
@@ -100,3 +102,13 @@ class DecisionLog:
 
 
 _TOLD = ("method", "route", "client_id", "token_id", "kid", "unverified_kid", "issuer", "cure", "suppressed")
+
+
+def trace_alone() -> contextvars.Context:
+    """Return a context that holds the current span and nothing else of the request: no baggage, no user, no inbound token."""
+    context = contextvars.Context()
+    # Where nobody has imported OpenTelemetry there is no span; importing it here would cost every process.
+    trace, api = sys.modules.get("opentelemetry.trace"), sys.modules.get("opentelemetry.context")
+    if trace is not None and api is not None:
+        context.run(api.attach, trace.set_span_in_context(trace.get_current_span(), api.Context()))
+    return context

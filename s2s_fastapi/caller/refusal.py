@@ -25,6 +25,7 @@ _MAX_WAIT = 60.0
 _MAX_TEXT = 200
 _SECONDS: Final = re.compile(r"[0-9]{1,10}")
 _UNAUTHORIZED = 401
+_NOT_FOUND = 404
 _SERVER_ERROR = 500
 _TRY_LATER = (429, 503)
 
@@ -101,6 +102,8 @@ def refusal(reply: Reply, settings: KeycloakSettings, asked: Asked, proof: Proof
         cure = _fill(case.cure, settings, asked)
     elif 300 <= status < 400:  # noqa: PLR2004 - HTTP's own border
         cure = "Set KEYCLOAK_URL to where it redirects to: a client secret is never sent after a redirect."
+    elif not error and status == _NOT_FOUND:  # a server under /auth says no more than that to those who come without
+        cure = _fill("{path}", settings, asked)
     elif not error and status < _SERVER_ERROR:
         cure = "Set KEYCLOAK_URL: this does not look like Keycloak, or something stands in front of it."
     else:

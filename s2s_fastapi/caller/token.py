@@ -1,8 +1,6 @@
 """One token, shared by all who ask for the same: how it is asked for, kept and renewed."""
 
-import contextvars
 import logging
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +15,7 @@ from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.lanes import Lane
 from s2s_fastapi.refreshing import Failed, Loaded, Refreshing
 from s2s_fastapi.settings import KeycloakSettings
+from s2s_fastapi.telemetry import trace_alone
 
 __all__ = ["DEADLINE", "Channel", "SharedToken", "TokenKey"]
 
@@ -86,7 +85,7 @@ class SharedToken:
             clock=clock,
             spacing=_RENEWAL_SPACING,
             unavailable=self._unavailable,
-            in_front=_trace_alone,
+            in_front=trace_alone,
         )
         self.peek = self._value.peek  # the hot path: no call in between
 
@@ -222,13 +221,3 @@ class _RefusedError(Exception):
         super().__init__()
         self.error = error
         self.retry_in = retry_in
-
-
-def _trace_alone() -> contextvars.Context:
-    """Return a context that holds the current span and nothing else of the request: no baggage, no user, no inbound token."""
-    context = contextvars.Context()
-    # Where nobody has imported OpenTelemetry there is no span; importing it here would cost every process.
-    trace, api = sys.modules.get("opentelemetry.trace"), sys.modules.get("opentelemetry.context")
-    if trace is not None and api is not None:
-        context.run(api.attach, trace.set_span_in_context(trace.get_current_span(), api.Context()))
-    return context

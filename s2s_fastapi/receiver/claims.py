@@ -30,7 +30,7 @@ def read_principal(claims: dict[str, Any]) -> Principal:
         subject=_name(claims, "sub", default=""),
         token_id=_name(claims, "jti", default=""),
         audiences=_audiences(claims),
-        scopes=frozenset(_string(claims, "scope", default="").split()),
+        scopes=frozenset(_string(claims, "scope", default="").split(" ")) - {""},  # RFC 6749 section 3.3: no other space
         realm_roles=_names(realm_access, "roles"),
         client_roles=cast(
             "Mapping[str, frozenset[str]]",
@@ -54,7 +54,8 @@ def _kind(claims: Mapping[str, Any]) -> Kind:
     # Keycloak sets client_id only for the client-credentials grant, and sid only where a user has a session. A token with both
     # (or neither) proves neither; preferred_username proves nothing, since anybody may register service-account-x.
     if "sid" in claims:
-        return "unknown" if "client_id" in claims else "user"
+        session = claims["sid"]
+        return "user" if isinstance(session, str) and session and "client_id" not in claims else "unknown"
     return "service" if "client_id" in claims and claims["client_id"] == claims.get("azp") else "unknown"
 
 

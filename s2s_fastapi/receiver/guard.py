@@ -9,8 +9,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.receiver.requirements import Requirement
-from s2s_fastapi.receiver.state import Authenticated
+from s2s_fastapi.receiver.state import Authenticated, Judge
 
 __all__ = ["GUARD_MARK", "Guarded", "guarded"]
 
@@ -19,7 +18,7 @@ GUARD_MARK = "__s2s_requirement__"
 E = TypeVar("E")
 
 
-def guarded(requirement: Requirement, endpoint: E) -> E:
+def guarded(requirement: Judge, endpoint: E) -> E:
     """Return ``endpoint`` behind ``requirement``; what kind of endpoint it is decides how."""
     if inspect.isfunction(inspect.unwrap(_without_partial(endpoint))) or inspect.ismethod(endpoint):
         return cast("E", _guarded_function(requirement, cast("Callable[..., Any]", endpoint)))
@@ -31,7 +30,7 @@ def guarded(requirement: Requirement, endpoint: E) -> E:
 class Guarded:
     """An ASGI app, or an endpoint class, that runs only for callers that meet a requirement."""
 
-    def __init__(self, app: ASGIApp, requirement: Requirement) -> None:
+    def __init__(self, app: ASGIApp, requirement: Judge) -> None:
         self.app = app
         setattr(self, GUARD_MARK, requirement)
         self._requirement = requirement
@@ -43,7 +42,7 @@ class Guarded:
         await self.app(scope, receive, send)
 
 
-def _guarded_function(requirement: Requirement, function: Callable[..., Any]) -> Callable[..., Any]:
+def _guarded_function(requirement: Judge, function: Callable[..., Any]) -> Callable[..., Any]:
     if len(inspect.signature(function).parameters) == 3:  # noqa: PLR2004 - scope, receive, send: an ASGI app written as a function
         return Guarded(function, requirement)
 

@@ -9,7 +9,7 @@ import math
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
 from s2s_fastapi.decision import Reason
@@ -39,9 +39,9 @@ class Jws:
 
     algorithm: str
     kid: str
-    claims: dict[str, Any]
-    signing_input: bytes
-    signature: bytes
+    claims: dict[str, Any] = field(repr=False)
+    signing_input: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
 
 
 def parse(token: str) -> Jws:

@@ -9,12 +9,13 @@ from typing import Final
 
 from s2s_fastapi.backchannel import BackChannel, BackChannelError, Reply
 from s2s_fastapi.decision import Reason
-from s2s_fastapi.errors import KeysUnavailable
+from s2s_fastapi.errors import ConfigurationError, KeysUnavailable
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.lanes import KEYS
 from s2s_fastapi.receiver.jwks import KeySet, VerificationKey
 from s2s_fastapi.receiver.refusal import Refused
 from s2s_fastapi.refreshing import Failed, Loaded, Refreshing, State
+from s2s_fastapi.telemetry import trace_alone
 
 __all__ = ["KeySource"]
 
@@ -57,6 +58,7 @@ class KeySource:
             clock=clock,
             spacing=_SPACING,
             unavailable=KeysUnavailable,
+            in_front=trace_alone,
         )
 
     def start(self) -> None:
@@ -143,10 +145,10 @@ class KeySource:
             keys = KeySet.read({} if problem else reply.json_object())
             if not keys.keys and not problem:
                 problem = "it holds no key that can verify an access token"
-        except BackChannelError as error:
+        except (BackChannelError, ConfigurationError) as error:  # the latter: KEYCLOAK_CA_FILE cannot be read
             keys, problem = KeySet({}), str(error)
         if problem:
-            sentence = f"Keycloak's keys could not be loaded from {url}: {problem}."
+            sentence = f"Keycloak's keys could not be loaded from {url}: {problem.rstrip('.')}."
             _log.warning("%s", sentence)
             return Failed(KeysUnavailable(sentence, retry_after=int(_SPACING)), retry_in=_SPACING)
         self._poll_not_before()

@@ -12,6 +12,7 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.keycloak.cures import audience_steps, wrong_audience
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.answers import error_of
+from s2s_fastapi.receiver.guard import guarded
 from s2s_fastapi.receiver.state import Authenticated
 
 __all__ = [
@@ -83,8 +84,6 @@ class Requirement:
         ``endpoint`` is a Starlette function of a request or a WebSocket (async or not), an ``HTTPEndpoint`` or
         ``WebSocketEndpoint`` class, or any ASGI app to be mounted.
         """
-        from s2s_fastapi.receiver.guard import guarded  # noqa: PLC0415 - it knows requirements, not the other way round
-
         return guarded(self, endpoint)
 
     async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> Principal:

@@ -11,13 +11,16 @@ from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.answers import error_within
 from s2s_fastapi.telemetry import Observer
 
-__all__ = ["SCOPE_KEY", "Authenticated", "located"]
+__all__ = ["SCOPE_KEY", "Authenticated", "Judge", "located"]
 
 SCOPE_KEY: Final = "s2s_fastapi.authenticated"
 
 
-class _Judge(Protocol):
-    def judge(self, principal: Principal, client_id: str = "") -> Decision: ...
+class Judge(Protocol):
+    """Whatever can decide about a principal: a requirement."""
+
+    def judge(self, principal: Principal, client_id: str = "") -> Decision:
+        """Decide; ``client_id`` is the receiving app's own."""
 
 
 @dataclass(slots=True)
@@ -52,7 +55,7 @@ class Authenticated:
             )
         return state
 
-    def admit(self, scope: Scope, requirement: _Judge) -> Principal:
+    def admit(self, scope: Scope, requirement: Judge) -> Principal:
         """Return the caller if ``requirement`` allows it; otherwise tell the observer and raise what Starlette answers."""
         decision = requirement.judge(self.principal, self.client_id)
         if decision.reason is Reason.ALLOWED:

@@ -62,6 +62,7 @@ class TokenVerifier:
         self._transport = transport
         self._clock = clock
         self._ready: _Ready | None = None
+        self._made: dict[str, _Ready] = {}
 
     def verify(self, token: str) -> Principal:
         """Return the caller a token speaks of.
@@ -120,11 +121,13 @@ class TokenVerifier:
                     "Set KEYCLOAK_CLIENT_ID or KEYCLOAK_AUDIENCE: which tokens are meant for this service?"
                 )
             channel = BackChannel(ca_file=settings.ca_file, transport=self._transport, timeout=_BACK_CHANNEL_SECONDS)
-            self._ready = _Ready(
+            made = _Ready(
                 settings=settings,
                 audiences=frozenset() if self._skip_audience else audiences,
                 keys=KeySource(Endpoints.of(settings), channel),
             )
+            # Threads may meet here: one of them wins, or each would fetch keys of its own. No lock: a fork could find it taken.
+            self._ready = self._made.setdefault("ready", made)
         return self._ready
 
 
@@ -184,7 +187,9 @@ class _Ready:
 
     def _check_life(self, principal: Principal, claims: dict[str, Any], now: float) -> None:
         latest = now + self.settings.leeway
-        if "nbf" in claims and claims["nbf"] != 0 and seconds(claims, "nbf") > latest:  # old servers write nbf: 0
+        not_before = claims.get("nbf", 0)
+        # Old servers write nbf: 0; false equals it, but is no date.
+        if (isinstance(not_before, bool) or not_before != 0) and seconds(claims, "nbf") > latest:
             raise Refused(
                 Reason.NOT_YET_VALID, f"token of {principal.client_id} has nbf in the future: compare the clocks"
             )
