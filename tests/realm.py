@@ -1,17 +1,24 @@
 """A realm of our own for tests: real keys, real signatures, and the three pages a receiver reads, without a network."""
 
+import asyncio
 import json
 import threading
 import time
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
+import trio
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
+from s2s_fastapi.backchannel import BackChannel
+from s2s_fastapi.keycloak.endpoints import Endpoints
+from s2s_fastapi.receiver.keys import KeySource
+from s2s_fastapi.receiver.verifier import TokenVerifier, Verdict
 from s2s_fastapi.settings import KeycloakSettings
 
 SERVER = "http://keycloak.test"
@@ -120,3 +127,44 @@ class Realm:
         if request.url.path.endswith("/protocol/openid-connect/certs"):
             return httpx.Response(200, json={"keys": self.published})
         return httpx.Response(200, json={"realm": "corp", "tokens-not-before": self.not_before})
+
+
+class Clock:
+    """Stands still until somebody moves it."""
+
+    def __init__(self, now: float = 1_800_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def key_source(realm: Realm, clock: Callable[[], float] = time.monotonic) -> KeySource:
+    """Return the receiver's key source over a realm, on a clock of the test's own."""
+    return KeySource(Endpoints.of(settings()), BackChannel(transport=realm.transport, timeout=3.0), clock=clock)
+
+
+def token_verifier(
+    realm: Realm,
+    *,
+    clock: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] | None = None,
+    given: KeycloakSettings | None = None,
+    **options: Any,
+) -> TokenVerifier:
+    """Return a verifier over a realm; ``monotonic`` moves its keys, ``clock`` tells it the time of day."""
+    verifier = TokenVerifier(given or settings(), transport=realm.transport, clock=clock, **options)
+    if monotonic is not None:
+        verifier._ready = replace(verifier.ready(), keys=key_source(realm, monotonic))
+    return verifier
+
+
+def judged(verifier: TokenVerifier, token: str) -> Verdict:
+    """Return the verdict on a token, after asking for it from plain code, from asyncio and from trio."""
+    verdict = verifier.decide(token)
+    assert asyncio.run(verifier.adecide(token)) == verdict
+    assert trio.run(verifier.adecide, token) == verdict
+    return verdict
