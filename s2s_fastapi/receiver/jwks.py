@@ -7,7 +7,8 @@ from typing import Any, Final, Self
 __all__ = ["KeySet", "VerificationKey"]
 
 _MAX_KEYS: Final = 100
-_MIN_RSA_BITS: Final = 2048
+_RSA_BITS: Final = range(2048, 16_384 + 1)
+_RSA_EXPONENTS: Final = range(3, 2**64, 2)
 # The public members of each key type (RFC 7518 section 6, RFC 8037 section 2). Nothing else is handed on: no private part, no
 # hint that a library might act on.
 _PUBLIC: Final = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
@@ -69,8 +70,9 @@ def _read_key(entry: Any) -> VerificationKey | None:
     """Return the key, or None where it is not one to verify with (the one place where that is no failure)."""
     # joserfc costs a fifth of our import time: it is loaded with the first keys, on the thread that fetched them.
     from joserfc.errors import JoseError  # noqa: PLC0415
-    from joserfc.jwk import RSAKey, import_key  # noqa: PLC0415
+    from joserfc.jwk import import_key  # noqa: PLC0415
     from joserfc.jws import JWSRegistry  # noqa: PLC0415
+    from joserfc.util import base64_to_int  # noqa: PLC0415
 
     if not isinstance(entry, dict) or entry.get("use") != "sig" or not _SECRET.isdisjoint(entry):
         return None
@@ -84,12 +86,18 @@ def _read_key(entry: Any) -> VerificationKey | None:
         return None
     algorithm = JWSRegistry.algorithms[name]
     try:
+        # Before the import: about a short key joserfc warns, and where warnings are errors that would spoil the whole set.
+        if key_type == "RSA" and not _sound_rsa(base64_to_int(entry["n"]), base64_to_int(entry["e"])):
+            return None
         key = import_key({"kty": key_type, **{member: entry[member] for member in _PUBLIC[key_type]}})
         algorithm.check_key(key)
-        if isinstance(key, RSAKey) and key.raw_value.key_size < _MIN_RSA_BITS:
-            return None
         return VerificationKey(
             kid, name, key.thumbprint(), lambda message, signature: algorithm.verify(message, signature, key)
         )
     except (JoseError, ValueError, TypeError, KeyError):
         return None
+
+
+def _sound_rsa(modulus: int, exponent: int) -> bool:
+    """Tell whether OpenSSL can and should verify with these numbers; an even modulus is nobody's product of two primes."""
+    return modulus.bit_length() in _RSA_BITS and modulus % 2 == 1 and exponent in _RSA_EXPONENTS

@@ -1,0 +1,290 @@
+"""Which published keys may verify, with which algorithm; and that one bad key never spoils the good ones."""
+
+import json
+from base64 import urlsafe_b64decode
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa, x25519
+from hypothesis import given
+from hypothesis import strategies as st
+from joserfc.jwk import RSAKey
+
+from s2s_fastapi.decision import Reason
+from s2s_fastapi.receiver.jwks import KeySet, VerificationKey
+from s2s_fastapi.receiver.jws import ALGORITHMS
+from tests.realm import Clock, Realm, SigningKey, b64, judged, token_verifier
+
+KEYS = {algorithm: SigningKey(algorithm, kid=f"key-{algorithm}") for algorithm in sorted(ALGORITHMS)}
+GOOD = KEYS["RS256"]
+MESSAGE = b"header.payload"
+
+
+def read(*entries: Any) -> KeySet:
+    return KeySet.read({"keys": list(entries)})
+
+
+def only(entry: Any) -> VerificationKey | None:
+    """Return the key that an entry gives, after seeing that the good key beside it on either side is still there."""
+    for entries in ([entry, GOOD.jwk], [GOOD.jwk, entry], [entry, GOOD.jwk, entry]):
+        found = read(*entries)
+        assert found.find(GOOD.kid, "RS256") is not None
+        others = [key for (kid, _), key in found.keys.items() if kid != GOOD.kid]
+    return others[0] if others else None
+
+
+def rsa_jwk(bits: int, exponent: int = 65537) -> dict[str, Any]:
+    numbers = rsa.generate_private_key(exponent, bits).public_key().public_numbers()
+    return {
+        "kty": "RSA",
+        "kid": f"rsa-{bits}",
+        "use": "sig",
+        "alg": "RS256",
+        "n": b64(numbers.n.to_bytes((numbers.n.bit_length() + 7) // 8)),
+        "e": b64(numbers.e.to_bytes(3)),
+    }
+
+
+def jwk(algorithm: str = "RS256", **changes: Any) -> dict[str, Any]:
+    """Return a usable public key under a kid of its own; a change to None leaves the member out."""
+    entry = {**KEYS[algorithm].jwk, "kid": "another", **changes}
+    return {name: value for name, value in entry.items() if value is not None}
+
+
+@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
+def test_each_of_the_ten_algorithms_has_its_key(algorithm: str) -> None:
+    key = only(jwk(algorithm))
+    assert key is not None
+    assert (key.kid, key.algorithm) == ("another", algorithm)
+    signature = KEYS[algorithm].sign(MESSAGE.decode())
+    raw = urlsafe_b64decode(signature + "==")
+    assert key.verify(MESSAGE, raw)
+    assert not key.verify(MESSAGE + b"x", raw)
+    assert not key.verify(MESSAGE, raw[:-1] + bytes([raw[-1] ^ 1]))
+
+
+def private(algorithm: str) -> dict[str, Any]:
+    return {**KEYS[algorithm].private.as_dict(private=True), "kid": "another", "use": "sig", "alg": algorithm}
+
+
+def point_of(curve: ec.EllipticCurve) -> dict[str, str]:
+    numbers = ec.generate_private_key(curve).public_key().public_numbers()
+    size = (curve.key_size + 7) // 8
+    return {"x": b64(numbers.x.to_bytes(size)), "y": b64(numbers.y.to_bytes(size))}
+
+
+JUNK_ENTRIES: list[Any] = [None, True, 0, "key", [], [[]], {}, ["kty"]]
+RSA_N = jwk()["n"]
+EVEN = b64((int.from_bytes(urlsafe_b64decode(RSA_N + "==")) + 1).to_bytes(256))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        pytest.param(
+            {"kty": "oct", "k": "c2VjcmV0", "kid": "another", "use": "sig", "alg": "HS256"}, id="a symmetric key"
+        ),
+        pytest.param(
+            {"kty": "oct", "k": "c2VjcmV0", "kid": "another", "use": "sig", "alg": "RS256"},
+            id="a symmetric key that says RS256",
+        ),
+        pytest.param(
+            {"kty": "oct", "k": "", "kid": "another", "use": "sig", "alg": "none"}, id="an empty symmetric key"
+        ),
+        pytest.param(jwk(k=""), id="an RSA key with a symmetric part"),
+        *[
+            pytest.param(private(algorithm), id=f"a private {algorithm} key")
+            for algorithm in ("RS256", "ES256", "EdDSA")
+        ],
+        *[
+            pytest.param(jwk(**{part: "AQAB"}), id=f"a private part: {part}")
+            for part in ("d", "p", "q", "dp", "dq", "qi")
+        ],
+        pytest.param(jwk(d=None) | {"d": None}, id="a private part: d is null"),
+        pytest.param(jwk(oth=[]), id="a private part: oth"),
+        pytest.param(
+            jwk("ES256") | {"d": private("ES384")["d"]}, id="a private part that does not belong to the public one"
+        ),
+        pytest.param(jwk(use="enc"), id="an encryption key"),
+        pytest.param(jwk(use="enc", alg="RSA-OAEP"), id="Keycloak's encryption key"),
+        pytest.param(jwk(use=None), id="no use"),
+        pytest.param(jwk(use="SIG"), id="a use in upper case"),
+        pytest.param(jwk(use=["sig"]), id="a list of uses"),
+        pytest.param(jwk(key_ops=["encrypt"]), id="key_ops: encrypt"),
+        pytest.param(jwk(key_ops=["sign"]), id="key_ops: sign"),
+        pytest.param(jwk(key_ops=["sign", "verify"]), id="key_ops: sign and verify"),
+        pytest.param(jwk(key_ops=[]), id="key_ops: nothing"),
+        pytest.param(jwk(key_ops="verify"), id="key_ops: a string"),
+        pytest.param(jwk() | {"key_ops": None}, id="key_ops: null"),
+        pytest.param(rsa_jwk(1024), id="RSA with 1024 bits"),
+        pytest.param(rsa_jwk(2047), id="RSA with 2047 bits"),
+        pytest.param(jwk(e="AQ"), id="RSA with e = 1"),
+        pytest.param(jwk(e="Ag"), id="RSA with e = 2"),
+        pytest.param(jwk(e="AA"), id="RSA with e = 0"),
+        pytest.param(jwk(e="BAAAAAAAAAAB"), id="RSA with an exponent of 67 bits"),
+        pytest.param(jwk(n=EVEN), id="RSA with an even modulus"),
+        pytest.param(jwk(n=b64(((1 << 16_384) + 1).to_bytes(2049))), id="RSA with 16385 bits"),
+        pytest.param(jwk(n=RSA_N + "=="), id="RSA with a padded modulus"),
+        pytest.param(jwk(n=None), id="RSA without a modulus"),
+        pytest.param(jwk(e=None), id="RSA without an exponent"),
+        pytest.param(jwk("ES256") | {"y": KEYS["ES256"].jwk["x"]}, id="a point that is not on the curve"),
+        pytest.param(jwk("ES256") | {"x": b64(b"\0" * 32), "y": b64(b"\0" * 32)}, id="the point 0, 0"),
+        pytest.param(jwk("ES256") | {"x": ""}, id="no x"),
+        pytest.param(jwk("ES256", y=None), id="EC without y"),
+        pytest.param(jwk("ES256", crv="P-384"), id="a P-256 point that says P-384"),
+        pytest.param(jwk("ES384", alg="ES256"), id="a P-384 key for ES256"),
+        pytest.param(jwk("ES256", alg="ES384"), id="a P-256 key for ES384"),
+        pytest.param(jwk("ES256") | point_of(ec.SECP256K1()), id="a secp256k1 point that says P-256"),
+        pytest.param(jwk("ES256", crv="secp256k1") | point_of(ec.SECP256K1()), id="secp256k1 for ES256"),
+        pytest.param(jwk("ES256", crv="secp256k1", alg="ES256K") | point_of(ec.SECP256K1()), id="secp256k1 for ES256K"),
+        pytest.param(jwk("ES256", crv="BP-256"), id="an unknown curve"),
+        pytest.param(jwk("ES256", crv=["P-256"]), id="a list of curves"),
+        pytest.param(
+            jwk("EdDSA", crv="X25519", x=b64(x25519.X25519PrivateKey.generate().public_key().public_bytes_raw())),
+            id="a key agreement key",
+        ),
+        pytest.param(
+            jwk("EdDSA", crv="Ed448", x=b64(ed448.Ed448PrivateKey.generate().public_key().public_bytes_raw())),
+            id="Ed448",
+        ),
+        pytest.param(jwk("EdDSA", x=b64(b"\1" * 31)), id="an Ed25519 key that is too short"),
+        pytest.param(jwk("EdDSA", alg="RS256"), id="an Ed25519 key for RS256"),
+        pytest.param(jwk("ES256", alg="RS256"), id="an EC key for RS256"),
+        pytest.param(jwk("ES256", alg="EdDSA"), id="an EC key for EdDSA"),
+        pytest.param(jwk(alg="ES256"), id="an RSA key for ES256"),
+        pytest.param(jwk(alg="EdDSA"), id="an RSA key for EdDSA"),
+        pytest.param(jwk(alg="HS256"), id="an RSA key for HS256"),
+        pytest.param(jwk(alg="none"), id="an RSA key for none"),
+        pytest.param(jwk(alg="rs256"), id="an algorithm in lower case"),
+        pytest.param(jwk(alg=None), id="no algorithm, which would be the header's"),
+        pytest.param(jwk() | {"alg": None}, id="null for an algorithm"),
+        pytest.param(jwk(alg=["RS256"]), id="a list of algorithms"),
+        pytest.param(jwk(kid=None), id="no kid"),
+        pytest.param(jwk(kid=""), id="an empty kid"),
+        pytest.param(jwk() | {"kid": None}, id="null for a kid"),
+        pytest.param(jwk(kid=7), id="a number for a kid"),
+        pytest.param(jwk(kid=["another"]), id="a list of kids"),
+        pytest.param(jwk(kty=None), id="no type"),
+        pytest.param(jwk(kty="rsa"), id="a type in lower case"),
+        pytest.param(jwk(kty=["RSA"]), id="a list of types"),
+        pytest.param(jwk(kty="AKP", alg="ML-DSA-44"), id="a type of the future"),
+        *[pytest.param(junk, id=f"no object: {junk}") for junk in JUNK_ENTRIES],
+    ],
+)
+def test_a_key_that_cannot_safely_verify_is_left_out(entry: Any) -> None:
+    assert only(entry) is None
+
+
+def test_rsa_with_2048_bits_and_more_is_taken() -> None:
+    assert only(rsa_jwk(2048)) is not None
+    assert only(rsa_jwk(3072)) is not None
+
+
+def test_key_ops_may_say_verify() -> None:
+    assert only(jwk(key_ops=["verify"])) is not None
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"keys": None},
+        {"keys": {}},
+        {"keys": "keys"},
+        {"keys": 1},
+        {"keys": []},
+        {"keys": [[]]},
+        {"key": [GOOD.jwk]},
+        GOOD.jwk,
+    ],
+    ids=lambda document: json.dumps(document)[:20],
+)
+def test_a_document_without_a_list_of_keys_has_none(document: dict[str, Any]) -> None:
+    assert KeySet.read(document).keys == {}
+
+
+def test_two_keys_that_share_kid_and_alg_are_both_left_out_in_whatever_order_and_number() -> None:
+    first, second = jwk(), {**rsa_jwk(2048), "kid": "another"}
+    for entries in ([first, second], [second, first], [first, second, first], [first, first, second]):
+        found = read(*entries, GOOD.jwk)
+        assert found.find("another", "RS256") is None
+        assert found.find(GOOD.kid, "RS256") is not None
+
+
+def test_a_key_that_is_published_twice_is_one_key() -> None:
+    assert read(jwk(), jwk()).find("another", "RS256") is not None
+
+
+def test_a_bad_key_under_the_kid_of_a_good_one_does_not_clash_with_it() -> None:
+    assert read(jwk(use="enc"), jwk(), jwk(n="!!")).find("another", "RS256") is not None
+
+
+def test_two_algorithms_under_one_kid_are_two_keys() -> None:
+    found = read(jwk(), jwk("ES256"))
+    rs256, es256 = found.find("another", "RS256"), found.find("another", "ES256")
+    assert rs256 is not None
+    assert es256 is not None
+    assert rs256.thumbprint != es256.thumbprint
+
+
+def test_the_thumbprint_follows_the_key_and_not_its_name() -> None:
+    here, there = only(jwk()), only(jwk(kid="elsewhere"))
+    other = only(rsa_jwk(2048))
+    assert here is not None
+    assert there is not None
+    assert other is not None
+    assert here.thumbprint == there.thumbprint != other.thumbprint
+    assert isinstance(KEYS["RS256"].private, RSAKey)
+    assert here.thumbprint == KEYS["RS256"].private.thumbprint()
+
+
+def test_no_more_than_a_hundred_keys_are_read() -> None:
+    bad = [{"kty": "oct", "k": "AA", "kid": str(number), "use": "sig", "alg": "HS256"} for number in range(10_000)]
+    assert read(*bad[:99], GOOD.jwk).find(GOOD.kid, "RS256") is not None
+    assert read(*bad[:100], GOOD.jwk).keys == {}
+    assert read(GOOD.jwk, *bad).find(GOOD.kid, "RS256") is not None
+    assert len(read(*[jwk("ES256", kid=str(number)) for number in range(10_000)]).keys) == 100
+
+
+JUNK = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from(["sig", "RSA", "EC", "P-256", "AQAB"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+MEMBERS = ["kty", "kid", "use", "alg", "n", "e", "crv", "x", "y", "key_ops", "x5c", "x5t", "oth"]
+
+
+@given(
+    algorithm=st.sampled_from(sorted(ALGORITHMS)),
+    changes=st.dictionaries(st.sampled_from(MEMBERS), JUNK, min_size=1, max_size=3),
+)
+def test_whatever_a_key_looks_like_the_good_one_beside_it_is_read(algorithm: str, changes: dict[str, Any]) -> None:
+    entry = {**KEYS[algorithm].jwk, "kid": "another", **changes}
+    key = only(entry)
+    if key is not None:
+        assert key.algorithm == entry["alg"]
+        assert key.verify(MESSAGE, b"\1" * 256) is False
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(jwk(use="enc"), id="encryption key"),
+        pytest.param(jwk(alg="RS384"), id="another algorithm"),
+        pytest.param(jwk(alg=None), id="no algorithm"),
+        pytest.param(private("RS256"), id="private key"),
+    ],
+)
+def test_a_token_signed_with_a_key_that_was_left_out_is_refused_and_another_is_not(fault: dict[str, Any]) -> None:
+    realm, clock = Realm(), Clock()
+    realm.published.insert(0, fault)
+    verifier = token_verifier(realm, monotonic=clock)
+    assert judged(verifier, realm.token()).decision.reason is Reason.ALLOWED
+    clock.advance(5)
+    signed = realm.token(key=KEYS["RS256"], header={"kid": "another"})
+    assert judged(verifier, signed).decision.reason is Reason.UNKNOWN_KEY
