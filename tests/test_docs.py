@@ -1,0 +1,435 @@
+"""What the README and docs/ say is what the code does: tables, code, links, names."""
+
+import json
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Self, get_args
+
+import httpx
+import pytest
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+import s2s_fastapi
+from example_app import stories
+from example_app.realm import Realm as ExampleRealm
+from example_app.stage import Answer
+from s2s_fastapi import (
+    AudienceNotGranted,
+    KeycloakSettings,
+    Principal,
+    ServiceAuthMiddleware,
+    errors,
+    require_audience,
+    require_caller,
+)
+from s2s_fastapi.caller.tokens import TokenSource, using
+from s2s_fastapi.decision import Decision, Reason
+from tests.caller.fakes import Keycloak, jwt
+from tests.realm import Realm
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+GUIDES = [README, *sorted(DOCS.glob("*.md"))]
+PAGES = [*GUIDES, *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"))]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block; its language may be followed by ``complete`` (it runs) and by the file it is an excerpt of."""
+
+    page: Path
+    line: int
+    words: tuple[str, ...]
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+    @property
+    def sources(self) -> list[Path]:
+        return [ROOT / word for word in self.words[1:] if word.endswith(".py")]
+
+    def run(self) -> dict[str, Any]:
+        namespace: dict[str, Any] = {"__name__": self.page.stem}
+        exec(compile(self.text, str(self), "exec"), namespace)  # noqa: S102 - our own documentation
+        return namespace
+
+
+@cache
+def tokens(page: Path) -> list[Token]:
+    return MarkdownIt("commonmark").enable("table").parse(page.read_text(encoding="utf-8"))
+
+
+def blocks(page: Path, language: str) -> Iterator[Block]:
+    for token in tokens(page):
+        words = tuple(token.info.split())
+        if token.type == "fence" and words[:1] == (language,):
+            yield Block(page, (token.map or [0])[0] + 1, words, token.content)
+
+
+def tables(page: Path) -> list[list[list[str]]]:
+    """Return each table as its rows, each row as its cells in Markdown, without the heading."""
+    found: list[list[list[str]]] = []
+    inside = False
+    for token in tokens(page):
+        if token.type == "tbody_open":
+            found.append([])
+        elif token.type == "tr_open" and found:
+            found[-1].append([])
+        elif token.type in ("td_open", "td_close"):
+            inside = token.type == "td_open"
+        elif token.type == "inline" and inside:
+            found[-1][-1].append(token.content)
+    return [[row for row in table if row] for table in found]
+
+
+def inner(page: Path, kind: str) -> Iterator[Token]:
+    for token in tokens(page):
+        yield from (child for child in token.children or () if child.type == kind)
+
+
+def anchors(page: Path) -> set[str]:
+    titles = [
+        after.content
+        for token, after in zip(tokens(page), tokens(page)[1:], strict=False)
+        if token.type == "heading_open"
+    ]
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def said(page: Path) -> str:
+    """Return a page with its line breaks taken for the spaces they are."""
+    return " ".join(page.read_text(encoding="utf-8").split())
+
+
+def plain(cell: str) -> str:
+    return cell.strip("`")
+
+
+PYTHON = [block for page in GUIDES for block in blocks(page, "python")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    for link in inner(page, "link_open"):
+        path, _, anchor = str(link.attrs["href"]).partition("#")
+        if path.startswith(("https://", "http://")):
+            continue
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.name} links to {path}"
+        assert not anchor or anchor in anchors(target), f"{page.name} links to #{anchor} of {target.name}"
+
+
+def test_the_index_leads_to_every_page() -> None:
+    linked = {str(link.attrs["href"]).partition("#")[0] for link in inner(DOCS / "index.md", "link_open")}
+
+    assert linked >= {page.name for page in DOCS.glob("*.md")} - {"index.md"}
+
+
+def test_every_public_name_is_explained_somewhere() -> None:
+    text = " ".join(page.read_text(encoding="utf-8") for page in GUIDES)
+
+    assert [name for name in s2s_fastapi.__all__ if not re.search(rf"\b{name}\b", text)] == []
+
+
+def test_only_variables_that_exist_are_named() -> None:
+    known = {f"KEYCLOAK_{name.upper()}" for name in KeycloakSettings.model_fields}
+
+    assert {name for page in GUIDES for name in re.findall(r"\bKEYCLOAK_\w+", said(page))} == known
+
+
+def test_only_make_targets_that_exist_are_named() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    spans = [token.content.split() for page in PAGES for token in inner(page, "code_inline")]
+
+    assert {words[1] for words in spans if words[:1] == ["make"]} <= targets
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=str)
+def test_python_in_the_docs_is_python(block: Block) -> None:
+    compile(textwrap.dedent(block.text), str(block), "exec")
+
+
+@pytest.mark.parametrize("block", [block for block in PYTHON if block.sources], ids=str)
+def test_an_excerpt_holds_only_lines_of_its_file_in_their_order(block: Block) -> None:
+    for source in block.sources:
+        rest = iter(source.read_text(encoding="utf-8").splitlines())
+        missing = [line for line in block.text.splitlines() if line.strip() and line not in rest]
+        assert missing == []
+
+
+@pytest.mark.parametrize("block", [block for block in PYTHON if "complete" in block.words], ids=str)
+def test_a_complete_program_starts(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+    client_id = "chat-app-service" if "service_client" in block.text else "crm-api-gateway"
+    app = program(block, monkeypatch, client_id, Realm())
+
+    with using(TokenSource(channel=Keycloak(aud="crm-api-gateway"))), TestClient(app):
+        pass
+
+
+def program(block: Block, monkeypatch: pytest.MonkeyPatch, client_id: str, realm: Realm) -> Starlette:
+    for name, value in {
+        "URL": "http://keycloak.test",
+        "REALM": "corp",
+        "CLIENT_ID": client_id,
+        "CLIENT_SECRET": "s",
+    }.items():
+        monkeypatch.setenv(f"KEYCLOAK_{name}", value)
+    app = block.run()["app"]
+    assert isinstance(app, Starlette)
+    for layer in app.user_middleware:
+        kind: Any = layer.cls
+        if kind is ServiceAuthMiddleware:
+            layer.kwargs["transport"] = realm.transport
+    return app
+
+
+def readme_program(name: str) -> Block:
+    (block,) = (block for block in blocks(README, "python") if block.sources[0].name == name)
+    return block
+
+
+def test_the_gateway_of_the_readme_answers_as_its_table_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    realm = Realm()
+    token = realm.token()
+    answers = []
+    with TestClient(program(readme_program("crm_gateway.py"), monkeypatch, "crm-api-gateway", realm)) as client:
+
+        def ask(bearer: str, method: str = "POST") -> Any:
+            headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
+            return client.request(
+                method, "/tickets", headers=headers, json={"subject": "help"} if method == "POST" else None
+            )
+
+        assert ask(token).status_code == 201
+        assert ask(realm.token(azp="billing", client_id="billing"), "GET").json() == ["help"]
+        answers.append({told(ask(""))})
+        foreign = [
+            realm.token(exp=1_700_000_300, iat=1_700_000_000),
+            realm.token(aud="bob"),
+            realm.token(iss="http://elsewhere/realms/corp"),
+            f"{token.rpartition('.')[0]}.{realm.token().rpartition('.')[2]}",
+        ]
+        answers.append({told(ask(bearer)) for bearer in foreign})
+        answers.append({told(ask(realm.user_token(azp="chat-app-service")))})
+        answers.append({told(ask(realm.token(azp="billing", client_id="billing")))})
+    realm = Realm()
+    realm.answer = lambda request: httpx.Response(503)
+    with TestClient(program(readme_program("crm_gateway.py"), monkeypatch, "crm-api-gateway", realm)) as client:
+        answers.append({told(ask(token))})
+
+    assert answers == [{row[1].replace("`", "")} for row in tables(README)[0]]
+
+
+def told(response: Any) -> str:
+    error = re.search(r'error="(\w+)"', response.headers.get("WWW-Authenticate", ""))
+    return f"{response.status_code} {error[1] if error else ''}".strip()
+
+
+def test_the_chat_app_of_the_readme_does_not_start_without_the_grant(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = program(readme_program("chat_app.py"), monkeypatch, "chat-app-service", Realm())
+
+    with using(TokenSource(channel=Keycloak(aud="account"))), pytest.raises(AudienceNotGranted), TestClient(app):
+        pass
+
+
+def test_the_readme_shows_the_claims_of_a_token() -> None:
+    (command,) = (block.text for block in blocks(README, "sh") if "python3 -c" in block.text)
+    script = command.partition("python3 -c '")[2].rpartition("'")[0]
+    token = jwt(iss="http://keycloak:8080/realms/corp", aud="crm-api-gateway", azp="chat", client_id="chat", scope="ä")
+
+    def shown(answer: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-X", "utf8", "-c", script],
+            input=answer,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            check=False,
+        )
+
+    assert "\naud crm-api-gateway\nazp chat\nclient_id chat\n" in shown(json.dumps({"access_token": token})).stdout
+    refused = shown('{"error": "invalid_client"}')
+    assert (refused.returncode, refused.stderr.strip()) == (1, "{'error': 'invalid_client'}")
+    assert shown("").stderr == ""
+
+
+def test_the_realm_of_the_readme_is_a_part_of_story_1() -> None:
+    (block,) = blocks(README, "json")
+
+    assert within(
+        json.loads(block.text), json.loads((ROOT / "example_app/realms/corp.json").read_text(encoding="utf-8"))
+    )
+
+
+def within(part: Any, whole: Any) -> bool:
+    if isinstance(part, dict):
+        return all(name in whole and within(value, whole[name]) for name, value in part.items())
+    if isinstance(part, list):
+        return all(any(within(member, other) for other in whole) for member in part)
+    return bool(part == whole)
+
+
+def test_every_setting_is_in_the_table_with_its_default() -> None:
+    rows = next(table for table in tables(README) if table[0][0] == "`KEYCLOAK_URL`")
+
+    assert [plain(name) for name, _, _ in rows] == [
+        f"KEYCLOAK_{name.upper()}" for name in KeycloakSettings.model_fields
+    ]
+    for (name, meaning, cell), field in zip(rows, KeycloakSettings.model_fields.values(), strict=True):
+        default = field.default
+        if default in ("", None, ()):  # nothing, or another variable's value
+            assert not cell.startswith("`") or cell.startswith("`KEYCLOAK_"), name
+        else:
+            assert plain(cell) == (f"{default:g}" if isinstance(default, float) else default), name
+        for choice in get_args(field.annotation):
+            assert not isinstance(choice, str) or f"`{choice}`" in meaning, name
+
+
+def test_what_the_settings_derive_is_what_the_table_says() -> None:
+    alone = KeycloakSettings(url="https://sso", realm="corp", client_id="crm")
+    issuer = KeycloakSettings(issuer="https://sso/auth/realms/corp", auth_path="/auth")
+    other = KeycloakSettings(url="http://keycloak:8080", public_url="https://sso", realm="corp")
+
+    assert (alone.issuer, alone.audiences) == ("https://sso/realms/corp", frozenset({"crm"}))
+    assert (issuer.server, issuer.realm) == ("https://sso/auth", "corp")
+    assert (other.server, other.issuer) == ("http://keycloak:8080", "https://sso/realms/corp")
+
+
+def test_every_reason_is_in_the_table_with_its_answer() -> None:
+    rows = tables(DOCS / "errors.md")[0]
+
+    assert [(plain(row[0]), row[1], plain(row[2])) for row in rows] == [
+        (str(reason), str(reason.status), reason.error) for reason in Reason
+    ]
+    assert all(meaning and cure for *_, meaning, cure in rows)
+
+
+def test_every_error_class_is_in_the_table_with_its_code() -> None:
+    rows = {plain(row[0]): row for row in tables(DOCS / "errors.md")[1]}
+    kinds: dict[str, type[errors.S2SError]] = {name: getattr(errors, name) for name in errors.__all__}
+
+    assert rows.keys() == kinds.keys()
+    for name, kind in kinds.items():
+        code, status = rows[name][1:3]
+        refusal = name in ("AuthenticationError", "AuthorizationError")
+        assert plain(code) == ("the reason" if refusal else kind.code)
+        assert status.endswith(str(getattr(kind, "status", ""))), name
+
+
+REPLAYED = Principal(
+    client_id="alice", kind="service", issuer="i", issued_at=1, expires_at=2, audiences=frozenset({"bob"})
+)
+UNASSIGNED = Principal(
+    client_id="chat-app-unassigned",
+    kind="service",
+    issuer="i",
+    issued_at=1,
+    expires_at=2,
+    audiences=frozenset({"account"}),
+)
+USER = Principal(client_id="shop-api", kind="user", issuer="i", issued_at=1, expires_at=2)
+
+
+@pytest.mark.parametrize(
+    ("story", "decision"),
+    [
+        ("1-chat-to-crm", require_audience("crm-api-gateway").judge(UNASSIGNED)),
+        ("2-shop-to-notifications", require_caller("shop-api").judge(USER)),
+        ("3-alice-bob-charles", require_audience("charles").judge(REPLAYED)),
+    ],
+)
+def test_a_story_shows_the_line_that_the_operator_reads(story: str, decision: Decision) -> None:
+    page = said(DOCS / f"story-{story}.md")
+
+    assert f"refused {decision.status}: {decision.reason} method='POST'" in page
+    assert f"cure={decision.cure!r}" in page
+
+
+@pytest.mark.parametrize(
+    ("story", "page"),
+    [
+        ("corp", "story-1-chat-to-crm"),
+        ("techstore", "story-2-shop-to-notifications"),
+        ("abc", "story-3-alice-bob-charles"),
+    ],
+)
+def test_a_storys_table_has_the_lines_that_are_played(story: str, page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stories, "Stage", EmptyStage)
+    realm = ScriptedRealm(story, "http://keycloak.test", "http://keycloak.test", "", {})
+
+    played = [
+        (line.what, line.token.partition(", aud [")[0], line.status, line.reason or "none")
+        for line in stories.STORIES[story](realm)
+    ]
+
+    assert [
+        (what, token.partition(", for ")[0], int(status.removeprefix("exit ")), plain(reason))
+        for what, token, status, reason in tables(DOCS / f"{page}.md")[0]
+    ] == played
+
+
+class ScriptedRealm(ExampleRealm):
+    """Gives tokens that say who asked."""
+
+    def environment(self, client_id: str) -> dict[str, str]:
+        return {}
+
+    def service_token(self, client_id: str, scope: str | None = None) -> str:
+        return jwt(azp=client_id)
+
+    def user_token(self, username: str, *, via: str, scope: str | None = None) -> str:
+        return jwt(azp=via, sid="s")
+
+
+class EmptyStage:
+    """Plays nothing: a story is read for what it expects, not for what is seen."""
+
+    log = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __getitem__(self, name: str) -> "EmptyService":
+        return EmptyService()
+
+    def add(self, *_: object, **__: object) -> "EmptyService":
+        return EmptyService()
+
+    def wait(self) -> None:
+        pass
+
+    def run(self, *_: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess([], 0, "", "")
+
+    def ask(self, *_: object, **__: object) -> Answer:
+        return Answer(0, "", "")
+
+
+class EmptyService:
+    log = ""
+
+    def forget(self) -> None:
+        pass
+
+    def join(self) -> int:
+        return 0
+
+    def decision(self, *, seconds: float = 0.0) -> tuple[str, str]:
+        return "", ""
+
+    def ask(self, *_: object) -> httpx.Response:
+        return httpx.Response(200, text="")
