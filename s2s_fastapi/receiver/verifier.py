@@ -235,11 +235,13 @@ def _principal(verdict: Verdict) -> Principal:
 def _audience_names(audience: str | Collection[str] | None) -> frozenset[str]:
     if audience is None:
         return frozenset()
-    names: frozenset[Any] = frozenset((audience,) if isinstance(audience, str) else audience)
-    if not names or not all(
-        isinstance(name, str) and name and name.isprintable() and " " not in name for name in names
+    names: Any = (audience,) if isinstance(audience, str) else audience
+    if (
+        not isinstance(names, Collection)
+        or not names
+        or not all(isinstance(name, str) and name and name.isprintable() and " " not in name for name in names)
     ):
         raise ConfigurationError("audience must be a name or several, none of them empty.")
     if "account" in names:
         raise ConfigurationError('audience cannot be "account": nearly every token of a realm carries it.')
-    return names
+    return frozenset(names)
