@@ -101,7 +101,8 @@ class DecisionLog:
             return max(0, count - _PER_WINDOW)
 
 
-_TOLD = ("method", "route", "client_id", "token_id", "kid", "unverified_kid", "issuer", "cure", "suppressed")
+# What helps stands in front; what joins the record with others, behind.
+_TOLD = ("method", "route", "client_id", "cure", "suppressed", "token_id", "kid", "unverified_kid", "issuer")
 
 
 def trace_alone() -> contextvars.Context:

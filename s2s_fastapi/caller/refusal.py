@@ -60,7 +60,7 @@ _CASES: Final = (
     _Case(
         "unauthorized_client",
         "service account",
-        'Switch "Client authentication" and "Service accounts roles" on for the client {client} in Keycloak.',
+        'Switch "Client authentication" and "Service account roles" on for the client {client} in Keycloak.',
     ),
     _Case("unauthorized_client", "", "{secret} It is on the Credentials page of the client {client} in Keycloak."),
     _Case(
@@ -102,7 +102,7 @@ def refusal(reply: Reply, settings: KeycloakSettings, asked: Asked, proof: Proof
         cure = _fill(case.cure, settings, asked)
     elif 300 <= status < 400:  # noqa: PLR2004 - HTTP's own border
         cure = "Set KEYCLOAK_URL to where it redirects to: a client secret is never sent after a redirect."
-    elif not error and status == _NOT_FOUND:  # a server under /auth says no more than that to those who come without
+    elif status == _NOT_FOUND and not reply.body:  # all that a server under /auth says to those who come without
         cure = _fill("{path}", settings, asked)
     elif not error and status < _SERVER_ERROR:
         cure = "Set KEYCLOAK_URL: this does not look like Keycloak, or something stands in front of it."

@@ -150,7 +150,7 @@ def test_life_counts_from_before_the_request(shared: SharedToken, keycloak: Keyc
 REFUSALS = [
     (401, "unauthorized_client", "Invalid client or Invalid client credentials", "KEYCLOAK_CLIENT_SECRET", False, 30),
     (400, "unauthorized_client", "Invalid client or Invalid client credentials", "KEYCLOAK_CLIENT_SECRET", False, 30),
-    (401, "unauthorized_client", "Client not enabled to retrieve service account", "Service accounts roles", False, 30),
+    (401, "unauthorized_client", "Client not enabled to retrieve service account", "Service account roles", False, 30),
     (
         401,
         "unauthorized_client",

@@ -7,6 +7,7 @@ from tests.keycloak.server import NEWEST, Keycloak
 
 def main() -> None:
     """Start the newest server, say how to reach it, and wait."""
+    print(f"Starting Keycloak {NEWEST}, about 20 s ...", flush=True)
     with Keycloak(NEWEST) as keycloak:
         print(f"Keycloak {NEWEST} at {keycloak.url}, administrator {keycloak.admin.login}\n")
         for name, client in (("corp", "chat-app-service"), ("techstore", "shop-api"), ("abc", "alice")):
@@ -14,7 +15,7 @@ def main() -> None:
             for variable, value in keycloak.realm(name).environment(client).items():
                 print(f"export {variable}={value}")
             print()
-        print("Ctrl-C ends it and throws it away.")
+        print("Ctrl-C ends it and throws it away.", flush=True)
         try:
             while True:
                 time.sleep(3600)

@@ -50,7 +50,7 @@ def test_an_unknown_client_a_wrong_realm_and_a_stray_path_each_name_their_variab
     assert "Set KEYCLOAK_CLIENT_ID: the realm corp has no enabled client 'chat-app-servise'" in unknown.cure
     assert "Set KEYCLOAK_REALM: there is no realm 'corpp'" in no_realm.cure
     assert "KEYCLOAK_AUTH_PATH" in stray.cure
-    assert '"Service accounts roles" on for the client crm-api-gateway' in no_account.cure
+    assert '"Service account roles" on for the client crm-api-gateway' in no_account.cure
 
 
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
