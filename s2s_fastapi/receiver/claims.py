@@ -30,7 +30,8 @@ def read_principal(claims: dict[str, Any]) -> Principal:
         subject=_name(claims, "sub", default=""),
         token_id=_name(claims, "jti", default=""),
         audiences=_audiences(claims),
-        scopes=frozenset(_string(claims, "scope", default="").split(" ")) - {""},  # RFC 6749 section 3.3: no other space
+        # By the one space of RFC 6749 section 3.3: a name with a tab or a no-break space in it never becomes two.
+        scopes=frozenset(_string(claims, "scope", default="").split(" ")) - {""},
         realm_roles=_names(realm_access, "roles"),
         client_roles=cast(
             "Mapping[str, frozenset[str]]",
