@@ -1,0 +1,613 @@
+"""Keys that are there, new, gone, out of reach or broken: when Keycloak is asked, and what is believed meanwhile."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trio
+
+from s2s_fastapi.backchannel import BackChannel
+from s2s_fastapi.decision import Reason
+from s2s_fastapi.errors import KeysUnavailable
+from s2s_fastapi.keycloak.endpoints import Endpoints
+from s2s_fastapi.receiver.jwks import VerificationKey
+from s2s_fastapi.receiver.keys import KeySource
+from s2s_fastapi.receiver.refusal import Refused
+from tests.realm import Clock, Realm, SigningKey, judged, key_source, settings, token_verifier
+
+FIRST, SECOND, THIRD = (SigningKey("ES256", kid=f"key-{number}") for number in (1, 2, 3))
+HOUR, TTL, SPACING = 3600, 600, 5
+RETRY = 6  # the longest rest after a failure, jitter included, is 5.5 s
+
+
+class Scene:
+    """A realm with one key, and a key source on a clock that stands still."""
+
+    def __init__(self, *, loaded: bool = True) -> None:
+        self.clock = Clock(1000.0)
+        self.realm = Realm(key=FIRST)
+        self.realm.published = [FIRST.jwk]
+        self.source = key_source(self.realm, self.clock)
+        if loaded:
+            assert self.finds(FIRST)
+            assert self.realm.fetches == 1
+
+    def finds(self, key: SigningKey) -> bool:
+        """Tell whether the keys that are served hold this one, without asking for it by name."""
+        return self.source.get().find(key.kid, key.algorithm) is not None
+
+    def ask(self, key: SigningKey | str) -> VerificationKey | Reason:
+        kid = key if isinstance(key, str) else key.kid
+        try:
+            return self.source.key(kid, "ES256")
+        except Refused as refused:
+            return refused.reason
+
+    def breaks(self, answer: httpx.Response | Exception, path: str = "/certs") -> None:
+        """Let Keycloak answer like this from now on."""
+
+        def respond(request: httpx.Request) -> httpx.Response | None:
+            if not request.url.path.endswith(path):
+                return None
+            if isinstance(answer, Exception):
+                raise answer
+            # A response is used up by reading it.
+            return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+
+        self.realm.answer = respond
+
+    def hangs(self, gate: threading.Event) -> None:
+        """Let Keycloak answer only when the gate is open."""
+
+        def respond(request: httpx.Request) -> None:
+            assert gate.wait(5)
+
+        self.realm.answer = respond
+
+    def recovers(self) -> None:
+        self.realm.answer = lambda request: None
+
+    def settles(self, condition: Callable[[], bool]) -> None:
+        """Wait for what runs behind."""
+        until = time.monotonic() + 5
+        while not condition():
+            assert time.monotonic() < until
+            time.sleep(0.002)
+
+    def idle(self) -> None:
+        self.settles(lambda: not self.source.state().loading)
+
+
+BROKEN = [
+    pytest.param(httpx.Response(500), id="500"),
+    pytest.param(httpx.Response(503, headers={"Retry-After": "3600"}), id="503"),
+    pytest.param(httpx.Response(404), id="404"),
+    pytest.param(httpx.Response(401), id="401"),
+    pytest.param(httpx.Response(204), id="204"),
+    pytest.param(httpx.Response(201, json={"keys": [THIRD.jwk]}), id="201 with keys"),
+    pytest.param(httpx.Response(203, json={"keys": [THIRD.jwk]}), id="203 with a proxy's keys"),
+    pytest.param(httpx.Response(500, json={"keys": [THIRD.jwk]}), id="500 with keys"),
+    pytest.param(
+        httpx.Response(302, headers={"Location": "http://evil.example/certs"}, json={"keys": [THIRD.jwk]}),
+        id="a redirect",
+    ),
+    pytest.param(httpx.Response(307, headers={"Location": "/elsewhere"}), id="a redirect on the same host"),
+    pytest.param(httpx.Response(200, content=b""), id="nothing"),
+    pytest.param(httpx.Response(200, html="<html>Sign in</html>"), id="HTML"),
+    pytest.param(httpx.Response(200, json={}), id="an object without keys"),
+    pytest.param(httpx.Response(200, json={"keys": []}), id="no keys"),
+    pytest.param(httpx.Response(200, json={"keys": None}), id="null for keys"),
+    pytest.param(httpx.Response(200, json=[THIRD.jwk]), id="a list of keys"),
+    pytest.param(httpx.Response(200, json={"keys": [{**THIRD.jwk, "use": "enc"}]}), id="no key to verify with"),
+    pytest.param(httpx.Response(200, content=b'{"keys": [], "keys": []}'), id="members twice"),
+    pytest.param(httpx.Response(200, json={"keys": [THIRD.jwk]}, headers={"Content-Encoding": "br"}), id="compressed"),
+    pytest.param(httpx.Response(200, content=b'{"keys": ['), id="cut off"),
+    pytest.param(httpx.Response(200, json={"keys": [THIRD.jwk], "x": "x" * 262_144}), id="too large"),
+    pytest.param(httpx.Response(200, content=b"\xef\xbb\xbf{}"), id="a byte order mark"),
+    pytest.param(httpx.Response(200, content=b"[" * 100_000), id="nesting without end"),
+    pytest.param(httpx.ConnectError("refused"), id="no connection"),
+    pytest.param(httpx.ReadTimeout("slow"), id="a timeout"),
+    pytest.param(httpx.RemoteProtocolError("no HTTP"), id="no HTTP"),
+    pytest.param(MemoryError("odd"), id="an error nobody foresaw"),
+]
+
+
+@pytest.mark.parametrize("answer", BROKEN)
+def test_a_broken_answer_never_replaces_good_keys(answer: httpx.Response | Exception) -> None:
+    scene = Scene()
+    urls: set[str] = set()
+    scene.breaks(answer)
+    broken = scene.realm.answer
+
+    def noted(request: httpx.Request) -> httpx.Response | None:
+        urls.add(str(request.url))
+        return broken(request)
+
+    scene.realm.answer = noted
+    scene.clock.advance(TTL - 1)  # stale: renewed behind
+    assert scene.finds(FIRST)
+    scene.settles(lambda: scene.source.state().failures == 1)
+    assert scene.finds(FIRST)
+    assert not scene.finds(THIRD)
+    scene.clock.advance(RETRY)  # dead: asked for in front, and kept
+    assert scene.finds(FIRST)
+    scene.settles(lambda: scene.source.state().failures == 2)
+    assert not scene.finds(THIRD)
+    assert urls == {f"{scene.realm.issuer}/protocol/openid-connect/certs"}
+
+
+@pytest.mark.parametrize("answer", BROKEN)
+def test_a_broken_first_answer_is_503_in_a_sentence_and_never_a_key(
+    answer: httpx.Response | Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene = Scene(loaded=False)
+    scene.breaks(answer)
+    with pytest.raises(KeysUnavailable) as caught:
+        scene.source.key(THIRD.kid, "ES256")
+    error = caught.value
+    assert (error.code, error.status_code, error.headers) == ("keys_unavailable", 503, {"Retry-After": "5"})
+    assert error.detail == "The service cannot check tokens at the moment."
+    assert error.__cause__ is None
+    assert error.__context__ is None
+    assert THIRD.jwk["x"] not in str(error)
+    certs = f"{scene.realm.issuer}/protocol/openid-connect/certs"
+    assert str(error).startswith(f"Keycloak's keys could not be loaded from {certs}: ")
+    assert [(record.levelno, record.getMessage()) for record in caplog.records] == [(logging.WARNING, str(error))]
+
+
+@pytest.mark.parametrize(
+    ("answer", "cure"),
+    [
+        (httpx.Response(404), "check KEYCLOAK_REALM, and KEYCLOAK_AUTH_PATH"),
+        (
+            httpx.Response(301, headers={"Location": "https://keycloak.test/"}),
+            "set KEYCLOAK_URL to the address that answers",
+        ),
+        (httpx.Response(200, json={"keys": []}), "it holds no key that can verify an access token"),
+        (httpx.Response(502), "Keycloak answers 502"),
+    ],
+)
+def test_the_sentence_says_what_to_change(answer: httpx.Response, cure: str) -> None:
+    scene = Scene(loaded=False)
+    scene.breaks(answer)
+    with pytest.raises(KeysUnavailable, match=cure):
+        scene.source.get()
+
+
+def test_a_certificate_file_that_cannot_be_read_is_named() -> None:
+    channel = BackChannel(ca_file=Path("/nowhere/ca.pem"), timeout=3.0)
+    source = KeySource(Endpoints.of(settings(url="https://127.0.0.1:9")), channel)
+    with pytest.raises(KeysUnavailable, match=r"KEYCLOAK_CA_FILE: cannot read certificates from /nowhere/ca\.pem: "):
+        source.get()
+
+
+# Age
+
+
+def test_fresh_keys_are_served_without_asking() -> None:
+    scene = Scene()
+    scene.clock.advance(0.9 * 0.8 * TTL - 1)  # renewed at 80 %, less up to a tenth of that
+    assert scene.finds(FIRST)
+    assert scene.source.peek() is not None
+    assert scene.realm.fetches == 1
+
+
+def test_stale_keys_are_served_while_they_are_renewed_behind() -> None:
+    scene = Scene()
+    scene.clock.advance(0.8 * TTL)
+    scene.realm.published = [SECOND.jwk]
+    assert scene.source.peek() is None
+    assert scene.finds(FIRST)
+    scene.settles(lambda: scene.realm.fetches == 2)
+    scene.idle()
+    assert scene.finds(SECOND)
+    assert not scene.finds(FIRST)
+
+
+def test_keys_older_than_the_ttl_are_not_served_without_asking() -> None:
+    scene = Scene()
+    scene.clock.advance(TTL - 0.001)
+    gate = threading.Event()
+    scene.hangs(gate)
+    assert scene.finds(FIRST)  # a moment before, they are served though the renewal hangs
+    gate.set()
+    scene = Scene()
+    scene.clock.advance(TTL)
+    scene.realm.published = [SECOND.jwk]
+    assert scene.finds(SECOND)
+    assert not scene.finds(FIRST)
+    assert scene.realm.fetches == 2
+
+
+def test_a_key_that_is_withdrawn_is_refused_within_the_ttl_though_no_unknown_kid_appears() -> None:
+    clock = Clock(1000.0)
+    realm = Realm(key=FIRST)
+    verifier = token_verifier(realm, monotonic=clock)
+    token = realm.token()
+    assert judged(verifier, token).decision.reason is Reason.ALLOWED
+    realm.published = [SECOND.jwk]
+    clock.advance(TTL)
+    verifier.ready().keys.get()
+    clock.advance(SPACING)
+    assert judged(verifier, token).decision.reason is Reason.UNKNOWN_KEY
+    assert judged(verifier, realm.token(key=SECOND)).decision.reason is Reason.ALLOWED
+
+
+def test_another_key_under_a_known_kid_takes_its_place() -> None:
+    clock = Clock(1000.0)
+    realm = Realm(key=SigningKey("ES256", kid="same"))
+    verifier = token_verifier(realm, monotonic=clock)
+    token = realm.token()
+    assert judged(verifier, token).decision.reason is Reason.ALLOWED
+    realm.published = [SigningKey("ES256", kid="same").jwk]
+    clock.advance(TTL)
+    assert judged(verifier, token).decision.reason is Reason.INVALID_SIGNATURE
+
+
+def test_the_last_good_keys_serve_an_hour_through_an_outage_and_then_nothing_does() -> None:
+    scene = Scene()
+    scene.breaks(httpx.ConnectError("down"))
+    failures = 0
+    while scene.clock.now < 1000 + HOUR - RETRY:
+        scene.clock.advance(RETRY)
+        assert scene.finds(FIRST)
+        scene.idle()
+    failures = scene.source.state().failures
+    assert failures > 100
+    scene.clock.now = 1000 + HOUR - 0.001
+    assert scene.finds(FIRST)
+    scene.clock.now = 1000 + HOUR
+    with pytest.raises(KeysUnavailable):
+        scene.source.get()
+    scene.recovers()
+    scene.clock.advance(2 * RETRY)
+    assert scene.finds(FIRST)
+
+
+def test_after_an_idle_time_the_last_good_keys_serve_only_when_asking_has_failed() -> None:
+    scene = Scene()
+    scene.breaks(httpx.ConnectError("down"))
+    scene.clock.advance(HOUR - 1)
+    assert scene.finds(FIRST)
+    assert scene.realm.fetches == 2
+    scene.clock.advance(1 + RETRY)
+    with pytest.raises(KeysUnavailable):
+        scene.source.get()
+    with pytest.raises(KeysUnavailable):
+        trio.run(scene.source.aget)
+
+
+def test_an_outage_asks_once_in_five_seconds() -> None:
+    scene = Scene(loaded=False)
+    scene.breaks(httpx.Response(503))
+    for _ in range(100):
+        with pytest.raises(KeysUnavailable):
+            scene.source.get()
+    assert scene.realm.fetches == 1
+    scene.clock.advance(SPACING - 0.001)
+    with pytest.raises(KeysUnavailable):
+        scene.source.get()
+    assert scene.realm.fetches == 1
+    scene.clock.advance(RETRY - SPACING)
+    with pytest.raises(KeysUnavailable):
+        scene.source.get()
+    assert scene.realm.fetches == 2
+
+
+def test_each_who_waits_gets_an_error_of_its_own() -> None:
+    scene = Scene(loaded=False)
+    scene.breaks(httpx.Response(503))
+    errors = []
+    for _ in range(2):
+        with pytest.raises(KeysUnavailable) as caught:
+            scene.source.get()
+        errors.append(caught.value)
+    assert errors[0] is not errors[1]
+    assert str(errors[0]) == str(errors[1])
+
+
+def test_a_service_starts_before_keycloak_and_works_when_it_comes() -> None:
+    scene = Scene(loaded=False)
+    scene.breaks(httpx.ConnectError("not yet"))
+    scene.source.start()
+    scene.settles(lambda: scene.source.state().failures == 1)
+    with pytest.raises(KeysUnavailable):
+        scene.source.key(FIRST.kid, "ES256")
+    scene.recovers()
+    scene.clock.advance(RETRY)
+    assert isinstance(scene.ask(FIRST), VerificationKey)
+
+
+def test_a_start_loads_behind_and_the_first_request_waits_for_that_load() -> None:
+    scene = Scene(loaded=False)
+    gate = threading.Event()
+    scene.hangs(gate)
+    scene.source.start()
+    scene.source.start()
+    threading.Timer(0.05, gate.set).start()
+    assert scene.finds(FIRST)
+    assert scene.realm.fetches == 1
+
+
+# Unknown keys
+
+
+def test_an_unknown_kid_is_one_fetch_and_refused() -> None:
+    scene = Scene()
+    scene.clock.advance(SPACING)
+    assert scene.ask("invented") is Reason.UNKNOWN_KEY
+    assert scene.realm.fetches == 2
+    assert isinstance(scene.ask(FIRST), VerificationKey)
+    assert scene.realm.fetches == 2
+
+
+def test_a_known_kid_with_another_algorithm_is_an_unknown_key() -> None:
+    scene = Scene()
+    scene.clock.advance(SPACING)
+    with pytest.raises(Refused):
+        scene.source.key(FIRST.kid, "RS256")
+    assert isinstance(scene.ask(FIRST), VerificationKey)  # and does no harm to the right one
+
+
+def test_a_new_key_works_at_once_in_quiet_times() -> None:
+    scene = Scene()
+    scene.realm.published = [FIRST.jwk, SECOND.jwk]
+    scene.clock.advance(SPACING)
+    began = time.monotonic()
+    assert isinstance(scene.ask(SECOND), VerificationKey)
+    assert time.monotonic() - began < 1
+    assert scene.realm.fetches == 2
+
+
+@pytest.mark.parametrize("run", [asyncio.run, lambda task: trio.run(lambda: task)], ids=["asyncio", "trio"])
+def test_a_new_key_works_at_once_on_every_event_loop(run: Callable[[Any], VerificationKey]) -> None:
+    scene = Scene()
+    scene.realm.published = [FIRST.jwk, SECOND.jwk]
+    scene.clock.advance(SPACING)
+    assert run(scene.source.akey(SECOND.kid, "ES256")).kid == SECOND.kid
+    assert scene.realm.fetches == 2
+
+
+def test_a_fetch_for_one_kid_brings_every_new_key() -> None:
+    scene = Scene()
+    scene.realm.published = [FIRST.jwk, SECOND.jwk, THIRD.jwk]
+    scene.clock.advance(SPACING)
+    assert scene.ask("invented") is Reason.UNKNOWN_KEY
+    assert isinstance(scene.ask(SECOND), VerificationKey)
+    assert isinstance(scene.ask(THIRD), VerificationKey)
+    assert scene.realm.fetches == 2
+
+
+def test_within_the_spacing_an_unknown_kid_waits_for_the_next_fetch() -> None:
+    scene = Scene()
+    scene.realm.published = [FIRST.jwk, SECOND.jwk]
+    scene.clock.advance(SPACING - 0.5)
+    began = time.monotonic()
+    assert isinstance(scene.ask(SECOND), VerificationKey)
+    assert time.monotonic() - began >= 0.45
+    assert scene.realm.fetches == 2
+
+
+def test_a_kid_that_a_fetch_did_not_bring_may_ask_again_after_five_seconds_and_not_before() -> None:
+    scene = Scene()
+    scene.clock.advance(SPACING)
+    assert scene.ask(SECOND) is Reason.UNKNOWN_KEY  # a node that lags behind
+    scene.realm.published = [FIRST.jwk, SECOND.jwk]
+    scene.clock.advance(SPACING - 0.001)
+    began = time.monotonic()
+    assert scene.ask(SECOND) is Reason.UNKNOWN_KEY
+    assert time.monotonic() - began < 1
+    assert scene.realm.fetches == 2
+    scene.clock.advance(0.001)
+    assert isinstance(scene.ask(SECOND), VerificationKey)
+    assert scene.realm.fetches == 3
+
+
+@pytest.mark.parametrize(
+    "answer", [httpx.Response(500), httpx.ConnectError("down"), httpx.Response(200, json={"keys": []})], ids=repr
+)
+def test_an_unknown_kid_while_keycloak_is_down_is_nobodys_fault_and_known_ones_go_on(
+    answer: httpx.Response | Exception,
+) -> None:
+    scene = Scene()
+    scene.breaks(answer)
+    scene.clock.advance(SPACING)
+    with pytest.raises(KeysUnavailable):
+        scene.source.key(SECOND.kid, "ES256")
+    assert isinstance(scene.ask(FIRST), VerificationKey)
+    scene.recovers()
+    scene.realm.published = [FIRST.jwk, SECOND.jwk]
+    scene.clock.advance(SPACING)
+    assert isinstance(scene.ask(SECOND), VerificationKey)
+
+
+def test_a_hundred_may_wait_and_the_next_is_refused_at_once_while_known_keys_go_on() -> None:
+    scene = Scene()
+    scene.clock.advance(SPACING - 1.5)
+    seen: list[VerificationKey | Reason] = []
+    threads = [threading.Thread(target=lambda kid=f"kid-{n}": seen.append(scene.ask(kid))) for n in range(100)]
+    for thread in threads:
+        thread.start()
+    scene.settles(lambda: scene.source._asking == 100)
+    began = time.monotonic()
+    assert scene.ask("one too many") is Reason.UNKNOWN_KEY
+    assert isinstance(scene.ask(FIRST), VerificationKey)
+    assert time.monotonic() - began < 1
+    assert scene.realm.fetches == 1
+    for thread in threads:
+        thread.join(10)
+    assert seen == [Reason.UNKNOWN_KEY] * 100
+    assert scene.realm.fetches == 2
+    assert scene.source._asking == 0
+    scene.clock.advance(SPACING)
+    scene.realm.published = [FIRST.jwk, SECOND.jwk]
+    assert isinstance(scene.ask(SECOND), VerificationKey)
+
+
+def test_who_stops_waiting_gives_the_place_back() -> None:
+    scene = Scene()
+    scene.clock.advance(SPACING - 3)
+
+    async def in_asyncio() -> None:
+        tasks = [asyncio.create_task(scene.source.akey(f"kid-{n}", "ES256")) for n in range(50)]
+        await asyncio.sleep(0.05)
+        assert scene.source._asking == 50
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def in_trio() -> None:
+        with trio.move_on_after(0.05):
+            async with trio.open_nursery() as nursery:
+                for n in range(50):
+                    nursery.start_soon(scene.source.akey, f"kid-{n}", "ES256")
+
+    asyncio.run(in_asyncio())
+    assert scene.source._asking == 0
+    trio.run(in_trio)
+    assert scene.source._asking == 0
+
+
+def test_the_memory_for_invented_names_is_bounded() -> None:
+    scene = Scene()
+    for n in range(1100):
+        scene.clock.advance(SPACING)
+        assert scene.ask(f"kid-{n}") is Reason.UNKNOWN_KEY
+    scene.idle()
+    assert len(scene.source._absent) <= 1000
+
+
+def test_a_flood_of_invented_names_from_threads_and_loops_is_one_fetch_in_five_seconds() -> None:
+    realm = Realm(key=FIRST)
+    fetched: list[float] = []
+
+    def note(request: httpx.Request) -> None:
+        if request.url.path.endswith("/certs"):
+            fetched.append(time.monotonic())
+
+    realm.answer = note
+    source = key_source(realm)
+    source.get()
+    served: list[float] = []
+    stop = threading.Event()
+
+    def ask(kid: str) -> None:
+        with pytest.raises(Refused):
+            source.key(kid, "ES256")
+
+    async def in_asyncio() -> None:
+        answers = await asyncio.gather(
+            *[source.akey(f"asyncio-{n}", "ES256") for n in range(300)], return_exceptions=True
+        )
+        assert all(isinstance(answer, Refused) for answer in answers)
+
+    async def refused_in_trio(kid: str) -> None:
+        with pytest.raises(Refused):
+            await source.akey(kid, "ES256")
+
+    async def in_trio() -> None:
+        async with trio.open_nursery() as nursery:
+            for n in range(300):
+                nursery.start_soon(refused_in_trio, f"trio-{n}")
+
+    def good_traffic() -> None:
+        while not stop.is_set():
+            began = time.monotonic()
+            source.key(FIRST.kid, "ES256")
+            served.append(time.monotonic() - began)
+            time.sleep(0.01)
+
+    good = threading.Thread(target=good_traffic)
+    good.start()
+    threads = [threading.Thread(target=ask, args=(f"kid-{n}",)) for n in range(1000)]
+    threads += [
+        threading.Thread(target=lambda: asyncio.run(in_asyncio())),
+        threading.Thread(target=lambda: trio.run(in_trio)),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(15)
+    stop.set()
+    good.join()
+    assert 2 <= len(fetched) <= 3
+    assert all(later - earlier >= SPACING - 0.01 for earlier, later in pairwise(fetched))
+    assert len(served) > 50
+    assert sorted(served)[len(served) // 2] < 0.1
+    source.key(FIRST.kid, "ES256")
+
+
+# The realm page
+
+
+WRONG_MOMENTS: list[Any] = [None, "99", "", True, False, -1, 99.0, 1.5, [], [99], {}]
+PAGES = [
+    pytest.param(httpx.Response(500), id="500"),
+    pytest.param(httpx.Response(404), id="404"),
+    pytest.param(
+        httpx.Response(302, headers={"Location": "http://evil.example/"}, json={"tokens-not-before": 99}),
+        id="a redirect",
+    ),
+    pytest.param(httpx.Response(500, json={"tokens-not-before": 99}), id="500 with a value"),
+    pytest.param(httpx.Response(200, html="<html>"), id="HTML"),
+    pytest.param(httpx.Response(200, content=b""), id="nothing"),
+    pytest.param(httpx.Response(200, json=[99]), id="a list"),
+    pytest.param(httpx.ConnectError("down"), id="no connection"),
+    pytest.param(httpx.ReadTimeout("slow"), id="a timeout"),
+    *[
+        pytest.param(httpx.Response(200, json={"tokens-not-before": value}), id=f"tokens-not-before: {value!r}")
+        for value in WRONG_MOMENTS
+    ],
+    pytest.param(httpx.Response(200, json={"realm": "corp"}), id="no tokens-not-before"),
+]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_realm_page_that_cannot_be_read_hurts_no_key_and_keeps_the_last_value(
+    page: httpx.Response | Exception,
+) -> None:
+    scene = Scene(loaded=False)
+    scene.realm.not_before = 77
+    assert scene.finds(FIRST)
+    assert scene.source.not_before == 77
+    scene.breaks(page, path="/realms/corp")
+    scene.realm.published = [FIRST.jwk, SECOND.jwk]
+    scene.clock.advance(SPACING)
+    assert isinstance(scene.ask(SECOND), VerificationKey)
+    assert scene.source.not_before == 77
+    assert scene.source.state().failures == 0
+    first = Scene(loaded=False)
+    first.breaks(page, path="/realms/corp")
+    assert first.finds(FIRST)
+    assert first.source.not_before == 0
+
+
+def test_the_realm_page_is_read_with_each_fetch_of_keys_and_never_alone() -> None:
+    scene = Scene()
+    assert scene.realm.requests == ["/realms/corp/protocol/openid-connect/certs", "/realms/corp"]
+    scene.breaks(httpx.Response(500))
+    scene.clock.advance(TTL)
+    assert scene.finds(FIRST)
+    assert scene.realm.requests[2:] == ["/realms/corp/protocol/openid-connect/certs"]
+
+
+def test_revoke_all_works_within_the_ttl_and_can_be_taken_back() -> None:
+    clock = Clock(1000.0)
+    realm = Realm(key=FIRST)
+    verifier = token_verifier(realm, monotonic=clock)
+    token = realm.token()
+    assert judged(verifier, token).decision.reason is Reason.ALLOWED
+    realm.not_before = int(time.time()) + 1
+    clock.advance(TTL)
+    decision = judged(verifier, token).decision
+    assert (decision.reason, decision.status) == (Reason.REVOKED, 401)
+    realm.not_before = 0
+    clock.advance(TTL)
+    assert judged(verifier, token).decision.reason is Reason.ALLOWED
