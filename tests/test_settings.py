@@ -1,0 +1,616 @@
+"""One environment, one value: what is derived from it, and the one sentence for each thing that is wrong with it."""
+
+import os
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.keycloak.endpoints import Endpoints
+from s2s_fastapi.settings import KeycloakSettings
+
+SECRET = "hunter2-in-no-message"
+BASE = {"url": "https://sso.example.com", "realm": "corp"}
+NOT_A_URL = "must be an absolute http or https URL such as https://sso.example.com"
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.upper().startswith("KEYCLOAK_"):
+            monkeypatch.delenv(name)
+
+
+def made(**values: Any) -> KeycloakSettings:
+    return KeycloakSettings(**{**BASE, **values})
+
+
+def refused(**values: Any) -> str:
+    """Return the sentence, after seeing that nothing hangs on the error that could show what was given."""
+    with pytest.raises(ConfigurationError) as caught:
+        KeycloakSettings(**values)
+    error = caught.value
+    assert error.__cause__ is None
+    assert error.__context__ is None
+    assert str(error).endswith(".")
+    assert "\n" not in str(error)
+    return str(error)
+
+
+# Derived
+
+TABLE = [
+    pytest.param(BASE, "https://sso.example.com/realms/corp", "https://sso.example.com", id="url and realm"),
+    pytest.param(
+        {**BASE, "url": "https://sso.example.com/"},
+        "https://sso.example.com/realms/corp",
+        "https://sso.example.com",
+        id="a slash at the end",
+    ),
+    pytest.param({**BASE, "url": "http://kc:8080"}, "http://kc:8080/realms/corp", "http://kc:8080", id="a port"),
+    pytest.param({**BASE, "url": "http://[::1]:8080"}, "http://[::1]:8080/realms/corp", "http://[::1]:8080", id="IPv6"),
+    pytest.param(
+        {**BASE, "auth_path": "/auth"},
+        "https://sso.example.com/auth/realms/corp",
+        "https://sso.example.com/auth",
+        id="auth path",
+    ),
+    pytest.param(
+        {**BASE, "auth_path": "/auth/"},
+        "https://sso.example.com/auth/realms/corp",
+        "https://sso.example.com/auth",
+        id="auth path with a slash",
+    ),
+    pytest.param(
+        {**BASE, "auth_path": ""},
+        "https://sso.example.com/realms/corp",
+        "https://sso.example.com",
+        id="empty auth path",
+    ),
+    pytest.param(
+        {**BASE, "auth_path": "/"}, "https://sso.example.com/realms/corp", "https://sso.example.com", id="auth path /"
+    ),
+    pytest.param(
+        {**BASE, "url": "https://sso.example.com/auth"},
+        "https://sso.example.com/auth/realms/corp",
+        "https://sso.example.com/auth",
+        id="auth path in the URL",
+    ),
+    pytest.param(
+        {"url": "http://keycloak:8080", "public_url": "https://sso.example.com/", "realm": "corp"},
+        "https://sso.example.com/realms/corp",
+        "http://keycloak:8080",
+        id="public url",
+    ),
+    pytest.param(
+        {"url": "http://keycloak:8080", "public_url": "https://sso.example.com", "auth_path": "/auth", "realm": "corp"},
+        "https://sso.example.com/auth/realms/corp",
+        "http://keycloak:8080/auth",
+        id="public url and auth path",
+    ),
+    pytest.param(
+        {"issuer": "https://sso.example.com/realms/corp"},
+        "https://sso.example.com/realms/corp",
+        "https://sso.example.com",
+        id="issuer alone",
+    ),
+    pytest.param(
+        {"issuer": "https://sso.example.com/auth/realms/corp"},
+        "https://sso.example.com/auth/realms/corp",
+        "https://sso.example.com/auth",
+        id="issuer alone with /auth",
+    ),
+    pytest.param(
+        {"issuer": "https://sso.example.com/auth/realms/corp", "auth_path": "/auth"},
+        "https://sso.example.com/auth/realms/corp",
+        "https://sso.example.com/auth",
+        id="issuer alone and auth path",
+    ),
+    pytest.param(
+        {"issuer": "https://sso.example.com/realms/corp", "realm": "corp"},
+        "https://sso.example.com/realms/corp",
+        "https://sso.example.com",
+        id="issuer and its realm",
+    ),
+    pytest.param(
+        {"issuer": "https://sso.example.com/realms/corp", "url": "http://keycloak:8080"},
+        "https://sso.example.com/realms/corp",
+        "http://keycloak:8080",
+        id="issuer and url",
+    ),
+    pytest.param(
+        {"issuer": "https://sso.example.com/realms/corp", "url": "http://keycloak:8080", "auth_path": "/auth"},
+        "https://sso.example.com/realms/corp",
+        "http://keycloak:8080/auth",
+        id="issuer, url and auth path",
+    ),
+    pytest.param(
+        {"issuer": "https://sso.example.com/oidc/", "url": "http://keycloak:8080", "realm": "corp"},
+        "https://sso.example.com/oidc/",
+        "http://keycloak:8080",
+        id="an issuer of another form",
+    ),
+    pytest.param(
+        {
+            "issuer": "https://sso.example.com/realms/corp",
+            "public_url": "https://other.example",
+            "url": "http://keycloak:8080",
+        },
+        "https://sso.example.com/realms/corp",
+        "http://keycloak:8080",
+        id="issuer wins over the public url",
+    ),
+]
+
+
+@pytest.mark.parametrize(("values", "issuer", "server"), TABLE)
+def test_issuer_and_server_follow_from_what_is_given(values: dict[str, Any], issuer: str, server: str) -> None:
+    settings = KeycloakSettings(**values)
+    assert (settings.issuer, settings.server, settings.realm) == (issuer, server, "corp")
+    realm = f"{server}/realms/corp"
+    connect = f"{realm}/protocol/openid-connect"
+    assert Endpoints.of(settings) == Endpoints(realm=realm, jwks=f"{connect}/certs", token=f"{connect}/token")
+
+
+@pytest.mark.parametrize(
+    ("realm", "written"),
+    [
+        ("my realm", "my%20realm"),
+        ("\u043c\u0438\u0440", "%D0%BC%D0%B8%D1%80"),
+        ("a%2Fb", "a%252Fb"),
+        ("a.b", "a.b"),
+        ("a&b", "a%26b"),
+    ],
+)
+def test_a_realm_is_one_segment_of_every_url(realm: str, written: str) -> None:
+    settings = made(realm=realm)
+    assert settings.issuer == f"https://sso.example.com/realms/{written}"
+    assert Endpoints.of(settings).realm == settings.issuer
+    assert KeycloakSettings(issuer=settings.issuer).realm == realm
+
+
+@pytest.mark.parametrize(
+    ("values", "audiences"),
+    [
+        ({}, set()),
+        ({"client_id": "crm"}, {"crm"}),
+        ({"client_id": "crm", "audience": "a"}, {"a"}),
+        ({"audience": "a,b"}, {"a", "b"}),
+        ({"audience": " a , b , a "}, {"a", "b"}),
+        ({"audience": "https://crm.example/api"}, {"https://crm.example/api"}),
+        ({"audience": ["a", "b"]}, {"a", "b"}),
+        ({"audience": ("a",)}, {"a"}),
+        ({"audience": {"a"}}, {"a"}),
+        ({"client_id": "account", "audience": "crm"}, {"crm"}),
+    ],
+)
+def test_the_audience_is_a_comma_list_or_the_client_id(values: dict[str, Any], audiences: set[str]) -> None:
+    assert made(**values).audiences == audiences
+
+
+def test_the_defaults_are_those_of_the_design() -> None:
+    settings = made()
+    assert (settings.leeway, settings.client_auth, settings.auth_path) == (30.0, "client_secret_basic", "")
+    assert settings.client_secret is None
+    assert settings.ca_file is None
+
+
+@pytest.mark.parametrize("leeway", [0, 60, "0", "60", 0.5])
+def test_the_leeway_lies_between_nothing_and_a_minute(leeway: Any) -> None:
+    assert made(leeway=leeway).leeway == float(leeway)
+
+
+# Wrong
+
+
+@pytest.mark.parametrize("name", ["url", "public_url", "issuer"])
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("", "is set but empty: give a URL or remove it"),
+        ("sso.example.com", "it does not start with http"),
+        ("/realms/corp", "it does not start with http"),
+        ("//sso.example.com", "it does not start with http"),
+        ("ftp://sso.example.com", "it does not start with http"),
+        ("file:///etc/passwd", "it does not start with http"),
+        ("javascript:alert(1)", "it does not start with http"),
+        ("https:sso.example.com", "it has no host"),
+        ("https://", "it has no host"),
+        ("https:///realms/corp", "it has no host"),
+        ("https://:8443", "it has no host"),
+        ("https://sso.example.com:0", "it has no host"),
+        ("https://sso.example.com:99999", "its host or port cannot be read"),
+        ("https://sso.example.com:port", "its host or port cannot be read"),
+        ("https://[::1", "its host or port cannot be read"),
+        (f"https://admin:{SECRET}@sso.example.com", "a user name or password does not belong in it"),
+        ("https://admin@sso.example.com", "a user name or password does not belong in it"),
+        ("https://@sso.example.com", "a user name or password does not belong in it"),
+        (f"https://sso.example.com?token={SECRET}", "a query or fragment does not belong in it"),
+        ("https://sso.example.com?", "a query or fragment does not belong in it"),
+        ("https://sso.example.com#top", "a query or fragment does not belong in it"),
+        ("https://sso.example.com#", "a query or fragment does not belong in it"),
+        ("https://sso.example.com//auth", "Keycloak refuses paths with //"),
+        ("https://sso.example.com/a/../b", "Keycloak refuses paths with //"),
+        ("https://sso.example.com/a;b=c", "Keycloak refuses paths with //"),
+        ("https://sso.example.com/a b", "it has a character no URL can have"),
+        (" https://sso.example.com", "it has a character no URL can have"),
+        ("https://sso.example.com\n", "it has a character no URL can have"),
+        ("https://sso.example.com\\@evil.example", "it has a character no URL can have"),
+        ("https://sso.\u0435xample.com", "it has a character no URL can have"),
+        ('"https://sso.example.com"', "it has a character no URL can have"),
+        ("<https://sso.example.com>", "it has a character no URL can have"),
+        ("https://sso.example.com/\x7f", "it has a character no URL can have"),
+    ],
+)
+def test_a_url_is_absolute_and_nothing_but_an_address(name: str, value: str, problem: str) -> None:
+    sentence = refused(**{**BASE, name: value})
+    assert sentence.startswith(f"KEYCLOAK_{name.upper()} ")
+    assert problem in sentence
+    assert (NOT_A_URL in sentence) is bool(value)
+    assert SECRET not in sentence
+
+
+ACCOUNT = 'cannot be "account": nearly every token of a realm carries'
+NAMES = "KEYCLOAK_AUDIENCE must be one or more names separated by commas, none of them empty."
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({}, "Set KEYCLOAK_URL and KEYCLOAK_REALM (or KEYCLOAK_ISSUER alone): there is no telling where Keycloak is."),
+    ({"realm": "corp"}, "Set KEYCLOAK_URL (or KEYCLOAK_ISSUER alone): there is no telling where Keycloak is."),
+    ({"url": BASE["url"]}, "Set KEYCLOAK_REALM: the name of the realm this service belongs to."),
+    ({"url": BASE["url"], "issuer": "https://sso.example.com/oidc"}, "Set KEYCLOAK_REALM: "),
+    ({"public_url": BASE["url"], "realm": "corp"}, "Set KEYCLOAK_URL (or KEYCLOAK_ISSUER alone)"),
+    (
+        {"issuer": "https://sso.example.com/oidc"},
+        "KEYCLOAK_ISSUER does not end in /realms/NAME: set KEYCLOAK_URL and KEYCLOAK_REALM",
+    ),
+    ({"issuer": "https://sso.example.com/realms/corp/"}, "KEYCLOAK_ISSUER does not end in /realms/NAME"),
+    ({"issuer": "https://sso.example.com/realms/"}, "KEYCLOAK_ISSUER does not end in /realms/NAME"),
+    ({"issuer": "https://sso.example.com/realms/a/b"}, "KEYCLOAK_ISSUER does not end in /realms/NAME"),
+    (
+        {"issuer": "https://x.example/realms/corp", "realm": "other"},
+        "KEYCLOAK_REALM is 'other', but KEYCLOAK_ISSUER names the realm 'corp'",
+    ),
+    (
+        {**BASE, "issuer": "https://x.example/realms/Corp"},
+        "KEYCLOAK_REALM is 'corp', but KEYCLOAK_ISSUER names the realm 'Corp'",
+    ),
+    (
+        {**BASE, "url": "https://sso.example.com/realms/corp"},
+        "KEYCLOAK_URL is the address of the server: leave /realms/... out",
+    ),
+    ({**BASE, "public_url": "https://sso.example.com/realms"}, "KEYCLOAK_PUBLIC_URL is the address of the server"),
+    (
+        {**BASE, "url": "https://x.example/auth", "auth_path": "/auth"},
+        "KEYCLOAK_URL already ends in /auth: give it there or in KEYCLOAK_AUTH_PATH",
+    ),
+    (
+        {**BASE, "public_url": "https://x.example/auth", "auth_path": "/auth"},
+        "KEYCLOAK_PUBLIC_URL already ends in /auth",
+    ),
+    *[
+        ({**BASE, "auth_path": path}, "KEYCLOAK_AUTH_PATH must be a path such as /auth, or empty.")
+        for path in (
+            "auth",
+            "https://x/auth",
+            "//auth",
+            "/a//b",
+            "/../auth",
+            "/auth?",
+            "/auth#",
+            "/auth;x",
+            "/auth\\",
+            "/a b",
+            "/a\nb",
+            "/\u00e9",
+            "@x",
+            ":80/auth",
+        )
+    ],
+    *[
+        ({**BASE, "realm": realm}, "KEYCLOAK_REALM must be a name")
+        for realm in (
+            "a/b",
+            "/corp",
+            "corp/",
+            "..",
+            ".",
+            "a\\b",
+            "a?b",
+            "a#b",
+            " corp",
+            "corp ",
+            "corp\n",
+            "a\x00b",
+            "a\u2028b",
+            " ",
+        )
+    ],
+    ({**BASE, "realm": ""}, "KEYCLOAK_REALM is set but empty."),
+    ({**BASE, "client_id": ""}, "KEYCLOAK_CLIENT_ID is set but empty."),
+    ({**BASE, "client_id": " crm"}, "KEYCLOAK_CLIENT_ID must be a name"),
+    ({**BASE, "client_id": "crm\n"}, "KEYCLOAK_CLIENT_ID must be a name"),
+    ({**BASE, "client_id": "account"}, f"KEYCLOAK_CLIENT_ID {ACCOUNT}"),
+    ({**BASE, "audience": "account"}, f"KEYCLOAK_AUDIENCE {ACCOUNT}"),
+    ({**BASE, "audience": "crm, account"}, f"KEYCLOAK_AUDIENCE {ACCOUNT}"),
+    ({**BASE, "client_id": "crm", "audience": ["account"]}, f"KEYCLOAK_AUDIENCE {ACCOUNT}"),
+    *[
+        ({**BASE, "audience": audience}, NAMES)
+        for audience in (
+            *("", " ", ",", "a,", ",a", "a,,b", "a b", "a\tb", "a\nb", "a\x00", '["a","b"]'),
+            *(
+                (),
+                [],
+                [""],
+                ["a", ""],
+                [" "],
+                ["a b"],
+                [1],
+                [None],
+                [["a"]],
+                None,
+                5,
+                True,
+                {},
+                {"a": 1},
+                b"a",
+                object(),
+            ),
+        )
+    ],
+    ({**BASE, "client_secret": SECRET}, "Set KEYCLOAK_CLIENT_ID: there is a client secret, but no client."),
+    (
+        {**BASE, "client_secret_file": "/run/secrets/crm"},
+        "Set KEYCLOAK_CLIENT_ID: there is a client secret, but no client.",
+    ),
+    ({**BASE, "client_id": "crm", "client_secret": ""}, "KEYCLOAK_CLIENT_SECRET is set but empty."),
+    ({**BASE, "client_id": "crm", "client_secret_file": ""}, "KEYCLOAK_CLIENT_SECRET_FILE is set but empty."),
+    ({**BASE, "ca_file": ""}, "KEYCLOAK_CA_FILE is set but empty."),
+    (
+        {**BASE, "client_id": "crm", "client_secret": SECRET, "client_secret_file": "/run/secrets/crm"},
+        "KEYCLOAK_CLIENT_SECRET and KEYCLOAK_CLIENT_SECRET_FILE are both set: keep one.",
+    ),
+    ({**BASE, "client_id": "crm", "client_secret": [SECRET]}, "KEYCLOAK_CLIENT_SECRET: "),
+    ({**BASE, "client_id": "crm", "client_secret": SECRET.encode() + b"\xff"}, "KEYCLOAK_CLIENT_SECRET: "),
+    ({**BASE, "client_id": "crm", "client_secret": {"value": SECRET}}, "KEYCLOAK_CLIENT_SECRET: "),
+    ({**BASE, "client_auth": "none"}, "KEYCLOAK_CLIENT_AUTH: "),
+    ({**BASE, "client_auth": "CLIENT_SECRET_BASIC"}, "KEYCLOAK_CLIENT_AUTH: "),
+    *[
+        ({**BASE, "leeway": leeway}, "KEYCLOAK_LEEWAY: ")
+        for leeway in (-0.001, 60.001, "61", "-1", "nan", "inf", "-inf", "1m", "", None, [30], float("nan"))
+    ],
+    ({**BASE, "client_secrt": SECRET}, "There is no setting 'client_secrt'."),
+    ({**BASE, "secret": SECRET}, "There is no setting 'secret'."),
+    ({**BASE, "insecure_skip_audience": True}, "There is no setting 'insecure_skip_audience'."),
+    ({**BASE, "url": 5}, "KEYCLOAK_URL: "),
+    ({**BASE, "issuer": None}, "KEYCLOAK_ISSUER: "),
+]
+
+
+@pytest.mark.parametrize(("values", "sentence"), WRONG, ids=[repr(values)[:70] for values, _ in WRONG])
+def test_each_wrong_value_is_one_sentence_that_names_the_variable(values: dict[str, Any], sentence: str) -> None:
+    said = refused(**values)
+    assert said.startswith(sentence)
+    assert SECRET not in said
+
+
+def test_all_wrong_values_are_named_together() -> None:
+    said = refused(url="nowhere", realm="a/b", audience="account", leeway=99)
+    for name in ("KEYCLOAK_URL", "KEYCLOAK_REALM", "KEYCLOAK_AUDIENCE", "KEYCLOAK_LEEWAY"):
+        assert name in said
+
+
+# The environment
+
+
+def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {
+        "URL": "http://keycloak:8080",
+        "PUBLIC_URL": "https://sso.example.com",
+        "AUTH_PATH": "/auth",
+        "REALM": "corp",
+        "ISSUER": "https://sso.example.com/auth/realms/corp",
+        "CLIENT_ID": "crm",
+        "CLIENT_SECRET": SECRET,
+        "CLIENT_AUTH": "client_secret_post",
+        "AUDIENCE": "a, b",
+        "CA_FILE": "/etc/ca.pem",
+        "LEEWAY": "7.5",
+        "SOMETHING_ELSE": "is somebody else's",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(f"KEYCLOAK_{name}", value)
+    settings = KeycloakSettings()
+    assert (settings.url, settings.public_url, settings.auth_path) == (
+        "http://keycloak:8080",
+        "https://sso.example.com",
+        "/auth",
+    )
+    assert (settings.realm, settings.client_id, settings.client_auth) == ("corp", "crm", "client_secret_post")
+    assert (settings.audience, settings.ca_file, settings.leeway) == (("a", "b"), Path("/etc/ca.pem"), 7.5)
+    assert settings.secret() == SECRET
+    assert settings.issuer == given["ISSUER"]
+
+
+def test_an_argument_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYCLOAK_URL", "https://environment.example")
+    monkeypatch.setenv("KEYCLOAK_REALM", "environment")
+    monkeypatch.setenv("KEYCLOAK_LEEWAY", "99")
+    settings = KeycloakSettings(url="https://argument.example", leeway=5)
+    assert (settings.url, settings.realm, settings.leeway) == ("https://argument.example", "environment", 5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["URL", "PUBLIC_URL", "ISSUER", "REALM", "CLIENT_ID", "CLIENT_SECRET", "CLIENT_SECRET_FILE", "CA_FILE", "AUDIENCE"],
+)
+def test_a_variable_that_is_set_but_empty_is_a_mistake_and_not_a_default(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in {"URL": "https://sso.example.com", "REALM": "corp", "CLIENT_ID": "crm", name: ""}.items():
+        monkeypatch.setenv(f"KEYCLOAK_{variable}", value)
+    assert refused().startswith(f"KEYCLOAK_{name} ")
+
+
+def test_a_variable_is_named_the_same_whether_it_came_from_the_environment_or_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KEYCLOAK_LEEWAY", "soon")
+    assert refused(**BASE) == refused(**BASE, leeway="soon")
+
+
+def test_nothing_insecure_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("INSECURE_SKIP_AUDIENCE", "INSECURE_OBSERVE_UNTIL", "INSECURE_ANY_ORIGIN"):
+        monkeypatch.setenv(f"KEYCLOAK_{name}", "true")
+    assert not [name for name in made().model_dump() if "insecure" in name]
+
+
+def test_a_dotenv_file_is_the_servers_business(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("KEYCLOAK_URL=https://dotenv.example\nKEYCLOAK_REALM=corp\n")
+    monkeypatch.chdir(tmp_path)
+    assert refused().startswith("Set KEYCLOAK_URL and KEYCLOAK_REALM")
+
+
+def test_an_import_reads_no_environment() -> None:
+    script = """
+import os
+import authlib, fastapi, httpx, joserfc, pydantic_settings
+
+class Spy(dict):
+    seen = []
+    def __getitem__(self, name): self.seen.append(name); return super().__getitem__(name)
+    def __contains__(self, name): self.seen.append(name); return super().__contains__(name)
+    def __iter__(self): self.seen.append("all"); return super().__iter__()
+
+os.environ._data = Spy(os.environ._data)
+import s2s_fastapi
+print([name for name in Spy.seen if name == "all" or b"KEYCLOAK" in name.upper()])
+Spy.seen.clear()
+try:
+    s2s_fastapi.KeycloakSettings()
+except s2s_fastapi.ConfigurationError as error:
+    print(bool(Spy.seen), error)
+"""
+    wrong = {**os.environ, "KEYCLOAK_LEEWAY": "99"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=wrong, check=False)
+    assert done.stderr == ""
+    assert done.stdout == "[]\nTrue KEYCLOAK_LEEWAY: Input should be less than or equal to 60.\n"
+
+
+# Secrets
+
+
+def test_a_secret_is_in_no_repr_dump_or_text() -> None:
+    settings = made(client_id="crm", client_secret=SECRET)
+    for text in (
+        repr(settings),
+        str(settings),
+        f"{settings}",
+        settings.model_dump_json(),
+        repr(settings.model_dump()),
+        repr(vars(settings)),
+    ):
+        assert SECRET not in text
+    assert settings.secret() == SECRET
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {**BASE, "client_id": "crm", "client_secret": SECRET, "leeway": 99},
+        {**BASE, "client_id": "crm", "client_secret": [SECRET]},
+        {**BASE, "client_secret": SECRET},
+        {"client_id": "crm", "client_secret": SECRET},
+        {**BASE, "client_id": "crm", "client_secret": SECRET, "client_secret_file": "/x"},
+        {**BASE, "client_secret_typo": SECRET},
+        {**BASE, "url": f"https://a:{SECRET}@b.example"},
+    ],
+    ids=[
+        "another field",
+        "of the wrong type",
+        "without a client",
+        "without a server",
+        "with a file",
+        "misspelt",
+        "in the URL",
+    ],
+)
+@pytest.mark.parametrize("way", ["arguments", "environment"])
+def test_a_secret_is_in_no_error_and_in_no_traceback(
+    values: dict[str, Any], way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = values
+    if way == "environment":
+        given = {}
+        for name, value in values.items():
+            monkeypatch.setenv(f"KEYCLOAK_{name.upper()}", str(value))
+    try:
+        KeycloakSettings(**given)
+    except ConfigurationError as error:
+        assert SECRET not in "".join(traceback.format_exception(error))  # noqa: PT017 - the frames of this very handler
+        assert SECRET not in repr(error) + repr(vars(error))  # noqa: PT017
+
+
+def test_a_secret_file_is_read_each_time_and_without_its_line_end(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    settings = made(client_id="crm", client_secret_file=file)
+    for written, read in [
+        (f"{SECRET}\n", SECRET),
+        ("two\r\n", "two"),
+        (" three ", " three "),
+        ("fo\u00fcr", "fo\u00fcr"),
+        ("a\nb\n\n", "a\nb"),
+    ]:
+        file.write_bytes(written.encode())
+        assert settings.secret() == read
+        assert SECRET not in repr(settings) + repr(vars(settings))
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "is empty"),
+        (b"\n", "is empty"),
+        (b"\xff\xfe", "cannot be read (not UTF-8 text)"),
+        (None, "cannot be read (No such file or directory)"),
+    ],
+)
+def test_a_secret_file_that_gives_no_secret_is_named(content: bytes | None, problem: str, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    settings = made(client_id="crm", client_secret_file=file)  # at start the file may not be there yet
+    with pytest.raises(ConfigurationError) as caught:
+        settings.secret()
+    assert str(caught.value) == f"KEYCLOAK_CLIENT_SECRET_FILE: {file} {problem}."
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
+def test_a_directory_is_no_secret_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"cannot be read \(Is a directory\)"):
+        made(client_id="crm", client_secret_file=tmp_path).secret()
+
+
+def test_a_service_that_only_receives_needs_no_secret_and_says_so_where_it_calls() -> None:
+    with pytest.raises(ConfigurationError, match="Set KEYCLOAK_CLIENT_SECRET or KEYCLOAK_CLIENT_SECRET_FILE"):
+        made(client_id="crm").secret()
+
+
+# A value
+
+
+def test_settings_are_frozen_hashable_and_equal_by_what_they_say() -> None:
+    one, same, other = (
+        made(client_id="crm", client_secret=secret, audience="a,b") for secret in (SECRET, SECRET, "other")
+    )
+    assert one == same
+    assert hash(one) == hash(same)
+    assert one != other
+    for name in KeycloakSettings.model_fields:
+        with pytest.raises(ValueError, match="frozen"):
+            setattr(one, name, "x")
+    assert isinstance(one.audience, tuple)
+    assert isinstance(one.audiences, frozenset)
