@@ -1,0 +1,265 @@
+"""The operator's log: one record for each decision, told in fields, counted in floods, silent about what nobody signed."""
+
+import asyncio
+import logging
+import threading
+from typing import Any
+
+import pytest
+
+from s2s_fastapi.decision import Decision, Reason
+from s2s_fastapi.telemetry import DecisionLog
+from tests.realm import Clock, Realm, token_verifier
+
+FIELDS = {"outcome", "reason", "status", "method", "route", "client_id", "token_id", "kid", "issuer", "cure"}
+ANYBODY = [
+    Reason.NO_CREDENTIALS,
+    Reason.INVALID_REQUEST,
+    Reason.MALFORMED_TOKEN,
+    Reason.UNSUPPORTED_HEADER,
+    Reason.ALGORITHM_NOT_ALLOWED,
+    Reason.UNKNOWN_KEY,
+    Reason.INVALID_SIGNATURE,
+    Reason.KEYS_UNAVAILABLE,
+]
+FULL = {
+    "method": "POST",
+    "route": "/tickets/{id}",
+    "client_id": "chat-app-service",
+    "token_id": "trrtcc:1",
+    "kid": "key-1",
+    "issuer": "https://sso.example.com/realms/corp",
+    "cure": "give it a scope",
+}
+
+
+class Records(logging.Handler):
+    """Keeps what a logger writes, as records and as text."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+        self.logger = logging.getLogger(f"tests.decisions.{id(self)}")
+        self.logger.setLevel(level)
+        self.logger.propagate = False
+        self.logger.addHandler(self)
+        self.clock = Clock(1000.0)
+        self.log = DecisionLog(self.logger, clock=self.clock)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    def tell(self, reason: Reason, **fields: Any) -> None:
+        self.log.decided(Decision(reason=reason, **fields))
+
+    @property
+    def suppressed(self) -> list[int]:
+        return [vars(record)["suppressed"] for record in self.records]
+
+
+@pytest.fixture
+def written() -> Records:
+    return Records(logging.DEBUG)
+
+
+def test_the_log_has_a_fixed_name_and_standard_parts(caplog: pytest.LogCaptureFixture) -> None:
+    DecisionLog().decided(Decision(reason=Reason.EXPIRED))
+    assert [(record.name, record.levelno) for record in caplog.records] == [("s2s_fastapi.decisions", logging.WARNING)]
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+def test_each_decision_is_one_record_with_every_field(reason: Reason, written: Records) -> None:
+    written.tell(reason, **FULL)
+    (record,) = written.records
+    fields = vars(record)
+    assert set(fields) >= FIELDS
+    assert {name: fields[name] for name in FULL} == FULL
+    assert (fields["outcome"], fields["reason"], fields["status"]) == (
+        Decision(reason=reason).outcome,
+        str(reason),
+        reason.status,
+    )
+    assert type(fields["reason"]) is str
+    assert type(fields["status"]) is int
+    assert fields["suppressed"] == 0
+    assert record.exc_info is None
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+def test_acceptances_are_debug_refusals_warnings_and_our_own_faults_errors(reason: Reason, written: Records) -> None:
+    written.tell(reason)
+    expected = logging.DEBUG if reason is Reason.ALLOWED else logging.WARNING if reason.status < 500 else logging.ERROR
+    assert [record.levelno for record in written.records] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("level", "told"),
+    [
+        (logging.DEBUG, [Reason.ALLOWED, Reason.EXPIRED, Reason.NOT_STARTED]),
+        (logging.INFO, [Reason.EXPIRED, Reason.NOT_STARTED]),
+        (logging.WARNING, [Reason.EXPIRED, Reason.NOT_STARTED]),
+        (logging.ERROR, [Reason.NOT_STARTED]),
+        (logging.CRITICAL, []),
+    ],
+)
+def test_the_loggers_level_decides_what_is_written_and_whether_acceptances_are_wanted(
+    level: int, told: list[Reason]
+) -> None:
+    written = Records(level)
+    for reason in (Reason.ALLOWED, Reason.EXPIRED, Reason.NOT_STARTED):
+        written.tell(reason)
+    assert [vars(record)["reason"] for record in written.records] == told
+    assert written.log.wants_allowed is (Reason.ALLOWED in told)
+
+
+def test_the_text_tells_the_fields_that_are_there_and_no_empty_ones(written: Records) -> None:
+    written.tell(Reason.WRONG_AUDIENCE, **FULL)
+    text = written.records[0].getMessage()
+    assert text.startswith("refused 401: wrong_audience ")
+    for name, value in FULL.items():
+        assert f" {name}={value!r}" in text
+    assert "suppressed" not in text
+    written.tell(Reason.NO_CREDENTIALS, method="GET", route="/")
+    assert written.records[1].getMessage() == "refused 401: no_credentials method='GET' route='/'"
+
+
+def test_no_value_can_begin_a_second_line_or_a_format(written: Records) -> None:
+    written.tell(
+        Reason.UNKNOWN_KEY, unverified_kid="a\nrefused 200: allowed", route="/%s/%(x)s/{0}", method="G\x1b[0mET"
+    )
+    text = written.records[0].getMessage()
+    assert "\n" not in text
+    assert "\x1b" not in text
+    assert "/%s/%(x)s/{0}" in text
+
+
+# Floods
+
+
+@pytest.mark.parametrize("reason", ANYBODY)
+def test_what_anybody_can_cause_is_written_twenty_times_in_ten_seconds_and_then_counted(
+    reason: Reason, written: Records
+) -> None:
+    for _ in range(20):
+        written.tell(reason)
+    assert len(written.records) == 20
+    for _ in range(500):
+        written.tell(reason)
+    written.clock.advance(9.999)
+    written.tell(reason)
+    assert len(written.records) == 20
+    written.clock.advance(0.001)
+    written.tell(reason)
+    assert written.suppressed == [0] * 20 + [501]
+    assert "suppressed=501" in written.records[-1].getMessage()
+    for _ in range(19):
+        written.tell(reason)
+    assert written.suppressed[21:] == [0] * 19
+    written.tell(reason)
+    assert len(written.records) == 40
+
+
+def test_after_a_quiet_window_nothing_was_left_out(written: Records) -> None:
+    for _ in range(20):
+        written.tell(Reason.MALFORMED_TOKEN)
+    written.clock.advance(10)
+    written.tell(Reason.MALFORMED_TOKEN)
+    written.clock.advance(1000)
+    written.tell(Reason.MALFORMED_TOKEN)
+    assert written.suppressed == [0] * 22
+
+
+def test_a_flood_of_one_reason_hides_no_other(written: Records) -> None:
+    for _ in range(100):
+        written.tell(Reason.NO_CREDENTIALS)
+    written.tell(Reason.INVALID_SIGNATURE)
+    assert vars(written.records[-1])["reason"] == "invalid_signature"
+    assert len(written.records) == 21
+
+
+@pytest.mark.parametrize("reason", [reason for reason in Reason if reason not in ANYBODY])
+def test_what_takes_a_signed_token_is_always_written(reason: Reason, written: Records) -> None:
+    for _ in range(100):
+        written.tell(reason)
+    assert written.suppressed == [0] * 100
+
+
+def test_every_reason_before_the_signature_holds_is_one_that_is_counted() -> None:
+    before = {reason for reason in Reason if reason.detail == Reason.MALFORMED_TOKEN.detail}
+    assert before < set(ANYBODY)
+
+
+def test_what_the_level_leaves_out_is_not_counted() -> None:
+    written = Records(logging.ERROR)
+    for _ in range(50):
+        written.tell(Reason.NO_CREDENTIALS)
+    written.logger.setLevel(logging.WARNING)
+    written.tell(Reason.NO_CREDENTIALS)
+    assert written.suppressed == [0]
+
+
+def test_a_flood_from_many_threads_is_counted_to_the_last(written: Records) -> None:
+    def flood() -> None:
+        for _ in range(250):
+            written.tell(Reason.UNKNOWN_KEY)
+
+    threads = [threading.Thread(target=flood) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(written.records) == 20
+    written.clock.advance(10)
+    written.tell(Reason.UNKNOWN_KEY)
+    assert written.suppressed[-1] == 1980
+
+
+# With real tokens
+
+
+def told(token: str, realm: Realm) -> tuple[logging.LogRecord, str]:
+    """Return the record and everything it could ever print about a token."""
+    written = Records(logging.DEBUG)
+    verifier = token_verifier(realm)
+    written.log.decided(verifier.decide(token).decision)
+    assert asyncio.run(verifier.adecide(token)).decision.reason == vars(written.records[0])["reason"]
+    (record,) = written.records
+    return record, f"{record.getMessage()} {vars(record)}"
+
+
+@pytest.mark.parametrize("broken", ["signature", "header", "payload"])
+def test_nothing_of_a_token_that_nobody_signed_is_told(broken: str) -> None:
+    realm = Realm()
+    token = realm.token(
+        azp="alice-in-claims", client_id="alice-in-claims", jti="jti-in-claims", iss="https://issuer-in-claims"
+    )
+    header, payload, signature = token.split(".")
+    if broken == "signature":
+        token = f"{header}.{payload}.{signature[:-8]}AAAAAAAA"
+    elif broken == "header":
+        token = f"{header}x.{payload}.{signature}"
+    else:
+        token = f"{header}.{realm.token(azp='alice-in-claims', client_id='alice-in-claims').split('.')[1]}.{signature}"
+    record, everything = told(token, realm)
+    fields = vars(record)
+    assert fields["status"] == 401
+    assert [fields[name] for name in ("client_id", "token_id", "kid", "issuer", "cure")] == [""] * 5
+    for secret in ("-in-claims", payload, signature, signature[:-8], header):
+        assert secret not in everything
+    assert fields["unverified_kid"] == (realm.key.kid if broken != "header" else "")
+
+
+def test_of_a_token_whose_signature_held_the_log_tells_who_and_what_to_change_but_never_the_token() -> None:
+    realm = Realm()
+    token = realm.token(aud="account", jti="trrtcc:9", email="alice@example.com")
+    record, everything = told(token, realm)
+    fields = vars(record)
+    assert (fields["reason"], fields["client_id"], fields["token_id"]) == (
+        "wrong_audience",
+        "chat-app-service",
+        "trrtcc:9",
+    )
+    assert (fields["kid"], fields["issuer"], fields["unverified_kid"]) == (realm.key.kid, realm.issuer, "")
+    assert "token of chat-app-service has aud [account], expected crm-api-gateway" in fields["cure"]
+    for secret in (*token.split("."), "alice@example.com"):
+        assert secret not in everything
