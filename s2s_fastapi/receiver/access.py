@@ -3,15 +3,17 @@
 import functools
 import inspect
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from fastapi.dependencies.utils import get_typed_return_annotation, get_typed_signature
 from fastapi.routing import iter_route_contexts
-from starlette.routing import Host, Mount
+from starlette.routing import BaseRoute, Host, Mount, WebSocketRoute
 
 from s2s_fastapi.downstream import Downstream
+from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.guard import GUARD_MARK
-from s2s_fastapi.receiver.requirements import AllOf, Requirement, require_scope
+from s2s_fastapi.receiver.requirements import AllOf, Requirement, current_principal, require_scope
 
 __all__ = ["OWN_AUTHENTICATION", "Access", "RouteAccess", "read_access", "router_below"]
 
@@ -32,11 +34,15 @@ class RouteAccess:
     """True for an ASGI app whose routes cannot be read."""
     mistakes: tuple[str, ...] = ()
     """What is written on the route but does not protect it."""
+    host: str = ""
+    """The host it answers to, as declared; empty for any."""
+    websocket: bool = False
 
     @property
     def name(self) -> str:
-        """The route as one writes it: ``GET /tickets``."""
-        return f"{'/'.join(sorted(self.methods - {'HEAD'}) or self.methods)} {self.path}".strip()
+        """The route as one writes it: ``GET /tickets``, ``WEBSOCKET /chat``, ``GET //api.example.com/tickets``."""
+        methods = "WEBSOCKET" if self.websocket else "/".join(sorted(self.methods - {"HEAD"}) or self.methods)
+        return f"{methods} {self.host and f'//{self.host}'}{self.path}".strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,81 +58,104 @@ def read_access(app: Any) -> Access:
 
     What cannot be read is listed as opaque, never left out. A sub-app with a `ServiceAuthMiddleware` of its own is not entered.
     """
-    downstreams: set[Downstream] = set()
-    routes = tuple(_read_app(app, "", (), downstreams))
-    lifespan = getattr(getattr(app, "router", app), "lifespan_context", None)
-    downstreams.update(getattr(lifespan, "downstreams", ()))
-    return Access(routes, frozenset(downstreams))
+    top = _Place(set())
+    routes = tuple(_read_app(top, app, nested=False))
+    below = router_below(app)
+    for lifespan in _lifespans(getattr(getattr(below, "router", below), "lifespan_context", None)):
+        top.downstreams.update(getattr(lifespan, "downstreams", ()))
+    return Access(routes, frozenset(top.downstreams))
 
 
 def router_below(app: Any) -> Any:
-    """Return the first object along ``.app`` that has routes, or None."""
-    for layer in _layers(app):
-        if hasattr(layer, "routes"):
-            return layer
-    return None
+    """Return the first object along ``.app`` that has routes or is one, or None."""
+    return next((layer for layer in _layers(app) if hasattr(layer, "routes") or isinstance(layer, BaseRoute)), None)
 
 
-def _layers(app: Any) -> Iterator[Any]:
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """How far the reading has come, and what is required of everybody who comes there."""
+
+    downstreams: set[Downstream]
+    path: str = ""
+    host: str = ""
+    requirements: tuple[Requirement, ...] = ()
+
+    def opaque(self, methods: frozenset[str] = frozenset()) -> RouteAccess:
+        return RouteAccess(self.path or "/", methods, _joined(self.requirements), opaque=True, host=self.host)
+
+
+def _layers(*apps: Any) -> Iterator[Any]:
     seen: set[int] = set()
-    while app is not None and id(app) not in seen:
-        seen.add(id(app))
-        yield app
-        app = getattr(app, "app", None)
+    for app in apps:
+        layer = app
+        while layer is not None and id(layer) not in seen:
+            seen.add(id(layer))
+            yield layer
+            layer = getattr(layer, "app", None)
 
 
-def _read_app(
-    app: Any, prefix: str, inherited: tuple[Requirement, ...], downstreams: set[Downstream]
-) -> Iterator[RouteAccess]:
-    for layer in _layers(app):
-        if getattr(layer, OWN_AUTHENTICATION, False):
+def _lifespans(lifespan: Any) -> Iterator[Any]:
+    """Yield a lifespan, and those FastAPI joined into it for included routers: only its closure knows them."""
+    yield lifespan
+    if getattr(lifespan, "__module__", None) == "fastapi.routing":
+        for cell in getattr(inspect.unwrap(lifespan), "__closure__", None) or ():
+            yield from _lifespans(cell.cell_contents)
+
+
+def _read_app(place: _Place, *apps: Any, nested: bool = True) -> Iterator[RouteAccess]:
+    for layer in _layers(*apps):
+        middleware = (layer, *(entry.cls for entry in getattr(layer, "user_middleware", ())))
+        if nested and any(getattr(each, OWN_AUTHENTICATION, False) for each in middleware):
             return
-        inherited = (*inherited, *_marks(layer))
+        place = replace(place, requirements=(*place.requirements, *_marks(layer)))
+        if isinstance(layer, BaseRoute):
+            yield from _read_routes([layer], place)
+            return
         if hasattr(layer, "routes"):
-            if prefix and any(
-                getattr(entry.cls, OWN_AUTHENTICATION, False) for entry in getattr(layer, "user_middleware", ())
-            ):
-                return
             router = getattr(layer, "router", layer)
-            yield from _read_routes(router.routes, prefix, inherited, downstreams)
+            yield from _read_routes(router.routes, place)
             low_priority = getattr(router, "_iter_low_priority_routes", None)  # what FastAPI's frontend() adds
-            yield from _read_routes(low_priority() if low_priority else (), prefix, inherited, downstreams)
+            yield from _read_routes(low_priority() if low_priority else (), place)
+            default = getattr(router, "default", None)
+            if default is not None and getattr(default, "__self__", None) is not router:  # not the router's own 404
+                yield from _read_app(place, default)
             return
-    yield RouteAccess(prefix or "/", requirement=_joined(inherited), opaque=True)
+    yield place.opaque()
 
 
-def _read_routes(
-    routes: Iterable[Any], prefix: str, inherited: tuple[Requirement, ...], downstreams: set[Downstream]
-) -> Iterator[RouteAccess]:
+def _read_routes(routes: Iterable[Any], place: _Place) -> Iterator[RouteAccess]:
     for entry in routes:
         # An included router builds its routes when it is first asked: each context is one of them with its whole prefix.
-        contexts = iter_route_contexts([entry]) if hasattr(entry, "matches") and hasattr(entry, "handle") else (entry,)
+        contexts = iter_route_contexts([entry]) if isinstance(entry, BaseRoute) else (entry,)
         for context in contexts:
-            yield from _read_route(context, prefix, inherited, downstreams)
+            yield from _read_route(context, place)
 
 
-def _read_route(
-    context: Any, prefix: str, inherited: tuple[Requirement, ...], downstreams: set[Downstream]
-) -> Iterator[RouteAccess]:
+def _read_route(context: Any, place: _Place) -> Iterator[RouteAccess]:
     original = getattr(context, "original_route", context)
-    path = prefix + str(getattr(context, "path", "") or getattr(context, "frontend_prefix", "") or "")
+    place = replace(place, path=place.path + str(getattr(context, "path", None) or ""))
     if isinstance(original, (Mount, Host)):
-        # Mount keeps the app it was given apart from the one its own middleware wraps: the marks may be on either.
-        yield from _read_app(
-            context.app, path if isinstance(original, Mount) else f"{prefix}//{original.host}", inherited, downstreams
-        )
+        place = replace(place, host=original.host) if isinstance(original, Host) else place
+        # Mount keeps the app it was given apart from the one its own middleware wraps, and may hide.
+        yield from _read_app(place, context.app, getattr(context, "_base_app", None))
         return
     methods = frozenset(getattr(context, "methods", None) or ())
     dependant = getattr(context, "dependant", None)
     endpoint = getattr(context, "endpoint", None)
     if dependant is None and endpoint is None:
-        yield RouteAccess(path, methods, _joined(inherited), opaque=True)
+        yield place.opaque(methods)
         return
-    found = _Found(list(inherited), [], downstreams)
-    found.requirements.extend(_marks(endpoint))
-    if dependant is not None:
-        found.read(dependant)
-    yield RouteAccess(path, methods, _joined(found.requirements), mistakes=tuple(found.mistakes))
+    found = _Found([*place.requirements], [], place.downstreams)
+    found.read_endpoint(endpoint, dependant)
+    requirement, mistakes = _joined(found.requirements), tuple(found.mistakes)
+    trees = getattr(original, "routes", None)  # FastAPI's frontend(): trees of files that share their dependencies
+    if trees is None:
+        websocket = isinstance(original, WebSocketRoute)
+        yield RouteAccess(place.path, methods, requirement, mistakes=mistakes, host=place.host, websocket=websocket)
+        return
+    for tree in trees:
+        path = f"{place.path}{getattr(context, 'frontend_prefix', '')}{tree.path}".rstrip("/") + "/{path:path}"
+        yield RouteAccess(path, frozenset(tree.methods), requirement, mistakes=mistakes, host=place.host)
 
 
 @dataclass(slots=True)
@@ -137,6 +166,19 @@ class _Found:
     mistakes: list[str]
     downstreams: set[Downstream]
 
+    def read_endpoint(self, endpoint: Any, dependant: Any) -> None:
+        marks = tuple(_marks(endpoint))
+        self.requirements.extend(marks)
+        if dependant is None:
+            return
+        if marks and not (
+            dependant.request_param_name or dependant.websocket_param_name or dependant.http_connection_param_name
+        ):
+            self.mistakes.append(
+                "guard is for Starlette endpoints and finds no request here: on a FastAPI route use Depends(requirement)"
+            )
+        self.read(dependant)
+
     def read(self, dependant: Any) -> None:
         for parameter in _parameters(dependant.call):
             if isinstance(parameter.default, Requirement):
@@ -144,13 +186,30 @@ class _Found:
                     f"the parameter {parameter.name} has a requirement as its default, which FastAPI takes for a query parameter: "
                     "write Depends(...) around it"
                 )
+            if any(isinstance(note, Requirement) for note in getattr(parameter.annotation, "__metadata__", ())):
+                self.mistakes.append(
+                    f"the parameter {parameter.name} has a requirement in Annotated[...] that FastAPI does not look at: "
+                    "write Depends(...) around it"
+                )
         for dependency in dependant.dependencies:
-            if isinstance(dependency.call, Requirement):
-                self.requirements.append(dependency.call)
-                if dependency.own_oauth_scopes:
-                    self.requirements.append(require_scope(*dependency.own_oauth_scopes))
-            downstream = getattr(dependency.call, "downstream", None) or getattr(
-                getattr(dependency.call, "__self__", None), "downstream", None
+            call = dependency.call
+            if isinstance(call, Requirement):
+                self.requirements.append(call)
+            if isinstance(call, Requirement) or call is current_principal:
+                scopes = [*(dependency.parent_oauth_scopes or ()), *(dependency.own_oauth_scopes or ())]
+                self.requirements.extend([require_scope(*scopes)] if scopes else [])
+            made = call if inspect.isclass(call) else _returned(call)
+            if inspect.isclass(made) and issubclass(made, Requirement):
+                self.mistakes.append(
+                    f"Depends({_name(call)}) makes a requirement and does not ask it: write Depends({_name(call)}(...))"
+                )
+            if inspect.isclass(call) and issubclass(call, Principal):
+                self.mistakes.append(
+                    f"Depends() on {call.__name__} itself makes one of the request's own data: write "
+                    "Depends(require_...(...)), or CurrentPrincipal"
+                )
+            downstream = getattr(call, "downstream", None) or getattr(
+                getattr(call, "__self__", None), "downstream", None
             )
             if isinstance(downstream, Downstream):
                 self.downstreams.add(downstream)
@@ -171,9 +230,20 @@ def _marks(endpoint: Any) -> Iterator[Requirement]:
 
 def _parameters(call: Any) -> Iterable[inspect.Parameter]:
     try:
-        return inspect.signature(call).parameters.values()
+        return get_typed_signature(call).parameters.values()
     except (TypeError, ValueError):  # a builtin: it has no defaults of ours
         return ()
+
+
+def _returned(call: Any) -> Any:
+    try:
+        return get_typed_return_annotation(call)
+    except (TypeError, ValueError):
+        return None
+
+
+def _name(call: Any) -> str:
+    return str(getattr(call, "__name__", type(call).__name__))
 
 
 def _joined(requirements: Iterable[Requirement]) -> Requirement | None:

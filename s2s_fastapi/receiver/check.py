@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Final
 
+from starlette.convertors import FloatConvertor, IntegerConvertor, StringConvertor, UUIDConvertor
 from starlette.routing import compile_path
 
 from s2s_fastapi.receiver.access import Access, RouteAccess
@@ -15,7 +16,7 @@ __all__ = ["AccessCheck"]
 
 _WHO: Final = (Caller,)
 _WHO_OR_WHAT: Final = (Caller, Role, Scope)
-_SHOWN: Final = 5
+_ONE_SEGMENT: Final = (StringConvertor, IntegerConvertor, FloatConvertor, UUIDConvertor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +69,47 @@ class AccessCheck:
 
     def _is_public(self, route: RouteAccess) -> bool:
         methods = route.methods or {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-        return not route.opaque and all(self.public.open(method, route.path) for method in methods)
+        return not route.opaque and not route.websocket and all(self._opens(method, route.path) for method in methods)
+
+    def _opens(self, method: str, path: str) -> bool:
+        """Tell whether every request for ``path``, as a route declares it, is public."""
+        if "{" not in path:
+            return self.public.open(method, path)
+        return any(entry.path == path and method in entry.methods for entry in self.public.entries)
 
     def _public_problems(self) -> Iterator[str]:
         for entry in self.public.entries:
+            told: list[RouteAccess] = []
             for method in sorted(entry.methods):
                 text = f"{method} {entry.path}"
-                met = [route for route in self.access.routes if _meet(entry, method, route)]
-                # The router takes the first route that fits; a template fits many paths, and each may have another first route.
-                for route in met if entry.template is not None else met[:1]:
+                for route in self._reached(entry, method):
+                    if route in told:
+                        continue
+                    told.append(route)
                     if route.requirement is not None:
                         yield f"public_paths opens {text}, but {route.name} carries a requirement: remove one of the two."
                     elif entry.template is not None and route.path != entry.path:
                         yield f"public_paths opens {text}, and with it {route.name}: write the public paths out one by one."
 
+    def _reached(self, entry: PublicPath, method: str) -> Iterator[RouteAccess]:
+        """Yield the routes that a public request can end at.
+
+        The router takes the first one that fits. A template fits many paths, and up to the route it was copied from each may have
+        another first one.
+        """
+        for route in self.access.routes:
+            if _meet(entry, method, route):
+                yield route
+                if not (route.host or route.opaque) and (entry.template is None or route.path == entry.path):
+                    return
+
     def _impossible(self, requirement: Requirement) -> str:
         """Return why no token can meet ``requirement``, or nothing if one can."""
-        problems = [self._contradiction(way) for way in _ways(requirement)]
+        ways = _ways(requirement)
+        roles = [leaf for way in ways for leaf in way if isinstance(leaf, Role)]
+        if not self.client_id and any(not role.realm and not role.client for role in roles):
+            return "require_role needs client=... or KEYCLOAK_CLIENT_ID to know whose role it is"
+        problems = [self._contradiction(way) for way in ways]
         return "" if "" in problems else problems[0]
 
     def _contradiction(self, way: Collection[Requirement]) -> str:
@@ -103,8 +128,6 @@ class AccessCheck:
         for leaf in audiences:
             if leaf.only and any(leaf.audiences.isdisjoint(other.audiences) for other in audiences):
                 return "it is to be for one audience only, and for another one too"
-        if any(isinstance(leaf, Role) and not leaf.realm and not leaf.client for leaf in way) and not self.client_id:
-            return "require_role needs client=... or KEYCLOAK_CLIENT_ID to know whose role it is"
         return ""
 
 
@@ -116,8 +139,7 @@ def _uncovered(routes: Collection[RouteAccess], kinds: tuple[type[Requirement], 
         if not all(any(isinstance(leaf, kinds) for leaf in way) for way in _ways(route.requirement))
     ]
     if names:
-        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        yield f"{sentence}: {', '.join(names[:_SHOWN])}{more}."
+        yield f"{sentence}: {', '.join(names)}."
 
 
 def _ways(requirement: Requirement | None) -> list[tuple[Requirement, ...]]:
@@ -133,14 +155,25 @@ def _ways(requirement: Requirement | None) -> list[tuple[Requirement, ...]]:
 
 def _meet(entry: PublicPath, method: str, route: RouteAccess) -> bool:
     """Tell whether one request could be for both: a public path, and a route as declared."""
-    if route.opaque or (route.methods and method not in route.methods):
+    if route.websocket or (route.methods and method not in route.methods):
         return False
-    if route.path == entry.path:
-        return True
-    if entry.template is not None:
-        return entry.template.fullmatch(route.path) is not None
-    try:
-        declared, _, _ = compile_path(route.path)
-    except AssertionError:
-        return False  # a host, or a convertor of the user's own: not a path of ours
-    return declared.fullmatch(entry.path) is not None
+    declared = route.path.rstrip("/") + "/{path:path}" if route.opaque else route.path
+    if entry.template is None:
+        return compile_path(declared)[0].fullmatch(entry.path) is not None
+    return declared == entry.path or _overlap(declared, entry.path)
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Tell whether some path fits both templates; yes where it cannot be excluded."""
+    left, right = one.split("/"), other.split("/")
+    for each, its in zip(left, right, strict=False):
+        if _takes_slashes(each) or _takes_slashes(its):
+            return True
+        literal, template = sorted((each, its), key=lambda segment: "{" in segment)
+        if "{" not in literal and compile_path(f"/{template}")[0].fullmatch(f"/{literal}") is None:
+            return False
+    return len(left) == len(right)
+
+
+def _takes_slashes(segment: str) -> bool:
+    return any(not isinstance(convertor, _ONE_SEGMENT) for convertor in compile_path(f"/{segment}")[2].values())

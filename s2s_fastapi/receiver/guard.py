@@ -34,6 +34,7 @@ class Guarded:
         self.app = app
         setattr(self, GUARD_MARK, requirement)
         self._requirement = requirement
+        self.__name__ = getattr(app, "__name__", type(app).__name__)  # the route's name, as without the guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app, or let Starlette answer the refusal."""
@@ -43,7 +44,8 @@ class Guarded:
 
 
 def _guarded_function(requirement: Judge, function: Callable[..., Any]) -> Callable[..., Any]:
-    if len(inspect.signature(function).parameters) == 3:  # noqa: PLR2004 - scope, receive, send: an ASGI app written as a function
+    parameters = inspect.signature(function).parameters.values()
+    if sum(parameter.default is parameter.empty for parameter in parameters) == 3:  # noqa: PLR2004 - scope, receive, send: an ASGI app
         return Guarded(function, requirement)
 
     def admit(*args: Any, **kwargs: Any) -> None:

@@ -10,11 +10,12 @@ from typing import Any, Final
 import httpx
 from starlette._utils import get_route_path
 from starlette.authentication import AuthCredentials, UnauthenticatedUser
+from starlette.exceptions import WebSocketException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from s2s_fastapi.decision import Decision, Reason
-from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.errors import AuthenticationError, AuthorizationError, ConfigurationError
 from s2s_fastapi.principal import INBOUND, digest
 from s2s_fastapi.receiver.access import OWN_AUTHENTICATION, read_access, router_below
 from s2s_fastapi.receiver.answers import headers_of, send_answer
@@ -23,7 +24,7 @@ from s2s_fastapi.receiver.check import AccessCheck
 from s2s_fastapi.receiver.lifetime import until_expiry
 from s2s_fastapi.receiver.public import PublicPaths
 from s2s_fastapi.receiver.refusal import Refused
-from s2s_fastapi.receiver.requirements import Requirement, require_service
+from s2s_fastapi.receiver.requirements import Requirement, require_service, require_user
 from s2s_fastapi.receiver.state import SCOPE_KEY, Authenticated, located
 from s2s_fastapi.receiver.verifier import TokenVerifier, Verdict
 from s2s_fastapi.settings import KeycloakSettings
@@ -34,7 +35,9 @@ __all__ = ["ServiceAuthMiddleware"]
 _log = logging.getLogger("s2s_fastapi")
 
 _SERVICE: Final[Requirement] = require_service()
+_SERVICE_OR_USER: Final[Requirement] = require_service() | require_user()
 _OPEN_TYPES: Final = ("http", "websocket")
+_ANSWERS: Final = ("http.response.start", "websocket.http.response.start", "websocket.accept", "websocket.close")
 
 
 class ServiceAuthMiddleware:
@@ -66,7 +69,6 @@ class ServiceAuthMiddleware:
         ``transport`` makes the httpx transport for Keycloak, ``clock`` tells the seconds since the epoch.
         """
         self.app = app
-        setattr(self, OWN_AUTHENTICATION, True)
         self._settings = settings
         self._audience = audience
         self._public_paths = public_paths
@@ -103,7 +105,8 @@ class ServiceAuthMiddleware:
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check the app when its own start is over, so that all its routes are there; a failed check ends it again.
 
-        Raising would not do: uvicorn takes that for an app without a lifespan, and serves.
+        Raising alone would not do: uvicorn takes that for an app without a lifespan, and serves. Once the failure was sent it says
+        nothing more, and Starlette's TestClient, which would wait for ever for a lifespan that just ends, raises it.
         """
         failure = ""
 
@@ -126,6 +129,8 @@ class ServiceAuthMiddleware:
         finally:
             if failure:
                 await send({"type": "lifespan.startup.failed", "message": failure})
+        if failure:
+            raise ConfigurationError(failure)
 
     def _start(self, scope: Scope) -> "_Gate":
         """Check everything once and open the gate.
@@ -135,7 +140,8 @@ class ServiceAuthMiddleware:
         """
         with self._lock:
             if self._gate is None:
-                gate = self._checked(router_below(self.app) or scope.get("app") or self.app)
+                readable = self.app if router_below(self.app) is not None else scope.get("app", self.app)
+                gate = self._checked(readable)
                 for sentence in self._warnings():
                     _log.warning("%s", sentence)
                 if self._warm_up:
@@ -160,7 +166,7 @@ class ServiceAuthMiddleware:
             raise ConfigurationError(" ".join(problems))
         verifier = TokenVerifier(
             settings,
-            audience=None if self._skip_audience else verifier.audiences or check.declared,
+            audience=None if self._skip_audience else verifier.audiences or check.declared or None,
             insecure_skip_audience=self._skip_audience,
             transport=self._transport,
             clock=self._clock,
@@ -180,13 +186,18 @@ class ServiceAuthMiddleware:
         if self._skip_audience:
             yield "insecure_skip_audience is on: tokens meant for other services are accepted."
         layer: Any = self.app
-        while layer is not None and not hasattr(layer, "routes"):
-            if isinstance(layer, CORSMiddleware):
-                yield (
-                    "CORSMiddleware is inside ServiceAuthMiddleware, so preflight requests are refused: add it after "
-                    "ServiceAuthMiddleware (what is added last is outermost)."
-                )
-            layer = getattr(layer, "app", None)
+        inside: list[Any] = []
+        while layer is not None:
+            inside += [type(layer), *(entry.cls for entry in getattr(layer, "user_middleware", ()))]
+            layer = None if hasattr(layer, "routes") else getattr(layer, "app", None)
+        if CORSMiddleware in inside:
+            yield (
+                "CORSMiddleware is inside ServiceAuthMiddleware, so preflight requests are refused: add it after "
+                "ServiceAuthMiddleware (what is added last is outermost)."
+            )
+
+
+setattr(ServiceAuthMiddleware, OWN_AUTHENTICATION, True)  # on the class: an app that was not asked yet has no instance
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +224,7 @@ class _Gate:
             await self._refuse(scope, send, Decision(reason=refused.reason))
             return
         verdict = await self.verifier.adecide(token)
-        verdict = verdict if self.users else _services_only(verdict)
+        verdict = _of_kind(verdict, _SERVICE_OR_USER if self.users else _SERVICE)
         principal = verdict.principal
         if principal is None or verdict.decision.reason is not Reason.ALLOWED:
             await self._refuse(scope, send, verdict.decision)
@@ -226,8 +237,13 @@ class _Gate:
             leeway = self.verifier.ready().settings.leeway
             receive, send = until_expiry(receive, send, principal.expires_at + leeway, self.clock)
         inbound = INBOUND.set(digest(token))
+        answering = _Answering(scope, send, state)
         try:
-            await app(scope, receive, _Answering(scope, send, state))
+            await app(scope, receive, answering)
+        except (AuthenticationError, AuthorizationError, WebSocketException):
+            if state.refusal is None or answering.begun:
+                raise
+            await send_answer(scope, send, state.refusal, self.realm)  # no Starlette app around the guard to do it
         finally:
             INBOUND.reset(inbound)
 
@@ -239,22 +255,22 @@ class _Gate:
 class _Answering:
     """A ``send`` that sees how an accepted request ends: its refusal keeps the challenge, its acceptance is told once."""
 
-    __slots__ = ("_scope", "_send", "_state", "_told")
+    __slots__ = ("_scope", "_send", "_state", "begun")
 
     def __init__(self, scope: Scope, send: Send, state: Authenticated) -> None:
         self._scope = scope
         self._send = send
         self._state = state
-        self._told = False
+        self.begun = False
 
     async def __call__(self, message: Message) -> None:
-        if not self._told:
-            self._told = True
+        if not self.begun and message["type"] in _ANSWERS:
+            self.begun = True
             refusal = self._state.refusal
             if refusal is None:
                 if getattr(self._state.observer, "wants_allowed", True):
                     self._state.observer.decided(located(self._state.verdict, self._scope))
-            elif message["type"] in ("http.response.start", "websocket.http.response.start"):
+            elif message["type"].endswith(".response.start"):
                 message = _with_challenge(message, headers_of(refusal, self._state.realm), refusal.status)
         await self._send(message)
 
@@ -272,11 +288,11 @@ def _with_challenge(message: Message, headers: dict[str, str], status: int) -> M
     return {**message, "headers": [*message.get("headers", ()), *missing]} if missing else message
 
 
-def _services_only(verdict: Verdict) -> Verdict:
-    """Return the verdict of an app that lets no users in."""
+def _of_kind(verdict: Verdict, kinds: Requirement) -> Verdict:
+    """Return the verdict of an app that lets only these kinds of callers in."""
     if verdict.principal is None or verdict.decision.reason is not Reason.ALLOWED:
         return verdict
-    decision = _SERVICE.judge(verdict.principal)
+    decision = kinds.judge(verdict.principal)
     if decision.reason is Reason.ALLOWED:
         return verdict
     return Verdict(replace(verdict.decision, reason=decision.reason, cure=decision.cure), verdict.principal)

@@ -269,9 +269,11 @@ def require_audience(*audiences: str, only: bool = False, _: _NotParenthesised =
     return Audience(_names("require_audience", audiences), only)
 
 
-async def current_principal(connection: HTTPConnection) -> Principal:
-    """Return whoever the middleware let in: the dependency behind `CurrentPrincipal`."""
-    return Authenticated.of(connection.scope).principal
+async def current_principal(connection: HTTPConnection, security_scopes: SecurityScopes) -> Principal:
+    """Return whoever the middleware let in, if the scopes of a ``Security`` around it are there: behind `CurrentPrincipal`."""
+    state = Authenticated.of(connection.scope)
+    scopes = security_scopes.scopes
+    return state.admit(connection.scope, require_scope(*scopes)) if scopes else state.principal
 
 
 CurrentPrincipal = Annotated[Principal, Depends(current_principal)]
