@@ -1,0 +1,103 @@
+"""A realm as a server holds it: what the questions of the model are answered from. Nothing in here changes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+__all__ = ["OIDC", "Account", "Client", "Mapper", "Realm", "Role", "Roles", "Scope"]
+
+OIDC: Final = "openid-connect"
+
+
+class Role(NamedTuple):
+    """A role of a client, or of the realm itself where ``client`` is empty."""
+
+    client: str
+    name: str
+
+
+Roles = frozenset[Role]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mapper:
+    """One protocol mapper: ``kind`` is Keycloak's ``protocolMapper``."""
+
+    name: str
+    kind: str
+    config: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """A client scope, or a client in its quality as a scope of its own: mappers, and the roles mapped to it."""
+
+    name: str
+    mappers: tuple[Mapper, ...] = ()
+    roles: Roles = frozenset()
+    in_token: bool = True
+    """Whether its name stands in ``scope``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """A user, or the service account of a client. ``roles`` has those of its groups in it, composites not yet opened."""
+
+    username: str
+    id: str
+    enabled: bool = True
+    ready: bool = True
+    """Nothing is left for the user to do before the first login."""
+    roles: Roles = frozenset()
+    groups: tuple[str, ...] = ()
+    attributes: Mapping[str, tuple[str, ...]]
+    email_verified: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """A client with everything that is assigned to it."""
+
+    id: str
+    protocol: str
+    enabled: bool
+    secret: str | None
+    authenticator: str
+    public: bool
+    bearer_only: bool
+    service_accounts: bool
+    direct_access: bool
+    consent: bool
+    full_scope: bool
+    attributes: Mapping[str, str]
+    web_origins: frozenset[str]
+    not_before: int
+    own: Scope
+    default: Mapping[str, Scope]
+    optional: Mapping[str, Scope]
+    account: Account | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Realm:
+    """A realm as a server of ``version`` holds it."""
+
+    name: str
+    version: tuple[int, ...]
+    enabled: bool
+    not_before: int
+    algorithm: str
+    lifespans: Mapping[str, int]
+    """The members of the document that end in ``Lifespan``, in seconds, by their names."""
+    clients: Mapping[str, Client]
+    users: Mapping[str, Account]
+    inside: Mapping[Role, Roles]
+    """What a composite role holds directly."""
+    group_attributes: frozenset[str]
+    unknown: tuple[str, ...]
+    """What in this realm can change a token in ways that nobody can tell from the document."""
+
+    @property
+    def old(self) -> bool:
+        """Whether this is 26.0, which differs here and there. Every later version is taken for the newest that was measured."""
+        return self.version < (26, 1)
