@@ -72,6 +72,9 @@ class Authenticated:
 def located(decision: Decision, scope: Scope) -> Decision:
     """Return the decision with the method and the route it was made on; the route as declared, so that it holds no values."""
     route = scope.get("route")
+    included = (scope.get("fastapi") or {}).get("effective_route_context")  # the same route, with its routers' prefixes
+    if route is not None and getattr(included, "original_route", None) is route:
+        route = included
     path = getattr(route, "path_format", None) or getattr(route, "path", None) or scope["path"]
     printable = "".join(character for character in str(path) if character.isprintable())[:200]
     return replace(decision, method=scope.get("method", "WEBSOCKET"), route=printable)
