@@ -16,7 +16,7 @@ class Reason(StrEnum):
 
     Each carries the answer it leads to: ``status`` (HTTP), ``error`` (RFC 6750 section 3.1, empty where the challenge has none)
     and ``detail`` (the one sentence a caller sees). All reasons that are found before the signature holds share one sentence, so
-    that a forger learns nothing.
+    that a forger learns nothing. They are declared in the order in which they are found.
     """
 
     status: int
@@ -79,7 +79,6 @@ class Reason(StrEnum):
 
     # Nobody's fault but ours or Keycloak's.
     KEYS_UNAVAILABLE = "keys_unavailable", 503, "", "The service cannot check tokens at the moment."
-    NOT_AUTHENTICATED = "not_authenticated", 500, "", "Internal Server Error"
     NOT_STARTED = "not_started", 500, "", "Internal Server Error"
 
 

@@ -156,7 +156,6 @@ def test_what_is_found_before_the_signature_holds_reads_the_same() -> None:
         (Reason.INVALID_REQUEST, "refused"),
         (Reason.KEYS_UNAVAILABLE, "failed"),
         (Reason.NOT_STARTED, "failed"),
-        (Reason.NOT_AUTHENTICATED, "failed"),
     ],
 )
 def test_the_fault_is_the_requests_or_ours(reason: Reason, outcome: str) -> None:

@@ -3,10 +3,32 @@
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["audience_steps", "shown", "wrong_audience"]
+from s2s_fastapi.principal import Principal
+
+__all__ = ["audience_cure", "audience_steps", "shown", "wrong_audience"]
 
 _LONGEST: Final = 200
 _MOST: Final = 20
+
+
+def audience_cure(principal: Principal, expected: Iterable[str]) -> str:
+    """Say what to do about a token that reached a service it is not for.
+
+    A service that called needs the four steps. Where somebody else may have sent the token on, refusing it is the point, and giving
+    it the audience would open the door.
+    """
+    who, wanted = principal.client_id, sorted(expected)
+    said = wrong_audience(who, principal.audiences, wanted)
+    if principal.kind == "user":
+        return (
+            f"{said}: it is a user's token; a service that calls for a user must ask for a token of its own (client_credentials), "
+            f"and only a front end that calls {_or(wanted)} itself needs an Audience mapper for it"
+        )
+    steps = audience_steps(who, wanted)
+    others = [shown(name) for name in sorted(principal.audiences - {"account"})[:_MOST]]
+    if not others:
+        return f"{said}: {steps}"
+    return f"{said}: if {_or(others)} sent it on, it was refused rightly; if {who} itself called, {steps}"
 
 
 def wrong_audience(client_id: str, granted: Iterable[str], expected: Iterable[str]) -> str:

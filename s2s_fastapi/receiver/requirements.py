@@ -9,7 +9,7 @@ from starlette.requests import HTTPConnection  # FastAPI reads the annotation be
 
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.keycloak.cures import audience_steps, wrong_audience
+from s2s_fastapi.keycloak.cures import audience_cure
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.answers import error_of
 from s2s_fastapi.receiver.guard import guarded
@@ -36,6 +36,7 @@ __all__ = [
 E = TypeVar("E")
 
 _ALLOWED: Final = Decision(reason=Reason.ALLOWED)
+_ORDER: Final = {reason: place for place, reason in enumerate(Reason)}
 
 
 class _NotParenthesised:
@@ -100,6 +101,11 @@ class Requirement:
         return AnyOf(parts=(*_parts(self, AnyOf), *_parts(other, AnyOf)))
 
 
+def _distance(decision: Decision) -> int:
+    """Return how far a token came: reasons are declared in the order in which they are found."""
+    return _ORDER[decision.reason]
+
+
 @dataclass(frozen=True)
 class AllOf(Requirement):
     """Several requirements that must all be met."""
@@ -107,13 +113,13 @@ class AllOf(Requirement):
     parts: tuple[Requirement, ...]
 
     def judge(self, principal: Principal, client_id: str = "") -> Decision:
-        """Refuse with the first refusal; a token that is not for us comes before a caller that may not."""
+        """Refuse for what is wrong first: a token that is not for us, then who calls, then what it lacks."""
         refusals = [
             decision
             for part in self.parts
             if (decision := part.judge(principal, client_id)).reason is not Reason.ALLOWED
         ]
-        return min(refusals, key=lambda decision: decision.status, default=_ALLOWED)
+        return min(refusals, key=_distance, default=_ALLOWED)
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,7 @@ class AnyOf(Requirement):
         decisions = [part.judge(principal, client_id) for part in self.parts]
         if any(decision.reason is Reason.ALLOWED for decision in decisions):
             return _ALLOWED
-        return max(decisions, key=lambda decision: decision.status)
+        return max(decisions, key=_distance)
 
 
 @dataclass(frozen=True)
@@ -213,9 +219,7 @@ class Audience(Requirement):
     def judge(self, principal: Principal, client_id: str = "") -> Decision:  # noqa: ARG002 - the seam's signature
         """Decide by the claim ``aud`` (RFC 7519 section 4.1.3)."""
         if self.audiences.isdisjoint(principal.audiences):
-            said = wrong_audience(principal.client_id, principal.audiences, self.audiences)
-            steps = audience_steps(principal.client_id, self.audiences)
-            return Decision(reason=Reason.WRONG_AUDIENCE, cure=f"{said}: {steps}")
+            return Decision(reason=Reason.WRONG_AUDIENCE, cure=audience_cure(principal, self.audiences))
         others = principal.audiences - self.audiences
         if self.only and others:
             return Decision(

@@ -10,7 +10,7 @@ import httpx
 from s2s_fastapi.backchannel import BackChannel
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError, KeysUnavailable
-from s2s_fastapi.keycloak.cures import audience_steps, shown, wrong_audience
+from s2s_fastapi.keycloak.cures import audience_cure, shown
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.answers import error_of
@@ -205,9 +205,7 @@ class _Ready:
 
     def _check_audience(self, principal: Principal) -> None:
         if self.audiences and self.audiences.isdisjoint(principal.audiences):
-            who = principal.client_id
-            said = wrong_audience(who, principal.audiences, self.audiences)
-            raise Refused(Reason.WRONG_AUDIENCE, f"{said}: {audience_steps(who, self.audiences)}")
+            raise Refused(Reason.WRONG_AUDIENCE, audience_cure(principal, self.audiences))
 
 
 def _check_type(claims: dict[str, Any]) -> None:
