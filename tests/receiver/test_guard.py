@@ -234,7 +234,9 @@ def test_a_lifespan_passes_a_guarded_app() -> None:
 
 
 class TestOnAFastAPIRoute:
-    def test_it_works_where_the_route_takes_the_request(self, make_app: Any, client: Client, service: Headers) -> None:
+    def test_it_works_where_the_route_takes_the_request(
+        self, make_app: Callable[..., FastAPI], client: Client, service: Headers
+    ) -> None:
         app = make_app()
 
         @app.get("/x/{number}")
@@ -260,7 +262,9 @@ class TestOnAFastAPIRoute:
             with pytest.raises(WebSocketDenialResponse), there.websocket_connect("/ws", headers=service(**EVE)):
                 pass
 
-    def test_it_stops_the_start_where_it_does_not(self, make_app: Any, client: Client, service: Headers) -> None:
+    def test_it_stops_the_start_where_it_does_not(
+        self, make_app: Callable[..., FastAPI], client: Client, service: Headers
+    ) -> None:
         async def none() -> None: ...
 
         async def three(a: int, b: int, request: Request) -> None: ...
@@ -275,7 +279,9 @@ class TestOnAFastAPIRoute:
                 pass
             assert client(app).get("/x?a=1&b=2", headers=service()).status_code == 500
 
-    def test_it_stops_a_request_where_the_start_did_not(self, make_app: Any, client: Client, service: Headers) -> None:
+    def test_it_stops_a_request_where_the_start_did_not(
+        self, make_app: Callable[..., FastAPI], client: Client, service: Headers
+    ) -> None:
         app = make_app()
         app.get("/early")(lambda: None)
         there = client(app)

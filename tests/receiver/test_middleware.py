@@ -36,6 +36,7 @@ App = Callable[..., FastAPI]
 Client = Callable[[Any], TestClient]
 Headers = Callable[..., dict[str, str]]
 Options = Callable[..., dict[str, Any]]
+Through = tuple[FastAPI, TestClient]
 
 REALM = 'Bearer realm="crm-api-gateway"'
 NO_CREDENTIALS = (401, REALM, "This service needs a bearer access token.")
@@ -49,7 +50,7 @@ UNTRUSTED = (401, INVALID_TOKEN, "The access token was not accepted.")
 INSUFFICIENT = f'{REALM}, error="insufficient_scope"'
 
 
-def told(response: httpx.Response) -> tuple[int, str | None, str]:
+def told(response: Any) -> tuple[int, str | None, str]:
     assert set(response.json()) == {"detail"}
     assert response.headers["content-type"] == "application/json"
     return response.status_code, response.headers.get("WWW-Authenticate"), response.json()["detail"]
@@ -372,7 +373,7 @@ class TestWhatPassesThrough:
         app = make_app(public_paths=["/public"])
         return app, client(app)
 
-    def test_streams_in_and_out(self, there: Any, service: Headers) -> None:
+    def test_streams_in_and_out(self, there: Through, service: Headers) -> None:
         app, http = there
 
         @app.post("/x")
@@ -388,7 +389,7 @@ class TestWhatPassesThrough:
         assert http.post("/x", content=iter([b"a", b"b"]), headers=service()).content == b"AB"
 
     def test_background_tasks_run_after_the_answer_with_the_callers_token_still_known(
-        self, there: Any, realm: Realm
+        self, there: Through, realm: Realm
     ) -> None:
         app, http = there
         token, seen = realm.token(), []
@@ -411,7 +412,7 @@ class TestWhatPassesThrough:
         with pytest.raises(LookupError, match="mine"):
             TestClient(app).get("/x", headers=service())
 
-    def test_http_errors_of_the_app(self, there: Any, service: Headers) -> None:
+    def test_http_errors_of_the_app(self, there: Through, service: Headers) -> None:
         app, http = there
 
         @app.get("/x")
@@ -423,7 +424,7 @@ class TestWhatPassesThrough:
         assert http.get("/nowhere", headers=service()).status_code == 404
         assert http.post("/x", headers=service()).status_code == 405
 
-    def test_head_and_the_state(self, there: Any, service: Headers) -> None:
+    def test_head_and_the_state(self, there: Through, service: Headers) -> None:
         app, http = there
 
         @app.middleware("http")
@@ -452,7 +453,7 @@ class TestWhatPassesThrough:
         with client(app) as http:
             assert http.get("/x", headers=service()).json() == "open"
 
-    def test_a_client_that_goes_away(self, there: Any, service: Headers) -> None:
+    def test_a_client_that_goes_away(self, there: Through, service: Headers) -> None:
         app, _ = there
         seen: list[type] = []
 
@@ -479,7 +480,7 @@ class TestWhatPassesThrough:
         anyio.run(gone)
         assert seen == [ClientDisconnect]
 
-    def test_a_public_path_runs_for_nobody(self, there: Any, service: Headers) -> None:
+    def test_a_public_path_runs_for_nobody(self, there: Through, service: Headers) -> None:
         app, http = there
 
         @app.get("/public")
@@ -488,7 +489,7 @@ class TestWhatPassesThrough:
 
         assert http.get("/public", headers=service()).json() == [False, "", [], None]
 
-    def test_a_websocket(self, there: Any, service: Headers) -> None:
+    def test_a_websocket(self, there: Through, service: Headers) -> None:
         app, http = there
 
         @app.websocket("/ws")
@@ -505,7 +506,7 @@ class TestWhatPassesThrough:
                 connected.receive_bytes()
             assert raised.value.code == 4000
 
-    def test_a_denial_of_the_apps_own(self, there: Any, service: Headers) -> None:
+    def test_a_denial_of_the_apps_own(self, there: Through, service: Headers) -> None:
         app, http = there
 
         @app.websocket("/ws")
@@ -520,7 +521,7 @@ class TestWhatPassesThrough:
 class TestScopesOfTheServer:
     @pytest.mark.parametrize("kind", ["webtransport", "HTTP", "", "http2"])
     def test_of_an_unknown_type_are_refused(self, options: Options, kind: str) -> None:
-        async def never(scope: Any, receive: Any, send: Any) -> None:
+        async def never(*_: Any) -> Any:
             pytest.fail("let in")
 
         async def ask() -> None:
