@@ -1,0 +1,13 @@
+"""An issuer for development and tests: it answers as Keycloak does, from the same realm files, with keys of its own.
+
+Nothing here belongs into production: the issuer says so in every answer, and its socket is bound to loopback only.
+"""
+
+from s2s_fastapi.testing import faults
+from s2s_fastapi.testing.documents import read_documents
+from s2s_fastapi.testing.faults import Fault
+from s2s_fastapi.testing.issuer import EmbeddedIssuer
+from s2s_fastapi.testing.record import Exchange
+from s2s_fastapi.testing.wire import Request, Response
+
+__all__ = ["EmbeddedIssuer", "Exchange", "Fault", "Request", "Response", "faults", "read_documents"]

@@ -1,0 +1,276 @@
+"""The embedded issuer: realms of Keycloak without a Keycloak, behind one plain function ``answer(request) -> response``."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, Self
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from s2s_fastapi.errors import ConfigurationError, TokenRequestError
+from s2s_fastapi.keycloak.model import Denied, Granted
+from s2s_fastapi.testing import answers
+from s2s_fastapi.testing.asgi import IssuerApp
+from s2s_fastapi.testing.documents import read_documents
+from s2s_fastapi.testing.faults import NONE, Endpoint, Faults
+from s2s_fastapi.testing.minting import Grant, Mint
+from s2s_fastapi.testing.pages import certs_page, discovery_page, realm_page
+from s2s_fastapi.testing.realm import Realm
+from s2s_fastapi.testing.record import Exchange, Record
+from s2s_fastapi.testing.routing import place_of
+from s2s_fastapi.testing.server import LoopbackServer
+from s2s_fastapi.testing.token_endpoint import answer_token_request
+from s2s_fastapi.testing.transport import IssuerTransport
+from s2s_fastapi.testing.versions import NEWEST, Wire
+from s2s_fastapi.testing.wire import Request, Response
+
+__all__ = ["EmbeddedIssuer"]
+
+_SEEN: Final = (("Server", "s2s-fastapi embedded issuer, for development only"),)
+
+
+class EmbeddedIssuer:
+    """Issue tokens from realm documents as Keycloak would, with keys that are new in every process. For development and tests.
+
+    Several realms share one address, ``url`` + ``auth_path``. ``public_url`` is what stands in ``iss`` where that differs; it may hold
+    ``{port}``. ``version`` is the Keycloak that is imitated. ``values`` are kept for whoever wants to know what stands in the documents'
+    placeholders. Safe to use from threads.
+
+    It is reached in process (`transport`, `app`) or on a loopback socket (`serving`); `faults` breaks it on purpose, `requests` tells
+    what it was asked.
+    """
+
+    def __init__(
+        self,
+        *documents: Mapping[str, Any],
+        url: str = "http://keycloak.test",
+        public_url: str | None = None,
+        auth_path: str = "",
+        version: str = NEWEST,
+        values: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Read the documents; keys are made when they are first needed.
+
+        Raises:
+            ConfigurationError: There is no document, one is no realm, two have the same name, or the version is none.
+        """
+        realms = [Realm(document, version=version) for document in documents]
+        self._realms = {realm.name: realm for realm in realms}
+        if not realms or len(self._realms) != len(realms):
+            raise ConfigurationError("An embedded issuer needs realm documents, each with a name of its own.")
+        if auth_path.rstrip("/") and not auth_path.startswith("/"):
+            raise ConfigurationError(
+                f"The path of the server must be empty or start with a slash, as /auth, not {auth_path!r}."
+            )
+        self.url = url
+        """Where it is reached, without ``auth_path``; `serving` changes it."""
+        self.auth_path = auth_path.rstrip("/")
+        self.version = version
+        self.values: Mapping[str, str] = dict(values or {})
+        self.faults = Faults()
+        self.requests = Record()
+        self._public_url = public_url
+        self._wire = Wire.of(version)
+        self._clock = clock
+
+    def __repr__(self) -> str:
+        return f"EmbeddedIssuer({', '.join(self.realms)}, url={self.url + self.auth_path!r})"
+
+    @classmethod
+    def read(cls, *paths: str | Path, values: Mapping[str, str] | None = None, **options: Any) -> Self:
+        """Return an issuer for realm files, their ``${NAME}`` filled from `values` or with new random ones; `options` as above.
+
+        Raises:
+            ConfigurationError: A file cannot be read, or is no realm.
+        """
+        documents = read_documents(paths, values or {})
+        return cls(*documents.realms, values=documents.values, **options)
+
+    # What it is
+
+    @property
+    def realms(self) -> tuple[str, ...]:
+        """The names of its realms."""
+        return tuple(self._realms)
+
+    @property
+    def public_url(self) -> str:
+        """The address that stands in ``iss``, without ``auth_path``."""
+        return (self._public_url or self.url).replace("{port}", str(urlsplit(self.url).port or ""))
+
+    def issuer(self, realm: str) -> str:
+        """Return what stands in ``iss``."""
+        return self._below(self.public_url, realm)
+
+    def secrets(self, realm: str) -> dict[str, str]:
+        """Return the secrets of the confidential clients, by client id."""
+        return self._realm(realm).secrets
+
+    def passwords(self, realm: str) -> dict[str, str]:
+        """Return the passwords of the users, by user name."""
+        return self._realm(realm).passwords
+
+    def environment(self, realm: str, client_id: str) -> dict[str, str]:
+        """Return the ``KEYCLOAK_*`` variables of the service that is this client.
+
+        Raises:
+            ConfigurationError: There is no such realm, or no such client with a secret.
+        """
+        variables = {
+            "KEYCLOAK_URL": self.url,
+            "KEYCLOAK_PUBLIC_URL": self.public_url if self.public_url != self.url else "",
+            "KEYCLOAK_AUTH_PATH": self.auth_path,
+            "KEYCLOAK_REALM": realm,
+            "KEYCLOAK_CLIENT_ID": client_id,
+            "KEYCLOAK_CLIENT_SECRET": self._realm(realm).secret(client_id),
+        }
+        return {name: value for name, value in variables.items() if value}
+
+    # Ways in
+
+    def transport(self) -> httpx.BaseTransport:
+        """Return an httpx transport that asks this issuer whatever host a URL names, for ``ServiceAuthMiddleware(transport=)``."""
+        return IssuerTransport(self.answer)
+
+    @property
+    def app(self) -> IssuerApp:
+        """This issuer as an ASGI application."""
+        return IssuerApp(self.answer)
+
+    @contextmanager
+    def serving(self, port: int = 0) -> Iterator[LoopbackServer]:
+        """Answer on a loopback socket, with a free port unless one is given; `url` is that address from here on.
+
+        Served again, the issuer has the same realms, keys and secrets.
+
+        Raises:
+            OSError: The port is taken.
+        """
+        with LoopbackServer(self.answer, port=port) as server:
+            self.url = server.url
+            yield server
+
+    # What an administrator would do
+
+    def rotate_keys(self, realm: str, *, algorithm: str = "RS256", keep: bool = True) -> str:
+        """Let a new key sign the realm's tokens at once and return its id; the older ones stay published if kept.
+
+        Raises:
+            ConfigurationError: There is no such realm or algorithm.
+        """
+        return self._realm(realm).keys.rotate(algorithm, keep=keep)
+
+    def remove_key(self, realm: str, kid: str) -> None:
+        """Take a key out of the realm's JWKS.
+
+        Raises:
+            ConfigurationError: There is no such realm or key.
+        """
+        self._realm(realm).keys.remove(kid)
+
+    def signing_kid(self, realm: str, algorithm: str = "RS256") -> str:
+        """Return the id of the key that signs the realm's tokens now."""
+        return self._realm(realm).keys.kid(algorithm)
+
+    def set_not_before(self, realm: str, at: int | None = None) -> int:
+        """Revoke the realm's tokens that were issued before a second of the epoch, now unless given, and return it."""
+        self._realm(realm).not_before = moment = int(self._clock()) if at is None else at
+        return moment
+
+    # Tokens without a request
+
+    def service_token(self, realm: str, client_id: str, *, scope: str | None = None) -> str:
+        """Return a service's access token, as the token endpoint would give it; nothing is recorded, no fault applies.
+
+        Raises:
+            TokenRequestError: Keycloak would refuse it.
+            ConfigurationError: There is no such realm.
+        """
+        return self._token(realm, self._realm(realm).model.service_token(client_id, scope=scope), "client_credentials")
+
+    def user_token(self, realm: str, username: str, *, via: str, scope: str | None = None) -> str:
+        """Return the access token of a user who logged in through the client `via`; no password is asked.
+
+        Raises:
+            TokenRequestError: Keycloak would refuse it.
+            ConfigurationError: There is no such realm.
+        """
+        return self._token(realm, self._realm(realm).model.password(username, via=via, scope=scope), "password")
+
+    # Answers
+
+    def answer(self, request: Request) -> Response:
+        """Return the answer to one request, with the fault that was queued for it; the request is recorded."""
+        realm, endpoint, response = self._routed(request)
+        fault = NONE if endpoint is None else self.faults.take(endpoint)
+        sent = fault.on(replace(response, headers=response.headers + _SEEN))
+        if request.method == "HEAD":
+            sent = replace(sent, body=b"")
+        self.requests.add(Exchange(realm, endpoint, request, sent, fault, self._clock()))
+        return sent
+
+    def _routed(self, request: Request) -> tuple[str, Endpoint | None, Response]:
+        place = place_of(request.path, auth_path=self.auth_path, strict=self._wire.strict)
+        if isinstance(place, Response):
+            return "", None, place
+        realm = self._realms.get(place.realm)
+        if realm is None:
+            return "", None, answers.NO_REALM
+        if place.endpoint is None:
+            return realm.name, None, answers.NO_PROTOCOL if place.of_another_protocol else answers.NOT_FOUND
+        return realm.name, place.endpoint, self._page(realm, place.endpoint, request)
+
+    def _page(self, realm: Realm, endpoint: Endpoint, request: Request) -> Response:
+        origin = request.header("origin")
+        allowed = "POST" if endpoint == "token" else "GET"
+        if request.method == "OPTIONS":
+            return answers.preflight(origin, f"{allowed}, OPTIONS")
+        head = request.method == "HEAD" and allowed == "GET" and (self._wire.strict or endpoint == "discovery")
+        if request.method != allowed and not head:
+            return answers.NOT_FOUND if endpoint == "discovery" else answers.METHOD_NOT_ALLOWED
+        if endpoint == "token":
+            return answer_token_request(request, self._mint(realm, request.client))
+        if endpoint == "certs":
+            page = certs_page(realm)
+        elif endpoint == "discovery":
+            page = discovery_page(self.issuer(realm.name), self._below(self._internal(request), realm.name))
+        else:
+            page = realm_page(realm, self.issuer(realm.name))
+        return answers.with_origin(page, origin)
+
+    def _mint(self, realm: Realm, client: str = "127.0.0.1") -> Mint:
+        return Mint(realm=realm, issuer=self.issuer(realm.name), wire=self._wire, now=int(self._clock()), client=client)
+
+    def _token(self, realm: str, outcome: Granted | Denied, grant: Grant) -> str:
+        if isinstance(outcome, Denied):
+            raise TokenRequestError(
+                f"Keycloak would refuse this token: {outcome.status} {outcome.error}, {outcome.description}.",
+                error=outcome.error,
+                error_description=outcome.description,
+                http_status=outcome.status,
+                retryable=False,
+            )
+        token: str = self._mint(self._realm(realm)).answer(outcome, grant)["access_token"]
+        return token
+
+    def _realm(self, name: str) -> Realm:
+        try:
+            return self._realms[name]
+        except KeyError:
+            raise ConfigurationError(
+                f"The embedded issuer has no realm {name}, only {', '.join(self._realms)}."
+            ) from None
+
+    def _internal(self, request: Request) -> str:
+        """Where the request came in: services inside the network are sent back there, as with ``hostname-backchannel-dynamic``."""
+        host = request.header("host")
+        if self._public_url is None or not host:
+            return self.public_url
+        return f"{urlsplit(self.url).scheme}://{host}"
+
+    def _below(self, server: str, realm: str) -> str:
+        return f"{server}{self.auth_path}/realms/{quote(realm, safe='')}"

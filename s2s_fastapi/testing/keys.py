@@ -1,0 +1,131 @@
+"""The keys of one realm: what signs its tokens, and what its JWKS shows. They are made when they are first needed."""
+
+import json
+import threading
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Mapping
+from typing import Any, Final
+
+from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
+from joserfc.jws import JWSRegistry
+
+from s2s_fastapi.errors import ConfigurationError
+
+__all__ = ["RealmKeys"]
+
+_CURVES: Final = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
+_RSA_BITS: Final = 2048
+_RSA: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+_HMAC_BITS: Final = {"HS256": 256, "HS384": 384, "HS512": 512}
+
+
+class _SigningKey:
+    def __init__(self, algorithm: str) -> None:
+        self.algorithm = algorithm
+        self.key = _generated(algorithm)
+        self.kid = self.key.thumbprint()
+        self.secret = algorithm in _HMAC_BITS
+
+    def jwk(self) -> dict[str, Any]:
+        return _jwk(self.key, self.kid, "sig", self.algorithm)
+
+
+def _generated(algorithm: str) -> Key:
+    if algorithm in _RSA:
+        return RSAKey.generate_key(_RSA_BITS)
+    if algorithm in _CURVES:
+        return ECKey.generate_key(_CURVES[algorithm])
+    if algorithm == "EdDSA":
+        return OKPKey.generate_key("Ed25519")
+    if algorithm in _HMAC_BITS:
+        return OctKey.generate_key(_HMAC_BITS[algorithm])
+    raise ConfigurationError(f"Keycloak signs with no algorithm {algorithm!r}.")
+
+
+def _part(members: Mapping[str, Any]) -> str:
+    return _base64url(json.dumps(members, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def _base64url(raw: bytes) -> str:
+    return urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+
+
+def _jwk(key: Key, kid: str, use: str, algorithm: str) -> dict[str, Any]:
+    return {**key.as_dict(private=False), "kid": kid, "use": use, "alg": algorithm}
+
+
+class RealmKeys:
+    """The keys of one realm, new in every process. Safe to use from threads.
+
+    There is one signing key for each algorithm a client asks for; the realm grows it on first use, as Keycloak does. The newest of
+    an algorithm signs, the older ones stay published until they are removed.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._signing: dict[str, list[_SigningKey]] = {}
+        self._encryption: Key | None = None
+
+    def sign(self, claims: Mapping[str, Any], *, algorithm: str = "RS256", header_type: str = "JWT") -> str:
+        """Return `claims` as a compact JWS under the algorithm's newest key.
+
+        Raises:
+            ConfigurationError: There is no such algorithm.
+        """
+        key = self._newest(algorithm)
+        signing_input = f"{_part({'alg': algorithm, 'typ': header_type, 'kid': key.kid})}.{_part(claims)}"
+        # The algorithm itself and not joserfc's compact form, which warns of Keycloak's name EdDSA.
+        signature = JWSRegistry.algorithms[algorithm].sign(signing_input.encode("ascii"), key.key)
+        return f"{signing_input}.{_base64url(signature)}"
+
+    def kid(self, algorithm: str = "RS256") -> str:
+        """Return the id of the key that signs now."""
+        return self._newest(algorithm).kid
+
+    def public_key(self) -> str:
+        """Return the RS256 key as the realm page shows it: DER in base64."""
+        key = self._newest("RS256").key
+        return b64encode(key.as_der(private=False)).decode("ascii") if isinstance(key, RSAKey) else ""
+
+    def published(self) -> list[dict[str, Any]]:
+        """Return the members of the JWKS: every public signing key, and the RSA-OAEP key that encrypts."""
+        with self._lock:
+            self._newest("RS256")
+            shown = [key.jwk() for keys in self._signing.values() for key in keys if not key.secret]
+            if self._encryption is None:
+                self._encryption = RSAKey.generate_key(_RSA_BITS)
+            encryption = self._encryption
+            return [*shown, _jwk(encryption, encryption.thumbprint(), "enc", "RSA-OAEP")]
+
+    def rotate(self, algorithm: str = "RS256", *, keep: bool = True) -> str:
+        """Let a new key sign from now on, keep or remove the older ones, and return the new one's id.
+
+        Raises:
+            ConfigurationError: There is no such algorithm.
+        """
+        fresh = _SigningKey(algorithm)
+        with self._lock:
+            older = self._signing.get(algorithm, []) if keep else []
+            self._signing[algorithm] = [fresh, *older]
+        return fresh.kid
+
+    def remove(self, kid: str) -> None:
+        """Take a key out of the JWKS; where it was the one that signs, the next one does, or a new one.
+
+        Raises:
+            ConfigurationError: There is no such key.
+        """
+        with self._lock:
+            for keys in self._signing.values():
+                for key in keys:
+                    if key.kid == kid:
+                        keys.remove(key)
+                        return
+        raise ConfigurationError(f"There is no key {kid} to remove.")
+
+    def _newest(self, algorithm: str) -> _SigningKey:
+        with self._lock:
+            keys = self._signing.setdefault(algorithm, [])
+            if not keys:
+                keys.append(_SigningKey(algorithm))
+            return keys[0]

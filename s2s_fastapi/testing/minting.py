@@ -1,0 +1,101 @@
+"""From what the realm model grants to the answer of the token endpoint: dates, ids and signatures (RFC 6749 section 5.1)."""
+
+import hashlib
+import secrets
+import uuid
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from s2s_fastapi.keycloak.model import Granted
+from s2s_fastapi.testing.realm import Realm
+from s2s_fastapi.testing.versions import Wire
+
+__all__ = ["Mint"]
+
+Grant = Literal["client_credentials", "password"]
+
+_MARKS: Final[dict[Grant, str]] = {"client_credentials": "cc", "password": "ro"}
+_ID_TOKEN_ALGORITHM: Final = "RS256"
+_REFRESH_LIFESPAN: Final = 1800  # Keycloak's default idle time of a session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mint:
+    """Makes tokens of one realm at one moment. The claims are the model's; nothing is added but when, which and from where."""
+
+    realm: Realm
+    issuer: str
+    wire: Wire
+    now: int
+    client: str = "127.0.0.1"
+    """The address that asks."""
+
+    def answer(self, granted: Granted, grant: Grant) -> dict[str, Any]:
+        """Return the members of the token response, in Keycloak's order."""
+        claims = {
+            **self._dates(granted.lifespan),
+            "jti": self._jti(granted, grant),
+            "iss": self.issuer,
+            **granted.claims,
+        }
+        # Empty in the model, which knows of no session and no connection.
+        own = {"sid": self._session(), "clientHost": self.client, "clientAddress": self.client}
+        claims.update((name, value) for name, value in own.items() if claims.get(name) == "")
+        token = self.realm.keys.sign(claims, algorithm=granted.algorithm, header_type=granted.header_type)
+        answer = {
+            "access_token": token,
+            "expires_in": granted.lifespan,
+            "refresh_expires_in": _REFRESH_LIFESPAN if granted.refresh else 0,
+        }
+        if granted.refresh:
+            answer["refresh_token"] = self._refresh_token(granted, claims)
+        answer["token_type"] = claims.get("typ", "Bearer")
+        if granted.openid:
+            answer["id_token"] = self._id_token(granted, claims, token)
+        answer["not-before-policy"] = max(self.realm.not_before, granted.not_before)
+        if granted.refresh:
+            answer["session_state"] = claims["sid"]
+        return {**answer, "scope": granted.scope}
+
+    def _dates(self, life: int) -> dict[str, int]:
+        return {"exp": self.now + life, "iat": self.now}
+
+    def _jti(self, granted: Granted, grant: Grant) -> str:
+        if not self.wire.marked_ids:
+            return str(uuid.uuid4())
+        session = "on" if "sid" in granted.claims else "tr"
+        kind = "lt" if self.realm.lightweight(str(granted.claims.get("azp", ""))) else "rt"
+        return f"{session}{kind}{_MARKS[grant]}:{uuid.uuid4()}"
+
+    def _session(self) -> str:
+        return secrets.token_urlsafe(18) if self.wire.short_sessions else str(uuid.uuid4())
+
+    def _refresh_token(self, granted: Granted, claims: dict[str, Any]) -> str:
+        """Return a refresh token: signed with a key that nobody publishes, and not to be redeemed here."""
+        shared: dict[str, Any] = {name: claims[name] for name in ("sub", "azp", "sid") if name in claims}
+        members: dict[str, Any] = {
+            **self._dates(_REFRESH_LIFESPAN),
+            "jti": str(uuid.uuid4()),
+            "iss": self.issuer,
+            "aud": self.issuer,
+            "typ": "Refresh",
+            **shared,
+            "scope": granted.scope,
+        }
+        return self.realm.keys.sign(members, algorithm="HS512")
+
+    def _id_token(self, granted: Granted, claims: dict[str, Any], access_token: str) -> str:
+        """Return an ID token with what every one has (OpenID Connect Core section 2)."""
+        half = hashlib.sha256(access_token.encode("ascii")).digest()[:16]
+        shared: dict[str, Any] = {name: claims[name] for name in ("sub", "azp", "sid") if name in claims}
+        members: dict[str, Any] = {
+            **self._dates(granted.lifespan),
+            "jti": str(uuid.uuid4()),
+            "iss": self.issuer,
+            "aud": claims.get("azp"),
+            "typ": "ID",
+            **shared,
+            "at_hash": urlsafe_b64encode(half).rstrip(b"=").decode("ascii"),
+        }
+        return self.realm.keys.sign(members, algorithm=_ID_TOKEN_ALGORITHM)

@@ -1,0 +1,81 @@
+"""One realm of the issuer: its model, its keys, and what its file says that no token shows."""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.keycloak.model import RealmModel
+from s2s_fastapi.testing.documents import with_secrets
+from s2s_fastapi.testing.keys import RealmKeys
+
+__all__ = ["Realm"]
+
+_LIGHTWEIGHT = "client.use.lightweight.access.token.enabled"
+
+
+class Realm:
+    """A realm as it stands in its file, with fresh keys. What it would put into a token only `model` knows."""
+
+    def __init__(self, document: Mapping[str, Any], *, version: str) -> None:
+        complete = with_secrets(document)
+        self.model = RealmModel.read(complete, version=version)
+        self.name = self.model.name
+        self.keys = RealmKeys()
+        self.not_before = self.model.not_before
+        """Seconds since the epoch."""
+        self._clients = {client["clientId"]: client for client in complete.get("clients") or ()}
+        self._users = list(complete.get("users") or ())
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """The secrets of its confidential clients, by client id."""
+        return {name: client["secret"] for name, client in self._clients.items() if client.get("secret")}
+
+    def secret(self, client_id: str) -> str:
+        """Return a client's secret.
+
+        Raises:
+            ConfigurationError: There is no such client, or it has none.
+        """
+        try:
+            return self.secrets[client_id]
+        except KeyError:
+            raise ConfigurationError(f"The realm {self.name} has no client {client_id} with a secret.") from None
+
+    @property
+    def passwords(self) -> dict[str, str]:
+        """The passwords of its users, by user name."""
+        found = {name: self.password(name) for name in (str(user.get("username", "")) for user in self._users)}
+        return {name: password for name, password in found.items() if password}
+
+    def username(self, login: str) -> str:
+        """Return the user that logs in with `login`: a name in any case, or an e-mail address; `login` if there is none."""
+        wanted = login.lower()
+        for user in self._users:
+            if wanted in (str(user.get("username", "")).lower(), str(user.get("email", "")).lower()):
+                return str(user["username"])
+        return login
+
+    def password(self, username: str) -> str | None:
+        """Return the password the file gives a user, or None."""
+        for user in self._users:
+            if user.get("username") == username:
+                for credential in user.get("credentials") or ():
+                    if credential.get("type") == "password":
+                        return str(credential["value"]) if "value" in credential else None
+        return None
+
+    def lightweight(self, client_id: str) -> bool:
+        """Return whether a client's tokens are lightweight, which the front of their ``jti`` shows."""
+        attributes = self._clients.get(client_id, {}).get("attributes") or {}
+        return str(attributes.get(_LIGHTWEIGHT, "")).lower() == "true"
+
+    def permits_origin(self, client_id: str, origin: str) -> bool:
+        """Return whether a browser's page of `origin` may have this client's tokens (``webOrigins``; ``+`` is its redirect URIs)."""
+        client = self._clients.get(client_id, {})
+        origins = set(client.get("webOrigins") or ())
+        if "+" in origins:
+            parts = (urlsplit(uri) for uri in client.get("redirectUris") or ())
+            origins |= {f"{part.scheme}://{part.netloc}" for part in parts}
+        return "*" in origins or origin in origins

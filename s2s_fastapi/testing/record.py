@@ -1,0 +1,75 @@
+"""What the issuer was asked, for tests to look at."""
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+
+from s2s_fastapi.testing.faults import Endpoint, Fault
+from s2s_fastapi.testing.wire import Malformed, Request, Response, basic
+
+__all__ = ["Exchange", "Record"]
+
+_KEPT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request and what came of it. Its ``repr`` shows no secret and no token."""
+
+    realm: str
+    """Empty where the path names none."""
+    endpoint: Endpoint | None
+    """None where the path is none of the issuer's."""
+    request: Request
+    response: Response
+    fault: Fault
+    at: float
+    """Seconds since the epoch."""
+
+    @property
+    def status(self) -> int:
+        """The status that was sent; 0 where the connection was closed instead."""
+        return 0 if self.response.delivery.disconnect == "before" else self.response.status
+
+    @property
+    def form(self) -> dict[str, str]:
+        """The fields of the request as they came, secrets included; empty where they cannot be read."""
+        try:
+            return dict(self.request.form.fields)
+        except Malformed:
+            return {}
+
+    @property
+    def client_id(self) -> str:
+        """The client that said it was asking; empty where none did."""
+        if "client_id" in self.form:
+            return self.form["client_id"]
+        try:
+            found = basic(self.request.header("authorization"), strict=True)
+        except Malformed:
+            found = None
+        return found.client_id if found is not None else ""
+
+
+class Record:
+    """The last 1000 exchanges, oldest first. Safe to use from threads."""
+
+    def __init__(self, kept: int = _KEPT) -> None:
+        self._lock = threading.Lock()
+        self._exchanges: deque[Exchange] = deque(maxlen=kept)
+
+    def add(self, exchange: Exchange) -> None:
+        """Keep one more exchange; the oldest goes where there are too many."""
+        with self._lock:
+            self._exchanges.append(exchange)
+
+    def __call__(self, endpoint: Endpoint | None = None, *, realm: str | None = None) -> tuple[Exchange, ...]:
+        """Return the exchanges so far, of one endpoint or one realm if asked."""
+        with self._lock:
+            found = tuple(self._exchanges)
+        return tuple(one for one in found if endpoint in (None, one.endpoint) and realm in (None, one.realm))
+
+    def clear(self) -> None:
+        """Forget them all."""
+        with self._lock:
+            self._exchanges.clear()
