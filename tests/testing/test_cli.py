@@ -1,0 +1,184 @@
+"""The command ``s2s-fastapi dev``, as a process."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from example_app.realm import REALMS
+from tests.testing.asking import client, document
+
+COMMAND = [sys.executable, "-m", "s2s_fastapi.cli"]
+_KEPT = ("PATH", "HOME", "SYSTEMROOT", "COVERAGE_PROCESS_START")
+
+
+def environment(**values: str) -> dict[str, str]:
+    return {name: os.environ[name] for name in _KEPT if name in os.environ} | values
+
+
+@dataclass
+class Running:
+    process: subprocess.Popen[str]
+    exports: dict[str, dict[str, str]]
+    """What is printed for each client, by "realm: client"."""
+    text: str
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> tuple[int, str]:
+        self.process.send_signal(number)
+        _, errors = self.process.communicate(timeout=20)
+        return self.process.returncode, errors
+
+
+def _read(process: subprocess.Popen[str], clients: int) -> Running:
+    """Read what is printed for so many clients."""
+    assert process.stdout is not None
+    exports: dict[str, dict[str, str]] = {}
+    text = ""
+    for line in process.stdout:
+        text += line
+        if line.startswith("# "):
+            current = exports[line[2:].strip()] = {}
+        elif line.startswith("export "):
+            name, _, value = line.removeprefix("export ").strip().partition("=")
+            current[name] = value
+            if name == "KEYCLOAK_CLIENT_SECRET" and len(exports) == clients:
+                return Running(process, exports, text)
+    raise AssertionError(f"it ended:\n{text}\n{process.communicate()[1]}")
+
+
+@contextmanager
+def dev(*arguments: str | Path, clients: int, **values: str) -> Iterator[Running]:
+    command = [*COMMAND, "dev", "--port", "0", *map(str, arguments)]
+    with subprocess.Popen(
+        command, env=environment(**values), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield _read(process, clients)
+        finally:
+            process.kill()
+
+
+def run(*arguments: str | Path, **values: str) -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(command, env=environment(**values), capture_output=True, text=True, timeout=60, check=False)
+
+
+def grants(variables: dict[str, str]) -> httpx.Response:
+    server = variables["KEYCLOAK_URL"] + variables.get("KEYCLOAK_AUTH_PATH", "")
+    form = {
+        "grant_type": "client_credentials",
+        "client_id": variables["KEYCLOAK_CLIENT_ID"],
+        "client_secret": variables["KEYCLOAK_CLIENT_SECRET"],
+    }
+    url = f"{server}/realms/{variables['KEYCLOAK_REALM']}/protocol/openid-connect/token"
+    return httpx.post(url, data=form, trust_env=False, timeout=20)
+
+
+def test_the_realms_of_the_stories_are_served_with_what_is_printed_until_ctrl_c(tmp_path: Path) -> None:
+    kept = tmp_path / "values.env"
+    kept.write_text("ALICE_SECRET=from-the-file\nBOB_SECRET=from-the-file")
+    given = {"BILLING_SECRET": "from the environment", "BOB_SECRET": "environment-wins", "DORA_PASSWORD": ""}
+    with dev(REALMS["corp"], REALMS["abc"], "--auth-path", "/auth", "--env-file", kept, clients=9, **given) as running:
+        assert running.exports["corp: billing"]["KEYCLOAK_CLIENT_SECRET"] == "'from the environment'"
+        assert running.exports["abc: alice"]["KEYCLOAK_CLIENT_SECRET"] == "from-the-file"
+        assert running.exports["abc: bob"]["KEYCLOAK_CLIENT_SECRET"] == "environment-wins"
+        chat = running.exports["corp: chat-app-service"]
+        assert set(chat) == {
+            "KEYCLOAK_URL",
+            "KEYCLOAK_AUTH_PATH",
+            "KEYCLOAK_REALM",
+            "KEYCLOAK_CLIENT_ID",
+            "KEYCLOAK_CLIENT_SECRET",
+        }
+        assert chat["KEYCLOAK_URL"].startswith("http://127.0.0.1:")
+        assert grants(chat).status_code == 200
+        assert grants(running.exports["abc: alice"]).status_code == 200
+        code, errors = running.stop()
+    assert code == 0
+    assert "EMBEDDED ISSUER, FOR DEVELOPMENT ONLY" in errors
+    assert "Traceback" not in errors
+    lines = dict(line.split("=") for line in kept.read_text().splitlines())
+    assert lines["ALICE_SECRET"] == "from-the-file"
+    assert lines["CHAT_APP_SERVICE_SECRET"] == chat["KEYCLOAK_CLIENT_SECRET"]
+    assert len(lines["DORA_PASSWORD"]) >= 32
+    assert "BILLING_SECRET" not in lines
+    assert chat["KEYCLOAK_CLIENT_SECRET"] not in errors
+
+
+def test_an_env_file_is_made_for_its_owner_only_and_keeps_the_secrets(tmp_path: Path) -> None:
+    realm = tmp_path / "realm.json"
+    realm.write_text(json.dumps(document(clients=[client("caller", secret="${CALLER_SECRET}")])))
+    made = tmp_path / "new.env"
+    secrets = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with dev(realm, "--env-file", made, clients=1) as running:
+            secrets.append(running.exports["corp: caller"]["KEYCLOAK_CLIENT_SECRET"])
+            assert running.stop(number)[0] == 0
+    assert secrets[0] == secrets[1]
+    assert made.stat().st_mode & 0o077 == 0
+    assert made.read_text() == f"CALLER_SECRET={secrets[0]}\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "sentence"),
+    [
+        (None, (), "realm.json cannot be read: no such file or directory."),
+        ("{", (), "realm.json is not JSON: expecting property name enclosed in double quotes at line 1."),
+        ("[]", (), "An embedded issuer needs realm documents, each with a name of its own."),
+        ("{}", (), 'realm.json is no realm: Keycloak\'s realm files are objects with a "realm" name.'),
+        ('{"realm": "corp"}', ("--auth-path", "auth"), "start with a slash, as /auth, not 'auth'."),
+        ('{"realm": "corp"}', ("--env-file", "."), ". cannot be read: is a directory."),
+        ('{"realm": "corp", "a": "${A}"}', ("--env-file", "nowhere/x"), "nowhere/x cannot be written: no such file"),
+    ],
+)
+def test_what_is_broken_is_one_sentence_and_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, arguments: tuple[str, ...], sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        Path("realm.json").write_text(content)
+    done = run("dev", "realm.json", "--port", "0", *arguments, PYTHONPATH=str(Path(__file__).parents[2]))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sentence in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_port_that_is_taken_is_one_sentence_and_exit_code_2() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("dev", REALMS["corp"], "--port", str(port))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"The issuer cannot listen on 127.0.0.1:{port}: address already in use.\n"
+
+
+_WITHOUT = """
+import sys
+sys.modules["typer"] = None
+from s2s_fastapi.cli import main
+sys.argv = ["s2s-fastapi", "dev", "realm.json"]
+main()
+"""
+
+
+def test_without_the_extra_one_sentence_names_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT], capture_output=True, text=True, timeout=60, check=False, env=environment()
+    )
+    assert done.returncode == 1
+    assert done.stderr == 'The command line needs the extra "cli": pip install "s2s-fastapi[cli]"\n'
+
+
+def test_help_names_the_command_and_its_options() -> None:
+    assert "dev" in run("--help").stdout
+    text = run("dev", "--help", COLUMNS="200", TERM="dumb").stdout
+    for word in ("REALM.json", "--port", "--auth-path", "--env-file", "this machine only"):
+        assert word in text
