@@ -61,6 +61,10 @@ class KeycloakSettings(BaseSettings):
         # Outside the except block: pydantic's error carries the input, and with it the secret.
         raise ConfigurationError(" ".join(sentences))
 
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        # pydantic's own refusal would show the value, and that may be a secret.
+        raise AttributeError(f"KeycloakSettings is frozen: make another one with {name}=...")
+
     @property
     def audiences(self) -> frozenset[str]:
         """The audiences this service answers to; empty if neither ``audience`` nor ``client_id`` is given."""
@@ -124,7 +128,7 @@ class KeycloakSettings(BaseSettings):
         if (
             value != value.strip()
             or not value.isprintable()
-            or (info.field_name == "realm" and (set(value) & set("/\\?#") or value in {".", ".."}))
+            or (info.field_name == "realm" and not _one_segment(value))
         ):
             _wrong("must be a name, without slashes or spaces around it.")
         return value
@@ -229,5 +233,10 @@ def _url_problem(url: str) -> str:
 
 
 def _split_issuer(issuer: str) -> tuple[str, str]:
-    server, separator, realm = issuer.rpartition("/realms/")
-    return (server, unquote(realm)) if separator and realm and "/" not in realm else ("", "")
+    server, separator, segment = issuer.rpartition("/realms/")
+    realm = unquote(segment)
+    return (server, realm) if separator and realm and _one_segment(realm) else ("", "")
+
+
+def _one_segment(realm: str) -> bool:
+    return set(realm).isdisjoint("/\\?#") and realm not in {".", ".."}

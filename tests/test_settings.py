@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.keycloak.endpoints import Endpoints
@@ -268,7 +269,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     ({"issuer": "https://sso.example.com/realms/corp/"}, "KEYCLOAK_ISSUER does not end in /realms/NAME"),
     ({"issuer": "https://sso.example.com/realms/"}, "KEYCLOAK_ISSUER does not end in /realms/NAME"),
-    ({"issuer": "https://sso.example.com/realms/a/b"}, "KEYCLOAK_ISSUER does not end in /realms/NAME"),
+    *[
+        ({"issuer": f"https://sso.example.com/realms/{segment}"}, "KEYCLOAK_ISSUER does not end in /realms/NAME")
+        for segment in ("a/b", "a%2Fb", "%2e%2e", "%2E", "a%5cb", "a%3Fb", "a%23b")
+    ],
     (
         {"issuer": "https://x.example/realms/corp", "realm": "other"},
         "KEYCLOAK_REALM is 'other', but KEYCLOAK_ISSUER names the realm 'corp'",
@@ -553,6 +557,15 @@ def test_a_secret_is_in_no_error_and_in_no_traceback(
         assert SECRET not in repr(error) + repr(vars(error))  # noqa: PT017
 
 
+def test_a_secret_is_in_no_error_of_pydantics_own() -> None:
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(KeycloakSettings).validate_python([SECRET])
+    assert SECRET not in str(caught.value)
+    with pytest.raises(ConfigurationError) as told:
+        KeycloakSettings.model_validate({**BASE, "client_secret": SECRET})
+    assert SECRET not in "".join(traceback.format_exception(told.value))
+
+
 def test_a_secret_file_is_read_each_time_and_without_its_line_end(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     settings = made(client_id="crm", client_secret_file=file)
@@ -610,7 +623,8 @@ def test_settings_are_frozen_hashable_and_equal_by_what_they_say() -> None:
     assert hash(one) == hash(same)
     assert one != other
     for name in KeycloakSettings.model_fields:
-        with pytest.raises(ValueError, match="frozen"):
-            setattr(one, name, "x")
+        with pytest.raises(AttributeError, match="frozen") as caught:
+            setattr(one, name, SECRET)
+        assert SECRET not in "".join(traceback.format_exception(caught.value))
     assert isinstance(one.audience, tuple)
     assert isinstance(one.audiences, frozenset)

@@ -246,6 +246,34 @@ def test_no_more_than_a_hundred_keys_are_read() -> None:
     assert len(read(*[jwk("ES256", kid=str(number)) for number in range(10_000)]).keys) == 100
 
 
+NOT_A_NUMBER: list[Any] = [
+    None,
+    5,
+    1.5,
+    True,
+    [],
+    [[]],
+    [300],
+    {},
+    {"n": 1},
+    "",
+    "\u00e9",
+    "\ud800",
+    "!!",
+    "A",
+    "AA==",
+    "A" * 100_000,
+]
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "PS512", "ES256", "ES384", "ES512", "EdDSA"])
+@pytest.mark.parametrize("member", ["n", "e", "x", "y", "crv", "kty"])
+def test_a_member_that_is_no_number_spoils_its_own_key_only(algorithm: str, member: str) -> None:
+    if member in jwk(algorithm):
+        for value in NOT_A_NUMBER:
+            assert only(jwk(algorithm) | {member: value}) is None
+
+
 JUNK = st.recursive(
     st.none()
     | st.booleans()

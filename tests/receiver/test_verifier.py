@@ -220,10 +220,14 @@ def test_before_the_signature_holds_a_verdict_tells_at_most_the_kid_and_that_esc
     verifier.ready().keys.get()
     clock.advance(5)
     kid = "\x1b[31m\n\r\u2028\u202e" + "k" * 200
-    decision = judged(verifier, realm.token(header={"kid": kid})).decision
-    assert decision.unverified_kid == "\ufffd[31m\ufffd\ufffd\ufffd\ufffd" + "k" * 55
-    assert len(decision.unverified_kid) == 64
-    assert decision.cure == ""
+    shown = "\ufffd[31m\ufffd\ufffd\ufffd\ufffd" + "k" * 55
+    assert len(shown) == 64
+    unknown = judged(verifier, realm.token(header={"kid": kid})).decision
+    assert (unknown.reason, unknown.unverified_kid, unknown.cure) == (Reason.UNKNOWN_KEY, shown, "")
+    realm.published.append({**KEYS["RS256"].jwk, "kid": kid})
+    clock.advance(5)
+    forged = judged(verifier, realm.token(header={"kid": kid})).decision
+    assert (forged.reason, forged.unverified_kid, forged.cure) == (Reason.INVALID_SIGNATURE, shown, "")
 
 
 def test_what_a_verified_token_says_is_shown_on_one_line_and_bounded() -> None:
