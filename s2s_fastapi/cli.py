@@ -108,20 +108,25 @@ def _tell(issuer: "EmbeddedIssuer", *, generated: tuple[str, ...], env_file: Pat
     from rich.console import Console  # noqa: PLC0415
     from rich.panel import Panel  # noqa: PLC0415
 
-    aside = Console(stderr=True, highlight=False, markup=False)
+    from s2s_fastapi.keycloak.cures import shown  # noqa: PLC0415
+
+    aside = Console(stderr=True, highlight=False, markup=False, emoji=False)
     aside.print(Panel(_WARNING.format(url=issuer.url + issuer.auth_path), border_style="bold red"))
     if generated:
         kept = f"kept in {env_file}" if env_file else "other ones at the next start, unless --env-file keeps them"
         aside.print(f"Generated, because nothing gives them a value: {', '.join(generated)} ({kept}).")
-    out = Console(highlight=False, markup=False)
+    # As it is: a secret with ":key:" in it is no picture, and a long one is one line.
+    out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     for realm in issuer.realms:
         for client_id in issuer.secrets(realm):
-            out.print(f"# {realm}: {client_id}", style="bold")
+            out.print(f"# {shown(realm)}: {shown(client_id)}", style="bold")
             for name, value in issuer.environment(realm, client_id).items():
-                out.print(f"export {name}={shlex.quote(value)}", soft_wrap=True)
+                out.print(f"export {name}={shlex.quote(value)}")
             out.print()
         for username, password in issuer.passwords(realm).items():
-            out.print(f"# {realm}: the user {username} has the password {password}\n", style="bold", soft_wrap=True)
+            out.print(
+                f"# {shown(realm)}: the user {shown(username)} has the password {shown(password)}\n", style="bold"
+            )
     out.file.flush()
 
 

@@ -51,10 +51,10 @@ class Realm:
 
     def username(self, login: str) -> str:
         """Return the user that logs in with `login`: a name in any case, or an e-mail address; `login` if there is none."""
-        wanted = login.lower()
         for user in self._users:
-            if wanted in (str(user.get("username", "")).lower(), str(user.get("email", "")).lower()):
-                return str(user["username"])
+            names = [name for name in (user.get("username"), user.get("email")) if isinstance(name, str) and name]
+            if names and login.lower() in (name.lower() for name in names):
+                return str(user.get("username", login))
         return login
 
     def password(self, username: str) -> str | None:

@@ -15,7 +15,7 @@ __all__ = ["LoopbackServer"]
 _log = logging.getLogger("s2s_fastapi.testing")
 
 LOOPBACK: Final = "127.0.0.1"
-_LARGEST_BODY: Final = 10_485_760
+_LARGEST_BODY: Final = 1_048_576
 _IDLE_SECONDS: Final = 60.0
 
 

@@ -128,6 +128,18 @@ def test_an_env_file_is_made_for_its_owner_only_and_keeps_the_secrets(tmp_path: 
     assert made.read_text() == f"CALLER_SECRET={secrets[0]}\n"
 
 
+def test_what_is_printed_is_a_shell_script_whatever_the_secrets_are(tmp_path: Path) -> None:
+    odd = "it's :key: [bold]$HOME[/bold] \\" + "x" * 200
+    realm = tmp_path / "realm.json"
+    clients = [client("evil\ntouch pwned", secret="harmless"), client("caller", secret=odd)]
+    realm.write_text(json.dumps(document(clients=clients)))
+    with dev(realm, clients=2) as running:
+        script = f'{running.text}\nprintf %s "$KEYCLOAK_CLIENT_SECRET"'
+        done = subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout == odd
+    assert not (tmp_path / "pwned").exists()
+
+
 @pytest.mark.parametrize(
     ("content", "arguments", "sentence"),
     [

@@ -324,6 +324,13 @@ def test_a_user_without_a_password_in_the_file_cannot_log_in() -> None:
     assert refusal(post(issuer, LOGIN | {"password": ""}))[1] == "invalid_grant"
 
 
+@pytest.mark.parametrize("login", ["", "none", "None"])
+def test_a_user_without_a_mail_address_does_not_answer_to_its_absence(login: str) -> None:
+    users = [{**document()["users"][0], "email": None}]
+    issuer = EmbeddedIssuer(document(users=users))
+    assert refusal(post(issuer, LOGIN | {"username": login}))[1] == "invalid_grant"
+
+
 def test_a_page_of_the_clients_own_origin_may_read_its_token(issuer: EmbeddedIssuer) -> None:
     answer = post(issuer, LOGIN, origin=ORIGIN)
     assert answer.status == 200
