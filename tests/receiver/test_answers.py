@@ -10,7 +10,7 @@ from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import AuthenticationError, AuthorizationError, KeysUnavailable
 from s2s_fastapi.receiver.answers import challenge, error_of, error_within, headers_of, send_answer
 
-DENIAL = {"websocket.http.response": {}}
+DENIAL: dict[str, Any] = {"websocket.http.response": {}}
 
 
 def answer(scope: dict[str, Any], decision: Decision, realm: str = "r") -> list[dict[str, Any]]:
