@@ -11,8 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from s2s_fastapi import KeycloakSettings, ServiceTokenAuth  # noqa: E402
-from tests.realm import Realm  # noqa: E402
+from s2s_fastapi import KeycloakSettings, ServiceTokenAuth
+from tests.realm import Realm
 
 requests: list[str] = []
 
@@ -55,7 +55,9 @@ def main() -> None:
         began = time.perf_counter()
         burst(ServiceTokenAuth(settings=settings), threads, loops, tasks)
         seconds = time.perf_counter() - began
-        print(f"{threads:5} threads + {tasks:5} tasks on {loops} loops: {len(requests)} token request(s), {seconds:.2f} s")
+        print(
+            f"{threads:5} threads + {tasks:5} tasks on {loops} loops: {len(requests)} token request(s), {seconds:.2f} s"
+        )
     server.shutdown()
 
 

@@ -16,11 +16,11 @@ from fastapi import Depends, FastAPI
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from joserfc import jwt  # noqa: E402
-from starlette.requests import HTTPConnection  # noqa: E402
+from joserfc import jwt
+from starlette.requests import HTTPConnection
 
-from s2s_fastapi import Principal, ServiceAuthMiddleware, require_audience, require_caller  # noqa: E402
-from tests.realm import Realm, settings  # noqa: E402
+from s2s_fastapi import Principal, ServiceAuthMiddleware, require_audience, require_caller
+from tests.realm import Realm, settings
 
 BATCH, ROUNDS, PERCENTILE = 50, 60, 0.2
 Call = Callable[[], Awaitable[None]]
@@ -149,7 +149,9 @@ def main() -> None:
     )
     bare_cost = figures["bare route"]
     floor_cost = figures["floor"] - bare_cost
-    print(f"Python {platform.python_version()}, {platform.machine()}; us of CPU, {PERCENTILE:.0%} of {ROUNDS} batches of {BATCH}\n")
+    print(
+        f"Python {platform.python_version()}, {platform.machine()}; us of CPU, {PERCENTILE:.0%} of {ROUNDS} batches of {BATCH}\n"
+    )
     print(f"{'':28}{'us':>8}{'over bare':>12}{'x floor':>10}")
     for name, cost in figures.items():
         over = "" if name.startswith("joserfc") else f"{cost - bare_cost:12.1f}{(cost - bare_cost) / floor_cost:10.2f}"
