@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Host, Mount, WebSocketRoute
 
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.principal import Principal
-from s2s_fastapi.receiver.guard import GUARD_MARK
+from s2s_fastapi.receiver.guard import GUARD_MARK, GUARDED_MARK
 from s2s_fastapi.receiver.requirements import AllOf, Requirement, current_principal, require_scope
 
 __all__ = ["OWN_AUTHENTICATION", "Access", "RouteAccess", "read_access", "router_below"]
@@ -176,6 +176,10 @@ class _Found:
         ):
             self.mistakes.append(
                 "guard is for Starlette endpoints and finds no request here: on a FastAPI route use Depends(requirement)"
+            )
+        if not marks and GUARDED_MARK in getattr(endpoint, "__dict__", {}):
+            self.mistakes.append(
+                "guard stands above the decorator of the route, which took the function without it: use Depends(requirement)"
             )
         self.read(dependant)
 

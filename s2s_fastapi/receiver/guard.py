@@ -11,9 +11,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.receiver.state import Authenticated, Judge
 
-__all__ = ["GUARD_MARK", "Guarded", "guarded"]
+__all__ = ["GUARDED_MARK", "GUARD_MARK", "Guarded", "guarded"]
 
 GUARD_MARK = "__s2s_requirement__"
+"""On what a guard returns: the requirement."""
+GUARDED_MARK = "__s2s_guarded__"
+"""On the function a guard was given: a route that runs it without the guard has the two decorators the wrong way round."""
 
 E = TypeVar("E")
 
@@ -70,6 +73,8 @@ def _guarded_function(requirement: Judge, function: Callable[..., Any]) -> Calla
             return function(*args, **kwargs)
 
     setattr(endpoint, GUARD_MARK, requirement)
+    if inspect.isfunction(function):
+        setattr(function, GUARDED_MARK, True)
     return endpoint
 
 

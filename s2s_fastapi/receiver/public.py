@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from starlette.convertors import PathConvertor
 from starlette.routing import compile_path
 
 from s2s_fastapi.errors import ConfigurationError
@@ -49,7 +48,7 @@ class PublicPath:
             regex, _, convertors = compile_path(path)
         except (AssertionError, ValueError):  # Starlette's own words for a malformed template
             raise ConfigurationError(f"public_paths: {text!r} is not a route template.") from None
-        if any(isinstance(convertor, PathConvertor) for convertor in convertors.values()):
+        if any(re.fullmatch(convertor.regex, "a/b") for convertor in convertors.values()):
             raise ConfigurationError(
                 f"public_paths: {text!r} would open a whole tree; a :path converter is not allowed."
             )

@@ -279,6 +279,21 @@ class TestOnAFastAPIRoute:
                 pass
             assert client(app).get("/x?a=1&b=2", headers=service()).status_code == 500
 
+    @pytest.mark.parametrize("also_below", [False, True])
+    def test_it_stops_the_start_where_it_stands_above_the_routes_decorator(
+        self, make_app: Callable[..., FastAPI], client: Client, also_below: bool
+    ) -> None:
+        app = make_app()
+
+        async def route(request: Request) -> None: ...
+
+        if also_below:
+            app.get("/y")(A.guard(app.get("/x")(route)))
+        else:
+            A.guard(app.get("/x")(route))
+        with pytest.raises(ConfigurationError, match=r"^GET /x: guard stands above the decorator .*\.$"), client(app):
+            pass
+
     def test_it_stops_a_request_where_the_start_did_not(
         self, make_app: Callable[..., FastAPI], client: Client, service: Headers
     ) -> None:

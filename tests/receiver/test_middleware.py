@@ -401,6 +401,14 @@ class TestWhatPassesThrough:
         assert seen == [digest(token)]
         assert INBOUND.get() is None
 
+    @pytest.mark.anyio
+    async def test_after_the_answer_the_callers_token_is_forgotten(self, there: Through, service: Headers) -> None:
+        app, _ = there
+        app.get("/x")(lambda: None)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as http:
+            assert (await http.get("/x", headers=service())).status_code == 200
+        assert INBOUND.get() is None
+
     def test_errors_of_the_app(self, make_app: App, service: Headers) -> None:
         app = make_app()
 

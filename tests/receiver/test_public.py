@@ -7,6 +7,7 @@ import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, WebSocket
 from starlette.applications import Starlette
+from starlette.convertors import CONVERTOR_TYPES, StringConvertor
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Mount, Route, WebSocketRoute
@@ -43,6 +44,21 @@ class TestAnEntry:
     def test_that_is_no_path_of_a_route_is_refused(self, text: Any) -> None:
         with pytest.raises(ConfigurationError, match="public_paths"):
             PublicPaths([text])
+
+    def test_with_a_convertor_that_takes_slashes_is_refused_whatever_its_name(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Tree(StringConvertor):
+            regex = ".+"
+
+        class Slug(StringConvertor):
+            regex = "[a-z-]+"
+
+        monkeypatch.setitem(CONVERTOR_TYPES, "tree", Tree())
+        monkeypatch.setitem(CONVERTOR_TYPES, "slug", Slug())
+        assert PublicPaths(["/a/{x:slug}"]).open("GET", "/a/b-c")
+        with pytest.raises(ConfigurationError, match="would open a whole tree"):
+            PublicPaths(["/a/{x:tree}"])
 
     def test_alone_instead_of_a_list_is_refused(self) -> None:
         with pytest.raises(ConfigurationError, match=r"write \['/healthz'\]"):
