@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from fastapi.dependencies.utils import get_typed_return_annotation, get_typed_signature
 from fastapi.routing import iter_route_contexts
-from starlette.routing import BaseRoute, Host, Mount, WebSocketRoute
+from starlette.routing import BaseRoute, Host, Mount, Router, WebSocketRoute
 
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.principal import Principal
@@ -91,7 +91,8 @@ def _layers(*apps: Any) -> Iterator[Any]:
         while layer is not None and id(layer) not in seen:
             seen.add(id(layer))
             yield layer
-            layer = getattr(layer, "app", None)
+            # A router's own middleware holds a method of it.
+            layer = getattr(layer, "app", None) or getattr(layer, "__self__", None)
 
 
 def _lifespans(lifespan: Any) -> Iterator[Any]:
@@ -104,7 +105,9 @@ def _lifespans(lifespan: Any) -> Iterator[Any]:
 
 def _read_app(place: _Place, *apps: Any, nested: bool = True) -> Iterator[RouteAccess]:
     for layer in _layers(*apps):
-        middleware = (layer, *(entry.cls for entry in getattr(layer, "user_middleware", ())))
+        middleware = [layer, *(entry.cls for entry in getattr(layer, "user_middleware", ()))]
+        if isinstance(layer, Router):
+            middleware += _layers(layer.middleware_stack)
         if nested and any(getattr(each, OWN_AUTHENTICATION, False) for each in middleware):
             return
         place = replace(place, requirements=(*place.requirements, *_marks(layer)))

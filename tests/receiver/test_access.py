@@ -331,8 +331,26 @@ class TestOfAppsBehindMiddleware:
         added.add_middleware(GZipMiddleware)
         added.get("/x")(lambda: None)
         around = ServiceAuthMiddleware(Starlette(routes=[Route("/x", endpoint)]))
-        for sub in (added, given, around, GZipMiddleware(around)):
+        router = Router(
+            [Route("/x", endpoint)], middleware=[Middleware(GZipMiddleware), Middleware(ServiceAuthMiddleware)]
+        )
+        for sub in (added, given, around, GZipMiddleware(around), router):
             assert read(Starlette(routes=[mounted(sub), Route("/own", A.guard(endpoint))])) == {"GET /own": A}
+
+    def test_ours_around_a_router(self, options: Options, service: Callable[..., dict[str, str]]) -> None:
+        def router(**changes: Any) -> Router:
+            return Router(
+                [Route("/x", A.guard(endpoint))], middleware=[Middleware(ServiceAuthMiddleware, **options(**changes))]
+            )
+
+        there = TestClient(router())
+        assert there.get("/x", headers=service(azp="a", client_id="a")).status_code == 200
+        assert there.get("/x", headers=service()).status_code == 403
+        with (
+            pytest.raises(ConfigurationError, match="but GET /x carries a requirement"),
+            TestClient(router(public_paths=["/x"])),
+        ):
+            pass
 
     def test_a_mount_with_ours_is_left_to_itself(self) -> None:
         for others in ([], [Middleware(Hiding)], [Middleware(GZipMiddleware)]):

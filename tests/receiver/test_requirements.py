@@ -665,7 +665,7 @@ class TestUsers:
     )
     def test_make_every_route_say_who(self, make_app: App, client: Client, requirement: Requirement | None) -> None:
         app = make_app(users=True)
-        app.get("/x", dependencies=[Depends(requirement)] if requirement else [])(lambda: None)
+        app.get("/x", dependencies=[] if requirement is None else [Depends(requirement)])(lambda: None)
         with pytest.raises(ConfigurationError, match=r"users=True .* Missing on: GET /x\."), client(app):
             pass
 
