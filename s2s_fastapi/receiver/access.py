@@ -4,16 +4,17 @@ import functools
 import inspect
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from fastapi.dependencies.utils import get_typed_return_annotation, get_typed_signature
+from fastapi.params import Depends
 from fastapi.routing import iter_route_contexts
 from starlette.routing import BaseRoute, Host, Mount, Router, WebSocketRoute
 
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.guard import GUARD_MARK, GUARDED_MARK
-from s2s_fastapi.receiver.requirements import AllOf, Requirement, current_principal, require_scope
+from s2s_fastapi.receiver.requirements import FACTORIES, AllOf, Requirement, current_principal, require_scope
 
 __all__ = ["OWN_AUTHENTICATION", "Access", "RouteAccess", "read_access", "router_below"]
 
@@ -193,7 +194,7 @@ class _Found:
                     f"the parameter {parameter.name} has a requirement as its default, which FastAPI takes for a query parameter: "
                     "write Depends(...) around it"
                 )
-            if any(isinstance(note, Requirement) for note in getattr(parameter.annotation, "__metadata__", ())):
+            if _unseen(parameter.annotation):
                 self.mistakes.append(
                     f"the parameter {parameter.name} has a requirement in Annotated[...] that FastAPI does not look at: "
                     "write Depends(...) around it"
@@ -206,7 +207,7 @@ class _Found:
                 scopes = [*(dependency.parent_oauth_scopes or ()), *(dependency.own_oauth_scopes or ())]
                 self.requirements.extend([require_scope(*scopes)] if scopes else [])
             made = call if inspect.isclass(call) else _returned(call)
-            if inspect.isclass(made) and issubclass(made, Requirement):
+            if (inspect.isclass(made) and issubclass(made, Requirement)) or _makes_requirement(call):
                 self.mistakes.append(
                     f"Depends({_name(call)}) makes a requirement and does not ask it: write Depends({_name(call)}(...))"
                 )
@@ -232,7 +233,7 @@ def _marks(endpoint: Any) -> Iterator[Requirement]:
         if isinstance(mark, Requirement):
             yield mark
         wrapped = endpoint.func if isinstance(endpoint, functools.partial) else getattr(endpoint, "__wrapped__", None)
-        endpoint = wrapped if wrapped is not None or not mark else getattr(endpoint, "app", None)
+        endpoint = wrapped if wrapped is not None or mark is None else getattr(endpoint, "app", None)
 
 
 def _parameters(call: Any) -> Iterable[inspect.Parameter]:
@@ -240,6 +241,26 @@ def _parameters(call: Any) -> Iterable[inspect.Parameter]:
         return get_typed_signature(call).parameters.values()
     except (TypeError, ValueError):  # a builtin: it has no defaults of ours
         return ()
+
+
+def _unseen(annotation: Any, *, inside: bool = False) -> bool:
+    """Tell whether an annotation holds a requirement where FastAPI does not look: bare, or inside of a union."""
+    annotation = getattr(annotation, "__value__", annotation)  # type Admin = Annotated[...]
+    for note in getattr(annotation, "__metadata__", ()):
+        asked = note.dependency if isinstance(note, Depends) else None
+        if isinstance(note, Requirement) or (inside and isinstance(asked, Requirement)):
+            return True
+    return any(_unseen(part, inside=True) for part in get_args(annotation) if not isinstance(part, Requirement))
+
+
+def _makes_requirement(call: Any) -> bool:
+    """Tell whether a dependency names a requirement or its factory and does not ask it: then nobody does."""
+    function = inspect.unwrap(call.func if isinstance(call, functools.partial) else call)
+    names = frozenset(getattr(getattr(function, "__code__", None), "co_names", ()))
+    if not names.isdisjoint({"admit", "check", "judge"}):
+        return False
+    known = getattr(function, "__globals__", {})
+    return any(isinstance(known.get(name), Requirement) or known.get(name) in FACTORIES for name in names)
 
 
 def _returned(call: Any) -> Any:

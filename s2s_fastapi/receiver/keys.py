@@ -11,7 +11,7 @@ from s2s_fastapi.backchannel import BackChannel, BackChannelError, Reply
 from s2s_fastapi.decision import Reason
 from s2s_fastapi.errors import ConfigurationError, KeysUnavailable
 from s2s_fastapi.keycloak.endpoints import Endpoints
-from s2s_fastapi.lanes import KEYS
+from s2s_fastapi.lanes import KEYS, watch_forks
 from s2s_fastapi.receiver.jwks import KeySet, VerificationKey
 from s2s_fastapi.receiver.refusal import Refused
 from s2s_fastapi.refreshing import Failed, Loaded, Refreshing, State
@@ -47,8 +47,7 @@ class KeySource:
         self._clock = clock
         self.not_before = 0
         """The realm's ``tokens-not-before``, seconds since the epoch: tokens issued earlier were revoked."""
-        self._lock = threading.Lock()
-        self._asking = 0
+        self.after_fork()
         self._absent: dict[str, float] = {}
         self._keys: Refreshing[KeySet] = Refreshing(
             self._load,
@@ -60,6 +59,11 @@ class KeySource:
             unavailable=KeysUnavailable,
             in_front=trace_alone,
         )
+
+    def after_fork(self) -> None:
+        """Keep the keys; forget who was waiting in the parent, and a lock that one of its threads may have held."""
+        self._lock = threading.Lock()
+        self._asking = 0
 
     def start(self) -> None:
         """Begin to load the keys behind; never waits and never fails."""
@@ -113,6 +117,7 @@ class KeySource:
     @contextlib.contextmanager
     def _question(self, kid: str) -> Iterator[None]:
         """Take one of the places of those who wait for a fetch, unless the last fetch has just answered the question."""
+        watch_forks(self)
         with self._lock:
             asked = self._absent.get(kid)
             just_answered = asked is not None and self._clock() - asked < _SPACING

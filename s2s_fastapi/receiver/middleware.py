@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import AuthenticationError, AuthorizationError, ConfigurationError
+from s2s_fastapi.lanes import watch_forks
 from s2s_fastapi.principal import INBOUND, digest
 from s2s_fastapi.receiver.access import OWN_AUTHENTICATION, read_access, router_below
 from s2s_fastapi.receiver.answers import headers_of, send_answer
@@ -78,7 +79,7 @@ class ServiceAuthMiddleware:
         self._skip_audience = insecure_skip_audience
         self._transport = transport
         self._clock = clock
-        self._lock = threading.Lock()
+        self.after_fork()
         self._gate: _Gate | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -138,16 +139,28 @@ class ServiceAuthMiddleware:
         Raises:
             ConfigurationError: A setting or a route is wrong; the next call checks again.
         """
+        watch_forks(self)
         with self._lock:
             if self._gate is None:
-                readable = self.app if router_below(self.app) is not None else scope.get("app", self.app)
-                gate = self._checked(readable)
+                gate = self._checked(self._readable(scope.get("app")))
                 for sentence in self._warnings():
                     _log.warning("%s", sentence)
                 if self._warm_up:
                     gate.verifier.ready().keys.start()
                 self._gate = gate  # last: the second request must not slip past a check that is still running
             return self._gate
+
+    def _readable(self, app: Any) -> Any:
+        """Return what to read the routes from: what is below, or ``app`` where a layer below hides them and ``app`` is ours.
+
+        Below a mount ``scope["app"]`` is the app around it, whose routes are none of our business.
+        """
+        ours = any(entry.cls is type(self) for entry in getattr(app, "user_middleware", ()))
+        return app if ours and router_below(self.app) is None else self.app
+
+    def after_fork(self) -> None:
+        """Replace the lock: a thread that the child has not may have held it."""
+        self._lock = threading.Lock()
 
     def _checked(self, app: Any) -> "_Gate":
         settings = self._settings or KeycloakSettings()

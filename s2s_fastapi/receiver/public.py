@@ -58,7 +58,10 @@ class PublicPath:
         """Tell whether a request for ``path``, as the router sees it, needs no token."""
         if method not in self.methods:
             return False
-        return path == self.path if self.template is None else self.template.fullmatch(path) is not None
+        if self.template is None:
+            return path == self.path
+        # Printable: the router's `$` also matches before a line break at the end, so "/hooks/\n" is for it the route "/hooks/".
+        return path.isprintable() and self.template.fullmatch(path) is not None
 
 
 class PublicPaths:

@@ -1,5 +1,6 @@
 """Who may call, and with what: what a route requires of a caller, as a value."""
 
+import sys
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar
 
@@ -9,13 +10,14 @@ from starlette.requests import HTTPConnection  # FastAPI reads the annotation be
 
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.keycloak.cures import audience_cure
+from s2s_fastapi.keycloak.cures import audience_cure, shown
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.answers import error_of
 from s2s_fastapi.receiver.guard import guarded
 from s2s_fastapi.receiver.state import Authenticated
 
 __all__ = [
+    "FACTORIES",
     "AllOf",
     "AnyOf",
     "Audience",
@@ -91,6 +93,16 @@ class Requirement:
         """Return the caller if it meets the requirement: what FastAPI calls for ``Depends(requirement)``."""
         requirement = self & require_scope(*security_scopes.scopes) if security_scopes.scopes else self
         return Authenticated.of(connection.scope).admit(connection.scope, requirement)
+
+    def __bool__(self) -> bool:
+        """Refuse to be true or false: ``a and b`` would be ``b`` alone, and the first requirement gone.
+
+        Raises:
+            ConfigurationError: Anybody but FastAPI asks, which does it to see whether there is a dependency.
+        """
+        if str(sys._getframe(1).f_globals.get("__name__")).startswith("fastapi."):  # noqa: SLF001 - the one way to know who asks
+            return True
+        raise ConfigurationError("Join requirements with & and |: `and` and `or` would drop one of them.")
 
     def __and__(self, other: "Requirement") -> "Requirement":
         """Require both."""
@@ -224,7 +236,7 @@ class Audience(Requirement):
         if self.only and others:
             return Decision(
                 reason=Reason.AUDIENCE_NOT_ONLY,
-                cure=f"token of {principal.client_id} is also for {', '.join(sorted(others))}, who could send it on: ask for one audience at a time",
+                cure=f"token of {principal.client_id} is also for {', '.join(sorted(map(shown, others)))}, who could send it on: ask for one audience at a time",
             )
         return _ALLOWED
 
@@ -271,6 +283,18 @@ def require_audience(*audiences: str, only: bool = False, _: _NotParenthesised =
     """Require a token for one of these audiences; with ``only`` it must not be for anybody else as well."""
     _check_written_out(_)
     return Audience(_names("require_audience", audiences), only)
+
+
+FACTORIES: Final = (
+    require_service,
+    require_caller,
+    require_user,
+    require_scope,
+    require_role,
+    require_realm_role,
+    require_audience,
+)
+"""Everything that makes a requirement: none of them is a dependency by itself."""
 
 
 async def current_principal(connection: HTTPConnection, security_scopes: SecurityScopes) -> Principal:

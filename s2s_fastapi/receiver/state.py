@@ -70,7 +70,7 @@ class Authenticated:
 
 
 def located(decision: Decision, scope: Scope) -> Decision:
-    """Return the decision with the method and the route it was made on; the route as declared, so that it holds no values."""
+    """Return the decision with the method and the route it was made on; the route as declared, or the path where none was matched yet."""
     route = scope.get("route")
     included = (scope.get("fastapi") or {}).get("effective_route_context")  # the same route, with its routers' prefixes
     if route is not None and getattr(included, "original_route", None) is route:
