@@ -118,8 +118,7 @@ def test_an_app_below_a_mount_is_judged_by_its_own_routes_and_what_hides_them_is
 
     realm = Realm()
     secret = PlainTextResponse("for services")
-    options = {"transport": realm.transport, "users": True}
-    guard = Middleware(ServiceAuthMiddleware, settings(), **options)
+    guard = Middleware(ServiceAuthMiddleware, settings(), transport=realm.transport, users=True)
     outer = Starlette(routes=[Mount("/m", app=Hidden(secret), middleware=[guard])])
 
     with TestClient(outer) as client:
