@@ -184,6 +184,10 @@ def test_key_ops_may_say_verify() -> None:
     assert only(jwk(key_ops=["verify"])) is not None
 
 
+def test_members_that_say_nothing_about_the_key_do_not_matter() -> None:
+    assert only(jwk(x5c=["not a certificate"], x5t=5, x5u=[], ext="x", nbf=1, key_ops=["verify"])) is not None
+
+
 @pytest.mark.parametrize(
     "document",
     [

@@ -228,6 +228,9 @@ def test_before_the_signature_holds_a_verdict_tells_at_most_the_kid_and_that_esc
     clock.advance(5)
     forged = judged(verifier, realm.token(header={"kid": kid})).decision
     assert (forged.reason, forged.unverified_kid, forged.cure) == (Reason.INVALID_SIGNATURE, shown, "")
+    signed = judged(verifier, realm.token(key=KEYS["RS256"], header={"kid": kid})).decision
+    assert (signed.reason, signed.unverified_kid) == (Reason.ALLOWED, "")
+    assert signed.kid.isprintable()
 
 
 def test_what_a_verified_token_says_is_shown_on_one_line_and_bounded() -> None:
