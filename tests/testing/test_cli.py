@@ -13,8 +13,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from example_app.realm import REALMS
+from s2s_fastapi.cli import _app
 from tests.testing.asking import client, document
 
 COMMAND = [sys.executable, "-m", "s2s_fastapi.cli"]
@@ -158,8 +160,8 @@ def test_what_is_broken_is_one_sentence_and_exit_code_2(
     monkeypatch.chdir(tmp_path)
     if content is not None:
         Path("realm.json").write_text(content)
-    done = run("dev", "realm.json", "--port", "0", *arguments, PYTHONPATH=str(Path(__file__).parents[2]))
-    assert (done.returncode, done.stdout) == (2, "")
+    done = CliRunner().invoke(_app(), ["dev", "realm.json", "--port", "0", *arguments])
+    assert (done.exit_code, done.stdout) == (2, "")
     assert sentence in done.stderr
     assert len(done.stderr.splitlines()) == 1
 

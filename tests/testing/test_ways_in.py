@@ -20,7 +20,7 @@ from starlette.routing import Mount
 from s2s_fastapi.testing import EmbeddedIssuer
 from s2s_fastapi.testing.faults import disconnecting, dripping, slow
 from s2s_fastapi.testing.server import LoopbackServer
-from tests.testing.asking import CERTS, DISCOVERY, GRANT, REALM, TOKEN, document, part
+from tests.testing.asking import CERTS, DISCOVERY, GRANT, REALM, TOKEN, document, kids, part
 
 Runner = Callable[..., object]
 runners = pytest.mark.parametrize("run", [asyncio.run, trio.run])
@@ -154,8 +154,9 @@ def test_a_hundred_threads_get_their_own_answers_from_one_socket(own: EmbeddedIs
 
 def test_threads_that_ask_in_process_see_one_key(own: EmbeddedIssuer) -> None:
     with ThreadPoolExecutor(16) as pool:
-        kids = set(pool.map(lambda _: own.signing_kid("corp"), range(64)))
-    assert len(kids) == 1
+        seen = set(pool.map(lambda _: own.signing_kid("corp"), range(64)))
+    assert len(seen) == 1
+    assert kids(own) == seen
 
 
 def test_the_socket_is_bound_to_loopback_and_to_nothing_else(own: EmbeddedIssuer) -> None:
