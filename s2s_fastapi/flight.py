@@ -22,12 +22,13 @@ class Flight(Generic[R]):
     ``outcome`` is None until it has landed. Who joins later finds it there.
     """
 
-    __slots__ = ("_claim", "_loops", "_seats", "delayed", "launched", "outcome", "starter", "thread")
+    __slots__ = ("_claim", "_loops", "_seats", "delayed", "late_from", "launched", "outcome", "starter", "thread")
 
     def __init__(self) -> None:
         self.outcome: R | None = None
         self.launched = False  # a lane has it
         self.delayed = False  # it waits for its time and could begin earlier
+        self.late_from = float("inf")  # from when on it counts as a load that fails; its launch says when
         self.starter = threading.get_ident()  # which thread made it and is to launch it
         self.thread: int | None = None  # which thread loads
         self._claim = threading.Lock()

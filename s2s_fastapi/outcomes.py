@@ -88,9 +88,6 @@ class Held(Generic[T]):
         fresh_until = min(began + loaded.fresh_for * (1.0 - 0.1 * jitter), usable_until)
         return cls(loaded.value, loaded, began, fresh_until, usable_until, began + loaded.kept_for)
 
-    def usable(self, now: float, setback: Setback | None) -> bool:
-        """Tell whether the value may be served: in its time, or beyond it while loads fail.
-
-        Only a recent failure counts: after an idle hour nobody knows whether the next load would fail, so somebody waits for it.
-        """
-        return now < self.usable_until or (setback is not None and now < min(self.kept_until, setback.recent_until))
+    def usable(self, now: float, *, failing: bool) -> bool:
+        """Tell whether the value may be served: in its time, or beyond it while loads fail."""
+        return now < self.usable_until or (failing and now < self.kept_until)

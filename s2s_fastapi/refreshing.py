@@ -155,7 +155,7 @@ class Refreshing(Generic[T]):
         return State(
             age=None if held is None else now - held.began,
             fresh=held is not None and now < held.fresh_until,
-            usable=held is not None and held.usable(now, setback),
+            usable=held is not None and held.usable(now, failing=self._failing(now)),
             loading=self._flight is not None,
             last_error=None if setback is None else setback.error.again(),
             next_try_in=None if setback is None or not now < setback.until else setback.until - now,
@@ -171,9 +171,17 @@ class Refreshing(Generic[T]):
         setback = self._remembered()
         return setback if setback is not None and now < setback.until else None
 
+    def _failing(self, now: float) -> bool:
+        """Tell whether loads fail at present: the last one did, or the one under way takes longer than anybody waits for it.
+
+        Only a recent failure counts: after an idle hour nobody knows whether the next load would fail, so somebody waits for it.
+        """
+        flight, setback = self._flight, self._remembered()  # the flight first, for the reason in `_board`
+        return (flight is not None and now >= flight.late_from) or (setback is not None and now < setback.recent_until)
+
     def _stale(self) -> Held[T] | None:
-        held = self._held
-        if held is None or not held.usable(self._clock(), self._remembered()):
+        held, now = self._held, self._clock()
+        if held is None or not held.usable(now, failing=self._failing(now)):
             return None
         self._load_behind()
         return held
@@ -202,7 +210,7 @@ class Refreshing(Generic[T]):
             # brought is.
             flight, held, now = self._flight, self._held, self._clock()
             delay = 0.0
-            if held is not None and held.usable(now, self._remembered()):
+            if held is not None and held.usable(now, failing=self._failing(now)):
                 if held.value is not seen:
                     return held
                 if flight is None or flight.delayed:
@@ -221,6 +229,8 @@ class Refreshing(Generic[T]):
                 raise self._unavailable(f"{self._name}: the load asks for its own value")
             seat = flight.join(self._max_waiters)
         if seat is None:
+            if seen is _ANY and held is not None and now < held.kept_until:
+                return held  # as those in the seats will get it if the load fails
             raise self._unavailable(f"{self._name}: {self._max_waiters} are waiting already")
         # A delayed flight that is due: it was to wait for the end of the spacing, and now somebody has no value at all.
         if flight is draft or (flight.delayed and delay <= 0):
@@ -246,6 +256,7 @@ class Refreshing(Generic[T]):
             watch_forks(self)
             context = make_context()
             flight.delayed = flight.delayed and delay > 0
+            flight.late_from = self._clock() + max(0.0, delay) + self._timeout
             flight.launched = self._lane.submit(partial(self._run, flight, context), delay=max(0.0, delay))
         except BaseException:
             if flight.claim():  # Ctrl-C: nobody else would ever launch it

@@ -598,6 +598,58 @@ def test_through_an_outage_one_waits_and_the_others_are_served_while_the_next_tr
     assert value.get().number == 9
 
 
+def test_a_load_that_nobody_waits_for_any_more_counts_as_a_failure_while_it_hangs() -> None:
+    clock, loader = Clock(), Loader(kept(), fresh(2))
+    value = make(loader, clock=clock, timeout=0.05)
+    first = value.get()
+    loader.gate.clear()
+    clock.now = 1100.0
+    assert value.get() is first  # waited for its own deadline
+    clock.now = 1100.049
+    assert not value.state().usable
+    clock.now = 1100.05
+    assert value.state().usable
+    assert value.get(timeout=SECONDS) is first  # at once, or the test would take as long
+    assert asyncio.run(value.aget(timeout=SECONDS)) is first
+    clock.now = 2000.0
+    error_of(value.get)
+    loader.gate.set()
+    idle(value)
+    assert loader.loads == 2
+    assert value.get().number == 2
+
+
+def test_a_load_that_waits_for_its_time_is_not_late() -> None:
+    clock, loader = Clock(), Loader(kept(), fresh(2))
+    value = make(loader, clock=clock, timeout=5.0, spacing=200.0)
+    first = value.get()
+    clock.now = 1099.0
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(value.renew, first, wait_for_spacing=True)
+        until(lambda: value.state().loading)
+        clock.now = 1120.0
+        assert not value.state().usable
+        assert value.get().number == waiting.result().number == 2
+
+
+def test_without_a_seat_a_kept_value_is_served_but_does_not_pass_for_a_renewed_one() -> None:
+    clock, loader = Clock(), Loader(kept(), fresh(2))
+    value = make(loader, clock=clock, max_waiters=1)
+    first = value.get()
+    loader.gate.clear()
+    clock.now = 1100.0
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(value.get)
+        until(lambda: value._flight is not None and value._flight._seats)
+        assert value.get() is first
+        assert asyncio.run(value.aget()) is first
+        assert "waiting already" in str(error_of(lambda: value.renew(first)))
+        clock.now = 2000.0
+        assert "waiting already" in str(error_of(value.get))
+        loader.gate.set()
+        assert waiting.result().number == 2
+
+
 # Forced renewals.
 
 
