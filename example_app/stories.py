@@ -4,6 +4,7 @@ The same lines run on every server that is given to them. Each function yields a
 compares what was seen with what the story says.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -31,6 +32,20 @@ class Line:
     """What the challenge must hold; empty where there must be none."""
     log: tuple[str, ...] = ()
     """What the operator's log must say."""
+
+    @property
+    def answer(self) -> str:
+        """The status as a person reads it; below 100 it is the exit code of a process."""
+        return str(self.seen.status) if self.seen.status >= 100 else f"exit {self.seen.status}"  # noqa: PLR2004
+
+    @property
+    def cure(self) -> str:
+        """The operator's sentence: the cure in the log line, or the line that says what was expected."""
+        if found := re.search(r"cure=(['\"])(.*?)\1(?= \w+=|$)", self.seen.log):
+            return found[2]
+        return (
+            next((text.strip() for text in self.seen.log.splitlines() if self.log[0] in text), "") if self.log else ""
+        )
 
     @property
     def deviations(self) -> tuple[str, ...]:
