@@ -11,7 +11,7 @@ from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.testing import EmbeddedIssuer
 from s2s_fastapi.testing.keys import RealmKeys
 from tests.realm import Clock
-from tests.testing.asking import REALM, body, document, get, kids, part, token
+from tests.testing.asking import GRANT, REALM, body, client, document, get, kids, part, post, token
 
 
 def verifier(issuer: EmbeddedIssuer) -> TokenVerifier:
@@ -115,6 +115,7 @@ def test_a_set_not_before_shows_on_the_page_and_in_the_answer_and_revokes(own: E
     moment = own.set_not_before("corp") + 1
     own.set_not_before("corp", moment)
     assert body(get(own, REALM))["tokens-not-before"] == moment
+    assert body(post(own, GRANT))["not-before-policy"] == moment
     with pytest.raises(AuthenticationError) as refused:
         verifier(own).verify(revoked)
     assert refused.value.code == "revoked"
@@ -123,6 +124,12 @@ def test_a_set_not_before_shows_on_the_page_and_in_the_answer_and_revokes(own: E
 def test_the_not_before_of_the_file_holds_from_the_start() -> None:
     issuer = EmbeddedIssuer(document(notBefore=1_700_000_000))
     assert body(get(issuer, REALM))["tokens-not-before"] == 1_700_000_000
+
+
+def test_the_not_before_of_a_client_is_in_its_answers_only() -> None:
+    issuer = EmbeddedIssuer(document(clients=[client("caller", notBefore=1_700_000_000)]))
+    assert body(post(issuer, GRANT))["not-before-policy"] == 1_700_000_000
+    assert body(get(issuer, REALM))["tokens-not-before"] == 0
 
 
 def test_tokens_come_without_a_request_too(own: EmbeddedIssuer) -> None:
