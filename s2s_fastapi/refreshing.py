@@ -46,7 +46,8 @@ class Refreshing(Generic[T]):
     only. `timeout` is each waiter's own deadline in seconds; the load goes on after it, and a late answer is kept. `spacing`:
     forced loads (`renew`) begin at least so many seconds after the beginning of any load. At most `max_waiters` wait at a time.
     `in_front` gives the context for a load somebody waits for; a load behind has an empty one. `unavailable` turns a sentence into
-    the owner's error: the deadline, too many waiters, a loader that broke. `clock` is monotonic; `dice` draws from [0, 1).
+    the owner's error: the deadline, too many waiters, a loader that broke; `unanswered`, if given, does so for the deadline of a
+    load that has begun, since only then is the other side to blame. `clock` is monotonic; `dice` draws from [0, 1).
 
     A load must not ask for its own value (it gets an error) nor wait for another value of the same lane (both would wait for their
     deadlines).
@@ -64,6 +65,7 @@ class Refreshing(Generic[T]):
         max_waiters: int = 1000,
         in_front: Callable[[], contextvars.Context] = contextvars.Context,
         unavailable: Callable[[str], S2SError] = S2SError,
+        unanswered: Callable[[str], S2SError] | None = None,
         dice: Callable[[], float] = _random,
     ) -> None:
         self._load = load
@@ -75,6 +77,7 @@ class Refreshing(Generic[T]):
         self._max_waiters = max_waiters
         self._in_front = in_front
         self._unavailable = unavailable
+        self._unanswered = unanswered or unavailable
         self._dice = dice
         self._held: Held[T] | None = None
         self._setback: Setback | None = None
@@ -274,21 +277,25 @@ class Refreshing(Generic[T]):
         seconds = max(0.0, self._timeout if timeout is None else timeout)
         if wait.context is not None:
             self._run(wait.flight, wait.context, inline=True)
-        return self._take(wait.flight.wait(wait.seat, seconds), seconds, keep=keep)
+        return self._take(wait.flight, wait.flight.wait(wait.seat, seconds), seconds, keep=keep)
 
     async def _sit_async(self, wait: _Wait[T], timeout: float | None, *, keep: bool = False) -> T:  # noqa: ASYNC109
         seconds = max(0.0, self._timeout if timeout is None else timeout)
-        return self._take(await wait.flight.wait_async(wait.seat, seconds), seconds, keep=keep)
+        return self._take(wait.flight, await wait.flight.wait_async(wait.seat, seconds), seconds, keep=keep)
 
-    def _take(self, outcome: Outcome[T] | None, seconds: float, *, keep: bool) -> T:
+    def _take(self, flight: Flight[Outcome[T]], outcome: Outcome[T] | None, seconds: float, *, keep: bool) -> T:
         # From the flight, not from the slot: a value that was born dead would send everybody round and round.
         if isinstance(outcome, Loaded):
             return outcome.value
         held = self._held
         if keep and held is not None and self._clock() < held.kept_until:
             return held.value
+        if outcome is None and flight.thread is None and not flight.delayed:
+            raise self._unavailable(
+                f"{self._name}: its load did not begin within {seconds:g} s, the threads for Keycloak are busy with other exchanges"
+            )
         if outcome is None:
-            raise self._unavailable(f"{self._name}: no answer within {seconds:g} s")
+            raise self._unanswered(f"{self._name}: no answer within {seconds:g} s")
         raise outcome.error.again()
 
     def _run(self, flight: Flight[Outcome[T]], context: contextvars.Context, *, inline: bool = False) -> None:

@@ -390,6 +390,24 @@ def test_who_left_at_its_deadline_leaves_its_seat_to_another() -> None:
     idle(value)
 
 
+def test_who_waited_for_a_load_that_never_began_is_told_so_and_the_other_side_is_not_blamed() -> None:
+    lane, hung, queued = Lane("test", threads=1), Loader(), Loader()
+    hung.gate.clear()
+
+    def blame(sentence: str) -> S2SError:
+        return TokenRequestError(sentence, cure="Is it up?")
+
+    first, second = make(hung, lane=lane, unanswered=blame), make(queued, lane=lane, unanswered=blame)
+    assert str(error_of(lambda: first.get(timeout=0.05))) == "token: no answer within 0.05 s Is it up?"
+    told = "its load did not begin within 0.05 s, the threads for Keycloak are busy with other exchanges"
+    assert str(error_of(lambda: second.get(timeout=0.05))) == f"token: {told}"
+    with pytest.raises(TokenRequestError, match=told):
+        asyncio.run(second.aget(timeout=0.05))
+    hung.gate.set()
+    idle(second)
+    assert second.peek() is not None  # its late answer is kept, too
+
+
 # Failures are values.
 
 

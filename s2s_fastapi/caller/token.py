@@ -84,7 +84,8 @@ class SharedToken:
             timeout=DEADLINE,
             clock=clock,
             spacing=_RENEWAL_SPACING,
-            unavailable=self._unavailable,
+            unavailable=_unavailable,
+            unanswered=self._unanswered,
             in_front=trace_alone,
         )
         self.peek = self._value.peek  # the hot path: no call in between
@@ -122,7 +123,7 @@ class SharedToken:
             self._refused = []
             self._value.forgive()
 
-    def _unavailable(self, sentence: str) -> S2SError:
+    def _unanswered(self, sentence: str) -> S2SError:
         return TokenRequestError(
             f"{sentence}.", cure=f"Is Keycloak up, and is KEYCLOAK_URL ({self._settings.url}) right for this process?"
         )
@@ -212,6 +213,10 @@ class SharedToken:
         if sentence not in self._warned and len(self._warned) < 16:  # noqa: PLR2004 - a bound, not a meaning
             self._warned.add(sentence)
             LOG.warning("%s", sentence)
+
+
+def _unavailable(sentence: str) -> S2SError:
+    return TokenRequestError(f"{sentence}.")
 
 
 class _RefusedError(Exception):

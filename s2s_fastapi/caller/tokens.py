@@ -18,8 +18,9 @@ _CAPACITY: Final = 1024
 
 
 def _channel(settings: KeycloakSettings) -> Channel:
-    # The load may take longer than its waiters wait: a late answer is kept.
-    return BackChannel(ca_file=settings.ca_file, timeout=2 * DEADLINE)
+    # No longer than the first waiter waits: two exchanges that hang would keep everybody else from the lane's threads. A load may
+    # still outlast its waiters (it began late, or asks twice), and its late answer is kept.
+    return BackChannel(ca_file=settings.ca_file, timeout=DEADLINE)
 
 
 class TokenSource:

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 import trio
 
-from s2s_fastapi.backchannel import BackChannelError
+from s2s_fastapi.backchannel import BackChannelError, Reply
+from s2s_fastapi.caller import tokens
 from s2s_fastapi.caller.grant import Asked
-from s2s_fastapi.caller.token import SharedToken, TokenKey
+from s2s_fastapi.caller.token import DEADLINE, SharedToken, TokenKey
 from s2s_fastapi.caller.tokens import TokenSource
 from s2s_fastapi.errors import AudienceNotGranted, ConfigurationError, S2SError, TokenRequestError
+from s2s_fastapi.lanes import Lane
 from tests.caller.fakes import SECRET, Clock, Keycloak, jwt, refusal, reply, settings
 
 BOB = Asked.of("bob", None)
@@ -504,6 +506,30 @@ def test_waiting_ends_after_5_s_and_the_late_answer_is_kept(keycloak: Keycloak) 
     wait_until_idle()
 
     assert shared.peek() is not None
+
+
+def test_an_exchange_that_hangs_keeps_a_thread_no_longer_than_its_first_waiter_waits() -> None:
+    assert tokens._channel(settings())._timeout == DEADLINE == 5  # type: ignore[attr-defined]
+
+
+def test_who_waits_behind_other_exchanges_is_told_so_and_not_to_look_at_its_own_settings(keycloak: Keycloak) -> None:
+    gate = threading.Event()
+
+    def hang(_: Any) -> Reply:
+        gate.wait(10)
+        return keycloak.grant(1)
+
+    keycloak.answers = [hang]
+    source = TokenSource(channel=keycloak, lane=Lane("test", threads=1))
+    hung, queued = (source.token(settings(realm=realm), BOB) for realm in ("one", "two"))
+    with pytest.raises(TokenRequestError, match=r"no answer within 0\.05 s.*KEYCLOAK_URL"):
+        hung._value.get(timeout=0.05)
+    with pytest.raises(TokenRequestError, match="busy with other exchanges") as caught:
+        queued._value.get(timeout=0.05)
+    gate.set()
+
+    assert "KEYCLOAK_URL" not in str(caught.value)
+    assert queued.get() is not hung.get()
 
 
 def test_a_forked_child_has_the_token_and_can_ask_for_another(
