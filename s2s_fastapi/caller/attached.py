@@ -1,6 +1,9 @@
 """What a request carries: our token, or one it must not."""
 
+import re
+from collections.abc import Iterator
 from typing import Any, Final
+from urllib.parse import unquote_to_bytes
 
 from s2s_fastapi.caller.origins import within
 from s2s_fastapi.principal import digest
@@ -10,8 +13,10 @@ __all__ = ["CARRIED", "astrip_elsewhere", "holds", "strip_elsewhere"]
 CARRIED: Final = "s2s_fastapi.carried"
 """The request extension that tells which token we attached, and where it may go: ``(Token, pins)``."""
 
-# A shorter header value is no token of Keycloak's; this spares a hash for each of the others.
+# Nothing shorter is a token of Keycloak's; this spares most values the search, and most words in them the hash.
 _SHORTEST_TOKEN: Final = 64
+_WORDS: Final = re.compile(rb"[A-Za-z0-9_.-]+")
+_BEGINNING: Final = b"eyJ"  # {" in base64url: how the header of every JWT of Keycloak's begins
 
 
 def strip_elsewhere(request: Any) -> None:
@@ -27,8 +32,22 @@ async def astrip_elsewhere(request: Any) -> None:
 
 
 def holds(value: bytes, inbound: bytes) -> bool:
-    """Return whether a header value is, or ends in, the token of this digest."""
+    """Return whether the JWT of this digest stands anywhere in a header value or URL, percent-encoded or not.
+
+    Only its digest is known, so everything that has the shape of a JWT is hashed: three parts of base64url, whatever is around.
+    A body is not looked at (it may be a stream), and in a thread without the request's context there is no digest to compare with.
+    """
     if len(value) < _SHORTEST_TOKEN:
         return False
-    text = value.decode("latin-1")
-    return digest(text) == inbound or digest(text.rpartition(" ")[2]) == inbound
+    return any(digest(jwt.decode("ascii")) == inbound for jwt in _jwts(unquote_to_bytes(value)))
+
+
+def _jwts(text: bytes) -> Iterator[bytes]:
+    for word in _WORDS.findall(text):  # one pass: a pattern for the three parts would start anew at each character
+        parts = word.split(b".")
+        for three in zip(parts, parts[1:], parts[2:], strict=False):
+            jwt = b".".join(three)
+            if len(jwt) >= _SHORTEST_TOKEN:
+                yield jwt
+                if (glued := jwt.find(_BEGINNING)) > 0:  # to a word of the same alphabet: bearer-eyJ...
+                    yield jwt[glued:]

@@ -46,7 +46,8 @@ class ServiceTokenAuth(HttpxAuth):
     An auth object for every client of httpx and httpx2: ``httpx.AsyncClient(auth=ServiceTokenAuth("http://bob:8000",
     audience="bob"))``. Equal objects ask for the same, and share one token with all of this process. Nothing is read and no
     connection made before the first use. A request that must not carry the token raises `TokenWithheld` and is not sent; without a
-    token nothing is sent either.
+    token nothing is sent either. The same goes for a request with the token of the current request in a header or in its URL;
+    bodies are not looked at, nor requests from a thread without the current request's context (``run_in_executor``).
 
     A 401 with ``error="invalid_token"`` is answered by sending the request once more with a renewed token, if its body can be sent
     again exactly (RFC 6750 section 3.1).
@@ -179,6 +180,11 @@ class ServiceTokenAuth(HttpxAuth):
         if not self._any_origin and ((url.scheme, url.raw_host, url.port) not in self._pins or url.userinfo):
             raise TokenWithheld(self._elsewhere(url))
         inbound = INBOUND.get()
+        if inbound is not None and holds(url.raw_path, inbound):
+            raise TokenWithheld(
+                "The URL holds the token the current request came with; nothing was sent."
+                " That token was given to this service, not to those it calls."
+            )
         for name, value in request.headers.raw:
             if len(name) == 13 and name.lower() == b"authorization":  # noqa: PLR2004 - its length; spares lowering all the others
                 carried = request.extensions.get(CARRIED)

@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -22,11 +23,12 @@ import pytest
 import trio
 
 from s2s_fastapi.backchannel import BackChannelError
+from s2s_fastapi.caller.attached import holds
 from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.tokens import IN_USE, TokenSource
 from s2s_fastapi.errors import AudienceNotGranted, ConfigurationError, TokenRequestError, TokenWithheld
 from s2s_fastapi.principal import INBOUND, digest
-from tests.caller.fakes import INVALID_TOKEN, SECRET, Clock, Keycloak, Receiver, jwt, refusal, settings
+from tests.caller.fakes import INVALID_TOKEN, SECRET, Clock, Keycloak, Receiver, b64, jwt, refusal, settings
 
 pytestmark = pytest.mark.usefixtures("source")
 
@@ -222,23 +224,71 @@ def test_the_same_request_can_be_sent_again_also_with_a_newer_token(bob: Receive
     assert len(set(bob.tokens)) == 2
 
 
+HEADER = b64('{"alg":"RS256","typ":"JWT"}')
+
+
 @pytest.fixture
 def inbound() -> Iterator[str]:
-    token = jwt(aud="chat", sub="alice", sid="a session", padding="x" * 40)
+    _, payload, signature = jwt(aud="chat", sub="alice", sid="a session", padding="x" * 40).split(".")
+    token = f"{HEADER}.{payload}.{signature}"
     before = INBOUND.set(digest(token))
     yield token
     INBOUND.reset(before)
 
 
-@pytest.mark.parametrize("form", ["{}", "Bearer {}"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{}",
+        "Bearer {}",
+        "Bearer {} ",
+        "Bearer {}; more",
+        "Bearer {}, Basic eA==",
+        "theme=dark; access_token={}; lang=en",
+        "access_token%3D{}%3B",
+        "token={}",
+        '"{}"',
+        '{{"authorization": "Bearer {}"}}',
+        "v1.{}",
+        "{}.v1",
+        "bearer-{}",
+    ],
+)
 def test_the_token_of_the_current_request_goes_out_in_no_header(form: str, inbound: str, bob: Receiver) -> None:
     with pytest.raises(TokenWithheld, match="X-Forwarded-Access-Token"):
         _sync(httpx)(
             ServiceTokenAuth(bob.url), "GET", bob.url, headers={"X-Forwarded-Access-Token": form.format(inbound)}
         )
-    _sync(httpx)(ServiceTokenAuth(bob.url), "GET", bob.url, headers={"X-Long": "x" * 200})
+    assert bob.seen == []
+
+
+@pytest.mark.parametrize("place", ["/?access_token={}", "/a?next=%2Fb%3Ftoken%3D{}%26c", "/introspect/{}"])
+def test_nor_does_it_go_out_in_the_url(place: str, inbound: str, bob: Receiver) -> None:
+    with pytest.raises(TokenWithheld, match="The URL holds") as caught:
+        _sync(httpx)(ServiceTokenAuth(bob.url), "GET", bob.url + place.format(inbound))
+    assert inbound not in str(caught.value)
+    assert bob.seen == []
+
+
+def test_another_token_and_whatever_looks_like_one_goes_through(inbound: str, bob: Receiver) -> None:
+    header, payload, signature = inbound.split(".")
+    others = {
+        "X-Long": "x" * 200,
+        "X-Dots": "." * 200,
+        "X-Other": jwt(aud="chat", sub="bob", padding="x" * 40),
+        "X-Cut": f"{header}.{payload}.{signature[:-1]}",
+        "X-Apart": f"{header}. {payload}.{signature}",
+    }
+    _sync(httpx)(ServiceTokenAuth(bob.url), "GET", f"{bob.url}/?q={'x.' * 100}", headers=others)
 
     assert len(bob.seen) == 1
+
+
+def test_a_long_value_is_searched_in_one_pass() -> None:
+    began = time.monotonic()
+    for value in (b"A" * 2_000_000, b"A." * 500_000, b"eyJ" * 500_000, (b"A" * 30 + b".") * 50_000):
+        assert not holds(value, b"")
+    assert time.monotonic() - began < 10  # it would be hours
 
 
 def test_our_own_token_is_not_sent_on_to_whom_it_came_from_as_inbound(bob: Receiver) -> None:
