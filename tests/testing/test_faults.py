@@ -139,6 +139,7 @@ def test_a_delay_shorter_than_the_clients_patience_only_delays(own: EmbeddedIssu
 
 def test_stopping_the_server_does_not_wait_for_a_delayed_answer(own: EmbeddedIssuer) -> None:
     own.faults.add("certs", slow(60))
+    before = threading.active_count()
     failed: list[type[Exception]] = []
 
     def wait() -> None:
@@ -155,3 +156,7 @@ def test_stopping_the_server_does_not_wait_for_a_delayed_answer(own: EmbeddedIss
             time.sleep(0.01)
     thread.join(5)
     assert len(failed) == 1
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before:
+        assert time.monotonic() < deadline, "a thread of the server still waits"
+        time.sleep(0.01)
