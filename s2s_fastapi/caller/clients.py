@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, overload
 
@@ -28,6 +29,9 @@ A = TypeVar("A")
 S = TypeVar("S")
 
 _PROCESS: Final = None  # the place of the sync client: threads share it
+
+# Requests of many users share a client: the session a service opened for one of them must not reach the next.
+_NO_COOKIES: Final = DefaultCookiePolicy(allowed_domains=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +173,7 @@ class ServiceClient(Generic[A, S]):
 
     def _make(self, kind: Any, *, asynchronous: bool) -> Any:
         url, auth = self._resolve()
-        options = dict(self._options)
+        options = {"cookies": CookieJar(_NO_COOKIES)} | self._options
         hooks = {name: list(given) for name, given in (options.pop("event_hooks", None) or {}).items()}
         if not asynchronous:
             transport = options.get("transport")
@@ -262,7 +266,7 @@ def service_client(
         settings: Instead of the environment.
         client: The async class of httpx or httpx2, or one derived from it; its sync twin is the ``Client`` of the same package.
         client_options: What that class takes, such as ``timeout`` or ``headers``. An object such as ``transport`` is shared by all
-            clients made here.
+            clients made here. Cookies that a service sets are not kept unless ``cookies`` is given.
 
     Raises:
         ConfigurationError: The URL, a name or an option cannot be used.

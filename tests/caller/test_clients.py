@@ -358,6 +358,40 @@ def test_options_reach_the_client_and_the_users_hooks_stay(bob: Receiver) -> Non
     assert seen == ["1"]
 
 
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_cookie_of_one_request_reaches_the_next_unless_cookies_are_asked_for(package: Any, bob: Receiver) -> None:
+    sent: list[str | None] = []
+    options: dict[str, Any] = {
+        "client": package.AsyncClient,
+        "event_hooks": {"request": [lambda request: sent.append(request.headers.get("Cookie"))]},
+    }
+    bob.always = 302, {"Set-Cookie": "sid=alice; Path=/", "Location": "/b"}, b""
+    with service_client(bob.url, **options) as client:
+        assert client.get("/").cookies["sid"] == "alice"  # who made the call may read it
+        client.get("/")
+        client.get("/", headers={"Cookie": "mine=1"})
+        assert not client.cookies
+    with service_client(bob.url, cookies={}, **options) as client:
+        client.get("/")
+        client.get("/")
+
+    assert sent == [None, None, "mine=1", None, "sid=alice"]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_async_client_keeps_a_cookie_either(package: Any, bob: Receiver) -> None:
+    bob.always = 200, {"Set-Cookie": "sid=alice; Path=/"}, b""
+    crm = service_client(bob.url, client=package.AsyncClient)
+
+    async def main() -> None:
+        async with crm as client:
+            await client.get("/")
+            assert "Cookie" not in client.build_request("GET", "/").headers
+            assert not client.cookies
+
+    asyncio.run(main())
+
+
 def test_options_for_async_clients_only_are_refused_by_the_sync_one() -> None:
     async def hook(request: Any) -> None: ...
 
