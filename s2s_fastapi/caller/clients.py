@@ -173,7 +173,8 @@ class ServiceClient(Generic[A, S]):
 
     def _make(self, kind: Any, *, asynchronous: bool) -> Any:
         url, auth = self._resolve()
-        options = {"cookies": CookieJar(_NO_COOKIES)} | self._options
+        # A proxy that somebody named in the environment would get the token, in clear where the service is called by http.
+        options: dict[str, Any] = {"trust_env": False, "cookies": CookieJar(_NO_COOKIES)} | self._options
         hooks = {name: list(given) for name, given in (options.pop("event_hooks", None) or {}).items()}
         if not asynchronous:
             transport = options.get("transport")
@@ -266,7 +267,8 @@ def service_client(
         settings: Instead of the environment.
         client: The async class of httpx or httpx2, or one derived from it; its sync twin is the ``Client`` of the same package.
         client_options: What that class takes, such as ``timeout`` or ``headers``. An object such as ``transport`` is shared by all
-            clients made here. Cookies that a service sets are not kept unless ``cookies`` is given.
+            clients made here. Cookies that a service sets are not kept unless ``cookies`` is given. The environment of httpx
+            (``HTTP_PROXY``, ``SSL_CERT_FILE``) is not read unless ``trust_env=True`` is.
 
     Raises:
         ConfigurationError: The URL, a name or an option cannot be used.

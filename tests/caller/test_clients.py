@@ -379,6 +379,29 @@ def test_no_cookie_of_one_request_reaches_the_next_unless_cookies_are_asked_for(
 
 
 @pytest.mark.parametrize("package", PACKAGES)
+def test_no_proxy_of_the_environment_gets_the_token_unless_the_developer_says_so(
+    package: Any, bob: Receiver, charles: Receiver, environment: pytest.MonkeyPatch
+) -> None:
+    environment.setenv("HTTP_PROXY", charles.url)
+    environment.setenv("NO_PROXY", "")
+    crm = service_client(bob.url, client=package.AsyncClient)
+
+    async def main() -> None:
+        async with crm as client:
+            await client.get("/async")
+
+    asyncio.run(main())
+    with crm as client:
+        client.get("/sync")
+    assert charles.seen == []
+    with service_client(bob.url, client=package.AsyncClient, trust_env=True) as trusting:
+        trusting.get("/proxied")
+
+    assert [seen.path for seen in bob.seen] == ["/async", "/sync"]
+    assert len(charles.seen) == 1
+
+
+@pytest.mark.parametrize("package", PACKAGES)
 def test_no_async_client_keeps_a_cookie_either(package: Any, bob: Receiver) -> None:
     bob.always = 200, {"Set-Cookie": "sid=alice; Path=/"}, b""
     crm = service_client(bob.url, client=package.AsyncClient)
