@@ -47,11 +47,15 @@ def _claims(token: Token) -> dict[str, Any]:
     if token.audience:
         audience = sorted(token.audience)
         claims["aud"] = audience[0] if len(audience) == 1 else audience
+    if token.origins:
+        claims["allowed-origins"] = token.origins
     # Rule 12: absent rather than empty.
     if token.realm_access:
         claims["realm_access"] = {"roles": sorted(token.realm_access)}
     if token.resource_access:
         claims["resource_access"] = {name: {"roles": sorted(roles)} for name, roles in token.resource_access.items()}
+    for name in claims.keys() & token.claims.keys():
+        token.contested(name)  # the name then stands twice in the token
     return claims | token.claims
 
 
@@ -185,7 +189,7 @@ def _full_name(token: Token, mapper: Mapper) -> None:
 
 def _groups(token: Token, mapper: Mapper) -> None:
     if token.wants(mapper):
-        full = mapper.config.get("full.path", "true") == "true"
+        full = mapper.config.get("full.path") == "true"
         names = [path if full else path.rpartition("/")[2] for path in token.account.groups]
         if names:
             token.write(replace(mapper, config={**mapper.config, "multivalued": "true"}), names)
@@ -218,7 +222,12 @@ def _subject(token: Token, mapper: Mapper) -> None:
 
 def _origins(token: Token, mapper: Mapper) -> None:
     if token.wants(mapper, unsaid="true") and token.client.web_origins:
-        token.claims["allowed-origins"] = sorted(token.client.web_origins)
+        token.origins = sorted(token.client.web_origins)
+
+
+def _organization(token: Token, mapper: Mapper) -> None:
+    if token.wants(mapper) and token.realm.organizations:
+        token.unknown.append("the realm has organizations, and no model of who is a member")
 
 
 def _nothing(_token: Token, _mapper: Mapper) -> None:
@@ -242,7 +251,7 @@ _KINDS: Final[Mapping[str, tuple[int, Callable[[Token, Mapper], None]]]] = {
     "oidc-sub-mapper": (_CLAIMS, _subject),
     "oidc-allowed-origins-mapper": (_CLAIMS, _origins),
     "oidc-nonce-backwards-compatible-mapper": (_CLAIMS, _nothing),
-    "oidc-organization-membership-mapper": (_CLAIMS, _nothing),
+    "oidc-organization-membership-mapper": (_CLAIMS, _organization),
     "oidc-role-name-mapper": (_ROLE_NAMES, _role_name),
     "oidc-hardcoded-role-mapper": (_HARDCODED_ROLES, _hardcoded_role),
     "oidc-audience-resolve-mapper": (_RESOLVE, _audience_resolve),

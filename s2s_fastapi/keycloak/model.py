@@ -262,20 +262,17 @@ def _same(given: str | None, expected: str | None) -> bool:
 
 def _lifespan(realm: Realm, client: Client, effect: InEffect) -> int:
     """Rule 14, in seconds."""
-    of_realm = realm.lifespans
-
-    def of_client(attribute: str, member: str) -> int:
-        written = client.attributes.get(attribute, "").strip()
-        return int(written) if written else of_realm[member]
-
-    session = of_realm["ssoSessionMaxLifespan"]
-    asked = of_client("access.token.lifespan", "accessTokenLifespan")
-    life = session if asked == -1 else asked
-    if effect.offline:
-        if not of_realm["offlineSessionMaxLifespanEnabled"]:
-            return life
-        session = of_realm["offlineSessionMaxLifespan"]
-        own = of_client("client.offline.session.max.lifespan", "clientOfflineSessionMaxLifespan")
+    of_realm, attributes = realm.lifespans, client.attributes
+    written = attributes.get("access.token.lifespan", "").strip()  # blank: the realm's
+    life = int(written) if written else of_realm["accessTokenLifespan"]
+    if life == -1:
+        life = of_realm["ssoSessionMaxLifespan"]
+    if not effect.offline:
+        session, own = of_realm["ssoSessionMaxLifespan"], of_realm["clientSessionMaxLifespan"]
+    elif of_realm["offlineSessionMaxLifespanEnabled"]:
+        session, own = of_realm["offlineSessionMaxLifespan"], of_realm["clientOfflineSessionMaxLifespan"]
     else:
-        own = of_client("client.session.max.lifespan", "clientSessionMaxLifespan")
+        session, own = life, 0
+    its = attributes.get("client.offline.session.max.lifespan" if effect.offline else "client.session.max.lifespan", "")
+    own = max(0, int(its.strip() or 0)) or own
     return min(life, session, own if own > 0 else life)

@@ -15,6 +15,8 @@ from uuid import NAMESPACE_URL, uuid5
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.keycloak import born
 from s2s_fastapi.keycloak.realm import OIDC, Account, Client, Mapper, Realm, Role, Roles, Scope
+from s2s_fastapi.keycloak.references import missing
+from s2s_fastapi.keycloak.roles import composites, default_role, held, scope_mappings
 
 __all__ = ["read_realm"]
 
@@ -58,9 +60,9 @@ class _Reader:
         self.version = version
         self.old = version < (26, 1)
         self.listed = {client["clientId"] for client in self._list("clients")}
-        self.default_role = Role("", self._default_role_name())
+        self.default_role = default_role(document)
         self.groups = dict(self._groups(self._list("groups"), "", frozenset()))
-        self.mapped = self._scope_mappings()
+        self.mapped = scope_mappings(document, self.listed)
         self.scopes, self.default, self.optional = self._client_scopes()
 
     def realm(self) -> Realm:
@@ -76,6 +78,12 @@ class _Reader:
             for policy in (self.document.get("clientPolicies") or {}).get("policies") or []
             if policy.get("enabled", True)
         ]
+        for client in listed:
+            for name, value in (client.get("attributes") or {}).items():
+                if name.endswith(".lifespan") and str(value or "").strip():
+                    int(value)  # seconds, or this is no realm that could issue anything
+        for reason in missing(self.document, self.names, self.groups):
+            raise ConfigurationError(f"Keycloak does not import realm {self.name!r}: {reason}")
         return Realm(
             name=self.name,
             version=self.version,
@@ -89,7 +97,8 @@ class _Reader:
             | {"offlineSessionMaxLifespanEnabled": int(bool(self.document.get("offlineSessionMaxLifespanEnabled")))},
             clients={client["clientId"]: self._client(client, users, service) for client in clients},
             users=users,
-            inside=self._composites(),
+            inside=composites(self.document, self.listed, organizations=not self.old),
+            organizations=bool(self.document.get("organizationsEnabled", False)),
             group_attributes=frozenset(self._group_attributes(self._list("groups"))),
             unknown=tuple(f"client policy {name!r}" for name in policies),
         )
@@ -99,59 +108,6 @@ class _Reader:
         if not isinstance(found, list) or not all(isinstance(one, Mapping) for one in found):
             raise TypeError(f"{name} must be a list of objects")
         return found
-
-    # Roles
-
-    def _realm_role_names(self) -> set[str]:
-        return {role["name"] for role in (self.document.get("roles") or {}).get("realm") or []}
-
-    def _default_role_name(self) -> str:
-        if self.document.get("defaultRole"):
-            return str(self.document["defaultRole"]["name"])
-        # Rule 16: one that is declared without being named as `defaultRole` is an ordinary role, and the server makes another.
-        name, taken = f"default-roles-{self.name.lower()}", self._realm_role_names()
-        tries = [name, *(f"{name}-{number}" for number in range(1, len(taken) + 2))]
-        return next(one for one in tries if one not in taken)
-
-    def _composites(self) -> dict[Role, Roles]:
-        roles = self.document.get("roles") or {}
-        by_client: dict[str, Iterable[Mapping[str, Any]]] = dict(roles.get("client") or {})
-        if "account" not in self.listed:
-            by_client["account"] = [*born.account_roles(), *by_client.get("account", [])]
-        if "realm-management" not in self.listed:
-            management = born.management_roles(organizations=not self.old)
-            by_client["realm-management"] = [*management, *by_client.get("realm-management", [])]
-        inside = {
-            Role(client, role["name"]): frozenset(_composite(role))
-            for client, declared in [("", roles.get("realm") or []), *by_client.items()]
-            for role in declared
-        }
-        return inside | {self.default_role: inside.get(self.default_role, frozenset()) | set(self._default_roles())}
-
-    def _default_roles(self) -> Iterator[Role]:
-        """What the server itself puts into the default role: its own roles, where it is the one who makes them."""
-        declared = self._realm_role_names()
-        yield from (Role("", name) for name in ("offline_access", "uma_authorization") if name not in declared)
-        if "account" not in self.listed:
-            yield from (Role("account", name) for name in ("view-profile", "manage-account"))
-        if not self.document.get("defaultRole"):  # the form of before Keycloak 13
-            yield from _roles("", self.document.get("defaultRoles"))
-            for client in self._list("clients"):
-                yield from _roles(client["clientId"], client.get("defaultRoles"))
-
-    def _scope_mappings(self) -> dict[tuple[str, str], Roles]:
-        """Roles that are mapped to scopes and to clients, by (``clientScope`` or ``client``, name)."""
-        mapped: dict[tuple[str, str], Roles] = {}
-        by_client = self.document.get("clientScopeMappings") or {}
-        entries = [("", self._list("scopeMappings")), *by_client.items()]
-        for client, mappings in entries:
-            for mapping in mappings:
-                kind = "clientScope" if mapping.get("clientScope") else "client"
-                key = kind, str(mapping[kind])
-                mapped[key] = mapped.get(key, frozenset()) | set(_roles(client, mapping.get("roles")))
-        if "account-console" not in self.listed:
-            mapped["client", "account-console"] = frozenset(_roles("account", ["manage-account", "view-groups"]))
-        return mapped
 
     # Scopes
 
@@ -169,6 +125,7 @@ class _Reader:
                 for name in ("defaultDefaultClientScopes", "defaultOptionalClientScopes")
             )
         representations = [*self._list("clientScopes"), *built_in]
+        self.names = {"offline_access", *(_underscored(scope["name"]) for scope in representations)}
         scopes = {scope.name: scope for scope in map(self._scope, representations) if scope is not None}
         if all(_underscored(scope["name"]) != "offline_access" for scope in representations):
             own = self.mapped.get(("clientScope", "offline_access"), frozenset()) | {Role("", "offline_access")}
@@ -192,7 +149,7 @@ class _Reader:
 
     def _groups(self, groups: Iterable[Mapping[str, Any]], above: str, inherited: Roles) -> Iterator[tuple[str, Roles]]:
         for group in groups:
-            path, roles = f"{above}/{group['name']}", inherited | set(_held(group))  # rule 8
+            path, roles = f"{above}/{group['name']}", inherited | set(held(group))  # rule 8
             yield path, roles
             yield from self._groups(group.get("subGroups") or [], path, roles)
 
@@ -217,7 +174,7 @@ class _Reader:
             id=user.get("id") or self._made_up_id(username),
             enabled=bool(user.get("enabled", False)),
             ready=not user.get("requiredActions") and all(known.values()),
-            roles=roles | set(_held(user)),
+            roles=roles | set(held(user)),
             groups=groups,
             attributes=given | {name: (value,) for name, value in known.items() if value},
             email_verified=bool(user.get("emailVerified", False)),
@@ -301,24 +258,6 @@ def _underscored(name: str) -> str:
 
 def _values(given: Any) -> tuple[str, ...]:
     return tuple(str(value) for value in given) if isinstance(given, list) else (str(given),)
-
-
-def _roles(client: str, names: Iterable[str] | None) -> Iterator[Role]:
-    return (Role(client, str(name).strip()) for name in names or [])
-
-
-def _held(holder: Mapping[str, Any]) -> Iterator[Role]:
-    """Yield the roles of a user or a group. Keycloak makes those that are not declared anywhere."""
-    yield from _roles("", holder.get("realmRoles"))
-    for client, names in (holder.get("clientRoles") or {}).items():
-        yield from _roles(client, names)
-
-
-def _composite(role: Mapping[str, Any]) -> Iterator[Role]:
-    inside = role.get("composites") or {}
-    yield from _roles("", inside.get("realm"))
-    for client, names in (inside.get("client") or {}).items():
-        yield from _roles(client, names)
 
 
 def _mappers(holder: Mapping[str, Any]) -> tuple[Mapper, ...]:

@@ -93,6 +93,7 @@ class Realm:
     users: Mapping[str, Account]
     inside: Mapping[Role, Roles]
     """What a composite role holds directly."""
+    organizations: bool
     group_attributes: frozenset[str]
     unknown: tuple[str, ...]
     """What in this realm can change a token in ways that nobody can tell from the document."""

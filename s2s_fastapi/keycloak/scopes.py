@@ -77,8 +77,8 @@ def _permitted(scope: Scope, held: frozenset[Role], realm: Realm) -> bool:
 
 
 def _of_members(scope: Scope, realm: Realm) -> bool:
-    """Say whether asking for the scope is only heard from members of an organization, which this model has none of."""
-    return scope.name == "organization" and not realm.old
+    """Say whether asking for the scope is not heard, since the realm has no organizations. 26.0 hears it all the same."""
+    return scope.name == "organization" and not realm.organizations and not realm.old
 
 
 def _reach(realm: Realm, client: Client, scopes: tuple[Scope, ...], held: frozenset[Role]) -> frozenset[Role]:

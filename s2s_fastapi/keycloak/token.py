@@ -31,6 +31,7 @@ class Token:
     claims: dict[str, Any] = field(default_factory=dict)
     realm_access: set[str] = field(default_factory=set)
     resource_access: dict[str, set[str]] = field(default_factory=dict)
+    origins: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     _written: dict[tuple[str, ...], object] = field(default_factory=dict)
     """What the first step wrote, by path."""
