@@ -65,6 +65,15 @@ class KeycloakSettings(BaseSettings):
         # pydantic's own refusal would show the value, and that may be a secret.
         raise AttributeError(f"KeycloakSettings is frozen: make another one with {name}=...")
 
+    def __getstate__(self) -> dict[Any, Any]:
+        # SecretStr pickles in clear, and pickles go over wires and into broker logs. Copies do not come by here.
+        if self.client_secret is not None:
+            raise TypeError(
+                "Settings that hold a client secret are not pickled: let the other process read its own environment,"
+                " or use KEYCLOAK_CLIENT_SECRET_FILE"
+            )
+        return super().__getstate__()
+
     @property
     def audiences(self) -> frozenset[str]:
         """The audiences this service answers to; empty if neither ``audience`` nor ``client_id`` is given."""

@@ -1,6 +1,8 @@
 """One environment, one value: what is derived from it, and the one sentence for each thing that is wrong with it."""
 
+import copy
 import os
+import pickle
 import subprocess
 import sys
 import traceback
@@ -610,6 +612,29 @@ def test_a_directory_is_no_secret_file(tmp_path: Path) -> None:
 def test_a_service_that_only_receives_needs_no_secret_and_says_so_where_it_calls() -> None:
     with pytest.raises(ConfigurationError, match="Set KEYCLOAK_CLIENT_SECRET or KEYCLOAK_CLIENT_SECRET_FILE"):
         made(client_id="crm").secret()
+
+
+@pytest.mark.parametrize("way", ["arguments", "environment"])
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_settings_that_hold_a_secret_are_not_pickled(way: str, protocol: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {**BASE, "client_id": "crm", "client_secret": SECRET}
+    if way == "environment":
+        for name, value in values.items():
+            monkeypatch.setenv(f"KEYCLOAK_{name.upper()}", value)
+        values = {}
+    with pytest.raises(TypeError, match=r"hold a client secret are not pickled.*KEYCLOAK_CLIENT_SECRET_FILE") as caught:
+        pickle.dumps([KeycloakSettings(**values)], protocol)
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+def test_settings_without_a_secret_in_them_are_pickled_and_all_are_copied(tmp_path: Path) -> None:
+    for settings in (made(client_id="crm"), made(client_id="crm", client_secret_file=tmp_path / "secret")):
+        assert pickle.loads(pickle.dumps(settings)) == settings  # noqa: S301 - our own
+    holding = made(client_id="crm", client_secret=SECRET)
+    for twin in (copy.copy(holding), copy.deepcopy(holding), holding.model_copy(), holding.model_copy(deep=True)):
+        assert twin == holding
+        assert twin.secret() == SECRET
+    assert holding.model_copy(update={"leeway": 1.0}).leeway == 1
 
 
 # A value

@@ -267,15 +267,8 @@ class ServiceTokenAuth(HttpxAuth):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        given = self._environment.given
-        if given is not None and given.client_secret is not None:
-            # SecretStr pickles in clear, and pickles go over wires and into broker logs.
-            raise TypeError(
-                "A ServiceTokenAuth whose settings hold a client secret is not pickled: let the other process read its own environment,"
-                " or use KEYCLOAK_CLIENT_SECRET_FILE"
-            )
         names = sorted(self._asked.audiences) or None, sorted(self._asked.scopes) or None
-        return _rebuild, (tuple(map(spelled, self._pins)), *names, given, self._any_origin)
+        return _rebuild, (tuple(map(spelled, self._pins)), *names, self._environment.given, self._any_origin)
 
 
 def _rebuild(
