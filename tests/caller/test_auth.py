@@ -726,10 +726,8 @@ def test_settings_with_a_secret_in_them_are_not_pickled() -> None:
 def test_neither_token_nor_secret_is_in_a_log_of_any_level(
     way: str, send: Send, bob: Receiver, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    logging.getLogger("s2s_fastapi").setLevel(logging.DEBUG)
-    logging.getLogger("httpx").setLevel(logging.DEBUG)
-    logging.getLogger("httpx2").setLevel(logging.DEBUG)
-    caplog.set_level(logging.DEBUG, logger="s2s_fastapi")
+    for name in ("s2s_fastapi", "httpx", "httpx2"):
+        caplog.set_level(logging.DEBUG, logger=name)
     auth = ServiceTokenAuth(bob.url)
     token = auth.token()
     clock.now += 11

@@ -292,7 +292,7 @@ class TestTheChallengeSurvives:
 
     def test_an_extension_message_before_the_answer(self, options: Options, client: Client, service: Headers) -> None:
         async def inner(scope: Any, receive: Any, send: Any) -> None:
-            await send({"type": "http.response.debug", "info": {}})
+            await send({"type": "http.response.early_hint", "links": []})
             try:
                 await require_caller("a").guard(Starlette())(scope, receive, send)
             except StarletteHTTPException:
