@@ -161,7 +161,10 @@ class SharedToken:
                     self._refused = [stamp]
                     raise _RefusedError(refused, RETRY_CREDENTIALS)
                 raise _RefusedError(refused, retry_after(reply))
-        return self._accept(reply, proof, began)
+        loaded = self._accept(reply, proof, began)
+        # Not in the frame of `_accept`, which holds the answer: error trackers record the locals of every frame that logs.
+        self._look(loaded.value)
+        return loaded
 
     def _post(self, proof: Proof) -> Reply:
         problem = ""
@@ -191,7 +194,6 @@ class SharedToken:
                 http_status=_OK,
                 cure="Look at Keycloak's load, and at the access token lifespan of the client and of the realm.",
             )
-        self._look(token)
         return Loaded(token, fresh_for, usable_for)
 
     def _look(self, token: Token) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import pickle
+import sys
 import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from s2s_fastapi.caller.token import DEADLINE, SharedToken, TokenKey
 from s2s_fastapi.caller.tokens import TokenSource
 from s2s_fastapi.errors import AudienceNotGranted, ConfigurationError, S2SError, TokenRequestError
 from s2s_fastapi.lanes import Lane
-from tests.caller.fakes import SECRET, Clock, Keycloak, jwt, refusal, reply, settings
+from tests.caller.fakes import SECRET, Clock, Keycloak, b64, jwt, refusal, reply, settings
 
 BOB = Asked.of("bob", None)
 
@@ -648,6 +649,42 @@ def test_another_issuer_than_the_settings_say_is_a_warning(
     shared.get()
 
     assert "KEYCLOAK_PUBLIC_URL" in caplog.text
+
+
+class Frames(logging.Handler):
+    """What an error tracker makes of a warning: the locals of all frames of this package it was written in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        frame = sys._getframe()
+        while frame.f_back is not None:
+            frame = frame.f_back
+            if "s2s_fastapi" in frame.f_globals["__name__"]:
+                self.shown.append(f"{frame.f_code.co_name}: {frame.f_locals!r}")
+
+
+@pytest.mark.parametrize("client_auth", ["client_secret_basic", "client_secret_post"])
+@pytest.mark.parametrize(
+    "answer", [None, refusal(401, "invalid_client"), reply(200, {"access_token": jwt(aud="account")})]
+)
+def test_no_frame_that_logs_has_token_or_secret_in_a_local(
+    answer: Any, client_auth: str, source: TokenSource, keycloak: Keycloak
+) -> None:
+    keycloak.always, keycloak.claims = answer, {"iss": "another"}
+    frames, log = Frames(), logging.getLogger("s2s_fastapi")
+    log.addHandler(frames)
+    try:
+        source.token(settings(client_auth=client_auth), Asked.of("bob", "unseen"))._value.start()
+        wait_until_idle()
+    finally:
+        log.removeHandler(frames)
+
+    assert any(shown.startswith("_load: ") for shown in frames.shown)
+    assert SECRET not in str(frames.shown)
+    assert b64("signature") not in str(frames.shown)
 
 
 def test_a_load_in_front_carries_the_span_and_nothing_else(shared: SharedToken, keycloak: Keycloak) -> None:
