@@ -1,6 +1,7 @@
 """One token, shared by all who ask for the same: how it is asked for, kept and renewed."""
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,9 @@ LOG: Final = logging.getLogger("s2s_fastapi.caller")
 DEADLINE: Final = 5.0
 """Seconds anybody waits for a token."""
 _RENEWAL_SPACING: Final = 10.0
+# ``exp`` counts whole seconds, so of one or two of them no part can be kept back; renewing ahead would only ask more often than once
+# in a life.
+_TOO_SHORT_TO_DIVIDE: Final = 2.0
 _OK: Final = 200
 
 
@@ -187,7 +191,7 @@ class SharedToken:
         if "error" in answer:
             raise refusal(reply, self._settings, self._key.asked, proof)
         token = granted(answer, self._key.asked, client_id=self._settings.client_id)
-        fresh_for, usable_for = max(token.life - 60, 0.7 * token.life), token.life - min(10, 0.1 * token.life)
+        fresh_for, usable_for = _spans(token.life)
         if self._clock() - began >= usable_for:
             raise TokenRequestError(
                 f"Keycloak took longer to answer than the token it gave to {self._settings.client_id} lives ({token.life:g} s).",
@@ -215,6 +219,13 @@ class SharedToken:
         if sentence not in self._warned and len(self._warned) < 16:  # noqa: PLR2004 - a bound, not a meaning
             self._warned.add(sentence)
             LOG.warning("%s", sentence)
+
+
+def _spans(life: float) -> tuple[float, float]:
+    """Return for how many seconds a token of this life is fresh, and for how many usable."""
+    if life <= _TOO_SHORT_TO_DIVIDE:
+        return math.inf, life
+    return max(life - 60, 0.7 * life), life - min(10, 0.1 * life)
 
 
 def _unavailable(sentence: str) -> S2SError:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import os
 import pickle
 import sys
@@ -71,7 +72,7 @@ def test_post_puts_the_client_into_the_form(source: TokenSource, keycloak: Keycl
 
 
 @pytest.mark.parametrize(
-    ("life", "fresh", "dead"), [(300, 240, 290), (60, 42, 54), (20, 14, 18), (1, 0.7, 0.9), (3600, 3540, 3590)]
+    ("life", "fresh", "dead"), [(300, 240, 290), (60, 42, 54), (20, 14, 18), (3, 2.1, 2.7), (3600, 3540, 3590)]
 )
 def test_a_token_is_renewed_ahead_of_its_end_and_never_used_after_it(  # noqa: PLR0917 - fixtures
     life: int, fresh: float, dead: float, shared: SharedToken, keycloak: Keycloak, clock: Clock
@@ -103,6 +104,28 @@ def test_a_short_life_makes_no_storm(life: int, shared: SharedToken, keycloak: K
         clock.now += 0.1
 
     assert len(keycloak.requests) <= 10 / (life * 0.6) + 1
+
+
+@pytest.mark.parametrize("life", [1, 2])
+@pytest.mark.parametrize("step", [0.01, 0.1, 0.7])
+def test_a_life_too_short_to_divide_is_used_whole_and_asked_for_once(
+    life: int, step: float, shared: SharedToken, keycloak: Keycloak, clock: Clock
+) -> None:
+    keycloak.life = life
+    for _ in range(1000):
+        shared.get()
+        wait_until_idle()
+        assert len(keycloak.requests) <= math.ceil((clock.now - 1000) / life) + 1
+        clock.now += step
+
+
+def test_a_life_too_short_to_divide_ends_on_time(shared: SharedToken, keycloak: Keycloak, clock: Clock) -> None:
+    keycloak.life = 1
+    first = shared.get()
+    clock.now = 1000.999
+    assert shared.peek() is first
+    clock.now = 1001.0
+    assert shared.get() is not first
 
 
 def test_an_outage_is_not_seen_while_the_token_is_usable(shared: SharedToken, keycloak: Keycloak, clock: Clock) -> None:
