@@ -219,7 +219,7 @@ class RealmModel:
 
     def _invalid_scope(self, scope: str | None) -> Denied:
         # Rule 2: the parameter is repeated whole; newer versions leave control characters out.
-        said = "".join(c for c in scope or "" if self._realm.old or c.isprintable())
+        said = "".join(c for c in scope or "" if self._realm.old or (c >= " " and c != "\x7f"))
         return Denied(status=400, error="invalid_scope", description=f"Invalid scopes: {said}")
 
     def _issued(
@@ -257,7 +257,9 @@ _NOBODY: Final = Account(username="", id="", attributes={})
 
 
 def _same(given: str | None, expected: str | None) -> bool:
-    return given is not None and expected is not None and compare_digest(given.encode(), expected.encode())
+    if given is None or expected is None:
+        return False
+    return compare_digest(given.encode(errors="surrogatepass"), expected.encode(errors="surrogatepass"))
 
 
 def _lifespan(realm: Realm, client: Client, effect: InEffect) -> int:

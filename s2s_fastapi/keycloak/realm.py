@@ -1,7 +1,7 @@
 """A realm as a server holds it: what the questions of the model are answered from. Nothing in here changes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 __all__ = ["OIDC", "Account", "Client", "Mapper", "Realm", "Role", "Roles", "Scope"]
@@ -61,7 +61,7 @@ class Client:
     id: str
     protocol: str
     enabled: bool
-    secret: str | None
+    secret: str | None = field(repr=False)
     authenticator: str
     public: bool
     bearer_only: bool
