@@ -336,6 +336,7 @@ def test_a_page_of_the_clients_own_origin_may_read_its_token(issuer: EmbeddedIss
     assert answer.status == 200
     assert answer.header("access-control-allow-origin") == ORIGIN
     assert answer.header("access-control-allow-credentials") == "true"
+    assert answer.header("access-control-expose-headers") == "Access-Control-Allow-Methods"
 
 
 def test_a_page_of_another_origin_gets_no_token(issuer: EmbeddedIssuer, old_issuer: EmbeddedIssuer) -> None:
