@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: help demo test lint format keycloak env bench clean
+.PHONY: help demo test test-lowest test-wheel lint format keycloak env bench clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -18,6 +18,22 @@ demo: $(VENV)/.installed  ## Play the three stories without a Keycloak, and show
 
 test: $(VENV)/.installed lint  ## Lint, check types, run every test; those on a real Keycloak wherever Java and Maven are there
 	$(BIN)/python -m pytest $(PYTEST)
+
+test-lowest:  ## Run the tests on the oldest versions of our dependencies that we allow
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	mkdir -p build && $(BIN)/python -m uv pip compile --quiet --resolution lowest-direct --extra cli -o build/lowest.txt pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c build/lowest.txt -e '.[test]'
+	# Old packages warn about new ones below them; that is theirs to mend.
+	$(BIN)/python -m pytest -W ignore::DeprecationWarning $(PYTEST)
+
+test-wheel:  ## Run the tests against the built wheel, away from the source
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w build/wheel .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(ls build/wheel/*.whl)[test]"
+	cp -r tests example_app pyproject.toml build/wheel/
+	cd build/wheel && $(abspath $(BIN))/python -m pytest --ignore=tests/test_docs.py --ignore=tests/test_compose.py $(PYTEST)
 
 lint: $(VENV)/.installed  ## Check style, types and the direction of imports
 	$(BIN)/ruff check

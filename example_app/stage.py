@@ -21,6 +21,7 @@ _HERE = Path(__file__).parent
 _DECISION = re.compile(r"^\w+ s2s_fastapi\.decisions (allowed|refused|failed) (\d{3}): (\w+) ?(.*)$")
 _START_SECONDS = 60.0
 _LOG_SECONDS = 5.0
+_TAIL = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ class Service:
                 if found := _DECISION.match(line):
                     return found[3], found[4]
             if time.monotonic() > until:
-                return "", ""
+                return "", written[-_TAIL:]  # no decision: what it wrote instead is what went wrong
             time.sleep(0.02)
 
     def ask(self, method: str, path: str, token: str | None = None, json: object = None) -> httpx.Response:

@@ -52,7 +52,7 @@ class Line:
         """What differs from the story, nothing where it went as told."""
         seen = self.seen
         found = [
-            (seen.status != self.status, f"status {seen.status}, expected {self.status}"),
+            (seen.status != self.status, f"status {seen.status}, expected {self.status}: {seen.body} {seen.log}"),
             (seen.reason != self.reason, f"reason {seen.reason or 'none'}, expected {self.reason or 'none'}"),
             (bool(seen.challenge) != bool(self.challenge), f"challenge {seen.challenge or 'none'}"),
             (self.challenge not in seen.challenge, f"challenge {seen.challenge!r}, expected {self.challenge!r} in it"),

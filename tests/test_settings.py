@@ -482,7 +482,7 @@ def test_a_dotenv_file_is_the_servers_business(tmp_path: Path, monkeypatch: pyte
 def test_an_import_reads_no_environment() -> None:
     script = """
 import os
-import authlib, fastapi, httpx, joserfc, pydantic_settings
+import fastapi, httpx, joserfc, pydantic_settings
 
 class Spy(dict):
     seen = []
