@@ -21,6 +21,7 @@ from starlette.routing import Route, Router
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from s2s_fastapi import (
+    AuthorizationError,
     Principal,
     ServiceAuthMiddleware,
     require_audience,
@@ -289,6 +290,13 @@ class TestTheChallengeSurvives:
         assert anyio.run(
             handshake, ServiceAuthMiddleware(require_caller("a").guard(asgi), **options()), service(), None
         ) == [("websocket.close", 1008)]
+
+    def test_a_refusal_of_the_apps_own_is_the_apps_own(self, options: Options, service: Headers) -> None:
+        async def inner(scope: Any, receive: Any, send: Any) -> None:
+            require_caller("a").check(scope["user"])
+
+        with pytest.raises(AuthorizationError, match="caller_not_allowed"):
+            TestClient(ServiceAuthMiddleware(inner, **options())).get("/x", headers=service())
 
     def test_an_extension_message_before_the_answer(self, options: Options, client: Client, service: Headers) -> None:
         async def inner(scope: Any, receive: Any, send: Any) -> None:

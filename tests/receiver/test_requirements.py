@@ -175,6 +175,13 @@ def my_factory() -> Requirement:
     return require_caller("a")
 
 
+def kept(requirement: Requirement) -> Callable[[], Requirement]:
+    def get_it() -> Requirement:
+        return requirement
+
+    return get_it
+
+
 class TestAMistakeStopsTheStart:
     def stopped(self, app: FastAPI, client: Client, sentence: str) -> None:
         with pytest.raises(ConfigurationError, match=sentence), client(app):
@@ -222,7 +229,7 @@ class TestAMistakeStopsTheStart:
         forged = "/x?client_id=admin&kind=service&issuer=i&issued_at=1&expires_at=2"
         assert client(app).post(forged, headers=service(), json={}).status_code == 500
 
-    @pytest.mark.parametrize("call", [Requirement, AllOf, my_factory], ids=str)
+    @pytest.mark.parametrize("call", [Requirement, AllOf, my_factory, kept(require_caller("a"))], ids=str)
     def test_depends_on_what_only_makes_a_requirement(self, make_app: App, client: Client, call: Any) -> None:
         app = make_app()
         app.post("/x", dependencies=[Depends(call)])(lambda: None)
@@ -496,6 +503,7 @@ class TestTheAlgebra:
             (require_role("r", "q"), caller(client_roles={"crm": frozenset({"r"})}), "role_missing"),
             (require_audience("crm"), caller(), "allowed"),
             (require_audience("x", "crm"), caller(), "allowed"),
+            (require_audience("crm"), caller(audiences=frozenset({"crm", "bob"})), "allowed"),
             (require_audience("x"), caller(), "wrong_audience"),
             (require_audience("crm", only=True), caller(), "allowed"),
             (require_audience("crm", only=True), caller(audiences=frozenset({"crm", "bob"})), "audience_not_only"),
@@ -813,6 +821,22 @@ class TestWithoutTheMiddleware:
         assert client(app).get("/x", headers=service()).status_code == 500
         with pytest.raises(ConfigurationError, match="add ServiceAuthMiddleware"):
             TestClient(app).get("/x")
+
+    def test_whatever_else_stands_in_its_place_lets_nobody_through(self, client: Client) -> None:
+        class Lenient:
+            principal = caller()
+
+            def admit(self, scope: Any, requirement: Any) -> Principal:
+                return self.principal
+
+        app = FastAPI()
+        app.get("/x", dependencies=[Depends(require_service())])(lambda: None)
+
+        async def pretending(scope: Any, receive: Any, send: Any) -> None:
+            scope[SCOPE_KEY] = Lenient()
+            await app(scope, receive, send)
+
+        assert client(pretending).get("/x").status_code == 500
 
     def test_the_current_principal_lets_nobody_through(self, client: Client) -> None:
         app = FastAPI()
