@@ -587,10 +587,12 @@ def test_rule_16_what_keycloak_does_not_import_is_not_read(reason: str) -> None:
         RealmModel.read(REFUSED[reason])
 
 
-def test_rule_17_a_users_token_has_the_audience_of_a_services() -> None:
+@pytest.mark.parametrize("via", ["ui", "both"])
+def test_rule_17_a_users_token_has_the_audience_of_a_services_but_no_client_id(via: str) -> None:
     front = {"clientId": "ui", "publicClient": True, "directAccessGrantsEnabled": True}
-    document = realm(clients=[front, TARGET], users=[user("Dora", clientRoles={"target": ["read"]})])
-    token = RealmModel.read(document).password("dora", via="ui")
+    both = caller("both", directAccessGrantsEnabled=True)  # its own tokens have client_id: see rule 4
+    document = realm(clients=[front, both, TARGET], users=[user("Dora", clientRoles={"target": ["read"]})])
+    token = RealmModel.read(document).password("dora", via=via)
     assert isinstance(token, Granted)
     assert aud(token) == {"target"}
     assert token.claims["sid"] == ""
