@@ -33,18 +33,17 @@ class Lane:
 
     def after_fork(self) -> None:
         """Forget the threads, the queue and the lock: the child has none of the first, and the last may be taken for ever."""
-        # (Its lock is re-entrant: a signal handler may come in before `_inside` can tell.)
         self._changed = threading.Condition(threading.RLock())
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._workers: set[threading.Thread] = set()
         self._watched = False  # one thread at most sleeps until the next delayed job is due
-        self._inside: int | None = None  # the thread that submits
+        self._inside: set[int] = set()  # threads that submit: from before they take the lock until they gave it back
         self._closed = False
 
     @property
     def interrupted(self) -> bool:
         """Whether this thread is in `submit` already, and a signal handler by now: no worker can go on before it returns."""
-        return self._inside == threading.get_ident()
+        return threading.get_ident() in self._inside
 
     def submit(self, job: Callable[[], None], *, delay: float = 0.0) -> bool:
         """Run `job` on a thread, not before `delay` seconds are over; return False where no thread can be had.
@@ -55,12 +54,12 @@ class Lane:
         _register(self)
         if self.interrupted:
             return False
-        with self._changed:
-            self._inside = threading.get_ident()
-            try:
+        try:
+            self._inside.add(threading.get_ident())
+            with self._changed:
                 return self._enqueue((time.monotonic() + delay, next(self._order), job))
-            finally:
-                self._inside = None
+        finally:
+            self._inside.discard(threading.get_ident())
 
     def _enqueue(self, entry: tuple[float, int, Callable[[], None]]) -> bool:
         if self._closed:

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 import time
+from types import TracebackType
 
 import pytest
 
@@ -113,6 +114,29 @@ def test_a_signal_handler_may_submit_while_its_thread_submits() -> None:
         signal.signal(signal.SIGALRM, before)
     assert handled
     assert until(lambda: len(ran) == 2000 + sum(handled))
+
+
+def test_a_signal_handler_is_told_at_both_ends_of_the_lock_too() -> None:
+    lane, told = Lane("signal"), []
+
+    class Interrupted(threading.Condition):
+        def __enter__(self) -> bool:
+            entered = super().__enter__()
+            told.append(threading.current_thread().daemon or (lane.interrupted and not lane.submit(print)))
+            return entered
+
+        def __exit__(
+            self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+        ) -> None:
+            told.append(threading.current_thread().daemon or (lane.interrupted and not lane.submit(print)))
+            super().__exit__(kind, error, where)
+
+    lane._changed = Interrupted(threading.RLock())
+    ran = threading.Event()
+    assert lane.submit(ran.set)
+    assert told[:2] == [True, True]
+    assert not lane.interrupted
+    assert ran.wait(SECONDS)
 
 
 def test_importing_starts_no_thread() -> None:
