@@ -75,6 +75,17 @@ class TestPublicTemplates:
             check(RouteAccess("/a/{x}", GET, host="h"), get("/a/b", require_service()), public=("/a/{x}",)).problems()
         )
 
+    def test_name_all_of_several(self) -> None:
+        found = check(get("/a/b"), get("/a/c", require_service()), get("/a/{x}"), public=("/a/{x}",))
+        assert [problem.partition(", ")[2] for problem in found.problems()] == [
+            "and with it GET /a/b: write the public paths out one by one.",
+            "but GET /a/c carries a requirement: remove one of the two.",
+        ]
+
+    def test_do_not_end_at_an_app_that_may_not_take_the_path(self) -> None:
+        (problem,) = check(RouteAccess("/", opaque=True), get("/x", require_service()), public=("/x",)).problems()
+        assert "but GET /x carries a requirement" in problem
+
     def test_of_a_method_that_the_route_does_not_take_do_not_meet_it(self) -> None:
         assert not list(check(get("/a/b", require_service()), public=("POST /a/{x}", "HEAD /a/b")).problems())
         assert list(check(get("/a/b", require_service(), frozenset()), public=("POST /a/{x}",)).problems())
@@ -151,6 +162,11 @@ def test_the_declared_audiences_are_those_of_all_routes_and_ways() -> None:
         get("/b", (require_audience("b", "c") & require_service()) | require_audience("d")),
     )
     assert found.declared == {"a", "b", "c", "d"}
+
+
+def test_one_token_may_be_for_two_audiences() -> None:
+    both = require_audience("a") & require_audience("b")
+    assert not list(check(get("/x", both), audiences="a b").problems())
 
 
 def test_mistakes_are_named_with_their_route() -> None:

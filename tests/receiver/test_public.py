@@ -86,6 +86,11 @@ class TestAnEntry:
     def test_with_a_template_opens_what_the_template_says(self, path: str) -> None:
         assert not PublicPath.read("/y/{id:int}").opens("GET", path)
 
+    @pytest.mark.parametrize("path", ["/x/", "/x//", "x", "/X", "/x\n", ""])
+    def test_without_a_template_opens_that_path_alone(self, path: str) -> None:
+        assert PublicPath.read("/x").opens("GET", "/x")
+        assert not PublicPath.read("/x").opens("GET", path)
+
     def test_of_the_documentation_is_there_to_be_named(self) -> None:
         assert {route.path for route in FastAPI().routes} == set(DOCS)  # type: ignore[attr-defined]
 
