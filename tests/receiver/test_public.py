@@ -121,7 +121,7 @@ class TestOverHttp:
             ("GET", "/healthz;x"), ("GET", "/healthz%2f"), ("GET", "/healthz%00"), ("GET", "/healthz%0a"), ("GET", "/HEALTHZ"),
             ("GET", "/healthz/deep"), ("GET", "/healthz%2fdeep"), ("GET", "/healthz%3fx"), ("GET", "/secret/%2e%2e/healthz"),
             ("GET", "/healthz/%2e%2e/secret"), ("GET", "/%68ealthz/"), ("GET", "/secret"), ("POST", "/in/"), ("POST", "/in/a/b"),
-            ("POST", "/in/a%2fb"), ("POST", "/in//a"), ("POST", "/hooks/x/"), ("GET", "/healthz\u00a0"),
+            ("POST", "/in/a%2fb"), ("POST", "/in//a"), ("POST", "/in/%0a"), ("POST", "/in/a%0a"), ("POST", "/hooks/x/"), ("GET", "/healthz\u00a0"),
         ],
     )  # fmt: skip
     def test_what_only_looks_like_one_is_not_open(self, there: TestClient, method: str, path: str) -> None:
