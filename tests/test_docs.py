@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -33,6 +34,7 @@ from s2s_fastapi import (
 )
 from s2s_fastapi.caller.tokens import TokenSource, using
 from s2s_fastapi.decision import Decision, Reason
+from s2s_fastapi.testing import EmbeddedIssuer
 from tests.caller.fakes import Keycloak, jwt
 from tests.realm import Realm
 
@@ -149,7 +151,7 @@ def test_only_variables_that_exist_are_named() -> None:
 
 
 def test_only_make_targets_that_exist_are_named() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     spans = [token.content.split() for page in PAGES for token in inner(page, "code_inline")]
 
     assert {words[1] for words in spans if words[:1] == ["make"]} <= targets
@@ -158,6 +160,41 @@ def test_only_make_targets_that_exist_are_named() -> None:
 @pytest.mark.parametrize("block", PYTHON, ids=str)
 def test_python_in_the_docs_is_python(block: Block) -> None:
     compile(textwrap.dedent(block.text), str(block), "exec")
+
+
+@pytest.mark.parametrize("page", sorted({block.page for block in PYTHON if "pytest" in block.words}), ids=str)
+def test_the_tests_of_a_page_pass(page: Path, tmp_path: Path) -> None:
+    for block in blocks(page, "python"):
+        if "pytest" in block.words:
+            name = block.text.partition("\n")[0].removeprefix("# ")
+            (tmp_path / name).write_text(block.text, encoding="utf-8")
+    for realm in (ROOT / "example_app/realms").glob("*.json"):
+        shutil.copy(realm, tmp_path)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "."],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_readme_shows_what_the_dev_command_prints() -> None:
+    (shown,) = (block.text.splitlines() for block in blocks(README, "text") if "export " in block.text)
+    issuer = EmbeddedIssuer.read(ROOT / "example_app/realms/corp.json", url="http://127.0.0.1:8180")
+    printed = issuer.environment("corp", "chat-app-service") | {"KEYCLOAK_CLIENT_SECRET": shown[-1].partition("=")[2]}
+
+    assert shown == ["# corp: chat-app-service", *(f"export {name}={value}" for name, value in printed.items())]
+
+
+def test_the_readme_has_the_commands_of_the_compose_file() -> None:
+    (commands,) = (block.text.splitlines() for block in blocks(README, "sh") if "docker compose" in block.text)
+    head = (ROOT / "docker-compose.yml").read_text(encoding="utf-8").partition("\nname:")[0]
+
+    assert [command for command in commands if command.partition("  ")[0] not in head] == []
 
 
 @pytest.mark.parametrize("block", [block for block in PYTHON if block.sources], ids=str)
