@@ -19,6 +19,7 @@ demo: $(VENV)/.installed  ## Play the three stories without a Keycloak, and show
 test: $(VENV)/.installed lint  ## Lint, check types, run every test; those on a real Keycloak wherever Java and Maven are there
 	$(BIN)/python -m pytest $(PYTEST)
 
+test-lowest: VENV = .venv-lowest
 test-lowest:  ## Run the tests on the oldest versions of our dependencies that we allow
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
@@ -27,6 +28,7 @@ test-lowest:  ## Run the tests on the oldest versions of our dependencies that w
 	# Old packages warn about new ones below them; that is theirs to mend.
 	$(BIN)/python -m pytest -W ignore::DeprecationWarning $(PYTEST)
 
+test-wheel: VENV = .venv-wheel
 test-wheel:  ## Run the tests against the built wheel, away from the source
 	rm -rf build/wheel && mkdir -p build/wheel
 	$(PYTHON) -m venv $(VENV)

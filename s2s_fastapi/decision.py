@@ -16,7 +16,7 @@ class Reason(StrEnum):
 
     Each carries the answer it leads to: ``status`` (HTTP), ``error`` (RFC 6750 section 3.1, empty where the challenge has none)
     and ``detail`` (the one sentence a caller sees). All reasons that are found before the signature holds share one sentence, so
-    that a forger learns nothing. They are declared in the order in which they are found.
+    that a forger learns nothing.
     """
 
     status: int

@@ -25,6 +25,7 @@ _ANYBODY = frozenset(
         Reason.UNKNOWN_KEY,
         Reason.INVALID_SIGNATURE,
         Reason.KEYS_UNAVAILABLE,
+        Reason.NOT_STARTED,
     }
 )
 _WINDOW = 10.0
@@ -45,7 +46,7 @@ class DecisionLog:
     """Write refusals to the logger ``s2s_fastapi.decisions``, acceptances at DEBUG.
 
     Each record's fields are attributes of the record (``outcome``, ``reason``, ``status``, ``method``, ``route``, ``client_id``,
-    ``token_id``, ``kid``, ``issuer``, ``cure``). What anybody can send is written at most 20 times in 10 s for each reason; the
+    ``token_id``, ``kid``, ``issuer``, ``cure``, ``unverified_kid``). What anybody can send is written at most 20 times in 10 s for each reason; the
     next record then says in ``suppressed`` how many were left out.
     """
 

@@ -21,6 +21,7 @@ ANYBODY = [
     Reason.UNKNOWN_KEY,
     Reason.INVALID_SIGNATURE,
     Reason.KEYS_UNAVAILABLE,
+    Reason.NOT_STARTED,
 ]
 FULL = {
     "method": "POST",

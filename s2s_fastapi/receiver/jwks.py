@@ -67,7 +67,7 @@ class KeySet:
 
 
 def _read_key(entry: Any) -> VerificationKey | None:
-    """Return the key, or None where it is not one to verify with (the one place where that is no failure)."""
+    """Return the key, or None where it is not one to verify with."""
     # joserfc costs a fifth of our import time: it is loaded with the first keys, on the thread that fetched them.
     from joserfc.errors import JoseError  # noqa: PLC0415
     from joserfc.jwk import import_key  # noqa: PLC0415

@@ -38,7 +38,17 @@ __all__ = [
 E = TypeVar("E")
 
 _ALLOWED: Final = Decision(reason=Reason.ALLOWED)
-_ORDER: Final = {reason: place for place, reason in enumerate(Reason)}
+# How far a token came: is it for us, who calls, may it call.
+_PRECEDENCE: Final = (
+    Reason.WRONG_AUDIENCE,
+    Reason.AUDIENCE_NOT_ONLY,
+    Reason.UNKNOWN_KIND,
+    Reason.NOT_A_SERVICE,
+    Reason.NOT_A_USER,
+    Reason.CALLER_NOT_ALLOWED,
+    Reason.SCOPE_MISSING,
+    Reason.ROLE_MISSING,
+)
 
 
 class _NotParenthesised:
@@ -114,8 +124,8 @@ class Requirement:
 
 
 def _distance(decision: Decision) -> int:
-    """Return how far a token came: reasons are declared in the order in which they are found."""
-    return _ORDER[decision.reason]
+    """Return how far a token came before it was refused."""
+    return _PRECEDENCE.index(decision.reason)
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ class _Ready:
     keys: KeySource
 
     def judge(self, jws: Jws, key: VerificationKey, now: float) -> Verdict:
-        """Decide about a token whose key is known: first what holds once and for all, then what changes with time."""
+        """Decide about a token whose key is known."""
         if not key.verify(jws.signing_input, jws.signature):
             return Verdict(Decision(reason=Reason.INVALID_SIGNATURE, unverified_kid=shown(jws.kid)[:64]))
         principal: Principal | None = None
@@ -167,7 +167,7 @@ class _Ready:
         return Verdict(decision, principal)
 
     def check_time(self, principal: Principal, now: float) -> None:
-        """Refuse a token that time or a revocation has overtaken: checked at every use, the rest of the verdict once."""
+        """Refuse a token that time or a revocation has overtaken."""
         leeway = self.settings.leeway
         if now >= principal.expires_at + leeway:
             raise Refused(

@@ -855,3 +855,10 @@ class TestWithoutTheMiddleware:
 
         with pytest.raises(ConfigurationError), client(app).websocket_connect("/ws"):
             pass
+
+
+def test_every_reason_a_requirement_can_give_has_its_place() -> None:
+    from s2s_fastapi.receiver.requirements import _PRECEDENCE
+
+    assert {reason for reason in Reason if reason.status == 403} <= set(_PRECEDENCE)
+    assert len(set(_PRECEDENCE)) == len(_PRECEDENCE)
