@@ -48,7 +48,9 @@ class S2SError(Exception):
         twin = copy.copy(self)
         twin.__traceback__ = twin.__cause__ = twin.__context__ = None
         # Headers and notes: what an exception handler adds to one answer must not turn up in the next.
-        vars(twin).update({name: copy.copy(value) for name, value in vars(self).items() if isinstance(value, dict | list)})
+        vars(twin).update(
+            {name: copy.copy(value) for name, value in vars(self).items() if isinstance(value, dict | list)}
+        )
         return twin
 
     def __reduce__(self) -> tuple[Any, ...]:
