@@ -7,7 +7,9 @@ import s2s_fastapi
 
 
 def test_every_public_name_is_exported_in_order() -> None:
-    assert s2s_fastapi.__all__ == sorted(s2s_fastapi.__all__, key=lambda name: (name.upper() != name, name[0].islower(), name))
+    assert s2s_fastapi.__all__ == sorted(
+        s2s_fastapi.__all__, key=lambda name: (name.upper() != name, name[0].islower(), name)
+    )
     assert all(hasattr(s2s_fastapi, name) for name in s2s_fastapi.__all__)
 
 
