@@ -4,14 +4,15 @@ import logging
 from collections.abc import AsyncGenerator, Collection, Generator
 from typing import Any, Final
 
+from s2s_fastapi.caller.asked import Asked
 from s2s_fastapi.caller.attached import CARRIED, holds
 from s2s_fastapi.caller.given import GivenSettings, Names
-from s2s_fastapi.caller.grant import Asked, Token
+from s2s_fastapi.caller.grant import Token
 from s2s_fastapi.caller.httpx_auth import HttpxAuth, join_httpx2
 from s2s_fastapi.caller.origins import Pin, pins, spelled, within
 from s2s_fastapi.caller.resend import adiscard, bearer_error, discard, replayable
-from s2s_fastapi.caller.token import SharedToken
-from s2s_fastapi.caller.tokens import IN_USE, TokenSource
+from s2s_fastapi.caller.shared_token import SharedToken
+from s2s_fastapi.caller.token_source import IN_USE, TokenSource
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.errors import ConfigurationError, S2SError, TokenWithheld
 from s2s_fastapi.principal import INBOUND

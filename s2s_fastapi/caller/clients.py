@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, overload
 
 import httpx
 
+from s2s_fastapi.caller.asked import Asked
 from s2s_fastapi.caller.attached import astrip_elsewhere, strip_elsewhere
 from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.given import BaseUrl, GivenSettings, Names
-from s2s_fastapi.caller.grant import Asked
 from s2s_fastapi.caller.origins import base
 from s2s_fastapi.caller.pool import Pool, here
 from s2s_fastapi.downstream import Downstream

@@ -1,19 +1,19 @@
-"""Asked and granted: what a token is requested for, and what Keycloak gave (RFC 6749 sections 4.4 and 5.1)."""
+"""What Keycloak gave, compared with what was asked (RFC 6749 section 5.1)."""
 
 import json
 import math
 import re
 from base64 import urlsafe_b64decode
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from s2s_fastapi.caller.given import Names
-from s2s_fastapi.errors import AudienceNotGranted, ConfigurationError, TokenRequestError
+from s2s_fastapi.caller.asked import Asked
+from s2s_fastapi.errors import AudienceNotGranted, TokenRequestError
 from s2s_fastapi.keycloak.cures import audience_steps, wrong_audience
 from s2s_fastapi.principal import digest
 
-__all__ = ["MAX_LIFE", "Asked", "Token", "granted"]
+__all__ = ["MAX_LIFE", "Token", "granted"]
 
 MAX_LIFE: Final = 86_400.0
 """Seconds for which a token is believed at most; receivers refuse longer ones."""
@@ -28,51 +28,6 @@ _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+")
 _OTHER_TYPES = ("DPoP", "N_A", "mac", "PoP")
 _FAR = 10**12
 _DIGITS: Final = re.compile(r"[0-9]{1,9}")
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a token is asked for. Two that ask for the same are equal, in whatever order and however often a name was written."""
-
-    audiences: frozenset[str] = frozenset()
-    """Who must stand in ``aud``. Keycloak ignores ``audience=``, so this is not sent but compared with what came."""
-    scopes: frozenset[str] = frozenset()
-
-    @classmethod
-    def of(cls, audience: Names, scope: Names) -> "Asked":
-        """Return the value for what a developer wrote.
-
-        Raises:
-            ConfigurationError: A name is empty, no text or holds a space; or there is an empty list.
-        """
-        return cls(_names("audience", audience), _names("scope", scope))
-
-    def form(self) -> dict[str, str]:
-        """Return the fields of the token request: scopes in one fixed order, single spaces (Keycloak refuses double ones)."""
-        form = {"grant_type": "client_credentials"}
-        if self.scopes:
-            form["scope"] = " ".join(sorted(self.scopes))
-        return form
-
-
-def _names(what: str, given: object) -> frozenset[str]:
-    if given is None:
-        return frozenset()
-    if isinstance(given, (bytes, Mapping)) or not isinstance(given, Collection):
-        raise ConfigurationError(f'{what}= must be a name or several, such as {what}="a" or {what}=("a", "b").')
-    names = (given,) if isinstance(given, str) else tuple(given)
-    if not names:
-        raise ConfigurationError(f"{what}= is an empty list: name at least one, or leave {what}= out.")
-    for name in names:
-        if not isinstance(name, str) or not name:
-            raise ConfigurationError(f"{what}= must hold names only, none of them empty.")
-        if not name.isprintable() or any(character.isspace() for character in name):
-            raise ConfigurationError(
-                f'{what}= holds a name with a space in it: write several names as {what}=("a", "b").'
-            )
-        if len(name) > _MAX_NAME:
-            raise ConfigurationError(f"{what}= holds a name of more than {_MAX_NAME} characters.")
-    return frozenset(names)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from s2s_fastapi.caller.tokens import TokenSource, using
+from s2s_fastapi.caller.token_source import TokenSource, using
 from tests.caller.fakes import SECRET, Clock, Keycloak, Receiver, receiver
 
 

@@ -25,7 +25,7 @@ import trio
 from s2s_fastapi.backchannel import BackChannelError
 from s2s_fastapi.caller.attached import holds
 from s2s_fastapi.caller.auth import ServiceTokenAuth
-from s2s_fastapi.caller.tokens import IN_USE, TokenSource
+from s2s_fastapi.caller.token_source import IN_USE, TokenSource
 from s2s_fastapi.errors import AudienceNotGranted, ConfigurationError, TokenRequestError, TokenWithheld
 from s2s_fastapi.principal import INBOUND, digest
 from tests.caller.fakes import INVALID_TOKEN, SECRET, Clock, Keycloak, Receiver, b64, jwt, refusal, settings
@@ -660,7 +660,7 @@ def test_settings_as_an_argument_win_over_the_environment(environment: pytest.Mo
 
 
 def test_another_source_in_use_is_asked_by_objects_that_exist_already(source: TokenSource, keycloak: Keycloak) -> None:
-    from s2s_fastapi.caller.tokens import using
+    from s2s_fastapi.caller.token_source import using
 
     auth = ServiceTokenAuth("http://bob:8000")
     token = auth.token()

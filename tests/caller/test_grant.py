@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2s_fastapi.caller.grant import MAX_LIFE, Asked, granted
+from s2s_fastapi.caller.asked import Asked
+from s2s_fastapi.caller.grant import MAX_LIFE, granted
 from s2s_fastapi.errors import AudienceNotGranted, ConfigurationError, S2SError, TokenRequestError
 from tests.caller.fakes import b64, jwt
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from s2s_fastapi.backchannel import BackChannel
-from s2s_fastapi.caller.grant import Asked
-from s2s_fastapi.caller.token import DEADLINE, Channel, SharedToken, TokenKey
+from s2s_fastapi.caller.asked import Asked
+from s2s_fastapi.caller.shared_token import DEADLINE, Channel, SharedToken, TokenKey
 from s2s_fastapi.lanes import TOKENS, Lane, watch_forks
 from s2s_fastapi.settings import KeycloakSettings
 

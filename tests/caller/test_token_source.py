@@ -16,10 +16,10 @@ import pytest
 import trio
 
 from s2s_fastapi.backchannel import BackChannelError, Reply
-from s2s_fastapi.caller import tokens
-from s2s_fastapi.caller.grant import Asked
-from s2s_fastapi.caller.token import DEADLINE, SharedToken, TokenKey
-from s2s_fastapi.caller.tokens import TokenSource
+from s2s_fastapi.caller import token_source
+from s2s_fastapi.caller.asked import Asked
+from s2s_fastapi.caller.shared_token import DEADLINE, SharedToken, TokenKey
+from s2s_fastapi.caller.token_source import TokenSource
 from s2s_fastapi.errors import AudienceNotGranted, ConfigurationError, S2SError, TokenRequestError
 from s2s_fastapi.lanes import Lane
 from tests.caller.fakes import SECRET, Clock, Keycloak, b64, jwt, refusal, reply, settings
@@ -533,7 +533,7 @@ def test_waiting_ends_after_5_s_and_the_late_answer_is_kept(keycloak: Keycloak) 
 
 
 def test_an_exchange_that_hangs_keeps_a_thread_no_longer_than_its_first_waiter_waits() -> None:
-    assert tokens._channel(settings())._timeout == DEADLINE == 5  # type: ignore[attr-defined]
+    assert token_source._channel(settings())._timeout == DEADLINE == 5  # type: ignore[attr-defined]
 
 
 def test_who_waits_behind_other_exchanges_is_told_so_and_not_to_look_at_its_own_settings(keycloak: Keycloak) -> None:

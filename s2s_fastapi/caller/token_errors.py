@@ -8,8 +8,8 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 from s2s_fastapi.backchannel import BackChannelError, Reply
+from s2s_fastapi.caller.asked import Asked
 from s2s_fastapi.caller.credentials import Proof
-from s2s_fastapi.caller.grant import Asked
 from s2s_fastapi.errors import TokenRequestError
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.settings import KeycloakSettings

@@ -8,9 +8,17 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from s2s_fastapi.backchannel import BackChannelError, Reply
+from s2s_fastapi.caller.asked import Asked
 from s2s_fastapi.caller.credentials import ClientAuthentication, Proof, client_authentication
-from s2s_fastapi.caller.grant import Asked, Token, granted
-from s2s_fastapi.caller.refusal import RETRY, RETRY_CREDENTIALS, refusal, retry_after, unreachable, wrong_credentials
+from s2s_fastapi.caller.grant import Token, granted
+from s2s_fastapi.caller.token_errors import (
+    RETRY,
+    RETRY_CREDENTIALS,
+    refusal,
+    retry_after,
+    unreachable,
+    wrong_credentials,
+)
 from s2s_fastapi.errors import AudienceNotGranted, S2SError, TokenRequestError
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.lanes import Lane
