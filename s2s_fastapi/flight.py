@@ -11,9 +11,19 @@ import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Flight"]
+__all__ = ["Flight", "running_trio"]
 
 R = TypeVar("R")
+
+
+def running_trio() -> Any:
+    """Return the module trio if this code runs in one of its tasks, else None.
+
+    Another thread may be half-way through importing it (httpcore does, for our first exchange): then no task of its runs yet.
+    """
+    trio = sys.modules.get("trio")
+    in_trio_task = getattr(getattr(trio, "lowlevel", None), "in_trio_task", None)
+    return trio if in_trio_task is not None and in_trio_task() else None
 
 
 class Flight(Generic[R]):
@@ -75,8 +85,8 @@ class Flight(Generic[R]):
         """
         try:
             # Asked first: in trio's guest mode an asyncio loop runs on this thread as well.
-            trio = sys.modules.get("trio")
-            if trio is not None and trio.lowlevel.in_trio_task():
+            trio = running_trio()
+            if trio is not None:
                 await self._wait_trio(trio, timeout)
             else:
                 await self._wait_asyncio(timeout)

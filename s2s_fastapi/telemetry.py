@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from s2s_fastapi.decision import Decision, Reason
 
@@ -110,7 +110,10 @@ def trace_alone() -> contextvars.Context:
     """Return a context that holds the current span and nothing else of the request: no baggage, no user, no inbound token."""
     context = contextvars.Context()
     # Where nobody has imported OpenTelemetry there is no span; importing it here would cost every process.
-    trace, api = sys.modules.get("opentelemetry.trace"), sys.modules.get("opentelemetry.context")
-    if trace is not None and api is not None:
+    trace: Any = sys.modules.get("opentelemetry.trace")
+    api: Any = sys.modules.get("opentelemetry.context")
+    if hasattr(trace, "set_span_in_context") and hasattr(
+        api, "attach"
+    ):  # not half-way through their import on another thread
         context.run(api.attach, trace.set_span_in_context(trace.get_current_span(), api.Context()))
     return context

@@ -32,7 +32,7 @@ from s2s_fastapi import (
     require_audience,
     require_caller,
 )
-from s2s_fastapi.caller.tokens import TokenSource, using
+from s2s_fastapi.caller.token_source import TokenSource, using
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.testing import EmbeddedIssuer
 from tests.caller.fakes import Keycloak, jwt

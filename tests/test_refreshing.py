@@ -12,12 +12,14 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
 from typing import Any
 
 import pytest
 import trio
 
 from s2s_fastapi.errors import S2SError, TokenRequestError
+from s2s_fastapi.flight import running_trio
 from s2s_fastapi.lanes import Lane
 from s2s_fastapi.refreshing import Failed, Loaded, Refreshing
 
@@ -944,3 +946,15 @@ def test_no_repr_shows_the_value() -> None:
     value = make(lambda: Loaded(SECRET, 60, 100))
     value.get()
     assert SECRET not in f"{value!r} {value._held!r} {value.state()!r} {Loaded(SECRET, 1, 2)!r}"
+
+
+def test_a_trio_that_another_thread_is_still_importing_is_no_running_trio(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "trio", ModuleType("trio"))
+
+    assert running_trio() is None
+    assert asyncio.run(_loaded_in_front()) == "value"
+
+
+async def _loaded_in_front() -> str:
+    value = Refreshing[str](lambda: Loaded("value", 60, 60), name="half-way", lane=Lane("half-way"), timeout=5)
+    return await value.aget()

@@ -1,12 +1,12 @@
 """Open HTTP clients: one for each running event loop, or one for the process."""
 
 import asyncio
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from s2s_fastapi.flight import running_trio
 from s2s_fastapi.lanes import watch_forks
 
 __all__ = ["Pool", "here"]
@@ -17,8 +17,8 @@ C = TypeVar("C")
 def here() -> object:
     """Return what stands for the running loop: an asyncio loop or a trio token."""
     # Asked first: in trio's guest mode an asyncio loop runs on this thread as well.
-    trio: Any = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_task():
+    trio = running_trio()
+    if trio is not None:
         return trio.lowlevel.current_trio_token()
     return asyncio.get_running_loop()
 

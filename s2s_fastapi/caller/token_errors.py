@@ -102,8 +102,10 @@ def refusal(reply: Reply, settings: KeycloakSettings, asked: Asked, proof: Proof
         cure = _fill(case.cure, settings, asked)
     elif 300 <= status < 400:  # noqa: PLR2004 - HTTP's own border
         cure = "Set KEYCLOAK_URL to where it redirects to: a client secret is never sent after a redirect."
-    elif status == _NOT_FOUND and not reply.body:  # all that a server under /auth says to those who come without
-        cure = _fill("{path}", settings, asked)
+    elif (
+        not error and status == _NOT_FOUND
+    ):  # what a server under /auth says to those who come without, and others as well
+        cure = _fill("{path} If it is right, set KEYCLOAK_URL: this does not look like Keycloak.", settings, asked)
     elif not error and status < _SERVER_ERROR:
         cure = "Set KEYCLOAK_URL: this does not look like Keycloak, or something stands in front of it."
     else:

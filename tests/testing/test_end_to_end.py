@@ -21,7 +21,7 @@ from s2s_fastapi import (
     require_caller,
 )
 from s2s_fastapi.backchannel import BackChannel
-from s2s_fastapi.caller.tokens import TokenSource, using
+from s2s_fastapi.caller.token_source import TokenSource, using
 from s2s_fastapi.testing import EmbeddedIssuer
 from s2s_fastapi.testing.faults import answering
 from tests.testing.asking import ODD_ID, ODD_SECRET, SECRET, part
