@@ -152,8 +152,10 @@ def _values_in(env_file: Path | None) -> dict[str, str]:
 def _add_to(env_file: Path, values: Mapping[str, str]) -> None:
     lines = "".join(f"{name}={value}\n" for name, value in values.items())
     try:
-        # For its owner only: it holds secrets.
-        with os.fdopen(os.open(env_file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b") as file:
+        # For its owner only, also where it was there already: it holds secrets. And not through a link to somewhere else.
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+        with os.fdopen(os.open(env_file, flags, 0o600), "r+b") as file:
+            env_file.chmod(0o600)
             before = file.read()
             file.write(b"\n" * (bool(before) and not before.endswith(b"\n")) + lines.encode())
     except OSError as error:

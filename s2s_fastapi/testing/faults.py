@@ -6,7 +6,7 @@ issuer.faults.add("certs", disconnecting(), times=None)     # until `clear`
 
 import threading
 from collections import deque
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Final, Literal
 
 from s2s_fastapi.testing.wire import Delivery, Response
@@ -35,7 +35,7 @@ class Fault:
     """What differs from the true answer; what is None stays true. ``one & other`` is both, `other` wins."""
 
     status: int | None = None
-    body: bytes | None = None
+    body: bytes | None = field(default=None, repr=False)  # it may hold a token
     content_type: str | None = None
     headers: tuple[tuple[str, str], ...] | None = None
     """Added to the answer, such as ``Retry-After``."""

@@ -63,7 +63,7 @@ class Realm:
             if user.get("username") == username:
                 for credential in user.get("credentials") or ():
                     if credential.get("type") == "password":
-                        return str(credential["value"]) if "value" in credential else None
+                        return str(credential.get("value") or "") or None  # an empty one is none: it opens nothing
         return None
 
     def lightweight(self, client_id: str) -> bool:

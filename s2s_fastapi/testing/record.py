@@ -10,6 +10,7 @@ from s2s_fastapi.testing.wire import Malformed, Request, Response, basic
 __all__ = ["Exchange", "Record"]
 
 _KEPT = 1000
+_KEPT_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +53,21 @@ class Exchange:
 
 
 class Record:
-    """The last 1000 exchanges, oldest first. Safe to use from threads."""
+    """The last 1000 exchanges, and at most 16 MiB of them, oldest first. Safe to use from threads."""
 
     def __init__(self, kept: int = _KEPT) -> None:
         self._lock = threading.Lock()
-        self._exchanges: deque[Exchange] = deque(maxlen=kept)
+        self._kept = kept
+        self._bytes = 0
+        self._exchanges: deque[Exchange] = deque()
 
     def add(self, exchange: Exchange) -> None:
         """Keep one more exchange; the oldest goes where there are too many."""
         with self._lock:
             self._exchanges.append(exchange)
+            self._bytes += _size(exchange)
+            while len(self._exchanges) > self._kept or (self._bytes > _KEPT_BYTES and len(self._exchanges) > 1):
+                self._bytes -= _size(self._exchanges.popleft())
 
     def __call__(self, endpoint: Endpoint | None = None, *, realm: str | None = None) -> tuple[Exchange, ...]:
         """Return the exchanges so far, of one endpoint or one realm if asked."""
@@ -73,3 +79,8 @@ class Record:
         """Forget them all."""
         with self._lock:
             self._exchanges.clear()
+            self._bytes = 0
+
+
+def _size(exchange: Exchange) -> int:
+    return len(exchange.request.body) + len(exchange.response.body)
