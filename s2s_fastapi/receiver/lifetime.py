@@ -1,45 +1,119 @@
 """A WebSocket does not outlive the token it was opened with."""
 
+import contextlib
 import time
 from collections.abc import Callable
+from typing import Final
 
 import anyio
-from starlette.types import Message, Receive, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["until_expiry"]
 
-_POLICY_VIOLATION = 1008
+_CLOSE: Final = {
+    "type": "websocket.close",
+    "code": 1008,
+    "reason": "The access token expired.",
+}  # RFC 6455 section 7.4.1
+_DISCONNECT: Final = {**_CLOSE, "type": "websocket.disconnect"}
+_CLOSING: Final = 10.0
+"""Seconds after which a client that reads nothing, not even the close, is no longer waited for."""
+_LOOKING: Final = 30.0
+"""Seconds after which a waiting watch looks at the clock again: what it sleeps on may stand still, or the clock be set."""
 
 
-def until_expiry(
-    receive: Receive, send: Send, expires_at: float, clock: Callable[[], float] = time.time
-) -> tuple[Receive, Send]:
-    """Return ``receive`` and ``send`` for a WebSocket that is closed with 1008 when its token expires (seconds since the epoch)."""
-    closed = False
+def until_expiry(app: ASGIApp, expires_at: float, clock: Callable[[], float] = time.time) -> ASGIApp:
+    """Return ``app`` for one WebSocket that is closed with 1008 when its token expires, whatever the app does meanwhile.
 
-    async def close() -> None:
-        nonlocal closed
-        if not closed:
-            closed = True
-            await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": "The access token expired."})
+    ``expires_at`` is in seconds since the epoch. The app is not cancelled: as with a client that went away, its next ``receive``
+    is a disconnect and its next ``send`` an `OSError`. A handshake is let through to its end, and closed right after it.
+    """
 
-    async def bounded_receive() -> Message:
-        with anyio.move_on_after(max(0.0, expires_at - clock())):
-            return await receive()
-        await close()
-        return {"type": "websocket.disconnect", "code": _POLICY_VIOLATION, "reason": "The access token expired."}
+    async def bounded(scope: Scope, receive: Receive, send: Send) -> None:
+        lifetime = _Lifetime(receive, send, expires_at, clock)
+        failure: BaseException | None = None
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(lifetime.watch)
+                try:
+                    await app(scope, lifetime.receive, lifetime.send)
+                except anyio.get_cancelled_exc_class():
+                    raise
+                except BaseException as error:  # noqa: BLE001 - raised below: the group would put it into an ExceptionGroup
+                    failure = error
+                if not lifetime.expired:
+                    group.cancel_scope.cancel()
+            if failure is not None:
+                raise failure
+        finally:
+            del failure  # its traceback holds this frame
 
-    async def bounded_send(message: Message) -> None:
-        nonlocal closed
-        if message["type"] == "websocket.send" and (closed or clock() >= expires_at):
-            await close()
-            raise OSError(
-                "the WebSocket was closed: its access token expired"
-            )  # what Starlette turns into a disconnect
+    return bounded
+
+
+class _Lifetime:
+    """One WebSocket, between the server and the app."""
+
+    def __init__(self, receive: Receive, send: Send, expires_at: float, clock: Callable[[], float]) -> None:
+        self._receive = receive
+        self._send = send
+        self._expires_at = expires_at
+        self._clock = clock
+        self._accepted = anyio.Event()
+        self._closed = False
+        self._gone = False
+        self._listening: set[anyio.CancelScope] = set()
+        self.expired = False
+
+    async def watch(self) -> None:
+        """Close the WebSocket when its time has come, then wake the app if it listens."""
+        await self._accepted.wait()
+        until = anyio.current_time() + self._expires_at - self._clock()
+        while not self._over() and (left := until - anyio.current_time()) > 0:  # noqa: ASYNC110 - a clock wakes nobody
+            await anyio.sleep(min(left, _LOOKING))
+        self.expired = True
+        await self._close()
+        for scope in tuple(self._listening):  # not every server tells of a close of our own
+            scope.cancel()
+
+    async def receive(self) -> Message:
+        """Hear the client, as long as the token lives."""
+        if not self._accepted.is_set():
+            return await self._receive()
+        if not self._over():
+            with anyio.CancelScope() as scope:
+                self._listening.add(scope)
+                try:
+                    message = await self._receive()
+                finally:
+                    self._listening.discard(scope)
+                if message["type"] == "websocket.disconnect":
+                    self._gone = True
+                    return message
+                if not self._over():
+                    return message
+        await self._close()
+        return dict(_DISCONNECT)
+
+    async def send(self, message: Message) -> None:
+        """Speak to the client, as long as the token lives."""
+        if message["type"] == "websocket.send" and self._over():
+            await self._close()
+            raise OSError("the WebSocket was closed: its access token expired")  # which Starlette makes a disconnect
         if message["type"] == "websocket.close":
-            if closed:
+            if self._closed:
                 return
-            closed = True
-        await send(message)
+            self._closed = True
+        await self._send(message)
+        if message["type"] == "websocket.accept":
+            self._accepted.set()
 
-    return bounded_receive, bounded_send
+    def _over(self) -> bool:
+        return self.expired or self._clock() >= self._expires_at
+
+    async def _close(self) -> None:
+        if not (self._closed or self._gone):
+            self._closed = True
+            # A server whose client has gone meanwhile says so, each in its own way.
+            with anyio.move_on_after(_CLOSING), contextlib.suppress(OSError, RuntimeError):
+                await self._send(dict(_CLOSE))

@@ -248,7 +248,7 @@ class _Gate:
         scope["user"], scope["auth"] = principal, AuthCredentials(sorted(principal.scopes))
         if scope["type"] == "websocket":
             leeway = self.verifier.ready().settings.leeway
-            receive, send = until_expiry(receive, send, principal.expires_at + leeway, self.clock)
+            app = until_expiry(app, principal.expires_at + leeway, self.clock)
         inbound = INBOUND.set(digest(token))
         answering = _Answering(scope, send, state)
         try:

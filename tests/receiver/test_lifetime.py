@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import anyio
@@ -22,7 +23,7 @@ class Wire:
 
     def __init__(self, *incoming: dict[str, Any]) -> None:
         self.now = 1000.0
-        self.incoming = list(incoming)
+        self.incoming = [{"type": "websocket.connect"}, *incoming]
         self.sent: list[dict[str, Any]] = []
 
     async def receive(self) -> dict[str, Any]:
@@ -33,77 +34,239 @@ class Wire:
     async def send(self, message: Any) -> None:
         self.sent.append(dict(message))
 
-    def bounded(self, expires_at: float) -> Any:
-        return until_expiry(self.receive, self.send, expires_at, lambda: self.now)
+    async def run(self, app: Callable[[Any, Any], Any], *, expires_at: float, accept: bool = True) -> None:
+        """Run an app that is given ``receive`` and ``send`` of an accepted WebSocket."""
+
+        async def whole(scope: Any, receive: Any, send: Any) -> None:
+            if accept:
+                assert await receive() == {"type": "websocket.connect"}
+                await send(ACCEPT)
+            await app(receive, send)
+
+        with anyio.fail_after(5):
+            await until_expiry(whole, expires_at, lambda: self.now)({"type": "websocket"}, self.receive, self.send)
 
 
+ACCEPT = {"type": "websocket.accept"}
 TEXT = {"type": "websocket.receive", "text": "x"}
 SEND = {"type": "websocket.send", "text": "x"}
+GONE = {"type": "websocket.disconnect", "code": 1001}
 
 
 async def test_an_app_that_listens_is_disconnected_when_the_token_expires() -> None:
     wire = Wire(TEXT)
-    receive, _ = wire.bounded(1000.05)
-    assert await receive() == TEXT
-    began = time.monotonic()
-    assert await receive() == {"type": "websocket.disconnect", "code": 1008, "reason": "The access token expired."}
-    assert time.monotonic() - began >= 0.04
-    assert wire.sent == [EXPIRED]
+
+    async def app(receive: Any, send: Any) -> None:
+        assert await receive() == TEXT
+        began = time.monotonic()
+        assert await receive() == {"type": "websocket.disconnect", "code": 1008, "reason": "The access token expired."}
+        assert time.monotonic() - began >= 0.04
+
+    await wire.run(app, expires_at=1000.05)
+    assert wire.sent == [ACCEPT, EXPIRED]
+
+
+async def test_an_app_that_listens_in_several_tasks_is_disconnected_in_each() -> None:
+    wire = Wire()
+    heard: list[dict[str, Any]] = []
+
+    async def app(receive: Any, send: Any) -> None:
+        async def listen() -> None:
+            heard.append(await receive())
+
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(listen)
+
+    await wire.run(app, expires_at=1000.05)
+    assert [message["type"] for message in heard] == ["websocket.disconnect"] * 3
+    assert wire.sent == [ACCEPT, EXPIRED]
+
+
+async def test_an_app_that_neither_listens_nor_speaks_is_closed_and_goes_on_until_it_does() -> None:
+    wire = Wire()
+    closed_while_idle: list[bool] = []
+
+    async def app(receive: Any, send: Any) -> None:
+        await anyio.sleep(0.2)
+        closed_while_idle.append(wire.sent == [ACCEPT, EXPIRED])
+        with pytest.raises(OSError, match="its access token expired"):
+            await send(SEND)
+        assert (await receive())["type"] == "websocket.disconnect"
+
+    await wire.run(app, expires_at=1000.05)
+    assert closed_while_idle == [True]
+    assert wire.sent == [ACCEPT, EXPIRED]
 
 
 async def test_what_has_come_after_the_expiry_is_not_heard() -> None:
     wire = Wire(TEXT)
-    receive, _ = wire.bounded(1001)
-    wire.now = 1001.0
-    with anyio.fail_after(1):
-        while True:  # a message that is there already may be handed over at most once more
-            message = await receive()
-            if message["type"] == "websocket.disconnect":
-                break
-    assert wire.sent == [EXPIRED]
+
+    async def app(receive: Any, send: Any) -> None:
+        wire.now = 1001.0
+        assert (await receive())["type"] == "websocket.disconnect"
+
+    await wire.run(app, expires_at=1001)
+    assert wire.sent == [ACCEPT, EXPIRED]
+
+
+async def test_what_comes_while_the_clock_is_put_forward_is_not_heard() -> None:
+    wire = Wire(TEXT)
+
+    async def app(receive: Any, send: Any) -> None:
+        coming = wire.incoming
+
+        class Late(list[dict[str, Any]]):
+            def pop(self, index: Any = -1) -> dict[str, Any]:
+                wire.now = 1001.0
+                return super().pop(index)
+
+        wire.incoming = Late(coming)
+        assert (await receive())["type"] == "websocket.disconnect"
+
+    await wire.run(app, expires_at=1001)
+    assert wire.sent == [ACCEPT, EXPIRED]
 
 
 @pytest.mark.parametrize(("now", "open_"), [(1000.0, True), (1000.999, True), (1001.0, False), (2000.0, False)])
 async def test_an_app_that_only_speaks_is_stopped_at_the_very_moment(now: float, open_: bool) -> None:
     wire = Wire()
-    _, send = wire.bounded(1001)
-    wire.now = now
-    if open_:
-        await send(SEND)
-        assert wire.sent == [SEND]
-        return
-    for _ in range(2):
-        with pytest.raises(OSError, match="its access token expired"):
+
+    async def app(receive: Any, send: Any) -> None:
+        wire.now = now
+        if open_:
             await send(SEND)
-    assert wire.sent == [EXPIRED]
+            return
+        for _ in range(2):
+            with pytest.raises(OSError, match="its access token expired"):
+                await send(SEND)
+
+    await wire.run(app, expires_at=1001)
+    assert wire.sent == [ACCEPT, SEND if open_ else EXPIRED]
 
 
 async def test_it_is_closed_once_by_whoever_comes_first() -> None:
     wire = Wire()
-    receive, send = wire.bounded(1001)
-    await send({"type": "websocket.close", "code": 4000})
-    await send({"type": "websocket.close", "code": 4001})
-    wire.now = 2000
-    assert (await receive())["type"] == "websocket.disconnect"
-    with pytest.raises(OSError, match="expired"):
-        await send(SEND)
-    assert wire.sent == [{"type": "websocket.close", "code": 4000}]
+
+    async def app(receive: Any, send: Any) -> None:
+        await send({"type": "websocket.close", "code": 4000})
+        await send({"type": "websocket.close", "code": 4001})
+        wire.now = 2000
+        assert (await receive())["type"] == "websocket.disconnect"
+        with pytest.raises(OSError, match="expired"):
+            await send(SEND)
+
+    await wire.run(app, expires_at=1001)
+    assert wire.sent == [ACCEPT, {"type": "websocket.close", "code": 4000}]
 
 
 async def test_after_the_expiry_the_apps_own_close_is_kept_back() -> None:
     wire = Wire()
-    receive, send = wire.bounded(999)
-    await receive()
-    await send({"type": "websocket.close", "code": 1000})
-    assert wire.sent == [EXPIRED]
+
+    async def app(receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.close", "code": 1000})
+
+    await wire.run(app, expires_at=1000.01)
+    assert wire.sent == [ACCEPT, EXPIRED]
 
 
-async def test_the_handshake_itself_passes() -> None:
-    wire = Wire({"type": "websocket.connect"})
-    receive, send = wire.bounded(1001)
-    assert await receive() == {"type": "websocket.connect"}
-    await send({"type": "websocket.accept"})
-    assert wire.sent == [{"type": "websocket.accept"}]
+async def test_the_handshake_itself_passes_and_is_closed_with_its_reason() -> None:
+    wire = Wire()
+
+    async def app(receive: Any, send: Any) -> None:
+        assert await receive() == {"type": "websocket.connect"}
+        await send(ACCEPT)
+        assert (await receive())["type"] == "websocket.disconnect"
+
+    await wire.run(app, expires_at=999, accept=False)
+    assert wire.sent == [ACCEPT, EXPIRED]
+
+
+async def test_a_denial_is_not_followed_by_a_close() -> None:
+    wire = Wire()
+    denial = [
+        {"type": "websocket.http.response.start", "status": 404, "headers": []},
+        {"type": "websocket.http.response.body", "body": b"no"},
+    ]
+
+    async def app(receive: Any, send: Any) -> None:
+        await send(denial[0])
+        await anyio.sleep(0.05)
+        await send(denial[1])
+
+    await wire.run(app, expires_at=999, accept=False)
+    assert wire.sent == denial
+
+
+async def test_a_client_that_went_away_is_told_as_the_server_tells_it_and_gets_no_close() -> None:
+    wire = Wire(GONE)
+
+    async def app(receive: Any, send: Any) -> None:
+        assert await receive() == GONE
+        await anyio.sleep(0.1)  # past the expiry
+
+    await wire.run(app, expires_at=1000.05)
+    assert wire.sent == [ACCEPT]
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), RuntimeError("Unexpected ASGI message 'websocket.close'")])
+async def test_a_server_that_cannot_send_the_close_hurts_nobody(error: Exception) -> None:
+    wire = Wire()
+    ended: list[bool] = []
+
+    async def refusing(message: Any) -> None:
+        if message["type"] == "websocket.close":
+            raise error
+
+    wire.send = refusing  # type: ignore[method-assign]
+
+    async def app(receive: Any, send: Any) -> None:
+        await anyio.sleep(0.1)
+        ended.append(True)
+
+    await wire.run(app, expires_at=1000.05)
+    assert ended == [True]
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), ExceptionGroup("several", [ValueError("x")]), KeyboardInterrupt(), SystemExit(3)]
+)
+async def test_an_error_of_the_app_stays_what_it_is(error: BaseException) -> None:
+    async def app(receive: Any, send: Any) -> None:
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        await Wire().run(app, expires_at=2000)
+    assert raised.value is error
+
+
+async def test_a_server_that_cancels_the_app_is_heard_at_once() -> None:
+    wire = Wire()
+    ended: list[str] = []
+
+    async def app(receive: Any, send: Any) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.append("ended")
+
+    with anyio.move_on_after(0.05) as scope:
+        await wire.run(app, expires_at=2000)
+    assert scope.cancelled_caught
+    assert ended == ["ended"]
+    assert wire.sent == [ACCEPT]
+
+
+async def test_an_app_that_ends_before_its_token_leaves_nothing_behind() -> None:
+    async def app(receive: Any, send: Any) -> None:
+        marker.set("set by the app")
+
+    marker: ContextVar[str] = ContextVar("marker", default="")
+    wire = Wire()
+    await wire.run(app, expires_at=1e9)
+    assert wire.sent == [ACCEPT]
+    assert marker.get() == "set by the app"  # it ran where the server called it
 
 
 class TestThroughTheWholeStack:
