@@ -1,12 +1,16 @@
 """Where decisions go: one seam, and the log as what stands behind it by default."""
 
+import atexit
 import contextvars
 import logging
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Protocol
+from weakref import WeakSet
 
 from s2s_fastapi.decision import Decision, Reason
 
@@ -14,22 +18,12 @@ __all__ = ["DecisionLog", "Observer", "trace_alone"]
 
 DECISIONS = logging.getLogger("s2s_fastapi.decisions")
 
-# What anybody can cause without a token of this realm. Only these are counted instead of written when they flood.
-_ANYBODY = frozenset(
-    {
-        Reason.NO_CREDENTIALS,
-        Reason.INVALID_REQUEST,
-        Reason.MALFORMED_TOKEN,
-        Reason.UNSUPPORTED_HEADER,
-        Reason.ALGORITHM_NOT_ALLOWED,
-        Reason.UNKNOWN_KEY,
-        Reason.INVALID_SIGNATURE,
-        Reason.KEYS_UNAVAILABLE,
-        Reason.NOT_STARTED,
-    }
-)
 _WINDOW = 10.0
 _PER_WINDOW = 20
+_MAX_ROUTES = 32  # of one caller in one window: a path that matches no route is of the caller's own choice
+_MAX_WINDOWS = 512
+_LONGEST = 256
+_LONGEST_CURE = 4096
 
 
 class Observer(Protocol):
@@ -46,15 +40,17 @@ class DecisionLog:
     """Write refusals to the logger ``s2s_fastapi.decisions``, acceptances at DEBUG.
 
     Each record's fields are attributes of the record (``outcome``, ``reason``, ``status``, ``method``, ``route``, ``client_id``,
-    ``token_id``, ``kid``, ``issuer``, ``cure``, ``unverified_kid``). What anybody can send is written at most 20 times in 10 s for each reason; the
-    next record then says in ``suppressed`` how many were left out.
+    ``token_id``, ``kid``, ``issuer``, ``cure``, ``unverified_kid``), printable and bounded whatever was sent. A reason is written at
+    most 20 times in 10 s for each caller (all who have shown no signed token are one), and once for each further route, up to 32; so
+    a flood hides no other caller and no other reason. The next record of that caller and reason says in ``suppressed`` how many were
+    left out; where none comes, the last that was left out is written with a later record, or by `flush`, and says in ``age`` how many
+    seconds ago it was. So the records and the sum of ``suppressed`` are all refusals there were. Acceptances are never left out.
     """
 
     def __init__(self, logger: logging.Logger = DECISIONS, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._logger = logger
         self._clock = clock
-        self._lock = threading.Lock()
-        self._windows: dict[Reason, tuple[float, int]] = {}
+        self._floods = _Floods()
 
     @property
     def wants_allowed(self) -> bool:
@@ -63,47 +59,173 @@ class DecisionLog:
 
     def decided(self, decision: Decision) -> None:
         """Write one record, unless the level or the flood limit says no."""
-        level = logging.DEBUG if decision.outcome == "allowed" else logging.WARNING
-        if decision.outcome == "failed":
-            level = logging.ERROR
-        if not self._logger.isEnabledFor(level):
+        if not self._logger.isEnabledFor(_level(decision)):
             return
-        suppressed = self._suppressed(decision.reason)
-        if suppressed is None:
-            return
-        fields = {
+        for counted in self._counting().count(decision, self._clock()):
+            self._write(counted)
+
+    def flush(self) -> None:
+        """Write what floods have left uncounted: for the end of the process, when no record will come to say it."""
+        for counted in self._counting().rest(self._clock()):
+            self._write(counted)
+
+    def _counting(self) -> "_Floods":
+        # A forked child begins anew: its parent tells of the parent's floods, and may have held the lock.
+        if self._floods.process != os.getpid():
+            self._floods = _Floods()
+        if self not in _at_exit:
+            _at_exit.add(self)
+        return self._floods
+
+    def _write(self, counted: "_Counted") -> None:
+        decision = counted.decision
+        fields: dict[str, str | int] = {
             "outcome": decision.outcome,
             "reason": str(decision.reason),
             "status": decision.status,
-            "method": decision.method,
-            "route": decision.route,
-            "client_id": decision.client_id,
-            "token_id": decision.token_id,
-            "kid": decision.kid,
-            "issuer": decision.issuer,
-            "cure": decision.cure,
-            "unverified_kid": decision.unverified_kid,
-            "suppressed": suppressed,
+            "method": _printable(decision.method),
+            "route": _printable(decision.route),
+            "client_id": _printable(decision.client_id),
+            "token_id": _printable(decision.token_id),
+            "kid": _printable(decision.kid),
+            "issuer": _printable(decision.issuer),
+            "cure": _printable(decision.cure, _LONGEST_CURE),
+            "unverified_kid": _printable(decision.unverified_kid),
+            "suppressed": counted.suppressed,
+            "age": counted.age,
         }
         told = " ".join(f"{name}={fields[name]!r}" for name in _TOLD if fields[name])
-        self._logger.log(level, "%s %s: %s %s", decision.outcome, decision.status, decision.reason, told, extra=fields)
+        self._logger.log(
+            _level(decision), "%s %s: %s %s", decision.outcome, decision.status, decision.reason, told, extra=fields
+        )
 
-    def _suppressed(self, reason: Reason) -> int | None:
-        """Return how many records of ``reason`` were left out before this one, or None to leave this one out as well."""
-        if reason not in _ANYBODY:
-            return 0
-        now = self._clock()
-        with self._lock:
-            since, count = self._windows.get(reason, (now, 0))
-            if now - since < _WINDOW:
-                self._windows[reason] = (since, count + 1)
-                return 0 if count < _PER_WINDOW else None
-            self._windows[reason] = (now, 1)
-            return max(0, count - _PER_WINDOW)
+
+def _level(decision: Decision) -> int:
+    if decision.outcome == "allowed":
+        return logging.DEBUG
+    return logging.ERROR if decision.outcome == "failed" else logging.WARNING
+
+
+def _printable(text: str, longest: int = _LONGEST) -> str:
+    """Return a field that no handler can be made to act on: whoever made the decision should have seen to it before."""
+    if len(text) <= longest and text.isprintable():
+        return text
+    clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:longest])
+    return clean + "..." * (len(text) > longest)
 
 
 # What helps stands in front; what joins the record with others, behind.
-_TOLD = ("method", "route", "client_id", "cure", "suppressed", "token_id", "kid", "unverified_kid", "issuer")
+_TOLD = ("method", "route", "client_id", "cure", "suppressed", "age", "token_id", "kid", "unverified_kid", "issuer")
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """A decision to write, how many like it were left out before, and how many seconds ago it was."""
+
+    decision: Decision
+    suppressed: int = 0
+    age: int = 0
+
+
+@dataclass(slots=True)
+class _Window:
+    """Ten seconds of one caller's refusals for one reason."""
+
+    since: float
+    written: int = 0
+    routes: set[str] = field(default_factory=set)
+    left_out: int = 0
+    last: Decision | None = None
+    last_at: float = 0.0
+
+    def admits(self, decision: Decision) -> bool:
+        """Whether this refusal is to be written: one of the first, or the first on its route by a caller who is known."""
+        new = bool(decision.client_id) and decision.route not in self.routes and len(self.routes) < _MAX_ROUTES
+        if new:
+            self.routes.add(decision.route)
+        return new or self.written < _PER_WINDOW
+
+    def leave_out(self, decision: Decision, now: float) -> None:
+        self.left_out += 1
+        self.last, self.last_at = decision, now
+
+    def rest(self, now: float) -> list[_Counted]:
+        """Return the last that was left out, which stands for all of them; nothing where nothing was."""
+        if self.last is None:
+            return []
+        return [_Counted(self.last, self.left_out - 1, max(0, int(now - self.last_at)))]
+
+
+class _Floods:
+    """Which refusals are written and which are only counted. Bounded whatever comes, safe to use from threads.
+
+    By reason and caller, so that nobody's flood hides another's first refusal. The client id is a verified one or empty: who has no
+    signed token cannot make up callers.
+    """
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self._lock = threading.Lock()
+        self._windows: dict[tuple[Reason, str], _Window] = {}  # in the order they began
+
+    def count(self, decision: Decision, now: float) -> list[_Counted]:
+        """Return what to write now: this decision or not, and before it the rest of floods that are over."""
+        if decision.reason is Reason.ALLOWED:
+            return [_Counted(decision)]
+        key = (decision.reason, decision.client_id)
+        with self._lock:
+            window, suppressed = self._windows.get(key), 0
+            if window is not None and now - window.since >= _WINDOW:
+                suppressed, window = self._windows.pop(key).left_out, None
+            due = self._over(now)
+            if window is None:
+                if len(self._windows) >= _MAX_WINDOWS:
+                    due += self._windows.pop(next(iter(self._windows))).rest(now)
+                window = self._windows[key] = _Window(now)
+            if not window.admits(decision):
+                window.leave_out(decision, now)
+                return due
+            window.written += 1
+            return [*due, _Counted(decision, suppressed)]
+
+    def rest(self, now: float) -> list[_Counted]:
+        """Return the rest of every flood, and forget them."""
+        with self._lock:
+            windows, self._windows = self._windows, {}
+        return [counted for window in windows.values() for counted in window.rest(now)]
+
+    def _over(self, now: float) -> list[_Counted]:
+        due: list[_Counted] = []
+        while self._windows:
+            key, window = next(iter(self._windows.items()))
+            if now - window.since < _WINDOW:
+                break
+            due += self._windows.pop(key).rest(now)
+        return due
+
+
+class _AtExit:
+    """The logs of this process that may have something left to tell when it ends."""
+
+    def __init__(self) -> None:
+        self._logs: WeakSet[DecisionLog] = WeakSet()
+        self._registered = False
+
+    def add(self, log: DecisionLog) -> None:
+        self._logs.add(log)
+        if not self._registered:
+            self._registered = True
+            atexit.register(self._flush)  # logging's own hook was registered earlier, so it runs later
+
+    def __contains__(self, log: DecisionLog) -> bool:
+        return log in self._logs
+
+    def _flush(self) -> None:
+        for log in list(self._logs):
+            log.flush()
+
+
+_at_exit = _AtExit()
 
 
 def trace_alone() -> contextvars.Context:

@@ -2,10 +2,17 @@
 
 import asyncio
 import logging
+import os
+import subprocess
+import sys
+import textwrap
 import threading
+from collections import Counter
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.telemetry import DecisionLog
@@ -23,6 +30,7 @@ ANYBODY = [
     Reason.KEYS_UNAVAILABLE,
     Reason.NOT_STARTED,
 ]
+SIGNED = [reason for reason in Reason if reason not in ANYBODY and reason is not Reason.ALLOWED]
 FULL = {
     "method": "POST",
     "route": "/tickets/{id}",
@@ -134,6 +142,41 @@ def test_no_value_can_begin_a_second_line_or_a_format(written: Records) -> None:
     assert "/%s/%(x)s/{0}" in text
 
 
+@pytest.mark.parametrize("field", [name for name in FULL if name != "cure"] + ["unverified_kid"])
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "a\nrefused 200: allowed",
+        "a\r\n",
+        "\x1b[2J\x1b]0;title\x07",
+        "\x9b31m",
+        "\u202egnp.exe",
+        "\u2066x\u2069",
+        "\u2028\u2029\x85",
+        "\x00\x08\x7f",
+        "\ud800",
+        "\ufeff\u200b",
+        "k" * 100_000,
+    ],
+    ids=ascii,
+)
+def test_no_field_holds_what_a_terminal_or_a_line_reader_would_act_on(
+    field: str, hostile: str, written: Records
+) -> None:
+    written.tell(Reason.WRONG_AUDIENCE, **{**FULL, field: hostile})
+    (record,) = written.records
+    value = vars(record)[field]
+    assert value.isprintable()
+    assert len(value) <= 259
+    assert record.getMessage().isprintable()
+
+
+def test_a_sentence_is_printable_and_bounded_as_well(written: Records) -> None:
+    written.tell(Reason.WRONG_AUDIENCE, cure="a\n\x1b[0m" + "x" * 100_000)
+    assert vars(written.records[0])["cure"].isprintable()
+    assert len(vars(written.records[0])["cure"]) == 4099
+
+
 # Floods
 
 
@@ -178,11 +221,174 @@ def test_a_flood_of_one_reason_hides_no_other(written: Records) -> None:
     assert len(written.records) == 21
 
 
-@pytest.mark.parametrize("reason", [reason for reason in Reason if reason not in ANYBODY])
-def test_what_takes_a_signed_token_is_always_written(reason: Reason, written: Records) -> None:
+@pytest.mark.parametrize("reason", SIGNED)
+def test_a_callers_loop_is_written_twenty_times_in_ten_seconds_and_then_counted(
+    reason: Reason, written: Records
+) -> None:
     for _ in range(100):
-        written.tell(reason)
+        written.tell(reason, client_id="loops", route="/tickets")
+    assert len(written.records) == 20
+    written.clock.advance(10)
+    written.tell(reason, client_id="loops", route="/tickets")
+    assert written.suppressed == [0] * 20 + [80]
+
+
+def test_acceptances_are_never_left_out(written: Records) -> None:
+    for _ in range(100):
+        written.tell(Reason.ALLOWED, client_id="loops", route="/tickets")
     assert written.suppressed == [0] * 100
+
+
+@pytest.mark.parametrize("reason", SIGNED)
+def test_a_callers_flood_hides_no_other_caller_no_other_reason_and_no_other_route(
+    reason: Reason, written: Records
+) -> None:
+    for _ in range(1000):
+        written.tell(reason, client_id="loops", route="/tickets")
+    other = next(one for one in SIGNED if one is not reason)
+    written.tell(reason, client_id="billing", route="/tickets")
+    written.tell(other, client_id="loops", route="/tickets")
+    written.tell(reason, client_id="loops", route="/invoices")
+    told = [tuple(vars(record)[name] for name in ("reason", "client_id", "route")) for record in written.records[20:]]
+    assert told == [
+        (str(reason), "billing", "/tickets"),
+        (str(other), "loops", "/tickets"),
+        (str(reason), "loops", "/invoices"),
+    ]
+
+
+def test_a_caller_who_makes_up_paths_is_bounded_in_what_is_written(written: Records) -> None:
+    for number in range(10_000):
+        written.tell(Reason.EXPIRED, client_id="loops", route=f"/{number}")
+    assert len(written.records) == 32
+    written.clock.advance(10)
+    written.tell(Reason.EXPIRED, client_id="loops", route="/")
+    assert written.suppressed[-1] == 10_000 - 32
+
+
+@pytest.mark.parametrize("reason", ANYBODY)
+def test_who_has_shown_no_token_is_bounded_whatever_paths_are_made_up(reason: Reason, written: Records) -> None:
+    for number in range(1000):
+        written.tell(reason, route=f"/{number}")
+    assert len(written.records) == 20
+
+
+def test_the_last_of_a_flood_is_written_with_the_next_record_of_any_kind(written: Records) -> None:
+    for number in range(50):
+        written.tell(Reason.EXPIRED, client_id="loops", token_id=f"trrtcc:{number}", cure="renew it")
+    written.clock.advance(30)
+    written.tell(Reason.NO_CREDENTIALS)
+    *_, last, new = written.records
+    fields = vars(last)
+    assert {name: fields[name] for name in ("outcome", "reason", "status", "client_id", "token_id", "cure")} == {
+        "outcome": "refused",
+        "reason": "expired",
+        "status": 401,
+        "client_id": "loops",
+        "token_id": "trrtcc:49",
+        "cure": "renew it",
+    }
+    assert (fields["suppressed"], fields["age"]) == (29, 30)
+    assert " suppressed=29 age=30 " in last.getMessage()
+    assert [vars(new)[name] for name in ("reason", "suppressed", "age")] == ["no_credentials", 0, 0]
+    assert len(written.records) + sum(written.suppressed) == 51
+
+
+def test_the_rest_of_a_flood_is_written_at_the_end_and_once(written: Records) -> None:
+    for _ in range(50):
+        written.tell(Reason.EXPIRED, client_id="loops")
+        written.tell(Reason.UNKNOWN_KEY)
+    for _ in range(3):
+        written.tell(Reason.WRONG_AUDIENCE, client_id="billing")
+    written.log.flush()
+    written.log.flush()
+    told = [(vars(record)["reason"], vars(record)["suppressed"]) for record in written.records[43:]]
+    assert told == [("expired", 29), ("unknown_key", 29)]
+    assert len(written.records) + sum(written.suppressed) == 103
+
+
+def test_more_callers_than_are_kept_lose_no_count_and_hide_nobody(written: Records) -> None:
+    for number in range(2000):
+        for _ in range(25):
+            written.tell(Reason.EXPIRED, client_id=f"caller-{number}", route="/")
+    assert len(written.log._floods._windows) == 512
+    assert len({vars(record)["client_id"] for record in written.records}) == 2000
+    written.log.flush()
+    assert len(written.log._floods._windows) == 0
+    assert len(written.records) + sum(written.suppressed) == 2000 * 25
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([Reason.EXPIRED, Reason.NO_CREDENTIALS, Reason.ROLE_MISSING, Reason.ALLOWED]),
+            st.sampled_from(["", "a", "b"]),
+            st.sampled_from(["/", "/x", "/y"]),
+            st.integers(1, 60),
+            st.sampled_from([0.0, 0.5, 9.9, 10.0, 25.0]),
+        ),
+        max_size=30,
+    )
+)
+def test_whatever_comes_the_records_and_what_they_leave_out_are_all_decisions(
+    bursts: list[tuple[Reason, str, str, int, float]],
+) -> None:
+    written = Records(logging.DEBUG)
+    seen: Counter[tuple[str, str]] = Counter()
+    for reason, client_id, route, times, pause in bursts:
+        for _ in range(times):
+            written.tell(reason, client_id=client_id, route=route)
+        seen[str(reason), client_id] += times
+        written.clock.advance(pause)
+    written.log.flush()
+    told: Counter[tuple[str, str]] = Counter()
+    for record in written.records:
+        fields = vars(record)
+        told[fields["reason"], fields["client_id"]] += 1 + fields["suppressed"]
+    assert told == seen
+
+
+def child(script: str) -> str:
+    """Run a script whose log floods, and return what it wrote to its end."""
+    start = """
+        import logging, os, sys
+        from s2s_fastapi.decision import Decision, Reason
+        from s2s_fastapi.telemetry import DecisionLog
+        logging.basicConfig(stream=sys.stdout, format="%(process)d %(message)s")
+        log = DecisionLog()
+        def flood(times):
+            for _ in range(times):
+                log.decided(Decision(reason=Reason.EXPIRED, client_id="loops"))
+    """
+    code = textwrap.dedent(start) + textwrap.dedent(script)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_a_process_that_ends_tells_what_was_left_out() -> None:
+    lines = child("flood(50)").splitlines()
+    assert len(lines) == 21
+    assert "suppressed=29" in lines[-1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_tells_its_own_floods_and_not_its_parents() -> None:
+    lines = child("""
+        flood(50)
+        if os.fork() == 0:
+            flood(30)
+            sys.exit()
+        os.wait()
+        print(os.getpid())
+    """).splitlines()
+    (parent,) = [line for line in lines if line.isdigit()]
+    told = [line for line in lines if "suppressed" in line]
+    assert sorted((line.startswith(parent), "suppressed=29" in line, "suppressed=9" in line) for line in told) == [
+        (False, False, True),
+        (True, True, False),
+    ]
 
 
 def test_every_reason_before_the_signature_holds_is_one_that_is_counted() -> None:
