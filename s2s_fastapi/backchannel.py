@@ -95,7 +95,7 @@ class BackChannel:
 
     `timeout` bounds a whole exchange in seconds, also against an answer that drips (DNS alone may take longer); `limit` the body in
     bytes. Redirects are not followed; proxies and other hints of the environment are not read. TLS trusts what the system trusts,
-    and `ca_file`. `transport` makes one httpx transport per exchange instead of the network.
+    and `ca_file`, which is read again after a connection failed. `transport` makes one httpx transport per exchange instead of the network.
     """
 
     def __init__(
@@ -140,6 +140,10 @@ class BackChannel:
             sentence = f"no complete answer within {timeout:g} s"
         except httpx.ConnectError as error:
             sentence = f"cannot connect to {_origin(url)}: {_reason(error)}"
+            if self._ca_file is not None:
+                self.__dict__.pop(
+                    "_tls", None
+                )  # the file may be replaced while we run: it is read again at the next try
         except httpx.NetworkError as error:
             sentence = f"the connection broke: {_reason(error)}"
         except httpx.RemoteProtocolError:

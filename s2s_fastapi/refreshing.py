@@ -220,8 +220,8 @@ class Refreshing(Generic[T]):
                     delay = self._began + self._spacing - now
                     if delay > 0 and not wait_for_spacing:
                         return held
-            elif flight is None and (setback := self._resting(now)):
-                raise setback.error.again()
+            elif (flight is None or flight.delayed) and (setback := self._resting(now)):
+                raise setback.error.again()  # a load that waits for its time is not hastened into the rest after a failure
             if flight is None:
                 draft.delayed = delay > 0
                 # Once more, and with no call before the assignment: a signal handler that has been here must not be overwritten.

@@ -350,6 +350,11 @@ def test_no_repr_shows_the_body_or_the_headers() -> None:
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_authority(tmp_path_factory.mktemp("tls"))
+
+
+def make_authority(folder: Path) -> Path:
+    """Return the certificate of an authority that is its own server on loopback; its key lies beside it."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a company's own")])
     certificate = (
@@ -365,7 +370,6 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    folder = tmp_path_factory.mktemp("tls")
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     (folder / "key.pem").write_bytes(pem)
     (folder / "ca.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
@@ -403,6 +407,18 @@ def test_tls_that_drips_ends_at_the_deadline_too(tls: ssl.SSLContext, authority:
         keycloak = stack.enter_context(Server(lambda connection: keycloak.drip(connection, head), tls=tls))
         told = refusal(lambda: channel(ca_file=authority, timeout=0.4).get(keycloak.url))
     assert told == "no complete answer within 0.4 s"
+
+
+def test_a_ca_file_that_is_replaced_is_read_again_after_a_connection_failed(
+    tls: ssl.SSLContext, authority: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "ca.pem"
+    path.write_bytes(make_authority(tmp_path).read_bytes())
+    kept = channel(ca_file=path)
+    with Server(answer(), tls=tls) as keycloak:
+        assert "its certificate is not trusted" in refusal(lambda: kept.get(keycloak.url))
+        path.write_bytes(authority.read_bytes())
+        assert kept.get(keycloak.url).status == 200
 
 
 @pytest.mark.parametrize("content", [None, b"", b"-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n"])

@@ -2,10 +2,13 @@
 
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, Self
+
+import httpx
 
 from s2s_fastapi.backchannel import BackChannel, BackChannelError, Reply
 from s2s_fastapi.decision import Reason
@@ -15,6 +18,7 @@ from s2s_fastapi.lanes import KEYS, watch_forks
 from s2s_fastapi.receiver.jwks import KeySet, VerificationKey
 from s2s_fastapi.receiver.refusal import Refused
 from s2s_fastapi.refreshing import Failed, Loaded, Refreshing, State
+from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry import trace_alone
 
 __all__ = ["KeySource"]
@@ -29,7 +33,9 @@ _SPACING: Final = 5.0
 _TIMEOUT: Final = 3.0
 _REALM_PAGE_TIMEOUT: Final = 1.0
 _MAX_ASKING: Final = 100
+_MAX_RETURNING: Final = 100
 _MAX_ABSENT: Final = 1000
+_MAX_TURNED_AWAY: Final = 20_000
 
 
 class KeySource:
@@ -37,6 +43,9 @@ class KeySource:
 
     Keys are renewed behind after 8 minutes, asked for in front after 10, and through an outage the last good ones serve for an
     hour. At most one fetch starts in 5 s, whatever tokens come in: an unknown ``kid`` waits for the next one.
+
+    A hundred may wait, and a hundred more whose ``kid`` was turned away before: invented names come once, a new key comes again, so
+    a flood of the former cannot keep out the latter.
     """
 
     def __init__(
@@ -49,6 +58,7 @@ class KeySource:
         """The realm's ``tokens-not-before``, seconds since the epoch: tokens issued earlier were revoked."""
         self.after_fork()
         self._absent: dict[str, float] = {}
+        self._turned_away: set[int] = set()
         self._keys: Refreshing[KeySet] = Refreshing(
             self._load,
             name="keys",
@@ -59,6 +69,12 @@ class KeySource:
             unavailable=KeysUnavailable,
             in_front=trace_alone,
         )
+
+    @classmethod
+    def of(cls, settings: KeycloakSettings, transport: Callable[[], httpx.BaseTransport] | None = None) -> Self:
+        """Return the source of the realm's keys that the settings name; ``transport`` makes the httpx transport for Keycloak."""
+        channel = BackChannel(ca_file=settings.ca_file, transport=transport, timeout=_TIMEOUT)
+        return cls(Endpoints.of(settings), channel)
 
     def after_fork(self) -> None:
         """Keep the keys; forget who was waiting in the parent, and a lock that one of its threads may have held."""
@@ -81,13 +97,21 @@ class KeySource:
         """Return the keys, waiting for them if there are none.
 
         Raises:
-            KeysUnavailable: There are none, or too old ones.
+            KeysUnavailable: There are none, or too old ones; ``retry_after`` tells when Keycloak is asked again.
         """
-        return self._keys.peek() or self._keys.get()
+        keys = self._keys.peek()
+        if keys is None:
+            with self._telling_when():
+                keys = self._keys.get()
+        return keys
 
     async def aget(self) -> KeySet:
         """Return the keys like `get`, without blocking the event loop."""
-        return self._keys.peek() or await self._keys.aget()
+        keys = self._keys.peek()
+        if keys is None:
+            with self._telling_when():
+                keys = await self._keys.aget()
+        return keys
 
     def key(self, kid: str, algorithm: str) -> VerificationKey:
         """Return the key a token names by its ``kid`` and ``alg``.
@@ -99,7 +123,7 @@ class KeySource:
         keys = self.get()
         found = keys.find(kid, algorithm)
         if found is None:
-            with self._question(kid):
+            with self._question(kid), self._telling_when():
                 keys = self._keys.renew(keys, timeout=_SPACING + _TIMEOUT, wait_for_spacing=True)
             found = self._answer(keys, kid, algorithm)
         return found
@@ -109,7 +133,7 @@ class KeySource:
         keys = await self.aget()
         found = keys.find(kid, algorithm)
         if found is None:
-            with self._question(kid):
+            with self._question(kid), self._telling_when():
                 keys = await self._keys.arenew(keys, timeout=_SPACING + _TIMEOUT, wait_for_spacing=True)
             found = self._answer(keys, kid, algorithm)
         return found
@@ -121,7 +145,7 @@ class KeySource:
         with self._lock:
             asked = self._absent.get(kid)
             just_answered = asked is not None and self._clock() - asked < _SPACING
-            if just_answered or self._asking >= _MAX_ASKING:
+            if just_answered or not self._has_place(hash(kid)):
                 raise Refused(Reason.UNKNOWN_KEY)
             self._asking += 1
         try:
@@ -129,6 +153,28 @@ class KeySource:
         finally:
             with self._lock:
                 self._asking -= 1
+
+    def _has_place(self, name: int) -> bool:
+        """Tell whether one more may wait for a fetch; who may not is known when it comes again. The lock is held."""
+        if self._asking < _MAX_ASKING:
+            return True
+        if name in self._turned_away:
+            return self._asking < _MAX_ASKING + _MAX_RETURNING
+        if len(self._turned_away) >= _MAX_TURNED_AWAY:
+            self._turned_away.clear()
+        self._turned_away.add(name)
+        return False
+
+    @contextlib.contextmanager
+    def _telling_when(self) -> Iterator[None]:
+        """Let ``Retry-After`` be the second from which on Keycloak is asked again: a caller that keeps to it is not sent away twice."""
+        try:
+            yield
+        except KeysUnavailable as error:  # this waiter's own
+            left = self._keys.state().next_try_in
+            error.retry_after = int(_SPACING) if left is None else max(1, math.ceil(left))
+            error.headers = {"Retry-After": str(error.retry_after)}
+            raise
 
     def _answer(self, keys: KeySet, kid: str, algorithm: str) -> VerificationKey:
         found = keys.find(kid, algorithm)
@@ -143,6 +189,7 @@ class KeySource:
         return found
 
     def _load(self) -> Loaded[KeySet] | Failed:
+        until = time.monotonic() + _TIMEOUT  # the exchanges' own clock, as in the channel
         url = self._endpoints.jwks
         try:
             reply = self._channel.get(url)
@@ -155,14 +202,19 @@ class KeySource:
         if problem:
             sentence = f"Keycloak's keys could not be loaded from {url}: {problem.rstrip('.')}."
             _log.warning("%s", sentence)
-            return Failed(KeysUnavailable(sentence, retry_after=int(_SPACING)), retry_in=_SPACING)
-        self._poll_not_before()
+            return Failed(KeysUnavailable(sentence), retry_in=_SPACING)
+        self._poll_not_before(min(_REALM_PAGE_TIMEOUT, until - time.monotonic()))
         return Loaded(keys, fresh_for=_AHEAD, usable_for=_TTL, kept_for=_LAST_GOOD)
 
-    def _poll_not_before(self) -> None:
-        """Read the realm's ``tokens-not-before``; where the page cannot be read the last value stays, and the keys are as good."""
+    def _poll_not_before(self, seconds: float) -> None:
+        """Read the realm's ``tokens-not-before``; where the page cannot be read the last value stays, and the keys are as good.
+
+        They are here, and somebody waits for them: `seconds` is what is left of the time for both.
+        """
+        if seconds <= 0:
+            return
         with contextlib.suppress(BackChannelError):
-            reply = self._channel.get(self._endpoints.realm, timeout=_REALM_PAGE_TIMEOUT)
+            reply = self._channel.get(self._endpoints.realm, timeout=seconds)
             value = reply.json_object().get("tokens-not-before") if reply.status == 200 else None  # noqa: PLR2004
             if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
                 self.not_before = value

@@ -2,16 +2,18 @@
 
 import json
 from base64 import urlsafe_b64decode
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa, x25519
 from hypothesis import given
 from hypothesis import strategies as st
 from joserfc.jwk import RSAKey
 
 from s2s_fastapi.decision import Reason
-from s2s_fastapi.receiver.jwks import KeySet, VerificationKey
+from s2s_fastapi.receiver.jwks import KeySet, VerificationKey, bound_key
 from s2s_fastapi.receiver.jws import ALGORITHMS
 from tests.realm import Clock, Realm, SigningKey, b64, judged, token_verifier
 
@@ -242,12 +244,38 @@ def test_the_thumbprint_follows_the_key_and_not_its_name() -> None:
     assert here.thumbprint == KEYS["RS256"].private.thumbprint()
 
 
-def test_no_more_than_a_hundred_keys_are_read() -> None:
+@pytest.mark.parametrize("place", [0, 99, 100, 101, 9_999])
+def test_a_good_key_is_read_whatever_its_place(place: int) -> None:
     bad = [{"kty": "oct", "k": "AA", "kid": str(number), "use": "sig", "alg": "HS256"} for number in range(10_000)]
-    assert read(*bad[:99], GOOD.jwk).find(GOOD.kid, "RS256") is not None
-    assert read(*bad[:100], GOOD.jwk).keys == {}
-    assert read(GOOD.jwk, *bad).find(GOOD.kid, "RS256") is not None
-    assert len(read(*[jwk("ES256", kid=str(number)) for number in range(10_000)]).keys) == 100
+    bad[place] = GOOD.jwk
+    assert list(read(*bad).keys) == [(GOOD.kid, "RS256")]
+
+
+def test_as_many_keys_are_read_as_the_bytes_of_an_answer_hold() -> None:
+    entries = [jwk("ES256", kid=str(number)) for number in range(1000)]
+    assert len(json.dumps({"keys": entries})) < 262_144
+    assert len(read(*entries).keys) == 1000
+
+
+@pytest.mark.parametrize("error", [UnsupportedAlgorithm("FIPS"), RuntimeError("odd"), RecursionError(), MemoryError()])
+def test_a_key_that_the_library_cannot_use_is_left_out_alone_and_named(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    def bind(kid: str, algorithm: str, members: Mapping[str, Any]) -> VerificationKey | None:
+        if algorithm == "EdDSA":
+            raise error
+        return bound_key(kid, algorithm, members)
+
+    entries = [jwk("EdDSA", kid="key-\n-of-theirs"), GOOD.jwk, KEYS["ES256"].jwk]
+    found = KeySet.read({"keys": entries}, bind=bind)
+    assert set(found.keys) == {(GOOD.kid, "RS256"), ("key-ES256", "ES256")}
+    told = f"The EdDSA key 'key-\\n-of-theirs' cannot be used and is left out: {type(error).__name__}."
+    assert [record.getMessage() for record in caplog.records] == [told]
+
+
+def test_a_key_that_verifies_nobodys_signature_is_left_out() -> None:
+    neutral = b64(b"\1" + bytes(31))  # the neutral element of the curve: with it as a key, S = 0 fits every message
+    assert only(jwk("EdDSA", x=neutral)) is None
 
 
 NOT_A_NUMBER: list[Any] = [
@@ -320,3 +348,11 @@ def test_a_token_signed_with_a_key_that_was_left_out_is_refused_and_another_is_n
     clock.advance(5)
     signed = realm.token(key=KEYS["RS256"], header={"kid": "another"})
     assert judged(verifier, signed).decision.reason is Reason.UNKNOWN_KEY
+
+
+ANYTHING = JUNK | st.dictionaries(st.sampled_from([*MEMBERS, "k", "d"]), JUNK)
+
+
+@given(entries=st.lists(ANYTHING, max_size=4) | JUNK)
+def test_no_document_makes_the_reading_raise(entries: Any) -> None:
+    assert KeySet.read({"keys": entries}).keys == {}

@@ -1,11 +1,13 @@
 """Keys that are there, new, gone, out of reach or broken: when Keycloak is asked, and what is believed meanwhile."""
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable
 from itertools import pairwise
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +155,10 @@ def test_a_broken_first_answer_is_503_in_a_sentence_and_never_a_key(
     with pytest.raises(KeysUnavailable) as caught:
         scene.source.key(THIRD.kid, "ES256")
     error = caught.value
-    assert (error.code, error.status_code, error.headers) == ("keys_unavailable", 503, {"Retry-After": "5"})
+    assert (error.code, error.status_code) == ("keys_unavailable", 503)
+    next_try_in = scene.source.state().next_try_in
+    assert next_try_in is not None
+    assert error.headers == {"Retry-After": str(ceil(next_try_in))}
     assert error.detail == "The service cannot check tokens at the moment."
     assert error.__cause__ is None
     assert error.__context__ is None
@@ -339,6 +344,49 @@ def test_a_start_loads_behind_and_the_first_request_waits_for_that_load() -> Non
     assert scene.realm.fetches == 1
 
 
+@pytest.mark.parametrize("status", [500, 200])
+def test_who_keeps_to_retry_after_finds_a_keycloak_that_was_asked_again(status: int) -> None:
+    scene = Scene(loaded=False)
+    for _ in range(20):  # each rest is drawn by lot
+        scene.breaks(httpx.Response(status))
+        with pytest.raises(KeysUnavailable) as caught:
+            scene.source.get()
+        told = caught.value.retry_after
+        scene.clock.advance(1)
+        with pytest.raises(KeysUnavailable) as caught:
+            scene.source.get()
+        assert caught.value.retry_after == told - 1
+        fetches = scene.realm.fetches
+        scene.clock.advance(told - 1)
+        with pytest.raises(KeysUnavailable):
+            trio.run(scene.source.aget)
+        assert scene.realm.fetches == fetches + 1
+        scene.clock.advance(SPACING * 2)
+    scene.recovers()
+    assert scene.finds(FIRST)
+
+
+def test_a_load_that_waits_for_its_time_is_not_hastened_when_the_last_good_keys_grow_too_old() -> None:
+    scene = Scene()
+    scene.breaks(httpx.ConnectError("down"))
+    scene.clock.now = 1000 + HOUR - 2
+    assert scene.finds(FIRST)  # asked for in front, in vain, and kept
+    assert scene.realm.fetches == 2
+
+    def ask() -> None:
+        with contextlib.suppress(KeysUnavailable):
+            scene.ask(SECOND)
+
+    asking = threading.Thread(target=ask)
+    asking.start()  # an unknown kid: waits for the end of the spacing
+    settle(lambda: scene.source.state().loading)
+    scene.clock.advance(2)
+    with pytest.raises(KeysUnavailable):
+        scene.source.get()
+    assert scene.realm.fetches == 2
+    asking.join(10)
+
+
 # Unknown keys
 
 
@@ -488,6 +536,40 @@ def test_a_hundred_may_wait_and_the_next_is_refused_at_once_while_known_keys_go_
     scene.clock.advance(SPACING)
     scene.realm.published = [FIRST.jwk, SECOND.jwk]
     assert isinstance(scene.ask(SECOND), VerificationKey)
+
+
+def test_a_kid_that_was_turned_away_gets_a_place_when_it_comes_again_and_invented_ones_do_not() -> None:
+    scene = Scene()
+    scene.clock.advance(SPACING - 3)
+    scene.realm.published = [FIRST.jwk, SECOND.jwk]
+
+    async def in_asyncio() -> None:
+        flood = [asyncio.create_task(scene.source.akey(f"kid-{n}", "ES256")) for n in range(100)]
+        await asyncio.sleep(0.05)
+        with pytest.raises(Refused):  # nothing tells it from the others
+            await scene.source.akey(SECOND.kid, "ES256")
+        for n in range(1000):
+            with pytest.raises(Refused):
+                await scene.source.akey(f"invented-{n}", "ES256")
+        again = [asyncio.create_task(scene.source.akey(SECOND.kid, "ES256")) for _ in range(100)]
+        await asyncio.sleep(0.05)
+        assert scene.source._asking == 200
+        with pytest.raises(Refused):  # these places are counted, too
+            await scene.source.akey(SECOND.kid, "ES256")
+        assert {key.kid for key in await asyncio.gather(*again)} == {SECOND.kid}
+        assert all(isinstance(one, Refused) for one in await asyncio.gather(*flood, return_exceptions=True))
+
+    asyncio.run(in_asyncio())
+    assert scene.realm.fetches == 2
+    assert scene.source._asking == 0
+
+
+def test_the_memory_for_kids_that_were_turned_away_is_bounded() -> None:
+    scene = Scene()
+    scene.source._asking = 100
+    for n in range(20_100):
+        assert scene.ask(f"kid-{n}") is Reason.UNKNOWN_KEY
+    assert len(scene.source._turned_away) <= 20_000
 
 
 def test_who_stops_waiting_gives_the_place_back() -> None:
@@ -653,3 +735,21 @@ def test_revoke_all_works_within_the_ttl_and_can_be_taken_back() -> None:
     realm.not_before = 0
     clock.advance(TTL)
     assert judged(verifier, token).decision.reason is Reason.ALLOWED
+
+
+def test_keys_that_came_late_are_not_kept_waiting_for_the_realm_page() -> None:
+    scene = Scene(loaded=False)
+    patience: list[float] = []
+
+    def respond(request: httpx.Request) -> None:
+        if request.url.path.endswith("/certs"):
+            time.sleep(2.3)
+        else:
+            patience.append(request.extensions["timeout"]["read"])
+
+    assert scene.finds(FIRST)
+    scene.realm.answer = respond
+    scene.clock.advance(SPACING)
+    assert scene.ask("invented") is Reason.UNKNOWN_KEY
+    assert len(patience) == 1
+    assert patience[0] <= 0.7  # of 3 s for both, and never more than 1
