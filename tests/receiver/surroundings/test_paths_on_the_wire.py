@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Host, Route, Router
+from starlette.responses import PlainTextResponse
+from starlette.routing import Host, Router
 
 from s2s_fastapi import DOCS, ServiceAuthMiddleware, require_service
 from tests.realm import Realm, settings
@@ -58,10 +57,6 @@ def service(server: str, root_path: str) -> Iterator[Service]:
 
         return endpoint
 
-    async def everything(request: Request) -> Response:
-        ran.append("secret")
-        return PlainTextResponse("secret")
-
     app.get("/healthz")(named("public"))
     app.get("/files/logo.png")(named("public"))
     app.post("/hooks/{provider}")(named("public"))
@@ -69,7 +64,7 @@ def service(server: str, root_path: str) -> Iterator[Service]:
     inner.get("/healthz")(named("secret"))
     app.include_router(inner)
     app.router.routes.append(Host("admin.test", Router(default=everything_else(ran))))
-    app.router.routes.append(Route("/{rest:path}", everything, methods=METHODS))
+    app.api_route("/{rest:path}", methods=METHODS)(named("secret"))
     token = realm.token(exp=realm.claims()["iat"] + 3600).encode()
     with served(app, server, root_path=root_path) as address:
         yield Service(address, token, ran)
