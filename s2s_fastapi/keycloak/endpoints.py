@@ -1,4 +1,4 @@
-"""Every URL of a realm that this package ever asks."""
+"""Every URL of a realm that this package asks, or tells others to ask."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from s2s_fastapi.settings import KeycloakSettings
 
-__all__ = ["Endpoints"]
+__all__ = ["Endpoints", "PublicEndpoints"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,4 +27,23 @@ class Endpoints:
         realm = f"{settings.server}/realms/{quote(settings.realm, safe='')}"
         return cls(
             realm=realm, jwks=f"{realm}/protocol/openid-connect/certs", token=f"{realm}/protocol/openid-connect/token"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PublicEndpoints:
+    """The URLs of one realm as everybody else reaches it: for documents, never asked by this process."""
+
+    token: str
+    authorization: str
+
+    @classmethod
+    def of(cls, settings: KeycloakSettings) -> Self:
+        """Return the URLs below the issuer, or below the public address where the issuer is no realm's page."""
+        name = quote(settings.realm, safe="")
+        realm = settings.issuer.rstrip("/")
+        if not realm.endswith(f"/realms/{name}"):
+            realm = f"{settings.public_url or settings.url}{settings.auth_path}/realms/{name}"
+        return cls(
+            token=f"{realm}/protocol/openid-connect/token", authorization=f"{realm}/protocol/openid-connect/auth"
         )

@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, get_args
 
 from fastapi.dependencies.utils import get_typed_return_annotation, get_typed_signature
@@ -16,7 +16,7 @@ from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.guard import GUARD_MARK, GUARDED_MARK
 from s2s_fastapi.receiver.requirements import FACTORIES, AllOf, Requirement, current_principal, require_scope
 
-__all__ = ["OWN_AUTHENTICATION", "Access", "RouteAccess", "read_access", "router_below"]
+__all__ = ["OWN_AUTHENTICATION", "Access", "AppAt", "RouteAccess", "layers", "read_access", "router_below"]
 
 OWN_AUTHENTICATION: Final = "__s2s_authenticates__"
 """The mark of a middleware that authenticates by itself: an app below it is judged by its own settings."""
@@ -47,11 +47,21 @@ class RouteAccess:
 
 
 @dataclass(frozen=True, slots=True)
+class AppAt:
+    """An app or a router whose routes were read, and where it stands: the path and the host before its own."""
+
+    app: Any
+    path: str = ""
+    host: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Access:
     """What a whole app declares."""
 
     routes: tuple[RouteAccess, ...]
     downstreams: frozenset[Downstream] = frozenset()
+    apps: tuple[AppAt, ...] = field(default=(), compare=False, repr=False)
 
 
 def read_access(app: Any) -> Access:
@@ -64,12 +74,12 @@ def read_access(app: Any) -> Access:
     below = router_below(app)
     for lifespan in _lifespans(getattr(getattr(below, "router", below), "lifespan_context", None)):
         top.downstreams.update(getattr(lifespan, "downstreams", ()))
-    return Access(routes, frozenset(top.downstreams))
+    return Access(routes, frozenset(top.downstreams), tuple(top.apps))
 
 
 def router_below(app: Any) -> Any:
     """Return the first object along ``.app`` that has routes or is one, or None."""
-    return next((layer for layer in _layers(app) if hasattr(layer, "routes") or isinstance(layer, BaseRoute)), None)
+    return next((layer for layer in layers(app) if hasattr(layer, "routes") or isinstance(layer, BaseRoute)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +90,14 @@ class _Place:
     path: str = ""
     host: str = ""
     requirements: tuple[Requirement, ...] = ()
+    apps: list[AppAt] = field(default_factory=list)
 
     def opaque(self, methods: frozenset[str] = frozenset()) -> RouteAccess:
         return RouteAccess(self.path or "/", methods, _joined(self.requirements), opaque=True, host=self.host)
 
 
-def _layers(*apps: Any) -> Iterator[Any]:
+def layers(*apps: Any) -> Iterator[Any]:
+    """Yield each of ``apps`` and what it is wrapped around, along ``.app``."""
     seen: set[int] = set()
     for app in apps:
         layer = app
@@ -105,10 +117,10 @@ def _lifespans(lifespan: Any) -> Iterator[Any]:
 
 
 def _read_app(place: _Place, *apps: Any, nested: bool = True) -> Iterator[RouteAccess]:
-    for layer in _layers(*apps):
+    for layer in layers(*apps):
         middleware = [layer, *(entry.cls for entry in getattr(layer, "user_middleware", ()))]
         if isinstance(layer, Router):
-            middleware += _layers(layer.middleware_stack)
+            middleware += layers(layer.middleware_stack)
         if nested and any(getattr(each, OWN_AUTHENTICATION, False) for each in middleware):
             return
         place = replace(place, requirements=(*place.requirements, *_marks(layer)))
@@ -116,6 +128,7 @@ def _read_app(place: _Place, *apps: Any, nested: bool = True) -> Iterator[RouteA
             yield from _read_routes([layer], place)
             return
         if hasattr(layer, "routes"):
+            place.apps.append(AppAt(layer, place.path, place.host))
             router = getattr(layer, "router", layer)
             yield from _read_routes(router.routes, place)
             low_priority = getattr(router, "_iter_low_priority_routes", None)  # what FastAPI's frontend() adds

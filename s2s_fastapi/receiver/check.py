@@ -37,6 +37,16 @@ class AccessCheck:
         leaves = (leaf for route in self.access.routes for way in _ways(route.requirement) for leaf in way)
         return frozenset(name for leaf in leaves if isinstance(leaf, Audience) for name in leaf.audiences)
 
+    def opens(self, method: str, path: str) -> bool:
+        """Tell whether every request for ``path``, as a route declares it, is public."""
+        if "{" not in path:
+            return self.public.open(method, path)
+        return any(entry.path == path and method in entry.methods for entry in self.public.entries)
+
+    def ways(self, requirement: Requirement | None) -> list[tuple[Requirement, ...]]:
+        """Return every way to meet a requirement that a token of this app can go, as plain requirements that must all be met."""
+        return [way for way in _ways(requirement) if not self._contradiction(way)]
+
     def problems(self) -> Iterator[str]:
         """Yield a sentence for everything that would let somebody in, or nobody, against what is written."""
         guarded = [route for route in self.access.routes if not self._is_public(route)]
@@ -69,13 +79,7 @@ class AccessCheck:
 
     def _is_public(self, route: RouteAccess) -> bool:
         methods = route.methods or {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-        return not route.opaque and not route.websocket and all(self._opens(method, route.path) for method in methods)
-
-    def _opens(self, method: str, path: str) -> bool:
-        """Tell whether every request for ``path``, as a route declares it, is public."""
-        if "{" not in path:
-            return self.public.open(method, path)
-        return any(entry.path == path and method in entry.methods for entry in self.public.entries)
+        return not route.opaque and not route.websocket and all(self.opens(method, route.path) for method in methods)
 
     def _public_problems(self) -> Iterator[str]:
         for entry in self.public.entries:

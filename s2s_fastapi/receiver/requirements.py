@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar
 
 from fastapi import Depends
+from fastapi.openapi.models import HTTPBearer
 from fastapi.security import SecurityScopes
+from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection  # FastAPI reads the annotation below at run time
 
 from s2s_fastapi.decision import Decision, Reason
@@ -65,8 +67,18 @@ class _NotParenthesised:
 _WRITTEN_OUT: Final = _NotParenthesised()
 
 
+class _Scheme(SecurityBase):
+    """What FastAPI's own document says of a requirement as long as nobody knows the realm: see `s2s_fastapi.receiver.openapi`.
+
+    A plain class below the dataclass, so that neither is a field.
+    """
+
+    model = HTTPBearer(bearerFormat="JWT", description="An access token of Keycloak (RFC 6750).")
+    scheme_name = "ServiceToken"
+
+
 @dataclass(frozen=True)
-class Requirement:
+class Requirement(_Scheme):
     """What a route requires of its caller: a frozen, hashable value, joined with ``&`` and ``|``.
 
     Use it in ``Depends`` or ``Security`` on an app, a router or a route, HTTP or WebSocket; the dependency's value is the
