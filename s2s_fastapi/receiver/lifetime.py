@@ -61,6 +61,7 @@ class _Lifetime:
         self._clock = clock
         self._accepted = anyio.Event()
         self._closed = False
+        self._cut = False
         self._gone = False
         self._listening: set[anyio.CancelScope] = set()
         self.expired = False
@@ -87,7 +88,8 @@ class _Lifetime:
                     message = await self._receive()
                 finally:
                     self._listening.discard(scope)
-                if message["type"] == "websocket.disconnect":
+                # Once we closed it, some servers tell of that in their own words.
+                if message["type"] == "websocket.disconnect" and not self._cut:
                     self._gone = True
                     return message
                 if not self._over():
@@ -113,7 +115,7 @@ class _Lifetime:
 
     async def _close(self) -> None:
         if not (self._closed or self._gone):
-            self._closed = True
+            self._closed = self._cut = True
             # A server whose client has gone meanwhile says so, each in its own way.
             with anyio.move_on_after(_CLOSING), contextlib.suppress(OSError, RuntimeError):
                 await self._send(dict(_CLOSE))

@@ -66,6 +66,31 @@ async def test_an_app_that_listens_is_disconnected_when_the_token_expires() -> N
     assert wire.sent == [ACCEPT, EXPIRED]
 
 
+async def test_a_server_that_tells_of_our_close_changes_nothing_for_the_app() -> None:
+    wire = Wire()
+    heard: list[dict[str, Any]] = []
+
+    async def telling(message: Any) -> None:
+        wire.sent.append(dict(message))
+        if message["type"] == "websocket.close":
+            told.set()
+
+    async def receive() -> dict[str, Any]:
+        if len(wire.incoming) == 1:
+            return wire.incoming.pop()
+        await told.wait()
+        return {"type": "websocket.disconnect", "code": 1000}
+
+    async def app(receive: Any, send: Any) -> None:
+        heard.append(await receive())
+
+    told = anyio.Event()
+    wire.send, wire.receive = telling, receive  # type: ignore[method-assign]
+    await wire.run(app, expires_at=1000.05)
+    assert heard == [{**EXPIRED, "type": "websocket.disconnect"}]
+    assert wire.sent == [ACCEPT, EXPIRED]
+
+
 async def test_an_app_that_listens_in_several_tasks_is_disconnected_in_each() -> None:
     wire = Wire()
     heard: list[dict[str, Any]] = []
