@@ -33,7 +33,7 @@ from s2s_fastapi.receiver.requirements import (
     require_service,
     require_user,
 )
-from s2s_fastapi.receiver.verifier import TokenVerifier
+from s2s_fastapi.receiver.token_verifier import TokenVerifier
 from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = [

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 __all__ = ["Decision", "Outcome", "Reason"]
 
-Outcome = Literal["allowed", "refused", "failed"]
+Outcome = Literal["allowed", "observed", "refused", "failed"]
 
 _UNTRUSTED = "The access token was not accepted."
 
@@ -91,6 +91,8 @@ class Decision:
     """
 
     reason: Reason
+    observed: bool = False
+    """Let in although there is a reason to refuse: until the day that ``insecure_observe_until`` names it is only told."""
     cure: str = ""
     scope: str = ""
     """For ``insufficient_scope``: the scopes that would be enough, for the challenge."""
@@ -105,12 +107,19 @@ class Decision:
 
     @property
     def outcome(self) -> Outcome:
-        """Allowed; refused (400, 401, 403: the request's fault); failed (500, 503: ours)."""
+        """Allowed; observed (let in, to be refused later); refused (400, 401, 403: the request's fault); failed (500, 503: ours)."""
         if self.reason is Reason.ALLOWED:
             return "allowed"
+        if self.observed:
+            return "observed"
         return "refused" if self.reason.status < 500 else "failed"  # noqa: PLR2004 - HTTP's own border
 
     @property
+    def lets_in(self) -> bool:
+        """Whether the request goes on: allowed, or only observed."""
+        return self.reason is Reason.ALLOWED or self.observed
+
+    @property
     def status(self) -> int:
-        """The HTTP status this decision is answered with."""
+        """The HTTP status this decision is answered with; of an observed one, would be."""
         return self.reason.status

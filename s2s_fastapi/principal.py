@@ -15,9 +15,9 @@ INBOUND: ContextVar[bytes | None] = ContextVar("s2s_fastapi_inbound", default=No
 """The `digest` of the token the current request came with: the one token the caller side must never send on."""
 
 
-def digest(token: str) -> bytes:
+def digest(token: str | bytes) -> bytes:
     """Return what stands for a token where the token itself must not be kept."""
-    return sha256(token.encode()).digest()
+    return sha256(token if isinstance(token, bytes) else token.encode()).digest()
 
 
 def frozen(value: Any) -> Any:

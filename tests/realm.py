@@ -7,7 +7,6 @@ import time
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -18,7 +17,8 @@ from joserfc.jws import JWSRegistry
 from s2s_fastapi.backchannel import BackChannel
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.receiver.keys import KeySource
-from s2s_fastapi.receiver.verifier import TokenVerifier, Verdict
+from s2s_fastapi.receiver.token_verifier import TokenVerifier
+from s2s_fastapi.receiver.verdict import Verdict
 from s2s_fastapi.settings import KeycloakSettings
 
 SERVER = "http://keycloak.test"
@@ -158,7 +158,7 @@ def token_verifier(
     """Return a verifier over a realm; ``monotonic`` moves its keys, ``clock`` tells it the time of day."""
     verifier = TokenVerifier(given or settings(), transport=realm.transport, clock=clock, **options)
     if monotonic is not None:
-        verifier._ready = replace(verifier.ready(), keys=key_source(realm, monotonic))
+        verifier.ready().keys = key_source(realm, monotonic)
     return verifier
 
 

@@ -1,7 +1,9 @@
 """From the request's headers to one token."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
+from typing import Final
+from urllib.parse import unquote_to_bytes
 
 from s2s_fastapi.decision import Reason
 from s2s_fastapi.receiver.jws import MAX_TOKEN_BYTES
@@ -9,30 +11,43 @@ from s2s_fastapi.receiver.refusal import Refused
 
 __all__ = ["bearer_token"]
 
-_TOKEN68 = re.compile(r"[A-Za-z0-9\-._~+/]+=*", re.ASCII)  # RFC 7235 section 2.1; linear: the classes do not overlap
-_QUERY_TOKEN = re.compile(rb"(?:^|&)access_token=")
+_TOKEN68: Final = re.compile(rb"[A-Za-z0-9\-._~+/]+=*")  # RFC 7235 section 2.1; linear: the classes do not overlap
+_SEPARATORS: Final = re.compile(rb"[&;]")
 
 
-def bearer_token(headers: Iterable[tuple[bytes, bytes]], query_string: bytes) -> str:
+def bearer_token(headers: Iterable[tuple[bytes, bytes]], query_string: bytes, known: Container[bytes] = ()) -> bytes:
     """Return the bearer token of a request (RFC 6750 section 2.1), given ASGI headers.
 
-    The token is one token68 word of at most 16 KB; nothing else is known about it yet.
+    The token is one token68 word of at most 16 KB; nothing else is known about it yet. One that is in ``known`` was looked at before.
 
     Raises:
         Refused: There are no bearer credentials, or they are malformed, or given more than once (RFC 6750 section 3.1).
     """
-    values = [value for name, value in headers if name == b"authorization"]
-    if not values:
+    found: bytes | None = None
+    for name, value in headers:
+        if name == b"authorization":
+            if found is not None:
+                raise Refused(Reason.INVALID_REQUEST)
+            found = value
+    if found is None:
         # A token in the URL ends up in logs and histories: it is no way to authenticate here, and no credential.
         raise Refused(Reason.NO_CREDENTIALS)
-    if len(values) > 1:
-        raise Refused(Reason.INVALID_REQUEST)
-    scheme, _, token = values[0].decode("latin-1").strip(" \t").partition(" ")
-    if scheme.lower() != "bearer":
+    scheme, _, token = found.strip(b" \t").partition(b" ")
+    if scheme != b"Bearer" and scheme.lower() != b"bearer":
         raise Refused(
-            Reason.INVALID_REQUEST if scheme.lower().startswith(("bearer\t", "bearer,")) else Reason.NO_CREDENTIALS
+            Reason.INVALID_REQUEST if scheme.lower().startswith((b"bearer\t", b"bearer,")) else Reason.NO_CREDENTIALS
         )
-    token = token.lstrip(" ")
-    if len(token) > MAX_TOKEN_BYTES or not _TOKEN68.fullmatch(token) or _QUERY_TOKEN.search(query_string):
+    if query_string and _has_token(query_string):
+        raise Refused(Reason.INVALID_REQUEST)
+    token = token.lstrip(b" ")
+    if token not in known and (len(token) > MAX_TOKEN_BYTES or not _TOKEN68.fullmatch(token)):
         raise Refused(Reason.INVALID_REQUEST)
     return token
+
+
+def _has_token(query_string: bytes) -> bool:
+    """Tell whether the query has a parameter access_token (RFC 6750 section 2.3), however its name is written."""
+    if b"%" not in query_string and b"access_token" not in query_string:
+        return False
+    parameters = (part.partition(b"=") for part in _SEPARATORS.split(query_string))
+    return any(equals and unquote_to_bytes(name) == b"access_token" for name, equals, _ in parameters)

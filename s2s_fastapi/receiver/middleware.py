@@ -1,33 +1,32 @@
 """The door: every request and WebSocket that is not public brings a service's token, or is answered here."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import httpx
-from starlette._utils import get_route_path
-from starlette.authentication import AuthCredentials, UnauthenticatedUser
-from starlette.exceptions import WebSocketException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from s2s_fastapi.decision import Decision, Reason
-from s2s_fastapi.errors import AuthenticationError, AuthorizationError, ConfigurationError
+from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.lanes import watch_forks
-from s2s_fastapi.principal import INBOUND, digest
 from s2s_fastapi.receiver.access import OWN_AUTHENTICATION, read_access, router_below
-from s2s_fastapi.receiver.answers import headers_of, send_answer
-from s2s_fastapi.receiver.bearer import bearer_token
+from s2s_fastapi.receiver.answers import send_answer
 from s2s_fastapi.receiver.check import AccessCheck
-from s2s_fastapi.receiver.lifetime import until_expiry
+from s2s_fastapi.receiver.expectations import Expectations
+from s2s_fastapi.receiver.gate import Gate
+from s2s_fastapi.receiver.keys import KeySource
+from s2s_fastapi.receiver.observing import end_of_observing
 from s2s_fastapi.receiver.public import PublicPaths
-from s2s_fastapi.receiver.refusal import Refused
-from s2s_fastapi.receiver.requirements import Requirement, require_service, require_user
-from s2s_fastapi.receiver.state import SCOPE_KEY, Authenticated, located
-from s2s_fastapi.receiver.verifier import TokenVerifier, Verdict
+from s2s_fastapi.receiver.requirements import require_service, require_user
+from s2s_fastapi.receiver.state import SCOPE_KEY, Service, located
+from s2s_fastapi.receiver.token_verifier import audience_names
+from s2s_fastapi.receiver.verified import CACHED_TOKENS, VerifiedTokens
+from s2s_fastapi.receiver.verifier import Verifier
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry import DecisionLog, Observer
 
@@ -35,10 +34,11 @@ __all__ = ["ServiceAuthMiddleware"]
 
 _log = logging.getLogger("s2s_fastapi")
 
-_SERVICE: Final[Requirement] = require_service()
-_SERVICE_OR_USER: Final[Requirement] = require_service() | require_user()
+_SERVICE: Final = require_service()
+_SERVICE_OR_USER: Final = require_service() | require_user()
 _OPEN_TYPES: Final = ("http", "websocket")
-_ANSWERS: Final = ("http.response.start", "websocket.http.response.start", "websocket.accept", "websocket.close")
+_CHECK_AGAIN: Final = 1.0
+"""Seconds for which a failed check stands: reading an app's routes is not work that anybody may order with each request."""
 
 
 class ServiceAuthMiddleware:
@@ -59,7 +59,9 @@ class ServiceAuthMiddleware:
         users: bool = False,
         observer: Observer | None = None,
         warm_up: bool = True,
+        cached_tokens: int = CACHED_TOKENS,
         insecure_skip_audience: bool = False,
+        insecure_observe_until: str | None = None,
         transport: Callable[[], httpx.BaseTransport] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -67,6 +69,9 @@ class ServiceAuthMiddleware:
 
         ``settings`` come from the environment unless given; ``audience`` replaces theirs. ``public_paths`` are exact paths for GET
         and HEAD, or ``"POST /hooks/x"``. ``observer`` sees every decision. ``warm_up=False`` loads the keys at the first request.
+        ``cached_tokens`` accepted tokens are remembered, and checked at each use for all that can change; 0 verifies each anew.
+        ``insecure_observe_until="2027-01-31"``: until 00:00 UTC of that day refusals for audience, kind, caller, scope and role are
+        only told.
         ``transport`` makes the httpx transport for Keycloak, ``clock`` tells the seconds since the epoch.
         """
         self.app = app
@@ -76,11 +81,14 @@ class ServiceAuthMiddleware:
         self._users = users
         self._observer = observer or DecisionLog()
         self._warm_up = warm_up
+        self._cached_tokens = cached_tokens
         self._skip_audience = insecure_skip_audience
+        self._observe_until = insecure_observe_until
         self._transport = transport
         self._clock = clock
         self.after_fork()
-        self._gate: _Gate | None = None
+        self._gate: Gate | None = None
+        self._failed: tuple[float, str] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the app run for whoever is let in; answer everybody else."""
@@ -133,7 +141,7 @@ class ServiceAuthMiddleware:
         if failure:
             raise ConfigurationError(failure)
 
-    def _start(self, scope: Scope) -> "_Gate":
+    def _start(self, scope: Scope) -> Gate:
         """Check everything once and open the gate.
 
         Raises:
@@ -142,11 +150,11 @@ class ServiceAuthMiddleware:
         watch_forks(self)
         with self._lock:
             if self._gate is None:
-                gate = self._checked(self._readable(scope.get("app")))
+                gate = self._checked_now(scope)
                 for sentence in self._warnings():
                     _log.warning("%s", sentence)
                 if self._warm_up:
-                    gate.verifier.ready().keys.start()
+                    gate.verifier.keys.start()
                 self._gate = gate  # last: the second request must not slip past a check that is still running
             return self._gate
 
@@ -162,42 +170,60 @@ class ServiceAuthMiddleware:
         """Replace the lock: a thread that the child has not may have held it."""
         self._lock = threading.Lock()
 
-    def _checked(self, app: Any) -> "_Gate":
+    def _checked_now(self, scope: Scope) -> Gate:
+        """Check the app, or fail as a moment ago."""
+        now = self._clock()
+        if self._failed is not None and 0 <= now - self._failed[0] < _CHECK_AGAIN:
+            raise ConfigurationError(self._failed[1])
+        try:
+            return self._checked(self._readable(scope.get("app")))
+        except ConfigurationError as error:
+            self._failed = (now, str(error))
+            raise
+
+    def _checked(self, app: Any) -> Gate:
         settings = self._settings or KeycloakSettings()
         public = PublicPaths(self._public_paths)
-        verifier = TokenVerifier(settings, audience=self._audience)
+        named = audience_names(self._audience) or settings.audiences
         check = AccessCheck(
             access=read_access(app),
             public=public,
-            audiences=frozenset() if self._skip_audience else verifier.audiences,
+            audiences=frozenset() if self._skip_audience else named,
             client_id=settings.client_id,
             users=self._users,
             skip_audience=self._skip_audience,
         )
+        audiences = frozenset[str]() if self._skip_audience else named or check.declared
         problems = list(check.problems())
+        if not problems and not audiences and not self._skip_audience:
+            problems = ["Set KEYCLOAK_CLIENT_ID or KEYCLOAK_AUDIENCE: which tokens are meant for this service?"]
         if problems:
             raise ConfigurationError(" ".join(problems))
-        verifier = TokenVerifier(
-            settings,
-            audience=None if self._skip_audience else verifier.audiences or check.declared or None,
-            insecure_skip_audience=self._skip_audience,
-            transport=self._transport,
-            clock=self._clock,
+        clock = self._clock
+        observe_until = -math.inf if self._observe_until is None else end_of_observing(self._observe_until)
+        verifier = Verifier(
+            Expectations.of(settings, audiences, _SERVICE_OR_USER if self._users else _SERVICE),
+            KeySource.of(settings, self._transport),
+            VerifiedTokens(self._cached_tokens),
+            observe_until=observe_until,
+            clock=clock,
         )
-        verifier.ready()
-        return _Gate(
-            verifier=verifier,
-            public=public,
-            users=self._users,
-            observer=self._observer,
+        service = Service(
             client_id=settings.client_id,
             realm=settings.client_id or settings.realm,
-            clock=self._clock,
+            observer=self._observer,
+            observing=lambda: clock() < observe_until,
         )
+        return Gate(verifier=verifier, public=public, service=service, clock=clock)
 
     def _warnings(self) -> Iterator[str]:
         if self._skip_audience:
             yield "insecure_skip_audience is on: tokens meant for other services are accepted."
+        if self._observe_until is not None:
+            yield (
+                f"insecure_observe_until is on: before {self._observe_until} 00:00 UTC tokens for other audiences, and callers without "
+                "the required kind, name, scope or role, are let in and only told."
+            )
         layer: Any = self.app
         inside: list[Any] = []
         while layer is not None:
@@ -211,101 +237,3 @@ class ServiceAuthMiddleware:
 
 
 setattr(ServiceAuthMiddleware, OWN_AUTHENTICATION, True)  # on the class: an app that was not asked yet has no instance
-
-
-@dataclass(frozen=True, slots=True)
-class _Gate:
-    """A checked app's way in."""
-
-    verifier: TokenVerifier
-    public: PublicPaths
-    users: bool
-    observer: Observer
-    client_id: str
-    realm: str
-    clock: Callable[[], float]
-
-    async def pass_through(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the app for a public path or an accepted token; answer every other request."""
-        if scope["type"] == "http" and self.public.open(scope["method"], get_route_path(scope)):
-            scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
-            await app(scope, receive, send)
-            return
-        try:
-            token = bearer_token(scope["headers"], scope["query_string"])
-        except Refused as refused:
-            await self._refuse(scope, send, Decision(reason=refused.reason))
-            return
-        verdict = await self.verifier.adecide(token)
-        verdict = _of_kind(verdict, _SERVICE_OR_USER if self.users else _SERVICE)
-        principal = verdict.principal
-        if principal is None or verdict.decision.reason is not Reason.ALLOWED:
-            await self._refuse(scope, send, verdict.decision)
-            return
-        state = Authenticated(principal, verdict.decision, self.client_id, self.realm, self.observer)
-        scope[SCOPE_KEY] = state
-        # New for each request: the list inside is mutable, and what one request appends must not open the next.
-        scope["user"], scope["auth"] = principal, AuthCredentials(sorted(principal.scopes))
-        if scope["type"] == "websocket":
-            leeway = self.verifier.ready().settings.leeway
-            app = until_expiry(app, principal.expires_at + leeway, self.clock)
-        inbound = INBOUND.set(digest(token))
-        answering = _Answering(scope, send, state)
-        try:
-            await app(scope, receive, answering)
-        except (AuthenticationError, AuthorizationError, WebSocketException):
-            if state.refusal is None or answering.begun:
-                raise
-            await send_answer(scope, send, state.refusal, self.realm)  # no Starlette app around the guard to do it
-        finally:
-            INBOUND.reset(inbound)
-
-    async def _refuse(self, scope: Scope, send: Send, decision: Decision) -> None:
-        self.observer.decided(located(decision, scope))
-        await send_answer(scope, send, decision, self.realm)
-
-
-class _Answering:
-    """A ``send`` that sees how an accepted request ends: its refusal keeps the challenge, its acceptance is told once."""
-
-    __slots__ = ("_scope", "_send", "_state", "begun")
-
-    def __init__(self, scope: Scope, send: Send, state: Authenticated) -> None:
-        self._scope = scope
-        self._send = send
-        self._state = state
-        self.begun = False
-
-    async def __call__(self, message: Message) -> None:
-        if not self.begun and message["type"] in _ANSWERS:
-            self.begun = True
-            refusal = self._state.refusal
-            if refusal is None:
-                if getattr(self._state.observer, "wants_allowed", True):
-                    self._state.observer.decided(located(self._state.verdict, self._scope))
-            elif message["type"].endswith(".response.start"):
-                message = _with_challenge(message, headers_of(refusal, self._state.realm), refusal.status)
-        await self._send(message)
-
-
-def _with_challenge(message: Message, headers: dict[str, str], status: int) -> Message:
-    """Return the response start with the refusal's headers, which a user's own exception handler may have dropped."""
-    if message["status"] != status:
-        return message  # the app made something else of it: a redirect, a page of its own
-    present = {name.lower() for name, _ in message.get("headers", ())}
-    missing = [
-        (name.lower().encode(), value.encode("latin-1"))
-        for name, value in headers.items()
-        if name.lower().encode() not in present
-    ]
-    return {**message, "headers": [*message.get("headers", ()), *missing]} if missing else message
-
-
-def _of_kind(verdict: Verdict, kinds: Requirement) -> Verdict:
-    """Return the verdict of an app that lets only these kinds of callers in."""
-    if verdict.principal is None or verdict.decision.reason is not Reason.ALLOWED:
-        return verdict
-    decision = kinds.judge(verdict.principal)
-    if decision.reason is Reason.ALLOWED:
-        return verdict
-    return Verdict(replace(verdict.decision, reason=decision.reason, cure=decision.cure), verdict.principal)

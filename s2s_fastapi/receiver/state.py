@@ -1,5 +1,6 @@
 """What the middleware knows about a request, kept where nobody outside can put it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -9,9 +10,10 @@ from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.answers import error_within
+from s2s_fastapi.receiver.verdict import Verdict
 from s2s_fastapi.telemetry import Observer
 
-__all__ = ["SCOPE_KEY", "Authenticated", "Judge", "located"]
+__all__ = ["SCOPE_KEY", "Authenticated", "Judge", "Service", "located"]
 
 SCOPE_KEY: Final = "s2s_fastapi.authenticated"
 
@@ -23,6 +25,18 @@ class Judge(Protocol):
         """Decide; ``client_id`` is the receiving app's own."""
 
 
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The receiving app: what decisions about its requests need to know of it."""
+
+    client_id: str
+    realm: str
+    """The protection space named in challenges (RFC 7235 section 2.2)."""
+    observer: Observer
+    observing: Callable[[], bool]
+    """Whether refusals are only told, not made: see ``insecure_observe_until``."""
+
+
 @dataclass(slots=True)
 class Authenticated:
     """One request that the middleware let in, for the requirements behind it.
@@ -30,15 +44,12 @@ class Authenticated:
     It is not Starlette's ``scope["user"]``, which any inner middleware may replace.
     """
 
+    verdict: Verdict
     principal: Principal
-    verdict: Decision
-    client_id: str
-    """The receiving app's own client."""
-    realm: str
-    """The protection space named in challenges (RFC 7235 section 2.2)."""
-    observer: Observer
+    service: Service
     refusal: Decision | None = None
     """Set when a requirement refused: the middleware sees that the answer keeps its challenge."""
+    answered: bool = False
 
     @classmethod
     def of(cls, scope: Scope) -> "Authenticated":
@@ -57,16 +68,24 @@ class Authenticated:
 
     def admit(self, scope: Scope, requirement: Judge) -> Principal:
         """Return the caller if ``requirement`` allows it; otherwise tell the observer and raise what Starlette answers."""
-        decision = requirement.judge(self.principal, self.client_id)
+        service = self.service
+        decision = requirement.judge(self.principal, service.client_id)
         if decision.reason is Reason.ALLOWED:
             return self.principal
-        known = self.verdict
+        known = self.verdict.decision
         decision = replace(
-            decision, client_id=known.client_id, token_id=known.token_id, issuer=known.issuer, kid=known.kid
+            decision,
+            observed=service.observing(),
+            client_id=known.client_id,
+            token_id=known.token_id,
+            issuer=known.issuer,
+            kid=known.kid,
         )
+        service.observer.decided(located(decision, scope))
+        if decision.observed:
+            return self.principal
         self.refusal = decision
-        self.observer.decided(located(decision, scope))
-        raise error_within(scope, decision, self.realm)
+        raise error_within(scope, decision, service.realm)
 
 
 def located(decision: Decision, scope: Scope) -> Decision:

@@ -11,7 +11,8 @@ from pydantic import BaseModel, TypeAdapter
 from s2s_fastapi.decision import Reason
 from s2s_fastapi.errors import AuthenticationError
 from s2s_fastapi.principal import Principal
-from s2s_fastapi.receiver.verifier import TokenVerifier, Verdict
+from s2s_fastapi.receiver.token_verifier import TokenVerifier
+from s2s_fastapi.receiver.verdict import Verdict
 from tests.realm import Clock, Realm, judged, settings, token_verifier
 
 REALM = Realm()

@@ -6,7 +6,7 @@ from s2s_fastapi.backchannel import BackChannel
 from s2s_fastapi.errors import AuthenticationError, ConfigurationError, TokenRequestError
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.receiver.keys import KeySource
-from s2s_fastapi.receiver.verifier import TokenVerifier
+from s2s_fastapi.receiver.token_verifier import TokenVerifier
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.testing import EmbeddedIssuer
 from s2s_fastapi.testing.keys import RealmKeys

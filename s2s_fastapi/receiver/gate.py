@@ -1,0 +1,115 @@
+"""The way into a checked app: a request comes with a token that is accepted, or is answered here."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from starlette._utils import get_route_path
+from starlette.authentication import AuthCredentials, UnauthenticatedUser
+from starlette.exceptions import WebSocketException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from s2s_fastapi.decision import Decision
+from s2s_fastapi.errors import AuthenticationError, AuthorizationError
+from s2s_fastapi.principal import INBOUND
+from s2s_fastapi.receiver.answers import headers_of, send_answer
+from s2s_fastapi.receiver.bearer import bearer_token
+from s2s_fastapi.receiver.lifetime import until_expiry
+from s2s_fastapi.receiver.public import PublicPaths
+from s2s_fastapi.receiver.refusal import Refused
+from s2s_fastapi.receiver.state import SCOPE_KEY, Authenticated, Service, located
+from s2s_fastapi.receiver.verifier import Verifier
+
+__all__ = ["Gate"]
+
+_ANSWERS: Final = frozenset(
+    {"http.response.start", "websocket.http.response.start", "websocket.accept", "websocket.close"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A checked app's way in."""
+
+    verifier: Verifier
+    public: PublicPaths
+    service: Service
+    clock: Callable[[], float]
+
+    async def pass_through(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the app for a public path or an accepted token; answer every other request."""
+        if self.public and scope["type"] == "http" and self.public.open(scope["method"], get_route_path(scope)):
+            scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
+            await app(scope, receive, send)
+            return
+        try:
+            token = bearer_token(scope["headers"], scope["query_string"], self.verifier.tokens)
+        except Refused as refused:
+            await self._refuse(scope, send, Decision(reason=refused.reason))
+            return
+        verdict = self.verifier.known(token) or await self.verifier.adecide(token)
+        principal = verdict.principal
+        if principal is None or not verdict.lets_in:
+            await self._refuse(scope, send, verdict.decision)
+            return
+        scope[SCOPE_KEY] = state = Authenticated(verdict, principal, self.service)
+        # New for each request: the list inside is mutable, and what one request appends must not open the next.
+        scope["user"], scope["auth"] = principal, AuthCredentials(verdict.scopes)
+        if scope["type"] == "websocket":
+            app = until_expiry(app, self.verifier.expectations.ends(principal), self.clock)
+        inbound = INBOUND.set(verdict.digest)
+        try:
+            await app(scope, receive, _telling(state, scope, send))
+        except (AuthenticationError, AuthorizationError, WebSocketException):
+            if state.refusal is None or state.answered:
+                raise
+            await send_answer(
+                scope, send, state.refusal, self.service.realm
+            )  # no Starlette app around the guard to do it
+        finally:
+            INBOUND.reset(inbound)
+            if not state.answered and state.refusal is None:
+                _tell(state, scope)  # it ran, even if nothing came of it
+
+    async def _refuse(self, scope: Scope, send: Send, decision: Decision) -> None:
+        self.service.observer.decided(located(decision, scope))
+        await send_answer(scope, send, decision, self.service.realm)
+
+
+def _telling(state: Authenticated, scope: Scope, send: Send) -> Send:
+    """Return a ``send`` that sees how an accepted request ends: its refusal keeps the challenge, its acceptance is told once."""
+
+    def telling(
+        message: Message,
+    ) -> Awaitable[None]:  # no coroutine of its own: it would cost as much as all the rest here
+        if not state.answered and message["type"] in _ANSWERS:
+            state.answered = True
+            refusal = state.refusal
+            if refusal is None:
+                _tell(state, scope)
+            elif message["type"].endswith(".response.start"):
+                message = _with_challenge(message, headers_of(refusal, state.service.realm), refusal.status)
+        return send(message)
+
+    return telling
+
+
+def _tell(state: Authenticated, scope: Scope) -> None:
+    """Tell why the request was let in, now that its route is known."""
+    observer, verdict = state.service.observer, state.verdict
+    if verdict.decision.observed or getattr(observer, "wants_allowed", True):
+        for decision in verdict.decisions:
+            observer.decided(located(decision, scope))
+
+
+def _with_challenge(message: Message, headers: dict[str, str], status: int) -> Message:
+    """Return the response start with the refusal's headers, which a user's own exception handler may have dropped."""
+    if message["status"] != status:
+        return message  # the app made something else of it: a redirect, a page of its own
+    present = {name.lower() for name, _ in message.get("headers", ())}
+    missing = [
+        (name.lower().encode(), value.encode("latin-1"))
+        for name, value in headers.items()
+        if name.lower().encode() not in present
+    ]
+    return {**message, "headers": [*message.get("headers", ()), *missing]} if missing else message

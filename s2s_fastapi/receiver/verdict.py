@@ -1,0 +1,33 @@
+"""What the verifier says about one token."""
+
+from dataclasses import dataclass, field
+
+from s2s_fastapi.decision import Decision
+from s2s_fastapi.principal import Principal
+
+__all__ = ["Verdict"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was decided about one token, and whom it speaks of where its signature held."""
+
+    decisions: tuple[Decision, ...]
+    """One; several where nothing is refused yet and there is more than one reason to."""
+    principal: Principal | None = None
+    digest: bytes = b""
+    """What stands for an accepted token where the token itself must not be kept."""
+    lets_in: bool = field(init=False)
+    scopes: tuple[str, ...] = field(init=False)
+    """The principal's, in order: found once for each token, not at each request."""
+
+    def __post_init__(self) -> None:
+        principal = self.principal
+        lets_in = principal is not None and all(decision.lets_in for decision in self.decisions)
+        object.__setattr__(self, "lets_in", lets_in)
+        object.__setattr__(self, "scopes", tuple(sorted(principal.scopes)) if principal is not None else ())
+
+    @property
+    def decision(self) -> Decision:
+        """The first of the decisions."""
+        return self.decisions[0]
