@@ -21,6 +21,7 @@ from s2s_fastapi.errors import (
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.access import read_access
 from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware
+from s2s_fastapi.receiver.openapi import openapi_schema
 from s2s_fastapi.receiver.public import DOCS
 from s2s_fastapi.receiver.requirements import (
     CurrentPrincipal,
@@ -53,6 +54,7 @@ __all__ = [
     "TokenRequestError",
     "TokenVerifier",
     "TokenWithheld",
+    "openapi_schema",
     "read_access",
     "require_audience",
     "require_caller",

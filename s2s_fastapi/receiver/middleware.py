@@ -21,6 +21,7 @@ from s2s_fastapi.receiver.expectations import Expectations
 from s2s_fastapi.receiver.gate import Gate
 from s2s_fastapi.receiver.keys import KeySource
 from s2s_fastapi.receiver.observing import end_of_observing
+from s2s_fastapi.receiver.openapi import Documentation
 from s2s_fastapi.receiver.public import PublicPaths
 from s2s_fastapi.receiver.requirements import require_service, require_user
 from s2s_fastapi.receiver.state import SCOPE_KEY, Service, located
@@ -158,13 +159,37 @@ class ServiceAuthMiddleware:
                 self._gate = gate  # last: the second request must not slip past a check that is still running
             return self._gate
 
-    def _readable(self, app: Any) -> Any:
-        """Return what to read the routes from: what is below, or ``app`` where a layer below hides them and ``app`` is ours.
+    def documentation(self, app: Any = None) -> Documentation:
+        """Return what is enforced, read from the settings and the routes and checked; ``app`` is the one in the ASGI scope.
 
-        Below a mount ``scope["app"]`` is the app around it, whose routes are none of our business.
+        Raises:
+            ConfigurationError: A setting or a route is wrong.
         """
+        settings = self._settings or KeycloakSettings()
+        root = self._root(app)
+        # What is below, or the app itself where a layer below hides its routes.
+        below = self.app if root is None or router_below(self.app) is not None else root
+        named = audience_names(self._audience) or settings.audiences
+        check = AccessCheck(
+            access=read_access(below),
+            public=PublicPaths(self._public_paths),
+            audiences=frozenset() if self._skip_audience else named,
+            client_id=settings.client_id,
+            users=self._users,
+            skip_audience=self._skip_audience,
+        )
+        problems = list(check.problems())
+        if not problems and not (named or check.declared or self._skip_audience):
+            problems = ["Set KEYCLOAK_CLIENT_ID or KEYCLOAK_AUDIENCE: which tokens are meant for this service?"]
+        if problems:
+            raise ConfigurationError(" ".join(problems))
+        return Documentation(below, check, settings, root)
+
+    def _root(self, app: Any) -> Any:
+        """Return ``app`` if this was added to it, else None: below a mount it is the app around, whose routes are none of our business."""
         ours = any(entry.cls is type(self) for entry in getattr(app, "user_middleware", ()))
-        return app if ours and router_below(self.app) is None else self.app
+        below = router_below(self.app)
+        return app if ours and (below is None or below is getattr(app, "router", None)) else None
 
     def after_fork(self) -> None:
         """Replace the lock: a thread that the child has not may have held it."""
@@ -176,29 +201,17 @@ class ServiceAuthMiddleware:
         if self._failed is not None and 0 <= now - self._failed[0] < _CHECK_AGAIN:
             raise ConfigurationError(self._failed[1])
         try:
-            return self._checked(self._readable(scope.get("app")))
+            documentation = self.documentation(scope.get("app"))
+            gate = self._checked(documentation)
         except ConfigurationError as error:
             self._failed = (now, str(error))
             raise
+        documentation.install()
+        return gate
 
-    def _checked(self, app: Any) -> Gate:
-        settings = self._settings or KeycloakSettings()
-        public = PublicPaths(self._public_paths)
-        named = audience_names(self._audience) or settings.audiences
-        check = AccessCheck(
-            access=read_access(app),
-            public=public,
-            audiences=frozenset() if self._skip_audience else named,
-            client_id=settings.client_id,
-            users=self._users,
-            skip_audience=self._skip_audience,
-        )
-        audiences = frozenset[str]() if self._skip_audience else named or check.declared
-        problems = list(check.problems())
-        if not problems and not audiences and not self._skip_audience:
-            problems = ["Set KEYCLOAK_CLIENT_ID or KEYCLOAK_AUDIENCE: which tokens are meant for this service?"]
-        if problems:
-            raise ConfigurationError(" ".join(problems))
+    def _checked(self, documentation: Documentation) -> Gate:
+        settings, check = documentation.settings, documentation.check
+        audiences = frozenset[str]() if self._skip_audience else check.audiences or check.declared
         clock = self._clock
         observe_until = -math.inf if self._observe_until is None else end_of_observing(self._observe_until)
         verifier = Verifier(
@@ -214,7 +227,7 @@ class ServiceAuthMiddleware:
             observer=self._observer,
             observing=lambda: clock() < observe_until,
         )
-        return Gate(verifier=verifier, public=public, service=service, clock=clock)
+        return Gate(verifier=verifier, public=check.public, service=service, clock=clock)
 
     def _warnings(self) -> Iterator[str]:
         if self._skip_audience:
