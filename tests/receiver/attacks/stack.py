@@ -220,6 +220,16 @@ def signed(head: dict[str, Any], payload: dict[str, Any] | bytes, sign: Callable
     return f"{signing_input}.{b64(sign(signing_input.encode()))}"
 
 
+def under(attacked: Stack, header: str | bytes, payload: str | bytes) -> str:
+    """Return a token of exactly this header and payload, truly signed."""
+    signing_input = f"{b64(header)}.{b64(payload)}"
+    return f"{signing_input}.{attacked.realm.key.sign(signing_input)}"
+
+
+def head(attacked: Stack) -> dict[str, Any]:
+    return {"alg": "RS256", "typ": "JWT", "kid": attacked.realm.key.kid}
+
+
 def _now() -> float:
     return NOW()
 
