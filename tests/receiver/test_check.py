@@ -91,6 +91,17 @@ class TestPublicTemplates:
         assert list(check(get("/a/b", require_service(), frozenset()), public=("POST /a/{x}",)).problems())
 
 
+def test_a_mount_and_its_route_may_name_their_parameters_alike() -> None:
+    guarded = get("/{name}/{name}", require_service())
+    opaque = RouteAccess("/files/{path}", opaque=True, requirement=require_service())
+    assert list(check(guarded, opaque, public=("/healthz", "/{name}/x")).problems()) == [
+        "public_paths opens GET /{name}/x, but GET /{name}/{name} carries a requirement: remove one of the two.",
+    ]
+    assert list(check(opaque, public=("/files/a/b",)).problems()) == [
+        "public_paths opens GET /files/a/b, but /files/{path} carries a requirement: remove one of the two.",
+    ]
+
+
 class TestUncovered:
     @pytest.mark.parametrize(
         ("requirement", "users", "skip", "audience"),
