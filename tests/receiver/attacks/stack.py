@@ -4,16 +4,18 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Annotated, Any
 
 import httpx
 from fastapi import Depends, FastAPI
 
 from s2s_fastapi import Principal, ServiceAuthMiddleware, require_service
+from s2s_fastapi.backchannel import BackChannel
 from s2s_fastapi.decision import Decision, Reason
+from s2s_fastapi.keycloak.endpoints import Endpoints
+from s2s_fastapi.receiver.keys import KeySource
 from s2s_fastapi.telemetry import DecisionLog
-from tests.realm import Clock, Realm, SigningKey, b64, key_source, settings
+from tests.realm import Clock, Realm, SigningKey, b64, settings
 
 REALM = 'Bearer realm="crm-api-gateway"'
 INVALID_TOKEN = f'{REALM}, error="invalid_token"'
@@ -112,14 +114,15 @@ class Stack:
         self.monotonic = Clock(1000.0)
         self.app = app or FastAPI(openapi_url=None)
         self.app.get("/x")(whoami)
-        options = {"settings": settings(issuer=self.realm.issuer), "clock": _now, **options}
+        name = self.realm.issuer.rpartition("/")[2]
+        options = {"settings": settings(realm=name), "clock": _now, **options}
         self.guarded = ServiceAuthMiddleware(
             self.app, transport=self.realm.transport, observer=self.observed, warm_up=False, **options
         )
         assert self.send().status_code == 401  # opens the gate, and asks Keycloak nothing
         assert self.realm.requests == []
-        verifier = self.gate.verifier
-        verifier._ready = replace(verifier.ready(), keys=key_source(self.realm, self.monotonic))
+        channel = BackChannel(transport=self.realm.transport, timeout=3.0)
+        self.gate.verifier.keys = KeySource(Endpoints.of(options["settings"]), channel, clock=self.monotonic)
 
     @property
     def gate(self) -> Any:
