@@ -54,8 +54,8 @@ def _some(wire: socket.socket) -> bytes:
 
 def _take(heard: Heard, event: h2.events.Event, paths: dict[int, bytes], open_streams: set[int]) -> None:
     if isinstance(event, h2.events.PushedStreamReceived):
-        paths[event.pushed_stream_id] = dict(event.headers or ())[b":path"]
-        open_streams.add(event.pushed_stream_id)
+        paths[event.pushed_stream_id or 0] = dict(event.headers or ())[b":path"]
+        open_streams.add(event.pushed_stream_id or 0)
     elif isinstance(event, h2.events.InformationalResponseReceived):
         heard.hints += [bytes(value) for name, value in event.headers if name == b"link"]
     elif isinstance(event, h2.events.ResponseReceived):
