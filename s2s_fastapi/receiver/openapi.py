@@ -118,8 +118,8 @@ class Documentation:
         return document
 
     def _ways(self, route: RouteAccess) -> list[Way]:
-        audiences = frozenset[str]() if self.check.skip_audience else self.check.audiences or self.check.declared
-        ways = [Way.of(leaves, audiences, self.check.client_id) for leaves in self.check.ways(route.requirement)]
+        check = self.check
+        ways = [Way.of(leaves, check.audiences, check.client_id) for leaves in check.ways(route.requirement)]
         return list(dict.fromkeys(ways))
 
     def _add_schemes(self, document: _Document, taken: Iterable[tuple["_Name", Way]]) -> None:
@@ -229,7 +229,7 @@ def _error_schema(document: _Document) -> dict[str, str]:
 
 
 def _schemes_of_dependencies(app: FastAPI) -> dict[_Name, frozenset[str]]:
-    """Return the security schemes that FastAPI itself writes down for each operation, ours not among them."""
+    """Return the security schemes that FastAPI itself writes down for each operation."""
     return {
         _Name(_template(str(context.path)), method): frozenset(_scheme_names(context.dependant))
         for context in iter_route_contexts(app.routes)
@@ -240,7 +240,7 @@ def _schemes_of_dependencies(app: FastAPI) -> dict[_Name, frozenset[str]]:
 
 def _scheme_names(dependant: Any) -> Iterator[str]:
     for dependency in dependant.dependencies:
-        if isinstance(dependency.call, SecurityBase) and not isinstance(dependency.call, Requirement):
+        if isinstance(dependency.call, SecurityBase):
             yield dependency.call.scheme_name
         yield from _scheme_names(dependency)
 

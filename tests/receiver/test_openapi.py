@@ -85,6 +85,19 @@ def operations(document: Document) -> Iterator[tuple[str, Document]]:
             yield f"{method.upper()} {path}", operation
 
 
+class Closed:
+    """A middleware that keeps what is below to itself."""
+
+    def __init__(self, app: Any) -> None:
+        async def run(scope: Any, receive: Any, send: Any) -> None:
+            await app(scope, receive, send)
+
+        self.run = run
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.run(scope, receive, send)
+
+
 class TestTheScheme:
     def test_it_is_the_client_credentials_grant_at_the_public_token_url_with_the_scopes_of_the_routes(
         self, make_app: App
@@ -106,12 +119,15 @@ class TestTheScheme:
             }
         }
 
-    def test_a_scope_of_many_routes_names_the_first_three(self, make_app: App) -> None:
+    @pytest.mark.parametrize(
+        ("names", "more"), [("abc", ""), ("abcd", " and 1 more"), ("abcde", " and 2 more")], ids=len
+    )
+    def test_a_scope_of_many_routes_names_the_first_three(self, make_app: App, names: str, more: str) -> None:
         app = make_app()
-        for name in "abcde":
+        for name in names:
             route(app, f"/{name}", require_scope("read"))
         flow = served(app)["components"]["securitySchemes"]["ServiceToken"]["flows"]["clientCredentials"]
-        assert flow["scopes"] == {"read": "Required by GET /a, GET /b, GET /c and 2 more"}
+        assert flow["scopes"] == {"read": f"Required by GET /a, GET /b, GET /c{more}"}
 
     @pytest.mark.parametrize(
         ("given", "url"),
@@ -212,6 +228,11 @@ class TestWhoMayCall:
                 [{"ServiceToken": []}],
                 ["any service, token for crm-api-gateway and nobody else"],
             ),
+            (  # said twice
+                require_service() | require_audience("crm-api-gateway"),
+                [{"ServiceToken": []}],
+                ["any service, token for crm-api-gateway"],
+            ),
             (  # users do not come in here, so that is no way in
                 require_service() | require_user(),
                 [{"ServiceToken": []}],
@@ -300,7 +321,10 @@ class TestWhoMayCall:
         app = make_app(insecure_skip_audience=True)
         app.router.routes.clear()  # documentation counts as uncovered here
         route(app, "/a", require_caller("billing"))
-        assert openapi_schema(app)["paths"]["/a"]["get"]["x-service-auth"] == ["service billing"]
+        route(app, "/b", require_caller("billing") & require_audience("crm"))
+        paths = openapi_schema(app)["paths"]
+        assert paths["/a"]["get"]["x-service-auth"] == ["service billing"]
+        assert paths["/b"]["get"]["x-service-auth"] == ["service billing, token for crm"]
 
     def test_websockets_do_not_appear(self, make_app: App) -> None:
         app = make_app()
@@ -439,6 +463,17 @@ class TestSubApps:
         with pytest.raises(ConfigurationError, match="no such FastAPI app"):
             openapi_schema(app)
 
+    def test_an_app_that_is_mounted_twice_is_described_where_it_is_mounted_first(self, make_app: App) -> None:
+        sub = FastAPI()
+        route(sub, "/items")
+        app = make_app()
+        app.mount("/one", require_caller("billing").guard(sub))
+        app.mount("/two", sub)
+        served(app)
+        assert sub.openapi()["paths"]["/items"]["get"]["x-service-auth"] == [
+            "service billing, token for crm-api-gateway"
+        ]
+
     def test_the_document_of_a_mounted_app_can_be_had_offline(self, make_app: App) -> None:
         sub = FastAPI()
         route(sub, "/items", require_scope("sub"))
@@ -492,8 +527,10 @@ class TestWhatTheUserWrote:
         assert openapi_schema(app)["paths"]["/a"]["get"]["security"] == [{"Mine": []}]
 
     def test_another_scheme_of_the_route_is_needed_together_with_ours(self, make_app: App) -> None:
+        def nested(key: Annotated[str, Depends(APIKeyHeader(name="X-Key"))]) -> None: ...
+
         app = make_app()
-        route(app, "/key", APIKeyHeader(name="X-Key"), require_scope("a") | require_scope("b"))
+        route(app, "/key", nested, require_scope("a") | require_scope("b"))
         route(app, "/two", APIKeyHeader(name="X-Key"), HTTPBasic())
         document = served(app)
         assert document["paths"]["/key"]["get"]["security"] == [
@@ -616,6 +653,9 @@ class TestTheCache:
         public = [*DOCS]
         served(ServiceAuthMiddleware(app, **options(public_paths=public)))
         other = ServiceAuthMiddleware(app, **options(public_paths=public, settings=settings(client_id="other")))
+        assert openapi_schema(other)["paths"]["/a"]["get"]["x-service-auth"] == [
+            "any service, token for other, scope x"
+        ]
         document = served(other)
         assert document["paths"]["/a"]["get"]["x-service-auth"] == ["any service, token for other, scope x"]
         assert document["paths"]["/a"]["get"]["responses"]["403"]["description"].endswith("token for other, scope x.")
@@ -675,18 +715,6 @@ class TestTheStart:
     def test_a_middleware_in_between_or_around_hides_nothing(
         self, make_app: App, options: Callable[..., dict[str, Any]]
     ) -> None:
-        class Closed:
-            """A middleware that keeps what is below to itself."""
-
-            def __init__(self, app: Any) -> None:
-                async def run(scope: Any, receive: Any, send: Any) -> None:
-                    await app(scope, receive, send)
-
-                self.run = run
-
-            async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-                await self.run(scope, receive, send)
-
         app = FastAPI()
         app.add_middleware(GZipMiddleware)
         app.add_middleware(Closed)
@@ -697,13 +725,17 @@ class TestTheStart:
         assert served(app)["paths"]["/a"]["get"]["security"] == [{"ServiceToken": []}]
         assert openapi_schema(app) == app.openapi()
 
-    def test_an_app_around_a_mount_is_none_of_our_business(self, options: Callable[..., dict[str, Any]]) -> None:
+    @pytest.mark.parametrize("hidden", [False, True])
+    def test_an_app_around_a_mount_is_none_of_our_business(
+        self, options: Callable[..., dict[str, Any]], hidden: bool
+    ) -> None:
         app, sub = FastAPI(), FastAPI()
         route(app, "/a")
         route(sub, "/a")
-        app.mount("/sub", ServiceAuthMiddleware(sub, **options(public_paths=["/openapi.json"])))
+        below = Closed(sub) if hidden else sub
+        app.mount("/sub", ServiceAuthMiddleware(below, **options(public_paths=["/openapi.json"])))
+        assert ("security" in served(app, "/sub/openapi.json")["paths"]["/a"]["get"]) is not hidden
         assert "security" not in served(app)["paths"]["/a"]["get"]
-        assert "security" in served(app, "/sub/openapi.json")["paths"]["/a"]["get"]
         assert "openapi" not in vars(app)
 
 
