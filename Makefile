@@ -35,7 +35,7 @@ test-wheel:  ## Run the tests against the built wheel, away from the source
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w build/wheel .
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(ls build/wheel/*.whl)[test]"
 	cp -r tests example_app pyproject.toml build/wheel/
-	cd build/wheel && $(abspath $(BIN))/python -m pytest --ignore=tests/test_docs.py --ignore=tests/test_compose.py $(PYTEST)
+	cd build/wheel && $(abspath $(BIN))/python -m pytest --ignore=tests/test_docs.py --ignore=tests/test_compose.py --ignore=tests/test_speed.py $(PYTEST)
 
 lint: $(VENV)/.installed  ## Check style, types and the direction of imports
 	$(BIN)/ruff check
@@ -53,9 +53,13 @@ keycloak: $(VENV)/.installed  ## Start a real Keycloak with the realms of the th
 env: $(VENV)/.installed  ## Write .env with fresh secrets for docker compose, unless it is there
 	$(BIN)/python -m example_app.env
 
-bench: $(VENV)/.installed  ## Measure what a guarded route and a cold burst cost
-	$(BIN)/python benchmarks/receiver.py
-	$(BIN)/python benchmarks/burst.py
+.venv-bench/.installed: pyproject.toml benchmarks/requirements.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt -e .
+	@touch $@
+
+bench: .venv-bench/.installed  ## Measure what a guarded route costs, beside others, and write docs/speed.md (BENCH=--quick only tries it out)
+	.venv-bench/bin/python -m benchmarks $(BENCH)
 
 clean:  ## Remove what was built
 	rm -rf $(VENV) .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,65 +1,35 @@
-"""How many token requests a cold burst makes: tasks on several loops and threads at once, against a real socket."""
+"""How many token requests a cold burst makes: threads, and tasks on several loops, all at once, against a real socket."""
 
 import asyncio
-import json
-import sys
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
+from benchmarks.realm import CALLER, REALM, RECEIVER, issuer
 from s2s_fastapi import KeycloakSettings, ServiceTokenAuth
-from tests.realm import Realm
+from s2s_fastapi.testing import faults
 
-requests: list[str] = []
-
-
-class TokenEndpoint(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        requests.append(self.path)
-        self.rfile.read(int(self.headers["Content-Length"]))
-        time.sleep(0.2)
-        body = json.dumps({"access_token": Realm().token(), "token_type": "Bearer", "expires_in": 300}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
+THREADS, LOOPS, TASKS = 500, 4, 500
+_ANSWER_SECONDS = 0.3
 
 
-def burst(auth: ServiceTokenAuth, threads: int, loops: int, tasks: int) -> int:
+def measure() -> int:
+    """Return the token requests of a burst at a client that has no token yet; the issuer takes its time, so that all of them wait."""
+    realm = issuer()
+    realm.faults.add("token", faults.slow(_ANSWER_SECONDS), times=None)
+    with realm.serving():
+        secret = realm.secrets(REALM)[CALLER]
+        given = KeycloakSettings(url=realm.url, realm=REALM, client_id=CALLER, client_secret=secret)
+        auth = ServiceTokenAuth(f"http://{RECEIVER}:8000", audience=RECEIVER, settings=given)
+        tokens = _burst(auth)
+    if len(set(tokens)) != 1:
+        raise RuntimeError("a burst got more than one token")
+    return len(realm.requests("token"))
+
+
+def _burst(auth: ServiceTokenAuth) -> list[str]:
     async def gather() -> list[str]:
-        return list(await asyncio.gather(*(auth.atoken() for _ in range(tasks // loops))))
+        return list(await asyncio.gather(*(auth.atoken() for _ in range(TASKS // LOOPS))))
 
-    with ThreadPoolExecutor(threads + loops) as pool:
-        waiting = [pool.submit(auth.token) for _ in range(threads)]
-        running = [pool.submit(asyncio.run, gather()) for _ in range(loops)]
-        tokens = [future.result() for future in waiting] + [token for future in running for token in future.result()]
-    return len(set(tokens))
-
-
-def main() -> None:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), TokenEndpoint)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    for number, (threads, loops, tasks) in enumerate(((1, 1, 0), (0, 1, 100), (500, 3, 501), (1000, 4, 1000))):
-        settings = KeycloakSettings(
-            url=f"http://127.0.0.1:{server.server_port}", realm="corp", client_id=f"caller-{number}", client_secret="s"
-        )
-        requests.clear()
-        began = time.perf_counter()
-        burst(ServiceTokenAuth(settings=settings), threads, loops, tasks)
-        seconds = time.perf_counter() - began
-        print(
-            f"{threads:5} threads + {tasks:5} tasks on {loops} loops: {len(requests)} token request(s), {seconds:.2f} s"
-        )
-    server.shutdown()
-
-
-if __name__ == "__main__":
-    main()
+    with ThreadPoolExecutor(THREADS + LOOPS) as pool:
+        threads = [pool.submit(auth.token) for _ in range(THREADS)]
+        loops = [pool.submit(asyncio.run, gather()) for _ in range(LOOPS)]
+        return [future.result() for future in threads] + [token for future in loops for token in future.result()]

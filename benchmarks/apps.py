@@ -1,0 +1,136 @@
+"""The apps that are measured: one route that does nothing, without a guard and with ours."""
+
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from benchmarks import rows
+from benchmarks.realm import CALLER, RECEIVER
+from s2s_fastapi import (
+    KeycloakSettings,
+    Principal,
+    Requirement,
+    ServiceAuthMiddleware,
+    require_audience,
+    require_caller,
+)
+
+
+class _PassThrough:
+    """A middleware that does nothing, after a look into ``known`` if there is one."""
+
+    def __init__(self, app: Any, known: dict[bytes, str] | None = None) -> None:
+        self.app = app
+        self.known = known
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if self.known is not None:
+            self.known.get(b"token")
+        await self.app(scope, receive, send)
+
+
+def bare() -> FastAPI:
+    app = FastAPI()
+
+    @app.get("/")
+    async def route() -> str:
+        return "ok"
+
+    return app
+
+
+def pass_through() -> FastAPI:
+    app = bare()
+    app.add_middleware(_PassThrough)
+    return app
+
+
+def floor() -> FastAPI:
+    app = FastAPI()
+    app.add_middleware(_PassThrough, known={b"token": "known"})
+
+    async def dependency(connection: HTTPConnection) -> str:
+        return connection.scope["type"]
+
+    @app.get("/")
+    async def route(caller: Annotated[str, Depends(dependency)]) -> str:
+        return "ok"
+
+    return app
+
+
+def middleware(given: KeycloakSettings) -> FastAPI:
+    app = bare()
+    app.add_middleware(ServiceAuthMiddleware, given)
+    return app
+
+
+def guarded(given: KeycloakSettings, *requirements: Requirement, **options: Any) -> FastAPI:
+    """Return the route behind one requirement, or behind two, each in a ``Depends`` of its own."""
+    app = FastAPI()
+    app.add_middleware(ServiceAuthMiddleware, given, **options)
+    first, *others = requirements or (require_caller(CALLER),)
+
+    @app.get("/", dependencies=[Depends(other) for other in others])
+    async def route(caller: Annotated[Principal, Depends(first)]) -> str:
+        return "ok"
+
+    return app
+
+
+def sync_bare() -> FastAPI:
+    app = FastAPI()
+
+    @app.get("/")
+    def route() -> str:
+        return "ok"
+
+    return app
+
+
+def sync_guarded(given: KeycloakSettings) -> FastAPI:
+    app = FastAPI()
+    app.add_middleware(ServiceAuthMiddleware, given)
+
+    @app.get("/")
+    def route(caller: Annotated[Principal, Depends(require_caller(CALLER))]) -> str:
+        return "ok"
+
+    return app
+
+
+async def _endpoint(request: Request) -> JSONResponse:
+    return JSONResponse("ok")
+
+
+def starlette_bare() -> Starlette:
+    return Starlette(routes=[Route("/", _endpoint)])
+
+
+def starlette_guarded(given: KeycloakSettings) -> Starlette:
+    app = Starlette(routes=[Route("/", require_caller(CALLER).guard(_endpoint))])
+    app.add_middleware(ServiceAuthMiddleware, given)
+    return app
+
+
+def repeated(given: KeycloakSettings) -> dict[str, Any]:
+    """Return the apps that see one token again and again, by row."""
+    audience, caller = require_audience(RECEIVER), require_caller(CALLER)
+    return {
+        rows.BARE: bare(),
+        rows.PASS_THROUGH: pass_through(),
+        rows.FLOOR: floor(),
+        rows.MIDDLEWARE: middleware(given),
+        rows.ONE: guarded(given),
+        rows.COMBINED: guarded(given, audience & caller),
+        rows.TWO: guarded(given, audience, caller),
+        rows.CACHE_OFF: guarded(given, cached_tokens=0),
+        rows.SYNC_BARE: sync_bare(),
+        rows.SYNC: sync_guarded(given),
+        rows.STARLETTE_BARE: starlette_bare(),
+        rows.STARLETTE: starlette_guarded(given),
+    }

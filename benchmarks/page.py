@@ -1,0 +1,121 @@
+"""The measured part of docs/speed.md."""
+
+from pathlib import Path
+from typing import Final
+
+from benchmarks import rows
+from benchmarks.figures import Figure
+from benchmarks.results import Results, Spread, verdict
+from benchmarks.rows import ROWS, STACKS, Row
+
+BEGIN: Final = "<!-- measured: `make bench` writes from here -->"
+END: Final = "<!-- measured: to here -->"
+GROUPS: Final = {"base": "nothing of ours", "ours": "ours", "peer": "others", "alone": "no route"}
+
+
+def goals(results: Results) -> list[list[str]]:
+    """Return the cells of the goals' table, its heading first."""
+    lines = [[goal.what, goal.aim, _spread(figure), verdict(goal, figure)] for goal, figure in results.reached()]
+    return [["what", "goal", "measured (lowest to highest part of the run)", ""], *lines]
+
+
+def cpu(results: Results) -> list[list[str]]:
+    """Return the cells of the CPU table, its heading first."""
+    floor = results.over(rows.FLOOR, rows.BARE)[0]
+    heading = ["what", "", "µs (p20)", "p80", "over its bare route, µs", "x the floor"]
+    return [heading, *(_cpu_line(row, results, floor) for row in ROWS)]
+
+
+def _cpu_line(row: Row, results: Results, floor: float) -> list[str]:
+    figure: Figure = results.cpu[row.name]
+    line = [row.name, GROUPS[row.group], f"{figure.low:.1f}", f"{figure.high:.1f}"]
+    if row.base is None:
+        return [*line, "", ""]
+    over = results.over(row.name, row.base)[0]
+    return [*line, f"{over:.1f}", f"{over / floor:.2f}"]
+
+
+def throughput(results: Results) -> list[list[str]]:
+    """Return the cells of the throughput's table, its heading first; without wrk each row says so."""
+    heading = ["server", "bare, requests/s", "floor", "guarded", "floor keeps", "guarded keeps"]
+    if isinstance(results.throughput, str):
+        return [heading, *([stack, results.throughput, "", "", "", ""] for stack in STACKS)]
+    return [
+        heading,
+        *(
+            [
+                stack,
+                f"{measured.bare:.0f}",
+                f"{measured.floor:.0f}",
+                f"{measured.guarded:.0f}",
+                f"{_spread(measured.floor_keeps)} %",
+                f"{_spread(measured.guarded_keeps)} %",
+            ]
+            for stack, measured in results.throughput.items()
+        ),
+    ]
+
+
+def memory(results: Results) -> list[list[str]]:
+    """Return the cells of the memory's table, its heading first."""
+    seen = [
+        [f"resident after {tokens:,} distinct tokens", f"{megabytes:.1f} MB"]
+        for tokens, megabytes in results.memory.growth
+    ]
+    return [["what", ""], ["one verified token", f"{results.memory.per_token:,.0f} bytes"], *seen]
+
+
+def imports(results: Results) -> list[list[str]]:
+    """Return the cells of the import's table, its heading first."""
+    measured = results.imports
+    return [
+        ["what", "ms"],
+        ["fastapi and httpx", f"{measured.before:.0f}"],
+        ["s2s_fastapi after them", f"{measured.ours:.0f}"],
+        *([f"of which {name} (-X importtime)", f"{milliseconds:.1f}"] for name, milliseconds in measured.parts),
+    ]
+
+
+def _spread(figure: Spread | str) -> str:
+    if isinstance(figure, str):
+        return figure
+    middle, low, high = figure
+    digits = 0 if middle == low == high else 2 if middle < 10 else 1
+    return f"{middle:.{digits}f}" + (f" ({low:.{digits}f} to {high:.{digits}f})" if digits else "")
+
+
+def table(cells: list[list[str]]) -> str:
+    """Return cells as a table of Markdown."""
+    heading, *lines = cells
+    return "\n".join(f"| {' | '.join(line)} |" for line in (heading, ["---"] * len(heading), *lines))
+
+
+def measured_part(results: Results) -> str:
+    """Return everything between the two marks."""
+    about = [[name, value] for name, value in (*results.machine.items(), *results.versions.items())]
+    parts = (
+        "### Goals",
+        table(goals(results)),
+        "### CPU time of one request",
+        "![What each way costs over the bare route](speed.svg)",
+        table(cpu(results)),
+        "### Throughput",
+        table(throughput(results)),
+        "### Memory",
+        table(memory(results)),
+        "### Import",
+        table(imports(results)),
+        "### Measured with",
+        results.how,
+        table([["what", "version"], *about]),
+    )
+    return "\n\n".join(parts)
+
+
+def write(results: Results, page: Path) -> None:
+    """Replace what stands between the marks."""
+    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise RuntimeError(f"{page} has no place for the figures: it needs the lines {BEGIN} and {END}")
+    page.write_text(f"{before}{BEGIN}\n\n{measured_part(results)}\n\n{END}{after}", encoding="utf-8")

@@ -1,0 +1,24 @@
+"""The realm of the benchmarks: the embedded issuer with real keys, and tokens that outlive the run."""
+
+from pathlib import Path
+
+from s2s_fastapi import KeycloakSettings
+from s2s_fastapi.testing import EmbeddedIssuer, read_documents
+
+ROOT = Path(__file__).parents[1]
+REALM, RECEIVER, CALLER = "corp", "crm-api-gateway", "chat-app-service"
+_HALF_A_DAY = 12 * 3600
+
+
+def issuer(algorithm: str = "RS256") -> EmbeddedIssuer:
+    (document,) = read_documents([ROOT / "example_app/realms/corp.json"], {}).realms
+    return EmbeddedIssuer({**document, "accessTokenLifespan": _HALF_A_DAY, "defaultSignatureAlgorithm": algorithm})
+
+
+def settings(of: EmbeddedIssuer) -> KeycloakSettings:
+    return KeycloakSettings(url=of.url, realm=REALM, client_id=RECEIVER)
+
+
+def token(of: EmbeddedIssuer) -> str:
+    """Return another token of the same caller, as Keycloak would sign it."""
+    return of.service_token(REALM, CALLER)
