@@ -18,7 +18,8 @@ _SEPARATORS: Final = re.compile(rb"[&;]")
 def bearer_token(headers: Iterable[tuple[bytes, bytes]], query_string: bytes, known: Container[bytes] = ()) -> bytes:
     """Return the bearer token of a request (RFC 6750 section 2.1), given ASGI headers.
 
-    The token is one token68 word of at most 16 KB; nothing else is known about it yet. One that is in ``known`` was looked at before.
+    The token is one token68 word of at most 16 KB; nothing else is known about it yet. One that is in ``known``
+    was looked at before.
 
     Raises:
         Refused: There are no bearer credentials, or they are malformed, or given more than once (RFC 6750 section 3.1).
@@ -32,15 +33,15 @@ def bearer_token(headers: Iterable[tuple[bytes, bytes]], query_string: bytes, kn
     if found is None:
         # A token in the URL ends up in logs and histories: it is no way to authenticate here, and no credential.
         raise Refused(Reason.NO_CREDENTIALS)
+    if found[:7] == b"Bearer " and (token := found[7:]) in known and not query_string:
+        return token
     scheme, _, token = found.strip(b" \t").partition(b" ")
-    if scheme != b"Bearer" and scheme.lower() != b"bearer":
+    if scheme.lower() != b"bearer":
         raise Refused(
             Reason.INVALID_REQUEST if scheme.lower().startswith((b"bearer\t", b"bearer,")) else Reason.NO_CREDENTIALS
         )
-    if query_string and _has_token(query_string):
-        raise Refused(Reason.INVALID_REQUEST)
     token = token.lstrip(b" ")
-    if token not in known and (len(token) > MAX_TOKEN_BYTES or not _TOKEN68.fullmatch(token)):
+    if len(token) > MAX_TOKEN_BYTES or not _TOKEN68.fullmatch(token) or _has_token(query_string):
         raise Refused(Reason.INVALID_REQUEST)
     return token
 

@@ -38,12 +38,13 @@ class Gate:
 
     async def pass_through(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app for a public path or an accepted token; answer every other request."""
-        if self.public and scope["type"] == "http" and self.public.open(scope["method"], get_route_path(scope)):
+        if self.public.entries and scope["type"] == "http" and self.public.open(scope["method"], get_route_path(scope)):
+            scope.pop(SCOPE_KEY, None)
             scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
             await app(scope, receive, send)
             return
         try:
-            token = bearer_token(scope["headers"], scope["query_string"], self.verifier.tokens)
+            token = bearer_token(scope["headers"], scope["query_string"], self.verifier.tokens.recent)
         except Refused as refused:
             await self._refuse(scope, send, Decision(reason=refused.reason))
             return
@@ -63,9 +64,8 @@ class Gate:
         except (AuthenticationError, AuthorizationError, WebSocketException):
             if state.refusal is None or state.answered:
                 raise
-            await send_answer(
-                scope, send, state.refusal, self.service.realm
-            )  # no Starlette app around the guard to do it
+            # There is no Starlette app around the guard to do it.
+            await send_answer(scope, send, state.refusal, self.service.realm)
         finally:
             INBOUND.reset(inbound)
             if not state.answered and state.refusal is None:
@@ -81,14 +81,15 @@ def _telling(state: Authenticated, scope: Scope, send: Send) -> Send:
 
     def telling(
         message: Message,
-    ) -> Awaitable[None]:  # no coroutine of its own: it would cost as much as all the rest here
-        if not state.answered and message["type"] in _ANSWERS:
-            state.answered = True
-            refusal = state.refusal
-            if refusal is None:
-                _tell(state, scope)
-            elif message["type"].endswith(".response.start"):
-                message = _with_challenge(message, headers_of(refusal, state.service.realm), refusal.status)
+    ) -> Awaitable[None]:  # not a coroutine of its own, which would cost more than all it does
+        if state.answered or message["type"] not in _ANSWERS:
+            return send(message)
+        state.answered = True
+        refusal = state.refusal
+        if refusal is None:
+            _tell(state, scope)
+        elif message["type"].endswith(".response.start"):
+            message = _with_challenge(message, headers_of(refusal, state.service.realm), refusal.status)
         return send(message)
 
     return telling
@@ -97,7 +98,7 @@ def _telling(state: Authenticated, scope: Scope, send: Send) -> Send:
 def _tell(state: Authenticated, scope: Scope) -> None:
     """Tell why the request was let in, now that its route is known."""
     observer, verdict = state.service.observer, state.verdict
-    if verdict.decision.observed or getattr(observer, "wants_allowed", True):
+    if verdict.observed or getattr(observer, "wants_allowed", True):
         for decision in verdict.decisions:
             observer.decided(located(decision, scope))
 

@@ -69,6 +69,8 @@ class KeySource:
             unavailable=KeysUnavailable,
             in_front=trace_alone,
         )
+        self.peek = self._keys.peek
+        """Return the keys if they are fresh. Asked at each request, so there is no call of our own in between."""
 
     @classmethod
     def of(cls, settings: KeycloakSettings, transport: Callable[[], httpx.BaseTransport] | None = None) -> Self:
@@ -88,10 +90,6 @@ class KeySource:
     def state(self) -> State:
         """Return how the keys are: their age, the last error, the next try."""
         return self._keys.state()
-
-    def peek(self) -> KeySet | None:
-        """Return the keys if they are fresh."""
-        return self._keys.peek()
 
     def get(self) -> KeySet:
         """Return the keys, waiting for them if there are none.

@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, Final, Literal, NoReturn, Self, TypeVar
 
 from fastapi import Depends
 from fastapi.openapi.models import HTTPBearer
@@ -75,9 +75,11 @@ class _Scheme(SecurityBase):
 
     model = HTTPBearer(bearerFormat="JWT", description="An access token of Keycloak (RFC 6750).")
     scheme_name = "ServiceToken"
+    _key: tuple[Any, ...]
+    _hash: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Requirement(_Scheme):
     """What a route requires of its caller: a frozen, hashable value, joined with ``&`` and ``|``.
 
@@ -86,9 +88,30 @@ class Requirement(_Scheme):
     values, so ``app.dependency_overrides[require_caller("a")]`` works.
     """
 
+    def __post_init__(self) -> None:
+        # FastAPI asks for the hash of a dependency three times in each request.
+        key = (type(self), *vars(self).values())
+        object.__setattr__(self, "_key", key)
+        object.__setattr__(self, "_hash", hash(key))
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether the other requires the same."""
+        return self is other or (isinstance(other, Requirement) and self._key == other._key)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
+        return type(self), self._key[1:]  # the hash of a text is another one in another process
+
     def judge(self, principal: Principal, client_id: str = "") -> Decision:
         """Decide about a principal; ``client_id`` is the receiving app's own, for roles without a client."""
         raise NotImplementedError
+
+    def refusals(self, principal: Principal, client_id: str = "") -> tuple[Decision, ...]:
+        """Return all that would have to change for ``principal`` to be allowed: one decision for each; none if it is."""
+        decision = self.judge(principal, client_id)
+        return () if decision.reason is Reason.ALLOWED else (decision,)
 
     def check(self, principal: Principal) -> Principal:
         """Return ``principal`` if it meets the requirement: outside of a request, after `TokenVerifier.verify`.
@@ -140,7 +163,7 @@ def _distance(decision: Decision) -> int:
     return _PRECEDENCE.index(decision.reason)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AllOf(Requirement):
     """Several requirements that must all be met."""
 
@@ -148,15 +171,21 @@ class AllOf(Requirement):
 
     def judge(self, principal: Principal, client_id: str = "") -> Decision:
         """Refuse for what is wrong first: a token that is not for us, then who calls, then what it lacks."""
-        refusals = [
-            decision
-            for part in self.parts
-            if (decision := part.judge(principal, client_id)).reason is not Reason.ALLOWED
-        ]
-        return min(refusals, key=_distance, default=_ALLOWED)
+        refusal = _ALLOWED
+        for part in self.parts:
+            decision = part.judge(principal, client_id)
+            if decision is _ALLOWED or decision.reason is Reason.ALLOWED:
+                continue
+            if refusal is _ALLOWED or _distance(decision) < _distance(refusal):
+                refusal = decision
+        return refusal
+
+    def refusals(self, principal: Principal, client_id: str = "") -> tuple[Decision, ...]:
+        """Return what every part lacks, not only what is answered."""
+        return tuple(refusal for part in self.parts for refusal in part.refusals(principal, client_id))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AnyOf(Requirement):
     """Several requirements of which one is enough."""
 
@@ -169,8 +198,13 @@ class AnyOf(Requirement):
             return _ALLOWED
         return max(decisions, key=_distance)
 
+    def refusals(self, principal: Principal, client_id: str = "") -> tuple[Decision, ...]:
+        """Return what the part that came nearest lacks."""
+        lacking = [part.refusals(principal, client_id) for part in self.parts]
+        return max(lacking, key=lambda refusals: min(map(_distance, refusals))) if all(lacking) else ()
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Caller(Requirement):
     """Who: a service or a user, of one of some clients or of any."""
 
@@ -197,7 +231,7 @@ class Caller(Requirement):
         return _ALLOWED
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scope(Requirement):
     """What: scopes, all of them."""
 
@@ -217,7 +251,7 @@ class Scope(Requirement):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Role(Requirement):
     """What: roles of one client, or of the realm, all of them."""
 
@@ -243,7 +277,7 @@ class Role(Requirement):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Audience(Requirement):
     """Whom for: one of these audiences, and with ``only`` nobody else."""
 

@@ -18,6 +18,8 @@ class Verdict:
     digest: bytes = b""
     """What stands for an accepted token where the token itself must not be kept."""
     lets_in: bool = field(init=False)
+    observed: bool = field(init=False)
+    """Let in although there is a reason to refuse."""
     scopes: tuple[str, ...] = field(init=False)
     """The principal's, in order: found once for each token, not at each request."""
 
@@ -25,6 +27,7 @@ class Verdict:
         principal = self.principal
         lets_in = principal is not None and all(decision.lets_in for decision in self.decisions)
         object.__setattr__(self, "lets_in", lets_in)
+        object.__setattr__(self, "observed", self.decisions[0].observed)
         object.__setattr__(self, "scopes", tuple(sorted(principal.scopes)) if principal is not None else ())
 
     @property

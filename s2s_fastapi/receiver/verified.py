@@ -53,7 +53,8 @@ class VerifiedTokens:
         self._half = (size + 1) // 2
         self._half_bytes = self._half * _BYTES_PER_TOKEN
         self._bytes = 0
-        self._young: dict[bytes, VerifiedToken] = {}
+        self.recent: dict[bytes, VerifiedToken] = {}
+        """The younger generation, to look into without a call."""
         self._elder: dict[bytes, VerifiedToken] = {}
         self.after_fork()
 
@@ -63,15 +64,15 @@ class VerifiedTokens:
 
     def __len__(self) -> int:
         """Return how many tokens are kept; one that is about to move may count twice."""
-        return len(self._young) + len(self._elder)
+        return len(self.recent) + len(self._elder)
 
     def __contains__(self, token: object) -> bool:
         """Tell whether this very text is kept."""
-        return token in self._young or token in self._elder
+        return token in self.recent or token in self._elder
 
     def get(self, token: bytes) -> VerifiedToken | None:
         """Return what is known of a token; whether it still holds is for the caller to ask."""
-        found = self._young.get(token)
+        found = self.recent.get(token)
         if found is None and (found := self._elder.get(token)) is not None:
             self.put(token, found)
         return found
@@ -83,14 +84,14 @@ class VerifiedTokens:
         """
         if not self._half:
             return
-        if len(self._young) >= self._half or self._bytes + len(token) > self._half_bytes:
-            self._elder, self._young, self._bytes = self._young, {}, 0
-        self._young[token] = verified
+        if len(self.recent) >= self._half or self._bytes + len(token) > self._half_bytes:
+            self._elder, self.recent, self._bytes = self.recent, {}, 0
+        self.recent[token] = verified
         self._bytes += len(token)
 
     def drop(self, token: bytes) -> None:
         """Forget a token that does not hold any more."""
-        self._young.pop(token, None)
+        self.recent.pop(token, None)
         self._elder.pop(token, None)
 
     @contextmanager

@@ -46,7 +46,7 @@ class Verifier:
 
         None says nothing about the token: `decide` does.
         """
-        keys, entry = self.keys.peek(), self.tokens.get(token)
+        keys, entry = self.keys.peek(), self.tokens.recent.get(token) or self.tokens.get(token)
         if entry is not None and keys is not None and entry.holds(keys, self.keys.not_before, self._clock()):
             return entry.verdict
         return None
@@ -107,7 +107,7 @@ class Verifier:
             if principal is not None and verdict.lets_in:
                 verdict = Verdict(verdict.decisions, principal, digest(token))
                 begins, ends = self.expectations.begins(principal), self.expectations.ends(principal)
-                if verdict.decision.observed:
+                if verdict.observed:
                     ends = min(ends, self._observe_until)
                 self.tokens.put(token, VerifiedToken(verdict, key, principal.issued_at, begins, ends))
             return verdict
