@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, get_args
 
@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Host, Mount, Router, WebSocketRoute
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.guard import GUARD_MARK, GUARDED_MARK
+from s2s_fastapi.receiver.reach import asked_around
 from s2s_fastapi.receiver.requirements import FACTORIES, AllOf, Requirement, current_principal, require_scope
 
 __all__ = ["OWN_AUTHENTICATION", "Access", "AppAt", "RouteAccess", "layers", "read_access", "router_below"]
@@ -38,6 +39,8 @@ class RouteAccess:
     host: str = ""
     """The host it answers to, as declared; empty for any."""
     websocket: bool = False
+    missed: Requirement | None = field(default=None, compare=False, repr=False)
+    """What an app or a router around it asks, and FastAPI does not ask here: see `asked_around`."""
 
     @property
     def name(self) -> str:
@@ -91,9 +94,18 @@ class _Place:
     host: str = ""
     requirements: tuple[Requirement, ...] = ()
     apps: list[AppAt] = field(default_factory=list)
+    around: Mapping[int, tuple[Requirement, ...]] = field(default_factory=dict)
+    missed: tuple[Requirement, ...] = ()
 
     def opaque(self, methods: frozenset[str] = frozenset()) -> RouteAccess:
-        return RouteAccess(self.path or "/", methods, _joined(self.requirements), opaque=True, host=self.host)
+        return RouteAccess(
+            self.path or "/",
+            methods,
+            _joined(self.requirements),
+            opaque=True,
+            host=self.host,
+            missed=_joined(self.missed),
+        )
 
 
 def layers(*apps: Any) -> Iterator[Any]:
@@ -129,6 +141,7 @@ def _read_app(place: _Place, *apps: Any, nested: bool = True) -> Iterator[RouteA
             return
         if hasattr(layer, "routes"):
             place.apps.append(AppAt(layer, place.path, place.host))
+            place = replace(place, around=asked_around(layer))
             router = getattr(layer, "router", layer)
             yield from _read_routes(router.routes, place)
             low_priority = getattr(router, "_iter_low_priority_routes", None)  # what FastAPI's frontend() adds
@@ -150,7 +163,11 @@ def _read_routes(routes: Iterable[Any], place: _Place) -> Iterator[RouteAccess]:
 
 def _read_route(context: Any, place: _Place) -> Iterator[RouteAccess]:
     original = getattr(context, "original_route", context)
-    place = replace(place, path=place.path + str(getattr(context, "path", None) or ""))
+    place = replace(
+        place,
+        path=place.path + str(getattr(context, "path", None) or ""),
+        missed=(*place.missed, *place.around.get(id(original), ())),
+    )
     if isinstance(original, (Mount, Host)):
         place = replace(place, host=original.host) if isinstance(original, Host) else place
         # Mount keeps the app it was given apart from the one its own middleware wraps, and may hide.
@@ -168,7 +185,16 @@ def _read_route(context: Any, place: _Place) -> Iterator[RouteAccess]:
     trees = getattr(original, "routes", None)  # FastAPI's frontend(): trees of files that share their dependencies
     if trees is None:
         websocket = isinstance(original, WebSocketRoute)
-        yield RouteAccess(place.path, methods, requirement, mistakes=mistakes, host=place.host, websocket=websocket)
+        missed = _joined(place.missed)
+        yield RouteAccess(
+            place.path,
+            methods,
+            requirement,
+            mistakes=mistakes,
+            host=place.host,
+            websocket=websocket,
+            missed=missed,
+        )
         return
     for tree in trees:
         path = f"{place.path}{getattr(context, 'frontend_prefix', '')}{tree.path}".rstrip("/") + "/{path:path}"

@@ -79,6 +79,32 @@ class AccessCheck:
                 "Set KEYCLOAK_CLIENT_ID or KEYCLOAK_AUDIENCE, or give every route that is not public a require_audience(...). Missing on",
             )
 
+    def warnings(self) -> Iterator[str]:
+        """Yield a sentence for what is as it was written, and may not be what was meant."""
+        names = [
+            route.name
+            for route in self.access.routes
+            if route.missed is not None
+            and route.requirement is None
+            and not self._is_public(route)
+            and not any(all(self._anyway(leaf) for leaf in way) for way in _ways(route.missed))
+        ]
+        if names:
+            yield (
+                "FastAPI asks the dependencies of an app or a router on its own routes only, not on what is mounted nor on plain "
+                "Starlette routes. Any caller that the middleware lets in may call, unless a guard or a dependency of its own is put "
+                f"on each: {', '.join(dict.fromkeys(names))}."
+            )
+
+    def _anyway(self, leaf: Requirement) -> bool:
+        """Tell whether the middleware lets nobody in who would not meet ``leaf``."""
+        if isinstance(leaf, Caller):
+            return leaf.kind == "service" and not leaf.client_ids and not self.users
+        if isinstance(leaf, Audience):
+            accepted = self.audiences or self.declared
+            return not leaf.only and not self.skip_audience and accepted <= leaf.audiences
+        return False
+
     def _is_public(self, route: RouteAccess) -> bool:
         methods = route.methods or {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
         return not route.opaque and not route.websocket and all(self.opens(method, route.path) for method in methods)

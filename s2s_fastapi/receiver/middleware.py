@@ -207,6 +207,8 @@ class ServiceAuthMiddleware:
             self._failed = (now, str(error))
             raise
         documentation.install()
+        for sentence in documentation.check.warnings():
+            _log.warning("%s", sentence)
         return gate
 
     def _checked(self, documentation: Documentation) -> Gate:

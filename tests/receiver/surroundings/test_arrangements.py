@@ -1,5 +1,7 @@
 """One app, several apps, several hosts, several loops: whoever serves them, each request is judged by the app it is for."""
 
+import asyncio
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -7,8 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import hypercorn.asyncio
+import hypercorn.trio
 import pytest
+import trio
 from fastapi import Depends, FastAPI, Request
+from hypercorn.config import Config
+from hypercorn.utils import LifespanFailureError
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import PlainTextResponse
@@ -191,6 +198,27 @@ class TestLifespans:
             assert ask(address, "/healthz", {}).status == 200
             assert ask(address, "/x", {}).status == 401
             assert ask(address, "/x", service()).status == 200
+
+    @pytest.mark.parametrize("backend", ["asyncio", "trio"])
+    def test_that_the_check_ends_end_hypercorn_too(self, make_app: App, backend: str) -> None:
+        app: Any = make_app(users=True)
+        app.get("/open")(lambda: "let in")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        config = Config()
+        config.errorlog = None
+        config.bind = [f"127.0.0.1:{port}"]
+        run: dict[str, Callable[[], Any]] = {
+            "asyncio": lambda: asyncio.run(hypercorn.asyncio.serve(app, config)),
+            "trio": lambda: trio.run(hypercorn.trio.serve, app, config),
+        }
+        with pytest.raises((LifespanFailureError, ExceptionGroup)) as raised:
+            run[backend]()
+        failure = raised.value
+        while isinstance(failure, ExceptionGroup):
+            failure = failure.exceptions[0]
+        assert "Missing on: GET /open." in str(failure)
 
 
 class TestLoops:
