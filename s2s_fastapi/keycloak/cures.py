@@ -53,6 +53,8 @@ def audience_steps(client_id: str, audiences: Iterable[str]) -> str:
 def shown(value: object) -> str:
     """Return a claim's value for a log: bounded, on one line, with nothing a terminal would act on."""
     text = value if isinstance(value, str) else repr(value)
+    if len(text) <= _LONGEST and text.isprintable():
+        return text
     clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:_LONGEST])
     return clean + "..." * (len(text) > _LONGEST)
 

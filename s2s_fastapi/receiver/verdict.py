@@ -13,7 +13,7 @@ class Verdict:
     """What was decided about one token, and whom it speaks of where its signature held."""
 
     decisions: tuple[Decision, ...]
-    """One; several where nothing is refused yet and there is more than one reason to."""
+    """One; or several that are all only observed."""
     principal: Principal | None = None
     digest: bytes = b""
     """What stands for an accepted token where the token itself must not be kept."""
@@ -24,10 +24,9 @@ class Verdict:
     """The principal's, in order: found once for each token, not at each request."""
 
     def __post_init__(self) -> None:
-        principal = self.principal
-        lets_in = principal is not None and all(decision.lets_in for decision in self.decisions)
-        object.__setattr__(self, "lets_in", lets_in)
-        object.__setattr__(self, "observed", self.decisions[0].observed)
+        principal, decision = self.principal, self.decision
+        object.__setattr__(self, "lets_in", principal is not None and decision.lets_in)
+        object.__setattr__(self, "observed", decision.observed)
         object.__setattr__(self, "scopes", tuple(sorted(principal.scopes)) if principal is not None else ())
 
     @property

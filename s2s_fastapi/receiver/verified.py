@@ -1,11 +1,10 @@
 """Tokens that were verified before: what is remembered of them, and what must still hold at every use."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.lanes import watch_forks
 from s2s_fastapi.receiver.jwks import KeySet, VerificationKey
 from s2s_fastapi.receiver.verdict import Verdict
@@ -50,12 +49,15 @@ class VerifiedTokens:
     """
 
     def __init__(self, size: int = CACHED_TOKENS) -> None:
+        if type(size) is not int or size < 0:
+            raise ConfigurationError(f"cached_tokens takes how many tokens to remember, 0 for none, not {size!r}.")
         self._half = (size + 1) // 2
         self._half_bytes = self._half * _BYTES_PER_TOKEN
         self._bytes = 0
         self.recent: dict[bytes, VerifiedToken] = {}
         """The younger generation, to look into without a call."""
         self._elder: dict[bytes, VerifiedToken] = {}
+        self._watched = False
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -94,9 +96,9 @@ class VerifiedTokens:
         self.recent.pop(token, None)
         self._elder.pop(token, None)
 
-    @contextmanager
-    def turn(self, token: bytes) -> Iterator[None]:
-        """Let one thread at a time verify a token, so that the others find it here."""
-        watch_forks(self)
-        with self._turns[hash(token) % _TURNS]:
-            yield
+    def turn(self, token: bytes) -> threading.Lock:
+        """Return the lock to hold while a token is verified, so that other threads with the same one find it here."""
+        if not self._watched:
+            self._watched = True
+            watch_forks(self)
+        return self._turns[hash(token) % _TURNS]
