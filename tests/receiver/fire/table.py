@@ -50,4 +50,4 @@ def taken(name: str, page: Path = PAGE) -> list[dict[str, str]]:
     lines = [line for line in between.splitlines() if line.startswith("| ")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert tuple(cells[0]) == _COLUMNS
-    return [dict(zip(_COLUMNS, row, strict=True)) for row in cells[1:]]
+    return [dict(zip(_COLUMNS, row, strict=True)) for row in cells[2:]]
