@@ -233,6 +233,16 @@ def head(attacked: Stack) -> dict[str, Any]:
     return {"alg": "RS256", "typ": "JWT", "kid": attacked.realm.key.kid}
 
 
+MISSING: Any = object()
+"""Stands for a claim that is left out, where None is null."""
+
+
+def broken(attacked: Stack, **changes: Any) -> str:
+    """Return a truly signed token with some claims changed; None stays null, MISSING leaves a claim out."""
+    made = {**claims(attacked.realm), **changes}
+    return attacked.realm.sign({name: value for name, value in made.items() if value is not MISSING})
+
+
 def _now() -> float:
     return NOW()
 
