@@ -15,6 +15,8 @@ from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
 from s2s_fastapi.backchannel import BackChannel
+from s2s_fastapi.decision import Reason
+from s2s_fastapi.keycloak.cures import unsigned_cure
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.receiver.keys import KeySource
 from s2s_fastapi.receiver.token_verifier import TokenVerifier
@@ -160,6 +162,12 @@ def token_verifier(
     if monotonic is not None:
         verifier.ready().keys = key_source(realm, monotonic)
     return verifier
+
+
+def unsigned_sentence(verifier: TokenVerifier, reason: Reason) -> str:
+    """Return what the operator reads of a token that nobody signed: made of the settings, whatever the token says."""
+    ready = verifier.ready()
+    return unsigned_cure(reason, issuer=ready.expectations.issuer, jwks=ready.keys.url)
 
 
 def judged(verifier: TokenVerifier, token: str) -> Verdict:

@@ -1,14 +1,35 @@
-"""The sentences that tell an operator what to change in Keycloak. Both sides say the same thing with the same words."""
+"""The sentences that tell an operator what to change in Keycloak. Both sides say the same thing with the same words.
 
-from collections.abc import Iterable
-from typing import Final
+Each says what was found, what was expected, and the step. What a token says stands in them only after its signature held.
+"""
 
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from s2s_fastapi.decision import Reason
 from s2s_fastapi.principal import Principal
 
-__all__ = ["audience_cure", "audience_steps", "shown", "wrong_audience"]
+__all__ = [
+    "also_for",
+    "audience_cure",
+    "audience_steps",
+    "binding_cure",
+    "issuer_cure",
+    "kind_cure",
+    "role_cure",
+    "scope_cure",
+    "shown",
+    "type_cure",
+    "unsigned_cure",
+    "wrong_audience",
+]
 
 _LONGEST: Final = 200
 _MOST: Final = 20
+# How Keycloak marks a jti since 26.2: session, kind of token, grant (``trrtcc:``). Older ones do not; and it is a hint, never a rule.
+_MARK: Final = re.compile(r"[a-z]{2}(?P<kind>rt|lt)(?P<grant>[a-z]{2}):")
 
 
 def audience_cure(principal: Principal, expected: Iterable[str]) -> str:
@@ -17,14 +38,16 @@ def audience_cure(principal: Principal, expected: Iterable[str]) -> str:
     A service that called needs the four steps. Where somebody else may have sent the token on, refusing it is the point, and giving
     it the audience would open the door.
     """
-    who, wanted = principal.client_id, sorted(expected)
+    who, wanted = shown(principal.client_id), sorted(expected)
     said = wrong_audience(who, principal.audiences, wanted)
     if principal.kind == "user":
         return (
             f"{said}: it is a user's token; a service that calls for a user must ask for a token of its own (client_credentials), "
             f"and only a front end that calls {_or(wanted)} itself needs an Audience mapper for it"
         )
-    steps = audience_steps(who, wanted)
+    if _lightweight(principal):
+        return f"{said}: {_not_lightweight(who)}"
+    steps = f"{audience_steps(who, wanted)}; {_by_role(principal, who, wanted)}"
     others = [shown(name) for name in sorted(principal.audiences - {"account"})[:_MOST]]
     if not others:
         return f"{said}: {steps}"
@@ -50,6 +73,117 @@ def audience_steps(client_id: str, audiences: Iterable[str]) -> str:
     )
 
 
+def also_for(principal: Principal, others: Iterable[str]) -> str:
+    """Say what to do about a token that somebody else would accept as well."""
+    who, names = shown(principal.client_id), sorted(others)
+    said = f"token of {who} is also for {', '.join(map(shown, names[:_MOST]))}, who could send it on: ask for one audience at a time"
+    if "account" not in names:
+        return said
+    return f"{said}; account comes with the default roles: switch Full scope allowed off for the client {who}"
+
+
+def issuer_cure(principal: Principal, expected: str) -> str:
+    """Say what to do about a token of another issuer that a key of this realm has signed."""
+    who, found = shown(principal.client_id), principal.issuer
+    said = f"token of {who} was issued by {shown(found)}, expected {expected}"
+    if found.rstrip("/") == expected.rstrip("/"):
+        return f"{said}: the slash at the end counts, set KEYCLOAK_ISSUER to the issuer as it stands in tokens"
+    here, there = _address(expected), _address(found)
+    if here[0] == there[0] and here[2] == there[2]:
+        path = f"KEYCLOAK_AUTH_PATH={shown(there[1])}" if there[1] else "KEYCLOAK_AUTH_PATH to nothing"
+        return f"{said}: set {path}, and keep the path out of KEYCLOAK_URL, KEYCLOAK_PUBLIC_URL and KEYCLOAK_ISSUER"
+    if here[:2] == there[:2]:
+        return f"{said}: set KEYCLOAK_REALM to the realm's name, letter by letter, and leave KEYCLOAK_ISSUER out"
+    # Keycloak without a fixed hostname writes whatever Host header the token request had: the name found need not be its own.
+    return (
+        f"{said}: set KEYCLOAK_PUBLIC_URL (or KEYCLOAK_ISSUER) to the address Keycloak writes into tokens, or give Keycloak that "
+        "fixed hostname (KC_HOSTNAME), so that every caller gets the same issuer"
+    )
+
+
+def type_cure(claims: Mapping[str, Any]) -> str:
+    """Say what to do about a token that is no access token."""
+    kind = claims.get("typ")
+    instead = {"ID": ", not id_token", "Refresh": ", not refresh_token", "Offline": ", not refresh_token"}
+    said = f"token of {shown(claims.get('azp', ''))} has typ {shown(kind)}, expected Bearer: send access_token of Keycloak's answer"
+    return said + (instead.get(kind, "") if isinstance(kind, str) else "")
+
+
+def binding_cure(claims: Mapping[str, Any]) -> str:
+    """Say what to do about a token that is bound to a key, and so no bearer token (RFC 7800 section 3.1)."""
+    who, bound = shown(claims.get("azp", "")), claims.get("cnf")
+    said = f"token of {who} is bound to a key and was sent as a bearer token: switch off"
+    if isinstance(bound, dict) and "x5t#S256" in bound:
+        return (
+            f"{said} certificate bound access tokens (tls.client.certificate.bound.access.tokens) for the client {who}"
+        )
+    return f"{said} DPoP bound tokens (dpop.bound.access.tokens) for the client {who}, and ask for its token without a DPoP proof"
+
+
+def kind_cure(principal: Principal) -> str:
+    """Say why nobody can tell whether a service or a user is calling, and what to change."""
+    who, claims = shown(principal.client_id), principal.claims
+    if "client_id" in claims and "sid" in claims:
+        return (
+            f"token of {who} has both client_id and sid: switch off “Use refresh tokens for client credentials grant” "
+            f"(client_credentials.use_refresh_token) of client {who}"
+        )
+    if "client_id" in claims:
+        return f"token of {who} has another client_id than azp: a mapper of the realm overwrites one of them, remove it"
+    if "sid" in claims:
+        return f"token of {who} has a sid that is no text: a mapper of the realm overwrites it, remove it"
+    said = f"token of {who} has neither client_id nor sid"
+    if _lightweight(principal):
+        return f"{said}: {_not_lightweight(who)}"
+    if _mark(principal, "grant") == "te":
+        return f"{said}: a token exchange made it; {who} must ask for a token of its own (client_credentials)"
+    return (
+        f"{said}: assign the client scope service_account (and basic) to client {who}; a realm imported with a users entry for the "
+        "service account leaves it out. Lightweight and exchanged tokens look the same and are refused"
+    )
+
+
+def scope_cure(principal: Principal, missing: Iterable[str]) -> str:
+    """Say what to do about a token that lacks scopes."""
+    who, names = shown(principal.client_id), " ".join(sorted(missing))
+    return (
+        f"token of {who} lacks scope {names}: assign the client scope {names} to {who}, as default, or as optional and asked for, "
+        "with “Include in token scope” on (a scope with role mappings is left out if the account has none of the roles)"
+    )
+
+
+def role_cure(principal: Principal, missing: Iterable[str], owner: str = "") -> str:
+    """Say what to do about a token that lacks roles of the client ``owner``, or realm roles."""
+    who, names = shown(principal.client_id), ", ".join(sorted(missing))
+    whose = f"role of client {owner}:" if owner else "realm role"
+    holder = "the user" if principal.kind == "user" else f"the service account of {who}"
+    return (
+        f"token of {who} lacks {whose} {names}: give it to {holder}, and see that the client scope roles is assigned to {who} and, "
+        f"where Full scope allowed is off for {who}, that the role is in its scope (Client scopes, {who}-dedicated, Scope)"
+    )
+
+
+def unsigned_cure(reason: Reason, *, issuer: str, jwks: str) -> str:
+    """Say what an operator can look at where nothing in the token may be believed: made of the settings alone."""
+    if reason is Reason.UNKNOWN_KEY:
+        return (
+            f"no key of that kid at {jwks}: is the token from another realm or another Keycloak than {issuer}, or are KEYCLOAK_REALM "
+            "or KEYCLOAK_URL wrong here? If the realm's keys were replaced, callers need new tokens"
+        )
+    if reason is Reason.INVALID_SIGNATURE:
+        return f"the key of that kid at {jwks} has not signed it: the token was changed on its way, or forged"
+    if reason is Reason.ALGORITHM_NOT_ALLOWED:
+        return (
+            "not signed with an asymmetric algorithm: send the access token, not the refresh token; if it is the access token, choose RS256 "
+            "as “Access token signature algorithm” (access.token.signed.response.alg) of the client that got it"
+        )
+    if reason is Reason.MALFORMED_TOKEN:
+        return "not one well-formed JWS: send access_token of Keycloak's answer, unchanged"
+    if reason is Reason.UNSUPPORTED_HEADER:
+        return "its header is none of Keycloak's access tokens: send access_token of Keycloak's answer, unchanged"
+    return ""
+
+
 def shown(value: object) -> str:
     """Return a claim's value for a log: bounded, on one line, with nothing a terminal would act on."""
     text = value if isinstance(value, str) else repr(value)
@@ -57,6 +191,44 @@ def shown(value: object) -> str:
         return text
     clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:_LONGEST])
     return clean + "..." * (len(text) > _LONGEST)
+
+
+def _by_role(principal: Principal, who: str, wanted: list[str]) -> str:
+    """Say what else can keep an audience out: a scope that drops out, and the three conditions of Audience Resolve."""
+    dropped = f"a scope with role mappings is left out if the service account of {who} has none of the roles"
+    if any(principal.client_roles.get(name) for name in wanted):
+        held = _or(name for name in wanted if principal.client_roles.get(name))
+        return f"{dropped}; or, since it has roles of {held}, a scope with an Audience Resolve mapper, as the client scope roles"
+    clients = [name for name in wanted if "://" not in name]
+    if not clients:
+        return dropped
+    return f"{dropped}; or, by Audience Resolve, a role of {_or(clients)} on that account, in the scope of {who}, and the client scope roles"
+
+
+def _lightweight(principal: Principal) -> bool:
+    return _mark(principal, "kind") == "lt"
+
+
+def _not_lightweight(who: str) -> str:
+    return (
+        "it is a lightweight token: switch off “Always use lightweight access token” "
+        f"(client.use.lightweight.access.token.enabled) of client {who}"
+    )
+
+
+def _mark(principal: Principal, part: str) -> str:
+    found = _MARK.match(principal.token_id)
+    return found[part] if found else ""
+
+
+def _address(issuer: str) -> tuple[str, str, str]:
+    """Return the origin, the path of the server and the realm that an issuer names."""
+    server, _, realm = issuer.rpartition("/realms/")
+    try:
+        parts = urlsplit(server)
+    except ValueError:
+        return issuer, "", ""
+    return f"{parts.scheme}://{parts.netloc}", parts.path, realm
 
 
 def _or(names: Iterable[str]) -> str:

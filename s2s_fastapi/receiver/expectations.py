@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 from s2s_fastapi.decision import Decision, Reason
-from s2s_fastapi.keycloak.cures import audience_cure, shown
+from s2s_fastapi.keycloak.cures import audience_cure, binding_cure, issuer_cure, shown, type_cure
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.claims import read_principal, seconds
 from s2s_fastapi.receiver.refusal import Refused
@@ -80,35 +80,34 @@ class Expectations:
         """Refuse a token that time or a revocation has overtaken."""
         if now >= self.ends(principal):
             raise Refused(
-                Reason.EXPIRED, f"token of {principal.client_id} expired {now - principal.expires_at:.0f} s ago"
+                Reason.EXPIRED,
+                f"token of {shown(principal.client_id)} expired {now - principal.expires_at:.0f} s ago: callers must ask for a new one "
+                "before expires_in is over; compare the clocks",
             )
         if principal.issued_at < not_before:
-            raise Refused(Reason.REVOKED, f"token of {principal.client_id} was issued before the realm's not-before")
+            raise Refused(
+                Reason.REVOKED,
+                f"token of {shown(principal.client_id)} was issued before the realm's not-before (Sessions, Revocation): callers must "
+                "ask for a new one",
+            )
 
     def _check_issuer(self, principal: Principal) -> None:
         if principal.issuer != self.issuer:
-            raise Refused(
-                Reason.WRONG_ISSUER,
-                f"token of {principal.client_id} was issued by {shown(principal.issuer)}, expected {self.issuer}: set KEYCLOAK_PUBLIC_URL "
-                "(or KEYCLOAK_ISSUER) to the address Keycloak writes into tokens, or give Keycloak a fixed hostname",
-            )
+            raise Refused(Reason.WRONG_ISSUER, issuer_cure(principal, self.issuer))
 
     def _check_life(self, principal: Principal, claims: dict[str, Any], now: float) -> None:
         latest = now + self.leeway
         not_before = claims.get("nbf", 0)
         # Old servers write nbf: 0; false equals it, but is no date.
         if (isinstance(not_before, bool) or not_before != 0) and seconds(claims, "nbf") > latest:
-            raise Refused(
-                Reason.NOT_YET_VALID, f"token of {principal.client_id} has nbf in the future: compare the clocks"
-            )
+            raise Refused(Reason.NOT_YET_VALID, _too_early(principal, "nbf", claims["nbf"] - now))
         if principal.issued_at > latest:
-            raise Refused(
-                Reason.NOT_YET_VALID, f"token of {principal.client_id} has iat in the future: compare the clocks"
-            )
+            raise Refused(Reason.NOT_YET_VALID, _too_early(principal, "iat", principal.issued_at - now))
         if principal.expires_at - principal.issued_at > _LONGEST_LIFE:
             raise Refused(
                 Reason.LIFETIME_TOO_LONG,
-                f"token of {principal.client_id} lives longer than 24 h: shorten Access Token Lifespan of the client or the realm",
+                f"token of {shown(principal.client_id)} lives {(principal.expires_at - principal.issued_at) / 3600:.1f} h, longer than 24 h: "
+                "shorten Access Token Lifespan of the client (Advanced) or the realm (Realm settings, Tokens)",
             )
 
     def _misdirected(self, principal: Principal) -> Iterator[tuple[Reason, str]]:
@@ -121,9 +120,14 @@ class Expectations:
 
 def _check_type(claims: dict[str, Any]) -> None:
     if claims.get("cnf") is not None:
-        raise Refused(
-            Reason.SENDER_CONSTRAINED, "the token is bound to a key (DPoP or mTLS) and was sent as a bearer token"
-        )
+        raise Refused(Reason.SENDER_CONSTRAINED, binding_cure(claims))
     kind = claims.get("typ")
     if not isinstance(kind, str) or kind.lower() != "bearer":
-        raise Refused(Reason.WRONG_TYPE, f"the token's typ is {shown(kind)}, expected Bearer: send the access token")
+        raise Refused(Reason.WRONG_TYPE, type_cure(claims))
+
+
+def _too_early(principal: Principal, claim: str, seconds_ahead: float) -> str:
+    return (
+        f"token of {shown(principal.client_id)} has {claim} {seconds_ahead:.0f} s in the future: compare the clocks of this host and of "
+        "Keycloak's (NTP)"
+    )

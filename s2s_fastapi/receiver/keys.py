@@ -51,6 +51,8 @@ class KeySource:
     def __init__(
         self, endpoints: Endpoints, channel: BackChannel, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        self.url = endpoints.jwks
+        """Where the keys are published."""
         self._endpoints = endpoints
         self._channel = channel
         self._clock = clock

@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection  # FastAPI reads the annotation be
 
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.keycloak.cures import audience_cure, shown
+from s2s_fastapi.keycloak.cures import also_for, audience_cure, kind_cure, role_cure, scope_cure, shown
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.answers import error_of
 from s2s_fastapi.receiver.guard import guarded
@@ -213,9 +213,9 @@ class Caller(Requirement):
 
     def judge(self, principal: Principal, client_id: str = "") -> Decision:  # noqa: ARG002 - the seam's signature
         """Decide by the kind of the token first, then by the client that got it."""
-        who = principal.client_id
+        who = shown(principal.client_id)
         if principal.kind == "unknown":
-            return Decision(reason=Reason.UNKNOWN_KIND, cure=unknown_kind(principal))
+            return Decision(reason=Reason.UNKNOWN_KIND, cure=kind_cure(principal))
         if principal.kind != self.kind:
             wrong = Reason.NOT_A_SERVICE if self.kind == "service" else Reason.NOT_A_USER
             cure = f"token of {who} belongs to a {principal.kind}, expected a {self.kind}"
@@ -224,9 +224,10 @@ class Caller(Requirement):
                     ": the calling service must ask for a token of its own (client_credentials), not send a user's on"
                 )
             return Decision(reason=wrong, cure=cure)
-        if self.client_ids and who not in self.client_ids:
+        if self.client_ids and principal.client_id not in self.client_ids:
             return Decision(
-                reason=Reason.CALLER_NOT_ALLOWED, cure=f"{who} called, allowed are {', '.join(sorted(self.client_ids))}"
+                reason=Reason.CALLER_NOT_ALLOWED,
+                cure=f"{who} called, allowed are {', '.join(sorted(self.client_ids))}: add it to require_caller or require_user if it may",
             )
         return _ALLOWED
 
@@ -242,12 +243,8 @@ class Scope(Requirement):
         missing = self.scopes - principal.scopes
         if not missing:
             return _ALLOWED
-        names = " ".join(sorted(missing))
         return Decision(
-            reason=Reason.SCOPE_MISSING,
-            scope=" ".join(sorted(self.scopes)),
-            cure=f"token of {principal.client_id} lacks scope {names}: assign the client scope {names} to {principal.client_id} "
-            "(a scope with role mappings is left out if the account has none of the roles)",
+            reason=Reason.SCOPE_MISSING, scope=" ".join(sorted(self.scopes)), cure=scope_cure(principal, missing)
         )
 
 
@@ -269,11 +266,8 @@ class Role(Requirement):
         missing = self.roles - held
         if not missing:
             return _ALLOWED
-        whose = "realm role" if self.realm else f"role of client {owner}:"
         return Decision(
-            reason=Reason.ROLE_MISSING,
-            cure=f"token of {principal.client_id} lacks {whose} {', '.join(sorted(missing))}: give it to the service account of "
-            f"{principal.client_id}, and see that the client scope roles is assigned",
+            reason=Reason.ROLE_MISSING, cure=role_cure(principal, missing, owner="" if self.realm else owner)
         )
 
 
@@ -290,10 +284,7 @@ class Audience(Requirement):
             return Decision(reason=Reason.WRONG_AUDIENCE, cure=audience_cure(principal, self.audiences))
         others = principal.audiences - self.audiences
         if self.only and others:
-            return Decision(
-                reason=Reason.AUDIENCE_NOT_ONLY,
-                cure=f"token of {principal.client_id} is also for {', '.join(sorted(map(shown, others)))}, who could send it on: ask for one audience at a time",
-            )
+            return Decision(reason=Reason.AUDIENCE_NOT_ONLY, cure=also_for(principal, others))
         return _ALLOWED
 
 
@@ -362,22 +353,6 @@ async def current_principal(connection: HTTPConnection, security_scopes: Securit
 
 CurrentPrincipal = Annotated[Principal, Depends(current_principal)]
 """The caller, for a route that is open to whatever the middleware lets in: ``caller: CurrentPrincipal``."""
-
-
-def unknown_kind(principal: Principal) -> str:
-    """Say why nobody can tell whether a service or a user is calling, and what to change."""
-    who, claims = principal.client_id, principal.claims
-    if "client_id" in claims and "sid" in claims:
-        return (
-            f"token of {who} has both client_id and sid: switch off “Use refresh tokens for client credentials grant” "
-            f"(client_credentials.use_refresh_token) of client {who}"
-        )
-    if "client_id" in claims:
-        return f"token of {who} has another client_id than azp: a mapper of the realm overwrites one of them, remove it"
-    return (
-        f"token of {who} has neither client_id nor sid: assign the client scope service_account (and basic) to client {who}; a realm "
-        "imported with a users entry for the service account leaves it out. Lightweight and exchanged tokens look the same and are refused"
-    )
 
 
 def _parts(requirement: Requirement, kind: type[AllOf] | type[AnyOf]) -> tuple[Requirement, ...]:

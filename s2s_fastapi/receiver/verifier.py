@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import KeysUnavailable
-from s2s_fastapi.keycloak.cures import shown
+from s2s_fastapi.keycloak.cures import shown, unsigned_cure
 from s2s_fastapi.principal import digest
 from s2s_fastapi.receiver.expectations import Expectations
 from s2s_fastapi.receiver.jwks import KeySet, VerificationKey
@@ -58,11 +58,11 @@ class Verifier:
                 return verdict
             jws = parse(token)
         except (Refused, KeysUnavailable) as error:
-            return _unread(error)
+            return self._unread(error)
         try:
             return self._first(token, jws, self.keys.key(jws.kid, jws.algorithm))
         except (Refused, KeysUnavailable) as error:
-            return _unread(error, jws.kid)
+            return self._unread(error, jws.kid)
 
     async def adecide(self, token: bytes) -> Verdict:
         """Return the verdict like `decide`, without blocking the event loop."""
@@ -71,11 +71,11 @@ class Verifier:
                 return verdict
             jws = parse(token)
         except (Refused, KeysUnavailable) as error:
-            return _unread(error)
+            return self._unread(error)
         try:
             return self._first(token, jws, await self.keys.akey(jws.kid, jws.algorithm))
         except (Refused, KeysUnavailable) as error:
-            return _unread(error, jws.kid)
+            return self._unread(error, jws.kid)
 
     def _again(self, token: bytes, keys: KeySet) -> Verdict | None:
         """Return what was decided before, if everything that can have changed since is as it was."""
@@ -112,9 +112,9 @@ class Verifier:
                 self.tokens.put(token, VerifiedToken(verdict, key, principal.issued_at, begins, ends))
             return verdict
 
-
-def _unread(error: Refused | KeysUnavailable, kid: str = "") -> Verdict:
-    """Return the verdict on a token of which nothing may be believed."""
-    if isinstance(error, KeysUnavailable):
-        return Verdict((Decision(reason=Reason.KEYS_UNAVAILABLE, cure=str(error), retry_after=error.retry_after),))
-    return Verdict((Decision(reason=error.reason, unverified_kid=shown(kid)[:64] if kid else ""),))
+    def _unread(self, error: Refused | KeysUnavailable, kid: str = "") -> Verdict:
+        """Return the verdict on a token of which nothing may be believed: the sentence is made of the settings alone."""
+        if isinstance(error, KeysUnavailable):
+            return Verdict((Decision(reason=Reason.KEYS_UNAVAILABLE, cure=str(error), retry_after=error.retry_after),))
+        cure = unsigned_cure(error.reason, issuer=self.expectations.issuer, jwks=self.keys.url)
+        return Verdict((Decision(reason=error.reason, cure=cure, unverified_kid=shown(kid)[:64] if kid else ""),))

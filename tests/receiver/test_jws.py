@@ -22,7 +22,7 @@ from s2s_fastapi.receiver.jws import ALGORITHMS, Jws, parse
 from s2s_fastapi.receiver.refusal import Refused
 from s2s_fastapi.receiver.token_verifier import TokenVerifier
 from s2s_fastapi.strict_json import _check_depth
-from tests.realm import Clock, Realm, SigningKey, b64, judged, token_verifier
+from tests.realm import Clock, Realm, SigningKey, b64, judged, token_verifier, unsigned_sentence
 
 URL_SAFE = string.ascii_letters + string.digits + "-_"
 HEADER_LIMIT = 4096
@@ -72,7 +72,7 @@ def refused(token: str, *, verifier: TokenVerifier = VERIFIER) -> Reason:
     assert (error.code, error.status_code) == (reason, 401)
     assert error.challenge == 'Bearer error="invalid_token"'
     assert error.detail == "The access token was not accepted."
-    assert str(error) == f"{reason}: {error.detail}"
+    assert str(error) == f"{reason}: {unsigned_sentence(verifier, reason)}"
     return reason
 
 

@@ -22,7 +22,7 @@ from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.jws import ALGORITHMS
 from s2s_fastapi.receiver.token_verifier import TokenVerifier
 from s2s_fastapi.settings import KeycloakSettings
-from tests.realm import Clock, Realm, SigningKey, b64, judged, settings, token_verifier
+from tests.realm import Clock, Realm, SigningKey, b64, judged, settings, token_verifier, unsigned_sentence
 
 KEYS = {algorithm: SigningKey(algorithm, kid=f"key-{algorithm}") for algorithm in sorted(ALGORITHMS)}
 STRANGERS = {family: SigningKey(family) for family in ("RS256", "ES256", "ES384", "ES512", "EdDSA")}
@@ -42,7 +42,8 @@ def refused(token: str, verifier: TokenVerifier = VERIFIER) -> Reason:
     verdict = judged(verifier, token)
     decision = verdict.decision
     assert verdict.principal is None
-    assert (decision.client_id, decision.token_id, decision.issuer, decision.kid, decision.cure) == ("",) * 5
+    assert (decision.client_id, decision.token_id, decision.issuer, decision.kid) == ("",) * 4
+    assert decision.cure == unsigned_sentence(verifier, decision.reason)
     with pytest.raises(AuthenticationError) as caught:
         verifier.verify(token)
     error = caught.value
@@ -223,11 +224,19 @@ def test_before_the_signature_holds_a_verdict_tells_at_most_the_kid_and_that_esc
     shown = "\ufffd[31m\ufffd\ufffd\ufffd\ufffd" + "k" * 55
     assert len(shown) == 64
     unknown = judged(verifier, realm.token(header={"kid": kid})).decision
-    assert (unknown.reason, unknown.unverified_kid, unknown.cure) == (Reason.UNKNOWN_KEY, shown, "")
+    assert (unknown.reason, unknown.unverified_kid, unknown.cure) == (
+        Reason.UNKNOWN_KEY,
+        shown,
+        unsigned_sentence(verifier, Reason.UNKNOWN_KEY),
+    )
     realm.published.append({**KEYS["RS256"].jwk, "kid": kid})
     clock.advance(5)
     forged = judged(verifier, realm.token(header={"kid": kid})).decision
-    assert (forged.reason, forged.unverified_kid, forged.cure) == (Reason.INVALID_SIGNATURE, shown, "")
+    assert (forged.reason, forged.unverified_kid, forged.cure) == (
+        Reason.INVALID_SIGNATURE,
+        shown,
+        unsigned_sentence(verifier, Reason.INVALID_SIGNATURE),
+    )
     signed = judged(verifier, realm.token(key=KEYS["RS256"], header={"kid": kid})).decision
     assert (signed.reason, signed.unverified_kid) == (Reason.ALLOWED, "")
     assert signed.kid.isprintable()

@@ -12,6 +12,7 @@ from fastapi import Depends, FastAPI
 from s2s_fastapi import Principal, ServiceAuthMiddleware, require_service
 from s2s_fastapi.backchannel import BackChannel
 from s2s_fastapi.decision import Decision, Reason
+from s2s_fastapi.keycloak.cures import unsigned_cure
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.receiver.keys import KeySource
 from s2s_fastapi.telemetry import DecisionLog
@@ -204,8 +205,10 @@ class Stack:
             assert line.isprintable()
             assert all(len(part) < 20 or part not in line for part in raw.split("."))
         if decision.reason in UNVERIFIED | {Reason.INVALID_REQUEST, Reason.NO_CREDENTIALS}:
-            verified = (decision.client_id, decision.token_id, decision.issuer, decision.kid, decision.cure)
-            assert verified == ("",) * 5
+            assert (decision.client_id, decision.token_id, decision.issuer, decision.kid) == ("",) * 4
+            verifier = self.gate.verifier
+            of_settings = unsigned_cure(decision.reason, issuer=verifier.expectations.issuer, jwks=verifier.keys.url)
+            assert decision.cure == of_settings  # whatever the token says
             assert len(decision.unverified_kid) <= 64
 
 
