@@ -5,7 +5,7 @@ from typing import Final
 
 from benchmarks import rows
 from benchmarks.figures import Figure
-from benchmarks.results import Results, Spread, verdict
+from benchmarks.results import Results, Spread, decimals, verdict
 from benchmarks.rows import ROWS, STACKS, Row
 
 BEGIN: Final = "<!-- measured: `make bench` writes from here -->"
@@ -80,8 +80,8 @@ def _spread(figure: Spread | str) -> str:
     if isinstance(figure, str):
         return figure
     middle, low, high = figure
-    digits = 0 if middle == low == high else 2 if middle < 10 else 1
-    return f"{middle:.{digits}f}" + (f" ({low:.{digits}f} to {high:.{digits}f})" if digits else "")
+    places = decimals(figure)
+    return f"{middle:.{places}f}" + (f" ({low:.{places}f} to {high:.{places}f})" if places else "")
 
 
 def table(cells: list[list[str]]) -> str:

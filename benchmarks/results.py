@@ -62,7 +62,13 @@ UNMEASURED: Final = "not measured"
 
 
 def verdict(goal: Goal, figure: Spread | str) -> str:
-    """Say whether a goal was met."""
+    """Say whether a goal was met, by the figure as the page shows it."""
     if isinstance(figure, str):
         return UNMEASURED
-    return "met" if goal.met(figure[0]) else "**missed**"
+    return "met" if goal.met(round(figure[0], decimals(figure))) else "**missed**"
+
+
+def decimals(figure: Spread) -> int:
+    """Return how many decimals a figure is shown with."""
+    middle, low, high = figure
+    return 0 if middle == low == high else 2 if middle < 10 else 1
