@@ -7,6 +7,8 @@ from typing import Any
 
 import anyio
 import pytest
+import trio
+import trio.testing
 from fastapi import FastAPI, WebSocket
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
@@ -292,6 +294,64 @@ async def test_an_app_that_ends_before_its_token_leaves_nothing_behind() -> None
     await wire.run(app, expires_at=1e9)
     assert wire.sent == [ACCEPT]
     assert marker.get() == "set by the app"  # it ran where the server called it
+
+
+async def test_an_app_that_listens_for_a_moment_at_a_time_misses_nothing() -> None:
+    wire = Wire()
+    heard: list[dict[str, Any]] = []
+
+    async def app(receive: Any, send: Any) -> None:
+        for _ in range(3):
+            with anyio.move_on_after(0.01):
+                heard.append(await receive())
+        wire.incoming.append(TEXT)
+        heard.append(await receive())
+        heard.append(await receive())
+
+    await wire.run(app, expires_at=1000.2)
+    assert heard == [TEXT, {**EXPIRED, "type": "websocket.disconnect"}]
+
+
+class TestTheClock:
+    """On a clock of trio's own, which jumps over every sleep."""
+
+    @staticmethod
+    def closed_after(steps: Callable[[float], float], *, expires_at: float) -> float:
+        """Return the seconds of monotonic time after which an idle WebSocket is closed; ``steps`` is what the clock then says."""
+
+        async def run() -> float:
+            began = trio.current_time()
+            closed: list[float] = []
+            over = trio.Event()
+
+            async def app(scope: Any, receive: Any, send: Any) -> None:
+                await send(ACCEPT)
+                await over.wait()
+
+            async def receive() -> Any:
+                await trio.sleep_forever()
+
+            async def send(message: Any) -> None:
+                if message["type"] == "websocket.close":
+                    closed.append(trio.current_time() - began)
+                    over.set()
+
+            await until_expiry(app, expires_at, lambda: steps(trio.current_time() - began))({}, receive, send)
+            return closed[0]
+
+        return trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
+
+    def test_that_runs_with_the_monotonic_one_ends_it_at_the_second(self) -> None:
+        assert self.closed_after(lambda passed: 1000 + passed, expires_at=4600) == pytest.approx(3600)
+
+    def test_that_is_put_forward_ends_it_within_half_a_minute(self) -> None:
+        closed = self.closed_after(lambda passed: 1000 + passed + (9000 if passed > 100 else 0), expires_at=4600)
+        assert 100 < closed <= 130
+
+    @pytest.mark.parametrize("back", [0.0, 100_000.0])
+    def test_that_stands_still_or_is_put_back_does_not_let_it_live_longer(self, back: float) -> None:
+        closed = self.closed_after(lambda passed: 1000 - (back if passed > 100 else 0), expires_at=4600)
+        assert closed == pytest.approx(3600)
 
 
 class TestThroughTheWholeStack:

@@ -228,6 +228,12 @@ class TestHttp2:
             heard = ask(address, path, [("te", "trailers")])
             assert (heard.status, heard.hints, heard.pushed, heard.trailers) == (401, [], {}, {})
 
+    def test_with_two_headers_of_credentials_is_a_bad_request(self, address: Address, service: Headers) -> None:
+        bearer = self.bearer(service)
+        assert ask(address, "/hints", bearer * 2).status == 400
+        assert ask(address, "/hints", [*bearer, ("authorization", "Basic dXNlcjpwYXNz")]).status == 400
+        assert ask(address, "/hints?access%5Ftoken=x", bearer).status == 400
+
     @staticmethod
     def bearer(service: Headers) -> list[tuple[str, str]]:
         return [("authorization", service()["Authorization"])]
