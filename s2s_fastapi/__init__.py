@@ -20,7 +20,8 @@ from s2s_fastapi.errors import (
 )
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.access import read_access
-from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware
+from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware, observed_refusals
+from s2s_fastapi.receiver.observing import ObservedRefusal, ObservedRefusals
 from s2s_fastapi.receiver.openapi import openapi_schema
 from s2s_fastapi.receiver.public import DOCS
 from s2s_fastapi.receiver.requirements import (
@@ -46,6 +47,8 @@ __all__ = [
     "CurrentPrincipal",
     "KeycloakSettings",
     "KeysUnavailable",
+    "ObservedRefusal",
+    "ObservedRefusals",
     "Principal",
     "Requirement",
     "S2SError",
@@ -54,6 +57,7 @@ __all__ = [
     "TokenRequestError",
     "TokenVerifier",
     "TokenWithheld",
+    "observed_refusals",
     "openapi_schema",
     "read_access",
     "require_audience",

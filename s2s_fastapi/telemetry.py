@@ -166,13 +166,14 @@ class _Floods:
     def __init__(self) -> None:
         self.process = os.getpid()
         self._lock = threading.Lock()
-        self._windows: dict[tuple[Reason, str], _Window] = {}  # in the order they began
+        self._windows: dict[tuple[Reason, str, bool], _Window] = {}  # in the order they began
 
     def count(self, decision: Decision, now: float) -> list[_Counted]:
         """Return what to write now: this decision or not, and before it the rest of floods that are over."""
         if decision.reason is Reason.ALLOWED:
             return [_Counted(decision)]
-        key = (decision.reason, decision.client_id)
+        # What was only told so far must not hide that it is refused now.
+        key = (decision.reason, decision.client_id, decision.observed)
         with self._lock:
             window, suppressed = self._windows.get(key), 0
             if window is not None and now - window.since >= _WINDOW:

@@ -14,13 +14,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.lanes import watch_forks
-from s2s_fastapi.receiver.access import OWN_AUTHENTICATION, read_access, router_below
+from s2s_fastapi.receiver.access import OWN_AUTHENTICATION, layers, read_access, router_below
 from s2s_fastapi.receiver.answers import send_answer
 from s2s_fastapi.receiver.check import AccessCheck
 from s2s_fastapi.receiver.expectations import Expectations
 from s2s_fastapi.receiver.gate import Gate
 from s2s_fastapi.receiver.keys import KeySource
-from s2s_fastapi.receiver.observing import end_of_observing
+from s2s_fastapi.receiver.observing import ObservedRefusals, Observing, end_of_observing
 from s2s_fastapi.receiver.openapi import Documentation
 from s2s_fastapi.receiver.public import PublicPaths
 from s2s_fastapi.receiver.requirements import require_service, require_user
@@ -31,7 +31,7 @@ from s2s_fastapi.receiver.verifier import Verifier
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry import DecisionLog, Observer
 
-__all__ = ["ServiceAuthMiddleware"]
+__all__ = ["ServiceAuthMiddleware", "observed_refusals"]
 
 _log = logging.getLogger("s2s_fastapi")
 
@@ -72,7 +72,7 @@ class ServiceAuthMiddleware:
         and HEAD, or ``"POST /hooks/x"``. ``observer`` sees every decision. ``warm_up=False`` loads the keys at the first request.
         ``cached_tokens`` accepted tokens are remembered, and checked at each use for all that can change; 0 verifies each anew.
         ``insecure_observe_until="2027-01-31"``: until 00:00 UTC of that day refusals for audience, kind, caller, scope and role are
-        only told.
+        only told, and counted for the logger ``s2s_fastapi.observed`` and `observed_refusals`.
         ``transport`` makes the httpx transport for Keycloak, ``clock`` tells the seconds since the epoch.
         """
         self.app = app
@@ -90,6 +90,7 @@ class ServiceAuthMiddleware:
         self.after_fork()
         self._gate: Gate | None = None
         self._failed: tuple[float, str] | None = None
+        self._observing: Observing | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the app run for whoever is let in; answer everybody else."""
@@ -139,6 +140,8 @@ class ServiceAuthMiddleware:
         finally:
             if failure:
                 await send({"type": "lifespan.startup.failed", "message": failure})
+            elif self._observing is not None:
+                self._observing.tell(final=True)
         if failure:
             raise ConfigurationError(failure)
 
@@ -185,6 +188,12 @@ class ServiceAuthMiddleware:
             raise ConfigurationError(" ".join(problems))
         return Documentation(below, check, settings, root)
 
+    @property
+    def observed(self) -> ObservedRefusals:
+        """What was let in so far although it will be refused: see `observed_refusals`."""
+        observing = self._observing
+        return ObservedRefusals(until=None) if observing is None else observing.report()
+
     def _root(self, app: Any) -> Any:
         """Return ``app`` if this was added to it, else None: below a mount it is the app around, whose routes are none of our business."""
         ours = any(entry.cls is type(self) for entry in getattr(app, "user_middleware", ()))
@@ -215,7 +224,10 @@ class ServiceAuthMiddleware:
         settings, check = documentation.settings, documentation.check
         audiences = frozenset[str]() if self._skip_audience else check.audiences or check.declared
         clock = self._clock
-        observe_until = -math.inf if self._observe_until is None else end_of_observing(self._observe_until)
+        now, observe_until = clock(), -math.inf
+        if self._observe_until is not None:
+            observe_until = end_of_observing(self._observe_until, now)
+        self._observing = Observing(observe_until, self._observer, clock) if now < observe_until else None
         verifier = Verifier(
             Expectations.of(settings, audiences, _SERVICE_OR_USER if self._users else _SERVICE),
             KeySource.of(settings, self._transport),
@@ -226,7 +238,7 @@ class ServiceAuthMiddleware:
         service = Service(
             client_id=settings.client_id,
             realm=settings.client_id or settings.realm,
-            observer=self._observer,
+            observer=self._observing or self._observer,
             observing=lambda: clock() < observe_until,
         )
         return Gate(verifier=verifier, public=check.public, service=service, clock=clock)
@@ -234,11 +246,13 @@ class ServiceAuthMiddleware:
     def _warnings(self) -> Iterator[str]:
         if self._skip_audience:
             yield "insecure_skip_audience is on: tokens meant for other services are accepted."
-        if self._observe_until is not None:
+        if self._observing is not None:
             yield (
                 f"insecure_observe_until is on: before {self._observe_until} 00:00 UTC tokens for other audiences, and callers without "
-                "the required kind, name, scope or role, are let in and only told."
+                "the required kind, name, scope or role, are let in and only told; the logger s2s_fastapi.observed says whom that will hit."
             )
+        elif self._observe_until is not None:
+            yield f"insecure_observe_until is over since {self._observe_until} 00:00 UTC: everything is refused that should be, and the option can go."
         layer: Any = self.app
         inside: list[Any] = []
         while layer is not None:
@@ -249,6 +263,22 @@ class ServiceAuthMiddleware:
                 "CORSMiddleware is inside ServiceAuthMiddleware, so preflight requests are refused: add it after "
                 "ServiceAuthMiddleware (what is added last is outermost)."
             )
+
+
+def observed_refusals(app: ASGIApp) -> ObservedRefusals:
+    """Return what ``insecure_observe_until`` let in so far in this process: who, where, why, how often, and what to change.
+
+    ``app`` is the one the middleware was added to, or the middleware itself. Empty before the start and where nothing is observed.
+
+    Raises:
+        ConfigurationError: There is no `ServiceAuthMiddleware` on ``app``.
+    """
+    for layer in layers(getattr(app, "middleware_stack", None) or app):
+        if isinstance(layer, ServiceAuthMiddleware):
+            return layer.observed
+    if any(entry.cls is ServiceAuthMiddleware for entry in getattr(app, "user_middleware", ())):
+        return ObservedRefusals(until=None)  # nothing has come in yet
+    raise ConfigurationError("observed_refusals takes the app that ServiceAuthMiddleware was added to.")
 
 
 setattr(ServiceAuthMiddleware, OWN_AUTHENTICATION, True)  # on the class: an app that was not asked yet has no instance

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
+from starlette.routing import Mount
 from starlette.types import Scope
 
 from s2s_fastapi.decision import Decision, Reason
@@ -23,6 +24,9 @@ class Judge(Protocol):
 
     def judge(self, principal: Principal, client_id: str = "") -> Decision:
         """Decide; ``client_id`` is the receiving app's own."""
+
+    def refusals(self, principal: Principal, client_id: str = "") -> tuple[Decision, ...]:
+        """Return every reason to refuse that would have to be gone, the one to answer with among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +76,30 @@ class Authenticated:
         decision = requirement.judge(self.principal, service.client_id)
         if decision.reason is Reason.ALLOWED:
             return self.principal
-        known = self.verdict.decision
-        decision = replace(
-            decision,
-            observed=service.observing(),
-            client_id=known.client_id,
-            token_id=known.token_id,
-            issuer=known.issuer,
-            kid=known.kid,
-        )
-        service.observer.decided(located(decision, scope))
-        if decision.observed:
+        if service.observing():
+            for refusal in requirement.refusals(self.principal, service.client_id):
+                self._observe(scope, replace(self._of_this_token(refusal), observed=True))
             return self.principal
-        self.refusal = decision
+        self.refusal = decision = self._of_this_token(decision)
+        service.observer.decided(located(decision, scope))
         raise error_within(scope, decision, service.realm)
+
+    def _observe(self, scope: Scope, decision: Decision) -> None:
+        """Keep a refusal that is only told, for the moment when the answer starts: once for each reason, however often it was found."""
+        if self.answered:
+            self.service.observer.decided(located(decision, scope))
+            return
+        told = {known.reason: known for known in self.verdict.decisions if known.observed}
+        before = told.get(decision.reason)
+        if before is None:
+            told[decision.reason] = decision
+        elif decision.cure not in before.cure:
+            told[decision.reason] = replace(before, cure=f"{before.cure}; {decision.cure}")
+        self.verdict = Verdict(tuple(told.values()), self.principal, self.verdict.digest)
+
+    def _of_this_token(self, decision: Decision) -> Decision:
+        known = self.verdict.decision
+        return replace(decision, client_id=known.client_id, token_id=known.token_id, issuer=known.issuer, kid=known.kid)
 
 
 def located(decision: Decision, scope: Scope) -> Decision:
@@ -94,6 +108,11 @@ def located(decision: Decision, scope: Scope) -> Decision:
     included = (scope.get("fastapi") or {}).get("effective_route_context")  # the same route, with its routers' prefixes
     if route is not None and getattr(included, "original_route", None) is route:
         route = included
-    path = getattr(route, "path_format", None) or getattr(route, "path", None) or scope["path"]
+    path = getattr(route, "path_format", None) or getattr(route, "path", None)
+    if not path:
+        path = scope["path"]
+    elif mounted := scope.get("root_path", ""):
+        below = mounted[len(scope.get("app_root_path", mounted)) :]  # a route knows nothing of the mounts around it
+        path = below + ("/{path}" if isinstance(route, Mount) else str(path))
     printable = "".join(character for character in str(path) if character.isprintable())[:200]
     return replace(decision, method=scope.get("method", "WEBSOCKET"), route=printable)
