@@ -123,8 +123,10 @@ class KeySource:
         keys = self.get()
         found = keys.find(kid, algorithm)
         if found is None:
-            with self._question(kid), self._telling_when():
+            with self._question(kid) as asked, self._telling_when():
                 keys = self._keys.renew(keys, timeout=_SPACING + _TIMEOUT, wait_for_spacing=True)
+                if keys.find(kid, algorithm) is None and self._fetched_before(asked):
+                    keys = self._keys.renew(keys, timeout=_SPACING + _TIMEOUT, wait_for_spacing=True)
             found = self._answer(keys, kid, algorithm)
         return found
 
@@ -133,14 +135,19 @@ class KeySource:
         keys = await self.aget()
         found = keys.find(kid, algorithm)
         if found is None:
-            with self._question(kid), self._telling_when():
+            with self._question(kid) as asked, self._telling_when():
                 keys = await self._keys.arenew(keys, timeout=_SPACING + _TIMEOUT, wait_for_spacing=True)
+                if keys.find(kid, algorithm) is None and self._fetched_before(asked):
+                    keys = await self._keys.arenew(keys, timeout=_SPACING + _TIMEOUT, wait_for_spacing=True)
             found = self._answer(keys, kid, algorithm)
         return found
 
     @contextlib.contextmanager
-    def _question(self, kid: str) -> Iterator[None]:
-        """Take one of the places of those who wait for a fetch, unless the last fetch has just answered the question."""
+    def _question(self, kid: str) -> Iterator[float]:
+        """Take one of the places of those who wait for a fetch, unless the last fetch has just answered the question.
+
+        Gives the time at which it was asked.
+        """
         watch_forks(self)
         with self._lock:
             asked = self._absent.get(kid)
@@ -149,10 +156,15 @@ class KeySource:
                 raise Refused(Reason.UNKNOWN_KEY)
             self._asking += 1
         try:
-            yield
+            yield self._clock()
         finally:
             with self._lock:
                 self._asking -= 1
+
+    def _fetched_before(self, asked: float) -> bool:
+        """Tell whether the keys were on their way already when this was asked: then a newer key cannot be among them."""
+        age = self._keys.state().age
+        return age is not None and self._clock() - age < asked
 
     def _has_place(self, name: int) -> bool:
         """Tell whether one more may wait for a fetch; who may not is known when it comes again. The lock is held."""

@@ -482,6 +482,33 @@ def test_within_the_spacing_an_unknown_kid_waits_for_the_next_fetch() -> None:
     assert scene.realm.fetches == 2
 
 
+@pytest.mark.parametrize(
+    "run", [None, asyncio.run, lambda task: trio.run(lambda: task)], ids=["plain", "asyncio", "trio"]
+)
+def test_a_key_that_is_published_while_a_fetch_is_under_way_comes_with_the_next_one(
+    run: Callable[[Any], VerificationKey] | None,
+) -> None:
+    scene = Scene()
+    gate = threading.Event()
+
+    def hang(request: httpx.Request) -> None:
+        if not request.url.path.endswith("/certs"):
+            assert gate.wait(5)
+
+    scene.realm.answer = hang
+    scene.clock.advance(SPACING)
+    first = threading.Thread(target=lambda: scene.ask("invented"))
+    first.start()
+    settle(lambda: scene.realm.fetches == 2 and scene.realm.requests[-1].endswith("/corp"))
+    scene.realm.published = [FIRST.jwk, SECOND.jwk]  # too late for the answer that is already here
+    scene.clock.advance(SPACING - 0.3)
+    threading.Timer(0.1, gate.set).start()
+    found = scene.source.key(SECOND.kid, "ES256") if run is None else run(scene.source.akey(SECOND.kid, "ES256"))
+    assert found.kid == SECOND.kid
+    first.join(10)
+    assert scene.realm.fetches == 3
+
+
 def test_a_kid_that_a_fetch_did_not_bring_may_ask_again_after_five_seconds_and_not_before() -> None:
     scene = Scene()
     scene.clock.advance(SPACING)
