@@ -130,7 +130,7 @@ class Service:
 
     def settle(self) -> None:
         """Wait for a load that runs behind."""
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while self.keys.state().loading:
             assert time.monotonic() < until
             time.sleep(0.001)

@@ -9,9 +9,10 @@ from tests.receiver.fire.real import REAL_ROWS
 from tests.receiver.fire.row import Expectation
 from tests.receiver.fire.rows import ROWS
 from tests.receiver.fire.service import SPACING, Tally
-from tests.receiver.fire.table import EMBEDDED, REAL, put, rows_of, taken
+from tests.receiver.fire.table import EMBEDDED, PAGE, REAL, put, rows_of, taken
 
 
+@pytest.mark.skipif(not PAGE.exists(), reason="away from the source there is no documentation")
 @pytest.mark.parametrize(("name", "rows"), [(EMBEDDED, ROWS), (REAL, REAL_ROWS)])
 def test_the_table_has_every_row_with_its_promise_and_keeps_it(name: str, rows: Sequence[Expectation]) -> None:
     shown = taken(name)
