@@ -1,5 +1,6 @@
 """A WebSocket does not outlive its token, whether its app listens or only speaks."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -285,6 +286,29 @@ async def test_a_server_that_cancels_the_app_is_heard_at_once() -> None:
     assert wire.sent == [ACCEPT]
 
 
+def test_a_loop_that_cancels_the_task_is_heard_at_once() -> None:
+    """As uvicorn does when its time for a graceful shutdown is over."""
+    wire = Wire()
+    ended: list[str] = []
+
+    async def app(receive: Any, send: Any) -> None:
+        try:
+            await receive()
+        finally:
+            ended.append("ended")
+
+    async def run() -> None:
+        task = asyncio.create_task(wire.run(app, expires_at=2000))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(run())
+    assert ended == ["ended"]
+    assert wire.sent == [ACCEPT]
+
+
 async def test_an_app_that_ends_before_its_token_leaves_nothing_behind() -> None:
     async def app(receive: Any, send: Any) -> None:
         marker.set("set by the app")
@@ -343,6 +367,25 @@ class TestTheClock:
 
     def test_that_runs_with_the_monotonic_one_ends_it_at_the_second(self) -> None:
         assert self.closed_after(lambda passed: 1000 + passed, expires_at=4600) == pytest.approx(3600)
+
+    def test_a_client_that_does_not_take_the_close_is_left_after_ten_seconds(self) -> None:
+        async def run() -> float:
+            async def app(scope: Any, receive: Any, send: Any) -> None:
+                await send(ACCEPT)
+                await trio.sleep(6)
+
+            async def receive() -> Any:
+                await trio.sleep_forever()
+
+            async def send(message: Any) -> None:
+                if message["type"] == "websocket.close":
+                    await trio.sleep_forever()
+
+            began = trio.current_time()
+            await until_expiry(app, 1005, lambda: 1000 + trio.current_time() - began)({}, receive, send)
+            return trio.current_time() - began
+
+        assert trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0)) == pytest.approx(15)
 
     def test_that_is_put_forward_ends_it_within_half_a_minute(self) -> None:
         closed = self.closed_after(lambda passed: 1000 + passed + (9000 if passed > 100 else 0), expires_at=4600)

@@ -1,10 +1,8 @@
-"""What passes through on real servers is what would pass without us: streams, hints, pushes, disconnects, tasks behind."""
+"""What passes through on real servers is what would pass without us: streams, disconnects, tasks behind, other middleware."""
 
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import anyio
@@ -16,8 +14,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
 from s2s_fastapi import ServiceAuthMiddleware
-from tests.receiver.surroundings.http2 import ask
-from tests.receiver.surroundings.servers import HYPERCORN, SERVERS, Address, served
+from tests.receiver.surroundings.servers import SERVERS, Address, served
 
 App = Callable[..., FastAPI]
 Headers = Callable[..., dict[str, str]]
@@ -176,112 +173,6 @@ class TestWhatIsDoneBehind:
             assert (said.status, said.body, done.is_set()) == (200, b'"at once"', False)
             go_on.set()
             assert done.wait(5)
-
-
-async def live(receive: Any, send: Any) -> None:
-    for phase in ("startup", "shutdown"):
-        assert await receive() == {"type": f"lifespan.{phase}"}
-        await send({"type": f"lifespan.{phase}.complete"})
-
-
-@pytest.mark.parametrize("server", HYPERCORN)
-class TestHttp2:
-    """Extensions of ASGI that only some servers have."""
-
-    @pytest.fixture
-    def address(self, options: Options, server: str) -> Any:
-        async def app(scope: Any, receive: Any, send: Any) -> None:
-            if scope["type"] == "lifespan":
-                await live(receive, send)
-                return
-            plain = [(b"content-type", b"text/plain")]
-            if scope["path"] == "/hints":
-                await send({"type": "http.response.early_hint", "links": [b"</style.css>; rel=preload"]})
-            if scope["path"] == "/pushes":
-                await send({"type": "http.response.push", "path": "/style.css", "headers": []})
-            trailers = scope["path"] == "/trailers"
-            await send({"type": "http.response.start", "status": 200, "headers": plain, "trailers": trailers})
-            await send({"type": "http.response.body", "body": b"in"})
-            if trailers:
-                await send({"type": "http.response.trailers", "headers": [(b"x-checksum", b"7")]})
-
-        guarded = ServiceAuthMiddleware(app, **options())
-        with served(guarded, server) as address:
-            yield address
-
-    def test_carries_hints_before_the_answer(self, address: Address, service: Headers) -> None:
-        heard = ask(address, "/hints", self.bearer(service))
-        assert (heard.status, heard.body, heard.hints) == (200, b"in", [b"</style.css>; rel=preload"])
-
-    def test_carries_trailers_behind_it(self, address: Address, service: Headers) -> None:
-        heard = ask(address, "/trailers", [*self.bearer(service), ("te", "trailers")])
-        assert (heard.status, heard.body, heard.trailers) == (200, b"in", {b"x-checksum": b"7"})
-
-    def test_pushes_what_needs_no_token_of_its_own(self, address: Address, service: Headers) -> None:
-        heard = ask(address, "/pushes", self.bearer(service))
-        assert (heard.status, heard.body) == (200, b"in")
-        # A pushed resource is a request that the server makes up, without credentials: only public ones can be pushed.
-        assert heard.pushed == {b"/style.css": 401}
-
-    def test_is_refused_like_any_other(self, address: Address) -> None:
-        for path in ("/hints", "/trailers", "/pushes"):
-            heard = ask(address, path, [("te", "trailers")])
-            assert (heard.status, heard.hints, heard.pushed, heard.trailers) == (401, [], {}, {})
-
-    def test_with_two_headers_of_credentials_is_a_bad_request(self, address: Address, service: Headers) -> None:
-        bearer = self.bearer(service)
-        assert ask(address, "/hints", bearer * 2).status == 400
-        assert ask(address, "/hints", [*bearer, ("authorization", "Basic dXNlcjpwYXNz")]).status == 400
-        assert ask(address, "/hints?access%5Ftoken=x", bearer).status == 400
-
-    @staticmethod
-    def bearer(service: Headers) -> list[tuple[str, str]]:
-        return [("authorization", service()["Authorization"])]
-
-
-class TestWhatTheAppSets:
-    def test_the_state_of_the_lifespan_and_of_the_request(self, make_app: App, server: str, service: Headers) -> None:
-        @asynccontextmanager
-        async def lifespan(app: Any) -> AsyncIterator[dict[str, list[str]]]:
-            yield {"pool": ["open"]}
-
-        app = make_app(app=FastAPI(lifespan=lifespan, openapi_url=None))
-
-        async def outer(request: Request, call_next: Any) -> Any:
-            request.state.outer = "outer"
-            return await call_next(request)
-
-        app.add_middleware(BaseHTTPMiddleware, dispatch=outer)
-        app.get("/x")(read_state)
-        with served(app, server) as address:
-            said = address.say(b"/x", b"Authorization: " + service()["Authorization"].encode())
-        assert said.body == b'["open","outer"]'
-
-    @pytest.mark.anyio
-    async def test_context_variables_reach_the_route_and_come_back(self, options: Options, service: Headers) -> None:
-        seen: list[str] = []
-
-        async def inner(scope: Any, receive: Any, send: Any) -> None:
-            seen.append(tenant.get())
-            tenant.set("of the app")
-            await send({"type": "http.response.start", "status": 204, "headers": []})
-            await send({"type": "http.response.body"})
-
-        guarded = ServiceAuthMiddleware(inner, **options())
-
-        async def outer(scope: Any, receive: Any, send: Any) -> None:
-            tenant.set("of the outside")
-            await guarded(scope, receive, send)
-            seen.append(tenant.get())
-
-        tenant: ContextVar[str] = ContextVar("tenant", default="nobody")
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(outer), base_url="http://x") as there:
-            assert (await there.get("/", headers=service())).status_code == 204
-        assert seen == ["of the outside", "of the app"]
-
-
-async def read_state(request: Request) -> list[str]:
-    return [request.state.pool[0], request.state.outer]
 
 
 class TestOtherMiddleware:

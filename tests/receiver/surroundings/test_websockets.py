@@ -267,3 +267,13 @@ class TestAnOpenOne:
             connected.recv(5)
         assert raised.value.rcvd is None or raised.value.rcvd.code in {1006, 1011, 1000}
         assert [(type(error), str(error)) for error in raised_by_the_app] == [(ValueError, "of the app")]
+
+    @pytest.mark.parametrize("server", WEBSOCKETS[:3])  # hypercorn waits for such clients, with and without us
+    def test_does_not_keep_the_server_from_ending(self, app: FastAPI, server: str, service: Headers) -> None:
+        idle = Idle(app)
+        with served(app, server) as address:
+            connected = connect(f"ws://{address}/listens", additional_headers=service(), proxy=None)
+            connected.send("x")
+        with connected:
+            assert isinstance(last_of(connected), ConnectionClosed)
+        assert idle.over.wait(5)
