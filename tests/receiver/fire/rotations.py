@@ -128,7 +128,7 @@ async def flood(scene: Scene, number: int) -> None:
 
 @row(
     "10,000 invented kids at once while valid requests come in",
-    "none fails and none waits; one fetch in 5 s",
+    "none fails; one fetch in 5 s",
 )
 def invented_kids(folder: Path) -> Tally:
     async def play() -> None:
@@ -148,7 +148,7 @@ def invented_kids(folder: Path) -> Tally:
 @row(
     "The same flood just before a rotation, old key removed at once",
     "the first request with the new key may be 401 and is let in at its second try, which our caller makes by itself; "
-    "all others wait for the next fetch, 5 s at most: none fails",
+    "all others wait for the next fetch, which is 5 s away at most, and are let in",
     refused=1,
 )
 def flood_before_rotation(folder: Path) -> Tally:
