@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import deepcopy
@@ -69,6 +70,8 @@ class Console(ABC):
     """What a person can do to one realm, and how a plain client asks it for a token."""
 
     secrets: dict[str, str]
+    version: str
+    """The Keycloak's, real or imitated."""
 
     @abstractmethod
     def assign(self, client: str, scope: str, *, optional: bool = False) -> None:
@@ -83,6 +86,14 @@ class Console(ABC):
 
     @abstractmethod
     def scope_attribute(self, scope: str, name: str, value: str) -> None: ...
+
+    @abstractmethod
+    def audience_in_lightweight(self) -> None:
+        """Let the audience mapper write into lightweight tokens too."""
+
+    @abstractmethod
+    def revoke(self) -> None:
+        """Revoke the realm's tokens up to this second, and return in the next one."""
 
     @abstractmethod
     def map_role(self, scope: str, *, on: bool = True) -> None:
@@ -127,15 +138,18 @@ class Console(ABC):
 class Paper(Console):
     """The realm as a document, which an embedded issuer reads anew for each token: nobody starts a server to try something."""
 
-    def __init__(self, version: str = "26.7.3") -> None:
+    def __init__(self, version: str = "26.7.3", *, auth_path: str = "") -> None:
         self.realm, self.secrets = document("corp")
-        self._version = version
+        self.version = version
+        self._auth_path = auth_path
         self._issuer: EmbeddedIssuer | None = None
 
     @property
     def issuer(self) -> EmbeddedIssuer:
         if self._issuer is None:
-            self._issuer = EmbeddedIssuer(deepcopy(self.realm), version=self._version)
+            self._issuer = EmbeddedIssuer(
+                deepcopy(self.realm), document("techstore")[0], version=self.version, auth_path=self._auth_path
+            )
         return self._issuer
 
     def _changed(self, kind: str, key: str, name: str) -> dict[str, Any]:
@@ -157,6 +171,14 @@ class Paper(Console):
 
     def scope_attribute(self, scope: str, name: str, value: str) -> None:
         self._changed("clientScopes", "name", scope)["attributes"][name] = value
+
+    def audience_in_lightweight(self) -> None:
+        (mapper,) = self._changed("clientScopes", "name", "crm-audience")["protocolMappers"]
+        mapper["config"]["lightweight.claim"] = "true"
+
+    def revoke(self) -> None:
+        self.issuer.set_not_before("corp", int(time.time()) + 1)
+        time.sleep(1.1)
 
     def map_role(self, scope: str, *, on: bool = True) -> None:
         self._issuer = None
@@ -180,7 +202,7 @@ class Paper(Console):
     def ask(self, form: dict[str, str], **headers: str) -> dict[str, Any]:
         request = Request(
             "POST",
-            "/realms/corp/protocol/openid-connect/token",
+            f"{self._auth_path}/realms/corp/protocol/openid-connect/token",
             (("Content-Type", "application/x-www-form-urlencoded"), *headers.items()),
             urlencode(form).encode(),
         )
@@ -190,7 +212,13 @@ class Paper(Console):
         return granted
 
     def settings(self, **changes: Any) -> KeycloakSettings:
-        given = {"url": self.issuer.url, "realm": "corp", "client_id": RECEIVER, **changes}
+        given = {
+            "url": self.issuer.url,
+            "auth_path": self._auth_path,
+            "realm": "corp",
+            "client_id": RECEIVER,
+            **changes,
+        }
         return KeycloakSettings(**given)
 
     def transport(self) -> Callable[[], httpx.BaseTransport]:

@@ -1,180 +1,14 @@
-"""The commonest mistakes in a realm, each with what the operator reads and the step that mends it.
+"""The commonest mistakes, each with what the operator reads and the step that mends it."""
 
-The proof is the same on paper and on a server: the refused token's sentence says what to do, and once that is done the next token is
-accepted.
-"""
-
-import logging
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI
-from starlette.testclient import TestClient
-
-from example_app.realm import claims_of
-from s2s_fastapi import (
-    Principal,
-    ServiceAuthMiddleware,
-    require_audience,
-    require_caller,
-    require_realm_role,
-    require_role,
-    require_scope,
-)
 from s2s_fastapi.decision import Reason
-from s2s_fastapi.telemetry import DecisionLog
 from tests.console import CALLER, FRONT_END, REALM_ROLE, RECEIVER, ROLE, SCOPE, Console
+from tests.diagnosis import Mistake, Step, both, without_role
 from tests.realm import SigningKey, b64
 
 LIGHTWEIGHT = "client.use.lightweight.access.token.enabled"
-VERSIONS = frozenset({"26.7.3", "26.0.8"})
-UNSIGNED = frozenset(
-    {Reason.ALGORITHM_NOT_ALLOWED, Reason.UNKNOWN_KEY, Reason.INVALID_SIGNATURE, Reason.MALFORMED_TOKEN}
-)
-
-
-class Receiver(logging.Handler):
-    """A guarded app and what its operator reads."""
-
-    def __init__(self, console: Console, *, clock: Callable[[], float] = time.time, **settings: Any) -> None:
-        super().__init__()
-        self.records: list[logging.LogRecord] = []
-        logger = logging.getLogger(f"tests.diagnosis.{id(self)}")
-        logger.propagate = False
-        logger.setLevel(logging.INFO)
-        logger.addHandler(self)
-        app = FastAPI(openapi_url=None)
-        app.add_middleware(
-            ServiceAuthMiddleware,
-            settings=console.settings(**settings),
-            transport=console.transport(),
-            observer=DecisionLog(logger),
-            clock=clock,
-        )
-        _add_routes(app)
-        self._client = TestClient(app, raise_server_exceptions=False)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(record)
-
-    def send(self, token: str, method: str = "GET", path: str = "/tickets") -> Any:
-        self.records.clear()
-        return self._client.request(method, path, headers={"Authorization": f"Bearer {token}"})
-
-    def accepts(self, token: str, method: str = "GET", path: str = "/tickets") -> None:
-        response = self.send(token, method, path)
-        assert response.status_code == 200, [record.getMessage() for record in self.records]
-        assert response.json() == CALLER
-        assert self.records == []
-
-    def refuses(self, token: str, reason: Reason, method: str = "GET", path: str = "/tickets") -> dict[str, Any]:
-        """Return the fields of the one record, after seeing that the caller was told the fixed sentence and no more."""
-        response = self.send(token, method, path)
-        (record,) = self.records
-        fields = vars(record)
-        assert (fields["reason"], fields["method"], fields["route"]) == (str(reason), method, path), fields["cure"]
-        assert (response.status_code, response.json()) == (reason.status, {"detail": reason.detail})
-        error = f', error="{reason.error}"' if reason.error else ""
-        scope = f', scope="{SCOPE}"' if reason is Reason.SCOPE_MISSING else ""
-        description = f', error_description="{reason.detail}"' if reason is Reason.EXPIRED else ""
-        challenge = f'Bearer realm="{RECEIVER}"{error}{description}{scope}' if reason.status < 500 else None
-        assert response.headers.get("WWW-Authenticate") == challenge
-        everything = f"{record.getMessage()} {fields}"
-        assert not any(part in everything for part in token.split("."))
-        assert record.getMessage().isprintable()
-        verified = reason not in UNSIGNED and reason.status < 500
-        claims = claims_of(token) if verified else {}
-        assert (fields["client_id"], fields["token_id"]) == (claims.get("azp", ""), claims.get("jti", ""))
-        if not verified:
-            unbelieved = claims_of(token)
-            assert not any(
-                str(unbelieved[name]) in everything for name in ("jti", "azp", "sub", "sid") if name in unbelieved
-            )
-        return fields
-
-
-def _add_routes(app: FastAPI) -> None:
-    @app.get("/tickets")
-    async def read(caller: Annotated[Principal, Depends(require_caller(CALLER))]) -> str:
-        return caller.client_id
-
-    @app.post("/tickets")
-    async def write(caller: Annotated[Principal, Depends(require_scope(SCOPE))]) -> str:
-        return caller.client_id
-
-    @app.delete("/tickets")
-    async def clear(caller: Annotated[Principal, Depends(require_role(ROLE))]) -> str:
-        return caller.client_id
-
-    @app.get("/audit")
-    async def audit(caller: Annotated[Principal, Depends(require_realm_role(REALM_ROLE))]) -> str:
-        return caller.client_id
-
-    @app.get("/only")
-    async def only(caller: Annotated[Principal, Depends(require_audience(RECEIVER, only=True))]) -> str:
-        return caller.client_id
-
-
-def prove(mistake: "Mistake", console: Console) -> None:
-    """Prove that the mistake is told for what it is, and that what the sentence says to do mends it."""
-    Receiver(console).accepts(service_token(console), *mistake.to)
-
-    mistake.wrong(console)
-    fields = Receiver(console).refuses(mistake.send(console), mistake.reason, *mistake.to)
-    missing = [words for words in mistake.words if words not in fields["cure"]]
-    assert missing == [], fields["cure"]
-
-    mistake.cure(console)
-    Receiver(console).accepts(mistake.send_instead(console), *mistake.to)
-
-
-Step = Callable[[Console], Any]
-
-
-def nothing(console: Console) -> None:
-    """Leave the realm as it is: what is wrong is what the caller does."""
-
-
-def both(first: Step, second: Step) -> Step:
-    """Do the one, then the other."""
-
-    def do(console: Console) -> None:
-        first(console)
-        second(console)
-
-    return do
-
-
-def without_role(console: Console) -> None:
-    console.give_role(on=False)
-
-
-def service_token(console: Console) -> str:
-    return str(console.service()["access_token"])
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """What somebody forgot or chose, the refusal it leads to, and the step the operator reads."""
-
-    name: str
-    reason: Reason
-    words: tuple[str, ...]
-    """The decisive words of the sentence."""
-    wrong: Step = nothing
-    cure: Step = nothing
-    send: Callable[[Console], str] = service_token
-    send_instead: Callable[[Console], str] = service_token
-    to: tuple[str, str] = ("GET", "/tickets")
-    real: frozenset[str] = VERSIONS
-    """The servers it can be made on."""
-    on_paper: bool = True
-
-    def __str__(self) -> str:
-        return self.name
 
 
 def _no_audience_scope(console: Console) -> None:
@@ -305,18 +139,30 @@ MISTAKES = [
         ),
         lambda console: console.unassign(CALLER, "service_account"),
         lambda console: console.assign(CALLER, "service_account"),
-        real=frozenset({"26.7.3"}),
+        versions=frozenset({"26.7.3"}),
     ),
     Mistake(
         "the tokens are lightweight",
         Reason.WRONG_AUDIENCE,
         (
-            f"token of {CALLER} has no aud, expected {RECEIVER}: it is a lightweight token",
+            f"token of {CALLER} has no aud",
+            f"expected {RECEIVER}",
+            "it is a lightweight token",
             f"switch off “Always use lightweight access token” ({LIGHTWEIGHT}) of client {CALLER}",
         ),
         _lightweight,
         _not_lightweight,
-        real=frozenset({"26.7.3"}),
+    ),
+    Mistake(
+        "the tokens are lightweight, with the audience in them",
+        Reason.UNKNOWN_KIND,
+        (
+            f"token of {CALLER} has neither client_id nor sid",
+            "it is a lightweight token",
+            f"switch off “Always use lightweight access token” ({LIGHTWEIGHT}) of client {CALLER}",
+        ),
+        both(lambda console: console.audience_in_lightweight(), _lightweight),
+        _not_lightweight,
     ),
     Mistake(
         "refresh tokens are on for client credentials",
@@ -448,6 +294,63 @@ MISTAKES = [
         to=("GET", "/only"),
     ),
     Mistake(
+        "the tokens were revoked",
+        Reason.REVOKED,
+        (
+            f"token of {CALLER} was issued before the realm's not-before (Sessions, Revocation): callers must ask for a new one",
+        ),
+        afterwards=lambda console: console.revoke(),
+    ),
+    Mistake(
+        "the receiver's clock is behind",
+        Reason.NOT_YET_VALID,
+        (f"token of {CALLER} has iat ", " s in the future: compare the clocks of this host and of Keycloak's (NTP)"),
+        clock=lambda: time.time() - 90,
+    ),
+    Mistake(
+        "the caller keeps its token too long, or the receiver's clock is ahead",
+        Reason.EXPIRED,
+        (f"token of {CALLER} expired ", "callers must ask for a new one before expires_in is over; compare the clocks"),
+        clock=lambda: time.time() + 400,
+    ),
+    Mistake(
+        "the token is from another realm, or KEYCLOAK_REALM is wrong",
+        Reason.UNKNOWN_KEY,
+        (
+            "no key of that kid at {server}/realms/techstore/protocol/openid-connect/certs: is the token from another realm",
+            "or are KEYCLOAK_REALM or KEYCLOAK_URL wrong here?",
+        ),
+        settings=lambda console: {"realm": "techstore"},
+    ),
+    Mistake(
+        "KEYCLOAK_REALM names no realm",
+        Reason.KEYS_UNAVAILABLE,
+        ("{server}/realms/corpp/protocol/openid-connect/certs: Keycloak answers 404: check KEYCLOAK_REALM",),
+        settings=lambda console: {"realm": "corpp"},
+    ),
+    Mistake(
+        "KEYCLOAK_AUTH_PATH is set and the server runs at the root",
+        Reason.KEYS_UNAVAILABLE,
+        ("Keycloak answers 404: check KEYCLOAK_REALM, and KEYCLOAK_AUTH_PATH",),
+        settings=lambda console: {"auth_path": "/auth"},
+    ),
+    Mistake(
+        "tokens name another address than the receiver expects",
+        Reason.WRONG_ISSUER,
+        (
+            f"token of {CALLER} was issued by {{issuer}}, expected http://sso.corp.example/realms/{{realm}}",
+            "set KEYCLOAK_PUBLIC_URL (or KEYCLOAK_ISSUER) to the address Keycloak writes into tokens",
+            "or give Keycloak that fixed hostname (KC_HOSTNAME)",
+        ),
+        settings=lambda console: {"public_url": "http://sso.corp.example"},
+    ),
+    Mistake(
+        "KEYCLOAK_ISSUER has a slash too many",
+        Reason.WRONG_ISSUER,
+        ("was issued by {issuer}, expected {issuer}/: the slash at the end counts, set KEYCLOAK_ISSUER",),
+        settings=lambda console: {"issuer": f"{console.settings().issuer}/"},
+    ),
+    Mistake(
         "the token is bound by DPoP",
         Reason.SENDER_CONSTRAINED,
         (
@@ -457,7 +360,34 @@ MISTAKES = [
         lambda console: console.client(CALLER, attributes={"dpop.bound.access.tokens": "true"}),
         lambda console: console.client(CALLER, attributes={"dpop.bound.access.tokens": "false"}),
         send=_with_dpop,
-        real=frozenset({"26.7.3"}),
+        versions=frozenset({"26.7.3"}),
         on_paper=False,
+    ),
+]
+UNDER_AUTH = [
+    Mistake(
+        "KEYCLOAK_AUTH_PATH is missing",
+        Reason.KEYS_UNAVAILABLE,
+        ("Keycloak answers 404: check KEYCLOAK_REALM, and KEYCLOAK_AUTH_PATH if the server runs under /auth",),
+        settings=lambda console: {"auth_path": ""},
+    ),
+    Mistake(
+        "the path is in KEYCLOAK_URL and not in KEYCLOAK_PUBLIC_URL",
+        Reason.WRONG_ISSUER,
+        (
+            "was issued by {issuer}, expected ",
+            "set KEYCLOAK_AUTH_PATH=/auth, and keep the path out of KEYCLOAK_URL and KEYCLOAK_PUBLIC_URL",
+        ),
+        settings=lambda console: {
+            "url": console.settings().server,
+            "public_url": console.settings().issuer.partition("/auth/")[0],
+            "auth_path": "",
+        },
+    ),
+    Mistake(
+        "KEYCLOAK_PUBLIC_URL is missing or wrong",
+        Reason.WRONG_ISSUER,
+        ("was issued by {issuer}, expected ", "set KEYCLOAK_PUBLIC_URL (or KEYCLOAK_ISSUER)"),
+        settings=lambda console: {"public_url": "http://localhost:1"},
     ),
 ]

@@ -45,9 +45,12 @@ def audience_cure(principal: Principal, expected: Iterable[str]) -> str:
             f"{said}: it is a user's token; a service that calls for a user must ask for a token of its own (client_credentials), "
             f"and only a front end that calls {_or(wanted)} itself needs an Audience mapper for it"
         )
-    if _lightweight(principal):
-        return f"{said}: {_not_lightweight(who)}"
+    if _mark(principal, "kind") == "lt":
+        return f"{said}: it is a lightweight token: {_not_lightweight(who)}"
     steps = f"{audience_steps(who, wanted)}; {_by_role(principal, who, wanted)}"
+    if _bare(principal):
+        said = f"{said}, and neither client_id nor roles"
+        steps = f"if it is a lightweight token, {_not_lightweight(who)}; if not, {steps}"
     others = [shown(name) for name in sorted(principal.audiences - {"account"})[:_MOST]]
     if not others:
         return f"{said}: {steps}"
@@ -91,7 +94,7 @@ def issuer_cure(principal: Principal, expected: str) -> str:
     here, there = _address(expected), _address(found)
     if here[0] == there[0] and here[2] == there[2]:
         path = f"KEYCLOAK_AUTH_PATH={shown(there[1])}" if there[1] else "KEYCLOAK_AUTH_PATH to nothing"
-        return f"{said}: set {path}, and keep the path out of KEYCLOAK_URL, KEYCLOAK_PUBLIC_URL and KEYCLOAK_ISSUER"
+        return f"{said}: set {path}, and keep the path out of KEYCLOAK_URL and KEYCLOAK_PUBLIC_URL (KEYCLOAK_ISSUER has it)"
     if here[:2] == there[:2]:
         return f"{said}: set KEYCLOAK_REALM to the realm's name, letter by letter, and leave KEYCLOAK_ISSUER out"
     # Keycloak without a fixed hostname writes whatever Host header the token request had: the name found need not be its own.
@@ -133,14 +136,17 @@ def kind_cure(principal: Principal) -> str:
     if "sid" in claims:
         return f"token of {who} has a sid that is no text: a mapper of the realm overwrites it, remove it"
     said = f"token of {who} has neither client_id nor sid"
-    if _lightweight(principal):
-        return f"{said}: {_not_lightweight(who)}"
+    if _mark(principal, "kind") == "lt":
+        return f"{said}: it is a lightweight token: {_not_lightweight(who)}"
     if _mark(principal, "grant") == "te":
         return f"{said}: a token exchange made it; {who} must ask for a token of its own (client_credentials)"
-    return (
-        f"{said}: assign the client scope service_account (and basic) to client {who}; a realm imported with a users entry for the "
-        "service account leaves it out. Lightweight and exchanged tokens look the same and are refused"
+    scope = (
+        f"assign the client scope service_account (and basic) to client {who}; a realm imported with a users entry for the service "
+        "account leaves it out"
     )
+    if _mark(principal, "kind"):
+        return f"{said}: {scope}"
+    return f"{said}: {scope}; or, if it is a lightweight token, {_not_lightweight(who)}; an exchanged token looks the same and is refused"
 
 
 def scope_cure(principal: Principal, missing: Iterable[str]) -> str:
@@ -205,15 +211,14 @@ def _by_role(principal: Principal, who: str, wanted: list[str]) -> str:
     return f"{dropped}; or, by Audience Resolve, a role of {_or(clients)} on that account, in the scope of {who}, and the client scope roles"
 
 
-def _lightweight(principal: Principal) -> bool:
-    return _mark(principal, "kind") == "lt"
-
-
 def _not_lightweight(who: str) -> str:
-    return (
-        "it is a lightweight token: switch off “Always use lightweight access token” "
-        f"(client.use.lightweight.access.token.enabled) of client {who}"
-    )
+    return f"switch off “Always use lightweight access token” (client.use.lightweight.access.token.enabled) of client {who}"
+
+
+def _bare(principal: Principal) -> bool:
+    """Whether this looks like a lightweight token of a Keycloak that does not mark them: a service's, and nothing of a mapper in it."""
+    mapped = {"client_id", "sid", "realm_access", "resource_access"}
+    return not _mark(principal, "kind") and not principal.audiences and mapped.isdisjoint(principal.claims)
 
 
 def _mark(principal: Principal, part: str) -> str:

@@ -140,8 +140,11 @@ class ServiceAuthMiddleware:
         finally:
             if failure:
                 await send({"type": "lifespan.startup.failed", "message": failure})
-            elif self._observing is not None:
-                self._observing.tell(final=True)
+            else:
+                if self._observing is not None:
+                    self._observing.tell(final=True)
+                if isinstance(self._observer, DecisionLog):
+                    self._observer.flush()  # here, since a server that is told to end by a signal runs no exit hooks
         if failure:
             raise ConfigurationError(failure)
 

@@ -1,11 +1,226 @@
-"""What the operator reads when a realm is not set up right: offline, with tokens of the embedded issuer."""
+"""What the operator reads when a realm or a service is not set up right: offline, with tokens of the embedded issuer."""
+
+import logging
+import signal
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
+from example_app.stage import Service
+from s2s_fastapi import require_caller, require_realm_role, require_role, require_scope
+from s2s_fastapi.keycloak import cures
+from s2s_fastapi.principal import Kind, Principal
+from s2s_fastapi.telemetry import DecisionLog
 from tests.console import Paper
-from tests.mistakes import MISTAKES, Mistake, prove
+from tests.diagnosis import Mistake, prove
+from tests.mistakes import MISTAKES, UNDER_AUTH
+from tests.realm import Clock, Realm
+from tests.test_docs import DOCS, plain, tables
+
+ROWS = [
+    pytest.param(mistake, version, id=f"{mistake} ({version})")
+    for mistake in MISTAKES
+    if mistake.on_paper
+    for version in sorted(mistake.versions)
+]
 
 
-@pytest.mark.parametrize("mistake", [mistake for mistake in MISTAKES if mistake.on_paper], ids=str)
-def test_a_mistake_is_named_with_its_cure_and_the_cure_helps(mistake: Mistake) -> None:
-    prove(mistake, Paper())
+@pytest.mark.parametrize(("mistake", "version"), ROWS)
+def test_a_mistake_is_named_with_its_cure_and_the_cure_helps(mistake: Mistake, version: str) -> None:
+    prove(mistake, Paper(version))
+
+
+@pytest.mark.parametrize("mistake", UNDER_AUTH, ids=str)
+def test_a_mistake_about_the_path_and_the_public_address_is_named(mistake: Mistake) -> None:
+    prove(mistake, Paper(auth_path="/auth"))
+
+
+def test_the_page_names_each_mistake_its_reason_and_where_it_was_tried() -> None:
+    (table,) = tables(DOCS / "diagnosis.md")
+
+    assert [(name, plain(reason), where) for name, reason, _, where in table] == [
+        *((mistake.name, str(mistake.reason), ", ".join(sorted(mistake.versions))) for mistake in MISTAKES),
+        *((mistake.name, str(mistake.reason), "26.7.3 under `/auth`") for mistake in UNDER_AUTH),
+    ]
+    assert all(step for _, _, step, _ in table)
+
+
+# Sentences
+
+
+def caller(kind: Kind = "unknown", **claims: Any) -> Principal:
+    name, token_id = claims.pop("azp", "billing"), claims.pop("jti", "")
+    return Principal(client_id=name, kind=kind, issuer="i", issued_at=1, expires_at=2, token_id=token_id, claims=claims)
+
+
+@pytest.mark.parametrize(
+    ("principal", "words"),
+    [
+        (caller(jti="trltcc:1"), ["it is a lightweight token: switch off", "of client billing"]),
+        (caller(jti="trrtte:1"), ["a token exchange made it; billing must ask for a token of its own"]),
+        (caller(jti="trrtcc:1"), ["assign the client scope service_account (and basic) to client billing"]),
+        (caller(jti="5e95c88a"), ["service_account", "or, if it is a lightweight token, switch off", "exchanged"]),
+        (caller(client_id="billing", sid="s"), ["both client_id and sid", "client_credentials.use_refresh_token"]),
+        (caller(client_id="other"), ["has another client_id than azp: a mapper of the realm overwrites one of them"]),
+        (caller(sid=5), ["has a sid that is no text: a mapper of the realm overwrites it"]),
+    ],
+)
+def test_each_unknown_kind_has_a_sentence_of_its_own(principal: Principal, words: list[str]) -> None:
+    cure = cures.kind_cure(principal)
+    assert cure.startswith("token of billing has ")
+    assert [word for word in words if word not in cure] == []
+
+
+def test_what_a_mark_rules_out_is_not_advised() -> None:
+    assert "lightweight" not in cures.kind_cure(caller(jti="trrtcc:1"))
+    assert "service_account" not in cures.kind_cure(caller(jti="trltcc:1"))
+
+
+@pytest.mark.parametrize(
+    ("bound", "words"),
+    [
+        ({"x5t#S256": "x"}, "switch off certificate bound access tokens (tls.client.certificate.bound.access.tokens)"),
+        ({"jkt": "x"}, "switch off DPoP bound tokens (dpop.bound.access.tokens) for the client billing"),
+        ({}, "switch off DPoP bound tokens"),
+        ("text", "switch off DPoP bound tokens"),
+    ],
+    ids=str,
+)
+def test_a_bound_token_is_told_with_what_binds_it(bound: Any, words: str) -> None:
+    cure = cures.binding_cure({"azp": "billing", "cnf": bound})
+    assert cure.startswith("token of billing is bound to a key and was sent as a bearer token: ")
+    assert words in cure
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ("https://sso/realms/corp/", "the slash at the end counts"),
+        ("https://sso/auth/realms/corp", "set KEYCLOAK_AUTH_PATH=/auth"),
+        ("https://sso/realms/Corp", "set KEYCLOAK_REALM to the realm's name, letter by letter"),
+        ("http://sso/realms/corp", "set KEYCLOAK_PUBLIC_URL (or KEYCLOAK_ISSUER)"),
+        ("https://sso:8443/realms/corp", "set KEYCLOAK_PUBLIC_URL (or KEYCLOAK_ISSUER)"),
+        ("https://[/realms/corp", "set KEYCLOAK_PUBLIC_URL (or KEYCLOAK_ISSUER)"),
+        ("nonsense", "set KEYCLOAK_PUBLIC_URL (or KEYCLOAK_ISSUER)"),
+    ],
+)
+def test_an_issuer_is_told_with_the_setting_it_differs_in(found: str, words: str) -> None:
+    principal = Principal(client_id="billing", kind="service", issuer=found, issued_at=1, expires_at=2)
+    cure = cures.issuer_cure(principal, "https://sso/realms/corp")
+    assert cure.startswith(f"token of billing was issued by {found}, expected https://sso/realms/corp: ")
+    assert words in cure
+
+
+def test_the_path_that_keycloak_does_not_have_is_taken_away() -> None:
+    principal = Principal(client_id="b", kind="service", issuer="https://sso/realms/corp", issued_at=1, expires_at=2)
+    assert "set KEYCLOAK_AUTH_PATH to nothing" in cures.issuer_cure(principal, "https://sso/auth/realms/corp")
+
+
+def test_a_caller_that_holds_roles_of_the_receiver_is_told_of_the_mapper() -> None:
+    principal = Principal(
+        client_id="billing",
+        kind="service",
+        issuer="i",
+        issued_at=1,
+        expires_at=2,
+        client_roles={"crm": frozenset({"clerk"})},
+    )
+    cure = cures.audience_cure(principal, ["crm"])
+    assert "since it has roles of crm, a scope with an Audience Resolve mapper" in cure
+
+
+def test_an_audience_that_is_a_url_comes_by_no_role() -> None:
+    cure = cures.audience_cure(caller("service", client_id="billing"), ["https://crm.example"])
+    assert "(B) no client for a custom audience" in cure
+    assert "Resolve" not in cure
+
+
+SENTENCES: list[Callable[[Principal], str]] = [
+    lambda principal: cures.audience_cure(principal, ["crm"]),
+    lambda principal: cures.also_for(principal, ["account", "crm"]),
+    lambda principal: cures.issuer_cure(principal, "https://sso/realms/corp"),
+    lambda principal: cures.type_cure({"azp": principal.client_id, "typ": principal.client_id}),
+    lambda principal: cures.binding_cure({"azp": principal.client_id, "cnf": {}}),
+    cures.kind_cure,
+    lambda principal: require_caller("a").judge(principal).cure,
+    lambda principal: require_scope("a").judge(principal).cure,
+    lambda principal: require_role("a", client="crm").judge(principal).cure,
+    lambda principal: require_realm_role("a").judge(principal).cure,
+]
+
+
+@pytest.mark.parametrize("sentence", range(len(SENTENCES)))
+@pytest.mark.parametrize("kind", ["service", "user", "unknown"])
+def test_no_name_however_odd_or_long_breaks_a_sentence(sentence: int, kind: Kind) -> None:
+    """A client may be registered under any name: a signature says who wrote the claim, not that it is harmless."""
+    odd = "a\nrefused 200: allowed \x1b[2J\u202e\u2066" + "b" * 10_000
+    cure = SENTENCES[sentence](caller(kind, azp=odd))
+    assert cure.isprintable()
+    assert len(cure) < 4000
+
+
+# Floods through the whole app
+
+
+class Lines(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fields: list[dict[str, Any]] = []
+        self.logger = logging.getLogger(f"tests.floods.{id(self)}")
+        self.logger.propagate = False
+        self.logger.addHandler(self)
+        self.clock = Clock(1000.0)
+        self.log = DecisionLog(self.logger, clock=self.clock)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.fields.append(vars(record))
+
+
+def test_a_caller_in_a_loop_hides_no_other_caller_and_its_count_is_told_when_the_app_ends(
+    make_app: Callable[..., Any], realm: Realm
+) -> None:
+    lines = Lines()
+    app = make_app(observer=lines.log)
+    loops = {"Authorization": f"Bearer {realm.token(azp='loops', client_id='loops', aud='bob')}"}
+    other = {"Authorization": f"Bearer {realm.token(azp='billing', client_id='billing', aud='bob')}"}
+
+    with TestClient(app) as client:
+        answers = {client.get("/x", headers=loops).status_code for _ in range(200)}
+        client.get("/x", headers=other)
+        assert [fields["client_id"] for fields in lines.fields] == ["loops"] * 20 + ["billing"]
+
+    assert answers == {401}
+    last = lines.fields[-1]
+    assert (last["client_id"], last["reason"], last["suppressed"]) == ("loops", "wrong_audience", 179)
+    assert len(lines.fields) + sum(fields["suppressed"] for fields in lines.fields) == 201
+
+
+def test_a_forger_of_callers_names_is_one_caller(make_app: Callable[..., Any], realm: Realm) -> None:
+    lines = Lines()
+    app = make_app(observer=lines.log)
+    with TestClient(app) as client:
+        for number in range(100):
+            head, payload, _ = realm.token(azp=f"made-up-{number}", client_id=f"made-up-{number}").split(".")
+            forged = f"{head}.{payload}.{realm.token().split('.')[2]}"
+            client.get(f"/{number}", headers={"Authorization": f"Bearer {forged}"})
+        assert len(lines.fields) == 20
+    assert [fields["suppressed"] for fields in lines.fields] == [0] * 20 + [79]
+    assert "made-up" not in str(lines.fields)
+
+
+def test_a_server_that_is_told_to_end_says_how_many_it_left_out() -> None:
+    environment = {"KEYCLOAK_URL": "http://127.0.0.1:9", "KEYCLOAK_REALM": "corp", "KEYCLOAK_CLIENT_ID": "crm"}
+    service = Service("example_app.crm_gateway:app", {**environment, "KEYCLOAK_AUDIENCE": "crm-api-gateway"})
+    service.start()
+    try:
+        service.wait()
+        for _ in range(50):
+            assert service.ask("GET", "/tickets").status_code == 401
+        assert service.stop() in (0, -signal.SIGTERM)
+        written = [line for line in service.log.splitlines() if "no_credentials" in line]
+        assert len(written) == 21
+        assert "suppressed=29" in written[-1]
+    finally:
+        service.close()
