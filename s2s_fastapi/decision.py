@@ -103,6 +103,8 @@ class Decision:
     unverified_kid: str = ""
     method: str = ""
     route: str = ""
+    routed: bool = True
+    """Whether ``route`` was declared by the app; otherwise it is the path, of the caller's own choice."""
     retry_after: int = 0
 
     @property

@@ -23,7 +23,11 @@ _log = logging.getLogger("s2s_fastapi.observed")
 
 _LONGEST_AHEAD: Final = 366 * 24 * 3600.0
 _ROWS: Final = 1000
-_ROWS_OF_ONE_CALLER: Final = 100  # a path that matches no route is of the caller's own choice
+_ROWS_OF_ONE_CALLER: Final = (
+    100  # a method, and the path of a mount that has parameters, are of the caller's own choice
+)
+_NO_ROUTE: Final = "(no route)"
+_TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 _REPORT_AGAIN: Final = 3600.0
 _LONGEST: Final = 256
 _LONGEST_CURE: Final = 4096
@@ -61,6 +65,7 @@ class ObservedRefusal:
     method: str
     """``WEBSOCKET`` for a handshake."""
     route: str
+    """As declared, or ``(no route)`` for all that the app answers without one."""
     client_id: str
     reason: str
     status: int
@@ -142,7 +147,7 @@ class Observing:
         count = sum(row.count for row in report.rows)
         _log.log(
             logging.WARNING if report.rows else logging.INFO,
-            "insecure_observe_until=%s: %s (%d refusals in %d rows, %d more in none)",
+            "insecure_observe_until=%s: %s: refusals=%d rows=%d others=%d",
             day,
             _HEADINGS[over, bool(report.rows)],
             count,
@@ -151,11 +156,8 @@ class Observing:
             extra={"until": day, "count": count, "rows": len(report.rows), "others": report.others},
         )
         for row in report.rows:
-            _write(
-                row,
-                day,
-                f"{row.count} times, {row.first_seen:%Y-%m-%dT%H:%M:%SZ} to {row.last_seen:%Y-%m-%dT%H:%M:%SZ}",
-            )
+            seen = f" count={row.count} first_seen={row.first_seen:{_TIME}} last_seen={row.last_seen:{_TIME}}"
+            _write(row, day, seen)
 
     def _due(self, now: float) -> bool:
         if self._over:
@@ -164,7 +166,8 @@ class Observing:
 
     def _count(self, decision: Decision, now: float) -> None:
         caller = _printable(decision.client_id, _LONGEST)
-        key = (_printable(decision.method, _LONGEST), _printable(decision.route, _LONGEST), caller, decision.reason)
+        route = _printable(decision.route, _LONGEST) if decision.routed else _NO_ROUTE
+        key = (_printable(decision.method, _LONGEST), route, caller, decision.reason)
         watch_forks(self)
         _tell_at_exit(self)
         with self._lock:
@@ -181,7 +184,7 @@ class Observing:
             row.cure = decision.cure[:_LONGEST_CURE]
             told = row.told()
         if new:
-            _write(told, f"{_moment(self._until):%Y-%m-%d}", "new")
+            _write(told, f"{_moment(self._until):%Y-%m-%d}")
 
 
 class _Row:
@@ -210,7 +213,7 @@ class _Row:
         )
 
 
-def _write(row: ObservedRefusal, day: str, seen: str) -> None:
+def _write(row: ObservedRefusal, day: str, seen: str = "") -> None:
     fields = {
         "outcome": "observed",
         "reason": row.reason,
@@ -221,11 +224,11 @@ def _write(row: ObservedRefusal, day: str, seen: str) -> None:
         "cure": row.cure,
         "until": day,
         "count": row.count,
-        "first_seen": row.first_seen.isoformat(),
-        "last_seen": row.last_seen.isoformat(),
+        "first_seen": f"{row.first_seen:{_TIME}}",
+        "last_seen": f"{row.last_seen:{_TIME}}",
     }
     _log.warning(
-        "refused from %s on: %s %s method=%r route=%r client_id=%r cure=%r (%s)",
+        "refused from %s on: %s %s method=%r route=%r client_id=%r cure=%r%s",
         day,
         row.status,
         row.reason,

@@ -115,4 +115,5 @@ def located(decision: Decision, scope: Scope) -> Decision:
         below = mounted[len(scope.get("app_root_path", mounted)) :]  # a route knows nothing of the mounts around it
         path = below + ("/{path}" if isinstance(route, Mount) else str(path))
     printable = "".join(character for character in str(path) if character.isprintable())[:200]
-    return replace(decision, method=scope.get("method", "WEBSOCKET"), route=printable)
+    routed = route is not None or "endpoint" in scope
+    return replace(decision, method=scope.get("method", "WEBSOCKET"), route=printable, routed=routed)

@@ -1,6 +1,6 @@
 """One realm for each test, the tokens it gives, and apps whose middleware trusts it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -9,6 +9,7 @@ from starlette.testclient import TestClient
 
 from s2s_fastapi import ServiceAuthMiddleware
 from s2s_fastapi.decision import Decision
+from s2s_fastapi.receiver.observing import _at_exit
 from tests.realm import Realm, settings
 
 
@@ -24,6 +25,13 @@ class Observed:
     @property
     def reasons(self) -> list[str]:
         return [str(decision.reason) for decision in self.decisions]
+
+
+@pytest.fixture(autouse=True)
+def nothing_to_report_at_exit() -> Iterator[None]:
+    """Apps that observe and were never shut down would write their reports when the tests are over."""
+    yield
+    _at_exit.clear()
 
 
 @pytest.fixture
