@@ -140,10 +140,8 @@ class BackChannel:
             sentence = f"no complete answer within {timeout:g} s"
         except httpx.ConnectError as error:
             sentence = f"cannot connect to {_origin(url)}: {_reason(error)}"
-            if self._ca_file is not None:
-                self.__dict__.pop(
-                    "_tls", None
-                )  # the file may be replaced while we run: it is read again at the next try
+            if self._ca_file is not None:  # it may be replaced while we run: it is read again at the next try
+                self.__dict__.pop("_tls", None)
         except httpx.NetworkError as error:
             sentence = f"the connection broke: {_reason(error)}"
         except httpx.RemoteProtocolError:
