@@ -16,6 +16,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few rounds, nothing written to docs/")
     quick = parser.parse_args().quick
     rounds, wrk_rounds, seconds, tokens, interpreters = (20, 2, 1, 20_000, 5) if quick else (200, 8, 4, 1_000_000, 40)
+    machine_then = machine.machine()  # before we are the load ourselves
     realm = issuer()
     with realm.serving():
         print("CPU time ...", flush=True)
@@ -36,7 +37,7 @@ def main() -> None:
         how=f"CPU: {rounds} rounds of {cpu.BATCH} calls of each row, the rows shuffled in each round. Throughput: {wrk_rounds} "
         f"rounds of {seconds} s of each app, shuffled; 1 worker on one core, wrk with 1 thread and {throughput.CONNECTIONS} connections "
         f"on another. Import: {interpreters} fresh interpreters. All on loopback, in one run.",
-        machine=machine.machine(),
+        machine=machine_then,
         versions=machine.versions(),
     )
     for cells in (page.cpu, page.throughput, page.memory, page.imports, page.goals):

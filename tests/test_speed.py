@@ -1,0 +1,62 @@
+"""docs/speed.md has the rows that the benchmarks measure, and calls met what was met."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks.rows import BARE, GOALS, PEERS, ROWS, STACKS, Goal
+from tests.test_docs import ROOT, inner, tables
+
+PAGE = ROOT / "docs/speed.md"
+GOAL_ROWS, CPU_ROWS, THROUGHPUT_ROWS, MEMORY_ROWS, IMPORT_ROWS, VERSIONS, *_ = tables(PAGE)
+
+
+def names(rows: list[list[str]]) -> list[str]:
+    return [row[0] for row in rows]
+
+
+def test_the_page_has_every_row_that_is_measured_and_no_other() -> None:
+    assert names(CPU_ROWS) == [row.name for row in ROWS]
+    assert names(THROUGHPUT_ROWS) == list(STACKS)
+    assert names(GOAL_ROWS) == [goal.what for goal in GOALS]
+
+
+def test_every_row_is_compared_with_one_that_is_measured() -> None:
+    assert {row.base for row in ROWS} - {None} <= {row.name for row in ROWS if row.base is None}
+    assert BARE in names(CPU_ROWS)
+
+
+@pytest.mark.parametrize(
+    ("goal", "row"),
+    list(zip(GOALS, GOAL_ROWS, strict=True)),
+    ids=lambda value: value[0][:60] if isinstance(value, list) else "",
+)
+def test_a_goal_is_called_met_only_if_its_figure_reaches_it(goal: Goal, row: list[str]) -> None:
+    what, aim, measured, verdict = row
+    figure = re.match(r"-?[\d.]+", measured)
+
+    assert (what, aim) == (goal.what, goal.aim)
+    assert verdict == ("not measured" if figure is None else "met" if goal.met(float(figure[0])) else "**missed**")
+
+
+def test_the_picture_shows_what_the_page_names() -> None:
+    (picture,) = (str(image.attrs["src"]) for image in inner(PAGE, "image"))
+    drawn = (PAGE.parent / picture).read_text(encoding="utf-8")
+
+    assert [peer for peer in PEERS if peer.replace("`", "") not in drawn] == []
+
+
+def test_every_peer_stands_with_its_version() -> None:
+    required = dict(
+        re.findall(
+            r"^([\w-]+)(?:\[\w+\])?==([\w.]+)$",
+            Path(ROOT / "benchmarks/requirements.txt").read_text(encoding="utf-8"),
+            re.MULTILINE,
+        )
+    )
+    del required["matplotlib"]  # it draws
+    stated = dict(row[:2] for row in VERSIONS)
+
+    assert {name: stated.get(name) for name in required} == required
+    assert {"CPU", "cores", "kernel", "Python", "wrk"} <= stated.keys()
