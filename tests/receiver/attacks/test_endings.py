@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from s2s_fastapi.decision import Reason
@@ -38,7 +38,7 @@ def test_a_remembered_token_expires_in_its_second(seconds: float, reason: Reason
 TIMES = st.floats(-100_000, 100_000, allow_nan=False) | st.sampled_from([-31.0, -30.0, -29.0, 299.0, 329.0, 330.0])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(
     times=st.lists(TIMES, min_size=1, max_size=6),
     nbf=st.none() | st.integers(-1000, 1000),

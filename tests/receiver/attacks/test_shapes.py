@@ -138,6 +138,16 @@ def test_16_kilobytes_are_read_and_one_byte_more_is_not() -> None:
     attacked.holds(sizes[largest], sizes[max(sizes)], Reason.INVALID_REQUEST)
 
 
+def test_a_header_of_4_kilobytes_is_read_and_a_longer_one_is_not() -> None:
+    attacked = stack("RS256")
+    made = {}
+    for pad in range(2900, 3000):
+        text = attacked.realm.sign(claims(attacked.realm), header={"x": "x" * pad})
+        made[text.index(".")] = text
+    largest = max(size for size in made if size <= 4096)
+    attacked.holds(made[largest], made[min(size for size in made if size > 4096)], Reason.MALFORMED_TOKEN)
+
+
 @pytest.mark.parametrize("sign", ["a", "-", ".", "=", "~", "a.", "a=", '"', "\\", "{", "[", " ", "\t", ",", "\xe9"])
 def test_no_repeated_sign_makes_a_reader_go_back(sign: str) -> None:
     # Linear in its length by construction (see the comments beside the expressions): a megabyte ends at once or never.
