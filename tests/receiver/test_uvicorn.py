@@ -279,4 +279,5 @@ def test_a_keycloak_that_is_down_lets_the_server_start_and_nobody_in(
     with served(app, lifespan="on") as address:
         assert httpx.get(f"http://{address}/healthz", trust_env=False).status_code == 200
         refused = httpx.get(f"http://{address}/x", headers=service(), trust_env=False)
-    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+    assert refused.status_code == 503
+    assert refused.headers["Retry-After"] in {"5", "6"}  # 5 s, up to a tenth more, rounded up
