@@ -87,6 +87,10 @@ class Scene:
     def idle(self) -> None:
         settle(lambda: not self.source.state().loading)
 
+    def fails(self, times: int) -> None:
+        """Wait for that many failures, and for the last one's end: it takes the time of its rest from the clock."""
+        settle(lambda: self.source.state().failures == times and not self.source.state().loading)
+
 
 BROKEN = [
     pytest.param(httpx.Response(500), id="500"),
@@ -136,12 +140,12 @@ def test_a_broken_answer_never_replaces_good_keys(answer: httpx.Response | Excep
     scene.realm.answer = noted
     scene.clock.advance(TTL - 1)  # stale: renewed behind
     assert scene.finds(FIRST)
-    settle(lambda: scene.source.state().failures == 1)
+    scene.fails(1)
     assert scene.finds(FIRST)
     assert not scene.finds(THIRD)
     scene.clock.advance(RETRY)  # dead: asked for in front, and kept
     assert scene.finds(FIRST)
-    settle(lambda: scene.source.state().failures == 2)
+    scene.fails(2)
     assert not scene.finds(THIRD)
     assert urls == {f"{scene.realm.issuer}/protocol/openid-connect/certs"}
 
@@ -325,7 +329,7 @@ def test_a_service_starts_before_keycloak_and_works_when_it_comes() -> None:
     scene = Scene(loaded=False)
     scene.breaks(httpx.ConnectError("not yet"))
     scene.source.start()
-    settle(lambda: scene.source.state().failures == 1)
+    scene.fails(1)
     with pytest.raises(KeysUnavailable):
         scene.source.key(FIRST.kid, "ES256")
     scene.recovers()
