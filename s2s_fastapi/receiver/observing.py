@@ -81,7 +81,7 @@ class ObservedRefusals:
     """What ``insecure_observe_until`` has let in so far in this process, the most frequent first."""
 
     until: dt.datetime | None
-    """When refusals begin; None where nothing is only told: the option is not set, its day is over, or the app has not started."""
+    """When refusals begin; None where nothing is only told: no option, a day that was over at the start, or no start yet."""
     rows: tuple[ObservedRefusal, ...] = ()
     others: int = 0
     """Refusals that are in no row: beyond 1,000 rows, or 100 of one caller."""
@@ -90,8 +90,8 @@ class ObservedRefusals:
 class Observing:
     """Count refusals that are only told by route, caller and reason, on their way to the observer behind.
 
-    A row is written to the logger ``s2s_fastapi.observed`` when it is new; all rows once an hour while they grow, when the day has
-    come, and at the end. Whoever has no token signed by the realm adds nothing here. Safe to use from threads; a forked child
+    A row is written to the logger ``s2s_fastapi.observed`` when it is new; all rows within the hour after something was added, when
+    the day has come, and at the end. Whoever has no token signed by the realm adds nothing here. Safe to use from threads; a forked child
     begins anew.
     """
 
@@ -107,8 +107,7 @@ class Observing:
         self._rows: dict[tuple[str, str, str, Reason], _Row] = {}
         self._rows_of: Counter[str] = Counter()
         self._others = 0
-        self._told_at = self._clock()
-        self._news = False
+        self._news_since: float | None = None
         self._over = False
 
     @property
@@ -139,9 +138,9 @@ class Observing:
         with self._lock:
             now, was_over = self._clock(), self._over
             self._over = was_over or now >= self._until
-            if was_over or not (final or self._news or self._over):
+            if was_over or not (final or self._over or self._news_since is not None):
                 return
-            self._news, self._told_at, over = False, now, self._over
+            self._news_since, over = None, self._over
         report = self.report()
         day = f"{report.until:%Y-%m-%d}"
         count = sum(row.count for row in report.rows)
@@ -162,7 +161,8 @@ class Observing:
     def _due(self, now: float) -> bool:
         if self._over:
             return False
-        return now >= self._until or (self._news and not 0 <= now - self._told_at < _REPORT_AGAIN)
+        since = self._news_since
+        return now >= self._until or (since is not None and not 0 <= now - since < _REPORT_AGAIN)
 
     def _count(self, decision: Decision, now: float) -> None:
         caller = _printable(decision.client_id, _LONGEST)
@@ -171,7 +171,8 @@ class Observing:
         watch_forks(self)
         _tell_at_exit(self)
         with self._lock:
-            self._news = True
+            if self._news_since is None:
+                self._news_since = now
             row = self._rows.get(key)
             if new := row is None:
                 if len(self._rows) >= _ROWS or self._rows_of[caller] >= _ROWS_OF_ONE_CALLER:
@@ -182,8 +183,8 @@ class Observing:
             row.count += 1
             row.last = now
             row.cure = decision.cure[:_LONGEST_CURE]
-            told = row.told()
-        if new:
+            told = row.told() if new else None
+        if told is not None:
             _write(told, f"{_moment(self._until):%Y-%m-%d}")
 
 

@@ -150,7 +150,7 @@ class TestTheReport:
         assert quiet.decisions == [refused, decision()]  # it wants no acceptances
         assert len(observing.report().rows) == len(records(caplog)) == 1
 
-    def test_all_is_written_again_in_the_next_hour_in_which_something_was_added(
+    def test_all_is_written_again_an_hour_after_something_was_added(
         self, observing: Observing, clock: Clock, caplog: Log
     ) -> None:
         for caller in ("a", "b", "b"):
@@ -171,6 +171,9 @@ class TestTheReport:
         observing.decided(ALLOWED)
         assert said(caplog) == []  # nothing new
         observing.decided(decision(client_id="a"))
+        assert said(caplog) == []  # an hour begins
+        clock.advance(3600)
+        observing.decided(ALLOWED)
         assert len(said(caplog)) == 3
 
     def test_a_clock_that_is_set_back_does_not_silence_it(
@@ -220,7 +223,6 @@ class TestTheReport:
             observing.decided(decision(cure="..."))
         for second in (4364, 4367, 4371):
             clock.now = dt.datetime(2027, 1, 4, 8, tzinfo=dt.UTC).timestamp() + second
-            observing._told_at = clock.now
             observing.decided(decision(reason=Reason.WRONG_AUDIENCE, client_id="shop-api", cure="..."))
         clock.now = dt.datetime(2027, 1, 5, 7, 59, 31, tzinfo=dt.UTC).timestamp()
         observing._rows["POST", "/orders", "billing", Reason.CALLER_NOT_ALLOWED].last = clock.now
