@@ -66,6 +66,17 @@ def document(name: str) -> tuple[dict[str, Any], dict[str, str]]:
     return realm, {client["clientId"]: client["secret"] for client in realm["clients"] if "secret" in client}
 
 
+def hardcoded(claim: str, value: str) -> dict[str, Any]:
+    """Return a mapper that writes a text into a claim."""
+    config = {"claim.name": claim, "claim.value": value, "jsonType.label": "String", "access.token.claim": "true"}
+    return {
+        "name": claim,
+        "protocol": "openid-connect",
+        "protocolMapper": "oidc-hardcoded-claim-mapper",
+        "config": config,
+    }
+
+
 class Console(ABC):
     """What a person can do to one realm, and how a plain client asks it for a token."""
 
@@ -90,6 +101,13 @@ class Console(ABC):
     @abstractmethod
     def audience_in_lightweight(self) -> None:
         """Let the audience mapper write into lightweight tokens too."""
+
+    @abstractmethod
+    def hardcode(self, claim: str, value: str) -> None:
+        """Add a mapper to the caller that writes a text into a claim of its tokens."""
+
+    @abstractmethod
+    def remove_mapper(self, claim: str) -> None: ...
 
     @abstractmethod
     def revoke(self) -> None:
@@ -175,6 +193,12 @@ class Paper(Console):
     def audience_in_lightweight(self) -> None:
         (mapper,) = self._changed("clientScopes", "name", "crm-audience")["protocolMappers"]
         mapper["config"]["lightweight.claim"] = "true"
+
+    def hardcode(self, claim: str, value: str) -> None:
+        self._changed("clients", "clientId", CALLER)["protocolMappers"] = [hardcoded(claim, value)]
+
+    def remove_mapper(self, claim: str) -> None:
+        self._changed("clients", "clientId", CALLER)["protocolMappers"] = []
 
     def revoke(self) -> None:
         self.issuer.set_not_before("corp", int(time.time()) + 1)

@@ -175,6 +175,20 @@ MISTAKES = [
         _use_refresh("false"),
     ),
     Mistake(
+        "a mapper writes sid",
+        Reason.UNKNOWN_KIND,
+        (f"token of {CALLER} has both client_id and sid", "if it is off, remove the mapper that writes sid"),
+        lambda console: console.hardcode("sid", "a-session"),
+        lambda console: console.remove_mapper("sid"),
+    ),
+    Mistake(
+        "a mapper writes a text where a date belongs",
+        Reason.MALFORMED_CLAIMS,
+        ("the claim nbf is missing or malformed: remove the mapper that overwrites it",),
+        lambda console: console.hardcode("nbf", "soon"),
+        lambda console: console.remove_mapper("nbf"),
+    ),
+    Mistake(
         "the user's token is sent on",
         Reason.NOT_A_SERVICE,
         (

@@ -129,7 +129,7 @@ def kind_cure(principal: Principal) -> str:
     if "client_id" in claims and "sid" in claims:
         return (
             f"token of {who} has both client_id and sid: switch off “Use refresh tokens for client credentials grant” "
-            f"(client_credentials.use_refresh_token) of client {who}"
+            f"(client_credentials.use_refresh_token) of client {who}; if it is off, remove the mapper that writes sid"
         )
     if "client_id" in claims:
         return f"token of {who} has another client_id than azp: a mapper of the realm overwrites one of them, remove it"

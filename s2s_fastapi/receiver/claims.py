@@ -61,7 +61,9 @@ def _kind(claims: Mapping[str, Any]) -> Kind:
 
 
 def _malformed(name: str) -> Refused:
-    return Refused(Reason.MALFORMED_CLAIMS, f"the claim {name} is missing or malformed")
+    return Refused(
+        Reason.MALFORMED_CLAIMS, f"the claim {name} is missing or malformed: remove the mapper that overwrites it"
+    )
 
 
 def _string(claims: Mapping[str, Any], name: str, *, default: str | None = None) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from example_app.realm import Realm
 from s2s_fastapi import KeycloakSettings
-from tests.console import CALLER, REALM_ROLE, RECEIVER, ROLE, Console, document
+from tests.console import CALLER, REALM_ROLE, RECEIVER, ROLE, Console, document, hardcoded
 from tests.diagnosis import Mistake, prove
 from tests.keycloak.server import Keycloak
 from tests.mistakes import MISTAKES, UNDER_AUTH
@@ -42,6 +42,14 @@ class Live(Console):
         (mapper,) = found["protocolMappers"]
         mapper["config"]["lightweight.claim"] = "true"
         self._ask("PUT", f"/client-scopes/{found['id']}/protocol-mappers/models/{mapper['id']}", mapper)
+
+    def hardcode(self, claim: str, value: str) -> None:
+        self._ask("POST", f"/clients/{self._caller['id']}/protocol-mappers/models", hardcoded(claim, value))
+
+    def remove_mapper(self, claim: str) -> None:
+        caller = self._caller
+        (mapper,) = (mapper for mapper in caller["protocolMappers"] if mapper["name"] == claim)
+        self._ask("DELETE", f"/clients/{caller['id']}/protocol-mappers/models/{mapper['id']}", None)
 
     def revoke(self) -> None:
         self.keycloak.admin.set_not_before(self.name, int(time.time()) + 1)
@@ -81,8 +89,12 @@ class Live(Console):
         return KeycloakSettings(**{**given, **changes})
 
     @property
+    def _caller(self) -> dict[str, Any]:
+        return self.keycloak.admin.client(self.name, CALLER)
+
+    @property
     def _account(self) -> str:
-        caller = self.keycloak.admin.client(self.name, CALLER)["id"]
+        caller = self._caller["id"]
         account: str = self.keycloak.admin.get(f"/{self.name}/clients/{caller}/service-account-user")["id"]
         return account
 
