@@ -14,12 +14,14 @@ class Figure:
 
 @dataclass(frozen=True)
 class Throughput:
-    """Median requests per second of each app, and what the others keep of the bare one's, in percent: median, lowest, highest round."""
+    """What one kind of server did with the bare app, the floor and the guarded one: medians of all rounds."""
 
-    bare: float
-    floor: float
-    guarded: float
+    rates: tuple[float, ...]
+    """Requests per second."""
+    cpu: tuple[float, ...]
+    """Microseconds of the server's CPU for one request: it holds where something else takes a part of the core."""
     floor_keeps: tuple[float, float, float]
+    """Percent of the bare app's rate in the same round: median, lowest and highest."""
     guarded_keeps: tuple[float, float, float]
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import rows
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, Throughput
 from benchmarks.results import Results, Spread, decimals, verdict
 from benchmarks.rows import ROWS, STACKS, Row
 
@@ -37,23 +37,17 @@ def _cpu_line(row: Row, results: Results, floor: float) -> list[str]:
 
 def throughput(results: Results) -> list[list[str]]:
     """Return the cells of the throughput's table, its heading first; without wrk each row says so."""
-    heading = ["server", "bare, requests/s", "floor", "guarded", "floor keeps", "guarded keeps"]
+    apps = ("bare", "floor", "guarded")
+    heading = ["server", *(f"{app}, requests/s" for app in apps), *(f"{app}, µs of CPU" for app in apps)]
+    heading += ["floor keeps", "guarded keeps"]
     if isinstance(results.throughput, str):
-        return [heading, *([stack, results.throughput, "", "", "", ""] for stack in STACKS)]
-    return [
-        heading,
-        *(
-            [
-                stack,
-                f"{measured.bare:.0f}",
-                f"{measured.floor:.0f}",
-                f"{measured.guarded:.0f}",
-                f"{_spread(measured.floor_keeps)} %",
-                f"{_spread(measured.guarded_keeps)} %",
-            ]
-            for stack, measured in results.throughput.items()
-        ),
-    ]
+        return [heading, *([stack, results.throughput, *[""] * 7] for stack in STACKS)]
+    return [heading, *(_throughput_line(stack, measured) for stack, measured in results.throughput.items())]
+
+
+def _throughput_line(stack: str, measured: Throughput) -> list[str]:
+    kept = [f"{_spread(share)} %" for share in (measured.floor_keeps, measured.guarded_keeps)]
+    return [stack, *(f"{value:.0f}" for value in (*measured.rates, *measured.cpu)), *kept]
 
 
 def memory(results: Results) -> list[list[str]]:

@@ -36,8 +36,11 @@ def draw(results: Results, to: Path) -> None:
     axes.set_xscale("log")
     axes.set_xlim(left=floor / 3)
     axes.set_xlabel("µs of CPU over the same route unguarded (logarithmic); bar: p20, line: to p80")
-    axes.legend(
-        handles=[Patch(color=colour, label=GROUPS[group]) for group, colour in COLOURS.items()], loc="lower right"
+    canvas.legend(
+        handles=[Patch(color=colour, label=GROUPS[group]) for group, colour in COLOURS.items()],
+        loc="outside upper right",
+        ncols=3,
+        frameon=False,
     )
     axes.spines[["top", "right"]].set_visible(False)
     canvas.savefig(to, format="svg", metadata={"Date": None})

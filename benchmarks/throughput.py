@@ -11,6 +11,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 
@@ -24,8 +26,28 @@ MISSING = "wrk is not installed (Debian: apt-get install wrk)"
 _APPS = ("bare", "floor", "guarded")
 
 
+@dataclass(frozen=True)
+class _Server:
+    url: str
+    pid: int
+
+    def cpu(self) -> float:
+        """Return the seconds of CPU it has used; 0 where the system does not tell."""
+        about = Path(f"/proc/{self.pid}/stat")
+        fields = about.read_text().rpartition(")")[2].split() if about.exists() else ()
+        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class _Run:
+    rate: float
+    """Requests per second."""
+    cpu: float
+    """Microseconds of the server's CPU for each."""
+
+
 @contextmanager
-def _served(app: str, http: str, loop: str, environment: dict[str, str]) -> Iterator[str]:
+def _served(app: str, http: str, loop: str, environment: dict[str, str]) -> Iterator[_Server]:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
@@ -37,7 +59,7 @@ def _served(app: str, http: str, loop: str, environment: dict[str, str]) -> Iter
     )
     _pin(server.pid, 0)
     try:
-        yield f"http://127.0.0.1:{port}/"
+        yield _Server(f"http://127.0.0.1:{port}/", server.pid)
     finally:
         server.terminate()
         server.wait()
@@ -61,17 +83,19 @@ def _until_served(url: str, headers: dict[str, str]) -> None:
     raise RuntimeError("the benchmark's server does not serve")
 
 
-def _wrk(url: str, seconds: int, headers: dict[str, str]) -> float:
+def _wrk(server: _Server, seconds: int, headers: dict[str, str]) -> _Run:
     given = [part for name, value in headers.items() for part in ("-H", f"{name}: {value}")]
+    before = server.cpu()
     wrk = subprocess.Popen(
-        ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", *given, url], stdout=subprocess.PIPE, text=True
+        ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", *given, server.url], stdout=subprocess.PIPE, text=True
     )
     _pin(wrk.pid, 1)
     said, _ = wrk.communicate()
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
-    if rate is None or "Non-2xx" in said or "Socket errors" in said:
+    used = server.cpu() - before
+    rate, served = re.search(r"Requests/sec:\s+([\d.]+)", said), re.search(r"(\d+) requests in", said)
+    if rate is None or served is None or "Non-2xx" in said or "Socket errors" in said:
         raise RuntimeError(f"wrk was not served: {said}")
-    return float(rate[1])
+    return _Run(float(rate[1]), used / int(served[1]) * 1e6)
 
 
 def measure(issuer: EmbeddedIssuer, rounds: int, seconds: int) -> dict[str, Throughput]:
@@ -81,25 +105,29 @@ def measure(issuer: EmbeddedIssuer, rounds: int, seconds: int) -> dict[str, Thro
     measured = {}
     for stack, (http, loop) in STACKS.items():
         with ExitStack() as running:
-            urls = {app: running.enter_context(_served(app, http, loop, environment)) for app in _APPS}
-            for url in urls.values():
-                _until_served(url, headers)
-                _wrk(url, 1, headers)
+            servers = {app: running.enter_context(_served(app, http, loop, environment)) for app in _APPS}
+            for server in servers.values():
+                _until_served(server.url, headers)
+                _wrk(server, 1, headers)
             runs = [
-                {app: _wrk(urls[app], seconds, headers) for app in random.sample(_APPS, len(_APPS))}
+                {app: _wrk(servers[app], seconds, headers) for app in random.sample(_APPS, len(_APPS))}
                 for _ in range(rounds)
             ]
         measured[stack] = _summed(runs)
     return measured
 
 
-def _summed(runs: list[dict[str, float]]) -> Throughput:
+def _summed(runs: list[dict[str, _Run]]) -> Throughput:
     def keeps(app: str) -> tuple[float, float, float]:
-        shares = [100 * run[app] / run["bare"] for run in runs]
+        shares = [100 * run[app].rate / run["bare"].rate for run in runs]
         return statistics.median(shares), min(shares), max(shares)
 
-    bare, floor, guarded = (statistics.median(run[app] for run in runs) for app in _APPS)
-    return Throughput(bare, floor, guarded, keeps("floor"), keeps("guarded"))
+    return Throughput(
+        rates=tuple(statistics.median(run[app].rate for run in runs) for app in _APPS),
+        cpu=tuple(statistics.median(run[app].cpu for run in runs) for app in _APPS),
+        floor_keeps=keeps("floor"),
+        guarded_keeps=keeps("guarded"),
+    )
 
 
 def missing() -> str:
