@@ -9,7 +9,6 @@ import textwrap
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,6 +34,7 @@ from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.receiver.observing import Observing
 from s2s_fastapi.telemetry import DecisionLog
 from tests.realm import Clock, Realm
+from tests.test_docs import DOCS, blocks
 
 Options = Callable[..., dict[str, Any]]
 Log = pytest.LogCaptureFixture
@@ -214,7 +214,7 @@ class TestTheReport:
     def test_the_lines_in_the_docs_are_those_that_are_written(
         self, observing: Observing, clock: Clock, caplog: Log
     ) -> None:
-        page = (Path(__file__).resolve().parents[2] / "docs/observe-mode.md").read_text(encoding="utf-8")
+        page = (DOCS / "observe-mode.md").read_text(encoding="utf-8")
         clock.now = dt.datetime(2027, 1, 4, 8, tzinfo=dt.UTC).timestamp()
         billing = Principal(client_id="billing", kind="service", issuer="i", issued_at=1, expires_at=2)
         observing.decided(decision(cure=require_caller("shop-api").judge(billing).cure))
@@ -336,6 +336,25 @@ class TestOfAnApp:
         assert response.status_code == 401
         assert observed_refusals(app).rows == ()
         assert records(caplog) == []
+
+    def test_the_route_in_the_docs_shows_it_to_operators_only(
+        self, options: Options, clock: Clock, headers: Any
+    ) -> None:
+        block = next(block for block in blocks(DOCS / "observe-mode.md", "python") if "complete" in block.words)
+        app = block.run()["app"]
+        app.user_middleware[0].kwargs.update(options(clock=clock))
+        there = TestClient(app)
+        assert there.post("/orders", headers=headers(aud="bob")).json() == "chat-app-service"
+        operations = {"azp": "operations", "client_id": "operations"}
+        assert there.get("/internal/observed", headers=headers(**operations)).json()["rows"][0]["route"] == "/orders"
+        for changes, status in (
+            ({}, 403),
+            ({**operations, "aud": "bob"}, 401),
+            ({"azp": "operations", "client_id": None, "sid": "s"}, 403),
+        ):
+            refused = there.get("/internal/observed", headers=headers(**changes))
+            assert (refused.status_code, "rows" in refused.text) == (status, False)
+            assert "WWW-Authenticate" in refused.headers
 
     def test_who_tries_paths_and_methods_fills_no_more_than_rows_of_his_own(
         self, app: FastAPI, headers: Any, caplog: Log
