@@ -7,6 +7,7 @@ vulnerability. What passes here has exactly one reading.
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 from s2s_fastapi.decision import Reason
@@ -62,7 +63,7 @@ def parse(token: bytes) -> Jws:
         raise Refused(Reason.MALFORMED_TOKEN)
     if len(parts[0]) > _MAX_HEADER_BYTES:
         raise Refused(Reason.MALFORMED_TOKEN)
-    algorithm, kid = _checked(_object(_decoded(parts[0])))
+    algorithm, kid = _header(parts[0])
     return Jws(
         algorithm=algorithm,
         kid=kid,
@@ -72,7 +73,10 @@ def parse(token: bytes) -> Jws:
     )
 
 
-def _checked(header: dict[str, Any]) -> tuple[str, str]:
+@lru_cache(maxsize=64)
+def _header(segment: bytes) -> tuple[str, str]:
+    """Return ``alg`` and ``kid``; remembered, since all tokens that a key signed begin with the same words."""
+    header = _object(_decoded(segment))
     if not _FORBIDDEN.isdisjoint(header):
         raise Refused(Reason.UNSUPPORTED_HEADER)
     typ = header.get("typ")
