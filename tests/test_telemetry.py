@@ -294,6 +294,17 @@ def test_the_last_of_a_flood_is_written_with_the_next_record_of_any_kind(written
     assert len(written.records) + sum(written.suppressed) == 51
 
 
+def test_the_last_of_a_flood_is_written_as_soon_as_its_ten_seconds_are_over(written: Records) -> None:
+    for _ in range(50):
+        written.tell(Reason.EXPIRED, client_id="loops")
+    written.clock.advance(9.999)
+    written.tell(Reason.NO_CREDENTIALS)
+    assert len(written.records) == 21
+    written.clock.advance(0.001)
+    written.tell(Reason.NO_CREDENTIALS)
+    assert [vars(record)["reason"] for record in written.records[21:]] == ["expired", "no_credentials"]
+
+
 def test_the_rest_of_a_flood_is_written_at_the_end_and_once(written: Records) -> None:
     for _ in range(50):
         written.tell(Reason.EXPIRED, client_id="loops")
