@@ -105,6 +105,11 @@ class Refreshing(Generic[T]):
             return held.value
         return None
 
+    def age(self, value: T) -> float:
+        """Return how many seconds ago the load of `value` began; infinity where it is not the current value."""
+        held = self._held
+        return self._clock() - held.began if held is not None and held.value is value else float("inf")
+
     def get(self, *, timeout: float | None = None) -> T:
         """Return the value; wait for a load only where none is usable.
 

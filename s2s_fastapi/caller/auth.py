@@ -9,6 +9,7 @@ from s2s_fastapi.caller.attached import CARRIED, holds
 from s2s_fastapi.caller.given import GivenSettings, Names
 from s2s_fastapi.caller.grant import Token
 from s2s_fastapi.caller.httpx_auth import HttpxAuth, join_httpx2
+from s2s_fastapi.caller.min_validity import LongEnough, lasting, seconds
 from s2s_fastapi.caller.origins import Pin, pins, spelled, within
 from s2s_fastapi.caller.resend import adiscard, bearer_error, discard, replayable
 from s2s_fastapi.caller.shared_token import SharedToken
@@ -80,29 +81,50 @@ class ServiceTokenAuth(HttpxAuth):
         join_httpx2()
         self._setup(pins(origins), Asked.of(audience, scope), _Environment(settings), any_origin=insecure_any_origin)
 
-    def _setup(self, pinned: tuple[Pin, ...], asked: Asked, environment: _Environment, *, any_origin: bool) -> None:
+    def _setup(
+        self,
+        pinned: tuple[Pin, ...],
+        asked: Asked,
+        environment: _Environment,
+        *,
+        any_origin: bool,
+        min_validity: float = 0.0,
+    ) -> None:
         self._pins = pinned
         self._asked = asked
         self._environment = environment
         self._any_origin = any_origin
+        self._min_validity = min_validity
         self._warned = False
-        self._bound: tuple[TokenSource | None, SharedToken | None] = (None, None)
+        self._bound: tuple[TokenSource | None, SharedToken | LongEnough | None] = (None, None)
 
     def asking(
-        self, *, audience: Names = None, scope: Names = None, origins: Collection[str] | None = None
+        self,
+        *,
+        audience: Names = None,
+        scope: Names = None,
+        origins: Collection[str] | None = None,
+        min_validity: float | None = None,
     ) -> "ServiceTokenAuth":
         """Return one that asks for something else, for a single call; what is not given stays as it is here.
 
-        It shares settings and tokens with this one and with all that ask for the same.
+        It shares settings and tokens with this one and with all that ask for the same. `min_validity`: seconds that the token of each
+        request has to live at least, counted from before it was asked for; see `token`.
 
         Raises:
-            ConfigurationError: An origin or a name is malformed.
+            ConfigurationError: An origin or a name is malformed, or `min_validity` is no number of seconds.
         """
         given = Asked.of(audience, scope)
         asked = Asked(given.audiences or self._asked.audiences, given.scopes or self._asked.scopes)
         other = object.__new__(ServiceTokenAuth)
         pinned = self._pins if origins is None else pins(origins)
-        other._setup(pinned, asked, self._environment, any_origin=self._any_origin and origins is None)
+        other._setup(
+            pinned,
+            asked,
+            self._environment,
+            any_origin=self._any_origin and origins is None,
+            min_validity=self._min_validity if min_validity is None else seconds(min_validity),
+        )
         return other
 
     @property
@@ -112,19 +134,23 @@ class ServiceTokenAuth(HttpxAuth):
             origins=tuple(map(spelled, self._pins)), audiences=self._asked.audiences, scopes=self._asked.scopes
         )
 
-    def token(self) -> str:
+    def token(self, *, min_validity: float | None = None) -> str:
         """Return the access token, for what is not httpx: gRPC metadata, a message, Celery. Blocks at most 5 s.
 
+        `min_validity`: seconds it has to live at least, where it is used later than now. One with less left is renewed first, for all
+        who share it, by one request and at most once in 10 s; so it can be 10 s less than the tokens live.
+
         Raises:
-            TokenRequestError: Keycloak gave none (`AudienceNotGranted`: none that is for the asked audience).
-            ConfigurationError: The settings are missing or contradictory.
+            TokenRequestError: Keycloak gave none (`AudienceNotGranted`: none that is for the asked audience), or none that lives for
+                `min_validity` seconds.
+            ConfigurationError: The settings are missing or contradictory, or `min_validity` is no number of seconds.
         """
-        shared = self._shared()
+        shared = lasting(self._shared(), min_validity)
         return (shared.peek() or shared.get()).value
 
-    async def atoken(self) -> str:
+    async def atoken(self, *, min_validity: float | None = None) -> str:
         """Do as `token`, without blocking the running asyncio or trio loop."""
-        shared = self._shared()
+        shared = lasting(self._shared(), min_validity)
         return (shared.peek() or await shared.aget()).value
 
     def auth_flow(self, request: Any) -> Generator[Any, Any, None]:
@@ -163,18 +189,18 @@ class ServiceTokenAuth(HttpxAuth):
                 self._attach(response.request, another)
                 yield response.request
 
-    def _shared(self) -> SharedToken:
+    def _shared(self) -> SharedToken | LongEnough:
         source, shared = self._bound
         if shared is None or source is not IN_USE.source:
             source = IN_USE.source
-            shared = source.token(self._environment.settings(source), self._asked)
+            shared = lasting(source.token(self._environment.settings(source), self._asked), self._min_validity)
             self._bound = source, shared
             if self._any_origin and not self._warned:
                 self._warned = True
                 LOG.warning("insecure_any_origin: a token with %s goes to any host a request names", self._asked)
         return shared
 
-    def _admit(self, request: Any) -> SharedToken:
+    def _admit(self, request: Any) -> SharedToken | LongEnough:
         """Refuse a request that must not carry our token, before anything is asked or sent."""
         url = request.url
         # `within`, written out: this is the hot path, a call costs as much as the comparison.
@@ -244,7 +270,7 @@ class ServiceTokenAuth(HttpxAuth):
         )
 
     def _value(self) -> tuple[object, ...]:
-        return frozenset(self._pins), self._asked, self._environment.given, self._any_origin
+        return frozenset(self._pins), self._asked, self._environment.given, self._any_origin, self._min_validity
 
     def __eq__(self, other: object) -> bool:
         return self._value() == other._value() if isinstance(other, ServiceTokenAuth) else NotImplemented
@@ -259,6 +285,8 @@ class ServiceTokenAuth(HttpxAuth):
                 parts.append(f"{what}={sorted(names)!r}")
         if self._any_origin:
             parts.append("insecure_any_origin=True")
+        if self._min_validity:
+            parts.append(f"min_validity={self._min_validity:g}")
         return f"ServiceTokenAuth({', '.join(parts)})"
 
     def __copy__(self) -> "ServiceTokenAuth":
@@ -269,10 +297,17 @@ class ServiceTokenAuth(HttpxAuth):
 
     def __reduce__(self) -> tuple[Any, ...]:
         names = sorted(self._asked.audiences) or None, sorted(self._asked.scopes) or None
-        return _rebuild, (tuple(map(spelled, self._pins)), *names, self._environment.given, self._any_origin)
+        flags = self._any_origin, self._min_validity
+        return _rebuild, (tuple(map(spelled, self._pins)), *names, self._environment.given, *flags)
 
 
-def _rebuild(
-    origins: tuple[str, ...], audience: Names, scope: Names, settings: KeycloakSettings | None, any_origin: bool
+def _rebuild(  # noqa: PLR0917 - what was written, for pickle
+    origins: tuple[str, ...],
+    audience: Names,
+    scope: Names,
+    settings: KeycloakSettings | None,
+    any_origin: bool,
+    min_validity: float,
 ) -> ServiceTokenAuth:
-    return ServiceTokenAuth(*origins, audience=audience, scope=scope, settings=settings, insecure_any_origin=any_origin)
+    auth = ServiceTokenAuth(*origins, audience=audience, scope=scope, settings=settings, insecure_any_origin=any_origin)
+    return auth.asking(min_validity=min_validity) if min_validity else auth

@@ -26,13 +26,14 @@ from s2s_fastapi.refreshing import Failed, Loaded, Refreshing
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry import trace_alone
 
-__all__ = ["DEADLINE", "Channel", "SharedToken", "TokenKey"]
+__all__ = ["DEADLINE", "RENEWAL_SPACING", "Channel", "SharedToken", "TokenKey"]
 
 LOG: Final = logging.getLogger("s2s_fastapi.caller")
 
 DEADLINE: Final = 5.0
 """Seconds anybody waits for a token."""
-_RENEWAL_SPACING: Final = 10.0
+RENEWAL_SPACING: Final = 10.0
+"""Seconds between the beginning of a request and that of one that is forced."""
 # ``exp`` counts whole seconds, so of one or two of them no part can be kept back; renewing ahead would only ask more often than once
 # in a life.
 _TOO_SHORT_TO_DIVIDE: Final = 2.0
@@ -95,7 +96,7 @@ class SharedToken:
             lane=lane,
             timeout=DEADLINE,
             clock=clock,
-            spacing=_RENEWAL_SPACING,
+            spacing=RENEWAL_SPACING,
             unavailable=_unavailable,
             unanswered=self._unanswered,
             in_front=trace_alone,
@@ -128,6 +129,24 @@ class SharedToken:
     async def arenew(self, seen: Token) -> Token:
         """Do as `renew`, without blocking the running asyncio or trio loop."""
         return await self._value.arenew(seen)
+
+    @property
+    def client_id(self) -> str:
+        """Whose token it is."""
+        return self._settings.client_id
+
+    def age(self, token: Token) -> float:
+        """Return how many seconds ago `token` was asked for; infinity where another one has taken its place."""
+        return self._value.age(token)
+
+    def resting(self) -> S2SError | None:
+        """Return the failure because of which Keycloak is left alone at present, if it is: an error that was never raised."""
+        state = self._value.state()
+        return state.last_error if state.next_try_in is not None and not state.loading else None
+
+    def last_error(self) -> S2SError | None:
+        """Return what the last request failed with, if it did: an error that was never raised."""
+        return self._value.state().last_error
 
     def _pardon(self) -> None:
         """Forget that the secret was refused once its file has another one."""

@@ -59,7 +59,7 @@ async def _deliver(response: Response, send: Send) -> None:
     if response.delivery.disconnect == "before":
         raise ConnectionResetError("a fault closes the connection")
     headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
-    headers.append((b"content-length", b"%d" % len(response.body)))
+    headers.append((b"content-length", b"%d" % response.length))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     for number, piece in enumerate(response.pieces()):
         if number:

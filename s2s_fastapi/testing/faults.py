@@ -4,15 +4,19 @@ issuer.faults.add("token", slow(0.5) & answering(503), times=3)
 issuer.faults.add("certs", disconnecting(), times=None)     # until `clear`
 """
 
+import gzip
+import json
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from s2s_fastapi.testing.wire import Delivery, Response
 
 __all__ = [
     "ENDPOINTS",
+    "LEFT_OUT",
     "NONE",
     "Endpoint",
     "Fault",
@@ -20,10 +24,16 @@ __all__ = [
     "answering",
     "disconnecting",
     "dripping",
+    "endless",
     "html",
     "huge",
+    "redirecting",
+    "refusing",
+    "rewritten",
     "slow",
     "typed",
+    "with_members",
+    "zipped",
 ]
 
 Endpoint = Literal["token", "certs", "discovery", "realm"]
@@ -42,6 +52,10 @@ class Fault:
     delay: float | None = None
     drip: float | None = None
     disconnect: Literal["before", "within"] | None = None
+    repeat: int | None = None
+    """How often the body is sent, one after the other."""
+    rewrite: Callable[[bytes], bytes] | None = None
+    """Makes what is sent of the body that would have been."""
 
     def __and__(self, other: "Fault") -> "Fault":
         given = {one.name: getattr(other, one.name) for one in fields(other)}
@@ -53,11 +67,17 @@ class Fault:
         if self.content_type is not None:
             headers = tuple(pair for pair in headers if pair[0].lower() != "content-type")
             headers += (("Content-Type", self.content_type),)
+        body = response.body if self.body is None else self.body
         return Response(
             status=response.status if self.status is None else self.status,
             headers=headers + (self.headers or ()),
-            body=response.body if self.body is None else self.body,
-            delivery=Delivery(delay=self.delay or 0.0, drip=self.drip or 0.0, disconnect=self.disconnect or ""),
+            body=body if self.rewrite is None else self.rewrite(body),
+            delivery=Delivery(
+                delay=self.delay or 0.0,
+                drip=self.drip or 0.0,
+                disconnect=self.disconnect or "",
+                repeat=1 if self.repeat is None else self.repeat,
+            ),
         )
 
 
@@ -71,6 +91,36 @@ def answering(status: int, body: bytes | str = b"", *, headers: dict[str, str] |
     return Fault(status=status, body=content, headers=tuple(headers.items()) if headers else None)
 
 
+def refusing(status: int, error: str, description: str = "") -> Fault:
+    """Refuse as a token endpoint does (RFC 6749 section 5.2): ``refusing(401, "unauthorized_client")``."""
+    told = {"error": error, "error_description": description} if description else {"error": error}
+    return replace(answering(status, json.dumps(told)), content_type="application/json")
+
+
+def redirecting(location: str, status: int = 307) -> Fault:
+    """Send whoever asks to another place."""
+    return answering(status, headers={"Location": location})
+
+
+LEFT_OUT: Final[Any] = type("_LeftOut", (), {"__repr__": lambda _: "LEFT_OUT"})()
+"""For `with_members`: the member is not there at all, which is not the same as None."""
+
+
+def with_members(**members: Any) -> Fault:
+    """Change members of the true JSON answer: ``with_members(expires_in="soon", token_type=LEFT_OUT)``."""
+
+    def rewrite(body: bytes) -> bytes:
+        changed = json.loads(body) | members
+        return json.dumps({name: value for name, value in changed.items() if value is not LEFT_OUT}).encode()
+
+    return Fault(rewrite=rewrite)
+
+
+def rewritten(rewrite: Callable[[bytes], bytes]) -> Fault:
+    """Send what `rewrite` makes of the true body: ``rewritten(lambda body: body.decode().encode("utf-16"))``."""
+    return Fault(rewrite=rewrite)
+
+
 def html(status: int = 502) -> Fault:
     """Answer with a page, as a proxy or a gateway in between does."""
     return Fault(
@@ -81,6 +131,19 @@ def html(status: int = 502) -> Fault:
 def huge(size: int = 1_000_000) -> Fault:
     """Answer 200 with a JSON object of about `size` bytes."""
     return Fault(status=200, body=b'{"padding":"' + b"x" * size + b'"}')
+
+
+def endless() -> Fault:
+    """Answer 200 with a body of a terabyte, as fast as it is read."""
+    return Fault(status=200, body=b" " * 65_536, repeat=2**24)
+
+
+def zipped(size: int = 10_000_000) -> Fault:
+    """Answer 200 with a JSON object of about `size` bytes that is a thousandth of that on the wire, whether it was accepted or not."""
+    return replace(
+        answering(200, gzip.compress(b'{"padding":"' + b"x" * size + b'"}'), headers={"Content-Encoding": "gzip"}),
+        content_type="application/json",
+    )
 
 
 def typed(content_type: str) -> Fault:

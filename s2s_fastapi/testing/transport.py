@@ -40,7 +40,7 @@ class IssuerTransport(httpx.BaseTransport):
         body.wait(response.delivery.delay)
         if response.delivery.disconnect == "before":
             raise httpx.RemoteProtocolError("Server disconnected without sending a response.", request=request)
-        headers = [*response.headers, ("Content-Length", str(len(response.body)))]
+        headers = [*response.headers, ("Content-Length", str(response.length))]
         return httpx.Response(response.status, headers=headers, stream=body, request=request)
 
 

@@ -133,6 +133,8 @@ class Delivery:
     """Seconds between one byte of the body and the next."""
     disconnect: Literal["", "before", "within"] = ""
     """Where the connection breaks: before the first byte, or after half of the body."""
+    repeat: int = 1
+    """How often the body is sent, one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +150,17 @@ class Response:
         """Return the first header of that name, in whatever case, or None."""
         return next((value for found, value in self.headers if found.lower() == name.lower()), None)
 
+    @property
+    def length(self) -> int:
+        """What ``Content-Length`` says."""
+        return len(self.body) * self.delivery.repeat
+
     def pieces(self) -> Iterator[bytes]:
         """Yield what is sent of the body, in the pieces in which it is sent."""
+        for _ in range(self.delivery.repeat):
+            yield from self._pieces()
+
+    def _pieces(self) -> Iterator[bytes]:
         sent = self.body[: len(self.body) // 2] if self.delivery.disconnect == "within" else self.body
         if not self.delivery.drip:
             yield sent
