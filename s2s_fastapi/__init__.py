@@ -24,9 +24,8 @@ from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware, observed_refu
 from s2s_fastapi.receiver.observing import ObservedRefusal, ObservedRefusals
 from s2s_fastapi.receiver.openapi import openapi_schema
 from s2s_fastapi.receiver.public import DOCS
-from s2s_fastapi.receiver.requirements import (
+from s2s_fastapi.receiver.require import (
     CurrentPrincipal,
-    Requirement,
     require_audience,
     require_caller,
     require_realm_role,
@@ -35,6 +34,7 @@ from s2s_fastapi.receiver.requirements import (
     require_service,
     require_user,
 )
+from s2s_fastapi.receiver.requirements import Requirement
 from s2s_fastapi.receiver.token_verifier import TokenVerifier
 from s2s_fastapi.settings import KeycloakSettings
 

@@ -15,7 +15,8 @@ from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.guard import GUARD_MARK, GUARDED_MARK
 from s2s_fastapi.receiver.reach import asked_around
-from s2s_fastapi.receiver.requirements import FACTORIES, AllOf, Requirement, current_principal, require_scope
+from s2s_fastapi.receiver.require import FACTORIES, current_principal, require_scope
+from s2s_fastapi.receiver.requirements import AllOf, Requirement
 
 __all__ = ["OWN_AUTHENTICATION", "Access", "AppAt", "RouteAccess", "layers", "read_access", "router_below"]
 

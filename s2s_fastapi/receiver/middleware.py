@@ -23,7 +23,7 @@ from s2s_fastapi.receiver.keys import KeySource
 from s2s_fastapi.receiver.observing import ObservedRefusals, Observing, end_of_observing
 from s2s_fastapi.receiver.openapi import Documentation
 from s2s_fastapi.receiver.public import PublicPaths
-from s2s_fastapi.receiver.requirements import require_service, require_user
+from s2s_fastapi.receiver.require import require_service, require_user
 from s2s_fastapi.receiver.state import SCOPE_KEY, Service, located
 from s2s_fastapi.receiver.token_verifier import audience_names
 from s2s_fastapi.receiver.verified import CACHED_TOKENS, VerifiedTokens

@@ -6,7 +6,8 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.dependencies.utils import get_dependant
 
-from s2s_fastapi.receiver.requirements import Requirement, current_principal, require_scope
+from s2s_fastapi.receiver.require import current_principal, require_scope
+from s2s_fastapi.receiver.requirements import Requirement
 
 __all__ = ["asked_around"]
 

@@ -2,9 +2,8 @@
 
 import sys
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, NoReturn, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar
 
-from fastapi import Depends
 from fastapi.openapi.models import HTTPBearer
 from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
@@ -18,24 +17,7 @@ from s2s_fastapi.receiver.answers import error_of
 from s2s_fastapi.receiver.guard import guarded
 from s2s_fastapi.receiver.state import Authenticated
 
-__all__ = [
-    "FACTORIES",
-    "AllOf",
-    "AnyOf",
-    "Audience",
-    "Caller",
-    "CurrentPrincipal",
-    "Requirement",
-    "Role",
-    "Scope",
-    "require_audience",
-    "require_caller",
-    "require_realm_role",
-    "require_role",
-    "require_scope",
-    "require_service",
-    "require_user",
-]
+__all__ = ["AllOf", "AnyOf", "Audience", "Caller", "Requirement", "Role", "Scope"]
 
 E = TypeVar("E")
 
@@ -51,20 +33,6 @@ _PRECEDENCE: Final = (
     Reason.SCOPE_MISSING,
     Reason.ROLE_MISSING,
 )
-
-
-class _NotParenthesised:
-    """The type of a parameter nobody fills: FastAPI refuses ``Depends(require_service)`` when it reads it, at the decorator.
-
-    Without it FastAPI would call the factory, inject the requirement unasked, and let everybody in.
-    """
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> NoReturn:
-        raise TypeError("write Depends(require_...(...)) with its parentheses: without them nothing would be checked")
-
-
-_WRITTEN_OUT: Final = _NotParenthesised()
 
 
 class _Scheme(SecurityBase):
@@ -136,7 +104,7 @@ class Requirement(_Scheme):
 
     async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> Principal:
         """Return the caller if it meets the requirement: what FastAPI calls for ``Depends(requirement)``."""
-        requirement = self & require_scope(*security_scopes.scopes) if security_scopes.scopes else self
+        requirement = self & Scope(frozenset(security_scopes.scopes)) if security_scopes.scopes else self
         return Authenticated.of(connection.scope).admit(connection.scope, requirement)
 
     def __bool__(self) -> bool:
@@ -288,92 +256,7 @@ class Audience(Requirement):
         return _ALLOWED
 
 
-def require_service(*, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
-    """Require any service: a token of the client-credentials grant (RFC 6749 section 4.4)."""
-    _check_written_out(_)
-    return Caller("service")
-
-
-def require_caller(*client_ids: str, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
-    """Require the service account of one of these clients; letter case counts."""
-    _check_written_out(_)
-    return Caller("service", _names("require_caller", client_ids))
-
-
-def require_user(*client_ids: str, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
-    """Require a user, of one of these front ends if any are named. The middleware lets users in only with ``users=True``."""
-    _check_written_out(_)
-    return Caller("user", _names("require_user", client_ids) if client_ids else frozenset())
-
-
-def require_scope(*scopes: str, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
-    """Require scopes, all of them; it says nothing about who is calling."""
-    _check_written_out(_)
-    return Scope(_names("require_scope", scopes))
-
-
-def require_role(*roles: str, client: str | None = None, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
-    """Require roles of a client, all of them; of the app's own client unless ``client`` names another."""
-    _check_written_out(_)
-    if client is not None:
-        _names("require_role", (client,))
-    return Role(_names("require_role", roles), client)
-
-
-def require_realm_role(*roles: str, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
-    """Require realm roles, all of them."""
-    _check_written_out(_)
-    return Role(_names("require_realm_role", roles), realm=True)
-
-
-def require_audience(*audiences: str, only: bool = False, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
-    """Require a token for one of these audiences; with ``only`` it must not be for anybody else as well."""
-    _check_written_out(_)
-    return Audience(_names("require_audience", audiences), only)
-
-
-FACTORIES: Final = (
-    require_service,
-    require_caller,
-    require_user,
-    require_scope,
-    require_role,
-    require_realm_role,
-    require_audience,
-)
-"""Everything that makes a requirement: none of them is a dependency by itself."""
-
-
-async def current_principal(connection: HTTPConnection, security_scopes: SecurityScopes) -> Principal:
-    """Return whoever the middleware let in, if the scopes of a ``Security`` around it are there: behind `CurrentPrincipal`."""
-    state = Authenticated.of(connection.scope)
-    scopes = security_scopes.scopes
-    return state.admit(connection.scope, require_scope(*scopes)) if scopes else state.principal
-
-
-CurrentPrincipal = Annotated[Principal, Depends(current_principal)]
-"""The caller, for a route that is open to whatever the middleware lets in: ``caller: CurrentPrincipal``."""
-
-
 def _parts(requirement: Requirement, kind: type[AllOf] | type[AnyOf]) -> tuple[Requirement, ...]:
     if not isinstance(requirement, Requirement):
         raise ConfigurationError("A requirement can only be joined with another: require_...(...) & require_...(...).")
     return requirement.parts if isinstance(requirement, kind) else (requirement,)
-
-
-def _names(factory: str, names: tuple[str, ...]) -> frozenset[str]:
-    for name in names:
-        if not isinstance(name, str):
-            raise ConfigurationError(f'{factory} takes names, not {type(name).__name__}: write {factory}("a", "b").')
-        if not name or not name.isprintable() or " " in name:
-            raise ConfigurationError(f"{factory}: {name!r} is no name; give several as several arguments.")
-    if not names:
-        raise ConfigurationError(f"{factory} needs at least one name: empty would mean nobody, or everybody.")
-    return frozenset(names)
-
-
-def _check_written_out(marker: object) -> None:
-    if marker is not _WRITTEN_OUT:
-        raise ConfigurationError(
-            "write Depends(require_...(...)) with its parentheses: without them nothing would be checked"
-        )
