@@ -158,6 +158,16 @@ def test_a_token_of_16_kb_is_read_and_one_byte_more_is_a_bad_request() -> None:
     assert refused("Bearer " + "a" * LIMIT + "=") is Reason.INVALID_REQUEST
 
 
+@pytest.mark.parametrize("scheme", ["Digest ", "bearer_", "Bearer=", "Bearer,", "NTLM   ", "Bearer\t", "\x00" * 7, ""])
+def test_a_remembered_token_is_no_credential_behind_anything_else_than_the_scheme(scheme: str) -> None:
+    headers = [(b"authorization", f"{scheme}{TOKEN}".encode())]
+    with pytest.raises(Refused) as anew:
+        bearer_token(headers, b"")
+    with pytest.raises(Refused) as remembered:
+        bearer_token(headers, b"", {TOKEN.encode()})
+    assert remembered.value.reason is anew.value.reason
+
+
 HEADERS = st.one_of(
     st.binary(max_size=40),
     st.binary(max_size=40).map(lambda rest: b"Bearer " + rest),
