@@ -498,6 +498,13 @@ def test_32_levels_are_read_and_33_are_not(kind: str) -> None:
     assert refused(signed(f"{header}, {nested(33, kind)}}}", REALM.claims())) is Reason.MALFORMED_TOKEN
 
 
+@pytest.mark.parametrize("kind", ["arrays", "objects", "both"])
+def test_32_levels_are_read_and_33_are_not_where_there_are_more_brackets_than_levels(kind: str) -> None:
+    wide = '"wide": [' + ",".join(["[]", "{}"] * 40) + "], "
+    assert judged(VERIFIER, signed(head(), payload_with(wide + nested(32, kind)))).decision.reason is Reason.ALLOWED
+    assert refused(signed(head(), payload_with(wide + nested(33, kind)))) is Reason.MALFORMED_TOKEN
+
+
 @pytest.mark.parametrize(
     "text",
     [
