@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
+from s2s_fastapi.receiver.algorithms import KEY_TYPES
+
 __all__ = ["KeySet", "VerificationKey", "bound_key"]
 
 _log = logging.getLogger("s2s_fastapi.keys")
@@ -15,14 +17,6 @@ _RSA_EXPONENTS: Final = range(3, 2**64, 2)
 # hint that a library might act on.
 _PUBLIC: Final = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
 _SECRET: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
-# The one key type, and where there is one the one curve, that an algorithm goes with.
-_KEY_TYPES: Final = {
-    **dict.fromkeys(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"), ("RSA", "")),
-    "ES256": ("EC", "P-256"),
-    "ES384": ("EC", "P-384"),
-    "ES512": ("EC", "P-521"),
-    "EdDSA": ("OKP", "Ed25519"),
-}
 # Nobody's signature, in the length that the curve's algorithm looks at: others it would refuse unread. That of EdDSA (the neutral
 # element and 0) is everybody's where the key is the neutral element.
 _NO_SIGNATURE: Final = {"ES256": bytes(64), "ES384": bytes(96), "ES512": bytes(132), "EdDSA": b"\1" + bytes(63)}
@@ -82,11 +76,11 @@ def _read_key(entry: Any, bind: Bind) -> VerificationKey | None:
     if not isinstance(entry, dict) or entry.get("use") != "sig" or not _SECRET.isdisjoint(entry):
         return None
     kid, name = entry.get("kid"), entry.get("alg")
-    if not isinstance(kid, str) or not kid or not isinstance(name, str) or name not in _KEY_TYPES:
+    if not isinstance(kid, str) or not kid or not isinstance(name, str) or name not in KEY_TYPES:
         return None
     if "key_ops" in entry and entry["key_ops"] != ["verify"]:
         return None
-    key_type, curve = _KEY_TYPES[name]
+    key_type, curve = KEY_TYPES[name]
     if entry.get("kty") != key_type or (curve and entry.get("crv") != curve):
         return None
     try:

@@ -11,15 +11,11 @@ from functools import lru_cache
 from typing import Any, Final
 
 from s2s_fastapi.decision import Reason
+from s2s_fastapi.receiver.algorithms import ALGORITHMS
 from s2s_fastapi.receiver.refusal import Refused
 from s2s_fastapi.strict_json import json_object
 
-__all__ = ["ALGORITHMS", "MAX_TOKEN_BYTES", "Jws", "parse"]
-
-ALGORITHMS: Final = frozenset(
-    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
-)
-"""Asymmetric only: with an HS algorithm anybody who knows the public key could sign."""
+__all__ = ["MAX_TOKEN_BYTES", "Jws", "parse"]
 
 MAX_TOKEN_BYTES: Final = 16_384
 _MAX_HEADER_BYTES: Final = 4096

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from joserfc.jwk import RSAKey
 
 from s2s_fastapi.decision import Reason
+from s2s_fastapi.receiver.algorithms import ALGORITHMS
 from s2s_fastapi.receiver.jwks import KeySet, VerificationKey, bound_key
-from s2s_fastapi.receiver.jws import ALGORITHMS
 from tests.realm import Clock, Realm, SigningKey, b64, judged, token_verifier
 
 KEYS = {algorithm: SigningKey(algorithm, kid=f"key-{algorithm}") for algorithm in sorted(ALGORITHMS)}

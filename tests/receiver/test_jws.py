@@ -18,7 +18,8 @@ from joserfc.jwk import RSAKey
 
 from s2s_fastapi.decision import Reason
 from s2s_fastapi.errors import AuthenticationError
-from s2s_fastapi.receiver.jws import ALGORITHMS, Jws, parse
+from s2s_fastapi.receiver.algorithms import ALGORITHMS
+from s2s_fastapi.receiver.jws import Jws, parse
 from s2s_fastapi.receiver.refusal import Refused
 from s2s_fastapi.receiver.token_verifier import TokenVerifier
 from s2s_fastapi.strict_json import _check_depth

@@ -19,7 +19,7 @@ from joserfc.jwk import ECKey
 from s2s_fastapi.decision import Reason
 from s2s_fastapi.errors import AuthenticationError, ConfigurationError, KeysUnavailable
 from s2s_fastapi.principal import Principal
-from s2s_fastapi.receiver.jws import ALGORITHMS
+from s2s_fastapi.receiver.algorithms import ALGORITHMS
 from s2s_fastapi.receiver.token_verifier import TokenVerifier
 from s2s_fastapi.settings import KeycloakSettings
 from tests.realm import Clock, Realm, SigningKey, b64, judged, settings, token_verifier, unsigned_sentence

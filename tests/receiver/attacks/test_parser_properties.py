@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from s2s_fastapi.decision import Reason
+from s2s_fastapi.receiver.algorithms import ALGORITHMS
 from s2s_fastapi.receiver.bearer import bearer_token
-from s2s_fastapi.receiver.jws import ALGORITHMS, Jws, parse
+from s2s_fastapi.receiver.jws import Jws, parse
 from s2s_fastapi.receiver.refusal import Refused
 from tests.realm import Realm, b64
 from tests.receiver.attacks.stack import KEYS, Stack, stack, token
