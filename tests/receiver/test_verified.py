@@ -14,6 +14,7 @@ import pytest
 
 from s2s_fastapi.decision import Reason
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.principal import digest
 from s2s_fastapi.receiver.expectations import Expectations
 from s2s_fastapi.receiver.jwks import VerificationKey
 from s2s_fastapi.receiver.keys import KeySource
@@ -83,6 +84,26 @@ def test_a_token_that_comes_again_is_not_verified_again() -> None:
     assert anyio.run(bench.verifier.adecide, token, backend="trio") is first
     assert bench.verifier.known(token) is first
     assert bench.keys.checked == 1
+
+
+def test_a_token_is_known_at_once_from_either_generation() -> None:
+    bench = Bench(2)
+    token, other = bench.token(), bench.token()
+    first, second = bench.verifier.decide(token), bench.verifier.decide(other)
+    assert list(bench.verifier.tokens.recent) == [other]
+    assert bench.verifier.known(token) is first
+    assert list(bench.verifier.tokens.recent) == [token]
+    assert bench.verifier.known(other) is second
+    assert bench.keys.checked == 2
+
+
+def test_what_stands_for_a_token_is_of_the_whole_token_each_time_it_comes() -> None:
+    bench = Bench()
+    tokens = [bench.token(), bench.token()]
+    for token in tokens * 2:
+        assert bench.verifier.decide(token).digest == digest(token)
+    assert digest(tokens[0]) != digest(tokens[1])
+    assert bench.verifier.decide(bench.token(aud="billing")).digest == b""
 
 
 def test_switched_off_every_token_is_verified_each_time_and_none_is_kept() -> None:
@@ -161,6 +182,7 @@ def test_with_the_tolerance_that_was_set(leeway: int) -> None:
     assert bench.reason(token) is Reason.ALLOWED
     bench.wall.now = NOW + 300 + leeway - 0.001
     assert bench.reason(token) is Reason.ALLOWED
+    assert bench.keys.checked == 1
     bench.wall.now = NOW + 300 + leeway
     assert bench.reason(token) is Reason.EXPIRED
 
@@ -192,10 +214,11 @@ def test_revoke_all_ends_it_with_the_next_keys(issued: int, reason: Reason) -> N
     assert bench.reason(token) is reason
 
 
-def test_its_key_withdrawn_it_is_gone() -> None:
+@pytest.mark.parametrize("uses", [1, 2, 3])
+def test_its_key_withdrawn_it_is_gone_however_often_it_was_used(uses: int) -> None:
     bench = Bench()
     token = bench.token()
-    assert bench.reason(token) is Reason.ALLOWED
+    assert [bench.reason(token) for _ in range(uses)] == [Reason.ALLOWED] * uses
     bench.realm.published = [SigningKey().jwk]
     bench.renew()
     assert bench.verifier.known(token) is None
@@ -204,10 +227,11 @@ def test_its_key_withdrawn_it_is_gone() -> None:
     assert token not in bench.verifier.tokens
 
 
-def test_another_key_under_its_kid_is_not_its_key() -> None:
+@pytest.mark.parametrize("uses", [1, 2, 3])
+def test_another_key_under_its_kid_is_not_its_key_however_often_it_was_used(uses: int) -> None:
     bench = Bench()
     token = bench.token()
-    assert bench.reason(token) is Reason.ALLOWED
+    assert [bench.reason(token) for _ in range(uses)] == [Reason.ALLOWED] * uses
     bench.realm.published = [SigningKey(kid=bench.realm.key.kid).jwk]
     bench.renew()
     assert bench.reason(token) is Reason.INVALID_SIGNATURE
@@ -235,6 +259,24 @@ def test_keys_too_old_to_trust_fail_it_as_they_fail_a_new_one() -> None:
     assert bench.reason(token) is Reason.KEYS_UNAVAILABLE
     assert anyio.run(bench.verifier.adecide, token).decision.reason is Reason.KEYS_UNAVAILABLE
     assert bench.keys.checked == 1
+
+
+@pytest.mark.parametrize(
+    ("now", "not_before", "holds"),
+    [
+        pytest.param(NOW - 30, 0, True, id="at the earliest moment"),
+        pytest.param(NOW - 30.001, 0, False, id="before the earliest moment"),
+        pytest.param(NOW + 329.999, 0, True, id="at the last moment"),
+        pytest.param(NOW + 330, 0, False, id="past the last moment"),
+        pytest.param(NOW, NOW, True, id="issued in the second of the revocation"),
+        pytest.param(NOW, NOW + 1, False, id="issued in the second before the revocation"),
+    ],
+)
+def test_what_is_remembered_of_it_holds_exactly_as_long_as_the_token(now: float, not_before: int, holds: bool) -> None:
+    bench = Bench()
+    bench.reason(token := bench.token())
+    kept, keys = bench.verifier.tokens.recent[token], bench.verifier.keys.get()
+    assert kept.holds(keys, not_before, now) is holds
 
 
 # Bounds
