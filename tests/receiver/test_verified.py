@@ -314,6 +314,14 @@ def test_it_keeps_no_more_bytes_than_2_kb_for_each() -> None:
     assert len(tokens) > 5
 
 
+def test_as_many_tokens_of_2_kb_as_it_was_told_are_all_kept() -> None:
+    tokens, one = VerifiedTokens(100), entry()
+    names = [b"%02000d" % number for number in range(100)]
+    for name in names:
+        tokens.put(name, one)
+    assert all(name in tokens for name in names)
+
+
 def test_what_is_used_stays_and_what_is_not_goes() -> None:
     tokens, one = VerifiedTokens(100), entry()
     tokens.put(b"used", one)
