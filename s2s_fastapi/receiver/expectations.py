@@ -119,7 +119,7 @@ class Expectations:
 
 
 def _check_type(claims: dict[str, Any]) -> None:
-    if claims.get("cnf") is not None:
+    if "cnf" in claims:
         raise Refused(Reason.SENDER_CONSTRAINED, binding_cure(claims))
     kind = claims.get("typ")
     if not isinstance(kind, str) or kind.lower() != "bearer":

@@ -241,7 +241,7 @@ CONFIRMATIONS: list[Any] = [
     {"jku": "https://evil.example/keys.json"},
     {"of-the-future": 1},
     {"jkt": None},
-    *({}, [], "", "jkt", 0, 1, False, True),
+    *({}, [], "", "jkt", 0, 1, False, True, None),
 ]
 
 
