@@ -1,21 +1,21 @@
 """What an app declares: who may call which route, and whom the app calls, read from its routes as frozen values."""
 
-import functools
-import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, get_args
+from typing import Any, Final
 
-from fastapi.dependencies.utils import get_typed_return_annotation, get_typed_signature
-from fastapi.params import Depends
-from fastapi.routing import iter_route_contexts
 from starlette.routing import BaseRoute, Host, Mount, Router, WebSocketRoute
 
 from s2s_fastapi.downstream import Downstream
-from s2s_fastapi.principal import Principal
-from s2s_fastapi.receiver.guard import GUARD_MARK, GUARDED_MARK
+from s2s_fastapi.receiver.endpoint import Endpoint, guards_around
+from s2s_fastapi.receiver.framework import (
+    added_middleware,
+    joined_lifespans,
+    later_routes,
+    mounted_app,
+    route_contexts,
+)
 from s2s_fastapi.receiver.reach import asked_around
-from s2s_fastapi.receiver.require import FACTORIES, current_principal, require_scope
 from s2s_fastapi.receiver.requirements import AllOf, Requirement
 
 __all__ = ["OWN_AUTHENTICATION", "Access", "AppAt", "RouteAccess", "layers", "read_access", "router_below"]
@@ -76,7 +76,7 @@ def read_access(app: Any) -> Access:
     top = _Place(set())
     routes = tuple(_read_app(top, app, nested=False))
     below = router_below(app)
-    for lifespan in _lifespans(getattr(getattr(below, "router", below), "lifespan_context", None)):
+    for lifespan in joined_lifespans(getattr(getattr(below, "router", below), "lifespan_context", None)):
         top.downstreams.update(getattr(lifespan, "downstreams", ()))
     return Access(routes, frozenset(top.downstreams), tuple(top.apps))
 
@@ -121,22 +121,14 @@ def layers(*apps: Any) -> Iterator[Any]:
             layer = getattr(layer, "app", None) or getattr(layer, "__self__", None)
 
 
-def _lifespans(lifespan: Any) -> Iterator[Any]:
-    """Yield a lifespan, and those FastAPI joined into it for included routers: only its closure knows them."""
-    yield lifespan
-    if getattr(lifespan, "__module__", None) == "fastapi.routing":
-        for cell in getattr(inspect.unwrap(lifespan), "__closure__", None) or ():
-            yield from _lifespans(cell.cell_contents)
-
-
 def _read_app(place: _Place, *apps: Any, nested: bool = True) -> Iterator[RouteAccess]:
     for layer in layers(*apps):
-        middleware = [layer, *(entry.cls for entry in getattr(layer, "user_middleware", ()))]
+        middleware = [layer, *(entry.cls for entry in added_middleware(layer))]
         if isinstance(layer, Router):
             middleware += layers(layer.middleware_stack)
         if nested and any(getattr(each, OWN_AUTHENTICATION, False) for each in middleware):
             return
-        place = replace(place, requirements=(*place.requirements, *_marks(layer)))
+        place = replace(place, requirements=(*place.requirements, *guards_around(layer)))
         if isinstance(layer, BaseRoute):
             yield from _read_routes([layer], place)
             return
@@ -145,8 +137,7 @@ def _read_app(place: _Place, *apps: Any, nested: bool = True) -> Iterator[RouteA
             place = replace(place, around=asked_around(layer))
             router = getattr(layer, "router", layer)
             yield from _read_routes(router.routes, place)
-            low_priority = getattr(router, "_iter_low_priority_routes", None)  # what FastAPI's frontend() adds
-            yield from _read_routes(low_priority() if low_priority else (), place)
+            yield from _read_routes(later_routes(router), place)
             default = getattr(router, "default", None)
             if default is not None and getattr(default, "__self__", None) is not router:  # not the router's own 404
                 yield from _read_app(place, default)
@@ -156,9 +147,7 @@ def _read_app(place: _Place, *apps: Any, nested: bool = True) -> Iterator[RouteA
 
 def _read_routes(routes: Iterable[Any], place: _Place) -> Iterator[RouteAccess]:
     for entry in routes:
-        # An included router builds its routes when it is first asked: each context is one of them with its whole prefix.
-        contexts = iter_route_contexts([entry]) if isinstance(entry, BaseRoute) else (entry,)
-        for context in contexts:
+        for context in route_contexts(entry):
             yield from _read_route(context, place)
 
 
@@ -171,8 +160,7 @@ def _read_route(context: Any, place: _Place) -> Iterator[RouteAccess]:
     )
     if isinstance(original, (Mount, Host)):
         place = replace(place, host=original.host) if isinstance(original, Host) else place
-        # Mount keeps the app it was given apart from the one its own middleware wraps, and may hide.
-        yield from _read_app(place, context.app, getattr(context, "_base_app", None))
+        yield from _read_app(place, context.app, mounted_app(context))
         return
     methods = frozenset(getattr(context, "methods", None) or ())
     dependant = getattr(context, "dependant", None)
@@ -180,9 +168,9 @@ def _read_route(context: Any, place: _Place) -> Iterator[RouteAccess]:
     if dependant is None and endpoint is None:
         yield place.opaque(methods)
         return
-    found = _Found([*place.requirements], [], place.downstreams)
-    found.read_endpoint(endpoint, dependant)
-    requirement, mistakes = _joined(found.requirements), tuple(found.mistakes)
+    read = Endpoint.read(endpoint, dependant)
+    place.downstreams.update(read.downstreams)
+    requirement, mistakes = _joined((*place.requirements, *read.requirements)), read.mistakes
     trees = getattr(original, "routes", None)  # FastAPI's frontend(): trees of files that share their dependencies
     if trees is None:
         websocket = isinstance(original, WebSocketRoute)
@@ -200,118 +188,6 @@ def _read_route(context: Any, place: _Place) -> Iterator[RouteAccess]:
     for tree in trees:
         path = f"{place.path}{getattr(context, 'frontend_prefix', '')}{tree.path}".rstrip("/") + "/{path:path}"
         yield RouteAccess(path, frozenset(tree.methods), requirement, mistakes=mistakes, host=place.host)
-
-
-@dataclass(slots=True)
-class _Found:
-    """What the dependencies of one route bring."""
-
-    requirements: list[Requirement]
-    mistakes: list[str]
-    downstreams: set[Downstream]
-
-    def read_endpoint(self, endpoint: Any, dependant: Any) -> None:
-        marks = tuple(_marks(endpoint))
-        self.requirements.extend(marks)
-        if dependant is None:
-            return
-        if marks and not (
-            dependant.request_param_name or dependant.websocket_param_name or dependant.http_connection_param_name
-        ):
-            self.mistakes.append(
-                "guard is for Starlette endpoints and finds no request here: on a FastAPI route use Depends(requirement)"
-            )
-        if not marks and GUARDED_MARK in getattr(endpoint, "__dict__", {}):
-            self.mistakes.append(
-                "guard stands above the decorator of the route, which took the function without it: use Depends(requirement)"
-            )
-        self.read(dependant)
-
-    def read(self, dependant: Any) -> None:
-        for parameter in _parameters(dependant.call):
-            if isinstance(parameter.default, Requirement):
-                self.mistakes.append(
-                    f"the parameter {parameter.name} has a requirement as its default, which FastAPI takes for a query parameter: "
-                    "write Depends(...) around it"
-                )
-            if _unseen(parameter.annotation):
-                self.mistakes.append(
-                    f"the parameter {parameter.name} has a requirement in Annotated[...] that FastAPI does not look at: "
-                    "write Depends(...) around it"
-                )
-        for dependency in dependant.dependencies:
-            call = dependency.call
-            if isinstance(call, Requirement):
-                self.requirements.append(call)
-            if isinstance(call, Requirement) or call is current_principal:
-                scopes = [*(dependency.parent_oauth_scopes or ()), *(dependency.own_oauth_scopes or ())]
-                self.requirements.extend([require_scope(*scopes)] if scopes else [])
-            made = call if inspect.isclass(call) else _returned(call)
-            if (inspect.isclass(made) and issubclass(made, Requirement)) or _makes_requirement(call):
-                self.mistakes.append(
-                    f"Depends({_name(call)}) makes a requirement and does not ask it: write Depends({_name(call)}(...))"
-                )
-            if inspect.isclass(call) and issubclass(call, Principal):
-                self.mistakes.append(
-                    f"Depends() on {call.__name__} itself makes one of the request's own data: write "
-                    "Depends(require_...(...)), or CurrentPrincipal"
-                )
-            downstream = getattr(call, "downstream", None) or getattr(
-                getattr(call, "__self__", None), "downstream", None
-            )
-            if isinstance(downstream, Downstream):
-                self.downstreams.add(downstream)
-            self.read(dependency)
-
-
-def _marks(endpoint: Any) -> Iterator[Requirement]:
-    """Yield the requirements of guards around an endpoint, through ``functools.wraps``, partials and wrapped apps."""
-    seen: set[int] = set()
-    while endpoint is not None and id(endpoint) not in seen:
-        seen.add(id(endpoint))
-        mark = getattr(endpoint, "__dict__", {}).get(GUARD_MARK)
-        if isinstance(mark, Requirement):
-            yield mark
-        wrapped = endpoint.func if isinstance(endpoint, functools.partial) else getattr(endpoint, "__wrapped__", None)
-        endpoint = wrapped if wrapped is not None or mark is None else getattr(endpoint, "app", None)
-
-
-def _parameters(call: Any) -> Iterable[inspect.Parameter]:
-    try:
-        return get_typed_signature(call).parameters.values()
-    except (TypeError, ValueError):  # a builtin: it has no defaults of ours
-        return ()
-
-
-def _unseen(annotation: Any, *, inside: bool = False) -> bool:
-    """Tell whether an annotation holds a requirement where FastAPI does not look: bare, or inside of a union."""
-    annotation = getattr(annotation, "__value__", annotation)  # type Admin = Annotated[...]
-    for note in getattr(annotation, "__metadata__", ()):
-        asked = note.dependency if isinstance(note, Depends) else None
-        if isinstance(note, Requirement) or (inside and isinstance(asked, Requirement)):
-            return True
-    return any(_unseen(part, inside=True) for part in get_args(annotation) if not isinstance(part, Requirement))
-
-
-def _makes_requirement(call: Any) -> bool:
-    """Tell whether a dependency names a requirement or its factory and does not ask it: then nobody does."""
-    function = inspect.unwrap(call.func if isinstance(call, functools.partial) else call)
-    names = frozenset(getattr(getattr(function, "__code__", None), "co_names", ()))
-    if not names.isdisjoint({"admit", "check", "judge"}):
-        return False
-    known = getattr(function, "__globals__", {})
-    return any(isinstance(known.get(name), Requirement) or known.get(name) in FACTORIES for name in names)
-
-
-def _returned(call: Any) -> Any:
-    try:
-        return get_typed_return_annotation(call)
-    except (TypeError, ValueError):
-        return None
-
-
-def _name(call: Any) -> str:
-    return str(getattr(call, "__name__", type(call).__name__))
 
 
 def _joined(requirements: Iterable[Requirement]) -> Requirement | None:

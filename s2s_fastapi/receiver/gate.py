@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from starlette._utils import get_route_path
 from starlette.authentication import AuthCredentials, UnauthenticatedUser
 from starlette.exceptions import WebSocketException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,6 +13,7 @@ from s2s_fastapi.errors import AuthenticationError, AuthorizationError
 from s2s_fastapi.principal import INBOUND
 from s2s_fastapi.receiver.answers import headers_of, send_answer
 from s2s_fastapi.receiver.bearer import bearer_token
+from s2s_fastapi.receiver.framework import get_route_path
 from s2s_fastapi.receiver.lifetime import until_expiry
 from s2s_fastapi.receiver.public import PublicPaths
 from s2s_fastapi.receiver.refusal import Refused

@@ -18,6 +18,7 @@ from s2s_fastapi.receiver.access import OWN_AUTHENTICATION, layers, read_access,
 from s2s_fastapi.receiver.answers import send_answer
 from s2s_fastapi.receiver.check import AccessCheck
 from s2s_fastapi.receiver.expectations import Expectations
+from s2s_fastapi.receiver.framework import added_middleware
 from s2s_fastapi.receiver.gate import Gate
 from s2s_fastapi.receiver.keys import KeySource
 from s2s_fastapi.receiver.observing import ObservedRefusals, Observing, end_of_observing
@@ -199,7 +200,7 @@ class ServiceAuthMiddleware:
 
     def _root(self, app: Any) -> Any:
         """Return ``app`` if this was added to it, else None: below a mount it is the app around, whose routes are none of our business."""
-        ours = any(entry.cls is type(self) for entry in getattr(app, "user_middleware", ()))
+        ours = any(entry.cls is type(self) for entry in added_middleware(app))
         below = router_below(self.app)
         return app if ours and (below is None or below is getattr(app, "router", None)) else None
 
@@ -259,7 +260,7 @@ class ServiceAuthMiddleware:
         layer: Any = self.app
         inside: list[Any] = []
         while layer is not None:
-            inside += [type(layer), *(entry.cls for entry in getattr(layer, "user_middleware", ()))]
+            inside += [type(layer), *(entry.cls for entry in added_middleware(layer))]
             layer = None if hasattr(layer, "routes") else getattr(layer, "app", None)
         if CORSMiddleware in inside:
             yield (
@@ -279,7 +280,7 @@ def observed_refusals(app: ASGIApp) -> ObservedRefusals:
     for layer in layers(getattr(app, "middleware_stack", None) or app):
         if isinstance(layer, ServiceAuthMiddleware):
             return layer.observed
-    if any(entry.cls is ServiceAuthMiddleware for entry in getattr(app, "user_middleware", ())):
+    if any(entry.cls is ServiceAuthMiddleware for entry in added_middleware(app)):
         return ObservedRefusals(until=None)  # nothing has come in yet
     raise ConfigurationError("observed_refusals takes the app that ServiceAuthMiddleware was added to.")
 

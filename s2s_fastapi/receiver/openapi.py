@@ -8,7 +8,6 @@ from typing import Any, Final, NamedTuple, Protocol, cast
 
 from fastapi import FastAPI
 from fastapi.encoders import jsonable_encoder
-from fastapi.routing import iter_route_contexts
 from fastapi.security.base import SecurityBase
 from starlette.types import ASGIApp
 
@@ -16,6 +15,7 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.keycloak.endpoints import PublicEndpoints
 from s2s_fastapi.receiver.access import OWN_AUTHENTICATION, AppAt, RouteAccess, layers, read_access
 from s2s_fastapi.receiver.check import AccessCheck
+from s2s_fastapi.receiver.framework import added_middleware, route_contexts
 from s2s_fastapi.receiver.operation import ERROR_SCHEMA, Way, refusals, scheme, security
 from s2s_fastapi.receiver.requirements import Requirement
 from s2s_fastapi.settings import KeycloakSettings
@@ -61,7 +61,7 @@ def _middleware(app: Any) -> _Authenticating:
     for layer in layers(app):
         if getattr(type(layer), OWN_AUTHENTICATION, False):
             return cast("_Authenticating", layer)
-        for entry in getattr(layer, "user_middleware", ()):
+        for entry in added_middleware(layer):
             if getattr(entry.cls, OWN_AUTHENTICATION, False):
                 return cast("_Authenticating", entry.cls(layer, *entry.args, **entry.kwargs))
     raise ConfigurationError(
@@ -152,17 +152,26 @@ class _Documented:
         self._documentation = documentation
         self._source: _Document | None = None
         self._made: _Document | None = None
+        self._kept: tuple[_Document, _Document] | None = None
 
     def __call__(self) -> _Document:
-        """Return the whole document; it is kept where FastAPI keeps its own, in ``app.openapi_schema``, and renewed with it."""
+        """Return the whole document; it is kept where FastAPI keeps its own, in ``app.openapi_schema``, and renewed with it.
+
+        A document that the user keeps elsewhere is added to when it has changed: anybody may ask for it, and to read all routes
+        each time would hold the event loop for as long as hundreds of requests.
+        """
         app = self._place.app
         source = self._openapi()
         if source is self._made:
             return source
-        made = self._documentation.of(source, self._place)
         if app.openapi_schema is source:
+            made = self._documentation.of(source, self._place)
             app.openapi_schema, self._source, self._made = made, source, made
-        return made
+            return made
+        kept = self._kept
+        if kept is None or kept[0] != source:
+            kept = self._kept = deepcopy(source), self._documentation.of(source, self._place)
+        return kept[1]
 
     def source(self) -> _Document:
         """Return the document without what was added."""
@@ -232,7 +241,8 @@ def _schemes_of_dependencies(app: FastAPI) -> dict[_Name, frozenset[str]]:
     """Return the security schemes that FastAPI itself writes down for each operation."""
     return {
         _Name(_template(str(context.path)), method): frozenset(_scheme_names(context.dependant))
-        for context in iter_route_contexts(app.routes)
+        for entry in app.routes
+        for context in route_contexts(entry)
         if getattr(context, "dependant", None) is not None
         for method in context.methods or ()
     }

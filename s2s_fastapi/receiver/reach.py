@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fastapi import APIRouter
-from fastapi.dependencies.utils import get_dependant
 
+from s2s_fastapi.receiver.framework import dependant_of, included_router, is_documentation
 from s2s_fastapi.receiver.require import current_principal, require_scope
 from s2s_fastapi.receiver.requirements import Requirement
 
@@ -28,23 +28,18 @@ def asked_around(app: Any) -> Mapping[int, tuple[Requirement, ...]]:
 
 def _entries(router: APIRouter, asked: tuple[Requirement, ...]) -> Iterator[tuple[Any, tuple[Requirement, ...]]]:
     for entry in router.routes:
-        included = getattr(entry, "original_router", None)
-        if isinstance(included, APIRouter):
-            around = getattr(getattr(entry, "include_context", None), "dependencies", ())
-            yield from _entries(included, (*asked, *_requirements([*around, *included.dependencies])))
-        elif asked and getattr(entry, "dependant", None) is None and not _documentation(entry):
+        included = included_router(entry)
+        if included is not None:
+            inner, around = included
+            yield from _entries(inner, (*asked, *_requirements([*around, *inner.dependencies])))
+        elif asked and getattr(entry, "dependant", None) is None and not is_documentation(entry):
             yield entry, asked
-
-
-def _documentation(entry: Any) -> bool:
-    return getattr(getattr(entry, "endpoint", None), "__module__", None) == "fastapi.applications"
 
 
 def _requirements(dependencies: Iterable[Any]) -> Iterator[Requirement]:
     for depends in dependencies:
         if callable(depends.dependency):
-            dependant = get_dependant(path="/", call=depends.dependency)
-            yield from _asked(dependant, tuple(getattr(depends, "scopes", None) or ()))
+            yield from _asked(dependant_of(depends.dependency), tuple(getattr(depends, "scopes", None) or ()))
 
 
 def _asked(dependant: Any, scopes: tuple[str, ...]) -> Iterator[Requirement]:

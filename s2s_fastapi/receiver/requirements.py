@@ -1,6 +1,5 @@
 """Who may call, and with what: what a route requires of a caller, as a value."""
 
-import sys
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self, TypeVar
 
@@ -14,6 +13,7 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.keycloak.cures import also_for, audience_cure, kind_cure, role_cure, scope_cure, shown
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.answers import error_of
+from s2s_fastapi.receiver.framework import asked_by_fastapi
 from s2s_fastapi.receiver.guard import guarded
 from s2s_fastapi.receiver.state import Authenticated
 
@@ -113,7 +113,7 @@ class Requirement(_Scheme):
         Raises:
             ConfigurationError: Anybody but FastAPI asks, which does it to see whether there is a dependency.
         """
-        if str(sys._getframe(1).f_globals.get("__name__")).startswith("fastapi."):  # noqa: SLF001 - the one way to know who asks
+        if asked_by_fastapi():
             return True
         raise ConfigurationError("Join requirements with & and |: `and` and `or` would drop one of them.")
 

@@ -11,6 +11,7 @@ from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.answers import error_within
+from s2s_fastapi.receiver.framework import matched_route
 from s2s_fastapi.receiver.verdict import Verdict
 from s2s_fastapi.telemetry import Observer
 
@@ -104,10 +105,7 @@ class Authenticated:
 
 def located(decision: Decision, scope: Scope) -> Decision:
     """Return the decision with the method and the route it was made on; the route as declared, or the path where none was matched yet."""
-    route = scope.get("route")
-    included = (scope.get("fastapi") or {}).get("effective_route_context")  # the same route, with its routers' prefixes
-    if route is not None and getattr(included, "original_route", None) is route:
-        route = included
+    route = matched_route(scope)
     path = getattr(route, "path_format", None) or getattr(route, "path", None)
     if not path:
         path = scope["path"]
