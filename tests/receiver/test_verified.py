@@ -426,5 +426,5 @@ def test_a_child_forked_while_a_thread_verifies_can_verify() -> None:
         time.sleep(0.01)
     if ended == (0, 0):
         os.kill(child, 9)
-        os.waitpid(child, 0)
-    assert ended[1] == 0
+        ended = os.waitpid(child, 0)
+    assert ended == (child, 0)

@@ -251,6 +251,22 @@ def test_what_a_verified_token_says_is_shown_on_one_line_and_bounded() -> None:
     assert "\n" not in decision.cure
 
 
+@pytest.mark.parametrize("claim", ["azp", "jti", "iss"])
+@pytest.mark.parametrize(
+    "value", ["http://evil.example/\r\n\x1b[31m\u202e" + "x" * 1000, ["a\nb"] * 500], ids=["a text", "a list"]
+)
+def test_no_name_in_a_verified_token_makes_a_second_line_or_a_long_one(claim: str, value: Any) -> None:
+    decision = judged(VERIFIER, REALM.token(**{claim: value})).decision
+    assert decision.reason is Reason.MALFORMED_CLAIMS
+    for text in (decision.client_id, decision.token_id, decision.issuer, decision.cure):
+        assert text.isprintable()
+        assert len(text) <= 203
+
+
+def test_the_scopes_of_a_verdict_are_in_order() -> None:
+    assert judged(VERIFIER, REALM.token(scope="k e b h a j c g i d f")).scopes == tuple("abcdefghijk")
+
+
 def test_keys_that_are_not_there_are_nobodys_fault_but_ours() -> None:
     realm = Realm()
     realm.answer = lambda request: httpx.Response(500)
