@@ -44,6 +44,18 @@ class KeySet:
         """Return the key for exactly this ``kid`` and ``alg``, if there is one."""
         return self.keys.get((kid, algorithm))
 
+    def keeping(self, before: "KeySet") -> "KeySet":
+        """Return these keys, those that were in ``before`` as the objects they were there.
+
+        Accepted tokens hold the key that verified them and the set that had it last. Whoever invents a ``kid`` orders a fetch each
+        5 s: without this each would leave all its keys in memory for as long as one token remembers it.
+        """
+        kept: dict[tuple[str, str], VerificationKey] = {}
+        for name, key in self.keys.items():
+            known = before.keys.get(name)
+            kept[name] = known if known is not None and known.thumbprint == key.thumbprint else key
+        return KeySet(kept)
+
     @classmethod
     def read(cls, document: Mapping[str, Any], *, bind: "Bind | None" = None) -> Self:
         """Read a JWK Set (RFC 7517 section 5), leaving out every key that cannot safely verify an access token.

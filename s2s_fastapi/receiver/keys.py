@@ -61,6 +61,7 @@ class KeySource:
         self.after_fork()
         self._absent: dict[str, float] = {}
         self._turned_away: set[int] = set()
+        self._last = KeySet({})
         self._keys: Refreshing[KeySet] = Refreshing(
             self._load,
             name="keys",
@@ -216,6 +217,7 @@ class KeySource:
             _log.warning("%s", sentence)
             return Failed(KeysUnavailable(sentence), retry_in=_SPACING)
         self._poll_not_before(min(_REALM_PAGE_TIMEOUT, until - time.monotonic()))
+        self._last = keys = keys.keeping(self._last)
         return Loaded(keys, fresh_for=_AHEAD, usable_for=_TTL, kept_for=_LAST_GOOD)
 
     def _poll_not_before(self, seconds: float) -> None:

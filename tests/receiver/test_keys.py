@@ -252,6 +252,19 @@ def test_a_key_that_is_withdrawn_is_refused_within_the_ttl_though_no_unknown_kid
     assert judged(verifier, realm.token(key=SECOND)).decision.reason is Reason.ALLOWED
 
 
+def test_a_key_that_is_published_again_is_the_same_object_however_often_somebody_orders_a_fetch() -> None:
+    # Each accepted token holds its key and the set that had it last: otherwise invented names would fill the memory.
+    scene = Scene()
+    scene.realm.published = [FIRST.jwk, SECOND.jwk]
+    sets = []
+    for number in range(3):
+        scene.clock.advance(SPACING + 1)
+        assert scene.ask(f"invented-{number}") is Reason.UNKNOWN_KEY
+        sets.append(scene.source.get())
+    assert len({id(keys) for keys in sets}) == scene.realm.fetches - 1 == 3
+    assert len({id(key) for keys in sets for key in keys.keys.values()}) == 2
+
+
 def test_another_key_under_a_known_kid_takes_its_place() -> None:
     clock = Clock(1000.0)
     realm = Realm(key=SigningKey("ES256", kid="same"))
