@@ -595,6 +595,35 @@ class TestWhatTheUserWrote:
             assert document["x-mine"] is True
             assert document["paths"]["/a"]["get"]["security"] == [{"ServiceToken": []}]
 
+    def test_a_document_that_the_user_keeps_elsewhere_is_added_to_once_and_again_when_it_changes(
+        self, make_app: App
+    ) -> None:
+        # Anybody may ask for it: reading all routes for each who does would be work that strangers order.
+        said = ["one"]
+
+        class Mine(FastAPI):
+            def openapi(self) -> Document:
+                return {**super().openapi(), "x-mine": [*said]}
+
+        app = make_app(app=Mine())
+        route(app, "/a")
+        document = served(app)
+        assert app.openapi() is app.openapi()
+        assert served(app) == app.openapi() == document
+        said.append("two")
+        assert served(app) == {**document, "x-mine": ["one", "two"]}
+
+    def test_a_document_of_the_users_own_that_changes_in_place_is_told_as_it_is(self, make_app: App) -> None:
+        app = make_app()
+        route(app, "/a")
+        mine = get_openapi(title="mine", version="7", routes=app.routes)
+        app.openapi = lambda: mine  # type: ignore[method-assign]
+        assert served(app)["info"]["title"] == "mine"
+        mine["info"]["title"] = "changed"
+        document = served(app)
+        assert document["info"]["title"] == "changed"
+        assert document["paths"]["/a"]["get"]["security"] == [{"ServiceToken": []}]
+
     def test_callbacks_and_webhooks_are_calls_to_others_and_stay(self, make_app: App) -> None:
         calls = APIRouter()
         route(calls, "{$request.body.url}", method="post")
