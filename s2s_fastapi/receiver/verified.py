@@ -62,7 +62,8 @@ class VerifiedTokens:
 
     def after_fork(self) -> None:
         """Replace the locks: threads that the child has not may have held them."""
-        self._turns = tuple(threading.Lock() for _ in range(_TURNS))
+        # Re-entrant: a signal handler that asks about a token may have interrupted the thread that verifies it.
+        self._turns = tuple(threading.RLock() for _ in range(_TURNS))
 
     def __len__(self) -> int:
         """Return how many tokens are kept; one that is about to move may count twice."""
@@ -96,7 +97,7 @@ class VerifiedTokens:
         self.recent.pop(token, None)
         self._elder.pop(token, None)
 
-    def turn(self, token: bytes) -> threading.Lock:
+    def turn(self, token: bytes) -> threading.RLock:
         """Return the lock to hold while a token is verified, so that other threads with the same one find it here."""
         if not self._watched:
             self._watched = True

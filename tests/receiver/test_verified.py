@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -413,14 +414,16 @@ def test_a_child_forked_while_a_thread_verifies_can_verify() -> None:
     bench = Bench()
     token = bench.token()
     bench.reason(token)
-    held = [bench.verifier.tokens.turn(b"%d" % number) for number in range(200)]
-    for lock in set(held):
-        lock.acquire()
+    held = {bench.verifier.tokens.turn(b"%d" % number) for number in range(200)}
+    verifying = ThreadPoolExecutor(1)  # not this thread, which the child has: the locks are re-entrant
+    for lock in held:
+        assert verifying.submit(lock.acquire).result()
     if (child := os.fork()) == 0:
         fresh = bench.token()
         os._exit(0 if bench.reason(fresh) is bench.reason(token) is Reason.ALLOWED else 1)
-    for lock in set(held):
-        lock.release()
+    for lock in held:
+        verifying.submit(lock.release).result()
+    verifying.shutdown()
     deadline = time.monotonic() + 20
     while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -428,3 +431,35 @@ def test_a_child_forked_while_a_thread_verifies_can_verify() -> None:
         os.kill(child, 9)
         ended = os.waitpid(child, 0)
     assert ended == (child, 0)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there are no such signals here")
+def test_a_signal_handler_that_asks_about_the_very_token_that_is_verified_gets_its_verdict() -> None:
+    bench = Bench()
+    token = bench.token()
+    inside: list[Reason] = []
+
+    class Interrupted(Counted):
+        def _counting(self, key: VerificationKey) -> VerificationKey:
+            def verify(message: bytes, signature: bytes) -> bool:
+                if not inside:
+                    inside.append(Reason.INVALID_SIGNATURE)
+                    signal.raise_signal(signal.SIGUSR1)
+                return key.verify(message, signature)
+
+            return replace(key, verify=verify)
+
+    def handler(*_: object) -> None:
+        # The first to come here would be the first to wait for itself, and not even an alarm would wake it.
+        free = bench.verifier.tokens.turn(token).acquire(blocking=False)
+        assert free
+        bench.verifier.tokens.turn(token).release()
+        inside[0] = bench.reason(token)
+
+    bench.verifier.keys = Interrupted(bench.verifier.keys)  # type: ignore[assignment]
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        assert bench.reason(token) is Reason.ALLOWED
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert inside == [Reason.ALLOWED]
