@@ -1,5 +1,6 @@
 """The command ``s2s-fastapi``. The only place that prints and exits."""
 
+import json
 import os
 import shlex
 import signal
@@ -10,6 +11,8 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
+from s2s_fastapi.caller.client_key import ClientKey
+from s2s_fastapi.caller.registration import KeyType, new_private_key, registration
 from s2s_fastapi.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -51,10 +54,6 @@ def _app() -> "typer.Typer":
         pretty_exceptions_enable=False,  # its frames show local variables, and with them secrets
     )
 
-    @app.callback()
-    def root() -> None:
-        """Keep `dev` a command of its own, also while it is the only one."""
-
     @app.command()
     def dev(
         realms: Annotated[
@@ -77,7 +76,66 @@ def _app() -> "typer.Typer":
         except ConfigurationError as error:
             _refuse(str(error))
 
+    @app.command()
+    def keygen(
+        client_id: Annotated[str, typer.Option(metavar="ID", help="The client of the realm that signs.")],
+        out: Annotated[
+            Path | None, typer.Option(metavar="FILE", help="Where a new private key is written; never over a file.")
+        ] = None,
+        kty: Annotated[
+            KeyType, typer.Option(help="The kind of the new key: EC is P-256, RSA has 3072 bits, OKP is Ed25519.")
+        ] = KeyType.EC,
+        key: Annotated[
+            list[Path] | None,
+            typer.Option(metavar="FILE", help="A private key that exists, PEM or JWK: Keycloak shall take it as well."),
+        ] = None,
+    ) -> None:
+        """Make a key for private_key_jwt, and print the client as Keycloak takes it: public keys only, as JSON.
+
+        With --key instead of --out nothing is made, and what is printed is for the keys there are.
+        """
+        try:
+            _keygen(client_id, out=out, kty=kty, keys=key or [])
+        except ConfigurationError as error:
+            _refuse(str(error))
+
     return app
+
+
+def _keygen(client_id: str, *, out: Path | None, kty: KeyType, keys: list[Path]) -> None:
+    if not client_id.strip():
+        raise ConfigurationError("--client-id is empty: give the id of the client in Keycloak.")
+    if out is None and not keys:
+        raise ConfigurationError("Give --out for a new key, or --key for one that exists.")
+    read = [ClientKey.read(file) for file in keys]  # first: whoever mistyped a name gets no new key
+    if out is not None:
+        _write_new(out, new_private_key(kty))
+        read.insert(0, ClientKey.read(out))
+    sys.stdout.write(f"{json.dumps(registration(client_id, read), indent=2)}\n")
+    sys.stdout.flush()
+    file = shlex.quote(str((out or keys[0]).absolute()))
+    sys.stderr.write(
+        "Import this as a client of the realm, or put it over the one there is; it holds public keys only."
+        " Start the service with\n"
+        f"export KEYCLOAK_CLIENT_ID={shlex.quote(client_id)}\n"
+        "export KEYCLOAK_CLIENT_AUTH=private_key_jwt\n"
+        f"export KEYCLOAK_CLIENT_KEY_FILE={file}\n"
+    )
+
+
+def _write_new(file: Path, content: bytes) -> None:
+    """Write a file that was not there, for its owner only from its first byte on."""
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as opened:
+            opened.write(content)
+    except FileExistsError:
+        problem = "is there already, and a key is never overwritten: give another name"
+    except OSError as error:
+        problem = f"cannot be written: {_reason(error)}"
+    else:
+        return
+    raise ConfigurationError(f"{file} {problem}.")
 
 
 def _dev(paths: list[Path], *, port: int, auth_path: str, env_file: Path | None) -> None:

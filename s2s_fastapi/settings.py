@@ -43,7 +43,9 @@ class KeycloakSettings(BaseSettings):
     client_secret: SecretStr | None = None
     client_secret_file: Path | None = None
     """A file that holds the secret; read again when Keycloak refuses the old one."""
-    client_auth: Literal["client_secret_basic", "client_secret_post"] = "client_secret_basic"
+    client_key_file: Path | None = None
+    """A file that holds the private key of ``private_key_jwt``, PEM or JWK; read for every token request."""
+    client_auth: Literal["client_secret_basic", "client_secret_post", "private_key_jwt"] = "client_secret_basic"
     audience: Annotated[tuple[str, ...], NoDecode] = ()
     """The audiences this service answers to (a comma list in the environment); its client id unless given."""
     ca_file: Path | None = None
@@ -149,7 +151,7 @@ class KeycloakSettings(BaseSettings):
             _wrong("is set but empty.")
         return value
 
-    @field_validator("client_secret_file", "ca_file", mode="before")
+    @field_validator("client_secret_file", "client_key_file", "ca_file", mode="before")
     @classmethod
     def _file(cls, value: Any) -> Any:
         if value == "":  # Path("") would be the working directory
@@ -196,6 +198,19 @@ class KeycloakSettings(BaseSettings):
             _wrong("KEYCLOAK_CLIENT_SECRET and KEYCLOAK_CLIENT_SECRET_FILE are both set: keep one.")
         if not self.client_id and (self.client_secret is not None or self.client_secret_file is not None):
             _wrong("Set KEYCLOAK_CLIENT_ID: there is a client secret, but no client.")
+        if not self.client_id and self.client_key_file is not None:
+            _wrong("Set KEYCLOAK_CLIENT_ID: there is a key of a client, but no client.")
+        if self.client_auth == "private_key_jwt":
+            if self.client_secret is not None or self.client_secret_file is not None:
+                _wrong(
+                    "KEYCLOAK_CLIENT_AUTH is private_key_jwt, and there is a client secret: remove the one that is not meant."
+                )
+            if self.client_key_file is None:
+                _wrong(
+                    "Set KEYCLOAK_CLIENT_KEY_FILE: KEYCLOAK_CLIENT_AUTH is private_key_jwt, which signs with the key there."
+                )
+        elif self.client_key_file is not None:
+            _wrong("Set KEYCLOAK_CLIENT_AUTH=private_key_jwt: KEYCLOAK_CLIENT_KEY_FILE is used by nothing else.")
         if self.client_id == "account" and not self.audience:
             _wrong('KEYCLOAK_CLIENT_ID cannot be "account": nearly every token of a realm carries that audience.')
         if not self.issuer:

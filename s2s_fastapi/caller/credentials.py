@@ -1,5 +1,6 @@
-"""How this service proves to Keycloak who it is (RFC 6749 section 2.3), as values."""
+"""How this service proves to Keycloak who it is (RFC 6749 section 2.3, RFC 7523), as values."""
 
+import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,10 +11,20 @@ from urllib.parse import quote, quote_plus
 
 from pydantic import SecretStr
 
+from s2s_fastapi.caller.client_key import ClientKey
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.settings import KeycloakSettings
 
-__all__ = ["ClientAuthentication", "ClientSecretBasic", "ClientSecretPost", "Proof", "client_authentication"]
+__all__ = [
+    "ClientAuthentication",
+    "ClientSecretBasic",
+    "ClientSecretPost",
+    "PrivateKeyJwt",
+    "Proof",
+    "client_authentication",
+]
+
+_ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
 def _nothing() -> Mapping[str, str]:
@@ -27,15 +38,19 @@ class Proof:
     headers: Mapping[str, str] = field(default_factory=_nothing, repr=False)  # a factory: unhashable before 3.12
     form: Mapping[str, str] = field(default_factory=_nothing, repr=False)
     material: str = field(repr=False)
-    """The secret itself: tells whether a file changed, and what no message may echo."""
+    """The secret or key itself: tells whether a file changed, and what no message may echo."""
+    kid: str = ""
+    """Which key signed; empty where none did. No secret."""
+    algorithm: str = ""
 
     def echoed_in(self, text: str) -> bool:
-        """Return whether `text` repeats the secret, plain or in a form in which we send it."""
+        """Return whether `text` repeats the secret, plain or in a form in which we send it, or the signature of the assertion."""
         forms = {
             self.material,
             *(coded(self.material, safe="", errors="surrogateescape") for coded in (quote, quote_plus)),
         }
         forms.update(value.rpartition(" ")[2] for value in self.headers.values())
+        forms.add(self.form.get("client_assertion", "").rpartition(".")[2])
         return any(form and form in text for form in forms)
 
 
@@ -43,7 +58,6 @@ class ClientAuthentication(Protocol):
     """One way to prove who is asking.
 
     Implementations are frozen and hashable: equal values prove the same client in the same way, so their tokens may be shared.
-    ``private_key_jwt`` is one more of them: its `prove` signs a fresh assertion, its ``material`` is the key.
     """
 
     @property
@@ -71,13 +85,7 @@ class _ClientSecret:
 
     def stamp(self) -> object:
         """Return what `ClientAuthentication.stamp` promises; one ``stat``, no read."""
-        if not isinstance(self.secret, Path):
-            return None
-        try:
-            seen = self.secret.stat()  # follows the link by which Kubernetes replaces a mounted secret
-        except OSError:
-            return None
-        return seen.st_ino, seen.st_mtime_ns, seen.st_size
+        return _stamp(self.secret) if isinstance(self.secret, Path) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +115,46 @@ class ClientSecretPost(_ClientSecret):
         return Proof(form={"client_id": self.client_id, "client_secret": secret}, material=secret)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrivateKeyJwt:
+    """Sign an assertion with the private key that stands in `file` (RFC 7523 section 2.2, ``private_key_jwt``).
+
+    Each proof has an assertion of its own: Keycloak takes none twice. It lives 60 s, and its ``aud`` is the issuer alone.
+    """
+
+    client_id: str
+    file: Path
+    issuer: str
+    now: Callable[[], float] = field(default=time.time, repr=False, compare=False)
+
+    def prove(self) -> Proof:
+        """Return the fields ``client_id``, ``client_assertion_type`` and ``client_assertion``."""
+        key = ClientKey.read(self.file, said="KEYCLOAK_CLIENT_KEY_FILE")
+        return Proof(
+            form={
+                # RFC 7521 makes it optional. With it Keycloak says whether the client is unknown or set to something else.
+                "client_id": self.client_id,
+                "client_assertion_type": _ASSERTION_TYPE,
+                "client_assertion": key.assertion(self.client_id, self.issuer, self.now),
+            },
+            material=key.text,
+            kid=key.kid,
+            algorithm=key.algorithm,
+        )
+
+    def stamp(self) -> object:
+        """Return what `ClientAuthentication.stamp` promises; one ``stat``, no read."""
+        return _stamp(self.file)
+
+
+def _stamp(file: Path) -> object:
+    try:
+        seen = file.stat()  # follows the link by which Kubernetes replaces a mounted secret
+    except OSError:
+        return None
+    return seen.st_ino, seen.st_mtime_ns, seen.st_size
+
+
 _METHODS: Mapping[str, type[ClientSecretBasic | ClientSecretPost]] = {
     "client_secret_basic": ClientSecretBasic,
     "client_secret_post": ClientSecretPost,
@@ -117,12 +165,14 @@ def client_authentication(settings: KeycloakSettings) -> ClientAuthentication:
     """Return the way of authentication that `settings` name; reads no file yet.
 
     Raises:
-        ConfigurationError: Client id or secret is not set.
+        ConfigurationError: Client id, or secret or key, is not set.
     """
     if not settings.client_id:
         raise ConfigurationError(
             "Set KEYCLOAK_CLIENT_ID: calling other services needs a client of the realm to call as."
         )
+    if settings.client_key_file is not None:  # the settings see to it that this is private_key_jwt
+        return PrivateKeyJwt(client_id=settings.client_id, file=settings.client_key_file, issuer=settings.issuer)
     secret = settings.client_secret or settings.client_secret_file
     if secret is None:
         raise ConfigurationError(

@@ -30,6 +30,10 @@ _SERVER_ERROR = 500
 _TRY_LATER = (429, 503)
 
 
+_REUSED: Final = "token reuse detected"
+_CLOCKS: Final = "Compare the clocks of this machine and of Keycloak's: an assertion lives 60 s, and Keycloak takes none from more than 15 s ahead."
+
+
 @dataclass(frozen=True, slots=True)
 class _Case:
     """One way in which Keycloak refuses, recognised by its words: the status differs from version to version."""
@@ -42,6 +46,29 @@ class _Case:
 
 # The first that fits counts.
 _CASES: Final = (
+    _Case(
+        "invalid_client",
+        "client_assertion_type is missing",
+        'The client {client} is set to signed assertions in Keycloak: set KEYCLOAK_CLIENT_AUTH=private_key_jwt and KEYCLOAK_CLIENT_KEY_FILE, or its "Client Authenticator" to "Client Id and Secret".',
+    ),
+    _Case("invalid_client", "unable to load public key", "{keys}"),
+    _Case("invalid_client", "signature on jwt token failed", "{keys}"),
+    _Case("invalid_client", "loading public keys", "{keys}"),
+    _Case(
+        "invalid_client",
+        "invalid signature algorithm",
+        'Set the "Signature algorithm" of the client {client} in Keycloak (Credentials page) to {algorithm} or to any.',
+    ),
+    _Case("invalid_client", "audience", "{issuer}"),
+    _Case("invalid_client", "token is not active", _CLOCKS),
+    _Case("invalid_client", "issued in the future", _CLOCKS),
+    _Case("invalid_client", "too far in the past", _CLOCKS),
+    _Case(
+        "invalid_client",
+        _REUSED,
+        "Look for what sends a token request twice between this process and Keycloak, such as a proxy that repeats POST: each of our"
+        " requests has an assertion of its own.",
+    ),
     _Case("", "realm does not exist", "Set KEYCLOAK_REALM: there is no realm {realm!r} on {server}."),
     _Case("", "unable to find matching target resource method", "{path}"),
     _Case("", "missingnormalization", "Take double slashes out of KEYCLOAK_URL and KEYCLOAK_AUTH_PATH."),
@@ -62,7 +89,7 @@ _CASES: Final = (
         "service account",
         'Switch "Client authentication" and "Service account roles" on for the client {client} in Keycloak.',
     ),
-    _Case("unauthorized_client", "", "{secret} It is on the Credentials page of the client {client} in Keycloak."),
+    _Case("unauthorized_client", "", "{credentials}"),
     _Case(
         "invalid_client", "bearer", "The client {client} is bearer-only in Keycloak: give it service accounts instead."
     ),
@@ -99,13 +126,15 @@ def refusal(reply: Reply, settings: KeycloakSettings, asked: Asked, proof: Proof
     )
     known = case is not None and bool(error)
     if case is not None and known:
-        cure = _fill(case.cure, settings, asked)
+        cure = _fill(case.cure, settings, asked, proof)
     elif 300 <= status < 400:  # noqa: PLR2004 - HTTP's own border
         cure = "Set KEYCLOAK_URL to where it redirects to: a client secret is never sent after a redirect."
     elif (
         not error and status == _NOT_FOUND
     ):  # what a server under /auth says to those who come without, and others as well
-        cure = _fill("{path} If it is right, set KEYCLOAK_URL: this does not look like Keycloak.", settings, asked)
+        cure = _fill(
+            "{path} If it is right, set KEYCLOAK_URL: this does not look like Keycloak.", settings, asked, proof
+        )
     elif not error and status < _SERVER_ERROR:
         cure = "Set KEYCLOAK_URL: this does not look like Keycloak, or something stands in front of it."
     else:
@@ -117,8 +146,9 @@ def refusal(reply: Reply, settings: KeycloakSettings, asked: Asked, proof: Proof
         error_description=description,
         http_status=status,
         cure=cure,
-        # What stands before Keycloak while it starts answers with its own pages; only Keycloak's own no is final.
-        retryable=not error or status >= _SERVER_ERROR or status in _TRY_LATER,
+        # What stands before Keycloak while it starts answers with its own pages; only Keycloak's own no is final. And the next
+        # assertion is another one.
+        retryable=not error or _REUSED in words or status >= _SERVER_ERROR or status in _TRY_LATER,
     )
 
 
@@ -137,8 +167,8 @@ def unreachable(problem: BackChannelError, settings: KeycloakSettings) -> TokenR
 
 
 def wrong_credentials(error: TokenRequestError) -> bool:
-    """Return whether Keycloak refused client or secret, so that another secret could help."""
-    return error.error in ("unauthorized_client", "invalid_client")
+    """Return whether Keycloak refused client, secret or key, so that another secret or key could help."""
+    return _REUSED not in error.error_description.lower() and error.error in ("unauthorized_client", "invalid_client")
 
 
 def retry_after(reply: Reply) -> float:
@@ -176,19 +206,36 @@ def _clean(text: object, proof: Proof) -> str:
     return " ".join(printable.split())
 
 
-def _fill(cure: str, settings: KeycloakSettings, asked: Asked) -> str:
+def _fill(cure: str, settings: KeycloakSettings, asked: Asked, proof: Proof) -> str:
     if settings.auth_path:
         path = f"Set KEYCLOAK_AUTH_PATH: the server does not run under {settings.auth_path}."
     else:
         path = "Set KEYCLOAK_AUTH_PATH: the server may run under /auth; or correct the path in KEYCLOAK_URL."
-    file = settings.client_secret_file
     return cure.format(
         client=settings.client_id,
         realm=settings.realm,
         server=settings.server,
         path=path,
         scopes=" and ".join(sorted(asked.scopes)) or "the scopes",
-        secret=f"Correct the secret in {file} (KEYCLOAK_CLIENT_SECRET_FILE)."
-        if file
-        else "Correct KEYCLOAK_CLIENT_SECRET.",
+        credentials=_credentials(settings),
+        algorithm=proof.algorithm,
+        keys=f"Give the client {settings.client_id} in Keycloak the public half of the key in {settings.client_key_file}"
+        f" (KEYCLOAK_CLIENT_KEY_FILE), under the kid {proof.kid}: `s2s-fastapi keygen --client-id {settings.client_id}"
+        f" --key {settings.client_key_file}` prints what the client needs.",
+        issuer=f"Set KEYCLOAK_PUBLIC_URL or KEYCLOAK_ISSUER to the issuer that Keycloak names in its discovery document: the assertion is"
+        f" for {settings.issuer}.",
     )
+
+
+def _credentials(settings: KeycloakSettings) -> str:
+    client = f"the client {settings.client_id} in Keycloak"
+    if settings.client_key_file:
+        return (
+            f'Set the "Client Authenticator" of {client} to "Signed Jwt" (Credentials page), and give it the public key; or set'
+            " KEYCLOAK_CLIENT_AUTH to what the client is set to."
+        )
+    file = settings.client_secret_file
+    secret = (
+        f"Correct the secret in {file} (KEYCLOAK_CLIENT_SECRET_FILE)." if file else "Correct KEYCLOAK_CLIENT_SECRET."
+    )
+    return f"{secret} It is on the Credentials page of {client}."
