@@ -4,7 +4,6 @@ It blocks, and runs on the threads of a lane. Whatever the other side does, an e
 one sentence that is safe for the log.
 """
 
-import json
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,8 @@ from typing import Any, Final
 import httpx
 
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.lanes import undisturbed
+from s2s_fastapi.strict_json import AmbiguousJsonError, NotAnObjectError, json_object
 
 __all__ = ["BackChannel", "BackChannelError", "Reply"]
 
@@ -45,7 +46,7 @@ class Reply:
         return f"answered {self.status}" + (" (redirects are not followed)" if 300 <= self.status < 400 else "")  # noqa: PLR2004
 
     def json_object(self) -> dict[str, Any]:
-        """Return the body as a JSON object (RFC 8259), its member names unique at every level.
+        """Return the body as a JSON object that has exactly one reading: see `s2s_fastapi.strict_json`.
 
         Raises:
             BackChannelError: for anything else; the text repeats nothing of the body.
@@ -59,35 +60,15 @@ class Reply:
             problem = "the answer is HTML or XML instead of JSON: is the URL right, is a proxy in between?"
         else:
             try:
-                value = json.loads(self.body.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
-            except _MalformedError as error:
-                problem = str(error)
-            except (
-                ValueError,
-                RecursionError,
-            ):  # not UTF-8, not JSON, numbers of thousands of digits, nesting without end
-                pass
-            else:
-                if isinstance(value, dict):
-                    return value
+                return json_object(self.body)
+            except AmbiguousJsonError as error:
+                problem = f"the answer has {error}"
+            except NotAnObjectError:
                 problem = "the answer is JSON, but not an object"
+            except ValueError:  # not UTF-8, not JSON, numbers of thousands of digits
+                pass
         # Outside of the except block: a JSONDecodeError carries the whole document.
         raise BackChannelError(problem)
-
-
-class _MalformedError(ValueError):
-    pass
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise _MalformedError("the answer has duplicate members")
-    return members
-
-
-def _no_constant(_: str) -> Any:
-    raise _MalformedError("the answer has numbers that JSON does not know (NaN, Infinity)")
 
 
 class BackChannel:
@@ -182,6 +163,9 @@ class BackChannel:
     @cached_property
     def _tls(self) -> ssl.SSLContext:
         # 20 to 35 ms, so once, and not before it is needed. Two threads may both build one; then one of the two is kept.
+        return undisturbed(self._trust)
+
+    def _trust(self) -> ssl.SSLContext:
         context = ssl.create_default_context()
         if self._ca_file is None:
             return context

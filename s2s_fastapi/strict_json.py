@@ -5,11 +5,20 @@ import math
 import re
 from typing import Any, Final, NoReturn
 
-__all__ = ["json_object"]
+__all__ = ["AmbiguousJsonError", "NotAnObjectError", "json_object"]
 
 _MAX_DEPTH: Final = 32
+_ODD_NUMBERS: Final = "numbers that JSON does not know or nobody can hold (NaN, Infinity, 1e999)"
 # A string is consumed even if it never ends, so that no character is looked at twice.
 _BRACKETS: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
+
+
+class AmbiguousJsonError(ValueError):
+    """It can be read in more than one way, or not by everybody. The text says what it has, and repeats nothing of it."""
+
+
+class NotAnObjectError(ValueError):
+    """It is JSON, but not an object."""
 
 
 def json_object(raw: bytes) -> dict[str, Any]:
@@ -19,6 +28,8 @@ def json_object(raw: bytes) -> dict[str, Any]:
     UTF-8 form, and at most 32 levels.
 
     Raises:
+        AmbiguousJsonError: It is JSON with members, numbers, levels or text beyond that.
+        NotAnObjectError: It is JSON and no object.
         ValueError: It is anything else; the text may repeat parts of it.
     """
     text = raw.decode("utf-8")
@@ -26,10 +37,20 @@ def json_object(raw: bytes) -> dict[str, Any]:
         _check_depth(text)
     value = _DECODER.decode(text)
     if not isinstance(value, dict):
-        raise ValueError("not an object")  # noqa: TRY004 - one error for whatever is not that
+        raise NotAnObjectError("not an object")
     if "\\u" in text:
-        json.dumps(value, ensure_ascii=False).encode("utf-8")  # a lone surrogate has no UTF-8 form
+        _check_text(value)
     return value
+
+
+def _check_text(value: dict[str, Any]) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        problem = "lone surrogates, which have no UTF-8 form"
+    else:
+        return
+    raise AmbiguousJsonError(problem)  # outside of the except block: the first error holds the whole text
 
 
 def _check_depth(text: str) -> None:
@@ -41,25 +62,25 @@ def _check_depth(text: str) -> None:
         elif mark in ("}", "]"):
             depth -= 1
         if depth > _MAX_DEPTH:
-            raise ValueError("too deep")
+            raise AmbiguousJsonError(f"more than {_MAX_DEPTH} levels")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise ValueError("duplicate member")
+        raise AmbiguousJsonError("duplicate members")
     return members
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError("number out of range")
+        raise AmbiguousJsonError(_ODD_NUMBERS)
     return number
 
 
-def _refuse(name: str) -> NoReturn:
-    raise ValueError(name)
+def _refuse(_: str) -> NoReturn:
+    raise AmbiguousJsonError(_ODD_NUMBERS)
 
 
 # Made once: json.loads with hooks would make one for every token.

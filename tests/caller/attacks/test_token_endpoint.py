@@ -61,7 +61,7 @@ MISBEHAVIOUR: dict[str, tuple[Fault, str]] = {
     "UTF-16": (rewritten(lambda body: body.decode().encode("utf-16")), "not JSON"),
     "trailing garbage": (rewritten(lambda body: body + b"}"), "not JSON"),
     "cut short": (rewritten(lambda body: body[:-1]), "not JSON"),
-    "depth without end": (answering(200, "[" * 100_000), "not JSON"),
+    "depth without end": (answering(200, "[" * 100_000), "more than 32 levels"),
     "a gzip bomb": (zipped(), "compressed"),
     "a megabyte": (huge(), "larger than 262144 bytes"),
     "a terabyte": (endless(), "larger than 262144 bytes"),
