@@ -8,15 +8,20 @@ import atexit
 import heapq
 import itertools
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol, TypeVar
 from weakref import WeakSet
 
-__all__ = ["KEYS", "TOKENS", "Lane", "watch_forks"]
+__all__ = ["KEYS", "TOKENS", "Lane", "undisturbed", "watch_forks"]
+
+R = TypeVar("R")
 
 _EXIT_SECONDS = 0.5
+_SETTLE_SECONDS = 5.0
+_IMPORTLIB: Final = "<frozen importlib._bootstrap>"
 
 
 class Lane:
@@ -39,6 +44,18 @@ class Lane:
         self._watched = False  # one thread at most sleeps until the next delayed job is due
         self._inside: set[int] = set()  # threads that submit: from before they take the lock until they gave it back
         self._closed = False
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether one of its threads is in the middle of an import, or of something `undisturbed`."""
+        frames = sys._current_frames()  # noqa: SLF001 - documented, for purposes such as this
+        for worker in list(self._workers):
+            frame = frames.get(worker.ident or 0)
+            while frame is not None:
+                if frame.f_code is undisturbed.__code__ or frame.f_code.co_filename == _IMPORTLIB:
+                    return True
+                frame = frame.f_back
+        return False
 
     @property
     def interrupted(self) -> bool:
@@ -142,7 +159,7 @@ def watch_forks(thing: _Forked) -> None:
     if "fork" not in _hooks:
         _hooks.append("fork")
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_after_fork)
+            os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
 
 
 def _register(lane: Lane) -> None:
@@ -153,6 +170,22 @@ def _register(lane: Lane) -> None:
     if "exit" not in _hooks:
         _hooks.append("exit")
         atexit.register(_at_exit)
+
+
+def undisturbed(work: Callable[[], R]) -> R:
+    """Return what `work()` returns. No fork interrupts it on a lane's thread, so it has to be short and ask nobody.
+
+    A child that is forked in the middle of an import has half a module for ever, and one forked while OpenSSL reads the certificates has
+    a lock that nobody will open. Imports need not be wrapped.
+    """
+    return work()
+
+
+def _before_fork() -> None:
+    # The forking thread may itself hold up such an import, so there is an end to it.
+    until = time.monotonic() + _SETTLE_SECONDS
+    while any(lane.unsettled for lane in list(_lanes)) and time.monotonic() < until:
+        time.sleep(0.001)
 
 
 def _after_fork() -> None:

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 from types import TracebackType
 
 import pytest
@@ -205,3 +206,44 @@ def test_a_forked_child_starts_with_an_empty_lane_that_works() -> None:
         time.sleep(0.2)
     """)
     assert (result.returncode, result.stdout) == (0, "parent's\n"), result.stderr
+
+
+@pytest.mark.parametrize("busy", ["import", "undisturbed"])
+def test_a_fork_waits_for_an_import_and_for_what_is_not_to_be_disturbed_and_for_nothing_else(
+    busy: str, tmp_path: Path
+) -> None:
+    (tmp_path / "slow_module.py").write_text("import time\ntime.sleep(0.3)\nDONE = True\n")
+    check = f"""
+import os, sys, threading, time
+sys.path.insert(0, {str(tmp_path)!r})
+from s2s_fastapi.lanes import Lane, undisturbed
+
+began, go = threading.Event(), threading.Event()
+done = []
+
+def load():
+    began.set()
+    if {busy!r} == "import":
+        import slow_module
+        done.append(slow_module.DONE)
+    else:
+        undisturbed(lambda: (time.sleep(0.3), done.append(True)))
+    go.wait(30)  # an exchange: nobody waits for that
+
+Lane("test").submit(load)
+began.wait(10)
+time.sleep(0.05)
+child = os.fork()
+if child == 0:
+    os._exit(0 if done == [True] else 3)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert not go.is_set()
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", check],
+        capture_output=True,
+        text=True,
+        timeout=25,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
