@@ -44,8 +44,8 @@ class KeySource:
     Keys are renewed behind after 8 minutes, asked for in front after 10, and through an outage the last good ones serve for an
     hour. At most one fetch starts in 5 s, whatever tokens come in: an unknown ``kid`` waits for the next one.
 
-    A hundred may wait, and a hundred more whose ``kid`` was turned away before: invented names come once, a new key comes again, so
-    a flood of the former cannot keep out the latter.
+    A hundred may wait, and a hundred more whose ``kid`` was turned away before: invented names mostly come once, a new key comes
+    again. A flood that repeats its names takes those places too; then a new key is let in with the next fetch, which brings it.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class KeySource:
         self._absent: dict[str, float] = {}
         self._turned_away: set[int] = set()
         self._last = KeySet({})
+        self._page_problem = ""
         self._keys: Refreshing[KeySet] = Refreshing(
             self._load,
             name="keys",
@@ -225,13 +226,30 @@ class KeySource:
 
         They are here, and somebody waits for them: `seconds` is what is left of the time for both.
         """
-        if seconds <= 0:
-            return
-        with contextlib.suppress(BackChannelError):
+        problem = "the keys came too late to ask for it" if seconds <= 0 else self._read_not_before(seconds)
+        if (
+            problem and problem != self._page_problem
+        ):  # once: it may be so for years, where a proxy shows the keys alone
+            _log.warning(
+                "The realm's not-before could not be read from %s: %s. Revocation in Keycloak is not felt here as long as that is so.",
+                self._endpoints.realm,
+                problem.rstrip("."),
+            )
+        self._page_problem = problem
+
+    def _read_not_before(self, seconds: float) -> str:
+        """Take over what the realm page says; return why it says nothing, or nothing."""
+        try:
             reply = self._channel.get(self._endpoints.realm, timeout=seconds)
-            value = reply.json_object().get("tokens-not-before") if reply.status == 200 else None  # noqa: PLR2004
-            if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-                self.not_before = value
+            if problem := _problem(reply):
+                return problem
+            value = reply.json_object().get("tokens-not-before")
+        except BackChannelError as error:
+            return str(error)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            return "its tokens-not-before is missing or no moment"
+        self.not_before = value
+        return ""
 
 
 def _problem(reply: Reply) -> str:

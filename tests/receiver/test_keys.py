@@ -526,6 +526,31 @@ def test_a_key_that_is_published_while_a_fetch_is_under_way_comes_with_the_next_
     assert scene.realm.fetches == 3
 
 
+@pytest.mark.parametrize(
+    "run", [None, asyncio.run, lambda task: trio.run(lambda: task)], ids=["plain", "asyncio", "trio"]
+)
+def test_a_key_that_a_fetch_under_way_brings_orders_no_other(run: Callable[[Any], VerificationKey] | None) -> None:
+    scene = Scene()
+    gate = threading.Event()
+
+    def hang(request: httpx.Request) -> None:
+        if not request.url.path.endswith("/certs"):
+            assert gate.wait(5)
+
+    scene.realm.answer = hang
+    scene.realm.published = [FIRST.jwk, SECOND.jwk]
+    scene.clock.advance(SPACING)
+    first = threading.Thread(target=lambda: scene.ask("invented"))
+    first.start()
+    settle(lambda: scene.realm.requests[-1].endswith("/corp") and scene.realm.fetches == 2)
+    scene.clock.advance(1)  # the key is on its way already, and the fetch older than the question
+    threading.Timer(0.1, gate.set).start()
+    found = scene.source.key(SECOND.kid, "ES256") if run is None else run(scene.source.akey(SECOND.kid, "ES256"))
+    assert found.kid == SECOND.kid
+    first.join(10)
+    assert scene.realm.fetches == 2
+
+
 def test_a_kid_that_a_fetch_did_not_bring_may_ask_again_after_five_seconds_and_not_before() -> None:
     scene = Scene()
     scene.clock.advance(SPACING)
@@ -613,7 +638,7 @@ def test_the_memory_for_kids_that_were_turned_away_is_bounded() -> None:
     scene.source._asking = 100
     for n in range(20_100):
         assert scene.ask(f"kid-{n}") is Reason.UNKNOWN_KEY
-    assert len(scene.source._turned_away) <= 20_000
+        assert len(scene.source._turned_away) <= 20_000
 
 
 def test_who_stops_waiting_gives_the_place_back() -> None:
@@ -640,13 +665,28 @@ def test_who_stops_waiting_gives_the_place_back() -> None:
     assert scene.source._asking == 0
 
 
+def test_a_forked_child_forgets_who_waited_in_the_parent() -> None:
+    scene = Scene()
+    scene.clock.advance(SPACING - 1.5)
+    threads = [threading.Thread(target=scene.ask, args=(f"kid-{n}",)) for n in range(100)]
+    for thread in threads:
+        thread.start()
+    settle(lambda: scene.source._asking == 100)
+    scene.source.after_fork()  # what the fork hook calls in the child; a fork beside a hundred threads would warn
+    assert scene.source._asking == 0
+    scene.realm.published = [FIRST.jwk, SECOND.jwk]
+    assert isinstance(scene.ask(SECOND), VerificationKey)
+    for thread in threads:
+        thread.join(10)
+
+
 def test_the_memory_for_invented_names_is_bounded() -> None:
     scene = Scene()
     for n in range(1100):
         scene.clock.advance(SPACING)
         assert scene.ask(f"kid-{n}") is Reason.UNKNOWN_KEY
+        assert len(scene.source._absent) <= 1000
     scene.idle()
-    assert len(scene.source._absent) <= 1000
 
 
 def test_a_flood_of_invented_names_from_threads_and_loops_is_one_fetch_in_five_seconds() -> None:
@@ -757,6 +797,44 @@ def test_a_realm_page_that_cannot_be_read_hurts_no_key_and_keeps_the_last_value(
     assert first.source.not_before == 0
 
 
+def test_a_realm_page_that_cannot_be_read_is_told_once_and_again_after_it_could_be(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # Where a proxy shows the keys and not the realm, "Revocation" does nothing, and nobody would know.
+    scene = Scene()
+    for page in (
+        httpx.Response(403),
+        httpx.Response(403),
+        httpx.Response(200, json={"tokens-not-before": 5}),
+        httpx.Response(403),
+    ):
+        scene.breaks(page, path="/realms/corp")
+        scene.clock.advance(SPACING + 1)
+        assert scene.ask(f"invented-{scene.clock.now}") is Reason.UNKNOWN_KEY
+    sentence = (
+        "The realm's not-before could not be read from http://keycloak.test/realms/corp: Keycloak answers 403. "
+        "Revocation in Keycloak is not felt here as long as that is so."
+    )
+    told = [(record.name, record.levelno, record.getMessage()) for record in caplog.records]
+    assert told == [("s2s_fastapi.keys", logging.WARNING, sentence)] * 2
+    assert scene.source.not_before == 5
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_realm_page_that_says_nothing_is_told_without_a_word_of_it(
+    page: httpx.Response | Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene = Scene(loaded=False)
+    scene.breaks(page, path="/realms/corp")
+    assert scene.finds(FIRST)
+    [record] = caplog.records
+    assert record.name == "s2s_fastapi.keys"
+    assert record.getMessage().startswith(
+        "The realm's not-before could not be read from http://keycloak.test/realms/corp: "
+    )
+    assert not any(word in record.getMessage() for word in ("99", "evil", "<html>"))
+
+
 def test_the_realm_page_is_read_with_each_fetch_of_keys_and_never_alone() -> None:
     scene = Scene()
     assert scene.realm.requests == ["/realms/corp/protocol/openid-connect/certs", "/realms/corp"]
@@ -797,3 +875,17 @@ def test_keys_that_came_late_are_not_kept_waiting_for_the_realm_page() -> None:
     assert scene.ask("invented") is Reason.UNKNOWN_KEY
     assert len(patience) == 1
     assert patience[0] <= 0.7  # of 3 s for both, and never more than 1
+
+
+def test_the_realm_page_is_waited_for_a_second_at_most() -> None:
+    scene = Scene(loaded=False)
+    patience: list[float] = []
+
+    def respond(request: httpx.Request) -> None:
+        if not request.url.path.endswith("/certs"):
+            patience.append(request.extensions["timeout"]["read"])
+
+    scene.realm.answer = respond
+    assert scene.finds(FIRST)
+    assert len(patience) == 1
+    assert patience[0] <= 1
