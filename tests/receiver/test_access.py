@@ -357,6 +357,16 @@ class TestOfAppsBehindMiddleware:
             mount = Mount("/m", routes=[Route("/x", endpoint)], middleware=[Middleware(ServiceAuthMiddleware), *others])
             assert read(Starlette(routes=[mount])) == {}
 
+    def test_ours_on_a_mount_takes_what_hides_its_routes_for_opaque(
+        self, options: Options, user: Callable[..., dict[str, str]]
+    ) -> None:
+        ours = Middleware(ServiceAuthMiddleware, **options(users=True))
+        outer = Starlette(routes=[Mount("/m", app=Hiding(PlainTextResponse("for services")), middleware=[ours])])
+        with TestClient(outer) as there:
+            answer = there.get("/m/x", headers=user())
+        assert answer.status_code == 500
+        assert "for services" not in answer.text
+
 
 class TestOfDownstreams:
     CRM = service_client("http://crm:8000", audience="crm", settings=settings(client_secret="s"))

@@ -137,6 +137,17 @@ class TestOverHttp:
     def test_headers_do_not_move_the_path(self, there: TestClient, header: str) -> None:
         assert there.get("/secret", headers={header: "/healthz"}).status_code == 401
 
+    @pytest.mark.parametrize("path", ["/hooks/%0A", "/hooks/%0a", "/hooks/x%0A", "/hooks/%00"])
+    def test_a_template_opens_no_path_with_a_control_character(self, make_app: App, client: Client, path: str) -> None:
+        app, router = make_app(public_paths=["POST /hooks/{provider}"]), APIRouter(prefix="/hooks")
+        router.post("/")(lambda: "services only")  # which the router takes for "/hooks/\n" as well
+        router.post("/{provider}")(lambda: "public")
+        app.include_router(router)
+        with client(app) as there:
+            assert there.post("/hooks/stripe").json() == "public"
+            assert there.post("/hooks/").status_code == 401
+            assert there.post(path).status_code == 401
+
     def test_a_websocket_is_never_public(self, make_app: App, client: Client) -> None:
         app = make_app(public_paths=["/ws", "GET /ws"])
 

@@ -1,5 +1,6 @@
 """What a route requires: every way to write it is enforced, and every way to miswrite it is an error, never an open route."""
 
+import functools
 import operator
 from collections.abc import Callable
 from typing import Annotated, Any, cast
@@ -170,6 +171,23 @@ class TestAMistakeIsAnErrorWhenItIsWritten:
             with pytest.raises(ConfigurationError, match="can only be joined with another"):
                 join(require_service(), other)
 
+    def test_joining_requirements_with_and_or_or(self) -> None:
+        with pytest.raises(ConfigurationError, match="Join requirements"):
+            Depends(require_caller("a") and require_scope("s"))
+        with pytest.raises(ConfigurationError, match="Join requirements"):
+            Depends(require_caller("a") or require_scope("s"))
+
+
+Admin = require_caller("admin-service")
+
+
+def make_admin() -> Any:
+    return require_caller("admin-service")
+
+
+def give_admin() -> Any:
+    return Admin
+
 
 def my_factory() -> Requirement:
     return require_caller("a")
@@ -234,6 +252,41 @@ class TestAMistakeStopsTheStart:
         app = make_app()
         app.post("/x", dependencies=[Depends(call)])(lambda: None)
         self.stopped(app, client, r"makes a requirement and does not ask it: write Depends\(\w+\(\.\.\.\)\)")
+
+    @pytest.mark.parametrize(
+        "dependency", [make_admin, give_admin, lambda: require_caller("a"), functools.partial(make_admin)]
+    )
+    def test_a_dependency_that_returns_a_requirement_unasked(
+        self, make_app: App, client: Client, dependency: Any
+    ) -> None:
+        app = make_app(app=FastAPI(dependencies=[Depends(dependency)]))
+        app.get("/x")(lambda: "open")
+        self.stopped(app, client, "makes a requirement and does not ask it")
+
+    def test_a_dependency_that_checks_by_itself_is_none_of_these(
+        self, make_app: App, client: Client, service: Headers
+    ) -> None:
+        app = make_app()
+
+        def admin(request: Request) -> Principal:
+            principal: Principal = request.user
+            return Admin.check(principal)
+
+        @app.get("/x")
+        async def route(caller: Annotated[Principal, Depends(admin)]) -> str:
+            return "closed"
+
+        with client(app) as there:
+            assert there.get("/x", headers=service()).status_code == 403
+
+    def test_a_requirement_inside_of_a_union(self, make_app: App, client: Client) -> None:
+        app = make_app()
+
+        @app.get("/x")
+        async def route(caller: Annotated[Any, Depends(Admin)] | None = None) -> str:
+            return "open"
+
+        self.stopped(app, client, "that FastAPI does not look at")
 
     @pytest.mark.parametrize(
         ("requirement", "sentence"),
