@@ -3,7 +3,6 @@
 import re
 from collections.abc import Container, Iterable
 from typing import Final
-from urllib.parse import unquote_to_bytes
 
 from s2s_fastapi.decision import Reason
 from s2s_fastapi.receiver.jws import MAX_TOKEN_BYTES
@@ -12,7 +11,11 @@ from s2s_fastapi.receiver.refusal import Refused
 __all__ = ["bearer_token"]
 
 _TOKEN68: Final = re.compile(rb"[A-Za-z0-9\-._~+/]+=*")  # RFC 7235 section 2.1; linear: the classes do not overlap
-_SEPARATORS: Final = re.compile(rb"[&;]")
+# access_token, each of its bytes as it is or percent-encoded (RFC 3986 section 2.1). Looked for without a list of all names: to decode
+# 64 KB of them took 20 ms, and whoever has no token at all can send them.
+_TOKEN_IN_QUERY: Final = re.compile(
+    b"[&;]" + b"".join(b"(?:%c|%%(?i:%02x))" % (byte, byte) for byte in b"access_token") + b"="
+)
 
 
 def bearer_token(headers: Iterable[tuple[bytes, bytes]], query_string: bytes, known: Container[bytes] = ()) -> bytes:
@@ -50,5 +53,4 @@ def _has_token(query_string: bytes) -> bool:
     """Tell whether the query has a parameter access_token (RFC 6750 section 2.3), however its name is written."""
     if b"%" not in query_string and b"access_token" not in query_string:
         return False
-    parameters = (part.partition(b"=") for part in _SEPARATORS.split(query_string))
-    return any(equals and unquote_to_bytes(name) == b"access_token" for name, equals, _ in parameters)
+    return _TOKEN_IN_QUERY.search(b"&" + query_string) is not None

@@ -1,6 +1,8 @@
 """From the header to one token: one word after one scheme, given once and in one place."""
 
+import re
 import string
+from urllib.parse import unquote_to_bytes
 
 import pytest
 from hypothesis import example, given
@@ -150,6 +152,21 @@ def test_a_token_in_the_query_is_no_credential_and_beside_a_header_a_bad_request
 )
 def test_a_query_of_something_else_does_not_matter(query: bytes) -> None:
     assert read(f"Bearer {TOKEN}", query=query) == TOKEN
+
+
+SPELLED = st.tuples(*[st.sampled_from((c, f"%{ord(c):02x}", f"%{ord(c):02X}")) for c in "access_token"]).map("".join)
+PIECES = st.one_of(SPELLED, st.sampled_from([*"&;=%+a_\n", "%25", "%3d", "%26", "%C3", "access_token", "ACCESS_TOKEN"]))
+
+
+@given(query=st.lists(PIECES, max_size=6).map("".join))
+@example(query=f"{'%61=&' * 12_000}%61ccess_toke%6E=")
+@example(query=f"{'&' * 60_000}access_token")
+def test_the_name_is_found_however_it_is_spelled_and_nothing_else_is_taken_for_it(query: str) -> None:
+    names = [name for name, equals, _ in (part.partition("=") for part in re.split("[&;]", query)) if equals]
+    if b"access_token" in map(unquote_to_bytes, names):
+        assert refused(f"Bearer {TOKEN}", query=query.encode()) is Reason.INVALID_REQUEST
+    else:
+        assert read(f"Bearer {TOKEN}", query=query.encode()) == TOKEN
 
 
 def test_a_token_of_16_kb_is_read_and_one_byte_more_is_a_bad_request() -> None:
