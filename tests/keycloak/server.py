@@ -147,12 +147,24 @@ class Keycloak:
             raise
         self.admin.forget_login()
 
+    @property
+    def running(self) -> bool:
+        """Whether the server was started and not ended since."""
+        return self._process is not None
+
     def stop(self) -> None:
         """Stop the server; what it stored stays for the next `start`."""
+        self._end(signal.SIGTERM, signal.SIGKILL)
+
+    def kill(self) -> None:
+        """End the server in the middle of whatever it does; what it had stored stays for the next `start`."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, *endings: signal.Signals) -> None:
         process, self._process = self._process, None
         if process is None:
             return
-        for ending in (signal.SIGTERM, signal.SIGKILL):
+        for ending in endings:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, ending)
             with contextlib.suppress(subprocess.TimeoutExpired):
