@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
+from contextvars import ContextVar, copy_context
 from itertools import pairwise
 from math import ceil
 from pathlib import Path
@@ -383,6 +385,19 @@ def test_who_keeps_to_retry_after_finds_a_keycloak_that_was_asked_again(status: 
     assert scene.finds(FIRST)
 
 
+def test_who_waits_in_vain_is_told_to_come_back_after_the_spacing() -> None:
+    scene = Scene(loaded=False)
+    gate = threading.Event()
+    scene.hangs(gate)
+    with pytest.raises(KeysUnavailable) as caught:
+        scene.source.get()
+    gate.set()
+    assert scene.source.state().next_try_in is None
+    assert caught.value.retry_after == SPACING
+    assert caught.value.headers == {"Retry-After": "5"}
+    scene.idle()
+
+
 def test_a_load_that_waits_for_its_time_is_not_hastened_when_the_last_good_keys_grow_too_old() -> None:
     scene = Scene()
     scene.breaks(httpx.ConnectError("down"))
@@ -680,6 +695,28 @@ def test_a_forked_child_forgets_who_waited_in_the_parent() -> None:
         thread.join(10)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12: fork beside threads
+def test_a_child_forked_while_a_hundred_wait_finds_a_new_key() -> None:
+    scene = Scene()
+    scene.clock.advance(SPACING)
+    assert scene.ask("invented") is Reason.UNKNOWN_KEY
+    scene.idle()
+    scene.clock.advance(SPACING)
+    scene.realm.published = [FIRST.jwk, SECOND.jwk]
+    scene.source._asking = 100
+    with scene.source._lock:
+        if (child := os.fork()) == 0:
+            os._exit(0 if isinstance(scene.ask(SECOND), VerificationKey) else 1)
+    deadline = time.monotonic() + 20
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if ended == (0, 0):
+        os.kill(child, 9)
+        ended = os.waitpid(child, 0)
+    assert ended == (child, 0)
+
+
 def test_the_memory_for_invented_names_is_bounded() -> None:
     scene = Scene()
     for n in range(1100):
@@ -889,3 +926,25 @@ def test_the_realm_page_is_waited_for_a_second_at_most() -> None:
     assert scene.finds(FIRST)
     assert len(patience) == 1
     assert patience[0] <= 1
+
+
+def test_a_load_in_front_carries_the_span_and_nothing_else_of_the_request() -> None:
+    from opentelemetry import baggage, context, trace
+
+    scene = Scene(loaded=False)
+    theirs: ContextVar[str] = ContextVar("theirs", default="")
+    theirs.set("alice")
+    seen: list[tuple[Any, ...]] = []
+
+    def look(request: httpx.Request) -> None:
+        span = trace.get_current_span().get_span_context().span_id
+        seen.append((theirs.get(), baggage.get_baggage("user"), span, len(copy_context())))
+
+    scene.realm.answer = look
+    span = trace.NonRecordingSpan(trace.SpanContext(1, 2, is_remote=False))
+    attached = context.attach(baggage.set_baggage("user", "alice", trace.set_span_in_context(span)))
+    try:
+        assert scene.finds(FIRST)
+    finally:
+        context.detach(attached)
+    assert seen == [("", None, 2, 1)] * 2
