@@ -81,7 +81,7 @@ def _json(path: Path, text: str) -> Any:
 
 
 def with_secrets(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a realm in which every confidential client has a secret: Keycloak makes one up, and an export masks it."""
+    """Return a realm in which every client that shows a secret has one: Keycloak makes one up, and an export masks it."""
     clients = document.get("clients")
     if not isinstance(clients, list):
         return dict(document)
@@ -94,6 +94,8 @@ def with_secrets(document: Mapping[str, Any]) -> dict[str, Any]:
 def _lacks_secret(client: object) -> bool:
     # What is no client at all is the model's to refuse.
     if not isinstance(client, dict) or client.get("publicClient") or client.get("bearerOnly"):
+        return False
+    if client.get("clientAuthenticatorType") == "client-jwt":
         return False
     secret = client.get("secret")
     return not secret or bool(_MASK.fullmatch(str(secret)))

@@ -117,16 +117,20 @@ class EmbeddedIssuer:
     def environment(self, realm: str, client_id: str) -> dict[str, str]:
         """Return the ``KEYCLOAK_*`` variables of the service that is this client.
 
+        One that signs assertions brings its own key: ``KEYCLOAK_CLIENT_KEY_FILE`` is not among them.
+
         Raises:
             ConfigurationError: There is no such realm, or no such client with a secret.
         """
+        signs = self._realm(realm).signing(client_id) is not None
         variables = {
             "KEYCLOAK_URL": self.url,
             "KEYCLOAK_PUBLIC_URL": self.public_url if self.public_url != self.url else "",
             "KEYCLOAK_AUTH_PATH": self.auth_path,
             "KEYCLOAK_REALM": realm,
             "KEYCLOAK_CLIENT_ID": client_id,
-            "KEYCLOAK_CLIENT_SECRET": self._realm(realm).secret(client_id),
+            "KEYCLOAK_CLIENT_AUTH": "private_key_jwt" if signs else "",
+            "KEYCLOAK_CLIENT_SECRET": "" if signs else self._realm(realm).secret(client_id),
         }
         return {name: value for name, value in variables.items() if value}
 

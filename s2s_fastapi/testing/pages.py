@@ -36,7 +36,8 @@ def discovery_page(issuer: str, internal: str) -> Response:
         "response_types_supported": ["none"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": list(_ALGORITHMS),
-        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+        "token_endpoint_auth_methods_supported": ["private_key_jwt", "client_secret_basic", "client_secret_post"],
+        "token_endpoint_auth_signing_alg_values_supported": list(_ALGORITHMS),
         "claim_types_supported": ["normal"],
     }
     return json_response(200, members, _DISCOVERY_CACHE)

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.keycloak.model import RealmModel
+from s2s_fastapi.testing.assertions import Seen
 from s2s_fastapi.testing.documents import with_secrets
 from s2s_fastapi.testing.keys import RealmKeys
 
@@ -24,6 +25,7 @@ class Realm:
         self.keys = RealmKeys()
         self.not_before = self.model.not_before
         """Seconds since the epoch."""
+        self.assertions = Seen()
         self._clients = {client["clientId"]: client for client in complete.get("clients") or ()}
         self._users = list(complete.get("users") or ())
 
@@ -65,6 +67,17 @@ class Realm:
                     if credential.get("type") == "password":
                         return str(credential.get("value") or "") or None  # an empty one is none: it opens nothing
         return None
+
+    def has(self, client_id: str) -> bool:
+        """Return whether there is an enabled client of that name."""
+        return self._clients.get(client_id, {"enabled": False}).get("enabled") is not False
+
+    def signing(self, client_id: str) -> Mapping[str, Any] | None:
+        """Return the attributes of an enabled client that is set to signed assertions, or None."""
+        client = self._clients.get(client_id, {})
+        if client.get("clientAuthenticatorType") != "client-jwt" or not self.has(client_id):
+            return None
+        return client.get("attributes") or {}
 
     def lightweight(self, client_id: str) -> bool:
         """Return whether a client's tokens are lightweight, which the front of their ``jti`` shows."""

@@ -1,4 +1,4 @@
-"""The token endpoint: Keycloak's refusals in Keycloak's order, measured on 26.0.8 and 26.7.3 (RFC 6749 sections 4.3, 4.4 and 5.2)."""
+"""The token endpoint: Keycloak's refusals in its order, from 26.0.8 and 26.7.3 (RFC 6749 sections 4.3, 4.4, 5.2; RFC 7523)."""
 
 import hmac
 from dataclasses import replace
@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from s2s_fastapi.keycloak.model import Denied, Granted
 from s2s_fastapi.testing.answers import FAILED, INVALID_ORIGIN, NO_STORE, TOO_LARGE, json_response, with_origin
+from s2s_fastapi.testing.assertions import ASSERTION_TYPE, Assertion, Verdict
 from s2s_fastapi.testing.minting import Grant, Mint
 from s2s_fastapi.testing.wire import Credentials, Form, Malformed, Request, Response, basic
 
@@ -21,6 +22,12 @@ _REPEATED: Final = Denied(status=400, error="invalid_request", description="dupl
 _BROKEN_BASIC: Final = Denied(
     status=400, error="unauthorized_client", description="Unexpected error when authenticating client"
 )
+_UNKNOWN_CLIENT: Final = Denied(
+    status=401, error="invalid_client", description="Invalid client or Invalid client credentials"
+)
+_NO_CLIENT_ID: Final = "Missing client_id parameter"
+_SIGNED: Final = "Client authentication with signed JWT failed: "
+_ASSERTION_PATHS: Final = ("token", "token/introspect", "ext/par/request", "ext/ciba/auth")
 _NO_USERNAME: Final = Denied(status=401, error="invalid_request", description="Missing parameter: username")
 _GRANTS: Final[dict[str, Grant]] = {"client_credentials": "client_credentials", "password": "password"}
 
@@ -60,17 +67,72 @@ def _outcome(form: Form, request: Request, mint: Mint) -> tuple[str, dict[str, A
         client = _credentials(read, request, strict=mint.wire.strict)
     except Malformed:
         return "", _BROKEN_BASIC
-    model = mint.realm.model
-    denied = model.authenticate(client.client_id, client.secret)
+    client_id, denied = _authenticated(client, read, mint)
     if denied is None and form.repeats:
         denied = _REPEATED
     if denied is not None:
-        return client.client_id, denied
+        return client_id, denied
     if grant == "password":
-        granted = _of_user(read, client.client_id, mint)
+        granted = _of_user(read, client_id, mint)
     else:
-        granted = model.service_token(client.client_id, scope=read.get("scope"))
-    return client.client_id, granted if isinstance(granted, Denied) else mint.answer(granted, grant)
+        granted = mint.realm.model.service_token(client_id, scope=read.get("scope"))
+    return client_id, granted if isinstance(granted, Denied) else mint.answer(granted, grant)
+
+
+def _authenticated(client: Credentials, form: Form, mint: Mint) -> tuple[str, Denied | None]:
+    """Return who asks, and why that is not proven; by secret, or by assertion where the client is set to that."""
+    named, text = form.get("client_id"), form.get("client_assertion") or ""
+    signed = Assertion.read(text) if form.get("client_assertion_type") == ASSERTION_TYPE else None
+    refused = mint.realm.model.authenticate(client.client_id, client.secret)
+    if named is None and signed is not None and refused is not None:
+        if not _consistent(signed, mint):
+            return signed.client_id, _UNKNOWN_CLIENT
+        if mint.realm.signing(signed.client_id) is None:
+            return signed.client_id, _UNKNOWN_CLIENT if mint.wire.strict else _of_assertion(_NO_CLIENT_ID)
+        return signed.client_id, _by_assertion(signed, signed.client_id, mint)
+    if mint.realm.signing(client.client_id) is None:
+        return client.client_id, refused
+    kind = form.get("client_assertion_type")
+    if kind is None:
+        return client.client_id, refused
+    if kind != ASSERTION_TYPE:
+        wrong = f"Parameter client_assertion_type has value '{kind}' but expected is '{ASSERTION_TYPE}'"
+        return client.client_id, _of_assertion(wrong)
+    if not text:
+        return client.client_id, _of_assertion("client_assertion parameter missing")
+    if signed is None:
+        return client.client_id, _of_assertion(f"{_SIGNED}java.lang.IllegalArgumentException: Parsing error")
+    return client.client_id, _by_assertion(signed, client.client_id, mint)
+
+
+def _by_assertion(signed: Assertion, client_id: str, mint: Mint) -> Denied | None:
+    if mint.wire.strict:
+        if not _consistent(signed, mint):
+            return _UNKNOWN_CLIENT
+        if signed.client_id != client_id:
+            return _of_assertion("client_id parameter does not match authenticated client")
+    elif signed.claims.get("iss") != signed.client_id:
+        return _of_assertion(f"{_SIGNED}Issuer mismatch. The issuer should match the subject")
+    elif signed.client_id != client_id:
+        return _of_assertion(f"{_SIGNED}client_id parameter not matching with client from JWT token")
+    endpoint = f"{mint.issuer}/protocol/openid-connect"
+    verdict = Verdict(
+        strict=mint.wire.strict,
+        audiences=(mint.issuer, *(f"{endpoint}/{path}" for path in _ASSERTION_PATHS)),
+        now=mint.now,
+        seen=mint.realm.assertions,
+    )
+    return signed.refusal(mint.realm.signing(client_id) or {}, verdict)
+
+
+def _consistent(signed: Assertion, mint: Mint) -> bool:
+    """Return whether an assertion is by and about one client of the realm."""
+    client_id = signed.client_id
+    return signed.claims.get("iss") == client_id and mint.realm.has(client_id)
+
+
+def _of_assertion(description: str) -> Denied:
+    return Denied(status=400, error="invalid_client", description=description)
 
 
 def _credentials(form: Form, request: Request, *, strict: bool) -> Credentials:
