@@ -8,13 +8,13 @@ from urllib.parse import unquote_to_bytes
 from s2s_fastapi.caller.origins import within
 from s2s_fastapi.principal import digest
 
-__all__ = ["CARRIED", "astrip_elsewhere", "holds", "strip_elsewhere"]
+__all__ = ["CARRIED", "SHORTEST_TOKEN", "astrip_elsewhere", "holds", "strip_elsewhere"]
 
 CARRIED: Final = "s2s_fastapi.carried"
 """The request extension that tells which token we attached, and where it may go: ``(Token, pins)``."""
 
-# Nothing shorter is a token of Keycloak's; this spares most values the search, and most words in them the hash.
-_SHORTEST_TOKEN: Final = 64
+SHORTEST_TOKEN: Final = 64
+"""Nothing shorter is a token of Keycloak's; this spares most values the search, and most words in them the hash."""
 _WORDS: Final = re.compile(rb"[A-Za-z0-9_.-]+")
 _BEGINNING: Final = b"eyJ"  # {" in base64url: how the header of every JWT of Keycloak's begins
 
@@ -37,7 +37,7 @@ def holds(value: bytes, inbound: bytes) -> bool:
     Only its digest is known, so everything that has the shape of a JWT is hashed: three parts of base64url, whatever is around.
     A body is not looked at (it may be a stream), and in a thread without the request's context there is no digest to compare with.
     """
-    if len(value) < _SHORTEST_TOKEN:
+    if len(value) < SHORTEST_TOKEN:
         return False
     return any(digest(jwt.decode("ascii")) == inbound for jwt in _jwts(unquote_to_bytes(value)))
 
@@ -47,7 +47,7 @@ def _jwts(text: bytes) -> Iterator[bytes]:
         parts = word.split(b".")
         for three in zip(parts, parts[1:], parts[2:], strict=False):
             jwt = b".".join(three)
-            if len(jwt) >= _SHORTEST_TOKEN:
+            if len(jwt) >= SHORTEST_TOKEN:
                 yield jwt
                 if (glued := jwt.find(_BEGINNING)) > 0:  # to a word of the same alphabet: bearer-eyJ...
                     yield jwt[glued:]

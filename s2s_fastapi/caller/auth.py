@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Collection, Generator
 from typing import Any, Final
 
 from s2s_fastapi.caller.asked import Asked
-from s2s_fastapi.caller.attached import CARRIED, holds
+from s2s_fastapi.caller.attached import CARRIED, SHORTEST_TOKEN, holds
 from s2s_fastapi.caller.given import GivenSettings, Names
 from s2s_fastapi.caller.grant import Token
 from s2s_fastapi.caller.httpx_auth import HttpxAuth, join_httpx2
@@ -222,7 +222,7 @@ class ServiceTokenAuth(HttpxAuth):
                         "The request already has an Authorization header, so it does not get this service's token as well, and was not"
                         " sent. A user's token is never passed on; leave the header out, or write auth=None for this request."
                     )
-            elif inbound is not None and holds(value, inbound):
+            elif inbound is not None and len(value) >= SHORTEST_TOKEN and holds(value, inbound):
                 raise TokenWithheld(
                     f"The header {name.decode('ascii', 'replace')} holds the token the current request came with; nothing was sent."
                     " That token was given to this service, not to those it calls."

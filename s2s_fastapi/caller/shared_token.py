@@ -34,6 +34,8 @@ DEADLINE: Final = 5.0
 """Seconds anybody waits for a token."""
 RENEWAL_SPACING: Final = 10.0
 """Seconds between the beginning of a request and that of one that is forced."""
+_MAX_WAITERS: Final = 10_000
+"""Callers who wait for one token at a time. They are there anyway; one more seat is 50 bytes."""
 # ``exp`` counts whole seconds, so of one or two of them no part can be kept back; renewing ahead would only ask more often than once
 # in a life.
 _TOO_SHORT_TO_DIVIDE: Final = 2.0
@@ -97,6 +99,7 @@ class SharedToken:
             timeout=DEADLINE,
             clock=clock,
             spacing=RENEWAL_SPACING,
+            max_waiters=_MAX_WAITERS,
             unavailable=_unavailable,
             unanswered=self._unanswered,
             in_front=trace_alone,

@@ -4,6 +4,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
 from typing import Final
 
 from s2s_fastapi.backchannel import BackChannel
@@ -18,9 +20,15 @@ _CAPACITY: Final = 1024
 
 
 def _channel(settings: KeycloakSettings) -> Channel:
+    return _trusting(settings.ca_file)
+
+
+@lru_cache(maxsize=16)
+def _trusting(ca_file: Path | None) -> Channel:
+    """Return one channel for all keys: what TLS trusts is read into 0.9 MB and takes 25 ms, which each key would pay anew."""
     # No longer than the first waiter waits: two exchanges that hang would keep everybody else from the lane's threads. A load may
     # still outlast its waiters (it began late, or asks twice), and its late answer is kept.
-    return BackChannel(ca_file=settings.ca_file, timeout=DEADLINE)
+    return BackChannel(ca_file=ca_file, timeout=DEADLINE)
 
 
 class TokenSource:

@@ -522,6 +522,18 @@ def test_a_cold_burst_of_threads_and_tasks_makes_one_request(keycloak: Keycloak)
     assert len(keycloak.requests) == 1
 
 
+def test_a_burst_larger_than_any_thread_pool_leaves_nobody_without_a_token(keycloak: Keycloak) -> None:
+    keycloak.delay = 0.3
+    shared = TokenSource(channel=keycloak).token(settings(), BOB)
+
+    async def burst() -> list[Any]:
+        return await asyncio.gather(*(shared.aget() for _ in range(2500)), return_exceptions=True)
+
+    found = asyncio.run(burst())
+    assert set(found) == {shared.peek()}
+    assert len(keycloak.requests) == 1
+
+
 def test_waiting_ends_after_5_s_and_the_late_answer_is_kept(keycloak: Keycloak) -> None:
     shared = TokenSource(channel=keycloak).token(settings(), BOB)
     keycloak.delay = 0.3
@@ -530,6 +542,13 @@ def test_waiting_ends_after_5_s_and_the_late_answer_is_kept(keycloak: Keycloak) 
     wait_until_idle()
 
     assert shared.peek() is not None
+
+
+def test_what_tls_trusts_is_read_once_and_not_for_each_key(tmp_path: Path) -> None:
+    channel = token_source._channel(settings())
+
+    assert token_source._channel(settings(client_id="another")) is channel
+    assert token_source._channel(settings(ca_file=tmp_path / "ca.pem")) is not channel
 
 
 def test_an_exchange_that_hangs_keeps_a_thread_no_longer_than_its_first_waiter_waits() -> None:
