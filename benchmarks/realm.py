@@ -1,5 +1,6 @@
 """The realm of the benchmarks: the embedded issuer with real keys, and tokens that outlive the run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from s2s_fastapi import KeycloakSettings
@@ -10,9 +11,19 @@ REALM, RECEIVER, CALLER = "corp", "crm-api-gateway", "chat-app-service"
 _HALF_A_DAY = 12 * 3600
 
 
-def issuer(algorithm: str = "RS256") -> EmbeddedIssuer:
+def issuer(algorithm: str = "RS256", *, life: int = _HALF_A_DAY, scopes: Sequence[str] = ()) -> EmbeddedIssuer:
+    """Return the realm with tokens that live for `life` seconds; each client may ask for each of `scopes`."""
     (document,) = read_documents([ROOT / "example_app/realms/corp.json"], {}).realms
-    return EmbeddedIssuer({**document, "accessTokenLifespan": _HALF_A_DAY, "defaultSignatureAlgorithm": algorithm})
+    more = [{"name": scope, "protocol": "openid-connect"} for scope in scopes]
+    return EmbeddedIssuer(
+        {
+            **document,
+            "accessTokenLifespan": life,
+            "defaultSignatureAlgorithm": algorithm,
+            "clientScopes": [*document["clientScopes"], *more],
+            "clients": [{**client, "optionalClientScopes": list(scopes)} for client in document["clients"]],
+        }
+    )
 
 
 def settings(of: EmbeddedIssuer) -> KeycloakSettings:
