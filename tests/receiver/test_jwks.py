@@ -274,6 +274,12 @@ def test_a_key_that_the_library_cannot_use_is_left_out_alone_and_named(
     assert [record.getMessage() for record in caplog.records] == [told]
 
 
+def test_no_name_of_a_broken_key_makes_a_long_line(caplog: pytest.LogCaptureFixture) -> None:
+    assert only(jwk(n="", kid="k" * 100_000)) is None
+    assert caplog.records
+    assert all(len(record.getMessage()) < 200 for record in caplog.records)
+
+
 def test_a_key_that_verifies_nobodys_signature_is_left_out() -> None:
     neutral = b64(b"\1" + bytes(31))  # the neutral element of the curve: with it as a key, S = 0 fits every message
     assert only(jwk("EdDSA", x=neutral)) is None

@@ -1,7 +1,9 @@
 """What a route requires: every way to write it is enforced, and every way to miswrite it is an error, never an open route."""
 
+import copy
 import functools
 import operator
+import pickle
 from collections.abc import Callable
 from typing import Annotated, Any, cast
 
@@ -30,7 +32,7 @@ from s2s_fastapi import (
     require_service,
     require_user,
 )
-from s2s_fastapi.decision import Reason
+from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.receiver.requirements import AllOf, AnyOf
 from s2s_fastapi.receiver.state import SCOPE_KEY
 from tests.realm import settings
@@ -176,6 +178,12 @@ class TestAMistakeIsAnErrorWhenItIsWritten:
             Depends(require_caller("a") and require_scope("s"))
         with pytest.raises(ConfigurationError, match="Join requirements"):
             Depends(require_caller("a") or require_scope("s"))
+
+    @pytest.mark.parametrize("asking", ["app", "fastapi_app", "fastapi2.routing", "my.fastapi.app", "__main__"])
+    def test_whether_a_requirement_is_true(self, asking: str) -> None:
+        names = {"__name__": asking, "requirement": require_service()}
+        with pytest.raises(ConfigurationError, match="Join requirements"):
+            eval("not requirement", names)  # noqa: S307 - stands for a module of that name
 
 
 Admin = require_caller("admin-service")
@@ -513,6 +521,22 @@ class TestScopesOfSecurity:
         app.get("/x", dependencies=[Security(mine, scopes=["tickets:write"])])(lambda: None)
         check(app)
 
+    def test_are_required_all_of_them(self, make_app: App, client: Client, service: Headers) -> None:
+        app = make_app()
+
+        async def mine(caller: CurrentPrincipal) -> Principal:
+            return caller
+
+        app.get("/x", dependencies=[Security(require_service(), scopes=["a", "b"])])(lambda: None)
+        app.get("/y", dependencies=[Security(mine, scopes=["a", "b"])])(lambda: None)
+        with client(app) as there:
+            for path in ("/x", "/y"):
+                for scope in ("a", "b", "ab", "a,b"):
+                    refused = there.get(path, headers=service(scope=scope))
+                    assert refused.status_code == 403
+                    assert refused.headers["WWW-Authenticate"].endswith('error="insufficient_scope", scope="a b"')
+                assert there.get(path, headers=service(scope="b a")).status_code == 200
+
     def test_hold_besides_the_requirement_itself(self, make_app: App, client: Client, service: Headers) -> None:
         app = make_app()
         app.get("/x", dependencies=[Security(require_caller("b") | require_caller("c"), scopes=["s"])])(lambda: None)
@@ -610,6 +634,54 @@ class TestTheAlgebra:
         assert (a & b) & c == a & (b & c) == AllOf((a, b, c))
         assert (a | b) | c == a | (b | c) == AnyOf((a, b, c))
         assert (a | b) & c == AllOf((AnyOf((a, b)), c))
+
+    @pytest.mark.parametrize(
+        "requirement",
+        [
+            require_caller("a", "b") & (require_scope("s") | require_role("r")),
+            require_audience("a", only=True),
+            require_realm_role("r"),
+            require_service(),
+        ],
+        ids=str,
+    )
+    def test_a_copy_of_a_requirement_is_the_same_value(self, requirement: Requirement) -> None:
+        for other in (pickle.loads(pickle.dumps(requirement)), copy.deepcopy(requirement)):  # noqa: S301 - our own bytes
+            assert (other, hash(other), str(other)) == (requirement, hash(requirement), str(requirement))
+            assert other.judge(caller(), "crm") == requirement.judge(caller(), "crm")
+
+    def test_what_would_have_to_change_is_told_of_what_is_not_met_alone(self) -> None:
+        a, b, s, t = require_caller("a"), require_caller("b"), require_scope("s"), require_scope("t")
+        assert [refusal.reason for refusal in ((a | b) & s).refusals(caller())] == [Reason.SCOPE_MISSING]
+        assert [refusal.reason for refusal in (b & s & t).refusals(caller())] == [
+            Reason.CALLER_NOT_ALLOWED,
+            Reason.SCOPE_MISSING,
+            Reason.SCOPE_MISSING,
+        ]
+        assert (a | s).refusals(caller()) == ()
+
+    def test_a_role_of_the_apps_own_client_is_told_by_its_name_in_every_combination(self) -> None:
+        role, other = require_role("r"), require_role("q")
+        for requirement in (role, role & require_service(), role | require_scope("s"), (role | other) & other):
+            assert requirement.refusals(caller(), "crm")
+            assert requirement.judge(caller(), "crm").reason is not Reason.ALLOWED
+            met = caller(client_roles={"crm": frozenset({"r", "q"})})
+            assert requirement.judge(met, "crm").reason is Reason.ALLOWED
+            assert requirement.refusals(met, "crm") == ()
+
+    def test_a_role_of_the_realm_is_nobodys_clients(self) -> None:
+        cures = {require_realm_role("r").judge(caller(), client_id).cure for client_id in ("", "crm")}
+        assert len(cures) == 1
+        assert "crm" not in cures.pop()
+
+    def test_what_somebody_elses_requirement_allows_is_allowed_in_a_combination(self) -> None:
+        class Mine(Requirement):
+            def judge(self, principal: Principal, client_id: str = "") -> Decision:
+                return Decision(reason=Reason.ALLOWED)
+
+        assert (Mine() & require_service()).judge(caller()).reason is Reason.ALLOWED
+        assert (Mine() & require_scope("s")).judge(caller()).reason is Reason.SCOPE_MISSING
+        assert (Mine() | require_scope("s")).judge(caller()).reason is Reason.ALLOWED
 
     def test_a_requirement_cannot_be_changed(self) -> None:
         with pytest.raises(AttributeError):
