@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.names import EVERYBODYS_AUDIENCE, is_name
 
 __all__ = ["KeycloakSettings"]
 
@@ -165,11 +166,10 @@ class KeycloakSettings(BaseSettings):
         if (
             not isinstance(names, list | tuple | set | frozenset)
             or not names
-            or any(not isinstance(name, str) or not name or set(name) & set(' "') for name in names)
-            or not "".join(names).isprintable()
+            or any(not is_name(name) or '"' in name for name in names)
         ):
             _wrong("must be one or more names separated by commas, none of them empty.")
-        if "account" in names:
+        if EVERYBODYS_AUDIENCE in names:
             _wrong('cannot be "account": nearly every token of a realm carries it. Use the client id of this service.')
         return tuple(dict.fromkeys(names))
 
@@ -211,7 +211,7 @@ class KeycloakSettings(BaseSettings):
                 )
         elif self.client_key_file is not None:
             _wrong("Set KEYCLOAK_CLIENT_AUTH=private_key_jwt: KEYCLOAK_CLIENT_KEY_FILE is used by nothing else.")
-        if self.client_id == "account" and not self.audience:
+        if self.client_id == EVERYBODYS_AUDIENCE and not self.audience:
             _wrong('KEYCLOAK_CLIENT_ID cannot be "account": nearly every token of a realm carries that audience.')
         if not self.issuer:
             public = self.public_url or self.url

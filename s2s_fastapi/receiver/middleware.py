@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.lanes import watch_forks
+from s2s_fastapi.names import audience_names
 from s2s_fastapi.receiver.access import OWN_AUTHENTICATION, layers, read_access, router_below
 from s2s_fastapi.receiver.answers import send_answer
 from s2s_fastapi.receiver.check import AccessCheck
@@ -26,7 +27,6 @@ from s2s_fastapi.receiver.openapi import Documentation
 from s2s_fastapi.receiver.public import PublicPaths
 from s2s_fastapi.receiver.require import require_service, require_user
 from s2s_fastapi.receiver.state import SCOPE_KEY, Service, located
-from s2s_fastapi.receiver.token_verifier import audience_names
 from s2s_fastapi.receiver.verified import CACHED_TOKENS, VerifiedTokens
 from s2s_fastapi.receiver.verifier import Verifier
 from s2s_fastapi.settings import KeycloakSettings

@@ -7,6 +7,7 @@ from fastapi.security import SecurityScopes
 from starlette.requests import HTTPConnection  # FastAPI reads the annotation below at run time
 
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.names import is_name
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.requirements import Audience, Caller, Requirement, Role, Scope
 from s2s_fastapi.receiver.state import Authenticated
@@ -25,6 +26,9 @@ __all__ = [
 ]
 
 
+_PARENTHESES: Final = "write Depends(require_...(...)) with its parentheses: without them nothing would be checked"
+
+
 class _NotParenthesised:
     """The type of a parameter nobody fills: FastAPI refuses ``Depends(require_service)`` when it reads it, at the decorator.
 
@@ -33,7 +37,7 @@ class _NotParenthesised:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> NoReturn:
-        raise TypeError("write Depends(require_...(...)) with its parentheses: without them nothing would be checked")
+        raise TypeError(_PARENTHESES)
 
 
 _WRITTEN_OUT: Final = _NotParenthesised()
@@ -110,7 +114,7 @@ def _names(factory: str, names: tuple[str, ...]) -> frozenset[str]:
     for name in names:
         if not isinstance(name, str):
             raise ConfigurationError(f'{factory} takes names, not {type(name).__name__}: write {factory}("a", "b").')
-        if not name or not name.isprintable() or " " in name:
+        if not is_name(name):
             raise ConfigurationError(f"{factory}: {name!r} is no name; give several as several arguments.")
     if not names:
         raise ConfigurationError(f"{factory} needs at least one name: empty would mean nobody, or everybody.")
@@ -119,6 +123,4 @@ def _names(factory: str, names: tuple[str, ...]) -> frozenset[str]:
 
 def _check_written_out(marker: object) -> None:
     if marker is not _WRITTEN_OUT:
-        raise ConfigurationError(
-            "write Depends(require_...(...)) with its parentheses: without them nothing would be checked"
-        )
+        raise ConfigurationError(_PARENTHESES)

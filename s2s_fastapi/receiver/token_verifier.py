@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable, Collection
-from typing import Any
 
 import httpx
 
 from s2s_fastapi.decision import Reason
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.names import audience_names
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.answers import error_of
 from s2s_fastapi.receiver.expectations import Expectations
@@ -17,7 +17,7 @@ from s2s_fastapi.receiver.verified import CACHED_TOKENS, VerifiedTokens
 from s2s_fastapi.receiver.verifier import Verifier
 from s2s_fastapi.settings import KeycloakSettings
 
-__all__ = ["TokenVerifier", "audience_names"]
+__all__ = ["TokenVerifier"]
 
 
 class TokenVerifier:
@@ -112,23 +112,3 @@ def _principal(verdict: Verdict) -> Principal:
     if verdict.principal is None or verdict.decision.reason is not Reason.ALLOWED:
         raise error_of(verdict.decision)
     return verdict.principal
-
-
-def audience_names(audience: str | Collection[str] | None) -> frozenset[str]:
-    """Return the audiences a developer named, or none.
-
-    Raises:
-        ConfigurationError: There is no name among them that is one, or one that every token has.
-    """
-    if audience is None:
-        return frozenset()
-    names: Any = (audience,) if isinstance(audience, str) else audience
-    if (
-        not isinstance(names, Collection)
-        or not names
-        or not all(isinstance(name, str) and name and name.isprintable() and " " not in name for name in names)
-    ):
-        raise ConfigurationError("audience must be a name or several, none of them empty.")
-    if "account" in names:
-        raise ConfigurationError('audience cannot be "account": nearly every token of a realm carries it.')
-    return frozenset(names)

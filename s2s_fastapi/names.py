@@ -1,0 +1,34 @@
+"""A name of an audience, a scope, a role or a client, as developers write it and tokens carry it."""
+
+from collections.abc import Collection
+from typing import Any, Final, TypeGuard
+
+from s2s_fastapi.errors import ConfigurationError
+
+__all__ = ["EVERYBODYS_AUDIENCE", "audience_names", "is_name"]
+
+EVERYBODYS_AUDIENCE: Final = "account"
+"""Keycloak's own client for users' accounts: nearly every token of a realm is for it, by its default roles."""
+
+
+def is_name(text: object) -> TypeGuard[str]:
+    """Tell whether ``text`` is one name: printable, not empty, and without a space, which joins several (RFC 6749 section 3.3)."""
+    return isinstance(text, str) and text.isprintable() and text != "" and " " not in text
+
+
+def audience_names(audience: str | Collection[str] | None) -> frozenset[str]:
+    """Return the audiences a developer named, or none.
+
+    Raises:
+        ConfigurationError: There is no name among them that is one, or one that every token has.
+    """
+    if audience is None:
+        return frozenset()
+    names: Any = (audience,) if isinstance(audience, str) else audience
+    if not isinstance(names, Collection) or not names or not all(map(is_name, names)):
+        raise ConfigurationError("audience must be a name or several, none of them empty.")
+    if EVERYBODYS_AUDIENCE in names:
+        raise ConfigurationError(
+            f'audience cannot be "{EVERYBODYS_AUDIENCE}": nearly every token of a realm carries it.'
+        )
+    return frozenset(names)
