@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from weakref import WeakSet
 
 from s2s_fastapi.decision import Decision, Reason
+from s2s_fastapi.printable import printable
 
 __all__ = ["DecisionLog", "Observer", "trace_alone"]
 
@@ -83,14 +84,14 @@ class DecisionLog:
             "outcome": decision.outcome,
             "reason": str(decision.reason),
             "status": decision.status,
-            "method": _printable(decision.method),
-            "route": _printable(decision.route),
-            "client_id": _printable(decision.client_id),
-            "token_id": _printable(decision.token_id),
-            "kid": _printable(decision.kid),
-            "issuer": _printable(decision.issuer),
-            "cure": _printable(decision.cure, _LONGEST_CURE),
-            "unverified_kid": _printable(decision.unverified_kid),
+            "method": printable(decision.method, _LONGEST),
+            "route": printable(decision.route, _LONGEST),
+            "client_id": printable(decision.client_id, _LONGEST),
+            "token_id": printable(decision.token_id, _LONGEST),
+            "kid": printable(decision.kid, _LONGEST),
+            "issuer": printable(decision.issuer, _LONGEST),
+            "cure": printable(decision.cure, _LONGEST_CURE),
+            "unverified_kid": printable(decision.unverified_kid, _LONGEST),
             "suppressed": counted.suppressed,
             "age": counted.age,
         }
@@ -104,14 +105,6 @@ def _level(decision: Decision) -> int:
     if decision.outcome == "allowed":
         return logging.DEBUG
     return logging.ERROR if decision.outcome == "failed" else logging.WARNING
-
-
-def _printable(text: str, longest: int = _LONGEST) -> str:
-    """Return a field that no handler can be made to act on: whoever made the decision should have seen to it before."""
-    if len(text) <= longest and text.isprintable():
-        return text
-    clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:longest])
-    return clean + "..." * (len(text) > longest)
 
 
 # What helps stands in front; what joins the record with others, behind.

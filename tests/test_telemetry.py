@@ -167,14 +167,14 @@ def test_no_field_holds_what_a_terminal_or_a_line_reader_would_act_on(
     (record,) = written.records
     value = vars(record)[field]
     assert value.isprintable()
-    assert len(value) <= 259
+    assert len(value) <= 256
     assert record.getMessage().isprintable()
 
 
 def test_a_sentence_is_printable_and_bounded_as_well(written: Records) -> None:
     written.tell(Reason.WRONG_AUDIENCE, cure="a\n\x1b[0m" + "x" * 100_000)
     assert vars(written.records[0])["cure"].isprintable()
-    assert len(vars(written.records[0])["cure"]) == 4099
+    assert len(vars(written.records[0])["cure"]) == 4096
 
 
 # Floods

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from s2s_fastapi.decision import Reason
 from s2s_fastapi.principal import Principal
+from s2s_fastapi.printable import printable
 
 __all__ = [
     "also_for",
@@ -193,10 +194,7 @@ def unsigned_cure(reason: Reason, *, issuer: str, jwks: str) -> str:
 def shown(value: object) -> str:
     """Return a claim's value for a log: bounded, on one line, with nothing a terminal would act on."""
     text = value if isinstance(value, str) else repr(value)
-    if len(text) <= _LONGEST and text.isprintable():
-        return text
-    clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:_LONGEST])
-    return clean + "..." * (len(text) > _LONGEST)
+    return printable(text, _LONGEST)
 
 
 def _by_role(principal: Principal, who: str, wanted: list[str]) -> str:

@@ -15,6 +15,7 @@ from weakref import WeakSet
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.lanes import watch_forks
+from s2s_fastapi.printable import printable
 from s2s_fastapi.telemetry import Observer
 
 __all__ = ["ObservedRefusal", "ObservedRefusals", "Observing", "end_of_observing"]
@@ -165,9 +166,9 @@ class Observing:
         return now >= self._until or (since is not None and not 0 <= now - since < _REPORT_AGAIN)
 
     def _count(self, decision: Decision, now: float) -> None:
-        caller = _printable(decision.client_id, _LONGEST)
-        route = _printable(decision.route, _LONGEST) if decision.routed else _NO_ROUTE
-        key = (_printable(decision.method, _LONGEST), route, caller, decision.reason)
+        caller = printable(decision.client_id, _LONGEST)
+        route = printable(decision.route, _LONGEST) if decision.routed else _NO_ROUTE
+        key = (printable(decision.method, _LONGEST), route, caller, decision.reason)
         watch_forks(self)
         _tell_at_exit(self)
         with self._lock:
@@ -207,7 +208,7 @@ class _Row:
             client_id=client_id,
             reason=str(reason),
             status=reason.status,
-            cure=_printable(self.cure, _LONGEST_CURE),
+            cure=printable(self.cure, _LONGEST_CURE),
             count=self.count,
             first_seen=_moment(self.first),
             last_seen=_moment(self.last),
@@ -244,12 +245,6 @@ def _write(row: ObservedRefusal, day: str, seen: str = "") -> None:
 
 def _moment(seconds: float) -> dt.datetime:
     return dt.datetime.fromtimestamp(int(seconds), dt.UTC)
-
-
-def _printable(text: str, longest: int) -> str:
-    """Return a field that no handler and no terminal acts on: whoever made the decision should have seen to it before."""
-    cut = text[:longest]
-    return cut if cut.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cut)
 
 
 _at_exit: "WeakSet[Observing]" = WeakSet()

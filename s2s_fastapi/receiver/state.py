@@ -10,6 +10,7 @@ from starlette.types import Scope
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.principal import Principal
+from s2s_fastapi.printable import printable
 from s2s_fastapi.receiver.answers import error_within
 from s2s_fastapi.receiver.framework import matched_route
 from s2s_fastapi.receiver.verdict import Verdict
@@ -18,6 +19,7 @@ from s2s_fastapi.telemetry import Observer
 __all__ = ["SCOPE_KEY", "Authenticated", "Judge", "Service", "located"]
 
 SCOPE_KEY: Final = "s2s_fastapi.authenticated"
+_LONGEST_ROUTE: Final = 200
 
 
 class Judge(Protocol):
@@ -112,6 +114,7 @@ def located(decision: Decision, scope: Scope) -> Decision:
     elif mounted := scope.get("root_path", ""):
         below = mounted[len(scope.get("app_root_path", mounted)) :]  # a route knows nothing of the mounts around it
         path = below + ("/{path}" if isinstance(route, Mount) else str(path))
-    printable = "".join(character for character in str(path) if character.isprintable())[:200]
     routed = route is not None or "endpoint" in scope
-    return replace(decision, method=scope.get("method", "WEBSOCKET"), route=printable, routed=routed)
+    return replace(
+        decision, method=scope.get("method", "WEBSOCKET"), route=printable(str(path), _LONGEST_ROUTE), routed=routed
+    )

@@ -346,7 +346,10 @@ class TestWhatIsToldOfADecision:
         self, make_app: App, client: Client, observed: Any
     ) -> None:
         client(make_app()).get("/x%0aforged")
-        assert (observed.decisions[0].route, observed.decisions[0].reason) == ("/xforged", "no_credentials")
+        assert (observed.decisions[0].route, observed.decisions[0].reason) == (
+            "/x\N{REPLACEMENT CHARACTER}forged",
+            "no_credentials",
+        )
 
     def test_an_observer_that_does_not_want_acceptances_is_spared(
         self, make_app: App, client: Client, service: Headers, observed: Any
