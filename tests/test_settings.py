@@ -381,6 +381,23 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({**BASE, "client_id": "crm", "client_secret": [SECRET]}, "KEYCLOAK_CLIENT_SECRET: "),
     ({**BASE, "client_id": "crm", "client_secret": SECRET.encode() + b"\xff"}, "KEYCLOAK_CLIENT_SECRET: "),
     ({**BASE, "client_id": "crm", "client_secret": {"value": SECRET}}, "KEYCLOAK_CLIENT_SECRET: "),
+    ({**BASE, "client_key_file": "/run/key"}, "Set KEYCLOAK_CLIENT_ID: there is a key of a client, but no client."),
+    ({**BASE, "client_id": "crm", "client_key_file": ""}, "KEYCLOAK_CLIENT_KEY_FILE is set but empty."),
+    (
+        {**BASE, "client_id": "crm", "client_key_file": "/run/key"},
+        "Set KEYCLOAK_CLIENT_AUTH=private_key_jwt: KEYCLOAK_CLIENT_KEY_FILE is used by nothing else.",
+    ),
+    (
+        {**BASE, "client_id": "crm", "client_auth": "private_key_jwt"},
+        "Set KEYCLOAK_CLIENT_KEY_FILE: KEYCLOAK_CLIENT_AUTH is private_key_jwt, which signs with the key there.",
+    ),
+    *[
+        (
+            {**BASE, "client_id": "crm", "client_auth": "private_key_jwt", "client_key_file": "/run/key", **secret},
+            "KEYCLOAK_CLIENT_AUTH is private_key_jwt, and there is a client secret: remove the one that is not meant.",
+        )
+        for secret in ({"client_secret": SECRET}, {"client_secret_file": "/run/secrets/crm"})
+    ],
     ({**BASE, "client_auth": "none"}, "KEYCLOAK_CLIENT_AUTH: "),
     ({**BASE, "client_auth": "CLIENT_SECRET_BASIC"}, "KEYCLOAK_CLIENT_AUTH: "),
     *[
