@@ -57,7 +57,9 @@ class Gate:
         # New for each request: the list inside is mutable, and what one request appends must not open the next.
         scope["user"], scope["auth"] = principal, AuthCredentials(verdict.scopes)
         if scope["type"] == "websocket":
-            app = until_expiry(app, self.verifier.expectations.ends(principal), self.clock)
+            keys, issued_at = self.verifier.keys, principal.issued_at
+            ends = self.verifier.expectations.ends(principal)
+            app = until_expiry(app, ends, self.clock, revoked=lambda: issued_at < keys.not_before)
         inbound = INBOUND.set(verdict.digest)
         try:
             await app(scope, receive, _telling(state, scope, send))

@@ -22,15 +22,22 @@ _LOOKING: Final = 30.0
 """Seconds after which a waiting watch looks at the clock again: what it sleeps on may stand still, or the clock be set."""
 
 
-def until_expiry(app: ASGIApp, expires_at: float, clock: Callable[[], float] = time.time) -> ASGIApp:
+def until_expiry(
+    app: ASGIApp,
+    expires_at: float,
+    clock: Callable[[], float] = time.time,
+    *,
+    revoked: Callable[[], bool] = lambda: False,
+) -> ASGIApp:
     """Return ``app`` for one WebSocket that is closed with 1008 when its token expires, whatever the app does meanwhile.
 
-    ``expires_at`` is in seconds since the epoch. The app is not cancelled: as with a client that went away, its next ``receive``
+    ``expires_at`` is in seconds since the epoch. Where ``revoked`` says that the token was, it is closed as well: at the next
+    message, or within half a minute. The app is not cancelled: as with a client that went away, its next ``receive``
     is a disconnect and its next ``send`` an `OSError`. A handshake is let through to its end, and closed right after it.
     """
 
     async def bounded(scope: Scope, receive: Receive, send: Send) -> None:
-        lifetime = _Lifetime(receive, send, expires_at, clock)
+        lifetime = _Lifetime(receive, send, expires_at, clock, revoked)
         failure: BaseException | None = None
         try:
             async with anyio.create_task_group() as group:
@@ -54,11 +61,19 @@ def until_expiry(app: ASGIApp, expires_at: float, clock: Callable[[], float] = t
 class _Lifetime:
     """One WebSocket, between the server and the app."""
 
-    def __init__(self, receive: Receive, send: Send, expires_at: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        receive: Receive,
+        send: Send,
+        expires_at: float,
+        clock: Callable[[], float],
+        revoked: Callable[[], bool],
+    ) -> None:
         self._receive = receive
         self._send = send
         self._expires_at = expires_at
         self._clock = clock
+        self._revoked = revoked
         self._accepted = anyio.Event()
         self._closed = False
         self._cut = False
@@ -111,7 +126,7 @@ class _Lifetime:
             self._accepted.set()
 
     def _over(self) -> bool:
-        return self.expired or self._clock() >= self._expires_at
+        return self.expired or self._clock() >= self._expires_at or self._revoked()
 
     async def _close(self) -> None:
         if not (self._closed or self._gone):

@@ -12,7 +12,7 @@ from s2s_fastapi.receiver.verdict import Verdict
 __all__ = ["CACHED_TOKENS", "VerifiedToken", "VerifiedTokens"]
 
 CACHED_TOKENS: Final = 10_000
-_BYTES_PER_TOKEN: Final = 2_000
+_BYTES_PER_TOKEN: Final = 1_000
 """What the cache may hold for each of its tokens on average, as counted by the tokens' own length."""
 _TURNS: Final = 16
 
@@ -44,7 +44,7 @@ class VerifiedToken:
 class VerifiedTokens:
     """Accepted tokens by their whole text, the least recently used ones forgotten first.
 
-    At most ``size`` tokens, and about 2 KB of token text for each, are kept; 0 switches the cache off. Reading takes no lock: there
+    At most ``size`` tokens, and about 1 KB of token text for each, are kept; 0 switches the cache off. Reading takes no lock: there
     are two generations, a token that is used moves to the younger one, and the elder one is dropped whole.
     """
 

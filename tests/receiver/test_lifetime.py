@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -11,9 +12,12 @@ import pytest
 import trio
 import trio.testing
 from fastapi import FastAPI, WebSocket
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
+from s2s_fastapi import ServiceAuthMiddleware
 from s2s_fastapi.receiver.lifetime import until_expiry
 
 pytestmark = pytest.mark.anyio
@@ -37,7 +41,14 @@ class Wire:
     async def send(self, message: Any) -> None:
         self.sent.append(dict(message))
 
-    async def run(self, app: Callable[[Any, Any], Any], *, expires_at: float, accept: bool = True) -> None:
+    async def run(
+        self,
+        app: Callable[[Any, Any], Any],
+        *,
+        expires_at: float,
+        accept: bool = True,
+        revoked: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Run an app that is given ``receive`` and ``send`` of an accepted WebSocket."""
 
         async def whole(scope: Any, receive: Any, send: Any) -> None:
@@ -47,7 +58,8 @@ class Wire:
             await app(receive, send)
 
         with anyio.fail_after(5):
-            await until_expiry(whole, expires_at, lambda: self.now)({"type": "websocket"}, self.receive, self.send)
+            bounded = until_expiry(whole, expires_at, lambda: self.now, revoked=revoked)
+            await bounded({"type": "websocket"}, self.receive, self.send)
 
 
 ACCEPT = {"type": "websocket.accept"}
@@ -171,6 +183,22 @@ async def test_an_app_that_only_speaks_is_stopped_at_the_very_moment(now: float,
 
     await wire.run(app, expires_at=1001)
     assert wire.sent == [ACCEPT, SEND if open_ else EXPIRED]
+
+
+async def test_a_token_that_is_revoked_hears_and_says_nothing_more() -> None:
+    wire = Wire(TEXT, TEXT)
+    revoked: list[bool] = []
+
+    async def app(receive: Any, send: Any) -> None:
+        assert await receive() == TEXT
+        await send(SEND)
+        revoked.append(True)
+        with pytest.raises(OSError, match="closed"):
+            await send(SEND)
+        assert (await receive())["type"] == "websocket.disconnect"
+
+    await wire.run(app, expires_at=2000, revoked=lambda: bool(revoked))
+    assert wire.sent == [ACCEPT, SEND, EXPIRED]
 
 
 async def test_it_is_closed_once_by_whoever_comes_first() -> None:
@@ -419,6 +447,29 @@ class TestThroughTheWholeStack:
             with pytest.raises(WebSocketDisconnect) as raised:
                 connected.receive_text()
         assert (raised.value.code, raised.value.reason) == (1008, "The access token expired.")
+
+    @pytest.mark.parametrize(("not_before", "stays"), [(0, True), (1, False)], ids=["issued then", "issued before"])
+    def test_revoke_all_ends_what_was_issued_before(
+        self, options: Callable[..., dict[str, Any]], service: Any, not_before: int, stays: bool
+    ) -> None:
+        now = int(time.time())
+
+        async def socket(websocket: WebSocket) -> None:
+            await websocket.accept()
+            gate = app._gate
+            assert gate is not None
+            gate.verifier.keys.not_before = now + not_before  # as the next fetch of the keys will have it
+            with nullcontext() if stays else pytest.raises(WebSocketDisconnect):
+                await websocket.send_text("still here")
+
+        app = ServiceAuthMiddleware(Starlette(routes=[WebSocketRoute("/ws", socket)]), **options())
+        with TestClient(app).websocket_connect("/ws", headers=service(iat=now)) as connected:
+            if stays:
+                assert connected.receive_text() == "still here"
+                return
+            with pytest.raises(WebSocketDisconnect) as raised:
+                connected.receive_text()
+        assert raised.value.code == 1008
 
     def test_an_app_in_a_loop_of_messages_ends(self, make_app: Callable[..., FastAPI], service: Any) -> None:
         now = int(time.time())
