@@ -261,6 +261,15 @@ class TestAMistakeStopsTheStart:
         app.post("/x", dependencies=[Depends(call)])(lambda: None)
         self.stopped(app, client, r"makes a requirement and does not ask it: write Depends\(\w+\(\.\.\.\)\)")
 
+    def test_depends_on_a_function_that_calls_any_factory(
+        self, make_app: App, client: Client, factory: Callable[..., Requirement]
+    ) -> None:
+        mine = eval(f"lambda: {factory.__name__}('a')", globals())  # noqa: S307 - as somebody would write it
+        mine.__name__ = "mine"
+        app = make_app()
+        app.post("/x", dependencies=[Depends(mine)])(lambda: None)
+        self.stopped(app, client, r"makes a requirement and does not ask it: write Depends\(mine\(\.\.\.\)\)")
+
     @pytest.mark.parametrize(
         "dependency", [make_admin, give_admin, lambda: require_caller("a"), functools.partial(make_admin)]
     )
