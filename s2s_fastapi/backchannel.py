@@ -6,6 +6,7 @@ one sentence that is safe for the log.
 
 import ssl
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -71,6 +72,38 @@ class Reply:
         raise BackChannelError(problem)
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What is sent. httpx logs while it sends, and error trackers record the locals of all frames above: they see this."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] | None = field(repr=False)
+    form: Mapping[str, str] | None = field(repr=False)
+
+    def asked_by(self, client: httpx.Client) -> httpx.Request:
+        """Return it as a request, whose ``repr`` shows neither headers nor body."""
+        return client.build_request(self.method, self.url, data=self.form, headers=self.headers)
+
+
+class _Body:
+    """The bytes of an answer, which may be a token, out of sight of the same."""
+
+    __slots__ = ("_bytes",)
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def __len__(self) -> int:
+        return len(self._bytes)
+
+    def __bytes__(self) -> bytes:
+        return bytes(self._bytes)
+
+    def add(self, chunk: bytes) -> None:
+        self._bytes += chunk
+
+
 class BackChannel:
     """Exchanges with Keycloak, each on a connection of its own: no cookie is kept, no socket crosses a fork.
 
@@ -99,7 +132,7 @@ class BackChannel:
             BackChannelError: there is no complete answer.
             ConfigurationError: ``KEYCLOAK_CA_FILE`` cannot be read.
         """
-        return self._exchange("GET", url, headers, None, timeout or self._timeout)
+        return self._exchange(_Question("GET", url, headers, None), timeout or self._timeout)
 
     def post_form(self, url: str, form: Mapping[str, str], headers: Mapping[str, str] | None = None) -> Reply:
         """Return the answer to a POST of `form`, as ``application/x-www-form-urlencoded``.
@@ -108,19 +141,19 @@ class BackChannel:
             BackChannelError: there is no complete answer.
             ConfigurationError: ``KEYCLOAK_CA_FILE`` cannot be read.
         """
-        return self._exchange("POST", url, headers, form, self._timeout)
+        question = _Question("POST", url, headers, form)
+        del form, headers  # this frame stands above httpx's as well
+        return self._exchange(question, self._timeout)
 
-    def _exchange(
-        self, method: str, url: str, headers: Mapping[str, str] | None, form: Mapping[str, str] | None, timeout: float
-    ) -> Reply:
+    def _exchange(self, question: _Question, timeout: float) -> Reply:
         try:
-            return self._converse(method, url, headers, form, timeout)
+            return self._converse(question, timeout)
         except (BackChannelError, ConfigurationError):
             raise
         except httpx.TimeoutException:
             sentence = f"no complete answer within {timeout:g} s"
         except httpx.ConnectError as error:
-            sentence = f"cannot connect to {_origin(url)}: {_reason(error)}"
+            sentence = f"cannot connect to {_origin(question.url)}: {_reason(error)}"
             if self._ca_file is not None:  # it may be replaced while we run: it is read again at the next try
                 self.__dict__.pop("_tls", None)
         except httpx.NetworkError as error:
@@ -132,9 +165,7 @@ class BackChannel:
         # Outside of the except block: not even the hidden context leads to the frames below.
         raise BackChannelError(sentence)
 
-    def _converse(
-        self, method: str, url: str, headers: Mapping[str, str] | None, form: Mapping[str, str] | None, timeout: float
-    ) -> Reply:
+    def _converse(self, question: _Question, timeout: float) -> Reply:
         # httpcore takes as long to import as the rest of us: it is loaded for the first exchange, on the lane's thread.
         from s2s_fastapi.wire import Deadline, Wire  # noqa: PLC0415
 
@@ -147,14 +178,15 @@ class BackChannel:
                 trust_env=False,
                 follow_redirects=False,
             ) as client,
-            client.stream(method, url, data=form, headers=headers) as response,
+            closing(client.send(question.asked_by(client), stream=True)) as response,
         ):
             if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
                 raise BackChannelError("the answer is compressed, though it was asked not to be")
-            body = bytearray()
+            body = _Body()
             # Nothing is compressed here, so these are the wire's bytes. (A transport in memory has no raw ones.)
             for chunk in response.iter_bytes():
-                body += chunk
+                body.add(chunk)
+                del chunk
                 if len(body) > self._limit:
                     raise BackChannelError(f"the answer is larger than {self._limit} bytes")
                 deadline.left()
