@@ -228,8 +228,7 @@ def trace_alone() -> contextvars.Context:
     # Where nobody has imported OpenTelemetry there is no span; importing it here would cost every process.
     trace: Any = sys.modules.get("opentelemetry.trace")
     api: Any = sys.modules.get("opentelemetry.context")
-    if hasattr(trace, "set_span_in_context") and hasattr(
-        api, "attach"
-    ):  # not half-way through their import on another thread
+    # Both may be half-way through their import on another thread.
+    if hasattr(trace, "set_span_in_context") and hasattr(api, "attach"):
         context.run(api.attach, trace.set_span_in_context(trace.get_current_span(), api.Context()))
     return context

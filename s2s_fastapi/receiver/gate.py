@@ -81,9 +81,8 @@ class Gate:
 def _telling(state: Authenticated, scope: Scope, send: Send) -> Send:
     """Return a ``send`` that sees how an accepted request ends: its refusal keeps the challenge, its acceptance is told once."""
 
-    def telling(
-        message: Message,
-    ) -> Awaitable[None]:  # not a coroutine of its own, which would cost more than all it does
+    # Not a coroutine of its own, which would cost more than all it does.
+    def telling(message: Message) -> Awaitable[None]:
         if state.answered or message["type"] not in _ANSWERS:
             return send(message)
         state.answered = True

@@ -1,4 +1,4 @@
-"""A strict parser for compact JWS, run before any library sees the token.
+"""A strict parser for compact JWS, run before any library sees the token; its payload is read once the signature held.
 
 Libraries differ in what they tolerate (padding, duplicate members, encodings, ``crit``), and each tolerance was somebody's
 vulnerability. What passes here has exactly one reading.

@@ -194,10 +194,8 @@ class KeySource:
         found = keys.find(kid, algorithm)
         if found is None:
             with self._lock:
-                if (
-                    len(self._absent) >= _MAX_ABSENT
-                ):  # a flood of invented names: remembering them all is not worth the memory
-                    self._absent.clear()
+                if len(self._absent) >= _MAX_ABSENT:
+                    self._absent.clear()  # a flood of invented names: remembering them all is not worth the memory
                 self._absent[kid] = self._clock()
             raise Refused(Reason.UNKNOWN_KEY)
         return found

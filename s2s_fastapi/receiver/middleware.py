@@ -158,7 +158,7 @@ class ServiceAuthMiddleware:
         watch_forks(self)
         with self._lock:
             if self._gate is None:
-                gate = self._checked_now(scope)
+                gate = self._checked_gate(scope)
                 for sentence in self._warnings():
                     _log.warning("%s", sentence)
                 if self._warm_up:
@@ -208,14 +208,14 @@ class ServiceAuthMiddleware:
         """Replace the lock: a thread that the child has not may have held it."""
         self._lock = threading.Lock()
 
-    def _checked_now(self, scope: Scope) -> Gate:
-        """Check the app, or fail as a moment ago."""
+    def _checked_gate(self, scope: Scope) -> Gate:
+        """Check the app and return its gate, or fail as a moment ago."""
         now = self._clock()
         if self._failed is not None and 0 <= now - self._failed[0] < _CHECK_AGAIN:
             raise ConfigurationError(self._failed[1])
         try:
             documentation = self.documentation(scope.get("app"))
-            gate = self._checked(documentation)
+            gate = self._gate_for(documentation)
         except ConfigurationError as error:
             self._failed = (now, str(error))
             raise
@@ -224,7 +224,7 @@ class ServiceAuthMiddleware:
             _log.warning("%s", sentence)
         return gate
 
-    def _checked(self, documentation: Documentation) -> Gate:
+    def _gate_for(self, documentation: Documentation) -> Gate:
         settings, check = documentation.settings, documentation.check
         audiences = frozenset[str]() if self._skip_audience else check.audiences or check.declared
         clock = self._clock

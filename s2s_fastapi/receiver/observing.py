@@ -24,9 +24,8 @@ _log = logging.getLogger("s2s_fastapi.observed")
 
 _LONGEST_AHEAD: Final = 366 * 24 * 3600.0
 _ROWS: Final = 1000
-_ROWS_OF_ONE_CALLER: Final = (
-    100  # a method, and the path of a mount that has parameters, are of the caller's own choice
-)
+# A method, and the path of a mount that has parameters, are of the caller's own choice.
+_ROWS_OF_ONE_CALLER: Final = 100
 _NO_ROUTE: Final = "(no route)"
 _TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 _REPORT_AGAIN: Final = 3600.0
