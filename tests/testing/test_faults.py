@@ -10,7 +10,22 @@ import pytest
 
 from s2s_fastapi.backchannel import BackChannel, BackChannelError, Reply
 from s2s_fastapi.testing import EmbeddedIssuer, Fault, faults
-from s2s_fastapi.testing.faults import answering, disconnecting, dripping, html, huge, slow, typed
+from s2s_fastapi.testing.faults import (
+    LEFT_OUT,
+    answering,
+    disconnecting,
+    dripping,
+    endless,
+    html,
+    huge,
+    redirecting,
+    refusing,
+    rewritten,
+    slow,
+    typed,
+    with_members,
+    zipped,
+)
 from tests.testing.asking import CERTS, GRANT, TOKEN, body, get, post
 
 Channels = Callable[[float], BackChannel]
@@ -47,6 +62,8 @@ def ask(channel: BackChannel, issuer: EmbeddedIssuer) -> Reply:
         (disconnecting(within=True), "not HTTP, or the connection was closed too early"),
         (disconnecting(within=True) & dripping(0.0001), "not HTTP, or the connection was closed too early"),
         (huge(), "larger than 262144 bytes"),
+        (endless(), "larger than 262144 bytes"),
+        (zipped(), "compressed"),
     ],
 )
 def test_our_back_channel_meets_a_fault_and_says_it(own: EmbeddedIssuer, way: Way, fault: Fault, sentence: str) -> None:
@@ -162,3 +179,37 @@ def test_stopping_the_server_does_not_wait_for_a_delayed_answer(own: EmbeddedIss
     while threading.active_count() > before:
         assert time.monotonic() < deadline, "a thread of the server still waits"
         time.sleep(0.01)
+
+
+@ways
+def test_members_of_the_true_answer_are_changed_left_out_or_null_and_the_others_stay(
+    own: EmbeddedIssuer, way: Way
+) -> None:
+    own.faults.add("token", with_members(expires_in=None, token_type=LEFT_OUT, extra=[1]))
+    with way(own) as channel:
+        answer = channel(_PATIENT).post_form(f"{own.url}{TOKEN}", GRANT).json_object()
+        true = channel(_PATIENT).post_form(f"{own.url}{TOKEN}", GRANT).json_object()
+
+    assert (answer["expires_in"], answer["extra"], "token_type" in answer) == (None, [1], False)
+    assert answer["access_token"].count(".") == 2
+    assert set(true) - set(answer) == {"token_type"}
+
+
+@ways
+def test_refusals_redirects_and_bodies_that_are_written_anew_arrive(own: EmbeddedIssuer, way: Way) -> None:
+    own.faults.add("token", refusing(401, "invalid_client", "no"))
+    own.faults.add("token", redirecting("http://elsewhere.example/", 302))
+    own.faults.add("token", rewritten(lambda body: body[:7]) & slow(0.01))
+    with way(own) as channel:
+        refused, moved, cut = (channel(_PATIENT).post_form(f"{own.url}{TOKEN}", GRANT) for _ in range(3))
+
+    assert (refused.status, refused.json_object()) == (401, {"error": "invalid_client", "error_description": "no"})
+    assert refused.headers["Content-Type"] == "application/json"
+    assert (moved.status, moved.headers["Location"]) == (302, "http://elsewhere.example/")
+    assert (cut.status, cut.body) == (200, b'{"acces')
+
+
+def test_no_repr_of_a_fault_shows_what_it_sends() -> None:
+    assert "s3cret" not in repr(with_members(access_token="s3cret"))
+    assert "s3cret" not in repr(answering(200, "s3cret"))
+    assert repr(LEFT_OUT) == "LEFT_OUT"

@@ -223,11 +223,14 @@ def test_a_secret_that_is_rotated_while_its_request_travels_is_sent_in_the_same_
     secret_file: Path, issuer: EmbeddedIssuer
 ) -> None:
     secret_file.write_text("of-yesterday")
-    issuer.faults.add("token", slow(0.3))
-    auth = ServiceTokenAuth(audience="receiver")
-    threading.Timer(0.1, secret_file.write_text, [SECRET]).start()
 
-    assert auth.token()
+    def rotate(body: bytes) -> bytes:
+        secret_file.write_text(SECRET)
+        return body
+
+    issuer.faults.add("token", rewritten(rotate))  # the answer is on its way by then
+
+    assert ServiceTokenAuth(audience="receiver").token()
     assert [exchange.status for exchange in asked(issuer)] == [401, 200]
 
 
@@ -277,7 +280,7 @@ def fails(url: str, sentence: str) -> TokenRequestError:
     began = time.monotonic()
     with pytest.raises(TokenRequestError, match=sentence) as caught:
         ServiceTokenAuth(settings=_at(url)).token()
-    assert time.monotonic() - began < 15  # 5 s, on a machine that has much to do
+    assert time.monotonic() - began < 30  # 5 s, on a machine that has much to do
     assert caught.value.retryable
     assert "KEYCLOAK_URL" in caught.value.cure
     return caught.value
