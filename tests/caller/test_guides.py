@@ -5,13 +5,15 @@ import io
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import httpx2
 import pytest
+from fastapi import Depends, FastAPI
+from starlette.testclient import TestClient
 
-from s2s_fastapi import ServiceTokenAuth, TokenRequestError
+from s2s_fastapi import ServiceTokenAuth, TokenRequestError, service_client, service_lifespan
 from s2s_fastapi.backchannel import BackChannelError
 from s2s_fastapi.caller.grant import Token
 from s2s_fastapi.caller.shared_token import RENEWAL_SPACING, _spans
@@ -52,6 +54,28 @@ def test_the_arithmetic_of_many_workers_is_the_codes() -> None:
             f"{1000 / ((earliest + latest) / 2):.2g}",
             f"{1000 / spread:.{0 if spread < 100 else 1}f} per second for {spread:.0f} s",
         ]
+
+
+@pytest.mark.usefixtures("source")
+def test_an_app_that_calls_two_services_has_a_token_for_each(
+    bob: Receiver, charles: Receiver, keycloak: Keycloak
+) -> None:
+    keycloak.aud = ["bob", "charles"]
+    to_bob = service_client(bob.url, audience="bob")
+    to_charles = service_client(lambda: charles.url, audience="charles", client=httpx2.AsyncClient, timeout=20.0)
+    app = FastAPI(lifespan=service_lifespan(to_bob, to_charles))
+
+    @app.get("/")
+    async def both(
+        one: Annotated[httpx.AsyncClient, Depends(to_bob)], other: Annotated[httpx2.AsyncClient, Depends(to_charles)]
+    ) -> list[int]:
+        return [(await one.get("/")).status_code, (await other.get("/")).status_code]
+
+    with TestClient(app) as client:
+        assert [client.get("/").json() for _ in range(3)] == [[200, 200]] * 3
+    assert len(keycloak.requests) == 2
+    assert len(set(bob.tokens)) == len(set(charles.tokens)) == 1
+    assert bob.tokens[0] != charles.tokens[0]
 
 
 async def chunks() -> AsyncIterator[bytes]:
