@@ -136,7 +136,8 @@ class TokenRequestError(_Answer):
     """Keycloak gave no token (RFC 6749 section 5.2).
 
     ``error`` and ``error_description`` are Keycloak's, empty where it sent none; ``http_status`` is 0 where there was no answer;
-    ``cure`` says what to change; ``retryable`` whether the same request can succeed later without a change.
+    ``cure`` says what to change; ``retryable`` whether the same request can succeed later without a change. ``claims`` are those of
+    a token that came and was not used, as far as they could be read; never the token itself.
     """
 
     code = "token_request"
@@ -151,6 +152,7 @@ class TokenRequestError(_Answer):
         http_status: int = 0,
         cure: str = "",
         retryable: bool = True,
+        claims: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(
             f"{message} {cure}".strip(), detail="A service this one depends on cannot be called at the moment."
@@ -160,12 +162,13 @@ class TokenRequestError(_Answer):
         self.http_status = http_status
         self.cure = cure
         self.retryable = retryable
+        self.claims: Mapping[str, Any] = {} if claims is None else claims
 
 
 class AudienceNotGranted(TokenRequestError):
     """Keycloak gave a token, but not for the audience that was asked for; it was not used.
 
-    ``asked`` and ``granted`` are audiences; ``claims`` the claims of the token that was refused, without the token.
+    ``asked`` and ``granted`` are audiences.
     """
 
     code = "audience_not_granted"
@@ -173,10 +176,9 @@ class AudienceNotGranted(TokenRequestError):
     def __init__(
         self, message: str, *, asked: frozenset[str], granted: frozenset[str], claims: Mapping[str, Any], cure: str
     ) -> None:
-        super().__init__(message, http_status=200, cure=cure, retryable=False)
+        super().__init__(message, http_status=200, cure=cure, retryable=False, claims=claims)
         self.asked = asked
         self.granted = granted
-        self.claims = claims
 
 
 class TokenWithheld(_Answer):

@@ -1,6 +1,5 @@
 """What Keycloak gave, compared with what was asked (RFC 6749 section 5.1)."""
 
-import json
 import math
 import re
 from base64 import urlsafe_b64decode
@@ -10,8 +9,9 @@ from typing import Any, Final
 
 from s2s_fastapi.caller.asked import Asked
 from s2s_fastapi.errors import AudienceNotGranted, TokenRequestError
-from s2s_fastapi.keycloak.cures import audience_steps, wrong_audience
+from s2s_fastapi.keycloak.cures import audience_steps, shown, wrong_audience
 from s2s_fastapi.principal import digest
+from s2s_fastapi.strict_json import json_object
 
 __all__ = ["MAX_LIFE", "Token", "granted"]
 
@@ -61,7 +61,8 @@ def granted(answer: Mapping[str, Any], asked: Asked, *, client_id: str) -> Token
 
     Raises:
         AudienceNotGranted: An asked audience is not in ``aud``; the error names what Keycloak needs.
-        TokenRequestError: The answer is not the one RFC 6749 section 5.1 describes, or the token is no bearer token.
+        TokenRequestError: The answer is not the one RFC 6749 section 5.1 describes, or the token is no bearer token, has expired, or
+            belongs to another client.
     """
     value = answer.get("access_token")
     if not isinstance(value, str) or not value:
@@ -73,13 +74,22 @@ def granted(answer: Mapping[str, Any], asked: Asked, *, client_id: str) -> Token
         )
     if not _TOKEN68.fullmatch(value):
         raise _unusable("its access_token has a character no Bearer header can carry")
+    claims = _claims(value)
     kind = answer.get("token_type")
     if not isinstance(kind, str) or kind.lower() != "bearer":
         told = f"token_type {kind}" if kind in _OTHER_TYPES else "no token_type that is known"
         raise _unusable(
-            f"it has {told}, not Bearer", f'Switch "Require DPoP bound tokens" off for the client {client_id}.'
+            f"it has {told}, not Bearer",
+            f'Switch "Require DPoP bound tokens" off for the client {client_id}.',
+            claims,
         )
-    claims = _claims(value)
+    if claims is not None and claims.get("azp", client_id) != client_id:
+        raise _unusable(
+            f"its token belongs to {shown(claims['azp']) if isinstance(claims['azp'], str) else 'no client'} (azp), not to {client_id}",
+            f"Take the mapper that writes azp out of the client scopes of {client_id}; if there is none, look for a cache between this"
+            " process and Keycloak.",
+            claims,
+        )
     life = _life(answer.get("expires_in"), claims)
     scopes = _scopes(answer, claims)
     if asked.audiences:
@@ -88,8 +98,10 @@ def granted(answer: Mapping[str, Any], asked: Asked, *, client_id: str) -> Token
     return Token(value=value, life=life, scopes=scopes, token_id=_text(text.get("jti")), issuer=_text(text.get("iss")))
 
 
-def _unusable(what: str, cure: str = "") -> TokenRequestError:
-    return TokenRequestError(f"Keycloak's answer cannot be used: {what}.", http_status=200, cure=cure, retryable=False)
+def _unusable(what: str, cure: str = "", claims: Mapping[str, Any] | None = None) -> TokenRequestError:
+    return TokenRequestError(
+        f"Keycloak's answer cannot be used: {what}.", http_status=200, cure=cure, retryable=False, claims=claims
+    )
 
 
 def _text(value: object) -> str:
@@ -102,22 +114,9 @@ def _claims(token: str) -> dict[str, Any] | None:
     if len(parts) != 3 or not _BASE64URL.fullmatch(parts[1]):  # noqa: PLR2004 - RFC 7515 section 7.1
         return None
     try:
-        payload = urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)).decode("utf-8")
-        claims = json.loads(payload, object_pairs_hook=_once, parse_constant=_no_number)
-    except (ValueError, RecursionError):
+        return json_object(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except ValueError:
         return None
-    return claims if isinstance(claims, dict) else None
-
-
-def _once(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(members)
-    if len(found) != len(members):
-        raise ValueError("a member stands twice")
-    return found
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no JSON number")
 
 
 def _seconds(value: object) -> float | None:
@@ -140,7 +139,7 @@ def _life(expires_in: object, claims: Mapping[str, Any] | None) -> float:
     if expires_in is not None:
         told = _seconds(expires_in)
         if told is None:
-            raise _unusable("its expires_in is not a number of seconds")
+            raise _unusable("its expires_in is not a number of seconds", claims=claims)
         limits.append(told)
     if claims is not None:
         until, since = _seconds(claims.get("exp")), _seconds(claims.get("iat"))
@@ -151,7 +150,9 @@ def _life(expires_in: object, claims: Mapping[str, Any] | None) -> float:
     life = min(limits)
     if life <= 0:
         raise _unusable(
-            "its token has expired already", "Look at the access token lifespan of the client and of the realm."
+            "its token has expired already",
+            "Look at the access token lifespan of the client and of the realm.",
+            claims,
         )
     return life
 
@@ -168,7 +169,7 @@ def _compare(claims: Mapping[str, Any] | None, asked: Asked, scopes: frozenset[s
     aud = claims.get("aud", ())
     names = (aud,) if isinstance(aud, str) else aud
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise _unusable("the aud of its token is neither a name nor a list of names")
+        raise _unusable("the aud of its token is neither a name nor a list of names", claims=claims)
     granted = frozenset(names)
     missing = sorted(asked.audiences - granted)
     if not missing:

@@ -239,6 +239,11 @@ class SharedToken:
                 f"the token of {client} does not show the asked scope {', '.join(missing)}: its client scope may hide its name"
                 ' ("Include in token scope" is off), or it dropped out because the service account has none of its roles'
             )
+        if token.life < self._settings.leeway:
+            self._warn(
+                f"the token of {client} lives {token.life:g} s, less than the {self._settings.leeway:g} s by which clocks may differ, and as"
+                " often Keycloak is asked for another: raise the access token lifespan of the client or of the realm"
+            )
         if token.issuer and token.issuer != self._key.issuer:
             self._warn(
                 f"the token of {client} has iss {token.issuer}, the settings say {self._key.issuer}: services that expect the latter"

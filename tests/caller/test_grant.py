@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from s2s_fastapi.caller.asked import Asked
 from s2s_fastapi.caller.grant import MAX_LIFE, granted
-from s2s_fastapi.errors import AudienceNotGranted, ConfigurationError, S2SError, TokenRequestError
+from s2s_fastapi.errors import AudienceNotGranted, ConfigurationError, TokenRequestError
 from tests.caller.fakes import b64, jwt
 
 NOTHING = Asked()
@@ -25,7 +25,7 @@ def answer(token: Any = None, **changes: Any) -> dict[str, Any]:
     return {name: value for name, value in whole.items() if value is not ...}
 
 
-def refused(given: dict[str, Any], asked: Asked = NOTHING) -> S2SError:
+def refused(given: dict[str, Any], asked: Asked = NOTHING) -> TokenRequestError:
     with pytest.raises(TokenRequestError) as caught:
         granted(given, asked, client_id="alice")
     return caught.value
@@ -178,6 +178,43 @@ def test_only_bearer_tokens_are_taken(kind: Any) -> None:
 @pytest.mark.parametrize("kind", ["Bearer", "bearer", "BEARER"])
 def test_bearer_is_taken_in_any_case(kind: str) -> None:
     assert granted(answer(token_type=kind), NOTHING, client_id="alice").value
+
+
+@pytest.mark.parametrize("azp", ["eve", "ALICE", "alice ", "", None, 7, ["alice"]])
+@pytest.mark.parametrize("asked", [NOTHING, BOB])
+def test_a_token_of_another_client_is_refused_with_the_mapper_that_makes_it(azp: Any, asked: Asked) -> None:
+    error = refused(answer(jwt(aud="bob", azp=azp, jti="t1")), asked)
+
+    assert "its token belongs to" in str(error)
+    assert "Take the mapper that writes azp out of the client scopes of alice" in error.cure
+    assert error.claims == {"aud": "bob", "azp": azp, "jti": "t1"}
+    assert not error.retryable
+
+
+def test_a_token_of_the_client_itself_is_taken_and_so_is_one_that_names_none() -> None:
+    assert granted(answer(jwt(azp="alice")), NOTHING, client_id="alice").value
+    assert granted(answer(jwt()), NOTHING, client_id="alice").value
+
+
+@pytest.mark.parametrize(
+    ("changes", "claims"),
+    [
+        ({"token_type": "DPoP"}, {"aud": "bob", "iat": 0, "exp": 300}),
+        ({"access_token": jwt(iat=9, exp=9)}, {"iat": 9, "exp": 9}),
+        ({"access_token": jwt(aud=7)}, {"aud": 7}),
+        ({"access_token": jwt(aud="x")}, {"aud": "x"}),
+        ({"expires_in": "soon"}, {"aud": "bob", "iat": 0, "exp": 300}),
+        ({"access_token": "opaque", "token_type": "mac"}, {}),
+    ],
+)
+def test_the_error_carries_the_claims_of_the_token_and_never_the_token(
+    changes: dict[str, Any], claims: dict[str, Any]
+) -> None:
+    given = answer(**changes)
+    error = refused(given, BOB)
+
+    assert error.claims == claims
+    assert given["access_token"] not in f"{vars(error)!r} {error!r} {error}"
 
 
 @pytest.mark.parametrize(
