@@ -1,0 +1,206 @@
+"""Around an app without any framework: what was refused inside keeps its challenge, and every end is told once."""
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+from fastapi import Depends, FastAPI, WebSocket
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.routing import Mount
+from starlette.testclient import TestClient, WebSocketDenialResponse
+
+from s2s_fastapi import AuthorizationError, ServiceAuthMiddleware, require_caller, require_role, require_scope
+from s2s_fastapi.receiver.state import Authenticated
+from tests.realm import Clock, Realm
+
+Headers = Callable[..., dict[str, str]]
+Options = Callable[..., dict[str, Any]]
+CHALLENGE = 'Bearer realm="crm-api-gateway", error="insufficient_scope"'
+DAY = 1_798_675_200  # 2026-12-31 00:00 UTC
+
+
+async def ask(app: Any, headers: dict[str, str], kind: str = "http") -> list[dict[str, Any]]:
+    """Return what an app sends to a request, or to a handshake that can be denied."""
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"} if kind == "websocket" else {"type": "http.request", "body": b""}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": kind,
+        "method": "GET",
+        "path": "/x",
+        "raw_path": b"/x",
+        "query_string": b"",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+        "extensions": {"websocket.http.response": {}},
+    }
+    if kind == "websocket":
+        del scope["method"]
+    await app(scope, receive, send)
+    return sent
+
+
+def challenges(sent: list[dict[str, Any]]) -> list[bytes]:
+    return [value for name, value in sent[0]["headers"] if name.lower() == b"www-authenticate"]
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+def test_what_nobody_inside_answers_is_answered_and_told_as_refused_alone(
+    options: Options, service: Headers, observed: Any, kind: str
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        Authenticated.of(scope).admit(scope, require_caller("a"))
+
+    sent = anyio.run(ask, ServiceAuthMiddleware(app, **options()), service(), kind)
+    assert (sent[0]["status"], challenges(sent)) == (403, [CHALLENGE.encode()])
+    assert observed.reasons == ["caller_not_allowed"]
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+def test_an_app_that_says_nothing_was_let_in_and_that_is_told(
+    options: Options, service: Headers, observed: Any, kind: str
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None: ...
+
+    assert anyio.run(ask, ServiceAuthMiddleware(app, **options()), service(), kind) == []
+    assert observed.reasons == ["allowed"]
+
+
+@pytest.mark.parametrize("name", [b"www-authenticate", b"WWW-Authenticate"])
+def test_a_challenge_that_is_there_already_is_not_sent_twice(options: Options, service: Headers, name: bytes) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            Authenticated.of(scope).admit(scope, require_caller("a"))
+        except AuthorizationError as error:
+            headers = [(name, (error.challenge or "").encode())]
+            await send({"type": "http.response.start", "status": error.status_code, "headers": headers})
+            await send({"type": "http.response.body", "body": b""})
+
+    sent = anyio.run(ask, ServiceAuthMiddleware(app, **options()), service())
+    assert (sent[0]["status"], challenges(sent)) == (403, [CHALLENGE.encode()])
+
+
+def test_a_denial_keeps_its_challenge_past_an_exception_handler_of_the_app(
+    make_app: Callable[..., FastAPI], service: Headers
+) -> None:
+    app = make_app()
+
+    @app.exception_handler(HTTPException)
+    async def mine(websocket: WebSocket, error: HTTPException) -> None:
+        await websocket.send_denial_response(JSONResponse({"mine": True}, error.status_code))
+
+    @app.websocket("/ws", dependencies=[Depends(require_caller("a"))])
+    async def socket(websocket: WebSocket) -> None: ...
+
+    with (
+        pytest.raises(WebSocketDenialResponse) as raised,
+        TestClient(app).websocket_connect("/ws", headers=service()),
+    ):
+        pass
+    assert raised.value.json() == {"mine": True}
+    assert (raised.value.status_code, raised.value.headers["WWW-Authenticate"]) == (403, CHALLENGE)
+
+
+@pytest.mark.parametrize("wants_allowed", [True, False])
+def test_what_is_found_after_the_answer_began_is_told_all_the_same_while_it_is_only_told(
+    options: Options, service: Headers, realm: Any, observed: Any, wants_allowed: bool
+) -> None:
+    observed.wants_allowed = wants_allowed
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        Authenticated.of(scope).admit(scope, require_scope("s"))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        Authenticated.of(scope).admit(scope, require_caller("a"))
+        await send({"type": "http.response.body", "body": b""})
+
+    given = options(clock=Clock(DAY - 3600), insecure_observe_until="2026-12-31")
+    sent = anyio.run(ask, ServiceAuthMiddleware(app, **given), service(iat=DAY - 3600, exp=DAY))
+    assert sent[0]["status"] == 200
+    assert observed.reasons == ["scope_missing", "caller_not_allowed"]
+    assert all(decision.observed for decision in observed.decisions)
+
+
+def test_a_role_of_the_apps_own_client_is_only_told_as_such(options: Options, service: Headers, observed: Any) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        Authenticated.of(scope).admit(scope, require_role("r"))
+
+    given = options(clock=Clock(DAY - 3600), insecure_observe_until="2026-12-31")
+    anyio.run(ask, ServiceAuthMiddleware(app, **given), service(iat=DAY - 3600, exp=DAY))
+    assert observed.reasons == ["role_missing"]
+    assert "crm-api-gateway" in observed.decisions[0].cure
+
+
+def test_a_handshake_that_the_app_closed_itself_is_not_closed_again(options: Options, service: Headers) -> None:
+    sent: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            Authenticated.of(scope).admit(scope, require_caller("a"))
+        except AuthorizationError:
+            await send({"type": "websocket.close", "code": 1008})
+            sent.append("close")
+            raise
+
+    async def asked() -> None:
+        with pytest.raises(AuthorizationError):
+            sent.extend(
+                message["type"]
+                for message in await ask(ServiceAuthMiddleware(app, **options()), service(), "websocket")
+            )
+
+    anyio.run(asked)
+    assert sent == ["close"]
+
+
+def test_what_is_found_twice_is_told_once_and_what_differs_beside_it(
+    options: Options, service: Headers, observed: Any
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for scopes in ("s", "s", "t", "s", "t"):
+            Authenticated.of(scope).admit(scope, require_scope(scopes))
+
+    given = options(clock=Clock(DAY - 3600), insecure_observe_until="2026-12-31")
+    anyio.run(ask, ServiceAuthMiddleware(app, **given), service(iat=DAY - 3600, exp=DAY))
+    (decision,) = observed.decisions
+    assert [decision.cure.count(f"lacks scope {name}:") for name in ("s", "t")] == [1, 1]
+
+
+def test_a_refusal_inside_tells_of_the_token_that_was_refused(
+    options: Options, realm: Realm, service: Headers, observed: Any
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        Authenticated.of(scope).admit(scope, require_caller("a"))
+
+    anyio.run(ask, ServiceAuthMiddleware(app, **options()), service(jti="trrtcc:1"))
+    (decision,) = observed.decisions
+    assert (decision.client_id, decision.token_id) == ("chat-app-service", "trrtcc:1")
+    assert (decision.issuer, decision.kid) == (realm.issuer, realm.key.kid)
+
+
+@pytest.mark.parametrize("root_path", ["", "/behind/a/proxy"])
+def test_the_route_is_told_with_the_mounts_around_it_and_without_the_proxys_path(
+    make_app: Callable[..., FastAPI], service: Headers, observed: Any, root_path: str
+) -> None:
+    inner, app = FastAPI(openapi_url=None), make_app()
+    inner.get("/x/{id}", dependencies=[Depends(require_caller("a"))])(lambda: None)
+    app.mount("/inner", inner)
+    http = TestClient(app, root_path=root_path)
+    assert http.get(f"{root_path}/inner/x/1", headers=service()).status_code == 403
+    assert [decision.route for decision in observed.decisions] == ["/inner/x/{id}"]
+
+
+def test_a_guarded_mount_is_told_once_by_its_path(options: Options, service: Headers, observed: Any) -> None:
+    async def opaque(scope: Any, receive: Any, send: Any) -> None: ...
+
+    app = Starlette(routes=[Mount("/opaque", require_caller("a").guard(opaque))])
+    app.add_middleware(ServiceAuthMiddleware, **options())
+    assert TestClient(app).get("/opaque/y/2", headers=service()).status_code == 403
+    (decision,) = observed.decisions
+    assert decision.route in {"/opaque/{path}", "/opaque/y/2"}  # not every Starlette tells which mount it was
