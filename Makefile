@@ -58,7 +58,7 @@ env: $(VENV)/.installed  ## Write .env with fresh secrets for docker compose, un
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt -e .
 	@touch $@
 
-bench: .venv-bench/.installed  ## Measure what a guarded route costs, beside others, and write docs/speed.md (BENCH=--quick only tries it out)
+bench: .venv-bench/.installed  ## Measure what a guarded route and a token that goes out cost, beside others, and write docs/speed.md (BENCH=--quick only tries it out)
 	.venv-bench/bin/python -m benchmarks $(BENCH)
 
 clean:  ## Remove what was built

@@ -5,18 +5,43 @@ import json
 import subprocess
 import sys
 
-from benchmarks import burst, cpu, imports, machine, page, plot, throughput
+from benchmarks import cpu, imports, machine, page, plot, throughput
+from benchmarks.caller import page as caller_page
+from benchmarks.caller import run as caller
+from benchmarks.caller.figures import CallerFigures
 from benchmarks.figures import Memory
 from benchmarks.realm import ROOT, issuer
 from benchmarks.results import Results
+
+PAGE, PICTURE = ROOT / "docs/speed.md", ROOT / "docs/speed.svg"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few rounds, nothing written to docs/")
-    quick = parser.parse_args().quick
-    rounds, wrk_rounds, seconds, tokens, interpreters = (20, 2, 1, 20_000, 5) if quick else (200, 8, 4, 1_000_000, 40)
+    parser.add_argument(
+        "--only", choices=("receiver", "caller"), help="one half; the other half's tables stay as they are"
+    )
+    given = parser.parse_args()
     machine_then = machine.machine()  # before we are the load ourselves
+    if given.only != "caller":
+        results = _receiver(machine_then, quick=given.quick)
+        for cells in (page.cpu, page.throughput, page.memory, page.imports, page.goals):
+            _print(cells(results))
+        if not given.quick:
+            page.write(page.measured_part(results), PAGE, page.BEGIN, page.END)
+            plot.draw(results, PICTURE)
+    if given.only != "receiver":
+        figures = caller.measure(caller.QUICK if given.quick else caller.WHOLE, _without_wrk(machine_then))
+        _show(figures)
+        if not given.quick:
+            page.write(caller_page.measured_part(figures), PAGE, caller_page.BEGIN, caller_page.END)
+    if not given.quick:
+        print(f"written to {PAGE.relative_to(ROOT)} and {PICTURE.relative_to(ROOT)}")
+
+
+def _receiver(machine_then: dict[str, str], *, quick: bool) -> Results:
+    rounds, wrk_rounds, seconds, tokens, interpreters = (20, 2, 1, 20_000, 5) if quick else (200, 8, 4, 1_000_000, 40)
     realm = issuer()
     with realm.serving():
         print("CPU time ...", flush=True)
@@ -24,28 +49,20 @@ def main() -> None:
         reason = throughput.missing()
         print(f"throughput: {reason}" if reason else "throughput ...", flush=True)
         rates = reason or throughput.measure(realm, wrk_rounds, seconds)
-    print("imports, burst ...", flush=True)
+    print("imports ...", flush=True)
     imported = imports.measure(interpreters)
-    requests = burst.measure()
     print(f"memory: {tokens:,} tokens ...", flush=True)
-    results = Results(
+    return Results(
         cpu=figures,
         throughput=rates,
         memory=_memory(tokens),
         imports=imported,
-        burst=requests,
         how=f"CPU: {rounds} rounds of {cpu.BATCH} calls of each row, the rows shuffled in each round. Throughput: {wrk_rounds} "
         f"rounds of {seconds} s of each app, shuffled; 1 worker on one core, wrk with 1 thread and {throughput.CONNECTIONS} connections "
         f"on another. Import: {interpreters} fresh interpreters. All on loopback, in one run.",
         machine=machine_then,
         versions=machine.versions(),
     )
-    for cells in (page.cpu, page.throughput, page.memory, page.imports, page.goals):
-        _print(cells(results))
-    if not quick:
-        page.write(results, ROOT / "docs/speed.md")
-        plot.draw(results, ROOT / "docs/speed.svg")
-        print("written to docs/speed.md and docs/speed.svg")
 
 
 def _memory(tokens: int) -> Memory:
@@ -53,6 +70,16 @@ def _memory(tokens: int) -> Memory:
     child = [sys.executable, "-m", "benchmarks.memory", str(tokens)]
     said = json.loads(subprocess.run(child, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
     return Memory(said["per_token"], tuple((seen, megabytes) for seen, megabytes in said["growth"]))
+
+
+def _without_wrk(about: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in about.items() if name != "wrk"}
+
+
+def _show(figures: CallerFigures) -> None:
+    parts = (caller_page.attach, caller_page.bursts, caller_page.outages, caller_page.memory)
+    for cells in (*parts, caller_page.goals):
+        _print(cells(figures))
 
 
 def _print(cells: list[list[str]]) -> None:

@@ -15,7 +15,7 @@ GROUPS: Final = {"base": "nothing of ours", "ours": "ours", "peer": "others", "a
 
 def goals(results: Results) -> list[list[str]]:
     """Return the cells of the goals' table, its heading first."""
-    lines = [[goal.what, goal.aim, _spread(figure), verdict(goal, figure)] for goal, figure in results.reached()]
+    lines = [[goal.what, goal.aim, spread(figure), verdict(goal, figure)] for goal, figure in results.reached()]
     return [["what", "goal", "measured (lowest to highest part of the run)", ""], *lines]
 
 
@@ -46,7 +46,7 @@ def throughput(results: Results) -> list[list[str]]:
 
 
 def _throughput_line(stack: str, measured: Throughput) -> list[str]:
-    kept = [f"{_spread(share)} %" for share in (measured.floor_keeps, measured.guarded_keeps)]
+    kept = [f"{spread(share)} %" for share in (measured.floor_keeps, measured.guarded_keeps)]
     return [stack, *(f"{value:.0f}" for value in (*measured.rates, *measured.cpu)), *kept]
 
 
@@ -70,7 +70,7 @@ def imports(results: Results) -> list[list[str]]:
     ]
 
 
-def _spread(figure: Spread | str) -> str:
+def spread(figure: Spread | str) -> str:
     if isinstance(figure, str):
         return figure
     middle, low, high = figure
@@ -106,10 +106,10 @@ def measured_part(results: Results) -> str:
     return "\n\n".join(parts)
 
 
-def write(results: Results, page: Path) -> None:
-    """Replace what stands between the marks."""
-    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise RuntimeError(f"{page} has no place for the figures: it needs the lines {BEGIN} and {END}")
-    page.write_text(f"{before}{BEGIN}\n\n{measured_part(results)}\n\n{END}{after}", encoding="utf-8")
+def write(text: str, page: Path, begin: str, end: str) -> None:
+    """Replace what stands between two marks."""
+    before, found_begin, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found_begin or not found_end:
+        raise RuntimeError(f"{page} has no place for the figures: it needs the lines {begin} and {end}")
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")

@@ -20,7 +20,6 @@ class Results:
     """Or why it was not measured."""
     memory: Memory
     imports: Imports
-    burst: int
     how: str
     machine: dict[str, str]
     versions: dict[str, str]
@@ -47,7 +46,6 @@ class Results:
             _ratio(verifier, joserfc),
             _ratio(over[rows.NEW], joserfc),
             *kept,
-            (self.burst, self.burst, self.burst),
             self.imports.more,
         ]
         return list(zip(GOALS, found, strict=True))

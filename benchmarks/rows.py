@@ -101,6 +101,5 @@ GOALS: Final = (
     Goal("a token seen for the first time, verifier", 1.6, "x joserfc"),
     Goal("a token seen for the first time, whole route over the bare one", 1.6, "x joserfc"),
     *(Goal(f"throughput, {stack}", 95, "%", at_least=True) for stack in STACKS),
-    Goal("cold burst of 500 threads and 500 tasks", 1, "token request"),
     Goal("import of `s2s_fastapi` over fastapi and httpx", 15, "% more"),
 )

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.caller.rows import ATTACH, BURSTS, OUTAGES
+from benchmarks.caller.rows import GOALS as CALLER_GOALS
 from benchmarks.rows import BARE, GOALS, PEERS, ROWS, STACKS, Goal
 from tests.test_docs import ROOT, inner, tables
 
 PAGE = ROOT / "docs/speed.md"
 GOAL_ROWS, CPU_ROWS, THROUGHPUT_ROWS, MEMORY_ROWS, IMPORT_ROWS, VERSIONS, *_ = tables(PAGE)
+CALLER_GOAL_ROWS, ATTACH_ROWS, BURST_ROWS, OUTAGE_ROWS, KEY_ROWS, CALLER_VERSIONS = tables(PAGE)[-6:]
 
 
 def names(rows: list[list[str]]) -> list[str]:
@@ -22,6 +25,13 @@ def test_the_page_has_every_row_that_is_measured_and_no_other() -> None:
     assert names(GOAL_ROWS) == [goal.what for goal in GOALS]
 
 
+def test_the_page_has_every_row_of_the_caller_and_no_other() -> None:
+    assert [row[:2] for row in ATTACH_ROWS] == [[row.name, f"`{row.client}`"] for row in ATTACH]
+    assert [row[:3] for row in BURST_ROWS] == [[row.name, row.callers, f"{row.size:,}"] for row in BURSTS]
+    assert [row[:2] for row in OUTAGE_ROWS] == [[row.name, row.callers] for row in OUTAGES]
+    assert names(CALLER_GOAL_ROWS) == [goal.what for goal in CALLER_GOALS]
+
+
 def test_every_row_is_compared_with_one_that_is_measured() -> None:
     assert {row.base for row in ROWS} - {None} <= {row.name for row in ROWS if row.base is None}
     assert BARE in names(CPU_ROWS)
@@ -29,7 +39,7 @@ def test_every_row_is_compared_with_one_that_is_measured() -> None:
 
 @pytest.mark.parametrize(
     ("goal", "row"),
-    list(zip(GOALS, GOAL_ROWS, strict=True)),
+    list(zip((*GOALS, *CALLER_GOALS), (*GOAL_ROWS, *CALLER_GOAL_ROWS), strict=True)),
     ids=lambda value: value[0][:60] if isinstance(value, list) else "",
 )
 def test_a_goal_is_called_met_only_if_its_figure_reaches_it(goal: Goal, row: list[str]) -> None:
@@ -56,7 +66,7 @@ def test_every_peer_stands_with_its_version() -> None:
         )
     )
     del required["matplotlib"]  # it draws
-    stated = dict(row[:2] for row in VERSIONS)
+    stated = dict(row[:2] for row in (*VERSIONS, *CALLER_VERSIONS))
 
     assert {name: stated.get(name) for name in required} == required
     assert {"CPU", "cores", "kernel", "Python", "wrk"} <= stated.keys()
