@@ -204,3 +204,10 @@ def test_a_guarded_mount_is_told_once_by_its_path(options: Options, service: Hea
     assert TestClient(app).get("/opaque/y/2", headers=service()).status_code == 403
     (decision,) = observed.decisions
     assert decision.route in {"/opaque/{path}", "/opaque/y/2"}  # not every Starlette tells which mount it was
+
+
+def test_a_path_without_end_is_told_cut(options: Options, observed: Any) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None: ...
+
+    assert TestClient(ServiceAuthMiddleware(app, **options())).get("/x" * 5000).status_code == 401
+    assert len(observed.decisions[0].route) <= 203

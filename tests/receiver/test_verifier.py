@@ -290,6 +290,15 @@ def test_a_malformed_token_asks_keycloak_nothing(token: str) -> None:
     assert realm.requests == []
 
 
+@pytest.mark.parametrize("foreign", ["\u00e9", "\u200b", "\ufeff", "\uff41", "\udcff"])
+@pytest.mark.parametrize("place", [0, 20, -20, -1])
+def test_a_character_that_no_token_has_is_never_passed_over(foreign: str, place: int) -> None:
+    token = REALM.token()
+    assert VERIFIER.decide(token).decision.reason is Reason.ALLOWED
+    changed = f"{token[:place]}{foreign}{token[place:]}"
+    assert VERIFIER.decide(changed).decision.reason is Reason.MALFORMED_TOKEN
+
+
 # How a verifier is made
 
 
@@ -309,6 +318,14 @@ def test_a_verifier_without_an_audience_says_what_to_set_and_accepts_nothing() -
     with pytest.raises(ConfigurationError, match="Set KEYCLOAK_CLIENT_ID or KEYCLOAK_AUDIENCE"):
         verifier.decide(realm.token())
     assert realm.requests == []
+
+
+def test_a_verifier_that_skips_the_audience_on_purpose_needs_none() -> None:
+    realm = Realm()
+    verifier = token_verifier(realm, given=settings(client_id=None), insecure_skip_audience=True)
+    for audience in (None, "billing", ["a", "b"]):
+        assert judged(verifier, realm.token(aud=audience)).decision.reason is Reason.ALLOWED
+    assert judged(verifier, realm.token(typ="ID")).decision.reason is Reason.WRONG_TYPE
 
 
 @pytest.mark.parametrize(
