@@ -74,8 +74,7 @@ class Log(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         self.shown.add(f"log {record.name}", self.format(record), vars(record), record.args)
         frame: Any = sys._getframe()
-        # Only of our own records: while httpcore writes that it sends a form, the form is in the frames that send it.
-        while record.name.startswith("s2s_fastapi") and frame.f_back is not None:
+        while frame.f_back is not None:
             frame = frame.f_back
             if frame.f_globals.get("__name__", "").startswith("s2s_fastapi"):
                 self.shown.add(f"frame {frame.f_code.co_name} while {record.name} writes", frame.f_locals)
