@@ -94,7 +94,7 @@ def test_a_denial_keeps_its_challenge_past_an_exception_handler_of_the_app(
 
     @app.exception_handler(HTTPException)
     async def mine(websocket: WebSocket, error: HTTPException) -> None:
-        await websocket.send_denial_response(JSONResponse({"mine": True}, error.status_code))
+        await websocket.send_denial_response(JSONResponse({"mine": True}, error.status_code, {"X-Mine": "1"}))
 
     @app.websocket("/ws", dependencies=[Depends(require_caller("a"))])
     async def socket(websocket: WebSocket) -> None: ...
@@ -104,7 +104,7 @@ def test_a_denial_keeps_its_challenge_past_an_exception_handler_of_the_app(
         TestClient(app).websocket_connect("/ws", headers=service()),
     ):
         pass
-    assert raised.value.json() == {"mine": True}
+    assert (raised.value.json(), raised.value.headers["X-Mine"]) == ({"mine": True}, "1")
     assert (raised.value.status_code, raised.value.headers["WWW-Authenticate"]) == (403, CHALLENGE)
 
 

@@ -179,6 +179,7 @@ def test_a_key_that_cannot_safely_verify_is_left_out(entry: Any) -> None:
 
 def test_rsa_with_2048_bits_and_more_is_taken() -> None:
     assert only(rsa_jwk(2048)) is not None
+    assert only(jwk(e="Aw")) is not None
     assert only(jwk(n=b64(((1 << 16_383) + 1).to_bytes(2048)))) is not None
     assert only(rsa_jwk(3072)) is not None
 

@@ -68,6 +68,17 @@ SEND = {"type": "websocket.send", "text": "x"}
 GONE = {"type": "websocket.disconnect", "code": 1001}
 
 
+async def test_nothing_is_kept_of_the_messages_that_went_by() -> None:
+    wire = Wire(*[TEXT] * 1000)
+
+    async def app(receive: Any, send: Any) -> None:
+        for _ in range(1000):
+            assert await receive() == TEXT
+        assert not receive.__self__._listening
+
+    await wire.run(app, expires_at=1300.0)
+
+
 async def test_an_app_that_listens_is_disconnected_when_the_token_expires() -> None:
     wire = Wire(TEXT)
 

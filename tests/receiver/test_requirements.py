@@ -668,6 +668,13 @@ class TestTheAlgebra:
             Reason.SCOPE_MISSING,
         ]
         assert (a | s).refusals(caller()) == ()
+        assert [refusal.reason for refusal in (b & require_role("r") | s).refusals(caller(), "crm")] == [
+            Reason.SCOPE_MISSING
+        ]
+
+    def test_of_two_reasons_that_weigh_the_same_the_first_is_answered(self) -> None:
+        assert (require_scope("s") & require_scope("a")).judge(caller()).scope == "s"
+        assert (require_scope("s") | require_scope("a")).judge(caller()).scope == "s"
 
     def test_a_role_of_the_apps_own_client_is_told_by_its_name_in_every_combination(self) -> None:
         role, other = require_role("r"), require_role("q")

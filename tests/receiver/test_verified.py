@@ -92,6 +92,8 @@ def test_a_token_is_known_at_once_from_either_generation() -> None:
     token, other = bench.token(), bench.token()
     first, second = bench.verifier.decide(token), bench.verifier.decide(other)
     assert list(bench.verifier.tokens.recent) == [other]
+    assert token in bench.verifier.tokens
+    assert other in bench.verifier.tokens
     assert bench.verifier.known(token) is first
     assert list(bench.verifier.tokens.recent) == [token]
     assert bench.verifier.known(other) is second
@@ -174,6 +176,25 @@ def test_expiry_comes_in_the_same_second(kept: bool) -> None:
     assert bench.verifier.known(token) is None
     assert bench.reason(token) is Reason.EXPIRED
     assert token not in bench.verifier.tokens
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["seen for the first time", "seen before"])
+def test_expiry_comes_in_the_same_second_for_a_token_that_is_only_observed(kept: bool) -> None:
+    bench = Bench()
+    tokens = VerifiedTokens()
+    verifier = Verifier(
+        bench.verifier.expectations, bench.verifier.keys, tokens, observe_until=NOW + 10_000, clock=bench.wall
+    )
+    token = bench.token(aud="billing")
+    if kept:
+        assert verifier.decide(token).observed
+    bench.wall.now = NOW + 330 - 0.001
+    assert verifier.decide(token).observed
+    if not kept:
+        tokens.drop(token)
+    bench.wall.now = NOW + 330
+    assert verifier.known(token) is None
+    assert verifier.decide(token).decision.reason is Reason.EXPIRED
 
 
 @pytest.mark.parametrize("leeway", [0, 60])

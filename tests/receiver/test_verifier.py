@@ -16,11 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from joserfc.jwk import ECKey
 
-from s2s_fastapi.decision import Reason
+from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import AuthenticationError, ConfigurationError, KeysUnavailable
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.algorithms import ALGORITHMS
 from s2s_fastapi.receiver.token_verifier import TokenVerifier
+from s2s_fastapi.receiver.verdict import Verdict
 from s2s_fastapi.settings import KeycloakSettings
 from tests.realm import Clock, Realm, SigningKey, b64, judged, settings, token_verifier, unsigned_sentence
 
@@ -261,6 +262,14 @@ def test_no_name_in_a_verified_token_makes_a_second_line_or_a_long_one(claim: st
     for text in (decision.client_id, decision.token_id, decision.issuer, decision.cure):
         assert text.isprintable()
         assert len(text) <= 203
+
+
+def test_nobody_is_let_in_without_a_name_and_the_first_reason_is_the_verdict() -> None:
+    allowed, wrong, other = (
+        Decision(reason=reason) for reason in (Reason.ALLOWED, Reason.WRONG_AUDIENCE, Reason.NOT_A_SERVICE)
+    )
+    assert not Verdict((allowed,)).lets_in
+    assert Verdict((wrong, other)).decision is wrong
 
 
 def test_the_scopes_of_a_verdict_are_in_order() -> None:
