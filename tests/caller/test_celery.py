@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
+from celery.signals import setup_logging
 
 from example_app import notifications_celery, shop_celery
 from s2s_fastapi import (
@@ -46,9 +47,14 @@ def as_shop(issuer: EmbeddedIssuer, monkeypatch: pytest.MonkeyPatch) -> Iterator
         yield
 
 
+def leave_the_logging_alone(**_: object) -> None:
+    """Answer for the logging, or a worker sets the root logger to ERROR, and no later test sees a warning."""
+
+
 @contextmanager
 def worker(app: Celery) -> Iterator[None]:
     app.conf.update(broker_url="memory://", result_backend="cache+memory://", task_default_queue=app.main)
+    setup_logging.connect(leave_the_logging_alone)
     with start_worker(app, pool="solo", perform_ping_check=False, shutdown_timeout=SECONDS):
         yield
 
