@@ -2,7 +2,7 @@
 
 from typing import Final
 
-__all__ = ["printable"]
+__all__ = ["printable", "quoted"]
 
 _CUT: Final = "..."
 
@@ -17,3 +17,9 @@ def printable(text: str, longest: int) -> str:
         return text
     kept = text if len(text) <= longest else text[: longest - len(_CUT)] + _CUT
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in kept)
+
+
+def quoted(text: str) -> str:
+    """Return printable ``text`` in single quotes that nothing in it can end: what looks like another field stays inside."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from weakref import WeakSet
 
 from s2s_fastapi.decision import Decision, Reason
-from s2s_fastapi.printable import printable
+from s2s_fastapi.printable import printable, quoted
 
 __all__ = ["DecisionLog", "Observer", "trace_alone"]
 
@@ -25,6 +25,7 @@ _MAX_ROUTES = 32  # of one caller in one window: a path that matches no route is
 _MAX_WINDOWS = 512
 _LONGEST = 256
 _LONGEST_CURE = 4096
+_OF_ANYBODYS_CHOICE = frozenset({"method", "route", "unverified_kid"})
 
 
 class Observer(Protocol):
@@ -95,7 +96,11 @@ class DecisionLog:
             "suppressed": counted.suppressed,
             "age": counted.age,
         }
-        told = " ".join(f"{name}={fields[name]!r}" for name in _TOLD if fields[name])
+        told = " ".join(
+            f"{name}={quoted(str(fields[name])) if name in _OF_ANYBODYS_CHOICE else repr(fields[name])}"
+            for name in _TOLD
+            if fields[name]
+        )
         self._logger.log(
             _level(decision), "%s %s: %s %s", decision.outcome, decision.status, decision.reason, told, extra=fields
         )

@@ -40,4 +40,4 @@ def test_the_demo_ends_with_an_error_where_a_line_deviates(
     assert demo.main() == 1
     printed = capsys.readouterr().out
     assert "status 200, expected 401" in printed
-    assert "1 lines, 2 deviations" in printed
+    assert "1 lines, 1 not as told" in printed

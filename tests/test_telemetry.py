@@ -76,6 +76,18 @@ def test_the_log_has_a_fixed_name_and_standard_parts(caplog: pytest.LogCaptureFi
     assert [(record.name, record.levelno) for record in caplog.records] == [("s2s_fastapi.decisions", logging.WARNING)]
 
 
+@pytest.mark.parametrize("name", ["method", "route", "unverified_kid"])
+@pytest.mark.parametrize("value", ["/x' client_id='billing' cure='give it all", "/x\\' client_id='billing"])
+def test_what_anybody_writes_stays_inside_its_own_quotes(name: str, value: str, written: Records) -> None:
+    written.tell(Reason.NO_CREDENTIALS, **{name: value})
+    (record,) = written.records
+    assert vars(record)[name] == value
+    # Every quote of the value is escaped, so what is left has the two around it.
+    text = record.getMessage().replace("\\\\", "").replace("\\'", "")
+    assert text.count("'") == 2
+    assert "client_id='billing" not in text
+
+
 @pytest.mark.parametrize("reason", list(Reason))
 def test_each_decision_is_one_record_with_every_field(reason: Reason, written: Records) -> None:
     written.tell(reason, **FULL)

@@ -17,6 +17,7 @@ __all__ = [
     "audience_cure",
     "audience_steps",
     "binding_cure",
+    "credentials_cure",
     "issuer_cure",
     "kind_cure",
     "role_cure",
@@ -168,6 +169,16 @@ def role_cure(principal: Principal, missing: Iterable[str], owner: str = "") -> 
         f"token of {who} lacks {whose} {names}: give it to {holder}, and see that the client scope roles is assigned to {who} and, "
         f"where Full scope allowed is off for {who}, that the role is in its scope (Client scopes, {who}-dedicated, Scope)"
     )
+
+
+def credentials_cure(reason: Reason) -> str:
+    """Say what to look at where a request brought no token that could be read."""
+    if reason is Reason.NO_CREDENTIALS:
+        return (
+            "no bearer token in the Authorization header (another scheme, or a token in the URL, is none): service_client sends one; "
+            "a probe or a webhook belongs in public_paths"
+        )
+    return "send one Authorization header with one token, Bearer and a space in front, and none in the URL"
 
 
 def unsigned_cure(reason: Reason, *, issuer: str, jwks: str) -> str:

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from s2s_fastapi.decision import Decision
 from s2s_fastapi.errors import AuthenticationError, AuthorizationError
+from s2s_fastapi.keycloak.cures import credentials_cure
 from s2s_fastapi.principal import INBOUND
 from s2s_fastapi.receiver.answers import headers_of, send_answer
 from s2s_fastapi.receiver.bearer import bearer_token
@@ -46,7 +47,7 @@ class Gate:
         try:
             token = bearer_token(scope["headers"], scope["query_string"], self.verifier.tokens.recent)
         except Refused as refused:
-            await self._refuse(scope, send, Decision(reason=refused.reason))
+            await self._refuse(scope, send, Decision(reason=refused.reason, cure=credentials_cure(refused.reason)))
             return
         verdict = self.verifier.known(token) or await self.verifier.adecide(token)
         principal = verdict.principal

@@ -15,7 +15,7 @@ from weakref import WeakSet
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.lanes import watch_forks
-from s2s_fastapi.printable import printable
+from s2s_fastapi.printable import printable, quoted
 from s2s_fastapi.telemetry import Observer
 
 __all__ = ["ObservedRefusal", "ObservedRefusals", "Observing", "end_of_observing"]
@@ -27,6 +27,8 @@ _ROWS: Final = 1000
 # A method, and the path of a mount that has parameters, are of the caller's own choice.
 _ROWS_OF_ONE_CALLER: Final = 100
 _NO_ROUTE: Final = "(no route)"
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "WEBSOCKET"})
+_OTHER_METHOD: Final = "(other)"
 _TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 _REPORT_AGAIN: Final = 3600.0
 _LONGEST: Final = 256
@@ -167,7 +169,9 @@ class Observing:
     def _count(self, decision: Decision, now: float) -> None:
         caller = printable(decision.client_id, _LONGEST)
         route = printable(decision.route, _LONGEST) if decision.routed else _NO_ROUTE
-        key = (printable(decision.method, _LONGEST), route, caller, decision.reason)
+        # An invented method is the caller's own choice: one row for all of them, or a hundred would hide the true ones.
+        method = decision.method if decision.method in _METHODS else _OTHER_METHOD
+        key = (method, route, caller, decision.reason)
         watch_forks(self)
         _tell_at_exit(self)
         with self._lock:
@@ -229,12 +233,12 @@ def _write(row: ObservedRefusal, day: str, seen: str = "") -> None:
         "last_seen": f"{row.last_seen:{_TIME}}",
     }
     _log.warning(
-        "refused from %s on: %s %s method=%r route=%r client_id=%r cure=%r%s",
+        "refused from %s on: %s %s method=%s route=%s client_id=%r cure=%r%s",
         day,
         row.status,
         row.reason,
-        row.method,
-        row.route,
+        quoted(row.method),
+        quoted(row.route),
         row.client_id,
         row.cure,
         seen,

@@ -52,7 +52,7 @@ class TokenVerifier:
         self._verifier: Verifier | None = None
         self._made: dict[str, Verifier] = {}
 
-    def verify(self, token: str) -> Principal:
+    def verify(self, token: str | bytes) -> Principal:
         """Return the caller a token speaks of.
 
         Raises:
@@ -62,7 +62,7 @@ class TokenVerifier:
         """
         return _principal(self.decide(token))
 
-    async def averify(self, token: str) -> Principal:
+    async def averify(self, token: str | bytes) -> Principal:
         """Return the caller like `verify`, without blocking the event loop (asyncio or trio)."""
         return _principal(await self.adecide(token))
 
@@ -71,13 +71,13 @@ class TokenVerifier:
         """The audiences this verifier accepts: as given, or else the settings'; empty where neither says one."""
         return self._audience or (self._given or KeycloakSettings()).audiences
 
-    def decide(self, token: str) -> Verdict:
+    def decide(self, token: str | bytes) -> Verdict:
         """Return the verdict on a token as a value; raises only ConfigurationError."""
-        return self.ready().decide(_ascii(token))
+        return self.ready().decide(_octets(token))
 
-    async def adecide(self, token: str) -> Verdict:
+    async def adecide(self, token: str | bytes) -> Verdict:
         """Return the verdict like `decide`, without blocking the event loop."""
-        return await self.ready().adecide(_ascii(token))
+        return await self.ready().adecide(_octets(token))
 
     def ready(self) -> Verifier:
         """Return what verifies, made of the settings once.
@@ -103,9 +103,12 @@ class TokenVerifier:
         return self._verifier
 
 
-def _ascii(token: str) -> bytes:
-    # What is not ASCII becomes a character that no token has, and is refused like any other malformed token.
-    return token.encode("ascii", "replace")
+def _octets(token: object) -> bytes:
+    # What is not ASCII becomes a character that no token has, and what is no text at all (a header that is missing) no token: both
+    # are refused like any other malformed one.
+    if isinstance(token, bytes):
+        return token
+    return token.encode("ascii", "replace") if isinstance(token, str) else b""
 
 
 def _principal(verdict: Verdict) -> Principal:

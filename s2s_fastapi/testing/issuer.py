@@ -154,6 +154,8 @@ class EmbeddedIssuer:
         Raises:
             OSError: The port is taken.
         """
+        for realm in self._realms.values():
+            realm.keys.published()  # made before anybody waits for them: two RSA keys take a second on a busy machine
         with LoopbackServer(self.answer, port=port) as server:
             self.url = server.url
             yield server

@@ -443,3 +443,15 @@ def test_whatever_claims_are_signed_there_is_a_verdict_and_what_is_allowed_is_of
         assert "client_id" not in claims
     names = [*caller.scopes, *caller.realm_roles, *(role for roles in caller.client_roles.values() for role in roles)]
     assert all(isinstance(name, str) for name in names)
+
+
+@pytest.mark.parametrize("token", [None, 1, "", b"", b"a.b.c", b"\xff\xfe", bytearray(b"a.b.c"), ["a.b.c"]])
+def test_what_is_no_token_at_all_is_refused_like_any_other(token: Any) -> None:
+    with pytest.raises(AuthenticationError) as caught:
+        VERIFIER.verify(token)
+    assert (caught.value.code, caught.value.status_code) == ("malformed_token", 401)
+
+
+def test_a_token_in_bytes_as_a_message_carries_it_is_verified_alike() -> None:
+    token = REALM.token()
+    assert VERIFIER.verify(token.encode()) == VERIFIER.verify(token)

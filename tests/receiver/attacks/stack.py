@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI
 from s2s_fastapi import Principal, ServiceAuthMiddleware, require_service
 from s2s_fastapi.backchannel import BackChannel
 from s2s_fastapi.decision import Decision, Reason
-from s2s_fastapi.keycloak.cures import unsigned_cure
+from s2s_fastapi.keycloak.cures import credentials_cure, unsigned_cure
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.receiver.keys import KeySource
 from s2s_fastapi.telemetry import DecisionLog
@@ -208,7 +208,10 @@ class Stack:
             assert (decision.client_id, decision.token_id, decision.issuer, decision.kid) == ("",) * 4
             verifier = self.gate.verifier
             of_settings = unsigned_cure(decision.reason, issuer=verifier.expectations.issuer, jwks=verifier.keys.url)
-            assert decision.cure == of_settings  # whatever the token says
+            brought_none = decision.reason in {Reason.INVALID_REQUEST, Reason.NO_CREDENTIALS}
+            assert decision.cure == (
+                credentials_cure(decision.reason) if brought_none else of_settings
+            )  # whatever it says
             assert len(decision.unverified_kid) <= 64
 
 
