@@ -8,7 +8,6 @@ import ssl
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -124,6 +123,7 @@ class BackChannel:
         self._transport = transport
         self._timeout = timeout
         self._limit = limit
+        self._tls: ssl.SSLContext | None = None
 
     def get(self, url: str, headers: Mapping[str, str] | None = None, *, timeout: float | None = None) -> Reply:
         """Return the answer to a GET; `timeout` replaces the channel's own.
@@ -155,7 +155,7 @@ class BackChannel:
         except httpx.ConnectError as error:
             sentence = f"cannot connect to {_origin(question.url)}: {_reason(error)}"
             if self._ca_file is not None:  # it may be replaced while we run: it is read again at the next try
-                self.__dict__.pop("_tls", None)
+                self._tls = None
         except httpx.NetworkError as error:
             sentence = f"the connection broke: {_reason(error)}"
         except httpx.RemoteProtocolError:
@@ -172,7 +172,7 @@ class BackChannel:
         deadline = Deadline(timeout)
         with (
             httpx.Client(
-                transport=self._transport() if self._transport else Wire(self._tls, deadline),
+                transport=self._transport() if self._transport else Wire(self._trusting(), deadline),
                 headers=_HEADERS,
                 timeout=timeout,
                 trust_env=False,
@@ -192,10 +192,13 @@ class BackChannel:
                 deadline.left()
             return Reply(response.status_code, response.headers, bytes(body))
 
-    @cached_property
-    def _tls(self) -> ssl.SSLContext:
-        # 20 to 35 ms, so once, and not before it is needed. Two threads may both build one; then one of the two is kept.
-        return undisturbed(self._trust)
+    def _trusting(self) -> ssl.SSLContext:
+        # 20 to 35 ms, so once, and not before it is needed. Two threads may both build one; then one of the two is kept. No
+        # cached_property: that of Python 3.11 has a lock for all channels, and a child may be forked while a thread is about to get it.
+        context = self._tls
+        if context is None:
+            context = self._tls = undisturbed(self._trust)
+        return context
 
     def _trust(self) -> ssl.SSLContext:
         context = ssl.create_default_context()

@@ -1,6 +1,7 @@
 """HTTP with Keycloak that ends: in time, in size, and with a sentence that is safe for the log. On real sockets."""
 
 import gzip
+import os
 import socket
 import ssl
 import threading
@@ -389,6 +390,33 @@ def test_a_ca_file_that_is_replaced_is_read_again_after_a_connection_failed(
         assert "its certificate is not trusted" in refusal(lambda: kept.get(keycloak.url))
         path.write_bytes(authority.read_bytes())
         assert kept.get(keycloak.url).status == 200
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_channel_that_reads_its_ca_file_holds_no_lock_that_another_needs(
+    tls: ssl.SSLContext, authority: Path, tmp_path: Path
+) -> None:
+    """A child forked while a thread is about to get such a lock would wait for it for ever."""
+    slow, told = tmp_path / "ca.pem", list[str]()
+    os.mkfifo(slow)
+    reader = threading.Thread(
+        target=lambda: told.append(refusal(lambda: channel(ca_file=slow).get("https://127.0.0.1:1")))
+    )
+    reader.start()
+    with slow.open("wb") as pipe, Server(answer(), tls=tls) as keycloak:  # opened by both: it is being read
+        statuses: list[int] = []
+        other = threading.Thread(
+            target=lambda: statuses.append(channel(ca_file=authority).get(keycloak.url).status), daemon=True
+        )
+        other.start()
+        other.join(10)
+        meanwhile = list(statuses)
+        pipe.write(authority.read_bytes())
+    reader.join(10)
+    other.join(10)
+
+    assert meanwhile == [200]
+    assert "cannot connect to https://127.0.0.1:1" in told[0]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n"])
