@@ -130,7 +130,7 @@ def _write_new(file: Path, content: bytes) -> None:
         with os.fdopen(descriptor, "wb") as opened:
             opened.write(content)
     except FileExistsError:
-        problem = "is there already, and a key is never overwritten: give another name"
+        problem = "is there already, and a key is never overwritten: give another name, or print the client for this one with --key"
     except OSError as error:
         problem = f"cannot be written: {_reason(error)}"
     else:
@@ -213,7 +213,8 @@ def _add_to(env_file: Path, values: Mapping[str, str]) -> None:
         # For its owner only, also where it was there already: it holds secrets. And not through a link to somewhere else.
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
         with os.fdopen(os.open(env_file, flags, 0o600), "r+b") as file:
-            env_file.chmod(0o600)
+            # By its descriptor: the name may be another file's by now.
+            os.chmod(file.fileno() if os.chmod in os.supports_fd else env_file, 0o600)  # noqa: PTH101
             before = file.read()
             file.write(b"\n" * (bool(before) and not before.endswith(b"\n")) + lines.encode())
     except OSError as error:

@@ -63,6 +63,7 @@ def test_a_file_is_never_overwritten_nor_written_through_a_link(tmp_path: Path) 
         done = keygen("--client-id", "chat", "--out", taken)
         assert (done.exit_code, done.stdout) == (2, "")
         assert "is there already, and a key is never overwritten" in done.stderr
+        assert "print the client for this one with --key" in done.stderr
     assert file.read_text() == "precious"
     assert not (tmp_path / "elsewhere.pem").exists()
 
