@@ -34,7 +34,7 @@ test-wheel:  ## Run the tests against the built wheel, away from the source
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w build/wheel .
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(ls build/wheel/*.whl)[test]"
-	cp -r tests example_app pyproject.toml build/wheel/
+	cp -r tests example_app docs README.md pyproject.toml build/wheel/
 	cd build/wheel && $(abspath $(BIN))/python -m pytest --ignore=tests/test_docs.py --ignore=tests/test_compose.py --ignore=tests/test_speed.py $(PYTEST)
 
 lint: $(VENV)/.installed  ## Check style, types and the direction of imports
