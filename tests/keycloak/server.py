@@ -225,7 +225,7 @@ class Keycloak:
                 with contextlib.suppress(httpx.TransportError):
                     if client.get(f"http://127.0.0.1:{self._health_port}/health/ready").status_code == httpx.codes.OK:
                         return
-                time.sleep(0.1)
+                time.sleep(0.5)  # each question is a line in its log, and work for a machine that is busy starting it
         raise RuntimeError(
             f"Keycloak {self.version} was not ready in {_START_SECONDS:.0f} s. Its log ends with:\n{self.log_tail()}"
         )
