@@ -59,7 +59,8 @@ def base(text: str, *, what: str = "base_url") -> httpx.URL:
     problem = _problem(text)
     if not problem:
         try:
-            return httpx.URL(text)
+            scheme, rest = text.split(":", 1)
+            return httpx.URL(f"{scheme.lower()}:{rest}")  # httpx knows the scheme's own port by its lower case only
         except httpx.InvalidURL:
             problem = "its host or port cannot be read"
     # Not repeated where a password may stand in it.
