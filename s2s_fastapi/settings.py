@@ -100,8 +100,10 @@ class KeycloakSettings(BaseSettings):
                 "Set KEYCLOAK_CLIENT_SECRET or KEYCLOAK_CLIENT_SECRET_FILE: calling other services needs it."
             )
         try:
-            text = self.client_secret_file.read_text(encoding="utf-8").rstrip("\r\n")
-            problem = "" if text else "is empty"
+            # Opening a pipe could wait for ever, on a thread that others need.
+            pipe = self.client_secret_file.is_fifo()
+            text = "" if pipe else self.client_secret_file.read_text(encoding="utf-8").rstrip("\r\n")
+            problem = "is a pipe, which can be read only once: write a file" if pipe else "" if text else "is empty"
         except (OSError, UnicodeDecodeError) as error:
             text, problem = "", f"cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8 text'})"
         if problem:

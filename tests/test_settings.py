@@ -670,3 +670,12 @@ def test_settings_are_frozen_hashable_and_equal_by_what_they_say() -> None:
         assert SECRET not in "".join(traceback.format_exception(caught.value))
     assert isinstance(one.audience, tuple)
     assert isinstance(one.audiences, frozenset)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_a_pipe_that_nobody_writes_to_is_refused_and_waited_for_by_nobody(tmp_path: Path) -> None:
+    pipe = tmp_path / "secret"
+    os.mkfifo(pipe)
+    given = KeycloakSettings(url="https://sso.example.com", realm="corp", client_id="crm", client_secret_file=pipe)
+    with pytest.raises(ConfigurationError, match="is a pipe"):
+        given.secret()

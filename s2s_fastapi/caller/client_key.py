@@ -122,6 +122,8 @@ _Found = tuple[str, str, str, Any]
 def _read(file: Path) -> _Found | str:
     """Return kid, algorithm, content and key, or what is wrong with the file. Nothing that is raised below leaves this module."""
     try:
+        if file.is_fifo():  # opening it could wait for ever, on a thread that others need
+            return "is a pipe, which can be read only once: write a file"
         with file.open("rb") as opened:
             content = opened.read(_LARGEST + 1)
     except OSError as error:

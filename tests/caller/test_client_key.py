@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import traceback
 import warnings
@@ -211,6 +212,14 @@ def test_the_systems_reason_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationError, match=r"cannot be read \(Not a directory\)"):
         ClientKey.read(file / "key")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_a_pipe_that_nobody_writes_to_is_refused_and_waited_for_by_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "key")
+
+    with pytest.raises(ConfigurationError, match="is a pipe"):
+        ClientKey.read(tmp_path / "key")
 
 
 def test_nothing_of_the_key_is_in_its_repr(tmp_path: Path) -> None:
