@@ -128,6 +128,11 @@ def binding_cure(claims: Mapping[str, Any]) -> str:
 def kind_cure(principal: Principal) -> str:
     """Say why nobody can tell whether a service or a user is calling, and what to change."""
     who, claims = shown(principal.client_id), principal.claims
+    if "authorization" in claims:
+        return (
+            f"token of {who} is a UMA ticket of Authorization Services: {who} must ask for a token of its own (client_credentials) that "
+            "an audience scope makes one for this service"
+        )
     if "client_id" in claims and "sid" in claims:
         return (
             f"token of {who} has both client_id and sid: switch off “Use refresh tokens for client credentials grant” "

@@ -53,7 +53,10 @@ def seconds(claims: Mapping[str, Any], name: str) -> int:
 
 def _kind(claims: Mapping[str, Any]) -> Kind:
     # Keycloak sets client_id only for the client-credentials grant, and sid only where a user has a session. A token with both
-    # (or neither) proves neither; preferred_username proves nothing, since anybody may register service-account-x.
+    # (or neither) proves neither; preferred_username proves nothing, since anybody may register service-account-x. A UMA ticket
+    # names us in aud because of a policy of Authorization Services, not because somebody gave its client a scope for it.
+    if "authorization" in claims:
+        return "unknown"
     if "sid" in claims:
         session = claims["sid"]
         return "user" if isinstance(session, str) and session and "client_id" not in claims else "unknown"

@@ -11,6 +11,7 @@ from pydantic import BaseModel, TypeAdapter
 from s2s_fastapi.decision import Reason
 from s2s_fastapi.errors import AuthenticationError
 from s2s_fastapi.principal import Principal
+from s2s_fastapi.receiver.require import require_service
 from s2s_fastapi.receiver.token_verifier import TokenVerifier
 from s2s_fastapi.receiver.verdict import Verdict
 from tests.realm import Clock, Realm, judged, settings, token_verifier
@@ -393,6 +394,16 @@ def test_who_calls_is_told_by_client_id_and_sid_and_by_nothing_else(client_id: A
     for name in (MISSING, f"service-account-{A}", "alice"):
         caller = principal(azp=A, client_id=client_id, sid=sid, preferred_username=name, clientId=A, clientHost="::1")
         assert (caller.kind, caller.client_id) == (kind, A)
+
+
+@pytest.mark.parametrize("who", [{"client_id": A}, {"client_id": MISSING, "sid": "s"}, {"client_id": MISSING}])
+@pytest.mark.parametrize("tickets", [{"permissions": [{"rsid": "1", "rsname": "tickets"}]}, {}, [], None, "x"])
+def test_a_uma_ticket_names_us_without_a_scope_for_it_and_is_nobodys_own_token(who: Any, tickets: Any) -> None:
+    caller = principal(**who, authorization=tickets)
+    assert caller.kind == "unknown"
+    decision = require_service().judge(caller)
+    assert decision.reason is Reason.UNKNOWN_KIND
+    assert "is a UMA ticket" in decision.cure
 
 
 # What
