@@ -3,11 +3,12 @@
 import datetime as dt
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
 import pytest
-from fastapi import Depends, FastAPI, Request, WebSocket
+from fastapi import Depends, FastAPI, Request, WebSocket, WebSocketDisconnect
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, Response
@@ -311,8 +312,9 @@ class TestTheDay:
         @app.websocket("/echo", dependencies=[Depends(require_service())])
         async def echo(websocket: WebSocket) -> None:
             await websocket.accept()
-            while True:
-                await websocket.send_text(await websocket.receive_text())
+            with suppress(WebSocketDisconnect):  # the client leaves when it has seen enough
+                while True:
+                    await websocket.send_text(await websocket.receive_text())
 
         there = around(app)
         with there.client.websocket_connect("/echo", headers=there.headers(aud="bob")) as socket:
