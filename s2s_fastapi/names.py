@@ -5,10 +5,12 @@ from typing import Any, Final, TypeGuard
 
 from s2s_fastapi.errors import ConfigurationError
 
-__all__ = ["EVERYBODYS_AUDIENCE", "audience_names", "is_name"]
+__all__ = ["EVERYBODYS_AUDIENCE", "NO_AUDIENCE", "audience_names", "is_name"]
 
 EVERYBODYS_AUDIENCE: Final = "account"
 """Keycloak's own client for users' accounts: nearly every token of a realm is for it, by its default roles."""
+NO_AUDIENCE: Final = "Set KEYCLOAK_CLIENT_ID or KEYCLOAK_AUDIENCE: which tokens are meant for this service?"
+"""The sentence for a receiver that nobody told whom it is."""
 
 
 def is_name(text: object) -> TypeGuard[str]:

@@ -40,7 +40,6 @@ class Gate:
     async def pass_through(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app for a public path or an accepted token; answer every other request."""
         if self.public.entries and scope["type"] == "http" and self.public.open(scope["method"], get_route_path(scope)):
-            scope.pop(SCOPE_KEY, None)
             scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
             await app(scope, receive, send)
             return

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.lanes import watch_forks
-from s2s_fastapi.names import audience_names
+from s2s_fastapi.names import NO_AUDIENCE, audience_names
 from s2s_fastapi.receiver.access import OWN_AUTHENTICATION, layers, read_access, router_below
 from s2s_fastapi.receiver.answers import send_answer
 from s2s_fastapi.receiver.check import AccessCheck
@@ -187,7 +187,7 @@ class ServiceAuthMiddleware:
         )
         problems = list(check.problems())
         if not problems and not (named or check.declared or self._skip_audience):
-            problems = ["Set KEYCLOAK_CLIENT_ID or KEYCLOAK_AUDIENCE: which tokens are meant for this service?"]
+            problems = [NO_AUDIENCE]
         if problems:
             raise ConfigurationError(" ".join(problems))
         return Documentation(below, check, settings, root)

@@ -7,7 +7,7 @@ import httpx
 
 from s2s_fastapi.decision import Reason
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.names import audience_names
+from s2s_fastapi.names import NO_AUDIENCE, audience_names
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.answers import error_of
 from s2s_fastapi.receiver.expectations import Expectations
@@ -89,9 +89,7 @@ class TokenVerifier:
             settings = self._given or KeycloakSettings()
             audiences = self._audience or settings.audiences
             if not audiences and not self._skip_audience:
-                raise ConfigurationError(
-                    "Set KEYCLOAK_CLIENT_ID or KEYCLOAK_AUDIENCE: which tokens are meant for this service?"
-                )
+                raise ConfigurationError(NO_AUDIENCE)
             made = Verifier(
                 Expectations.of(settings, frozenset() if self._skip_audience else audiences),
                 KeySource.of(settings, self._transport),

@@ -46,10 +46,8 @@ class Verifier:
 
         None says nothing about the token: `decide` does.
         """
-        keys, entry = self.keys.peek(), self.tokens.recent.get(token) or self.tokens.get(token)
-        if entry is not None and keys is not None and entry.holds(keys, self.keys.not_before, self._clock()):
-            return entry.verdict
-        return None
+        keys = self.keys.peek()
+        return None if keys is None else self._again(token, keys)
 
     def decide(self, token: bytes) -> Verdict:
         """Return the verdict on a token, waiting for keys if need be."""
