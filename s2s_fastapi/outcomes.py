@@ -42,9 +42,11 @@ Load: TypeAlias = Callable[[], Loaded[T] | Failed]
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A look at a `Refreshing`, for health and tests. ``age`` and ``next_try_in`` are in seconds, None where there is none."""
+    """A look at a `Refreshing`, for health and tests. ``age``, ``left`` and ``next_try_in`` are in seconds, None where there is none."""
 
     age: float | None
+    left: float | None
+    """For how long the value would be served if no other came."""
     fresh: bool
     usable: bool
     loading: bool
@@ -91,3 +93,7 @@ class Held(Generic[T]):
     def usable(self, now: float, *, failing: bool) -> bool:
         """Tell whether the value may be served: in its time, or beyond it while loads fail."""
         return now < self.usable_until or (failing and now < self.kept_until)
+
+    def left(self, now: float) -> float:
+        """Return the seconds for which the value would be served if no other came."""
+        return max(self.usable_until, self.kept_until, now) - now

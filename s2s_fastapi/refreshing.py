@@ -162,6 +162,7 @@ class Refreshing(Generic[T]):
         now, held, setback = self._clock(), self._held, self._remembered()
         return State(
             age=None if held is None else now - held.began,
+            left=None if held is None else held.left(now),
             fresh=held is not None and now < held.fresh_until,
             usable=held is not None and held.usable(now, failing=self._failing(now)),
             loading=self._flight is not None,

@@ -22,7 +22,7 @@ from s2s_fastapi.caller.token_errors import (
 from s2s_fastapi.errors import AudienceNotGranted, S2SError, TokenRequestError
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.lanes import Lane
-from s2s_fastapi.refreshing import Failed, Loaded, Refreshing
+from s2s_fastapi.refreshing import Failed, Loaded, Refreshing, State
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry import trace_alone
 
@@ -137,6 +137,20 @@ class SharedToken:
     def client_id(self) -> str:
         """Whose token it is."""
         return self._settings.client_id
+
+    @property
+    def issuer(self) -> str:
+        """Which realm gives it."""
+        return self._key.issuer
+
+    @property
+    def asked(self) -> Asked:
+        """What it is asked for."""
+        return self._key.asked
+
+    def state(self) -> State:
+        """Return how the token is: its age, the last error, the next try."""
+        return self._value.state()
 
     def age(self, token: Token) -> float:
         """Return how many seconds ago `token` was asked for; infinity where another one has taken its place."""

@@ -77,6 +77,11 @@ class TokenSource:
             self._tokens[key] = token  # at the end: the order is that of the last use
             return token
 
+    def tokens(self) -> tuple[SharedToken, ...]:
+        """Return the tokens that are kept, the one that was asked for longest ago first."""
+        with self._lock:
+            return tuple(self._tokens.values())
+
 
 class _InUse:
     __slots__ = ("source",)

@@ -18,7 +18,7 @@ from s2s_fastapi.receiver.framework import get_route_path
 from s2s_fastapi.receiver.lifetime import until_expiry
 from s2s_fastapi.receiver.public import PublicPaths
 from s2s_fastapi.receiver.refusal import Refused
-from s2s_fastapi.receiver.state import SCOPE_KEY, Authenticated, Service, located
+from s2s_fastapi.receiver.state import KEYS_KEY, SCOPE_KEY, Authenticated, Service, located
 from s2s_fastapi.receiver.verifier import Verifier
 
 __all__ = ["Gate"]
@@ -39,6 +39,7 @@ class Gate:
 
     async def pass_through(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app for a public path or an accepted token; answer every other request."""
+        scope[KEYS_KEY] = self.verifier.keys  # always, so that nothing which was there before is believed
         if self.public.entries and scope["type"] == "http" and self.public.open(scope["method"], get_route_path(scope)):
             scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
             await app(scope, receive, send)

@@ -95,6 +95,11 @@ class KeySource:
         """Return how the keys are: their age, the last error, the next try."""
         return self._keys.state()
 
+    @property
+    def count(self) -> int:
+        """How many keys were fetched last, however long ago."""
+        return len(self._last.keys)
+
     def get(self) -> KeySet:
         """Return the keys, waiting for them if there are none.
 

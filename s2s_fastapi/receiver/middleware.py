@@ -198,6 +198,18 @@ class ServiceAuthMiddleware:
         observing = self._observing
         return ObservedRefusals(until=None) if observing is None else observing.report()
 
+    @property
+    def keys(self) -> KeySource | None:
+        """What tokens are verified with; None before the start."""
+        gate = self._gate
+        return None if gate is None else gate.verifier.keys
+
+    @property
+    def problem(self) -> str:
+        """Why it has not started, if the check was made and failed."""
+        failed = self._failed
+        return "" if self._gate is not None or failed is None else failed[1]
+
     def _root(self, app: Any) -> Any:
         """Return ``app`` if this was added to it, else None: below a mount it is the app around, whose routes are none of our business."""
         ours = any(entry.cls is type(self) for entry in added_middleware(app))

@@ -16,9 +16,11 @@ from s2s_fastapi.receiver.framework import matched_route
 from s2s_fastapi.receiver.verdict import Verdict
 from s2s_fastapi.telemetry import Observer
 
-__all__ = ["SCOPE_KEY", "Authenticated", "Judge", "Service", "located"]
+__all__ = ["KEYS_KEY", "SCOPE_KEY", "Authenticated", "Judge", "Service", "located"]
 
 SCOPE_KEY: Final = "s2s_fastapi.authenticated"
+KEYS_KEY: Final = "s2s_fastapi.keys"
+"""What a request's token is verified with, on public paths too: for `auth_ready`."""
 _LONGEST_ROUTE: Final = 200
 
 
