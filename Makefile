@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: help demo test test-lowest test-wheel lint format keycloak env bench clean
+.PHONY: help demo test test-lowest test-wheel lint format keycloak env trace bench clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -23,7 +23,7 @@ test-lowest: VENV = .venv-lowest
 test-lowest:  ## Run the tests on the oldest versions of our dependencies that we allow
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	mkdir -p build && $(BIN)/python -m uv pip compile --quiet --resolution lowest-direct --extra cli -o build/lowest.txt pyproject.toml
+	mkdir -p build && $(BIN)/python -m uv pip compile --quiet --resolution lowest-direct --extra cli --extra otel -o build/lowest.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c build/lowest.txt -e '.[test]'
 	# Old packages warn about new ones below them; that is theirs to mend.
 	$(BIN)/python -m pytest -W ignore::DeprecationWarning $(PYTEST)
@@ -53,6 +53,9 @@ keycloak: $(VENV)/.installed  ## Start a real Keycloak with the realms of the th
 
 env: $(VENV)/.installed  ## Write .env with fresh secrets for docker compose, unless it is there
 	$(BIN)/python -m example_app.env
+
+trace: env  ## Start docker compose with Keycloak and the services tracing, and print where to look at a checkout's trace
+	$(BIN)/python -m example_app.observability
 
 .venv-bench/.installed: pyproject.toml benchmarks/requirements.txt
 	$(PYTHON) -m venv .venv-bench

@@ -37,6 +37,7 @@ from s2s_fastapi.receiver.require import (
 from s2s_fastapi.receiver.requirements import Requirement
 from s2s_fastapi.receiver.token_verifier import TokenVerifier
 from s2s_fastapi.settings import KeycloakSettings
+from s2s_fastapi.version import __version__
 
 __all__ = [
     "DOCS",
@@ -57,6 +58,7 @@ __all__ = [
     "TokenRequestError",
     "TokenVerifier",
     "TokenWithheld",
+    "__version__",
     "observed_refusals",
     "openapi_schema",
     "read_access",

@@ -16,6 +16,7 @@ import httpx
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.lanes import undisturbed
 from s2s_fastapi.strict_json import AmbiguousJsonError, NotAnObjectError, json_object
+from s2s_fastapi.telemetry.spans import Span, answered, failed, propagated, span_of_exchange
 
 __all__ = ["BackChannel", "BackChannelError", "Reply"]
 
@@ -82,7 +83,9 @@ class _Question:
 
     def asked_by(self, client: httpx.Client) -> httpx.Request:
         """Return it as a request, whose ``repr`` shows neither headers nor body."""
-        return client.build_request(self.method, self.url, data=self.form, headers=self.headers)
+        request = client.build_request(self.method, self.url, data=self.form, headers=self.headers)
+        propagated(request.headers)
+        return request
 
 
 class _Body:
@@ -146,26 +149,37 @@ class BackChannel:
         return self._exchange(question, self._timeout)
 
     def _exchange(self, question: _Question, timeout: float) -> Reply:
+        with span_of_exchange(question.method, question.url) as current:
+            outcome = self._outcome(question, timeout, current)
+            if isinstance(outcome, Reply):
+                return outcome
+            failed(current, *outcome)
+            # Outside of all except blocks: not even the hidden context leads to the frames below.
+            raise BackChannelError(outcome[1])
+
+    def _outcome(self, question: _Question, timeout: float, current: Span) -> Reply | tuple[str, str]:
+        """Return the answer, or what kind of failure there was instead and the sentence about it."""
         try:
-            return self._converse(question, timeout)
-        except (BackChannelError, ConfigurationError):
+            return self._converse(question, timeout, current)
+        except ConfigurationError:
             raise
+        except BackChannelError as error:
+            kind, sentence = "unusable_answer", str(error)
         except httpx.TimeoutException:
-            sentence = f"no complete answer within {timeout:g} s"
+            kind, sentence = "timeout", f"no complete answer within {timeout:g} s"
         except httpx.ConnectError as error:
-            sentence = f"cannot connect to {_origin(question.url)}: {_reason(error)}"
+            kind, sentence = "connection", f"cannot connect to {_origin(question.url)}: {_reason(error)}"
             if self._ca_file is not None:  # it may be replaced while we run: it is read again at the next try
                 self._tls = None
         except httpx.NetworkError as error:
-            sentence = f"the connection broke: {_reason(error)}"
+            kind, sentence = "connection", f"the connection broke: {_reason(error)}"
         except httpx.RemoteProtocolError:
-            sentence = "the answer is not HTTP, or the connection was closed too early"
+            kind, sentence = "protocol", "the answer is not HTTP, or the connection was closed too early"
         except Exception as error:  # noqa: BLE001 (only the type is said: its text and its frames may hold the secret)
-            sentence = f"the request could not be made: {type(error).__name__}"
-        # Outside of the except block: not even the hidden context leads to the frames below.
-        raise BackChannelError(sentence)
+            kind, sentence = type(error).__name__, f"the request could not be made: {type(error).__name__}"
+        return kind, sentence
 
-    def _converse(self, question: _Question, timeout: float) -> Reply:
+    def _converse(self, question: _Question, timeout: float, current: Span) -> Reply:
         # httpcore takes as long to import as the rest of us: it is loaded for the first exchange, on the lane's thread.
         from s2s_fastapi.wire import Deadline, Wire  # noqa: PLC0415
 
@@ -180,6 +194,7 @@ class BackChannel:
             ) as client,
             closing(client.send(question.asked_by(client), stream=True)) as response,
         ):
+            answered(current, response.status_code)
             if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
                 raise BackChannelError("the answer is compressed, though it was asked not to be")
             body = _Body()

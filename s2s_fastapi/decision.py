@@ -106,6 +106,8 @@ class Decision:
     routed: bool = True
     """Whether ``route`` was declared by the app; otherwise it is the path, of the caller's own choice."""
     retry_after: int = 0
+    trace_id: str = ""
+    """The trace the request belongs to, 32 hexadecimal digits (W3C Trace Context); empty where nobody traces."""
 
     @property
     def outcome(self) -> Outcome:

@@ -21,6 +21,7 @@ from s2s_fastapi.errors import S2SError
 from s2s_fastapi.flight import Flight
 from s2s_fastapi.lanes import Lane, watch_forks
 from s2s_fastapi.outcomes import Failed, Held, Load, Loaded, Outcome, Setback, State
+from s2s_fastapi.telemetry.spans import Cause, behind, in_front
 
 __all__ = ["Failed", "Load", "Loaded", "Refreshing", "State"]
 
@@ -45,9 +46,9 @@ class Refreshing(Generic[T]):
     `load` blocks and runs on a thread of `lane`. It returns `Loaded` or `Failed`; whatever it raises is told by its type's name
     only. `timeout` is each waiter's own deadline in seconds; the load goes on after it, and a late answer is kept. `spacing`:
     forced loads (`renew`) begin at least so many seconds after the beginning of any load. At most `max_waiters` wait at a time.
-    `in_front` gives the context for a load somebody waits for; a load behind has an empty one. `unavailable` turns a sentence into
-    the owner's error: the deadline, too many waiters, a loader that broke; `unanswered`, if given, does so for the deadline of a
-    load that has begun, since only then is the other side to blame. `clock` is monotonic; `dice` draws from [0, 1).
+    `in_front` gives the context for a load that somebody waits for, `behind` for one that nobody does. `unavailable` turns a sentence
+    into the owner's error: the deadline, too many waiters, a loader that broke; `unanswered`, if given, does so for the deadline of
+    a load that has begun, since only then is the other side to blame. `clock` is monotonic; `dice` draws from [0, 1).
 
     A load must not ask for its own value (it gets an error) nor wait for another value of the same lane (both would wait for their
     deadlines).
@@ -63,7 +64,8 @@ class Refreshing(Generic[T]):
         clock: Callable[[], float] = time.monotonic,
         spacing: float = 0.0,
         max_waiters: int = 1000,
-        in_front: Callable[[], contextvars.Context] = contextvars.Context,
+        in_front: Callable[[Cause], contextvars.Context] = in_front,
+        behind: Callable[[Cause], contextvars.Context] = behind,
         unavailable: Callable[[str], S2SError] = S2SError,
         unanswered: Callable[[str], S2SError] | None = None,
         dice: Callable[[], float] = _random,
@@ -76,6 +78,7 @@ class Refreshing(Generic[T]):
         self._spacing = spacing
         self._max_waiters = max_waiters
         self._in_front = in_front
+        self._behind = behind
         self._unavailable = unavailable
         self._unanswered = unanswered or unavailable
         self._dice = dice
@@ -105,6 +108,11 @@ class Refreshing(Generic[T]):
             return held.value
         return None
 
+    def ready(self) -> T | None:
+        """Return the value if it can be had without waiting, else None; a stale one is renewed behind."""
+        held = self._ready()
+        return None if held is None else held.value
+
     def age(self, value: T) -> float:
         """Return how many seconds ago the load of `value` began; infinity where it is not the current value."""
         held = self._held
@@ -116,18 +124,12 @@ class Refreshing(Generic[T]):
         Raises:
             S2SError: what the load failed with, or `unavailable` (no answer within `timeout` seconds, too many waiters).
         """
-        held = self._held
-        if held is not None and self._clock() < held.fresh_until:
-            return held.value
-        ready = self._stale() or self._board(sync=True)
+        ready = self._ready() or self._board(sync=True)
         return ready.value if isinstance(ready, Held) else self._sit(ready, timeout, keep=True)
 
     async def aget(self, *, timeout: float | None = None) -> T:  # noqa: ASYNC109 (both loops, and the engine's own error)
         """Do as `get`, without blocking the running asyncio or trio loop."""
-        held = self._held
-        if held is not None and self._clock() < held.fresh_until:
-            return held.value
-        ready = self._stale() or self._board(sync=False)
+        ready = self._ready() or self._board(sync=False)
         return ready.value if isinstance(ready, Held) else await self._sit_async(ready, timeout, keep=True)
 
     def renew(self, seen: T, *, timeout: float | None = None, wait_for_spacing: bool = False) -> T:
@@ -150,7 +152,7 @@ class Refreshing(Generic[T]):
     def start(self) -> None:
         """Begin a load behind, unless the value is fresh, a load is under way or a failure is remembered. Never blocks or raises."""
         if self.peek() is None:
-            self._load_behind()
+            self._load_behind("warm_up" if self._held is None else "ahead")
 
     def forgive(self) -> None:
         """Forget a failure, because its cause is gone (the secret changed); also that of a load that began before this call."""
@@ -188,14 +190,16 @@ class Refreshing(Generic[T]):
         flight, setback = self._flight, self._remembered()  # the flight first, for the reason in `_board`
         return (flight is not None and now >= flight.late_from) or (setback is not None and now < setback.recent_until)
 
-    def _stale(self) -> Held[T] | None:
+    def _ready(self) -> Held[T] | None:
         held, now = self._held, self._clock()
-        if held is None or not held.usable(now, failing=self._failing(now)):
+        if held is None or now < held.fresh_until:
+            return held
+        if not held.usable(now, failing=self._failing(now)):
             return None
-        self._load_behind()
+        self._load_behind("ahead")
         return held
 
-    def _load_behind(self) -> None:
+    def _load_behind(self, why: Cause) -> None:
         # Without the lock first: through an outage every request comes by here.
         flight = self._flight
         if flight is not None or self._resting(self._clock()):
@@ -209,11 +213,12 @@ class Refreshing(Generic[T]):
             if flight is not None:
                 return
             self._flight = draft
-        self._launch(draft, contextvars.Context, sync=False)
+        self._launch(draft, partial(self._behind, why), sync=False)
 
     def _board(self, *, sync: bool, seen: object = _ANY, wait_for_spacing: bool = False) -> Held[T] | _Wait[T]:
         """Return the value, or a seat in the one flight that will bring it."""
         draft, context = Flight[Outcome[T]](), None
+        make_context = partial(self._in_front, "needed" if seen is _ANY else "forced")
         with self._lock:
             # The flight first, because a landing takes no lock and writes in the other order: where no flight is seen, what it
             # brought is.
@@ -243,10 +248,10 @@ class Refreshing(Generic[T]):
             raise self._unavailable(f"{self._name}: {self._max_waiters} are waiting already")
         # A delayed flight that is due: it was to wait for the end of the spacing, and now somebody has no value at all.
         if flight is draft or (flight.delayed and delay <= 0):
-            context = self._launch(flight, self._in_front, sync=sync, delay=delay)
+            context = self._launch(flight, make_context, sync=sync, delay=delay)
         elif sync and (self._lane.interrupted or (flight.starter == threading.get_ident() and not flight.launched)):
             # We are a signal handler, and the thread that we keep from going on is the one that was to bring the load on its way.
-            context = self._in_front()
+            context = make_context()
         return _Wait(flight, seat, context)
 
     def _launch(

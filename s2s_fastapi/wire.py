@@ -30,8 +30,7 @@ class Deadline:
 class Wire(httpx.HTTPTransport):
     """HTTP over sockets whose every wait is cut to what is left of the exchange.
 
-    httpx's timeouts start anew with each byte: 0.5 s lasted 11.7 s against a server that drips. A subclass, so that an OpenTelemetry
-    instrumentation of httpx sees these requests as well.
+    httpx's timeouts start anew with each byte: 0.5 s lasted 11.7 s against a server that drips.
     """
 
     def __init__(self, tls: ssl.SSLContext, deadline: Deadline) -> None:

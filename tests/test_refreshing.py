@@ -805,7 +805,7 @@ def test_a_load_in_front_carries_what_in_front_gives_and_a_load_behind_nothing()
         seen.append(variable.get())
         return fresh()
 
-    def in_front() -> contextvars.Context:
+    def in_front(why: str) -> contextvars.Context:
         asked_in.append(threading.current_thread())
         context = contextvars.Context()
         context.run(variable.set, f"the trace of {variable.get()}")

@@ -11,6 +11,7 @@ from s2s_fastapi.caller.grant import Token
 from s2s_fastapi.caller.httpx_auth import HttpxAuth, join_httpx2
 from s2s_fastapi.caller.min_validity import LongEnough, lasting, seconds
 from s2s_fastapi.caller.origins import Pin, pins, spelled, within
+from s2s_fastapi.caller.propagation import propagate
 from s2s_fastapi.caller.resend import adiscard, bearer_error, discard, replayable
 from s2s_fastapi.caller.shared_token import SharedToken
 from s2s_fastapi.caller.token_source import IN_USE, TokenSource
@@ -161,7 +162,7 @@ class ServiceTokenAuth(HttpxAuth):
         """Attach the token, and once another one if the first was refused."""
         shared = self._admit(request)
         token = shared.peek() or shared.get()
-        self._attach(request, token)
+        self._attach(request, token, shared)
         response = yield request
         if response.status_code == _UNAUTHORIZED and self._may_resend(response, token):
             try:
@@ -170,14 +171,15 @@ class ServiceTokenAuth(HttpxAuth):
                 return  # the load has said why; the caller gets the 401
             if another.value != token.value:
                 discard(response)
-                self._attach(response.request, another)
+                shared.resent()
+                self._attach(response.request, another, shared)
                 yield response.request
 
     async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
         """Do as `sync_auth_flow`, for async clients on asyncio and trio."""
         shared = self._admit(request)
         token = shared.peek() or await shared.aget()
-        self._attach(request, token)
+        self._attach(request, token, shared)
         response = yield request
         if response.status_code == _UNAUTHORIZED and self._may_resend(response, token):
             try:
@@ -186,7 +188,8 @@ class ServiceTokenAuth(HttpxAuth):
                 return
             if another.value != token.value:
                 await adiscard(response)
-                self._attach(response.request, another)
+                shared.resent()
+                self._attach(response.request, another, shared)
                 yield response.request
 
     def _shared(self) -> SharedToken | LongEnough:
@@ -230,7 +233,7 @@ class ServiceTokenAuth(HttpxAuth):
         source, shared = self._bound
         return shared if shared is not None and source is IN_USE.source else self._shared()
 
-    def _attach(self, request: Any, token: Token) -> None:
+    def _attach(self, request: Any, token: Token, shared: SharedToken | LongEnough) -> None:
         if token.digest == INBOUND.get():
             raise TokenWithheld(
                 "The current request came with the very token this service calls others with: its caller holds our token,"
@@ -238,6 +241,8 @@ class ServiceTokenAuth(HttpxAuth):
             )
         request.headers["Authorization"] = token.header
         request.extensions[CARRIED] = token, None if self._any_origin else self._pins
+        shared.used(token)
+        propagate(request)
 
     def _may_resend(self, response: Any, token: Token) -> bool:
         """Return whether exactly our token was refused by whom it was for, and the request can be repeated exactly.

@@ -13,6 +13,7 @@ from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.clients import ServiceAuth, ServiceClient, SyncServiceClient
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.errors import ConfigurationError, S2SError, TokenRequestError
+from s2s_fastapi.telemetry.spans import warming_up
 
 __all__ = ["Lifespan", "ServiceLifespan", "service_lifespan"]
 
@@ -102,9 +103,10 @@ async def _warm(clients: tuple[_Called, ...]) -> S2SError | None:
         except ConfigurationError as error:
             refused[number] = error.again()
 
-    async with anyio.create_task_group() as group:
-        for number, auth in enumerate(auths):
-            group.start_soon(ask, number, auth)
+    with warming_up():
+        async with anyio.create_task_group() as group:
+            for number, auth in enumerate(auths):
+                group.start_soon(ask, number, auth)
     return refused[min(refused)] if refused else None
 
 

@@ -49,6 +49,8 @@ class LongEnough:
         self._seconds = min_validity
         self.renew = shared.renew
         self.arenew = shared.arenew
+        self.used = shared.used
+        self.resent = shared.resent
 
     def peek(self) -> Token | None:
         """Return the token if it is fresh and has so many seconds left, else None; start nothing."""

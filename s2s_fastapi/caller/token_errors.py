@@ -10,11 +10,11 @@ from typing import Final
 from s2s_fastapi.backchannel import BackChannelError, Reply
 from s2s_fastapi.caller.asked import Asked
 from s2s_fastapi.caller.credentials import Proof
-from s2s_fastapi.errors import TokenRequestError
+from s2s_fastapi.errors import S2SError, TokenRequestError
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.settings import KeycloakSettings
 
-__all__ = ["RETRY", "RETRY_CREDENTIALS", "refusal", "retry_after", "unreachable", "wrong_credentials"]
+__all__ = ["RETRY", "RETRY_CREDENTIALS", "error_type", "refusal", "retry_after", "unreachable", "wrong_credentials"]
 
 RETRY: Final = 5.0
 """Seconds for which most failures are remembered."""
@@ -28,7 +28,16 @@ _UNAUTHORIZED = 401
 _NOT_FOUND = 404
 _SERVER_ERROR = 500
 _TRY_LATER = (429, 503)
-
+_ERRORS: Final = frozenset(
+    {
+        "invalid_request",
+        "invalid_client",
+        "invalid_grant",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "invalid_scope",
+    }
+)
 
 _REUSED: Final = "token reuse detected"
 _CLOCKS: Final = "Compare the clocks of this machine and of Keycloak's: an assertion lives 60 s, and Keycloak takes none from more than 15 s ahead."
@@ -169,6 +178,15 @@ def unreachable(problem: BackChannelError, settings: KeycloakSettings) -> TokenR
 def wrong_credentials(error: TokenRequestError) -> bool:
     """Return whether Keycloak refused client, secret or key, so that another secret or key could help."""
     return _REUSED not in error.error_description.lower() and error.error in ("unauthorized_client", "invalid_client")
+
+
+def error_type(error: S2SError) -> str:
+    """Return what metrics and spans call a failure, one of a few names: RFC 6749's, a status, our own code."""
+    if isinstance(error, TokenRequestError) and error.error in _ERRORS:
+        return error.error
+    if isinstance(error, TokenRequestError) and error.http_status > 200:  # noqa: PLR2004 - HTTP's own number
+        return str(error.http_status)
+    return error.code
 
 
 def retry_after(reply: Reply) -> float:

@@ -18,8 +18,9 @@ from s2s_fastapi.receiver.framework import get_route_path
 from s2s_fastapi.receiver.lifetime import until_expiry
 from s2s_fastapi.receiver.public import PublicPaths
 from s2s_fastapi.receiver.refusal import Refused
-from s2s_fastapi.receiver.state import KEYS_KEY, SCOPE_KEY, Authenticated, Service, located
+from s2s_fastapi.receiver.state import KEYS_KEY, SCOPE_KEY, Authenticated, Service
 from s2s_fastapi.receiver.verifier import Verifier
+from s2s_fastapi.telemetry.spans import current_span
 
 __all__ = ["Gate"]
 
@@ -54,7 +55,8 @@ class Gate:
         if principal is None or not verdict.lets_in:
             await self._refuse(scope, send, verdict.decision)
             return
-        scope[SCOPE_KEY] = state = Authenticated(verdict, principal, self.service)
+        # Taken here, while it is the server's: the app makes others below it.
+        scope[SCOPE_KEY] = state = Authenticated(verdict, principal, self.service, current_span())
         # New for each request: the list inside is mutable, and what one request appends must not open the next.
         scope["user"], scope["auth"] = principal, AuthCredentials(verdict.scopes)
         if scope["type"] == "websocket":
@@ -75,7 +77,7 @@ class Gate:
                 _tell(state, scope)  # it ran, even if nothing came of it
 
     async def _refuse(self, scope: Scope, send: Send, decision: Decision) -> None:
-        self.service.observer.decided(located(decision, scope))
+        self.service.tell(decision, scope, current_span())
         await send_answer(scope, send, decision, self.service.realm)
 
 
@@ -99,10 +101,8 @@ def _telling(state: Authenticated, scope: Scope, send: Send) -> Send:
 
 def _tell(state: Authenticated, scope: Scope) -> None:
     """Tell why the request was let in, now that its route is known."""
-    observer, verdict = state.service.observer, state.verdict
-    if verdict.observed or getattr(observer, "wants_allowed", True):
-        for decision in verdict.decisions:
-            observer.decided(located(decision, scope))
+    for decision in state.verdict.decisions:
+        state.service.tell(decision, scope, state.span)
 
 
 def _with_challenge(message: Message, headers: dict[str, str], status: int) -> Message:

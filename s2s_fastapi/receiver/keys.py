@@ -19,7 +19,9 @@ from s2s_fastapi.receiver.jwks import KeySet, VerificationKey
 from s2s_fastapi.receiver.refusal import Refused
 from s2s_fastapi.refreshing import Failed, Loaded, Refreshing, State
 from s2s_fastapi.settings import KeycloakSettings
-from s2s_fastapi.telemetry import trace_alone
+from s2s_fastapi.telemetry.attributes import CAUSE, ISSUER, OUTCOME
+from s2s_fastapi.telemetry.metrics import KEYS_FETCH, watch_age
+from s2s_fastapi.telemetry.spans import cause, failed, span
 
 __all__ = ["KeySource"]
 
@@ -49,11 +51,17 @@ class KeySource:
     """
 
     def __init__(
-        self, endpoints: Endpoints, channel: BackChannel, *, clock: Callable[[], float] = time.monotonic
+        self,
+        endpoints: Endpoints,
+        channel: BackChannel,
+        *,
+        issuer: str = "",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.url = endpoints.jwks
         """Where the keys are published."""
         self._endpoints = endpoints
+        self._issuer = issuer or endpoints.realm  # what telemetry calls the realm
         self._channel = channel
         self._clock = clock
         self.not_before = 0
@@ -71,8 +79,8 @@ class KeySource:
             clock=clock,
             spacing=_SPACING,
             unavailable=KeysUnavailable,
-            in_front=trace_alone,
         )
+        watch_age(self)
         self.peek = self._keys.peek
         """Return the keys if they are fresh. Asked at each request, so there is no call of our own in between."""
 
@@ -80,7 +88,7 @@ class KeySource:
     def of(cls, settings: KeycloakSettings, transport: Callable[[], httpx.BaseTransport] | None = None) -> Self:
         """Return the source of the realm's keys that the settings name; ``transport`` makes the httpx transport for Keycloak."""
         channel = BackChannel(ca_file=settings.ca_file, transport=transport, timeout=_TIMEOUT)
-        return cls(Endpoints.of(settings), channel)
+        return cls(Endpoints.of(settings), channel, issuer=settings.issuer)
 
     def after_fork(self) -> None:
         """Keep the keys; forget who was waiting in the parent, and a lock that one of its threads may have held."""
@@ -205,7 +213,24 @@ class KeySource:
             raise Refused(Reason.UNKNOWN_KEY)
         return found
 
+    def aged(self) -> tuple[str, float] | None:
+        """Return the issuer and how many seconds ago its keys were asked for; None while there are none."""
+        age = self._keys.state().age
+        return None if age is None else (self._issuer, age)
+
     def _load(self) -> Loaded[KeySet] | Failed:
+        began = time.monotonic()
+        told: dict[str, str] = {ISSUER: self._issuer, CAUSE: cause()}
+        with span("fetch keys", told) as current:
+            outcome = self._fetch()
+            told[OUTCOME] = "loaded" if isinstance(outcome, Loaded) else "failed"
+            current.set_attribute(OUTCOME, told[OUTCOME])
+            if isinstance(outcome, Failed):
+                failed(current, outcome.error.code, str(outcome.error))
+        KEYS_FETCH.record(time.monotonic() - began, told)
+        return outcome
+
+    def _fetch(self) -> Loaded[KeySet] | Failed:
         until = time.monotonic() + _TIMEOUT  # the exchanges' own clock, as in the channel
         url = self._endpoints.jwks
         try:

@@ -31,6 +31,7 @@ from s2s_fastapi.receiver.verified import CACHED_TOKENS, VerifiedTokens
 from s2s_fastapi.receiver.verifier import Verifier
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry import DecisionLog, Observer
+from s2s_fastapi.telemetry.metrics import decided
 
 __all__ = ["ServiceAuthMiddleware", "observed_refusals"]
 
@@ -60,6 +61,7 @@ class ServiceAuthMiddleware:
         public_paths: Iterable[str] = (),
         users: bool = False,
         observer: Observer | None = None,
+        audit: bool = False,
         warm_up: bool = True,
         cached_tokens: int = CACHED_TOKENS,
         insecure_skip_audience: bool = False,
@@ -70,7 +72,8 @@ class ServiceAuthMiddleware:
         """Take note of everything; nothing is read, checked or fetched before the start.
 
         ``settings`` come from the environment unless given; ``audience`` replaces theirs. ``public_paths`` are exact paths for GET
-        and HEAD, or ``"POST /hooks/x"``. ``observer`` sees every decision. ``warm_up=False`` loads the keys at the first request.
+        and HEAD, or ``"POST /hooks/x"``. ``observer`` sees every decision. ``audit=True`` writes accepted calls at INFO to the
+        logger ``s2s_fastapi.decisions``. ``warm_up=False`` loads the keys at the first request.
         ``cached_tokens`` accepted tokens are remembered, and checked at each use for all that can change; 0 verifies each anew.
         ``insecure_observe_until="2027-01-31"``: until 00:00 UTC of that day refusals for audience, kind, caller, scope and role are
         only told, and counted for the logger ``s2s_fastapi.observed`` and `observed_refusals`.
@@ -81,7 +84,8 @@ class ServiceAuthMiddleware:
         self._audience = audience
         self._public_paths = public_paths
         self._users = users
-        self._observer = observer or DecisionLog()
+        self._observer = observer or DecisionLog(audit=audit)
+        self._audit = audit and observer is None
         self._warm_up = warm_up
         self._cached_tokens = cached_tokens
         self._skip_audience = insecure_skip_audience
@@ -109,6 +113,7 @@ class ServiceAuthMiddleware:
                 gate = self._start(scope)
             except ConfigurationError as error:
                 decision = Decision(reason=Reason.NOT_STARTED, cure=str(error))
+                decided(decision)
                 self._observer.decided(located(decision, scope))
                 await send_answer(scope, send, decision, "")
                 return
@@ -260,6 +265,11 @@ class ServiceAuthMiddleware:
         return Gate(verifier=verifier, public=check.public, service=service, clock=clock)
 
     def _warnings(self) -> Iterator[str]:
+        if self._audit and not getattr(self._observer, "wants_allowed", True):
+            yield (
+                "audit=True, but the logger s2s_fastapi.decisions is not enabled for INFO, so no accepted call is written: "
+                'set its level, such as logging.getLogger("s2s_fastapi.decisions").setLevel("INFO"), and give it a handler.'
+            )
         if self._skip_audience:
             yield "insecure_skip_audience is on: tokens meant for other services are accepted."
         if self._observing is not None:

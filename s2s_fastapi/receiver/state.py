@@ -15,6 +15,8 @@ from s2s_fastapi.receiver.answers import error_within
 from s2s_fastapi.receiver.framework import matched_route
 from s2s_fastapi.receiver.verdict import Verdict
 from s2s_fastapi.telemetry import Observer
+from s2s_fastapi.telemetry.metrics import decided
+from s2s_fastapi.telemetry.spans import Span, describe, trace_id
 
 __all__ = ["KEYS_KEY", "SCOPE_KEY", "Authenticated", "Judge", "Service", "located"]
 
@@ -45,6 +47,13 @@ class Service:
     observing: Callable[[], bool]
     """Whether refusals are only told, not made: see ``insecure_observe_until``."""
 
+    def tell(self, decision: Decision, scope: Scope, current: Span) -> None:
+        """Tell metrics, the server's span and the observer of a decision about one request."""
+        decided(decision)
+        describe(current, decision)
+        if decision.reason is not Reason.ALLOWED or getattr(self.observer, "wants_allowed", True):
+            self.observer.decided(located(decision, scope))
+
 
 @dataclass(slots=True)
 class Authenticated:
@@ -56,6 +65,8 @@ class Authenticated:
     verdict: Verdict
     principal: Principal
     service: Service
+    span: Span
+    """The server's, if somebody traces requests."""
     refusal: Decision | None = None
     """Set when a requirement refused: the middleware sees that the answer keeps its challenge."""
     answered: bool = False
@@ -86,13 +97,13 @@ class Authenticated:
                 self._observe(scope, replace(self._of_this_token(refusal), observed=True))
             return self.principal
         self.refusal = decision = self._of_this_token(decision)
-        service.observer.decided(located(decision, scope))
+        service.tell(decision, scope, self.span)
         raise error_within(scope, decision, service.realm)
 
     def _observe(self, scope: Scope, decision: Decision) -> None:
         """Keep a refusal that is only told, for the moment when the answer starts: once for each reason, however often it was found."""
         if self.answered:
-            self.service.observer.decided(located(decision, scope))
+            self.service.tell(decision, scope, self.span)
             return
         told = {known.reason: known for known in self.verdict.decisions if known.observed}
         before = told.get(decision.reason)
@@ -108,7 +119,7 @@ class Authenticated:
 
 
 def located(decision: Decision, scope: Scope) -> Decision:
-    """Return the decision with the method and the route it was made on; the route as declared, or the path where none was matched yet."""
+    """Return the decision with the method, the route and the trace it was made on; the route as declared, or the path where none was matched yet."""
     route = matched_route(scope)
     path = getattr(route, "path_format", None) or getattr(route, "path", None)
     if not path:
@@ -118,5 +129,9 @@ def located(decision: Decision, scope: Scope) -> Decision:
         path = below + ("/{path}" if isinstance(route, Mount) else str(path))
     routed = route is not None or "endpoint" in scope
     return replace(
-        decision, method=scope.get("method", "WEBSOCKET"), route=printable(str(path), _LONGEST_ROUTE), routed=routed
+        decision,
+        method=scope.get("method", "WEBSOCKET"),
+        route=printable(str(path), _LONGEST_ROUTE),
+        routed=routed,
+        trace_id=trace_id(),
     )

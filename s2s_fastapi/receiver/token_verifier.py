@@ -16,6 +16,7 @@ from s2s_fastapi.receiver.verdict import Verdict
 from s2s_fastapi.receiver.verified import CACHED_TOKENS, VerifiedTokens
 from s2s_fastapi.receiver.verifier import Verifier
 from s2s_fastapi.settings import KeycloakSettings
+from s2s_fastapi.telemetry.metrics import decided
 
 __all__ = ["TokenVerifier"]
 
@@ -73,11 +74,13 @@ class TokenVerifier:
 
     def decide(self, token: str | bytes) -> Verdict:
         """Return the verdict on a token as a value; raises only ConfigurationError."""
-        return self.ready().decide(_octets(token))
+        verifier, octets = self.ready(), _octets(token)
+        return _counted(verifier.known(octets) or verifier.decide(octets))
 
     async def adecide(self, token: str | bytes) -> Verdict:
         """Return the verdict like `decide`, without blocking the event loop."""
-        return await self.ready().adecide(_octets(token))
+        verifier, octets = self.ready(), _octets(token)
+        return _counted(verifier.known(octets) or await verifier.adecide(octets))
 
     def ready(self) -> Verifier:
         """Return what verifies, made of the settings once.
@@ -107,6 +110,11 @@ def _octets(token: object) -> bytes:
     if isinstance(token, bytes):
         return token
     return token.encode("ascii", "replace") if isinstance(token, str) else b""
+
+
+def _counted(verdict: Verdict) -> Verdict:
+    decided(verdict.decision)
+    return verdict
 
 
 def _principal(verdict: Verdict) -> Principal:

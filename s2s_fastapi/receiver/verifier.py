@@ -2,12 +2,14 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import KeysUnavailable
 from s2s_fastapi.keycloak.cures import shown, unsigned_cure
 from s2s_fastapi.principal import digest
+from s2s_fastapi.printable import printable
 from s2s_fastapi.receiver.expectations import Expectations
 from s2s_fastapi.receiver.jwks import KeySet, VerificationKey
 from s2s_fastapi.receiver.jws import Jws, parse
@@ -15,6 +17,9 @@ from s2s_fastapi.receiver.keys import KeySource
 from s2s_fastapi.receiver.refusal import Refused
 from s2s_fastapi.receiver.verdict import Verdict
 from s2s_fastapi.receiver.verified import VerifiedToken, VerifiedTokens
+from s2s_fastapi.telemetry.attributes import AUDIENCE, OUTCOME
+from s2s_fastapi.telemetry.metrics import HIT, LOOKUPS, MISS, VERIFICATION
+from s2s_fastapi.telemetry.spans import describe, failed, span
 
 __all__ = ["Verifier"]
 
@@ -47,33 +52,45 @@ class Verifier:
         None says nothing about the token: `decide` does.
         """
         keys = self.keys.peek()
-        return None if keys is None else self._again(token, keys)
+        return None if keys is None else self._hit(token, keys)
 
     def decide(self, token: bytes) -> Verdict:
         """Return the verdict on a token, waiting for keys if need be."""
         try:
-            if (verdict := self._again(token, self.keys.get()) if token in self.tokens else None) is not None:
+            if token in self.tokens and (verdict := self._hit(token, self.keys.get())) is not None:
                 return verdict
-            jws = parse(token)
-        except (Refused, KeysUnavailable) as error:
+        except KeysUnavailable as error:
             return self._unread(error)
-        try:
-            return self._first(token, jws, self.keys.key(jws.kid, jws.algorithm))
-        except (Refused, KeysUnavailable) as error:
-            return self._unread(error, jws.kid)
+        kid = ""
+        with _verification() as told:
+            try:
+                jws = parse(token)
+                kid = jws.kid
+                return told(self._first(token, jws, self.keys.key(kid, jws.algorithm)))
+            except (Refused, KeysUnavailable) as error:
+                return told(self._unread(error, kid))
 
     async def adecide(self, token: bytes) -> Verdict:
         """Return the verdict like `decide`, without blocking the event loop."""
         try:
-            if (verdict := self._again(token, await self.keys.aget()) if token in self.tokens else None) is not None:
+            if token in self.tokens and (verdict := self._hit(token, await self.keys.aget())) is not None:
                 return verdict
-            jws = parse(token)
-        except (Refused, KeysUnavailable) as error:
+        except KeysUnavailable as error:
             return self._unread(error)
-        try:
-            return self._first(token, jws, await self.keys.akey(jws.kid, jws.algorithm))
-        except (Refused, KeysUnavailable) as error:
-            return self._unread(error, jws.kid)
+        kid = ""
+        with _verification() as told:
+            try:
+                jws = parse(token)
+                kid = jws.kid
+                return told(self._first(token, jws, await self.keys.akey(kid, jws.algorithm)))
+            except (Refused, KeysUnavailable) as error:
+                return told(self._unread(error, kid))
+
+    def _hit(self, token: bytes, keys: KeySet) -> Verdict | None:
+        verdict = self._again(token, keys)
+        if verdict is not None:
+            LOOKUPS.add(1, HIT)
+        return verdict
 
     def _again(self, token: bytes, keys: KeySet) -> Verdict | None:
         """Return what was decided before, if everything that can have changed since is as it was."""
@@ -89,7 +106,8 @@ class Verifier:
         """Decide about a token whose key is known; of several threads that bring the same new token one verifies it."""
         with self.tokens.turn(token):
             # Others may have waited for the keys with the same token.
-            if (verdict := self.known(token)) is not None:
+            keys = self.keys.peek()
+            if keys is not None and (verdict := self._again(token, keys)) is not None:
                 return verdict
             if not key.verify(jws.signing_input, jws.signature):
                 raise Refused(Reason.INVALID_SIGNATURE)
@@ -116,3 +134,23 @@ class Verifier:
             return Verdict((Decision(reason=Reason.KEYS_UNAVAILABLE, cure=str(error), retry_after=error.retry_after),))
         cure = unsigned_cure(error.reason, issuer=self.expectations.issuer, jwks=self.keys.url)
         return Verdict((Decision(reason=error.reason, cure=cure, unverified_kid=shown(kid)[:64] if kid else ""),))
+
+
+@contextmanager
+def _verification() -> Iterator[Callable[[Verdict], Verdict]]:
+    """Let what runs inside be the verification of one token, in trace and metrics; gives what they are told the verdict with."""
+    began = time.perf_counter()
+    with span("verify token") as current:
+
+        def told(verdict: Verdict) -> Verdict:
+            decision, principal = verdict.decision, verdict.principal
+            describe(current, decision)
+            if principal is not None and current.is_recording():
+                current.set_attribute(AUDIENCE, [printable(name, 256) for name in sorted(principal.audiences)[:16]])
+            if decision.outcome == "failed":
+                failed(current, str(decision.reason), decision.cure)
+            LOOKUPS.add(1, MISS)
+            VERIFICATION.record(time.perf_counter() - began, {OUTCOME: decision.outcome})
+            return verdict
+
+        yield told

@@ -16,7 +16,8 @@ from starlette.testclient import TestClient
 from s2s_fastapi import ServiceTokenAuth, TokenRequestError, service_client, service_lifespan
 from s2s_fastapi.backchannel import BackChannelError
 from s2s_fastapi.caller.grant import Token
-from s2s_fastapi.caller.shared_token import RENEWAL_SPACING, _spans
+from s2s_fastapi.caller.shared_token import RENEWAL_SPACING
+from s2s_fastapi.caller.token_request import _spans
 from s2s_fastapi.outcomes import Held, Loaded
 from tests.caller.fakes import Clock, Keycloak, Receiver
 

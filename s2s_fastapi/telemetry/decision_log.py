@@ -1,21 +1,18 @@
-"""Where decisions go: one seam, and the log as what stands behind it by default."""
+"""The operator's log: one record for each decision, told in fields, counted in floods."""
 
 import atexit
-import contextvars
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 from weakref import WeakSet
 
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.printable import printable, quoted
 
-__all__ = ["DecisionLog", "Observer", "trace_alone"]
+__all__ = ["DecisionLog"]
 
 DECISIONS = logging.getLogger("s2s_fastapi.decisions")
 
@@ -28,40 +25,37 @@ _LONGEST_CURE = 4096
 _OF_ANYBODYS_CHOICE = frozenset({"method", "route", "unverified_kid"})
 
 
-class Observer(Protocol):
-    """Whoever wants to see decisions: called once for each, on the request's own thread, so it must not block.
-
-    An observer with an attribute ``wants_allowed`` that is false is told of refusals only.
-    """
-
-    def decided(self, decision: Decision) -> None:
-        """Take note of one decision."""
-
-
 class DecisionLog:
-    """Write refusals to the logger ``s2s_fastapi.decisions``, acceptances at DEBUG.
+    """Write refusals to the logger ``s2s_fastapi.decisions``, acceptances at DEBUG, or at INFO for an audit trail.
 
     Each record's fields are attributes of the record (``outcome``, ``reason``, ``status``, ``method``, ``route``, ``client_id``,
-    ``token_id``, ``kid``, ``issuer``, ``cure``, ``unverified_kid``), printable and bounded whatever was sent. A reason is written at
+    ``token_id``, ``kid``, ``issuer``, ``cure``, ``unverified_kid``, ``trace_id``), printable and bounded whatever was sent. A reason is written at
     most 20 times in 10 s for each caller (all who have shown no signed token are one), and once for each further route, up to 32; so
     a flood hides no other caller and no other reason. The next record of that caller and reason says in ``suppressed`` how many were
     left out; where none comes, the last that was left out is written with a later record, or by `flush`, and says in ``age`` how many
     seconds ago it was. So the records and the sum of ``suppressed`` are all refusals there were. Acceptances are never left out.
     """
 
-    def __init__(self, logger: logging.Logger = DECISIONS, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        logger: logging.Logger = DECISIONS,
+        *,
+        audit: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._logger = logger
+        self._allowed = logging.INFO if audit else logging.DEBUG
         self._clock = clock
         self._floods = _Floods()
 
     @property
     def wants_allowed(self) -> bool:
         """Whether acceptances are worth telling: the hot path asks before it makes a record of one."""
-        return self._logger.isEnabledFor(logging.DEBUG)
+        return self._logger.isEnabledFor(self._allowed)
 
     def decided(self, decision: Decision) -> None:
         """Write one record, unless the level or the flood limit says no."""
-        if not self._logger.isEnabledFor(_level(decision)):
+        if not self._logger.isEnabledFor(self._level(decision)):
             return
         for counted in self._counting().count(decision, self._clock()):
             self._write(counted)
@@ -93,6 +87,7 @@ class DecisionLog:
             "issuer": printable(decision.issuer, _LONGEST),
             "cure": printable(decision.cure, _LONGEST_CURE),
             "unverified_kid": printable(decision.unverified_kid, _LONGEST),
+            "trace_id": decision.trace_id,
             "suppressed": counted.suppressed,
             "age": counted.age,
         }
@@ -102,18 +97,35 @@ class DecisionLog:
             if fields[name]
         )
         self._logger.log(
-            _level(decision), "%s %s: %s %s", decision.outcome, decision.status, decision.reason, told, extra=fields
+            self._level(decision),
+            "%s %s: %s %s",
+            decision.outcome,
+            decision.status,
+            decision.reason,
+            told,
+            extra=fields,
         )
 
-
-def _level(decision: Decision) -> int:
-    if decision.outcome == "allowed":
-        return logging.DEBUG
-    return logging.ERROR if decision.outcome == "failed" else logging.WARNING
+    def _level(self, decision: Decision) -> int:
+        if decision.outcome == "allowed":
+            return self._allowed
+        return logging.ERROR if decision.outcome == "failed" else logging.WARNING
 
 
 # What helps stands in front; what joins the record with others, behind.
-_TOLD = ("method", "route", "client_id", "cure", "suppressed", "age", "token_id", "kid", "unverified_kid", "issuer")
+_TOLD = (
+    "method",
+    "route",
+    "client_id",
+    "cure",
+    "suppressed",
+    "age",
+    "token_id",
+    "kid",
+    "unverified_kid",
+    "issuer",
+    "trace_id",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,15 +237,3 @@ class _AtExit:
 
 
 _at_exit = _AtExit()
-
-
-def trace_alone() -> contextvars.Context:
-    """Return a context that holds the current span and nothing else of the request: no baggage, no user, no inbound token."""
-    context = contextvars.Context()
-    # Where nobody has imported OpenTelemetry there is no span; importing it here would cost every process.
-    trace: Any = sys.modules.get("opentelemetry.trace")
-    api: Any = sys.modules.get("opentelemetry.context")
-    # Both may be half-way through their import on another thread.
-    if hasattr(trace, "set_span_in_context") and hasattr(api, "attach"):
-        context.run(api.attach, trace.set_span_in_context(trace.get_current_span(), api.Context()))
-    return context

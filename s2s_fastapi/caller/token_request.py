@@ -1,0 +1,197 @@
+"""One request for a token: how it is asked for, what is made of the answer, and who is told of it."""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from s2s_fastapi.backchannel import BackChannelError, Reply
+from s2s_fastapi.caller.credentials import Proof
+from s2s_fastapi.caller.grant import Token, granted
+from s2s_fastapi.caller.token_errors import (
+    RETRY,
+    RETRY_CREDENTIALS,
+    error_type,
+    refusal,
+    retry_after,
+    unreachable,
+    wrong_credentials,
+)
+from s2s_fastapi.caller.token_key import TokenKey
+from s2s_fastapi.errors import AudienceNotGranted, S2SError, TokenRequestError
+from s2s_fastapi.outcomes import Failed, Loaded
+from s2s_fastapi.settings import KeycloakSettings
+from s2s_fastapi.telemetry.attributes import AUDIENCE, CAUSE, CLIENT_ID, ERROR_TYPE, ISSUER, OUTCOME, SCOPE, TOKEN_ID
+from s2s_fastapi.telemetry.metrics import TOKEN_REQUEST
+from s2s_fastapi.telemetry.spans import cause, failed, span
+
+__all__ = ["Channel", "TokenRequest"]
+
+LOG: Final = logging.getLogger("s2s_fastapi.caller")
+
+# ``exp`` counts whole seconds, so of one or two of them no part can be kept back; renewing ahead would only ask more often than once
+# in a life.
+_TOO_SHORT_TO_DIVIDE: Final = 2.0
+_OK: Final = 200
+
+
+class Channel(Protocol):
+    """Whoever carries a form to Keycloak and brings the answer; blocks."""
+
+    def post_form(self, url: str, form: dict[str, str], headers: dict[str, str] | None = None) -> Reply:
+        """Return the answer, whatever its status.
+
+        Raises:
+            BackChannelError: there is no complete answer.
+        """
+
+
+class TokenRequest:
+    """Ask Keycloak for the token of one key, as often as it is called; blocks.
+
+    What comes is a value: the token and for how long it is good, or why there is none and when to try again.
+    """
+
+    def __init__(self, key: TokenKey, settings: KeycloakSettings, channel: Channel, clock: Callable[[], float]) -> None:
+        self._key = key
+        self._settings = settings
+        self._channel = channel
+        self._clock = clock
+        self._refused: list[object] = []  # the stamp of the secret that was refused, if one was
+        self._warned: set[str] = set()
+        self.labels = {CLIENT_ID: settings.client_id, AUDIENCE: " ".join(sorted(key.asked.audiences))}
+        """What telemetry calls it."""
+
+    def another_secret(self) -> bool:
+        """Tell, once, that the secret Keycloak refused has been replaced in its file, so that another request is worth it."""
+        if self._refused and self._refused != [self._key.authentication.stamp()]:
+            self._refused = []
+            return True
+        return False
+
+    def __call__(self) -> Loaded[Token] | Failed:
+        """Ask, and tell log, trace and metrics what came of it; never raises."""
+        began = time.monotonic()
+        asked, told = self._key.asked, {**self.labels, CAUSE: cause()}
+        shown = {**told, SCOPE: " ".join(sorted(asked.scopes)), ISSUER: self._key.issuer}
+        with span("request token", {name: value for name, value in shown.items() if value}) as current:
+            outcome = self._outcome()
+            if isinstance(outcome, Loaded):
+                told[OUTCOME] = "granted"
+                current.set_attributes({OUTCOME: "granted", TOKEN_ID: outcome.value.token_id})
+            else:
+                told[OUTCOME], told[ERROR_TYPE] = "failed", error_type(outcome.error)
+                current.set_attribute(OUTCOME, "failed")
+                failed(current, told[ERROR_TYPE], str(outcome.error))
+        TOKEN_REQUEST.record(time.monotonic() - began, told)
+        return outcome
+
+    def _outcome(self) -> Loaded[Token] | Failed:
+        failure: Failed | None = None
+        try:
+            loaded = self._ask()
+        except AudienceNotGranted as error:
+            failure = Failed(error.again(), RETRY_CREDENTIALS)
+        except _RefusedError as refused:
+            failure = Failed(refused.error, refused.retry_in)
+        except S2SError as error:
+            failure = Failed(error.again(), RETRY)
+        if failure is None:
+            self._refused = []
+            return loaded
+        LOG.warning("%s", failure.error)
+        return failure
+
+    def _ask(self) -> Loaded[Token]:
+        began = self._clock()
+        stamp = self._key.authentication.stamp()
+        proof = self._key.authentication.prove()
+        reply = self._post(proof)
+        if reply.status != _OK:
+            refused = refusal(reply, self._settings, self._key.asked, proof)
+            again = self._key.authentication.prove() if wrong_credentials(refused) else proof
+            if again.material != proof.material:  # the secret was rotated while we held the old one
+                stamp, proof = self._key.authentication.stamp(), again
+                reply = self._post(proof)
+                refused = refusal(reply, self._settings, self._key.asked, proof)
+            if reply.status != _OK:
+                if wrong_credentials(refused):
+                    self._refused = [stamp]
+                    raise _RefusedError(refused, RETRY_CREDENTIALS)
+                raise _RefusedError(refused, retry_after(reply))
+        loaded = self._accept(reply, proof, began)
+        # Not in the frame of `_accept`, which holds the answer: error trackers record the locals of every frame that logs.
+        self._look(loaded.value)
+        return loaded
+
+    def _post(self, proof: Proof) -> Reply:
+        problem = ""
+        try:
+            return self._channel.post_form(
+                self._key.token_url, {**self._key.asked.form(), **proof.form}, dict(proof.headers)
+            )
+        except BackChannelError as error:
+            problem = str(error)
+        raise unreachable(BackChannelError(problem), self._settings)
+
+    def _accept(self, reply: Reply, proof: Proof, began: float) -> Loaded[Token]:
+        problem = ""
+        try:
+            answer = reply.json_object()
+        except BackChannelError as error:
+            problem = str(error)
+        if problem:
+            raise unreachable(BackChannelError(problem), self._settings)
+        if "error" in answer:
+            raise refusal(reply, self._settings, self._key.asked, proof)
+        token = granted(answer, self._key.asked, client_id=self._settings.client_id)
+        fresh_for, usable_for = _spans(token.life)
+        if self._clock() - began >= usable_for:
+            raise TokenRequestError(
+                f"Keycloak took longer to answer than the token it gave to {self._settings.client_id} lives ({token.life:g} s).",
+                http_status=_OK,
+                cure="Look at Keycloak's load, and at the access token lifespan of the client and of the realm.",
+            )
+        return Loaded(token, fresh_for, usable_for)
+
+    def _look(self, token: Token) -> None:
+        """Warn, once, of what is odd but may be meant."""
+        missing = sorted(self._key.asked.scopes - token.scopes) if token.scopes is not None else []
+        client = self._settings.client_id
+        if missing:
+            self._warn(
+                f"the token of {client} does not show the asked scope {', '.join(missing)}: its client scope may hide its name"
+                ' ("Include in token scope" is off), or it dropped out because the service account has none of its roles'
+            )
+        if token.life < self._settings.leeway:
+            self._warn(
+                f"the token of {client} lives {token.life:g} s, less than the {self._settings.leeway:g} s by which clocks may differ, and as"
+                " often Keycloak is asked for another: raise the access token lifespan of the client or of the realm"
+            )
+        if token.issuer and token.issuer != self._key.issuer:
+            self._warn(
+                f"the token of {client} has iss {token.issuer}, the settings say {self._key.issuer}: services that expect the latter"
+                " will refuse it; set KEYCLOAK_PUBLIC_URL to what stands in iss, and KC_HOSTNAME in Keycloak so that it stays the same"
+            )
+
+    def _warn(self, sentence: str) -> None:
+        if sentence not in self._warned and len(self._warned) < 16:  # noqa: PLR2004 - a bound, not a meaning
+            self._warned.add(sentence)
+            LOG.warning("%s", sentence)
+
+
+def _spans(life: float) -> tuple[float, float]:
+    """Return for how many seconds a token of this life is fresh, and for how many usable."""
+    if life <= _TOO_SHORT_TO_DIVIDE:
+        return math.inf, life
+    return max(life - 60, 0.7 * life), life - min(10, 0.1 * life)
+
+
+class _RefusedError(Exception):
+    """Keycloak said no; `retry_in` seconds until it is worth another try."""
+
+    def __init__(self, error: TokenRequestError, retry_in: float) -> None:
+        super().__init__()
+        self.error = error
+        self.retry_in = retry_in

@@ -1,0 +1,189 @@
+"""What a trace shows of us, through the OpenTelemetry API; nothing is made where nobody has set a tracer provider.
+
+    verify token      a token that was not seen before, and the wait for the keys it needs
+    fetch keys        one load of the realm's keys
+    wait for token    what a request waits for a token
+    request token     one load of a token
+    GET, POST         one exchange with Keycloak (HTTP semantic conventions, client span)
+
+The server's span is not ours: whoever traces requests makes it, FastAPI by itself, and we tell it what was decided.
+"""
+
+import contextvars
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from functools import cache
+from typing import Final, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+from opentelemetry import context as otel
+from opentelemetry import propagate, trace
+from opentelemetry.context import _SUPPRESS_HTTP_INSTRUMENTATION_KEY  # what instrumentations of HTTP clients look at
+from opentelemetry.trace import INVALID_SPAN, Link, Span, SpanKind, StatusCode, Tracer
+from opentelemetry.util.types import AttributeValue
+
+from s2s_fastapi.decision import Decision
+from s2s_fastapi.telemetry.attributes import ERROR_TYPE, of_decision
+from s2s_fastapi.version import __version__
+
+__all__ = [
+    "SCHEMA_URL",
+    "Cause",
+    "Span",
+    "answered",
+    "behind",
+    "cause",
+    "current_span",
+    "describe",
+    "failed",
+    "in_front",
+    "propagated",
+    "span",
+    "span_of_exchange",
+    "trace_id",
+    "warming_up",
+]
+
+Cause: TypeAlias = Literal["needed", "ahead", "forced", "warm_up"]
+"""Why something is loaded: somebody waits for it; before anybody has to; in place of what was refused; before the first request."""
+
+SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
+
+_cause: "contextvars.ContextVar[Cause]" = contextvars.ContextVar("s2s_fastapi.cause", default="needed")
+_links: "contextvars.ContextVar[tuple[Link, ...]]" = contextvars.ContextVar("s2s_fastapi.links", default=())
+
+current_span = trace.get_current_span
+
+
+@cache
+def _tracer() -> Tracer:
+    return trace.get_tracer("s2s_fastapi", __version__, schema_url=SCHEMA_URL)
+
+
+@contextmanager
+def span(
+    name: str, attributes: Mapping[str, AttributeValue] | None = None, *, kind: SpanKind = SpanKind.INTERNAL
+) -> Iterator[Span]:
+    """Let what runs inside be one span, a root with a link where `behind` or `warming_up` says so.
+
+    An exception that leaves it is told by its type alone: its text and its frames may hold the secret.
+    """
+    with _tracer().start_as_current_span(
+        name,
+        kind=kind,
+        attributes=attributes,
+        links=_links.get() if current_span() is INVALID_SPAN else None,
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as started:
+        try:
+            yield started
+        except Exception as error:
+            failed(started, type(error).__name__)
+            raise
+
+
+def failed(current: Span, error_type: str, sentence: str = "") -> None:
+    """Say that a span ended in an error; the sentence must be one for the log."""
+    current.set_attribute(ERROR_TYPE, error_type)
+    current.set_status(StatusCode.ERROR, sentence or None)
+
+
+def describe(current: Span, decision: Decision) -> None:
+    """Tell a span what was decided. A refusal is no error of the service; keys that are not there are one."""
+    if current.is_recording():
+        current.set_attributes(of_decision(decision))
+
+
+def trace_id() -> str:
+    """Return the id of the trace this code runs in; empty where there is none."""
+    context = current_span().get_span_context()
+    return trace.format_trace_id(context.trace_id) if context.is_valid else ""
+
+
+@contextmanager
+def span_of_exchange(method: str, url: str) -> Iterator[Span]:
+    """Let what runs inside be one exchange of HTTP with Keycloak.
+
+    An instrumentation of httpx makes no second span of it, and does not get to see headers in which the client's secret stands.
+    """
+    with span(method, kind=SpanKind.CLIENT) as started:
+        if started.is_recording():
+            there = urlsplit(url)
+            port = there.port or (443 if there.scheme == "https" else 80)
+            told = {"http.request.method": method, "url.full": url, "server.address": there.hostname or ""}
+            started.set_attributes({**told, "server.port": port})
+        token = otel.attach(otel.set_value(_SUPPRESS_HTTP_INSTRUMENTATION_KEY, True))
+        try:
+            yield started
+        finally:
+            otel.detach(token)
+
+
+def answered(current: Span, status: int) -> None:
+    """Say with which status an exchange was answered; for a client an error begins at 400."""
+    current.set_attribute("http.response.status_code", status)
+    if status >= 400:  # noqa: PLR2004 - HTTP's own border
+        failed(current, str(status))
+
+
+def propagated(headers: MutableMapping[str, str]) -> tuple[str, ...]:
+    """Write the trace this code runs in into a request's headers (W3C Trace Context); return the names of those that were written.
+
+    Nothing is written where there is no trace, or where the request carries one already.
+    """
+    if current_span() is INVALID_SPAN:
+        return ()
+    names = propagate.get_global_textmap().fields
+    if any(name in headers for name in names):
+        return ()
+    propagate.inject(headers)
+    return tuple(name for name in names if name in headers)
+
+
+def cause() -> Cause:
+    """Return why the load that this code runs in was begun."""
+    return _cause.get()
+
+
+def in_front(why: Cause) -> contextvars.Context:
+    """Return the context for a load that somebody waits for: the current span, and nothing else of the request.
+
+    No baggage, no user, no inbound token: the load talks to Keycloak.
+    """
+    context, parent = _context(why), current_span()
+    if parent is not INVALID_SPAN:
+        context.run(otel.attach, trace.set_span_in_context(parent, otel.Context()))
+    context.run(_links.set, _links.get())
+    return context
+
+
+def behind(why: Cause) -> contextvars.Context:
+    """Return the context for a load that nobody waits for: a trace of its own, with a link to where it was begun."""
+    context = _context(why)
+    context.run(_links.set, _links_to(current_span()))
+    return context
+
+
+@contextmanager
+def warming_up() -> Iterator[None]:
+    """Let what runs inside be work before the first request: a trace of its own, with a link to where it was begun."""
+    linked, caused = _links.set(_links_to(current_span())), _cause.set("warm_up")
+    attached = otel.attach(otel.Context())
+    try:
+        yield
+    finally:
+        otel.detach(attached)
+        _cause.reset(caused)
+        _links.reset(linked)
+
+
+def _context(why: Cause) -> contextvars.Context:
+    context = contextvars.Context()
+    context.run(_cause.set, "warm_up" if _cause.get() == "warm_up" else why)
+    return context
+
+
+def _links_to(current: Span) -> tuple[Link, ...]:
+    context = current.get_span_context()
+    return (Link(context),) if context.is_valid else _links.get()
