@@ -20,7 +20,7 @@ from s2s_fastapi.receiver.public import PublicPaths
 from s2s_fastapi.receiver.refusal import Refused
 from s2s_fastapi.receiver.state import KEYS_KEY, SCOPE_KEY, Authenticated, Service
 from s2s_fastapi.receiver.verifier import Verifier
-from s2s_fastapi.telemetry.spans import current_span
+from s2s_fastapi.telemetry.spans import current_span, hide_query
 
 __all__ = ["Gate"]
 
@@ -48,6 +48,8 @@ class Gate:
         try:
             token = bearer_token(scope["headers"], scope["query_string"], self.verifier.tokens.recent)
         except Refused as refused:
+            if scope["query_string"]:
+                hide_query(current_span())  # it may hold the token, and servers' spans show it
             await self._refuse(scope, send, Decision(reason=refused.reason, cure=credentials_cure(refused.reason)))
             return
         verdict = self.verifier.known(token) or await self.verifier.adecide(token)

@@ -36,6 +36,7 @@ __all__ = [
     "current_span",
     "describe",
     "failed",
+    "hide_query",
     "in_front",
     "propagated",
     "span",
@@ -93,6 +94,12 @@ def describe(current: Span, decision: Decision) -> None:
     """Tell a span what was decided. A refusal is no error of the service; keys that are not there are one."""
     if current.is_recording():
         current.set_attributes(of_decision(decision))
+
+
+def hide_query(current: Span) -> None:
+    """Take the query out of a server's span, which whoever made it has filled already."""
+    if current.is_recording():
+        current.set_attribute("url.query", "REDACTED")
 
 
 def trace_id() -> str:
