@@ -1,15 +1,12 @@
 """What docker-compose.yml runs, without containers: the same commands, environment and realm files on a live server."""
 
-from pathlib import Path
-from typing import Any
-
-import yaml
+from collections import defaultdict
 
 from example_app.stage import Stage, free_port
+from tests.compose import on_this_machine, services
 from tests.keycloak.server import NEWEST, Keycloak
 
-FILE = Path(__file__).parents[2] / "docker-compose.yml"
-SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(FILE.read_text(encoding="utf-8"))["services"]
+SERVICES = services(defaultdict(str))
 
 
 def test_the_composed_services_work_together_behind_an_issuer_they_do_not_reach_it_at() -> None:
@@ -17,20 +14,13 @@ def test_the_composed_services_work_together_behind_an_issuer_they_do_not_reach_
     assert SERVICES["keycloak"]["image"] == f"keycloak/keycloak:{NEWEST}"
     backchannel = {"KC_HOSTNAME_BACKCHANNEL_DYNAMIC": declared["KC_HOSTNAME_BACKCHANNEL_DYNAMIC"]}
     ports = {name: free_port() for name in SERVICES if name != "keycloak"}
+    local = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
     with Keycloak(NEWEST, public_url=declared["KC_HOSTNAME"], environment=backchannel) as keycloak, Stage() as stage:
-        here = {"http://keycloak:8080": keycloak.url}
-
-        def value(text: str) -> str:
-            if text.startswith("${"):
-                return keycloak.values[text[2:].partition(":")[0]]
-            for name, port in ports.items():
-                if text.startswith(f"http://{name}:"):
-                    return f"http://127.0.0.1:{port}"
-            return here.get(text, text)
-
+        urls = {f"http://{name}:{SERVICES[name]['ports'][0].split(':')[1]}": url for name, url in local.items()}
+        declared = services({**keycloak.values, "KEYCLOAK_ADMIN_PASSWORD": "not used here"})
         for name, port in ports.items():
-            environment = {variable: value(text) for variable, text in SERVICES[name]["environment"].items()}
-            stage.add(name, environment, app=SERVICES[name]["command"][1], port=port)
+            environment = on_this_machine(declared[name], {**urls, "http://keycloak:8080": keycloak.url})
+            stage.add(name, environment, app=declared[name]["command"][1], port=port)
         stage.wait()
 
         escalated = stage.ask("chat-app", "POST", "/escalate", log_of="crm-gateway")

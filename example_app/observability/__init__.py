@@ -1,0 +1,1 @@
+"""Story 2 as a trace: what `make trace` runs."""
