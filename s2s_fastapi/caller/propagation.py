@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from s2s_fastapi.telemetry.spans import propagated
+from s2s_fastapi.telemetry.spans import INVALID_SPAN, current_span, propagated
 
 __all__ = ["propagate"]
 
@@ -15,11 +15,11 @@ def propagate(request: Any) -> None:
     An instrumentation of the HTTP client makes a span of its own further down and writes that one over ours. The same ``Request``
     sent again carries what was written then: that is replaced.
     """
-    headers, written = request.headers, request.extensions.get(_PROPAGATED)
-    if written is not None:
-        for name in written:
-            headers.pop(name, None)
-        del request.extensions[_PROPAGATED]
-    names = propagated(headers)
+    written = request.extensions.pop(_PROPAGATED, ())
+    for name in written:
+        request.headers.pop(name, None)
+    if current_span() is INVALID_SPAN:
+        return
+    names = propagated(request.headers)
     if names:
         request.extensions[_PROPAGATED] = names

@@ -27,6 +27,7 @@ from s2s_fastapi.telemetry.attributes import ERROR_TYPE, of_decision
 from s2s_fastapi.version import __version__
 
 __all__ = [
+    "INVALID_SPAN",
     "SCHEMA_URL",
     "Cause",
     "Span",
