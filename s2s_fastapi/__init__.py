@@ -2,7 +2,7 @@
 
 Receive: `ServiceAuthMiddleware`, the ``require_*`` functions, `Principal`, `TokenVerifier`.
 Call: `service_client`, `service_lifespan`, `service_auth`, `ServiceTokenAuth`.
-Both: `KeycloakSettings`, and the errors in `s2s_fastapi.errors`.
+Both: `auth_ready`, `health`, `KeycloakSettings`, and the errors in `s2s_fastapi.errors`.
 """
 
 from s2s_fastapi.caller.auth import ServiceTokenAuth
@@ -18,6 +18,7 @@ from s2s_fastapi.errors import (
     TokenRequestError,
     TokenWithheld,
 )
+from s2s_fastapi.health import Health, KeysHealth, TokenHealth, auth_ready, health
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.access import read_access
 from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware, observed_refusals
@@ -46,7 +47,9 @@ __all__ = [
     "AuthorizationError",
     "ConfigurationError",
     "CurrentPrincipal",
+    "Health",
     "KeycloakSettings",
+    "KeysHealth",
     "KeysUnavailable",
     "ObservedRefusal",
     "ObservedRefusals",
@@ -55,10 +58,13 @@ __all__ = [
     "S2SError",
     "ServiceAuthMiddleware",
     "ServiceTokenAuth",
+    "TokenHealth",
     "TokenRequestError",
     "TokenVerifier",
     "TokenWithheld",
     "__version__",
+    "auth_ready",
+    "health",
     "observed_refusals",
     "openapi_schema",
     "read_access",
