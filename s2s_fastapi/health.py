@@ -4,7 +4,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Self
+from weakref import WeakSet
 
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -24,6 +26,9 @@ _ELSEWHERE: Final = (
     "{what} was asked of an app without ServiceAuthMiddleware in which another one is mounted that has it, and would know nothing of its "
     "keys: {cure}."
 )
+
+# Apps that only call, once their routes were read: that takes milliseconds, and anybody may ask.
+_WITHOUT: Final[WeakSet[Any]] = WeakSet()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +213,14 @@ def _door(app: Any) -> ServiceAuthMiddleware | type[ServiceAuthMiddleware] | Non
 
 def _is_below(app: Any) -> bool:
     """Tell whether an app has no middleware of ours, and something that is mounted in it has."""
-    return any(_door(inner) is not None or _is_below(inner) for inner in _inside(app))
+    kept = isinstance(app, Starlette)  # a Router cannot be
+    if kept and app in _WITHOUT:
+        return False
+    if any(_door(inner) is not None or _is_below(inner) for inner in _inside(app)):
+        return True
+    if kept:
+        _WITHOUT.add(app)
+    return False
 
 
 def _inside(app: Any) -> Iterator[Any]:

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import json
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -253,6 +254,20 @@ class TestWithTheKeys:
             assert said.headers["Cache-Control"] == "no-store"
             assert ("Retry-After" in said.headers) is (status == 503)
 
+    def test_where_keycloak_does_not_answer_the_probe_does(self, service: Service, realm: Realm, clock: Clock) -> None:
+        late = threading.Event()
+        realm.answer = lambda request: None if late.wait(60) else httpx.Response(500)
+        try:
+            response = service.ready()
+        finally:
+            late.set()
+        service.settle()
+
+        assert response.status_code == 503
+        assert int(response.headers["Retry-After"]) in range(5, 7)
+        clock.advance(6)
+        assert service.ready().status_code == 200
+
     def test_the_public_body_holds_numbers_alone(self, realm: Realm, clock: Clock, keycloak: Keycloak) -> None:
         realm.answer, keycloak.always = broken, refusal(401, "unauthorized_client", "Invalid client secret")
         with pytest.raises(TokenRequestError):
@@ -273,6 +288,24 @@ class TestWhereItStands:
 
         assert response.status_code == 200
         assert response.json() == {"ready": True, "keys": None, "tokens": NO_TOKENS}
+
+    def test_that_an_app_only_calls_is_read_from_its_routes_once(self) -> None:
+        asked: list[str] = []
+
+        class Sub:
+            @property
+            def app(self) -> None:
+                asked.append("what is it around?")
+
+            async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+                raise AssertionError
+
+        client = TestClient(Starlette(routes=[Route("/readyz", auth_ready), Mount("/sub", Sub())]))
+        assert client.get("/readyz").json()["ready"]
+        assert asked
+        asked.clear()
+        assert client.get("/readyz").json()["ready"]
+        assert asked == []
 
     def test_a_router_without_an_app_is_ready(self) -> None:
         assert TestClient(Router(routes=[Route("/readyz", auth_ready)])).get("/readyz").json()["keys"] is None
@@ -545,6 +578,13 @@ class TestTheSnapshot:
         TestClient(door).get("/readyz")
         assert health(door).ready
         assert health(Around(door)).ready
+
+        around_routes = Router(
+            [Route("/readyz", auth_ready)],
+            middleware=[Middleware(ServiceAuthMiddleware, public_paths=READY, **given)],
+        )
+        TestClient(around_routes).get("/readyz")
+        assert health(around_routes).ready
 
         added = kind(routes=[Route("/readyz", auth_ready)])
         added.add_middleware(ServiceAuthMiddleware, public_paths=READY, **given)
