@@ -10,6 +10,7 @@ import pytest
 
 from tests.keycloak.distribution import obstacle
 from tests.keycloak.server import NEWEST, VERSIONS, Keycloak
+from tests.otlp import Collector
 
 UNDER_AUTH = f"{NEWEST} under /auth"
 _HERE = Path(__file__).parent
@@ -28,7 +29,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def keycloaks() -> Iterator[Servers]:
+def otlp() -> Iterator[Collector]:
+    """Give the receiver to which the servers send the spans of calls that are traced."""
+    with Collector().listening() as listening:
+        yield listening
+
+
+@pytest.fixture(scope="session")
+def keycloaks(otlp: Collector) -> Iterator[Servers]:
     """Give the servers by name: a version, or `UNDER_AUTH`. Each starts once, whichever fixture asks for it."""
     reason = obstacle()
     if reason is not None:
@@ -36,14 +44,24 @@ def keycloaks() -> Iterator[Servers]:
             pytest.fail(f"{reason}; in CI these tests must run", pytrace=False)
         pytest.skip(reason)
     running: dict[str, Keycloak] = {}
+    traces = {
+        "KC_TRACING_PROTOCOL": "http/protobuf",
+        "KC_TRACING_ENDPOINT": otlp.url,
+        "QUARKUS_OTEL_BSP_SCHEDULE_DELAY": "200ms",  # instead of 5 s; Keycloak has no option of its own for it
+    }
     with ExitStack() as stack:
 
         def server(name: str) -> Keycloak:
             if name not in running:
                 running[name] = stack.enter_context(
-                    Keycloak(NEWEST, auth_path="/auth", public_url="http://auth.techstore.example:{port}")
+                    Keycloak(
+                        NEWEST,
+                        auth_path="/auth",
+                        public_url="http://auth.techstore.example:{port}",
+                        environment=traces,
+                    )
                     if name == UNDER_AUTH
-                    else Keycloak(name)
+                    else Keycloak(name, environment=traces)
                 )
             return running[name]
 

@@ -35,10 +35,20 @@ _BUILD_OPTIONS = frozenset(
         "KC_METRICS_ENABLED",
         "KC_TRACING_ENABLED",
         "KC_TRACING_JDBC_ENABLED",
+        "KC_TRACING_SAMPLER_TYPE",
         "KC_DB",
         "KC_CACHE",
     }
 )
+
+# Every server can trace, and does where a caller says that it is tracing: so no test needs a build of its own. Whoever
+# wants to see the spans gives the address in KC_TRACING_ENDPOINT; nothing is sent as long as nobody traces.
+_TRACING = {
+    "KC_TRACING_ENABLED": "true",
+    "KC_TRACING_JDBC_ENABLED": "false",
+    "KC_TRACING_SAMPLER_TYPE": "parentbased_always_off",
+}
+_PREVIEW = {"KC_FEATURES": "opentelemetry"}
 
 # The server must not outlive us, however we end: when our end of the pipe on its standard input closes, its whole group
 # is stopped.
@@ -197,6 +207,8 @@ class Keycloak:
             "KC_HEALTH_ENABLED": "true",
             "KC_HTTP_RELATIVE_PATH": self.auth_path or "/",
             "KC_HTTP_MANAGEMENT_RELATIVE_PATH": "/",
+            **_TRACING,
+            **(_PREVIEW if self.version.startswith("26.0.") else {}),
         }
         built = built_distribution(
             self.version,
