@@ -174,6 +174,9 @@ def test_a_token_in_the_query_alone_is_no_credential(service: Service, query: by
     assert service.ran == []
 
 
+@pytest.mark.tells_secrets(
+    "any other name is the app's own, and FastAPI's span shows it", "span GET /x, attribute url.query"
+)
 @pytest.mark.parametrize("query", [b"my_access_token=@", b"access_tokens=@", b"x=access_token", b"x=a?access_token=1"])
 def test_a_query_of_something_else_does_not_matter(service: Service, query: bytes) -> None:
     assert service.say(b"Authorization: Bearer @", target=b"/x?" + query).status == 200
