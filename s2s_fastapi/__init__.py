@@ -38,7 +38,7 @@ from s2s_fastapi.receiver.require import (
 from s2s_fastapi.receiver.requirements import Requirement
 from s2s_fastapi.receiver.token_verifier import TokenVerifier
 from s2s_fastapi.settings import KeycloakSettings
-from s2s_fastapi.version import __version__
+from s2s_fastapi.version import __version__ as __version__
 
 __all__ = [
     "DOCS",
@@ -62,7 +62,6 @@ __all__ = [
     "TokenRequestError",
     "TokenVerifier",
     "TokenWithheld",
-    "__version__",
     "auth_ready",
     "health",
     "observed_refusals",

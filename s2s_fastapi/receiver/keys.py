@@ -199,7 +199,8 @@ class KeySource:
             yield
         except KeysUnavailable as error:  # this waiter's own
             left = self._keys.state().next_try_in
-            error.retry_after = int(_SPACING) if left is None else max(1, math.ceil(left))
+            # Without a failure yet the load is still on its way, and will be remembered for up to a tenth more than the spacing.
+            error.retry_after = math.ceil(1.1 * _SPACING) if left is None else max(1, math.ceil(left))
             error.headers = {"Retry-After": str(error.retry_after)}
             raise
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import threading
 import time
@@ -385,7 +386,7 @@ def test_who_keeps_to_retry_after_finds_a_keycloak_that_was_asked_again(status: 
     assert scene.finds(FIRST)
 
 
-def test_who_waits_in_vain_is_told_to_come_back_after_the_spacing() -> None:
+def test_who_waits_in_vain_is_told_to_come_back_when_the_failure_that_follows_is_forgotten() -> None:
     scene = Scene(loaded=False)
     gate = threading.Event()
     scene.hangs(gate)
@@ -393,8 +394,8 @@ def test_who_waits_in_vain_is_told_to_come_back_after_the_spacing() -> None:
         scene.source.get()
     gate.set()
     assert scene.source.state().next_try_in is None
-    assert caught.value.retry_after == SPACING
-    assert caught.value.headers == {"Retry-After": "5"}
+    assert caught.value.retry_after == math.ceil(1.1 * SPACING)
+    assert caught.value.headers == {"Retry-After": "6"}
     scene.idle()
 
 
