@@ -242,7 +242,7 @@ class Telemetry:
         _learn(self._undo, self.collector.search)
         # Not a handler: tests put away handlers, and servers have loggers that do not propagate.
         self._undo.callback(setattr, logging.Logger, "handle", logging.Logger.handle)
-        logging.Logger.handle = _overheard(logging.Logger.handle, self.collector.record)  # type: ignore[method-assign]
+        logging.Logger.handle = _overheard(logging.Logger.handle, self.collector.record)  # type: ignore[method-assign, assignment]
         for name in _SPEAKING:
             logger = logging.getLogger(name)
             self._undo.callback(logger.setLevel, logger.level)
