@@ -32,7 +32,7 @@ from pydantic import SecretStr
 
 from tests.search import Search, texts
 
-__all__ = ["Collector"]
+__all__ = ["Collector", "learn"]
 
 _SPEAKING: Final = ("httpx", "httpcore", "h11", "joserfc", "authlib", "asyncio")
 _FOR_US: Final = (
@@ -189,7 +189,7 @@ def _after(stack: ExitStack, owner: type, name: str, told: Callable[[Any, Any], 
     setattr(owner, name, outer)
 
 
-def _learn(stack: ExitStack, search: Search) -> None:
+def learn(stack: ExitStack, search: Search) -> None:
     """Learn every secret where it is made: a harness may stand in between, a test may not."""
     from s2s_fastapi.caller.credentials import Proof
     from s2s_fastapi.caller.grant import Token
@@ -239,7 +239,7 @@ class Telemetry:
         loggers = LoggerProvider(resource=resource, shutdown_on_exit=False)
         loggers.add_log_record_processor(self.collector)
         _logs.set_logger_provider(loggers)
-        _learn(self._undo, self.collector.search)
+        learn(self._undo, self.collector.search)
         # Not a handler: tests put away handlers, and servers have loggers that do not propagate.
         self._undo.callback(setattr, logging.Logger, "handle", logging.Logger.handle)
         logging.Logger.handle = _overheard(logging.Logger.handle, self.collector.record)  # type: ignore[method-assign, assignment]

@@ -14,7 +14,7 @@ __all__ = ["Search", "texts"]
 _SHORTEST: Final = 8  # a shorter one is found in innocent words
 _LOOKS: Final = {
     # Header and payload are JSON objects, so they begin with '{"', which is eyJ in base64url. 20: {"alg":"RS256"} alone.
-    "a part of a JWT": re.compile(r"eyJ[A-Za-z0-9_-]{17,}"),
+    "a part of a JWT": re.compile(r"eyJ[A-Za-z0-9_-]{17,}(?:\.[A-Za-z0-9_-]*)*"),
     # A digit, or a prose word would do ("Basic authentication-something").
     "credentials": re.compile(r"(?i)\b(?:bearer|basic)(?:\s|%20|\+)+(?=[^\s\"',;]*\d)[A-Za-z0-9._~+/-]{16,}=*"),
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
