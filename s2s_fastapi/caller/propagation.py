@@ -15,9 +15,9 @@ def propagate(request: Any) -> None:
     An instrumentation of the HTTP client makes a span of its own further down and writes that one over ours. The same ``Request``
     sent again carries what was written then: that is replaced.
     """
-    written = request.extensions.pop(_PROPAGATED, ())
-    for name in written:
-        request.headers.pop(name, None)
+    if _PROPAGATED in request.extensions:
+        for name in request.extensions.pop(_PROPAGATED):
+            request.headers.pop(name, None)
     if current_span() is INVALID_SPAN:
         return
     names = propagated(request.headers)
