@@ -24,6 +24,8 @@ RETRY_CREDENTIALS: Final = 30.0
 _MAX_WAIT = 60.0
 _MAX_TEXT = 200
 _SECONDS: Final = re.compile(r"[0-9]{1,10}")
+# An assertion of another request, or a token: cut off before its signature, what it says would still be told.
+_JWT: Final = re.compile(r"eyJ[A-Za-z0-9_.-]{7,}")
 _UNAUTHORIZED = 401
 _NOT_FOUND = 404
 _SERVER_ERROR = 500
@@ -124,7 +126,7 @@ _CASES: Final = (
 def refusal(reply: Reply, settings: KeycloakSettings, asked: Asked, proof: Proof) -> TokenRequestError:
     """Return the error for an answer that brought no token.
 
-    What Keycloak wrote is cut to 200 printable characters and left out altogether where it repeats the secret.
+    What Keycloak wrote is cut to 200 printable characters and left out altogether where it repeats the secret; any JWT is left out of it.
     """
     error, description = _told(reply, proof)
     status, token_url = reply.status, Endpoints.of(settings).token
@@ -220,7 +222,9 @@ def _clean(text: object, proof: Proof) -> str:
         return ""
     if proof.echoed_in(text):
         return "(left out: it repeats the secret)"
-    printable = "".join(character if character.isprintable() else " " for character in text[:_MAX_TEXT])
+    printable = "".join(
+        character if character.isprintable() else " " for character in _JWT.sub("(left out)", text)[:_MAX_TEXT]
+    )
     return " ".join(printable.split())
 
 

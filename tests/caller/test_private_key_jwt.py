@@ -227,6 +227,17 @@ def test_an_echo_of_the_assertion_or_the_key_is_left_out(source: TokenSource, ke
     assert all("left out" in str(error) for error in errors)
 
 
+def test_an_echo_of_an_earlier_assertion_is_left_out_too(source: TokenSource, keycloak: Keycloak, file: Path) -> None:
+    earlier = client_authentication(signing(file)).prove().form["client_assertion"]
+    keycloak.answers = [refusal(401, "invalid_client", f"token reuse detected: {earlier}")]
+
+    error = refused(ServiceTokenAuth(settings=signing(file)))
+
+    assert "token reuse detected: (left out)" in str(error)
+    assert "sends a token request twice" in error.cure
+    assert earlier.partition(".")[0] not in f"{error} {error!r}"
+
+
 def test_equal_values_prove_the_same_and_nothing_else_is_equal(file: Path, tmp_path: Path) -> None:
     one = client_authentication(signing(file))
 
