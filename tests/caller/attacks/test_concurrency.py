@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 import trio
+from opentelemetry import context
 
 from s2s_fastapi import ServiceTokenAuth, TokenRequestError, service_client
 from s2s_fastapi.backchannel import BackChannel
@@ -412,11 +413,12 @@ def test_a_token_that_takes_its_time_holds_up_no_other(issuer: EmbeddedIssuer, c
 
 def test_a_renewal_behind_knows_nothing_of_the_request_that_caused_it(clock: Clock) -> None:
     theirs: contextvars.ContextVar[str] = contextvars.ContextVar("theirs", default="nobody")
-    seen: list[tuple[str, int]] = []
+    seen: list[tuple[str, set[str], int]] = []
 
     class Looking:
         def post_form(self, url: str, form: dict[str, str], headers: dict[str, str] | None = None) -> Any:
-            seen.append((theirs.get(), len(contextvars.copy_context())))
+            names = {variable.name for variable in contextvars.copy_context()}
+            seen.append((theirs.get(), names, len(context.get_current())))
             token = jwt(aud="receiver", iat=0, exp=300, number=len(seen))
             return reply(200, {"access_token": token, "token_type": "Bearer", "expires_in": 300})
 
@@ -432,5 +434,7 @@ def test_a_renewal_behind_knows_nothing_of_the_request_that_caused_it(clock: Clo
 
         asyncio.run(main())
         idle()
-    assert [who for who, _ in seen] == ["nobody", "nobody"]
-    assert seen[1][1] == 0
+    assert [who for who, _, _ in seen] == ["nobody", "nobody"]
+    # Where somebody traces there is the span of the renewal itself, and what it says it was caused by; never more.
+    assert seen[1][1] <= {"current_context", "s2s_fastapi.links", "s2s_fastapi.cause"}
+    assert seen[1][2] <= 1

@@ -376,6 +376,7 @@ class _Leaking:
         raise ValueError(f"{form} {headers} {SECRET}")
 
 
+@pytest.mark.tells_secrets("so that there is something to find", "log a.leak")
 def test_the_search_finds_what_is_shown(shown: Shown, issuer: EmbeddedIssuer) -> None:
     def leak() -> None:
         hidden = SECRET
