@@ -12,30 +12,38 @@ from benchmarks.caller.figures import CallerFigures
 from benchmarks.figures import Memory
 from benchmarks.realm import ROOT, issuer
 from benchmarks.results import Results
+from benchmarks.telemetry import page as telemetry_page
+from benchmarks.telemetry import run as telemetry
 
+PARTS = ("receiver", "caller", "telemetry")
 PAGE, PICTURE = ROOT / "docs/speed.md", ROOT / "docs/speed.svg"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few rounds, nothing written to docs/")
-    parser.add_argument(
-        "--only", choices=("receiver", "caller"), help="one half; the other half's tables stay as they are"
-    )
+    parser.add_argument("--only", choices=PARTS, help="one part; the tables of the others stay as they are")
     given = parser.parse_args()
     machine_then = machine.machine()  # before we are the load ourselves
-    if given.only != "caller":
+    asked = PARTS if given.only is None else (given.only,)
+    if "receiver" in asked:
         results = _receiver(machine_then, quick=given.quick)
         for cells in (page.cpu, page.throughput, page.memory, page.imports, page.goals):
             _print(cells(results))
         if not given.quick:
             page.write(page.measured_part(results), PAGE, page.BEGIN, page.END)
             plot.draw(results, PICTURE)
-    if given.only != "receiver":
+    if "caller" in asked:
         figures = caller.measure(caller.QUICK if given.quick else caller.WHOLE, _without_wrk(machine_then))
         _show(figures)
         if not given.quick:
             page.write(caller_page.measured_part(figures), PAGE, caller_page.BEGIN, caller_page.END)
+    if "telemetry" in asked:
+        told = telemetry.measure(telemetry.QUICK if given.quick else telemetry.WHOLE, _without_wrk(machine_then))
+        for told_cells in (telemetry_page.costs, telemetry_page.goals):
+            _print(told_cells(told))
+        if not given.quick:
+            page.write(telemetry_page.measured_part(told), PAGE, telemetry_page.BEGIN, telemetry_page.END)
     if not given.quick:
         print(f"written to {PAGE.relative_to(ROOT)} and {PICTURE.relative_to(ROOT)}")
 

@@ -8,11 +8,14 @@ import pytest
 from benchmarks.caller.rows import ATTACH, BURSTS, OUTAGES
 from benchmarks.caller.rows import GOALS as CALLER_GOALS
 from benchmarks.rows import BARE, GOALS, PEERS, ROWS, STACKS, Goal
+from benchmarks.telemetry.rows import GOALS as TOLD_GOALS
+from benchmarks.telemetry.rows import OFF, TOLD
 from tests.test_docs import ROOT, inner, tables
 
 PAGE = ROOT / "docs/speed.md"
 GOAL_ROWS, CPU_ROWS, THROUGHPUT_ROWS, MEMORY_ROWS, IMPORT_ROWS, VERSIONS, *_ = tables(PAGE)
-CALLER_GOAL_ROWS, ATTACH_ROWS, BURST_ROWS, OUTAGE_ROWS, KEY_ROWS, CALLER_VERSIONS = tables(PAGE)[-6:]
+CALLER_GOAL_ROWS, ATTACH_ROWS, BURST_ROWS, OUTAGE_ROWS, KEY_ROWS, CALLER_VERSIONS = tables(PAGE)[-9:-3]
+TOLD_GOAL_ROWS, TOLD_ROWS, TOLD_VERSIONS = tables(PAGE)[-3:]
 
 
 def names(rows: list[list[str]]) -> list[str]:
@@ -32,6 +35,18 @@ def test_the_page_has_every_row_of_the_caller_and_no_other() -> None:
     assert names(CALLER_GOAL_ROWS) == [goal.what for goal in CALLER_GOALS]
 
 
+def test_the_page_has_every_row_of_telemetry_and_no_other() -> None:
+    assert [row[:2] for row in TOLD_ROWS] == [[row.work, row.state] for row in TOLD]
+    assert names(TOLD_GOAL_ROWS) == [goal.what for goal in TOLD_GOALS.values()]
+
+
+def test_the_goals_of_telemetry_are_about_nobody_listening() -> None:
+    figures = {tuple(row[:2]): row[-1] for row in TOLD_ROWS}
+
+    assert {row.state for row in TOLD_GOALS} == {OFF}
+    assert [row[2] for row in TOLD_GOAL_ROWS] == [figures[row.work, row.state] for row in TOLD_GOALS]
+
+
 def test_every_row_is_compared_with_one_that_is_measured() -> None:
     assert {row.base for row in ROWS} - {None} <= {row.name for row in ROWS if row.base is None}
     assert BARE in names(CPU_ROWS)
@@ -39,7 +54,13 @@ def test_every_row_is_compared_with_one_that_is_measured() -> None:
 
 @pytest.mark.parametrize(
     ("goal", "row"),
-    list(zip((*GOALS, *CALLER_GOALS), (*GOAL_ROWS, *CALLER_GOAL_ROWS), strict=True)),
+    list(
+        zip(
+            (*GOALS, *CALLER_GOALS, *TOLD_GOALS.values()),
+            (*GOAL_ROWS, *CALLER_GOAL_ROWS, *TOLD_GOAL_ROWS),
+            strict=True,
+        )
+    ),
     ids=lambda value: value[0][:60] if isinstance(value, list) else "",
 )
 def test_a_goal_is_called_met_only_if_its_figure_reaches_it(goal: Goal, row: list[str]) -> None:
@@ -66,7 +87,7 @@ def test_every_peer_stands_with_its_version() -> None:
         )
     )
     del required["matplotlib"]  # it draws
-    stated = dict(row[:2] for row in (*VERSIONS, *CALLER_VERSIONS))
+    stated = dict(row[:2] for row in (*VERSIONS, *CALLER_VERSIONS, *TOLD_VERSIONS))
 
     assert {name: stated.get(name) for name in required} == required
     assert {"CPU", "cores", "kernel", "Python", "wrk"} <= stated.keys()

@@ -27,7 +27,7 @@ BATCH, WARM_UP = 100, 20
 Prepare = Callable[[], Awaitable[None]]
 
 
-class _Todo:
+class Todo:
     """One row, ready to be driven: its requests, its auth, and what stands before the flow."""
 
     def __init__(self, row: Attach, auth: Any, *, inbound: bytes | None = None, before: Prepare | None = None) -> None:
@@ -45,7 +45,7 @@ class _Todo:
         return [(request, self._response(200, request=request)) for request in requests]
 
 
-def _drive(todo: _Todo, requests: list[tuple[Any, Any]]) -> float:
+def _drive(todo: Todo, requests: list[tuple[Any, Any]]) -> float:
     auth = todo.auth
     began = time.thread_time_ns()
     for request, response in requests:
@@ -59,7 +59,7 @@ def _drive(todo: _Todo, requests: list[tuple[Any, Any]]) -> float:
     return (time.thread_time_ns() - began) / BATCH / 1000
 
 
-async def _adrive(todo: _Todo, requests: list[tuple[Any, Any]]) -> float:
+async def _adrive(todo: Todo, requests: list[tuple[Any, Any]]) -> float:
     auth, before = todo.auth, todo.before
     began = time.thread_time_ns()
     for request, response in requests:
@@ -84,13 +84,14 @@ def _inside(inbound: bytes | None) -> Iterator[None]:
         INBOUND.reset(before)
 
 
-async def _batch(todo: _Todo) -> float:
+async def batch(todo: Todo) -> float:
+    """Return the microseconds of one flow."""
     requests = todo.requests()
     with _inside(todo.inbound):
         return await _adrive(todo, requests) if todo.asynchronous else _drive(todo, requests)
 
 
-async def _todo(issuer: EmbeddedIssuer) -> list[_Todo]:
+async def _todo(issuer: EmbeddedIssuer) -> list[Todo]:
     client = Client.of(issuer, CALLER)
     header, inbound = f"Bearer {token(issuer)}", digest(token(issuer))
     session = ways.authlib(client)
@@ -99,19 +100,19 @@ async def _todo(issuer: EmbeddedIssuer) -> list[_Todo]:
     async def active() -> None:
         await session.ensure_active_token(session.token)  # `request` does it before each flow
 
-    def made(row: Attach) -> _Todo:
+    def made(row: Attach) -> Todo:
         old = row.client in (rows.HTTPX, rows.ASYNC_HTTPX)
         if row.name == rows.NO_TOKEN:
-            return _Todo(row, httpx.Auth() if old else httpx2.Auth())
+            return Todo(row, httpx.Auth() if old else httpx2.Auth())
         if row.name == rows.STATIC:
-            return _Todo(row, StaticHeader(header) if old else StaticHeader2(header))
+            return Todo(row, StaticHeader(header) if old else StaticHeader2(header))
         if row.name == rows.HTTPX_AUTH:
-            return _Todo(row, ways.httpx_auth(client))
+            return Todo(row, ways.httpx_auth(client))
         if row.name == rows.BY_HAND:
-            return _Todo(row, ByHand(client))
+            return Todo(row, ByHand(client))
         if row.name == rows.AUTHLIB:
-            return _Todo(row, session.token_auth, before=active)
-        return _Todo(row, ways.ours(client), inbound=inbound if row.name == rows.INSIDE else None)
+            return Todo(row, session.token_auth, before=active)
+        return Todo(row, ways.ours(client), inbound=inbound if row.name == rows.INSIDE else None)
 
     return [made(row) for row in ATTACH]
 
@@ -121,12 +122,12 @@ async def _measured(issuer: EmbeddedIssuer, rounds: int) -> dict[Attach, Figure]
     samples: dict[Attach, list[float]] = {row: [] for row in ATTACH}
     for one in todo:
         for _ in range(WARM_UP):
-            await _batch(one)
+            await batch(one)
     gc.collect()
     gc.freeze()
     for _ in range(rounds):
         for one in random.sample(todo, len(todo)):
-            samples[one.row].append(await _batch(one))
+            samples[one.row].append(await batch(one))
     gc.unfreeze()
     return {row: cpu.figure(values) for row, values in samples.items()}
 
