@@ -1,7 +1,8 @@
 """A pytest plugin that switches telemetry on for the whole run and fails the test in which a secret shows itself in it.
 
-Real providers of OpenTelemetry's SDK are the global ones, every log record is seen whatever handlers there are, and third-party loggers
-speak at DEBUG. What is looked for is in `tests.search`; which secrets there are is learned where the package and the tests make them.
+Real providers of OpenTelemetry's SDK are the global ones, every log record is seen whatever handlers there are, and the loggers of
+this package and of those below it speak at DEBUG, to the search alone. What is looked for is in `tests.search`; which secrets there
+are is learned where the package and the tests make them.
 A test that tells a secret on purpose says why and where: ``@pytest.mark.tells_secrets("why", "log httpx")``.
 ``-p no:tests.collector`` runs the suite with telemetry off.
 """
@@ -34,7 +35,7 @@ from tests.search import Search, texts
 
 __all__ = ["Collector", "learn"]
 
-_SPEAKING: Final = ("httpx", "httpcore", "h11", "joserfc", "authlib", "asyncio")
+_SPEAKING: Final = ("httpx", "httpcore", "h11", "joserfc", "authlib", "asyncio", "s2s_fastapi")
 _FOR_US: Final = (
     logging.DEBUG - 1
 )  # of a logger: all that it says comes to us, and goes on as if the level were not set
