@@ -10,7 +10,7 @@ from benchmarks import cpu, machine
 from benchmarks.caller import attach
 from benchmarks.realm import ROOT
 from benchmarks.telemetry.figures import Measured, Telemetry
-from benchmarks.telemetry.rows import STATES, TOLD, Told
+from benchmarks.telemetry.rows import OFF, STATES, TOLD, Told
 
 PACKAGES = ("s2s-fastapi", "fastapi", "starlette", "httpx", "opentelemetry-api", "opentelemetry-sdk")
 
@@ -23,6 +23,7 @@ class Extent:
     rounds: int
 
 
+_TURN = (*STATES, *[OFF] * 2)  # three times, because there the difference is smallest
 WHOLE = Extent(interpreters=11, rounds=60)
 QUICK = Extent(interpreters=2, rounds=10)
 
@@ -32,12 +33,12 @@ def measure(extent: Extent, machine_then: dict[str, str]) -> Telemetry:
     rows: dict[Told, list[Measured]] = {row: [] for row in TOLD}
     for turn in range(extent.interpreters):
         print(f"telemetry: {turn + 1} of {extent.interpreters} ...", flush=True)
-        for state in random.sample(STATES, len(STATES)):
+        for state in random.sample(_TURN, len(_TURN)):
             for work, found in _child(state, extent.rounds).items():
                 rows[Told(work, state)].append(Measured(**found))
     return Telemetry(
         rows={row: tuple(found) for row, found in rows.items()},
-        how=f"{extent.interpreters} interpreters for each state, the states shuffled; in each {extent.rounds} rounds of {cpu.BATCH} requests"
+        how=f"{extent.interpreters} interpreters for each state, three times as many for telemetry that is off, in shuffled turns; in each {extent.rounds} rounds of {cpu.BATCH} requests"
         f" or {attach.BATCH} flows of each row, the rows shuffled in each round. The figures are medians of the interpreters.",
         machine=machine_then,
         versions=machine.versions(PACKAGES),
