@@ -151,11 +151,13 @@ class BackChannel:
     def _exchange(self, question: _Question, timeout: float) -> Reply:
         with span_of_exchange(question.method, question.url) as current:
             outcome = self._outcome(question, timeout, current)
-            if isinstance(outcome, Reply):
-                return outcome
-            failed(current, *outcome)
-            # Outside of all except blocks: not even the hidden context leads to the frames below.
-            raise BackChannelError(outcome[1])
+            if not isinstance(outcome, Reply):
+                failed(current, *outcome)
+        if isinstance(outcome, Reply):
+            return outcome
+        # Outside of all except blocks: not even the hidden context leads to the frames below. And outside of the span, which
+        # would call the error by the type of this one.
+        raise BackChannelError(outcome[1])
 
     def _outcome(self, question: _Question, timeout: float, current: Span) -> Reply | tuple[str, str]:
         """Return the answer, or what kind of failure there was instead and the sentence about it."""

@@ -35,7 +35,7 @@ from tests.search import Search, texts
 
 __all__ = ["Collector", "learn"]
 
-_SPEAKING: Final = ("httpx", "httpcore", "h11", "joserfc", "authlib", "asyncio", "s2s_fastapi")
+_SPEAKING: Final = ("httpx", "httpx2", "httpcore", "httpcore2", "h11", "joserfc", "authlib", "asyncio", "s2s_fastapi")
 _FOR_US: Final = (
     logging.DEBUG - 1
 )  # of a logger: all that it says comes to us, and goes on as if the level were not set

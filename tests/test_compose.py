@@ -16,13 +16,18 @@ from example_app.stage import Stage, free_port
 from s2s_fastapi import KeycloakSettings
 from s2s_fastapi.testing import EmbeddedIssuer
 from tests.compose import FILE, PROFILE, SECRETS, SWITCHES, VARIABLE, on_this_machine, services
-from tests.otlp import Collector, Span, rendered
+from tests.otlp import Collector, Span, kept, rendered
+from tests.test_docs import blocks
+from tests.test_observability_page import PAGE, SPANS, listed
 
 ROOT = FILE.parent
 SERVICES = services(SECRETS)
 WITH_GRAFANA = services(SECRETS, PROFILE)
 PORTS = {"keycloak": 8080, "crm-gateway": 8001, "chat-app": 8002, "shop-api": 8003, "notification-service": 8004}
 OURS = sorted(set(PORTS) - {"keycloak"})
+(DRAWN,) = (block.text.splitlines() for block in blocks(PAGE, "text") if block.text.startswith("shop-api: "))
+TREE = [line for line in DRAWN if not line.strip().startswith("keycloak: ")]
+ROWS = {name: set(listed(row[3])) for row in SPANS for name in listed(row[0]) or [row[0]]}
 
 
 def test_it_follows_the_compose_specification() -> None:
@@ -172,7 +177,7 @@ def checkout(stage: Stage, traceparent: str) -> int:
     return response.status_code
 
 
-def test_with_an_endpoint_both_services_export_one_trace_of_a_checkout() -> None:
+def test_with_an_endpoint_both_services_export_one_trace_of_a_checkout_the_one_that_the_page_shows() -> None:
     trace_id, caller = "5" * 32, "6" * 16
 
     with Collector().listening() as collector, story_2(collector) as (stage, issuer):
@@ -184,7 +189,14 @@ def test_with_an_endpoint_both_services_export_one_trace_of_a_checkout() -> None
 
         assert set(answered) == {"shop-api", "notification-service"}, rendered(trace)
         assert answered["shop-api"].parent_id == caller
-        assert {"wait for token", "request token", "verify token", "fetch keys"} <= {span.name for span in trace}
+        ours = rendered(kept(trace, lambda span: not span.name.startswith("fastapi.")), timed=False).splitlines()
+        assert len(ours) == len(TREE), "\n".join(ours)
+        for line, shown in zip(ours, TREE, strict=True):
+            assert f"{shown} ".startswith(f"{line.removesuffix(' (its parent did not come)')} ")
+        for span in trace:
+            row = ROWS.get("the server's own" if span.kind == "SERVER" else span.name, set())
+            told = {name for name in span.attributes if span.kind != "SERVER" or name.startswith("s2s_fastapi.")}
+            assert span.name.startswith("fastapi.") or told <= row, (span.name, told - row)
         for endpoint in ("token", "certs"):  # what a Keycloak that traces would go on with
             (asked,) = issuer.requests(endpoint)
             assert trace_id in (asked.request.header("traceparent") or ""), endpoint

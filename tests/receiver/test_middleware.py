@@ -157,6 +157,7 @@ class TestTheTable:
     def test_a_token_in_the_query_as_well(self, app: FastAPI, client: Client, service: Headers) -> None:
         assert told(client(app).get("/x?access_token=abc", headers=service(scope="a b"))) == INVALID_REQUEST
 
+    @pytest.mark.tells_secrets("the client of this test logs the URL it was given, with the query", "log httpx")
     def test_a_token_in_the_query_alone(self, app: FastAPI, client: Client, realm: Realm) -> None:
         assert told(client(app).get(f"/x?access_token={realm.token(scope='a b')}")) == NO_CREDENTIALS
 

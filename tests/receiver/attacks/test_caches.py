@@ -131,7 +131,7 @@ def _as_ours(key: SigningKey) -> SigningKey:
 # A remembered token opens no other request
 
 
-@pytest.mark.tells_secrets("the client of this test logs the URL it was given, with the query", "log httpx, ")
+@pytest.mark.tells_secrets("the client of this test logs the URL it was given, with the query", "log httpx")
 @pytest.mark.parametrize("cached_tokens", [10_000, 0], ids=["remembered", "verified anew"])
 def test_a_good_token_does_not_make_a_bad_request_good(cached_tokens: int) -> None:
     attacked = stack("RS256", cached_tokens=cached_tokens)
