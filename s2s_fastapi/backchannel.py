@@ -58,7 +58,7 @@ class Reply:
         elif self.body.startswith(b"\xef\xbb\xbf"):
             problem = "the answer starts with a byte order mark"
         elif self.body.lstrip().startswith(b"<"):
-            problem = "the answer is HTML or XML instead of JSON: is the URL right, is a proxy in between?"
+            problem = "the answer is HTML or XML instead of JSON, from a wrong address or a proxy in between"
         else:
             try:
                 return json_object(self.body)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Self
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -27,8 +27,8 @@ _ELSEWHERE: Final = (
     "keys: {cure}."
 )
 
-# Apps that only call, once their routes were read: that takes milliseconds, and anybody may ask.
-_WITHOUT: Final[WeakSet[Any]] = WeakSet()
+# Apps that only call, and how many routes they had when those were read: that takes milliseconds, and anybody may ask.
+_WITHOUT: Final[WeakKeyDictionary[Starlette, int]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,13 +213,13 @@ def _door(app: Any) -> ServiceAuthMiddleware | type[ServiceAuthMiddleware] | Non
 
 def _is_below(app: Any) -> bool:
     """Tell whether an app has no middleware of ours, and something that is mounted in it has."""
-    kept = isinstance(app, Starlette)  # a Router cannot be
-    if kept and app in _WITHOUT:
+    routes = len(app.routes) if isinstance(app, Starlette) else None  # a Router cannot be kept
+    if routes is not None and _WITHOUT.get(app) == routes:
         return False
     if any(_door(inner) is not None or _is_below(inner) for inner in _inside(app)):
         return True
-    if kept:
-        _WITHOUT.add(app)
+    if routes is not None:
+        _WITHOUT[app] = routes
     return False
 
 

@@ -1,10 +1,13 @@
 """Text from outside, made fit for a log."""
 
+import re
 from typing import Final
 
-__all__ = ["printable", "quoted"]
+__all__ = ["printable", "quoted", "without_tokens"]
 
 _CUT: Final = "..."
+# {" in base64url: how the header and the payload of every JWT begin. Cut off before its signature, what a token says would still be told.
+_JWT: Final = re.compile(r"eyJ[A-Za-z0-9_.-]{7,}")
 
 
 def printable(text: str, longest: int) -> str:
@@ -23,3 +26,8 @@ def quoted(text: str) -> str:
     """Return printable ``text`` in single quotes that nothing in it can end: what looks like another field stays inside."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
+
+
+def without_tokens(text: str) -> str:
+    """Return ``text`` without the JWTs in it, whole or cut off."""
+    return _JWT.sub("(left out)", text) if "eyJ" in text else text

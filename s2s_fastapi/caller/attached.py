@@ -6,6 +6,7 @@ from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from s2s_fastapi.caller.origins import within
+from s2s_fastapi.caller.propagation import withdraw
 from s2s_fastapi.principal import digest
 
 __all__ = ["CARRIED", "SHORTEST_TOKEN", "astrip_elsewhere", "holds", "strip_elsewhere"]
@@ -20,10 +21,16 @@ _BEGINNING: Final = b"eyJ"  # {" in base64url: how the header of every JWT of Ke
 
 
 def strip_elsewhere(request: Any) -> None:
-    """Take our token off a request that was redirected to where it must not go: httpx keeps it from http to https of one host."""
+    """Take our token, and the trace, off a request that was redirected to where they must not go.
+
+    httpx keeps the token from http to https of one host, and every other header wherever it leads.
+    """
     token, pinned = request.extensions.get(CARRIED, (None, None))
-    if pinned is not None and not within(request.url, pinned) and request.headers.get("Authorization") == token.header:
+    if pinned is None or within(request.url, pinned):
+        return
+    if request.headers.get("Authorization") == token.header:
         del request.headers["Authorization"]
+    withdraw(request)
 
 
 async def astrip_elsewhere(request: Any) -> None:

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from s2s_fastapi.telemetry.spans import INVALID_SPAN, current_span, propagated
 
-__all__ = ["propagate"]
+__all__ = ["propagate", "withdraw"]
 
 _PROPAGATED: Final = "s2s_fastapi.propagated"
 
@@ -16,10 +16,15 @@ def propagate(request: Any) -> None:
     sent again carries what was written then: that is replaced.
     """
     if _PROPAGATED in request.extensions:
-        for name in request.extensions.pop(_PROPAGATED):
-            request.headers.pop(name, None)
+        withdraw(request)
     if current_span() is INVALID_SPAN:
         return
     names = propagated(request.headers)
     if names:
         request.extensions[_PROPAGATED] = names
+
+
+def withdraw(request: Any) -> None:
+    """Take off a request what `propagate` wrote into it."""
+    for name in request.extensions.pop(_PROPAGATED, ()):
+        request.headers.pop(name, None)

@@ -137,7 +137,7 @@ class SharedToken:
 
     def _waiting(self) -> AbstractContextManager[object]:
         """Show in a request's trace how long it waited, also where another request's load brought the token."""
-        return span("wait for token", self._request.labels)
+        return span("wait for token", self._request.attributes)
 
 
 def _unavailable(sentence: str) -> S2SError:

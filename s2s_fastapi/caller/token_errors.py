@@ -12,6 +12,7 @@ from s2s_fastapi.caller.asked import Asked
 from s2s_fastapi.caller.credentials import Proof
 from s2s_fastapi.errors import S2SError, TokenRequestError
 from s2s_fastapi.keycloak.endpoints import Endpoints
+from s2s_fastapi.printable import without_tokens
 from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = ["RETRY", "RETRY_CREDENTIALS", "error_type", "refusal", "retry_after", "unreachable", "wrong_credentials"]
@@ -24,8 +25,6 @@ RETRY_CREDENTIALS: Final = 30.0
 _MAX_WAIT = 60.0
 _MAX_TEXT = 200
 _SECONDS: Final = re.compile(r"[0-9]{1,10}")
-# An assertion of another request, or a token: cut off before its signature, what it says would still be told.
-_JWT: Final = re.compile(r"eyJ[A-Za-z0-9_.-]{7,}")
 _UNAUTHORIZED = 401
 _NOT_FOUND = 404
 _SERVER_ERROR = 500
@@ -223,7 +222,9 @@ def _clean(text: object, proof: Proof) -> str:
     if proof.echoed_in(text):
         return "(left out: it repeats the secret)"
     printable = "".join(
-        character if character.isprintable() else " " for character in _JWT.sub("(left out)", text)[:_MAX_TEXT]
+        # Whatever JWT it is: the assertion of another request, for instance.
+        character if character.isprintable() else " "
+        for character in without_tokens(text)[:_MAX_TEXT]
     )
     return " ".join(printable.split())
 

@@ -23,7 +23,7 @@ from s2s_fastapi.errors import AudienceNotGranted, S2SError, TokenRequestError
 from s2s_fastapi.outcomes import Failed, Loaded
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry.attributes import AUDIENCE, CAUSE, CLIENT_ID, ERROR_TYPE, ISSUER, OUTCOME, SCOPE, TOKEN_ID
-from s2s_fastapi.telemetry.metrics import TOKEN_REQUEST
+from s2s_fastapi.telemetry.metrics import TOKEN_REQUEST, audience_label
 from s2s_fastapi.telemetry.spans import cause, failed, span
 
 __all__ = ["Channel", "TokenRequest"]
@@ -60,8 +60,11 @@ class TokenRequest:
         self._clock = clock
         self._refused: list[object] = []  # the stamp of the secret that was refused, if one was
         self._warned: set[str] = set()
-        self.labels = {CLIENT_ID: settings.client_id, AUDIENCE: " ".join(sorted(key.asked.audiences))}
-        """What telemetry calls it."""
+        audience = " ".join(sorted(key.asked.audiences))
+        self.labels = {CLIENT_ID: settings.client_id, AUDIENCE: audience_label(audience)}
+        """What metrics call it."""
+        self.attributes = {CLIENT_ID: settings.client_id} | ({AUDIENCE: audience} if audience else {})
+        """What spans call it."""
 
     def another_secret(self) -> bool:
         """Tell, once, that the secret Keycloak refused has been replaced in its file, so that another request is worth it."""
@@ -73,9 +76,9 @@ class TokenRequest:
     def __call__(self) -> Loaded[Token] | Failed:
         """Ask, and tell log, trace and metrics what came of it; never raises."""
         began = time.monotonic()
-        asked, told = self._key.asked, {**self.labels, CAUSE: cause()}
-        shown = {**told, SCOPE: " ".join(sorted(asked.scopes)), ISSUER: self._key.issuer}
-        with span("request token", {name: value for name, value in shown.items() if value}) as current:
+        told, scope = {**self.labels, CAUSE: cause()}, " ".join(sorted(self._key.asked.scopes))
+        shown = {**self.attributes, CAUSE: told[CAUSE], ISSUER: self._key.issuer} | ({SCOPE: scope} if scope else {})
+        with span("request token", shown) as current:
             outcome = self._outcome()
             if isinstance(outcome, Loaded):
                 told[OUTCOME] = "granted"

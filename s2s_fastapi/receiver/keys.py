@@ -34,6 +34,8 @@ _LAST_GOOD: Final = 3600.0
 _SPACING: Final = 5.0
 _TIMEOUT: Final = 3.0
 _REALM_PAGE_TIMEOUT: Final = 1.0
+_MAX_WAITERS: Final = 10_000
+"""Requests and probes that wait for the first keys. They are there anyway; a seat is 50 bytes, and anybody may take one."""
 _MAX_ASKING: Final = 100
 _MAX_RETURNING: Final = 100
 _MAX_ABSENT: Final = 1000
@@ -78,6 +80,7 @@ class KeySource:
             timeout=_TIMEOUT,
             clock=clock,
             spacing=_SPACING,
+            max_waiters=_MAX_WAITERS,
             unavailable=KeysUnavailable,
         )
         watch_age(self)

@@ -32,6 +32,7 @@ from s2s_fastapi.receiver.verifier import Verifier
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry import DecisionLog, Observer
 from s2s_fastapi.telemetry.metrics import decided
+from s2s_fastapi.telemetry.spans import current_span, describe, hide_query
 
 __all__ = ["ServiceAuthMiddleware", "observed_refusals"]
 
@@ -85,7 +86,8 @@ class ServiceAuthMiddleware:
         self._public_paths = public_paths
         self._users = users
         self._observer = observer or DecisionLog(audit=audit)
-        self._audit = audit and observer is None
+        self._audit = audit
+        self._own_observer = observer is not None
         self._warm_up = warm_up
         self._cached_tokens = cached_tokens
         self._skip_audience = insecure_skip_audience
@@ -114,7 +116,11 @@ class ServiceAuthMiddleware:
             except ConfigurationError as error:
                 decision = Decision(reason=Reason.NOT_STARTED, cure=str(error))
                 decided(decision)
-                self._observer.decided(located(decision, scope))
+                current = current_span()
+                if scope.get("query_string"):
+                    hide_query(current)  # nobody has looked yet whether it holds a token
+                describe(current, decision)
+                self._observer.decided(located(decision, scope, current))
                 await send_answer(scope, send, decision, "")
                 return
         await gate.pass_through(self.app, scope, receive, send)
@@ -265,10 +271,15 @@ class ServiceAuthMiddleware:
         return Gate(verifier=verifier, public=check.public, service=service, clock=clock)
 
     def _warnings(self) -> Iterator[str]:
-        if self._audit and not getattr(self._observer, "wants_allowed", True):
+        if self._audit and self._own_observer:
             yield (
-                "audit=True, but the logger s2s_fastapi.decisions is not enabled for INFO, so no accepted call is written: "
-                'set its level, such as logging.getLogger("s2s_fastapi.decisions").setLevel("INFO"), and give it a handler.'
+                "audit=True writes nothing beside observer=, which is given the decisions instead of the logger s2s_fastapi.decisions: "
+                "keep one of the two."
+            )
+        elif self._audit and isinstance(self._observer, DecisionLog) and not self._observer.writes_allowed:
+            yield (
+                "audit=True, but the logger s2s_fastapi.decisions is not enabled for INFO or has no handler for it, so no accepted call is "
+                'written: logging.getLogger("s2s_fastapi.decisions").setLevel("INFO"), and logging.basicConfig() for a handler.'
             )
         if self._skip_audience:
             yield "insecure_skip_audience is on: tokens meant for other services are accepted."

@@ -10,7 +10,7 @@ from starlette.types import Scope
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.principal import Principal
-from s2s_fastapi.printable import printable
+from s2s_fastapi.printable import printable, without_tokens
 from s2s_fastapi.receiver.answers import error_within
 from s2s_fastapi.receiver.framework import matched_route
 from s2s_fastapi.receiver.verdict import Verdict
@@ -52,7 +52,7 @@ class Service:
         decided(decision)
         describe(current, decision)
         if decision.reason is not Reason.ALLOWED or getattr(self.observer, "wants_allowed", True):
-            self.observer.decided(located(decision, scope))
+            self.observer.decided(located(decision, scope, current))
 
 
 @dataclass(slots=True)
@@ -118,12 +118,16 @@ class Authenticated:
         return replace(decision, client_id=known.client_id, token_id=known.token_id, issuer=known.issuer, kid=known.kid)
 
 
-def located(decision: Decision, scope: Scope) -> Decision:
-    """Return the decision with the method, the route and the trace it was made on; the route as declared, or the path where none was matched yet."""
+def located(decision: Decision, scope: Scope, current: Span) -> Decision:
+    """Return the decision with the method, the route and the trace it was made on.
+
+    The route is the declared one, or the path where none was matched yet, without a token that somebody may have put into it.
+    ``current`` is the server's span.
+    """
     route = matched_route(scope)
     path = getattr(route, "path_format", None) or getattr(route, "path", None)
     if not path:
-        path = scope["path"]
+        path = without_tokens(scope["path"])
     elif mounted := scope.get("root_path", ""):
         below = mounted[len(scope.get("app_root_path", mounted)) :]  # a route knows nothing of the mounts around it
         path = below + ("/{path}" if isinstance(route, Mount) else str(path))
@@ -133,5 +137,5 @@ def located(decision: Decision, scope: Scope) -> Decision:
         method=scope.get("method", "WEBSOCKET"),
         route=printable(str(path), _LONGEST_ROUTE),
         routed=routed,
-        trace_id=trace_id(),
+        trace_id=trace_id(current),
     )

@@ -146,7 +146,8 @@ def _verification() -> Iterator[Callable[[Verdict], Verdict]]:
             decision, principal = verdict.decision, verdict.principal
             describe(current, decision)
             if principal is not None and current.is_recording():
-                current.set_attribute(AUDIENCE, [printable(name, 256) for name in sorted(principal.audiences)[:16]])
+                names = sorted(principal.audiences)[:16]
+                current.set_attribute(AUDIENCE, " ".join(printable(name, 256) for name in names))
             if decision.outcome == "failed":
                 failed(current, str(decision.reason), decision.cure)
             LOOKUPS.add(1, MISS)

@@ -33,7 +33,8 @@ class DecisionLog:
     most 20 times in 10 s for each caller (all who have shown no signed token are one), and once for each further route, up to 32; so
     a flood hides no other caller and no other reason. The next record of that caller and reason says in ``suppressed`` how many were
     left out; where none comes, the last that was left out is written with a later record, or by `flush`, and says in ``age`` how many
-    seconds ago it was. So the records and the sum of ``suppressed`` are all refusals there were. Acceptances are never left out.
+    seconds ago it was. So the records and the sum of ``suppressed`` are all refusals there were. Acceptances are never left out,
+    nor, with ``audit``, what is let in and only observed. ``routed`` says whether the route is one of the app's.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class DecisionLog:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._logger = logger
+        self._audit = audit
         self._allowed = logging.INFO if audit else logging.DEBUG
         self._clock = clock
         self._floods = _Floods()
@@ -53,9 +55,22 @@ class DecisionLog:
         """Whether acceptances are worth telling: the hot path asks before it makes a record of one."""
         return self._logger.isEnabledFor(self._allowed)
 
+    @property
+    def writes_allowed(self) -> bool:
+        """Whether a handler takes what is told of acceptances: what none takes is lost without a word."""
+        logger: logging.Logger | None = self._logger
+        while logger is not None:
+            if any(handler.level <= self._allowed for handler in logger.handlers):
+                return self.wants_allowed
+            logger = logger.parent if logger.propagate else None
+        return False
+
     def decided(self, decision: Decision) -> None:
         """Write one record, unless the level or the flood limit says no."""
         if not self._logger.isEnabledFor(self._level(decision)):
+            return
+        if decision.reason is Reason.ALLOWED or (self._audit and decision.lets_in):
+            self._write(_Counted(decision))
             return
         for counted in self._counting().count(decision, self._clock()):
             self._write(counted)
@@ -75,7 +90,7 @@ class DecisionLog:
 
     def _write(self, counted: "_Counted") -> None:
         decision = counted.decision
-        fields: dict[str, str | int] = {
+        fields: dict[str, str | int | bool] = {
             "outcome": decision.outcome,
             "reason": str(decision.reason),
             "status": decision.status,
@@ -88,6 +103,7 @@ class DecisionLog:
             "cure": printable(decision.cure, _LONGEST_CURE),
             "unverified_kid": printable(decision.unverified_kid, _LONGEST),
             "trace_id": decision.trace_id,
+            "routed": decision.routed,
             "suppressed": counted.suppressed,
             "age": counted.age,
         }
@@ -180,8 +196,6 @@ class _Floods:
 
     def count(self, decision: Decision, now: float) -> list[_Counted]:
         """Return what to write now: this decision or not, and before it the rest of floods that are over."""
-        if decision.reason is Reason.ALLOWED:
-            return [_Counted(decision)]
         # What was only told so far must not hide that it is refused now.
         key = (decision.reason, decision.client_id, decision.observed)
         with self._lock:

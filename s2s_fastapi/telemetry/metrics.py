@@ -40,6 +40,7 @@ __all__ = [
     "TOKEN_REQUEST",
     "VERIFICATION",
     "Metric",
+    "audience_label",
     "decided",
     "watch_age",
 ]
@@ -48,6 +49,7 @@ OTHER: Final = "_OTHER"
 """The caller of whoever has shown no signed token, and of those beyond the bounds."""
 _MAX_CALLERS: Final = 200
 _MAX_REFUSED: Final = 100
+_MAX_AUDIENCES: Final = 200
 _LONGEST: Final = 256
 _SECONDS: Final = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _AGES: Final = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 240.0, 300.0, 600.0, 1800.0, 3600.0, 14400.0, 86400.0)
@@ -166,6 +168,14 @@ def _labels(reason: Reason, observed: bool, client_id: str) -> dict[str, str]:
     return {OUTCOME: told.outcome, REASON: str(reason), CALLER: _callers.name(client_id, let_in=told.lets_in)}
 
 
+def audience_label(audience: str) -> str:
+    """Return what metrics call the audience of a token that is asked for: an app may take it from its requests, so there is an end to them."""
+    if audience not in _audiences and len(_audiences) >= _MAX_AUDIENCES:
+        return OTHER
+    _audiences.add(audience)
+    return printable(audience, _LONGEST)
+
+
 class _Callers:
     """Which callers are counted by name. Whoever can register clients in the realm can make up names, so there is an end to them.
 
@@ -184,7 +194,10 @@ class _Callers:
             if len(places) >= most:
                 return OTHER
             places.add(client_id)
+            if let_in:
+                _labels.cache_clear()  # it may be there as another, from refusals before
         return printable(client_id, _LONGEST)
 
 
 _callers: Final = _Callers()
+_audiences: Final[set[str]] = set()

@@ -10,6 +10,7 @@ The server's span is not ours: whoever traces requests makes it, FastAPI by itse
 """
 
 import contextvars
+import logging
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
@@ -19,10 +20,11 @@ from urllib.parse import urlsplit
 from opentelemetry import context as otel
 from opentelemetry import propagate, trace
 from opentelemetry.context import _SUPPRESS_HTTP_INSTRUMENTATION_KEY  # what instrumentations of HTTP clients look at
-from opentelemetry.trace import INVALID_SPAN, Link, Span, SpanKind, StatusCode, Tracer
+from opentelemetry.trace import INVALID_SPAN, Link, NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode, Tracer
 from opentelemetry.util.types import AttributeValue
 
 from s2s_fastapi.decision import Decision
+from s2s_fastapi.errors import S2SError
 from s2s_fastapi.telemetry.attributes import ERROR_TYPE, of_decision
 from s2s_fastapi.version import __version__
 
@@ -51,6 +53,9 @@ Cause: TypeAlias = Literal["needed", "ahead", "forced", "warm_up"]
 
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
 
+_log = logging.getLogger("s2s_fastapi.telemetry")
+_INCOMPLETE: Final[set[str]] = set()
+
 _cause: "contextvars.ContextVar[Cause]" = contextvars.ContextVar("s2s_fastapi.cause", default="needed")
 _links: "contextvars.ContextVar[tuple[Link, ...]]" = contextvars.ContextVar("s2s_fastapi.links", default=())
 
@@ -75,19 +80,36 @@ def span(
     """
     parent = current_span()
     links = _links.get() if parent is INVALID_SPAN else None
-    started = _tracer().start_span(name, kind=kind, attributes=attributes, links=links)
+    try:
+        started = _tracer().start_span(name, kind=kind, attributes=attributes, links=links)
+    except Exception as error:  # noqa: BLE001 (of a sampler or a processor that somebody has plugged in: nobody's request depends on it)
+        _incomplete(error)
+        return nullcontext(INVALID_SPAN)
     # Without an SDK no span is made: there is nothing to be current instead.
     return nullcontext(started) if started is parent else _running(started)
 
 
 @contextmanager
 def _running(started: Span) -> Iterator[Span]:
-    with trace.use_span(started, end_on_exit=True, record_exception=False, set_status_on_exception=False):
+    with trace.use_span(started, end_on_exit=False, record_exception=False, set_status_on_exception=False):
         try:
             yield started
         except Exception as error:
-            failed(started, type(error).__name__)
+            failed(started, error.code if isinstance(error, S2SError) else type(error).__name__)
             raise
+        finally:
+            try:
+                started.end()
+            except Exception as error:  # noqa: BLE001 (as at its start)
+                _incomplete(error)
+
+
+def _incomplete(error: Exception) -> None:
+    """Say, once for each kind of error, that telemetry lacks something because a plugin of OpenTelemetry failed; its text may say anything."""
+    kind = type(error).__name__
+    if kind not in _INCOMPLETE:
+        _INCOMPLETE.add(kind)
+        _log.warning("Traces are incomplete: what is plugged into OpenTelemetry failed with %s.", kind)
 
 
 def failed(current: Span, error_type: str, sentence: str = "") -> None:
@@ -104,13 +126,20 @@ def describe(current: Span, decision: Decision) -> None:
 
 def hide_query(current: Span) -> None:
     """Take the query out of a server's span, which whoever made it has filled already."""
-    if current.is_recording():
-        current.set_attribute("url.query", "REDACTED")
+    if not current.is_recording():
+        return
+    current.set_attribute("url.query", "REDACTED")
+    # Instrumentations that keep to older conventions have it in the URL; what a span tells can be read on the SDK's alone.
+    told: Mapping[str, AttributeValue] = getattr(current, "attributes", None) or {}
+    for name in ("http.url", "http.target", "url.full"):
+        url, mark, _ = str(told.get(name, "")).partition("?")
+        if mark:
+            current.set_attribute(name, f"{url}?REDACTED")
 
 
-def trace_id() -> str:
-    """Return the id of the trace this code runs in; empty where there is none."""
-    context = current_span().get_span_context()
+def trace_id(current: Span) -> str:
+    """Return the id of the trace a span belongs to; empty where there is none."""
+    context = current.get_span_context()
     return trace.format_trace_id(context.trace_id) if context.is_valid else ""
 
 
@@ -143,15 +172,20 @@ def answered(current: Span, status: int) -> None:
 def propagated(headers: MutableMapping[str, str]) -> tuple[str, ...]:
     """Write the trace this code runs in into a request's headers (W3C Trace Context); return the names of those that were written.
 
-    Nothing is written where there is no trace, or where the request carries one already.
+    Nothing is written where there is no trace, or where the request carries one already. Baggage that it has is no trace, and stays.
     """
     if current_span() is INVALID_SPAN:
         return ()
-    names = propagate.get_global_textmap().fields
-    if any(name in headers for name in names):
+    if any(name in headers for name in propagate.get_global_textmap().fields if name != "baggage"):
         return ()
-    propagate.inject(headers)
-    return tuple(name for name in names if name in headers)
+    told: dict[str, str] = {}
+    try:
+        propagate.inject(told)
+    except Exception as error:  # noqa: BLE001 (of a propagator: the request goes without)
+        _incomplete(error)
+    written = tuple(name for name in told if name not in headers)
+    headers.update({name: told[name] for name in written})
+    return written
 
 
 def cause() -> Cause:
@@ -162,11 +196,14 @@ def cause() -> Cause:
 def in_front(why: Cause) -> contextvars.Context:
     """Return the context for a load that somebody waits for: the current span, and nothing else of the request.
 
-    No baggage, no user, no inbound token: the load talks to Keycloak.
+    No baggage, no user, no inbound token: the load talks to Keycloak. Nor ``tracestate``, of which whoever sends a request can write so
+    much (8 KB) that what stands in front of Keycloak refuses the load, and with it the keys of everybody.
     """
     context, parent = _context(why), current_span()
     if parent is not INVALID_SPAN:
-        context.run(otel.attach, trace.set_span_in_context(parent, otel.Context()))
+        ids = parent.get_span_context()
+        bare = NonRecordingSpan(SpanContext(ids.trace_id, ids.span_id, ids.is_remote, ids.trace_flags))
+        context.run(otel.attach, trace.set_span_in_context(bare, otel.Context()))
     context.run(_links.set, _links.get())
     return context
 

@@ -82,7 +82,7 @@ def test_an_accepted_token_is_told_with_caller_key_and_audience(realm: Realm, tr
         "token_id": "trrtcc:1",
         "kid": realm.key.kid,
         "issuer": realm.issuer,
-        "audience": ("billing", "crm-api-gateway"),
+        "audience": "billing crm-api-gateway",
     }
     assert traces.one("verify token").status.status_code is StatusCode.UNSET
 
@@ -99,7 +99,7 @@ def test_a_token_refused_after_its_signature_is_told_with_its_caller(
         "token_id": "trrtcc:1",
         "kid": realm.key.kid,
         "issuer": realm.issuer,
-        "audience": ("crm-api-gateway",),
+        "audience": "crm-api-gateway",
     }
 
 
@@ -158,9 +158,8 @@ def test_what_a_registered_client_chose_is_printable_and_short(realm: Realm, tra
     token_verifier(realm).decide(realm.token(**claims))
 
     for shown in told(traces).values():
-        for text in (shown,) if isinstance(shown, str) else shown:
-            assert text.isprintable()
-            assert len(text) <= 256
+        assert shown.isprintable()
+        assert len(shown) <= 256
 
 
 def test_many_audiences_are_told_as_sixteen_short_ones(realm: Realm, traces: Traces) -> None:
@@ -168,7 +167,7 @@ def test_many_audiences_are_told_as_sixteen_short_ones(realm: Realm, traces: Tra
     verdict = token_verifier(realm).decide(realm.token(aud=["crm-api-gateway", *many]))
 
     assert verdict.principal is not None
-    shown = told(traces)["audience"]
+    shown = told(traces)["audience"].split(" ")
     assert len(shown) == 16
     assert all(text.isprintable() and len(text) <= 256 for text in shown)
 
