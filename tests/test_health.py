@@ -243,6 +243,33 @@ class TestWithTheKeys:
         anyio.run(storm, backend=backend)
         assert realm.fetches == 2
 
+    def test_thousands_of_probes_at_a_start_leave_a_place_for_a_request(self, service: Service, realm: Realm) -> None:
+        late = threading.Event()
+
+        def answer(request: httpx.Request) -> None:
+            assert late.wait(60)
+
+        realm.answer = answer
+        statuses: list[int] = []
+
+        async def ask(path: str, *headers: tuple[bytes, bytes]) -> None:
+            async def send(message: Any) -> None:
+                if message["type"] == "http.response.start":
+                    statuses.append(message["status"])
+
+            await service.app({**http_scope(path), "headers": list(headers)}, never, send)
+
+        async def start() -> None:
+            async with anyio.create_task_group() as group:
+                for _ in range(2000):
+                    group.start_soon(ask, "/readyz")
+                group.start_soon(ask, "/nothing", (b"authorization", b"Bearer " + realm.token().encode()))
+                await anyio.sleep(0.1)
+                late.set()
+
+        anyio.run(start)
+        assert sorted(statuses) == [200] * 2000 + [404]
+
     def test_head_is_answered_like_get(self, realm: Realm, clock: Clock) -> None:
         for answer, status in ((None, 200), (broken, 503)):
             realm.answer = answer or (lambda request: None)
@@ -306,6 +333,17 @@ class TestWhereItStands:
         asked.clear()
         assert client.get("/readyz").json()["ready"]
         assert asked == []
+
+    def test_what_is_mounted_after_the_first_probe_is_seen_by_the_next(self) -> None:
+        inner = FastAPI(openapi_url=None)
+        inner.add_middleware(ServiceAuthMiddleware, settings())
+        outer = Starlette(routes=[Route("/readyz", auth_ready)])
+        client = TestClient(outer)
+        assert client.get("/readyz").json()["keys"] is None
+        outer.mount("/api", inner)
+
+        with pytest.raises(ConfigurationError, match="auth_ready was asked of an app without"):
+            client.get("/readyz")
 
     def test_a_router_without_an_app_is_ready(self) -> None:
         assert TestClient(Router(routes=[Route("/readyz", auth_ready)])).get("/readyz").json()["keys"] is None

@@ -74,19 +74,28 @@ class Traces:
         return [(child.name, self.below(child)) for child in sorted(children, key=lambda span: span.start_time or 0)]
 
 
+class _BrokenPluginError(Exception):
+    """What a processor of somebody's raises."""
+
+
 class _Recorder(SpanProcessor):
     """Stays with the provider for good, since a processor cannot be taken off, and tells who is listening at the moment."""
 
     def __init__(self) -> None:
         self.listening: list[Traces] = []
+        self.failing: set[str] = set()
         self._lock = threading.Lock()
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        if "start" in self.failing:
+            raise _BrokenPluginError("of somebody's own words")
         with self._lock:
             for traces in self.listening:
                 traces.begun.append(span.name)
 
     def on_end(self, span: ReadableSpan) -> None:
+        if "end" in self.failing:
+            raise _BrokenPluginError("of somebody's own words")
         with self._lock:
             for traces in self.listening:
                 traces.spans.append(span)
@@ -112,6 +121,17 @@ def listening() -> Iterator[Traces]:
         yield traces
     finally:
         recorder.listening.remove(traces)
+
+
+@contextmanager
+def broken_at(*moments: str) -> Iterator[None]:
+    """Let the provider have a processor that raises at the ``start`` or the ``end`` of each span."""
+    recorder = _recorder()
+    recorder.failing.update(moments)
+    try:
+        yield
+    finally:
+        recorder.failing.clear()
 
 
 @contextmanager

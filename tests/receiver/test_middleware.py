@@ -343,6 +343,17 @@ class TestWhatIsToldOfADecision:
         client(app).get("/x", headers=service())
         assert [(str(decision.reason), decision.route) for decision in observed.decisions] == [("allowed", "/x")]
 
+    @pytest.mark.tells_secrets(
+        "whoever traces requests shows their path", "log httpx", "span GET", "attribute url.path", "metric http"
+    )
+    @pytest.mark.parametrize("cut", [None, 60])
+    def test_a_token_in_the_path_is_not_told(
+        self, make_app: App, client: Client, realm: Realm, observed: Any, cut: int | None
+    ) -> None:
+        token = realm.token()[:cut]
+        client(make_app()).get(f"/tickets/{token}/x")
+        assert observed.decisions[0].route == "/tickets/(left out)/x"
+
     def test_a_refusal_at_the_door_names_the_path_without_control_characters(
         self, make_app: App, client: Client, observed: Any
     ) -> None:

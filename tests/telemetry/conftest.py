@@ -8,6 +8,7 @@ from example_app.realm import REALMS
 from s2s_fastapi.backchannel import BackChannel
 from s2s_fastapi.caller.token_source import TokenSource, using
 from s2s_fastapi.settings import KeycloakSettings
+from s2s_fastapi.telemetry import metrics
 from s2s_fastapi.testing import EmbeddedIssuer
 from tests.realm import Clock, Realm
 from tests.tracing import Measured, Traces, listening, measuring
@@ -23,6 +24,14 @@ def traces() -> Iterator[Traces]:
 def metrics_read() -> Iterator[Measured]:
     with measuring() as measured:
         yield measured
+
+
+@pytest.fixture(autouse=True)
+def no_audience_is_named_yet() -> Iterator[None]:
+    """Audiences have names for as long as the process lives: those of other tests leave no place for ours, nor ours for theirs."""
+    metrics._audiences.clear()
+    yield
+    metrics._audiences.clear()
 
 
 @pytest.fixture

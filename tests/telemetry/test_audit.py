@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI, WebSocket
 from fastapi.responses import StreamingResponse
-from opentelemetry import trace
+from opentelemetry import context, trace
 from opentelemetry.trace import SpanKind
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -103,6 +103,14 @@ def protected(realm: Realm, **options: Any) -> FastAPI:
     async def background(tasks: BackgroundTasks) -> str:
         tasks.add_task(lambda: None)
         return "x"
+
+    @app.get("/traced")
+    async def traced() -> PlainTextResponse:
+        # Its end is not awaited: the answer starts inside, as it does for whoever makes the span in a middleware.
+        span = trace.get_tracer("tests").start_span("of the route's own", context=context.Context())
+        span.end()
+        context.attach(trace.set_span_in_context(span))
+        return PlainTextResponse("x")
 
     @app.get("/streams")
     async def streams() -> StreamingResponse:
@@ -354,6 +362,16 @@ def test_the_record_has_the_trace_that_the_caller_began(realm: Realm, trail: Tra
     client.get("/streams", headers=headers)
 
     assert trail.one["trace_id"] == "a" * 32
+
+
+def test_the_record_has_the_trace_of_the_request_where_the_route_begins_another(
+    realm: Realm, traces: Traces, trail: Trail, client: TestClient
+) -> None:
+    client.get("/traced", headers=bearer(realm.token()))
+
+    (span,) = traces.of_kind(SpanKind.SERVER)
+    assert traces.named("of the route's own")[0].parent is None
+    assert trail.one["trace_id"] == trace.format_trace_id(context_of(span).trace_id)
 
 
 def test_the_record_of_a_websocket_has_its_trace(

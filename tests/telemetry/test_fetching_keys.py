@@ -105,6 +105,23 @@ def test_keycloak_is_told_the_span_of_the_exchange_and_nothing_else_of_the_reque
     assert all("baggage" not in headers for headers in seen)
 
 
+def test_of_what_others_wrote_into_a_trace_keycloak_is_told_the_ids_alone(realm: Realm, traces: Traces) -> None:
+    seen: list[httpx.Headers] = []
+    realm.answer = lambda request: seen.append(request.headers)
+    state = trace.TraceState([("vendor", "v" * 200)])
+    sent = trace.NonRecordingSpan(
+        trace.SpanContext(0xA1, 0xB2, is_remote=True, trace_flags=trace.TraceFlags(1), trace_state=state)
+    )
+    attached = context.attach(trace.set_span_in_context(sent))
+    try:
+        key_source(realm).get()
+    finally:
+        context.detach(attached)
+
+    assert {headers["traceparent"].split("-")[1] for headers in seen} == {f"{0xA1:032x}"}
+    assert all("tracestate" not in headers for headers in seen)
+
+
 class TestARenewalBehind:
     @pytest.fixture
     def server(self, realm: Realm, traces: Traces, clock: Clock) -> trace.Span:
