@@ -197,6 +197,8 @@ def learn(stack: ExitStack, search: Search) -> None:
 
     def proof(made: Proof, _: object) -> None:
         for text in _KEY_TEXT.findall(made.material) if made.kid else [made.material]:
+            if text == made.kid:  # a thumbprint is as long as a key, stands in a JWK, and is public
+                continue
             search.learn(text, "a client's key" if made.kid else "a client secret")
         for value in made.headers.values():
             search.learn_exactly(value.rpartition(" ")[2], "the value of a Basic header")
