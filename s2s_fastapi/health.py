@@ -14,9 +14,9 @@ from s2s_fastapi.caller.shared_token import SharedToken
 from s2s_fastapi.caller.token_source import IN_USE
 from s2s_fastapi.errors import ConfigurationError, KeysUnavailable
 from s2s_fastapi.receiver.access import layers
-from s2s_fastapi.receiver.framework import added_middleware, mounted_app, route_contexts
+from s2s_fastapi.receiver.framework import mounted_app, route_contexts
 from s2s_fastapi.receiver.keys import KeySource
-from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware
+from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware, middleware_of
 from s2s_fastapi.receiver.state import KEYS_KEY
 
 __all__ = ["Health", "KeysHealth", "TokenHealth", "auth_ready", "health"]
@@ -135,7 +135,7 @@ def health(app: Any) -> Health:
     Raises:
         ConfigurationError: ``app`` has no middleware, but one that is mounted in it has.
     """
-    door = _door(app)
+    door = middleware_of(app)
     problem, keys = None, None
     if isinstance(door, ServiceAuthMiddleware):
         keys = door.keys
@@ -199,24 +199,12 @@ def _numbers_of_tokens() -> dict[str, int]:
     return numbers
 
 
-def _door(app: Any) -> ServiceAuthMiddleware | type[ServiceAuthMiddleware] | None:
-    """Return the middleware around an app; its class, where the app has not made it yet."""
-    added = None
-    for layer in layers(app):
-        for inner in layers(layer, getattr(layer, "middleware_stack", None)):
-            if isinstance(inner, ServiceAuthMiddleware):
-                return inner
-        if any(entry.cls is ServiceAuthMiddleware for entry in added_middleware(layer)):
-            added = ServiceAuthMiddleware
-    return added
-
-
 def _is_below(app: Any) -> bool:
     """Tell whether an app has no middleware of ours, and something that is mounted in it has."""
     routes = len(app.routes) if isinstance(app, Starlette) else None  # a Router cannot be kept
     if routes is not None and _WITHOUT.get(app) == routes:
         return False
-    if any(_door(inner) is not None or _is_below(inner) for inner in _inside(app)):
+    if any(middleware_of(inner) is not None or _is_below(inner) for inner in _inside(app)):
         return True
     if routes is not None:
         _WITHOUT[app] = routes

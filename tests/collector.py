@@ -4,7 +4,7 @@ Real providers of OpenTelemetry's SDK are the global ones, every log record is s
 this package and of those below it speak at DEBUG, to the search alone. What is looked for is in `tests.search`; which secrets there
 are is learned where the package and the tests make them.
 A test that tells a secret on purpose says why and where: ``@pytest.mark.tells_secrets("why", "log httpx")``.
-``-p no:tests.collector`` runs the suite with telemetry off.
+``-p no:tests.collector`` runs the suite without it; then there are providers from the first test on that listens (`tests.tracing`).
 """
 
 import functools

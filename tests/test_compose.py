@@ -129,11 +129,11 @@ def test_every_secret_that_is_used_is_made_by_make_env(tmp_path: Path) -> None:
 
 
 def test_the_file_with_the_secrets_is_never_committed() -> None:
-    done = subprocess.run(["git", "check-ignore", "-q", ".env"], cwd=ROOT, check=False)
-    tracked = subprocess.run(["git", "ls-files", ".env"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ".env*" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
 
-    assert done.returncode == 0
-    assert tracked.stdout == ""
+    if (ROOT / ".git").exists():  # not in a source archive
+        tracked = subprocess.run(["git", "ls-files", ".env"], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert tracked.stdout == ""
 
 
 def test_without_a_profile_nothing_observes_and_nothing_exports() -> None:

@@ -40,9 +40,9 @@ from s2s_fastapi import (
 )
 from s2s_fastapi.backchannel import BackChannel
 from s2s_fastapi.caller.token_source import TokenSource, using
-from s2s_fastapi.health import _door
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.receiver.keys import KeySource
+from s2s_fastapi.receiver.middleware import middleware_of
 from s2s_fastapi.receiver.state import KEYS_KEY
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.testing import EmbeddedIssuer
@@ -125,7 +125,7 @@ def started(app: Any, keys: KeySource, **options: Any) -> Service:
     given = {"settings": settings(), "public_paths": READY, "warm_up": False, **options}
     app.add_middleware(ServiceAuthMiddleware, **given)
     app.middleware_stack = app.build_middleware_stack()
-    door = _door(app)
+    door = middleware_of(app)
     assert isinstance(door, ServiceAuthMiddleware)
     door._start({"type": "http", "app": app}).verifier.keys = keys
     return Service(app, keys, TestClient(app))

@@ -64,8 +64,20 @@ class Access:
     """What a whole app declares."""
 
     routes: tuple[RouteAccess, ...]
-    downstreams: frozenset[Downstream] = frozenset()
+    callers: tuple[Any, ...] = field(default=(), compare=False, repr=False)
+    """What calls other services: a dependency with a ``downstream``, a lifespan with ``downstreams``."""
     apps: tuple[AppAt, ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def downstreams(self) -> frozenset[Downstream]:
+        """Whom the app calls. Asks for each base URL that is a function, so it may raise what that raises."""
+        called = (
+            caller.downstreams if hasattr(type(caller), "downstreams") else (caller.downstream,)
+            for caller in self.callers
+        )
+        return frozenset(
+            downstream for several in called for downstream in several if isinstance(downstream, Downstream)
+        )
 
 
 def read_access(app: Any) -> Access:
@@ -73,12 +85,13 @@ def read_access(app: Any) -> Access:
 
     What cannot be read is listed as opaque, never left out. A sub-app with a `ServiceAuthMiddleware` of its own is not entered.
     """
-    top = _Place(set())
+    top = _Place([])
     routes = tuple(_read_app(top, app, nested=False))
     below = router_below(app)
     for lifespan in joined_lifespans(getattr(getattr(below, "router", below), "lifespan_context", None)):
-        top.downstreams.update(getattr(lifespan, "downstreams", ()))
-    return Access(routes, frozenset(top.downstreams), tuple(top.apps))
+        if hasattr(type(lifespan), "downstreams"):
+            top.callers.append(lifespan)
+    return Access(routes, tuple(top.callers), tuple(top.apps))
 
 
 def router_below(app: Any) -> Any:
@@ -90,7 +103,7 @@ def router_below(app: Any) -> Any:
 class _Place:
     """How far the reading has come, and what is required of everybody who comes there."""
 
-    downstreams: set[Downstream]
+    callers: list[Any]
     path: str = ""
     host: str = ""
     requirements: tuple[Requirement, ...] = ()
@@ -169,7 +182,7 @@ def _read_route(context: Any, place: _Place) -> Iterator[RouteAccess]:
         yield place.opaque(methods)
         return
     read = Endpoint.read(endpoint, dependant)
-    place.downstreams.update(read.downstreams)
+    place.callers.extend(read.callers)
     requirement, mistakes = _joined((*place.requirements, *read.requirements)), read.mistakes
     trees = getattr(original, "routes", None)  # FastAPI's frontend(): trees of files that share their dependencies
     if trees is None:

@@ -8,7 +8,6 @@ from typing import Any, Self, get_args
 
 from fastapi.params import Depends
 
-from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.framework import parameters_of, returned_by
 from s2s_fastapi.receiver.guard import GUARD_MARK, GUARDED_MARK
@@ -26,7 +25,8 @@ class Endpoint:
     """All of them must be met."""
     mistakes: tuple[str, ...] = ()
     """What looks like protection and is none: a sentence for each."""
-    downstreams: frozenset[Downstream] = frozenset()
+    callers: tuple[Any, ...] = ()
+    """What it depends on that calls other services: each has a ``downstream``, which is not asked for yet."""
 
     @classmethod
     def read(cls, endpoint: Any, dependant: Any) -> Self:
@@ -41,7 +41,7 @@ class Endpoint:
         return cls(
             (*guards, *(requirement for dependency in below for requirement in _required(dependency))),
             tuple(mistakes),
-            frozenset(downstream for dependency in below for downstream in _called(dependency.call)),
+            tuple(caller for dependency in below for caller in _callers(dependency.call)),
         )
 
 
@@ -72,10 +72,12 @@ def _required(dependency: Any) -> Iterator[Requirement]:
             yield require_scope(*scopes)
 
 
-def _called(call: Any) -> Iterator[Downstream]:
-    downstream = getattr(call, "downstream", None) or getattr(getattr(call, "__self__", None), "downstream", None)
-    if isinstance(downstream, Downstream):
-        yield downstream
+def _callers(call: Any) -> Iterator[Any]:
+    # Looked for on the types: to ask for it runs the developer's own code, where a base URL is a function.
+    for caller in (call, getattr(call, "__self__", None)):
+        if hasattr(type(caller), "downstream"):
+            yield caller
+            return
 
 
 def _misplaced_guards(endpoint: Any, guards: tuple[Requirement, ...], dependant: Any) -> Iterator[str]:

@@ -34,7 +34,7 @@ from s2s_fastapi.telemetry import DecisionLog, Observer
 from s2s_fastapi.telemetry.metrics import decided
 from s2s_fastapi.telemetry.spans import current_span, describe, hide_query
 
-__all__ = ["ServiceAuthMiddleware", "observed_refusals"]
+__all__ = ["ServiceAuthMiddleware", "middleware_of", "observed_refusals"]
 
 _log = logging.getLogger("s2s_fastapi")
 
@@ -302,6 +302,18 @@ class ServiceAuthMiddleware:
             )
 
 
+def middleware_of(app: Any) -> ServiceAuthMiddleware | type[ServiceAuthMiddleware] | None:
+    """Return the middleware on an app or around it; its class, where the app has not made it yet."""
+    added = None
+    for layer in layers(app):
+        for inner in layers(layer, getattr(layer, "middleware_stack", None)):
+            if isinstance(inner, ServiceAuthMiddleware):
+                return inner
+        if any(entry.cls is ServiceAuthMiddleware for entry in added_middleware(layer)):
+            added = ServiceAuthMiddleware
+    return added
+
+
 def observed_refusals(app: ASGIApp) -> ObservedRefusals:
     """Return what ``insecure_observe_until`` let in so far in this process: who, where, why, how often, and what to change.
 
@@ -310,10 +322,10 @@ def observed_refusals(app: ASGIApp) -> ObservedRefusals:
     Raises:
         ConfigurationError: There is no `ServiceAuthMiddleware` on ``app``.
     """
-    for layer in layers(getattr(app, "middleware_stack", None) or app):
-        if isinstance(layer, ServiceAuthMiddleware):
-            return layer.observed
-    if any(entry.cls is ServiceAuthMiddleware for entry in added_middleware(app)):
+    found = middleware_of(app)
+    if isinstance(found, ServiceAuthMiddleware):
+        return found.observed
+    if found is not None:
         return ObservedRefusals(until=None)  # nothing has come in yet
     raise ConfigurationError("observed_refusals takes the app that ServiceAuthMiddleware was added to.")
 

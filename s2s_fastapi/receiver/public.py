@@ -76,10 +76,6 @@ class PublicPaths:
         )
         self._templates = tuple(entry for entry in self.entries if entry.template is not None)
 
-    def __bool__(self) -> bool:
-        """Tell whether there are any."""
-        return bool(self.entries)
-
     def open(self, method: str, path: str) -> bool:
         """Tell whether a request for ``path``, as the router sees it, needs no token."""
         if (method, path) in self._exact:

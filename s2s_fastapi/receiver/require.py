@@ -44,31 +44,51 @@ _WRITTEN_OUT: Final = _NotParenthesised()
 
 
 def require_service(*, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
-    """Require any service: a token of the client-credentials grant (RFC 6749 section 4.4)."""
+    """Require any service: a token of the client-credentials grant (RFC 6749 section 4.4).
+
+    Raises:
+        ConfigurationError: The parentheses are left out: ``Depends(require_service)`` would ask nothing.
+    """
     _check_written_out(_)
     return Caller("service")
 
 
 def require_caller(*client_ids: str, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
-    """Require the service account of one of these clients; letter case counts."""
+    """Require the service account of one of these clients; letter case counts.
+
+    Raises:
+        ConfigurationError: A name is missing or is none.
+    """
     _check_written_out(_)
     return Caller("service", _names("require_caller", client_ids))
 
 
 def require_user(*client_ids: str, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
-    """Require a user, of one of these front ends if any are named. The middleware lets users in only with ``users=True``."""
+    """Require a user, of one of these front ends if any are named. The middleware lets users in only with ``users=True``.
+
+    Raises:
+        ConfigurationError: A name is none.
+    """
     _check_written_out(_)
     return Caller("user", _names("require_user", client_ids) if client_ids else frozenset())
 
 
 def require_scope(*scopes: str, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
-    """Require scopes, all of them; it says nothing about who is calling."""
+    """Require scopes, all of them; it says nothing about who is calling.
+
+    Raises:
+        ConfigurationError: A name is missing or is none.
+    """
     _check_written_out(_)
     return Scope(_names("require_scope", scopes))
 
 
 def require_role(*roles: str, client: str | None = None, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
-    """Require roles of a client, all of them; of the app's own client unless ``client`` names another."""
+    """Require roles of a client, all of them; of the app's own client unless ``client`` names another.
+
+    Raises:
+        ConfigurationError: A name is missing or is none.
+    """
     _check_written_out(_)
     if client is not None:
         _names("require_role", (client,))
@@ -76,13 +96,21 @@ def require_role(*roles: str, client: str | None = None, _: _NotParenthesised = 
 
 
 def require_realm_role(*roles: str, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
-    """Require realm roles, all of them."""
+    """Require realm roles, all of them.
+
+    Raises:
+        ConfigurationError: A name is missing or is none.
+    """
     _check_written_out(_)
     return Role(_names("require_realm_role", roles), realm=True)
 
 
 def require_audience(*audiences: str, only: bool = False, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
-    """Require a token for one of these audiences; with ``only`` it must not be for anybody else as well."""
+    """Require a token for one of these audiences; with ``only`` it must not be for anybody else as well.
+
+    Raises:
+        ConfigurationError: A name is missing or is none.
+    """
     _check_written_out(_)
     return Audience(_names("require_audience", audiences), only)
 

@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 
 from opentelemetry import context as otel
 from opentelemetry import propagate, trace
-from opentelemetry.context import _SUPPRESS_HTTP_INSTRUMENTATION_KEY  # what instrumentations of HTTP clients look at
 from opentelemetry.trace import INVALID_SPAN, Link, NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode, Tracer
 from opentelemetry.util.types import AttributeValue
 
@@ -54,6 +53,9 @@ Cause: TypeAlias = Literal["needed", "ahead", "forced", "warm_up"]
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
 
 _log = logging.getLogger("s2s_fastapi.telemetry")
+
+# What instrumentations of HTTP clients look at. Without it there would be a second span for an exchange, and nothing worse.
+_SUPPRESS: Final[str] = getattr(otel, "_SUPPRESS_HTTP_INSTRUMENTATION_KEY", "suppress_http_instrumentation")
 _INCOMPLETE: Final[set[str]] = set()
 
 _cause: "contextvars.ContextVar[Cause]" = contextvars.ContextVar("s2s_fastapi.cause", default="needed")
@@ -119,7 +121,7 @@ def failed(current: Span, error_type: str, sentence: str = "") -> None:
 
 
 def describe(current: Span, decision: Decision) -> None:
-    """Tell a span what was decided. A refusal is no error of the service; keys that are not there are one."""
+    """Tell a span what was decided. No status is set: a refusal is no error of the service."""
     if current.is_recording():
         current.set_attributes(of_decision(decision))
 
@@ -155,7 +157,7 @@ def span_of_exchange(method: str, url: str) -> Iterator[Span]:
             port = there.port or (443 if there.scheme == "https" else 80)
             told = {"http.request.method": method, "url.full": url, "server.address": there.hostname or ""}
             started.set_attributes({**told, "server.port": port})
-        token = otel.attach(otel.set_value(_SUPPRESS_HTTP_INSTRUMENTATION_KEY, True))
+        token = otel.attach(otel.set_value(_SUPPRESS, True))
         try:
             yield started
         finally:

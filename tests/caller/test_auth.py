@@ -360,6 +360,22 @@ def test_a_refused_request_is_sent_again_whole(
     assert response.history[0].elapsed.total_seconds() >= 0
 
 
+@pytest.mark.parametrize("length", [10, 5000])
+def test_a_refusal_that_is_thrown_away_still_says_how_long_it_took(
+    length: int, send: Send, bob: Receiver, clock: Clock
+) -> None:
+    auth = ServiceTokenAuth(bob.url)
+    auth.token()
+    clock.now += 11
+    bob.refuse(body=b"x" * length)
+    response = send(auth, "GET", bob.url)
+
+    assert response.status_code == 200
+    (refused,) = response.history
+    assert refused.status_code == 401
+    assert refused.elapsed.total_seconds() > 0
+
+
 @pytest.mark.parametrize("body", ONCE)
 @pytest.mark.parametrize("package", [httpx, httpx2])
 def test_a_body_that_can_be_read_once_is_sent_once(

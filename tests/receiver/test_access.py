@@ -407,6 +407,30 @@ class TestOfDownstreams:
         app.include_router(APIRouter(lifespan=service_lifespan(self.BOB)))
         assert {name for downstream in read_access(app).downstreams for name in downstream.audiences} == {"crm", "bob"}
 
+    @pytest.mark.parametrize("lifespan", [False, True])
+    def test_a_base_url_that_is_a_function_is_not_asked_for_by_the_start(
+        self, options: Options, service: Callable[..., dict[str, str]], lifespan: bool
+    ) -> None:
+        def elsewhere() -> str:
+            raise KeyError("BOB_URL")
+
+        bob = service_client(elsewhere, audience="bob", settings=settings(client_secret="s"))
+        app = bare(lifespan=service_lifespan(bob, warm_up=False)) if lifespan else bare()
+        app.add_middleware(ServiceAuthMiddleware, **options(public_paths=["/healthz"]))
+        app.get("/healthz")(lambda: None)
+        app.get("/x", dependencies=[Depends(require_service())])(lambda: None)
+        app.get("/bob", dependencies=[Depends(bob), Depends(require_service())])(lambda: None)
+        client = TestClient(app, raise_server_exceptions=False)
+
+        assert client.get("/healthz").status_code == 200
+        assert client.get("/x", headers=service()).status_code == 200
+        assert client.get("/bob", headers=service()).status_code == 500
+        with pytest.raises(KeyError):
+            _ = read_access(app).downstreams
+
+    def test_a_lifespan_without_clients_calls_nobody(self) -> None:
+        assert read_access(bare(lifespan=service_lifespan())).downstreams == frozenset()
+
     def test_an_app_that_calls_nobody_has_none(self) -> None:
         assert read_access(bare()).downstreams == frozenset()
 

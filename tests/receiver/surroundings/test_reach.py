@@ -97,6 +97,16 @@ class TestOfAnApp:
         app.mount("/files", BILLING.guard(opaque))
         assert named(app) == []
 
+    def test_scopes_of_a_security_below_one_of_its_dependencies_are_seen(self, make_app: App, named: Any) -> None:
+        async def asks(caller: Any = Security(current_principal, scopes=["tickets:read"])) -> None: ...
+
+        async def outer(asked: Any = Depends(asks)) -> None: ...
+
+        app = make_app(app=FastAPI(openapi_url=None, dependencies=[Depends(outer)]))
+        app.add_route("/plain", plain)
+        app.add_route("/guarded", require_scope("tickets:read").guard(plain))
+        assert named(app) == ["GET /plain"]
+
     def test_it_says_nothing_of_a_mount_with_a_door_of_its_own(
         self, app: FastAPI, named: Any, options: Options
     ) -> None:
