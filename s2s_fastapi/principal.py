@@ -7,7 +7,7 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, Literal, NoReturn
 
-__all__ = ["INBOUND", "Kind", "Principal", "digest", "frozen"]
+__all__ = ["INBOUND", "Kind", "Principal", "digest", "frozen", "length_of"]
 
 Kind = Literal["service", "user", "unknown"]
 
@@ -16,8 +16,17 @@ INBOUND: ContextVar[bytes | None] = ContextVar("s2s_fastapi_inbound", default=No
 
 
 def digest(token: str | bytes) -> bytes:
-    """Return what stands for a token where the token itself must not be kept."""
-    return sha256(token if isinstance(token, bytes) else token.encode()).digest()
+    """Return what stands for a token where the token itself must not be kept: its length, 4 bytes, and its SHA-256.
+
+    With the length it can be found again in a text, whatever it is glued to: see `length_of`.
+    """
+    octets = token if isinstance(token, bytes) else token.encode()
+    return len(octets).to_bytes(4) + sha256(octets).digest()
+
+
+def length_of(digest: bytes) -> int:
+    """Return how many bytes the token has that a digest stands for."""
+    return int.from_bytes(digest[:4])
 
 
 def frozen(value: Any) -> Any:

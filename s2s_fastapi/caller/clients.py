@@ -88,6 +88,7 @@ class ServiceClient(Generic[A, S]):
         self._kind = kind
         self._options = options
         self._resolved: tuple[str, ServiceTokenAuth] | None = None
+        self._made: dict[str, tuple[str, ServiceTokenAuth]] = {}
         self._async: Pool[A] = Pool(self._make_async, _is_closed)
         self._sync: Pool[S] = Pool(self._make_sync, _is_closed)
         if isinstance(base_url, str):
@@ -162,7 +163,8 @@ class ServiceClient(Generic[A, S]):
                 scope=self._asked.scopes or None,
                 settings=self._settings,
             )
-            self._resolved = text, auth
+            # Threads may meet here, and a function may tell each something else: the first of them wins, for all.
+            self._resolved = self._made.setdefault("resolved", (text, auth))
         return self._resolved
 
     def _make_async(self) -> A:

@@ -213,7 +213,9 @@ def _told(reply: Reply, proof: Proof) -> tuple[str, str]:
         return "", ""
     # Four shapes are about: the OAuth pair, a bare error in prose, errorMessage, nothing.
     error = body.get("error") or body.get("errorMessage")
-    return _clean(error, proof), _clean(body.get("error_description"), proof)
+    # RFC 6749's own names are nobody's secret, even where somebody took a word of them for one.
+    named = error if isinstance(error, str) and error in _ERRORS else _clean(error, proof)
+    return named, _clean(body.get("error_description"), proof)
 
 
 def _clean(text: object, proof: Proof) -> str:

@@ -59,6 +59,7 @@ class TokenRequest:
         self._channel = channel
         self._clock = clock
         self._refused: list[object] = []  # the stamp of the secret that was refused, if one was
+        self._pardoned = -math.inf
         self._warned: set[str] = set()
         audience = " ".join(sorted(key.asked.audiences))
         self.labels = {CLIENT_ID: settings.client_id, AUDIENCE: audience_label(audience)}
@@ -69,8 +70,10 @@ class TokenRequest:
     def another_secret(self) -> bool:
         """Tell, once, that the secret Keycloak refused has been replaced in its file, so that another request is worth it."""
         if self._refused and self._refused != [self._key.authentication.stamp()]:
-            self._refused = []
-            return True
+            now = self._clock()
+            if now >= self._pardoned + RETRY:  # a file that is written again and again must not set the pace
+                self._refused, self._pardoned = [], now
+                return True
         return False
 
     def __call__(self) -> Loaded[Token] | Failed:

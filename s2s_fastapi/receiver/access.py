@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Host, Mount, Router, WebSocketRoute
 
 from s2s_fastapi.downstream import Downstream
@@ -96,7 +97,7 @@ def read_access(app: Any) -> Access:
 
 def router_below(app: Any) -> Any:
     """Return the first object along ``.app`` that has routes or is one, or None."""
-    return next((layer for layer in layers(app) if hasattr(layer, "routes") or isinstance(layer, BaseRoute)), None)
+    return next((layer for layer in layers(app) if isinstance(layer, Router | Starlette | BaseRoute)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +146,17 @@ def _read_app(place: _Place, *apps: Any, nested: bool = True) -> Iterator[RouteA
         if isinstance(layer, BaseRoute):
             yield from _read_routes([layer], place)
             return
-        if hasattr(layer, "routes"):
+        if isinstance(layer, Router | Starlette):  # whatever else has routes, it need not answer by them
             place.apps.append(AppAt(layer, place.path, place.host))
             place = replace(place, around=asked_around(layer))
             router = getattr(layer, "router", layer)
             yield from _read_routes(router.routes, place)
             yield from _read_routes(later_routes(router), place)
             default = getattr(router, "default", None)
-            if default is not None and getattr(default, "__self__", None) is not router:  # not the router's own 404
+            if getattr(default, "__self__", None) is router:
+                if getattr(default, "__func__", None) is not Router.not_found:  # it answers in the place of the 404
+                    yield place.opaque()
+            elif default is not None:
                 yield from _read_app(place, default)
             return
     yield place.opaque()

@@ -1,5 +1,6 @@
 """What one endpoint declares by its guards and its dependencies, and what is written on it in vain."""
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Iterator
@@ -134,5 +135,24 @@ def _makes_requirement(call: Any) -> bool:
     names = frozenset(getattr(getattr(function, "__code__", None), "co_names", ()))
     if not names.isdisjoint({"admit", "check", "judge"}):
         return False
+    return any(
+        isinstance(value, Requirement) or any(value is factory for factory in FACTORIES)
+        for value in _named(function, names)
+    )
+
+
+def _named(function: Any, names: frozenset[str]) -> Iterator[Any]:
+    """Yield what a function can mean by its names: globals, what it closes over, what is in a module or a collection of these."""
     known = getattr(function, "__globals__", {})
-    return any(isinstance(known.get(name), Requirement) or known.get(name) in FACTORIES for name in names)
+    values = [known[name] for name in names if name in known]
+    for cell in getattr(function, "__closure__", None) or ():
+        with contextlib.suppress(ValueError):  # not filled yet
+            values.append(cell.cell_contents)
+    for value in values:
+        yield value
+        if inspect.ismodule(value):
+            yield from (vars(value)[name] for name in names if name in vars(value))
+        elif isinstance(value, dict):
+            yield from value.values()
+        elif isinstance(value, list | tuple | set | frozenset):
+            yield from value

@@ -11,10 +11,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from s2s_fastapi.decision import Decision
 from s2s_fastapi.errors import AuthenticationError, AuthorizationError
 from s2s_fastapi.keycloak.cures import credentials_cure
-from s2s_fastapi.principal import INBOUND
+from s2s_fastapi.principal import INBOUND, digest
 from s2s_fastapi.receiver.answers import headers_of, send_answer
 from s2s_fastapi.receiver.bearer import bearer_token
 from s2s_fastapi.receiver.framework import get_route_path
+from s2s_fastapi.receiver.keys import KeySource
 from s2s_fastapi.receiver.lifetime import until_expiry
 from s2s_fastapi.receiver.public import PublicPaths
 from s2s_fastapi.receiver.refusal import Refused
@@ -43,7 +44,11 @@ class Gate:
         scope[KEYS_KEY] = self.verifier.keys  # always, so that nothing which was there before is believed
         if self.public.entries and scope["type"] == "http" and self.public.open(scope["method"], get_route_path(scope)):
             scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
-            await app(scope, receive, send)
+            inbound = INBOUND.set(_brought(scope))  # nobody has looked at it; it must not be sent on all the same
+            try:
+                await app(scope, receive, send)
+            finally:
+                INBOUND.reset(inbound)
             return
         try:
             token = bearer_token(scope["headers"], scope["query_string"], self.verifier.tokens.recent)
@@ -62,9 +67,8 @@ class Gate:
         # New for each request: the list inside is mutable, and what one request appends must not open the next.
         scope["user"], scope["auth"] = principal, AuthCredentials(verdict.scopes)
         if scope["type"] == "websocket":
-            keys, issued_at = self.verifier.keys, principal.issued_at
             ends = self.verifier.expectations.ends(principal)
-            app = until_expiry(app, ends, self.clock, revoked=lambda: issued_at < keys.not_before)
+            app = until_expiry(app, ends, self.clock, revoked=_revocation(self.verifier.keys, principal.issued_at))
         inbound = INBOUND.set(verdict.digest)
         try:
             await app(scope, receive, _telling(state, scope, send))
@@ -81,6 +85,25 @@ class Gate:
     async def _refuse(self, scope: Scope, send: Send, decision: Decision) -> None:
         self.service.tell(decision, scope, current_span())
         await send_answer(scope, send, decision, self.service.realm)
+
+
+def _brought(scope: Scope) -> bytes | None:
+    """Return the digest of the token that came to where none is asked for, if one did."""
+    try:
+        return digest(bearer_token(scope["headers"], scope["query_string"]))
+    except Refused:
+        return None
+
+
+def _revocation(keys: KeySource, issued_at: int) -> Callable[[], bool]:
+    """Return what tells whether a token of that second was revoked; asking also keeps the answer new where no request comes in."""
+
+    def revoked() -> bool:
+        if keys.peek() is None:
+            keys.start()
+        return issued_at < keys.not_before
+
+    return revoked
 
 
 def _telling(state: Authenticated, scope: Scope, send: Send) -> Send:

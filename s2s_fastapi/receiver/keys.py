@@ -95,7 +95,8 @@ class KeySource:
 
     def after_fork(self) -> None:
         """Keep the keys; forget who was waiting in the parent, and a lock that one of its threads may have held."""
-        self._lock = threading.Lock()
+        # Re-entrant, as the locks of the remembered tokens: for a signal handler that asks about a token.
+        self._lock = threading.RLock()
         self._asking = 0
 
     def start(self) -> None:

@@ -137,7 +137,7 @@ class ServiceAuthMiddleware:
             nonlocal failure
             if message["type"] == "lifespan.startup.complete":
                 try:
-                    self._start(scope)
+                    self._start(scope, again=True)
                 except ConfigurationError as error:
                     failure = str(error)
                     return
@@ -160,8 +160,8 @@ class ServiceAuthMiddleware:
         if failure:
             raise ConfigurationError(failure)
 
-    def _start(self, scope: Scope) -> Gate:
-        """Check everything once and open the gate.
+    def _start(self, scope: Scope, *, again: bool = False) -> Gate:
+        """Check everything once and open the gate; ``again`` checks the routes also where it is open, as a later lifespan has them.
 
         Raises:
             ConfigurationError: A setting or a route is wrong; the next call checks again.
@@ -175,6 +175,8 @@ class ServiceAuthMiddleware:
                 if self._warm_up:
                     gate.verifier.keys.start()
                 self._gate = gate  # last: the second request must not slip past a check that is still running
+            elif again:
+                self.documentation(scope.get("app"))
             return self._gate
 
     def documentation(self, app: Any = None) -> Documentation:

@@ -61,7 +61,9 @@ class PublicPath:
         if self.template is None:
             return path == self.path
         # Printable: the router's `$` also matches before a line break at the end, so "/hooks/\n" is for it the route "/hooks/".
-        return path.isprintable() and self.template.fullmatch(path) is not None
+        match = self.template.fullmatch(path) if path.isprintable() else None
+        # A converter of the app's own may take more than one segment.
+        return match is not None and not any("/" in value for value in match.groupdict().values())
 
 
 class PublicPaths:

@@ -1,9 +1,11 @@
 """`service_client` and `service_auth`: in routes, in scripts, over loops, and across redirects."""
 
 import asyncio
+import itertools
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import httpx
@@ -444,6 +446,45 @@ def test_a_redirect_elsewhere_carries_nothing(package: Any, status: int, bob: Re
     with crm as client:
         assert client.get("/").status_code == 200
     assert charles.tokens == [None, None]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_hook_that_exchanges_the_token_for_another_sends_nothing(package: Any, bob: Receiver) -> None:
+    def exchange(request: Any) -> None:
+        request.headers["Authorization"] = "Bearer of-somebody-else"
+
+    async def aexchange(request: Any) -> None:
+        exchange(request)
+
+    with (
+        service_client(bob.url, client=package.AsyncClient, event_hooks={"request": [exchange]}) as client,
+        pytest.raises(TokenWithheld, match="An event hook") as caught,
+    ):
+        client.get("/")
+
+    async def main() -> None:
+        async with service_client(bob.url, client=package.AsyncClient, event_hooks={"request": [aexchange]}) as client:
+            with pytest.raises(TokenWithheld):
+                await client.get("/")
+            assert (await client.get("/", auth=None)).status_code == 200  # nothing of ours is there to be exchanged
+
+    asyncio.run(main())
+    assert "of-somebody-else" not in str(caught.value)
+    assert bob.tokens == ["Bearer of-somebody-else"]
+
+
+def test_threads_that_ask_for_a_base_url_together_get_one_answer() -> None:
+    meeting, answers = threading.Barrier(8), itertools.count(8000)
+
+    def elsewhere() -> str:
+        meeting.wait(5)
+        return f"http://bob:{next(answers)}"
+
+    bob = service_client(elsewhere, audience="bob", settings=settings())
+    with ThreadPoolExecutor(8) as threads:
+        asked = [threads.submit(lambda: bob.auth) for _ in range(8)]
+        assert len({id(answer.result()) for answer in asked}) == 1
+    assert bob.downstream == bob.auth.downstream
 
 
 @pytest.mark.parametrize("package", PACKAGES)

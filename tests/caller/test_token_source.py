@@ -347,6 +347,24 @@ def test_a_rotated_secret_is_read_again_within_the_same_load(
     assert token.token_id == "t2"
 
 
+def test_a_secret_that_is_written_again_and_again_does_not_set_the_pace(
+    tmp_path: Path, source: TokenSource, keycloak: Keycloak, clock: Clock
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text("old")
+    keycloak.always = refusal(401, "unauthorized_client")
+    shared = source.token(settings(client_secret=None, client_secret_file=file), BOB)
+    for number in range(50):
+        file.write_text("old" + " " * number)
+        failure(shared)
+    assert len(keycloak.requests) == 2  # the first, and the one that the first new file was worth
+
+    clock.now += 5
+    file.write_text("newer")
+    failure(shared)
+    assert len(keycloak.requests) == 3
+
+
 def test_a_secret_that_did_not_change_is_not_sent_twice(
     tmp_path: Path, source: TokenSource, keycloak: Keycloak
 ) -> None:

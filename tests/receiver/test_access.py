@@ -5,7 +5,7 @@ import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import httpx
 import pytest
@@ -308,6 +308,26 @@ class TestOfStarlette:
         loop = Loop()
         loop.app = loop
         assert read(loop) == {"/": "opaque"}
+
+    def test_an_app_of_another_kind_with_routes_is_opaque(self) -> None:
+        class Lazy:
+            routes: ClassVar[list[Any]] = []
+
+            async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+        assert read(Starlette(routes=[Mount("/lazy", Lazy()), Route("/x", A.guard(endpoint))])) == {
+            "/lazy": "opaque",
+            "GET /x": A,
+        }
+
+    def test_a_router_that_answers_what_it_does_not_know_is_opaque_there(self) -> None:
+        class Answering(Router):
+            async def not_found(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+        assert read(Starlette(routes=[Mount("/m", Answering([Route("/x", A.guard(endpoint))]))])) == {
+            "GET /m/x": A,
+            "/m": "opaque",
+        }
 
 
 class TestOfAppsBehindMiddleware:

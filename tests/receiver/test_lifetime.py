@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -19,6 +19,8 @@ from starlette.websockets import WebSocketDisconnect
 
 from s2s_fastapi import ServiceAuthMiddleware
 from s2s_fastapi.receiver.lifetime import until_expiry
+from s2s_fastapi.receiver.middleware import middleware_of
+from tests.realm import Realm
 
 pytestmark = pytest.mark.anyio
 
@@ -481,6 +483,35 @@ class TestThroughTheWholeStack:
             with pytest.raises(WebSocketDisconnect) as raised:
                 connected.receive_text()
         assert raised.value.code == 1008
+
+    def test_revoke_all_is_felt_where_no_request_comes_in(
+        self, make_app: Callable[..., FastAPI], service: Any, realm: Realm
+    ) -> None:
+        app = make_app()
+
+        @app.websocket("/ws")
+        async def socket(websocket: WebSocket) -> None:
+            await websocket.accept()
+            with suppress(WebSocketDisconnect):
+                while True:
+                    await websocket.send_text(await websocket.receive_text())
+
+        now = int(time.time())
+        with TestClient(app).websocket_connect("/ws", headers=service(iat=now)) as connected:
+            connected.send_text("x")
+            assert connected.receive_text() == "x"
+            door = middleware_of(app)
+            assert isinstance(door, ServiceAuthMiddleware)
+            assert door.keys is not None
+            realm.not_before, fetches = now + 1, realm.fetches
+            door.keys._keys._clock = lambda: time.monotonic() + 500  # the keys are due to be renewed
+            with pytest.raises(WebSocketDisconnect) as raised:  # noqa: PT012 - at a message after the keys have come
+                for _ in range(500):
+                    connected.send_text("x")
+                    connected.receive_text()
+                    time.sleep(0.01)
+        assert raised.value.code == 1008
+        assert realm.fetches == fetches + 1
 
     def test_an_app_in_a_loop_of_messages_ends(self, make_app: Callable[..., FastAPI], service: Any) -> None:
         now = int(time.time())

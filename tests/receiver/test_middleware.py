@@ -515,9 +515,25 @@ class TestWhatPassesThrough:
 
         @app.get("/public")
         async def route(request: Request) -> list[Any]:
-            return [request.user.is_authenticated, request.user.display_name, request.auth.scopes, INBOUND.get()]
+            return [request.user.is_authenticated, request.user.display_name, request.auth.scopes]
 
-        assert http.get("/public", headers=service()).json() == [False, "", [], None]
+        assert http.get("/public", headers=service()).json() == [False, "", []]
+
+    def test_the_token_that_came_to_a_public_path_is_known_as_one_that_must_not_go_on(
+        self, there: Through, service: Headers
+    ) -> None:
+        app, http = there
+        seen: list[bytes | None] = []
+
+        @app.get("/public")
+        async def route() -> None:
+            seen.append(INBOUND.get())
+
+        headers = service()
+        for brought in (headers, {}, {"Authorization": "Basic eA=="}, {"Authorization": "Bearer"}):
+            assert http.get("/public", headers=brought).status_code == 200
+        assert seen == [digest(headers["Authorization"].removeprefix("Bearer ")), None, None, None]
+        assert INBOUND.get() is None
 
     def test_a_websocket(self, there: Through, service: Headers) -> None:
         app, http = there

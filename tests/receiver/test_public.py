@@ -60,6 +60,16 @@ class TestAnEntry:
         with pytest.raises(ConfigurationError, match="would open a whole tree"):
             PublicPaths(["/a/{x:tree}"])
 
+    def test_with_a_convertor_that_takes_some_slashes_opens_one_segment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Numbers(StringConvertor):
+            regex = "[0-9/]+"
+
+        monkeypatch.setitem(CONVERTOR_TYPES, "numbers", Numbers())
+        paths = PublicPaths(["/f/{x:numbers}"])
+        assert paths.open("GET", "/f/1")
+        assert not paths.open("GET", "/f/1/2")
+        assert not paths.open("GET", "/f//")
+
     def test_alone_instead_of_a_list_is_refused(self) -> None:
         with pytest.raises(ConfigurationError, match=r"write \['/healthz'\]"):
             PublicPaths("/healthz")

@@ -16,6 +16,7 @@ from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
+import s2s_fastapi
 from s2s_fastapi import (
     AuthenticationError,
     AuthorizationError,
@@ -197,6 +198,14 @@ def give_admin() -> Any:
     return Admin
 
 
+POLICIES = {"admin": Admin}
+RULES = [Admin]
+
+
+def closing_over(value: Any) -> Callable[[], Any]:
+    return lambda: value["admin"] if isinstance(value, dict) else value
+
+
 def my_factory() -> Requirement:
     return require_caller("a")
 
@@ -271,7 +280,18 @@ class TestAMistakeStopsTheStart:
         self.stopped(app, client, r"makes a requirement and does not ask it: write Depends\(mine\(\.\.\.\)\)")
 
     @pytest.mark.parametrize(
-        "dependency", [make_admin, give_admin, lambda: require_caller("a"), functools.partial(make_admin)]
+        "dependency",
+        [
+            make_admin,
+            give_admin,
+            lambda: require_caller("a"),
+            functools.partial(make_admin),
+            closing_over(require_caller("admin")),
+            closing_over({"admin": require_caller("admin")}),
+            lambda: POLICIES["admin"],
+            lambda: RULES[0],
+            lambda: s2s_fastapi.require_caller("admin"),
+        ],
     )
     def test_a_dependency_that_returns_a_requirement_unasked(
         self, make_app: App, client: Client, dependency: Any

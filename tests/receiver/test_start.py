@@ -17,7 +17,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, Router
 from starlette.testclient import TestClient
 
 from s2s_fastapi import ConfigurationError, ServiceAuthMiddleware, require_caller, require_service
@@ -204,6 +204,17 @@ class TestSettings:
         assert client(app).get("/x", headers=service()).status_code == 401
 
 
+def test_a_route_that_came_after_the_first_lifespan_is_checked_by_the_second(make_app: App) -> None:
+    app = make_app(users=True)
+    app.get("/x", dependencies=[Depends(require_service())])(lambda: "x")
+    with TestClient(app) as there:
+        assert there.get("/x").status_code == 401
+    app.get("/late")(lambda: "open to users")
+
+    with pytest.raises(ConfigurationError, match="GET /late"), TestClient(app):
+        pass
+
+
 class TestWithoutALifespan:
     def test_nobody_is_let_in_before_the_check_passes_and_then_it_is_not_asked_again(
         self, environment: Any, realm: Realm, observed: Any, service: Headers
@@ -283,13 +294,16 @@ class TestWithoutALifespan:
     ) -> None:
         checking, go_on, reads = threading.Event(), threading.Event(), []
 
-        class Slow:
+        class Slow(Router):
             @property
             def routes(self) -> list[Any]:
                 reads.append(threading.get_ident())
                 checking.set()
                 go_on.wait(10)
                 return [Route("/x", ok)]
+
+            @routes.setter
+            def routes(self, given: list[Any]) -> None: ...
 
             async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
                 entered.append(go_on.is_set())
