@@ -365,6 +365,18 @@ def test_a_secret_that_is_written_again_and_again_does_not_set_the_pace(
     assert len(keycloak.requests) == 3
 
 
+def test_a_secret_that_is_a_word_of_keycloaks_leaves_the_cure_as_it_is(source: TokenSource, keycloak: Keycloak) -> None:
+    keycloak.always = refusal(401, "unauthorized_client", "Invalid client or Invalid client credentials")
+    error = failure(source.token(settings(client_secret="client"), BOB))
+
+    assert isinstance(error, TokenRequestError)
+    assert error.error == "unauthorized_client"
+    assert error.cure.startswith("Correct KEYCLOAK_CLIENT_SECRET.")
+    assert error.error_description == "(left out: it repeats the secret)"
+    failure(source.token(settings(client_secret="client"), BOB))
+    assert len(keycloak.requests) == 1
+
+
 def test_a_secret_that_did_not_change_is_not_sent_twice(
     tmp_path: Path, source: TokenSource, keycloak: Keycloak
 ) -> None:

@@ -432,6 +432,21 @@ def test_an_unknown_kid_is_one_fetch_and_refused() -> None:
     assert scene.realm.fetches == 2
 
 
+def test_a_signal_handler_may_ask_while_its_thread_does() -> None:
+    scene = Scene()
+    scene.clock.advance(SPACING)
+    told: list[object] = []
+
+    def interrupted() -> None:
+        with scene.source._lock:  # where the handler came
+            told.append(scene.ask("invented"))
+
+    thread = threading.Thread(target=interrupted, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert told == [Reason.UNKNOWN_KEY]
+
+
 def test_a_known_kid_with_another_algorithm_is_an_unknown_key() -> None:
     scene = Scene()
     scene.clock.advance(SPACING)

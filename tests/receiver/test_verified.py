@@ -18,6 +18,7 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.principal import digest
 from s2s_fastapi.receiver.expectations import Expectations
 from s2s_fastapi.receiver.jwks import VerificationKey
+from s2s_fastapi.receiver.jws import parse
 from s2s_fastapi.receiver.keys import KeySource
 from s2s_fastapi.receiver.token_verifier import TokenVerifier
 from s2s_fastapi.receiver.verified import CACHED_TOKENS, VerifiedToken, VerifiedTokens
@@ -85,6 +86,19 @@ def test_a_token_that_comes_again_is_not_verified_again() -> None:
     assert anyio.run(bench.verifier.adecide, token, backend="trio") is first
     assert bench.verifier.known(token) is first
     assert bench.keys.checked == 1
+
+
+def test_where_another_thread_was_first_and_the_keys_went_stale_it_is_verified_again() -> None:
+    bench = Bench()
+    token = bench.token()
+    first = bench.verifier.decide(token)
+    jws = parse(token)
+    key = bench.verifier.keys.get().find(jws.kid, jws.algorithm)
+    assert key is not None
+    bench.monotonic.advance(500)
+    assert bench.verifier.keys.peek() is None
+
+    assert bench.verifier._first(token, jws, key) == first
 
 
 def test_a_token_is_known_at_once_from_either_generation() -> None:
