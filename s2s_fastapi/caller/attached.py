@@ -14,7 +14,7 @@ CARRIED: Final = "s2s_fastapi.carried"
 """The request extension that tells which token we attached, and where it may go: ``(Token, pins)``."""
 
 SHORTEST_TOKEN: Final = 64
-"""Nothing shorter is a token of Keycloak's; this spares most values the search, and most words in them the hash."""
+"""Nothing shorter is a token of Keycloak's; this spares most values the search."""
 _BEGINNING: Final = b"ey"  # { and a quote or a space in base64url: how the header of every JWT begins
 
 
