@@ -181,6 +181,8 @@ class Caller(Requirement):
 
     def judge(self, principal: Principal, client_id: str = "") -> Decision:  # noqa: ARG002 - the seam's signature
         """Decide by the kind of the token first, then by the client that got it."""
+        if principal.kind == self.kind and (not self.client_ids or principal.client_id in self.client_ids):
+            return _ALLOWED
         who = shown(principal.client_id)
         if principal.kind == "unknown":
             return Decision(reason=Reason.UNKNOWN_KIND, cure=kind_cure(principal))
@@ -192,12 +194,10 @@ class Caller(Requirement):
                     ": the calling service must ask for a token of its own (client_credentials), not send a user's on"
                 )
             return Decision(reason=wrong, cure=cure)
-        if self.client_ids and principal.client_id not in self.client_ids:
-            return Decision(
-                reason=Reason.CALLER_NOT_ALLOWED,
-                cure=f"{who} called, allowed are {', '.join(sorted(self.client_ids))}: add it to require_caller or require_user if it may",
-            )
-        return _ALLOWED
+        return Decision(
+            reason=Reason.CALLER_NOT_ALLOWED,
+            cure=f"{who} called, allowed are {', '.join(sorted(self.client_ids))}: add it to require_caller or require_user if it may",
+        )
 
 
 @dataclass(frozen=True, eq=False)
