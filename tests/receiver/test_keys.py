@@ -533,6 +533,20 @@ def test_within_the_spacing_an_unknown_kid_waits_for_the_next_fetch() -> None:
 @pytest.mark.parametrize(
     "run", [None, asyncio.run, lambda task: trio.run(lambda: task)], ids=["plain", "asyncio", "trio"]
 )
+def test_who_comes_soon_after_a_fetch_waits_for_longer_than_a_fetch_may_take(
+    run: Callable[[Any], VerificationKey] | None,
+) -> None:
+    scene = Scene()
+    scene.realm.published = [FIRST.jwk, SECOND.jwk]
+    scene.clock.advance(SPACING - 3.3)
+    found = scene.source.key(SECOND.kid, "ES256") if run is None else run(scene.source.akey(SECOND.kid, "ES256"))
+    assert found.kid == SECOND.kid
+    assert scene.realm.fetches == 2
+
+
+@pytest.mark.parametrize(
+    "run", [None, asyncio.run, lambda task: trio.run(lambda: task)], ids=["plain", "asyncio", "trio"]
+)
 def test_a_key_that_is_published_while_a_fetch_is_under_way_comes_with_the_next_one(
     run: Callable[[Any], VerificationKey] | None,
 ) -> None:
