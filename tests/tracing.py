@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeAlias
 
-from opentelemetry import metrics, trace
+from opentelemetry import metrics, propagate, trace
 from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
@@ -121,6 +122,31 @@ def listening() -> Iterator[Traces]:
         yield traces
     finally:
         recorder.listening.remove(traces)
+
+
+class AnotherFormat(TextMapPropagator):
+    """A propagator of another format, which writes one header."""
+
+    @property
+    def fields(self) -> set[str]:
+        return {"x-b3-traceid"}
+
+    def inject(self, carrier: Any, context: Any = None, setter: Any = None) -> None:
+        carrier["x-b3-traceid"] = "1"
+
+    def extract(self, carrier: Any, context: Any = None, getter: Any = None) -> Any:
+        return context
+
+
+@contextmanager
+def propagating(propagator: TextMapPropagator) -> Iterator[None]:
+    """Let traces be told to others by this propagator inside."""
+    before = propagate.get_global_textmap()
+    propagate.set_global_textmap(propagator)
+    try:
+        yield
+    finally:
+        propagate.set_global_textmap(before)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry import metrics
 from s2s_fastapi.testing import EmbeddedIssuer
 from tests.realm import Clock, Realm
-from tests.tracing import Measured, Traces, listening, measuring
+from tests.tracing import AnotherFormat, Measured, Traces, listening, measuring, propagating
 
 
 @pytest.fixture
@@ -32,6 +32,12 @@ def no_audience_is_named_yet() -> Iterator[None]:
     metrics._audiences.clear()
     yield
     metrics._audiences.clear()
+
+
+@pytest.fixture
+def another_format() -> Iterator[None]:
+    with propagating(AnotherFormat()):
+        yield
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ import httpx
 import httpx2
 import pytest
 import trio
-from opentelemetry import baggage, context, propagate, trace
+from opentelemetry import baggage, context, trace
 from opentelemetry.instrumentation.httpx import HTTPX2ClientInstrumentor, HTTPXClientInstrumentor
-from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 
@@ -263,28 +262,6 @@ def test_baggage_that_the_caller_wrote_is_left_alone_however_often_it_is_sent(
             way.send(sent, auth)
 
     assert there.values("baggage") == [["customer=bob"]] * 2
-
-
-class _Other(TextMapPropagator):
-    """A propagator of another format, which writes one header."""
-
-    @property
-    def fields(self) -> set[str]:
-        return {"x-b3-traceid"}
-
-    def inject(self, carrier: Any, context: Any = None, setter: Any = None) -> None:
-        carrier["x-b3-traceid"] = "1"
-
-    def extract(self, carrier: Any, context: Any = None, getter: Any = None) -> Any:
-        return context
-
-
-@pytest.fixture
-def another_format() -> Iterator[None]:
-    before = propagate.get_global_textmap()
-    propagate.set_global_textmap(_Other())
-    yield
-    propagate.set_global_textmap(before)
 
 
 def test_the_other_service_is_told_in_the_format_that_is_configured(

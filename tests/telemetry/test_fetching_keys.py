@@ -1,15 +1,13 @@
 """The spans `fetch keys` and `GET`: whose they are, and what they tell of a Keycloak that does not answer."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 import trio
 from fastapi import FastAPI
-from opentelemetry import baggage, context, propagate, trace
-from opentelemetry.propagators.textmap import TextMapPropagator
+from opentelemetry import baggage, context, trace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 from starlette.testclient import TestClient
@@ -277,28 +275,6 @@ def test_a_realm_page_that_fails_is_an_error_of_its_own_exchange_alone(realm: Re
     certs, page = traces.named("GET")
     assert (certs.status.status_code, page.status.status_code) == (StatusCode.UNSET, StatusCode.ERROR)
     assert traces.one("fetch keys").status.status_code is StatusCode.UNSET
-
-
-class _Silent(TextMapPropagator):
-    """A propagator of another format, which writes one header."""
-
-    @property
-    def fields(self) -> set[str]:
-        return {"x-b3-traceid"}
-
-    def inject(self, carrier: Any, context: Any = None, setter: Any = None) -> None:
-        carrier["x-b3-traceid"] = "1"
-
-    def extract(self, carrier: Any, context: Any = None, getter: Any = None) -> Any:
-        return context
-
-
-@pytest.fixture
-def another_format() -> Iterator[None]:
-    before = propagate.get_global_textmap()
-    propagate.set_global_textmap(_Silent())
-    yield
-    propagate.set_global_textmap(before)
 
 
 def test_keycloak_is_told_in_the_format_that_is_configured(realm: Realm, another_format: None) -> None:

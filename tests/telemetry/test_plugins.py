@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import trio
-from opentelemetry import propagate
-from opentelemetry.propagators.textmap import TextMapPropagator
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -21,7 +19,7 @@ from s2s_fastapi.caller.token_source import TokenSource
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry import spans
 from tests.realm import Realm, settings, token_verifier
-from tests.tracing import Traces, broken_at, request
+from tests.tracing import AnotherFormat, Traces, broken_at, propagating, request
 
 # A provider has to be there before a test begins, or the first span of the process would be the one that makes it.
 pytestmark = pytest.mark.usefixtures("traces")
@@ -92,26 +90,17 @@ def test_it_is_said_once_and_not_in_the_plugins_own_words(
     assert told.getMessage().endswith("failed with _BrokenPluginError.")
 
 
-class _Broken(TextMapPropagator):
-    """A propagator that fails before or after it wrote something."""
-
-    @property
-    def fields(self) -> set[str]:
-        return {"x-broken"}
+class _Broken(AnotherFormat):
+    """A propagator that fails when it is to write."""
 
     def inject(self, carrier: Any, context: Any = None, setter: Any = None) -> None:
         raise RuntimeError("of somebody's own words")
 
-    def extract(self, carrier: Any, context: Any = None, getter: Any = None) -> Any:
-        return context
-
 
 @pytest.fixture
 def broken_propagator() -> Iterator[None]:
-    before = propagate.get_global_textmap()
-    propagate.set_global_textmap(_Broken())
-    yield
-    propagate.set_global_textmap(before)
+    with propagating(_Broken()):
+        yield
 
 
 @pytest.mark.usefixtures("broken_propagator")
