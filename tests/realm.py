@@ -25,6 +25,14 @@ from s2s_fastapi.settings import KeycloakSettings
 
 SERVER = "http://keycloak.test"
 
+Decide = Callable[[TokenVerifier, str], Any]
+DECIDING: dict[str, Decide] = {
+    "sync": lambda verifier, token: verifier.decide(token),
+    "asyncio": lambda verifier, token: asyncio.run(verifier.adecide(token)),
+    "trio": lambda verifier, token: trio.run(verifier.adecide, token),
+}
+"""The kinds of code in which a verdict can be asked for."""
+
 
 def settings(**changes: Any) -> KeycloakSettings:
     given: dict[str, Any] = {"url": SERVER, "realm": "corp", "client_id": "crm-api-gateway", **changes}

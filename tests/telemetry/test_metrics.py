@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import anyio
 import httpx
 import pytest
-import trio
 from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException, WebSocket
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.applications import Starlette
@@ -29,7 +28,7 @@ from s2s_fastapi.receiver.token_verifier import TokenVerifier
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry import metrics
 from s2s_fastapi.telemetry.metrics import decided
-from tests.realm import Clock, Realm, SigningKey, settings, token_verifier
+from tests.realm import DECIDING, Clock, Decide, Realm, SigningKey, settings, token_verifier
 from tests.tracing import Measured, Point, until
 
 DAY = 1_798_675_200  # 2026-12-31 00:00 UTC
@@ -40,13 +39,6 @@ FETCH = "s2s_fastapi.keys.fetch.duration"
 AGE = "s2s_fastapi.keys.age"
 CALLER = "chat-app-service"
 ALLOWED = {(CALLER, "allowed", "allowed"): 1}
-
-Decide = Callable[[TokenVerifier, str], Any]
-WAYS: dict[str, Decide] = {
-    "sync": lambda verifier, token: verifier.decide(token),
-    "asyncio": lambda verifier, token: asyncio.run(verifier.adecide(token)),
-    "trio": lambda verifier, token: trio.run(verifier.adecide, token),
-}
 
 
 @pytest.fixture(autouse=True)
@@ -63,9 +55,9 @@ def nobody_is_named_yet() -> Iterator[None]:
     forget()
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=DECIDING)
 def decide(request: pytest.FixtureRequest) -> Decide:
-    return WAYS[request.param]
+    return DECIDING[request.param]
 
 
 @pytest.fixture

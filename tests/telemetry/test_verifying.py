@@ -1,29 +1,18 @@
 """The span `verify token`: for what is verified, and with nothing in it that nobody vouches for."""
 
-import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
-import trio
 from opentelemetry.trace import SpanKind, StatusCode
 
-from s2s_fastapi.receiver.token_verifier import TokenVerifier
-from tests.realm import Clock, Realm, SigningKey, token_verifier
+from tests.realm import DECIDING, Clock, Decide, Realm, SigningKey, token_verifier
 from tests.tracing import Traces, Tree, request
 
-Decide = Callable[[TokenVerifier, str], Any]
-WAYS: dict[str, Decide] = {
-    "sync": lambda verifier, token: verifier.decide(token),
-    "asyncio": lambda verifier, token: asyncio.run(verifier.adecide(token)),
-    "trio": lambda verifier, token: trio.run(verifier.adecide, token),
-}
 
-
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=DECIDING)
 def decide(request: pytest.FixtureRequest) -> Decide:
-    return WAYS[request.param]
+    return DECIDING[request.param]
 
 
 def told(traces: Traces) -> dict[str, Any]:
