@@ -8,16 +8,20 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Host, Mount, Router, WebSocketRoute
 
 from s2s_fastapi.downstream import Downstream
-from s2s_fastapi.receiver.endpoint import Endpoint, guards_around
+from s2s_fastapi.receiver.asked import covers
+from s2s_fastapi.receiver.endpoint import Endpoint, Mistake, guards_around
 from s2s_fastapi.receiver.framework import (
     added_middleware,
+    answers_itself,
+    included_router,
     joined_lifespans,
     later_routes,
     mounted_app,
     route_contexts,
 )
-from s2s_fastapi.receiver.reach import asked_around
+from s2s_fastapi.receiver.reach import asked_around, asked_too_late
 from s2s_fastapi.receiver.requirements import AllOf, Requirement
+from s2s_fastapi.receiver.written import line_of
 
 __all__ = ["OWN_AUTHENTICATION", "Access", "AppAt", "RouteAccess", "layers", "read_access", "router_below"]
 
@@ -36,8 +40,10 @@ class RouteAccess:
     """Everything that is required, joined with ``&``; None where the route adds nothing to what the middleware requires."""
     opaque: bool = False
     """True for an ASGI app whose routes cannot be read."""
-    mistakes: tuple[str, ...] = ()
+    mistakes: tuple[Mistake, ...] = field(default=(), compare=False)
     """What is written on the route but does not protect it."""
+    shared: frozenset[tuple[int, str]] = field(default=frozenset(), compare=False, repr=False)
+    """The attributes of classes with a requirement that FastAPI asks on this route."""
     host: str = ""
     """The host it answers to, as declared; empty for any."""
     websocket: bool = False
@@ -68,6 +74,10 @@ class Access:
     callers: tuple[Any, ...] = field(default=(), compare=False, repr=False)
     """What calls other services: a dependency with a ``downstream``, a lifespan with ``downstreams``."""
     apps: tuple[AppAt, ...] = field(default=(), compare=False, repr=False)
+    lists: tuple[list[Any], ...] = field(default=(), compare=False, repr=False)
+    """The lists of routes that were read: see `late_routes`."""
+    dependants: tuple[Any, ...] = field(default=(), compare=False, repr=False)
+    """What FastAPI made of the routes: see `look_at_returned`."""
 
     @property
     def downstreams(self) -> frozenset[Downstream]:
@@ -92,7 +102,7 @@ def read_access(app: Any) -> Access:
     for lifespan in joined_lifespans(getattr(getattr(below, "router", below), "lifespan_context", None)):
         if hasattr(type(lifespan), "downstreams"):
             top.callers.append(lifespan)
-    return Access(routes, tuple(top.callers), tuple(top.apps))
+    return Access(routes, tuple(top.callers), tuple(top.apps), tuple(top.lists), tuple(top.dependants))
 
 
 def router_below(app: Any) -> Any:
@@ -109,7 +119,10 @@ class _Place:
     host: str = ""
     requirements: tuple[Requirement, ...] = ()
     apps: list[AppAt] = field(default_factory=list)
+    lists: list[list[Any]] = field(default_factory=list)
+    dependants: list[Any] = field(default_factory=list)
     around: Mapping[int, tuple[Requirement, ...]] = field(default_factory=dict)
+    late: Mapping[int, tuple[Requirement, ...]] = field(default_factory=dict)
     missed: tuple[Requirement, ...] = ()
 
     def opaque(self, methods: frozenset[str] = frozenset()) -> RouteAccess:
@@ -148,8 +161,11 @@ def _read_app(place: _Place, *apps: Any, nested: bool = True) -> Iterator[RouteA
             return
         if isinstance(layer, Router | Starlette):  # whatever else has routes, it need not answer by them
             place.apps.append(AppAt(layer, place.path, place.host))
-            place = replace(place, around=asked_around(layer))
+            place = replace(place, around=asked_around(layer), late=asked_too_late(layer))
             router = getattr(layer, "router", layer)
+            place.lists.extend(_lists(router))
+            if answers_itself(layer) or answers_itself(router):
+                yield place.opaque()
             yield from _read_routes(router.routes, place)
             yield from _read_routes(later_routes(router), place)
             default = getattr(router, "default", None)
@@ -185,9 +201,13 @@ def _read_route(context: Any, place: _Place) -> Iterator[RouteAccess]:
     if dependant is None and endpoint is None:
         yield place.opaque(methods)
         return
-    read = Endpoint.read(endpoint, dependant)
+    read = Endpoint.read(endpoint, dependant, context, place.requirements)
     place.callers.extend(read.callers)
-    requirement, mistakes = _joined((*place.requirements, *read.requirements)), read.mistakes
+    if dependant is not None:
+        place.dependants.append(dependant)
+    requirement = _joined((*place.requirements, *read.requirements))
+    late = _late_mistakes(place.late.get(id(original), ()), requirement, line_of(endpoint))
+    mistakes = (*read.mistakes, *late)
     trees = getattr(original, "routes", None)  # FastAPI's frontend(): trees of files that share their dependencies
     if trees is None:
         websocket = isinstance(original, WebSocketRoute)
@@ -197,6 +217,7 @@ def _read_route(context: Any, place: _Place) -> Iterator[RouteAccess]:
             methods,
             requirement,
             mistakes=mistakes,
+            shared=read.shared,
             host=place.host,
             websocket=websocket,
             missed=missed,
@@ -205,6 +226,25 @@ def _read_route(context: Any, place: _Place) -> Iterator[RouteAccess]:
     for tree in trees:
         path = f"{place.path}{getattr(context, 'frontend_prefix', '')}{tree.path}".rstrip("/") + "/{path:path}"
         yield RouteAccess(path, frozenset(tree.methods), requirement, mistakes=mistakes, host=place.host)
+
+
+def _late_mistakes(late: Iterable[Requirement], requirement: Requirement | None, at: str) -> Iterator[Mistake]:
+    for each in dict.fromkeys(late):
+        if requirement is None or not covers((requirement,), each):
+            yield Mistake(
+                f"a router around it has the requirement {each} in its dependencies, but FastAPI does not ask it here, because the "
+                "route was added or included earlier: give it to APIRouter(dependencies=[...]) or FastAPI(dependencies=[...])",
+                at,
+            )
+
+
+def _lists(router: Any) -> Iterator[list[Any]]:
+    """Yield the list of routes of a router and of all routers that it includes."""
+    yield router.routes
+    for entry in router.routes:
+        included = included_router(entry)
+        if included is not None:
+            yield from _lists(included[0])
 
 
 def _joined(requirements: Iterable[Requirement]) -> Requirement | None:

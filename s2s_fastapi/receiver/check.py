@@ -1,20 +1,26 @@
 """What must be true of an app before it serves: mistakes that would leave a route open stop the start."""
 
+import json
 import re
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import count, product
+from pathlib import Path
 from typing import Final
 
 from starlette.convertors import FloatConvertor, IntegerConvertor, StringConvertor, UUIDConvertor
 from starlette.routing import compile_path
 
 from s2s_fastapi.receiver.access import Access, RouteAccess
+from s2s_fastapi.receiver.endpoint import Mistake
+from s2s_fastapi.receiver.late_routes import FailingRoute
 from s2s_fastapi.receiver.public import PublicPath, PublicPaths
 from s2s_fastapi.receiver.requirements import AllOf, AnyOf, Audience, Caller, Requirement, Role, Scope
 
-__all__ = ["AccessCheck"]
+__all__ = ["AccessCheck", "bounded"]
 
+_MOST: Final = 20
+"""Routes that a sentence names."""
 _WHO: Final = (Caller,)
 _WHO_OR_WHAT: Final = (Caller, Role, Scope)
 _PARAMETER: Final = re.compile(r"{\w+")
@@ -32,6 +38,8 @@ class AccessCheck:
     client_id: str
     users: bool
     skip_audience: bool
+    unchecked: frozenset[str] = frozenset()
+    """Names of routes whose mistakes do not stop the start: see ``insecure_unchecked``."""
 
     @property
     def declared(self) -> frozenset[str]:
@@ -53,8 +61,7 @@ class AccessCheck:
         """Yield a sentence for everything that would let somebody in, or nobody, against what is written."""
         guarded = [route for route in self.access.routes if not self._is_public(route)]
         for route in self.access.routes:
-            for mistake in route.mistakes:
-                yield f"{route.name}: {mistake}."
+            yield from (_sentence(route, mistake) for mistake in self._mistakes(route) if self._stops(route, mistake))
             if route.requirement is not None and (problem := self._impossible(route.requirement)):
                 yield f"{route.name}: no token of this app can meet its requirement: {problem}."
         yield from self._public_problems()
@@ -79,8 +86,51 @@ class AccessCheck:
                 "Set KEYCLOAK_CLIENT_ID or KEYCLOAK_AUDIENCE, or give every route that is not public a require_audience(...). Missing on",
             )
 
+    def way_out(self) -> Iterator[str]:
+        """Yield a sentence that says how to start all the same, if mistakes on routes stop the start."""
+        stopped = dict.fromkeys(
+            route.name
+            for route in self.access.routes
+            for mistake in self._mistakes(route)
+            if self._stops(route, mistake)
+        )
+        if stopped:
+            names = ", ".join(json.dumps(name) for name in stopped)
+            yield (
+                f"If these routes are right all the same, ServiceAuthMiddleware(..., insecure_unchecked=[{names}]) lets the app start, "
+                "and each start logs it."
+            )
+
+    def open_routes(self) -> Iterator[str]:
+        """Yield the name of each route that is not public and has no requirement of its own."""
+        yield from dict.fromkeys(
+            route.name for route in self.access.routes if route.requirement is None and not self._is_public(route)
+        )
+
+    def failing(self) -> Iterator[FailingRoute]:
+        """Yield each route that by itself would stop the start."""
+        for route in self.access.routes:
+            alone = replace(route, mistakes=tuple(self._mistakes(route)))
+            problems = list(replace(self, access=Access((alone,))).problems())
+            if problems:
+                declared = route.path.rstrip("/") + "{rest:path}" if route.opaque else route.path
+                yield FailingRoute(
+                    route.name, compile_path(_told_apart(declared))[0], route.methods, " ".join(problems)
+                )
+
+    def _mistakes(self, route: RouteAccess) -> Iterator[Mistake]:
+        """Yield the mistakes on a route, but for attributes of a class that FastAPI asks on another route of the class."""
+        asked = frozenset(key for each in self.access.routes for key in each.shared)
+        yield from (mistake for mistake in route.mistakes if mistake.shared is None or mistake.shared not in asked)
+
+    def _stops(self, route: RouteAccess, mistake: Mistake) -> bool:
+        if not mistake.certain or route.name in self.unchecked or (mistake.unless_public and self._is_public(route)):
+            return False
+        return self.users or not mistake.override
+
     def warnings(self) -> Iterator[str]:
         """Yield a sentence for what is as it was written, and may not be what was meant."""
+        yield from self._warnings_of_mistakes()
         names = [
             route.name
             for route in self.access.routes
@@ -94,6 +144,23 @@ class AccessCheck:
                 "FastAPI asks the dependencies of an app or a router on its own routes only, not on what is mounted nor on plain "
                 "Starlette routes. Any caller that the middleware lets in may call, unless a guard or a dependency of its own is put "
                 f"on each: {', '.join(dict.fromkeys(names))}."
+            )
+
+    def _warnings_of_mistakes(self) -> Iterator[str]:
+        doubtful = [
+            _sentence(route, mistake).rstrip(".")
+            for route in self.access.routes
+            for mistake in self._mistakes(route)
+            if not self._stops(route, mistake) and route.name not in self.unchecked
+        ]
+        if doubtful:
+            yield f"The code has requirements that FastAPI does not ask: {bounded(doubtful, '; ')}."
+        known = {route.name for route in self.access.routes}
+        if self.unchecked:
+            lost = sorted(self.unchecked - known)
+            yield (
+                f"insecure_unchecked is on: mistakes on {', '.join(sorted(self.unchecked))} do not stop the start, and the requirements "
+                "written there may not be asked." + (f" No route has the name {', '.join(lost)}." if lost else "")
             )
 
     def _anyway(self, leaf: Requirement) -> bool:
@@ -163,6 +230,17 @@ class AccessCheck:
         return ""
 
 
+def _sentence(route: RouteAccess, mistake: Mistake) -> str:
+    at = f" ({mistake.at.removeprefix(f'{Path.cwd()}/')})" if mistake.at else ""
+    return f"{route.name}{at}: {mistake.text}."
+
+
+def bounded(names: Iterable[str], joint: str = ", ", most: int = _MOST) -> str:
+    """Return names as one text, and how many more there are after the first ``most``."""
+    names = list(dict.fromkeys(names))
+    return joint.join([*names[:most], *([f"and {len(names) - most} more"] if len(names) > most else [])])
+
+
 def _uncovered(routes: Collection[RouteAccess], kinds: tuple[type[Requirement], ...], sentence: str) -> Iterator[str]:
     """Yield ``sentence`` with the routes on which some way in has no requirement of one of ``kinds``."""
     names = [
@@ -191,11 +269,17 @@ def _meet(entry: PublicPath, method: str, route: RouteAccess) -> bool:
         return False
     declared = route.path.rstrip("/") + "/{path:path}" if route.opaque else route.path
     if entry.template is None:
-        # A mount and a route in it may use one name each for a parameter of its own; Starlette never sees the two in one path.
-        numbers = count()
-        told_apart = _PARAMETER.sub(lambda _: f"{{p{next(numbers)}", declared)
-        return compile_path(told_apart)[0].fullmatch(entry.path) is not None
+        return compile_path(_told_apart(declared))[0].fullmatch(entry.path) is not None
     return declared == entry.path or _overlap(declared, entry.path)
+
+
+def _told_apart(path: str) -> str:
+    """Return a template with another name for each parameter.
+
+    A mount and a route in it may both use one name. Starlette never sees the two in one path, and refuses that.
+    """
+    numbers = count()
+    return _PARAMETER.sub(lambda _: f"{{p{next(numbers)}", path)
 
 
 def _overlap(one: str, other: str) -> bool:

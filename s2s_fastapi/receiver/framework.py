@@ -7,17 +7,25 @@ there; the tests on the lowest and the newest releases that are allowed say whet
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
-from fastapi import APIRouter
-from fastapi.dependencies.utils import get_dependant, get_typed_return_annotation, get_typed_signature
+from fastapi import APIRouter, FastAPI
+from fastapi.dependencies.utils import (
+    get_dependant,
+    get_typed_annotation,
+    get_typed_return_annotation,
+    get_typed_signature,
+)
 from fastapi.routing import iter_route_contexts
 from starlette._utils import get_route_path
-from starlette.routing import BaseRoute
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Router
 from starlette.types import Scope
 
 __all__ = [
     "added_middleware",
+    "annotation_of",
+    "answers_itself",
     "asked_by_fastapi",
     "dependant_of",
     "get_route_path",
@@ -44,6 +52,18 @@ def route_contexts(entry: Any) -> Iterable[Any]:
     An included router is one entry, and builds its routes when it is first asked.
     """
     return iter_route_contexts([entry]) if isinstance(entry, BaseRoute) else (entry,)
+
+
+_ANSWERING: Final = ("app", "__call__", "handle")
+_OWN_ANSWERS: Final = tuple(
+    vars(kind)[name] for kind in (Router, APIRouter, Starlette, FastAPI) for name in _ANSWERING if name in vars(kind)
+)
+
+
+def answers_itself(app: Any) -> bool:
+    """Return whether an app or a router has code of its own in front of its routes, which may answer before any of them."""
+    answering = (getattr(app, name, None) for name in _ANSWERING)
+    return any(each is not None and getattr(each, "__func__", each) not in _OWN_ANSWERS for each in answering)
 
 
 def included_router(entry: Any) -> tuple[APIRouter, tuple[Any, ...]] | None:
@@ -97,6 +117,15 @@ def parameters_of(call: Any) -> Iterable[inspect.Parameter]:
         return get_typed_signature(call).parameters.values()
     except (TypeError, ValueError):
         return ()
+
+
+def annotation_of(owner: Any, annotation: Any) -> Any:
+    """Return an annotation of a function or a class, evaluated if it is text that can be."""
+    known = getattr(owner, "__globals__", None) or vars(sys.modules.get(getattr(owner, "__module__", ""), sys))
+    try:
+        return get_typed_annotation(annotation, known)
+    except Exception:  # noqa: BLE001 - text in an annotation is the developer's code, and may raise anything
+        return annotation
 
 
 def returned_by(call: Any) -> Any:

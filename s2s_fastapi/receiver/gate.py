@@ -9,13 +9,14 @@ from starlette.exceptions import WebSocketException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from s2s_fastapi.decision import Decision
-from s2s_fastapi.errors import AuthenticationError, AuthorizationError
+from s2s_fastapi.errors import AuthenticationError, AuthorizationError, ConfigurationError
 from s2s_fastapi.keycloak.cures import credentials_cure
 from s2s_fastapi.principal import INBOUND, digest
 from s2s_fastapi.receiver.answers import headers_of, send_answer
 from s2s_fastapi.receiver.bearer import bearer_token
 from s2s_fastapi.receiver.framework import get_route_path
 from s2s_fastapi.receiver.keys import KeySource
+from s2s_fastapi.receiver.late_routes import FailingRoute, RouteLists
 from s2s_fastapi.receiver.lifetime import until_expiry
 from s2s_fastapi.receiver.public import PublicPaths
 from s2s_fastapi.receiver.refusal import Refused
@@ -24,6 +25,9 @@ from s2s_fastapi.receiver.verifier import Verifier
 from s2s_fastapi.telemetry.spans import current_span, hide_query
 
 __all__ = ["Gate"]
+
+_ERROR: Final = 400
+"""The first status of an answer that gives nothing away."""
 
 _ANSWERS: Final = frozenset(
     {"http.response.start", "websocket.http.response.start", "websocket.accept", "websocket.close"}
@@ -38,6 +42,15 @@ class Gate:
     public: PublicPaths
     service: Service
     clock: Callable[[], float]
+    routes: RouteLists
+    """To see that a route was added since the app was checked."""
+    failing: tuple[FailingRoute, ...] = ()
+    """Routes that were added since, and must not answer."""
+
+    def problem(self, scope: Scope) -> str:
+        """Return why the route that this request may be for must not answer; empty if it may."""
+        method, path = scope.get("method", "WEBSOCKET"), get_route_path(scope)
+        return next((route.problem for route in self.failing if route.takes(method, path)), "")
 
     async def pass_through(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app for a public path or an accepted token; answer every other request."""
@@ -113,6 +126,8 @@ def _telling(state: Authenticated, scope: Scope, send: Send) -> Send:
     def telling(message: Message) -> Awaitable[None]:
         if state.answered or message["type"] not in _ANSWERS:
             return send(message)
+        if state.unasked and message.get("status", 0) < _ERROR and message["type"] != "websocket.close":
+            raise ConfigurationError(" ".join(state.unasked.values()))
         state.answered = True
         refusal = state.refusal
         if refusal is None:

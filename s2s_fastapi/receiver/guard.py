@@ -16,7 +16,7 @@ __all__ = ["GUARDED_MARK", "GUARD_MARK", "Guarded", "guarded"]
 GUARD_MARK = "__s2s_requirement__"
 """On what a guard returns: the requirement."""
 GUARDED_MARK = "__s2s_guarded__"
-"""On the function a guard was given: a route that runs it without the guard has the two decorators the wrong way round."""
+"""On the function that a guard was given: the requirement. A route that runs it without the guard has its decorators in the wrong order."""
 
 E = TypeVar("E")
 
@@ -74,7 +74,7 @@ def _guarded_function(requirement: Judge, function: Callable[..., Any]) -> Calla
 
     setattr(endpoint, GUARD_MARK, requirement)
     if inspect.isfunction(function):
-        setattr(function, GUARDED_MARK, True)
+        setattr(function, GUARDED_MARK, requirement)
     return endpoint
 
 

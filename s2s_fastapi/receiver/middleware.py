@@ -5,6 +5,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 import httpx
@@ -17,15 +18,17 @@ from s2s_fastapi.lanes import watch_forks
 from s2s_fastapi.names import NO_AUDIENCE, audience_names
 from s2s_fastapi.receiver.access import OWN_AUTHENTICATION, layers, read_access, router_below
 from s2s_fastapi.receiver.answers import send_answer
-from s2s_fastapi.receiver.check import AccessCheck
+from s2s_fastapi.receiver.check import AccessCheck, bounded
 from s2s_fastapi.receiver.expectations import Expectations
 from s2s_fastapi.receiver.framework import added_middleware
 from s2s_fastapi.receiver.gate import Gate
 from s2s_fastapi.receiver.keys import KeySource
+from s2s_fastapi.receiver.late_routes import RouteLists
 from s2s_fastapi.receiver.observing import ObservedRefusals, Observing, end_of_observing
 from s2s_fastapi.receiver.openapi import Documentation
 from s2s_fastapi.receiver.public import PublicPaths
 from s2s_fastapi.receiver.require import require_service, require_user
+from s2s_fastapi.receiver.returned import look_at_returned
 from s2s_fastapi.receiver.state import SCOPE_KEY, Service, located
 from s2s_fastapi.receiver.verified import CACHED_TOKENS, VerifiedTokens
 from s2s_fastapi.receiver.verifier import Verifier
@@ -41,6 +44,7 @@ _log = logging.getLogger("s2s_fastapi")
 _SERVICE: Final = require_service()
 _SERVICE_OR_USER: Final = require_service() | require_user()
 _OPEN_TYPES: Final = ("http", "websocket")
+_WAY_OUT: Final = 'If a route is right and refused all the same, insecure_unchecked=["GET /x"] lets the app start; each start logs it.'
 _CHECK_AGAIN: Final = 1.0
 """Seconds for which a failed check stands: reading an app's routes is not work that anybody may order with each request."""
 
@@ -67,6 +71,7 @@ class ServiceAuthMiddleware:
         cached_tokens: int = CACHED_TOKENS,
         insecure_skip_audience: bool = False,
         insecure_observe_until: str | None = None,
+        insecure_unchecked: Collection[str] = (),
         transport: Callable[[], httpx.BaseTransport] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -78,6 +83,7 @@ class ServiceAuthMiddleware:
         ``cached_tokens`` accepted tokens are remembered, and checked at each use for all that can change; 0 verifies each anew.
         ``insecure_observe_until="2027-01-31"``: until 00:00 UTC of that day refusals for audience, kind, caller, scope and role are
         only told, and counted for the logger ``s2s_fastapi.observed`` and `observed_refusals`.
+        ``insecure_unchecked=["GET /x"]``: mistakes that the start check finds on these routes do not stop the start; each start logs them.
         ``transport`` makes the httpx transport for Keycloak, ``clock`` tells the seconds since the epoch.
         """
         self.app = app
@@ -92,6 +98,7 @@ class ServiceAuthMiddleware:
         self._cached_tokens = cached_tokens
         self._skip_audience = insecure_skip_audience
         self._observe_until = insecure_observe_until
+        self._unchecked = insecure_unchecked
         self._transport = transport
         self._clock = clock
         self.after_fork()
@@ -110,20 +117,26 @@ class ServiceAuthMiddleware:
             )
         scope.pop(SCOPE_KEY, None)
         gate = self._gate
-        if gate is None:
+        if gate is None or gate.routes.changed():
             try:
                 gate = self._start(scope)
             except ConfigurationError as error:
-                decision = Decision(reason=Reason.NOT_STARTED, cure=str(error))
-                decided(decision)
-                current = current_span()
-                if scope.get("query_string"):
-                    hide_query(current)  # nobody has looked yet whether it holds a token
-                describe(current, decision)
-                self._observer.decided(located(decision, scope, current))
-                await send_answer(scope, send, decision, "")
+                await self._not_started(scope, send, str(error))
                 return
+        if gate.failing and (problem := gate.problem(scope)):
+            await self._not_started(scope, send, problem)
+            return
         await gate.pass_through(self.app, scope, receive, send)
+
+    async def _not_started(self, scope: Scope, send: Send, problem: str) -> None:
+        decision = Decision(reason=Reason.NOT_STARTED, cure=problem)
+        decided(decision)
+        current = current_span()
+        if scope.get("query_string"):
+            hide_query(current)  # nobody has looked yet whether it holds a token
+        describe(current, decision)
+        self._observer.decided(located(decision, scope, current))
+        await send_answer(scope, send, decision, "")
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check the app when its own start is over, so that all its routes are there; a failed check ends it again.
@@ -177,7 +190,19 @@ class ServiceAuthMiddleware:
                 self._gate = gate  # last: the second request must not slip past a check that is still running
             elif again:
                 self.documentation(scope.get("app"))
+            elif self._gate.routes.changed():
+                self._gate = self._with_late_routes(self._gate, scope)
             return self._gate
+
+    def _with_late_routes(self, gate: Gate, scope: Scope) -> Gate:
+        """Return the gate of an app whose routes changed after the start; a new route that would have stopped the start answers 500."""
+        documentation = self._read(scope.get("app"))
+        access, failing = documentation.check.access, tuple(documentation.check.failing())
+        for route in failing:
+            if route.name not in {known.name for known in gate.failing}:
+                _log.error("%s was added after the start and answers 500: %s", route.name, route.problem)
+        look_at_returned(access.dependants)
+        return replace(gate, routes=RouteLists(access.lists), failing=failing)
 
     def documentation(self, app: Any = None) -> Documentation:
         """Return what is enforced, read from the settings and the routes and checked; ``app`` is the one in the ASGI scope.
@@ -185,6 +210,16 @@ class ServiceAuthMiddleware:
         Raises:
             ConfigurationError: A setting or a route is wrong.
         """
+        documentation = self._read(app)
+        check = documentation.check
+        problems = list(check.problems())
+        if not problems and not (check.audiences or check.declared or self._skip_audience):
+            problems = [NO_AUDIENCE]
+        if problems:
+            raise ConfigurationError(" ".join([*problems, *check.way_out()]))
+        return documentation
+
+    def _read(self, app: Any) -> Documentation:
         settings = self._settings or KeycloakSettings()
         root = self._root(app)
         # What is below, or the app itself where a layer below hides its routes.
@@ -197,12 +232,8 @@ class ServiceAuthMiddleware:
             client_id=settings.client_id,
             users=self._users,
             skip_audience=self._skip_audience,
+            unchecked=frozenset(self._unchecked),
         )
-        problems = list(check.problems())
-        if not problems and not (named or check.declared or self._skip_audience):
-            problems = [NO_AUDIENCE]
-        if problems:
-            raise ConfigurationError(" ".join(problems))
         return Documentation(below, check, settings, root)
 
     @property
@@ -245,8 +276,15 @@ class ServiceAuthMiddleware:
             self._failed = (now, str(error))
             raise
         documentation.install()
+        look_at_returned(documentation.check.access.dependants)
         for sentence in documentation.check.warnings():
             _log.warning("%s", sentence)
+        open_routes = list(documentation.check.open_routes())
+        if open_routes:
+            _log.info(
+                "any caller that the middleware accepts may call, since no requirement stands on: %s",
+                bounded(open_routes),
+            )
         return gate
 
     def _gate_for(self, documentation: Documentation) -> Gate:
@@ -270,7 +308,13 @@ class ServiceAuthMiddleware:
             observer=self._observing or self._observer,
             observing=lambda: clock() < observe_until,
         )
-        return Gate(verifier=verifier, public=check.public, service=service, clock=clock)
+        return Gate(
+            verifier=verifier,
+            public=check.public,
+            service=service,
+            clock=clock,
+            routes=RouteLists(check.access.lists),
+        )
 
     def _warnings(self) -> Iterator[str]:
         if self._audit and self._own_observer:

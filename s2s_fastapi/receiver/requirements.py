@@ -1,6 +1,8 @@
 """Who may call, and with what: what a route requires of a caller, as a value."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final, Literal, Self, TypeVar
 
 from fastapi.openapi.models import HTTPBearer
@@ -21,6 +23,8 @@ __all__ = ["AllOf", "AnyOf", "Audience", "Caller", "Requirement", "Role", "Scope
 
 E = TypeVar("E")
 
+_NO_SCOPES: Final = SecurityScopes()
+"""Never changed: what a requirement that is called by hand has around it."""
 _ALLOWED: Final = Decision(reason=Reason.ALLOWED)
 # How far a token came: is it for us, who calls, may it call.
 _PRECEDENCE: Final = (
@@ -47,7 +51,7 @@ class _Scheme(SecurityBase):
     _hash: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Requirement(_Scheme):
     """What a route requires of its caller: a frozen, hashable value, joined with ``&`` and ``|``.
 
@@ -102,8 +106,15 @@ class Requirement(_Scheme):
         """
         return guarded(self, endpoint)
 
-    async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> Principal:
-        """Return the caller if it meets the requirement: what FastAPI calls for ``Depends(requirement)``."""
+    async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes = _NO_SCOPES) -> Principal:
+        """Return the caller if it meets the requirement: what FastAPI calls for ``Depends(requirement)``.
+
+        Call it by hand with the request or the WebSocket: ``await requirement(request)``.
+
+        Raises:
+            AuthorizationError: The caller does not meet it.
+            ConfigurationError: `ServiceAuthMiddleware` did not authenticate the request.
+        """
         requirement = self & Scope(frozenset(security_scopes.scopes)) if security_scopes.scopes else self
         return Authenticated.of(connection.scope).admit(connection.scope, requirement)
 
@@ -126,16 +137,24 @@ class Requirement(_Scheme):
         return AnyOf(parts=(*_parts(self, AnyOf), *_parts(other, AnyOf)))
 
 
+def _call(factory: str, *arguments: Iterable[str], **options: object) -> str:
+    names = [f'"{name}"' for name in sorted(chain(*arguments))]
+    return f"{factory}({', '.join([*names, *(f'{key}={value!r}' for key, value in options.items() if value)])})"
+
+
 def _distance(decision: Decision) -> int:
     """Return how far a token came before it was refused."""
     return _PRECEDENCE.index(decision.reason)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class AllOf(Requirement):
     """Several requirements that must all be met."""
 
     parts: tuple[Requirement, ...]
+
+    def __repr__(self) -> str:
+        return " & ".join(f"({part})" if isinstance(part, AnyOf) else str(part) for part in self.parts)
 
     def judge(self, principal: Principal, client_id: str = "") -> Decision:
         """Refuse for what is wrong first: a token that is not for us, then who calls, then what it lacks."""
@@ -153,11 +172,14 @@ class AllOf(Requirement):
         return tuple(refusal for part in self.parts for refusal in part.refusals(principal, client_id))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class AnyOf(Requirement):
     """Several requirements of which one is enough."""
 
     parts: tuple[Requirement, ...]
+
+    def __repr__(self) -> str:
+        return " | ".join(f"({part})" if isinstance(part, AllOf) else str(part) for part in self.parts)
 
     def judge(self, principal: Principal, client_id: str = "") -> Decision:
         """Allow with the first that allows; refuse with the one that came nearest."""
@@ -172,12 +194,17 @@ class AnyOf(Requirement):
         return max(lacking, key=lambda refusals: min(map(_distance, refusals))) if all(lacking) else ()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Caller(Requirement):
     """Who: a service or a user, of one of some clients or of any."""
 
     kind: Literal["service", "user"]
     client_ids: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        if self.kind == "user":
+            return _call("require_user", self.client_ids)
+        return _call("require_caller" if self.client_ids else "require_service", self.client_ids)
 
     def judge(self, principal: Principal, client_id: str = "") -> Decision:  # noqa: ARG002 - the seam's signature
         """Decide by the kind of the token first, then by the client that got it."""
@@ -200,11 +227,14 @@ class Caller(Requirement):
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Scope(Requirement):
     """What: scopes, all of them."""
 
     scopes: frozenset[str]
+
+    def __repr__(self) -> str:
+        return _call("require_scope", self.scopes)
 
     def judge(self, principal: Principal, client_id: str = "") -> Decision:  # noqa: ARG002 - the seam's signature
         """Decide by the claim ``scope``."""
@@ -216,7 +246,7 @@ class Scope(Requirement):
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Role(Requirement):
     """What: roles of one client, or of the realm, all of them."""
 
@@ -224,6 +254,9 @@ class Role(Requirement):
     client: str | None = None
     """None: the receiving app's own client."""
     realm: bool = False
+
+    def __repr__(self) -> str:
+        return _call("require_realm_role" if self.realm else "require_role", self.roles, client=self.client)
 
     def judge(self, principal: Principal, client_id: str = "") -> Decision:
         """Decide by the claims ``realm_access`` or ``resource_access``."""
@@ -239,12 +272,15 @@ class Role(Requirement):
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Audience(Requirement):
     """Whom for: one of these audiences, and with ``only`` nobody else."""
 
     audiences: frozenset[str]
     only: bool = False
+
+    def __repr__(self) -> str:
+        return _call("require_audience", self.audiences, only=self.only)
 
     def judge(self, principal: Principal, client_id: str = "") -> Decision:  # noqa: ARG002 - the seam's signature
         """Decide by the claim ``aud`` (RFC 7519 section 4.1.3)."""

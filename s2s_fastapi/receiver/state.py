@@ -70,6 +70,8 @@ class Authenticated:
     refusal: Decision | None = None
     """Set when a requirement refused: the middleware sees that the answer keeps its challenge."""
     answered: bool = False
+    unasked: dict[object, str] | None = None
+    """What dependencies returned instead of asking it, and the code has not asked yet: a sentence for each."""
 
     @classmethod
     def of(cls, scope: Scope) -> "Authenticated":

@@ -13,6 +13,7 @@ from s2s_fastapi import (
 )
 from s2s_fastapi.receiver.access import Access, RouteAccess
 from s2s_fastapi.receiver.check import AccessCheck
+from s2s_fastapi.receiver.endpoint import Mistake
 from s2s_fastapi.receiver.public import PublicPaths
 
 GET = frozenset({"GET"})
@@ -181,5 +182,5 @@ def test_one_token_may_be_for_two_audiences() -> None:
 
 
 def test_mistakes_are_named_with_their_route() -> None:
-    route = RouteAccess("/x", GET, mistakes=("one", "two"))
-    assert list(check(route).problems()) == ["GET /x: one.", "GET /x: two."]
+    route = RouteAccess("/x", GET, mistakes=(Mistake("one"), Mistake("two", "app.py:12")))
+    assert list(check(route).problems()) == ["GET /x: one.", "GET /x (app.py:12): two."]
