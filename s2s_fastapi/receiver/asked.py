@@ -7,7 +7,7 @@ from fastapi.params import Depends
 
 from s2s_fastapi.receiver.framework import dependant_of
 from s2s_fastapi.receiver.require import current_principal, require_scope
-from s2s_fastapi.receiver.requirements import AllOf, Requirement
+from s2s_fastapi.receiver.requirements import AllOf, AnyOf, Caller, Requirement, Role, Scope
 
 __all__ = ["asked", "covers", "held", "held_by_all"]
 
@@ -40,10 +40,27 @@ def held_by_all(dependencies: Iterable[Any]) -> tuple[Requirement, ...]:
 
 
 def covers(asking: Iterable[Requirement], requirement: Requirement) -> bool:
-    """Return whether everything in ``requirement`` is among what is asked."""
-    parts = {part for each in asking for part in _parts(each)}
-    return requirement in parts or all(part in parts for part in _parts(requirement))
+    """Return whether nobody who meets all of ``asking`` could fail ``requirement``, as far as the names say it."""
+    parts = [part for each in asking for part in _parts(each)]
+    return all(any(_implies(part, wanted) for part in parts) for wanted in _parts(requirement))
 
 
-def _parts(requirement: Requirement) -> tuple[Requirement, ...]:
-    return requirement.parts if isinstance(requirement, AllOf) else (requirement,)
+def _implies(asked: Requirement, wanted: Requirement) -> bool:
+    if isinstance(wanted, AnyOf):
+        return asked == wanted or any(_implies(asked, part) for part in wanted.parts)
+    if isinstance(asked, Caller) and isinstance(wanted, Caller):
+        named = bool(asked.client_ids) and asked.client_ids <= wanted.client_ids
+        return asked.kind == wanted.kind and (named or not wanted.client_ids)
+    if isinstance(asked, Scope) and isinstance(wanted, Scope):
+        return wanted.scopes <= asked.scopes
+    if isinstance(asked, Role) and isinstance(wanted, Role):
+        return (asked.client, asked.realm) == (wanted.client, wanted.realm) and wanted.roles <= asked.roles
+    return asked == wanted
+
+
+def _parts(requirement: Requirement) -> Iterator[Requirement]:
+    if isinstance(requirement, AllOf):
+        for part in requirement.parts:
+            yield from _parts(part)
+    else:
+        yield requirement

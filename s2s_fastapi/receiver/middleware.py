@@ -232,7 +232,7 @@ class ServiceAuthMiddleware:
             client_id=settings.client_id,
             users=self._users,
             skip_audience=self._skip_audience,
-            unchecked=frozenset(self._unchecked),
+            unchecked=_route_names(self._unchecked),
         )
         return Documentation(below, check, settings, root)
 
@@ -346,6 +346,12 @@ class ServiceAuthMiddleware:
                 "CORSMiddleware is inside ServiceAuthMiddleware, so preflight requests are refused: add it after "
                 "ServiceAuthMiddleware (what is added last is outermost)."
             )
+
+
+def _route_names(names: Collection[str]) -> frozenset[str]:
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise ConfigurationError('insecure_unchecked takes a list of routes as the start check names them: ["GET /x"].')
+    return frozenset(names)
 
 
 def middleware_of(app: Any) -> ServiceAuthMiddleware | type[ServiceAuthMiddleware] | None:
