@@ -6,7 +6,7 @@ import logging
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple, TypedDict
+from typing import Annotated, Any, NamedTuple
 
 import pytest
 from fastapi import APIRouter, Body, Cookie, Depends, FastAPI, Form, Header, Query, Request, Security, WebSocket
@@ -15,6 +15,7 @@ from starlette.endpoints import HTTPEndpoint
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
+from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from s2s_fastapi import (
     ConfigurationError,
