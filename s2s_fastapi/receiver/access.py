@@ -11,11 +11,13 @@ from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.receiver.endpoint import Endpoint, guards_around
 from s2s_fastapi.receiver.framework import (
     added_middleware,
+    documentation_page,
     joined_lifespans,
     later_routes,
     mounted_app,
     route_contexts,
 )
+from s2s_fastapi.receiver.guard import Guarded
 from s2s_fastapi.receiver.reach import asked_around
 from s2s_fastapi.receiver.requirements import AllOf, Requirement
 
@@ -41,6 +43,10 @@ class RouteAccess:
     host: str = ""
     """The host it answers to, as declared; empty for any."""
     websocket: bool = False
+    guarded_above: bool = False
+    """True if only a guard around an app above it asks for something, and the route itself for nothing: it may have public paths."""
+    documentation: str = ""
+    """The usual path of the page, if FastAPI added the route for its documentation."""
     missed: Requirement | None = field(default=None, compare=False, repr=False)
     """What an app or a router around it asks, and FastAPI does not ask here: see `asked_around`."""
 
@@ -53,7 +59,7 @@ class RouteAccess:
 
 @dataclass(frozen=True, slots=True)
 class AppAt:
-    """An app or a router whose routes were read, and where it stands: the path and the host before its own."""
+    """An app or a router whose routes were read, or a guard, and where it stands: the path and the host before its own."""
 
     app: Any
     path: str = ""
@@ -119,6 +125,7 @@ class _Place:
             _joined(self.requirements),
             opaque=True,
             host=self.host,
+            guarded_above=bool(self.requirements),
             missed=_joined(self.missed),
         )
 
@@ -143,6 +150,8 @@ def _read_app(place: _Place, *apps: Any, nested: bool = True) -> Iterator[RouteA
         if nested and any(getattr(each, OWN_AUTHENTICATION, False) for each in middleware):
             return
         place = replace(place, requirements=(*place.requirements, *guards_around(layer)))
+        if isinstance(layer, Guarded):
+            place.apps.append(AppAt(layer, place.path, place.host))
         if isinstance(layer, BaseRoute):
             yield from _read_routes([layer], place)
             return
@@ -199,6 +208,8 @@ def _read_route(context: Any, place: _Place) -> Iterator[RouteAccess]:
             mistakes=mistakes,
             host=place.host,
             websocket=websocket,
+            guarded_above=bool(place.requirements) and not read.requirements,
+            documentation=documentation_page(original),
             missed=missed,
         )
         return

@@ -1,15 +1,15 @@
 """What must be true of an app before it serves: mistakes that would leave a route open stop the start."""
 
-import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from itertools import count, product
+from itertools import product
 from typing import Final
 
 from starlette.convertors import FloatConvertor, IntegerConvertor, StringConvertor, UUIDConvertor
 from starlette.routing import compile_path
 
 from s2s_fastapi.receiver.access import Access, RouteAccess
+from s2s_fastapi.receiver.framework import path_pattern
 from s2s_fastapi.receiver.public import PublicPath, PublicPaths
 from s2s_fastapi.receiver.requirements import AllOf, AnyOf, Audience, Caller, Requirement, Role, Scope
 
@@ -17,7 +17,6 @@ __all__ = ["AccessCheck"]
 
 _WHO: Final = (Caller,)
 _WHO_OR_WHAT: Final = (Caller, Role, Scope)
-_PARAMETER: Final = re.compile(r"{\w+")
 _ONE_SEGMENT: Final = (StringConvertor, IntegerConvertor, FloatConvertor, UUIDConvertor)
 
 
@@ -118,7 +117,7 @@ class AccessCheck:
                     if route in told:
                         continue
                     told.append(route)
-                    if route.requirement is not None:
+                    if route.requirement is not None and not route.guarded_above:
                         yield f"public_paths opens {text}, but {route.name} carries a requirement: remove one of the two."
                     elif entry.template is not None and route.path != entry.path:
                         yield f"public_paths opens {text}, and with it {route.name}: write the public paths out one by one."
@@ -191,10 +190,7 @@ def _meet(entry: PublicPath, method: str, route: RouteAccess) -> bool:
         return False
     declared = route.path.rstrip("/") + "/{path:path}" if route.opaque else route.path
     if entry.template is None:
-        # A mount and a route in it may use one name each for a parameter of its own; Starlette never sees the two in one path.
-        numbers = count()
-        told_apart = _PARAMETER.sub(lambda _: f"{{p{next(numbers)}", declared)
-        return compile_path(told_apart)[0].fullmatch(entry.path) is not None
+        return path_pattern(declared).fullmatch(entry.path) is not None
     return declared == entry.path or _overlap(declared, entry.path)
 
 

@@ -5,21 +5,24 @@ there; the tests on the lowest and the newest releases that are allowed say whet
 """
 
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from itertools import count
+from typing import Any, Final
 
 from fastapi import APIRouter
 from fastapi.dependencies.utils import get_dependant, get_typed_return_annotation, get_typed_signature
 from fastapi.routing import iter_route_contexts
 from starlette._utils import get_route_path
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, compile_path
 from starlette.types import Scope
 
 __all__ = [
     "added_middleware",
     "asked_by_fastapi",
     "dependant_of",
+    "documentation_page",
     "get_route_path",
     "included_router",
     "is_documentation",
@@ -27,10 +30,21 @@ __all__ = [
     "later_routes",
     "matched_route",
     "mounted_app",
+    "own_root_path",
     "parameters_of",
+    "path_pattern",
     "returned_by",
     "route_contexts",
 ]
+
+_PARAMETER: Final = re.compile(r"{\w+")
+_PAGES: Final = {
+    "swagger_ui_html": "/docs",
+    "swagger_ui_redirect": "/docs/oauth2-redirect",
+    "redoc_html": "/redoc",
+    "openapi": "/openapi.json",
+}
+"""FastAPI's functions for the pages of the documentation, and the path of each unless an app says another."""
 
 
 def added_middleware(app: Any) -> Iterator[Any]:
@@ -68,6 +82,26 @@ def mounted_app(mount: Any) -> Any:
 def is_documentation(entry: Any) -> bool:
     """Tell whether a route is one of the documentation pages that FastAPI adds by itself."""
     return getattr(getattr(entry, "endpoint", None), "__module__", None) == "fastapi.applications"
+
+
+def documentation_page(entry: Any) -> str:
+    """Return the usual path of a documentation page that FastAPI adds by itself, wherever the app serves it; nothing for other routes."""
+    return _PAGES.get(getattr(entry.endpoint, "__name__", ""), "") if is_documentation(entry) else ""
+
+
+def own_root_path(app: Any) -> str:
+    """Return the root path that a FastAPI app writes into the scope when it is called; nothing if it keeps the server's."""
+    return str(getattr(app, "root_path", None) or "")
+
+
+def path_pattern(template: str) -> re.Pattern[str]:
+    """Return the pattern of a path as declared.
+
+    A mount and a route in it may use the same name for a parameter. Starlette never compiles the two as one path, so each
+    parameter gets a new name here.
+    """
+    numbers = count()
+    return compile_path(_PARAMETER.sub(lambda _: f"{{p{next(numbers)}", template))[0]
 
 
 def joined_lifespans(lifespan: Any) -> Iterator[Any]:

@@ -1,7 +1,7 @@
 """The way into a checked app: a request comes with a token that is accepted, or is answered here."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from starlette.authentication import AuthCredentials, UnauthenticatedUser
@@ -17,6 +17,7 @@ from s2s_fastapi.receiver.bearer import bearer_token
 from s2s_fastapi.receiver.framework import get_route_path
 from s2s_fastapi.receiver.keys import KeySource
 from s2s_fastapi.receiver.lifetime import until_expiry
+from s2s_fastapi.receiver.opened import ARRIVING, OPENED_KEY, Opened, Places
 from s2s_fastapi.receiver.public import PublicPaths
 from s2s_fastapi.receiver.refusal import Refused
 from s2s_fastapi.receiver.state import KEYS_KEY, SCOPE_KEY, Authenticated, Service
@@ -38,18 +39,39 @@ class Gate:
     public: PublicPaths
     service: Service
     clock: Callable[[], float]
+    places: Places = field(default_factory=Places)
+    root_path: str = ""
+    """The root path that the app below sets when it is called, as FastAPI(root_path=...) does around which this was wrapped."""
 
-    async def pass_through(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    def pass_through(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Run the app for a public path or an accepted token; answer every other request."""
+        if self.public.entries and scope["type"] == "http" and self.opens(scope["method"], self._route_path(scope)):
+            return self._open(app, scope, receive, send)
+        return self.authenticate(app, scope, receive, send)
+
+    def opens(self, method: str, path: str) -> bool:
+        """Return whether requests for ``path`` need no token."""
+        return self.public.open(method, path)
+
+    def _route_path(self, scope: Scope) -> str:
+        """Return the path that the router below will match, as far as it can be known here."""
+        return get_route_path({**scope, "root_path": self.root_path} if self.root_path else scope)
+
+    async def _open(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[KEYS_KEY] = self.verifier.keys
+        scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
+        inbound = INBOUND.set(_brought(scope))  # nobody has looked at it; it must not be sent on all the same
+        scope[OPENED_KEY] = opened = Opened(self)
+        arriving = ARRIVING.set(opened)
+        try:
+            await app(scope, receive, send)
+        finally:
+            ARRIVING.reset(arriving)
+            INBOUND.reset(inbound)
+
+    async def authenticate(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the app for an accepted token; answer every other request."""
         scope[KEYS_KEY] = self.verifier.keys  # always, so that nothing which was there before is believed
-        if self.public.entries and scope["type"] == "http" and self.public.open(scope["method"], get_route_path(scope)):
-            scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
-            inbound = INBOUND.set(_brought(scope))  # nobody has looked at it; it must not be sent on all the same
-            try:
-                await app(scope, receive, send)
-            finally:
-                INBOUND.reset(inbound)
-            return
         try:
             token = bearer_token(scope["headers"], scope["query_string"], self.verifier.tokens.recent)
         except Refused as refused:

@@ -9,6 +9,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.receiver.opened import opened_request
 from s2s_fastapi.receiver.state import Authenticated, Judge
 
 __all__ = ["GUARDED_MARK", "GUARD_MARK", "Guarded", "guarded"]
@@ -40,8 +41,12 @@ class Guarded:
         self.__name__ = getattr(app, "__name__", type(app).__name__)  # the route's name, as without the guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the app, or let Starlette answer the refusal."""
+        """Run the app, or let Starlette answer the refusal. A public path below the guard needs no caller."""
         if scope["type"] != "lifespan":
+            opened = opened_request(scope)
+            if opened is not None:
+                await opened.enter(self, self.app, self, scope, receive, send)
+                return
             Authenticated.of(scope).admit(scope, self._requirement)
         await self.app(scope, receive, send)
 
