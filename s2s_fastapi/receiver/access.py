@@ -74,6 +74,8 @@ class Access:
     callers: tuple[Any, ...] = field(default=(), compare=False, repr=False)
     """What calls other services: a dependency with a ``downstream``, a lifespan with ``downstreams``."""
     apps: tuple[AppAt, ...] = field(default=(), compare=False, repr=False)
+    unread: tuple[AppAt, ...] = field(default=(), compare=False, repr=False)
+    """The apps whose routes could not be read."""
 
     @property
     def downstreams(self) -> frozenset[Downstream]:
@@ -98,7 +100,7 @@ def read_access(app: Any) -> Access:
     for lifespan in joined_lifespans(getattr(getattr(below, "router", below), "lifespan_context", None)):
         if hasattr(type(lifespan), "downstreams"):
             top.callers.append(lifespan)
-    return Access(routes, tuple(top.callers), tuple(top.apps))
+    return Access(routes, tuple(top.callers), tuple(top.apps), tuple(top.unread))
 
 
 def router_below(app: Any) -> Any:
@@ -115,6 +117,7 @@ class _Place:
     host: str = ""
     requirements: tuple[Requirement, ...] = ()
     apps: list[AppAt] = field(default_factory=list)
+    unread: list[AppAt] = field(default_factory=list)
     around: Mapping[int, tuple[Requirement, ...]] = field(default_factory=dict)
     missed: tuple[Requirement, ...] = ()
 
@@ -168,6 +171,7 @@ def _read_app(place: _Place, *apps: Any, nested: bool = True) -> Iterator[RouteA
             elif default is not None:
                 yield from _read_app(place, default)
             return
+    place.unread.append(AppAt(apps[0], place.path, place.host))
     yield place.opaque()
 
 

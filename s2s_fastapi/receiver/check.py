@@ -10,6 +10,7 @@ from starlette.routing import compile_path
 
 from s2s_fastapi.receiver.access import Access, RouteAccess
 from s2s_fastapi.receiver.framework import path_pattern
+from s2s_fastapi.receiver.nearest import Unanswered, unanswered
 from s2s_fastapi.receiver.public import PublicPath, PublicPaths
 from s2s_fastapi.receiver.requirements import AllOf, AnyOf, Audience, Caller, Requirement, Role, Scope
 
@@ -88,12 +89,21 @@ class AccessCheck:
             and not self._is_public(route)
             and not any(all(self._anyway(leaf) for leaf in way) for way in _ways(route.missed))
         ]
+        yield from map(str, self.unanswered())
         if names:
             yield (
                 "FastAPI asks the dependencies of an app or a router on its own routes only, not on what is mounted nor on plain "
                 "Starlette routes. Any caller that the middleware lets in may call, unless a guard or a dependency of its own is put "
                 f"on each: {', '.join(dict.fromkeys(names))}."
             )
+
+    def unanswered(self) -> Iterator[Unanswered]:
+        """Yield the public paths that no route answers, if there is something to say of them."""
+        for entry in self.public.entries:
+            if not any(True for method in entry.methods for _ in self._reached(entry, method)):
+                found = unanswered(entry, self.access.routes, self.opens)
+                if found is not None:
+                    yield found
 
     def _anyway(self, leaf: Requirement) -> bool:
         """Tell whether the middleware lets nobody in who would not meet ``leaf``."""
@@ -165,7 +175,12 @@ class AccessCheck:
 def _uncovered(routes: Collection[RouteAccess], kinds: tuple[type[Requirement], ...], sentence: str) -> Iterator[str]:
     """Yield ``sentence`` with the routes on which some way in has no requirement of one of ``kinds``."""
     names = [
-        route.name + (" (an app whose routes cannot be read)" if route.opaque else "")
+        route.name
+        + (
+            " (an app whose routes cannot be read: mount a requirement's .guard(app) instead of the app)"
+            if route.opaque
+            else ""
+        )
         for route in routes
         if not all(any(isinstance(leaf, kinds) for leaf in way) for way in _ways(route.requirement))
     ]

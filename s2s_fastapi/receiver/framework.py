@@ -4,18 +4,21 @@ What is documented (routes, mounts, requests) is used where it is needed. An att
 there; the tests on the lowest and the newest releases that are allowed say whether the start check still sees every route.
 """
 
+import contextlib
 import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
+from types import FunctionType, MethodType
 from typing import Any, Final
 
 from fastapi import APIRouter
 from fastapi.dependencies.utils import get_dependant, get_typed_return_annotation, get_typed_signature
 from fastapi.routing import iter_route_contexts
 from starlette._utils import get_route_path
-from starlette.routing import BaseRoute, compile_path
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Router, compile_path
 from starlette.types import Scope
 
 __all__ = [
@@ -24,6 +27,7 @@ __all__ = [
     "dependant_of",
     "documentation_page",
     "get_route_path",
+    "hidden_app",
     "included_router",
     "is_documentation",
     "joined_lifespans",
@@ -37,6 +41,7 @@ __all__ = [
     "route_contexts",
 ]
 
+_MOST_HELD: Final = 1000
 _PARAMETER: Final = re.compile(r"{\w+")
 _PAGES: Final = {
     "swagger_ui_html": "/docs",
@@ -102,6 +107,31 @@ def path_pattern(template: str) -> re.Pattern[str]:
     """
     numbers = count()
     return compile_path(_PARAMETER.sub(lambda _: f"{{p{next(numbers)}", template))[0]
+
+
+def hidden_app(layer: Any) -> Starlette | Router | None:
+    """Return the one app or router that a middleware holds, in an attribute of any name or in a closure; None if it holds several."""
+    found: list[Starlette | Router] = []
+    seen: set[int] = set()
+    waiting = [layer]
+    while waiting and len(seen) < _MOST_HELD:
+        held = waiting.pop()
+        if id(held) in seen or inspect.isclass(held) or not callable(held):
+            continue
+        seen.add(id(held))
+        if isinstance(held, Starlette | Router):
+            found.append(held)
+            continue
+        if isinstance(held, MethodType):
+            waiting.append(held.__self__)
+        elif isinstance(held, FunctionType):
+            for cell in held.__closure__ or ():
+                with contextlib.suppress(ValueError):  # not filled yet
+                    waiting.append(cell.cell_contents)
+        else:
+            with contextlib.suppress(AttributeError):
+                waiting += object.__getattribute__(held, "__dict__").values()  # runs no code of a proxy
+    return found[0] if len(found) == 1 else None
 
 
 def joined_lifespans(lifespan: Any) -> Iterator[Any]:

@@ -1,6 +1,6 @@
 """The way into a checked app: a request comes with a token that is accepted, or is answered here."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -8,9 +8,9 @@ from starlette.authentication import AuthCredentials, UnauthenticatedUser
 from starlette.exceptions import WebSocketException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from s2s_fastapi.decision import Decision
+from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import AuthenticationError, AuthorizationError
-from s2s_fastapi.keycloak.cures import credentials_cure
+from s2s_fastapi.keycloak.cures import CHANGED_PATH, NEVER_PUBLIC, OTHER_PATH, credentials_cure
 from s2s_fastapi.principal import INBOUND, digest
 from s2s_fastapi.receiver.answers import headers_of, send_answer
 from s2s_fastapi.receiver.bearer import bearer_token
@@ -40,6 +40,8 @@ class Gate:
     service: Service
     clock: Callable[[], float]
     places: Places = field(default_factory=Places)
+    meant: Mapping[str, str] = field(default_factory=dict)
+    """Paths of routes that are not public, each with the public path that no route answers and that was probably meant for it."""
     root_path: str = ""
     """The root path that the app below sets when it is called, as FastAPI(root_path=...) does around which this was wrapped."""
 
@@ -77,7 +79,7 @@ class Gate:
         except Refused as refused:
             if scope["query_string"]:
                 hide_query(current_span())  # it may hold the token, and servers' spans show it
-            await self._refuse(scope, send, Decision(reason=refused.reason, cure=credentials_cure(refused.reason)))
+            await self._refuse(scope, send, self._without_token(refused.reason, scope))
             return
         verdict = self.verifier.known(token) or await self.verifier.adecide(token)
         principal = verdict.principal
@@ -103,6 +105,18 @@ class Gate:
             INBOUND.reset(inbound)
             if not state.answered and state.refusal is None:
                 _tell(state, scope)  # it ran, even if nothing came of it
+
+    def _without_token(self, reason: Reason, scope: Scope) -> Decision:
+        """Return the refusal of a request that shows no token, with a cure that does not advise what `public_paths` already has."""
+        opened = scope.get(OPENED_KEY)
+        if isinstance(opened, Opened) and opened.opener is self:
+            return Decision(reason=reason, cure=credentials_cure(reason, CHANGED_PATH))
+        path = self._route_path(scope)
+        beside = self.public.beside(path) or self.meant.get(path, "")
+        other = NEVER_PUBLIC if scope["type"] == "websocket" else OTHER_PATH
+        return Decision(
+            reason=reason, cure=credentials_cure(reason, f"public_paths has {beside}, {other}" if beside else "")
+        )
 
     async def _refuse(self, scope: Scope, send: Send, decision: Decision) -> None:
         self.service.tell(decision, scope, current_span())

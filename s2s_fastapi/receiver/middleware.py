@@ -20,12 +20,12 @@ from s2s_fastapi.receiver.access import OWN_AUTHENTICATION, layers, read_access,
 from s2s_fastapi.receiver.answers import send_answer
 from s2s_fastapi.receiver.check import AccessCheck
 from s2s_fastapi.receiver.expectations import Expectations
-from s2s_fastapi.receiver.framework import added_middleware, own_root_path
+from s2s_fastapi.receiver.framework import added_middleware, hidden_app, own_root_path
 from s2s_fastapi.receiver.gate import Gate
 from s2s_fastapi.receiver.keys import KeySource
 from s2s_fastapi.receiver.observing import ObservedRefusals, Observing, end_of_observing
-from s2s_fastapi.receiver.opened import Places
 from s2s_fastapi.receiver.openapi import Documentation
+from s2s_fastapi.receiver.opened import Places
 from s2s_fastapi.receiver.public import PublicPaths
 from s2s_fastapi.receiver.require import require_service, require_user
 from s2s_fastapi.receiver.state import SCOPE_KEY, Service, located
@@ -178,7 +178,7 @@ class ServiceAuthMiddleware:
                     gate.verifier.keys.start()
                 self._gate = gate  # last: the second request must not slip past a check that is still running
             elif again:
-                self._gate = replace(self._gate, places=_watched(self.documentation(scope.get("app")).check))
+                self._gate = replace(self._gate, places=self._watched(self.documentation(scope.get("app")).check))
             return self._gate
 
     def documentation(self, app: Any = None) -> Documentation:
@@ -243,7 +243,6 @@ class ServiceAuthMiddleware:
         try:
             documentation = self.documentation(scope.get("app"))
             gate = self._gate_for(documentation)
-            gate = replace(gate, places=_watched(documentation.check), root_path=own_root_path(router_below(self.app)))
         except ConfigurationError as error:
             self._failed = (now, str(error))
             raise
@@ -273,7 +272,29 @@ class ServiceAuthMiddleware:
             observer=self._observing or self._observer,
             observing=lambda: clock() < observe_until,
         )
-        return Gate(verifier=verifier, public=check.public, service=service, clock=clock)
+        return Gate(
+            verifier=verifier,
+            public=check.public,
+            service=service,
+            clock=clock,
+            meant={found.nearest.path: found.entry.text for found in check.unanswered() if found.nearest is not None},
+            places=self._watched(check),
+            root_path=own_root_path(router_below(self.app) or hidden_app(self.app)),
+        )
+
+    def _watched(self, check: AccessCheck) -> Places:
+        """Return the places of all routers and guards, and let the routers compare the path of a public request again."""
+        if not check.public.entries:
+            return Places()
+        access = check.access
+        hidden = ((at.path, hidden_app(at.app)) for at in access.unread)
+        places = Places(
+            (getattr(at.app, "router", at.app), path + at.path)
+            for path, apps in [("", access.apps), *((path, read_access(app).apps) for path, app in hidden if app)]
+            for at in apps
+        )
+        places.watch()
+        return places
 
     def _warnings(self) -> Iterator[str]:
         if self._audit and self._own_observer:
@@ -305,15 +326,6 @@ class ServiceAuthMiddleware:
                 "CORSMiddleware is inside ServiceAuthMiddleware, so preflight requests are refused: add it after "
                 "ServiceAuthMiddleware (what is added last is outermost)."
             )
-
-
-def _watched(check: AccessCheck) -> Places:
-    """Return the places of all routers and guards, and let the routers compare the path of a public request again."""
-    if not check.public.entries:
-        return Places()
-    places = Places((getattr(at.app, "router", at.app), at.path) for at in check.access.apps)
-    places.watch()
-    return places
 
 
 def middleware_of(app: Any) -> ServiceAuthMiddleware | type[ServiceAuthMiddleware] | None:

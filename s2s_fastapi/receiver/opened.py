@@ -6,9 +6,9 @@ request needs a token after all.
 """
 
 import re
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from starlette.routing import Router
@@ -30,11 +30,12 @@ class Places:
     """The paths at which the routers and guards of an app are mounted."""
 
     def __init__(self, mounted: Iterable[tuple[object, str]] = ()) -> None:
-        self._found: dict[int, list[tuple[object, re.Pattern[str] | None]]] = {}
+        # The apps are kept as well: the id of an object that is gone may be given to another one.
+        self._apps: list[object] = []
+        self._prefixes: dict[int, list[re.Pattern[str] | None]] = {}
         for app, path in mounted:
-            # The app is kept as well: the id of an object that is gone may be given to another one.
-            place = (app, path_pattern(path) if path else None)
-            self._found.setdefault(id(app), []).append(place)
+            self._apps.append(app)
+            self._prefixes.setdefault(id(app), []).append(path_pattern(path) if path else None)
 
     def watch(self) -> None:
         """Let every router here compare the path of opened requests again, just before it matches a route.
@@ -42,15 +43,13 @@ class Places:
         Raises:
             ConfigurationError: A router's own middleware hides what it is wrapped around.
         """
-        for mounted in self._found.values():
-            app, _ = mounted[0]
+        for app in self._apps:
             if isinstance(app, Router):
                 _check_paths_in(app)
 
-    def prefixes(self, app: object) -> Iterable[re.Pattern[str] | None]:
-        """Yield the path of each mount above ``app``; None if there is no mount above it."""
-        for _, prefix in self._found.get(id(app), ()):
-            yield prefix
+    def prefixes(self, app: object) -> Sequence[re.Pattern[str] | None]:
+        """Return the path of each mount above ``app``; None stands for an app that is not mounted."""
+        return self._prefixes.get(id(app), ())
 
 
 class Opener(Protocol):
@@ -71,24 +70,25 @@ class Opener(Protocol):
 class Opened:
     """One request that runs without a token."""
 
-    opener: Opener
+    opener: Opener = field(repr=False)
     path: str = ""
     """The path that the outermost router matched."""
 
-    async def enter(
-        self, place: object, public: ASGIApp, private: ASGIApp, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    arrived: bool = False
+    """True once a router or a guard has seen it. From then on the scope alone says what it is.
+
+    A request that the endpoint itself makes in this process is another request.
+    """
+
+    def enter(
+        self, place: object, scope: Scope, receive: Receive, send: Send, *, public: ASGIApp, private: ASGIApp
+    ) -> Awaitable[None]:
         """Run ``public`` if the request is public at this router or guard; run ``private`` only with an accepted token."""
         scope[OPENED_KEY] = self
-        # From here on the scope alone says it. A request that the endpoint itself makes in this process is another request.
-        arriving = ARRIVING.set(None)
-        try:
-            if self._is_public(place, scope):
-                await public(scope, receive, send)
-            else:
-                await self.opener.authenticate(private, scope, receive, send)
-        finally:
-            ARRIVING.reset(arriving)
+        self.arrived = True
+        if self._is_public(place, scope):
+            return public(scope, receive, send)
+        return self.opener.authenticate(private, scope, receive, send)
 
     def _is_public(self, place: object, scope: Scope) -> bool:
         if scope["type"] != "http":
@@ -108,15 +108,21 @@ class Opened:
 
 
 def opened_request(scope: Scope) -> Opened | None:
-    """Return what is known of a request that a public path opened; None for every other request."""
-    if SCOPE_KEY in scope:
-        return None
+    """Return what is known of a request that a public path opened; None for every other request without a token.
+
+    Ask it only if the scope has no `SCOPE_KEY`: a request with an accepted token may come from a public one.
+    """
     opened = scope.get(OPENED_KEY)
-    return opened if isinstance(opened, Opened) else ARRIVING.get()
+    if isinstance(opened, Opened):
+        return opened
+    opened = ARRIVING.get()
+    return None if opened is None or opened.arrived else opened
 
 
 class _PathCheck:
     """The inside of a router: it matches routes only after the path of an opened request was compared again."""
+
+    __slots__ = ("_router", "app")
 
     def __init__(self, app: ASGIApp, router: Router) -> None:
         self.app = app
@@ -124,10 +130,9 @@ class _PathCheck:
 
     # Not a coroutine of its own, which would cost requests with a token more than the check does.
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        opened = None if SCOPE_KEY in scope or scope["type"] == "lifespan" else opened_request(scope)
-        if opened is None:
+        if SCOPE_KEY in scope or scope["type"] == "lifespan" or (opened := opened_request(scope)) is None:
             return self.app(scope, receive, send)
-        return opened.enter(self._router, self.app, self.app, scope, receive, send)
+        return opened.enter(self._router, scope, receive, send, public=self.app, private=self.app)
 
 
 def _check_paths_in(router: Router) -> None:
