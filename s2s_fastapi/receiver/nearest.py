@@ -50,10 +50,11 @@ def unanswered(
     if entry.path in DOCS and not pages:
         return None
     for close in (pages, *([route for route in routes if like(_path_of(route), entry.path)] for like in _LIKENESS)):
-        if any(opens(method, _path_of(route)) for route in close for method in route.methods or entry.methods):
+        answering = [route for route in close if not route.websocket]
+        if any(opens(method, _path_of(route)) for route in answering for method in route.methods or entry.methods):
             return None
         if close:
-            return Unanswered(entry, close[0])
+            return Unanswered(entry, (answering or close)[0])
     return Unanswered(entry)
 
 
