@@ -248,17 +248,31 @@ class TestARewrittenPublicPath:
         assert client(app).get("/v1/open").json() == "/open"
         assert client(app).get("/v1/secret").status_code == 401
 
-    def test_to_a_websocket_is_not_public(self, options: Options, client: Client) -> None:
-        app = fastapi("/open")
+    @pytest.mark.anyio
+    async def test_to_a_websocket_is_not_public(self, options: Options) -> None:
+        app, ran, sent = fastapi("/open"), [], []
 
         @app.websocket("/open")
         async def socket(websocket: WebSocket) -> None:
-            raise AssertionError
+            ran.append(websocket)
+
+        async def receive() -> Any:
+            return {"type": "websocket.connect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message["type"])
 
         app.add_middleware(Changing, change=lambda _: {"type": "websocket"})
         app.add_middleware(ServiceAuthMiddleware, **options(public_paths=["/open"]))
-        with pytest.raises(WebSocketDisconnect), client(app).websocket_connect("/open"):
-            pass
+        scope = {"type": "http", "method": "GET", "path": "/open", "query_string": b"", "headers": []}
+        await app(scope, receive, send)
+        assert (ran, sent) == ([], ["websocket.close"])
+
+    def test_below_a_mount_that_takes_any_path_is_not_public(self, options: Options, client: Client) -> None:
+        sub = Changing(fastapi("/open", "/secret"), lambda scope: {"path": scope["root_path"] + "/secret"})
+        app = Starlette(routes=[Mount("/{any:path}", sub)])
+        app.add_middleware(ServiceAuthMiddleware, **options(public_paths=["/a/open"]))
+        assert client(app).get("/a/open").status_code == 401
 
     def test_behind_a_router_whose_own_middleware_hides_it_stops_the_start(
         self, options: Options, client: Client
