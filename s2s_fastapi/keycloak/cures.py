@@ -13,6 +13,9 @@ from s2s_fastapi.principal import Principal
 from s2s_fastapi.printable import printable
 
 __all__ = [
+    "CHANGED_PATH",
+    "NEVER_PUBLIC",
+    "OTHER_PATH",
     "also_for",
     "audience_cure",
     "audience_steps",
@@ -176,12 +179,22 @@ def role_cure(principal: Principal, missing: Iterable[str], owner: str = "") -> 
     )
 
 
-def credentials_cure(reason: Reason) -> str:
-    """Say what to look at where a request brought no token that could be read."""
+CHANGED_PATH: Final = (
+    "this path became another one between ServiceAuthMiddleware and the router, by a middleware or a root_path, and the router's path is "
+    "not in public_paths: add that middleware after ServiceAuthMiddleware (what is added last is outermost), or add the router's path too"
+)
+NEVER_PUBLIC: Final = "but a WebSocket is never public"
+OTHER_PATH: Final = (
+    "which is not this method and path: both must be equal, letter by letter, with or without the slash at the end"
+)
+
+
+def credentials_cure(reason: Reason, public: str = "") -> str:
+    """Say what to look at where a request brought no token that could be read; ``public`` is what `public_paths` has to do with it."""
     if reason is Reason.NO_CREDENTIALS:
         return (
             "no bearer token in the Authorization header (another scheme, or a token in the URL, is none): service_client sends one; "
-            "a probe or a webhook belongs in public_paths"
+            + (public or "a probe or a webhook belongs in public_paths")
         )
     return "send one Authorization header with one token, Bearer and a space in front, and none in the URL"
 

@@ -13,12 +13,14 @@ from s2s_fastapi.receiver.endpoint import Endpoint, Mistake, guards_around
 from s2s_fastapi.receiver.framework import (
     added_middleware,
     answers_itself,
+    documentation_page,
     included_router,
     joined_lifespans,
     later_routes,
     mounted_app,
     route_contexts,
 )
+from s2s_fastapi.receiver.guard import Guarded
 from s2s_fastapi.receiver.reach import asked_around, asked_too_late
 from s2s_fastapi.receiver.requirements import AllOf, Requirement
 from s2s_fastapi.receiver.written import line_of
@@ -47,6 +49,10 @@ class RouteAccess:
     host: str = ""
     """The host it answers to, as declared; empty for any."""
     websocket: bool = False
+    guarded_above: bool = False
+    """True if only a guard around an app above it asks for something, and the route itself for nothing: it may have public paths."""
+    documentation: str = ""
+    """The usual path of the page, if FastAPI added the route for its documentation."""
     missed: Requirement | None = field(default=None, compare=False, repr=False)
     """What an app or a router around it asks, and FastAPI does not ask here: see `asked_around`."""
 
@@ -59,7 +65,7 @@ class RouteAccess:
 
 @dataclass(frozen=True, slots=True)
 class AppAt:
-    """An app or a router whose routes were read, and where it stands: the path and the host before its own."""
+    """An app or a router whose routes were read, or a guard, and where it stands: the path and the host before its own."""
 
     app: Any
     path: str = ""
@@ -78,6 +84,8 @@ class Access:
     """The lists of routes that were read: see `late_routes`."""
     dependants: tuple[Any, ...] = field(default=(), compare=False, repr=False)
     """What FastAPI made of the routes: see `look_at_returned`."""
+    unread: tuple[AppAt, ...] = field(default=(), compare=False, repr=False)
+    """The apps whose routes could not be read."""
 
     @property
     def downstreams(self) -> frozenset[Downstream]:
@@ -102,7 +110,14 @@ def read_access(app: Any) -> Access:
     for lifespan in joined_lifespans(getattr(getattr(below, "router", below), "lifespan_context", None)):
         if hasattr(type(lifespan), "downstreams"):
             top.callers.append(lifespan)
-    return Access(routes, tuple(top.callers), tuple(top.apps), tuple(top.lists), tuple(top.dependants))
+    return Access(
+        routes,
+        tuple(top.callers),
+        tuple(top.apps),
+        lists=tuple(top.lists),
+        dependants=tuple(top.dependants),
+        unread=tuple(top.unread),
+    )
 
 
 def router_below(app: Any) -> Any:
@@ -121,6 +136,7 @@ class _Place:
     apps: list[AppAt] = field(default_factory=list)
     lists: list[list[Any]] = field(default_factory=list)
     dependants: list[Any] = field(default_factory=list)
+    unread: list[AppAt] = field(default_factory=list)
     around: Mapping[int, tuple[Requirement, ...]] = field(default_factory=dict)
     late: Mapping[int, tuple[Requirement, ...]] = field(default_factory=dict)
     missed: tuple[Requirement, ...] = ()
@@ -132,6 +148,7 @@ class _Place:
             _joined(self.requirements),
             opaque=True,
             host=self.host,
+            guarded_above=bool(self.requirements),
             missed=_joined(self.missed),
         )
 
@@ -156,6 +173,8 @@ def _read_app(place: _Place, *apps: Any, nested: bool = True) -> Iterator[RouteA
         if nested and any(getattr(each, OWN_AUTHENTICATION, False) for each in middleware):
             return
         place = replace(place, requirements=(*place.requirements, *guards_around(layer)))
+        if isinstance(layer, Guarded):
+            place.apps.append(AppAt(layer, place.path, place.host))
         if isinstance(layer, BaseRoute):
             yield from _read_routes([layer], place)
             return
@@ -175,6 +194,7 @@ def _read_app(place: _Place, *apps: Any, nested: bool = True) -> Iterator[RouteA
             elif default is not None:
                 yield from _read_app(place, default)
             return
+    place.unread.append(AppAt(apps[0], place.path, place.host))
     yield place.opaque()
 
 
@@ -220,6 +240,8 @@ def _read_route(context: Any, place: _Place) -> Iterator[RouteAccess]:
             shared=read.shared,
             host=place.host,
             websocket=websocket,
+            guarded_above=bool(place.requirements) and not read.requirements,
+            documentation=documentation_page(original),
             missed=missed,
         )
         return

@@ -1,10 +1,9 @@
 """What must be true of an app before it serves: mistakes that would leave a route open stop the start."""
 
 import json
-import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import count, product
+from itertools import product
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +12,9 @@ from starlette.routing import compile_path
 
 from s2s_fastapi.receiver.access import Access, RouteAccess
 from s2s_fastapi.receiver.endpoint import Mistake
+from s2s_fastapi.receiver.framework import path_pattern
 from s2s_fastapi.receiver.late_routes import FailingRoute
+from s2s_fastapi.receiver.nearest import Unanswered, unanswered
 from s2s_fastapi.receiver.public import PublicPath, PublicPaths
 from s2s_fastapi.receiver.requirements import AllOf, AnyOf, Audience, Caller, Requirement, Role, Scope
 
@@ -23,7 +24,6 @@ _MOST: Final = 20
 """Routes that a sentence names."""
 _WHO: Final = (Caller,)
 _WHO_OR_WHAT: Final = (Caller, Role, Scope)
-_PARAMETER: Final = re.compile(r"{\w+")
 _ONE_SEGMENT: Final = (StringConvertor, IntegerConvertor, FloatConvertor, UUIDConvertor)
 
 
@@ -114,9 +114,7 @@ class AccessCheck:
             problems = list(replace(self, access=Access((alone,))).problems())
             if problems:
                 declared = route.path.rstrip("/") + "{rest:path}" if route.opaque else route.path
-                yield FailingRoute(
-                    route.name, compile_path(_told_apart(declared))[0], route.methods, " ".join(problems)
-                )
+                yield FailingRoute(route.name, path_pattern(declared), route.methods, " ".join(problems))
 
     def _mistakes(self, route: RouteAccess) -> Iterator[Mistake]:
         """Yield the mistakes on a route, but for attributes of a class that FastAPI asks on another route of the class."""
@@ -139,6 +137,7 @@ class AccessCheck:
             and not self._is_public(route)
             and not any(all(self._anyway(leaf) for leaf in way) for way in _ways(route.missed))
         ]
+        yield from map(str, self.unanswered())
         if names:
             yield (
                 "FastAPI asks the dependencies of an app or a router on its own routes only, not on what is mounted nor on plain "
@@ -163,6 +162,14 @@ class AccessCheck:
                 "written there may not be asked." + (f" No route has the name {', '.join(lost)}." if lost else "")
             )
 
+    def unanswered(self) -> Iterator[Unanswered]:
+        """Yield the public paths that no route answers, if there is something to say of them."""
+        for entry in self.public.entries:
+            if not any(True for method in entry.methods for _ in self._reached(entry, method)):
+                found = unanswered(entry, self.access.routes, self.opens)
+                if found is not None:
+                    yield found
+
     def _anyway(self, leaf: Requirement) -> bool:
         """Tell whether the middleware lets nobody in who would not meet ``leaf``."""
         if isinstance(leaf, Caller):
@@ -185,7 +192,7 @@ class AccessCheck:
                     if route in told:
                         continue
                     told.append(route)
-                    if route.requirement is not None:
+                    if route.requirement is not None and not route.guarded_above:
                         yield f"public_paths opens {text}, but {route.name} carries a requirement: remove one of the two."
                     elif entry.template is not None and route.path != entry.path:
                         yield f"public_paths opens {text}, and with it {route.name}: write the public paths out one by one."
@@ -244,7 +251,12 @@ def bounded(names: Iterable[str], joint: str = ", ", most: int = _MOST) -> str:
 def _uncovered(routes: Collection[RouteAccess], kinds: tuple[type[Requirement], ...], sentence: str) -> Iterator[str]:
     """Yield ``sentence`` with the routes on which some way in has no requirement of one of ``kinds``."""
     names = [
-        route.name + (" (an app whose routes cannot be read)" if route.opaque else "")
+        route.name
+        + (
+            " (an app whose routes cannot be read: mount a requirement's .guard(app) instead of the app)"
+            if route.opaque
+            else ""
+        )
         for route in routes
         if not all(any(isinstance(leaf, kinds) for leaf in way) for way in _ways(route.requirement))
     ]
@@ -269,17 +281,8 @@ def _meet(entry: PublicPath, method: str, route: RouteAccess) -> bool:
         return False
     declared = route.path.rstrip("/") + "/{path:path}" if route.opaque else route.path
     if entry.template is None:
-        return compile_path(_told_apart(declared))[0].fullmatch(entry.path) is not None
+        return path_pattern(declared).fullmatch(entry.path) is not None
     return declared == entry.path or _overlap(declared, entry.path)
-
-
-def _told_apart(path: str) -> str:
-    """Return a template with another name for each parameter.
-
-    A mount and a route in it may both use one name. Starlette never sees the two in one path, and refuses that.
-    """
-    numbers = count()
-    return _PARAMETER.sub(lambda _: f"{{p{next(numbers)}", path)
 
 
 def _overlap(one: str, other: str) -> bool:

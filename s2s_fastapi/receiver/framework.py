@@ -4,9 +4,13 @@ What is documented (routes, mounts, requests) is used where it is needed. An att
 there; the tests on the lowest and the newest releases that are allowed say whether the start check still sees every route.
 """
 
+import contextlib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from itertools import count
+from types import FunctionType, MethodType
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI
@@ -19,7 +23,7 @@ from fastapi.dependencies.utils import (
 from fastapi.routing import iter_route_contexts
 from starlette._utils import get_route_path
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, Router
+from starlette.routing import BaseRoute, Router, compile_path
 from starlette.types import Scope
 
 __all__ = [
@@ -28,17 +32,31 @@ __all__ = [
     "answers_itself",
     "asked_by_fastapi",
     "dependant_of",
+    "documentation_page",
     "get_route_path",
+    "hidden_app",
     "included_router",
     "is_documentation",
     "joined_lifespans",
     "later_routes",
     "matched_route",
     "mounted_app",
+    "own_root_path",
     "parameters_of",
+    "path_pattern",
     "returned_by",
     "route_contexts",
 ]
+
+_MOST_HELD: Final = 1000
+_PARAMETER: Final = re.compile(r"{\w+")
+_PAGES: Final = {
+    "swagger_ui_html": "/docs",
+    "swagger_ui_redirect": "/docs/oauth2-redirect",
+    "redoc_html": "/redoc",
+    "openapi": "/openapi.json",
+}
+"""FastAPI's functions for the pages of the documentation, and the path of each unless an app says another."""
 
 
 def added_middleware(app: Any) -> Iterator[Any]:
@@ -88,6 +106,51 @@ def mounted_app(mount: Any) -> Any:
 def is_documentation(entry: Any) -> bool:
     """Tell whether a route is one of the documentation pages that FastAPI adds by itself."""
     return getattr(getattr(entry, "endpoint", None), "__module__", None) == "fastapi.applications"
+
+
+def documentation_page(entry: Any) -> str:
+    """Return the usual path of a documentation page that FastAPI adds by itself, wherever the app serves it; nothing for other routes."""
+    return _PAGES.get(getattr(entry.endpoint, "__name__", ""), "") if is_documentation(entry) else ""
+
+
+def own_root_path(app: Any) -> str:
+    """Return the root path that a FastAPI app writes into the scope when it is called; nothing if it keeps the server's."""
+    return str(getattr(app, "root_path", None) or "")
+
+
+def path_pattern(template: str) -> re.Pattern[str]:
+    """Return the pattern of a path as declared.
+
+    A mount and a route in it may use the same name for a parameter. Starlette never compiles the two as one path, so each
+    parameter gets a new name here.
+    """
+    numbers = count()
+    return compile_path(_PARAMETER.sub(lambda _: f"{{p{next(numbers)}", template))[0]
+
+
+def hidden_app(layer: Any) -> Starlette | Router | None:
+    """Return the one app or router that a middleware holds, in an attribute of any name or in a closure; None if it holds several."""
+    found: list[Starlette | Router] = []
+    seen: set[int] = set()
+    waiting = [layer]
+    while waiting and len(seen) < _MOST_HELD:
+        held = waiting.pop()
+        if id(held) in seen or inspect.isclass(held) or not callable(held):
+            continue
+        seen.add(id(held))
+        if isinstance(held, Starlette | Router):
+            found.append(held)
+            continue
+        if isinstance(held, MethodType):
+            waiting.append(held.__self__)
+        elif isinstance(held, FunctionType):
+            for cell in held.__closure__ or ():
+                with contextlib.suppress(ValueError):  # not filled yet
+                    waiting.append(cell.cell_contents)
+        else:
+            with contextlib.suppress(AttributeError):
+                waiting += object.__getattribute__(held, "__dict__").values()  # runs no code of a proxy
+    return found[0] if len(found) == 1 else None
 
 
 def joined_lifespans(lifespan: Any) -> Iterator[Any]:

@@ -1,16 +1,16 @@
 """The way into a checked app: a request comes with a token that is accepted, or is answered here."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from starlette.authentication import AuthCredentials, UnauthenticatedUser
 from starlette.exceptions import WebSocketException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from s2s_fastapi.decision import Decision
+from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import AuthenticationError, AuthorizationError, ConfigurationError
-from s2s_fastapi.keycloak.cures import credentials_cure
+from s2s_fastapi.keycloak.cures import CHANGED_PATH, NEVER_PUBLIC, OTHER_PATH, credentials_cure
 from s2s_fastapi.principal import INBOUND, digest
 from s2s_fastapi.receiver.answers import headers_of, send_answer
 from s2s_fastapi.receiver.bearer import bearer_token
@@ -18,6 +18,7 @@ from s2s_fastapi.receiver.framework import get_route_path
 from s2s_fastapi.receiver.keys import KeySource
 from s2s_fastapi.receiver.late_routes import FailingRoute, RouteLists
 from s2s_fastapi.receiver.lifetime import until_expiry
+from s2s_fastapi.receiver.opened import ARRIVING, OPENED_KEY, Opened, Places
 from s2s_fastapi.receiver.public import PublicPaths
 from s2s_fastapi.receiver.refusal import Refused
 from s2s_fastapi.receiver.state import KEYS_KEY, SCOPE_KEY, Authenticated, Service
@@ -47,28 +48,52 @@ class Gate:
     failing: tuple[FailingRoute, ...] = ()
     """Routes that were added since, and must not answer."""
 
+    places: Places = field(default_factory=Places)
+    meant: Mapping[str, str] = field(default_factory=dict)
+    """Paths of routes that are not public, each with the public path that no route answers and that was probably meant for it."""
+    root_path: str = ""
+    """The root path that the app below sets when it is called, as FastAPI(root_path=...) does around which this was wrapped."""
+
     def problem(self, scope: Scope) -> str:
         """Return why the route that this request may be for must not answer; empty if it may."""
-        method, path = scope.get("method", "WEBSOCKET"), get_route_path(scope)
+        method, path = scope.get("method", "WEBSOCKET"), self._route_path(scope)
         return next((route.problem for route in self.failing if route.takes(method, path)), "")
 
-    async def pass_through(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    def pass_through(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Run the app for a public path or an accepted token; answer every other request."""
+        if self.public.entries and scope["type"] == "http" and self.opens(scope["method"], self._route_path(scope)):
+            return self._open(app, scope, receive, send)
+        return self.authenticate(app, scope, receive, send)
+
+    def opens(self, method: str, path: str) -> bool:
+        """Return whether requests for ``path`` need no token."""
+        return self.public.open(method, path)
+
+    def _route_path(self, scope: Scope) -> str:
+        """Return the path that the router below will match, as far as it can be known here."""
+        return get_route_path({**scope, "root_path": self.root_path} if self.root_path else scope)
+
+    async def _open(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[KEYS_KEY] = self.verifier.keys
+        scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
+        inbound = INBOUND.set(_brought(scope))  # nobody has looked at it; it must not be sent on all the same
+        scope[OPENED_KEY] = opened = Opened(self)
+        arriving = ARRIVING.set(opened)
+        try:
+            await app(scope, receive, send)
+        finally:
+            ARRIVING.reset(arriving)
+            INBOUND.reset(inbound)
+
+    async def authenticate(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the app for an accepted token; answer every other request."""
         scope[KEYS_KEY] = self.verifier.keys  # always, so that nothing which was there before is believed
-        if self.public.entries and scope["type"] == "http" and self.public.open(scope["method"], get_route_path(scope)):
-            scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
-            inbound = INBOUND.set(_brought(scope))  # nobody has looked at it; it must not be sent on all the same
-            try:
-                await app(scope, receive, send)
-            finally:
-                INBOUND.reset(inbound)
-            return
         try:
             token = bearer_token(scope["headers"], scope["query_string"], self.verifier.tokens.recent)
         except Refused as refused:
             if scope["query_string"]:
                 hide_query(current_span())  # it may hold the token, and servers' spans show it
-            await self._refuse(scope, send, Decision(reason=refused.reason, cure=credentials_cure(refused.reason)))
+            await self._refuse(scope, send, self._without_token(refused.reason, scope))
             return
         verdict = self.verifier.known(token) or await self.verifier.adecide(token)
         principal = verdict.principal
@@ -94,6 +119,18 @@ class Gate:
             INBOUND.reset(inbound)
             if not state.answered and state.refusal is None:
                 _tell(state, scope)  # it ran, even if nothing came of it
+
+    def _without_token(self, reason: Reason, scope: Scope) -> Decision:
+        """Return the refusal of a request that shows no token, with a cure that does not advise what `public_paths` already has."""
+        opened = scope.get(OPENED_KEY)
+        if isinstance(opened, Opened) and opened.opener is self:
+            return Decision(reason=reason, cure=credentials_cure(reason, CHANGED_PATH))
+        path = self._route_path(scope)
+        beside = self.public.beside(path) or self.meant.get(path, "")
+        other = NEVER_PUBLIC if scope["type"] == "websocket" else OTHER_PATH
+        return Decision(
+            reason=reason, cure=credentials_cure(reason, f"public_paths has {beside}, {other}" if beside else "")
+        )
 
     async def _refuse(self, scope: Scope, send: Send, decision: Decision) -> None:
         self.service.tell(decision, scope, current_span())

@@ -20,12 +20,13 @@ from s2s_fastapi.receiver.access import OWN_AUTHENTICATION, layers, read_access,
 from s2s_fastapi.receiver.answers import send_answer
 from s2s_fastapi.receiver.check import AccessCheck, bounded
 from s2s_fastapi.receiver.expectations import Expectations
-from s2s_fastapi.receiver.framework import added_middleware
+from s2s_fastapi.receiver.framework import added_middleware, hidden_app, own_root_path
 from s2s_fastapi.receiver.gate import Gate
 from s2s_fastapi.receiver.keys import KeySource
 from s2s_fastapi.receiver.late_routes import RouteLists
 from s2s_fastapi.receiver.observing import ObservedRefusals, Observing, end_of_observing
 from s2s_fastapi.receiver.openapi import Documentation
+from s2s_fastapi.receiver.opened import Places
 from s2s_fastapi.receiver.public import PublicPaths
 from s2s_fastapi.receiver.require import require_service, require_user
 from s2s_fastapi.receiver.returned import look_at_returned
@@ -190,6 +191,7 @@ class ServiceAuthMiddleware:
                 self._gate = gate  # last: the second request must not slip past a check that is still running
             elif again:
                 self.documentation(scope.get("app"))
+                self._gate = self._with_late_routes(self._gate, scope)
             elif self._gate.routes.changed():
                 self._gate = self._with_late_routes(self._gate, scope)
             return self._gate
@@ -202,7 +204,8 @@ class ServiceAuthMiddleware:
             if route.name not in {known.name for known in gate.failing}:
                 _log.error("%s was added after the start and answers 500: %s", route.name, route.problem)
         look_at_returned(access.dependants)
-        return replace(gate, routes=RouteLists(access.lists), failing=failing)
+        places = self._watched(documentation.check)
+        return replace(gate, routes=RouteLists(access.lists), failing=failing, places=places)
 
     def documentation(self, app: Any = None) -> Documentation:
         """Return what is enforced, read from the settings and the routes and checked; ``app`` is the one in the ASGI scope.
@@ -314,7 +317,24 @@ class ServiceAuthMiddleware:
             service=service,
             clock=clock,
             routes=RouteLists(check.access.lists),
+            meant={found.nearest.path: found.entry.text for found in check.unanswered() if found.nearest is not None},
+            places=self._watched(check),
+            root_path=own_root_path(router_below(self.app) or hidden_app(self.app)),
         )
+
+    def _watched(self, check: AccessCheck) -> Places:
+        """Return the places of all routers and guards, and let the routers compare the path of a public request again."""
+        if not check.public.entries:
+            return Places()
+        access = check.access
+        hidden = ((at.path, hidden_app(at.app)) for at in access.unread)
+        places = Places(
+            (getattr(at.app, "router", at.app), path + at.path)
+            for path, apps in [("", access.apps), *((path, read_access(app).apps) for path, app in hidden if app)]
+            for at in apps
+        )
+        places.watch()
+        return places
 
     def _warnings(self) -> Iterator[str]:
         if self._audit and self._own_observer:

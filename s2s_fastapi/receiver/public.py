@@ -54,6 +54,15 @@ class PublicPath:
             )
         return cls(path, frozenset({method}) if space else _READING, regex if convertors else None)
 
+    @property
+    def text(self) -> str:
+        """The entry as it is written in `public_paths`."""
+        return self.with_path(self.path)
+
+    def with_path(self, path: str) -> str:
+        """Return the text of an entry for the same methods and another path."""
+        return path if self.methods == _READING else f"{min(self.methods)} {path}"
+
     def opens(self, method: str, path: str) -> bool:
         """Tell whether a request for ``path``, as the router sees it, needs no token."""
         if method not in self.methods:
@@ -83,3 +92,8 @@ class PublicPaths:
         if (method, path) in self._exact:
             return True
         return bool(self._templates) and any(entry.opens(method, path) for entry in self._templates)
+
+    def beside(self, path: str) -> str:
+        """Return an entry that differs from a request for ``path`` in the method, in letter case or in a slash at the end; or nothing."""
+        key = path.strip("/").casefold()
+        return next((entry.text for entry in self.entries if entry.path.strip("/").casefold() == key), "")

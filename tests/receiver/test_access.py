@@ -483,7 +483,7 @@ class TestInsecureSkipAudience:
         missing = str(raised.value).rpartition("Missing on: ")[2].rstrip(".").split(", ")
         assert missing == [
             "GET /openapi.json", "GET /docs", "GET /docs/oauth2-redirect", "GET /redoc", "GET /one", "GET /two", "GET /three",
-            "GET /audience", "GET /either", "GET /current", "WEBSOCKET /ws", "/files (an app whose routes cannot be read)",
+            "GET /audience", "GET /either", "GET /current", "WEBSOCKET /ws", "/files (an app whose routes cannot be read: mount a requirement's .guard(app) instead of the app)",
         ]  # fmt: skip
 
     def test_is_logged_at_start(self, client: Client, options: Options, caplog: pytest.LogCaptureFixture) -> None:

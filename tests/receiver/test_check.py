@@ -94,13 +94,22 @@ class TestPublicTemplates:
 
 def test_a_mount_and_its_route_may_name_their_parameters_alike() -> None:
     guarded = get("/{name}/{name}", require_service())
-    opaque = RouteAccess("/files/{path}", opaque=True, requirement=require_service())
+    opaque = RouteAccess("/files/{path}", opaque=True, requirement=require_service(), guarded_above=True)
     assert list(check(guarded, opaque, public=("/healthz", "/{name}/x")).problems()) == [
         "public_paths opens GET /{name}/x, but GET /{name}/{name} carries a requirement: remove one of the two.",
     ]
-    assert list(check(opaque, public=("/files/a/b",)).problems()) == [
-        "public_paths opens GET /files/a/b, but /files/{path} carries a requirement: remove one of the two.",
+    assert list(check(opaque, public=("/files/{name}/b",)).problems()) == [
+        "public_paths opens GET /files/{name}/b, and with it /files/{path}: write the public paths out one by one.",
     ]
+
+
+def test_a_guard_above_a_public_path_is_no_problem() -> None:
+    for route in (
+        RouteAccess("/files", opaque=True, requirement=require_service(), guarded_above=True),
+        RouteAccess("/files/a", GET, require_service(), guarded_above=True),
+    ):
+        assert not list(check(route, public=("/files/a",), users=True).problems())
+    assert list(check(RouteAccess("/files/a", GET, require_service()), public=("/files/a",)).problems())
 
 
 class TestUncovered:
@@ -165,7 +174,9 @@ class TestUncovered:
 
     def test_names_opaque_apps_as_such(self) -> None:
         (problem,) = check(RouteAccess("/files", opaque=True), audiences="", users=False).problems()
-        assert problem.endswith("Missing on: /files (an app whose routes cannot be read).")
+        assert problem.endswith(
+            "Missing on: /files (an app whose routes cannot be read: mount a requirement's .guard(app) instead of the app)."
+        )
 
 
 def test_the_declared_audiences_are_those_of_all_routes_and_ways() -> None:

@@ -120,6 +120,20 @@ class TestHosts:
         assert answers == [200, 401, 401, 200]
 
 
+class TestARootPathOfTheApp:
+    def test_that_is_set_below_the_door_is_part_of_no_public_path(
+        self, options: Options, server: str, service: Headers
+    ) -> None:
+        inner = FastAPI(openapi_url=None)
+        inner.root_path = "/api"  # as FastAPI(root_path=...), which the newest release calls deprecated
+        for path in ("/healthz", "/api/open", "/open"):
+            inner.get(path)(lambda: "in")
+        with served(ServiceAuthMiddleware(inner, **options(public_paths=["/healthz", "/api/open"])), server) as address:
+            asked = {path: ask(address, path, {}).status for path in ("/healthz", "/api/healthz", "/api/open", "/open")}
+            assert asked == {"/healthz": 200, "/api/healthz": 200, "/api/open": 401, "/open": 401}
+            assert ask(address, "/api/open", service()).status == 200
+
+
 @pytest.mark.skipif(not hasattr(FastAPI, "frontend"), reason="this FastAPI has no frontend()")
 class TestAFrontend:
     def test_is_behind_the_door_and_asks_what_the_app_asks(
