@@ -200,7 +200,7 @@ class ServiceAuthMiddleware:
         )
         problems = list(check.problems())
         if not problems and not (named or check.declared or self._skip_audience):
-            problems = [NO_AUDIENCE]
+            problems = [settings.missing(NO_AUDIENCE)]
         if problems:
             raise ConfigurationError(" ".join(problems))
         return Documentation(below, check, settings, root)
