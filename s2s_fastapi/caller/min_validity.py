@@ -51,6 +51,7 @@ class LongEnough:
         self.arenew = shared.arenew
         self.used = shared.used
         self.resent = shared.resent
+        self.state = shared.state
 
     def peek(self) -> Token | None:
         """Return the token if it is fresh and has so many seconds left, else None; start nothing."""
@@ -86,9 +87,14 @@ class LongEnough:
             return token
         self._possible(token)
         # Within the spacing of a request that brought nothing: the token is the one that was there.
-        raise self.shared.last_error() or TokenRequestError(
+        failed = self.shared.last_error()
+        if failed is not None:
+            raise failed
+        too_short = TokenRequestError(
             f"The token of {self.shared.client_id} has less than {self._seconds:g} s left, and another was asked for just now."
         )
+        too_short.again_in(RENEWAL_SPACING)
+        raise too_short
 
     def _possible(self, token: Token) -> None:
         longest = max(0.0, token.life - RENEWAL_SPACING)

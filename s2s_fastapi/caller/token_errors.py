@@ -1,7 +1,8 @@
 """What Keycloak's refusals mean, and which setting or switch ends them (RFC 6749 section 5.2, and what Keycloak says instead)."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -12,10 +13,20 @@ from s2s_fastapi.caller.asked import Asked
 from s2s_fastapi.caller.credentials import Proof
 from s2s_fastapi.errors import S2SError, TokenRequestError
 from s2s_fastapi.keycloak.endpoints import Endpoints
+from s2s_fastapi.outcomes import State
 from s2s_fastapi.printable import without_tokens
 from s2s_fastapi.settings import KeycloakSettings
 
-__all__ = ["RETRY", "RETRY_CREDENTIALS", "error_type", "refusal", "retry_after", "unreachable", "wrong_credentials"]
+__all__ = [
+    "RETRY",
+    "RETRY_CREDENTIALS",
+    "error_type",
+    "refusal",
+    "retry_after",
+    "saying_when",
+    "unreachable",
+    "wrong_credentials",
+]
 
 RETRY: Final = 5.0
 """Seconds for which most failures are remembered."""
@@ -214,6 +225,19 @@ def retry_after(reply: Reply) -> float:
     if date.tzinfo is None:
         date = date.replace(tzinfo=UTC)
     return min(max(1.0, (date - datetime.now(UTC)).total_seconds()), _MAX_WAIT)
+
+
+@contextmanager
+def saying_when(state: Callable[[], State]) -> Iterator[None]:
+    """Let a failure say in how many seconds Keycloak is asked again: who keeps to it is not sent away twice."""
+    try:
+        yield
+    except TokenRequestError as error:  # this waiter's own
+        left = state().next_try_in
+        # Without a remembered failure the load still runs; if it fails, that is remembered for RETRY and up to a tenth more.
+        if error.retry_after is None:
+            error.again_in(1.1 * RETRY if left is None else left)
+        raise
 
 
 def _told(reply: Reply, proof: Proof) -> tuple[str, str]:
