@@ -87,14 +87,9 @@ class LongEnough:
             return token
         self._possible(token)
         # Within the spacing of a request that brought nothing: the token is the one that was there.
-        failed = self.shared.last_error()
-        if failed is not None:
-            raise failed
-        too_short = TokenRequestError(
+        raise self.shared.last_error() or TokenRequestError(
             f"The token of {self.shared.client_id} has less than {self._seconds:g} s left, and another was asked for just now."
         )
-        too_short.again_in(RENEWAL_SPACING)
-        raise too_short
 
     def _possible(self, token: Token) -> None:
         longest = max(0.0, token.life - RENEWAL_SPACING)

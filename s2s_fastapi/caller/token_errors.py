@@ -235,8 +235,7 @@ def saying_when(state: Callable[[], State]) -> Iterator[None]:
     except TokenRequestError as error:  # this waiter's own
         left = state().next_try_in
         # Without a remembered failure the load still runs; if it fails, that is remembered for RETRY and up to a tenth more.
-        if error.retry_after is None:
-            error.again_in(1.1 * RETRY if left is None else left)
+        error.again_in(1.1 * RETRY if left is None else left)
         raise
 
 
