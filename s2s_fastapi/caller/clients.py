@@ -371,7 +371,8 @@ def _look_at(endpoint: Any, client: ServiceClient[Any, Any]) -> None:
     """
     for found in dependences(endpoint):
         owner = found.dependency
-        if (owner.client if isinstance(owner, SyncServiceClient) else owner) is not client:
+        # By equality: typing gives the same Annotated for equal arguments, so this may be another client with the same arguments.
+        if (owner.client if isinstance(owner, SyncServiceClient) else owner) != client:
             continue
         given, say = owner.given, f"{found.parameter} of {getattr(found.function, '__qualname__', found.function)}"
         if _is_client_class(found.annotation) and not (

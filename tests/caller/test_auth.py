@@ -442,7 +442,9 @@ def test_a_failure_says_when_keycloak_is_asked_again(way: str, keycloak: Keycloa
 )
 def test_only_what_can_succeed_without_a_change_says_when(answer: Any, least: int | None, keycloak: Keycloak) -> None:
     keycloak.always = answer
-    for ask in (lambda: ServiceTokenAuth().token(), lambda: asyncio.run(ServiceTokenAuth().atoken())):
+    auth = ServiceTokenAuth()
+    asked: tuple[Callable[[], str], ...] = (auth.token, lambda: asyncio.run(auth.atoken()))
+    for ask in asked:
         with pytest.raises(TokenRequestError) as caught:
             ask()
         error = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - our own

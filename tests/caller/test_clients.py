@@ -167,6 +167,7 @@ def test_a_factory_that_is_not_called_fails_at_the_decorator(factory: Any) -> No
 
 
 CRM: Any = service_client("http://crm", audience="crm-api")
+MISPLACED: Any = service_client
 AUTH: Any = service_auth("http://crm", audience="crm-api")
 
 
@@ -206,9 +207,9 @@ def async_with(client: Any) -> None:
         (lambda: CRM.headers, "then client.headers."),
         (lambda: CRM.sync.get("/tickets"), "Write `client: Annotated[httpx.Client, Depends(crm.sync)]` in a route"),
         (lambda: CRM.sync.stream, "then client.stream."),
-        (lambda: service_client(*["http://crm", "crm-api"]), "Write service_client('http://crm', audience='crm-api')."),
-        (lambda: service_client(*["http://crm", ["crm-api"]]), "audience="),
-        (lambda: service_client(*["http://crm", "a", "b"]), "audience='a'"),
+        (lambda: MISPLACED("http://crm", "crm-api"), "Write service_client('http://crm', audience='crm-api')."),
+        (lambda: MISPLACED("http://crm", ["crm-api"]), "audience="),
+        (lambda: MISPLACED("http://crm", "a", "b"), "audience='a'"),
         (lambda: ServiceTokenAuth("http://crm", "crm-api"), "write audience='crm-api'"),
         (lambda: service_auth("http://crm", "crm-api"), "write audience='crm-api'"),
     ],
