@@ -666,7 +666,9 @@ def test_threads_that_ask_for_a_base_url_together_get_one_answer() -> None:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_redirect_from_http_to_https_of_one_host_carries_nothing(package: Any) -> None:
+def test_a_redirect_from_http_to_https_of_one_host_carries_nothing(
+    package: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     seen: list[tuple[str, str | None]] = []
 
     def answer(request: Any) -> Any:
@@ -687,9 +689,15 @@ def test_a_redirect_from_http_to_https_of_one_host_carries_nothing(package: Any)
         client.get("/")
 
     assert [token is None for _, token in seen] == [False, True, False, True]
-    with package.Client(auth=crm.auth, **options) as bare:  # what httpx does by itself, or this test proves nothing
+    told = "a redirect led from http://bob.example.com:80 to https://bob.example.com:443"
+    assert caplog.text.count(told) == 1
+    caplog.clear()
+    with package.Client(
+        auth=service_auth("http://bob.example.com").auth, **options
+    ) as bare:  # what httpx does by itself
         bare.get("http://bob.example.com/")
     assert seen[-1][1] is not None
+    assert told not in caplog.text  # nothing was left behind
 
 
 def test_a_redirect_within_asked_origins_keeps_the_token(bob: Receiver, charles: Receiver) -> None:

@@ -1,6 +1,7 @@
 """One token for all who ask for the same: its life, its failures, its key."""
 
 import asyncio
+import json
 import logging
 import math
 import os
@@ -26,7 +27,7 @@ from s2s_fastapi.caller.token_source import TokenSource, using
 from s2s_fastapi.errors import AudienceNotGranted, ConfigurationError, S2SError, TokenRequestError
 from s2s_fastapi.lanes import Lane
 from s2s_fastapi.settings import KeycloakSettings
-from tests.caller.fakes import SECRET, Clock, Keycloak, b64, jwt, refusal, reply, settings
+from tests.caller.fakes import SECRET, Clock, Keycloak, Receiver, b64, jwt, refusal, reply, settings
 
 BOB = Asked.of("bob", None)
 
@@ -358,6 +359,16 @@ def test_another_proxy_is_another_way_to_keycloak_and_another_token(
     environment.setenv("KEYCLOAK_PROXY", proxy)
     assert ServiceTokenAuth().token() != direct
     assert before.token() == direct  # its settings were read before
+
+
+def test_a_token_request_goes_through_the_proxy(bob: Receiver, environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("KEYCLOAK_URL", "http://keycloak.invalid")
+    environment.setenv("KEYCLOAK_PROXY", bob.url.replace("://", "://user:password@"))
+    bob.always = 200, {}, json.dumps({"access_token": jwt(azp="x"), "token_type": "Bearer", "expires_in": 60}).encode()
+    environment.setenv("KEYCLOAK_CLIENT_ID", "x")
+    with using(TokenSource()):
+        assert ServiceTokenAuth().token() == jwt(azp="x")
+    assert bob.seen[0].path == "http://keycloak.invalid/realms/corp/protocol/openid-connect/token"
 
 
 @pytest.mark.usefixtures("in_use")
