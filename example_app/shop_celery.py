@@ -25,5 +25,5 @@ def notify(self: "Task[[str], int]", order: str) -> int:
     except TokenRequestError as error:
         if not error.retryable:
             raise
-        raise self.retry(countdown=6, exc=error) from None  # a failure is remembered for 5 seconds
+        raise self.retry(countdown=error.retry_after, exc=error) from None  # Keycloak is not asked before
     return response.raise_for_status().status_code

@@ -4,21 +4,28 @@ It blocks, and runs on the threads of a lane. Whatever the other side does, an e
 one sentence that is safe for the log.
 """
 
+import re
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment, proxy_bypass
 
 import httpx
 
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.lanes import undisturbed
+from s2s_fastapi.settings import ProxyUrl
 from s2s_fastapi.strict_json import AmbiguousJsonError, NotAnObjectError, json_object
 from s2s_fastapi.telemetry.spans import Span, answered, failed, propagated, span_of_exchange
 
-__all__ = ["BackChannel", "BackChannelError", "Reply"]
+if TYPE_CHECKING:
+    from s2s_fastapi.wire import Deadline
+
+__all__ = ["BackChannel", "BackChannelError", "Reply", "unused_proxy"]
 
 _HEADERS: Final = {
     "Accept": "application/json",
@@ -110,23 +117,31 @@ class BackChannel:
     """Exchanges with Keycloak, each on a connection of its own: no cookie is kept, no socket crosses a fork.
 
     `timeout` bounds a whole exchange in seconds, also against an answer that drips (DNS alone may take longer); `limit` the body in
-    bytes. Redirects are not followed; proxies and other hints of the environment are not read. TLS trusts what the system trusts,
-    and `ca_file`, which is read again after a connection failed. `transport` makes one httpx transport per exchange instead of the network.
+    bytes. Redirects are not followed; proxies and other hints of the environment are not read. All goes through `proxy`, if there is
+    one. TLS trusts what the system trusts, and `ca_file`, which is read again after a connection failed. `transport` makes one httpx
+    transport per exchange instead of the network.
     """
 
     def __init__(
         self,
         *,
         ca_file: Path | None = None,
+        proxy: ProxyUrl | None = None,
         transport: Callable[[], httpx.BaseTransport] | None = None,
         timeout: float,
         limit: int = 262_144,
     ) -> None:
         self._ca_file = ca_file
+        self._proxy = proxy
         self._transport = transport
         self._timeout = timeout
         self._limit = limit
         self._tls: ssl.SSLContext | None = None
+
+    @property
+    def proxied(self) -> bool:
+        """Whether all goes through a proxy."""
+        return self._proxy is not None
 
     def get(self, url: str, headers: Mapping[str, str] | None = None, *, timeout: float | None = None) -> Reply:
         """Return the answer to a GET; `timeout` replaces the channel's own.
@@ -170,11 +185,19 @@ class BackChannel:
         except httpx.TimeoutException:
             kind, sentence = "timeout", f"no complete answer within {timeout:g} s"
         except httpx.ConnectError as error:
-            kind, sentence = "connection", f"cannot connect to {_origin(question.url)}: {_reason(error)}"
+            kind, sentence = (
+                "connection",
+                f"cannot connect to {_origin(question.url)}{self._through()}: {_reason(error)}",
+            )
             if self._ca_file is not None:  # it may be replaced while we run: it is read again at the next try
                 self._tls = None
         except httpx.NetworkError as error:
             kind, sentence = "connection", f"the connection broke: {_reason(error)}"
+        except httpx.ProxyError as error:
+            kind, sentence = (
+                "proxy",
+                f"no connection to {_origin(question.url)}{self._through()}, which {_answered(error)}",
+            )
         except httpx.RemoteProtocolError:
             kind, sentence = "protocol", "the answer is not HTTP, or the connection was closed too early"
         except Exception as error:  # noqa: BLE001 (only the type is said: its text and its frames may hold the secret)
@@ -183,12 +206,12 @@ class BackChannel:
 
     def _converse(self, question: _Question, timeout: float, current: Span) -> Reply:
         # httpcore takes as long to import as the rest of us: it is loaded for the first exchange, on the lane's thread.
-        from s2s_fastapi.wire import Deadline, Wire  # noqa: PLC0415
+        from s2s_fastapi.wire import Deadline  # noqa: PLC0415
 
         deadline = Deadline(timeout)
         with (
             httpx.Client(
-                transport=self._transport() if self._transport else Wire(self._trusting(), deadline),
+                transport=self._transport() if self._transport else self._wire(deadline),
                 headers=_HEADERS,
                 timeout=timeout,
                 trust_env=False,
@@ -209,6 +232,16 @@ class BackChannel:
                 deadline.left()
             return Reply(response.status_code, response.headers, bytes(body))
 
+    def _wire(self, deadline: "Deadline") -> httpx.BaseTransport:
+        from s2s_fastapi.wire import Wire  # noqa: PLC0415 - as above
+
+        return Wire(
+            self._trusting(), deadline, None if self._proxy is None else httpx.Proxy(self._proxy.get_secret_value())
+        )
+
+    def _through(self) -> str:
+        return "" if self._proxy is None else f" through the proxy {self._proxy} (KEYCLOAK_PROXY)"
+
     def _trusting(self) -> ssl.SSLContext:
         # 20 to 35 ms, so once, and not before it is needed. Two threads may both build one; then one of the two is kept. No
         # cached_property: that of Python 3.11 has a lock for all channels, and a child may be forked while a thread is about to get it.
@@ -228,6 +261,27 @@ class BackChannel:
         else:
             return context
         raise ConfigurationError(f"KEYCLOAK_CA_FILE: cannot read certificates from {self._ca_file}: {reason}.")
+
+
+def unused_proxy(url: str) -> str:
+    """Return the name of the environment's variable that names a proxy for `url`, which no exchange with Keycloak uses; or "".
+
+    The variable's value is not looked at: it may hold a password.
+    """
+    parts = urlsplit(url)
+    proxies = getproxies_environment()
+    scheme = next((name for name in (parts.scheme, "all") if proxies.get(name)), "")
+    if not scheme or proxy_bypass(parts.netloc.rpartition("@")[2]):
+        return ""
+    return f"{scheme}_proxy".upper()
+
+
+def _answered(error: httpx.ProxyError) -> str:
+    """Return what a proxy answered to CONNECT: the status alone, since the rest is text of a stranger."""
+    status = str(error).partition(" ")[0]
+    if status == "407":
+        return "wants another user name or password: put them into KEYCLOAK_PROXY"
+    return f"answered {status}" if re.fullmatch("[0-9]{3}", status) else "did not answer as a proxy does"
 
 
 def _origin(url: str) -> str:

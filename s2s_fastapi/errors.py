@@ -14,6 +14,7 @@ safe sentence as ``detail``. ``str(error)`` is for logs and scripts and says mor
 """
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -136,8 +137,9 @@ class TokenRequestError(_Answer):
     """Keycloak gave no token (RFC 6749 section 5.2).
 
     ``error`` and ``error_description`` are Keycloak's, empty where it sent none; ``http_status`` is 0 where there was no answer;
-    ``cure`` says what to change; ``retryable`` whether the same request can succeed later without a change. ``claims`` are those of
-    a token that came and was not used, as far as they could be read; never the token itself.
+    ``cure`` says what to change; ``retryable`` whether the same request can succeed later without a change, and ``retry_after`` in how
+    many seconds, rounded up (None if it cannot): until then Keycloak is not asked again. The 503 has it as ``Retry-After``.
+    ``claims`` are those of a token that came and was not used, as far as they could be read; never the token itself.
     """
 
     code = "token_request"
@@ -162,7 +164,14 @@ class TokenRequestError(_Answer):
         self.http_status = http_status
         self.cure = cure
         self.retryable = retryable
+        self.retry_after: int | None = None
         self.claims: Mapping[str, Any] = {} if claims is None else claims
+
+    def again_in(self, seconds: float) -> None:
+        """Say when the same request can succeed, if it can: ``retry_after``, and ``Retry-After`` of the answer (RFC 9110 section 10.2.3)."""
+        if self.retryable:
+            self.retry_after = max(1, math.ceil(seconds))
+            self.headers = {"Retry-After": str(self.retry_after)}
 
 
 class AudienceNotGranted(TokenRequestError):

@@ -1,27 +1,50 @@
 """Where Keycloak is, who this service is, and whom it is: the environment as one frozen value."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, Self
+from typing import Annotated, Any, Final, Literal, NoReturn, Self
 from urllib.parse import quote, unquote, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, Secret, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.names import EVERYBODYS_AUDIENCE, is_name
+from s2s_fastapi.names import EVERYBODYS_AUDIENCE, is_name, listed_names
 
-__all__ = ["KeycloakSettings"]
+__all__ = ["KeycloakSettings", "ProxyUrl", "realm_segment"]
 
-_PREFIX = "KEYCLOAK_"
+_PREFIX: Final = "KEYCLOAK_"
+_PLACE: Final = ("url", "issuer", "realm")
+"""The settings that say which realm is meant. Code that names one of them takes nothing from the environment."""
+_IN_CODE: Final = (
+    "Settings that name url, issuer or realm in code take nothing from the environment: give the rest there too."
+)
+_PREFIXES: Final = re.compile("[A-Za-z][A-Za-z0-9_]*_")
+_PROXY: Final = re.compile(  # without a path; the user information is that of RFC 3986 section 3.2.1
+    r"(?P<scheme>https?)://(?:(?:[A-Za-z0-9\-._~!$&'()*+,;=:]|%[0-9A-Fa-f]{2})*@)?(?P<address>[^/@]*)/?", re.IGNORECASE
+)
+_PLACEHOLDER: Final = re.compile(r"\$+(\{[^{}]*\}|\([^()]*\))")
+_SUB_DELIMS: Final = "!$&'()*+,;=:@"
+"""What a segment of a path may hold besides letters, digits and ``-._~`` (RFC 3986 section 3.3)."""
+
+
+class ProxyUrl(Secret[str]):
+    """The URL of a proxy. It is shown without the user name and password in it."""
+
+    def _display(self) -> str:
+        scheme, separator, rest = self.get_secret_value().partition("://")
+        return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 class KeycloakSettings(BaseSettings):
     """Read the settings of one service in one realm from ``KEYCLOAK_*`` variables, or take them as keyword arguments.
 
     Every field is the variable of the same name in upper case (``url`` is ``KEYCLOAK_URL``); an argument wins over the
-    environment. The value is frozen and hashable, and its ``repr`` holds no secret. What is derived (``issuer``,
-    ``audiences``) is derived here and nowhere else; URLs below the realm are in `s2s_fastapi.keycloak.endpoints`.
+    environment. **If `url`, `issuer` or `realm` is an argument, nothing is taken from the environment**: the secret of one realm
+    must not go to the Keycloak of another. The value is frozen and hashable, and its ``repr`` holds no secret. What is derived
+    (``issuer``, ``audiences``) is derived here and nowhere else; URLs below the realm are in `s2s_fastapi.keycloak.endpoints`.
 
     Raises:
         ConfigurationError: A value is missing, malformed or contradicts another; the sentence names the variable to set.
@@ -51,18 +74,78 @@ class KeycloakSettings(BaseSettings):
     """The audiences this service answers to (a comma list in the environment); its client id unless given."""
     ca_file: Path | None = None
     """Certificates to trust for Keycloak besides the system's, PEM."""
+    proxy: ProxyUrl | None = None
+    """A proxy for what this process asks Keycloak. The environment's own proxies are not used."""
     leeway: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = 30.0
     """Seconds by which clocks may differ."""
 
+    _prefix: str = PrivateAttr(default=_PREFIX)
+    _in_code: bool = PrivateAttr(default=False)
+
     def __init__(self, **values: Any) -> None:
+        prefix = values.get("_env_prefix") or self.model_config["env_prefix"]
+        in_code = self._named_in_code(values)
         try:
             super().__init__(**values)
         except ValidationError as error:
             sentences = [_sentence(dict(detail)) for detail in error.errors(include_url=False, include_input=False)]
         else:
+            super().__setattr__("_prefix", prefix)
+            super().__setattr__("_in_code", in_code)
             return
         # Outside the except block: pydantic's error carries the input, and with it the secret.
-        raise ConfigurationError(" ".join(sentences))
+        if in_code and any(sentence.startswith("Set ") for sentence in sentences):  # something is missing
+            sentences.append(_IN_CODE)
+        raise ConfigurationError(" ".join(sentences).replace(_PREFIX, prefix))
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is that of pydantic-settings
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Leave the environment out if the arguments say which realm is meant."""
+        return (init_settings,) if cls._named_in_code(init_settings()) else (init_settings, env_settings)
+
+    @classmethod
+    def _named_in_code(cls, values: Mapping[str, Any]) -> bool:
+        by_default = any(cls.model_fields[name].default for name in _PLACE)  # of a subclass
+        return by_default or any(name in values for name in _PLACE)
+
+    @classmethod
+    def from_environment(cls, *, prefix: str = _PREFIX) -> Self:
+        """Read a second realm from variables of its own: ``PARTNERS_URL``, ``PARTNERS_REALM`` for the prefix ``PARTNERS_``.
+
+        Raises:
+            ConfigurationError: as the class; the sentence names the variables with this prefix. Or the prefix is none.
+        """
+        if not _PREFIXES.fullmatch(str(prefix)):
+            raise ConfigurationError(
+                "prefix= must be the beginning of the names of variables, such as PARTNERS_ for PARTNERS_URL."
+            )
+        return cls(_env_prefix=prefix.upper())
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy. With `update` it is checked and derived anew; with another `url`, `issuer` or `realm` nothing else is kept.
+
+        Raises:
+            ConfigurationError: as the class.
+        """
+        if not update:
+            return super().model_copy(deep=deep)
+        kept = {} if self._named_in_code(update) else {name: getattr(self, name) for name in self.model_fields_set}
+        return type(self)(**kept | dict(update))
+
+    def worded(self, sentence: str) -> str:
+        """Return a sentence with the variables named as these settings read them: with their own prefix."""
+        return sentence.replace(_PREFIX, self._prefix)
+
+    def missing(self, sentence: str) -> str:
+        """Return a sentence about a value that is not set; it says so if the environment was not asked."""
+        return f"{sentence} {_IN_CODE}" if self._in_code else self.worded(sentence)
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
         # pydantic's own refusal would show the value, and that may be a secret.
@@ -74,6 +157,10 @@ class KeycloakSettings(BaseSettings):
             raise TypeError(
                 "Settings that hold a client secret are not pickled: let the other process read its own environment,"
                 " or use KEYCLOAK_CLIENT_SECRET_FILE"
+            )
+        if self.proxy is not None and "@" in self.proxy.get_secret_value():
+            raise TypeError(
+                "Settings that hold the password of a proxy are not pickled: let the other process read its own environment"
             )
         return super().__getstate__()
 
@@ -91,23 +178,28 @@ class KeycloakSettings(BaseSettings):
         """Return the client secret, from its file if there is one, as it stands there now.
 
         Raises:
-            ConfigurationError: There is none, or the file cannot be read or is empty.
+            ConfigurationError: There is none, the file cannot be read, or what it holds is no secret.
         """
         if self.client_secret is not None:
             return self.client_secret.get_secret_value()
         if self.client_secret_file is None:
             raise ConfigurationError(
-                "Set KEYCLOAK_CLIENT_SECRET or KEYCLOAK_CLIENT_SECRET_FILE: calling other services needs it."
+                self.missing(
+                    "Set KEYCLOAK_CLIENT_SECRET or KEYCLOAK_CLIENT_SECRET_FILE: calling other services needs it."
+                )
             )
         try:
             # Opening a pipe could wait for ever, on a thread that others need.
             pipe = self.client_secret_file.is_fifo()
+            # Editors and `echo` end a file with a line break; Keycloak's secrets hold none.
             text = "" if pipe else self.client_secret_file.read_text(encoding="utf-8").rstrip("\r\n")
-            problem = "is a pipe, which can be read only once: write a file" if pipe else "" if text else "is empty"
+            problem = "is a pipe, which can be read only once: write a file" if pipe else _secret_problem(text)
         except (OSError, UnicodeDecodeError) as error:
             text, problem = "", f"cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8 text'})"
         if problem:
-            raise ConfigurationError(f"KEYCLOAK_CLIENT_SECRET_FILE: {self.client_secret_file} {problem}.")
+            said = self.worded("KEYCLOAK_CLIENT_SECRET_FILE")
+            text = ""  # this frame's locals are recorded by error trackers
+            raise ConfigurationError(f"{said}: {self.client_secret_file} {problem}.")
         return text
 
     @field_validator("url", "public_url", "issuer", mode="before")
@@ -149,10 +241,30 @@ class KeycloakSettings(BaseSettings):
 
     @field_validator("client_secret")
     @classmethod
-    def _not_empty(cls, value: SecretStr | None) -> SecretStr | None:
+    def _secret(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not value.get_secret_value():
             _wrong("is set but empty.")
+        problem = _secret_problem(value.get_secret_value()) if value is not None else ""
+        if problem:
+            _wrong(f"{problem}.")
         return value
+
+    @field_validator("proxy", mode="before")
+    @classmethod
+    def _proxy(cls, value: Any) -> Any:
+        text = value.get_secret_value() if isinstance(value, Secret) else value
+        if not isinstance(text, str):
+            return value
+        if not text:
+            _wrong("is set but empty: give a URL or remove it.")
+        parts = _PROXY.fullmatch(text)
+        if parts is None:
+            problem = "it is not scheme://host:port, or has a character in its user name or password that must be percent-encoded"
+        else:
+            problem = _url_problem(f"{parts['scheme']}://{parts['address']}")
+        if problem:
+            _wrong(f"must be the URL of an http or https proxy such as http://proxy.example.com:3128: {problem}.")
+        return text
 
     @field_validator("client_secret_file", "client_key_file", "ca_file", mode="before")
     @classmethod
@@ -164,13 +276,9 @@ class KeycloakSettings(BaseSettings):
     @field_validator("audience", mode="before")
     @classmethod
     def _audiences(cls, value: Any) -> tuple[str, ...]:
-        names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
-        if (
-            not isinstance(names, list | tuple | set | frozenset)
-            or not names
-            or any(not is_name(name) or '"' in name for name in names)
-        ):
-            _wrong("must be one or more names separated by commas, none of them empty.")
+        names = listed_names(value) if isinstance(value, str) else value
+        if not isinstance(names, list | tuple | set | frozenset) or not names or not all(map(is_name, names)):
+            _wrong("must be one or more names separated by commas, none of them empty, or a JSON list of them.")
         if EVERYBODYS_AUDIENCE in names:
             _wrong('cannot be "account": nearly every token of a realm carries it. Use the client id of this service.')
         return tuple(dict.fromkeys(names))
@@ -217,10 +325,33 @@ class KeycloakSettings(BaseSettings):
             _wrong('KEYCLOAK_CLIENT_ID cannot be "account": nearly every token of a realm carries that audience.')
         if not self.issuer:
             public = self.public_url or self.url
-            fill["issuer"] = f"{public}{self.auth_path}/realms/{quote(fill['realm'], safe='')}"
+            fill["issuer"] = f"{public}{self.auth_path}/realms/{realm_segment(fill['realm'])}"
         for name, value in fill.items():
             object.__setattr__(self, name, value)  # frozen for everybody else; derived once, here
         return self
+
+
+def realm_segment(realm: str) -> str:
+    """Return a realm's name as Keycloak writes it into ``iss``: sub-delims, ``:`` and ``@`` stay as they are (RFC 3986 section 3.3)."""
+    return quote(realm, safe=_SUB_DELIMS)
+
+
+def _secret_problem(text: str) -> str:
+    """Return what is wrong with a text that was given as a secret; Keycloak refuses it, and would not say why."""
+    if not text:
+        return "is empty"
+    if text.endswith(("\n", "\r")):
+        return "ends in a line break: leave it out"
+    if text.startswith(("\ufeff", "\xef\xbb\xbf")):
+        return "starts with a byte order mark: save it without one"
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'`":
+        return "stands in quotes: leave them out"
+    if _PLACEHOLDER.fullmatch(text):
+        return (
+            "is a placeholder that nothing has replaced: give the secret itself. If Keycloak has the placeholder as the secret, its"
+            " realm file came through the Admin API, and anybody who read the file knows the secret: make a new one"
+        )
+    return ""
 
 
 def _wrong(sentence: str) -> NoReturn:

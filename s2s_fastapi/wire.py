@@ -33,9 +33,20 @@ class Wire(httpx.HTTPTransport):
     httpx's timeouts start anew with each byte: 0.5 s lasted 11.7 s against a server that drips.
     """
 
-    def __init__(self, tls: ssl.SSLContext, deadline: Deadline) -> None:
+    def __init__(self, tls: ssl.SSLContext, deadline: Deadline, proxy: httpx.Proxy | None = None) -> None:
         super().__init__(verify=tls, trust_env=False)
-        self._pool = httpcore.ConnectionPool(ssl_context=tls, network_backend=_Network(deadline))
+        network = _Network(deadline)
+        self._pool: httpcore.ConnectionPool = (
+            httpcore.ConnectionPool(ssl_context=tls, network_backend=network)
+            if proxy is None
+            else httpcore.HTTPProxy(
+                proxy_url=str(proxy.url),
+                proxy_auth=proxy.raw_auth,
+                ssl_context=tls,
+                proxy_ssl_context=tls if proxy.url.scheme == "https" else None,
+                network_backend=network,
+            )
+        )
 
 
 class _Network(httpcore.NetworkBackend):

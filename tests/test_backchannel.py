@@ -1,5 +1,6 @@
 """HTTP with Keycloak that ends: in time, in size, and with a sentence that is safe for the log. On real sockets."""
 
+import contextlib
 import gzip
 import os
 import socket
@@ -7,16 +8,18 @@ import ssl
 import threading
 import time
 import traceback
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import httpx
 import pytest
 
-from s2s_fastapi.backchannel import BackChannel, BackChannelError, Reply
+from s2s_fastapi.backchannel import BackChannel, BackChannelError, Reply, unused_proxy
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.settings import ProxyUrl
 from tests.authority import make_authority, server_context
 
 SECRET = "hunter2-never-in-a-log"
@@ -466,3 +469,112 @@ def test_what_is_not_a_json_object_is_said_in_a_sentence(body: bytes, sentence: 
 
 def test_a_json_object_is_returned_as_it_is() -> None:
     assert reply(b' {"a": ["\xc3\xbc", 1, null]} ').json_object() == {"a": ["ü", 1, None]}
+
+
+# Through a proxy.
+
+
+def proxied(proxy: str, **options: Any) -> BackChannel:
+    return BackChannel(timeout=5, proxy=ProxyUrl(proxy), **options)
+
+
+def test_a_proxy_takes_a_request_over_http_and_alone_sees_its_password() -> None:
+    with Server(answer(b'{"keys": []}')) as proxy:
+        kept = proxied(proxy.url.replace("://", f"://us%40er:{SECRET}@"))
+        assert kept.get("http://keycloak.invalid:8080/certs").json_object() == {"keys": []}
+    assert proxy.requests[0].startswith(b"GET http://keycloak.invalid:8080/certs HTTP/1.1\r\n")
+    assert b"Proxy-Authorization: Basic " + b64encode(f"us@er:{SECRET}".encode()) in proxy.requests[0]
+    assert SECRET not in repr(kept) + repr(vars(kept))
+
+
+def test_a_proxy_tunnels_https_and_sees_nothing_of_it(tls: ssl.SSLContext, authority: Path) -> None:
+    with Server(answer(b'{"access_token": "t"}'), tls=tls) as keycloak, Server(tunnel(keycloak)) as proxy:
+        kept = proxied(f"{proxy.url.replace('://', '://user:password@')}/", ca_file=authority)
+        assert kept.post_form(f"{keycloak.url}/token", {"client_secret": SECRET}).status == 200
+    assert proxy.requests[0].startswith(f"CONNECT {keycloak.url.removeprefix('https://')} HTTP/1.1".encode())
+    assert SECRET.encode() not in proxy.requests[0]
+    assert SECRET.encode() in keycloak.requests[0]
+    assert b"proxy-authorization" not in keycloak.requests[0].lower()
+
+
+def test_a_proxy_that_speaks_tls_is_checked_with_the_same_certificates(tls: ssl.SSLContext, authority: Path) -> None:
+    with Server(answer(), tls=tls) as proxy:
+        assert proxied(proxy.url, ca_file=authority).get("http://keycloak.invalid").status == 200
+        told = refusal(lambda: proxied(proxy.url).get("http://keycloak.invalid"))
+    assert f"through the proxy {proxy.url} (KEYCLOAK_PROXY): its certificate is not trusted" in told
+
+
+@pytest.mark.parametrize(
+    ("script", "sentence"),
+    [
+        (answer(status=f"407 {SECRET}"), "which wants another user name or password: put them into KEYCLOAK_PROXY"),
+        (answer(status="502 Bad Gateway"), "which answered 502"),
+        (answer(status="403 Forbidden"), "which answered 403"),
+    ],
+)
+def test_a_proxy_that_refuses_is_named_without_its_password(script: bytes, sentence: str) -> None:
+    with Server(script) as proxy:
+        told = refusal(lambda: proxied(proxy.url.replace("://", f"://user:{SECRET}@")).get("https://keycloak.invalid"))
+    assert (
+        told == f"no connection to https://keycloak.invalid through the proxy {proxy.url} (KEYCLOAK_PROXY), {sentence}"
+    )
+
+
+def test_a_proxy_that_is_not_there_is_named_without_its_password() -> None:
+    told = refusal(lambda: proxied(f"http://user:{SECRET}@127.0.0.1:1").get("https://keycloak.invalid"))
+    assert told.startswith(
+        "cannot connect to https://keycloak.invalid through the proxy http://127.0.0.1:1 (KEYCLOAK_PROXY): "
+    )
+    assert SECRET not in told
+
+
+def test_a_proxy_that_drips_ends_at_the_deadline() -> None:
+    with ExitStack() as stack:
+        proxy = stack.enter_context(Server(lambda connection: proxy.drip(connection, b"HTTP/1.1 200 OK\r\nX: ")))
+        told = refusal(lambda: BackChannel(timeout=0.3, proxy=ProxyUrl(proxy.url)).get("https://keycloak.invalid"))
+    assert told == "no complete answer within 0.3 s"
+
+
+@pytest.mark.parametrize(
+    ("environment", "url", "name"),
+    [
+        ({"HTTPS_PROXY": f"http://u:{SECRET}@proxy"}, "https://keycloak", "HTTPS_PROXY"),
+        ({"https_proxy": "http://proxy"}, "https://keycloak", "HTTPS_PROXY"),
+        ({"HTTP_PROXY": "http://proxy"}, "http://keycloak", "HTTP_PROXY"),
+        ({"ALL_PROXY": "http://proxy"}, "https://keycloak", "ALL_PROXY"),
+        ({"HTTP_PROXY": "http://proxy"}, "https://keycloak", ""),
+        ({"HTTPS_PROXY": "http://proxy", "NO_PROXY": "keycloak"}, "https://keycloak:8443", ""),
+        ({"HTTPS_PROXY": "http://proxy", "NO_PROXY": "*"}, "https://keycloak", ""),
+        ({"HTTPS_PROXY": ""}, "https://keycloak", ""),
+        ({}, "https://keycloak", ""),
+    ],
+)
+def test_a_proxy_of_the_environment_that_is_not_used_is_known_by_its_name(
+    environment: dict[str, str], url: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+        monkeypatch.delenv(variable.lower(), raising=False)
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    assert unused_proxy(url) == name
+
+
+def tunnel(there: "Server") -> Script:
+    """Return what a proxy does after CONNECT: carry bytes both ways until one side ends."""
+
+    def carry(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := source.recv(65536):
+                sink.sendall(chunk)
+            sink.shutdown(socket.SHUT_WR)
+
+    def script(connection: socket.socket) -> None:
+        with socket.create_connection(("127.0.0.1", int(there.url.rpartition(":")[2]))) as onward:
+            connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            back = threading.Thread(target=carry, args=(onward, connection))
+            back.start()
+            carry(connection, onward)
+            back.join(5)
+
+    return script

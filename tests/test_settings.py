@@ -1,19 +1,22 @@
 """One environment, one value: what is derived from it, and the one sentence for each thing that is wrong with it."""
 
 import copy
+import json
 import os
 import pickle
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
-from pydantic import TypeAdapter, ValidationError
+from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.keycloak.endpoints import Endpoints
+from s2s_fastapi.keycloak.endpoints import Endpoints, PublicEndpoints
 from s2s_fastapi.settings import KeycloakSettings
 
 SECRET = "hunter2-in-no-message"
@@ -166,13 +169,21 @@ def test_issuer_and_server_follow_from_what_is_given(values: dict[str, Any], iss
         ("\u043c\u0438\u0440", "%D0%BC%D0%B8%D1%80"),
         ("a%2Fb", "a%252Fb"),
         ("a.b", "a.b"),
-        ("a&b", "a%26b"),
+        ("a&b", "a&b"),
+        ("it's", "it's"),
+        ("a(b)!", "a(b)!"),
+        ("a+b=c,d", "a+b=c,d"),
+        ("a*$b", "a*$b"),
+        ("a@b:c", "a@b:c"),
+        ('a"b<c>', "a%22b%3Cc%3E"),
     ],
 )
-def test_a_realm_is_one_segment_of_every_url(realm: str, written: str) -> None:
+def test_a_realm_is_one_segment_of_the_issuer_as_keycloak_writes_it(realm: str, written: str) -> None:
     settings = made(realm=realm)
     assert settings.issuer == f"https://sso.example.com/realms/{written}"
-    assert Endpoints.of(settings).realm == settings.issuer
+    assert PublicEndpoints.of(settings).token.startswith(f"{settings.issuer}/")
+    # Where it is asked for everything is escaped: Keycloak reads both, and what is in between may not.
+    assert Endpoints.of(settings).realm == f"https://sso.example.com/realms/{quote(realm, safe='')}"
     assert KeycloakSettings(issuer=settings.issuer).realm == realm
 
 
@@ -189,6 +200,10 @@ def test_a_realm_is_one_segment_of_every_url(realm: str, written: str) -> None:
         ({"audience": ("a",)}, {"a"}),
         ({"audience": {"a"}}, {"a"}),
         ({"client_id": "account", "audience": "crm"}, {"crm"}),
+        ({"audience": '["a","b"]'}, {"a", "b"}),
+        ({"audience": '["Acme,Inc", "crm"]'}, {"Acme,Inc", "crm"}),
+        ({"audience": '["\\u043c,\u0438"]'}, {"\u043c,\u0438"}),
+        ({"audience": ["Acme,Inc"]}, {"Acme,Inc"}),
     ],
 )
 def test_the_audience_is_a_comma_list_or_the_client_id(values: dict[str, Any], audiences: set[str]) -> None:
@@ -258,7 +273,7 @@ def test_a_url_is_absolute_and_nothing_but_an_address(name: str, value: str, pro
 
 
 ACCOUNT = 'cannot be "account": nearly every token of a realm carries'
-NAMES = "KEYCLOAK_AUDIENCE must be one or more names separated by commas, none of them empty."
+NAMES = "KEYCLOAK_AUDIENCE must be one or more names separated by commas, none of them empty, or a JSON list of them."
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({}, "Set KEYCLOAK_URL and KEYCLOAK_REALM (or KEYCLOAK_ISSUER alone): there is no telling where Keycloak is."),
     ({"realm": "corp"}, "Set KEYCLOAK_URL (or KEYCLOAK_ISSUER alone): there is no telling where Keycloak is."),
@@ -345,7 +360,27 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     *[
         ({**BASE, "audience": audience}, NAMES)
         for audience in (
-            *("", " ", ",", "a,", ",a", "a,,b", "a b", "a\tb", "a\nb", "a\x00", '["a","b"]'),
+            *(
+                "",
+                " ",
+                ",",
+                "a,",
+                ",a",
+                "a,,b",
+                "a b",
+                "a\tb",
+                "a\nb",
+                "a\x00",
+                '"a","b"',
+                "[crm]",
+                '["a"',
+                "[]",
+                '[""]',
+                "[1]",
+                '[["a"]]',
+                '["a", null]',
+                "[" * 9999,
+            ),
             *(
                 (),
                 [],
@@ -440,6 +475,7 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "CLIENT_AUTH": "client_secret_post",
         "AUDIENCE": "a, b",
         "CA_FILE": "/etc/ca.pem",
+        "PROXY": "http://proxy:3128",
         "LEEWAY": "7.5",
         "SOMETHING_ELSE": "is somebody else's",
     }
@@ -461,13 +497,186 @@ def test_an_argument_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("KEYCLOAK_URL", "https://environment.example")
     monkeypatch.setenv("KEYCLOAK_REALM", "environment")
     monkeypatch.setenv("KEYCLOAK_LEEWAY", "99")
-    settings = KeycloakSettings(url="https://argument.example", leeway=5)
-    assert (settings.url, settings.realm, settings.leeway) == ("https://argument.example", "environment", 5)
+    settings = KeycloakSettings(client_id="argument", leeway=5)
+    assert (settings.url, settings.realm) == ("https://environment.example", "environment")
+    assert (settings.client_id, settings.leeway) == ("argument", 5)
+
+
+CORP = {
+    "URL": "http://keycloak:8080",
+    "PUBLIC_URL": "https://sso.corp.example",
+    "AUTH_PATH": "/auth",
+    "REALM": "corp",
+    "ISSUER": "https://sso.corp.example/auth/realms/corp",
+    "CLIENT_ID": "crm",
+    "CLIENT_SECRET": SECRET,
+    "AUDIENCE": "crm,crm-api",
+    "CA_FILE": "/etc/corp.pem",
+    "PROXY": "http://proxy.corp.example:3128",
+    "LEEWAY": "7",
+}
+
+
+@pytest.fixture
+def corp(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in CORP.items():
+        monkeypatch.setenv(f"KEYCLOAK_{name}", value)
+
+
+class Partner(KeycloakSettings):
+    url: str = "https://sso.partner.example"
+    realm: str = "corp"
+
+
+@pytest.mark.usefixtures("corp")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: KeycloakSettings(url="https://sso.partner.example", realm="corp"),
+        lambda: KeycloakSettings(issuer="https://sso.partner.example/realms/corp"),
+        lambda: KeycloakSettings.model_validate({"url": "https://sso.partner.example", "realm": "corp"}),
+        lambda: KeycloakSettings(_env_prefix="KEYCLOAK_", url="https://sso.partner.example", realm="corp"),
+        lambda: KeycloakSettings().model_copy(update={"url": "https://sso.partner.example", "realm": "corp"}),
+        Partner,
+    ],
+    ids=["url and realm", "issuer", "validated", "with a prefix", "a copy", "defaults of a subclass"],
+)
+def test_settings_that_name_a_realm_in_code_take_nothing_from_the_environment(
+    make: Callable[[], KeycloakSettings],
+) -> None:
+    partner = make()
+    assert (partner.issuer, partner.server) == (
+        "https://sso.partner.example/realms/corp",
+        "https://sso.partner.example",
+    )
+    assert (partner.client_id, partner.client_secret, partner.ca_file, partner.proxy) == ("", None, None, None)
+    assert (partner.audiences, partner.leeway) == (frozenset(), 30.0)
+    with pytest.raises(ConfigurationError, match="take nothing from the environment: give the rest there too"):
+        partner.secret()
+
+
+@pytest.mark.usefixtures("corp")
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"realm": "partners"},
+        {"url": "https://sso.partner.example"},
+        {"url": "https://sso.partner.example", "realm": "corp", "client_secret": "given"},
+    ],
+)
+def test_what_is_then_missing_is_not_said_to_be_missing_in_the_environment(values: dict[str, Any]) -> None:
+    said = refused(**values)
+    assert said.endswith(
+        "Settings that name url, issuer or realm in code take nothing from the environment: give the rest there too."
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        KeycloakSettings().model_copy(update=values)
+    assert str(caught.value) == said
+
+
+@pytest.mark.usefixtures("corp")
+def test_a_second_realm_is_read_from_variables_with_a_prefix_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert KeycloakSettings.from_environment() == KeycloakSettings()
+    wrong: Any
+    for wrong in ("", "PARTNERS", "1_", "A-B_", 5, None, " A_"):
+        with pytest.raises(ConfigurationError, match="prefix="):
+            KeycloakSettings.from_environment(prefix=wrong)
+    with pytest.raises(ConfigurationError, match=r"^Set PARTNERS_URL and PARTNERS_REALM"):
+        KeycloakSettings.from_environment(prefix="PARTNERS_")
+    monkeypatch.setenv("PARTNERS_ISSUER", "https://sso.partner.example/realms/partners")
+    partner = KeycloakSettings.from_environment(prefix="PARTNERS_")
+    assert (partner.server, partner.realm, partner.client_id) == ("https://sso.partner.example", "partners", "")
+    assert partner.client_secret is None
+    with pytest.raises(ConfigurationError, match=r"^Set PARTNERS_CLIENT_SECRET or PARTNERS_CLIENT_SECRET_FILE"):
+        partner.secret()
+    monkeypatch.setenv("PARTNERS_LEEWAY", "soon")
+    with pytest.raises(ConfigurationError, match=r"^PARTNERS_LEEWAY: "):
+        KeycloakSettings.from_environment(prefix="partners_")
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture, audience: Any) -> list[str]:
+    caplog.clear()
+    made(audience=audience)
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_a_space_beside_a_comma_of_the_audience_warns_once(caplog: pytest.LogCaptureFixture) -> None:
+    for text, parts in [("Acme, Inc1", "'Acme', 'Inc1'"), ("a ,b1", "'a', 'b1'"), ("a,\tb2", "'a', 'b2'")]:
+        said = warnings_of(caplog, text)
+        assert len(said) == 1
+        assert f"read as several names: {parts}." in said[0]
+        assert json.dumps([text]) in said[0]
+        assert warnings_of(caplog, text) == []
+    for right in ("a,b", "Acme", '["Acme,Inc", "b"]', ["a", "b"]):
+        assert warnings_of(caplog, right) == []
+
+
+PROXY = "must be the URL of an http or https proxy such as http://proxy.example.com:3128"
+
+
+@pytest.mark.parametrize(
+    ("proxy", "shown"),
+    [
+        ("http://proxy:3128", "http://proxy:3128"),
+        ("http://proxy:3128/", "http://proxy:3128/"),
+        ("https://proxy", "https://proxy"),
+        (f"http://user:{SECRET}@proxy:3128", "http://proxy:3128"),
+        (f"http://{SECRET}@proxy:3128", "http://proxy:3128"),
+        (f"http://user:{SECRET}%40%2F@[::1]:3128", "http://[::1]:3128"),
+    ],
+)
+def test_a_proxy_is_shown_without_user_name_and_password(proxy: str, shown: str) -> None:
+    settings = made(proxy=proxy)
+    assert settings.proxy is not None
+    assert settings.proxy.get_secret_value() == proxy
+    assert str(settings.proxy) == shown
+    for text in (
+        repr(settings),
+        str(settings),
+        settings.model_dump_json(),
+        repr(settings.model_dump()),
+        repr(vars(settings)),
+    ):
+        assert shown in text
+        assert SECRET not in text
+    assert hash(settings) == hash(made(proxy=proxy))
+    if "@" in proxy:
+        with pytest.raises(TypeError, match="the password of a proxy"):
+            pickle.dumps(settings)
+    else:
+        assert pickle.loads(pickle.dumps(settings)) == settings  # noqa: S301 - our own
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "proxy:3128",
+        "socks5://proxy:1080",
+        f"http://user:{SECRET}/x@proxy:3128",  # parsers take user for the host
+        f"http://user:{SECRET}@x@proxy:3128",
+        f"http://user:{SECRET}#@proxy:3128",
+        f"http://user:{SECRET}%zz@proxy:3128",
+        "http://proxy:3128/path",
+        "http://",
+        "http://proxy:0",
+        "http://proxy:3128?x",
+        "http://pro xy",
+        f"http://user:{SECRET}\n@proxy",
+    ],
+)
+def test_what_is_no_url_of_a_proxy_is_refused_and_not_repeated(proxy: str) -> None:
+    said = refused(**BASE, proxy=proxy)
+    assert said.startswith(f"KEYCLOAK_PROXY {PROXY}: ")
+    assert SECRET not in said
 
 
 @pytest.mark.parametrize(
     "name",
-    ["URL", "PUBLIC_URL", "ISSUER", "REALM", "CLIENT_ID", "CLIENT_SECRET", "CLIENT_SECRET_FILE", "CA_FILE", "AUDIENCE"],
+    [
+        *("URL", "PUBLIC_URL", "ISSUER", "REALM", "CLIENT_ID", "CLIENT_SECRET", "CLIENT_SECRET_FILE", "CA_FILE"),
+        "AUDIENCE",
+        "PROXY",
+    ],
 )
 def test_a_variable_that_is_set_but_empty_is_a_mistake_and_not_a_default(
     name: str, monkeypatch: pytest.MonkeyPatch
@@ -480,8 +689,9 @@ def test_a_variable_that_is_set_but_empty_is_a_mistake_and_not_a_default(
 def test_a_variable_is_named_the_same_whether_it_came_from_the_environment_or_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("KEYCLOAK_LEEWAY", "soon")
-    assert refused(**BASE) == refused(**BASE, leeway="soon")
+    for name, value in {**BASE, "leeway": "soon"}.items():
+        monkeypatch.setenv(f"KEYCLOAK_{name.upper()}", value)
+    assert refused() == refused(**BASE, leeway="soon")
 
 
 def test_nothing_insecure_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -600,6 +810,59 @@ def test_a_secret_file_is_read_each_time_and_without_its_line_end(tmp_path: Path
         assert SECRET not in repr(settings) + repr(vars(settings))
 
 
+NO_SECRETS = [
+    (f'"{SECRET}"', "stands in quotes: leave them out"),
+    (f"'{SECRET}'", "stands in quotes: leave them out"),
+    (f"`{SECRET}`", "stands in quotes: leave them out"),
+    (f"\ufeff{SECRET}", "starts with a byte order mark"),
+    (f"\xef\xbb\xbf{SECRET}", "starts with a byte order mark"),
+    ("${CRM_SECRET}", "is a placeholder that nothing has replaced"),
+    ("${crm.secret:default}", "is a placeholder that nothing has replaced"),
+    ("$${CRM_SECRET}", "is a placeholder that nothing has replaced"),
+    ("$(CRM_SECRET)", "is a placeholder that nothing has replaced"),
+    ("$(env:CRM_SECRET)", "is a placeholder that nothing has replaced"),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        *NO_SECRETS,
+        (f"{SECRET}\n", "ends in a line break: leave it out"),
+        (f"{SECRET}\r\n", "ends in a line break: leave it out"),
+        (f"{SECRET}\r", "ends in a line break: leave it out"),
+        ("\n", "ends in a line break: leave it out"),
+    ],
+)
+def test_what_cannot_be_meant_as_a_secret_is_refused(text: str, problem: str) -> None:
+    for value in (text, SecretStr(text)):
+        said = refused(**BASE, client_id="crm", client_secret=value)
+        assert said.startswith(f"KEYCLOAK_CLIENT_SECRET {problem}")
+        assert SECRET not in said
+
+
+@pytest.mark.parametrize(("text", "problem"), NO_SECRETS)
+def test_a_file_holds_no_such_secret_either(text: str, problem: str, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    for end in ("", "\n"):
+        file.write_text(text + end, encoding="utf-8")
+        with pytest.raises(ConfigurationError) as caught:
+            made(client_id="crm", client_secret_file=file).secret()
+        assert str(caught.value).startswith(f"KEYCLOAK_CLIENT_SECRET_FILE: {file} {problem}")
+        ours = [frame for frame, _ in traceback.walk_tb(caught.tb) if "s2s_fastapi" in frame.f_globals["__name__"]]
+        assert ours
+        assert SECRET not in repr([frame.f_locals for frame in ours])
+
+
+@pytest.mark.parametrize(
+    "secret", ['"', "it's", "'a", 'a"', "$x", "${a}b", "a${b}", "$", "{a}", " a ", "a\nb", "\u00e9\ufeff"]
+)
+def test_an_odd_secret_is_one(secret: str, tmp_path: Path) -> None:
+    assert made(client_id="crm", client_secret=secret).secret() == secret
+    (tmp_path / "secret").write_text(secret + "\n", encoding="utf-8")
+    assert made(client_id="crm", client_secret_file=tmp_path / "secret").secret() == secret
+
+
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
@@ -652,6 +915,9 @@ def test_settings_without_a_secret_in_them_are_pickled_and_all_are_copied(tmp_pa
         assert twin == holding
         assert twin.secret() == SECRET
     assert holding.model_copy(update={"leeway": 1.0}).leeway == 1
+    assert holding.model_copy(update={"leeway": 1.0}).secret() == SECRET
+    with pytest.raises(ConfigurationError, match="KEYCLOAK_LEEWAY"):
+        holding.model_copy(update={"leeway": 99})
 
 
 # A value

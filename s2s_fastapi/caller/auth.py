@@ -10,10 +10,11 @@ from s2s_fastapi.caller.given import GivenSettings, Names
 from s2s_fastapi.caller.grant import Token
 from s2s_fastapi.caller.httpx_auth import HttpxAuth, join_httpx2
 from s2s_fastapi.caller.min_validity import LongEnough, lasting, seconds
-from s2s_fastapi.caller.origins import Pin, pins, spelled, within
+from s2s_fastapi.caller.origins import Pin, pin_of, pins, spelled, within
 from s2s_fastapi.caller.propagation import propagate
 from s2s_fastapi.caller.resend import adiscard, bearer_error, discard, replayable
 from s2s_fastapi.caller.shared_token import SharedToken
+from s2s_fastapi.caller.token_errors import saying_when
 from s2s_fastapi.caller.token_source import IN_USE, TokenSource
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.errors import ConfigurationError, S2SError, TokenWithheld
@@ -30,10 +31,11 @@ _UNAUTHORIZED: Final = 401
 class _Environment:
     """The settings of one auth object and all that were derived from it by `asking`: resolved once, at the first use."""
 
-    __slots__ = ("given", "resolved")
+    __slots__ = ("given", "resolved", "warned")
 
     def __init__(self, given: KeycloakSettings | None) -> None:
         self.given = given
+        self.warned: frozenset[str] = frozenset()
         self.resolved: tuple[TokenSource, KeycloakSettings] | None = None
 
     def settings(self, source: TokenSource) -> KeycloakSettings:
@@ -41,6 +43,12 @@ class _Environment:
         if resolved is None or resolved[0] is not source:
             self.resolved = resolved = source, source.settings(self.given)
         return resolved[1]
+
+    def warn(self, sentence: str) -> None:
+        """Log a sentence, once."""
+        if sentence not in self.warned and len(self.warned) < 16:  # noqa: PLR2004 - a bound, not a meaning
+            self.warned |= {sentence}
+            LOG.warning("%s", sentence)
 
 
 class ServiceTokenAuth(HttpxAuth):
@@ -147,12 +155,12 @@ class ServiceTokenAuth(HttpxAuth):
             ConfigurationError: The settings are missing or contradictory, or `min_validity` is no number of seconds.
         """
         shared = lasting(self._shared(), min_validity)
-        return (shared.peek() or shared.get()).value
+        return (shared.peek() or _got(shared)).value
 
     async def atoken(self, *, min_validity: float | None = None) -> str:
         """Do as `token`, without blocking the running asyncio or trio loop."""
         shared = lasting(self._shared(), min_validity)
-        return (shared.peek() or await shared.aget()).value
+        return (shared.peek() or await _agot(shared)).value
 
     def auth_flow(self, request: Any) -> Generator[Any, Any, None]:
         """Do as `sync_auth_flow`; httpx itself never calls it."""
@@ -161,9 +169,11 @@ class ServiceTokenAuth(HttpxAuth):
     def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
         """Attach the token, and once another one if the first was refused."""
         shared = self._admit(request)
-        token = shared.peek() or shared.get()
+        token = shared.peek() or _got(shared)
         self._attach(request, token, shared)
         response = yield request
+        if response.history:
+            self._look_at_redirects(response)
         if response.status_code == _UNAUTHORIZED and self._may_resend(response, token):
             try:
                 another = shared.renew(token)
@@ -178,9 +188,11 @@ class ServiceTokenAuth(HttpxAuth):
     async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
         """Do as `sync_auth_flow`, for async clients on asyncio and trio."""
         shared = self._admit(request)
-        token = shared.peek() or await shared.aget()
+        token = shared.peek() or await _agot(shared)
         self._attach(request, token, shared)
         response = yield request
+        if response.history:
+            self._look_at_redirects(response)
         if response.status_code == _UNAUTHORIZED and self._may_resend(response, token):
             try:
                 another = await shared.arenew(token)
@@ -206,8 +218,12 @@ class ServiceTokenAuth(HttpxAuth):
     def _admit(self, request: Any) -> SharedToken | LongEnough:
         """Refuse a request that must not carry our token, before anything is asked or sent."""
         url = request.url
-        # `within`, written out: this is the hot path, a call costs as much as the comparison.
-        if not self._any_origin and ((url.scheme, url.raw_host, url.port) not in self._pins or url.userinfo):
+        # `within`, written out: this is the hot path, a call costs as much as the comparison. The URL of a WebSocket takes the call.
+        if (
+            not self._any_origin
+            and ((url.scheme, url.raw_host, url.port) not in self._pins or url.userinfo)
+            and not within(url, self._pins)
+        ):
             raise TokenWithheld(self._elsewhere(url))
         inbound = INBOUND.get()
         if inbound is not None and holds(url.raw_path, inbound):
@@ -234,11 +250,7 @@ class ServiceTokenAuth(HttpxAuth):
         return shared if shared is not None and source is IN_USE.source else self._shared()
 
     def _attach(self, request: Any, token: Token, shared: SharedToken | LongEnough) -> None:
-        if token.digest == INBOUND.get():
-            raise TokenWithheld(
-                "The current request came with the very token this service calls others with: its caller holds our token,"
-                " or is this service itself. It was not sent on."
-            )
+        # If the current request came with this very token, its caller is this service itself: nobody else's token is sent on.
         request.headers["Authorization"] = token.header
         request.extensions[CARRIED] = token, None if self._any_origin else self._pins
         shared.used(token)
@@ -258,9 +270,21 @@ class ServiceTokenAuth(HttpxAuth):
             and replayable(request)
         )
 
+    def _look_at_redirects(self, response: Any) -> None:
+        """Warn, once for each pair of origins, of a redirect after which a request was sent without the token."""
+        before = pin_of(response.history[0].request.url)
+        for answer in (*response.history[1:], response):
+            request, there = answer.request, pin_of(answer.request.url)
+            if "Authorization" not in request.headers and not self._any_origin and there not in self._pins:
+                self._environment.warn(
+                    f"a redirect led from {spelled(before)} to {spelled(there)}, and the request was sent there without the token:"
+                    " if it is the same service, call that address"
+                )
+            before = there
+
     def _elsewhere(self, url: Any) -> str:
         try:
-            there = spelled((url.scheme, url.raw_host, url.port))
+            there = spelled(pin_of(url))
         except KeyError:
             there = "a URL that is neither http nor https"
         if not self._pins:
@@ -304,6 +328,16 @@ class ServiceTokenAuth(HttpxAuth):
         names = sorted(self._asked.audiences) or None, sorted(self._asked.scopes) or None
         flags = self._any_origin, self._min_validity
         return _rebuild, (tuple(map(spelled, self._pins)), *names, self._environment.given, *flags)
+
+
+def _got(shared: SharedToken | LongEnough) -> Token:
+    with saying_when(shared.state):
+        return shared.get()
+
+
+async def _agot(shared: SharedToken | LongEnough) -> Token:
+    with saying_when(shared.state):
+        return await shared.aget()
 
 
 def _rebuild(  # noqa: PLR0917 - what was written, for pickle

@@ -1,19 +1,23 @@
 """Whom a service calls, as FastAPI dependencies: `service_client` and `service_auth`."""
 
+import asyncio
 import inspect
+import logging
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, cast, overload
 
 import httpx
+from starlette.requests import HTTPConnection
 
 from s2s_fastapi.caller.asked import Asked
 from s2s_fastapi.caller.attached import astrip_elsewhere, strip_elsewhere
 from s2s_fastapi.caller.auth import ServiceTokenAuth
+from s2s_fastapi.caller.dependants import dependences
 from s2s_fastapi.caller.given import BaseUrl, GivenSettings, Names
 from s2s_fastapi.caller.origins import base
 from s2s_fastapi.caller.pool import Pool, here
@@ -25,13 +29,28 @@ if TYPE_CHECKING:
 
 __all__ = ["ServiceAuth", "ServiceClient", "SyncServiceClient", "service_auth", "service_client"]
 
+LOG: Final = logging.getLogger("s2s_fastapi.caller")
+
 A = TypeVar("A")
 S = TypeVar("S")
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+_BY_HAND: Final[Any] = None
+"""No connection: a developer awaits a dependency, and FastAPI does not."""
 
 _PROCESS: Final = None  # the place of the sync client: threads share it
 
 # Requests of many users share a client: the session a service opened for one of them must not reach the next.
 _NO_COOKIES: Final = DefaultCookiePolicy(allowed_domains=())
+
+
+def _awaited(function: F) -> F:
+    """Let FastAPI await what a plain function returns: it asks whether a function is a coroutine function."""
+    if sys.version_info >= (3, 12):
+        return inspect.markcoroutinefunction(function)
+    vars(function)["_is_coroutine"] = vars(asyncio.coroutines)["_is_coroutine"]  # FastAPI looks for it on Python 3.11
+    return function
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +64,10 @@ class ServiceAuth:
         """Whom it calls, as a value."""
         return self.auth.downstream
 
-    async def __call__(self) -> ServiceTokenAuth:  # a plain function would be sent to the thread pool
-        """Return the auth object."""
-        return self.auth
+    @_awaited
+    def __call__(self) -> "_NotYet[ServiceTokenAuth]":
+        """Return the auth object, to whoever awaits it."""
+        return _NotYet(lambda: self.auth, "service_auth")
 
 
 def service_auth(
@@ -89,6 +109,7 @@ class ServiceClient(Generic[A, S]):
         self._options = options
         self._resolved: tuple[str, ServiceTokenAuth] | None = None
         self._made: dict[str, tuple[str, ServiceTokenAuth]] = {}
+        self._looked_at: set[Any] = set()
         self._async: Pool[A] = Pool(self._make_async, _is_closed)
         self._sync: Pool[S] = Pool(self._make_sync, _is_closed)
         if isinstance(base_url, str):
@@ -108,13 +129,34 @@ class ServiceClient(Generic[A, S]):
         return self.auth.downstream
 
     @property
+    def given(self) -> type[A]:
+        """The class of the clients that routes get."""
+        return self._kind
+
+    @property
     def sync(self) -> "SyncServiceClient[S]":
         """The dependency for ``def`` routes: gives the one ``Client`` all threads share."""
         return SyncServiceClient(self)
 
-    async def __call__(self) -> A:
-        """Return the client of the running loop."""
-        return self._async.lend(here())
+    @_awaited
+    def __call__(self, connection: HTTPConnection = _BY_HAND) -> "_NotYet[A]":
+        """Return the client of the running loop, to whoever awaits it.
+
+        FastAPI passes the `connection`: the first request to a route shows whether its parameters fit what they get.
+        """
+        if connection is not _BY_HAND:
+            self.look_at(connection.scope.get("endpoint"))
+        return _NotYet(lambda: self._async.lend(here()), "service_client")
+
+    def look_at(self, endpoint: Any) -> None:
+        """Check once that a route's parameters fit what they get.
+
+        Raises:
+            ConfigurationError: One is annotated with another client class.
+        """
+        if endpoint not in self._looked_at:
+            _look_at(endpoint, self)
+            self._looked_at.add(endpoint)
 
     def lend_sync(self) -> S:
         """Return the sync client of this process."""
@@ -202,6 +244,21 @@ class ServiceClient(Generic[A, S]):
     def __hash__(self) -> int:
         return hash(self._value())
 
+    def __copy__(self) -> "ServiceClient[A, S]":
+        return self  # what was written does not change
+
+    def __deepcopy__(self, memo: object) -> "ServiceClient[A, S]":
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Settings refuse to be pickled with a secret in them, and say what to do instead.
+        return ServiceClient, (self._base_url, self._asked, self._settings, self._kind, self._options)
+
+    if not TYPE_CHECKING:  # mypy says it by itself
+
+        def __getattr__(self, name: str) -> NoReturn:
+            _no_attribute(self, name)
+
     def __repr__(self) -> str:
         names = "".join(
             f", {what}={sorted(names)!r}"
@@ -222,9 +279,148 @@ class SyncServiceClient(Generic[S]):
         """Whom it calls, as a value."""
         return self.client.downstream
 
-    async def __call__(self) -> S:
-        """Return the sync client of this process."""
-        return self.client.lend_sync()
+    @property
+    def given(self) -> type[S]:
+        """The class of the client that routes get."""
+        return cast("type[S]", _twin(self.client.given))
+
+    @_awaited
+    def __call__(self, connection: HTTPConnection = _BY_HAND) -> "_NotYet[S]":
+        """Return the sync client of this process, to whoever awaits it; FastAPI passes the `connection`."""
+        if connection is not _BY_HAND:
+            self.client.look_at(connection.scope.get("endpoint"))
+        return _NotYet(self.client.lend_sync, "service_client(...).sync")
+
+    def __repr__(self) -> str:
+        return f"{self.client!r}.sync"
+
+    if not TYPE_CHECKING:  # mypy says it by itself
+
+        def __getattr__(self, name: str) -> NoReturn:
+            _no_attribute(self, name)
+
+        def __enter__(self) -> NoReturn:
+            raise ConfigurationError(
+                "crm.sync is for Depends(crm.sync). In a script write `with crm as client`: that is the sync client."
+            )
+
+        def __exit__(self, *error: object) -> None:
+            """Is never reached."""
+
+        async def __aenter__(self) -> NoReturn:
+            raise ConfigurationError(
+                "crm.sync gives a sync client. Write `with crm as client` for that one, or `async with crm as client` for the async one."
+            )
+
+        async def __aexit__(self, *error: object) -> None:
+            """Is never reached."""
+
+
+class _NotYet(Generic[T]):
+    """What a dependency returns when it is called: awaited, the client. Each other use says what to write instead.
+
+    FastAPI calls and awaits. A developer who writes ``Depends(crm())`` or ``with crm() as client`` has called it by hand.
+    """
+
+    __slots__ = ("_lend", "_what")
+
+    def __init__(self, lend: Callable[[], T], what: str) -> None:
+        self._lend = lend
+        self._what = what
+
+    def __await__(self) -> Generator[Any, None, T]:
+        yield from ()  # nothing to wait for
+        return self._lend()
+
+    if not TYPE_CHECKING:
+
+        def _refuse(self, *_: object, **__: object) -> NoReturn:
+            raise ConfigurationError(
+                f"What {self._what} returned has been called, and must not be. Write Depends(crm), without parentheses after crm,"
+                " in a route; `with crm as client` or `async with crm as client` elsewhere."
+            )
+
+        __call__ = __enter__ = __exit__ = __aenter__ = __aexit__ = _refuse
+        __signature__ = property(_refuse)  # FastAPI asks for it where Depends(crm()) is written
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name.startswith("_"):
+                raise AttributeError(name)
+            self._refuse()
+
+
+def _no_attribute(client: Any, name: str) -> NoReturn:
+    """Say what gives the client that a developer took `client` for."""
+    if name.startswith("_") or not hasattr(httpx.AsyncClient, name):
+        raise AttributeError(f"{type(client).__name__!r} object has no attribute {name!r}")
+    sync = isinstance(client, SyncServiceClient)
+    parameter = "httpx.Client, Depends(crm.sync)" if sync else "httpx.AsyncClient, Depends(crm)"
+    raise AttributeError(
+        f"{client!r} is not an HTTP client itself. Write `client: Annotated[{parameter}]` in a route, or `with crm as client` elsewhere,"
+        f" and then client.{name}."
+    )
+
+
+def _look_at(endpoint: Any, client: ServiceClient[Any, Any]) -> None:
+    """Check that every parameter of a route, and of what it depends on, can be what it gets from `client`.
+
+    A route that cannot use its client well is warned of: a ``def`` route cannot await, an ``async def`` route must not block.
+
+    Raises:
+        ConfigurationError: A parameter is annotated with another client class.
+    """
+    for found in dependences(endpoint):
+        owner = found.dependency
+        # By equality: typing gives the same Annotated for equal arguments, so this may be another client with the same arguments.
+        if (owner.client if isinstance(owner, SyncServiceClient) else owner) != client:
+            continue
+        given, say = owner.given, f"{found.parameter} of {getattr(found.function, '__qualname__', found.function)}"
+        if _is_client_class(found.annotation) and not (
+            issubclass(given, found.annotation) or issubclass(found.annotation, given)
+        ):
+            raise ConfigurationError(
+                f"The parameter {say} is annotated with {_named(found.annotation)} and gets {_named(given)}. Write"
+                " Annotated[httpx.AsyncClient, Depends(crm)] in an async def route, Annotated[httpx.Client, Depends(crm.sync)] in a def"
+                " route, with the classes of the package that service_client(client=...) was given."
+            )
+        if found.function is not endpoint:  # it may hand the client on to others
+            continue
+        if isinstance(owner, SyncServiceClient):
+            if _is_async(endpoint):
+                LOG.warning(
+                    "the parameter %s is a sync client in an async def route: each call holds up all other requests. Write Depends(crm)"
+                    " and await the calls, or make it a def route",
+                    say,
+                )
+        elif not _is_async(endpoint) and not _hands_on(endpoint):
+            LOG.warning(
+                "the parameter %s is an async client in a def route, which cannot await its calls. Write Depends(crm.sync), or make it"
+                " an async def route",
+                say,
+            )
+
+
+def _is_async(endpoint: Any) -> bool:
+    function = inspect.unwrap(endpoint)
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+
+
+def _hands_on(endpoint: Any) -> bool:
+    """Return whether a route has background tasks, which may be what the client is for."""
+    return any(
+        "BackgroundTasks" in str(parameter.annotation) for parameter in inspect.signature(endpoint).parameters.values()
+    )
+
+
+def _is_client_class(annotation: Any) -> bool:
+    return inspect.isclass(annotation) and any(
+        kind.__name__ in {"Client", "AsyncClient"} and kind.__module__.partition(".")[0] in {"httpx", "httpx2"}
+        for kind in inspect.getmro(annotation)
+    )
+
+
+def _named(kind: Any) -> str:
+    return f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}"
 
 
 @overload
@@ -249,7 +445,7 @@ def service_client(
 ) -> "ServiceClient[httpx2.AsyncClient, httpx2.Client]": ...
 def service_client(
     base_url: BaseUrl,
-    *,
+    *misplaced: object,
     audience: Names = None,
     scope: Names = None,
     settings: GivenSettings = None,
@@ -264,6 +460,7 @@ def service_client(
 
     Args:
         base_url: Where the service is, or a function that says so at the first use.
+        misplaced: Nothing. All else has a name.
         audience: The service the token is for, or several; compared with ``aud`` before the token is used.
         scope: A client scope to ask for, or several.
         settings: Instead of the environment.
@@ -278,6 +475,11 @@ def service_client(
     if not isinstance(base_url, str) and not callable(base_url):
         raise ConfigurationError(
             "base_url must be a text such as http://crm-gateway:8000, or a function that returns one."
+        )
+    if misplaced:
+        example = repr(misplaced[0]) if isinstance(misplaced[0], str) else '"crm-api-gateway"'
+        raise ConfigurationError(
+            f"service_client takes one argument without a name, the URL. Write service_client({base_url!r}, audience={example})."
         )
     _twin(client)
     if "auth" in client_options:

@@ -169,13 +169,15 @@ def client_authentication(settings: KeycloakSettings) -> ClientAuthentication:
     """
     if not settings.client_id:
         raise ConfigurationError(
-            "Set KEYCLOAK_CLIENT_ID: calling other services needs a client of the realm to call as."
+            settings.missing("Set KEYCLOAK_CLIENT_ID: calling other services needs a client of the realm to call as.")
         )
     if settings.client_key_file is not None:  # the settings see to it that this is private_key_jwt
         return PrivateKeyJwt(client_id=settings.client_id, file=settings.client_key_file, issuer=settings.issuer)
     secret = settings.client_secret or settings.client_secret_file
     if secret is None:
         raise ConfigurationError(
-            "Set KEYCLOAK_CLIENT_SECRET or KEYCLOAK_CLIENT_SECRET_FILE: calling other services needs it."
+            settings.missing(
+                "Set KEYCLOAK_CLIENT_SECRET or KEYCLOAK_CLIENT_SECRET_FILE: calling other services needs it."
+            )
         )
     return _METHODS[settings.client_auth](client_id=settings.client_id, secret=secret, read=settings.secret)

@@ -2,6 +2,8 @@
 
 import inspect
 import logging
+import sys
+import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from types import TracebackType
@@ -11,6 +13,7 @@ import anyio
 
 from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.clients import ServiceAuth, ServiceClient, SyncServiceClient
+from s2s_fastapi.caller.dependants import endpoints
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.errors import ConfigurationError, S2SError, TokenRequestError
 from s2s_fastapi.telemetry.spans import warming_up
@@ -43,7 +46,8 @@ class ServiceLifespan:
         """Open the clients, get their tokens, run the app's own lifespan inside, and close.
 
         Raises:
-            S2SError: A token will never be granted as things are; printed without a traceback (Python 3.12 and later).
+            S2SError: A token will never be granted as things are, or a route's parameter cannot be the client that it gets. Its
+                traceback is printed without frames.
         """
         refused: S2SError | None = None
         async with AsyncExitStack() as stack:
@@ -51,6 +55,8 @@ class ServiceLifespan:
                 for client in self._clients:
                     owner = client.client if isinstance(client, SyncServiceClient) else client
                     if isinstance(owner, ServiceClient):
+                        for endpoint in endpoints(app):
+                            owner.look_at(endpoint)
                         await stack.enter_async_context(owner.serving())
                 refused = await _warm(self._clients) if self._warm_up else None
             except ConfigurationError as error:
@@ -117,7 +123,8 @@ def _auth(client: ServiceClient[Any, Any] | SyncServiceClient[Any] | ServiceAuth
 class _WithoutTraceback:
     """Starlette sends ``traceback.format_exc()`` to the server, which prints it: this leaves the sentence of it.
 
-    From Python 3.12 on; 3.11 does not ask the exception, so that the sentence stands below some frames of ours there.
+    From Python 3.12 on the standard library asks the exception for its traceback. Python 3.11 reads the frames first, and then asks
+    the exception whether to suppress its context: there the frames are taken out again.
     """
 
     @property
@@ -127,6 +134,14 @@ class _WithoutTraceback:
     @__traceback__.setter
     def __traceback__(self, value: TracebackType | None) -> None:
         pass
+
+    @property
+    def __suppress_context__(self) -> bool:
+        if sys.version_info < (3, 12):
+            asking = sys._getframe(1)  # noqa: SLF001 - the one way on 3.11
+            if asking.f_code is traceback.TracebackException.__init__.__code__:
+                asking.f_locals["self"].stack = None
+        return True
 
     def __reduce__(self: Any) -> Any:
         return self.original.__reduce__()

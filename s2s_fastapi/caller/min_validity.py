@@ -51,6 +51,7 @@ class LongEnough:
         self.arenew = shared.arenew
         self.used = shared.used
         self.resent = shared.resent
+        self.state = shared.state
 
     def peek(self) -> Token | None:
         """Return the token if it is fresh and has so many seconds left, else None; start nothing."""

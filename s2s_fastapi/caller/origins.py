@@ -8,17 +8,24 @@ import httpx
 
 from s2s_fastapi.errors import ConfigurationError
 
-__all__ = ["Pin", "base", "pin", "pins", "spelled", "within"]
+__all__ = ["Pin", "base", "pin", "pin_of", "pins", "spelled", "within"]
 
 Pin: TypeAlias = tuple[str, bytes, int | None]
-"""Scheme, host and port as httpx normalises them: lower case, IDNA, None for the scheme's own port."""
+"""Scheme, host and port as httpx normalises them: lower case, IDNA, None for the scheme's own port. Never ``ws`` or ``wss``."""
 
 _PORTS = {"http": 80, "https": 443}
+_WEBSOCKETS = {"ws": "http", "wss": "https"}
+"""A WebSocket begins as a request over http or https (RFC 6455 section 3), so it is at the same origin."""
 
 
 def within(url: Any, pinned: Collection[Pin]) -> bool:
     """Return whether `url`, of httpx or httpx2, is at one of the origins. One with a user name in it never is."""
-    return (url.scheme, url.raw_host, url.port) in pinned and not url.userinfo
+    return pin_of(url) in pinned and not url.userinfo
+
+
+def pin_of(url: Any) -> Pin:
+    """Return the pin of a URL of httpx or httpx2."""
+    return _WEBSOCKETS.get(url.scheme, url.scheme), url.raw_host, url.port
 
 
 def pins(origins: Collection[str]) -> tuple[Pin, ...]:
@@ -43,11 +50,11 @@ def pin(origin: str) -> Pin:
         raise ConfigurationError(
             f"The origin {origin!r} has a path: a token goes to a scheme, host and port, so leave the path out."
         )
-    return url.scheme, url.raw_host, url.port
+    return pin_of(url)
 
 
 def base(text: str, *, what: str = "base_url") -> httpx.URL:
-    """Return an absolute http or https URL without userinfo, query or fragment.
+    """Return an absolute http or https URL without userinfo, query or fragment; one of a WebSocket becomes what it begins as.
 
     Raises:
         ConfigurationError: `text` is something else.
@@ -60,12 +67,14 @@ def base(text: str, *, what: str = "base_url") -> httpx.URL:
     if not problem:
         try:
             scheme, rest = text.split(":", 1)
-            return httpx.URL(f"{scheme.lower()}:{rest}")  # httpx knows the scheme's own port by its lower case only
+            scheme = scheme.lower()  # httpx knows the scheme's own port by its lower case only
+            return httpx.URL(f"{_WEBSOCKETS.get(scheme, scheme)}:{rest}")
         except httpx.InvalidURL:
             problem = "its host or port cannot be read"
     # Not repeated where a password may stand in it.
     shown = f" {text!r}" if "@" not in text else ""
-    raise ConfigurationError(f"The {what}{shown} must be a URL such as http://crm-gateway:8000: {problem}.")
+    audience = "" if "/" in text or ":" in text or not shown else f" If it is the audience, write audience={text!r}."
+    raise ConfigurationError(f"The {what}{shown} must be a URL such as http://crm-gateway:8000: {problem}.{audience}")
 
 
 def spelled(pinned: Pin) -> str:
@@ -83,7 +92,7 @@ def _problem(text: str) -> str:
         port = parts.port
     except ValueError:
         return "its host or port cannot be read"
-    if parts.scheme not in _PORTS:
+    if parts.scheme not in _PORTS and parts.scheme not in _WEBSOCKETS:
         return "it does not start with http:// or https://"
     if "@" in parts.netloc:
         return "a user name or password does not belong in it"

@@ -1,21 +1,32 @@
 """What Keycloak's refusals mean, and which setting or switch ends them (RFC 6749 section 5.2, and what Keycloak says instead)."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from s2s_fastapi.backchannel import BackChannelError, Reply
+from s2s_fastapi.backchannel import BackChannelError, Reply, unused_proxy
 from s2s_fastapi.caller.asked import Asked
 from s2s_fastapi.caller.credentials import Proof
 from s2s_fastapi.errors import S2SError, TokenRequestError
 from s2s_fastapi.keycloak.endpoints import Endpoints
+from s2s_fastapi.outcomes import State
 from s2s_fastapi.printable import without_tokens
 from s2s_fastapi.settings import KeycloakSettings
 
-__all__ = ["RETRY", "RETRY_CREDENTIALS", "error_type", "refusal", "retry_after", "unreachable", "wrong_credentials"]
+__all__ = [
+    "RETRY",
+    "RETRY_CREDENTIALS",
+    "error_type",
+    "refusal",
+    "retry_after",
+    "saying_when",
+    "unreachable",
+    "wrong_credentials",
+]
 
 RETRY: Final = 5.0
 """Seconds for which most failures are remembered."""
@@ -27,6 +38,7 @@ _MAX_TEXT = 200
 _SECONDS: Final = re.compile(r"[0-9]{1,10}")
 _UNAUTHORIZED = 401
 _NOT_FOUND = 404
+_PROXY_WANTS_PASSWORD = 407
 _SERVER_ERROR = 500
 _TRY_LATER = (429, 503)
 _ERRORS: Final = frozenset(
@@ -145,6 +157,8 @@ def refusal(reply: Reply, settings: KeycloakSettings, asked: Asked, proof: Proof
         cure = _fill(
             "{path} If it is right, set KEYCLOAK_URL: this does not look like Keycloak.", settings, asked, proof
         )
+    elif not error and status == _PROXY_WANTS_PASSWORD and settings.proxy is not None:
+        cure = "Put the user name and password that the proxy wants into KEYCLOAK_PROXY."
     elif not error and status < _SERVER_ERROR:
         cure = "Set KEYCLOAK_URL: this does not look like Keycloak, or something stands in front of it."
     else:
@@ -155,7 +169,7 @@ def refusal(reply: Reply, settings: KeycloakSettings, asked: Asked, proof: Proof
         error=error,
         error_description=description,
         http_status=status,
-        cure=cure,
+        cure=settings.worded(cure),
         # What stands before Keycloak while it starts answers with its own pages; only Keycloak's own no is final. And the next
         # assertion is another one.
         retryable=not error or _REUSED in words or status >= _SERVER_ERROR or status in _TRY_LATER,
@@ -170,9 +184,16 @@ def unreachable(problem: BackChannelError, settings: KeycloakSettings) -> TokenR
         else f"KEYCLOAK_URL ({settings.url})"
     )
     ca = " or KEYCLOAK_CA_FILE" if "certificate" in str(problem) else ""
+    token_url = Endpoints.of(settings).token
+    unused = unused_proxy(token_url) if settings.proxy is None else ""
+    proxy = (
+        f" {unused} is set and is not used: set KEYCLOAK_PROXY if Keycloak is reached through a proxy."
+        if unused
+        else ""
+    )
     return TokenRequestError(
-        f"Keycloak gave {settings.client_id} no token: {Endpoints.of(settings).token}: {problem}.",
-        cure=f"Is Keycloak up, and is {where}{ca} right for this process?",
+        f"Keycloak gave {settings.client_id} no token: {token_url}: {problem}.",
+        cure=settings.worded(f"Is Keycloak up, and is {where}{ca} right for this process?{proxy}"),
     )
 
 
@@ -204,6 +225,18 @@ def retry_after(reply: Reply) -> float:
     if date.tzinfo is None:
         date = date.replace(tzinfo=UTC)
     return min(max(1.0, (date - datetime.now(UTC)).total_seconds()), _MAX_WAIT)
+
+
+@contextmanager
+def saying_when(state: Callable[[], State]) -> Iterator[None]:
+    """Let a failure say in how many seconds Keycloak is asked again: who keeps to it is not sent away twice."""
+    try:
+        yield
+    except TokenRequestError as error:  # this waiter's own
+        left = state().next_try_in
+        # Without a remembered failure the load still runs; if it fails, that is remembered for RETRY and up to a tenth more.
+        error.again_in(1.1 * RETRY if left is None else left)
+        raise
 
 
 def _told(reply: Reply, proof: Proof) -> tuple[str, str]:

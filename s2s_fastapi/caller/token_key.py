@@ -6,7 +6,7 @@ from pathlib import Path
 from s2s_fastapi.caller.asked import Asked
 from s2s_fastapi.caller.credentials import ClientAuthentication, client_authentication
 from s2s_fastapi.keycloak.endpoints import Endpoints
-from s2s_fastapi.settings import KeycloakSettings
+from s2s_fastapi.settings import KeycloakSettings, ProxyUrl
 
 __all__ = ["TokenKey"]
 
@@ -18,6 +18,7 @@ class TokenKey:
     issuer: str
     token_url: str
     ca_file: Path | None
+    proxy: ProxyUrl | None
     authentication: ClientAuthentication = field(repr=False)
     """Client, method, and the secret or where it stands."""
     asked: Asked
@@ -33,6 +34,7 @@ class TokenKey:
             issuer=settings.issuer,
             token_url=Endpoints.of(settings).token,
             ca_file=settings.ca_file,
+            proxy=settings.proxy,
             authentication=client_authentication(settings),
             asked=asked,
         )

@@ -14,7 +14,7 @@ from s2s_fastapi.caller.shared_token import DEADLINE, SharedToken
 from s2s_fastapi.caller.token_key import TokenKey
 from s2s_fastapi.caller.token_request import Channel
 from s2s_fastapi.lanes import TOKENS, Lane, watch_forks
-from s2s_fastapi.settings import KeycloakSettings
+from s2s_fastapi.settings import KeycloakSettings, ProxyUrl
 
 __all__ = ["IN_USE", "TokenSource", "using"]
 
@@ -22,15 +22,15 @@ _CAPACITY: Final = 1024
 
 
 def _channel(settings: KeycloakSettings) -> Channel:
-    return _trusting(settings.ca_file)
+    return _trusting(settings.ca_file, settings.proxy)
 
 
 @lru_cache(maxsize=16)
-def _trusting(ca_file: Path | None) -> Channel:
+def _trusting(ca_file: Path | None, proxy: ProxyUrl | None) -> Channel:
     """Return one channel for all keys: what TLS trusts is read into 0.9 MB and takes 25 ms, which each key would pay anew."""
     # No longer than the first waiter waits: two exchanges that hang would keep everybody else from the lane's threads. A load may
     # still outlast its waiters (it began late, or asks twice), and its late answer is kept.
-    return BackChannel(ca_file=ca_file, timeout=DEADLINE)
+    return BackChannel(ca_file=ca_file, proxy=proxy, timeout=DEADLINE)
 
 
 class TokenSource:

@@ -6,7 +6,7 @@ Each says what was found, what was expected, and the step. What a token says sta
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from s2s_fastapi.decision import Reason
 from s2s_fastapi.principal import Principal
@@ -100,6 +100,8 @@ def issuer_cure(principal: Principal, expected: str) -> str:
     if here[0] == there[0] and here[2] == there[2]:
         path = f"KEYCLOAK_AUTH_PATH={shown(there[1])}" if there[1] else "KEYCLOAK_AUTH_PATH to nothing"
         return f"{said}: set {path}, and keep the path out of KEYCLOAK_URL and KEYCLOAK_PUBLIC_URL (KEYCLOAK_ISSUER has it)"
+    if here[:2] == there[:2] and unquote(here[2]) == unquote(there[2]):
+        return f"{said}: the realm is the same and is written in another way, set KEYCLOAK_ISSUER to the issuer as it stands in tokens"
     if here[:2] == there[:2]:
         return f"{said}: set KEYCLOAK_REALM to the realm's name, letter by letter, and leave KEYCLOAK_ISSUER out"
     # Keycloak without a fixed hostname writes whatever Host header the token request had: the name found need not be its own.

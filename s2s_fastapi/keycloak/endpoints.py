@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import quote
 
-from s2s_fastapi.settings import KeycloakSettings
+from s2s_fastapi.settings import KeycloakSettings, realm_segment
 
 __all__ = ["Endpoints", "PublicEndpoints"]
 
@@ -40,7 +40,7 @@ class PublicEndpoints:
     @classmethod
     def of(cls, settings: KeycloakSettings) -> Self:
         """Return the URLs below the issuer, or below the public address where the issuer is no realm's page."""
-        name = quote(settings.realm, safe="")
+        name = realm_segment(settings.realm)
         realm = settings.issuer.rstrip("/")
         if not realm.endswith(f"/realms/{name}"):
             realm = f"{settings.public_url or settings.url}{settings.auth_path}/realms/{name}"

@@ -10,7 +10,7 @@ from typing import Final, Self
 
 import httpx
 
-from s2s_fastapi.backchannel import BackChannel, BackChannelError, Reply
+from s2s_fastapi.backchannel import BackChannel, BackChannelError, Reply, unused_proxy
 from s2s_fastapi.decision import Reason
 from s2s_fastapi.errors import ConfigurationError, KeysUnavailable
 from s2s_fastapi.keycloak.endpoints import Endpoints
@@ -90,7 +90,7 @@ class KeySource:
     @classmethod
     def of(cls, settings: KeycloakSettings, transport: Callable[[], httpx.BaseTransport] | None = None) -> Self:
         """Return the source of the realm's keys that the settings name; ``transport`` makes the httpx transport for Keycloak."""
-        channel = BackChannel(ca_file=settings.ca_file, transport=transport, timeout=_TIMEOUT)
+        channel = BackChannel(ca_file=settings.ca_file, proxy=settings.proxy, transport=transport, timeout=_TIMEOUT)
         return cls(Endpoints.of(settings), channel, issuer=settings.issuer)
 
     def after_fork(self) -> None:
@@ -245,7 +245,7 @@ class KeySource:
             if not keys.keys and not problem:
                 problem = "it holds no key that can verify an access token"
         except (BackChannelError, ConfigurationError) as error:  # the latter: KEYCLOAK_CA_FILE cannot be read
-            keys, problem = KeySet({}), str(error)
+            keys, problem = KeySet({}), str(error) + self._unused_proxy(error)
         if problem:
             sentence = f"Keycloak's keys could not be loaded from {url}: {problem.rstrip('.')}."
             _log.warning("%s", sentence)
@@ -253,6 +253,14 @@ class KeySource:
         self._poll_not_before(min(_REALM_PAGE_TIMEOUT, until - time.monotonic()))
         self._last = keys = keys.keeping(self._last)
         return Loaded(keys, fresh_for=_AHEAD, usable_for=_TTL, kept_for=_LAST_GOOD)
+
+    def _unused_proxy(self, error: Exception) -> str:
+        unused = unused_proxy(self.url) if isinstance(error, BackChannelError) and not self._channel.proxied else ""
+        return (
+            f" ({unused} is set and is not used: set KEYCLOAK_PROXY if Keycloak is reached through a proxy)"
+            if unused
+            else ""
+        )
 
     def _poll_not_before(self, seconds: float) -> None:
         """Read the realm's ``tokens-not-before``; where the page cannot be read the last value stays, and the keys are as good.

@@ -217,7 +217,7 @@ class ServiceAuthMiddleware:
         check = documentation.check
         problems = list(check.problems())
         if not problems and not (check.audiences or check.declared or self._skip_audience):
-            problems = [NO_AUDIENCE]
+            problems = [documentation.settings.missing(NO_AUDIENCE)]
         if problems:
             raise ConfigurationError(" ".join([*problems, *check.way_out()]))
         return documentation

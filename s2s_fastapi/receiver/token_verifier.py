@@ -92,7 +92,7 @@ class TokenVerifier:
             settings = self._given or KeycloakSettings()
             audiences = self._audience or settings.audiences
             if not audiences and not self._skip_audience:
-                raise ConfigurationError(NO_AUDIENCE)
+                raise ConfigurationError(settings.missing(NO_AUDIENCE))
             made = Verifier(
                 Expectations.of(settings, frozenset() if self._skip_audience else audiences),
                 KeySource.of(settings, self._transport),

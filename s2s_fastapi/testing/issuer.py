@@ -6,12 +6,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import httpx
 
 from s2s_fastapi.errors import ConfigurationError, TokenRequestError
 from s2s_fastapi.keycloak.model import Denied, Granted
+from s2s_fastapi.settings import realm_segment
 from s2s_fastapi.testing import answers
 from s2s_fastapi.testing.asgi import IssuerApp
 from s2s_fastapi.testing.documents import read_documents
@@ -279,4 +280,4 @@ class EmbeddedIssuer:
         return f"{urlsplit(self.url).scheme}://{host}"
 
     def _below(self, server: str, realm: str) -> str:
-        return f"{server}{self.auth_path}/realms/{quote(realm, safe='')}"
+        return f"{server}{self.auth_path}/realms/{realm_segment(realm)}"

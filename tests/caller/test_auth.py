@@ -28,7 +28,7 @@ from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.token_source import IN_USE, TokenSource
 from s2s_fastapi.errors import AudienceNotGranted, ConfigurationError, TokenRequestError, TokenWithheld
 from s2s_fastapi.principal import INBOUND, digest
-from tests.caller.fakes import INVALID_TOKEN, SECRET, Clock, Keycloak, Receiver, b64, jwt, refusal, settings
+from tests.caller.fakes import INVALID_TOKEN, SECRET, Clock, Keycloak, Receiver, b64, jwt, refusal, reply, settings
 
 pytestmark = pytest.mark.usefixtures("source")
 
@@ -125,7 +125,9 @@ ELSEWHERE = [
     "http://bоb.example.com:8000",
     "http://[::1]:8000",
     "http://127.0.0.1:8000",
-    "ws://bob.example.com:8000",
+    "ws://bob.example.com",
+    "wss://bob.example.com:8000",
+    "ftp://bob.example.com:8000",
 ]
 
 
@@ -300,15 +302,157 @@ def test_a_long_value_is_searched_in_one_pass() -> None:
     assert time.monotonic() - began < 10  # it would be hours
 
 
-def test_our_own_token_is_not_sent_on_to_whom_it_came_from_as_inbound(bob: Receiver) -> None:
+@pytest.fixture
+def from_myself(bob: Receiver) -> Iterator[ServiceTokenAuth]:
+    """A service that was called by itself: the token that came in is the one it calls with."""
     auth = ServiceTokenAuth(bob.url)
     before = INBOUND.set(digest(auth.token()))
-    try:
-        with pytest.raises(TokenWithheld):
-            _sync(httpx)(auth, "GET", bob.url)
-    finally:
-        INBOUND.reset(before)
+    yield auth
+    INBOUND.reset(before)
+
+
+def test_a_service_that_calls_itself_may_call_on(way: str, from_myself: ServiceTokenAuth, bob: Receiver) -> None:
+    assert WAYS[way][1](from_myself, "GET", bob.url).status_code == 200
+    assert bob.tokens == [f"Bearer {from_myself.token()}"]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"headers": {"Authorization": "Bearer {}"}},
+        {"headers": {"X-Access-Token": "{}"}},
+        {"headers": {"Cookie": "token={}"}},
+        {"url": "/?access_token={}"},
+        {"url": "/introspect/{}"},
+    ],
+    ids=str,
+)
+def test_that_token_goes_out_in_no_other_way_all_the_same(
+    request_: dict[str, Any], from_myself: ServiceTokenAuth, bob: Receiver, keycloak: Keycloak
+) -> None:
+    token = f"{HEADER}.{'x' * 64}.{'y' * 64}"
+    keycloak.always = reply(200, {"access_token": token, "token_type": "Bearer", "expires_in": 300})
+    own = from_myself.asking(scope="own")
+    assert own.token() == token
+    INBOUND.set(digest(token))
+    headers = {name: value.format(token) for name, value in request_.get("headers", {}).items()}
+    with pytest.raises(TokenWithheld):
+        _sync(httpx)(own, "GET", bob.url + request_.get("url", "/").format(token), headers=headers)
     assert bob.seen == []
+
+
+def test_with_another_audience_the_token_that_came_in_is_not_the_one_that_goes_out(
+    from_myself: ServiceTokenAuth, bob: Receiver
+) -> None:
+    other = from_myself.asking(scope="other")
+    _sync(httpx)(other, "GET", bob.url)
+    assert bob.tokens == [f"Bearer {other.token()}"]
+    assert other.token() != from_myself.token()
+
+
+@pytest.mark.parametrize(
+    ("written", "url"),
+    [
+        ("http://bob.example.com:8000", "ws://bob.example.com:8000/feed"),
+        ("http://bob.example.com", "ws://bob.example.com:80/"),
+        ("https://bob.example.com", "wss://bob.example.com/"),
+        ("ws://bob.example.com:8000", "http://bob.example.com:8000/"),
+        ("WS://Bob.example.com", "ws://bob.example.com/"),
+        ("wss://bob.example.com", "https://bob.example.com:443/"),
+    ],
+)
+@pytest.mark.parametrize("package", [httpx, httpx2])
+def test_a_websocket_is_at_the_origin_of_the_request_that_it_begins_with(package: Any, written: str, url: str) -> None:
+    auth = ServiceTokenAuth(written)
+    assert next(auth.sync_auth_flow(package.Request("GET", url))).headers["Authorization"].startswith("Bearer ")
+    assert auth == ServiceTokenAuth(written.lower().replace("ws", "http", 1))
+    assert "ws" not in "".join(auth.downstream.origins)
+
+
+def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_a_redirect_that_leaves_the_token_behind_warns_once(
+    way: str, bob: Receiver, charles: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    send, auth = WAYS[way][1], ServiceTokenAuth(bob.url)
+    bob.always = (307, {"Location": f"{charles.url}/secret-path"}, b"")
+    for each in (auth, auth, auth.asking(scope="other")):
+        assert send(each, "GET", bob.url, client={"follow_redirects": True}).status_code == 200
+    assert charles.tokens == [None] * 3
+    (sentence,) = warned(caplog)
+    assert sentence.startswith(
+        f"a redirect led from {bob.url} to {charles.url}, and the request was sent there without the token: "
+    )
+    assert "secret-path" not in sentence
+
+
+def test_a_redirect_out_and_back_warns_of_the_way_out(
+    bob: Receiver, charles: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    bob.answers = [(302, {"Location": charles.url}, b"")]
+    charles.answers = [(302, {"Location": bob.url}, b"")]
+    _sync(httpx)(ServiceTokenAuth(bob.url), "GET", bob.url, client={"follow_redirects": True})
+    assert [text.partition(", and")[0] for text in warned(caplog)] == [
+        f"a redirect led from {bob.url} to {charles.url}"
+    ]
+
+
+@pytest.mark.parametrize("package", [httpx, httpx2])
+def test_a_redirect_that_keeps_the_token_or_is_not_followed_warns_of_nothing(
+    package: Any, bob: Receiver, charles: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    bob.answers = [(307, {"Location": f"{bob.url}/b"}, b""), (200, {}, b""), (307, {"Location": charles.url}, b"")]
+    both = ServiceTokenAuth(bob.url, charles.url)
+    assert _sync(package)(both, "GET", bob.url, client={"follow_redirects": True}).status_code == 200
+    assert _sync(package)(ServiceTokenAuth(bob.url), "GET", bob.url).status_code == 307
+    assert warned(caplog) == []
+
+
+def test_a_failure_says_when_keycloak_is_asked_again(way: str, keycloak: Keycloak, clock: Clock, bob: Receiver) -> None:
+    keycloak.always = refusal(503, "starting")
+    send, auth = WAYS[way][1], ServiceTokenAuth(bob.url)
+
+    def waits() -> int:
+        with pytest.raises(TokenRequestError) as caught:
+            send(auth, "GET", bob.url)
+        assert caught.value.headers == {"Retry-After": str(caught.value.retry_after)}
+        return caught.value.retry_after or 0
+
+    assert waits() in {5, 6}
+    clock.now += 3
+    left = waits()
+    assert left in {2, 3}
+    assert len(keycloak.requests) == 1
+    clock.now += left  # who keeps to it is asked for
+    waits()
+    assert len(keycloak.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "least"),
+    [
+        (reply(503, b"", {"Retry-After": "20"}), 20),
+        (reply(429, b"", {"Retry-After": "60"}), 60),
+        (BackChannelError("connection refused"), 5),
+        (refusal(401, "unauthorized_client", "Invalid client or Invalid client credentials"), None),
+        (refusal(400, "invalid_scope"), None),
+    ],
+)
+def test_only_what_can_succeed_without_a_change_says_when(answer: Any, least: int | None, keycloak: Keycloak) -> None:
+    keycloak.always = answer
+    auth = ServiceTokenAuth()
+    asked: tuple[Callable[[], str], ...] = (auth.token, lambda: asyncio.run(auth.atoken()))
+    for ask in asked:
+        with pytest.raises(TokenRequestError) as caught:
+            ask()
+        error = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - our own
+        if least is None:
+            assert (error.retry_after, error.headers) == (None, None)
+        else:
+            assert least <= error.retry_after <= least * 1.1 + 1
+            assert error.headers == {"Retry-After": str(error.retry_after)}
 
 
 class Custom:

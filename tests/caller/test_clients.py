@@ -1,10 +1,12 @@
 """`service_client` and `service_auth`: in routes, in scripts, over loops, and across redirects."""
 
 import asyncio
+import copy
 import itertools
 import os
+import pickle
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
@@ -17,8 +19,9 @@ from starlette.testclient import TestClient
 
 from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.clients import service_auth, service_client
+from s2s_fastapi.caller.lifespan import service_lifespan
 from s2s_fastapi.errors import ConfigurationError, TokenWithheld
-from tests.caller.fakes import Clock, Keycloak, Receiver, settings
+from tests.caller.fakes import SECRET, Clock, Keycloak, Receiver, settings
 
 pytestmark = pytest.mark.usefixtures("source")
 
@@ -161,6 +164,181 @@ def test_a_factory_that_is_not_called_fails_at_the_decorator(factory: Any) -> No
 
         @app.get("/")
         async def route(client: Annotated[Any, Depends(factory)]) -> None: ...
+
+
+CRM: Any = service_client("http://crm", audience="crm-api")
+MISPLACED: Any = service_client
+AUTH: Any = service_auth("http://crm", audience="crm-api")
+
+
+def route_of(dependency: Any) -> None:
+    @FastAPI().get("/")
+    async def route(client: Annotated[Any, Depends(dependency)]) -> None: ...
+
+
+def with_(client: Any) -> None:
+    with client:
+        pass
+
+
+def async_with(client: Any) -> None:
+    async def main() -> None:
+        async with client:
+            pass
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("written", "instead"),
+    [
+        (lambda: route_of(CRM()), "Write Depends(crm), without parentheses"),
+        (lambda: route_of(CRM.sync()), "Write Depends(crm), without parentheses"),
+        (lambda: route_of(AUTH()), "Write Depends(crm), without parentheses"),
+        (lambda: FastAPI(dependencies=[Depends(CRM())]).get("/")(print), "Write Depends(crm), without parentheses"),
+        (lambda: with_(CRM()), "`with crm as client`"),
+        (lambda: async_with(CRM()), "`async with crm as client`"),
+        (lambda: with_(CRM.sync()), "`with crm as client`"),
+        (lambda: CRM().get("/"), "Write Depends(crm), without parentheses"),
+        (lambda: with_(CRM.sync), "write `with crm as client`"),
+        (lambda: async_with(CRM.sync), "`async with crm as client`"),
+        (lambda: CRM.get("/tickets"), "Write `client: Annotated[httpx.AsyncClient, Depends(crm)]` in a route"),
+        (lambda: CRM.post("/tickets"), "then client.post."),
+        (lambda: CRM.headers, "then client.headers."),
+        (lambda: CRM.sync.get("/tickets"), "Write `client: Annotated[httpx.Client, Depends(crm.sync)]` in a route"),
+        (lambda: CRM.sync.stream, "then client.stream."),
+        (lambda: MISPLACED("http://crm", "crm-api"), "Write service_client('http://crm', audience='crm-api')."),
+        (lambda: MISPLACED("http://crm", ["crm-api"]), "audience="),
+        (lambda: MISPLACED("http://crm", "a", "b"), "audience='a'"),
+        (lambda: ServiceTokenAuth("http://crm", "crm-api"), "write audience='crm-api'"),
+        (lambda: service_auth("http://crm", "crm-api"), "write audience='crm-api'"),
+    ],
+)
+def test_a_misuse_says_what_to_write(written: Callable[[], Any], instead: str) -> None:
+    with pytest.raises((ConfigurationError, AttributeError)) as caught:
+        written()
+    assert instead in str(caught.value)
+
+
+def test_what_no_http_client_has_either_is_missing_as_ever() -> None:
+    for thing in (CRM, CRM.sync):
+        assert not hasattr(thing, "get")
+        with pytest.raises(AttributeError, match="object has no attribute 'nonsense'"):
+            _ = thing.nonsense
+
+
+def served(route: Any, caplog: pytest.LogCaptureFixture, *, lifespan: Any = None) -> list[str]:
+    """Return what is warned of while an app serves `route` twice."""
+    app = FastAPI(lifespan=lifespan)
+    app.get("/")(route)
+    with TestClient(app) as browser:
+        for _ in range(2):
+            assert browser.get("/").status_code == 200
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_a_client_that_the_route_cannot_use_well_is_warned_of_once(
+    started: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    crm = service_client("http://crm")
+
+    def waits(client: Annotated[httpx.AsyncClient, Depends(crm)]) -> None: ...
+
+    async def blocks(client: Annotated[httpx.Client, Depends(crm.sync)]) -> None: ...
+
+    for route, instead in ((waits, "Write Depends(crm.sync)"), (blocks, "Write Depends(crm)")):
+        caplog.clear()
+        (sentence,) = served(route, caplog, lifespan=service_lifespan(crm, warm_up=False) if started else None)
+        assert route.__qualname__ in sentence
+        assert instead in sentence
+
+
+def test_a_client_that_fits_is_said_nothing_of(caplog: pytest.LogCaptureFixture) -> None:
+    crm = service_client("http://crm")
+
+    class Mine(httpx.AsyncClient):
+        pass
+
+    mine = service_client("http://crm", client=Mine)
+
+    def repository(client: Annotated[httpx.AsyncClient, Depends(crm)]) -> Any:  # hands it on to a route that awaits
+        return client
+
+    async def arepository(client: Annotated[httpx.Client, Depends(crm.sync)]) -> Any:
+        return client
+
+    async def annotated(one: Annotated[httpx.AsyncClient, Depends(crm)], two: Annotated[Any, Depends(crm)]) -> None: ...
+
+    async def derived(
+        one: Annotated[httpx.AsyncClient, Depends(mine)], two: Annotated[Mine, Depends(mine)]
+    ) -> None: ...
+
+    async def default(client: httpx.AsyncClient = Depends(crm)) -> None: ...
+
+    async def union(client: Annotated[httpx.AsyncClient | httpx.Client, Depends(crm)]) -> None: ...
+
+    async def below(client: Annotated[Any, Depends(repository)]) -> None: ...
+
+    def below_sync(client: Annotated[Any, Depends(arepository)]) -> None: ...
+
+    def plain(client: Annotated[httpx.Client, Depends(crm.sync)]) -> None: ...
+
+    def later(client: Annotated[httpx.AsyncClient, Depends(crm)], tasks: BackgroundTasks) -> None: ...
+
+    async def stream(client: Annotated[httpx.AsyncClient, Depends(crm)]) -> AsyncIterator[str]:
+        yield "x"
+
+    for route in (annotated, derived, default, union, below, below_sync, plain, later, stream):
+        assert served(route, caplog) == []
+
+
+def test_an_annotation_that_does_not_fit_is_a_sentence_without_a_lifespan_too() -> None:
+    app, crm = FastAPI(), service_client("http://crm")
+
+    @app.get("/")
+    async def route(client: Annotated[httpx.Client, Depends(crm)]) -> None: ...
+
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match=r"annotated with httpx.Client and gets httpx.AsyncClient"):
+            TestClient(app).get("/")
+
+
+@pytest.mark.parametrize(
+    "client",
+    [
+        service_client("http://crm"),
+        service_client("http://crm/api", audience=["a", "b"], scope="s", timeout=3.0, headers={"X": "1"}),
+        service_client(os.getcwd, client=httpx2.AsyncClient),
+        service_client("http://crm", settings=settings(client_secret=None, client_secret_file="/run/secret")),
+        service_client("http://crm").sync,
+        service_auth("http://crm", audience="a"),
+    ],
+    ids=repr,
+)
+def test_what_was_written_is_pickled_and_copied(client: Any) -> None:
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        twin = pickle.loads(pickle.dumps(client, protocol))  # noqa: S301 - our own
+        assert (twin, hash(twin), repr(twin)) == (client, hash(client), repr(client))
+    assert copy.copy(client) == client
+    assert copy.deepcopy(client) == client
+
+
+def test_a_client_that_is_open_is_pickled_as_it_was_written(bob: Receiver) -> None:
+    crm = service_client(bob.url)
+    with crm as client:
+        client.get("/")
+        twin = pickle.loads(pickle.dumps(crm))  # noqa: S301 - our own
+    with twin as another:
+        assert another.get("/").status_code == 200
+
+
+def test_a_client_with_a_secret_in_its_settings_is_not_pickled() -> None:
+    crm = service_client("http://crm", settings=settings())
+    for thing in (crm, crm.sync, service_auth("http://crm", settings=settings())):
+        with pytest.raises(TypeError, match="KEYCLOAK_CLIENT_SECRET_FILE") as caught:
+            pickle.dumps(thing)
+        assert SECRET not in str(caught.value)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -488,7 +666,9 @@ def test_threads_that_ask_for_a_base_url_together_get_one_answer() -> None:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_redirect_from_http_to_https_of_one_host_carries_nothing(package: Any) -> None:
+def test_a_redirect_from_http_to_https_of_one_host_carries_nothing(
+    package: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     seen: list[tuple[str, str | None]] = []
 
     def answer(request: Any) -> Any:
@@ -509,9 +689,15 @@ def test_a_redirect_from_http_to_https_of_one_host_carries_nothing(package: Any)
         client.get("/")
 
     assert [token is None for _, token in seen] == [False, True, False, True]
-    with package.Client(auth=crm.auth, **options) as bare:  # what httpx does by itself, or this test proves nothing
+    told = "a redirect led from http://bob.example.com:80 to https://bob.example.com:443"
+    assert caplog.text.count(told) == 1
+    caplog.clear()
+    with package.Client(
+        auth=service_auth("http://bob.example.com").auth, **options
+    ) as bare:  # what httpx does by itself
         bare.get("http://bob.example.com/")
     assert seen[-1][1] is not None
+    assert told not in caplog.text  # nothing was left behind
 
 
 def test_a_redirect_within_asked_origins_keeps_the_token(bob: Receiver, charles: Receiver) -> None:

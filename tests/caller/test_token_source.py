@@ -1,6 +1,7 @@
 """One token for all who ask for the same: its life, its failures, its key."""
 
 import asyncio
+import json
 import logging
 import math
 import os
@@ -8,6 +9,7 @@ import pickle
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,12 +20,14 @@ import trio
 from s2s_fastapi.backchannel import BackChannelError, Reply
 from s2s_fastapi.caller import token_source
 from s2s_fastapi.caller.asked import Asked
+from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.shared_token import DEADLINE, SharedToken
 from s2s_fastapi.caller.token_key import TokenKey
-from s2s_fastapi.caller.token_source import TokenSource
+from s2s_fastapi.caller.token_source import TokenSource, using
 from s2s_fastapi.errors import AudienceNotGranted, ConfigurationError, S2SError, TokenRequestError
 from s2s_fastapi.lanes import Lane
-from tests.caller.fakes import SECRET, Clock, Keycloak, b64, jwt, refusal, reply, settings
+from s2s_fastapi.settings import KeycloakSettings
+from tests.caller.fakes import SECRET, Clock, Keycloak, Receiver, b64, jwt, refusal, reply, settings
 
 BOB = Asked.of("bob", None)
 
@@ -320,6 +324,73 @@ def test_connection_failures_name_the_setting(shared: SharedToken, keycloak: Key
     assert isinstance(error, TokenRequestError)
     assert error.retryable
     assert error.http_status == 0
+
+
+@pytest.fixture
+def in_use(keycloak: Keycloak, environment: object) -> Iterator[None]:
+    with using(TokenSource(channel=keycloak)):
+        yield
+
+
+@pytest.mark.usefixtures("in_use")
+@pytest.mark.parametrize("proxy", [None, "http://user:hunter2@proxy:3128"])
+def test_a_proxy_of_the_environment_that_is_not_used_is_named_in_the_cure(
+    proxy: str | None, keycloak: Keycloak, environment: pytest.MonkeyPatch
+) -> None:
+    environment.setenv("HTTP_PROXY", "http://user:hunter2@proxy")
+    environment.setenv("NO_PROXY", "")
+    if proxy is not None:
+        environment.setenv("KEYCLOAK_PROXY", proxy)
+    keycloak.always = BackChannelError("cannot connect to http://keycloak:8080: no route to host")
+    with pytest.raises(TokenRequestError) as caught:
+        ServiceTokenAuth().token()
+    hint = "HTTP_PROXY is set and is not used: set KEYCLOAK_PROXY"
+    assert (hint in caught.value.cure) is (proxy is None)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("in_use")
+@pytest.mark.parametrize("proxy", ["http://proxy:3128", "http://other:3128", "http://u:p@proxy:3128"])
+def test_another_proxy_is_another_way_to_keycloak_and_another_token(
+    proxy: str, environment: pytest.MonkeyPatch
+) -> None:
+    before = ServiceTokenAuth()
+    direct = before.token()
+    environment.setenv("KEYCLOAK_PROXY", proxy)
+    assert ServiceTokenAuth().token() != direct
+    assert before.token() == direct  # its settings were read before
+
+
+def test_a_token_request_goes_through_the_proxy(bob: Receiver, environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("KEYCLOAK_URL", "http://keycloak.invalid")
+    environment.setenv("KEYCLOAK_PROXY", bob.url.replace("://", "://user:password@"))
+    bob.always = 200, {}, json.dumps({"access_token": jwt(azp="x"), "token_type": "Bearer", "expires_in": 60}).encode()
+    environment.setenv("KEYCLOAK_CLIENT_ID", "x")
+    with using(TokenSource()):
+        assert ServiceTokenAuth().token() == jwt(azp="x")
+    assert bob.seen[0].path == "http://keycloak.invalid/realms/corp/protocol/openid-connect/token"
+
+
+@pytest.mark.usefixtures("in_use")
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("CLIENT_SECRET", "Correct PARTNERS_CLIENT_SECRET."),
+        ("CLIENT_SECRET_FILE", "(PARTNERS_CLIENT_SECRET_FILE)"),
+    ],
+)
+def test_a_cure_names_the_variables_as_these_settings_read_them(
+    name: str, sentence: str, keycloak: Keycloak, environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text(SECRET)
+    value = str(tmp_path / "secret") if name.endswith("FILE") else SECRET
+    for variable, text in {"URL": "http://sso", "REALM": "partners", "CLIENT_ID": "crm", name: value}.items():
+        environment.setenv(f"PARTNERS_{variable}", text)
+    keycloak.always = refusal(401, "unauthorized_client", "Invalid client or Invalid client credentials")
+    with pytest.raises(TokenRequestError) as caught:
+        ServiceTokenAuth(settings=KeycloakSettings.from_environment(prefix="PARTNERS_")).token()
+    assert sentence in caught.value.cure
+    assert "KEYCLOAK_" not in str(caught.value)
 
 
 def test_an_untrusted_certificate_names_the_ca_file(shared: SharedToken, keycloak: Keycloak) -> None:

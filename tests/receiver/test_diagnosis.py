@@ -113,6 +113,18 @@ def test_an_issuer_is_told_with_the_setting_it_differs_in(found: str, words: str
     assert words in cure
 
 
+@pytest.mark.parametrize(
+    ("expected", "found"),
+    [("it's", "it%27s"), ("it%27s", "it's"), ("a(b)", "a%28b%29"), ("caf%C3%A9", "caf%c3%a9"), ("a+b", "a%2Bb")],
+)
+def test_an_issuer_with_the_same_realm_written_in_another_way_is_told_to_be_set_as_it_is(
+    expected: str, found: str
+) -> None:
+    at = "https://sso/realms/"
+    principal = Principal(client_id="billing", kind="service", issuer=f"{at}{found}", issued_at=1, expires_at=2)
+    assert "set KEYCLOAK_ISSUER to the issuer as it stands in tokens" in cures.issuer_cure(principal, f"{at}{expected}")
+
+
 def test_the_path_that_keycloak_does_not_have_is_taken_away() -> None:
     principal = Principal(client_id="b", kind="service", issuer="https://sso/realms/corp", issued_at=1, expires_at=2)
     assert "set KEYCLOAK_AUTH_PATH to nothing" in cures.issuer_cure(principal, "https://sso/auth/realms/corp")

@@ -201,6 +201,26 @@ def test_a_certificate_file_that_cannot_be_read_is_named() -> None:
         source.get()
 
 
+@pytest.mark.parametrize(
+    ("name", "url", "named"),
+    [
+        ("HTTP_PROXY", "http://127.0.0.1:9", True),
+        ("ALL_PROXY", "http://127.0.0.1:9", True),
+        ("HTTPS_PROXY", "http://127.0.0.1:9", False),
+    ],
+)
+def test_a_proxy_of_the_environment_that_is_not_used_is_named(
+    name: str, url: str, named: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "http://user:hunter2@proxy")
+    monkeypatch.setenv("NO_PROXY", "")
+    for given, said in ((settings(url=url), named), (settings(url=url, proxy="http://u:hunter2@127.0.0.1:9"), False)):
+        with pytest.raises(KeysUnavailable) as caught:
+            KeySource.of(given).get()
+        assert (f"({name} is set and is not used: set KEYCLOAK_PROXY" in str(caught.value)) is said
+        assert "hunter2" not in str(caught.value)
+
+
 # Age
 
 

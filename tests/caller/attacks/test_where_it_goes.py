@@ -107,11 +107,17 @@ def test_plain_http_is_only_where_it_was_written(issuer: EmbeddedIssuer) -> None
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_websocket_url_is_no_origin(package: Any) -> None:
-    auth = ServiceTokenAuth("http://bob.example", "https://bob.example")
-    for url in ("ws://bob.example/", "wss://bob.example/"):
+def test_a_websocket_in_clear_is_only_where_http_was_written(package: Any) -> None:
+    for written, url in (
+        ("https://bob.example", "ws://bob.example/"),
+        ("https://bob.example", "ws://bob.example:443/"),
+        ("wss://bob.example", "http://bob.example/"),
+        ("http://bob.example", "wss://bob.example/"),
+        ("http://bob.example", "ws://bob.example.evil/"),
+        ("http://bob.example", "ws://u:p@bob.example/"),
+    ):
         with pytest.raises(TokenWithheld):
-            next(auth.sync_auth_flow(package.Request("GET", url)))
+            next(ServiceTokenAuth(written).sync_auth_flow(package.Request("GET", url)))
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -1,0 +1,51 @@
+"""What a function depends on, read from its signature: every ``Depends`` in it, and in the functions that it depends on."""
+
+import inspect
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Dependence", "dependences", "endpoints"]
+
+
+@dataclass(frozen=True, slots=True)
+class Dependence:
+    """One parameter that a dependency fills."""
+
+    function: Callable[..., Any]
+    """Whose parameter it is."""
+    parameter: str
+    annotation: Any
+    """The type that is written there, without ``Annotated``."""
+    dependency: Any
+    """What stands in ``Depends``."""
+
+
+def dependences(function: Any, seen: frozenset[int] = frozenset()) -> Iterator[Dependence]:
+    """Yield what `function` depends on, directly and through others. A signature that cannot be read yields nothing."""
+    if not inspect.isroutine(function) or id(function) in seen:
+        return
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+        parameters = inspect.signature(function).parameters.values()
+    except (NameError, TypeError, ValueError, AttributeError):
+        return
+    for parameter in parameters:
+        hint = hints.get(parameter.name, Any)
+        annotation, *metadata = typing.get_args(hint) if typing.get_origin(hint) is typing.Annotated else (hint,)
+        for marker in (*metadata, parameter.default):
+            dependency = getattr(marker, "dependency", None)  # FastAPI's Depends, and Security
+            if callable(dependency):
+                yield Dependence(function, parameter.name, annotation, dependency)
+                yield from dependences(dependency, seen | {id(function)})
+
+
+def endpoints(app: Any) -> Iterator[Any]:
+    """Yield the functions of an app's routes, those of included routers and mounted apps too, as far as they can be seen."""
+    for route in getattr(app, "routes", ()):
+        endpoint = getattr(route, "endpoint", None)
+        if endpoint is not None:
+            yield endpoint
+        else:
+            yield from endpoints(getattr(route, "original_router", route))
