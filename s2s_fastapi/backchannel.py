@@ -8,8 +8,9 @@ import ssl
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
@@ -17,6 +18,9 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.lanes import undisturbed
 from s2s_fastapi.strict_json import AmbiguousJsonError, NotAnObjectError, json_object
 from s2s_fastapi.telemetry.spans import Span, answered, failed, propagated, span_of_exchange
+
+if TYPE_CHECKING:
+    from s2s_fastapi.wire import Deadline
 
 __all__ = ["BackChannel", "BackChannelError", "Reply"]
 
@@ -81,9 +85,15 @@ class _Question:
     headers: Mapping[str, str] | None = field(repr=False)
     form: Mapping[str, str] | None = field(repr=False)
 
-    def asked_by(self, client: httpx.Client) -> httpx.Request:
+    def request(self, timeout: float) -> httpx.Request:
         """Return it as a request, whose ``repr`` shows neither headers nor body."""
-        request = client.build_request(self.method, self.url, data=self.form, headers=self.headers)
+        request = httpx.Request(
+            self.method,
+            self.url,
+            headers={**_HEADERS, **(self.headers or {})},
+            data=self.form,
+            extensions={"timeout": httpx.Timeout(timeout).as_dict()},
+        )
         propagated(request.headers)
         return request
 
@@ -127,6 +137,14 @@ class BackChannel:
         self._timeout = timeout
         self._limit = limit
         self._tls: ssl.SSLContext | None = None
+
+    @classmethod
+    def shared(cls, ca_file: Path | None, timeout: float) -> "BackChannel":
+        """Return the one channel of this process that trusts the same and takes as long.
+
+        What TLS trusts is read into 0.9 MB and takes 25 ms. Each app and each token would pay for it anew.
+        """
+        return _shared(ca_file, timeout)
 
     def get(self, url: str, headers: Mapping[str, str] | None = None, *, timeout: float | None = None) -> Reply:
         """Return the answer to a GET; `timeout` replaces the channel's own.
@@ -183,18 +201,14 @@ class BackChannel:
 
     def _converse(self, question: _Question, timeout: float, current: Span) -> Reply:
         # httpcore takes as long to import as the rest of us: it is loaded for the first exchange, on the lane's thread.
-        from s2s_fastapi.wire import Deadline, Wire  # noqa: PLC0415
+        from s2s_fastapi.wire import Deadline  # noqa: PLC0415
 
         deadline = Deadline(timeout)
+        # No httpx.Client: it would write a log record before the outcome is published, and a log handler may need our token.
+        request = question.request(timeout)
         with (
-            httpx.Client(
-                transport=self._transport() if self._transport else Wire(self._trusting(), deadline),
-                headers=_HEADERS,
-                timeout=timeout,
-                trust_env=False,
-                follow_redirects=False,
-            ) as client,
-            closing(client.send(question.asked_by(client), stream=True)) as response,
+            self._transport() if self._transport else self._wire(request.url, deadline) as transport,
+            closing(transport.handle_request(request)) as response,
         ):
             answered(current, response.status_code)
             if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
@@ -208,6 +222,11 @@ class BackChannel:
                     raise BackChannelError(f"the answer is larger than {self._limit} bytes")
                 deadline.left()
             return Reply(response.status_code, response.headers, bytes(body))
+
+    def _wire(self, url: httpx.URL, deadline: "Deadline") -> httpx.BaseTransport:
+        from s2s_fastapi.wire import Wire  # noqa: PLC0415 - as above
+
+        return Wire(self._trusting() if url.scheme == "https" else None, deadline)
 
     def _trusting(self) -> ssl.SSLContext:
         # 20 to 35 ms, so once, and not before it is needed. Two threads may both build one; then one of the two is kept. No
@@ -228,6 +247,11 @@ class BackChannel:
         else:
             return context
         raise ConfigurationError(f"KEYCLOAK_CA_FILE: cannot read certificates from {self._ca_file}: {reason}.")
+
+
+@lru_cache(maxsize=16)
+def _shared(ca_file: Path | None, timeout: float) -> BackChannel:
+    return BackChannel(ca_file=ca_file, timeout=timeout)
 
 
 def _origin(url: str) -> str:
