@@ -405,6 +405,9 @@ class Refreshing(Generic[T]):
                     self._failures += 1
                     self._setback = self._setback_of(flight, began, outcome, pardons)
                     flight.inconclusive = self._setback.inconclusive
+                    if (held := self._held) is not None and held.refused_from <= self._clock():
+                        # There is no other: serve it until the end of the spacing, when another load is due.
+                        self._held = Held.of(held.loaded, held.began, self._jitter).refused(began + self._spacing)
         finally:  # whatever happened: somebody is waiting
             if self._flight is flight:
                 self._flight = None

@@ -26,6 +26,7 @@ from s2s_fastapi.receiver.jwks import VerificationKey
 from s2s_fastapi.receiver.keys import KeySource
 from s2s_fastapi.receiver.refusal import Refused
 from tests.realm import Clock, Realm, SigningKey, judged, key_source, settings, token_verifier
+from tests.reported import reported
 
 FIRST, SECOND, THIRD = (SigningKey("ES256", kid=f"key-{number}") for number in (1, 2, 3))
 HOUR, TTL, SPACING = 3600, 600, 5
@@ -172,6 +173,7 @@ def test_a_broken_first_answer_is_503_in_a_sentence_and_never_a_key(
     assert THIRD.jwk["x"] not in str(error)
     certs = f"{scene.realm.issuer}/protocol/openid-connect/certs"
     assert str(error).startswith(f"Keycloak's keys could not be loaded from {certs}: ")
+    reported()
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [(logging.WARNING, str(error))]
 
 
@@ -432,13 +434,13 @@ def test_an_unknown_kid_is_one_fetch_and_refused() -> None:
     assert scene.realm.fetches == 2
 
 
-def test_a_signal_handler_may_ask_while_its_thread_does() -> None:
+def test_a_finalizer_that_runs_within_a_question_may_ask_too() -> None:
     scene = Scene()
     scene.clock.advance(SPACING)
     told: list[object] = []
 
     def interrupted() -> None:
-        with scene.source._lock:  # where the handler came
+        with scene.source._lock:  # where the garbage collector came
             told.append(scene.ask("invented"))
 
     thread = threading.Thread(target=interrupted, daemon=True)
@@ -882,6 +884,7 @@ def test_a_realm_page_that_cannot_be_read_is_told_once_and_again_after_it_could_
         "The realm's not-before could not be read from http://keycloak.test/realms/corp: Keycloak answers 403. "
         "Revocation in Keycloak is not felt here as long as that is so."
     )
+    reported()
     told = [(record.name, record.levelno, record.getMessage()) for record in caplog.records]
     assert told == [("s2s_fastapi.keys", logging.WARNING, sentence)] * 2
     assert scene.source.not_before == 5
@@ -894,6 +897,7 @@ def test_a_realm_page_that_says_nothing_is_told_without_a_word_of_it(
     scene = Scene(loaded=False)
     scene.breaks(page, path="/realms/corp")
     assert scene.finds(FIRST)
+    reported()
     [record] = caplog.records
     assert record.name == "s2s_fastapi.keys"
     assert record.getMessage().startswith(
@@ -978,4 +982,4 @@ def test_a_load_in_front_carries_the_span_and_nothing_else_of_the_request() -> N
         assert scene.finds(FIRST)
     finally:
         context.detach(attached)
-    assert seen == [("", None, 1, {"s2s_fastapi.cause", "s2s_fastapi.links"})] * 2
+    assert seen == [("", None, 1, {"s2s_fastapi.cause", "s2s_fastapi.links", "s2s_fastapi.reports"})] * 2
