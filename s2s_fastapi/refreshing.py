@@ -62,7 +62,8 @@ class Refreshing(Generic[T]):
     only then is the other side to blame. `clock` is monotonic; `dice` draws from [0, 1).
 
     A remembered failure does not hold back whoever has no value at all if it says nothing about the next load: it was behind or left
-    a usable value, it took so long that the process must have stood still, or it is in doubt (`Failed`).
+    a usable value, it took so long that the process must have stood still, or it is in doubt (`Failed`). That load begins at least
+    `apart` seconds after the beginning of the last one.
 
     A load must not ask for its own value (it gets an error) nor wait for another value of the same lane (both would wait for their
     deadlines).
@@ -77,6 +78,7 @@ class Refreshing(Generic[T]):
         timeout: float,
         clock: Callable[[], float] = time.monotonic,
         spacing: float = 0.0,
+        apart: float = 0.0,
         max_waiters: int = 1000,
         in_front: Callable[[Cause], contextvars.Context] = in_front,
         behind: Callable[[Cause], contextvars.Context] = behind,
@@ -90,6 +92,7 @@ class Refreshing(Generic[T]):
         self._timeout = timeout
         self._clock = clock
         self._spacing = spacing
+        self._apart = apart
         self._max_waiters = max_waiters
         self._in_front = in_front
         self._behind = behind
@@ -212,6 +215,10 @@ class Refreshing(Generic[T]):
         setback = self._remembered()
         return setback if setback is not None and now < setback.until else None
 
+    def _holds_back(self, setback: Setback, now: float) -> bool:
+        """Tell whether a remembered failure holds back somebody who has no value at all."""
+        return not setback.inconclusive or now < self._began + self._apart
+
     def _failing(self, now: float) -> bool:
         """Tell whether loads fail at present: the last one did, or the one under way takes longer than anybody waits for it.
 
@@ -261,12 +268,13 @@ class Refreshing(Generic[T]):
             rounds += 1
             if now - since > seconds + _STOOD_STILL and not excused:
                 since, excused = now, True  # nobody is to blame for that time
-            elif rounds == _ROUNDS or now - since >= seconds or not self._worth_another(ready.flight, seen, now):
+            elif rounds == _ROUNDS or now - since >= seconds or not ready.flight.inconclusive or self._may_go_on(seen, now):
                 raise self._error(ready.flight, outcome, seconds)
 
-    def _worth_another(self, flight: Flight[Outcome[T]], seen: object, now: float) -> bool:
+    def _may_go_on(self, seen: object, now: float) -> bool:
+        """Tell whether whoever was refused with `seen` still has a use for it: then it need not wait for another load."""
         held = self._held
-        return flight.inconclusive and not (held is not None and held.value is seen and now < held.usable_until)
+        return held is not None and held.value is seen and now < held.usable_until
 
     def _error(self, flight: Flight[Outcome[T]], outcome: Failed | None, seconds: float) -> S2SError:
         if outcome is not None:
@@ -311,7 +319,7 @@ class Refreshing(Generic[T]):
                     delay = self._began + self._spacing - now
                     if delay > 0 and not wait_for_spacing:
                         return held
-            elif (flight is None or flight.delayed) and (setback := self._resting(now)) and not setback.inconclusive:
+            elif (flight is None or flight.delayed) and (setback := self._resting(now)) and self._holds_back(setback, now):
                 raise setback.error.again()  # a load that waits for its time is not hastened into the rest after a failure
             if flight is None:
                 flight = self._flight = Flight(delayed=delay > 0)

@@ -82,6 +82,7 @@ class KeySource:
             timeout=_TIMEOUT,
             clock=clock,
             spacing=_SPACING,
+            apart=_SPACING,
             max_waiters=_MAX_WAITERS,
             unavailable=KeysUnavailable,
         )
