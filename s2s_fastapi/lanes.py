@@ -200,7 +200,9 @@ class _Exit:
 
 
 _exit: Final = _Exit()
-_lanes: "WeakValueDictionary[int, Lane]" = WeakValueDictionary()  # no WeakSet: other threads add to it while one goes through it
+_lanes: "WeakValueDictionary[int, Lane]" = (
+    WeakValueDictionary()
+)  # no WeakSet: other threads add to it while one goes through it
 _forked: "WeakSet[_Forked]" = WeakSet()
 _hooks: list[str] = []
 

@@ -238,7 +238,8 @@ class Refreshing(Generic[T]):
 
     def _load_behind(self, why: Cause) -> None:
         # Without the lock first: through an outage every request comes by here.
-        if self._flight is not None or self._resting(self._clock()):
+        under_way = self._flight
+        if under_way is not None or self._resting(self._clock()):
             return
         with self._lock:
             if self._flight is not None or self.peek() is not None or self._resting(self._clock()):
@@ -268,7 +269,12 @@ class Refreshing(Generic[T]):
             rounds += 1
             if now - since > seconds + _STOOD_STILL and not excused:
                 since, excused = now, True  # nobody is to blame for that time
-            elif rounds == _ROUNDS or now - since >= seconds or not ready.flight.inconclusive or self._may_go_on(seen, now):
+            elif (
+                rounds == _ROUNDS
+                or now - since >= seconds
+                or not ready.flight.inconclusive
+                or self._may_go_on(seen, now)
+            ):
                 raise self._error(ready.flight, outcome, seconds)
 
     def _may_go_on(self, seen: object, now: float) -> bool:
@@ -319,7 +325,11 @@ class Refreshing(Generic[T]):
                     delay = self._began + self._spacing - now
                     if delay > 0 and not wait_for_spacing:
                         return held
-            elif (flight is None or flight.delayed) and (setback := self._resting(now)) and self._holds_back(setback, now):
+            elif (
+                (flight is None or flight.delayed)
+                and (setback := self._resting(now))
+                and self._holds_back(setback, now)
+            ):
                 raise setback.error.again()  # a load that waits for its time is not hastened into the rest after a failure
             if flight is None:
                 flight = self._flight = Flight(delayed=delay > 0)
@@ -375,9 +385,7 @@ class Refreshing(Generic[T]):
         if escaped is not None:
             raise escaped  # the caller's own Ctrl-C
 
-    def _run(
-        self, flight: Flight[Outcome[T]], context: contextvars.Context, reports: Reports
-    ) -> BaseException | None:
+    def _run(self, flight: Flight[Outcome[T]], context: contextvars.Context, reports: Reports) -> BaseException | None:
         """Load, publish what came of it, and return what the load raised if that was no `Exception`."""
         if not flight.claim():
             return None

@@ -105,7 +105,9 @@ async def _warm(clients: tuple[_Called, ...]) -> S2SError | None:
             async with turns.setdefault(shared.lane, anyio.CapacityLimiter(THREADS)):
                 if shared.lane in silent:
                     shared.start()
-                    LOG.warning("starting without a token for %s: Keycloak did not answer a request for another one", auth)
+                    LOG.warning(
+                        "starting without a token for %s: Keycloak did not answer a request for another one", auth
+                    )
                     return
                 await auth.atoken()
         except TokenRequestError as error:

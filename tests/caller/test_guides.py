@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any

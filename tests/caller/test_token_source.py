@@ -425,6 +425,102 @@ def test_a_secret_file_that_is_empty_for_a_moment_is_tried_again(
     assert shared.get().value
 
 
+LAGS = refusal(401, "unauthorized_client", "Invalid client or Invalid client credentials")
+
+
+@pytest.mark.parametrize("life", [1, 2, 5, 10, 20, 60, 300, 3600])
+@pytest.mark.parametrize("step", [0.37, 0.9])
+def test_one_refusal_of_a_node_that_lags_costs_no_call(
+    life: int, step: float, shared: SharedToken, keycloak: Keycloak, clock: Clock
+) -> None:
+    keycloak.life = life
+    shared.get()
+    keycloak.answers = [LAGS]
+    step *= max(1.0, life / 60)
+    while clock.now < 1000 + 3 * life:
+        shared.get()
+        wait_until_idle()
+        clock.now += step
+
+    assert not keycloak.answers
+    assert len(keycloak.requests) <= 3 / 0.6 + 3
+
+
+def test_credentials_that_worked_before_are_asked_again_after_5_s_and_those_that_are_refused_again_after_30(
+    shared: SharedToken, keycloak: Keycloak, clock: Clock
+) -> None:
+    shared.get()
+    keycloak.always = LAGS
+    clock.now = began = 1240.0
+    asked = [(0, 2), (4.999, 2), (5.6, 3), (10.7, 3), (35.5, 3), (38.7, 4)]  # up to a tenth more than 5 and 30 s
+    for seconds, requests in asked:
+        clock.now = began + seconds
+        shared.get()
+        wait_until_idle()
+        assert len(keycloak.requests) == requests, seconds
+
+
+def test_without_a_token_credentials_that_worked_before_are_asked_once_more_at_once_then_after_5_s_then_after_30(
+    shared: SharedToken, keycloak: Keycloak, clock: Clock
+) -> None:
+    shared.get()
+    keycloak.always = LAGS
+    clock.now = began = 2000.0
+    for seconds, requests in [(0, 3), (0, 3), (4.999, 3), (5.6, 4), (35.5, 4), (38.7, 5)]:
+        clock.now = began + seconds
+        failure(shared)
+        assert len(keycloak.requests) == requests, seconds
+
+
+def test_a_token_ends_the_count_of_refusals(shared: SharedToken, keycloak: Keycloak, clock: Clock) -> None:
+    for _ in range(5):
+        assert shared.get().value
+        clock.now += 1000
+        keycloak.answers = [LAGS]
+
+
+def test_a_secret_that_was_replaced_by_a_wrong_one_waits_30_s(
+    tmp_path: Path, source: TokenSource, keycloak: Keycloak, clock: Clock
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text("right")
+    shared = source.token(settings(client_secret=None, client_secret_file=file), BOB)
+    shared.get()
+    file.write_text("wrong one")
+    keycloak.always = LAGS
+    clock.now = 2000.0
+    failure(shared)
+    clock.now += 29.9
+    failure(shared)
+    assert len(keycloak.requests) == 2
+
+
+def test_two_servers_that_hang_do_not_delay_a_third(keycloak: Keycloak) -> None:
+    gate = threading.Event()
+
+    class Hangs(Keycloak):
+        def post_form(self, url: str, form: dict[str, str], headers: dict[str, str] | None = None) -> Reply:
+            if "hangs" in url:
+                gate.wait(10)
+            return super().post_form(url, form, headers)
+
+    source = TokenSource(channel=Hangs())
+    hung = [
+        source.token(settings(url=f"http://hangs-{server}", realm=f"realm-{realm}"), BOB)
+        for server in range(2)
+        for realm in range(10)
+    ]
+    for shared in hung:
+        shared.start()
+    asking = [thread for thread in threading.enumerate() if thread.name == "s2s_fastapi-tokens"]
+    assert len(asking) == 2 * 4
+    for realm in range(5):
+        assert source.token(settings(realm=f"realm-{realm}"), BOB)._value.get(timeout=1.0).value
+    gate.set()
+    wait_until_idle()
+    assert all(shared.peek() for shared in hung)
+
+
 def test_renewal_is_a_compare_and_set_and_at_most_one_in_10_s(
     shared: SharedToken, keycloak: Keycloak, clock: Clock
 ) -> None:
@@ -588,7 +684,8 @@ def test_who_waits_behind_other_exchanges_is_told_so_and_not_to_look_at_its_own_
         return keycloak.grant(1)
 
     keycloak.answers = [hang]
-    source = TokenSource(channel=keycloak, lane=lambda _, lane=Lane("test", threads=1): lane)  # type: ignore[misc]
+    lane = Lane("test", threads=1)
+    source = TokenSource(channel=keycloak, lane=lambda _: lane)
     hung, queued = (source.token(settings(realm=realm), BOB) for realm in ("one", "two"))
     with pytest.raises(TokenRequestError, match=r"no answer within 0\.05 s.*KEYCLOAK_URL"):
         hung._value.get(timeout=0.05)

@@ -22,7 +22,7 @@ from s2s_fastapi.backchannel import BackChannel
 from s2s_fastapi.decision import Reason
 from s2s_fastapi.errors import KeysUnavailable
 from s2s_fastapi.keycloak.endpoints import Endpoints
-from s2s_fastapi.receiver.jwks import VerificationKey
+from s2s_fastapi.receiver.jwks import KeySet, VerificationKey
 from s2s_fastapi.receiver.keys import KeySource
 from s2s_fastapi.receiver.refusal import Refused
 from tests.realm import Clock, Realm, SigningKey, judged, key_source, settings, token_verifier
@@ -447,6 +447,37 @@ def test_a_finalizer_that_runs_within_a_question_may_ask_too() -> None:
     thread.start()
     thread.join(20)
     assert told == [Reason.UNKNOWN_KEY]
+
+
+def test_the_keys_of_two_servers_that_hang_do_not_delay_those_of_a_third() -> None:
+    gate, hung = threading.Event(), []
+
+    def hangs(_: httpx.Request) -> httpx.Response:
+        gate.wait(10)
+        return httpx.Response(503)
+
+    def source_at(url: str, transport: Callable[[], httpx.BaseTransport]) -> KeySource:
+        return KeySource(Endpoints.of(settings(url=url)), BackChannel(transport=transport, timeout=3.0))
+
+    for number in range(20):
+        hung.append(source_at(f"http://hangs-{number % 2}", lambda: httpx.MockTransport(hangs)))
+        hung[-1].start()
+    began = time.monotonic()
+    assert source_at("http://healthy", Realm().transport).get().keys
+    assert time.monotonic() - began < 1
+    assert sum(thread.name == "s2s_fastapi-keys" for thread in threading.enumerate()) <= 2 * 4 + 1
+    gate.set()
+
+
+def test_300_apps_of_one_process_get_their_keys() -> None:
+    realm = Realm(key=FIRST)
+    realm.published = [FIRST.jwk]
+    sources = [key_source(realm) for _ in range(300)]
+
+    async def main() -> list[KeySet]:
+        return await asyncio.gather(*(source.aget() for source in sources))
+
+    assert all(keys.find(FIRST.kid, "ES256") for keys in asyncio.run(main()))
 
 
 def test_a_known_kid_with_another_algorithm_is_an_unknown_key() -> None:
