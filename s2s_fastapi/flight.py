@@ -1,7 +1,7 @@
-"""One load that many wait for: from threads, from asyncio loops, from trio, from a signal handler.
+"""One load that many wait for: from threads, from asyncio loops, from trio.
 
-Nothing here takes a lock that a waiter, a signal handler or a forked child could find taken: each sync waiter has a lock of its
-own to sleep on, each event loop one event, and both are rung through single steps that the interpreter does not interrupt.
+Nothing here takes a lock that a waiter or a forked child could find taken: each sync waiter has a lock of its own to sleep on, each
+event loop one event, and both are rung through single steps that the interpreter does not interrupt.
 """
 
 import asyncio
@@ -32,14 +32,14 @@ class Flight(Generic[R]):
     ``outcome`` is None until it has landed. Who joins later finds it there.
     """
 
-    __slots__ = ("_claim", "_loops", "_seats", "delayed", "late_from", "launched", "outcome", "starter", "thread")
+    __slots__ = ("_claim", "_loops", "_seats", "behind", "delayed", "inconclusive", "late_from", "outcome", "thread")
 
-    def __init__(self) -> None:
+    def __init__(self, *, behind: bool = False, delayed: bool = False) -> None:
         self.outcome: R | None = None
-        self.launched = False  # a lane has it
-        self.delayed = False  # it waits for its time and could begin earlier
+        self.behind = behind  # nobody waited for it when it began
+        self.delayed = delayed  # it waits for its time and could begin earlier
+        self.inconclusive = False  # it failed, and whoever has no value at all should try once more at once
         self.late_from = float("inf")  # from when on it counts as a load that fails; its launch says when
-        self.starter = threading.get_ident()  # which thread made it and is to launch it
         self.thread: int | None = None  # which thread loads
         self._claim = threading.Lock()
         self._seats: set[threading.Lock] = set()

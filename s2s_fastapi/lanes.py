@@ -1,4 +1,4 @@
-"""Threads for loads: few, short-lived, daemon.
+"""Threads for loads: few for each server, short-lived, daemon.
 
 A ThreadPoolExecutor would hang in a forked child, warn at the fork, hold up the exit and refuse work once the main thread is over.
 Here a thread lives as long as there is work, so an idle process has none, a forked child misses none, and the exit waits for none.
@@ -12,25 +12,37 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, Protocol, TypeVar
-from weakref import WeakSet
+from typing import Final, Protocol, TypeAlias, TypeVar
+from urllib.parse import urlsplit
+from weakref import WeakSet, WeakValueDictionary
 
-__all__ = ["KEYS", "TOKENS", "Lane", "undisturbed", "watch_forks"]
+__all__ = ["KEYS", "THREADS", "TOKENS", "Lane", "Lanes", "undisturbed", "watch_forks"]
 
 R = TypeVar("R")
 
+THREADS: Final = 4
+"""How many loads from one server run at a time."""
 _EXIT_SECONDS = 0.5
 _SETTLE_SECONDS = 5.0
 _IMPORTLIB: Final = "<frozen importlib._bootstrap>"
 
 
+def _nothing() -> None:
+    pass
+
+
+_Job: TypeAlias = tuple[Callable[[], object], Callable[[], object]]
+"""What to do, and what to do after it in a thread that keeps no other job waiting."""
+
+
 class Lane:
     """A queue of jobs and at most `threads` threads that work on it; none while it is empty.
 
-    Keys and tokens have a lane each, so that a token endpoint that hangs never keeps the receiver from its keys.
+    What a job does afterwards (see `submit`) counts for nothing here: another thread takes the next job meanwhile. At most `threads`
+    threads may do so; the others stay where they are and count. So a lane never has more than twice as many.
     """
 
-    def __init__(self, name: str, *, threads: int = 2) -> None:
+    def __init__(self, name: str, *, threads: int = THREADS) -> None:
         self._name = name
         self._limit = threads
         self._order = itertools.count()
@@ -38,18 +50,19 @@ class Lane:
 
     def after_fork(self) -> None:
         """Forget the threads, the queue and the lock: the child has none of the first, and the last may be taken for ever."""
+        # Re-entrant: the garbage collector may run a finalizer in here, and that one may submit, too.
         self._changed = threading.Condition(threading.RLock())
-        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._queue: list[tuple[float, int, _Job]] = []
         self._workers: set[threading.Thread] = set()
+        self._finishing: set[threading.Thread] = set()
         self._watched = False  # one thread at most sleeps until the next delayed job is due
-        self._inside: set[int] = set()  # threads that submit: from before they take the lock until they gave it back
-        self._closed = False
+        self._closed = _exit.began
 
     @property
     def unsettled(self) -> bool:
         """Whether one of its threads is in the middle of an import, or of something `undisturbed`."""
         frames = sys._current_frames()  # noqa: SLF001 - documented, for purposes such as this
-        for worker in list(self._workers):
+        for worker in [*list(self._workers), *list(self._finishing)]:
             frame = frames.get(worker.ident or 0)
             while frame is not None:
                 if frame.f_code is undisturbed.__code__ or frame.f_code.co_filename == _IMPORTLIB:
@@ -57,38 +70,26 @@ class Lane:
                 frame = frame.f_back
         return False
 
-    @property
-    def interrupted(self) -> bool:
-        """Whether this thread is in `submit` already, and a signal handler by now: no worker can go on before it returns."""
-        return threading.get_ident() in self._inside
+    def submit(
+        self, job: Callable[[], object], *, delay: float = 0.0, afterwards: Callable[[], object] = _nothing
+    ) -> bool:
+        """Run `job` on a thread, not before `delay` seconds are over; return False if no thread can be had.
 
-    def submit(self, job: Callable[[], None], *, delay: float = 0.0) -> bool:
-        """Run `job` on a thread, not before `delay` seconds are over; return False where no thread can be had.
-
-        No thread can be had at interpreter shutdown, at the system's limit, and inside a signal handler that has interrupted this
-        very function.
+        No thread can be had at interpreter shutdown and at the system's limit. `afterwards` runs on the same thread after `job`,
+        and the next job does not wait for it.
         """
         _register(self)
-        if self.interrupted:
-            return False
-        try:
-            self._inside.add(threading.get_ident())
-            with self._changed:
-                return self._enqueue((time.monotonic() + delay, next(self._order), job))
-        finally:
-            self._inside.discard(threading.get_ident())
-
-    def _enqueue(self, entry: tuple[float, int, Callable[[], None]]) -> bool:
-        if self._closed:
-            return False
-        heapq.heappush(self._queue, entry)
-        if self._watched:
-            self._changed.notify()
-        else:
-            self._staff()
-        if not self._workers:
-            self._queue.clear()  # nobody is there, so it held no more than this
-        return bool(self._workers)
+        with self._changed:
+            if self._closed:
+                return False
+            heapq.heappush(self._queue, (time.monotonic() + delay, next(self._order), (job, afterwards)))
+            if self._watched:
+                self._changed.notify()
+            else:
+                self._staff()
+            if not self._workers:
+                self._queue.clear()  # nobody is there, so it held no more than this
+            return bool(self._workers)
 
     def close(self) -> list[threading.Thread]:
         """Drop what has not begun, wake who sleeps, and return the threads that still work."""
@@ -96,7 +97,7 @@ class Lane:
             self._closed = True
             self._queue.clear()
             self._changed.notify_all()
-            return list(self._workers)
+            return [*self._workers, *self._finishing]
 
     def _staff(self) -> None:
         """Start a thread if there is work that nobody looks at. The lock is held."""
@@ -115,16 +116,39 @@ class Lane:
                 self._workers.discard(thread)
 
     def _work(self) -> None:
+        thread = threading.current_thread()
         try:
-            while (job := self._next()) is not None:
-                job()
+            while thread in self._workers and (job := self._next()) is not None:
+                work, afterwards = job
                 del job  # or its captured value lives until the next one
+                work()
+                del work
+                if afterwards is not _nothing:
+                    self._give_way(thread)
+                    afterwards()
+                    self._come_back(thread)
+                del afterwards
         finally:
             with self._changed:
-                self._workers.discard(threading.current_thread())
+                self._workers.discard(thread)
+                self._finishing.discard(thread)
                 self._staff()
 
-    def _next(self) -> Callable[[], None] | None:
+    def _give_way(self, thread: threading.Thread) -> None:
+        """Let another thread take the next job, unless too many threads have given way already."""
+        with self._changed:
+            if len(self._finishing) < self._limit:
+                self._workers.discard(thread)
+                self._finishing.add(thread)
+                self._staff()
+
+    def _come_back(self, thread: threading.Thread) -> None:
+        with self._changed:
+            if thread in self._finishing and len(self._workers) < self._limit:
+                self._finishing.discard(thread)
+                self._workers.add(thread)
+
+    def _next(self) -> _Job | None:
         with self._changed:
             while self._queue:
                 left = self._queue[0][0] - time.monotonic()
@@ -144,11 +168,41 @@ class Lane:
             return None
 
 
+class Lanes:
+    """One lane for each server, so that a server that hangs, or whose name hangs in DNS, delays no other."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lanes: WeakValueDictionary[tuple[str, str], Lane] = WeakValueDictionary()
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Replace the lock: a thread that the child has not may have held it."""
+        self._lock = threading.RLock()
+
+    def to(self, url: str) -> Lane:
+        """Return the lane to the server of `url`: scheme, host and port. It is one for all who hold it, and gone with the last one."""
+        watch_forks(self)
+        there = urlsplit(url)
+        with self._lock:
+            lane = self._lanes.get((there.scheme, there.netloc))
+            if lane is None:
+                lane = self._lanes[there.scheme, there.netloc] = Lane(self._name)
+            return lane
+
+
 class _Forked(Protocol):
     def after_fork(self) -> None: ...
 
 
-_lanes: "WeakSet[Lane]" = WeakSet()
+class _Exit:
+    began = False
+
+
+_exit: Final = _Exit()
+_lanes: "WeakValueDictionary[int, Lane]" = (
+    WeakValueDictionary()
+)  # no WeakSet: other threads add to it while one goes through it
 _forked: "WeakSet[_Forked]" = WeakSet()
 _hooks: list[str] = []
 
@@ -163,13 +217,17 @@ def watch_forks(thing: _Forked) -> None:
 
 
 def _register(lane: Lane) -> None:
-    if lane in _lanes:
+    if id(lane) in _lanes:
         return
     watch_forks(lane)
-    _lanes.add(lane)
+    _lanes[id(lane)] = lane
     if "exit" not in _hooks:
         _hooks.append("exit")
         atexit.register(_at_exit)
+
+
+def _alive() -> list[Lane]:
+    return [lane for lane in (reference() for reference in _lanes.valuerefs()) if lane is not None]
 
 
 def undisturbed(work: Callable[[], R]) -> R:
@@ -184,7 +242,7 @@ def undisturbed(work: Callable[[], R]) -> R:
 def _before_fork() -> None:
     # The forking thread may itself hold up such an import, so there is an end to it.
     until = time.monotonic() + _SETTLE_SECONDS
-    while any(lane.unsettled for lane in list(_lanes)) and time.monotonic() < until:
+    while any(lane.unsettled for lane in _alive()) and time.monotonic() < until:
         time.sleep(0.001)
 
 
@@ -195,10 +253,12 @@ def _after_fork() -> None:
 
 def _at_exit() -> None:
     # A thread inside OpenSSL while the interpreter tears itself down crashes now and then: give loads a moment, but only one.
+    _exit.began = True
     until = time.monotonic() + _EXIT_SECONDS
-    for thread in [thread for lane in list(_lanes) for thread in lane.close()]:
+    for thread in [thread for lane in _alive() for thread in lane.close()]:
         thread.join(max(0.0, until - time.monotonic()))
 
 
-KEYS = Lane("keys")
-TOKENS = Lane("tokens")
+KEYS: Final = Lanes("keys")
+"""Apart from `TOKENS`, so that a token endpoint that hangs never keeps the receiver from its keys."""
+TOKENS: Final = Lanes("tokens")

@@ -30,11 +30,11 @@ class Deadline:
 class Wire(httpx.HTTPTransport):
     """HTTP over sockets whose every wait is cut to what is left of the exchange.
 
-    httpx's timeouts start anew with each byte: 0.5 s lasted 11.7 s against a server that drips.
+    httpx's timeouts start anew with each byte: 0.5 s lasted 11.7 s against a server that drips. `tls` is None for plain http.
     """
 
-    def __init__(self, tls: ssl.SSLContext, deadline: Deadline, proxy: httpx.Proxy | None = None) -> None:
-        super().__init__(verify=tls, trust_env=False)
+    def __init__(self, tls: ssl.SSLContext | None, deadline: Deadline, proxy: httpx.Proxy | None = None) -> None:
+        # httpx's own constructor does no more than to set this attribute, and builds a TLS context even for plain http.
         network = _Network(deadline)
         self._pool: httpcore.ConnectionPool = (
             httpcore.ConnectionPool(ssl_context=tls, network_backend=network)

@@ -5,6 +5,9 @@ import gzip
 import os
 import socket
 import ssl
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 import traceback
@@ -126,6 +129,28 @@ def test_a_form_arrives_and_its_answer_comes_back() -> None:
     assert b"Accept-Encoding: identity" in head
     assert b"Connection: close" in head
     assert body == b"scope=a+b&secret=%C3%BC%26%3D"
+
+
+def test_plain_http_builds_no_tls_context() -> None:
+    script = """
+        import ssl, sys
+        def forbidden(*_, **__):
+            raise AssertionError("a TLS context for plain http")
+        ssl.create_default_context = ssl.SSLContext.__new__ = forbidden
+        from s2s_fastapi.backchannel import BackChannel
+        print(BackChannel.shared(None, 5.0).get(sys.argv[1]).status)
+    """
+    with Server(answer()) as server:
+        command = [sys.executable, "-c", textwrap.dedent(script), server.url]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert (done.stdout, done.returncode) == ("200\n", 0), done.stderr
+
+
+def test_what_tls_trusts_is_read_once_for_all_who_trust_the_same() -> None:
+    channel = BackChannel.shared(None, 5.0)
+    assert BackChannel.shared(None, 5.0) is channel
+    assert BackChannel.shared(None, 3.0) is not channel
+    assert BackChannel.shared(Path("/ca.pem"), 5.0) is not channel
 
 
 def test_no_cookie_is_kept_and_no_connection_is_shared() -> None:

@@ -1,18 +1,17 @@
 """Threads for loads: few, short-lived, gone when the process wants to go."""
 
+import gc
 import os
-import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 
 import pytest
 
-from s2s_fastapi.lanes import Lane
+from s2s_fastapi.lanes import Lane, Lanes
 
 SECONDS = 5.0
 
@@ -40,7 +39,7 @@ def test_a_job_runs_on_a_daemon_thread_that_bears_the_name_of_its_lane() -> None
     assert seen[0].name == "s2s_fastapi-keys"
 
 
-def test_at_most_two_threads_work_and_none_is_left_when_the_queue_is_empty() -> None:
+def test_at_most_four_threads_work_and_none_is_left_when_the_queue_is_empty() -> None:
     lane, gate = Lane("busy"), threading.Event()
     running: list[int] = []
     most: list[int] = []
@@ -54,7 +53,7 @@ def test_at_most_two_threads_work_and_none_is_left_when_the_queue_is_empty() -> 
     for _ in range(20):
         assert lane.submit(job)
     assert until(lambda: len(most) == 20)
-    assert max(most) == 2
+    assert max(most) == 4
     assert until(lambda: not any(thread.name == "s2s_fastapi-busy" for thread in threading.enumerate()))
 
 
@@ -99,45 +98,66 @@ def test_a_job_that_raises_takes_nobody_with_it() -> None:
     assert until(lambda: not any(thread.name == "s2s_fastapi-broken" for thread in threading.enumerate()))
 
 
-def test_a_signal_handler_may_submit_while_its_thread_submits() -> None:
-    lane, handled, ran = Lane("signal"), [], []
-
-    def handler(*_: object) -> None:
-        handled.append(lane.submit(lambda: ran.append(1)))
-
-    before = signal.signal(signal.SIGALRM, handler)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
-        for _ in range(2000):
-            lane.submit(lambda: ran.append(1))
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    assert handled
-    assert until(lambda: len(ran) == 2000 + sum(handled))
+def test_what_a_job_does_afterwards_keeps_no_other_job_waiting() -> None:
+    lane, gate, done = Lane("afterwards", threads=2), threading.Event(), []
+    for _ in range(2):
+        lane.submit(lambda: None, afterwards=lambda: gate.wait(SECONDS))
+    for number in range(2):
+        lane.submit(lambda number=number: done.append(number))  # type: ignore[misc]
+    assert until(lambda: len(done) == 2)
+    gate.set()
+    assert until(lambda: not any(thread.name == "s2s_fastapi-afterwards" for thread in threading.enumerate()))
 
 
-def test_a_signal_handler_is_told_at_both_ends_of_the_lock_too() -> None:
-    lane, told = Lane("signal"), []
+def test_twice_as_many_threads_as_may_work_is_the_end_whatever_hangs_afterwards() -> None:
+    lane, gate, done = Lane("hanging", threads=2), threading.Event(), []
+    for _ in range(20):
+        lane.submit(lambda: None, afterwards=lambda: gate.wait(SECONDS))
+    lane.submit(lambda: done.append(1))
+    assert until(lambda: sum(thread.name == "s2s_fastapi-hanging" for thread in threading.enumerate()) == 4)
+    time.sleep(0.02)
+    assert sum(thread.name == "s2s_fastapi-hanging" for thread in threading.enumerate()) == 4
+    assert not done
+    gate.set()
+    assert until(lambda: done)
 
-    class Interrupted(threading.Condition):
-        def __enter__(self) -> bool:
-            entered = super().__enter__()
-            told.append(threading.current_thread().daemon or (lane.interrupted and not lane.submit(print)))
-            return entered
 
-        def __exit__(
-            self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-        ) -> None:
-            told.append(threading.current_thread().daemon or (lane.interrupted and not lane.submit(print)))
-            super().__exit__(kind, error, where)
+@pytest.mark.parametrize(
+    ("url", "same"),
+    [
+        ("http://keycloak:8080/realms/other/protocol/openid-connect/token", True),
+        ("http://keycloak:8080", True),
+        ("https://keycloak:8080/realms/corp", False),
+        ("http://keycloak:8081/realms/corp", False),
+        ("http://keycloak.internal:8080/realms/corp", False),
+    ],
+)
+def test_each_server_has_a_lane_of_its_own_whatever_the_path(url: str, same: bool) -> None:
+    lanes = Lanes("test")
+    lane = lanes.to("http://keycloak:8080/realms/corp")
+    assert (lanes.to(url) is lane) is same
 
-    lane._changed = Interrupted(threading.RLock())
-    ran = threading.Event()
-    assert lane.submit(ran.set)
-    assert told[:2] == [True, True]
-    assert not lane.interrupted
-    assert ran.wait(SECONDS)
+
+def test_two_servers_that_hang_do_not_delay_a_third() -> None:
+    lanes, gate, done = Lanes("third"), threading.Event(), threading.Event()
+    hung = [lanes.to(f"http://hangs-{number}") for number in range(2)]
+    for lane in hung:
+        for _ in range(20):
+            lane.submit(lambda: gate.wait(SECONDS))
+    lanes.to("http://healthy").submit(done.set)
+    assert done.wait(1)
+    assert sum(thread.name == "s2s_fastapi-third" for thread in threading.enumerate()) <= 2 * 4 + 1
+    gate.set()
+
+
+def test_a_lane_that_nobody_holds_is_forgotten() -> None:
+    lanes = Lanes("test")
+    kept = lanes.to("http://kept")
+    for number in range(100):
+        lanes.to(f"http://forgotten-{number}")
+    gc.collect()
+    assert len(lanes._lanes) == 1
+    assert lanes.to("http://kept") is kept
 
 
 def test_importing_starts_no_thread() -> None:
@@ -153,10 +173,12 @@ def test_the_process_exits_within_half_a_second_whatever_its_threads_do() -> Non
     result = run("""
         import time
         from s2s_fastapi.lanes import KEYS, TOKENS
-        for lane in (KEYS, TOKENS):
+        lanes = [lanes.to(f"http://keycloak-{number}") for lanes in (KEYS, TOKENS) for number in range(3)]
+        for lane in lanes:
             for _ in range(5):
                 lane.submit(lambda: time.sleep(60))
-        TOKENS.submit(lambda: print("never"), delay=30)
+                lane.submit(lambda: None, afterwards=lambda: time.sleep(60))
+        lanes[0].submit(lambda: print("never"), delay=30)
         time.sleep(0.05)
         print(time.monotonic())
     """)
@@ -169,8 +191,9 @@ def test_the_process_exits_within_half_a_second_whatever_its_threads_do() -> Non
 def test_a_delayed_job_does_not_keep_the_process() -> None:
     result = run("""
         import time
-        from s2s_fastapi.lanes import KEYS
-        KEYS.submit(lambda: print("never"), delay=30)
+        from s2s_fastapi.lanes import Lane
+        lane = Lane("keys")
+        lane.submit(lambda: print("never"), delay=30)
         print(time.monotonic())
     """)
     assert result.returncode == 0, result.stderr
@@ -181,10 +204,11 @@ def test_after_the_exit_began_no_thread_is_to_be_had_and_the_caller_is_told() ->
     result = run("""
         import atexit
         from s2s_fastapi.lanes import KEYS
-        atexit.register(lambda: print(KEYS.submit(lambda: None)))
-        KEYS.submit(lambda: None)
+        lane = KEYS.to("http://keycloak")
+        atexit.register(lambda: print(lane.submit(lambda: None), KEYS.to("http://another").submit(lambda: None)))
+        lane.submit(lambda: None)
     """)
-    assert (result.returncode, result.stdout) == (0, "False\n"), result.stderr
+    assert (result.returncode, result.stdout) == (0, "False False\n"), result.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

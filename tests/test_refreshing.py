@@ -3,7 +3,6 @@
 import asyncio
 import contextvars
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -22,6 +21,7 @@ from s2s_fastapi.errors import S2SError, TokenRequestError
 from s2s_fastapi.flight import running_trio
 from s2s_fastapi.lanes import Lane
 from s2s_fastapi.refreshing import Failed, Loaded, Refreshing
+from s2s_fastapi.telemetry.reports import report
 
 SECONDS = 10.0
 Outcome = Loaded[Any] | Failed
@@ -75,7 +75,7 @@ class Loader:
 class NoThreads(Lane):
     """What a lane is like at interpreter shutdown, or at the system's limit."""
 
-    def submit(self, job: Callable[[], None], *, delay: float = 0.0) -> bool:
+    def submit(self, job: Callable[[], object], **_: Any) -> bool:
         return False
 
 
@@ -551,11 +551,11 @@ def test_ctrl_c_during_a_load_of_ones_own_ends_it_for_all_and_is_raised() -> Non
 
 def test_ctrl_c_during_the_launch_leaves_no_flight_that_nobody_flies() -> None:
     class Interrupted(Lane):
-        def submit(self, job: Callable[[], None], *, delay: float = 0.0) -> bool:
+        def submit(self, job: Callable[[], object], **options: Any) -> bool:
             interrupts.append(1)
             if len(interrupts) == 1:
                 raise KeyboardInterrupt
-            return super().submit(job, delay=delay)
+            return super().submit(job, **options)
 
     interrupts: list[int] = []
     value = make(Loader(), lane=Interrupted("test"))
@@ -699,8 +699,10 @@ def test_renew_is_not_held_back_by_a_remembered_failure_unless_nothing_is_usable
     assert third.number == 3
     error_of(lambda: value.renew(third))
     clock.now = 1100.0
-    error_of(lambda: value.renew(third))
-    assert loader.loads == 4
+    error_of(lambda: value.renew(third))  # the first one without a usable value asks
+    assert loader.loads == 5
+    error_of(lambda: value.renew(third))  # and what it was told holds the others back
+    assert loader.loads == 5
 
 
 def test_renew_without_a_value_loads_one_whatever_the_spacing() -> None:
@@ -824,41 +826,14 @@ def test_a_load_in_front_carries_what_in_front_gives_and_a_load_behind_nothing()
     assert seen[-1] == "nothing"
 
 
-# Signals, forks, exits.
-
-
-@pytest.mark.parametrize("takes", [0.0, 0.001])
-def test_a_signal_handler_may_read_while_its_thread_reads(takes: float) -> None:
-    value = make(Loader(Loaded(Value(1), fresh_for=0, usable_for=0), takes=takes), timeout=5.0)
-    handled: list[Any] = []
-
-    busy: list[int] = []
-
-    def handler(*_: object) -> None:
-        # Not within itself: it may be loading on this very thread, and then there is nobody to wait for.
-        if not busy:
-            busy.append(1)
-            handled.append(value.get())
-            busy.clear()
-
-    before = signal.signal(signal.SIGALRM, handler)
-    end = time.monotonic() + 1.0
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
-        while time.monotonic() < end:
-            assert value.get().number == 1
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    assert len(handled) > 20
-    idle(value)
+# Forks, exits.
 
 
 PRELUDE = """
     import os, sys, threading, time, warnings
-    from s2s_fastapi.lanes import TOKENS, Lane
+    from s2s_fastapi.lanes import Lane
     from s2s_fastapi.refreshing import Failed, Loaded, Refreshing
-    loads = []
+    loads, TOKENS = [], Lane("tokens")
 """
 
 
@@ -958,3 +933,361 @@ def test_a_trio_that_another_thread_is_still_importing_is_no_running_trio(monkey
 async def _loaded_in_front() -> str:
     value = Refreshing[str](lambda: Loaded("value", 60, 60), name="half-way", lane=Lane("half-way"), timeout=5)
     return await value.aget()
+
+
+# A refused value.
+
+
+def refusable(*script: Outcome, **options: Any) -> tuple[Refreshing[Any], Loader, Clock, Value]:
+    clock, loader = Clock(), Loader(*script)
+    value = make(loader, clock=clock, spacing=10.0, **options)
+    first = value.get()
+    clock.now += 10
+    return value, loader, clock, first
+
+
+@pytest.mark.parametrize("read", [lambda value: value.get(), lambda value: asyncio.run(value.aget())])
+def test_after_a_refusal_the_next_read_waits_for_another_value(read: Callable[[Any], Value]) -> None:
+    value, loader, _, first = refusable()
+    value.refuse(first)
+    assert value.peek() is None
+    assert value.ready() is None
+    assert loader.loads == 1  # nobody has asked yet
+    assert read(value).number == 2
+
+
+def test_a_refusal_within_the_spacing_is_remembered_until_its_end() -> None:
+    value, loader, clock, first = refusable()
+    clock.now = 1003.0
+    value.refuse(first)
+    clock.now = 1009.999
+    assert value.get() is first
+    idle(value)
+    assert loader.loads == 1
+    clock.now = 1010.0
+    assert value.get().number == 2
+
+
+def test_a_refusal_of_what_is_not_the_current_value_changes_nothing() -> None:
+    value, loader, clock, first = refusable()
+    value.refuse(first)
+    second = value.get()
+    clock.now += 20
+    value.refuse(first)
+    value.refuse(Value(2))
+    assert value.peek() is second
+    make(Loader()).refuse(first)
+    assert loader.loads == 2
+
+
+def test_a_second_refusal_gives_a_refused_value_no_further_time() -> None:
+    value, loader, clock, first = refusable(fresh(1), failed(0.0), fresh(3))
+    value.refuse(first)
+    assert value.get() is first  # the load failed
+    clock.now += 9.999
+    value.refuse(first)
+    assert value.get() is first
+    clock.now += 0.001
+    assert value.get().number == 3
+    assert loader.loads == 3
+
+
+@pytest.mark.parametrize("retry_in", [0.0, 1.0, 5.0, 30.0])
+def test_while_loads_fail_a_refused_value_is_served_as_long_as_it_would_have_been(retry_in: float) -> None:
+    value, loader, clock, first = refusable(fresh(1), failed(retry_in))
+    value.refuse(first)
+    while clock.now < 1100.0:
+        assert value.get() is first
+        idle(value)
+        clock.now += 0.5
+    assert loader.loads > 2
+    error_of(value.get)
+
+
+def test_a_refused_value_is_asked_for_again_at_most_once_in_the_spacing_while_loads_fail() -> None:
+    value, loader, clock, first = refusable(fresh(1), failed(1.0))
+    value.refuse(first)
+    for _ in range(40):  # to 1050, before it is stale
+        value.get()
+        value.refuse(first)
+        idle(value)
+        clock.now += 1
+    assert loader.loads == 1 + 4
+
+
+def test_a_refusal_while_a_load_is_under_way_waits_for_that_load() -> None:
+    value, loader, clock, first = refusable()
+    clock.now = 1060.0
+    loader.gate.clear()
+    assert value.get() is first  # a renewal runs behind
+    value.refuse(first)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(value.get)
+        until(lambda: value._flight is not None and value._flight._seats)
+        loader.gate.set()
+        assert waiting.result(SECONDS).number == 2
+    assert loader.loads == 2
+
+
+def test_a_thousand_refusals_of_one_value_from_threads_and_tasks_are_one_load() -> None:
+    value, loader, _, first = refusable()
+    loader.takes = 0.02
+
+    def refuse_and_read() -> Value:
+        value.refuse(first)
+        return value.get()  # type: ignore[no-any-return]
+
+    assert {seen.number for seen in in_threads(20, lambda: [refuse_and_read() for _ in range(50)][-1])} == {2}
+    assert loader.loads == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_remembers_a_refusal() -> None:
+    value, _, _, first = refusable()
+    value.refuse(first)
+    value.after_fork()
+    assert value.peek() is None
+    assert value.get().number == 2
+
+
+# No usable value is left.
+
+
+def test_a_failed_renewal_behind_does_not_hold_back_the_first_who_has_no_value() -> None:
+    clock, loader = Clock(), Loader(fresh(1), failed(30.0), fresh(3))
+    value = make(loader, clock=clock)
+    value.get()
+    clock.now = 1099.0
+    value.get()
+    idle(value)
+    assert loader.loads == 2
+    clock.now = 1100.0
+    assert value.get().number == 3
+
+
+def test_what_the_first_without_a_value_was_told_holds_back_the_others() -> None:
+    clock, loader = Clock(), Loader(fresh(1), failed(30.0))
+    value = make(loader, clock=clock)
+    value.get()
+    clock.now = 1099.0
+    value.get()
+    idle(value)
+    clock.now = 1100.0
+    for _ in range(50):
+        error_of(value.get)
+    assert loader.loads == 3
+    clock.now = 1129.999
+    error_of(value.get)
+    assert loader.loads == 3
+    clock.now = 1130.0
+    error_of(value.get)
+    assert loader.loads == 4
+
+
+def test_a_failed_warm_up_does_not_hold_back_the_first_read() -> None:
+    loader = Loader(failed(30.0), fresh(2))
+    value = make(loader, clock=Clock())
+    value.start()
+    idle(value)
+    assert value.get().number == 2
+
+
+def test_loads_that_have_to_be_apart_stay_so() -> None:
+    clock, loader = Clock(), Loader(failed(30.0), fresh(2))
+    value = make(loader, clock=clock, apart=5.0)
+    value.start()
+    idle(value)
+    clock.now = 1004.999
+    error_of(value.get)
+    assert loader.loads == 1
+    clock.now = 1005.0
+    assert value.get().number == 2
+
+
+@pytest.mark.parametrize("read", [lambda value: value.get(), lambda value: asyncio.run(value.aget())])
+def test_who_joined_a_renewal_behind_that_fails_waits_for_the_next_load(read: Callable[[Any], Value]) -> None:
+    clock, loader = Clock(), Loader(fresh(1), failed(30.0), fresh(3))
+    value = make(loader, clock=clock)
+    value.get()
+    clock.now = 1099.0
+    loader.gate.clear()
+    value.get()
+    clock.now = 1100.0
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(read, value)
+        until(lambda: value._flight is not None and value._flight._seats)
+        loader.gate.set()
+        assert waiting.result(SECONDS).number == 3
+
+
+def test_a_failure_in_doubt_is_tried_once_more_by_who_waits() -> None:
+    clock, loader = Clock(), Loader(Failed(TokenRequestError("no"), 30.0, doubtful=True), fresh(2))
+    assert make(loader, clock=clock).get().number == 2
+    assert loader.loads == 2
+
+
+def test_a_loader_that_is_in_doubt_for_ever_makes_no_storm() -> None:
+    loader = Loader(Failed(TokenRequestError("no"), 30.0, doubtful=True))
+    error_of(make(loader, clock=Clock()).get)
+    assert loader.loads == 3
+
+
+@pytest.mark.parametrize("read", [lambda value: value.get(), lambda value: asyncio.run(value.aget())])
+@pytest.mark.parametrize("usable", [True, False])
+def test_a_process_that_stood_still_in_a_load_fails_no_call(usable: bool, read: Callable[[Any], Value]) -> None:
+    clock, loader = Clock(), Loader(fresh(1), failed(30.0), fresh(3))
+    value = make(loader, clock=clock, timeout=5.0)
+    value.get()
+    clock.now = 1099.0 if usable else 1100.0
+    loader.gate.clear()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(read, value)  # behind if the value is usable, else it waits
+        assert loader.entered.wait(SECONDS)
+        until(lambda: loader.loads == 2)
+        if not usable:
+            until(lambda: value._flight is not None and value._flight._seats)
+        clock.now += 3600
+        loader.gate.set()
+        assert waiting.result(SECONDS).number == (1 if usable else 3)
+    assert read(value).number == 3
+
+
+def test_a_waiter_that_slept_much_too_long_gets_its_time_once_more() -> None:
+    clock, loader = Clock(), Loader()
+    value = make(loader, clock=clock, timeout=0.2)
+    loader.gate.clear()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(value.get)
+        assert loader.entered.wait(SECONDS)
+        clock.now += 3600
+        time.sleep(0.25)
+        loader.gate.set()
+        assert waiting.result(SECONDS).number == 1
+
+
+@pytest.mark.parametrize(("late", "loads"), [(0.0, 1), (0.9, 1), (1.1, 2)])
+def test_a_load_that_ended_in_its_time_is_believed(late: float, loads: int) -> None:
+    clock = Clock()
+    began: list[float] = []
+
+    def load() -> Outcome:
+        began.append(clock.now)
+        if len(began) == 1:
+            clock.now += 5.0 + late
+        return failed(30.0)
+
+    error_of(make(load, clock=clock, timeout=5.0).get)
+    assert len(began) == loads
+
+
+def test_the_rest_after_a_failure_counts_from_when_the_load_was_due_at_latest() -> None:
+    clock = Clock()
+
+    def load() -> Outcome:
+        clock.now += 3600.0
+        return failed(30.0)
+
+    value = make(load, clock=clock, timeout=5.0)
+    value.start()
+    idle(value)
+    assert value.state().next_try_in is None
+
+
+# The outcome comes first.
+
+
+def test_a_report_that_needs_the_value_gets_it() -> None:
+    reported: list[Any] = []
+
+    def load() -> Outcome:
+        report(lambda: reported.append(value.get(timeout=1.0)))
+        return fresh(7)
+
+    value = make(load)
+    assert value.get().number == 7
+    until(lambda: reported)
+    assert reported[0] is value.get()
+
+
+def test_a_report_of_a_failure_that_asks_again_gets_the_failure_at_once() -> None:
+    reported: list[float] = []
+
+    def load() -> Outcome:
+        report(ask)
+        return failed(30.0)
+
+    def ask() -> None:
+        began = time.monotonic()
+        error_of(value.get)
+        reported.append(time.monotonic() - began)
+
+    value = make(load)
+    error_of(value.get)
+    until(lambda: reported)
+    assert reported[0] < 1
+
+
+def test_a_lock_that_a_waiter_holds_and_a_report_needs_holds_up_nobody() -> None:
+    handler, reported = threading.Lock(), threading.Event()
+
+    def load() -> Outcome:
+        def write() -> None:
+            with handler:
+                reported.set()
+
+        report(write)
+        return fresh()
+
+    value = make(load)
+    with handler:  # as a log handler that asks for the value has it
+        assert value.get(timeout=1.0).number == 1
+    assert reported.wait(SECONDS)
+
+
+def test_reports_that_hang_leave_the_threads_to_the_loads() -> None:
+    lane, gate = Lane("test"), threading.Event()
+
+    def load() -> Outcome:
+        report(lambda: gate.wait(SECONDS))
+        return fresh()
+
+    hanging = [make(load, lane=lane) for _ in range(4)]
+    assert all(value.get(timeout=1.0) for value in hanging)
+    assert make(Loader(), lane=lane).get(timeout=1.0).number == 1
+    gate.set()
+
+
+def test_a_report_that_raises_takes_no_other_with_it_and_nobody_hears_of_it() -> None:
+    reported: list[str] = []
+
+    def broken() -> None:
+        raise ValueError(SECRET)
+
+    def load() -> Outcome:
+        report(broken)
+        report(lambda: reported.append(variable.get()))
+        return fresh()
+
+    variable = contextvars.ContextVar("variable", default="the load's context")
+    variable.set("the request's")
+    assert make(load).get().number == 1
+    until(lambda: reported)
+    assert reported == ["the load's context"]
+
+
+def test_without_a_thread_reports_come_after_the_outcome_too() -> None:
+    reported: list[Any] = []
+
+    def load() -> Outcome:
+        report(lambda: reported.append(value.peek()))
+        return fresh()
+
+    value = make(load, lane=NoThreads("none"))
+    assert reported == [] or reported == [value.get()]
+    assert value.get() is reported[0]
+
+
+def test_what_is_reported_outside_of_a_load_is_reported_at_once() -> None:
+    reported: list[int] = []
+    report(lambda: reported.append(1))
+    assert reported == [1]

@@ -17,6 +17,8 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerPro
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import SpanContext, SpanKind
 
+from tests.reported import reported
+
 Tree: TypeAlias = tuple[str, list["Tree"]]
 
 PATIENCE = 10.0
@@ -40,10 +42,17 @@ def context_of(span: Any) -> SpanContext:
 
 @dataclass
 class Traces:
-    """The spans that began and ended while this was listening, in the order in which they ended."""
+    """The spans that began and ended while this was listening."""
 
-    spans: list[ReadableSpan] = field(default_factory=list)
+    ended: list[ReadableSpan] = field(default_factory=list)
     begun: list[str] = field(default_factory=list)
+
+    @property
+    def spans(self) -> list[ReadableSpan]:
+        """The spans in the order in which they ended, after all loads have reported theirs."""
+        reported()
+        self.ended.sort(key=lambda span: span.end_time or 0)
+        return self.ended
 
     @property
     def names(self) -> list[str]:
@@ -99,7 +108,7 @@ class _Recorder(SpanProcessor):
             raise _BrokenPluginError("of somebody's own words")
         with self._lock:
             for traces in self.listening:
-                traces.spans.append(span)
+                traces.ended.append(span)
 
 
 @cache
@@ -186,6 +195,7 @@ class Measured:
 
     def __call__(self, name: str = "") -> list[Point]:
         """Return the points of one metric of this package, or of all."""
+        reported()
         data = self._reader.get_metrics_data()
         return [
             Point(

@@ -60,8 +60,8 @@ class ServiceTokenAuth(HttpxAuth):
     token nothing is sent either. The same goes for a request with the token of the current request in a header or in its URL;
     bodies are not looked at, nor requests from a thread without the current request's context (``run_in_executor``).
 
-    A 401 with ``error="invalid_token"`` is answered by sending the request once more with a renewed token, if its body can be sent
-    again exactly (RFC 6750 section 3.1).
+    After a 401 with ``error="invalid_token"`` the token is renewed (RFC 6750 section 3.1). The request is sent once more if its body
+    can be sent again exactly; otherwise the 401 is returned, and the next request has another token.
 
     Args:
         origins: ``scheme://host[:port]``, as they stand in the requests; plain http only where http is written. Without any, only
@@ -162,6 +162,24 @@ class ServiceTokenAuth(HttpxAuth):
         shared = lasting(self._shared(), min_validity)
         return (shared.peek() or await _agot(shared)).value
 
+    def refused(self, token: str) -> None:
+        """Say that a receiver answered 401 ``invalid_token`` to `token`: the next call asks Keycloak for another one.
+
+        For clients other than httpx, which does it by itself. Never blocks. Whichever call comes late changes nothing: only the token
+        that is current now can be marked. Keycloak is asked at most once in 10 s. While it gives no other token, the refused one is
+        used as long as it lives.
+
+        Args:
+            token: What `token` or `atoken` returned, or the header that was made of it (``Bearer ...``).
+
+        Raises:
+            ConfigurationError: The settings are missing or contradictory.
+        """
+        shared = self._shared()
+        current = shared.current()
+        if current is not None and token in {current.value, current.header}:
+            shared.refuse(current)
+
     def auth_flow(self, request: Any) -> Generator[Any, Any, None]:
         """Do as `sync_auth_flow`; httpx itself never calls it."""
         return self.sync_auth_flow(request)
@@ -174,7 +192,10 @@ class ServiceTokenAuth(HttpxAuth):
         response = yield request
         if response.history:
             self._look_at_redirects(response)
-        if response.status_code == _UNAUTHORIZED and self._may_resend(response, token):
+        if response.status_code == _UNAUTHORIZED and self._refuses(response, token):
+            shared.refuse(token)
+            if not replayable(response.request):
+                return
             try:
                 another = shared.renew(token)
             except S2SError:
@@ -193,7 +214,10 @@ class ServiceTokenAuth(HttpxAuth):
         response = yield request
         if response.history:
             self._look_at_redirects(response)
-        if response.status_code == _UNAUTHORIZED and self._may_resend(response, token):
+        if response.status_code == _UNAUTHORIZED and self._refuses(response, token):
+            shared.refuse(token)
+            if not replayable(response.request):
+                return
             try:
                 another = await shared.arenew(token)
             except S2SError:
@@ -256,8 +280,8 @@ class ServiceTokenAuth(HttpxAuth):
         shared.used(token)
         propagate(request)
 
-    def _may_resend(self, response: Any, token: Token) -> bool:
-        """Return whether exactly our token was refused by whom it was for, and the request can be repeated exactly.
+    def _refuses(self, response: Any, token: Token) -> bool:
+        """Return whether exactly our token was refused by whom it was for.
 
         ``response.request`` is the last of a chain of redirects: it may have ended elsewhere, or here again but without the token.
         """
@@ -267,7 +291,6 @@ class ServiceTokenAuth(HttpxAuth):
             and [value for name, value in request.headers.raw if name.lower() == b"authorization"]
             == [token.header_bytes]
             and (self._any_origin or within(request.url, self._pins))
-            and replayable(request)
         )
 
     def _look_at_redirects(self, response: Any) -> None:

@@ -16,6 +16,7 @@ from s2s_fastapi.caller.clients import ServiceAuth, ServiceClient, SyncServiceCl
 from s2s_fastapi.caller.dependants import endpoints
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.errors import ConfigurationError, S2SError, TokenRequestError
+from s2s_fastapi.lanes import THREADS, Lane
 from s2s_fastapi.telemetry.spans import warming_up
 
 __all__ = ["Lifespan", "ServiceLifespan", "service_lifespan"]
@@ -94,18 +95,34 @@ def service_lifespan(*clients: _Called, lifespan: Lifespan | None = None, warm_u
 
 
 async def _warm(clients: tuple[_Called, ...]) -> S2SError | None:
-    """Ask for all tokens at once; return the first reason for which the app must not start."""
+    """Ask for all tokens; return the first reason for which the app must not start.
+
+    No more requests wait at a time than the lane to their server has threads. So each has its 5 s for itself, and a slow Keycloak gives
+    all of them. After one that was not answered at all, nobody waits for that server any more.
+    """
     auths = list(dict.fromkeys(client if isinstance(client, ServiceTokenAuth) else _auth(client) for client in clients))
     refused: dict[int, S2SError] = {}
+    turns: dict[Lane, anyio.CapacityLimiter] = {}
+    silent: set[Lane] = set()
 
     async def ask(number: int, auth: ServiceTokenAuth) -> None:
         try:
-            await auth.atoken()
+            shared = auth._shared()  # noqa: SLF001 - of the same room, and users need no such method
+            async with turns.setdefault(shared.lane, anyio.CapacityLimiter(THREADS)):
+                if shared.lane in silent:
+                    shared.start()
+                    LOG.warning(
+                        "starting without a token for %s: Keycloak did not answer a request for another one", auth
+                    )
+                    return
+                await auth.atoken()
         except TokenRequestError as error:
-            if error.retryable:
-                LOG.warning("starting without a token for %s: %s", auth, error)
-            else:
+            if not error.retryable:
                 refused[number] = error.again()
+                return
+            if not error.http_status:
+                silent.add(shared.lane)
+            LOG.warning("starting without a token for %s: %s", auth, error)
         except ConfigurationError as error:
             refused[number] = error.again()
 

@@ -49,6 +49,10 @@ class LongEnough:
         self._seconds = min_validity
         self.renew = shared.renew
         self.arenew = shared.arenew
+        self.lane = shared.lane
+        self.start = shared.start
+        self.refuse = shared.refuse
+        self.current = shared.current
         self.used = shared.used
         self.resent = shared.resent
         self.state = shared.state

@@ -1,4 +1,4 @@
-"""Whether a refused request may be sent once more, and what to do with the answer that is thrown away."""
+"""Whether a token was refused, whether its request may be sent once more, and what to do with the answer that is thrown away."""
 
 import re
 from collections.abc import Iterable

@@ -34,6 +34,8 @@ class SharedToken:
     ) -> None:
         self._key = key
         self._settings = settings
+        self.lane = lane
+        """The threads that ask for it: one lane for each server."""
         self._request = TokenRequest(key, settings, channel, clock)
         self._value = Refreshing[Token](
             self._request,
@@ -82,6 +84,22 @@ class SharedToken:
         """Do as `renew`, without blocking the running asyncio or trio loop."""
         with self._waiting():
             return await self._value.arenew(seen)
+
+    def refuse(self, seen: Token) -> None:
+        """Remember that a receiver refused `seen`: the next call waits for another token. Never blocks or raises.
+
+        Nothing happens if `seen` is not the current token any more. Within 10 s of the last request `seen` is used until their end,
+        and while Keycloak gives no other token as long as it lives.
+        """
+        self._value.refuse(seen)
+
+    def start(self) -> None:
+        """Begin to ask for the token behind, if there is none; never waits and never fails."""
+        self._value.start()
+
+    def current(self) -> Token | None:
+        """Return the token that came last, however old."""
+        return self._value.current()
 
     @property
     def client_id(self) -> str:

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Protocol
 
 from s2s_fastapi.backchannel import BackChannelError, Reply
@@ -24,6 +25,7 @@ from s2s_fastapi.outcomes import Failed, Loaded
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry.attributes import AUDIENCE, CAUSE, CLIENT_ID, ERROR_TYPE, ISSUER, OUTCOME, SCOPE, TOKEN_ID
 from s2s_fastapi.telemetry.metrics import TOKEN_REQUEST, audience_label
+from s2s_fastapi.telemetry.reports import report
 from s2s_fastapi.telemetry.spans import cause, failed, span
 
 __all__ = ["Channel", "TokenRequest"]
@@ -59,6 +61,8 @@ class TokenRequest:
         self._channel = channel
         self._clock = clock
         self._refused: list[object] = []  # the stamp of the secret that was refused, if one was
+        self._worked: list[object] = []  # the stamp of the secret that brought a token, if one did
+        self._refused_since = math.inf  # since when the secret that worked is refused
         self._pardoned = -math.inf
         self._warned: set[str] = set()
         audience = " ".join(sorted(key.asked.audiences))
@@ -90,7 +94,7 @@ class TokenRequest:
                 told[OUTCOME], told[ERROR_TYPE] = "failed", error_type(outcome.error)
                 current.set_attribute(OUTCOME, "failed")
                 failed(current, told[ERROR_TYPE], str(outcome.error))
-        TOKEN_REQUEST.record(time.monotonic() - began, told)
+        report(partial(TOKEN_REQUEST.record, time.monotonic() - began, told))
         return outcome
 
     def _outcome(self) -> Loaded[Token] | Failed:
@@ -100,13 +104,13 @@ class TokenRequest:
         except AudienceNotGranted as error:
             failure = Failed(error.again(), RETRY_CREDENTIALS)
         except _RefusedError as refused:
-            failure = Failed(refused.error, refused.retry_in)
+            failure = refused.failure
         except S2SError as error:
             failure = Failed(error.again(), RETRY)
         if failure is None:
             self._refused = []
             return loaded
-        LOG.warning("%s", failure.error)
+        report(partial(LOG.warning, "%s", failure.error))
         return failure
 
     def _ask(self) -> Loaded[Token]:
@@ -123,13 +127,27 @@ class TokenRequest:
                 refused = refusal(reply, self._settings, self._key.asked, proof)
             if reply.status != _OK:
                 if wrong_credentials(refused):
-                    self._refused = [stamp]
-                    raise _RefusedError(refused, RETRY_CREDENTIALS)
-                raise _RefusedError(refused, retry_after(reply))
+                    raise _RefusedError(self._credentials_refused(refused, stamp))
+                raise _RefusedError(Failed(refused, retry_after(reply)))
         loaded = self._accept(reply, proof, began)
+        self._worked, self._refused_since = [stamp], math.inf
         # Not in the frame of `_accept`, which holds the answer: error trackers record the locals of every frame that logs.
         self._look(loaded.value)
         return loaded
+
+    def _credentials_refused(self, error: TokenRequestError, stamp: object) -> Failed:
+        """Return how long to leave Keycloak alone after it refused client, secret or key.
+
+        Credentials that worked before may be refused by one node of a cluster that lags behind. So whoever has no token asks once more
+        at once, and everybody else after 5 s. A refusal 5 s later is believed.
+        """
+        self._refused = [stamp]
+        if self._worked != [stamp]:
+            return Failed(error, RETRY_CREDENTIALS)
+        now, first = self._clock(), self._refused_since == math.inf
+        if first:
+            self._refused_since = now
+        return Failed(error, RETRY if now - self._refused_since < RETRY else RETRY_CREDENTIALS, doubtful=first)
 
     def _post(self, proof: Proof) -> Reply:
         problem = ""
@@ -184,7 +202,7 @@ class TokenRequest:
     def _warn(self, sentence: str) -> None:
         if sentence not in self._warned and len(self._warned) < 16:  # noqa: PLR2004 - a bound, not a meaning
             self._warned.add(sentence)
-            LOG.warning("%s", sentence)
+            report(partial(LOG.warning, "%s", sentence))
 
 
 def _spans(life: float) -> tuple[float, float]:
@@ -195,9 +213,8 @@ def _spans(life: float) -> tuple[float, float]:
 
 
 class _RefusedError(Exception):
-    """Keycloak said no; `retry_in` seconds until it is worth another try."""
+    """Keycloak said no."""
 
-    def __init__(self, error: TokenRequestError, retry_in: float) -> None:
+    def __init__(self, failure: Failed) -> None:
         super().__init__()
-        self.error = error
-        self.retry_in = retry_in
+        self.failure = failure

@@ -4,8 +4,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
-from pathlib import Path
 from typing import Final
 
 from s2s_fastapi.backchannel import BackChannel
@@ -14,7 +12,7 @@ from s2s_fastapi.caller.shared_token import DEADLINE, SharedToken
 from s2s_fastapi.caller.token_key import TokenKey
 from s2s_fastapi.caller.token_request import Channel
 from s2s_fastapi.lanes import TOKENS, Lane, watch_forks
-from s2s_fastapi.settings import KeycloakSettings, ProxyUrl
+from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = ["IN_USE", "TokenSource", "using"]
 
@@ -22,15 +20,9 @@ _CAPACITY: Final = 1024
 
 
 def _channel(settings: KeycloakSettings) -> Channel:
-    return _trusting(settings.ca_file, settings.proxy)
-
-
-@lru_cache(maxsize=16)
-def _trusting(ca_file: Path | None, proxy: ProxyUrl | None) -> Channel:
-    """Return one channel for all keys: what TLS trusts is read into 0.9 MB and takes 25 ms, which each key would pay anew."""
-    # No longer than the first waiter waits: two exchanges that hang would keep everybody else from the lane's threads. A load may
-    # still outlast its waiters (it began late, or asks twice), and its late answer is kept.
-    return BackChannel(ca_file=ca_file, proxy=proxy, timeout=DEADLINE)
+    # No longer than the first waiter waits: exchanges that hang would keep everybody else from the lane's threads. A load may still
+    # outlast its waiters (it began late, or asks twice), and its late answer is kept.
+    return BackChannel.shared(settings.ca_file, DEADLINE, settings.proxy)
 
 
 class TokenSource:
@@ -38,7 +30,7 @@ class TokenSource:
 
     At most `capacity` keys are kept; the one that was not asked for longest goes first, and whoever holds its token keeps it.
     `settings` turns what an object was given (or None) into what is used, by default the environment; `channel` makes the way to
-    Keycloak. Tests inject both, and put the source in place with `using`.
+    Keycloak; `lane` gives the threads for a URL. Tests inject them, and put the source in place with `using`.
     """
 
     def __init__(
@@ -46,7 +38,7 @@ class TokenSource:
         *,
         channel: Callable[[KeycloakSettings], Channel] = _channel,
         settings: Callable[[KeycloakSettings | None], KeycloakSettings] = lambda given: given or KeycloakSettings(),
-        lane: Lane = TOKENS,
+        lane: Callable[[str], Lane] = TOKENS.to,
         clock: Callable[[], float] = time.monotonic,
         capacity: int = _CAPACITY,
     ) -> None:
@@ -73,7 +65,7 @@ class TokenSource:
         with self._lock:
             token = self._tokens.pop(key, None)
             if token is None:
-                token = SharedToken(key, settings, self._channel(settings), self._lane, self._clock)
+                token = SharedToken(key, settings, self._channel(settings), self._lane(key.token_url), self._clock)
                 while len(self._tokens) >= self._capacity:
                     del self._tokens[next(iter(self._tokens))]
             self._tokens[key] = token  # at the end: the order is that of the last use

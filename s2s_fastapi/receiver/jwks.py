@@ -3,9 +3,11 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Self
 
 from s2s_fastapi.receiver.algorithms import KEY_TYPES
+from s2s_fastapi.telemetry.reports import report
 
 __all__ = ["KeySet", "VerificationKey", "bound_key"]
 
@@ -98,7 +100,8 @@ def _read_key(entry: Any, bind: Bind) -> VerificationKey | None:
     try:
         return bind(kid, name, {"kty": key_type, **{member: entry[member] for member in _PUBLIC[key_type]}})
     except Exception as error:  # noqa: BLE001 (UnsupportedAlgorithm in a FIPS build and whatever else: this key, not the set)
-        _log.warning("The %s key %.64r cannot be used and is left out: %s.", name, kid, type(error).__name__)
+        kind = type(error).__name__
+        report(partial(_log.warning, "The %s key %.64r cannot be used and is left out: %s.", name, kid, kind))
         return None
 
 

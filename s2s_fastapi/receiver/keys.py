@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final, Self
 
 import httpx
@@ -21,6 +22,7 @@ from s2s_fastapi.refreshing import Failed, Loaded, Refreshing, State
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry.attributes import CAUSE, ISSUER, OUTCOME
 from s2s_fastapi.telemetry.metrics import KEYS_FETCH, watch_age
+from s2s_fastapi.telemetry.reports import report
 from s2s_fastapi.telemetry.spans import cause, failed, span
 
 __all__ = ["KeySource"]
@@ -76,10 +78,11 @@ class KeySource:
         self._keys: Refreshing[KeySet] = Refreshing(
             self._load,
             name="keys",
-            lane=KEYS,
+            lane=KEYS.to(endpoints.jwks),
             timeout=_TIMEOUT,
             clock=clock,
             spacing=_SPACING,
+            apart=_SPACING,
             max_waiters=_MAX_WAITERS,
             unavailable=KeysUnavailable,
         )
@@ -90,12 +93,15 @@ class KeySource:
     @classmethod
     def of(cls, settings: KeycloakSettings, transport: Callable[[], httpx.BaseTransport] | None = None) -> Self:
         """Return the source of the realm's keys that the settings name; ``transport`` makes the httpx transport for Keycloak."""
-        channel = BackChannel(ca_file=settings.ca_file, proxy=settings.proxy, transport=transport, timeout=_TIMEOUT)
+        if transport is None:
+            channel = BackChannel.shared(settings.ca_file, _TIMEOUT, settings.proxy)
+        else:
+            channel = BackChannel(ca_file=settings.ca_file, transport=transport, timeout=_TIMEOUT)
         return cls(Endpoints.of(settings), channel, issuer=settings.issuer)
 
     def after_fork(self) -> None:
         """Keep the keys; forget who was waiting in the parent, and a lock that one of its threads may have held."""
-        # Re-entrant, as the locks of the remembered tokens: for a signal handler that asks about a token.
+        # Re-entrant: the garbage collector may run a finalizer in here, and that one may ask about a token.
         self._lock = threading.RLock()
         self._asking = 0
 
@@ -232,7 +238,7 @@ class KeySource:
             current.set_attribute(OUTCOME, told[OUTCOME])
             if isinstance(outcome, Failed):
                 failed(current, outcome.error.code, str(outcome.error))
-        KEYS_FETCH.record(time.monotonic() - began, told)
+        report(partial(KEYS_FETCH.record, time.monotonic() - began, told))
         return outcome
 
     def _fetch(self) -> Loaded[KeySet] | Failed:
@@ -248,7 +254,7 @@ class KeySource:
             keys, problem = KeySet({}), str(error) + self._unused_proxy(error)
         if problem:
             sentence = f"Keycloak's keys could not be loaded from {url}: {problem.rstrip('.')}."
-            _log.warning("%s", sentence)
+            report(partial(_log.warning, "%s", sentence))
             return Failed(KeysUnavailable(sentence), retry_in=_SPACING)
         self._poll_not_before(min(_REALM_PAGE_TIMEOUT, until - time.monotonic()))
         self._last = keys = keys.keeping(self._last)
@@ -271,11 +277,11 @@ class KeySource:
         if (
             problem and problem != self._page_problem
         ):  # once: it may be so for years, where a proxy shows the keys alone
-            _log.warning(
-                "The realm's not-before could not be read from %s: %s. Revocation in Keycloak is not felt here as long as that is so.",
-                self._endpoints.realm,
-                problem.rstrip("."),
+            sentence = (
+                f"The realm's not-before could not be read from {self._endpoints.realm}: {problem.rstrip('.')}."
+                " Revocation in Keycloak is not felt here as long as that is so."
             )
+            report(partial(_log.warning, "%s", sentence))
         self._page_problem = problem
 
     def _read_not_before(self, seconds: float) -> str:

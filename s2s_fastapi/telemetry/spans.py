@@ -11,9 +11,10 @@ The server's span is not ours: whoever traces requests makes it, FastAPI by itse
 
 import contextvars
 import logging
+import time
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cache
+from functools import cache, partial
 from typing import Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
@@ -25,6 +26,7 @@ from opentelemetry.util.types import AttributeValue
 from s2s_fastapi.decision import Decision
 from s2s_fastapi.errors import S2SError
 from s2s_fastapi.telemetry.attributes import ERROR_TYPE, of_decision
+from s2s_fastapi.telemetry.reports import report
 from s2s_fastapi.version import __version__
 
 __all__ = [
@@ -100,10 +102,14 @@ def _running(started: Span) -> Iterator[Span]:
             failed(started, error.code if isinstance(error, S2SError) else type(error).__name__)
             raise
         finally:
-            try:
-                started.end()
-            except Exception as error:  # noqa: BLE001 (as at its start)
-                _incomplete(error)
+            report(partial(_end, started, time.time_ns()))
+
+
+def _end(started: Span, at: int) -> None:
+    try:
+        started.end(at)
+    except Exception as error:  # noqa: BLE001 (as at its start)
+        _incomplete(error)
 
 
 def _incomplete(error: Exception) -> None:
@@ -111,7 +117,7 @@ def _incomplete(error: Exception) -> None:
     kind = type(error).__name__
     if kind not in _INCOMPLETE:
         _INCOMPLETE.add(kind)
-        _log.warning("Traces are incomplete: what is plugged into OpenTelemetry failed with %s.", kind)
+        report(partial(_log.warning, "Traces are incomplete: what is plugged into OpenTelemetry failed with %s.", kind))
 
 
 def failed(current: Span, error_type: str, sentence: str = "") -> None:

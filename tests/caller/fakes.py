@@ -56,6 +56,13 @@ def refusal(status: int, error: str, description: str = "") -> Reply:
     return reply(status, {"error": error, "error_description": description} if description else {"error": error})
 
 
+def wait_until_idle() -> None:
+    """Let loads end, and what they report: they run on threads of a lane."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("s2s_fastapi-"):
+            thread.join(5)
+
+
 @dataclass
 class Asked:
     """One token request."""

@@ -8,7 +8,7 @@ from s2s_fastapi import KeycloakSettings, ServiceTokenAuth, TokenRequestError
 from s2s_fastapi.caller.token_source import TokenSource, using
 from s2s_fastapi.testing import EmbeddedIssuer
 from tests.caller.attacks.stack import idle
-from tests.caller.fakes import Clock, Keycloak, jwt, reply, settings
+from tests.caller.fakes import Clock, Keycloak, jwt, reply, settings, wait_until_idle
 from tests.testing.asking import SECRET, client, document
 
 
@@ -70,6 +70,7 @@ def test_a_life_that_is_shorter_than_the_leeway_is_a_warning_with_the_setting(
     keycloak.life = life
 
     assert asking().token()
+    wait_until_idle()
 
     said = [record.getMessage() for record in caplog.records if " lives " in record.getMessage()]
     assert len(said) == len(warned)

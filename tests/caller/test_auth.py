@@ -28,7 +28,19 @@ from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.token_source import IN_USE, TokenSource
 from s2s_fastapi.errors import AudienceNotGranted, ConfigurationError, TokenRequestError, TokenWithheld
 from s2s_fastapi.principal import INBOUND, digest
-from tests.caller.fakes import INVALID_TOKEN, SECRET, Clock, Keycloak, Receiver, b64, jwt, refusal, reply, settings
+from tests.caller.fakes import (
+    INVALID_TOKEN,
+    SECRET,
+    Clock,
+    Keycloak,
+    Receiver,
+    b64,
+    jwt,
+    refusal,
+    reply,
+    settings,
+    wait_until_idle,
+)
 
 pytestmark = pytest.mark.usefixtures("source")
 
@@ -541,6 +553,151 @@ def test_a_body_that_can_be_read_once_is_sent_once(
     assert response.status_code == 401
     assert b"text" in bob.seen[0].body
     assert (len(bob.seen), len(keycloak.requests)) == (1, 1)
+
+
+@pytest.mark.parametrize("body", ONCE)
+@pytest.mark.parametrize("package", [httpx, httpx2])
+def test_after_a_refused_body_that_can_be_read_once_the_next_call_has_another_token(
+    body: str, package: Any, bob: Receiver, keycloak: Keycloak, clock: Clock
+) -> None:
+    auth = ServiceTokenAuth(bob.url)
+    bob.refused.add(f"Bearer {auth.token()}")
+    clock.now += 10
+    answers = [_sync(package)(auth, "POST", bob.url, **ONCE[body]()).status_code for _ in range(50)]
+
+    assert answers == [401] + [200] * 49
+    assert len(keycloak.requests) == 2
+
+
+def test_an_async_upload_that_is_refused_is_remembered_too(bob: Receiver, keycloak: Keycloak, clock: Clock) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"text"
+
+    async def main() -> list[int]:
+        async with httpx.AsyncClient(auth=auth) as client:
+            return [(await client.post(bob.url, content=chunks())).status_code for _ in range(3)]
+
+    auth = ServiceTokenAuth(bob.url)
+    bob.refused.add(f"Bearer {auth.token()}")
+    clock.now += 10
+    assert asyncio.run(main()) == [401, 200, 200]
+    assert len(keycloak.requests) == 2
+
+
+def test_a_refusal_within_10_s_of_a_token_request_is_remembered_until_they_are_over(
+    bob: Receiver, keycloak: Keycloak, clock: Clock
+) -> None:
+    auth = ServiceTokenAuth(bob.url)
+    bob.refused.add(f"Bearer {auth.token()}")
+    answers = []
+    for _ in range(16):
+        answers.append(_sync(httpx)(auth, "POST", bob.url, files={"file": b"text"}).status_code)
+        clock.now += 1
+
+    assert answers == [401] * 10 + [200] * 6
+    assert len(keycloak.requests) == 2
+
+
+def test_a_refusal_is_remembered_for_all_who_share_the_token(bob: Receiver, charles: Receiver, clock: Clock) -> None:
+    first, second = ServiceTokenAuth(bob.url), ServiceTokenAuth(charles.url)
+    charles.refused.add(f"Bearer {first.token()}")
+    bob.refused.add(f"Bearer {first.token()}")
+    clock.now += 10
+
+    assert _sync(httpx)(first, "POST", bob.url, files={"file": b"text"}).status_code == 401
+    assert _sync(httpx)(second, "POST", charles.url, files={"file": b"text"}).status_code == 200
+
+
+def test_without_another_token_the_refused_one_is_used_on(bob: Receiver, keycloak: Keycloak, clock: Clock) -> None:
+    auth = ServiceTokenAuth(bob.url)
+    old = auth.token()
+    clock.now += 10
+    keycloak.always = BackChannelError("no")
+    bob.refuse()
+
+    assert _sync(httpx)(auth, "POST", bob.url, files={"file": b"text"}).status_code == 401
+    assert _sync(httpx)(auth, "POST", bob.url, files={"file": b"text"}).status_code == 200
+    assert auth.token() == old
+
+
+@pytest.mark.parametrize(
+    "challenge", ['Bearer error="insufficient_scope"', "Basic", 'DPoP error="invalid_token"', 'Bearer realm="bob"', ""]
+)
+def test_another_401_to_an_upload_marks_no_token(
+    challenge: str, bob: Receiver, keycloak: Keycloak, clock: Clock
+) -> None:
+    auth = ServiceTokenAuth(bob.url)
+    old = auth.token()
+    clock.now += 10
+    bob.refuse(headers={"WWW-Authenticate": challenge} if challenge else {})
+
+    assert _sync(httpx)(auth, "POST", bob.url, files={"file": b"text"}).status_code == 401
+    assert auth.token() == old
+    assert len(keycloak.requests) == 1
+
+
+@pytest.mark.parametrize("written", ["{}", "Bearer {}"])
+def test_another_client_says_that_a_token_was_refused(written: str, keycloak: Keycloak, clock: Clock) -> None:
+    auth = ServiceTokenAuth()
+    old = auth.token()
+    clock.now += 10
+    auth.refused(written.format(old))
+    assert len(keycloak.requests) == 1  # asked for by the next call, not before
+
+    new = auth.token()
+    assert new != old
+    auth.refused(old)  # late
+    auth.refused("something else")
+    auth.asking(min_validity=5).refused(old)
+    assert auth.token() == new
+    assert len(keycloak.requests) == 2
+
+
+def test_another_client_that_is_refused_for_ever_costs_one_request_in_10_s(keycloak: Keycloak, clock: Clock) -> None:
+    auth = ServiceTokenAuth()
+    for _ in range(100):
+        auth.refused(auth.token())
+        clock.now += 0.5
+
+    assert len(keycloak.requests) == 5
+
+
+def test_a_refusal_before_the_first_token_is_nothing(keycloak: Keycloak) -> None:
+    ServiceTokenAuth().refused("something")
+
+    assert keycloak.requests == []
+
+
+@pytest.mark.parametrize("case", ["a short life", "a refusal", "no answer", "an audience that is not granted"])
+def test_a_log_handler_that_needs_our_token_holds_up_nobody(case: str, keycloak: Keycloak) -> None:
+    keycloak.life = 20 if case == "a short life" else 300
+    keycloak.aud = "account" if case == "an audience that is not granted" else "bob"
+    if case == "a refusal":
+        keycloak.always = refusal(401, "unauthorized_client")
+    elif case == "no answer":
+        keycloak.always = BackChannelError("no")
+    auth, sent, failed = ServiceTokenAuth(audience="bob"), [], []
+
+    class Ships(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            try:
+                sent.append(auth.token())
+            except TokenRequestError as error:
+                failed.append(error)
+
+    handler, log = Ships(level=logging.INFO), logging.getLogger()
+    log.addHandler(handler)
+    began = time.monotonic()
+    try:
+        logging.getLogger("app").warning("the first line")  # the handler's lock is held while it waits for the token
+        took = time.monotonic() - began
+        wait_until_idle()
+    finally:
+        log.removeHandler(handler)
+
+    assert took < 2
+    assert (len(sent), len(failed)) == ((2, 0) if case == "a short life" else (0, 2))
+    assert not any("its own value" in str(error) or "within" in str(error) for error in failed)
 
 
 @pytest.mark.parametrize("package", [httpx, httpx2])

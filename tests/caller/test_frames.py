@@ -67,8 +67,9 @@ def test_no_frame_above_a_log_record_shows_a_secret_an_assertion_or_a_token(
     header, assertion = exchange.request.header("authorization") or "", exchange.form.get("client_assertion", "")
     sent = [token, SECRET, file.read_text().splitlines()[1], header.rpartition(" ")[2], assertion.rpartition(".")[2]]
     names = {name for name, _, _ in tracker.kept}
-    assert {"httpx", "httpcore.http11"} <= names
-    assert {"_converse", "_send_single_request"} <= {frame for _, frame, _ in tracker.kept}
+    assert "httpcore.http11" in names
+    assert "httpx" not in names  # its record would come before the token is there for others
+    assert "_converse" in {frame for _, frame, _ in tracker.kept}
     assert [
         (name, frame)
         for name, frame, shown in tracker.kept

@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +18,7 @@ from s2s_fastapi.caller.grant import Token
 from s2s_fastapi.caller.shared_token import RENEWAL_SPACING
 from s2s_fastapi.caller.token_request import _spans
 from s2s_fastapi.outcomes import Held, Loaded
-from tests.caller.fakes import Clock, Keycloak, Receiver
+from tests.caller.fakes import Clock, Keycloak, Receiver, wait_until_idle
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -147,9 +146,7 @@ class TestTheTableOfAnOutageSaysWhatACallDoes:
         """Call, and let a load behind end."""
         with httpx.Client(auth=auth, trust_env=False) as client:
             status = client.get(bob.url).status_code
-        for thread in threading.enumerate():
-            if thread.name.startswith("s2s_fastapi-"):
-                thread.join(5)
+        wait_until_idle()
         return status
 
     def test_with_a_fresh_token(self, auth: ServiceTokenAuth, bob: Receiver, keycloak: Keycloak, clock: Clock) -> None:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,8 +24,9 @@ from s2s_fastapi.backchannel import BackChannelError
 from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.clients import service_auth, service_client
 from s2s_fastapi.caller.lifespan import service_lifespan
+from s2s_fastapi.caller.token_source import TokenSource
 from s2s_fastapi.errors import AudienceNotGranted, ConfigurationError, TokenRequestError
-from tests.caller.fakes import SECRET, Keycloak, Receiver, refusal
+from tests.caller.fakes import SECRET, Keycloak, Receiver, refusal, settings, wait_until_idle
 
 pytestmark = pytest.mark.usefixtures("source")
 
@@ -45,6 +47,47 @@ def test_tokens_are_there_before_the_first_request(keycloak: Keycloak) -> None:
         ("http://charles:80",),
         ("http://other:80",),
     ]
+
+
+def downstreams(number: int, url: str | None = None) -> list[ServiceTokenAuth]:
+    given = None if url is None else settings(url=url)
+    return [ServiceTokenAuth("http://other", scope=f"s{index}", settings=given) for index in range(number)]
+
+
+def test_twelve_tokens_of_a_slow_keycloak_are_all_there_and_each_has_its_5_s_for_itself(
+    source: TokenSource, keycloak: Keycloak
+) -> None:
+    waiting: list[int] = []
+
+    def slow(_: Any) -> Any:
+        time.sleep(0.02)
+        waiting.append(sum(shared.state().loading for shared in source.tokens()))
+        return keycloak.grant(len(waiting))
+
+    keycloak.answers = [slow] * 12
+    with TestClient(FastAPI(lifespan=service_lifespan(*downstreams(12)))):
+        assert all(shared.peek() for shared in source.tokens())
+
+    assert len(waiting) == len(source.tokens()) == 12
+    assert max(waiting) == 4
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for_again_and_delays_no_other(
+    source: TokenSource, keycloak: Keycloak, caplog: pytest.LogCaptureFixture
+) -> None:
+    def answer(asked: Any) -> Any:
+        if "silent" in asked.url:
+            time.sleep(0.05)
+            raise BackChannelError("no complete answer within 5 s")
+        return keycloak.grant(1)
+
+    keycloak.answers = [answer] * 100
+    with TestClient(FastAPI(lifespan=service_lifespan(*downstreams(40, "http://silent"), *downstreams(12)))):
+        waited = [record for record in caplog.records if "no complete answer" in record.getMessage()]
+        assert len([record for record in waited if record.getMessage().startswith("starting without")]) == 4
+        assert sum("did not answer a request for another one" in record.getMessage() for record in caplog.records) == 36
+        assert sum(shared.peek() is not None for shared in source.tokens()) == 12
+    wait_until_idle()
 
 
 def test_warm_up_can_be_left_out(keycloak: Keycloak) -> None:
@@ -250,6 +293,7 @@ APP = """
 from fastapi import FastAPI
 from s2s_fastapi.caller.clients import service_client
 from s2s_fastapi.caller.lifespan import service_lifespan
+from s2s_fastapi.caller.token_source import TokenSource
 
 crm = service_client("http://127.0.0.1:9", audience="crm-api-gateway")
 app = FastAPI(lifespan=service_lifespan(crm))

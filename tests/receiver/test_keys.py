@@ -22,10 +22,11 @@ from s2s_fastapi.backchannel import BackChannel
 from s2s_fastapi.decision import Reason
 from s2s_fastapi.errors import KeysUnavailable
 from s2s_fastapi.keycloak.endpoints import Endpoints
-from s2s_fastapi.receiver.jwks import VerificationKey
+from s2s_fastapi.receiver.jwks import KeySet, VerificationKey
 from s2s_fastapi.receiver.keys import KeySource
 from s2s_fastapi.receiver.refusal import Refused
 from tests.realm import Clock, Realm, SigningKey, judged, key_source, settings, token_verifier
+from tests.reported import reported
 
 FIRST, SECOND, THIRD = (SigningKey("ES256", kid=f"key-{number}") for number in (1, 2, 3))
 HOUR, TTL, SPACING = 3600, 600, 5
@@ -172,6 +173,7 @@ def test_a_broken_first_answer_is_503_in_a_sentence_and_never_a_key(
     assert THIRD.jwk["x"] not in str(error)
     certs = f"{scene.realm.issuer}/protocol/openid-connect/certs"
     assert str(error).startswith(f"Keycloak's keys could not be loaded from {certs}: ")
+    reported()
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [(logging.WARNING, str(error))]
 
 
@@ -452,19 +454,50 @@ def test_an_unknown_kid_is_one_fetch_and_refused() -> None:
     assert scene.realm.fetches == 2
 
 
-def test_a_signal_handler_may_ask_while_its_thread_does() -> None:
+def test_a_finalizer_that_runs_within_a_question_may_ask_too() -> None:
     scene = Scene()
     scene.clock.advance(SPACING)
     told: list[object] = []
 
     def interrupted() -> None:
-        with scene.source._lock:  # where the handler came
+        with scene.source._lock:  # where the garbage collector came
             told.append(scene.ask("invented"))
 
     thread = threading.Thread(target=interrupted, daemon=True)
     thread.start()
     thread.join(20)
     assert told == [Reason.UNKNOWN_KEY]
+
+
+def test_the_keys_of_two_servers_that_hang_do_not_delay_those_of_a_third() -> None:
+    gate, hung = threading.Event(), []
+
+    def hangs(_: httpx.Request) -> httpx.Response:
+        gate.wait(10)
+        return httpx.Response(503)
+
+    def source_at(url: str, transport: Callable[[], httpx.BaseTransport]) -> KeySource:
+        return KeySource(Endpoints.of(settings(url=url)), BackChannel(transport=transport, timeout=3.0))
+
+    for number in range(20):
+        hung.append(source_at(f"http://hangs-{number % 2}", lambda: httpx.MockTransport(hangs)))
+        hung[-1].start()
+    began = time.monotonic()
+    assert source_at("http://healthy", Realm().transport).get().keys
+    assert time.monotonic() - began < 1
+    assert sum(thread.name == "s2s_fastapi-keys" for thread in threading.enumerate()) <= 2 * 4 + 1
+    gate.set()
+
+
+def test_300_apps_of_one_process_get_their_keys() -> None:
+    realm = Realm(key=FIRST)
+    realm.published = [FIRST.jwk]
+    sources = [key_source(realm) for _ in range(300)]
+
+    async def main() -> list[KeySet]:
+        return await asyncio.gather(*(source.aget() for source in sources))
+
+    assert all(keys.find(FIRST.kid, "ES256") for keys in asyncio.run(main()))
 
 
 def test_a_known_kid_with_another_algorithm_is_an_unknown_key() -> None:
@@ -902,6 +935,7 @@ def test_a_realm_page_that_cannot_be_read_is_told_once_and_again_after_it_could_
         "The realm's not-before could not be read from http://keycloak.test/realms/corp: Keycloak answers 403. "
         "Revocation in Keycloak is not felt here as long as that is so."
     )
+    reported()
     told = [(record.name, record.levelno, record.getMessage()) for record in caplog.records]
     assert told == [("s2s_fastapi.keys", logging.WARNING, sentence)] * 2
     assert scene.source.not_before == 5
@@ -914,6 +948,7 @@ def test_a_realm_page_that_says_nothing_is_told_without_a_word_of_it(
     scene = Scene(loaded=False)
     scene.breaks(page, path="/realms/corp")
     assert scene.finds(FIRST)
+    reported()
     [record] = caplog.records
     assert record.name == "s2s_fastapi.keys"
     assert record.getMessage().startswith(
@@ -998,4 +1033,4 @@ def test_a_load_in_front_carries_the_span_and_nothing_else_of_the_request() -> N
         assert scene.finds(FIRST)
     finally:
         context.detach(attached)
-    assert seen == [("", None, 1, {"s2s_fastapi.cause", "s2s_fastapi.links"})] * 2
+    assert seen == [("", None, 1, {"s2s_fastapi.cause", "s2s_fastapi.links", "s2s_fastapi.reports"})] * 2

@@ -19,6 +19,7 @@ from s2s_fastapi.caller.token_source import TokenSource
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry import spans
 from tests.realm import Realm, settings, token_verifier
+from tests.reported import reported
 from tests.tracing import AnotherFormat, Traces, broken_at, propagating, request
 
 # A provider has to be there before a test begins, or the first span of the process would be the one that makes it.
@@ -85,6 +86,7 @@ def test_it_is_said_once_and_not_in_the_plugins_own_words(
         for _ in range(3):
             token_verifier(realm).decide(realm.token())
 
+    reported()
     (told,) = (record for record in caplog.records if record.name == "s2s_fastapi.telemetry")
     assert told.levelno == logging.WARNING
     assert told.getMessage().endswith("failed with _BrokenPluginError.")

@@ -41,6 +41,7 @@ from s2s_fastapi.testing.faults import (
     with_members,
 )
 from tests.realm import Clock
+from tests.reported import reported
 from tests.tracing import PATIENCE, Measured, Point, Traces, Tree, context_of, request, until
 
 REQUESTED: Tree = ("request token", [("POST", [])])
@@ -569,6 +570,7 @@ def test_a_load_that_brought_nothing_is_an_error_with_a_name_and_the_sentence_of
     assert load.status.status_code is StatusCode.ERROR
     assert load.status.description is not None
     assert load.status.description.startswith(sentence)
+    reported()
     assert load.status.description in [log.getMessage() for log in caplog.records if log.name == "s2s_fastapi.caller"]
 
 

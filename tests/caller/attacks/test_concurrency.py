@@ -436,5 +436,5 @@ def test_a_renewal_behind_knows_nothing_of_the_request_that_caused_it(clock: Clo
         idle()
     assert [who for who, _, _ in seen] == ["nobody", "nobody"]
     # Where somebody traces there is the span of the renewal itself, and what it says it was caused by; never more.
-    assert seen[1][1] <= {"current_context", "s2s_fastapi.links", "s2s_fastapi.cause"}
+    assert seen[1][1] <= {"current_context", "s2s_fastapi.links", "s2s_fastapi.cause", "s2s_fastapi.reports"}
     assert seen[1][2] <= 1
