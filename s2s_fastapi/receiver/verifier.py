@@ -9,7 +9,7 @@ from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import KeysUnavailable
 from s2s_fastapi.keycloak.cures import shown, unsigned_cure
 from s2s_fastapi.principal import digest
-from s2s_fastapi.printable import printable
+from s2s_fastapi.printable import listed
 from s2s_fastapi.receiver.expectations import Expectations
 from s2s_fastapi.receiver.jwks import KeySet, VerificationKey
 from s2s_fastapi.receiver.jws import Jws, parse
@@ -147,7 +147,7 @@ def _verification() -> Iterator[Callable[[Verdict], Verdict]]:
             describe(current, decision)
             if principal is not None and current.is_recording():
                 names = sorted(principal.audiences)[:16]
-                current.set_attribute(AUDIENCE, " ".join(printable(name, 256) for name in names))
+                current.set_attribute(AUDIENCE, listed(names, " "))
             if decision.outcome == "failed":
                 failed(current, str(decision.reason), decision.cure)
             LOOKUPS.add(1, MISS)
