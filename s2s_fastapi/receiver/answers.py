@@ -4,7 +4,7 @@ import json
 from collections.abc import MutableMapping
 from typing import Any
 
-from starlette.exceptions import WebSocketException
+from fastapi.exceptions import WebSocketException
 from starlette.types import Scope, Send
 
 from s2s_fastapi.decision import Decision, Reason

@@ -4,7 +4,7 @@ from typing import Any
 
 import anyio
 import pytest
-from starlette.exceptions import WebSocketException
+from fastapi import WebSocketException
 
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import AuthenticationError, AuthorizationError, KeysUnavailable
