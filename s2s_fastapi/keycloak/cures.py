@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from s2s_fastapi.decision import Reason
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.printable import listed, named, printable
+from s2s_fastapi.strict_json import AmbiguousJsonError, DuplicateMembersError, doubled
 
 __all__ = [
     "also_for",
@@ -23,7 +24,10 @@ __all__ = [
     "role_cure",
     "scope_cure",
     "shown",
+    "size_cure",
+    "token_of",
     "type_cure",
+    "unreadable",
     "unsigned_cure",
     "wrong_audience",
 ]
@@ -186,8 +190,45 @@ def credentials_cure(reason: Reason) -> str:
     return "send one Authorization header with one token, Bearer and a space in front, and none in the URL"
 
 
-def unsigned_cure(reason: Reason, *, issuer: str, jwks: str) -> str:
-    """Say what an operator can look at where nothing in the token may be believed: made of the settings alone."""
+def size_cure(size: int, most: int) -> str:
+    """Say what to do about a token that is too long to be read; nothing else of it was looked at."""
+    return (
+        f"the token has {size} bytes, and at most {most} are read: switch Full scope allowed off for the client that got it, or take "
+        "roles and claims out of its client scopes"
+    )
+
+
+def unreadable(payload: bytes, error: Exception) -> tuple[str, str]:
+    """Say what to do about a token whose signature holds and whose payload has not exactly one reading, and who got the token, if that can be told.
+
+    ``error`` is what the reader of JSON says.
+    """
+    if isinstance(error, DuplicateMembersError):
+        try:
+            path, claims = doubled(payload)
+        except ValueError:  # what follows the second member is not JSON
+            path, claims = "", {}
+        if path:
+            client = claims.get("azp")
+            said = f"in the {token_of(claims)} " if "azp" in claims else ""
+            return (
+                f"its signature holds, but {said}the claim {named(path)} stands twice: a mapper of "
+                f"{_client_of(claims)} or of its scopes writes into it; give it another claim name, or switch Multivalued on"
+            ), shown(client) if isinstance(client, str) else ""
+    found = f"has {error}" if isinstance(error, AmbiguousJsonError) else "is not one JSON object in UTF-8"
+    return (
+        f"its signature holds, but its payload {found}: look for a mapper of its client, or of the client's scopes, that writes JSON",
+        "",
+    )
+
+
+def unsigned_cure(reason: Reason, *, issuer: str, jwks: str, published: str = "") -> str:
+    """Say what an operator can look at where nothing in the token may be believed: made of the settings and the published keys.
+
+    ``published`` says why the key of that name is published and was not used, if it was not.
+    """
+    if reason is Reason.UNKNOWN_KEY and published:
+        return f"the key of that kid at {jwks} cannot verify the token: {published}"
     if reason is Reason.UNKNOWN_KEY:
         return (
             f"no key of that kid at {jwks}: is the token from another realm or another Keycloak than {issuer}, or are KEYCLOAK_REALM "

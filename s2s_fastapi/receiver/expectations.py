@@ -51,6 +51,7 @@ class Expectations:
             self._check_issuer(principal)
             self._check_life(principal, claims, now)
             self._check_time(principal, not_before, now)
+            _check_order(principal)
         except Refused as refused:
             refusals = [(refused.reason, refused.cure)]
         else:
@@ -125,6 +126,16 @@ def _check_type(claims: dict[str, Any]) -> None:
     kind = claims.get("typ")
     if not isinstance(kind, str) or kind.lower() != "bearer":
         raise Refused(Reason.WRONG_TYPE, type_cure(claims))
+
+
+def _check_order(principal: Principal) -> None:
+    """Refuse a token that never was valid: the tolerance for clocks must not give it a life."""
+    if principal.expires_at <= principal.issued_at:
+        raise Refused(
+            Reason.MALFORMED_CLAIMS,
+            f"token of {named(principal.client_id)} has an exp that is not after its iat: raise Access Token Lifespan of the client "
+            "(Advanced) or the realm (Realm settings, Tokens)",
+        )
 
 
 def _too_early(principal: Principal, claim: str, seconds_ahead: float) -> str:

@@ -55,7 +55,8 @@ class Gate:
         except Refused as refused:
             if scope["query_string"]:
                 hide_query(current_span())  # it may hold the token, and servers' spans show it
-            await self._refuse(scope, send, Decision(reason=refused.reason, cure=credentials_cure(refused.reason)))
+            cure = refused.cure or credentials_cure(refused.reason)
+            await self._refuse(scope, send, Decision(reason=refused.reason, cure=cure))
             return
         verdict = self.verifier.known(token) or await self.verifier.adecide(token)
         principal = verdict.principal

@@ -15,6 +15,7 @@ from s2s_fastapi.decision import Reason
 from s2s_fastapi.errors import ConfigurationError, KeysUnavailable
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.lanes import KEYS, watch_forks
+from s2s_fastapi.printable import named
 from s2s_fastapi.receiver.jwks import KeySet, VerificationKey
 from s2s_fastapi.receiver.refusal import Refused
 from s2s_fastapi.refreshing import Failed, Loaded, Refreshing, State
@@ -40,6 +41,7 @@ _MAX_ASKING: Final = 100
 _MAX_RETURNING: Final = 100
 _MAX_ABSENT: Final = 1000
 _MAX_TURNED_AWAY: Final = 20_000
+_MAX_SKIPPED: Final = 20
 
 
 class KeySource:
@@ -73,6 +75,7 @@ class KeySource:
         self._turned_away: set[int] = set()
         self._last = KeySet({})
         self._page_problem = ""
+        self._told_skipped: frozenset[tuple[str, str]] = frozenset()
         self._keys: Refreshing[KeySet] = Refreshing(
             self._load,
             name="keys",
@@ -111,6 +114,10 @@ class KeySource:
     def count(self) -> int:
         """How many keys were fetched last, however long ago."""
         return len(self._last.keys)
+
+    def published(self, kid: str) -> str:
+        """Return why a key that was published under this ``kid`` is of no use; return nothing if none was published."""
+        return self._last.why_not(kid)
 
     def get(self) -> KeySet:
         """Return the keys, waiting for them if there are none.
@@ -242,6 +249,7 @@ class KeySource:
             reply = self._channel.get(url)
             problem = _problem(reply)
             keys = KeySet.read({} if problem else reply.json_object())
+            self._tell_skipped(keys)
             if not keys.keys and not problem:
                 problem = "it holds no key that can verify an access token"
         except (BackChannelError, ConfigurationError) as error:  # the latter: KEYCLOAK_CA_FILE cannot be read
@@ -253,6 +261,21 @@ class KeySource:
         self._poll_not_before(min(_REALM_PAGE_TIMEOUT, until - time.monotonic()))
         self._last = keys = keys.keeping(self._last)
         return Loaded(keys, fresh_for=_AHEAD, usable_for=_TTL, kept_for=_LAST_GOOD)
+
+    def _tell_skipped(self, keys: KeySet) -> None:
+        """Name each published key that is left out, once for as long as it is published."""
+        skipped = frozenset(keys.skipped.items())
+        new = sorted(skipped - self._told_skipped)
+        self._told_skipped = skipped
+        for kid, problem in new[:_MAX_SKIPPED]:
+            _log.warning(
+                "The key %s at %s cannot be used and is left out: %s. Tokens that it signed are refused.",
+                named(kid[:64]) if kid else "without a kid",
+                self.url,
+                problem,
+            )
+        if (more := len(new) - _MAX_SKIPPED) > 0:
+            _log.warning("%d more keys at %s cannot be used and are left out.", more, self.url)
 
     def _poll_not_before(self, seconds: float) -> None:
         """Read the realm's ``tokens-not-before``; where the page cannot be read the last value stays, and the keys are as good.

@@ -112,8 +112,15 @@ class Verifier:
             if not key.verify(jws.signing_input, jws.signature):
                 raise Refused(Reason.INVALID_SIGNATURE)
             now = self._clock()
+            try:
+                claims = jws.claims()
+            except Refused as refused:
+                known = Decision(
+                    reason=refused.reason, cure=refused.cure, client_id=refused.client_id, kid=shown(jws.kid)
+                )
+                return Verdict((known,))
             verdict = self.expectations.judge(
-                jws.claims(),
+                claims,
                 kid=jws.kid,
                 not_before=self.keys.not_before,
                 now=now,
@@ -129,10 +136,12 @@ class Verifier:
             return verdict
 
     def _unread(self, error: Refused | KeysUnavailable, kid: str = "") -> Verdict:
-        """Return the verdict on a token of which nothing may be believed: the sentence is made of the settings alone."""
+        """Return the verdict on a token of which nothing may be believed: the sentence is made of the settings and the published keys."""
         if isinstance(error, KeysUnavailable):
             return Verdict((Decision(reason=Reason.KEYS_UNAVAILABLE, cure=str(error), retry_after=error.retry_after),))
-        cure = unsigned_cure(error.reason, issuer=self.expectations.issuer, jwks=self.keys.url)
+        cure = error.cure or unsigned_cure(
+            error.reason, issuer=self.expectations.issuer, jwks=self.keys.url, published=self.keys.published(kid)
+        )
         return Verdict((Decision(reason=error.reason, cure=cure, unverified_kid=shown(kid)[:64] if kid else ""),))
 
 
