@@ -40,7 +40,7 @@ class Reason(StrEnum):
         "The credentials of the request are malformed or given more than once.",
     )
 
-    # Before the signature holds; of a signed token whose payload cannot be read nothing can be told either.
+    # Before the signature holds.
     MALFORMED_TOKEN = "malformed_token", 401, "invalid_token", _UNTRUSTED
     UNSUPPORTED_HEADER = "unsupported_header", 401, "invalid_token", _UNTRUSTED
     ALGORITHM_NOT_ALLOWED = "algorithm_not_allowed", 401, "invalid_token", _UNTRUSTED

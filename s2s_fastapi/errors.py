@@ -9,7 +9,7 @@
     │   └── AudienceNotGranted   503: Keycloak gave a token that is not for whom we asked
     └── TokenWithheld            500: a request that must not carry our token
 
-The ones with a status are also Starlette's ``HTTPException``: raised in a route and not caught they become that answer, with one
+The ones with a status are also FastAPI's ``HTTPException``, and so Starlette's: raised in a route and not caught they become that answer, with one
 safe sentence as ``detail``. ``str(error)`` is for logs and scripts and says more, but never a secret and never a token.
 """
 
@@ -18,7 +18,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from starlette.exceptions import HTTPException
+from fastapi.exceptions import HTTPException  # nothing else of FastAPI: values are used without it too
 
 __all__ = [
     "AudienceNotGranted",
@@ -70,7 +70,7 @@ class ConfigurationError(S2SError):
 
 
 class _Answer(S2SError, HTTPException):
-    """An error that Starlette renders by itself when a route does not catch it."""
+    """An error that FastAPI and Starlette render by themselves when a route does not catch it."""
 
     status: ClassVar[int] = 500
 

@@ -1,14 +1,25 @@
-"""A name of an audience, a scope, a role or a client, as developers write it and tokens carry it."""
+"""The one rule for names: of audiences, scopes, roles and clients, as developers write them and as tokens carry them."""
 
 import json
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from typing import Any, Final, TypeGuard
 
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.printable import printable
 
-__all__ = ["EVERYBODYS_AUDIENCE", "NO_AUDIENCE", "audience_names", "is_name", "listed_names"]
+__all__ = [
+    "EVERYBODYS_AUDIENCE",
+    "NO_AUDIENCE",
+    "audience_names",
+    "checked_names",
+    "is_name",
+    "listed_names",
+    "name_problem",
+    "names_given",
+    "scope_problem",
+]
 
 _log = logging.getLogger("s2s_fastapi")
 
@@ -17,28 +28,81 @@ EVERYBODYS_AUDIENCE: Final = "account"
 NO_AUDIENCE: Final = "Set KEYCLOAK_CLIENT_ID or KEYCLOAK_AUDIENCE: which tokens are meant for this service?"
 """The sentence for a receiver that nobody told whom it is."""
 
+_LONGEST: Final = 255  # so long are the columns in which Keycloak keeps names
+_SHOWN: Final = 80
+
+
+def name_problem(text: object) -> str:
+    """Return why ``text`` is no name, such as "it is empty"; return nothing if it is one.
+
+    A name is printable text without blanks at either end: "Ticket Writer" is the name of a role. The only printable blank is
+    the space; line breaks, no-break spaces and marks that change the direction of writing are not printable.
+    """
+    if not isinstance(text, str):
+        return "it is not text"
+    if not text:
+        return "it is empty"
+    odd = next((character for character in text if not character.isprintable()), "")
+    if odd:
+        return f"it has the character U+{ord(odd):04X}, which cannot be printed"
+    if text[0] == " " or text[-1] == " ":
+        return "it has a blank at one end"
+    if len(text) > _LONGEST:
+        return f"it is longer than {_LONGEST} characters"
+    return ""
+
+
+def scope_problem(text: object) -> str:
+    """Return why ``text`` is no name of a scope; return nothing if it is one. A space separates scopes (RFC 6749 section 3.3)."""
+    problem = name_problem(text)
+    return problem or ("it has a space in it, which separates scopes" if " " in str(text) else "")
+
 
 def is_name(text: object) -> TypeGuard[str]:
-    """Tell whether ``text`` is one name: printable, not empty, and without a space, which joins several (RFC 6749 section 3.3)."""
-    return isinstance(text, str) and text.isprintable() and text != "" and " " not in text
+    """Return whether ``text`` is one name."""
+    return not name_problem(text)
+
+
+def checked_names(what: str, names: Collection[str], problem: Callable[[object], str] = name_problem) -> frozenset[str]:
+    """Return the names that a developer wrote for ``what``.
+
+    Raises:
+        ConfigurationError: ``problem`` says that one of them is no name.
+    """
+    for name in names:
+        if found := problem(name):
+            raise ConfigurationError(f"{what}: {printable(repr(name), _SHOWN)} is not a name: {found}.")
+    return frozenset(names)
+
+
+def names_given(what: str, given: object, problem: Callable[[object], str] = name_problem) -> frozenset[str]:
+    """Return the names in the argument ``what``, which takes a name, several, or None for none.
+
+    Raises:
+        ConfigurationError: It is neither, or an empty list, or ``problem`` says that one of them is no name.
+    """
+    if given is None:
+        return frozenset()
+    if isinstance(given, (bytes, Mapping)) or not isinstance(given, Collection):
+        raise ConfigurationError(f'{what}= must be a name or several, such as {what}="a" or {what}=("a", "b").')
+    names = (given,) if isinstance(given, str) else tuple(given)
+    if not names:
+        raise ConfigurationError(f"{what}= is an empty list: name at least one, or leave {what}= out.")
+    return checked_names(f"{what}=", names, problem)
 
 
 def audience_names(audience: str | Collection[str] | None) -> frozenset[str]:
-    """Return the audiences a developer named, or none.
+    """Return the audiences that a developer named for a service; none if ``audience`` is None.
 
     Raises:
-        ConfigurationError: There is no name among them that is one, or one that every token has.
+        ConfigurationError: A name is invalid, none is given, or one is ``account``.
     """
-    if audience is None:
-        return frozenset()
-    names: Any = (audience,) if isinstance(audience, str) else audience
-    if not isinstance(names, Collection) or not names or not all(map(is_name, names)):
-        raise ConfigurationError("audience must be a name or several, none of them empty.")
+    names = names_given("audience", audience)
     if EVERYBODYS_AUDIENCE in names:
         raise ConfigurationError(
             f'audience cannot be "{EVERYBODYS_AUDIENCE}": nearly every token of a realm carries it.'
         )
-    return frozenset(names)
+    return names
 
 
 def listed_names(text: str) -> list[Any]:

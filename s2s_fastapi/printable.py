@@ -1,11 +1,14 @@
 """Text from outside, made fit for a log."""
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["printable", "quoted", "without_tokens"]
+__all__ = ["listed", "named", "printable", "quoted", "without_tokens"]
 
 _CUT: Final = "..."
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_/](?:[A-Za-z0-9_.:/@%+~#&=?-]*[A-Za-z0-9_/])?")
+_LONGEST_NAME: Final = 255
 # {" in base64url: how the header and the payload of every JWT begin. Cut off before its signature, what a token says would still be told.
 _JWT: Final = re.compile(r"eyJ[A-Za-z0-9_.-]{7,}")
 
@@ -26,6 +29,23 @@ def quoted(text: str) -> str:
     """Return printable ``text`` in single quotes that nothing in it can end: what looks like another field stays inside."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
+
+
+def named(name: str) -> str:
+    """Return a name as it stands in a sentence: as it is if it is one plain ASCII word, otherwise in double quotes.
+
+    So a name with a comma is never read as two, and a name that reads like a sentence never as a part of ours.
+    """
+    text = printable(name, _LONGEST_NAME)
+    if _PLAIN.fullmatch(text):
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def listed(names: Iterable[str], separator: str = ", ") -> str:
+    """Return names in order, so that nobody can take two for one: each as `named`."""
+    return separator.join(map(named, sorted(names)))
 
 
 def without_tokens(text: str) -> str:

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.names import EVERYBODYS_AUDIENCE, is_name, listed_names
+from s2s_fastapi.names import EVERYBODYS_AUDIENCE, is_name, listed_names, name_problem
 
 __all__ = ["KeycloakSettings", "ProxyUrl", "realm_segment"]
 
@@ -231,11 +231,7 @@ class KeycloakSettings(BaseSettings):
     def _name(cls, value: str, info: Any) -> str:
         if not value:
             _wrong("is set but empty.")
-        if (
-            value != value.strip()
-            or not value.isprintable()
-            or (info.field_name == "realm" and not _one_segment(value))
-        ):
+        if name_problem(value) or (info.field_name == "realm" and not _one_segment(value)):
             _wrong("must be a name, without slashes or spaces around it.")
         return value
 

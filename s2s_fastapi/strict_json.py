@@ -3,9 +3,10 @@
 import json
 import math
 import re
+from collections import Counter
 from typing import Any, Final, NoReturn
 
-__all__ = ["AmbiguousJsonError", "NotAnObjectError", "json_object"]
+__all__ = ["AmbiguousJsonError", "DuplicateMembersError", "NotAnObjectError", "doubled", "json_object"]
 
 _MAX_DEPTH: Final = 32
 _ODD_NUMBERS: Final = "numbers that JSON does not know or nobody can hold (NaN, Infinity, 1e999)"
@@ -15,6 +16,10 @@ _BRACKETS: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 class AmbiguousJsonError(ValueError):
     """It can be read in more than one way, or not by everybody. The text says what it has, and repeats nothing of it."""
+
+
+class DuplicateMembersError(AmbiguousJsonError):
+    """An object has two members of one name: readers differ in which of them they take."""
 
 
 class NotAnObjectError(ValueError):
@@ -43,6 +48,38 @@ def json_object(raw: bytes) -> dict[str, Any]:
     return value
 
 
+def doubled(raw: bytes) -> tuple[str, dict[str, Any]]:
+    """Return the path of the first member that stands twice, with dots between its names, and the object's members that stand there once.
+
+    Raises:
+        ValueError: It is not one JSON object, or has no such member.
+    """
+    pairs = _PAIRS.decode(raw.decode("utf-8"))
+    path = _first_doubled(pairs)
+    if not path or not isinstance(pairs, _Pairs):
+        raise NotAnObjectError("not an object with a member that stands twice")
+    times = Counter(name for name, _ in pairs)
+    return path, {name: value for name, value in pairs if times[name] == 1}
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object with all its members, also those of the same name."""
+
+
+def _first_doubled(value: Any) -> str:
+    if isinstance(value, _Pairs):
+        seen: set[str] = set()
+        for name, member in value:
+            if name in seen:
+                return name
+            seen.add(name)
+            if found := _first_doubled(member):
+                return f"{name}.{found}"
+    elif isinstance(value, list):
+        return next(filter(None, map(_first_doubled, value)), "")
+    return ""
+
+
 def _check_text(value: dict[str, Any]) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
@@ -68,7 +105,7 @@ def _check_depth(text: str) -> None:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise AmbiguousJsonError("duplicate members")
+        raise DuplicateMembersError("duplicate members")
     return members
 
 
@@ -85,3 +122,4 @@ def _refuse(_: str) -> NoReturn:
 
 # Made once: json.loads with hooks would make one for every token.
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite)
+_PAIRS: Final = json.JSONDecoder(object_pairs_hook=_Pairs)

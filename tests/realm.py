@@ -172,10 +172,12 @@ def token_verifier(
     return verifier
 
 
-def unsigned_sentence(verifier: TokenVerifier, reason: Reason) -> str:
-    """Return what the operator reads of a token that nobody signed: made of the settings, whatever the token says."""
+def unsigned_sentence(verifier: TokenVerifier, reason: Reason, kid: str = "") -> str:
+    """Return what the operator reads of a token that nobody signed: made of the settings and the published keys, whatever the token says."""
     ready = verifier.ready()
-    return unsigned_cure(reason, issuer=ready.expectations.issuer, jwks=ready.keys.url)
+    return unsigned_cure(
+        reason, issuer=ready.expectations.issuer, jwks=ready.keys.url, published=ready.keys.published(kid)
+    )
 
 
 def judged(verifier: TokenVerifier, token: str) -> Verdict:

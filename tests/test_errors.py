@@ -1,13 +1,16 @@
 """One tree of errors: what each is, tells, renders as, and never shares."""
 
+import ast
 import copy
 import inspect
 import pickle
 import re
+import sys
 import traceback
 from collections.abc import Iterator
 from typing import Any
 
+import fastapi
 import pytest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -242,3 +245,34 @@ def test_the_text_says_more_than_the_answer() -> None:
     )
     assert KeysUnavailable("x").retry_after == 5
     assert TokenRequestError("x").retryable is True
+
+
+@pytest.mark.parametrize("error", RENDERED, ids=repr)
+def test_a_handler_for_fastapis_own_http_exception_sees_ours(error: HTTPException) -> None:
+    app = fastapi.FastAPI()
+
+    @app.exception_handler(fastapi.HTTPException)
+    async def mine(request: Request, caught: fastapi.HTTPException) -> Response:
+        return Response(f"mine {caught.status_code}", 418, dict(caught.headers or {}))
+
+    @app.get("/")
+    async def route() -> None:
+        raise error
+
+    @app.get("/caught")
+    async def catching() -> str:
+        try:
+            raise error
+        except fastapi.HTTPException as caught:
+            return f"caught {caught.status_code}"
+
+    client = TestClient(app)
+    assert client.get("/").text == f"mine {error.status_code}"
+    assert client.get("/caught").json() == f"caught {error.status_code}"
+
+
+def test_errors_import_the_exceptions_of_fastapi_and_nothing_else_of_it() -> None:
+    tree = ast.parse(inspect.getsource(errors))
+    imported = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    imported |= {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+    assert {name for name in imported if name.split(".")[0] not in sys.stdlib_module_names} == {"fastapi.exceptions"}

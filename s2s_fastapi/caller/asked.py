@@ -1,14 +1,11 @@
 """What a token is asked for (RFC 6749 section 4.4)."""
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from s2s_fastapi.caller.given import Names
-from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.names import names_given, scope_problem
 
 __all__ = ["Asked"]
-
-_MAX_NAME = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +21,9 @@ class Asked:
         """Return the value for what a developer wrote.
 
         Raises:
-            ConfigurationError: A name is empty, no text or holds a space; or there is an empty list.
+            ConfigurationError: A name is invalid, a scope has a space in it, or a list is empty.
         """
-        return cls(_names("audience", audience), _names("scope", scope))
+        return cls(names_given("audience", audience), names_given("scope", scope, scope_problem))
 
     def form(self) -> dict[str, str]:
         """Return the fields of the token request: scopes in one fixed order, single spaces (Keycloak refuses double ones)."""
@@ -34,23 +31,3 @@ class Asked:
         if self.scopes:
             form["scope"] = " ".join(sorted(self.scopes))
         return form
-
-
-def _names(what: str, given: object) -> frozenset[str]:
-    if given is None:
-        return frozenset()
-    if isinstance(given, (bytes, Mapping)) or not isinstance(given, Collection):
-        raise ConfigurationError(f'{what}= must be a name or several, such as {what}="a" or {what}=("a", "b").')
-    names = (given,) if isinstance(given, str) else tuple(given)
-    if not names:
-        raise ConfigurationError(f"{what}= is an empty list: name at least one, or leave {what}= out.")
-    for name in names:
-        if not isinstance(name, str) or not name:
-            raise ConfigurationError(f"{what}= must hold names only, none of them empty.")
-        if not name.isprintable() or any(character.isspace() for character in name):
-            raise ConfigurationError(
-                f'{what}= holds a name with a space in it: write several names as {what}=("a", "b").'
-            )
-        if len(name) > _MAX_NAME:
-            raise ConfigurationError(f"{what}= holds a name of more than {_MAX_NAME} characters.")
-    return frozenset(names)

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from s2s_fastapi.caller.asked import Asked
 from s2s_fastapi.errors import AudienceNotGranted, TokenRequestError
-from s2s_fastapi.keycloak.cures import audience_steps, shown, wrong_audience
+from s2s_fastapi.keycloak.cures import audience_steps, wrong_audience
 from s2s_fastapi.principal import digest
+from s2s_fastapi.printable import listed, named
 from s2s_fastapi.strict_json import json_object
 
 __all__ = ["MAX_LIFE", "Token", "granted"]
@@ -80,13 +81,13 @@ def granted(answer: Mapping[str, Any], asked: Asked, *, client_id: str) -> Token
         told = f"token_type {kind}" if kind in _OTHER_TYPES else "no token_type that is known"
         raise _unusable(
             f"it has {told}, not Bearer",
-            f'Switch "Require DPoP bound tokens" off for the client {client_id}.',
+            f'Switch "Require DPoP bound tokens" off for the client {named(client_id)}.',
             claims,
         )
     if claims is not None and claims.get("azp", client_id) != client_id:
         raise _unusable(
-            f"its token belongs to {shown(claims['azp']) if isinstance(claims['azp'], str) else 'no client'} (azp), not to {client_id}",
-            f"Take the mapper that writes azp out of the client scopes of {client_id}; if there is none, look for a cache between this"
+            f"its token belongs to {named(claims['azp']) if isinstance(claims['azp'], str) else 'no client'} (azp), not to {named(client_id)}",
+            f"Take the mapper that writes azp out of the client scopes of {named(client_id)}; if there is none, look for a cache between this"
             " process and Keycloak.",
             claims,
         )
@@ -163,7 +164,7 @@ def _scopes(answer: Mapping[str, Any], claims: Mapping[str, Any] | None) -> froz
 
 
 def _compare(claims: Mapping[str, Any] | None, asked: Asked, scopes: frozenset[str] | None, client_id: str) -> None:
-    wanted = " and ".join(sorted(asked.audiences))
+    wanted = listed(asked.audiences, " and ")
     if claims is None:
         raise _unusable(f"its token is not a JWT that can be read, so there is no telling whether it is for {wanted}")
     aud = claims.get("aud", ())
@@ -175,7 +176,7 @@ def _compare(claims: Mapping[str, Any] | None, asked: Asked, scopes: frozenset[s
     if not missing:
         return
     raise AudienceNotGranted(
-        f"{wrong_audience(client_id, granted, [wanted])}; it was not used.",
+        f"{wrong_audience(client_id, granted, asked.audiences, ' and ')}; it was not used.",
         asked=asked.audiences,
         granted=granted,
         claims=claims,
@@ -186,12 +187,12 @@ def _compare(claims: Mapping[str, Any] | None, asked: Asked, scopes: frozenset[s
 def _cure(
     missing: list[str], asked: Asked, scopes: frozenset[str] | None, claims: Mapping[str, Any], client_id: str
 ) -> str:
-    cure = audience_steps(client_id, [" and ".join(missing)])
+    cure = audience_steps(client_id, missing, " and ")
     lost = sorted(asked.scopes - (scopes or frozenset()))
     if lost:
         cure += (
-            f" (asked: {', '.join(lost)}; a scope with role mappings drops out silently"
-            f" if the service account of {client_id} has none of its roles)"
+            f" (asked: {listed(lost)}; a scope with role mappings drops out silently"
+            f" if the service account of {named(client_id)} has none of its roles)"
         )
     if str(claims.get("jti", ""))[2:4] == "lt":  # Keycloak 26.7 marks lightweight tokens there
         cure += '; this is a lightweight token: the mapper needs "Add to lightweight access token"'

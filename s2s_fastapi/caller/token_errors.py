@@ -1,6 +1,7 @@
 """What Keycloak's refusals mean, and which setting or switch ends them (RFC 6749 section 5.2, and what Keycloak says instead)."""
 
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from s2s_fastapi.caller.credentials import Proof
 from s2s_fastapi.errors import S2SError, TokenRequestError
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.outcomes import State
-from s2s_fastapi.printable import without_tokens
+from s2s_fastapi.printable import listed, named, without_tokens
 from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = [
@@ -165,7 +166,7 @@ def refusal(reply: Reply, settings: KeycloakSettings, asked: Asked, proof: Proof
         cure = ""
     told = ": ".join(text for text in (error, description) if text)
     return TokenRequestError(
-        f"Keycloak gave {settings.client_id} no token: {token_url} {reply.sentence}{f' ({told})' if told else ''}.",
+        f"Keycloak gave {named(settings.client_id)} no token: {token_url} {reply.sentence}{f' ({told})' if told else ''}.",
         error=error,
         error_description=description,
         http_status=status,
@@ -192,7 +193,7 @@ def unreachable(problem: BackChannelError, settings: KeycloakSettings) -> TokenR
         else ""
     )
     return TokenRequestError(
-        f"Keycloak gave {settings.client_id} no token: {token_url}: {problem}.",
+        f"Keycloak gave {named(settings.client_id)} no token: {token_url}: {problem}.",
         cure=settings.worded(f"Is Keycloak up, and is {where}{ca} right for this process?{proxy}"),
     )
 
@@ -270,15 +271,15 @@ def _fill(cure: str, settings: KeycloakSettings, asked: Asked, proof: Proof) -> 
     else:
         path = "Set KEYCLOAK_AUTH_PATH: the server may run under /auth; or correct the path in KEYCLOAK_URL."
     return cure.format(
-        client=settings.client_id,
+        client=named(settings.client_id),
         realm=settings.realm,
         server=settings.server,
         path=path,
-        scopes=" and ".join(sorted(asked.scopes)) or "the scopes",
+        scopes=listed(asked.scopes, " and ") or "the scopes",
         credentials=_credentials(settings),
         algorithm=proof.algorithm,
-        keys=f"Give the client {settings.client_id} in Keycloak the public half of the key in {settings.client_key_file}"
-        f" (KEYCLOAK_CLIENT_KEY_FILE), under the kid {proof.kid}: `s2s-fastapi keygen --client-id {settings.client_id}"
+        keys=f"Give the client {named(settings.client_id)} in Keycloak the public half of the key in {settings.client_key_file}"
+        f" (KEYCLOAK_CLIENT_KEY_FILE), under the kid {proof.kid}: `s2s-fastapi keygen --client-id {shlex.quote(settings.client_id)}"
         f" --key {settings.client_key_file}` prints what the client needs.",
         issuer=f"Set KEYCLOAK_PUBLIC_URL or KEYCLOAK_ISSUER to the issuer that Keycloak names in its discovery document: the assertion is"
         f" for {settings.issuer}.",
@@ -286,7 +287,7 @@ def _fill(cure: str, settings: KeycloakSettings, asked: Asked, proof: Proof) -> 
 
 
 def _credentials(settings: KeycloakSettings) -> str:
-    client = f"the client {settings.client_id} in Keycloak"
+    client = f"the client {named(settings.client_id)} in Keycloak"
     if settings.client_key_file:
         return (
             f'Set the "Client Authenticator" of {client} to "Signed Jwt" (Credentials page), and give it the public key; or set'

@@ -22,6 +22,7 @@ from s2s_fastapi.caller.token_errors import (
 from s2s_fastapi.caller.token_key import TokenKey
 from s2s_fastapi.errors import AudienceNotGranted, S2SError, TokenRequestError
 from s2s_fastapi.outcomes import Failed, Loaded
+from s2s_fastapi.printable import listed, named
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry.attributes import AUDIENCE, CAUSE, CLIENT_ID, ERROR_TYPE, ISSUER, OUTCOME, SCOPE, TOKEN_ID
 from s2s_fastapi.telemetry.metrics import TOKEN_REQUEST, audience_label
@@ -65,7 +66,7 @@ class TokenRequest:
         self._refused_since = math.inf  # since when the secret that worked is refused
         self._pardoned = -math.inf
         self._warned: set[str] = set()
-        audience = " ".join(sorted(key.asked.audiences))
+        audience = listed(key.asked.audiences, " ")
         self.labels = {CLIENT_ID: settings.client_id, AUDIENCE: audience_label(audience)}
         """What metrics call it."""
         self.attributes = {CLIENT_ID: settings.client_id} | ({AUDIENCE: audience} if audience else {})
@@ -83,7 +84,7 @@ class TokenRequest:
     def __call__(self) -> Loaded[Token] | Failed:
         """Ask, and tell log, trace and metrics what came of it; never raises."""
         began = time.monotonic()
-        told, scope = {**self.labels, CAUSE: cause()}, " ".join(sorted(self._key.asked.scopes))
+        told, scope = {**self.labels, CAUSE: cause()}, listed(self._key.asked.scopes, " ")
         shown = {**self.attributes, CAUSE: told[CAUSE], ISSUER: self._key.issuer} | ({SCOPE: scope} if scope else {})
         with span("request token", shown) as current:
             outcome = self._outcome()
@@ -173,7 +174,7 @@ class TokenRequest:
         fresh_for, usable_for = _spans(token.life)
         if self._clock() - began >= usable_for:
             raise TokenRequestError(
-                f"Keycloak took longer to answer than the token it gave to {self._settings.client_id} lives ({token.life:g} s).",
+                f"Keycloak took longer to answer than the token it gave to {named(self._settings.client_id)} lives ({token.life:g} s).",
                 http_status=_OK,
                 cure="Look at Keycloak's load, and at the access token lifespan of the client and of the realm.",
             )
@@ -182,10 +183,10 @@ class TokenRequest:
     def _look(self, token: Token) -> None:
         """Warn, once, of what is odd but may be meant."""
         missing = sorted(self._key.asked.scopes - token.scopes) if token.scopes is not None else []
-        client = self._settings.client_id
+        client = named(self._settings.client_id)
         if missing:
             self._warn(
-                f"the token of {client} does not show the asked scope {', '.join(missing)}: its client scope may hide its name"
+                f"the token of {client} does not show the asked scope {listed(missing)}: its client scope may hide its name"
                 ' ("Include in token scope" is off), or it dropped out because the service account has none of its roles'
             )
         if token.life < self._settings.leeway:

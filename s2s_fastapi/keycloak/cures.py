@@ -10,7 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 from s2s_fastapi.decision import Reason
 from s2s_fastapi.principal import Principal
-from s2s_fastapi.printable import printable
+from s2s_fastapi.printable import listed, named, printable
+from s2s_fastapi.strict_json import AmbiguousJsonError, DuplicateMembersError, doubled
 
 __all__ = [
     "CHANGED_PATH",
@@ -26,7 +27,10 @@ __all__ = [
     "role_cure",
     "scope_cure",
     "shown",
+    "size_cure",
+    "token_of",
     "type_cure",
+    "unreadable",
     "unsigned_cure",
     "wrong_audience",
 ]
@@ -43,8 +47,8 @@ def audience_cure(principal: Principal, expected: Iterable[str]) -> str:
     A service that called needs the four steps. Where somebody else may have sent the token on, refusing it is the point, and giving
     it the audience would open the door.
     """
-    who, wanted = shown(principal.client_id), sorted(expected)
-    said = wrong_audience(who, principal.audiences, wanted)
+    client, wanted = principal.client_id, sorted(expected)
+    who, said = named(client), wrong_audience(client, principal.audiences, wanted)
     if principal.kind == "user":
         return (
             f"{said}: it is a user's token; a service that calls for a user must ask for a token of its own (client_credentials), "
@@ -52,39 +56,40 @@ def audience_cure(principal: Principal, expected: Iterable[str]) -> str:
         )
     if _mark(principal, "kind") == "lt":
         return f"{said}: it is a lightweight token: {_not_lightweight(who)}"
-    steps = f"{audience_steps(who, wanted)}; {_by_role(principal, who, wanted)}"
+    steps = f"{audience_steps(client, wanted)}; {_by_role(principal, who, wanted)}"
     if _bare(principal):
         said = f"{said}, and neither client_id nor roles"
         steps = f"if it is a lightweight token, {_not_lightweight(who)}; if not, {steps}"
-    others = [shown(name) for name in sorted(principal.audiences - {"account"})[:_MOST]]
+    others = sorted(principal.audiences - {"account"})[:_MOST]
     if not others:
         return f"{said}: {steps}"
     return f"{said}: if {_or(others)} sent it on, it was refused rightly; if {who} itself called, {steps}"
 
 
-def wrong_audience(client_id: str, granted: Iterable[str], expected: Iterable[str]) -> str:
-    """Say whom a client's token is for, and whom it should be for."""
-    names = [shown(name) for name in sorted(granted)[:_MOST]]
-    aud = f"aud [{', '.join(names)}]" if names else "no aud"
-    return f"token of {client_id} has {aud}, expected {_or(expected)}"
+def wrong_audience(client_id: str, granted: Iterable[str], expected: Iterable[str], joined: str = " or ") -> str:
+    """Say whom a client's token is for, and whom it should be for: one of ``expected``, or with `` and `` between them all."""
+    names = sorted(granted)[:_MOST]
+    aud = f"aud [{listed(names)}]" if names else "no aud"
+    return f"token of {named(client_id)} has {aud}, expected {listed(expected, joined)}"
 
 
-def audience_steps(client_id: str, audiences: Iterable[str]) -> str:
-    """Say the four steps after which Keycloak puts ``audiences`` into a client's token."""
-    target = _or(audiences)
+def audience_steps(client_id: str, audiences: Iterable[str], joined: str = " or ") -> str:
+    """Say the four steps after which Keycloak puts ``audiences`` into a client's token: one of them, or with `` and `` all."""
+    who, names = named(client_id), sorted(audiences)
+    target = listed(names, joined)
     # A custom audience, a URL, needs no client of that name.
-    exists = "no client for a custom audience" if "://" in target else f"a client {target}"
+    exists = "no client for a custom audience" if any("://" in name for name in names) else f"a client {target}"
     return (
-        f"Keycloak needs (A) the client {client_id} with service accounts on, (B) {exists}, "
+        f"Keycloak needs (A) the client {who} with service accounts on, (B) {exists}, "
         f"(C) a client scope with an Audience mapper for {target}, "
-        f"(D) that scope assigned to {client_id}, as default, or as optional and asked for"
+        f"(D) that scope assigned to {who}, as default, or as optional and asked for"
     )
 
 
 def also_for(principal: Principal, others: Iterable[str]) -> str:
     """Say what to do about a token that somebody else would accept as well."""
-    who, names = shown(principal.client_id), sorted(others)
-    said = f"token of {who} is also for {', '.join(map(shown, names[:_MOST]))}, who could send it on: ask for one audience at a time"
+    who, names = named(principal.client_id), sorted(others)
+    said = f"token of {who} is also for {listed(names[:_MOST])}, who could send it on: ask for one audience at a time"
     if "account" not in names:
         return said
     return f"{said}; account comes with the default roles: switch Full scope allowed off for the client {who}"
@@ -92,13 +97,13 @@ def also_for(principal: Principal, others: Iterable[str]) -> str:
 
 def issuer_cure(principal: Principal, expected: str) -> str:
     """Say what to do about a token of another issuer that a key of this realm has signed."""
-    who, found = shown(principal.client_id), principal.issuer
-    said = f"token of {who} was issued by {shown(found)}, expected {expected}"
+    who, found = named(principal.client_id), principal.issuer
+    said = f"token of {who} was issued by {named(found)}, expected {expected}"
     if found.rstrip("/") == expected.rstrip("/"):
         return f"{said}: the slash at the end counts, set KEYCLOAK_ISSUER to the issuer as it stands in tokens"
     here, there = _address(expected), _address(found)
     if here[0] == there[0] and here[2] == there[2]:
-        path = f"KEYCLOAK_AUTH_PATH={shown(there[1])}" if there[1] else "KEYCLOAK_AUTH_PATH to nothing"
+        path = f"KEYCLOAK_AUTH_PATH={named(there[1])}" if there[1] else "KEYCLOAK_AUTH_PATH to nothing"
         return f"{said}: set {path}, and keep the path out of KEYCLOAK_URL and KEYCLOAK_PUBLIC_URL (KEYCLOAK_ISSUER has it)"
     if here[:2] == there[:2] and unquote(here[2]) == unquote(there[2]):
         return f"{said}: the realm is the same and is written in another way, set KEYCLOAK_ISSUER to the issuer as it stands in tokens"
@@ -115,24 +120,23 @@ def type_cure(claims: Mapping[str, Any]) -> str:
     """Say what to do about a token that is no access token."""
     kind = claims.get("typ")
     instead = {"ID": ", not id_token", "Refresh": ", not refresh_token", "Offline": ", not refresh_token"}
-    said = f"token of {shown(claims.get('azp', ''))} has typ {shown(kind)}, expected Bearer: send access_token of Keycloak's answer"
+    found = f"typ {_value(kind)}" if "typ" in claims else "no typ"
+    said = f"{token_of(claims)} has {found}, expected Bearer: send access_token of Keycloak's answer"
     return said + (instead.get(kind, "") if isinstance(kind, str) else "")
 
 
 def binding_cure(claims: Mapping[str, Any]) -> str:
     """Say what to do about a token that is bound to a key, and so no bearer token (RFC 7800 section 3.1)."""
-    who, bound = shown(claims.get("azp", "")), claims.get("cnf")
-    said = f"token of {who} is bound to a key and was sent as a bearer token: switch off"
+    who, bound = _client_of(claims), claims.get("cnf")
+    said = f"{token_of(claims)} is bound to a key and was sent as a bearer token: switch off"
     if isinstance(bound, dict) and "x5t#S256" in bound:
-        return (
-            f"{said} certificate bound access tokens (tls.client.certificate.bound.access.tokens) for the client {who}"
-        )
-    return f"{said} DPoP bound tokens (dpop.bound.access.tokens) for the client {who}, and ask for its token without a DPoP proof"
+        return f"{said} certificate bound access tokens (tls.client.certificate.bound.access.tokens) for {who}"
+    return f"{said} DPoP bound tokens (dpop.bound.access.tokens) for {who}, and ask for its token without a DPoP proof"
 
 
 def kind_cure(principal: Principal) -> str:
     """Say why nobody can tell whether a service or a user is calling, and what to change."""
-    who, claims = shown(principal.client_id), principal.claims
+    who, claims = named(principal.client_id), principal.claims
     if "authorization" in claims:
         return (
             f"token of {who} is a UMA ticket of Authorization Services: {who} must ask for a token of its own (client_credentials) that "
@@ -163,7 +167,7 @@ def kind_cure(principal: Principal) -> str:
 
 def scope_cure(principal: Principal, missing: Iterable[str]) -> str:
     """Say what to do about a token that lacks scopes."""
-    who, names = shown(principal.client_id), " ".join(sorted(missing))
+    who, names = named(principal.client_id), listed(missing, " ")
     return (
         f"token of {who} lacks scope {names}: assign the client scope {names} to {who}, as default, or as optional and asked for, "
         "with “Include in token scope” on (a scope with role mappings is left out if the account has none of the roles)"
@@ -172,8 +176,8 @@ def scope_cure(principal: Principal, missing: Iterable[str]) -> str:
 
 def role_cure(principal: Principal, missing: Iterable[str], owner: str = "") -> str:
     """Say what to do about a token that lacks roles of the client ``owner``, or realm roles."""
-    who, names = shown(principal.client_id), ", ".join(sorted(missing))
-    whose = f"role of client {owner}:" if owner else "realm role"
+    who, names = named(principal.client_id), listed(missing)
+    whose = f"role of client {named(owner)}:" if owner else "realm role"
     holder = "the user" if principal.kind == "user" else f"the service account of {who}"
     return (
         f"token of {who} lacks {whose} {names}: give it to {holder}, and see that the client scope roles is assigned to {who} and, "
@@ -201,8 +205,45 @@ def credentials_cure(reason: Reason, public: str = "") -> str:
     return "send one Authorization header with one token, Bearer and a space in front, and none in the URL"
 
 
-def unsigned_cure(reason: Reason, *, issuer: str, jwks: str) -> str:
-    """Say what an operator can look at where nothing in the token may be believed: made of the settings alone."""
+def size_cure(size: int, most: int) -> str:
+    """Say what to do about a token that is too long to be read; nothing else of it was looked at."""
+    return (
+        f"the token has {size} bytes, and at most {most} are read: switch Full scope allowed off for the client that got it, or take "
+        "roles and claims out of its client scopes"
+    )
+
+
+def unreadable(payload: bytes, error: Exception) -> tuple[str, str]:
+    """Say what to do about a token whose signature holds and whose payload has not exactly one reading, and who got the token, if that can be told.
+
+    ``error`` is what the reader of JSON says.
+    """
+    if isinstance(error, DuplicateMembersError):
+        try:
+            path, claims = doubled(payload)
+        except ValueError:  # what follows the second member is not JSON
+            path, claims = "", {}
+        if path:
+            client = claims.get("azp")
+            said = f"in the {token_of(claims)} " if "azp" in claims else ""
+            return (
+                f"its signature holds, but {said}the claim {named(path)} stands twice: a mapper of "
+                f"{_client_of(claims)} or of its scopes writes into it; give it another claim name, or switch Multivalued on"
+            ), shown(client) if isinstance(client, str) else ""
+    found = f"has {error}" if isinstance(error, AmbiguousJsonError) else "is not one JSON object in UTF-8"
+    return (
+        f"its signature holds, but its payload {found}: look for a mapper of its client, or of the client's scopes, that writes JSON",
+        "",
+    )
+
+
+def unsigned_cure(reason: Reason, *, issuer: str, jwks: str, published: str = "") -> str:
+    """Say what an operator can look at where nothing in the token may be believed: made of the settings and the published keys.
+
+    ``published`` says why the key of that name is published and was not used, if it was not.
+    """
+    if reason is Reason.UNKNOWN_KEY and published:
+        return f"the key of that kid at {jwks} cannot verify the token: {published}"
     if reason is Reason.UNKNOWN_KEY:
         return (
             f"no key of that kid at {jwks}: is the token from another realm or another Keycloak than {issuer}, or are KEYCLOAK_REALM "
@@ -226,6 +267,23 @@ def shown(value: object) -> str:
     """Return a claim's value for a log: bounded, on one line, with nothing a terminal would act on."""
     text = value if isinstance(value, str) else repr(value)
     return printable(text, _LONGEST)
+
+
+def token_of(claims: Mapping[str, Any]) -> str:
+    """Return how a sentence about a token begins that need not say whose it is; its signature held."""
+    client = claims.get("azp")
+    if isinstance(client, str) and client:
+        return f"token of {named(client)}"
+    return "token with a malformed azp" if "azp" in claims else "token without azp"
+
+
+def _client_of(claims: Mapping[str, Any]) -> str:
+    client = claims.get("azp")
+    return f"the client {named(client)}" if isinstance(client, str) and client else "the client that got it"
+
+
+def _value(claim: object) -> str:
+    return named(claim) if isinstance(claim, str) else shown(claim)
 
 
 def _by_role(principal: Principal, who: str, wanted: list[str]) -> str:
@@ -266,4 +324,4 @@ def _address(issuer: str) -> tuple[str, str, str]:
 
 
 def _or(names: Iterable[str]) -> str:
-    return " or ".join(sorted(names))
+    return listed(names, " or ")

@@ -4,7 +4,7 @@ import json
 from collections.abc import MutableMapping
 from typing import Any
 
-from starlette.exceptions import WebSocketException
+from fastapi.exceptions import WebSocketException
 from starlette.types import Scope, Send
 
 from s2s_fastapi.decision import Decision, Reason
@@ -26,8 +26,10 @@ def challenge(decision: Decision, realm: str = "") -> str:
         parts.append(f'error="{reason.error}"')
     if reason is Reason.EXPIRED:
         parts.append(f'error_description="{reason.detail}"')
-    if decision.scope:
-        parts.append(f'scope="{_quotable(decision.scope)}"')
+    # A name that cannot be said there is left out: with a character less it would be the name of another scope.
+    scopes = [name for name in decision.scope.split(" ") if name and _quotable(name) == name]
+    if joined := " ".join(scopes):
+        parts.append(f'scope="{joined}"')
     return f"Bearer {', '.join(parts)}".rstrip()
 
 

@@ -5,6 +5,7 @@ from collections.abc import Container, Iterable
 from typing import Final
 
 from s2s_fastapi.decision import Reason
+from s2s_fastapi.keycloak.cures import size_cure
 from s2s_fastapi.receiver.jws import MAX_TOKEN_BYTES
 from s2s_fastapi.receiver.refusal import Refused
 
@@ -44,7 +45,9 @@ def bearer_token(headers: Iterable[tuple[bytes, bytes]], query_string: bytes, kn
             Reason.INVALID_REQUEST if scheme.lower().startswith((b"bearer\t", b"bearer,")) else Reason.NO_CREDENTIALS
         )
     token = token.lstrip(b" ")
-    if len(token) > MAX_TOKEN_BYTES or not _TOKEN68.fullmatch(token) or _has_token(query_string):
+    if len(token) > MAX_TOKEN_BYTES:
+        raise Refused(Reason.INVALID_REQUEST, size_cure(len(token), MAX_TOKEN_BYTES))
+    if not _TOKEN68.fullmatch(token) or _has_token(query_string):
         raise Refused(Reason.INVALID_REQUEST)
     return token
 

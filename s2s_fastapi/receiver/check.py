@@ -10,6 +10,7 @@ from typing import Final
 from starlette.convertors import FloatConvertor, IntegerConvertor, StringConvertor, UUIDConvertor
 from starlette.routing import compile_path
 
+from s2s_fastapi.printable import listed
 from s2s_fastapi.receiver.access import Access, RouteAccess
 from s2s_fastapi.receiver.endpoint import Mistake
 from s2s_fastapi.receiver.framework import path_pattern
@@ -226,11 +227,13 @@ class AccessCheck:
             return "the middleware lets services in only (users=True would change that)"
         named = [leaf.client_ids for leaf in way if isinstance(leaf, Caller) and leaf.client_ids]
         if named and not frozenset.intersection(*named):
-            return f"a token has one caller, and no one is in all of {', '.join(str(sorted(names)) for names in named)}"
+            return (
+                f"a token has one caller, and no one is in all of {', '.join(f'[{listed(names)}]' for names in named)}"
+            )
         audiences = [leaf for leaf in way if isinstance(leaf, Audience)]
         for leaf in audiences:
             if self.audiences and self.audiences.isdisjoint(leaf.audiences):
-                return f"it is for {', '.join(sorted(leaf.audiences))}, and this app accepts only {', '.join(sorted(self.audiences))}"
+                return f"it is for {listed(leaf.audiences)}, and this app accepts only {listed(self.audiences)}"
         for leaf in audiences:
             if leaf.only and any(leaf.audiences.isdisjoint(other.audiences) for other in audiences):
                 return "it is to be for one audience only, and for another one too"

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from s2s_fastapi.decision import Reason
-from s2s_fastapi.keycloak.cures import shown
+from s2s_fastapi.keycloak.cures import token_of
 from s2s_fastapi.principal import Kind, Principal, frozen
+from s2s_fastapi.printable import named
 from s2s_fastapi.receiver.refusal import Refused
 
 __all__ = ["read_principal", "seconds"]
@@ -32,10 +33,15 @@ def read_principal(claims: dict[str, Any]) -> Principal:
         audiences=_audiences(claims),
         # By the one space of RFC 6749 section 3.3: a name with a tab or a no-break space in it never becomes two.
         scopes=frozenset(_string(claims, "scope", default="").split(" ")) - {""},
-        realm_roles=_names(realm_access, "roles"),
+        realm_roles=_roles(claims, realm_access, "realm_access"),
         client_roles=cast(
             "Mapping[str, frozenset[str]]",
-            frozen({client: _names(_object(resource_access, client), "roles") for client in resource_access}),
+            frozen(
+                {
+                    client: _roles(claims, _object(resource_access, client, claims), f"resource_access.{client}")
+                    for client in resource_access
+                }
+            ),
         ),
         claims=cast("Mapping[str, Any]", frozen(claims)),
     )
@@ -47,7 +53,7 @@ def seconds(claims: Mapping[str, Any], name: str) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < _LATEST:
-        raise _malformed(name)
+        raise _malformed(claims, name)
     return value
 
 
@@ -63,37 +69,39 @@ def _kind(claims: Mapping[str, Any]) -> Kind:
     return "service" if "client_id" in claims and claims["client_id"] == claims.get("azp") else "unknown"
 
 
-def _malformed(name: str) -> Refused:
+def _malformed(claims: Mapping[str, Any], name: str, *, roles: bool = False) -> Refused:
+    cure = f"{token_of(claims)}: the claim {named(name)} is missing or malformed: remove the mapper that overwrites it"
     return Refused(
-        Reason.MALFORMED_CLAIMS, f"the claim {name} is missing or malformed: remove the mapper that overwrites it"
+        Reason.MALFORMED_CLAIMS, f"{cure}, or switch Multivalued on in it: roles are a list" if roles else cure
     )
 
 
 def _string(claims: Mapping[str, Any], name: str, *, default: str | None = None) -> str:
     value = claims.get(name, default)
     if not isinstance(value, str):
-        raise _malformed(name)
+        raise _malformed(claims, name)
     return value
 
 
 def _name(claims: Mapping[str, Any], name: str, *, default: str | None = None) -> str:
     value = _string(claims, name, default=default)
     if not value.isprintable() or (not value and default is None):
-        raise _malformed(name)
+        raise _malformed(claims, name)
     return value
 
 
-def _object(claims: Mapping[str, Any], name: str) -> dict[str, Any]:
-    value = claims.get(name, {})
+def _object(container: Mapping[str, Any], name: str, claims: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the object ``name`` in ``container``; ``claims`` are given if that is an object inside of them."""
+    value = container.get(name, {})
     if not isinstance(value, dict):
-        raise _malformed(shown(name))
+        raise _malformed(container, name) if claims is None else _malformed(claims, f"resource_access.{name}")
     return value
 
 
-def _names(claims: Mapping[str, Any], name: str) -> frozenset[str]:
-    value = claims.get(name, [])
+def _roles(claims: Mapping[str, Any], access: Mapping[str, Any], path: str) -> frozenset[str]:
+    value = access.get("roles", [])
     if not isinstance(value, list) or not all(isinstance(member, str) for member in value):
-        raise _malformed(name)
+        raise _malformed(claims, f"{path}.roles", roles=True)
     return frozenset(value)
 
 
@@ -101,5 +109,5 @@ def _audiences(claims: Mapping[str, Any]) -> frozenset[str]:
     value = claims.get("aud", [])
     members = [value] if isinstance(value, str) else value
     if not isinstance(members, list) or not all(isinstance(member, str) and member for member in members):
-        raise _malformed("aud")
+        raise _malformed(claims, "aud")
     return frozenset(members)

@@ -7,6 +7,7 @@ from typing import Any, Final, Self
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.keycloak.cures import audience_cure, binding_cure, issuer_cure, shown, type_cure
 from s2s_fastapi.principal import Principal
+from s2s_fastapi.printable import named
 from s2s_fastapi.receiver.claims import read_principal, seconds
 from s2s_fastapi.receiver.refusal import Refused
 from s2s_fastapi.receiver.state import Judge
@@ -50,6 +51,7 @@ class Expectations:
             self._check_issuer(principal)
             self._check_life(principal, claims, now)
             self._check_time(principal, not_before, now)
+            _check_order(principal)
         except Refused as refused:
             refusals = [(refused.reason, refused.cure)]
         else:
@@ -81,13 +83,13 @@ class Expectations:
         if now >= self.ends(principal):
             raise Refused(
                 Reason.EXPIRED,
-                f"token of {shown(principal.client_id)} expired {now - principal.expires_at:.0f} s ago: callers must ask for a new one "
+                f"token of {named(principal.client_id)} expired {now - principal.expires_at:.0f} s ago: callers must ask for a new one "
                 "before expires_in is over; compare the clocks",
             )
         if principal.issued_at < not_before:
             raise Refused(
                 Reason.REVOKED,
-                f"token of {shown(principal.client_id)} was issued before the realm's not-before (Sessions, Revocation): callers must "
+                f"token of {named(principal.client_id)} was issued before the realm's not-before (Sessions, Revocation): callers must "
                 "ask for a new one",
             )
 
@@ -106,7 +108,7 @@ class Expectations:
         if principal.expires_at - principal.issued_at > _LONGEST_LIFE:
             raise Refused(
                 Reason.LIFETIME_TOO_LONG,
-                f"token of {shown(principal.client_id)} lives {(principal.expires_at - principal.issued_at) / 3600:.1f} h, longer than 24 h: "
+                f"token of {named(principal.client_id)} lives {(principal.expires_at - principal.issued_at) / 3600:.1f} h, longer than 24 h: "
                 "shorten Access Token Lifespan of the client (Advanced) or the realm (Realm settings, Tokens)",
             )
 
@@ -126,8 +128,18 @@ def _check_type(claims: dict[str, Any]) -> None:
         raise Refused(Reason.WRONG_TYPE, type_cure(claims))
 
 
+def _check_order(principal: Principal) -> None:
+    """Refuse a token that never was valid: the tolerance for clocks must not give it a life."""
+    if principal.expires_at <= principal.issued_at:
+        raise Refused(
+            Reason.MALFORMED_CLAIMS,
+            f"token of {named(principal.client_id)} has an exp that is not after its iat: raise Access Token Lifespan of the client "
+            "(Advanced) or the realm (Realm settings, Tokens)",
+        )
+
+
 def _too_early(principal: Principal, claim: str, seconds_ahead: float) -> str:
     return (
-        f"token of {shown(principal.client_id)} has {claim} {seconds_ahead:.0f} s in the future: compare the clocks of this host and of "
+        f"token of {named(principal.client_id)} has {claim} {seconds_ahead:.0f} s in the future: compare the clocks of this host and of "
         "Keycloak's (NTP)"
     )

@@ -8,7 +8,7 @@ from starlette.authentication import AuthCredentials, UnauthenticatedUser
 from starlette.exceptions import WebSocketException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from s2s_fastapi.decision import Decision, Reason
+from s2s_fastapi.decision import Decision
 from s2s_fastapi.errors import AuthenticationError, AuthorizationError, ConfigurationError
 from s2s_fastapi.keycloak.cures import CHANGED_PATH, NEVER_PUBLIC, OTHER_PATH, credentials_cure
 from s2s_fastapi.principal import INBOUND, digest
@@ -93,7 +93,7 @@ class Gate:
         except Refused as refused:
             if scope["query_string"]:
                 hide_query(current_span())  # it may hold the token, and servers' spans show it
-            await self._refuse(scope, send, self._without_token(refused.reason, scope))
+            await self._refuse(scope, send, self._without_token(refused, scope))
             return
         verdict = self.verifier.known(token) or await self.verifier.adecide(token)
         principal = verdict.principal
@@ -120,8 +120,11 @@ class Gate:
             if not state.answered and state.refusal is None:
                 _tell(state, scope)  # it ran, even if nothing came of it
 
-    def _without_token(self, reason: Reason, scope: Scope) -> Decision:
+    def _without_token(self, refused: Refused, scope: Scope) -> Decision:
         """Return the refusal of a request that shows no token, with a cure that does not advise what `public_paths` already has."""
+        reason = refused.reason
+        if refused.cure:
+            return Decision(reason=reason, cure=refused.cure)
         opened = scope.get(OPENED_KEY)
         if isinstance(opened, Opened) and opened.opener is self:
             return Decision(reason=reason, cure=credentials_cure(reason, CHANGED_PATH))

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from s2s_fastapi.decision import Reason
+from s2s_fastapi.keycloak.cures import size_cure, unreadable
 from s2s_fastapi.receiver.algorithms import ALGORITHMS
 from s2s_fastapi.receiver.refusal import Refused
 from s2s_fastapi.strict_json import json_object
@@ -41,9 +42,14 @@ class Jws:
         Before that reading it would be work that anybody can order: some milliseconds for 16 KB.
 
         Raises:
-            Refused: It is not one JSON object with exactly one reading.
+            Refused: It is not one JSON object with exactly one reading; the cure says why, since the signature held.
         """
-        return _object(self.payload)
+        try:
+            return json_object(self.payload)
+        except (ValueError, RecursionError) as error:
+            cure, client_id = unreadable(self.payload, error)
+        # Outside of the except block: the error may repeat parts of the token.
+        raise Refused(Reason.MALFORMED_CLAIMS, cure, client_id=client_id)
 
 
 def parse(token: bytes) -> Jws:
@@ -55,7 +61,9 @@ def parse(token: bytes) -> Jws:
             rules.
     """
     parts = token.split(b".", 3)
-    if len(token) > MAX_TOKEN_BYTES or len(parts) != 3:  # noqa: PLR2004 - header, payload, signature
+    if len(token) > MAX_TOKEN_BYTES:
+        raise Refused(Reason.MALFORMED_TOKEN, size_cure(len(token), MAX_TOKEN_BYTES))
+    if len(parts) != 3:  # noqa: PLR2004 - header, payload, signature
         raise Refused(Reason.MALFORMED_TOKEN)
     if len(parts[0]) > _MAX_HEADER_BYTES:
         raise Refused(Reason.MALFORMED_TOKEN)

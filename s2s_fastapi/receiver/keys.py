@@ -16,6 +16,7 @@ from s2s_fastapi.decision import Reason
 from s2s_fastapi.errors import ConfigurationError, KeysUnavailable
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.lanes import KEYS, watch_forks
+from s2s_fastapi.printable import named
 from s2s_fastapi.receiver.jwks import KeySet, VerificationKey
 from s2s_fastapi.receiver.refusal import Refused
 from s2s_fastapi.refreshing import Failed, Loaded, Refreshing, State
@@ -42,6 +43,7 @@ _MAX_ASKING: Final = 100
 _MAX_RETURNING: Final = 100
 _MAX_ABSENT: Final = 1000
 _MAX_TURNED_AWAY: Final = 20_000
+_MAX_SKIPPED: Final = 20
 
 
 class KeySource:
@@ -75,6 +77,7 @@ class KeySource:
         self._turned_away: set[int] = set()
         self._last = KeySet({})
         self._page_problem = ""
+        self._reported_skipped: frozenset[tuple[str, str]] = frozenset()
         self._keys: Refreshing[KeySet] = Refreshing(
             self._load,
             name="keys",
@@ -117,6 +120,10 @@ class KeySource:
     def count(self) -> int:
         """How many keys were fetched last, however long ago."""
         return len(self._last.keys)
+
+    def published(self, kid: str) -> str:
+        """Return why a key that was published under this ``kid`` is of no use; return nothing if none was published."""
+        return self._last.why_not(kid)
 
     def get(self) -> KeySet:
         """Return the keys, waiting for them if there are none.
@@ -248,6 +255,7 @@ class KeySource:
             reply = self._channel.get(url)
             problem = _problem(reply)
             keys = KeySet.read({} if problem else reply.json_object())
+            self._report_skipped(keys)
             if not keys.keys and not problem:
                 problem = "it holds no key that can verify an access token"
         except (BackChannelError, ConfigurationError) as error:  # the latter: KEYCLOAK_CA_FILE cannot be read
@@ -267,6 +275,20 @@ class KeySource:
             if unused
             else ""
         )
+
+    def _report_skipped(self, keys: KeySet) -> None:
+        """Name each published key that is left out, once for as long as it is published."""
+        skipped = frozenset(keys.skipped.items())
+        new = sorted(skipped - self._reported_skipped)
+        self._reported_skipped = skipped
+        for kid, problem in new[:_MAX_SKIPPED]:
+            sentence = (
+                f"The key {named(kid[:64]) if kid else 'without a kid'} at {self.url} cannot be used and is left out: {problem}. "
+                "Tokens that it signed are refused."
+            )
+            report(partial(_log.warning, "%s", sentence))
+        if (more := len(new) - _MAX_SKIPPED) > 0:
+            report(partial(_log.warning, "%d more keys at %s cannot be used and are left out.", more, self.url))
 
     def _poll_not_before(self, seconds: float) -> None:
         """Read the realm's ``tokens-not-before``; where the page cannot be read the last value stays, and the keys are as good.

@@ -50,6 +50,11 @@ def until_expiry(
                     failure = error
                 if not lifetime.expired:
                     group.cancel_scope.cancel()
+        except (anyio.get_cancelled_exc_class(), Exception):
+            # To leave the group takes a moment. Whoever cancels in it gets what the app raised before, as without the group.
+            if failure is None:
+                raise
+        try:
             if failure is not None:
                 raise failure
         finally:

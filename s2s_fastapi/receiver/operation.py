@@ -6,6 +6,7 @@ from typing import Any, Final, Literal, Self
 
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.keycloak.endpoints import PublicEndpoints
+from s2s_fastapi.printable import listed, named
 from s2s_fastapi.receiver.answers import headers_of
 from s2s_fastapi.receiver.requirements import Audience, Caller, Requirement, Role, Scope
 
@@ -39,16 +40,16 @@ class Way:
     def of(cls, leaves: Collection[Requirement], audiences: frozenset[str], client_id: str) -> Self:
         """Return the way that plain requirements make together, in an app that accepts ``audiences`` and is ``client_id``."""
         who = [leaf for leaf in leaves if isinstance(leaf, Caller)]
-        named = [leaf.client_ids for leaf in who if leaf.client_ids]
+        clients = [leaf.client_ids for leaf in who if leaf.client_ids]
         roles = sorted(
-            f"realm role {role}" if leaf.realm else f"role {role} of {leaf.client or client_id}"
+            f"realm role {named(role)}" if leaf.realm else f"role {named(role)} of {named(leaf.client or client_id)}"
             for leaf in leaves
             if isinstance(leaf, Role)
             for role in leaf.roles
         )
         return cls(
             kind=who[0].kind if who else "service",
-            clients=tuple(sorted(frozenset.intersection(*named))) if named else (),
+            clients=tuple(sorted(frozenset.intersection(*clients))) if clients else (),
             audiences=tuple(_audiences(audiences, [leaf for leaf in leaves if isinstance(leaf, Audience)])),
             scopes=tuple(sorted({scope for leaf in leaves if isinstance(leaf, Scope) for scope in leaf.scopes})),
             roles=tuple(dict.fromkeys(roles)),
@@ -60,7 +61,7 @@ class Way:
         return Requirement.scheme_name if self.kind == "service" else "UserToken"
 
     def __str__(self) -> str:
-        who = " or ".join(self.clients)
+        who = listed(self.clients, " or ")
         parts = [
             (f"service {who}" if who else "any service")
             if self.kind == "service"
@@ -68,7 +69,7 @@ class Way:
             if who
             else "any user",
             *(f"token for {audience}" for audience in self.audiences),
-            *(f"scope {scope}" for scope in self.scopes),
+            *(f"scope {named(scope)}" for scope in self.scopes),
             *self.roles,
         ]
         return ", ".join(parts)
@@ -79,7 +80,7 @@ def _audiences(accepted: frozenset[str], leaves: Sequence[Audience]) -> Iterable
     asked = [(leaf.audiences, leaf.only) for leaf in leaves]
     if accepted and not any(names <= accepted for names, _ in asked):
         asked.insert(0, (accepted, False))
-    said = [" or ".join(sorted(names)) + (" and nobody else" if only else "") for names, only in asked]
+    said = [listed(names, " or ") + (" and nobody else" if only else "") for names, only in asked]
     return dict.fromkeys(said)
 
 

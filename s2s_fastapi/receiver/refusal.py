@@ -6,12 +6,13 @@ __all__ = ["Refused"]
 
 
 class Refused(Exception):
-    """A step found a reason to refuse the token; ``cure`` may hold claim values only where the signature held.
+    """A step found a reason to refuse the token; ``cure`` and ``client_id`` may hold claim values only if the signature held.
 
     It never leaves the receiver: the verifier turns it into a decision.
     """
 
-    def __init__(self, reason: Reason, cure: str = "") -> None:
+    def __init__(self, reason: Reason, cure: str = "", *, client_id: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
         self.cure = cure
+        self.client_id = client_id

@@ -1,5 +1,6 @@
 """What a developer writes: ``require_...(...)`` makes a requirement, `CurrentPrincipal` makes none."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, Final, NoReturn
 
 from fastapi import Depends
@@ -7,7 +8,7 @@ from fastapi.security import SecurityScopes
 from starlette.requests import HTTPConnection  # FastAPI reads the annotation below at run time
 
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.names import is_name
+from s2s_fastapi.names import checked_names, name_problem, scope_problem
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.requirements import Audience, Caller, Requirement, Role, Scope
 from s2s_fastapi.receiver.state import Authenticated
@@ -80,7 +81,7 @@ def require_scope(*scopes: str, _: _NotParenthesised = _WRITTEN_OUT) -> Requirem
         ConfigurationError: A name is missing or is none.
     """
     _check_written_out(_)
-    return Scope(_names("require_scope", scopes))
+    return Scope(_names("require_scope", scopes, scope_problem))
 
 
 def require_role(*roles: str, client: str | None = None, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
@@ -138,15 +139,13 @@ CurrentPrincipal = Annotated[Principal, Depends(current_principal)]
 """The caller, for a route that is open to whatever the middleware lets in: ``caller: CurrentPrincipal``."""
 
 
-def _names(factory: str, names: tuple[str, ...]) -> frozenset[str]:
+def _names(factory: str, names: tuple[str, ...], problem: Callable[[object], str] = name_problem) -> frozenset[str]:
+    if not names:
+        raise ConfigurationError(f"{factory} needs at least one name: empty would mean nobody, or everybody.")
     for name in names:
         if not isinstance(name, str):
             raise ConfigurationError(f'{factory} takes names, not {type(name).__name__}: write {factory}("a", "b").')
-        if not is_name(name):
-            raise ConfigurationError(f"{factory}: {name!r} is no name; give several as several arguments.")
-    if not names:
-        raise ConfigurationError(f"{factory} needs at least one name: empty would mean nobody, or everybody.")
-    return frozenset(names)
+    return checked_names(factory, names, problem)
 
 
 def _check_written_out(marker: object) -> None:

@@ -12,8 +12,9 @@ from starlette.requests import HTTPConnection  # FastAPI reads the annotation be
 
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.keycloak.cures import also_for, audience_cure, kind_cure, role_cure, scope_cure, shown
+from s2s_fastapi.keycloak.cures import also_for, audience_cure, kind_cure, role_cure, scope_cure
 from s2s_fastapi.principal import Principal
+from s2s_fastapi.printable import listed, named
 from s2s_fastapi.receiver.answers import error_of
 from s2s_fastapi.receiver.framework import asked_by_fastapi
 from s2s_fastapi.receiver.guard import guarded
@@ -210,7 +211,7 @@ class Caller(Requirement):
         """Decide by the kind of the token first, then by the client that got it."""
         if principal.kind == self.kind and (not self.client_ids or principal.client_id in self.client_ids):
             return _ALLOWED
-        who = shown(principal.client_id)
+        who = named(principal.client_id)
         if principal.kind == "unknown":
             return Decision(reason=Reason.UNKNOWN_KIND, cure=kind_cure(principal))
         if principal.kind != self.kind:
@@ -223,7 +224,7 @@ class Caller(Requirement):
             return Decision(reason=wrong, cure=cure)
         return Decision(
             reason=Reason.CALLER_NOT_ALLOWED,
-            cure=f"{who} called, allowed are {', '.join(sorted(self.client_ids))}: add it to require_caller or require_user if it may",
+            cure=f"{who} called, allowed are {listed(self.client_ids)}: add it to require_caller or require_user if it may",
         )
 
 

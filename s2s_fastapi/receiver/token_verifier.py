@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection
+from dataclasses import replace
 
 import httpx
 
@@ -16,7 +17,9 @@ from s2s_fastapi.receiver.verdict import Verdict
 from s2s_fastapi.receiver.verified import CACHED_TOKENS, VerifiedTokens
 from s2s_fastapi.receiver.verifier import Verifier
 from s2s_fastapi.settings import KeycloakSettings
+from s2s_fastapi.telemetry import DecisionLog
 from s2s_fastapi.telemetry.metrics import decided
+from s2s_fastapi.telemetry.spans import current_span, trace_id
 
 __all__ = ["TokenVerifier"]
 
@@ -25,7 +28,8 @@ class TokenVerifier:
     """Verify access tokens of one realm without any framework: in a message, in gRPC metadata, in a Celery task.
 
     Checked are form, algorithm, key, signature, ``iss``, ``typ``, ``exp``, ``nbf``, ``iat``, revocation and ``aud``; not who is
-    calling: pass the principal to a requirement's ``check``. Nothing is read or fetched before the first token.
+    calling: pass the principal to a requirement's ``check``. Nothing is read or fetched before the first token. Each decision is
+    written to the logger ``s2s_fastapi.decisions`` as the middleware writes it: without a method and a route, since there is no request.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class TokenVerifier:
         self._cached_tokens = cached_tokens
         self._verifier: Verifier | None = None
         self._made: dict[str, Verifier] = {}
+        self._log = DecisionLog()
 
     def verify(self, token: str | bytes) -> Principal:
         """Return the caller a token speaks of.
@@ -75,12 +80,12 @@ class TokenVerifier:
     def decide(self, token: str | bytes) -> Verdict:
         """Return the verdict on a token as a value; raises only ConfigurationError."""
         verifier, octets = self.ready(), _octets(token)
-        return _counted(verifier.known(octets) or verifier.decide(octets))
+        return self._told(verifier.known(octets) or verifier.decide(octets))
 
     async def adecide(self, token: str | bytes) -> Verdict:
         """Return the verdict like `decide`, without blocking the event loop."""
         verifier, octets = self.ready(), _octets(token)
-        return _counted(verifier.known(octets) or await verifier.adecide(octets))
+        return self._told(verifier.known(octets) or await verifier.adecide(octets))
 
     def ready(self) -> Verifier:
         """Return what verifies, made of the settings once.
@@ -103,6 +108,13 @@ class TokenVerifier:
             self._verifier = self._made.setdefault("verifier", made)
         return self._verifier
 
+    def _told(self, verdict: Verdict) -> Verdict:
+        decision = verdict.decision
+        decided(decision)
+        if decision.reason is not Reason.ALLOWED or self._log.wants_allowed:
+            self._log.decided(replace(decision, trace_id=trace_id(current_span())))
+        return verdict
+
 
 def _octets(token: object) -> bytes:
     # What is not ASCII becomes a character that no token has, and what is no text at all (a header that is missing) no token: both
@@ -110,11 +122,6 @@ def _octets(token: object) -> bytes:
     if isinstance(token, bytes):
         return token
     return token.encode("ascii", "replace") if isinstance(token, str) else b""
-
-
-def _counted(verdict: Verdict) -> Verdict:
-    decided(verdict.decision)
-    return verdict
 
 
 def _principal(verdict: Verdict) -> Principal:

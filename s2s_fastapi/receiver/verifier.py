@@ -9,7 +9,7 @@ from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import KeysUnavailable
 from s2s_fastapi.keycloak.cures import shown, unsigned_cure
 from s2s_fastapi.principal import digest
-from s2s_fastapi.printable import printable
+from s2s_fastapi.printable import listed
 from s2s_fastapi.receiver.expectations import Expectations
 from s2s_fastapi.receiver.jwks import KeySet, VerificationKey
 from s2s_fastapi.receiver.jws import Jws, parse
@@ -112,8 +112,15 @@ class Verifier:
             if not key.verify(jws.signing_input, jws.signature):
                 raise Refused(Reason.INVALID_SIGNATURE)
             now = self._clock()
+            try:
+                claims = jws.claims()
+            except Refused as refused:
+                known = Decision(
+                    reason=refused.reason, cure=refused.cure, client_id=refused.client_id, kid=shown(jws.kid)
+                )
+                return Verdict((known,))
             verdict = self.expectations.judge(
-                jws.claims(),
+                claims,
                 kid=jws.kid,
                 not_before=self.keys.not_before,
                 now=now,
@@ -129,10 +136,12 @@ class Verifier:
             return verdict
 
     def _unread(self, error: Refused | KeysUnavailable, kid: str = "") -> Verdict:
-        """Return the verdict on a token of which nothing may be believed: the sentence is made of the settings alone."""
+        """Return the verdict on a token of which nothing may be believed: the sentence is made of the settings and the published keys."""
         if isinstance(error, KeysUnavailable):
             return Verdict((Decision(reason=Reason.KEYS_UNAVAILABLE, cure=str(error), retry_after=error.retry_after),))
-        cure = unsigned_cure(error.reason, issuer=self.expectations.issuer, jwks=self.keys.url)
+        cure = error.cure or unsigned_cure(
+            error.reason, issuer=self.expectations.issuer, jwks=self.keys.url, published=self.keys.published(kid)
+        )
         return Verdict((Decision(reason=error.reason, cure=cure, unverified_kid=shown(kid)[:64] if kid else ""),))
 
 
@@ -147,7 +156,7 @@ def _verification() -> Iterator[Callable[[Verdict], Verdict]]:
             describe(current, decision)
             if principal is not None and current.is_recording():
                 names = sorted(principal.audiences)[:16]
-                current.set_attribute(AUDIENCE, " ".join(printable(name, 256) for name in names))
+                current.set_attribute(AUDIENCE, listed(names, " "))
             if decision.outcome == "failed":
                 failed(current, str(decision.reason), decision.cure)
             LOOKUPS.add(1, MISS)

@@ -4,7 +4,7 @@ from typing import Any
 
 import anyio
 import pytest
-from starlette.exceptions import WebSocketException
+from fastapi import WebSocketException
 
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import AuthenticationError, AuthorizationError, KeysUnavailable
@@ -48,7 +48,8 @@ def test_the_status_decides_whether_there_is_a_challenge(reason: Reason) -> None
         ),
         (Decision(reason=Reason.ROLE_MISSING), "r", 'Bearer realm="r", error="insufficient_scope"'),
         (Decision(reason=Reason.NO_CREDENTIALS), 'a"b\\c\r\nX: yé', 'Bearer realm="abcX: y"'),
-        (Decision(reason=Reason.SCOPE_MISSING, scope='a"\n'), "", 'Bearer error="insufficient_scope", scope="a"'),
+        (Decision(reason=Reason.SCOPE_MISSING, scope='a"\n b é'), "", 'Bearer error="insufficient_scope", scope="b"'),
+        (Decision(reason=Reason.SCOPE_MISSING, scope="é"), "", 'Bearer error="insufficient_scope"'),
     ],
 )
 def test_a_challenge_is_one_line_of_quoted_parameters(decision: Decision, realm: str, value: str) -> None:

@@ -12,6 +12,7 @@ from example_app.stage import Service
 from s2s_fastapi import require_caller, require_realm_role, require_role, require_scope
 from s2s_fastapi.keycloak import cures
 from s2s_fastapi.principal import Kind, Principal
+from s2s_fastapi.printable import named
 from s2s_fastapi.telemetry import DecisionLog
 from tests.console import Paper
 from tests.diagnosis import Mistake, prove
@@ -109,7 +110,7 @@ def test_a_bound_token_is_told_with_what_binds_it(bound: Any, words: str) -> Non
 def test_an_issuer_is_told_with_the_setting_it_differs_in(found: str, words: str) -> None:
     principal = Principal(client_id="billing", kind="service", issuer=found, issued_at=1, expires_at=2)
     cure = cures.issuer_cure(principal, "https://sso/realms/corp")
-    assert cure.startswith(f"token of billing was issued by {found}, expected https://sso/realms/corp: ")
+    assert cure.startswith(f"token of billing was issued by {named(found)}, expected https://sso/realms/corp: ")
     assert words in cure
 
 

@@ -1034,3 +1034,31 @@ def test_a_load_in_front_carries_the_span_and_nothing_else_of_the_request() -> N
     finally:
         context.detach(attached)
     assert seen == [("", None, 1, {"s2s_fastapi.cause", "s2s_fastapi.links", "s2s_fastapi.reports"})] * 2
+
+
+def test_a_published_key_that_is_left_out_is_named_once_for_as_long_as_it_is_published(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scene = Scene(loaded=False)
+    odd = {**SECOND.jwk, "use": "tls"}
+    scene.realm.published = [FIRST.jwk, odd]
+    assert scene.finds(FIRST)
+    for published in ([FIRST.jwk, odd], [FIRST.jwk, odd], [odd], [odd], [FIRST.jwk], [FIRST.jwk, odd]):
+        scene.realm.published = published
+        scene.clock.advance(SPACING + 1)
+        with contextlib.suppress(KeysUnavailable):  # there is no other key
+            scene.ask(f"invented-{scene.clock.now}")
+    told = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    url = "http://keycloak.test/realms/corp/protocol/openid-connect/certs"
+    sentence = f"The key {SECOND.kid} at {url} cannot be used and is left out: its use is tls, not sig. Tokens that it signed are refused."
+    assert told == [sentence] * 2
+
+
+def test_three_hundred_keys_that_are_left_out_are_twenty_lines_and_a_number(caplog: pytest.LogCaptureFixture) -> None:
+    scene = Scene(loaded=False)
+    scene.realm.published = [FIRST.jwk, *({"kid": f"{number}\n" + "k" * 300} for number in range(300))]
+    assert scene.finds(FIRST)
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 21
+    assert told[-1].startswith("280 more keys at ")
+    assert all(len(line) < 300 and line.isprintable() for line in told)

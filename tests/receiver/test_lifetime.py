@@ -310,6 +310,69 @@ async def test_an_error_of_the_app_stays_what_it_is(error: BaseException) -> Non
     assert raised.value is error
 
 
+@pytest.mark.parametrize("error", [ValueError("x"), OSError("gone"), ExceptionGroup("several", [ValueError("x")])])
+async def test_what_the_app_raised_is_not_lost_if_its_server_cancels_it_in_the_same_moment(error: Exception) -> None:
+    async def app(receive: Any, send: Any) -> None:
+        assert (await receive())["type"] == "websocket.disconnect"
+        scope.cancel()
+        raise error
+
+    with pytest.raises(type(error)) as raised, anyio.CancelScope() as scope:
+        await Wire(GONE).run(app, expires_at=2000)
+    assert repr(raised.value) == repr(error)  # trio copies groups that pass its scopes
+    assert raised.value.__context__ is None
+
+
+async def test_what_the_app_raises_because_it_is_cancelled_is_not_lost() -> None:
+    async def app(receive: Any, send: Any) -> None:
+        scope.cancel()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise ValueError
+
+    with pytest.raises(ValueError, match=r"^$"), anyio.CancelScope() as scope:
+        await Wire(GONE).run(app, expires_at=2000)
+
+
+async def test_what_the_app_raised_is_not_lost_if_the_close_fails_too() -> None:
+    wire = Wire()
+
+    async def refusing(message: Any) -> None:
+        if message["type"] == "websocket.close":
+            raise anyio.ClosedResourceError
+
+    async def app(receive: Any, send: Any) -> None:
+        try:
+            await receive()
+        finally:
+            raise ValueError
+
+    wire.send = refusing  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match=r"^$"):
+        await wire.run(app, expires_at=1000.01)
+
+
+def test_what_the_app_raised_is_not_lost_if_its_task_is_cancelled_in_the_same_moment() -> None:
+    async def app(receive: Any, send: Any) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        raise ValueError
+
+    with pytest.raises(ValueError, match=r"^$"):
+        asyncio.run(Wire().run(app, expires_at=2000))
+
+
+async def test_an_app_that_returns_while_it_is_cancelled_is_cancelled() -> None:
+    async def app(receive: Any, send: Any) -> None:
+        scope.cancel()
+
+    with anyio.CancelScope() as scope:
+        await Wire().run(app, expires_at=2000)
+    assert scope.cancelled_caught
+
+
 async def test_a_server_that_cancels_the_app_is_heard_at_once() -> None:
     wire = Wire()
     ended: list[str] = []
@@ -460,6 +523,26 @@ class TestThroughTheWholeStack:
             with pytest.raises(WebSocketDisconnect) as raised:
                 connected.receive_text()
         assert (raised.value.code, raised.value.reason) == (1008, "The access token expired.")
+
+    @pytest.mark.parametrize("backend", ["asyncio", "trio"])
+    def test_what_an_endpoint_raises_after_the_client_left_reaches_the_test_client_each_time(
+        self, make_app: Callable[..., FastAPI], service: Any, backend: Any
+    ) -> None:
+        app = make_app()
+
+        @app.websocket("/ws")
+        async def socket(websocket: WebSocket) -> None:
+            await websocket.accept()
+            try:
+                await websocket.receive_text()
+            finally:
+                raise LookupError
+
+        headers = service()
+        with TestClient(app, backend=backend) as connected:
+            for _ in range(50):  # it was lost in most of them
+                with pytest.raises(LookupError), connected.websocket_connect("/ws", headers=headers):
+                    pass
 
     @pytest.mark.parametrize(("not_before", "stays"), [(0, True), (1, False)], ids=["issued then", "issued before"])
     def test_revoke_all_ends_what_was_issued_before(

@@ -149,7 +149,7 @@ class TestAMistakeIsAnErrorWhenItIsWritten:
             async def route(caller: Annotated[Principal, require_caller("a")]) -> None: ...
 
     @pytest.mark.parametrize(
-        "names", [("",), (["a"],), ("a b",), (" ",), ("a\n",), ("a\x00",), (None,), (1,), (b"a",), ("a", "")], ids=repr
+        "names", [("",), (["a"],), (" a",), (" ",), ("a\n",), ("a\x00",), (None,), (1,), (b"a",), ("a", "")], ids=repr
     )
     @pytest.mark.parametrize("taking", FACTORIES[1:], ids=lambda factory: factory.__name__)
     def test_names_that_are_none(self, taking: Callable[..., Requirement], names: Any) -> None:
@@ -163,7 +163,7 @@ class TestAMistakeIsAnErrorWhenItIsWritten:
         with pytest.raises(ConfigurationError, match=f"{taking.__name__} needs at least one name"):
             taking()
 
-    @pytest.mark.parametrize("client", ["", "a b", ["a"]])
+    @pytest.mark.parametrize("client", ["", "a ", ["a"]])
     def test_a_role_of_a_client_that_is_no_name(self, client: Any) -> None:
         with pytest.raises(ConfigurationError, match="require_role"):
             require_role("x", client=client)

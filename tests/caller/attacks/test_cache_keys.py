@@ -112,7 +112,7 @@ def test_case_separators_and_look_alikes_are_a_difference(one: dict[str, Any], o
     assert ServiceTokenAuth("http://bob:8000", **one) != ServiceTokenAuth("http://bob:8000", **other)
 
 
-@pytest.mark.parametrize("name", ["a b", "a\tb", "a\nb", "a\N{NO-BREAK SPACE}b", " a", "a ", "", "a\0b"])
+@pytest.mark.parametrize("name", ["a\tb", "a\nb", "a\N{NO-BREAK SPACE}b", " a", "a ", "", "a\0b"])
 @pytest.mark.parametrize("what", ["scope", "audience"])
 def test_no_name_can_hold_what_separates_names(what: str, name: str) -> None:
     given: dict[str, Any] = {what: name}

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from base64 import urlsafe_b64decode
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -12,8 +13,9 @@ from fastapi import Depends, FastAPI
 from s2s_fastapi import Principal, ServiceAuthMiddleware, require_service
 from s2s_fastapi.backchannel import BackChannel
 from s2s_fastapi.decision import Decision, Reason
-from s2s_fastapi.keycloak.cures import credentials_cure, unsigned_cure
+from s2s_fastapi.keycloak.cures import credentials_cure, size_cure, unsigned_cure
 from s2s_fastapi.keycloak.endpoints import Endpoints
+from s2s_fastapi.receiver.jws import MAX_TOKEN_BYTES
 from s2s_fastapi.receiver.keys import KeySource
 from s2s_fastapi.telemetry import DecisionLog
 from tests.realm import Clock, Realm, SigningKey, b64, settings
@@ -64,6 +66,8 @@ ANSWERS: dict[Reason, tuple[int, str | None, str]] = {
     Reason.KEYS_UNAVAILABLE: (503, None, "The service cannot check tokens at the moment."),
 }
 
+MALFORMED = (Reason.MALFORMED_TOKEN, Reason.MALFORMED_CLAIMS)
+"""Why a header and why a payload is refused that is no JSON object: a payload is read only if the signature held."""
 UNVERIFIED = frozenset(reason for reason, answer in ANSWERS.items() if answer == UNTRUSTED)
 """Found before the signature held, or without believing it: all of them look the same from outside."""
 
@@ -207,12 +211,21 @@ class Stack:
         if decision.reason in UNVERIFIED | {Reason.INVALID_REQUEST, Reason.NO_CREDENTIALS}:
             assert (decision.client_id, decision.token_id, decision.issuer, decision.kid) == ("",) * 4
             verifier = self.gate.verifier
-            of_settings = unsigned_cure(decision.reason, issuer=verifier.expectations.issuer, jwks=verifier.keys.url)
+            published = verifier.keys.published(_kid_of(raw)) if decision.reason is Reason.UNKNOWN_KEY else ""
+            of_settings = unsigned_cure(
+                decision.reason, issuer=verifier.expectations.issuer, jwks=verifier.keys.url, published=published
+            )
             brought_none = decision.reason in {Reason.INVALID_REQUEST, Reason.NO_CREDENTIALS}
-            assert decision.cure == (
-                credentials_cure(decision.reason) if brought_none else of_settings
-            )  # whatever it says
+            of_size = size_cure(len(raw), MAX_TOKEN_BYTES) if decision.cure.startswith("the token has ") else ""
+            assert bool(of_size) <= (len(raw) > MAX_TOKEN_BYTES)
+            # Whatever it says.
+            assert decision.cure == (of_size or (credentials_cure(decision.reason) if brought_none else of_settings))
             assert len(decision.unverified_kid) <= 64
+
+
+def _kid_of(token: str) -> str:
+    header = token.partition(".")[0]
+    return str(json.loads(urlsafe_b64decode(header + "=" * (-len(header) % 4)))["kid"])
 
 
 def stack(*names: str, **options: Any) -> Stack:

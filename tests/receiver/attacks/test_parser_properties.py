@@ -151,7 +151,7 @@ def test_whatever_bytes_come_they_are_refused_or_spelt_back_to_themselves(text: 
     try:
         claims = jws.claims()
     except Refused as refused:
-        assert refused.reason is Reason.MALFORMED_TOKEN  # noqa: PT017 - a property, not an expectation
+        assert refused.reason is Reason.MALFORMED_CLAIMS  # noqa: PT017 - a property, not an expectation
     else:
         assert json.loads(jws.payload) == claims
 
@@ -226,7 +226,7 @@ def test_a_payload_is_read_if_and_only_if_every_reader_reads_the_same(document: 
     try:
         claims = jws.claims()
     except Refused as refused:
-        assert refused.reason is Reason.MALFORMED_TOKEN  # noqa: PT017 - a property, not an expectation
+        assert refused.reason is Reason.MALFORMED_CLAIMS  # noqa: PT017 - a property, not an expectation
         assert not sound
     else:
         assert sound

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from s2s_fastapi.decision import Reason
-from tests.receiver.attacks.stack import Stack, claims, head, stack, token, under
+from tests.receiver.attacks.stack import MALFORMED, Stack, claims, head, stack, token, under
 
 ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
 
@@ -120,7 +120,7 @@ def test_a_claim_that_stands_twice_is_refused(name: str, value: Any, *, last: bo
     attacked = stack("RS256")
     payload = {name: value, **claims(attacked.realm)}
     broken = under(attacked, json.dumps(head(attacked)), _doubled(payload, name, value, last=last))
-    attacked.holds(token(attacked.realm), broken, Reason.MALFORMED_TOKEN)
+    attacked.holds(token(attacked.realm), broken, Reason.MALFORMED_CLAIMS)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_claim_that_stands_twice_is_refused(name: str, value: Any, *, last: bo
 def test_no_escape_and_no_depth_hides_a_second_member(member: str) -> None:
     attacked = stack("RS256")
     broken = under(attacked, json.dumps(head(attacked)), json.dumps(claims(attacked.realm))[:-1] + f", {member}}}")
-    attacked.holds(token(attacked.realm), broken, Reason.MALFORMED_TOKEN)
+    attacked.holds(token(attacked.realm), broken, Reason.MALFORMED_CLAIMS)
 
 
 @pytest.mark.parametrize("name", ["AZP", "azp ", "azp\u0000", "\u0430zp", "az\u200bp", "Azp"])
@@ -162,7 +162,7 @@ def test_json_is_utf_8_without_a_byte_order_mark(part: int, encoding: str) -> No
     if encoding == "utf-7":
         attacked.lets_in(broken)  # it is JSON in ASCII, with a harmless text in it
         return
-    attacked.holds(token(attacked.realm), broken, Reason.MALFORMED_TOKEN)
+    attacked.holds(token(attacked.realm), broken, MALFORMED[part])
 
 
 JUNK = {
@@ -197,7 +197,7 @@ def test_what_is_not_json_is_refused(part: int, raw: bytes) -> None:
     attacked = stack("RS256")
     texts = [json.dumps(head(attacked)).encode(), json.dumps(claims(attacked.realm)).encode()]
     texts[part] = texts[part][:-1] + b", " + raw + b"}"
-    attacked.holds(token(attacked.realm), under(attacked, *texts), Reason.MALFORMED_TOKEN)
+    attacked.holds(token(attacked.realm), under(attacked, *texts), MALFORMED[part])
 
 
 @pytest.mark.parametrize("name", ["sub", "jti", "azp", "iss", "client_id"])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from s2s_fastapi.decision import Reason
-from tests.receiver.attacks.stack import Break, claims, head, stack, token, under
+from tests.receiver.attacks.stack import MALFORMED, Break, claims, head, stack, token, under
 
 # 14: shapes
 
@@ -20,14 +20,14 @@ def test_header_and_payload_are_one_object_each(part: int, document: str) -> Non
     attacked = stack("RS256")
     texts = [json.dumps(head(attacked)), json.dumps(claims(attacked.realm))]
     texts[part] = document
-    attacked.holds(token(attacked.realm), under(attacked, *texts), Reason.MALFORMED_TOKEN)
+    attacked.holds(token(attacked.realm), under(attacked, *texts), MALFORMED[part])
 
 
 @pytest.mark.parametrize("wrap", [lambda text: f"[{text}]", lambda text: f'{{"claims": {text}}}', json.dumps])
 def test_good_claims_in_another_shape_are_none(wrap: Callable[[str], str]) -> None:
     attacked = stack("RS256")
     broken = under(attacked, json.dumps(head(attacked)), wrap(json.dumps(claims(attacked.realm))))
-    reason = Reason.WRONG_TYPE if wrap("{}").startswith("{") else Reason.MALFORMED_TOKEN
+    reason = Reason.WRONG_TYPE if wrap("{}").startswith("{") else Reason.MALFORMED_CLAIMS
     attacked.holds(token(attacked.realm), broken, reason)
 
 
@@ -35,9 +35,9 @@ def test_good_claims_in_another_shape_are_none(wrap: Callable[[str], str]) -> No
     ("depth", "part", "reason"),
     [
         (33, 0, Reason.MALFORMED_TOKEN),
-        (33, 1, Reason.MALFORMED_TOKEN),
+        (33, 1, Reason.MALFORMED_CLAIMS),
         (1200, 0, Reason.MALFORMED_TOKEN),
-        (5000, 1, Reason.MALFORMED_TOKEN),
+        (5000, 1, Reason.MALFORMED_CLAIMS),
         (100_000, 0, Reason.INVALID_REQUEST),
         (100_000, 1, Reason.INVALID_REQUEST),
     ],
@@ -46,7 +46,7 @@ def test_good_claims_in_another_shape_are_none(wrap: Callable[[str], str]) -> No
 def test_depth_is_no_way_to_the_end_of_the_stack(depth: int, part: int, reason: Reason, brackets: str) -> None:
     attacked = stack("RS256")
     if brackets == "{}":
-        depth = min(depth, 2000 if reason is Reason.MALFORMED_TOKEN and part else depth)
+        depth = min(depth, 2000 if reason is Reason.MALFORMED_CLAIMS else depth)
         depth = 600 if depth == 1200 else depth
     inner = depth - 1
     value = "[" * inner + "]" * inner if brackets == "[]" else '{"":' * inner + "1" + "}" * inner
