@@ -74,8 +74,12 @@ def main() -> None:
     readers = [test for test in differing if ours.tests.get(test, {}).get("documents")]
     alone = Run.of(suite, "undocumented", readers) if readers else Run({}, 0)
     documents = [test for test in readers if alone.passed(test)]
-    print(f"{len(differing)} differ; {len(documents)} of these pass if our middleware leaves their OpenAPI document alone")
-    _list("These fail without our middleware, so the environment is not the one that FastAPI's tests need", broken, plain)
+    print(
+        f"{len(differing)} differ; {len(documents)} of these pass if our middleware leaves their OpenAPI document alone"
+    )
+    _list(
+        "These fail without our middleware, so the environment is not the one that FastAPI's tests need", broken, plain
+    )
     wrong = [test for test in differing if test not in documents]
     _list("These fail behind our middleware for another reason than the OpenAPI document", wrong, ours)
     if broken or wrong or not let_in:

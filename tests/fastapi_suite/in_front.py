@@ -127,6 +127,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    patch = pytest.MonkeyPatch()
     issuer, name, build = Issuer(), config.getoption("--in-front"), FastAPI.build_middleware_stack
 
     def build_with_layers(app: FastAPI) -> ASGIApp:
@@ -143,8 +144,9 @@ def pytest_configure(config: pytest.Config) -> None:
         Counts.documents += 1
         return documented(self)
 
-    _Documented.__call__ = count_and_document  # type: ignore[method-assign] - in this process only
-    FastAPI.build_middleware_stack = build_with_layers  # type: ignore[method-assign] - the tests are not ours to change
+    patch.setattr(_Documented, "__call__", count_and_document)
+    patch.setattr(FastAPI, "build_middleware_stack", build_with_layers)
+    config.add_cleanup(patch.undo)
     if not hasattr(config, "workerinput"):  # the process that hears of every test, with several workers too
         config.pluginmanager.register(_Results(config.getoption("--results")))
 

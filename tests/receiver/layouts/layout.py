@@ -32,7 +32,7 @@ FOR_SERVICES: Final[Answers] = {"chat": 200, "billing": 200, "user": 403, "nobod
 FOR_USERS: Final[Answers] = {"chat": 403, "billing": 403, "user": 200, "nobody": 401}
 FOR_ALL: Final[Answers] = {"chat": 200, "billing": 200, "user": 200, "nobody": 200}
 
-_CHAT: Final = {
+_CHAT: Final[dict[str, Any]] = {
     "scope": "profile tickets:read tickets:write",
     "realm_access": {"roles": ["staff"]},
     "resource_access": {"crm-api-gateway": {"roles": ["writer"]}},
@@ -60,7 +60,10 @@ def assert_right(module: ModuleType) -> None:
     requirement that was forgotten, so that one warning is right there.
     """
     assert module.ANSWERS
-    with _warnings() as warnings, TestClient(module.app, raise_server_exceptions=False, follow_redirects=False) as client:
+    with (
+        _warnings() as warnings,
+        TestClient(module.app, raise_server_exceptions=False, follow_redirects=False) as client,
+    ):
         told = [*warnings]
         wrong = [
             f"{who}, {ask}: {status} instead of {right}"

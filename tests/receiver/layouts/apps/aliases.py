@@ -36,7 +36,7 @@ def documented(caller: Documented, other: Chat) -> bool:
 
 
 @app.get("/default")
-def default(caller: Principal = Depends(require_caller("chat-app-service") & require_scope("tickets:read"))) -> str:  # noqa: FAST002 - this form too
+def default(caller: Principal = Depends(require_caller("chat-app-service") & require_scope("tickets:read"))) -> str:
     return caller.client_id
 
 

@@ -17,11 +17,11 @@ ASKED_BY_HAND = True
 
 
 async def awaited(request: Request) -> Principal:
-    return await CHAT(request)  # type: ignore[call-arg] - scopes are FastAPI's to give
+    return await CHAT(request)
 
 
 async def unless_read(request: Request) -> Principal | None:
-    return None if request.method == "GET" else await CHAT(request)  # type: ignore[call-arg] - the same
+    return None if request.method == "GET" else await CHAT(request)
 
 
 def in_a_comprehension(caller: CurrentPrincipal) -> list[Principal]:
@@ -60,7 +60,7 @@ def asking(rule: Requirement) -> Callable[[Callable[..., Awaitable[Any]]], Calla
     def decorate(endpoint: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         @functools.wraps(endpoint)
         async def wrapper(*args: Any, connection: HTTPConnection, **kwargs: Any) -> Any:
-            await rule(connection)  # type: ignore[call-arg] - the same
+            await rule(connection)
             return await endpoint(*args, connection=connection, **kwargs)
 
         return wrapper

@@ -56,20 +56,23 @@ def cbv(router: APIRouter) -> Callable[[C], C]:
         def __init__(self: Any, **given: Any) -> None:  # noqa: N807 - it becomes the class's own
             vars(self).update(given)
 
-        __init__.__signature__ = inspect.Signature(  # type: ignore[attr-defined] - FastAPI reads it
+        __init__.__signature__ = inspect.Signature(
             [
                 inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY),
                 *(
                     inspect.Parameter(
-                        name, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=inspect.get_annotations(cls)[name]
+                        name,
+                        inspect.Parameter.KEYWORD_ONLY,
+                        default=value,
+                        annotation=inspect.get_annotations(cls)[name],
                     )
                     for name, value in fields.items()
                 ),
             ]
         )
-        cls.__init__ = __init__  # type: ignore[misc] - the whole trick
+        cls.__init__ = __init__
         for route in router.routes:
-            endpoint = route.endpoint  # type: ignore[attr-defined] - all are API routes
+            endpoint = route.endpoint
             signature = inspect.signature(endpoint)
             first, *rest = signature.parameters.values()
             endpoint.__signature__ = signature.replace(
@@ -80,8 +83,8 @@ def cbv(router: APIRouter) -> Callable[[C], C]:
             )
         again, router.routes[:] = [*router.routes], []
         for route in again:
-            path = route.path.removeprefix(router.prefix)  # type: ignore[attr-defined] - as above
-            router.add_api_route(path, route.endpoint, methods=[*route.methods])  # type: ignore[attr-defined] - as above
+            path = route.path.removeprefix(router.prefix)
+            router.add_api_route(path, route.endpoint, methods=[*route.methods])
         return cls
 
     return decorate

@@ -38,7 +38,9 @@ router = APIRouter()
 
 
 @router.get("/tenant")
-async def show(tenant: Annotated[str, Depends(tenant)], q: Annotated[list[str] | None, Query()] = None) -> dict[str, Any]:
+async def show(
+    tenant: Annotated[str, Depends(tenant)], q: Annotated[list[str] | None, Query()] = None
+) -> dict[str, Any]:
     return {"tenant": tenant, "total": total([]), "q": q}
 
 

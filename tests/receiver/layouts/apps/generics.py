@@ -51,15 +51,15 @@ class Crud(APIRouter, Generic[M]):
         super().__init__(prefix=f"/{model.__name__.lower()}s", **options)
         repository = InMemory[M]()
 
-        @self.get("", response_model=Page[model])  # type: ignore[valid-type] - the point of it
+        @self.get("", response_model=Page[model])
         def list_all(
             caller: Annotated[Principal, Depends(read)], source: Annotated[InMemory[M], Depends(lambda: repository)]
         ) -> Page[M]:
             return Page[M](items=source.all(), by=caller.client_id)
 
         @self.put("/{number}", response_model=model, dependencies=[Depends(write)])
-        def put(number: int, item: model) -> M:  # type: ignore[valid-type] - the same
-            if number != item.id:  # type: ignore[attr-defined] - the same
+        def put(number: int, item: model) -> M:
+            if number != item.id:
                 raise HTTPException(409)
             return repository.put(item)
 

@@ -1,6 +1,6 @@
 """Models for query, headers and cookies beside a requirement, with every kind of annotation that FastAPI takes."""
 
-import datetime
+import datetime as dt
 import uuid
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NamedTuple, Optional, Union
@@ -58,13 +58,13 @@ def models(
 
 @app.post("/kinds/{number}")
 def kinds(  # noqa: PLR0917 - each kind once
-    number: Union[int, "str"],  # noqa: UP007 - the old form, with text inside
+    number: Union[int, "str"],  # the old form, with text inside
     request: Request,
     connection: HTTPConnection,
     response: Response,
     scopes: SecurityScopes,
     common: Annotated[dict[str, Any], Depends(common)],
-    day: Optional[datetime.date] = None,  # noqa: UP045 - the old form
+    day: Optional[dt.date] = None,  # noqa: UP045 - the old form
     key: uuid.UUID | None = None,
     price: "Decimal | None" = None,
     tags: "Annotated[list[str], Query()]" = [],  # noqa: B006 - FastAPI copies it

@@ -4,7 +4,14 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 
-from s2s_fastapi import CurrentPrincipal, Principal, ServiceAuthMiddleware, require_caller, require_service, require_user
+from s2s_fastapi import (
+    CurrentPrincipal,
+    Principal,
+    ServiceAuthMiddleware,
+    require_caller,
+    require_service,
+    require_user,
+)
 from s2s_fastapi.receiver.requirements import Requirement
 from tests.receiver.layouts.layout import FOR_CHAT, FOR_SERVICES, TRUST
 
@@ -24,7 +31,9 @@ def is_ours(caller: CurrentPrincipal) -> bool:
     return isinstance(CHAT, Requirement) and not isinstance(caller, Requirement)
 
 
-def number_of_rules(rules: Annotated[tuple[str, ...], Depends(lambda: tuple(map(repr, (CHAT, require_service()))))]) -> int:
+def number_of_rules(
+    rules: Annotated[tuple[str, ...], Depends(lambda: tuple(map(repr, (CHAT, require_service()))))],
+) -> int:
     return len(rules)
 
 

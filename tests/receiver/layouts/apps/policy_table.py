@@ -4,7 +4,14 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request
 
-from s2s_fastapi import CurrentPrincipal, Principal, ServiceAuthMiddleware, require_caller, require_scope, require_service
+from s2s_fastapi import (
+    CurrentPrincipal,
+    Principal,
+    ServiceAuthMiddleware,
+    require_caller,
+    require_scope,
+    require_service,
+)
 from s2s_fastapi.receiver.requirements import Requirement
 from tests.receiver.layouts.layout import FOR_CHAT, FOR_SERVICES, TRUST
 

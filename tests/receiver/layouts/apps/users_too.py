@@ -4,7 +4,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, WebSocket
 
-from s2s_fastapi import DOCS, Principal, ServiceAuthMiddleware, auth_ready, require_caller, require_service, require_user
+from s2s_fastapi import (
+    DOCS,
+    Principal,
+    ServiceAuthMiddleware,
+    auth_ready,
+    require_caller,
+    require_service,
+    require_user,
+)
 from tests.receiver.layouts.layout import FOR_ALL, FOR_CHAT, FOR_SERVICES, FOR_USERS, TRUST
 
 BOTH = require_service() | require_user()

@@ -1,6 +1,6 @@
 """Versions by date with Cadwyn, which makes the routes of each version from those of the newest."""
 
-import datetime
+import datetime as dt
 from typing import Annotated
 
 from cadwyn import Cadwyn, HeadVersion, Version, VersionBundle, VersionedAPIRouter
@@ -28,11 +28,7 @@ async def services(caller: CurrentPrincipal) -> str:
     return caller.client_id
 
 
-app = Cadwyn(
-    versions=VersionBundle(
-        HeadVersion(), Version(datetime.date(2026, 1, 1)), Version(datetime.date(2025, 1, 1))
-    )
-)
+app = Cadwyn(versions=VersionBundle(HeadVersion(), Version(dt.date(2026, 1, 1)), Version(dt.date(2025, 1, 1))))
 app.generate_and_include_versioned_routers(router)
 app.add_middleware(ServiceAuthMiddleware, **TRUST)
 

@@ -3,8 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI
-from fastapi_restful import Resource, set_responses
-from fastapi_restful.api import Api
+from fastapi_restful import Api, Resource
 from fastapi_restful.cbv import cbv
 
 from s2s_fastapi import Principal, ServiceAuthMiddleware, require_caller, require_scope
@@ -48,7 +47,10 @@ app.add_middleware(ServiceAuthMiddleware, **TRUST)
 app.include_router(guarded)
 app.include_router(open_)
 
+Api(app).add_resource(Tickets(), "/tickets")
+
 ANSWERS = [
+    ("GET /tickets", FOR_CHAT),
     ("GET /one", FOR_CHAT),
     ("POST /two", FOR_CHAT),
     ("GET /by-method", FOR_CHAT),

@@ -19,4 +19,6 @@ def add(one: int, other: int) -> int:
 served = server.streamable_http_app(stateless_http=True, json_response=True)
 app: Any = ServiceAuthMiddleware(served, **TRUST)
 
-ANSWERS = [(Ask("POST /mcp", {**INITIALIZE, "headers": {**INITIALIZE["headers"], "Host": "127.0.0.1:80"}}), FOR_SERVICES)]
+ANSWERS = [
+    (Ask("POST /mcp", {**INITIALIZE, "headers": {**INITIALIZE["headers"], "Host": "127.0.0.1:80"}}), FOR_SERVICES)
+]

@@ -22,7 +22,7 @@ app = FastAPI()
 app.add_middleware(ServiceAuthMiddleware, **TRUST)
 app.mount("/legacy", WSGIMiddleware(legacy))
 app.mount("/guarded", CHAT.guard(WSGIMiddleware(legacy)))
-app.mount("/sockets", CHAT.guard(socketio.ASGIApp(sockets, socketio_path="io")))
+app.mount("/sockets", CHAT.guard(socketio.ASGIApp(sockets, socketio_path="sockets/io")))
 
 
 @app.get("/events", dependencies=[Depends(CHAT)])
