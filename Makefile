@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: help demo test test-lowest test-wheel lint format keycloak env trace bench clean
+.PHONY: help demo test test-lowest test-wheel test-layouts fastapi-suite lint format keycloak env trace bench clean
 
 help:  ## Say what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +37,22 @@ test-wheel:  ## Run the tests against the built wheel, away from the source
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps build/wheel/*.whl
 	cp -r tests example_app docs README.md pyproject.toml build/wheel/
 	cd build/wheel && $(abspath $(BIN))/python -m pytest --ignore=tests/test_docs.py --ignore=tests/test_compose.py --ignore=tests/test_make_trace.py --ignore=tests/test_speed.py $(PYTEST)
+
+.venv-layouts/.installed: pyproject.toml tests/receiver/layouts/packages/requirements.txt
+	$(PYTHON) -m venv .venv-layouts
+	.venv-layouts/bin/python -m pip install --quiet --disable-pip-version-check -r tests/receiver/layouts/packages/requirements.txt -e '.[otel]'
+	@touch $@
+
+test-layouts: .venv-layouts/.installed  ## Run the apps of tests/receiver/layouts, those on third-party packages too, in the pinned versions
+	.venv-layouts/bin/python -m pytest -W ignore::DeprecationWarning tests/receiver/layouts/test_layouts.py tests/receiver/layouts/packages/layouts_on_packages.py $(PYTEST)
+
+.venv-fastapi-suite/.installed: pyproject.toml tests/fastapi_suite/requirements.txt
+	$(PYTHON) -m venv .venv-fastapi-suite
+	.venv-fastapi-suite/bin/python -m pip install --quiet --disable-pip-version-check -r tests/fastapi_suite/requirements.txt -e .
+	@touch $@
+
+fastapi-suite: .venv-fastapi-suite/.installed  ## Run FastAPI's own tests behind our middleware, and compare (SUITE=--part for security, dependencies and WebSockets)
+	.venv-fastapi-suite/bin/python -m tests.fastapi_suite $(SUITE)
 
 lint: $(VENV)/.installed  ## Check style, types and the direction of imports
 	$(BIN)/ruff check

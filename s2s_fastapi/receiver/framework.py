@@ -200,5 +200,9 @@ def returned_by(call: Any) -> Any:
 
 
 def asked_by_fastapi(depth: int = 2) -> bool:
-    """Tell whether FastAPI's own code called the function that asks this: the frame ``depth`` calls up."""
-    return str(sys._getframe(depth).f_globals.get("__name__")).startswith("fastapi.")  # noqa: SLF001 - the one way to know
+    """Return whether FastAPI's own code called the function that asks this: the frame ``depth`` calls up.
+
+    Dependency Injector counts as FastAPI: its ``@inject`` looks into each ``Depends`` of an endpoint as FastAPI does.
+    """
+    module = str(sys._getframe(depth).f_globals.get("__name__"))  # noqa: SLF001 - the one way to know
+    return module.startswith(("fastapi.", "dependency_injector."))

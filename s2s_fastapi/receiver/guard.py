@@ -24,7 +24,8 @@ E = TypeVar("E")
 
 def guarded(requirement: Judge, endpoint: E) -> E:
     """Return ``endpoint`` behind ``requirement``; what kind of endpoint it is decides how."""
-    if inspect.isfunction(inspect.unwrap(_without_partial(endpoint))) or inspect.ismethod(endpoint):
+    innermost = _innermost(endpoint)
+    if inspect.isfunction(innermost) or inspect.ismethod(innermost):
         return cast("E", _guarded_function(requirement, cast("Callable[..., Any]", endpoint)))
     if not callable(endpoint):
         raise ConfigurationError(f"guard takes an endpoint or an ASGI app, not {type(endpoint).__name__}.")
@@ -80,6 +81,13 @@ def _guarded_function(requirement: Judge, function: Callable[..., Any]) -> Calla
     if inspect.isfunction(function):
         setattr(function, GUARDED_MARK, requirement)
     return endpoint
+
+
+def _innermost(call: Any) -> Any:
+    """Return what is below partials and ``functools.wraps``, in whichever order they stand."""
+    while (wrapped := getattr(_without_partial(call), "__wrapped__", None)) is not None:
+        call = wrapped
+    return _without_partial(call)
 
 
 def _without_partial(call: Any) -> Any:
