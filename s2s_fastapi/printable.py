@@ -34,13 +34,12 @@ def quoted(text: str) -> str:
 def named(name: str) -> str:
     """Return a name as it stands in a sentence: as it is if it is one plain ASCII word, otherwise in double quotes.
 
-    So a name with a comma is never read as two, and a name that reads like a sentence never as a part of ours.
+    It has 256 characters at most. So a name with a comma is never read as two, and a name that reads like a sentence never as a part of ours.
     """
-    text = printable(name, _LONGEST_NAME)
-    if _PLAIN.fullmatch(text):
-        return text
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    if len(name) <= _LONGEST_NAME and _PLAIN.fullmatch(name):
+        return name
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{printable(escaped, _LONGEST_NAME - 1)}"'
 
 
 def listed(names: Iterable[str], separator: str = ", ") -> str:

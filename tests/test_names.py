@@ -187,7 +187,10 @@ def test_a_list_of_names_can_be_read_in_one_way_only() -> None:
     assert listed(["b", "a"]) == "a, b"
     assert listed(["a, b"]) == '"a, b"'
     assert listed(["a b", "c"], " ") == '"a b" c'
-    assert len(named("x" * 10_000)) < 300
+    for sign in ("x", '"', "\\", "é", "\n"):
+        for length in (255, 256, 10_000):
+            assert len(named(sign * length)) <= 256
+            assert named(sign * length).isprintable()
     assert shown("Ticket Writer") == "Ticket Writer"  # a field of its own needs no quotes
 
 

@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 from s2s_fastapi import ServiceAuthMiddleware
 from s2s_fastapi.decision import Decision
 from s2s_fastapi.receiver.observing import _at_exit
+from s2s_fastapi.telemetry import decision_log
 from tests.realm import Realm, settings
 
 
@@ -29,9 +30,10 @@ class Observed:
 
 @pytest.fixture(autouse=True)
 def nothing_to_report_at_exit() -> Iterator[None]:
-    """Apps that observe and were never shut down would write their reports when the tests are over."""
+    """Apps that observe and were never shut down would write their reports when the tests are over, and logs the rest of floods."""
     yield
     _at_exit.clear()
+    decision_log._at_exit._logs.clear()
 
 
 @pytest.fixture

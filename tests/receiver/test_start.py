@@ -143,7 +143,7 @@ SETTINGS: dict[str, tuple[dict[str, str], dict[str, Any], str]] = {
     "audience account": ({"URL": "http://k", "REALM": "r", "AUDIENCE": "account"}, {}, 'cannot be "account"'),
     "an empty audience": ({"URL": "http://k", "REALM": "r", "AUDIENCE": ""}, {}, "KEYCLOAK_AUDIENCE"),
     "no audience": ({"URL": "http://k", "REALM": "r"}, {}, "KEYCLOAK_CLIENT_ID or KEYCLOAK_AUDIENCE"),
-    "audience= empty": ({"URL": "http://k", "REALM": "r"}, {"audience": []}, "audience must be a name"),
+    "audience= empty": ({"URL": "http://k", "REALM": "r"}, {"audience": []}, "audience= is an empty list"),
     "audience= account": ({"URL": "http://k", "REALM": "r"}, {"audience": "account"}, 'cannot be "account"'),
     "a long leeway": ({"URL": "http://k", "REALM": "r", "LEEWAY": "61"}, {}, "KEYCLOAK_LEEWAY"),
     "a public path": (
