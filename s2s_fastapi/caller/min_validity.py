@@ -6,6 +6,7 @@ from typing import Any
 from s2s_fastapi.caller.grant import Token
 from s2s_fastapi.caller.shared_token import RENEWAL_SPACING, SharedToken
 from s2s_fastapi.errors import ConfigurationError, TokenRequestError
+from s2s_fastapi.printable import named
 
 __all__ = ["LongEnough", "lasting", "seconds"]
 
@@ -92,14 +93,14 @@ class LongEnough:
         self._possible(token)
         # Within the spacing of a request that brought nothing: the token is the one that was there.
         raise self.shared.last_error() or TokenRequestError(
-            f"The token of {self.shared.client_id} has less than {self._seconds:g} s left, and another was asked for just now."
+            f"The token of {named(self.shared.client_id)} has less than {self._seconds:g} s left, and another was asked for just now."
         )
 
     def _possible(self, token: Token) -> None:
         longest = max(0.0, token.life - RENEWAL_SPACING)
         if self._seconds > longest:
             raise TokenRequestError(
-                f"The tokens of {self.shared.client_id} live {token.life:g} s, so min_validity={self._seconds:g} cannot be had"
+                f"The tokens of {named(self.shared.client_id)} live {token.life:g} s, so min_validity={self._seconds:g} cannot be had"
                 f" (at most {longest:g}: a token is renewed at most every {RENEWAL_SPACING:g} s).",
                 cure="Ask for less, or raise the access token lifespan of the client or of the realm in Keycloak.",
                 retryable=False,

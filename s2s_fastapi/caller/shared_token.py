@@ -7,10 +7,12 @@ from typing import Final
 
 from s2s_fastapi.caller.asked import Asked
 from s2s_fastapi.caller.grant import Token
+from s2s_fastapi.caller.token_errors import reach_cure
 from s2s_fastapi.caller.token_key import TokenKey
 from s2s_fastapi.caller.token_request import Channel, TokenRequest
 from s2s_fastapi.errors import S2SError, TokenRequestError
 from s2s_fastapi.lanes import Lane
+from s2s_fastapi.printable import named
 from s2s_fastapi.refreshing import Refreshing, State
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry.metrics import RESENDS, TOKEN_AGE
@@ -39,7 +41,7 @@ class SharedToken:
         self._request = TokenRequest(key, settings, channel, clock)
         self._value = Refreshing[Token](
             self._request,
-            name=f"the token of {settings.client_id}",
+            name=f"the token of {named(settings.client_id)}",
             lane=lane,
             timeout=DEADLINE,
             clock=clock,
@@ -149,9 +151,7 @@ class SharedToken:
             self._value.forgive()
 
     def _unanswered(self, sentence: str) -> S2SError:
-        return TokenRequestError(
-            f"{sentence}.", cure=f"Is Keycloak up, and is KEYCLOAK_URL ({self._settings.url}) right for this process?"
-        )
+        return TokenRequestError(f"{sentence}.", cure=reach_cure(self._settings))
 
     def _waiting(self) -> AbstractContextManager[object]:
         """Show in a request's trace how long it waited, also where another request's load brought the token."""

@@ -22,6 +22,7 @@ __all__ = [
     "RETRY",
     "RETRY_CREDENTIALS",
     "error_type",
+    "reach_cure",
     "refusal",
     "retry_after",
     "saying_when",
@@ -179,23 +180,27 @@ def refusal(reply: Reply, settings: KeycloakSettings, asked: Asked, proof: Proof
 
 def unreachable(problem: BackChannelError, settings: KeycloakSettings) -> TokenRequestError:
     """Return the error for no answer at all, or one that cannot be read."""
+    return TokenRequestError(
+        f"Keycloak gave {named(settings.client_id)} no token: {Endpoints.of(settings).token}: {problem}.",
+        cure=reach_cure(settings, certificate="certificate" in str(problem)),
+    )
+
+
+def reach_cure(settings: KeycloakSettings, *, certificate: bool = False) -> str:
+    """Return what to look at if Keycloak does not answer; ``certificate`` if its TLS certificate was refused."""
     where = (
         "KEYCLOAK_URL"
         if settings.server == settings.issuer.partition("/realms/")[0]
         else f"KEYCLOAK_URL ({settings.url})"
     )
-    ca = " or KEYCLOAK_CA_FILE" if "certificate" in str(problem) else ""
-    token_url = Endpoints.of(settings).token
-    unused = unused_proxy(token_url) if settings.proxy is None else ""
+    ca = " or KEYCLOAK_CA_FILE" if certificate else ""
+    unused = unused_proxy(Endpoints.of(settings).token) if settings.proxy is None else ""
     proxy = (
         f" {unused} is set and is not used: set KEYCLOAK_PROXY if Keycloak is reached through a proxy."
         if unused
         else ""
     )
-    return TokenRequestError(
-        f"Keycloak gave {named(settings.client_id)} no token: {token_url}: {problem}.",
-        cure=settings.worded(f"Is Keycloak up, and is {where}{ca} right for this process?{proxy}"),
-    )
+    return settings.worded(f"Is Keycloak up, and is {where}{ca} right for this process?{proxy}")
 
 
 def wrong_credentials(error: TokenRequestError) -> bool:
