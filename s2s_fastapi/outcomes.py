@@ -105,7 +105,6 @@ class Held(Generic[T]):
 
     def refused(self, since: float) -> "Held[T]":
         """Return it as one that was refused; a second refusal changes nothing to its favour."""
-        since = min(since, self.refused_from)
         fresh_until, usable_until = min(self.fresh_until, since), min(self.usable_until, since)
         return replace(self, fresh_until=fresh_until, usable_until=usable_until, refused_from=since)
 

@@ -8,11 +8,10 @@ from s2s_fastapi.lanes import Lane
 from s2s_fastapi.telemetry.reports import Reports
 
 _PATIENCE = 5.0
-_NOT_REPORTING = {Reports.collect.__code__, Lane._next.__code__}
 
 
 def reported() -> None:
-    """Wait until each load that has ended has reported; a load that is under way is not waited for."""
+    """Wait until each load that has ended has reported. Nobody waits for a load that is under way or delayed."""
     end = time.monotonic() + _PATIENCE
     while any(map(_reports, threading.enumerate())):
         assert time.monotonic() < end, "a load does not end to report"
@@ -22,9 +21,10 @@ def reported() -> None:
 def _reports(thread: threading.Thread) -> bool:
     if not thread.name.startswith("s2s_fastapi-"):
         return False
-    frame = sys._current_frames().get(thread.ident or 0)
+    frame, running = sys._current_frames().get(thread.ident or 0), set()
     while frame is not None:
-        if frame.f_code in _NOT_REPORTING:
-            return False
+        running.add(frame.f_code)
         frame = frame.f_back
-    return thread.is_alive()
+    loads = Reports.collect.__code__ in running
+    sleeps = {Lane._next.__code__, threading.Condition.wait.__code__} <= running
+    return thread.is_alive() and not loads and not sleeps

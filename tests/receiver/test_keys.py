@@ -489,6 +489,23 @@ def test_the_keys_of_two_servers_that_hang_do_not_delay_those_of_a_third() -> No
     gate.set()
 
 
+def test_a_request_just_after_a_failed_fetch_at_the_start_makes_no_fetch_within_5_s() -> None:
+    scene = Scene(loaded=False)
+    scene.breaks(httpx.Response(503))
+    scene.source.start()
+    while not scene.source.state().failures:
+        time.sleep(0.001)
+    scene.clock.advance(SPACING - 0.001)
+    for _ in range(10):
+        with pytest.raises(KeysUnavailable):
+            scene.source.get()
+    assert scene.realm.fetches == 1
+    scene.clock.advance(0.002)
+    with pytest.raises(KeysUnavailable):
+        scene.source.get()
+    assert scene.realm.fetches == 2
+
+
 def test_300_apps_of_one_process_get_their_keys() -> None:
     realm = Realm(key=FIRST)
     realm.published = [FIRST.jwk]
