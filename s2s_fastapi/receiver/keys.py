@@ -27,7 +27,7 @@ from s2s_fastapi.telemetry.metrics import KEYS_FETCH, watch_age
 from s2s_fastapi.telemetry.reports import report
 from s2s_fastapi.telemetry.spans import cause, failed, span
 
-__all__ = ["KeySource", "SharedSources"]
+__all__ = ["KeySource", "SharedSources", "sharing"]
 
 _log = logging.getLogger("s2s_fastapi.keys")
 
@@ -102,7 +102,7 @@ class KeySource:
         gives one gets a source of its own.
         """
         if transport is None:
-            return _SHARED.source(settings)
+            return _in_use.sources.source(settings)
         channel = BackChannel(ca_file=settings.ca_file, transport=transport, timeout=_TIMEOUT)
         return cls(Endpoints.of(settings), channel, issuer=settings.issuer)
 
@@ -328,7 +328,8 @@ class KeySource:
 class SharedSources:
     """One `KeySource` for each realm and way to it, for as long as somebody holds it.
 
-    Without it a hundred apps of one realm would queue for a hundred loads of the same keys. `clock` is monotonic.
+    Without it a hundred apps of one realm would queue for a hundred loads of the same keys. `clock` is monotonic. Tests put sources of
+    their own in place with `sharing`.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -355,7 +356,24 @@ class SharedSources:
             return source
 
 
-_SHARED: Final = SharedSources()
+class _InUse:
+    __slots__ = ("sources",)
+
+    def __init__(self) -> None:
+        self.sources = SharedSources()
+
+
+_in_use: Final = _InUse()
+
+
+@contextlib.contextmanager
+def sharing(sources: SharedSources) -> Iterator[SharedSources]:
+    """Let whoever asks for keys in this process from now on share `sources` for a while. Who has a source already keeps it."""
+    before, _in_use.sources = _in_use.sources, sources
+    try:
+        yield sources
+    finally:
+        _in_use.sources = before
 
 
 def _problem(reply: Reply) -> str:

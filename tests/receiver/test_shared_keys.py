@@ -36,8 +36,7 @@ def served() -> Iterator[EmbeddedIssuer]:
 
 @pytest.fixture
 def issuer(served: EmbeddedIssuer) -> EmbeddedIssuer:
-    """Return the issuer as new: what an earlier test left without a holder is collected, so nobody has its keys."""
-    gc.collect()
+    """Return the issuer as new."""
     served.faults.clear()
     served.requests.clear()
     served.set_not_before("corp", 0)
