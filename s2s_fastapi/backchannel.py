@@ -21,6 +21,7 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.lanes import undisturbed
 from s2s_fastapi.settings import ProxyUrl
 from s2s_fastapi.strict_json import AmbiguousJsonError, NotAnObjectError, json_object
+from s2s_fastapi.telemetry.foreign import held_back
 from s2s_fastapi.telemetry.spans import Span, answered, failed, propagated, span_of_exchange
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """What is sent. httpx logs while it sends, and error trackers record the locals of all frames above: they see this."""
+    """What is sent. A transport that somebody gave may log while it sends, and error trackers record the locals of all frames above."""
 
     method: str
     url: str
@@ -180,7 +181,8 @@ class BackChannel:
 
     def _exchange(self, question: _Question, timeout: float) -> Reply:
         with span_of_exchange(question.method, question.url) as current:
-            outcome = self._outcome(question, timeout, current)
+            with held_back():
+                outcome = self._outcome(question, timeout, current)
             if not isinstance(outcome, Reply):
                 failed(current, *outcome)
         if isinstance(outcome, Reply):

@@ -4,7 +4,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from s2s_fastapi.receiver.keys import SharedSources, sharing
 from tests.reported import reported
+
+
+@pytest.fixture(autouse=True)
+def keys_stay_within_their_test() -> Iterator[None]:
+    """Apps share a realm's keys as long as one of them lives, and when the last one is collected is nobody's choice."""
+    with sharing(SharedSources()):
+        yield
 
 
 @pytest.fixture(autouse=True)

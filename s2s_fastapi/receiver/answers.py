@@ -21,14 +21,13 @@ def challenge(decision: Decision, realm: str = "") -> str:
     if decision.status not in (400, 401, 403):
         return ""
     reason = decision.reason
-    parts = [f'realm="{_quotable(realm)}"'] if realm else []
+    # A name that cannot be said as it is stays out: with a character less it would be the name of another client or scope.
+    parts = [f'realm="{realm}"'] if realm and _quotable(realm) else []
     if reason.error:
         parts.append(f'error="{reason.error}"')
     if reason is Reason.EXPIRED:
         parts.append(f'error_description="{reason.detail}"')
-    # A name that cannot be said there is left out: with a character less it would be the name of another scope.
-    scopes = [name for name in decision.scope.split(" ") if name and _quotable(name) == name]
-    if joined := " ".join(scopes):
+    if joined := " ".join(name for name in decision.scope.split(" ") if name and _quotable(name)):
         parts.append(f'scope="{joined}"')
     return f"Bearer {', '.join(parts)}".rstrip()
 
@@ -89,6 +88,6 @@ def _close_code(decision: Decision) -> int:
     return _POLICY_VIOLATION if decision.status < 500 else _TRY_AGAIN_LATER  # noqa: PLR2004 - HTTP's own border
 
 
-def _quotable(text: str) -> str:
-    """Return what may stand in a quoted parameter: RFC 6750 section 3 forbids quotes, backslashes and everything but ASCII."""
-    return "".join(character for character in text if " " <= character <= "~" and character not in '"\\')
+def _quotable(text: str) -> bool:
+    """Return whether a quoted parameter can hold `text`: RFC 6750 section 3 forbids quotes, backslashes and all but printable ASCII."""
+    return all(" " <= character <= "~" and character not in '"\\' for character in text)

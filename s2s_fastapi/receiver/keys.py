@@ -5,9 +5,10 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from functools import partial
-from typing import Final, Self
+from typing import Final
+from weakref import WeakValueDictionary
 
 import httpx
 
@@ -26,7 +27,7 @@ from s2s_fastapi.telemetry.metrics import KEYS_FETCH, watch_age
 from s2s_fastapi.telemetry.reports import report
 from s2s_fastapi.telemetry.spans import cause, failed, span
 
-__all__ = ["KeySource"]
+__all__ = ["KeySource", "SharedSources", "sharing"]
 
 _log = logging.getLogger("s2s_fastapi.keys")
 
@@ -94,12 +95,15 @@ class KeySource:
         """Return the keys if they are fresh. Asked at each request, so there is no call of our own in between."""
 
     @classmethod
-    def of(cls, settings: KeycloakSettings, transport: Callable[[], httpx.BaseTransport] | None = None) -> Self:
-        """Return the source of the realm's keys that the settings name; ``transport`` makes the httpx transport for Keycloak."""
+    def of(cls, settings: KeycloakSettings, transport: Callable[[], httpx.BaseTransport] | None = None) -> "KeySource":
+        """Return the source of the realm's keys that the settings name.
+
+        All of this process share one source for each realm and way to it. ``transport`` makes the httpx transport for Keycloak; whoever
+        gives one gets a source of its own.
+        """
         if transport is None:
-            channel = BackChannel.shared(settings.ca_file, _TIMEOUT, settings.proxy)
-        else:
-            channel = BackChannel(ca_file=settings.ca_file, transport=transport, timeout=_TIMEOUT)
+            return _in_use.sources.source(settings)
+        channel = BackChannel(ca_file=settings.ca_file, transport=transport, timeout=_TIMEOUT)
         return cls(Endpoints.of(settings), channel, issuer=settings.issuer)
 
     def after_fork(self) -> None:
@@ -319,6 +323,57 @@ class KeySource:
             return "its tokens-not-before is missing or no moment"
         self.not_before = value
         return ""
+
+
+class SharedSources:
+    """One `KeySource` for each realm and way to it, for as long as somebody holds it.
+
+    Without it a hundred apps of one realm would queue for a hundred loads of the same keys. `clock` is monotonic. Tests put sources of
+    their own in place with `sharing`.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._sources: WeakValueDictionary[tuple[Hashable, ...], KeySource] = WeakValueDictionary()
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Keep the sources, replace the lock: another thread of the parent may have held it."""
+        self._lock = threading.RLock()
+
+    def source(self, settings: KeycloakSettings) -> KeySource:
+        """Return the source for these settings; no network yet."""
+        watch_forks(self)
+        endpoints = Endpoints.of(settings)
+        # All that makes the keys, the way to them or what is told of them another one.
+        key = (endpoints, settings.issuer, settings.ca_file, settings.proxy)
+        with self._lock:
+            source = self._sources.get(key)
+            if source is None:
+                channel = BackChannel.shared(settings.ca_file, _TIMEOUT, settings.proxy)
+                source = KeySource(endpoints, channel, issuer=settings.issuer, clock=self._clock)
+                self._sources[key] = source
+            return source
+
+
+class _InUse:
+    __slots__ = ("sources",)
+
+    def __init__(self) -> None:
+        self.sources = SharedSources()
+
+
+_in_use: Final = _InUse()
+
+
+@contextlib.contextmanager
+def sharing(sources: SharedSources) -> Iterator[SharedSources]:
+    """Let whoever asks for keys in this process from now on share `sources` for a while. Who has a source already keeps it."""
+    before, _in_use.sources = _in_use.sources, sources
+    try:
+        yield sources
+    finally:
+        _in_use.sources = before
 
 
 def _problem(reply: Reply) -> str:

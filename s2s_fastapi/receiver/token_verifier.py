@@ -104,7 +104,7 @@ class TokenVerifier:
                 VerifiedTokens(self._cached_tokens),
                 clock=self._clock,
             )
-            # Threads may meet here: one of them wins, or each would fetch keys of its own. No lock: a fork could find it taken.
+            # Threads may meet here: one of them wins, or each would remember tokens of its own. No lock: a fork could find it taken.
             self._verifier = self._made.setdefault("verifier", made)
         return self._verifier
 

@@ -1,19 +1,29 @@
 """Error trackers record the locals of every frame above a log record: no such frame shows what proves who we are."""
 
+import importlib
 import logging
+import socketserver
 import sys
+import threading
+import time
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import httpx
 import pytest
 from joserfc.jwk import ECKey
 
-from s2s_fastapi import KeycloakSettings, ServiceTokenAuth
+from s2s_fastapi import KeycloakSettings, KeysUnavailable, ServiceTokenAuth, TokenRequestError
+from s2s_fastapi.backchannel import BackChannel
 from s2s_fastapi.caller.client_key import ClientKey
 from s2s_fastapi.caller.registration import registration
 from s2s_fastapi.caller.token_source import TokenSource, using
+from s2s_fastapi.receiver.keys import KeySource
+from s2s_fastapi.telemetry.foreign import LOGGERS, held_back
 from s2s_fastapi.testing import EmbeddedIssuer
+from tests.reported import reported
 from tests.testing.asking import SECRET, client, document
 
 
@@ -27,11 +37,49 @@ class Tracker(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         frame: Any = sys._getframe().f_back
         while frame is not None:
-            # What httpcore's own frames hold while it reports each of its steps at DEBUG, nobody can change from outside.
-            if record.levelno > logging.DEBUG or frame.f_globals.get("__name__", "").startswith("s2s_fastapi"):
-                shown = " ".join(repr(value) for value in frame.f_locals.values())
-                self.kept.append((record.name, frame.f_code.co_name, shown))
+            shown = " ".join(repr(value) for value in frame.f_locals.values())
+            self.kept.append((record.name, frame.f_code.co_name, shown))
             frame = frame.f_back
+
+    @property
+    def names(self) -> set[str]:
+        """The loggers that spoke."""
+        return {name for name, _, _ in self.kept}
+
+    def leaks(self, *secrets: str) -> list[tuple[str, str]]:
+        """Return where one of `secrets` was seen. A test's own frames know what they look for."""
+        return [
+            (name, frame)
+            for name, frame, shown in self.kept
+            if any(secret in shown for secret in secrets if secret) and not frame.startswith("test_")
+        ]
+
+
+class LoopbackProxy:
+    """Gives each request the same answer, whatever it asks."""
+
+    def __init__(self, answer: bytes) -> None:
+        self.asked = 0
+
+        class Answering(socketserver.StreamRequestHandler):
+            def handle(handler) -> None:  # noqa: N805 - `self` is the proxy
+                self.asked += 1
+                while handler.rfile.readline().strip():
+                    pass
+                handler.wfile.write(answer)
+
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answering)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
 
 
 @pytest.fixture
@@ -63,16 +111,159 @@ def test_no_frame_above_a_log_record_shows_a_secret_an_assertion_or_a_token(
         settings = KeycloakSettings(url=issuer.url, realm="corp", client_auth=method, **proof)
         token = ServiceTokenAuth(settings=settings).token()
 
+    reported()
     (exchange,) = issuer.requests("token")
     header, assertion = exchange.request.header("authorization") or "", exchange.form.get("client_assertion", "")
     sent = [token, SECRET, file.read_text().splitlines()[1], header.rpartition(" ")[2], assertion.rpartition(".")[2]]
-    names = {name for name, _, _ in tracker.kept}
-    assert "httpcore.http11" in names
-    assert "httpx" not in names  # its record would come before the token is there for others
-    assert "_converse" in {frame for _, frame, _ in tracker.kept}
-    assert [
-        (name, frame)
-        for name, frame, shown in tracker.kept
-        # The issuer's own threads stand for Keycloak, and log nothing; this frame knows what it looks for.
-        if any(one in shown for one in sent if one) and not frame.startswith("test_")
-    ] == []
+    assert "httpcore.http11" in tracker.names
+    assert "httpx" not in tracker.names
+    assert tracker.leaks(*sent) == []
+
+
+PASSWORD = "p4ssword-of-the-proxy"
+
+
+def through(proxy: str, *, https: bool = False) -> KeycloakSettings:
+    return KeycloakSettings(
+        url="https://keycloak.invalid" if https else "http://keycloak.invalid",
+        realm="corp",
+        client_id="caller",
+        client_secret=SECRET,
+        proxy=proxy.replace("://", f"://user:{PASSWORD}@"),
+    )
+
+
+@pytest.mark.parametrize("https", [False, True], ids=["forwards", "tunnels"])
+@pytest.mark.parametrize("status", [200, 407])
+@pytest.mark.parametrize("asks", ["keys", "token"])
+def test_no_frame_above_a_log_record_shows_the_password_of_the_proxy(
+    tracker: Tracker, asks: str, status: int, https: bool
+) -> None:
+    answer = f"HTTP/1.1 {status} OK\r\nContent-Length: 2\r\n\r\n{{}}".encode()
+    with LoopbackProxy(answer) as proxy:
+        settings = through(proxy.url, https=https)
+        if asks == "keys":
+            with pytest.raises(KeysUnavailable):
+                KeySource.of(settings).get()
+        else:
+            with using(TokenSource()), pytest.raises(TokenRequestError):
+                ServiceTokenAuth(settings=settings).token()
+    reported()
+    assert proxy.asked
+    assert {"httpcore.connection", "httpcore.http11"} <= tracker.names
+    pair = b64encode(f"user:{PASSWORD}".encode()).decode()
+    assert tracker.leaks(PASSWORD, pair, SECRET, b64encode(f"caller:{SECRET}".encode()).decode()) == []
+
+
+def test_no_frame_shows_a_secret_if_nothing_answers(tracker: Tracker) -> None:
+    settings = KeycloakSettings(url="http://127.0.0.1:1", realm="corp", client_id="caller", client_secret=SECRET)
+    with using(TokenSource()), pytest.raises(TokenRequestError):
+        ServiceTokenAuth(settings=settings).token()
+    reported()
+    assert "httpcore.connection" in tracker.names
+    assert tracker.leaks(SECRET) == []
+
+
+def test_an_exchange_outside_of_a_load_holds_records_back_too(tracker: Tracker) -> None:
+    with LoopbackProxy(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}") as server:
+        BackChannel(timeout=5).post_form(f"{server.url}/token", {"client_secret": SECRET})
+    assert "httpcore.http11" in tracker.names
+    assert tracker.leaks(SECRET) == []
+
+
+def test_a_transport_that_somebody_gives_is_held_back_too(tracker: Tracker) -> None:
+    with LoopbackProxy(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}") as server:
+        channel = BackChannel(timeout=5, transport=httpx.HTTPTransport)
+        channel.post_form(f"{server.url}/token", {"client_secret": SECRET})
+    assert "httpcore.http11" in tracker.names
+    assert tracker.leaks(SECRET) == []
+
+
+# What is held back
+
+
+class Needs(logging.Handler):
+    """Ships each record with a token, as a handler does that writes to a service."""
+
+    def __init__(self, settings: KeycloakSettings) -> None:
+        super().__init__(logging.DEBUG)
+        self.auth = ServiceTokenAuth(settings=settings)
+        self.shipped: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.auth.token()
+        self.shipped.append(record.name)
+
+
+def test_a_handler_at_debug_that_needs_the_token_does_not_wait_for_itself() -> None:
+    issuer, root = EmbeddedIssuer(document()), logging.getLogger()
+    with issuer.serving(), using(TokenSource()):
+        settings = KeycloakSettings(url=issuer.url, realm="corp", client_id="caller", client_secret=SECRET)
+        handler, level = Needs(settings), root.level
+        root.addHandler(handler)
+        root.setLevel(logging.DEBUG)
+        try:
+            # The handler's lock is held while it waits: a record inside the load would wait for that lock.
+            began = time.monotonic()
+            logging.getLogger("the app").info("hello")
+            assert time.monotonic() - began < 2
+            reported()
+        finally:
+            root.setLevel(level)
+            root.removeHandler(handler)
+    assert handler.shipped[0] == "the app"
+    assert "httpcore.http11" in handler.shipped
+    assert len(issuer.requests("token")) == 1
+
+
+@pytest.mark.parametrize("library", ["httpcore", "httpcore2"])
+def test_every_logger_of_the_http_libraries_is_held_back(library: str) -> None:
+    importlib.import_module(library)
+    found = {name for name in logging.root.manager.loggerDict if name.startswith(f"{library}.")}
+    assert found == {name for name in LOGGERS if name.startswith(f"{library}.")}
+
+
+@pytest.mark.parametrize("name", LOGGERS)
+def test_a_record_is_told_once_when_the_exchange_is_over_with_its_own_time(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = logging.getLogger(name)
+    with caplog.at_level(logging.DEBUG):
+        with held_back():
+            logger.debug("one %s", "step")
+            logger.debug("another")
+            assert caplog.messages == []
+        assert caplog.messages == ["one step", "another"]
+        logger.debug("later")
+    assert caplog.messages == ["one step", "another", "later"]
+    assert caplog.records[0].created <= caplog.records[1].created
+
+
+def test_what_other_threads_log_meanwhile_is_told_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("httpcore.http11")
+    with caplog.at_level(logging.DEBUG), held_back():
+        thread = threading.Thread(target=logger.debug, args=("of the app's own client",))
+        thread.start()
+        thread.join()
+        assert caplog.messages == ["of the app's own client"]
+
+
+def test_records_are_held_back_also_after_somebody_removed_our_filter(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("httpcore.http11")
+    for _ in range(3):
+        with caplog.at_level(logging.DEBUG), held_back():
+            logger.debug("step")
+            assert caplog.messages == []
+        assert len(logger.filters) == 1
+        caplog.clear()
+        logger.filters.clear()
+
+
+def test_records_are_told_if_the_exchange_fails(caplog: pytest.LogCaptureFixture) -> None:
+    def fails() -> None:
+        logging.getLogger("httpcore.http11").debug("step")
+        raise OSError
+
+    with caplog.at_level(logging.DEBUG), pytest.raises(OSError), held_back():  # noqa: PT011 - raised two lines above
+        fails()
+    assert caplog.messages == ["step"]

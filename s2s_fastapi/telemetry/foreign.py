@@ -1,0 +1,51 @@
+"""What the HTTP library logs while we talk to Keycloak: held back until the exchange is over.
+
+httpcore logs each step of an exchange at DEBUG. A log handler that ran at such a step could do two kinds of harm:
+
+- Error trackers record the locals of all frames above a record. httpcore's frames hold the client secret, the token and the proxy's password.
+- A handler may need the very token that is requested. The load would wait for the handler, and the handler for the load.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+from typing import Final
+
+from s2s_fastapi.telemetry.reports import report
+
+__all__ = ["LOGGERS", "held_back"]
+
+LOGGERS: Final = (
+    *("httpx", "httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy", "httpcore.socks"),
+    *("httpx2", "httpcore2.connection", "httpcore2.http11", "httpcore2.http2", "httpcore2.proxy", "httpcore2.socks"),
+)
+"""All loggers of the HTTP libraries. Each has to be named: a filter on a parent does not see the records of its children."""
+
+_of_this_exchange: ContextVar[list[logging.LogRecord] | None] = ContextVar("s2s_fastapi.foreign", default=None)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Hold back what the HTTP library logs inside, and report it at the end. Records of other threads are not touched."""
+    for name in LOGGERS:
+        logging.getLogger(name).addFilter(
+            _hold_back
+        )  # each time: it is added once, and whoever sets up logging may have removed it
+    records: list[logging.LogRecord] = []
+    token = _of_this_exchange.set(records)
+    try:
+        yield
+    finally:
+        _of_this_exchange.reset(token)
+        for record in records:
+            report(partial(logging.getLogger(record.name).handle, record))
+
+
+def _hold_back(record: logging.LogRecord) -> bool:
+    """Return whether the record may be handled now."""
+    records = _of_this_exchange.get()
+    if records is not None:
+        records.append(record)
+    return records is None
