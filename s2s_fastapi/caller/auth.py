@@ -5,14 +5,14 @@ from collections.abc import AsyncGenerator, Collection, Generator
 from typing import Any, Final
 
 from s2s_fastapi.caller.asked import Asked
-from s2s_fastapi.caller.attached import CARRIED, SHORTEST_TOKEN, holds
+from s2s_fastapi.caller.attached import CARRIED, SHORTEST_TOKEN, holds, refuses
 from s2s_fastapi.caller.given import GivenSettings, Names
 from s2s_fastapi.caller.grant import Token
 from s2s_fastapi.caller.httpx_auth import HttpxAuth, join_httpx2
 from s2s_fastapi.caller.min_validity import LongEnough, lasting, seconds
 from s2s_fastapi.caller.origins import Pin, pin_of, pins, spelled, within
 from s2s_fastapi.caller.propagation import propagate
-from s2s_fastapi.caller.resend import adiscard, bearer_error, discard, replayable
+from s2s_fastapi.caller.resend import adiscard, discard, replayable
 from s2s_fastapi.caller.shared_token import SharedToken
 from s2s_fastapi.caller.token_errors import saying_when
 from s2s_fastapi.caller.token_source import IN_USE, TokenSource
@@ -24,8 +24,6 @@ from s2s_fastapi.settings import KeycloakSettings
 __all__ = ["ServiceTokenAuth"]
 
 LOG: Final = logging.getLogger("s2s_fastapi.caller")
-
-_UNAUTHORIZED: Final = 401
 
 
 class _Environment:
@@ -192,7 +190,7 @@ class ServiceTokenAuth(HttpxAuth):
         response = yield request
         if response.history:
             self._look_at_redirects(response)
-        if response.status_code == _UNAUTHORIZED and self._refuses(response, token):
+        if refuses(response):
             shared.refuse(token)
             if not replayable(response.request):
                 return
@@ -214,7 +212,7 @@ class ServiceTokenAuth(HttpxAuth):
         response = yield request
         if response.history:
             self._look_at_redirects(response)
-        if response.status_code == _UNAUTHORIZED and self._refuses(response, token):
+        if refuses(response):
             shared.refuse(token)
             if not replayable(response.request):
                 return
@@ -276,22 +274,9 @@ class ServiceTokenAuth(HttpxAuth):
     def _attach(self, request: Any, token: Token, shared: SharedToken | LongEnough) -> None:
         # If the current request came with this very token, its caller is this service itself: nobody else's token is sent on.
         request.headers["Authorization"] = token.header
-        request.extensions[CARRIED] = token, None if self._any_origin else self._pins
+        request.extensions[CARRIED] = token, None if self._any_origin else self._pins, shared
         shared.used(token)
         propagate(request)
-
-    def _refuses(self, response: Any, token: Token) -> bool:
-        """Return whether exactly our token was refused by whom it was for.
-
-        ``response.request`` is the last of a chain of redirects: it may have ended elsewhere, or here again but without the token.
-        """
-        request = response.request
-        return (
-            bearer_error(response.headers.get_list("WWW-Authenticate")) == "invalid_token"
-            and [value for name, value in request.headers.raw if name.lower() == b"authorization"]
-            == [token.header_bytes]
-            and (self._any_origin or within(request.url, self._pins))
-        )
 
     def _look_at_redirects(self, response: Any) -> None:
         """Warn, once for each pair of origins, of a redirect after which a request was sent without the token."""

@@ -15,7 +15,7 @@ import httpx
 from starlette.requests import HTTPConnection
 
 from s2s_fastapi.caller.asked import Asked
-from s2s_fastapi.caller.attached import astrip_elsewhere, strip_elsewhere
+from s2s_fastapi.caller.attached import anote_refusal, astrip_elsewhere, note_refusal, strip_elsewhere
 from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.dependants import dependences
 from s2s_fastapi.caller.given import BaseUrl, GivenSettings, Names
@@ -231,6 +231,8 @@ class ServiceClient(Generic[A, S]):
                 )
         # Last: it sees what the others made of the request.
         hooks["request"] = [*hooks.get("request", []), astrip_elsewhere if asynchronous else strip_elsewhere]
+        # First: one of the others may raise, as httpx's own example does (raise_for_status).
+        hooks["response"] = [anote_refusal if asynchronous else note_refusal, *hooks.get("response", [])]
         return kind(base_url=url, auth=auth, event_hooks=hooks, **options)
 
     def _value(self) -> tuple[object, ...]:
