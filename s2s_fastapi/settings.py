@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NoReturn, Self
 from urllib.parse import quote, unquote, urlsplit
 
-from pydantic import Field, PrivateAttr, Secret, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, Secret, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -21,6 +21,7 @@ _PLACE: Final = ("url", "issuer", "realm")
 _IN_CODE: Final = (
     "Settings that name url, issuer or realm in code take nothing from the environment: give the rest there too."
 )
+_CREDENTIALS: Final = ("client_secret", "client_secret_file", "client_key_file")
 _PREFIXES: Final = re.compile("[A-Za-z][A-Za-z0-9_]*_")
 _PROXY: Final = re.compile(  # without a path; the user information is that of RFC 3986 section 3.2.1
     r"(?P<scheme>https?)://(?:(?:[A-Za-z0-9\-._~!$&'()*+,;=:]|%[0-9A-Fa-f]{2})*@)?(?P<address>[^/@]*)/?", re.IGNORECASE
@@ -38,7 +39,27 @@ class ProxyUrl(Secret[str]):
         return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
-class KeycloakSettings(BaseSettings):
+class _Merged(BaseModel):
+    """Stands behind `BaseSettings`, which calls it with what all sources together gave, before any validator."""
+
+    _unchanged: frozenset[str] = PrivateAttr(default=frozenset())
+
+    def __init__(self, **merged: Any) -> None:
+        super().__init__(**merged)
+        super().__setattr__("_unchanged", self._said_in(merged))
+
+    def _said_in(self, values: Mapping[str, Any]) -> frozenset[str]:
+        """Return the names of the fields that have what `values` say, under their own name or an alias."""
+        aliased = {_plain(value) for name, value in values.items() if name not in type(self).model_fields}
+        return frozenset(
+            name
+            for name in self.model_fields_set
+            if (name in values and _plain(getattr(self, name)) == _plain(values[name]))
+            or _plain(getattr(self, name)) in aliased
+        )
+
+
+class KeycloakSettings(BaseSettings, _Merged):
     """Read the settings of one service in one realm from ``KEYCLOAK_*`` variables, or take them as keyword arguments.
 
     Every field is the variable of the same name in upper case (``url`` is ``KEYCLOAK_URL``); an argument wins over the
@@ -90,9 +111,19 @@ class KeycloakSettings(BaseSettings):
         except ValidationError as error:
             sentences = [_sentence(dict(detail)) for detail in error.errors(include_url=False, include_input=False)]
         else:
+            arguments = self._said_in(values)
+            in_code = in_code or any(
+                name in arguments or name not in self._unchanged for name in self.model_fields_set.intersection(_PLACE)
+            )
+            taken = [name for name in _CREDENTIALS if name in self._unchanged - arguments]
             super().__setattr__("_prefix", prefix)
             super().__setattr__("_in_code", in_code)
-            return
+            super().__setattr__("_unchanged", frozenset())
+            if not (in_code and taken):
+                return
+            sentences = [
+                f"{_PREFIX}{taken[0].upper()} is of another realm: url, issuer or realm was set in code. {_IN_CODE}"
+            ]
         # Outside the except block: pydantic's error carries the input, and with it the secret.
         if in_code and any(sentence.startswith("Set ") for sentence in sentences):  # something is missing
             sentences.append(_IN_CODE)
@@ -112,7 +143,9 @@ class KeycloakSettings(BaseSettings):
 
     @classmethod
     def _named_in_code(cls, values: Mapping[str, Any]) -> bool:
-        by_default = any(cls.model_fields[name].default for name in _PLACE)  # of a subclass
+        fields = [cls.model_fields[name] for name in _PLACE]
+        # A subclass may have defaults. It may also make a field required: then there is none.
+        by_default = any(not field.is_required() and (field.default or field.default_factory) for field in fields)
         return by_default or any(name in values for name in _PLACE)
 
     @classmethod
@@ -138,6 +171,16 @@ class KeycloakSettings(BaseSettings):
             return super().model_copy(deep=deep)
         kept = {} if self._named_in_code(update) else {name: getattr(self, name) for name in self.model_fields_set}
         return type(self)(**kept | dict(update))
+
+    def copy(self, *, include: Any = None, exclude: Any = None, update: Any = None, deep: bool = False) -> Self:
+        """Do as `model_copy`: pydantic's deprecated `copy` would check nothing.
+
+        Raises:
+            ConfigurationError: as `model_copy`; or only a part of the settings is to be copied.
+        """
+        if include is not None or exclude is not None:
+            raise ConfigurationError("Settings are copied whole: make new ones with the values that you want.")
+        return self.model_copy(update=update, deep=deep)
 
     def worded(self, sentence: str) -> str:
         """Return a sentence with the variables named as these settings read them: with their own prefix."""
@@ -348,6 +391,12 @@ def _secret_problem(text: str) -> str:
             " realm file came through the Admin API, and anybody who read the file knows the secret: make a new one"
         )
     return ""
+
+
+def _plain(value: Any) -> str:
+    """Return a value as text, to compare what was given with what became of it."""
+    text = value.get_secret_value() if isinstance(value, Secret | SecretStr) else value
+    return str(text).strip().rstrip("/")
 
 
 def _wrong(sentence: str) -> NoReturn:

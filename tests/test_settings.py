@@ -13,7 +13,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from pydantic import SecretStr, TypeAdapter, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic_settings import SettingsConfigDict
 
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.keycloak.endpoints import Endpoints, PublicEndpoints
@@ -552,6 +553,103 @@ def test_settings_that_name_a_realm_in_code_take_nothing_from_the_environment(
     assert (partner.audiences, partner.leeway) == (frozenset(), 30.0)
     with pytest.raises(ConfigurationError, match="take nothing from the environment: give the rest there too"):
         partner.secret()
+
+
+PARTNER = {"url": "https://sso.partner.example", "realm": "corp"}
+
+
+class ByFactory(KeycloakSettings):
+    url: str = Field(default_factory=lambda: PARTNER["url"])
+
+
+class BeforeAll(KeycloakSettings):
+    @model_validator(mode="before")
+    @classmethod
+    def elsewhere(cls, values: Any) -> Any:
+        return {**values, **PARTNER}
+
+
+class AroundAll(KeycloakSettings):
+    @model_validator(mode="wrap")
+    @classmethod
+    def elsewhere(cls, values: Any, handler: Any) -> Any:
+        values.update(PARTNER)
+        return handler(values)
+
+
+class OfAField(KeycloakSettings):
+    @field_validator("url", mode="before")
+    @classmethod
+    def elsewhere(cls, value: Any) -> Any:
+        return PARTNER["url"] or value
+
+
+class OwnSources(KeycloakSettings):
+    @classmethod
+    def settings_customise_sources(cls, settings_cls: Any, *sources: Any, **named: Any) -> Any:
+        return (*sources, *named.values())
+
+
+class AnotherName(OwnSources):
+    model_config = SettingsConfigDict(populate_by_name=True)
+
+    url: str = Field(default="", validation_alias=AliasChoices("url", "PARTNER_URL"))
+
+
+@pytest.mark.usefixtures("corp")
+@pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSince20")
+@pytest.mark.parametrize(
+    "make",
+    [
+        BeforeAll,
+        AroundAll,
+        OfAField,
+        ByFactory,
+        lambda: OwnSources(**PARTNER),
+        lambda: OwnSources(issuer="https://sso.partner.example/realms/corp"),
+        lambda: AnotherName(PARTNER_URL=PARTNER["url"]),
+        lambda: KeycloakSettings().copy(update={"url": PARTNER["url"]}),
+    ],
+    ids=["before", "wrap", "field", "factory", "own sources", "issuer", "alias", "copy"],
+)
+def test_no_secret_of_the_environment_goes_with_a_realm_that_code_names_in_any_way(
+    make: Callable[[], KeycloakSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ISSUER", "PUBLIC_URL", "AUTH_PATH"):
+        monkeypatch.delenv(f"KEYCLOAK_{name}")
+    with pytest.raises(
+        ConfigurationError, match="take nothing from the environment: give the rest there too"
+    ) as caught:
+        make()
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.usefixtures("corp")
+@pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSince20")
+def test_what_code_names_as_a_whole_or_takes_from_one_place_as_a_whole_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("ISSUER", "PUBLIC_URL", "AUTH_PATH"):
+        monkeypatch.delenv(f"KEYCLOAK_{name}")
+    given = OwnSources(**PARTNER, client_id="crm", client_secret="given")
+    assert (given.server, given.secret()) == (PARTNER["url"], "given")
+    monkeypatch.setenv("KEYCLOAK_URL", "HTTP://keycloak:8080/")
+    assert OwnSources().secret() == SECRET
+    assert KeycloakSettings().copy(update={"leeway": 5}).leeway == 5
+    assert KeycloakSettings().copy() == KeycloakSettings()
+    partner = KeycloakSettings().copy(update=PARTNER)
+    assert (partner.server, partner.client_secret) == (PARTNER["url"], None)
+    for part in ({"include": {"url"}}, {"exclude": {"client_secret"}}):
+        with pytest.raises(ConfigurationError, match="copied whole"):
+            KeycloakSettings().copy(**part)
+
+
+@pytest.mark.usefixtures("corp")
+@pytest.mark.parametrize("name", ["url", "realm", "issuer"])
+def test_a_subclass_that_makes_a_place_required_reads_it_from_the_environment(name: str) -> None:
+    required = type("Required", (KeycloakSettings,), {"__annotations__": {name: str}, "__module__": __name__})
+    assert getattr(required(), name) == CORP[name.upper()]
+    assert required().secret() == SECRET
 
 
 @pytest.mark.usefixtures("corp")
