@@ -6,7 +6,6 @@ from urllib.parse import unquote_to_bytes
 from s2s_fastapi.caller.origins import within
 from s2s_fastapi.caller.propagation import withdraw
 from s2s_fastapi.caller.resend import bearer_error
-from s2s_fastapi.errors import TokenWithheld
 from s2s_fastapi.principal import digest, length_of
 
 __all__ = [
@@ -21,10 +20,11 @@ __all__ = [
 ]
 
 CARRIED: Final = "s2s_fastapi.carried"
-"""The request extension that tells which token we attached, where it may go, and who shares it: ``(Token, pins, SharedToken)``."""
+"""The request extension that tells which token we attached, where it may go, who shares it, and who logs: ``(Token, pins, SharedToken, Log)``."""
 
 SHORTEST_TOKEN: Final = 64
 """Nothing shorter is a token of Keycloak's; this spares most values the search."""
+_NOTHING: Final = None, None, None, None
 _UNAUTHORIZED: Final = 401
 _BEGINNING: Final = b"ey"  # { and a quote or a space in base64url: how the header of every JWT begins
 
@@ -37,13 +37,14 @@ def strip_elsewhere(request: Any) -> None:
     Raises:
         TokenWithheld: Another hook has exchanged the token for something else.
     """
-    token, pinned, _ = request.extensions.get(CARRIED, (None, None, None))
+    token, pinned, _, log = request.extensions.get(CARRIED, _NOTHING)
     if token is None:
         return
     there = request.headers.get("Authorization")
     if pinned is None or within(request.url, pinned):
         if there not in {None, token.header}:
-            raise TokenWithheld(
+            there = None  # error trackers record the locals of each frame that logs
+            raise log.withheld(
                 "An event hook of this client has put another Authorization header in the place of this service's token; nothing was sent."
                 " A user's token is never passed on; write auth=None for a request that is to carry something else."
             )
@@ -66,7 +67,7 @@ def refuses(response: Any) -> bool:
     if response.status_code != _UNAUTHORIZED:
         return False
     request = response.request
-    token, pinned, _ = request.extensions.get(CARRIED, (None, None, None))
+    token, pinned, *_ = request.extensions.get(CARRIED, _NOTHING)
     return (
         token is not None
         and bearer_error(response.headers.get_list("WWW-Authenticate")) == "invalid_token"
@@ -78,7 +79,7 @@ def refuses(response: Any) -> bool:
 def note_refusal(response: Any) -> None:
     """Mark our token as refused as soon as the 401 is there: if a later hook raises, the auth flow never sees the response."""
     if refuses(response):
-        token, _, shared = response.request.extensions[CARRIED]
+        token, _, shared, _ = response.request.extensions[CARRIED]
         shared.refuse(token)
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -25,6 +26,7 @@ import trio
 from s2s_fastapi.backchannel import BackChannelError
 from s2s_fastapi.caller.attached import holds
 from s2s_fastapi.caller.auth import ServiceTokenAuth
+from s2s_fastapi.caller.clients import service_client
 from s2s_fastapi.caller.token_source import IN_USE, TokenSource
 from s2s_fastapi.errors import AudienceNotGranted, ConfigurationError, TokenRequestError, TokenWithheld
 from s2s_fastapi.principal import INBOUND, digest
@@ -409,6 +411,89 @@ def test_a_redirect_out_and_back_warns_of_the_way_out(
     assert [text.partition(", and")[0] for text in warned(caplog)] == [
         f"a redirect led from {bob.url} to {charles.url}"
     ]
+
+
+def test_a_redirect_between_two_origins_of_the_token_warns_too(
+    way: str, bob: Receiver, charles: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    bob.always = (307, {"Location": charles.url}, b"")
+    for auth in (ServiceTokenAuth(bob.url, charles.url), ServiceTokenAuth(insecure_any_origin=True)):
+        caplog.clear()
+        assert WAYS[way][1](auth, "GET", bob.url, client={"follow_redirects": True}).status_code == 200
+        sentence = warned(caplog)[-1]
+        assert sentence.startswith(f"a redirect led from {bob.url} to {charles.url}, and the request was sent there")
+        assert sentence.endswith("also if it may go there: call that address")
+    assert charles.tokens == [None, None]
+
+
+def test_a_request_that_had_no_token_any_more_is_not_told_to_have_lost_it(
+    bob: Receiver, charles: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    bob.answers = [(307, {"Location": charles.url}, b""), (307, {"Location": f"{charles.url}/b"}, b"")]
+    charles.answers = [(307, {"Location": bob.url}, b"")]
+    _sync(httpx)(ServiceTokenAuth(bob.url), "GET", bob.url, client={"follow_redirects": True})
+    assert (bob.tokens[1], charles.tokens) == (None, [None, None])
+    assert len(warned(caplog)) == 1
+
+
+class Frames(logging.Handler):
+    """Keeps what the frames of this package hold when they log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        for frame, _ in traceback.walk_stack(sys._getframe()):
+            if frame.f_globals.get("__name__", "").startswith("s2s_fastapi."):
+                self.held += map(repr, frame.f_locals.values())
+
+
+ALICES = ".".join(map(b64, ('{"alg":"RS256"}', "alice" * 20, "signature")))
+
+
+def users(request: Any) -> None:
+    request.headers["Authorization"] = f"Bearer {ALICES}"
+
+
+@pytest.mark.parametrize(
+    ("url", "headers", "hooks", "words"),
+    [
+        ("http://elsewhere.example/", {}, [], "does not go to http://elsewhere.example:80"),
+        ("http://eve@bob.example/", {}, [], "has a user name in it"),
+        ("ftp://bob.example/", {}, [], "neither http nor https"),
+        ("http://bob.example/", {"Authorization": f"Bearer {ALICES}"}, [], "already has an Authorization"),
+        ("http://bob.example/", {"X-Token": ALICES}, [], "The header X-Token holds"),
+        ("http://bob.example/", {}, [users], "another Authorization header in the place"),
+    ],
+)
+def test_a_request_that_is_withheld_is_one_line_in_the_log(
+    url: str, headers: dict[str, str], hooks: list[Any], words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    frames = Frames()
+    logging.getLogger("s2s_fastapi.caller").addHandler(frames)
+    inbound = INBOUND.set(digest(ALICES.encode()))
+    try:
+        with service_client("http://bob.example", event_hooks={"request": hooks}) as client:
+            for _ in range(2):
+                with pytest.raises(TokenWithheld, match=words):
+                    client.get(url, headers=headers)
+    finally:
+        INBOUND.reset(inbound)
+        logging.getLogger("s2s_fastapi.caller").removeHandler(frames)
+    (record,) = caplog.records
+    assert (record.levelname, record.name) == ("ERROR", "s2s_fastapi.caller")
+    assert words in record.getMessage()
+    assert frames.held
+    assert not [text for text in frames.held if ALICES in text]
+
+
+def test_a_flood_of_withheld_requests_is_a_few_lines(caplog: pytest.LogCaptureFixture) -> None:
+    auth = ServiceTokenAuth("http://bob.example")
+    for number in range(100):
+        with pytest.raises(TokenWithheld):
+            next(auth.sync_auth_flow(httpx.Request("GET", f"http://{number}.example/")))
+    assert len(caplog.records) == 16
 
 
 @pytest.mark.parametrize("package", [httpx, httpx2])
