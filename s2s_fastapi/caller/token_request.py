@@ -148,7 +148,8 @@ class TokenRequest:
         now, first = self._clock(), self._refused_since == math.inf
         if first:
             self._refused_since = now
-        return Failed(error, RETRY if now - self._refused_since < RETRY else RETRY_CREDENTIALS, doubtful=first)
+        error.retryable = now - self._refused_since < RETRY
+        return Failed(error, RETRY if error.retryable else RETRY_CREDENTIALS, doubtful=first)
 
     def _post(self, proof: Proof) -> Reply:
         problem = ""

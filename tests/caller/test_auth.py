@@ -552,6 +552,28 @@ def test_only_what_can_succeed_without_a_change_says_when(answer: Any, least: in
             assert error.headers == {"Retry-After": str(error.retry_after)}
 
 
+def test_credentials_that_worked_say_when_keycloak_is_asked_again_until_the_refusal_is_believed(
+    keycloak: Keycloak, clock: Clock
+) -> None:
+    auth = ServiceTokenAuth()
+    auth.token()
+    keycloak.always = refusal(401, "unauthorized_client", "Invalid client or Invalid client credentials")
+    clock.now += 1000
+
+    def waits() -> int | None:
+        with pytest.raises(TokenRequestError) as caught:
+            auth.token()
+        return caught.value.retry_after
+
+    first = waits()
+    assert first in {5, 6}
+    clock.now += first
+    assert waits() is None
+    keycloak.always = None
+    clock.now += 34
+    assert auth.token()
+
+
 class Custom:
     def __init__(self, text: bytes) -> None:
         self.left = [text]
@@ -847,6 +869,18 @@ def test_another_challenge_renews_nothing(challenge: str, bob: Receiver, keycloa
         'Basic realm="x", Bearer scope="a b", error="invalid_token"',
         'Negotiate abc==, Bearer error="invalid_token"',
         'Bearer realm="quoted \\" error=no",\terror=invalid_token',
+        "Bearer error='invalid_token'",
+        'Bearer realm="x";error="invalid_token"',
+        "Bearer error=invalid_token;realm=x",
+        'Bearer realm=a=b, error="invalid_token"',
+        'Bearer scope=a b, error="invalid_token"',
+        'Bearer scope=a b c d; error="invalid_token"',
+        'Bearer error_description="a "b" c", error="invalid_token"',
+        'Bearer realm="x" error="invalid_token"',
+        'Bearer realm=http://x/?a="b", error="invalid_token"',
+        'Bearer realm=(x), error="invalid_token"',
+        'Bearer, Bearer error="invalid_token"',
+        'Basic realm="x" Bearer error="invalid_token"',
     ],
 )
 def test_every_spelling_of_the_challenge_renews(challenge: str, bob: Receiver, clock: Clock) -> None:
@@ -861,7 +895,17 @@ def test_every_spelling_of_the_challenge_renews(challenge: str, bob: Receiver, c
 def test_a_monstrous_challenge_costs_nothing(bob: Receiver) -> None:
     from s2s_fastapi.caller.resend import bearer_error
 
-    for text in ('"' * 10**6, "a=" * 10**6, "," * 10**6, " " * 10**6, 'a="\\' * 10**6, "a" * 10**6, "a " * 10**6):
+    for text in (
+        '"' * 10**6,
+        "a=" * 10**6,
+        "," * 10**6,
+        " " * 10**6,
+        'a="\\' * 10**6,
+        'a="\\",' * 10**6,
+        ";(" * 10**6,
+        "a" * 10**6,
+        "a " * 10**6,
+    ):
         assert bearer_error([text]) == ""
 
 

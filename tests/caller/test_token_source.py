@@ -550,8 +550,11 @@ def test_without_a_token_credentials_that_worked_before_are_asked_once_more_at_o
     clock.now = began = 2000.0
     for seconds, requests in [(0, 3), (0, 3), (4.999, 3), (5.6, 4), (35.5, 4), (38.7, 5)]:
         clock.now = began + seconds
-        failure(shared)
+        error = failure(shared)
         assert len(keycloak.requests) == requests, seconds
+        assert getattr(error, "retryable", None) == (requests == 3), (
+            seconds
+        )  # as long as Keycloak is asked again in 5 s
 
 
 def test_a_token_ends_the_count_of_refusals(shared: SharedToken, keycloak: Keycloak, clock: Clock) -> None:
