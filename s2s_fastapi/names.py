@@ -120,7 +120,7 @@ def listed_names(text: str) -> list[Any]:
     names = [part.strip() for part in parts]
     if any('"' in name for name in names):  # a JSON list without its brackets, or quotes that a file left in place
         return []
-    if parts != names:
+    if len(parts) > 1 and parts != names:
         _warn_of_spaces(text.strip())
     return list(names)
 

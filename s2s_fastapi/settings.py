@@ -11,13 +11,15 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.names import EVERYBODYS_AUDIENCE, is_name, listed_names, name_problem
+from s2s_fastapi.names import EVERYBODYS_AUDIENCE, listed_names, name_problem
+from s2s_fastapi.printable import printable
 
 __all__ = ["KeycloakSettings", "ProxyUrl", "realm_segment"]
 
 _PREFIX: Final = "KEYCLOAK_"
 _PLACE: Final = ("url", "issuer", "realm")
 """The settings that say which realm is meant. Code that names one of them takes nothing from the environment."""
+_SHOWN: Final = 80
 _IN_CODE: Final = (
     "Settings that name url, issuer or realm in code take nothing from the environment: give the rest there too."
 )
@@ -26,7 +28,8 @@ _PREFIXES: Final = re.compile("[A-Za-z][A-Za-z0-9_]*_")
 _PROXY: Final = re.compile(  # without a path; the user information is that of RFC 3986 section 3.2.1
     r"(?P<scheme>https?)://(?:(?:[A-Za-z0-9\-._~!$&'()*+,;=:]|%[0-9A-Fa-f]{2})*@)?(?P<address>[^/@]*)/?", re.IGNORECASE
 )
-_PLACEHOLDER: Final = re.compile(r"\$+(\{[^{}]*\}|\([^()]*\))")
+_PLACEHOLDER: Final = re.compile(r"\s*(?:(?:\$+(?:\{[^{}]*\}|\([^()]*\))|\{\{[^{}]*\}\})\s*)+")
+"""``${NAME}`` and ``$(NAME)`` of shells and Keycloak, ``{{ NAME }}`` of templates, one or more, and nothing else."""
 _SUB_DELIMS: Final = "!$&'()*+,;=:@"
 """What a segment of a path may hold besides letters, digits and ``-._~`` (RFC 3986 section 3.3)."""
 
@@ -37,6 +40,20 @@ class ProxyUrl(Secret[str]):
     def _display(self) -> str:
         scheme, separator, rest = self.get_secret_value().partition("://")
         return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+    def __copy__(self) -> Self:
+        return self  # immutable
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # It would be pickled in clear, and pickles go over wires and into broker logs.
+        if "@" in self.get_secret_value():
+            raise TypeError(
+                "The URL of a proxy that holds a password is not pickled: let the other process read its own environment"
+            )
+        return type(self), (self.get_secret_value(),)
 
 
 class _Merged(BaseModel):
@@ -92,7 +109,7 @@ class KeycloakSettings(BaseSettings, _Merged):
     """A file that holds the private key of ``private_key_jwt``, PEM or JWK; read for every token request."""
     client_auth: Literal["client_secret_basic", "client_secret_post", "private_key_jwt"] = "client_secret_basic"
     audience: Annotated[tuple[str, ...], NoDecode] = ()
-    """The audiences this service answers to (a comma list in the environment); its client id unless given."""
+    """The audiences this service answers to; its client id unless given. A comma list in the environment; text in code is one name."""
     ca_file: Path | None = None
     """Certificates to trust for Keycloak besides the system's, PEM."""
     proxy: ProxyUrl | None = None
@@ -106,6 +123,8 @@ class KeycloakSettings(BaseSettings, _Merged):
     def __init__(self, **values: Any) -> None:
         prefix = values.get("_env_prefix") or self.model_config["env_prefix"]
         in_code = self._named_in_code(values)
+        if isinstance(values.get("audience"), str):  # only variables hold lists as text
+            values["audience"] = (values["audience"],)
         try:
             super().__init__(**values)
         except ValidationError as error:
@@ -274,8 +293,11 @@ class KeycloakSettings(BaseSettings, _Merged):
     def _name(cls, value: str, info: Any) -> str:
         if not value:
             _wrong("is set but empty.")
-        if name_problem(value) or (info.field_name == "realm" and not _one_segment(value)):
-            _wrong("must be a name, without slashes or spaces around it.")
+        problem = name_problem(value)
+        if not problem and info.field_name == "realm" and not _one_segment(value):
+            problem = "it cannot be one segment of a path"
+        if problem:
+            _wrong(f"must be a name, without slashes or spaces around it: {problem}.")
         return value
 
     @field_validator("client_secret")
@@ -316,8 +338,11 @@ class KeycloakSettings(BaseSettings, _Merged):
     @classmethod
     def _audiences(cls, value: Any) -> tuple[str, ...]:
         names = listed_names(value) if isinstance(value, str) else value
-        if not isinstance(names, list | tuple | set | frozenset) or not names or not all(map(is_name, names)):
+        if not isinstance(names, list | tuple | set | frozenset) or not names:
             _wrong("must be one or more names separated by commas, none of them empty, or a JSON list of them.")
+        for name in names:
+            if problem := name_problem(name):
+                _wrong(f"must be one or more names: {printable(repr(name), _SHOWN)} is not one: {problem}.")
         if EVERYBODYS_AUDIENCE in names:
             _wrong('cannot be "account": nearly every token of a realm carries it. Use the client id of this service.')
         return tuple(dict.fromkeys(names))
