@@ -188,8 +188,12 @@ class KeycloakSettings(BaseSettings, _Merged):
         """
         if not update:
             return super().model_copy(deep=deep)
-        kept = {} if self._named_in_code(update) else {name: getattr(self, name) for name in self.model_fields_set}
-        return type(self)(**kept | dict(update))
+        elsewhere = self._named_in_code(update)
+        kept = {} if elsewhere else {name: getattr(self, name) for name in self.model_fields_set}
+        made = type(self)(_env_prefix=self._prefix, **kept | dict(update))
+        if not elsewhere:  # the variables are still the place to change
+            super(KeycloakSettings, made).__setattr__("_in_code", self._in_code)
+        return made
 
     def copy(self, *, include: Any = None, exclude: Any = None, update: Any = None, deep: bool = False) -> Self:
         """Do as `model_copy`: pydantic's deprecated `copy` would check nothing.

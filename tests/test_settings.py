@@ -677,10 +677,10 @@ def test_what_code_names_as_a_whole_or_takes_from_one_place_as_a_whole_is_taken(
     assert KeycloakSettings().copy() == KeycloakSettings()
     partner = KeycloakSettings().copy(update=PARTNER)
     assert (partner.server, partner.client_secret) == (PARTNER["url"], None)
-    part: dict[str, Any]
-    for part in ({"include": {"url"}}, {"exclude": {"client_secret"}}):
-        with pytest.raises(ConfigurationError, match="copied whole"):
-            KeycloakSettings().copy(**part)
+    with pytest.raises(ConfigurationError, match="copied whole"):
+        KeycloakSettings().copy(include={"url"})
+    with pytest.raises(ConfigurationError, match="copied whole"):
+        KeycloakSettings().copy(exclude={"client_secret"})
 
 
 @pytest.mark.usefixtures("corp")
@@ -728,6 +728,29 @@ def test_a_second_realm_is_read_from_variables_with_a_prefix_of_its_own(monkeypa
     monkeypatch.setenv("PARTNERS_LEEWAY", "soon")
     with pytest.raises(ConfigurationError, match=r"^PARTNERS_LEEWAY: "):
         KeycloakSettings.from_environment(prefix="partners_")
+
+
+def test_a_copy_names_the_same_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARTNERS_ISSUER", "https://sso.partner.example/realms/partners")
+    monkeypatch.setenv("PARTNERS_CLIENT_ID", "crm")
+    monkeypatch.setenv("PARTNERS_CLIENT_SECRET_FILE", "/nowhere")
+    partner = KeycloakSettings.from_environment(prefix="PARTNERS_")
+    for twin in (
+        partner,
+        partner.model_copy(),
+        partner.model_copy(deep=True),
+        partner.model_copy(update={"leeway": 1}),
+    ):
+        assert twin.worded("KEYCLOAK_URL") == "PARTNERS_URL"
+        assert twin.missing("Set KEYCLOAK_URL.") == "Set PARTNERS_URL."
+        with pytest.raises(ConfigurationError, match=r"^PARTNERS_CLIENT_SECRET_FILE: "):
+            twin.secret()
+    with pytest.raises(ConfigurationError, match=r"^PARTNERS_LEEWAY: "):
+        partner.model_copy(update={"leeway": 99})
+    for code in (KeycloakSettings(**BASE), partner.model_copy(update=BASE)):
+        for twin in (code, code.model_copy(update={"leeway": 1})):
+            assert "take nothing from the environment" in twin.missing("Set KEYCLOAK_URL.")
+    assert partner == partner.model_copy(update={"leeway": partner.leeway})
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture, audience: Any) -> list[str]:

@@ -967,3 +967,31 @@ def test_a_load_in_front_carries_the_span_and_nothing_else(shared: SharedToken, 
 
     ours = {"s2s_fastapi.cause", "s2s_fastapi.links", "s2s_fastapi.reports"}
     assert seen == {"theirs": "", "baggage": None, "trace": 1, "names": ours}
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("CA_FILE", "/nowhere/ca.pem"),
+        ("CLIENT_KEY_FILE", "/nowhere/key.pem"),
+        ("CLIENT_SECRET_FILE", "/nowhere/secret"),
+        ("PROXY", "http://127.0.0.1:1"),
+        ("URL", "http://127.0.0.1:1"),
+    ],
+)
+def test_a_failure_names_the_variables_that_the_settings_were_read_from(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = {"URL": "https://127.0.0.1:1", "REALM": "partners", "CLIENT_ID": "crm", variable: value}
+    if variable == "CLIENT_KEY_FILE":
+        given["CLIENT_AUTH"] = "private_key_jwt"
+    elif variable != "CLIENT_SECRET_FILE":
+        given["CLIENT_SECRET"] = SECRET
+    for name, text in given.items():
+        monkeypatch.setenv(f"PARTNERS_{name}", text)
+    partner = KeycloakSettings.from_environment(prefix="PARTNERS_")
+    said = str(failure(TokenSource().token(partner.model_copy(update={"leeway": 5}), BOB)))
+    assert f"PARTNERS_{variable}" in said
+    assert "KEYCLOAK_" not in said
+    wait_until_idle()
+    assert "KEYCLOAK_" not in caplog.text
