@@ -120,7 +120,7 @@ def listed_names(text: str) -> list[Any]:
     names = [part.strip() for part in parts]
     if any('"' in name for name in names):  # a JSON list without its brackets, or quotes that a file left in place
         return []
-    if parts != names:
+    if len(parts) > 1 and parts != names:
         _warn_of_spaces(text.strip())
     return list(names)
 
@@ -129,7 +129,7 @@ def listed_names(text: str) -> list[Any]:
 def _warn_of_spaces(text: str) -> None:
     """Warn once for each text: settings are made for every client."""
     _log.warning(
-        "KEYCLOAK_AUDIENCE has a space beside a comma. It is read as several names: %s. If the comma belongs to a name, write a JSON"
+        "The list of audiences (KEYCLOAK_AUDIENCE, or the variable with your prefix) has a space beside a comma. It is read as several names: %s. If the comma belongs to a name, write a JSON"
         " list: %s. Otherwise leave the space out.",
         ", ".join(repr(part.strip()) for part in text.split(",")),
         json.dumps([text], ensure_ascii=False),

@@ -6,26 +6,30 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NoReturn, Self
 from urllib.parse import quote, unquote, urlsplit
 
-from pydantic import Field, PrivateAttr, Secret, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, Secret, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.names import EVERYBODYS_AUDIENCE, is_name, listed_names, name_problem
+from s2s_fastapi.names import EVERYBODYS_AUDIENCE, listed_names, name_problem
+from s2s_fastapi.printable import printable
 
 __all__ = ["KeycloakSettings", "ProxyUrl", "realm_segment"]
 
 _PREFIX: Final = "KEYCLOAK_"
 _PLACE: Final = ("url", "issuer", "realm")
 """The settings that say which realm is meant. Code that names one of them takes nothing from the environment."""
+_SHOWN: Final = 80
 _IN_CODE: Final = (
     "Settings that name url, issuer or realm in code take nothing from the environment: give the rest there too."
 )
+_CREDENTIALS: Final = ("client_secret", "client_secret_file", "client_key_file")
 _PREFIXES: Final = re.compile("[A-Za-z][A-Za-z0-9_]*_")
 _PROXY: Final = re.compile(  # without a path; the user information is that of RFC 3986 section 3.2.1
     r"(?P<scheme>https?)://(?:(?:[A-Za-z0-9\-._~!$&'()*+,;=:]|%[0-9A-Fa-f]{2})*@)?(?P<address>[^/@]*)/?", re.IGNORECASE
 )
-_PLACEHOLDER: Final = re.compile(r"\$+(\{[^{}]*\}|\([^()]*\))")
+_PLACEHOLDER: Final = re.compile(r"\s*(?:(?:\$+(?:\{[^{}]*\}|\([^()]*\))|\{\{[^{}]*\}\})\s*)+")
+"""``${NAME}`` and ``$(NAME)`` of shells and Keycloak, ``{{ NAME }}`` of templates, one or more, and nothing else."""
 _SUB_DELIMS: Final = "!$&'()*+,;=:@"
 """What a segment of a path may hold besides letters, digits and ``-._~`` (RFC 3986 section 3.3)."""
 
@@ -37,8 +41,42 @@ class ProxyUrl(Secret[str]):
         scheme, separator, rest = self.get_secret_value().partition("://")
         return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
+    def __copy__(self) -> Self:
+        return self  # immutable
 
-class KeycloakSettings(BaseSettings):
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # It would be pickled in clear, and pickles go over wires and into broker logs.
+        if "@" in self.get_secret_value():
+            raise TypeError(
+                "The URL of a proxy that holds a password is not pickled: let the other process read its own environment"
+            )
+        return type(self), (self.get_secret_value(),)
+
+
+class _Merged(BaseModel):
+    """Stands behind `BaseSettings`, which calls it with what all sources together gave, before any validator."""
+
+    _unchanged: frozenset[str] = PrivateAttr(default=frozenset())
+
+    def __init__(self, **merged: Any) -> None:
+        super().__init__(**merged)
+        super().__setattr__("_unchanged", self._said_in(merged))
+
+    def _said_in(self, values: Mapping[str, Any]) -> frozenset[str]:
+        """Return the names of the fields that have what `values` say, under their own name or an alias."""
+        aliased = {_plain(value) for name, value in values.items() if name not in type(self).model_fields}
+        return frozenset(
+            name
+            for name in self.model_fields_set
+            if (name in values and _plain(getattr(self, name)) == _plain(values[name]))
+            or _plain(getattr(self, name)) in aliased
+        )
+
+
+class KeycloakSettings(BaseSettings, _Merged):
     """Read the settings of one service in one realm from ``KEYCLOAK_*`` variables, or take them as keyword arguments.
 
     Every field is the variable of the same name in upper case (``url`` is ``KEYCLOAK_URL``); an argument wins over the
@@ -71,7 +109,7 @@ class KeycloakSettings(BaseSettings):
     """A file that holds the private key of ``private_key_jwt``, PEM or JWK; read for every token request."""
     client_auth: Literal["client_secret_basic", "client_secret_post", "private_key_jwt"] = "client_secret_basic"
     audience: Annotated[tuple[str, ...], NoDecode] = ()
-    """The audiences this service answers to (a comma list in the environment); its client id unless given."""
+    """The audiences this service answers to; its client id unless given. A comma list in the environment; text in code is one name."""
     ca_file: Path | None = None
     """Certificates to trust for Keycloak besides the system's, PEM."""
     proxy: ProxyUrl | None = None
@@ -85,14 +123,26 @@ class KeycloakSettings(BaseSettings):
     def __init__(self, **values: Any) -> None:
         prefix = values.get("_env_prefix") or self.model_config["env_prefix"]
         in_code = self._named_in_code(values)
+        if isinstance(values.get("audience"), str):  # only variables hold lists as text
+            values["audience"] = (values["audience"],)
         try:
             super().__init__(**values)
         except ValidationError as error:
             sentences = [_sentence(dict(detail)) for detail in error.errors(include_url=False, include_input=False)]
         else:
+            arguments = self._said_in(values)
+            in_code = in_code or any(
+                name in arguments or name not in self._unchanged for name in self.model_fields_set.intersection(_PLACE)
+            )
+            taken = [name for name in _CREDENTIALS if name in self._unchanged - arguments]
             super().__setattr__("_prefix", prefix)
             super().__setattr__("_in_code", in_code)
-            return
+            super().__setattr__("_unchanged", frozenset())
+            if not (in_code and taken):
+                return
+            sentences = [
+                f"{_PREFIX}{taken[0].upper()} is of another realm: url, issuer or realm was set in code. {_IN_CODE}"
+            ]
         # Outside the except block: pydantic's error carries the input, and with it the secret.
         if in_code and any(sentence.startswith("Set ") for sentence in sentences):  # something is missing
             sentences.append(_IN_CODE)
@@ -112,7 +162,9 @@ class KeycloakSettings(BaseSettings):
 
     @classmethod
     def _named_in_code(cls, values: Mapping[str, Any]) -> bool:
-        by_default = any(cls.model_fields[name].default for name in _PLACE)  # of a subclass
+        fields = [cls.model_fields[name] for name in _PLACE]
+        # A subclass may have defaults. It may also make a field required: then there is none.
+        by_default = any(not field.is_required() and (field.default or field.default_factory) for field in fields)
         return by_default or any(name in values for name in _PLACE)
 
     @classmethod
@@ -136,8 +188,22 @@ class KeycloakSettings(BaseSettings):
         """
         if not update:
             return super().model_copy(deep=deep)
-        kept = {} if self._named_in_code(update) else {name: getattr(self, name) for name in self.model_fields_set}
-        return type(self)(**kept | dict(update))
+        elsewhere = self._named_in_code(update)
+        kept = {} if elsewhere else {name: getattr(self, name) for name in self.model_fields_set}
+        made = type(self)(_env_prefix=self._prefix, **kept | dict(update))
+        if not elsewhere:  # the variables are still the place to change
+            super(KeycloakSettings, made).__setattr__("_in_code", self._in_code)
+        return made
+
+    def copy(self, *, include: Any = None, exclude: Any = None, update: Any = None, deep: bool = False) -> Self:
+        """Do as `model_copy`: pydantic's deprecated `copy` would check nothing.
+
+        Raises:
+            ConfigurationError: as `model_copy`; or only a part of the settings is to be copied.
+        """
+        if include is not None or exclude is not None:
+            raise ConfigurationError("Settings are copied whole: make new ones with the values that you want.")
+        return self.model_copy(update=update, deep=deep)
 
     def worded(self, sentence: str) -> str:
         """Return a sentence with the variables named as these settings read them: with their own prefix."""
@@ -231,8 +297,11 @@ class KeycloakSettings(BaseSettings):
     def _name(cls, value: str, info: Any) -> str:
         if not value:
             _wrong("is set but empty.")
-        if name_problem(value) or (info.field_name == "realm" and not _one_segment(value)):
-            _wrong("must be a name, without slashes or spaces around it.")
+        problem = name_problem(value)
+        if not problem and info.field_name == "realm" and not _one_segment(value):
+            problem = "it cannot be one segment of a path"
+        if problem:
+            _wrong(f"must be a name, without slashes or spaces around it: {problem}.")
         return value
 
     @field_validator("client_secret")
@@ -273,8 +342,11 @@ class KeycloakSettings(BaseSettings):
     @classmethod
     def _audiences(cls, value: Any) -> tuple[str, ...]:
         names = listed_names(value) if isinstance(value, str) else value
-        if not isinstance(names, list | tuple | set | frozenset) or not names or not all(map(is_name, names)):
+        if not isinstance(names, list | tuple | set | frozenset) or not names:
             _wrong("must be one or more names separated by commas, none of them empty, or a JSON list of them.")
+        for name in names:
+            if problem := name_problem(name):
+                _wrong(f"must be one or more names: {printable(repr(name), _SHOWN)} is not one: {problem}.")
         if EVERYBODYS_AUDIENCE in names:
             _wrong('cannot be "account": nearly every token of a realm carries it. Use the client id of this service.')
         return tuple(dict.fromkeys(names))
@@ -348,6 +420,12 @@ def _secret_problem(text: str) -> str:
             " realm file came through the Admin API, and anybody who read the file knows the secret: make a new one"
         )
     return ""
+
+
+def _plain(value: Any) -> str:
+    """Return a value as text, to compare what was given with what became of it."""
+    text = value.get_secret_value() if isinstance(value, Secret | SecretStr) else value
+    return str(text).strip().rstrip("/")
 
 
 def _wrong(sentence: str) -> NoReturn:

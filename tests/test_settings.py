@@ -13,7 +13,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from pydantic import SecretStr, TypeAdapter, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic_settings import SettingsConfigDict
 
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.keycloak.endpoints import Endpoints, PublicEndpoints
@@ -31,14 +32,24 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+def built(**values: Any) -> KeycloakSettings:
+    """Return settings with these values; an audience that is text stands in the environment, where it may be a list."""
+    if not isinstance(values.get("audience"), str):
+        return KeycloakSettings(**values)
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in values.items():
+            environment.setenv(f"KEYCLOAK_{name.upper()}", str(value))
+        return KeycloakSettings()
+
+
 def made(**values: Any) -> KeycloakSettings:
-    return KeycloakSettings(**{**BASE, **values})
+    return built(**{**BASE, **values})
 
 
 def refused(**values: Any) -> str:
     """Return the sentence, after seeing that nothing hangs on the error that could show what was given."""
     with pytest.raises(ConfigurationError) as caught:
-        KeycloakSettings(**values)
+        built(**values)
     error = caught.value
     assert error.__cause__ is None
     assert error.__context__ is None
@@ -210,6 +221,34 @@ def test_the_audience_is_a_comma_list_or_the_client_id(values: dict[str, Any], a
     assert made(**values).audiences == audiences
 
 
+@pytest.mark.parametrize("name", ["Acme,Inc", "Acme, Inc", "a,b", '["a"]', "[x]", 'a"b'])
+def test_an_audience_that_is_text_in_code_is_one_name(name: str) -> None:
+    assert KeycloakSettings(**BASE, audience=name).audiences == {name}
+    assert KeycloakSettings.model_validate({**BASE, "audience": name}).audiences == {name}
+    assert KeycloakSettings(**BASE, client_id="crm").model_copy(update={"audience": name}).audiences == {name}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "shown", "why"),
+    [
+        ("audience", [" a"], "' a'", "it has a blank at one end"),
+        ("audience", ["a", ""], "''", "it is empty"),
+        ("audience", "a,,b", "''", "it is empty"),
+        ("audience", ["a\u200fb"], "'a\\u200fb'", "it has the character U+200F, which cannot be printed"),
+        ("audience", '["a", 1]', "1", "it is not text"),
+        ("audience", ["x" * 256], "xxx...", "it is longer than 255 characters"),
+        ("realm", " a", "", "it has a blank at one end"),
+        ("realm", "a/b", "", "it cannot be one segment of a path"),
+        ("realm", "a\u2028b", "", "it has the character U+2028, which cannot be printed"),
+        ("client_id", "x" * 256, "", "it is longer than 255 characters"),
+    ],
+)
+def test_what_is_no_name_is_shown_with_the_reason(field: str, value: Any, shown: str, why: str) -> None:
+    said = refused(**{**BASE, field: value})
+    assert said.endswith(f"{shown}{' is not one' if shown else ''}: {why}.")
+    assert len(said) < 250
+
+
 def test_the_defaults_are_those_of_the_design() -> None:
     settings = made()
     assert (settings.leeway, settings.client_auth, settings.auth_path) == (30.0, "client_secret_basic", "")
@@ -273,7 +312,7 @@ def test_a_url_is_absolute_and_nothing_but_an_address(name: str, value: str, pro
 
 
 ACCOUNT = 'cannot be "account": nearly every token of a realm carries'
-NAMES = "KEYCLOAK_AUDIENCE must be one or more names separated by commas, none of them empty, or a JSON list of them."
+NAMES = "KEYCLOAK_AUDIENCE must be one or more names"
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({}, "Set KEYCLOAK_URL and KEYCLOAK_REALM (or KEYCLOAK_ISSUER alone): there is no telling where Keycloak is."),
     ({"realm": "corp"}, "Set KEYCLOAK_URL (or KEYCLOAK_ISSUER alone): there is no telling where Keycloak is."),
@@ -369,7 +408,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
                 "a,,b",
                 "a\tb",
                 "a\nb",
-                "a\x00",
                 '"a","b"',
                 "[crm]",
                 '["a"',
@@ -387,6 +425,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
                 ["a", ""],
                 [" "],
                 [" a"],
+                ["a\x00"],
                 [1],
                 [None],
                 [["a"]],
@@ -554,6 +593,104 @@ def test_settings_that_name_a_realm_in_code_take_nothing_from_the_environment(
         partner.secret()
 
 
+PARTNER: dict[str, Any] = {"url": "https://sso.partner.example", "realm": "corp"}
+
+
+class ByFactory(KeycloakSettings):
+    url: str = Field(default_factory=lambda: PARTNER["url"])
+
+
+class BeforeAll(KeycloakSettings):
+    @model_validator(mode="before")
+    @classmethod
+    def elsewhere(cls, values: Any) -> Any:
+        return {**values, **PARTNER}
+
+
+class AroundAll(KeycloakSettings):
+    @model_validator(mode="wrap")
+    @classmethod
+    def elsewhere(cls, values: Any, handler: Any) -> Any:
+        values.update(PARTNER)
+        return handler(values)
+
+
+class OfAField(KeycloakSettings):
+    @field_validator("url", mode="before")
+    @classmethod
+    def elsewhere(cls, value: Any) -> Any:
+        return PARTNER["url"] or value
+
+
+class OwnSources(KeycloakSettings):
+    @classmethod
+    def settings_customise_sources(cls, settings_cls: Any, *sources: Any, **named: Any) -> Any:
+        return (*sources, *named.values())
+
+
+class AnotherName(OwnSources):
+    model_config = SettingsConfigDict(populate_by_name=True)
+
+    url: str = Field(default="", validation_alias=AliasChoices("url", "PARTNER_URL"))
+
+
+@pytest.mark.usefixtures("corp")
+@pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSince20")
+@pytest.mark.parametrize(
+    "make",
+    [
+        BeforeAll,
+        AroundAll,
+        OfAField,
+        ByFactory,
+        lambda: OwnSources(**PARTNER),
+        lambda: OwnSources(issuer="https://sso.partner.example/realms/corp"),
+        lambda: AnotherName.model_validate({"PARTNER_URL": PARTNER["url"]}),
+        lambda: KeycloakSettings().copy(update={"url": PARTNER["url"]}),
+    ],
+    ids=["before", "wrap", "field", "factory", "own sources", "issuer", "alias", "copy"],
+)
+def test_no_secret_of_the_environment_goes_with_a_realm_that_code_names_in_any_way(
+    make: Callable[[], KeycloakSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ISSUER", "PUBLIC_URL", "AUTH_PATH"):
+        monkeypatch.delenv(f"KEYCLOAK_{name}")
+    with pytest.raises(
+        ConfigurationError, match="take nothing from the environment: give the rest there too"
+    ) as caught:
+        make()
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.usefixtures("corp")
+@pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSince20")
+def test_what_code_names_as_a_whole_or_takes_from_one_place_as_a_whole_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("ISSUER", "PUBLIC_URL", "AUTH_PATH"):
+        monkeypatch.delenv(f"KEYCLOAK_{name}")
+    given = OwnSources(**PARTNER, client_id="crm", client_secret=SecretStr("given"))
+    assert (given.server, given.secret()) == (PARTNER["url"], "given")
+    monkeypatch.setenv("KEYCLOAK_URL", "HTTP://keycloak:8080/")
+    assert OwnSources().secret() == SECRET
+    assert KeycloakSettings().copy(update={"leeway": 5}).leeway == 5
+    assert KeycloakSettings().copy() == KeycloakSettings()
+    partner = KeycloakSettings().copy(update=PARTNER)
+    assert (partner.server, partner.client_secret) == (PARTNER["url"], None)
+    with pytest.raises(ConfigurationError, match="copied whole"):
+        KeycloakSettings().copy(include={"url"})
+    with pytest.raises(ConfigurationError, match="copied whole"):
+        KeycloakSettings().copy(exclude={"client_secret"})
+
+
+@pytest.mark.usefixtures("corp")
+@pytest.mark.parametrize("name", ["url", "realm", "issuer"])
+def test_a_subclass_that_makes_a_place_required_reads_it_from_the_environment(name: str) -> None:
+    required = type("Required", (KeycloakSettings,), {"__annotations__": {name: str}, "__module__": __name__})
+    assert getattr(required(), name) == CORP[name.upper()]
+    assert required().secret() == SECRET
+
+
 @pytest.mark.usefixtures("corp")
 @pytest.mark.parametrize(
     "values",
@@ -593,6 +730,29 @@ def test_a_second_realm_is_read_from_variables_with_a_prefix_of_its_own(monkeypa
         KeycloakSettings.from_environment(prefix="partners_")
 
 
+def test_a_copy_names_the_same_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARTNERS_ISSUER", "https://sso.partner.example/realms/partners")
+    monkeypatch.setenv("PARTNERS_CLIENT_ID", "crm")
+    monkeypatch.setenv("PARTNERS_CLIENT_SECRET_FILE", "/nowhere")
+    partner = KeycloakSettings.from_environment(prefix="PARTNERS_")
+    for twin in (
+        partner,
+        partner.model_copy(),
+        partner.model_copy(deep=True),
+        partner.model_copy(update={"leeway": 1}),
+    ):
+        assert twin.worded("KEYCLOAK_URL") == "PARTNERS_URL"
+        assert twin.missing("Set KEYCLOAK_URL.") == "Set PARTNERS_URL."
+        with pytest.raises(ConfigurationError, match=r"^PARTNERS_CLIENT_SECRET_FILE: "):
+            twin.secret()
+    with pytest.raises(ConfigurationError, match=r"^PARTNERS_LEEWAY: "):
+        partner.model_copy(update={"leeway": 99})
+    for code in (KeycloakSettings(**BASE), partner.model_copy(update=BASE)):
+        for twin in (code, code.model_copy(update={"leeway": 1})):
+            assert "take nothing from the environment" in twin.missing("Set KEYCLOAK_URL.")
+    assert partner == partner.model_copy(update={"leeway": partner.leeway})
+
+
 def warnings_of(caplog: pytest.LogCaptureFixture, audience: Any) -> list[str]:
     caplog.clear()
     made(audience=audience)
@@ -606,7 +766,7 @@ def test_a_space_beside_a_comma_of_the_audience_warns_once(caplog: pytest.LogCap
         assert f"read as several names: {parts}." in said[0]
         assert json.dumps([text]) in said[0]
         assert warnings_of(caplog, text) == []
-    for right in ("a,b", "Acme", '["Acme,Inc", "b"]', ["a", "b"]):
+    for right in ("a,b", "Acme", " Acme", "Acme ", '["Acme,Inc", "b"]', ["a", "b"]):
         assert warnings_of(caplog, right) == []
 
 
@@ -819,6 +979,18 @@ NO_SECRETS = [
     ("${crm.secret:default}", "is a placeholder that nothing has replaced"),
     ("$${CRM_SECRET}", "is a placeholder that nothing has replaced"),
     ("$(CRM_SECRET)", "is a placeholder that nothing has replaced"),
+    *[
+        (text, "is a placeholder that nothing has replaced")
+        for text in (
+            "${A}${B}",
+            " ${A} ",
+            "${A} $(B)",
+            "{{ CRM_SECRET }}",
+            "{{CRM_SECRET}}",
+            "{{ A }}{{ B }}",
+            "\t${A}",
+        )
+    ],
     ("$(env:CRM_SECRET)", "is a placeholder that nothing has replaced"),
 ]
 
@@ -854,7 +1026,25 @@ def test_a_file_holds_no_such_secret_either(text: str, problem: str, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "secret", ['"', "it's", "'a", 'a"', "$x", "${a}b", "a${b}", "$", "{a}", " a ", "a\nb", "\u00e9\ufeff"]
+    "secret",
+    [
+        "{{a}}b",
+        "a{{b}}",
+        "{{a}",
+        "${A}-${B}",
+        '"',
+        "it's",
+        "'a",
+        'a"',
+        "$x",
+        "${a}b",
+        "a${b}",
+        "$",
+        "{a}",
+        " a ",
+        "a\nb",
+        "\u00e9\ufeff",
+    ],
 )
 def test_an_odd_secret_is_one(secret: str, tmp_path: Path) -> None:
     assert made(client_id="crm", client_secret=secret).secret() == secret
@@ -917,6 +1107,19 @@ def test_settings_without_a_secret_in_them_are_pickled_and_all_are_copied(tmp_pa
     assert holding.model_copy(update={"leeway": 1.0}).secret() == SECRET
     with pytest.raises(ConfigurationError, match="KEYCLOAK_LEEWAY"):
         holding.model_copy(update={"leeway": 99})
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_proxy_with_a_password_is_not_pickled_by_itself_either(protocol: int) -> None:
+    settings = made(proxy=f"http://me:{SECRET}@proxy:3128")
+    for held in (settings.proxy, dict(settings), [settings.proxy], settings.model_dump(), vars(settings)):
+        with pytest.raises(TypeError, match="The URL of a proxy") as caught:
+            pickle.dumps(held, protocol)
+        assert SECRET not in str(caught.value)
+    for twin in (copy.copy(settings.proxy), copy.deepcopy(settings.proxy), settings.model_copy(deep=True).proxy):
+        assert twin == settings.proxy
+    plain = made(proxy="http://proxy:3128").proxy
+    assert pickle.loads(pickle.dumps(plain, protocol)) == plain  # noqa: S301 - our own
 
 
 # A value

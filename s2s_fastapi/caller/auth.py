@@ -1,31 +1,31 @@
 """The httpx auth class: one object for httpx and httpx2, sync and async, pinned to its origins."""
 
+import itertools
 import logging
 from collections.abc import AsyncGenerator, Collection, Generator
 from typing import Any, Final
 
 from s2s_fastapi.caller.asked import Asked
-from s2s_fastapi.caller.attached import CARRIED, SHORTEST_TOKEN, holds
+from s2s_fastapi.caller.attached import CARRIED, SHORTEST_TOKEN, holds, refuses
 from s2s_fastapi.caller.given import GivenSettings, Names
 from s2s_fastapi.caller.grant import Token
 from s2s_fastapi.caller.httpx_auth import HttpxAuth, join_httpx2
 from s2s_fastapi.caller.min_validity import LongEnough, lasting, seconds
 from s2s_fastapi.caller.origins import Pin, pin_of, pins, spelled, within
 from s2s_fastapi.caller.propagation import propagate
-from s2s_fastapi.caller.resend import adiscard, bearer_error, discard, replayable
+from s2s_fastapi.caller.resend import adiscard, discard, replayable
 from s2s_fastapi.caller.shared_token import SharedToken
 from s2s_fastapi.caller.token_errors import saying_when
 from s2s_fastapi.caller.token_source import IN_USE, TokenSource
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.errors import ConfigurationError, S2SError, TokenWithheld
 from s2s_fastapi.principal import INBOUND
+from s2s_fastapi.printable import named
 from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = ["ServiceTokenAuth"]
 
 LOG: Final = logging.getLogger("s2s_fastapi.caller")
-
-_UNAUTHORIZED: Final = 401
 
 
 class _Environment:
@@ -44,11 +44,16 @@ class _Environment:
             self.resolved = resolved = source, source.settings(self.given)
         return resolved[1]
 
-    def warn(self, sentence: str) -> None:
+    def warn(self, sentence: str, level: int = logging.WARNING) -> None:
         """Log a sentence, once."""
         if sentence not in self.warned and len(self.warned) < 16:  # noqa: PLR2004 - a bound, not a meaning
             self.warned |= {sentence}
-            LOG.warning("%s", sentence)
+            LOG.log(level, "%s", sentence)
+
+    def withheld(self, sentence: str) -> TokenWithheld:
+        """Return the error, and log it: in a route it becomes an answer 500 that says nothing."""
+        self.warn(sentence, logging.ERROR)
+        return TokenWithheld(sentence)
 
 
 class ServiceTokenAuth(HttpxAuth):
@@ -192,7 +197,7 @@ class ServiceTokenAuth(HttpxAuth):
         response = yield request
         if response.history:
             self._look_at_redirects(response)
-        if response.status_code == _UNAUTHORIZED and self._refuses(response, token):
+        if refuses(response):
             shared.refuse(token)
             if not replayable(response.request):
                 return
@@ -214,7 +219,7 @@ class ServiceTokenAuth(HttpxAuth):
         response = yield request
         if response.history:
             self._look_at_redirects(response)
-        if response.status_code == _UNAUTHORIZED and self._refuses(response, token):
+        if refuses(response):
             shared.refuse(token)
             if not replayable(response.request):
                 return
@@ -248,10 +253,10 @@ class ServiceTokenAuth(HttpxAuth):
             and ((url.scheme, url.raw_host, url.port) not in self._pins or url.userinfo)
             and not within(url, self._pins)
         ):
-            raise TokenWithheld(self._elsewhere(url))
+            raise self._environment.withheld(self._elsewhere(url))
         inbound = INBOUND.get()
         if inbound is not None and holds(url.raw_path, inbound):
-            raise TokenWithheld(
+            raise self._environment.withheld(
                 "The URL holds the token the current request came with; nothing was sent."
                 " That token was given to this service, not to those it calls."
             )
@@ -261,13 +266,15 @@ class ServiceTokenAuth(HttpxAuth):
                 if (
                     carried is None or value != carried[0].header_bytes
                 ):  # the same Request, sent again, has our own old one
-                    raise TokenWithheld(
+                    del value  # a user's token, perhaps, and error trackers record the locals of each frame that logs
+                    raise self._environment.withheld(
                         "The request already has an Authorization header, so it does not get this service's token as well, and was not"
                         " sent. A user's token is never passed on; leave the header out, or write auth=None for this request."
                     )
             elif inbound is not None and len(value) >= SHORTEST_TOKEN and holds(value, inbound):
-                raise TokenWithheld(
-                    f"The header {name.decode('ascii', 'replace')} holds the token the current request came with; nothing was sent."
+                del value
+                raise self._environment.withheld(
+                    f"The header {named(name.decode('ascii', 'replace'))} holds the token the current request came with; nothing was sent."
                     " That token was given to this service, not to those it calls."
                 )
         source, shared = self._bound
@@ -276,34 +283,25 @@ class ServiceTokenAuth(HttpxAuth):
     def _attach(self, request: Any, token: Token, shared: SharedToken | LongEnough) -> None:
         # If the current request came with this very token, its caller is this service itself: nobody else's token is sent on.
         request.headers["Authorization"] = token.header
-        request.extensions[CARRIED] = token, None if self._any_origin else self._pins
+        request.extensions[CARRIED] = token, None if self._any_origin else self._pins, shared, self._environment
         shared.used(token)
         propagate(request)
 
-    def _refuses(self, response: Any, token: Token) -> bool:
-        """Return whether exactly our token was refused by whom it was for.
-
-        ``response.request`` is the last of a chain of redirects: it may have ended elsewhere, or here again but without the token.
-        """
-        request = response.request
-        return (
-            bearer_error(response.headers.get_list("WWW-Authenticate")) == "invalid_token"
-            and [value for name, value in request.headers.raw if name.lower() == b"authorization"]
-            == [token.header_bytes]
-            and (self._any_origin or within(request.url, self._pins))
-        )
-
     def _look_at_redirects(self, response: Any) -> None:
-        """Warn, once for each pair of origins, of a redirect after which a request was sent without the token."""
-        before = pin_of(response.history[0].request.url)
-        for answer in (*response.history[1:], response):
-            request, there = answer.request, pin_of(answer.request.url)
-            if "Authorization" not in request.headers and not self._any_origin and there not in self._pins:
-                self._environment.warn(
-                    f"a redirect led from {spelled(before)} to {spelled(there)}, and the request was sent there without the token:"
-                    " if it is the same service, call that address"
-                )
-            before = there
+        """Warn, once for each pair of origins, of a redirect that left the token behind."""
+        for before, after in itertools.pairwise([answer.request for answer in (*response.history, response)]):
+            if "Authorization" not in before.headers or "Authorization" in after.headers:
+                continue
+            there = pin_of(after.url)
+            cure = (
+                "httpx takes it off where a redirect leads to another origin, also if it may go there: call that address"
+                if self._any_origin or there in self._pins
+                else "if it is the same service, call that address"
+            )
+            self._environment.warn(
+                f"a redirect led from {spelled(pin_of(before.url))} to {spelled(there)}, and the request was sent there without the token:"
+                f" {cure}"
+            )
 
     def _elsewhere(self, url: Any) -> str:
         try:

@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager
@@ -10,12 +9,13 @@ from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, cast, overload
+from weakref import WeakSet
 
 import httpx
 from starlette.requests import HTTPConnection
 
 from s2s_fastapi.caller.asked import Asked
-from s2s_fastapi.caller.attached import astrip_elsewhere, strip_elsewhere
+from s2s_fastapi.caller.attached import anote_refusal, astrip_elsewhere, note_refusal, strip_elsewhere
 from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.dependants import dependences
 from s2s_fastapi.caller.given import BaseUrl, GivenSettings, Names
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     import httpx2
 
 __all__ = ["ServiceAuth", "ServiceClient", "SyncServiceClient", "service_auth", "service_client"]
-
-LOG: Final = logging.getLogger("s2s_fastapi.caller")
 
 A = TypeVar("A")
 S = TypeVar("S")
@@ -109,7 +107,7 @@ class ServiceClient(Generic[A, S]):
         self._options = options
         self._resolved: tuple[str, ServiceTokenAuth] | None = None
         self._made: dict[str, tuple[str, ServiceTokenAuth]] = {}
-        self._looked_at: set[Any] = set()
+        self._looked_at: WeakSet[Any] = WeakSet()
         self._async: Pool[A] = Pool(self._make_async, _is_closed)
         self._sync: Pool[S] = Pool(self._make_sync, _is_closed)
         if isinstance(base_url, str):
@@ -154,7 +152,8 @@ class ServiceClient(Generic[A, S]):
         Raises:
             ConfigurationError: One is annotated with another client class.
         """
-        if endpoint not in self._looked_at:
+        # Only routines have a signature that is read. They can be hashed; other objects need not.
+        if inspect.isroutine(endpoint) and endpoint not in self._looked_at:
             _look_at(endpoint, self)
             self._looked_at.add(endpoint)
 
@@ -231,6 +230,8 @@ class ServiceClient(Generic[A, S]):
                 )
         # Last: it sees what the others made of the request.
         hooks["request"] = [*hooks.get("request", []), astrip_elsewhere if asynchronous else strip_elsewhere]
+        # First: one of the others may raise, as httpx's own example does (raise_for_status).
+        hooks["response"] = [anote_refusal if asynchronous else note_refusal, *hooks.get("response", [])]
         return kind(base_url=url, auth=auth, event_hooks=hooks, **options)
 
     def _value(self) -> tuple[object, ...]:
@@ -364,15 +365,15 @@ def _no_attribute(client: Any, name: str) -> NoReturn:
 def _look_at(endpoint: Any, client: ServiceClient[Any, Any]) -> None:
     """Check that every parameter of a route, and of what it depends on, can be what it gets from `client`.
 
-    A route that cannot use its client well is warned of: a ``def`` route cannot await, an ``async def`` route must not block.
-
     Raises:
         ConfigurationError: A parameter is annotated with another client class.
     """
     for found in dependences(endpoint):
         owner = found.dependency
         # By equality: typing gives the same Annotated for equal arguments, so this may be another client with the same arguments.
-        if (owner.client if isinstance(owner, SyncServiceClient) else owner) != client:
+        if not isinstance(owner, ServiceClient | SyncServiceClient) or client != (
+            owner.client if isinstance(owner, SyncServiceClient) else owner
+        ):
             continue
         given, say = owner.given, f"{found.parameter} of {getattr(found.function, '__qualname__', found.function)}"
         if _is_client_class(found.annotation) and not (
@@ -383,33 +384,6 @@ def _look_at(endpoint: Any, client: ServiceClient[Any, Any]) -> None:
                 " Annotated[httpx.AsyncClient, Depends(crm)] in an async def route, Annotated[httpx.Client, Depends(crm.sync)] in a def"
                 " route, with the classes of the package that service_client(client=...) was given."
             )
-        if found.function is not endpoint:  # it may hand the client on to others
-            continue
-        if isinstance(owner, SyncServiceClient):
-            if _is_async(endpoint):
-                LOG.warning(
-                    "the parameter %s is a sync client in an async def route: each call holds up all other requests. Write Depends(crm)"
-                    " and await the calls, or make it a def route",
-                    say,
-                )
-        elif not _is_async(endpoint) and not _hands_on(endpoint):
-            LOG.warning(
-                "the parameter %s is an async client in a def route, which cannot await its calls. Write Depends(crm.sync), or make it"
-                " an async def route",
-                say,
-            )
-
-
-def _is_async(endpoint: Any) -> bool:
-    function = inspect.unwrap(endpoint)
-    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
-
-
-def _hands_on(endpoint: Any) -> bool:
-    """Return whether a route has background tasks, which may be what the client is for."""
-    return any(
-        "BackgroundTasks" in str(parameter.annotation) for parameter in inspect.signature(endpoint).parameters.values()
-    )
 
 
 def _is_client_class(annotation: Any) -> bool:

@@ -29,7 +29,7 @@ def dependences(function: Any, seen: frozenset[int] = frozenset()) -> Iterator[D
     try:
         hints = typing.get_type_hints(function, include_extras=True)
         parameters = inspect.signature(function).parameters.values()
-    except (NameError, TypeError, ValueError, AttributeError):
+    except Exception:  # noqa: BLE001 - an annotation that is text may raise whatever the code in it raises
         return
     for parameter in parameters:
         hint = hints.get(parameter.name, Any)

@@ -103,16 +103,22 @@ class TokenRequest:
         try:
             loaded = self._ask()
         except AudienceNotGranted as error:
-            failure = Failed(error.again(), RETRY_CREDENTIALS)
+            failure = Failed(self._worded(error), RETRY_CREDENTIALS)
         except _RefusedError as refused:
             failure = refused.failure
         except S2SError as error:
-            failure = Failed(error.again(), RETRY)
+            failure = Failed(self._worded(error), RETRY)
         if failure is None:
             self._refused = []
             return loaded
         report(partial(LOG.warning, "%s", failure.error))
         return failure
+
+    def _worded(self, error: S2SError) -> S2SError:
+        """Return an equal error that was never raised, and that names the variables that these settings were read from."""
+        again = error.again()
+        again.args = (self._settings.worded(str(error)), *error.args[1:])
+        return again
 
     def _ask(self) -> Loaded[Token]:
         began = self._clock()
@@ -148,7 +154,8 @@ class TokenRequest:
         now, first = self._clock(), self._refused_since == math.inf
         if first:
             self._refused_since = now
-        return Failed(error, RETRY if now - self._refused_since < RETRY else RETRY_CREDENTIALS, doubtful=first)
+        error.retryable = now - self._refused_since < RETRY
+        return Failed(error, RETRY if error.retryable else RETRY_CREDENTIALS, doubtful=first)
 
     def _post(self, proof: Proof) -> Reply:
         problem = ""
@@ -201,6 +208,7 @@ class TokenRequest:
             )
 
     def _warn(self, sentence: str) -> None:
+        sentence = self._settings.worded(sentence)
         if sentence not in self._warned and len(self._warned) < 16:  # noqa: PLR2004 - a bound, not a meaning
             self._warned.add(sentence)
             report(partial(LOG.warning, "%s", sentence))

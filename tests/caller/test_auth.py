@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -25,6 +26,7 @@ import trio
 from s2s_fastapi.backchannel import BackChannelError
 from s2s_fastapi.caller.attached import holds
 from s2s_fastapi.caller.auth import ServiceTokenAuth
+from s2s_fastapi.caller.clients import service_client
 from s2s_fastapi.caller.token_source import IN_USE, TokenSource
 from s2s_fastapi.errors import AudienceNotGranted, ConfigurationError, TokenRequestError, TokenWithheld
 from s2s_fastapi.principal import INBOUND, digest
@@ -411,6 +413,89 @@ def test_a_redirect_out_and_back_warns_of_the_way_out(
     ]
 
 
+def test_a_redirect_between_two_origins_of_the_token_warns_too(
+    way: str, bob: Receiver, charles: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    bob.always = (307, {"Location": charles.url}, b"")
+    for auth in (ServiceTokenAuth(bob.url, charles.url), ServiceTokenAuth(insecure_any_origin=True)):
+        caplog.clear()
+        assert WAYS[way][1](auth, "GET", bob.url, client={"follow_redirects": True}).status_code == 200
+        sentence = warned(caplog)[-1]
+        assert sentence.startswith(f"a redirect led from {bob.url} to {charles.url}, and the request was sent there")
+        assert sentence.endswith("also if it may go there: call that address")
+    assert charles.tokens == [None, None]
+
+
+def test_a_request_that_had_no_token_any_more_is_not_told_to_have_lost_it(
+    bob: Receiver, charles: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    bob.answers = [(307, {"Location": charles.url}, b""), (307, {"Location": f"{charles.url}/b"}, b"")]
+    charles.answers = [(307, {"Location": bob.url}, b"")]
+    _sync(httpx)(ServiceTokenAuth(bob.url), "GET", bob.url, client={"follow_redirects": True})
+    assert (bob.tokens[1], charles.tokens) == (None, [None, None])
+    assert len(warned(caplog)) == 1
+
+
+class Frames(logging.Handler):
+    """Keeps what the frames of this package hold when they log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        for frame, _ in traceback.walk_stack(sys._getframe()):
+            if frame.f_globals.get("__name__", "").startswith("s2s_fastapi."):
+                self.held += map(repr, frame.f_locals.values())
+
+
+ALICES = ".".join(map(b64, ('{"alg":"RS256"}', "alice" * 20, "signature")))
+
+
+def users(request: Any) -> None:
+    request.headers["Authorization"] = f"Bearer {ALICES}"
+
+
+@pytest.mark.parametrize(
+    ("url", "headers", "hooks", "words"),
+    [
+        ("http://elsewhere.example/", {}, [], "does not go to http://elsewhere.example:80"),
+        ("http://eve@bob.example/", {}, [], "has a user name in it"),
+        ("ftp://bob.example/", {}, [], "neither http nor https"),
+        ("http://bob.example/", {"Authorization": f"Bearer {ALICES}"}, [], "already has an Authorization"),
+        ("http://bob.example/", {"X-Token": ALICES}, [], "The header X-Token holds"),
+        ("http://bob.example/", {}, [users], "another Authorization header in the place"),
+    ],
+)
+def test_a_request_that_is_withheld_is_one_line_in_the_log(
+    url: str, headers: dict[str, str], hooks: list[Any], words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    frames = Frames()
+    logging.getLogger("s2s_fastapi.caller").addHandler(frames)
+    inbound = INBOUND.set(digest(ALICES.encode()))
+    try:
+        with service_client("http://bob.example", event_hooks={"request": hooks}) as client:
+            for _ in range(2):
+                with pytest.raises(TokenWithheld, match=words):
+                    client.get(url, headers=headers)
+    finally:
+        INBOUND.reset(inbound)
+        logging.getLogger("s2s_fastapi.caller").removeHandler(frames)
+    (record,) = caplog.records
+    assert (record.levelname, record.name) == ("ERROR", "s2s_fastapi.caller")
+    assert words in record.getMessage()
+    assert frames.held
+    assert not [text for text in frames.held if ALICES in text]
+
+
+def test_a_flood_of_withheld_requests_is_a_few_lines(caplog: pytest.LogCaptureFixture) -> None:
+    auth = ServiceTokenAuth("http://bob.example")
+    for number in range(100):
+        with pytest.raises(TokenWithheld):
+            next(auth.sync_auth_flow(httpx.Request("GET", f"http://{number}.example/")))
+    assert len(caplog.records) == 16
+
+
 @pytest.mark.parametrize("package", [httpx, httpx2])
 def test_a_redirect_that_keeps_the_token_or_is_not_followed_warns_of_nothing(
     package: Any, bob: Receiver, charles: Receiver, caplog: pytest.LogCaptureFixture
@@ -465,6 +550,28 @@ def test_only_what_can_succeed_without_a_change_says_when(answer: Any, least: in
         else:
             assert least <= error.retry_after <= least * 1.1 + 1
             assert error.headers == {"Retry-After": str(error.retry_after)}
+
+
+def test_credentials_that_worked_say_when_keycloak_is_asked_again_until_the_refusal_is_believed(
+    keycloak: Keycloak, clock: Clock
+) -> None:
+    auth = ServiceTokenAuth()
+    auth.token()
+    keycloak.always = refusal(401, "unauthorized_client", "Invalid client or Invalid client credentials")
+    clock.now += 1000
+
+    def waits() -> int | None:
+        with pytest.raises(TokenRequestError) as caught:
+            auth.token()
+        return caught.value.retry_after
+
+    first = waits()
+    assert first in {5, 6}
+    clock.now += first
+    assert waits() is None
+    keycloak.always = None
+    clock.now += 34
+    assert auth.token()
 
 
 class Custom:
@@ -762,6 +869,18 @@ def test_another_challenge_renews_nothing(challenge: str, bob: Receiver, keycloa
         'Basic realm="x", Bearer scope="a b", error="invalid_token"',
         'Negotiate abc==, Bearer error="invalid_token"',
         'Bearer realm="quoted \\" error=no",\terror=invalid_token',
+        "Bearer error='invalid_token'",
+        'Bearer realm="x";error="invalid_token"',
+        "Bearer error=invalid_token;realm=x",
+        'Bearer realm=a=b, error="invalid_token"',
+        'Bearer scope=a b, error="invalid_token"',
+        'Bearer scope=a b c d; error="invalid_token"',
+        'Bearer error_description="a "b" c", error="invalid_token"',
+        'Bearer realm="x" error="invalid_token"',
+        'Bearer realm=http://x/?a="b", error="invalid_token"',
+        'Bearer realm=(x), error="invalid_token"',
+        'Bearer, Bearer error="invalid_token"',
+        'Basic realm="x" Bearer error="invalid_token"',
     ],
 )
 def test_every_spelling_of_the_challenge_renews(challenge: str, bob: Receiver, clock: Clock) -> None:
@@ -776,7 +895,17 @@ def test_every_spelling_of_the_challenge_renews(challenge: str, bob: Receiver, c
 def test_a_monstrous_challenge_costs_nothing(bob: Receiver) -> None:
     from s2s_fastapi.caller.resend import bearer_error
 
-    for text in ('"' * 10**6, "a=" * 10**6, "," * 10**6, " " * 10**6, 'a="\\' * 10**6, "a" * 10**6, "a " * 10**6):
+    for text in (
+        '"' * 10**6,
+        "a=" * 10**6,
+        "," * 10**6,
+        " " * 10**6,
+        'a="\\' * 10**6,
+        'a="\\",' * 10**6,
+        ";(" * 10**6,
+        "a" * 10**6,
+        "a " * 10**6,
+    ):
         assert bearer_error([text]) == ""
 
 

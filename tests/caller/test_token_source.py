@@ -550,8 +550,11 @@ def test_without_a_token_credentials_that_worked_before_are_asked_once_more_at_o
     clock.now = began = 2000.0
     for seconds, requests in [(0, 3), (0, 3), (4.999, 3), (5.6, 4), (35.5, 4), (38.7, 5)]:
         clock.now = began + seconds
-        failure(shared)
+        error = failure(shared)
         assert len(keycloak.requests) == requests, seconds
+        assert getattr(error, "retryable", None) == (requests == 3), (
+            seconds
+        )  # as long as Keycloak is asked again in 5 s
 
 
 def test_a_token_ends_the_count_of_refusals(shared: SharedToken, keycloak: Keycloak, clock: Clock) -> None:
@@ -964,3 +967,31 @@ def test_a_load_in_front_carries_the_span_and_nothing_else(shared: SharedToken, 
 
     ours = {"s2s_fastapi.cause", "s2s_fastapi.links", "s2s_fastapi.reports"}
     assert seen == {"theirs": "", "baggage": None, "trace": 1, "names": ours}
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("CA_FILE", "/nowhere/ca.pem"),
+        ("CLIENT_KEY_FILE", "/nowhere/key.pem"),
+        ("CLIENT_SECRET_FILE", "/nowhere/secret"),
+        ("PROXY", "http://127.0.0.1:1"),
+        ("URL", "http://127.0.0.1:1"),
+    ],
+)
+def test_a_failure_names_the_variables_that_the_settings_were_read_from(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = {"URL": "https://127.0.0.1:1", "REALM": "partners", "CLIENT_ID": "crm", variable: value}
+    if variable == "CLIENT_KEY_FILE":
+        given["CLIENT_AUTH"] = "private_key_jwt"
+    elif variable != "CLIENT_SECRET_FILE":
+        given["CLIENT_SECRET"] = SECRET
+    for name, text in given.items():
+        monkeypatch.setenv(f"PARTNERS_{name}", text)
+    partner = KeycloakSettings.from_environment(prefix="PARTNERS_")
+    said = str(failure(TokenSource().token(partner.model_copy(update={"leeway": 5}), BOB)))
+    assert f"PARTNERS_{variable}" in said
+    assert "KEYCLOAK_" not in said
+    wait_until_idle()
+    assert "KEYCLOAK_" not in caplog.text

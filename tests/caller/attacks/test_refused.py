@@ -210,6 +210,78 @@ def test_a_hook_that_raises_ends_the_request_before_it_is_sent_again(
     assert (len(bob.seen), len(asked(issuer))) == (1, 1)
 
 
+async def araise_for_status(response: Any) -> None:
+    response.raise_for_status()
+
+
+def raise_something_else(response: Any) -> None:
+    if response.status_code == 401:
+        raise LookupError
+
+
+async def aread_and_raise(response: Any) -> None:
+    await response.aread()
+    response.raise_for_status()
+
+
+HOOKS: list[tuple[Any, Any]] = [
+    (None, raise_for_status),
+    (None, raise_something_else),
+    (in_asyncio, araise_for_status),
+    (in_asyncio, aread_and_raise),
+    (in_trio, araise_for_status),
+]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize(("run", "hook"), HOOKS)
+def test_a_hook_that_raises_leaves_no_refused_token_in_service(  # noqa: PLR0917 - fixtures
+    package: Any, run: Any, hook: Any, bob: Receiver, issuer: EmbeddedIssuer, clock: Clock
+) -> None:
+    kept = {"event_hooks": {"response": [hook]}, "verify": TLS}
+    crm = service_client(bob.url, audience="receiver", client=package.AsyncClient, **kept)
+    bob.refused = {f"Bearer {crm.auth.token()}"}
+    clock.now += 11
+
+    def plain() -> int:
+        with crm as client:
+            return int(client.post("/", content=iter([b"x"])).status_code)
+
+    async def main() -> int:
+        async with crm as client:
+            return int((await client.get("/")).status_code)
+
+    def call() -> int:
+        return plain() if run is None else int(run(main))
+
+    with pytest.raises((package.HTTPStatusError, LookupError)):
+        call()
+    assert call() == 200
+    assert (len(bob.seen), len(asked(issuer))) == (2, 2)
+
+
+def test_a_hook_sees_no_refusal_in_the_401_of_another_origin_or_of_another_token(
+    bob: Receiver, charles: Receiver, issuer: EmbeddedIssuer, clock: Clock
+) -> None:
+    crm = service_client(
+        bob.url,
+        audience="receiver",
+        follow_redirects=True,
+        verify=TLS,
+        event_hooks={"response": [raise_something_else]},
+    )
+    crm.auth.token()
+    clock.now += 11
+    bob.answers = [(307, {"Location": charles.url}, b""), (401, {}, b""), (403, INVALID_TOKEN, b""), (200, {}, b"")]
+    charles.refuse()
+    with crm as client:
+        for _ in range(2):
+            with pytest.raises(LookupError):
+                client.get("/")
+        assert [client.get("/").status_code for _ in range(2)] == [403, 200]
+    assert len(asked(issuer)) == 1
+
+
 # Line 26
 
 
