@@ -14,38 +14,51 @@ from types import FunctionType, MethodType
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI
+from fastapi.dependencies.models import _is_async_gen_callable, _is_coroutine_callable, _is_gen_callable
 from fastapi.dependencies.utils import (
     get_dependant,
     get_typed_annotation,
     get_typed_return_annotation,
     get_typed_signature,
 )
-from fastapi.routing import iter_route_contexts
+from fastapi.routing import APIRoute, iter_route_contexts
 from starlette._utils import get_route_path
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, Router, compile_path
+from starlette.routing import BaseRoute, Route, Router, compile_path
 from starlette.types import Scope
 
 __all__ = [
     "added_middleware",
     "annotation_of",
     "answers_itself",
+    "answers_wrong_method",
     "asked_by_fastapi",
+    "called",
     "dependant_of",
     "documentation_page",
+    "gives",
     "get_route_path",
     "hidden_app",
+    "included_below",
     "included_router",
     "is_documentation",
     "joined_lifespans",
     "later_routes",
     "matched_route",
     "mounted_app",
+    "original_route",
     "own_root_path",
     "parameters_of",
+    "parts_of_app",
+    "parts_of_route",
+    "parts_of_router",
     "path_pattern",
     "returned_by",
     "route_contexts",
+    "router_of",
+    "running",
+    "running_route",
+    "versions_of",
 ]
 
 _MOST_HELD: Final = 1000
@@ -70,6 +83,89 @@ def route_contexts(entry: Any) -> Iterable[Any]:
     An included router is one entry, and builds its routes when it is first asked.
     """
     return iter_route_contexts([entry]) if isinstance(entry, BaseRoute) else (entry,)
+
+
+def running(context: Any) -> Any:
+    """Return what runs a route: the route itself, or what FastAPI made of it for the router that includes it."""
+    return getattr(context, "_effective_route", context)
+
+
+def original_route(entry: Any) -> Any:
+    """Return the route whose ``handle`` is called for what `running` returned."""
+    return getattr(entry, "original_route", entry)
+
+
+def running_route(scope: Scope, route: Any) -> Any:
+    """Return what runs ``route`` for a request that has come to it: see `running`."""
+    included = (scope.get("fastapi") or {}).get("effective_route_context")
+    return included if getattr(included, "original_route", None) is route else route
+
+
+def called(entry: Any) -> Iterator[tuple[Any, str]]:
+    """Yield the attributes that are called when a request has come to what `running` returned, or to the default of a router."""
+    original = original_route(entry)
+    yield original, "default" if isinstance(original, Router) else "handle"
+    # FastAPI keeps the method of what frontend() adds from before.
+    if original is not entry and not isinstance(original, APIRoute) and entry.app is not None:
+        yield entry, "app"
+
+
+def router_of(app: Any) -> Router | None:
+    """Return the router of an app, or the router itself; None for anything else."""
+    router = getattr(app, "router", None) if isinstance(app, Starlette) else app
+    return router if isinstance(router, Router) else None
+
+
+def included_below(router: Any) -> Iterator[tuple[Any, APIRouter]]:
+    """Yield each router that ``router`` includes, at any depth, after the entry of ``router`` that leads to it."""
+    for entry in router.routes:
+        included = included_router(entry)
+        if included is not None:
+            yield entry, included[0]
+            for _, below in included_below(included[0]):
+                yield entry, below
+
+
+def parts_of_router(router: Any) -> Iterable[Any]:
+    """Return what decides which routes a router has, and what they ask. A part that changes becomes another object."""
+    return (
+        *router.routes,
+        *getattr(router, "dependencies", ()),
+        router.default,
+        router.middleware_stack,
+        getattr(router, "_routes_version", None),
+    )
+
+
+def versions_of(routers: Iterable[Any]) -> Iterable[Any]:
+    """Return what changes when FastAPI builds the routes of an included router again."""
+    return [getattr(router, "_routes_version", None) for router in routers]
+
+
+def parts_of_route(route: Any) -> Iterable[Any]:
+    """Return what decides how a route or a mount answers, and what it asks. A part that changes becomes another object."""
+    dependant = getattr(route, "dependant", None)
+    return (
+        getattr(route, "app", None),
+        *getattr(route, "dependencies", ()),
+        *(() if dependant is None else dependant.dependencies),
+    )
+
+
+def parts_of_app(app: Any) -> Iterable[Any]:
+    """Return what an app, or something around one, hands requests to."""
+    return () if isinstance(app, Router) else (getattr(app, "router" if isinstance(app, Starlette) else "app", None),)
+
+
+def answers_wrong_method(entry: Any, route: Any, scope: Scope) -> bool:
+    """Return whether Starlette or FastAPI answers 405 here, and calls nothing of the developer's."""
+    methods = getattr(entry, "methods", None)
+    return bool(
+        methods
+        and scope["type"] == "http"
+        and scope["method"] not in methods
+        and type(route).handle in (Route.handle, APIRoute.handle)
+    )
 
 
 _ANSWERING: Final = ("app", "__call__", "handle")
@@ -189,6 +285,18 @@ def annotation_of(owner: Any, annotation: Any) -> Any:
         return get_typed_annotation(annotation, known)
     except Exception:  # noqa: BLE001 - text in an annotation is the developer's code, and may raise anything
         return annotation
+
+
+def gives(call: Any) -> str:
+    """Return how FastAPI gets the value of a dependency: "generator", "async generator", "coroutine" or "function"."""
+    for kind, tells in (
+        ("generator", _is_gen_callable),
+        ("async generator", _is_async_gen_callable),
+        ("coroutine", _is_coroutine_callable),
+    ):
+        if tells(call):
+            return kind
+    return "function"
 
 
 def returned_by(call: Any) -> Any:

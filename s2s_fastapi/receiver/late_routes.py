@@ -1,41 +1,188 @@
-"""Routes that an app adds after the start check: they are noticed at the next request, and checked before they answer."""
+"""Routes that an app adds or changes after the start check: they are noticed before they answer, and checked.
 
-import re
-from collections.abc import Iterable
+- The middleware compares the routes of the outermost router with those that were read, at each request.
+- A `Checkpoint` stands in front of each route, mount and included router that was read. It compares what lies behind it.
+- If anything is another object than at the last reading, the app is read again. A route that would have stopped the start
+  answers 500 at its checkpoint.
+
+So a request pays only for the routers that it passes.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from operator import itemgetter
-from typing import Any, Final
+from operator import is_
+from typing import Any, Final, Protocol
 
-__all__ = ["FailingRoute", "RouteLists"]
+from starlette.routing import Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-_LAST: Final = itemgetter(-1)
+from s2s_fastapi.receiver.framework import (
+    answers_wrong_method,
+    called,
+    included_below,
+    original_route,
+    parts_of_app,
+    parts_of_route,
+    parts_of_router,
+    router_of,
+    running_route,
+    versions_of,
+)
+
+__all__ = ["WATCH_KEY", "Checkpoint", "FailingRoute", "ReadRoutes", "Watch", "behind"]
+
+WATCH_KEY: Final = "s2s_fastapi.watch"
+"""The middleware that a request came through."""
+
+_Parts = Callable[[Any], Iterable[Any]]
 
 
-class RouteLists:
-    """The lists of routes that were read, to see in little time that a route was added or taken away since."""
+class Watch(Protocol):
+    """Whoever decides whether a request may pass a checkpoint: a middleware."""
 
-    def __init__(self, lists: Iterable[list[Any]] = ()) -> None:
-        self._lists = tuple(lists)
-        self._filled = tuple(routes for routes in self._lists if routes)
-        self._lengths = list(map(len, self._lists))
-        self._last = list(map(_LAST, self._filled))
-
-    def changed(self) -> bool:
-        """Return whether a list has another length, or another last route, than at the time of reading."""
-        # The lengths first: an emptied list has no last route.
-        return self._lengths != list(map(len, self._lists)) or self._last != list(map(_LAST, self._filled))
+    def enter(self, checkpoint: "Checkpoint", scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Run what stands behind the checkpoint, or answer the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailingRoute:
-    """A late route that would have stopped the start: what it may take is answered 500."""
+    """A late route that would have stopped the start: it answers 500."""
 
     name: str
-    template: re.Pattern[str]
-    methods: frozenset[str]
-    """Empty if the route takes any, or is a WebSocket."""
+    entry: Any
+    """What runs the route; None if it is not known, and nothing of the app may answer."""
     problem: str
 
-    def takes(self, method: str, path: str) -> bool:
-        """Return whether a request may be for this route."""
-        return (not self.methods or method in self.methods) and self.template.fullmatch(path) is not None
+
+class Checkpoint:
+    """What is called in the place of a route: it lets the middleware of the request look first.
+
+    It knows nothing of any middleware. A route may belong to several apps, and to some without a middleware of ours.
+    """
+
+    __slots__ = ("_own", "app", "entry")
+
+    def __init__(self, entry: Any, app: ASGIApp, *, own: bool) -> None:
+        self.entry = entry
+        self.app = app
+        self._own = own
+        """Whether ``app`` is a method of the class of ``entry``."""
+
+    # Not a coroutine of its own, which would cost more than the comparison does.
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        watch: Watch | None = scope.get(WATCH_KEY)
+        return self.app(scope, receive, send) if watch is None else watch.enter(self, scope, receive, send)
+
+    @classmethod
+    def install(cls, holder: Any, name: str) -> None:
+        """Put a checkpoint in the place of an attribute that is called, unless it is there.
+
+        Raises:
+            AttributeError: The object takes no attribute of that name.
+        """
+        held = getattr(holder, name)
+        own = name not in vars(holder)
+        if isinstance(held, cls):
+            if held.entry is holder:
+                return
+            # FastAPI copies a mount for each router that includes it, with this attribute.
+            own, held = held._own, getattr(type(holder), name).__get__(holder) if held._own else held.app
+        object.__setattr__(holder, name, cls(holder, held, own=own))
+
+
+def behind(app: Any) -> Any:
+    """Return what a checkpoint stands in front of; anything else unchanged."""
+    return app.app if isinstance(app, Checkpoint) else app
+
+
+class _Read:
+    """What was read in one place, to see in little time that a part of it is another object now."""
+
+    __slots__ = ("_holders", "_parts", "entry", "problem")
+
+    def __init__(self, entry: Any) -> None:
+        self.entry = entry
+        self.problem = ""
+        self._holders: list[tuple[_Parts, Any]] = []
+        self._parts: list[list[Any]] = []
+
+    def add(self, parts: _Parts, holder: Any) -> None:
+        """Compare the parts of an object, too."""
+        self._holders.append((parts, holder))
+        self._parts.append(list(parts(holder)))
+
+    def changed(self) -> bool:
+        """Return whether a part is missing, new or another object."""
+        for (parts, holder), before in zip(self._holders, self._parts, strict=True):
+            now = list(parts(holder))
+            # By identity: two routes are equal for Starlette if their paths, methods and endpoints are.
+            if len(now) != len(before) or not all(map(is_, now, before)):
+                return True
+        return False
+
+
+class ReadRoutes:
+    """All that was read of an app, by the place from which a request comes to it."""
+
+    def __init__(
+        self,
+        holders: Iterable[tuple[Any, Any]] = (),
+        entries: Iterable[Any] = (),
+        failing: Iterable[FailingRoute] = (),
+    ) -> None:
+        """Put the checkpoints up, and keep what stands behind each.
+
+        ``holders`` are the apps and routers, each after the mount in front of it; None stands for the outermost. ``entries`` are
+        what runs the routes.
+        """
+        holders, failing = tuple(holders), tuple(failing)
+        self.failing = {route.name: route.problem for route in failing}
+        self._top = _Read(None)
+        self._read: dict[int, _Read] = {}
+        routers = [(entry, router) for entry, holder in holders if (router := router_of(holder)) is not None]
+        included = [(inside, inner) for _, router in routers for inside, inner in included_below(router)]
+        places = {id(entry): entry for entry in (*entries, *(entry for entry, _ in (*holders, *included)))}
+        for entry in places.values():
+            if entry is not None:
+                self._put_up(entry)
+        for entry, holder in holders:
+            self._of(entry).add(parts_of_app, holder)
+        for entry, router in (*routers, *included):
+            self._of(entry).add(parts_of_router, router)
+        for entry, router in routers:
+            below = tuple(inner for _, inner in included_below(router))
+            if below:
+                self._of(entry).add(versions_of, below)
+        for route in failing:
+            self._of(route.entry).problem = route.problem
+
+    def changed(self) -> bool:
+        """Return whether the outermost router is not as it was read."""
+        return self._top.changed()
+
+    @property
+    def problem(self) -> str:
+        """Why no route of the app may answer; empty if they may."""
+        return self._top.problem
+
+    def at(self, checkpoint: Checkpoint, scope: Scope) -> str | None:
+        """Return why the route behind a checkpoint must not answer, empty if it may; None if it must be read again first."""
+        entry = running_route(scope, checkpoint.entry)
+        read = self._read.get(id(entry))
+        if read is None or read.changed():
+            return None
+        return "" if answers_wrong_method(entry, checkpoint.entry, scope) else read.problem
+
+    def _of(self, entry: Any) -> _Read:
+        return self._read.get(id(entry), self._top)
+
+    def _put_up(self, entry: Any) -> None:
+        try:
+            for holder, name in called(entry):
+                Checkpoint.install(holder, name)
+        except AttributeError:
+            return  # what is read of it counts for the whole app
+        self._read[id(entry)] = read = _Read(entry)
+        if not isinstance(entry, Router):
+            for holder in {id(entry): entry, id(original_route(entry)): original_route(entry)}.values():
+                read.add(parts_of_route, holder)
