@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
+from operator import is_
 from types import FunctionType, MethodType
 from typing import Any, Final
 
@@ -32,6 +33,7 @@ __all__ = [
     "annotation_of",
     "answers_itself",
     "answers_wrong_method",
+    "app_as_it_is",
     "asked_by_fastapi",
     "called",
     "dependant_of",
@@ -39,6 +41,7 @@ __all__ = [
     "gives",
     "get_route_path",
     "hidden_app",
+    "included_as_they_are",
     "included_below",
     "included_router",
     "is_documentation",
@@ -49,16 +52,14 @@ __all__ = [
     "original_route",
     "own_root_path",
     "parameters_of",
-    "parts_of_app",
-    "parts_of_route",
-    "parts_of_router",
     "path_pattern",
     "returned_by",
+    "route_as_it_is",
     "route_contexts",
+    "router_as_it_is",
     "router_of",
     "running",
     "running_route",
-    "versions_of",
 ]
 
 _MOST_HELD: Final = 1000
@@ -126,35 +127,50 @@ def included_below(router: Any) -> Iterator[tuple[Any, APIRouter]]:
                 yield entry, below
 
 
-def parts_of_router(router: Any) -> Iterable[Any]:
-    """Return what decides which routes a router has, and what they ask. A part that changes becomes another object."""
-    return (
-        *router.routes,
-        *getattr(router, "dependencies", ()),
-        router.default,
-        router.middleware_stack,
-        getattr(router, "_routes_version", None),
+def router_as_it_is(router: Any) -> Callable[[], bool]:
+    """Return what tells whether a router still has the same routes, the same default and the same dependencies."""
+    routes, default, dependencies = list(router.routes), router.default, list(getattr(router, "dependencies", ()))
+    count, none = len(routes), list[Any]()
+
+    def unchanged() -> bool:
+        now = router.routes
+        return (
+            len(now) == count
+            # By identity: two routes are equal for Starlette if their paths, methods and endpoints are.
+            and all(map(is_, now, routes))
+            and router.default is default
+            and getattr(router, "dependencies", none) == dependencies
+        )
+
+    return unchanged
+
+
+def included_as_they_are(routers: Iterable[Any]) -> Callable[[], bool]:
+    """Return what tells whether FastAPI still uses the routes that it built for routers that are included."""
+    routers = tuple(routers)
+    versions = [getattr(router, "_routes_version", None) for router in routers]
+    return lambda: [getattr(router, "_routes_version", None) for router in routers] == versions
+
+
+def route_as_it_is(entry: Any) -> Callable[[], bool]:
+    """Return what tells whether what `running` returned still has the same app and the same dependencies; it has an app."""
+    app, dependant, original = getattr(entry, "app", None), getattr(entry, "dependant", None), original_route(entry)
+    if dependant is None:
+        return lambda: entry.app is app
+    asked, dependencies = list(dependant.dependencies), list(original.dependencies)
+    return lambda: (
+        entry.app is app
+        and entry.dependant is dependant
+        and dependant.dependencies == asked
+        and original.dependencies == dependencies
     )
 
 
-def versions_of(routers: Iterable[Any]) -> Iterable[Any]:
-    """Return what changes when FastAPI builds the routes of an included router again."""
-    return [getattr(router, "_routes_version", None) for router in routers]
-
-
-def parts_of_route(route: Any) -> Iterable[Any]:
-    """Return what decides how a route or a mount answers, and what it asks. A part that changes becomes another object."""
-    dependant = getattr(route, "dependant", None)
-    return (
-        getattr(route, "app", None),
-        *getattr(route, "dependencies", ()),
-        *(() if dependant is None else dependant.dependencies),
-    )
-
-
-def parts_of_app(app: Any) -> Iterable[Any]:
-    """Return what an app, or something around one, hands requests to."""
-    return () if isinstance(app, Router) else (getattr(app, "router" if isinstance(app, Starlette) else "app", None),)
+def app_as_it_is(app: Any) -> Callable[[], bool]:
+    """Return what tells whether an app, or something around one, still hands requests to the same object."""
+    name = "router" if isinstance(app, Starlette) else "app"
+    inner = getattr(app, name, None)
+    return lambda: getattr(app, name, None) is inner
 
 
 def answers_wrong_method(entry: Any, route: Any, scope: Scope) -> bool:

@@ -8,9 +8,8 @@
 So a request pays only for the routers that it passes.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from operator import is_
 from typing import Any, Final, Protocol
 
 from starlette.routing import Router
@@ -18,24 +17,20 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from s2s_fastapi.receiver.framework import (
     answers_wrong_method,
+    app_as_it_is,
     called,
+    included_as_they_are,
     included_below,
-    original_route,
-    parts_of_app,
-    parts_of_route,
-    parts_of_router,
+    route_as_it_is,
+    router_as_it_is,
     router_of,
     running_route,
-    versions_of,
 )
 
 __all__ = ["WATCH_KEY", "Checkpoint", "FailingRoute", "ReadRoutes", "Watch", "behind"]
 
 WATCH_KEY: Final = "s2s_fastapi.watch"
 """The middleware that a request came through."""
-
-_Parts = Callable[[Any], Iterable[Any]]
-
 
 class Watch(Protocol):
     """Whoever decides whether a request may pass a checkpoint: a middleware."""
@@ -96,27 +91,20 @@ def behind(app: Any) -> Any:
 
 
 class _Read:
-    """What was read in one place, to see in little time that a part of it is another object now."""
+    """What was read in one place, to see in little time that it changed."""
 
-    __slots__ = ("_holders", "_parts", "entry", "problem")
+    __slots__ = ("entry", "problem", "same")
 
     def __init__(self, entry: Any) -> None:
         self.entry = entry
         self.problem = ""
-        self._holders: list[tuple[_Parts, Any]] = []
-        self._parts: list[list[Any]] = []
-
-    def add(self, parts: _Parts, holder: Any) -> None:
-        """Compare the parts of an object, too."""
-        self._holders.append((parts, holder))
-        self._parts.append(list(parts(holder)))
+        """Why a route must not answer; empty if it may."""
+        self.same: list[Callable[[], bool]] = []
 
     def changed(self) -> bool:
-        """Return whether a part is missing, new or another object."""
-        for (parts, holder), before in zip(self._holders, self._parts, strict=True):
-            now = list(parts(holder))
-            # By identity: two routes are equal for Starlette if their paths, methods and endpoints are.
-            if len(now) != len(before) or not all(map(is_, now, before)):
+        """Return whether anything that was read here is not as it was."""
+        for same in self.same:  # noqa: SIM110 - a generator would cost more than all comparisons
+            if not same():
                 return True
         return False
 
@@ -129,12 +117,15 @@ class ReadRoutes:
         holders: Iterable[tuple[Any, Any]] = (),
         entries: Iterable[Any] = (),
         failing: Iterable[FailingRoute] = (),
+        before: "ReadRoutes | None" = None,
     ) -> None:
         """Put the checkpoints up, and keep what stands behind each.
 
-        ``holders`` are the apps and routers, each after the mount in front of it; None stands for the outermost. ``entries`` are
-        what runs the routes.
+        - ``holders`` are the apps and routers, each after the mount in front of it; None stands for the outermost.
+        - ``entries`` are what runs the routes.
+        - ``before`` is what was read the last time.
         """
+        entries = tuple(entries)
         holders, failing = tuple(holders), tuple(failing)
         self.failing = {route.name: route.problem for route in failing}
         self._top = _Read(None)
@@ -146,15 +137,30 @@ class ReadRoutes:
             if entry is not None:
                 self._put_up(entry)
         for entry, holder in holders:
-            self._of(entry).add(parts_of_app, holder)
+            if not isinstance(holder, Router):
+                self._of(entry).same.append(app_as_it_is(holder))
         for entry, router in (*routers, *included):
-            self._of(entry).add(parts_of_router, router)
+            self._of(entry).same.append(router_as_it_is(router))
         for entry, router in routers:
-            below = tuple(inner for _, inner in included_below(router))
-            if below:
-                self._of(entry).add(versions_of, below)
+            self._of(entry).same.append(included_as_they_are((router, *(inner for _, inner in included_below(router)))))
         for route in failing:
             self._of(route.entry).problem = route.problem
+        known = {} if before is None else before._apps
+        self._apps = {
+            id(entry): known.get(id(entry), (entry, entry.app))
+            for entry in entries
+            if getattr(entry, "endpoint", None) is not None and getattr(entry, "app", None) is not None
+        }
+
+    def runs_another(self, entry: Any) -> bool:
+        """Return whether somebody put another app into a route that was read, and not one around the app that it had."""
+        known = self._apps.get(id(entry))
+        if known is None:
+            return False
+        layer = entry.app
+        while layer is not None and layer is not known[1]:
+            layer = getattr(layer, "app", None)
+        return layer is None
 
     def changed(self) -> bool:
         """Return whether the outermost router is not as it was read."""
@@ -171,7 +177,7 @@ class ReadRoutes:
         read = self._read.get(id(entry))
         if read is None or read.changed():
             return None
-        return "" if answers_wrong_method(entry, checkpoint.entry, scope) else read.problem
+        return read.problem and ("" if answers_wrong_method(entry, checkpoint.entry, scope) else read.problem)
 
     def _of(self, entry: Any) -> _Read:
         return self._read.get(id(entry), self._top)
@@ -183,6 +189,5 @@ class ReadRoutes:
         except AttributeError:
             return  # what is read of it counts for the whole app
         self._read[id(entry)] = read = _Read(entry)
-        if not isinstance(entry, Router):
-            for holder in {id(entry): entry, id(original_route(entry)): original_route(entry)}.values():
-                read.add(parts_of_route, holder)
+        if not isinstance(entry, Router) and hasattr(entry, "app"):
+            read.same.append(route_as_it_is(entry))

@@ -122,7 +122,7 @@ class ServiceAuthMiddleware:
         gate = self._gate
         if gate is None or gate.routes.changed():
             try:
-                gate = self._start(scope.get("app"), changed=True)
+                gate = self._start(scope.get("app"), changed=gate)
             except ConfigurationError as error:
                 await self._not_started(scope, send, str(error))
                 return
@@ -138,7 +138,7 @@ class ServiceAuthMiddleware:
         problem = None if gate is None else gate.routes.at(checkpoint, scope)
         if problem is None:
             try:
-                routes = self._start(self._outer, changed=True).routes
+                routes = self._start(self._outer, changed=gate).routes
             except ConfigurationError as error:
                 problem = str(error)
             else:
@@ -196,11 +196,11 @@ class ServiceAuthMiddleware:
         if failure:
             raise ConfigurationError(failure)
 
-    def _start(self, app: Any, *, again: bool = False, changed: bool = False) -> Gate:
+    def _start(self, app: Any, *, again: bool = False, changed: Gate | None = None) -> Gate:
         """Check everything once and open the gate; ``app`` is the one in the ASGI scope.
 
         - ``again``: a later lifespan has begun, so the routes are checked as at the first start.
-        - ``changed``: a route was added or changed after the start, so all routes are read again.
+        - ``changed``: a route is not as it was when this gate was made, so all routes are read again, unless somebody just did.
 
         Raises:
             ConfigurationError: A setting or a route is wrong; the next call checks again.
@@ -215,21 +215,28 @@ class ServiceAuthMiddleware:
                 if self._warm_up:
                     gate.verifier.keys.start()
                 self._gate = gate  # last: the second request must not slip past a check that is still running
-            elif again or changed:
+            elif again or self._gate is changed:
                 self._gate = self._with_late_routes(self._gate, self.documentation(app) if again else self._read(app))
             return self._gate
 
     def _with_late_routes(self, gate: Gate, documentation: Documentation) -> Gate:
         """Return the gate of an app whose routes changed after the start; a new route that would have stopped the start answers 500."""
         check = documentation.check
-        failing = tuple(check.failing())
+        failing = (
+            *check.failing(),
+            *(
+                FailingRoute(route.name, route.entry, f"{route.name}: its app was replaced, so nobody knows what it asks.")
+                for route in check.access.routes
+                if gate.routes.runs_another(route.entry)
+            ),
+        )
         for route in failing:
             if route.name not in gate.routes.failing:
                 _log.error("%s was added after the start and answers 500: %s", route.name, route.problem)
         self._warn(check)
         _look_at_returned(check)
         places = self._watched(check)
-        return replace(gate, routes=_read_routes(check, failing), places=places)
+        return replace(gate, routes=_read_routes(check, failing, gate.routes), places=places)
 
     def _warn(self, check: AccessCheck) -> None:
         """Log each sentence once, also if routes come later."""
@@ -404,8 +411,10 @@ def _look_at_returned(check: AccessCheck) -> None:
     look_at_returned(dependant for entry in entries if (dependant := getattr(entry, "dependant", None)) is not None)
 
 
-def _read_routes(check: AccessCheck, failing: Iterable[FailingRoute] = ()) -> ReadRoutes:
-    return ReadRoutes(check.access.holders, (route.entry for route in check.access.routes), failing)
+def _read_routes(
+    check: AccessCheck, failing: Iterable[FailingRoute] = (), before: ReadRoutes | None = None
+) -> ReadRoutes:
+    return ReadRoutes(check.access.holders, (route.entry for route in check.access.routes), failing, before)
 
 
 def _route_names(names: Collection[str]) -> frozenset[str]:
