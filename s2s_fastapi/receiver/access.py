@@ -250,7 +250,9 @@ def _read_route(context: Any, place: _Place) -> Iterator[RouteAccess]:
         return
     for tree in trees:
         path = f"{place.path}{getattr(context, 'frontend_prefix', '')}{tree.path}".rstrip("/") + "/{path:path}"
-        yield RouteAccess(path, frozenset(tree.methods), requirement, mistakes=mistakes, host=place.host, entry=place.entry)
+        yield RouteAccess(
+            path, frozenset(tree.methods), requirement, mistakes=mistakes, host=place.host, entry=place.entry
+        )
 
 
 def _late_mistakes(late: Iterable[Requirement], requirement: Requirement | None, at: str) -> Iterator[Mistake]:

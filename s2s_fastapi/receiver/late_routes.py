@@ -32,6 +32,7 @@ __all__ = ["WATCH_KEY", "Checkpoint", "FailingRoute", "ReadRoutes", "Watch", "be
 WATCH_KEY: Final = "s2s_fastapi.watch"
 """The middleware that a request came through."""
 
+
 class Watch(Protocol):
     """Whoever decides whether a request may pass a checkpoint: a middleware."""
 
@@ -55,16 +56,17 @@ class Checkpoint:
     It knows nothing of any middleware. A route may belong to several apps, and to some without a middleware of ours.
     """
 
-    __slots__ = ("_own", "app", "entry")
+    __slots__ = ("app", "entry", "own")
 
     def __init__(self, entry: Any, app: ASGIApp, *, own: bool) -> None:
         self.entry = entry
         self.app = app
-        self._own = own
+        self.own = own
         """Whether ``app`` is a method of the class of ``entry``."""
 
     # Not a coroutine of its own, which would cost more than the comparison does.
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Run what was called here, if the middleware of the request agrees; in an app without one at once."""
         watch: Watch | None = scope.get(WATCH_KEY)
         return self.app(scope, receive, send) if watch is None else watch.enter(self, scope, receive, send)
 
@@ -81,7 +83,7 @@ class Checkpoint:
             if held.entry is holder:
                 return
             # FastAPI copies a mount for each router that includes it, with this attribute.
-            own, held = held._own, getattr(type(holder), name).__get__(holder) if held._own else held.app
+            own, held = held.own, getattr(type(holder), name).__get__(holder) if held.own else held.app
         object.__setattr__(holder, name, cls(holder, held, own=own))
 
 
@@ -145,16 +147,17 @@ class ReadRoutes:
             self._of(entry).same.append(included_as_they_are((router, *(inner for _, inner in included_below(router)))))
         for route in failing:
             self._of(route.entry).problem = route.problem
-        known = {} if before is None else before._apps
-        self._apps = {
+        known: dict[int, tuple[Any, Any]] = {} if before is None else before.apps
+        self.apps: dict[int, tuple[Any, Any]] = {
             id(entry): known.get(id(entry), (entry, entry.app))
             for entry in entries
             if getattr(entry, "endpoint", None) is not None and getattr(entry, "app", None) is not None
         }
+        """The app that each route had when it was first read, by the route's identity, after the route."""
 
     def runs_another(self, entry: Any) -> bool:
         """Return whether somebody put another app into a route that was read, and not one around the app that it had."""
-        known = self._apps.get(id(entry))
+        known = self.apps.get(id(entry))
         if known is None:
             return False
         layer = entry.app
@@ -171,13 +174,17 @@ class ReadRoutes:
         """Why no route of the app may answer; empty if they may."""
         return self._top.problem
 
-    def at(self, checkpoint: Checkpoint, scope: Scope) -> str | None:
-        """Return why the route behind a checkpoint must not answer, empty if it may; None if it must be read again first."""
+    def changed_at(self, checkpoint: Checkpoint, scope: Scope) -> bool:
+        """Return whether what stands behind a checkpoint must be read again."""
+        read = self._read.get(id(running_route(scope, checkpoint.entry)))
+        return read is None or read.changed()
+
+    def problem_at(self, checkpoint: Checkpoint, scope: Scope) -> str:
+        """Return why the route behind a checkpoint must not answer; empty if it may."""
         entry = running_route(scope, checkpoint.entry)
-        read = self._read.get(id(entry))
-        if read is None or read.changed():
-            return None
-        return read.problem and ("" if answers_wrong_method(entry, checkpoint.entry, scope) else read.problem)
+        # What the last reading did not find either is not below this middleware: another one put the checkpoint up.
+        problem = self._read.setdefault(id(entry), _Read(entry)).problem
+        return "" if problem and answers_wrong_method(entry, checkpoint.entry, scope) else problem
 
     def _of(self, entry: Any) -> _Read:
         return self._read.get(id(entry), self._top)

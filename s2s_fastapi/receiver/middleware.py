@@ -135,15 +135,12 @@ class ServiceAuthMiddleware:
     def enter(self, checkpoint: Checkpoint, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Let a request pass on to a route that was read; read the app again first if the route is not as it was."""
         gate = self._gate
-        problem = None if gate is None else gate.routes.at(checkpoint, scope)
-        if problem is None:
+        if gate is None or gate.routes.changed_at(checkpoint, scope):
             try:
-                routes = self._start(self._outer, changed=gate).routes
+                gate = self._start(self._outer, changed=gate)
             except ConfigurationError as error:
-                problem = str(error)
-            else:
-                # A route that still was not read is not below this middleware.
-                problem = routes.problem or routes.at(checkpoint, scope) or ""
+                return self._not_started(scope, send, str(error))
+        problem = gate.routes.problem or gate.routes.problem_at(checkpoint, scope)
         if problem:
             return self._not_started(scope, send, problem)
         return checkpoint.app(scope, receive, send)
@@ -225,7 +222,9 @@ class ServiceAuthMiddleware:
         failing = (
             *check.failing(),
             *(
-                FailingRoute(route.name, route.entry, f"{route.name}: its app was replaced, so nobody knows what it asks.")
+                FailingRoute(
+                    route.name, route.entry, f"{route.name}: its app was replaced, so nobody knows what it asks."
+                )
                 for route in check.access.routes
                 if gate.routes.runs_another(route.entry)
             ),

@@ -80,8 +80,8 @@ class Authenticated:
     refusal: Decision | None = None
     """Set when a requirement refused: the middleware sees that the answer keeps its challenge."""
     answered: bool = False
-    asked: list[Judge] = field(default_factory=list)
-    """What was asked and met so far."""
+    asked: list[Any] = field(default_factory=list)
+    """The requirements that were asked and met so far."""
     unasked: "dict[object, Unasked] | None" = None
     """What dependencies returned instead of asking it, and the code has not asked yet."""
 
