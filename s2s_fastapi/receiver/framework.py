@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
-from operator import is_
+from operator import attrgetter, is_
 from types import FunctionType, MethodType
 from typing import Any, Final
 
@@ -63,6 +63,8 @@ __all__ = [
 ]
 
 _MOST_HELD: Final = 1000
+_VERSION: Final = attrgetter("_routes_version")
+"""FastAPI counts the changes of a router's routes, to see that it must build them again."""
 _PARAMETER: Final = re.compile(r"{\w+")
 _PAGES: Final = {
     "swagger_ui_html": "/docs",
@@ -130,7 +132,7 @@ def included_below(router: Any) -> Iterator[tuple[Any, APIRouter]]:
 def router_as_it_is(router: Any) -> Callable[[], bool]:
     """Return what tells whether a router still has the same routes, the same default and the same dependencies."""
     routes, default, dependencies = list(router.routes), router.default, list(getattr(router, "dependencies", ()))
-    count, none = len(routes), list[Any]()
+    count, asks = len(routes), hasattr(router, "dependencies")
 
     def unchanged() -> bool:
         now = router.routes
@@ -139,7 +141,7 @@ def router_as_it_is(router: Any) -> Callable[[], bool]:
             # By identity: two routes are equal for Starlette if their paths, methods and endpoints are.
             and all(map(is_, now, routes))
             and router.default is default
-            and getattr(router, "dependencies", none) == dependencies
+            and (not asks or router.dependencies == dependencies)
         )
 
     return unchanged
@@ -147,9 +149,9 @@ def router_as_it_is(router: Any) -> Callable[[], bool]:
 
 def included_as_they_are(routers: Iterable[Any]) -> Callable[[], bool]:
     """Return what tells whether FastAPI still uses the routes that it built for routers that are included."""
-    routers = tuple(routers)
-    versions = [getattr(router, "_routes_version", None) for router in routers]
-    return lambda: [getattr(router, "_routes_version", None) for router in routers] == versions
+    routers = tuple(router for router in routers if hasattr(router, "_routes_version"))
+    versions = list(map(_VERSION, routers))
+    return lambda: list(map(_VERSION, routers)) == versions
 
 
 def route_as_it_is(entry: Any) -> Callable[[], bool]:

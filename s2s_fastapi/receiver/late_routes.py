@@ -16,7 +16,6 @@ from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from s2s_fastapi.receiver.framework import (
-    answers_wrong_method,
     app_as_it_is,
     called,
     included_as_they_are,
@@ -24,10 +23,9 @@ from s2s_fastapi.receiver.framework import (
     route_as_it_is,
     router_as_it_is,
     router_of,
-    running_route,
 )
 
-__all__ = ["WATCH_KEY", "Checkpoint", "FailingRoute", "ReadRoutes", "Watch", "behind"]
+__all__ = ["WATCH_KEY", "Checkpoint", "FailingRoute", "Read", "ReadRoutes", "Watch", "behind"]
 
 WATCH_KEY: Final = "s2s_fastapi.watch"
 """The middleware that a request came through."""
@@ -92,8 +90,8 @@ def behind(app: Any) -> Any:
     return app.app if isinstance(app, Checkpoint) else app
 
 
-class _Read:
-    """What was read in one place, to see in little time that it changed."""
+class Read:
+    """What was read of one route, mount or included router, to see in little time that it changed."""
 
     __slots__ = ("entry", "problem", "same")
 
@@ -130,8 +128,8 @@ class ReadRoutes:
         entries = tuple(entries)
         holders, failing = tuple(holders), tuple(failing)
         self.failing = {route.name: route.problem for route in failing}
-        self._top = _Read(None)
-        self._read: dict[int, _Read] = {}
+        self._top = Read(None)
+        self._read: dict[int, Read] = {}
         routers = [(entry, router) for entry, holder in holders if (router := router_of(holder)) is not None]
         included = [(inside, inner) for _, router in routers for inside, inner in included_below(router)]
         places = {id(entry): entry for entry in (*entries, *(entry for entry, _ in (*holders, *included)))}
@@ -174,19 +172,15 @@ class ReadRoutes:
         """Why no route of the app may answer; empty if they may."""
         return self._top.problem
 
-    def changed_at(self, checkpoint: Checkpoint, scope: Scope) -> bool:
-        """Return whether what stands behind a checkpoint must be read again."""
-        read = self._read.get(id(running_route(scope, checkpoint.entry)))
-        return read is None or read.changed()
+    def at(self, entry: Any) -> "Read | None":
+        """Return what was read of a route; None if it was not read."""
+        return self._read.get(id(entry))
 
-    def problem_at(self, checkpoint: Checkpoint, scope: Scope) -> str:
-        """Return why the route behind a checkpoint must not answer; empty if it may."""
-        entry = running_route(scope, checkpoint.entry)
-        # What the last reading did not find either is not below this middleware: another one put the checkpoint up.
-        problem = self._read.setdefault(id(entry), _Read(entry)).problem
-        return "" if problem and answers_wrong_method(entry, checkpoint.entry, scope) else problem
+    def at_last(self, entry: Any) -> "Read":
+        """Return what was read of a route just now. If nothing was, the route is not below this middleware, and stays unread."""
+        return self._read.setdefault(id(entry), Read(entry))
 
-    def _of(self, entry: Any) -> _Read:
+    def _of(self, entry: Any) -> Read:
         return self._read.get(id(entry), self._top)
 
     def _put_up(self, entry: Any) -> None:
@@ -195,6 +189,6 @@ class ReadRoutes:
                 Checkpoint.install(holder, name)
         except AttributeError:
             return  # what is read of it counts for the whole app
-        self._read[id(entry)] = read = _Read(entry)
+        self._read[id(entry)] = read = Read(entry)
         if not isinstance(entry, Router) and hasattr(entry, "app"):
             read.same.append(route_as_it_is(entry))

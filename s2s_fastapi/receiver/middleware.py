@@ -20,7 +20,13 @@ from s2s_fastapi.receiver.access import OWN_AUTHENTICATION, layers, read_access,
 from s2s_fastapi.receiver.answers import send_answer
 from s2s_fastapi.receiver.check import AccessCheck, bounded
 from s2s_fastapi.receiver.expectations import Expectations
-from s2s_fastapi.receiver.framework import added_middleware, hidden_app, own_root_path
+from s2s_fastapi.receiver.framework import (
+    added_middleware,
+    answers_wrong_method,
+    hidden_app,
+    own_root_path,
+    running_route,
+)
 from s2s_fastapi.receiver.gate import Gate
 from s2s_fastapi.receiver.keys import KeySource
 from s2s_fastapi.receiver.late_routes import WATCH_KEY, Checkpoint, FailingRoute, ReadRoutes
@@ -134,14 +140,16 @@ class ServiceAuthMiddleware:
 
     def enter(self, checkpoint: Checkpoint, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Let a request pass on to a route that was read; read the app again first if the route is not as it was."""
-        gate = self._gate
-        if gate is None or gate.routes.changed_at(checkpoint, scope):
+        gate, entry = self._gate, running_route(scope, checkpoint.entry)
+        read = None if gate is None else gate.routes.at(entry)
+        problem = "" if read is None else read.problem
+        if read is None or read.changed():
             try:
-                gate = self._start(self._outer, changed=gate)
+                routes = self._start(self._outer, changed=gate).routes
             except ConfigurationError as error:
                 return self._not_started(scope, send, str(error))
-        problem = gate.routes.problem or gate.routes.problem_at(checkpoint, scope)
-        if problem:
+            problem = routes.problem or routes.at_last(entry).problem
+        if problem and not answers_wrong_method(entry, checkpoint.entry, scope):
             return self._not_started(scope, send, problem)
         return checkpoint.app(scope, receive, send)
 
