@@ -8,11 +8,11 @@
 So a request pays only for the routers that it passes.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from starlette.routing import Router
+from starlette.routing import Host, Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from s2s_fastapi.receiver.framework import (
@@ -144,24 +144,25 @@ class ReadRoutes:
         for entry, router in routers:
             self._of(entry).same.append(included_as_they_are((router, *(inner for _, inner in included_below(router)))))
         for route in failing:
-            self._of(route.entry).problem = route.problem
+            if id(route.entry) in places or route.entry is None:  # it may be gone in the meantime
+                self._of(route.entry).problem = route.problem
         known: dict[int, tuple[Any, Any]] = {} if before is None else before.apps
         self.apps: dict[int, tuple[Any, Any]] = {
             id(entry): known.get(id(entry), (entry, entry.app))
-            for entry in entries
-            if getattr(entry, "endpoint", None) is not None and getattr(entry, "app", None) is not None
+            for entry in places.values()
+            if not isinstance(entry, Router) and getattr(entry, "app", None) is not None
         }
-        """The app that each route had when it was first read, by the route's identity, after the route."""
+        """The app that each route or mount had when it was first read, by the route's identity, after the route."""
 
-    def runs_another(self, entry: Any) -> bool:
-        """Return whether somebody put another app into a route that was read, and not one around the app that it had."""
-        known = self.apps.get(id(entry))
-        if known is None:
-            return False
-        layer = entry.app
-        while layer is not None and layer is not known[1]:
-            layer = getattr(layer, "app", None)
-        return layer is None
+    def replaced(self) -> Iterator[Any]:
+        """Yield the routes and mounts into which somebody put another app, which is not around the first one and cannot be read."""
+        for entry, app in self.apps.values():
+            readable = isinstance(entry, Mount | Host)
+            layer = entry.app
+            while layer is not None and layer is not app and not (readable and router_of(layer)):
+                layer = getattr(layer, "app", None)
+            if layer is None:
+                yield entry
 
     def changed(self) -> bool:
         """Return whether the outermost router is not as it was read."""

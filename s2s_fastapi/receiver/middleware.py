@@ -227,19 +227,18 @@ class ServiceAuthMiddleware:
     def _with_late_routes(self, gate: Gate, documentation: Documentation) -> Gate:
         """Return the gate of an app whose routes changed after the start; a new route that would have stopped the start answers 500."""
         check = documentation.check
-        failing = (
-            *check.failing(),
-            *(
-                FailingRoute(
-                    route.name, route.entry, f"{route.name}: its app was replaced, so nobody knows what it asks."
-                )
-                for route in check.access.routes
-                if gate.routes.runs_another(route.entry)
-            ),
+        names = {id(route.entry): route.name for route in check.access.routes}
+        replaced = (
+            FailingRoute(
+                name, entry, f"{name}: its app was replaced by one that cannot be read, so nobody knows what it asks."
+            )
+            for entry in gate.routes.replaced()
+            for name in [names.get(id(entry), str(getattr(entry, "path", "/")))]
         )
+        failing = (*check.failing(), *replaced)
         for route in failing:
             if route.name not in gate.routes.failing:
-                _log.error("%s was added after the start and answers 500: %s", route.name, route.problem)
+                _log.error("%s was added or changed after the start and answers 500: %s", route.name, route.problem)
         self._warn(check)
         _look_at_returned(check)
         places = self._watched(check)

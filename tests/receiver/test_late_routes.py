@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from types import MethodType
 from typing import Annotated, Any
 
 import pytest
@@ -103,12 +104,23 @@ def to_a_list_of_an_included_router_that_is_changed_by_hand(app: FastAPI) -> Non
     app.state.inner.get("/other", dependencies=[Depends(EITHER)])(nothing)  # now FastAPI builds all of them again
 
 
+def with_an_entry_of_another_router_that_is_moved_by_hand(app: FastAPI) -> None:
+    late, other = APIRouter(), APIRouter()
+    late.get("/late")(nothing)
+    other.include_router(late)
+    app.state.inner.routes.append(other.routes[-1])
+
+
 def below_a_mount_of_an_included_router(app: FastAPI) -> None:
     app.state.deep.routes.append(Route("/late", plain))
 
 
 def as_another_app_of_a_mount(app: FastAPI) -> None:
     app.state.mount.app = Router([Route("/late", plain)])
+
+
+def as_an_opaque_app_of_a_mount(app: FastAPI) -> None:
+    app.state.mount.app = opaque
 
 
 def as_another_app_of_a_layer_below_a_mount(app: FastAPI) -> None:
@@ -125,6 +137,13 @@ def as_the_default(app: FastAPI) -> None:
 
 def as_an_opaque_default(app: FastAPI) -> None:
     app.router.default = opaque
+
+
+def as_a_default_that_is_a_method_of_the_router(app: FastAPI) -> None:
+    async def answer(router: Any, scope: Any, receive: Any, send: Any) -> None:
+        await opaque(scope, receive, send)
+
+    app.router.default = MethodType(answer, app.router)
 
 
 def as_the_default_of_a_mounted_router(app: FastAPI) -> None:
@@ -190,12 +209,15 @@ def app(make_app: App) -> FastAPI:
         (to_a_router_in_a_router, "/late"),
         (with_a_router_that_an_included_router_includes, "/late"),
         (to_a_list_of_an_included_router_that_is_changed_by_hand, "/late"),
+        (with_an_entry_of_another_router_that_is_moved_by_hand, "/late"),
         (below_a_mount_of_an_included_router, "/deep/late"),
         (as_another_app_of_a_mount, "/swapped/late"),
+        (as_an_opaque_app_of_a_mount, "/swapped/late"),
         (as_another_app_of_a_layer_below_a_mount, "/layer/late"),
         (as_another_router_of_a_mounted_app, "/below/late"),
         (as_the_default, "/late"),
         (as_an_opaque_default, "/late"),
+        (as_a_default_that_is_a_method_of_the_router, "/late"),
         (as_the_default_of_a_mounted_router, "/below/late"),
         (as_another_app_of_a_route, "/last"),
         (for_a_host, "/late"),
@@ -215,14 +237,15 @@ def test_a_late_route_that_says_nothing_answers_500_and_the_others_go_on(
     with client(app) as there:
         assert there.get("/known", headers=user()).status_code == 200
         add(app)
-        for _ in range(2):
+        for number in range(2):
             assert there.get(path, headers=user()).status_code == 500
             assert there.get("/known", headers=user()).status_code == 200
+            app.get(f"/right/{number}", dependencies=[Depends(EITHER)])(nothing)  # so that all is read again
     errors = [
         record.message for record in caplog.records if record.levelno == logging.ERROR and record.name == "s2s_fastapi"
     ]
     assert len(errors) == 1
-    assert "after the start and answers 500: " in errors[0]
+    assert "was added or changed after the start and answers 500: " in errors[0]
 
 
 def test_what_a_late_route_does_is_not_done(app: FastAPI, client: Client, user: Headers) -> None:
@@ -394,6 +417,43 @@ def test_a_layer_that_is_put_around_the_app_of_a_route_later_runs(app: FastAPI, 
     with client(app) as there:
         app.state.last.app = Layer(app.state.last.app)
         assert there.get("/last", headers=user()).json() == "last"
+
+
+def test_a_route_that_got_another_app_and_was_taken_away_harms_no_other(
+    app: FastAPI, client: Client, user: Headers
+) -> None:
+    with client(app) as there:
+        app.state.last.app = opaque
+        app.router.routes.remove(app.state.last)
+        assert there.get("/last", headers=user()).status_code == 404
+        assert there.get("/known", headers=user()).json() == "known"
+
+
+def test_a_route_that_takes_no_checkpoint_fails_the_whole_app(app: FastAPI, client: Client, user: Headers) -> None:
+    class Sealed(Route):
+        @property
+        def handle(self) -> Any:
+            return super().handle
+
+    with client(app) as there:
+        app.router.routes.append(Sealed("/late", plain))
+        assert there.get("/late", headers=user()).status_code == 500
+        assert there.get("/known", headers=user()).status_code == 500
+
+
+def test_a_mount_that_stands_in_an_app_and_in_an_included_router_is_two_mounts(
+    app: FastAPI, client: Client, user: Headers
+) -> None:
+    mount = Mount("/both", Router([Route("/x", EITHER.guard(plain))]))
+    app.router.routes.append(mount)
+    router = APIRouter(prefix="/v1")
+    router.routes.append(mount)
+    with client(app) as there:
+        app.include_router(router, prefix="/v1")
+        assert there.get("/v1/both/x", headers=user()).text == "plain"
+        mount.app = opaque
+        assert there.get("/both/x", headers=user()).status_code == 500
+        assert there.get("/v1/both/x", headers=user()).text == "plain"
 
 
 def test_a_late_public_route_answers_without_a_token(make_app: App, client: Client) -> None:
