@@ -14,13 +14,14 @@ from s2s_fastapi.receiver.framework import (
     added_middleware,
     answers_itself,
     documentation_page,
-    included_router,
     joined_lifespans,
     later_routes,
     mounted_app,
     route_contexts,
+    running,
 )
 from s2s_fastapi.receiver.guard import Guarded
+from s2s_fastapi.receiver.late_routes import behind
 from s2s_fastapi.receiver.reach import asked_around, asked_too_late
 from s2s_fastapi.receiver.requirements import AllOf, Requirement
 from s2s_fastapi.receiver.written import line_of
@@ -53,6 +54,8 @@ class RouteAccess:
     """True if only a guard around an app above it asks for something, and the route itself for nothing: it may have public paths."""
     documentation: str = ""
     """The usual path of the page, if FastAPI added the route for its documentation."""
+    entry: Any = field(default=None, compare=False, repr=False)
+    """What runs the route, or the mount above it if the route cannot be read: see `late_routes`. None if neither is there."""
     missed: Requirement | None = field(default=None, compare=False, repr=False)
     """What an app or a router around it asks, and FastAPI does not ask here: see `asked_around`."""
 
@@ -80,10 +83,8 @@ class Access:
     callers: tuple[Any, ...] = field(default=(), compare=False, repr=False)
     """What calls other services: a dependency with a ``downstream``, a lifespan with ``downstreams``."""
     apps: tuple[AppAt, ...] = field(default=(), compare=False, repr=False)
-    lists: tuple[list[Any], ...] = field(default=(), compare=False, repr=False)
-    """The lists of routes that were read: see `late_routes`."""
-    dependants: tuple[Any, ...] = field(default=(), compare=False, repr=False)
-    """What FastAPI made of the routes: see `look_at_returned`."""
+    holders: tuple[tuple[Any, Any], ...] = field(default=(), compare=False, repr=False)
+    """The apps and routers that were read, each after the mount in front of it: see `late_routes`."""
     unread: tuple[AppAt, ...] = field(default=(), compare=False, repr=False)
     """The apps whose routes could not be read."""
 
@@ -114,8 +115,7 @@ def read_access(app: Any) -> Access:
         routes,
         tuple(top.callers),
         tuple(top.apps),
-        lists=tuple(top.lists),
-        dependants=tuple(top.dependants),
+        holders=tuple(top.holders),
         unread=tuple(top.unread),
     )
 
@@ -134,12 +134,12 @@ class _Place:
     host: str = ""
     requirements: tuple[Requirement, ...] = ()
     apps: list[AppAt] = field(default_factory=list)
-    lists: list[list[Any]] = field(default_factory=list)
-    dependants: list[Any] = field(default_factory=list)
+    holders: list[tuple[Any, Any]] = field(default_factory=list)
     unread: list[AppAt] = field(default_factory=list)
     around: Mapping[int, tuple[Requirement, ...]] = field(default_factory=dict)
     late: Mapping[int, tuple[Requirement, ...]] = field(default_factory=dict)
     missed: tuple[Requirement, ...] = ()
+    entry: Any = None
 
     def opaque(self, methods: frozenset[str] = frozenset()) -> RouteAccess:
         return RouteAccess(
@@ -149,6 +149,7 @@ class _Place:
             opaque=True,
             host=self.host,
             guarded_above=bool(self.requirements),
+            entry=self.entry,
             missed=_joined(self.missed),
         )
 
@@ -167,6 +168,8 @@ def layers(*apps: Any) -> Iterator[Any]:
 
 def _read_app(place: _Place, *apps: Any, nested: bool = True) -> Iterator[RouteAccess]:
     for layer in layers(*apps):
+        if nested or isinstance(layer, Router | Starlette):
+            place.holders.append((place.entry, layer))
         middleware = [layer, *(entry.cls for entry in added_middleware(layer))]
         if isinstance(layer, Router):
             middleware += layers(layer.middleware_stack)
@@ -182,12 +185,12 @@ def _read_app(place: _Place, *apps: Any, nested: bool = True) -> Iterator[RouteA
             place.apps.append(AppAt(layer, place.path, place.host))
             place = replace(place, around=asked_around(layer), late=asked_too_late(layer))
             router = getattr(layer, "router", layer)
-            place.lists.extend(_lists(router))
             if answers_itself(layer) or answers_itself(router):
                 yield place.opaque()
             yield from _read_routes(router.routes, place)
             yield from _read_routes(later_routes(router), place)
-            default = getattr(router, "default", None)
+            default = behind(getattr(router, "default", None))
+            place = replace(place, entry=router)
             if getattr(default, "__self__", None) is router:
                 if getattr(default, "__func__", None) is not Router.not_found:  # it answers in the place of the 404
                     yield place.opaque()
@@ -208,6 +211,7 @@ def _read_route(context: Any, place: _Place) -> Iterator[RouteAccess]:
     original = getattr(context, "original_route", context)
     place = replace(
         place,
+        entry=running(context),
         path=place.path + str(getattr(context, "path", None) or ""),
         missed=(*place.missed, *place.around.get(id(original), ())),
     )
@@ -223,8 +227,6 @@ def _read_route(context: Any, place: _Place) -> Iterator[RouteAccess]:
         return
     read = Endpoint.read(endpoint, dependant, context, place.requirements)
     place.callers.extend(read.callers)
-    if dependant is not None:
-        place.dependants.append(dependant)
     requirement = _joined((*place.requirements, *read.requirements))
     late = _late_mistakes(place.late.get(id(original), ()), requirement, line_of(endpoint))
     mistakes = (*read.mistakes, *late)
@@ -242,12 +244,15 @@ def _read_route(context: Any, place: _Place) -> Iterator[RouteAccess]:
             websocket=websocket,
             guarded_above=bool(place.requirements) and not read.requirements,
             documentation=documentation_page(original),
+            entry=place.entry,
             missed=missed,
         )
         return
     for tree in trees:
         path = f"{place.path}{getattr(context, 'frontend_prefix', '')}{tree.path}".rstrip("/") + "/{path:path}"
-        yield RouteAccess(path, frozenset(tree.methods), requirement, mistakes=mistakes, host=place.host)
+        yield RouteAccess(
+            path, frozenset(tree.methods), requirement, mistakes=mistakes, host=place.host, entry=place.entry
+        )
 
 
 def _late_mistakes(late: Iterable[Requirement], requirement: Requirement | None, at: str) -> Iterator[Mistake]:
@@ -258,15 +263,6 @@ def _late_mistakes(late: Iterable[Requirement], requirement: Requirement | None,
                 "route was added or included earlier: give it to APIRouter(dependencies=[...]) or FastAPI(dependencies=[...])",
                 at,
             )
-
-
-def _lists(router: Any) -> Iterator[list[Any]]:
-    """Yield the list of routes of a router and of all routers that it includes."""
-    yield router.routes
-    for entry in router.routes:
-        included = included_router(entry)
-        if included is not None:
-            yield from _lists(included[0])
 
 
 def _joined(requirements: Iterable[Requirement]) -> Requirement | None:

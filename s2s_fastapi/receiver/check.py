@@ -114,8 +114,7 @@ class AccessCheck:
             alone = replace(route, mistakes=tuple(self._mistakes(route)))
             problems = list(replace(self, access=Access((alone,))).problems())
             if problems:
-                declared = route.path.rstrip("/") + "{rest:path}" if route.opaque else route.path
-                yield FailingRoute(route.name, path_pattern(declared), route.methods, " ".join(problems))
+                yield FailingRoute(route.name, route.entry, " ".join(problems))
 
     def _mistakes(self, route: RouteAccess) -> Iterator[Mistake]:
         """Yield the mistakes on a route, but for attributes of a class that FastAPI asks on another route of the class."""

@@ -10,45 +10,61 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
+from operator import attrgetter, is_
 from types import FunctionType, MethodType
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI
+from fastapi.dependencies.models import _is_async_gen_callable, _is_coroutine_callable, _is_gen_callable
 from fastapi.dependencies.utils import (
     get_dependant,
     get_typed_annotation,
     get_typed_return_annotation,
     get_typed_signature,
 )
-from fastapi.routing import iter_route_contexts
+from fastapi.routing import APIRoute, iter_route_contexts
 from starlette._utils import get_route_path
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, Router, compile_path
+from starlette.routing import BaseRoute, Route, Router, compile_path
 from starlette.types import Scope
 
 __all__ = [
     "added_middleware",
     "annotation_of",
     "answers_itself",
+    "answers_wrong_method",
+    "app_as_it_is",
     "asked_by_fastapi",
+    "called",
     "dependant_of",
     "documentation_page",
     "get_route_path",
+    "gives",
     "hidden_app",
+    "included_as_they_are",
+    "included_below",
     "included_router",
     "is_documentation",
     "joined_lifespans",
     "later_routes",
     "matched_route",
     "mounted_app",
+    "original_route",
     "own_root_path",
     "parameters_of",
     "path_pattern",
     "returned_by",
+    "route_as_it_is",
     "route_contexts",
+    "router_as_it_is",
+    "router_of",
+    "running",
+    "running_route",
 ]
 
 _MOST_HELD: Final = 1000
+_VERSION: Final = attrgetter("_routes_version")
+"""FastAPI counts the changes of a router's routes, to see that it must build them again."""
 _PARAMETER: Final = re.compile(r"{\w+")
 _PAGES: Final = {
     "swagger_ui_html": "/docs",
@@ -70,6 +86,104 @@ def route_contexts(entry: Any) -> Iterable[Any]:
     An included router is one entry, and builds its routes when it is first asked.
     """
     return iter_route_contexts([entry]) if isinstance(entry, BaseRoute) else (entry,)
+
+
+def running(context: Any) -> Any:
+    """Return what runs a route: the route itself, or what FastAPI made of it for the router that includes it."""
+    return getattr(context, "_effective_route", context)
+
+
+def original_route(entry: Any) -> Any:
+    """Return the route whose ``handle`` is called for what `running` returned."""
+    return getattr(entry, "original_route", entry)
+
+
+def running_route(scope: Scope, route: Any) -> Any:
+    """Return what runs ``route`` for a request that has come to it: see `running`."""
+    included = (scope.get("fastapi") or {}).get("effective_route_context")
+    return included if getattr(included, "original_route", None) is route else route
+
+
+def called(entry: Any) -> Iterator[tuple[Any, str]]:
+    """Yield the attributes that are called when a request has come to what `running` returned, or to the default of a router."""
+    original = original_route(entry)
+    yield original, "default" if isinstance(original, Router) else "handle"
+    # FastAPI keeps the method of what frontend() adds from before.
+    if original is not entry and not isinstance(original, APIRoute) and entry.app is not None:
+        yield entry, "app"
+
+
+def router_of(app: Any) -> Router | None:
+    """Return the router of an app, or the router itself; None for anything else."""
+    router = getattr(app, "router", None) if isinstance(app, Starlette) else app
+    return router if isinstance(router, Router) else None
+
+
+def included_below(router: Any) -> Iterator[tuple[Any, APIRouter]]:
+    """Yield each router that ``router`` includes, at any depth, after the entry of ``router`` that leads to it."""
+    for entry in router.routes:
+        included = included_router(entry)
+        if included is not None:
+            yield entry, included[0]
+            for _, below in included_below(included[0]):
+                yield entry, below
+
+
+def router_as_it_is(router: Any) -> Callable[[], bool]:
+    """Return what tells whether a router still has the same routes, the same default and the same dependencies."""
+    routes, default, dependencies = list(router.routes), router.default, list(getattr(router, "dependencies", ()))
+    count, asks = len(routes), hasattr(router, "dependencies")
+
+    def unchanged() -> bool:
+        now = router.routes
+        return (
+            len(now) == count
+            # By identity: two routes are equal for Starlette if their paths, methods and endpoints are.
+            and all(map(is_, now, routes))
+            and router.default is default
+            and (not asks or router.dependencies == dependencies)
+        )
+
+    return unchanged
+
+
+def included_as_they_are(routers: Iterable[Any]) -> Callable[[], bool]:
+    """Return what tells whether FastAPI still uses the routes that it built for routers that are included."""
+    routers = tuple(router for router in routers if hasattr(router, "_routes_version"))
+    versions = list(map(_VERSION, routers))
+    return lambda: list(map(_VERSION, routers)) == versions
+
+
+def route_as_it_is(entry: Any) -> Callable[[], bool]:
+    """Return what tells whether what `running` returned still has the same app and the same dependencies; it has an app."""
+    app, dependant, original = getattr(entry, "app", None), getattr(entry, "dependant", None), original_route(entry)
+    if dependant is None:
+        return lambda: entry.app is app
+    asked, dependencies = list(dependant.dependencies), list(original.dependencies)
+    return lambda: (
+        entry.app is app
+        and entry.dependant is dependant
+        and dependant.dependencies == asked
+        and original.dependencies == dependencies
+    )
+
+
+def app_as_it_is(app: Any) -> Callable[[], bool]:
+    """Return what tells whether an app, or something around one, still hands requests to the same object."""
+    name = "router" if isinstance(app, Starlette) else "app"
+    inner = getattr(app, name, None)
+    return lambda: getattr(app, name, None) is inner
+
+
+def answers_wrong_method(entry: Any, route: Any, scope: Scope) -> bool:
+    """Return whether Starlette or FastAPI answers 405 here, and calls nothing of the developer's."""
+    methods = getattr(entry, "methods", None)
+    return bool(
+        methods
+        and scope["type"] == "http"
+        and scope["method"] not in methods
+        and type(route).handle in (Route.handle, APIRoute.handle)
+    )
 
 
 _ANSWERING: Final = ("app", "__call__", "handle")
@@ -189,6 +303,18 @@ def annotation_of(owner: Any, annotation: Any) -> Any:
         return get_typed_annotation(annotation, known)
     except Exception:  # noqa: BLE001 - text in an annotation is the developer's code, and may raise anything
         return annotation
+
+
+def gives(call: Any) -> str:
+    """Return how FastAPI gets the value of a dependency: "generator", "async generator", "coroutine" or "function"."""
+    for kind, tells in (
+        ("generator", _is_gen_callable),
+        ("async generator", _is_async_gen_callable),
+        ("coroutine", _is_coroutine_callable),
+    ):
+        if tells(call):
+            return kind
+    return "function"
 
 
 def returned_by(call: Any) -> Any:

@@ -16,7 +16,7 @@ from s2s_fastapi.receiver.answers import headers_of, send_answer
 from s2s_fastapi.receiver.bearer import bearer_token
 from s2s_fastapi.receiver.framework import get_route_path
 from s2s_fastapi.receiver.keys import KeySource
-from s2s_fastapi.receiver.late_routes import FailingRoute, RouteLists
+from s2s_fastapi.receiver.late_routes import ReadRoutes
 from s2s_fastapi.receiver.lifetime import until_expiry
 from s2s_fastapi.receiver.opened import ARRIVING, OPENED_KEY, Opened, Places
 from s2s_fastapi.receiver.public import PublicPaths
@@ -43,21 +43,13 @@ class Gate:
     public: PublicPaths
     service: Service
     clock: Callable[[], float]
-    routes: RouteLists
-    """To see that a route was added since the app was checked."""
-    failing: tuple[FailingRoute, ...] = ()
-    """Routes that were added since, and must not answer."""
-
+    routes: ReadRoutes
+    """To see that a route was added or changed since the app was checked."""
     places: Places = field(default_factory=Places)
     meant: Mapping[str, str] = field(default_factory=dict)
     """Paths of routes that are not public, each with the public path that no route answers and that was probably meant for it."""
     root_path: str = ""
     """The root path that the app below sets when it is called, as FastAPI(root_path=...) does around which this was wrapped."""
-
-    def problem(self, scope: Scope) -> str:
-        """Return why the route that this request may be for must not answer; empty if it may."""
-        method, path = scope.get("method", "WEBSOCKET"), self._route_path(scope)
-        return next((route.problem for route in self.failing if route.takes(method, path)), "")
 
     def pass_through(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Run the app for a public path or an accepted token; answer every other request."""
@@ -167,7 +159,9 @@ def _telling(state: Authenticated, scope: Scope, send: Send) -> Send:
         if state.answered or message["type"] not in _ANSWERS:
             return send(message)
         if state.unasked and message.get("status", 0) < _ERROR and message["type"] != "websocket.close":
-            raise ConfigurationError(" ".join(state.unasked.values()))
+            unasked = [each.text for each in state.unasked.values() if not each.covered(state.asked)]
+            if unasked:
+                raise ConfigurationError(" ".join(unasked))
         state.answered = True
         refusal = state.refusal
         if refusal is None:

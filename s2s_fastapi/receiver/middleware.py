@@ -4,7 +4,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Final
 
@@ -20,17 +20,23 @@ from s2s_fastapi.receiver.access import OWN_AUTHENTICATION, layers, read_access,
 from s2s_fastapi.receiver.answers import send_answer
 from s2s_fastapi.receiver.check import AccessCheck, bounded
 from s2s_fastapi.receiver.expectations import Expectations
-from s2s_fastapi.receiver.framework import added_middleware, hidden_app, own_root_path
+from s2s_fastapi.receiver.framework import (
+    added_middleware,
+    answers_wrong_method,
+    hidden_app,
+    own_root_path,
+    running_route,
+)
 from s2s_fastapi.receiver.gate import Gate
 from s2s_fastapi.receiver.keys import KeySource
-from s2s_fastapi.receiver.late_routes import RouteLists
+from s2s_fastapi.receiver.late_routes import WATCH_KEY, Checkpoint, FailingRoute, ReadRoutes
 from s2s_fastapi.receiver.observing import ObservedRefusals, Observing, end_of_observing
 from s2s_fastapi.receiver.openapi import Documentation
 from s2s_fastapi.receiver.opened import Places
 from s2s_fastapi.receiver.public import PublicPaths
 from s2s_fastapi.receiver.require import require_service, require_user
 from s2s_fastapi.receiver.returned import look_at_returned
-from s2s_fastapi.receiver.state import SCOPE_KEY, Service, located
+from s2s_fastapi.receiver.state import SCOPE_KEY, Authenticated, Service, located
 from s2s_fastapi.receiver.verified import CACHED_TOKENS, VerifiedTokens
 from s2s_fastapi.receiver.verifier import Verifier
 from s2s_fastapi.settings import KeycloakSettings
@@ -104,6 +110,8 @@ class ServiceAuthMiddleware:
         self._clock = clock
         self.after_fork()
         self._gate: Gate | None = None
+        self._outer: Any = None
+        self._warned: set[str] = set()
         self._failed: tuple[float, str] | None = None
         self._observing: Observing | None = None
 
@@ -120,14 +128,30 @@ class ServiceAuthMiddleware:
         gate = self._gate
         if gate is None or gate.routes.changed():
             try:
-                gate = self._start(scope)
+                gate = self._start(scope.get("app"), changed=gate)
             except ConfigurationError as error:
                 await self._not_started(scope, send, str(error))
                 return
-        if gate.failing and (problem := gate.problem(scope)):
-            await self._not_started(scope, send, problem)
+        if gate.routes.problem:
+            await self._not_started(scope, send, gate.routes.problem)
             return
+        scope[WATCH_KEY] = self
         await gate.pass_through(self.app, scope, receive, send)
+
+    def enter(self, checkpoint: Checkpoint, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Let a request pass on to a route that was read; read the app again first if the route is not as it was."""
+        gate, entry = self._gate, running_route(scope, checkpoint.entry)
+        read = None if gate is None else gate.routes.at(entry)
+        problem = "" if read is None else read.problem
+        if read is None or read.changed():
+            try:
+                routes = self._start(self._outer, changed=gate).routes
+            except ConfigurationError as error:
+                return self._not_started(scope, send, str(error))
+            problem = routes.problem or routes.at_last(entry).problem
+        if problem and not answers_wrong_method(entry, checkpoint.entry, scope):
+            return self._not_started(scope, send, problem)
+        return checkpoint.app(scope, receive, send)
 
     async def _not_started(self, scope: Scope, send: Send, problem: str) -> None:
         decision = Decision(reason=Reason.NOT_STARTED, cure=problem)
@@ -137,6 +161,9 @@ class ServiceAuthMiddleware:
             hide_query(current)  # nobody has looked yet whether it holds a token
         describe(current, decision)
         self._observer.decided(located(decision, scope, current))
+        state = scope.get(SCOPE_KEY)
+        if isinstance(state, Authenticated):
+            state.refusal = decision
         await send_answer(scope, send, decision, "")
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -151,7 +178,7 @@ class ServiceAuthMiddleware:
             nonlocal failure
             if message["type"] == "lifespan.startup.complete":
                 try:
-                    self._start(scope, again=True)
+                    self._start(scope.get("app"), again=True)
                 except ConfigurationError as error:
                     failure = str(error)
                     return
@@ -174,8 +201,11 @@ class ServiceAuthMiddleware:
         if failure:
             raise ConfigurationError(failure)
 
-    def _start(self, scope: Scope, *, again: bool = False) -> Gate:
-        """Check everything once and open the gate; ``again`` checks the routes also where it is open, as a later lifespan has them.
+    def _start(self, app: Any, *, again: bool = False, changed: Gate | None = None) -> Gate:
+        """Check everything once and open the gate; ``app`` is the one in the ASGI scope.
+
+        - ``again``: a later lifespan has begun, so the routes are checked as at the first start.
+        - ``changed``: a route is not as it was when this gate was made, so all routes are read again, unless somebody just did.
 
         Raises:
             ConfigurationError: A setting or a route is wrong; the next call checks again.
@@ -183,29 +213,43 @@ class ServiceAuthMiddleware:
         watch_forks(self)
         with self._lock:
             if self._gate is None:
-                gate = self._checked_gate(scope)
+                self._outer = app
+                gate = self._checked_gate(app)
                 for sentence in self._warnings():
                     _log.warning("%s", sentence)
                 if self._warm_up:
                     gate.verifier.keys.start()
                 self._gate = gate  # last: the second request must not slip past a check that is still running
-            elif again:
-                self.documentation(scope.get("app"))
-                self._gate = self._with_late_routes(self._gate, scope)
-            elif self._gate.routes.changed():
-                self._gate = self._with_late_routes(self._gate, scope)
+            elif again or self._gate is changed:
+                self._gate = self._with_late_routes(self._gate, self.documentation(app) if again else self._read(app))
             return self._gate
 
-    def _with_late_routes(self, gate: Gate, scope: Scope) -> Gate:
+    def _with_late_routes(self, gate: Gate, documentation: Documentation) -> Gate:
         """Return the gate of an app whose routes changed after the start; a new route that would have stopped the start answers 500."""
-        documentation = self._read(scope.get("app"))
-        access, failing = documentation.check.access, tuple(documentation.check.failing())
+        check = documentation.check
+        names = {id(route.entry): route.name for route in check.access.routes}
+        replaced = (
+            FailingRoute(
+                name, entry, f"{name}: its app was replaced by one that cannot be read, so nobody knows what it asks."
+            )
+            for entry in gate.routes.replaced()
+            for name in [names.get(id(entry), str(getattr(entry, "path", "/")))]
+        )
+        failing = (*check.failing(), *replaced)
         for route in failing:
-            if route.name not in {known.name for known in gate.failing}:
-                _log.error("%s was added after the start and answers 500: %s", route.name, route.problem)
-        look_at_returned(access.dependants)
-        places = self._watched(documentation.check)
-        return replace(gate, routes=RouteLists(access.lists), failing=failing, places=places)
+            if route.name not in gate.routes.failing:
+                _log.error("%s was added or changed after the start and answers 500: %s", route.name, route.problem)
+        self._warn(check)
+        _look_at_returned(check)
+        places = self._watched(check)
+        return replace(gate, routes=_read_routes(check, failing, gate.routes), places=places)
+
+    def _warn(self, check: AccessCheck) -> None:
+        """Log each sentence once, also if routes come later."""
+        for sentence in check.warnings():
+            if sentence not in self._warned:
+                self._warned.add(sentence)
+                _log.warning("%s", sentence)
 
     def documentation(self, app: Any = None) -> Documentation:
         """Return what is enforced, read from the settings and the routes and checked; ``app`` is the one in the ASGI scope.
@@ -267,21 +311,19 @@ class ServiceAuthMiddleware:
         """Replace the lock: a thread that the child has not may have held it."""
         self._lock = threading.Lock()
 
-    def _checked_gate(self, scope: Scope) -> Gate:
+    def _checked_gate(self, app: Any) -> Gate:
         """Check the app and return its gate, or fail as a moment ago."""
         now = self._clock()
         if self._failed is not None and 0 <= now - self._failed[0] < _CHECK_AGAIN:
             raise ConfigurationError(self._failed[1])
         try:
-            documentation = self.documentation(scope.get("app"))
+            documentation = self.documentation(app)
             gate = self._gate_for(documentation)
         except ConfigurationError as error:
             self._failed = (now, str(error))
             raise
         documentation.install()
-        look_at_returned(documentation.check.access.dependants)
-        for sentence in documentation.check.warnings():
-            _log.warning("%s", sentence)
+        self._warn(documentation.check)
         open_routes = list(documentation.check.open_routes())
         if open_routes:
             _log.info(
@@ -311,14 +353,16 @@ class ServiceAuthMiddleware:
             observer=self._observing or self._observer,
             observing=lambda: clock() < observe_until,
         )
+        _look_at_returned(check)
+        places = self._watched(check)
         return Gate(
             verifier=verifier,
             public=check.public,
             service=service,
             clock=clock,
-            routes=RouteLists(check.access.lists),
+            routes=_read_routes(check),
             meant={found.nearest.path: found.entry.text for found in check.unanswered() if found.nearest is not None},
-            places=self._watched(check),
+            places=places,
             root_path=own_root_path(router_below(self.app) or hidden_app(self.app)),
         )
 
@@ -366,6 +410,17 @@ class ServiceAuthMiddleware:
                 "CORSMiddleware is inside ServiceAuthMiddleware, so preflight requests are refused: add it after "
                 "ServiceAuthMiddleware (what is added last is outermost)."
             )
+
+
+def _look_at_returned(check: AccessCheck) -> None:
+    entries = (route.entry for route in check.access.routes if route.name not in check.unchecked)
+    look_at_returned(dependant for entry in entries if (dependant := getattr(entry, "dependant", None)) is not None)
+
+
+def _read_routes(
+    check: AccessCheck, failing: Iterable[FailingRoute] = (), before: ReadRoutes | None = None
+) -> ReadRoutes:
+    return ReadRoutes(check.access.holders, (route.entry for route in check.access.routes), failing, before)
 
 
 def _route_names(names: Collection[str]) -> frozenset[str]:

@@ -2,7 +2,7 @@
 
 FastAPI throws the value of ``dependencies=[Depends(make_admin)]`` away, and hands that of a parameter to the code, which may ask it by
 hand or forget it. A value that is thrown away is an error at once. One that is handed over is an error when the answer starts, if
-nothing asked it.
+nothing asked it. Neither is an error if the request was asked the same or more anyway.
 """
 
 import functools
@@ -10,36 +10,55 @@ import inspect
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from itertools import islice
+from pathlib import PurePath
+from types import MethodType
 from typing import Any, Final, get_origin
+from uuid import UUID
 
-from fastapi.security.base import SecurityBase
+from fastapi.params import Depends
+from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 
 from s2s_fastapi.decision import Decision
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.principal import Principal
-from s2s_fastapi.receiver.framework import parameters_of, returned_by
+from s2s_fastapi.receiver.asked import asked, covers
+from s2s_fastapi.receiver.framework import gives, parameters_of, returned_by
 from s2s_fastapi.receiver.requirements import Requirement
-from s2s_fastapi.receiver.state import SCOPE_KEY, Authenticated
+from s2s_fastapi.receiver.state import SCOPE_KEY, Authenticated, Unasked
 
 __all__ = ["look_at_returned", "unwatched"]
 
 _CONNECTION: Final = "s2s_fastapi_connection"
 """The parameter in which FastAPI hands a watched dependency the request."""
-_OURS: Final = __name__.partition(".")[0]
-_ANYTHING: Final = (Any, object)
-_CONTAINERS: Final = (dict, list, tuple, set, frozenset)
+_KNOWN: Final = (__name__.partition(".")[0], "fastapi")
+"""The packages whose dependencies return no requirement."""
+_VALUES: Final = (
+    str, bytes, bytearray, int, float, complex, date, time, timedelta, Decimal, UUID, Enum, PurePath, BaseModel,
+)  # fmt: skip
+"""Types whose values are no requirements. Of every other annotation the value may be one: a protocol, a base class, an alias."""
+_MEMBERS: Final = 100
 
 
 def look_at_returned(dependants: Iterable[Any]) -> None:
-    """Look from now on at what the dependencies of these routes return, unless their annotations say that it is something else."""
+    """Look from now on at what the dependencies of these routes return, unless they say that they return something else."""
     for dependant in dependants:
-        for dependency in dependant.dependencies:
-            if _may_return_requirement(dependency.call):
-                dependency.call = watched = _watched(dependency.call, discarded=dependency.name is None)
-                if watched.adds_connection:
-                    dependency.http_connection_param_name = _CONNECTION
-        look_at_returned(dependant.dependencies)
+        _watch(dependant, tuple(asked(dependant)))
+
+
+def _watch(dependant: Any, asking: tuple[Requirement, ...]) -> None:
+    for dependency in dependant.dependencies:
+        if _may_return_requirement(dependency.call):
+            dependency.call = watched = _KINDS[gives(dependency.call)](
+                dependency.call, asking, discarded=dependency.name is None
+            )
+            if watched.adds_connection:
+                dependency.http_connection_param_name = _CONNECTION
+        _watch(dependency, asking)
 
 
 def unwatched(call: Any) -> Any:
@@ -48,36 +67,37 @@ def unwatched(call: Any) -> Any:
 
 
 def _may_return_requirement(call: Any) -> bool:
-    if isinstance(call, SecurityBase | _Watched) or inspect.isclass(call):
+    if isinstance(call, _Watched):
         return False
-    if (getattr(call, "__module__", None) or type(call).__module__).partition(".")[0] == _OURS:
+    module = getattr(call, "__module__", None) or type(call).__module__
+    if str(module).partition(".")[0] in _KNOWN:
         return False
-    returned = returned_by(call)
-    if get_origin(returned) in _CONTAINERS:
-        return False
-    return not inspect.isclass(returned) or returned in _ANYTHING or issubclass(returned, Requirement)
+    made = call if inspect.isclass(call) else returned_by(call)
+    return not (inspect.isclass(made) and get_origin(made) is None and issubclass(made, _VALUES))
 
 
-def _watched(call: Callable[..., Any], *, discarded: bool) -> "_Watched":
-    inner: Any = call
-    while isinstance(inner, functools.partial):
-        inner = inner.func
-    ways = [each for one in (inner, inspect.unwrap(inner)) for each in (one, getattr(one, "__call__", None))]  # noqa: B004 - its own method
-    for kind, says in (
-        (_WatchedGenerator, inspect.isgeneratorfunction),
-        (_WatchedAsyncGenerator, inspect.isasyncgenfunction),
-        (_WatchedCoroutine, inspect.iscoroutinefunction),
-    ):
-        if any(says(way) for way in ways):
-            return kind(call, discarded=discarded)
-    return _WatchedFunction(call, discarded=discarded)
+def _held(value: Any, *, shallow: bool = False) -> Iterator[Requirement]:
+    """Yield the requirements that a value is, or holds and nobody can ask for it."""
+    if isinstance(value, Requirement):
+        yield value
+    elif isinstance(value, Depends):
+        yield from _held(value.dependency, shallow=True)
+    elif isinstance(value, MethodType):
+        yield from _held(value.__self__, shallow=True)
+    elif isinstance(value, functools.partial):
+        yield from _held(value.func, shallow=True)
+    elif not shallow and type(value) in (list, tuple, set, frozenset, dict):
+        members = value.values() if type(value) is dict else value
+        for member in tuple(islice(members, _MEMBERS)):
+            yield from _held(member, shallow=True)
 
 
 class _Watched:
     """A dependency of the developer's, whose value is looked at. It is equal to it, so that ``dependency_overrides`` finds it."""
 
-    def __init__(self, call: Callable[..., Any], *, discarded: bool) -> None:
+    def __init__(self, call: Callable[..., Any], asking: tuple[Requirement, ...], *, discarded: bool) -> None:
         self.__wrapped__ = call
+        self._asking = asking
         self._discarded = discarded
         parameters = list(parameters_of(call))
         self._own = next((each.name for each in parameters if _is_connection(each.annotation)), "")
@@ -104,22 +124,26 @@ class _Watched:
         return found if isinstance(found, HTTPConnection) else None
 
     def _look(self, value: Any, connection: HTTPConnection | None) -> Any:
-        if not isinstance(value, Requirement):
+        state = None if connection is None else connection.scope.get(SCOPE_KEY)
+        if not isinstance(state, Authenticated):
+            return value  # a public path, or another app: whoever asks it gets the error that nothing authenticated this request
+        found = next((each for each in _held(value) if not covers((*self._asking, *state.asked), each)), None)
+        if found is None:
             return value
         name = getattr(self.__wrapped__, "__name__", type(self.__wrapped__).__name__)
-        unasked = (
-            f"The dependency {name} returns {value}, and nothing asked it: write Depends({value}) instead, or ask it in the code: "
-            "await requirement(request)."
+        unasked = Unasked(
+            f"The dependency {name} returns {found}, and nothing asked it: write Depends({found}) instead, or ask it in the code: "
+            "await requirement(request).",
+            lambda asked: covers(asked, found),
         )
-        if self._discarded or connection is None:
-            raise ConfigurationError(unasked)
-        state = connection.scope.get(SCOPE_KEY)
-        if not isinstance(state, Authenticated):
-            return value  # whoever asks it gets the error that nothing authenticated this request
+        if self._discarded:
+            raise ConfigurationError(unasked.text)
+        if type(value) in (list, tuple, set, frozenset, dict):
+            return value  # the code may choose one of them
         waiting = state.unasked = {} if state.unasked is None else state.unasked
         key = object()
         waiting[key] = unasked
-        return _Returned(value, lambda: waiting.pop(key, None))
+        return _Returned(value, lambda: waiting.pop(key, None)) if value is found else value
 
 
 class _WatchedFunction(_Watched):
@@ -146,6 +170,14 @@ class _WatchedAsyncGenerator(_Watched):
         connection = self._connection(values)
         async with asynccontextmanager(self.__wrapped__)(**values) as value:
             yield self._look(value, connection)
+
+
+_KINDS: Final[dict[str, type[_Watched]]] = {
+    "function": _WatchedFunction,
+    "coroutine": _WatchedCoroutine,
+    "generator": _WatchedGenerator,
+    "async generator": _WatchedAsyncGenerator,
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -1,8 +1,8 @@
 """What the middleware knows about a request, kept where nobody outside can put it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Protocol
 
 from starlette.routing import Mount
 from starlette.types import Scope
@@ -18,7 +18,7 @@ from s2s_fastapi.telemetry import Observer
 from s2s_fastapi.telemetry.metrics import decided
 from s2s_fastapi.telemetry.spans import Span, describe, trace_id
 
-__all__ = ["KEYS_KEY", "SCOPE_KEY", "Authenticated", "Judge", "Service", "located"]
+__all__ = ["KEYS_KEY", "SCOPE_KEY", "Authenticated", "Judge", "Service", "Unasked", "located"]
 
 SCOPE_KEY: Final = "s2s_fastapi.authenticated"
 KEYS_KEY: Final = "s2s_fastapi.keys"
@@ -55,6 +55,16 @@ class Service:
             self.observer.decided(located(decision, scope, current))
 
 
+@dataclass(frozen=True, slots=True)
+class Unasked:
+    """A requirement that a dependency returned."""
+
+    text: str
+    """What is wrong, if nobody asks it."""
+    covered: Callable[[Sequence[Any]], bool]
+    """Return whether whoever met these requirements meets it, too."""
+
+
 @dataclass(slots=True)
 class Authenticated:
     """One request that the middleware let in, for the requirements behind it.
@@ -70,8 +80,10 @@ class Authenticated:
     refusal: Decision | None = None
     """Set when a requirement refused: the middleware sees that the answer keeps its challenge."""
     answered: bool = False
-    unasked: dict[object, str] | None = None
-    """What dependencies returned instead of asking it, and the code has not asked yet: a sentence for each."""
+    asked: list[Any] = field(default_factory=list)
+    """The requirements that were asked and met so far."""
+    unasked: "dict[object, Unasked] | None" = None
+    """What dependencies returned instead of asking it, and the code has not asked yet."""
 
     @classmethod
     def of(cls, scope: Scope) -> "Authenticated":
@@ -93,10 +105,12 @@ class Authenticated:
         service = self.service
         decision = requirement.judge(self.principal, service.client_id)
         if decision.reason is Reason.ALLOWED:
+            self.asked.append(requirement)
             return self.principal
         if service.observing():
             for refusal in requirement.refusals(self.principal, service.client_id):
                 self._observe(scope, replace(self._of_this_token(refusal), observed=True))
+            self.asked.append(requirement)
             return self.principal
         self.refusal = decision = self._of_this_token(decision)
         service.tell(decision, scope, self.span)

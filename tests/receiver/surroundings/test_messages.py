@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from starlette.middleware.base import BaseHTTPMiddleware
 
 from s2s_fastapi import ServiceAuthMiddleware
+from s2s_fastapi.receiver.late_routes import WATCH_KEY
 from s2s_fastapi.receiver.opened import OPENED_KEY
 from s2s_fastapi.receiver.state import KEYS_KEY, SCOPE_KEY
 from tests.receiver.surroundings.servers import SERVERS, served
@@ -67,7 +68,7 @@ class TestMessages:
         await ServiceAuthMiddleware(app, **options(public_paths=["/public"]))(dict(scope), receive, send)
         assert all(one is other for one, other in zip(heard, self.IN, strict=True))
         assert all(one is other for one, other in zip(said, self.OUT, strict=True))
-        added = {"user", "auth", KEYS_KEY} | {OPENED_KEY if path == "/public" else SCOPE_KEY}
+        added = {"user", "auth", KEYS_KEY, WATCH_KEY} | {OPENED_KEY if path == "/public" else SCOPE_KEY}
         assert {name: value for name, value in scopes[0].items() if name not in added} == scope
         assert added <= set(scopes[0])
 
