@@ -57,7 +57,7 @@ def _watch(dependant: Any, asking: tuple[Requirement, ...]) -> None:
                 dependency.call, asking, discarded=dependency.name is None
             )
             if watched.adds_connection:
-                dependency.http_connection_param_name = _CONNECTION
+                dependency.http_connection_param_name = watched.connection
         _watch(dependency, asking)
 
 
@@ -78,7 +78,7 @@ def _may_return_requirement(call: Any) -> bool:
 
 def _held(value: Any, *, shallow: bool = False) -> Iterator[Requirement]:
     """Yield the requirements that a value is, or holds and nobody can ask for it."""
-    if isinstance(value, Requirement):
+    if issubclass(type(value), Requirement):  # not isinstance: a mock says that it is one
         yield value
     elif isinstance(value, Depends):
         yield from _held(value.dependency, shallow=True)
@@ -101,10 +101,13 @@ class _Watched:
         self._discarded = discarded
         parameters = list(parameters_of(call))
         self._own = next((each.name for each in parameters if _is_connection(each.annotation)), "")
+        self.connection = _CONNECTION
+        while any(each.name == self.connection for each in parameters):
+            self.connection += "_"
         if self.adds_connection:
             last = len(parameters) - (bool(parameters) and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD)
             parameters.insert(
-                last, inspect.Parameter(_CONNECTION, inspect.Parameter.KEYWORD_ONLY, annotation=HTTPConnection)
+                last, inspect.Parameter(self.connection, inspect.Parameter.KEYWORD_ONLY, annotation=HTTPConnection)
             )
         self.__signature__ = inspect.Signature(parameters)
 
@@ -120,7 +123,7 @@ class _Watched:
         return hash(self.__wrapped__)
 
     def _connection(self, values: dict[str, Any]) -> HTTPConnection | None:
-        found = values.get(self._own) if self._own else values.pop(_CONNECTION, None)
+        found = values.get(self._own) if self._own else values.pop(self.connection, None)
         return found if isinstance(found, HTTPConnection) else None
 
     def _look(self, value: Any, connection: HTTPConnection | None) -> Any:
@@ -136,7 +139,10 @@ class _Watched:
             "await requirement(request).",
             lambda asked: covers(asked, found),
         )
-        if self._discarded:
+        kept = connection is not None and any(
+            each is value for each in dict(connection.scope.get("state") or {}).values()
+        )
+        if self._discarded and not kept:  # what it put into request.state the code may still ask
             raise ConfigurationError(unasked.text)
         if type(value) in (list, tuple, set, frozenset, dict):
             return value  # the code may choose one of them

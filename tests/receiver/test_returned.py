@@ -3,13 +3,14 @@
 import functools
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from typing import Annotated, Any, Protocol
+from unittest.mock import Mock
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, Security, WebSocket
 from fastapi.security.base import SecurityBase
 from starlette.testclient import TestClient
 
-from s2s_fastapi import ConfigurationError, CurrentPrincipal, Principal, require_caller, require_service
+from s2s_fastapi import ConfigurationError, CurrentPrincipal, Principal, Requirement, require_caller, require_service
 
 App = Callable[..., FastAPI]
 Client = Callable[[Any], TestClient]
@@ -364,6 +365,49 @@ def test_a_value_that_is_asked_anyway_is_no_error(
     with client(app) as there:
         assert there.get("/x", headers=service()).status_code == 200
         assert there.get("/x", headers=service(azp="eve", client_id="eve")).status_code == 403
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_value_that_is_also_in_the_state_of_the_request_may_be_asked_later(
+    make_app: App, client: Client, service: Headers, *, asks: bool
+) -> None:
+    app = make_app()
+
+    async def policy(request: Request) -> Any:
+        request.state.policy = helper("chat")
+        return request.state.policy
+
+    @app.get("/x", dependencies=[Depends(policy)])
+    async def route(request: Request) -> None:
+        if asks:
+            await request.state.policy(request)
+
+    with client(app) as there:
+        assert there.get("/x", headers=service()).status_code == (200 if asks else 500)
+        assert there.get("/x", headers=service(azp="eve", client_id="eve")).status_code == (403 if asks else 500)
+
+
+def test_a_parameter_with_the_name_of_ours_stays_the_developers(
+    make_app: App, client: Client, service: Headers
+) -> None:
+    app = make_app()
+
+    def echo(s2s_fastapi_connection: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        return s2s_fastapi_connection
+
+    @app.get("/x")
+    async def route(it: Annotated[Any, Depends(echo)]) -> Any:
+        return it
+
+    with client(app) as there:
+        assert there.get("/x?s2s_fastapi_connection=a", headers=service()).json() == "a"
+
+
+def test_a_mock_of_a_requirement_is_none(make_app: App, client: Client, service: Headers) -> None:
+    app = make_app()
+    app.get("/x", dependencies=[Depends(lambda: Mock(spec=Requirement))])(lambda: "in")
+    with client(app) as there:
+        assert there.get("/x", headers=service()).json() == "in"
 
 
 def test_less_than_it_is_not_enough(make_app: App, client: Client, service: Headers) -> None:
