@@ -3,7 +3,6 @@
 import json
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import Final
 
@@ -12,12 +11,13 @@ from starlette.routing import compile_path
 
 from s2s_fastapi.printable import listed
 from s2s_fastapi.receiver.access import Access, RouteAccess
+from s2s_fastapi.receiver.asked import covers, ways_of
 from s2s_fastapi.receiver.endpoint import Mistake
 from s2s_fastapi.receiver.framework import path_pattern
 from s2s_fastapi.receiver.late_routes import FailingRoute
 from s2s_fastapi.receiver.nearest import Unanswered, unanswered
 from s2s_fastapi.receiver.public import PublicPath, PublicPaths
-from s2s_fastapi.receiver.requirements import AllOf, AnyOf, Audience, Caller, Requirement, Role, Scope
+from s2s_fastapi.receiver.requirements import Audience, Caller, Requirement, Role, Scope
 
 __all__ = ["AccessCheck", "bounded"]
 
@@ -45,7 +45,7 @@ class AccessCheck:
     @property
     def declared(self) -> frozenset[str]:
         """The audiences that the routes declare."""
-        leaves = (leaf for route in self.access.routes for way in _ways(route.requirement) for leaf in way)
+        leaves = (leaf for route in self.access.routes for way in ways_of(route.requirement) for leaf in way)
         return frozenset(name for leaf in leaves if isinstance(leaf, Audience) for name in leaf.audiences)
 
     def opens(self, method: str, path: str) -> bool:
@@ -56,7 +56,7 @@ class AccessCheck:
 
     def ways(self, requirement: Requirement | None) -> list[tuple[Requirement, ...]]:
         """Return every way to meet a requirement that a token of this app can go, as plain requirements that must all be met."""
-        return [way for way in _ways(requirement) if not self._contradiction(way)]
+        return [way for way in ways_of(requirement) if not self._contradiction(way)]
 
     def problems(self) -> Iterator[str]:
         """Yield a sentence for everything that would let somebody in, or nobody, against what is written."""
@@ -120,7 +120,13 @@ class AccessCheck:
     def _mistakes(self, route: RouteAccess) -> Iterator[Mistake]:
         """Yield the mistakes on a route, but for attributes of a class that FastAPI asks on another route of the class."""
         asked = frozenset(key for each in self.access.routes for key in each.shared)
-        yield from (mistake for mistake in route.mistakes if mistake.shared is None or mistake.shared not in asked)
+        kits = frozenset(holder for holder, _ in asked)
+        for mistake in route.mistakes:
+            if mistake.shared in asked or (mistake.requirement is not None and self._asks_anyway(mistake.requirement)):
+                continue
+            # A class with an attribute that is asked somewhere holds the others for routes that this app may not have.
+            kit = mistake.shared is not None and mistake.shared[0] in kits
+            yield replace(mistake, certain=False) if kit else mistake
 
     def _stops(self, route: RouteAccess, mistake: Mistake) -> bool:
         if not mistake.certain or route.name in self.unchecked or (mistake.unless_public and self._is_public(route)):
@@ -136,7 +142,7 @@ class AccessCheck:
             if route.missed is not None
             and route.requirement is None
             and not self._is_public(route)
-            and not any(all(self._anyway(leaf) for leaf in way) for way in _ways(route.missed))
+            and not self._asks_anyway(route.missed)
         ]
         yield from map(str, self.unanswered())
         if names:
@@ -170,6 +176,9 @@ class AccessCheck:
                 found = unanswered(entry, self.access.routes, self.opens)
                 if found is not None:
                     yield found
+
+    def _asks_anyway(self, requirement: Requirement) -> bool:
+        return any(all(self._anyway(leaf) for leaf in way) for way in ways_of(requirement))
 
     def _anyway(self, leaf: Requirement) -> bool:
         """Tell whether the middleware lets nobody in who would not meet ``leaf``."""
@@ -212,7 +221,7 @@ class AccessCheck:
 
     def _impossible(self, requirement: Requirement) -> str:
         """Return why no token can meet ``requirement``, or nothing if one can."""
-        ways = _ways(requirement)
+        ways = ways_of(requirement)
         roles = [leaf for way in ways for leaf in way if isinstance(leaf, Role)]
         if not self.client_id and any(not role.realm and not role.client for role in roles):
             return "require_role needs client=... or KEYCLOAK_CLIENT_ID to know whose role it is"
@@ -261,21 +270,10 @@ def _uncovered(routes: Collection[RouteAccess], kinds: tuple[type[Requirement], 
             else ""
         )
         for route in routes
-        if not all(any(isinstance(leaf, kinds) for leaf in way) for way in _ways(route.requirement))
+        if not all(any(isinstance(leaf, kinds) for leaf in way) for way in ways_of(route.requirement))
     ]
     if names:
         yield f"{sentence}: {', '.join(names)}."
-
-
-def _ways(requirement: Requirement | None) -> list[tuple[Requirement, ...]]:
-    """Return every way to meet a requirement, as the plain requirements that must then all be met."""
-    if requirement is None:
-        return [()]
-    if isinstance(requirement, AnyOf):
-        return [way for part in requirement.parts for way in _ways(part)]
-    if isinstance(requirement, AllOf):
-        return [sum(combination, ()) for combination in product(*(_ways(part) for part in requirement.parts))]
-    return [(requirement,)]
 
 
 def _meet(entry: PublicPath, method: str, route: RouteAccess) -> bool:

@@ -5,12 +5,13 @@ there; the tests on the lowest and the newest releases that are allowed say whet
 """
 
 import contextlib
+import functools
 import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
-from types import FunctionType, MethodType
+from types import FunctionType, MemberDescriptorType, MethodType
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI
@@ -20,10 +21,10 @@ from fastapi.dependencies.utils import (
     get_typed_return_annotation,
     get_typed_signature,
 )
-from fastapi.routing import iter_route_contexts
+from fastapi.routing import APIRoute, iter_route_contexts
 from starlette._utils import get_route_path
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, Router, compile_path
+from starlette.routing import BaseRoute, Mount, Router, compile_path
 from starlette.types import Scope
 
 __all__ = [
@@ -31,6 +32,8 @@ __all__ = [
     "annotation_of",
     "answers_itself",
     "asked_by_fastapi",
+    "attributes_of",
+    "chain",
     "dependant_of",
     "documentation_page",
     "get_route_path",
@@ -41,6 +44,7 @@ __all__ = [
     "later_routes",
     "matched_route",
     "mounted_app",
+    "not_copied",
     "own_root_path",
     "parameters_of",
     "path_pattern",
@@ -101,6 +105,22 @@ def later_routes(router: Any) -> Iterable[Any]:
 def mounted_app(mount: Any) -> Any:
     """Return the app that a mount was given, apart from the one that the mount's own middleware wraps and may hide."""
     return getattr(mount, "_base_app", None)
+
+
+def not_copied(original: Any, context: Any) -> Iterator[str]:
+    """Yield what a route has beside its path and its endpoint, if an included router makes another route of it without that."""
+    running = getattr(context, "_effective_route", original)
+    if running is original:
+        return
+    kind = type(original)
+    if not isinstance(original, APIRoute | Mount):  # these run themselves, or a copy
+        for name in ("handle", "matches"):
+            if getattr(kind, name) is not getattr(type(running), name, None):
+                yield f"the method {name} of the route class {kind.__name__}"
+    app = getattr(original, "app", None)
+    foreign = type(app).__module__.partition(".")[0] not in {"builtins", "fastapi", "starlette"}
+    if foreign and app is not getattr(running, "app", None):
+        yield f"the {type(app).__name__} around the route"
 
 
 def is_documentation(entry: Any) -> bool:
@@ -206,3 +226,42 @@ def asked_by_fastapi(depth: int = 2) -> bool:
     """
     module = str(sys._getframe(depth).f_globals.get("__name__"))  # noqa: SLF001 - the one way to know
     return module.startswith(("fastapi.", "dependency_injector."))
+
+
+def attributes_of(held: Any) -> dict[str, Any]:
+    """Return the attributes of an object itself, of slots too, or those of one class. No code of the developer's runs."""
+    found: dict[str, Any] = {}
+    with contextlib.suppress(Exception):  # a proxy answers for `__dict__` as it likes
+        found.update(object.__getattribute__(held, "__dict__"))
+    for kind in type(held).__mro__:
+        if "__slots__" in vars(kind):
+            for name, slot in vars(kind).items():
+                if type(slot) is MemberDescriptorType:
+                    with contextlib.suppress(AttributeError):  # not filled yet
+                        found.setdefault(name, slot.__get__(held))
+    return found
+
+
+def chain(call: Any) -> Iterator[Any]:
+    """Yield a callable and what it is wrapped around, outermost first.
+
+    It goes through partials, methods, the ``__call__`` of an object, and what ``functools.wraps`` notes.
+    """
+    seen: dict[int, Any] = {}
+    waiting = [call]
+    while waiting:
+        link = waiting.pop(0)
+        if link is None or id(link) in seen:
+            continue
+        seen[id(link)] = link
+        yield link
+        if issubclass(type(link), functools.partial):
+            waiting.append(link.func)
+        elif type(link) in (MethodType, staticmethod, classmethod):
+            waiting.append(link.__func__)
+        elif type(link) is not FunctionType and not issubclass(type(link), type):
+            owner = next((vars(kind) for kind in type(link).__mro__ if "__call__" in vars(kind)), {})
+            waiting.append(owner.get("__call__"))
+        if not issubclass(type(link), type):
+            wrapped = attributes_of(link).get("__wrapped__")
+            waiting.append(wrapped if callable(wrapped) else None)

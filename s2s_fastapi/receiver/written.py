@@ -1,264 +1,486 @@
 """What is written: every requirement in the code of a route, whether or not FastAPI asks it.
 
 FastAPI asks the last ``Depends`` of a parameter, and the lists ``dependencies=[...]``. It ignores every other place without an error.
-This reader finds the other places, so that the start check can compare what is written with what is asked.
+This reader finds the other places, so that the start check can compare what is written with what is asked. It runs no code of the
+developer's and trusts none of their objects: it judges by ``type(value)``, since a proxy may answer anything for its class.
 """
 
 import functools
 import inspect
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import is_dataclass, replace
+from enum import Enum, auto
 from itertools import islice
-from types import CodeType, FunctionType, ModuleType
-from typing import Annotated, Any, Final, ForwardRef, get_args, get_origin
+from types import CodeType, FunctionType, GenericAlias, MappingProxyType, MethodType, ModuleType
+from typing import Annotated, Any, Final, get_args, get_origin
 
 from fastapi.params import Depends
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
-from typing_inspection.typing_objects import is_typealiastype
 
-from s2s_fastapi.receiver.asked import held
-from s2s_fastapi.receiver.framework import annotation_of, parameters_of
+from s2s_fastapi.receiver.annotations import annotations_of, meant, parts, text_of
+from s2s_fastapi.receiver.asked import asked, asked_by
+from s2s_fastapi.receiver.framework import attributes_of, chain, dependant_of, not_copied, parameters_of
 from s2s_fastapi.receiver.guard import GUARD_MARK, GUARDED_MARK
+from s2s_fastapi.receiver.places import Unevaluated, Where, Why, Written
 from s2s_fastapi.receiver.require import FACTORIES
 from s2s_fastapi.receiver.requirements import Requirement
 
-__all__ = ["Unevaluated", "Written", "line_of", "unevaluated", "written", "written_on_route"]
+__all__ = ["Reader", "Role", "line_of"]
 
-_DEPENDS: Final = (
-    "FastAPI does not look there: write dependencies=[Depends(...)] on the route, or one Depends(...) on a parameter"
-)
-_LAST: Final = (
-    "FastAPI asks only the last Depends of a parameter: join the requirements with & in one Depends(... & ...), or give each its own "
-    "parameter"
-)
-_INSIDE: Final = (
-    "FastAPI does not look inside of a union or a container: write Annotated[..., Depends(...)] around the whole type"
-)
-_BARE: Final = "FastAPI does not ask a requirement without Depends(...) around it"
-_BY_HAND: Final = "FastAPI does not ask it there: if the code does not ask it by hand either, write Depends(...)"
-_FRAMEWORKS: Final = frozenset({"builtins", "fastapi", "functools", "pydantic", "s2s_fastapi", "starlette"})
+_FRAMEWORKS: Final = frozenset({"builtins", "enum", "fastapi", "functools", "pydantic", "s2s_fastapi", "starlette", "typing"})
 """Modules whose classes hold no requirement of the developer's."""
+_CLOSED: Final = frozenset({"fastapi", "s2s_fastapi", "starlette"})
+"""Modules whose objects are not looked into: an app has its own requirements."""
+_MEMBERS: Final[Mapping[type, Callable[[Any], Iterable[Any]]]] = {
+    list: list.__iter__,
+    tuple: tuple.__iter__,
+    set: set.__iter__,
+    frozenset: frozenset.__iter__,
+    dict: dict.values,
+    MappingProxyType: MappingProxyType.values,
+}
+"""How to read a container without its own methods."""
+_FIELDS: Final = frozenset({"__pydantic_fields__", "__pydantic_computed_fields__"})
 _DEPTH: Final = 4
 _ITEMS: Final = 200
 """Members of a container that are looked at: a table of policies is shorter, and a cache need not be read to its end."""
+_BUDGET: Final = 2000
+"""Values that are looked at below one place."""
+_VARIADIC: Final = (inspect.CO_VARARGS, inspect.CO_VARKEYWORDS)
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A requirement that stands in the code of a route."""
+class Role(Enum):
+    """What a callable is to a route."""
 
-    requirement: Requirement | None
-    """None: a factory such as ``require_service`` without its parentheses."""
-    place: str
-    """Where it stands: ``the parameter caller``."""
-    cure: str
-    certain: bool = True
-    """False: the code may ask it by hand."""
-    shared: tuple[int, str] | None = None
-    """The identity of the class or object it is an attribute of: several routes have this one."""
+    ENDPOINT = auto()
+    STARLETTE = auto()
+    """An endpoint, or an ASGI app, whose signature FastAPI does not read."""
+    DEPENDENCY = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Unevaluated:
-    """A parameter whose annotation is still text, so that FastAPI saw no ``Depends`` in it."""
+class Reader:
+    """Reads what stands in the code of routes. One reader is for one reading of an app: what several routes share is read once."""
 
-    parameter: str
-    annotation: str
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], tuple[Any, tuple[Any, ...]]] = {}
+        """What was found, with the object it was found in, so that no other one gets its identity."""
 
+    def written(self, call: Any, role: Role = Role.DEPENDENCY) -> tuple[Written, ...]:
+        """Return what stands in one endpoint or dependency.
 
-def written(call: Any) -> Iterator[Written]:
-    """Yield what stands in one endpoint or dependency: its signature, its class, the models it reads, and the names in its code."""
-    seen: set[int] = set()
-    for parameter in parameters_of(call):
-        yield from _in_parameter(parameter.name, parameter.annotation, parameter.default, seen)
-    for function in _functions(call):
-        yield from _in_function(function, seen)
-    owner = getattr(_without_partial(call), "__self__", _without_partial(call))
-    if not isinstance(owner, FunctionType | ModuleType):
-        yield from _in_attributes(owner if inspect.isclass(owner) else type(owner))
-        yield from () if inspect.isclass(owner) else _in_attributes(owner)
+        That is its signature, its class, the models it reads, the names in its code, and the same of what it is wrapped around.
+        """
+        return self._once(("call", id(call), role), call, lambda: self._in_call(call, role))
 
+    def on_route(self, route: Any) -> tuple[Written, ...]:
+        """Return what stands in the attributes of a route and of its class."""
+        return self._once(("route", id(route)), route, lambda: self._in_framework_object(route, "route"))
 
-def written_on_route(route: Any) -> Iterator[Written]:
-    """Yield what stands in the arguments of a route's decorator that FastAPI uses for the document only."""
-    for name in ("openapi_extra", "responses", "tags"):
-        yield from _in_value(getattr(route, name, None), f"the argument {name}", _DEPENDS, whole=False)
+    def on_app(self, app: Any) -> tuple[Written, ...]:
+        """Return what stands in the attributes of an app or a router and of its class."""
+        return self._once(("app", id(app)), app, lambda: self._in_framework_object(app, "app or router"))
 
+    def on_middleware(self, app: Any, middleware: Iterable[Any]) -> tuple[Written, ...]:
+        """Return what stands in the middleware and the exception handlers of an app."""
+        return self._once(("middleware", id(app)), app, lambda: self._in_middleware(app, middleware))
 
-def unevaluated(call: Any) -> Iterator[Unevaluated]:
-    """Yield the parameters of an endpoint or a dependency whose annotations FastAPI could not evaluate."""
-    for parameter in parameters_of(call):
-        text = _text(parameter.annotation)
-        # A `Depends` as default is asked whatever the annotation says, unless the annotation holds another one.
-        if text is not None and not (isinstance(parameter.default, Depends) and not _may_depend(text)):
-            yield Unevaluated(parameter.name, text)
+    def not_copied(self, original: Any, running: Any) -> Iterator[Written]:
+        """Yield what stands on a route, and is lost because an included router makes another one of it."""
+        if original is running:
+            return
+        app, kept = getattr(original, "app", None), getattr(running, "app", None)
+        while app is not kept and app is not None:
+            mark = attributes_of(app).get(GUARD_MARK)
+            if issubclass(type(mark), Requirement):
+                yield Written.depends(mark, Where("a guard around the route", Why.NOT_COPIED))
+            app = attributes_of(app).get("app")
+        for what in not_copied(original, running):
+            where = Where(what, Why.NOT_COPIED, certain=False)
+            yield Written(None, where, where.why.value[0], certain=False, what="code that does not run")
 
-
-def line_of(call: Any) -> str:
-    """Return file and line of an endpoint or a dependency as ``app.py:12``; empty if it has none."""
-    function = inspect.unwrap(_without_partial(call))
-    if not hasattr(function, "__code__"):  # a class, or an object that can be called
-        function = getattr(function, "__init__" if inspect.isclass(function) else "__call__", None)
-    code = getattr(function, "__code__", None)
-    return "" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
-
-
-def _in_parameter(name: str, annotation: Any, default: Any, seen: set[int]) -> Iterator[Written]:
-    place = f"the parameter {name}"
-    found = [*_in_annotation(annotation, place, seen), *_in_value(default, place, _BARE, whole=True)]
-    if sum(each.certain for each in found) > 1:
-        found = [replace(each, cure=_LAST) if each.cure is _BARE else each for each in found]
-    yield from found
-
-
-def _in_annotation(
-    annotation: Any, place: str, seen: set[int], *, inside: bool = False, data: bool = True
-) -> Iterator[Written]:
-    """Yield what stands in an annotation; ``inside`` of a union or a container, and not ``data`` if a dependency gives the value."""
-    while is_typealiastype(annotation):  # type Caller = Annotated[...]
-        annotation = annotation.__value__
-    text = _text(annotation)
-    if text is not None:
-        if inside and _may_depend(text):
-            yield Written(
-                None, place, "its annotation stands in quotes, where FastAPI does not read it: write it without them"
+    def late(self, dependencies: Iterable[Any]) -> Iterator[Written]:
+        """Yield what stands in dependencies of a router that came too late."""
+        for depends in dependencies:
+            where = Where("a router around it", Why.LATE, whole=True)
+            yield from self._once(
+                ("late", id(depends)), depends, functools.partial(self._in_value, depends, where)
             )
-    elif get_origin(annotation) is Annotated:
-        kind, *notes = get_args(annotation)
-        for note in notes:
-            yield from _in_value(note, place, _INSIDE if inside else _BARE, whole=True, annotation=kind)
-        data = data and not any(isinstance(note, Depends) for note in notes)
-        yield from _in_annotation(kind, place, seen, inside=inside, data=data)
-    elif inspect.isclass(annotation) and get_origin(annotation) is None:
-        if data:
-            yield from _in_model(annotation, place, seen)
-    else:
-        for part in get_args(annotation):
-            yield from _in_annotation(part, place, seen, inside=True, data=data)
 
+    def unevaluated(self, call: Any, role: Role = Role.DEPENDENCY) -> Iterator[Unevaluated]:
+        """Yield the parameters of an endpoint or a dependency whose annotations could not be evaluated."""
+        read = role is not Role.STARLETTE
+        for parameter in self._parameters(call):
+            text = text_of(parameter.annotation)
+            if text is None or (not read and parameter.default is parameter.empty):
+                continue  # the request of a Starlette endpoint
+            # A `Depends` as default is asked whatever the annotation says, unless the annotation holds another one.
+            depends = issubclass(type(parameter.default), Depends)
+            found = Unevaluated(parameter.name, text)
+            yield found if read and not (depends and not found.names_depends) else replace(found, read=False)
 
-def _in_model(model: type[Any], place: str, seen: set[int]) -> Iterator[Written]:
-    """Yield what stands in the fields of a model of a body, a query, a form, headers or cookies."""
-    if id(model) in seen:
-        return
-    seen.add(id(model))
-    if issubclass(model, BaseModel):
-        for name, field in model.model_fields.items():
-            where = f"the field {model.__name__}.{name} of {place}"
-            yield from _in_value(field, where, _DEPENDS, whole=True)
-            yield from _in_annotation(field.annotation, where, seen, inside=True)
-    elif is_dataclass(model) or hasattr(model, "__total__") or hasattr(model, "_fields"):
-        defaults = {each.name: each.default for each in fields(model)} if is_dataclass(model) else {}
-        for name, annotation in _annotations(model):
-            where = f"the field {model.__name__}.{name} of {place}"
-            yield from _in_annotation(annotation, where, seen, inside=True)
-            yield from _in_value(defaults.get(name), where, _DEPENDS, whole=True)
+    def held(self, depends: Any, annotation: Any = None) -> tuple[Requirement, ...]:
+        """Return what FastAPI would ask for a ``Depends`` or ``Security``; ``annotation`` is the type of its parameter."""
+        call = annotation if depends.dependency is None else depends.dependency
+        if not callable(call):
+            return ()
+        found = self._once(("dependant", id(call)), call, lambda: _dependants(call))
+        scopes = tuple(getattr(depends, "scopes", None) or ())
+        return tuple(requirement for dependant in found for requirement in asked(dependant, scopes))
 
+    def _parameters(self, call: Any) -> tuple[inspect.Parameter, ...]:
+        return self._once(("parameters", id(call)), call, lambda: parameters_of(call))
 
-def _in_value(
-    value: Any, place: str, cure: str, *, whole: bool, annotation: Any = None, depth: int = _DEPTH
-) -> Iterator[Written]:
-    if isinstance(value, Depends):
-        if value.dependency is not None and any(value.dependency is factory for factory in FACTORIES):
-            yield Written(None, place, "write Depends(require_...(...)) with its parentheses")
-        for requirement in held(value, annotation):
-            yield Written(requirement, place, cure)
-    elif isinstance(value, Requirement):
-        yield Written(value, place, cure if whole else _BY_HAND, certain=whole)
-    elif isinstance(value, FieldInfo):
-        for part in (value.default, value.metadata, value.json_schema_extra):
-            yield from _in_value(part, place, _DEPENDS, whole=part is value.default, depth=depth - 1)
-    elif depth and isinstance(value, list | tuple | set | frozenset | dict):
-        for member in islice(value.values() if isinstance(value, dict) else value, _ITEMS):
-            yield from _in_value(member, place, _DEPENDS, whole=False, depth=depth - 1)
+    def _once(self, key: tuple[object, ...], held: Any, read: Callable[[], Iterable[Any]]) -> tuple[Any, ...]:
+        known = self._known.get(key)
+        if known is None:
+            self._known[key] = (held, ())  # nothing more, if it is read within itself
+            try:
+                found = tuple(read())
+            except Exception as error:  # noqa: BLE001 - the code that is read is the developer's, and may raise anything
+                if key[0] in {"parameters", "dependant"}:
+                    found = ()
+                else:
+                    where = Where("its code", Why.CODE, certain=False)
+                    cure = f"reading it raised {type(error).__name__}, so look yourself whether FastAPI asks each requirement there"
+                    found = (Written(None, where, cure, certain=False, what="something that the start check cannot read"),)
+            self._known[key] = known = (held, found)
+        return known[1]
 
+    def _in_call(self, call: Any, role: Role) -> Iterator[Written]:
+        seen: set[tuple[str, Requirement | None]] = set()
+        names = next((link for link in reversed([*chain(call)]) if type(link) is FunctionType), call)
+        for parameter in self._parameters(call) if role is not Role.STARLETTE else ():
+            where = Where(f"the parameter {parameter.name}", Why.PARAMETER, whole=True)
+            for each in self._in_parameter(parameter.annotation, parameter.default, where, names):
+                seen.add((each.where.text, each.requirement))
+                yield each
+        why = Why.STARLETTE if role is Role.STARLETTE else Why.SIGNATURE
+        for function, filled, outermost in _functions(call):
+            for each in self._in_signature(function, why, filled, certain=outermost):
+                if (each.where.text, each.requirement) not in seen:
+                    yield each
+            yield from self._in_code(function)
+        for link in chain(call):
+            if issubclass(type(link), functools.partial):
+                where = Where("an argument of its partial", Why.SIGNATURE)
+                yield from self._in_value((*link.args, *link.keywords.values()), where)
+            for owner, certain in _owners(link, role):
+                yield from self._in_owner(owner, certain=certain)
 
-def _in_function(function: FunctionType, seen: set[int]) -> Iterator[Written]:
-    """Yield what stands in one function of a chain of decorators: FastAPI reads the signature of the innermost one only."""
-    code = function.__code__
-    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    defaults = dict(zip(reversed(names[: code.co_argcount]), reversed(function.__defaults__ or ()), strict=False))
-    defaults |= function.__kwdefaults__ or {}
-    annotations = dict(_annotations(function))
-    for name in names:
-        yield from _in_parameter(name, annotations.get(name), defaults.get(name), seen)
-    yield from _in_annotation(annotations.get("return"), "the annotation of what it returns", seen, inside=True)
-    for name, value in _named(function):
-        for each in _in_value(value, name, _BY_HAND, whole=False):
-            yield replace(each, certain=False, cure=_BY_HAND)
-    for name, value in vars(function).items():
-        if name not in {GUARD_MARK, GUARDED_MARK}:
-            for each in _in_value(value, f"the function's attribute {name}", _BY_HAND, whole=False):
-                yield replace(each, certain=False, cure=_BY_HAND)
+    def _in_parameter(self, annotation: Any, default: Any, where: Where, owner: Any) -> Iterator[Written]:
+        yield from self._in_annotation(annotation, where, owner, {})
+        yield from self._in_value(default, where)
 
+    def _in_signature(
+        self, function: FunctionType, why: Why, filled: int = 0, *, certain: bool, above: str = ""
+    ) -> Iterator[Written]:
+        """Yield what stands in the parameters of one function, but for the first ones that are ``filled``."""
+        code = function.__code__
+        named = code.co_argcount + code.co_kwonlyargcount
+        names = code.co_varnames[: named + sum(bool(code.co_flags & flag) for flag in _VARIADIC)]
+        positional = code.co_varnames[: code.co_argcount]
+        defaults = dict(zip(reversed(positional), reversed(function.__defaults__ or ()), strict=False))
+        defaults |= function.__kwdefaults__ or {}
+        annotations = dict(annotations_of(function))
+        for name in names:
+            if name not in positional[:filled]:
+                where = Where(f"the parameter {name}{above}", why, whole=why is not Why.STARLETTE, certain=certain)
+                yield from self._in_parameter(annotations.get(name), defaults.get(name), where, function)
+        where = Where(f"the annotation of what {above or 'it'} returns", Why.INSIDE, certain=certain)
+        yield from self._in_annotation(annotations.get("return"), where, function, {})
 
-def _in_attributes(holder: Any) -> Iterator[Written]:
-    """Yield what stands in the attributes of a class, or of an object, that an endpoint or a dependency belongs to."""
-    for owner in holder.__mro__ if inspect.isclass(holder) else (holder,):
-        if getattr(owner, "__module__", "").partition(".")[0] in _FRAMEWORKS:
-            continue
-        kind = (
-            f"the class attribute {owner.__name__}"
-            if inspect.isclass(owner)
-            else f"the attribute {type(owner).__name__}"
-        )
-        values = [
-            *((name, _in_value(value, f"{kind}.{name}", _DEPENDS, whole=False)) for name, value in _data(owner)),
-            *(
-                (name, _in_annotation(value, f"{kind}.{name}", set(), inside=True))
-                for name, value in _class_annotations(owner)
-            ),
-        ]
-        for name, found in values:
-            for each in found:
-                yield replace(each, shared=(id(owner), name))
+    def _in_code(self, function: FunctionType) -> Iterator[Written]:
+        """Yield what a function can mean by the names in its code: globals, members of modules, attributes, what it closes over."""
+        known = function.__globals__
+        names = frozenset(_names(function.__code__))
+        for name in names & known.keys():
+            value = known[name]
+            module = vars(value) if type(value) is ModuleType else None
+            for member in names & module.keys() if module is not None else ("",):
+                text = f"{name}.{member}" if module is not None else name
+                held = value if module is None else module[member]
+                yield from (
+                    replace(each, where=replace(each.where, text=f"the global {text}", everywhere=(id(known), text)))
+                    for each in self._in_global(held)
+                )
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+            try:
+                value = cell.cell_contents
+            except ValueError:  # not filled yet
+                continue
+            yield from self._in_value(value, Where(f"the variable {name}", Why.CODE, certain=False))
+        for name, value in vars(function).items():
+            if name not in {GUARD_MARK, GUARDED_MARK, "__wrapped__"}:
+                yield from self._in_value(value, Where(f"the function's attribute {name}", Why.CODE, certain=False))
 
+    def _in_global(self, value: Any) -> tuple[Written, ...]:
+        if type(value) is FunctionType or issubclass(type(value), type):
+            return ()
+        where = Where("", Why.CODE, certain=False, opens=False)
+        return self._once(("global", id(value)), value, lambda: self._in_value(value, where))
 
-def _data(owner: Any) -> Iterable[tuple[str, Any]]:
-    attributes = getattr(owner, "__dict__", {})  # none of an object with slots
-    return [(name, value) for name, value in attributes.items() if not name.startswith("__")]
+    def _in_owner(self, owner: Any, *, certain: bool) -> Iterator[Written]:
+        """Yield what stands in the attributes of a class, or of an object and its class, the nearest of each name only."""
+        for name, (holder, value) in _attributes(owner).items():
+            is_class = issubclass(type(holder), type)
+            if is_class and type(value) in (FunctionType, staticmethod, classmethod, property):
+                continue
+            kind = f"the class attribute {holder.__name__}" if is_class else f"the attribute {type(holder).__name__}"
+            where = Where(f"{kind}.{name}", Why.ELSEWHERE, certain=certain, shared=(id(holder), name))
+            yield from self._in_value(value, where)
+        for kind in _classes(owner if issubclass(type(owner), type) else type(owner)):
+            for name, annotation in annotations_of(kind):
+                where = Where(
+                    f"the class attribute {kind.__name__}.{name}", Why.INSIDE, certain=certain, shared=(id(kind), name)
+                )
+                yield from self._in_annotation(annotation, where, kind, {}, data=False)
 
+    def _in_framework_object(self, held: Any, what: str) -> Iterator[Written]:
+        """Yield what stands in the attributes of a route, a router or an app, and of its class below the frameworks' own."""
+        skipped = {"app", "callbacks", "dependant", "dependency_overrides", "endpoint", "router", "routes"}
+        # A router's dependencies that came too late are known by `asked_too_late`.
+        skipped |= {"dependencies"} if hasattr(held, "route_class") else {"original_route"}
+        # What a class says is hidden by what FastAPI's own class sets on each object, and so it is looked at apart.
+        for holder in (held, *_classes(type(held))):
+            for name, value in attributes_of(holder).items():
+                if type(value) in (FunctionType, staticmethod, classmethod, property) or (holder is held and name in skipped):
+                    continue
+                where = Where(f"the attribute {name} of the {what}", Why.ELSEWHERE, opens=False)
+                state = name == "state" and type(value).__module__ == "starlette.datastructures"
+                for part in attributes_of(value).values() if state else (value,):
+                    yield from self._in_value(part, where)
+        if any("get_route_handler" in vars(kind) for kind in _classes(type(held))):
+            yield from self._in_handler(held)
 
-def _class_annotations(owner: Any) -> Iterable[tuple[str, Any]]:
-    return _annotations(owner) if inspect.isclass(owner) else ()
+    def _in_handler(self, route: Any) -> Iterator[Written]:
+        """Yield what stands on the handler of a route class of the developer's."""
+        waiting, seen = [getattr(route, "app", None)], dict[int, Any]()
+        while waiting and len(seen) < _ITEMS:
+            function = waiting.pop()
+            if type(function) is not FunctionType or id(function) in seen:
+                continue
+            seen[id(function)] = function
+            if _module(function) not in _CLOSED:
+                yield from self._in_signature(function, Why.SIGNATURE, certain=True, above=" of its route handler")
+            waiting += [cell.cell_contents for cell in function.__closure__ or ()]
 
+    def _in_middleware(self, app: Any, middleware: Iterable[Any]) -> Iterator[Written]:
+        entries: list[tuple[str, Any]] = []
+        for entry in middleware:
+            name = f"the middleware {getattr(entry.cls, '__name__', type(entry.cls).__name__)}"
+            entries += [(name, value) for value in (*entry.args, *entry.kwargs.values())]
+            entries += [(name, member) for kind in _classes(entry.cls) for member in vars(kind).values()]
+        handlers = attributes_of(app).get("exception_handlers")
+        entries += [("an exception handler", value) for value in handlers.values()] if type(handlers) is dict else []
+        for text, value in entries:
+            where = Where(text, Why.MIDDLEWARE, certain=False, opens=False, everywhere=(id(app), text))
+            for function in chain(value) if type(value) in (FunctionType, MethodType) else ():
+                if type(function) is FunctionType and _module(function) not in _CLOSED:
+                    for each in self._in_signature(function, Why.MIDDLEWARE, certain=False, above=f" of {text}"):
+                        yield replace(each, where=replace(each.where, everywhere=(id(app), each.where.text)))
+            if type(value) is not FunctionType:
+                yield from self._in_value(value, where)
 
-def _functions(call: Any) -> Iterator[FunctionType]:
-    """Yield the functions that run for an endpoint or a dependency: decorators, the function below them, methods of an endpoint class."""
-    if inspect.isclass(call):
-        methods = None if issubclass(call, HTTPEndpoint | WebSocketEndpoint) else {"__init__", "__new__"}
-        for name, value in vars(call).items():
-            if isinstance(value, FunctionType) and (methods is None or name in methods):
-                yield value
-        return
-    seen: set[int] = set()
-    while call is not None and id(call) not in seen:
-        seen.add(id(call))
-        call = _without_partial(call)
-        function = getattr(call, "__func__", call)
-        if not isinstance(function, FunctionType):
-            function = vars(type(function)).get("__call__")
-        if isinstance(function, FunctionType):
-            yield function
-        call = getattr(call, "__wrapped__", None)
-
-
-def _named(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """Yield what a function can mean by the names in its code: globals, members of modules, and what it closes over."""
-    names = frozenset(_names(function.__code__))
-    for name in names & function.__globals__.keys():
-        value = function.__globals__[name]
-        if inspect.ismodule(value):
-            yield from ((f"the global {name}.{member}", vars(value)[member]) for member in names & vars(value).keys())
+    def _in_annotation(
+        self, annotation: Any, where: Where, owner: Any, seen: dict[int, Any], *, data: bool = True
+    ) -> Iterator[Written]:
+        """Yield what stands in an annotation, each type once; not ``data`` if a dependency gives the value."""
+        followed = meant(annotation, owner)
+        if text_of(annotation) is None and followed is not annotation:
+            where = where.inside(why=_inside(where))
+        elif text_of(annotation) is not None and where.why is Why.INSIDE:
+            where = where.inside()
+        annotation = followed
+        if id(annotation) in seen:  # type Json = dict[str, Json] | ...
+            return
+        seen[id(annotation)] = annotation
+        kind = type(annotation)
+        text = text_of(annotation)
+        if text is not None:
+            if where.why is Why.INSIDE and any(word in text for word in ("Depends", "Security", "Annotated")):
+                cure = "its annotation stands in quotes, where FastAPI does not read it: write it without them"
+                yield Written(None, where, cure, what="a requirement that FastAPI cannot see", certain=where.certain)
+        elif issubclass(kind, Depends | Requirement):
+            yield from self._in_value(annotation, where.inside(why=_inside(where)))
+        elif get_origin(annotation) is Annotated:
+            inner, *notes = get_args(annotation)
+            for note in notes:
+                yield from self._in_value(note, where, annotation=inner)
+            data = data and not any(issubclass(type(note), Depends) for note in notes)
+            # FastAPI flattens an `Annotated` within an `Annotated`, but evaluates no name in quotes there.
+            inside = where if type(inner) is type(annotation) else where.inside(why=_inside(where))
+            yield from self._in_annotation(inner, inside, owner, seen, data=data)
+        elif issubclass(kind, type) and kind is not GenericAlias:
+            if data:
+                yield from self._in_model(annotation, where)
         else:
-            yield f"the global {name}", value
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
-        try:
-            yield f"the variable {name}", cell.cell_contents
-        except ValueError:  # not filled yet
-            continue
+            for part in parts(annotation):
+                yield from self._in_annotation(part, where.inside(why=_inside(where)), owner, seen, data=data)
+
+    def _in_model(self, model: type[Any], where: Where) -> Iterator[Written]:
+        """Yield what stands in a model of a body, a query, a form, headers or cookies."""
+        if issubclass(model, BaseModel) or is_dataclass(model) or hasattr(model, "__total__") or hasattr(model, "_fields"):
+            for each in self._once(("model", id(model)), model, lambda: self._in_fields(model)):
+                yield replace(each, certain=each.certain and where.certain)
+
+    def _in_fields(self, model: type[Any]) -> Iterator[Written]:
+        for kind in _classes(model):
+            for name, value in vars(kind).items():
+                where = Where(f"{kind.__name__}.{name} of a model", Why.ELSEWHERE)
+                if name == "__init__" and type(value) is FunctionType and not is_dataclass(kind):
+                    text = f" of {kind.__name__}.__init__"
+                    yield from self._in_signature(value, Why.ELSEWHERE, 1, certain=False, above=text)
+                elif type(value) in (FunctionType, staticmethod, classmethod) or issubclass(type(value), type):
+                    continue
+                elif name in _FIELDS or not name.startswith("__pydantic_"):
+                    yield from self._in_value(value, where)
+            for name, annotation in annotations_of(kind):
+                where = Where(f"the field {kind.__name__}.{name}", Why.INSIDE)
+                yield from self._in_annotation(annotation, where, kind, {})
+
+    def _in_value(self, value: Any, where: Where, annotation: Any = None) -> Iterator[Written]:
+        yield from self._in_part(value, where, annotation, _DEPTH, [_BUDGET])
+
+    def _in_part(self, value: Any, where: Where, annotation: Any, depth: int, budget: list[int]) -> Iterator[Written]:
+        kind = type(value)
+        budget[0] -= 1
+        if issubclass(kind, Depends):
+            yield from self._in_depends(value, where, annotation)
+        elif issubclass(kind, Requirement):
+            yield Written.bare(value, where)
+        elif depth <= 0 or budget[0] <= 0 or kind in (str, int, float, bool, bytes, type(None)):
+            return
+        elif issubclass(kind, FieldInfo):
+            inner = where.inside(why=Why.ELSEWHERE if where.why is Why.PARAMETER else None)
+            yield from self._in_part(value.default, replace(inner, whole=True), None, depth - 1, budget)
+            for part in (value.default_factory, value.metadata, value.json_schema_extra):
+                yield from self._in_part(part, inner, None, depth - 1, budget)
+        elif (read := next((_MEMBERS[base] for base in kind.__mro__ if base in _MEMBERS), None)) is not None:
+            inner = where.inside(why=Why.ELSEWHERE if where.why in (Why.PARAMETER, Why.INSIDE) else None)
+            for member in tuple(islice(read(value), _ITEMS)):
+                yield from self._in_part(member, inner, None, depth - 1, budget)
+        elif where.opens:
+            yield from self._in_object(value, where, depth, budget)
+
+    def _in_object(self, value: Any, where: Where, depth: int, budget: list[int]) -> Iterator[Written]:
+        """Yield what stands one level deep in something of an unknown kind. It may do with it whatever it likes."""
+        inner = replace(where.inside(certain=False), opens=False)
+        if type(value) is FunctionType:
+            yield from self._in_signature(value, Why.SIGNATURE, certain=False, above=f" of {where.text}")
+            if where.why is not Why.CODE:
+                for each in self._in_code(value):
+                    yield replace(each, where=replace(each.where, text=f"{where.text}, by {each.where.text},"))
+        elif type(value) is MethodType:
+            yield from self._in_part(value.__self__, inner, None, depth - 1, budget)
+        elif issubclass(type(value), functools.partial):
+            yield from self._in_part((value.func, *value.args), inner, None, depth - 1, budget)
+        elif not issubclass(type(value), type | ModuleType) and _module(type(value)) not in _CLOSED:
+            for part in attributes_of(value).values():
+                if type(part) in (FunctionType, MethodType):
+                    yield from self._in_object(part, inner, depth - 1, budget) if depth > 1 else ()
+                else:
+                    yield from self._in_part(part, inner, None, depth - 1, budget)
+
+    def _in_depends(self, depends: Any, where: Where, annotation: Any) -> Iterator[Written]:
+        call = annotation if depends.dependency is None else depends.dependency
+        if any(call is factory for factory in FACTORIES):
+            cure = "write Depends(require_...(...)) with its parentheses"
+            yield Written(None, where, cure, certain=where.certain, what="a requirement factory")
+        found = self.held(depends, annotation)
+        for requirement in found:
+            yield Written.depends(requirement, where)
+        if not found and callable(call) and where.why is not Why.CODE:
+            name = getattr(call, "__name__", type(call).__name__)
+            for each in self.written(call):  # it may ask by hand what is dropped with it
+                if each.requirement is not None and not each.certain:
+                    text = f"{where.text}, whose dependency {name} names {each.where.text},"
+                    cure = where.why.value[0]
+                    yield replace(each, where=replace(where, text=text), cure=cure, dependency=call)
+
+
+def line_of(*calls: Any) -> str:
+    """Return file and line of the first of the endpoints or dependencies that has one, as ``app.py:12``; empty if none has."""
+    for call in calls:
+        links = list(chain(call))
+        links += [attributes_of(link).get("__init__") for link in links if issubclass(type(link), type)]
+        functions = [link for link in links if type(link) is FunctionType]
+        if functions:
+            code = functions[-1].__code__
+            return f"{code.co_filename}:{code.co_firstlineno}"
+    return ""
+
+
+def _dependants(call: Any) -> Iterator[Any]:
+    requirement = asked_by(call)
+    # What FastAPI cannot read asks nothing.
+    yield dependant_of(call if requirement is None else requirement)
+
+
+def _inside(where: Where) -> Why:
+    return Why.INSIDE if where.why is Why.PARAMETER else where.why
+
+
+def _functions(call: Any) -> Iterator[tuple[FunctionType, int, bool]]:
+    """Yield the functions that run for a call, how many of their first parameters are filled, and whether nothing is around them."""
+    filled, outermost = 0, True
+    for link in chain(call):
+        kind = type(link)
+        if kind is FunctionType:
+            if _module(link) not in _CLOSED:
+                yield link, filled, outermost
+            outermost = False
+        elif issubclass(kind, functools.partial):
+            filled += len(link.args)
+        elif issubclass(kind, type):
+            endpoint = issubclass(link, HTTPEndpoint | WebSocketEndpoint)
+            for name, (_, method) in _attributes(link).items():
+                if endpoint or name in {"__init__", "__new__"}:
+                    yield from _functions(method) if type(method) in (FunctionType, staticmethod, classmethod) else ()
+        else:
+            filled += 1  # the object itself
+
+
+def _owners(link: Any, role: Role) -> Iterator[tuple[Any, bool]]:
+    """Yield the classes and objects that a callable belongs to, and whether their attributes are meant for it.
+
+    A method that is a dependency may belong to an object that holds dependencies for others.
+    """
+    kind = type(link)
+    endpoint = role is not Role.DEPENDENCY
+    if kind is MethodType:
+        yield link.__self__, endpoint
+    elif kind is FunctionType:
+        *path, _ = link.__qualname__.split(".")
+        owner: Any = sys.modules.get(link.__module__)
+        for name in path:
+            owner = attributes_of(owner).get(name)
+        if path and issubclass(type(owner), type):  # a static method
+            yield owner, endpoint
+    elif not issubclass(kind, functools.partial | staticmethod | classmethod):
+        yield link, True
+
+
+def _attributes(owner: Any) -> dict[str, tuple[Any, Any]]:
+    """Return the attributes of a class, or of an object and its class, with whom they belong to: the nearest of each name."""
+    is_class = issubclass(type(owner), type)
+    holders = [*(() if is_class else (owner,)), *_classes(owner if is_class else type(owner))]
+    found: dict[str, tuple[Any, Any]] = {}
+    for holder in holders:
+        for name, value in attributes_of(holder).items():
+            found.setdefault(name, (holder, value))
+    return found
+
+
+def _classes(kind: Any) -> Iterator[Any]:
+    """Yield a class and its base classes, without those of the frameworks."""
+    yield from (base for base in getattr(kind, "__mro__", ()) if _module(base) not in _FRAMEWORKS)
+
+
+def _module(held: Any) -> str:
+    return str(getattr(held, "__module__", "")).partition(".")[0]
 
 
 def _names(code: CodeType) -> Iterator[str]:
@@ -266,29 +488,3 @@ def _names(code: CodeType) -> Iterator[str]:
     for constant in code.co_consts:  # a comprehension is code of its own before Python 3.12
         if isinstance(constant, CodeType):
             yield from _names(constant)
-
-
-def _annotations(owner: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the annotations of a function or a class, each evaluated if it can be."""
-    try:
-        annotations = inspect.get_annotations(owner)
-    except (TypeError, ValueError, NameError):
-        return
-    for name, annotation in annotations.items():
-        yield name, annotation_of(owner, annotation)
-
-
-def _text(annotation: Any) -> str | None:
-    if isinstance(annotation, ForwardRef):
-        return annotation.__forward_arg__
-    return annotation if isinstance(annotation, str) else None
-
-
-def _may_depend(text: str) -> bool:
-    return any(word in text for word in ("Depends", "Security", "Annotated"))
-
-
-def _without_partial(call: Any) -> Any:
-    while isinstance(call, functools.partial):
-        call = call.func
-    return call
