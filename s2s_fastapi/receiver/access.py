@@ -17,6 +17,7 @@ from s2s_fastapi.receiver.framework import (
     joined_lifespans,
     later_routes,
     mounted_app,
+    owner_of,
     route_contexts,
 )
 from s2s_fastapi.receiver.guard import Guarded
@@ -172,8 +173,7 @@ def layers(*apps: Any) -> Iterator[Any]:
 
 def _read_app(place: _Place, *apps: Any, nested: bool = True) -> Iterator[RouteAccess]:
     for layer in layers(*apps):
-        added = tuple(added_middleware(layer))
-        middleware = [layer, *(entry.cls for entry in added)]
+        middleware = [layer, *(entry.cls for entry in added_middleware(layer))]
         if isinstance(layer, Router):
             middleware += layers(layer.middleware_stack)
         if nested and any(getattr(each, OWN_AUTHENTICATION, False) for each in middleware):
@@ -186,12 +186,12 @@ def _read_app(place: _Place, *apps: Any, nested: bool = True) -> Iterator[RouteA
             return
         if isinstance(layer, Router | Starlette):  # whatever else has routes, it need not answer by them
             place.apps.append(AppAt(layer, place.path, place.host))
-            reader = place.reader
+            reader, owner = place.reader, owner_of(layer)
             place = replace(
                 place,
                 around=asked_around(layer, reader),
-                lost=lost_around(layer, reader),
-                above=(*place.above, *reader.on_middleware(layer, added)),
+                lost=lost_around(owner, reader),
+                above=(*place.above, *reader.on_middleware(owner, added_middleware(owner))),
             )
             router = getattr(layer, "router", layer)
             place.lists.extend(_lists(router))

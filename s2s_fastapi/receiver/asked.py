@@ -36,10 +36,10 @@ def asked_by(call: Any) -> Requirement | None:
     return call if issubclass(type(call), Requirement) else None
 
 
-def lost_scopes(dependency: Any) -> tuple[str, ...]:
-    """Return the scopes of a ``Security`` that nothing below it reads; a security scheme below shows them in the documentation."""
-    scopes = tuple(dependency.own_oauth_scopes or ())
-    return () if not scopes or any(_reads_scopes(each) for each in below(dependency)) else scopes
+def lost_scopes(dependency: Any) -> Scope | None:
+    """Return the scopes of a ``Security`` if nothing below it reads them; a security scheme shows them in the documentation."""
+    scopes = frozenset(dependency.own_oauth_scopes or ())
+    return None if not scopes or any(_reads_scopes(each) for each in below(dependency)) else Scope(scopes)
 
 
 def below(dependant: Any) -> Iterator[Any]:

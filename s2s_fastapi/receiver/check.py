@@ -1,6 +1,7 @@
 """What must be true of an app before it serves: mistakes that would leave a route open stop the start."""
 
 import json
+import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -136,6 +137,12 @@ class AccessCheck:
     def warnings(self) -> Iterator[str]:
         """Yield a sentence for what is as it was written, and may not be what was meant."""
         yield from self._warnings_of_mistakes()
+        shadowed = [f"{route.name} by {earlier.name}" for route, earlier in self._shadowed()]
+        if shadowed:
+            yield (
+                "The first route that fits a path answers it, so these requirements are never asked. Put the narrower path first: "
+                f"{bounded(shadowed)}."
+            )
         names = [
             route.name
             for route in self.access.routes
@@ -152,15 +159,31 @@ class AccessCheck:
                 f"on each: {', '.join(dict.fromkeys(names))}."
             )
 
+    def _shadowed(self) -> Iterator[tuple[RouteAccess, RouteAccess]]:
+        """Yield each route with a requirement, and the route before it that takes all its requests and does not ask for as much."""
+        plain: dict[str, list[RouteAccess]] = {}
+        templates: list[tuple[re.Pattern[str], RouteAccess]] = []
+        for route in self.access.routes:
+            if route.requirement is not None and not route.opaque:
+                earlier = [*plain.get(route.path, ()), *(one for pattern, one in templates if pattern.fullmatch(route.path))]
+                first = next((one for one in earlier if _takes_all(one, route)), None)
+                asked = () if first is None or first.requirement is None else (first.requirement,)
+                if first is not None and not covers(asked, route.requirement):
+                    yield route, first
+            plain.setdefault(route.path, []).append(route)
+            if "{" in route.path and not route.opaque:
+                templates.append((path_pattern(route.path), route))
+
     def _warnings_of_mistakes(self) -> Iterator[str]:
-        doubtful = [
-            _sentence(route, mistake).rstrip(".")
-            for route in self.access.routes
-            for mistake in self._mistakes(route)
+        # What many routes have, as a table of policies, is said once.
+        doubtful = {
+            mistake.everywhere or (route.name, mistake): _sentence(route, mistake).rstrip(".")
+            for route in reversed(self.access.routes)
+            for mistake in reversed(tuple(self._mistakes(route)))
             if not self._stops(route, mistake) and route.name not in self.unchecked
-        ]
+        }
         if doubtful:
-            yield f"The code has requirements that FastAPI does not ask: {bounded(doubtful, '; ')}."
+            yield f"The code has requirements that FastAPI does not ask: {bounded(reversed(doubtful.values()), '; ')}."
         known = {route.name for route in self.access.routes}
         if self.unchecked:
             lost = sorted(self.unchecked - known)
@@ -247,6 +270,12 @@ class AccessCheck:
             if leaf.only and any(leaf.audiences.isdisjoint(other.audiences) for other in audiences):
                 return "it is to be for one audience only, and for another one too"
         return ""
+
+
+def _takes_all(earlier: RouteAccess, later: RouteAccess) -> bool:
+    """Return whether a route takes what a later one takes, if both fit the path."""
+    methods = later.methods - {"HEAD", "OPTIONS"} <= earlier.methods if earlier.methods else True
+    return earlier.websocket == later.websocket and earlier.host in ("", later.host) and methods
 
 
 def _sentence(route: RouteAccess, mistake: Mistake) -> str:

@@ -10,7 +10,7 @@ from s2s_fastapi.receiver.asked import asked, asked_by, below, covers, lost_scop
 from s2s_fastapi.receiver.framework import attributes_of, chain, dependant_of, returned_by
 from s2s_fastapi.receiver.guard import GUARD_MARK, GUARDED_MARK, Guarded
 from s2s_fastapi.receiver.places import Unevaluated, Written
-from s2s_fastapi.receiver.require import FACTORIES, require_scope
+from s2s_fastapi.receiver.require import FACTORIES
 from s2s_fastapi.receiver.requirements import Requirement
 from s2s_fastapi.receiver.returned import unwatched
 from s2s_fastapi.receiver.written import Reader, Role, line_of
@@ -165,9 +165,8 @@ def _unasked(dependency: Any, asking: tuple[Requirement, ...]) -> Iterator[Mista
     name = getattr(call, "__name__", type(call).__name__)
     if _is_factory(call) or (dependency.name is None and _returns_requirement(call)):
         yield Mistake(f"Depends({name}) makes a requirement and does not ask it: write Depends({name}(...))", at)
-    scopes = lost_scopes(dependency)
-    if scopes and not covers(asking, require_scope(*scopes)):
-        wanted = require_scope(*scopes)
+    wanted = lost_scopes(dependency)
+    if wanted is not None and not covers(asking, wanted):
         yield Mistake(
             f"Security({name}, scopes=[...]) has the requirement {wanted}, but nothing below it reads the scopes: write Depends({wanted})",
             at,

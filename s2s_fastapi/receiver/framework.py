@@ -47,6 +47,7 @@ __all__ = [
     "not_copied",
     "own_root_path",
     "parameters_of",
+    "owner_of",
     "path_pattern",
     "returned_by",
     "route_contexts",
@@ -131,6 +132,12 @@ def is_documentation(entry: Any) -> bool:
 def documentation_page(entry: Any) -> str:
     """Return the usual path of a documentation page that FastAPI adds by itself, wherever the app serves it; nothing for other routes."""
     return _PAGES.get(getattr(entry.endpoint, "__name__", ""), "") if is_documentation(entry) else ""
+
+
+def owner_of(router: Any) -> Any:
+    """Return the FastAPI app that a router is the own one of; the router itself if it is nobody's."""
+    owner = getattr(router, "dependency_overrides_provider", None)
+    return owner if getattr(owner, "router", None) is router else router
 
 
 def own_root_path(app: Any) -> str:

@@ -26,7 +26,7 @@ from s2s_fastapi.receiver.framework import attributes_of, chain, dependant_of, n
 from s2s_fastapi.receiver.guard import GUARD_MARK, GUARDED_MARK
 from s2s_fastapi.receiver.places import Unevaluated, Where, Why, Written
 from s2s_fastapi.receiver.require import FACTORIES
-from s2s_fastapi.receiver.requirements import Requirement
+from s2s_fastapi.receiver.requirements import Requirement, Scope
 
 __all__ = ["Reader", "Role", "line_of"]
 
@@ -49,6 +49,7 @@ _ITEMS: Final = 200
 """Members of a container that are looked at: a table of policies is shorter, and a cache need not be read to its end."""
 _BUDGET: Final = 2000
 """Values that are looked at below one place."""
+_METHODS: Final = (FunctionType, staticmethod, classmethod, property)
 _VARIADIC: Final = (inspect.CO_VARARGS, inspect.CO_VARKEYWORDS)
 
 
@@ -226,7 +227,7 @@ class Reader:
         """Yield what stands in the attributes of a class, or of an object and its class, the nearest of each name only."""
         for name, (holder, value) in _attributes(owner).items():
             is_class = issubclass(type(holder), type)
-            if is_class and type(value) in (FunctionType, staticmethod, classmethod, property):
+            if is_class and type(value) in _METHODS:
                 continue
             kind = f"the class attribute {holder.__name__}" if is_class else f"the attribute {type(holder).__name__}"
             where = Where(f"{kind}.{name}", Why.ELSEWHERE, certain=certain, shared=(id(holder), name))
@@ -246,7 +247,7 @@ class Reader:
         # What a class says is hidden by what FastAPI's own class sets on each object, and so it is looked at apart.
         for holder in (held, *_classes(type(held))):
             for name, value in attributes_of(holder).items():
-                if type(value) in (FunctionType, staticmethod, classmethod, property) or (holder is held and name in skipped):
+                if type(value) in _METHODS or (holder is held and name in skipped):
                     continue
                 where = Where(f"the attribute {name} of the {what}", Why.ELSEWHERE, opens=False)
                 state = name == "state" and type(value).__module__ == "starlette.datastructures"
@@ -378,7 +379,9 @@ class Reader:
         elif issubclass(type(value), functools.partial):
             yield from self._in_part((value.func, *value.args), inner, None, depth - 1, budget)
         elif not issubclass(type(value), type | ModuleType) and _module(type(value)) not in _CLOSED:
-            for part in attributes_of(value).values():
+            for holder, part in _attributes(value).values():
+                if holder is not value and type(part) in _METHODS:
+                    continue
                 if type(part) in (FunctionType, MethodType):
                     yield from self._in_object(part, inner, depth - 1, budget) if depth > 1 else ()
                 else:
@@ -392,6 +395,9 @@ class Reader:
         found = self.held(depends, annotation)
         for requirement in found:
             yield Written.depends(requirement, where)
+        scopes = frozenset(getattr(depends, "scopes", None) or ())
+        if scopes and not found:
+            yield replace(Written.depends(Scope(scopes), where), dependency=call)
         if not found and callable(call) and where.why is not Why.CODE:
             name = getattr(call, "__name__", type(call).__name__)
             for each in self.written(call):  # it may ask by hand what is dropped with it
