@@ -160,13 +160,13 @@ class AccessCheck:
             )
 
     def _shadowed(self) -> Iterator[tuple[RouteAccess, RouteAccess]]:
-        """Yield each route with a requirement, and the route before it that takes all its requests and does not ask for as much."""
+        """Yield each route with a requirement, and the route before it that takes its requests and does not ask for as much."""
         plain: dict[str, list[RouteAccess]] = {}
         templates: list[tuple[re.Pattern[str], RouteAccess]] = []
         for route in self.access.routes:
             if route.requirement is not None and not route.opaque:
                 earlier = [*plain.get(route.path, ()), *(one for pattern, one in templates if pattern.fullmatch(route.path))]
-                first = next((one for one in earlier if _takes_all(one, route)), None)
+                first = next((one for one in earlier if _takes_from(one, route)), None)
                 asked = () if first is None or first.requirement is None else (first.requirement,)
                 if first is not None and not covers(asked, route.requirement):
                     yield route, first
@@ -272,10 +272,10 @@ class AccessCheck:
         return ""
 
 
-def _takes_all(earlier: RouteAccess, later: RouteAccess) -> bool:
-    """Return whether a route takes what a later one takes, if both fit the path."""
-    methods = later.methods - {"HEAD", "OPTIONS"} <= earlier.methods if earlier.methods else True
-    return earlier.websocket == later.websocket and earlier.host in ("", later.host) and methods
+def _takes_from(earlier: RouteAccess, later: RouteAccess) -> bool:
+    """Return whether a route takes requests that a later one is for, if both fit the path."""
+    methods = (earlier.methods & later.methods) - {"HEAD"} or not (earlier.methods and later.methods)
+    return bool(methods) and earlier.websocket == later.websocket and earlier.host in ("", later.host)
 
 
 def _sentence(route: RouteAccess, mistake: Mistake) -> str:

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Final, get_args, get_origin
 from fastapi.params import Depends
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
 
 from s2s_fastapi.receiver.annotations import annotations_of, meant, parts, text_of
@@ -50,6 +51,8 @@ _ITEMS: Final = 200
 _BUDGET: Final = 2000
 """Values that are looked at below one place."""
 _METHODS: Final = (FunctionType, staticmethod, classmethod, property)
+_PLAIN: Final = frozenset({str, int, float, bool, bytes, type(None), type(PydanticUndefined)})
+_IDLE: Final = _PLAIN | {*_METHODS}
 _VARIADIC: Final = (inspect.CO_VARARGS, inspect.CO_VARKEYWORDS)
 
 
@@ -247,7 +250,7 @@ class Reader:
         # What a class says is hidden by what FastAPI's own class sets on each object, and so it is looked at apart.
         for holder in (held, *_classes(type(held))):
             for name, value in attributes_of(holder).items():
-                if type(value) in _METHODS or (holder is held and name in skipped):
+                if type(value) in _IDLE or (holder is held and name in skipped):
                     continue
                 where = Where(f"the attribute {name} of the {what}", Why.ELSEWHERE, opens=False)
                 state = name == "state" and type(value).__module__ == "starlette.datastructures"
@@ -330,13 +333,11 @@ class Reader:
     def _in_fields(self, model: type[Any]) -> Iterator[Written]:
         for kind in _classes(model):
             for name, value in vars(kind).items():
-                where = Where(f"{kind.__name__}.{name} of a model", Why.ELSEWHERE)
                 if name == "__init__" and type(value) is FunctionType and not is_dataclass(kind):
                     text = f" of {kind.__name__}.__init__"
                     yield from self._in_signature(value, Why.ELSEWHERE, 1, certain=False, above=text)
-                elif type(value) in (FunctionType, staticmethod, classmethod) or issubclass(type(value), type):
-                    continue
-                elif name in _FIELDS or not name.startswith("__pydantic_"):
+                elif type(value) not in _IDLE and (name in _FIELDS or not name.startswith("__pydantic_")):
+                    where = Where(f"{kind.__name__}.{name} of a model", Why.ELSEWHERE)
                     yield from self._in_value(value, where)
             for name, annotation in annotations_of(kind):
                 where = Where(f"the field {kind.__name__}.{name}", Why.INSIDE)
@@ -352,16 +353,20 @@ class Reader:
             yield from self._in_depends(value, where, annotation)
         elif issubclass(kind, Requirement):
             yield Written.bare(value, where)
-        elif depth <= 0 or budget[0] <= 0 or kind in (str, int, float, bool, bytes, type(None)):
+        elif depth <= 0 or budget[0] <= 0 or kind in _PLAIN:
             return
         elif issubclass(kind, FieldInfo):
             inner = where.inside(why=Why.ELSEWHERE if where.why is Why.PARAMETER else None)
-            yield from self._in_part(value.default, replace(inner, whole=True), None, depth - 1, budget)
-            for part in (value.default_factory, value.metadata, value.json_schema_extra):
-                yield from self._in_part(part, inner, None, depth - 1, budget)
+            for part in (value.default, value.default_factory, value.metadata, value.json_schema_extra):
+                if type(part) not in _PLAIN:
+                    place = replace(inner, whole=True) if part is value.default else inner
+                    yield from self._in_part(part, place, None, depth - 1, budget)
         elif (read := next((_MEMBERS[base] for base in kind.__mro__ if base in _MEMBERS), None)) is not None:
+            members = tuple(islice(read(value), _ITEMS))
+            if not members:
+                return
             inner = where.inside(why=Why.ELSEWHERE if where.why in (Why.PARAMETER, Why.INSIDE) else None)
-            for member in tuple(islice(read(value), _ITEMS)):
+            for member in members:
                 yield from self._in_part(member, inner, None, depth - 1, budget)
         elif where.opens:
             yield from self._in_object(value, where, depth, budget)
