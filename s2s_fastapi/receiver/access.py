@@ -244,9 +244,7 @@ def _read_route(context: Any, place: _Place) -> Iterator[RouteAccess]:
     paths = [(place.path, methods)]
     if trees is not None:
         prefix = f"{place.path}{getattr(context, 'frontend_prefix', '')}"
-        paths = [
-            (f"{prefix}{tree.path}".rstrip("/") + "/{path:path}", frozenset[str](tree.methods)) for tree in trees
-        ]
+        paths = [(f"{prefix}{tree.path}".rstrip("/") + "/{path:path}", frozenset[str](tree.methods)) for tree in trees]
     for path, its in paths:
         yield RouteAccess(
             path,

@@ -165,7 +165,10 @@ class AccessCheck:
         templates: list[tuple[re.Pattern[str], RouteAccess]] = []
         for route in self.access.routes:
             if route.requirement is not None and not route.opaque:
-                earlier = [*plain.get(route.path, ()), *(one for pattern, one in templates if pattern.fullmatch(route.path))]
+                earlier = [
+                    *plain.get(route.path, ()),
+                    *(one for pattern, one in templates if pattern.fullmatch(route.path)),
+                ]
                 first = next((one for one in earlier if _takes_from(one, route)), None)
                 asked = () if first is None or first.requirement is None else (first.requirement,)
                 if first is not None and not covers(asked, route.requirement):

@@ -73,7 +73,9 @@ class Endpoint:
         return cls(around, tuple(Mistake.of(each, line_of(app)) for each in lost))
 
     @classmethod
-    def read(cls, reader: Reader, route: Any, around: tuple[Requirement, ...] = (), above: Iterable[Written] = ()) -> Self:
+    def read(
+        cls, reader: Reader, route: Any, around: tuple[Requirement, ...] = (), above: Iterable[Written] = ()
+    ) -> Self:
         """Read the endpoint of a route, and what FastAPI made of its dependencies.
 
         ``around`` is what guards around the route ask anyway. ``above`` is what stands on the apps and routers around it.
@@ -87,12 +89,17 @@ class Endpoint:
         shared: set[tuple[int, str]] = set()
         calls = [unwatched(each.call) for each in dependencies if asked_by(each.call) is None]
         role = Role.STARLETTE if dependant is None else Role.ENDPOINT
-        found = [(each, endpoint) for each in (*above, *reader.on_route(_original(route)), *reader.written(endpoint, role))]
+        found = [
+            (each, endpoint) for each in (*above, *reader.on_route(_original(route)), *reader.written(endpoint, role))
+        ]
         found += [(each, call) for call in calls for each in reader.written(call)]
         for each, call in found:
             if each.requirement is not None and covers(asking, each.requirement):
                 shared |= {each.where.shared} if each.where.shared else set()
-            elif each.dependency is None or not any(each.dependency is one for one in calls):
+            elif each.dependency is None or not any(
+                each.dependency is unwatched(one.call) and each.scopes <= frozenset(one.own_oauth_scopes or ())
+                for one in dependencies
+            ):
                 mistakes.append(Mistake.of(each, line_of(call, endpoint)))
         mistakes += [
             _unread(each, line_of(call, endpoint), protected=bool(asking))
@@ -181,7 +188,8 @@ def _unasked(dependency: Any, asking: tuple[Requirement, ...]) -> Iterator[Mista
 
 def _is_factory(call: Any) -> bool:
     return any(
-        any(link is factory for factory in FACTORIES) or (issubclass(type(link), type) and issubclass(link, Requirement))
+        any(link is factory for factory in FACTORIES)
+        or (issubclass(type(link), type) and issubclass(link, Requirement))
         for link in chain(call)
     )
 

@@ -91,7 +91,8 @@ class Written:
     what: str = ""
     """What stands there, if no requirement is known."""
     dependency: Any = field(default=None, compare=False, repr=False)
-    """The dependency that asks it by hand, if it stands in one: nothing is lost if FastAPI runs it."""
+    """The dependency that asks it by hand, if it stands in one: nothing is lost if FastAPI runs it with the same ``scopes``."""
+    scopes: frozenset[str] = frozenset()
 
     @classmethod
     def depends(cls, requirement: Requirement, where: Where) -> Self:
@@ -102,7 +103,7 @@ class Written:
     def bare(cls, requirement: Requirement, where: Where) -> Self:
         """Return a requirement without a ``Depends``: the code may ask it by hand, unless the whole value is a framework's."""
         certain = where.certain and where.whole
-        return cls(requirement, where, where.why.value[1] if certain or not where.certain else _BY_HAND, certain)
+        return cls(requirement, where, where.why.value[1] if certain else _BY_HAND, certain)
 
     @property
     def sentence(self) -> str:

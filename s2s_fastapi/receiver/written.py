@@ -31,7 +31,9 @@ from s2s_fastapi.receiver.requirements import Requirement, Scope
 
 __all__ = ["Reader", "Role", "line_of"]
 
-_FRAMEWORKS: Final = frozenset({"builtins", "enum", "fastapi", "functools", "pydantic", "s2s_fastapi", "starlette", "typing"})
+_FRAMEWORKS: Final = frozenset(
+    {"builtins", "enum", "fastapi", "functools", "pydantic", "s2s_fastapi", "starlette", "typing"}
+)
 """Modules whose classes hold no requirement of the developer's."""
 _CLOSED: Final = frozenset({"fastapi", "s2s_fastapi", "starlette"})
 """Modules whose objects are not looked into: an app has its own requirements."""
@@ -109,9 +111,7 @@ class Reader:
         """Yield what stands in dependencies of a router that came too late."""
         for depends in dependencies:
             where = Where("a router around it", Why.LATE, whole=True)
-            yield from self._once(
-                ("late", id(depends)), depends, functools.partial(self._in_value, depends, where)
-            )
+            yield from self._once(("late", id(depends)), depends, functools.partial(self._in_value, depends, where))
 
     def unevaluated(self, call: Any, role: Role = Role.DEPENDENCY) -> Iterator[Unevaluated]:
         """Yield the parameters of an endpoint or a dependency whose annotations could not be evaluated."""
@@ -149,7 +149,9 @@ class Reader:
                 else:
                     where = Where("its code", Why.CODE, certain=False)
                     cure = f"reading it raised {type(error).__name__}, so look yourself whether FastAPI asks each requirement there"
-                    found = (Written(None, where, cure, certain=False, what="something that the start check cannot read"),)
+                    found = (
+                        Written(None, where, cure, certain=False, what="something that the start check cannot read"),
+                    )
             self._known[key] = known = (held, found)
         return known[1]
 
@@ -167,11 +169,13 @@ class Reader:
                 if (each.where.text, each.requirement) not in seen:
                     yield each
             yield from self._in_code(function)
+        owned = False
         for link in chain(call):
             if issubclass(type(link), functools.partial):
                 where = Where("an argument of its partial", Why.SIGNATURE)
                 yield from self._in_value((*link.args, *link.keywords.values()), where)
-            for owner, certain in _owners(link, role):
+            for owner, certain in () if owned and type(link) is FunctionType else _owners(link, role):
+                owned = True  # the class that a method was defined in is not the nearest one
                 yield from self._in_owner(owner, certain=certain)
 
     def _in_parameter(self, annotation: Any, default: Any, where: Where, owner: Any) -> Iterator[Written]:
@@ -289,18 +293,20 @@ class Reader:
                 yield from self._in_value(value, where)
 
     def _in_annotation(
-        self, annotation: Any, where: Where, owner: Any, seen: dict[int, Any], *, data: bool = True
+        self, annotation: Any, where: Where, owner: Any, seen: dict[Any, Any], *, data: bool = True
     ) -> Iterator[Written]:
         """Yield what stands in an annotation, each type once; not ``data`` if a dependency gives the value."""
+        # Under its own name: what a text or an alias stands for is a new object each time.
+        if _known_type(annotation, seen):  # type Json = dict[str, Json] | ...
+            return
         followed = meant(annotation, owner)
         if text_of(annotation) is None and followed is not annotation:
             where = where.inside(why=_inside(where))
         elif text_of(annotation) is not None and where.why is Why.INSIDE:
             where = where.inside()
-        annotation = followed
-        if id(annotation) in seen:  # type Json = dict[str, Json] | ...
+        if followed is not annotation and _known_type(followed, seen):
             return
-        seen[id(annotation)] = annotation
+        annotation = followed
         kind = type(annotation)
         text = text_of(annotation)
         if text is not None:
@@ -326,7 +332,12 @@ class Reader:
 
     def _in_model(self, model: type[Any], where: Where) -> Iterator[Written]:
         """Yield what stands in a model of a body, a query, a form, headers or cookies."""
-        if issubclass(model, BaseModel) or is_dataclass(model) or hasattr(model, "__total__") or hasattr(model, "_fields"):
+        if (
+            issubclass(model, BaseModel)
+            or is_dataclass(model)
+            or hasattr(model, "__total__")
+            or hasattr(model, "_fields")
+        ):
             for each in self._once(("model", id(model)), model, lambda: self._in_fields(model)):
                 yield replace(each, certain=each.certain and where.certain)
 
@@ -402,7 +413,7 @@ class Reader:
             yield Written.depends(requirement, where)
         scopes = frozenset(getattr(depends, "scopes", None) or ())
         if scopes and not found:
-            yield replace(Written.depends(Scope(scopes), where), dependency=call)
+            yield replace(Written.depends(Scope(scopes), where), dependency=call, scopes=scopes)
         if not found and callable(call) and where.why is not Why.CODE:
             name = getattr(call, "__name__", type(call).__name__)
             for each in self.written(call):  # it may ask by hand what is dropped with it
@@ -428,6 +439,15 @@ def _dependants(call: Any) -> Iterator[Any]:
     requirement = asked_by(call)
     # What FastAPI cannot read asks nothing.
     yield dependant_of(call if requirement is None else requirement)
+
+
+def _known_type(annotation: Any, seen: dict[Any, Any]) -> bool:
+    """Return whether a type was seen, and note it; true as well if there are so many that one builds ever new ones of itself."""
+    key = text_of(annotation) or id(annotation)
+    if key in seen or len(seen) >= _ITEMS:
+        return True
+    seen[key] = annotation
+    return False
 
 
 def _inside(where: Where) -> Why:

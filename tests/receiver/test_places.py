@@ -117,7 +117,9 @@ _annotated("an alias with parameters in Annotated", Annotated[Generic_[str], Dep
 _annotated("a NewType", New, INSIDE)
 _annotated("the bound of a TypeVar", Bound, INSIDE)
 _annotated("the arguments of a Callable", Annotated[Any, Query()] | Callable[[Chat], None], INSIDE)
-_annotated("a dropped partial of a requirement", Annotated[Any, Depends(functools.partial(CHAT)), Depends(nothing)], LAST)
+_annotated(
+    "a dropped partial of a requirement", Annotated[Any, Depends(functools.partial(CHAT)), Depends(nothing)], LAST
+)
 _annotated("a dropped bound __call__", Annotated[Any, Depends(CHAT.__call__), Depends(nothing)], LAST)
 _annotated("the scopes of a dropped Security", Annotated[Any, Security(nothing, scopes=["a"]), Depends(nothing)], LAST)
 _default("bare", CHAT, BARE)
@@ -723,9 +725,7 @@ def test_code_that_cannot_be_read_is_one_warning(
 
 class TestAShadowedRoute:
     @pytest.mark.parametrize("earlier", ["/items/{name}", "/items/admin", "/{rest:path}"])
-    def test_is_a_warning(
-        self, make_app: App, client: Client, caplog: pytest.LogCaptureFixture, earlier: str
-    ) -> None:
+    def test_is_a_warning(self, make_app: App, client: Client, caplog: pytest.LogCaptureFixture, earlier: str) -> None:
         app = make_app()
         app.get(earlier)(nothing)
         app.get("/items/admin", dependencies=[Depends(CHAT)])(nothing)
