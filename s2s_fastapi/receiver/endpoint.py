@@ -7,13 +7,14 @@ from typing import Any, Self
 
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.asked import asked, asked_by, below, covers, lost_scopes
+from s2s_fastapi.receiver.callables import Role, line_of
 from s2s_fastapi.receiver.framework import attributes_of, chain, dependant_of, returned_by
 from s2s_fastapi.receiver.guard import GUARD_MARK, GUARDED_MARK, Guarded
 from s2s_fastapi.receiver.places import Unevaluated, Written
 from s2s_fastapi.receiver.require import FACTORIES
 from s2s_fastapi.receiver.requirements import Requirement
 from s2s_fastapi.receiver.returned import unwatched
-from s2s_fastapi.receiver.written import Reader, Role, line_of
+from s2s_fastapi.receiver.written import Reader
 
 __all__ = ["Endpoint", "Mistake", "guards_around"]
 

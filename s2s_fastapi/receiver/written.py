@@ -7,36 +7,38 @@ developer's and trusts none of their objects: it judges by ``type(value)``, sinc
 
 import functools
 import inspect
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import is_dataclass, replace
-from enum import Enum, auto
 from itertools import islice
-from types import CodeType, FunctionType, GenericAlias, MappingProxyType, MethodType, ModuleType
+from types import FunctionType, GenericAlias, MappingProxyType, MethodType, ModuleType
 from typing import Annotated, Any, Final, get_args, get_origin
 
 from fastapi.params import Depends
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
-from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
 
 from s2s_fastapi.receiver.annotations import annotations_of, meant, parts, text_of
 from s2s_fastapi.receiver.asked import asked, asked_by
+from s2s_fastapi.receiver.callables import (
+    CLOSED,
+    METHODS,
+    Role,
+    functions_of,
+    module_of,
+    names_in,
+    own_attributes,
+    own_classes,
+    owners_of,
+)
 from s2s_fastapi.receiver.framework import attributes_of, chain, dependant_of, not_copied, parameters_of
 from s2s_fastapi.receiver.guard import GUARD_MARK, GUARDED_MARK
 from s2s_fastapi.receiver.places import Unevaluated, Where, Why, Written
 from s2s_fastapi.receiver.require import FACTORIES
 from s2s_fastapi.receiver.requirements import Requirement, Scope
 
-__all__ = ["Reader", "Role", "line_of"]
+__all__ = ["Reader"]
 
-_FRAMEWORKS: Final = frozenset(
-    {"builtins", "enum", "fastapi", "functools", "pydantic", "s2s_fastapi", "starlette", "typing"}
-)
-"""Modules whose classes hold no requirement of the developer's."""
-_CLOSED: Final = frozenset({"fastapi", "s2s_fastapi", "starlette"})
-"""Modules whose objects are not looked into: an app has its own requirements."""
 _MEMBERS: Final[Mapping[type, Callable[[Any], Iterable[Any]]]] = {
     list: list.__iter__,
     tuple: tuple.__iter__,
@@ -52,19 +54,9 @@ _ITEMS: Final = 200
 """Members of a container that are looked at: a table of policies is shorter, and a cache need not be read to its end."""
 _BUDGET: Final = 2000
 """Values that are looked at below one place."""
-_METHODS: Final = (FunctionType, staticmethod, classmethod, property)
 _PLAIN: Final = frozenset({str, int, float, bool, bytes, type(None), type(PydanticUndefined)})
-_IDLE: Final = _PLAIN | {*_METHODS}
+_IDLE: Final = _PLAIN | {*METHODS}
 _VARIADIC: Final = (inspect.CO_VARARGS, inspect.CO_VARKEYWORDS)
-
-
-class Role(Enum):
-    """What a callable is to a route."""
-
-    ENDPOINT = auto()
-    STARLETTE = auto()
-    """An endpoint, or an ASGI app, whose signature FastAPI does not read."""
-    DEPENDENCY = auto()
 
 
 class Reader:
@@ -164,7 +156,7 @@ class Reader:
                 seen.add((each.where.text, each.requirement))
                 yield each
         why = Why.STARLETTE if role is Role.STARLETTE else Why.SIGNATURE
-        for function, filled, outermost in _functions(call):
+        for function, filled, outermost in functions_of(call):
             for each in self._in_signature(function, why, filled, certain=outermost):
                 if (each.where.text, each.requirement) not in seen:
                     yield each
@@ -174,7 +166,7 @@ class Reader:
             if issubclass(type(link), functools.partial):
                 where = Where("an argument of its partial", Why.SIGNATURE)
                 yield from self._in_value((*link.args, *link.keywords.values()), where)
-            for owner, certain in () if owned and type(link) is FunctionType else _owners(link, role):
+            for owner, certain in () if owned and type(link) is FunctionType else owners_of(link, role):
                 owned = True  # the class that a method was defined in is not the nearest one
                 yield from self._in_owner(owner, certain=certain)
 
@@ -203,7 +195,7 @@ class Reader:
     def _in_code(self, function: FunctionType) -> Iterator[Written]:
         """Yield what a function can mean by the names in its code: globals, members of modules, attributes, what it closes over."""
         known = function.__globals__
-        names = frozenset(_names(function.__code__))
+        names = frozenset(names_in(function.__code__))
         for name in names & known.keys():
             value = known[name]
             module = vars(value) if type(value) is ModuleType else None
@@ -232,14 +224,14 @@ class Reader:
 
     def _in_owner(self, owner: Any, *, certain: bool) -> Iterator[Written]:
         """Yield what stands in the attributes of a class, or of an object and its class, the nearest of each name only."""
-        for name, (holder, value) in _attributes(owner).items():
+        for name, (holder, value) in own_attributes(owner).items():
             is_class = issubclass(type(holder), type)
-            if is_class and type(value) in _METHODS:
+            if is_class and type(value) in METHODS:
                 continue
             kind = f"the class attribute {holder.__name__}" if is_class else f"the attribute {type(holder).__name__}"
             where = Where(f"{kind}.{name}", Why.ELSEWHERE, certain=certain, shared=(id(holder), name))
             yield from self._in_value(value, where)
-        for kind in _classes(owner if issubclass(type(owner), type) else type(owner)):
+        for kind in own_classes(owner if issubclass(type(owner), type) else type(owner)):
             for name, annotation in annotations_of(kind):
                 where = Where(
                     f"the class attribute {kind.__name__}.{name}", Why.INSIDE, certain=certain, shared=(id(kind), name)
@@ -252,7 +244,7 @@ class Reader:
         # A router's dependencies that came too late are known by `asked_too_late`.
         skipped |= {"dependencies"} if hasattr(held, "route_class") else {"original_route"}
         # What a class says is hidden by what FastAPI's own class sets on each object, and so it is looked at apart.
-        for holder in (held, *_classes(type(held))):
+        for holder in (held, *own_classes(type(held))):
             for name, value in attributes_of(holder).items():
                 if type(value) in _IDLE or (holder is held and name in skipped):
                     continue
@@ -260,7 +252,7 @@ class Reader:
                 state = name == "state" and type(value).__module__ == "starlette.datastructures"
                 for part in attributes_of(value).values() if state else (value,):
                     yield from self._in_value(part, where)
-        if any("get_route_handler" in vars(kind) for kind in _classes(type(held))):
+        if any("get_route_handler" in vars(kind) for kind in own_classes(type(held))):
             yield from self._in_handler(held)
 
     def _in_handler(self, route: Any) -> Iterator[Written]:
@@ -271,7 +263,7 @@ class Reader:
             if type(function) is not FunctionType or id(function) in seen:
                 continue
             seen[id(function)] = function
-            if _module(function) not in _CLOSED:
+            if module_of(function) not in CLOSED:
                 yield from self._in_signature(function, Why.SIGNATURE, certain=True, above=" of its route handler")
             waiting += [cell.cell_contents for cell in function.__closure__ or ()]
 
@@ -280,13 +272,13 @@ class Reader:
         for entry in middleware:
             name = f"the middleware {getattr(entry.cls, '__name__', type(entry.cls).__name__)}"
             entries += [(name, value) for value in (*entry.args, *entry.kwargs.values())]
-            entries += [(name, member) for kind in _classes(entry.cls) for member in vars(kind).values()]
+            entries += [(name, member) for kind in own_classes(entry.cls) for member in vars(kind).values()]
         handlers = attributes_of(app).get("exception_handlers")
         entries += [("an exception handler", value) for value in handlers.values()] if type(handlers) is dict else []
         for text, value in entries:
             where = Where(text, Why.MIDDLEWARE, certain=False, opens=False, everywhere=(id(app), text))
             for function in chain(value) if type(value) in (FunctionType, MethodType) else ():
-                if type(function) is FunctionType and _module(function) not in _CLOSED:
+                if type(function) is FunctionType and module_of(function) not in CLOSED:
                     for each in self._in_signature(function, Why.MIDDLEWARE, certain=False, above=f" of {text}"):
                         yield replace(each, where=replace(each.where, everywhere=(id(app), each.where.text)))
             if type(value) is not FunctionType:
@@ -342,7 +334,7 @@ class Reader:
                 yield replace(each, certain=each.certain and where.certain)
 
     def _in_fields(self, model: type[Any]) -> Iterator[Written]:
-        for kind in _classes(model):
+        for kind in own_classes(model):
             for name, value in vars(kind).items():
                 if name == "__init__" and type(value) is FunctionType and not is_dataclass(kind):
                     text = f" of {kind.__name__}.__init__"
@@ -394,9 +386,9 @@ class Reader:
             yield from self._in_part(value.__self__, inner, None, depth - 1, budget)
         elif issubclass(type(value), functools.partial):
             yield from self._in_part((value.func, *value.args), inner, None, depth - 1, budget)
-        elif not issubclass(type(value), type | ModuleType) and _module(type(value)) not in _CLOSED:
-            for holder, part in _attributes(value).values():
-                if holder is not value and type(part) in _METHODS:
+        elif not issubclass(type(value), type | ModuleType) and module_of(type(value)) not in CLOSED:
+            for holder, part in own_attributes(value).values():
+                if holder is not value and type(part) in METHODS:
                     continue
                 if type(part) in (FunctionType, MethodType):
                     yield from self._in_object(part, inner, depth - 1, budget) if depth > 1 else ()
@@ -423,18 +415,6 @@ class Reader:
                     yield replace(each, where=replace(where, text=text), cure=cure, dependency=call)
 
 
-def line_of(*calls: Any) -> str:
-    """Return file and line of the first of the endpoints or dependencies that has one, as ``app.py:12``; empty if none has."""
-    for call in calls:
-        links = list(chain(call))
-        links += [attributes_of(link).get("__init__") for link in links if issubclass(type(link), type)]
-        functions = [link for link in links if type(link) is FunctionType]
-        if functions:
-            code = functions[-1].__code__
-            return f"{code.co_filename}:{code.co_firstlineno}"
-    return ""
-
-
 def _dependants(call: Any) -> Iterator[Any]:
     requirement = asked_by(call)
     # What FastAPI cannot read asks nothing.
@@ -452,70 +432,3 @@ def _known_type(annotation: Any, seen: dict[Any, Any]) -> bool:
 
 def _inside(where: Where) -> Why:
     return Why.INSIDE if where.why is Why.PARAMETER else where.why
-
-
-def _functions(call: Any) -> Iterator[tuple[FunctionType, int, bool]]:
-    """Yield the functions that run for a call, how many of their first parameters are filled, and whether nothing is around them."""
-    filled, outermost = 0, True
-    for link in chain(call):
-        kind = type(link)
-        if kind is FunctionType:
-            if _module(link) not in _CLOSED:
-                yield link, filled, outermost
-            outermost = False
-        elif issubclass(kind, functools.partial):
-            filled += len(link.args)
-        elif issubclass(kind, type):
-            endpoint = issubclass(link, HTTPEndpoint | WebSocketEndpoint)
-            for name, (_, method) in _attributes(link).items():
-                if endpoint or name in {"__init__", "__new__"}:
-                    yield from _functions(method) if type(method) in (FunctionType, staticmethod, classmethod) else ()
-        else:
-            filled += 1  # the object itself
-
-
-def _owners(link: Any, role: Role) -> Iterator[tuple[Any, bool]]:
-    """Yield the classes and objects that a callable belongs to, and whether their attributes are meant for it.
-
-    A method that is a dependency may belong to an object that holds dependencies for others.
-    """
-    kind = type(link)
-    endpoint = role is not Role.DEPENDENCY
-    if kind is MethodType:
-        yield link.__self__, endpoint
-    elif kind is FunctionType:
-        *path, _ = link.__qualname__.split(".")
-        owner: Any = sys.modules.get(link.__module__)
-        for name in path:
-            owner = attributes_of(owner).get(name)
-        if path and issubclass(type(owner), type):  # a static method
-            yield owner, endpoint
-    elif not issubclass(kind, functools.partial | staticmethod | classmethod):
-        yield link, True
-
-
-def _attributes(owner: Any) -> dict[str, tuple[Any, Any]]:
-    """Return the attributes of a class, or of an object and its class, with whom they belong to: the nearest of each name."""
-    is_class = issubclass(type(owner), type)
-    holders = [*(() if is_class else (owner,)), *_classes(owner if is_class else type(owner))]
-    found: dict[str, tuple[Any, Any]] = {}
-    for holder in holders:
-        for name, value in attributes_of(holder).items():
-            found.setdefault(name, (holder, value))
-    return found
-
-
-def _classes(kind: Any) -> Iterator[Any]:
-    """Yield a class and its base classes, without those of the frameworks."""
-    yield from (base for base in getattr(kind, "__mro__", ()) if _module(base) not in _FRAMEWORKS)
-
-
-def _module(held: Any) -> str:
-    return str(getattr(held, "__module__", "")).partition(".")[0]
-
-
-def _names(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:  # a comprehension is code of its own before Python 3.12
-        if isinstance(constant, CodeType):
-            yield from _names(constant)
