@@ -113,10 +113,12 @@ def own_classes(kind: Any) -> Iterator[Any]:
 
 
 def module_of(held: Any) -> str:
+    """Return the first name of the module that a function or a class is from."""
     return str(getattr(held, "__module__", "")).partition(".")[0]
 
 
 def names_in(code: CodeType) -> Iterator[str]:
+    """Yield the names that code may look up: globals and attributes."""
     yield from code.co_names
     for constant in code.co_consts:  # a comprehension is code of its own before Python 3.12
         if isinstance(constant, CodeType):

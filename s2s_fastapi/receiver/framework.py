@@ -267,7 +267,7 @@ def chain(call: Any) -> Iterator[Any]:
         elif type(link) in (MethodType, staticmethod, classmethod):
             waiting.append(link.__func__)
         elif type(link) is not FunctionType and not issubclass(type(link), type):
-            owner = next((vars(kind) for kind in type(link).__mro__ if "__call__" in vars(kind)), {})
+            owner: Any = next((vars(kind) for kind in type(link).__mro__ if "__call__" in vars(kind)), {})
             waiting.append(owner.get("__call__"))
         if not issubclass(type(link), type):
             wrapped = attributes_of(link).get("__wrapped__")

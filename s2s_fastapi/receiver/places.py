@@ -8,43 +8,32 @@ from s2s_fastapi.receiver.requirements import Requirement
 
 __all__ = ["Unevaluated", "Where", "Why", "Written"]
 
-_BY_HAND: Final = "FastAPI does not ask it there: if the code does not ask it by hand either, write Depends(...)"
+_BARE: Final = "FastAPI does not ask a requirement without Depends(...) around it"
 
 
 class Why(Enum):
-    """Why FastAPI does not ask what stands at a place: the sentence for a ``Depends`` there, and the one for a bare requirement."""
+    """Why FastAPI does not ask what stands at a place, and what to write instead."""
 
     PARAMETER = (
         "FastAPI asks only the last Depends of a parameter: join the requirements with & in one Depends(... & ...), or give each its own "
-        "parameter",
-        "FastAPI does not ask a requirement without Depends(...) around it",
+        "parameter"
     )
-    INSIDE = (
-        "FastAPI does not look inside of a union, a container or an alias: write Annotated[..., Depends(...)] around the whole type",
-    ) * 2
-    ELSEWHERE = (
-        "FastAPI does not look there: write dependencies=[Depends(...)] on the route, or one Depends(...) on a parameter",
-    ) * 2
+    INSIDE = "FastAPI does not look inside of a union, a container or an alias: write Annotated[..., Depends(...)] around the whole type"
+    ELSEWHERE = "FastAPI does not look there: write dependencies=[Depends(...)] on the route, or one Depends(...) on a parameter"
     SIGNATURE = (
         "FastAPI does not read this parameter, because it reads another signature: write dependencies=[Depends(...)] on the route, or the "
-        "parameter on the function below the decorators",
-    ) * 2
-    STARLETTE = (
-        "FastAPI does not read a plain Starlette route: put the requirement's guard around the endpoint, as @requirement.guard",
-        _BY_HAND,
+        "parameter on the function below the decorators"
     )
+    STARLETTE = "FastAPI does not read a plain Starlette route: put the requirement's guard around the endpoint, as @requirement.guard"
     LATE = (
         "FastAPI does not ask it here, because the route was added or included earlier: give it to APIRouter(dependencies=[...]) or "
-        "FastAPI(dependencies=[...])",
-    ) * 2
-    NOT_COPIED = (
-        "an included router makes a new route of the path and the endpoint only: put the guard around the endpoint",
-    ) * 2
-    MIDDLEWARE = (
-        "FastAPI reads no Depends of a middleware or an exception handler: write dependencies=[Depends(...)] on the routes",
-        _BY_HAND,
+        "FastAPI(dependencies=[...])"
     )
-    CODE = (_BY_HAND,) * 2
+    NOT_COPIED = (
+        "an included router makes a new route of the path and the endpoint only: put the guard around the endpoint"
+    )
+    MIDDLEWARE = "FastAPI reads no Depends of a middleware or an exception handler: write dependencies=[Depends(...)] on the routes"
+    CODE = "FastAPI does not ask it there: if the code does not ask it by hand either, write Depends(...)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +86,13 @@ class Written:
     @classmethod
     def depends(cls, requirement: Requirement, where: Where) -> Self:
         """Return what a ``Depends`` has: nobody can ask a ``Depends`` by hand."""
-        return cls(requirement, where, where.why.value[0], where.certain)
+        return cls(requirement, where, where.why.value, where.certain)
 
     @classmethod
     def bare(cls, requirement: Requirement, where: Where) -> Self:
         """Return a requirement without a ``Depends``: the code may ask it by hand, unless the whole value is a framework's."""
         certain = where.certain and where.whole
-        return cls(requirement, where, where.why.value[1] if certain else _BY_HAND, certain)
+        return cls(requirement, where, _BARE if certain else Why.CODE.value, certain)
 
     @property
     def sentence(self) -> str:

@@ -105,7 +105,7 @@ def _model(name: str, model: Any, rows: Rows, cure: str = "") -> None:
 
 
 Generic_ = TypeAliasType("Generic_", Annotated[T, Depends(CHAT)], type_params=(T,))
-New = NewType("New", ChatText)  # type: ignore[valid-newtype]
+New = NewType("New", ChatText)
 Bound = TypeVar("Bound", bound=ChatText)
 
 _annotated("two in one Annotated", Annotated[Any, Depends(CHAT), Depends(nothing)], LAST)
@@ -172,7 +172,7 @@ class Made(BaseModel):
 
 
 class Configured(BaseModel):
-    model_config = ConfigDict(json_schema_extra={"dependencies": [Depends(CHAT)]})  # type: ignore[dict-item]
+    model_config = ConfigDict(json_schema_extra={"dependencies": [Depends(CHAT)]})
 
 
 class Later(BaseModel):
@@ -202,10 +202,10 @@ class MadeData:
 
 for _type in (OfTheClass, Configured):
     _model(f"a model: {_type.__name__}", _type, certain, ELSEWHERE)
-for _type in (Later, OfAnAlias):
-    _model(f"a model: {_type.__name__}", _type, certain, INSIDE)
-for _kind in (Private, Made, OwnInit, Noted, MadeData):
-    _model(f"a model: {_kind.__name__}", _kind, doubtful)
+for _inner in (Later, OfAnAlias):
+    _model(f"a model: {_inner.__name__}", _inner, certain, INSIDE)
+for _made in (Private, Made, OwnInit, Noted, MadeData):
+    _model(f"a model: {_made.__name__}", _made, doubtful)
 
 
 @certain(INSIDE)
@@ -219,7 +219,10 @@ def a_depends_as_the_annotation_of_what_is_returned(app: FastAPI) -> None:
 @doubtful(SIGNATURE)
 def a_decorator_without_wraps(app: FastAPI) -> None:
     def decorated(function: Any) -> Any:
-        return lambda: function()
+        def wrapper() -> Any:
+            return function()
+
+        return wrapper
 
     @app.get("/x")
     @decorated
@@ -552,7 +555,7 @@ def test_what_nobody_can_ask_stops_the_start_with_the_cure_of_its_place(
 
 @pytest.mark.parametrize(("spelling", "cure"), doubtful.all)
 def test_what_the_code_may_ask_is_one_warning_with_the_cure_of_its_place(
-    make_app: App, client: Client, service: Headers, caplog: pytest.LogCaptureFixture, spelling: Spelling, cure: str
+    make_app: App, client: Client, caplog: pytest.LogCaptureFixture, spelling: Spelling, cure: str
 ) -> None:
     app = make_app()
     spelling(app)
@@ -563,7 +566,7 @@ def test_what_the_code_may_ask_is_one_warning_with_the_cure_of_its_place(
 
 
 class Overriding(Kit):
-    chat, billing = Depends(CHAT), None  # type: ignore[assignment]
+    chat, billing = Depends(CHAT), None
 
 
 @right()
@@ -610,7 +613,7 @@ def a_shorter_way_of_the_same(app: FastAPI) -> None:
     def route(caller: Annotated[Any, Depends(CHAT), Depends(nothing)]) -> None: ...
 
 
-Json = TypeAliasType("Json", "dict[str, Json] | list[Json] | str | None")  # type: ignore[misc]
+Json = TypeAliasType("Json", "dict[str, Json] | list[Json] | str | None")
 
 
 class WithJson(BaseModel):
@@ -619,7 +622,7 @@ class WithJson(BaseModel):
 
 @right()
 def a_type_that_names_itself(app: FastAPI) -> None:
-    def made() -> Json: ...  # type: ignore[return-value]
+    def made() -> Json: ...
 
     @app.get("/x", dependencies=[Depends(CHAT)])
     def route(value: Annotated[Any, Depends(made)], body: Annotated[WithJson | None, Body()] = None) -> None: ...
@@ -628,7 +631,7 @@ def a_type_that_names_itself(app: FastAPI) -> None:
 class Unready:
     """A proxy of settings that are not there yet."""
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> Any:
         raise RuntimeError("not configured")
 
@@ -660,7 +663,7 @@ def objects_that_answer_nothing(app: FastAPI) -> None:
 
     @app.get("/x", dependencies=[Depends(CHAT)])
     def route() -> int:
-        return len(GLOBALS) + len(GRID) + (0 if unready is not None else 1)
+        return len(GLOBALS) + len(GRID) + len(str(type(unready)))
 
 
 @right()
@@ -682,16 +685,16 @@ def a_generic_model(app: FastAPI) -> None:
     def route(given: Annotated[Page[int] | None, Body()] = None) -> None: ...
 
 
-@pytest.mark.parametrize(("spelling", "cure"), right.all)
+@pytest.mark.parametrize("spelling", [pytest.param(row.values[0], id=row.id) for row in right.all])
 def test_a_right_app_starts_without_a_warning(
-    make_app: App, client: Client, service: Headers, caplog: pytest.LogCaptureFixture, spelling: Spelling, cure: str
+    make_app: App, client: Client, service: Headers, caplog: pytest.LogCaptureFixture, spelling: Spelling
 ) -> None:
     app = make_app()
     spelling(app)
     with client(app) as there:
         assert there.get("/x", headers=service()).status_code == 200
         assert there.get("/x", headers=service(azp="eve", client_id="eve")).status_code == 403
-    assert [sentence for sentence in _warnings(caplog) if cure in sentence] == []
+    assert _warnings(caplog) == []
 
 
 @pytest.mark.parametrize("asking", [CHAT.__call__, functools.partial(CHAT)], ids=["__call__", "partial"])
@@ -707,20 +710,14 @@ def test_a_requirement_that_is_called_in_another_way_says_who_may_call(
 def test_code_that_cannot_be_read_is_one_warning(
     make_app: App, client: Client, service: Headers, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Broken(dict[str, Any]):
-        def __getitem__(self, name: str) -> Any:
-            raise RuntimeError("no")
-
-    def route() -> None: ...
+    def route(number: int = 1) -> None: ...
 
     app = make_app()
     app.get("/x", dependencies=[Depends(CHAT)])(route)
-    route.__defaults__ = (1,)  # FastAPI read it before
-    route.__kwdefaults__ = Broken(a=1)
-    route.__annotations__["caller"] = Unready()
+    route.__annotations__["number"] = Unready()  # FastAPI read it before
     with client(app) as there:
         assert there.get("/x", headers=service()).status_code == 200
-    assert len(_warnings(caplog)) <= 1
+    assert "its code has something that the start check cannot read: reading it raised RuntimeError" in _warning(caplog)
 
 
 class TestAShadowedRoute:
