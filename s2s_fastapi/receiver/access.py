@@ -8,7 +8,6 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Host, Mount, Router, WebSocketRoute
 
 from s2s_fastapi.downstream import Downstream
-from s2s_fastapi.receiver.asked import covers
 from s2s_fastapi.receiver.endpoint import Endpoint, Mistake, guards_around
 from s2s_fastapi.receiver.framework import (
     added_middleware,
@@ -17,14 +16,16 @@ from s2s_fastapi.receiver.framework import (
     joined_lifespans,
     later_routes,
     mounted_app,
+    owner_of,
     route_contexts,
     running,
 )
 from s2s_fastapi.receiver.guard import Guarded
 from s2s_fastapi.receiver.late_routes import behind
-from s2s_fastapi.receiver.reach import asked_around, asked_too_late
+from s2s_fastapi.receiver.places import Written
+from s2s_fastapi.receiver.reach import asked_around, lost_around
 from s2s_fastapi.receiver.requirements import AllOf, Requirement
-from s2s_fastapi.receiver.written import line_of
+from s2s_fastapi.receiver.written import Reader
 
 __all__ = ["OWN_AUTHENTICATION", "Access", "AppAt", "RouteAccess", "layers", "read_access", "router_below"]
 
@@ -137,16 +138,21 @@ class _Place:
     holders: list[tuple[Any, Any]] = field(default_factory=list)
     unread: list[AppAt] = field(default_factory=list)
     around: Mapping[int, tuple[Requirement, ...]] = field(default_factory=dict)
-    late: Mapping[int, tuple[Requirement, ...]] = field(default_factory=dict)
+    lost: Mapping[int, tuple[Written, ...]] = field(default_factory=dict)
     missed: tuple[Requirement, ...] = ()
     entry: Any = None
+    above: tuple[Written, ...] = ()
+    """What stands on the apps, the mounts and the middleware around."""
+    reader: Reader = field(default_factory=Reader)
 
-    def opaque(self, methods: frozenset[str] = frozenset()) -> RouteAccess:
+    def opaque(self, app: Any, methods: frozenset[str] = frozenset()) -> RouteAccess:
+        read = Endpoint.read_app(self.reader, app, self.requirements, self.above)
         return RouteAccess(
             self.path or "/",
             methods,
             _joined(self.requirements),
             opaque=True,
+            mistakes=read.mistakes,
             host=self.host,
             guarded_above=bool(self.requirements),
             entry=self.entry,
@@ -183,22 +189,28 @@ def _read_app(place: _Place, *apps: Any, nested: bool = True) -> Iterator[RouteA
             return
         if isinstance(layer, Router | Starlette):  # whatever else has routes, it need not answer by them
             place.apps.append(AppAt(layer, place.path, place.host))
-            place = replace(place, around=asked_around(layer), late=asked_too_late(layer))
+            reader, owner = place.reader, owner_of(layer)
+            place = replace(
+                place,
+                around=asked_around(layer, reader),
+                lost=lost_around(owner, reader),
+                above=(*place.above, *reader.on_middleware(owner, added_middleware(owner))),
+            )
             router = getattr(layer, "router", layer)
             if answers_itself(layer) or answers_itself(router):
-                yield place.opaque()
+                yield place.opaque(None)
             yield from _read_routes(router.routes, place)
             yield from _read_routes(later_routes(router), place)
             default = behind(getattr(router, "default", None))
             place = replace(place, entry=router)
             if getattr(default, "__self__", None) is router:
                 if getattr(default, "__func__", None) is not Router.not_found:  # it answers in the place of the 404
-                    yield place.opaque()
+                    yield place.opaque(None)
             elif default is not None:
                 yield from _read_app(place, default)
             return
     place.unread.append(AppAt(apps[0], place.path, place.host))
-    yield place.opaque()
+    yield place.opaque(apps[0])
 
 
 def _read_routes(routes: Iterable[Any], place: _Place) -> Iterator[RouteAccess]:
@@ -214,8 +226,10 @@ def _read_route(context: Any, place: _Place) -> Iterator[RouteAccess]:
         entry=running(context),
         path=place.path + str(getattr(context, "path", None) or ""),
         missed=(*place.missed, *place.around.get(id(original), ())),
+        above=(*place.above, *place.lost.get(id(original), ()), *place.reader.not_copied(original, context)),
     )
     if isinstance(original, (Mount, Host)):
+        place = replace(place, above=(*place.above, *place.reader.on_route(original)))
         place = replace(place, host=original.host) if isinstance(original, Host) else place
         yield from _read_app(place, context.app, mounted_app(context))
         return
@@ -223,46 +237,30 @@ def _read_route(context: Any, place: _Place) -> Iterator[RouteAccess]:
     dependant = getattr(context, "dependant", None)
     endpoint = getattr(context, "endpoint", None)
     if dependant is None and endpoint is None:
-        yield place.opaque(methods)
+        yield place.opaque(None, methods)
         return
-    read = Endpoint.read(endpoint, dependant, context, place.requirements)
+    read = Endpoint.read(place.reader, context, place.requirements, place.above)
     place.callers.extend(read.callers)
     requirement = _joined((*place.requirements, *read.requirements))
-    late = _late_mistakes(place.late.get(id(original), ()), requirement, line_of(endpoint))
-    mistakes = (*read.mistakes, *late)
     trees = getattr(original, "routes", None)  # FastAPI's frontend(): trees of files that share their dependencies
-    if trees is None:
-        websocket = isinstance(original, WebSocketRoute)
-        missed = _joined(place.missed)
+    paths = [(place.path, methods)]
+    if trees is not None:
+        prefix = f"{place.path}{getattr(context, 'frontend_prefix', '')}"
+        paths = [(f"{prefix}{tree.path}".rstrip("/") + "/{path:path}", frozenset[str](tree.methods)) for tree in trees]
+    for path, its in paths:
         yield RouteAccess(
-            place.path,
-            methods,
+            path,
+            its,
             requirement,
-            mistakes=mistakes,
+            mistakes=read.mistakes,
             shared=read.shared,
             host=place.host,
-            websocket=websocket,
+            websocket=isinstance(original, WebSocketRoute),
             guarded_above=bool(place.requirements) and not read.requirements,
-            documentation=documentation_page(original),
+            documentation=documentation_page(original) if trees is None else "",
             entry=place.entry,
-            missed=missed,
+            missed=_joined(place.missed),
         )
-        return
-    for tree in trees:
-        path = f"{place.path}{getattr(context, 'frontend_prefix', '')}{tree.path}".rstrip("/") + "/{path:path}"
-        yield RouteAccess(
-            path, frozenset(tree.methods), requirement, mistakes=mistakes, host=place.host, entry=place.entry
-        )
-
-
-def _late_mistakes(late: Iterable[Requirement], requirement: Requirement | None, at: str) -> Iterator[Mistake]:
-    for each in dict.fromkeys(late):
-        if requirement is None or not covers((requirement,), each):
-            yield Mistake(
-                f"a router around it has the requirement {each} in its dependencies, but FastAPI does not ask it here, because the "
-                "route was added or included earlier: give it to APIRouter(dependencies=[...]) or FastAPI(dependencies=[...])",
-                at,
-            )
 
 
 def _joined(requirements: Iterable[Requirement]) -> Requirement | None:

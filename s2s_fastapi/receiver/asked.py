@@ -1,66 +1,98 @@
 """What FastAPI asks: the requirements in a tree of dependencies."""
 
+import functools
 from collections.abc import Iterable, Iterator
+from itertools import product
+from types import MethodType
 from typing import Any
 
-from fastapi.params import Depends
+from fastapi.security.base import SecurityBase
 
-from s2s_fastapi.receiver.framework import dependant_of
+from s2s_fastapi.receiver.framework import unwatched
 from s2s_fastapi.receiver.require import current_principal, require_scope
 from s2s_fastapi.receiver.requirements import AllOf, AnyOf, Caller, Requirement, Role, Scope
 
-__all__ = ["asked", "covers", "held", "held_by_all"]
+__all__ = ["asked", "asked_by", "below", "covers", "lost_scopes", "ways_of"]
 
 
 def asked(dependant: Any, scopes: tuple[str, ...] = ()) -> Iterator[Requirement]:
     """Yield what a dependency and all dependencies below it ask, with the ``scopes`` of each ``Security`` around them."""
-    if isinstance(dependant.call, Requirement):
-        yield dependant.call
-    if scopes and (isinstance(dependant.call, Requirement) or dependant.call is current_principal):
+    requirement = asked_by(dependant.call)
+    if requirement is not None:
+        yield requirement
+    if scopes and (requirement is not None or unwatched(dependant.call) is current_principal):
         yield require_scope(*scopes)
     for dependency in dependant.dependencies:
         yield from asked(dependency, (*scopes, *(dependency.own_oauth_scopes or ())))
 
 
-def held(depends: Depends, annotation: Any = None) -> Iterator[Requirement]:
-    """Yield what FastAPI would ask for a ``Depends`` or ``Security``; ``annotation`` is the type of its parameter."""
-    call = annotation if depends.dependency is None else depends.dependency
-    if not callable(call):
-        return
-    try:
-        dependant = dependant_of(call)
-    except Exception:  # noqa: BLE001 - nobody may ever have read this dependency: what FastAPI cannot read asks nothing
-        return
-    yield from asked(dependant, tuple(getattr(depends, "scopes", None) or ()))
+def asked_by(call: Any) -> Requirement | None:
+    """Return the requirement that is asked when FastAPI calls this: itself, its ``__call__``, or a partial of them."""
+    call = unwatched(call)
+    while issubclass(type(call), functools.partial) and not call.args:
+        call = call.func
+    if type(call) is MethodType and call.__func__ is Requirement.__call__:
+        call = call.__self__
+    return call if issubclass(type(call), Requirement) else None
 
 
-def held_by_all(dependencies: Iterable[Any]) -> tuple[Requirement, ...]:
-    """Return what FastAPI asks for a list such as ``dependencies=[...]``."""
-    return tuple(requirement for depends in dependencies for requirement in held(depends))
+def lost_scopes(dependency: Any) -> Scope | None:
+    """Return the scopes of a ``Security`` if nothing below it reads them; a security scheme shows them in the documentation."""
+    scopes = frozenset(dependency.own_oauth_scopes or ())
+    return None if not scopes or any(_reads_scopes(each) for each in below(dependency)) else Scope(scopes)
+
+
+def below(dependant: Any) -> Iterator[Any]:
+    """Yield a dependant and all dependencies below it."""
+    yield dependant
+    for dependency in dependant.dependencies:
+        yield from below(dependency)
+
+
+def _reads_scopes(dependant: Any) -> bool:
+    scheme = issubclass(type(unwatched(dependant.call)), SecurityBase)
+    return dependant.security_scopes_param_name is not None or asked_by(dependant.call) is not None or scheme
 
 
 def covers(asking: Iterable[Requirement], requirement: Requirement) -> bool:
     """Return whether nobody who meets all of ``asking`` could fail ``requirement``, as far as the names say it."""
-    parts = [part for each in asking for part in _parts(each)]
-    return all(any(_implies(part, wanted) for part in parts) for wanted in _parts(requirement))
+    asking = tuple(dict.fromkeys(asking))
+    if requirement in asking:
+        return True
+    wanted = ways_of(requirement)
+    return bool(asking) and all(
+        any(all(_implied(leaf, way) for leaf in each) for each in wanted) for way in ways_of(AllOf(asking))
+    )
 
 
-def _implies(asked: Requirement, wanted: Requirement) -> bool:
-    if isinstance(wanted, AnyOf):
-        return asked == wanted or any(_implies(asked, part) for part in wanted.parts)
-    if isinstance(asked, Caller) and isinstance(wanted, Caller):
-        named = bool(asked.client_ids) and asked.client_ids <= wanted.client_ids
-        return asked.kind == wanted.kind and (named or not wanted.client_ids)
-    if isinstance(asked, Scope) and isinstance(wanted, Scope):
-        return wanted.scopes <= asked.scopes
-    if isinstance(asked, Role) and isinstance(wanted, Role):
-        return (asked.client, asked.realm) == (wanted.client, wanted.realm) and wanted.roles <= asked.roles
-    return asked == wanted
-
-
-def _parts(requirement: Requirement) -> Iterator[Requirement]:
+def ways_of(requirement: Requirement | None) -> list[tuple[Requirement, ...]]:
+    """Return every way to meet a requirement, as the plain requirements that must then all be met."""
+    if requirement is None:
+        return [()]
+    if isinstance(requirement, AnyOf):
+        return [way for part in requirement.parts for way in ways_of(part)]
     if isinstance(requirement, AllOf):
-        for part in requirement.parts:
-            yield from _parts(part)
-    else:
-        yield requirement
+        return [sum(combination, ()) for combination in product(*(ways_of(part) for part in requirement.parts))]
+    return [(requirement,)]
+
+
+def _implied(wanted: Requirement, way: tuple[Requirement, ...]) -> bool:
+    """Return whether whoever meets all of ``way`` meets ``wanted``, a plain requirement."""
+    if wanted in way:
+        return True
+    if isinstance(wanted, Caller):
+        callers = [each for each in way if isinstance(each, Caller) and each.kind == wanted.kind]
+        named = [each.client_ids for each in callers if each.client_ids]
+        if not wanted.client_ids:
+            return bool(callers)
+        return bool(named) and frozenset.intersection(*named) <= wanted.client_ids
+    if isinstance(wanted, Scope):
+        return wanted.scopes <= {name for each in way if isinstance(each, Scope) for name in each.scopes}
+    if isinstance(wanted, Role):
+        same = [each for each in way if isinstance(each, Role) and _owner(each) == _owner(wanted)]
+        return wanted.roles <= {name for each in same for name in each.roles}
+    return False
+
+
+def _owner(role: Role) -> tuple[str | None, bool]:
+    return role.client, role.realm

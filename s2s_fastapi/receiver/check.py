@@ -1,9 +1,9 @@
 """What must be true of an app before it serves: mistakes that would leave a route open stop the start."""
 
 import json
+import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import Final
 
@@ -12,12 +12,13 @@ from starlette.routing import compile_path
 
 from s2s_fastapi.printable import listed
 from s2s_fastapi.receiver.access import Access, RouteAccess
+from s2s_fastapi.receiver.asked import covers, ways_of
 from s2s_fastapi.receiver.endpoint import Mistake
 from s2s_fastapi.receiver.framework import path_pattern
 from s2s_fastapi.receiver.late_routes import FailingRoute
 from s2s_fastapi.receiver.nearest import Unanswered, unanswered
 from s2s_fastapi.receiver.public import PublicPath, PublicPaths
-from s2s_fastapi.receiver.requirements import AllOf, AnyOf, Audience, Caller, Requirement, Role, Scope
+from s2s_fastapi.receiver.requirements import Audience, Caller, Requirement, Role, Scope
 
 __all__ = ["AccessCheck", "bounded"]
 
@@ -45,7 +46,7 @@ class AccessCheck:
     @property
     def declared(self) -> frozenset[str]:
         """The audiences that the routes declare."""
-        leaves = (leaf for route in self.access.routes for way in _ways(route.requirement) for leaf in way)
+        leaves = (leaf for route in self.access.routes for way in ways_of(route.requirement) for leaf in way)
         return frozenset(name for leaf in leaves if isinstance(leaf, Audience) for name in leaf.audiences)
 
     def opens(self, method: str, path: str) -> bool:
@@ -56,7 +57,7 @@ class AccessCheck:
 
     def ways(self, requirement: Requirement | None) -> list[tuple[Requirement, ...]]:
         """Return every way to meet a requirement that a token of this app can go, as plain requirements that must all be met."""
-        return [way for way in _ways(requirement) if not self._contradiction(way)]
+        return [way for way in ways_of(requirement) if not self._contradiction(way)]
 
     def problems(self) -> Iterator[str]:
         """Yield a sentence for everything that would let somebody in, or nobody, against what is written."""
@@ -119,7 +120,13 @@ class AccessCheck:
     def _mistakes(self, route: RouteAccess) -> Iterator[Mistake]:
         """Yield the mistakes on a route, but for attributes of a class that FastAPI asks on another route of the class."""
         asked = frozenset(key for each in self.access.routes for key in each.shared)
-        yield from (mistake for mistake in route.mistakes if mistake.shared is None or mistake.shared not in asked)
+        kits = frozenset(holder for holder, _ in asked)
+        for mistake in route.mistakes:
+            if mistake.shared in asked or (mistake.requirement is not None and self._asks_anyway(mistake.requirement)):
+                continue
+            # A class with an attribute that is asked somewhere holds the others for routes that this app may not have.
+            kit = mistake.shared is not None and mistake.shared[0] in kits
+            yield replace(mistake, certain=False) if kit else mistake
 
     def _stops(self, route: RouteAccess, mistake: Mistake) -> bool:
         if not mistake.certain or route.name in self.unchecked or (mistake.unless_public and self._is_public(route)):
@@ -129,13 +136,19 @@ class AccessCheck:
     def warnings(self) -> Iterator[str]:
         """Yield a sentence for what is as it was written, and may not be what was meant."""
         yield from self._warnings_of_mistakes()
+        shadowed = [f"{route.name} by {earlier.name}" for route, earlier in self._shadowed()]
+        if shadowed:
+            yield (
+                "The first route that fits a path answers it, so these requirements are never asked. Put the narrower path first: "
+                f"{bounded(shadowed)}."
+            )
         names = [
             route.name
             for route in self.access.routes
             if route.missed is not None
             and route.requirement is None
             and not self._is_public(route)
-            and not any(all(self._anyway(leaf) for leaf in way) for way in _ways(route.missed))
+            and not self._asks_anyway(route.missed)
         ]
         yield from map(str, self.unanswered())
         if names:
@@ -145,15 +158,34 @@ class AccessCheck:
                 f"on each: {', '.join(dict.fromkeys(names))}."
             )
 
+    def _shadowed(self) -> Iterator[tuple[RouteAccess, RouteAccess]]:
+        """Yield each route with a requirement, and the route before it that takes its requests and does not ask for as much."""
+        plain: dict[str, list[RouteAccess]] = {}
+        templates: list[tuple[re.Pattern[str], RouteAccess]] = []
+        for route in self.access.routes:
+            if route.requirement is not None and not route.opaque:
+                earlier = [
+                    *plain.get(route.path, ()),
+                    *(one for pattern, one in templates if pattern.fullmatch(route.path)),
+                ]
+                first = next((one for one in earlier if _takes_from(one, route)), None)
+                asked = () if first is None or first.requirement is None else (first.requirement,)
+                if first is not None and not covers(asked, route.requirement):
+                    yield route, first
+            plain.setdefault(route.path, []).append(route)
+            if "{" in route.path and not route.opaque:
+                templates.append((path_pattern(route.path), route))
+
     def _warnings_of_mistakes(self) -> Iterator[str]:
-        doubtful = [
-            _sentence(route, mistake).rstrip(".")
-            for route in self.access.routes
-            for mistake in self._mistakes(route)
+        # What many routes have, as a table of policies, is said once.
+        doubtful = {
+            mistake.everywhere or (route.name, mistake): _sentence(route, mistake).rstrip(".")
+            for route in reversed(self.access.routes)
+            for mistake in reversed(tuple(self._mistakes(route)))
             if not self._stops(route, mistake) and route.name not in self.unchecked
-        ]
+        }
         if doubtful:
-            yield f"The code has requirements that FastAPI does not ask: {bounded(doubtful, '; ')}."
+            yield f"The code has requirements that FastAPI does not ask: {bounded(reversed(doubtful.values()), '; ')}."
         known = {route.name for route in self.access.routes}
         if self.unchecked:
             lost = sorted(self.unchecked - known)
@@ -169,6 +201,9 @@ class AccessCheck:
                 found = unanswered(entry, self.access.routes, self.opens)
                 if found is not None:
                     yield found
+
+    def _asks_anyway(self, requirement: Requirement) -> bool:
+        return any(all(self._anyway(leaf) for leaf in way) for way in ways_of(requirement))
 
     def _anyway(self, leaf: Requirement) -> bool:
         """Tell whether the middleware lets nobody in who would not meet ``leaf``."""
@@ -211,7 +246,7 @@ class AccessCheck:
 
     def _impossible(self, requirement: Requirement) -> str:
         """Return why no token can meet ``requirement``, or nothing if one can."""
-        ways = _ways(requirement)
+        ways = ways_of(requirement)
         roles = [leaf for way in ways for leaf in way if isinstance(leaf, Role)]
         if not self.client_id and any(not role.realm and not role.client for role in roles):
             return "require_role needs client=... or KEYCLOAK_CLIENT_ID to know whose role it is"
@@ -239,6 +274,12 @@ class AccessCheck:
         return ""
 
 
+def _takes_from(earlier: RouteAccess, later: RouteAccess) -> bool:
+    """Return whether a route takes requests that a later one is for, if both fit the path."""
+    methods = (earlier.methods & later.methods) - {"HEAD"} or not (earlier.methods and later.methods)
+    return bool(methods) and earlier.websocket == later.websocket and earlier.host in ("", later.host)
+
+
 def _sentence(route: RouteAccess, mistake: Mistake) -> str:
     at = f" ({mistake.at.removeprefix(f'{Path.cwd()}/')})" if mistake.at else ""
     return f"{route.name}{at}: {mistake.text}."
@@ -260,21 +301,10 @@ def _uncovered(routes: Collection[RouteAccess], kinds: tuple[type[Requirement], 
             else ""
         )
         for route in routes
-        if not all(any(isinstance(leaf, kinds) for leaf in way) for way in _ways(route.requirement))
+        if not all(any(isinstance(leaf, kinds) for leaf in way) for way in ways_of(route.requirement))
     ]
     if names:
         yield f"{sentence}: {', '.join(names)}."
-
-
-def _ways(requirement: Requirement | None) -> list[tuple[Requirement, ...]]:
-    """Return every way to meet a requirement, as the plain requirements that must then all be met."""
-    if requirement is None:
-        return [()]
-    if isinstance(requirement, AnyOf):
-        return [way for part in requirement.parts for way in _ways(part)]
-    if isinstance(requirement, AllOf):
-        return [sum(combination, ()) for combination in product(*(_ways(part) for part in requirement.parts))]
-    return [(requirement,)]
 
 
 def _meet(entry: PublicPath, method: str, route: RouteAccess) -> bool:

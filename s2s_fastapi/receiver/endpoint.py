@@ -1,19 +1,19 @@
 """What one endpoint declares by its guards and its dependencies, and what is written on it without an effect."""
 
-import functools
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 from s2s_fastapi.principal import Principal
-from s2s_fastapi.receiver.asked import asked, covers
-from s2s_fastapi.receiver.framework import dependant_of, returned_by
-from s2s_fastapi.receiver.guard import GUARD_MARK, GUARDED_MARK
+from s2s_fastapi.receiver.asked import asked, asked_by, below, covers, lost_scopes
+from s2s_fastapi.receiver.callables import Role, line_of
+from s2s_fastapi.receiver.framework import attributes_of, chain, dependant_of, returned_by, unwatched
+from s2s_fastapi.receiver.guard import GUARD_MARK, GUARDED_MARK, Guarded
+from s2s_fastapi.receiver.places import Unevaluated, Written
 from s2s_fastapi.receiver.require import FACTORIES
 from s2s_fastapi.receiver.requirements import Requirement
-from s2s_fastapi.receiver.returned import unwatched
-from s2s_fastapi.receiver.written import line_of, unevaluated, written, written_on_route
+from s2s_fastapi.receiver.written import Reader
 
 __all__ = ["Endpoint", "Mistake", "guards_around"]
 
@@ -34,6 +34,23 @@ class Mistake:
     """An attribute that several routes have: a mistake only if FastAPI asks it on none of them."""
     override: bool = False
     """True: ``dependency_overrides`` takes the requirement away. Tests do that on purpose."""
+    requirement: Requirement | None = None
+    """What is not asked, if it is known: no mistake if the middleware asks it anyway."""
+    everywhere: tuple[int, str] | None = None
+    """What many routes have, as a global that their code names: it is said once."""
+
+    @classmethod
+    def of(cls, found: Written, at: str) -> Self:
+        """Return what is wrong with a requirement that FastAPI does not ask."""
+        where = found.where
+        return cls(
+            found.sentence,
+            at,
+            found.certain,
+            shared=where.shared,
+            requirement=found.requirement,
+            everywhere=where.everywhere,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,65 +66,75 @@ class Endpoint:
     """The attributes of classes with a requirement that FastAPI asks on this route."""
 
     @classmethod
-    def read(cls, endpoint: Any, dependant: Any, route: Any = None, around: tuple[Requirement, ...] = ()) -> Self:
-        """Read an endpoint, and what FastAPI made of its dependencies.
+    def read_app(cls, reader: Reader, app: Any, around: tuple[Requirement, ...], above: Iterable[Written]) -> Self:
+        """Read an ASGI app whose routes cannot be read."""
+        found = (*above, *(() if app is None else reader.written(app, Role.STARLETTE)))
+        lost = (each for each in found if each.requirement is None or not covers(around, each.requirement))
+        return cls(around, tuple(Mistake.of(each, line_of(app)) for each in lost))
 
-        ``dependant`` is None on a plain Starlette route. ``around`` is what guards around the route ask anyway.
+    @classmethod
+    def read(
+        cls, reader: Reader, route: Any, around: tuple[Requirement, ...] = (), above: Iterable[Written] = ()
+    ) -> Self:
+        """Read the endpoint of a route, and what FastAPI made of its dependencies.
+
+        ``around`` is what guards around the route ask anyway. ``above`` is what stands on the apps and routers around it.
         """
+        endpoint, dependant = getattr(route, "endpoint", None), getattr(route, "dependant", None)
         guards = tuple(guards_around(endpoint))
-        below = () if dependant is None else tuple(_below(dependant))
+        dependencies = () if dependant is None else tuple(each for each in below(dependant) if each is not dependant)
         requirements = (*guards, *(() if dependant is None else asked(dependant)))
-        mistakes = (
-            [] if dependant is None else list(_misplaced_guards(endpoint, guards, dependant, (*around, *requirements)))
-        )
+        asking = (*around, *requirements)
+        mistakes = [] if dependant is None else list(_misplaced_guards(endpoint, guards, dependant, asking))
         shared: set[tuple[int, str]] = set()
-        calls = [endpoint, *(unwatched(each.call) for each in below if not isinstance(each.call, Requirement))]
-        for call in calls:
-            at = line_of(call)
-            for each in (*written(call), *(written_on_route(route) if call is endpoint else ())):
-                what = "a requirement factory" if each.requirement is None else f"the requirement {each.requirement}"
-                if each.requirement is not None and covers((*around, *requirements), each.requirement):
-                    if each.shared is not None:
-                        shared.add(each.shared)
-                    continue
-                mistakes.append(Mistake(f"{each.place} has {what}: {each.cure}", at, each.certain, shared=each.shared))
-            if dependant is not None:
-                mistakes += [
-                    Mistake(
-                        f"the annotation of the parameter {each.parameter}, {each.annotation!r}, cannot be evaluated, so FastAPI sees "
-                        "no Depends in it: import or define its names at the top of the module, not below `if TYPE_CHECKING` nor in a function",
-                        at,
-                        unless_public=True,
-                    )
-                    for each in unevaluated(call)
-                ]
-        for dependency in below:
-            mistakes += _unasked(dependency)
-        mistakes += _overridden(below, getattr(route, "dependency_overrides_provider", None), (*around, *guards))
+        calls = [unwatched(each.call) for each in dependencies if asked_by(each.call) is None]
+        role = Role.STARLETTE if dependant is None else Role.ENDPOINT
+        found = [
+            (each, endpoint) for each in (*above, *reader.on_route(_original(route)), *reader.written(endpoint, role))
+        ]
+        found += [(each, call) for call in calls for each in reader.written(call)]
+        for each, call in found:
+            if each.requirement is not None and covers(asking, each.requirement):
+                shared |= {each.where.shared} if each.where.shared else set()
+            elif each.dependency is None or not any(
+                each.dependency is unwatched(one.call) and each.scopes <= frozenset(one.own_oauth_scopes or ())
+                for one in dependencies
+            ):
+                mistakes.append(Mistake.of(each, line_of(call, endpoint)))
+        mistakes += [
+            _unread(each, line_of(call, endpoint), protected=bool(asking))
+            for call, its in ((endpoint, role), *((call, Role.DEPENDENCY) for call in calls))
+            for each in reader.unevaluated(call, its)
+            if each.read or each.names_depends or not asking
+        ]
+        for dependency in dependencies:
+            mistakes += _unasked(dependency, asking)
+        mistakes += _overridden(dependencies, getattr(route, "dependency_overrides_provider", None), (*around, *guards))
         return cls(
             requirements,
             tuple(dict.fromkeys(mistakes)),
-            tuple(caller for dependency in below for caller in _callers(unwatched(dependency.call))),
+            tuple(caller for dependency in dependencies for caller in _callers(unwatched(dependency.call))),
             frozenset(shared),
         )
 
 
+def _original(route: Any) -> Any:
+    return getattr(route, "original_route", route)
+
+
+def _unread(parameter: Unevaluated, at: str, *, protected: bool) -> Mistake:
+    certain = parameter.read and (parameter.names_depends or not protected)
+    return Mistake(parameter.sentence, at, certain, unless_public=True)
+
+
 def guards_around(endpoint: Any) -> Iterator[Requirement]:
     """Yield the requirements of guards around an endpoint, through ``functools.wraps``, partials and wrapped apps."""
-    seen: set[int] = set()
-    while endpoint is not None and id(endpoint) not in seen:
-        seen.add(id(endpoint))
-        mark = getattr(endpoint, "__dict__", {}).get(GUARD_MARK)
+    for link in chain(endpoint):
+        mark = attributes_of(link).get(GUARD_MARK)
         if isinstance(mark, Requirement):
             yield mark
-        wrapped = endpoint.func if isinstance(endpoint, functools.partial) else getattr(endpoint, "__wrapped__", None)
-        endpoint = wrapped if wrapped is not None or mark is None else getattr(endpoint, "app", None)
-
-
-def _below(dependant: Any) -> Iterator[Any]:
-    for dependency in dependant.dependencies:
-        yield dependency
-        yield from _below(dependency)
+        if type(link) is Guarded:
+            yield from guards_around(link.app)
 
 
 def _callers(call: Any) -> Iterator[Any]:
@@ -130,7 +157,7 @@ def _misplaced_guards(
             "guard is for Starlette endpoints and finds no request here: on a FastAPI route use Depends(requirement)",
             at,
         )
-    unguarded = getattr(endpoint, "__dict__", {}).get(GUARDED_MARK)
+    unguarded = attributes_of(endpoint).get(GUARDED_MARK)
     if not guards and unguarded is not None and not covers(asking, unguarded):
         yield Mistake(
             "guard stands above the decorator of the route, which took the function without it: use Depends(requirement)",
@@ -138,14 +165,21 @@ def _misplaced_guards(
         )
 
 
-def _unasked(dependency: Any) -> Iterator[Mistake]:
+def _unasked(dependency: Any, asking: tuple[Requirement, ...]) -> Iterator[Mistake]:
     """Yield what is wrong with a dependency that looks as if it asked for something."""
     call = unwatched(dependency.call)
     at = line_of(call)
     name = getattr(call, "__name__", type(call).__name__)
     if _is_factory(call) or (dependency.name is None and _returns_requirement(call)):
         yield Mistake(f"Depends({name}) makes a requirement and does not ask it: write Depends({name}(...))", at)
-    if inspect.isclass(call) and issubclass(call, Principal):
+    wanted = lost_scopes(dependency)
+    if wanted is not None and not covers(asking, wanted):
+        yield Mistake(
+            f"Security({name}, scopes=[...]) has the requirement {wanted}, but nothing below it reads the scopes: write Depends({wanted})",
+            at,
+            requirement=wanted,
+        )
+    if issubclass(type(call), type) and issubclass(call, Principal):
         yield Mistake(
             f"Depends() on {name} itself makes one of the request's own data: write Depends(require_...(...)), or CurrentPrincipal",
             at,
@@ -153,9 +187,11 @@ def _unasked(dependency: Any) -> Iterator[Mistake]:
 
 
 def _is_factory(call: Any) -> bool:
-    while isinstance(call, functools.partial):
-        call = call.func
-    return any(call is factory for factory in FACTORIES) or (inspect.isclass(call) and issubclass(call, Requirement))
+    return any(
+        any(link is factory for factory in FACTORIES)
+        or (issubclass(type(link), type) and issubclass(link, Requirement))
+        for link in chain(call)
+    )
 
 
 def _returns_requirement(call: Any) -> bool:

@@ -5,13 +5,14 @@ there; the tests on the lowest and the newest releases that are allowed say whet
 """
 
 import contextlib
+import functools
 import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from operator import attrgetter, is_
-from types import FunctionType, MethodType
+from types import FunctionType, MemberDescriptorType, MethodType
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI
@@ -25,17 +26,20 @@ from fastapi.dependencies.utils import (
 from fastapi.routing import APIRoute, iter_route_contexts
 from starlette._utils import get_route_path
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, Route, Router, compile_path
+from starlette.routing import BaseRoute, Mount, Route, Router, compile_path
 from starlette.types import Scope
 
 __all__ = [
+    "WATCHED_MARK",
     "added_middleware",
     "annotation_of",
     "answers_itself",
     "answers_wrong_method",
     "app_as_it_is",
     "asked_by_fastapi",
+    "attributes_of",
     "called",
+    "chain",
     "dependant_of",
     "documentation_page",
     "get_route_path",
@@ -49,8 +53,10 @@ __all__ = [
     "later_routes",
     "matched_route",
     "mounted_app",
+    "not_copied",
     "original_route",
     "own_root_path",
+    "owner_of",
     "parameters_of",
     "path_pattern",
     "returned_by",
@@ -60,6 +66,7 @@ __all__ = [
     "router_of",
     "running",
     "running_route",
+    "unwatched",
 ]
 
 _MOST_HELD: Final = 1000
@@ -186,6 +193,8 @@ def answers_wrong_method(entry: Any, route: Any, scope: Scope) -> bool:
     )
 
 
+WATCHED_MARK: Final = "__s2s_watched__"
+"""On the class that stands in the place of a dependency and looks at what it returns."""
 _ANSWERING: Final = ("app", "__call__", "handle")
 _OWN_ANSWERS: Final = tuple(
     vars(kind)[name] for kind in (Router, APIRouter, Starlette, FastAPI) for name in _ANSWERING if name in vars(kind)
@@ -217,6 +226,22 @@ def mounted_app(mount: Any) -> Any:
     return getattr(mount, "_base_app", None)
 
 
+def not_copied(original: Any, context: Any) -> Iterator[str]:
+    """Yield what a route has beside its path and its endpoint, if an included router makes another route of it without that."""
+    running = getattr(context, "_effective_route", original)
+    if running is original:
+        return
+    kind = type(original)
+    if not isinstance(original, APIRoute | Mount):  # these run themselves, or a copy
+        for name in ("handle", "matches"):
+            if getattr(kind, name) is not getattr(type(running), name, None):
+                yield f"the method {name} of the route class {kind.__name__}"
+    app = getattr(original, "app", None)
+    foreign = type(app).__module__.partition(".")[0] not in {"builtins", "fastapi", "starlette"}
+    if foreign and app is not getattr(running, "app", None):
+        yield f"the {type(app).__name__} around the route"
+
+
 def is_documentation(entry: Any) -> bool:
     """Tell whether a route is one of the documentation pages that FastAPI adds by itself."""
     return getattr(getattr(entry, "endpoint", None), "__module__", None) == "fastapi.applications"
@@ -225,6 +250,12 @@ def is_documentation(entry: Any) -> bool:
 def documentation_page(entry: Any) -> str:
     """Return the usual path of a documentation page that FastAPI adds by itself, wherever the app serves it; nothing for other routes."""
     return _PAGES.get(getattr(entry.endpoint, "__name__", ""), "") if is_documentation(entry) else ""
+
+
+def owner_of(router: Any) -> Any:
+    """Return the FastAPI app that a router is the own one of; the router itself if it is nobody's."""
+    owner = getattr(router, "dependency_overrides_provider", None)
+    return owner if getattr(owner, "router", None) is router else router
 
 
 def own_root_path(app: Any) -> str:
@@ -317,6 +348,11 @@ def gives(call: Any) -> str:
     return "function"
 
 
+def unwatched(call: Any) -> Any:
+    """Return a dependency as the developer wrote it, without the watch on what it returns."""
+    return call.__wrapped__ if getattr(type(call), WATCHED_MARK, False) else call
+
+
 def returned_by(call: Any) -> Any:
     """Return the annotation of what a dependency returns, evaluated; None where there is none."""
     try:
@@ -332,3 +368,42 @@ def asked_by_fastapi(depth: int = 2) -> bool:
     """
     module = str(sys._getframe(depth).f_globals.get("__name__"))  # noqa: SLF001 - the one way to know
     return module.startswith(("fastapi.", "dependency_injector."))
+
+
+def attributes_of(held: Any) -> dict[str, Any]:
+    """Return the attributes of an object itself, of slots too, or those of one class. No code of the developer's runs."""
+    found: dict[str, Any] = {}
+    with contextlib.suppress(Exception):  # a proxy answers for `__dict__` as it likes
+        found.update(object.__getattribute__(held, "__dict__"))
+    for kind in type(held).__mro__:
+        if "__slots__" in vars(kind):
+            for name, slot in vars(kind).items():
+                if type(slot) is MemberDescriptorType:
+                    with contextlib.suppress(AttributeError):  # not filled yet
+                        found.setdefault(name, slot.__get__(held))
+    return found
+
+
+def chain(call: Any) -> Iterator[Any]:
+    """Yield a callable and what it is wrapped around, outermost first.
+
+    It goes through partials, methods, the ``__call__`` of an object, and what ``functools.wraps`` notes.
+    """
+    seen: dict[int, Any] = {}
+    waiting = [call]
+    while waiting:
+        link = waiting.pop(0)
+        if link is None or id(link) in seen:
+            continue
+        seen[id(link)] = link
+        yield link
+        if issubclass(type(link), functools.partial):
+            waiting.append(link.func)
+        elif type(link) in (MethodType, staticmethod, classmethod):
+            waiting.append(link.__func__)
+        elif type(link) is not FunctionType and not issubclass(type(link), type):
+            owner: Any = next((vars(kind) for kind in type(link).__mro__ if "__call__" in vars(kind)), {})
+            waiting.append(owner.get("__call__"))
+        if not issubclass(type(link), type):
+            wrapped = attributes_of(link).get("__wrapped__")
+            waiting.append(wrapped if callable(wrapped) else None)

@@ -1,32 +1,39 @@
 """How far the dependencies of an app or a router reach: FastAPI asks them on its own routes, and on nothing else."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from fastapi import APIRouter
 
-from s2s_fastapi.receiver.asked import held_by_all
 from s2s_fastapi.receiver.framework import included_router, is_documentation
+from s2s_fastapi.receiver.places import Why, Written
 from s2s_fastapi.receiver.requirements import Requirement
+from s2s_fastapi.receiver.written import Reader
 
-__all__ = ["asked_around", "asked_too_late"]
+__all__ = ["asked_around", "lost_around"]
+
+T = TypeVar("T")
 
 
-def asked_around(app: Any) -> Mapping[int, tuple[Requirement, ...]]:
+def asked_around(app: Any, reader: Reader) -> Mapping[int, tuple[Requirement, ...]]:
     """Return, for each entry below ``app`` that is no route of FastAPI's own, what the routers around it ask.
 
     The entries are known by their identity; the pages of the documentation are left out.
     """
-    return _by_entry(_around(_router(app), ()))
+
+    def held(dependencies: Iterable[Any]) -> tuple[Requirement, ...]:
+        return tuple(requirement for depends in dependencies for requirement in reader.held(depends))
+
+    return _by_entry(_around(_router(app), (), held))
 
 
-def asked_too_late(app: Any) -> Mapping[int, tuple[Requirement, ...]]:
-    """Return, for each route of FastAPI's own below ``app``, what must be asked there since its routers now say so.
+def lost_around(app: Any, reader: Reader) -> Mapping[int, tuple[Written, ...]]:
+    """Return, for each route below ``app``, what stands on the app and its routers, and is not asked unless the route asks it itself.
 
     FastAPI copies a router's ``dependencies`` when a route is added and when the router is included: what is appended to the list
-    later is asked on no earlier route.
+    later is asked on no earlier route. It reads no other attribute of them.
     """
-    return _by_entry(_late(_router(app)))
+    return _by_entry(_lost(_router(app), () if _router(app) is app else reader.on_app(app), reader))
 
 
 def _router(app: Any) -> APIRouter | None:
@@ -34,36 +41,43 @@ def _router(app: Any) -> APIRouter | None:
     return router if isinstance(router, APIRouter) else None
 
 
-def _around(router: APIRouter | None, asked: tuple[Requirement, ...]) -> Iterator[tuple[Any, tuple[Requirement, ...]]]:
+def _around(
+    router: APIRouter | None, asked: tuple[Requirement, ...], held: Callable[[Iterable[Any]], tuple[Requirement, ...]]
+) -> Iterator[tuple[Any, tuple[Requirement, ...]]]:
     if router is None:
         return
-    asked = (*asked, *held_by_all(router.dependencies))
+    asked = (*asked, *held(router.dependencies))
     for entry in router.routes:
         included = included_router(entry)
         if included is not None:
             inner, dependencies = included
-            yield from _around(inner, (*asked, *held_by_all(dependencies)))
+            yield from _around(inner, (*asked, *held(dependencies)), held)
         elif asked and getattr(entry, "dependant", None) is None and not is_documentation(entry):
             yield entry, asked
 
 
-def _late(
-    router: APIRouter | None, late: tuple[Requirement, ...] = ()
-) -> Iterator[tuple[Any, tuple[Requirement, ...]]]:
+def _lost(
+    router: APIRouter | None, lost: tuple[Written, ...], reader: Reader
+) -> Iterator[tuple[Any, tuple[Written, ...]]]:
     if router is None:
         return
-    own = held_by_all(router.dependencies)
+    lost = (*lost, *reader.on_app(router))
+    late = tuple(reader.late(router.dependencies))
     for entry in router.routes:
         included = included_router(entry)
         if included is not None:
             inner, copied = included
-            yield from _late(inner, (*late, *held_by_all(each for each in router.dependencies if each not in copied)))
-        elif (late or own) and getattr(entry, "dependant", None) is not None:
-            yield entry, (*late, *own)
+            kept = {id(each) for each in copied}
+            missing = reader.late(each for each in router.dependencies if id(each) not in kept)
+            yield from _lost(inner, (*lost, *missing), reader)
+        elif getattr(entry, "dependant", None) is not None:
+            yield entry, (*lost, *late)
+        elif lost and not is_documentation(entry):
+            yield entry, tuple(each for each in lost if each.where.why is not Why.LATE)
 
 
-def _by_entry(found: Iterator[tuple[Any, tuple[Requirement, ...]]]) -> Mapping[int, tuple[Requirement, ...]]:
-    by_entry: dict[int, tuple[Requirement, ...]] = {}
-    for entry, requirements in found:
-        by_entry[id(entry)] = (*by_entry.get(id(entry), ()), *requirements)
+def _by_entry(found: Iterator[tuple[Any, tuple[T, ...]]]) -> Mapping[int, tuple[T, ...]]:
+    by_entry: dict[int, tuple[T, ...]] = {}
+    for entry, its in found:
+        by_entry[id(entry)] = (*by_entry.get(id(entry), ()), *its)
     return by_entry

@@ -31,7 +31,7 @@ from s2s_fastapi.receiver.framework import gives, parameters_of, returned_by
 from s2s_fastapi.receiver.requirements import Requirement
 from s2s_fastapi.receiver.state import SCOPE_KEY, Authenticated, Unasked
 
-__all__ = ["look_at_returned", "unwatched"]
+__all__ = ["look_at_returned"]
 
 _CONNECTION: Final = "s2s_fastapi_connection"
 """The parameter in which FastAPI hands a watched dependency the request."""
@@ -59,11 +59,6 @@ def _watch(dependant: Any, asking: tuple[Requirement, ...]) -> None:
             if watched.adds_connection:
                 dependency.http_connection_param_name = watched.connection
         _watch(dependency, asking)
-
-
-def unwatched(call: Any) -> Any:
-    """Return the developer's own dependency."""
-    return call.__wrapped__ if isinstance(call, _Watched) else call
 
 
 def _may_return_requirement(call: Any) -> bool:
@@ -94,6 +89,8 @@ def _held(value: Any, *, shallow: bool = False) -> Iterator[Requirement]:
 
 class _Watched:
     """A dependency of the developer's, whose value is looked at. It is equal to it, so that ``dependency_overrides`` finds it."""
+
+    __s2s_watched__ = True
 
     def __init__(self, call: Callable[..., Any], asking: tuple[Requirement, ...], *, discarded: bool) -> None:
         self.__wrapped__ = call
