@@ -238,7 +238,7 @@ HOOKS: list[tuple[Any, Any]] = [
 def test_a_hook_that_raises_leaves_no_refused_token_in_service(  # noqa: PLR0917 - fixtures
     package: Any, run: Any, hook: Any, bob: Receiver, issuer: EmbeddedIssuer, clock: Clock
 ) -> None:
-    kept = {"event_hooks": {"response": [hook]}, "verify": TLS}
+    kept: dict[str, Any] = {"event_hooks": {"response": [hook]}, "verify": TLS}
     crm = service_client(bob.url, audience="receiver", client=package.AsyncClient, **kept)
     bob.refused = {f"Bearer {crm.auth.token()}"}
     clock.now += 11
