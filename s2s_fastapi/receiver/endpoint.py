@@ -177,6 +177,7 @@ def _unasked(dependency: Any, asking: tuple[Requirement, ...]) -> Iterator[Mista
         yield Mistake(
             f"Security({name}, scopes=[...]) has the requirement {wanted}, but nothing below it reads the scopes: write Depends({wanted})",
             at,
+            certain=False,  # the scopes may be meant for the document, or for a security scheme that is not ours
             requirement=wanted,
         )
     if issubclass(type(call), type) and issubclass(call, Principal):

@@ -339,8 +339,8 @@ def annotation_of(owner: Any, annotation: Any) -> Any:
 def gives(call: Any) -> str:
     """Return how FastAPI gets the value of a dependency: "generator", "async generator", "coroutine" or "function"."""
     for kind, tells in (
-        ("generator", _is_gen_callable),
         ("async generator", _is_async_gen_callable),
+        ("generator", _is_gen_callable),
         ("coroutine", _is_coroutine_callable),
     ):
         if tells(call):
@@ -350,7 +350,7 @@ def gives(call: Any) -> str:
 
 def unwatched(call: Any) -> Any:
     """Return a dependency as the developer wrote it, without the watch on what it returns."""
-    return call.__wrapped__ if getattr(type(call), WATCHED_MARK, False) else call
+    return call.watched if getattr(type(call), WATCHED_MARK, False) else call
 
 
 def returned_by(call: Any) -> Any:

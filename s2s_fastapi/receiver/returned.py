@@ -20,6 +20,7 @@ from typing import Any, Final, get_origin
 from uuid import UUID
 
 from fastapi.params import Depends
+from fastapi.security.base import SecurityBase
 from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 
@@ -92,8 +93,12 @@ class _Watched:
 
     __s2s_watched__ = True
 
-    def __init__(self, call: Callable[..., Any], asking: tuple[Requirement, ...], *, discarded: bool) -> None:
-        self.__wrapped__ = call
+    def __init__(self, call: Any, asking: tuple[Requirement, ...], *, discarded: bool) -> None:
+        self.watched = call
+        if isinstance(call, SecurityBase):
+            self.__wrapped__ = (
+                call  # FastAPI looks through this for the security scheme of the document, and for the kind of callable
+            )
         self._asking = asking
         self._discarded = discarded
         parameters = list(parameters_of(call))
@@ -114,10 +119,10 @@ class _Watched:
         return not self._own
 
     def __eq__(self, other: object) -> bool:
-        return bool(self.__wrapped__ == (other.__wrapped__ if isinstance(other, _Watched) else other))
+        return bool(self.watched == (other.watched if isinstance(other, _Watched) else other))
 
     def __hash__(self) -> int:
-        return hash(self.__wrapped__)
+        return hash(self.watched)
 
     def _connection(self, values: dict[str, Any]) -> HTTPConnection | None:
         found = values.get(self._own) if self._own else values.pop(self.connection, None)
@@ -130,7 +135,7 @@ class _Watched:
         found = next((each for each in _held(value) if not covers((*self._asking, *state.asked), each)), None)
         if found is None:
             return value
-        name = getattr(self.__wrapped__, "__name__", type(self.__wrapped__).__name__)
+        name = getattr(self.watched, "__name__", type(self.watched).__name__)
         unasked = Unasked(
             f"The dependency {name} returns {found}, and nothing asked it: write Depends({found}) instead, or ask it in the code: "
             "await requirement(request).",
@@ -152,26 +157,26 @@ class _Watched:
 class _WatchedFunction(_Watched):
     def __call__(self, **values: Any) -> Any:
         connection = self._connection(values)
-        return self._look(self.__wrapped__(**values), connection)
+        return self._look(self.watched(**values), connection)
 
 
 class _WatchedCoroutine(_Watched):
     async def __call__(self, **values: Any) -> Any:
         connection = self._connection(values)
-        return self._look(await self.__wrapped__(**values), connection)
+        return self._look(await self.watched(**values), connection)
 
 
 class _WatchedGenerator(_Watched):
     def __call__(self, **values: Any) -> Iterator[Any]:
         connection = self._connection(values)
-        with contextmanager(self.__wrapped__)(**values) as value:
+        with contextmanager(self.watched)(**values) as value:
             yield self._look(value, connection)
 
 
 class _WatchedAsyncGenerator(_Watched):
     async def __call__(self, **values: Any) -> AsyncIterator[Any]:
         connection = self._connection(values)
-        async with asynccontextmanager(self.__wrapped__)(**values) as value:
+        async with asynccontextmanager(self.watched)(**values) as value:
             yield self._look(value, connection)
 
 

@@ -534,7 +534,7 @@ def the_class_of_a_static_method(app: FastAPI) -> None:
     app.get("/x")(StaticPages.show)
 
 
-@certain("write Depends(require_scope")
+@doubtful("write Depends(require_scope")
 def scopes_that_nothing_reads(app: FastAPI) -> None:
     app.get("/x", dependencies=[Security(nothing, scopes=["write"])])(nothing)
 
