@@ -65,7 +65,7 @@ format: $(VENV)/.installed  ## Put the code into shape
 	$(BIN)/ruff format
 
 keycloak: $(VENV)/.installed  ## Start a real Keycloak with the realms of the three stories, to play with
-	$(BIN)/python -m tests.keycloak
+	$(BIN)/python -m tests.real
 
 env: $(VENV)/.installed  ## Write .env with fresh secrets for docker compose, unless it is there
 	$(BIN)/python -m example_app.env

@@ -6,8 +6,11 @@ Both: `auth_ready`, `health`, `KeycloakSettings`, and the errors in `s2s_fastapi
 """
 
 from s2s_fastapi.caller.auth import ServiceTokenAuth
-from s2s_fastapi.caller.clients import service_auth, service_client
 from s2s_fastapi.caller.lifespan import service_lifespan
+from s2s_fastapi.caller.service_client import service_auth, service_client
+from s2s_fastapi.declared.openapi import openapi_schema
+from s2s_fastapi.declared.public_paths import DOCS
+from s2s_fastapi.declared.routes import read_access
 from s2s_fastapi.errors import (
     AudienceNotGranted,
     AuthenticationError,
@@ -20,12 +23,9 @@ from s2s_fastapi.errors import (
 )
 from s2s_fastapi.health import Health, KeysHealth, TokenHealth, auth_ready, health
 from s2s_fastapi.principal import Principal
-from s2s_fastapi.receiver.access import read_access
 from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware, observed_refusals
-from s2s_fastapi.receiver.observing import ObservedRefusal, ObservedRefusals
-from s2s_fastapi.receiver.openapi import openapi_schema
-from s2s_fastapi.receiver.public import DOCS
-from s2s_fastapi.receiver.require import (
+from s2s_fastapi.receiver.observe_mode import ObservedRefusal, ObservedRefusals
+from s2s_fastapi.requirement.require import (
     CurrentPrincipal,
     require_audience,
     require_caller,
@@ -35,9 +35,9 @@ from s2s_fastapi.receiver.require import (
     require_service,
     require_user,
 )
-from s2s_fastapi.receiver.requirements import Requirement
-from s2s_fastapi.receiver.token_verifier import TokenVerifier
+from s2s_fastapi.requirement.requirement import Requirement
 from s2s_fastapi.settings import KeycloakSettings
+from s2s_fastapi.verifier.token_verifier import TokenVerifier
 from s2s_fastapi.version import __version__ as __version__
 
 __all__ = [

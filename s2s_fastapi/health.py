@@ -12,12 +12,12 @@ from starlette.responses import JSONResponse, Response
 
 from s2s_fastapi.caller.shared_token import SharedToken
 from s2s_fastapi.caller.token_source import IN_USE
+from s2s_fastapi.declared.routes import layers
 from s2s_fastapi.errors import ConfigurationError, KeysUnavailable
-from s2s_fastapi.receiver.access import layers
-from s2s_fastapi.receiver.framework import mounted_app, route_contexts
-from s2s_fastapi.receiver.keys import KeySource
+from s2s_fastapi.fastapi_internals import mounted_app, route_contexts
 from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware, middleware_of
-from s2s_fastapi.receiver.state import KEYS_KEY
+from s2s_fastapi.requirement.request_state import KEYS_KEY
+from s2s_fastapi.verifier.keys import KeySource
 
 __all__ = ["Health", "KeysHealth", "TokenHealth", "auth_ready", "health"]
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any, Final, TypeGuard
 
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.printable import printable
+from s2s_fastapi.text import printable
 
 __all__ = [
     "EVERYBODYS_AUDIENCE",

@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.names import EVERYBODYS_AUDIENCE, listed_names, name_problem
-from s2s_fastapi.printable import printable
+from s2s_fastapi.text import printable
 
 __all__ = ["KeycloakSettings", "ProxyUrl", "realm_segment"]
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from s2s_fastapi.receiver.keys import SharedSources, sharing
-from tests.reported import reported
+from s2s_fastapi.verifier.keys import SharedSources, sharing
+from tests.kit.reported import reported
 
 
 @pytest.fixture(autouse=True)

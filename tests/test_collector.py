@@ -17,8 +17,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode, Tracer
 
-from tests.collector import Collector
-from tests.realm import Realm
+from tests.kit.collector import Collector
+from tests.kit.realm import Realm
 
 TOKEN = Realm().token()
 SIGNATURE = TOKEN.rpartition(".")[2]
@@ -270,7 +270,7 @@ def run(there: Path, *options: str, tests: str = "def test_it(): pass", late: bo
         "--tb=short",
     ]
     # Python from 3.12 warns of forks beside threads, which plugins may have left.
-    command += ["-W", "ignore::DeprecationWarning", "-p", "tests.collector", *options]
+    command += ["-W", "ignore::DeprecationWarning", "-p", "tests.kit.collector", *options]
     environment = {**os.environ, "PYTHONPATH": path}
     ended = subprocess.run(command, cwd=there, env=environment, capture_output=True, text=True, check=False)
     return ended.returncode, ended.stdout + ended.stderr
@@ -320,5 +320,5 @@ def test_off():
     kinds = [trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider()]
     assert not [kind for kind in kinds if ".sdk." in type(kind).__module__]
 """
-    code, said = run(tmp_path, "-p", "no:tests.collector", tests=tests)
+    code, said = run(tmp_path, "-p", "no:tests.kit.collector", tests=tests)
     assert (code, "1 passed" in said) == (0, True)

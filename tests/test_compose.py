@@ -15,8 +15,8 @@ from example_app.realm import REALMS, fresh_secrets
 from example_app.stage import Stage, free_port
 from s2s_fastapi import KeycloakSettings
 from s2s_fastapi.testing import EmbeddedIssuer
-from tests.compose import FILE, PROFILE, SECRETS, SWITCHES, VARIABLE, on_this_machine, services
-from tests.otlp import Collector, Span, kept, rendered
+from tests.kit.compose import FILE, PROFILE, SECRETS, SWITCHES, VARIABLE, on_this_machine, services
+from tests.kit.otlp import Collector, Span, kept, rendered
 from tests.test_docs import blocks
 from tests.test_observability_page import PAGE, SPANS, listed
 

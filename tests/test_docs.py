@@ -36,7 +36,7 @@ from s2s_fastapi.caller.token_source import TokenSource, using
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.testing import EmbeddedIssuer
 from tests.caller.fakes import Keycloak, jwt
-from tests.realm import Realm
+from tests.kit.realm import Realm
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"

@@ -38,18 +38,18 @@ from s2s_fastapi import (
     service_auth,
     service_lifespan,
 )
-from s2s_fastapi.backchannel import BackChannel
+from s2s_fastapi.backchannel.channel import BackChannel
 from s2s_fastapi.caller.token_source import TokenSource, using
 from s2s_fastapi.keycloak.endpoints import Endpoints
-from s2s_fastapi.receiver.keys import KeySource
 from s2s_fastapi.receiver.middleware import middleware_of
-from s2s_fastapi.receiver.state import KEYS_KEY
+from s2s_fastapi.requirement.request_state import KEYS_KEY
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.testing import EmbeddedIssuer
 from s2s_fastapi.testing.faults import answering, disconnecting
+from s2s_fastapi.verifier.keys import KeySource
 from tests.caller.fakes import SECRET, Keycloak, jwt, refusal
 from tests.caller.fakes import settings as caller_settings
-from tests.realm import Clock, Realm, key_source, settings
+from tests.kit.realm import Clock, Realm, key_source, settings
 from tests.receiver.surroundings.servers import served
 from tests.test_docs import DOCS, plain, tables
 

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.compose import FILE, PROFILE, SECRETS, SWITCHES, services
+from tests.kit.compose import FILE, PROFILE, SECRETS, SWITCHES, services
 
 ROOT = FILE.parent
 OURS = sorted(name for name, service in services(SECRETS).items() if "build" in service)

@@ -24,13 +24,13 @@ from s2s_fastapi import (
     require_user,
     service_client,
 )
-from s2s_fastapi.caller.asked import Asked
-from s2s_fastapi.caller.grant import granted
+from s2s_fastapi.caller.granted import granted
+from s2s_fastapi.caller.wanted import Asked
 from s2s_fastapi.errors import AudienceNotGranted
 from s2s_fastapi.keycloak.cures import shown
-from s2s_fastapi.printable import listed, named
+from s2s_fastapi.text import listed, named
 from tests.caller.fakes import jwt
-from tests.realm import Realm, settings, token_verifier
+from tests.kit.realm import Realm, settings, token_verifier
 
 ODD = [
     "Ticket Writer",

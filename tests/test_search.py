@@ -10,10 +10,10 @@ from joserfc.jwk import ECKey
 from pydantic import SecretStr
 
 from s2s_fastapi.caller.credentials import ClientSecretBasic, PrivateKeyJwt
-from s2s_fastapi.caller.grant import Token
-from tests.collector import learn
-from tests.realm import Realm
-from tests.search import Search
+from s2s_fastapi.caller.granted import Token
+from tests.kit.collector import learn
+from tests.kit.realm import Realm
+from tests.kit.search import Search
 
 TOKEN = Realm().token()
 HEADER, PAYLOAD, SIGNATURE = TOKEN.split(".")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.telemetry import DecisionLog
-from tests.realm import Clock, Realm, token_verifier, unsigned_sentence
+from tests.kit.realm import Clock, Realm, token_verifier, unsigned_sentence
 
 FIELDS = {"outcome", "reason", "status", "method", "route", "client_id", "token_id", "kid", "issuer", "cure"}
 ANYBODY = [

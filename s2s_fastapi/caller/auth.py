@@ -5,11 +5,10 @@ import logging
 from collections.abc import AsyncGenerator, Collection, Generator
 from typing import Any, Final
 
-from s2s_fastapi.caller.asked import Asked
-from s2s_fastapi.caller.attached import CARRIED, SHORTEST_TOKEN, holds, refuses
+from s2s_fastapi.caller.carried import CARRIED, SHORTEST_TOKEN, holds, refuses
 from s2s_fastapi.caller.given import GivenSettings, Names
-from s2s_fastapi.caller.grant import Token
-from s2s_fastapi.caller.httpx_auth import HttpxAuth, join_httpx2
+from s2s_fastapi.caller.granted import Token
+from s2s_fastapi.caller.httpx_compat import HttpxAuth, join_httpx2
 from s2s_fastapi.caller.min_validity import LongEnough, lasting, seconds
 from s2s_fastapi.caller.origins import Pin, pin_of, pins, spelled, within
 from s2s_fastapi.caller.propagation import propagate
@@ -17,11 +16,12 @@ from s2s_fastapi.caller.resend import adiscard, discard, replayable
 from s2s_fastapi.caller.shared_token import SharedToken
 from s2s_fastapi.caller.token_errors import saying_when
 from s2s_fastapi.caller.token_source import IN_USE, TokenSource
+from s2s_fastapi.caller.wanted import Asked
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.errors import ConfigurationError, S2SError, TokenWithheld
 from s2s_fastapi.principal import INBOUND
-from s2s_fastapi.printable import named
 from s2s_fastapi.settings import KeycloakSettings
+from s2s_fastapi.text import named
 
 __all__ = ["ServiceTokenAuth"]
 

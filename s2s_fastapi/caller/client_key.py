@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
+from s2s_fastapi.backchannel.strict_json import json_object
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.strict_json import json_object
 
 __all__ = ["LIFE", "ClientKey"]
 

@@ -12,11 +12,11 @@ from typing import Any, Final, TypeAlias
 import anyio
 
 from s2s_fastapi.caller.auth import ServiceTokenAuth
-from s2s_fastapi.caller.clients import ServiceAuth, ServiceClient, SyncServiceClient
 from s2s_fastapi.caller.dependants import endpoints
+from s2s_fastapi.caller.service_client import ServiceAuth, ServiceClient, SyncServiceClient
 from s2s_fastapi.downstream import Downstream
+from s2s_fastapi.engine.workers import THREADS, Lane
 from s2s_fastapi.errors import ConfigurationError, S2SError, TokenRequestError
-from s2s_fastapi.lanes import THREADS, Lane
 from s2s_fastapi.telemetry.spans import warming_up
 
 __all__ = ["Lifespan", "ServiceLifespan", "service_lifespan"]

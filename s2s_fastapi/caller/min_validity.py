@@ -3,10 +3,10 @@
 import math
 from typing import Any
 
-from s2s_fastapi.caller.grant import Token
+from s2s_fastapi.caller.granted import Token
 from s2s_fastapi.caller.shared_token import RENEWAL_SPACING, SharedToken
 from s2s_fastapi.errors import ConfigurationError, TokenRequestError
-from s2s_fastapi.printable import named
+from s2s_fastapi.text import named
 
 __all__ = ["LongEnough", "lasting", "seconds"]
 

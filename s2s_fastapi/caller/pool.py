@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from s2s_fastapi.flight import running_trio
-from s2s_fastapi.lanes import watch_forks
+from s2s_fastapi.engine.single_flight import running_trio
+from s2s_fastapi.engine.workers import watch_forks
 
 __all__ = ["Pool", "here"]
 

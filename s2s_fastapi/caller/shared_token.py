@@ -5,18 +5,18 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Final
 
-from s2s_fastapi.caller.asked import Asked
-from s2s_fastapi.caller.grant import Token
+from s2s_fastapi.caller.granted import Token
 from s2s_fastapi.caller.token_errors import reach_cure
 from s2s_fastapi.caller.token_key import TokenKey
 from s2s_fastapi.caller.token_request import Channel, TokenRequest
+from s2s_fastapi.caller.wanted import Asked
+from s2s_fastapi.engine.refreshing import Refreshing, State
+from s2s_fastapi.engine.workers import Lane
 from s2s_fastapi.errors import S2SError, TokenRequestError
-from s2s_fastapi.lanes import Lane
-from s2s_fastapi.printable import named
-from s2s_fastapi.refreshing import Refreshing, State
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry.metrics import RESENDS, TOKEN_AGE
 from s2s_fastapi.telemetry.spans import span
+from s2s_fastapi.text import named
 
 __all__ = ["DEADLINE", "RENEWAL_SPACING", "SharedToken"]
 

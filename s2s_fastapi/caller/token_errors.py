@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from s2s_fastapi.backchannel import BackChannelError, Reply, unused_proxy
-from s2s_fastapi.caller.asked import Asked
+from s2s_fastapi.backchannel.channel import BackChannelError, Reply, unused_proxy
 from s2s_fastapi.caller.credentials import Proof
+from s2s_fastapi.caller.wanted import Asked
+from s2s_fastapi.engine.loaded import State
 from s2s_fastapi.errors import S2SError, TokenRequestError
 from s2s_fastapi.keycloak.endpoints import Endpoints
-from s2s_fastapi.outcomes import State
-from s2s_fastapi.printable import listed, named, without_tokens
 from s2s_fastapi.settings import KeycloakSettings
+from s2s_fastapi.text import listed, named, without_tokens
 
 __all__ = [
     "RETRY",

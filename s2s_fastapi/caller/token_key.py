@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from s2s_fastapi.caller.asked import Asked
 from s2s_fastapi.caller.credentials import ClientAuthentication, client_authentication
+from s2s_fastapi.caller.wanted import Asked
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.settings import KeycloakSettings, ProxyUrl
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, Protocol
 
-from s2s_fastapi.backchannel import BackChannelError, Reply
+from s2s_fastapi.backchannel.channel import BackChannelError, Reply
 from s2s_fastapi.caller.credentials import Proof
-from s2s_fastapi.caller.grant import Token, granted
+from s2s_fastapi.caller.granted import Token, granted
 from s2s_fastapi.caller.token_errors import (
     RETRY,
     RETRY_CREDENTIALS,
@@ -20,14 +20,14 @@ from s2s_fastapi.caller.token_errors import (
     wrong_credentials,
 )
 from s2s_fastapi.caller.token_key import TokenKey
+from s2s_fastapi.engine.loaded import Failed, Loaded
 from s2s_fastapi.errors import AudienceNotGranted, S2SError, TokenRequestError
-from s2s_fastapi.outcomes import Failed, Loaded
-from s2s_fastapi.printable import listed, named
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry.attributes import AUDIENCE, CAUSE, CLIENT_ID, ERROR_TYPE, ISSUER, OUTCOME, SCOPE, TOKEN_ID
 from s2s_fastapi.telemetry.metrics import TOKEN_REQUEST, audience_label
 from s2s_fastapi.telemetry.reports import report
 from s2s_fastapi.telemetry.spans import cause, failed, span
+from s2s_fastapi.text import listed, named
 
 __all__ = ["Channel", "TokenRequest"]
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from s2s_fastapi.backchannel import BackChannel
-from s2s_fastapi.caller.asked import Asked
+from s2s_fastapi.backchannel.channel import BackChannel
 from s2s_fastapi.caller.shared_token import DEADLINE, SharedToken
 from s2s_fastapi.caller.token_key import TokenKey
 from s2s_fastapi.caller.token_request import Channel
-from s2s_fastapi.lanes import TOKENS, Lane, watch_forks
+from s2s_fastapi.caller.wanted import Asked
+from s2s_fastapi.engine.workers import TOKENS, Lane, watch_forks
 from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = ["IN_USE", "TokenSource", "using"]

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
+from s2s_fastapi.backchannel.strict_json import AmbiguousJsonError, DuplicateMembersError, doubled
 from s2s_fastapi.decision import Reason
 from s2s_fastapi.principal import Principal
-from s2s_fastapi.printable import listed, named, printable
-from s2s_fastapi.strict_json import AmbiguousJsonError, DuplicateMembersError, doubled
+from s2s_fastapi.text import listed, named, printable
 
 __all__ = [
     "CHANGED_PATH",

@@ -8,22 +8,22 @@ from starlette.authentication import AuthCredentials, UnauthenticatedUser
 from starlette.exceptions import WebSocketException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from s2s_fastapi.answers import headers_of, send_answer
 from s2s_fastapi.decision import Decision
+from s2s_fastapi.declared.late_routes import ReadRoutes
+from s2s_fastapi.declared.public_paths import PublicPaths
 from s2s_fastapi.errors import AuthenticationError, AuthorizationError, ConfigurationError
+from s2s_fastapi.fastapi_internals import get_route_path
 from s2s_fastapi.keycloak.cures import CHANGED_PATH, NEVER_PUBLIC, OTHER_PATH, credentials_cure
 from s2s_fastapi.principal import INBOUND, digest
-from s2s_fastapi.receiver.answers import headers_of, send_answer
-from s2s_fastapi.receiver.bearer import bearer_token
-from s2s_fastapi.receiver.framework import get_route_path
-from s2s_fastapi.receiver.keys import KeySource
-from s2s_fastapi.receiver.late_routes import ReadRoutes
-from s2s_fastapi.receiver.lifetime import until_expiry
-from s2s_fastapi.receiver.opened import ARRIVING, OPENED_KEY, Opened, Places
-from s2s_fastapi.receiver.public import PublicPaths
-from s2s_fastapi.receiver.refusal import Refused
-from s2s_fastapi.receiver.state import KEYS_KEY, SCOPE_KEY, Authenticated, Service
-from s2s_fastapi.receiver.verifier import Verifier
+from s2s_fastapi.receiver.websocket import until_expiry
+from s2s_fastapi.requirement.opened import ARRIVING, OPENED_KEY, Opened, Places
+from s2s_fastapi.requirement.request_state import KEYS_KEY, SCOPE_KEY, Authenticated, Service
 from s2s_fastapi.telemetry.spans import current_span, hide_query
+from s2s_fastapi.verifier.bearer import bearer_token
+from s2s_fastapi.verifier.keys import KeySource
+from s2s_fastapi.verifier.refusal import Refused
+from s2s_fastapi.verifier.verifier import Verifier
 
 __all__ = ["Gate"]
 

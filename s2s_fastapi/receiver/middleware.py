@@ -12,37 +12,37 @@ import httpx
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from s2s_fastapi.answers import send_answer
 from s2s_fastapi.decision import Decision, Reason
+from s2s_fastapi.declared.late_routes import WATCH_KEY, Checkpoint, FailingRoute, ReadRoutes
+from s2s_fastapi.declared.openapi import Documentation
+from s2s_fastapi.declared.public_paths import PublicPaths
+from s2s_fastapi.declared.returned import look_at_returned
+from s2s_fastapi.declared.routes import OWN_AUTHENTICATION, layers, read_access, router_below
+from s2s_fastapi.declared.start_check import AccessCheck, bounded
+from s2s_fastapi.engine.workers import watch_forks
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.lanes import watch_forks
-from s2s_fastapi.names import NO_AUDIENCE, audience_names
-from s2s_fastapi.receiver.access import OWN_AUTHENTICATION, layers, read_access, router_below
-from s2s_fastapi.receiver.answers import send_answer
-from s2s_fastapi.receiver.check import AccessCheck, bounded
-from s2s_fastapi.receiver.expectations import Expectations
-from s2s_fastapi.receiver.framework import (
+from s2s_fastapi.fastapi_internals import (
     added_middleware,
     answers_wrong_method,
     hidden_app,
     own_root_path,
     running_route,
 )
+from s2s_fastapi.names import NO_AUDIENCE, audience_names
 from s2s_fastapi.receiver.gate import Gate
-from s2s_fastapi.receiver.keys import KeySource
-from s2s_fastapi.receiver.late_routes import WATCH_KEY, Checkpoint, FailingRoute, ReadRoutes
-from s2s_fastapi.receiver.observing import ObservedRefusals, Observing, end_of_observing
-from s2s_fastapi.receiver.openapi import Documentation
-from s2s_fastapi.receiver.opened import Places
-from s2s_fastapi.receiver.public import PublicPaths
-from s2s_fastapi.receiver.require import require_service, require_user
-from s2s_fastapi.receiver.returned import look_at_returned
-from s2s_fastapi.receiver.state import SCOPE_KEY, Authenticated, Service, located
-from s2s_fastapi.receiver.verified import CACHED_TOKENS, VerifiedTokens
-from s2s_fastapi.receiver.verifier import Verifier
+from s2s_fastapi.receiver.observe_mode import ObservedRefusals, Observing, end_of_observing
+from s2s_fastapi.requirement.opened import Places
+from s2s_fastapi.requirement.request_state import SCOPE_KEY, Authenticated, Service, located
+from s2s_fastapi.requirement.require import require_service, require_user
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry import DecisionLog, Observer
 from s2s_fastapi.telemetry.metrics import decided
 from s2s_fastapi.telemetry.spans import current_span, describe, hide_query
+from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS, VerifiedTokens
+from s2s_fastapi.verifier.checks import Expectations
+from s2s_fastapi.verifier.keys import KeySource
+from s2s_fastapi.verifier.verifier import Verifier
 
 __all__ = ["ServiceAuthMiddleware", "middleware_of", "observed_refusals"]
 

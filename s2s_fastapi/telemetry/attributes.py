@@ -3,7 +3,7 @@
 from typing import Final
 
 from s2s_fastapi.decision import Decision
-from s2s_fastapi.printable import printable
+from s2s_fastapi.text import printable
 
 __all__ = [
     "AUDIENCE",

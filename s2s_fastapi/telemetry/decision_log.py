@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from weakref import WeakSet
 
 from s2s_fastapi.decision import Decision, Reason
-from s2s_fastapi.printable import printable, quoted
+from s2s_fastapi.text import printable, quoted
 
 __all__ = ["DecisionLog"]
 

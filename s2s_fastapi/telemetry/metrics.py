@@ -13,7 +13,6 @@ from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Observation
 
 from s2s_fastapi.decision import Decision, Reason
-from s2s_fastapi.printable import printable
 from s2s_fastapi.telemetry.attributes import (
     AUDIENCE,
     CALLER,
@@ -26,6 +25,7 @@ from s2s_fastapi.telemetry.attributes import (
     RESULT,
 )
 from s2s_fastapi.telemetry.spans import SCHEMA_URL
+from s2s_fastapi.text import printable
 from s2s_fastapi.version import __version__
 
 __all__ = [

@@ -11,7 +11,7 @@ from typing import Any, Final
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
-from s2s_fastapi.keycloak.model import Denied
+from s2s_fastapi.realm.model import Denied
 
 __all__ = ["ASSERTION_TYPE", "Assertion", "Seen", "Verdict", "public_keys"]
 

@@ -7,7 +7,7 @@ from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from s2s_fastapi.keycloak.model import Granted
+from s2s_fastapi.realm.model import Granted
 from s2s_fastapi.testing.realm import Realm
 from s2s_fastapi.testing.versions import Wire
 

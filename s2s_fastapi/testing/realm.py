@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.keycloak.model import RealmModel
+from s2s_fastapi.realm.model import RealmModel
 from s2s_fastapi.testing.assertions import Seen
 from s2s_fastapi.testing.documents import with_secrets
 from s2s_fastapi.testing.keys import RealmKeys

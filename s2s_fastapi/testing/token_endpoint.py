@@ -4,7 +4,7 @@ import hmac
 from dataclasses import replace
 from typing import Any, Final
 
-from s2s_fastapi.keycloak.model import Denied, Granted
+from s2s_fastapi.realm.model import Denied, Granted
 from s2s_fastapi.testing.answers import FAILED, INVALID_ORIGIN, NO_STORE, TOO_LARGE, json_response, with_origin
 from s2s_fastapi.testing.assertions import ASSERTION_TYPE, Assertion, Verdict
 from s2s_fastapi.testing.minting import Grant, Mint

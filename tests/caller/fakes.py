@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from s2s_fastapi.backchannel import BackChannelError, Reply
+from s2s_fastapi.backchannel.channel import BackChannelError, Reply
 from s2s_fastapi.settings import KeycloakSettings
 
 SECRET = "s3cret-of-the-chat-app"

@@ -7,7 +7,7 @@ import pytest
 from s2s_fastapi import KeycloakSettings, ServiceTokenAuth, TokenRequestError
 from s2s_fastapi.caller.token_source import TokenSource, using
 from s2s_fastapi.testing import EmbeddedIssuer
-from tests.caller.attacks.stack import idle
+from tests.attacks.caller.stack import idle
 from tests.caller.fakes import Clock, Keycloak, jwt, reply, settings, wait_until_idle
 from tests.testing.asking import SECRET, client, document
 

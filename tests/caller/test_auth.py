@@ -23,10 +23,10 @@ import httpx2
 import pytest
 import trio
 
-from s2s_fastapi.backchannel import BackChannelError
-from s2s_fastapi.caller.attached import holds
+from s2s_fastapi.backchannel.channel import BackChannelError
 from s2s_fastapi.caller.auth import ServiceTokenAuth
-from s2s_fastapi.caller.clients import service_client
+from s2s_fastapi.caller.carried import holds
+from s2s_fastapi.caller.service_client import service_client
 from s2s_fastapi.caller.token_source import IN_USE, TokenSource
 from s2s_fastapi.errors import AudienceNotGranted, ConfigurationError, TokenRequestError, TokenWithheld
 from s2s_fastapi.principal import INBOUND, digest

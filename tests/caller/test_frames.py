@@ -16,14 +16,14 @@ import pytest
 from joserfc.jwk import ECKey
 
 from s2s_fastapi import KeycloakSettings, KeysUnavailable, ServiceTokenAuth, TokenRequestError
-from s2s_fastapi.backchannel import BackChannel
+from s2s_fastapi.backchannel.channel import BackChannel
 from s2s_fastapi.caller.client_key import ClientKey
 from s2s_fastapi.caller.registration import registration
 from s2s_fastapi.caller.token_source import TokenSource, using
-from s2s_fastapi.receiver.keys import KeySource
 from s2s_fastapi.telemetry.foreign import LOGGERS, held_back
 from s2s_fastapi.testing import EmbeddedIssuer
-from tests.reported import reported
+from s2s_fastapi.verifier.keys import KeySource
+from tests.kit.reported import reported
 from tests.testing.asking import SECRET, client, document
 
 

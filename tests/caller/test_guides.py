@@ -13,11 +13,11 @@ from fastapi import Depends, FastAPI
 from starlette.testclient import TestClient
 
 from s2s_fastapi import ServiceTokenAuth, TokenRequestError, service_client, service_lifespan
-from s2s_fastapi.backchannel import BackChannelError
-from s2s_fastapi.caller.grant import Token
+from s2s_fastapi.backchannel.channel import BackChannelError
+from s2s_fastapi.caller.granted import Token
 from s2s_fastapi.caller.shared_token import RENEWAL_SPACING
 from s2s_fastapi.caller.token_request import _spans
-from s2s_fastapi.outcomes import Held, Loaded
+from s2s_fastapi.engine.loaded import Held, Loaded
 from tests.caller.fakes import Clock, Keycloak, Receiver, wait_until_idle
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

@@ -20,10 +20,10 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from s2s_fastapi.backchannel import BackChannelError
+from s2s_fastapi.backchannel.channel import BackChannelError
 from s2s_fastapi.caller.auth import ServiceTokenAuth
-from s2s_fastapi.caller.clients import service_auth, service_client
 from s2s_fastapi.caller.lifespan import service_lifespan
+from s2s_fastapi.caller.service_client import service_auth, service_client
 from s2s_fastapi.caller.token_source import TokenSource
 from s2s_fastapi.errors import AudienceNotGranted, ConfigurationError, TokenRequestError
 from tests.caller.fakes import SECRET, Keycloak, Receiver, refusal, settings, wait_until_idle
@@ -291,7 +291,7 @@ def test_an_uncaught_failure_in_a_route_is_503_with_a_safe_sentence(keycloak: Ke
 
 APP = """
 from fastapi import FastAPI
-from s2s_fastapi.caller.clients import service_client
+from s2s_fastapi.caller.service_client import service_client
 from s2s_fastapi.caller.lifespan import service_lifespan
 from s2s_fastapi.caller.token_source import TokenSource
 

@@ -17,15 +17,15 @@ from typing import Any
 import pytest
 import trio
 
-from s2s_fastapi.backchannel import BackChannelError, Reply
+from s2s_fastapi.backchannel.channel import BackChannelError, Reply
 from s2s_fastapi.caller import token_source
-from s2s_fastapi.caller.asked import Asked
 from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.shared_token import DEADLINE, SharedToken
 from s2s_fastapi.caller.token_key import TokenKey
 from s2s_fastapi.caller.token_source import TokenSource, using
+from s2s_fastapi.caller.wanted import Asked
+from s2s_fastapi.engine.workers import Lane
 from s2s_fastapi.errors import AudienceNotGranted, ConfigurationError, S2SError, TokenRequestError
-from s2s_fastapi.lanes import Lane
 from s2s_fastapi.settings import KeycloakSettings
 from tests.caller.fakes import (
     SECRET,

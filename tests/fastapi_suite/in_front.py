@@ -22,8 +22,8 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from s2s_fastapi import KeycloakSettings, ServiceAuthMiddleware, TokenVerifier
+from s2s_fastapi.declared.openapi import Documentation, _Documented
 from s2s_fastapi.receiver.gate import Gate
-from s2s_fastapi.receiver.openapi import Documentation, _Documented
 from s2s_fastapi.testing import EmbeddedIssuer
 
 _REALM: Final = Path(__file__).parents[2] / "example_app/realms/corp.json"

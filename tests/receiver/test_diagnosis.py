@@ -12,12 +12,12 @@ from example_app.stage import Service
 from s2s_fastapi import require_caller, require_realm_role, require_role, require_scope
 from s2s_fastapi.keycloak import cures
 from s2s_fastapi.principal import Kind, Principal
-from s2s_fastapi.printable import named
 from s2s_fastapi.telemetry import DecisionLog
-from tests.console import Paper
-from tests.diagnosis import Mistake, prove
-from tests.mistakes import MISTAKES, UNDER_AUTH
-from tests.realm import Clock, Realm
+from s2s_fastapi.text import named
+from tests.kit.console import Paper
+from tests.kit.diagnosis import Mistake, prove
+from tests.kit.mistakes import MISTAKES, UNDER_AUTH
+from tests.kit.realm import Clock, Realm
 from tests.test_docs import DOCS, plain, tables
 
 ROWS = [

@@ -13,8 +13,8 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from s2s_fastapi import AuthorizationError, ServiceAuthMiddleware, require_caller, require_role, require_scope
-from s2s_fastapi.receiver.state import Authenticated
-from tests.realm import Clock, Realm
+from s2s_fastapi.requirement.request_state import Authenticated
+from tests.kit.realm import Clock, Realm
 
 Headers = Callable[..., dict[str, str]]
 Options = Callable[..., dict[str, Any]]

@@ -30,7 +30,7 @@ from s2s_fastapi import (
     require_service,
 )
 from s2s_fastapi.principal import INBOUND, digest
-from tests.realm import Realm, SigningKey
+from tests.kit.realm import Realm, SigningKey
 
 App = Callable[..., FastAPI]
 Client = Callable[[Any], TestClient]

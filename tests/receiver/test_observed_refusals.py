@@ -31,9 +31,9 @@ from s2s_fastapi import (
     require_service,
 )
 from s2s_fastapi.decision import Decision, Reason
-from s2s_fastapi.receiver.observing import Observing
+from s2s_fastapi.receiver.observe_mode import Observing
 from s2s_fastapi.telemetry import DecisionLog
-from tests.realm import Clock, Realm
+from tests.kit.realm import Clock, Realm
 from tests.test_docs import DOCS, blocks
 
 Options = Callable[..., dict[str, Any]]
@@ -507,7 +507,7 @@ def child(code: str) -> list[str]:
     begin = """
         import logging, os, sys
         from s2s_fastapi.decision import Decision, Reason
-        from s2s_fastapi.receiver.observing import Observing
+        from s2s_fastapi.receiver.observe_mode import Observing
         class Nobody:
             def decided(self, decision): pass
         logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")

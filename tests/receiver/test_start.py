@@ -21,7 +21,7 @@ from starlette.routing import Mount, Route, Router
 from starlette.testclient import TestClient
 
 from s2s_fastapi import ConfigurationError, ServiceAuthMiddleware, require_caller, require_service
-from tests.realm import Clock, Realm, SigningKey, settings
+from tests.kit.realm import Clock, Realm, SigningKey, settings
 
 App = Callable[..., FastAPI]
 Client = Callable[[Any], TestClient]

@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect
 
 from s2s_fastapi import require_caller
-from tests.realm import Realm
+from tests.kit.realm import Realm
 
 App = Callable[..., FastAPI]
 Headers = Callable[..., dict[str, str]]

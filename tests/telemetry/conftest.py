@@ -5,13 +5,13 @@ from collections.abc import Iterator
 import pytest
 
 from example_app.realm import REALMS
-from s2s_fastapi.backchannel import BackChannel
+from s2s_fastapi.backchannel.channel import BackChannel
 from s2s_fastapi.caller.token_source import TokenSource, using
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry import metrics
 from s2s_fastapi.testing import EmbeddedIssuer
-from tests.realm import Clock, Realm
-from tests.tracing import AnotherFormat, Measured, Traces, listening, measuring, propagating
+from tests.kit.realm import Clock, Realm
+from tests.kit.tracing import AnotherFormat, Measured, Traces, listening, measuring, propagating
 
 
 @pytest.fixture

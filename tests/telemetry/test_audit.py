@@ -20,8 +20,8 @@ from starlette.testclient import TestClient
 
 from s2s_fastapi import ServiceAuthMiddleware, require_caller, require_scope
 from s2s_fastapi.decision import Decision
-from tests.realm import Clock, Realm, settings
-from tests.tracing import Traces, context_of
+from tests.kit.realm import Clock, Realm, settings
+from tests.kit.tracing import Traces, context_of
 
 DAY = 1_798_675_200  # 2026-12-31 00:00 UTC
 LOGGER = "s2s_fastapi.decisions"

@@ -14,17 +14,17 @@ from opentelemetry.instrumentation.httpx import HTTPX2ClientInstrumentor, HTTPXC
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 
-from s2s_fastapi.backchannel import BackChannel
+from s2s_fastapi.backchannel.channel import BackChannel
 from s2s_fastapi.caller.auth import ServiceTokenAuth
-from s2s_fastapi.caller.clients import service_client
+from s2s_fastapi.caller.service_client import service_client
 from s2s_fastapi.caller.token_source import TokenSource, using
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.testing import EmbeddedIssuer
 from s2s_fastapi.testing.faults import answering
 from s2s_fastapi.testing.server import LoopbackServer
 from s2s_fastapi.testing.wire import Request, Response
-from tests.realm import Clock
-from tests.tracing import Measured, Traces, Tree, context_of, request
+from tests.kit.realm import Clock
+from tests.kit.tracing import Measured, Traces, Tree, context_of, request
 
 pytestmark = pytest.mark.usefixtures("source")
 

@@ -20,8 +20,8 @@ from starlette.routing import Route
 
 from s2s_fastapi import ServiceAuthMiddleware, require_caller, require_role, require_scope
 from s2s_fastapi.settings import KeycloakSettings
-from tests.realm import Clock, Realm, SigningKey, settings
-from tests.tracing import Traces, context_of, until
+from tests.kit.realm import Clock, Realm, SigningKey, settings
+from tests.kit.tracing import Traces, context_of, until
 
 DAY = 1_798_675_200  # 2026-12-31 00:00 UTC
 FORGED = "of-the-forger"

@@ -13,11 +13,11 @@ from opentelemetry.trace import SpanKind, StatusCode
 from starlette.testclient import TestClient
 
 from s2s_fastapi import ServiceAuthMiddleware
-from s2s_fastapi.backchannel import BackChannel
+from s2s_fastapi.backchannel.channel import BackChannel
 from s2s_fastapi.keycloak.endpoints import Endpoints
-from s2s_fastapi.receiver.keys import KeySource
-from tests.realm import Clock, Realm, SigningKey, key_source, settings, token_verifier
-from tests.tracing import Traces, Tree, context_of, request, until
+from s2s_fastapi.verifier.keys import KeySource
+from tests.kit.realm import Clock, Realm, SigningKey, key_source, settings, token_verifier
+from tests.kit.tracing import Traces, Tree, context_of, request, until
 
 LOADED: Tree = ("fetch keys", [("GET", []), ("GET", [])])
 

@@ -19,17 +19,17 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from s2s_fastapi import AuthorizationError, ServiceAuthMiddleware, require_caller, require_scope
-from s2s_fastapi.backchannel import BackChannel
+from s2s_fastapi.backchannel.channel import BackChannel
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import AuthenticationError
 from s2s_fastapi.keycloak.endpoints import Endpoints
-from s2s_fastapi.receiver.keys import KeySource
-from s2s_fastapi.receiver.token_verifier import TokenVerifier
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry import metrics
 from s2s_fastapi.telemetry.metrics import decided
-from tests.realm import DECIDING, Clock, Decide, Realm, SigningKey, settings, token_verifier
-from tests.tracing import Measured, Point, until
+from s2s_fastapi.verifier.keys import KeySource
+from s2s_fastapi.verifier.token_verifier import TokenVerifier
+from tests.kit.realm import DECIDING, Clock, Decide, Realm, SigningKey, settings, token_verifier
+from tests.kit.tracing import Measured, Point, until
 
 DAY = 1_798_675_200  # 2026-12-31 00:00 UTC
 DECISIONS = "s2s_fastapi.decisions"

@@ -14,13 +14,13 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from s2s_fastapi import ServiceAuthMiddleware
-from s2s_fastapi.caller.asked import Asked
 from s2s_fastapi.caller.token_source import TokenSource
+from s2s_fastapi.caller.wanted import Asked
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry import spans
-from tests.realm import Realm, settings, token_verifier
-from tests.reported import reported
-from tests.tracing import AnotherFormat, Traces, broken_at, propagating, request
+from tests.kit.realm import Realm, settings, token_verifier
+from tests.kit.reported import reported
+from tests.kit.tracing import AnotherFormat, Traces, broken_at, propagating, request
 
 # A provider has to be there before a test begins, or the first span of the process would be the one that makes it.
 pytestmark = pytest.mark.usefixtures("traces")

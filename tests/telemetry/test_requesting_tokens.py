@@ -20,12 +20,12 @@ from opentelemetry.trace import SpanKind, StatusCode
 from starlette.testclient import TestClient
 
 from s2s_fastapi import service_auth, service_lifespan
-from s2s_fastapi.backchannel import BackChannel
-from s2s_fastapi.caller.asked import Asked
+from s2s_fastapi.backchannel.channel import BackChannel
 from s2s_fastapi.caller.auth import ServiceTokenAuth
-from s2s_fastapi.caller.grant import Token
+from s2s_fastapi.caller.granted import Token
 from s2s_fastapi.caller.shared_token import SharedToken
 from s2s_fastapi.caller.token_source import TokenSource
+from s2s_fastapi.caller.wanted import Asked
 from s2s_fastapi.errors import S2SError, TokenRequestError
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.testing import EmbeddedIssuer
@@ -40,9 +40,9 @@ from s2s_fastapi.testing.faults import (
     slow,
     with_members,
 )
-from tests.realm import Clock
-from tests.reported import reported
-from tests.tracing import PATIENCE, Measured, Point, Traces, Tree, context_of, request, until
+from tests.kit.realm import Clock
+from tests.kit.reported import reported
+from tests.kit.tracing import PATIENCE, Measured, Point, Traces, Tree, context_of, request, until
 
 REQUESTED: Tree = ("request token", [("POST", [])])
 NOTIFICATIONS = Asked.of("notification-service", None)

@@ -6,8 +6,8 @@ import httpx
 import pytest
 from opentelemetry.trace import SpanKind, StatusCode
 
-from tests.realm import DECIDING, Clock, Decide, Realm, SigningKey, token_verifier
-from tests.tracing import Traces, Tree, request
+from tests.kit.realm import DECIDING, Clock, Decide, Realm, SigningKey, token_verifier
+from tests.kit.tracing import Traces, Tree, request
 
 
 @pytest.fixture(params=DECIDING)

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 import pytest
 
 from s2s_fastapi.testing import EmbeddedIssuer, Request, Response
-from tests.assertions import CLIENTS, ROWS, Row, form_of
+from tests.kit.assertions import CLIENTS, ROWS, Row, form_of
 from tests.testing.asking import TOKEN, document
 
 VERSIONS = ("26.7.3", "26.0.8")

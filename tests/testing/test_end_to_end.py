@@ -20,7 +20,7 @@ from s2s_fastapi import (
     TokenRequestError,
     require_caller,
 )
-from s2s_fastapi.backchannel import BackChannel
+from s2s_fastapi.backchannel.channel import BackChannel
 from s2s_fastapi.caller.token_source import TokenSource, using
 from s2s_fastapi.testing import EmbeddedIssuer
 from s2s_fastapi.testing.faults import answering

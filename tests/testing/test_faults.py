@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 import httpx
 import pytest
 
-from s2s_fastapi.backchannel import BackChannel, BackChannelError, Reply
+from s2s_fastapi.backchannel.channel import BackChannel, BackChannelError, Reply
 from s2s_fastapi.testing import EmbeddedIssuer, Fault, faults
 from s2s_fastapi.testing.faults import (
     LEFT_OUT,

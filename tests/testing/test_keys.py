@@ -2,15 +2,15 @@
 
 import pytest
 
-from s2s_fastapi.backchannel import BackChannel
+from s2s_fastapi.backchannel.channel import BackChannel
 from s2s_fastapi.errors import AuthenticationError, ConfigurationError, TokenRequestError
 from s2s_fastapi.keycloak.endpoints import Endpoints
-from s2s_fastapi.receiver.keys import KeySource
-from s2s_fastapi.receiver.token_verifier import TokenVerifier
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.testing import EmbeddedIssuer
 from s2s_fastapi.testing.keys import RealmKeys
-from tests.realm import Clock
+from s2s_fastapi.verifier.keys import KeySource
+from s2s_fastapi.verifier.token_verifier import TokenVerifier
+from tests.kit.realm import Clock
 from tests.testing.asking import GRANT, REALM, body, client, document, get, kids, part, post, token
 
 

@@ -22,7 +22,7 @@ def main() -> None:
         played.append((row, tally))
     put(EMBEDDED, rows_of(played))
     if "--keycloak" in sys.argv[1:]:
-        from tests.keycloak.server import NEWEST, Keycloak
+        from tests.real.server import NEWEST, Keycloak
 
         real = []
         with Keycloak(NEWEST) as keycloak:

@@ -7,8 +7,8 @@ from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.testing import Fault, Request, Response
 from s2s_fastapi.testing.faults import answering, disconnecting, dripping, html, huge
 from s2s_fastapi.testing.server import LoopbackServer
-from tests.authority import make_authority, server_context
-from tests.realm import SigningKey, settings
+from tests.kit.authority import make_authority, server_context
+from tests.kit.realm import SigningKey, settings
 from tests.receiver.fire.row import RETRY, row, running, through
 from tests.receiver.fire.scene import Scene
 from tests.receiver.fire.service import ATTACKER, HOUR, TTL, Tally

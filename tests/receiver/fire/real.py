@@ -12,8 +12,8 @@ from example_app.realm import Realm
 from s2s_fastapi.testing import Request, Response
 from s2s_fastapi.testing.server import LoopbackServer
 from s2s_fastapi.testing.wire import Delivery
-from tests.keycloak.server import Keycloak
-from tests.keycloak.settings import settings_of
+from tests.real.server import Keycloak
+from tests.real.settings import settings_of
 from tests.receiver.fire.row import RETRY, Expectation
 from tests.receiver.fire.service import TTL, Service, Tally
 

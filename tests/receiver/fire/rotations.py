@@ -7,7 +7,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from s2s_fastapi.testing.faults import answering
-from tests.realm import b64
+from tests.kit.realm import b64
 from tests.receiver.fire.row import RETRY, row, running, through
 from tests.receiver.fire.scene import Scene
 from tests.receiver.fire.service import TTL, Tally, parts

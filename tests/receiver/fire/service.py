@@ -13,8 +13,8 @@ from fastapi import Depends, FastAPI
 
 from s2s_fastapi import KeycloakSettings, ServiceAuthMiddleware, require_service
 from s2s_fastapi.decision import Decision
-from s2s_fastapi.receiver.keys import KeySource
-from tests.realm import SigningKey, b64
+from s2s_fastapi.verifier.keys import KeySource
+from tests.kit.realm import SigningKey, b64
 from tests.testing.asking import part
 
 __all__ = ["ATTACKER", "HOUR", "SPACING", "TTL", "Answer", "Service", "Tally", "Time", "parts", "signed"]

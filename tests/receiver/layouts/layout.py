@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
-from tests.realm import Realm, settings
+from tests.kit.realm import Realm, settings
 
 __all__ = [
     "FOR_ALL",

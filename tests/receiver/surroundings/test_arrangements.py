@@ -23,7 +23,7 @@ from starlette.routing import Host, Mount
 from starlette.staticfiles import StaticFiles
 
 from s2s_fastapi import ServiceAuthMiddleware, require_caller, require_service
-from tests.realm import Realm, SigningKey, settings
+from tests.kit.realm import Realm, SigningKey, settings
 from tests.receiver.surroundings.servers import SERVERS, UVICORN, Address, Said, served
 
 App = Callable[..., FastAPI]

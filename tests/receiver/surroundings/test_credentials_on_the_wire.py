@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI, Request
 
 from s2s_fastapi import ServiceAuthMiddleware
-from tests.realm import Realm, settings
+from tests.kit.realm import Realm, settings
 from tests.receiver.surroundings.servers import HYPERCORN, UVICORN, Address, Said, served
 
 NOTHING = (401, 'Bearer realm="crm-api-gateway"')

@@ -11,9 +11,9 @@ from fastapi import FastAPI, Request
 from starlette.middleware.base import BaseHTTPMiddleware
 
 from s2s_fastapi import ServiceAuthMiddleware
-from s2s_fastapi.receiver.late_routes import WATCH_KEY
-from s2s_fastapi.receiver.opened import OPENED_KEY
-from s2s_fastapi.receiver.state import KEYS_KEY, SCOPE_KEY
+from s2s_fastapi.declared.late_routes import WATCH_KEY
+from s2s_fastapi.requirement.opened import OPENED_KEY
+from s2s_fastapi.requirement.request_state import KEYS_KEY, SCOPE_KEY
 from tests.receiver.surroundings.servers import SERVERS, served
 
 App = Callable[..., FastAPI]

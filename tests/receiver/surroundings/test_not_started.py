@@ -13,7 +13,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from s2s_fastapi import ServiceAuthMiddleware
 from s2s_fastapi.receiver.middleware import _CHECK_AGAIN
-from tests.realm import Clock
+from tests.kit.realm import Clock
 from tests.receiver.surroundings.servers import HYPERCORN, UVICORN, served
 
 Headers = Callable[..., dict[str, str]]

@@ -9,7 +9,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Router
 
 from s2s_fastapi import DOCS, ServiceAuthMiddleware, require_service
-from tests.realm import Realm, settings
+from tests.kit.realm import Realm, settings
 from tests.receiver.surroundings.servers import HYPERCORN, UVICORN, Address, Said, served
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"]

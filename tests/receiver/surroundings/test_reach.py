@@ -20,7 +20,7 @@ from s2s_fastapi import (
     require_scope,
     require_service,
 )
-from s2s_fastapi.receiver.require import current_principal
+from s2s_fastapi.requirement.require import current_principal
 
 App = Callable[..., FastAPI]
 Options = Callable[..., dict[str, Any]]

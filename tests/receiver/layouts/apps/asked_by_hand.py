@@ -8,7 +8,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request
 from starlette.requests import HTTPConnection
 
 from s2s_fastapi import CurrentPrincipal, Principal, ServiceAuthMiddleware, require_caller, require_service
-from s2s_fastapi.receiver.requirements import Requirement
+from s2s_fastapi.requirement.requirement import Requirement
 from tests.receiver.layouts.layout import FOR_CHAT, FOR_SERVICES, TRUST
 
 CHAT = require_caller("chat-app-service")

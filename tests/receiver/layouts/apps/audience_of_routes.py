@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, FastAPI, Request
 
 from s2s_fastapi import Principal, ServiceAuthMiddleware, require_audience, require_caller
-from tests.realm import settings
+from tests.kit.realm import settings
 from tests.receiver.layouts.layout import FOR_ALL, FOR_CHAT, FOR_SERVICES, TRUST
 
 GATEWAY = require_audience("crm-api-gateway")

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.params import Depends as DependsParam
 
 from s2s_fastapi import Principal, ServiceAuthMiddleware, require_caller, require_service
-from s2s_fastapi.receiver.requirements import Requirement
+from s2s_fastapi.requirement.requirement import Requirement
 from tests.receiver.layouts.layout import FOR_CHAT, FOR_SERVICES, TRUST
 
 C = TypeVar("C", bound=type)

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from pydantic import BaseModel
 
 from s2s_fastapi import Principal, ServiceAuthMiddleware, require_caller, require_scope, require_service
-from s2s_fastapi.receiver.requirements import Requirement
+from s2s_fastapi.requirement.requirement import Requirement
 from tests.receiver.layouts.layout import FOR_CHAT, FOR_SERVICES, TRUST, Ask
 
 

@@ -12,7 +12,7 @@ from s2s_fastapi import (
     require_service,
     require_user,
 )
-from s2s_fastapi.receiver.requirements import Requirement
+from s2s_fastapi.requirement.requirement import Requirement
 from tests.receiver.layouts.layout import FOR_CHAT, FOR_SERVICES, TRUST
 
 CHAT = require_caller("chat-app-service")

@@ -15,7 +15,7 @@ from s2s_fastapi import (
     require_scope,
     require_service,
 )
-from s2s_fastapi.receiver.require import current_principal
+from s2s_fastapi.requirement.require import current_principal
 from tests.receiver.layouts.layout import FOR_CHAT, FOR_SERVICES, TRUST
 
 CHAT = require_caller("chat-app-service")

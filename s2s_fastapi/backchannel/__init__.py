@@ -1,0 +1,1 @@
+"""Bounded exchanges with Keycloak over HTTP."""

@@ -1,0 +1,492 @@
+"""Whom a service calls, as FastAPI dependencies: `service_client` and `service_auth`."""
+
+import asyncio
+import inspect
+import sys
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, cast, overload
+from weakref import WeakSet
+
+import httpx
+from starlette.requests import HTTPConnection
+
+from s2s_fastapi.caller.auth import ServiceTokenAuth
+from s2s_fastapi.caller.carried import anote_refusal, astrip_elsewhere, note_refusal, strip_elsewhere
+from s2s_fastapi.caller.dependants import dependences
+from s2s_fastapi.caller.given import BaseUrl, GivenSettings, Names
+from s2s_fastapi.caller.origins import base
+from s2s_fastapi.caller.pool import Pool, here
+from s2s_fastapi.caller.wanted import Asked
+from s2s_fastapi.downstream import Downstream
+from s2s_fastapi.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import httpx2
+
+__all__ = ["ServiceAuth", "ServiceClient", "SyncServiceClient", "service_auth", "service_client"]
+
+A = TypeVar("A")
+S = TypeVar("S")
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+_BY_HAND: Final[Any] = None
+"""No connection: a developer awaits a dependency, and FastAPI does not."""
+
+_PROCESS: Final = None  # the place of the sync client: threads share it
+
+# Requests of many users share a client: the session a service opened for one of them must not reach the next.
+_NO_COOKIES: Final = DefaultCookiePolicy(allowed_domains=())
+
+
+def _awaited(function: F) -> F:
+    """Let FastAPI await what a plain function returns: it asks whether a function is a coroutine function."""
+    if sys.version_info >= (3, 12):
+        return inspect.markcoroutinefunction(function)
+    vars(function)["_is_coroutine"] = vars(asyncio.coroutines)["_is_coroutine"]  # FastAPI looks for it on Python 3.11
+    return function
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAuth:
+    """The dependency `service_auth` returns. Equal ones are the same to ``app.dependency_overrides``."""
+
+    auth: ServiceTokenAuth
+
+    @property
+    def downstream(self) -> Downstream:
+        """Whom it calls, as a value."""
+        return self.auth.downstream
+
+    @_awaited
+    def __call__(self) -> "_NotYet[ServiceTokenAuth]":
+        """Return the auth object, to whoever awaits it."""
+        return _NotYet(lambda: self.auth, "service_auth")
+
+
+def service_auth(
+    *origins: str,
+    audience: Names = None,
+    scope: Names = None,
+    settings: GivenSettings = None,
+    insecure_any_origin: bool = False,
+) -> ServiceAuth:
+    """Return a dependency that gives the shared `ServiceTokenAuth`, for routes that bring their own httpx client.
+
+    ``bob: Annotated[ServiceTokenAuth, Depends(service_auth("http://bob:8000", audience="bob"))]``. Arguments as there.
+
+    Raises:
+        ConfigurationError: An origin or a name is malformed.
+    """
+    return ServiceAuth(
+        ServiceTokenAuth(
+            *origins, audience=audience, scope=scope, settings=settings, insecure_any_origin=insecure_any_origin
+        )
+    )
+
+
+class ServiceClient(Generic[A, S]):
+    """What `service_client` returns: a dependency, and a context manager, sync and async."""
+
+    def __init__(
+        self,
+        base_url: BaseUrl,
+        asked: Asked,
+        settings: GivenSettings,
+        kind: type[A],
+        options: dict[str, Any],
+    ) -> None:
+        self._base_url = base_url
+        self._asked = asked
+        self._settings = settings
+        self._kind = kind
+        self._options = options
+        self._resolved: tuple[str, ServiceTokenAuth] | None = None
+        self._made: dict[str, tuple[str, ServiceTokenAuth]] = {}
+        self._looked_at: WeakSet[Any] = WeakSet()
+        self._async: Pool[A] = Pool(self._make_async, _is_closed)
+        self._sync: Pool[S] = Pool(self._make_sync, _is_closed)
+        if isinstance(base_url, str):
+            self._resolve()  # a mistake in it shows where it is written
+
+    @property
+    def auth(self) -> ServiceTokenAuth:
+        """The auth object of its clients."""
+        return self._resolve()[1]
+
+    @property
+    def downstream(self) -> Downstream:
+        """Whom it calls, as a value.
+
+        Asks for the base URL, where that is a function.
+        """
+        return self.auth.downstream
+
+    @property
+    def given(self) -> type[A]:
+        """The class of the clients that routes get."""
+        return self._kind
+
+    @property
+    def sync(self) -> "SyncServiceClient[S]":
+        """The dependency for ``def`` routes: gives the one ``Client`` all threads share."""
+        return SyncServiceClient(self)
+
+    @_awaited
+    def __call__(self, connection: HTTPConnection = _BY_HAND) -> "_NotYet[A]":
+        """Return the client of the running loop, to whoever awaits it.
+
+        FastAPI passes the `connection`: the first request to a route shows whether its parameters fit what they get.
+        """
+        if connection is not _BY_HAND:
+            self.look_at(connection.scope.get("endpoint"))
+        return _NotYet(lambda: self._async.lend(here()), "service_client")
+
+    def look_at(self, endpoint: Any) -> None:
+        """Check once that a route's parameters fit what they get.
+
+        Raises:
+            ConfigurationError: One is annotated with another client class.
+        """
+        # Only routines have a signature that is read. They can be hashed; other objects need not.
+        if inspect.isroutine(endpoint) and endpoint not in self._looked_at:
+            _look_at(endpoint, self)
+            self._looked_at.add(endpoint)
+
+    def lend_sync(self) -> S:
+        """Return the sync client of this process."""
+        return self._sync.lend(_PROCESS)
+
+    async def __aenter__(self) -> A:
+        """Return the client of the running loop, open until the last ``async with`` on that loop ends."""
+        return self._async.hold(here())
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        """Close it if nobody else uses it."""
+        await _aclose(self._async.release(here()))
+
+    def __enter__(self) -> S:
+        """Return the sync client, open until the last ``with`` ends."""
+        return self._sync.hold(_PROCESS)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        """Close it if nobody else uses it."""
+        _close(self._sync.release(_PROCESS))
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """Keep the clients of this loop and of the process for as long as an app runs, and close them with it."""
+        place = here()
+        self._async.hold(place)
+        self._sync.expect(_PROCESS)
+        try:
+            yield
+        finally:
+            _close(self._sync.release(_PROCESS, even_lent=True))
+            await _aclose(self._async.release(place, even_lent=True))
+
+    def _resolve(self) -> tuple[str, ServiceTokenAuth]:
+        if self._resolved is None:
+            text = self._base_url() if callable(self._base_url) else self._base_url
+            url = base(text)
+            origin = str(url.copy_with(path="/"))
+            auth = ServiceTokenAuth(
+                origin,
+                audience=self._asked.audiences or None,
+                scope=self._asked.scopes or None,
+                settings=self._settings,
+            )
+            # Threads may meet here, and a function may tell each something else: the first of them wins, for all.
+            self._resolved = self._made.setdefault("resolved", (text, auth))
+        return self._resolved
+
+    def _make_async(self) -> A:
+        return cast("A", self._make(self._kind, asynchronous=True))
+
+    def _make_sync(self) -> S:
+        return cast("S", self._make(_twin(self._kind), asynchronous=False))
+
+    def _make(self, kind: Any, *, asynchronous: bool) -> Any:
+        url, auth = self._resolve()
+        # A proxy that somebody named in the environment would get the token, in clear where the service is called by http.
+        options: dict[str, Any] = {"trust_env": False, "cookies": CookieJar(_NO_COOKIES)} | self._options
+        hooks = {name: list(given) for name, given in (options.pop("event_hooks", None) or {}).items()}
+        if not asynchronous:
+            transport = options.get("transport")
+            if any(inspect.iscoroutinefunction(hook) for given in hooks.values() for hook in given) or (
+                transport is not None and not hasattr(transport, "handle_request")
+            ):
+                raise ConfigurationError(
+                    f"The client for {url} has event hooks or a transport for async clients only: def routes need a service_client of"
+                    " their own, with sync ones."
+                )
+        # Last: it sees what the others made of the request.
+        hooks["request"] = [*hooks.get("request", []), astrip_elsewhere if asynchronous else strip_elsewhere]
+        # First: one of the others may raise, as httpx's own example does (raise_for_status).
+        hooks["response"] = [anote_refusal if asynchronous else note_refusal, *hooks.get("response", [])]
+        return kind(base_url=url, auth=auth, event_hooks=hooks, **options)
+
+    def _value(self) -> tuple[object, ...]:
+        return self._base_url, self._asked, self._settings, self._kind
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ServiceClient):
+            return NotImplemented
+        return self._value() == other._value() and self._options == other._options
+
+    def __hash__(self) -> int:
+        return hash(self._value())
+
+    def __copy__(self) -> "ServiceClient[A, S]":
+        return self  # what was written does not change
+
+    def __deepcopy__(self, memo: object) -> "ServiceClient[A, S]":
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Settings refuse to be pickled with a secret in them, and say what to do instead.
+        return ServiceClient, (self._base_url, self._asked, self._settings, self._kind, self._options)
+
+    if not TYPE_CHECKING:  # mypy says it by itself
+
+        def __getattr__(self, name: str) -> NoReturn:
+            _no_attribute(self, name)
+
+    def __repr__(self) -> str:
+        names = "".join(
+            f", {what}={sorted(names)!r}"
+            for what, names in (("audience", self._asked.audiences), ("scope", self._asked.scopes))
+            if names
+        )
+        return f"service_client({self._base_url!r}{names})"
+
+
+@dataclass(frozen=True, slots=True)
+class SyncServiceClient(Generic[S]):
+    """The dependency ``crm.sync``: gives the sync client to ``def`` routes."""
+
+    client: ServiceClient[Any, S]
+
+    @property
+    def downstream(self) -> Downstream:
+        """Whom it calls, as a value."""
+        return self.client.downstream
+
+    @property
+    def given(self) -> type[S]:
+        """The class of the client that routes get."""
+        return cast("type[S]", _twin(self.client.given))
+
+    @_awaited
+    def __call__(self, connection: HTTPConnection = _BY_HAND) -> "_NotYet[S]":
+        """Return the sync client of this process, to whoever awaits it; FastAPI passes the `connection`."""
+        if connection is not _BY_HAND:
+            self.client.look_at(connection.scope.get("endpoint"))
+        return _NotYet(self.client.lend_sync, "service_client(...).sync")
+
+    def __repr__(self) -> str:
+        return f"{self.client!r}.sync"
+
+    if not TYPE_CHECKING:  # mypy says it by itself
+
+        def __getattr__(self, name: str) -> NoReturn:
+            _no_attribute(self, name)
+
+        def __enter__(self) -> NoReturn:
+            raise ConfigurationError(
+                "crm.sync is for Depends(crm.sync). In a script write `with crm as client`: that is the sync client."
+            )
+
+        def __exit__(self, *error: object) -> None:
+            """Is never reached."""
+
+        async def __aenter__(self) -> NoReturn:
+            raise ConfigurationError(
+                "crm.sync gives a sync client. Write `with crm as client` for that one, or `async with crm as client` for the async one."
+            )
+
+        async def __aexit__(self, *error: object) -> None:
+            """Is never reached."""
+
+
+class _NotYet(Generic[T]):
+    """What a dependency returns when it is called: awaited, the client. Each other use says what to write instead.
+
+    FastAPI calls and awaits. A developer who writes ``Depends(crm())`` or ``with crm() as client`` has called it by hand.
+    """
+
+    __slots__ = ("_lend", "_what")
+
+    def __init__(self, lend: Callable[[], T], what: str) -> None:
+        self._lend = lend
+        self._what = what
+
+    def __await__(self) -> Generator[Any, None, T]:
+        yield from ()  # nothing to wait for
+        return self._lend()
+
+    if not TYPE_CHECKING:
+
+        def _refuse(self, *_: object, **__: object) -> NoReturn:
+            raise ConfigurationError(
+                f"What {self._what} returned has been called, and must not be. Write Depends(crm), without parentheses after crm,"
+                " in a route; `with crm as client` or `async with crm as client` elsewhere."
+            )
+
+        __call__ = __enter__ = __exit__ = __aenter__ = __aexit__ = _refuse
+        __signature__ = property(_refuse)  # FastAPI asks for it where Depends(crm()) is written
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name.startswith("_"):
+                raise AttributeError(name)
+            self._refuse()
+
+
+def _no_attribute(client: Any, name: str) -> NoReturn:
+    """Say what gives the client that a developer took `client` for."""
+    if name.startswith("_") or not hasattr(httpx.AsyncClient, name):
+        raise AttributeError(f"{type(client).__name__!r} object has no attribute {name!r}")
+    sync = isinstance(client, SyncServiceClient)
+    parameter = "httpx.Client, Depends(crm.sync)" if sync else "httpx.AsyncClient, Depends(crm)"
+    raise AttributeError(
+        f"{client!r} is not an HTTP client itself. Write `client: Annotated[{parameter}]` in a route, or `with crm as client` elsewhere,"
+        f" and then client.{name}."
+    )
+
+
+def _look_at(endpoint: Any, client: ServiceClient[Any, Any]) -> None:
+    """Check that every parameter of a route, and of what it depends on, can be what it gets from `client`.
+
+    Raises:
+        ConfigurationError: A parameter is annotated with another client class.
+    """
+    for found in dependences(endpoint):
+        owner = found.dependency
+        # By equality: typing gives the same Annotated for equal arguments, so this may be another client with the same arguments.
+        if not isinstance(owner, ServiceClient | SyncServiceClient) or client != (
+            owner.client if isinstance(owner, SyncServiceClient) else owner
+        ):
+            continue
+        given, say = owner.given, f"{found.parameter} of {getattr(found.function, '__qualname__', found.function)}"
+        if _is_client_class(found.annotation) and not (
+            issubclass(given, found.annotation) or issubclass(found.annotation, given)
+        ):
+            raise ConfigurationError(
+                f"The parameter {say} is annotated with {_named(found.annotation)} and gets {_named(given)}. Write"
+                " Annotated[httpx.AsyncClient, Depends(crm)] in an async def route, Annotated[httpx.Client, Depends(crm.sync)] in a def"
+                " route, with the classes of the package that service_client(client=...) was given."
+            )
+
+
+def _is_client_class(annotation: Any) -> bool:
+    return inspect.isclass(annotation) and any(
+        kind.__name__ in {"Client", "AsyncClient"} and kind.__module__.partition(".")[0] in {"httpx", "httpx2"}
+        for kind in inspect.getmro(annotation)
+    )
+
+
+def _named(kind: Any) -> str:
+    return f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}"
+
+
+@overload
+def service_client(
+    base_url: BaseUrl,
+    *,
+    audience: Names = None,
+    scope: Names = None,
+    settings: GivenSettings = None,
+    client: type[httpx.AsyncClient] = ...,
+    **client_options: Any,
+) -> ServiceClient[httpx.AsyncClient, httpx.Client]: ...
+@overload
+def service_client(
+    base_url: BaseUrl,
+    *,
+    audience: Names = None,
+    scope: Names = None,
+    settings: GivenSettings = None,
+    client: "type[httpx2.AsyncClient]",
+    **client_options: Any,
+) -> "ServiceClient[httpx2.AsyncClient, httpx2.Client]": ...
+def service_client(
+    base_url: BaseUrl,
+    *misplaced: object,
+    audience: Names = None,
+    scope: Names = None,
+    settings: GivenSettings = None,
+    client: Any = httpx.AsyncClient,
+    **client_options: Any,
+) -> ServiceClient[Any, Any]:
+    """Return a client for one other service, to depend on: it carries this service's token there and nowhere else.
+
+    ``Depends(crm)`` in async routes gives an ``AsyncClient``, ``Depends(crm.sync)`` in ``def`` routes a ``Client``; scripts write
+    ``with crm as client`` or ``async with crm as client``. There is one client for each running loop, on asyncio and trio. Nothing
+    is opened before the first use. A redirect to another origin carries no token, nor does one from http to https.
+
+    Args:
+        base_url: Where the service is, or a function that says so at the first use.
+        misplaced: Nothing. All else has a name.
+        audience: The service the token is for, or several; compared with ``aud`` before the token is used.
+        scope: A client scope to ask for, or several.
+        settings: Instead of the environment.
+        client: The async class of httpx or httpx2, or one derived from it; its sync twin is the ``Client`` of the same package.
+        client_options: What that class takes, such as ``timeout`` or ``headers``. An object such as ``transport`` is shared by all
+            clients made here. Cookies that a service sets are not kept unless ``cookies`` is given. The environment of httpx
+            (``HTTP_PROXY``, ``SSL_CERT_FILE``) is not read unless ``trust_env=True`` is.
+
+    Raises:
+        ConfigurationError: The URL, a name or an option cannot be used.
+    """
+    if not isinstance(base_url, str) and not callable(base_url):
+        raise ConfigurationError(
+            "base_url must be a text such as http://crm-gateway:8000, or a function that returns one."
+        )
+    if misplaced:
+        example = repr(misplaced[0]) if isinstance(misplaced[0], str) else '"crm-api-gateway"'
+        raise ConfigurationError(
+            f"service_client takes one argument without a name, the URL. Write service_client({base_url!r}, audience={example})."
+        )
+    _twin(client)
+    if "auth" in client_options:
+        raise ConfigurationError(
+            "service_client brings its own auth: leave auth= out, or use httpx itself with ServiceTokenAuth for another arrangement."
+        )
+    if any(name.lower() == "authorization" for name in httpx.Headers(client_options.get("headers"))):
+        raise ConfigurationError(
+            "headers= holds an Authorization header: service_client sets it, and refuses requests that have one."
+        )
+    return ServiceClient(base_url, Asked.of(audience, scope), settings, client, client_options)
+
+
+def _twin(kind: Any) -> Any:
+    """Return the sync client class of the package an async one comes from."""
+    for ancestor in inspect.getmro(kind) if inspect.isclass(kind) else ():
+        package = vars(sys.modules[ancestor.__module__.partition(".")[0]])
+        if ancestor.__name__ == "AsyncClient" and ancestor is package.get("AsyncClient"):
+            return package["Client"]
+    raise ConfigurationError(
+        "client= must be httpx.AsyncClient, httpx2.AsyncClient or a class derived from one; crm.sync gives its sync twin."
+    )
+
+
+def _is_closed(client: Any) -> bool:
+    return bool(client.is_closed)
+
+
+async def _aclose(client: Any) -> None:
+    if client is not None:
+        await client.aclose()
+
+
+def _close(client: Any) -> None:
+    if client is not None:
+        client.close()

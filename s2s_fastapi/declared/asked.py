@@ -1,0 +1,98 @@
+"""What FastAPI asks: the requirements in a tree of dependencies."""
+
+import functools
+from collections.abc import Iterable, Iterator
+from itertools import product
+from types import MethodType
+from typing import Any
+
+from fastapi.security.base import SecurityBase
+
+from s2s_fastapi.fastapi_internals import unwatched
+from s2s_fastapi.requirement.require import current_principal, require_scope
+from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Caller, Requirement, Role, Scope
+
+__all__ = ["asked", "asked_by", "below", "covers", "lost_scopes", "ways_of"]
+
+
+def asked(dependant: Any, scopes: tuple[str, ...] = ()) -> Iterator[Requirement]:
+    """Yield what a dependency and all dependencies below it ask, with the ``scopes`` of each ``Security`` around them."""
+    requirement = asked_by(dependant.call)
+    if requirement is not None:
+        yield requirement
+    if scopes and (requirement is not None or unwatched(dependant.call) is current_principal):
+        yield require_scope(*scopes)
+    for dependency in dependant.dependencies:
+        yield from asked(dependency, (*scopes, *(dependency.own_oauth_scopes or ())))
+
+
+def asked_by(call: Any) -> Requirement | None:
+    """Return the requirement that is asked when FastAPI calls this: itself, its ``__call__``, or a partial of them."""
+    call = unwatched(call)
+    while issubclass(type(call), functools.partial) and not call.args:
+        call = call.func
+    if type(call) is MethodType and call.__func__ is Requirement.__call__:
+        call = call.__self__
+    return call if issubclass(type(call), Requirement) else None
+
+
+def lost_scopes(dependency: Any) -> Scope | None:
+    """Return the scopes of a ``Security`` if nothing below it reads them; a security scheme shows them in the documentation."""
+    scopes = frozenset(dependency.own_oauth_scopes or ())
+    return None if not scopes or any(_reads_scopes(each) for each in below(dependency)) else Scope(scopes)
+
+
+def below(dependant: Any) -> Iterator[Any]:
+    """Yield a dependant and all dependencies below it."""
+    yield dependant
+    for dependency in dependant.dependencies:
+        yield from below(dependency)
+
+
+def _reads_scopes(dependant: Any) -> bool:
+    scheme = issubclass(type(unwatched(dependant.call)), SecurityBase)
+    return dependant.security_scopes_param_name is not None or asked_by(dependant.call) is not None or scheme
+
+
+def covers(asking: Iterable[Requirement], requirement: Requirement) -> bool:
+    """Return whether nobody who meets all of ``asking`` could fail ``requirement``, as far as the names say it."""
+    asking = tuple(dict.fromkeys(asking))
+    if requirement in asking:
+        return True
+    wanted = ways_of(requirement)
+    return bool(asking) and all(
+        any(all(_implied(leaf, way) for leaf in each) for each in wanted) for way in ways_of(AllOf(asking))
+    )
+
+
+def ways_of(requirement: Requirement | None) -> list[tuple[Requirement, ...]]:
+    """Return every way to meet a requirement, as the plain requirements that must then all be met."""
+    if requirement is None:
+        return [()]
+    if isinstance(requirement, AnyOf):
+        return [way for part in requirement.parts for way in ways_of(part)]
+    if isinstance(requirement, AllOf):
+        return [sum(combination, ()) for combination in product(*(ways_of(part) for part in requirement.parts))]
+    return [(requirement,)]
+
+
+def _implied(wanted: Requirement, way: tuple[Requirement, ...]) -> bool:
+    """Return whether whoever meets all of ``way`` meets ``wanted``, a plain requirement."""
+    if wanted in way:
+        return True
+    if isinstance(wanted, Caller):
+        callers = [each for each in way if isinstance(each, Caller) and each.kind == wanted.kind]
+        named = [each.client_ids for each in callers if each.client_ids]
+        if not wanted.client_ids:
+            return bool(callers)
+        return bool(named) and frozenset.intersection(*named) <= wanted.client_ids
+    if isinstance(wanted, Scope):
+        return wanted.scopes <= {name for each in way if isinstance(each, Scope) for name in each.scopes}
+    if isinstance(wanted, Role):
+        same = [each for each in way if isinstance(each, Role) and _owner(each) == _owner(wanted)]
+        return wanted.roles <= {name for each in same for name in each.roles}
+    return False
+
+
+def _owner(role: Role) -> tuple[str | None, bool]:
+    return role.client, role.realm

@@ -1,0 +1,125 @@
+"""What a callable is made of: the functions that run for it, the classes and objects that it belongs to, and the names in its code."""
+
+import functools
+import sys
+from collections.abc import Iterator
+from enum import Enum, auto
+from types import CodeType, FunctionType, MethodType
+from typing import Any, Final
+
+from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
+
+from s2s_fastapi.fastapi_internals import attributes_of, chain
+
+__all__ = [
+    "CLOSED",
+    "METHODS",
+    "Role",
+    "functions_of",
+    "line_of",
+    "module_of",
+    "names_in",
+    "own_attributes",
+    "own_classes",
+    "owners_of",
+]
+
+_FRAMEWORKS: Final = frozenset(
+    {"builtins", "enum", "fastapi", "functools", "pydantic", "s2s_fastapi", "starlette", "typing"}
+)
+"""Modules whose classes hold no requirement of the developer's."""
+CLOSED: Final = frozenset({"fastapi", "s2s_fastapi", "starlette"})
+"""Modules whose objects are not looked into: an app has its own requirements."""
+METHODS: Final = (FunctionType, staticmethod, classmethod, property)
+
+
+class Role(Enum):
+    """What a callable is to a route."""
+
+    ENDPOINT = auto()
+    STARLETTE = auto()
+    """An endpoint, or an ASGI app, whose signature FastAPI does not read."""
+    DEPENDENCY = auto()
+
+
+def line_of(*calls: Any) -> str:
+    """Return file and line of the first of the endpoints or dependencies that has one, as ``app.py:12``; empty if none has."""
+    for call in calls:
+        links = list(chain(call))
+        for kind in (link for link in links if issubclass(type(link), type)):
+            made = attributes_of(kind).get("__init__")
+            links += [made] if module_of(made) == module_of(kind) else []  # a package may have written another one
+        functions = [link for link in links if type(link) is FunctionType]
+        if functions:
+            code = functions[-1].__code__
+            return f"{code.co_filename}:{code.co_firstlineno}"
+    return ""
+
+
+def functions_of(call: Any) -> Iterator[tuple[FunctionType, int, bool]]:
+    """Yield the functions that run for a call, how many of their first parameters are filled, and whether nothing is around them."""
+    filled, outermost = 0, True
+    for link in chain(call):
+        kind = type(link)
+        if kind is FunctionType:
+            if module_of(link) not in CLOSED:
+                yield link, filled, outermost
+            outermost = False
+        elif issubclass(kind, functools.partial):
+            filled += len(link.args)
+        elif issubclass(kind, type):
+            endpoint = issubclass(link, HTTPEndpoint | WebSocketEndpoint)
+            for name, (_, method) in own_attributes(link).items():
+                if endpoint or name in {"__init__", "__new__"}:
+                    yield from functions_of(method) if type(method) in (FunctionType, staticmethod, classmethod) else ()
+        else:
+            filled += 1  # the object itself
+
+
+def owners_of(link: Any, role: Role) -> Iterator[tuple[Any, bool]]:
+    """Yield the classes and objects that a callable belongs to, and whether their attributes are meant for it.
+
+    A method that is a dependency may belong to an object that holds dependencies for others.
+    """
+    kind = type(link)
+    endpoint = role is not Role.DEPENDENCY
+    if kind is MethodType:
+        yield link.__self__, endpoint
+    elif kind is FunctionType:
+        *path, _ = link.__qualname__.split(".")
+        owner: Any = sys.modules.get(link.__module__)
+        for name in path:
+            owner = attributes_of(owner).get(name)
+        if path and issubclass(type(owner), type):  # a static method
+            yield owner, endpoint
+    elif not issubclass(kind, functools.partial | staticmethod | classmethod):
+        yield link, True
+
+
+def own_attributes(owner: Any) -> dict[str, tuple[Any, Any]]:
+    """Return the attributes of a class, or of an object and its class, with whom they belong to: the nearest of each name."""
+    is_class = issubclass(type(owner), type)
+    holders = [*(() if is_class else (owner,)), *own_classes(owner if is_class else type(owner))]
+    found: dict[str, tuple[Any, Any]] = {}
+    for holder in holders:
+        for name, value in attributes_of(holder).items():
+            found.setdefault(name, (holder, value))
+    return found
+
+
+def own_classes(kind: Any) -> Iterator[Any]:
+    """Yield a class and its base classes, without those of the frameworks."""
+    yield from (base for base in getattr(kind, "__mro__", ()) if module_of(base) not in _FRAMEWORKS)
+
+
+def module_of(held: Any) -> str:
+    """Return the first name of the module that a function or a class is from."""
+    return str(getattr(held, "__module__", "")).partition(".")[0]
+
+
+def names_in(code: CodeType) -> Iterator[str]:
+    """Yield the names that code may look up: globals and attributes."""
+    yield from code.co_names
+    for constant in code.co_consts:  # a comprehension is code of its own before Python 3.12
+        if isinstance(constant, CodeType):
+            yield from names_in(constant)

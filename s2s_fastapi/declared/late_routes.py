@@ -1,0 +1,195 @@
+"""Routes that an app adds or changes after the start check: they are noticed before they answer, and checked.
+
+- The middleware compares the routes of the outermost router with those that were read, at each request.
+- A `Checkpoint` stands in front of each route, mount and included router that was read. It compares what lies behind it.
+- If anything is another object than at the last reading, the app is read again. A route that would have stopped the start
+  answers 500 at its checkpoint.
+
+So a request pays only for the routers that it passes.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from starlette.routing import Host, Mount, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from s2s_fastapi.fastapi_internals import (
+    app_as_it_is,
+    called,
+    included_as_they_are,
+    included_below,
+    route_as_it_is,
+    router_as_it_is,
+    router_of,
+)
+
+__all__ = ["WATCH_KEY", "Checkpoint", "FailingRoute", "Read", "ReadRoutes", "Watch", "behind"]
+
+WATCH_KEY: Final = "s2s_fastapi.watch"
+"""The middleware that a request came through."""
+
+
+class Watch(Protocol):
+    """Whoever decides whether a request may pass a checkpoint: a middleware."""
+
+    def enter(self, checkpoint: "Checkpoint", scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Run what stands behind the checkpoint, or answer the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailingRoute:
+    """A late route that would have stopped the start: it answers 500."""
+
+    name: str
+    entry: Any
+    """What runs the route; None if it is not known, and nothing of the app may answer."""
+    problem: str
+
+
+class Checkpoint:
+    """What is called in the place of a route: it lets the middleware of the request look first.
+
+    It knows nothing of any middleware. A route may belong to several apps, and to some without a middleware of ours.
+    """
+
+    __slots__ = ("app", "entry", "own")
+
+    def __init__(self, entry: Any, app: ASGIApp, *, own: bool) -> None:
+        self.entry = entry
+        self.app = app
+        self.own = own
+        """Whether ``app`` is a method of the class of ``entry``."""
+
+    # Not a coroutine of its own, which would cost more than the comparison does.
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Run what was called here, if the middleware of the request agrees; in an app without one at once."""
+        watch: Watch | None = scope.get(WATCH_KEY)
+        return self.app(scope, receive, send) if watch is None else watch.enter(self, scope, receive, send)
+
+    @classmethod
+    def install(cls, holder: Any, name: str) -> None:
+        """Put a checkpoint in the place of an attribute that is called, unless it is there.
+
+        Raises:
+            AttributeError: The object takes no attribute of that name.
+        """
+        held = getattr(holder, name)
+        own = name not in vars(holder)
+        if isinstance(held, cls):
+            if held.entry is holder:
+                return
+            # FastAPI copies a mount for each router that includes it, with this attribute.
+            own, held = held.own, getattr(type(holder), name).__get__(holder) if held.own else held.app
+        object.__setattr__(holder, name, cls(holder, held, own=own))
+
+
+def behind(app: Any) -> Any:
+    """Return what a checkpoint stands in front of; anything else unchanged."""
+    return app.app if isinstance(app, Checkpoint) else app
+
+
+class Read:
+    """What was read of one route, mount or included router, to see in little time that it changed."""
+
+    __slots__ = ("entry", "problem", "same")
+
+    def __init__(self, entry: Any) -> None:
+        self.entry = entry
+        self.problem = ""
+        """Why a route must not answer; empty if it may."""
+        self.same: list[Callable[[], bool]] = []
+
+    def changed(self) -> bool:
+        """Return whether anything that was read here is not as it was."""
+        for same in self.same:  # noqa: SIM110 - a generator would cost more than all comparisons
+            if not same():
+                return True
+        return False
+
+
+class ReadRoutes:
+    """All that was read of an app, by the place from which a request comes to it."""
+
+    def __init__(
+        self,
+        holders: Iterable[tuple[Any, Any]] = (),
+        entries: Iterable[Any] = (),
+        failing: Iterable[FailingRoute] = (),
+        before: "ReadRoutes | None" = None,
+    ) -> None:
+        """Put the checkpoints up, and keep what stands behind each.
+
+        - ``holders`` are the apps and routers, each after the mount in front of it; None stands for the outermost.
+        - ``entries`` are what runs the routes.
+        - ``before`` is what was read the last time.
+        """
+        entries = tuple(entries)
+        holders, failing = tuple(holders), tuple(failing)
+        self.failing = {route.name: route.problem for route in failing}
+        self._top = Read(None)
+        self._read: dict[int, Read] = {}
+        routers = [(entry, router) for entry, holder in holders if (router := router_of(holder)) is not None]
+        included = [(inside, inner) for _, router in routers for inside, inner in included_below(router)]
+        places = {id(entry): entry for entry in (*entries, *(entry for entry, _ in (*holders, *included)))}
+        for entry in places.values():
+            if entry is not None:
+                self._put_up(entry)
+        for entry, holder in holders:
+            if not isinstance(holder, Router):
+                self._of(entry).same.append(app_as_it_is(holder))
+        for entry, router in (*routers, *included):
+            self._of(entry).same.append(router_as_it_is(router))
+        for entry, router in routers:
+            self._of(entry).same.append(included_as_they_are((router, *(inner for _, inner in included_below(router)))))
+        for route in failing:
+            if id(route.entry) in places or route.entry is None:  # it may be gone in the meantime
+                self._of(route.entry).problem = route.problem
+        known: dict[int, tuple[Any, Any]] = {} if before is None else before.apps
+        self.apps: dict[int, tuple[Any, Any]] = {
+            id(entry): known.get(id(entry), (entry, entry.app))
+            for entry in places.values()
+            if not isinstance(entry, Router) and getattr(entry, "app", None) is not None
+        }
+        """The app that each route or mount had when it was first read, by the route's identity, after the route."""
+
+    def replaced(self) -> Iterator[Any]:
+        """Yield the routes and mounts into which somebody put another app, which is not around the first one and cannot be read."""
+        for entry, app in self.apps.values():
+            readable = isinstance(entry, Mount | Host)
+            layer = entry.app
+            while layer is not None and layer is not app and not (readable and router_of(layer)):
+                layer = getattr(layer, "app", None)
+            if layer is None:
+                yield entry
+
+    def changed(self) -> bool:
+        """Return whether the outermost router is not as it was read."""
+        return self._top.changed()
+
+    @property
+    def problem(self) -> str:
+        """Why no route of the app may answer; empty if they may."""
+        return self._top.problem
+
+    def at(self, entry: Any) -> "Read | None":
+        """Return what was read of a route; None if it was not read."""
+        return self._read.get(id(entry))
+
+    def at_last(self, entry: Any) -> "Read":
+        """Return what was read of a route just now. If nothing was, the route is not below this middleware, and stays unread."""
+        return self._read.setdefault(id(entry), Read(entry))
+
+    def _of(self, entry: Any) -> Read:
+        return self._read.get(id(entry), self._top)
+
+    def _put_up(self, entry: Any) -> None:
+        try:
+            for holder, name in called(entry):
+                Checkpoint.install(holder, name)
+        except AttributeError:
+            return  # what is read of it counts for the whole app
+        self._read[id(entry)] = read = Read(entry)
+        if not isinstance(entry, Router) and hasattr(entry, "app"):
+            read.same.append(route_as_it_is(entry))

@@ -1,0 +1,155 @@
+"""One guarded operation as OpenAPI writes it: who may call, with which token, and what everybody else is answered."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Self
+
+from s2s_fastapi.answers import headers_of
+from s2s_fastapi.decision import Decision, Reason
+from s2s_fastapi.keycloak.endpoints import PublicEndpoints
+from s2s_fastapi.requirement.requirement import Audience, Caller, Requirement, Role, Scope
+from s2s_fastapi.text import listed, named
+
+__all__ = ["ERROR_SCHEMA", "Way", "refusals", "scheme", "security"]
+
+ERROR_SCHEMA: Final[Mapping[str, Any]] = {
+    "title": "ServiceAuthError",
+    "type": "object",
+    "properties": {"detail": {"title": "Detail", "type": "string"}},
+    "required": ["detail"],
+}
+"""The body of every refusal."""
+
+_SHOWN_OPERATIONS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way in: who calls, and what its token must have. As text it is one line for people."""
+
+    kind: Literal["service", "user"]
+    clients: tuple[str, ...] = ()
+    """Any of them; everybody of the kind where it is empty."""
+    audiences: tuple[str, ...] = ()
+    """All of them, each a name or several with "or" between them."""
+    scopes: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    """With their owner: ``writer of crm-api-gateway``."""
+
+    @classmethod
+    def of(cls, leaves: Collection[Requirement], audiences: frozenset[str], client_id: str) -> Self:
+        """Return the way that plain requirements make together, in an app that accepts ``audiences`` and is ``client_id``."""
+        who = [leaf for leaf in leaves if isinstance(leaf, Caller)]
+        clients = [leaf.client_ids for leaf in who if leaf.client_ids]
+        roles = sorted(
+            f"realm role {named(role)}" if leaf.realm else f"role {named(role)} of {named(leaf.client or client_id)}"
+            for leaf in leaves
+            if isinstance(leaf, Role)
+            for role in leaf.roles
+        )
+        return cls(
+            kind=who[0].kind if who else "service",
+            clients=tuple(sorted(frozenset.intersection(*clients))) if clients else (),
+            audiences=tuple(_audiences(audiences, [leaf for leaf in leaves if isinstance(leaf, Audience)])),
+            scopes=tuple(sorted({scope for leaf in leaves if isinstance(leaf, Scope) for scope in leaf.scopes})),
+            roles=tuple(dict.fromkeys(roles)),
+        )
+
+    @property
+    def scheme(self) -> str:
+        """The name of the security scheme with which one gets such a token."""
+        return Requirement.scheme_name if self.kind == "service" else "UserToken"
+
+    def __str__(self) -> str:
+        who = listed(self.clients, " or ")
+        parts = [
+            (f"service {who}" if who else "any service")
+            if self.kind == "service"
+            else f"user of {who}"
+            if who
+            else "any user",
+            *(f"token for {audience}" for audience in self.audiences),
+            *(f"scope {named(scope)}" for scope in self.scopes),
+            *self.roles,
+        ]
+        return ", ".join(parts)
+
+
+def _audiences(accepted: frozenset[str], leaves: Sequence[Audience]) -> Iterable[str]:
+    """Yield what must be in ``aud``: what the app accepts is not said again where the route asks for a part of it."""
+    asked = [(leaf.audiences, leaf.only) for leaf in leaves]
+    if accepted and not any(names <= accepted for names, _ in asked):
+        asked.insert(0, (accepted, False))
+    said = [listed(names, " or ") + (" and nobody else" if only else "") for names, only in asked]
+    return dict.fromkeys(said)
+
+
+def security(ways: Iterable[Way], own: Iterable[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
+    """Return the alternatives of one operation; each goes together with one of its ``own``, for our token is always needed.
+
+    Entries of a list mean "or", names within one entry "and" (OpenAPI Specification, Security Requirement Object).
+    """
+    made: list[dict[str, Any]] = []
+    for other in list(own) or [{}]:
+        for way in ways:
+            entry = {**other, way.scheme: list(way.scopes)}
+            if entry not in made:
+                made.append(entry)
+    return made
+
+
+def scheme(name: str, urls: PublicEndpoints, scopes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Return the security scheme of services or of users: where a token comes from, and the scopes with the operations that want them.
+
+    Services use the client-credentials grant, users the authorization code of a front end (RFC 6749 sections 4.4 and 4.1).
+    """
+    flow: dict[str, Any] = {
+        "tokenUrl": urls.token,
+        "scopes": {scope: _wanted_by(scopes[scope]) for scope in sorted(scopes)},
+    }
+    if name == Requirement.scheme_name:
+        text = "Access token of a service, for the audience of this one (OAuth 2.0 client credentials)."
+        return {"type": "oauth2", "description": text, "flows": {"clientCredentials": flow}}
+    text = "Access token of a user, for the audience of this service (OAuth 2.0 authorization code)."
+    flow = {"authorizationUrl": urls.authorization, **flow}
+    return {"type": "oauth2", "description": text, "flows": {"authorizationCode": flow}}
+
+
+def _wanted_by(operations: Sequence[str]) -> str:
+    operations = list(dict.fromkeys(operations))
+    more = len(operations) - _SHOWN_OPERATIONS
+    return f"Required by {', '.join(operations[:_SHOWN_OPERATIONS])}" + (f" and {more} more" if more > 0 else "")
+
+
+def refusals(ways: Sequence[Way], realm: str, schema: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the answers to everybody else, by status: bodies as ``schema`` says, and the headers (RFC 6750 section 3).
+
+    ``realm`` is the protection space that the challenges name.
+    """
+    scopes = next((" ".join(way.scopes) for way in ways if way.scopes), "")
+    lacking = Decision(reason=Reason.SCOPE_MISSING if scopes else Reason.CALLER_NOT_ALLOWED, scope=scopes)
+    required = "; or ".join(map(str, ways))
+    texts = [
+        (Decision(reason=Reason.INVALID_REQUEST), Reason.INVALID_REQUEST.detail),
+        (Decision(reason=Reason.NO_CREDENTIALS), "No access token, or one that is not accepted here."),
+        (lacking, f"The access token does not allow this. Required: {required}."),
+        (Decision(reason=Reason.KEYS_UNAVAILABLE, retry_after=5), Reason.KEYS_UNAVAILABLE.detail),
+    ]
+    return {
+        str(decision.status): {
+            "description": text,
+            "headers": {name: _header(name, value) for name, value in headers_of(decision, realm).items()},
+            "content": {"application/json": {"schema": dict(schema), "example": {"detail": decision.reason.detail}}},
+        }
+        for decision, text in texts
+    }
+
+
+def _header(name: str, value: str) -> dict[str, Any]:
+    if name == "Retry-After":
+        return {
+            "description": "Seconds to wait before the next try.",
+            "schema": {"type": "integer"},
+            "example": int(value),
+        }
+    return {"description": "The challenge (RFC 6750 section 3).", "schema": {"type": "string"}, "example": value}

@@ -1,0 +1,124 @@
+"""Where a requirement stands in the code, and why FastAPI does not ask it there: what to write instead follows from the two."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final, Self
+
+from s2s_fastapi.requirement.requirement import Requirement
+
+__all__ = ["Unevaluated", "Where", "Why", "Written"]
+
+_BARE: Final = "FastAPI does not ask a requirement without Depends(...) around it"
+
+
+class Why(Enum):
+    """Why FastAPI does not ask what stands at a place, and what to write instead."""
+
+    PARAMETER = (
+        "FastAPI asks only the last Depends of a parameter: join the requirements with & in one Depends(... & ...), or give each its own "
+        "parameter"
+    )
+    INSIDE = "FastAPI does not look inside of a union, a container or an alias: write Annotated[..., Depends(...)] around the whole type"
+    ELSEWHERE = "FastAPI does not look there: write dependencies=[Depends(...)] on the route, or one Depends(...) on a parameter"
+    SIGNATURE = (
+        "FastAPI does not read this parameter, because it reads another signature: write dependencies=[Depends(...)] on the route, or the "
+        "parameter on the function below the decorators"
+    )
+    STARLETTE = "FastAPI does not read a plain Starlette route: put the requirement's guard around the endpoint, as @requirement.guard"
+    LATE = (
+        "FastAPI does not ask it here, because the route was added or included earlier: give it to APIRouter(dependencies=[...]) or "
+        "FastAPI(dependencies=[...])"
+    )
+    NOT_COPIED = (
+        "an included router makes a new route of the path and the endpoint only: put the guard around the endpoint"
+    )
+    MIDDLEWARE = "FastAPI reads no Depends of a middleware or an exception handler: write dependencies=[Depends(...)] on the routes"
+    CODE = "FastAPI does not ask it there: if the code does not ask it by hand either, write Depends(...)"
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A place in the code of a route."""
+
+    text: str
+    """As a sentence begins: ``the parameter caller``."""
+    why: Why
+    whole: bool = False
+    """True if a framework reads the value that stands here itself, so that nobody can mean a bare requirement for the code."""
+    certain: bool = True
+    """False: the code may give or ask by hand what stands here."""
+    opens: bool = True
+    """True: an object of an unknown class is looked into."""
+    shared: tuple[int, str] | None = None
+    """The identity of the class or object it is an attribute of: several routes have this one."""
+    everywhere: tuple[int, str] | None = None
+    """The identity of the names that it is a global of: it is said once, however many routes name it."""
+
+    def inside(self, text: str = "", why: Why | None = None, *, certain: bool = True) -> Self:
+        """Return a place within this one: nobody reads it as a whole, and it is certain only if this one is."""
+        # Not `replace`, which takes most of the time of reading a large app.
+        return type(self)(
+            text or self.text,
+            why or self.why,
+            certain=self.certain and certain,
+            opens=self.opens,
+            shared=self.shared,
+            everywhere=self.everywhere,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A requirement that stands in the code of a route."""
+
+    requirement: Requirement | None
+    """None if it is not known which."""
+    where: Where
+    cure: str
+    certain: bool = True
+    """False: the code may ask it by hand."""
+    what: str = ""
+    """What stands there, if no requirement is known."""
+    dependency: Any = field(default=None, compare=False, repr=False)
+    """The dependency that asks it by hand, if it stands in one: nothing is lost if FastAPI runs it with the same ``scopes``."""
+    scopes: frozenset[str] = frozenset()
+
+    @classmethod
+    def depends(cls, requirement: Requirement, where: Where) -> Self:
+        """Return what a ``Depends`` has: nobody can ask a ``Depends`` by hand."""
+        return cls(requirement, where, where.why.value, where.certain)
+
+    @classmethod
+    def bare(cls, requirement: Requirement, where: Where) -> Self:
+        """Return a requirement without a ``Depends``: the code may ask it by hand, unless the whole value is a framework's."""
+        certain = where.certain and where.whole
+        return cls(requirement, where, _BARE if certain else Why.CODE.value, certain)
+
+    @property
+    def sentence(self) -> str:
+        """What is wrong and what to write instead."""
+        return f"{self.where.text} has {self.what or f'the requirement {self.requirement}'}: {self.cure}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unevaluated:
+    """A parameter whose annotation is still text, so that FastAPI saw no ``Depends`` in it."""
+
+    parameter: str
+    annotation: str
+    read: bool = True
+    """False: FastAPI reads a ``Depends`` that is the default, or does not read the parameter at all."""
+
+    @property
+    def names_depends(self) -> bool:
+        """Whether the text itself says that a dependency is meant."""
+        return any(word in self.annotation for word in ("Depends", "Security"))
+
+    @property
+    def sentence(self) -> str:
+        """What is wrong and what to write instead."""
+        unseen = "sees no Depends in it" if self.names_depends else "cannot see whether it has a Depends"
+        return (
+            f"the annotation of the parameter {self.parameter}, {self.annotation!r}, cannot be evaluated, so FastAPI {unseen}: import or "
+            "define its names at the top of the module, not below `if TYPE_CHECKING` nor in a function"
+        )

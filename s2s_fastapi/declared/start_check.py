@@ -1,0 +1,333 @@
+"""What must be true of an app before it serves: mistakes that would leave a route open stop the start."""
+
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from starlette.convertors import FloatConvertor, IntegerConvertor, StringConvertor, UUIDConvertor
+from starlette.routing import compile_path
+
+from s2s_fastapi.declared.asked import covers, ways_of
+from s2s_fastapi.declared.dependency_reader import Mistake
+from s2s_fastapi.declared.late_routes import FailingRoute
+from s2s_fastapi.declared.nearest import Unanswered, unanswered
+from s2s_fastapi.declared.public_paths import PublicPath, PublicPaths
+from s2s_fastapi.declared.routes import Access, RouteAccess
+from s2s_fastapi.fastapi_internals import path_pattern
+from s2s_fastapi.requirement.requirement import Audience, Caller, Requirement, Role, Scope
+from s2s_fastapi.text import listed
+
+__all__ = ["AccessCheck", "bounded"]
+
+_MOST: Final = 20
+"""Routes that a sentence names."""
+_WHO: Final = (Caller,)
+_WHO_OR_WHAT: Final = (Caller, Role, Scope)
+_ONE_SEGMENT: Final = (StringConvertor, IntegerConvertor, FloatConvertor, UUIDConvertor)
+
+
+@dataclass(frozen=True, slots=True)
+class AccessCheck:
+    """The declarations of one app against the settings of its middleware."""
+
+    access: Access
+    public: PublicPaths
+    audiences: frozenset[str]
+    """What the settings say; empty where the routes have to say it."""
+    client_id: str
+    users: bool
+    skip_audience: bool
+    unchecked: frozenset[str] = frozenset()
+    """Names of routes whose mistakes do not stop the start: see ``insecure_unchecked``."""
+
+    @property
+    def declared(self) -> frozenset[str]:
+        """The audiences that the routes declare."""
+        leaves = (leaf for route in self.access.routes for way in ways_of(route.requirement) for leaf in way)
+        return frozenset(name for leaf in leaves if isinstance(leaf, Audience) for name in leaf.audiences)
+
+    def opens(self, method: str, path: str) -> bool:
+        """Tell whether every request for ``path``, as a route declares it, is public."""
+        if "{" not in path:
+            return self.public.open(method, path)
+        return any(entry.path == path and method in entry.methods for entry in self.public.entries)
+
+    def ways(self, requirement: Requirement | None) -> list[tuple[Requirement, ...]]:
+        """Return every way to meet a requirement that a token of this app can go, as plain requirements that must all be met."""
+        return [way for way in ways_of(requirement) if not self._contradiction(way)]
+
+    def problems(self) -> Iterator[str]:
+        """Yield a sentence for everything that would let somebody in, or nobody, against what is written."""
+        guarded = [route for route in self.access.routes if not self._is_public(route)]
+        for route in self.access.routes:
+            yield from (_sentence(route, mistake) for mistake in self._mistakes(route) if self._stops(route, mistake))
+            if route.requirement is not None and (problem := self._impossible(route.requirement)):
+                yield f"{route.name}: no token of this app can meet its requirement: {problem}."
+        yield from self._public_problems()
+        if self.users:
+            yield from _uncovered(
+                guarded,
+                _WHO,
+                "users=True lets users in as well as services, so every route that is not public must say who may call it: "
+                "require_service(), require_caller(...), require_user(...), or require_service() | require_user(). Missing on",
+            )
+        if self.skip_audience:
+            yield from _uncovered(
+                guarded,
+                _WHO_OR_WHAT,
+                "insecure_skip_audience accepts tokens meant for other services, so every route that is not public must require a "
+                "caller, a scope or a role. Missing on",
+            )
+        elif not self.audiences:
+            yield from _uncovered(
+                guarded,
+                (Audience,),
+                "Set KEYCLOAK_CLIENT_ID or KEYCLOAK_AUDIENCE, or give every route that is not public a require_audience(...). Missing on",
+            )
+
+    def way_out(self) -> Iterator[str]:
+        """Yield a sentence that says how to start all the same, if mistakes on routes stop the start."""
+        stopped = dict.fromkeys(
+            route.name
+            for route in self.access.routes
+            for mistake in self._mistakes(route)
+            if self._stops(route, mistake)
+        )
+        if stopped:
+            names = ", ".join(json.dumps(name) for name in stopped)
+            yield (
+                f"If these routes are right all the same, ServiceAuthMiddleware(..., insecure_unchecked=[{names}]) lets the app start, "
+                "and each start logs it."
+            )
+
+    def open_routes(self) -> Iterator[str]:
+        """Yield the name of each route that is not public and has no requirement of its own."""
+        yield from dict.fromkeys(
+            route.name for route in self.access.routes if route.requirement is None and not self._is_public(route)
+        )
+
+    def failing(self) -> Iterator[FailingRoute]:
+        """Yield each route that by itself would stop the start."""
+        for route in self.access.routes:
+            alone = replace(route, mistakes=tuple(self._mistakes(route)))
+            problems = list(replace(self, access=Access((alone,))).problems())
+            if problems:
+                yield FailingRoute(route.name, route.entry, " ".join(problems))
+
+    def _mistakes(self, route: RouteAccess) -> Iterator[Mistake]:
+        """Yield the mistakes on a route, but for attributes of a class that FastAPI asks on another route of the class."""
+        asked = frozenset(key for each in self.access.routes for key in each.shared)
+        kits = frozenset(holder for holder, _ in asked)
+        for mistake in route.mistakes:
+            if mistake.shared in asked or (mistake.requirement is not None and self._asks_anyway(mistake.requirement)):
+                continue
+            # A class with an attribute that is asked somewhere holds the others for routes that this app may not have.
+            kit = mistake.shared is not None and mistake.shared[0] in kits
+            yield replace(mistake, certain=False) if kit else mistake
+
+    def _stops(self, route: RouteAccess, mistake: Mistake) -> bool:
+        if not mistake.certain or route.name in self.unchecked or (mistake.unless_public and self._is_public(route)):
+            return False
+        return self.users or not mistake.override
+
+    def warnings(self) -> Iterator[str]:
+        """Yield a sentence for what is as it was written, and may not be what was meant."""
+        yield from self._warnings_of_mistakes()
+        shadowed = [f"{route.name} by {earlier.name}" for route, earlier in self._shadowed()]
+        if shadowed:
+            yield (
+                "The first route that fits a path answers it, so these requirements are never asked. Put the narrower path first: "
+                f"{bounded(shadowed)}."
+            )
+        names = [
+            route.name
+            for route in self.access.routes
+            if route.missed is not None
+            and route.requirement is None
+            and not self._is_public(route)
+            and not self._asks_anyway(route.missed)
+        ]
+        yield from map(str, self.unanswered())
+        if names:
+            yield (
+                "FastAPI asks the dependencies of an app or a router on its own routes only, not on what is mounted nor on plain "
+                "Starlette routes. Any caller that the middleware lets in may call, unless a guard or a dependency of its own is put "
+                f"on each: {', '.join(dict.fromkeys(names))}."
+            )
+
+    def _shadowed(self) -> Iterator[tuple[RouteAccess, RouteAccess]]:
+        """Yield each route with a requirement, and the route before it that takes its requests and does not ask for as much."""
+        plain: dict[str, list[RouteAccess]] = {}
+        templates: list[tuple[re.Pattern[str], RouteAccess]] = []
+        for route in self.access.routes:
+            if route.requirement is not None and not route.opaque:
+                earlier = [
+                    *plain.get(route.path, ()),
+                    *(one for pattern, one in templates if pattern.fullmatch(route.path)),
+                ]
+                first = next((one for one in earlier if _takes_from(one, route)), None)
+                asked = () if first is None or first.requirement is None else (first.requirement,)
+                if first is not None and not covers(asked, route.requirement):
+                    yield route, first
+            plain.setdefault(route.path, []).append(route)
+            if "{" in route.path and not route.opaque:
+                templates.append((path_pattern(route.path), route))
+
+    def _warnings_of_mistakes(self) -> Iterator[str]:
+        # What many routes have, as a table of policies, is said once.
+        doubtful = {
+            mistake.everywhere or (route.name, mistake): _sentence(route, mistake).rstrip(".")
+            for route in reversed(self.access.routes)
+            for mistake in reversed(tuple(self._mistakes(route)))
+            if not self._stops(route, mistake) and route.name not in self.unchecked
+        }
+        if doubtful:
+            yield f"The code has requirements that FastAPI does not ask: {bounded(reversed(doubtful.values()), '; ')}."
+        known = {route.name for route in self.access.routes}
+        if self.unchecked:
+            lost = sorted(self.unchecked - known)
+            yield (
+                f"insecure_unchecked is on: mistakes on {', '.join(sorted(self.unchecked))} do not stop the start, and the requirements "
+                "written there may not be asked." + (f" No route has the name {', '.join(lost)}." if lost else "")
+            )
+
+    def unanswered(self) -> Iterator[Unanswered]:
+        """Yield the public paths that no route answers, if there is something to say of them."""
+        for entry in self.public.entries:
+            if not any(True for method in entry.methods for _ in self._reached(entry, method)):
+                found = unanswered(entry, self.access.routes, self.opens)
+                if found is not None:
+                    yield found
+
+    def _asks_anyway(self, requirement: Requirement) -> bool:
+        return any(all(self._anyway(leaf) for leaf in way) for way in ways_of(requirement))
+
+    def _anyway(self, leaf: Requirement) -> bool:
+        """Tell whether the middleware lets nobody in who would not meet ``leaf``."""
+        if isinstance(leaf, Caller):
+            return leaf.kind == "service" and not leaf.client_ids and not self.users
+        if isinstance(leaf, Audience):
+            accepted = self.audiences or self.declared
+            return not leaf.only and not self.skip_audience and accepted <= leaf.audiences
+        return False
+
+    def _is_public(self, route: RouteAccess) -> bool:
+        methods = route.methods or {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+        return not route.opaque and not route.websocket and all(self.opens(method, route.path) for method in methods)
+
+    def _public_problems(self) -> Iterator[str]:
+        for entry in self.public.entries:
+            told: list[RouteAccess] = []
+            for method in sorted(entry.methods):
+                text = f"{method} {entry.path}"
+                for route in self._reached(entry, method):
+                    if route in told:
+                        continue
+                    told.append(route)
+                    if route.requirement is not None and not route.guarded_above:
+                        yield f"public_paths opens {text}, but {route.name} carries a requirement: remove one of the two."
+                    elif entry.template is not None and route.path != entry.path:
+                        yield f"public_paths opens {text}, and with it {route.name}: write the public paths out one by one."
+
+    def _reached(self, entry: PublicPath, method: str) -> Iterator[RouteAccess]:
+        """Yield the routes that a public request can end at.
+
+        The router takes the first one that fits. A template fits many paths, and up to the route it was copied from each may have
+        another first one.
+        """
+        for route in self.access.routes:
+            if _meet(entry, method, route):
+                yield route
+                if not (route.host or route.opaque) and (entry.template is None or route.path == entry.path):
+                    return
+
+    def _impossible(self, requirement: Requirement) -> str:
+        """Return why no token can meet ``requirement``, or nothing if one can."""
+        ways = ways_of(requirement)
+        roles = [leaf for way in ways for leaf in way if isinstance(leaf, Role)]
+        if not self.client_id and any(not role.realm and not role.client for role in roles):
+            return "require_role needs client=... or KEYCLOAK_CLIENT_ID to know whose role it is"
+        problems = [self._contradiction(way) for way in ways]
+        return "" if "" in problems else problems[0]
+
+    def _contradiction(self, way: Collection[Requirement]) -> str:
+        kinds = {leaf.kind for leaf in way if isinstance(leaf, Caller)}
+        if len(kinds) > 1:
+            return "a token is a service's or a user's, never both"
+        if "user" in kinds and not self.users:
+            return "the middleware lets services in only (users=True would change that)"
+        named = [leaf.client_ids for leaf in way if isinstance(leaf, Caller) and leaf.client_ids]
+        if named and not frozenset.intersection(*named):
+            return (
+                f"a token has one caller, and no one is in all of {', '.join(f'[{listed(names)}]' for names in named)}"
+            )
+        audiences = [leaf for leaf in way if isinstance(leaf, Audience)]
+        for leaf in audiences:
+            if self.audiences and self.audiences.isdisjoint(leaf.audiences):
+                return f"it is for {listed(leaf.audiences)}, and this app accepts only {listed(self.audiences)}"
+        for leaf in audiences:
+            if leaf.only and any(leaf.audiences.isdisjoint(other.audiences) for other in audiences):
+                return "it is to be for one audience only, and for another one too"
+        return ""
+
+
+def _takes_from(earlier: RouteAccess, later: RouteAccess) -> bool:
+    """Return whether a route takes requests that a later one is for, if both fit the path."""
+    methods = (earlier.methods & later.methods) - {"HEAD"} or not (earlier.methods and later.methods)
+    return bool(methods) and earlier.websocket == later.websocket and earlier.host in ("", later.host)
+
+
+def _sentence(route: RouteAccess, mistake: Mistake) -> str:
+    at = f" ({mistake.at.removeprefix(f'{Path.cwd()}/')})" if mistake.at else ""
+    return f"{route.name}{at}: {mistake.text}."
+
+
+def bounded(names: Iterable[str], joint: str = ", ", most: int = _MOST) -> str:
+    """Return names as one text, and how many more there are after the first ``most``."""
+    names = list(dict.fromkeys(names))
+    return joint.join([*names[:most], *([f"and {len(names) - most} more"] if len(names) > most else [])])
+
+
+def _uncovered(routes: Collection[RouteAccess], kinds: tuple[type[Requirement], ...], sentence: str) -> Iterator[str]:
+    """Yield ``sentence`` with the routes on which some way in has no requirement of one of ``kinds``."""
+    names = [
+        route.name
+        + (
+            " (an app whose routes cannot be read: mount a requirement's .guard(app) instead of the app)"
+            if route.opaque
+            else ""
+        )
+        for route in routes
+        if not all(any(isinstance(leaf, kinds) for leaf in way) for way in ways_of(route.requirement))
+    ]
+    if names:
+        yield f"{sentence}: {', '.join(names)}."
+
+
+def _meet(entry: PublicPath, method: str, route: RouteAccess) -> bool:
+    """Tell whether one request could be for both: a public path, and a route as declared."""
+    if route.websocket or (route.methods and method not in route.methods):
+        return False
+    declared = route.path.rstrip("/") + "/{path:path}" if route.opaque else route.path
+    if entry.template is None:
+        return path_pattern(declared).fullmatch(entry.path) is not None
+    return declared == entry.path or _overlap(declared, entry.path)
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Tell whether some path fits both templates; yes where it cannot be excluded."""
+    left, right = one.split("/"), other.split("/")
+    for each, its in zip(left, right, strict=False):
+        if _takes_slashes(each) or _takes_slashes(its):
+            return True
+        literal, template = sorted((each, its), key=lambda segment: "{" in segment)
+        if "{" not in literal and compile_path(f"/{template}")[0].fullmatch(f"/{literal}") is None:
+            return False
+    return len(left) == len(right)
+
+
+def _takes_slashes(segment: str) -> bool:
+    return any(not isinstance(convertor, _ONE_SEGMENT) for convertor in compile_path(f"/{segment}")[2].values())

@@ -1,0 +1,266 @@
+"""What the protocol mappers put into an access token.
+
+Keycloak runs them in four steps (rule 9): claims and audience in no order at all, then role names, hardcoded roles, audience resolve
+and role claims. Where two of the first step write the same claim, the winner changes from import to import: such a claim is reported.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from s2s_fastapi.realm.entities import Account, Client, Mapper, Realm
+from s2s_fastapi.realm.scopes import InEffect
+from s2s_fastapi.realm.token import ADDRESSES, Token, path_of
+
+__all__ = ["mapped_claims"]
+
+_CLAIMS, _ROLE_NAMES, _HARDCODED_ROLES, _RESOLVE, _ROLES = range(5)
+
+_NEWEST_MEASURED: Final = (26, 7, 3)
+
+
+def mapped_claims(
+    realm: Realm, client: Client, account: Account, effect: InEffect, *, service: bool
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the claims that the mappers of the client and of the scopes in effect make, and what nobody can tell of them."""
+    token = Token(
+        realm=realm,
+        client=client,
+        account=account,
+        service=service,
+        lightweight=client.attributes.get("client.use.lightweight.access.token.enabled") == "true",
+        roles={},
+    )
+    for role in sorted(effect.roles):
+        token.roles.setdefault(role.client, set()).add(role.name)
+    mappers = [mapper for scope in (client.own, *effect.scopes) for mapper in scope.mappers]
+    for step in range(_ROLES + 1):
+        for mapper in mappers:
+            its_step, run = _KINDS.get(mapper.kind, (_CLAIMS, _not_known))
+            if its_step == step:
+                run(token, mapper)
+    return _claims(token), tuple(dict.fromkeys(token.unknown))
+
+
+def _claims(token: Token) -> dict[str, Any]:
+    claims: dict[str, Any] = {}
+    if token.audience:
+        audience = sorted(token.audience)
+        claims["aud"] = audience[0] if len(audience) == 1 else audience
+    if token.origins:
+        claims["allowed-origins"] = token.origins
+    # Rule 12: absent rather than empty.
+    if token.realm_access:
+        claims["realm_access"] = {"roles": sorted(token.realm_access)}
+    if token.resource_access:
+        claims["resource_access"] = {name: {"roles": sorted(roles)} for name, roles in token.resource_access.items()}
+    for name in claims.keys() & token.claims.keys():
+        token.contested(name)  # the name then stands twice in the token
+    return claims | token.claims
+
+
+# The kinds
+
+
+def _audience(token: Token, mapper: Mapper) -> None:
+    """Rule 10. The values go in as they are: a client that is missing or disabled is in as well."""
+    if not token.wants(mapper):
+        return
+    client_id = mapper.config.get("included.client.audience")
+    audience = client_id or mapper.config.get("included.custom.audience")
+    if not audience:
+        return
+    if token.writes("aud"):  # rule 11
+        token.contested("aud")
+    target = token.realm.clients.get(audience)
+    if client_id and (target is None or not target.enabled) and token.realm.version > _NEWEST_MEASURED:
+        token.unknown.append(f"from 26.7.5 on the client {audience!r}, which is missing or disabled, may not be in aud")
+    token.audience.add(audience)
+
+
+def _audience_resolve(token: Token, mapper: Mapper) -> None:
+    if token.wants(mapper, unsaid="true"):
+        # Rule 10: the client itself never comes in through its own roles.
+        token.audience.update(
+            name for name, roles in token.roles.items() if name not in {"", token.client.id} and roles
+        )
+
+
+def _role_name(token: Token, mapper: Mapper) -> None:
+    """Rule 9: moves a role to another name, whatever the flags say."""
+    client, name = _parsed_role(mapper.config.get("role", ""))
+    if name in token.roles.get(client, set()):
+        token.roles[client].remove(name)
+        new_client, new_name = _parsed_role(mapper.config.get("new.role.name", ""))
+        token.roles.setdefault(new_client, set()).add(new_name)
+
+
+def _hardcoded_role(token: Token, mapper: Mapper) -> None:
+    """Rule 9: adds a role that nobody needs to have, whatever the flags and fullScopeAllowed say, without what is inside it."""
+    client, name = _parsed_role(mapper.config.get("role", ""))
+    token.roles.setdefault(client, set()).add(name)
+
+
+def _realm_roles(token: Token, mapper: Mapper) -> None:
+    if token.wants(mapper):
+        prefix = mapper.config.get("usermodel.realmRoleMapping.rolePrefix", "")
+        _role_claim(token, mapper, token.roles.get("", ()), mapper.config.get("claim.name", ""), prefix)
+
+
+def _client_roles(token: Token, mapper: Mapper) -> None:
+    if not token.wants(mapper):
+        return
+    only = mapper.config.get("usermodel.clientRoleMapping.clientId")
+    prefix = mapper.config.get("usermodel.clientRoleMapping.rolePrefix", "")
+    for client, roles in token.roles.items():
+        if client and only in {None, "", client}:
+            name = mapper.config.get("claim.name", "").replace("${client_id}", client.replace(".", "\\."))
+            said = prefix if token.realm.old else prefix.replace("${client_id}", client)
+            _role_claim(token, mapper, roles, name, said)
+
+
+def _role_claim(token: Token, mapper: Mapper, roles: Iterable[str], claim: str, prefix: str) -> None:
+    names = sorted(prefix + role for role in roles)
+    if not names:
+        return
+    path = path_of(claim)
+    if mapper.config.get("multivalued") != "true":
+        if len(names) > 1:
+            token.unknown.append(f"mapper {mapper.name!r} tells one role out of {len(names)}")
+        token.write(mapper, names[0], claim, late=True)
+    elif path == ("realm_access", "roles"):
+        token.realm_access.update(names)
+    elif len(path) == 3 and (path[0], path[2]) == ("resource_access", "roles"):  # noqa: PLR2004 (resource_access.<client>.roles)
+        token.resource_access.setdefault(path[1], set()).update(names)
+    else:
+        token.write(mapper, names, claim, late=True)  # rule 12: what several mappers put there is joined
+
+
+def _hardcoded_claim(token: Token, mapper: Mapper) -> None:
+    if token.wants(mapper) and "claim.value" in mapper.config:
+        if path_of(mapper.config.get("claim.name", "")) == ("aud",) and token.audience:
+            token.contested("aud")
+        token.write(mapper, mapper.config["claim.value"])
+
+
+def _note(token: Token, mapper: Mapper) -> None:
+    """The notes of a client-credentials session. A user's has none of them, and no AUTH_TIME after the password grant."""
+    note, claim = mapper.config.get("user.session.note"), mapper.config.get("claim.name")
+    if not token.wants(mapper) or not token.service:
+        return
+    if note in {"client_id", "clientId"}:
+        token.write(mapper, token.client.id)
+    elif note in ADDRESSES and claim not in ADDRESSES:
+        token.unknown.append(f"claim {claim!r} is the caller's address")
+
+
+def _attribute(token: Token, mapper: Mapper) -> None:
+    if not token.wants(mapper):
+        return
+    name = mapper.config.get("user.attribute", "")
+    if name in token.realm.group_attributes and token.account.groups:
+        token.unknown.append(f"the attribute {name!r} may come from a group")
+    values = token.account.attributes.get(name)
+    if values:
+        token.write(mapper, list(values))
+
+
+def _property(token: Token, mapper: Mapper) -> None:
+    if not token.wants(mapper):
+        return
+    name = mapper.config.get("user.attribute", "")
+    account = token.account
+    flags = {"emailVerified": account.email_verified, "enabled": account.enabled}
+    if name in flags:
+        token.write(mapper, "true" if flags[name] else "false")
+    elif name in {"username", "email", "firstName", "lastName"}:
+        for value in account.attributes.get(name, ()):
+            token.write(mapper, value)
+    else:
+        token.unknown.append(f"mapper {mapper.name!r} tells the user's {name!r}")
+
+
+def _full_name(token: Token, mapper: Mapper) -> None:
+    if token.wants(mapper):
+        parts = [*token.account.attributes.get("firstName", ()), *token.account.attributes.get("lastName", ())]
+        if parts:
+            token.write(mapper, " ".join(parts), "name")
+
+
+def _groups(token: Token, mapper: Mapper) -> None:
+    if token.wants(mapper):
+        full = mapper.config.get("full.path") == "true"
+        names = [path if full else path.rpartition("/")[2] for path in token.account.groups]
+        if names:
+            token.write(replace(mapper, config={**mapper.config, "multivalued": "true"}), names)
+
+
+def _address(token: Token, mapper: Mapper) -> None:
+    if not token.wants(mapper):
+        return
+    parts = {"street": "street_address"} | {n: n for n in ("locality", "region", "postal_code", "country", "formatted")}
+    values = {
+        claim: token.account.attributes[mapper.config.get(f"user.attribute.{part}", part)][0]
+        for part, claim in parts.items()
+        if mapper.config.get(f"user.attribute.{part}", part) in token.account.attributes
+    }
+    if values or token.realm.old:
+        token.claims["address"] = values
+
+
+def _acr(token: Token, mapper: Mapper) -> None:
+    if token.wants(mapper):
+        token.write(mapper, "1", "acr")
+        if "acr.loa.map" in token.client.attributes:
+            token.unknown.append("the claim 'acr' follows the client's acr.loa.map")
+
+
+def _subject(token: Token, mapper: Mapper) -> None:
+    if token.wants(mapper):
+        token.write(mapper, token.account.id, "sub")
+
+
+def _origins(token: Token, mapper: Mapper) -> None:
+    if token.wants(mapper, unsaid="true") and token.client.web_origins:
+        token.origins = sorted(token.client.web_origins)
+
+
+def _organization(token: Token, mapper: Mapper) -> None:
+    if token.wants(mapper) and token.realm.organizations:
+        token.unknown.append("the realm has organizations, and no model of who is a member")
+
+
+def _nothing(_token: Token, _mapper: Mapper) -> None:
+    """Some mappers say nothing about the accounts and requests of this model."""
+
+
+def _not_known(token: Token, mapper: Mapper) -> None:
+    token.unknown.append(f"mapper {mapper.name!r} is of the kind {mapper.kind!r}")
+
+
+_KINDS: Final[Mapping[str, tuple[int, Callable[[Token, Mapper], None]]]] = {
+    "oidc-audience-mapper": (_CLAIMS, _audience),
+    "oidc-hardcoded-claim-mapper": (_CLAIMS, _hardcoded_claim),
+    "oidc-usersessionmodel-note-mapper": (_CLAIMS, _note),
+    "oidc-usermodel-attribute-mapper": (_CLAIMS, _attribute),
+    "oidc-usermodel-property-mapper": (_CLAIMS, _property),
+    "oidc-full-name-mapper": (_CLAIMS, _full_name),
+    "oidc-group-membership-mapper": (_CLAIMS, _groups),
+    "oidc-address-mapper": (_CLAIMS, _address),
+    "oidc-acr-mapper": (_CLAIMS, _acr),
+    "oidc-sub-mapper": (_CLAIMS, _subject),
+    "oidc-allowed-origins-mapper": (_CLAIMS, _origins),
+    "oidc-nonce-backwards-compatible-mapper": (_CLAIMS, _nothing),
+    "oidc-organization-membership-mapper": (_CLAIMS, _organization),
+    "oidc-role-name-mapper": (_ROLE_NAMES, _role_name),
+    "oidc-hardcoded-role-mapper": (_HARDCODED_ROLES, _hardcoded_role),
+    "oidc-audience-resolve-mapper": (_RESOLVE, _audience_resolve),
+    "oidc-usermodel-realm-role-mapper": (_ROLES, _realm_roles),
+    "oidc-usermodel-client-role-mapper": (_ROLES, _client_roles),
+}
+
+
+def _parsed_role(text: str) -> tuple[str, str]:
+    """Split ``client.role`` at its last dot; without one it is a role of the realm."""
+    client, _, name = text.rpartition(".")
+    return client, name

@@ -1,0 +1,280 @@
+"""Which token would Keycloak issue for this client and this scope? Computed from the realm's own JSON, without a server.
+
+    reading.py   the document -> the realm (realm.py) that a server holds after importing it (born.py: what it adds by itself)
+    scopes.py    the request -> scopes in effect, and the roles they let through
+    mappers.py   scopes and roles -> claims
+    model.py     the questions one may ask, and the refusals
+
+Every answer is compared claim by claim with real servers (``tests/real/test_parity.py``). What cannot be known from a realm's JSON
+(mappers of other people, client policies) is said in `Granted.unknown`.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from hmac import compare_digest
+from itertools import combinations
+from typing import Any, Final
+
+from s2s_fastapi.realm.entities import OIDC, Account, Client, Realm
+from s2s_fastapi.realm.mappers import mapped_claims
+from s2s_fastapi.realm.reading import read_realm
+from s2s_fastapi.realm.scopes import InEffect, in_effect
+
+__all__ = ["Denied", "Granted", "RealmModel"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Granted:
+    """A token that Keycloak would issue, and what its answer says beside it."""
+
+    claims: Mapping[str, Any]
+    """The access token's claims, as plain JSON that belongs to the caller alone.
+
+    Without ``exp``, ``iat``, ``jti``, ``iss``, ``clientHost`` and ``clientAddress``, which the issuer knows. A token that has a
+    session has ``sid``, with the value ``""``. ``sub`` is the account's id where the document gives one, else made up and stable.
+    """
+    lifespan: int
+    """Seconds; ``expires_in``."""
+    scope: str
+    """The response's ``scope``."""
+    algorithm: str = "RS256"
+    header_type: str = "JWT"
+    openid: bool = False
+    """An id_token goes with it."""
+    refresh: bool = False
+    """A refresh_token and session_state go with it."""
+    not_before: int = 0
+    """The response's ``not-before-policy``."""
+    unknown: tuple[str, ...] = ()
+    """What this model cannot tell about the token, one sentence each; empty where the answer is Keycloak's own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denied:
+    """A refusal, as the token endpoint words it."""
+
+    status: int
+    error: str
+    description: str
+    """Empty where Keycloak sends none."""
+
+
+_CREDENTIALS: Final = "Invalid client or Invalid client credentials"
+_ASSERTION_MISSING: Final = "Parameter client_assertion_type is missing"
+
+
+class RealmModel:
+    """A realm that answers for its token endpoint. Immutable: it may be shared by threads and asked any number of times."""
+
+    __slots__ = ("_realm",)
+
+    def __init__(self, realm: Realm) -> None:
+        self._realm = realm
+
+    def __repr__(self) -> str:
+        return f"RealmModel({self.name!r}, version={'.'.join(map(str, self._realm.version))!r})"
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any], *, version: str = "26.7.3") -> "RealmModel":
+        """Read a realm in the form that Keycloak imports, or in that of its ``partial-export``.
+
+        ``version`` is the server's. A newer one than was measured is taken for the newest that was.
+
+        Raises:
+            ConfigurationError: The document is no realm, or one that Keycloak does not import.
+        """
+        return cls(read_realm(document, version))
+
+    # What there is to ask for
+
+    @property
+    def name(self) -> str:
+        """The realm's name."""
+        return self._realm.name
+
+    @property
+    def not_before(self) -> int:
+        """Tokens issued before this second are revoked: ``tokens-not-before`` of the public realm page."""
+        return self._realm.not_before
+
+    @property
+    def client_ids(self) -> tuple[str, ...]:
+        """Every client, Keycloak's own included."""
+        return tuple(self._realm.clients)
+
+    @property
+    def service_client_ids(self) -> tuple[str, ...]:
+        """The clients that have a service account."""
+        return tuple(client.id for client in self._realm.clients.values() if client.service_accounts)
+
+    @property
+    def usernames(self) -> tuple[str, ...]:
+        """The users that the document lists, service accounts among them."""
+        return tuple(self._realm.users)
+
+    def default_scopes(self, client_id: str) -> tuple[str, ...]:
+        """Return the scopes that every token of the client has, unless they drop out; nothing for an unknown client."""
+        client = self._realm.clients.get(client_id)
+        return tuple(client.default) if client else ()
+
+    def optional_scopes(self, client_id: str) -> tuple[str, ...]:
+        """Return the scopes that the client may ask for; nothing for an unknown client."""
+        client = self._realm.clients.get(client_id)
+        return tuple(client.optional) if client else ()
+
+    def scope_requests(self, client_id: str) -> Iterator[str | None]:
+        """Yield what the client can ask for: nothing, each optional scope, every pair of them, and all at once."""
+        optional = self.optional_scopes(client_id)
+        yield None
+        yield from optional
+        yield from (" ".join(pair) for pair in combinations(optional, 2))
+        if len(optional) > 2:  # noqa: PLR2004 (two are a pair)
+            yield " ".join(optional)
+
+    # Answers
+
+    def authenticate(self, client_id: str, secret: str | None) -> Denied | None:
+        """Return why these are not the credentials of a client that may use the token endpoint, or None (rule 1).
+
+        A client whose secret the document does not tell (an export masks it) is never authenticated here.
+        """
+        client = self._found(client_id)
+        if isinstance(client, Denied):
+            return client
+        if not client.public:
+            if client.authenticator in {"client-jwt", "client-secret-jwt"}:
+                return Denied(status=400, error="invalid_client", description=_ASSERTION_MISSING)
+            if client.authenticator != "client-secret":
+                return Denied(status=401, error="invalid_client", description=_CREDENTIALS)
+            if not _same(secret, client.secret):
+                return Denied(status=401, error="unauthorized_client", description=_CREDENTIALS)
+        return self._unusable(client)
+
+    def client_credentials(self, client_id: str, secret: str | None, *, scope: str | None = None) -> Granted | Denied:
+        """Answer a request for a service's own token (RFC 6749 section 4.4)."""
+        return self.authenticate(client_id, secret) or self.service_token(client_id, scope=scope)
+
+    def service_token(self, client_id: str, *, scope: str | None = None) -> Granted | Denied:
+        """Answer as `client_credentials` does once the client is authenticated, in whatever way."""
+        client = self._usable(client_id)
+        if isinstance(client, Denied):
+            return client
+        if client.public or not client.service_accounts or client.account is None:
+            who = "Public client" if client.public else "Client"
+            reason = f"{who} not {'allowed' if client.public else 'enabled'} to retrieve service account"
+            return Denied(status=401, error="unauthorized_client", description=reason)
+        account = client.account
+        if not account.enabled:
+            return Denied(status=401, error="invalid_request", description=f"User '{account.username}' disabled")
+        # Rule 15: with a refresh token comes a session.
+        session = client.attributes.get("client_credentials.use_refresh_token") == "true"
+        return self._issued(client, account, scope, service=True, session=session)
+
+    def password(self, username: str, *, via: str, scope: str | None = None) -> Granted | Denied:
+        """Answer a user's login through the client ``via`` (RFC 6749 section 4.3); nobody's credentials are asked."""
+        client = self._usable(via)
+        if isinstance(client, Denied):
+            return client
+        if not client.direct_access:
+            reason = "Client not allowed for direct access grants"
+            return Denied(status=400, error="unauthorized_client", description=reason)
+        if client.consent:
+            return Denied(status=400, error="invalid_client", description="Client requires user consent")
+        user = self._realm.users.get(username.lower())
+        # The scope is looked at before the user: nobody's account stands in for one that does not exist.
+        if in_effect(self._realm, client, user or _NOBODY, scope) is None:
+            return self._invalid_scope(scope)
+        if user is None or self._is_service_account(user):
+            status = 401 if self._realm.old else 400
+            return Denied(status=status, error="invalid_grant", description="Invalid user credentials")
+        if not user.enabled:
+            return Denied(status=400, error="invalid_grant", description="Account disabled")
+        if not user.ready:
+            return Denied(status=400, error="invalid_grant", description="Account is not fully set up")
+        return self._issued(client, user, scope, service=False, session=True)
+
+    def _found(self, client_id: str) -> Client | Denied:
+        if not self._realm.enabled:
+            return Denied(status=403, error="access_denied", description="Realm not enabled")
+        client = self._realm.clients.get(client_id)
+        if client is None or not client.enabled:
+            return Denied(status=401, error="invalid_client", description=_CREDENTIALS)
+        return client
+
+    def _usable(self, client_id: str) -> Client | Denied:
+        client = self._found(client_id)
+        return client if isinstance(client, Denied) else self._unusable(client) or client
+
+    def _unusable(self, client: Client) -> Denied | None:
+        if client.protocol != OIDC:
+            return Denied(status=400, error="invalid_client", description="Wrong client protocol.")
+        if client.bearer_only and self._realm.old:  # it has no secret there, so that any is wrong
+            return Denied(status=401, error="unauthorized_client", description=_CREDENTIALS)
+        if client.bearer_only:
+            return Denied(status=400, error="invalid_client", description="Bearer-only not allowed")
+        return None
+
+    def _is_service_account(self, user: Account) -> bool:
+        return any(client.account is user for client in self._realm.clients.values())
+
+    def _invalid_scope(self, scope: str | None) -> Denied:
+        # Rule 2: the parameter is repeated whole; newer versions leave control characters out.
+        said = "".join(c for c in scope or "" if self._realm.old or (c >= " " and c != "\x7f"))
+        return Denied(status=400, error="invalid_scope", description=f"Invalid scopes: {said}")
+
+    def _issued(
+        self, client: Client, account: Account, scope: str | None, *, service: bool, session: bool
+    ) -> Granted | Denied:
+        realm = self._realm
+        effect = in_effect(realm, client, account, scope)
+        if effect is None:
+            return self._invalid_scope(scope)
+        refresh = session and (service or client.attributes.get("use.refresh.tokens") != "false")
+        if refresh and effect.offline and not effect.offline_allowed:
+            reason = "Offline tokens not allowed for the user or client"
+            return Denied(status=400, error="not_allowed", description=reason)
+        lower = client.attributes.get("token.response.type.bearer.lower-case") == "true"
+        # Rule 12: a service's token has `sub` whatever its scopes; a user's needs the mapper of `basic`.
+        claims = {"sub": account.id} if service else {}
+        claims |= {"typ": "bearer" if lower else "Bearer", "azp": client.id, "scope": effect.text}
+        claims |= {"sid": ""} if session else {}
+        mapped, unknown = mapped_claims(realm, client, account, effect, service=service)
+        rfc9068 = client.attributes.get("access.token.header.type.rfc9068") == "true" and not realm.old
+        return Granted(
+            claims=claims | mapped,
+            lifespan=_lifespan(realm, client, effect),
+            scope=effect.text,
+            algorithm=client.attributes.get("access.token.signed.response.alg") or realm.algorithm,
+            header_type="at+jwt" if rfc9068 else "JWT",
+            openid=effect.openid,
+            refresh=refresh,
+            not_before=max(realm.not_before, client.not_before),
+            unknown=realm.unknown + unknown,
+        )
+
+
+_NOBODY: Final = Account(username="", id="", attributes={})
+
+
+def _same(given: str | None, expected: str | None) -> bool:
+    if given is None or expected is None:
+        return False
+    return compare_digest(given.encode(errors="surrogatepass"), expected.encode(errors="surrogatepass"))
+
+
+def _lifespan(realm: Realm, client: Client, effect: InEffect) -> int:
+    """Rule 14, in seconds."""
+    of_realm, attributes = realm.lifespans, client.attributes
+    written = attributes.get("access.token.lifespan", "").strip()  # blank: the realm's
+    life = int(written) if written else of_realm["accessTokenLifespan"]
+    if life == -1:
+        life = of_realm["ssoSessionMaxLifespan"]
+    if not effect.offline:
+        session, own = of_realm["ssoSessionMaxLifespan"], of_realm["clientSessionMaxLifespan"]
+    elif of_realm["offlineSessionMaxLifespanEnabled"]:
+        session, own = of_realm["offlineSessionMaxLifespan"], of_realm["clientOfflineSessionMaxLifespan"]
+    else:
+        session, own = life, 0
+    its = attributes.get("client.offline.session.max.lifespan" if effect.offline else "client.session.max.lifespan", "")
+    own = max(0, int(its.strip() or 0)) or own
+    return min(life, session, own if own > 0 else life)

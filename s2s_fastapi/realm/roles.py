@@ -1,0 +1,94 @@
+"""The roles of a document: what is inside which, what everybody gets, and what is mapped to scopes and clients."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+from s2s_fastapi.realm import builtins
+from s2s_fastapi.realm.entities import Role, Roles
+
+__all__ = ["composites", "default_role", "held", "inside", "named", "scope_mappings"]
+
+_Representation = Mapping[str, Any]
+
+
+def named(client: str, names: Iterable[str] | None) -> Iterator[Role]:
+    """Yield the roles of a client, or of the realm, from a list of names."""
+    return (Role(client, str(name).strip()) for name in names or [])
+
+
+def held(holder: _Representation) -> Iterator[Role]:
+    """Yield the roles of a user or a group. Keycloak makes those that are not declared anywhere."""
+    yield from named("", holder.get("realmRoles"))
+    for client, names in (holder.get("clientRoles") or {}).items():
+        yield from named(client, names)
+
+
+def inside(role: _Representation) -> Iterator[Role]:
+    """Yield what a composite role holds directly."""
+    composite = role.get("composites") or {}
+    yield from named("", composite.get("realm"))
+    for client, names in (composite.get("client") or {}).items():
+        yield from named(client, names)
+
+
+def default_role(document: _Representation) -> Role:
+    """Return the role that every account gets which the server makes itself."""
+    if document.get("defaultRole"):
+        return Role("", str(document["defaultRole"]["name"]))
+    # Rule 16: one that is declared without being named as `defaultRole` is an ordinary role, and the server makes another.
+    name, taken = f"default-roles-{document['realm'].lower()}", _realm_role_names(document)
+    tries = [name, *(f"{name}-{number}" for number in range(1, len(taken) + 2))]
+    return Role("", next(one for one in tries if one not in taken))
+
+
+def composites(document: _Representation, listed: Collection[str], *, organizations: bool) -> dict[Role, Roles]:
+    """Return what every composite role holds directly. ``listed`` are the clients that the document names."""
+    roles = document.get("roles") or {}
+    by_client: dict[str, Iterable[_Representation]] = dict(roles.get("client") or {})
+    own = {
+        "account": builtins.account_roles(),
+        "realm-management": builtins.management_roles(organizations=organizations),
+    }
+    for client in own.keys() - set(listed):
+        by_client[client] = [*own[client], *by_client.get(client, [])]
+    found = {
+        Role(client, role["name"]): frozenset(inside(role))
+        for client, declared in [("", roles.get("realm") or []), *by_client.items()]
+        for role in declared
+    }
+    everybody = default_role(document)
+    return found | {everybody: found.get(everybody, frozenset()) | set(_defaults(document, listed))}
+
+
+def _defaults(document: _Representation, listed: Collection[str]) -> Iterator[Role]:
+    """Yield what the server itself puts into the default role: its own roles, where it is the one who makes them."""
+    declared = _realm_role_names(document)
+    scopes = {scope["name"] for scope in document.get("clientScopes") or []}
+    if "offline_access" not in declared or "offline_access" not in scopes:
+        yield Role("", "offline_access")
+    if "uma_authorization" not in declared:
+        yield Role("", "uma_authorization")
+    if "account" not in listed:
+        yield from named("account", ["view-profile", "manage-account"])
+    if not document.get("defaultRole"):  # the form of before Keycloak 13
+        yield from named("", document.get("defaultRoles"))
+        for client in document.get("clients") or []:
+            yield from named(client["clientId"], client.get("defaultRoles"))
+
+
+def scope_mappings(document: _Representation, listed: Collection[str]) -> dict[tuple[str, str], Roles]:
+    """Return the roles that are mapped to scopes and to clients, by (``clientScope`` or ``client``, name)."""
+    mapped: dict[tuple[str, str], Roles] = {}
+    by_client = document.get("clientScopeMappings") or {}
+    for client, mappings in [("", document.get("scopeMappings") or []), *by_client.items()]:
+        for mapping in mappings:
+            kind = "clientScope" if mapping.get("clientScope") else "client"
+            key = kind, str(mapping[kind])
+            mapped[key] = mapped.get(key, frozenset()) | set(named(client, mapping.get("roles")))
+    if "account-console" not in listed:
+        mapped["client", "account-console"] = frozenset(named("account", ["manage-account", "view-groups"]))
+    return mapped
+
+
+def _realm_role_names(document: _Representation) -> set[str]:
+    return {role["name"] for role in (document.get("roles") or {}).get("realm") or []}

@@ -1,0 +1,87 @@
+"""Which scopes a request brings into effect, and which of the account's roles they let into the token."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from s2s_fastapi.realm.entities import Account, Client, Realm, Role, Scope
+
+__all__ = ["InEffect", "expanded", "in_effect", "words"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InEffect:
+    """What a valid request comes to: the scopes that stayed, and the roles they and the client let through."""
+
+    scopes: tuple[Scope, ...]
+    """Without the client's own, whose mappers always work."""
+    roles: frozenset[Role]
+    openid: bool
+    offline: bool
+    """``offline_access`` was asked for, whether or not it stayed."""
+    offline_allowed: bool
+
+    @property
+    def text(self) -> str:
+        """The member ``scope`` of token and response."""
+        return " ".join(["openid"] * self.openid + [scope.name for scope in self.scopes if scope.in_token])
+
+
+def words(scope: str | None) -> list[str]:
+    """Split a scope parameter as Keycloak does, which is as Java splits on one space (rule 2).
+
+    Spaces at the end vanish, any others make an empty word, and so does the empty parameter. A tab is part of a word.
+    """
+    if scope is None:
+        return []
+    if not scope:
+        return [""]
+    return scope.rstrip(" ").split(" ") if scope.strip(" ") else []
+
+
+def in_effect(realm: Realm, client: Client, account: Account, scope: str | None) -> InEffect | None:
+    """Return what asking for ``scope`` comes to, or None where Keycloak answers ``invalid_scope``."""
+    asked = words(scope)
+    openid = "openid" in asked  # rule 3: needs no assignment
+    names = [name for name in dict.fromkeys(asked) if name != "openid"]
+    if any(name not in client.default and name not in client.optional for name in names):
+        return None
+    optional = (client.optional[name] for name in names if name in client.optional)
+    requested = [*client.default.values(), *(scope for scope in optional if not _of_members(scope, realm))]
+    held = expanded(account.roles, realm.inside)
+    scopes = tuple(scope for scope in requested if _permitted(scope, held, realm))
+    offline = any(scope.name == "offline_access" for scope in requested)
+    return InEffect(
+        scopes=scopes,
+        roles=held if client.full_scope else held & _reach(realm, client, scopes, held),
+        openid=openid,
+        offline=offline,
+        offline_allowed=offline and Role("", "offline_access") in held,
+    )
+
+
+def expanded(roles: Iterable[Role], inside: Mapping[Role, frozenset[Role]]) -> frozenset[Role]:
+    """Return the roles with everything that is inside them, across realm and clients (rule 8)."""
+    found: set[Role] = set()
+    left = list(roles)
+    while left:
+        role = left.pop()
+        if role not in found:
+            found.add(role)
+            left.extend(inside.get(role, ()))
+    return frozenset(found)
+
+
+def _permitted(scope: Scope, held: frozenset[Role], realm: Realm) -> bool:
+    """Rule 6: a scope that roles are mapped to drops out whole, unless the account holds one of them, or one inside them."""
+    return not scope.roles or not held.isdisjoint(expanded(scope.roles, realm.inside))
+
+
+def _of_members(scope: Scope, realm: Realm) -> bool:
+    """Say whether asking for the scope is not heard, since the realm has no organizations. 26.0 hears it all the same."""
+    return scope.name == "organization" and not realm.organizations and not realm.old
+
+
+def _reach(realm: Realm, client: Client, scopes: tuple[Scope, ...], held: frozenset[Role]) -> frozenset[Role]:
+    """Rule 7: the roles that a narrow client lets through, of whichever the account holds."""
+    own = {role for role in {*held, *realm.inside} if role.client == client.id}
+    return expanded(own.union(client.own.roles, *(scope.roles for scope in scopes)), realm.inside)

@@ -1,0 +1,110 @@
+"""An access token while its mappers run: the only thing in the model that changes, and nobody sees it but they."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from s2s_fastapi.realm.entities import Account, Client, Mapper, Realm
+
+__all__ = ["ADDRESSES", "Token", "path_of"]
+
+# Rule 11: what no mapper can change. `clientHost` and `clientAddress` are the address of whoever asks.
+_FIXED: Final = frozenset({"exp", "iat", "jti", "iss", "typ", "scope", "nonce", "session_state"})
+_TEXTS: Final = frozenset({"sub", "azp", "acr", "aud"})  # always text, never an object
+_JOINED: Final = object()
+ADDRESSES: Final = frozenset({"clientHost", "clientAddress"})
+
+
+@dataclass(slots=True)
+class Token:
+    """A token while its mappers run."""
+
+    realm: Realm
+    client: Client
+    account: Account
+    service: bool
+    lightweight: bool
+    roles: dict[str, set[str]]
+    """The roles that are to be told, by client; those of the realm under the empty name."""
+    audience: set[str] = field(default_factory=set)
+    claims: dict[str, Any] = field(default_factory=dict)
+    realm_access: set[str] = field(default_factory=set)
+    resource_access: dict[str, set[str]] = field(default_factory=dict)
+    origins: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    _written: dict[tuple[str, ...], object] = field(default_factory=dict)
+    """What the first step wrote, by path."""
+
+    def wants(self, mapper: Mapper, *, unsaid: str = "false") -> bool:
+        """Rule 10: a flag that is absent is off, for most kinds. Rule 13: a lightweight token has a flag of its own."""
+        if self.lightweight:
+            return mapper.config.get("lightweight.claim") == "true"
+        return mapper.config.get("access.token.claim", unsaid) == "true"
+
+    def write(self, mapper: Mapper, value: Any, claim: str | None = None, *, late: bool = False) -> None:
+        """Put a value where the mapper says: a path whose dots lead into objects. ``late`` is after the first step."""
+        path = path_of(mapper.config.get("claim.name", "") if claim is None else claim)
+        try:
+            value = _typed(mapper, value)
+        except ValueError:
+            self.unknown.append(f"mapper {mapper.name!r} has a value that is not of its type")
+            return
+        if not path or path[0] in _FIXED or (path[0] in _TEXTS and len(path) > 1):
+            return
+        joined = isinstance(value, list)
+        if not late:
+            self._claim(path, _JOINED if joined else value)
+        if path == ("aud",):
+            self.audience = {str(one) for one in (value if joined else [value])}
+            return
+        target = self.claims
+        for name in path[:-1]:
+            target = target.setdefault(name, {})
+            if not isinstance(target, dict):
+                self.unknown.append(f"mapper {mapper.name!r} writes into the claim {name!r}, which is no object")
+                return
+        there = target.get(path[-1])
+        if joined and there is not None:
+            there = there if isinstance(there, list) else [there]
+            value = there + [one for one in value if late or one not in there]
+        target[path[-1]] = str(value) if path[0] in _TEXTS else value
+
+    def _claim(self, path: tuple[str, ...], value: object) -> None:
+        """Take a path, and say so if it is not free: of two writers of the first step, nobody knows which comes last."""
+        for other, before in self._written.items():
+            shared = min(len(path), len(other))
+            if path[:shared] == other[:shared] and (path != other or value != before):
+                self.contested(".".join(path))
+        self._written[path] = value
+
+    def contested(self, claim: str) -> None:
+        """Say that a claim has more than one writer."""
+        self.unknown.append(
+            f"more than one mapper writes the claim {claim!r}, and the winner differs from import to import"
+        )
+
+    def writes(self, claim: str) -> bool:
+        """Say whether a mapper of the first step has written the claim as a whole."""
+        return (claim,) in self._written
+
+
+def path_of(claim: str) -> tuple[str, ...]:
+    r"""Split a claim's name on dots; ``\.`` is a dot in a name."""
+    return tuple(re.sub(r"\\(.)", r"\1", part) for part in re.findall(r"(?:\\.|[^\\.])+", claim))
+
+
+def _typed(mapper: Mapper, value: Any) -> Any:
+    if isinstance(value, list):
+        if mapper.config.get("multivalued") != "true":
+            value = value[0]
+        else:
+            return [_typed(mapper, one) for one in value]
+    kind = mapper.config.get("jsonType.label")
+    if kind == "boolean":
+        return str(value).lower() == "true"
+    if kind in {"long", "int"}:
+        return int(value)
+    if kind == "JSON":
+        return json.loads(value)
+    return value

@@ -1,0 +1,269 @@
+"""Until a day that the developer names, some refusals are only told: whom they would hit, where, why, how often, and the cure."""
+
+import atexit
+import contextlib
+import datetime as dt
+import logging
+import re
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+from weakref import WeakSet
+
+from s2s_fastapi.decision import Decision, Reason
+from s2s_fastapi.engine.workers import watch_forks
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.telemetry import Observer
+from s2s_fastapi.text import printable, quoted
+
+__all__ = ["ObservedRefusal", "ObservedRefusals", "Observing", "end_of_observing"]
+
+_log = logging.getLogger("s2s_fastapi.observed")
+
+_LONGEST_AHEAD: Final = 366 * 24 * 3600.0
+_ROWS: Final = 1000
+# A method, and the path of a mount that has parameters, are of the caller's own choice.
+_ROWS_OF_ONE_CALLER: Final = 100
+_NO_ROUTE: Final = "(no route)"
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "WEBSOCKET"})
+_OTHER_METHOD: Final = "(other)"
+_TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
+_REPORT_AGAIN: Final = 3600.0
+_LONGEST: Final = 256
+_LONGEST_CURE: Final = 4096
+_HEADINGS: Final = {
+    (False, False): "nothing that came in so far will be refused",
+    (False, True): "these will be refused from then on",
+    (True, False): "its day has come, and nothing that came in before is refused now; the option can go",
+    (True, True): "its day has come, and these are refused from now on; the option can go",
+}
+"""By whether the day has come, and whether there are rows."""
+
+
+def end_of_observing(day: object, now: float) -> float:
+    """Return when that day begins in UTC, in seconds since the epoch: from then on refusals are made.
+
+    Raises:
+        ConfigurationError: ``day`` is not written ``YYYY-MM-DD`` (RFC 3339 section 5.6 ``full-date``), or more than 366 days away.
+    """
+    # Not everything that fromisoformat reads is a day that everybody reads the same way (week dates, no dashes).
+    if isinstance(day, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", day):
+        with contextlib.suppress(ValueError):  # the 31st of February
+            end = dt.datetime.combine(dt.date.fromisoformat(day), dt.time(), dt.UTC).timestamp()
+            if end - now > _LONGEST_AHEAD:
+                raise ConfigurationError(
+                    f"insecure_observe_until is {day}, more than 366 days ahead: name a day that somebody waits for."
+                )
+            return end
+    raise ConfigurationError(f'insecure_observe_until takes a day such as "2027-01-31", not {day!r}.')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedRefusal:
+    """Requests of one caller that were let in on one route, and will be refused for one reason."""
+
+    method: str
+    """``WEBSOCKET`` for a handshake."""
+    route: str
+    """As declared, or ``(no route)`` for all that the app answers without one."""
+    client_id: str
+    reason: str
+    status: int
+    cure: str
+    """The sentence that says what to change, of the request seen last."""
+    count: int
+    first_seen: dt.datetime
+    last_seen: dt.datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedRefusals:
+    """What ``insecure_observe_until`` has let in so far in this process, the most frequent first."""
+
+    until: dt.datetime | None
+    """When refusals begin; None where nothing is only told: no option, a day that was over at the start, or no start yet."""
+    rows: tuple[ObservedRefusal, ...] = ()
+    others: int = 0
+    """Refusals that are in no row: beyond 1,000 rows, or 100 of one caller."""
+
+
+class Observing:
+    """Count refusals that are only told by route, caller and reason, on their way to the observer behind.
+
+    A row is written to the logger ``s2s_fastapi.observed`` when it is new; all rows within the hour after something was added, when
+    the day has come, and at the end. Whoever has no token signed by the realm adds nothing here. Safe to use from threads; a forked child
+    begins anew.
+    """
+
+    def __init__(self, until: float, observer: Observer, clock: Callable[[], float]) -> None:
+        self._until = until
+        self._observer = observer
+        self._clock = clock
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Forget everything: the parent tells of what it saw, and one of its threads may have held the lock."""
+        self._lock = threading.Lock()
+        self._rows: dict[tuple[str, str, str, Reason], _Row] = {}
+        self._rows_of: Counter[str] = Counter()
+        self._others = 0
+        self._news_since: float | None = None
+        self._over = False
+
+    @property
+    def wants_allowed(self) -> bool:
+        """Whether acceptances are worth telling: they are also what a report that is due may be written at."""
+        return self._due(self._clock()) or getattr(self._observer, "wants_allowed", True)
+
+    def decided(self, decision: Decision) -> None:
+        """Take note of one decision, and pass it on."""
+        now = self._clock()
+        if decision.observed:
+            self._count(decision, now)
+        if self._due(now):
+            self.tell()
+        if decision.reason is not Reason.ALLOWED or getattr(self._observer, "wants_allowed", True):
+            self._observer.decided(decision)
+
+    def report(self) -> ObservedRefusals:
+        """Return what there is to tell by now."""
+        with self._lock:
+            rows = tuple(row.told() for row in self._rows.values())
+            others = self._others
+        rows = tuple(sorted(rows, key=lambda row: (-row.count, row.client_id, row.route, row.method, row.reason)))
+        return ObservedRefusals(until=_moment(self._until), rows=rows, others=others)
+
+    def tell(self, *, final: bool = False) -> None:
+        """Write the report, if there is something new in it; a ``final`` one also if it was told before, or is empty."""
+        with self._lock:
+            now, was_over = self._clock(), self._over
+            self._over = was_over or now >= self._until
+            if was_over or not (final or self._over or self._news_since is not None):
+                return
+            self._news_since, over = None, self._over
+        report = self.report()
+        day = f"{report.until:%Y-%m-%d}"
+        count = sum(row.count for row in report.rows)
+        _log.log(
+            logging.WARNING if report.rows else logging.INFO,
+            "insecure_observe_until=%s: %s: refusals=%d rows=%d others=%d",
+            day,
+            _HEADINGS[over, bool(report.rows)],
+            count,
+            len(report.rows),
+            report.others,
+            extra={"until": day, "count": count, "rows": len(report.rows), "others": report.others},
+        )
+        for row in report.rows:
+            seen = f" count={row.count} first_seen={row.first_seen:{_TIME}} last_seen={row.last_seen:{_TIME}}"
+            _write(row, day, seen)
+
+    def _due(self, now: float) -> bool:
+        if self._over:
+            return False
+        since = self._news_since
+        return now >= self._until or (since is not None and not 0 <= now - since < _REPORT_AGAIN)
+
+    def _count(self, decision: Decision, now: float) -> None:
+        caller = printable(decision.client_id, _LONGEST)
+        route = printable(decision.route, _LONGEST) if decision.routed else _NO_ROUTE
+        # An invented method is the caller's own choice: one row for all of them, or a hundred would hide the true ones.
+        method = decision.method if decision.method in _METHODS else _OTHER_METHOD
+        key = (method, route, caller, decision.reason)
+        watch_forks(self)
+        _tell_at_exit(self)
+        with self._lock:
+            if self._news_since is None:
+                self._news_since = now
+            row = self._rows.get(key)
+            if new := row is None:
+                if len(self._rows) >= _ROWS or self._rows_of[caller] >= _ROWS_OF_ONE_CALLER:
+                    self._others += 1
+                    return
+                self._rows_of[caller] += 1
+                row = self._rows[key] = _Row(key, now)
+            row.count += 1
+            row.last = now
+            row.cure = decision.cure[:_LONGEST_CURE]
+            told = row.told() if new else None
+        if told is not None:
+            _write(told, f"{_moment(self._until):%Y-%m-%d}")
+
+
+class _Row:
+    """One row of the report, while it grows."""
+
+    __slots__ = ("count", "cure", "first", "key", "last")
+
+    def __init__(self, key: tuple[str, str, str, Reason], now: float) -> None:
+        self.key = key
+        self.count = 0
+        self.cure = ""
+        self.first = self.last = now
+
+    def told(self) -> ObservedRefusal:
+        method, route, client_id, reason = self.key
+        return ObservedRefusal(
+            method=method,
+            route=route,
+            client_id=client_id,
+            reason=str(reason),
+            status=reason.status,
+            cure=printable(self.cure, _LONGEST_CURE),
+            count=self.count,
+            first_seen=_moment(self.first),
+            last_seen=_moment(self.last),
+        )
+
+
+def _write(row: ObservedRefusal, day: str, seen: str = "") -> None:
+    fields = {
+        "outcome": "observed",
+        "reason": row.reason,
+        "status": row.status,
+        "method": row.method,
+        "route": row.route,
+        "client_id": row.client_id,
+        "cure": row.cure,
+        "until": day,
+        "count": row.count,
+        "first_seen": f"{row.first_seen:{_TIME}}",
+        "last_seen": f"{row.last_seen:{_TIME}}",
+    }
+    _log.warning(
+        "refused from %s on: %s %s method=%s route=%s client_id=%r cure=%r%s",
+        day,
+        row.status,
+        row.reason,
+        quoted(row.method),
+        quoted(row.route),
+        row.client_id,
+        row.cure,
+        seen,
+        extra=fields,
+    )
+
+
+def _moment(seconds: float) -> dt.datetime:
+    return dt.datetime.fromtimestamp(int(seconds), dt.UTC)
+
+
+_at_exit: "WeakSet[Observing]" = WeakSet()
+_hooks: list[str] = []
+
+
+def _tell_at_exit(observing: Observing) -> None:
+    """See that nothing is lost where no lifespan ends: below a mount, and without one at all."""
+    if observing in _at_exit:
+        return
+    _at_exit.add(observing)
+    if not _hooks:
+        _hooks.append("exit")
+        atexit.register(_tell_all)  # logging's own hook was registered earlier, so it runs later
+
+
+def _tell_all() -> None:
+    for observing in list(_at_exit):
+        observing.tell()

@@ -1,0 +1,97 @@
+"""A requirement around a Starlette endpoint or an ASGI app."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.requirement.opened import opened_request
+from s2s_fastapi.requirement.request_state import SCOPE_KEY, Authenticated
+from s2s_fastapi.verifier.verdict import Judge
+
+__all__ = ["GUARDED_MARK", "GUARD_MARK", "Guarded", "guarded"]
+
+GUARD_MARK = "__s2s_requirement__"
+"""On what a guard returns: the requirement."""
+GUARDED_MARK = "__s2s_guarded__"
+"""On the function that a guard was given: the requirement. A route that runs it without the guard has its decorators in the wrong order."""
+
+E = TypeVar("E")
+
+
+def guarded(requirement: Judge, endpoint: E) -> E:
+    """Return ``endpoint`` behind ``requirement``; what kind of endpoint it is decides how."""
+    innermost = _innermost(endpoint)
+    if inspect.isfunction(innermost) or inspect.ismethod(innermost):
+        return cast("E", _guarded_function(requirement, cast("Callable[..., Any]", endpoint)))
+    if not callable(endpoint):
+        raise ConfigurationError(f"guard takes an endpoint or an ASGI app, not {type(endpoint).__name__}.")
+    return cast("E", Guarded(cast("ASGIApp", endpoint), requirement))
+
+
+class Guarded:
+    """An ASGI app, or an endpoint class, that runs only for callers that meet a requirement."""
+
+    def __init__(self, app: ASGIApp, requirement: Judge) -> None:
+        self.app = app
+        setattr(self, GUARD_MARK, requirement)
+        self._requirement = requirement
+        self.__name__ = getattr(app, "__name__", type(app).__name__)  # the route's name, as without the guard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the app, or let Starlette answer the refusal. A public path below the guard needs no caller."""
+        if scope["type"] != "lifespan":
+            if SCOPE_KEY not in scope and (opened := opened_request(scope)) is not None:
+                await opened.enter(self, scope, receive, send, public=self.app, private=self)
+                return
+            Authenticated.of(scope).admit(scope, self._requirement)
+        await self.app(scope, receive, send)
+
+
+def _guarded_function(requirement: Judge, function: Callable[..., Any]) -> Callable[..., Any]:
+    parameters = inspect.signature(function).parameters.values()
+    if sum(parameter.default is parameter.empty for parameter in parameters) == 3:  # noqa: PLR2004 - scope, receive, send: an ASGI app
+        return Guarded(function, requirement)
+
+    def admit(*args: Any, **kwargs: Any) -> None:
+        connection = next((value for value in (*args, *kwargs.values()) if isinstance(value, HTTPConnection)), None)
+        if connection is None:
+            raise ConfigurationError(
+                "guard is for Starlette endpoints, which take the request; on a FastAPI route use Depends(requirement)."
+            )
+        Authenticated.of(connection.scope).admit(connection.scope, requirement)
+
+    if inspect.iscoroutinefunction(_without_partial(function)):
+
+        @functools.wraps(function)
+        async def endpoint(*args: Any, **kwargs: Any) -> Any:
+            admit(*args, **kwargs)
+            return await function(*args, **kwargs)
+    else:
+
+        @functools.wraps(function)
+        def endpoint(*args: Any, **kwargs: Any) -> Any:
+            admit(*args, **kwargs)
+            return function(*args, **kwargs)
+
+    setattr(endpoint, GUARD_MARK, requirement)
+    if inspect.isfunction(function):
+        setattr(function, GUARDED_MARK, requirement)
+    return endpoint
+
+
+def _innermost(call: Any) -> Any:
+    """Return what is below partials and ``functools.wraps``, in whichever order they stand."""
+    while (wrapped := getattr(_without_partial(call), "__wrapped__", None)) is not None:
+        call = wrapped
+    return _without_partial(call)
+
+
+def _without_partial(call: Any) -> Any:
+    while isinstance(call, functools.partial):
+        call = call.func
+    return call

@@ -1,0 +1,151 @@
+"""A request that a public path opened. It runs without a token only if the routers below match a public path, too.
+
+A middleware between `ServiceAuthMiddleware` and a router may change the path, the method or the root path. So the path is compared
+twice: when the request comes in, and inside each router just before it matches a route. If the second path is not public, the
+request needs a token after all.
+"""
+
+import re
+from collections.abc import Awaitable, Iterable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from starlette.routing import Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.fastapi_internals import get_route_path, path_pattern
+from s2s_fastapi.requirement.request_state import SCOPE_KEY
+
+__all__ = ["ARRIVING", "OPENED_KEY", "Opened", "Opener", "Places", "opened_request"]
+
+OPENED_KEY: Final = "s2s_fastapi.opened"
+
+ARRIVING: Final[ContextVar["Opened | None"]] = ContextVar("s2s_fastapi.opened", default=None)
+"""The request between the middleware and the first router. A middleware there may pass on a new scope without our key."""
+
+
+class Places:
+    """The paths at which the routers and guards of an app are mounted."""
+
+    def __init__(self, mounted: Iterable[tuple[object, str]] = ()) -> None:
+        # The apps are kept as well: the id of an object that is gone may be given to another one.
+        self._apps: list[object] = []
+        self._prefixes: dict[int, list[re.Pattern[str] | None]] = {}
+        for app, path in mounted:
+            self._apps.append(app)
+            self._prefixes.setdefault(id(app), []).append(path_pattern(path) if path else None)
+
+    def watch(self) -> None:
+        """Let every router here compare the path of opened requests again, just before it matches a route.
+
+        Raises:
+            ConfigurationError: A router's own middleware hides what it is wrapped around.
+        """
+        for app in self._apps:
+            if isinstance(app, Router):
+                _check_paths_in(app)
+
+    def prefixes(self, app: object) -> Sequence[re.Pattern[str] | None]:
+        """Return the path of each mount above ``app``; None stands for an app that is not mounted."""
+        return self._prefixes.get(id(app), ())
+
+
+class Opener(Protocol):
+    """What opened a request: the public paths of one middleware."""
+
+    @property
+    def places(self) -> Places:
+        """Where the routers and guards stand."""
+
+    def opens(self, method: str, path: str) -> bool:
+        """Return whether requests for ``path`` need no token."""
+
+    async def authenticate(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run ``app`` if the request has an accepted token; answer it otherwise."""
+
+
+@dataclass(slots=True)
+class Opened:
+    """One request that runs without a token."""
+
+    opener: Opener = field(repr=False)
+    path: str = ""
+    """The path that the outermost router matched."""
+
+    arrived: bool = False
+    """True once a router or a guard has seen it. From then on the scope alone says what it is.
+
+    A request that the endpoint itself makes in this process is another request.
+    """
+
+    def enter(
+        self, place: object, scope: Scope, receive: Receive, send: Send, *, public: ASGIApp, private: ASGIApp
+    ) -> Awaitable[None]:
+        """Run ``public`` if the request is public at this router or guard; run ``private`` only with an accepted token."""
+        scope[OPENED_KEY] = self
+        self.arrived = True
+        if self._is_public(place, scope):
+            return public(scope, receive, send)
+        return self.opener.authenticate(private, scope, receive, send)
+
+    def _is_public(self, place: object, scope: Scope) -> bool:
+        if scope["type"] != "http":
+            return False
+        path = get_route_path(scope)
+        for prefix in self.opener.places.prefixes(place):
+            if prefix is None:
+                whole = path
+            elif self.path.endswith(path) and prefix.fullmatch(self.path.removesuffix(path)):
+                whole = self.path
+            else:
+                continue  # mounted elsewhere, or the path was changed below the mount
+            if self.opener.opens(scope["method"], whole):
+                self.path = whole
+                return True
+        return False
+
+
+def opened_request(scope: Scope) -> Opened | None:
+    """Return what is known of a request that a public path opened; None for every other request without a token.
+
+    Ask it only if the scope has no `SCOPE_KEY`: a request with an accepted token may come from a public one.
+    """
+    opened = scope.get(OPENED_KEY)
+    if isinstance(opened, Opened):
+        return opened
+    opened = ARRIVING.get()
+    return None if opened is None or opened.arrived else opened
+
+
+class _PathCheck:
+    """The inside of a router: it matches routes only after the path of an opened request was compared again."""
+
+    __slots__ = ("_router", "app")
+
+    def __init__(self, app: ASGIApp, router: Router) -> None:
+        self.app = app
+        self._router = router
+
+    # Not a coroutine of its own, which would cost requests with a token more than the check does.
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if SCOPE_KEY in scope or scope["type"] == "lifespan" or (opened := opened_request(scope)) is None:
+            return self.app(scope, receive, send)
+        return opened.enter(self._router, scope, receive, send, public=self.app, private=self.app)
+
+
+def _check_paths_in(router: Router) -> None:
+    """Put the check around the method that matches routes, inside of the router's own middleware, unless it is there."""
+    holder: Any = router
+    name = "middleware_stack"
+    while (inner := getattr(holder, name, None)) is not None and not isinstance(inner, _PathCheck):
+        if getattr(inner, "__self__", None) is router:
+            setattr(holder, name, _PathCheck(inner, router))
+            return
+        holder, name = inner, "app"
+    if inner is None:
+        raise ConfigurationError(
+            f"public_paths: {type(holder).__name__} is a middleware of a router and may change the path, but it has no attribute "
+            "`app`, so the path cannot be compared behind it. Keep the inner app in self.app, or add the middleware to the app."
+        )

@@ -1,0 +1,147 @@
+"""What the middleware knows about a request, kept where nobody outside can put it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from starlette.routing import Mount
+from starlette.types import Scope
+
+from s2s_fastapi.answers import error_within
+from s2s_fastapi.decision import Decision, Reason
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.fastapi_internals import matched_route
+from s2s_fastapi.principal import Principal
+from s2s_fastapi.telemetry import Observer
+from s2s_fastapi.telemetry.metrics import decided
+from s2s_fastapi.telemetry.spans import Span, describe, trace_id
+from s2s_fastapi.text import printable, without_tokens
+from s2s_fastapi.verifier.verdict import Judge, Verdict
+
+__all__ = ["KEYS_KEY", "SCOPE_KEY", "Authenticated", "Service", "Unasked", "located"]
+
+SCOPE_KEY: Final = "s2s_fastapi.authenticated"
+KEYS_KEY: Final = "s2s_fastapi.keys"
+"""What a request's token is verified with, on public paths too: for `auth_ready`."""
+_LONGEST_ROUTE: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The receiving app: what decisions about its requests need to know of it."""
+
+    client_id: str
+    realm: str
+    """The protection space named in challenges (RFC 7235 section 2.2)."""
+    observer: Observer
+    observing: Callable[[], bool]
+    """Whether refusals are only told, not made: see ``insecure_observe_until``."""
+
+    def tell(self, decision: Decision, scope: Scope, current: Span) -> None:
+        """Tell metrics, the server's span and the observer of a decision about one request."""
+        decided(decision)
+        describe(current, decision)
+        if decision.reason is not Reason.ALLOWED or getattr(self.observer, "wants_allowed", True):
+            self.observer.decided(located(decision, scope, current))
+
+
+@dataclass(frozen=True, slots=True)
+class Unasked:
+    """A requirement that a dependency returned."""
+
+    text: str
+    """What is wrong, if nobody asks it."""
+    covered: Callable[[Sequence[Any]], bool]
+    """Return whether whoever met these requirements meets it, too."""
+
+
+@dataclass(slots=True)
+class Authenticated:
+    """One request that the middleware let in, for the requirements behind it.
+
+    It is not Starlette's ``scope["user"]``, which any inner middleware may replace.
+    """
+
+    verdict: Verdict
+    principal: Principal
+    service: Service
+    span: Span
+    """The server's, if somebody traces requests."""
+    refusal: Decision | None = None
+    """Set when a requirement refused: the middleware sees that the answer keeps its challenge."""
+    answered: bool = False
+    asked: list[Any] = field(default_factory=list)
+    """The requirements that were asked and met so far."""
+    unasked: "dict[object, Unasked] | None" = None
+    """What dependencies returned instead of asking it, and the code has not asked yet."""
+
+    @classmethod
+    def of(cls, scope: Scope) -> "Authenticated":
+        """Return the state of a request.
+
+        Raises:
+            ConfigurationError: No `ServiceAuthMiddleware` authenticated it: nothing is let through, whoever calls.
+        """
+        state = scope.get(SCOPE_KEY)
+        if not isinstance(state, cls):
+            raise ConfigurationError(
+                "A requirement was asked on a request that nothing authenticated: add ServiceAuthMiddleware to the app "
+                "(app.add_middleware(ServiceAuthMiddleware)), and take the path out of its public_paths."
+            )
+        return state
+
+    def admit(self, scope: Scope, requirement: Judge) -> Principal:
+        """Return the caller if ``requirement`` allows it; otherwise tell the observer and raise what Starlette answers."""
+        service = self.service
+        decision = requirement.judge(self.principal, service.client_id)
+        if decision.reason is Reason.ALLOWED:
+            self.asked.append(requirement)
+            return self.principal
+        if service.observing():
+            for refusal in requirement.refusals(self.principal, service.client_id):
+                self._observe(scope, replace(self._of_this_token(refusal), observed=True))
+            self.asked.append(requirement)
+            return self.principal
+        self.refusal = decision = self._of_this_token(decision)
+        service.tell(decision, scope, self.span)
+        raise error_within(scope, decision, service.realm)
+
+    def _observe(self, scope: Scope, decision: Decision) -> None:
+        """Keep a refusal that is only told, for the moment when the answer starts: once for each reason, however often it was found."""
+        if self.answered:
+            self.service.tell(decision, scope, self.span)
+            return
+        told = {known.reason: known for known in self.verdict.decisions if known.observed}
+        before = told.get(decision.reason)
+        if before is None:
+            told[decision.reason] = decision
+        elif decision.cure not in before.cure:
+            told[decision.reason] = replace(before, cure=f"{before.cure}; {decision.cure}")
+        self.verdict = Verdict(tuple(told.values()), self.principal, self.verdict.digest)
+
+    def _of_this_token(self, decision: Decision) -> Decision:
+        known = self.verdict.decision
+        return replace(decision, client_id=known.client_id, token_id=known.token_id, issuer=known.issuer, kid=known.kid)
+
+
+def located(decision: Decision, scope: Scope, current: Span) -> Decision:
+    """Return the decision with the method, the route and the trace it was made on.
+
+    The route is the declared one, or the path where none was matched yet, without a token that somebody may have put into it.
+    ``current`` is the server's span.
+    """
+    route = matched_route(scope)
+    path = getattr(route, "path_format", None) or getattr(route, "path", None)
+    if not path:
+        path = without_tokens(scope["path"])
+    elif mounted := scope.get("root_path", ""):
+        below = mounted[len(scope.get("app_root_path", mounted)) :]  # a route knows nothing of the mounts around it
+        path = below + ("/{path}" if isinstance(route, Mount) else str(path))
+    routed = route is not None or "endpoint" in scope
+    return replace(
+        decision,
+        method=scope.get("method", "WEBSOCKET"),
+        route=printable(str(path), _LONGEST_ROUTE),
+        routed=routed,
+        trace_id=trace_id(current),
+    )

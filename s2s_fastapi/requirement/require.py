@@ -1,0 +1,153 @@
+"""What a developer writes: ``require_...(...)`` makes a requirement, `CurrentPrincipal` makes none."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Final, NoReturn
+
+from fastapi import Depends
+from fastapi.security import SecurityScopes
+from starlette.requests import HTTPConnection  # FastAPI reads the annotation below at run time
+
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.names import checked_names, name_problem, scope_problem
+from s2s_fastapi.principal import Principal
+from s2s_fastapi.requirement.request_state import Authenticated
+from s2s_fastapi.requirement.requirement import Audience, Caller, Requirement, Role, Scope
+
+__all__ = [
+    "FACTORIES",
+    "CurrentPrincipal",
+    "current_principal",
+    "require_audience",
+    "require_caller",
+    "require_realm_role",
+    "require_role",
+    "require_scope",
+    "require_service",
+    "require_user",
+]
+
+
+_PARENTHESES: Final = "write Depends(require_...(...)) with its parentheses: without them nothing would be checked"
+
+
+class _NotParenthesised:
+    """The type of a parameter nobody fills: FastAPI refuses ``Depends(require_service)`` when it reads it, at the decorator.
+
+    Without it FastAPI would call the factory, inject the requirement unasked, and let everybody in.
+    """
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> NoReturn:
+        raise TypeError(_PARENTHESES)
+
+
+_WRITTEN_OUT: Final = _NotParenthesised()
+
+
+def require_service(*, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
+    """Require any service: a token of the client-credentials grant (RFC 6749 section 4.4).
+
+    Raises:
+        ConfigurationError: The parentheses are left out: ``Depends(require_service)`` would ask nothing.
+    """
+    _check_written_out(_)
+    return Caller("service")
+
+
+def require_caller(*client_ids: str, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
+    """Require the service account of one of these clients; letter case counts.
+
+    Raises:
+        ConfigurationError: A name is missing or is none.
+    """
+    _check_written_out(_)
+    return Caller("service", _names("require_caller", client_ids))
+
+
+def require_user(*client_ids: str, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
+    """Require a user, of one of these front ends if any are named. The middleware lets users in only with ``users=True``.
+
+    Raises:
+        ConfigurationError: A name is none.
+    """
+    _check_written_out(_)
+    return Caller("user", _names("require_user", client_ids) if client_ids else frozenset())
+
+
+def require_scope(*scopes: str, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
+    """Require scopes, all of them; it says nothing about who is calling.
+
+    Raises:
+        ConfigurationError: A name is missing or is none.
+    """
+    _check_written_out(_)
+    return Scope(_names("require_scope", scopes, scope_problem))
+
+
+def require_role(*roles: str, client: str | None = None, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
+    """Require roles of a client, all of them; of the app's own client unless ``client`` names another.
+
+    Raises:
+        ConfigurationError: A name is missing or is none.
+    """
+    _check_written_out(_)
+    if client is not None:
+        _names("require_role", (client,))
+    return Role(_names("require_role", roles), client)
+
+
+def require_realm_role(*roles: str, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
+    """Require realm roles, all of them.
+
+    Raises:
+        ConfigurationError: A name is missing or is none.
+    """
+    _check_written_out(_)
+    return Role(_names("require_realm_role", roles), realm=True)
+
+
+def require_audience(*audiences: str, only: bool = False, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
+    """Require a token for one of these audiences; with ``only`` it must not be for anybody else as well.
+
+    Raises:
+        ConfigurationError: A name is missing or is none.
+    """
+    _check_written_out(_)
+    return Audience(_names("require_audience", audiences), only)
+
+
+FACTORIES: Final = (
+    require_service,
+    require_caller,
+    require_user,
+    require_scope,
+    require_role,
+    require_realm_role,
+    require_audience,
+)
+"""Everything that makes a requirement: none of them is a dependency by itself."""
+
+
+async def current_principal(connection: HTTPConnection, security_scopes: SecurityScopes) -> Principal:
+    """Return whoever the middleware let in, if the scopes of a ``Security`` around it are there: behind `CurrentPrincipal`."""
+    state = Authenticated.of(connection.scope)
+    scopes = security_scopes.scopes
+    return state.admit(connection.scope, require_scope(*scopes)) if scopes else state.principal
+
+
+CurrentPrincipal = Annotated[Principal, Depends(current_principal)]
+"""The caller, for a route that is open to whatever the middleware lets in: ``caller: CurrentPrincipal``."""
+
+
+def _names(factory: str, names: tuple[str, ...], problem: Callable[[object], str] = name_problem) -> frozenset[str]:
+    if not names:
+        raise ConfigurationError(f"{factory} needs at least one name: empty would mean nobody, or everybody.")
+    for name in names:
+        if not isinstance(name, str):
+            raise ConfigurationError(f'{factory} takes names, not {type(name).__name__}: write {factory}("a", "b").')
+    return checked_names(factory, names, problem)
+
+
+def _check_written_out(marker: object) -> None:
+    if marker is not _WRITTEN_OUT:
+        raise ConfigurationError(_PARENTHESES)

@@ -1,0 +1,299 @@
+"""Who may call, and with what: what a route requires of a caller, as a value."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Final, Literal, Self, TypeVar
+
+from fastapi.openapi.models import HTTPBearer
+from fastapi.security import SecurityScopes
+from fastapi.security.base import SecurityBase
+from starlette.requests import HTTPConnection  # FastAPI reads the annotation below at run time
+
+from s2s_fastapi.answers import error_of
+from s2s_fastapi.decision import Decision, Reason
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.fastapi_internals import asked_by_fastapi
+from s2s_fastapi.keycloak.cures import also_for, audience_cure, kind_cure, role_cure, scope_cure
+from s2s_fastapi.principal import Principal
+from s2s_fastapi.requirement.guard import guarded
+from s2s_fastapi.requirement.request_state import Authenticated
+from s2s_fastapi.text import listed, named
+
+__all__ = ["AllOf", "AnyOf", "Audience", "Caller", "Requirement", "Role", "Scope"]
+
+E = TypeVar("E")
+
+_NO_SCOPES: Final = SecurityScopes()
+"""Never changed: what a requirement that is called by hand has around it."""
+_ALLOWED: Final = Decision(reason=Reason.ALLOWED)
+# How far a token came: is it for us, who calls, may it call.
+_PRECEDENCE: Final = (
+    Reason.WRONG_AUDIENCE,
+    Reason.AUDIENCE_NOT_ONLY,
+    Reason.UNKNOWN_KIND,
+    Reason.NOT_A_SERVICE,
+    Reason.NOT_A_USER,
+    Reason.CALLER_NOT_ALLOWED,
+    Reason.SCOPE_MISSING,
+    Reason.ROLE_MISSING,
+)
+
+
+class _Scheme(SecurityBase):
+    """What FastAPI's own document says of a requirement as long as nobody knows the realm: see `s2s_fastapi.declared.openapi`.
+
+    A plain class below the dataclass, so that neither is a field.
+    """
+
+    model = HTTPBearer(bearerFormat="JWT", description="An access token of Keycloak (RFC 6750).")
+    scheme_name = "ServiceToken"
+    _key: tuple[Any, ...]
+    _hash: int
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Requirement(_Scheme):
+    """What a route requires of its caller: a frozen, hashable value, joined with ``&`` and ``|``.
+
+    Use it in ``Depends`` or ``Security`` on an app, a router or a route, HTTP or WebSocket; the dependency's value is the
+    `Principal`. ``guard`` protects a Starlette endpoint, ``check`` a principal from anywhere else. Equal requirements are equal
+    values, so ``app.dependency_overrides[require_caller("a")]`` works.
+    """
+
+    def __post_init__(self) -> None:
+        # FastAPI asks for the hash of a dependency three times in each request.
+        key = (type(self), *vars(self).values())
+        object.__setattr__(self, "_key", key)
+        object.__setattr__(self, "_hash", hash(key))
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether the other requires the same."""
+        return self is other or (isinstance(other, Requirement) and self._key == other._key)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
+        return type(self), self._key[1:]  # the hash of a text is another one in another process
+
+    def judge(self, principal: Principal, client_id: str = "") -> Decision:
+        """Decide about a principal; ``client_id`` is the receiving app's own, for roles without a client."""
+        raise NotImplementedError
+
+    def refusals(self, principal: Principal, client_id: str = "") -> tuple[Decision, ...]:
+        """Return all that would have to change for ``principal`` to be allowed: one decision for each; none if it is."""
+        decision = self.judge(principal, client_id)
+        return () if decision.reason is Reason.ALLOWED else (decision,)
+
+    def check(self, principal: Principal) -> Principal:
+        """Return ``principal`` if it meets the requirement: outside of a request, after `TokenVerifier.verify`.
+
+        Raises:
+            AuthorizationError: It does not: 403 (RFC 6750 section 3.1 ``insufficient_scope``).
+            AuthenticationError: Its token is not for the required audience: 401.
+            ConfigurationError: The requirement only makes sense inside an app, as a role without ``client=``.
+        """
+        decision = self.judge(principal)
+        if decision.reason is not Reason.ALLOWED:
+            raise error_of(decision)
+        return principal
+
+    def guard(self, endpoint: E) -> E:
+        """Return ``endpoint`` so that it runs only for callers that meet the requirement.
+
+        ``endpoint`` is a Starlette function of a request or a WebSocket (async or not), an ``HTTPEndpoint`` or
+        ``WebSocketEndpoint`` class, or any ASGI app to be mounted.
+        """
+        return guarded(self, endpoint)
+
+    async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes = _NO_SCOPES) -> Principal:
+        """Return the caller if it meets the requirement: what FastAPI calls for ``Depends(requirement)``.
+
+        Call it by hand with the request or the WebSocket: ``await requirement(request)``.
+
+        Raises:
+            AuthorizationError: The caller does not meet it.
+            ConfigurationError: `ServiceAuthMiddleware` did not authenticate the request.
+        """
+        requirement = self & Scope(frozenset(security_scopes.scopes)) if security_scopes.scopes else self
+        return Authenticated.of(connection.scope).admit(connection.scope, requirement)
+
+    def __bool__(self) -> bool:
+        """Refuse to be true or false: ``a and b`` would be ``b`` alone, and the first requirement gone.
+
+        Raises:
+            ConfigurationError: Anybody but FastAPI asks, which does it to see whether there is a dependency.
+        """
+        if asked_by_fastapi():
+            return True
+        raise ConfigurationError("Join requirements with & and |: `and` and `or` would drop one of them.")
+
+    def __and__(self, other: "Requirement") -> "Requirement":
+        """Require both."""
+        return AllOf(parts=(*_parts(self, AllOf), *_parts(other, AllOf)))
+
+    def __or__(self, other: "Requirement") -> "Requirement":
+        """Require one of the two."""
+        return AnyOf(parts=(*_parts(self, AnyOf), *_parts(other, AnyOf)))
+
+
+def _call(factory: str, *arguments: Iterable[str], **options: object) -> str:
+    names = [f'"{name}"' for name in sorted(chain(*arguments))]
+    return f"{factory}({', '.join([*names, *(f'{key}={value!r}' for key, value in options.items() if value)])})"
+
+
+def _distance(decision: Decision) -> int:
+    """Return how far a token came before it was refused."""
+    return _PRECEDENCE.index(decision.reason)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AllOf(Requirement):
+    """Several requirements that must all be met."""
+
+    parts: tuple[Requirement, ...]
+
+    def __repr__(self) -> str:
+        return " & ".join(f"({part})" if isinstance(part, AnyOf) else str(part) for part in self.parts)
+
+    def judge(self, principal: Principal, client_id: str = "") -> Decision:
+        """Refuse for what is wrong first: a token that is not for us, then who calls, then what it lacks."""
+        refusal = _ALLOWED
+        for part in self.parts:
+            decision = part.judge(principal, client_id)
+            if decision is _ALLOWED or decision.reason is Reason.ALLOWED:
+                continue
+            if refusal is _ALLOWED or _distance(decision) < _distance(refusal):
+                refusal = decision
+        return refusal
+
+    def refusals(self, principal: Principal, client_id: str = "") -> tuple[Decision, ...]:
+        """Return what every part lacks, not only what is answered."""
+        return tuple(refusal for part in self.parts for refusal in part.refusals(principal, client_id))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AnyOf(Requirement):
+    """Several requirements of which one is enough."""
+
+    parts: tuple[Requirement, ...]
+
+    def __repr__(self) -> str:
+        return " | ".join(f"({part})" if isinstance(part, AllOf) else str(part) for part in self.parts)
+
+    def judge(self, principal: Principal, client_id: str = "") -> Decision:
+        """Allow with the first that allows; refuse with the one that came nearest."""
+        decisions = [part.judge(principal, client_id) for part in self.parts]
+        if any(decision.reason is Reason.ALLOWED for decision in decisions):
+            return _ALLOWED
+        return max(decisions, key=_distance)
+
+    def refusals(self, principal: Principal, client_id: str = "") -> tuple[Decision, ...]:
+        """Return what the part that came nearest lacks."""
+        lacking = [part.refusals(principal, client_id) for part in self.parts]
+        return max(lacking, key=lambda refusals: min(map(_distance, refusals))) if all(lacking) else ()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Caller(Requirement):
+    """Who: a service or a user, of one of some clients or of any."""
+
+    kind: Literal["service", "user"]
+    client_ids: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        if self.kind == "user":
+            return _call("require_user", self.client_ids)
+        return _call("require_caller" if self.client_ids else "require_service", self.client_ids)
+
+    def judge(self, principal: Principal, client_id: str = "") -> Decision:  # noqa: ARG002 - the seam's signature
+        """Decide by the kind of the token first, then by the client that got it."""
+        if principal.kind == self.kind and (not self.client_ids or principal.client_id in self.client_ids):
+            return _ALLOWED
+        who = named(principal.client_id)
+        if principal.kind == "unknown":
+            return Decision(reason=Reason.UNKNOWN_KIND, cure=kind_cure(principal))
+        if principal.kind != self.kind:
+            wrong = Reason.NOT_A_SERVICE if self.kind == "service" else Reason.NOT_A_USER
+            cure = f"token of {who} belongs to a {principal.kind}, expected a {self.kind}"
+            if self.kind == "service":
+                cure += (
+                    ": the calling service must ask for a token of its own (client_credentials), not send a user's on"
+                )
+            return Decision(reason=wrong, cure=cure)
+        return Decision(
+            reason=Reason.CALLER_NOT_ALLOWED,
+            cure=f"{who} called, allowed are {listed(self.client_ids)}: add it to require_caller or require_user if it may",
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Scope(Requirement):
+    """What: scopes, all of them."""
+
+    scopes: frozenset[str]
+
+    def __repr__(self) -> str:
+        return _call("require_scope", self.scopes)
+
+    def judge(self, principal: Principal, client_id: str = "") -> Decision:  # noqa: ARG002 - the seam's signature
+        """Decide by the claim ``scope``."""
+        missing = self.scopes - principal.scopes
+        if not missing:
+            return _ALLOWED
+        return Decision(
+            reason=Reason.SCOPE_MISSING, scope=" ".join(sorted(self.scopes)), cure=scope_cure(principal, missing)
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Role(Requirement):
+    """What: roles of one client, or of the realm, all of them."""
+
+    roles: frozenset[str]
+    client: str | None = None
+    """None: the receiving app's own client."""
+    realm: bool = False
+
+    def __repr__(self) -> str:
+        return _call("require_realm_role" if self.realm else "require_role", self.roles, client=self.client)
+
+    def judge(self, principal: Principal, client_id: str = "") -> Decision:
+        """Decide by the claims ``realm_access`` or ``resource_access``."""
+        owner = self.client or client_id
+        if not self.realm and not owner:
+            raise ConfigurationError("require_role: say whose role it is with client=..., or set KEYCLOAK_CLIENT_ID.")
+        held = principal.realm_roles if self.realm else principal.client_roles.get(owner, frozenset[str]())
+        missing = self.roles - held
+        if not missing:
+            return _ALLOWED
+        return Decision(
+            reason=Reason.ROLE_MISSING, cure=role_cure(principal, missing, owner="" if self.realm else owner)
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Audience(Requirement):
+    """Whom for: one of these audiences, and with ``only`` nobody else."""
+
+    audiences: frozenset[str]
+    only: bool = False
+
+    def __repr__(self) -> str:
+        return _call("require_audience", self.audiences, only=self.only)
+
+    def judge(self, principal: Principal, client_id: str = "") -> Decision:  # noqa: ARG002 - the seam's signature
+        """Decide by the claim ``aud`` (RFC 7519 section 4.1.3)."""
+        if self.audiences.isdisjoint(principal.audiences):
+            return Decision(reason=Reason.WRONG_AUDIENCE, cure=audience_cure(principal, self.audiences))
+        others = principal.audiences - self.audiences
+        if self.only and others:
+            return Decision(reason=Reason.AUDIENCE_NOT_ONLY, cure=also_for(principal, others))
+        return _ALLOWED
+
+
+def _parts(requirement: Requirement, kind: type[AllOf] | type[AnyOf]) -> tuple[Requirement, ...]:
+    if not isinstance(requirement, Requirement):
+        raise ConfigurationError("A requirement can only be joined with another: require_...(...) & require_...(...).")
+    return requirement.parts if isinstance(requirement, kind) else (requirement,)

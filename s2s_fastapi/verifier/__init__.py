@@ -1,0 +1,1 @@
+"""A token becomes a verdict, without any framework."""

@@ -1,0 +1,130 @@
+"""Verify a token outside of any web framework, with the settings read at the first one."""
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import replace
+
+import httpx
+
+from s2s_fastapi.answers import error_of
+from s2s_fastapi.decision import Reason
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.names import NO_AUDIENCE, audience_names
+from s2s_fastapi.principal import Principal
+from s2s_fastapi.settings import KeycloakSettings
+from s2s_fastapi.telemetry import DecisionLog
+from s2s_fastapi.telemetry.metrics import decided
+from s2s_fastapi.telemetry.spans import current_span, trace_id
+from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS, VerifiedTokens
+from s2s_fastapi.verifier.checks import Expectations
+from s2s_fastapi.verifier.keys import KeySource
+from s2s_fastapi.verifier.verdict import Verdict
+from s2s_fastapi.verifier.verifier import Verifier
+
+__all__ = ["TokenVerifier"]
+
+
+class TokenVerifier:
+    """Verify access tokens of one realm without any framework: in a message, in gRPC metadata, in a Celery task.
+
+    Checked are form, algorithm, key, signature, ``iss``, ``typ``, ``exp``, ``nbf``, ``iat``, revocation and ``aud``; not who is
+    calling: pass the principal to a requirement's ``check``. Nothing is read or fetched before the first token. Each decision is
+    written to the logger ``s2s_fastapi.decisions`` as the middleware writes it: without a method and a route, since there is no request.
+    """
+
+    def __init__(
+        self,
+        settings: KeycloakSettings | None = None,
+        *,
+        audience: str | Collection[str] | None = None,
+        cached_tokens: int = CACHED_TOKENS,
+        insecure_skip_audience: bool = False,
+        transport: Callable[[], httpx.BaseTransport] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Take the settings from the environment at the first token unless they are given.
+
+        ``audience`` replaces the settings' one. ``cached_tokens`` accepted tokens are remembered and not verified again while they
+        hold; 0 verifies each time. ``transport`` makes the httpx transport for Keycloak, ``clock`` tells the seconds
+        since the epoch.
+        """
+        self._given = settings
+        self._audience = audience_names(audience)
+        self._skip_audience = insecure_skip_audience
+        self._transport = transport
+        self._clock = clock
+        self._cached_tokens = cached_tokens
+        self._verifier: Verifier | None = None
+        self._made: dict[str, Verifier] = {}
+        self._log = DecisionLog()
+
+    def verify(self, token: str | bytes) -> Principal:
+        """Return the caller a token speaks of.
+
+        Raises:
+            AuthenticationError: The token is not accepted; ``code`` is the reason (RFC 6750 section 3.1 ``invalid_token``).
+            KeysUnavailable: Keycloak's keys are not there to check it with.
+            ConfigurationError: The settings are missing or wrong.
+        """
+        return _principal(self.decide(token))
+
+    async def averify(self, token: str | bytes) -> Principal:
+        """Return the caller like `verify`, without blocking the event loop (asyncio or trio)."""
+        return _principal(await self.adecide(token))
+
+    @property
+    def audiences(self) -> frozenset[str]:
+        """The audiences this verifier accepts: as given, or else the settings'; empty where neither says one."""
+        return self._audience or (self._given or KeycloakSettings()).audiences
+
+    def decide(self, token: str | bytes) -> Verdict:
+        """Return the verdict on a token as a value; raises only ConfigurationError."""
+        verifier, octets = self.ready(), _octets(token)
+        return self._told(verifier.known(octets) or verifier.decide(octets))
+
+    async def adecide(self, token: str | bytes) -> Verdict:
+        """Return the verdict like `decide`, without blocking the event loop."""
+        verifier, octets = self.ready(), _octets(token)
+        return self._told(verifier.known(octets) or await verifier.adecide(octets))
+
+    def ready(self) -> Verifier:
+        """Return what verifies, made of the settings once.
+
+        Raises:
+            ConfigurationError: The settings are missing or wrong, or say no audience.
+        """
+        if self._verifier is None:
+            settings = self._given or KeycloakSettings()
+            audiences = self._audience or settings.audiences
+            if not audiences and not self._skip_audience:
+                raise ConfigurationError(settings.missing(NO_AUDIENCE))
+            made = Verifier(
+                Expectations.of(settings, frozenset() if self._skip_audience else audiences),
+                KeySource.of(settings, self._transport),
+                VerifiedTokens(self._cached_tokens),
+                clock=self._clock,
+            )
+            # Threads may meet here: one of them wins, or each would remember tokens of its own. No lock: a fork could find it taken.
+            self._verifier = self._made.setdefault("verifier", made)
+        return self._verifier
+
+    def _told(self, verdict: Verdict) -> Verdict:
+        decision = verdict.decision
+        decided(decision)
+        if decision.reason is not Reason.ALLOWED or self._log.wants_allowed:
+            self._log.decided(replace(decision, trace_id=trace_id(current_span())))
+        return verdict
+
+
+def _octets(token: object) -> bytes:
+    # What is not ASCII becomes a character that no token has, and what is no text at all (a header that is missing) no token: both
+    # are refused like any other malformed one.
+    if isinstance(token, bytes):
+        return token
+    return token.encode("ascii", "replace") if isinstance(token, str) else b""
+
+
+def _principal(verdict: Verdict) -> Principal:
+    if verdict.principal is None or verdict.decision.reason is not Reason.ALLOWED:
+        raise error_of(verdict.decision)
+    return verdict.principal

@@ -1,0 +1,273 @@
+"""Threads for loads: few, short-lived, gone when the process wants to go."""
+
+import gc
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from s2s_fastapi.engine.workers import Lane, Lanes
+
+SECONDS = 5.0
+
+
+def until(condition: object, seconds: float = SECONDS) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():  # type: ignore[operator]
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def run(script: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in a fresh interpreter, where a warning (a thread at the fork) is an error."""
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(script)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+
+
+def test_a_job_runs_on_a_daemon_thread_that_bears_the_name_of_its_lane() -> None:
+    seen: list[threading.Thread] = []
+    assert Lane("keys").submit(lambda: seen.append(threading.current_thread()))
+    assert until(lambda: seen)
+    assert seen[0].daemon
+    assert seen[0].name == "s2s_fastapi-keys"
+
+
+def test_at_most_four_threads_work_and_none_is_left_when_the_queue_is_empty() -> None:
+    lane, gate = Lane("busy"), threading.Event()
+    running: list[int] = []
+    most: list[int] = []
+
+    def job() -> None:
+        running.append(1)
+        most.append(len(running))
+        gate.wait(0.02)
+        running.pop()
+
+    for _ in range(20):
+        assert lane.submit(job)
+    assert until(lambda: len(most) == 20)
+    assert max(most) == 4
+    assert until(lambda: not any(thread.name == "s2s_fastapi-busy" for thread in threading.enumerate()))
+
+
+def test_no_job_is_lost_between_a_thread_that_leaves_and_one_that_comes() -> None:
+    lane, done = Lane("race", threads=1), []
+    for number in range(3000):
+        lane.submit(lambda number=number: done.append(number))  # type: ignore[misc]
+        if number % 7 == 0:
+            time.sleep(0)
+    assert until(lambda: len(done) == 3000)
+
+
+def test_a_delayed_job_waits_for_its_time_and_lets_others_pass() -> None:
+    lane, order = Lane("delayed", threads=1), []
+    began = time.monotonic()
+    lane.submit(lambda: order.append(("late", time.monotonic() - began)), delay=0.15)
+    time.sleep(0.02)
+    lane.submit(lambda: order.append(("at once", time.monotonic() - began)))
+    assert until(lambda: len(order) == 2)
+    assert [name for name, _ in order] == ["at once", "late"]
+    assert order[1][1] >= 0.15
+
+
+def test_two_delayed_jobs_that_are_due_together_run_side_by_side() -> None:
+    lane, together = Lane("pair"), threading.Barrier(2, timeout=SECONDS)
+    met: list[int] = []
+    for _ in range(2):
+        lane.submit(lambda: met.append(together.wait()), delay=0.05)
+    assert until(lambda: len(met) == 2)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_job_that_raises_takes_nobody_with_it() -> None:
+    lane, done = Lane("broken", threads=1), threading.Event()
+
+    def broken() -> None:
+        raise ValueError
+
+    lane.submit(broken)
+    lane.submit(done.set)
+    assert done.wait(SECONDS)
+    assert until(lambda: not any(thread.name == "s2s_fastapi-broken" for thread in threading.enumerate()))
+
+
+def test_what_a_job_does_afterwards_keeps_no_other_job_waiting() -> None:
+    lane, gate, done = Lane("afterwards", threads=2), threading.Event(), []
+    for _ in range(2):
+        lane.submit(lambda: None, afterwards=lambda: gate.wait(SECONDS))
+    for number in range(2):
+        lane.submit(lambda number=number: done.append(number))  # type: ignore[misc]
+    assert until(lambda: len(done) == 2)
+    gate.set()
+    assert until(lambda: not any(thread.name == "s2s_fastapi-afterwards" for thread in threading.enumerate()))
+
+
+def test_twice_as_many_threads_as_may_work_is_the_end_whatever_hangs_afterwards() -> None:
+    lane, gate, done = Lane("hanging", threads=2), threading.Event(), []
+    for _ in range(20):
+        lane.submit(lambda: None, afterwards=lambda: gate.wait(SECONDS))
+    lane.submit(lambda: done.append(1))
+    assert until(lambda: sum(thread.name == "s2s_fastapi-hanging" for thread in threading.enumerate()) == 4)
+    time.sleep(0.02)
+    assert sum(thread.name == "s2s_fastapi-hanging" for thread in threading.enumerate()) == 4
+    assert not done
+    gate.set()
+    assert until(lambda: done)
+
+
+@pytest.mark.parametrize(
+    ("url", "same"),
+    [
+        ("http://keycloak:8080/realms/other/protocol/openid-connect/token", True),
+        ("http://keycloak:8080", True),
+        ("https://keycloak:8080/realms/corp", False),
+        ("http://keycloak:8081/realms/corp", False),
+        ("http://keycloak.internal:8080/realms/corp", False),
+    ],
+)
+def test_each_server_has_a_lane_of_its_own_whatever_the_path(url: str, same: bool) -> None:
+    lanes = Lanes("test")
+    lane = lanes.to("http://keycloak:8080/realms/corp")
+    assert (lanes.to(url) is lane) is same
+
+
+def test_two_servers_that_hang_do_not_delay_a_third() -> None:
+    lanes, gate, done = Lanes("third"), threading.Event(), threading.Event()
+    hung = [lanes.to(f"http://hangs-{number}") for number in range(2)]
+    for lane in hung:
+        for _ in range(20):
+            lane.submit(lambda: gate.wait(SECONDS))
+    lanes.to("http://healthy").submit(done.set)
+    assert done.wait(1)
+    assert sum(thread.name == "s2s_fastapi-third" for thread in threading.enumerate()) <= 2 * 4 + 1
+    gate.set()
+
+
+def test_a_lane_that_nobody_holds_is_forgotten() -> None:
+    lanes = Lanes("test")
+    kept = lanes.to("http://kept")
+    for number in range(100):
+        lanes.to(f"http://forgotten-{number}")
+    gc.collect()
+    assert len(lanes._lanes) == 1
+    assert lanes.to("http://kept") is kept
+
+
+def test_importing_starts_no_thread() -> None:
+    result = run("""
+        import threading
+        import s2s_fastapi.engine.workers, s2s_fastapi.engine.refreshing, s2s_fastapi.backchannel.channel
+        assert threading.active_count() == 1
+    """)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_process_exits_within_half_a_second_whatever_its_threads_do() -> None:
+    result = run("""
+        import time
+        from s2s_fastapi.engine.workers import KEYS, TOKENS
+        lanes = [lanes.to(f"http://keycloak-{number}") for lanes in (KEYS, TOKENS) for number in range(3)]
+        for lane in lanes:
+            for _ in range(5):
+                lane.submit(lambda: time.sleep(60))
+                lane.submit(lambda: None, afterwards=lambda: time.sleep(60))
+        lanes[0].submit(lambda: print("never"), delay=30)
+        time.sleep(0.05)
+        print(time.monotonic())
+    """)
+    took = time.monotonic() - float(result.stdout)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert 0.4 < took < 5
+
+
+def test_a_delayed_job_does_not_keep_the_process() -> None:
+    result = run("""
+        import time
+        from s2s_fastapi.engine.workers import Lane
+        lane = Lane("keys")
+        lane.submit(lambda: print("never"), delay=30)
+        print(time.monotonic())
+    """)
+    assert result.returncode == 0, result.stderr
+    assert time.monotonic() - float(result.stdout) < 5
+
+
+def test_after_the_exit_began_no_thread_is_to_be_had_and_the_caller_is_told() -> None:
+    result = run("""
+        import atexit
+        from s2s_fastapi.engine.workers import KEYS
+        lane = KEYS.to("http://keycloak")
+        atexit.register(lambda: print(lane.submit(lambda: None), KEYS.to("http://another").submit(lambda: None)))
+        lane.submit(lambda: None)
+    """)
+    assert (result.returncode, result.stdout) == (0, "False False\n"), result.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_starts_with_an_empty_lane_that_works() -> None:
+    result = run("""
+        import os, sys, threading, time, warnings
+        from s2s_fastapi.engine.workers import Lane
+        lane = Lane("forked", threads=1)
+        gate = threading.Event()
+        lane.submit(gate.wait)                     # works while we fork
+        lane.submit(lambda: print("parent's"))     # and this one waits behind it
+        warnings.simplefilter("ignore")            # 3.12 warns, because the gate's thread runs: our point here
+        if (child := os.fork()) == 0:
+            done = threading.Event()
+            assert lane.submit(done.set)
+            os._exit(0 if done.wait(5) else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        gate.set()
+        time.sleep(0.2)
+    """)
+    assert (result.returncode, result.stdout) == (0, "parent's\n"), result.stderr
+
+
+@pytest.mark.parametrize("busy", ["import", "undisturbed"])
+def test_a_fork_waits_for_an_import_and_for_what_is_not_to_be_disturbed_and_for_nothing_else(
+    busy: str, tmp_path: Path
+) -> None:
+    (tmp_path / "slow_module.py").write_text("import time\ntime.sleep(0.3)\nDONE = True\n")
+    check = f"""
+import os, sys, threading, time
+sys.path.insert(0, {str(tmp_path)!r})
+from s2s_fastapi.engine.workers import Lane, undisturbed
+
+began, go = threading.Event(), threading.Event()
+done = []
+
+def load():
+    began.set()
+    if {busy!r} == "import":
+        import slow_module
+        done.append(slow_module.DONE)
+    else:
+        undisturbed(lambda: (time.sleep(0.3), done.append(True)))
+    go.wait(30)  # an exchange: nobody waits for that
+
+Lane("test").submit(load)
+began.wait(10)
+time.sleep(0.05)
+child = os.fork()
+if child == 0:
+    os._exit(0 if done == [True] else 3)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert not go.is_set()
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", check],
+        capture_output=True,
+        text=True,
+        timeout=25,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,150 @@
+"""A refusal tells its caller a status, a challenge and one fixed sentence, on every kind of connection."""
+
+from typing import Any
+
+import anyio
+import pytest
+from fastapi import WebSocketException
+
+from s2s_fastapi.answers import challenge, error_of, error_within, headers_of, send_answer
+from s2s_fastapi.decision import Decision, Reason
+from s2s_fastapi.errors import AuthenticationError, AuthorizationError, KeysUnavailable
+
+DENIAL: dict[str, Any] = {"websocket.http.response": {}}
+
+
+def answer(scope: dict[str, Any], decision: Decision, realm: str = "r") -> list[dict[str, Any]]:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: Any) -> None:
+        sent.append(dict(message))
+
+    anyio.run(send_answer, scope, send, decision, realm)
+    return sent
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_the_status_decides_whether_there_is_a_challenge(reason: Reason) -> None:
+    value = challenge(Decision(reason=reason), "r")
+    assert value.startswith('Bearer realm="r"') if reason.status in {400, 401, 403} else value == ""
+
+
+@pytest.mark.parametrize(
+    ("decision", "realm", "value"),
+    [
+        (Decision(reason=Reason.NO_CREDENTIALS), "r", 'Bearer realm="r"'),
+        (Decision(reason=Reason.NO_CREDENTIALS), "", "Bearer"),
+        (Decision(reason=Reason.REVOKED), "r", 'Bearer realm="r", error="invalid_token"'),
+        (Decision(reason=Reason.REVOKED), "", 'Bearer error="invalid_token"'),
+        (
+            Decision(reason=Reason.EXPIRED),
+            "r",
+            'Bearer realm="r", error="invalid_token", error_description="The access token expired."',
+        ),
+        (
+            Decision(reason=Reason.SCOPE_MISSING, scope="a b"),
+            "r",
+            'Bearer realm="r", error="insufficient_scope", scope="a b"',
+        ),
+        (Decision(reason=Reason.ROLE_MISSING), "r", 'Bearer realm="r", error="insufficient_scope"'),
+        (Decision(reason=Reason.SCOPE_MISSING, scope='a"\n b é'), "", 'Bearer error="insufficient_scope", scope="b"'),
+        (Decision(reason=Reason.SCOPE_MISSING, scope="é"), "", 'Bearer error="insufficient_scope"'),
+    ],
+)
+def test_a_challenge_is_one_line_of_quoted_parameters(decision: Decision, realm: str, value: str) -> None:
+    assert challenge(decision, realm) == value
+
+
+@pytest.mark.parametrize("realm", ["a\\b", 'a"b', "日 本", "café", "a\r\nX: y", "a\tb", "a\x7fb"])
+def test_a_challenge_leaves_the_realm_out_if_it_would_lose_a_character(realm: str) -> None:
+    assert challenge(Decision(reason=Reason.NO_CREDENTIALS), realm) == "Bearer"
+    assert challenge(Decision(reason=Reason.REVOKED), realm) == 'Bearer error="invalid_token"'
+
+
+@pytest.mark.parametrize("realm", ["a b", "a, b=c", "it's", "~!", "a;b"])
+def test_a_challenge_says_every_realm_that_quotes_can_hold(realm: str) -> None:
+    assert challenge(Decision(reason=Reason.NO_CREDENTIALS), realm) == f'Bearer realm="{realm}"'
+
+
+def test_all_reasons_before_the_signature_holds_share_one_sentence() -> None:
+    early = [
+        Reason.MALFORMED_TOKEN,
+        Reason.UNSUPPORTED_HEADER,
+        Reason.ALGORITHM_NOT_ALLOWED,
+        Reason.UNKNOWN_KEY,
+        Reason.INVALID_SIGNATURE,
+    ]
+    assert {(reason.status, reason.error, reason.detail) for reason in early} == {
+        (401, "invalid_token", "The access token was not accepted.")
+    }
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        (Reason.INVALID_REQUEST, AuthenticationError),
+        (Reason.WRONG_AUDIENCE, AuthenticationError),
+        (Reason.NOT_A_SERVICE, AuthorizationError),
+        (Reason.KEYS_UNAVAILABLE, KeysUnavailable),
+    ],
+)
+def test_an_error_says_the_same_as_the_answer(reason: Reason, kind: type[Any]) -> None:
+    decision = Decision(reason=reason, cure="the cure", retry_after=7)
+    error: Any = error_of(decision, "r")
+    assert type(error) is kind
+    assert (error.status_code, error.detail, error.headers) == (reason.status, reason.detail, headers_of(decision, "r"))
+    assert "the cure" in str(error)
+    assert "the cure" not in error.detail
+
+
+def test_only_missing_keys_say_when_to_come_again() -> None:
+    assert headers_of(Decision(reason=Reason.KEYS_UNAVAILABLE, retry_after=7), "r") == {"Retry-After": "7"}
+    assert headers_of(Decision(reason=Reason.NOT_STARTED, retry_after=7), "r") == {}
+
+
+@pytest.mark.parametrize(("kind", "prefix"), [("http", "http"), ("websocket", "websocket.http")])
+def test_an_answer_is_json_with_the_challenge(kind: str, prefix: str) -> None:
+    start, body = answer({"type": kind, "extensions": DENIAL}, Decision(reason=Reason.NO_CREDENTIALS))
+    text = b'{"detail": "This service needs a bearer access token."}'
+    assert start == {
+        "type": f"{prefix}.response.start",
+        "status": 401,
+        "headers": [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(text)).encode()),
+            (b"www-authenticate", b'Bearer realm="r"'),
+        ],
+    }
+    assert body == {"type": f"{prefix}.response.body", "body": text}
+
+
+@pytest.mark.parametrize(
+    "extensions", [{}, {"extensions": None}, {"extensions": {}}, {"extensions": {"x": {}}}], ids=str
+)
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [
+        (Reason.NO_CREDENTIALS, 1008),
+        (Reason.ROLE_MISSING, 1008),
+        (Reason.KEYS_UNAVAILABLE, 1013),
+        (Reason.NOT_STARTED, 1013),
+    ],
+)
+def test_a_websocket_that_cannot_be_denied_is_closed(extensions: Any, reason: Reason, code: int) -> None:
+    scope = {"type": "websocket", **extensions}
+    assert answer(scope, Decision(reason=reason)) == [
+        {"type": "websocket.close", "code": code, "reason": reason.detail}
+    ]
+    error = error_within(scope, Decision(reason=reason), "r")
+    assert isinstance(error, WebSocketException)
+    assert (error.code, error.reason) == (code, reason.detail)
+
+
+@pytest.mark.parametrize("scope", [{"type": "http"}, {"type": "websocket", "extensions": DENIAL}], ids=str)
+def test_within_the_app_starlette_gets_an_error_it_answers(scope: Any) -> None:
+    assert isinstance(error_within(scope, Decision(reason=Reason.ROLE_MISSING), "r"), AuthorizationError)
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_a_close_reason_fits_its_frame(reason: Reason) -> None:
+    assert len(reason.detail.encode()) <= 123
