@@ -1,4 +1,4 @@
-"""The lines of the three stories on the embedded issuer: the same ones that tests/keycloak plays on real servers."""
+"""The lines of the three stories on the embedded issuer: the same ones that tests/real plays on real servers."""
 
 import pytest
 

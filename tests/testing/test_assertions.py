@@ -1,4 +1,4 @@
-"""Assertions at the embedded issuer: its answers are Keycloak's (tests/keycloak plays the same rows on real servers)."""
+"""Assertions at the embedded issuer: its answers are Keycloak's (tests/real plays the same rows on real servers)."""
 
 import json
 from collections.abc import Mapping
