@@ -343,7 +343,8 @@ def test_a_verifier_that_skips_the_audience_on_purpose_needs_none() -> None:
     ("given", "audience", "expected"),
     [
         ({}, None, {"crm-api-gateway"}),
-        ({"audience": "tickets, crm"}, None, {"tickets", "crm"}),
+        ({"audience": ["tickets", "crm"]}, None, {"tickets", "crm"}),
+        ({"audience": "Acme, Inc"}, None, {"Acme, Inc"}),
         ({}, "tickets", {"tickets"}),
         ({"audience": "crm"}, ["tickets", "https://crm.example"], {"tickets", "https://crm.example"}),
         ({"client_id": None}, None, set()),
