@@ -25,7 +25,7 @@ check: $(VENV)/.installed lint  ## Lint, check types, run the tests of the files
 	$(BIN)/python -m pytest -q $$($(BIN)/python -m tests.kit.changed $(BASE)) $(PYTEST)
 
 test-one: $(VENV)/.installed  ## Run one file, folder or test: T=tests/test_names.py (PYTEST="-k word" for a part)
-	$(BIN)/python -m pytest $(T) $(PYTEST)
+	$(BIN)/python -m pytest $(or $(T),$(error write T=tests/test_names.py)) $(PYTEST)
 
 test: $(VENV)/.installed lint  ## Lint, check types, run every test; those on a real Keycloak if Java and Maven are there
 	$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/real $(PYTEST)

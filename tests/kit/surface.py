@@ -4,7 +4,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, get_args, get_origin
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -47,12 +47,18 @@ def _attribute(found: object) -> str:
     return "property" if isinstance(found, property) else "attribute"
 
 
+def _bare(annotation: Any) -> Any:
+    """Return the type alone: the rest of an `Annotated` looks different from release to release of Pydantic."""
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
 def _signature(value: Any) -> str:
     try:
-        shown = str(inspect.signature(value))
+        signature = inspect.signature(value)
     except ValueError:
         return "(...)"
-    shown = _MODULE.sub("", _ADDRESS.sub("", shown))
+    parameters = [each.replace(annotation=_bare(each.annotation)) for each in signature.parameters.values()]
+    shown = _MODULE.sub("", _ADDRESS.sub("", str(signature.replace(parameters=parameters))))
     for name, alias in _ALIASES.items():
         shown = shown.replace(_MODULE.sub("", inspect.formatannotation(alias)), name)
     return shown
