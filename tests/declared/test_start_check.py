@@ -165,7 +165,6 @@ class TestUncovered:
             (RouteAccess("/x", opaque=True), ("/x", "POST /x", "PUT /x", "PATCH /x", "DELETE /x", "OPTIONS /x"), True),
             (RouteAccess("/x", GET, host="h"), ("/x",), False),
         ],
-        ids=str,
     )
     def test_is_not_what_is_public_for_all_its_methods(
         self, route: RouteAccess, public: tuple[str, ...], named: bool

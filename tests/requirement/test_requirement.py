@@ -168,7 +168,11 @@ class TestAMistakeIsAnErrorWhenItIsWritten:
         with pytest.raises(ConfigurationError, match="require_role"):
             require_role("x", client=client)
 
-    @pytest.mark.parametrize("other", [None, True, "a", require_service, Depends(require_service())], ids=str)
+    @pytest.mark.parametrize(
+        "other",
+        [None, True, "a", require_service, Depends(require_service())],
+        ids=["None", "True", "text", "a factory", "Depends"],
+    )
     def test_joining_a_requirement_with_something_else(self, other: Any) -> None:
         for join in (operator.and_, operator.or_):
             with pytest.raises(ConfigurationError, match="can only be joined with another"):
@@ -268,7 +272,9 @@ class TestAMistakeStopsTheStart:
         forged = "/x?client_id=admin&kind=service&issuer=i&issued_at=1&expires_at=2"
         assert client(app).post(forged, headers=service(), json={}).status_code == 500
 
-    @pytest.mark.parametrize("call", [Requirement, AllOf, my_factory, kept(require_caller("a"))], ids=str)
+    @pytest.mark.parametrize(
+        "call", [Requirement, AllOf, my_factory, kept(require_caller("a"))], ids=lambda call: call.__name__
+    )
     def test_depends_on_what_only_makes_a_requirement(self, make_app: App, client: Client, call: Any) -> None:
         app = make_app()
         app.post("/x", dependencies=[Depends(call)])(lambda: None)
@@ -634,7 +640,7 @@ class TestTheAlgebra:
             (A & (S | require_realm_role("r")), caller(realm_roles=frozenset({"r"})), "allowed"),
             (require_service() | require_user(), caller("unknown"), "unknown_kind"),
         ],
-        ids=str,
+        ids=lambda value: value.kind if isinstance(value, Principal) else str(value),
     )
     def test_every_combination_decides_as_it_reads(
         self, requirement: Requirement, principal: Principal, reason: str

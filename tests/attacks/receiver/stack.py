@@ -18,6 +18,7 @@ from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.telemetry import DecisionLog
 from s2s_fastapi.verifier.jws import MAX_TOKEN_BYTES
 from s2s_fastapi.verifier.keys import KeySource
+from tests.kit.missing import MISSING
 from tests.kit.realm import Clock, Realm, SigningKey, b64, settings
 
 REALM = 'Bearer realm="crm-api-gateway"'
@@ -96,7 +97,10 @@ class _Lines(logging.Handler):
         self._lines.append(record.getMessage())
 
 
-KEYS = {name: SigningKey(name) for name in ("RS256", "PS256", "ES256", "ES384", "ES512", "EdDSA")}
+# The kids are fixed, because ids of tests are made of them, and parallel workers must collect the same ids.
+KEYS = {
+    name: SigningKey(name, kid=f"a-key-for-{name}") for name in ("RS256", "PS256", "ES256", "ES384", "ES512", "EdDSA")
+}
 """Keys of the realm, made once."""
 
 FORGER = {name: SigningKey(name) for name in ("RS256", "ES256")}
@@ -250,10 +254,6 @@ def under(attacked: Stack, header: str | bytes, payload: str | bytes) -> str:
 
 def head(attacked: Stack) -> dict[str, Any]:
     return {"alg": "RS256", "typ": "JWT", "kid": attacked.realm.key.kid}
-
-
-MISSING: Any = object()
-"""Stands for a claim that is left out, where None is null."""
 
 
 def broken(attacked: Stack, **changes: Any) -> str:
