@@ -14,7 +14,7 @@ from s2s_fastapi.declared.asked import covers, ways_of
 from s2s_fastapi.declared.dependency_reader import Mistake
 from s2s_fastapi.declared.late_routes import FailingRoute
 from s2s_fastapi.declared.nearest import Unanswered, unanswered
-from s2s_fastapi.declared.public_paths import PublicPath, PublicPaths
+from s2s_fastapi.declared.public_paths import DOCS, PublicPath, PublicPaths
 from s2s_fastapi.declared.routes import Access, RouteAccess
 from s2s_fastapi.fastapi_internals import path_pattern
 from s2s_fastapi.requirement.requirement import Audience, Caller, Requirement, Role, Scope
@@ -292,7 +292,12 @@ def bounded(names: Iterable[str], joint: str = ", ", most: int = _MOST) -> str:
 
 
 def _uncovered(routes: Collection[RouteAccess], kinds: tuple[type[Requirement], ...], sentence: str) -> Iterator[str]:
-    """Yield ``sentence`` with the routes on which some way in has no requirement of one of ``kinds``."""
+    """Yield ``sentence`` with the routes that some caller can reach without a requirement of one of ``kinds``."""
+    bare = [
+        route
+        for route in routes
+        if not all(any(isinstance(leaf, kinds) for leaf in way) for way in ways_of(route.requirement))
+    ]
     names = [
         route.name
         + (
@@ -300,11 +305,15 @@ def _uncovered(routes: Collection[RouteAccess], kinds: tuple[type[Requirement], 
             if route.opaque
             else ""
         )
-        for route in routes
-        if not all(any(isinstance(leaf, kinds) for leaf in way) for way in ways_of(route.requirement))
+        for route in bare
     ]
+    pages = (
+        " FastAPI's documentation is among them: write public_paths=[*DOCS] to publish it, or FastAPI(openapi_url=None) to switch it off."
+        if any(route.path in DOCS for route in bare)
+        else ""
+    )
     if names:
-        yield f"{sentence}: {', '.join(names)}."
+        yield f"{sentence}: {', '.join(names)}.{pages}"
 
 
 def _meet(entry: PublicPath, method: str, route: RouteAccess) -> bool:
