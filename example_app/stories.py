@@ -77,7 +77,6 @@ def corp(realm: Realm) -> Iterator[Line]:
     gateway = free_port()
     url = {"CRM_URL": f"http://127.0.0.1:{gateway}"}
     steps = (
-        "(A) the client chat-app-unassigned",
         "(B) a client crm-api-gateway",
         "(C) a client scope",
         "(D) that scope assigned",
@@ -140,7 +139,7 @@ def corp(realm: Realm) -> Iterator[Line]:
             403,
             "caller_not_allowed",
             challenge=_INSUFFICIENT,
-            log=("billing called, allowed are chat-app-service",),
+            log=("billing is not allowed here (allowed: chat-app-service)",),
         )
         yield ask("no token", None, 401, "no_credentials", challenge="Bearer realm=")
 
@@ -189,7 +188,7 @@ def techstore(realm: Realm) -> Iterator[Line]:
             403,
             "caller_not_allowed",
             challenge=_INSUFFICIENT,
-            log=("inventory-service called, allowed are shop-api",),
+            log=("inventory-service is not allowed here (allowed: shop-api)",),
         )
         yield ask(
             "a user of the front end",

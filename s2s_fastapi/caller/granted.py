@@ -10,7 +10,7 @@ from typing import Any, Final
 from s2s_fastapi.backchannel.strict_json import json_object
 from s2s_fastapi.caller.wanted import Asked
 from s2s_fastapi.errors import AudienceNotGranted, TokenRequestError
-from s2s_fastapi.keycloak.cures import audience_steps, wrong_audience
+from s2s_fastapi.keycloak.cures import not_granted_cure, wrong_audience
 from s2s_fastapi.principal import digest
 from s2s_fastapi.text import listed, named
 
@@ -81,7 +81,9 @@ def granted(answer: Mapping[str, Any], asked: Asked, *, client_id: str) -> Token
         told = f"token_type {kind}" if kind in _OTHER_TYPES else "no token_type that is known"
         raise _unusable(
             f"it has {told}, not Bearer",
-            f'Switch "Require DPoP bound tokens" off for the client {named(client_id)}.',
+            f'Switch "Require DPoP bound tokens" off for the client {named(client_id)} in Keycloak.'
+            if kind == "DPoP"
+            else "Look for what answers in Keycloak's place, or changes its answers: Keycloak always writes token_type.",
             claims,
         )
     if claims is not None and claims.get("azp", client_id) != client_id:
@@ -180,20 +182,11 @@ def _compare(claims: Mapping[str, Any] | None, asked: Asked, scopes: frozenset[s
         asked=asked.audiences,
         granted=granted,
         claims=claims,
-        cure=_cure(missing, asked, scopes, claims, client_id),
+        cure=not_granted_cure(
+            client_id,
+            missing,
+            requested=asked.scopes,
+            granted=scopes or (),
+            token_id=str(claims.get("jti", "")),
+        ),
     )
-
-
-def _cure(
-    missing: list[str], asked: Asked, scopes: frozenset[str] | None, claims: Mapping[str, Any], client_id: str
-) -> str:
-    cure = audience_steps(client_id, missing, " and ")
-    lost = sorted(asked.scopes - (scopes or frozenset()))
-    if lost:
-        cure += (
-            f" (asked: {listed(lost)}; a scope with role mappings drops out silently"
-            f" if the service account of {named(client_id)} has none of its roles)"
-        )
-    if str(claims.get("jti", ""))[2:4] == "lt":  # Keycloak 26.7 marks lightweight tokens there
-        cure += '; this is a lightweight token: the mapper needs "Add to lightweight access token"'
-    return cure + "."

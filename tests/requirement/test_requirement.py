@@ -340,8 +340,8 @@ class TestAMistakeStopsTheStart:
     @pytest.mark.parametrize(
         ("requirement", "sentence"),
         [
-            (require_user(), r"lets services in only \(users=True"),
-            (require_user("ui"), "lets services in only"),
+            (require_user(), r"accepts only services \(to accept users as well, write users=True"),
+            (require_user("ui"), "accepts only services"),
             (require_service() & require_user(), "never both"),
             (require_caller("a") & require_caller("b"), "one caller, and no one is in all of"),
             (require_caller("a") & (require_caller("b") | require_caller("c")), "one caller"),
@@ -369,7 +369,7 @@ class TestAMistakeStopsTheStart:
         app.get("/x", dependencies=[Depends(require_audience("a", only=True)), Depends(require_audience("b"))])(
             lambda: None
         )
-        self.stopped(app, client, "one audience only, and for another one too")
+        self.stopped(app, client, "one audience only, and also for another one")
 
     def test_dependencies_that_contradict_each_other_on_different_levels(self, make_app: App, client: Client) -> None:
         app = make_app()
@@ -738,7 +738,7 @@ class TestTheAlgebra:
     def test_the_challenge_names_all_scopes_that_would_do(self) -> None:
         decision = require_scope("b", "a").judge(caller(scopes=frozenset({"a"})))
         assert decision.scope == "a b"
-        assert "lacks scope b:" in decision.cure
+        assert "lacks scope b. " in decision.cure
 
     def test_a_plain_requirement_decides_nothing(self) -> None:
         with pytest.raises(NotImplementedError):

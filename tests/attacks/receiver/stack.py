@@ -13,7 +13,15 @@ from fastapi import Depends, FastAPI
 from s2s_fastapi import Principal, ServiceAuthMiddleware, require_service
 from s2s_fastapi.backchannel.channel import BackChannel
 from s2s_fastapi.decision import Decision, Reason
-from s2s_fastapi.keycloak.cures import credentials_cure, size_cure, unsigned_cure
+from s2s_fastapi.keycloak.cures import (
+    NO_TOKEN,
+    NOT_A_TOKEN,
+    TOKEN_IN_URL,
+    TWO_HEADERS,
+    credentials_cure,
+    size_cure,
+    unsigned_cure,
+)
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.telemetry import DecisionLog
 from s2s_fastapi.verifier.jws import MAX_TOKEN_BYTES
@@ -219,11 +227,14 @@ class Stack:
             of_settings = unsigned_cure(
                 decision.reason, issuer=verifier.expectations.issuer, jwks=verifier.keys.url, published=published
             )
-            brought_none = decision.reason in {Reason.INVALID_REQUEST, Reason.NO_CREDENTIALS}
             of_size = size_cure(len(raw), MAX_TOKEN_BYTES) if decision.cure.startswith("the token has ") else ""
             assert bool(of_size) <= (len(raw) > MAX_TOKEN_BYTES)
             # Whatever it says.
-            assert decision.cure == (of_size or (credentials_cure(decision.reason) if brought_none else of_settings))
+            if decision.reason is Reason.INVALID_REQUEST:
+                assert decision.cure in {of_size, TWO_HEADERS, TOKEN_IN_URL, NO_TOKEN, NOT_A_TOKEN} - {""}
+            else:
+                of_none = credentials_cure() if decision.reason is Reason.NO_CREDENTIALS else ""
+                assert decision.cure == (of_size or of_none or of_settings)
             assert len(decision.unverified_kid) <= 64
 
 
