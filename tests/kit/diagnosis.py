@@ -23,6 +23,7 @@ from s2s_fastapi import (
 )
 from s2s_fastapi.decision import Reason
 from s2s_fastapi.telemetry import DecisionLog
+from s2s_fastapi.verifier.keys import SharedSources, sharing
 from tests.kit.console import CALLER, REALM_ROLE, RECEIVER, ROLE, SCOPE, Console
 
 VERSIONS = frozenset({"26.7.3", "26.0.8"})
@@ -51,13 +52,17 @@ class Receiver(logging.Handler):
         )
         _add_routes(app)
         self._client = TestClient(app, raise_server_exceptions=False)
+        self._keys = (
+            SharedSources()
+        )  # as in a process of its own: another receiver may have read the realm before it was changed
 
     def emit(self, record: logging.LogRecord) -> None:
         self.records.append(record)
 
     def send(self, token: str, method: str = "GET", path: str = "/tickets") -> Any:
         self.records.clear()
-        return self._client.request(method, path, headers={"Authorization": f"Bearer {token}"})
+        with sharing(self._keys):
+            return self._client.request(method, path, headers={"Authorization": f"Bearer {token}"})
 
     def accepts(self, token: str, method: str = "GET", path: str = "/tickets") -> None:
         response = self.send(token, method, path)
