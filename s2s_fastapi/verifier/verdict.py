@@ -5,6 +5,7 @@ from typing import Protocol
 
 from s2s_fastapi.decision import Decision
 from s2s_fastapi.principal import Principal
+from s2s_fastapi.telemetry.metrics import DECISIONS, accepted_labels
 
 __all__ = ["Judge", "Verdict"]
 
@@ -34,11 +35,21 @@ class Verdict:
     scopes: tuple[str, ...] = field(init=False)
     """The principal's, in order: found once for each token, not at each request."""
 
+    labels: dict[str, str] = field(init=False, repr=False, compare=False)
+    """What the metrics count each acceptance with: empty before the first one is counted."""
+
     def __post_init__(self) -> None:
         principal, decision = self.principal, self.decision
         object.__setattr__(self, "lets_in", principal is not None and decision.lets_in)
         object.__setattr__(self, "observed", decision.observed)
+        object.__setattr__(self, "labels", {})
         object.__setattr__(self, "scopes", tuple(sorted(principal.scopes)) if principal is not None else ())
+
+    def count_acceptance(self) -> None:
+        """Count one request that was accepted with this token."""
+        if not self.labels:
+            self.labels.update(accepted_labels(self.decision.client_id))
+        DECISIONS.add(1, self.labels)
 
     @property
     def decision(self) -> Decision:

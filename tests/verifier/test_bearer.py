@@ -210,3 +210,35 @@ def test_whatever_comes_is_one_token68_or_refused(values: list[bytes], query: by
     assert values[0].strip(b" \t").lower().startswith(b"bearer ")
     assert values[0].strip(b" \t").endswith(b" " + token.encode())
     assert not any(part.startswith(b"access_token=") for part in query.split(b"&"))
+
+
+KNOWN = {TOKEN.encode(): None}
+
+
+@pytest.mark.parametrize("query", [b"", b"page=2&size=50", b"q=access_token", b"my_access_token=x", b"%41ccess_token=x"])
+def test_a_known_token_is_found_beside_a_query_without_one(query: bytes) -> None:
+    assert bearer_token([(b"authorization", b"Bearer " + TOKEN.encode())], query, KNOWN) == TOKEN.encode()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        b"access_token=x",
+        b"access_token=",
+        b"page=2&access_token=x",
+        b"page=2;access_token=x",
+        b"%61ccess_token=x",
+        b"page=2&access%5Ftoken=x",
+    ],
+)
+def test_a_known_token_is_refused_beside_another_in_the_query(query: bytes) -> None:
+    with pytest.raises(Refused) as caught:
+        bearer_token([(b"authorization", b"Bearer " + TOKEN.encode())], query, KNOWN)
+    assert caught.value.reason is Reason.INVALID_REQUEST
+
+
+@pytest.mark.parametrize("token", ["", "=", "==", "=a", "a=b", "a\n", "a=\n", "a b", "a,b", "a\x00", "\u00e9"])
+def test_what_is_no_token68_is_malformed(token: str) -> None:
+    with pytest.raises(Refused) as caught:
+        bearer_token([(b"authorization", b"Bearer " + token.encode())], b"")
+    assert caught.value.reason is Reason.INVALID_REQUEST
