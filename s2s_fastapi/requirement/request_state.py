@@ -100,11 +100,14 @@ class Authenticated:
 
     def admit(self, scope: Scope, requirement: Judge) -> Principal:
         """Return the caller if ``requirement`` allows it; otherwise tell the observer and raise what Starlette answers."""
-        service = self.service
-        decision = requirement.judge(self.principal, service.client_id)
+        return self.decided(scope, requirement, requirement.judge(self.principal, self.service.client_id))
+
+    def decided(self, scope: Scope, requirement: Judge, decision: Decision) -> Principal:
+        """Go on with what ``requirement`` decided about the caller, as `admit` does."""
         if decision.reason is Reason.ALLOWED:
             self.asked.append(requirement)
             return self.principal
+        service = self.service
         if service.observing():
             for refusal in requirement.refusals(self.principal, service.client_id):
                 self._observe(scope, replace(self._of_this_token(refusal), observed=True))

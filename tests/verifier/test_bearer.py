@@ -215,7 +215,9 @@ def test_whatever_comes_is_one_token68_or_refused(values: list[bytes], query: by
 KNOWN = {TOKEN.encode(): None}
 
 
-@pytest.mark.parametrize("query", [b"", b"page=2&size=50", b"q=access_token", b"my_access_token=x", b"%41ccess_token=x"])
+@pytest.mark.parametrize(
+    "query", [b"", b"page=2&size=50", b"q=access_token", b"my_access_token=x", b"%41ccess_token=x"]
+)
 def test_a_known_token_is_found_beside_a_query_without_one(query: bytes) -> None:
     assert bearer_token([(b"authorization", b"Bearer " + TOKEN.encode())], query, KNOWN) == TOKEN.encode()
 
