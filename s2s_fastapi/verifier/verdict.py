@@ -77,5 +77,6 @@ class Verdict:
         """Count one request that was accepted with this token."""
         labels = self._labels
         if labels is None:
-            self._labels = labels = accepted_labels(self.decision.client_id)
+            client_id = "" if self.principal is None else shown(self.principal.client_id)
+            self._labels = labels = accepted_labels(client_id)
         DECISIONS.add(1, labels)
