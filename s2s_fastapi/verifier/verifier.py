@@ -50,7 +50,19 @@ class Verifier:
         None says nothing about the token: `decide` does.
         """
         keys = self.keys.peek()
-        return None if keys is None else self._hit(token, keys)
+        if keys is None:
+            return None
+        entry = self.tokens.recent.get(token)
+        # All that `VerifiedToken.holds` asks, for the usual case: without the four calls to it.
+        if (
+            entry is not None
+            and entry.keys is keys
+            and entry.issued_at >= self.keys.not_before
+            and entry.begins <= self._clock() < entry.ends
+        ):
+            LOOKUPS.add(1, HIT)
+            return entry.verdict
+        return self._hit(token, keys)
 
     def decide(self, token: bytes) -> Verdict:
         """Return the verdict on a token, waiting for keys if need be."""
