@@ -11,9 +11,10 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
-from operator import attrgetter, is_
-from types import FunctionType, MemberDescriptorType, MethodType
-from typing import Any, Final
+from operator import is_
+from types import FunctionType, MemberDescriptorType, MethodType, NoneType
+from typing import Any, ClassVar, Final, NamedTuple
+from weakref import WeakValueDictionary
 
 from fastapi import APIRouter, FastAPI
 from fastapi.dependencies.models import _is_async_gen_callable, _is_coroutine_callable, _is_gen_callable
@@ -31,6 +32,8 @@ from starlette.types import Scope
 
 __all__ = [
     "WATCHED_MARK",
+    "AsItIs",
+    "WatchedList",
     "added_middleware",
     "annotation_of",
     "answers_itself",
@@ -45,7 +48,6 @@ __all__ = [
     "get_route_path",
     "gives",
     "hidden_app",
-    "included_as_they_are",
     "included_below",
     "included_router",
     "is_documentation",
@@ -53,6 +55,7 @@ __all__ = [
     "later_routes",
     "matched_route",
     "mounted_app",
+    "not_built_yet",
     "not_copied",
     "original_route",
     "own_root_path",
@@ -70,8 +73,6 @@ __all__ = [
 ]
 
 _MOST_HELD: Final = 1000
-_VERSION: Final = attrgetter("_routes_version")
-"""FastAPI counts the changes of a router's routes, to see that it must build them again."""
 _PARAMETER: Final = re.compile(r"{\w+")
 _PAGES: Final = {
     "swagger_ui_html": "/docs",
@@ -107,8 +108,9 @@ def original_route(entry: Any) -> Any:
 
 def running_route(scope: Scope, route: Any) -> Any:
     """Return what runs ``route`` for a request that has come to it: see `running`."""
-    included = (scope.get("fastapi") or {}).get("effective_route_context")
-    return included if getattr(included, "original_route", None) is route else route
+    known = scope.get("fastapi")
+    included = known.get("effective_route_context") if known else None
+    return included if included is not None and getattr(included, "original_route", None) is route else route
 
 
 def called(entry: Any) -> Iterator[tuple[Any, str]]:
@@ -136,50 +138,132 @@ def included_below(router: Any) -> Iterator[tuple[Any, APIRouter]]:
                 yield entry, below
 
 
-def router_as_it_is(router: Any) -> Callable[[], bool]:
-    """Return what tells whether a router still has the same routes, the same default and the same dependencies."""
-    routes, default, dependencies = list(router.routes), router.default, list(getattr(router, "dependencies", ()))
-    count, asks = len(routes), hasattr(router, "dependencies")
+class WatchedList(list[Any]):
+    """A list of routes or dependencies that notes its changes: after one, `mark` is another object.
+
+    - There is one mark for all lists, so one comparison tells that none of them changed.
+    - The mark changes after the list does: whoever sees the old mark reads the list as it was, or notices the change next time.
+    """
+
+    mark: ClassVar[object] = object()
+    _known: ClassVar["WeakValueDictionary[int, WatchedList]"] = WeakValueDictionary()
+
+    def __init__(self, replaced: list[Any]) -> None:
+        super().__init__(replaced)
+        self._replaced = replaced  # kept, so that no other list gets its identity
+
+    @classmethod
+    def put(cls, owner: Any, name: str) -> bool:
+        """Put a watched list in the place of an attribute that is a plain list; return whether it is one now.
+
+        Two owners of the same list still share one afterwards.
+        """
+        held = getattr(owner, name, None)
+        if type(held) is list:
+            held = cls._known.setdefault(id(held), cls(held))
+            with contextlib.suppress(AttributeError):  # a property: it is compared at each request
+                setattr(owner, name, held)
+        return type(held) is cls and getattr(owner, name) is held
+
+
+def _noting(name: str) -> Callable[..., Any]:
+    change = getattr(list, name)
+
+    @functools.wraps(change)
+    def noting(self: WatchedList, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return change(self, *args, **kwargs)
+        finally:
+            WatchedList.mark = object()
+
+    return noting
+
+
+for _name in (
+    *("append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse"),
+    *("__setitem__", "__delitem__", "__iadd__", "__imul__"),
+):
+    setattr(WatchedList, _name, _noting(_name))
+
+
+class AsItIs(NamedTuple):
+    """What tells whether a router or a route is as it was read."""
+
+    same: Callable[[], bool]
+    """Return whether it still holds the same objects: cheap, for each request."""
+    lists: Callable[[], bool]
+    """Return whether its lists still hold the same entries: to be asked if a `WatchedList` changed."""
+
+
+def _as_it_is(same: Callable[[], bool], *lists: tuple[Any, str]) -> AsItIs:
+    """Return what tells it, with a watched list in the place of each of these attributes."""
+    watched = all(WatchedList.put(owner, name) for owner, name in lists)
+    read = [(owner, name, list(getattr(owner, name))) for owner, name in lists]
 
     def unchanged() -> bool:
-        now = router.routes
-        return (
-            len(now) == count
+        for owner, name, entries in read:
+            now = getattr(owner, name)
             # By identity: two routes are equal for Starlette if their paths, methods and endpoints are.
-            and all(map(is_, now, routes))
+            if len(now) != len(entries) or not all(map(is_, now, entries)):
+                return False
+        return True
+
+    return AsItIs(same if watched else lambda: same() and unchanged(), unchanged)
+
+
+def router_as_it_is(router: Any) -> AsItIs:
+    """Return what tells whether a router still has the same routes, the same default and the same dependencies."""
+    # What frontend() adds lies in lists of its own, on releases that have it.
+    added = [(router, "_low_priority_routes"), (getattr(router, "_frontend_routes", None), "routes")]
+    lists = [(router, "routes"), (router, "dependencies"), *added]
+    lists = [(owner, name) for owner, name in lists if hasattr(owner, name)]
+    for owner, name in lists:
+        WatchedList.put(owner, name)
+    routes, default, dependencies = router.routes, router.default, getattr(router, "dependencies", None)
+    if type(routes) is not WatchedList or type(dependencies) not in (WatchedList, NoneType):
+        return _as_it_is(lambda: router.default is default, *lists)
+    return _as_it_is(
+        lambda: (
+            router.routes is routes
             and router.default is default
-            and (not asks or router.dependencies == dependencies)
-        )
-
-    return unchanged
-
-
-def included_as_they_are(routers: Iterable[Any]) -> Callable[[], bool]:
-    """Return what tells whether FastAPI still uses the routes that it built for routers that are included."""
-    routers = tuple(router for router in routers if hasattr(router, "_routes_version"))
-    versions = list(map(_VERSION, routers))
-    return lambda: list(map(_VERSION, routers)) == versions
-
-
-def route_as_it_is(entry: Any) -> Callable[[], bool]:
-    """Return what tells whether what `running` returned still has the same app and the same dependencies; it has an app."""
-    app, dependant, original = getattr(entry, "app", None), getattr(entry, "dependant", None), original_route(entry)
-    if dependant is None:
-        return lambda: entry.app is app
-    asked, dependencies = list(dependant.dependencies), list(original.dependencies)
-    return lambda: (
-        entry.app is app
-        and entry.dependant is dependant
-        and dependant.dependencies == asked
-        and original.dependencies == dependencies
+            and (dependencies is None or router.dependencies is dependencies)
+        ),
+        *lists,
     )
 
 
-def app_as_it_is(app: Any) -> Callable[[], bool]:
+def not_built_yet(router: Any) -> Iterator[Any]:
+    """Yield the routes of an included router as they were written; FastAPI may build what runs them at any later request."""
+    for route in (*router.routes, *getattr(router, "_low_priority_routes", ())):
+        if included_router(route) is None:
+            yield route
+
+
+def route_as_it_is(entry: Any) -> AsItIs:
+    """Return what tells whether what `running` returned still has the same app and the same dependencies; it has an app."""
+    app, dependant, original = getattr(entry, "app", None), getattr(entry, "dependant", None), original_route(entry)
+    if dependant is None:
+        return _as_it_is(lambda: entry.app is app)
+    lists = [(dependant, "dependencies"), (original, "dependencies")]
+    if not all(WatchedList.put(owner, name) for owner, name in lists):
+        return _as_it_is(lambda: entry.app is app and entry.dependant is dependant, *lists)
+    asked, dependencies = dependant.dependencies, original.dependencies
+    return _as_it_is(
+        lambda: (
+            entry.app is app
+            and entry.dependant is dependant
+            and dependant.dependencies is asked
+            and original.dependencies is dependencies
+        ),
+        *lists,
+    )
+
+
+def app_as_it_is(app: Any) -> AsItIs:
     """Return what tells whether an app, or something around one, still hands requests to the same object."""
     name = "router" if isinstance(app, Starlette) else "app"
     inner = getattr(app, name, None)
-    return lambda: getattr(app, name, None) is inner
+    return _as_it_is(lambda: getattr(app, name, None) is inner)
 
 
 def answers_wrong_method(entry: Any, route: Any, scope: Scope) -> bool:

@@ -1,13 +1,16 @@
 """Routes that an app adds or changes after the start check: they are noticed before they answer, and checked.
 
-- The middleware compares the routes of the outermost router with those that were read, at each request.
-- A `Checkpoint` stands in front of each route, mount and included router that was read. It compares what lies behind it.
+- Each list of routes and dependencies that was read becomes a `WatchedList`. If one of them changes, the middleware compares all
+  lists with what was read.
+- At each request the middleware looks whether the outermost router still holds the same objects.
+- A `Checkpoint` stands in front of each route, mount and included router that was read. It looks the same way at what is behind it.
 - If anything is another object than at the last reading, the app is read again. A route that would have stopped the start
   answers 500 at its checkpoint.
 
-So a request pays only for the routers that it passes.
+So a request pays for one comparison, and for the routers that it passes.
 """
 
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -16,10 +19,12 @@ from starlette.routing import Host, Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from s2s_fastapi.fastapi_internals import (
+    AsItIs,
+    WatchedList,
     app_as_it_is,
     called,
-    included_as_they_are,
     included_below,
+    not_built_yet,
     route_as_it_is,
     router_as_it_is,
     router_of,
@@ -100,13 +105,7 @@ class Read:
         self.problem = ""
         """Why a route must not answer; empty if it may."""
         self.same: list[Callable[[], bool]] = []
-
-    def changed(self) -> bool:
-        """Return whether anything that was read here is not as it was."""
-        for same in self.same:  # noqa: SIM110 - a generator would cost more than all comparisons
-            if not same():
-                return True
-        return False
+        """What tells whether it still holds the same objects."""
 
 
 class ReadRoutes:
@@ -128,6 +127,8 @@ class ReadRoutes:
         entries = tuple(entries)
         holders, failing = tuple(holders), tuple(failing)
         self.failing = {route.name: route.problem for route in failing}
+        self._mark = WatchedList.mark  # before the lists are read
+        self._lists: list[Callable[[], bool]] = []
         self._top = Read(None)
         self._read: dict[int, Read] = {}
         routers = [(entry, router) for entry, holder in holders if (router := router_of(holder)) is not None]
@@ -136,13 +137,15 @@ class ReadRoutes:
         for entry in places.values():
             if entry is not None:
                 self._put_up(entry)
+        for _, router in included:
+            for route in not_built_yet(router):
+                with contextlib.suppress(AttributeError):
+                    _install(route)
         for entry, holder in holders:
             if not isinstance(holder, Router):
-                self._of(entry).same.append(app_as_it_is(holder))
+                self._compare(entry, app_as_it_is(holder))
         for entry, router in (*routers, *included):
-            self._of(entry).same.append(router_as_it_is(router))
-        for entry, router in routers:
-            self._of(entry).same.append(included_as_they_are((router, *(inner for _, inner in included_below(router)))))
+            self._compare(entry, router_as_it_is(router))
         for route in failing:
             if id(route.entry) in places or route.entry is None:  # it may be gone in the meantime
                 self._of(route.entry).problem = route.problem
@@ -165,8 +168,13 @@ class ReadRoutes:
                 yield entry
 
     def changed(self) -> bool:
-        """Return whether the outermost router is not as it was read."""
-        return self._top.changed()
+        """Return whether the outermost router, or a list anywhere in the app, is not as it was read."""
+        if self._mark is not WatchedList.mark and self._lists_changed():
+            return True
+        for same in self._top.same:  # noqa: SIM110 - a generator would cost more than all comparisons
+            if not same():
+                return True
+        return False
 
     @property
     def problem(self) -> str:
@@ -174,22 +182,44 @@ class ReadRoutes:
         return self._top.problem
 
     def at(self, entry: Any) -> "Read | None":
-        """Return what was read of a route; None if it was not read."""
-        return self._read.get(id(entry))
+        """Return what was read of a route; None if it was not read, or is not as it was."""
+        read = self._read.get(id(entry))
+        if read is None or (self._mark is not WatchedList.mark and self._lists_changed()):
+            return None
+        for same in read.same:
+            if not same():
+                return None
+        return read
 
     def at_last(self, entry: Any) -> "Read":
         """Return what was read of a route just now. If nothing was, the route is not below this middleware, and stays unread."""
         return self._read.setdefault(id(entry), Read(entry))
 
+    def _lists_changed(self) -> bool:
+        """Return whether a list of this app changed; if only others did, the next request need not ask again."""
+        mark = WatchedList.mark
+        if not all(same() for same in self._lists):
+            return True
+        self._mark = mark
+        return False
+
     def _of(self, entry: Any) -> Read:
         return self._read.get(id(entry), self._top)
 
+    def _compare(self, entry: Any, as_it_is: AsItIs) -> None:
+        self._of(entry).same.append(as_it_is.same)
+        self._lists.append(as_it_is.lists)
+
     def _put_up(self, entry: Any) -> None:
         try:
-            for holder, name in called(entry):
-                Checkpoint.install(holder, name)
+            _install(entry)
         except AttributeError:
             return  # what is read of it counts for the whole app
-        self._read[id(entry)] = read = Read(entry)
+        self._read[id(entry)] = Read(entry)
         if not isinstance(entry, Router) and hasattr(entry, "app"):
-            read.same.append(route_as_it_is(entry))
+            self._compare(entry, route_as_it_is(entry))
+
+
+def _install(entry: Any) -> None:
+    for holder, name in called(entry):
+        Checkpoint.install(holder, name)

@@ -173,7 +173,11 @@ def _telling(state: Authenticated, scope: Scope, send: Send) -> Send:
 
 def _tell(state: Authenticated, scope: Scope) -> None:
     """Tell why the request was let in, now that its route is known."""
-    for decision in state.verdict.decisions:
+    verdict = state.verdict
+    if not verdict.observed:
+        state.service.tell_accepted(verdict, scope, state.span)
+        return
+    for decision in verdict.decisions:
         state.service.tell(decision, scope, state.span)
 
 

@@ -142,8 +142,11 @@ class ServiceAuthMiddleware:
         """Let a request pass on to a route that was read; read the app again first if the route is not as it was."""
         gate, entry = self._gate, running_route(scope, checkpoint.entry)
         read = None if gate is None else gate.routes.at(entry)
-        problem = "" if read is None else read.problem
-        if read is None or read.changed():
+        if read is not None:
+            if not read.problem:
+                return checkpoint.app(scope, receive, send)
+            problem = read.problem
+        else:
             try:
                 routes = self._start(self._outer, changed=gate).routes
             except ConfigurationError as error:

@@ -58,11 +58,7 @@ def _guarded_function(requirement: Judge, function: Callable[..., Any]) -> Calla
         return Guarded(function, requirement)
 
     def admit(*args: Any, **kwargs: Any) -> None:
-        connection = next((value for value in (*args, *kwargs.values()) if isinstance(value, HTTPConnection)), None)
-        if connection is None:
-            raise ConfigurationError(
-                "guard is for Starlette endpoints, which take the request; on a FastAPI route use Depends(requirement)."
-            )
+        connection = args[0] if args and isinstance(args[0], HTTPConnection) else _connection(*args, *kwargs.values())
         Authenticated.of(connection.scope).admit(connection.scope, requirement)
 
     if inspect.iscoroutinefunction(_without_partial(function)):
@@ -82,6 +78,16 @@ def _guarded_function(requirement: Judge, function: Callable[..., Any]) -> Calla
     if inspect.isfunction(function):
         setattr(function, GUARDED_MARK, requirement)
     return endpoint
+
+
+def _connection(*values: Any) -> HTTPConnection:
+    """Return the one that an endpoint was given: a method has it after ``self``, a caller may name it."""
+    for value in values:
+        if isinstance(value, HTTPConnection):
+            return value
+    raise ConfigurationError(
+        "guard is for Starlette endpoints, which take the request; on a FastAPI route use Depends(requirement)."
+    )
 
 
 def _innermost(call: Any) -> Any:

@@ -14,7 +14,7 @@ from s2s_fastapi.fastapi_internals import matched_route
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.telemetry import Observer
 from s2s_fastapi.telemetry.metrics import decided
-from s2s_fastapi.telemetry.spans import Span, describe, trace_id
+from s2s_fastapi.telemetry.spans import INVALID_SPAN, Span, describe, trace_id
 from s2s_fastapi.text import printable, without_tokens
 from s2s_fastapi.verifier.verdict import Judge, Verdict
 
@@ -43,6 +43,14 @@ class Service:
         describe(current, decision)
         if decision.reason is not Reason.ALLOWED or getattr(self.observer, "wants_allowed", True):
             self.observer.decided(located(decision, scope, current))
+
+    def tell_accepted(self, verdict: Verdict, scope: Scope, current: Span) -> None:
+        """Tell the same of a request with an accepted token, of which nothing is only observed."""
+        verdict.count_acceptance()
+        if current is not INVALID_SPAN:
+            describe(current, verdict.decision)
+        if getattr(self.observer, "wants_allowed", True):
+            self.observer.decided(located(verdict.decision, scope, current))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +100,14 @@ class Authenticated:
 
     def admit(self, scope: Scope, requirement: Judge) -> Principal:
         """Return the caller if ``requirement`` allows it; otherwise tell the observer and raise what Starlette answers."""
-        service = self.service
-        decision = requirement.judge(self.principal, service.client_id)
+        return self.decided(scope, requirement, requirement.judge(self.principal, self.service.client_id))
+
+    def decided(self, scope: Scope, requirement: Judge, decision: Decision) -> Principal:
+        """Go on with what ``requirement`` decided about the caller, as `admit` does."""
         if decision.reason is Reason.ALLOWED:
             self.asked.append(requirement)
             return self.principal
+        service = self.service
         if service.observing():
             for refusal in requirement.refusals(self.principal, service.client_id):
                 self._observe(scope, replace(self._of_this_token(refusal), observed=True))

@@ -30,6 +30,7 @@ from s2s_fastapi.version import __version__
 
 __all__ = [
     "CATALOGUE",
+    "DECISIONS",
     "HIT",
     "KEYS_FETCH",
     "LOOKUPS",
@@ -40,6 +41,7 @@ __all__ = [
     "TOKEN_REQUEST",
     "VERIFICATION",
     "Metric",
+    "accepted_labels",
     "audience_label",
     "decided",
     "watch_age",
@@ -82,7 +84,7 @@ def _histogram(name: str, description: str, *attributes: str, buckets: tuple[flo
     return _meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=buckets)
 
 
-_DECISIONS: Final = _counter(
+DECISIONS: Final = _counter(
     "s2s_fastapi.decisions",
     "{decision}",
     "Decisions about requests; observed: let in, and refused from the day of insecure_observe_until on.",
@@ -159,7 +161,15 @@ _gauge("s2s_fastapi.keys.age", "Age of the realm's keys; they are trusted for at
 
 def decided(decision: Decision) -> None:
     """Count one decision."""
-    _DECISIONS.add(1, _labels(decision.reason, decision.observed, decision.client_id))
+    DECISIONS.add(1, _labels(decision.reason, decision.observed, decision.client_id))
+
+
+def accepted_labels(client_id: str) -> dict[str, str]:
+    """Return the attributes with which `DECISIONS` counts a plain acceptance; they stay the same for the life of the process.
+
+    To be asked when the request is counted, not before: a caller that a requirement refuses must not take a place of those who may call.
+    """
+    return _labels(Reason.ALLOWED, False, client_id)
 
 
 @lru_cache(maxsize=1024)

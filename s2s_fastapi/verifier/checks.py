@@ -6,7 +6,7 @@ from typing import Any, Final, Self
 
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.keycloak.cures import audience_cure, binding_cure, issuer_cure, shown, type_cure
-from s2s_fastapi.principal import Principal
+from s2s_fastapi.principal import Principal, digest
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.text import named
 from s2s_fastapi.verifier.claims import read_principal, seconds
@@ -36,14 +36,22 @@ class Expectations:
         return cls(issuer=settings.issuer, audiences=audiences, leeway=settings.leeway, who=who)
 
     def judge(
-        self, claims: dict[str, Any], *, kid: str, not_before: int, now: float, observing: bool = False
+        self,
+        claims: dict[str, Any],
+        *,
+        kid: str,
+        not_before: int,
+        now: float,
+        observing: bool = False,
+        token: bytes = b"",
     ) -> Verdict:
         """Decide about a payload whose signature held; ``now`` and the realm's ``not_before`` are seconds since the epoch.
 
-        While ``observing`` a wrong audience and a wrong kind of caller are told and let in.
+        - While ``observing`` a wrong audience and a wrong kind of caller are told and let in.
+        - ``token`` is the one that the payload came in: the verdict keeps its digest if it is let in.
         """
         principal: Principal | None = None
-        observed = False
+        observed, mark = False, b""
         try:
             _check_type(claims)
             principal = read_principal(claims)
@@ -56,6 +64,10 @@ class Expectations:
         else:
             refusals = list(self._misdirected(principal))
             observed = observing
+            if token and (observed or not refusals):
+                mark = digest(token)
+            if not refusals:
+                return Verdict((), principal, mark, kid)
         known = Decision(
             reason=Reason.ALLOWED,
             kid=shown(kid),
@@ -66,7 +78,7 @@ class Expectations:
         decisions = [replace(known, reason=reason, cure=cure, observed=observed) for reason, cure in refusals]
         if not observed:
             del decisions[1:]
-        return Verdict(tuple(decisions) or (known,), principal)
+        return Verdict(tuple(decisions), principal, mark)
 
     def begins(self, principal: Principal) -> float:
         """Return from when on, in seconds since the epoch, a token is old enough."""

@@ -7,7 +7,6 @@ from dataclasses import replace
 import httpx
 
 from s2s_fastapi.answers import error_of
-from s2s_fastapi.decision import Reason
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.names import NO_AUDIENCE, audience_names
 from s2s_fastapi.principal import Principal
@@ -109,10 +108,13 @@ class TokenVerifier:
         return self._verifier
 
     def _told(self, verdict: Verdict) -> Verdict:
-        decision = verdict.decision
-        decided(decision)
-        if decision.reason is not Reason.ALLOWED or self._log.wants_allowed:
-            self._log.decided(replace(decision, trace_id=trace_id(current_span())))
+        if verdict.lets_in and not verdict.observed:
+            verdict.count_acceptance()
+            if not self._log.wants_allowed:
+                return verdict
+        else:
+            decided(verdict.decision)
+        self._log.decided(replace(verdict.decision, trace_id=trace_id(current_span())))
         return verdict
 
 
@@ -125,6 +127,6 @@ def _octets(token: object) -> bytes:
 
 
 def _principal(verdict: Verdict) -> Principal:
-    if verdict.principal is None or verdict.decision.reason is not Reason.ALLOWED:
+    if verdict.principal is None or not verdict.lets_in or verdict.observed:
         raise error_of(verdict.decision)
     return verdict.principal

@@ -1,10 +1,11 @@
 """What the verifier says about one token."""
 
-from dataclasses import dataclass, field
 from typing import Protocol
 
-from s2s_fastapi.decision import Decision
+from s2s_fastapi.decision import Decision, Reason
+from s2s_fastapi.keycloak.cures import shown
 from s2s_fastapi.principal import Principal
+from s2s_fastapi.telemetry.metrics import DECISIONS, accepted_labels
 
 __all__ = ["Judge", "Verdict"]
 
@@ -19,28 +20,63 @@ class Judge(Protocol):
         """Return every reason to refuse that would have to be gone, the one to answer with among them."""
 
 
-@dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was decided about one token, and whom it speaks of where its signature held."""
+    """What was decided about one token, and whom it speaks of if its signature held. Nobody changes it."""
 
-    decisions: tuple[Decision, ...]
-    """One; or several that are all only observed."""
-    principal: Principal | None = None
-    digest: bytes = b""
-    """What stands for an accepted token where the token itself must not be kept."""
-    lets_in: bool = field(init=False)
-    observed: bool = field(init=False)
-    """Let in although there is a reason to refuse."""
-    scopes: tuple[str, ...] = field(init=False)
-    """The principal's, in order: found once for each token, not at each request."""
+    __slots__ = ("_decisions", "_kid", "_labels", "digest", "lets_in", "observed", "principal", "scopes")
 
-    def __post_init__(self) -> None:
-        principal, decision = self.principal, self.decision
-        object.__setattr__(self, "lets_in", principal is not None and decision.lets_in)
-        object.__setattr__(self, "observed", decision.observed)
-        object.__setattr__(self, "scopes", tuple(sorted(principal.scopes)) if principal is not None else ())
+    def __init__(
+        self, decisions: tuple[Decision, ...], principal: Principal | None = None, digest: bytes = b"", kid: str = ""
+    ) -> None:
+        """Take one decision, or several that are all only observed; none for a ``principal`` that is accepted.
+
+        - ``digest`` stands for an accepted token where the token itself must not be kept.
+        - ``kid`` is the key of an accepted token.
+        """
+        self._decisions = decisions
+        self._kid = kid
+        self._labels: dict[str, str] | None = None
+        self.principal = principal
+        self.digest = digest
+        self.lets_in = principal is not None and (not decisions or decisions[0].lets_in)
+        self.observed = bool(decisions) and decisions[0].observed
+        """Let in although there is a reason to refuse."""
+        self.scopes: tuple[str, ...] = tuple(sorted(principal.scopes)) if principal is not None else ()
+        """The principal's, in order: found once for each token, not at each request."""
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """One; or several that are all only observed. The one of an accepted token is written when somebody asks for it."""
+        principal = self.principal
+        if not self._decisions and principal is not None:
+            allowed = Decision(
+                reason=Reason.ALLOWED,
+                kid=shown(self._kid),
+                client_id=shown(principal.client_id),
+                token_id=shown(principal.token_id),
+                issuer=shown(principal.issuer),
+            )
+            self._decisions = (allowed,)
+        return self._decisions
 
     @property
     def decision(self) -> Decision:
         """The first of the decisions."""
         return self.decisions[0]
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether the other says the same of the same token."""
+        if not isinstance(other, Verdict):
+            return NotImplemented
+        return (self.decisions, self.principal, self.digest) == (other.decisions, other.principal, other.digest)
+
+    def __hash__(self) -> int:
+        return hash((self.decisions, self.principal, self.digest))
+
+    def count_acceptance(self) -> None:
+        """Count one request that was accepted with this token."""
+        labels = self._labels
+        if labels is None:
+            client_id = "" if self.principal is None else shown(self.principal.client_id)
+            self._labels = labels = accepted_labels(client_id)
+        DECISIONS.add(1, labels)

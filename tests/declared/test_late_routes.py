@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from s2s_fastapi import Principal, ServiceAuthMiddleware, require_caller, require_service, require_user
+from s2s_fastapi.fastapi_internals import WatchedList
 from tests.kit.realm import Realm
 
 App = Callable[..., FastAPI]
@@ -109,6 +110,13 @@ def with_an_entry_of_another_router_that_is_moved_by_hand(app: FastAPI) -> None:
     late.get("/late")(nothing)
     other.include_router(late)
     app.state.inner.routes.append(other.routes[-1])
+
+
+def to_a_router_that_fastapi_builds_again_only_later(app: FastAPI) -> None:
+    app.state.inner.routes.append(APIRoute("/late", nothing))
+    client = TestClient(app, raise_server_exceptions=False)
+    client.get("/known")  # everything is read again, before FastAPI knows of the route
+    app.state.inner._mark_routes_changed()
 
 
 def below_a_mount_of_an_included_router(app: FastAPI) -> None:
@@ -210,6 +218,7 @@ def app(make_app: App) -> FastAPI:
         (with_a_router_that_an_included_router_includes, "/late"),
         (to_a_list_of_an_included_router_that_is_changed_by_hand, "/late"),
         (with_an_entry_of_another_router_that_is_moved_by_hand, "/late"),
+        (to_a_router_that_fastapi_builds_again_only_later, "/late"),
         (below_a_mount_of_an_included_router, "/deep/late"),
         (as_another_app_of_a_mount, "/swapped/late"),
         (as_an_opaque_app_of_a_mount, "/swapped/late"),
@@ -367,6 +376,143 @@ class TestOtherRoutesGoOn:
             app.state.mounted.router.routes += [Route("/right", EITHER.guard(plain)), Route("/late", plain)]
             assert there.get("/below/right", headers=user()).text == "plain"
             assert there.get("/below/late", headers=user()).status_code == 500
+
+
+LATE = Route("/late", plain)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda routes: routes.append(LATE),
+        lambda routes: routes.extend([LATE]),
+        lambda routes: routes.insert(0, LATE),
+        lambda routes: routes.__iadd__([LATE]),
+        lambda routes: routes.__setitem__(0, LATE),
+        lambda routes: routes.__setitem__(slice(0, 1), [LATE, LATE]),
+        lambda routes: (routes.reverse(), routes.append(LATE)),
+        lambda routes: (routes.pop(0), routes.append(LATE)),
+        lambda routes: (routes.remove(routes[0]), routes.append(LATE)),
+        lambda routes: (routes.sort(key=id), routes.append(LATE)),
+        lambda routes: (routes.clear(), routes.append(LATE)),
+    ],
+    ids=["append", "extend", "insert", "+=", "item", "slice", "reverse", "pop", "remove", "sort", "clear"],
+)
+@pytest.mark.parametrize("where", ["outermost", "below"])
+def test_every_way_to_change_a_list_of_routes_is_noticed(
+    app: FastAPI, client: Client, user: Headers, change: Callable[[Any], Any], where: str
+) -> None:
+    router, path = (app.router, "/late") if where == "outermost" else (app.state.mounted.router, "/below/late")
+    app.state.mounted.router.routes.append(Route("/known", EITHER.guard(plain)))
+    with client(app) as there:
+        assert there.get("/below/known", headers=user()).status_code == 200
+        change(router.routes)
+        assert there.get(path, headers=user()).status_code == 500
+
+
+class TestAWatchedList:
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda held: held.append(3),
+            lambda held: held.extend([3]),
+            lambda held: held.insert(0, 3),
+            lambda held: held.remove(1),
+            lambda held: held.pop(),
+            lambda held: held.clear(),
+            lambda held: held.sort(),
+            lambda held: held.reverse(),
+            lambda held: held.__setitem__(0, 3),
+            lambda held: held.__delitem__(0),
+            lambda held: held.__iadd__([3]),
+            lambda held: held.__imul__(2),
+        ],
+    )
+    def test_notes_each_change(self, change: Callable[[Any], Any]) -> None:
+        held, before = WatchedList([2, 1]), WatchedList.mark
+        change(held)
+        assert WatchedList.mark is not before
+
+    def test_notes_a_change_that_failed_in_the_middle(self) -> None:
+        def entries() -> Any:
+            yield 1
+            raise ValueError("no more")
+
+        held, before = WatchedList([]), WatchedList.mark
+        with pytest.raises(ValueError, match="no more"):
+            held.extend(entries())
+        assert held == [1]
+        assert WatchedList.mark is not before
+
+    def test_has_every_method_by_which_a_list_changes(self) -> None:
+        harmless = {
+            "__init_subclass__",
+            "__subclasshook__",
+            "__class_getitem__",
+            "__getitem__",
+            "index",
+            "count",
+            "copy",
+        }
+        inherited = {name for name in set(dir(list)) - set(dir(tuple)) - harmless if name not in vars(WatchedList)}
+        assert inherited <= {"__reversed__"}
+
+    def test_stays_one_list_for_two_owners(self) -> None:
+        class Owner:
+            def __init__(self, routes: list[Any]) -> None:
+                self.routes = routes
+
+        shared: list[Any] = [1]
+        first, second = Owner(shared), Owner(shared)
+        assert WatchedList.put(first, "routes")
+        assert WatchedList.put(second, "routes")
+        assert first.routes is second.routes
+
+    def test_is_not_put_in_the_place_of_a_property_or_of_a_list_of_another_kind(self) -> None:
+        class Mine(list[Any]):
+            pass
+
+        class Owner:
+            other = Mine()
+
+            @property
+            def routes(self) -> list[Any]:
+                return []
+
+        owner = Owner()
+        assert not WatchedList.put(owner, "routes")
+        assert not WatchedList.put(owner, "other")
+
+
+@pytest.mark.parametrize("kind", ["property", "list"])
+def test_a_router_whose_routes_are_no_plain_list_is_compared_at_each_request(
+    app: FastAPI, client: Client, user: Headers, kind: str
+) -> None:
+    held: list[Any] = [Route("/known", EITHER.guard(plain))]
+
+    class Mine(list[Any]):
+        pass
+
+    class Own(Router):
+        @property
+        def routes(self) -> list[Any]:
+            return list(held)
+
+        @routes.setter
+        def routes(self, routes: list[Any]) -> None:
+            pass
+
+    router = Router()
+    if kind == "property":
+        router = Own()
+    else:
+        router.routes = held = Mine(held)
+    app.mount("/own", router)
+    with client(app) as there:
+        assert there.get("/own/known", headers=user()).status_code == 200
+        held.append(LATE)
+        assert there.get("/own/late", headers=user()).status_code == 500
+        assert there.get("/own/known", headers=user()).status_code == 200
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])

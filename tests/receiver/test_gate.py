@@ -1,5 +1,6 @@
 """Around an app without any framework: what was refused inside keeps its challenge, and every end is told once."""
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -211,3 +212,33 @@ def test_a_path_without_end_is_told_cut(options: Options, observed: Any) -> None
 
     assert TestClient(ServiceAuthMiddleware(app, **options())).get("/x" * 5000).status_code == 401
     assert len(observed.decisions[0].route) <= 203
+
+
+@pytest.mark.parametrize("kind", ["bare", "fastapi", "starlette", "no token"])
+def test_a_request_leaves_nothing_for_the_garbage_collector(options: Options, service: Headers, kind: str) -> None:
+    """A reference cycle for each request would cost a collection again and again."""
+    app: Any
+    if kind == "fastapi":
+        app = FastAPI(openapi_url=None)
+        app.get("/x", dependencies=[Depends(require_caller("chat-app-service"))])(lambda: "x")
+    elif kind == "starlette":
+        app = Mount("/", require_caller("chat-app-service").guard(JSONResponse("x")))
+        app = Starlette(routes=[app])
+    else:
+        app = JSONResponse("x")
+    app = ServiceAuthMiddleware(app, **options())
+    headers = {} if kind == "no token" else service()
+
+    async def found() -> int:
+        await ask(app, headers)
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(100):
+                sent = await ask(app, headers)
+                assert sent[0]["status"] == (401 if kind == "no token" else 200)
+            return gc.collect()
+        finally:
+            gc.enable()
+
+    assert anyio.run(found) < 10  # of the event loop and the thread pool, not of each request

@@ -36,6 +36,9 @@ class Counted:
         self._delay = delay
         self.checked = 0
 
+    not_before: int
+    """The realm's own, if a test does not set another."""
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._keys, name)
 
@@ -313,6 +316,28 @@ def test_what_is_remembered_of_it_holds_exactly_as_long_as_the_token(now: float,
     bench.reason(token := bench.token())
     kept, keys = bench.verifier.tokens.recent[token], bench.verifier.keys.get()
     assert kept.holds(keys, not_before, now) is holds
+
+
+@pytest.mark.parametrize(
+    ("now", "not_before", "known"),
+    [
+        pytest.param(NOW - 30, 0, True, id="at the earliest moment"),
+        pytest.param(NOW - 30.001, 0, False, id="before the earliest moment"),
+        pytest.param(NOW + 329.999, 0, True, id="at the last moment"),
+        pytest.param(NOW + 330, 0, False, id="past the last moment"),
+        pytest.param(NOW, NOW, True, id="issued in the second of the revocation"),
+        pytest.param(NOW, NOW + 1, False, id="issued in the second before the revocation"),
+    ],
+)
+def test_a_token_that_was_used_often_is_known_exactly_as_long_as_it_holds(
+    now: float, not_before: int, known: bool
+) -> None:
+    bench = Bench()
+    bench.reason(token := bench.token())
+    assert all(bench.verifier.known(token) for _ in range(3))
+    bench.wall.now = now
+    bench.keys.not_before = not_before
+    assert (bench.verifier.known(token) is not None) is known
 
 
 # Bounds

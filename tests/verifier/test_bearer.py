@@ -234,3 +234,37 @@ def test_each_cause_of_a_bad_request_has_a_cure_of_its_own(values: list[str], qu
     with pytest.raises(Refused) as caught:
         read(*values, query=query)
     assert (caught.value.reason, caught.value.cure) == (Reason.INVALID_REQUEST, cure)
+
+
+KNOWN = {TOKEN.encode(): None}
+
+
+@pytest.mark.parametrize(
+    "query", [b"", b"page=2&size=50", b"q=access_token", b"my_access_token=x", b"%41ccess_token=x"]
+)
+def test_a_known_token_is_found_beside_a_query_without_one(query: bytes) -> None:
+    assert bearer_token([(b"authorization", b"Bearer " + TOKEN.encode())], query, KNOWN) == TOKEN.encode()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        b"access_token=x",
+        b"access_token=",
+        b"page=2&access_token=x",
+        b"page=2;access_token=x",
+        b"%61ccess_token=x",
+        b"page=2&access%5Ftoken=x",
+    ],
+)
+def test_a_known_token_is_refused_beside_another_in_the_query(query: bytes) -> None:
+    with pytest.raises(Refused) as caught:
+        bearer_token([(b"authorization", b"Bearer " + TOKEN.encode())], query, KNOWN)
+    assert caught.value.reason is Reason.INVALID_REQUEST
+
+
+@pytest.mark.parametrize("token", ["", "=", "==", "=a", "a=b", "a\n", "a=\n", "a b", "a,b", "a\x00", "\u00e9"])
+def test_what_is_no_token68_is_malformed(token: str) -> None:
+    with pytest.raises(Refused) as caught:
+        bearer_token([(b"authorization", b"Bearer " + token.encode())], b"")
+    assert caught.value.reason is Reason.INVALID_REQUEST
