@@ -164,7 +164,7 @@ class TestTheCureOfA401:
         assert client(app).request(method, path).status_code == 401
         cure = observed.decisions[-1].cure
         assert (f"public_paths has {has}, which is not this method and path" in cure) is bool(has)
-        assert ("belongs in public_paths" in cure) is not bool(has)
+        assert ("is a probe or a webhook, add it to public_paths" in cure) is not bool(has)
 
     def test_says_that_a_websocket_is_never_public(self, options: Options, client: Client, observed: Any) -> None:
         app = an_app()
@@ -175,4 +175,4 @@ class TestTheCureOfA401:
 
     def test_advises_public_paths_for_every_other_path(self, make_app: App, client: Client, observed: Any) -> None:
         assert client(make_app(public_paths=["/health"])).get("/other").status_code == 401
-        assert "a probe or a webhook belongs in public_paths" in observed.decisions[-1].cure
+        assert "If this route is a probe or a webhook, add it to public_paths." in observed.decisions[-1].cure

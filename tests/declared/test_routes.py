@@ -480,7 +480,9 @@ class TestInsecureSkipAudience:
             app.get(path, dependencies=[Depends(requirement)])(lambda: None)
         with pytest.raises(ConfigurationError) as raised:
             self.start(client, options, app, public_paths=["/open"])
-        missing = str(raised.value).rpartition("Missing on: ")[2].rstrip(".").split(", ")
+        named, _, pages = str(raised.value).rpartition("Missing on: ")[2].partition(". FastAPI's documentation is ")
+        assert "public_paths=[*DOCS]" in pages
+        missing = named.split(", ")
         assert missing == [
             "GET /openapi.json", "GET /docs", "GET /docs/oauth2-redirect", "GET /redoc", "GET /one", "GET /two", "GET /three",
             "GET /audience", "GET /either", "GET /current", "WEBSOCKET /ws", "/files (an app whose routes cannot be read: mount a requirement's .guard(app) instead of the app)",
