@@ -1,6 +1,6 @@
 """Bounded HTTP with Keycloak: in time, in size, in what it follows and in what it tells.
 
-It blocks, and runs on the threads of a lane. Whatever the other side does, an exchange ends at its deadline with a `Reply` or with
+It blocks, and runs on worker threads. Whatever the other side does, an exchange ends at its deadline with a `Reply` or with
 one sentence that is safe for the log.
 """
 
@@ -222,7 +222,7 @@ class BackChannel:
         return kind, sentence
 
     def _converse(self, question: _Question, timeout: float, current: Span) -> Reply:
-        # httpcore takes as long to import as the rest of us: it is loaded for the first exchange, on the lane's thread.
+        # httpcore takes as long to import as the rest of us: it is loaded for the first exchange, on a worker thread.
         from s2s_fastapi.backchannel.deadline import Deadline  # noqa: PLC0415
 
         deadline = Deadline(timeout)

@@ -15,7 +15,7 @@ from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.dependants import endpoints
 from s2s_fastapi.caller.service_client import ServiceAuth, ServiceClient, SyncServiceClient
 from s2s_fastapi.downstream import Downstream
-from s2s_fastapi.engine.workers import THREADS, Lane
+from s2s_fastapi.engine.workers import THREADS, Workers
 from s2s_fastapi.errors import ConfigurationError, S2SError, TokenRequestError
 from s2s_fastapi.telemetry.spans import warming_up
 
@@ -97,19 +97,19 @@ def service_lifespan(*clients: _Called, lifespan: Lifespan | None = None, warm_u
 async def _warm(clients: tuple[_Called, ...]) -> S2SError | None:
     """Ask for all tokens; return the first reason for which the app must not start.
 
-    No more requests wait at a time than the lane to their server has threads. So each has its 5 s for itself, and a slow Keycloak gives
+    No more requests wait at a time than the workers to their server has threads. So each has its 5 s for itself, and a slow Keycloak gives
     all of them. After one that was not answered at all, nobody waits for that server any more.
     """
     auths = list(dict.fromkeys(client if isinstance(client, ServiceTokenAuth) else _auth(client) for client in clients))
     refused: dict[int, S2SError] = {}
-    turns: dict[Lane, anyio.CapacityLimiter] = {}
-    silent: set[Lane] = set()
+    turns: dict[Workers, anyio.CapacityLimiter] = {}
+    silent: set[Workers] = set()
 
     async def ask(number: int, auth: ServiceTokenAuth) -> None:
         try:
             shared = auth._shared()  # noqa: SLF001 - of the same room, and users need no such method
-            async with turns.setdefault(shared.lane, anyio.CapacityLimiter(THREADS)):
-                if shared.lane in silent:
+            async with turns.setdefault(shared.workers, anyio.CapacityLimiter(THREADS)):
+                if shared.workers in silent:
                     shared.start()
                     LOG.warning(
                         "starting without a token for %s: Keycloak did not answer a request for another one", auth
@@ -121,7 +121,7 @@ async def _warm(clients: tuple[_Called, ...]) -> S2SError | None:
                 refused[number] = error.again()
                 return
             if not error.http_status:
-                silent.add(shared.lane)
+                silent.add(shared.workers)
             LOG.warning("starting without a token for %s: %s", auth, error)
         except ConfigurationError as error:
             refused[number] = error.again()

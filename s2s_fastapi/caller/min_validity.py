@@ -50,7 +50,7 @@ class LongEnough:
         self._seconds = min_validity
         self.renew = shared.renew
         self.arenew = shared.arenew
-        self.lane = shared.lane
+        self.workers = shared.workers
         self.start = shared.start
         self.refuse = shared.refuse
         self.current = shared.current

@@ -11,7 +11,7 @@ from s2s_fastapi.caller.token_key import TokenKey
 from s2s_fastapi.caller.token_request import Channel, TokenRequest
 from s2s_fastapi.caller.wanted import Asked
 from s2s_fastapi.engine.refreshing import Refreshing, State
-from s2s_fastapi.engine.workers import Lane
+from s2s_fastapi.engine.workers import Workers
 from s2s_fastapi.errors import S2SError, TokenRequestError
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry.metrics import RESENDS, TOKEN_AGE
@@ -25,24 +25,24 @@ DEADLINE: Final = 5.0
 RENEWAL_SPACING: Final = 10.0
 """Seconds between the beginning of a request and that of one that is forced."""
 _MAX_WAITERS: Final = 10_000
-"""Callers who wait for one token at a time. They are there anyway; one more seat is 50 bytes."""
+"""Callers who wait for one token at a time. They exist anyway; a waiter costs 50 bytes."""
 
 
 class SharedToken:
     """One token, for everybody in this process who asks for the same: fresh, renewed ahead, kept through failures."""
 
     def __init__(
-        self, key: TokenKey, settings: KeycloakSettings, channel: Channel, lane: Lane, clock: Callable[[], float]
+        self, key: TokenKey, settings: KeycloakSettings, channel: Channel, workers: Workers, clock: Callable[[], float]
     ) -> None:
         self._key = key
         self._settings = settings
-        self.lane = lane
-        """The threads that ask for it: one lane for each server."""
+        self.workers = workers
+        """The threads that request it. Each server has its own."""
         self._request = TokenRequest(key, settings, channel, clock)
         self._value = Refreshing[Token](
             self._request,
             name=f"the token of {named(settings.client_id)}",
-            lane=lane,
+            workers=workers,
             timeout=DEADLINE,
             clock=clock,
             spacing=RENEWAL_SPACING,
@@ -59,7 +59,7 @@ class SharedToken:
             TokenRequestError: Keycloak gave none (`AudienceNotGranted`: none that is for the asked audience).
             ConfigurationError: The secret cannot be read.
         """
-        self._pardon()
+        self._forget_failure_of_old_secret()
         if (token := self._value.ready()) is not None:
             return token
         with self._waiting():
@@ -67,7 +67,7 @@ class SharedToken:
 
     async def aget(self) -> Token:
         """Do as `get`, without blocking the running asyncio or trio loop."""
-        self._pardon()
+        self._forget_failure_of_old_secret()
         if (token := self._value.ready()) is not None:
             return token
         with self._waiting():
@@ -145,10 +145,10 @@ class SharedToken:
         """Return what the last request failed with, if it did: an error that was never raised."""
         return self._value.state().last_error
 
-    def _pardon(self) -> None:
+    def _forget_failure_of_old_secret(self) -> None:
         """Forget that the secret was refused once its file has another one."""
         if self._request.another_secret():
-            self._value.forgive()
+            self._value.forget_failure()
 
     def _unanswered(self, sentence: str) -> S2SError:
         return TokenRequestError(f"{sentence}.", cure=reach_cure(self._settings))

@@ -33,8 +33,7 @@ __all__ = ["Channel", "TokenRequest"]
 
 LOG: Final = logging.getLogger("s2s_fastapi.caller")
 
-# ``exp`` counts whole seconds, so of one or two of them no part can be kept back; renewing ahead would only ask more often than once
-# in a life.
+# Tokens of 1 or 2 s are used to their end: ``exp`` has whole seconds, so there is no margin to renew in.
 _TOO_SHORT_TO_DIVIDE: Final = 2.0
 _OK: Final = 200
 
@@ -178,14 +177,14 @@ class TokenRequest:
         if "error" in answer:
             raise refusal(reply, self._settings, self._key.asked, proof)
         token = granted(answer, self._key.asked, client_id=self._settings.client_id)
-        fresh_for, usable_for = _spans(token.life)
-        if self._clock() - began >= usable_for:
+        loaded = _kept(token)
+        if self._clock() - began >= loaded.usable_for:
             raise TokenRequestError(
                 f"Keycloak took longer to answer than the token it gave to {named(self._settings.client_id)} lives ({token.life:g} s).",
                 http_status=_OK,
                 cure="Look at Keycloak's load, and at the access token lifespan of the client and of the realm.",
             )
-        return Loaded(token, fresh_for, usable_for)
+        return loaded
 
     def _look(self, token: Token) -> None:
         """Warn, once, of what is odd but may be meant."""
@@ -214,11 +213,13 @@ class TokenRequest:
             report(partial(LOG.warning, "%s", sentence))
 
 
-def _spans(life: float) -> tuple[float, float]:
-    """Return for how many seconds a token of this life is fresh, and for how many usable."""
+def _kept(token: Token) -> Loaded[Token]:
+    """Return for how many seconds a token is fresh, and for how many more it is used while another one is requested."""
+    life = token.life
     if life <= _TOO_SHORT_TO_DIVIDE:
-        return math.inf, life
-    return max(life - 60, 0.7 * life), life - min(10, 0.1 * life)
+        return Loaded(token, life, 0.0)
+    fresh_for = max(life - 60, 0.7 * life)
+    return Loaded(token, fresh_for, life - min(10, 0.1 * life) - fresh_for)
 
 
 class _RefusedError(Exception):

@@ -11,7 +11,7 @@ from s2s_fastapi.caller.shared_token import DEADLINE, SharedToken
 from s2s_fastapi.caller.token_key import TokenKey
 from s2s_fastapi.caller.token_request import Channel
 from s2s_fastapi.caller.wanted import Asked
-from s2s_fastapi.engine.workers import TOKENS, Lane, watch_forks
+from s2s_fastapi.engine.workers import TOKENS, Workers, watch_forks
 from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = ["IN_USE", "TokenSource", "using"]
@@ -20,7 +20,7 @@ _CAPACITY: Final = 1024
 
 
 def _channel(settings: KeycloakSettings) -> Channel:
-    # No longer than the first waiter waits: exchanges that hang would keep everybody else from the lane's threads. A load may still
+    # No longer than the first waiter waits: exchanges that hang would keep all other loads from the worker threads. A load may still
     # outlast its waiters (it began late, or asks twice), and its late answer is kept.
     return BackChannel.shared(settings.ca_file, DEADLINE, settings.proxy)
 
@@ -30,7 +30,7 @@ class TokenSource:
 
     At most `capacity` keys are kept; the one that was not asked for longest goes first, and whoever holds its token keeps it.
     `settings` turns what an object was given (or None) into what is used, by default the environment; `channel` makes the way to
-    Keycloak; `lane` gives the threads for a URL. Tests inject them, and put the source in place with `using`.
+    Keycloak; `workers` gives the threads for a URL. Tests inject them, and put the source in place with `using`.
     """
 
     def __init__(
@@ -38,13 +38,13 @@ class TokenSource:
         *,
         channel: Callable[[KeycloakSettings], Channel] = _channel,
         settings: Callable[[KeycloakSettings | None], KeycloakSettings] = lambda given: given or KeycloakSettings(),
-        lane: Callable[[str], Lane] = TOKENS.to,
+        workers: Callable[[str], Workers] = TOKENS.to,
         clock: Callable[[], float] = time.monotonic,
         capacity: int = _CAPACITY,
     ) -> None:
         self.settings = settings
         self._channel = channel
-        self._lane = lane
+        self._workers = workers
         self._clock = clock
         self._capacity = capacity
         self._tokens: dict[TokenKey, SharedToken] = {}
@@ -65,7 +65,7 @@ class TokenSource:
         with self._lock:
             token = self._tokens.pop(key, None)
             if token is None:
-                token = SharedToken(key, settings, self._channel(settings), self._lane(key.token_url), self._clock)
+                token = SharedToken(key, settings, self._channel(settings), self._workers(key.token_url), self._clock)
                 while len(self._tokens) >= self._capacity:
                     del self._tokens[next(iter(self._tokens))]
             self._tokens[key] = token  # at the end: the order is that of the last use

@@ -24,7 +24,7 @@ from s2s_fastapi.caller.shared_token import DEADLINE, SharedToken
 from s2s_fastapi.caller.token_key import TokenKey
 from s2s_fastapi.caller.token_source import TokenSource, using
 from s2s_fastapi.caller.wanted import Asked
-from s2s_fastapi.engine.workers import Lane
+from s2s_fastapi.engine.workers import Workers
 from s2s_fastapi.errors import AudienceNotGranted, ConfigurationError, S2SError, TokenRequestError
 from s2s_fastapi.settings import KeycloakSettings
 from tests.caller.fakes import (
@@ -94,7 +94,7 @@ def test_a_token_is_renewed_ahead_of_its_end_and_never_used_after_it(  # noqa: P
 
     clock.now = 1000 + dead - 0.001
     assert shared.peek() is None
-    assert shared.get() is first  # stale: served, renewed behind
+    assert shared.get() is first  # stale: served, renewed in the background
     wait_until_idle()
     assert len(keycloak.requests) == 2
     assert shared.get() is not first
@@ -769,8 +769,8 @@ def test_who_waits_behind_other_exchanges_is_told_so_and_not_to_look_at_its_own_
         return keycloak.grant(1)
 
     keycloak.answers = [hang]
-    lane = Lane("test", threads=1)
-    source = TokenSource(channel=keycloak, lane=lambda _: lane)
+    workers = Workers("test", threads=1)
+    source = TokenSource(channel=keycloak, workers=lambda _: workers)
     hung, queued = (source.token(settings(realm=realm), BOB) for realm in ("one", "two"))
     with pytest.raises(TokenRequestError, match=r"no answer within 0\.05 s.*KEYCLOAK_URL"):
         hung._value.get(timeout=0.05)

@@ -278,11 +278,11 @@ class Gate(httpx.BaseTransport):
 
     def __init__(self, behind: httpx.BaseTransport) -> None:
         self.opened = threading.Event()
-        self._behind = behind
+        self._background = behind
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         assert self.opened.wait(PATIENCE)
-        return self._behind.handle_request(request)
+        return self._background.handle_request(request)
 
 
 class TestTwoRequestsThatWaitForOneLoad:
@@ -299,7 +299,7 @@ class TestTwoRequestsThatWaitForOneLoad:
 
         def waiting() -> int:
             flight = shared._value._flight
-            return 0 if flight is None else len(flight._seats)
+            return 0 if flight is None else len(flight._waiters)
 
         with ThreadPoolExecutor(2) as pool:
             served = [pool.submit(serve, name) for name in ("one", "other")]
