@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from s2s_fastapi import ServiceTokenAuth, TokenRequestError, service_client, service_lifespan
 from s2s_fastapi.backchannel.channel import BackChannelError
-from s2s_fastapi.caller.granted import Token
+from s2s_fastapi.caller.granted import GrantedToken
 from s2s_fastapi.caller.shared_token import RENEWAL_SPACING
 from s2s_fastapi.caller.token_request import _kept
 from s2s_fastapi.engine.loaded import Held
@@ -41,7 +41,7 @@ def table(page: str, first_column: str) -> list[list[str]]:
 def test_the_arithmetic_of_many_workers_is_the_codes() -> None:
     for row in table("many-workers.md", "tokens live"):
         life = float(row[0].removesuffix(" s"))
-        loaded = _kept(Token(value="t", life=life))
+        loaded = _kept(GrantedToken(value="t", life=life))
         earliest, latest = (Held.of(loaded, 0.0, jitter).fresh_until for jitter in (1.0, 0.0))
         spread = latest - earliest
 
@@ -61,7 +61,7 @@ def test_an_app_that_calls_two_services_has_a_token_for_each(
 ) -> None:
     keycloak.aud = ["bob", "charles"]
     to_bob = service_client(bob.url, audience="bob")
-    to_charles = service_client(lambda: charles.url, audience="charles", client=httpx2.AsyncClient, timeout=20.0)
+    to_charles = service_client(lambda: charles.url, audience="charles", client_class=httpx2.AsyncClient, timeout=20.0)
     app = FastAPI(lifespan=service_lifespan(to_bob, to_charles))
 
     @app.get("/")

@@ -351,7 +351,7 @@ def test_waiters_are_bounded_and_the_next_one_fails_at_once() -> None:
         await asyncio.sleep(0.02)
         with pytest.raises(TokenRequestError, match="3 callers are waiting already"):
             await value.aget()
-        assert "3 are waiting" in str(error_of(value.get))
+        assert "3 callers are waiting" in str(error_of(value.get))
         tasks.pop().cancel()
         await asyncio.sleep(0.02)
         tasks.append(asyncio.create_task(value.aget()))  # the waiter of the cancelled one is free again
@@ -489,7 +489,7 @@ def test_every_waiter_raises_an_instance_of_its_own_chained_to_nothing() -> None
 @pytest.mark.parametrize(
     "ending", [RuntimeError(SECRET), SystemExit(SECRET), MemoryError(SECRET), KeyboardInterrupt(SECRET)]
 )
-def test_however_a_load_ends_everybody_wakes_up_and_only_the_type_is_told(ending: BaseException) -> None:
+def test_however_a_load_ends_everybody_wakes_up_and_only_the_type_is_reported(ending: BaseException) -> None:
     value = make(Loader(ending, takes=0.05))
     for error in in_threads(5, lambda: error_of(value.get)):
         assert str(error) == f"token: the load ended with {type(ending).__name__}"
@@ -523,7 +523,7 @@ def test_a_load_that_asks_for_its_own_value_gets_an_error_instead_of_a_deadlock(
     assert [str(error) for error in asked] == ["token: the load asks for its own value"] * 2
 
 
-def test_without_threads_a_sync_caller_loads_by_itself_and_an_async_one_is_told() -> None:
+def test_without_threads_a_sync_caller_loads_by_itself_and_an_async_one_is_reported() -> None:
     loader = Loader(takes=0.02)
     assert {seen.number for seen in in_threads(5, make(loader, workers=NoThreads("none")).get)} == {1}
     assert loader.loads == 1
@@ -1068,7 +1068,7 @@ def test_a_renewal_that_failed_in_the_background_does_not_stop_the_first_caller_
     assert value.get().number == 3
 
 
-def test_what_the_first_without_a_value_was_told_holds_back_the_others() -> None:
+def test_a_failure_that_the_first_caller_without_a_value_got_stops_the_others() -> None:
     clock, loader = Clock(), Loader(fresh(1), failed(30.0))
     value = make(loader, clock=clock)
     value.get()

@@ -200,7 +200,7 @@ def test_a_delayed_job_does_not_keep_the_process() -> None:
     assert time.monotonic() - float(result.stdout) < 5
 
 
-def test_after_the_exit_began_no_thread_is_to_be_had_and_the_caller_is_told() -> None:
+def test_after_the_exit_began_no_thread_can_be_had_and_submit_returns_false() -> None:
     result = run("""
         import atexit
         from s2s_fastapi.engine.workers import KEYS
