@@ -2,22 +2,44 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+# More workers than cores make tests with a limit in time fail. A file stays with one worker, because its tests share servers.
+WORKERS ?= 2
+PARALLEL = -n $(WORKERS) --dist loadfile
+# What `make check` compares the files with: BASE=main for all of a branch.
+BASE ?= HEAD
 
-.PHONY: help demo test test-lowest test-wheel test-layouts fastapi-suite lint format keycloak env trace bench clean
+.PHONY: help demo check test test-one coverage constraints surface test-lowest test-wheel test-layouts fastapi-suite lint format keycloak env trace bench clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@
 
 demo: $(VENV)/.installed  ## Play the three stories without a Keycloak, and show what came of each line
 	$(BIN)/python -m example_app
 
-test: $(VENV)/.installed lint  ## Lint, check types, run every test; those on a real Keycloak wherever Java and Maven are there
-	$(BIN)/python -m pytest $(PYTEST)
+check: $(VENV)/.installed lint  ## Lint, check types, run the tests of the files that you changed (BASE=main: of your branch)
+	$(BIN)/python -m pytest -q $$($(BIN)/python -m tests.kit.changed $(BASE)) $(PYTEST)
+
+test-one: $(VENV)/.installed  ## Run one file, folder or test: T=tests/test_names.py (PYTEST="-k word" for a part)
+	$(BIN)/python -m pytest $(or $(T),$(error write T=tests/test_names.py)) $(PYTEST)
+
+test: $(VENV)/.installed lint  ## Lint, check types, run every test; those on a real Keycloak if Java and Maven are there
+	$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/real $(PYTEST)
+	$(BIN)/python -m pytest tests/real $(PYTEST)
+
+coverage: $(VENV)/.installed  ## Run every test without a real Keycloak, and fail if too few branches of the package run
+	$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/real --cov --cov-fail-under=$(COVERED) $(PYTEST)
+
+constraints: $(VENV)/.installed  ## Write constraints.txt: the newest versions of all that the tests need
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/python -m uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --no-annotate --custom-compile-command 'make constraints' -o constraints.txt pyproject.toml
+
+surface: $(VENV)/.installed  ## Write tests/public_surface.txt anew: the public names and signatures, for a review of what changed
+	$(BIN)/python -m tests.kit.surface
 
 test-lowest: VENV = .venv-lowest
 test-lowest:  ## Run the tests on the oldest versions of our dependencies that we allow
@@ -33,9 +55,9 @@ test-wheel:  ## Run the tests against the built wheel, away from the source
 	rm -rf build/wheel && mkdir -p build/wheel
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w build/wheel .
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(ls build/wheel/*.whl)[test]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$(ls build/wheel/*.whl)[test]"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps build/wheel/*.whl
-	cp -r tests example_app docs README.md pyproject.toml build/wheel/
+	cp -r tests example_app docs README.md pyproject.toml constraints.txt build/wheel/
 	cd build/wheel && $(abspath $(BIN))/python -m pytest --ignore=tests/test_docs.py --ignore=tests/test_compose.py --ignore=tests/test_make_trace.py --ignore=tests/test_speed.py $(PYTEST)
 
 .venv-layouts/.installed: pyproject.toml tests/receiver/layouts/packages/requirements.txt
@@ -58,6 +80,7 @@ lint: $(VENV)/.installed  ## Check style, types and the direction of imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/basedpyright
 	$(BIN)/lint-imports --no-logo
 
 format: $(VENV)/.installed  ## Put the code into shape

@@ -77,7 +77,6 @@ def corp(realm: Realm) -> Iterator[Line]:
     gateway = free_port()
     url = {"CRM_URL": f"http://127.0.0.1:{gateway}"}
     steps = (
-        "(A) the client chat-app-unassigned",
         "(B) a client crm-api-gateway",
         "(C) a client scope",
         "(D) that scope assigned",
@@ -140,7 +139,7 @@ def corp(realm: Realm) -> Iterator[Line]:
             403,
             "caller_not_allowed",
             challenge=_INSUFFICIENT,
-            log=("billing called, allowed are chat-app-service",),
+            log=("billing is not allowed here (allowed: chat-app-service)",),
         )
         yield ask("no token", None, 401, "no_credentials", challenge="Bearer realm=")
 
@@ -189,7 +188,7 @@ def techstore(realm: Realm) -> Iterator[Line]:
             403,
             "caller_not_allowed",
             challenge=_INSUFFICIENT,
-            log=("inventory-service called, allowed are shop-api",),
+            log=("inventory-service is not allowed here (allowed: shop-api)",),
         )
         yield ask(
             "a user of the front end",
@@ -230,7 +229,7 @@ def techstore(realm: Realm) -> Iterator[Line]:
 
         yield by_scope("by scope: shop-api has it", shop, 202, "allowed")
         yield by_scope(
-            "by scope: another service has not",
+            "by scope: another service does not have it",
             inventory,
             403,
             "scope_missing",
@@ -238,11 +237,11 @@ def techstore(realm: Realm) -> Iterator[Line]:
             log=("token of inventory-service lacks scope notifications:send",),
         )
         yield by_scope(
-            "by scope: a user has it, and is no service", customer, 403, "not_a_service", challenge=_INSUFFICIENT
+            "by scope: a user has it, but is not a service", customer, 403, "not_a_service", challenge=_INSUFFICIENT
         )
         yield by_scope("by role: shop-api has it", shop, 202, "allowed", "/notifications/urgent")
         yield by_scope(
-            "by role: another service has not",
+            "by role: another service does not have it",
             inventory,
             403,
             "role_missing",
@@ -251,7 +250,7 @@ def techstore(realm: Realm) -> Iterator[Line]:
             log=("token of inventory-service lacks role of client notification-service: notifications:send",),
         )
         yield by_scope(
-            "by role: a user has it, and is no service",
+            "by role: a user has it, but is not a service",
             customer,
             403,
             "not_a_service",
@@ -296,20 +295,20 @@ def abc(realm: Realm) -> Iterator[Line]:
 
         user = realm.user_token("dora", via="abc-ui", scope="untrusted-audience")
         yield ask("a user's token for Bob", "bob", user, 200, "allowed")
-        yield refused("the same token, sent on by Bob", "charles", user, "aud [bob]")
+        yield refused("the same token, forwarded by Bob", "charles", user, "aud [bob]")
 
         yield from neither("Alice without a scope", "alice", None)
         for_bob = realm.service_token("alice", "untrusted-audience")
         yield ask("Alice asks for Bob", "bob", for_bob, 200, "allowed")
         yield refused("Bob replays it", "charles", for_bob, "aud [bob]")
-        yield ask("Bob replays it where nobody looks at aud", "gullible", for_bob, 200, "allowed")
+        yield ask("Bob replays it at a service that does not check aud", "gullible", for_bob, 200, "allowed")
 
         yield from both("two mappers in one scope", "both-audiences")
-        yield from both("two scopes asked together", "untrusted-audience charles-audience")
+        yield from both("two scopes requested together", "untrusted-audience charles-audience")
         yield from both("two role-scope mappings in one scope", "auto-add-both-audiences")
         for_both = realm.service_token("alice", "both-audiences")
         yield ask(
-            "where only=True, a token for both",
+            "with only=True, a token for both",
             "charles",
             for_both,
             401,
@@ -319,12 +318,12 @@ def abc(realm: Realm) -> Iterator[Line]:
             log=("token of alice is also for bob",),
         )
         for_charles = realm.service_token("alice", "charles-audience")
-        yield ask("where only=True, a token for one", "charles", for_charles, 200, "allowed", "/secrets")
+        yield ask("with only=True, a token for one", "charles", for_charles, 200, "allowed", "/secrets")
         yield ask("a custom audience", "bob_at_url", realm.service_token("alice", "bob-url-audience"), 200, "allowed")
         seen = stage.ask("bob_at_url", "POST", "/messages", for_bob)
         log = (f"has aud [bob], expected {custom}",)
         yield Line(
-            "the client id where a URL is expected: bob_at_url",
+            "the client id instead of the expected URL: bob_at_url",
             told(for_bob),
             401,
             "wrong_audience",

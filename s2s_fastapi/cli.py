@@ -23,11 +23,11 @@ __all__ = ["main"]
 
 _EXTRA: Final = 'The command line needs the extra "cli": pip install "s2s-fastapi[cli]"'
 _REFUSED: Final = 2
-"""The exit code for what the person at the keyboard has to change."""
+"""The exit code for a mistake that the user of the command can correct."""
 _WARNING: Final = """\
-EMBEDDED ISSUER, FOR DEVELOPMENT ONLY. This is no Keycloak.
-It signs with keys that are new at each start, knows no sessions and checks no login but the secrets below.
-It answers on {url} and on this machine alone. Stop it with Ctrl-C."""
+EMBEDDED ISSUER, FOR DEVELOPMENT ONLY. This is not a Keycloak.
+Its keys are new at each start. It has no sessions, and checks only the secrets below.
+It answers on {url}, on this machine only. Stop it with Ctrl-C."""
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def _app() -> "typer.Typer":
-    # Here and not above: this module can be imported where the extra is missing.
+    # Imported here: this module can be imported without the extra.
     import rich  # noqa: F401, PLC0415
     import typer  # noqa: PLC0415
 
@@ -62,13 +62,15 @@ def _app() -> "typer.Typer":
         auth_path: Annotated[str, typer.Option(metavar="PATH", help="Path of the server, such as /auth.")] = "",
         env_file: Annotated[
             Path | None,
-            typer.Option(metavar="FILE", help="Values for ${NAME}; what is generated is added, for the next start."),
+            typer.Option(
+                metavar="FILE", help="Values for ${NAME}. Generated values are added to it for the next start."
+            ),
         ] = None,
     ) -> None:
         """Run an embedded issuer for development: no Keycloak, fresh keys at each start, this machine only.
 
-        Every ${NAME} in the realm files is taken from the environment, else from --env-file, else generated. The variables to start
-        each service with are printed.
+        Every ${NAME} in the realm files comes from the environment, or from --env-file, or is generated. The command prints the
+        variables with which to start each service.
         """
         try:
             _dev(realms, port=port, auth_path=auth_path, env_file=env_file)
@@ -77,21 +79,26 @@ def _app() -> "typer.Typer":
 
     @app.command()
     def keygen(
-        client_id: Annotated[str, typer.Option(metavar="ID", help="The client of the realm that signs.")],
+        client_id: Annotated[
+            str, typer.Option(metavar="ID", help="The client in Keycloak that will sign with the key.")
+        ],
         out: Annotated[
-            Path | None, typer.Option(metavar="FILE", help="Where a new private key is written; never over a file.")
+            Path | None,
+            typer.Option(metavar="FILE", help="File for a new private key. An existing file is never overwritten."),
         ] = None,
         kty: Annotated[
             KeyType, typer.Option(help="The kind of the new key: EC is P-256, RSA has 3072 bits, OKP is Ed25519.")
         ] = KeyType.EC,
         key: Annotated[
             list[Path] | None,
-            typer.Option(metavar="FILE", help="A private key that exists, PEM or JWK: Keycloak shall take it as well."),
+            typer.Option(
+                metavar="FILE", help="An existing private key (PEM or JWK) that Keycloak shall accept as well."
+            ),
         ] = None,
     ) -> None:
-        """Make a key for private_key_jwt, and print the client as Keycloak takes it: public keys only, as JSON.
+        """Make a key for private_key_jwt, and print the client for Keycloak to import, as JSON with public keys only.
 
-        With --key instead of --out nothing is made, and what is printed is for the keys there are.
+        With --key instead of --out no key is made, and the client is printed for the existing keys.
         """
         try:
             _keygen(client_id, out=out, kty=kty, keys=key or [])
@@ -103,10 +110,10 @@ def _app() -> "typer.Typer":
 
 def _keygen(client_id: str, *, out: Path | None, kty: KeyType, keys: list[Path]) -> None:
     if not client_id.strip():
-        raise ConfigurationError("--client-id is empty: give the id of the client in Keycloak.")
+        raise ConfigurationError("--client-id is empty: write the client's id in Keycloak.")
     if out is None and not keys:
-        raise ConfigurationError("Give --out for a new key, or --key for one that exists.")
-    read = [ClientKey.read(file) for file in keys]  # first: whoever mistyped a name gets no new key
+        raise ConfigurationError("Write --out FILE for a new key, or --key FILE for an existing key.")
+    read = [ClientKey.read(file) for file in keys]  # first: after a mistyped name no new key is made
     if out is not None:
         _write_new(out, new_private_key(kty))
         read.insert(0, ClientKey.read(out))
@@ -114,7 +121,7 @@ def _keygen(client_id: str, *, out: Path | None, kty: KeyType, keys: list[Path])
     sys.stdout.flush()
     file = shlex.quote(str((out or keys[0]).absolute()))
     sys.stderr.write(
-        "Import this as a client of the realm, or put it over the one there is; it holds public keys only."
+        "Import this as a client of the realm, or replace the existing client with it. It holds public keys only."
         " Start the service with\n"
         f"export KEYCLOAK_CLIENT_ID={shlex.quote(client_id)}\n"
         "export KEYCLOAK_CLIENT_AUTH=private_key_jwt\n"
@@ -123,13 +130,13 @@ def _keygen(client_id: str, *, out: Path | None, kty: KeyType, keys: list[Path])
 
 
 def _write_new(file: Path, content: bytes) -> None:
-    """Write a file that was not there, for its owner only from its first byte on."""
+    """Write a new file that only its owner can read, from the first byte on."""
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as opened:
             opened.write(content)
     except FileExistsError:
-        problem = "is there already, and a key is never overwritten: give another name, or print the client for this one with --key"
+        problem = "exists, and a key is never overwritten: write another name, or print the client for the existing key with --key"
     except OSError as error:
         problem = f"cannot be written: {_reason(error)}"
     else:
@@ -138,7 +145,7 @@ def _write_new(file: Path, content: bytes) -> None:
 
 
 def _dev(paths: list[Path], *, port: int, auth_path: str, env_file: Path | None) -> None:
-    # With the command only: what they import takes longer than a help text should.
+    # Imported for this command only: it would slow down --help.
     from s2s_fastapi.testing.documents import read_documents  # noqa: PLC0415
     from s2s_fastapi.testing.issuer import EmbeddedIssuer  # noqa: PLC0415
 
@@ -152,7 +159,7 @@ def _dev(paths: list[Path], *, port: int, auth_path: str, env_file: Path | None)
         signal.signal(number, lambda *_: stopped.set())
     try:
         with issuer.serving(port):
-            _tell(issuer, generated=tuple(generated), env_file=env_file)
+            _print(issuer, generated=tuple(generated), env_file=env_file)
             while not stopped.wait(0.5):  # with a timeout: on Windows a wait without one hears no Ctrl-C
                 pass
     except OSError as error:
@@ -160,8 +167,8 @@ def _dev(paths: list[Path], *, port: int, auth_path: str, env_file: Path | None)
     sys.stderr.write("The embedded issuer has stopped.\n")
 
 
-def _tell(issuer: "EmbeddedIssuer", *, generated: tuple[str, ...], env_file: Path | None) -> None:
-    """Print what this is, and what to start each service with: the warning on stderr, so that stdout is a shell script."""
+def _print(issuer: "EmbeddedIssuer", *, generated: tuple[str, ...], env_file: Path | None) -> None:
+    """Print the warning to stderr and the variables of each service to stdout, so that stdout is a shell script."""
     from rich.console import Console  # noqa: PLC0415
     from rich.panel import Panel  # noqa: PLC0415
 
@@ -170,9 +177,9 @@ def _tell(issuer: "EmbeddedIssuer", *, generated: tuple[str, ...], env_file: Pat
     aside = Console(stderr=True, highlight=False, markup=False, emoji=False)
     aside.print(Panel(_WARNING.format(url=issuer.url + issuer.auth_path), border_style="bold red"))
     if generated:
-        kept = f"kept in {env_file}" if env_file else "other ones at the next start, unless --env-file keeps them"
-        aside.print(f"Generated, because nothing gives them a value: {', '.join(generated)} ({kept}).")
-    # As it is: a secret with ":key:" in it is no picture, and a long one is one line.
+        kept = f"kept in {env_file}" if env_file else "new at the next start, unless --env-file keeps them"
+        aside.print(f"Generated, because they have no value: {', '.join(generated)} ({kept}).")
+    # No markup: a secret with ":key:" in it is not an emoji, and a long one stays on one line.
     out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     for realm in issuer.realms:
         for client_id in issuer.secrets(realm):
@@ -197,7 +204,7 @@ def _values_in(env_file: Path | None) -> dict[str, str]:
     from dotenv import dotenv_values  # noqa: PLC0415
 
     try:
-        # Not by its path: python-dotenv takes what it cannot open for empty.
+        # Not by its path: python-dotenv treats a file that it cannot open as empty.
         text = env_file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         problem = _reason(error)
@@ -209,10 +216,10 @@ def _values_in(env_file: Path | None) -> dict[str, str]:
 def _add_to(env_file: Path, values: Mapping[str, str]) -> None:
     lines = "".join(f"{name}={value}\n" for name, value in values.items())
     try:
-        # For its owner only, also where it was there already: it holds secrets. And not through a link to somewhere else.
+        # For its owner only, also if the file exists: it holds secrets. And not through a link to somewhere else.
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
         with os.fdopen(os.open(env_file, flags, 0o600), "r+b") as file:
-            # By its descriptor: the name may be another file's by now.
+            # By its descriptor: by now the name may belong to another file.
             os.chmod(file.fileno() if os.chmod in os.supports_fd else env_file, 0o600)  # noqa: PTH101
             before = file.read()
             file.write(b"\n" * (bool(before) and not before.endswith(b"\n")) + lines.encode())

@@ -246,8 +246,8 @@ CONFTEST = """
 import logging, pytest
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_sessionfinish():
-    if {late}:
+def pytest_sessionfinish(session):
+    if {late} and session.config.getoption("dist", "no") == "no":  # where tests run: not beside parallel workers
         logging.getLogger("late").warning({token!r})
 """
 
@@ -305,8 +305,9 @@ def test_a_run_fails_the_tests_that_told_a_secret_and_no_others(tmp_path: Path) 
     assert SIGNATURE not in said.replace("\n", "")
 
 
-def test_what_comes_after_the_last_test_fails_the_run(tmp_path: Path) -> None:
-    code, said = run(tmp_path, late=True)
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "two workers"])
+def test_what_comes_after_the_last_test_fails_the_run(tmp_path: Path, workers: tuple[str, ...]) -> None:
+    code, said = run(tmp_path, *workers, late=True)
     assert code == pytest.ExitCode.TESTS_FAILED
     assert "A secret shows itself after the last test: log late, message: a part of a JWT" in said
     assert SIGNATURE not in said

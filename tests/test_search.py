@@ -43,6 +43,7 @@ INNOCENT = [
         "-----BEGIN EC PRIVATE KEY-----",
         repr(ECKey.generate_key("P-256").as_dict(private=True)),
     ],
+    ids=["token", "token in a word", "header", "payload", "cut token", "cut signature", "basic", "PEM", "private JWK"],
 )
 def test_what_looks_like_a_token_or_a_key_is_found_in_a_text_unheard_of(text: str) -> None:
     search = Search()

@@ -28,7 +28,10 @@ def costs(figures: Telemetry) -> list[list[str]]:
         ]
         for row in figures.rows
     ]
-    return [["what", "telemetry", "without us, µs", "ours over it, µs", "of which telling (lowest to highest)"], *lines]
+    return [
+        ["what", "telemetry", "without us, µs", "ours over it, µs", "of which telemetry (lowest to highest)"],
+        *lines,
+    ]
 
 
 def measured_part(figures: Telemetry) -> str:
@@ -37,7 +40,7 @@ def measured_part(figures: Telemetry) -> str:
     parts = (
         "### Goals of telemetry",
         table(goals(figures)),
-        "### CPU time of telling",
+        "### CPU time of telemetry",
         table(costs(figures)),
         "### Telemetry measured with",
         figures.how,

@@ -10,7 +10,7 @@ from typing import Any, Final
 from s2s_fastapi.backchannel.strict_json import json_object
 from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.errors import AudienceNotGranted, TokenRequestError
-from s2s_fastapi.keycloak.cures import audience_steps, wrong_audience
+from s2s_fastapi.keycloak.cures import not_granted_cure, wrong_audience
 from s2s_fastapi.principal import digest
 from s2s_fastapi.text import listed, named
 
@@ -81,7 +81,9 @@ def granted(answer: Mapping[str, Any], wanted: Wanted, *, client_id: str) -> Gra
         found = f"token_type {kind}" if kind in _OTHER_TYPES else "no known token_type"
         raise _unusable(
             f"it has {found}, not Bearer",
-            f'Switch "Require DPoP bound tokens" off for the client {named(client_id)}.',
+            f'Switch "Require DPoP bound tokens" off for the client {named(client_id)} in Keycloak.'
+            if kind == "DPoP"
+            else "Look for what answers in Keycloak's place, or changes its answers: Keycloak always writes token_type.",
             claims,
         )
     if claims is not None and claims.get("azp", client_id) != client_id:
@@ -182,20 +184,11 @@ def _compare(claims: Mapping[str, Any] | None, wanted: Wanted, scopes: frozenset
         wanted=wanted.audiences,
         granted=granted,
         claims=claims,
-        cure=_cure(missing, wanted, scopes, claims, client_id),
+        cure=not_granted_cure(
+            client_id,
+            missing,
+            requested=wanted.scopes,
+            granted=scopes or (),
+            token_id=str(claims.get("jti", "")),
+        ),
     )
-
-
-def _cure(
-    missing: list[str], wanted: Wanted, scopes: frozenset[str] | None, claims: Mapping[str, Any], client_id: str
-) -> str:
-    cure = audience_steps(client_id, missing, " and ")
-    lost = sorted(wanted.scopes - (scopes or frozenset()))
-    if lost:
-        cure += (
-            f" (requested: {listed(lost)}; Keycloak drops a scope with role mappings silently"
-            f" if the service account of {named(client_id)} has none of its roles)"
-        )
-    if str(claims.get("jti", ""))[2:4] == "lt":  # Keycloak 26.7 marks lightweight tokens there
-        cure += '; this is a lightweight token: the mapper needs "Add to lightweight access token"'
-    return cure + "."

@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from s2s_fastapi.backchannel.channel import BackChannelError, Reply, unused_proxy
+from s2s_fastapi.backchannel.channel import BackChannelError, Reply
 from s2s_fastapi.caller.credentials import Proof
 from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.engine.loaded import State
 from s2s_fastapi.errors import S2SError, TokenRequestError
 from s2s_fastapi.keycloak.endpoints import Endpoints
+from s2s_fastapi.keycloak.server_cures import answer_cure, unreachable_cure
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.text import listed, named, without_tokens
 
@@ -39,7 +40,6 @@ _MAX_WAIT = 60.0
 _MAX_TEXT = 200
 _SECONDS: Final = re.compile(r"[0-9]{1,10}")
 _UNAUTHORIZED = 401
-_NOT_FOUND = 404
 _PROXY_WANTS_PASSWORD = 407
 _SERVER_ERROR = 500
 _TRY_LATER = (429, 503)
@@ -93,11 +93,6 @@ _CASES: Final = (
         "Look for what sends a token request twice between this process and Keycloak, such as a proxy that repeats POST: each of our"
         " requests has an assertion of its own.",
     ),
-    _Case("", "realm does not exist", "Set KEYCLOAK_REALM: there is no realm {realm!r} on {server}."),
-    _Case("", "unable to find matching target resource method", "{path}"),
-    _Case("", "missingnormalization", "Take double slashes out of KEYCLOAK_URL and KEYCLOAK_AUTH_PATH."),
-    _Case("", "realm not enabled", "Enable the realm {realm} in Keycloak."),
-    _Case("", "https required", 'Use https in KEYCLOAK_URL, or change the realm\'s "Require SSL" in Keycloak.'),
     _Case(
         "",
         "dpop",
@@ -151,20 +146,10 @@ def refusal(reply: Reply, settings: KeycloakSettings, wanted: Wanted, proof: Pro
     known = case is not None and bool(error)
     if case is not None and known:
         cure = _fill(case.cure, settings, wanted, proof)
-    elif 300 <= status < 400:  # noqa: PLR2004 - HTTP's own border
-        cure = "Set KEYCLOAK_URL to where it redirects to: a client secret is never sent after a redirect."
-    elif (
-        not error and status == _NOT_FOUND
-    ):  # what a server under /auth says to those who come without, and others as well
-        cure = _fill(
-            "{path} If KEYCLOAK_AUTH_PATH is right, KEYCLOAK_URL does not point at a Keycloak.", settings, wanted, proof
-        )
     elif not error and status == _PROXY_WANTS_PASSWORD and settings.proxy is not None:
         cure = "Put the user name and password that the proxy wants into KEYCLOAK_PROXY."
-    elif not error and status < _SERVER_ERROR:
-        cure = "Set KEYCLOAK_URL: the server does not answer like Keycloak, or another server answers in its place."
     else:
-        cure = ""
+        cure = answer_cure(token_url, status, words.strip())
     detail = ": ".join(text for text in (error, description) if text)
     return TokenRequestError(
         f"Keycloak gave {named(settings.client_id)} no token: {token_url} {reply.sentence}{f' ({detail})' if detail else ''}.",
@@ -182,25 +167,13 @@ def unreachable(problem: BackChannelError, settings: KeycloakSettings) -> TokenR
     """Return the error for no answer, or for an answer that cannot be read."""
     return TokenRequestError(
         f"Keycloak gave {named(settings.client_id)} no token: {Endpoints.of(settings).token}: {problem}.",
-        cure=reach_cure(settings, certificate="certificate" in str(problem)),
+        cure=reach_cure(settings, str(problem)),
     )
 
 
-def reach_cure(settings: KeycloakSettings, *, certificate: bool = False) -> str:
-    """Return what to check if Keycloak does not answer; `certificate` means that its TLS certificate was refused."""
-    where = (
-        "KEYCLOAK_URL"
-        if settings.server == settings.issuer.partition("/realms/")[0]
-        else f"KEYCLOAK_URL ({settings.url})"
-    )
-    ca = " or KEYCLOAK_CA_FILE" if certificate else ""
-    unused = unused_proxy(Endpoints.of(settings).token) if settings.proxy is None else ""
-    proxy = (
-        f" {unused} is set and is not used: set KEYCLOAK_PROXY if Keycloak is reached through a proxy."
-        if unused
-        else ""
-    )
-    return settings.worded(f"Is Keycloak up, and is {where}{ca} right for this process?{proxy}")
+def reach_cure(settings: KeycloakSettings, problem: str = "") -> str:
+    """Return what to check if Keycloak does not answer; `problem` is the sentence of the exchange."""
+    return settings.worded(unreachable_cure(Endpoints.of(settings).token, problem, proxied=settings.proxy is not None))
 
 
 def wrong_credentials(error: TokenRequestError) -> bool:
@@ -271,15 +244,9 @@ def _clean(text: object, proof: Proof) -> str:
 
 
 def _fill(cure: str, settings: KeycloakSettings, wanted: Wanted, proof: Proof) -> str:
-    if settings.auth_path:
-        path = f"Set KEYCLOAK_AUTH_PATH: the server does not run under {settings.auth_path}."
-    else:
-        path = "Set KEYCLOAK_AUTH_PATH: the server may run under /auth; or correct the path in KEYCLOAK_URL."
     return cure.format(
         client=named(settings.client_id),
         realm=settings.realm,
-        server=settings.server,
-        path=path,
         scopes=listed(wanted.scopes, " and ") or "the scopes",
         credentials=_credentials(settings),
         algorithm=proof.algorithm,

@@ -1,4 +1,4 @@
-"""What an annotation means: aliases, names in quotes, and the types that only stand for another."""
+"""What an annotation means: aliases, names in quotes, and types that are another name for a type."""
 
 import inspect
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ from s2s_fastapi.fastapi_internals import annotation_of
 __all__ = ["annotations_of", "meant", "parts", "text_of"]
 
 _STEPS: Final = 16
-"""How often one type may only stand for another."""
+"""Aliases that are followed one after the other."""
 
 
 def meant(annotation: Any, owner: Any) -> Any:
-    """Follow what only stands for another annotation: an alias, generic or not, a ``NewType``, a bound, a name in quotes.
+    """Follow what is another name for an annotation: an alias, generic or not, a ``NewType``, a bound, a name in quotes.
 
     ``owner`` is the function or class whose names the quotes mean.
     """

@@ -55,7 +55,7 @@ def _reads_scopes(dependant: Any) -> bool:
 
 
 def covers(asking: Iterable[Requirement], requirement: Requirement) -> bool:
-    """Return whether nobody who meets all of ``asking`` could fail ``requirement``, as far as the names say it."""
+    """Return whether every caller who meets all of ``asking`` also meets ``requirement``, as far as the names show it."""
     asking = tuple(dict.fromkeys(asking))
     if requirement in asking:
         return True
@@ -66,7 +66,7 @@ def covers(asking: Iterable[Requirement], requirement: Requirement) -> bool:
 
 
 def ways_of(requirement: Requirement | None) -> list[tuple[Requirement, ...]]:
-    """Return every way to meet a requirement, as the plain requirements that must then all be met."""
+    """Return every way to meet a requirement. Each way is the plain requirements that must all be met."""
     if requirement is None:
         return [()]
     if isinstance(requirement, AnyOf):
@@ -77,7 +77,7 @@ def ways_of(requirement: Requirement | None) -> list[tuple[Requirement, ...]]:
 
 
 def _implied(wanted: Requirement, way: tuple[Requirement, ...]) -> bool:
-    """Return whether whoever meets all of ``way`` meets ``wanted``, a plain requirement."""
+    """Return whether every caller who meets all of ``way`` also meets ``wanted``, a plain requirement."""
     if wanted in way:
         return True
     if isinstance(wanted, Caller):

@@ -27,9 +27,9 @@ __all__ = [
 _FRAMEWORKS: Final = frozenset(
     {"builtins", "enum", "fastapi", "functools", "pydantic", "s2s_fastapi", "starlette", "typing"}
 )
-"""Modules whose classes hold no requirement of the developer's."""
+"""Modules whose classes cannot hold a requirement of the developer."""
 CLOSED: Final = frozenset({"fastapi", "s2s_fastapi", "starlette"})
-"""Modules whose objects are not looked into: an app has its own requirements."""
+"""Modules whose objects are not read: an app has its own requirements."""
 METHODS: Final = (FunctionType, staticmethod, classmethod, property)
 
 
@@ -43,7 +43,7 @@ class Role(Enum):
 
 
 def line_of(*calls: Any) -> str:
-    """Return file and line of the first of the endpoints or dependencies that has one, as ``app.py:12``; empty if none has."""
+    """Return file and line of the first endpoint or dependency that has them, as ``app.py:12``; empty if none has."""
     for call in calls:
         links = list(chain(call))
         for kind in (link for link in links if issubclass(type(link), type)):
@@ -57,7 +57,7 @@ def line_of(*calls: Any) -> str:
 
 
 def functions_of(call: Any) -> Iterator[tuple[FunctionType, int, bool]]:
-    """Yield the functions that run for a call, how many of their first parameters are filled, and whether nothing is around them."""
+    """Yield the functions that run for a call, how many of their first parameters are filled, and whether nothing wraps them."""
     filled, outermost = 0, True
     for link in chain(call):
         kind = type(link)
@@ -97,7 +97,7 @@ def owners_of(link: Any, role: Role) -> Iterator[tuple[Any, bool]]:
 
 
 def own_attributes(owner: Any) -> dict[str, tuple[Any, Any]]:
-    """Return the attributes of a class, or of an object and its class, with whom they belong to: the nearest of each name."""
+    """Return the attributes of a class, or of an object and its class, each with its owner. Of equal names the nearest counts."""
     is_class = issubclass(type(owner), type)
     holders = [*(() if is_class else (owner,)), *own_classes(owner if is_class else type(owner))]
     found: dict[str, tuple[Any, Any]] = {}

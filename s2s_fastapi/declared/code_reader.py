@@ -50,21 +50,21 @@ _MEMBERS: Final[Mapping[type, Callable[[Any], Iterable[Any]]]] = {
 _FIELDS: Final = frozenset({"__pydantic_fields__", "__pydantic_computed_fields__"})
 _DEPTH: Final = 4
 _ITEMS: Final = 200
-"""Members of a container that are looked at: a table of policies is shorter, and a cache need not be read to its end."""
+"""Members of a container that are read. A table of policies is shorter, and a cache need not be read to its end."""
 _BUDGET: Final = 2000
-"""Values that are looked at below one place."""
+"""Values that are read below one place."""
 _PLAIN: Final = frozenset({str, int, float, bool, bytes, type(None), type(PydanticUndefined)})
 IDLE: Final = _PLAIN | {*METHODS}
-"""Types whose values are not looked at where an attribute is."""
+"""Types whose values are not read if they are an attribute."""
 _VARIADIC: Final = (inspect.CO_VARARGS, inspect.CO_VARKEYWORDS)
 
 
 class CodeReader:
-    """Reads what stands in the code of endpoints and dependencies: what several of them share is read once."""
+    """Reads the code of endpoints and dependencies. What several of them share is read once."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[object, ...], tuple[Any, tuple[Any, ...]]] = {}
-        """What was found, with the object it was found in, so that no other one gets its identity."""
+        """What was found, with the object it was found in: while the object lives, no other one gets its identity."""
 
     def written(self, call: Any, role: Role = Role.DEPENDENCY) -> tuple[Written, ...]:
         """Return what stands in one endpoint or dependency.
@@ -297,7 +297,7 @@ class CodeReader:
             yield from self._in_object(value, where, depth, budget)
 
     def _in_object(self, value: Any, where: Where, depth: int, budget: list[int]) -> Iterator[Written]:
-        """Yield what stands one level deep in something of an unknown kind. It may do with it whatever it likes."""
+        """Yield what stands one level deep in an object of an unknown class, which may use it in any way."""
         inner = replace(where.inside(certain=False), opens=False)
         if type(value) is FunctionType:
             yield from self._in_signature(value, Why.SIGNATURE, certain=False, above=f" of {where.text}")
@@ -339,12 +339,12 @@ class CodeReader:
 
 def _dependants(call: Any) -> Iterator[Any]:
     requirement = asked_by(call)
-    # What FastAPI cannot read asks nothing.
+    # FastAPI asks nothing of what it cannot read.
     yield dependant_of(call if requirement is None else requirement)
 
 
 def _known_type(annotation: Any, seen: dict[Any, Any]) -> bool:
-    """Return whether a type was seen, and note it; true as well if there are so many that one builds ever new ones of itself."""
+    """Return whether a type was seen before, and remember it. Also true after so many types that one must be building new ones without end."""
     key = text_of(annotation) or id(annotation)
     if key in seen or len(seen) >= _ITEMS:
         return True

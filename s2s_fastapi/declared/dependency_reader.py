@@ -1,4 +1,4 @@
-"""What one endpoint declares by its guards and its dependencies, and what is written on it without an effect."""
+"""What one endpoint requires by its guards and dependencies, and which requirements are written on it without effect."""
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,24 +20,24 @@ __all__ = ["Endpoint", "Mistake", "guards_around"]
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """Something on a route that looks like protection and is none."""
+    """A requirement written where FastAPI ignores it."""
 
     text: str
     """What is wrong and what to write instead."""
     at: str = ""
     """File and line of the endpoint or the dependency it stands in: ``app.py:12``."""
     certain: bool = True
-    """False: the code may still ask it by hand, so the start check only warns."""
+    """False if the code may still ask it by hand. Then the start check only warns."""
     unless_public: bool = False
-    """True: on a public route the start check only warns."""
+    """True if the start check only warns of it on a public route."""
     shared: tuple[int, str] | None = None
-    """An attribute that several routes have: a mistake only if FastAPI asks it on none of them."""
+    """An attribute that several routes share. It is a mistake only if FastAPI asks it on none of them."""
     override: bool = False
-    """True: ``dependency_overrides`` takes the requirement away. Tests do that on purpose."""
+    """True if ``dependency_overrides`` removes the requirement. Tests do that on purpose."""
     requirement: Requirement | None = None
-    """What is not asked, if it is known: no mistake if the middleware asks it anyway."""
+    """The requirement that is not asked, if it is known. It is no mistake if the middleware asks it anyway."""
     everywhere: tuple[int, str] | None = None
-    """What many routes have, as a global that their code names: it is said once."""
+    """What many routes share, such as a global that their code names. It is reported once."""
 
     @classmethod
     def of(cls, found: Written, at: str) -> Self:
@@ -61,7 +61,7 @@ class Endpoint:
     """All of them must be met."""
     mistakes: tuple[Mistake, ...] = ()
     callers: tuple[Any, ...] = ()
-    """What it depends on that calls other services: each has a ``downstream``, which is not asked for yet."""
+    """Dependencies that call other services. Each has a ``downstream``, which is not read yet."""
     shared: frozenset[tuple[int, str]] = frozenset()
     """The attributes of classes with a requirement that FastAPI asks on this route."""
 
@@ -138,7 +138,7 @@ def guards_around(endpoint: Any) -> Iterator[Requirement]:
 
 
 def _callers(call: Any) -> Iterator[Any]:
-    # Looked for on the types: to ask for it runs the developer's own code, where a base URL is a function.
+    # Looked for on the types: reading the attribute would run the developer's own code if the base URL is a function.
     for caller in (call, getattr(call, "__self__", None)):
         if hasattr(type(caller), "downstream"):
             yield caller
@@ -166,7 +166,7 @@ def _misplaced_guards(
 
 
 def _unasked(dependency: Any, asking: tuple[Requirement, ...]) -> Iterator[Mistake]:
-    """Yield what is wrong with a dependency that looks as if it asked for something."""
+    """Yield what is wrong with a dependency that looks like a requirement but asks nothing."""
     call = unwatched(dependency.call)
     at = line_of(call)
     name = getattr(call, "__name__", type(call).__name__)
@@ -196,7 +196,7 @@ def _is_factory(call: Any) -> bool:
 
 
 def _returns_requirement(call: Any) -> bool:
-    """Return whether a dependency says that it returns a requirement, so that FastAPI would throw it away."""
+    """Return whether a dependency is annotated to return a requirement, which FastAPI would ignore."""
     made = returned_by(call)
     return inspect.isclass(made) and issubclass(made, Requirement)
 

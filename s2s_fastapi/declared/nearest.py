@@ -38,7 +38,7 @@ class Unanswered:
 def unanswered(
     entry: PublicPath, routes: Sequence[RouteAccess], opens: Callable[[str, str], bool]
 ) -> Unanswered | None:
-    """Return what to say of a public path that no route answers; None if there is nothing to say.
+    """Return the warning about a public path that no route answers, or None if there is nothing to warn of.
 
     - The route that was meant is public already. For example, `/health` beside `/health/` opens the redirect to it.
     - It is one of `DOCS`, and the app has no such page.
@@ -59,7 +59,7 @@ def unanswered(
 
 
 def _path_of(route: RouteAccess) -> str:
-    """Return the path of a route. A mount does not answer its own path, but the one with a slash at the end."""
+    """Return the path that a route answers. A mount answers the path with a slash at the end, not its own path."""
     return f"{route.path.rstrip('/')}/" if route.opaque else route.path
 
 
@@ -72,13 +72,13 @@ def _same_but_for_slash_and_case(one: str, other: str) -> bool:
 
 
 def _one_without_a_prefix(one: str, other: str) -> bool:
-    """Return whether one of the paths is the other without its first segments, as without the prefix of a router."""
+    """Return whether one path is the other without its first segments, such as the prefix of a router."""
     short, long = sorted((one.strip("/").split("/"), other.strip("/").split("/")), key=len)
     return short != [""] and long[-len(short) :] == short
 
 
 def _one_letter_apart(one: str, other: str) -> bool:
-    """Return whether the paths differ in one letter: it was left out, added or replaced."""
+    """Return whether the paths differ in one letter that was left out, added or replaced."""
     short, long = sorted((one, other), key=len)
     same = next((index for index, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
     return long[same + 1 :] == short[same + len(short) - len(long) + 1 :]

@@ -30,7 +30,7 @@ _Document = dict[str, Any]
 
 
 class _Authenticating(Protocol):
-    """A middleware that can tell what it enforces on the app below it."""
+    """A middleware that knows what it enforces on the app below it."""
 
     def documentation(self, app: Any = None) -> "Documentation": ...
 
@@ -79,10 +79,10 @@ class Documentation:
     check: AccessCheck
     settings: KeycloakSettings
     root: Any = None
-    """The app that the middleware was added to, where it is not found below."""
+    """The app that the middleware was added to, if it is not found below the middleware."""
 
     def places(self) -> Iterator[AppAt]:
-        """Yield each FastAPI app whose callers this middleware decides about, once, where it is mounted first."""
+        """Yield each FastAPI app whose callers this middleware decides about, once, at its first mount."""
         seen: set[int] = set()
         for place in (AppAt(self.root), *self.check.access.apps):
             if isinstance(place.app, FastAPI) and id(place.app) not in seen:
@@ -179,7 +179,7 @@ class _Documented:
         return self._source if self._source is not None and source is self._made else source
 
     def given_up(self) -> Callable[[], _Document]:
-        """Return what this was put around, and leave nothing of this behind: another middleware takes the app over."""
+        """Return the original ``openapi`` and remove this wrapper: another middleware takes the app over."""
         if self._made is not None and self._place.app.openapi_schema is self._made:
             self._place.app.openapi_schema = self._source
         return self._openapi
@@ -207,7 +207,7 @@ def _operations(document: _Document) -> Iterator[tuple[_Name, dict[str, Any]]]:
 
 
 def _add_security(document: _Document, operation: dict[str, Any], ways: list[Way], generated: frozenset[str]) -> None:
-    """Add the ways in, unless the user said in words of their own what the operation needs.
+    """Add who may call, unless the user has described the operation's security already.
 
     What FastAPI generated from other dependencies, an API key for example, is no such word: it is needed as well as our token.
     """
@@ -220,7 +220,7 @@ def _add_security(document: _Document, operation: dict[str, Any], ways: list[Way
 
 
 def _add_answers(operation: dict[str, Any], answers: Mapping[str, Any]) -> None:
-    """Add the answers, except where the user has one for the same status, its class or the rest: as FastAPI does with its 422."""
+    """Add the answers, except if the user has one for the same status, its class or the default. FastAPI does the same with its 422."""
     responses = operation.setdefault("responses", {})
     own = frozenset(responses)
     for status, answer in answers.items():
@@ -229,7 +229,7 @@ def _add_answers(operation: dict[str, Any], answers: Mapping[str, Any]) -> None:
 
 
 def _error_schema(document: _Document) -> dict[str, str]:
-    """Return a reference to the schema of the body, in the document under a name that nobody else has."""
+    """Return a reference to the schema of the body, in the document under a name that is not taken."""
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     name = str(ERROR_SCHEMA["title"])
     while schemas.setdefault(name, dict(ERROR_SCHEMA)) != ERROR_SCHEMA:

@@ -1,4 +1,4 @@
-"""One guarded operation as OpenAPI writes it: who may call, with which token, and what everybody else is answered."""
+"""One guarded operation as OpenAPI writes it: who may call, with which token, and which answers everybody else gets."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Way:
 
     kind: Literal["service", "user"]
     clients: tuple[str, ...] = ()
-    """Any of them; everybody of the kind where it is empty."""
+    """One of them is enough. If it is empty, every caller of this kind may call."""
     audiences: tuple[str, ...] = ()
     """All of them, each a name or several with "or" between them."""
     scopes: tuple[str, ...] = ()
@@ -76,7 +76,7 @@ class Way:
 
 
 def _audiences(accepted: frozenset[str], leaves: Sequence[Audience]) -> Iterable[str]:
-    """Yield what must be in ``aud``: what the app accepts is not said again where the route asks for a part of it."""
+    """Yield what must be in ``aud``. What the app accepts is left out if the route asks for a part of it."""
     asked = [(leaf.audiences, leaf.only) for leaf in leaves]
     if accepted and not any(names <= accepted for names, _ in asked):
         asked.insert(0, (accepted, False))
@@ -85,7 +85,7 @@ def _audiences(accepted: frozenset[str], leaves: Sequence[Audience]) -> Iterable
 
 
 def security(ways: Iterable[Way], own: Iterable[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
-    """Return the alternatives of one operation; each goes together with one of its ``own``, for our token is always needed.
+    """Return the alternatives of one operation; each is combined with one of its ``own``, because our token is always needed.
 
     Entries of a list mean "or", names within one entry "and" (OpenAPI Specification, Security Requirement Object).
     """
@@ -99,7 +99,7 @@ def security(ways: Iterable[Way], own: Iterable[Mapping[str, Any]] = ()) -> list
 
 
 def scheme(name: str, urls: PublicEndpoints, scopes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Return the security scheme of services or of users: where a token comes from, and the scopes with the operations that want them.
+    """Return the security scheme of services or of users: where a token comes from, and the scopes with the operations that need them.
 
     Services use the client-credentials grant, users the authorization code of a front end (RFC 6749 sections 4.4 and 4.1).
     """
@@ -122,7 +122,7 @@ def _wanted_by(operations: Sequence[str]) -> str:
 
 
 def refusals(ways: Sequence[Way], realm: str, schema: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the answers to everybody else, by status: bodies as ``schema`` says, and the headers (RFC 6750 section 3).
+    """Return the answers to everybody else, by status, with body (``schema``) and headers (RFC 6750 section 3).
 
     ``realm`` is the protection space that the challenges name.
     """

@@ -1,4 +1,4 @@
-"""Where a requirement stands in the code, and why FastAPI does not ask it there: what to write instead follows from the two."""
+"""Where a requirement stands in the code, and why FastAPI does not ask it there. The two decide what to write instead."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -44,18 +44,18 @@ class Where:
     """As a sentence begins: ``the parameter caller``."""
     why: Why
     whole: bool = False
-    """True if a framework reads the value that stands here itself, so that nobody can mean a bare requirement for the code."""
+    """True if a framework reads the value itself. Then a requirement without ``Depends`` cannot be meant for the code."""
     certain: bool = True
-    """False: the code may give or ask by hand what stands here."""
+    """False if the code may ask by hand what stands here, or pass it on."""
     opens: bool = True
-    """True: an object of an unknown class is looked into."""
+    """True if an object of an unknown class is read as well."""
     shared: tuple[int, str] | None = None
-    """The identity of the class or object it is an attribute of: several routes have this one."""
+    """The identity of the class or object that holds the attribute. Several routes may share it."""
     everywhere: tuple[int, str] | None = None
-    """The identity of the names that it is a global of: it is said once, however many routes name it."""
+    """The identity of the module's names that hold the global. It is reported once, however many routes use it."""
 
     def inside(self, text: str = "", why: Why | None = None, *, certain: bool = True) -> Self:
-        """Return a place within this one: nobody reads it as a whole, and it is certain only if this one is."""
+        """Return a place within this one. No framework reads it as a whole, and it is certain only if this one is."""
         # Not `replace`, which takes most of the time of reading a large app.
         return type(self)(
             text or self.text,
@@ -76,21 +76,21 @@ class Written:
     where: Where
     cure: str
     certain: bool = True
-    """False: the code may ask it by hand."""
+    """False if the code may ask it by hand."""
     what: str = ""
     """What stands there, if no requirement is known."""
     dependency: Any = field(default=None, compare=False, repr=False)
-    """The dependency that asks it by hand, if it stands in one: nothing is lost if FastAPI runs it with the same ``scopes``."""
+    """The dependency that asks it by hand, if there is one. Then it is enough that FastAPI runs that dependency with the same ``scopes``."""
     scopes: frozenset[str] = frozenset()
 
     @classmethod
     def depends(cls, requirement: Requirement, where: Where) -> Self:
-        """Return what a ``Depends`` has: nobody can ask a ``Depends`` by hand."""
+        """Return the requirement of a ``Depends``. Code cannot ask a ``Depends`` by hand, so it is certain."""
         return cls(requirement, where, where.why.value, where.certain)
 
     @classmethod
     def bare(cls, requirement: Requirement, where: Where) -> Self:
-        """Return a requirement without a ``Depends``: the code may ask it by hand, unless the whole value is a framework's."""
+        """Return a requirement without a ``Depends``. The code may ask it by hand, unless a framework reads the whole value."""
         certain = where.certain and where.whole
         return cls(requirement, where, _BARE if certain else Why.CODE.value, certain)
 
@@ -107,7 +107,7 @@ class Unevaluated:
     parameter: str
     annotation: str
     read: bool = True
-    """False: FastAPI reads a ``Depends`` that is the default, or does not read the parameter at all."""
+    """False if FastAPI reads a ``Depends`` that is the default, or does not read the parameter at all."""
 
     @property
     def names_depends(self) -> bool:

@@ -1,4 +1,4 @@
-"""The paths that need no token: exact, few, and for reading unless written otherwise."""
+"""The paths that need no token. They are exact, and open GET and HEAD only unless an entry names a method."""
 
 import re
 from collections.abc import Iterable
@@ -64,12 +64,12 @@ class PublicPath:
         return path if self.methods == _READING else f"{min(self.methods)} {path}"
 
     def opens(self, method: str, path: str) -> bool:
-        """Tell whether a request for ``path``, as the router sees it, needs no token."""
+        """Return whether a request for ``path``, as the router sees it, needs no token."""
         if method not in self.methods:
             return False
         if self.template is None:
             return path == self.path
-        # Printable: the router's `$` also matches before a line break at the end, so "/hooks/\n" is for it the route "/hooks/".
+        # Printable: the router's `$` also matches before a line break at the end, so the router takes "/hooks/\n" for the route "/hooks/".
         match = self.template.fullmatch(path) if path.isprintable() else None
         # A converter of the app's own may take more than one segment.
         return match is not None and not any("/" in value for value in match.groupdict().values())
@@ -88,7 +88,7 @@ class PublicPaths:
         self._templates = tuple(entry for entry in self.entries if entry.template is not None)
 
     def open(self, method: str, path: str) -> bool:
-        """Tell whether a request for ``path``, as the router sees it, needs no token."""
+        """Return whether a request for ``path``, as the router sees it, needs no token."""
         if (method, path) in self._exact:
             return True
         return bool(self._templates) and any(entry.opens(method, path) for entry in self._templates)

@@ -1,4 +1,4 @@
-"""How far the dependencies of an app or a router reach: FastAPI asks them on its own routes, and on nothing else."""
+"""Which requirements of an app or a router do not apply to a route: FastAPI asks them on its own routes only."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def asked_around(app: Any, reader: Reader) -> Mapping[int, tuple[Requirement, ...]]:
-    """Return, for each entry below ``app`` that is no route of FastAPI's own, what the routers around it ask.
+    """Return, for each entry below ``app`` that is not one of FastAPI's routes, what the routers around it ask.
 
     The entries are known by their identity; the pages of the documentation are left out.
     """
@@ -28,7 +28,7 @@ def asked_around(app: Any, reader: Reader) -> Mapping[int, tuple[Requirement, ..
 
 
 def lost_around(app: Any, reader: Reader) -> Mapping[int, tuple[Written, ...]]:
-    """Return, for each route below ``app``, what stands on the app and its routers, and is not asked unless the route asks it itself.
+    """Return, for each route below ``app``, the requirements written on the app and its routers that FastAPI does not ask unless the route asks them itself.
 
     FastAPI copies a router's ``dependencies`` when a route is added and when the router is included: what is appended to the list
     later is asked on no earlier route. It reads no other attribute of them.

@@ -1,4 +1,4 @@
-"""A dependency that returns a requirement instead of asking it: nobody knows before it runs, so its answer is looked at.
+"""A dependency may return a requirement instead of asking it. This shows only when it runs, so its return value is checked.
 
 FastAPI throws the value of ``dependencies=[Depends(make_admin)]`` away, and hands that of a parameter to the code, which may ask it by
 hand or forget it. A value that is thrown away is an error at once. One that is handed over is an error when the answer starts, if
@@ -35,18 +35,18 @@ from s2s_fastapi.requirement.requirement import Requirement
 __all__ = ["look_at_returned"]
 
 _CONNECTION: Final = "s2s_fastapi_connection"
-"""The parameter in which FastAPI hands a watched dependency the request."""
+"""The parameter in which FastAPI gives a watched dependency the request."""
 _KNOWN: Final = (__name__.partition(".")[0], "fastapi")
-"""The packages whose dependencies return no requirement."""
+"""Packages whose dependencies never return a requirement."""
 _VALUES: Final = (
     str, bytes, bytearray, int, float, complex, date, time, timedelta, Decimal, UUID, Enum, PurePath, BaseModel,
 )  # fmt: skip
-"""Types whose values are no requirements. Of every other annotation the value may be one: a protocol, a base class, an alias."""
+"""Types whose values are never requirements. With any other annotation (a protocol, a base class, an alias) the value may be one."""
 _MEMBERS: Final = 100
 
 
 def look_at_returned(dependants: Iterable[Any]) -> None:
-    """Look from now on at what the dependencies of these routes return, unless they say that they return something else."""
+    """From now on check what the dependencies of these routes return, unless their annotation excludes a requirement."""
     for dependant in dependants:
         _watch(dependant, tuple(asked(dependant)))
 
@@ -73,7 +73,7 @@ def _may_return_requirement(call: Any) -> bool:
 
 
 def _held(value: Any, *, shallow: bool = False) -> Iterator[Requirement]:
-    """Yield the requirements that a value is, or holds and nobody can ask for it."""
+    """Yield the requirements that a value is, or that it holds where no code can ask them."""
     if issubclass(type(value), Requirement):  # not isinstance: a mock says that it is one
         yield value
     elif isinstance(value, Depends):
@@ -89,7 +89,7 @@ def _held(value: Any, *, shallow: bool = False) -> Iterator[Requirement]:
 
 
 class _Watched:
-    """A dependency of the developer's, whose value is looked at. It is equal to it, so that ``dependency_overrides`` finds it."""
+    """A dependency of the developer whose return value is checked. It equals the original, so that ``dependency_overrides`` finds it."""
 
     __s2s_watched__ = True
 
@@ -190,7 +190,7 @@ _KINDS: Final[dict[str, type[_Watched]]] = {
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _Returned(Requirement):
-    """A requirement that a dependency returned: the same requirement, which notes that it was asked."""
+    """A requirement that a dependency returned. It is the same requirement, and remembers that it was asked."""
 
     requirement: Requirement
     judged: Callable[[], object]

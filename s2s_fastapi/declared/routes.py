@@ -30,7 +30,7 @@ from s2s_fastapi.requirement.requirement import AllOf, Requirement
 __all__ = ["OWN_AUTHENTICATION", "Access", "AppAt", "RouteAccess", "layers", "read_access", "router_below"]
 
 OWN_AUTHENTICATION: Final = "__s2s_authenticates__"
-"""The mark of a middleware that authenticates by itself: an app below it is judged by its own settings."""
+"""Marks a middleware that authenticates by itself. An app below it is checked with that middleware's settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,26 +39,26 @@ class RouteAccess:
 
     path: str
     methods: frozenset[str] = frozenset()
-    """Empty where the route takes any, or is a WebSocket."""
+    """Empty if the route takes any method, or is a WebSocket."""
     requirement: Requirement | None = None
-    """Everything that is required, joined with ``&``; None where the route adds nothing to what the middleware requires."""
+    """Everything that is required, joined with ``&``; None if the route adds nothing to what the middleware requires."""
     opaque: bool = False
     """True for an ASGI app whose routes cannot be read."""
     mistakes: tuple[Mistake, ...] = field(default=(), compare=False)
-    """What is written on the route but does not protect it."""
+    """Requirements that are written on the route but do not protect it."""
     shared: frozenset[tuple[int, str]] = field(default=frozenset(), compare=False, repr=False)
     """The attributes of classes with a requirement that FastAPI asks on this route."""
     host: str = ""
     """The host it answers to, as declared; empty for any."""
     websocket: bool = False
     guarded_above: bool = False
-    """True if only a guard around an app above it asks for something, and the route itself for nothing: it may have public paths."""
+    """True if only a guard around an app above it requires something, and the route itself nothing. Then it may have public paths."""
     documentation: str = ""
     """The usual path of the page, if FastAPI added the route for its documentation."""
     entry: Any = field(default=None, compare=False, repr=False)
     """What runs the route, or the mount above it if the route cannot be read: see `late_routes`. None if neither is there."""
     missed: Requirement | None = field(default=None, compare=False, repr=False)
-    """What an app or a router around it asks, and FastAPI does not ask here: see `asked_around`."""
+    """Requirements on an enclosing app or router that FastAPI does not apply to this route: see `asked_around`."""
 
     @property
     def name(self) -> str:
@@ -69,7 +69,7 @@ class RouteAccess:
 
 @dataclass(frozen=True, slots=True)
 class AppAt:
-    """An app or a router whose routes were read, or a guard, and where it stands: the path and the host before its own."""
+    """An app or a router whose routes were read, or a guard, with the path and the host in front of its own."""
 
     app: Any
     path: str = ""
@@ -91,7 +91,7 @@ class Access:
 
     @property
     def downstreams(self) -> frozenset[Downstream]:
-        """Whom the app calls. Asks for each base URL that is a function, so it may raise what that raises."""
+        """Whom the app calls. If a base URL is a function, it is called, so this may raise what the function raises."""
         called = (
             caller.downstreams if hasattr(type(caller), "downstreams") else (caller.downstream,)
             for caller in self.callers
@@ -122,13 +122,13 @@ def read_access(app: Any) -> Access:
 
 
 def router_below(app: Any) -> Any:
-    """Return the first object along ``.app`` that has routes or is one, or None."""
+    """Return the first object along ``.app`` that has routes or is a route, or None."""
     return next((layer for layer in layers(app) if isinstance(layer, Router | Starlette | BaseRoute)), None)
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """How far the reading has come, and what is required of everybody who comes there."""
+    """Where the reading is, and what is required of every request that gets there."""
 
     callers: list[Any]
     path: str = ""
@@ -142,7 +142,7 @@ class _Place:
     missed: tuple[Requirement, ...] = ()
     entry: Any = None
     above: tuple[Written, ...] = ()
-    """What stands on the apps, the mounts and the middleware around."""
+    """Requirements written on the apps, the mounts and the middleware around."""
     reader: Reader = field(default_factory=Reader)
 
     def opaque(self, app: Any, methods: frozenset[str] = frozenset()) -> RouteAccess:

@@ -1,4 +1,4 @@
-"""What must be true of an app before it serves: mistakes that would leave a route open stop the start."""
+"""What must be true of an app before it serves. If a mistake would leave a route unprotected, the app does not start."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from s2s_fastapi.declared.asked import covers, ways_of
 from s2s_fastapi.declared.dependency_reader import Mistake
 from s2s_fastapi.declared.late_routes import FailingRoute
 from s2s_fastapi.declared.nearest import Unanswered, unanswered
-from s2s_fastapi.declared.public_paths import PublicPath, PublicPaths
+from s2s_fastapi.declared.public_paths import DOCS, PublicPath, PublicPaths
 from s2s_fastapi.declared.routes import Access, RouteAccess
 from s2s_fastapi.fastapi_internals import path_pattern
 from s2s_fastapi.requirement.requirement import Audience, Caller, Requirement, Role, Scope
@@ -36,7 +36,7 @@ class AccessCheck:
     access: Access
     public: PublicPaths
     audiences: frozenset[str]
-    """What the settings say; empty where the routes have to say it."""
+    """The audiences of the settings. If it is empty, the routes must declare them."""
     client_id: str
     users: bool
     skip_audience: bool
@@ -50,17 +50,17 @@ class AccessCheck:
         return frozenset(name for leaf in leaves if isinstance(leaf, Audience) for name in leaf.audiences)
 
     def opens(self, method: str, path: str) -> bool:
-        """Tell whether every request for ``path``, as a route declares it, is public."""
+        """Return whether every request for ``path``, as a route declares it, is public."""
         if "{" not in path:
             return self.public.open(method, path)
         return any(entry.path == path and method in entry.methods for entry in self.public.entries)
 
     def ways(self, requirement: Requirement | None) -> list[tuple[Requirement, ...]]:
-        """Return every way to meet a requirement that a token of this app can go, as plain requirements that must all be met."""
+        """Return every way in which a token of this app can meet a requirement. Each way is plain requirements that must all be met."""
         return [way for way in ways_of(requirement) if not self._contradiction(way)]
 
     def problems(self) -> Iterator[str]:
-        """Yield a sentence for everything that would let somebody in, or nobody, against what is written."""
+        """Yield a sentence for each mistake that would accept a caller the code does not allow, or refuse every caller."""
         guarded = [route for route in self.access.routes if not self._is_public(route)]
         for route in self.access.routes:
             yield from (_sentence(route, mistake) for mistake in self._mistakes(route) if self._stops(route, mistake))
@@ -71,7 +71,7 @@ class AccessCheck:
             yield from _uncovered(
                 guarded,
                 _WHO,
-                "users=True lets users in as well as services, so every route that is not public must say who may call it: "
+                "users=True accepts users as well as services, so every route that is not public must say who may call it: "
                 "require_service(), require_caller(...), require_user(...), or require_service() | require_user(). Missing on",
             )
         if self.skip_audience:
@@ -89,7 +89,7 @@ class AccessCheck:
             )
 
     def way_out(self) -> Iterator[str]:
-        """Yield a sentence that says how to start all the same, if mistakes on routes stop the start."""
+        """Yield a sentence that says how to start anyway, if mistakes on routes stop the start."""
         stopped = dict.fromkeys(
             route.name
             for route in self.access.routes
@@ -99,7 +99,7 @@ class AccessCheck:
         if stopped:
             names = ", ".join(json.dumps(name) for name in stopped)
             yield (
-                f"If these routes are right all the same, ServiceAuthMiddleware(..., insecure_unchecked=[{names}]) lets the app start, "
+                f"If these routes are right as they are, ServiceAuthMiddleware(..., insecure_unchecked=[{names}]) lets the app start, "
                 "and each start logs it."
             )
 
@@ -118,7 +118,7 @@ class AccessCheck:
                 yield FailingRoute(route.name, route.entry, " ".join(problems))
 
     def _mistakes(self, route: RouteAccess) -> Iterator[Mistake]:
-        """Yield the mistakes on a route, but for attributes of a class that FastAPI asks on another route of the class."""
+        """Yield the mistakes on a route, except attributes of a class that FastAPI asks on another route of the class."""
         asked = frozenset(key for each in self.access.routes for key in each.shared)
         kits = frozenset(holder for holder, _ in asked)
         for mistake in route.mistakes:
@@ -134,12 +134,12 @@ class AccessCheck:
         return self.users or not mistake.override
 
     def warnings(self) -> Iterator[str]:
-        """Yield a sentence for what is as it was written, and may not be what was meant."""
+        """Yield a warning for everything that works as written but may not be meant."""
         yield from self._warnings_of_mistakes()
         shadowed = [f"{route.name} by {earlier.name}" for route, earlier in self._shadowed()]
         if shadowed:
             yield (
-                "The first route that fits a path answers it, so these requirements are never asked. Put the narrower path first: "
+                "The first route that fits a path answers it, so these requirements are never checked. Add the route with the narrower path first: "
                 f"{bounded(shadowed)}."
             )
         names = [
@@ -154,12 +154,12 @@ class AccessCheck:
         if names:
             yield (
                 "FastAPI asks the dependencies of an app or a router on its own routes only, not on what is mounted nor on plain "
-                "Starlette routes. Any caller that the middleware lets in may call, unless a guard or a dependency of its own is put "
+                "Starlette routes. Any caller that the middleware accepts may call, unless a guard or a dependency of its own is put "
                 f"on each: {', '.join(dict.fromkeys(names))}."
             )
 
     def _shadowed(self) -> Iterator[tuple[RouteAccess, RouteAccess]]:
-        """Yield each route with a requirement, and the route before it that takes its requests and does not ask for as much."""
+        """Yield each route with a requirement that an earlier route hides, with that earlier route, if it requires less."""
         plain: dict[str, list[RouteAccess]] = {}
         templates: list[tuple[re.Pattern[str], RouteAccess]] = []
         for route in self.access.routes:
@@ -177,7 +177,7 @@ class AccessCheck:
                 templates.append((path_pattern(route.path), route))
 
     def _warnings_of_mistakes(self) -> Iterator[str]:
-        # What many routes have, as a table of policies, is said once.
+        # What many routes share, such as a table of policies, is reported once.
         doubtful = {
             mistake.everywhere or (route.name, mistake): _sentence(route, mistake).rstrip(".")
             for route in reversed(self.access.routes)
@@ -195,7 +195,7 @@ class AccessCheck:
             )
 
     def unanswered(self) -> Iterator[Unanswered]:
-        """Yield the public paths that no route answers, if there is something to say of them."""
+        """Yield the public paths that no route answers and that are worth a warning."""
         for entry in self.public.entries:
             if not any(True for method in entry.methods for _ in self._reached(entry, method)):
                 found = unanswered(entry, self.access.routes, self.opens)
@@ -206,7 +206,7 @@ class AccessCheck:
         return any(all(self._anyway(leaf) for leaf in way) for way in ways_of(requirement))
 
     def _anyway(self, leaf: Requirement) -> bool:
-        """Tell whether the middleware lets nobody in who would not meet ``leaf``."""
+        """Return whether the middleware accepts only callers that meet ``leaf``."""
         if isinstance(leaf, Caller):
             return leaf.kind == "service" and not leaf.client_ids and not self.users
         if isinstance(leaf, Audience):
@@ -233,7 +233,7 @@ class AccessCheck:
                         yield f"public_paths opens {text}, and with it {route.name}: write the public paths out one by one."
 
     def _reached(self, entry: PublicPath, method: str) -> Iterator[RouteAccess]:
-        """Yield the routes that a public request can end at.
+        """Yield the routes that a public request can reach.
 
         The router takes the first one that fits. A template fits many paths, and up to the route it was copied from each may have
         another first one.
@@ -258,7 +258,7 @@ class AccessCheck:
         if len(kinds) > 1:
             return "a token is a service's or a user's, never both"
         if "user" in kinds and not self.users:
-            return "the middleware lets services in only (users=True would change that)"
+            return "the middleware accepts only services (to accept users as well, write users=True in ServiceAuthMiddleware(...))"
         named = [leaf.client_ids for leaf in way if isinstance(leaf, Caller) and leaf.client_ids]
         if named and not frozenset.intersection(*named):
             return (
@@ -270,7 +270,7 @@ class AccessCheck:
                 return f"it is for {listed(leaf.audiences)}, and this app accepts only {listed(self.audiences)}"
         for leaf in audiences:
             if leaf.only and any(leaf.audiences.isdisjoint(other.audiences) for other in audiences):
-                return "it is to be for one audience only, and for another one too"
+                return "it must be for one audience only, and also for another one"
         return ""
 
 
@@ -292,7 +292,12 @@ def bounded(names: Iterable[str], joint: str = ", ", most: int = _MOST) -> str:
 
 
 def _uncovered(routes: Collection[RouteAccess], kinds: tuple[type[Requirement], ...], sentence: str) -> Iterator[str]:
-    """Yield ``sentence`` with the routes on which some way in has no requirement of one of ``kinds``."""
+    """Yield ``sentence`` with the routes that some caller can reach without a requirement of one of ``kinds``."""
+    bare = [
+        route
+        for route in routes
+        if not all(any(isinstance(leaf, kinds) for leaf in way) for way in ways_of(route.requirement))
+    ]
     names = [
         route.name
         + (
@@ -300,15 +305,19 @@ def _uncovered(routes: Collection[RouteAccess], kinds: tuple[type[Requirement], 
             if route.opaque
             else ""
         )
-        for route in routes
-        if not all(any(isinstance(leaf, kinds) for leaf in way) for way in ways_of(route.requirement))
+        for route in bare
     ]
+    pages = (
+        " FastAPI's documentation is among them: write public_paths=[*DOCS] to publish it, or FastAPI(openapi_url=None) to switch it off."
+        if any(route.path in DOCS for route in bare)
+        else ""
+    )
     if names:
-        yield f"{sentence}: {', '.join(names)}."
+        yield f"{sentence}: {', '.join(names)}.{pages}"
 
 
 def _meet(entry: PublicPath, method: str, route: RouteAccess) -> bool:
-    """Tell whether one request could be for both: a public path, and a route as declared."""
+    """Return whether one request could be for both a public path and a route as declared."""
     if route.websocket or (route.methods and method not in route.methods):
         return False
     declared = route.path.rstrip("/") + "/{path:path}" if route.opaque else route.path
@@ -318,7 +327,7 @@ def _meet(entry: PublicPath, method: str, route: RouteAccess) -> bool:
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Tell whether some path fits both templates; yes where it cannot be excluded."""
+    """Return whether some path fits both templates; true if that cannot be excluded."""
     left, right = one.split("/"), other.split("/")
     for each, its in zip(left, right, strict=False):
         if _takes_slashes(each) or _takes_slashes(its):

@@ -39,7 +39,7 @@ class Reader(CodeReader):
         return self._once(("middleware", id(app)), app, lambda: self._in_middleware(app, middleware))
 
     def not_copied(self, original: Any, running: Any) -> Iterator[Written]:
-        """Yield what stands on a route, and is lost because an included router makes another one of it."""
+        """Yield what stands on a route and is lost, because including its router makes a new route."""
         if original is running:
             return
         app, kept = getattr(original, "app", None), getattr(running, "app", None)
@@ -53,7 +53,7 @@ class Reader(CodeReader):
             yield Written(None, where, where.why.value, certain=False, what="code that does not run")
 
     def late(self, dependencies: Iterable[Any]) -> Iterator[Written]:
-        """Yield what stands in dependencies of a router that came too late."""
+        """Yield what stands in dependencies that were added to a router too late."""
         for depends in dependencies:
             where = Where("a router around it", Why.LATE, whole=True)
             yield from self._once(("late", id(depends)), depends, functools.partial(self._in_value, depends, where))
@@ -63,7 +63,7 @@ class Reader(CodeReader):
         skipped = {"app", "callbacks", "dependant", "dependency_overrides", "endpoint", "router", "routes"}
         # A router's dependencies that came too late are known by `asked_too_late`.
         skipped |= {"dependencies"} if hasattr(held, "route_class") else {"original_route"}
-        # What a class says is hidden by what FastAPI's own class sets on each object, and so it is looked at apart.
+        # FastAPI's own class sets each attribute on the object, which hides the attributes of a subclass. So read them separately.
         for holder in (held, *own_classes(type(held))):
             for name, value in attributes_of(holder).items():
                 if type(value) in IDLE or (holder is held and name in skipped):
@@ -76,7 +76,7 @@ class Reader(CodeReader):
             yield from self._in_handler(held)
 
     def _in_handler(self, route: Any) -> Iterator[Written]:
-        """Yield what stands on the handler of a route class of the developer's."""
+        """Yield what stands on the handler of the developer's own route class."""
         waiting, seen = [getattr(route, "app", None)], dict[int, Any]()
         while waiting and len(seen) < _MOST:
             function = waiting.pop()

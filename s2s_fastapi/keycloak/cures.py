@@ -1,10 +1,10 @@
-"""The sentences that tell an operator what to change in Keycloak. Both sides say the same thing with the same words.
+"""The sentences that tell an operator what to change in Keycloak or in the code. Receiver and caller use the same words.
 
-Each says what was found, what was expected, and the step. What a token says stands in them only after its signature held.
+Each says what was found, what was expected, and what to change where. A token's values stand in them only after its signature held.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -16,14 +16,20 @@ from s2s_fastapi.text import listed, named, printable
 __all__ = [
     "CHANGED_PATH",
     "NEVER_PUBLIC",
+    "NOT_A_TOKEN",
+    "NO_TOKEN",
     "OTHER_PATH",
+    "TOKEN_IN_URL",
+    "TWO_HEADERS",
     "also_for",
     "audience_cure",
     "audience_steps",
     "binding_cure",
+    "caller_cure",
     "credentials_cure",
     "issuer_cure",
     "kind_cure",
+    "not_granted_cure",
     "role_cure",
     "scope_cure",
     "shown",
@@ -33,6 +39,7 @@ __all__ = [
     "unreadable",
     "unsigned_cure",
     "wrong_audience",
+    "wrong_kind_cure",
 ]
 
 _LONGEST: Final = 200
@@ -42,28 +49,33 @@ _MARK: Final = re.compile(r"[a-z]{2}(?P<kind>rt|lt)(?P<grant>[a-z]{2}):")
 
 
 def audience_cure(principal: Principal, expected: Iterable[str]) -> str:
-    """Say what to do about a token that reached a service it is not for.
+    """Return what to change if a token reached a service that it is not for.
 
-    A service that called needs the four steps. Where somebody else may have sent the token on, refusing it is the point, and giving
-    it the audience would open the door.
+    If a service called, name the steps that it still needs. If somebody else may have sent the token on, the refusal is right, and
+    the sentence must not advise to give the token this audience.
     """
     client, wanted = principal.client_id, sorted(expected)
     who, said = named(client), wrong_audience(client, principal.audiences, wanted)
     if principal.kind == "user":
         return (
-            f"{said}: it is a user's token; a service that calls for a user must ask for a token of its own (client_credentials), "
-            f"and only a front end that calls {_or(wanted)} itself needs an Audience mapper for it"
+            f"{said}. It is a user's token. A service that calls on behalf of a user must request a token of its own "
+            f"(grant client_credentials). Only a front end that calls {_or(wanted)} itself needs an Audience mapper for {_or(wanted)}."
         )
     if _mark(principal, "kind") == "lt":
-        return f"{said}: it is a lightweight token: {_not_lightweight(who)}"
-    steps = f"{audience_steps(client, wanted)}; {_by_role(principal, who, wanted)}"
+        return f"{said}. It is a lightweight token: {_not_lightweight(who)}."
+    steps = audience_steps(
+        client,
+        wanted,
+        is_service=principal.kind == "service",
+        existing=[name for name in wanted if principal.client_roles.get(name)],
+    )
+    steps = f"{steps}. {_by_role(principal, who, wanted)}"
     if _bare(principal):
-        said = f"{said}, and neither client_id nor roles"
-        steps = f"if it is a lightweight token, {_not_lightweight(who)}; if not, {steps}"
+        return f"{said}, and neither client_id nor roles. If it is a lightweight token, {_not_lightweight(who)}. If not, {steps}"
     others = sorted(principal.audiences - {"account"})[:_MOST]
     if not others:
-        return f"{said}: {steps}"
-    return f"{said}: if {_or(others)} sent it on, it was refused rightly; if {who} itself called, {steps}"
+        return f"{said}. {steps}"
+    return f"{said}. If {_or(others)} sent the token on, the refusal is right. If {who} itself called, {steps}"
 
 
 def wrong_audience(client_id: str, granted: Iterable[str], expected: Iterable[str], joined: str = " or ") -> str:
@@ -73,150 +85,237 @@ def wrong_audience(client_id: str, granted: Iterable[str], expected: Iterable[st
     return f"token of {named(client_id)} has {aud}, expected {listed(expected, joined)}"
 
 
-def audience_steps(client_id: str, audiences: Iterable[str], joined: str = " or ") -> str:
-    """Say the four steps after which Keycloak puts ``audiences`` into a client's token: one of them, or with `` and `` all."""
+def audience_steps(
+    client_id: str,
+    audiences: Iterable[str],
+    joined: str = " or ",
+    *,
+    is_service: bool = False,
+    existing: Collection[str] = (),
+) -> str:
+    """Say which of the steps A to D Keycloak still needs to put ``audiences`` into a client's token.
+
+    - ``joined`` is `` or `` if one of the audiences is enough, `` and `` if all are needed.
+    - ``is_service``: the token itself shows that step A is done.
+    - ``existing``: clients that the token shows to exist. If it shows all of them, step B is done.
+    """
     who, names = named(client_id), sorted(audiences)
     target = listed(names, joined)
+    steps = [] if is_service else [f"(A) the client {who} with “Service account roles” on"]
     # A custom audience, a URL, needs no client of that name.
-    exists = "no client for a custom audience" if any("://" in name for name in names) else f"a client {target}"
-    return (
-        f"Keycloak needs (A) the client {who} with service accounts on, (B) {exists}, "
-        f"(C) a client scope with an Audience mapper for {target}, "
-        f"(D) that scope assigned to {who}, as default, or as optional and asked for"
-    )
+    clients = [name for name in names if "://" not in name]
+    if clients and not set(clients) <= set(existing):
+        steps.append(f"(B) a client {listed(clients, joined)}")
+    steps += [
+        f"(C) a client scope with an Audience mapper for {target}",
+        f"(D) that scope assigned to {who}, as Default, or as Optional if {who} requests it (scope=...)",
+    ]
+    return f"Keycloak needs {', '.join(steps)}"
+
+
+def not_granted_cure(
+    client_id: str,
+    missing: Iterable[str],
+    *,
+    requested: Iterable[str],
+    granted: Iterable[str],
+    token_id: str = "",
+) -> str:
+    """Return what to change if Keycloak gave a client a token without the audiences that it requested.
+
+    That it gave one shows that step A is done. ``requested`` are the scopes of the request, ``granted`` those of the answer.
+    """
+    who, names, asked = named(client_id), sorted(missing), frozenset(requested)
+    lost = asked - frozenset(granted)
+    if asked and not lost:
+        scopes = listed(asked)
+        cure = (
+            f"The scope {scopes} was requested and granted, so it has no Audience mapper for {listed(names, ' and ')}: "
+            f"add one (Client scopes, the scope, Mappers), or request another scope (scope=...)."
+        )
+    else:
+        cure = f"{audience_steps(client_id, names, ' and ', is_service=True)}."
+        if lost:
+            cure += (
+                f" The scope {listed(lost)} was requested and not granted: assign it to {who}. Keycloak also leaves out a scope with "
+                f"role mappings if the service account of {who} has none of those roles."
+            )
+        else:
+            cure += (
+                " No scope was requested: for an Optional scope write its name as scope= in service_client(...), "
+                "service_auth(...) or ServiceTokenAuth(...)."
+            )
+    if token_id[2:4] == "lt":  # Keycloak 26.7 marks lightweight tokens there
+        cure += " This is a lightweight token: also switch on “Add to lightweight access token” in the mapper."
+    return cure
 
 
 def also_for(principal: Principal, others: Iterable[str]) -> str:
-    """Say what to do about a token that somebody else would accept as well."""
+    """Return what to change if a token would be accepted by somebody else as well."""
     who, names = named(principal.client_id), sorted(others)
-    said = f"token of {who} is also for {listed(names[:_MOST])}, who could send it on: ask for one audience at a time"
+    said = f"token of {who} is also for {listed(names[:_MOST])}, who could send it on. Request a token for one audience at a time (scope=...)"
     if "account" not in names:
-        return said
-    return f"{said}; account comes with the default roles: switch Full scope allowed off for the client {who}"
+        return f"{said}."
+    return f"{said}. account comes from the default roles: switch off “Full scope allowed” of the client {who} {_dedicated(who)}."
 
 
 def issuer_cure(principal: Principal, expected: str) -> str:
-    """Say what to do about a token of another issuer that a key of this realm has signed."""
+    """Return what to change if a key of this realm has signed a token of another issuer."""
     who, found = named(principal.client_id), principal.issuer
     said = f"token of {who} was issued by {named(found)}, expected {expected}"
+    as_in_tokens = "set KEYCLOAK_ISSUER to the exact issuer (iss) of the tokens."
     if found.rstrip("/") == expected.rstrip("/"):
-        return f"{said}: the slash at the end counts, set KEYCLOAK_ISSUER to the issuer as it stands in tokens"
+        return f"{said}. The slash at the end counts: {as_in_tokens}"
     here, there = _address(expected), _address(found)
     if here[0] == there[0] and here[2] == there[2]:
-        path = f"KEYCLOAK_AUTH_PATH={named(there[1])}" if there[1] else "KEYCLOAK_AUTH_PATH to nothing"
-        return f"{said}: set {path}, and keep the path out of KEYCLOAK_URL and KEYCLOAK_PUBLIC_URL (KEYCLOAK_ISSUER has it)"
+        path = f"Set KEYCLOAK_AUTH_PATH={named(there[1])}" if there[1] else "Remove KEYCLOAK_AUTH_PATH"
+        return f"{said}. {path}, and leave the path out of KEYCLOAK_URL and KEYCLOAK_PUBLIC_URL. (KEYCLOAK_ISSUER contains it.)"
     if here[:2] == there[:2] and unquote(here[2]) == unquote(there[2]):
-        return f"{said}: the realm is the same and is written in another way, set KEYCLOAK_ISSUER to the issuer as it stands in tokens"
+        return f"{said}. The realm is the same, but its name is encoded in another way: {as_in_tokens}"
     if here[:2] == there[:2]:
-        return f"{said}: set KEYCLOAK_REALM to the realm's name, letter by letter, and leave KEYCLOAK_ISSUER out"
+        return f"{said}. Set KEYCLOAK_REALM to the realm's name, letter by letter, and remove KEYCLOAK_ISSUER."
     # Keycloak without a fixed hostname writes whatever Host header the token request had: the name found need not be its own.
     return (
-        f"{said}: set KEYCLOAK_PUBLIC_URL (or KEYCLOAK_ISSUER) to the address Keycloak writes into tokens, or give Keycloak that "
-        "fixed hostname (KC_HOSTNAME), so that every caller gets the same issuer"
+        f"{said}. Set KEYCLOAK_PUBLIC_URL (or KEYCLOAK_ISSUER) to the address that Keycloak writes into tokens, or give Keycloak a "
+        "fixed hostname (KC_HOSTNAME), so that every caller gets the same issuer."
     )
 
 
 def type_cure(claims: Mapping[str, Any]) -> str:
-    """Say what to do about a token that is no access token."""
+    """Return what to change if a token is not an access token."""
     kind = claims.get("typ")
     instead = {"ID": ", not id_token", "Refresh": ", not refresh_token", "Offline": ", not refresh_token"}
     found = f"typ {_value(kind)}" if "typ" in claims else "no typ"
-    said = f"{token_of(claims)} has {found}, expected Bearer: send access_token of Keycloak's answer"
-    return said + (instead.get(kind, "") if isinstance(kind, str) else "")
+    said = f"{token_of(claims)} has {found}, expected Bearer. Send access_token of Keycloak's answer"
+    return f"{said}{instead.get(kind, '') if isinstance(kind, str) else ''}."
 
 
 def binding_cure(claims: Mapping[str, Any]) -> str:
-    """Say what to do about a token that is bound to a key, and so no bearer token (RFC 7800 section 3.1)."""
+    """Return what to change if a token is bound to a key and so is not a bearer token (RFC 7800 section 3.1)."""
     who, bound = _client_of(claims), claims.get("cnf")
-    said = f"{token_of(claims)} is bound to a key and was sent as a bearer token: switch off"
+    said = f"{token_of(claims)} is bound to a key, but was sent as a bearer token. Switch off"
     if isinstance(bound, dict) and "x5t#S256" in bound:
-        return f"{said} certificate bound access tokens (tls.client.certificate.bound.access.tokens) for {who}"
-    return f"{said} DPoP bound tokens (dpop.bound.access.tokens) for {who}, and ask for its token without a DPoP proof"
+        return f"{said} certificate bound access tokens (tls.client.certificate.bound.access.tokens) for {who}."
+    return f"{said} DPoP bound tokens (dpop.bound.access.tokens) for {who}, and request its token without a DPoP proof."
 
 
 def kind_cure(principal: Principal) -> str:
     """Say why nobody can tell whether a service or a user is calling, and what to change."""
     who, claims = named(principal.client_id), principal.claims
+    own = f"{who} must request a token of its own (grant client_credentials)"
     if "authorization" in claims:
-        return (
-            f"token of {who} is a UMA ticket of Authorization Services: {who} must ask for a token of its own (client_credentials) that "
-            "an audience scope makes one for this service"
-        )
+        return f"token of {who} is a UMA ticket of Authorization Services. {own}, with a client scope that adds this service as audience."
     if "client_id" in claims and "sid" in claims:
         return (
-            f"token of {who} has both client_id and sid: switch off “Use refresh tokens for client credentials grant” "
-            f"(client_credentials.use_refresh_token) of client {who}; if it is off, remove the mapper that writes sid"
+            f"token of {who} has both client_id and sid. Switch off “Use refresh tokens for client credentials grant” "
+            f"(client_credentials.use_refresh_token) of client {who}. If it is off, remove the mapper that writes sid."
         )
     if "client_id" in claims:
-        return f"token of {who} has another client_id than azp: a mapper of the realm overwrites one of them, remove it"
+        return (
+            f"token of {who} has another client_id than azp. A mapper of the realm overwrites one of them: remove it."
+        )
     if "sid" in claims:
-        return f"token of {who} has a sid that is no text: a mapper of the realm overwrites it, remove it"
+        return f"token of {who} has a sid that is not text. A mapper of the realm overwrites it: remove it."
     said = f"token of {who} has neither client_id nor sid"
     if _mark(principal, "kind") == "lt":
-        return f"{said}: it is a lightweight token: {_not_lightweight(who)}"
+        return f"{said}. It is a lightweight token: {_not_lightweight(who)}."
     if _mark(principal, "grant") == "te":
-        return f"{said}: a token exchange made it; {who} must ask for a token of its own (client_credentials)"
+        return f"{said}. It comes from a token exchange: {own}."
     scope = (
-        f"assign the client scope service_account (and basic) to client {who}; a realm imported with a users entry for the service "
-        "account leaves it out"
+        f"{said}. Assign the client scope service_account (and basic) to client {who}: a realm imported with a users entry for the "
+        "service account does not have it."
     )
     if _mark(principal, "kind"):
-        return f"{said}: {scope}"
-    return f"{said}: {scope}; or, if it is a lightweight token, {_not_lightweight(who)}; an exchanged token looks the same and is refused"
+        return scope
+    return (
+        f"{scope} Or, if it is a lightweight token, {_not_lightweight(who)}. "
+        f"An exchanged token looks the same and is always refused: {own}."
+    )
+
+
+def wrong_kind_cure(principal: Principal, expected: str) -> str:
+    """Return what to change if a user called where a service is expected, or the other way round."""
+    said = f"token of {named(principal.client_id)} belongs to a {principal.kind}, expected a {expected}"
+    if expected == "service":
+        return (
+            f"{said}. The calling service must request a token of its own (grant client_credentials), not forward a user's. If users "
+            "may call this route, set users=True in ServiceAuthMiddleware(...) and write require_user() on the route."
+        )
+    return f"{said}. If services may call this route as well, write require_service() | require_user() on it."
+
+
+def caller_cure(principal: Principal, allowed: Iterable[str]) -> str:
+    """Return what to change if a client called that the route does not name."""
+    who = named(principal.client_id)
+    text = who if who.startswith('"') else f'"{who}"'
+    require = "require_user" if principal.kind == "user" else "require_caller"
+    return f"{who} is not allowed here (allowed: {listed(allowed)}). To allow it, add {text} to {require}(...)."
 
 
 def scope_cure(principal: Principal, missing: Iterable[str]) -> str:
-    """Say what to do about a token that lacks scopes."""
+    """Return what to change if a token lacks scopes."""
     who, names = named(principal.client_id), listed(missing, " ")
     return (
-        f"token of {who} lacks scope {names}: assign the client scope {names} to {who}, as default, or as optional and asked for, "
-        "with “Include in token scope” on (a scope with role mappings is left out if the account has none of the roles)"
+        f"token of {who} lacks scope {names}. Assign the client scope {names} to {who}, as Default, or as Optional if {who} requests it "
+        f"(scope=...), and switch on “Include in token scope”. Keycloak leaves out a scope with role mappings if the account has none of "
+        "those roles."
     )
 
 
 def role_cure(principal: Principal, missing: Iterable[str], owner: str = "") -> str:
-    """Say what to do about a token that lacks roles of the client ``owner``, or realm roles."""
+    """Return what to change if a token lacks roles of the client ``owner``, or realm roles."""
     who, names = named(principal.client_id), listed(missing)
     whose = f"role of client {named(owner)}:" if owner else "realm role"
     holder = "the user" if principal.kind == "user" else f"the service account of {who}"
     return (
-        f"token of {who} lacks {whose} {names}: give it to {holder}, and see that the client scope roles is assigned to {who} and, "
-        f"where Full scope allowed is off for {who}, that the role is in its scope (Client scopes, {who}-dedicated, Scope)"
+        f"token of {who} lacks {whose} {names}. Give it to {holder}, and check that the client scope roles is assigned to {who}. "
+        f"If “Full scope allowed” is off for {who}, add the role to its scope as well {_dedicated(who)}."
     )
 
 
 CHANGED_PATH: Final = (
-    "this path became another one between ServiceAuthMiddleware and the router, by a middleware or a root_path, and the router's path is "
-    "not in public_paths: add that middleware after ServiceAuthMiddleware (what is added last is outermost), or add the router's path too"
+    "A middleware or a root_path changed the path between ServiceAuthMiddleware and the router, and the router's path is not in "
+    "public_paths. Add that middleware after ServiceAuthMiddleware (the one added last is outermost), or add the router's path."
 )
-NEVER_PUBLIC: Final = "but a WebSocket is never public"
+NEVER_PUBLIC: Final = "but a WebSocket is never public."
 OTHER_PATH: Final = (
-    "which is not this method and path: both must be equal, letter by letter, with or without the slash at the end"
+    "which is not this method and path: both must be equal, letter by letter, including a slash at the end."
+)
+
+TWO_HEADERS: Final = (
+    "the request has two Authorization headers. Send one: look for a client or a proxy that adds another one."
+)
+TOKEN_IN_URL: Final = "the URL has the parameter access_token beside the Authorization header. Remove it from the URL, which is written to logs."
+NO_TOKEN: Final = (
+    "the Authorization header has no token after Bearer. The caller's token is empty: check how it gets its token."
+)
+NOT_A_TOKEN: Final = (
+    "the Authorization header does not hold exactly one token after Bearer and a space. Send the token as it is, without quotes, "
+    "commas or spaces."
 )
 
 
-def credentials_cure(reason: Reason, public: str = "") -> str:
-    """Say what to look at where a request brought no token that could be read; ``public`` is what `public_paths` has to do with it."""
-    if reason is Reason.NO_CREDENTIALS:
-        return (
-            "no bearer token in the Authorization header (another scheme, or a token in the URL, is none): service_client sends one; "
-            + (public or "a probe or a webhook belongs in public_paths")
-        )
-    return "send one Authorization header with one token, Bearer and a space in front, and none in the URL"
+def credentials_cure(public: str = "") -> str:
+    """Return what to change if a request has no bearer token; ``public`` is what `public_paths` has to do with it."""
+    return (
+        "no `Authorization: Bearer <token>` header (other schemes and tokens in the URL do not count). "
+        "A service sends one if it calls with service_client(...). "
+        + (public or "If this route is a probe or a webhook, add it to public_paths.")
+    )
 
 
 def size_cure(size: int, most: int) -> str:
-    """Say what to do about a token that is too long to be read; nothing else of it was looked at."""
+    """Return what to change if a token is too long to be read; nothing else of it was looked at."""
     return (
-        f"the token has {size} bytes, and at most {most} are read: switch Full scope allowed off for the client that got it, or take "
-        "roles and claims out of its client scopes"
+        f"the token has {size} bytes, more than the {most} that are read. Switch off “Full scope allowed” of the client that got it, or "
+        "remove roles and claims from its client scopes."
     )
 
 
 def unreadable(payload: bytes, error: Exception) -> tuple[str, str]:
-    """Say what to do about a token whose signature holds and whose payload has not exactly one reading, and who got the token, if that can be told.
+    """Return what to change if a signature holds but the payload has not exactly one reading, and the client that got the token.
 
-    ``error`` is what the reader of JSON says.
+    The client is empty if the payload does not show it. ``error`` is what the reader of JSON says.
     """
     if isinstance(error, DuplicateMembersError):
         try:
@@ -227,39 +326,39 @@ def unreadable(payload: bytes, error: Exception) -> tuple[str, str]:
             client = claims.get("azp")
             said = f"in the {token_of(claims)} " if "azp" in claims else ""
             return (
-                f"its signature holds, but {said}the claim {named(path)} stands twice: a mapper of "
-                f"{_client_of(claims)} or of its scopes writes into it; give it another claim name, or switch Multivalued on"
+                f"its signature holds, but {said}the claim {named(path)} stands twice. A mapper of {_client_of(claims)} or of its scopes "
+                "writes into it: give the mapper another claim name, or switch “Multivalued” on."
             ), shown(client) if isinstance(client, str) else ""
     found = f"has {error}" if isinstance(error, AmbiguousJsonError) else "is not one JSON object in UTF-8"
     return (
-        f"its signature holds, but its payload {found}: look for a mapper of its client, or of the client's scopes, that writes JSON",
+        f"its signature holds, but its payload {found}. Look for a mapper of its client, or of the client's scopes, that writes JSON.",
         "",
     )
 
 
 def unsigned_cure(reason: Reason, *, issuer: str, jwks: str, published: str = "") -> str:
-    """Say what an operator can look at where nothing in the token may be believed: made of the settings and the published keys.
+    """Return what to look at if nothing in the token may be believed: made of the settings and the published keys.
 
-    ``published`` says why the key of that name is published and was not used, if it was not.
+    ``published`` says why the key of that name is published but was not used.
     """
     if reason is Reason.UNKNOWN_KEY and published:
         return f"the key of that kid at {jwks} cannot verify the token: {published}"
     if reason is Reason.UNKNOWN_KEY:
         return (
-            f"no key of that kid at {jwks}: is the token from another realm or another Keycloak than {issuer}, or are KEYCLOAK_REALM "
-            "or KEYCLOAK_URL wrong here? If the realm's keys were replaced, callers need new tokens"
+            f"no key of that kid at {jwks}. Is the token from another realm or another Keycloak than {issuer}, or are KEYCLOAK_REALM "
+            "or KEYCLOAK_URL wrong here? If the realm's keys were replaced, callers need new tokens."
         )
     if reason is Reason.INVALID_SIGNATURE:
-        return f"the key of that kid at {jwks} has not signed it: the token was changed on its way, or forged"
+        return f"the key of that kid at {jwks} did not sign the token. It was changed on its way, or forged."
     if reason is Reason.ALGORITHM_NOT_ALLOWED:
         return (
-            "not signed with an asymmetric algorithm: send the access token, not the refresh token; if it is the access token, choose RS256 "
-            "as “Access token signature algorithm” (access.token.signed.response.alg) of the client that got it"
+            "the token is not signed with an asymmetric algorithm. Send the access token, not the refresh token. If it is the access "
+            "token, choose RS256 as “Access token signature algorithm” (access.token.signed.response.alg) of the client that got it."
         )
     if reason is Reason.MALFORMED_TOKEN:
-        return "not one well-formed JWS: send access_token of Keycloak's answer, unchanged"
+        return "what was sent is not one well-formed JWS. Send access_token of Keycloak's answer, unchanged."
     if reason is Reason.UNSUPPORTED_HEADER:
-        return "its header is none of Keycloak's access tokens: send access_token of Keycloak's answer, unchanged"
+        return "the token's header is not one of Keycloak's access tokens. Send access_token of Keycloak's answer, unchanged."
     return ""
 
 
@@ -287,15 +386,25 @@ def _value(claim: object) -> str:
 
 
 def _by_role(principal: Principal, who: str, wanted: list[str]) -> str:
-    """Say what else can keep an audience out: a scope that drops out, and the three conditions of Audience Resolve."""
-    dropped = f"a scope with role mappings is left out if the service account of {who} has none of the roles"
-    if any(principal.client_roles.get(name) for name in wanted):
-        held = _or(name for name in wanted if principal.client_roles.get(name))
-        return f"{dropped}; or, since it has roles of {held}, a scope with an Audience Resolve mapper, as the client scope roles"
+    """Say what else can keep an audience out: a scope that Keycloak leaves out, and the three conditions of Audience Resolve."""
+    dropped = f"Keycloak leaves out a scope with role mappings if the service account of {who} has none of those roles."
+    held = [name for name in wanted if principal.client_roles.get(name)]
+    if held:
+        return (
+            f"{dropped} Or let a role bring the audience: {who} has roles of {_or(held)}, so assign the client scope roles to {who}, or "
+            "another scope with an Audience Resolve mapper."
+        )
     clients = [name for name in wanted if "://" not in name]
     if not clients:
         return dropped
-    return f"{dropped}; or, by Audience Resolve, a role of {_or(clients)} on that account, in the scope of {who}, and the client scope roles"
+    return (
+        f"{dropped} Or let a role bring the audience (Audience Resolve): give that service account a role of {_or(clients)}, add the role "
+        f"to the scope of {who}, and assign the client scope roles to {who}."
+    )
+
+
+def _dedicated(who: str) -> str:
+    return f"(Clients, {who}, Client scopes, {who}-dedicated, Scope)"
 
 
 def _not_lightweight(who: str) -> str:

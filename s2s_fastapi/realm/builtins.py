@@ -1,4 +1,4 @@
-"""What a realm is born with, written as Keycloak's own realm JSON writes it: scopes, roles and clients that no file has to name."""
+"""What Keycloak gives every new realm, in its realm JSON: scopes, roles and clients that a file need not name."""
 
 from collections.abc import Mapping
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""A realm as a server holds it: what the questions of the model are answered from. Nothing in here changes."""
+"""A realm as a server holds it: the frozen values from which the model computes its answers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ OIDC: Final = "openid-connect"
 
 
 class Role(NamedTuple):
-    """A role of a client, or of the realm itself where ``client`` is empty."""
+    """A role of a client, or of the realm itself if ``client`` is empty."""
 
     client: str
     name: str
@@ -30,24 +30,24 @@ class Mapper:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """A client scope, or a client in its quality as a scope of its own: mappers, and the roles mapped to it."""
+    """A client scope, or the dedicated scope of a client: mappers, and the roles mapped to it."""
 
     name: str
     mappers: tuple[Mapper, ...] = ()
     roles: Roles = frozenset()
     in_token: bool = True
-    """Whether its name stands in ``scope``."""
+    """Whether its name is written into the claim ``scope``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """A user, or the service account of a client. ``roles`` has those of its groups in it, composites not yet opened."""
+    """A user, or the service account of a client. ``roles`` includes those of its groups; composite roles are not expanded yet."""
 
     username: str
     id: str
     enabled: bool = True
     ready: bool = True
-    """Nothing is left for the user to do before the first login."""
+    """Whether the user has nothing left to do before the first login."""
     roles: Roles = frozenset()
     groups: tuple[str, ...] = ()
     attributes: Mapping[str, tuple[str, ...]]
@@ -92,11 +92,11 @@ class Realm:
     clients: Mapping[str, Client]
     users: Mapping[str, Account]
     inside: Mapping[Role, Roles]
-    """What a composite role holds directly."""
+    """The roles that each composite role contains directly."""
     organizations: bool
     group_attributes: frozenset[str]
     unknown: tuple[str, ...]
-    """What in this realm can change a token in ways that nobody can tell from the document."""
+    """What in this realm can change a token in ways that the document does not show."""
 
     @property
     def old(self) -> bool:

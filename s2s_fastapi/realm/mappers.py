@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from s2s_fastapi.realm.entities import Account, Client, Mapper, Realm
 from s2s_fastapi.realm.scopes import InEffect
-from s2s_fastapi.realm.token import ADDRESSES, Token, path_of
+from s2s_fastapi.realm.token import ADDRESSES, TokenDraft, path_of
 
 __all__ = ["mapped_claims"]
 
@@ -22,8 +22,8 @@ _NEWEST_MEASURED: Final = (26, 7, 3)
 def mapped_claims(
     realm: Realm, client: Client, account: Account, effect: InEffect, *, service: bool
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the claims that the mappers of the client and of the scopes in effect make, and what nobody can tell of them."""
-    token = Token(
+    """Return the claims that the mappers of the client and of the scopes in effect make, and what this model cannot say about them."""
+    token = TokenDraft(
         realm=realm,
         client=client,
         account=account,
@@ -42,7 +42,7 @@ def mapped_claims(
     return _claims(token), tuple(dict.fromkeys(token.unknown))
 
 
-def _claims(token: Token) -> dict[str, Any]:
+def _claims(token: TokenDraft) -> dict[str, Any]:
     claims: dict[str, Any] = {}
     if token.audience:
         audience = sorted(token.audience)
@@ -55,15 +55,15 @@ def _claims(token: Token) -> dict[str, Any]:
     if token.resource_access:
         claims["resource_access"] = {name: {"roles": sorted(roles)} for name, roles in token.resource_access.items()}
     for name in claims.keys() & token.claims.keys():
-        token.contested(name)  # the name then stands twice in the token
+        token.contested(name)  # then the token has the name twice
     return claims | token.claims
 
 
 # The kinds
 
 
-def _audience(token: Token, mapper: Mapper) -> None:
-    """Rule 10. The values go in as they are: a client that is missing or disabled is in as well."""
+def _audience(token: TokenDraft, mapper: Mapper) -> None:
+    """Rule 10. The values are added as they are, also the name of a client that is missing or disabled."""
     if not token.wants(mapper):
         return
     client_id = mapper.config.get("included.client.audience")
@@ -78,16 +78,16 @@ def _audience(token: Token, mapper: Mapper) -> None:
     token.audience.add(audience)
 
 
-def _audience_resolve(token: Token, mapper: Mapper) -> None:
+def _audience_resolve(token: TokenDraft, mapper: Mapper) -> None:
     if token.wants(mapper, unsaid="true"):
-        # Rule 10: the client itself never comes in through its own roles.
+        # Rule 10: roles of the client itself never add the client as audience.
         token.audience.update(
             name for name, roles in token.roles.items() if name not in {"", token.client.id} and roles
         )
 
 
-def _role_name(token: Token, mapper: Mapper) -> None:
-    """Rule 9: moves a role to another name, whatever the flags say."""
+def _role_name(token: TokenDraft, mapper: Mapper) -> None:
+    """Rule 9: renames a role, whatever the flags are."""
     client, name = _parsed_role(mapper.config.get("role", ""))
     if name in token.roles.get(client, set()):
         token.roles[client].remove(name)
@@ -95,19 +95,19 @@ def _role_name(token: Token, mapper: Mapper) -> None:
         token.roles.setdefault(new_client, set()).add(new_name)
 
 
-def _hardcoded_role(token: Token, mapper: Mapper) -> None:
-    """Rule 9: adds a role that nobody needs to have, whatever the flags and fullScopeAllowed say, without what is inside it."""
+def _hardcoded_role(token: TokenDraft, mapper: Mapper) -> None:
+    """Rule 9: adds a role that the account need not have, whatever the flags and fullScopeAllowed are. Composites are not expanded."""
     client, name = _parsed_role(mapper.config.get("role", ""))
     token.roles.setdefault(client, set()).add(name)
 
 
-def _realm_roles(token: Token, mapper: Mapper) -> None:
+def _realm_roles(token: TokenDraft, mapper: Mapper) -> None:
     if token.wants(mapper):
         prefix = mapper.config.get("usermodel.realmRoleMapping.rolePrefix", "")
         _role_claim(token, mapper, token.roles.get("", ()), mapper.config.get("claim.name", ""), prefix)
 
 
-def _client_roles(token: Token, mapper: Mapper) -> None:
+def _client_roles(token: TokenDraft, mapper: Mapper) -> None:
     if not token.wants(mapper):
         return
     only = mapper.config.get("usermodel.clientRoleMapping.clientId")
@@ -119,7 +119,7 @@ def _client_roles(token: Token, mapper: Mapper) -> None:
             _role_claim(token, mapper, roles, name, said)
 
 
-def _role_claim(token: Token, mapper: Mapper, roles: Iterable[str], claim: str, prefix: str) -> None:
+def _role_claim(token: TokenDraft, mapper: Mapper, roles: Iterable[str], claim: str, prefix: str) -> None:
     names = sorted(prefix + role for role in roles)
     if not names:
         return
@@ -136,14 +136,14 @@ def _role_claim(token: Token, mapper: Mapper, roles: Iterable[str], claim: str, 
         token.write(mapper, names, claim, late=True)  # rule 12: what several mappers put there is joined
 
 
-def _hardcoded_claim(token: Token, mapper: Mapper) -> None:
+def _hardcoded_claim(token: TokenDraft, mapper: Mapper) -> None:
     if token.wants(mapper) and "claim.value" in mapper.config:
         if path_of(mapper.config.get("claim.name", "")) == ("aud",) and token.audience:
             token.contested("aud")
         token.write(mapper, mapper.config["claim.value"])
 
 
-def _note(token: Token, mapper: Mapper) -> None:
+def _note(token: TokenDraft, mapper: Mapper) -> None:
     """The notes of a client-credentials session. A user's has none of them, and no AUTH_TIME after the password grant."""
     note, claim = mapper.config.get("user.session.note"), mapper.config.get("claim.name")
     if not token.wants(mapper) or not token.service:
@@ -154,7 +154,7 @@ def _note(token: Token, mapper: Mapper) -> None:
         token.unknown.append(f"claim {claim!r} is the caller's address")
 
 
-def _attribute(token: Token, mapper: Mapper) -> None:
+def _attribute(token: TokenDraft, mapper: Mapper) -> None:
     if not token.wants(mapper):
         return
     name = mapper.config.get("user.attribute", "")
@@ -165,7 +165,7 @@ def _attribute(token: Token, mapper: Mapper) -> None:
         token.write(mapper, list(values))
 
 
-def _property(token: Token, mapper: Mapper) -> None:
+def _property(token: TokenDraft, mapper: Mapper) -> None:
     if not token.wants(mapper):
         return
     name = mapper.config.get("user.attribute", "")
@@ -180,14 +180,14 @@ def _property(token: Token, mapper: Mapper) -> None:
         token.unknown.append(f"mapper {mapper.name!r} tells the user's {name!r}")
 
 
-def _full_name(token: Token, mapper: Mapper) -> None:
+def _full_name(token: TokenDraft, mapper: Mapper) -> None:
     if token.wants(mapper):
         parts = [*token.account.attributes.get("firstName", ()), *token.account.attributes.get("lastName", ())]
         if parts:
             token.write(mapper, " ".join(parts), "name")
 
 
-def _groups(token: Token, mapper: Mapper) -> None:
+def _groups(token: TokenDraft, mapper: Mapper) -> None:
     if token.wants(mapper):
         full = mapper.config.get("full.path") == "true"
         names = [path if full else path.rpartition("/")[2] for path in token.account.groups]
@@ -195,7 +195,7 @@ def _groups(token: Token, mapper: Mapper) -> None:
             token.write(replace(mapper, config={**mapper.config, "multivalued": "true"}), names)
 
 
-def _address(token: Token, mapper: Mapper) -> None:
+def _address(token: TokenDraft, mapper: Mapper) -> None:
     if not token.wants(mapper):
         return
     parts = {"street": "street_address"} | {n: n for n in ("locality", "region", "postal_code", "country", "formatted")}
@@ -208,37 +208,37 @@ def _address(token: Token, mapper: Mapper) -> None:
         token.claims["address"] = values
 
 
-def _acr(token: Token, mapper: Mapper) -> None:
+def _acr(token: TokenDraft, mapper: Mapper) -> None:
     if token.wants(mapper):
         token.write(mapper, "1", "acr")
         if "acr.loa.map" in token.client.attributes:
             token.unknown.append("the claim 'acr' follows the client's acr.loa.map")
 
 
-def _subject(token: Token, mapper: Mapper) -> None:
+def _subject(token: TokenDraft, mapper: Mapper) -> None:
     if token.wants(mapper):
         token.write(mapper, token.account.id, "sub")
 
 
-def _origins(token: Token, mapper: Mapper) -> None:
+def _origins(token: TokenDraft, mapper: Mapper) -> None:
     if token.wants(mapper, unsaid="true") and token.client.web_origins:
         token.origins = sorted(token.client.web_origins)
 
 
-def _organization(token: Token, mapper: Mapper) -> None:
+def _organization(token: TokenDraft, mapper: Mapper) -> None:
     if token.wants(mapper) and token.realm.organizations:
         token.unknown.append("the realm has organizations, and no model of who is a member")
 
 
-def _nothing(_token: Token, _mapper: Mapper) -> None:
-    """Some mappers say nothing about the accounts and requests of this model."""
+def _nothing(_token: TokenDraft, _mapper: Mapper) -> None:
+    """Some mappers add nothing for the accounts and requests of this model."""
 
 
-def _not_known(token: Token, mapper: Mapper) -> None:
+def _not_known(token: TokenDraft, mapper: Mapper) -> None:
     token.unknown.append(f"mapper {mapper.name!r} is of the kind {mapper.kind!r}")
 
 
-_KINDS: Final[Mapping[str, tuple[int, Callable[[Token, Mapper], None]]]] = {
+_KINDS: Final[Mapping[str, tuple[int, Callable[[TokenDraft, Mapper], None]]]] = {
     "oidc-audience-mapper": (_CLAIMS, _audience),
     "oidc-hardcoded-claim-mapper": (_CLAIMS, _hardcoded_claim),
     "oidc-usersessionmodel-note-mapper": (_CLAIMS, _note),

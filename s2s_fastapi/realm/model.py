@@ -46,7 +46,7 @@ class Granted:
     not_before: int = 0
     """The response's ``not-before-policy``."""
     unknown: tuple[str, ...] = ()
-    """What this model cannot tell about the token, one sentence each; empty where the answer is Keycloak's own."""
+    """What this model cannot say about the token, one sentence each. If it is empty, Keycloak would answer exactly this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class Denied:
     status: int
     error: str
     description: str
-    """Empty where Keycloak sends none."""
+    """Empty if Keycloak sends none."""
 
 
 _CREDENTIALS: Final = "Invalid client or Invalid client credentials"
@@ -113,17 +113,17 @@ class RealmModel:
         return tuple(self._realm.users)
 
     def default_scopes(self, client_id: str) -> tuple[str, ...]:
-        """Return the scopes that every token of the client has, unless they drop out; nothing for an unknown client."""
+        """Return the scopes that every token of the client has, unless Keycloak leaves them out; nothing for an unknown client."""
         client = self._realm.clients.get(client_id)
         return tuple(client.default) if client else ()
 
     def optional_scopes(self, client_id: str) -> tuple[str, ...]:
-        """Return the scopes that the client may ask for; nothing for an unknown client."""
+        """Return the scopes that the client may request; nothing for an unknown client."""
         client = self._realm.clients.get(client_id)
         return tuple(client.optional) if client else ()
 
     def scope_requests(self, client_id: str) -> Iterator[str | None]:
-        """Yield what the client can ask for: nothing, each optional scope, every pair of them, and all at once."""
+        """Yield what the client can request: nothing, each optional scope, every pair of them, and all at once."""
         optional = self.optional_scopes(client_id)
         yield None
         yield from optional

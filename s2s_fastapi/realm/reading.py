@@ -52,7 +52,7 @@ def read_realm(document: Mapping[str, Any], version: str) -> Realm:
 
 
 class _Reader:
-    """One document being read; every method answers one question about it."""
+    """One document that is being read. Each method answers one question about it."""
 
     def __init__(self, document: Mapping[str, Any], version: tuple[int, ...]) -> None:
         self.document = document
@@ -70,7 +70,7 @@ class _Reader:
         users = {account.username: account for account, _ in accounts}
         service = {client_id: account for account, client_id in accounts if client_id}
         listed = self._list("clients")
-        # Who lists the client account is taken to list account-console as well.
+        # A document that lists the client account counts as listing account-console as well.
         there = self.listed | ({"account-console"} if "account" in self.listed else set())
         clients = [*listed, *(client for client in builtins.CLIENTS if client["clientId"] not in there)]
         policies = [
@@ -182,7 +182,7 @@ class _Reader:
         return account, user.get("serviceAccountClientId") or ""
 
     def _service_account(self, client_id: str) -> Account:
-        """What the server makes for a client whose account is not among the ``users`` (rule 4)."""
+        """The account that the server makes for a client if the ``users`` do not list it (rule 4)."""
         username = f"service-account-{client_id.lower()}"
         groups, roles = self._member(self.document.get("defaultGroups") or [])
         return Account(

@@ -1,4 +1,4 @@
-"""What keeps Keycloak from importing a document: names that stand twice, and names of what is not there.
+"""Why Keycloak would not import a document: names that occur twice, and references to what does not exist.
 
 Keycloak itself answers 409 or 500 and says no more, so that here is where one learns which name it was.
 """
@@ -54,7 +54,7 @@ def _clients(document: _Representation) -> Iterator[str]:
 
 
 def _roles(document: _Representation) -> Iterator[str]:
-    """Only what is inside a role must be declared; everywhere else Keycloak makes a role whose name it meets."""
+    """Only the members of a composite role must be declared. Everywhere else Keycloak creates a role that does not exist."""
     roles = document.get("roles") or {}
     realm = {role["name"] for role in roles.get("realm") or []}
     realm |= {"offline_access", "uma_authorization", default_role(document).name}

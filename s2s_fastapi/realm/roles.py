@@ -1,4 +1,4 @@
-"""The roles of a document: what is inside which, what everybody gets, and what is mapped to scopes and clients."""
+"""The roles of a document: which role contains which, which roles every account gets, and which are mapped to scopes and clients."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
@@ -17,14 +17,14 @@ def named(client: str, names: Iterable[str] | None) -> Iterator[Role]:
 
 
 def held(holder: _Representation) -> Iterator[Role]:
-    """Yield the roles of a user or a group. Keycloak makes those that are not declared anywhere."""
+    """Yield the roles of a user or a group. Keycloak creates those that are declared nowhere."""
     yield from named("", holder.get("realmRoles"))
     for client, names in (holder.get("clientRoles") or {}).items():
         yield from named(client, names)
 
 
 def inside(role: _Representation) -> Iterator[Role]:
-    """Yield what a composite role holds directly."""
+    """Yield the roles that a composite role contains directly."""
     composite = role.get("composites") or {}
     yield from named("", composite.get("realm"))
     for client, names in (composite.get("client") or {}).items():
@@ -42,7 +42,7 @@ def default_role(document: _Representation) -> Role:
 
 
 def composites(document: _Representation, listed: Collection[str], *, organizations: bool) -> dict[Role, Roles]:
-    """Return what every composite role holds directly. ``listed`` are the clients that the document names."""
+    """Return the roles that every composite role contains directly. ``listed`` are the clients that the document names."""
     roles = document.get("roles") or {}
     by_client: dict[str, Iterable[_Representation]] = dict(roles.get("client") or {})
     own = {

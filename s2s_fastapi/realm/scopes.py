@@ -1,4 +1,4 @@
-"""Which scopes a request brings into effect, and which of the account's roles they let into the token."""
+"""Which scopes are in effect for a request, and which of the account's roles they allow into the token."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ __all__ = ["InEffect", "expanded", "in_effect", "words"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InEffect:
-    """What a valid request comes to: the scopes that stayed, and the roles they and the client let through."""
+    """The result of a valid request: the scopes in effect, and the roles that they and the client allow."""
 
     scopes: tuple[Scope, ...]
     """Without the client's own, whose mappers always work."""
     roles: frozenset[Role]
     openid: bool
     offline: bool
-    """``offline_access`` was asked for, whether or not it stayed."""
+    """Whether ``offline_access`` was requested, even if Keycloak left it out."""
     offline_allowed: bool
 
     @property
@@ -39,7 +39,7 @@ def words(scope: str | None) -> list[str]:
 
 
 def in_effect(realm: Realm, client: Client, account: Account, scope: str | None) -> InEffect | None:
-    """Return what asking for ``scope`` comes to, or None where Keycloak answers ``invalid_scope``."""
+    """Return the result of requesting ``scope``, or None if Keycloak answers ``invalid_scope``."""
     asked = words(scope)
     openid = "openid" in asked  # rule 3: needs no assignment
     names = [name for name in dict.fromkeys(asked) if name != "openid"]
@@ -60,7 +60,7 @@ def in_effect(realm: Realm, client: Client, account: Account, scope: str | None)
 
 
 def expanded(roles: Iterable[Role], inside: Mapping[Role, frozenset[Role]]) -> frozenset[Role]:
-    """Return the roles with everything that is inside them, across realm and clients (rule 8)."""
+    """Return the roles with all roles that they contain, across realm and clients (rule 8)."""
     found: set[Role] = set()
     left = list(roles)
     while left:
@@ -72,12 +72,12 @@ def expanded(roles: Iterable[Role], inside: Mapping[Role, frozenset[Role]]) -> f
 
 
 def _permitted(scope: Scope, held: frozenset[Role], realm: Realm) -> bool:
-    """Rule 6: a scope that roles are mapped to drops out whole, unless the account holds one of them, or one inside them."""
+    """Rule 6: a scope with role mappings is left out as a whole, unless the account has one of the roles, or one that they contain."""
     return not scope.roles or not held.isdisjoint(expanded(scope.roles, realm.inside))
 
 
 def _of_members(scope: Scope, realm: Realm) -> bool:
-    """Say whether asking for the scope is not heard, since the realm has no organizations. 26.0 hears it all the same."""
+    """Return whether requesting the scope has no effect because the realm has no organizations. 26.0 accepts it anyway."""
     return scope.name == "organization" and not realm.organizations and not realm.old
 
 

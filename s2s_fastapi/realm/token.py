@@ -1,4 +1,4 @@
-"""An access token while its mappers run: the only thing in the model that changes, and nobody sees it but they."""
+"""An access token while its mappers run. It is the only value of the model that changes, and only the mappers see it."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from s2s_fastapi.realm.entities import Account, Client, Mapper, Realm
 
-__all__ = ["ADDRESSES", "Token", "path_of"]
+__all__ = ["ADDRESSES", "TokenDraft", "path_of"]
 
 # Rule 11: what no mapper can change. `clientHost` and `clientAddress` are the address of whoever asks.
 _FIXED: Final = frozenset({"exp", "iat", "jti", "iss", "typ", "scope", "nonce", "session_state"})
@@ -17,7 +17,7 @@ ADDRESSES: Final = frozenset({"clientHost", "clientAddress"})
 
 
 @dataclass(slots=True)
-class Token:
+class TokenDraft:
     """A token while its mappers run."""
 
     realm: Realm
@@ -26,7 +26,7 @@ class Token:
     service: bool
     lightweight: bool
     roles: dict[str, set[str]]
-    """The roles that are to be told, by client; those of the realm under the empty name."""
+    """The roles to write, by client; those of the realm under the empty name."""
     audience: set[str] = field(default_factory=set)
     claims: dict[str, Any] = field(default_factory=dict)
     realm_access: set[str] = field(default_factory=set)
@@ -34,7 +34,7 @@ class Token:
     origins: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     _written: dict[tuple[str, ...], object] = field(default_factory=dict)
-    """What the first step wrote, by path."""
+    """The values of the first step, by path."""
 
     def wants(self, mapper: Mapper, *, unsaid: str = "false") -> bool:
         """Rule 10: a flag that is absent is off, for most kinds. Rule 13: a lightweight token has a flag of its own."""
@@ -43,7 +43,7 @@ class Token:
         return mapper.config.get("access.token.claim", unsaid) == "true"
 
     def write(self, mapper: Mapper, value: Any, claim: str | None = None, *, late: bool = False) -> None:
-        """Put a value where the mapper says: a path whose dots lead into objects. ``late`` is after the first step."""
+        """Write a value at the mapper's path, whose dots lead into objects. ``late`` means after the first step."""
         path = path_of(mapper.config.get("claim.name", "") if claim is None else claim)
         try:
             value = _typed(mapper, value)
@@ -71,7 +71,7 @@ class Token:
         target[path[-1]] = str(value) if path[0] in _TEXTS else value
 
     def _claim(self, path: tuple[str, ...], value: object) -> None:
-        """Take a path, and say so if it is not free: of two writers of the first step, nobody knows which comes last."""
+        """Take a path, and note if it is taken already: the order of two writers in the first step is unknown."""
         for other, before in self._written.items():
             shared = min(len(path), len(other))
             if path[:shared] == other[:shared] and (path != other or value != before):
@@ -79,13 +79,13 @@ class Token:
         self._written[path] = value
 
     def contested(self, claim: str) -> None:
-        """Say that a claim has more than one writer."""
+        """Note that a claim has more than one writer."""
         self.unknown.append(
             f"more than one mapper writes the claim {claim!r}, and the winner differs from import to import"
         )
 
     def writes(self, claim: str) -> bool:
-        """Say whether a mapper of the first step has written the claim as a whole."""
+        """Return whether a mapper of the first step has written the claim as a whole."""
         return (claim,) in self._written
 
 

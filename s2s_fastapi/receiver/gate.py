@@ -119,13 +119,11 @@ class Gate:
             return Decision(reason=reason, cure=refused.cure)
         opened = scope.get(OPENED_KEY)
         if isinstance(opened, Opened) and opened.opener is self:
-            return Decision(reason=reason, cure=credentials_cure(reason, CHANGED_PATH))
+            return Decision(reason=reason, cure=credentials_cure(CHANGED_PATH))
         path = self._route_path(scope)
         beside = self.public.beside(path) or self.meant.get(path, "")
         other = NEVER_PUBLIC if scope["type"] == "websocket" else OTHER_PATH
-        return Decision(
-            reason=reason, cure=credentials_cure(reason, f"public_paths has {beside}, {other}" if beside else "")
-        )
+        return Decision(reason=reason, cure=credentials_cure(f"public_paths has {beside}, {other}" if beside else ""))
 
     async def _refuse(self, scope: Scope, send: Send, decision: Decision) -> None:
         self.service.tell(decision, scope, current_span())

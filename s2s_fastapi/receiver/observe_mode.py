@@ -1,4 +1,7 @@
-"""Until a day that the developer names, some refusals are only told: whom they would hit, where, why, how often, and the cure."""
+"""Observe mode: until a day that the developer names, some refusals are only logged.
+
+The report says which caller would be refused, on which route, why, how often, and what to change.
+"""
 
 import atexit
 import contextlib
@@ -24,7 +27,7 @@ _log = logging.getLogger("s2s_fastapi.observed")
 
 _LONGEST_AHEAD: Final = 366 * 24 * 3600.0
 _ROWS: Final = 1000
-# A method, and the path of a mount that has parameters, are of the caller's own choice.
+# A caller can invent methods, and paths of a mount with parameters: it must not fill the report alone.
 _ROWS_OF_ONE_CALLER: Final = 100
 _NO_ROUTE: Final = "(no route)"
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "WEBSOCKET"})
@@ -34,27 +37,27 @@ _REPORT_AGAIN: Final = 3600.0
 _LONGEST: Final = 256
 _LONGEST_CURE: Final = 4096
 _HEADINGS: Final = {
-    (False, False): "nothing that came in so far will be refused",
-    (False, True): "these will be refused from then on",
-    (True, False): "its day has come, and nothing that came in before is refused now; the option can go",
-    (True, True): "its day has come, and these are refused from now on; the option can go",
+    (False, False): "no request so far will be refused",
+    (False, True): "these will be refused from that day on",
+    (True, False): "the day has come, and no request seen before is refused now; remove the option",
+    (True, True): "the day has come, and these are refused from now on; remove the option",
 }
-"""By whether the day has come, and whether there are rows."""
+"""The heading, by whether the day has come and whether there are rows."""
 
 
 def end_of_observing(day: object, now: float) -> float:
-    """Return when that day begins in UTC, in seconds since the epoch: from then on refusals are made.
+    """Return when that day begins in UTC, in seconds since the epoch. From then on requests are refused.
 
     Raises:
         ConfigurationError: ``day`` is not written ``YYYY-MM-DD`` (RFC 3339 section 5.6 ``full-date``), or more than 366 days away.
     """
-    # Not everything that fromisoformat reads is a day that everybody reads the same way (week dates, no dashes).
+    # fromisoformat also reads week dates and dates without dashes, which people may misread.
     if isinstance(day, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", day):
         with contextlib.suppress(ValueError):  # the 31st of February
             end = dt.datetime.combine(dt.date.fromisoformat(day), dt.time(), dt.UTC).timestamp()
             if end - now > _LONGEST_AHEAD:
                 raise ConfigurationError(
-                    f"insecure_observe_until is {day}, more than 366 days ahead: name a day that somebody waits for."
+                    f"insecure_observe_until is {day}, more than 366 days ahead: name an earlier day."
                 )
             return end
     raise ConfigurationError(f'insecure_observe_until takes a day such as "2027-01-31", not {day!r}.')
@@ -62,7 +65,7 @@ def end_of_observing(day: object, now: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedRefusal:
-    """Requests of one caller that were let in on one route, and will be refused for one reason."""
+    """Requests of one caller that one route accepted, and that will be refused for one reason."""
 
     method: str
     """``WEBSOCKET`` for a handshake."""
@@ -72,7 +75,7 @@ class ObservedRefusal:
     reason: str
     status: int
     cure: str
-    """The sentence that says what to change, of the request seen last."""
+    """What to change, as logged for the latest request."""
     count: int
     first_seen: dt.datetime
     last_seen: dt.datetime
@@ -80,21 +83,23 @@ class ObservedRefusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedRefusals:
-    """What ``insecure_observe_until`` has let in so far in this process, the most frequent first."""
+    """What was accepted in this process only because of ``insecure_observe_until``, the most frequent first."""
 
     until: dt.datetime | None
-    """When refusals begin; None where nothing is only told: no option, a day that was over at the start, or no start yet."""
+    """When refusals begin. None without the option, if the day was over at the start, or before the start."""
     rows: tuple[ObservedRefusal, ...] = ()
     others: int = 0
-    """Refusals that are in no row: beyond 1,000 rows, or 100 of one caller."""
+    """Refusals without a row: there are at most 1,000 rows, and 100 for one caller."""
 
 
 class Observing:
-    """Count refusals that are only told by route, caller and reason, on their way to the observer behind.
+    """Count the refusals that are only logged, by route, caller and reason, and pass each decision on to the next observer.
 
-    A row is written to the logger ``s2s_fastapi.observed`` when it is new; all rows within the hour after something was added, when
-    the day has come, and at the end. Whoever has no token signed by the realm adds nothing here. Safe to use from threads; a forked child
-    begins anew.
+    - A new row is written to the logger ``s2s_fastapi.observed`` at once.
+    - All rows are written an hour after something was added, when the day has come, and at the end.
+    - A request without a token that the realm has signed adds nothing.
+
+    Safe to use from threads. A forked child starts with an empty report.
     """
 
     def __init__(self, until: float, observer: Observer, clock: Callable[[], float]) -> None:
@@ -104,7 +109,7 @@ class Observing:
         self.after_fork()
 
     def after_fork(self) -> None:
-        """Forget everything: the parent tells of what it saw, and one of its threads may have held the lock."""
+        """Forget everything: the parent reports its own requests, and one of its threads may have held the lock."""
         self._lock = threading.Lock()
         self._rows: dict[tuple[str, str, str, Reason], _Row] = {}
         self._rows_of: Counter[str] = Counter()
@@ -114,11 +119,11 @@ class Observing:
 
     @property
     def wants_allowed(self) -> bool:
-        """Whether acceptances are worth telling: they are also what a report that is due may be written at."""
+        """Whether acceptances must be passed on: an acceptance may also be the moment to write a report that is due."""
         return self._due(self._clock()) or getattr(self._observer, "wants_allowed", True)
 
     def decided(self, decision: Decision) -> None:
-        """Take note of one decision, and pass it on."""
+        """Count one decision, and pass it on."""
         now = self._clock()
         if decision.observed:
             self._count(decision, now)
@@ -128,15 +133,15 @@ class Observing:
             self._observer.decided(decision)
 
     def report(self) -> ObservedRefusals:
-        """Return what there is to tell by now."""
+        """Return the report so far."""
         with self._lock:
-            rows = tuple(row.told() for row in self._rows.values())
+            rows = tuple(row.frozen() for row in self._rows.values())
             others = self._others
         rows = tuple(sorted(rows, key=lambda row: (-row.count, row.client_id, row.route, row.method, row.reason)))
         return ObservedRefusals(until=_moment(self._until), rows=rows, others=others)
 
     def tell(self, *, final: bool = False) -> None:
-        """Write the report, if there is something new in it; a ``final`` one also if it was told before, or is empty."""
+        """Write the report if something in it is new. A ``final`` report is also written if it is empty or nothing is new."""
         with self._lock:
             now, was_over = self._clock(), self._over
             self._over = was_over or now >= self._until
@@ -169,11 +174,11 @@ class Observing:
     def _count(self, decision: Decision, now: float) -> None:
         caller = printable(decision.client_id, _LONGEST)
         route = printable(decision.route, _LONGEST) if decision.routed else _NO_ROUTE
-        # An invented method is the caller's own choice: one row for all of them, or a hundred would hide the true ones.
+        # A caller can invent methods. They share one row, or a hundred of them would hide the real ones.
         method = decision.method if decision.method in _METHODS else _OTHER_METHOD
         key = (method, route, caller, decision.reason)
         watch_forks(self)
-        _tell_at_exit(self)
+        _report_at_exit(self)
         with self._lock:
             if self._news_since is None:
                 self._news_since = now
@@ -187,9 +192,9 @@ class Observing:
             row.count += 1
             row.last = now
             row.cure = decision.cure[:_LONGEST_CURE]
-            told = row.told() if new else None
-        if told is not None:
-            _write(told, f"{_moment(self._until):%Y-%m-%d}")
+            added = row.frozen() if new else None
+        if added is not None:
+            _write(added, f"{_moment(self._until):%Y-%m-%d}")
 
 
 class _Row:
@@ -203,7 +208,7 @@ class _Row:
         self.cure = ""
         self.first = self.last = now
 
-    def told(self) -> ObservedRefusal:
+    def frozen(self) -> ObservedRefusal:
         method, route, client_id, reason = self.key
         return ObservedRefusal(
             method=method,
@@ -254,16 +259,16 @@ _at_exit: "WeakSet[Observing]" = WeakSet()
 _hooks: list[str] = []
 
 
-def _tell_at_exit(observing: Observing) -> None:
-    """See that nothing is lost where no lifespan ends: below a mount, and without one at all."""
+def _report_at_exit(observing: Observing) -> None:
+    """Write the report at exit as well: below a mount, or without a lifespan, no shutdown would write it."""
     if observing in _at_exit:
         return
     _at_exit.add(observing)
     if not _hooks:
         _hooks.append("exit")
-        atexit.register(_tell_all)  # logging's own hook was registered earlier, so it runs later
+        atexit.register(_report_all)  # logging's own hook was registered earlier, so it runs later
 
 
-def _tell_all() -> None:
+def _report_all() -> None:
     for observing in list(_at_exit):
         observing.tell()

@@ -1,4 +1,4 @@
-"""A WebSocket does not outlive the token it was opened with."""
+"""Close a WebSocket when the token that opened it expires or is revoked."""
 
 import contextlib
 import time
@@ -17,9 +17,9 @@ _CLOSE: Final = {
 }  # RFC 6455 section 7.4.1
 _DISCONNECT: Final = {**_CLOSE, "type": "websocket.disconnect"}
 _CLOSING: Final = 10.0
-"""Seconds after which a client that reads nothing, not even the close, is no longer waited for."""
+"""Seconds to wait for a client that does not read, not even the close."""
 _LOOKING: Final = 30.0
-"""Seconds after which a waiting watch looks at the clock again: what it sleeps on may stand still, or the clock be set."""
+"""Seconds after which the watch looks at the clock again: the machine may have slept, or the clock may have been set."""
 
 
 def until_expiry(
@@ -29,11 +29,12 @@ def until_expiry(
     *,
     revoked: Callable[[], bool] = lambda: False,
 ) -> ASGIApp:
-    """Return ``app`` for one WebSocket that is closed with 1008 when its token expires, whatever the app does meanwhile.
+    """Return ``app`` for one WebSocket that is closed with 1008 when its token expires, whatever the app is doing.
 
-    ``expires_at`` is in seconds since the epoch. Where ``revoked`` says that the token was, it is closed as well: at the next
-    message, or within half a minute. The app is not cancelled: as with a client that went away, its next ``receive``
-    is a disconnect and its next ``send`` an `OSError`. A handshake is let through to its end, and closed right after it.
+    - ``expires_at`` is in seconds since the epoch.
+    - If ``revoked`` returns true, the WebSocket is closed at the next message, or within 30 s.
+    - The app is not cancelled. As after a client went away, its next ``receive`` is a disconnect, its next ``send`` an `OSError`.
+    - If the token expires during the handshake, the WebSocket is closed right after the handshake.
     """
 
     async def bounded(scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,7 +52,7 @@ def until_expiry(
                 if not lifetime.expired:
                     group.cancel_scope.cancel()
         except (anyio.get_cancelled_exc_class(), Exception):
-            # To leave the group takes a moment. Whoever cancels in it gets what the app raised before, as without the group.
+            # Leaving the group takes a moment. If we are cancelled in it, what the app raised before still counts, as without the group.
             if failure is None:
                 raise
         try:
@@ -87,18 +88,18 @@ class _Lifetime:
         self.expired = False
 
     async def watch(self) -> None:
-        """Close the WebSocket when its time has come, then wake the app if it listens."""
+        """Close the WebSocket when its token has expired, then wake the app if it is receiving."""
         await self._accepted.wait()
         until = anyio.current_time() + self._expires_at - self._clock()
         while not self._over() and (left := until - anyio.current_time()) > 0:  # noqa: ASYNC110 - a clock wakes nobody
             await anyio.sleep(min(left, _LOOKING))
         self.expired = True
         await self._close()
-        for scope in tuple(self._listening):  # not every server tells of a close of our own
+        for scope in tuple(self._listening):  # not every server reports a close that we sent
             scope.cancel()
 
     async def receive(self) -> Message:
-        """Hear the client, as long as the token lives."""
+        """Receive from the client while the token is valid."""
         if not self._accepted.is_set():
             return await self._receive()
         if not self._over():
@@ -108,7 +109,7 @@ class _Lifetime:
                     message = await self._receive()
                 finally:
                     self._listening.discard(scope)
-                # Once we closed it, some servers tell of that in their own words.
+                # After our close some servers report a disconnect with a code of their own.
                 if message["type"] == "websocket.disconnect" and not self._cut:
                     self._gone = True
                     return message
@@ -118,7 +119,7 @@ class _Lifetime:
         return dict(_DISCONNECT)
 
     async def send(self, message: Message) -> None:
-        """Speak to the client, as long as the token lives."""
+        """Send to the client while the token is valid."""
         if message["type"] == "websocket.send" and self._over():
             await self._close()
             raise OSError("the WebSocket was closed: its access token expired")  # which Starlette makes a disconnect
@@ -136,6 +137,6 @@ class _Lifetime:
     async def _close(self) -> None:
         if not (self._closed or self._gone):
             self._closed = self._cut = True
-            # A server whose client has gone meanwhile says so, each in its own way.
+            # If the client has gone, servers raise different errors.
             with anyio.move_on_after(_CLOSING), contextlib.suppress(OSError, RuntimeError):
                 await self._send(dict(_CLOSE))

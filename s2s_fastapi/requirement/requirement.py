@@ -14,11 +14,18 @@ from s2s_fastapi.answers import error_of
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import asked_by_fastapi
-from s2s_fastapi.keycloak.cures import also_for, audience_cure, kind_cure, role_cure, scope_cure
+from s2s_fastapi.keycloak.cures import (
+    also_for,
+    audience_cure,
+    caller_cure,
+    kind_cure,
+    role_cure,
+    scope_cure,
+    wrong_kind_cure,
+)
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.requirement.guard import guarded
 from s2s_fastapi.requirement.request_state import Authenticated
-from s2s_fastapi.text import listed, named
 
 __all__ = ["AllOf", "AnyOf", "Audience", "Caller", "Requirement", "Role", "Scope"]
 
@@ -211,21 +218,12 @@ class Caller(Requirement):
         """Decide by the kind of the token first, then by the client that got it."""
         if principal.kind == self.kind and (not self.client_ids or principal.client_id in self.client_ids):
             return _ALLOWED
-        who = named(principal.client_id)
         if principal.kind == "unknown":
             return Decision(reason=Reason.UNKNOWN_KIND, cure=kind_cure(principal))
         if principal.kind != self.kind:
             wrong = Reason.NOT_A_SERVICE if self.kind == "service" else Reason.NOT_A_USER
-            cure = f"token of {who} belongs to a {principal.kind}, expected a {self.kind}"
-            if self.kind == "service":
-                cure += (
-                    ": the calling service must ask for a token of its own (client_credentials), not send a user's on"
-                )
-            return Decision(reason=wrong, cure=cure)
-        return Decision(
-            reason=Reason.CALLER_NOT_ALLOWED,
-            cure=f"{who} called, allowed are {listed(self.client_ids)}: add it to require_caller or require_user if it may",
-        )
+            return Decision(reason=wrong, cure=wrong_kind_cure(principal, self.kind))
+        return Decision(reason=Reason.CALLER_NOT_ALLOWED, cure=caller_cure(principal, self.client_ids))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -27,7 +27,7 @@ _PARTS: Final = 3
 
 
 class Seen:
-    """The ids of the assertions that a realm has taken, until they end. Safe to use from threads."""
+    """The ids of the assertions that a realm has accepted, until the assertions expire. Safe to use from threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -45,7 +45,7 @@ class Seen:
 
 
 def public_keys(attributes: Mapping[str, Any]) -> Iterator[tuple[str, Key]]:
-    """Yield the keys that a client's attributes hold, each with its ``kid``; none of ``jwks.url``, which would have to be fetched.
+    """Yield the keys that a client's attributes hold, each with its ``kid``; without those of ``jwks.url``, which would have to be fetched.
 
     Raises:
         ValueError: The key set cannot be read.
@@ -78,7 +78,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Assertion:
-    """A JWT that was sent as an assertion; nothing in it is believed before `refusal` said nothing."""
+    """A JWT that was sent as an assertion. Nothing in it may be believed before `refusal` has returned None."""
 
     header: Mapping[str, Any]
     claims: Mapping[str, Any]
@@ -87,7 +87,7 @@ class Assertion:
 
     @classmethod
     def read(cls, text: str) -> "Assertion | None":
-        """Return the parts of a compact JWS, or None if it is none."""
+        """Return the parts of a compact JWS, or None if it is not one."""
         parts = text.split(".")
         if len(parts) != _PARTS:
             return None
@@ -104,12 +104,12 @@ class Assertion:
 
     @property
     def client_id(self) -> str:
-        """Who says to be asking: ``sub``; empty where it says nothing."""
+        """The client that the assertion claims to be (``sub``); empty if it claims none."""
         named = self.claims.get("sub")
         return named if isinstance(named, str) else ""
 
     def refusal(self, attributes: Mapping[str, Any], verdict: Verdict) -> Denied | None:
-        """Return the first thing that is wrong with it as the proof of the client with these attributes, or None."""
+        """Return the first reason why it does not prove the client with these attributes, or None."""
         reason = self._unsigned(attributes, verdict) or self._unfit(verdict)
         return Denied(status=400, error="invalid_client", description=reason) if reason else None
 
@@ -119,7 +119,7 @@ class Assertion:
             return f"{'I' if verdict.strict else 'i'}nvalid signature algorithm"
         try:
             keys = list(public_keys(attributes))
-        except Exception as error:  # noqa: BLE001 - whatever a library makes of what somebody typed into a form
+        except Exception as error:  # noqa: BLE001 - any error of a library that reads what somebody typed into a form
             return f"{_FAILED}Error when loading public keys: {type(error).__name__}"
         kid = self.header.get("kid")
         key = next((key for named, key in keys if kid in (None, named)), None)

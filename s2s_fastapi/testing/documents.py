@@ -1,4 +1,4 @@
-"""Realm files as ``--import-realm`` reads them: placeholders filled, missing secrets made up."""
+"""Realm files as ``--import-realm`` reads them: placeholders are filled, missing secrets are generated."""
 
 import json
 import re
@@ -19,13 +19,13 @@ _MASK: Final = re.compile(r"\*+")
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """Realm representations, and the values that stand where their files had placeholders."""
+    """Realm representations, and the values of the placeholders in their files."""
 
     realms: tuple[dict[str, Any], ...] = field(repr=False)
     values: Mapping[str, str] = field(repr=False)
     """By the name of the placeholder."""
     generated: frozenset[str]
-    """The names nobody gave a value for."""
+    """The placeholders without a given value, for which one was generated."""
 
 
 def read_documents(paths: Iterable[str | Path], given: Mapping[str, str]) -> Documents:
@@ -81,7 +81,7 @@ def _json(path: Path, text: str) -> Any:
 
 
 def with_secrets(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a realm in which every client that shows a secret has one: Keycloak makes one up, and an export masks it."""
+    """Return a realm in which every client with a secret has a value for it: Keycloak generates one, and an export masks it."""
     clients = document.get("clients")
     if not isinstance(clients, list):
         return dict(document)
@@ -92,7 +92,7 @@ def with_secrets(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _lacks_secret(client: object) -> bool:
-    # What is no client at all is the model's to refuse.
+    # The model refuses entries that are not clients.
     if not isinstance(client, dict) or client.get("publicClient") or client.get("bearerOnly"):
         return False
     if client.get("clientAuthenticatorType") == "client-jwt":

@@ -42,7 +42,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = ("token", "certs", "discovery", "realm"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What differs from the true answer; what is None stays true. ``one & other`` is both, `other` wins."""
+    """What differs from the true answer. A field that is None stays true. ``one & other`` joins two faults; `other` wins."""
 
     status: int | None = None
     body: bytes | None = field(default=None, repr=False)  # it may hold a token
@@ -53,9 +53,9 @@ class Fault:
     drip: float | None = None
     disconnect: Literal["before", "within"] | None = None
     repeat: int | None = None
-    """How often the body is sent, one after the other."""
+    """How many times the body is sent in a row."""
     rewrite: Callable[[bytes], bytes] | None = None
-    """Makes what is sent of the body that would have been."""
+    """A function from the true body to the body that is sent."""
 
     def __and__(self, other: "Fault") -> "Fault":
         given = {one.name: getattr(other, one.name) for one in fields(other)}
@@ -86,7 +86,7 @@ NONE: Final = Fault()
 
 
 def answering(status: int, body: bytes | str = b"", *, headers: dict[str, str] | None = None) -> Fault:
-    """Answer with a status, a body and further headers of the test's own."""
+    """Answer with the test's own status, body and headers."""
     content = body.encode() if isinstance(body, str) else body
     return Fault(status=status, body=content, headers=tuple(headers.items()) if headers else None)
 
@@ -98,12 +98,12 @@ def refusing(status: int, error: str, description: str = "") -> Fault:
 
 
 def redirecting(location: str, status: int = 307) -> Fault:
-    """Send whoever asks to another place."""
+    """Redirect the request to another address."""
     return answering(status, headers={"Location": location})
 
 
 LEFT_OUT: Final[Any] = type("_LeftOut", (), {"__repr__": lambda _: "LEFT_OUT"})()
-"""For `with_members`: the member is not there at all, which is not the same as None."""
+"""For `with_members`: the member is missing, which differs from None."""
 
 
 def with_members(**members: Any) -> Fault:
@@ -139,7 +139,7 @@ def endless() -> Fault:
 
 
 def zipped(size: int = 10_000_000) -> Fault:
-    """Answer 200 with a JSON object of about `size` bytes that is a thousandth of that on the wire, whether it was accepted or not."""
+    """Answer 200 with a JSON object of about `size` bytes, compressed to a thousandth, even if the client did not accept that."""
     return replace(
         answering(200, gzip.compress(b'{"padding":"' + b"x" * size + b'"}'), headers={"Content-Encoding": "gzip"}),
         content_type="application/json",
@@ -187,13 +187,13 @@ class Faults:
             self._queues[endpoint].append((fault, times))
 
     def clear(self) -> None:
-        """Forget all faults; answers are true from here on."""
+        """Forget all faults; answers are true from now on."""
         with self._lock:
             for queue in self._queues.values():
                 queue.clear()
 
     def take(self, endpoint: Endpoint) -> Fault:
-        """Return the fault for the request that is there now; `NONE` where none is queued."""
+        """Return the fault for the current request, or `NONE` if none is queued."""
         with self._lock:
             queue = self._queues[endpoint]
             if not queue:

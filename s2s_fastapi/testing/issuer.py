@@ -1,4 +1,4 @@
-"""The embedded issuer: realms of Keycloak without a Keycloak, behind one plain function ``answer(request) -> response``."""
+"""The embedded issuer: answers for realms as Keycloak does, by one plain function ``answer(request) -> response``."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +19,7 @@ from s2s_fastapi.testing.documents import read_documents
 from s2s_fastapi.testing.faults import NONE, Endpoint, Faults
 from s2s_fastapi.testing.minting import Grant, Mint
 from s2s_fastapi.testing.pages import certs_page, discovery_page, realm_page
-from s2s_fastapi.testing.realm import Realm
+from s2s_fastapi.testing.realm import IssuerRealm
 from s2s_fastapi.testing.record import Exchange, Record
 from s2s_fastapi.testing.routing import place_of
 from s2s_fastapi.testing.server import LoopbackServer
@@ -59,7 +59,7 @@ class EmbeddedIssuer:
         Raises:
             ConfigurationError: There is no document, one is no realm, two have the same name, or the version is none.
         """
-        realms = [Realm(document, version=version) for document in documents]
+        realms = [IssuerRealm(document, version=version) for document in documents]
         self._realms = {realm.name: realm for realm in realms}
         if not realms or len(self._realms) != len(realms):
             raise ConfigurationError("An embedded issuer needs realm documents, each with a name of its own.")
@@ -68,7 +68,7 @@ class EmbeddedIssuer:
                 f"The path of the server must be empty or start with a slash, as /auth, not {auth_path!r}."
             )
         self.url = url
-        """Where it is reached, without ``auth_path``; `serving` changes it."""
+        """Its address, without ``auth_path``; `serving` changes it."""
         self.auth_path = auth_path.rstrip("/")
         self.version = version
         self.values: Mapping[str, str] = dict(values or {})
@@ -138,7 +138,7 @@ class EmbeddedIssuer:
     # Ways in
 
     def transport(self) -> httpx.BaseTransport:
-        """Return an httpx transport that asks this issuer whatever host a URL names, for ``ServiceAuthMiddleware(transport=)``."""
+        """Return an httpx transport that sends every request to this issuer, whatever the host, for ``ServiceAuthMiddleware(transport=)``."""
         return IssuerTransport(self.answer)
 
     @property
@@ -148,7 +148,7 @@ class EmbeddedIssuer:
 
     @contextmanager
     def serving(self, port: int = 0) -> Iterator[LoopbackServer]:
-        """Answer on a loopback socket, with a free port unless one is given; `url` is that address from here on.
+        """Answer on a loopback socket, with a free port unless one is given. From then on `url` is that address.
 
         Served again, the issuer has the same realms, keys and secrets.
 
@@ -156,7 +156,7 @@ class EmbeddedIssuer:
             OSError: The port is taken.
         """
         for realm in self._realms.values():
-            realm.keys.published()  # made before anybody waits for them: two RSA keys take a second on a busy machine
+            realm.keys.published()  # made before a request waits for them: two RSA keys take a second on a busy machine
         with LoopbackServer(self.answer, port=port) as server:
             self.url = server.url
             yield server
@@ -191,7 +191,7 @@ class EmbeddedIssuer:
     # Tokens without a request
 
     def service_token(self, realm: str, client_id: str, *, scope: str | None = None) -> str:
-        """Return a service's access token, as the token endpoint would give it; nothing is recorded, no fault applies.
+        """Return a service's access token, as the token endpoint would give it; without recording a request or using a fault.
 
         Raises:
             TokenRequestError: Keycloak would refuse it.
@@ -231,7 +231,7 @@ class EmbeddedIssuer:
             return realm.name, None, answers.NO_PROTOCOL if place.of_another_protocol else answers.NOT_FOUND
         return realm.name, place.endpoint, self._page(realm, place.endpoint, request)
 
-    def _page(self, realm: Realm, endpoint: Endpoint, request: Request) -> Response:
+    def _page(self, realm: IssuerRealm, endpoint: Endpoint, request: Request) -> Response:
         origin = request.header("origin")
         allowed = "POST" if endpoint == "token" else "GET"
         if request.method == "OPTIONS":
@@ -249,7 +249,7 @@ class EmbeddedIssuer:
             page = realm_page(realm, self.issuer(realm.name))
         return answers.with_origin(page, origin)
 
-    def _mint(self, realm: Realm, client: str = "127.0.0.1") -> Mint:
+    def _mint(self, realm: IssuerRealm, client: str = "127.0.0.1") -> Mint:
         return Mint(realm=realm, issuer=self.issuer(realm.name), wire=self._wire, now=int(self._clock()), client=client)
 
     def _token(self, realm: str, outcome: Granted | Denied, grant: Grant) -> str:
@@ -264,7 +264,7 @@ class EmbeddedIssuer:
         token: str = self._mint(self._realm(realm)).answer(outcome, grant)["access_token"]
         return token
 
-    def _realm(self, name: str) -> Realm:
+    def _realm(self, name: str) -> IssuerRealm:
         try:
             return self._realms[name]
         except KeyError:
@@ -273,7 +273,7 @@ class EmbeddedIssuer:
             ) from None
 
     def _internal(self, request: Request) -> str:
-        """Where the request came in: services inside the network are sent back there, as with ``hostname-backchannel-dynamic``."""
+        """The address at which the request arrived. Services inside the network are sent back there, as with ``hostname-backchannel-dynamic``."""
         host = request.header("host")
         if self._public_url is None or not host:
             return self.public_url

@@ -1,4 +1,4 @@
-"""The keys of one realm: what signs its tokens, and what its JWKS shows. They are made when they are first needed."""
+"""The keys of one realm: those that sign its tokens and those that its JWKS publishes. They are made when they are first needed."""
 
 import json
 import threading
@@ -110,7 +110,7 @@ class RealmKeys:
         return fresh.kid
 
     def remove(self, kid: str) -> None:
-        """Take a key out of the JWKS; where it was the one that signs, the next one does, or a new one.
+        """Remove a key from the JWKS. If it was the one that signs, the next one signs from then on, or a new one.
 
         Raises:
             ConfigurationError: There is no such key.

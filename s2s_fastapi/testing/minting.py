@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from s2s_fastapi.realm.model import Granted
-from s2s_fastapi.testing.realm import Realm
+from s2s_fastapi.testing.realm import IssuerRealm
 from s2s_fastapi.testing.versions import Wire
 
 __all__ = ["Mint"]
@@ -22,14 +22,14 @@ _REFRESH_LIFESPAN: Final = 1800  # Keycloak's default idle time of a session
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mint:
-    """Makes tokens of one realm at one moment. The claims are the model's; nothing is added but when, which and from where."""
+    """Makes tokens of one realm at one moment. The claims are the model's; only dates, ids and the address are added."""
 
-    realm: Realm
+    realm: IssuerRealm
     issuer: str
     wire: Wire
     now: int
     client: str = "127.0.0.1"
-    """The address that asks."""
+    """The address of the client."""
 
     def answer(self, granted: Granted, grant: Grant) -> dict[str, Any]:
         """Return the members of the token response, in Keycloak's order."""
@@ -39,7 +39,7 @@ class Mint:
             "iss": self.issuer,
             **granted.claims,
         }
-        # Empty in the model, which knows of no session and no connection.
+        # Empty in the model, which knows neither sessions nor connections.
         own = {"sid": self._session(), "clientHost": self.client, "clientAddress": self.client}
         claims.update((name, value) for name, value in own.items() if claims.get(name) == "")
         token = self.realm.keys.sign(claims, algorithm=granted.algorithm, header_type=granted.header_type)
@@ -72,7 +72,7 @@ class Mint:
         return secrets.token_urlsafe(18) if self.wire.short_sessions else str(uuid.uuid4())
 
     def _refresh_token(self, granted: Granted, claims: dict[str, Any]) -> str:
-        """Return a refresh token: signed with a key that nobody publishes, and not to be redeemed here."""
+        """Return a refresh token: signed with an unpublished key. This issuer does not redeem it."""
         shared: dict[str, Any] = {name: claims[name] for name in ("sub", "azp", "sid") if name in claims}
         members: dict[str, Any] = {
             **self._dates(_REFRESH_LIFESPAN),

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from s2s_fastapi.testing.answers import json_response
-from s2s_fastapi.testing.realm import Realm
+from s2s_fastapi.testing.realm import IssuerRealm
 from s2s_fastapi.testing.wire import Response
 
 __all__ = ["certs_page", "discovery_page", "realm_page"]
@@ -17,7 +17,7 @@ _ALGORITHMS: Final = (
 )
 
 
-def certs_page(realm: Realm) -> Response:
+def certs_page(realm: IssuerRealm) -> Response:
     """Return the JWKS (RFC 7517 section 5)."""
     return json_response(200, {"keys": realm.keys.published()}, _NO_CACHE)
 
@@ -43,7 +43,7 @@ def discovery_page(issuer: str, internal: str) -> Response:
     return json_response(200, members, _DISCOVERY_CACHE)
 
 
-def realm_page(realm: Realm, issuer: str) -> Response:
+def realm_page(realm: IssuerRealm, issuer: str) -> Response:
     """Return the public page of the realm, with ``tokens-not-before``."""
     members = {
         "realm": realm.name,

@@ -1,4 +1,4 @@
-"""One realm of the issuer: its model, its keys, and what its file says that no token shows."""
+"""One realm of the issuer: its model, its keys, and the parts of its file that no token shows."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,13 +10,13 @@ from s2s_fastapi.testing.assertions import Seen
 from s2s_fastapi.testing.documents import with_secrets
 from s2s_fastapi.testing.keys import RealmKeys
 
-__all__ = ["Realm"]
+__all__ = ["IssuerRealm"]
 
 _LIGHTWEIGHT = "client.use.lightweight.access.token.enabled"
 
 
-class Realm:
-    """A realm as it stands in its file, with fresh keys. What it would put into a token only `model` knows."""
+class IssuerRealm:
+    """A realm of the issuer, as in its file, with fresh keys. `model` computes what it puts into tokens."""
 
     def __init__(self, document: Mapping[str, Any], *, version: str) -> None:
         complete = with_secrets(document)
@@ -65,7 +65,7 @@ class Realm:
             if user.get("username") == username:
                 for credential in user.get("credentials") or ():
                     if credential.get("type") == "password":
-                        return str(credential.get("value") or "") or None  # an empty one is none: it opens nothing
+                        return str(credential.get("value") or "") or None  # an empty password opens nothing
         return None
 
     def has(self, client_id: str) -> bool:
@@ -73,7 +73,7 @@ class Realm:
         return self._clients.get(client_id, {"enabled": False}).get("enabled") is not False
 
     def signing(self, client_id: str) -> Mapping[str, Any] | None:
-        """Return the attributes of an enabled client that is set to signed assertions, or None."""
+        """Return the attributes of an enabled client that uses signed assertions, or None."""
         client = self._clients.get(client_id, {})
         if client.get("clientAuthenticatorType") != "client-jwt" or not self.has(client_id):
             return None

@@ -18,9 +18,9 @@ class Exchange:
     """One request and what came of it. Its ``repr`` shows no secret and no token."""
 
     realm: str
-    """Empty where the path names none."""
+    """Empty if the path names none."""
     endpoint: Endpoint | None
-    """None where the path is none of the issuer's."""
+    """None if the issuer has no such path."""
     request: Request
     response: Response
     fault: Fault
@@ -29,12 +29,12 @@ class Exchange:
 
     @property
     def status(self) -> int:
-        """The status that was sent; 0 where the connection was closed instead."""
+        """The status that was sent; 0 if the connection was closed instead."""
         return 0 if self.response.delivery.disconnect == "before" else self.response.status
 
     @property
     def form(self) -> dict[str, str]:
-        """The fields of the request as they came, secrets included; empty where they cannot be read."""
+        """The fields of the request as they came, secrets included; empty if they cannot be read."""
         try:
             return dict(self.request.form.fields)
         except Malformed:
@@ -42,7 +42,7 @@ class Exchange:
 
     @property
     def client_id(self) -> str:
-        """The client that said it was asking; empty where none did."""
+        """The client that the request names; empty if it names none."""
         if "client_id" in self.form:
             return self.form["client_id"]
         try:
@@ -62,7 +62,7 @@ class Record:
         self._exchanges: deque[Exchange] = deque()
 
     def add(self, exchange: Exchange) -> None:
-        """Keep one more exchange; the oldest goes where there are too many."""
+        """Keep one more exchange, and drop the oldest if there are too many."""
         with self._lock:
             self._exchanges.append(exchange)
             self._bytes += _size(exchange)

@@ -71,11 +71,11 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - its signature
-        """Pass over clients that went away."""
+        """Ignore clients that went away."""
         _log.debug("a connection to the embedded issuer ended early", exc_info=True)
 
     def close(self) -> None:
-        """End every connection: those that are kept alive would wait for a request that never comes."""
+        """Close every connection: one that is kept alive would wait for a request that never comes."""
         self.stopped.set()
         self.server_close()
         with self._lock:
@@ -109,7 +109,7 @@ class _Conversation(BaseHTTPRequestHandler):
         )
         try:
             response = self.server.answer(request)
-        except Exception:  # noqa: BLE001 - a test that meets a mistake of ours must see 500, not wait for its timeout
+        except Exception:  # noqa: BLE001 - a test that meets a bug of ours must see 500, not wait for its timeout
             _log.exception("the embedded issuer could not answer %r", request)
             response = FAILED
         self._send(response)
@@ -165,4 +165,4 @@ class _Conversation(BaseHTTPRequestHandler):
             raise ConnectionAbortedError("the server was stopped")
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name
-        """Write nothing: the record tells who asked."""
+        """Write nothing: `record` has all requests."""

@@ -80,7 +80,7 @@ def _outcome(form: Form, request: Request, mint: Mint) -> tuple[str, dict[str, A
 
 
 def _authenticated(client: Credentials, form: Form, mint: Mint) -> tuple[str, Denied | None]:
-    """Return who asks, and why that is not proven; by secret, or by assertion where the client is set to that."""
+    """Return the client, and why it is not authenticated. It proves itself by secret, or by assertion if it is set to that."""
     named, text = form.get("client_id"), form.get("client_assertion") or ""
     signed = Assertion.read(text) if form.get("client_assertion_type") == ASSERTION_TYPE else None
     refused = mint.realm.model.authenticate(client.client_id, client.secret)
@@ -126,7 +126,7 @@ def _by_assertion(signed: Assertion, client_id: str, mint: Mint) -> Denied | Non
 
 
 def _consistent(signed: Assertion, mint: Mint) -> bool:
-    """Return whether an assertion is by and about one client of the realm."""
+    """Return whether an assertion names one client of the realm as issuer and subject."""
     client_id = signed.client_id
     return signed.claims.get("iss") == client_id and mint.realm.has(client_id)
 
@@ -136,7 +136,7 @@ def _of_assertion(description: str) -> Denied:
 
 
 def _credentials(form: Form, request: Request, *, strict: bool) -> Credentials:
-    """Return who says to be asking: what the form says wins over the header, field by field."""
+    """Return the credentials of the request. The form wins over the header, field by field."""
     found = basic(request.header("authorization"), strict=strict) or Credentials("", "")
     client_id, secret = form.get("client_id"), form.get("client_secret")
     if client_id is not None:

@@ -61,7 +61,7 @@ class _Body(httpx.SyncByteStream):
             )
 
     def wait(self, seconds: float) -> None:
-        """Let time pass, at most as much as the client has patience for."""
+        """Wait, at most for the client's own timeout."""
         if self._patience is not None and seconds > self._patience:
             time.sleep(self._patience)
             raise httpx.ReadTimeout("timed out", request=self._request)

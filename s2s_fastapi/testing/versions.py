@@ -1,4 +1,4 @@
-"""What the releases of Keycloak do differently on the wire, as far as it was measured on 26.0.8 and 26.7.3."""
+"""How releases of Keycloak differ on the wire, as measured on 26.0.8 and 26.7.3."""
 
 import re
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _NUMBERS: Final = re.compile(r"(\d{1,4})\.(\d{1,4})(?:\.\d{1,4})?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wire:
-    """The habits of one release at its HTTP door. What it puts into tokens is the realm model's business."""
+    """How one release behaves over HTTP. The realm model computes what it puts into tokens."""
 
     strict: bool
     """Refuses paths that are not normal, ignores long parameters and broken Basic headers, checks ``Origin``, knows HEAD."""

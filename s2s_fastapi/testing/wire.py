@@ -1,4 +1,4 @@
-"""A request and its answer as values; frameworks and sockets are left outside."""
+"""A request and its answer as values, without frameworks and sockets."""
 
 import re
 from base64 import b64decode
@@ -17,7 +17,7 @@ _SHOWN: Final = frozenset({"grant_type", "client_id", "scope", "audience", "user
 
 
 class Malformed(ValueError):
-    """An escape sequence that is none: ``%zz``."""
+    """An invalid escape sequence, such as ``%zz``."""
 
 
 def _decoded(text: str) -> str:
@@ -51,12 +51,12 @@ class Form:
 
     @property
     def repeats(self) -> bool:
-        """Whether a field stands twice."""
+        """Whether a field occurs twice."""
         return len({name for name, _ in self.fields}) != len(self.fields)
 
     @property
     def shown(self) -> dict[str, str]:
-        """The fields with everything hidden that could be a secret."""
+        """The fields, with everything hidden that could be a secret."""
         return {name: value if name in _SHOWN else _HIDDEN for name, value in self.fields}
 
 
@@ -125,7 +125,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """How an answer travels; at once and whole unless a fault says otherwise."""
+    """How an answer is sent: at once and whole, unless a fault changes that."""
 
     delay: float = 0.0
     """Seconds before its first byte."""
@@ -134,7 +134,7 @@ class Delivery:
     disconnect: Literal["", "before", "within"] = ""
     """Where the connection breaks: before the first byte, or after half of the body."""
     repeat: int = 1
-    """How often the body is sent, one after the other."""
+    """How many times the body is sent in a row."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Container, Iterable
 from typing import Final
 
 from s2s_fastapi.decision import Reason
-from s2s_fastapi.keycloak.cures import size_cure
+from s2s_fastapi.keycloak.cures import NO_TOKEN, NOT_A_TOKEN, TOKEN_IN_URL, TWO_HEADERS, size_cure
 from s2s_fastapi.verifier.jws import MAX_TOKEN_BYTES
 from s2s_fastapi.verifier.refusal import Refused
 
@@ -32,7 +32,7 @@ def bearer_token(headers: Iterable[tuple[bytes, bytes]], query_string: bytes, kn
     for name, value in headers:
         if name == b"authorization":
             if found is not None:
-                raise Refused(Reason.INVALID_REQUEST)
+                raise Refused(Reason.INVALID_REQUEST, TWO_HEADERS)
             found = value
     if found is None:
         # A token in the URL ends up in logs and histories: it is no way to authenticate here, and no credential.
@@ -41,14 +41,16 @@ def bearer_token(headers: Iterable[tuple[bytes, bytes]], query_string: bytes, kn
         return token
     scheme, _, token = found.strip(b" \t").partition(b" ")
     if scheme.lower() != b"bearer":
-        raise Refused(
-            Reason.INVALID_REQUEST if scheme.lower().startswith((b"bearer\t", b"bearer,")) else Reason.NO_CREDENTIALS
-        )
+        if scheme.lower().startswith((b"bearer\t", b"bearer,")):
+            raise Refused(Reason.INVALID_REQUEST, NOT_A_TOKEN)
+        raise Refused(Reason.NO_CREDENTIALS)
     token = token.lstrip(b" ")
     if len(token) > MAX_TOKEN_BYTES:
         raise Refused(Reason.INVALID_REQUEST, size_cure(len(token), MAX_TOKEN_BYTES))
-    if not _TOKEN68.fullmatch(token) or _has_token(query_string):
-        raise Refused(Reason.INVALID_REQUEST)
+    if not _TOKEN68.fullmatch(token):
+        raise Refused(Reason.INVALID_REQUEST, NOT_A_TOKEN if token else NO_TOKEN)
+    if _has_token(query_string):
+        raise Refused(Reason.INVALID_REQUEST, TOKEN_IN_URL)
     return token
 
 

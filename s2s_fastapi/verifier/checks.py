@@ -82,14 +82,14 @@ class Expectations:
         if now >= self.ends(principal):
             raise Refused(
                 Reason.EXPIRED,
-                f"token of {named(principal.client_id)} expired {now - principal.expires_at:.0f} s ago: callers must ask for a new one "
-                "before expires_in is over; compare the clocks",
+                f"token of {named(principal.client_id)} expired {now - principal.expires_at:.0f} s ago. Callers must request a new one "
+                "before expires_in is over. If they do, compare the clocks of this host and of Keycloak (NTP).",
             )
         if principal.issued_at < not_before:
             raise Refused(
                 Reason.REVOKED,
-                f"token of {named(principal.client_id)} was issued before the realm's not-before (Sessions, Revocation): callers must "
-                "ask for a new one",
+                f"token of {named(principal.client_id)} was issued before the realm's not-before (Sessions, Revocation). Callers "
+                "must request a new one.",
             )
 
     def _check_issuer(self, principal: Principal) -> None:
@@ -107,8 +107,8 @@ class Expectations:
         if principal.expires_at - principal.issued_at > _LONGEST_LIFE:
             raise Refused(
                 Reason.LIFETIME_TOO_LONG,
-                f"token of {named(principal.client_id)} lives {(principal.expires_at - principal.issued_at) / 3600:.1f} h, longer than 24 h: "
-                "shorten Access Token Lifespan of the client (Advanced) or the realm (Realm settings, Tokens)",
+                f"token of {named(principal.client_id)} lives {(principal.expires_at - principal.issued_at) / 3600:.1f} h, longer than 24 h. "
+                "Shorten “Access Token Lifespan” of the client (Advanced) or the realm (Realm settings, Tokens).",
             )
 
     def _misdirected(self, principal: Principal) -> Iterator[tuple[Reason, str]]:
@@ -132,13 +132,13 @@ def _check_order(principal: Principal) -> None:
     if principal.expires_at <= principal.issued_at:
         raise Refused(
             Reason.MALFORMED_CLAIMS,
-            f"token of {named(principal.client_id)} has an exp that is not after its iat: raise Access Token Lifespan of the client "
-            "(Advanced) or the realm (Realm settings, Tokens)",
+            f"token of {named(principal.client_id)} has an exp that is not after its iat. Raise “Access Token Lifespan” of the client "
+            "(Advanced) or the realm (Realm settings, Tokens).",
         )
 
 
 def _too_early(principal: Principal, claim: str, seconds_ahead: float) -> str:
     return (
-        f"token of {named(principal.client_id)} has {claim} {seconds_ahead:.0f} s in the future: compare the clocks of this host and of "
-        "Keycloak's (NTP)"
+        f"token of {named(principal.client_id)} has {claim} {seconds_ahead:.0f} s in the future. Compare the clocks of this host and of "
+        "Keycloak (NTP)."
     )

@@ -70,9 +70,9 @@ def _kind(claims: Mapping[str, Any]) -> Kind:
 
 
 def _malformed(claims: Mapping[str, Any], name: str, *, roles: bool = False) -> Refused:
-    cure = f"{token_of(claims)}: the claim {named(name)} is missing or malformed: remove the mapper that overwrites it"
+    cure = f"{token_of(claims)}: the claim {named(name)} is missing or malformed. Remove the mapper that overwrites it"
     return Refused(
-        Reason.MALFORMED_CLAIMS, f"{cure}, or switch Multivalued on in it: roles are a list" if roles else cure
+        Reason.MALFORMED_CLAIMS, f"{cure}, or switch “Multivalued” on in it: roles are a list." if roles else f"{cure}."
     )
 
 

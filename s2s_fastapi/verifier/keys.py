@@ -12,12 +12,13 @@ from weakref import WeakValueDictionary
 
 import httpx
 
-from s2s_fastapi.backchannel.channel import BackChannel, BackChannelError, Reply, unused_proxy
+from s2s_fastapi.backchannel.channel import BackChannel, BackChannelError, Reply
 from s2s_fastapi.decision import Reason
 from s2s_fastapi.engine.refreshing import Failed, Loaded, Refreshing, State
 from s2s_fastapi.engine.workers import KEYS, watch_forks
 from s2s_fastapi.errors import ConfigurationError, KeysUnavailable
 from s2s_fastapi.keycloak.endpoints import Endpoints
+from s2s_fastapi.keycloak.server_cures import answer_cure, unreachable_cure
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry.attributes import CAUSE, ISSUER, OUTCOME
 from s2s_fastapi.telemetry.metrics import KEYS_FETCH, watch_age
@@ -35,6 +36,7 @@ _log = logging.getLogger("s2s_fastapi.keys")
 _TTL: Final = 600.0
 _AHEAD: Final = 0.8 * _TTL
 _LAST_GOOD: Final = 3600.0
+_OK: Final = 200
 _SPACING: Final = 5.0
 _TIMEOUT: Final = 3.0
 _REALM_PAGE_TIMEOUT: Final = 1.0
@@ -257,28 +259,22 @@ class KeySource:
         url = self._endpoints.jwks
         try:
             reply = self._channel.get(url)
-            problem = _problem(reply)
+            problem = _problem(reply, url)
             keys = KeySet.read({} if problem else reply.json_object())
             self._report_skipped(keys)
             if not keys.keys and not problem:
                 problem = "it holds no key that can verify an access token"
         except (BackChannelError, ConfigurationError) as error:  # the latter: KEYCLOAK_CA_FILE cannot be read
-            keys, problem = KeySet({}), str(error) + self._unused_proxy(error)
+            keys, problem = KeySet({}), str(error)
+            if isinstance(error, BackChannelError):
+                problem = f"{problem}. {unreachable_cure(url, problem, proxied=self._channel.proxied)}"
         if problem:
-            sentence = f"Keycloak's keys could not be loaded from {url}: {problem.rstrip('.')}."
+            sentence = f"Keycloak's keys could not be loaded from {url}: {problem.rstrip('.')}{'' if problem.endswith('?') else '.'}"
             report(partial(_log.warning, "%s", sentence))
             return Failed(KeysUnavailable(sentence), retry_in=_SPACING)
         self._poll_not_before(min(_REALM_PAGE_TIMEOUT, until - time.monotonic()))
         self._last = keys = keys.keeping(self._last)
         return Loaded(keys, _AHEAD, stale_while_revalidate=_TTL - _AHEAD, stale_if_error=_LAST_GOOD - _AHEAD)
-
-    def _unused_proxy(self, error: Exception) -> str:
-        unused = unused_proxy(self.url) if isinstance(error, BackChannelError) and not self._channel.proxied else ""
-        return (
-            f" ({unused} is set and is not used: set KEYCLOAK_PROXY if Keycloak is reached through a proxy)"
-            if unused
-            else ""
-        )
 
     def _report_skipped(self, keys: KeySet) -> None:
         """Name each published key that is left out, once for as long as it is published."""
@@ -314,8 +310,8 @@ class KeySource:
         """Take over what the realm page says; return why it says nothing, or nothing."""
         try:
             reply = self._channel.get(self._endpoints.realm, timeout=seconds)
-            if problem := _problem(reply):
-                return problem
+            if reply.status != _OK:
+                return f"Keycloak answers {reply.status}"
             value = reply.json_object().get("tokens-not-before")
         except BackChannelError as error:
             return str(error)
@@ -376,11 +372,16 @@ def sharing(sources: SharedSources) -> Iterator[SharedSources]:
         _in_use.sources = before
 
 
-def _problem(reply: Reply) -> str:
-    if reply.status == 200:  # noqa: PLR2004 - HTTP's own number; the only status that brings keys
+def _problem(reply: Reply, url: str) -> str:
+    if reply.status == _OK:
         return ""
-    if reply.status == 404:  # noqa: PLR2004
-        return "Keycloak answers 404: check KEYCLOAK_REALM, and KEYCLOAK_AUTH_PATH if the server runs under /auth"
-    if 300 <= reply.status < 400:  # noqa: PLR2004
-        return f"a redirect ({reply.status}) is not followed: set KEYCLOAK_URL to the address that answers"
-    return f"Keycloak answers {reply.status}"
+    return f"Keycloak answers {reply.status}. {answer_cure(url, reply.status, _said(reply))}".strip()
+
+
+def _said(reply: Reply) -> str:
+    """Return the server's own error in lower case, to be compared and never repeated."""
+    try:
+        body = reply.json_object()
+    except BackChannelError:
+        return ""
+    return " ".join(str(body.get(name, "")) for name in ("error", "error_description")).strip().lower()

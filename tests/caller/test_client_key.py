@@ -173,7 +173,7 @@ REFUSED: Final[dict[str, tuple[bytes, str]]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-@pytest.mark.filterwarnings("default::joserfc.errors.SecurityWarning")
+@pytest.mark.filterwarnings("ignore::joserfc.errors.SecurityWarning")
 def test_any_other_file_is_refused_with_its_cure_and_nothing_of_its_content(tmp_path: Path, name: str) -> None:
     content, sentence = REFUSED[name]
 

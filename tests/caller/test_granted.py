@@ -92,7 +92,6 @@ def test_a_token_for_somebody_else_is_refused_with_what_keycloak_needs(claims: d
     assert error.claims == claims
     assert not error.retryable
     for step in (
-        "(A) the client alice",
         "(B) a client bob",
         "(C) a client scope with an Audience mapper for bob",
         "(D) that scope",
@@ -117,13 +116,36 @@ def test_a_lost_scope_gets_the_sentence_about_roles() -> None:
     asked = Wanted.of("bob", ("seen", "lost"))
     sentence = str(refused(answer(jwt(aud="x"), scope="seen profile"), asked))
 
-    assert "requested: lost; Keycloak drops a scope with role mappings silently" in sentence
+    assert "The scope lost was requested and not granted: assign it to alice." in sentence
+    assert "leaves out a scope with role mappings if the service account of alice has none of those roles" in sentence
+
+
+@pytest.mark.parametrize(
+    ("requested", "granted_scope", "words", "absent"),
+    [
+        (None, "profile", "No scope was requested: for an Optional scope write its name as scope=", "requested and"),
+        ("bob-audience", "bob-audience", "The scope bob-audience was requested and granted, so it has no", "(D)"),
+        (("a", "b"), "b a profile", "The scope a, b was requested and granted, so it has no Audience mapper", "(C)"),
+        ("bob-audience", "profile", "The scope bob-audience was requested and not granted", "No scope was"),
+        ("bob-audience", None, "The scope bob-audience was requested and not granted", "No scope was"),
+        (("a", "b"), "a", "The scope b was requested and not granted", "No scope was"),
+    ],
+)
+def test_the_cure_knows_whether_a_scope_was_requested(
+    requested: Any, granted_scope: str | None, words: str, absent: str
+) -> None:
+    more = {} if granted_scope is None else {"scope": granted_scope}
+    error = refused(answer(jwt(aud="x"), **more), Wanted.of("bob", requested))
+
+    assert words in error.cure
+    assert absent not in error.cure
+    assert "(A)" not in error.cure  # there is a token, so there is a service account
 
 
 def test_a_custom_audience_needs_no_client() -> None:
-    assert "no client for a custom audience" in str(
-        refused(answer(jwt(aud="x")), Wanted.of("https://api.example.com", None))
-    )
+    sentence = str(refused(answer(jwt(aud="x")), Wanted.of("https://api.example.com", None)))
+    assert "Keycloak needs (C) a client scope with an Audience mapper for https://api.example.com" in sentence
+    assert "(B)" not in sentence
 
 
 def test_a_lightweight_token_gets_the_switch_of_its_mapper() -> None:
@@ -172,7 +194,9 @@ def test_what_no_header_can_carry_is_refused_before_there_is_a_header(token: Any
 
 @pytest.mark.parametrize("kind", [..., None, "", "DPoP", "N_A", 7, ["Bearer"], "Bearer x", "mac"])
 def test_only_bearer_tokens_are_taken(kind: Any) -> None:
-    assert "not Bearer" in str(refused(answer(token_type=kind)))
+    error = refused(answer(token_type=kind))
+    assert "not Bearer" in str(error)
+    assert ("DPoP" in error.cure) is (kind == "DPoP")
 
 
 @pytest.mark.parametrize("kind", ["Bearer", "bearer", "BEARER"])

@@ -258,9 +258,9 @@ def test_a_stray_auth_path_is_named_by_its_value(source: TokenSource, keycloak: 
         (200, b"access_token=a&token_type=Bearer", "not JSON"),
         (200, b'{"error": "invalid_scope"}', "Assign"),
         (204, b"", "answered 204"),
-        (302, b"", "Set KEYCLOAK_URL to where it redirects"),
+        (302, b"", "Set KEYCLOAK_URL to the address that it redirects to"),
         (404, b"<html>default backend</html>", "does not point at a Keycloak"),
-        (401, b"", "does not answer like Keycloak"),
+        (401, b"", "does not point at a Keycloak"),
         (502, b"<html>bad gateway</html>", "answered 502"),
         (400, b'{"errorMessage": "odd"}', "odd"),
         (400, b'{"error": 7, "error_description": ["x"]}', "answered 400"),
@@ -349,7 +349,7 @@ def test_a_proxy_of_the_environment_that_is_not_used_is_named_in_the_cure(
     keycloak.always = BackChannelError("cannot connect to http://keycloak:8080: no route to host")
     with pytest.raises(TokenRequestError) as caught:
         ServiceTokenAuth().token()
-    hint = "HTTP_PROXY is set and is not used: set KEYCLOAK_PROXY"
+    hint = "HTTP_PROXY is set, but it is not used: if Keycloak is reached through a proxy, set KEYCLOAK_PROXY"
     assert (hint in caught.value.cure) is (proxy is None)
     assert "hunter2" not in str(caught.value)
 

@@ -62,8 +62,8 @@ def test_a_file_is_never_overwritten_nor_written_through_a_link(tmp_path: Path) 
     for taken in (file, link):
         done = keygen("--client-id", "chat", "--out", taken)
         assert (done.exit_code, done.stdout) == (2, "")
-        assert "is there already, and a key is never overwritten" in done.stderr
-        assert "print the client for this one with --key" in done.stderr
+        assert "exists, and a key is never overwritten" in done.stderr
+        assert "print the client for the existing key with --key" in done.stderr
     assert file.read_text() == "precious"
     assert not (tmp_path / "elsewhere.pem").exists()
 
@@ -99,7 +99,7 @@ def test_the_variables_to_start_with_are_told_beside_the_json(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((), "Give --out for a new key, or --key for one that exists."),
+        ((), "Write --out FILE for a new key, or --key FILE for an existing key."),
         (("--out", "{folder}/none/key.pem"), "cannot be written: no such file or directory"),
         (("--key", "{folder}/none.pem"), "none.pem cannot be read"),
         (("--key", "{folder}/text"), "holds neither a private key in PEM nor a JWK"),

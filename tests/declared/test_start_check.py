@@ -1,5 +1,7 @@
 """The check of declarations against settings, as values: what it lets pass and what it names."""
 
+from typing import Any
+
 import pytest
 
 from s2s_fastapi import (
@@ -165,7 +167,6 @@ class TestUncovered:
             (RouteAccess("/x", opaque=True), ("/x", "POST /x", "PUT /x", "PATCH /x", "DELETE /x", "OPTIONS /x"), True),
             (RouteAccess("/x", GET, host="h"), ("/x",), False),
         ],
-        ids=str,
     )
     def test_is_not_what_is_public_for_all_its_methods(
         self, route: RouteAccess, public: tuple[str, ...], named: bool
@@ -177,6 +178,23 @@ class TestUncovered:
         assert problem.endswith(
             "Missing on: /files (an app whose routes cannot be read: mount a requirement's .guard(app) instead of the app)."
         )
+
+    @pytest.mark.parametrize(
+        ("path", "public", "named"),
+        [
+            ("/docs", (), True),
+            ("/openapi.json", (), True),
+            ("/redoc", (), True),
+            ("/docs", ("/docs",), False),
+            ("/documents", (), False),
+        ],
+    )
+    @pytest.mark.parametrize("changes", [{"users": True}, {"skip": True}, {"audiences": ""}], ids=str)
+    def test_names_what_to_do_with_fastapis_documentation(
+        self, path: str, public: tuple[str, ...], named: bool, changes: dict[str, Any]
+    ) -> None:
+        text = " ".join(check(get(path), public=public, **changes).problems())
+        assert ("public_paths=[*DOCS] to publish it, or FastAPI(openapi_url=None)" in text) is named
 
 
 def test_the_declared_audiences_are_those_of_all_routes_and_ways() -> None:

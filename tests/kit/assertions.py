@@ -11,6 +11,7 @@ from joserfc.jwk import Key, RSAKey
 from joserfc.jws import JWSRegistry
 
 from s2s_fastapi.caller.client_key import ClientKey, registration
+from tests.kit.missing import MISSING
 
 __all__ = ["CLIENTS", "KEY", "OTHER", "ROWS", "Row", "form_of"]
 
@@ -18,7 +19,6 @@ TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 KEY: Final = RSAKey.generate_key(2048)
 OTHER: Final = RSAKey.generate_key(2048)
 KID: Final = KEY.thumbprint()
-MISSING: Final = object()
 SIGNED = "Client authentication with signed JWT failed: "
 CREDENTIALS = (401, "invalid_client", "Invalid client or Invalid client credentials")
 

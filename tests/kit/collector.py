@@ -39,6 +39,7 @@ _SPEAKING: Final = ("httpx", "httpx2", "httpcore", "httpcore2", "h11", "joserfc"
 _FOR_US: Final = (
     logging.DEBUG - 1
 )  # of a logger: all that it says comes to us, and goes on as if the level were not set
+_LEFT: Final = "s2s_fastapi_secrets_after_the_last_test"
 _OF_EVERY_RECORD: Final = frozenset(vars(logging.makeLogRecord({}))) - {"args", "threadName", "taskName"}
 _KEY_TEXT: Final = re.compile(
     r"[A-Za-z0-9+/_=-]{40,}"
@@ -279,10 +280,17 @@ class Telemetry:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Fail the run for what came after its last test."""
         self.collector.points(self._reader)
-        self._left = self.collector.taken()
+        self._left += self.collector.taken()
+        if hasattr(session.config, "workeroutput"):  # a parallel worker: pytest-xdist does not look at its exit status
+            session.config.workeroutput[_LEFT] = self._left
         if self._left and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         self._undo.close()
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take over what a parallel worker found after its last test; a worker that crashed has nothing to say."""
+        self._left += getattr(node, "workeroutput", {}).get(_LEFT, [])
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say what that was."""

@@ -71,8 +71,8 @@ def _with_dpop(console: Console) -> str:
 
 
 _STEPS = (
-    f"expected {RECEIVER}: Keycloak needs (A) the client {CALLER} with service accounts on",
-    f"(C) a client scope with an Audience mapper for {RECEIVER}, (D) that scope assigned to {CALLER}",
+    f"expected {RECEIVER}. Keycloak needs (B) a client {RECEIVER}, ",
+    f"(C) a client scope with an Audience mapper for {RECEIVER}, (D) that scope assigned to {CALLER}, as Default",
 )
 MISTAKES = [
     Mistake(
@@ -86,7 +86,7 @@ MISTAKES = [
     Mistake(
         "the audience scope is optional and was not asked for",
         Reason.WRONG_AUDIENCE,
-        (f"token of {CALLER} has no aud", *_STEPS, "as default, or as optional and asked for"),
+        (f"token of {CALLER} has no aud", *_STEPS, f"or as Optional if {CALLER} requests it (scope=...)"),
         both(without_role, _optional),
         send_instead=lambda console: str(console.service("crm-audience")["access_token"]),
     ),
@@ -102,7 +102,7 @@ MISTAKES = [
         Reason.WRONG_AUDIENCE,
         (
             f"token of {CALLER} has no aud, expected {RECEIVER}",
-            f"a scope with role mappings is left out if the service account of {CALLER} has none of the roles",
+            f"Keycloak leaves out a scope with role mappings if the service account of {CALLER} has none of those roles",
         ),
         _dropped,
         lambda console: console.give_role(),
@@ -112,8 +112,8 @@ MISTAKES = [
         Reason.WRONG_AUDIENCE,
         (
             f"token of {CALLER} has no aud",
-            "by Audience Resolve, a role of crm-api-gateway",
-            "and the client scope roles",
+            "let a role bring the audience (Audience Resolve): give that service account a role of crm-api-gateway",
+            f"and assign the client scope roles to {CALLER}",
         ),
         _by_role_without_roles_scope,
         lambda console: console.assign(CALLER, "roles"),
@@ -123,8 +123,8 @@ MISTAKES = [
         Reason.WRONG_AUDIENCE,
         (
             f"token of {CALLER} has no aud",
-            "by Audience Resolve, a role of crm-api-gateway",
-            f"in the scope of {CALLER}",
+            "let a role bring the audience",
+            f"add the role to the scope of {CALLER}",
         ),
         _by_role_without_full_scope,
         lambda console: console.client(CALLER, fullScopeAllowed=True),
@@ -134,7 +134,7 @@ MISTAKES = [
         Reason.UNKNOWN_KIND,
         (
             f"token of {CALLER} has neither client_id nor sid",
-            f"assign the client scope service_account (and basic) to client {CALLER}",
+            f"Assign the client scope service_account (and basic) to client {CALLER}",
             "a realm imported with a users entry",
         ),
         lambda console: console.unassign(CALLER, "service_account"),
@@ -147,7 +147,7 @@ MISTAKES = [
         (
             f"token of {CALLER} has no aud",
             f"expected {RECEIVER}",
-            "it is a lightweight token",
+            "t is a lightweight token",
             f"switch off “Always use lightweight access token” ({LIGHTWEIGHT}) of client {CALLER}",
         ),
         _lightweight,
@@ -158,7 +158,7 @@ MISTAKES = [
         Reason.UNKNOWN_KIND,
         (
             f"token of {CALLER} has neither client_id nor sid",
-            "it is a lightweight token",
+            "t is a lightweight token",
             f"switch off “Always use lightweight access token” ({LIGHTWEIGHT}) of client {CALLER}",
         ),
         both(lambda console: console.audience_in_lightweight(), _lightweight),
@@ -169,7 +169,7 @@ MISTAKES = [
         Reason.UNKNOWN_KIND,
         (
             f"token of {CALLER} has both client_id and sid",
-            "switch off “Use refresh tokens for client credentials grant” (client_credentials.use_refresh_token)",
+            "Switch off “Use refresh tokens for client credentials grant” (client_credentials.use_refresh_token)",
         ),
         _use_refresh("true"),
         _use_refresh("false"),
@@ -177,14 +177,14 @@ MISTAKES = [
     Mistake(
         "a mapper writes sid",
         Reason.UNKNOWN_KIND,
-        (f"token of {CALLER} has both client_id and sid", "if it is off, remove the mapper that writes sid"),
+        (f"token of {CALLER} has both client_id and sid", "If it is off, remove the mapper that writes sid"),
         lambda console: console.hardcode("sid", "a-session"),
         lambda console: console.remove_mapper("sid"),
     ),
     Mistake(
         "a mapper writes a text where a date belongs",
         Reason.MALFORMED_CLAIMS,
-        ("the claim nbf is missing or malformed: remove the mapper that overwrites it",),
+        ("the claim nbf is missing or malformed. Remove the mapper that overwrites it",),
         lambda console: console.hardcode("nbf", "soon"),
         lambda console: console.remove_mapper("nbf"),
     ),
@@ -193,7 +193,8 @@ MISTAKES = [
         Reason.NOT_A_SERVICE,
         (
             f"token of {FRONT_END} belongs to a user, expected a service",
-            "the calling service must ask for a token of its own (client_credentials)",
+            "The calling service must request a token of its own (grant client_credentials), not forward a user's",
+            "users=True in ServiceAuthMiddleware(...) and write require_user() on the route",
         ),
         send=lambda console: str(console.user()["access_token"]),
     ),
@@ -201,8 +202,8 @@ MISTAKES = [
         "a user's token without the audience is sent on",
         Reason.WRONG_AUDIENCE,
         (
-            f"token of {FRONT_END} has no aud, expected {RECEIVER}: it is a user's token",
-            "must ask for a token of its own (client_credentials)",
+            f"token of {FRONT_END} has no aud, expected {RECEIVER}. It is a user's token",
+            "must request a token of its own (grant client_credentials)",
         ),
         lambda console: console.unassign(FRONT_END, "crm-audience"),
         send=lambda console: str(console.user()["access_token"]),
@@ -210,14 +211,14 @@ MISTAKES = [
     Mistake(
         "the ID token is sent",
         Reason.WRONG_TYPE,
-        (f"token of {CALLER} has typ ID, expected Bearer: send access_token of Keycloak's answer, not id_token",),
+        (f"token of {CALLER} has typ ID, expected Bearer. Send access_token of Keycloak's answer, not id_token",),
         send=lambda console: str(console.service("openid")["id_token"]),
         send_instead=lambda console: str(console.service("openid")["access_token"]),
     ),
     Mistake(
         "the refresh token is sent",
         Reason.ALGORITHM_NOT_ALLOWED,
-        ("not signed with an asymmetric algorithm: send the access token, not the refresh token",),
+        ("not signed with an asymmetric algorithm. Send the access token, not the refresh token",),
         send=lambda console: str(console.user()["refresh_token"]),
     ),
     Mistake(
@@ -235,7 +236,7 @@ MISTAKES = [
         Reason.LIFETIME_TOO_LONG,
         (
             f"token of {CALLER} lives 25.0 h, longer than 24 h",
-            "shorten Access Token Lifespan of the client (Advanced) or the realm (Realm settings, Tokens)",
+            "Shorten “Access Token Lifespan” of the client (Advanced) or the realm (Realm settings, Tokens)",
         ),
         lambda console: console.lifespan(25 * 3600),
         lambda console: console.lifespan(300),
@@ -243,7 +244,7 @@ MISTAKES = [
     Mistake(
         "the scope is not assigned",
         Reason.SCOPE_MISSING,
-        (f"token of {CALLER} lacks scope {SCOPE}: assign the client scope {SCOPE} to {CALLER}",),
+        (f"token of {CALLER} lacks scope {SCOPE}. Assign the client scope {SCOPE} to {CALLER}",),
         lambda console: console.unassign(CALLER, SCOPE),
         lambda console: console.assign(CALLER, SCOPE),
         to=("POST", "/tickets"),
@@ -251,7 +252,7 @@ MISTAKES = [
     Mistake(
         "the scope is assigned and not included in the token",
         Reason.SCOPE_MISSING,
-        (f"token of {CALLER} lacks scope {SCOPE}", "with “Include in token scope” on"),
+        (f"token of {CALLER} lacks scope {SCOPE}", "switch on “Include in token scope”"),
         lambda console: console.scope_attribute(SCOPE, "include.in.token.scope", "false"),
         lambda console: console.scope_attribute(SCOPE, "include.in.token.scope", "true"),
         to=("POST", "/tickets"),
@@ -259,7 +260,10 @@ MISTAKES = [
     Mistake(
         "the scope dropped out: it has role mappings, and the account has none of the roles",
         Reason.SCOPE_MISSING,
-        (f"token of {CALLER} lacks scope {SCOPE}", "is left out if the account has none of the roles"),
+        (
+            f"token of {CALLER} lacks scope {SCOPE}",
+            "leaves out a scope with role mappings if the account has none of those roles",
+        ),
         both(lambda console: console.map_role(SCOPE), without_role),
         lambda console: console.give_role(),
         to=("POST", "/tickets"),
@@ -269,7 +273,7 @@ MISTAKES = [
         Reason.ROLE_MISSING,
         (
             f"token of {CALLER} lacks role of client {RECEIVER}: {ROLE}",
-            f"give it to the service account of {CALLER}",
+            f"Give it to the service account of {CALLER}",
         ),
         lambda console: console.give_role(on=False),
         lambda console: console.give_role(),
@@ -278,7 +282,7 @@ MISTAKES = [
     Mistake(
         "the role is on the account and the client scope roles is not assigned",
         Reason.ROLE_MISSING,
-        (f"lacks role of client {RECEIVER}: {ROLE}", f"see that the client scope roles is assigned to {CALLER}"),
+        (f"lacks role of client {RECEIVER}: {ROLE}", f"check that the client scope roles is assigned to {CALLER}"),
         lambda console: console.unassign(CALLER, "roles"),
         lambda console: console.assign(CALLER, "roles"),
         to=("DELETE", "/tickets"),
@@ -286,7 +290,10 @@ MISTAKES = [
     Mistake(
         "the role is on the account and not in the scope of the client",
         Reason.ROLE_MISSING,
-        (f"lacks role of client {RECEIVER}: {ROLE}", f"where Full scope allowed is off for {CALLER}"),
+        (
+            f"lacks role of client {RECEIVER}: {ROLE}",
+            f"If “Full scope allowed” is off for {CALLER}, add the role to its scope",
+        ),
         lambda console: console.client(CALLER, fullScopeAllowed=False),
         lambda console: console.client(CALLER, fullScopeAllowed=True),
         to=("DELETE", "/tickets"),
@@ -294,7 +301,7 @@ MISTAKES = [
     Mistake(
         "the realm role is not on the service account",
         Reason.ROLE_MISSING,
-        (f"token of {CALLER} lacks realm role {REALM_ROLE}: give it to the service account of {CALLER}",),
+        (f"token of {CALLER} lacks realm role {REALM_ROLE}. Give it to the service account of {CALLER}",),
         lambda console: console.give_realm_role(on=False),
         lambda console: console.give_realm_role(),
         to=("GET", "/audit"),
@@ -302,7 +309,7 @@ MISTAKES = [
     Mistake(
         "the token is for account as well, by its default roles",
         Reason.AUDIENCE_NOT_ONLY,
-        (f"token of {CALLER} is also for account", f"switch Full scope allowed off for the client {CALLER}"),
+        (f"token of {CALLER} is also for account", f"switch off “Full scope allowed” of the client {CALLER}"),
         lambda console: console.give_default_roles(),
         lambda console: console.client(CALLER, fullScopeAllowed=False),
         to=("GET", "/only"),
@@ -311,27 +318,30 @@ MISTAKES = [
         "the tokens were revoked",
         Reason.REVOKED,
         (
-            f"token of {CALLER} was issued before the realm's not-before (Sessions, Revocation): callers must ask for a new one",
+            f"token of {CALLER} was issued before the realm's not-before (Sessions, Revocation). Callers must request a new one",
         ),
         afterwards=lambda console: console.revoke(),
     ),
     Mistake(
         "the receiver's clock is behind",
         Reason.NOT_YET_VALID,
-        (f"token of {CALLER} has iat ", " s in the future: compare the clocks of this host and of Keycloak's (NTP)"),
+        (f"token of {CALLER} has iat ", " s in the future. Compare the clocks of this host and of Keycloak (NTP)"),
         clock=lambda: time.time() - 90,
     ),
     Mistake(
         "the caller keeps its token too long, or the receiver's clock is ahead",
         Reason.EXPIRED,
-        (f"token of {CALLER} expired ", "callers must ask for a new one before expires_in is over; compare the clocks"),
+        (
+            f"token of {CALLER} expired ",
+            "Callers must request a new one before expires_in is over. If they do, compare the clocks",
+        ),
         clock=lambda: time.time() + 400,
     ),
     Mistake(
         "the token is from another realm, or KEYCLOAK_REALM is wrong",
         Reason.UNKNOWN_KEY,
         (
-            "no key of that kid at {server}/realms/techstore/protocol/openid-connect/certs: is the token from another realm",
+            "no key of that kid at {server}/realms/techstore/protocol/openid-connect/certs. Is the token from another realm",
             "or are KEYCLOAK_REALM or KEYCLOAK_URL wrong here?",
         ),
         settings=lambda console: {"realm": "techstore"},
@@ -339,13 +349,16 @@ MISTAKES = [
     Mistake(
         "KEYCLOAK_REALM names no realm",
         Reason.KEYS_UNAVAILABLE,
-        ("{server}/realms/corpp/protocol/openid-connect/certs: Keycloak answers 404: check KEYCLOAK_REALM",),
+        (
+            "{server}/realms/corpp/protocol/openid-connect/certs: Keycloak answers 404. Set KEYCLOAK_REALM to the realm's name",
+            "there is no realm corpp on {server}",
+        ),
         settings=lambda console: {"realm": "corpp"},
     ),
     Mistake(
         "KEYCLOAK_AUTH_PATH is set and the server runs at the root",
         Reason.KEYS_UNAVAILABLE,
-        ("Keycloak answers 404: check KEYCLOAK_REALM, and KEYCLOAK_AUTH_PATH",),
+        ("Keycloak answers 404. The server does not run under /auth: correct KEYCLOAK_AUTH_PATH",),
         settings=lambda console: {"auth_path": "/auth"},
     ),
     Mistake(
@@ -353,23 +366,23 @@ MISTAKES = [
         Reason.WRONG_ISSUER,
         (
             f"token of {CALLER} was issued by {{issuer}}, expected http://sso.corp.example/realms/{{realm}}",
-            "set KEYCLOAK_PUBLIC_URL (or KEYCLOAK_ISSUER) to the address Keycloak writes into tokens",
-            "or give Keycloak that fixed hostname (KC_HOSTNAME)",
+            "Set KEYCLOAK_PUBLIC_URL (or KEYCLOAK_ISSUER) to the address that Keycloak writes into tokens",
+            "or give Keycloak a fixed hostname (KC_HOSTNAME)",
         ),
         settings=lambda console: {"public_url": "http://sso.corp.example"},
     ),
     Mistake(
         "KEYCLOAK_ISSUER has a slash too many",
         Reason.WRONG_ISSUER,
-        ("was issued by {issuer}, expected {issuer}/: the slash at the end counts, set KEYCLOAK_ISSUER",),
+        ("was issued by {issuer}, expected {issuer}/. The slash at the end counts: set KEYCLOAK_ISSUER",),
         settings=lambda console: {"issuer": f"{console.settings().issuer}/"},
     ),
     Mistake(
         "the token is bound by DPoP",
         Reason.SENDER_CONSTRAINED,
         (
-            f"token of {CALLER} is bound to a key and was sent as a bearer token",
-            f"switch off DPoP bound tokens (dpop.bound.access.tokens) for the client {CALLER}, and ask for its token without a DPoP proof",
+            f"token of {CALLER} is bound to a key, but was sent as a bearer token",
+            f"Switch off DPoP bound tokens (dpop.bound.access.tokens) for the client {CALLER}, and request its token without a DPoP proof",
         ),
         lambda console: console.client(CALLER, attributes={"dpop.bound.access.tokens": "true"}),
         lambda console: console.client(CALLER, attributes={"dpop.bound.access.tokens": "false"}),
@@ -382,7 +395,7 @@ UNDER_AUTH = [
     Mistake(
         "KEYCLOAK_AUTH_PATH is missing",
         Reason.KEYS_UNAVAILABLE,
-        ("Keycloak answers 404: check KEYCLOAK_REALM, and KEYCLOAK_AUTH_PATH if the server runs under /auth",),
+        ("Keycloak answers 404. Set KEYCLOAK_AUTH_PATH=/auth if the server runs under /auth",),
         settings=lambda console: {"auth_path": ""},
     ),
     Mistake(
@@ -390,7 +403,7 @@ UNDER_AUTH = [
         Reason.WRONG_ISSUER,
         (
             "was issued by {issuer}, expected ",
-            "set KEYCLOAK_AUTH_PATH=/auth, and keep the path out of KEYCLOAK_URL and KEYCLOAK_PUBLIC_URL",
+            "Set KEYCLOAK_AUTH_PATH=/auth, and leave the path out of KEYCLOAK_URL and KEYCLOAK_PUBLIC_URL",
         ),
         settings=lambda console: {
             "url": console.settings().server,
@@ -401,7 +414,7 @@ UNDER_AUTH = [
     Mistake(
         "KEYCLOAK_PUBLIC_URL is missing or wrong",
         Reason.WRONG_ISSUER,
-        ("was issued by {issuer}, expected ", "set KEYCLOAK_PUBLIC_URL (or KEYCLOAK_ISSUER)"),
+        ("was issued by {issuer}, expected ", "Set KEYCLOAK_PUBLIC_URL (or KEYCLOAK_ISSUER)"),
         settings=lambda console: {"public_url": "http://localhost:1"},
     ),
 ]

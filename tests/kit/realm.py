@@ -66,7 +66,8 @@ class SigningKey:
         return b64(JWSRegistry.algorithms[self.algorithm].sign(signing_input.encode(), self.private))
 
 
-_RSA = SigningKey("RS256")  # made once: an RSA key takes a tenth of a second
+# Made once: an RSA key takes a tenth of a second. The kid is fixed, because ids of tests are made of it.
+_RSA = SigningKey("RS256", kid="the-realm-key")
 
 
 class Realm:

@@ -14,6 +14,7 @@ from tests.real.server import NEWEST, VERSIONS, Keycloak
 
 UNDER_AUTH = f"{NEWEST} under /auth"
 _HERE = Path(__file__).parent
+_TIMEOUT = 1200  # seconds: the first test waits until servers are downloaded, built and started
 
 
 class Servers(Protocol):
@@ -26,6 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:  # the hook sees the whole session's tests
         if _HERE in item.path.parents:
             item.add_marker(pytest.mark.keycloak)
+            item.add_marker(pytest.mark.timeout(_TIMEOUT))
 
 
 @pytest.fixture(scope="session")

@@ -92,7 +92,7 @@ ROWS = [
     Row(
         "abc",
         "alice",
-        "two scopes asked together",
+        "two scopes requested together",
         ask="untrusted-audience charles-audience",
         aud=("bob", "charles"),
         scope="untrusted-audience charles-audience",

@@ -72,7 +72,10 @@ def test_a_realm_that_does_not_exist_is_named_with_its_variable(keycloak: Keyclo
     realm = keycloak.realm("corp")
     verifier = TokenVerifier(settings_of(realm, "crm-api-gateway", realm="corpp"))
 
-    with pytest.raises(KeysUnavailable, match=r"404: check KEYCLOAK_REALM, and KEYCLOAK_AUTH_PATH"):
+    with pytest.raises(
+        KeysUnavailable,
+        match=r"404\. Set KEYCLOAK_REALM to the realm's name, letter by letter: there is no realm corpp",
+    ):
         verifier.verify(realm.service_token("chat-app-service"))
 
 

@@ -59,13 +59,13 @@ def caller(kind: Kind = "unknown", **claims: Any) -> Principal:
 @pytest.mark.parametrize(
     ("principal", "words"),
     [
-        (caller(jti="trltcc:1"), ["it is a lightweight token: switch off", "of client billing"]),
-        (caller(jti="trrtte:1"), ["a token exchange made it; billing must ask for a token of its own"]),
-        (caller(jti="trrtcc:1"), ["assign the client scope service_account (and basic) to client billing"]),
-        (caller(jti="5e95c88a"), ["service_account", "or, if it is a lightweight token, switch off", "exchanged"]),
+        (caller(jti="trltcc:1"), ["It is a lightweight token: switch off", "of client billing"]),
+        (caller(jti="trrtte:1"), ["It comes from a token exchange: billing must request a token of its own"]),
+        (caller(jti="trrtcc:1"), ["Assign the client scope service_account (and basic) to client billing"]),
+        (caller(jti="5e95c88a"), ["service_account", "Or, if it is a lightweight token, switch off", "exchanged"]),
         (caller(client_id="billing", sid="s"), ["both client_id and sid", "client_credentials.use_refresh_token"]),
-        (caller(client_id="other"), ["has another client_id than azp: a mapper of the realm overwrites one of them"]),
-        (caller(sid=5), ["has a sid that is no text: a mapper of the realm overwrites it"]),
+        (caller(client_id="other"), ["has another client_id than azp. A mapper of the realm overwrites one of them"]),
+        (caller(sid=5), ["has a sid that is not text. A mapper of the realm overwrites it"]),
     ],
 )
 def test_each_unknown_kind_has_a_sentence_of_its_own(principal: Principal, words: list[str]) -> None:
@@ -82,35 +82,35 @@ def test_what_a_mark_rules_out_is_not_advised() -> None:
 @pytest.mark.parametrize(
     ("bound", "words"),
     [
-        ({"x5t#S256": "x"}, "switch off certificate bound access tokens (tls.client.certificate.bound.access.tokens)"),
-        ({"jkt": "x"}, "switch off DPoP bound tokens (dpop.bound.access.tokens) for the client billing"),
-        ({}, "switch off DPoP bound tokens"),
-        ("text", "switch off DPoP bound tokens"),
+        ({"x5t#S256": "x"}, "Switch off certificate bound access tokens (tls.client.certificate.bound.access.tokens)"),
+        ({"jkt": "x"}, "Switch off DPoP bound tokens (dpop.bound.access.tokens) for the client billing"),
+        ({}, "Switch off DPoP bound tokens"),
+        ("text", "Switch off DPoP bound tokens"),
     ],
     ids=str,
 )
 def test_a_bound_token_is_told_with_what_binds_it(bound: Any, words: str) -> None:
     cure = cures.binding_cure({"azp": "billing", "cnf": bound})
-    assert cure.startswith("token of billing is bound to a key and was sent as a bearer token: ")
+    assert cure.startswith("token of billing is bound to a key, but was sent as a bearer token. ")
     assert words in cure
 
 
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        ("https://sso/realms/corp/", "the slash at the end counts"),
-        ("https://sso/auth/realms/corp", "set KEYCLOAK_AUTH_PATH=/auth"),
-        ("https://sso/realms/Corp", "set KEYCLOAK_REALM to the realm's name, letter by letter"),
-        ("http://sso/realms/corp", "set KEYCLOAK_PUBLIC_URL (or KEYCLOAK_ISSUER)"),
-        ("https://sso:8443/realms/corp", "set KEYCLOAK_PUBLIC_URL (or KEYCLOAK_ISSUER)"),
-        ("https://[/realms/corp", "set KEYCLOAK_PUBLIC_URL (or KEYCLOAK_ISSUER)"),
-        ("nonsense", "set KEYCLOAK_PUBLIC_URL (or KEYCLOAK_ISSUER)"),
+        ("https://sso/realms/corp/", "The slash at the end counts"),
+        ("https://sso/auth/realms/corp", "Set KEYCLOAK_AUTH_PATH=/auth"),
+        ("https://sso/realms/Corp", "Set KEYCLOAK_REALM to the realm's name, letter by letter"),
+        ("http://sso/realms/corp", "Set KEYCLOAK_PUBLIC_URL (or KEYCLOAK_ISSUER)"),
+        ("https://sso:8443/realms/corp", "Set KEYCLOAK_PUBLIC_URL (or KEYCLOAK_ISSUER)"),
+        ("https://[/realms/corp", "Set KEYCLOAK_PUBLIC_URL (or KEYCLOAK_ISSUER)"),
+        ("nonsense", "Set KEYCLOAK_PUBLIC_URL (or KEYCLOAK_ISSUER)"),
     ],
 )
 def test_an_issuer_is_told_with_the_setting_it_differs_in(found: str, words: str) -> None:
     principal = Principal(client_id="billing", kind="service", issuer=found, issued_at=1, expires_at=2)
     cure = cures.issuer_cure(principal, "https://sso/realms/corp")
-    assert cure.startswith(f"token of billing was issued by {named(found)}, expected https://sso/realms/corp: ")
+    assert cure.startswith(f"token of billing was issued by {named(found)}, expected https://sso/realms/corp. ")
     assert words in cure
 
 
@@ -123,12 +123,14 @@ def test_an_issuer_with_the_same_realm_written_in_another_way_is_told_to_be_set_
 ) -> None:
     at = "https://sso/realms/"
     principal = Principal(client_id="billing", kind="service", issuer=f"{at}{found}", issued_at=1, expires_at=2)
-    assert "set KEYCLOAK_ISSUER to the issuer as it stands in tokens" in cures.issuer_cure(principal, f"{at}{expected}")
+    assert "set KEYCLOAK_ISSUER to the exact issuer (iss) of the tokens" in cures.issuer_cure(
+        principal, f"{at}{expected}"
+    )
 
 
 def test_the_path_that_keycloak_does_not_have_is_taken_away() -> None:
     principal = Principal(client_id="b", kind="service", issuer="https://sso/realms/corp", issued_at=1, expires_at=2)
-    assert "set KEYCLOAK_AUTH_PATH to nothing" in cures.issuer_cure(principal, "https://sso/auth/realms/corp")
+    assert "Remove KEYCLOAK_AUTH_PATH" in cures.issuer_cure(principal, "https://sso/auth/realms/corp")
 
 
 def test_a_caller_that_holds_roles_of_the_receiver_is_told_of_the_mapper() -> None:
@@ -141,12 +143,13 @@ def test_a_caller_that_holds_roles_of_the_receiver_is_told_of_the_mapper() -> No
         client_roles={"crm": frozenset({"clerk"})},
     )
     cure = cures.audience_cure(principal, ["crm"])
-    assert "since it has roles of crm, a scope with an Audience Resolve mapper" in cure
+    assert "billing has roles of crm, so assign the client scope roles" in cure
 
 
 def test_an_audience_that_is_a_url_comes_by_no_role() -> None:
     cure = cures.audience_cure(caller("service", client_id="billing"), ["https://crm.example"])
-    assert "(B) no client for a custom audience" in cure
+    assert "(B)" not in cure
+    assert "(C) a client scope with an Audience mapper for https://crm.example" in cure
     assert "Resolve" not in cure
 
 

@@ -335,7 +335,7 @@ class TestWhatIsToldOfADecision:
         assert (decision.reason, decision.method, decision.route) == ("caller_not_allowed", "GET", "/v1/tickets/{id}")
         assert decision.client_id == "chat-app-service"
         assert decision.token_id
-        assert "allowed are a" in decision.cure
+        assert "(allowed: a)" in decision.cure
 
     def test_an_acceptance_is_told_once(self, make_app: App, client: Client, service: Headers, observed: Any) -> None:
         app = make_app()

@@ -164,7 +164,7 @@ class TestTheReport:
         observing.decided(ALLOWED)
         assert [*wanted, observing.wants_allowed] == [True, False]
         head, first, second = said(caplog)
-        assert "these will be refused from then on: refusals=3 rows=2 others=0" in head
+        assert "these will be refused from that day on: refusals=3 rows=2 others=0" in head
         assert "cure='let b in' count=2 first_seen=2027-01-30T00:00:00Z last_seen=2027-01-30T00:00:00Z" in first
         assert "cure='let a in' count=1 " in second
         clock.advance(7200)
@@ -202,7 +202,7 @@ class TestTheReport:
         head = records(caplog)[0]
         assert head.levelno == (logging.WARNING if rows else logging.INFO)
         assert vars(head)["rows"] == rows
-        assert head.getMessage().endswith(f"the option can go: refusals={rows} rows={rows} others=0")
+        assert head.getMessage().endswith(f"remove the option: refusals={rows} rows={rows} others=0")
         assert len(said(caplog)) == 1 + rows
         for each in (ALLOWED, decision(observed=False)):
             clock.advance(7200)
@@ -428,14 +428,14 @@ class TestOfAnApp:
             pass
         (record,) = records(caplog)
         assert record.levelno == logging.INFO
-        assert "nothing that came in so far will be refused" in record.getMessage()
+        assert "no request so far will be refused" in record.getMessage()
         caplog.clear()
         with TestClient(app) as there:
             there.get("/orders/1", headers=headers())
             observed = len(said(caplog))
         assert observed == 1
         head, row = said(caplog)
-        assert "these will be refused from then on" in head
+        assert "these will be refused from that day on" in head
         assert "count=1 " in row
 
     def test_and_when_the_apps_own_end_fails(self, options: Options, clock: Clock, headers: Any, caplog: Log) -> None:
@@ -463,7 +463,7 @@ class TestOfAnApp:
         clock.now = END
         assert there.get("/internal/observed", headers=headers()).status_code == 200
         head, row = said(caplog)
-        assert "its day has come, and these are refused from now on; the option can go" in head
+        assert "the day has come, and these are refused from now on; remove the option" in head
         assert "route='/orders/{number}'" in row
 
     def test_the_decisions_are_logged_as_observed_and_a_flood_of_them_hides_no_refusal(

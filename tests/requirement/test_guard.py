@@ -188,7 +188,7 @@ def test_the_endpoint_does_not_begin_before_the_caller_is_let_in(
     assert began == ["chat-app-service", "task"]
 
 
-@pytest.mark.parametrize("endpoint", [page, sync_page, Page, asgi], ids=str)
+@pytest.mark.parametrize("endpoint", [page, sync_page, Page, asgi], ids=lambda endpoint: endpoint.__name__)
 def test_without_the_middleware_nobody_is_let_through(endpoint: Any, client: Client, service: Headers) -> None:
     guarded = A.guard(endpoint)
     app = Starlette(routes=[Mount("/x", guarded) if endpoint is asgi else Route("/x", guarded)])

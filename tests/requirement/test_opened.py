@@ -307,7 +307,7 @@ class TestARightApp:
             Middleware(hiding, change=lambda _: {}),
             Middleware(Hiding, change=lambda _: {}),
         ],
-        ids=repr,
+        ids=["gzip", "trusted host", "CORS", "base class", "copied scope", "new scope", "function", "class"],
     )
     @pytest.mark.parametrize("wrapped", [False, True])
     def test_serves_its_public_paths_behind_middleware_that_changes_no_path(

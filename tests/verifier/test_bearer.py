@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from s2s_fastapi.decision import Reason
+from s2s_fastapi.keycloak.cures import NO_TOKEN, NOT_A_TOKEN, TOKEN_IN_URL, TWO_HEADERS
 from s2s_fastapi.verifier.bearer import bearer_token
 from s2s_fastapi.verifier.refusal import Refused
 
@@ -25,8 +26,10 @@ def read(*values: bytes | str, query: bytes = b"", name: bytes = b"authorization
 def refused(*values: bytes | str, query: bytes = b"", name: bytes = b"authorization") -> Reason:
     with pytest.raises(Refused) as caught:
         read(*values, query=query, name=name)
-    # The size is all that is known of a token that is too long.
-    assert not re.sub(r"^the token has [0-9]{5,} bytes, and at most 16384 are read: .*", "", caught.value.cure)
+    # Nothing of the request but the size of a token that is too long stands in the sentence.
+    cure = re.sub(r"^the token has [0-9]{5,} bytes, more than the 16384 that are read\. .*", "", caught.value.cure)
+    assert cure in {"", NO_TOKEN, NOT_A_TOKEN, TOKEN_IN_URL, TWO_HEADERS}
+    assert bool(caught.value.cure) == (caught.value.reason is Reason.INVALID_REQUEST)
     return caught.value.reason
 
 
@@ -210,3 +213,24 @@ def test_whatever_comes_is_one_token68_or_refused(values: list[bytes], query: by
     assert values[0].strip(b" \t").lower().startswith(b"bearer ")
     assert values[0].strip(b" \t").endswith(b" " + token.encode())
     assert not any(part.startswith(b"access_token=") for part in query.split(b"&"))
+
+
+@pytest.mark.parametrize(
+    ("values", "query", "cure"),
+    [
+        ([f"Bearer {TOKEN}", f"Bearer {TOKEN}"], b"", TWO_HEADERS),
+        ([f"Bearer {TOKEN}", "Basic YTpi"], b"", TWO_HEADERS),
+        ([f"Bearer {TOKEN}"], f"access_token={TOKEN}".encode(), TOKEN_IN_URL),
+        (["Bearer"], b"", NO_TOKEN),
+        (["Bearer  "], b"", NO_TOKEN),
+        (["Bearer"], b"access_token=a", NO_TOKEN),
+        ([f'Bearer "{TOKEN}"'], b"", NOT_A_TOKEN),
+        ([f"Bearer {TOKEN} {TOKEN}"], b"", NOT_A_TOKEN),
+        ([f"Bearer,{TOKEN}"], b"", NOT_A_TOKEN),
+        ([f"Bearer\t{TOKEN}"], b"", NOT_A_TOKEN),
+    ],
+)
+def test_each_cause_of_a_bad_request_has_a_cure_of_its_own(values: list[str], query: bytes, cure: str) -> None:
+    with pytest.raises(Refused) as caught:
+        read(*values, query=query)
+    assert (caught.value.reason, caught.value.cure) == (Reason.INVALID_REQUEST, cure)

@@ -202,8 +202,8 @@ def test_members_that_say_nothing_about_the_key_do_not_matter() -> None:
         {"keys": 1},
         {"keys": []},
         {"keys": [[]]},
-        {"key": [GOOD.jwk]},
-        GOOD.jwk,
+        pytest.param({"key": [GOOD.jwk]}, id="the name of the list is wrong"),
+        pytest.param(GOOD.jwk, id="a key alone"),
     ],
     ids=lambda document: json.dumps(document)[:20],
 )

@@ -184,7 +184,7 @@ THEIRS = SigningKey("ES256", kid=REALM.key.kid)
         {"zip": ""},
         {"enc": "A256GCM"},
         {"cty": "JWT"},
-        {"jwk": THEIRS.jwk},
+        pytest.param({"jwk": THEIRS.jwk}, id="jwk"),
         {"jwk": None},
         {"jku": "https://evil.example/jwks.json"},
         {"jku": "http://keycloak.test/realms/corp/protocol/openid-connect/certs"},

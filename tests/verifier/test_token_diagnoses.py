@@ -28,7 +28,7 @@ def refusal(token: str, realm: Realm) -> Decision:
 
 # A payload that is malformed after the signature held
 
-GIVE_ANOTHER = "give it another claim name, or switch Multivalued on"
+GIVE_ANOTHER = "give the mapper another claim name, or switch “Multivalued” on."
 TWICE = [
     ('"realm_access": {"roles": ["a"]}, "realm_access": {"roles": "a"}', "realm_access"),
     ('"resource_access": {}, "resource_access": {"crm": {"roles": "a"}}', "resource_access"),
@@ -48,8 +48,8 @@ def test_a_claim_that_stands_twice_is_named_with_the_client_whose_mapper_wrote_i
     assert decision.reason is Reason.MALFORMED_CLAIMS
     assert (decision.client_id, decision.kid, decision.unverified_kid) == ("chat-app-service", realm.key.kid, "")
     assert decision.cure == (
-        f"its signature holds, but in the token of chat-app-service the claim {claim} stands twice: a mapper of the client "
-        f"chat-app-service or of its scopes writes into it; {GIVE_ANOTHER}"
+        f"its signature holds, but in the token of chat-app-service the claim {claim} stands twice. A mapper of the client "
+        f"chat-app-service or of its scopes writes into it: {GIVE_ANOTHER}"
     )
 
 
@@ -66,7 +66,7 @@ def test_of_a_client_that_is_not_told_or_told_twice_nothing_is_said(payload: str
     decision = refusal(realm.sign(payload.encode()), realm)
     assert decision.reason is Reason.MALFORMED_CLAIMS
     assert decision.client_id == ""
-    assert "stands twice: a mapper of the client that got it or of its scopes writes into it" in decision.cure
+    assert "stands twice. A mapper of the client that got it or of its scopes writes into it" in decision.cure
     assert "token of" not in decision.cure
 
 
@@ -122,7 +122,7 @@ def test_roles_that_are_no_list_are_told_with_their_path_and_the_switch(claims: 
     decision = refusal(realm.token(**claims), realm)
     assert decision.reason is Reason.MALFORMED_CLAIMS
     assert decision.cure == (
-        f"token of chat-app-service: {said}: remove the mapper that overwrites it, or switch Multivalued on in it: roles are a list"
+        f"token of chat-app-service: {said}. Remove the mapper that overwrites it, or switch “Multivalued” on in it: roles are a list."
     )
 
 
@@ -163,7 +163,7 @@ def test_a_token_whose_exp_is_not_after_its_iat_is_refused_whatever_the_toleranc
     assert decision.reason is (reason or (Reason.EXPIRED if expired else Reason.MALFORMED_CLAIMS))
     if decision.reason is Reason.MALFORMED_CLAIMS:
         assert decision.cure.startswith(
-            "token of chat-app-service has an exp that is not after its iat: raise Access Token"
+            "token of chat-app-service has an exp that is not after its iat. Raise “Access Token"
         )
 
 
@@ -176,7 +176,7 @@ def test_a_token_over_16_kb_says_its_size_in_the_log_and_nothing_in_the_answer(
 ) -> None:
     realm, app = Realm(), FastAPI()
     app.add_middleware(ServiceAuthMiddleware, settings=settings(), transport=realm.transport)
-    said = f"the token has {size} bytes, and at most 16384 are read: switch Full scope allowed off"
+    said = f"the token has {size} bytes, more than the 16384 that are read. Switch off “Full scope allowed”"
     with TestClient(app) as client, caplog.at_level(logging.WARNING, DECISIONS):
         answer = client.get("/", headers={"Authorization": "Bearer " + "a" * size})
         short = client.get("/", headers={"Authorization": "Bearer ?"})

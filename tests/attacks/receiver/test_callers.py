@@ -7,7 +7,8 @@ from fastapi import Depends, FastAPI
 
 from s2s_fastapi import Principal, require_caller, require_realm_role, require_role, require_user
 from s2s_fastapi.decision import Reason
-from tests.attacks.receiver.stack import KEYS, MISSING, Stack, broken, stack, token
+from tests.attacks.receiver.stack import KEYS, Stack, broken, stack, token
+from tests.kit.missing import MISSING
 from tests.kit.realm import Realm
 
 OURS = "crm-api-gateway"

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from s2s_fastapi.decision import Reason
-from tests.attacks.receiver.stack import FORGER, KEYS, MISSING, NOW, Stack, broken, claims, stack, token
+from tests.attacks.receiver.stack import FORGER, KEYS, NOW, Stack, broken, claims, stack, token
+from tests.kit.missing import MISSING
 from tests.kit.realm import SERVER, Realm, SigningKey
 
 ISSUER = f"{SERVER}/realms/corp"

@@ -237,7 +237,7 @@ CONFIRMATIONS: list[Any] = [
     {"x5t#S256": "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2"},
     {"jkt": "a", "x5t#S256": "b"},
     {"kid": "k"},
-    {"jwk": PROOF_KEY.jwk},
+    pytest.param({"jwk": PROOF_KEY.jwk}, id="jwk"),
     {"jku": "https://evil.example/keys.json"},
     {"of-the-future": 1},
     {"jkt": None},

@@ -13,7 +13,7 @@ from tests.receiver.fire.row import RETRY, row, running, through
 from tests.receiver.fire.scene import Scene
 from tests.receiver.fire.service import ATTACKER, HOUR, TTL, Tally
 
-LAST_GOOD = "the last good keys serve: none fails"
+LAST_GOOD = "the last good keys are used: none fails"
 
 
 def broken(fault: Fault, *, moments: int = 30) -> Tally:
@@ -48,7 +48,7 @@ def outage(folder: Path) -> Tally:
 
 @row(
     "Keycloak is gone for more than an hour",
-    "none fails for an hour after the last fetch; then 503, and whoever waits for `Retry-After` finds Keycloak asked again",
+    "none fails for an hour after the last fetch; then 503, and Keycloak is asked again after `Retry-After`",
     unavailable=True,
 )
 def long_outage(folder: Path) -> Tally:
@@ -82,7 +82,7 @@ def back_after_outage(scene: Scene) -> None:
 
 @row(
     "The service starts before Keycloak",
-    "503 until Keycloak comes; whoever waits for `Retry-After` then is served",
+    "503 until Keycloak is up; a caller that waits for `Retry-After` is then served",
     unavailable=True,
 )
 def started_first(folder: Path) -> Tally:
@@ -94,7 +94,7 @@ def started_first(folder: Path) -> Tally:
         return scene.tally
 
 
-@row("The name of Keycloak's host is not found any more", LAST_GOOD)
+@row("The name of Keycloak's host cannot be resolved any more", LAST_GOOD)
 def no_dns(folder: Path) -> Tally:
     with running(unseen=True) as scene:
         scene.pass_time(470)
@@ -126,12 +126,12 @@ def fifty_megabytes(folder: Path) -> Tally:
     return broken(huge(50_000_000), moments=4)
 
 
-@row("An answer that drips, a byte in half a second", f"{LAST_GOOD} (one request waits for 3 s)")
+@row("An answer that comes slowly, one byte every 0.5 s", f"{LAST_GOOD} (one request waits for 3 s)")
 def slow_drip(folder: Path) -> Tally:
     return broken(dripping(0.5), moments=2)
 
 
-@row("A redirect to somebody else's keys", f"{LAST_GOOD}; nobody is asked there")
+@row("A redirect to somebody else's keys", f"{LAST_GOOD}; no request goes there")
 def redirect(folder: Path) -> Tally:
     asked: list[str] = []
 
@@ -170,7 +170,7 @@ def broken_key(folder: Path) -> Tally:
 # TLS
 
 
-@row("TLS fails: the certificate is somebody else's, and so are the keys behind it", LAST_GOOD)
+@row("TLS fails: somebody else's server answers, with its own certificate and keys", LAST_GOOD)
 def wrong_certificate(folder: Path) -> Tally:
     ours, theirs = make_authority(folder / "ours"), make_authority(folder / "theirs")
     with Scene(unseen=True, tls=server_context(ours)) as scene:
@@ -188,7 +188,7 @@ def wrong_certificate(folder: Path) -> Tally:
         return scene.tally
 
 
-@row("A certificate of the company's own authority (`KEYCLOAK_CA_FILE`)", "none fails")
+@row("A certificate of the company's own certificate authority (`KEYCLOAK_CA_FILE`)", "none fails")
 def private_authority(folder: Path) -> Tally:
     ours = make_authority(folder)
     with Scene(tls=server_context(ours)) as scene:

@@ -81,7 +81,7 @@ def running(keycloak: Keycloak, *, copied: bool = True) -> Iterator[Scene]:
         yield scene
 
 
-@row("Keycloak is restarted while requests come in, at the time the keys are to be renewed", "none fails")
+@row("Keycloak is restarted while requests come in, when the keys are due for renewal", "none fails")
 def restart(keycloak: Keycloak) -> Tally:
     async def play() -> None:
         tokens = [scene.token() for _ in range(20)]
@@ -138,7 +138,7 @@ def rotation(keycloak: Keycloak) -> Tally:
 
 @row(
     '"Revocation, Set to now"',
-    "tokens that were issued before are refused with the next fetch, 10 minutes later at most; new ones: none fails",
+    "tokens that were issued before are refused after the next fetch, at most 10 minutes later; new ones: none fails",
 )
 def revocation(keycloak: Keycloak) -> Tally:
     with running(keycloak) as scene:

@@ -13,7 +13,7 @@ from tests.receiver.fire.scene import Scene
 from tests.receiver.fire.service import TTL, Tally, parts
 
 
-@row("A new key signs, the old one stays published", "the new key works at once, the old one goes on: none fails")
+@row("A new key signs, the old one stays published", "the new key works at once, the old one still works: none fails")
 def old_key_kept(folder: Path) -> Tally:
     with running() as scene:
         old = scene.token()
@@ -61,8 +61,8 @@ def new_algorithm(folder: Path) -> Tally:
 
 
 @row(
-    "A node lags: two nodes answer in turns, one without the new key",
-    "tokens of the old key: none fails; those of the new key are 401 until a fetch, one in 5 s, meets the node that has it",
+    "A node lags behind: two nodes answer in turns, one without the new key",
+    "tokens of the old key: none fails; tokens of the new key get a 401 until a fetch (one in 5 s) reaches the node that has the key",
     refused=2,
 )
 def lagging_node(folder: Path) -> Tally:
@@ -86,7 +86,9 @@ def lagging_node(folder: Path) -> Tally:
         return scene.tally
 
 
-@row('"Revoke all" in Keycloak', "tokens that were issued before are refused with the next fetch; new ones: none fails")
+@row(
+    '"Revoke all" in Keycloak', "tokens that were issued before are refused after the next fetch; new ones: none fails"
+)
 def revoked(folder: Path) -> Tally:
     with running() as scene:
         old = scene.token()
@@ -147,8 +149,8 @@ def invented_kids(folder: Path) -> Tally:
 
 @row(
     "The same flood just before a rotation, old key removed at once",
-    "the first request with the new key may be 401 and is let in at its second try, which our caller makes by itself; "
-    "all others wait for the next fetch, which is 5 s away at most, and are let in",
+    "the first request with the new key may get a 401 and is accepted at its second try, which our caller makes by itself; "
+    "all others wait at most 5 s for the next fetch, and are accepted",
     refused=1,
 )
 def flood_before_rotation(folder: Path) -> Tally:

@@ -17,7 +17,7 @@ _COLUMNS = (
     "401",
     "503",
     "forged",
-    "let in",
+    "of these accepted",
     "fetches",
     "least distance",
 )

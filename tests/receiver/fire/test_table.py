@@ -24,7 +24,7 @@ def test_the_table_has_every_row_with_its_promise_and_keeps_it(name: str, rows: 
         assert number(one["401"]) <= row.refused
         assert (number(one["503"]) > 0) is row.unavailable
         assert number(one["forged"]) > 0
-        assert number(one["let in"]) == 0
+        assert number(one["of these accepted"]) == 0
         assert (
             number(one["fetches"]) == 1 or float(one["least distance"].removesuffix(" s").replace(",", "")) >= SPACING
         )

@@ -1,0 +1,72 @@
+"""What to change if Keycloak's server gives no keys or no token. Receiver and caller say it with the same words.
+
+The sentences name the settings. Nothing that the server wrote stands in them.
+"""
+
+import re
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from s2s_fastapi.backchannel.channel import unused_proxy
+from s2s_fastapi.text import named
+
+__all__ = ["answer_cure", "unreachable_cure"]
+
+# What OpenSSL says, version by version, if the other end answers in plain text.
+_PLAIN_HTTP: Final = re.compile("TLS failed: (WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE|PACKET_LENGTH_TOO_LONG)")
+_NOT_HTTP: Final = "the answer is not HTTP"
+_CERTIFICATE: Final = "certificate"
+_NOT_FOUND: Final = 404
+_SERVER_ERROR: Final = 500
+
+
+def answer_cure(url: str, status: int, said: str) -> str:
+    """Return what to change if a realm's page answers with this status, or nothing if that is not known.
+
+    `said` is the server's own error in lower case. It decides before the status, which differs between versions of Keycloak.
+    """
+    server, _, rest = url.rpartition("/realms/")
+    realm = named(unquote(rest.partition("/")[0]))
+    if "realm does not exist" in said:
+        return f"Set KEYCLOAK_REALM to the realm's name, letter by letter: there is no realm {realm} on {server}."
+    if "unable to find matching target resource method" in said:
+        return _path_cure(server)
+    if "missingnormalization" in said:
+        return "Remove double slashes from KEYCLOAK_URL and KEYCLOAK_AUTH_PATH."
+    if "realm not enabled" in said:
+        return f"Enable the realm {realm} in Keycloak (Realm settings)."
+    if "https required" in said:
+        return "Use https in KEYCLOAK_URL, or change “Require SSL” of the realm in Keycloak (Realm settings, General)."
+    if 300 <= status < 400:  # noqa: PLR2004 - HTTP's own border
+        return "Set KEYCLOAK_URL to the address that it redirects to: redirects are not followed."
+    if said:
+        return ""
+    if status == _NOT_FOUND:  # also what a server under /auth answers outside of that path
+        return f"{_path_cure(server)} If that is right, KEYCLOAK_URL does not point at a Keycloak."
+    if status < _SERVER_ERROR:
+        return "Set KEYCLOAK_URL: it does not point at a Keycloak, or a proxy in front of Keycloak answers."
+    return ""
+
+
+def unreachable_cure(url: str, problem: str = "", *, proxied: bool = False) -> str:
+    """Return what to change if there was no answer from `url`, or none that can be read.
+
+    `problem` is the sentence of the exchange. `proxied` says that ``KEYCLOAK_PROXY`` is in use.
+    """
+    if _PLAIN_HTTP.search(problem):
+        return "The port answers in plain http: write http:// in KEYCLOAK_URL, or use Keycloak's port for https."
+    setting = "KEYCLOAK_URL or KEYCLOAK_CA_FILE" if _CERTIFICATE in problem else "KEYCLOAK_URL"
+    cure = f"Is Keycloak up at {url.rpartition('/realms/')[0]}, and is {setting} right for this process?"
+    if _NOT_HTTP in problem and url.startswith("http:"):
+        cure += " If the port is one for https, write https:// in KEYCLOAK_URL."
+    unused = "" if proxied else unused_proxy(url)
+    if unused:
+        cure += f" {unused} is set, but it is not used: if Keycloak is reached through a proxy, set KEYCLOAK_PROXY."
+    return cure
+
+
+def _path_cure(server: str) -> str:
+    path = urlsplit(server).path
+    if path:
+        return f"The server does not run under {path}: correct KEYCLOAK_AUTH_PATH, or the path in KEYCLOAK_URL."
+    return "Set KEYCLOAK_AUTH_PATH=/auth if the server runs under /auth."

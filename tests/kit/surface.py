@@ -1,0 +1,68 @@
+"""The public names of the package with their signatures, as one text: ``python -m tests.kit.surface`` writes the reviewed one."""
+
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Final, get_args, get_origin
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+import s2s_fastapi
+
+__all__ = ["REVIEWED", "surface"]
+
+REVIEWED: Final = Path(__file__).resolve().parents[1] / "public_surface.txt"
+_HEADING: Final = "The public names of s2s_fastapi. Written by `make surface`; review every change.\n\n"
+_ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
+_MODULE: Final = re.compile(r"\b(?:[a-z_0-9]+\.)+(?=[A-Z])")
+_ALIASES: Final = {"ASGIApp": ASGIApp, "Receive": Receive, "Send": Send, "Scope": Scope}
+"""What Starlette names and `inspect` writes out, the longest first."""
+
+
+def surface() -> str:
+    """Return all of `s2s_fastapi.__all__`, a line for each name, and for each public member of a class."""
+    lines = (line for name in sorted(s2s_fastapi.__all__) for line in _lines(name, getattr(s2s_fastapi, name)))
+    return _HEADING + "\n".join(lines) + "\n"
+
+
+def _lines(name: str, value: Any) -> Iterator[str]:
+    if not inspect.isclass(value):
+        yield f"{name}{_signature(value)}" if inspect.isfunction(value) else f"{name}: {type(value).__name__}"
+        return
+    bases = ", ".join(base.__name__ for base in value.__bases__ if base is not object)
+    yield f"class {name}({bases})"
+    yield f"    {name}{_signature(value)}"
+    foreign = [base for base in value.__mro__ if not base.__module__.startswith("s2s_fastapi")]
+    for member in sorted(vars(value)):
+        if not member.startswith("_") and not any(hasattr(base, member) for base in foreign):  # theirs, overridden
+            found = inspect.getattr_static(value, member)
+            inner = getattr(found, "__func__", found)
+            kind = type(found).__name__ if inner is not found else ""
+            shown = f"{member}{_signature(inner)}" if inspect.isfunction(inner) else f"{member}: {_attribute(found)}"
+            yield f"    {kind} {shown}" if kind else f"    {shown}"
+
+
+def _attribute(found: object) -> str:
+    return "property" if isinstance(found, property) else "attribute"
+
+
+def _bare(annotation: Any) -> Any:
+    """Return the type alone: the rest of an `Annotated` looks different from release to release of Pydantic."""
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def _signature(value: Any) -> str:
+    try:
+        signature = inspect.signature(value)
+    except ValueError:
+        return "(...)"
+    parameters = [each.replace(annotation=_bare(each.annotation)) for each in signature.parameters.values()]
+    shown = _MODULE.sub("", _ADDRESS.sub("", str(signature.replace(parameters=parameters))))
+    for name, alias in _ALIASES.items():
+        shown = shown.replace(_MODULE.sub("", inspect.formatannotation(alias)), name)
+    return shown
+
+
+if __name__ == "__main__":
+    REVIEWED.write_text(surface(), encoding="utf-8")

@@ -1,0 +1,98 @@
+"""Code that uses the package as it is meant: mypy and pyright must find no fault, and must know each of these types.
+
+`make lint` checks this file; nobody runs it.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, assert_type
+
+import httpx
+import httpx2
+from fastapi import Depends, FastAPI
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+
+from s2s_fastapi import (
+    CurrentPrincipal,
+    Health,
+    KeycloakSettings,
+    ObservedRefusals,
+    Principal,
+    Requirement,
+    ServiceAuthMiddleware,
+    ServiceTokenAuth,
+    TokenVerifier,
+    health,
+    observed_refusals,
+    require_audience,
+    require_caller,
+    require_realm_role,
+    require_role,
+    require_scope,
+    require_service,
+    require_user,
+    service_auth,
+    service_client,
+    service_lifespan,
+)
+
+BILLING = require_caller("billing")
+CRM = service_client("http://crm:8000", audience="crm")
+OTHER = service_client("http://other:8000", client_class=httpx2.AsyncClient)
+AUTH = service_auth("http://crm:8000", scope=["crm:read", "crm:write"])
+
+app = FastAPI(lifespan=service_lifespan(CRM, AUTH), dependencies=[Depends(require_service())])
+app.add_middleware(ServiceAuthMiddleware, audience=["crm", "crm-v2"], public_paths=["/health", "POST /hooks/x"])
+
+
+@app.get("/x")
+async def route(
+    caller: Annotated[Principal, Depends(BILLING & require_scope("x"))],
+    anybody: CurrentPrincipal,
+    crm: Annotated[httpx.AsyncClient, Depends(CRM)],
+    other: Annotated[httpx2.AsyncClient, Depends(OTHER)],
+    auth: Annotated[ServiceTokenAuth, Depends(AUTH)],
+) -> str:
+    assert_type(anybody, Principal)
+    async with httpx.AsyncClient(auth=auth) as theirs, httpx2.AsyncClient(auth=auth) as newer:
+        assert_type(theirs, httpx.AsyncClient)
+        assert_type(newer, httpx2.AsyncClient)
+    assert_type(await auth.atoken(min_validity=60), str)
+    assert_type(auth.token(), str)
+    return caller.client_id
+
+
+def requirements() -> None:
+    for requirement in (
+        require_caller("a", "b"),
+        require_service(),
+        require_user("ui"),
+        require_scope("s"),
+        require_role("r", client="crm"),
+        require_realm_role("r"),
+        require_audience("crm", only=True),
+        require_caller("a") | require_role("r"),
+    ):
+        assert_type(requirement, Requirement)
+
+
+async def page(request: Request) -> PlainTextResponse:
+    caller: Principal = request.user
+    assert_type(caller.client_roles["crm"], frozenset[str])
+    return PlainTextResponse("")
+
+
+def a_guard_keeps_the_type_of_the_endpoint(endpoint: Callable[[Request], PlainTextResponse]) -> None:
+    assert_type(require_service().guard(endpoint), Callable[[Request], PlainTextResponse])
+
+
+async def outside_of_a_request(token: str) -> None:
+    verifier = TokenVerifier(KeycloakSettings(url="http://keycloak:8080", realm="corp"), audience="crm")
+    assert_type(verifier.verify(token), Principal)
+    assert_type(await verifier.averify(token.encode()), Principal)
+    assert_type(BILLING.check(verifier.verify(token)), Principal)
+
+
+def looking() -> None:
+    assert_type(health(app), Health)
+    assert_type(observed_refusals(app), ObservedRefusals)
