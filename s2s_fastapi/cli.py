@@ -11,8 +11,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
-from s2s_fastapi.caller.client_key import ClientKey
-from s2s_fastapi.caller.registration import KeyType, new_private_key, registration
+from s2s_fastapi.caller.client_key import ClientKey, KeyType, new_private_key, registration
 from s2s_fastapi.errors import ConfigurationError
 
 if TYPE_CHECKING:

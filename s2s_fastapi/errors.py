@@ -1,16 +1,17 @@
 """Every error this package raises on purpose.
 
     S2SError
-    ├── ConfigurationError       a value or a route is missing or contradictory: what to set
+    ├── ConfigurationError       a setting or a route is missing or contradictory: what to set
     ├── AuthenticationError      400 or 401: the credentials were not accepted
     ├── AuthorizationError       403: a valid token, but not for this caller, scope or role
-    ├── KeysUnavailable          503: nothing to check a signature with
+    ├── KeysUnavailable          503: no keys to check a signature with
     ├── TokenRequestError        503: Keycloak gave no token
-    │   └── AudienceNotGranted   503: Keycloak gave a token that is not for whom we asked
+    │   └── AudienceNotGranted   503: Keycloak gave a token that is not for the wanted audience
     └── TokenWithheld            500: a request that must not carry our token
 
-The ones with a status are also FastAPI's ``HTTPException``, and so Starlette's: raised in a route and not caught they become that answer, with one
-safe sentence as ``detail``. ``str(error)`` is for logs and scripts and says more, but never a secret and never a token.
+- Errors with a status are also ``HTTPException`` of FastAPI and Starlette. Raised in a route and not caught, they become that answer,
+  with one safe sentence as ``detail``.
+- ``str(error)`` is for logs and scripts. It says more, but never contains a secret or a token.
 """
 
 import copy
@@ -18,7 +19,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from fastapi.exceptions import HTTPException  # nothing else of FastAPI: values are used without it too
+from fastapi.exceptions import HTTPException  # nothing else of FastAPI: these values are also used without it
 
 __all__ = [
     "AudienceNotGranted",
@@ -33,9 +34,9 @@ __all__ = [
 
 
 class S2SError(Exception):
-    """The root of all errors of this package.
+    """The base class of all errors of this package.
 
-    ``code`` is a stable name to switch on; it does not change between releases.
+    ``code`` is a stable name for programs; it does not change between releases.
     """
 
     code: str = "s2s_error"
@@ -43,19 +44,19 @@ class S2SError(Exception):
     def again(self) -> Self:
         """Return an equal error that was never raised.
 
-        Several waiters may share one failure. Each raises an instance of its own: without the traceback and the chain of the
-        first, whose frames hold the client secret.
+        Several waiters may share one failure. Each raises its own instance, without the traceback and the chain of the first one:
+        those frames contain the client secret.
         """
         twin = copy.copy(self)
         twin.__traceback__ = twin.__cause__ = twin.__context__ = None
-        # Headers and notes: what an exception handler adds to one answer must not turn up in the next.
+        # Headers and notes are copied: what an exception handler adds to one answer must not appear in the next.
         vars(twin).update(
             {name: copy.copy(value) for name, value in vars(self).items() if isinstance(value, dict | list)}
         )
         return twin
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The fields are keyword-only and HTTPException hands nothing to Exception: rebuild without calling __init__.
+        # The fields are keyword-only, and HTTPException passes nothing to Exception: rebuild without __init__.
         return _rebuild, (type(self), self.args), dict(self.__dict__)
 
 
@@ -64,13 +65,13 @@ def _rebuild(kind: type[S2SError], args: tuple[Any, ...]) -> S2SError:
 
 
 class ConfigurationError(S2SError):
-    """A setting, a route or a call is missing something or contradicts itself; the sentence says what to write instead."""
+    """A setting, a route or a call is incomplete or contradicts itself. The sentence says what to write instead."""
 
     code = "configuration"
 
 
 class _Answer(S2SError, HTTPException):
-    """An error that FastAPI and Starlette render by themselves when a route does not catch it."""
+    """An error that FastAPI and Starlette turn into an answer if a route does not catch it."""
 
     status: ClassVar[int] = 500
 
@@ -109,9 +110,9 @@ class AuthenticationError(_Refusal):
 
 
 class AuthorizationError(_Refusal):
-    """The token is valid, but its caller may not do this: 403 (RFC 6750 section 3.1, ``insufficient_scope``).
+    """The token is valid, but its caller is not allowed here: 403 (RFC 6750 section 3.1, ``insufficient_scope``).
 
-    The same fields as `AuthenticationError`.
+    It has the same fields as `AuthenticationError`.
     """
 
     status = 403
@@ -120,7 +121,7 @@ class AuthorizationError(_Refusal):
 class KeysUnavailable(_Answer):
     """Keycloak's keys were never loaded, or are too old to trust: 503 with ``Retry-After``.
 
-    ``retry_after`` is in seconds, rounded up. It is never answered as 401: callers would throw good tokens away.
+    ``retry_after`` is in seconds, rounded up. The status is never 401: callers would discard good tokens.
     """
 
     code = "keys_unavailable"
@@ -136,10 +137,13 @@ class KeysUnavailable(_Answer):
 class TokenRequestError(_Answer):
     """Keycloak gave no token (RFC 6749 section 5.2).
 
-    ``error`` and ``error_description`` are Keycloak's, empty where it sent none; ``http_status`` is 0 where there was no answer;
-    ``cure`` says what to change; ``retryable`` whether the same request can succeed later without a change, and ``retry_after`` in how
-    many seconds, rounded up (None if it cannot): until then Keycloak is not asked again. The 503 has it as ``Retry-After``.
-    ``claims`` are those of a token that came and was not used, as far as they could be read; never the token itself.
+    - ``error``, ``error_description``: as Keycloak sent them, or empty.
+    - ``http_status``: the status of Keycloak's answer; 0 if there was no answer.
+    - ``cure``: what to change.
+    - ``retryable``: whether the same request can succeed later without a change.
+    - ``retry_after``: in how many seconds, rounded up; None if it cannot. Until then Keycloak is not asked again. The 503 has it as
+      ``Retry-After``.
+    - ``claims``: those of a token that Keycloak gave and that was not used, as far as they are readable; never the token itself.
     """
 
     code = "token_request"
@@ -168,30 +172,30 @@ class TokenRequestError(_Answer):
         self.claims: Mapping[str, Any] = {} if claims is None else claims
 
     def again_in(self, seconds: float) -> None:
-        """Say when the same request can succeed, if it can: ``retry_after``, and ``Retry-After`` of the answer (RFC 9110 section 10.2.3)."""
+        """Set when the same request can succeed, if it can: ``retry_after``, and ``Retry-After`` of the answer (RFC 9110 section 10.2.3)."""
         if self.retryable:
             self.retry_after = max(1, math.ceil(seconds))
             self.headers = {"Retry-After": str(self.retry_after)}
 
 
 class AudienceNotGranted(TokenRequestError):
-    """Keycloak gave a token, but not for the audience that was asked for; it was not used.
+    """Keycloak gave a token, but not for the wanted audience; the token was not used.
 
-    ``asked`` and ``granted`` are audiences.
+    ``wanted`` and ``granted`` are sets of audiences.
     """
 
     code = "audience_not_granted"
 
     def __init__(
-        self, message: str, *, asked: frozenset[str], granted: frozenset[str], claims: Mapping[str, Any], cure: str
+        self, message: str, *, wanted: frozenset[str], granted: frozenset[str], claims: Mapping[str, Any], cure: str
     ) -> None:
         super().__init__(message, http_status=200, cure=cure, retryable=False, claims=claims)
-        self.asked = asked
+        self.wanted = wanted
         self.granted = granted
 
 
 class TokenWithheld(_Answer):
-    """A request was about to carry our token where it must not go, or to carry somebody else's; nothing was sent."""
+    """A request would have sent our token to another origin, or would have forwarded a user's token; nothing was sent."""
 
     code = "token_withheld"
     status = 500

@@ -1,4 +1,4 @@
-"""Whether this process can verify and obtain tokens at present: all of it for its developers, numbers alone for a probe."""
+"""Whether this process can verify and get tokens at present: all details for developers, only numbers for a probe."""
 
 import math
 from collections.abc import Iterator
@@ -21,44 +21,44 @@ from s2s_fastapi.verifier.keys import KeySource
 
 __all__ = ["Health", "KeysHealth", "TokenHealth", "auth_ready", "health"]
 
-_NOT_STARTED: Final = "ServiceAuthMiddleware has not started: it does when the app does, or with the first request."
+_NOT_STARTED: Final = "ServiceAuthMiddleware has not started: it starts with the app, or with the first request."
 _ELSEWHERE: Final = (
-    "{what} was asked of an app without ServiceAuthMiddleware in which another one is mounted that has it, and would know nothing of its "
+    "{what} was called for an app without ServiceAuthMiddleware. An app that is mounted in it has the middleware, and only that app has the "
     "keys: {cure}."
 )
 
-# Apps that only call, and how many routes they had when those were read: that takes milliseconds, and anybody may ask.
+# Apps that only call, and how many routes they had when we read them: reading takes milliseconds, and probes are not authenticated.
 _WITHOUT: Final[WeakKeyDictionary[Starlette, int]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeysHealth:
-    """Keycloak's keys, with which incoming tokens are verified. Times are in seconds."""
+    """The state of Keycloak's keys, which verify incoming tokens. Times are in seconds."""
 
     url: str
-    """Where they are published."""
+    """The address of the keys."""
     usable: bool
-    """Whether tokens can be verified with them."""
+    """Whether tokens can be verified with the keys."""
     fresh: bool
-    """Whether they serve without a renewal on its way."""
+    """Whether the keys need no renewal yet."""
     count: int
-    """How many there are that can verify a token."""
+    """How many keys can verify a token."""
     age: float | None
-    """Since they were asked for; None where there never were any."""
+    """Since the last load began; None if no keys were ever loaded."""
     left: float | None
-    """For how long they serve if Keycloak answers no more."""
+    """How long the keys can be used if Keycloak no longer answers."""
     last_error: str | None
     """Why the last load failed, if it did."""
     next_try_in: float | None
-    """Until Keycloak is asked again, if it is left alone after a failure."""
+    """Until Keycloak is asked again after a failure; None if it is not delayed."""
 
     @classmethod
     def of(cls, keys: KeySource) -> Self:
-        """Return how the keys are, without asking for them."""
+        """Return the state of the keys, without loading them."""
         state = keys.state()
         return cls(
             url=keys.url,
-            # Not the state's own: what is too old to be served at once is asked for, and served if that fails.
+            # Not `state.usable`: keys that are too old are loaded again, and used if that fails.
             usable=bool(state.left),
             fresh=state.fresh,
             count=keys.count,
@@ -71,38 +71,38 @@ class KeysHealth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenHealth:
-    """One token of this process, for the services it calls. Times are in seconds."""
+    """The state of one token of this process for other services. Times are in seconds."""
 
     client_id: str
-    """Whose it is."""
+    """The client that the token belongs to."""
     issuer: str
-    """The realm that gives it."""
+    """The realm that issues the token."""
     audiences: tuple[str, ...]
-    """For whom it is asked; empty where that was not said."""
+    """The wanted audiences; empty if none were named."""
     scopes: tuple[str, ...]
-    """The scopes that are asked for."""
+    """The requested scopes."""
     usable: bool
-    """Whether calls get it without waiting."""
+    """Whether calls get the token without waiting."""
     fresh: bool
-    """Whether it serves without a renewal on its way."""
+    """Whether the token needs no renewal yet."""
     age: float | None
-    """Since it was asked for; None where there never was one."""
+    """Since its request began; None if there never was a token."""
     left: float | None
-    """For how long it serves if Keycloak answers no more."""
+    """How long the token can be used if Keycloak no longer answers."""
     last_error: str | None
-    """Why the last request for it failed, if it did."""
+    """Why the last token request failed, if it did."""
     next_try_in: float | None
-    """Until Keycloak is asked again, if it is left alone after a failure."""
+    """Until Keycloak is asked again after a failure; None if it is not delayed."""
 
     @classmethod
     def of(cls, token: SharedToken) -> Self:
-        """Return how the token is, without asking for it."""
+        """Return the state of the token, without requesting it."""
         state = token.state()
         return cls(
             client_id=token.client_id,
             issuer=token.issuer,
-            audiences=tuple(sorted(token.asked.audiences)),
-            scopes=tuple(sorted(token.asked.scopes)),
+            audiences=tuple(sorted(token.wanted.audiences)),
+            scopes=tuple(sorted(token.wanted.scopes)),
             usable=bool(state.left),
             fresh=state.fresh,
             age=state.age,
@@ -114,26 +114,26 @@ class TokenHealth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """What `health` saw. It holds no token and no secret, but addresses and names: return it from a guarded route only."""
+    """The result of `health`. It contains no token and no secret, but addresses and names: return it only from a guarded route."""
 
     ready: bool
-    """Whether a token could be verified now; always true of an app that only calls."""
+    """Whether a token could be verified now; always true for an app that only calls."""
     problem: str | None
     """Why the app has not started, if it has not."""
     keys: KeysHealth | None
-    """None of an app that only calls, or has not started."""
+    """None for an app that only calls, or that has not started."""
     tokens: tuple[TokenHealth, ...]
-    """Each token this process asks for, the one that was used longest ago first."""
+    """The tokens that this process requests, the least recently used one first."""
 
 
 def health(app: Any) -> Health:
-    """Return how the keys and the tokens of a running app are: a look at what is there, which never waits and never asks Keycloak.
+    """Return the state of the keys and tokens of a running app. It never waits and never contacts Keycloak.
 
-    ``app`` is the one that `ServiceAuthMiddleware` was added to, the middleware itself, or what is wrapped around it. Tokens belong
-    to the process, so all its apps have the same.
+    - `app` is the app with `ServiceAuthMiddleware`, the middleware itself, or an ASGI app wrapped around it.
+    - Tokens belong to the process, so all its apps have the same tokens.
 
     Raises:
-        ConfigurationError: ``app`` has no middleware, but one that is mounted in it has.
+        ConfigurationError: `app` has no middleware, but an app that is mounted in it has one.
     """
     door = middleware_of(app)
     problem, keys = None, None
@@ -143,7 +143,7 @@ def health(app: Any) -> Health:
     elif door is not None:
         problem = _NOT_STARTED
     elif _is_below(app):
-        raise ConfigurationError(_ELSEWHERE.format(what="health", cure="give it that app"))
+        raise ConfigurationError(_ELSEWHERE.format(what="health", cure="pass that app"))
     known = None if keys is None else KeysHealth.of(keys)
     return Health(
         ready=problem is None and (known is None or known.usable),
@@ -156,13 +156,15 @@ def health(app: Any) -> Health:
 async def auth_ready(request: Request) -> Response:
     """Answer 200 if a token could be verified now, else 503 with ``Retry-After`` (RFC 9110 section 10.2.3).
 
-    An endpoint for FastAPI and Starlette: ``app.add_route("/readyz", auth_ready)``, listed in ``public_paths``. It asks for the keys
-    as a request with a token would, so probes bring up a service that has none yet and keep those of an idle one new, and none of
-    them takes longer than 3 s. A Keycloak that is down does not count as long as the last keys may serve. Tokens for other services
-    are told and do not count. The body holds numbers alone.
+    An endpoint for FastAPI and Starlette: ``app.add_route("/readyz", auth_ready)``, listed in ``public_paths``.
+
+    - It gets the keys as a request with a token would. So probes load the first keys of a service, and renew those of an idle one.
+    - It answers within 3 s.
+    - If Keycloak is down, the answer stays 200 while the last keys can be used.
+    - Tokens for other services are counted in the body, but do not change the status. The body has only numbers.
 
     Raises:
-        ConfigurationError: It is outside of the middleware whose keys it should ask for.
+        ConfigurationError: It is outside the middleware whose keys it needs.
     """
     keys, retry_after = request.scope.get(KEYS_KEY), None
     if isinstance(keys, KeySource):
@@ -191,7 +193,7 @@ def _numbers_of_keys(keys: KeySource | None) -> dict[str, Any] | None:
 
 
 def _numbers_of_tokens() -> dict[str, int]:
-    """Count what can be used, what cannot although it was asked for, and what nobody asked for since it ended."""
+    """Count tokens that can be used, tokens whose request failed, and expired tokens that were not requested again."""
     numbers = {"usable": 0, "failing": 0, "idle": 0}
     for token in IN_USE.source.tokens():
         state = token.state()
@@ -200,7 +202,7 @@ def _numbers_of_tokens() -> dict[str, int]:
 
 
 def _is_below(app: Any) -> bool:
-    """Tell whether an app has no middleware of ours, and something that is mounted in it has."""
+    """Return whether an app has no middleware of ours, but an app that is mounted in it has one."""
     routes = len(app.routes) if isinstance(app, Starlette) else None  # a Router cannot be kept
     if routes is not None and _WITHOUT.get(app) == routes:
         return False
@@ -212,7 +214,7 @@ def _is_below(app: Any) -> bool:
 
 
 def _inside(app: Any) -> Iterator[Any]:
-    """Yield the apps that the routes of an app lead to."""
+    """Yield the apps that are mounted in an app."""
     for layer in layers(app):
         for entry in getattr(getattr(layer, "router", layer), "routes", None) or ():
             for context in route_contexts(entry):

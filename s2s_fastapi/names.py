@@ -1,4 +1,4 @@
-"""The one rule for names: of audiences, scopes, roles and clients, as developers write them and as tokens carry them."""
+"""The rule for names of audiences, scopes, roles and clients, in code and in tokens."""
 
 import json
 import logging
@@ -24,18 +24,18 @@ __all__ = [
 _log = logging.getLogger("s2s_fastapi")
 
 EVERYBODYS_AUDIENCE: Final = "account"
-"""Keycloak's own client for users' accounts: nearly every token of a realm is for it, by its default roles."""
+"""Keycloak's client for user accounts: because of its default roles nearly every token of a realm has this audience."""
 NO_AUDIENCE: Final = "Set KEYCLOAK_CLIENT_ID or KEYCLOAK_AUDIENCE: which tokens are meant for this service?"
-"""The sentence for a receiver that nobody told whom it is."""
+"""The sentence for a service without an audience."""
 
-_LONGEST: Final = 255  # so long are the columns in which Keycloak keeps names
+_LONGEST: Final = 255  # the length of the columns in which Keycloak stores names
 _SHOWN: Final = 80
 
 
 def name_problem(text: object) -> str:
-    """Return why ``text`` is no name, such as "it is empty"; return nothing if it is one.
+    """Return why ``text`` is not a name, such as "it is empty"; return "" if it is one.
 
-    A name is printable text without blanks at either end: "Ticket Writer" is the name of a role. The only printable blank is
+    A name is printable text without blanks at its ends: "Ticket Writer" is the name of a role. The only printable blank is
     the space; line breaks, no-break spaces and marks that change the direction of writing are not printable.
     """
     if not isinstance(text, str):
@@ -53,7 +53,7 @@ def name_problem(text: object) -> str:
 
 
 def scope_problem(text: object) -> str:
-    """Return why ``text`` is no name of a scope; return nothing if it is one. A space separates scopes (RFC 6749 section 3.3)."""
+    """Return why ``text`` is not the name of a scope, or "" if it is one. A space separates scopes (RFC 6749 section 3.3)."""
     problem = name_problem(text)
     return problem or ("it has a space in it, which separates scopes" if " " in str(text) else "")
 
@@ -67,7 +67,7 @@ def checked_names(what: str, names: Collection[str], problem: Callable[[object],
     """Return the names that a developer wrote for ``what``.
 
     Raises:
-        ConfigurationError: ``problem`` says that one of them is no name.
+        ConfigurationError: ``problem`` rejects one of the names.
     """
     for name in names:
         if found := problem(name):
@@ -76,10 +76,10 @@ def checked_names(what: str, names: Collection[str], problem: Callable[[object],
 
 
 def names_given(what: str, given: object, problem: Callable[[object], str] = name_problem) -> frozenset[str]:
-    """Return the names in the argument ``what``, which takes a name, several, or None for none.
+    """Return the names in the argument ``what``: one name, several, or None for none.
 
     Raises:
-        ConfigurationError: It is neither, or an empty list, or ``problem`` says that one of them is no name.
+        ConfigurationError: It is neither, it is an empty list, or ``problem`` rejects one of the names.
     """
     if given is None:
         return frozenset()
@@ -106,9 +106,9 @@ def audience_names(audience: str | Collection[str] | None) -> frozenset[str]:
 
 
 def listed_names(text: str) -> list[Any]:
-    """Return the names in the value of a variable: separated by commas, or a JSON list, for names with a comma in them.
+    """Return the names in the value of a variable: separated by commas, or a JSON list if a name has a comma.
 
-    A space beside a comma logs a WARNING: ``Acme, Inc`` would be two names, each of which lets tokens in.
+    A space next to a comma logs a WARNING: ``Acme, Inc`` would be two names, and tokens for each would be accepted.
     """
     if text.startswith("["):
         try:

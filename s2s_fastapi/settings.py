@@ -1,4 +1,4 @@
-"""Where Keycloak is, who this service is, and whom it is: the environment as one frozen value."""
+"""The settings of a service as one frozen value: the address of Keycloak, its own client, and its audiences."""
 
 import re
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ __all__ = ["KeycloakSettings", "ProxyUrl", "realm_segment"]
 
 _PREFIX: Final = "KEYCLOAK_"
 _PLACE: Final = ("url", "issuer", "realm")
-"""The settings that say which realm is meant. Code that names one of them takes nothing from the environment."""
+"""The settings that choose the realm. If code sets one of them, nothing is taken from the environment."""
 _SHOWN: Final = 80
 _IN_CODE: Final = (
-    "Settings that name url, issuer or realm in code take nothing from the environment: give the rest there too."
+    "If code sets url, issuer or realm, nothing is taken from the environment: set the other values in code too."
 )
 _CREDENTIALS: Final = ("client_secret", "client_secret_file", "client_key_file")
 _PREFIXES: Final = re.compile("[A-Za-z][A-Za-z0-9_]*_")
@@ -29,13 +29,13 @@ _PROXY: Final = re.compile(  # without a path; the user information is that of R
     r"(?P<scheme>https?)://(?:(?:[A-Za-z0-9\-._~!$&'()*+,;=:]|%[0-9A-Fa-f]{2})*@)?(?P<address>[^/@]*)/?", re.IGNORECASE
 )
 _PLACEHOLDER: Final = re.compile(r"\s*(?:(?:\$+(?:\{[^{}]*\}|\([^()]*\))|\{\{[^{}]*\}\})\s*)+")
-"""``${NAME}`` and ``$(NAME)`` of shells and Keycloak, ``{{ NAME }}`` of templates, one or more, and nothing else."""
+"""A text of only placeholders: ``${NAME}`` and ``$(NAME)`` of shells and Keycloak, ``{{ NAME }}`` of templates."""
 _SUB_DELIMS: Final = "!$&'()*+,;=:@"
-"""What a segment of a path may hold besides letters, digits and ``-._~`` (RFC 3986 section 3.3)."""
+"""Characters allowed in a path segment besides letters, digits and ``-._~`` (RFC 3986 section 3.3)."""
 
 
 class ProxyUrl(Secret[str]):
-    """The URL of a proxy. It is shown without the user name and password in it."""
+    """The URL of a proxy. It is shown without its user name and password."""
 
     def _display(self) -> str:
         scheme, separator, rest = self.get_secret_value().partition("://")
@@ -48,16 +48,16 @@ class ProxyUrl(Secret[str]):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # It would be pickled in clear, and pickles go over wires and into broker logs.
+        # It would be pickled in clear text, and pickles travel over networks and into logs of message brokers.
         if "@" in self.get_secret_value():
             raise TypeError(
-                "The URL of a proxy that holds a password is not pickled: let the other process read its own environment"
+                "The URL of a proxy with a password is not pickled: let the other process read its own environment"
             )
         return type(self), (self.get_secret_value(),)
 
 
 class _Merged(BaseModel):
-    """Stands behind `BaseSettings`, which calls it with what all sources together gave, before any validator."""
+    """A base class after `BaseSettings`, which calls it with the values of all sources, before any validator."""
 
     _unchanged: frozenset[str] = PrivateAttr(default=frozenset())
 
@@ -66,7 +66,7 @@ class _Merged(BaseModel):
         super().__setattr__("_unchanged", self._said_in(merged))
 
     def _said_in(self, values: Mapping[str, Any]) -> frozenset[str]:
-        """Return the names of the fields that have what `values` say, under their own name or an alias."""
+        """Return the names of the fields whose value comes from `values`, under their own name or an alias."""
         aliased = {_plain(value) for name, value in values.items() if name not in type(self).model_fields}
         return frozenset(
             name
@@ -79,10 +79,11 @@ class _Merged(BaseModel):
 class KeycloakSettings(BaseSettings, _Merged):
     """Read the settings of one service in one realm from ``KEYCLOAK_*`` variables, or take them as keyword arguments.
 
-    Every field is the variable of the same name in upper case (``url`` is ``KEYCLOAK_URL``); an argument wins over the
-    environment. **If `url`, `issuer` or `realm` is an argument, nothing is taken from the environment**: the secret of one realm
-    must not go to the Keycloak of another. The value is frozen and hashable, and its ``repr`` holds no secret. What is derived
-    (``issuer``, ``audiences``) is derived here and nowhere else; URLs below the realm are in `s2s_fastapi.keycloak.endpoints`.
+    - Every field is the variable of the same name in upper case (``url`` is ``KEYCLOAK_URL``). An argument overrides the variable.
+    - **If `url`, `issuer` or `realm` is an argument, nothing is taken from the environment**: the secret of one realm must not be
+      sent to the Keycloak of another.
+    - The value is frozen and hashable, and its ``repr`` shows no secret.
+    - ``issuer`` and ``audiences`` are derived only here; URLs below the realm are in `s2s_fastapi.keycloak.endpoints`.
 
     Raises:
         ConfigurationError: A value is missing, malformed or contradicts another; the sentence names the variable to set.
@@ -93,27 +94,27 @@ class KeycloakSettings(BaseSettings, _Merged):
     )
 
     url: str = ""
-    """Where this process reaches Keycloak, without ``/realms/...``."""
+    """The address at which this process reaches Keycloak, without ``/realms/...``."""
     public_url: str = ""
-    """What stands in ``iss``, where that differs from ``url``."""
+    """The address in ``iss``, if it differs from ``url``."""
     auth_path: str = ""
-    """``/auth`` for a server that runs under it."""
+    """``/auth`` if the server runs under that path."""
     realm: str = ""
     issuer: str = ""
-    """The exact ``iss``. Wins over what the URLs would give; alone it also tells where Keycloak is."""
+    """The exact ``iss``. Overrides the issuer built from the URLs; if ``url`` is not set, Keycloak is also contacted at this address."""
     client_id: str = ""
     client_secret: SecretStr | None = None
     client_secret_file: Path | None = None
-    """A file that holds the secret; read again when Keycloak refuses the old one."""
+    """A file with the secret; read again if Keycloak refuses the old one."""
     client_key_file: Path | None = None
-    """A file that holds the private key of ``private_key_jwt``, PEM or JWK; read for every token request."""
+    """A file with the private key for ``private_key_jwt``, PEM or JWK; read for every token request."""
     client_auth: Literal["client_secret_basic", "client_secret_post", "private_key_jwt"] = "client_secret_basic"
     audience: Annotated[tuple[str, ...], NoDecode] = ()
-    """The audiences this service answers to; its client id unless given. A comma list in the environment; text in code is one name."""
+    """The audiences that this service accepts; its client id by default. A comma-separated list in the environment; in code a text is one name."""
     ca_file: Path | None = None
-    """Certificates to trust for Keycloak besides the system's, PEM."""
+    """A PEM file with certificates to trust for Keycloak, besides those of the system."""
     proxy: ProxyUrl | None = None
-    """A proxy for what this process asks Keycloak. The environment's own proxies are not used."""
+    """A proxy for requests to Keycloak. ``HTTP_PROXY`` and ``HTTPS_PROXY`` are not used."""
     leeway: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = 30.0
     """Seconds by which clocks may differ."""
 
@@ -141,9 +142,9 @@ class KeycloakSettings(BaseSettings, _Merged):
             if not (in_code and taken):
                 return
             sentences = [
-                f"{_PREFIX}{taken[0].upper()} is of another realm: url, issuer or realm was set in code. {_IN_CODE}"
+                f"{_PREFIX}{taken[0].upper()} belongs to another realm: url, issuer or realm was set in code. {_IN_CODE}"
             ]
-        # Outside the except block: pydantic's error carries the input, and with it the secret.
+        # Outside the except block: the error of pydantic contains the input, and so the secret.
         if in_code and any(sentence.startswith("Set ") for sentence in sentences):  # something is missing
             sentences.append(_IN_CODE)
         raise ConfigurationError(" ".join(sentences).replace(_PREFIX, prefix))
@@ -157,7 +158,7 @@ class KeycloakSettings(BaseSettings, _Merged):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Leave the environment out if the arguments say which realm is meant."""
+        """Leave the environment out if the arguments choose the realm."""
         return (init_settings,) if cls._named_in_code(init_settings()) else (init_settings, env_settings)
 
     @classmethod
@@ -169,10 +170,10 @@ class KeycloakSettings(BaseSettings, _Merged):
 
     @classmethod
     def from_environment(cls, *, prefix: str = _PREFIX) -> Self:
-        """Read a second realm from variables of its own: ``PARTNERS_URL``, ``PARTNERS_REALM`` for the prefix ``PARTNERS_``.
+        """Read the settings of a second realm from its own variables: ``PARTNERS_URL``, ``PARTNERS_REALM`` for the prefix ``PARTNERS_``.
 
         Raises:
-            ConfigurationError: as the class; the sentence names the variables with this prefix. Or the prefix is none.
+            ConfigurationError: as the class; the sentence names the variables with this prefix. Or the prefix is invalid.
         """
         if not _PREFIXES.fullmatch(str(prefix)):
             raise ConfigurationError(
@@ -181,7 +182,7 @@ class KeycloakSettings(BaseSettings, _Merged):
         return cls(_env_prefix=prefix.upper())
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy. With `update` it is checked and derived anew; with another `url`, `issuer` or `realm` nothing else is kept.
+        """Return a copy. With `update` it is validated again; with another `url`, `issuer` or `realm` no other value is kept.
 
         Raises:
             ConfigurationError: as the class.
@@ -191,60 +192,62 @@ class KeycloakSettings(BaseSettings, _Merged):
         elsewhere = self._named_in_code(update)
         kept = {} if elsewhere else {name: getattr(self, name) for name in self.model_fields_set}
         made = type(self)(_env_prefix=self._prefix, **kept | dict(update))
-        if not elsewhere:  # the variables are still the place to change
+        if not elsewhere:  # its values still come from the variables
             super(KeycloakSettings, made).__setattr__("_in_code", self._in_code)
         return made
 
     def copy(self, *, include: Any = None, exclude: Any = None, update: Any = None, deep: bool = False) -> Self:
-        """Do as `model_copy`: pydantic's deprecated `copy` would check nothing.
+        """Do as `model_copy`: the deprecated `copy` of pydantic would validate nothing.
 
         Raises:
-            ConfigurationError: as `model_copy`; or only a part of the settings is to be copied.
+            ConfigurationError: as `model_copy`; or only some of the settings are to be copied.
         """
         if include is not None or exclude is not None:
-            raise ConfigurationError("Settings are copied whole: make new ones with the values that you want.")
+            raise ConfigurationError(
+                "Settings can only be copied as a whole: make new ones with the values that you want."
+            )
         return self.model_copy(update=update, deep=deep)
 
     def worded(self, sentence: str) -> str:
-        """Return a sentence with the variables named as these settings read them: with their own prefix."""
+        """Return a sentence with the prefix of these settings in the names of its variables."""
         return sentence.replace(_PREFIX, self._prefix)
 
     def missing(self, sentence: str) -> str:
-        """Return a sentence about a value that is not set; it says so if the environment was not asked."""
+        """Return a sentence about a missing value; it says so if the environment was not read."""
         return f"{sentence} {_IN_CODE}" if self._in_code else self.worded(sentence)
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
-        # pydantic's own refusal would show the value, and that may be a secret.
+        # The error of pydantic would show the value, which may be a secret.
         raise AttributeError(f"KeycloakSettings is frozen: make another one with {name}=...")
 
     def __getstate__(self) -> dict[Any, Any]:
-        # SecretStr pickles in clear, and pickles go over wires and into broker logs. Copies do not come by here.
+        # SecretStr pickles in clear text, and pickles travel over networks and into logs. Copies do not use this method.
         if self.client_secret is not None:
             raise TypeError(
-                "Settings that hold a client secret are not pickled: let the other process read its own environment,"
+                "Settings with a client secret are not pickled: let the other process read its own environment,"
                 " or use KEYCLOAK_CLIENT_SECRET_FILE"
             )
         if self.proxy is not None and "@" in self.proxy.get_secret_value():
             raise TypeError(
-                "Settings that hold the password of a proxy are not pickled: let the other process read its own environment"
+                "Settings with the password of a proxy are not pickled: let the other process read its own environment"
             )
         return super().__getstate__()
 
     @property
     def audiences(self) -> frozenset[str]:
-        """The audiences this service answers to; empty if neither ``audience`` nor ``client_id`` is given."""
+        """The audiences that this service accepts; empty if neither ``audience`` nor ``client_id`` is given."""
         return frozenset(self.audience or ((self.client_id,) if self.client_id else ()))
 
     @property
     def server(self) -> str:
-        """Where this process reaches Keycloak, ``auth_path`` included, without a slash at the end."""
+        """The address at which this process reaches Keycloak, with ``auth_path``, without a slash at the end."""
         return self.url + self.auth_path
 
     def secret(self) -> str:
-        """Return the client secret, from its file if there is one, as it stands there now.
+        """Return the client secret; if it is in a file, its current content.
 
         Raises:
-            ConfigurationError: There is none, the file cannot be read, or what it holds is no secret.
+            ConfigurationError: There is no secret, its file cannot be read, or the content is not a secret.
         """
         if self.client_secret is not None:
             return self.client_secret.get_secret_value()
@@ -255,9 +258,9 @@ class KeycloakSettings(BaseSettings, _Merged):
                 )
             )
         try:
-            # Opening a pipe could wait for ever, on a thread that others need.
+            # Opening a pipe could block a worker thread for ever.
             pipe = self.client_secret_file.is_fifo()
-            # Editors and `echo` end a file with a line break; Keycloak's secrets hold none.
+            # Editors and `echo` end a file with a line break; secrets of Keycloak contain none.
             text = "" if pipe else self.client_secret_file.read_text(encoding="utf-8").rstrip("\r\n")
             problem = "is a pipe, which can be read only once: write a file" if pipe else _secret_problem(text)
         except (OSError, UnicodeDecodeError) as error:
@@ -358,7 +361,7 @@ class KeycloakSettings(BaseSettings, _Merged):
         if not self.url:
             if not self.issuer:
                 missing = " and ".join(_PREFIX + name.upper() for name in ("url", "realm") if not getattr(self, name))
-                _wrong(f"Set {missing} (or KEYCLOAK_ISSUER alone): there is no telling where Keycloak is.")
+                _wrong(f"Set {missing} (or KEYCLOAK_ISSUER alone): it is unknown where Keycloak is.")
             if not realm:
                 _wrong("KEYCLOAK_ISSUER does not end in /realms/NAME: set KEYCLOAK_URL and KEYCLOAK_REALM as well.")
             fill["url"] = server.removesuffix(self.auth_path) if self.auth_path else server
@@ -395,17 +398,17 @@ class KeycloakSettings(BaseSettings, _Merged):
             public = self.public_url or self.url
             fill["issuer"] = f"{public}{self.auth_path}/realms/{realm_segment(fill['realm'])}"
         for name, value in fill.items():
-            object.__setattr__(self, name, value)  # frozen for everybody else; derived once, here
+            object.__setattr__(self, name, value)  # frozen for all other code; derived once, here
         return self
 
 
 def realm_segment(realm: str) -> str:
-    """Return a realm's name as Keycloak writes it into ``iss``: sub-delims, ``:`` and ``@`` stay as they are (RFC 3986 section 3.3)."""
+    """Return the name of a realm as Keycloak writes it into ``iss``: sub-delims, ``:`` and ``@`` are not escaped (RFC 3986 section 3.3)."""
     return quote(realm, safe=_SUB_DELIMS)
 
 
 def _secret_problem(text: str) -> str:
-    """Return what is wrong with a text that was given as a secret; Keycloak refuses it, and would not say why."""
+    """Return what is wrong with a secret. Keycloak would refuse it without a reason."""
     if not text:
         return "is empty"
     if text.endswith(("\n", "\r")):
@@ -413,17 +416,17 @@ def _secret_problem(text: str) -> str:
     if text.startswith(("\ufeff", "\xef\xbb\xbf")):
         return "starts with a byte order mark: save it without one"
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'`":
-        return "stands in quotes: leave them out"
+        return "is in quotes: remove them"
     if _PLACEHOLDER.fullmatch(text):
         return (
-            "is a placeholder that nothing has replaced: give the secret itself. If Keycloak has the placeholder as the secret, its"
-            " realm file came through the Admin API, and anybody who read the file knows the secret: make a new one"
+            "is a placeholder that was not replaced: give the secret itself. If Keycloak has the placeholder as the secret, its realm"
+            " file was imported with the Admin API, and everybody who can read the file knows the secret: make a new one"
         )
     return ""
 
 
 def _plain(value: Any) -> str:
-    """Return a value as text, to compare what was given with what became of it."""
+    """Return a value as text, to compare a source with the resulting field."""
     text = value.get_secret_value() if isinstance(value, Secret | SecretStr) else value
     return str(text).strip().rstrip("/")
 

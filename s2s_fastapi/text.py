@@ -1,4 +1,4 @@
-"""Text from outside, made fit for a log."""
+"""Makes text from outside safe for a log."""
 
 import re
 from collections.abc import Iterable
@@ -9,15 +9,14 @@ __all__ = ["listed", "named", "printable", "quoted", "without_tokens"]
 _CUT: Final = "..."
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_/](?:[A-Za-z0-9_.:/@%+~#&=?-]*[A-Za-z0-9_/])?")
 _LONGEST_NAME: Final = 255
-# {" in base64url: how the header and the payload of every JWT begin. Cut off before its signature, what a token says would still be told.
+# {" in base64url: how the header and the payload of every JWT begin. Even without its signature, the claims of a token must not be logged.
 _JWT: Final = re.compile(r"eyJ[A-Za-z0-9_.-]{7,}")
 
 
 def printable(text: str, longest: int) -> str:
-    """Return ``text`` on one line, ``longest`` characters of it at most, with nothing that a handler or a terminal acts on.
+    """Return ``text`` on one line, at most ``longest`` characters, without characters that a handler or terminal interprets.
 
-    What was cut ends in three dots; each character that is not printable is shown as U+FFFD, so that nothing looks like
-    something else.
+    Text that was cut ends in three dots. Each character that is not printable is shown as U+FFFD.
     """
     if len(text) <= longest and text.isprintable():
         return text
@@ -26,15 +25,16 @@ def printable(text: str, longest: int) -> str:
 
 
 def quoted(text: str) -> str:
-    """Return printable ``text`` in single quotes that nothing in it can end: what looks like another field stays inside."""
+    """Return printable ``text`` in single quotes, escaped: text that imitates another field stays inside the quotes."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
 
 
 def named(name: str) -> str:
-    """Return a name as it stands in a sentence: as it is if it is one plain ASCII word, otherwise in double quotes.
+    """Return a name for use in a sentence: unchanged if it is one plain ASCII word, otherwise in double quotes.
 
-    It has 256 characters at most. So a name with a comma is never read as two, and a name that reads like a sentence never as a part of ours.
+    It has at most 256 characters. So a name with a comma is never read as two names, and a name that imitates a sentence is never read
+    as a part of ours.
     """
     if len(name) <= _LONGEST_NAME and _PLAIN.fullmatch(name):
         return name
@@ -43,7 +43,7 @@ def named(name: str) -> str:
 
 
 def listed(names: Iterable[str], separator: str = ", ") -> str:
-    """Return names in order, so that nobody can take two for one: each as `named`."""
+    """Return names in order, each as `named`: so two names are never read as one."""
     return separator.join(map(named, sorted(names)))
 
 

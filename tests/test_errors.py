@@ -60,7 +60,7 @@ EXAMPLES: list[Any] = [
     ),
     AudienceNotGranted(
         "Not for bob.",
-        asked=frozenset({"bob"}),
+        wanted=frozenset({"bob"}),
         granted=frozenset({"account"}),
         claims={"aud": "account"},
         cure="Assign the scope.",
@@ -237,7 +237,7 @@ def test_the_text_says_more_than_the_answer() -> None:
         False,
     )
     missing = EXAMPLES[8]
-    assert (missing.asked, missing.granted, missing.retryable, missing.http_status) == (
+    assert (missing.wanted, missing.granted, missing.retryable, missing.http_status) == (
         {"bob"},
         {"account"},
         False,

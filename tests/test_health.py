@@ -342,7 +342,7 @@ class TestWhereItStands:
         assert client.get("/readyz").json()["keys"] is None
         outer.mount("/api", inner)
 
-        with pytest.raises(ConfigurationError, match="auth_ready was asked of an app without"):
+        with pytest.raises(ConfigurationError, match="auth_ready was called for an app without"):
             client.get("/readyz")
 
     def test_a_router_without_an_app_is_ready(self) -> None:
@@ -434,9 +434,11 @@ class TestWhereItStands:
             FastAPI(routes=[Route("/readyz", auth_ready), around(inner)]),
         ):
             assert TestClient(outer, raise_server_exceptions=False).get("/readyz").status_code == 500
-            with pytest.raises(ConfigurationError, match=r"auth_ready was asked of an app without .* put it into that"):
+            with pytest.raises(
+                ConfigurationError, match=r"auth_ready was called for an app without .* put it into that"
+            ):
                 TestClient(outer).get("/readyz")
-            with pytest.raises(ConfigurationError, match=r"health was asked of an app without .*: give it that app"):
+            with pytest.raises(ConfigurationError, match=r"health was called for an app without .*: pass that app"):
                 health(outer)
 
     def test_behind_a_root_path(self, realm: Realm, clock: Clock) -> None:
@@ -471,7 +473,7 @@ class TestTheTokensOfTheProcess:
         clock.advance(0.2)
         assert service.ready().json()["tokens"] == {"usable": 0, "failing": 1, "idle": 0}
 
-    def test_each_is_told_with_whose_it_is_and_for_whom(self, service: Service, clock: Clock) -> None:
+    def test_each_is_reported_with_whose_it_is_and_for_whom(self, service: Service, clock: Clock) -> None:
         ServiceTokenAuth(audience="bob", settings=caller_settings()).token()
         with pytest.raises(AudienceNotGranted) as not_granted:
             ServiceTokenAuth(audience=["dora", "bob"], scope=["y", "x"], settings=caller_settings()).token()
@@ -545,7 +547,7 @@ class TestTheSnapshot:
         assert (seen.keys.usable, seen.keys.fresh, seen.keys.count) == (True, True, 1)
         assert (seen.keys.age, seen.keys.left) == (30.0, 3570.0)
 
-    def test_a_failure_is_told_with_the_next_try_beside_keys_that_serve(
+    def test_a_failure_is_reported_with_the_next_try_beside_keys_that_serve(
         self, service: Service, realm: Realm, clock: Clock
     ) -> None:
         service.ready()
@@ -583,7 +585,7 @@ class TestTheSnapshot:
 
         assert (seen.ready, seen.keys) == (False, None)
         assert seen.problem == (
-            "ServiceAuthMiddleware has not started: it does when the app does, or with the first request."
+            "ServiceAuthMiddleware has not started: it starts with the app, or with the first request."
         )
         with TestClient(app) as client:
             assert client.get("/readyz").status_code == 200

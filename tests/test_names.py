@@ -25,7 +25,7 @@ from s2s_fastapi import (
     service_client,
 )
 from s2s_fastapi.caller.granted import granted
-from s2s_fastapi.caller.wanted import Asked
+from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.errors import AudienceNotGranted
 from s2s_fastapi.keycloak.cures import shown
 from s2s_fastapi.text import listed, named
@@ -156,7 +156,7 @@ def test_a_name_with_a_comma_or_a_space_is_never_several() -> None:
         with pytest.raises(AuthorizationError):
             require_caller(name).check(principal)
     assert ServiceTokenAuth("http://a:8000", audience="a b") != ServiceTokenAuth("http://a:8000", audience=["a", "b"])
-    assert Asked.of("a, b", None) != Asked.of(["a", "b"], None)
+    assert Wanted.of("a, b", None) != Wanted.of(["a", "b"], None)
     assert hash(require_caller("a b")) != hash(require_caller("a", "b"))
 
 
@@ -246,12 +246,12 @@ def test_a_scope_that_a_challenge_cannot_say_is_left_out_and_not_spelled_otherwi
     assert caught.value.challenge == 'Bearer error="insufficient_scope"'
 
 
-def test_a_token_that_is_not_for_an_odd_audience_is_told_with_its_name_in_quotes() -> None:
+def test_a_token_that_is_not_for_an_odd_audience_is_reported_with_its_name_in_quotes() -> None:
     for client_id in ("Shop UI", "shop-api"):
         with pytest.raises(AudienceNotGranted) as caught:
             granted(
                 {"access_token": jwt(aud="a, b", azp=client_id), "token_type": "Bearer", "expires_in": 60},
-                Asked.of(["Ticket Desk", "crm"], None),
+                Wanted.of(["Ticket Desk", "crm"], None),
                 client_id=client_id,
             )
         sentence = str(caught.value)
@@ -261,7 +261,7 @@ def test_a_token_that_is_not_for_an_odd_audience_is_told_with_its_name_in_quotes
         )
 
 
-def test_names_that_a_route_can_never_meet_are_told_apart_at_the_start() -> None:
+def test_names_that_a_route_can_never_match_are_recognised_at_startup() -> None:
     app = FastAPI()
     app.add_middleware(ServiceAuthMiddleware, settings=settings(), transport=Realm().transport)
 

@@ -10,7 +10,7 @@ from joserfc.jwk import ECKey
 from pydantic import SecretStr
 
 from s2s_fastapi.caller.credentials import ClientSecretBasic, PrivateKeyJwt
-from s2s_fastapi.caller.granted import Token
+from s2s_fastapi.caller.granted import GrantedToken
 from tests.kit.collector import learn
 from tests.kit.realm import Realm
 from tests.kit.search import Search
@@ -88,7 +88,7 @@ def test_a_secret_is_known_as_soon_as_it_is_one(learned: Search) -> None:
 
 
 def test_a_token_that_was_granted_is_known_even_if_it_looks_like_none(learned: Search) -> None:
-    Token(value="opaque-0123456789", life=60.0)
+    GrantedToken(value="opaque-0123456789", life=60.0)
     assert names(learned, "opaque-0123456789") == {"an access token"}
 
 

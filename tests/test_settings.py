@@ -314,8 +314,8 @@ def test_a_url_is_absolute_and_nothing_but_an_address(name: str, value: str, pro
 ACCOUNT = 'cannot be "account": nearly every token of a realm carries'
 NAMES = "KEYCLOAK_AUDIENCE must be one or more names"
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({}, "Set KEYCLOAK_URL and KEYCLOAK_REALM (or KEYCLOAK_ISSUER alone): there is no telling where Keycloak is."),
-    ({"realm": "corp"}, "Set KEYCLOAK_URL (or KEYCLOAK_ISSUER alone): there is no telling where Keycloak is."),
+    ({}, "Set KEYCLOAK_URL and KEYCLOAK_REALM (or KEYCLOAK_ISSUER alone): it is unknown where Keycloak is."),
+    ({"realm": "corp"}, "Set KEYCLOAK_URL (or KEYCLOAK_ISSUER alone): it is unknown where Keycloak is."),
     ({"url": BASE["url"]}, "Set KEYCLOAK_REALM: the name of the realm this service belongs to."),
     ({"url": BASE["url"], "issuer": "https://sso.example.com/oidc"}, "Set KEYCLOAK_REALM: "),
     ({"public_url": BASE["url"], "realm": "corp"}, "Set KEYCLOAK_URL (or KEYCLOAK_ISSUER alone)"),
@@ -589,7 +589,9 @@ def test_settings_that_name_a_realm_in_code_take_nothing_from_the_environment(
     )
     assert (partner.client_id, partner.client_secret, partner.ca_file, partner.proxy) == ("", None, None, None)
     assert (partner.audiences, partner.leeway) == (frozenset(), 30.0)
-    with pytest.raises(ConfigurationError, match="take nothing from the environment: give the rest there too"):
+    with pytest.raises(
+        ConfigurationError, match="nothing is taken from the environment: set the other values in code too"
+    ):
         partner.secret()
 
 
@@ -656,7 +658,7 @@ def test_no_secret_of_the_environment_goes_with_a_realm_that_code_names_in_any_w
     for name in ("ISSUER", "PUBLIC_URL", "AUTH_PATH"):
         monkeypatch.delenv(f"KEYCLOAK_{name}")
     with pytest.raises(
-        ConfigurationError, match="take nothing from the environment: give the rest there too"
+        ConfigurationError, match="nothing is taken from the environment: set the other values in code too"
     ) as caught:
         make()
     assert SECRET not in "".join(traceback.format_exception(caught.value))
@@ -677,9 +679,9 @@ def test_what_code_names_as_a_whole_or_takes_from_one_place_as_a_whole_is_taken(
     assert KeycloakSettings().copy() == KeycloakSettings()
     partner = KeycloakSettings().copy(update=PARTNER)
     assert (partner.server, partner.client_secret) == (PARTNER["url"], None)
-    with pytest.raises(ConfigurationError, match="copied whole"):
+    with pytest.raises(ConfigurationError, match="copied as a whole"):
         KeycloakSettings().copy(include={"url"})
-    with pytest.raises(ConfigurationError, match="copied whole"):
+    with pytest.raises(ConfigurationError, match="copied as a whole"):
         KeycloakSettings().copy(exclude={"client_secret"})
 
 
@@ -703,7 +705,7 @@ def test_a_subclass_that_makes_a_place_required_reads_it_from_the_environment(na
 def test_what_is_then_missing_is_not_said_to_be_missing_in_the_environment(values: dict[str, Any]) -> None:
     said = refused(**values)
     assert said.endswith(
-        "Settings that name url, issuer or realm in code take nothing from the environment: give the rest there too."
+        "If code sets url, issuer or realm, nothing is taken from the environment: set the other values in code too."
     )
     with pytest.raises(ConfigurationError) as caught:
         KeycloakSettings().model_copy(update=values)
@@ -749,7 +751,7 @@ def test_a_copy_names_the_same_variables(monkeypatch: pytest.MonkeyPatch) -> Non
         partner.model_copy(update={"leeway": 99})
     for code in (KeycloakSettings(**BASE), partner.model_copy(update=BASE)):
         for twin in (code, code.model_copy(update={"leeway": 1})):
-            assert "take nothing from the environment" in twin.missing("Set KEYCLOAK_URL.")
+            assert "nothing is taken from the environment" in twin.missing("Set KEYCLOAK_URL.")
     assert partner == partner.model_copy(update={"leeway": partner.leeway})
 
 
@@ -970,17 +972,17 @@ def test_a_secret_file_is_read_each_time_and_without_its_line_end(tmp_path: Path
 
 
 NO_SECRETS = [
-    (f'"{SECRET}"', "stands in quotes: leave them out"),
-    (f"'{SECRET}'", "stands in quotes: leave them out"),
-    (f"`{SECRET}`", "stands in quotes: leave them out"),
+    (f'"{SECRET}"', "is in quotes: remove them"),
+    (f"'{SECRET}'", "is in quotes: remove them"),
+    (f"`{SECRET}`", "is in quotes: remove them"),
     (f"\ufeff{SECRET}", "starts with a byte order mark"),
     (f"\xef\xbb\xbf{SECRET}", "starts with a byte order mark"),
-    ("${CRM_SECRET}", "is a placeholder that nothing has replaced"),
-    ("${crm.secret:default}", "is a placeholder that nothing has replaced"),
-    ("$${CRM_SECRET}", "is a placeholder that nothing has replaced"),
-    ("$(CRM_SECRET)", "is a placeholder that nothing has replaced"),
+    ("${CRM_SECRET}", "is a placeholder that was not replaced"),
+    ("${crm.secret:default}", "is a placeholder that was not replaced"),
+    ("$${CRM_SECRET}", "is a placeholder that was not replaced"),
+    ("$(CRM_SECRET)", "is a placeholder that was not replaced"),
     *[
-        (text, "is a placeholder that nothing has replaced")
+        (text, "is a placeholder that was not replaced")
         for text in (
             "${A}${B}",
             " ${A} ",
@@ -991,7 +993,7 @@ NO_SECRETS = [
             "\t${A}",
         )
     ],
-    ("$(env:CRM_SECRET)", "is a placeholder that nothing has replaced"),
+    ("$(env:CRM_SECRET)", "is a placeholder that was not replaced"),
 ]
 
 
@@ -1091,7 +1093,9 @@ def test_settings_that_hold_a_secret_are_not_pickled(way: str, protocol: int, mo
         for name, value in values.items():
             monkeypatch.setenv(f"KEYCLOAK_{name.upper()}", value)
         values = {}
-    with pytest.raises(TypeError, match=r"hold a client secret are not pickled.*KEYCLOAK_CLIENT_SECRET_FILE") as caught:
+    with pytest.raises(
+        TypeError, match=r"Settings with a client secret are not pickled.*KEYCLOAK_CLIENT_SECRET_FILE"
+    ) as caught:
         pickle.dumps([KeycloakSettings(**values)], protocol)
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 

@@ -133,7 +133,7 @@ def test_the_loggers_level_decides_what_is_written_and_whether_acceptances_are_w
     assert written.log.wants_allowed is (Reason.ALLOWED in told)
 
 
-def test_the_text_tells_the_fields_that_are_there_and_no_empty_ones(written: Records) -> None:
+def test_the_text_records_the_fields_that_are_there_and_no_empty_ones(written: Records) -> None:
     written.tell(Reason.WRONG_AUDIENCE, **FULL)
     text = written.records[0].getMessage()
     assert text.startswith("refused 401: wrong_audience ")
@@ -390,14 +390,14 @@ def child(script: str) -> str:
     return done.stdout
 
 
-def test_a_process_that_ends_tells_what_was_left_out() -> None:
+def test_a_process_that_ends_records_what_was_left_out() -> None:
     lines = child("flood(50)").splitlines()
     assert len(lines) == 21
     assert "suppressed=29" in lines[-1]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_a_forked_child_tells_its_own_floods_and_not_its_parents() -> None:
+def test_a_forked_child_records_its_own_floods_and_not_its_parents() -> None:
     lines = child("""
         flood(50)
         if os.fork() == 0:
@@ -458,7 +458,7 @@ def told(token: str, realm: Realm) -> tuple[logging.LogRecord, str]:
 
 
 @pytest.mark.parametrize("broken", ["signature", "header", "payload"])
-def test_nothing_of_a_token_that_nobody_signed_is_told(broken: str) -> None:
+def test_nothing_of_a_token_that_nobody_signed_is_recorded(broken: str) -> None:
     realm = Realm()
     token = realm.token(
         azp="alice-in-claims", client_id="alice-in-claims", jti="jti-in-claims", iss="https://issuer-in-claims"
@@ -481,7 +481,7 @@ def test_nothing_of_a_token_that_nobody_signed_is_told(broken: str) -> None:
     assert fields["unverified_kid"] == (realm.key.kid if broken != "header" else "")
 
 
-def test_of_a_token_whose_signature_held_the_log_tells_who_and_what_to_change_but_never_the_token() -> None:
+def test_of_a_token_whose_signature_held_the_log_records_who_and_what_to_change_but_never_the_token() -> None:
     realm = Realm()
     token = realm.token(aud="account", jti="trrtcc:9", email="alice@example.com")
     record, everything = told(token, realm)

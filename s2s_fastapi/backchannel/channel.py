@@ -1,7 +1,7 @@
-"""Bounded HTTP with Keycloak: in time, in size, in what it follows and in what it tells.
+"""HTTP exchanges with Keycloak, limited in time and size. Redirects are not followed, and no secret is logged.
 
-It blocks, and runs on the threads of a lane. Whatever the other side does, an exchange ends at its deadline with a `Reply` or with
-one sentence that is safe for the log.
+An exchange blocks, and runs on worker threads. Whatever the other side does, it ends by its deadline with a `Reply`, or with one
+sentence that is safe for the log.
 """
 
 import re
@@ -31,7 +31,7 @@ __all__ = ["BackChannel", "BackChannelError", "Reply", "unused_proxy"]
 
 _HEADERS: Final = {
     "Accept": "application/json",
-    # A few bytes of gzip become gigabytes: the limit counts what comes over the wire, so nothing may grow behind it.
+    # A few bytes of gzip become gigabytes: the limit counts bytes on the wire, so nothing may be decompressed after it.
     "Accept-Encoding": "identity",
     "Connection": "close",
     "User-Agent": "s2s-fastapi",
@@ -39,12 +39,12 @@ _HEADERS: Final = {
 
 
 class BackChannelError(Exception):
-    """Keycloak gave no answer, or none that can be read. The text names the reason and never what was sent."""
+    """Keycloak gave no answer, or no readable one. The text names the reason, and never shows what was sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A complete answer, whatever its status. Body and headers may hold a token and stand in no repr."""
+    """A complete answer, whatever its status. Body and headers may contain a token, so the ``repr`` shows neither."""
 
     status: int
     headers: httpx.Headers = field(repr=False)
@@ -52,14 +52,14 @@ class Reply:
 
     @property
     def sentence(self) -> str:
-        """Say the status for the log: ``answered 302 (redirects are not followed)``."""
+        """The status in words for the log: ``answered 302 (redirects are not followed)``."""
         return f"answered {self.status}" + (" (redirects are not followed)" if 300 <= self.status < 400 else "")  # noqa: PLR2004
 
     def json_object(self) -> dict[str, Any]:
         """Return the body as a JSON object that has exactly one reading: see `s2s_fastapi.backchannel.strict_json`.
 
         Raises:
-            BackChannelError: for anything else; the text repeats nothing of the body.
+            BackChannelError: for anything else; the text shows none of the body.
         """
         problem = "the answer is not JSON"
         if not self.body.strip():
@@ -67,7 +67,7 @@ class Reply:
         elif self.body.startswith(b"\xef\xbb\xbf"):
             problem = "the answer starts with a byte order mark"
         elif self.body.lstrip().startswith(b"<"):
-            problem = "the answer is HTML or XML instead of JSON, from a wrong address or a proxy in between"
+            problem = "the answer is HTML or XML instead of JSON: the address is wrong, or a proxy answered"
         else:
             try:
                 return json_object(self.body)
@@ -77,13 +77,13 @@ class Reply:
                 problem = "the answer is JSON, but not an object"
             except ValueError:  # not UTF-8, not JSON, numbers of thousands of digits
                 pass
-        # Outside of the except block: a JSONDecodeError carries the whole document.
+        # Outside the except block: a JSONDecodeError carries the whole document.
         raise BackChannelError(problem)
 
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """What is sent. A transport that somebody gave may log while it sends, and error trackers record the locals of all frames above."""
+    """A request to send. A custom transport may log while it sends, and error trackers record the locals of all frames above."""
 
     method: str
     url: str
@@ -91,7 +91,7 @@ class _Question:
     form: Mapping[str, str] | None = field(repr=False)
 
     def request(self, timeout: float) -> httpx.Request:
-        """Return it as a request, whose ``repr`` shows neither headers nor body."""
+        """Return the httpx request; its ``repr`` shows neither headers nor body."""
         request = httpx.Request(
             self.method,
             self.url,
@@ -104,7 +104,7 @@ class _Question:
 
 
 class _Body:
-    """The bytes of an answer, which may be a token, out of sight of the same."""
+    """The bytes of an answer, hidden from error trackers: it may be a token."""
 
     __slots__ = ("_bytes",)
 
@@ -122,12 +122,13 @@ class _Body:
 
 
 class BackChannel:
-    """Exchanges with Keycloak, each on a connection of its own: no cookie is kept, no socket crosses a fork.
+    """Exchanges with Keycloak, each on its own connection: no cookie is kept, and no socket is shared across a fork.
 
-    `timeout` bounds a whole exchange in seconds, also against an answer that drips (DNS alone may take longer); `limit` the body in
-    bytes. Redirects are not followed; proxies and other hints of the environment are not read. All goes through `proxy`, if there is
-    one. TLS trusts what the system trusts, and `ca_file`, which is read again after a connection failed. `transport` makes one httpx
-    transport per exchange instead of the network.
+    - `timeout`: seconds for a whole exchange, even if the answer arrives byte by byte (only DNS may take longer).
+    - `limit`: largest body in bytes.
+    - Redirects are not followed. The environment's proxies and other settings are not read; if `proxy` is given, it is always used.
+    - TLS trusts the system's certificates and those in `ca_file`, which is read again after a failed connection.
+    - `transport` makes one httpx transport for each exchange, instead of the network.
     """
 
     def __init__(
@@ -148,14 +149,14 @@ class BackChannel:
 
     @property
     def proxied(self) -> bool:
-        """Whether all goes through a proxy."""
+        """Whether all exchanges go through a proxy."""
         return self._proxy is not None
 
     @classmethod
     def shared(cls, ca_file: Path | None, timeout: float, proxy: ProxyUrl | None = None) -> "BackChannel":
-        """Return the one channel of this process that trusts the same, takes as long and goes through the same proxy.
+        """Return the one channel of this process with the same certificates, timeout and proxy.
 
-        What TLS trusts is read into 0.9 MB and takes 25 ms. Each app and each token would pay for it anew.
+        The trusted certificates take 0.9 MB and 25 ms to read, so apps and tokens share them.
         """
         return _shared(ca_file, timeout, proxy)
 
@@ -176,7 +177,7 @@ class BackChannel:
             ConfigurationError: ``KEYCLOAK_CA_FILE`` cannot be read.
         """
         question = _Question("POST", url, headers, form)
-        del form, headers  # this frame stands above httpx's as well
+        del form, headers  # this frame is above httpx's frames too
         return self._exchange(question, self._timeout)
 
     def _exchange(self, question: _Question, timeout: float) -> Reply:
@@ -187,12 +188,12 @@ class BackChannel:
                 failed(current, *outcome)
         if isinstance(outcome, Reply):
             return outcome
-        # Outside of all except blocks: not even the hidden context leads to the frames below. And outside of the span, which
-        # would call the error by the type of this one.
+        # Outside all except blocks: then even the hidden context does not lead to the frames below. Outside the span too: it would
+        # record this error's type instead of the cause.
         raise BackChannelError(outcome[1])
 
     def _outcome(self, question: _Question, timeout: float, current: Span) -> Reply | tuple[str, str]:
-        """Return the answer, or what kind of failure there was instead and the sentence about it."""
+        """Return the answer, or the kind of failure and its sentence."""
         try:
             return self._converse(question, timeout, current)
         except ConfigurationError:
@@ -206,7 +207,7 @@ class BackChannel:
                 "connection",
                 f"cannot connect to {_origin(question.url)}{self._through()}: {_reason(error)}",
             )
-            if self._ca_file is not None:  # it may be replaced while we run: it is read again at the next try
+            if self._ca_file is not None:  # the file may be replaced while we run: read it again at the next try
                 self._tls = None
         except httpx.NetworkError as error:
             kind, sentence = "connection", f"the connection broke: {_reason(error)}"
@@ -217,16 +218,16 @@ class BackChannel:
             )
         except httpx.RemoteProtocolError:
             kind, sentence = "protocol", "the answer is not HTTP, or the connection was closed too early"
-        except Exception as error:  # noqa: BLE001 (only the type is said: its text and its frames may hold the secret)
+        except Exception as error:  # noqa: BLE001 - only the type is named: text and frames may contain the secret
             kind, sentence = type(error).__name__, f"the request could not be made: {type(error).__name__}"
         return kind, sentence
 
     def _converse(self, question: _Question, timeout: float, current: Span) -> Reply:
-        # httpcore takes as long to import as the rest of us: it is loaded for the first exchange, on the lane's thread.
+        # httpcore takes as long to import as this whole package: it is loaded for the first exchange, on a worker thread.
         from s2s_fastapi.backchannel.deadline import Deadline  # noqa: PLC0415
 
         deadline = Deadline(timeout)
-        # No httpx.Client: it would write a log record before the outcome is published, and a log handler may need our token.
+        # No httpx.Client: it would log before the result is published, and a log handler may need our token.
         request = question.request(timeout)
         with (
             self._transport() if self._transport else self._wire(request.url, deadline) as transport,
@@ -234,9 +235,9 @@ class BackChannel:
         ):
             answered(current, response.status_code)
             if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
-                raise BackChannelError("the answer is compressed, though it was asked not to be")
+                raise BackChannelError("the answer is compressed, although the request forbids it")
             body = _Body()
-            # Nothing is compressed here, so these are the wire's bytes. (A transport in memory has no raw ones.)
+            # Nothing is compressed here, so these are the bytes on the wire. (A transport in memory has no raw bytes.)
             for chunk in response.iter_bytes():
                 body.add(chunk)
                 del chunk
@@ -246,18 +247,18 @@ class BackChannel:
             return Reply(response.status_code, response.headers, bytes(body))
 
     def _wire(self, url: httpx.URL, deadline: "Deadline") -> httpx.BaseTransport:
-        from s2s_fastapi.backchannel.deadline import Wire  # noqa: PLC0415 - as above
+        from s2s_fastapi.backchannel.deadline import DeadlineTransport  # noqa: PLC0415 - as above
 
         proxy = None if self._proxy is None else httpx.Proxy(self._proxy.get_secret_value())
         secure = url.scheme == "https" or (proxy is not None and proxy.url.scheme == "https")
-        return Wire(self._trusting() if secure else None, deadline, proxy)
+        return DeadlineTransport(self._trusting() if secure else None, deadline, proxy)
 
     def _through(self) -> str:
         return "" if self._proxy is None else f" through the proxy {self._proxy} (KEYCLOAK_PROXY)"
 
     def _trusting(self) -> ssl.SSLContext:
-        # 20 to 35 ms, so once, and not before it is needed. Two threads may both build one; then one of the two is kept. No
-        # cached_property: that of Python 3.11 has a lock for all channels, and a child may be forked while a thread is about to get it.
+        # Takes 20 to 35 ms, so it is built once, when it is needed. If two threads build one, one of them is kept. Not cached_property:
+        # in Python 3.11 it has one lock for all channels, and a fork may happen while a thread is about to take it.
         context = self._tls
         if context is None:
             context = self._tls = undisturbed(self._trust)
@@ -277,9 +278,9 @@ class BackChannel:
 
 
 def unused_proxy(url: str) -> str:
-    """Return the name of the environment's variable that names a proxy for `url`, which no exchange with Keycloak uses; or "".
+    """Return the environment variable that names a proxy for `url`, or "". No exchange with Keycloak uses it.
 
-    The variable's value is not looked at: it may hold a password.
+    The value of the variable is not shown: it may contain a password.
     """
     parts = urlsplit(url)
     proxies = getproxies_environment()
@@ -290,7 +291,7 @@ def unused_proxy(url: str) -> str:
 
 
 def _answered(error: httpx.ProxyError) -> str:
-    """Return what a proxy answered to CONNECT: the status alone, since the rest is text of a stranger."""
+    """Return what a proxy answered to CONNECT: only the status, since the rest is untrusted text."""
     status = str(error).partition(" ")[0]
     if status == "407":
         return "wants another user name or password: put them into KEYCLOAK_PROXY"
@@ -308,7 +309,7 @@ def _origin(url: str) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """Say what the operating system or TLS said at the bottom of the chain."""
+    """Return the reason that the operating system or TLS gave at the end of the chain."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):

@@ -1,4 +1,4 @@
-"""Sockets that keep a deadline: every wait on them is cut to what is left of one exchange."""
+"""Sockets with a deadline: no wait on them is longer than the time that is left of one exchange."""
 
 import socket
 import ssl
@@ -9,32 +9,37 @@ from typing import Any
 import httpcore
 import httpx
 
-__all__ = ["Deadline", "Wire"]
+__all__ = ["Deadline", "DeadlineTransport"]
 
 
 class Deadline:
-    """The end of one exchange."""
+    """The time at which one exchange must end."""
 
     def __init__(self, seconds: float) -> None:
-        """Begin now."""
+        """Start the time now."""
         self._end = time.monotonic() + seconds
 
     def left(self, at_most: float | None = None) -> float:
-        """Return the seconds that are left, more than none."""
+        """Return the seconds that are left, always more than 0.
+
+        Raises:
+            httpx.ReadTimeout: No time is left.
+        """
         left = self._end - time.monotonic()
         if left <= 0:
             raise httpx.ReadTimeout("")
         return left if at_most is None else min(left, at_most)
 
 
-class Wire(httpx.HTTPTransport):
-    """HTTP over sockets whose every wait is cut to what is left of the exchange.
+class DeadlineTransport(httpx.HTTPTransport):
+    """HTTP over sockets that wait no longer than the time that is left of the exchange.
 
-    httpx's timeouts start anew with each byte: 0.5 s lasted 11.7 s against a server that drips. `tls` is None for plain http.
+    The timeouts of httpx start again with each byte: 0.5 s became 11.7 s with a server that sent byte by byte. `tls` is None for
+    plain http.
     """
 
     def __init__(self, tls: ssl.SSLContext | None, deadline: Deadline, proxy: httpx.Proxy | None = None) -> None:
-        # httpx's own constructor does no more than to set this attribute, and builds a TLS context even for plain http.
+        # The constructor of httpx only sets this attribute, but builds a TLS context even for plain http.
         network = _Network(deadline)
         self._pool: httpcore.ConnectionPool = (
             httpcore.ConnectionPool(ssl_context=tls, network_backend=network)
@@ -66,7 +71,7 @@ class _Network(httpcore.NetworkBackend):
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
             raise httpcore.ConnectError from error
-        # One address that swallows everything (IPv6 without a route) must not use up the time of the others.
+        # One address that never answers (IPv6 without a route) must not use up the time of the others.
         addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
         while True:
             seconds = self._deadline.left(timeout) / len(addresses)

@@ -10,32 +10,32 @@ __all__ = ["AmbiguousJsonError", "DuplicateMembersError", "NotAnObjectError", "d
 
 _MAX_DEPTH: Final = 32
 _ODD_NUMBERS: Final = "numbers that JSON does not know or nobody can hold (NaN, Infinity, 1e999)"
-# A string is consumed even if it never ends, so that no character is looked at twice.
+# A string is consumed even if it never ends, so that no character is read twice.
 _BRACKETS: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 class AmbiguousJsonError(ValueError):
-    """It can be read in more than one way, or not by everybody. The text says what it has, and repeats nothing of it."""
+    """The JSON can be read in more than one way, or not by all parsers. The text names the problem and shows none of the JSON."""
 
 
 class DuplicateMembersError(AmbiguousJsonError):
-    """An object has two members of one name: readers differ in which of them they take."""
+    """An object has two members of the same name. Parsers differ in which one they take."""
 
 
 class NotAnObjectError(ValueError):
-    """It is JSON, but not an object."""
+    """The JSON is not an object."""
 
 
 def json_object(raw: bytes) -> dict[str, Any]:
     """Return a JSON object.
 
-    Guaranteed are UTF-8 without byte order mark, member names that are unique at every level, finite numbers, text that has a
-    UTF-8 form, and at most 32 levels.
+    It is UTF-8 without byte order mark, member names are unique at every level, numbers are finite, text has a UTF-8 form, and there
+    are at most 32 levels.
 
     Raises:
-        AmbiguousJsonError: It is JSON with members, numbers, levels or text beyond that.
-        NotAnObjectError: It is JSON and no object.
-        ValueError: It is anything else; the text may repeat parts of it.
+        AmbiguousJsonError: It is JSON, but breaks one of these rules.
+        NotAnObjectError: It is JSON, but not an object.
+        ValueError: It is anything else; the text may show parts of it.
     """
     text = raw.decode("utf-8")
     if text.count("{") + text.count("[") > _MAX_DEPTH:  # only then can it be deeper than that
@@ -49,7 +49,7 @@ def json_object(raw: bytes) -> dict[str, Any]:
 
 
 def doubled(raw: bytes) -> tuple[str, dict[str, Any]]:
-    """Return the path of the first member that stands twice, with dots between its names, and the object's members that stand there once.
+    """Return the path of the first duplicate member, with dots between names, and the members of the object that are not duplicated.
 
     Raises:
         ValueError: It is not one JSON object, or has no such member.
@@ -63,7 +63,7 @@ def doubled(raw: bytes) -> tuple[str, dict[str, Any]]:
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """An object with all its members, also those of the same name."""
+    """An object with all its members, including those with the same name."""
 
 
 def _first_doubled(value: Any) -> str:
@@ -87,7 +87,7 @@ def _check_text(value: dict[str, Any]) -> None:
         problem = "lone surrogates, which have no UTF-8 form"
     else:
         return
-    raise AmbiguousJsonError(problem)  # outside of the except block: the first error holds the whole text
+    raise AmbiguousJsonError(problem)  # outside the except block: the first error contains the whole text
 
 
 def _check_depth(text: str) -> None:

@@ -1,5 +1,6 @@
 """A token goes out.
 
-clients (what FastAPI injects) -> auth (httpx flow) -> token_source (the cache) -> shared_token (one token, kept) -> credentials
-(client authentication) and grant (asked and granted), with token_errors for Keycloak's refusals.
+service_client (what FastAPI injects) -> auth (httpx flow) -> token_source (the cache) -> shared_token (one token, kept) ->
+token_request (one exchange) -> credentials (client authentication) and granted (is it what we wanted?). token_errors explains
+Keycloak's refusals.
 """

@@ -5,18 +5,16 @@ import logging
 from collections.abc import AsyncGenerator, Collection, Generator
 from typing import Any, Final
 
-from s2s_fastapi.caller.carried import CARRIED, SHORTEST_TOKEN, holds, refuses
-from s2s_fastapi.caller.given import GivenSettings, Names
-from s2s_fastapi.caller.granted import Token
+from s2s_fastapi.caller.carried import CARRIED, SHORTEST_TOKEN, holds, propagate, refuses
+from s2s_fastapi.caller.granted import GrantedToken
 from s2s_fastapi.caller.httpx_compat import HttpxAuth, join_httpx2
 from s2s_fastapi.caller.min_validity import LongEnough, lasting, seconds
 from s2s_fastapi.caller.origins import Pin, pin_of, pins, spelled, within
-from s2s_fastapi.caller.propagation import propagate
 from s2s_fastapi.caller.resend import adiscard, discard, replayable
 from s2s_fastapi.caller.shared_token import SharedToken
 from s2s_fastapi.caller.token_errors import saying_when
 from s2s_fastapi.caller.token_source import IN_USE, TokenSource
-from s2s_fastapi.caller.wanted import Asked
+from s2s_fastapi.caller.wanted import GivenSettings, Names, Wanted
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.errors import ConfigurationError, S2SError, TokenWithheld
 from s2s_fastapi.principal import INBOUND
@@ -29,7 +27,7 @@ LOG: Final = logging.getLogger("s2s_fastapi.caller")
 
 
 class _Environment:
-    """The settings of one auth object and all that were derived from it by `asking`: resolved once, at the first use."""
+    """The settings of one auth object and of all that `asking` derived from it. Read once, at the first use."""
 
     __slots__ = ("given", "resolved", "warned")
 
@@ -45,13 +43,13 @@ class _Environment:
         return resolved[1]
 
     def warn(self, sentence: str, level: int = logging.WARNING) -> None:
-        """Log a sentence, once."""
+        """Log a sentence once."""
         if sentence not in self.warned and len(self.warned) < 16:  # noqa: PLR2004 - a bound, not a meaning
             self.warned |= {sentence}
             LOG.log(level, "%s", sentence)
 
     def withheld(self, sentence: str) -> TokenWithheld:
-        """Return the error, and log it: in a route it becomes an answer 500 that says nothing."""
+        """Return the error, and log it: in a route it becomes a 500 whose body gives no reason."""
         self.warn(sentence, logging.ERROR)
         return TokenWithheld(sentence)
 
@@ -60,21 +58,22 @@ class ServiceTokenAuth(HttpxAuth):
     """Attach this service's own token to requests to `origins`, and to nothing else.
 
     An auth object for every client of httpx and httpx2: ``httpx.AsyncClient(auth=ServiceTokenAuth("http://bob:8000",
-    audience="bob"))``. Equal objects ask for the same, and share one token with all of this process. Nothing is read and no
-    connection made before the first use. A request that must not carry the token raises `TokenWithheld` and is not sent; without a
-    token nothing is sent either. The same goes for a request with the token of the current request in a header or in its URL;
-    bodies are not looked at, nor requests from a thread without the current request's context (``run_in_executor``).
+    audience="bob"))``.
 
-    After a 401 with ``error="invalid_token"`` the token is renewed (RFC 6750 section 3.1). The request is sent once more if its body
-    can be sent again exactly; otherwise the 401 is returned, and the next request has another token.
+    - Equal objects share one token in this process. Nothing is read and no connection is made before the first use.
+    - A request that must not carry the token raises `TokenWithheld` and is not sent. Without a token nothing is sent either.
+    - A request that holds the token of the current request, in a header or in its URL, is not sent either. Bodies are not searched,
+      nor requests from a thread without the current request's context (``run_in_executor``).
+    - After a 401 with ``error="invalid_token"`` the token is renewed (RFC 6750 section 3.1). The request is sent once more if its body
+      can be repeated exactly. Otherwise the 401 is returned, and the next request has another token.
 
     Args:
-        origins: ``scheme://host[:port]``, as they stand in the requests; plain http only where http is written. Without any, only
-            `token` and `atoken` work.
+        origins: ``scheme://host[:port]``, as in the requests. Plain http is used only for an origin written with http. Without
+            origins only `token` and `atoken` work.
         audience: The service the token is for, or several; compared with ``aud`` before the token is used.
         scope: A client scope to ask for, or several.
         settings: Instead of the environment.
-        insecure_any_origin: Attach the token to whatever request uses this object. Logged at the first use.
+        insecure_any_origin: Attach the token to every request that uses this object. Logged at the first use.
 
     Raises:
         ConfigurationError: An origin or a name is malformed.
@@ -90,22 +89,22 @@ class ServiceTokenAuth(HttpxAuth):
     ) -> None:
         if origins and insecure_any_origin:
             raise ConfigurationError(
-                "Give origins or insecure_any_origin=True, not both: with the latter the origins would mean nothing."
+                "Give origins or insecure_any_origin=True, not both: with insecure_any_origin=True the origins have no effect."
             )
         join_httpx2()
-        self._setup(pins(origins), Asked.of(audience, scope), _Environment(settings), any_origin=insecure_any_origin)
+        self._setup(pins(origins), Wanted.of(audience, scope), _Environment(settings), any_origin=insecure_any_origin)
 
     def _setup(
         self,
         pinned: tuple[Pin, ...],
-        asked: Asked,
+        wanted: Wanted,
         environment: _Environment,
         *,
         any_origin: bool,
         min_validity: float = 0.0,
     ) -> None:
         self._pins = pinned
-        self._asked = asked
+        self._wanted = wanted
         self._environment = environment
         self._any_origin = any_origin
         self._min_validity = min_validity
@@ -120,21 +119,21 @@ class ServiceTokenAuth(HttpxAuth):
         origins: Collection[str] | None = None,
         min_validity: float | None = None,
     ) -> "ServiceTokenAuth":
-        """Return one that asks for something else, for a single call; what is not given stays as it is here.
+        """Return an auth object for another audience or scope, for a single call. Arguments that are left out stay as they are here.
 
-        It shares settings and tokens with this one and with all that ask for the same. `min_validity`: seconds that the token of each
-        request has to live at least, counted from before it was asked for; see `token`.
+        - It shares the settings of this object, and its token with all objects of the same audience and scope.
+        - `min_validity`: the least number of seconds that the token of each request must still live; see `token`.
 
         Raises:
-            ConfigurationError: An origin or a name is malformed, or `min_validity` is no number of seconds.
+            ConfigurationError: An origin or a name is malformed, or `min_validity` is not a number of seconds.
         """
-        given = Asked.of(audience, scope)
-        asked = Asked(given.audiences or self._asked.audiences, given.scopes or self._asked.scopes)
+        given = Wanted.of(audience, scope)
+        wanted = Wanted(given.audiences or self._wanted.audiences, given.scopes or self._wanted.scopes)
         other = object.__new__(ServiceTokenAuth)
         pinned = self._pins if origins is None else pins(origins)
         other._setup(
             pinned,
-            asked,
+            wanted,
             self._environment,
             any_origin=self._any_origin and origins is None,
             min_validity=self._min_validity if min_validity is None else seconds(min_validity),
@@ -143,21 +142,21 @@ class ServiceTokenAuth(HttpxAuth):
 
     @property
     def downstream(self) -> Downstream:
-        """Whom this calls, as a value."""
+        """Origins, audiences and scopes of the services that this object calls."""
         return Downstream(
-            origins=tuple(map(spelled, self._pins)), audiences=self._asked.audiences, scopes=self._asked.scopes
+            origins=tuple(map(spelled, self._pins)), audiences=self._wanted.audiences, scopes=self._wanted.scopes
         )
 
     def token(self, *, min_validity: float | None = None) -> str:
-        """Return the access token, for what is not httpx: gRPC metadata, a message, Celery. Blocks at most 5 s.
+        """Return the access token for clients other than httpx: gRPC metadata, a message, Celery. Blocks at most 5 s.
 
-        `min_validity`: seconds it has to live at least, where it is used later than now. One with less left is renewed first, for all
-        who share it, by one request and at most once in 10 s; so it can be 10 s less than the tokens live.
+        `min_validity`: the least number of seconds that the token must still live, if it is used later. A token with less time left is
+        renewed first, for all who share it, at most once in 10 s. The value must be at least 10 s below the token lifetime.
 
         Raises:
-            TokenRequestError: Keycloak gave none (`AudienceNotGranted`: none that is for the asked audience), or none that lives for
+            TokenRequestError: Keycloak gave no token (`AudienceNotGranted`: no token for the wanted audience), or none that lives for
                 `min_validity` seconds.
-            ConfigurationError: The settings are missing or contradictory, or `min_validity` is no number of seconds.
+            ConfigurationError: The settings are missing or contradictory, or `min_validity` is not a number of seconds.
         """
         shared = lasting(self._shared(), min_validity)
         return (shared.peek() or _got(shared)).value
@@ -168,14 +167,14 @@ class ServiceTokenAuth(HttpxAuth):
         return (shared.peek() or await _agot(shared)).value
 
     def refused(self, token: str) -> None:
-        """Say that a receiver answered 401 ``invalid_token`` to `token`: the next call asks Keycloak for another one.
+        """Report that a receiver answered 401 ``invalid_token`` to `token`: the next call requests another one from Keycloak.
 
-        For clients other than httpx, which does it by itself. Never blocks. Whichever call comes late changes nothing: only the token
-        that is current now can be marked. Keycloak is asked at most once in 10 s. While it gives no other token, the refused one is
-        used as long as it lives.
+        - Only for clients other than httpx: with httpx it happens by itself. Never blocks.
+        - Only the current token can be marked, so a late call changes nothing.
+        - Keycloak is asked at most once in 10 s. While it gives no other token, the refused one is used until it expires.
 
         Args:
-            token: What `token` or `atoken` returned, or the header that was made of it (``Bearer ...``).
+            token: What `token` or `atoken` returned, or the header value made from it (``Bearer ...``).
 
         Raises:
             ConfigurationError: The settings are missing or contradictory.
@@ -190,7 +189,7 @@ class ServiceTokenAuth(HttpxAuth):
         return self.sync_auth_flow(request)
 
     def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
-        """Attach the token, and once another one if the first was refused."""
+        """Attach the token; if it is refused, attach another token once."""
         shared = self._admit(request)
         token = shared.peek() or _got(shared)
         self._attach(request, token, shared)
@@ -204,7 +203,7 @@ class ServiceTokenAuth(HttpxAuth):
             try:
                 another = shared.renew(token)
             except S2SError:
-                return  # the load has said why; the caller gets the 401
+                return  # the load has logged why; the caller gets the 401
             if another.value != token.value:
                 discard(response)
                 shared.resent()
@@ -237,17 +236,19 @@ class ServiceTokenAuth(HttpxAuth):
         source, shared = self._bound
         if shared is None or source is not IN_USE.source:
             source = IN_USE.source
-            shared = lasting(source.token(self._environment.settings(source), self._asked), self._min_validity)
+            shared = lasting(source.token(self._environment.settings(source), self._wanted), self._min_validity)
             self._bound = source, shared
             if self._any_origin and not self._warned:
                 self._warned = True
-                LOG.warning("insecure_any_origin: a token with %s goes to any host a request names", self._asked)
+                LOG.warning(
+                    "insecure_any_origin: a token with %s is sent to any host that a request names", self._wanted
+                )
         return shared
 
     def _admit(self, request: Any) -> SharedToken | LongEnough:
-        """Refuse a request that must not carry our token, before anything is asked or sent."""
+        """Refuse a request that must not carry our token, before a token is requested or the request is sent."""
         url = request.url
-        # `within`, written out: this is the hot path, a call costs as much as the comparison. The URL of a WebSocket takes the call.
+        # `within`, written out: on this hot path a call costs as much as the comparison. Only the URL of a WebSocket takes the call.
         if (
             not self._any_origin
             and ((url.scheme, url.raw_host, url.port) not in self._pins or url.userinfo)
@@ -257,44 +258,44 @@ class ServiceTokenAuth(HttpxAuth):
         inbound = INBOUND.get()
         if inbound is not None and holds(url.raw_path, inbound):
             raise self._environment.withheld(
-                "The URL holds the token the current request came with; nothing was sent."
-                " That token was given to this service, not to those it calls."
+                "The URL holds the token of the current request; nothing was sent."
+                " That token was given to this service, not to the services that it calls."
             )
         for name, value in request.headers.raw:
-            if len(name) == 13 and name.lower() == b"authorization":  # noqa: PLR2004 - its length; spares lowering all the others
+            if len(name) == 13 and name.lower() == b"authorization":  # noqa: PLR2004 - its length: other headers need not be lowered
                 carried = request.extensions.get(CARRIED)
                 if (
                     carried is None or value != carried[0].header_bytes
-                ):  # the same Request, sent again, has our own old one
-                    del value  # a user's token, perhaps, and error trackers record the locals of each frame that logs
+                ):  # the same Request, sent again, carries our own earlier token
+                    del value  # it may be a user's token, and error trackers record the locals of each frame that logs
                     raise self._environment.withheld(
-                        "The request already has an Authorization header, so it does not get this service's token as well, and was not"
-                        " sent. A user's token is never passed on; leave the header out, or write auth=None for this request."
+                        "The request already has an Authorization header, so this service's token was not added, and the request was not"
+                        " sent. A user's token is never forwarded. Leave the header out, or write auth=None for this request."
                     )
             elif inbound is not None and len(value) >= SHORTEST_TOKEN and holds(value, inbound):
                 del value
                 raise self._environment.withheld(
-                    f"The header {named(name.decode('ascii', 'replace'))} holds the token the current request came with; nothing was sent."
-                    " That token was given to this service, not to those it calls."
+                    f"The header {named(name.decode('ascii', 'replace'))} holds the token of the current request; nothing was sent."
+                    " That token was given to this service, not to the services that it calls."
                 )
         source, shared = self._bound
         return shared if shared is not None and source is IN_USE.source else self._shared()
 
-    def _attach(self, request: Any, token: Token, shared: SharedToken | LongEnough) -> None:
-        # If the current request came with this very token, its caller is this service itself: nobody else's token is sent on.
+    def _attach(self, request: Any, token: GrantedToken, shared: SharedToken | LongEnough) -> None:
+        # If the current request carries this same token, its caller is this service itself: no other caller's token is forwarded.
         request.headers["Authorization"] = token.header
         request.extensions[CARRIED] = token, None if self._any_origin else self._pins, shared, self._environment
         shared.used(token)
         propagate(request)
 
     def _look_at_redirects(self, response: Any) -> None:
-        """Warn, once for each pair of origins, of a redirect that left the token behind."""
+        """Warn, once for each pair of origins, of a redirect that dropped the token."""
         for before, after in itertools.pairwise([answer.request for answer in (*response.history, response)]):
             if "Authorization" not in before.headers or "Authorization" in after.headers:
                 continue
             there = pin_of(after.url)
             cure = (
-                "httpx takes it off where a redirect leads to another origin, also if it may go there: call that address"
+                "httpx removes it if a redirect leads to another origin, even one that may get the token: call that address"
                 if self._any_origin or there in self._pins
                 else "if it is the same service, call that address"
             )
@@ -309,18 +310,14 @@ class ServiceTokenAuth(HttpxAuth):
         except KeyError:
             there = "a URL that is neither http nor https"
         if not self._pins:
-            return f"This ServiceTokenAuth has no origin, so its token goes nowhere: write ServiceTokenAuth({there!r}, ...). Nothing was sent."
+            return f"This ServiceTokenAuth has no origin, so its token is sent to no service: write ServiceTokenAuth({there!r}, ...). Nothing was sent."
         if url.userinfo:
-            return (
-                f"The URL of a request to {there} has a user name in it: its token was withheld and nothing was sent."
-            )
+            return f"The URL of a request to {there} contains a user name: the token was withheld and nothing was sent."
         here = ", ".join(map(spelled, self._pins))
-        return (
-            f"The token for {here} does not go to {there}: nothing was sent. Add that origin if it is the same service."
-        )
+        return f"The token for {here} is not sent to {there}: nothing was sent. If that is the same service, add its origin."
 
     def _value(self) -> tuple[object, ...]:
-        return frozenset(self._pins), self._asked, self._environment.given, self._any_origin, self._min_validity
+        return frozenset(self._pins), self._wanted, self._environment.given, self._any_origin, self._min_validity
 
     def __eq__(self, other: object) -> bool:
         return self._value() == other._value() if isinstance(other, ServiceTokenAuth) else NotImplemented
@@ -330,7 +327,7 @@ class ServiceTokenAuth(HttpxAuth):
 
     def __repr__(self) -> str:
         parts = [repr(spelled(pinned)) for pinned in self._pins]
-        for what, names in (("audience", self._asked.audiences), ("scope", self._asked.scopes)):
+        for what, names in (("audience", self._wanted.audiences), ("scope", self._wanted.scopes)):
             if names:
                 parts.append(f"{what}={sorted(names)!r}")
         if self._any_origin:
@@ -346,22 +343,22 @@ class ServiceTokenAuth(HttpxAuth):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        names = sorted(self._asked.audiences) or None, sorted(self._asked.scopes) or None
+        names = sorted(self._wanted.audiences) or None, sorted(self._wanted.scopes) or None
         flags = self._any_origin, self._min_validity
         return _rebuild, (tuple(map(spelled, self._pins)), *names, self._environment.given, *flags)
 
 
-def _got(shared: SharedToken | LongEnough) -> Token:
+def _got(shared: SharedToken | LongEnough) -> GrantedToken:
     with saying_when(shared.state):
         return shared.get()
 
 
-async def _agot(shared: SharedToken | LongEnough) -> Token:
+async def _agot(shared: SharedToken | LongEnough) -> GrantedToken:
     with saying_when(shared.state):
         return await shared.aget()
 
 
-def _rebuild(  # noqa: PLR0917 - what was written, for pickle
+def _rebuild(  # noqa: PLR0917 - the arguments, for pickle
     origins: tuple[str, ...],
     audience: Names,
     scope: Names,

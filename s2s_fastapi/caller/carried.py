@@ -1,12 +1,12 @@
-"""What a request carries: our token, or one it must not."""
+"""What a request carries: our token, a token it must not carry, and the trace."""
 
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from s2s_fastapi.caller.origins import within
-from s2s_fastapi.caller.propagation import withdraw
 from s2s_fastapi.caller.resend import bearer_error
 from s2s_fastapi.principal import digest, length_of
+from s2s_fastapi.telemetry.spans import INVALID_SPAN, current_span, propagated
 
 __all__ = [
     "CARRIED",
@@ -15,27 +15,29 @@ __all__ = [
     "astrip_elsewhere",
     "holds",
     "note_refusal",
+    "propagate",
     "refuses",
     "strip_elsewhere",
 ]
 
 CARRIED: Final = "s2s_fastapi.carried"
-"""The request extension that tells which token we attached, where it may go, who shares it, and who logs: ``(Token, pins, SharedToken, Log)``."""
+"""The request extension of our token: ``(GrantedToken, pins, SharedToken, Log)``: the token, where it may go, who shares it, who logs."""
 
 SHORTEST_TOKEN: Final = 64
-"""Nothing shorter is a token of Keycloak's; this spares most values the search."""
+"""No token of Keycloak is shorter, so most values need not be searched."""
+_PROPAGATED: Final = "s2s_fastapi.propagated"
 _NOTHING: Final = None, None, None, None
 _UNAUTHORIZED: Final = 401
 _BEGINNING: Final = b"ey"  # { and a quote or a space in base64url: how the header of every JWT begins
 
 
 def strip_elsewhere(request: Any) -> None:
-    """Take our token, and the trace, off a request that was redirected to where they must not go.
+    """Remove our token and the trace from a request that was redirected to an origin that must not get them.
 
-    httpx keeps the token from http to https of one host, and every other header wherever it leads.
+    httpx keeps the token on a redirect from http to https of one host, and every other header on any redirect.
 
     Raises:
-        TokenWithheld: Another hook has exchanged the token for something else.
+        TokenWithheld: Another hook has replaced the token.
     """
     token, pinned, _, log = request.extensions.get(CARRIED, _NOTHING)
     if token is None:
@@ -45,8 +47,8 @@ def strip_elsewhere(request: Any) -> None:
         if there not in {None, token.header}:
             there = None  # error trackers record the locals of each frame that logs
             raise log.withheld(
-                "An event hook of this client has put another Authorization header in the place of this service's token; nothing was sent."
-                " A user's token is never passed on; write auth=None for a request that is to carry something else."
+                "An event hook of this client has replaced this service's token with another Authorization header; nothing was sent."
+                " A user's token is never forwarded. Write auth=None for a request that must carry another header."
             )
         return
     if there == token.header:
@@ -60,9 +62,9 @@ async def astrip_elsewhere(request: Any) -> None:
 
 
 def refuses(response: Any) -> bool:
-    """Return whether exactly our token was refused by whom it was for.
+    """Return whether exactly our token was refused, by a service that it was meant for.
 
-    ``response.request`` is the last of a chain of redirects: it may have ended elsewhere, or here again but without the token.
+    ``response.request`` is the last of a chain of redirects: it may be at another origin, or here again but without the token.
     """
     if response.status_code != _UNAUTHORIZED:
         return False
@@ -77,7 +79,7 @@ def refuses(response: Any) -> bool:
 
 
 def note_refusal(response: Any) -> None:
-    """Mark our token as refused as soon as the 401 is there: if a later hook raises, the auth flow never sees the response."""
+    """Mark our token as refused as soon as the 401 arrives: if a later hook raises, the auth flow never sees the response."""
     if refuses(response):
         token, _, shared, _ = response.request.extensions[CARRIED]
         shared.refuse(token)
@@ -89,10 +91,10 @@ async def anote_refusal(response: Any) -> None:
 
 
 def holds(value: bytes, inbound: bytes) -> bool:
-    """Return whether the JWT of this digest stands anywhere in a header value or URL, percent-encoded or not, whatever is around it.
+    """Return whether a header value or URL contains the JWT of this digest, percent-encoded or not.
 
-    Only its digest is known, so every piece of the text is hashed that is as long as it and could be a JWT. A body is not looked at (it
-    may be a stream), and in a thread without the request's context there is no digest to compare with.
+    - Hash every JWT-shaped substring of the token's length and compare digests: only the digest is known.
+    - A body is not searched (it may be a stream). A thread without the request's context has no digest to compare with.
     """
     length = length_of(inbound)
     if len(value) < length:
@@ -105,3 +107,24 @@ def holds(value: bytes, inbound: bytes) -> bool:
             return True
         start = text.find(_BEGINNING, start + 1)
     return False
+
+
+def propagate(request: Any) -> None:
+    """Write the current trace into a request's headers (W3C Trace Context), unless they have one.
+
+    - An instrumentation of the HTTP client makes its own span later and overwrites ours.
+    - If the same ``Request`` is sent again, the earlier trace is replaced.
+    """
+    if _PROPAGATED in request.extensions:
+        withdraw(request)
+    if current_span() is INVALID_SPAN:
+        return
+    names = propagated(request.headers)
+    if names:
+        request.extensions[_PROPAGATED] = names
+
+
+def withdraw(request: Any) -> None:
+    """Remove from a request what `propagate` wrote into it."""
+    for name in request.extensions.pop(_PROPAGATED, ()):
+        request.headers.pop(name, None)

@@ -1,24 +1,26 @@
-"""The private key with which a service signs who it is: read from PEM or JWK, and its assertions (RFC 7523, RFC 7517, RFC 7638)."""
+"""The private key of a service: read from PEM or JWK, its assertions, and its registration (RFC 7523, RFC 7517, RFC 7638)."""
 
 import json
 import re
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, Self
 
 from s2s_fastapi.backchannel.strict_json import json_object
 from s2s_fastapi.errors import ConfigurationError
 
-__all__ = ["LIFE", "ClientKey"]
+__all__ = ["LIFE", "ClientKey", "KeyType", "new_private_key", "registration"]
 
 LIFE: Final = 60
-"""Seconds an assertion lives: Keycloak's own limit, and far more than a request may take, so that none is sent after its end."""
+"""Seconds that an assertion lives: the limit of Keycloak, and far more than a request may take."""
 
 _LARGEST: Final = 65_536
 _RSA_BITS: Final = 2048
+_NEW_RSA_BITS: Final = 3072  # good beyond 2030 (NIST SP 800-57), and still signed with in 2 ms
 _MAX_NAME: Final = 255
 _BLOCK: Final = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,40})-----.*?-----END \1-----", re.DOTALL)
 _PRIVATE: Final = "PRIVATE KEY"
@@ -44,22 +46,22 @@ _OTHER_KIND: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientKey:
-    """A private key as it stood in its file. Its ``repr`` holds nothing of the key."""
+    """A private key as read from its file. Its ``repr`` shows nothing of the key."""
 
     kid: str
     """The JWK's own ``kid``, or else the key's thumbprint (RFC 7638)."""
     algorithm: str
-    """The JWK's own ``alg``, or else the one of its kind: RS256, ES256, ES384, ES512 or EdDSA."""
+    """The JWK's own ``alg``, or else the default of its type: RS256, ES256, ES384, ES512 or EdDSA."""
     text: str = field(repr=False)
-    """The file's content: tells whether another key stands there now."""
+    """The content of the file: to see whether it now has another key."""
     key: Any = field(repr=False, compare=False)
 
     @classmethod
     def read(cls, file: Path, *, said: str = "") -> Self:
-        """Return the key that stands in `file` now; `said` is the setting that names it.
+        """Return the key that `file` contains now; `said` is the setting that names the file.
 
         Raises:
-            ConfigurationError: There is none that can be used; the sentence names the file and the cure, and nothing of its content.
+            ConfigurationError: It has no key that can be used. The sentence names the file and the cure, and shows none of its content.
         """
         found = _read(file)
         if isinstance(found, str):  # here, in a frame without the content: error trackers record the locals
@@ -68,18 +70,18 @@ class ClientKey:
         return cls(kid=kid, algorithm=algorithm, text=text, key=key)
 
     def public_jwk(self) -> dict[str, Any]:
-        """Return the public half, as Keycloak's client has it in its key set."""
+        """Return the public key as a member of the key set of the client in Keycloak."""
         return {**self.key.as_dict(private=False), "kid": self.kid, "use": "sig", "alg": self.algorithm}
 
     def assertion(self, client_id: str, audience: str, now: Callable[[], float]) -> str:
         """Return a new assertion that this is `client_id`, for `audience` alone (RFC 7523 section 3).
 
-        Each has a ``jti`` of its own, because Keycloak takes none twice. `now` is asked after everything is loaded.
+        Each has its own ``jti``, because Keycloak accepts none twice. `now` is called after everything is loaded.
         """
         header = {"typ": "JWT", "kid": self.kid}
         if self.algorithm == "EdDSA":
             return self._edwards(header, client_id, audience, now)
-        # Ten times what the rest of us takes to import: loaded for the first assertion, on the thread that asks for the token.
+        # Takes ten times as long to import as this package: loaded for the first assertion, on the thread that requests the token.
         from authlib.oauth2.rfc7523 import private_key_jwt_sign  # noqa: PLC0415
 
         signed: str = private_key_jwt_sign(
@@ -95,7 +97,7 @@ class ClientKey:
         return signed
 
     def _edwards(self, header: dict[str, str], client_id: str, audience: str, now: Callable[[], float]) -> str:
-        """Sign under the name EdDSA, the only one that Keycloak knows and one that joserfc's `encode` warns of."""
+        """Sign with the name EdDSA: Keycloak knows no other, and joserfc's `encode` warns of it."""
         from joserfc.jws import JWSRegistry  # noqa: PLC0415
 
         since = int(now())
@@ -120,7 +122,7 @@ _Found = tuple[str, str, str, Any]
 
 
 def _read(file: Path) -> _Found | str:
-    """Return kid, algorithm, content and key, or what is wrong with the file. Nothing that is raised below leaves this module."""
+    """Return kid, algorithm, content and key, or what is wrong with the file. No exception from below leaves this module."""
     try:
         if file.is_fifo():  # opening it could wait for ever, on a thread that others need
             return "is a pipe, which can be read only once: write a file"
@@ -166,7 +168,7 @@ def _from_pem(text: str) -> tuple[str, str, Any] | str:
             return _SHORT
         except JoseError:  # a key, but of another kind
             problem = _OTHER_KIND
-        except Exception:  # noqa: BLE001, S112 - whatever the parser makes of a damaged key
+        except Exception:  # noqa: BLE001, S112 - the parser may raise anything for a damaged key
             continue
     return problem
 
@@ -191,7 +193,7 @@ def _from_jwk(text: str) -> tuple[str, str, Any] | str:
     kid, algorithm = jwk.get("kid", ""), jwk.get("alg", "")
     if not isinstance(kid, str) or not kid.isprintable() or len(kid) > _MAX_NAME or not isinstance(algorithm, str):
         return "holds a JWK whose kid or alg is no name"
-    # Of all else that may stand in a JWK nothing decides how it signs.
+    # No other member of a JWK decides how it signs.
     members = {name: jwk[name] for name in ("kty", *_MEMBERS[kind], *_OPTIONAL[kind]) if name in jwk}
     from joserfc.errors import SecurityWarning  # noqa: PLC0415
     from joserfc.jwk import ECKey, Key, OKPKey, RSAKey  # noqa: PLC0415
@@ -201,7 +203,7 @@ def _from_jwk(text: str) -> tuple[str, str, Any] | str:
         return _described(kinds[kind].import_key(members), kid, algorithm)
     except SecurityWarning:
         return _SHORT
-    except Exception:  # noqa: BLE001 - whatever the parser makes of a damaged key
+    except Exception:  # noqa: BLE001 - the parser may raise anything for a damaged key
         return _BROKEN
 
 
@@ -220,3 +222,44 @@ def _described(key: Any, kid: str, algorithm: str) -> tuple[str, str, Any] | str
     if algorithm and algorithm not in possible:
         return f"holds a JWK with an alg that its key cannot sign with: take {', '.join(possible)}, or none"
     return kid or key.thumbprint(), algorithm or possible[0], key
+
+
+class KeyType(StrEnum):
+    """The kinds of keys that are made (``kty``, RFC 7518 section 6.1, RFC 8037)."""
+
+    EC = "EC"
+    RSA = "RSA"
+    OKP = "OKP"
+
+
+def new_private_key(kty: KeyType) -> bytes:
+    """Return a new private key in PEM (PKCS #8), without a password: P-256, RSA of 3072 bits, or Ed25519."""
+    from joserfc.jwk import ECKey, OKPKey, RSAKey  # noqa: PLC0415
+
+    if kty is KeyType.RSA:
+        return RSAKey.generate_key(_NEW_RSA_BITS).as_pem(private=True)
+    return (ECKey.generate_key("P-256") if kty is KeyType.EC else OKPKey.generate_key("Ed25519")).as_pem(private=True)
+
+
+def registration(client_id: str, keys: Sequence[ClientKey]) -> dict[str, Any]:
+    """Return the client for the Admin REST API and for an import, with these public keys, any of which may sign. It has no secret.
+
+    It creates a client. Put over an existing client it changes only the settings named here.
+    """
+    algorithms = {key.algorithm for key in keys}
+    key_set = {"keys": [key.public_jwk() for key in keys]}
+    return {
+        "clientId": client_id,
+        "protocol": "openid-connect",
+        "publicClient": False,
+        "standardFlowEnabled": False,
+        "serviceAccountsEnabled": True,
+        "clientAuthenticatorType": "client-jwt",
+        "attributes": {
+            "use.jwks.url": "false",
+            "use.jwks.string": "true",
+            "jwks.string": json.dumps(key_set, separators=(",", ":")),
+            # Empty means any: while a key is replaced by one of another type, both must be accepted.
+            "token.endpoint.auth.signing.alg": algorithms.pop() if len(algorithms) == 1 else "",
+        },
+    }

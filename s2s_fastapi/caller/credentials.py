@@ -33,14 +33,14 @@ def _nothing() -> Mapping[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """What one token request carries to prove who is asking. Nothing of it is in the ``repr``."""
+    """What one token request carries to prove who sends it. Its ``repr`` shows nothing of it."""
 
     headers: Mapping[str, str] = field(default_factory=_nothing, repr=False)  # a factory: unhashable before 3.12
     form: Mapping[str, str] = field(default_factory=_nothing, repr=False)
     material: str = field(repr=False)
-    """The secret or key itself: tells whether a file changed, and what no message may echo."""
+    """The secret or key itself: to see whether its file changed, and to keep it out of messages."""
     kid: str = ""
-    """Which key signed; empty where none did. No secret."""
+    """The id of the key that signed; empty if none did. Not a secret."""
     algorithm: str = ""
 
     def echoed_in(self, text: str) -> bool:
@@ -55,7 +55,7 @@ class Proof:
 
 
 class ClientAuthentication(Protocol):
-    """One way to prove who is asking.
+    """One way to prove who sends a token request.
 
     Implementations are frozen and hashable: equal values prove the same client in the same way, so their tokens may be shared.
     """
@@ -65,7 +65,7 @@ class ClientAuthentication(Protocol):
         """The client that asks."""
 
     def prove(self) -> Proof:
-        """Return the proof for one request; reads the secret or key anew where it is in a file.
+        """Return the proof for one request; reads the secret or key again if it is in a file.
 
         Raises:
             ConfigurationError: There is none, or its file cannot be read.
@@ -79,7 +79,7 @@ class ClientAuthentication(Protocol):
 class _ClientSecret:
     client_id: str
     secret: SecretStr | Path = field(repr=False)
-    """The identity of the secret: its value, or where it stands."""
+    """The identity of the secret: its value, or its file."""
     read: Callable[[], str] = field(repr=False, compare=False)
     """Returns the secret as it is now."""
 
@@ -92,7 +92,7 @@ class _ClientSecret:
 class ClientSecretBasic(_ClientSecret):
     """Send id and secret in the Authorization header (RFC 6749 section 2.3.1).
 
-    Both are percent-encoded before they are joined: Keycloak decodes them, so a raw ``%``, ``+`` or ``:`` would be another secret.
+    Both are percent-encoded before they are joined. Keycloak decodes them, so a raw ``%``, ``+`` or ``:`` would give another secret.
     """
 
     def prove(self) -> Proof:
@@ -117,9 +117,9 @@ class ClientSecretPost(_ClientSecret):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivateKeyJwt:
-    """Sign an assertion with the private key that stands in `file` (RFC 7523 section 2.2, ``private_key_jwt``).
+    """Sign an assertion with the private key in `file` (RFC 7523 section 2.2, ``private_key_jwt``).
 
-    Each proof has an assertion of its own: Keycloak takes none twice. It lives 60 s, and its ``aud`` is the issuer alone.
+    Each proof has its own assertion, because Keycloak accepts none twice. It lives 60 s, and its ``aud`` is only the issuer.
     """
 
     client_id: str
@@ -132,7 +132,7 @@ class PrivateKeyJwt:
         key = ClientKey.read(self.file, said="KEYCLOAK_CLIENT_KEY_FILE")
         return Proof(
             form={
-                # RFC 7521 makes it optional. With it Keycloak says whether the client is unknown or set to something else.
+                # Optional in RFC 7521. With it Keycloak says whether the client is unknown or uses another method.
                 "client_id": self.client_id,
                 "client_assertion_type": _ASSERTION_TYPE,
                 "client_assertion": key.assertion(self.client_id, self.issuer, self.now),
@@ -162,7 +162,7 @@ _METHODS: Mapping[str, type[ClientSecretBasic | ClientSecretPost]] = {
 
 
 def client_authentication(settings: KeycloakSettings) -> ClientAuthentication:
-    """Return the way of authentication that `settings` name; reads no file yet.
+    """Return the client authentication of `settings`; reads no file yet.
 
     Raises:
         ConfigurationError: Client id, or secret or key, is not set.
@@ -171,7 +171,7 @@ def client_authentication(settings: KeycloakSettings) -> ClientAuthentication:
         raise ConfigurationError(
             settings.missing("Set KEYCLOAK_CLIENT_ID: calling other services needs a client of the realm to call as.")
         )
-    if settings.client_key_file is not None:  # the settings see to it that this is private_key_jwt
+    if settings.client_key_file is not None:  # the settings ensure that this is private_key_jwt
         return PrivateKeyJwt(client_id=settings.client_id, file=settings.client_key_file, issuer=settings.issuer)
     secret = settings.client_secret or settings.client_secret_file
     if secret is None:

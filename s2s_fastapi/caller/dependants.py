@@ -14,22 +14,22 @@ class Dependence:
     """One parameter that a dependency fills."""
 
     function: Callable[..., Any]
-    """Whose parameter it is."""
+    """The function that has the parameter."""
     parameter: str
     annotation: Any
-    """The type that is written there, without ``Annotated``."""
+    """Its type, without ``Annotated``."""
     dependency: Any
-    """What stands in ``Depends``."""
+    """The argument of ``Depends``."""
 
 
 def dependences(function: Any, seen: frozenset[int] = frozenset()) -> Iterator[Dependence]:
-    """Yield what `function` depends on, directly and through others. A signature that cannot be read yields nothing."""
+    """Yield the dependencies of `function`, direct and indirect. A signature that cannot be read yields nothing."""
     if not inspect.isroutine(function) or id(function) in seen:
         return
     try:
         hints = typing.get_type_hints(function, include_extras=True)
         parameters = inspect.signature(function).parameters.values()
-    except Exception:  # noqa: BLE001 - an annotation that is text may raise whatever the code in it raises
+    except Exception:  # noqa: BLE001 - an annotation that is text may raise anything
         return
     for parameter in parameters:
         hint = hints.get(parameter.name, Any)
@@ -42,7 +42,7 @@ def dependences(function: Any, seen: frozenset[int] = frozenset()) -> Iterator[D
 
 
 def endpoints(app: Any) -> Iterator[Any]:
-    """Yield the functions of an app's routes, those of included routers and mounted apps too, as far as they can be seen."""
+    """Yield the functions of an app's routes, including included routers and mounted apps, as far as they can be found."""
     for route in getattr(app, "routes", ()):
         endpoint = getattr(route, "endpoint", None)
         if endpoint is not None:

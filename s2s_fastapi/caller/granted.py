@@ -1,4 +1,4 @@
-"""What Keycloak gave, compared with what was asked (RFC 6749 section 5.1)."""
+"""The token that Keycloak gave, compared with the wanted one (RFC 6749 section 5.1)."""
 
 import math
 import re
@@ -8,22 +8,22 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from s2s_fastapi.backchannel.strict_json import json_object
-from s2s_fastapi.caller.wanted import Asked
+from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.errors import AudienceNotGranted, TokenRequestError
 from s2s_fastapi.keycloak.cures import not_granted_cure, wrong_audience
 from s2s_fastapi.principal import digest
 from s2s_fastapi.text import listed, named
 
-__all__ = ["MAX_LIFE", "Token", "granted"]
+__all__ = ["MAX_LIFE", "GrantedToken", "granted"]
 
 MAX_LIFE: Final = 86_400.0
-"""Seconds for which a token is believed at most; receivers refuse longer ones."""
+"""Longest life of a token in seconds; receivers refuse longer ones."""
 
-_MAX_TOKEN = 16_384  # what receivers read, ours included
+_MAX_TOKEN = 16_384  # the limit of receivers, ours included
 _MAX_NAME = 255
 # For an opaque token without expires_in (RFC 6749 leaves its life to "other means"): Keycloak's shortest default.
 _UNKNOWN_LIFE = 60.0
-# RFC 6750 section 2.1: all that a Bearer header can carry. Anything else would fail deep inside the HTTP client, with the token shown.
+# RFC 6750 section 2.1: the characters that a Bearer header can carry. Others would fail inside the HTTP client and show the token.
 _TOKEN68: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+")
 _OTHER_TYPES = ("DPoP", "N_A", "mac", "PoP")
@@ -32,17 +32,17 @@ _DIGITS: Final = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Token:
-    """A token that was granted. Neither ``repr`` nor ``str`` shows it; two are the same only if they are one object."""
+class GrantedToken:
+    """A token that Keycloak granted. Neither ``repr`` nor ``str`` shows it. Two tokens are equal only if they are one object."""
 
     value: str = field(repr=False)
     life: float
-    """Seconds it lives, from before it was asked for."""
+    """Seconds that it lives, counted from before the request."""
     token_id: str = ""
     """``jti``; joins our log with Keycloak's events."""
     issuer: str = ""
     scopes: frozenset[str] | None = None
-    """The scopes that were granted, as far as they show; None where nothing was said."""
+    """The granted scopes, as far as the answer names them; None if it names none."""
     header: str = field(init=False, repr=False)
     header_bytes: bytes = field(init=False, repr=False)
     digest: bytes = field(init=False, repr=False)
@@ -54,14 +54,14 @@ class Token:
         object.__setattr__(self, "digest", digest(self.value))
 
 
-def granted(answer: Mapping[str, Any], asked: Asked, *, client_id: str) -> Token:
-    """Return the token in Keycloak's `answer`, if it is one that can be used for what was `asked`.
+def granted(answer: Mapping[str, Any], wanted: Wanted, *, client_id: str) -> GrantedToken:
+    """Return the token in Keycloak's `answer`, if it can be used as `wanted`.
 
-    Its payload is read without a look at the signature: it came from Keycloak itself, over our own channel, and nobody is let in
+    Its payload is read without a check of the signature: it came from Keycloak itself over our own channel, and no caller is accepted
     because of it.
 
     Raises:
-        AudienceNotGranted: An asked audience is not in ``aud``; the error names what Keycloak needs.
+        AudienceNotGranted: A wanted audience is not in ``aud``; the error says what to change in Keycloak.
         TokenRequestError: The answer is not the one RFC 6749 section 5.1 describes, or the token is no bearer token, has expired, or
             belongs to another client.
     """
@@ -78,9 +78,9 @@ def granted(answer: Mapping[str, Any], asked: Asked, *, client_id: str) -> Token
     claims = _claims(value)
     kind = answer.get("token_type")
     if not isinstance(kind, str) or kind.lower() != "bearer":
-        told = f"token_type {kind}" if kind in _OTHER_TYPES else "no token_type that is known"
+        found = f"token_type {kind}" if kind in _OTHER_TYPES else "no known token_type"
         raise _unusable(
-            f"it has {told}, not Bearer",
+            f"it has {found}, not Bearer",
             f'Switch "Require DPoP bound tokens" off for the client {named(client_id)} in Keycloak.'
             if kind == "DPoP"
             else "Look for what answers in Keycloak's place, or changes its answers: Keycloak always writes token_type.",
@@ -95,10 +95,12 @@ def granted(answer: Mapping[str, Any], asked: Asked, *, client_id: str) -> Token
         )
     life = _life(answer.get("expires_in"), claims)
     scopes = _scopes(answer, claims)
-    if asked.audiences:
-        _compare(claims, asked, scopes, client_id)
+    if wanted.audiences:
+        _compare(claims, wanted, scopes, client_id)
     text = claims or {}
-    return Token(value=value, life=life, scopes=scopes, token_id=_text(text.get("jti")), issuer=_text(text.get("iss")))
+    return GrantedToken(
+        value=value, life=life, scopes=scopes, token_id=_text(text.get("jti")), issuer=_text(text.get("iss"))
+    )
 
 
 def _unusable(what: str, cure: str = "", claims: Mapping[str, Any] | None = None) -> TokenRequestError:
@@ -123,7 +125,7 @@ def _claims(token: str) -> dict[str, Any] | None:
 
 
 def _seconds(value: object) -> float | None:
-    """Return a JSON number that is one; also the digits some servers put in quotes."""
+    """Return a JSON number, or the number in a string of digits (some servers quote it); else None."""
     if isinstance(value, str) and _DIGITS.fullmatch(value):
         return float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -136,14 +138,14 @@ def _seconds(value: object) -> float | None:
 def _life(expires_in: object, claims: Mapping[str, Any] | None) -> float:
     """Return the life in seconds: the shorter of ``expires_in`` and ``exp - iat``, never more than a day.
 
-    Only differences count, so a clock that is off does not matter.
+    Only differences count, so a wrong clock does not matter.
     """
     limits = [MAX_LIFE]
     if expires_in is not None:
-        told = _seconds(expires_in)
-        if told is None:
+        number = _seconds(expires_in)
+        if number is None:
             raise _unusable("its expires_in is not a number of seconds", claims=claims)
-        limits.append(told)
+        limits.append(number)
     if claims is not None:
         until, since = _seconds(claims.get("exp")), _seconds(claims.get("iat"))
         if until is not None and since is not None:
@@ -161,31 +163,31 @@ def _life(expires_in: object, claims: Mapping[str, Any] | None) -> float:
 
 
 def _scopes(answer: Mapping[str, Any], claims: Mapping[str, Any] | None) -> frozenset[str] | None:
-    told = answer.get("scope", (claims or {}).get("scope"))
-    return frozenset(told.split()) if isinstance(told, str) else None
+    scope = answer.get("scope", (claims or {}).get("scope"))
+    return frozenset(scope.split()) if isinstance(scope, str) else None
 
 
-def _compare(claims: Mapping[str, Any] | None, asked: Asked, scopes: frozenset[str] | None, client_id: str) -> None:
-    wanted = listed(asked.audiences, " and ")
+def _compare(claims: Mapping[str, Any] | None, wanted: Wanted, scopes: frozenset[str] | None, client_id: str) -> None:
+    audiences = listed(wanted.audiences, " and ")
     if claims is None:
-        raise _unusable(f"its token is not a JWT that can be read, so there is no telling whether it is for {wanted}")
+        raise _unusable(f"its token is not a JWT that can be read, so it is unknown whether it is for {audiences}")
     aud = claims.get("aud", ())
     names = (aud,) if isinstance(aud, str) else aud
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise _unusable("the aud of its token is neither a name nor a list of names", claims=claims)
     granted = frozenset(names)
-    missing = sorted(asked.audiences - granted)
+    missing = sorted(wanted.audiences - granted)
     if not missing:
         return
     raise AudienceNotGranted(
-        f"{wrong_audience(client_id, granted, asked.audiences, ' and ')}; it was not used.",
-        asked=asked.audiences,
+        f"{wrong_audience(client_id, granted, wanted.audiences, ' and ')}; it was not used.",
+        wanted=wanted.audiences,
         granted=granted,
         claims=claims,
         cure=not_granted_cure(
             client_id,
             missing,
-            requested=asked.scopes,
+            requested=wanted.scopes,
             granted=scopes or (),
             token_id=str(claims.get("jti", "")),
         ),

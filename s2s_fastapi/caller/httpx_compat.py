@@ -1,4 +1,4 @@
-"""The one class that httpx and httpx2 both take as ``auth``."""
+"""The auth base class that both httpx and httpx2 accept."""
 
 import importlib.util
 import threading
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
 else:
 
     class HttpxAuth(httpx.Auth):
-        """What both clients accept: becomes httpx2's Auth as well when the first object is made."""
+        """Accepted by both clients. `join_httpx2` adds ``httpx2.Auth`` to its bases when the first object is made."""
 
 
 _joining = threading.Lock()
 
 
 def join_httpx2() -> None:
-    """Add httpx2's class to the bases, once. Two bases from the start would fail under ``alias_httpx()``: there they are one."""
+    """Add ``httpx2.Auth`` to the bases once. Two bases from the start would fail under ``alias_httpx()``, where they are one class."""
     if (
         len(HttpxAuth.__bases__) > 1
         or httpx.Auth.__module__.startswith("httpx2")
         or importlib.util.find_spec("httpx2") is None
     ):
         return
-    import httpx2  # noqa: PLC0415 - 11 to 25 ms, and only where somebody has it
+    import httpx2  # noqa: PLC0415 - takes 11 to 25 ms, and is needed only if it is installed
 
     with _joining:
         if httpx2.Auth not in HttpxAuth.__mro__:

@@ -1,4 +1,4 @@
-"""The life of an app around the clients it calls with: open, check, close."""
+"""The lifespan of an app that calls other services: open the clients, check them, close them."""
 
 import inspect
 import logging
@@ -15,7 +15,7 @@ from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.dependants import endpoints
 from s2s_fastapi.caller.service_client import ServiceAuth, ServiceClient, SyncServiceClient
 from s2s_fastapi.downstream import Downstream
-from s2s_fastapi.engine.workers import THREADS, Lane
+from s2s_fastapi.engine.workers import THREADS, Workers
 from s2s_fastapi.errors import ConfigurationError, S2SError, TokenRequestError
 from s2s_fastapi.telemetry.spans import warming_up
 
@@ -39,7 +39,7 @@ class ServiceLifespan:
 
     @property
     def downstreams(self) -> tuple[Downstream, ...]:
-        """Whom the app calls, each once, as values."""
+        """The services that the app calls, each once."""
         return tuple(dict.fromkeys(client.downstream for client in self._clients))
 
     @asynccontextmanager
@@ -47,8 +47,8 @@ class ServiceLifespan:
         """Open the clients, get their tokens, run the app's own lifespan inside, and close.
 
         Raises:
-            S2SError: A token will never be granted as things are, or a route's parameter cannot be the client that it gets. Its
-                traceback is printed without frames.
+            S2SError: A token cannot be granted with these settings, or the annotation of a route's parameter does not fit its client.
+                Its traceback is printed without frames.
         """
         refused: S2SError | None = None
         async with AsyncExitStack() as stack:
@@ -71,14 +71,15 @@ class ServiceLifespan:
 def service_lifespan(*clients: _Called, lifespan: Lifespan | None = None, warm_up: bool = True) -> ServiceLifespan:
     """Return a lifespan that opens, checks and closes `clients`: ``FastAPI(lifespan=service_lifespan(crm))``.
 
-    Before the app serves, each client's token is asked for. One that is not granted, wrong credentials and wrong settings stop the
-    start with the sentence that says what to change; a Keycloak that cannot be reached is only warned of. On the way down the clients
-    are closed after the app's own lifespan.
+    - Before the app serves requests, the token of each client is requested.
+    - If a token is not granted, or credentials or settings are wrong, the app refuses to start and says what to change.
+    - If Keycloak cannot be reached, the app starts and logs a warning.
+    - At shutdown the clients are closed after the app's own lifespan.
 
     Args:
         clients: What `service_client` and `service_auth` returned, or `ServiceTokenAuth` objects.
-        lifespan: The app's own, run inside; what it yields becomes the state.
-        warm_up: False asks for no token before the first request.
+        lifespan: The app's own lifespan. It runs inside this one, and what it yields becomes the state.
+        warm_up: With False no token is requested before the first request.
 
     Raises:
         ConfigurationError: An argument is something else.
@@ -95,21 +96,21 @@ def service_lifespan(*clients: _Called, lifespan: Lifespan | None = None, warm_u
 
 
 async def _warm(clients: tuple[_Called, ...]) -> S2SError | None:
-    """Ask for all tokens; return the first reason for which the app must not start.
+    """Request all tokens; return the first reason why the app must not start.
 
-    No more requests wait at a time than the lane to their server has threads. So each has its 5 s for itself, and a slow Keycloak gives
-    all of them. After one that was not answered at all, nobody waits for that server any more.
+    - At most as many requests wait for a server as it has worker threads. So each request has its full 5 s, even with a slow Keycloak.
+    - After a request without any answer, no other request waits for that server.
     """
     auths = list(dict.fromkeys(client if isinstance(client, ServiceTokenAuth) else _auth(client) for client in clients))
     refused: dict[int, S2SError] = {}
-    turns: dict[Lane, anyio.CapacityLimiter] = {}
-    silent: set[Lane] = set()
+    turns: dict[Workers, anyio.CapacityLimiter] = {}
+    silent: set[Workers] = set()
 
     async def ask(number: int, auth: ServiceTokenAuth) -> None:
         try:
             shared = auth._shared()  # noqa: SLF001 - of the same room, and users need no such method
-            async with turns.setdefault(shared.lane, anyio.CapacityLimiter(THREADS)):
-                if shared.lane in silent:
+            async with turns.setdefault(shared.workers, anyio.CapacityLimiter(THREADS)):
+                if shared.workers in silent:
                     shared.start()
                     LOG.warning(
                         "starting without a token for %s: Keycloak did not answer a request for another one", auth
@@ -121,7 +122,7 @@ async def _warm(clients: tuple[_Called, ...]) -> S2SError | None:
                 refused[number] = error.again()
                 return
             if not error.http_status:
-                silent.add(shared.lane)
+                silent.add(shared.workers)
             LOG.warning("starting without a token for %s: %s", auth, error)
         except ConfigurationError as error:
             refused[number] = error.again()
@@ -138,10 +139,10 @@ def _auth(client: ServiceClient[Any, Any] | SyncServiceClient[Any] | ServiceAuth
 
 
 class _WithoutTraceback:
-    """Starlette sends ``traceback.format_exc()`` to the server, which prints it: this leaves the sentence of it.
+    """Print the sentence of an error without its frames: Starlette sends ``traceback.format_exc()`` to the server, which prints it.
 
-    From Python 3.12 on the standard library asks the exception for its traceback. Python 3.11 reads the frames first, and then asks
-    the exception whether to suppress its context: there the frames are taken out again.
+    From Python 3.12 on, the standard library asks the exception for its traceback. Python 3.11 reads the frames first, and then asks
+    the exception whether to suppress its context; there the frames are removed again.
     """
 
     @property
@@ -155,7 +156,7 @@ class _WithoutTraceback:
     @property
     def __suppress_context__(self) -> bool:
         if sys.version_info < (3, 12):
-            asking = sys._getframe(1)  # noqa: SLF001 - the one way on 3.11
+            asking = sys._getframe(1)  # noqa: SLF001 - the only way on 3.11
             if asking.f_code is traceback.TracebackException.__init__.__code__:
                 asking.f_locals["self"].stack = None
         return True
@@ -165,7 +166,7 @@ class _WithoutTraceback:
 
 
 def _sentence_alone(error: S2SError) -> S2SError:
-    """Return an equal error, of a type that is still `error`'s, that is printed without frames."""
+    """Return an equal error of the same type that is printed without frames."""
     kind = type(error)
     quiet = type(kind.__name__, (_WithoutTraceback, kind), {"__module__": kind.__module__, "original": error})
     twin: S2SError = quiet.__new__(quiet, *error.args)

@@ -19,7 +19,7 @@ _WEBSOCKETS = {"ws": "http", "wss": "https"}
 
 
 def within(url: Any, pinned: Collection[Pin]) -> bool:
-    """Return whether `url`, of httpx or httpx2, is at one of the origins. One with a user name in it never is."""
+    """Return whether `url`, of httpx or httpx2, is at one of the origins. A URL with a user name never is."""
     return pin_of(url) in pinned and not url.userinfo
 
 
@@ -43,7 +43,7 @@ def pin(origin: str) -> Pin:
     """Return the pin of one origin, such as ``http://bob:8000``.
 
     Raises:
-        ConfigurationError: It is not ``scheme://host[:port]``. A path would promise a narrower pin than there is.
+        ConfigurationError: It is not ``scheme://host[:port]``. A path would suggest a narrower limit than there is.
     """
     url = base(origin, what="origin")
     if url.path != "/":
@@ -54,7 +54,7 @@ def pin(origin: str) -> Pin:
 
 
 def base(text: str, *, what: str = "base_url") -> httpx.URL:
-    """Return an absolute http or https URL without userinfo, query or fragment; one of a WebSocket becomes what it begins as.
+    """Return an absolute http or https URL without userinfo, query or fragment. ``ws`` becomes ``http``, and ``wss`` ``https``.
 
     Raises:
         ConfigurationError: `text` is something else.
@@ -71,7 +71,7 @@ def base(text: str, *, what: str = "base_url") -> httpx.URL:
             return httpx.URL(f"{_WEBSOCKETS.get(scheme, scheme)}:{rest}")
         except httpx.InvalidURL:
             problem = "its host or port cannot be read"
-    # Not repeated where a password may stand in it.
+    # Not repeated if it may contain a password.
     shown = f" {text!r}" if "@" not in text else ""
     audience = "" if "/" in text or ":" in text or not shown else f" If it is the audience, write audience={text!r}."
     raise ConfigurationError(f"The {what}{shown} must be a URL such as http://crm-gateway:8000: {problem}.{audience}")

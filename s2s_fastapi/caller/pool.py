@@ -16,7 +16,7 @@ C = TypeVar("C")
 
 def here() -> object:
     """Return what stands for the running loop: an asyncio loop or a trio token."""
-    # Asked first: in trio's guest mode an asyncio loop runs on this thread as well.
+    # Checked first: in trio's guest mode an asyncio loop runs on this thread as well.
     trio = running_trio()
     if trio is not None:
         return trio.lowlevel.current_trio_token()
@@ -31,13 +31,13 @@ class _Place(Generic[C]):
 
 
 class Pool(Generic[C]):
-    """One client per place, made when it is first wanted.
+    """One client for each place (a running loop, or the process), made at its first use.
 
-    Connections belong to the loop that made them, so a client never meets another loop. One whose loop is over is dropped without
-    being touched, and a forked child leaves the parent's clients alone: their sockets are the parent's.
-
-    Who holds a place (a lifespan, ``async with``) releases it, and the last one closes its client. One that was lent to a request is
-    closed by a lifespan only, since there is no telling when the request is done with it.
+    - Connections belong to the loop that made them, so a client is never used on another loop.
+    - A client whose loop has ended is dropped without being closed. A forked child does not touch the clients of its parent: their
+      sockets belong to the parent.
+    - A holder of a place (a lifespan, ``async with``) releases it, and the last release closes its client.
+    - A client that was lent to a request is closed only by a lifespan: it is unknown when the request stops using it.
     """
 
     def __init__(self, make: Callable[[], C], closed: Callable[[C], bool]) -> None:
@@ -48,14 +48,14 @@ class Pool(Generic[C]):
         self.after_fork()
 
     def after_fork(self) -> None:
-        """Begin anew, and keep what is the parent's from being collected, which would close it."""
+        """Start empty, and keep a reference to the clients of the parent: the garbage collector would close them."""
         self._lock = threading.RLock()
         if self._places:
             self._inherited.append(self._places)
             self._places = {}
 
     def lend(self, place: object) -> C:
-        """Return the client of `place` for a while that nobody will tell the end of."""
+        """Return the client of `place` to a request; the end of its use is not reported."""
         found = self._places.get(place)
         if found is None or found.client is None or not found.lent or self._closed(found.client):
             return self._client(place, lent=True)
@@ -76,7 +76,7 @@ class Pool(Generic[C]):
         """Give up a hold; return the client if it is to be closed now."""
         with self._lock:
             found = self._at(place)
-            found.holders = max(0, found.holders - 1)  # the hold may have been the parent's, before a fork
+            found.holders = max(0, found.holders - 1)  # the hold may be from before a fork
             if found.holders or (found.lent and not even_lent):
                 return None
             return self._places.pop(place).client
@@ -85,7 +85,7 @@ class Pool(Generic[C]):
         with self._lock:
             found = self._at(place)
             found.lent = found.lent or lent
-            # `async with client:` in a route closes what others use: they get a new one.
+            # `async with client:` in a route closes a client that others use: they get a new one.
             if found.client is None or self._closed(found.client):
                 found.client = self._make()
             return found.client

@@ -1,4 +1,4 @@
-"""Whether a token was refused, whether its request may be sent once more, and what to do with the answer that is thrown away."""
+"""Whether a token was refused, whether its request can be sent again, and how the first answer is discarded."""
 
 import re
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ _SMALL_BODY = 4096
 _END: Final = re.compile(r"[,;]")
 _PARAMETER: Final = re.compile(r"[ \t]+[A-Za-z_-]+[ \t]*=")
 _DIGITS: Final = re.compile(r"[0-9]{1,4}")
-# RFC 9110 section 11.6.1: scheme, token68 and parameters are told apart by what follows them. No part can match in two ways.
+# RFC 9110 section 11.6.1: what follows a word decides whether it is a scheme, token68 or parameter. No part can match in two ways.
 _ITEM: Final = re.compile(
     r'([ \t,;]*)([!#$%&\'*+\-.^_`|~0-9A-Za-z/]+)(?:[ \t]*=(?!=)[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s,;"=]+))|(=*))'
 )
@@ -20,7 +20,7 @@ _ITEM: Final = re.compile(
 def bearer_error(challenges: Iterable[str]) -> str:
     """Return the ``error`` of the first Bearer challenge (RFC 6750 section 3), or "" if there is none.
 
-    Many receivers write challenges by hand. What cannot be read is skipped up to the next comma or semicolon.
+    Many services write challenges by hand. Text that cannot be parsed is skipped up to the next comma or semicolon.
     """
     for challenge in challenges:
         scheme, position, text = "", 0, challenge[:_MAX_CHALLENGE]
@@ -44,14 +44,14 @@ def bearer_error(challenges: Iterable[str]) -> str:
 def replayable(request: Any) -> bool:
     """Return whether the body of `request` can be sent a second time exactly.
 
-    Only a ``ByteStream`` can. A file, an iterator or a multipart form would silently be empty, or shorter, the second time.
+    Only a ``ByteStream`` can. A file, an iterator or a multipart form would be empty or shorter the second time, without an error.
     """
     kind = type(request.stream)
     return kind.__name__ == "ByteStream" and kind.__module__.partition(".")[0] in ("httpx", "httpx2")
 
 
 def discard(response: Any) -> None:
-    """Throw the body away without reading it: httpx would read it whole, and it may be endless."""
+    """Discard the body without reading it: httpx would read all of it, and it may never end."""
     if _worth_closing(response):
         response.stream.close()
         _empty(response)

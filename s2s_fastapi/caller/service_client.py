@@ -1,4 +1,4 @@
-"""Whom a service calls, as FastAPI dependencies: `service_client` and `service_auth`."""
+"""The services that an app calls, as FastAPI dependencies: `service_client` and `service_auth`."""
 
 import asyncio
 import inspect
@@ -17,10 +17,9 @@ from starlette.requests import HTTPConnection
 from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.carried import anote_refusal, astrip_elsewhere, note_refusal, strip_elsewhere
 from s2s_fastapi.caller.dependants import dependences
-from s2s_fastapi.caller.given import BaseUrl, GivenSettings, Names
 from s2s_fastapi.caller.origins import base
 from s2s_fastapi.caller.pool import Pool, here
-from s2s_fastapi.caller.wanted import Asked
+from s2s_fastapi.caller.wanted import BaseUrl, GivenSettings, Names, Wanted
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.errors import ConfigurationError
 
@@ -35,16 +34,16 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 _BY_HAND: Final[Any] = None
-"""No connection: a developer awaits a dependency, and FastAPI does not."""
+"""No connection: a developer awaited the dependency, not FastAPI."""
 
-_PROCESS: Final = None  # the place of the sync client: threads share it
+_PROCESS: Final = None  # the place of the sync client, which all threads share
 
-# Requests of many users share a client: the session a service opened for one of them must not reach the next.
+# Requests of many users share a client: a session cookie for one user must not reach the next.
 _NO_COOKIES: Final = DefaultCookiePolicy(allowed_domains=())
 
 
 def _awaited(function: F) -> F:
-    """Let FastAPI await what a plain function returns: it asks whether a function is a coroutine function."""
+    """Mark a plain function as a coroutine function, so that FastAPI awaits what it returns."""
     if sys.version_info >= (3, 12):
         return inspect.markcoroutinefunction(function)
     vars(function)["_is_coroutine"] = vars(asyncio.coroutines)["_is_coroutine"]  # FastAPI looks for it on Python 3.11
@@ -53,18 +52,18 @@ def _awaited(function: F) -> F:
 
 @dataclass(frozen=True, slots=True)
 class ServiceAuth:
-    """The dependency `service_auth` returns. Equal ones are the same to ``app.dependency_overrides``."""
+    """The dependency that `service_auth` returns. Equal objects are one key in ``app.dependency_overrides``."""
 
     auth: ServiceTokenAuth
 
     @property
     def downstream(self) -> Downstream:
-        """Whom it calls, as a value."""
+        """Origins, audiences and scopes of the called service."""
         return self.auth.downstream
 
     @_awaited
     def __call__(self) -> "_NotYet[ServiceTokenAuth]":
-        """Return the auth object, to whoever awaits it."""
+        """Return an awaitable of the auth object."""
         return _NotYet(lambda: self.auth, "service_auth")
 
 
@@ -77,7 +76,7 @@ def service_auth(
 ) -> ServiceAuth:
     """Return a dependency that gives the shared `ServiceTokenAuth`, for routes that bring their own httpx client.
 
-    ``bob: Annotated[ServiceTokenAuth, Depends(service_auth("http://bob:8000", audience="bob"))]``. Arguments as there.
+    ``bob: Annotated[ServiceTokenAuth, Depends(service_auth("http://bob:8000", audience="bob"))]``. The arguments are those of `ServiceTokenAuth`.
 
     Raises:
         ConfigurationError: An origin or a name is malformed.
@@ -90,20 +89,20 @@ def service_auth(
 
 
 class ServiceClient(Generic[A, S]):
-    """What `service_client` returns: a dependency, and a context manager, sync and async."""
+    """The result of `service_client`: a dependency, and a context manager, both sync and async."""
 
     def __init__(
         self,
         base_url: BaseUrl,
-        asked: Asked,
+        wanted: Wanted,
         settings: GivenSettings,
-        kind: type[A],
+        client_class: type[A],
         options: dict[str, Any],
     ) -> None:
         self._base_url = base_url
-        self._asked = asked
+        self._wanted = wanted
         self._settings = settings
-        self._kind = kind
+        self._client_class = client_class
         self._options = options
         self._resolved: tuple[str, ServiceTokenAuth] | None = None
         self._made: dict[str, tuple[str, ServiceTokenAuth]] = {}
@@ -111,7 +110,7 @@ class ServiceClient(Generic[A, S]):
         self._async: Pool[A] = Pool(self._make_async, _is_closed)
         self._sync: Pool[S] = Pool(self._make_sync, _is_closed)
         if isinstance(base_url, str):
-            self._resolve()  # a mistake in it shows where it is written
+            self._resolve()  # a mistake in the URL raises where it is written
 
     @property
     def auth(self) -> ServiceTokenAuth:
@@ -120,39 +119,39 @@ class ServiceClient(Generic[A, S]):
 
     @property
     def downstream(self) -> Downstream:
-        """Whom it calls, as a value.
+        """Origin, audiences and scopes of the called service.
 
-        Asks for the base URL, where that is a function.
+        If the base URL is a function, it is called.
         """
         return self.auth.downstream
 
     @property
-    def given(self) -> type[A]:
-        """The class of the clients that routes get."""
-        return self._kind
+    def client_class(self) -> type[A]:
+        """The class of the clients that async routes get."""
+        return self._client_class
 
     @property
     def sync(self) -> "SyncServiceClient[S]":
-        """The dependency for ``def`` routes: gives the one ``Client`` all threads share."""
+        """The dependency for ``def`` routes: gives the ``Client`` that all threads share."""
         return SyncServiceClient(self)
 
     @_awaited
     def __call__(self, connection: HTTPConnection = _BY_HAND) -> "_NotYet[A]":
-        """Return the client of the running loop, to whoever awaits it.
+        """Return an awaitable of the client of the running loop.
 
-        FastAPI passes the `connection`: the first request to a route shows whether its parameters fit what they get.
+        FastAPI passes the `connection`: the first request to a route checks that its parameters fit their clients.
         """
         if connection is not _BY_HAND:
             self.look_at(connection.scope.get("endpoint"))
         return _NotYet(lambda: self._async.lend(here()), "service_client")
 
     def look_at(self, endpoint: Any) -> None:
-        """Check once that a route's parameters fit what they get.
+        """Check once that the parameters of a route fit their clients.
 
         Raises:
-            ConfigurationError: One is annotated with another client class.
+            ConfigurationError: A parameter is annotated with another client class.
         """
-        # Only routines have a signature that is read. They can be hashed; other objects need not.
+        # Only the signatures of routines are read. They are hashable; other objects may not be.
         if inspect.isroutine(endpoint) and endpoint not in self._looked_at:
             _look_at(endpoint, self)
             self._looked_at.add(endpoint)
@@ -183,7 +182,7 @@ class ServiceClient(Generic[A, S]):
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
-        """Keep the clients of this loop and of the process for as long as an app runs, and close them with it."""
+        """Keep the clients of this loop and of the process open while an app runs, and close them after it."""
         place = here()
         self._async.hold(place)
         self._sync.expect(_PROCESS)
@@ -200,23 +199,23 @@ class ServiceClient(Generic[A, S]):
             origin = str(url.copy_with(path="/"))
             auth = ServiceTokenAuth(
                 origin,
-                audience=self._asked.audiences or None,
-                scope=self._asked.scopes or None,
+                audience=self._wanted.audiences or None,
+                scope=self._wanted.scopes or None,
                 settings=self._settings,
             )
-            # Threads may meet here, and a function may tell each something else: the first of them wins, for all.
+            # Several threads may come here, and the function may return a different URL to each: the first one counts for all.
             self._resolved = self._made.setdefault("resolved", (text, auth))
         return self._resolved
 
     def _make_async(self) -> A:
-        return cast("A", self._make(self._kind, asynchronous=True))
+        return cast("A", self._make(self._client_class, asynchronous=True))
 
     def _make_sync(self) -> S:
-        return cast("S", self._make(_twin(self._kind), asynchronous=False))
+        return cast("S", self._make(_twin(self._client_class), asynchronous=False))
 
     def _make(self, kind: Any, *, asynchronous: bool) -> Any:
         url, auth = self._resolve()
-        # A proxy that somebody named in the environment would get the token, in clear where the service is called by http.
+        # A proxy named in the environment would get the token, unencrypted if the service is called by http.
         options: dict[str, Any] = {"trust_env": False, "cookies": CookieJar(_NO_COOKIES)} | self._options
         hooks = {name: list(given) for name, given in (options.pop("event_hooks", None) or {}).items()}
         if not asynchronous:
@@ -225,17 +224,17 @@ class ServiceClient(Generic[A, S]):
                 transport is not None and not hasattr(transport, "handle_request")
             ):
                 raise ConfigurationError(
-                    f"The client for {url} has event hooks or a transport for async clients only: def routes need a service_client of"
-                    " their own, with sync ones."
+                    f"The client for {url} has event hooks or a transport that only async clients can use: def routes need another"
+                    " service_client, with sync ones."
                 )
-        # Last: it sees what the others made of the request.
+        # Last: it sees the request as the other hooks left it.
         hooks["request"] = [*hooks.get("request", []), astrip_elsewhere if asynchronous else strip_elsewhere]
-        # First: one of the others may raise, as httpx's own example does (raise_for_status).
+        # First: another hook may raise, as in the example of httpx (raise_for_status).
         hooks["response"] = [anote_refusal if asynchronous else note_refusal, *hooks.get("response", [])]
         return kind(base_url=url, auth=auth, event_hooks=hooks, **options)
 
     def _value(self) -> tuple[object, ...]:
-        return self._base_url, self._asked, self._settings, self._kind
+        return self._base_url, self._wanted, self._settings, self._client_class
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ServiceClient):
@@ -246,14 +245,14 @@ class ServiceClient(Generic[A, S]):
         return hash(self._value())
 
     def __copy__(self) -> "ServiceClient[A, S]":
-        return self  # what was written does not change
+        return self  # immutable
 
     def __deepcopy__(self, memo: object) -> "ServiceClient[A, S]":
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Settings refuse to be pickled with a secret in them, and say what to do instead.
-        return ServiceClient, (self._base_url, self._asked, self._settings, self._kind, self._options)
+        # Settings with a secret refuse to be pickled, and say what to do instead.
+        return ServiceClient, (self._base_url, self._wanted, self._settings, self._client_class, self._options)
 
     if not TYPE_CHECKING:  # mypy says it by itself
 
@@ -263,7 +262,7 @@ class ServiceClient(Generic[A, S]):
     def __repr__(self) -> str:
         names = "".join(
             f", {what}={sorted(names)!r}"
-            for what, names in (("audience", self._asked.audiences), ("scope", self._asked.scopes))
+            for what, names in (("audience", self._wanted.audiences), ("scope", self._wanted.scopes))
             if names
         )
         return f"service_client({self._base_url!r}{names})"
@@ -271,23 +270,23 @@ class ServiceClient(Generic[A, S]):
 
 @dataclass(frozen=True, slots=True)
 class SyncServiceClient(Generic[S]):
-    """The dependency ``crm.sync``: gives the sync client to ``def`` routes."""
+    """The dependency ``crm.sync``: gives ``def`` routes the sync client."""
 
     client: ServiceClient[Any, S]
 
     @property
     def downstream(self) -> Downstream:
-        """Whom it calls, as a value."""
+        """Origin, audiences and scopes of the called service."""
         return self.client.downstream
 
     @property
-    def given(self) -> type[S]:
+    def client_class(self) -> type[S]:
         """The class of the client that routes get."""
-        return cast("type[S]", _twin(self.client.given))
+        return cast("type[S]", _twin(self.client.client_class))
 
     @_awaited
     def __call__(self, connection: HTTPConnection = _BY_HAND) -> "_NotYet[S]":
-        """Return the sync client of this process, to whoever awaits it; FastAPI passes the `connection`."""
+        """Return an awaitable of the sync client of this process; FastAPI passes the `connection`."""
         if connection is not _BY_HAND:
             self.client.look_at(connection.scope.get("endpoint"))
         return _NotYet(self.client.lend_sync, "service_client(...).sync")
@@ -318,9 +317,9 @@ class SyncServiceClient(Generic[S]):
 
 
 class _NotYet(Generic[T]):
-    """What a dependency returns when it is called: awaited, the client. Each other use says what to write instead.
+    """The result of calling a dependency. Awaited it gives the client; any other use raises and says what to write instead.
 
-    FastAPI calls and awaits. A developer who writes ``Depends(crm())`` or ``with crm() as client`` has called it by hand.
+    FastAPI calls the dependency and awaits the result. With ``Depends(crm())`` or ``with crm() as client`` the developer called it.
     """
 
     __slots__ = ("_lend", "_what")
@@ -337,12 +336,12 @@ class _NotYet(Generic[T]):
 
         def _refuse(self, *_: object, **__: object) -> NoReturn:
             raise ConfigurationError(
-                f"What {self._what} returned has been called, and must not be. Write Depends(crm), without parentheses after crm,"
+                f"Do not call what {self._what} returned. Write Depends(crm), without parentheses after crm,"
                 " in a route; `with crm as client` or `async with crm as client` elsewhere."
             )
 
         __call__ = __enter__ = __exit__ = __aenter__ = __aexit__ = _refuse
-        __signature__ = property(_refuse)  # FastAPI asks for it where Depends(crm()) is written
+        __signature__ = property(_refuse)  # FastAPI reads it for Depends(crm())
 
         def __getattr__(self, name: str) -> NoReturn:
             if name.startswith("_"):
@@ -351,7 +350,7 @@ class _NotYet(Generic[T]):
 
 
 def _no_attribute(client: Any, name: str) -> NoReturn:
-    """Say what gives the client that a developer took `client` for."""
+    """Raise, and say how to get the HTTP client that a developer expected `client` to be."""
     if name.startswith("_") or not hasattr(httpx.AsyncClient, name):
         raise AttributeError(f"{type(client).__name__!r} object has no attribute {name!r}")
     sync = isinstance(client, SyncServiceClient)
@@ -363,26 +362,29 @@ def _no_attribute(client: Any, name: str) -> NoReturn:
 
 
 def _look_at(endpoint: Any, client: ServiceClient[Any, Any]) -> None:
-    """Check that every parameter of a route, and of what it depends on, can be what it gets from `client`.
+    """Check that the parameters of a route and of its dependencies fit the client that they get from `client`.
 
     Raises:
         ConfigurationError: A parameter is annotated with another client class.
     """
     for found in dependences(endpoint):
         owner = found.dependency
-        # By equality: typing gives the same Annotated for equal arguments, so this may be another client with the same arguments.
+        # Compared by equality: typing caches Annotated for equal arguments, so this may be another, equal client.
         if not isinstance(owner, ServiceClient | SyncServiceClient) or client != (
             owner.client if isinstance(owner, SyncServiceClient) else owner
         ):
             continue
-        given, say = owner.given, f"{found.parameter} of {getattr(found.function, '__qualname__', found.function)}"
+        given, say = (
+            owner.client_class,
+            f"{found.parameter} of {getattr(found.function, '__qualname__', found.function)}",
+        )
         if _is_client_class(found.annotation) and not (
             issubclass(given, found.annotation) or issubclass(found.annotation, given)
         ):
             raise ConfigurationError(
                 f"The parameter {say} is annotated with {_named(found.annotation)} and gets {_named(given)}. Write"
                 " Annotated[httpx.AsyncClient, Depends(crm)] in an async def route, Annotated[httpx.Client, Depends(crm.sync)] in a def"
-                " route, with the classes of the package that service_client(client=...) was given."
+                " route, with the classes of the package that service_client(client_class=...) was given."
             )
 
 
@@ -404,7 +406,7 @@ def service_client(
     audience: Names = None,
     scope: Names = None,
     settings: GivenSettings = None,
-    client: type[httpx.AsyncClient] = ...,
+    client_class: type[httpx.AsyncClient] = ...,
     **client_options: Any,
 ) -> ServiceClient[httpx.AsyncClient, httpx.Client]: ...
 @overload
@@ -414,7 +416,7 @@ def service_client(
     audience: Names = None,
     scope: Names = None,
     settings: GivenSettings = None,
-    client: "type[httpx2.AsyncClient]",
+    client_class: "type[httpx2.AsyncClient]",
     **client_options: Any,
 ) -> "ServiceClient[httpx2.AsyncClient, httpx2.Client]": ...
 def service_client(
@@ -423,25 +425,26 @@ def service_client(
     audience: Names = None,
     scope: Names = None,
     settings: GivenSettings = None,
-    client: Any = httpx.AsyncClient,
+    client_class: Any = httpx.AsyncClient,
     **client_options: Any,
 ) -> ServiceClient[Any, Any]:
-    """Return a client for one other service, to depend on: it carries this service's token there and nowhere else.
+    """Return a dependency that gives an HTTP client for one other service, with this service's token.
 
-    ``Depends(crm)`` in async routes gives an ``AsyncClient``, ``Depends(crm.sync)`` in ``def`` routes a ``Client``; scripts write
-    ``with crm as client`` or ``async with crm as client``. There is one client for each running loop, on asyncio and trio. Nothing
-    is opened before the first use. A redirect to another origin carries no token, nor does one from http to https.
+    - ``Depends(crm)`` gives async routes an ``AsyncClient``; ``Depends(crm.sync)`` gives ``def`` routes a ``Client``. Scripts write
+      ``with crm as client`` or ``async with crm as client``.
+    - There is one client for each running loop, on asyncio and trio. Nothing is opened before the first use.
+    - The token is sent only to the origin of `base_url`. A redirect to another origin, or from http to https, carries no token.
 
     Args:
-        base_url: Where the service is, or a function that says so at the first use.
-        misplaced: Nothing. All else has a name.
+        base_url: The URL of the service, or a function that returns it; called at the first use.
+        misplaced: Must be empty: all other arguments are given by name.
         audience: The service the token is for, or several; compared with ``aud`` before the token is used.
         scope: A client scope to ask for, or several.
         settings: Instead of the environment.
-        client: The async class of httpx or httpx2, or one derived from it; its sync twin is the ``Client`` of the same package.
-        client_options: What that class takes, such as ``timeout`` or ``headers``. An object such as ``transport`` is shared by all
-            clients made here. Cookies that a service sets are not kept unless ``cookies`` is given. The environment of httpx
-            (``HTTP_PROXY``, ``SSL_CERT_FILE``) is not read unless ``trust_env=True`` is.
+        client_class: ``AsyncClient`` of httpx or httpx2, or a subclass. ``.sync`` gives the ``Client`` of the same package.
+        client_options: Arguments of that class, such as ``timeout`` or ``headers``. All clients made here share an object such as
+            ``transport``. Cookies that a service sets are kept only if ``cookies`` is given. The environment of httpx
+            (``HTTP_PROXY``, ``SSL_CERT_FILE``) is read only with ``trust_env=True``.
 
     Raises:
         ConfigurationError: The URL, a name or an option cannot be used.
@@ -453,28 +456,28 @@ def service_client(
     if misplaced:
         example = repr(misplaced[0]) if isinstance(misplaced[0], str) else '"crm-api-gateway"'
         raise ConfigurationError(
-            f"service_client takes one argument without a name, the URL. Write service_client({base_url!r}, audience={example})."
+            f"service_client takes only the URL without a name. Write service_client({base_url!r}, audience={example})."
         )
-    _twin(client)
+    _twin(client_class)
     if "auth" in client_options:
         raise ConfigurationError(
-            "service_client brings its own auth: leave auth= out, or use httpx itself with ServiceTokenAuth for another arrangement."
+            "service_client sets its own auth: leave auth= out, or use httpx itself with ServiceTokenAuth."
         )
     if any(name.lower() == "authorization" for name in httpx.Headers(client_options.get("headers"))):
         raise ConfigurationError(
-            "headers= holds an Authorization header: service_client sets it, and refuses requests that have one."
+            "headers= contains an Authorization header: service_client sets that header, and refuses requests that have one."
         )
-    return ServiceClient(base_url, Asked.of(audience, scope), settings, client, client_options)
+    return ServiceClient(base_url, Wanted.of(audience, scope), settings, client_class, client_options)
 
 
 def _twin(kind: Any) -> Any:
-    """Return the sync client class of the package an async one comes from."""
+    """Return the sync client class of the same package."""
     for ancestor in inspect.getmro(kind) if inspect.isclass(kind) else ():
         package = vars(sys.modules[ancestor.__module__.partition(".")[0]])
         if ancestor.__name__ == "AsyncClient" and ancestor is package.get("AsyncClient"):
             return package["Client"]
     raise ConfigurationError(
-        "client= must be httpx.AsyncClient, httpx2.AsyncClient or a class derived from one; crm.sync gives its sync twin."
+        "client_class= must be httpx.AsyncClient, httpx2.AsyncClient or a class derived from one; crm.sync gives its sync twin."
     )
 
 

@@ -1,4 +1,4 @@
-"""What Keycloak's refusals mean, and which setting or switch ends them (RFC 6749 section 5.2, and what Keycloak says instead)."""
+"""The meaning of Keycloak's refusals, and the setting that ends each of them (RFC 6749 section 5.2, and Keycloak's own texts)."""
 
 import re
 import shlex
@@ -11,7 +11,7 @@ from typing import Final
 
 from s2s_fastapi.backchannel.channel import BackChannelError, Reply
 from s2s_fastapi.caller.credentials import Proof
-from s2s_fastapi.caller.wanted import Asked
+from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.engine.loaded import State
 from s2s_fastapi.errors import S2SError, TokenRequestError
 from s2s_fastapi.keycloak.endpoints import Endpoints
@@ -34,7 +34,7 @@ __all__ = [
 RETRY: Final = 5.0
 """Seconds for which most failures are remembered."""
 RETRY_CREDENTIALS: Final = 30.0
-"""Seconds for which wrong credentials, and tokens for somebody else, are remembered."""
+"""Seconds for which wrong credentials, and tokens for another audience or client, are remembered."""
 
 _MAX_WAIT = 60.0
 _MAX_TEXT = 200
@@ -60,7 +60,7 @@ _CLOCKS: Final = "Compare the clocks of this machine and of Keycloak's: an asser
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """One way in which Keycloak refuses, recognised by its words: the status differs from version to version."""
+    """One kind of refusal, recognised by its text: the status differs between versions of Keycloak."""
 
     error: str  # "" fits any
     words: str  # of error or description, lower case
@@ -131,12 +131,12 @@ _CASES: Final = (
 )
 
 
-def refusal(reply: Reply, settings: KeycloakSettings, asked: Asked, proof: Proof) -> TokenRequestError:
-    """Return the error for an answer that brought no token.
+def refusal(reply: Reply, settings: KeycloakSettings, wanted: Wanted, proof: Proof) -> TokenRequestError:
+    """Return the error for an answer without a token.
 
-    What Keycloak wrote is cut to 200 printable characters and left out altogether where it repeats the secret; any JWT is left out of it.
+    Keycloak's text is cut to 200 printable characters. It is left out if it repeats the secret; any JWT in it is left out.
     """
-    error, description = _told(reply, proof)
+    error, description = _error_in(reply, proof)
     status, token_url = reply.status, Endpoints.of(settings).token
     words = f"{error} {description}".lower()
     case = next(
@@ -145,14 +145,14 @@ def refusal(reply: Reply, settings: KeycloakSettings, asked: Asked, proof: Proof
     )
     known = case is not None and bool(error)
     if case is not None and known:
-        cure = _fill(case.cure, settings, asked, proof)
+        cure = _fill(case.cure, settings, wanted, proof)
     elif not error and status == _PROXY_WANTS_PASSWORD and settings.proxy is not None:
         cure = "Put the user name and password that the proxy wants into KEYCLOAK_PROXY."
     else:
         cure = answer_cure(token_url, status, words.strip())
-    told = ": ".join(text for text in (error, description) if text)
+    detail = ": ".join(text for text in (error, description) if text)
     return TokenRequestError(
-        f"Keycloak gave {named(settings.client_id)} no token: {token_url} {reply.sentence}{f' ({told})' if told else ''}.",
+        f"Keycloak gave {named(settings.client_id)} no token: {token_url} {reply.sentence}{f' ({detail})' if detail else ''}.",
         error=error,
         error_description=description,
         http_status=status,
@@ -164,7 +164,7 @@ def refusal(reply: Reply, settings: KeycloakSettings, asked: Asked, proof: Proof
 
 
 def unreachable(problem: BackChannelError, settings: KeycloakSettings) -> TokenRequestError:
-    """Return the error for no answer at all, or one that cannot be read."""
+    """Return the error for no answer, or for an answer that cannot be read."""
     return TokenRequestError(
         f"Keycloak gave {named(settings.client_id)} no token: {Endpoints.of(settings).token}: {problem}.",
         cure=reach_cure(settings, str(problem)),
@@ -172,7 +172,7 @@ def unreachable(problem: BackChannelError, settings: KeycloakSettings) -> TokenR
 
 
 def reach_cure(settings: KeycloakSettings, problem: str = "") -> str:
-    """Return what to look at if Keycloak does not answer; ``problem`` is the sentence of the exchange."""
+    """Return what to check if Keycloak does not answer; `problem` is the sentence of the exchange."""
     return settings.worded(unreachable_cure(Endpoints.of(settings).token, problem, proxied=settings.proxy is not None))
 
 
@@ -182,7 +182,7 @@ def wrong_credentials(error: TokenRequestError) -> bool:
 
 
 def error_type(error: S2SError) -> str:
-    """Return what metrics and spans call a failure, one of a few names: RFC 6749's, a status, our own code."""
+    """Return the name of a failure in metrics and spans: an error of RFC 6749, a status, or our own code."""
     if isinstance(error, TokenRequestError) and error.error in _ERRORS:
         return error.error
     if isinstance(error, TokenRequestError) and error.http_status > 200:  # noqa: PLR2004 - HTTP's own number
@@ -191,7 +191,7 @@ def error_type(error: S2SError) -> str:
 
 
 def retry_after(reply: Reply) -> float:
-    """Return for how many seconds to leave Keycloak alone: its ``Retry-After`` (RFC 9110 section 10.2.3), from 1 to 60."""
+    """Return for how many seconds Keycloak is not asked again: its ``Retry-After`` (RFC 9110 section 10.2.3), from 1 to 60."""
     text = reply.headers.get("Retry-After", "").strip()
     if reply.status not in _TRY_LATER or not text:
         return RETRY
@@ -208,7 +208,7 @@ def retry_after(reply: Reply) -> float:
 
 @contextmanager
 def saying_when(state: Callable[[], State]) -> Iterator[None]:
-    """Let a failure say in how many seconds Keycloak is asked again: who keeps to it is not sent away twice."""
+    """Add to a failure in how many seconds Keycloak is asked again: a caller that waits so long is not refused for the same reason."""
     try:
         yield
     except TokenRequestError as error:  # this waiter's own
@@ -218,14 +218,14 @@ def saying_when(state: Callable[[], State]) -> Iterator[None]:
         raise
 
 
-def _told(reply: Reply, proof: Proof) -> tuple[str, str]:
+def _error_in(reply: Reply, proof: Proof) -> tuple[str, str]:
     try:
         body: Mapping[str, object] = reply.json_object()
     except BackChannelError:
         return "", ""
-    # Four shapes are about: the OAuth pair, a bare error in prose, errorMessage, nothing.
+    # Keycloak answers in four forms: error and error_description, an error as a sentence, errorMessage, nothing.
     error = body.get("error") or body.get("errorMessage")
-    # RFC 6749's own names are nobody's secret, even where somebody took a word of them for one.
+    # The names of RFC 6749 are shown even if the secret is one of these words.
     named = error if isinstance(error, str) and error in _ERRORS else _clean(error, proof)
     return named, _clean(body.get("error_description"), proof)
 
@@ -243,11 +243,11 @@ def _clean(text: object, proof: Proof) -> str:
     return " ".join(printable.split())
 
 
-def _fill(cure: str, settings: KeycloakSettings, asked: Asked, proof: Proof) -> str:
+def _fill(cure: str, settings: KeycloakSettings, wanted: Wanted, proof: Proof) -> str:
     return cure.format(
         client=named(settings.client_id),
         realm=settings.realm,
-        scopes=listed(asked.scopes, " and ") or "the scopes",
+        scopes=listed(wanted.scopes, " and ") or "the scopes",
         credentials=_credentials(settings),
         algorithm=proof.algorithm,
         keys=f"Give the client {named(settings.client_id)} in Keycloak the public half of the key in {settings.client_key_file}"

@@ -1,15 +1,17 @@
-"""One request for a token: how it is asked for, what is made of the answer, and who is told of it."""
+"""One token request to Keycloak: the form, the check of the answer, and what is logged and measured."""
 
 import logging
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Final, Protocol
 
 from s2s_fastapi.backchannel.channel import BackChannelError, Reply
-from s2s_fastapi.caller.credentials import Proof
-from s2s_fastapi.caller.granted import Token, granted
+from s2s_fastapi.caller.credentials import ClientAuthentication, Proof, client_authentication
+from s2s_fastapi.caller.granted import GrantedToken, granted
 from s2s_fastapi.caller.token_errors import (
     RETRY,
     RETRY_CREDENTIALS,
@@ -19,28 +21,57 @@ from s2s_fastapi.caller.token_errors import (
     unreachable,
     wrong_credentials,
 )
-from s2s_fastapi.caller.token_key import TokenKey
+from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.engine.loaded import Failed, Loaded
 from s2s_fastapi.errors import AudienceNotGranted, S2SError, TokenRequestError
-from s2s_fastapi.settings import KeycloakSettings
+from s2s_fastapi.keycloak.endpoints import Endpoints
+from s2s_fastapi.settings import KeycloakSettings, ProxyUrl
 from s2s_fastapi.telemetry.attributes import AUDIENCE, CAUSE, CLIENT_ID, ERROR_TYPE, ISSUER, OUTCOME, SCOPE, TOKEN_ID
 from s2s_fastapi.telemetry.metrics import TOKEN_REQUEST, audience_label
 from s2s_fastapi.telemetry.reports import report
 from s2s_fastapi.telemetry.spans import cause, failed, span
 from s2s_fastapi.text import listed, named
 
-__all__ = ["Channel", "TokenRequest"]
+__all__ = ["Channel", "TokenKey", "TokenRequest"]
 
 LOG: Final = logging.getLogger("s2s_fastapi.caller")
 
-# ``exp`` counts whole seconds, so of one or two of them no part can be kept back; renewing ahead would only ask more often than once
-# in a life.
+# Tokens of 1 or 2 s are used to their end: ``exp`` has whole seconds, so there is no margin to renew in.
 _TOO_SHORT_TO_DIVIDE: Final = 2.0
 _OK: Final = 200
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenKey:
+    """All that decides which token it is. Compared field by field, so no crafted name can imitate another key."""
+
+    issuer: str
+    token_url: str
+    ca_file: Path | None
+    proxy: ProxyUrl | None
+    authentication: ClientAuthentication = field(repr=False)
+    """Client, method, and the secret or its file."""
+    wanted: Wanted
+
+    @classmethod
+    def of(cls, settings: KeycloakSettings, wanted: Wanted) -> "TokenKey":
+        """Return the key for `wanted` as the client of `settings`.
+
+        Raises:
+            ConfigurationError: Client id or secret is not set.
+        """
+        return cls(
+            issuer=settings.issuer,
+            token_url=Endpoints.of(settings).token,
+            ca_file=settings.ca_file,
+            proxy=settings.proxy,
+            authentication=client_authentication(settings),
+            wanted=wanted,
+        )
+
+
 class Channel(Protocol):
-    """Whoever carries a form to Keycloak and brings the answer; blocks."""
+    """Sends a form to Keycloak and returns the answer; blocks."""
 
     def post_form(self, url: str, form: dict[str, str], headers: dict[str, str] | None = None) -> Reply:
         """Return the answer, whatever its status.
@@ -51,9 +82,9 @@ class Channel(Protocol):
 
 
 class TokenRequest:
-    """Ask Keycloak for the token of one key, as often as it is called; blocks.
+    """Request the token of one key from Keycloak, once for each call; blocks.
 
-    What comes is a value: the token and for how long it is good, or why there is none and when to try again.
+    The result is a value: the token and how long it counts, or why there is none and when to try again.
     """
 
     def __init__(self, key: TokenKey, settings: KeycloakSettings, channel: Channel, clock: Callable[[], float]) -> None:
@@ -66,39 +97,41 @@ class TokenRequest:
         self._refused_since = math.inf  # since when the secret that worked is refused
         self._pardoned = -math.inf
         self._warned: set[str] = set()
-        audience = listed(key.asked.audiences, " ")
+        audience = listed(key.wanted.audiences, " ")
         self.labels = {CLIENT_ID: settings.client_id, AUDIENCE: audience_label(audience)}
-        """What metrics call it."""
+        """Its labels in metrics."""
         self.attributes = {CLIENT_ID: settings.client_id} | ({AUDIENCE: audience} if audience else {})
-        """What spans call it."""
+        """Its attributes in spans."""
 
     def another_secret(self) -> bool:
-        """Tell, once, that the secret Keycloak refused has been replaced in its file, so that another request is worth it."""
+        """Return once True if the secret that Keycloak refused was replaced in its file, so another request may succeed."""
         if self._refused and self._refused != [self._key.authentication.stamp()]:
             now = self._clock()
-            if now >= self._pardoned + RETRY:  # a file that is written again and again must not set the pace
+            if (
+                now >= self._pardoned + RETRY
+            ):  # a file that is rewritten all the time must not cause a request each time
                 self._refused, self._pardoned = [], now
                 return True
         return False
 
-    def __call__(self) -> Loaded[Token] | Failed:
-        """Ask, and tell log, trace and metrics what came of it; never raises."""
+    def __call__(self) -> Loaded[GrantedToken] | Failed:
+        """Request the token, and record the result in log, trace and metrics; never raises."""
         began = time.monotonic()
-        told, scope = {**self.labels, CAUSE: cause()}, listed(self._key.asked.scopes, " ")
-        shown = {**self.attributes, CAUSE: told[CAUSE], ISSUER: self._key.issuer} | ({SCOPE: scope} if scope else {})
+        labels, scope = {**self.labels, CAUSE: cause()}, listed(self._key.wanted.scopes, " ")
+        shown = {**self.attributes, CAUSE: labels[CAUSE], ISSUER: self._key.issuer} | ({SCOPE: scope} if scope else {})
         with span("request token", shown) as current:
             outcome = self._outcome()
             if isinstance(outcome, Loaded):
-                told[OUTCOME] = "granted"
+                labels[OUTCOME] = "granted"
                 current.set_attributes({OUTCOME: "granted", TOKEN_ID: outcome.value.token_id})
             else:
-                told[OUTCOME], told[ERROR_TYPE] = "failed", error_type(outcome.error)
+                labels[OUTCOME], labels[ERROR_TYPE] = "failed", error_type(outcome.error)
                 current.set_attribute(OUTCOME, "failed")
-                failed(current, told[ERROR_TYPE], str(outcome.error))
-        report(partial(TOKEN_REQUEST.record, time.monotonic() - began, told))
+                failed(current, labels[ERROR_TYPE], str(outcome.error))
+        report(partial(TOKEN_REQUEST.record, time.monotonic() - began, labels))
         return outcome
 
-    def _outcome(self) -> Loaded[Token] | Failed:
+    def _outcome(self) -> Loaded[GrantedToken] | Failed:
         failure: Failed | None = None
         try:
             loaded = self._ask()
@@ -115,38 +148,38 @@ class TokenRequest:
         return failure
 
     def _worded(self, error: S2SError) -> S2SError:
-        """Return an equal error that was never raised, and that names the variables that these settings were read from."""
+        """Return an equal error that was never raised, with the names of the variables that these settings were read from."""
         again = error.again()
         again.args = (self._settings.worded(str(error)), *error.args[1:])
         return again
 
-    def _ask(self) -> Loaded[Token]:
+    def _ask(self) -> Loaded[GrantedToken]:
         began = self._clock()
         stamp = self._key.authentication.stamp()
         proof = self._key.authentication.prove()
         reply = self._post(proof)
         if reply.status != _OK:
-            refused = refusal(reply, self._settings, self._key.asked, proof)
+            refused = refusal(reply, self._settings, self._key.wanted, proof)
             again = self._key.authentication.prove() if wrong_credentials(refused) else proof
             if again.material != proof.material:  # the secret was rotated while we held the old one
                 stamp, proof = self._key.authentication.stamp(), again
                 reply = self._post(proof)
-                refused = refusal(reply, self._settings, self._key.asked, proof)
+                refused = refusal(reply, self._settings, self._key.wanted, proof)
             if reply.status != _OK:
                 if wrong_credentials(refused):
                     raise _RefusedError(self._credentials_refused(refused, stamp))
                 raise _RefusedError(Failed(refused, retry_after(reply)))
         loaded = self._accept(reply, proof, began)
         self._worked, self._refused_since = [stamp], math.inf
-        # Not in the frame of `_accept`, which holds the answer: error trackers record the locals of every frame that logs.
+        # Not in the frame of `_accept`, which holds the answer: error trackers record the locals of each frame that logs.
         self._look(loaded.value)
         return loaded
 
     def _credentials_refused(self, error: TokenRequestError, stamp: object) -> Failed:
-        """Return how long to leave Keycloak alone after it refused client, secret or key.
+        """Return how long Keycloak is not asked after it refused client, secret or key.
 
-        Credentials that worked before may be refused by one node of a cluster that lags behind. So whoever has no token asks once more
-        at once, and everybody else after 5 s. A refusal 5 s later is believed.
+        One node of a cluster may be out of date and refuse credentials that worked before. So a caller without a token asks once more
+        at once, and all others after 5 s. A refusal 5 s later counts as final.
         """
         self._refused = [stamp]
         if self._worked != [stamp]:
@@ -161,13 +194,13 @@ class TokenRequest:
         problem = ""
         try:
             return self._channel.post_form(
-                self._key.token_url, {**self._key.asked.form(), **proof.form}, dict(proof.headers)
+                self._key.token_url, {**self._key.wanted.form(), **proof.form}, dict(proof.headers)
             )
         except BackChannelError as error:
             problem = str(error)
         raise unreachable(BackChannelError(problem), self._settings)
 
-    def _accept(self, reply: Reply, proof: Proof, began: float) -> Loaded[Token]:
+    def _accept(self, reply: Reply, proof: Proof, began: float) -> Loaded[GrantedToken]:
         problem = ""
         try:
             answer = reply.json_object()
@@ -176,35 +209,35 @@ class TokenRequest:
         if problem:
             raise unreachable(BackChannelError(problem), self._settings)
         if "error" in answer:
-            raise refusal(reply, self._settings, self._key.asked, proof)
-        token = granted(answer, self._key.asked, client_id=self._settings.client_id)
-        fresh_for, usable_for = _spans(token.life)
-        if self._clock() - began >= usable_for:
+            raise refusal(reply, self._settings, self._key.wanted, proof)
+        token = granted(answer, self._key.wanted, client_id=self._settings.client_id)
+        loaded = _kept(token)
+        if self._clock() - began >= loaded.usable_for:
             raise TokenRequestError(
-                f"Keycloak took longer to answer than the token it gave to {named(self._settings.client_id)} lives ({token.life:g} s).",
+                f"Keycloak took longer to answer than its token for {named(self._settings.client_id)} lives ({token.life:g} s).",
                 http_status=_OK,
-                cure="Look at Keycloak's load, and at the access token lifespan of the client and of the realm.",
+                cure="Check the load of Keycloak, and the access token lifespan of the client and of the realm.",
             )
-        return Loaded(token, fresh_for, usable_for)
+        return loaded
 
-    def _look(self, token: Token) -> None:
-        """Warn, once, of what is odd but may be meant."""
-        missing = sorted(self._key.asked.scopes - token.scopes) if token.scopes is not None else []
+    def _look(self, token: GrantedToken) -> None:
+        """Warn once of what is unusual but may be intended."""
+        missing = sorted(self._key.wanted.scopes - token.scopes) if token.scopes is not None else []
         client = named(self._settings.client_id)
         if missing:
             self._warn(
-                f"the token of {client} does not show the asked scope {listed(missing)}: its client scope may hide its name"
-                ' ("Include in token scope" is off), or it dropped out because the service account has none of its roles'
+                f"the token of {client} does not name the requested scope {listed(missing)}: its client scope may hide its name"
+                ' ("Include in token scope" is off), or Keycloak dropped it because the service account has none of its roles'
             )
         if token.life < self._settings.leeway:
             self._warn(
-                f"the token of {client} lives {token.life:g} s, less than the {self._settings.leeway:g} s by which clocks may differ, and as"
-                " often Keycloak is asked for another: raise the access token lifespan of the client or of the realm"
+                f"the token of {client} lives {token.life:g} s, less than the {self._settings.leeway:g} s by which clocks may differ, so"
+                " Keycloak is asked very often: raise the access token lifespan of the client or of the realm"
             )
         if token.issuer and token.issuer != self._key.issuer:
             self._warn(
-                f"the token of {client} has iss {token.issuer}, the settings say {self._key.issuer}: services that expect the latter"
-                " will refuse it; set KEYCLOAK_PUBLIC_URL to what stands in iss, and KC_HOSTNAME in Keycloak so that it stays the same"
+                f"the token of {client} has iss {token.issuer}, the settings say {self._key.issuer}: services that expect the issuer of"
+                " the settings will refuse it; set KEYCLOAK_PUBLIC_URL to the address in iss, and KC_HOSTNAME in Keycloak so that it stays the same"
             )
 
     def _warn(self, sentence: str) -> None:
@@ -214,15 +247,17 @@ class TokenRequest:
             report(partial(LOG.warning, "%s", sentence))
 
 
-def _spans(life: float) -> tuple[float, float]:
-    """Return for how many seconds a token of this life is fresh, and for how many usable."""
+def _kept(token: GrantedToken) -> Loaded[GrantedToken]:
+    """Return for how many seconds a token is fresh, and for how many more it is used while another one is requested."""
+    life = token.life
     if life <= _TOO_SHORT_TO_DIVIDE:
-        return math.inf, life
-    return max(life - 60, 0.7 * life), life - min(10, 0.1 * life)
+        return Loaded(token, life, 0.0)
+    fresh_for = max(life - 60, 0.7 * life)
+    return Loaded(token, fresh_for, life - min(10, 0.1 * life) - fresh_for)
 
 
 class _RefusedError(Exception):
-    """Keycloak said no."""
+    """Keycloak refused the request."""
 
     def __init__(self, failure: Failed) -> None:
         super().__init__()

@@ -1,24 +1,48 @@
-"""What a token is asked for (RFC 6749 section 4.4)."""
+"""What a developer wants of a token (RFC 6749 section 4.4), and the arguments that only code may give."""
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Annotated, Any, NoReturn, TypeAlias
 
-from s2s_fastapi.caller.given import Names
 from s2s_fastapi.names import names_given, scope_problem
+from s2s_fastapi.settings import KeycloakSettings
 
-__all__ = ["Asked"]
+__all__ = ["BaseUrl", "GivenSettings", "Names", "Wanted"]
+
+
+class _WrittenInCode:
+    """Make FastAPI refuse to fill a parameter from the request."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> NoReturn:
+        # Depends(service_auth) without a call would let the sender of a request choose origins and audience.
+        raise TypeError(
+            "audience, scope and settings are written in code, not taken from requests:"
+            " call it, Depends(service_auth(...)) or Depends(service_client(...))"
+        )
+
+
+Names: TypeAlias = Annotated[str | Collection[str] | None, _WrittenInCode]
+"""One name, or several; None means none."""
+
+BaseUrl: TypeAlias = Annotated[str | Callable[[], str], _WrittenInCode]
+"""A URL, or a function that returns it."""
+
+GivenSettings: TypeAlias = Annotated[KeycloakSettings | None, _WrittenInCode]
+"""Settings as an argument; None means the environment, read at the first use."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What a token is asked for. Two that ask for the same are equal, in whatever order and however often a name was written."""
+class Wanted:
+    """The audiences and scopes of a token. Values with the same names are equal, in any order and with any repetition."""
 
     audiences: frozenset[str] = frozenset()
-    """Who must stand in ``aud``. Keycloak ignores ``audience=``, so this is not sent but compared with what came."""
+    """The names that ``aud`` must contain. Keycloak ignores ``audience=``, so they are not sent but compared with the token."""
     scopes: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, audience: Names, scope: Names) -> "Asked":
-        """Return the value for what a developer wrote.
+    def of(cls, audience: Names, scope: Names) -> "Wanted":
+        """Return the value for the arguments of a developer.
 
         Raises:
             ConfigurationError: A name is invalid, a scope has a space in it, or a list is empty.

@@ -1,11 +1,11 @@
-"""A value that is loaded, renewed ahead, and kept through failures. Keycloak's keys and our tokens are one each.
+"""A value that is loaded, renewed ahead, and kept through failures. Keycloak's keys and each of our tokens are such a value.
 
-    fresh    served without a thought
-    stale    served, while one renewal runs behind
-    dead     callers wait together for one load in front, or get its error
+    fresh      served as it is
+    stale      served, while one renewal runs in the background
+    expired    callers wait together for one load in the foreground, or get its error
 
-A failure never displaces a value that is still usable, and may keep a dead one in service (``kept_for``). It is a value itself,
-remembered for a while, and raised anew by each waiter.
+- A failure never replaces a value that is still usable. While loads fail, even an expired value may be served (``stale_if_error``).
+- A failure is itself a value: it is remembered for a while, and each waiter raises a copy of its own.
 """
 
 import contextvars
@@ -17,56 +17,62 @@ from functools import partial
 from random import SystemRandom
 from typing import Final, Generic, TypeAlias, TypeVar
 
-from s2s_fastapi.engine.loaded import Failed, Held, Load, Loaded, Outcome, Setback, State
-from s2s_fastapi.engine.single_flight import Flight
-from s2s_fastapi.engine.workers import Lane, watch_forks
+from s2s_fastapi.engine.loaded import Failed, Held, Load, Loaded, LoadResult, RememberedFailure, State
+from s2s_fastapi.engine.single_flight import SingleFlight
+from s2s_fastapi.engine.workers import Workers, watch_forks
 from s2s_fastapi.errors import S2SError
 from s2s_fastapi.telemetry.reports import Reports
-from s2s_fastapi.telemetry.spans import Cause, behind, in_front
+from s2s_fastapi.telemetry.spans import Cause, background, foreground
 
 __all__ = ["Failed", "Load", "Loaded", "Refreshing", "State"]
 
 T = TypeVar("T")
 
-# After a load that ended in a way nobody foresaw, or for which there was no thread.
-_MISHAP_RETRY: Final = 5.0
+# Seconds after a load that ended in an unexpected way, or for which there was no thread.
+_UNEXPECTED_RETRY: Final = 5.0
 _ROUNDS: Final = 3
-"""Loads that one call waits for at most: one that had begun behind, one that was in doubt, and the one that decides."""
+"""Loads that one call waits for at most: one that had begun in the background, one with a doubtful result, and one that decides."""
 _STOOD_STILL: Final = 1.0
-"""Seconds: a waiter that wakes so much too late was not scheduled, because the process or the machine stood still."""
+"""A waiter that wakes this many seconds too late was not scheduled: the process or the machine stood still."""
 _ANY: Final = object()
 _random: Final = SystemRandom().random  # needs no seed of its own in a forked child
 
 
 @dataclass(frozen=True, slots=True)
 class _Wait(Generic[T]):
-    flight: Flight[Outcome[T]]
-    seat: threading.Lock
+    flight: SingleFlight[LoadResult[T]]
+    waiter: threading.Lock
     seconds: float
-    context: contextvars.Context | None  # set if there is no thread: the caller has to load by itself
+    context: contextvars.Context | None  # set if no thread can be had: the caller then runs the load itself
 
 
-_Read: TypeAlias = Generator[_Wait[T], Outcome[T] | None, T]
-"""A read of the value: it yields what to wait for, is sent the outcome (None at the deadline), and returns the value."""
+_Read: TypeAlias = Generator[_Wait[T], LoadResult[T] | None, T]
+"""One read of the value: it yields what to wait for, is sent the result (None at the deadline), and returns the value."""
 
 
 class Refreshing(Generic[T]):
     """One value with its loader, safe to read from threads, asyncio, trio and forked children.
 
-    `load` blocks and runs on a thread of `lane`. It returns `Loaded` or `Failed`; whatever it raises is told by its type's name
-    only. What it reports (`s2s_fastapi.telemetry.reports`) waits until its outcome is published. `timeout` is each waiter's own
-    deadline in seconds; the load goes on after it, and a late answer is kept. `spacing`: forced loads (`renew`, `refuse`) begin at
-    least so many seconds after the beginning of any load. At most `max_waiters` wait at a time. `in_front` gives the context for a
-    load that somebody waits for, `behind` for one that nobody does. `unavailable` turns a sentence into the owner's error: the
-    deadline, too many waiters, a loader that broke; `unanswered`, if given, does so for the deadline of a load that has begun, since
-    only then is the other side to blame. `clock` is monotonic; `dice` draws from [0, 1).
+    - `load` blocks and runs on a thread of `workers`. It returns `Loaded` or `Failed`. If it raises, only the name of the exception's
+      type is reported. What it reports (`s2s_fastapi.telemetry.reports`) waits until its result is published.
+    - `timeout`: the deadline of each waiter in seconds. The load goes on after it, and a late answer is kept.
+    - `spacing`: seconds between the beginning of any load and the beginning of a forced one (`renew`, `refuse`).
+    - `max_waiters`: how many callers may wait at a time.
+    - `foreground` makes the context for a load that somebody waits for, `background` for a load that nobody waits for.
+    - `unavailable` turns a sentence into the owner's error: for the deadline, too many waiters, or a loader that broke.
+      `unanswered`, if given, does so for the deadline of a load that has begun. Only then is the other side to blame.
+    - `clock` is monotonic. `jitter` returns a number in [0, 1).
 
-    A remembered failure does not hold back whoever has no value at all if it says nothing about the next load: it was behind or left
-    a usable value, it took so long that the process must have stood still, or it is in doubt (`Failed`). That load begins at least
-    `apart` seconds after the beginning of the last one.
+    A remembered failure does not stop a caller without any value if the failure says nothing about the next load:
 
-    A load must not ask for its own value (it gets an error) nor wait for another value of the same lane (both would wait for their
-    deadlines).
+    - it happened in the background, or left a usable value;
+    - it took so long that the process must have stood still;
+    - it is doubtful (`Failed`).
+
+    The load of that caller begins at least `apart` seconds after the beginning of the last one.
+
+    A load must not ask for its own value (it gets an error). It must not wait for another value of the same workers either (both
+    would wait until their deadlines).
     """
 
     def __init__(
@@ -74,47 +80,47 @@ class Refreshing(Generic[T]):
         load: Load[T],
         *,
         name: str,
-        lane: Lane,
+        workers: Workers,
         timeout: float,
         clock: Callable[[], float] = time.monotonic,
         spacing: float = 0.0,
         apart: float = 0.0,
         max_waiters: int = 1000,
-        in_front: Callable[[Cause], contextvars.Context] = in_front,
-        behind: Callable[[Cause], contextvars.Context] = behind,
+        foreground: Callable[[Cause], contextvars.Context] = foreground,
+        background: Callable[[Cause], contextvars.Context] = background,
         unavailable: Callable[[str], S2SError] = S2SError,
         unanswered: Callable[[str], S2SError] | None = None,
-        dice: Callable[[], float] = _random,
+        jitter: Callable[[], float] = _random,
     ) -> None:
         self._load = load
         self._name = name
-        self._lane = lane
+        self._workers = workers
         self._timeout = timeout
         self._clock = clock
         self._spacing = spacing
         self._apart = apart
         self._max_waiters = max_waiters
-        self._in_front = in_front
-        self._behind = behind
+        self._foreground = foreground
+        self._background = background
         self._unavailable = unavailable
         self._unanswered = unanswered or unavailable
-        self._dice = dice
+        self._draw_jitter = jitter
         self._held: Held[T] | None = None
-        self._setback: Setback | None = None
-        self._pardons = 0
+        self._last_failure: RememberedFailure | None = None
+        self._generation = 0
         self._began = float("-inf")
         self._loads = 0
         self._failures = 0
         self.after_fork()
 
     def after_fork(self) -> None:
-        """Keep the value; drop what died with the parent's threads. Called in the child, and once to begin with."""
-        # Held only to look and decide, never to load or to wake somebody. Re-entrant: the garbage collector may run a finalizer in
-        # here, and that one may ask, too.
+        """Keep the value; drop what belongs to the parent's threads. Called in the child, and once by the constructor."""
+        # Held only to look and decide, never to load or to wake a waiter. Re-entrant: the garbage collector may run a finalizer
+        # while it is held, and that finalizer may ask for the value.
         self._lock = threading.RLock()
-        self._flight: Flight[Outcome[T]] | None = None
-        # Drawn once per process, and only ever downwards: workers that were forked with one value renew it at different times.
-        self._jitter = self._dice()
+        self._flight: SingleFlight[LoadResult[T]] | None = None
+        # Drawn once per process: worker processes that were forked with the same value renew it at different times.
+        self._jitter = self._draw_jitter()
         if (held := self._held) is not None:
             self._held = Held.of(held.loaded, held.began, self._jitter).refused(held.refused_from)
 
@@ -126,22 +132,22 @@ class Refreshing(Generic[T]):
         return None
 
     def ready(self) -> T | None:
-        """Return the value if it can be had without waiting, else None; a stale one is renewed behind."""
+        """Return the value if no wait is needed, else None; a stale value is renewed in the background."""
         held = self._ready()
         return None if held is None else held.value
 
     def current(self) -> T | None:
-        """Return the value that came last, however old; start nothing."""
+        """Return the last value, however old; start nothing."""
         held = self._held
         return None if held is None else held.value
 
     def age(self, value: T) -> float:
-        """Return how many seconds ago the load of `value` began; infinity where it is not the current value."""
+        """Return how many seconds ago the load of `value` began; infinity if it is not the current value."""
         held = self._held
         return self._clock() - held.began if held is not None and held.value is value else float("inf")
 
     def get(self, *, timeout: float | None = None) -> T:
-        """Return the value; wait for a load only where none is usable.
+        """Return the value; wait for a load only if no value is usable.
 
         Raises:
             S2SError: what the load failed with, or `unavailable` (no answer within `timeout` seconds, too many waiters).
@@ -155,10 +161,11 @@ class Refreshing(Generic[T]):
         return ready.value if ready is not None else await self._await(self._read(timeout, sync=False))
 
     def renew(self, seen: T, *, timeout: float | None = None, wait_for_spacing: bool = False) -> T:
-        """Return a value other than `seen`: the current one if it is another object, else what a load in front brings.
+        """Return a value other than `seen`: the current one if it is another object, else the result of a load in the foreground.
 
-        Within `spacing` of the last beginning of a load: return the current value unchanged or, with `wait_for_spacing`, wait with
-        all the others for one load at its end. A remembered failure does not hold this load back while the value is usable.
+        - Within `spacing` of the beginning of the last load: return the current value unchanged. With `wait_for_spacing`, wait
+          together with all other callers for one load at the end of that time.
+        - A remembered failure does not stop this load while the value is usable.
 
         Raises:
             S2SError: as `get`; the current value stays.
@@ -172,9 +179,9 @@ class Refreshing(Generic[T]):
     def refuse(self, seen: T) -> None:
         """Remember that the other side refused `seen`: the next read waits for another value. Never blocks or raises.
 
-        - Compare-and-set: nothing happens if `seen` is not the current value any more.
-        - Within `spacing` of the last beginning of a load, `seen` is served until its end.
-        - While loads fail, `seen` is served as long as it would have been: others may accept it.
+        - Nothing happens if `seen` is no longer the current value (compare-and-set).
+        - Within `spacing` of the beginning of the last load, `seen` is served until that time is over.
+        - While loads fail, `seen` is served as long as without the refusal: other services may accept it.
         """
         with self._lock:
             held, now = self._held, self._clock()
@@ -183,49 +190,51 @@ class Refreshing(Generic[T]):
                 self._held = held.refused(now if coming else max(now, self._began + self._spacing))
 
     def start(self) -> None:
-        """Begin a load behind, unless the value is fresh, a load is under way or a failure is remembered. Never blocks or raises."""
+        """Begin a load in the background, unless the value is fresh, a load is running or a failure is remembered. Never blocks or raises."""
         if self.peek() is None:
-            self._load_behind("warm_up" if self._held is None else "ahead")
+            self._load_in_background("warm_up" if self._held is None else "ahead")
 
-    def forgive(self) -> None:
-        """Forget a failure, because its cause is gone (the secret changed); also that of a load that began before this call."""
+    def forget_failure(self) -> None:
+        """Forget a failure because its cause is gone (the secret changed), including the failure of a load that began before this call."""
         with self._lock:
-            self._pardons += 1
+            self._generation += 1
 
     def state(self) -> State:
         """Return a snapshot."""
-        now, held, setback = self._clock(), self._held, self._remembered()
+        now, held, remembered = self._clock(), self._held, self._remembered()
         return State(
             age=None if held is None else now - held.began,
             left=None if held is None else held.left(now),
             fresh=held is not None and now < held.fresh_until,
             usable=held is not None and held.usable(now, failing=self._failing(now)),
             loading=self._flight is not None,
-            last_error=None if setback is None else setback.error.again(),
-            next_try_in=None if setback is None or not now < setback.until else setback.until - now,
+            last_error=None if remembered is None else remembered.error.again(),
+            next_try_in=None if remembered is None or not now < remembered.until else remembered.until - now,
             loads=self._loads,
             failures=self._failures,
         )
 
-    def _remembered(self) -> Setback | None:
-        setback = self._setback
-        return setback if setback is not None and setback.pardons == self._pardons else None
+    def _remembered(self) -> RememberedFailure | None:
+        remembered = self._last_failure
+        return remembered if remembered is not None and remembered.generation == self._generation else None
 
-    def _resting(self, now: float) -> Setback | None:
-        setback = self._remembered()
-        return setback if setback is not None and now < setback.until else None
+    def _resting(self, now: float) -> RememberedFailure | None:
+        remembered = self._remembered()
+        return remembered if remembered is not None and now < remembered.until else None
 
-    def _holds_back(self, setback: Setback, now: float) -> bool:
-        """Tell whether a remembered failure holds back somebody who has no value at all."""
-        return not setback.inconclusive or now < self._began + self._apart
+    def _holds_back(self, remembered: RememberedFailure, now: float) -> bool:
+        """Return whether a remembered failure stops a caller who has no value at all."""
+        return not remembered.inconclusive or now < self._began + self._apart
 
     def _failing(self, now: float) -> bool:
-        """Tell whether loads fail at present: the last one did, or the one under way takes longer than anybody waits for it.
+        """Return whether loads fail at present: the last one did, or the running one takes longer than any waiter waits.
 
-        Only a recent failure counts: after an idle hour nobody knows whether the next load would fail, so somebody waits for it.
+        Only a recent failure counts. After an idle hour the next load may succeed, so a caller waits for it.
         """
-        flight, setback = self._flight, self._remembered()
-        return (flight is not None and now >= flight.late_from) or (setback is not None and now < setback.recent_until)
+        flight, remembered = self._flight, self._remembered()
+        return (flight is not None and now >= flight.late_from) or (
+            remembered is not None and now < remembered.recent_until
+        )
 
     def _ready(self) -> Held[T] | None:
         held, now = self._held, self._clock()
@@ -233,61 +242,61 @@ class Refreshing(Generic[T]):
             return held
         if not held.usable(now, failing=self._failing(now)):
             return None
-        self._load_behind("ahead")
+        self._load_in_background("ahead")
         return held
 
-    def _load_behind(self, why: Cause) -> None:
-        # Without the lock first: through an outage every request comes by here.
+    def _load_in_background(self, why: Cause) -> None:
+        # Checked without the lock first: during an outage every request comes here.
         under_way = self._flight
         if under_way is not None or self._resting(self._clock()):
             return
         with self._lock:
             if self._flight is not None or self.peek() is not None or self._resting(self._clock()):
                 return
-            flight = self._flight = Flight(behind=True)
-        self._launch(flight, partial(self._behind, why), sync=False)
+            flight = self._flight = SingleFlight(background=True)
+        self._begin(flight, partial(self._background, why), sync=False)
 
     def _read(
         self, timeout: float | None, *, sync: bool, seen: object = _ANY, wait_for_spacing: bool = False
     ) -> _Read[T]:
-        """Find the value or wait for a load, and for another one if that failed without saying anything about the next."""
+        """Find the value or wait for a load; wait for another load if that failure says nothing about the next one."""
         seconds = max(0.0, self._timeout if timeout is None else timeout)
         since, excused, rounds = self._clock(), False, 0
         while True:
-            ready = self._board(
+            ready = self._join(
                 sync=sync, seen=seen, wait_for_spacing=wait_for_spacing, seconds=since + seconds - self._clock()
             )
             if isinstance(ready, Held):
                 return ready.value
-            outcome = yield ready
+            result = yield ready
             # The load's own result, not the current value: one that has expired already would make every waiter load again.
-            if isinstance(outcome, Loaded):
-                return outcome.value
+            if isinstance(result, Loaded):
+                return result.value
             held, now = self._held, self._clock()
-            if seen is _ANY and held is not None and now < held.kept_until:
+            if seen is _ANY and held is not None and now < held.stale_if_error_until:
                 return held.value
             rounds += 1
             if now - since > seconds + _STOOD_STILL and not excused:
-                since, excused = now, True  # nobody is to blame for that time
+                since, excused = now, True  # that time counts against nobody
             elif (
                 rounds == _ROUNDS
                 or now - since >= seconds
                 or not ready.flight.inconclusive
                 or self._may_go_on(seen, now)
             ):
-                raise self._error(ready.flight, outcome, seconds)
+                raise self._error(ready.flight, result, seconds)
 
     def _may_go_on(self, seen: object, now: float) -> bool:
-        """Tell whether whoever was refused with `seen` still has a use for it: then it need not wait for another load."""
+        """Return whether the refused value `seen` may still be used: then its caller need not wait for another load."""
         held = self._held
-        return held is not None and held.value is seen and now < held.usable_until
+        return held is not None and held.value is seen and now < held.expires_at
 
-    def _error(self, flight: Flight[Outcome[T]], outcome: Failed | None, seconds: float) -> S2SError:
-        if outcome is not None:
-            return outcome.error.again()
+    def _error(self, flight: SingleFlight[LoadResult[T]], result: Failed | None, seconds: float) -> S2SError:
+        if result is not None:
+            return result.error.again()
         if flight.thread is None and not flight.delayed:
             return self._unavailable(
-                f"{self._name}: its load did not begin within {seconds:g} s, the threads for Keycloak are busy with other exchanges"
+                f"{self._name}: its load did not begin within {seconds:g} s, because all threads for Keycloak are busy with other exchanges"
             )
         return self._unanswered(f"{self._name}: no answer within {seconds:g} s")
 
@@ -297,7 +306,7 @@ class Refreshing(Generic[T]):
             while True:
                 if wait.context is not None:
                     self._run_here(wait.flight, wait.context)
-                wait = read.send(wait.flight.wait(wait.seat, wait.seconds))
+                wait = read.send(wait.flight.wait(wait.waiter, wait.seconds))
         except StopIteration as done:
             value: T = done.value
             return value
@@ -306,15 +315,15 @@ class Refreshing(Generic[T]):
         try:
             wait = next(read)
             while True:
-                wait = read.send(await wait.flight.wait_async(wait.seat, wait.seconds))
+                wait = read.send(await wait.flight.wait_async(wait.waiter, wait.seconds))
         except StopIteration as done:
             value: T = done.value
             return value
 
-    def _board(self, *, sync: bool, seen: object, wait_for_spacing: bool, seconds: float) -> Held[T] | _Wait[T]:
-        """Return the value, or a seat in the one flight that will bring it."""
+    def _join(self, *, sync: bool, seen: object, wait_for_spacing: bool, seconds: float) -> Held[T] | _Wait[T]:
+        """Return the value, or a place to wait for the single flight that loads it."""
         context, began = None, False
-        make_context = partial(self._in_front, "needed" if seen is _ANY else "forced")
+        make_context = partial(self._foreground, "needed" if seen is _ANY else "forced")
         with self._lock:
             flight, held, now = self._flight, self._held, self._clock()
             delay = 0.0
@@ -327,36 +336,36 @@ class Refreshing(Generic[T]):
                         return held
             elif (
                 (flight is None or flight.delayed)
-                and (setback := self._resting(now))
-                and self._holds_back(setback, now)
+                and (remembered := self._resting(now))
+                and self._holds_back(remembered, now)
             ):
-                raise setback.error.again()  # a load that waits for its time is not hastened into the rest after a failure
+                raise remembered.error.again()  # do not start a delayed load early while a failure is remembered
             if flight is None:
-                flight = self._flight = Flight(delayed=delay > 0)
+                flight = self._flight = SingleFlight(delayed=delay > 0)
                 began = True
             if flight.thread == threading.get_ident():
                 raise self._unavailable(f"{self._name}: the load asks for its own value")
-            seat = flight.join(self._max_waiters)
-        if seat is None:
-            if seen is _ANY and held is not None and now < held.kept_until:
-                return held  # as those in the seats will get it if the load fails
-            raise self._unavailable(f"{self._name}: {self._max_waiters} are waiting already")
-        # A delayed flight that is due: it was to wait for the end of the spacing, and now somebody has no value at all.
+            waiter = flight.join(self._max_waiters)
+        if waiter is None:
+            if seen is _ANY and held is not None and now < held.stale_if_error_until:
+                return held  # those who wait get it too if the load fails
+            raise self._unavailable(f"{self._name}: {self._max_waiters} callers are waiting already")
+        # A delayed load is due at once if a caller now has no value at all: only the others had to wait for the end of the spacing.
         if began or (flight.delayed and delay <= 0):
-            context = self._launch(flight, make_context, sync=sync, delay=delay)
-        return _Wait(flight, seat, seconds, context)
+            context = self._begin(flight, make_context, sync=sync, delay=delay)
+        return _Wait(flight, waiter, seconds, context)
 
-    def _launch(
+    def _begin(
         self,
-        flight: Flight[Outcome[T]],
+        flight: SingleFlight[LoadResult[T]],
         make_context: Callable[[], contextvars.Context],
         *,
         sync: bool,
         delay: float = 0.0,
     ) -> contextvars.Context | None:
-        """Hand the flight to the lane, or return a context for the caller to load in by itself.
+        """Give the load to the workers, or return a context in which the caller has to load.
 
-        A flight may be launched more than once (the second time to hasten it); the claim lets one of them load.
+        A load may be given to the workers twice, the second time to begin it earlier. The claim lets only one of them run.
         """
         reports = Reports()
         try:
@@ -365,77 +374,87 @@ class Refreshing(Generic[T]):
             flight.delayed = flight.delayed and delay > 0
             flight.late_from = self._clock() + max(0.0, delay) + self._timeout
             load = partial(self._run, flight, context, reports)
-            launched = self._lane.submit(load, delay=max(0.0, delay), afterwards=reports.deliver)
+            begun = self._workers.submit(load, delay=max(0.0, delay), afterwards=reports.deliver)
         except BaseException:
-            if flight.claim():  # Ctrl-C: nobody else would ever launch it
-                self._land(flight, self._clock(), self._mishap("the load could not begin", 0.0), self._pardons)
+            if flight.claim():  # Ctrl-C: nobody else would ever begin it
+                self._finish(
+                    flight, self._clock(), self._unexpected_failure("the load could not begin", 0.0), self._generation
+                )
             raise
-        if launched:
+        if begun:
             return None
         if sync and delay <= 0:
             return context
         if flight.claim():
-            self._land(flight, self._clock(), self._mishap("no thread could be started"), self._pardons)
+            self._finish(
+                flight, self._clock(), self._unexpected_failure("no thread could be started"), self._generation
+            )
         return None
 
-    def _run_here(self, flight: Flight[Outcome[T]], context: contextvars.Context) -> None:
+    def _run_here(self, flight: SingleFlight[LoadResult[T]], context: contextvars.Context) -> None:
         reports = Reports()
         escaped = self._run(flight, context, reports)
         reports.deliver()
         if escaped is not None:
             raise escaped  # the caller's own Ctrl-C
 
-    def _run(self, flight: Flight[Outcome[T]], context: contextvars.Context, reports: Reports) -> BaseException | None:
-        """Load, publish what came of it, and return what the load raised if that was no `Exception`."""
+    def _run(
+        self, flight: SingleFlight[LoadResult[T]], context: contextvars.Context, reports: Reports
+    ) -> BaseException | None:
+        """Load, publish the result, and return what the load raised if that is not an `Exception`."""
         if not flight.claim():
             return None
-        outcome: object = None
+        result: object = None
         escaped: BaseException | None = None
-        pardons, began = self._pardons, self._clock()
+        generation, began = self._generation, self._clock()
         try:
             flight.delayed, flight.thread = False, threading.get_ident()
             self._began = began
             self._loads += 1
-            outcome = context.run(reports.collect, self._load)
-            ended = type(outcome).__name__
-        except BaseException as error:  # noqa: BLE001 (SystemExit and MemoryError too: somebody is waiting)
+            result = context.run(reports.collect, self._load)
+            ended = type(result).__name__
+        except BaseException as error:  # noqa: BLE001 - SystemExit and MemoryError too: callers are waiting
             ended = type(error).__name__
             if not isinstance(error, Exception):
                 escaped = error
-        # Outside of the except block, so that nothing is chained to an exception whose frames hold the secret.
-        if not isinstance(outcome, Loaded | Failed):
-            outcome = self._mishap(f"the load ended with {ended}")
-        self._land(flight, began, outcome, pardons)
+        # Outside the except block: otherwise the error is chained to an exception whose frames hold the secret.
+        if not isinstance(result, Loaded | Failed):
+            result = self._unexpected_failure(f"the load ended with {ended}")
+        self._finish(flight, began, result, generation)
         try:
             return escaped
         finally:
             del escaped  # its traceback holds this frame
 
-    def _land(self, flight: Flight[Outcome[T]], began: float, outcome: Outcome[T], pardons: int) -> None:
+    def _finish(
+        self, flight: SingleFlight[LoadResult[T]], began: float, result: LoadResult[T], generation: int
+    ) -> None:
         try:
             with self._lock:
-                if isinstance(outcome, Loaded):
-                    self._held = Held.of(outcome, began, self._jitter)
-                    self._setback = None
+                if isinstance(result, Loaded):
+                    self._held = Held.of(result, began, self._jitter)
+                    self._last_failure = None
                 else:
                     self._failures += 1
-                    self._setback = self._setback_of(flight, began, outcome, pardons)
-                    flight.inconclusive = self._setback.inconclusive
+                    self._last_failure = self._failure_to_remember(flight, began, result, generation)
+                    flight.inconclusive = self._last_failure.inconclusive
                     if (held := self._held) is not None and held.refused_from <= self._clock():
-                        # There is no other: serve it until the end of the spacing, when another load is due.
+                        # There is no other value: serve this one until the end of the spacing, when another load is due.
                         self._held = Held.of(held.loaded, held.began, self._jitter).refused(began + self._spacing)
-        finally:  # whatever happened: somebody is waiting
+        finally:  # whatever happened: callers are waiting
             if self._flight is flight:
                 self._flight = None
-            flight.land(outcome)
+            flight.finish(result)
 
-    def _setback_of(self, flight: Flight[Outcome[T]], began: float, failed: Failed, pardons: int) -> Setback:
+    def _failure_to_remember(
+        self, flight: SingleFlight[LoadResult[T]], began: float, failed: Failed, generation: int
+    ) -> RememberedFailure:
         held, now = self._held, self._clock()
-        # A load that took longer than it may was frozen with its process, or its name hung in DNS: what was true at its end is old.
+        # A load that exceeded its time stood still with its process, or waited for DNS. Count from its deadline: the result is already old.
         since = min(now, began + self._timeout)
-        usable = held is not None and now < held.usable_until
-        inconclusive = flight.behind or usable or since + _STOOD_STILL < now or failed.doubtful
-        return Setback.of(failed, since, pardons, self._dice(), inconclusive=inconclusive)
+        usable = held is not None and now < held.expires_at
+        inconclusive = flight.background or usable or since + _STOOD_STILL < now or failed.doubtful
+        return RememberedFailure.of(failed, since, generation, self._draw_jitter(), inconclusive=inconclusive)
 
-    def _mishap(self, sentence: str, retry_in: float = _MISHAP_RETRY) -> Failed:
+    def _unexpected_failure(self, sentence: str, retry_in: float = _UNEXPECTED_RETRY) -> Failed:
         return Failed(self._unavailable(f"{self._name}: {sentence}"), retry_in)

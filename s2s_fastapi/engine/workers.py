@@ -1,7 +1,7 @@
-"""Threads for loads: few for each server, short-lived, daemon.
+"""Threads for loads: a few for each server, short-lived, daemon.
 
-A ThreadPoolExecutor would hang in a forked child, warn at the fork, hold up the exit and refuse work once the main thread is over.
-Here a thread lives as long as there is work, so an idle process has none, a forked child misses none, and the exit waits for none.
+A ThreadPoolExecutor would hang in a forked child, warn at the fork, delay the exit and refuse work once the main thread has ended.
+Here a thread lives only while there is work. So an idle process has no threads, and a forked child and the exit wait for none.
 """
 
 import atexit
@@ -16,14 +16,14 @@ from typing import Final, Protocol, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 from weakref import WeakSet, WeakValueDictionary
 
-__all__ = ["KEYS", "THREADS", "TOKENS", "Lane", "Lanes", "undisturbed", "watch_forks"]
+__all__ = ["KEYS", "THREADS", "TOKENS", "Workers", "WorkersByServer", "undisturbed", "watch_forks"]
 
 R = TypeVar("R")
 
 THREADS: Final = 4
 """How many loads from one server run at a time."""
-_EXIT_SECONDS = 0.5
-_SETTLE_SECONDS = 5.0
+_EXIT_SECONDS: Final = 0.5
+_SETTLE_SECONDS: Final = 5.0
 _IMPORTLIB: Final = "<frozen importlib._bootstrap>"
 
 
@@ -32,14 +32,14 @@ def _nothing() -> None:
 
 
 _Job: TypeAlias = tuple[Callable[[], object], Callable[[], object]]
-"""What to do, and what to do after it in a thread that keeps no other job waiting."""
+"""What to do, and what to do afterwards while another thread may already take the next job."""
 
 
-class Lane:
-    """A queue of jobs and at most `threads` threads that work on it; none while it is empty.
+class Workers:
+    """A queue of jobs, and at most `threads` threads that work on it. While the queue is empty there are none.
 
-    What a job does afterwards (see `submit`) counts for nothing here: another thread takes the next job meanwhile. At most `threads`
-    threads may do so; the others stay where they are and count. So a lane never has more than twice as many.
+    A thread that does what follows a job (``afterwards``, see `submit`) is not counted: another thread takes the next job meanwhile.
+    At most `threads` threads are left out of the count in this way. So there are never more than twice `threads`.
     """
 
     def __init__(self, name: str, *, threads: int = THREADS) -> None:
@@ -49,20 +49,20 @@ class Lane:
         self.after_fork()
 
     def after_fork(self) -> None:
-        """Forget the threads, the queue and the lock: the child has none of the first, and the last may be taken for ever."""
-        # Re-entrant: the garbage collector may run a finalizer in here, and that one may submit, too.
+        """Forget threads, queue and lock: the child has no such threads, and one of them may have held the lock."""
+        # Re-entrant: the garbage collector may run a finalizer while it is held, and that finalizer may submit a job.
         self._changed = threading.Condition(threading.RLock())
         self._queue: list[tuple[float, int, _Job]] = []
-        self._workers: set[threading.Thread] = set()
+        self._working: set[threading.Thread] = set()
         self._finishing: set[threading.Thread] = set()
         self._watched = False  # one thread at most sleeps until the next delayed job is due
         self._closed = _exit.began
 
     @property
     def unsettled(self) -> bool:
-        """Whether one of its threads is in the middle of an import, or of something `undisturbed`."""
-        frames = sys._current_frames()  # noqa: SLF001 - documented, for purposes such as this
-        for worker in [*list(self._workers), *list(self._finishing)]:
+        """Whether one of its threads is in the middle of an import, or of a call of `undisturbed`."""
+        frames = sys._current_frames()  # noqa: SLF001 - documented for such purposes
+        for worker in [*list(self._working), *list(self._finishing)]:
             frame = frames.get(worker.ident or 0)
             while frame is not None:
                 if frame.f_code is undisturbed.__code__ or frame.f_code.co_filename == _IMPORTLIB:
@@ -73,10 +73,10 @@ class Lane:
     def submit(
         self, job: Callable[[], object], *, delay: float = 0.0, afterwards: Callable[[], object] = _nothing
     ) -> bool:
-        """Run `job` on a thread, not before `delay` seconds are over; return False if no thread can be had.
+        """Run `job` on a thread after `delay` seconds; return False if no thread can be had.
 
-        No thread can be had at interpreter shutdown and at the system's limit. `afterwards` runs on the same thread after `job`,
-        and the next job does not wait for it.
+        - No thread can be had at interpreter shutdown, or at the system's limit.
+        - `afterwards` runs on the same thread after `job`, and the next job does not wait for it.
         """
         _register(self)
         with self._changed:
@@ -87,24 +87,24 @@ class Lane:
                 self._changed.notify()
             else:
                 self._staff()
-            if not self._workers:
-                self._queue.clear()  # nobody is there, so it held no more than this
-            return bool(self._workers)
+            if not self._working:
+                self._queue.clear()  # there is no thread, so the queue held only this job
+            return bool(self._working)
 
     def close(self) -> list[threading.Thread]:
-        """Drop what has not begun, wake who sleeps, and return the threads that still work."""
+        """Drop jobs that have not begun, wake sleeping threads, and return the threads that still work."""
         with self._changed:
             self._closed = True
             self._queue.clear()
             self._changed.notify_all()
-            return [*self._workers, *self._finishing]
+            return [*self._working, *self._finishing]
 
     def _staff(self) -> None:
-        """Start a thread if there is work that nobody looks at. The lock is held."""
-        if not self._queue or self._watched or self._closed or len(self._workers) >= self._limit:
+        """Start a thread if there is work and no thread for it. The lock is held."""
+        if not self._queue or self._watched or self._closed or len(self._working) >= self._limit:
             return
         thread = threading.Thread(target=self._work, name=f"s2s_fastapi-{self._name}", daemon=True)
-        self._workers.add(thread)
+        self._working.add(thread)
         started = False
         try:
             thread.start()
@@ -113,14 +113,14 @@ class Lane:
             pass  # the caller sees that there are no workers
         finally:
             if not started:
-                self._workers.discard(thread)
+                self._working.discard(thread)
 
     def _work(self) -> None:
         thread = threading.current_thread()
         try:
-            while thread in self._workers and (job := self._next()) is not None:
+            while thread in self._working and (job := self._next()) is not None:
                 work, afterwards = job
-                del job  # or its captured value lives until the next one
+                del job  # otherwise what it captured lives until the next job
                 work()
                 del work
                 if afterwards is not _nothing:
@@ -130,7 +130,7 @@ class Lane:
                 del afterwards
         finally:
             with self._changed:
-                self._workers.discard(thread)
+                self._working.discard(thread)
                 self._finishing.discard(thread)
                 self._staff()
 
@@ -138,15 +138,15 @@ class Lane:
         """Let another thread take the next job, unless too many threads have given way already."""
         with self._changed:
             if len(self._finishing) < self._limit:
-                self._workers.discard(thread)
+                self._working.discard(thread)
                 self._finishing.add(thread)
                 self._staff()
 
     def _come_back(self, thread: threading.Thread) -> None:
         with self._changed:
-            if thread in self._finishing and len(self._workers) < self._limit:
+            if thread in self._finishing and len(self._working) < self._limit:
                 self._finishing.discard(thread)
-                self._workers.add(thread)
+                self._working.add(thread)
 
     def _next(self) -> _Job | None:
         with self._changed:
@@ -163,32 +163,32 @@ class Lane:
                     self._changed.wait(left)
                 finally:
                     self._watched = False
-            # In the same breath as the look at the queue, or a job could be left to a thread that is on its way out.
-            self._workers.discard(threading.current_thread())
+            # Under the same lock as the look at the queue: otherwise a job could be left to a thread that is about to end.
+            self._working.discard(threading.current_thread())
             return None
 
 
-class Lanes:
-    """One lane for each server, so that a server that hangs, or whose name hangs in DNS, delays no other."""
+class WorkersByServer:
+    """Separate workers for each server: a server that hangs, or whose name hangs in DNS, delays no other server."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._lanes: WeakValueDictionary[tuple[str, str], Lane] = WeakValueDictionary()
+        self._pools: WeakValueDictionary[tuple[str, str], Workers] = WeakValueDictionary()
         self.after_fork()
 
     def after_fork(self) -> None:
-        """Replace the lock: a thread that the child has not may have held it."""
+        """Replace the lock: a thread of the parent may have held it."""
         self._lock = threading.RLock()
 
-    def to(self, url: str) -> Lane:
-        """Return the lane to the server of `url`: scheme, host and port. It is one for all who hold it, and gone with the last one."""
+    def to(self, url: str) -> Workers:
+        """Return the workers for the server of `url` (scheme, host and port). All callers share them while one of them holds them."""
         watch_forks(self)
         there = urlsplit(url)
         with self._lock:
-            lane = self._lanes.get((there.scheme, there.netloc))
-            if lane is None:
-                lane = self._lanes[there.scheme, there.netloc] = Lane(self._name)
-            return lane
+            workers = self._pools.get((there.scheme, there.netloc))
+            if workers is None:
+                workers = self._pools[there.scheme, there.netloc] = Workers(self._name)
+            return workers
 
 
 class _Forked(Protocol):
@@ -200,15 +200,14 @@ class _Exit:
 
 
 _exit: Final = _Exit()
-_lanes: "WeakValueDictionary[int, Lane]" = (
-    WeakValueDictionary()
-)  # no WeakSet: other threads add to it while one goes through it
+# Not a WeakSet: other threads add to it while one iterates over it.
+_pools: "WeakValueDictionary[int, Workers]" = WeakValueDictionary()
 _forked: "WeakSet[_Forked]" = WeakSet()
 _hooks: list[str] = []
 
 
 def watch_forks(thing: _Forked) -> None:
-    """Call `thing.after_fork()` in every forked child, as long as it lives. The hook is registered at the first use."""
+    """Call `thing.after_fork()` in every forked child while `thing` exists. The hook is registered at the first use."""
     _forked.add(thing)
     if "fork" not in _hooks:
         _hooks.append("fork")
@@ -216,33 +215,33 @@ def watch_forks(thing: _Forked) -> None:
             os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
 
 
-def _register(lane: Lane) -> None:
-    if id(lane) in _lanes:
+def _register(workers: Workers) -> None:
+    if id(workers) in _pools:
         return
-    watch_forks(lane)
-    _lanes[id(lane)] = lane
+    watch_forks(workers)
+    _pools[id(workers)] = workers
     if "exit" not in _hooks:
         _hooks.append("exit")
         atexit.register(_at_exit)
 
 
-def _alive() -> list[Lane]:
-    return [lane for lane in (reference() for reference in _lanes.valuerefs()) if lane is not None]
+def _alive() -> list[Workers]:
+    return [workers for workers in (reference() for reference in _pools.valuerefs()) if workers is not None]
 
 
 def undisturbed(work: Callable[[], R]) -> R:
-    """Return what `work()` returns. No fork interrupts it on a lane's thread, so it has to be short and ask nobody.
+    """Return what `work()` returns. A fork waits for it if it runs on a worker thread, so it must be short and wait for nothing.
 
-    A child that is forked in the middle of an import has half a module for ever, and one forked while OpenSSL reads the certificates has
-    a lock that nobody will open. Imports need not be wrapped.
+    A child that is forked in the middle of an import keeps half a module. A child that is forked while OpenSSL reads certificates
+    keeps a lock that is never released. Imports need not be wrapped.
     """
     return work()
 
 
 def _before_fork() -> None:
-    # The forking thread may itself hold up such an import, so there is an end to it.
+    # Bounded: the forking thread may itself be what delays such an import.
     until = time.monotonic() + _SETTLE_SECONDS
-    while any(lane.unsettled for lane in _alive()) and time.monotonic() < until:
+    while any(workers.unsettled for workers in _alive()) and time.monotonic() < until:
         time.sleep(0.001)
 
 
@@ -252,13 +251,13 @@ def _after_fork() -> None:
 
 
 def _at_exit() -> None:
-    # A thread inside OpenSSL while the interpreter tears itself down crashes now and then: give loads a moment, but only one.
+    # A thread inside OpenSSL may crash while the interpreter shuts down: give loads a short time to end.
     _exit.began = True
     until = time.monotonic() + _EXIT_SECONDS
-    for thread in [thread for lane in _alive() for thread in lane.close()]:
+    for thread in [thread for workers in _alive() for thread in workers.close()]:
         thread.join(max(0.0, until - time.monotonic()))
 
 
-KEYS: Final = Lanes("keys")
-"""Apart from `TOKENS`, so that a token endpoint that hangs never keeps the receiver from its keys."""
-TOKENS: Final = Lanes("tokens")
+KEYS: Final = WorkersByServer("keys")
+"""Separate from `TOKENS`: a token endpoint that hangs never delays the receiver's keys."""
+TOKENS: Final = WorkersByServer("tokens")

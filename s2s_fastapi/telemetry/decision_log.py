@@ -1,4 +1,4 @@
-"""The operator's log: one record for each decision, told in fields, counted in floods."""
+"""The operator's log: one record with fields for each decision; in a flood most are only counted."""
 
 import atexit
 import logging
@@ -18,7 +18,7 @@ DECISIONS = logging.getLogger("s2s_fastapi.decisions")
 
 _WINDOW = 10.0
 _PER_WINDOW = 20
-_MAX_ROUTES = 32  # of one caller in one window: a path that matches no route is of the caller's own choice
+_MAX_ROUTES = 32  # of one caller in one window: a caller can invent paths that match no route
 _MAX_WINDOWS = 512
 _LONGEST = 256
 _LONGEST_CURE = 4096
@@ -28,13 +28,15 @@ _OF_ANYBODYS_CHOICE = frozenset({"method", "route", "unverified_kid"})
 class DecisionLog:
     """Write refusals to the logger ``s2s_fastapi.decisions``, acceptances at DEBUG, or at INFO for an audit trail.
 
-    Each record's fields are attributes of the record (``outcome``, ``reason``, ``status``, ``method``, ``route``, ``client_id``,
-    ``token_id``, ``kid``, ``issuer``, ``cure``, ``unverified_kid``, ``trace_id``), printable and bounded whatever was sent. A reason is written at
-    most 20 times in 10 s for each caller (all who have shown no signed token are one), and once for each further route, up to 32; so
-    a flood hides no other caller and no other reason. The next record of that caller and reason says in ``suppressed`` how many were
-    left out; where none comes, the last that was left out is written with a later record, or by `flush`, and says in ``age`` how many
-    seconds ago it was. So the records and the sum of ``suppressed`` are all refusals there were. Acceptances are never left out,
-    nor, with ``audit``, what is let in and only observed. ``routed`` says whether the route is one of the app's.
+    - The fields are attributes of the record: ``outcome``, ``reason``, ``status``, ``method``, ``route``, ``client_id``, ``token_id``,
+      ``kid``, ``issuer``, ``cure``, ``unverified_kid``, ``trace_id``. They are printable and of limited length, whatever was sent.
+    - ``routed`` says whether the route belongs to the app.
+    - A reason is written at most 20 times in 10 s for each caller, and once for each further route, up to 32 routes. So a flood hides no
+      other caller and no other reason. All requests without a valid signature count as one caller.
+    - ``suppressed``: the next record of that caller and reason says how many refusals were left out.
+    - If no such record comes, the last refusal that was left out is written with a later record, or by `flush`. Its ``age`` says how
+      many seconds ago it happened. So the records and the sum of ``suppressed`` are the number of all refusals.
+    - Accepted requests are never left out. With `audit`, requests that observe mode accepts are not left out either.
     """
 
     def __init__(
@@ -52,12 +54,12 @@ class DecisionLog:
 
     @property
     def wants_allowed(self) -> bool:
-        """Whether acceptances are worth telling: the hot path asks before it makes a record of one."""
+        """Whether accepted requests are logged: the hot path checks this before it makes a record."""
         return self._logger.isEnabledFor(self._allowed)
 
     @property
     def writes_allowed(self) -> bool:
-        """Whether a handler takes what is told of acceptances: what none takes is lost without a word."""
+        """Whether a handler takes records of accepted requests: without one they are lost, and nothing says so."""
         logger: logging.Logger | None = self._logger
         while logger is not None:
             if any(handler.level <= self._allowed for handler in logger.handlers):
@@ -66,7 +68,7 @@ class DecisionLog:
         return False
 
     def decided(self, decision: Decision) -> None:
-        """Write one record, unless the level or the flood limit says no."""
+        """Write one record, unless its level is off or the flood limit is reached."""
         if not self._logger.isEnabledFor(self._level(decision)):
             return
         if decision.reason is Reason.ALLOWED or (self._audit and decision.lets_in):
@@ -76,12 +78,12 @@ class DecisionLog:
             self._write(counted)
 
     def flush(self) -> None:
-        """Write what floods have left uncounted: for the end of the process, when no record will come to say it."""
+        """Write the refusals of floods that are not counted yet: at the end of the process no later record would do so."""
         for counted in self._counting().rest(self._clock()):
             self._write(counted)
 
     def _counting(self) -> "_Floods":
-        # A forked child begins anew: its parent tells of the parent's floods, and may have held the lock.
+        # A forked child starts again: its parent logs its own floods, and a thread of it may have held the lock.
         if self._floods.process != os.getpid():
             self._floods = _Floods()
         if self not in _at_exit:
@@ -107,9 +109,9 @@ class DecisionLog:
             "suppressed": counted.suppressed,
             "age": counted.age,
         }
-        told = " ".join(
+        shown = " ".join(
             f"{name}={quoted(str(fields[name])) if name in _OF_ANYBODYS_CHOICE else repr(fields[name])}"
-            for name in _TOLD
+            for name in _SHOWN
             if fields[name]
         )
         self._logger.log(
@@ -118,7 +120,7 @@ class DecisionLog:
             decision.outcome,
             decision.status,
             decision.reason,
-            told,
+            shown,
             extra=fields,
         )
 
@@ -128,8 +130,8 @@ class DecisionLog:
         return logging.ERROR if decision.outcome == "failed" else logging.WARNING
 
 
-# What helps stands in front; what joins the record with others, behind.
-_TOLD = (
+# Fields that help to act come first; fields that join the record with others come last.
+_SHOWN = (
     "method",
     "route",
     "client_id",
@@ -146,7 +148,7 @@ _TOLD = (
 
 @dataclass(frozen=True, slots=True)
 class _Counted:
-    """A decision to write, how many like it were left out before, and how many seconds ago it was."""
+    """A decision to write, how many similar ones were left out before it, and how many seconds ago it happened."""
 
     decision: Decision
     suppressed: int = 0
@@ -165,7 +167,7 @@ class _Window:
     last_at: float = 0.0
 
     def admits(self, decision: Decision) -> bool:
-        """Whether this refusal is to be written: one of the first, or the first on its route by a caller who is known."""
+        """Return whether to write this refusal: it is one of the first, or a known caller's first on its route."""
         new = bool(decision.client_id) and decision.route not in self.routes and len(self.routes) < _MAX_ROUTES
         if new:
             self.routes.add(decision.route)
@@ -176,17 +178,17 @@ class _Window:
         self.last, self.last_at = decision, now
 
     def rest(self, now: float) -> list[_Counted]:
-        """Return the last that was left out, which stands for all of them; nothing where nothing was."""
+        """Return the last refusal that was left out, which counts all of them; an empty list if none was."""
         if self.last is None:
             return []
         return [_Counted(self.last, self.left_out - 1, max(0, int(now - self.last_at)))]
 
 
 class _Floods:
-    """Which refusals are written and which are only counted. Bounded whatever comes, safe to use from threads.
+    """Decides which refusals are written and which are only counted. Its memory is bounded, and threads may share it.
 
-    By reason and caller, so that nobody's flood hides another's first refusal. The client id is a verified one or empty: who has no
-    signed token cannot make up callers.
+    It counts by reason and caller, so one caller's flood never hides the first refusal of another. The client id is verified or empty:
+    without a valid signature nobody can invent callers.
     """
 
     def __init__(self) -> None:
@@ -195,8 +197,8 @@ class _Floods:
         self._windows: dict[tuple[Reason, str, bool], _Window] = {}  # in the order they began
 
     def count(self, decision: Decision, now: float) -> list[_Counted]:
-        """Return what to write now: this decision or not, and before it the rest of floods that are over."""
-        # What was only told so far must not hide that it is refused now.
+        """Return what to write now: the rest of floods that are over, and this decision unless it is left out."""
+        # A refusal that was only logged so far must not hide that requests are refused now.
         key = (decision.reason, decision.client_id, decision.observed)
         with self._lock:
             window, suppressed = self._windows.get(key), 0
@@ -230,7 +232,7 @@ class _Floods:
 
 
 class _AtExit:
-    """The logs of this process that may have something left to tell when it ends."""
+    """The logs of this process that may have refusals left to write when it ends."""
 
     def __init__(self) -> None:
         self._logs: WeakSet[DecisionLog] = WeakSet()

@@ -1,6 +1,6 @@
-"""What the HTTP library logs while we talk to Keycloak: held back until the exchange is over.
+"""Log records of the HTTP library during an exchange with Keycloak: held back until the exchange is over.
 
-httpcore logs each step of an exchange at DEBUG. A log handler that ran at such a step could do two kinds of harm:
+httpcore logs each step of an exchange at DEBUG. A log handler that runs at such a step can do harm in two ways:
 
 - Error trackers record the locals of all frames above a record. httpcore's frames hold the client secret, the token and the proxy's password.
 - A handler may need the very token that is requested. The load would wait for the handler, and the handler for the load.
@@ -28,11 +28,11 @@ _of_this_exchange: ContextVar[list[logging.LogRecord] | None] = ContextVar("s2s_
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Hold back what the HTTP library logs inside, and report it at the end. Records of other threads are not touched."""
+    """Hold back the records that the HTTP library logs inside, and report them at the end. Other threads are not affected."""
     for name in LOGGERS:
         logging.getLogger(name).addFilter(
             _hold_back
-        )  # each time: it is added once, and whoever sets up logging may have removed it
+        )  # at each exchange: adding it twice has no effect, and a logging configuration may have removed it
     records: list[logging.LogRecord] = []
     token = _of_this_exchange.set(records)
     try:

@@ -1,4 +1,4 @@
-"""The seam for whoever wants to see decisions."""
+"""The interface for code that observes decisions."""
 
 from typing import Protocol
 
@@ -8,10 +8,10 @@ __all__ = ["Observer"]
 
 
 class Observer(Protocol):
-    """Whoever wants to see decisions: called once for each, on the request's own thread, so it must not block.
+    """Gets each decision once, on the thread of the request, so it must not block.
 
-    An observer with an attribute ``wants_allowed`` that is false is told of refusals only.
+    An observer with a false attribute ``wants_allowed`` gets only refusals.
     """
 
     def decided(self, decision: Decision) -> None:
-        """Take note of one decision."""
+        """Observe one decision."""

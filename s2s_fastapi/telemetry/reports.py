@@ -1,6 +1,6 @@
-"""What a load reports: log records, ends of spans, metrics. All of it waits until the load's outcome is published.
+"""Reports of a load: log records, ends of spans, metrics. They are delivered after the result of the load is published.
 
-A log handler or an exporter may need the very value that is loaded. If it ran inside of the load, it would wait for itself.
+A log handler or an exporter may need the value that is being loaded. Inside the load it would wait for itself.
 """
 
 import contextlib
@@ -14,25 +14,25 @@ R = TypeVar("R")
 
 
 class Reports:
-    """The reports of one load: collected while it runs, delivered after its outcome was published."""
+    """The reports of one load: collected while it runs, delivered after its result is published."""
 
     def __init__(self) -> None:
         self._collected: list[tuple[Context, Callable[[], object]]] = []
         self._published = False
 
     def collect(self, load: Callable[[], R]) -> R:
-        """Return what `load()` returns; keep what it reports."""
+        """Return what `load()` returns, and collect its reports."""
         _of_this_load.set(self)
         return load()
 
     def add(self, job: Callable[[], object]) -> bool:
-        """Keep `job` for later; return False if the outcome is published already."""
+        """Keep `job` for later; return False if the result is published already."""
         if not self._published:
             self._collected.append((copy_context(), job))
         return not self._published
 
     def deliver(self) -> None:
-        """Do what was reported, in its order, each in its own context. Nothing is raised: a broken log handler is not our caller's matter."""
+        """Run the collected reports in order, each in its own context. Nothing is raised: a broken log handler must not fail the caller."""
         self._published = True
         collected, self._collected = self._collected, []
         for context, job in collected:
@@ -44,7 +44,7 @@ _of_this_load: ContextVar[Reports | None] = ContextVar("s2s_fastapi.reports", de
 
 
 def report(job: Callable[[], object]) -> None:
-    """Do `job` now; inside of a load, as soon as the load's outcome is published."""
+    """Run `job` now; inside a load, as soon as its result is published."""
     reports = _of_this_load.get()
     if reports is None or not reports.add(job):
         job()

@@ -35,13 +35,13 @@ __all__ = [
     "Cause",
     "Span",
     "answered",
-    "behind",
+    "background",
     "cause",
     "current_span",
     "describe",
     "failed",
+    "foreground",
     "hide_query",
-    "in_front",
     "propagated",
     "span",
     "span_of_exchange",
@@ -78,7 +78,7 @@ def _tracer() -> Tracer:
 def span(
     name: str, attributes: Mapping[str, AttributeValue] | None = None, *, kind: SpanKind = SpanKind.INTERNAL
 ) -> AbstractContextManager[Span]:
-    """Let what runs inside be one span, a root with a link where `behind` or `warming_up` says so.
+    """Let what runs inside be one span, a root with a link where `background` or `warming_up` says so.
 
     An exception that leaves it is told by its type alone: its text and its frames may hold the secret.
     """
@@ -201,7 +201,7 @@ def cause() -> Cause:
     return _cause.get()
 
 
-def in_front(why: Cause) -> contextvars.Context:
+def foreground(why: Cause) -> contextvars.Context:
     """Return the context for a load that somebody waits for: the current span, and nothing else of the request.
 
     No baggage, no user, no inbound token: the load talks to Keycloak. Nor ``tracestate``, of which whoever sends a request can write so
@@ -216,7 +216,7 @@ def in_front(why: Cause) -> contextvars.Context:
     return context
 
 
-def behind(why: Cause) -> contextvars.Context:
+def background(why: Cause) -> contextvars.Context:
     """Return the context for a load that nobody waits for: a trace of its own, with a link to where it was begun."""
     context = _context(why)
     context.run(_links.set, _links_to(current_span()))

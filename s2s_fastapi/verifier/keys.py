@@ -41,7 +41,7 @@ _SPACING: Final = 5.0
 _TIMEOUT: Final = 3.0
 _REALM_PAGE_TIMEOUT: Final = 1.0
 _MAX_WAITERS: Final = 10_000
-"""Requests and probes that wait for the first keys. They are there anyway; a seat is 50 bytes, and anybody may take one."""
+"""Upper bound on requests and probes that wait for the first keys; a waiter costs 50 bytes and need not be authenticated."""
 _MAX_ASKING: Final = 100
 _MAX_RETURNING: Final = 100
 _MAX_ABSENT: Final = 1000
@@ -52,7 +52,7 @@ _MAX_SKIPPED: Final = 20
 class KeySource:
     """Find the key a token names, in the realm's JWKS as it was fetched last or, for an unknown ``kid``, is fetched now.
 
-    Keys are renewed behind after 8 minutes, asked for in front after 10, and through an outage the last good ones serve for an
+    Keys are renewed in the background after 8 minutes, in the foreground after 10, and through an outage the last good ones serve for an
     hour. At most one fetch starts in 5 s, whatever tokens come in: an unknown ``kid`` waits for the next one.
 
     A hundred may wait, and a hundred more whose ``kid`` was turned away before: invented names mostly come once, a new key comes
@@ -84,7 +84,7 @@ class KeySource:
         self._keys: Refreshing[KeySet] = Refreshing(
             self._load,
             name="keys",
-            lane=KEYS.to(endpoints.jwks),
+            workers=KEYS.to(endpoints.jwks),
             timeout=_TIMEOUT,
             clock=clock,
             spacing=_SPACING,
@@ -115,7 +115,7 @@ class KeySource:
         self._asking = 0
 
     def start(self) -> None:
-        """Begin to load the keys behind; never waits and never fails."""
+        """Begin to load the keys in the background; never waits and never fails."""
         self._keys.start()
 
     def state(self) -> State:
@@ -274,7 +274,7 @@ class KeySource:
             return Failed(KeysUnavailable(sentence), retry_in=_SPACING)
         self._poll_not_before(min(_REALM_PAGE_TIMEOUT, until - time.monotonic()))
         self._last = keys = keys.keeping(self._last)
-        return Loaded(keys, fresh_for=_AHEAD, usable_for=_TTL, kept_for=_LAST_GOOD)
+        return Loaded(keys, _AHEAD, stale_while_revalidate=_TTL - _AHEAD, stale_if_error=_LAST_GOOD - _AHEAD)
 
     def _report_skipped(self, keys: KeySet) -> None:
         """Name each published key that is left out, once for as long as it is published."""

@@ -278,7 +278,9 @@ def test_endless_headers_are_refused() -> None:
 def test_a_compressed_answer_is_refused_before_it_is_unpacked(encoding: str) -> None:
     bomb = gzip.compress(b"\0" * 10_000_000)
     with Server(answer(bomb, headers=f"Content-Encoding: {encoding}\r\n")) as keycloak:
-        assert refusal(lambda: channel().get(keycloak.url)) == "the answer is compressed, though it was asked not to be"
+        assert (
+            refusal(lambda: channel().get(keycloak.url)) == "the answer is compressed, although the request forbids it"
+        )
 
 
 # What is told.
@@ -316,14 +318,14 @@ def test_what_is_not_a_complete_answer_is_said_in_a_sentence(script: bytes, sent
     [b"", b"nonsense", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", answer(b"x" * 2000)],
     ids=["closed", "nonsense", "short", "large"],
 )
-def test_no_failure_tells_the_secret(script: bytes) -> None:
+def test_no_failure_reports_the_secret(script: bytes) -> None:
     with Server(script) as keycloak, pytest.raises(BackChannelError) as caught:
         channel(limit=1000).post_form(keycloak.url, {"client_secret": SECRET}, {"Authorization": SECRET})
     assert caught.value.__context__ is None
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
-def test_a_secret_that_cannot_be_sent_is_not_told_either() -> None:
+def test_a_secret_that_cannot_be_sent_is_not_reported_either() -> None:
     lone = SECRET + "\ud800"
     told = refusal(lambda: channel().post_form("http://127.0.0.1:1", {"client_secret": lone}))
     assert told == "the request could not be made: UnicodeEncodeError"
@@ -331,7 +333,7 @@ def test_a_secret_that_cannot_be_sent_is_not_told_either() -> None:
     assert SECRET not in told
 
 
-def test_whatever_a_transport_raises_only_the_type_is_told() -> None:
+def test_whatever_a_transport_raises_only_the_type_is_reported() -> None:
     def broken(request: httpx.Request) -> httpx.Response:
         raise ZeroDivisionError(SECRET)
 

@@ -57,7 +57,7 @@ def refusal(status: int, error: str, description: str = "") -> Reply:
 
 
 def wait_until_idle() -> None:
-    """Let loads end, and what they report: they run on threads of a lane, and one thread may start another."""
+    """Let loads end, and what they report: they run on worker threads, and one thread may start another."""
     while working := [thread for thread in threading.enumerate() if thread.name.startswith("s2s_fastapi-")]:
         for thread in working:
             thread.join(5)

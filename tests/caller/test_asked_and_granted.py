@@ -56,7 +56,7 @@ def test_a_good_token_outlives_a_renewal_that_brought_another_clients(
     clock.now += 260
 
     assert auth.token() == good
-    idle()  # the renewal went on behind
+    idle()  # the renewal went on in the background
     assert len(keycloak.requests) == 2
     assert [auth.token() for _ in range(3)] == [good] * 3
 

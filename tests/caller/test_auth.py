@@ -387,7 +387,7 @@ def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
-def test_a_redirect_that_leaves_the_token_behind_warns_once(
+def test_a_redirect_that_drops_the_token_warns_once(
     way: str, bob: Receiver, charles: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     send, auth = WAYS[way][1], ServiceTokenAuth(bob.url)
@@ -422,11 +422,11 @@ def test_a_redirect_between_two_origins_of_the_token_warns_too(
         assert WAYS[way][1](auth, "GET", bob.url, client={"follow_redirects": True}).status_code == 200
         sentence = warned(caplog)[-1]
         assert sentence.startswith(f"a redirect led from {bob.url} to {charles.url}, and the request was sent there")
-        assert sentence.endswith("also if it may go there: call that address")
+        assert sentence.endswith("even one that may get the token: call that address")
     assert charles.tokens == [None, None]
 
 
-def test_a_request_that_had_no_token_any_more_is_not_told_to_have_lost_it(
+def test_a_request_that_had_no_token_any_more_is_not_reported_to_have_lost_it(
     bob: Receiver, charles: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     bob.answers = [(307, {"Location": charles.url}, b""), (307, {"Location": f"{charles.url}/b"}, b"")]
@@ -459,12 +459,12 @@ def users(request: Any) -> None:
 @pytest.mark.parametrize(
     ("url", "headers", "hooks", "words"),
     [
-        ("http://elsewhere.example/", {}, [], "does not go to http://elsewhere.example:80"),
-        ("http://eve@bob.example/", {}, [], "has a user name in it"),
+        ("http://elsewhere.example/", {}, [], "is not sent to http://elsewhere.example:80"),
+        ("http://eve@bob.example/", {}, [], "contains a user name"),
         ("ftp://bob.example/", {}, [], "neither http nor https"),
         ("http://bob.example/", {"Authorization": f"Bearer {ALICES}"}, [], "already has an Authorization"),
         ("http://bob.example/", {"X-Token": ALICES}, [], "The header X-Token holds"),
-        ("http://bob.example/", {}, [users], "another Authorization header in the place"),
+        ("http://bob.example/", {}, [users], "replaced this service's token with another Authorization header"),
     ],
 )
 def test_a_request_that_is_withheld_is_one_line_in_the_log(

@@ -206,7 +206,7 @@ def test_a_file_that_is_not_there_and_a_folder_are_named(tmp_path: Path) -> None
             ClientKey.read(file)
 
 
-def test_the_systems_reason_is_told(tmp_path: Path) -> None:
+def test_the_systems_reason_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.touch()
 

@@ -17,8 +17,7 @@ from joserfc.jwk import ECKey
 
 from s2s_fastapi import KeycloakSettings, KeysUnavailable, ServiceTokenAuth, TokenRequestError
 from s2s_fastapi.backchannel.channel import BackChannel
-from s2s_fastapi.caller.client_key import ClientKey
-from s2s_fastapi.caller.registration import registration
+from s2s_fastapi.caller.client_key import ClientKey, registration
 from s2s_fastapi.caller.token_source import TokenSource, using
 from s2s_fastapi.telemetry.foreign import LOGGERS, held_back
 from s2s_fastapi.testing import EmbeddedIssuer
@@ -224,7 +223,7 @@ def test_every_logger_of_the_http_libraries_is_held_back(library: str) -> None:
 
 
 @pytest.mark.parametrize("name", LOGGERS)
-def test_a_record_is_told_once_when_the_exchange_is_over_with_its_own_time(
+def test_a_record_is_reported_once_when_the_exchange_is_over_with_its_own_time(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     logger = logging.getLogger(name)
@@ -239,7 +238,7 @@ def test_a_record_is_told_once_when_the_exchange_is_over_with_its_own_time(
     assert caplog.records[0].created <= caplog.records[1].created
 
 
-def test_what_other_threads_log_meanwhile_is_told_at_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_other_threads_log_meanwhile_is_reported_at_once(caplog: pytest.LogCaptureFixture) -> None:
     logger = logging.getLogger("httpcore.http11")
     with caplog.at_level(logging.DEBUG), held_back():
         thread = threading.Thread(target=logger.debug, args=("of the app's own client",))
@@ -259,7 +258,7 @@ def test_records_are_held_back_also_after_somebody_removed_our_filter(caplog: py
         logger.filters.clear()
 
 
-def test_records_are_told_if_the_exchange_fails(caplog: pytest.LogCaptureFixture) -> None:
+def test_records_are_reported_if_the_exchange_fails(caplog: pytest.LogCaptureFixture) -> None:
     def fails() -> None:
         logging.getLogger("httpcore.http11").debug("step")
         raise OSError

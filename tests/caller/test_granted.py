@@ -1,4 +1,4 @@
-"""Asked and granted."""
+"""Wanted and granted."""
 
 import json
 from typing import Any
@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s2s_fastapi.caller.granted import MAX_LIFE, granted
-from s2s_fastapi.caller.wanted import Asked
+from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.errors import AudienceNotGranted, ConfigurationError, TokenRequestError
 from tests.caller.fakes import b64, jwt
 
-NOTHING = Asked()
-BOB = Asked.of("bob", None)
+NOTHING = Wanted()
+BOB = Wanted.of("bob", None)
 
 
 def answer(token: Any = None, **changes: Any) -> dict[str, Any]:
@@ -25,18 +25,18 @@ def answer(token: Any = None, **changes: Any) -> dict[str, Any]:
     return {name: value for name, value in whole.items() if value is not ...}
 
 
-def refused(given: dict[str, Any], asked: Asked = NOTHING) -> TokenRequestError:
+def refused(given: dict[str, Any], asked: Wanted = NOTHING) -> TokenRequestError:
     with pytest.raises(TokenRequestError) as caught:
         granted(given, asked, client_id="alice")
     return caught.value
 
 
 def test_names_are_a_set_in_whatever_order_and_however_often_they_are_written() -> None:
-    assert Asked.of(("b", "a", "b"), ["y", "x"]) == Asked.of({"a", "b"}, ("x", "y"))
-    assert Asked.of("bob", "x") == Asked.of(["bob"], ("x",))
-    assert Asked.of("bob", None) != Asked.of("Bob", None)
-    assert Asked.of(None, ("y", "x")).form() == {"grant_type": "client_credentials", "scope": "x y"}
-    assert Asked.of("bob", None).form() == {"grant_type": "client_credentials"}
+    assert Wanted.of(("b", "a", "b"), ["y", "x"]) == Wanted.of({"a", "b"}, ("x", "y"))
+    assert Wanted.of("bob", "x") == Wanted.of(["bob"], ("x",))
+    assert Wanted.of("bob", None) != Wanted.of("Bob", None)
+    assert Wanted.of(None, ("y", "x")).form() == {"grant_type": "client_credentials", "scope": "x y"}
+    assert Wanted.of("bob", None).form() == {"grant_type": "client_credentials"}
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_names_are_a_set_in_whatever_order_and_however_often_they_are_written() 
 @pytest.mark.parametrize("field", ["audience", "scope"])
 def test_a_mistake_in_a_name_is_a_configuration_error_that_says_where(wrong: Any, field: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{field}="):
-        Asked.of(**{"audience": None, "scope": None, field: wrong})
+        Wanted.of(**{"audience": None, "scope": None, field: wrong})
 
 
 @pytest.mark.parametrize("aud", ["bob", ["bob"], ["account", "bob"]])
@@ -88,7 +88,7 @@ def test_a_token_for_somebody_else_is_refused_with_what_keycloak_needs(claims: d
     error = refused(answer(jwt(**claims)), BOB)
 
     assert isinstance(error, AudienceNotGranted)
-    assert error.asked == {"bob"}
+    assert error.wanted == {"bob"}
     assert error.claims == claims
     assert not error.retryable
     for step in (
@@ -100,20 +100,20 @@ def test_a_token_for_somebody_else_is_refused_with_what_keycloak_needs(claims: d
 
 
 def test_all_asked_audiences_have_to_be_granted() -> None:
-    both = Asked.of(("bob", "charles"), None)
+    both = Wanted.of(("bob", "charles"), None)
 
     assert granted(answer(jwt(aud=["bob", "charles", "account"])), both, client_id="alice").value
     assert "Audience mapper for charles" in str(refused(answer(jwt(aud=["bob"])), both))
 
 
 def test_the_sentence_says_what_the_token_has_and_what_was_asked() -> None:
-    error = refused(answer(jwt(aud=["account"])), Asked.of("crm-api-gateway", None))
+    error = refused(answer(jwt(aud=["account"])), Wanted.of("crm-api-gateway", None))
 
     assert str(error).startswith("token of alice has aud [account], expected crm-api-gateway")
 
 
 def test_a_lost_scope_gets_the_sentence_about_roles() -> None:
-    asked = Asked.of("bob", ("seen", "lost"))
+    asked = Wanted.of("bob", ("seen", "lost"))
     sentence = str(refused(answer(jwt(aud="x"), scope="seen profile"), asked))
 
     assert "The scope lost was requested and not granted: assign it to alice." in sentence
@@ -135,7 +135,7 @@ def test_the_cure_knows_whether_a_scope_was_requested(
     requested: Any, granted_scope: str | None, words: str, absent: str
 ) -> None:
     more = {} if granted_scope is None else {"scope": granted_scope}
-    error = refused(answer(jwt(aud="x"), **more), Asked.of("bob", requested))
+    error = refused(answer(jwt(aud="x"), **more), Wanted.of("bob", requested))
 
     assert words in error.cure
     assert absent not in error.cure
@@ -143,7 +143,7 @@ def test_the_cure_knows_whether_a_scope_was_requested(
 
 
 def test_a_custom_audience_needs_no_client() -> None:
-    sentence = str(refused(answer(jwt(aud="x")), Asked.of("https://api.example.com", None)))
+    sentence = str(refused(answer(jwt(aud="x")), Wanted.of("https://api.example.com", None)))
     assert "Keycloak needs (C) a client scope with an Audience mapper for https://api.example.com" in sentence
     assert "(B)" not in sentence
 
@@ -206,7 +206,7 @@ def test_bearer_is_taken_in_any_case(kind: str) -> None:
 
 @pytest.mark.parametrize("azp", ["eve", "ALICE", "alice ", "", None, 7, ["alice"]])
 @pytest.mark.parametrize("asked", [NOTHING, BOB])
-def test_a_token_of_another_client_is_refused_with_the_mapper_that_makes_it(azp: Any, asked: Asked) -> None:
+def test_a_token_of_another_client_is_refused_with_the_mapper_that_makes_it(azp: Any, asked: Wanted) -> None:
     error = refused(answer(jwt(aud="bob", azp=azp, jti="t1")), asked)
 
     assert "its token belongs to" in str(error)

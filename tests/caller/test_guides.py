@@ -14,10 +14,10 @@ from starlette.testclient import TestClient
 
 from s2s_fastapi import ServiceTokenAuth, TokenRequestError, service_client, service_lifespan
 from s2s_fastapi.backchannel.channel import BackChannelError
-from s2s_fastapi.caller.granted import Token
+from s2s_fastapi.caller.granted import GrantedToken
 from s2s_fastapi.caller.shared_token import RENEWAL_SPACING
-from s2s_fastapi.caller.token_request import _spans
-from s2s_fastapi.engine.loaded import Held, Loaded
+from s2s_fastapi.caller.token_request import _kept
+from s2s_fastapi.engine.loaded import Held
 from tests.caller.fakes import Clock, Keycloak, Receiver, wait_until_idle
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -41,16 +41,15 @@ def table(page: str, first_column: str) -> list[list[str]]:
 def test_the_arithmetic_of_many_workers_is_the_codes() -> None:
     for row in table("many-workers.md", "tokens live"):
         life = float(row[0].removesuffix(" s"))
-        fresh_for, usable_for = _spans(life)
-        loaded = Loaded(Token(value="t", life=life), fresh_for, usable_for)
+        loaded = _kept(GrantedToken(value="t", life=life))
         earliest, latest = (Held.of(loaded, 0.0, jitter).fresh_until for jitter in (1.0, 0.0))
         spread = latest - earliest
 
         assert row == [
             f"{life:.0f} s",
             f"{earliest:.0f} to {latest:.0f} s",
-            f"{usable_for:.0f} s",
-            f"{usable_for - latest:.0f} s",
+            f"{loaded.usable_for:.0f} s",
+            f"{loaded.usable_for - latest:.0f} s",
             f"{1000 / ((earliest + latest) / 2):.2g}",
             f"{1000 / spread:.{0 if spread < 100 else 1}f} per second for {spread:.0f} s",
         ]
@@ -62,7 +61,7 @@ def test_an_app_that_calls_two_services_has_a_token_for_each(
 ) -> None:
     keycloak.aud = ["bob", "charles"]
     to_bob = service_client(bob.url, audience="bob")
-    to_charles = service_client(lambda: charles.url, audience="charles", client=httpx2.AsyncClient, timeout=20.0)
+    to_charles = service_client(lambda: charles.url, audience="charles", client_class=httpx2.AsyncClient, timeout=20.0)
     app = FastAPI(lifespan=service_lifespan(to_bob, to_charles))
 
     @app.get("/")
@@ -143,7 +142,7 @@ class TestTheTableOfAnOutageSaysWhatACallDoes:
         return auth
 
     def call(self, auth: ServiceTokenAuth, bob: Receiver) -> int:
-        """Call, and let a load behind end."""
+        """Call, and let a load in the background end."""
         with httpx.Client(auth=auth, trust_env=False) as client:
             status = client.get(bob.url).status_code
         wait_until_idle()

@@ -202,7 +202,7 @@ def test_an_assertion_that_was_seen_twice_may_be_tried_again_soon(
     assert auth.token()
 
 
-def test_a_client_that_is_set_to_the_other_way_is_told_apart(
+def test_a_client_that_is_set_to_the_other_way_has_its_own_cure(
     source: TokenSource, keycloak: Keycloak, file: Path
 ) -> None:
     keycloak.answers = [

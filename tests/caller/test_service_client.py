@@ -45,7 +45,7 @@ LOOPS = ["asyncio", "trio"]
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_an_async_route_gets_an_async_client_that_carries_the_token(package: Any, bob: Receiver) -> None:
-    crm = service_client(bob.url, audience="bob", client=package.AsyncClient)
+    crm = service_client(bob.url, audience="bob", client_class=package.AsyncClient)
     app = FastAPI()
 
     @app.get("/")
@@ -62,7 +62,7 @@ def test_an_async_route_gets_an_async_client_that_carries_the_token(package: Any
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_def_route_gets_the_sync_client(package: Any, bob: Receiver) -> None:
-    crm = service_client(bob.url, audience="bob", client=package.AsyncClient)
+    crm = service_client(bob.url, audience="bob", client_class=package.AsyncClient)
     app = FastAPI()
 
     @app.get("/")
@@ -87,7 +87,7 @@ def test_the_dependency_stays_on_the_event_loop() -> None:
             seen.append(threading.get_ident())
             super().__init__(**options)
 
-    watched = service_client("http://bob", client=Watching)
+    watched = service_client("http://bob", client_class=Watching)
     app = FastAPI()
 
     @app.get("/")
@@ -141,7 +141,7 @@ def test_clients_are_equal_by_all_that_was_written() -> None:
         service_client("http://bob", audience="bob", timeout=4),
         service_client("http://bob", audience="bob", timeout=3, scope="x"),
         service_client("http://bob", audience="bob", timeout=3, settings=settings()),
-        service_client("http://bob", audience="bob", timeout=3, client=httpx2.AsyncClient),
+        service_client("http://bob", audience="bob", timeout=3, client_class=httpx2.AsyncClient),
     ]
 
     assert one == service_client("http://bob", audience="bob", timeout=3)
@@ -251,7 +251,7 @@ def test_a_client_that_fits_is_said_nothing_of(caplog: pytest.LogCaptureFixture)
     class Mine(httpx.AsyncClient):
         pass
 
-    mine = service_client("http://crm", client=Mine)
+    mine = service_client("http://crm", client_class=Mine)
 
     def repository(client: Annotated[httpx.AsyncClient, Depends(crm)]) -> Any:  # hands it on to a route that awaits
         return client
@@ -406,7 +406,7 @@ def test_an_annotation_that_does_not_fit_is_a_sentence_without_a_lifespan_too() 
     [
         service_client("http://crm"),
         service_client("http://crm/api", audience=["a", "b"], scope="s", timeout=3.0, headers={"X": "1"}),
-        service_client(os.getcwd, client=httpx2.AsyncClient),
+        service_client(os.getcwd, client_class=httpx2.AsyncClient),
         service_client("http://crm", settings=settings(client_secret=None, client_secret_file="/run/secret")),
         service_client("http://crm").sync,
         service_auth("http://crm", audience="a"),
@@ -441,7 +441,7 @@ def test_a_client_with_a_secret_in_its_settings_is_not_pickled() -> None:
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_queue_consumer_and_a_cron_job_open_and_close_it(package: Any, loop: str, bob: Receiver) -> None:
-    crm = service_client(bob.url, client=package.AsyncClient)
+    crm = service_client(bob.url, client_class=package.AsyncClient)
 
     async def consumer() -> Any:
         async with crm as client:
@@ -602,9 +602,9 @@ def test_a_wrong_base_url_is_refused_where_it_is_written(url: str) -> None:
         ({"auth": None}, "auth="),
         ({"headers": {"authorization": "Bearer x"}}, "Authorization"),
         ({"headers": [("Authorization", "x")]}, "Authorization"),
-        ({"client": httpx.Client}, "client="),
-        ({"client": dict}, "client="),
-        ({"client": "httpx"}, "client="),
+        ({"client_class": httpx.Client}, "client_class="),
+        ({"client_class": dict}, "client_class="),
+        ({"client_class": "httpx"}, "client_class="),
         ({"audience": ""}, "audience="),
         ({"scope": "a b"}, "scope="),
     ],
@@ -639,7 +639,7 @@ def test_options_reach_the_client_and_the_users_hooks_stay(bob: Receiver) -> Non
 def test_no_cookie_of_one_request_reaches_the_next_unless_cookies_are_asked_for(package: Any, bob: Receiver) -> None:
     sent: list[str | None] = []
     options: dict[str, Any] = {
-        "client": package.AsyncClient,
+        "client_class": package.AsyncClient,
         "event_hooks": {"request": [lambda request: sent.append(request.headers.get("Cookie"))]},
     }
     bob.always = 302, {"Set-Cookie": "sid=alice; Path=/", "Location": "/b"}, b""
@@ -661,7 +661,7 @@ def test_no_proxy_of_the_environment_gets_the_token_unless_the_developer_says_so
 ) -> None:
     environment.setenv("HTTP_PROXY", charles.url)
     environment.setenv("NO_PROXY", "")
-    crm = service_client(bob.url, client=package.AsyncClient)
+    crm = service_client(bob.url, client_class=package.AsyncClient)
 
     async def main() -> None:
         async with crm as client:
@@ -671,7 +671,7 @@ def test_no_proxy_of_the_environment_gets_the_token_unless_the_developer_says_so
     with crm as client:
         client.get("/sync")
     assert charles.seen == []
-    with service_client(bob.url, client=package.AsyncClient, trust_env=True) as trusting:
+    with service_client(bob.url, client_class=package.AsyncClient, trust_env=True) as trusting:
         trusting.get("/proxied")
 
     assert [seen.path for seen in bob.seen] == ["/async", "/sync"]
@@ -681,7 +681,7 @@ def test_no_proxy_of_the_environment_gets_the_token_unless_the_developer_says_so
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_async_client_keeps_a_cookie_either(package: Any, bob: Receiver) -> None:
     bob.always = 200, {"Set-Cookie": "sid=alice; Path=/"}, b""
-    crm = service_client(bob.url, client=package.AsyncClient)
+    crm = service_client(bob.url, client_class=package.AsyncClient)
 
     async def main() -> None:
         async with crm as client:
@@ -697,7 +697,7 @@ def test_options_for_async_clients_only_are_refused_by_the_sync_one() -> None:
 
     for options in ({"transport": httpx.ASGITransport(FastAPI())}, {"event_hooks": {"request": [hook]}}):
         crm = service_client("http://bob", **options)
-        with pytest.raises(ConfigurationError, match="a service_client of their own"):
+        with pytest.raises(ConfigurationError, match="need another service_client"):
             crm.lend_sync()
 
 
@@ -711,7 +711,7 @@ def test_a_request_elsewhere_is_withheld(bob: Receiver, charles: Receiver) -> No
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_elsewhere_carries_nothing(package: Any, status: int, bob: Receiver, charles: Receiver) -> None:
     bob.always = (status, {"Location": charles.url}, b"")
-    crm = service_client(bob.url, client=package.AsyncClient, follow_redirects=True)
+    crm = service_client(bob.url, client_class=package.AsyncClient, follow_redirects=True)
 
     async def main() -> None:
         async with crm as client:
@@ -732,13 +732,15 @@ def test_a_hook_that_exchanges_the_token_for_another_sends_nothing(package: Any,
         exchange(request)
 
     with (
-        service_client(bob.url, client=package.AsyncClient, event_hooks={"request": [exchange]}) as client,
+        service_client(bob.url, client_class=package.AsyncClient, event_hooks={"request": [exchange]}) as client,
         pytest.raises(TokenWithheld, match="An event hook") as caught,
     ):
         client.get("/")
 
     async def main() -> None:
-        async with service_client(bob.url, client=package.AsyncClient, event_hooks={"request": [aexchange]}) as client:
+        async with service_client(
+            bob.url, client_class=package.AsyncClient, event_hooks={"request": [aexchange]}
+        ) as client:
             with pytest.raises(TokenWithheld):
                 await client.get("/")
             assert (await client.get("/", auth=None)).status_code == 200  # nothing of ours is there to be exchanged
@@ -775,7 +777,7 @@ def test_a_redirect_from_http_to_https_of_one_host_carries_nothing(
         return package.Response(200)
 
     options = {"follow_redirects": True, "transport": package.MockTransport(answer)}
-    crm = service_client("http://bob.example.com", client=package.AsyncClient, **options)
+    crm = service_client("http://bob.example.com", client_class=package.AsyncClient, **options)
 
     async def main() -> None:
         async with crm as client:

@@ -21,10 +21,10 @@ from s2s_fastapi.backchannel.channel import BackChannelError, Reply
 from s2s_fastapi.caller import token_source
 from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.shared_token import DEADLINE, SharedToken
-from s2s_fastapi.caller.token_key import TokenKey
+from s2s_fastapi.caller.token_request import TokenKey
 from s2s_fastapi.caller.token_source import TokenSource, using
-from s2s_fastapi.caller.wanted import Asked
-from s2s_fastapi.engine.workers import Lane
+from s2s_fastapi.caller.wanted import Wanted
+from s2s_fastapi.engine.workers import Workers
 from s2s_fastapi.errors import AudienceNotGranted, ConfigurationError, S2SError, TokenRequestError
 from s2s_fastapi.settings import KeycloakSettings
 from tests.caller.fakes import (
@@ -40,7 +40,7 @@ from tests.caller.fakes import (
     wait_until_idle,
 )
 
-BOB = Asked.of("bob", None)
+BOB = Wanted.of("bob", None)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def failure(shared: SharedToken) -> S2SError:
 
 
 def test_the_request_is_the_one_of_the_client_credentials_grant(source: TokenSource, keycloak: Keycloak) -> None:
-    source.token(settings(), Asked.of("bob", ("z", "a"))).get()
+    source.token(settings(), Wanted.of("bob", ("z", "a"))).get()
 
     (request,) = keycloak.requests
     assert request.url == "http://keycloak:8080/realms/corp/protocol/openid-connect/token"
@@ -94,7 +94,7 @@ def test_a_token_is_renewed_ahead_of_its_end_and_never_used_after_it(  # noqa: P
 
     clock.now = 1000 + dead - 0.001
     assert shared.peek() is None
-    assert shared.get() is first  # stale: served, renewed behind
+    assert shared.get() is first  # stale: served, renewed in the background
     wait_until_idle()
     assert len(keycloak.requests) == 2
     assert shared.get() is not first
@@ -266,7 +266,7 @@ def test_a_stray_auth_path_is_named_by_its_value(source: TokenSource, keycloak: 
         (400, b'{"error": 7, "error_description": ["x"]}', "answered 400"),
     ],
 )
-def test_an_answer_that_is_none_is_told_in_a_sentence(
+def test_an_answer_that_is_none_is_reported_in_a_sentence(
     status: int, body: bytes, words: str, shared: SharedToken, keycloak: Keycloak
 ) -> None:
     keycloak.always = reply(status, body)
@@ -629,7 +629,7 @@ def test_a_failed_renewal_leaves_the_token(shared: SharedToken, keycloak: Keyclo
     assert shared.get() is first
 
 
-def differing(tmp_path: Path) -> list[tuple[Any, Asked]]:
+def differing(tmp_path: Path) -> list[tuple[Any, Wanted]]:
     file = tmp_path / "f"
     return [
         (settings(), BOB),
@@ -642,17 +642,17 @@ def differing(tmp_path: Path) -> list[tuple[Any, Asked]]:
         (settings(client_secret=None, client_secret_file=file), BOB),
         (settings(client_secret=None, client_secret_file=tmp_path / "g"), BOB),
         (settings(ca_file=file), BOB),
-        (settings(), Asked.of("BOB", None)),
-        (settings(), Asked.of(None, None)),
-        (settings(), Asked.of(("bob", "charles"), None)),
-        (settings(), Asked.of("bob", "x")),
-        (settings(), Asked.of("bob", "X")),
-        (settings(), Asked.of("bob", ("x", "y"))),
-        (settings(), Asked.of(("bob", "x"), "y")),
+        (settings(), Wanted.of("BOB", None)),
+        (settings(), Wanted.of(None, None)),
+        (settings(), Wanted.of(("bob", "charles"), None)),
+        (settings(), Wanted.of("bob", "x")),
+        (settings(), Wanted.of("bob", "X")),
+        (settings(), Wanted.of("bob", ("x", "y"))),
+        (settings(), Wanted.of(("bob", "x"), "y")),
         # What a joined key would confuse.
-        (settings(), Asked.of("bob,charles", None)),
-        (settings(), Asked.of("bob|x", None)),
-        (settings(), Asked.of(None, "bob")),
+        (settings(), Wanted.of("bob,charles", None)),
+        (settings(), Wanted.of("bob|x", None)),
+        (settings(), Wanted.of(None, "bob")),
         (settings(client_id="a:b", client_secret="c"), BOB),
         (settings(client_id="a", client_secret="b:c"), BOB),
     ]
@@ -666,19 +666,19 @@ def test_what_differs_in_one_thing_never_shares(tmp_path: Path, source: TokenSou
 
 def test_equal_keys_share_whoever_asks(tmp_path: Path, source: TokenSource) -> None:
     for given, asked in differing(tmp_path):
-        assert source.token(given, asked) is source.token(given.model_copy(), Asked(asked.audiences, asked.scopes))
+        assert source.token(given, asked) is source.token(given.model_copy(), Wanted(asked.audiences, asked.scopes))
     assert source.token(settings(leeway=1.0), BOB) is source.token(settings(audience="x"), BOB)
 
 
 def test_the_number_of_keys_is_bounded_and_the_longest_unused_goes_first(keycloak: Keycloak) -> None:
     keycloak.aud = ["a", "b", "c"]
     source = TokenSource(channel=keycloak, capacity=2)
-    first, second = (source.token(settings(), Asked.of(name, None)) for name in ("a", "b"))
-    source.token(settings(), Asked.of("a", None))
-    source.token(settings(), Asked.of("c", None))
+    first, second = (source.token(settings(), Wanted.of(name, None)) for name in ("a", "b"))
+    source.token(settings(), Wanted.of("a", None))
+    source.token(settings(), Wanted.of("c", None))
 
-    assert source.token(settings(), Asked.of("a", None)) is first
-    assert source.token(settings(), Asked.of("b", None)) is not second
+    assert source.token(settings(), Wanted.of("a", None)) is first
+    assert source.token(settings(), Wanted.of("b", None)) is not second
     assert second.get().value  # who holds it keeps it
 
 
@@ -761,7 +761,9 @@ def test_an_exchange_that_hangs_keeps_a_thread_no_longer_than_its_first_waiter_w
     assert token_source._channel(settings())._timeout == DEADLINE == 5  # type: ignore[attr-defined]
 
 
-def test_who_waits_behind_other_exchanges_is_told_so_and_not_to_look_at_its_own_settings(keycloak: Keycloak) -> None:
+def test_who_waits_behind_other_exchanges_is_reported_so_and_not_to_look_at_its_own_settings(
+    keycloak: Keycloak,
+) -> None:
     gate = threading.Event()
 
     def hang(_: Any) -> Reply:
@@ -769,8 +771,8 @@ def test_who_waits_behind_other_exchanges_is_told_so_and_not_to_look_at_its_own_
         return keycloak.grant(1)
 
     keycloak.answers = [hang]
-    lane = Lane("test", threads=1)
-    source = TokenSource(channel=keycloak, lane=lambda _: lane)
+    workers = Workers("test", threads=1)
+    source = TokenSource(channel=keycloak, workers=lambda _: workers)
     hung, queued = (source.token(settings(realm=realm), BOB) for realm in ("one", "two"))
     with pytest.raises(TokenRequestError, match=r"no answer within 0\.05 s.*KEYCLOAK_URL"):
         hung._value.get(timeout=0.05)
@@ -793,7 +795,7 @@ def test_a_forked_child_has_the_token_and_can_ask_for_another(
         status = 1
         try:
             clock.now += 1000
-            fine = shared.get() is not first and source.token(settings(), Asked.of("charles", None)) is not shared
+            fine = shared.get() is not first and source.token(settings(), Wanted.of("charles", None)) is not shared
             status = 0 if fine else 2
         finally:
             os._exit(status)
@@ -829,7 +831,7 @@ def test_neither_secret_nor_token_is_in_any_error_or_log(
     assert SECRET not in caplog.text + repr([vars(record) for record in caplog.records])
 
 
-def test_an_unexpected_exception_is_told_by_its_type_alone(source: TokenSource, keycloak: Keycloak) -> None:
+def test_an_unexpected_exception_is_reported_by_its_type_alone(source: TokenSource, keycloak: Keycloak) -> None:
     def burst(_: Any) -> Any:
         raise KeyError(SECRET)
 
@@ -882,7 +884,7 @@ def test_a_scope_that_does_not_show_is_a_warning_once(
     source: TokenSource, keycloak: Keycloak, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     keycloak.scope = "profile seen"
-    shared = source.token(settings(), Asked.of("bob", ("seen", "hidden")))
+    shared = source.token(settings(), Wanted.of("bob", ("seen", "hidden")))
     for _ in range(3):
         assert shared.get().value
         clock.now += 1000
@@ -929,7 +931,7 @@ def test_no_frame_that_logs_has_token_or_secret_in_a_local(
     frames, log = Frames(), logging.getLogger("s2s_fastapi")
     log.addHandler(frames)
     try:
-        source.token(settings(client_auth=client_auth), Asked.of("bob", "unseen"))._value.start()
+        source.token(settings(client_auth=client_auth), Wanted.of("bob", "unseen"))._value.start()
         wait_until_idle()
     finally:
         log.removeHandler(frames)

@@ -19,12 +19,12 @@ import trio
 
 from s2s_fastapi.engine.refreshing import Failed, Loaded, Refreshing
 from s2s_fastapi.engine.single_flight import running_trio
-from s2s_fastapi.engine.workers import Lane
+from s2s_fastapi.engine.workers import Workers
 from s2s_fastapi.errors import S2SError, TokenRequestError
 from s2s_fastapi.telemetry.reports import report
 
 SECONDS = 10.0
-Outcome = Loaded[Any] | Failed
+LoadResult = Loaded[Any] | Failed
 SECRET = "hunter2-in-a-local-variable"
 
 
@@ -46,7 +46,7 @@ class Value:
 class Loader:
     """Counts its loads, takes its time, and stops at a gate on demand."""
 
-    def __init__(self, *script: Outcome | BaseException | Callable[[], Outcome], takes: float = 0.0) -> None:
+    def __init__(self, *script: LoadResult | BaseException | Callable[[], LoadResult], takes: float = 0.0) -> None:
         self.script = list(script)
         self.takes = takes
         self.began: list[float] = []
@@ -59,7 +59,7 @@ class Loader:
     def loads(self) -> int:
         return len(self.began)
 
-    def __call__(self) -> Outcome:
+    def __call__(self) -> LoadResult:
         secret = SECRET
         self.began.append(time.monotonic())
         self.threads.append(threading.current_thread())
@@ -72,27 +72,27 @@ class Loader:
         return step() if callable(step) else step
 
 
-class NoThreads(Lane):
-    """What a lane is like at interpreter shutdown, or at the system's limit."""
+class NoThreads(Workers):
+    """What workers are like at interpreter shutdown, or at the system's limit."""
 
     def submit(self, job: Callable[[], object], **_: Any) -> bool:
         return False
 
 
 def fresh(number: int = 1) -> Loaded[Value]:
-    return Loaded(Value(number), fresh_for=60, usable_for=100)
+    return Loaded(Value(number), fresh_for=60, stale_while_revalidate=40)
 
 
 def failed(retry_in: float = 30.0) -> Failed:
     return Failed(TokenRequestError("no answer"), retry_in)
 
 
-def make(load: Callable[[], Outcome], **options: Any) -> Refreshing[Any]:
+def make(load: Callable[[], LoadResult], **options: Any) -> Refreshing[Any]:
     given: dict[str, Any] = {
         "name": "token",
-        "lane": Lane("test"),
+        "workers": Workers("test"),
         "timeout": SECONDS,
-        "dice": lambda: 0.0,
+        "jitter": lambda: 0.0,
         "unavailable": TokenRequestError,
     }
     return Refreshing(load, **(given | options))
@@ -120,7 +120,7 @@ def error_of(job: Callable[[], object]) -> S2SError:
     return caught.value
 
 
-# Fresh, stale, dead.
+# Fresh, stale, expired.
 
 
 def test_nothing_is_loaded_before_somebody_asks() -> None:
@@ -144,13 +144,13 @@ def test_fresh_until_just_before_the_end_and_stale_at_it() -> None:
     assert loader.loads == 1
     clock.now = 1060.0
     assert value.peek() is None
-    assert value.get() is first  # served, and one renewal runs behind
+    assert value.get() is first  # served, and one renewal runs in the background
     until(lambda: value.peek() is not None)
     assert value.get().number == 2
     assert loader.loads == 2
 
 
-def test_usable_until_just_before_the_end_and_dead_at_it() -> None:
+def test_usable_until_just_before_the_end_and_expired_at_it() -> None:
     clock, loader = Clock(), Loader(fresh(1), failed(0.0))
     value = make(loader, clock=clock)
     first = value.get()
@@ -164,7 +164,7 @@ def test_usable_until_just_before_the_end_and_dead_at_it() -> None:
 def test_ages_count_from_before_the_load_began() -> None:
     clock = Clock()
 
-    def slow() -> Outcome:
+    def slow() -> LoadResult:
         clock.now += 5
         return fresh()
 
@@ -177,10 +177,10 @@ def test_ages_count_from_before_the_load_began() -> None:
     assert not value.state().fresh
 
 
-@pytest.mark.parametrize(("dice", "seconds"), [(0.0, 60.0), (0.5, 57.0), (1.0, 54.0)])
-def test_jitter_only_ever_shortens_by_at_most_a_tenth(dice: float, seconds: float) -> None:
+@pytest.mark.parametrize(("jitter", "seconds"), [(0.0, 60.0), (0.5, 57.0), (1.0, 54.0)])
+def test_jitter_only_ever_shortens_by_at_most_a_tenth(jitter: float, seconds: float) -> None:
     clock = Clock()
-    value = make(Loader(), clock=clock, dice=lambda: dice)
+    value = make(Loader(), clock=clock, jitter=lambda: jitter)
     value.get()
     clock.now = 1000 + seconds - 0.001
     assert value.peek() is not None
@@ -188,9 +188,10 @@ def test_jitter_only_ever_shortens_by_at_most_a_tenth(dice: float, seconds: floa
     assert value.peek() is None
 
 
-def test_a_value_is_never_fresh_longer_than_it_is_usable() -> None:
+@pytest.mark.parametrize("jitter", [0.0, 0.5, 1.0])
+def test_a_value_without_time_for_a_renewal_is_fresh_until_it_expires_whatever_the_jitter(jitter: float) -> None:
     clock = Clock()
-    value = make(lambda: Loaded(Value(1), fresh_for=60, usable_for=10), clock=clock)
+    value = make(lambda: Loaded(Value(1), fresh_for=10, stale_while_revalidate=0), clock=clock, jitter=lambda: jitter)
     value.get()
     clock.now = 1009.999
     assert value.peek() is not None
@@ -209,15 +210,15 @@ def test_a_stale_value_is_renewed_once_for_a_thousand_readers() -> None:
     assert loader.loads == 2
 
 
-def test_a_value_that_was_born_dead_reaches_its_waiters_and_does_not_loop() -> None:
-    loader = Loader(Loaded(Value(1), fresh_for=0, usable_for=0), takes=0.05)
+def test_a_value_that_has_expired_when_it_arrives_reaches_its_waiters_and_does_not_loop() -> None:
+    loader = Loader(Loaded(Value(1), fresh_for=0, stale_while_revalidate=0), takes=0.05)
     value = make(loader)
     assert {seen.number for seen in in_threads(20, value.get)} == {1}
-    assert loader.loads <= 2  # a thread that came after the first had landed
+    assert loader.loads <= 2  # a thread that came after the first load had finished
     assert value.peek() is None
 
 
-def test_start_warms_up_behind_and_never_raises() -> None:
+def test_start_warms_up_in_the_background_and_never_raises() -> None:
     loader = Loader(failed(30.0), fresh())
     value = make(loader)
     value.start()
@@ -225,13 +226,13 @@ def test_start_warms_up_behind_and_never_raises() -> None:
     value.start()  # the failure is remembered
     idle(value)
     assert loader.loads == 1
-    value.forgive()
+    value.forget_failure()
     value.start()
     idle(value)
     value.start()  # fresh
     idle(value)
     assert loader.loads == 2
-    make(loader, lane=NoThreads("none")).start()
+    make(loader, workers=NoThreads("none")).start()
 
 
 # One load for everybody.
@@ -264,7 +265,7 @@ def test_a_thousand_threads_a_thousand_tasks_on_three_loops_and_trio_share_one_l
             thread.start()
     finally:
         threading.stack_size(size)
-    until(lambda: len(value._flight._seats) == 2100 if value._flight else False)
+    until(lambda: len(value._flight._waiters) == 2100 if value._flight else False)
     loader.gate.set()
     for thread in threads:
         thread.join(SECONDS)
@@ -340,7 +341,7 @@ def test_a_blocking_read_on_a_loop_thread_while_a_task_of_that_loop_waits_does_n
     asyncio.run(main())
 
 
-def test_waiters_are_bounded_and_the_next_one_is_told_at_once() -> None:
+def test_waiters_are_bounded_and_the_next_one_fails_at_once() -> None:
     loader = Loader()
     loader.gate.clear()
     value = make(loader, max_waiters=3)
@@ -348,12 +349,12 @@ def test_waiters_are_bounded_and_the_next_one_is_told_at_once() -> None:
     async def main() -> None:
         tasks = [asyncio.create_task(value.aget()) for _ in range(3)]
         await asyncio.sleep(0.02)
-        with pytest.raises(TokenRequestError, match="3 are waiting already"):
+        with pytest.raises(TokenRequestError, match="3 callers are waiting already"):
             await value.aget()
-        assert "3 are waiting" in str(error_of(value.get))
+        assert "3 callers are waiting" in str(error_of(value.get))
         tasks.pop().cancel()
         await asyncio.sleep(0.02)
-        tasks.append(asyncio.create_task(value.aget()))  # the seat of the cancelled one is free again
+        tasks.append(asyncio.create_task(value.aget()))  # the waiter of the cancelled one is free again
         await asyncio.sleep(0.02)
         loader.gate.set()
         assert len(await asyncio.gather(*tasks)) == 3
@@ -382,7 +383,7 @@ def test_each_waiter_leaves_at_its_own_deadline_and_the_late_answer_is_kept() ->
     assert loader.loads == 1
 
 
-def test_who_left_at_its_deadline_leaves_its_seat_to_another() -> None:
+def test_a_waiter_that_leaves_at_its_deadline_makes_room_for_another() -> None:
     loader = Loader()
     loader.gate.clear()
     value = make(loader, max_waiters=1, timeout=0.01)
@@ -392,16 +393,16 @@ def test_who_left_at_its_deadline_leaves_its_seat_to_another() -> None:
     idle(value)
 
 
-def test_who_waited_for_a_load_that_never_began_is_told_so_and_the_other_side_is_not_blamed() -> None:
-    lane, hung, queued = Lane("test", threads=1), Loader(), Loader()
+def test_a_caller_whose_load_never_began_gets_an_error_that_does_not_blame_the_other_side() -> None:
+    workers, hung, queued = Workers("test", threads=1), Loader(), Loader()
     hung.gate.clear()
 
     def blame(sentence: str) -> S2SError:
         return TokenRequestError(sentence, cure="Is it up?")
 
-    first, second = make(hung, lane=lane, unanswered=blame), make(queued, lane=lane, unanswered=blame)
+    first, second = make(hung, workers=workers, unanswered=blame), make(queued, workers=workers, unanswered=blame)
     assert str(error_of(lambda: first.get(timeout=0.05))) == "token: no answer within 0.05 s Is it up?"
-    told = "its load did not begin within 0.05 s, the threads for Keycloak are busy with other exchanges"
+    told = "its load did not begin within 0.05 s, because all threads for Keycloak are busy with other exchanges"
     assert str(error_of(lambda: second.get(timeout=0.05))) == f"token: {told}"
     with pytest.raises(TokenRequestError, match=told):
         asyncio.run(second.aget(timeout=0.05))
@@ -448,7 +449,7 @@ def test_a_failure_is_remembered_until_its_time_is_over() -> None:
 
 def test_a_failure_is_remembered_up_to_a_tenth_longer_and_never_shorter() -> None:
     clock = Clock()
-    value = make(Loader(failed(30.0)), clock=clock, dice=lambda: 0.999)
+    value = make(Loader(failed(30.0)), clock=clock, jitter=lambda: 0.999)
     error_of(value.get)
     assert 30 < (value.state().next_try_in or 0) <= 33
 
@@ -457,7 +458,7 @@ def test_forgive_lets_the_next_reader_try_at_once() -> None:
     loader = Loader(failed(30.0), fresh())
     value = make(loader)
     error_of(value.get)
-    value.forgive()
+    value.forget_failure()
     assert value.state().last_error is None
     assert value.get() is value.peek()
 
@@ -468,7 +469,7 @@ def test_forgive_covers_a_load_that_is_under_way_with_the_old_secret() -> None:
     value = make(loader)
     value.start()
     assert loader.entered.wait(SECONDS)
-    value.forgive()
+    value.forget_failure()
     loader.gate.set()
     idle(value)
     assert value.state().next_try_in is None
@@ -488,7 +489,7 @@ def test_every_waiter_raises_an_instance_of_its_own_chained_to_nothing() -> None
 @pytest.mark.parametrize(
     "ending", [RuntimeError(SECRET), SystemExit(SECRET), MemoryError(SECRET), KeyboardInterrupt(SECRET)]
 )
-def test_however_a_load_ends_everybody_wakes_up_and_only_the_type_is_told(ending: BaseException) -> None:
+def test_however_a_load_ends_everybody_wakes_up_and_only_the_type_is_reported(ending: BaseException) -> None:
     value = make(Loader(ending, takes=0.05))
     for error in in_threads(5, lambda: error_of(value.get)):
         assert str(error) == f"token: the load ended with {type(ending).__name__}"
@@ -508,32 +509,32 @@ def test_a_load_that_returns_something_else_is_a_failure() -> None:
     assert str(error_of(value.get)) == "token: the load ended with NoneType"
 
 
-@pytest.mark.parametrize("lane", [Lane("test"), NoThreads("none")])
-def test_a_load_that_asks_for_its_own_value_gets_an_error_instead_of_a_deadlock(lane: Lane) -> None:
+@pytest.mark.parametrize("workers", [Workers("test"), NoThreads("none")])
+def test_a_load_that_asks_for_its_own_value_gets_an_error_instead_of_a_deadlock(workers: Workers) -> None:
     asked: list[S2SError] = []
 
-    def load() -> Outcome:
+    def load() -> LoadResult:
         asked.append(error_of(value.get))
         asked.append(error_of(lambda: asyncio.run(value.aget())))
         return fresh()
 
-    value = make(load, lane=lane)
+    value = make(load, workers=workers)
     assert value.get(timeout=SECONDS).number == 1
     assert [str(error) for error in asked] == ["token: the load asks for its own value"] * 2
 
 
-def test_without_threads_a_sync_caller_loads_by_itself_and_an_async_one_is_told() -> None:
+def test_without_threads_a_sync_caller_loads_by_itself_and_an_async_one_is_reported() -> None:
     loader = Loader(takes=0.02)
-    assert {seen.number for seen in in_threads(5, make(loader, lane=NoThreads("none")).get)} == {1}
+    assert {seen.number for seen in in_threads(5, make(loader, workers=NoThreads("none")).get)} == {1}
     assert loader.loads == 1
-    value = make(loader, lane=NoThreads("none"))
+    value = make(loader, workers=NoThreads("none"))
     with pytest.raises(TokenRequestError, match="no thread could be started"):
         asyncio.run(value.aget())
 
 
 def test_a_stale_value_outlives_a_system_without_threads() -> None:
     clock, loader = Clock(), Loader()
-    value = make(loader, lane=NoThreads("none"), clock=clock)
+    value = make(loader, workers=NoThreads("none"), clock=clock)
     first = value.get()
     clock.now = 1070.0
     assert value.get() is first
@@ -542,15 +543,15 @@ def test_a_stale_value_outlives_a_system_without_threads() -> None:
 
 
 def test_ctrl_c_during_a_load_of_ones_own_ends_it_for_all_and_is_raised() -> None:
-    value = make(Loader(KeyboardInterrupt()), lane=NoThreads("none"))
+    value = make(Loader(KeyboardInterrupt()), workers=NoThreads("none"))
     with pytest.raises(KeyboardInterrupt):
         value.get()
     assert "KeyboardInterrupt" in str(error_of(value.get))
     assert not value.state().loading
 
 
-def test_ctrl_c_during_the_launch_leaves_no_flight_that_nobody_flies() -> None:
-    class Interrupted(Lane):
+def test_ctrl_c_while_a_load_begins_leaves_no_load_that_never_ends() -> None:
+    class Interrupted(Workers):
         def submit(self, job: Callable[[], object], **options: Any) -> bool:
             interrupts.append(1)
             if len(interrupts) == 1:
@@ -558,7 +559,7 @@ def test_ctrl_c_during_the_launch_leaves_no_flight_that_nobody_flies() -> None:
             return super().submit(job, **options)
 
     interrupts: list[int] = []
-    value = make(Loader(), lane=Interrupted("test"))
+    value = make(Loader(), workers=Interrupted("test"))
     with pytest.raises(KeyboardInterrupt):
         value.get()
     assert value.get().number == 1
@@ -568,10 +569,10 @@ def test_ctrl_c_during_the_launch_leaves_no_flight_that_nobody_flies() -> None:
 
 
 def kept() -> Loaded[Value]:
-    return Loaded(Value(1), fresh_for=60, usable_for=100, kept_for=1000)
+    return Loaded(Value(1), fresh_for=60, stale_while_revalidate=40, stale_if_error=940)
 
 
-def test_a_dead_value_is_not_served_before_a_load_was_tried() -> None:
+def test_an_expired_value_is_not_served_before_a_load_was_tried() -> None:
     clock, loader = Clock(), Loader(kept(), fresh(2))
     value = make(loader, clock=clock)
     value.get()
@@ -580,7 +581,7 @@ def test_a_dead_value_is_not_served_before_a_load_was_tried() -> None:
 
 
 @pytest.mark.parametrize("takes", ["failure", "for ever"])
-def test_a_dead_value_is_kept_in_service_while_loads_fail_but_not_for_ever(takes: str) -> None:
+def test_an_expired_value_is_served_while_loads_fail_but_not_for_ever(takes: str) -> None:
     clock, loader = Clock(), Loader(kept(), failed(5.0))
     value = make(loader, clock=clock, timeout=0.05 if takes == "for ever" else SECONDS)
     first = value.get()
@@ -593,7 +594,9 @@ def test_a_dead_value_is_kept_in_service_while_loads_fail_but_not_for_ever(takes
     loader.gate.set()
 
 
-def test_through_an_outage_one_waits_and_the_others_are_served_while_the_next_try_runs_behind() -> None:
+def test_through_an_outage_one_caller_waits_and_the_others_are_served_while_the_next_try_runs_in_the_background() -> (
+    None
+):
     clock, loader = Clock(), Loader(kept(), failed(5.0))
     value = make(loader, clock=clock)
     first = value.get()
@@ -652,7 +655,7 @@ def test_a_load_that_waits_for_its_time_is_not_late() -> None:
         assert value.get().number == waiting.result().number == 2
 
 
-def test_without_a_seat_a_kept_value_is_served_but_does_not_pass_for_a_renewed_one() -> None:
+def test_beyond_the_limit_of_waiters_an_expired_value_is_served_but_does_not_pass_for_a_renewed_one() -> None:
     clock, loader = Clock(), Loader(kept(), fresh(2))
     value = make(loader, clock=clock, max_waiters=1)
     first = value.get()
@@ -660,7 +663,7 @@ def test_without_a_seat_a_kept_value_is_served_but_does_not_pass_for_a_renewed_o
     clock.now = 1100.0
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(value.get)
-        until(lambda: value._flight is not None and value._flight._seats)
+        until(lambda: value._flight is not None and value._flight._waiters)
         assert value.get() is first
         assert asyncio.run(value.aget()) is first
         assert "waiting already" in str(error_of(lambda: value.renew(first)))
@@ -774,7 +777,7 @@ def test_who_has_no_value_at_all_does_not_wait_for_the_spacing_of_another() -> N
 
 def test_without_a_thread_nobody_waits_for_a_spacing_that_nobody_ends() -> None:
     loader = Loader()
-    value = make(loader, lane=NoThreads("none"), spacing=60)
+    value = make(loader, workers=NoThreads("none"), spacing=60)
     first = value.get()
     assert "no thread" in str(error_of(lambda: value.renew(first, wait_for_spacing=True)))
     assert value.get() is first
@@ -786,7 +789,7 @@ def test_renew_joins_a_load_that_is_under_way() -> None:
     first = value.get()
     clock.now = 1060.0
     loader.gate.clear()
-    value.get()  # begins one behind
+    value.get()  # begins one in the background
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(value.renew, first)
         loader.gate.set()
@@ -797,23 +800,23 @@ def test_renew_joins_a_load_that_is_under_way() -> None:
 # What a load carries.
 
 
-def test_a_load_in_front_carries_what_in_front_gives_and_a_load_behind_nothing() -> None:
+def test_a_load_in_the_foreground_has_the_context_of_its_caller_and_one_in_the_background_has_none() -> None:
     variable = contextvars.ContextVar("request", default="nothing")
     seen: list[str] = []
     asked_in: list[threading.Thread] = []
     clock = Clock()
 
-    def load() -> Outcome:
+    def load() -> LoadResult:
         seen.append(variable.get())
         return fresh()
 
-    def in_front(why: str) -> contextvars.Context:
+    def foreground(why: str) -> contextvars.Context:
         asked_in.append(threading.current_thread())
         context = contextvars.Context()
         context.run(variable.set, f"the trace of {variable.get()}")
         return context
 
-    value = make(load, clock=clock, in_front=in_front)
+    value = make(load, clock=clock, foreground=foreground)
     variable.set("alice")
     value.get()
     clock.now = 1070.0
@@ -831,9 +834,9 @@ def test_a_load_in_front_carries_what_in_front_gives_and_a_load_behind_nothing()
 
 PRELUDE = """
     import os, sys, threading, time, warnings
-    from s2s_fastapi.engine.workers import Lane
+    from s2s_fastapi.engine.workers import Workers
     from s2s_fastapi.engine.refreshing import Failed, Loaded, Refreshing
-    loads, TOKENS = [], Lane("tokens")
+    loads, TOKENS = [], Workers("tokens")
 """
 
 
@@ -845,7 +848,7 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_has_the_value_at_once_and_a_jitter_of_its_own() -> None:
     result = run("""
-        value = Refreshing(lambda: loads.append(1) or Loaded("v", 60, 100), name="t", lane=TOKENS, timeout=5)
+        value = Refreshing(lambda: loads.append(1) or Loaded("v", 60, 40), name="t", workers=TOKENS, timeout=5)
         value.get()
         while threading.active_count() > 1:
             time.sleep(0.001)
@@ -870,8 +873,8 @@ def test_a_child_forked_in_the_middle_of_a_load_makes_its_own() -> None:
         def load():
             loads.append(os.getpid())
             gate.wait(5)
-            return Loaded(os.getpid(), 60, 100)
-        value = Refreshing(load, name="t", lane=TOKENS, timeout=5)
+            return Loaded(os.getpid(), 60, 40)
+        value = Refreshing(load, name="t", workers=TOKENS, timeout=5)
         value.start()
         while not loads:
             time.sleep(0.001)
@@ -892,7 +895,7 @@ def test_a_child_forked_in_the_middle_of_a_load_makes_its_own() -> None:
 
 def test_the_process_exits_promptly_in_the_middle_of_a_load() -> None:
     result = run("""
-        value = Refreshing(lambda: time.sleep(60), name="t", lane=TOKENS, timeout=0.05)
+        value = Refreshing(lambda: time.sleep(60), name="t", workers=TOKENS, timeout=0.05)
         try:
             value.get()
         except Exception as error:
@@ -908,7 +911,7 @@ def test_the_process_exits_promptly_in_the_middle_of_a_load() -> None:
 def test_at_the_exit_a_sync_caller_still_gets_its_value() -> None:
     result = run("""
         import atexit
-        value = Refreshing(lambda: Loaded(threading.current_thread().name, 60, 100), name="t", lane=TOKENS, timeout=5)
+        value = Refreshing(lambda: Loaded(threading.current_thread().name, 60, 40), name="t", workers=TOKENS, timeout=5)
         atexit.register(lambda: print(value.renew("s2s_fastapi-tokens")))
         print(value.get())
     """)
@@ -918,7 +921,7 @@ def test_at_the_exit_a_sync_caller_still_gets_its_value() -> None:
 
 
 def test_no_repr_shows_the_value() -> None:
-    value = make(lambda: Loaded(SECRET, 60, 100))
+    value = make(lambda: Loaded(SECRET, 60, 40))
     value.get()
     assert SECRET not in f"{value!r} {value._held!r} {value.state()!r} {Loaded(SECRET, 1, 2)!r}"
 
@@ -931,14 +934,14 @@ def test_a_trio_that_another_thread_is_still_importing_is_no_running_trio(monkey
 
 
 async def _loaded_in_front() -> str:
-    value = Refreshing[str](lambda: Loaded("value", 60, 60), name="half-way", lane=Lane("half-way"), timeout=5)
+    value = Refreshing[str](lambda: Loaded("value", 60, 0), name="half-way", workers=Workers("half-way"), timeout=5)
     return await value.aget()
 
 
 # A refused value.
 
 
-def refusable(*script: Outcome, **options: Any) -> tuple[Refreshing[Any], Loader, Clock, Value]:
+def refusable(*script: LoadResult, **options: Any) -> tuple[Refreshing[Any], Loader, Clock, Value]:
     clock, loader = Clock(), Loader(*script)
     value = make(loader, clock=clock, spacing=10.0, **options)
     first = value.get()
@@ -1019,11 +1022,11 @@ def test_a_refusal_while_a_load_is_under_way_waits_for_that_load() -> None:
     value, loader, clock, first = refusable()
     clock.now = 1060.0
     loader.gate.clear()
-    assert value.get() is first  # a renewal runs behind
+    assert value.get() is first  # a renewal runs in the background
     value.refuse(first)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(value.get)
-        until(lambda: value._flight is not None and value._flight._seats)
+        until(lambda: value._flight is not None and value._flight._waiters)
         loader.gate.set()
         assert waiting.result(SECONDS).number == 2
     assert loader.loads == 2
@@ -1053,7 +1056,7 @@ def test_a_forked_child_remembers_a_refusal() -> None:
 # No usable value is left.
 
 
-def test_a_failed_renewal_behind_does_not_hold_back_the_first_who_has_no_value() -> None:
+def test_a_renewal_that_failed_in_the_background_does_not_stop_the_first_caller_without_a_value() -> None:
     clock, loader = Clock(), Loader(fresh(1), failed(30.0), fresh(3))
     value = make(loader, clock=clock)
     value.get()
@@ -1065,7 +1068,7 @@ def test_a_failed_renewal_behind_does_not_hold_back_the_first_who_has_no_value()
     assert value.get().number == 3
 
 
-def test_what_the_first_without_a_value_was_told_holds_back_the_others() -> None:
+def test_a_failure_that_the_first_caller_without_a_value_got_stops_the_others() -> None:
     clock, loader = Clock(), Loader(fresh(1), failed(30.0))
     value = make(loader, clock=clock)
     value.get()
@@ -1105,7 +1108,9 @@ def test_loads_that_have_to_be_apart_stay_so() -> None:
 
 
 @pytest.mark.parametrize("read", [lambda value: value.get(), lambda value: asyncio.run(value.aget())])
-def test_who_joined_a_renewal_behind_that_fails_waits_for_the_next_load(read: Callable[[Any], Value]) -> None:
+def test_a_caller_that_joined_a_background_renewal_which_fails_waits_for_the_next_load(
+    read: Callable[[Any], Value],
+) -> None:
     clock, loader = Clock(), Loader(fresh(1), failed(30.0), fresh(3))
     value = make(loader, clock=clock)
     value.get()
@@ -1115,7 +1120,7 @@ def test_who_joined_a_renewal_behind_that_fails_waits_for_the_next_load(read: Ca
     clock.now = 1100.0
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(read, value)
-        until(lambda: value._flight is not None and value._flight._seats)
+        until(lambda: value._flight is not None and value._flight._waiters)
         loader.gate.set()
         assert waiting.result(SECONDS).number == 3
 
@@ -1141,11 +1146,11 @@ def test_a_process_that_stood_still_in_a_load_fails_no_call(usable: bool, read: 
     clock.now = 1099.0 if usable else 1100.0
     loader.gate.clear()
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(read, value)  # behind if the value is usable, else it waits
+        waiting = pool.submit(read, value)  # in the background if the value is usable, else it waits
         assert loader.entered.wait(SECONDS)
         until(lambda: loader.loads == 2)
         if not usable:
-            until(lambda: value._flight is not None and value._flight._seats)
+            until(lambda: value._flight is not None and value._flight._waiters)
         clock.now += 3600
         loader.gate.set()
         assert waiting.result(SECONDS).number == (1 if usable else 3)
@@ -1170,7 +1175,7 @@ def test_a_load_that_ended_in_its_time_is_believed(late: float, loads: int) -> N
     clock = Clock()
     began: list[float] = []
 
-    def load() -> Outcome:
+    def load() -> LoadResult:
         began.append(clock.now)
         if len(began) == 1:
             clock.now += 5.0 + late
@@ -1183,7 +1188,7 @@ def test_a_load_that_ended_in_its_time_is_believed(late: float, loads: int) -> N
 def test_the_rest_after_a_failure_counts_from_when_the_load_was_due_at_latest() -> None:
     clock = Clock()
 
-    def load() -> Outcome:
+    def load() -> LoadResult:
         clock.now += 3600.0
         return failed(30.0)
 
@@ -1199,7 +1204,7 @@ def test_the_rest_after_a_failure_counts_from_when_the_load_was_due_at_latest() 
 def test_a_report_that_needs_the_value_gets_it() -> None:
     reported: list[Any] = []
 
-    def load() -> Outcome:
+    def load() -> LoadResult:
         report(lambda: reported.append(value.get(timeout=1.0)))
         return fresh(7)
 
@@ -1212,7 +1217,7 @@ def test_a_report_that_needs_the_value_gets_it() -> None:
 def test_a_report_of_a_failure_that_asks_again_gets_the_failure_at_once() -> None:
     reported: list[float] = []
 
-    def load() -> Outcome:
+    def load() -> LoadResult:
         report(ask)
         return failed(30.0)
 
@@ -1230,7 +1235,7 @@ def test_a_report_of_a_failure_that_asks_again_gets_the_failure_at_once() -> Non
 def test_a_lock_that_a_waiter_holds_and_a_report_needs_holds_up_nobody() -> None:
     handler, reported = threading.Lock(), threading.Event()
 
-    def load() -> Outcome:
+    def load() -> LoadResult:
         def write() -> None:
             with handler:
                 reported.set()
@@ -1245,15 +1250,15 @@ def test_a_lock_that_a_waiter_holds_and_a_report_needs_holds_up_nobody() -> None
 
 
 def test_reports_that_hang_leave_the_threads_to_the_loads() -> None:
-    lane, gate = Lane("test"), threading.Event()
+    workers, gate = Workers("test"), threading.Event()
 
-    def load() -> Outcome:
+    def load() -> LoadResult:
         report(lambda: gate.wait(SECONDS))
         return fresh()
 
-    hanging = [make(load, lane=lane) for _ in range(4)]
+    hanging = [make(load, workers=workers) for _ in range(4)]
     assert all(value.get(timeout=1.0) for value in hanging)
-    assert make(Loader(), lane=lane).get(timeout=1.0).number == 1
+    assert make(Loader(), workers=workers).get(timeout=1.0).number == 1
     gate.set()
 
 
@@ -1263,7 +1268,7 @@ def test_a_report_that_raises_takes_no_other_with_it_and_nobody_hears_of_it() ->
     def broken() -> None:
         raise ValueError(SECRET)
 
-    def load() -> Outcome:
+    def load() -> LoadResult:
         report(broken)
         report(lambda: reported.append(variable.get()))
         return fresh()
@@ -1278,11 +1283,11 @@ def test_a_report_that_raises_takes_no_other_with_it_and_nobody_hears_of_it() ->
 def test_without_a_thread_reports_come_after_the_outcome_too() -> None:
     reported: list[Any] = []
 
-    def load() -> Outcome:
+    def load() -> LoadResult:
         report(lambda: reported.append(value.peek()))
         return fresh()
 
-    value = make(load, lane=NoThreads("none"))
+    value = make(load, workers=NoThreads("none"))
     assert reported == [] or reported == [value.get()]
     assert value.get() is reported[0]
 

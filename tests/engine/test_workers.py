@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from s2s_fastapi.engine.workers import Lane, Lanes
+from s2s_fastapi.engine.workers import Workers, WorkersByServer
 
 SECONDS = 5.0
 
@@ -33,14 +33,14 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_job_runs_on_a_daemon_thread_that_bears_the_name_of_its_lane() -> None:
     seen: list[threading.Thread] = []
-    assert Lane("keys").submit(lambda: seen.append(threading.current_thread()))
+    assert Workers("keys").submit(lambda: seen.append(threading.current_thread()))
     assert until(lambda: seen)
     assert seen[0].daemon
     assert seen[0].name == "s2s_fastapi-keys"
 
 
 def test_at_most_four_threads_work_and_none_is_left_when_the_queue_is_empty() -> None:
-    lane, gate = Lane("busy"), threading.Event()
+    workers, gate = Workers("busy"), threading.Event()
     running: list[int] = []
     most: list[int] = []
 
@@ -51,69 +51,69 @@ def test_at_most_four_threads_work_and_none_is_left_when_the_queue_is_empty() ->
         running.pop()
 
     for _ in range(20):
-        assert lane.submit(job)
+        assert workers.submit(job)
     assert until(lambda: len(most) == 20)
     assert max(most) == 4
     assert until(lambda: not any(thread.name == "s2s_fastapi-busy" for thread in threading.enumerate()))
 
 
 def test_no_job_is_lost_between_a_thread_that_leaves_and_one_that_comes() -> None:
-    lane, done = Lane("race", threads=1), []
+    workers, done = Workers("race", threads=1), []
     for number in range(3000):
-        lane.submit(lambda number=number: done.append(number))  # type: ignore[misc]
+        workers.submit(lambda number=number: done.append(number))  # type: ignore[misc]
         if number % 7 == 0:
             time.sleep(0)
     assert until(lambda: len(done) == 3000)
 
 
 def test_a_delayed_job_waits_for_its_time_and_lets_others_pass() -> None:
-    lane, order = Lane("delayed", threads=1), []
+    workers, order = Workers("delayed", threads=1), []
     began = time.monotonic()
-    lane.submit(lambda: order.append(("late", time.monotonic() - began)), delay=0.15)
+    workers.submit(lambda: order.append(("late", time.monotonic() - began)), delay=0.15)
     time.sleep(0.02)
-    lane.submit(lambda: order.append(("at once", time.monotonic() - began)))
+    workers.submit(lambda: order.append(("at once", time.monotonic() - began)))
     assert until(lambda: len(order) == 2)
     assert [name for name, _ in order] == ["at once", "late"]
     assert order[1][1] >= 0.15
 
 
 def test_two_delayed_jobs_that_are_due_together_run_side_by_side() -> None:
-    lane, together = Lane("pair"), threading.Barrier(2, timeout=SECONDS)
+    workers, together = Workers("pair"), threading.Barrier(2, timeout=SECONDS)
     met: list[int] = []
     for _ in range(2):
-        lane.submit(lambda: met.append(together.wait()), delay=0.05)
+        workers.submit(lambda: met.append(together.wait()), delay=0.05)
     assert until(lambda: len(met) == 2)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_job_that_raises_takes_nobody_with_it() -> None:
-    lane, done = Lane("broken", threads=1), threading.Event()
+    workers, done = Workers("broken", threads=1), threading.Event()
 
     def broken() -> None:
         raise ValueError
 
-    lane.submit(broken)
-    lane.submit(done.set)
+    workers.submit(broken)
+    workers.submit(done.set)
     assert done.wait(SECONDS)
     assert until(lambda: not any(thread.name == "s2s_fastapi-broken" for thread in threading.enumerate()))
 
 
 def test_what_a_job_does_afterwards_keeps_no_other_job_waiting() -> None:
-    lane, gate, done = Lane("afterwards", threads=2), threading.Event(), []
+    workers, gate, done = Workers("afterwards", threads=2), threading.Event(), []
     for _ in range(2):
-        lane.submit(lambda: None, afterwards=lambda: gate.wait(SECONDS))
+        workers.submit(lambda: None, afterwards=lambda: gate.wait(SECONDS))
     for number in range(2):
-        lane.submit(lambda number=number: done.append(number))  # type: ignore[misc]
+        workers.submit(lambda number=number: done.append(number))  # type: ignore[misc]
     assert until(lambda: len(done) == 2)
     gate.set()
     assert until(lambda: not any(thread.name == "s2s_fastapi-afterwards" for thread in threading.enumerate()))
 
 
 def test_twice_as_many_threads_as_may_work_is_the_end_whatever_hangs_afterwards() -> None:
-    lane, gate, done = Lane("hanging", threads=2), threading.Event(), []
+    workers, gate, done = Workers("hanging", threads=2), threading.Event(), []
     for _ in range(20):
-        lane.submit(lambda: None, afterwards=lambda: gate.wait(SECONDS))
-    lane.submit(lambda: done.append(1))
+        workers.submit(lambda: None, afterwards=lambda: gate.wait(SECONDS))
+    workers.submit(lambda: done.append(1))
     assert until(lambda: sum(thread.name == "s2s_fastapi-hanging" for thread in threading.enumerate()) == 4)
     time.sleep(0.02)
     assert sum(thread.name == "s2s_fastapi-hanging" for thread in threading.enumerate()) == 4
@@ -133,31 +133,31 @@ def test_twice_as_many_threads_as_may_work_is_the_end_whatever_hangs_afterwards(
     ],
 )
 def test_each_server_has_a_lane_of_its_own_whatever_the_path(url: str, same: bool) -> None:
-    lanes = Lanes("test")
-    lane = lanes.to("http://keycloak:8080/realms/corp")
-    assert (lanes.to(url) is lane) is same
+    pools = WorkersByServer("test")
+    workers = pools.to("http://keycloak:8080/realms/corp")
+    assert (pools.to(url) is workers) is same
 
 
 def test_two_servers_that_hang_do_not_delay_a_third() -> None:
-    lanes, gate, done = Lanes("third"), threading.Event(), threading.Event()
-    hung = [lanes.to(f"http://hangs-{number}") for number in range(2)]
-    for lane in hung:
+    pools, gate, done = WorkersByServer("third"), threading.Event(), threading.Event()
+    hung = [pools.to(f"http://hangs-{number}") for number in range(2)]
+    for workers in hung:
         for _ in range(20):
-            lane.submit(lambda: gate.wait(SECONDS))
-    lanes.to("http://healthy").submit(done.set)
+            workers.submit(lambda: gate.wait(SECONDS))
+    pools.to("http://healthy").submit(done.set)
     assert done.wait(1)
     assert sum(thread.name == "s2s_fastapi-third" for thread in threading.enumerate()) <= 2 * 4 + 1
     gate.set()
 
 
 def test_a_lane_that_nobody_holds_is_forgotten() -> None:
-    lanes = Lanes("test")
-    kept = lanes.to("http://kept")
+    pools = WorkersByServer("test")
+    kept = pools.to("http://kept")
     for number in range(100):
-        lanes.to(f"http://forgotten-{number}")
+        pools.to(f"http://forgotten-{number}")
     gc.collect()
-    assert len(lanes._lanes) == 1
-    assert lanes.to("http://kept") is kept
+    assert len(pools._pools) == 1
+    assert pools.to("http://kept") is kept
 
 
 def test_importing_starts_no_thread() -> None:
@@ -173,12 +173,12 @@ def test_the_process_exits_within_half_a_second_whatever_its_threads_do() -> Non
     result = run("""
         import time
         from s2s_fastapi.engine.workers import KEYS, TOKENS
-        lanes = [lanes.to(f"http://keycloak-{number}") for lanes in (KEYS, TOKENS) for number in range(3)]
-        for lane in lanes:
+        pools = [pools.to(f"http://keycloak-{number}") for pools in (KEYS, TOKENS) for number in range(3)]
+        for workers in pools:
             for _ in range(5):
-                lane.submit(lambda: time.sleep(60))
-                lane.submit(lambda: None, afterwards=lambda: time.sleep(60))
-        lanes[0].submit(lambda: print("never"), delay=30)
+                workers.submit(lambda: time.sleep(60))
+                workers.submit(lambda: None, afterwards=lambda: time.sleep(60))
+        pools[0].submit(lambda: print("never"), delay=30)
         time.sleep(0.05)
         print(time.monotonic())
     """)
@@ -191,22 +191,22 @@ def test_the_process_exits_within_half_a_second_whatever_its_threads_do() -> Non
 def test_a_delayed_job_does_not_keep_the_process() -> None:
     result = run("""
         import time
-        from s2s_fastapi.engine.workers import Lane
-        lane = Lane("keys")
-        lane.submit(lambda: print("never"), delay=30)
+        from s2s_fastapi.engine.workers import Workers
+        workers = Workers("keys")
+        workers.submit(lambda: print("never"), delay=30)
         print(time.monotonic())
     """)
     assert result.returncode == 0, result.stderr
     assert time.monotonic() - float(result.stdout) < 5
 
 
-def test_after_the_exit_began_no_thread_is_to_be_had_and_the_caller_is_told() -> None:
+def test_after_the_exit_began_no_thread_can_be_had_and_submit_returns_false() -> None:
     result = run("""
         import atexit
         from s2s_fastapi.engine.workers import KEYS
-        lane = KEYS.to("http://keycloak")
-        atexit.register(lambda: print(lane.submit(lambda: None), KEYS.to("http://another").submit(lambda: None)))
-        lane.submit(lambda: None)
+        workers = KEYS.to("http://keycloak")
+        atexit.register(lambda: print(workers.submit(lambda: None), KEYS.to("http://another").submit(lambda: None)))
+        workers.submit(lambda: None)
     """)
     assert (result.returncode, result.stdout) == (0, "False False\n"), result.stderr
 
@@ -215,15 +215,15 @@ def test_after_the_exit_began_no_thread_is_to_be_had_and_the_caller_is_told() ->
 def test_a_forked_child_starts_with_an_empty_lane_that_works() -> None:
     result = run("""
         import os, sys, threading, time, warnings
-        from s2s_fastapi.engine.workers import Lane
-        lane = Lane("forked", threads=1)
+        from s2s_fastapi.engine.workers import Workers
+        workers = Workers("forked", threads=1)
         gate = threading.Event()
-        lane.submit(gate.wait)                     # works while we fork
-        lane.submit(lambda: print("parent's"))     # and this one waits behind it
+        workers.submit(gate.wait)                     # works while we fork
+        workers.submit(lambda: print("parent's"))     # and this one waits for it
         warnings.simplefilter("ignore")            # 3.12 warns, because the gate's thread runs: our point here
         if (child := os.fork()) == 0:
             done = threading.Event()
-            assert lane.submit(done.set)
+            assert workers.submit(done.set)
             os._exit(0 if done.wait(5) else 1)
         assert os.waitpid(child, 0)[1] == 0
         gate.set()
@@ -240,7 +240,7 @@ def test_a_fork_waits_for_an_import_and_for_what_is_not_to_be_disturbed_and_for_
     check = f"""
 import os, sys, threading, time
 sys.path.insert(0, {str(tmp_path)!r})
-from s2s_fastapi.engine.workers import Lane, undisturbed
+from s2s_fastapi.engine.workers import Workers, undisturbed
 
 began, go = threading.Event(), threading.Event()
 done = []
@@ -254,7 +254,7 @@ def load():
         undisturbed(lambda: (time.sleep(0.3), done.append(True)))
     go.wait(30)  # an exchange: nobody waits for that
 
-Lane("test").submit(load)
+Workers("test").submit(load)
 began.wait(10)
 time.sleep(0.05)
 child = os.fork()

@@ -10,8 +10,7 @@ from typing import Any, Final
 from joserfc.jwk import Key, RSAKey
 from joserfc.jws import JWSRegistry
 
-from s2s_fastapi.caller.client_key import ClientKey
-from s2s_fastapi.caller.registration import registration
+from s2s_fastapi.caller.client_key import ClientKey, registration
 from tests.kit.missing import MISSING
 
 __all__ = ["CLIENTS", "KEY", "OTHER", "ROWS", "Row", "form_of"]

@@ -194,7 +194,7 @@ def _after(stack: ExitStack, owner: type, name: str, told: Callable[[Any, Any], 
 def learn(stack: ExitStack, search: Search) -> None:
     """Learn every secret where it is made: a harness may stand in between, a test may not."""
     from s2s_fastapi.caller.credentials import Proof
-    from s2s_fastapi.caller.granted import Token
+    from s2s_fastapi.caller.granted import GrantedToken
 
     def proof(made: Proof, _: object) -> None:
         for text in _KEY_TEXT.findall(made.material) if made.kid else [made.material]:
@@ -205,7 +205,7 @@ def learn(stack: ExitStack, search: Search) -> None:
             search.learn_exactly(value.rpartition(" ")[2], "the value of a Basic header")
         search.learn_exactly(made.form.get("client_assertion", "").rpartition(".")[2], "the signature of an assertion")
 
-    def token(made: Token, _: object) -> None:
+    def token(made: GrantedToken, _: object) -> None:
         search.learn_exactly(made.value, "an access token")
         search.learn_exactly(made.value.rpartition(".")[2], "the signature of an access token")
 
@@ -214,7 +214,7 @@ def learn(stack: ExitStack, search: Search) -> None:
 
     _after(stack, SecretStr, "__init__", lambda made, _: search.learn(made.get_secret_value(), "a SecretStr"))
     _after(stack, Proof, "__init__", proof)
-    _after(stack, Token, "__init__", token)
+    _after(stack, GrantedToken, "__init__", token)
     for algorithm in {type(model) for model in JWSRegistry.algorithms.values()}:
         _after(stack, algorithm, "sign", signature)
 

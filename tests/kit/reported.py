@@ -4,7 +4,7 @@ import sys
 import threading
 import time
 
-from s2s_fastapi.engine.workers import Lane
+from s2s_fastapi.engine.workers import Workers
 from s2s_fastapi.telemetry.reports import Reports
 
 _PATIENCE = 5.0
@@ -26,5 +26,5 @@ def _reports(thread: threading.Thread) -> bool:
         running.add(frame.f_code)
         frame = frame.f_back
     loads = Reports.collect.__code__ in running
-    sleeps = {Lane._next.__code__, threading.Condition.wait.__code__} <= running
+    sleeps = {Workers._next.__code__, threading.Condition.wait.__code__} <= running
     return thread.is_alive() and not loads and not sleeps

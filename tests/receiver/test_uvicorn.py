@@ -81,7 +81,7 @@ def command(directory: Path, users: bool, *options: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("environment", "sentence"),
     [
-        ({}, "Set KEYCLOAK_URL and KEYCLOAK_REALM (or KEYCLOAK_ISSUER alone): there is no telling where Keycloak is."),
+        ({}, "Set KEYCLOAK_URL and KEYCLOAK_REALM (or KEYCLOAK_ISSUER alone): it is unknown where Keycloak is."),
         (CORP, "Missing on: GET /open."),
     ],
     ids=["a setting", "an open route"],

@@ -191,7 +191,7 @@ def test_the_fields_can_be_written_as_json(realm: Realm, trail: Trail, client: T
     assert fields["client_id"] == "chat-app-service"
 
 
-def test_the_route_is_told_as_declared(realm: Realm, trail: Trail, client: TestClient) -> None:
+def test_the_route_is_recorded_as_declared(realm: Realm, trail: Trail, client: TestClient) -> None:
     client.get("/tickets/42", headers=bearer(realm.token()))
 
     assert trail.one["route"] == "/tickets/{number}"
@@ -322,7 +322,7 @@ def observing(realm: Realm) -> TestClient:
     return client_of(protected(realm, clock=Clock(DAY - 3600), insecure_observe_until="2026-12-31"))
 
 
-def test_a_refusal_that_is_only_told_is_no_acceptance(realm: Realm, trail: Trail, observing: TestClient) -> None:
+def test_a_refusal_that_is_only_recorded_is_no_acceptance(realm: Realm, trail: Trail, observing: TestClient) -> None:
     observing.get("/streams", headers=bearer(realm.token(iat=DAY - 3600, exp=DAY, aud="billing")))
 
     assert trail.told == [("WARNING", "observed")]
@@ -492,7 +492,7 @@ def test_without_a_trail_nobody_is_warned_of_the_level(
 # Beside an observer
 
 
-def test_an_observer_is_told_of_each_call_instead_of_the_logger(realm: Realm, trail: Trail) -> None:
+def test_an_observer_is_recorded_of_each_call_instead_of_the_logger(realm: Realm, trail: Trail) -> None:
     watching = Watching()
     client = client_of(protected(realm, observer=watching))
     client.get("/streams", headers=bearer(realm.token(jti="trrtcc:1")))
@@ -505,7 +505,7 @@ def test_an_observer_is_told_of_each_call_instead_of_the_logger(realm: Realm, tr
     assert trail.records == []
 
 
-def test_an_observer_is_told_the_trace_of_the_request(realm: Realm, traces: Traces) -> None:
+def test_an_observer_is_recorded_the_trace_of_the_request(realm: Realm, traces: Traces) -> None:
     watching = Watching()
     client_of(protected(realm, observer=watching)).get("/streams", headers=bearer(realm.token()))
 

@@ -114,7 +114,7 @@ class Way:
             url,
             audience="notification-service",
             settings=settings,
-            client=self.package.AsyncClient,
+            client_class=self.package.AsyncClient,
             follow_redirects=True,
         )
         if not self._loop:
@@ -264,7 +264,7 @@ def test_baggage_that_the_caller_wrote_is_left_alone_however_often_it_is_sent(
     assert there.values("baggage") == [["customer=bob"]] * 2
 
 
-def test_the_other_service_is_told_in_the_format_that_is_configured(
+def test_the_other_service_is_recorded_in_the_format_that_is_configured(
     there: Service, auth: ServiceTokenAuth, way: Way, another_format: None
 ) -> None:
     with request():
@@ -561,7 +561,7 @@ class TestWithAnInstrumentation:
         assert there.parents == [span_id(call) for call in calls(traces)]
         assert len(set(there.parents)) == 2
 
-    def test_each_origin_of_a_redirect_is_told_the_call_that_reached_it(
+    def test_each_origin_of_a_redirect_is_recorded_the_call_that_reached_it(
         self, there: Service, elsewhere: Service, shop_api: KeycloakSettings, traces: Traces, way: Way
     ) -> None:
         there.redirect(elsewhere.url)
@@ -615,7 +615,7 @@ class TestAnExchangeWithKeycloak:
         assert traces.below(server) == [("wait for token", [REQUESTED])]
         assert traces.of_kind(SpanKind.CLIENT) == [traces.one("POST")] == traces.ours[:1]
 
-    def test_tells_keycloak_that_one(self, issuer: EmbeddedIssuer, traces: Traces, server: trace.Span) -> None:
+    def test_records_keycloak_that_one(self, issuer: EmbeddedIssuer, traces: Traces, server: trace.Span) -> None:
         (exchange,) = issuer.requests("token")
         carried = [value for name, value in exchange.request.headers if name.lower() == "traceparent"]
         assert [value.split("-")[2] for value in carried] == [span_id(traces.one("POST"))]

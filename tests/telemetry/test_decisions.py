@@ -163,13 +163,13 @@ def test_the_span_of_a_request_is_fastapis_and_there_is_no_second(realm: Realm, 
     assert scope.name == "fastapi"
 
 
-def test_an_accepted_request_tells_who_called_with_which_token(realm: Realm, traces: Traces, app: FastAPI) -> None:
+def test_an_accepted_request_records_who_called_with_which_token(realm: Realm, traces: Traces, app: FastAPI) -> None:
     assert ask(app, **bearer(realm.token(jti="trrtcc:1"))) == 200
 
     assert told(server(traces)) == of_a_signed_token(realm)
 
 
-def test_a_token_that_is_known_is_told_like_a_new_one(realm: Realm, traces: Traces, app: FastAPI) -> None:
+def test_a_token_that_is_known_is_recorded_like_a_new_one(realm: Realm, traces: Traces, app: FastAPI) -> None:
     token = realm.token(jti="trrtcc:1")
     ask(app, **bearer(token))
     traces.spans.clear()
@@ -232,7 +232,7 @@ UNSIGNED: dict[str, tuple[dict[str, str], int, str]] = {
 
 
 @pytest.mark.parametrize(("headers", "status", "reason"), UNSIGNED.values(), ids=UNSIGNED)
-def test_a_request_without_a_readable_token_tells_the_reason_alone(
+def test_a_request_without_a_readable_token_records_the_reason_alone(
     traces: Traces, app: FastAPI, headers: dict[str, str], status: int, reason: str
 ) -> None:
     assert ask(app, **headers) == status
@@ -241,7 +241,7 @@ def test_a_request_without_a_readable_token_tells_the_reason_alone(
 
 
 @pytest.mark.parametrize("reason", ["invalid_signature", "unknown_key"])
-def test_of_a_token_that_nobody_signed_only_the_kid_is_told_and_as_unverified(
+def test_of_a_token_that_nobody_signed_only_the_kid_is_recorded_and_as_unverified(
     realm: Realm, traces: Traces, app: FastAPI, reason: str
 ) -> None:
     other = SigningKey("RS256", kid=realm.key.kid if reason == "invalid_signature" else "another")
@@ -268,7 +268,7 @@ SIGNED: dict[str, tuple[Token, str]] = {
 
 
 @pytest.mark.parametrize(("token", "reason"), SIGNED.values(), ids=SIGNED)
-def test_a_token_refused_after_its_signature_held_tells_who_brought_it(
+def test_a_token_refused_after_its_signature_held_records_who_brought_it(
     realm: Realm, traces: Traces, app: FastAPI, token: Token, reason: str
 ) -> None:
     assert ask(app, **bearer(token(realm))) in {401, 403}
@@ -280,7 +280,7 @@ def test_a_token_refused_after_its_signature_held_tells_who_brought_it(
     ("path", "reason"),
     [("/billing", "caller_not_allowed"), ("/tickets", "scope_missing"), ("/clerks", "role_missing")],
 )
-def test_a_requirement_that_refuses_is_told_with_the_caller(
+def test_a_requirement_that_refuses_is_recorded_with_the_caller(
     realm: Realm, traces: Traces, app: FastAPI, path: str, reason: str
 ) -> None:
     assert ask(app, path, **bearer(realm.token(jti="trrtcc:1"))) == 403
@@ -308,7 +308,7 @@ def test_a_refusal_is_no_error_of_the_service(
     assert not span.events
 
 
-def test_keys_that_are_not_there_are_a_failure_of_which_the_token_is_not_told(
+def test_keys_that_are_not_there_are_a_failure_of_which_the_token_is_not_recorded(
     realm: Realm, traces: Traces, app: FastAPI
 ) -> None:
     realm.answer = lambda _: httpx.Response(500)
@@ -319,7 +319,7 @@ def test_keys_that_are_not_there_are_a_failure_of_which_the_token_is_not_told(
     assert FORGED not in everything(traces)
 
 
-def test_an_app_that_could_not_start_tells_so_in_the_span(realm: Realm, traces: Traces) -> None:
+def test_an_app_that_could_not_start_records_so_in_the_span(realm: Realm, traces: Traces) -> None:
     app = protected(realm, settings=KeycloakSettings(url="http://keycloak.test", realm="corp"))
     assert ask(app, **bearer(realm.token())) == 500
 
@@ -339,7 +339,7 @@ def test_an_app_that_could_not_start_tells_so_in_the_span(realm: Realm, traces: 
         ("/tickets", {}, "scope_missing"),
     ],
 )
-def test_a_refusal_that_is_only_told_is_observed(
+def test_a_refusal_that_is_only_recorded_is_observed(
     realm: Realm, traces: Traces, path: str, claims: dict[str, Any], reason: str
 ) -> None:
     app = protected(realm, clock=Clock(DAY - 3600), insecure_observe_until="2026-12-31")
@@ -436,20 +436,22 @@ def test_a_token_in_the_header_is_in_no_span(realm: Realm, traces: Traces, app: 
 # WebSockets
 
 
-def test_a_handshake_that_is_accepted_is_told_in_its_span(realm: Realm, traces: Traces, app: FastAPI) -> None:
+def test_a_handshake_that_is_accepted_is_recorded_in_its_span(realm: Realm, traces: Traces, app: FastAPI) -> None:
     assert ask(app, "/ws", kind="websocket", **bearer(realm.token(jti="trrtcc:1"))) == 101
 
     assert told(server(traces)) == of_a_signed_token(realm)
 
 
-def test_a_handshake_that_is_refused_is_told_in_its_span(realm: Realm, traces: Traces, app: FastAPI) -> None:
+def test_a_handshake_that_is_refused_is_recorded_in_its_span(realm: Realm, traces: Traces, app: FastAPI) -> None:
     assert ask(app, "/ws", kind="websocket", **bearer(realm.token(jti="trrtcc:1", aud="billing"))) == 401
 
     assert told(server(traces)) == of_a_signed_token(realm, outcome="refused", reason="wrong_audience")
     assert server(traces).status.status_code is StatusCode.UNSET
 
 
-def test_a_handshake_that_a_requirement_refuses_is_told_in_its_span(realm: Realm, traces: Traces, app: FastAPI) -> None:
+def test_a_handshake_that_a_requirement_refuses_is_recorded_in_its_span(
+    realm: Realm, traces: Traces, app: FastAPI
+) -> None:
     assert ask(app, "/ws/billing", kind="websocket", **bearer(realm.token(jti="trrtcc:1"))) == 403
 
     assert told(server(traces)) == of_a_signed_token(realm, outcome="refused", reason="caller_not_allowed")
@@ -483,7 +485,7 @@ def test_a_verification_that_nobody_traces_is_a_trace_of_its_own(realm: Realm, t
 
 
 @pytest.mark.parametrize(("path", "outcome", "reason"), BOTH)
-def test_a_span_that_is_made_around_the_app_is_told_what_a_guard_decided(
+def test_a_span_that_is_made_around_the_app_is_recorded_what_a_guard_decided(
     realm: Realm, traces: Traces, path: str, outcome: str, reason: str
 ) -> None:
     ask(OpenTelemetryMiddleware(starlette(realm)), path, **bearer(realm.token(jti="trrtcc:1")))
@@ -565,7 +567,7 @@ def test_an_instrumentation_makes_the_span_instead_and_there_is_no_second(
 
 
 @pytest.mark.parametrize(("kind", "path", "decided"), EACH)
-def test_the_span_of_an_instrumentation_is_told_what_was_decided(
+def test_the_span_of_an_instrumentation_is_recorded_what_was_decided(
     realm: Realm, traces: Traces, instrumented: FastAPI, *, kind: str, path: str, decided: dict[str, str]
 ) -> None:
     ask(instrumented, path, kind=kind, **bearer(realm.token(jti="trrtcc:1")))
@@ -573,7 +575,7 @@ def test_the_span_of_an_instrumentation_is_told_what_was_decided(
     assert told(server(traces)) == of_a_signed_token(realm, **decided)
 
 
-def test_a_token_that_is_refused_is_told_in_the_span_of_an_instrumentation(
+def test_a_token_that_is_refused_is_recorded_in_the_span_of_an_instrumentation(
     realm: Realm, traces: Traces, instrumented: FastAPI
 ) -> None:
     assert ask(instrumented, **bearer(realm.token(jti="trrtcc:1", aud="billing"))) == 401
@@ -639,7 +641,7 @@ def test_a_malformed_traceparent_changes_nothing(realm: Realm, traces: Traces, a
     assert told(server(traces)) == of_a_signed_token(realm)
 
 
-def test_requests_of_one_trace_are_told_each_by_its_own_token(realm: Realm, traces: Traces, app: FastAPI) -> None:
+def test_requests_of_one_trace_are_recorded_each_by_its_own_token(realm: Realm, traces: Traces, app: FastAPI) -> None:
     of_both = f"00-{'a' * 32}-{'b' * 16}-01"
     ask(app, traceparent=of_both, **bearer(realm.token(client_id="a", azp="a")))
     ask(app, traceparent=of_both, **bearer(realm.token(client_id="b", azp="b")))
@@ -649,7 +651,7 @@ def test_requests_of_one_trace_are_told_each_by_its_own_token(realm: Realm, trac
     assert [told(span)["caller"] for span in spans] == ["a", "b"]
 
 
-def test_a_renewal_that_a_request_set_off_is_no_part_of_what_its_span_tells(realm: Realm, traces: Traces) -> None:
+def test_a_renewal_that_a_request_set_off_is_no_part_of_what_its_span_records(realm: Realm, traces: Traces) -> None:
     ask(protected(realm, warm_up=True), **bearer(realm.token(jti="trrtcc:1")))
     until(lambda: traces.named("fetch keys"))
 

@@ -44,7 +44,7 @@ def test_the_request_that_needs_the_keys_has_the_fetch_below_it(realm: Realm, tr
     assert not traces.one("fetch keys").links
 
 
-def test_a_fetch_tells_issuer_cause_and_outcome(realm: Realm, traces: Traces) -> None:
+def test_a_fetch_records_issuer_cause_and_outcome(realm: Realm, traces: Traces) -> None:
     key_source(realm).get()
 
     assert attributes(traces.one("fetch keys")) == {
@@ -86,7 +86,7 @@ def test_the_port_of_an_exchange_is_the_one_that_is_meant(realm: Realm, traces: 
     assert {attributes(span)["server.port"] for span in traces.named("GET")} == {port}
 
 
-def test_keycloak_is_told_the_span_of_the_exchange_and_nothing_else_of_the_request(
+def test_keycloak_is_recorded_the_span_of_the_exchange_and_nothing_else_of_the_request(
     realm: Realm, traces: Traces
 ) -> None:
     seen: list[httpx.Headers] = []
@@ -103,7 +103,7 @@ def test_keycloak_is_told_the_span_of_the_exchange_and_nothing_else_of_the_reque
     assert all("baggage" not in headers for headers in seen)
 
 
-def test_of_what_others_wrote_into_a_trace_keycloak_is_told_the_ids_alone(realm: Realm, traces: Traces) -> None:
+def test_of_what_others_wrote_into_a_trace_keycloak_is_recorded_the_ids_alone(realm: Realm, traces: Traces) -> None:
     seen: list[httpx.Headers] = []
     realm.answer = lambda request: seen.append(request.headers)
     state = trace.TraceState([("vendor", "v" * 200)])
@@ -233,7 +233,7 @@ def test_an_exchange_that_failed_says_how_in_our_own_words(realm: Realm, traces:
     assert attributes(fetch)["s2s_fastapi.outcome"] == "failed"
 
 
-def test_what_cannot_be_foreseen_is_told_by_its_type_alone(realm: Realm, traces: Traces) -> None:
+def test_what_cannot_be_foreseen_is_recorded_by_its_type_alone(realm: Realm, traces: Traces) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         raise ZeroDivisionError("hunter2")
 
@@ -277,7 +277,7 @@ def test_a_realm_page_that_fails_is_an_error_of_its_own_exchange_alone(realm: Re
     assert traces.one("fetch keys").status.status_code is StatusCode.UNSET
 
 
-def test_keycloak_is_told_in_the_format_that_is_configured(realm: Realm, another_format: None) -> None:
+def test_keycloak_is_recorded_in_the_format_that_is_configured(realm: Realm, another_format: None) -> None:
     seen: list[httpx.Headers] = []
     realm.answer = lambda request: seen.append(request.headers)
     with request():

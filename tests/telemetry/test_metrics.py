@@ -324,7 +324,7 @@ class TestObserveMode:
             ("/twice", {"scope": ""}, "scope_missing"),
         ],
     )
-    def test_a_refusal_that_is_only_told_is_counted_once_as_observed(
+    def test_a_refusal_that_is_only_recorded_is_counted_once_as_observed(
         self,
         *,
         realm: Realm,
@@ -698,7 +698,7 @@ def test_a_verification_without_keys_is_measured_as_failed(
     assert metrics_read.told(VERIFICATION) == {("failed",): 1}
 
 
-def test_a_token_that_is_only_told_of_is_measured_as_observed(realm: Realm, metrics_read: Measured) -> None:
+def test_a_token_that_is_only_recorded_of_is_measured_as_observed(realm: Realm, metrics_read: Measured) -> None:
     app = protected(realm, clock=Clock(DAY - 3600), insecure_observe_until="2026-12-31")
     client_of(app).get("/x", headers=bearer(realm.token(iat=DAY - 3600, exp=DAY, aud="billing")))
 
@@ -808,13 +808,13 @@ class TestTheAgeOfKeys(OfItsOwnRealm):
 
         assert self.ages(realm, metrics_read) == [Point(AGE, "s", {"s2s_fastapi.issuer": realm.issuer}, 42.5)]
 
-    def test_is_not_told_before_there_are_any(self, realm: Realm, metrics_read: Measured, clock: Clock) -> None:
+    def test_is_not_recorded_before_there_are_any(self, realm: Realm, metrics_read: Measured, clock: Clock) -> None:
         keys = self.source(realm, clock)
 
         assert self.ages(realm, metrics_read) == []
         assert keys.count == 0
 
-    def test_is_not_told_where_the_first_fetch_failed(self, realm: Realm, metrics_read: Measured) -> None:
+    def test_is_not_recorded_where_the_first_fetch_failed(self, realm: Realm, metrics_read: Measured) -> None:
         realm.answer = lambda _: httpx.Response(500)
         keys = self.source(realm)
         token_verifier_of(keys).decide(realm.token())
@@ -851,7 +851,7 @@ class TestTheAgeOfKeys(OfItsOwnRealm):
 
         assert [point.value for point in self.ages(realm, metrics_read)] == [42.0]
 
-    def test_of_two_realms_is_told_of_each(self, realm: Realm, metrics_read: Measured, clock: Clock) -> None:
+    def test_of_two_realms_is_recorded_of_each(self, realm: Realm, metrics_read: Measured, clock: Clock) -> None:
         another = Realm(f"{realm.issuer.rpartition('/')[2]}-too")
         holders = [self.source(realm, clock), self.source(another, clock)]
         holders[0].get()
@@ -882,7 +882,7 @@ class TestTheAgeOfKeys(OfItsOwnRealm):
         del holders[0]
         until(lambda: gc.collect() is not None and [point.value for point in self.ages(realm, metrics_read)] == [0.0])
 
-    def test_of_an_app_is_told_under_the_issuer_in_its_tokens(self, realm: Realm, metrics_read: Measured) -> None:
+    def test_of_an_app_is_recorded_under_the_issuer_in_its_tokens(self, realm: Realm, metrics_read: Measured) -> None:
         name = realm.issuer.rpartition("/")[2]
         given = settings(realm=name, public_url="https://sso.example")
         app = protected(realm, settings=given)

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from s2s_fastapi import ServiceAuthMiddleware
 from s2s_fastapi.caller.token_source import TokenSource
-from s2s_fastapi.caller.wanted import Asked
+from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry import spans
 from tests.kit.realm import Realm, settings, token_verifier
@@ -69,7 +69,7 @@ def test_a_token_is_refused_and_written_down_while_a_processor_fails(
 def test_a_token_is_got_and_kept_while_a_processor_fails(
     source: TokenSource, shop_api: KeycloakSettings, moment: str, how: str
 ) -> None:
-    shared = source.token(shop_api, Asked.of("notification-service", None))
+    shared = source.token(shop_api, Wanted.of("notification-service", None))
     with broken_at(moment):
         if how == "sync":
             token = shared.get()

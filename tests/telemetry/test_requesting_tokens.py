@@ -22,10 +22,10 @@ from starlette.testclient import TestClient
 from s2s_fastapi import service_auth, service_lifespan
 from s2s_fastapi.backchannel.channel import BackChannel
 from s2s_fastapi.caller.auth import ServiceTokenAuth
-from s2s_fastapi.caller.granted import Token
+from s2s_fastapi.caller.granted import GrantedToken
 from s2s_fastapi.caller.shared_token import SharedToken
 from s2s_fastapi.caller.token_source import TokenSource
-from s2s_fastapi.caller.wanted import Asked
+from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.errors import S2SError, TokenRequestError
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.testing import EmbeddedIssuer
@@ -45,13 +45,13 @@ from tests.kit.reported import reported
 from tests.kit.tracing import PATIENCE, Measured, Point, Traces, Tree, context_of, request, until
 
 REQUESTED: Tree = ("request token", [("POST", [])])
-NOTIFICATIONS = Asked.of("notification-service", None)
+NOTIFICATIONS = Wanted.of("notification-service", None)
 LABELS = {"s2s_fastapi.client_id": "shop-api", "s2s_fastapi.audience": "notification-service"}
 DURATION = "s2s_fastapi.token.request.duration"
 AGE = "s2s_fastapi.token.age"
 
-Ask = Callable[[SharedToken], Token]
-Renew = Callable[[SharedToken, Token], Token]
+Ask = Callable[[SharedToken], GrantedToken]
+Renew = Callable[[SharedToken, GrantedToken], GrantedToken]
 WAYS = ("sync", "asyncio", "trio")
 ASKING: dict[str, Ask] = {
     "sync": lambda shared: shared.get(),
@@ -124,7 +124,7 @@ def test_the_wait_and_the_load_are_internal_and_the_exchange_is_a_client_span(
     }
 
 
-def test_a_load_in_front_has_no_link(shared: SharedToken, traces: Traces, ask: Ask) -> None:
+def test_a_load_in_the_foreground_has_no_link(shared: SharedToken, traces: Traces, ask: Ask) -> None:
     with request():
         ask(shared)
 
@@ -141,13 +141,13 @@ def test_without_any_trace_the_wait_is_a_root_and_has_nothing_to_link_to(
     assert traces.below(wait) == [REQUESTED]
 
 
-def test_a_wait_tells_for_whom_and_nothing_else(shared: SharedToken, traces: Traces, ask: Ask) -> None:
+def test_a_wait_records_for_whom_and_nothing_else(shared: SharedToken, traces: Traces, ask: Ask) -> None:
     ask(shared)
 
     assert attributes(traces.one("wait for token")) == LABELS
 
 
-def test_a_load_tells_what_was_asked_and_which_token_came(shared: SharedToken, traces: Traces, ask: Ask) -> None:
+def test_a_load_records_what_was_asked_and_which_token_came(shared: SharedToken, traces: Traces, ask: Ask) -> None:
     token = ask(shared)
 
     assert attributes(traces.one("request token")) == {
@@ -167,29 +167,29 @@ def test_the_id_of_the_token_is_the_one_that_stands_in_it(shared: SharedToken, t
     assert attributes(traces.one("request token"))["s2s_fastapi.token_id"] == claims["jti"]
 
 
-def test_scopes_are_told_in_one_order_whatever_order_they_were_written_in(
+def test_scopes_are_recorded_in_one_order_whatever_order_they_were_written_in(
     source: TokenSource, shop_api: KeycloakSettings, traces: Traces
 ) -> None:
-    asked = Asked.of("notification-service", ["notifications:send", "notification-audience"])
+    asked = Wanted.of("notification-service", ["notifications:send", "notification-audience"])
     source.token(shop_api, asked).get()
 
     told = attributes(traces.one("request token"))
     assert told["s2s_fastapi.scope"] == "notification-audience notifications:send"
 
 
-def test_several_audiences_are_told_in_one_order(
+def test_several_audiences_are_recorded_in_one_order(
     source: TokenSource, shop_api: KeycloakSettings, traces: Traces
 ) -> None:
-    refused(ASKING["sync"], source.token(shop_api, Asked.of(["notification-service", "billing"], None)))
+    refused(ASKING["sync"], source.token(shop_api, Wanted.of(["notification-service", "billing"], None)))
 
     for name in ("wait for token", "request token"):
         assert attributes(traces.one(name))["s2s_fastapi.audience"] == "billing notification-service"
 
 
-def test_a_load_that_asks_for_nothing_in_particular_tells_of_no_audience_and_no_scope(
+def test_a_load_that_asks_for_nothing_in_particular_records_of_no_audience_and_no_scope(
     source: TokenSource, shop_api: KeycloakSettings, traces: Traces
 ) -> None:
-    source.token(shop_api, Asked()).get()
+    source.token(shop_api, Wanted()).get()
 
     told = attributes(traces.one("request token"))
     assert not {"s2s_fastapi.audience", "s2s_fastapi.scope"} & set(told)
@@ -210,7 +210,7 @@ def test_the_issuer_of_a_load_is_the_one_in_the_tokens(
     assert attributes(traces.one("request token"))["s2s_fastapi.issuer"] == "https://sso.example/realms/techstore"
 
 
-def test_an_exchange_is_told_with_the_names_of_the_conventions(shared: SharedToken, traces: Traces) -> None:
+def test_an_exchange_is_recorded_with_the_names_of_the_conventions(shared: SharedToken, traces: Traces) -> None:
     shared.get()
 
     assert attributes(traces.one("POST")) == {
@@ -278,11 +278,11 @@ class Gate(httpx.BaseTransport):
 
     def __init__(self, behind: httpx.BaseTransport) -> None:
         self.opened = threading.Event()
-        self._behind = behind
+        self._background = behind
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         assert self.opened.wait(PATIENCE)
-        return self._behind.handle_request(request)
+        return self._background.handle_request(request)
 
 
 class TestTwoRequestsThatWaitForOneLoad:
@@ -299,7 +299,7 @@ class TestTwoRequestsThatWaitForOneLoad:
 
         def waiting() -> int:
             flight = shared._value._flight
-            return 0 if flight is None else len(flight._seats)
+            return 0 if flight is None else len(flight._waiters)
 
         with ThreadPoolExecutor(2) as pool:
             served = [pool.submit(serve, name) for name in ("one", "other")]
@@ -453,13 +453,13 @@ def test_what_is_loaded_after_a_warm_up_is_none_itself(
 
 class TestAForcedRenewal:
     @pytest.fixture
-    def seen(self, shared: SharedToken, traces: Traces) -> Token:
+    def seen(self, shared: SharedToken, traces: Traces) -> GrantedToken:
         token = shared.get()
         traces.spans.clear()
         return token
 
     def test_is_a_part_of_the_request_that_was_refused(
-        self, shared: SharedToken, traces: Traces, clock: Clock, seen: Token, renew: Renew
+        self, shared: SharedToken, traces: Traces, clock: Clock, seen: GrantedToken, renew: Renew
     ) -> None:
         clock.advance(10)
         with request() as server:
@@ -468,8 +468,8 @@ class TestAForcedRenewal:
         assert traces.below(server) == [("wait for token", [REQUESTED])]
         assert not any(links(span) for span in traces.ours)
 
-    def test_says_that_it_was_forced_and_tells_the_new_token(
-        self, shared: SharedToken, traces: Traces, clock: Clock, seen: Token, renew: Renew
+    def test_says_that_it_was_forced_and_records_the_new_token(
+        self, shared: SharedToken, traces: Traces, clock: Clock, seen: GrantedToken, renew: Renew
     ) -> None:
         clock.advance(10)
         token = renew(shared, seen)
@@ -479,7 +479,7 @@ class TestAForcedRenewal:
         assert told["s2s_fastapi.token_id"] == token.token_id != seen.token_id
 
     def test_within_ten_seconds_of_a_load_asks_nobody(
-        self, shared: SharedToken, traces: Traces, clock: Clock, seen: Token, renew: Renew
+        self, shared: SharedToken, traces: Traces, clock: Clock, seen: GrantedToken, renew: Renew
     ) -> None:
         clock.advance(9)
         with request() as server:
@@ -488,7 +488,7 @@ class TestAForcedRenewal:
         assert traces.below(server) == [("wait for token", [])]
 
     def test_that_another_one_came_before_asks_nobody(
-        self, shared: SharedToken, traces: Traces, clock: Clock, seen: Token, renew: Renew
+        self, shared: SharedToken, traces: Traces, clock: Clock, seen: GrantedToken, renew: Renew
     ) -> None:
         clock.advance(10)
         another = shared.renew(seen)
@@ -601,7 +601,7 @@ def test_the_request_whose_token_did_not_come_shows_the_failure_on_each_level(
     assert {span.status.status_code for span in traces.ours} == {StatusCode.ERROR}
 
 
-def test_a_wait_in_vain_tells_its_error_by_the_type_alone(
+def test_a_wait_in_vain_records_its_error_by_the_type_alone(
     shared: SharedToken, issuer: EmbeddedIssuer, traces: Traces, ask: Ask
 ) -> None:
     issuer.faults.add("token", answering(503))
@@ -645,7 +645,7 @@ def test_an_exchange_that_failed_says_how_in_our_own_words(
 def test_an_audience_that_was_not_granted_has_a_name_of_its_own(
     source: TokenSource, shop_api: KeycloakSettings, traces: Traces, ask: Ask
 ) -> None:
-    refused(ask, source.token(shop_api, Asked.of("billing", None)))
+    refused(ask, source.token(shop_api, Wanted.of("billing", None)))
 
     load = traces.one("request token")
     assert attributes(load)["error.type"] == "audience_not_granted"
@@ -655,10 +655,10 @@ def test_an_audience_that_was_not_granted_has_a_name_of_its_own(
     )
 
 
-def test_a_token_that_was_not_used_is_not_told_by_its_id(
+def test_a_token_that_was_not_used_is_not_recorded_by_its_id(
     source: TokenSource, shop_api: KeycloakSettings, traces: Traces
 ) -> None:
-    refused(ASKING["sync"], source.token(shop_api, Asked.of("billing", None)))
+    refused(ASKING["sync"], source.token(shop_api, Wanted.of("billing", None)))
 
     assert "s2s_fastapi.token_id" not in attributes(traces.one("request token"))
 
@@ -756,7 +756,7 @@ def test_a_token_that_was_granted_for_somebody_else_stands_in_no_span(
         return body
 
     issuer.faults.add("token", rewritten(see))
-    refused(ASKING["sync"], source.token(shop_api, Asked.of("billing", None)))
+    refused(ASKING["sync"], source.token(shop_api, Wanted.of("billing", None)))
 
     assert seen[0].startswith("eyJ")
     assert not any(part in text for part in seen[0].split(".") for text in told(traces))
@@ -773,7 +773,7 @@ def customer() -> Iterator[None]:
     context.detach(attached)
 
 
-def test_keycloak_is_told_the_span_of_the_exchange(
+def test_keycloak_is_recorded_the_span_of_the_exchange(
     shared: SharedToken, issuer: EmbeddedIssuer, traces: Traces, ask: Ask
 ) -> None:
     with request() as server:
@@ -788,7 +788,7 @@ def test_keycloak_is_told_the_span_of_the_exchange(
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_keycloak_is_told_nothing_else_of_the_request(
+def test_keycloak_is_recorded_nothing_else_of_the_request(
     shared: SharedToken, issuer: EmbeddedIssuer, customer: None, way: str
 ) -> None:
     with request():
@@ -808,7 +808,7 @@ def test_keycloak_is_told_nothing_else_of_the_request(
     }
 
 
-def test_keycloak_is_told_nothing_of_the_request_that_set_a_renewal_off(
+def test_keycloak_is_recorded_nothing_of_the_request_that_set_a_renewal_off(
     shared: SharedToken, issuer: EmbeddedIssuer, traces: Traces, clock: Clock, customer: None
 ) -> None:
     shared.get()
@@ -858,7 +858,7 @@ def test_a_failure_is_measured_under_the_name_that_it_has_in_the_trace(
 def test_an_audience_that_was_not_granted_is_measured_with_that_audience(
     source: TokenSource, shop_api: KeycloakSettings, metrics_read: Measured
 ) -> None:
-    refused(ASKING["sync"], source.token(shop_api, Asked.of("billing", None)))
+    refused(ASKING["sync"], source.token(shop_api, Wanted.of("billing", None)))
 
     (point,) = metrics_read(DURATION)
     assert point.attributes == {
@@ -933,7 +933,7 @@ def test_audiences_without_an_end_are_measured_under_a_name_for_the_rest(
 ) -> None:
     for number in range(210):
         with suppress(TokenRequestError):
-            source.token(shop_api, Asked.of(f"tenant-{number}", None)).get()
+            source.token(shop_api, Wanted.of(f"tenant-{number}", None)).get()
 
     named = {point.attributes["s2s_fastapi.audience"]: point.value for point in metrics_read(DURATION)}
     assert len(named) == 201
@@ -975,7 +975,7 @@ class TestTheAgeOfATokenAtUse:
         assert point.attributes == LABELS
         assert (point.unit, point.value, point.sum) == ("s", 3, 0 + 42 + 100)
 
-    def test_is_all_that_is_told_of_a_request_with_a_fresh_token(
+    def test_is_all_that_is_recorded_of_a_request_with_a_fresh_token(
         self, call: Callable[[], httpx.Response], metrics_read: Measured, traces: Traces
     ) -> None:
         call()

@@ -61,7 +61,9 @@ def test_a_known_token_that_waits_for_keys_shows_the_wait_and_no_verification(
     assert traces.below(server) == [("fetch keys", [("GET", []), ("GET", [])])]
 
 
-def test_an_accepted_token_is_told_with_caller_key_and_audience(realm: Realm, traces: Traces, decide: Decide) -> None:
+def test_an_accepted_token_is_recorded_with_caller_key_and_audience(
+    realm: Realm, traces: Traces, decide: Decide
+) -> None:
     decide(token_verifier(realm), realm.token(jti="trrtcc:1", aud=["crm-api-gateway", "billing"]))
 
     assert told(traces) == {
@@ -76,7 +78,7 @@ def test_an_accepted_token_is_told_with_caller_key_and_audience(realm: Realm, tr
     assert traces.one("verify token").status.status_code is StatusCode.UNSET
 
 
-def test_a_token_refused_after_its_signature_is_told_with_its_caller(
+def test_a_token_refused_after_its_signature_is_recorded_with_its_caller(
     realm: Realm, traces: Traces, decide: Decide
 ) -> None:
     decide(token_verifier(realm), realm.token(jti="trrtcc:1", exp=1_000_000, iat=999_900))
@@ -100,7 +102,7 @@ def test_a_refusal_is_no_error_of_the_service(realm: Realm, traces: Traces) -> N
 
 
 @pytest.mark.parametrize("forged", ["signature", "key"])
-def test_of_a_token_that_nobody_signed_only_the_kid_is_told_and_as_unverified(
+def test_of_a_token_that_nobody_signed_only_the_kid_is_recorded_and_as_unverified(
     realm: Realm, traces: Traces, decide: Decide, forged: str
 ) -> None:
     other = SigningKey("RS256", kid=realm.key.kid if forged == "signature" else "another")
@@ -113,7 +115,7 @@ def test_of_a_token_that_nobody_signed_only_the_kid_is_told_and_as_unverified(
     }
 
 
-def test_of_what_is_no_token_nothing_is_told(realm: Realm, traces: Traces, decide: Decide) -> None:
+def test_of_what_is_no_token_nothing_is_recorded(realm: Realm, traces: Traces, decide: Decide) -> None:
     decide(token_verifier(realm), "eyJhbGciOiJub25lIn0.e30.")
 
     assert set(told(traces)) == {"outcome", "reason"}
@@ -151,7 +153,7 @@ def test_what_a_registered_client_chose_is_printable_and_short(realm: Realm, tra
         assert len(shown) <= 256
 
 
-def test_many_audiences_are_told_as_sixteen_short_ones(realm: Realm, traces: Traces) -> None:
+def test_many_audiences_are_recorded_as_sixteen_short_ones(realm: Realm, traces: Traces) -> None:
     many = [f"{number:04}\n" + "a" * 300 for number in range(30)]
     verdict = token_verifier(realm).decide(realm.token(aud=["crm-api-gateway", *many]))
 

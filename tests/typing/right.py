@@ -38,7 +38,7 @@ from s2s_fastapi import (
 
 BILLING = require_caller("billing")
 CRM = service_client("http://crm:8000", audience="crm")
-OTHER = service_client("http://other:8000", client=httpx2.AsyncClient)
+OTHER = service_client("http://other:8000", client_class=httpx2.AsyncClient)
 AUTH = service_auth("http://crm:8000", scope=["crm:read", "crm:write"])
 
 app = FastAPI(lifespan=service_lifespan(CRM, AUTH), dependencies=[Depends(require_service())])

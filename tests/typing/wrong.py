@@ -34,7 +34,7 @@ def names(caller: Principal) -> None:
 
 def clients(request: Request) -> None:
     service_client(80)  # type: ignore[call-overload]
-    service_client("http://crm:8000", client=httpx.Client)  # type: ignore[arg-type]
+    service_client("http://crm:8000", client_class=httpx.Client)  # type: ignore[arg-type]
     ServiceTokenAuth(80)  # type: ignore[arg-type]
     ServiceTokenAuth("http://crm:8000", origins=["http://crm:8000"])  # type: ignore[call-arg]
     TokenVerifier().verify(None)  # type: ignore[arg-type]

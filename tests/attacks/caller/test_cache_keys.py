@@ -89,7 +89,7 @@ def test_order_repetition_and_kind_of_collection_are_no_difference(
 ) -> None:
     one, other = (ServiceTokenAuth("http://bob:8000", **asked_for) for asked_for in one_and_other)
     assert one == other
-    assert one._asked == other._asked
+    assert one._wanted == other._wanted
     assert hash(one) == hash(other)
     assert asked(issuer) == ()
 

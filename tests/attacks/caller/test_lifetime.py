@@ -216,7 +216,7 @@ def test_more_than_the_tokens_live_is_an_error_that_says_so_and_no_storm(
     auth.token()
     clock.now += 20
     for _ in range(20):
-        with pytest.raises(TokenRequestError, match=r"live 300 s, so .* \(at most 290:.*Ask for less") as caught:
+        with pytest.raises(TokenRequestError, match=r"live 300 s, so .* \(at most 290:.*Lower min_validity") as caught:
             auth.token(min_validity=needed)
         assert not caught.value.retryable
         clock.now += 1

@@ -239,7 +239,7 @@ def test_a_hook_that_raises_leaves_no_refused_token_in_service(  # noqa: PLR0917
     package: Any, run: Any, hook: Any, bob: Receiver, issuer: EmbeddedIssuer, clock: Clock
 ) -> None:
     kept: dict[str, Any] = {"event_hooks": {"response": [hook]}, "verify": TLS}
-    crm = service_client(bob.url, audience="receiver", client=package.AsyncClient, **kept)
+    crm = service_client(bob.url, audience="receiver", client_class=package.AsyncClient, **kept)
     bob.refused = {f"Bearer {crm.auth.token()}"}
     clock.now += 11
 

@@ -49,7 +49,7 @@ def test_a_request_to_what_looks_alike_is_not_sent_at_all(
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_an_absolute_url_does_not_take_the_clients_token_along(package: Any, bob: Receiver, charles: Receiver) -> None:
-    with service_client(bob.url, audience="receiver", client=package.AsyncClient) as client:
+    with service_client(bob.url, audience="receiver", client_class=package.AsyncClient) as client:
         assert client.get("/").status_code == 200
         with pytest.raises(TokenWithheld):
             client.get(f"{charles.url}/")
@@ -79,7 +79,7 @@ def test_a_chain_of_redirects_out_and_back_shows_the_token_to_nobody_else(
         (status, {"Location": f"{charles.url}/further"}, b""),
         (status, {"Location": f"{bob.url}/back"}, b""),
     ]
-    client = service_client(bob.url, audience="receiver", client=package.AsyncClient, follow_redirects=True)
+    client = service_client(bob.url, audience="receiver", client_class=package.AsyncClient, follow_redirects=True)
     with client as opened:
         assert opened.post("/", content=b"text").status_code == 200
 
@@ -91,7 +91,7 @@ def test_a_chain_of_redirects_out_and_back_shows_the_token_to_nobody_else(
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_redirect_to_a_user_name_at_our_own_origin_shows_nothing(package: Any, bob: Receiver) -> None:
     bob.answers = [(307, {"Location": bob.url.replace("//", "//eve@")}, b"")]
-    client = service_client(bob.url, audience="receiver", client=package.AsyncClient, follow_redirects=True)
+    client = service_client(bob.url, audience="receiver", client_class=package.AsyncClient, follow_redirects=True)
     with client as opened:
         opened.get("/")
     assert bob.tokens[0] == f"Bearer {client.auth.token()}"
