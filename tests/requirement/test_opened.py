@@ -233,7 +233,7 @@ class TestARewrittenPublicPath:
         app.add_middleware(Changing, change=strip_prefix)
         app.add_middleware(ServiceAuthMiddleware, **options(public_paths=["/v1/secret"]))
         assert client(app).get("/v1/secret").status_code == 401
-        assert "add that middleware after ServiceAuthMiddleware" in observed.decisions[0].cure
+        assert "Add that middleware after ServiceAuthMiddleware" in observed.decisions[0].cure
 
     def test_is_public_if_both_paths_are(self, options: Options, client: Client) -> None:
         app = fastapi(*PATHS)
