@@ -29,7 +29,7 @@ def test_a_changed_file_has_its_tests(changed: str, test: str) -> None:
     "changed",
     [
         "s2s_fastapi/version.py",
-        "s2s_fastapi/keycloak/cures.py",
+        "s2s_fastapi/downstream.py",
         "tests/real/test_caller.py",
         "tests/engine/test_that_was_deleted.py",
         "tests/kit/realm.py",

@@ -57,10 +57,13 @@ def refusal(status: int, error: str, description: str = "") -> Reply:
 
 
 def wait_until_idle() -> None:
-    """Let loads end, and what they report: they run on worker threads, and one thread may start another."""
+    """Let loads end, and what they report. A thread may start another, and one of an earlier test may sleep for a minute."""
+    until = time.monotonic() + 10
     while working := [thread for thread in threading.enumerate() if thread.name.startswith("s2s_fastapi-")]:
         for thread in working:
-            thread.join(5)
+            thread.join(max(0.0, until - time.monotonic()))
+        if time.monotonic() > until:
+            return
 
 
 @dataclass

@@ -170,7 +170,7 @@ def test_what_is_found_twice_is_told_once_and_what_differs_beside_it(
     given = options(clock=Clock(DAY - 3600), insecure_observe_until="2026-12-31")
     anyio.run(ask, ServiceAuthMiddleware(app, **given), service(iat=DAY - 3600, exp=DAY))
     (decision,) = observed.decisions
-    assert [decision.cure.count(f"lacks scope {name}:") for name in ("s", "t")] == [1, 1]
+    assert [decision.cure.count(f"lacks scope {name}.") for name in ("s", "t")] == [1, 1]
 
 
 def test_a_refusal_inside_tells_of_the_token_that_was_refused(

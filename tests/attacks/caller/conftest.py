@@ -6,7 +6,7 @@ import pytest
 
 from s2s_fastapi.caller.token_source import TokenSource, using
 from s2s_fastapi.testing import EmbeddedIssuer
-from tests.attacks.caller.stack import WAYS, Send, idle, realm
+from tests.attacks.caller.stack import WAYS, Send, idle, others, realm, working
 from tests.caller.fakes import Clock
 from tests.kit.calling import bob, charles, clock, environment, keycloak
 from tests.testing.asking import SECRET
@@ -35,6 +35,8 @@ def issuer(served: EmbeddedIssuer, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 @pytest.fixture
 def source(issuer: EmbeddedIssuer, clock: Clock) -> Iterator[TokenSource]:
+    others.clear()
+    others.update(working())
     with using(TokenSource(clock=clock)) as source:
         yield source
     idle()

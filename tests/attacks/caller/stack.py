@@ -88,6 +88,15 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
+def working() -> set[threading.Thread]:
+    """Return the threads of the package."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith("s2s_fastapi-")}
+
+
+others: set[threading.Thread] = set()
+"""Threads of the package from before the test: one may sleep for a minute until another test's retry is due."""
+
+
 def idle() -> None:
-    """Wait until no thread of the package is left."""
-    until(lambda: not any(thread.name.startswith("s2s_fastapi-") for thread in threading.enumerate()))
+    """Wait until no thread of the package is left that this test started."""
+    until(lambda: not working() - others)

@@ -141,7 +141,7 @@ def test_16_kilobytes_are_read_and_one_byte_more_is_not() -> None:
 def test_a_header_of_4_kilobytes_is_read_and_a_longer_one_is_not() -> None:
     attacked = stack("RS256")
     made = {}
-    for pad in range(2900, 3000):
+    for pad in range(2900, 3100):
         text = attacked.realm.sign(claims(attacked.realm), header={"x": "x" * pad})
         made[text.index(".")] = text
     largest = max(size for size in made if size <= 4096)
