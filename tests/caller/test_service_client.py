@@ -7,6 +7,7 @@ import gc
 import itertools
 import os
 import pickle
+import sys
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable
@@ -370,7 +371,8 @@ def test_an_endpoint_of_any_kind_stops_nothing(kind: str, started: bool, caplog:
         "annotation": odd,
         "dependency": beside,
     }[kind]
-    if kind == "annotation":  # FastAPI itself reads no such endpoint
+    # FastAPI itself reads no such endpoint; nor does Python's own inspect before 3.13 the dependency that cannot be compared.
+    if kind == "annotation" or (kind == "dependency" and sys.version_info < (3, 13)):
         crm.look_at(endpoint)
         return
     assert served(endpoint, caplog, lifespan=service_lifespan(crm, warm_up=False) if started else None) == []
