@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
-from typing import Any, Final, TypeGuard
+from typing import Any, Final
 
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.text import printable
@@ -14,7 +14,6 @@ __all__ = [
     "NO_AUDIENCE",
     "audience_names",
     "checked_names",
-    "is_name",
     "listed_names",
     "name_problem",
     "names_given",
@@ -56,11 +55,6 @@ def scope_problem(text: object) -> str:
     """Return why ``text`` is not the name of a scope, or "" if it is one. A space separates scopes (RFC 6749 section 3.3)."""
     problem = name_problem(text)
     return problem or ("it has a space in it, which separates scopes" if " " in str(text) else "")
-
-
-def is_name(text: object) -> TypeGuard[str]:
-    """Return whether ``text`` is one name."""
-    return not name_problem(text)
 
 
 def checked_names(what: str, names: Collection[str], problem: Callable[[object], str] = name_problem) -> frozenset[str]:

@@ -51,7 +51,6 @@ _log = logging.getLogger("s2s_fastapi")
 _SERVICE: Final = require_service()
 _SERVICE_OR_USER: Final = require_service() | require_user()
 _OPEN_TYPES: Final = ("http", "websocket")
-_WAY_OUT: Final = 'If a route is right and refused all the same, insecure_unchecked=["GET /x"] lets the app start; each start logs it.'
 _CHECK_AGAIN: Final = 1.0
 """Seconds for which a failed check stands: reading an app's routes is not work that anybody may order with each request."""
 
