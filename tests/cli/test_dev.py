@@ -1,14 +1,9 @@
 """The command ``s2s-fastapi dev``, as a process."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -16,62 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from example_app.realm import REALMS
-from s2s_fastapi.cli import _app
+from s2s_fastapi.cli.commands import command_line
+from tests.cli.command import dev, run
 from tests.testing.asking import client, document
-
-COMMAND = [sys.executable, "-m", "s2s_fastapi.cli"]
-_KEPT = ("PATH", "HOME", "SYSTEMROOT", "COVERAGE_PROCESS_START")
-
-
-def environment(**values: str) -> dict[str, str]:
-    return {name: os.environ[name] for name in _KEPT if name in os.environ} | values
-
-
-@dataclass
-class Running:
-    process: subprocess.Popen[str]
-    exports: dict[str, dict[str, str]]
-    """What is printed for each client, by "realm: client"."""
-    text: str
-
-    def stop(self, number: signal.Signals = signal.SIGINT) -> tuple[int, str]:
-        self.process.send_signal(number)
-        _, errors = self.process.communicate(timeout=20)
-        return self.process.returncode, errors
-
-
-def _read(process: subprocess.Popen[str], clients: int) -> Running:
-    """Read what is printed for so many clients."""
-    assert process.stdout is not None
-    exports: dict[str, dict[str, str]] = {}
-    text = ""
-    for line in process.stdout:
-        text += line
-        if line.startswith("# "):
-            current = exports[line[2:].strip()] = {}
-        elif line.startswith("export "):
-            name, _, value = line.removeprefix("export ").strip().partition("=")
-            current[name] = value
-            if name == "KEYCLOAK_CLIENT_SECRET" and len(exports) == clients:
-                return Running(process, exports, text)
-    raise AssertionError(f"it ended:\n{text}\n{process.communicate()[1]}")
-
-
-@contextmanager
-def dev(*arguments: str | Path, clients: int, **values: str) -> Iterator[Running]:
-    command = [*COMMAND, "dev", "--port", "0", *map(str, arguments)]
-    with subprocess.Popen(
-        command, env=environment(**values), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            yield _read(process, clients)
-        finally:
-            process.kill()
-
-
-def run(*arguments: str | Path, **values: str) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(command, env=environment(**values), capture_output=True, text=True, timeout=60, check=False)
 
 
 def grants(variables: dict[str, str]) -> httpx.Response:
@@ -160,7 +102,7 @@ def test_what_is_broken_is_one_sentence_and_exit_code_2(
     monkeypatch.chdir(tmp_path)
     if content is not None:
         Path("realm.json").write_text(content)
-    done = CliRunner().invoke(_app(), ["dev", "realm.json", "--port", "0", *arguments])
+    done = CliRunner().invoke(command_line(), ["dev", "realm.json", "--port", "0", *arguments])
     assert (done.exit_code, done.stdout) == (2, "")
     assert sentence in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -172,27 +114,3 @@ def test_a_port_that_is_taken_is_one_sentence_and_exit_code_2() -> None:
         done = run("dev", REALMS["corp"], "--port", str(port))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"The issuer cannot listen on 127.0.0.1:{port}: address already in use.\n"
-
-
-_WITHOUT = """
-import sys
-sys.modules["typer"] = None
-from s2s_fastapi.cli import main
-sys.argv = ["s2s-fastapi", "dev", "realm.json"]
-main()
-"""
-
-
-def test_without_the_extra_one_sentence_names_it() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _WITHOUT], capture_output=True, text=True, timeout=60, check=False, env=environment()
-    )
-    assert done.returncode == 1
-    assert done.stderr == 'The command line needs the extra "cli": pip install "s2s-fastapi[cli]"\n'
-
-
-def test_help_names_the_command_and_its_options() -> None:
-    assert "dev" in run("--help").stdout
-    text = run("dev", "--help", COLUMNS="200", TERM="dumb").stdout
-    for word in ("REALM.json", "--port", "--auth-path", "--env-file", "this machine only"):
-        assert word in text
