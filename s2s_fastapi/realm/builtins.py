@@ -38,8 +38,8 @@ def _note(name: str, note: str, claim: str, kind: str = "String") -> _Representa
 
 
 def _roles(name: str, whose: str, claim: str, config: Mapping[str, str] = _IN_ACCESS_TOKEN) -> _Representation:
-    given = {"claim.name": claim, "multivalued": "true", "jsonType.label": "String", **config}
-    return _mapper(name, f"oidc-usermodel-{whose}-role-mapper", given)
+    complete = {"claim.name": claim, "multivalued": "true", "jsonType.label": "String", **config}
+    return _mapper(name, f"oidc-usermodel-{whose}-role-mapper", complete)
 
 
 def _scope(name: str, *mappers: _Representation, shown: bool = True) -> _Representation:

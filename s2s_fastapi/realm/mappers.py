@@ -1,7 +1,7 @@
 """What the protocol mappers put into an access token.
 
 Keycloak runs them in four steps (rule 9): claims and audience in no order at all, then role names, hardcoded roles, audience resolve
-and role claims. Where two of the first step write the same claim, the winner changes from import to import: such a claim is reported.
+and role claims. If two mappers of the first step write the same claim, the winner changes from import to import, so the claim is reported.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -126,7 +126,7 @@ def _role_claim(token: TokenDraft, mapper: Mapper, roles: Iterable[str], claim: 
     path = path_of(claim)
     if mapper.config.get("multivalued") != "true":
         if len(names) > 1:
-            token.unknown.append(f"mapper {mapper.name!r} tells one role out of {len(names)}")
+            token.unknown.append(f"mapper {mapper.name!r} writes one role out of {len(names)}")
         token.write(mapper, names[0], claim, late=True)
     elif path == ("realm_access", "roles"):
         token.realm_access.update(names)
@@ -177,7 +177,7 @@ def _property(token: TokenDraft, mapper: Mapper) -> None:
         for value in account.attributes.get(name, ()):
             token.write(mapper, value)
     else:
-        token.unknown.append(f"mapper {mapper.name!r} tells the user's {name!r}")
+        token.unknown.append(f"mapper {mapper.name!r} writes the user's {name!r}")
 
 
 def _full_name(token: TokenDraft, mapper: Mapper) -> None:

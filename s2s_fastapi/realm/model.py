@@ -1,12 +1,12 @@
-"""Which token would Keycloak issue for this client and this scope? Computed from the realm's own JSON, without a server.
+"""Which token would Keycloak issue for this client and this scope? The model computes it from the realm's JSON, without a server.
 
-    reading.py   the document -> the realm (realm.py) that a server holds after importing it (born.py: what it adds by itself)
-    scopes.py    the request -> scopes in effect, and the roles they let through
+    reading.py   the document -> the realm (entities.py) that a server has after the import (builtins.py: what the server adds)
+    scopes.py    the request -> the scopes in effect, and the roles that they allow
     mappers.py   scopes and roles -> claims
-    model.py     the questions one may ask, and the refusals
+    model.py     the questions that one can ask, and the refusals
 
-Every answer is compared claim by claim with real servers (``tests/real/test_parity.py``). What cannot be known from a realm's JSON
-(mappers of other people, client policies) is said in `Granted.unknown`.
+Tests compare every answer with real servers, claim by claim (``tests/real/test_parity.py``). `Granted.unknown` names what cannot be
+known from a realm's JSON, such as mappers of other vendors and client policies.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,13 +25,13 @@ __all__ = ["Denied", "Granted", "RealmModel"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Granted:
-    """A token that Keycloak would issue, and what its answer says beside it."""
+    """A token that Keycloak would issue, and the rest of the answer."""
 
     claims: Mapping[str, Any]
     """The access token's claims, as plain JSON that belongs to the caller alone.
 
     Without ``exp``, ``iat``, ``jti``, ``iss``, ``clientHost`` and ``clientAddress``, which the issuer knows. A token that has a
-    session has ``sid``, with the value ``""``. ``sub`` is the account's id where the document gives one, else made up and stable.
+    session has ``sid``, with the value ``""``. ``sub`` is the account's id if the document has one, else a made-up one that is always the same.
     """
     lifespan: int
     """Seconds; ``expires_in``."""
@@ -51,7 +51,7 @@ class Granted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denied:
-    """A refusal, as the token endpoint words it."""
+    """A refusal of the token endpoint."""
 
     status: int
     error: str
@@ -64,7 +64,7 @@ _ASSERTION_MISSING: Final = "Parameter client_assertion_type is missing"
 
 
 class RealmModel:
-    """A realm that answers for its token endpoint. Immutable: it may be shared by threads and asked any number of times."""
+    """A realm that answers as its token endpoint does. It never changes, so threads may share it."""
 
     __slots__ = ("_realm",)
 
@@ -85,7 +85,7 @@ class RealmModel:
         """
         return cls(read_realm(document, version))
 
-    # What there is to ask for
+    # What the realm has
 
     @property
     def name(self) -> str:
@@ -136,7 +136,7 @@ class RealmModel:
     def authenticate(self, client_id: str, secret: str | None) -> Denied | None:
         """Return why these are not the credentials of a client that may use the token endpoint, or None (rule 1).
 
-        A client whose secret the document does not tell (an export masks it) is never authenticated here.
+        If the document does not contain the client's secret (an export masks it), the client is never authenticated.
         """
         client = self._found(client_id)
         if isinstance(client, Denied):
@@ -171,7 +171,7 @@ class RealmModel:
         return self._issued(client, account, scope, service=True, session=session)
 
     def password(self, username: str, *, via: str, scope: str | None = None) -> Granted | Denied:
-        """Answer a user's login through the client ``via`` (RFC 6749 section 4.3); nobody's credentials are asked."""
+        """Answer a user's login through the client ``via`` (RFC 6749 section 4.3). It needs no credentials."""
         client = self._usable(via)
         if isinstance(client, Denied):
             return client
@@ -181,7 +181,7 @@ class RealmModel:
         if client.consent:
             return Denied(status=400, error="invalid_client", description="Client requires user consent")
         user = self._realm.users.get(username.lower())
-        # The scope is looked at before the user: nobody's account stands in for one that does not exist.
+        # Keycloak checks the scope before the user. An account without roles is used if there is no such user.
         if in_effect(self._realm, client, user or _NOBODY, scope) is None:
             return self._invalid_scope(scope)
         if user is None or self._is_service_account(user):
@@ -256,10 +256,10 @@ class RealmModel:
 _NOBODY: Final = Account(username="", id="", attributes={})
 
 
-def _same(given: str | None, expected: str | None) -> bool:
-    if given is None or expected is None:
+def _same(presented: str | None, expected: str | None) -> bool:
+    if presented is None or expected is None:
         return False
-    return compare_digest(given.encode(errors="surrogatepass"), expected.encode(errors="surrogatepass"))
+    return compare_digest(presented.encode(errors="surrogatepass"), expected.encode(errors="surrogatepass"))
 
 
 def _lifespan(realm: Realm, client: Client, effect: InEffect) -> int:

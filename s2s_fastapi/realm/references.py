@@ -1,6 +1,6 @@
 """Why Keycloak would not import a document: names that occur twice, and references to what does not exist.
 
-Keycloak itself answers 409 or 500 and says no more, so that here is where one learns which name it was.
+Keycloak itself only answers 409 or 500. These sentences name what is wrong.
 """
 
 from collections import Counter
@@ -58,7 +58,7 @@ def _roles(document: _Representation) -> Iterator[str]:
     roles = document.get("roles") or {}
     realm = {role["name"] for role in roles.get("realm") or []}
     realm |= {"offline_access", "uma_authorization", default_role(document).name}
-    born_clients = {client["clientId"] for client in builtins.CLIENTS}
+    builtin_clients = {client["clientId"] for client in builtins.CLIENTS}
     by_client = {
         client: {role["name"] for role in declared} for client, declared in (roles.get("client") or {}).items()
     }
@@ -66,7 +66,7 @@ def _roles(document: _Representation) -> Iterator[str]:
         for one in inside(role):
             if (
                 one.name not in by_client.get(one.client, realm if not one.client else set())
-                and one.client not in born_clients
+                and one.client not in builtin_clients
             ):
                 where = f"of the client {one.client!r}" if one.client else "of the realm"
                 yield f"there is no role {one.name!r} {where}, which is inside the role {role['name']!r}"

@@ -32,7 +32,7 @@ def inside(role: _Representation) -> Iterator[Role]:
 
 
 def default_role(document: _Representation) -> Role:
-    """Return the role that every account gets which the server makes itself."""
+    """Return the role that every account gets if the server makes the account."""
     if document.get("defaultRole"):
         return Role("", str(document["defaultRole"]["name"]))
     # Rule 16: one that is declared without being named as `defaultRole` is an ordinary role, and the server makes another.
@@ -61,7 +61,7 @@ def composites(document: _Representation, listed: Collection[str], *, organizati
 
 
 def _defaults(document: _Representation, listed: Collection[str]) -> Iterator[Role]:
-    """Yield what the server itself puts into the default role: its own roles, where it is the one who makes them."""
+    """Yield the roles that the server puts into the default role: its own ones, if the document does not declare them."""
     declared = _realm_role_names(document)
     scopes = {scope["name"] for scope in document.get("clientScopes") or []}
     if "offline_access" not in declared or "offline_access" not in scopes:

@@ -40,9 +40,9 @@ def words(scope: str | None) -> list[str]:
 
 def in_effect(realm: Realm, client: Client, account: Account, scope: str | None) -> InEffect | None:
     """Return the result of requesting ``scope``, or None if Keycloak answers ``invalid_scope``."""
-    asked = words(scope)
-    openid = "openid" in asked  # rule 3: needs no assignment
-    names = [name for name in dict.fromkeys(asked) if name != "openid"]
+    requested_names = words(scope)
+    openid = "openid" in requested_names  # rule 3: needs no assignment
+    names = [name for name in dict.fromkeys(requested_names) if name != "openid"]
     if any(name not in client.default and name not in client.optional for name in names):
         return None
     optional = (client.optional[name] for name in names if name in client.optional)

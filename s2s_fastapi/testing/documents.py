@@ -25,13 +25,13 @@ class Documents:
     values: Mapping[str, str] = field(repr=False)
     """By the name of the placeholder."""
     generated: frozenset[str]
-    """The placeholders without a given value, for which one was generated."""
+    """The placeholders that had no value, so that one was generated."""
 
 
-def read_documents(paths: Iterable[str | Path], given: Mapping[str, str]) -> Documents:
-    """Read realm files, each one realm or a list of them, and fill ``${NAME}`` from `given`.
+def read_documents(paths: Iterable[str | Path], environment: Mapping[str, str]) -> Documents:
+    """Read realm files, each one realm or a list of them, and fill ``${NAME}`` from `environment`.
 
-    A name that is not there, or empty, gets the default of ``${NAME:default}`` or else a new random value, the same in all files.
+    If a name is missing or empty there, it gets the default of ``${NAME:default}``, or else a new random value. The value is the same in all files.
 
     Raises:
         ConfigurationError: A file cannot be read, or is no realm; the sentence names it.
@@ -42,8 +42,8 @@ def read_documents(paths: Iterable[str | Path], given: Mapping[str, str]) -> Doc
     def filled(found: re.Match[str]) -> str:
         name, default = found[1], found[2]
         if name not in values:
-            values[name] = given.get(name) or default or secrets.token_urlsafe(24)
-            if not given.get(name) and not default:
+            values[name] = environment.get(name) or default or secrets.token_urlsafe(24)
+            if not environment.get(name) and not default:
                 generated.add(name)
         return json.dumps(values[name])[1:-1]
 

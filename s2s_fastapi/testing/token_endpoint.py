@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from s2s_fastapi.realm.model import Denied, Granted
 from s2s_fastapi.testing.answers import FAILED, INVALID_ORIGIN, NO_STORE, TOO_LARGE, json_response, with_origin
-from s2s_fastapi.testing.assertions import ASSERTION_TYPE, Assertion, Verdict
+from s2s_fastapi.testing.assertions import ASSERTION_TYPE, Assertion, AssertionRules
 from s2s_fastapi.testing.minting import Grant, Mint
 from s2s_fastapi.testing.wire import Credentials, Form, Malformed, Request, Response, basic
 
@@ -116,13 +116,13 @@ def _by_assertion(signed: Assertion, client_id: str, mint: Mint) -> Denied | Non
     elif signed.client_id != client_id:
         return _of_assertion(f"{_SIGNED}client_id parameter not matching with client from JWT token")
     endpoint = f"{mint.issuer}/protocol/openid-connect"
-    verdict = Verdict(
+    rules = AssertionRules(
         strict=mint.wire.strict,
         audiences=(mint.issuer, *(f"{endpoint}/{path}" for path in _ASSERTION_PATHS)),
         now=mint.now,
         seen=mint.realm.assertions,
     )
-    return signed.refusal(mint.realm.signing(client_id) or {}, verdict)
+    return signed.refusal(mint.realm.signing(client_id) or {}, rules)
 
 
 def _consistent(signed: Assertion, mint: Mint) -> bool:
@@ -153,8 +153,8 @@ def _of_user(form: Form, via: str, mint: Mint) -> Granted | Denied:
     if isinstance(outcome, Denied):
         return outcome
     expected = mint.realm.password(username)
-    given = form.get("password") or ""
-    if expected is None or not hmac.compare_digest(given.encode(), expected.encode()):
+    password = form.get("password") or ""
+    if expected is None or not hmac.compare_digest(password.encode(), expected.encode()):
         status = 400 if mint.wire.strict else 401
         return Denied(status=status, error="invalid_grant", description="Invalid user credentials")
     return outcome
