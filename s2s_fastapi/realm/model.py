@@ -9,7 +9,7 @@ Tests compare every answer with real servers, claim by claim (``tests/real/test_
 known from a realm's JSON, such as mappers of other vendors and client policies.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from hmac import compare_digest
 from itertools import combinations
@@ -75,15 +75,18 @@ class RealmModel:
         return f"RealmModel({self.name!r}, version={'.'.join(map(str, self._realm.version))!r})"
 
     @classmethod
-    def read(cls, document: Mapping[str, Any], *, version: str = "26.7.3") -> "RealmModel":
+    def read(
+        cls, document: Mapping[str, Any], *, version: str = "26.7.3", new_secret: Callable[[], str] | None = None
+    ) -> "RealmModel":
         """Read a realm in the form that Keycloak imports, or in that of its ``partial-export``.
 
-        ``version`` is the server's. A newer one than was measured is taken for the newest that was.
+        - ``version`` is the server's. A newer one than was measured is taken for the newest that was.
+        - ``new_secret`` makes a secret for each client that needs one and has none, or has a masked one.
 
         Raises:
             ConfigurationError: The document is no realm, or one that Keycloak does not import.
         """
-        return cls(read_realm(document, version))
+        return cls(read_realm(document, version, new_secret=new_secret))
 
     # What the realm has
 
@@ -106,6 +109,10 @@ class RealmModel:
     def service_client_ids(self) -> tuple[str, ...]:
         """The clients that have a service account."""
         return tuple(client.id for client in self._realm.clients.values() if client.service_accounts)
+
+    def client(self, client_id: str) -> Client | None:
+        """Return a client with its secret, its flags and its attributes, or None if there is no such client."""
+        return self._realm.clients.get(client_id)
 
     @property
     def usernames(self) -> tuple[str, ...]:

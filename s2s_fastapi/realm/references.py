@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from s2s_fastapi.realm import builtins
-from s2s_fastapi.realm.roles import default_role, held, inside
+from s2s_fastapi.realm.roles import default_role, every_group, held, inside
 
 __all__ = ["missing"]
 
@@ -47,7 +47,7 @@ def _clients(document: _Representation) -> Iterator[str]:
     yield from mappings
     entries = [*(document.get("scopeMappings") or []), *_each(mappings.values())]
     yield from (mapping["client"] for mapping in entries if mapping.get("client"))
-    for holder in (*(document.get("users") or []), *_every(document.get("groups") or [])):
+    for holder in (*(document.get("users") or []), *every_group(document.get("groups") or [])):
         yield from (role.client for role in held(holder) if role.client)
     for role in _declared(document):
         yield from (one.client for one in inside(role) if one.client)
@@ -76,12 +76,6 @@ def _declared(document: _Representation) -> Iterator[_Representation]:
     roles = document.get("roles") or {}
     yield from roles.get("realm") or []
     yield from _each((roles.get("client") or {}).values())
-
-
-def _every(groups: Iterable[_Representation]) -> Iterator[_Representation]:
-    for group in groups:
-        yield group
-        yield from _every(group.get("subGroups") or [])
 
 
 def _each(lists: Iterable[Iterable[Any]]) -> Iterator[Any]:

@@ -10,11 +10,10 @@ from typing import Any, Final
 
 from s2s_fastapi.errors import ConfigurationError
 
-__all__ = ["Documents", "read_documents", "with_secrets"]
+__all__ = ["Documents", "read_documents"]
 
 # Upper case only: "${client_id}" in a role mapper and "${role_default-roles}" in an export are Keycloak's own.
 _PLACEHOLDER: Final = re.compile(r"\$\{([A-Z][A-Z0-9_]*)(?::([^}]*))?\}")
-_MASK: Final = re.compile(r"\*+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,24 +77,3 @@ def _json(path: Path, text: str) -> Any:
         problem = "its nesting has no end"
     # Outside of the except block: the error carries the document, and with it the secrets.
     raise ConfigurationError(f"{path} is not JSON: {problem}.")
-
-
-def with_secrets(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a realm in which every client with a secret has a value for it: Keycloak generates one, and an export masks it."""
-    clients = document.get("clients")
-    if not isinstance(clients, list):
-        return dict(document)
-    complete = [
-        {**client, "secret": secrets.token_urlsafe(24)} if _lacks_secret(client) else client for client in clients
-    ]
-    return {**document, "clients": complete}
-
-
-def _lacks_secret(client: object) -> bool:
-    # The model refuses entries that are not clients.
-    if not isinstance(client, dict) or client.get("publicClient") or client.get("bearerOnly"):
-        return False
-    if client.get("clientAuthenticatorType") == "client-jwt":
-        return False
-    secret = client.get("secret")
-    return not secret or bool(_MASK.fullmatch(str(secret)))

@@ -257,9 +257,7 @@ def test_rule_05_a_space_in_a_name_becomes_an_underscore_and_references_are_drop
 
 
 def test_rule_05_a_scope_of_another_protocol_is_none() -> None:
-    document = with_scopes(
-        scope("s", protocol="saml"), scope("p", protocol=None), clients=[caller("c", defaultClientScopes=["s", "p"])]
-    )
+    document = with_scopes(scope("s", protocol="saml"), clients=[caller("c", defaultClientScopes=["s"])])
     assert granted(document).scope == ""
 
 
