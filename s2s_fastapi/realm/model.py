@@ -10,13 +10,13 @@ known from a realm's JSON, such as mappers of other vendors and client policies.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hmac import compare_digest
 from itertools import combinations
 from typing import Any, Final
 
 from s2s_fastapi.realm.entities import OIDC, Account, Client, Realm
-from s2s_fastapi.realm.mappers import mapped_claims
+from s2s_fastapi.realm.mappers import mapped
 from s2s_fastapi.realm.reading import read_realm
 from s2s_fastapi.realm.scopes import InEffect, in_effect
 
@@ -30,8 +30,8 @@ class Granted:
     claims: Mapping[str, Any]
     """The access token's claims, as plain JSON that belongs to the caller alone.
 
-    Without ``exp``, ``iat``, ``jti``, ``iss``, ``clientHost`` and ``clientAddress``, which the issuer knows. A token that has a
-    session has ``sid``, with the value ``""``. ``sub`` is the account's id if the document has one, else a made-up one that is always the same.
+    They lack ``exp``, ``iat``, ``jti`` and ``iss``, which the issuer knows, and ``clientHost`` and ``clientAddress`` if no ``peer`` was
+    named. A token that has a session has ``sid``, with the value ``""``. ``sub`` is the account's id if the document has one, else a made-up one that is always the same.
     """
     lifespan: int
     """Seconds; ``expires_in``."""
@@ -43,6 +43,10 @@ class Granted:
     """An id_token goes with it."""
     refresh: bool = False
     """A refresh_token and session_state go with it."""
+    offline: bool = False
+    """The refresh_token does not expire."""
+    response: Mapping[str, Any] = field(default_factory=dict)
+    """What mappers add to the answer, beside the token."""
     not_before: int = 0
     """The response's ``not-before-policy``."""
     unknown: tuple[str, ...] = ()
@@ -161,8 +165,8 @@ class RealmModel:
         """Answer a request for a service's own token (RFC 6749 section 4.4)."""
         return self.authenticate(client_id, secret) or self.service_token(client_id, scope=scope)
 
-    def service_token(self, client_id: str, *, scope: str | None = None) -> Granted | Denied:
-        """Answer as `client_credentials` does once the client is authenticated, in whatever way."""
+    def service_token(self, client_id: str, *, scope: str | None = None, peer: str | None = None) -> Granted | Denied:
+        """Answer as `client_credentials` does after the client was authenticated. ``peer`` is its address, for mappers that write it."""
         client = self._usable(client_id)
         if isinstance(client, Denied):
             return client
@@ -175,7 +179,7 @@ class RealmModel:
             return Denied(status=401, error="invalid_request", description=f"User '{account.username}' disabled")
         # Rule 15: with a refresh token comes a session.
         session = client.attributes.get("client_credentials.use_refresh_token") == "true"
-        return self._issued(client, account, scope, service=True, session=session)
+        return self._issued(client, account, scope, service=True, session=session, peer=peer)
 
     def password(self, username: str, *, via: str, scope: str | None = None) -> Granted | Denied:
         """Answer a user's login through the client ``via`` (RFC 6749 section 4.3). It needs no credentials."""
@@ -210,7 +214,7 @@ class RealmModel:
 
     def _usable(self, client_id: str) -> Client | Denied:
         client = self._found(client_id)
-        return client if isinstance(client, Denied) else self._unusable(client) or client
+        return client if isinstance(client, Denied) else self._unusable(client) or self._unbound(client) or client
 
     def _unusable(self, client: Client) -> Denied | None:
         if client.protocol != OIDC:
@@ -219,6 +223,12 @@ class RealmModel:
             return Denied(status=401, error="unauthorized_client", description=_CREDENTIALS)
         if client.bearer_only:
             return Denied(status=400, error="invalid_client", description="Bearer-only not allowed")
+        return None
+
+    def _unbound(self, client: Client) -> Denied | None:
+        """Rule 30: this model has no proof of possession. Before 26.4, DPoP was off unless an administrator switched it on."""
+        if client.attributes.get("dpop.bound.access.tokens") == "true" and self._realm.version >= (26, 4):
+            return Denied(status=400, error="invalid_request", description="DPoP proof is missing")
         return None
 
     def _is_service_account(self, user: Account) -> bool:
@@ -230,7 +240,14 @@ class RealmModel:
         return Denied(status=400, error="invalid_scope", description=f"Invalid scopes: {said}")
 
     def _issued(
-        self, client: Client, account: Account, scope: str | None, *, service: bool, session: bool
+        self,
+        client: Client,
+        account: Account,
+        scope: str | None,
+        *,
+        service: bool,
+        session: bool,
+        peer: str | None = None,
     ) -> Granted | Denied:
         realm = self._realm
         effect = in_effect(realm, client, account, scope)
@@ -240,23 +257,28 @@ class RealmModel:
         if refresh and effect.offline and not effect.offline_allowed:
             reason = "Offline tokens not allowed for the user or client"
             return Denied(status=400, error="not_allowed", description=reason)
+        if client.attributes.get("tls.client.certificate.bound.access.tokens") == "true":  # rule 30
+            reason = "Client Certification missing for MTLS HoK Token Binding"
+            return Denied(status=400, error="invalid_request", description=reason)
         lower = client.attributes.get("token.response.type.bearer.lower-case") == "true"
         # Rule 12: a service's token has `sub` whatever its scopes; a user's needs the mapper of `basic`.
         claims = {"sub": account.id} if service else {}
         claims |= {"typ": "bearer" if lower else "Bearer", "azp": client.id, "scope": effect.text}
         claims |= {"sid": ""} if session else {}
-        mapped, unknown = mapped_claims(realm, client, account, effect, service=service)
+        written = mapped(realm, client, account, effect, service=service, peer=peer)
         rfc9068 = client.attributes.get("access.token.header.type.rfc9068") == "true" and not realm.old
         return Granted(
-            claims=claims | mapped,
+            claims=claims | written.claims,
             lifespan=_lifespan(realm, client, effect),
             scope=effect.text,
             algorithm=client.attributes.get("access.token.signed.response.alg") or realm.algorithm,
             header_type="at+jwt" if rfc9068 else "JWT",
             openid=effect.openid,
             refresh=refresh,
+            offline=effect.offline and not realm.lifespans["offlineSessionMaxLifespanEnabled"],  # rule 15
+            response=written.response,
             not_before=max(realm.not_before, client.not_before),
-            unknown=realm.unknown + unknown,
+            unknown=realm.unknown + written.unknown,
         )
 
 

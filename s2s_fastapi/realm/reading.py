@@ -29,6 +29,8 @@ _LIFESPANS: Final = {
     "clientOfflineSessionMaxLifespan": 0,
 }
 
+_Attributes = Mapping[str, tuple[str, ...]]
+
 
 def read_realm(document: Mapping[str, Any], version: str, *, new_secret: Callable[[], str] | None = None) -> Realm:
     """Return the realm that a server of ``version`` makes of the document.
@@ -113,7 +115,7 @@ class _Reader:
             users=users,
             inside=composites(self.document, self.listed, organizations=not self.old),
             organizations=bool(self.document.get("organizationsEnabled", False)),
-            group_attributes=frozenset(self._group_attributes(self._list("groups"))),
+            group_attributes=dict(self._group_attributes(self._list("groups"), "", {})),
             unknown=tuple(f"client policy {name!r}" for name in policies),
         )
 
@@ -174,10 +176,14 @@ class _Reader:
             yield path, roles
             yield from self._groups(group.get("subGroups") or [], path, roles)
 
-    def _group_attributes(self, groups: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    def _group_attributes(
+        self, groups: Iterable[Mapping[str, Any]], above: str, inherited: _Attributes
+    ) -> Iterator[tuple[str, _Attributes]]:
         for group in groups:
-            yield from group.get("attributes") or {}
-            yield from self._group_attributes(group.get("subGroups") or [])
+            own = {name: _values(values) for name, values in (group.get("attributes") or {}).items()}
+            path, attributes = f"{above}/{group['name']}", {**inherited, **own}
+            yield path, attributes
+            yield from self._group_attributes(group.get("subGroups") or [], path, attributes)
 
     def _member(self, paths: Iterable[str]) -> tuple[tuple[str, ...], Roles]:
         groups = tuple(f"/{path.strip('/')}" for path in paths)

@@ -24,6 +24,8 @@ class TokenDraft:
     client: Client
     account: Account
     service: bool
+    peer: str | None
+    """The address of the client, if it is known."""
     lightweight: bool
     roles: dict[str, set[str]]
     """The roles to write, by client; those of the realm under the empty name."""

@@ -198,7 +198,8 @@ class EmbeddedIssuer:
             TokenRequestError: Keycloak would refuse it.
             ConfigurationError: There is no such realm.
         """
-        return self._token(realm, self._realm(realm).model.service_token(client_id, scope=scope), "client_credentials")
+        outcome = self._realm(realm).model.service_token(client_id, scope=scope, peer="127.0.0.1")
+        return self._token(realm, outcome, "client_credentials")
 
     def user_token(self, realm: str, username: str, *, via: str, scope: str | None = None) -> str:
         """Return the access token of a user who logged in through the client `via`. It needs no password.

@@ -75,7 +75,7 @@ def _outcome(form: Form, request: Request, mint: Mint) -> tuple[str, dict[str, A
     if grant == "password":
         granted = _of_user(read, client_id, mint)
     else:
-        granted = mint.realm.model.service_token(client_id, scope=read.get("scope"))
+        granted = mint.realm.model.service_token(client_id, scope=read.get("scope"), peer=mint.client)
     return client_id, granted if isinstance(granted, Denied) else mint.answer(granted, grant)
 
 

@@ -14,8 +14,10 @@ from tests.realm.realms import (
     Representation,
     audience,
     caller,
+    claim,
     mapper,
     realm,
+    role_claim,
     scope,
     service_account,
     user,
@@ -333,3 +335,149 @@ def test_rule_25_a_realm_with_admin_permissions_has_their_client() -> None:
     assert refused(document, "admin-permissions", version=OLD)[1] == "invalid_client"
     without = realm(adminPermissionsEnabled="false", clients=[caller("c")])
     assert refused(without, "admin-permissions")[1] == "invalid_client"
+
+
+# Rule 26: claims beside the token
+
+
+def test_rule_26_a_mapper_may_write_its_claim_into_the_answer_too() -> None:
+    note = {"user_session_note": "client_id", "access_tokenResponse_claim": "true"}
+    mappers = [
+        mapper("usersessionmodel-note", "own id", claim_name="who", **note),
+        claim("tenant.name", "t1", access_token_claim=None, access_tokenResponse_claim="true"),
+        claim("token-only", "t2"),
+        role_claim("realm", "roles", access_tokenResponse_claim="true"),
+    ]
+    for attributes in ({}, {"client.use.lightweight.access.token.enabled": "true"}):
+        token = granted(realm(clients=[caller("c", protocolMappers=mappers, attributes=attributes)]))
+        assert token.response == {"who": "c", "tenant": {"name": "t1"}}
+        assert "tenant" not in token.claims
+        assert ("who" in token.claims) == (not attributes)
+
+
+# Rule 27: roles in a hardcoded claim
+
+
+def test_rule_27_hardcoded_roles_are_joined_with_those_of_the_account() -> None:
+    mappers = [
+        claim("realm_access", '{"roles": ["root"]}', "JSON"),
+        claim("resource_access.target.roles", '["fire"]', "JSON"),
+        claim("resource_access.other.roles", '["burn"]', "JSON"),
+    ]
+    document = realm(
+        clients=[caller("c", protocolMappers=mappers), caller("target")],
+        users=[service_account("c", realmRoles=["one"], clientRoles={"target": ["read"]})],
+    )
+    token = granted(document)
+    assert roles(token) == {"root", "one", "target/fire", "target/read", "other/burn"}
+    assert aud(token) == {"target"}  # written, not held: a claim resolves to no audience
+    assert token.unknown == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("resource_access", '{"target": {"roles": ["fire"]}}'),
+        ("realm_access", '{"roles": ["root"], "more": 1}'),
+        ("realm_access", '{"roles": "root"}'),
+        ("resource_access.target.more", "[1]"),
+    ],
+)
+def test_rule_27_any_other_claim_in_that_place_is_said_to_be_there_twice(name: str, value: str) -> None:
+    document = realm(clients=[caller("c", protocolMappers=[claim(name, value, "JSON")])])
+    assert [name.partition(".")[0] in reason for reason in granted(document).unknown] == [True]
+
+
+# Rule 28: attributes of groups, and amr
+
+
+def _colour(groups: dict[str, list[str]], **members: Any) -> Granted:
+    mappers = [mapper("usermodel-attribute", user_attribute="colour", claim_name="colour", **members.pop("config", {}))]
+    return granted(
+        realm(
+            clients=[caller("c", protocolMappers=mappers)],
+            groups=[
+                {"name": name, "attributes": {"colour": colours}, "subGroups": [{"name": "below"}]}
+                for name, colours in groups.items()
+            ],
+            users=[service_account("c", groups=[f"/{name}/below" for name in groups], **members)],
+        )
+    )
+
+
+def test_rule_28_an_account_has_the_attributes_of_its_groups_and_of_those_above() -> None:
+    assert _colour({"a": ["red"]}).claims["colour"] == "red"
+    assert _colour({"a": ["red"]}).unknown == ()
+    assert _colour({"a": ["red"]}, attributes={"colour": ["blue"]}).claims["colour"] == "blue"
+
+
+def test_rule_28_which_of_two_groups_wins_is_not_known() -> None:
+    assert "'colour'" in _colour({"a": ["red"], "b": ["green"]}).unknown[0]
+    assert _colour({"a": ["red"], "b": ["red"]}).unknown == ()
+    both = {"aggregate_attrs": "true", "multivalued": "true"}
+    assert _colour({"a": ["red"]}, attributes={"colour": ["blue"]}, config=both).unknown
+
+
+def test_rule_28_these_grants_have_no_method_of_authentication() -> None:
+    document = realm(
+        clients=[caller("c", protocolMappers=[mapper("amr"), mapper("amr", "off", access_token_claim=None)])]
+    )
+    assert (granted(document).claims["amr"], granted(document).unknown) == ([], ())
+
+
+# Rule 29: scopes of organizations
+
+
+@pytest.mark.parametrize("asked", ["organization:acme", "organization:*"])
+def test_rule_29_a_scope_that_names_an_organization_has_no_effect_in_a_realm_without_them(asked: str) -> None:
+    document = realm(clients=[caller("c"), caller("without", optionalClientScopes=["email"])])
+    assert granted(document, asked=asked) == granted(document)
+    assert refused(document, "without", asked)[1] == "invalid_scope"
+    assert refused(document, asked="email:acme")[1] == "invalid_scope"
+
+
+# Rule 30: bound tokens
+
+
+def test_rule_30_a_client_with_bound_tokens_needs_a_proof_that_this_model_never_has() -> None:
+    dpop, mtls = {"dpop.bound.access.tokens": True}, {"tls.client.certificate.bound.access.tokens": "true"}
+    document = realm(
+        clients=[
+            caller("dpop", attributes=dpop, serviceAccountsEnabled=False),
+            caller("mtls", attributes=mtls),
+            caller("off", attributes={**dict.fromkeys((*dpop, *mtls), "false")}),
+            {**FRONT, "attributes": dpop},
+        ],
+        users=[user("dora")],
+    )
+    proof = (400, "invalid_request", "DPoP proof is missing")
+    assert refused(document, "dpop", "nope") == proof
+    assert refused(document, "dpop", version=OLD)[1] == "unauthorized_client"
+    assert refused(document, "mtls", "nope")[1] == "invalid_scope"
+    assert refused(document, "mtls")[2] == "Client Certification missing for MTLS HoK Token Binding"
+    assert granted(document, "off").claims["azp"] == "off"
+    login = RealmModel.read(document).password("dora", via="ui")
+    assert isinstance(login, Denied)
+    assert login.description == proof[2]
+
+
+# Rule 31: the address of the client
+
+
+def test_rule_31_the_address_of_the_client_is_in_its_token_if_the_issuer_knows_it() -> None:
+    elsewhere = mapper("usersessionmodel-note", user_session_note="clientHost", claim_name="from.host")
+    model = RealmModel.read(realm(clients=[caller("c", protocolMappers=[elsewhere])]))
+    token = model.service_token("c", peer="192.0.2.7")
+    assert isinstance(token, Granted)
+    assert token.claims["clientHost"] == token.claims["clientAddress"] == token.claims["from"]["host"] == "192.0.2.7"
+    assert token.unknown == ()
+
+
+@pytest.mark.parametrize(("ends", "offline"), [(False, True), (True, False)])
+def test_rule_15_the_refresh_token_of_an_offline_session_has_no_end_unless_the_realm_sets_one(
+    ends: bool, offline: bool
+) -> None:
+    attributes = {"client_credentials.use_refresh_token": "true"}
+    document = realm(offlineSessionMaxLifespanEnabled=ends, clients=[caller("c", attributes=attributes)])
+    assert granted(document, asked="offline_access").offline is offline
+    assert granted(document).offline is False

@@ -688,16 +688,6 @@ def test_what_cannot_be_known_is_said(members: dict[str, Any], client: dict[str,
     assert len(granted(realm(clients=[caller("c", **client)], **members)).unknown) == 1
 
 
-def test_an_attribute_that_a_group_may_give_is_said() -> None:
-    mappers = [mapper("usermodel-attribute", user_attribute="x", claim_name="x")]
-    document = realm(
-        clients=[caller("c", protocolMappers=mappers)],
-        groups=[{"name": "g", "attributes": {"x": ["1"]}}],
-        users=[service_account("c", groups=["/g"])],
-    )
-    assert granted(document).unknown
-
-
 # The answer, and the model itself
 
 
