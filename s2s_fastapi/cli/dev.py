@@ -25,6 +25,8 @@ EMBEDDED ISSUER, FOR DEVELOPMENT ONLY. This is not a Keycloak.
 Its keys are new at each start. It has no sessions, and checks only the secrets below.
 It answers on {url}, on this machine only. Stop it with Ctrl-C."""
 
+_MOST_NOTICES: Final = 10
+
 
 @in_one_sentence
 def dev(
@@ -37,11 +39,14 @@ def dev(
         Path | None,
         typer.Option(metavar="FILE", help="Values for ${NAME}. Generated values are added to it for the next start."),
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Do not start if Keycloak refuses a file or may answer in another way.")
+    ] = False,
 ) -> None:
     """Run an embedded issuer for development: no Keycloak, fresh keys at each start, this machine only.
 
     Every ${NAME} in the realm files comes from the environment, or from --env-file, or is generated. The command prints the
-    variables with which to start each service.
+    variables with which to start each service. It also names what Keycloak would refuse in the files, or do in another way.
     """
     # Imported for this command only: it would slow down --help.
     from s2s_fastapi.testing.documents import read_documents  # noqa: PLC0415
@@ -50,6 +55,9 @@ def dev(
     kept = read_values(env_file) if env_file else {}
     documents = read_documents(realms, {**_not_empty(kept), **_not_empty(os.environ)})
     issuer = EmbeddedIssuer(*documents.realms, values=documents.values, auth_path=auth_path)
+    notices = [str(notice) for notice in issuer.notices]
+    if strict and notices:
+        raise ConfigurationError("\n".join(notices))
     generated = {name: documents.values[name] for name in sorted(documents.generated)}
     if env_file is not None and generated:
         add_values(env_file, generated)
@@ -58,7 +66,7 @@ def dev(
         signal.signal(number, lambda *_: stopped.set())
     try:
         with issuer.serving(port):
-            _print(issuer, generated=tuple(generated), env_file=env_file)
+            _print(issuer, notices, generated=tuple(generated), env_file=env_file)
             while not stopped.wait(0.5):  # with a timeout: on Windows a wait without one hears no Ctrl-C
                 pass
     except OSError as error:
@@ -66,7 +74,7 @@ def dev(
     sys.stderr.write("The embedded issuer has stopped.\n")
 
 
-def _print(issuer: "EmbeddedIssuer", *, generated: tuple[str, ...], env_file: Path | None) -> None:
+def _print(issuer: "EmbeddedIssuer", notices: list[str], *, generated: tuple[str, ...], env_file: Path | None) -> None:
     """Print the warning to stderr and the variables of each service to stdout, so that stdout is a shell script."""
     from rich.console import Console  # noqa: PLC0415
     from rich.panel import Panel  # noqa: PLC0415
@@ -78,6 +86,10 @@ def _print(issuer: "EmbeddedIssuer", *, generated: tuple[str, ...], env_file: Pa
     if generated:
         kept = f"kept in {env_file}" if env_file else "new at the next start, unless --env-file keeps them"
         aside.print(f"Generated, because they have no value: {', '.join(generated)} ({kept}).")
+    for notice in notices[:_MOST_NOTICES]:
+        aside.print(notice, soft_wrap=True)
+    if len(notices) > _MOST_NOTICES:
+        aside.print(f"There are {len(notices) - _MOST_NOTICES} more such notices. Start with --strict to see all.")
     # No markup: a secret with ":key:" in it is not an emoji, and a long one stays on one line.
     out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     for realm in issuer.realms:

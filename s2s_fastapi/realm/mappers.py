@@ -284,7 +284,7 @@ def _nothing(_token: TokenDraft, _mapper: Mapper) -> None:
 
 
 def _not_known(token: TokenDraft, mapper: Mapper) -> None:
-    token.unknown.append(f"mapper {mapper.name!r} is of the kind {mapper.kind!r}")
+    token.unknown.append(f"the mapper {mapper.name!r} is of the kind {mapper.kind!r}, which is not known here")
 
 
 _KINDS: Final[Mapping[str, tuple[int, Callable[[TokenDraft, Mapper], None]]]] = {

@@ -100,6 +100,11 @@ class RealmModel:
         return self._realm.name
 
     @property
+    def version(self) -> tuple[int, ...]:
+        """The version of the server."""
+        return self._realm.version
+
+    @property
     def not_before(self) -> int:
         """Tokens issued before this second are revoked: ``tokens-not-before`` of the public realm page."""
         return self._realm.not_before

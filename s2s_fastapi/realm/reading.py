@@ -51,12 +51,13 @@ def read_realm(document: Mapping[str, Any], version: str, *, new_secret: Callabl
         raise ConfigurationError(f"{version!r} is no version of Keycloak: write it as 26.7.3")
     server = tuple(int(number) for number in numbers[0].split("."))
     converted = convert(document, server)
+    if converted.wrong_types:
+        raise ConfigurationError(f"Keycloak does not import realm {name!r}: {converted.wrong_types[0]}")
     try:
         complete = with_secrets(converted.document, new_secret) if new_secret else converted.document
         return _Reader(complete, server).realm()
     except (AttributeError, TypeError, ValueError, KeyError) as error:
-        # A list in place of an object, or a member is missing: Keycloak does not import it either.
-        problem = converted.problems[0] if converted.problems else repr(error)
+        problem = repr(error)  # a name is missing, or a list has nothing in place of an object
     # Outside of the except block: the error's frames hold the document, and with it the secrets.
     raise ConfigurationError(f"Keycloak does not import realm {name!r}: {problem}")
 
@@ -116,7 +117,7 @@ class _Reader:
             inside=composites(self.document, self.listed, organizations=not self.old),
             organizations=bool(self.document.get("organizationsEnabled", False)),
             group_attributes=dict(self._group_attributes(self._list("groups"), "", {})),
-            unknown=tuple(f"client policy {name!r}" for name in policies),
+            unknown=tuple(f"the client policy {name!r} may refuse a request or change a token" for name in policies),
         )
 
     def _own_clients(self) -> Iterator[Mapping[str, Any]]:

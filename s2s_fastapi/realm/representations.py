@@ -23,17 +23,23 @@ _LONGEST_NAME: Final = 80
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """A document with a value of the right type in each field, and why Keycloak refuses the file."""
+    """A document that has only known fields, each with a value of its type, and why Keycloak refuses the file."""
 
     document: dict[str, Any] = field(repr=False)
-    problems: tuple[str, ...]
-    """One sentence for each field that is unknown or has a value of the wrong type. Such a value is left as it is."""
+    unknown_fields: tuple[str, ...]
+    """The places of the fields that Keycloak does not know."""
+    wrong_types: tuple[str, ...]
+    """One sentence for each value that cannot be converted to the type of its field."""
 
 
 def convert(document: Mapping[str, Any], version: tuple[int, ...]) -> Converted:
     """Return the document as a server of ``version`` reads it."""
     converter = _Converter(_fields(old=version < (26, 1)))
-    return Converted(converter.converted("RealmRepresentation", document, ()), tuple(converter.problems))
+    return Converted(
+        document=converter.converted("RealmRepresentation", document, ()),
+        unknown_fields=tuple(converter.unknown_fields),
+        wrong_types=tuple(converter.wrong_types),
+    )
 
 
 @cache
@@ -50,7 +56,8 @@ def _fields(*, old: bool) -> dict[str, dict[str, str]]:
 class _Converter:
     def __init__(self, fields: Mapping[str, Mapping[str, str]]) -> None:
         self.fields = fields
-        self.problems: list[str] = []
+        self.unknown_fields: list[str] = []
+        self.wrong_types: list[str] = []
 
     def converted(self, kind: str, value: Any, place: tuple[str, ...]) -> Any:
         """Return the value as ``kind``: ``any``, a scalar, ``[kind]``, ``{kind}`` or the name of a class."""
@@ -69,8 +76,8 @@ class _Converter:
                 for name, of, one in self._members(kind, value, place)
             }
         except _WrongTypeError as error:
-            self.problems.append(f"`{_shown(place)}` must be {error.expected}")
-            return value
+            self.wrong_types.append(f"`{_shown(place)}` must be {error.expected}")
+            return None
 
     def _members(self, kind: str, value: Any, place: tuple[str, ...]) -> Iterator[tuple[str, str, Any]]:
         if not isinstance(value, Mapping):
@@ -78,7 +85,7 @@ class _Converter:
         for name, one in value.items():
             of = kind[1:-1] if kind[0] == "{" else self.fields[kind].get(name)
             if of is None:
-                self.problems.append(f"it does not know the field `{_shown((*place, f'.{name}'))}`")
+                self.unknown_fields.append(_shown((*place, f".{name}")))
             else:
                 yield name, of, one
 

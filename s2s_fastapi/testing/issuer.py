@@ -12,6 +12,7 @@ import httpx
 
 from s2s_fastapi.errors import ConfigurationError, TokenRequestError
 from s2s_fastapi.realm.model import Denied, Granted
+from s2s_fastapi.realm.notices import Notice
 from s2s_fastapi.settings import realm_segment
 from s2s_fastapi.testing import answers
 from s2s_fastapi.testing.asgi import IssuerApp
@@ -98,6 +99,11 @@ class EmbeddedIssuer:
     def realms(self) -> tuple[str, ...]:
         """The names of its realms."""
         return tuple(self._realms)
+
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """Why Keycloak refuses a realm, and how its answers may differ. It is computed at each call."""
+        return tuple(notice for realm in self._realms.values() for notice in realm.notices)
 
     @property
     def public_url(self) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.realm.model import RealmModel
+from s2s_fastapi.realm.notices import Notice, notices
 from s2s_fastapi.testing.assertions import Seen
 from s2s_fastapi.testing.keys import RealmKeys
 
@@ -24,7 +25,13 @@ class IssuerRealm:
         self.not_before = self.model.not_before
         """Seconds since the epoch."""
         self.assertions = Seen()
+        self._document = document
         self._users = list(document.get("users") or ())
+
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """Why Keycloak refuses the file, and how its answers may differ."""
+        return notices(self._document, self.model)
 
     @property
     def secrets(self) -> dict[str, str]:

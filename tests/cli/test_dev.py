@@ -114,3 +114,40 @@ def test_a_port_that_is_taken_is_one_sentence_and_exit_code_2() -> None:
         done = run("dev", REALMS["corp"], "--port", str(port))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"The issuer cannot listen on 127.0.0.1:{port}: address already in use.\n"
+
+
+def test_what_keycloak_would_refuse_or_do_otherwise_is_printed_and_strict_does_not_start(tmp_path: Path) -> None:
+    realm = tmp_path / "realm.json"
+    content = document(clients=[client("caller", secret="hunter2")], sslRequired="all", foo=1)
+    realm.write_text(json.dumps(content))
+    refused = "realm corp: Keycloak does not import this file: it does not know the field `foo`."
+    differs = "realm corp: Keycloak may answer in another way: `sslRequired` is all"
+    with dev(realm, clients=1) as running:
+        errors = running.stop()[1]
+    assert refused in errors
+    assert differs in errors
+    assert "hunter2" not in errors
+    strict = run("dev", realm, "--port", "0", "--strict")
+    assert (strict.returncode, strict.stdout) == (2, "")
+    assert [
+        line[: len(expected)] for line, expected in zip(strict.stderr.splitlines(), (refused, differs), strict=True)
+    ] == [
+        refused,
+        differs,
+    ]
+
+
+def test_of_many_notices_the_first_are_printed_with_the_number_of_the_others(tmp_path: Path) -> None:
+    realm = tmp_path / "realm.json"
+    realm.write_text(json.dumps(document(clients=[client("caller")]) | {f"foo{n}": n for n in range(12)}))
+    with dev(realm, clients=1) as running:
+        errors = running.stop()[1]
+    assert errors.count("it does not know the field") == 10
+    assert "There are 2 more such notices. Start with --strict to see all." in errors
+
+
+def test_a_realm_that_is_right_starts_strictly_without_a_notice(tmp_path: Path) -> None:
+    realm = tmp_path / "realm.json"
+    realm.write_text(json.dumps(document(clients=[client("caller")])))
+    with dev(realm, "--strict", clients=1) as running:
+        assert "realm corp" not in running.stop()[1]
