@@ -31,7 +31,8 @@ _MOST_NOTICES: Final = 10
 @in_one_sentence
 def dev(
     realms: Annotated[
-        list[Path], typer.Argument(metavar="REALM.json...", help="Realm files, as Keycloak imports them.")
+        list[Path],
+        typer.Argument(metavar="REALM.json...", help="Realm files, as Keycloak imports them, or a directory of them."),
     ],
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 8180,
     auth_path: Annotated[str, typer.Option(metavar="PATH", help="Path of the server, such as /auth.")] = "",
@@ -53,9 +54,10 @@ def dev(
     from s2s_fastapi.testing.issuer import EmbeddedIssuer  # noqa: PLC0415
 
     kept = read_values(env_file) if env_file else {}
-    documents = read_documents(realms, {**_not_empty(kept), **_not_empty(os.environ)})
+    # A variable that is set and empty counts for ${NAME:default}, but does not displace a value that was kept.
+    documents = read_documents(realms, {**os.environ, **_not_empty(kept), **_not_empty(os.environ)})
     issuer = EmbeddedIssuer(*documents.realms, values=documents.values, auth_path=auth_path)
-    notices = [str(notice) for notice in issuer.notices]
+    notices = [str(notice) for notice in (*documents.notices, *issuer.notices)]
     if strict and notices:
         raise ConfigurationError("\n".join(notices))
     generated = {name: documents.values[name] for name in sorted(documents.generated)}

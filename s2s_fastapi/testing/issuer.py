@@ -76,6 +76,7 @@ class EmbeddedIssuer:
         self.values: Mapping[str, str] = dict(values or {})
         self.faults = Faults()
         self.requests = Record()
+        self._of_files: tuple[Notice, ...] = ()
         self._public_url = public_url
         self._wire = Wire.of(version)
         self._clock = clock
@@ -85,13 +86,15 @@ class EmbeddedIssuer:
 
     @classmethod
     def read(cls, *paths: str | Path, values: Mapping[str, str] | None = None, **options: Any) -> Self:
-        """Return an issuer for realm files, their ``${NAME}`` filled from `values` or with new random ones; `options` as above.
+        """Return an issuer for realm files. `values` and new random ones replace each ``${NAME}``; `options` are as above.
 
         Raises:
             ConfigurationError: A file cannot be read, or is no realm.
         """
         documents = read_documents(paths, values or {})
-        return cls(*documents.realms, values=documents.values, **options)
+        issuer = cls(*documents.realms, values=documents.values, **options)
+        issuer._of_files = documents.notices
+        return issuer
 
     # What it is
 
@@ -103,7 +106,8 @@ class EmbeddedIssuer:
     @property
     def notices(self) -> tuple[Notice, ...]:
         """Why Keycloak refuses a realm, and how its answers may differ. It is computed at each call."""
-        return tuple(notice for realm in self._realms.values() for notice in realm.notices)
+        of_realms = (notice for realm in self._realms.values() for notice in realm.notices)
+        return (*self._of_files, *of_realms)
 
     @property
     def public_url(self) -> str:
