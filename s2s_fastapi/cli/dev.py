@@ -1,5 +1,6 @@
 """``s2s-fastapi dev``: the embedded issuer as a process."""
 
+import logging
 import os
 import shlex
 import signal
@@ -47,7 +48,7 @@ def dev(
     """Run an embedded issuer for development: no Keycloak, fresh keys at each start, this machine only.
 
     Every ${NAME} in the realm files comes from the environment, or from --env-file, or is generated. The command prints the
-    variables with which to start each service. It also names what Keycloak would refuse in the files, or do in another way.
+    variables with which to start each service, and then a line for each token that is granted or refused. It also names what Keycloak would refuse in the files, or do in another way.
     """
     # Imported for this command only: it would slow down --help.
     from s2s_fastapi.testing.documents import read_documents  # noqa: PLC0415
@@ -63,6 +64,7 @@ def dev(
     generated = {name: documents.values[name] for name in sorted(documents.generated)}
     if env_file is not None and generated:
         add_values(env_file, generated)
+    _log_to_stderr()
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
@@ -105,6 +107,15 @@ def _print(issuer: "EmbeddedIssuer", notices: list[str], *, generated: tuple[str
                 f"# {shown(realm)}: the user {shown(username)} has the password {shown(password)}\n", style="bold"
             )
     out.file.flush()
+
+
+def _log_to_stderr() -> None:
+    from s2s_fastapi.testing.log import LOG  # noqa: PLC0415
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
 
 
 def _not_empty(values: Mapping[str, str | None]) -> dict[str, str]:

@@ -2,9 +2,10 @@
 
 import hmac
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from s2s_fastapi.realm.model import Denied, Granted
+from s2s_fastapi.testing import log
 from s2s_fastapi.testing.answers import FAILED, INVALID_ORIGIN, NO_STORE, TOO_LARGE, json_response, with_origin
 from s2s_fastapi.testing.assertions import ASSERTION_TYPE, Assertion, AssertionRules
 from s2s_fastapi.testing.minting import Grant, Mint
@@ -42,41 +43,43 @@ def answer_token_request(request: Request, mint: Mint) -> Response:
         return TOO_LARGE
     if len(form.fields) > _MOST_FIELDS:
         return FAILED
-    client_id, outcome = _outcome(form, request, mint)
+    client_id, grant, outcome = _outcome(form, request, mint)
     origin = request.header("origin")
     if isinstance(outcome, Denied):
+        log.refused(mint.realm.name, client_id, outcome)
         body = {"error": outcome.error}
         body |= {"error_description": outcome.description} if outcome.description else {}
         return with_origin(json_response(outcome.status, body, NO_STORE), origin, exposed=True)
     if origin and not mint.realm.permits_origin(client_id, origin):
+        log.refused_origin(mint.realm.name, client_id, origin)
         if mint.wire.strict:
             return INVALID_ORIGIN
         origin = None
-    return with_origin(json_response(200, outcome, NO_STORE), origin, exposed=True)
+    log.granted(mint.realm.name, client_id, outcome)
+    return with_origin(json_response(200, mint.answer(outcome, grant), NO_STORE), origin, exposed=True)
 
 
-def _outcome(form: Form, request: Request, mint: Mint) -> tuple[str, dict[str, Any] | Denied]:
+def _outcome(form: Form, request: Request, mint: Mint) -> tuple[str, Grant, Granted | Denied]:
+    """Return the client, the grant and the answer."""
     read = Form(tuple(pair for pair in form.fields if len(pair[1]) <= _LONGEST_READ)) if mint.wire.strict else form
     named = read.get("grant_type")
     if named is None:
-        return "", _NO_GRANT
+        return "", "client_credentials", _NO_GRANT
     grant = _GRANTS.get(named)
     if grant is None:
-        return "", _UNKNOWN_GRANT
+        return "", "client_credentials", _UNKNOWN_GRANT
     try:
         client = _credentials(read, request, strict=mint.wire.strict)
     except Malformed:
-        return "", _BROKEN_BASIC
+        return "", grant, _BROKEN_BASIC
     client_id, denied = _authenticated(client, read, mint)
     if denied is None and form.repeats:
         denied = _REPEATED
     if denied is not None:
-        return client_id, denied
+        return client_id, grant, denied
     if grant == "password":
-        granted = _of_user(read, client_id, mint)
-    else:
-        granted = mint.realm.model.service_token(client_id, scope=read.get("scope"), peer=mint.client)
-    return client_id, granted if isinstance(granted, Denied) else mint.answer(granted, grant)
+        return client_id, grant, _of_user(read, client_id, mint)
+    return client_id, grant, mint.realm.model.service_token(client_id, scope=read.get("scope"), peer=mint.client)
 
 
 def _authenticated(client: Credentials, form: Form, mint: Mint) -> tuple[str, Denied | None]:

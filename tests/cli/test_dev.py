@@ -49,6 +49,7 @@ def test_the_realms_of_the_stories_are_served_with_what_is_printed_until_ctrl_c(
         code, errors = running.stop()
     assert code == 0
     assert "EMBEDDED ISSUER, FOR DEVELOPMENT ONLY" in errors
+    assert "corp: token for chat-app-service: audience " in errors
     assert "Traceback" not in errors
     lines = dict(line.split("=") for line in kept.read_text().splitlines())
     assert lines["ALICE_SECRET"] == "from-the-file"
