@@ -1,4 +1,4 @@
-"""Every URL of a realm that this package asks, or tells others to ask."""
+"""Every URL of a realm that this package requests, or names in a document."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -32,14 +32,14 @@ class Endpoints:
 
 @dataclass(frozen=True, slots=True)
 class PublicEndpoints:
-    """The URLs of one realm as everybody else reaches it: for documents, never asked by this process."""
+    """The public URLs of one realm: for documents. This process never requests them."""
 
     token: str
     authorization: str
 
     @classmethod
     def of(cls, settings: KeycloakSettings) -> Self:
-        """Return the URLs below the issuer, or below the public address where the issuer is no realm's page."""
+        """Return the URLs below the issuer, or below the public address if the issuer is not a URL of a realm."""
         name = realm_segment(settings.realm)
         realm = settings.issuer.rstrip("/")
         if not realm.endswith(f"/realms/{name}"):
