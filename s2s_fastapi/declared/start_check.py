@@ -11,11 +11,10 @@ from starlette.convertors import FloatConvertor, IntegerConvertor, StringConvert
 from starlette.routing import compile_path
 
 from s2s_fastapi.declared.asked import covers, ways_of
-from s2s_fastapi.declared.dependency_reader import Mistake
 from s2s_fastapi.declared.late_routes import FailingRoute
-from s2s_fastapi.declared.nearest import Unanswered, unanswered
-from s2s_fastapi.declared.public_paths import DOCS, PublicPath, PublicPaths
+from s2s_fastapi.declared.public_paths import DOCS, PublicPath, PublicPaths, Unanswered, unanswered
 from s2s_fastapi.declared.routes import Access, RouteAccess
+from s2s_fastapi.declared.sentences import Mistake
 from s2s_fastapi.fastapi_internals import path_pattern
 from s2s_fastapi.requirement.requirement import Audience, Caller, Requirement, Role, Scope
 from s2s_fastapi.text import listed

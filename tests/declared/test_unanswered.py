@@ -11,8 +11,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from s2s_fastapi import DOCS, ServiceAuthMiddleware, require_service
-from s2s_fastapi.declared.nearest import unanswered
-from s2s_fastapi.declared.public_paths import PublicPath
+from s2s_fastapi.declared.public_paths import PublicPath, unanswered
 from s2s_fastapi.declared.routes import RouteAccess
 
 App = Callable[..., FastAPI]
