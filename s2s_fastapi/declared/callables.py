@@ -22,6 +22,7 @@ __all__ = [
     "line_of",
     "meant",
     "module_of",
+    "name_of",
     "names_in",
     "own_attributes",
     "own_classes",
@@ -118,6 +119,11 @@ def own_attributes(owner: Any) -> dict[str, tuple[Any, Any]]:
 def own_classes(kind: Any) -> Iterator[Any]:
     """Yield a class and its base classes, without those of the frameworks."""
     yield from (base for base in getattr(kind, "__mro__", ()) if module_of(base) not in _FRAMEWORKS)
+
+
+def name_of(call: Any) -> str:
+    """Return the name of a callable as one reads it in the code; of an object without a name, its class's."""
+    return str(getattr(call, "__name__", type(call).__name__))
 
 
 def module_of(held: Any) -> str:

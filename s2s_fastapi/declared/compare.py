@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from s2s_fastapi.declared.asked import asked, asked_by, below, covers, lost_scopes
-from s2s_fastapi.declared.callables import Role, line_of
+from s2s_fastapi.declared.callables import Role, line_of, name_of
 from s2s_fastapi.declared.sentences import Mistake, Unevaluated, Written
 from s2s_fastapi.declared.written import Reader
 from s2s_fastapi.fastapi_internals import attributes_of, chain, dependant_of, returned_by, unwatched
@@ -134,7 +134,7 @@ def _unasked(dependency: Any, asking: tuple[Requirement, ...]) -> Iterator[Mista
     """Yield what is wrong with a dependency that looks like a requirement but asks nothing."""
     call = unwatched(dependency.call)
     at = line_of(call)
-    name = getattr(call, "__name__", type(call).__name__)
+    name = name_of(call)
     if _is_factory(call) or (dependency.name is None and _returns_requirement(call)):
         yield Mistake(f"Depends({name}) makes a requirement and does not ask it: write Depends({name}(...))", at)
     wanted = lost_scopes(dependency)

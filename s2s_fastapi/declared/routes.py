@@ -24,6 +24,7 @@ from s2s_fastapi.fastapi_internals import (
     mounted_app,
     owner_of,
     route_contexts,
+    router_of,
     running,
 )
 from s2s_fastapi.requirement.guard import Guarded
@@ -283,7 +284,7 @@ def _asked_around(app: Any, reader: Reader) -> Mapping[int, tuple[Requirement, .
     def held(dependencies: Iterable[Any]) -> tuple[Requirement, ...]:
         return tuple(requirement for depends in dependencies for requirement in reader.held(depends))
 
-    return _by_entry(_asked(_router(app), (), held))
+    return _by_entry(_asked(router_of(app), (), held))
 
 
 def _lost_around(app: Any, reader: Reader) -> Mapping[int, tuple[Written, ...]]:
@@ -292,18 +293,13 @@ def _lost_around(app: Any, reader: Reader) -> Mapping[int, tuple[Written, ...]]:
     FastAPI copies a router's ``dependencies`` when a route is added and when the router is included: what is appended to the list
     later is asked on no earlier route. It reads no other attribute of them.
     """
-    return _by_entry(_lost(_router(app), () if _router(app) is app else reader.on_app(app), reader))
-
-
-def _router(app: Any) -> APIRouter | None:
-    router = getattr(app, "router", app)
-    return router if isinstance(router, APIRouter) else None
+    return _by_entry(_lost(router_of(app), () if router_of(app) is app else reader.on_app(app), reader))
 
 
 def _asked(
-    router: APIRouter | None, asked: tuple[Requirement, ...], held: Callable[[Iterable[Any]], tuple[Requirement, ...]]
+    router: Router | None, asked: tuple[Requirement, ...], held: Callable[[Iterable[Any]], tuple[Requirement, ...]]
 ) -> Iterator[tuple[Any, tuple[Requirement, ...]]]:
-    if router is None:
+    if not isinstance(router, APIRouter):
         return
     asked = (*asked, *held(router.dependencies))
     for entry in router.routes:
@@ -316,9 +312,9 @@ def _asked(
 
 
 def _lost(
-    router: APIRouter | None, lost: tuple[Written, ...], reader: Reader
+    router: Router | None, lost: tuple[Written, ...], reader: Reader
 ) -> Iterator[tuple[Any, tuple[Written, ...]]]:
-    if router is None:
+    if not isinstance(router, APIRouter):
         return
     lost = (*lost, *reader.on_app(router))
     late = tuple(reader.late(router.dependencies))

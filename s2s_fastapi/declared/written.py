@@ -29,6 +29,7 @@ from s2s_fastapi.declared.callables import (
     functions_of,
     meant,
     module_of,
+    name_of,
     names_in,
     own_attributes,
     own_classes,
@@ -340,7 +341,7 @@ class Reader:
         if scopes and not found:
             yield replace(Written.depends(Scope(scopes), where), dependency=call, scopes=scopes)
         if not found and callable(call) and where.why is not Why.CODE:
-            name = getattr(call, "__name__", type(call).__name__)
+            name = name_of(call)
             for each in self.written(call):  # it may ask by hand what is dropped with it
                 if each.requirement is not None and not each.certain:
                     text = f"{where.text}, whose dependency {name} names {each.where.text},"
@@ -411,7 +412,7 @@ class Reader:
     def _in_middleware(self, app: Any, middleware: Iterable[Any]) -> Iterator[Written]:
         entries: list[tuple[str, Any]] = []
         for entry in middleware:
-            name = f"the middleware {getattr(entry.cls, '__name__', type(entry.cls).__name__)}"
+            name = f"the middleware {name_of(entry.cls)}"
             entries += [(name, value) for value in (*entry.args, *entry.kwargs.values())]
             entries += [(name, member) for kind in own_classes(entry.cls) for member in vars(kind).values()]
         handlers = attributes_of(app).get("exception_handlers")
