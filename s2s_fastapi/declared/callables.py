@@ -5,6 +5,7 @@ import inspect
 import sys
 from collections.abc import Iterator
 from enum import Enum, auto
+from pathlib import Path
 from types import CodeType, FunctionType, MethodType
 from typing import Annotated, Any, Final, ForwardRef, NewType, TypeVar, get_args, get_origin
 
@@ -52,7 +53,10 @@ class Role(Enum):
 
 
 def line_of(*calls: Any) -> str:
-    """Return file and line of the first endpoint or dependency that has them, as ``app.py:12``; empty if none has."""
+    """Return file and line of the first endpoint or dependency that has them, as ``app.py:12``; empty if none has.
+
+    The file is relative to the current folder if it is below it.
+    """
     for call in calls:
         links = list(chain(call))
         for kind in (link for link in links if issubclass(type(link), type)):
@@ -61,7 +65,7 @@ def line_of(*calls: Any) -> str:
         functions = [link for link in links if type(link) is FunctionType]
         if functions:
             code = functions[-1].__code__
-            return f"{code.co_filename}:{code.co_firstlineno}"
+            return f"{code.co_filename}:{code.co_firstlineno}".removeprefix(f"{Path.cwd()}/")
     return ""
 
 

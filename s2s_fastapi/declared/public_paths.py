@@ -17,6 +17,9 @@ DOCS: Final = ("/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json")
 
 _READING: Final = frozenset({"GET", "HEAD"})
 _METHOD: Final = re.compile(r"[A-Z]+")
+_ORIGIN: Final = re.compile(r"https?://[^/\s]*")
+_PATH: Final = re.compile(r"/[\w{}:/.~-]*")
+_ONE_BY_ONE: Final = 'Write each public path out, as in "/static/logo.png".'
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +38,24 @@ class PublicPath:
             ConfigurationError: It is not a path as the router matches it, or would open more than a reader sees.
         """
         if not isinstance(text, str):
-            raise ConfigurationError(f'public_paths takes texts such as "/healthz", not {type(text).__name__}.')
+            raise ConfigurationError(_no_text(text))
         method, space, path = text.rpartition(" ")
-        if space and not _METHOD.fullmatch(method):
+        if (space and not _METHOD.fullmatch(method)) or not path.startswith("/") or not path.isprintable():
             raise ConfigurationError(
-                f'public_paths: write {text!r} as a path, or as a method and a path: "POST /hooks/x".'
+                f'public_paths: {text!r} is not a path, nor a method and a path as in "POST /hooks/x"{_spelling(text)}.'
             )
-        if not path.startswith("/") or set(path) & set("?#*") or not path.isprintable():
+        if found := set(path) & set("?#"):
             raise ConfigurationError(
-                f"public_paths: {text!r} is not a path of a route; there are no patterns and no queries."
+                f"public_paths: {text!r} has a {min(found)} in it, and a path has no query and no fragment{_spelling(text)}."
             )
+        if "*" in path:
+            raise ConfigurationError(f"public_paths: {text!r} is a pattern. {_ONE_BY_ONE}")
         try:
             regex, _, convertors = compile_path(path)
         except (AssertionError, ValueError):  # Starlette's own words for a malformed template
             raise ConfigurationError(f"public_paths: {text!r} is not a route template.") from None
         if any(re.fullmatch(convertor.regex, "a/b") for convertor in convertors.values()):
-            raise ConfigurationError(
-                f"public_paths: {text!r} would open a whole tree; a :path converter is not allowed."
-            )
+            raise ConfigurationError(f"public_paths: {text!r} would open a whole tree. {_ONE_BY_ONE}")
         return cls(path, frozenset({method}) if space else _READING, regex if convertors else None)
 
     @property
@@ -82,6 +85,10 @@ class PublicPaths:
     def __init__(self, texts: Iterable[str]) -> None:
         if isinstance(texts, str):
             raise ConfigurationError(f"public_paths takes a list: write [{texts!r}].")
+        if not isinstance(texts, Iterable):
+            raise ConfigurationError(
+                f'public_paths takes a list, not {texts!r}: write public_paths=["/healthz"], or leave it out.'
+            )
         self.entries = tuple(PublicPath.read(text) for text in texts)
         self._exact = frozenset(
             (method, entry.path) for entry in self.entries if entry.template is None for method in entry.methods
@@ -98,6 +105,23 @@ class PublicPaths:
         """Return an entry that differs from a request for ``path`` in the method, in letter case or in a slash at the end; or nothing."""
         key = path.strip("/").casefold()
         return next((entry.text for entry in self.entries if entry.path.strip("/").casefold() == key), "")
+
+
+def _no_text(entry: object) -> str:
+    cure = ": write a star in front of it, as in [..., *DOCS]" if isinstance(entry, Iterable) else ""
+    return f'public_paths takes texts such as "/healthz", not {type(entry).__name__}{cure}.'
+
+
+def _spelling(text: str) -> str:
+    """Return how a public path was probably meant, as the end of a sentence; nothing if nobody can know."""
+    text = _ORIGIN.sub("", text).partition("?")[0].partition("#")[0]
+    before, slash, path = text.partition("/")
+    if not slash:
+        before, _, path = text.strip().rpartition(" ")
+    methods, path = before.replace(",", " ").upper().split(), f"/{path.strip()}"
+    if not path.strip("/") or not _PATH.fullmatch(path) or not all(map(_METHOD.fullmatch, methods)):
+        return ""
+    return ": write " + ", ".join([f'"{method} {path}"' for method in methods] or [f'"{path}"'])
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +142,10 @@ class Unanswered:
             return f'{said} The app serves this page of its documentation at {route.path}: add "{route.path}".'
         if route.requirement is not None and not route.guarded_above:
             return f"{said} The nearest route is {route.name}, which carries a requirement."
-        return f'{said} The nearest route is {route.name}: if you mean it, write "{self._meant(route)}".'
+        if _below(route.path, self.entry.path):
+            return f'{said} A public path is one path, and nothing below it: write each path out, as in "{self._meant(route)}".'
+        one = " That is one path, and nothing below it." if route.opaque else ""
+        return f'{said} The nearest route is {route.name}: if you mean it, write "{self._meant(route)}".{one}'
 
     def _meant(self, route: RouteAccess) -> str:
         if not route.methods or self.entry.methods & route.methods:
@@ -162,6 +189,11 @@ def _same_but_for_slash_and_case(one: str, other: str) -> bool:
     return one.strip("/").casefold() == other.strip("/").casefold()
 
 
+def _below(one: str, other: str) -> bool:
+    """Return whether the first path begins with the second one, as what is mounted or included there does."""
+    return other != "/" and one.startswith(f"{other.rstrip('/')}/") and one != f"{other}/"
+
+
 def _one_without_a_prefix(one: str, other: str) -> bool:
     """Return whether one path is the other without its first segments, such as the prefix of a router."""
     short, long = sorted((one.strip("/").split("/"), other.strip("/").split("/")), key=len)
@@ -175,4 +207,4 @@ def _one_letter_apart(one: str, other: str) -> bool:
     return long[same + 1 :] == short[same + len(short) - len(long) + 1 :]
 
 
-_LIKENESS = (_same, _same_but_for_slash_and_case, _one_without_a_prefix, _one_letter_apart)
+_LIKENESS = (_same, _same_but_for_slash_and_case, _below, _one_without_a_prefix, _one_letter_apart)

@@ -25,15 +25,24 @@ class Why(Enum):
         "parameter on the function below the decorators"
     )
     STARLETTE = "FastAPI does not read a plain Starlette route: put the requirement's guard around the endpoint, as @requirement.guard"
+    FIELD = "FastAPI asks no Depends on a field of a model: write it on a parameter of the route, or dependencies=[Depends(...)] on the route"
+    ATTRIBUTE = (
+        "FastAPI does not read the attributes of a class: write Depends(...) on a parameter of its `__init__` or of the route, or "
+        "dependencies=[Depends(...)] on the route"
+    )
     LATE = (
-        "FastAPI does not ask it here, because the route was added or included earlier: give it to APIRouter(dependencies=[...]) or "
-        "FastAPI(dependencies=[...])"
+        "FastAPI does not ask it here, because the route was added or included earlier: write dependencies=[Depends(...)] in "
+        "FastAPI(...), APIRouter(...) or include_router(...)"
+    )
+    ASSIGNED = (
+        "FastAPI takes dependencies only from the arguments of FastAPI(...), APIRouter(...), include_router(...) and the decorator of a "
+        "route: write dependencies=[Depends(...)] there"
     )
     NOT_COPIED = (
         "an included router makes a new route of the path and the endpoint only: put the guard around the endpoint"
     )
     MIDDLEWARE = "FastAPI reads no Depends of a middleware or an exception handler: write dependencies=[Depends(...)] on the routes"
-    CODE = "FastAPI does not ask it there: if the code does not ask it by hand either, write Depends(...)"
+    CODE = "FastAPI does not ask it there: if the code does not ask it by hand either, as with `await requirement(request)`, write Depends(...)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,8 @@ _BUDGET: Final = 2000
 _PLAIN: Final = frozenset({str, int, float, bool, bytes, type(None), type(PydanticUndefined)})
 _IDLE: Final = _PLAIN | {*METHODS}
 """Types whose values are not read if they are an attribute."""
+_ANNOTATED: Final = (Why.INSIDE, Why.ATTRIBUTE, Why.FIELD)
+"""Why a requirement within an annotation is not asked, if no parameter has the annotation."""
 _VARIADIC: Final = (inspect.CO_VARARGS, inspect.CO_VARKEYWORDS)
 _FUNCTIONS: Final = 200
 """Functions of a route handler that are looked at."""
@@ -209,12 +211,16 @@ class Reader:
             if is_class and type(value) in METHODS:
                 continue
             kind = f"the class attribute {holder.__name__}" if is_class else f"the attribute {type(holder).__name__}"
-            where = Where(f"{kind}.{name}", Why.ELSEWHERE, certain=certain, shared=(id(holder), name))
+            why = Why.ATTRIBUTE if is_class else Why.ELSEWHERE
+            where = Where(f"{kind}.{name}", why, certain=certain, shared=(id(holder), name))
             yield from self._in_value(value, where)
         for kind in own_classes(owner if issubclass(type(owner), type) else type(owner)):
             for name, annotation in annotations_of(kind):
                 where = Where(
-                    f"the class attribute {kind.__name__}.{name}", Why.INSIDE, certain=certain, shared=(id(kind), name)
+                    f"the class attribute {kind.__name__}.{name}",
+                    Why.ATTRIBUTE,
+                    certain=certain,
+                    shared=(id(kind), name),
                 )
                 yield from self._in_annotation(annotation, where, kind, {}, data=False)
 
@@ -228,7 +234,7 @@ class Reader:
         followed = meant(annotation, owner)
         if text_of(annotation) is None and followed is not annotation:
             where = where.inside(why=_inside(where))
-        elif text_of(annotation) is not None and where.why is Why.INSIDE:
+        elif text_of(annotation) is not None and where.why in _ANNOTATED:
             where = where.inside()
         if followed is not annotation and _known_type(followed, seen):
             return
@@ -236,8 +242,9 @@ class Reader:
         kind = type(annotation)
         text = text_of(annotation)
         if text is not None:
-            if where.why is Why.INSIDE and any(word in text for word in ("Depends", "Security", "Annotated")):
-                cure = "its annotation stands in quotes, where FastAPI does not read it: write it without them"
+            if where.why in _ANNOTATED and any(word in text for word in ("Depends", "Security", "Annotated")):
+                quotes = "its annotation stands in quotes, where FastAPI does not read it: write it without them"
+                cure = quotes if where.why is Why.INSIDE else where.why.value
                 yield Written(None, where, cure, what="a requirement that FastAPI cannot see", certain=where.certain)
         elif issubclass(kind, Depends | Requirement):
             yield from self._in_value(annotation, where.inside(why=_inside(where)))
@@ -273,11 +280,15 @@ class Reader:
                 if name == "__init__" and type(value) is FunctionType and not is_dataclass(kind):
                     text = f" of {kind.__name__}.__init__"
                     yield from self._in_signature(value, Why.ELSEWHERE, 1, certain=False, above=text)
-                elif type(value) not in _IDLE and (name in _FIELDS or not name.startswith("__pydantic_")):
-                    where = Where(f"{kind.__name__}.{name} of a model", Why.ELSEWHERE)
-                    yield from self._in_value(value, where)
+                elif name in _FIELDS and type(value) is dict:
+                    for field, info in value.items():
+                        yield from self._in_value(
+                            info, Where(f"the field {_owner(kind, name, field)}.{field}", Why.FIELD)
+                        )
+                elif type(value) not in _IDLE and not name.startswith("__pydantic_"):
+                    yield from self._in_value(value, Where(f"the class attribute {kind.__name__}.{name}", Why.FIELD))
             for name, annotation in annotations_of(kind):
-                where = Where(f"the field {kind.__name__}.{name}", Why.INSIDE)
+                where = Where(f"the field {kind.__name__}.{name}", Why.FIELD)
                 yield from self._in_annotation(annotation, where, kind, {})
 
     def _in_value(self, value: Any, where: Where, annotation: Any = None) -> Iterator[Written]:
@@ -377,7 +388,7 @@ class Reader:
     def late(self, dependencies: Iterable[Any]) -> Iterator[Written]:
         """Yield what stands in dependencies that were added to a router too late."""
         for depends in dependencies:
-            where = Where("a router around it", Why.LATE, whole=True)
+            where = Where("the list of dependencies of a router around it", Why.LATE, whole=True)
             yield from self._once(("late", id(depends)), depends, functools.partial(self._in_value, depends, where))
 
     def _in_framework_object(self, held: Any, what: str) -> Iterator[Written]:
@@ -390,7 +401,8 @@ class Reader:
             for name, value in attributes_of(holder).items():
                 if type(value) in _IDLE or (holder is held and name in skipped):
                     continue
-                where = Where(f"the attribute {name} of the {what}", Why.ELSEWHERE, opens=False)
+                why = Why.ASSIGNED if name == "dependencies" else Why.ELSEWHERE
+                where = Where(f"the attribute {name} of the {what}", why, opens=False)
                 state = name == "state" and type(value).__module__ == "starlette.datastructures"
                 for part in attributes_of(value).values() if state else (value,):
                     yield from self._in_value(part, where)
@@ -425,6 +437,12 @@ class Reader:
                         yield replace(each, where=replace(each.where, everywhere=(id(app), each.where.text)))
             if type(value) is not FunctionType:
                 yield from self._in_value(value, where)
+
+
+def _owner(model: type[Any], name: str, field: str) -> str:
+    """Return the name of the class that declares a field, of those whose attribute ``name`` has it."""
+    declaring = [kind for kind in own_classes(model) if field in vars(kind).get(name, ())]
+    return str(declaring[-1].__name__)
 
 
 def _dependants(call: Any) -> Iterator[Any]:
