@@ -134,7 +134,7 @@ class ServiceAuthMiddleware:
         if gate.routes.problem:
             await self._not_started(scope, send, gate.routes.problem)
             return
-        scope[WATCH_KEY] = self
+        scope[WATCH_KEY] = gate.routes
         await gate.pass_through(self.app, scope, receive, send)
 
     def enter(self, checkpoint: Checkpoint, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -244,7 +244,7 @@ class ServiceAuthMiddleware:
         self._warn(check)
         _look_at_returned(check)
         places = self._watched(check)
-        return replace(gate, routes=_read_routes(check, failing, gate.routes), places=places)
+        return replace(gate, routes=_read_routes(self, check, failing, gate.routes), places=places)
 
     def _warn(self, check: AccessCheck) -> None:
         """Log each sentence once, also if routes come later."""
@@ -362,7 +362,7 @@ class ServiceAuthMiddleware:
             public=check.public,
             service=service,
             clock=clock,
-            routes=_read_routes(check),
+            routes=_read_routes(self, check),
             meant={found.nearest.path: found.entry.text for found in check.unanswered() if found.nearest is not None},
             places=places,
             root_path=own_root_path(router_below(self.app) or hidden_app(self.app)),
@@ -420,9 +420,12 @@ def _look_at_returned(check: AccessCheck) -> None:
 
 
 def _read_routes(
-    check: AccessCheck, failing: Iterable[FailingRoute] = (), before: ReadRoutes | None = None
+    watch: ServiceAuthMiddleware,
+    check: AccessCheck,
+    failing: Iterable[FailingRoute] = (),
+    before: ReadRoutes | None = None,
 ) -> ReadRoutes:
-    return ReadRoutes(check.access.holders, (route.entry for route in check.access.routes), failing, before)
+    return ReadRoutes(watch, check.access.holders, (route.entry for route in check.access.routes), failing, before)
 
 
 def _route_names(names: Collection[str]) -> frozenset[str]:
