@@ -3,7 +3,7 @@
 import itertools
 import logging
 from collections.abc import AsyncGenerator, Collection, Generator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from s2s_fastapi.caller.carried import CARRIED, SHORTEST_TOKEN, holds, propagate, refuses
 from s2s_fastapi.caller.granted import GrantedToken
@@ -18,8 +18,10 @@ from s2s_fastapi.caller.wanted import GivenSettings, Names, Wanted
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.errors import ConfigurationError, S2SError, TokenWithheld
 from s2s_fastapi.principal import INBOUND
-from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.text import named
+
+if TYPE_CHECKING:  # loaded when settings are first made
+    from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = ["ServiceTokenAuth"]
 
@@ -31,12 +33,12 @@ class _Environment:
 
     __slots__ = ("given", "resolved", "warned")
 
-    def __init__(self, given: KeycloakSettings | None) -> None:
+    def __init__(self, given: "KeycloakSettings | None") -> None:
         self.given = given
         self.warned: frozenset[str] = frozenset()
         self.resolved: tuple[TokenSource, KeycloakSettings] | None = None
 
-    def settings(self, source: TokenSource) -> KeycloakSettings:
+    def settings(self, source: TokenSource) -> "KeycloakSettings":
         resolved = self.resolved
         if resolved is None or resolved[0] is not source:
             self.resolved = resolved = source, source.settings(self.given)
@@ -362,7 +364,7 @@ def _rebuild(  # noqa: PLR0917 - the arguments, for pickle
     origins: tuple[str, ...],
     audience: Names,
     scope: Names,
-    settings: KeycloakSettings | None,
+    settings: "KeycloakSettings | None",
     any_origin: bool,
     min_validity: float,
 ) -> ServiceTokenAuth:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from s2s_fastapi.caller.granted import GrantedToken
 from s2s_fastapi.caller.token_errors import reach_cure
@@ -12,10 +12,12 @@ from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.engine.refreshing import Refreshing, State
 from s2s_fastapi.engine.workers import Workers
 from s2s_fastapi.errors import S2SError, TokenRequestError
-from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry.metrics import RESENDS, TOKEN_AGE
 from s2s_fastapi.telemetry.spans import span
 from s2s_fastapi.text import named
+
+if TYPE_CHECKING:  # loaded when settings are first made
+    from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = ["DEADLINE", "RENEWAL_SPACING", "SharedToken"]
 
@@ -31,7 +33,12 @@ class SharedToken:
     """One token for all callers of this process with the same key: fresh, renewed ahead, kept through failures."""
 
     def __init__(
-        self, key: TokenKey, settings: KeycloakSettings, channel: Channel, workers: Workers, clock: Callable[[], float]
+        self,
+        key: TokenKey,
+        settings: "KeycloakSettings",
+        channel: Channel,
+        workers: Workers,
+        clock: Callable[[], float],
     ) -> None:
         self._key = key
         self._settings = settings

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Annotated, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeAlias
 
 from s2s_fastapi.names import names_given, scope_problem
-from s2s_fastapi.settings import KeycloakSettings
+
+if TYPE_CHECKING:  # loaded when settings are first made
+    from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = ["BaseUrl", "GivenSettings", "Names", "Wanted"]
 
@@ -28,7 +30,7 @@ Names: TypeAlias = Annotated[str | Collection[str] | None, _WrittenInCode]
 BaseUrl: TypeAlias = Annotated[str | Callable[[], str], _WrittenInCode]
 """A URL, or a function that returns it."""
 
-GivenSettings: TypeAlias = Annotated[KeycloakSettings | None, _WrittenInCode]
+GivenSettings: TypeAlias = Annotated["KeycloakSettings | None", _WrittenInCode]
 """Settings as an argument; None means the environment, read at the first use."""
 
 

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 from starlette.middleware.cors import CORSMiddleware
@@ -35,7 +35,6 @@ from s2s_fastapi.receiver.observe_mode import ObservedRefusals, Observing, end_o
 from s2s_fastapi.requirement.opened import Places
 from s2s_fastapi.requirement.request_state import SCOPE_KEY, Authenticated, Service, located
 from s2s_fastapi.requirement.require import require_service, require_user
-from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry import DecisionLog, Observer
 from s2s_fastapi.telemetry.metrics import decided
 from s2s_fastapi.telemetry.spans import current_span, describe, hide_query
@@ -43,6 +42,9 @@ from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS, VerifiedTokens
 from s2s_fastapi.verifier.checks import Expectations
 from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.verifier import Verifier
+
+if TYPE_CHECKING:  # loaded when settings are first made
+    from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = ["ServiceAuthMiddleware", "middleware_of", "observed_refusals"]
 
@@ -66,7 +68,7 @@ class ServiceAuthMiddleware:
     def __init__(
         self,
         app: ASGIApp,
-        settings: KeycloakSettings | None = None,
+        settings: "KeycloakSettings | None" = None,
         *,
         audience: str | Collection[str] | None = None,
         public_paths: Iterable[str] = (),
@@ -269,6 +271,8 @@ class ServiceAuthMiddleware:
         return documentation
 
     def _read(self, app: Any) -> Documentation:
+        from s2s_fastapi.settings import KeycloakSettings  # noqa: PLC0415 - when settings are first made
+
         settings = self._settings or KeycloakSettings()
         root = self._root(app)
         # What is below, or the app itself where a layer below hides its routes.

@@ -26,11 +26,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from s2s_fastapi import (
     AudienceNotGranted,
     ConfigurationError,
-    Health,
-    KeysHealth,
     ServiceAuthMiddleware,
     ServiceTokenAuth,
-    TokenHealth,
     TokenRequestError,
     auth_ready,
     health,
@@ -41,6 +38,7 @@ from s2s_fastapi import (
 from s2s_fastapi.backchannel.channel import BackChannel
 from s2s_fastapi.caller.token_source import TokenSource, using
 from s2s_fastapi.keycloak.endpoints import Endpoints
+from s2s_fastapi.readiness import Health, KeysHealth, TokenHealth
 from s2s_fastapi.receiver.middleware import middleware_of
 from s2s_fastapi.requirement.request_state import KEYS_KEY
 from s2s_fastapi.settings import KeycloakSettings
