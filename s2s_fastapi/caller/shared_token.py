@@ -13,7 +13,7 @@ from s2s_fastapi.engine.refreshing import Refreshing, State
 from s2s_fastapi.engine.workers import Workers
 from s2s_fastapi.errors import S2SError, TokenRequestError
 from s2s_fastapi.telemetry.metrics import RESENDS, TOKEN_AGE
-from s2s_fastapi.telemetry.spans import span
+from s2s_fastapi.telemetry.spans import background, foreground, span
 from s2s_fastapi.text import named
 
 if TYPE_CHECKING:  # loaded when settings are first made
@@ -53,6 +53,8 @@ class SharedToken:
             clock=clock,
             spacing=RENEWAL_SPACING,
             max_waiters=_MAX_WAITERS,
+            foreground=foreground,
+            background=background,
             unavailable=_unavailable,
             unanswered=self._unanswered,
         )

@@ -23,11 +23,11 @@ from s2s_fastapi.caller.token_errors import (
 )
 from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.engine.loaded import Failed, Loaded
+from s2s_fastapi.engine.reports import report
 from s2s_fastapi.errors import AudienceNotGranted, S2SError, TokenRequestError
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.telemetry.attributes import AUDIENCE, CAUSE, CLIENT_ID, ERROR_TYPE, ISSUER, OUTCOME, SCOPE, TOKEN_ID
 from s2s_fastapi.telemetry.metrics import TOKEN_REQUEST, audience_label
-from s2s_fastapi.telemetry.reports import report
 from s2s_fastapi.telemetry.spans import cause, failed, span
 from s2s_fastapi.text import listed, named
 

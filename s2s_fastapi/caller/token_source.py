@@ -10,7 +10,8 @@ from s2s_fastapi.backchannel.channel import BackChannel
 from s2s_fastapi.caller.shared_token import DEADLINE, SharedToken
 from s2s_fastapi.caller.token_request import Channel, TokenKey
 from s2s_fastapi.caller.wanted import Wanted
-from s2s_fastapi.engine.workers import TOKENS, Workers, watch_forks
+from s2s_fastapi.engine.workers import TOKENS, Workers
+from s2s_fastapi.process import watch_forks
 
 if TYPE_CHECKING:  # loaded when settings are first made
     from s2s_fastapi.settings import KeycloakSettings

@@ -17,12 +17,12 @@ from functools import partial
 from random import SystemRandom
 from typing import Final, Generic, TypeAlias, TypeVar
 
-from s2s_fastapi.engine.loaded import Failed, Held, Load, Loaded, LoadResult, RememberedFailure, State
+from s2s_fastapi.engine.loaded import Cause, Failed, Held, Load, Loaded, LoadResult, RememberedFailure, State
+from s2s_fastapi.engine.reports import Reports
 from s2s_fastapi.engine.single_flight import SingleFlight
-from s2s_fastapi.engine.workers import Workers, watch_forks
+from s2s_fastapi.engine.workers import Workers
 from s2s_fastapi.errors import S2SError
-from s2s_fastapi.telemetry.reports import Reports
-from s2s_fastapi.telemetry.spans import Cause, background, foreground
+from s2s_fastapi.process import watch_forks
 
 __all__ = ["Failed", "Load", "Loaded", "Refreshing", "State"]
 
@@ -36,6 +36,10 @@ _STOOD_STILL: Final = 1.0
 """A waiter that wakes this many seconds too late was not scheduled: the process or the machine stood still."""
 _ANY: Final = object()
 _random: Final = SystemRandom().random  # needs no seed of its own in a forked child
+
+
+def _empty_context(_: Cause) -> contextvars.Context:
+    return contextvars.Context()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +58,12 @@ class Refreshing(Generic[T]):
     """One value with its loader, safe to read from threads, asyncio, trio and forked children.
 
     - `load` blocks and runs on a thread of `workers`. It returns `Loaded` or `Failed`. If it raises, only the name of the exception's
-      type is reported. What it reports (`s2s_fastapi.telemetry.reports`) waits until its result is published.
+      type is reported. What it reports (`s2s_fastapi.engine.reports`) waits until its result is published.
     - `timeout`: the deadline of each waiter in seconds. The load goes on after it, and a late answer is kept.
     - `spacing`: seconds between the beginning of any load and the beginning of a forced one (`renew`, `refuse`).
     - `max_waiters`: how many callers may wait at a time.
-    - `foreground` makes the context for a load that somebody waits for, `background` for a load that nobody waits for.
+    - `foreground` makes the context for a load that somebody waits for, `background` for a load that nobody waits for. By default it is
+      empty: a load sees nothing of the request that began it.
     - `unavailable` turns a sentence into the owner's error: for the deadline, too many waiters, or a loader that broke.
       `unanswered`, if given, does so for the deadline of a load that has begun. Only then is the other side to blame.
     - `clock` is monotonic. `jitter` returns a number in [0, 1).
@@ -86,8 +91,8 @@ class Refreshing(Generic[T]):
         spacing: float = 0.0,
         apart: float = 0.0,
         max_waiters: int = 1000,
-        foreground: Callable[[Cause], contextvars.Context] = foreground,
-        background: Callable[[Cause], contextvars.Context] = background,
+        foreground: Callable[[Cause], contextvars.Context] = _empty_context,
+        background: Callable[[Cause], contextvars.Context] = _empty_context,
         unavailable: Callable[[str], S2SError] = S2SError,
         unanswered: Callable[[str], S2SError] | None = None,
         jitter: Callable[[], float] = _random,

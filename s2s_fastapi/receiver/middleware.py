@@ -20,7 +20,6 @@ from s2s_fastapi.declared.public_paths import PublicPaths
 from s2s_fastapi.declared.returned import look_at_returned
 from s2s_fastapi.declared.routes import OWN_AUTHENTICATION, layers, read_access, router_below
 from s2s_fastapi.declared.start_check import AccessCheck, bounded
-from s2s_fastapi.engine.workers import watch_forks
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import (
     added_middleware,
@@ -30,6 +29,7 @@ from s2s_fastapi.fastapi_internals import (
     running_route,
 )
 from s2s_fastapi.names import NO_AUDIENCE, audience_names
+from s2s_fastapi.process import watch_forks
 from s2s_fastapi.receiver.gate import Gate
 from s2s_fastapi.receiver.observe_mode import ObservedRefusals, Observing, end_of_observing
 from s2s_fastapi.requirement.opened import Places

@@ -15,14 +15,15 @@ import httpx
 from s2s_fastapi.backchannel.channel import BackChannel, BackChannelError, Reply
 from s2s_fastapi.decision import Reason
 from s2s_fastapi.engine.refreshing import Failed, Loaded, Refreshing, State
-from s2s_fastapi.engine.workers import KEYS, watch_forks
+from s2s_fastapi.engine.reports import report
+from s2s_fastapi.engine.workers import KEYS
 from s2s_fastapi.errors import ConfigurationError, KeysUnavailable
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.keycloak.server_cures import answer_cure, unreachable_cure
+from s2s_fastapi.process import watch_forks
 from s2s_fastapi.telemetry.attributes import CAUSE, ISSUER, OUTCOME
 from s2s_fastapi.telemetry.metrics import KEYS_FETCH, watch_age
-from s2s_fastapi.telemetry.reports import report
-from s2s_fastapi.telemetry.spans import cause, failed, span
+from s2s_fastapi.telemetry.spans import background, cause, failed, foreground, span
 from s2s_fastapi.text import named
 from s2s_fastapi.verifier.jwks import KeySet, VerificationKey
 from s2s_fastapi.verifier.refusal import Refused
@@ -92,6 +93,8 @@ class KeySource:
             spacing=_SPACING,
             apart=_SPACING,
             max_waiters=_MAX_WAITERS,
+            foreground=foreground,
+            background=background,
             unavailable=KeysUnavailable,
         )
         watch_age(self)
