@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from s2s_fastapi.caller.carried import CARRIED, SHORTEST_TOKEN, UNAUTHORIZED, holds, propagate, refuses
 from s2s_fastapi.caller.granted import GrantedToken
-from s2s_fastapi.caller.httpx_compat import HttpxAuth, join_httpx2
+from s2s_fastapi.caller.httpx_compat import HttpxAuth
 from s2s_fastapi.caller.origins import Pin, pin_of, pins, spelled, within
 from s2s_fastapi.caller.resend import discarding, replayable
 from s2s_fastapi.caller.shared_token import SharedToken
@@ -92,7 +92,6 @@ class ServiceTokenAuth(HttpxAuth):
             raise ConfigurationError(
                 "Give origins or insecure_any_origin=True, not both: with insecure_any_origin=True the origins have no effect."
             )
-        join_httpx2()
         self._setup(pins(origins), Wanted.of(audience, scope), _Environment(settings), any_origin=insecure_any_origin)
 
     def _setup(
@@ -130,7 +129,7 @@ class ServiceTokenAuth(HttpxAuth):
         """
         given = Wanted.of(audience, scope)
         wanted = Wanted(given.audiences or self._wanted.audiences, given.scopes or self._wanted.scopes)
-        other = object.__new__(ServiceTokenAuth)
+        other = ServiceTokenAuth()
         pinned = self._pins if origins is None else pins(origins)
         other._setup(
             pinned,
