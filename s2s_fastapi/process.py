@@ -5,16 +5,18 @@ The hooks are installed when the first object is registered. An object is forgot
 
 import atexit
 import os
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Final, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
-__all__ = ["delay_forks", "watch_exit", "watch_forks"]
+__all__ = ["delay_forks", "undisturbed", "watch_exit", "watch_forks"]
 
 _SETTLE_SECONDS: Final = 5.0
 
+R = TypeVar("R")
 W = TypeVar("W")
 
 
@@ -44,6 +46,8 @@ class Exiting(Protocol):
 _forked: "WeakValueDictionary[int, Forked]" = WeakValueDictionary()
 _unsettled: "WeakValueDictionary[int, Unsettled]" = WeakValueDictionary()
 _exiting: "WeakValueDictionary[int, Exiting]" = WeakValueDictionary()
+_sections: Final[dict[object, int]] = {}
+"""What is not to be disturbed now, and by which thread it is done."""
 _installed: Final[set[str]] = set()
 
 
@@ -57,6 +61,21 @@ def delay_forks(thing: Unsettled) -> None:
     """Let a fork wait while `thing` is unsettled, for 5 s at most."""
     _unsettled[id(thing)] = thing
     _install_fork_hooks()
+
+
+def undisturbed(work: Callable[[], R]) -> R:
+    """Return what `work()` returns. A fork by another thread waits for it, so it must be short and wait for nothing.
+
+    A child that is forked in the middle of an import keeps half a module. A child that is forked while OpenSSL reads certificates
+    keeps a lock that is never released.
+    """
+    section = object()
+    _sections[section] = threading.get_ident()
+    _install_fork_hooks()
+    try:
+        return work()
+    finally:
+        _sections.pop(section, None)
 
 
 def watch_exit(thing: Exiting) -> None:
@@ -81,11 +100,19 @@ def _alive(things: "WeakValueDictionary[int, W]") -> list[W]:
 def _before_fork(clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], object] = time.sleep) -> None:
     # Bounded: the forking thread may itself be what an unsettled thread waits for.
     until = clock() + _SETTLE_SECONDS
-    while any(thing.unsettled for thing in _alive(_unsettled)) and clock() < until:
+    while _disturbing() and clock() < until:
         sleep(0.001)
 
 
+def _disturbing() -> bool:
+    own = threading.get_ident()
+    return any(thread != own for thread in list(_sections.values())) or any(
+        thing.unsettled for thing in _alive(_unsettled)
+    )
+
+
 def _after_fork() -> None:
+    _sections.clear()  # of threads that the child does not have
     for thing in _alive(_forked):
         thing.after_fork()
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 
 import pytest
 
@@ -99,3 +100,53 @@ def test_a_fork_waits_until_nothing_is_unsettled_and_5_seconds_at_most(waits: in
     process.delay_forks(slow)
     process._before_fork(lambda: slow.now, slow.sleep)
     assert slow.now == waited
+
+
+def test_a_fork_waits_for_what_another_thread_must_do_undisturbed_and_not_for_its_own() -> None:
+    waits: list[float] = []
+    begun, end = threading.Event(), threading.Event()
+
+    def work() -> str:
+        begun.set()
+        assert end.wait(30)
+        return "done"
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        end.set()
+        thread.join()
+
+    results: list[str] = []
+    thread = threading.Thread(target=lambda: results.append(process.undisturbed(work)))
+    thread.start()
+    assert begun.wait(30)
+    process.undisturbed(lambda: process._before_fork(lambda: 0.0, sleep))
+    assert (len(waits), results) == (1, ["done"])
+
+
+def test_what_raises_is_over() -> None:
+    def work() -> None:
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        process.undisturbed(work)
+    assert process._sections == {}
+
+
+@needs_fork
+def test_a_child_waits_for_no_thread_of_its_parent() -> None:
+    """The wait of the first fork is bounded; what the other thread did is not over in the child, and never will be."""
+    result = run("""
+        import os, threading, warnings
+        from s2s_fastapi import process
+        warnings.simplefilter("ignore")  # 3.12 warns, because a thread runs: our point here
+        process._SETTLE_SECONDS = 0.0
+        begun, never = threading.Event(), threading.Event()
+        threading.Thread(target=lambda: process.undisturbed(lambda: (begun.set(), never.wait())), daemon=True).start()
+        begun.wait()
+        assert process._disturbing()
+        if (child := os.fork()) == 0:
+            os._exit(process._disturbing())
+        assert os.waitpid(child, 0)[1] == 0
+    """)
+    assert (result.returncode, result.stderr) == (0, "")

@@ -18,8 +18,8 @@ from urllib.request import getproxies_environment, proxy_bypass
 import httpx
 
 from s2s_fastapi.backchannel.strict_json import AmbiguousJsonError, NotAnObjectError, json_object
-from s2s_fastapi.engine.workers import undisturbed
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.process import undisturbed
 from s2s_fastapi.telemetry.foreign import held_back
 from s2s_fastapi.telemetry.spans import Span, answered, failed, propagated, span_of_exchange
 

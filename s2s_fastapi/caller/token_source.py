@@ -11,6 +11,7 @@ from s2s_fastapi.caller.shared_token import DEADLINE, SharedToken
 from s2s_fastapi.caller.token_request import Channel, TokenKey
 from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.engine.workers import TOKENS, Workers
+from s2s_fastapi.environment import settings_or_environment
 from s2s_fastapi.process import watch_forks
 
 if TYPE_CHECKING:  # loaded when settings are first made
@@ -19,12 +20,6 @@ if TYPE_CHECKING:  # loaded when settings are first made
 __all__ = ["IN_USE", "TokenSource", "using"]
 
 _CAPACITY: Final = 1024
-
-
-def _settings(given: "KeycloakSettings | None") -> "KeycloakSettings":
-    from s2s_fastapi.settings import KeycloakSettings  # noqa: PLC0415 - when settings are first made
-
-    return given or KeycloakSettings()
 
 
 def _channel(settings: "KeycloakSettings") -> Channel:
@@ -46,7 +41,7 @@ class TokenSource:
         self,
         *,
         channel: "Callable[[KeycloakSettings], Channel]" = _channel,
-        settings: "Callable[[KeycloakSettings | None], KeycloakSettings]" = _settings,
+        settings: "Callable[[KeycloakSettings | None], KeycloakSettings]" = settings_or_environment,
         workers: Callable[[str], Workers] = TOKENS.to,
         clock: Callable[[], float] = time.monotonic,
         capacity: int = _CAPACITY,

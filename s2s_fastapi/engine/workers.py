@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 
 from s2s_fastapi.process import delay_forks, watch_exit, watch_forks
 
-__all__ = ["KEYS", "THREADS", "TOKENS", "Workers", "WorkersByServer", "undisturbed"]
+__all__ = ["KEYS", "THREADS", "TOKENS", "Workers", "WorkersByServer"]
 
 R = TypeVar("R")
 
@@ -72,12 +72,12 @@ class Workers:
 
     @property
     def unsettled(self) -> bool:
-        """Whether one of its threads is in the middle of an import, or of a call of `undisturbed`."""
+        """Whether one of its threads is in the middle of an import: libraries import at their first use."""
         frames = sys._current_frames()  # noqa: SLF001 - documented for such purposes
         for worker in [*list(self._working), *list(self._finishing)]:
             frame = frames.get(worker.ident or 0)
             while frame is not None:
-                if frame.f_code is undisturbed.__code__ or frame.f_code.co_filename == _IMPORTLIB:
+                if frame.f_code.co_filename == _IMPORTLIB:
                     return True
                 frame = frame.f_back
         return False
@@ -208,15 +208,6 @@ class WorkersByServer:
             if workers is None:
                 workers = self._pools[there.scheme, there.netloc] = Workers(self._name)
             return workers
-
-
-def undisturbed(work: Callable[[], R]) -> R:
-    """Return what `work()` returns. A fork waits for it if it runs on a worker thread, so it must be short and wait for nothing.
-
-    A child that is forked in the middle of an import keeps half a module. A child that is forked while OpenSSL reads certificates
-    keeps a lock that is never released. Imports need not be wrapped.
-    """
-    return work()
 
 
 KEYS: Final = WorkersByServer("keys")

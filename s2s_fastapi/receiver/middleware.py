@@ -20,6 +20,7 @@ from s2s_fastapi.declared.public_paths import PublicPaths
 from s2s_fastapi.declared.returned import look_at_returned
 from s2s_fastapi.declared.routes import OWN_AUTHENTICATION, layers, read_access, router_below
 from s2s_fastapi.declared.start_check import AccessCheck, bounded
+from s2s_fastapi.environment import settings_or_environment
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import (
     added_middleware,
@@ -271,9 +272,7 @@ class ServiceAuthMiddleware:
         return documentation
 
     def _read(self, app: Any) -> Documentation:
-        from s2s_fastapi.settings import KeycloakSettings  # noqa: PLC0415 - when settings are first made
-
-        settings = self._settings or KeycloakSettings()
+        settings = settings_or_environment(self._settings)
         root = self._root(app)
         # What is below, or the app itself where a layer below hides its routes.
         below = self.app if root is None or router_below(self.app) is not None else root

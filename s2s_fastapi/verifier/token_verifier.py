@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from s2s_fastapi.answers import error_of
+from s2s_fastapi.environment import settings_or_environment
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.names import NO_AUDIENCE, audience_names
 from s2s_fastapi.principal import Principal
@@ -77,12 +78,7 @@ class TokenVerifier:
     @property
     def audiences(self) -> frozenset[str]:
         """The audiences this verifier accepts: as given, or else the settings'; empty where neither says one."""
-        return self._audience or self._settings().audiences
-
-    def _settings(self) -> "KeycloakSettings":
-        from s2s_fastapi.settings import KeycloakSettings  # noqa: PLC0415 - when settings are first made
-
-        return self._given or KeycloakSettings()
+        return self._audience or settings_or_environment(self._given).audiences
 
     def decide(self, token: str | bytes) -> Verdict:
         """Return the verdict on a token as a value; raises only ConfigurationError."""
@@ -101,7 +97,7 @@ class TokenVerifier:
             ConfigurationError: The settings are missing or wrong, or say no audience.
         """
         if self._verifier is None:
-            settings = self._settings()
+            settings = settings_or_environment(self._given)
             audiences = self._audience or settings.audiences
             if not audiences and not self._skip_audience:
                 raise ConfigurationError(settings.missing(NO_AUDIENCE))
