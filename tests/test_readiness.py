@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import httpx
 import httpx2
 import pytest
@@ -271,7 +272,7 @@ class TestWithTheKeys:
                 for _ in range(50):
                     group.start_soon(ask, "/readyz")
                 group.start_soon(ask, "/nothing", (b"authorization", b"Bearer " + token))
-                await anyio.sleep(0)  # now all of them wait
+                await anyio.lowlevel.checkpoint()  # now all of them wait
                 assert statuses == []  # all of them wait
                 late.set()
 
