@@ -168,7 +168,7 @@ def test_rule_21_an_account_that_the_document_lists_gets_nothing() -> None:
 def test_rule_21_a_client_that_is_written_as_public_becomes_a_service_that_nobody_can_use() -> None:
     document = _authorization(authorizationServicesEnabled=True, publicClient=True)
     assert refused(document) == (401, "unauthorized_client", CREDENTIALS)
-    model = RealmModel.read(document, new_secret=lambda: "made")
+    model = RealmModel.read(document, new_secret=lambda client_id: "made")
     assert isinstance(model.client_credentials("c", "made"), Denied)
     assert isinstance(model.service_token("c"), Granted)
 
@@ -228,8 +228,16 @@ def test_rule_22_a_reference_to_a_scope_that_did_not_exist_does_not_count() -> N
 
 
 def test_rule_22_clients_without_lists_get_the_new_scopes_from_the_realm() -> None:
-    model = _export("17.0.1", defaultClientScopes=None)
-    assert set(model.default_scopes("c")) == {"acr", "basic"}
+    document = realm(
+        keycloakVersion="17.0.1",
+        clientScopes=[scope("x"), scope("y")],
+        defaultDefaultClientScopes=["x"],
+        defaultOptionalClientScopes=["y"],
+        clients=[caller("c")],
+    )
+    model = RealmModel.read(document)
+    assert set(model.default_scopes("c")) == {"x", "acr", "basic"}
+    assert set(model.optional_scopes("c")) == {"y", "offline_access"}
 
 
 @pytest.mark.parametrize("member", [{"bearerOnly": True}, {"protocol": "saml"}])
@@ -247,6 +255,12 @@ def test_rule_22_account_console_is_made_for_the_oldest_exports() -> None:
     assert "account-console" not in _export("9.0.0").client_ids
 
 
+def test_rule_22_an_account_console_of_the_file_stays() -> None:
+    clients = [{"clientId": "account", "publicClient": True}, caller("account-console")]
+    document = realm(keycloakVersion="8.0.0", clientScopes=[scope("x")], clients=clients)
+    assert granted(document, "account-console").claims["azp"] == "account-console"
+
+
 @pytest.mark.parametrize(("version", "lightweight"), [("25.0.6", True), ("26.0.0", False)])
 def test_rule_22_the_consoles_get_lightweight_tokens(version: str, lightweight: bool) -> None:
     document = realm(
@@ -259,8 +273,9 @@ def test_rule_22_the_consoles_get_lightweight_tokens(version: str, lightweight: 
 def test_rule_22_an_older_server_adds_only_what_it_has() -> None:
     document = realm(keycloakVersion="25.0.0", clientScopes=[scope("x")], clients=[caller("c")])
     assert "service_account" not in RealmModel.read(document, version=OLD).default_scopes("c")
-    model = RealmModel.read({**document, "keycloakVersion": "24.0.0"}, version="26")
-    assert "basic" in model.default_scopes("c")
+    old = {**document, "keycloakVersion": "16.0.0"}
+    assert "basic" in RealmModel.read(old, version="26").default_scopes("c")
+    assert RealmModel.read(old, version="18.0.0").default_scopes("c") == ("acr",)
 
 
 def test_rule_22_what_a_migration_adds_is_no_target_of_the_file() -> None:
