@@ -122,7 +122,7 @@ class _Reader:
 
     def _own_clients(self) -> Iterator[Mapping[str, Any]]:
         yield from builtins.CLIENTS
-        if self.document.get("adminPermissionsEnabled") and self.version >= (26, 2):  # rule 25
+        if self.document.get("adminPermissionsEnabled"):  # rule 25
             yield builtins.ADMIN_PERMISSIONS
 
     def _list(self, name: str) -> list[Mapping[str, Any]]:

@@ -266,7 +266,8 @@ def test_rule_22_the_consoles_get_lightweight_tokens(version: str, lightweight: 
     document = realm(
         keycloakVersion=version, clientScopes=[scope("x", audience(None, "y"))], clients=[caller("admin-cli")]
     )
-    document["clients"][0]["defaultClientScopes"] = ["x"]
+    document["clients"][0] |= {"defaultClientScopes": ["x"], "attributes": {"access.token.lifespan": "60"}}
+    assert granted(document, "admin-cli").lifespan == 60
     assert aud(granted(document, "admin-cli")) == (set() if lightweight else {"y"})
 
 
