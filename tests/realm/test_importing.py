@@ -17,7 +17,6 @@ from tests.realm.realms import (
     claim,
     mapper,
     realm,
-    role_claim,
     scope,
     service_account,
     user,
@@ -362,7 +361,7 @@ def test_rule_26_a_mapper_may_write_its_claim_into_the_answer_too() -> None:
         mapper("usersessionmodel-note", "own id", claim_name="who", **note),
         claim("tenant.name", "t1", access_token_claim=None, access_tokenResponse_claim="true"),
         claim("token-only", "t2"),
-        role_claim("realm", "roles", access_tokenResponse_claim="true"),
+        mapper("usermodel-attribute", user_attribute="username", claim_name="name", access_tokenResponse_claim="true"),
     ]
     for attributes in ({}, {"client.use.lightweight.access.token.enabled": "true"}):
         token = granted(realm(clients=[caller("c", protocolMappers=mappers, attributes=attributes)]))
@@ -396,6 +395,7 @@ def test_rule_27_hardcoded_roles_are_joined_with_those_of_the_account() -> None:
         ("resource_access", '{"target": {"roles": ["fire"]}}'),
         ("realm_access", '{"roles": ["root"], "more": 1}'),
         ("realm_access", '{"roles": "root"}'),
+        ("realm_access", '{"roles": [1]}'),
         ("resource_access.target.more", "[1]"),
     ],
 )
@@ -425,6 +425,23 @@ def test_rule_28_an_account_has_the_attributes_of_its_groups_and_of_those_above(
     assert _colour({"a": ["red"]}).claims["colour"] == "red"
     assert _colour({"a": ["red"]}).unknown == ()
     assert _colour({"a": ["red"]}, attributes={"colour": ["blue"]}).claims["colour"] == "blue"
+
+
+def test_rule_28_the_nearest_group_wins() -> None:
+    groups = [
+        {
+            "name": "above",
+            "attributes": {"colour": ["red"]},
+            "subGroups": [{"name": "below", "attributes": {"colour": ["green"]}}],
+        }
+    ]
+    colour = mapper("usermodel-attribute", user_attribute="colour", claim_name="colour")
+    document = realm(
+        clients=[caller("c", protocolMappers=[colour])],
+        groups=groups,
+        users=[service_account("c", groups=["/above/below"])],
+    )
+    assert granted(document).claims["colour"] == "green"
 
 
 def test_rule_28_which_of_two_groups_wins_is_not_known() -> None:
