@@ -58,10 +58,10 @@ class IssuerRealm:
         Raises:
             ConfigurationError: There is no such client, or it has none.
         """
-        try:
-            return self.secrets[client_id]
-        except KeyError:
-            raise ConfigurationError(f"The realm {self.name} has no client {client_id} with a secret.") from None
+        client = self.model.client(client_id)
+        if client is None or not client.secret:
+            raise ConfigurationError(f"The realm {self.name} has no client {client_id} with a secret.")
+        return client.secret
 
     @property
     def passwords(self) -> dict[str, str]:

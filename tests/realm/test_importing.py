@@ -96,6 +96,8 @@ def test_rule_19_an_attribute_of_a_user_may_be_one_text_instead_of_a_list() -> N
     [
         ({"clients": {"clientId": "c"}}, "`clients` must be a list"),
         ({"clients": ["c"]}, "`clients[0]` must be an object"),
+        ({"authenticationFlows": [None]}, "`authenticationFlows[0]` must be an object"),
+        ({"smtpServer": "x"}, "`smtpServer` must be an object"),
         ({"accessTokenLifespan": "long"}, "`accessTokenLifespan` must be a whole number"),
         ({"accessTokenLifespan": float("nan")}, "`accessTokenLifespan` must be a whole number"),
         ({"groups": [{"name": "g", "subGroups": ["h"]}]}, r"`groups\[g\].subGroups\[0\]` must be an object"),
@@ -425,6 +427,7 @@ def test_rule_28_an_account_has_the_attributes_of_its_groups_and_of_those_above(
     assert _colour({"a": ["red"]}).claims["colour"] == "red"
     assert _colour({"a": ["red"]}).unknown == ()
     assert _colour({"a": ["red"]}, attributes={"colour": ["blue"]}).claims["colour"] == "blue"
+    assert _colour({"a": ["red"]}, attributes={"colour": ["blue"]}).unknown == ()
 
 
 def test_rule_28_the_nearest_group_wins() -> None:

@@ -58,7 +58,7 @@ def test_a_name_from_the_file_cannot_imitate_a_line() -> None:
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "script policy": (with_policy(type="js"), 'the policy "Default Policy" of the client c is a script (`type: js`)'),
     "policy of no user": (
-        with_policy(type="user", config={"users": json.dumps(["dora", "d-1", "nobody"])}),
+        with_policy(type="user", config={"users": json.dumps(["Dora", "d-1", "nobody"])}),
         "names the user nobody, and there is none",
     ),
     "policy of no client": (
