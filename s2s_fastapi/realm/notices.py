@@ -179,6 +179,11 @@ def _user_storage(document: _Document) -> Iterator[str]:
         yield "it also has the users of another directory, such as LDAP. The embedded issuer has those in the file only"
 
 
+def _organizations(document: _Document) -> Iterator[str]:
+    if document.get("organizationsEnabled"):
+        yield "it has organizations. The embedded issuer refuses scopes such as `organization:NAME`, and knows no members"
+
+
 def _old_forms(document: _Document) -> Iterator[str]:
     for member in _OLD_FORMS:
         if document.get(member):
@@ -259,6 +264,7 @@ _DIFFERENT: Final[tuple[_Check, ...]] = (
     _bound_tokens,
     _hashed_passwords,
     _user_storage,
+    _organizations,
     _old_forms,
     _placeholders_of_others,
 )

@@ -470,6 +470,8 @@ def test_rule_29_a_scope_that_names_an_organization_has_no_effect_in_a_realm_wit
     assert granted(document, asked=asked) == granted(document)
     assert refused(document, "without", asked)[1] == "invalid_scope"
     assert refused(document, asked="email:acme")[1] == "invalid_scope"
+    assert refused(document, asked=asked, version=OLD)[1] == "invalid_scope"
+    assert refused({**document, "organizationsEnabled": True}, asked=asked)[1] == "invalid_scope"
 
 
 # Rule 30: bound tokens

@@ -103,6 +103,7 @@ DIFFERENT: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "hash": ({"users": [user("dora", credentials=[{"type": "password", "secretData": "x"}])]}, "password of dora"),
     "LDAP": ({"components": {"org.keycloak.storage.UserStorageProvider": [{"name": "ldap"}]}}, "such as LDAP"),
+    "organizations": ({"organizationsEnabled": True}, "it has organizations"),
     "applications": ({"applications": [{"name": "a"}]}, "`applications` is a form of very old exports"),
     "config-cli": ({"clients": [caller("c", secret="$(env:X)")]}, "placeholder of keycloak-config-cli"),
     "unknown mapper": (
