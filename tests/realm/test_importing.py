@@ -3,11 +3,14 @@
 Their numbers are the ones in the comments of the model.
 """
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from s2s_fastapi import ConfigurationError
+from s2s_fastapi.realm.importing import _MIGRATIONS
 from s2s_fastapi.realm.model import Denied, Granted, RealmModel
 from tests.realm.realms import (
     ROLES,
@@ -289,6 +292,15 @@ def test_rule_22_what_a_migration_adds_is_no_target_of_the_file() -> None:
     )
     with pytest.raises(ConfigurationError, match="there is no client scope 'acr'"):
         RealmModel.read(document)
+
+
+def test_rule_22_is_what_the_documentation_says() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "realm-export.md").read_text()
+    rows = re.findall(r"^\| (\d+)\.(\d+)\.(\d+) \| (.+) \|$", page, re.MULTILINE)
+    assert [tuple(map(int, row[:3])) for row in rows] == [below for below, _ in _MIGRATIONS]
+    for (_, step), row in zip(_MIGRATIONS, rows, strict=True):
+        for name in getattr(step, "keywords", {}).get("names", ()):
+            assert f"`{name}`" in row[3]
 
 
 # Rule 23: uma_authorization
