@@ -103,6 +103,7 @@ def test_rule_19_an_attribute_of_a_user_may_be_one_text_instead_of_a_list() -> N
         ({"smtpServer": "x"}, "`smtpServer` must be an object"),
         ({"accessTokenLifespan": "long"}, "`accessTokenLifespan` must be a whole number"),
         ({"accessTokenLifespan": True}, "`accessTokenLifespan` must be a whole number"),
+        ({"accessTokenLifespan": float("inf")}, "`accessTokenLifespan` must be a whole number"),
         ({"accessTokenLifespan": float("nan")}, "`accessTokenLifespan` must be a whole number"),
         ({"groups": [{"name": "g", "subGroups": ["h"]}]}, r"`groups\[g\].subGroups\[0\]` must be an object"),
     ],

@@ -90,7 +90,7 @@ def test_why_keycloak_refuses_a_file_is_said(case: str) -> None:
 
 DIFFERENT: dict[str, tuple[dict[str, Any], str]] = {
     "disabled": ({"enabled": None}, "the realm is not enabled"),
-    "https only": ({"sslRequired": "all"}, "`sslRequired` is all"),
+    "https only": ({"sslRequired": "ALL"}, "`sslRequired` is all"),
     "frontend URL": ({"attributes": {"frontendUrl": "https://sso/auth"}}, "`frontendUrl` makes https://sso/auth"),
     "masked secret": (
         {"clients": [caller(name, secret="**********") for name in "abcde"]},
@@ -153,7 +153,7 @@ def test_how_keycloak_may_answer_otherwise_is_said_once(case: str) -> None:
         with_policy(type="role"),
         with_policy(type="user", config={"users": "no JSON"}),
         with_provider("https://idp"),
-        with_provider("http://idp", sslRequired="none"),
+        with_provider("http://idp", sslRequired="NONE"),
         {"browserFlow": "browser"},
         {"browserFlow": "own", "authenticationFlows": [{"alias": "own"}]},
         {"passwordPolicy": "length(8)"},
