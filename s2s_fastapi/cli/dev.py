@@ -6,7 +6,8 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -17,6 +18,7 @@ from s2s_fastapi.cli.mistake import in_one_sentence, problem_of
 from s2s_fastapi.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from s2s_fastapi.testing.documents import Documents
     from s2s_fastapi.testing.issuer import EmbeddedIssuer
 
 __all__ = ["dev"]
@@ -48,42 +50,99 @@ def dev(
     """Run an embedded issuer for development: no Keycloak, fresh keys at each start, this machine only.
 
     Every ${NAME} in the realm files comes from the environment, or from --env-file, or is generated. The command prints the
-    variables with which to start each service, and then a line for each token that is granted or refused. It also names what Keycloak would refuse in the files, or do in another way.
+    variables with which to start each service, names what Keycloak would refuse in the files or do in another way, and then logs
+    each token. If a file changes, the command reads all files again and keeps the keys.
     """
+    files = _Files(tuple(realms), env_file)
+    documents = files.read()
     # Imported for this command only: it would slow down --help.
-    from s2s_fastapi.testing.documents import read_documents  # noqa: PLC0415
     from s2s_fastapi.testing.issuer import EmbeddedIssuer  # noqa: PLC0415
 
-    kept = read_values(env_file) if env_file else {}
-    # A variable that is set and empty counts for ${NAME:default}, but does not displace a value that was kept.
-    documents = read_documents(realms, {**os.environ, **_not_empty(kept), **_not_empty(os.environ)})
     issuer = EmbeddedIssuer(*documents.realms, values=documents.values, auth_path=auth_path)
-    notices = [str(notice) for notice in (*documents.notices, *issuer.notices)]
+    notices = _notices(documents, issuer)
     if strict and notices:
         raise ConfigurationError("\n".join(notices))
-    generated = {name: documents.values[name] for name in sorted(documents.generated)}
-    if env_file is not None and generated:
-        add_values(env_file, generated)
+    files.keep_generated(documents)
     _log_to_stderr()
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     try:
         with issuer.serving(port):
-            _print(issuer, notices, generated=tuple(generated), env_file=env_file)
+            _print(issuer, notices, generated=tuple(sorted(documents.generated)), env_file=env_file)
+            seen = files.state()
             while not stopped.wait(0.5):  # with a timeout: on Windows a wait without one hears no Ctrl-C
-                pass
+                if (state := files.state()) != seen:
+                    seen = state
+                    _reload(files, issuer)
     except OSError as error:
         raise ConfigurationError(f"The issuer cannot listen on 127.0.0.1:{port}: {problem_of(error)}.") from None
     sys.stderr.write("The embedded issuer has stopped.\n")
+
+
+@dataclass(slots=True)
+class _Files:
+    """The files of the command: realms, and the values of their placeholders."""
+
+    realms: tuple[Path, ...]
+    env_file: Path | None
+    generated: dict[str, str] = field(default_factory=dict, repr=False)
+    """The values that were generated so far."""
+
+    def read(self) -> "Documents":
+        """Read the realms, with the values that were generated before."""
+        from s2s_fastapi.testing.documents import read_documents  # noqa: PLC0415
+
+        kept = read_values(self.env_file) if self.env_file else {}
+        # A variable that is set and empty counts for ${NAME:default}, but does not displace a value that was kept.
+        environment = {**os.environ, **self.generated, **_not_empty(kept), **_not_empty(os.environ)}
+        return read_documents(self.realms, environment)
+
+    def keep_generated(self, documents: "Documents") -> None:
+        """Keep the values that were generated for the next read, and in the env file for the next start."""
+        new = {name: documents.values[name] for name in sorted(documents.generated)}
+        self.generated.update(new)
+        if self.env_file is not None and new:
+            add_values(self.env_file, new)
+
+    def state(self) -> tuple[object, ...]:
+        """Return what changes if somebody writes one of the realm files."""
+        files = [file for path in self.realms for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
+        return tuple((file, _written(file)) for file in files)
+
+
+def _written(file: Path) -> int:
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:  # while an editor replaces it
+        return 0
+
+
+def _reload(files: _Files, issuer: "EmbeddedIssuer") -> None:
+    """Take the realms from their files again. If they cannot be read, the realms stay as they were."""
+    before = {(realm, client_id) for realm in issuer.realms for client_id in issuer.secrets(realm)}
+    try:
+        documents = files.read()
+        issuer.reload(*documents.realms, values=documents.values)
+        files.keep_generated(documents)
+    except ConfigurationError as error:
+        problem = str(error)
+    else:
+        _print_clients(issuer, without=before)
+        text = "\n".join(["The realm files were read again.", *_notices(documents, issuer)[:_MOST_NOTICES]])
+        sys.stderr.write(f"{text}\n")
+        return
+    sys.stderr.write(f"{problem}\nThe realms stay as they were.\n")
+
+
+def _notices(documents: "Documents", issuer: "EmbeddedIssuer") -> list[str]:
+    return [str(notice) for notice in (*documents.notices, *issuer.notices)]
 
 
 def _print(issuer: "EmbeddedIssuer", notices: list[str], *, generated: tuple[str, ...], env_file: Path | None) -> None:
     """Print the warning to stderr and the variables of each service to stdout, so that stdout is a shell script."""
     from rich.console import Console  # noqa: PLC0415
     from rich.panel import Panel  # noqa: PLC0415
-
-    from s2s_fastapi.keycloak.cures import shown  # noqa: PLC0415
 
     aside = Console(stderr=True, highlight=False, markup=False, emoji=False)
     aside.print(Panel(_WARNING.format(url=issuer.url + issuer.auth_path), border_style="bold red"))
@@ -94,15 +153,25 @@ def _print(issuer: "EmbeddedIssuer", notices: list[str], *, generated: tuple[str
         aside.print(notice, soft_wrap=True)
     if len(notices) > _MOST_NOTICES:
         aside.print(f"There are {len(notices) - _MOST_NOTICES} more such notices. Start with --strict to see all.")
+    _print_clients(issuer, without=set())
+
+
+def _print_clients(issuer: "EmbeddedIssuer", *, without: Collection[tuple[str, str]]) -> None:
+    from rich.console import Console  # noqa: PLC0415
+
+    from s2s_fastapi.keycloak.cures import shown  # noqa: PLC0415
+
     # No markup: a secret with ":key:" in it is not an emoji, and a long one stays on one line.
     out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     for realm in issuer.realms:
         for client_id in issuer.secrets(realm):
+            if (realm, client_id) in without:
+                continue
             out.print(f"# {shown(realm)}: {shown(client_id)}", style="bold")
             for name, value in issuer.environment(realm, client_id).items():
                 out.print(f"export {name}={shlex.quote(value)}")
             out.print()
-        for username, password in issuer.passwords(realm).items():
+        for username, password in issuer.passwords(realm).items() if not without else ():
             out.print(
                 f"# {shown(realm)}: the user {shown(username)} has the password {shown(password)}\n", style="bold"
             )

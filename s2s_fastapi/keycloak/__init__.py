@@ -1,1 +1,1 @@
-"""The realm seen from outside."""
+"""What both sides know of the server: its URLs, and the sentences that say what to change in it."""

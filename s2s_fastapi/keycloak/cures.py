@@ -1,6 +1,7 @@
 """The sentences that say to an operator what to change in Keycloak or in the code. Receiver and caller use the same words.
 
-Each says what was found, what was expected, and what to change where. They repeat a token's values only after its signature was verified.
+A sentence says what was found, what was expected, and what to change where. It repeats a token's values only after the signature was
+verified.
 """
 
 import re
@@ -123,7 +124,7 @@ def not_granted_cure(
 ) -> str:
     """Return what to change if Keycloak gave a client a token without the audiences that it requested.
 
-    That it gave one shows that step A is done. ``requested`` are the scopes of the request, ``granted`` those of the answer.
+    A token shows that step A is done. ``requested`` are the scopes of the request, ``granted`` those of the answer.
     """
     who, names, wanted = named(client_id), sorted(missing), frozenset(requested)
     lost = wanted - frozenset(granted)
@@ -296,7 +297,7 @@ NOT_A_TOKEN: Final = (
 
 
 def credentials_cure(public: str = "") -> str:
-    """Return what to change if a request has no bearer token; ``public`` is what `public_paths` has to do with it."""
+    """Return what to change if a request has no bearer token. ``public`` says what `public_paths` has to do with it."""
     return (
         "no `Authorization: Bearer <token>` header (other schemes and tokens in the URL do not count). "
         "A service sends one if it calls with service_client(...). "
@@ -305,7 +306,7 @@ def credentials_cure(public: str = "") -> str:
 
 
 def size_cure(size: int, most: int) -> str:
-    """Return what to change if a token is too long to be read; nothing else of it was looked at."""
+    """Return what to change if a token is too long. Nothing else of the token was read."""
     return (
         f"the token has {size} bytes, more than the {most} that are read. Switch off “Full scope allowed” of the client that got it, or "
         "remove roles and claims from its client scopes."
@@ -313,7 +314,7 @@ def size_cure(size: int, most: int) -> str:
 
 
 def unreadable(payload: bytes, error: Exception) -> tuple[str, str]:
-    """Return what to change if a signature holds but the payload has not exactly one reading, and the client that got the token.
+    """Return what to change if the signature is valid but the payload cannot be read in exactly one way, and the client that got the token.
 
     The client is empty if the payload does not show it. ``error`` is what the reader of JSON says.
     """
@@ -337,7 +338,7 @@ def unreadable(payload: bytes, error: Exception) -> tuple[str, str]:
 
 
 def unsigned_cure(reason: Reason, *, issuer: str, jwks: str, published: str = "") -> str:
-    """Return what to look at if nothing in the token may be believed: made of the settings and the published keys.
+    """Return what to look at if nothing in the token can be trusted. The sentence uses only the settings and the published keys.
 
     ``published`` says why the key of that name is published but was not used.
     """
@@ -369,7 +370,7 @@ def shown(value: object) -> str:
 
 
 def token_of(claims: Mapping[str, Any]) -> str:
-    """Return how a sentence about a token begins that need not say whose it is; its signature held."""
+    """Return the start of a sentence about a token with a valid signature, if the sentence need not name the client."""
     client = claims.get("azp")
     if isinstance(client, str) and client:
         return f"token of {named(client)}"
@@ -412,7 +413,7 @@ def _not_lightweight(who: str) -> str:
 
 
 def _bare(principal: Principal) -> bool:
-    """Whether this looks like a lightweight token of a Keycloak that does not mark them: a service's, and nothing of a mapper in it."""
+    """Return whether this looks like a lightweight token of a Keycloak that does not mark them: a service's token without any mapper's claim."""
     mapped = {"client_id", "sid", "realm_access", "resource_access"}
     return not _mark(principal, "kind") and not principal.audiences and mapped.isdisjoint(principal.claims)
 

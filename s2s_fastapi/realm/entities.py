@@ -101,5 +101,5 @@ class Realm:
 
     @property
     def old(self) -> bool:
-        """Whether this is 26.0, which differs here and there. Every later version is taken for the newest that was measured."""
+        """Whether this is 26.0, which has rules of its own. The model takes every later version for the newest that was measured."""
         return self.version < (26, 1)

@@ -40,7 +40,7 @@ def scope_name(scope: Mapping[str, Any]) -> str:
     return str(scope["name"]).replace(" ", "_")
 
 
-def with_secrets(document: _Document, new_secret: Callable[[], str]) -> dict[str, Any]:
+def with_secrets(document: _Document, new_secret: Callable[[str], str]) -> dict[str, Any]:
     """Return the document with a secret for each client that needs one and has none. An export masks secrets: they count as none."""
 
     def complete(client: _Document) -> _Document:
@@ -50,7 +50,11 @@ def with_secrets(document: _Document, new_secret: Callable[[], str]) -> dict[str
             or client.get("clientAuthenticatorType") == "client-jwt"
         ):
             return client
-        return client if str(client.get("secret") or "").strip("*") else {**client, "secret": new_secret()}
+        return (
+            client
+            if str(client.get("secret") or "").strip("*")
+            else {**client, "secret": new_secret(client["clientId"])}
+        )
 
     return _each_client(document, complete)
 

@@ -80,12 +80,12 @@ class RealmModel:
 
     @classmethod
     def read(
-        cls, document: Mapping[str, Any], *, version: str = "26.7.3", new_secret: Callable[[], str] | None = None
+        cls, document: Mapping[str, Any], *, version: str = "26.7.3", new_secret: Callable[[str], str] | None = None
     ) -> "RealmModel":
         """Read a realm in the form that Keycloak imports, or in that of its ``partial-export``.
 
         - ``version`` is the server's. A newer one than was measured is taken for the newest that was.
-        - ``new_secret`` makes a secret for each client that needs one and has none, or has a masked one.
+        - ``new_secret`` makes a secret for each client id that needs one and has none, or has a masked one.
 
         Raises:
             ConfigurationError: The document is no realm, or one that Keycloak does not import.

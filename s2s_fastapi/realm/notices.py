@@ -66,14 +66,14 @@ def _script_policies(document: _Document) -> Iterator[str]:
 
 
 def _policies_of_nobody(document: _Document) -> Iterator[str]:
-    users = {str(user.get(key)) for user in document.get("users") or () for key in ("username", "id")}
+    users = {str(user.get(key)).lower() for user in document.get("users") or () for key in ("username", "id")}
     clients = {str(client.get(key)) for client in document.get("clients") or () for key in ("clientId", "id")}
     clients |= {str(client["clientId"]) for client in builtins.CLIENTS}
     there = {"user": ("users", users), "client": ("clients", clients)}
     for client, policy in _policies(document):
         member, known = there.get(str(policy.get("type")), ("", set()))
         for name in _names((policy.get("config") or {}).get(member)):
-            if name not in known:
+            if name not in known and name.lower() not in known:
                 kind = policy.get("type")
                 yield f"the policy {_name(policy)} of the client {named(client)} names the {kind} {named(name)}, and there is none"
 
@@ -179,6 +179,11 @@ def _user_storage(document: _Document) -> Iterator[str]:
         yield "it also has the users of another directory, such as LDAP. The embedded issuer has those in the file only"
 
 
+def _organizations(document: _Document) -> Iterator[str]:
+    if document.get("organizationsEnabled"):
+        yield "it has organizations. The embedded issuer refuses scopes such as `organization:NAME`, and knows no members"
+
+
 def _old_forms(document: _Document) -> Iterator[str]:
     for member in _OLD_FORMS:
         if document.get(member):
@@ -259,6 +264,7 @@ _DIFFERENT: Final[tuple[_Check, ...]] = (
     _bound_tokens,
     _hashed_passwords,
     _user_storage,
+    _organizations,
     _old_forms,
     _placeholders_of_others,
 )

@@ -32,10 +32,10 @@ _LIFESPANS: Final = {
 _Attributes = Mapping[str, tuple[str, ...]]
 
 
-def read_realm(document: Mapping[str, Any], version: str, *, new_secret: Callable[[], str] | None = None) -> Realm:
+def read_realm(document: Mapping[str, Any], version: str, *, new_secret: Callable[[str], str] | None = None) -> Realm:
     """Return the realm that a server of ``version`` makes of the document.
 
-    ``new_secret`` makes a secret for each client that needs one and has none. Without it, such a client has no secret.
+    ``new_secret`` makes a secret for each client id that needs one and has none. Without it, such a client has no secret.
 
     Raises:
         ConfigurationError: This is no realm, or one that Keycloak does not import.
@@ -122,7 +122,7 @@ class _Reader:
 
     def _own_clients(self) -> Iterator[Mapping[str, Any]]:
         yield from builtins.CLIENTS
-        if self.document.get("adminPermissionsEnabled") and self.version >= (26, 2):  # rule 25
+        if self.document.get("adminPermissionsEnabled"):  # rule 25
             yield builtins.ADMIN_PERMISSIONS
 
     def _list(self, name: str) -> list[Mapping[str, Any]]:

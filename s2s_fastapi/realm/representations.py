@@ -61,7 +61,8 @@ class _Converter:
 
     def converted(self, kind: str, value: Any, place: tuple[str, ...]) -> Any:
         """Return the value as ``kind``: ``any``, a scalar, ``[kind]``, ``{kind}`` or the name of a class."""
-        if value is None or kind == "any":
+        in_list = bool(place) and place[-1].startswith("[")
+        if kind == "any" or (value is None and not (in_list and kind in self.fields)):
             return value
         try:
             if kind in _SCALARS:

@@ -1,7 +1,7 @@
 """The embedded issuer: answers for realms as Keycloak does, by one plain function ``answer(request) -> response``."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -61,10 +61,7 @@ class EmbeddedIssuer:
         Raises:
             ConfigurationError: There is no document, one is no realm, two have the same name, or the version is none.
         """
-        realms = [IssuerRealm(document, version=version) for document in documents]
-        self._realms = {realm.name: realm for realm in realms}
-        if not realms or len(self._realms) != len(realms):
-            raise ConfigurationError("An embedded issuer needs realm documents, each with a name of its own.")
+        self._realms = _realms(documents, version=version, before={})
         if auth_path.rstrip("/") and not auth_path.startswith("/"):
             raise ConfigurationError(
                 f"The path of the server must be empty or start with a slash, as /auth, not {auth_path!r}."
@@ -166,11 +163,21 @@ class EmbeddedIssuer:
         Raises:
             OSError: The port is taken.
         """
-        for realm in self._realms.values():
+        for realm in tuple(self._realms.values()):
             realm.keys.published()  # made before a request waits for them: two RSA keys take a second on a busy machine
         with LoopbackServer(self.answer, port=port) as server:
             self.url = server.url
             yield server
+
+    def reload(self, *documents: Mapping[str, Any], values: Mapping[str, str] | None = None) -> None:
+        """Replace the realms. One that has the name of a realm before keeps the keys, the secrets that were made, and the revocation.
+
+        Raises:
+            ConfigurationError: As when the issuer is made; then the realms stay as they were.
+        """
+        self._realms = _realms(documents, version=self.version, before=self._realms)
+        if values is not None:
+            self.values = dict(values)
 
     # What an administrator would do
 
@@ -293,3 +300,12 @@ class EmbeddedIssuer:
 
     def _below(self, server: str, realm: str) -> str:
         return f"{server}{self.auth_path}/realms/{realm_segment(realm)}"
+
+
+def _realms(
+    documents: Sequence[Mapping[str, Any]], *, version: str, before: Mapping[str, IssuerRealm]
+) -> dict[str, IssuerRealm]:
+    realms = {realm.name: realm for realm in (IssuerRealm(one, version=version, before=before) for one in documents)}
+    if not realms or len(realms) != len(documents):
+        raise ConfigurationError("An embedded issuer needs realm documents, each with a name of its own.")
+    return realms

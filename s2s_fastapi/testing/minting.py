@@ -85,7 +85,7 @@ class Mint:
         return self.realm.keys.sign(members, algorithm="HS512")
 
     def _id_token(self, granted: Granted, claims: dict[str, Any], access_token: str) -> str:
-        """Return an ID token with what every one has (OpenID Connect Core section 2)."""
+        """Return an ID token with the claims that every ID token has (OpenID Connect Core section 2)."""
         half = hashlib.sha256(access_token.encode("ascii")).digest()[:16]
         shared: dict[str, Any] = {name: claims[name] for name in ("sub", "azp", "sid") if name in claims}
         members: dict[str, Any] = {

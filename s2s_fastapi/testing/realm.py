@@ -16,17 +16,30 @@ _LIGHTWEIGHT = "client.use.lightweight.access.token.enabled"
 
 
 class IssuerRealm:
-    """A realm of the issuer, as in its file, with fresh keys. `model` computes what it puts into tokens."""
+    """A realm of the issuer, as in its file. `model` computes what it puts into tokens.
 
-    def __init__(self, document: Mapping[str, Any], *, version: str) -> None:
-        self.model = RealmModel.read(document, version=version, new_secret=lambda: secrets.token_urlsafe(24))
+    Its keys are new, unless a realm of that name is in `before`: then it has the keys, the made secrets and the revocations of this realm.
+    """
+
+    def __init__(
+        self, document: Mapping[str, Any], *, version: str, before: Mapping[str, "IssuerRealm"] | None = None
+    ) -> None:
+        given: object = document
+        name = given.get("realm") if isinstance(given, Mapping) else None
+        previous = (before or {}).get(str(name))
+        self.made_secrets: dict[str, str] = dict(previous.made_secrets) if previous else {}
+        """The secrets that the file does not have, by client id."""
+        self.model = RealmModel.read(document, version=version, new_secret=self._new_secret)
         self.name = self.model.name
-        self.keys = RealmKeys()
-        self.not_before = self.model.not_before
+        self.keys: RealmKeys = previous.keys if previous else RealmKeys()
+        self.not_before: int = max(self.model.not_before, previous.not_before if previous else 0)
         """Seconds since the epoch."""
-        self.assertions = Seen()
+        self.assertions: Seen = previous.assertions if previous else Seen()
         self._document = document
         self._users = list(document.get("users") or ())
+
+    def _new_secret(self, client_id: str) -> str:
+        return self.made_secrets.setdefault(client_id, secrets.token_urlsafe(24))
 
     @property
     def notices(self) -> tuple[Notice, ...]:
@@ -45,10 +58,10 @@ class IssuerRealm:
         Raises:
             ConfigurationError: There is no such client, or it has none.
         """
-        try:
-            return self.secrets[client_id]
-        except KeyError:
-            raise ConfigurationError(f"The realm {self.name} has no client {client_id} with a secret.") from None
+        client = self.model.client(client_id)
+        if client is None or not client.secret:
+            raise ConfigurationError(f"The realm {self.name} has no client {client_id} with a secret.")
+        return client.secret
 
     @property
     def passwords(self) -> dict[str, str]:

@@ -15,7 +15,7 @@ _KEPT_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request and what came of it. Its ``repr`` shows no secret and no token."""
+    """One request and its answer. Its ``repr`` shows no secret and no token."""
 
     realm: str
     """Empty if the path names none."""

@@ -26,6 +26,16 @@ class Running:
     """What is printed for each client, by "realm: client"."""
     text: str
 
+    def until(self, words: str) -> str:
+        """Return what is written to stderr up to the line with these words."""
+        assert self.process.stderr is not None
+        text = ""
+        for line in self.process.stderr:
+            text += line
+            if words in line:
+                break
+        return text
+
     def stop(self, number: signal.Signals = signal.SIGINT) -> tuple[int, str]:
         self.process.send_signal(number)
         _, errors = self.process.communicate(timeout=20)

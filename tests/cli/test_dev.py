@@ -152,3 +152,23 @@ def test_a_realm_that_is_right_starts_strictly_without_a_notice(tmp_path: Path) 
     realm.write_text(json.dumps(document(clients=[client("caller")])))
     with dev(realm, "--strict", clients=1) as running:
         assert "realm corp" not in running.stop()[1]
+
+
+def test_a_realm_file_that_changes_is_read_again_and_keys_and_secrets_stay(tmp_path: Path) -> None:
+    realm = tmp_path / "realm.json"
+    made = client("made", secret=None)
+    realm.write_text(json.dumps(document(clients=[client("caller", secret="${CALLER_SECRET}"), made])))
+    with dev(realm, clients=2) as running:
+        before = running.exports["corp: caller"]
+        certs = f"{before['KEYCLOAK_URL']}/realms/corp/protocol/openid-connect/certs"
+        keys = httpx.get(certs, trust_env=False).json()
+        realm.write_text('{"realm": ')
+        assert "The realms stay as they were." in running.until("The realms stay")
+        assert grants(before).status_code == 200
+        clients = [client("caller", secret="${CALLER_SECRET}"), made, client("added", secret="new")]
+        realm.write_text(json.dumps(document(clients=clients, foo=1)))
+        assert "The realm files were read again." in running.until("it does not know the field `foo`")
+        assert grants({**before, "KEYCLOAK_CLIENT_ID": "added", "KEYCLOAK_CLIENT_SECRET": "new"}).status_code == 200
+        assert grants(before).status_code == grants(running.exports["corp: made"]).status_code == 200
+        assert httpx.get(certs, trust_env=False).json() == keys
+        assert running.process.poll() is None

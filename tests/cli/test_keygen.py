@@ -89,7 +89,7 @@ def test_a_new_key_and_one_that_exists_are_printed_together(tmp_path: Path) -> N
     assert keys_of(printed("--key", new)) == keys_of(both)[:1]
 
 
-def test_the_variables_to_start_with_are_told_beside_the_json(tmp_path: Path) -> None:
+def test_the_variables_to_start_with_are_printed_beside_the_json(tmp_path: Path) -> None:
     done = keygen("--client-id", "chat app", "--out", tmp_path / "a key.pem")
 
     assert "export KEYCLOAK_CLIENT_ID='chat app'\nexport KEYCLOAK_CLIENT_AUTH=private_key_jwt\n" in done.stderr

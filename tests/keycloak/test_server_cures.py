@@ -43,7 +43,7 @@ def same(url: str, words: str, **more: str) -> None:
     assert receiver.endswith(f". {caller}")
 
 
-def test_https_on_a_port_for_http_is_told_apart_from_a_server_that_is_down(at_the_root: str) -> None:
+def test_https_on_a_port_for_http_is_not_confused_with_a_server_that_is_down(at_the_root: str) -> None:
     same(at_the_root.replace("http:", "https:"), "The port answers in plain http: write http:// in KEYCLOAK_URL")
 
 
@@ -91,7 +91,7 @@ def test_a_server_that_is_down_is_named_with_its_address() -> None:
         (400, "some other error", ""),
     ],
 )
-def test_an_answer_has_the_same_cure_whichever_page_was_asked_for(status: int, said: str, words: str) -> None:
+def test_an_answer_has_the_same_cure_for_every_page(status: int, said: str, words: str) -> None:
     cure = answer_cure(CERTS, status, said)
     assert cure == answer_cure(TOKEN, status, said)
     assert words in cure

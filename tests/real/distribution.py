@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-__all__ = ["JAVA_OPTIONS", "built_distribution", "cache_directory", "obstacle"]
+__all__ = ["JAVA_OPTIONS", "built_distribution", "cache_directory", "libraries", "obstacle"]
 
 # In place of kc.sh's own. The serial collector needs no second core. Without C2 a start itself would be 4 s faster, but every
 # realm makes RSA keys, and C2 makes them five times as fast: with three realms to import it wins by 6 s.
@@ -76,6 +76,13 @@ def built_distribution(version: str, options: Mapping[str, str]) -> Path:
         )
         (tree / _BUILT).write_text(mark, encoding="utf-8")
     return tree
+
+
+def libraries(version: str) -> Path:
+    """Return the directory with the server's jars, which is only read."""
+    cache = cache_directory()
+    with _locked(cache, version) as lock:
+        return _unpacked(cache, version, lock) / "lib"
 
 
 def _unpacked(cache: Path, version: str, lock: int) -> Path:

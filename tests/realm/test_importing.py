@@ -3,11 +3,14 @@
 Their numbers are the ones in the comments of the model.
 """
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from s2s_fastapi import ConfigurationError
+from s2s_fastapi.realm.importing import _MIGRATIONS
 from s2s_fastapi.realm.model import Denied, Granted, RealmModel
 from tests.realm.realms import (
     ROLES,
@@ -17,7 +20,6 @@ from tests.realm.realms import (
     claim,
     mapper,
     realm,
-    role_claim,
     scope,
     service_account,
     user,
@@ -97,7 +99,11 @@ def test_rule_19_an_attribute_of_a_user_may_be_one_text_instead_of_a_list() -> N
     [
         ({"clients": {"clientId": "c"}}, "`clients` must be a list"),
         ({"clients": ["c"]}, "`clients[0]` must be an object"),
+        ({"authenticationFlows": [None]}, "`authenticationFlows[0]` must be an object"),
+        ({"smtpServer": "x"}, "`smtpServer` must be an object"),
         ({"accessTokenLifespan": "long"}, "`accessTokenLifespan` must be a whole number"),
+        ({"accessTokenLifespan": True}, "`accessTokenLifespan` must be a whole number"),
+        ({"accessTokenLifespan": float("inf")}, "`accessTokenLifespan` must be a whole number"),
         ({"accessTokenLifespan": float("nan")}, "`accessTokenLifespan` must be a whole number"),
         ({"groups": [{"name": "g", "subGroups": ["h"]}]}, r"`groups\[g\].subGroups\[0\]` must be an object"),
     ],
@@ -168,7 +174,7 @@ def test_rule_21_an_account_that_the_document_lists_gets_nothing() -> None:
 def test_rule_21_a_client_that_is_written_as_public_becomes_a_service_that_nobody_can_use() -> None:
     document = _authorization(authorizationServicesEnabled=True, publicClient=True)
     assert refused(document) == (401, "unauthorized_client", CREDENTIALS)
-    model = RealmModel.read(document, new_secret=lambda: "made")
+    model = RealmModel.read(document, new_secret=lambda client_id: "made")
     assert isinstance(model.client_credentials("c", "made"), Denied)
     assert isinstance(model.service_token("c"), Granted)
 
@@ -228,8 +234,16 @@ def test_rule_22_a_reference_to_a_scope_that_did_not_exist_does_not_count() -> N
 
 
 def test_rule_22_clients_without_lists_get_the_new_scopes_from_the_realm() -> None:
-    model = _export("17.0.1", defaultClientScopes=None)
-    assert set(model.default_scopes("c")) == {"acr", "basic"}
+    document = realm(
+        keycloakVersion="17.0.1",
+        clientScopes=[scope("x"), scope("y")],
+        defaultDefaultClientScopes=["x"],
+        defaultOptionalClientScopes=["y"],
+        clients=[caller("c")],
+    )
+    model = RealmModel.read(document)
+    assert set(model.default_scopes("c")) == {"x", "acr", "basic"}
+    assert set(model.optional_scopes("c")) == {"y", "offline_access"}
 
 
 @pytest.mark.parametrize("member", [{"bearerOnly": True}, {"protocol": "saml"}])
@@ -247,20 +261,28 @@ def test_rule_22_account_console_is_made_for_the_oldest_exports() -> None:
     assert "account-console" not in _export("9.0.0").client_ids
 
 
+def test_rule_22_an_account_console_of_the_file_stays() -> None:
+    clients = [{"clientId": "account", "publicClient": True}, caller("account-console")]
+    document = realm(keycloakVersion="8.0.0", clientScopes=[scope("x")], clients=clients)
+    assert granted(document, "account-console").claims["azp"] == "account-console"
+
+
 @pytest.mark.parametrize(("version", "lightweight"), [("25.0.6", True), ("26.0.0", False)])
 def test_rule_22_the_consoles_get_lightweight_tokens(version: str, lightweight: bool) -> None:
     document = realm(
         keycloakVersion=version, clientScopes=[scope("x", audience(None, "y"))], clients=[caller("admin-cli")]
     )
-    document["clients"][0]["defaultClientScopes"] = ["x"]
+    document["clients"][0] |= {"defaultClientScopes": ["x"], "attributes": {"access.token.lifespan": "60"}}
+    assert granted(document, "admin-cli").lifespan == 60
     assert aud(granted(document, "admin-cli")) == (set() if lightweight else {"y"})
 
 
 def test_rule_22_an_older_server_adds_only_what_it_has() -> None:
     document = realm(keycloakVersion="25.0.0", clientScopes=[scope("x")], clients=[caller("c")])
     assert "service_account" not in RealmModel.read(document, version=OLD).default_scopes("c")
-    model = RealmModel.read({**document, "keycloakVersion": "24.0.0"}, version="26")
-    assert "basic" in model.default_scopes("c")
+    old = {**document, "keycloakVersion": "16.0.0"}
+    assert "basic" in RealmModel.read(old, version="26").default_scopes("c")
+    assert RealmModel.read(old, version="18.0.0").default_scopes("c") == ("acr",)
 
 
 def test_rule_22_what_a_migration_adds_is_no_target_of_the_file() -> None:
@@ -272,6 +294,15 @@ def test_rule_22_what_a_migration_adds_is_no_target_of_the_file() -> None:
     )
     with pytest.raises(ConfigurationError, match="there is no client scope 'acr'"):
         RealmModel.read(document)
+
+
+def test_rule_22_is_what_the_documentation_says() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "realm-export.md").read_text()
+    rows = re.findall(r"^\| (\d+)\.(\d+)\.(\d+) \| (.+) \|$", page, re.MULTILINE)
+    assert [tuple(map(int, row[:3])) for row in rows] == [below for below, _ in _MIGRATIONS]
+    for (_, step), row in zip(_MIGRATIONS, rows, strict=True):
+        for name in getattr(step, "keywords", {}).get("names", ()):
+            assert f"`{name}`" in row[3]
 
 
 # Rule 23: uma_authorization
@@ -346,7 +377,7 @@ def test_rule_26_a_mapper_may_write_its_claim_into_the_answer_too() -> None:
         mapper("usersessionmodel-note", "own id", claim_name="who", **note),
         claim("tenant.name", "t1", access_token_claim=None, access_tokenResponse_claim="true"),
         claim("token-only", "t2"),
-        role_claim("realm", "roles", access_tokenResponse_claim="true"),
+        mapper("usermodel-attribute", user_attribute="username", claim_name="name", access_tokenResponse_claim="true"),
     ]
     for attributes in ({}, {"client.use.lightweight.access.token.enabled": "true"}):
         token = granted(realm(clients=[caller("c", protocolMappers=mappers, attributes=attributes)]))
@@ -380,6 +411,7 @@ def test_rule_27_hardcoded_roles_are_joined_with_those_of_the_account() -> None:
         ("resource_access", '{"target": {"roles": ["fire"]}}'),
         ("realm_access", '{"roles": ["root"], "more": 1}'),
         ("realm_access", '{"roles": "root"}'),
+        ("realm_access", '{"roles": [1]}'),
         ("resource_access.target.more", "[1]"),
     ],
 )
@@ -409,6 +441,24 @@ def test_rule_28_an_account_has_the_attributes_of_its_groups_and_of_those_above(
     assert _colour({"a": ["red"]}).claims["colour"] == "red"
     assert _colour({"a": ["red"]}).unknown == ()
     assert _colour({"a": ["red"]}, attributes={"colour": ["blue"]}).claims["colour"] == "blue"
+    assert _colour({"a": ["red"]}, attributes={"colour": ["blue"]}).unknown == ()
+
+
+def test_rule_28_the_nearest_group_wins() -> None:
+    groups = [
+        {
+            "name": "above",
+            "attributes": {"colour": ["red"]},
+            "subGroups": [{"name": "below", "attributes": {"colour": ["green"]}}],
+        }
+    ]
+    colour = mapper("usermodel-attribute", user_attribute="colour", claim_name="colour")
+    document = realm(
+        clients=[caller("c", protocolMappers=[colour])],
+        groups=groups,
+        users=[service_account("c", groups=["/above/below"])],
+    )
+    assert granted(document).claims["colour"] == "green"
 
 
 def test_rule_28_which_of_two_groups_wins_is_not_known() -> None:
@@ -434,6 +484,8 @@ def test_rule_29_a_scope_that_names_an_organization_has_no_effect_in_a_realm_wit
     assert granted(document, asked=asked) == granted(document)
     assert refused(document, "without", asked)[1] == "invalid_scope"
     assert refused(document, asked="email:acme")[1] == "invalid_scope"
+    assert refused(document, asked=asked, version=OLD)[1] == "invalid_scope"
+    assert refused({**document, "organizationsEnabled": True}, asked=asked)[1] == "invalid_scope"
 
 
 # Rule 30: bound tokens

@@ -58,7 +58,7 @@ def test_a_name_from_the_file_cannot_imitate_a_line() -> None:
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "script policy": (with_policy(type="js"), 'the policy "Default Policy" of the client c is a script (`type: js`)'),
     "policy of no user": (
-        with_policy(type="user", config={"users": json.dumps(["dora", "d-1", "nobody"])}),
+        with_policy(type="user", config={"users": json.dumps(["Dora", "d-1", "nobody"])}),
         "names the user nobody, and there is none",
     ),
     "policy of no client": (
@@ -90,7 +90,7 @@ def test_why_keycloak_refuses_a_file_is_said(case: str) -> None:
 
 DIFFERENT: dict[str, tuple[dict[str, Any], str]] = {
     "disabled": ({"enabled": None}, "the realm is not enabled"),
-    "https only": ({"sslRequired": "all"}, "`sslRequired` is all"),
+    "https only": ({"sslRequired": "ALL"}, "`sslRequired` is all"),
     "frontend URL": ({"attributes": {"frontendUrl": "https://sso/auth"}}, "`frontendUrl` makes https://sso/auth"),
     "masked secret": (
         {"clients": [caller(name, secret="**********") for name in "abcde"]},
@@ -103,6 +103,7 @@ DIFFERENT: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "hash": ({"users": [user("dora", credentials=[{"type": "password", "secretData": "x"}])]}, "password of dora"),
     "LDAP": ({"components": {"org.keycloak.storage.UserStorageProvider": [{"name": "ldap"}]}}, "such as LDAP"),
+    "organizations": ({"organizationsEnabled": True}, "it has organizations"),
     "applications": ({"applications": [{"name": "a"}]}, "`applications` is a form of very old exports"),
     "config-cli": ({"clients": [caller("c", secret="$(env:X)")]}, "placeholder of keycloak-config-cli"),
     "unknown mapper": (
@@ -152,7 +153,7 @@ def test_how_keycloak_may_answer_otherwise_is_said_once(case: str) -> None:
         with_policy(type="role"),
         with_policy(type="user", config={"users": "no JSON"}),
         with_provider("https://idp"),
-        with_provider("http://idp", sslRequired="none"),
+        with_provider("http://idp", sslRequired="NONE"),
         {"browserFlow": "browser"},
         {"browserFlow": "own", "authenticationFlows": [{"alias": "own"}]},
         {"passwordPolicy": "length(8)"},

@@ -367,7 +367,7 @@ def test_rule_08_a_group_gives_the_roles_of_all_above_it_and_composites_cross_re
 # Rule 9: the order of the mappers
 
 
-def test_rule_09_hardcoded_roles_reach_aud_and_claims_unopened_whatever_else_is_said() -> None:
+def test_rule_09_hardcoded_roles_reach_aud_and_claims_without_their_composites_whatever_the_flags_are() -> None:
     hard = [
         mapper("hardcoded-role", role=name, access_token_claim="false") for name in ("target.all", "none.none", "alone")
     ]
@@ -512,7 +512,7 @@ def test_rule_11_a_hardcoded_aud_alone_is_known_and_what_is_resolved_comes_to_it
 # Rule 12: what is empty is absent
 
 
-def test_rule_12_nothing_to_tell_is_no_claim_but_sub_is_always_there() -> None:
+def test_rule_12_an_empty_claim_is_absent_but_sub_is_always_there() -> None:
     document = with_scopes(**_holding(caller("c", defaultClientScopes=["roles"])))
     assert granted(document).claims.keys() == {"sub", "typ", "azp", "scope"}
 
@@ -644,7 +644,7 @@ def test_rule_18_an_export_is_read_and_its_masked_secrets_open_nothing() -> None
     assert isinstance(model.service_token("masked"), Granted)
 
 
-def test_rule_19_web_origins_come_from_redirects_where_the_client_says_so() -> None:
+def test_rule_19_web_origins_come_from_redirects_if_the_client_says_so() -> None:
     redirects = {"redirectUris": ["http://y:8080/*", "/rel/*"], "rootUrl": "http://root:1/x"}
     clients = [
         caller("plus", webOrigins=["+", "http://w"], **redirects),
@@ -691,7 +691,7 @@ def test_what_cannot_be_known_is_said(members: dict[str, Any], client: dict[str,
 # The answer, and the model itself
 
 
-def test_the_answer_tells_what_goes_with_the_token() -> None:
+def test_the_answer_has_what_goes_with_the_token() -> None:
     attributes = {"access.token.signed.response.alg": "ES256", "access.token.header.type.rfc9068": "true"}
     document = realm(
         notBefore=5,
@@ -745,7 +745,7 @@ def test_no_secret_is_in_a_repr() -> None:
     assert "very-secret" not in repr(model._realm)
 
 
-def test_the_model_neither_keeps_nor_changes_what_it_is_given_or_gives() -> None:
+def test_the_model_neither_keeps_nor_changes_its_document_and_its_answers() -> None:
     document = REALMS["builtin"]()
     before = copy.deepcopy(document)
     model = RealmModel.read(document)

@@ -64,7 +64,7 @@ def test_an_id_is_free_again_when_its_assertion_has_ended() -> None:
     assert mint.add("a", now + 120, now + 61)
 
 
-def test_a_client_that_signs_is_given_no_secret() -> None:
+def test_a_client_that_signs_has_no_secret() -> None:
     issuer = EmbeddedIssuer(document(clients=list(CLIENTS)), url="http://127.0.0.1:8180")
 
     assert set(issuer.secrets("corp")) == {"secret"}

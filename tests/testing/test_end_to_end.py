@@ -82,7 +82,7 @@ def test_an_issuer_without_keys_is_503(reached: EmbeddedIssuer) -> None:
         assert client.get("/", headers={"Authorization": f"Bearer {token}"}).status_code == 503
 
 
-def test_our_caller_tells_keycloaks_refusals(reached: EmbeddedIssuer) -> None:
+def test_our_caller_raises_keycloaks_refusals(reached: EmbeddedIssuer) -> None:
     with pytest.raises(TokenRequestError) as wrong:
         ServiceTokenAuth("http://bob", settings=settings(reached, secret="wrong")).token()
     assert (wrong.value.http_status, wrong.value.error) == (401, "unauthorized_client")

@@ -96,7 +96,7 @@ def test_statuses_pages_and_types_arrive_as_they_were_scripted(own: EmbeddedIssu
     assert true.headers["Content-Type"] == "application/json"
 
 
-def test_faults_are_taken_in_order_as_often_as_asked_and_only_at_their_endpoint(own: EmbeddedIssuer) -> None:
+def test_faults_are_taken_in_order_as_often_as_queued_and_only_at_their_endpoint(own: EmbeddedIssuer) -> None:
     own.faults.add("token", faults.NONE, times=2)
     own.faults.add("token", answering(503), times=3)
     own.faults.add("token", answering(500))

@@ -24,7 +24,7 @@ def test_the_key_set_shows_a_key_that_signs_and_one_that_encrypts(issuer: Embedd
         assert set(key) == {"kid", "kty", "use", "alg", "n", "e"}
 
 
-def test_the_realm_page_tells_not_before_and_the_public_key(issuer: EmbeddedIssuer) -> None:
+def test_the_realm_page_has_not_before_and_the_public_key(issuer: EmbeddedIssuer) -> None:
     answer = get(issuer, REALM)
     assert answer.header("cache-control") == "no-cache"
     page = body(answer)
@@ -44,7 +44,7 @@ def test_the_metadata_names_the_issuer_and_what_is_answered_here(issuer: Embedde
     assert page["jwks_uri"] == f"{issuer.url}{CERTS}"
 
 
-def test_where_the_public_address_differs_services_are_sent_back_where_they_came_in() -> None:
+def test_if_the_public_address_differs_discovery_names_the_address_that_the_service_used() -> None:
     issuer = EmbeddedIssuer(document(), url="http://keycloak:8080", public_url="https://sso.example", auth_path="/auth")
     page = body(get(issuer, f"/auth{DISCOVERY}", Host="keycloak:8080"))
     assert page["issuer"] == issuer.issuer("corp") == "https://sso.example/auth/realms/corp"

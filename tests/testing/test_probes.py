@@ -28,7 +28,7 @@ def test_two_issuers_of_one_release_answer_alike_and_a_fault_is_noticed() -> Non
         assert [line.partition(":")[0] for line in different(one, other)] == ["GET discovery"]
 
 
-def test_the_releases_differ_where_they_were_seen_to_differ() -> None:
+def test_the_releases_differ_as_they_were_seen_to_differ() -> None:
     with served("26.7.3") as (_, new), served("26.0.8") as (_, old):
         names = {line.partition(": ")[0] for line in different(new, old)}
     assert names == {

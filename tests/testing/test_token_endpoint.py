@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 import pytest
 
+from example_app.realm import REALMS
 from s2s_fastapi.testing import EmbeddedIssuer, Request
 from tests.testing.asking import (
     GRANT,
@@ -364,6 +365,14 @@ def test_a_page_of_the_clients_own_origin_may_read_its_token(issuer: EmbeddedIss
     assert answer.header("access-control-allow-origin") == ORIGIN
     assert answer.header("access-control-allow-credentials") == "true"
     assert answer.header("access-control-expose-headers") == "Access-Control-Allow-Methods"
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:8001", "http://127.0.0.1:8001"])
+def test_a_documentation_page_of_the_example_may_get_a_token_of_its_caller(origin: str) -> None:
+    issuer = EmbeddedIssuer.read(REALMS["corp"])
+    form = {"grant_type": "client_credentials"}
+    answer = post(issuer, form, authorization=basic("billing", issuer.secrets("corp")["billing"]), origin=origin)
+    assert (answer.status, answer.header("access-control-allow-origin")) == (200, origin)
 
 
 def test_a_page_of_another_origin_gets_no_token(issuer: EmbeddedIssuer, old_issuer: EmbeddedIssuer) -> None:
