@@ -30,9 +30,9 @@ class WithToken(grpc.UnaryUnaryClientInterceptor):
         self, continuation: Callable[[Any, Any], Any], client_call_details: Any, request: Any
     ) -> Any:
         """Ask for the token at each call: it comes from the cache while it is good."""
-        told = client_call_details
-        metadata = (*(told.metadata or ()), ("authorization", f"Bearer {self._auth.token()}"))
-        call = _Call(told.method, told.timeout, metadata, told.credentials, told.wait_for_ready, told.compression)
+        call = client_call_details
+        metadata = (*(call.metadata or ()), ("authorization", f"Bearer {self._auth.token()}"))
+        call = _Call(call.method, call.timeout, metadata, call.credentials, call.wait_for_ready, call.compression)
         return continuation(call, request)
 
 
@@ -44,9 +44,9 @@ class WithTokenAsync(grpc.aio.UnaryUnaryClientInterceptor):
 
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         """Do the same without blocking the loop."""
-        told = client_call_details
-        metadata = grpc.aio.Metadata(*(told.metadata or ()), ("authorization", f"Bearer {await self._auth.atoken()}"))
-        return await continuation(told._replace(metadata=metadata), request)
+        call = client_call_details
+        metadata = grpc.aio.Metadata(*(call.metadata or ()), ("authorization", f"Bearer {await self._auth.atoken()}"))
+        return await continuation(call._replace(metadata=metadata), request)
 
 
 def channel(target: str, auth: ServiceTokenAuth = notifications) -> grpc.Channel:

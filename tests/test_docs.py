@@ -1,5 +1,7 @@
 """What the README and docs/ say is what the code does: tables, code, links, names."""
 
+import ast
+import builtins
 import json
 import re
 import shutil
@@ -206,12 +208,62 @@ def test_an_excerpt_holds_only_lines_of_its_file_in_their_order(block: Block) ->
 
 
 @pytest.mark.parametrize("block", [block for block in PYTHON if "complete" in block.words], ids=str)
-def test_a_complete_program_starts(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_complete_program_starts_without_a_warning(
+    block: Block, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     client_id = "chat-app-service" if "service_client" in block.text else "crm-api-gateway"
     app = program(block, monkeypatch, client_id, Realm())
 
-    with using(TokenSource(channel=Keycloak(aud="crm-api-gateway"))), TestClient(app):
+    audience = "notification-service" if "notification-service" in block.text else "crm-api-gateway"
+    with using(TokenSource(channel=Keycloak(aud=audience))), TestClient(app):
         pass
+
+    warned = [record.message for record in caplog.records if record.name == "s2s_fastapi"]
+    assert bool(warned) == ("insecure_" in block.text), warned  # such options are logged at each start
+
+
+@pytest.mark.parametrize(
+    "block",
+    [block for block in PYTHON if block.page.stem in ("README", "protect-a-service", "call-another-service")],
+    ids=str,
+)
+def test_an_example_can_be_pasted_after_those_before_it(block: Block) -> None:
+    if block.text.startswith(" "):  # the middle of a file, which the page says
+        return
+    before = [each for each in PYTHON if each.page == block.page and each.sources and each.sources == block.sources]
+    made = {name for each in before if each.line < block.line for name in names(each.text)[0]}
+    own, used = names(block.text)
+
+    assert used - own - made - {*dir(builtins), "__name__"} == set()
+
+
+def names(text: str) -> tuple[set[str], set[str]]:
+    """Return the names that a program makes, and those that it reads."""
+    made, used = set[str](), set[str]()
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Name(id=name, ctx=ast.Load()):
+                used.add(name)
+            case ast.Name(id=name) | ast.arg(arg=name) | ast.FunctionDef(name=name):
+                made.add(name)
+            case ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name) | ast.ExceptHandler(name=str(name)):
+                made.add(name)
+            case ast.alias(name=name, asname=asname):
+                made.add((asname or name).partition(".")[0])
+    return made, used
+
+
+def test_the_readme_shows_what_its_gateway_logs(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (shown,) = (block.text.splitlines() for block in blocks(README, "text") if "refused" in block.text)
+    realm = Realm()
+    with TestClient(program(readme_program("crm_gateway.py"), monkeypatch, "crm-api-gateway", realm)) as client:
+        for headers in ({}, {"Authorization": "Bearer nonsense"}):
+            client.post("/tickets", headers=headers)
+    logged = [record.message for record in caplog.records if record.name == "s2s_fastapi.decisions"]
+
+    assert [line.startswith(said.partition("...")[0]) for line, said in zip(logged, shown, strict=True)] == [True, True]
 
 
 def program(block: Block, monkeypatch: pytest.MonkeyPatch, client_id: str, realm: Realm) -> Starlette:

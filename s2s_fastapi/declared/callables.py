@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from enum import Enum, auto
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType
-from typing import Annotated, Any, Final, ForwardRef, NewType, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Final, ForwardRef, Literal, NewType, TypeVar, get_args, get_origin
 
 from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
 from typing_inspection.typing_objects import is_typealiastype
@@ -177,7 +177,9 @@ def _one_step(annotation: Any, owner: Any) -> Any:
 
 
 def parts(annotation: Any) -> Iterator[Any]:
-    """Yield the types that an annotation is made of."""
+    """Yield the types that an annotation is made of. The values of a ``Literal`` are none."""
+    if get_origin(annotation) is Literal:
+        return
     for part in get_args(annotation)[: 1 if get_origin(annotation) is Annotated else None]:
         yield from part if isinstance(part, list) else (part,)  # the parameters of a Callable
 
@@ -189,7 +191,7 @@ def annotations_of(owner: Any) -> Iterator[tuple[str, Any]]:
     except (TypeError, ValueError, NameError):
         return
     for name, annotation in annotations.items():
-        yield name, annotation_of(owner, annotation)
+        yield name, annotation if text_of(annotation) is None else annotation_of(owner, annotation)
 
 
 def text_of(annotation: Any) -> str | None:

@@ -116,39 +116,39 @@ def _misplaced_guards(
     takes_request = (
         dependant.request_param_name or dependant.websocket_param_name or dependant.http_connection_param_name
     )
-    at = line_of(endpoint)
     if guards and not takes_request:
         yield Mistake(
             "guard is for Starlette endpoints and finds no request here: on a FastAPI route use Depends(requirement)",
-            at,
+            line_of(endpoint),
         )
     unguarded = attributes_of(endpoint).get(GUARDED_MARK)
     if not guards and unguarded is not None and not covers(asking, unguarded):
         yield Mistake(
             "guard stands above the decorator of the route, which took the function without it: use Depends(requirement)",
-            at,
+            line_of(endpoint),
         )
 
 
 def _unasked(dependency: Any, asking: tuple[Requirement, ...]) -> Iterator[Mistake]:
     """Yield what is wrong with a dependency that looks like a requirement but asks nothing."""
     call = unwatched(dependency.call)
-    at = line_of(call)
     name = name_of(call)
     if _is_factory(call) or (dependency.name is None and _returns_requirement(call)):
-        yield Mistake(f"Depends({name}) makes a requirement and does not ask it: write Depends({name}(...))", at)
+        yield Mistake(
+            f"Depends({name}) makes a requirement and does not ask it: write Depends({name}(...))", line_of(call)
+        )
     wanted = lost_scopes(dependency)
     if wanted is not None and not covers(asking, wanted):
         yield Mistake(
             f"Security({name}, scopes=[...]) has the requirement {wanted}, but nothing below it reads the scopes: write Depends({wanted})",
-            at,
+            line_of(call),
             certain=False,  # the scopes may be meant for the document, or for a security scheme that is not ours
             requirement=wanted,
         )
     if issubclass(type(call), type) and issubclass(call, Principal):
         yield Mistake(
             f"Depends() on {name} itself makes one of the request's own data: write Depends(require_...(...)), or CurrentPrincipal",
-            at,
+            line_of(call),
         )
 
 

@@ -122,6 +122,8 @@ class AccessCheck:
 
     def _mistakes(self, route: RouteAccess) -> Iterator[Mistake]:
         """Yield the mistakes on a route, except attributes of a class that FastAPI asks on another route of the class."""
+        if not route.mistakes:
+            return
         asked = frozenset(key for each in self.access.routes for key in each.shared)
         kits = frozenset(holder for holder, _ in asked)
         for mistake in route.mistakes:

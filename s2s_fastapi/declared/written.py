@@ -55,6 +55,19 @@ _MEMBERS: Final[Mapping[type, Callable[[Any], Iterable[Any]]]] = {
 }
 """How to read a container without its own methods."""
 _FIELDS: Final = frozenset({"__pydantic_fields__", "__pydantic_computed_fields__"})
+_OF_CLASSES: Final = frozenset(
+    {
+        "__abstractmethods__",
+        "__annotations__",
+        "__class_vars__",
+        "__dict__",
+        "__signature__",
+        "__static_attributes__",
+        "__weakref__",
+        "_abc_impl",
+    }
+)
+"""Attributes that Python and Pydantic give each class. Annotations are read separately."""
 _DEPTH: Final = 4
 _ITEMS: Final = 200
 """Members of a container that are read. A table of policies is shorter, and a cache need not be read to its end."""
@@ -228,6 +241,8 @@ class Reader:
         self, annotation: Any, where: Where, owner: Any, seen: dict[Any, Any], *, data: bool = True
     ) -> Iterator[Written]:
         """Yield what stands in an annotation, each type once; not ``data`` if a dependency gives the value."""
+        if type(annotation) is type and annotation.__module__ == "builtins":  # most annotations; nothing stands in them
+            return
         # Under its own name: what a text or an alias stands for is a new object each time.
         if _known_type(annotation, seen):  # type Json = dict[str, Json] | ...
             return
@@ -285,7 +300,7 @@ class Reader:
                         yield from self._in_value(
                             info, Where(f"the field {_owner(kind, name, field)}.{field}", Why.FIELD)
                         )
-                elif type(value) not in _IDLE and not name.startswith("__pydantic_"):
+                elif type(value) not in _IDLE and name not in _OF_CLASSES and not name.startswith("__pydantic_"):
                     yield from self._in_value(value, Where(f"the class attribute {kind.__name__}.{name}", Why.FIELD))
             for name, annotation in annotations_of(kind):
                 where = Where(f"the field {kind.__name__}.{name}", Why.FIELD)
@@ -304,10 +319,10 @@ class Reader:
         elif depth <= 0 or budget[0] <= 0 or kind in _PLAIN:
             return
         elif issubclass(kind, FieldInfo):
-            inner = where.inside(why=Why.ELSEWHERE if where.why is Why.PARAMETER else None)
             for part in (value.default, value.default_factory, value.metadata, value.json_schema_extra):
-                if type(part) not in _PLAIN:
-                    place = replace(inner, whole=True) if part is value.default else inner
+                if type(part) not in _PLAIN and not (type(part) is list and not part):
+                    place = where.inside(why=Why.ELSEWHERE if where.why is Why.PARAMETER else None)
+                    place = replace(place, whole=True) if part is value.default else place
                     yield from self._in_part(part, place, None, depth - 1, budget)
         elif (read := next((_MEMBERS[base] for base in kind.__mro__ if base in _MEMBERS), None)) is not None:
             members = tuple(islice(read(value), _ITEMS))

@@ -147,6 +147,23 @@ class TestADependsThatFastAPIDoesNotAsk:
         assert f"POST /x (AT): the field Filter.caller has the requirement {ADMIN}: FastAPI asks no Depends on a field of a model: write it on a parameter of the route, or dependencies=[Depends(...)] on the route." in refused(app)  # fmt: skip
         assert refused(app).count("the field ") == 1
 
+    def test_in_quotes_that_cannot_be_evaluated(self, make_app: App, refused: Any) -> None:
+        def look_up() -> str:
+            return ""
+
+        class Filter:
+            limit: int = 0
+
+        look_up.__annotations__["return"] = Filter.__annotations__["limit"] = "Annotated[str, Depends(Gone)]"
+        app = make_app()
+
+        @app.get("/x", dependencies=[Depends(look_up)])
+        def route(wanted: Annotated[Filter, Depends()]) -> None: ...
+
+        first, second = refused(app).split("GET /x (AT): ")[1:]
+        assert "its annotation stands in quotes, where FastAPI does not read it: write it without them" in first
+        assert "Filter.limit has a requirement that FastAPI cannot see: FastAPI does not read the attributes" in second
+
     def test_on_an_attribute_of_a_class(self, make_app: App, refused: Any) -> None:
         class View:
             caller: Annotated[Principal, Depends(ADMIN)]
@@ -295,6 +312,10 @@ class TestAPublicPath:
         with pytest.raises(ConfigurationError, match=r"write a star in front of it, as in \[\.\.\., \*DOCS\]"):
             PublicPaths(given)
 
+    def test_that_is_no_text_at_all_says_no_star(self) -> None:
+        with pytest.raises(ConfigurationError, match=r'takes texts such as "/healthz", not int\.$'):
+            PublicPaths([1])  # type: ignore[list-item]
+
     def test_may_be_the_documentation_alone(self) -> None:
         assert PublicPaths(DOCS).open("GET", "/docs")
 
@@ -316,6 +337,16 @@ class TestAPublicPath:
             f"public_paths: no route answers {public}. It opens nothing, unless a middleware answers it. A public path is one path, and "
             'nothing below it: write each path out, as in "/sub/page".'
         )
+
+    def test_of_the_root_is_no_mount_of_everything(
+        self, make_app: App, client: Client, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        app = make_app(public_paths=["/"])
+        app.get("/page")(nothing)
+        with client(app):
+            pass
+        (warning,) = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+        assert warning == "public_paths: no route answers /. It opens nothing, unless a middleware answers it."
 
     def test_that_opens_other_routes_is_one_line(self, make_app: App, refused: Any) -> None:
         app = make_app(public_paths=["/{page}"])

@@ -6,7 +6,7 @@ import logging
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pytest
 from fastapi import APIRouter, Body, Cookie, Depends, FastAPI, Form, Header, Query, Request, Security, WebSocket
@@ -669,6 +669,13 @@ def a_router_that_is_included_twice(app: FastAPI) -> None:
     router.get("/x")(nothing)
     app.include_router(router, dependencies=[Depends(CHAT)])
     app.include_router(router, prefix="/v2")
+
+
+@right
+def a_literal_that_reads_like_a_requirement(app: FastAPI) -> None:
+    def route(caller: Chat, kind: list[Literal["Depends", "Annotated"]] | None = None) -> None: ...
+
+    app.get("/x")(route)
 
 
 @right
