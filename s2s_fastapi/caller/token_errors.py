@@ -165,11 +165,11 @@ def refusal(reply: Reply, settings: "KeycloakSettings", wanted: Wanted, proof: P
     )
 
 
-def unreachable(problem: BackChannelError, settings: "KeycloakSettings") -> TokenRequestError:
+def unreachable(problem: str, settings: "KeycloakSettings") -> TokenRequestError:
     """Return the error for no answer, or for an answer that cannot be read."""
     return TokenRequestError(
-        f"Keycloak gave {named(settings.client_id)} no token: {Endpoints.of(settings).token}: {problem}.",
-        cure=reach_cure(settings, str(problem)),
+        f"Keycloak gave {named(settings.client_id)} no token: {Endpoints.of(settings).token}: {settings.worded(problem)}.",
+        cure=reach_cure(settings, problem),
     )
 
 
