@@ -154,6 +154,8 @@ class ServiceTokenAuth(HttpxAuth):
     def token(self, *, min_validity: float | None = None) -> str:
         """Return the access token for clients other than httpx: gRPC metadata, a message, Celery. Blocks at most 5 s.
 
+        Not for signal handlers: it may wait for a lock that the interrupted code holds.
+
         `min_validity`: the least number of seconds that the token must still live, if it is used later. A token with less time left is
         renewed first, for all who share it, at most once in 10 s. The value must be at least 10 s below the token lifetime.
 
