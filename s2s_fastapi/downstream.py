@@ -1,4 +1,4 @@
-"""Whom this service calls: what a token is asked for, as a value that can be read from the app."""
+"""A service that this service calls, and the token that is requested for it: a value that can be read from the app."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,9 @@ __all__ = ["Downstream"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Downstream:
-    """One service that is called: its origins, and the audience and scope its token is asked for."""
+    """One service that is called: its origins, and the audiences and scopes that are requested for its token."""
 
     origins: tuple[str, ...]
-    """``scheme://host:port`` of every place the token may go to; empty where any origin was allowed on purpose."""
+    """``scheme://host:port`` of each place to which the token may be sent; empty if code allows any origin (``insecure_any_origin``)."""
     audiences: frozenset[str] = frozenset()
     scopes: frozenset[str] = frozenset()

@@ -15,7 +15,6 @@
 """
 
 import copy
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -170,12 +169,6 @@ class TokenRequestError(_Answer):
         self.retryable = retryable
         self.retry_after: int | None = None
         self.claims: Mapping[str, Any] = {} if claims is None else claims
-
-    def again_in(self, seconds: float) -> None:
-        """Set when the same request can succeed, if it can: ``retry_after``, and ``Retry-After`` of the answer (RFC 9110 section 10.2.3)."""
-        if self.retryable:
-            self.retry_after = max(1, math.ceil(seconds))
-            self.headers = {"Retry-After": str(self.retry_after)}
 
 
 class AudienceNotGranted(TokenRequestError):

@@ -1,11 +1,11 @@
-"""The rule for names of audiences, scopes, roles and clients, in code and in tokens."""
+"""The rules for names of audiences, scopes, roles and clients, in code and in tokens, and for URLs."""
 
 import json
 import logging
 from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.text import printable
@@ -13,6 +13,7 @@ from s2s_fastapi.text import printable
 __all__ = [
     "EVERYBODYS_AUDIENCE",
     "NO_AUDIENCE",
+    "NO_URL_CHARACTER",
     "audience_names",
     "checked_names",
     "listed_names",
@@ -20,6 +21,7 @@ __all__ = [
     "names_given",
     "realm_segment",
     "scope_problem",
+    "url_problem",
 ]
 
 _log = logging.getLogger("s2s_fastapi")
@@ -28,6 +30,8 @@ EVERYBODYS_AUDIENCE: Final = "account"
 """Keycloak's client for user accounts: because of its default roles nearly every token of a realm has this audience."""
 NO_AUDIENCE: Final = "Set KEYCLOAK_CLIENT_ID or KEYCLOAK_AUDIENCE: which tokens are meant for this service?"
 """The sentence for a service without an audience."""
+
+NO_URL_CHARACTER: Final = "it has a character no URL can have"
 
 _LONGEST: Final = 255  # the length of the columns in which Keycloak stores names
 _SHOWN: Final = 80
@@ -59,6 +63,29 @@ def scope_problem(text: object) -> str:
     """Return why ``text`` is not the name of a scope, or "" if it is one. A space separates scopes (RFC 6749 section 3.3)."""
     problem = name_problem(text)
     return problem or ("it has a space in it, which separates scopes" if " " in str(text) else "")
+
+
+def url_problem(url: str, schemes: Collection[str] = ("http", "https")) -> str:
+    """Return why `url` is not the address of a server, such as "it has no host"; return "" if it is one.
+
+    It is absolute, and has no user name, query or fragment.
+    """
+    if not url.isprintable() or set(url) & set(' \\"<>'):
+        return NO_URL_CHARACTER
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "its host or port cannot be read"
+    if parts.scheme not in schemes:
+        return "it does not start with http:// or https://"
+    if "@" in parts.netloc:
+        return "a user name or password does not belong in it"
+    if not parts.hostname or port == 0:
+        return "it has no host"
+    if "?" in url or "#" in url:
+        return "a query or fragment does not belong in it"
+    return ""
 
 
 def checked_names(what: str, names: Collection[str], problem: Callable[[object], str] = name_problem) -> frozenset[str]:

@@ -135,12 +135,12 @@ def health(app: Any) -> Health:
     Raises:
         ConfigurationError: `app` has no middleware, but an app that is mounted in it has one.
     """
-    door = middleware_of(app)
+    middleware = middleware_of(app)
     problem, keys = None, None
-    if isinstance(door, ServiceAuthMiddleware):
-        keys = door.keys
-        problem = None if keys is not None else door.problem or _NOT_STARTED
-    elif door is not None:
+    if isinstance(middleware, ServiceAuthMiddleware):
+        keys = middleware.keys
+        problem = None if keys is not None else middleware.problem or _NOT_STARTED
+    elif middleware is not None:
         problem = _NOT_STARTED
     elif _is_below(app):
         raise ConfigurationError(_ELSEWHERE.format(what="health", cure="pass that app"))

@@ -11,7 +11,14 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.names import EVERYBODYS_AUDIENCE, listed_names, name_problem, realm_segment
+from s2s_fastapi.names import (
+    EVERYBODYS_AUDIENCE,
+    NO_URL_CHARACTER,
+    listed_names,
+    name_problem,
+    realm_segment,
+    url_problem,
+)
 from s2s_fastapi.text import printable
 
 __all__ = ["KeycloakSettings", "ProxyUrl"]
@@ -175,7 +182,8 @@ class KeycloakSettings(BaseSettings, _Merged):
         """
         if not _PREFIXES.fullmatch(str(prefix)):
             raise ConfigurationError(
-                "prefix= must be the beginning of the names of variables, such as PARTNERS_ for PARTNERS_URL."
+                'prefix= must end with an underscore and be the beginning of the names of variables: prefix="PARTNERS_" reads PARTNERS_URL,'
+                " PARTNERS_REALM and so on. It may have letters, digits and underscores, and begins with a letter."
             )
         return cls(_env_prefix=prefix.upper())
 
@@ -260,13 +268,14 @@ class KeycloakSettings(BaseSettings, _Merged):
             pipe = self.client_secret_file.is_fifo()
             # Editors and `echo` end a file with a line break; secrets of Keycloak contain none.
             text = "" if pipe else self.client_secret_file.read_text(encoding="utf-8").rstrip("\r\n")
-            problem = "is a pipe, which can be read only once: write a file" if pipe else _secret_problem(text)
+            problem = " is a pipe, which can be read only once: write a file" if pipe else _secret_problem(text)
+            problem = f": the secret in the file {problem}" if problem and not pipe else problem
         except (OSError, UnicodeDecodeError) as error:
-            text, problem = "", f"cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8 text'})"
+            text, problem = "", f" cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8 text'})"
         if problem:
             said = self.worded("KEYCLOAK_CLIENT_SECRET_FILE")
             text = ""  # this frame's locals are recorded by error trackers
-            raise ConfigurationError(f"{said}: {self.client_secret_file} {problem}.")
+            raise ConfigurationError(f"{said}: {self.client_secret_file}{problem}.")
         return text
 
     @field_validator("url", "public_url", "issuer", mode="before")
@@ -412,8 +421,8 @@ def _secret_problem(text: str) -> str:
         return "is in quotes: remove them"
     if _PLACEHOLDER.fullmatch(text):
         return (
-            "is a placeholder that was not replaced: give the secret itself. If Keycloak has the placeholder as the secret, its realm"
-            " file was imported with the Admin API, and everybody who can read the file knows the secret: make a new one"
+            "is a placeholder that was not replaced: write the secret itself. If the client's secret in Keycloak is this placeholder too,"
+            " everybody who can read the realm file knows it (an import with the Admin API replaces no placeholders): make a new secret"
         )
     return ""
 
@@ -439,24 +448,13 @@ def _sentence(detail: dict[str, Any]) -> str:
 
 
 def _url_problem(url: str) -> str:
-    if not url.isascii() or not url.isprintable() or set(url) & set(' \\"<>'):
-        return "it has a character no URL can have"
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return "its host or port cannot be read"
-    if parts.scheme not in ("http", "https"):
-        return "it does not start with http:// or https://"
-    if not parts.hostname or port == 0:
-        return "it has no host"
-    if "@" in parts.netloc:
-        return "a user name or password does not belong in it"
-    if "?" in url or "#" in url:
-        return "a query or fragment does not belong in it"
-    if "//" in parts.path or ".." in parts.path or ";" in parts.path:
-        return "Keycloak refuses paths with //, .. or ;"
-    return ""
+    """Return why `url` cannot be an address of Keycloak, or ""."""
+    problem = url_problem(url) if url.isascii() else NO_URL_CHARACTER
+    if not problem:
+        path = urlsplit(url).path
+        if "//" in path or ".." in path or ";" in path:
+            problem = "Keycloak refuses paths with //, .. or ;"
+    return problem
 
 
 def _split_issuer(issuer: str) -> tuple[str, str]:

@@ -717,7 +717,7 @@ def test_a_second_realm_is_read_from_variables_with_a_prefix_of_its_own(monkeypa
     assert KeycloakSettings.from_environment() == KeycloakSettings()
     wrong: Any
     for wrong in ("", "PARTNERS", "1_", "A-B_", 5, None, " A_"):
-        with pytest.raises(ConfigurationError, match="prefix="):
+        with pytest.raises(ConfigurationError, match="prefix= must end with an underscore"):
             KeycloakSettings.from_environment(prefix=wrong)
     with pytest.raises(ConfigurationError, match=r"^Set PARTNERS_URL and PARTNERS_REALM"):
         KeycloakSettings.from_environment(prefix="PARTNERS_")
@@ -1021,7 +1021,7 @@ def test_a_file_holds_no_such_secret_either(text: str, problem: str, tmp_path: P
         file.write_text(text + end, encoding="utf-8")
         with pytest.raises(ConfigurationError) as caught:
             made(client_id="crm", client_secret_file=file).secret()
-        assert str(caught.value).startswith(f"KEYCLOAK_CLIENT_SECRET_FILE: {file} {problem}")
+        assert str(caught.value).startswith(f"KEYCLOAK_CLIENT_SECRET_FILE: {file}: the secret in the file {problem}")
         ours = [frame for frame, _ in traceback.walk_tb(caught.tb) if "s2s_fastapi" in frame.f_globals["__name__"]]
         assert ours
         assert SECRET not in repr([frame.f_locals for frame in ours])
@@ -1057,10 +1057,10 @@ def test_an_odd_secret_is_one(secret: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"", "is empty"),
-        (b"\n", "is empty"),
-        (b"\xff\xfe", "cannot be read (not UTF-8 text)"),
-        (None, "cannot be read (No such file or directory)"),
+        (b"", ": the secret in the file is empty"),
+        (b"\n", ": the secret in the file is empty"),
+        (b"\xff\xfe", " cannot be read (not UTF-8 text)"),
+        (None, " cannot be read (No such file or directory)"),
     ],
 )
 def test_a_secret_file_that_gives_no_secret_is_named(content: bytes | None, problem: str, tmp_path: Path) -> None:
@@ -1070,7 +1070,7 @@ def test_a_secret_file_that_gives_no_secret_is_named(content: bytes | None, prob
     settings = made(client_id="crm", client_secret_file=file)  # at start the file may not be there yet
     with pytest.raises(ConfigurationError) as caught:
         settings.secret()
-    assert str(caught.value) == f"KEYCLOAK_CLIENT_SECRET_FILE: {file} {problem}."
+    assert str(caught.value) == f"KEYCLOAK_CLIENT_SECRET_FILE: {file}{problem}."
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
 

@@ -3,7 +3,7 @@
 import itertools
 import logging
 from collections.abc import AsyncGenerator, Collection, Generator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from s2s_fastapi.caller.carried import CARRIED, SHORTEST_TOKEN, UNAUTHORIZED, holds, propagate, refuses
 from s2s_fastapi.caller.granted import GrantedToken
@@ -80,6 +80,10 @@ class ServiceTokenAuth(HttpxAuth):
         ConfigurationError: An origin or a name is malformed.
     """
 
+    _elsewhere_cure: ClassVar[str] = (
+        "If that is the same service, add its origin: ServiceTokenAuth(origin, another origin, ...)."
+    )
+
     def __init__(
         self,
         *origins: str,
@@ -149,6 +153,8 @@ class ServiceTokenAuth(HttpxAuth):
 
     def token(self, *, min_validity: float | None = None) -> str:
         """Return the access token for clients other than httpx: gRPC metadata, a message, Celery. Blocks at most 5 s.
+
+        Not for signal handlers: it may wait for a lock that the interrupted code holds.
 
         `min_validity`: the least number of seconds that the token must still live, if it is used later. A token with less time left is
         renewed first, for all who share it, at most once in 10 s. The value must be at least 10 s below the token lifetime.
@@ -257,7 +263,7 @@ class ServiceTokenAuth(HttpxAuth):
         ):
             raise self._environment.withheld(self._elsewhere(url))
         inbound = INBOUND.get()
-        if inbound is not None and holds(url.raw_path, inbound):
+        if inbound is not None and len(path := url.raw_path) >= SHORTEST_TOKEN and holds(path, inbound):
             raise self._environment.withheld(
                 "The URL holds the token of the current request; nothing was sent."
                 " That token was given to this service, not to the services that it calls."
@@ -313,9 +319,9 @@ class ServiceTokenAuth(HttpxAuth):
         if not self._pins:
             return f"This ServiceTokenAuth has no origin, so its token is sent to no service: write ServiceTokenAuth({there!r}, ...). Nothing was sent."
         if url.userinfo:
-            return f"The URL of a request to {there} contains a user name: the token was withheld and nothing was sent."
+            return f"The URL of a request to {there} contains a user name: the token was withheld and nothing was sent. Leave the user name out."
         here = ", ".join(map(spelled, self._pins))
-        return f"The token for {here} is not sent to {there}: nothing was sent. If that is the same service, add its origin."
+        return f"The token for {here} is not sent to {there}: nothing was sent. {self._elsewhere_cure}"
 
     def _value(self) -> tuple[object, ...]:
         return frozenset(self._pins), self._wanted, self._environment.given, self._any_origin, self._min_validity

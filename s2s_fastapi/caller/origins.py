@@ -2,11 +2,11 @@
 
 from collections.abc import Collection
 from typing import Any, TypeAlias
-from urllib.parse import urlsplit
 
 import httpx
 
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.names import NO_URL_CHARACTER, url_problem
 
 __all__ = ["Pin", "base", "pin", "pin_of", "pins", "spelled", "within"]
 
@@ -63,7 +63,7 @@ def base(text: str, *, what: str = "base_url") -> httpx.URL:
         raise ConfigurationError(
             f"The {what} must be a text such as http://crm-gateway:8000, not {type(text).__name__}."
         )
-    problem = _problem(text)
+    problem = NO_URL_CHARACTER if "*" in text else url_problem(text, {*_PORTS, *_WEBSOCKETS})
     if not problem:
         try:
             scheme, rest = text.split(":", 1)
@@ -82,22 +82,3 @@ def spelled(pinned: Pin) -> str:
     scheme, raw_host, port = pinned
     host = raw_host.decode("ascii")
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port or _PORTS[scheme]}"
-
-
-def _problem(text: str) -> str:
-    if not text.isprintable() or set(text) & set(' \\"<>*'):
-        return "it has a character no URL can have"
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        return "its host or port cannot be read"
-    if parts.scheme not in _PORTS and parts.scheme not in _WEBSOCKETS:
-        return "it does not start with http:// or https://"
-    if "@" in parts.netloc:
-        return "a user name or password does not belong in it"
-    if not parts.hostname or port == 0:
-        return "it has no host"
-    if "?" in text or "#" in text:
-        return "a query or fragment does not belong in it"
-    return ""

@@ -64,7 +64,11 @@ class ServiceAuth:
     @_awaited
     def __call__(self) -> "_NotYet[ServiceTokenAuth]":
         """Return an awaitable of the auth object."""
-        return _NotYet(lambda: self.auth, "service_auth")
+        return _NotYet(
+            lambda: self.auth,
+            "Do not call what service_auth(...) returned. In a route write Depends(bob), without parentheses after bob. Elsewhere use"
+            " ServiceTokenAuth itself.",
+        )
 
 
 def service_auth(
@@ -86,6 +90,12 @@ def service_auth(
             *origins, audience=audience, scope=scope, settings=settings, insecure_any_origin=insecure_any_origin
         )
     )
+
+
+class _ClientAuth(ServiceTokenAuth):
+    """The auth object of the clients of one `service_client`."""
+
+    _elsewhere_cure = "A service_client calls one origin: write another one for another service, or for another address of this service."
 
 
 class ServiceClient(Generic[A, S]):
@@ -143,7 +153,11 @@ class ServiceClient(Generic[A, S]):
         """
         if connection is not _BY_HAND:
             self.look_at(connection.scope.get("endpoint"))
-        return _NotYet(lambda: self._async.lend(here()), "service_client")
+        return _NotYet(
+            lambda: self._async.lend(here()),
+            "Do not call what service_client(...) returned. In a route write Depends(crm), without parentheses after crm. Elsewhere write"
+            " `with crm as client` or `async with crm as client`.",
+        )
 
     def look_at(self, endpoint: Any) -> None:
         """Check once that the parameters of a route fit their clients.
@@ -197,7 +211,7 @@ class ServiceClient(Generic[A, S]):
             text = self._base_url() if callable(self._base_url) else self._base_url
             url = base(text)
             origin = str(url.copy_with(path="/"))
-            auth = ServiceTokenAuth(
+            auth = _ClientAuth(
                 origin,
                 audience=self._wanted.audiences or None,
                 scope=self._wanted.scopes or None,
@@ -289,7 +303,11 @@ class SyncServiceClient(Generic[S]):
         """Return an awaitable of the sync client of this process; FastAPI passes the `connection`."""
         if connection is not _BY_HAND:
             self.client.look_at(connection.scope.get("endpoint"))
-        return _NotYet(self.client.lend_sync, "service_client(...).sync")
+        return _NotYet(
+            self.client.lend_sync,
+            "Do not call crm.sync. In a def route write Depends(crm.sync), without parentheses after sync. Elsewhere write"
+            " `with crm as client`, which gives the sync client.",
+        )
 
     def __repr__(self) -> str:
         return f"{self.client!r}.sync"
@@ -322,11 +340,11 @@ class _NotYet(Generic[T]):
     FastAPI calls the dependency and awaits the result. With ``Depends(crm())`` or ``with crm() as client`` the developer called it.
     """
 
-    __slots__ = ("_lend", "_what")
+    __slots__ = ("_cure", "_lend")
 
-    def __init__(self, lend: Callable[[], T], what: str) -> None:
+    def __init__(self, lend: Callable[[], T], cure: str) -> None:
         self._lend = lend
-        self._what = what
+        self._cure = cure
 
     def __await__(self) -> Generator[Any, None, T]:
         yield from ()  # nothing to wait for
@@ -335,10 +353,7 @@ class _NotYet(Generic[T]):
     if not TYPE_CHECKING:
 
         def _refuse(self, *_: object, **__: object) -> NoReturn:
-            raise ConfigurationError(
-                f"Do not call what {self._what} returned. Write Depends(crm), without parentheses after crm,"
-                " in a route; `with crm as client` or `async with crm as client` elsewhere."
-            )
+            raise ConfigurationError(self._cure)
 
         __call__ = __enter__ = __exit__ = __aenter__ = __aexit__ = _refuse
         __signature__ = property(_refuse)  # FastAPI reads it for Depends(crm())

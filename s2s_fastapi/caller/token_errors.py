@@ -1,5 +1,6 @@
 """The meaning of Keycloak's refusals, and the setting that ends each of them (RFC 6749 section 5.2, and Keycloak's own texts)."""
 
+import math
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
@@ -165,11 +166,11 @@ def refusal(reply: Reply, settings: "KeycloakSettings", wanted: Wanted, proof: P
     )
 
 
-def unreachable(problem: BackChannelError, settings: "KeycloakSettings") -> TokenRequestError:
+def unreachable(problem: str, settings: "KeycloakSettings") -> TokenRequestError:
     """Return the error for no answer, or for an answer that cannot be read."""
     return TokenRequestError(
-        f"Keycloak gave {named(settings.client_id)} no token: {Endpoints.of(settings).token}: {problem}.",
-        cure=reach_cure(settings, str(problem)),
+        f"Keycloak gave {named(settings.client_id)} no token: {Endpoints.of(settings).token}: {settings.worded(problem)}.",
+        cure=reach_cure(settings, problem),
     )
 
 
@@ -214,9 +215,11 @@ def saying_when(state: Callable[[], State]) -> Iterator[None]:
     try:
         yield
     except TokenRequestError as error:  # this waiter's own
-        left = state().next_try_in
-        # Without a remembered failure the load still runs; if it fails, that is remembered for RETRY and up to a tenth more.
-        error.again_in(1.1 * RETRY if left is None else left)
+        if error.retryable:
+            left = state().next_try_in
+            # Without a remembered failure the load still runs; if it fails, that is remembered for RETRY and up to a tenth more.
+            error.retry_after = max(1, math.ceil(1.1 * RETRY if left is None else left))
+            error.headers = {"Retry-After": str(error.retry_after)}  # RFC 9110 section 10.2.3
         raise
 
 

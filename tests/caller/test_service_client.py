@@ -7,6 +7,7 @@ import gc
 import itertools
 import os
 import pickle
+import re
 import sys
 import threading
 import weakref
@@ -202,14 +203,17 @@ def async_with(client: Any) -> None:
 @pytest.mark.parametrize(
     ("written", "instead"),
     [
-        (lambda: route_of(CRM()), "Write Depends(crm), without parentheses"),
-        (lambda: route_of(CRM.sync()), "Write Depends(crm), without parentheses"),
-        (lambda: route_of(AUTH()), "Write Depends(crm), without parentheses"),
-        (lambda: FastAPI(dependencies=[Depends(CRM())]).get("/")(print), "Write Depends(crm), without parentheses"),
+        (lambda: route_of(CRM()), "In a route write Depends(crm), without parentheses after crm."),
+        (lambda: route_of(CRM.sync()), "In a def route write Depends(crm.sync), without parentheses after sync."),
+        (lambda: route_of(AUTH()), "In a route write Depends(bob), without parentheses after bob."),
+        (
+            lambda: FastAPI(dependencies=[Depends(CRM())]).get("/")(print),
+            "In a route write Depends(crm), without parentheses after crm.",
+        ),
         (lambda: with_(CRM()), "`with crm as client`"),
         (lambda: async_with(CRM()), "`async with crm as client`"),
         (lambda: with_(CRM.sync()), "`with crm as client`"),
-        (lambda: CRM().get("/"), "Write Depends(crm), without parentheses"),
+        (lambda: CRM().get("/"), "In a route write Depends(crm), without parentheses after crm."),
         (lambda: with_(CRM.sync), "write `with crm as client`"),
         (lambda: async_with(CRM.sync), "`async with crm as client`"),
         (lambda: CRM.get("/tickets"), "Write `client: Annotated[httpx.AsyncClient, Depends(crm)]` in a route"),
@@ -705,7 +709,8 @@ def test_options_for_async_clients_only_are_refused_by_the_sync_one() -> None:
 
 
 def test_a_request_elsewhere_is_withheld(bob: Receiver, charles: Receiver) -> None:
-    with service_client(bob.url) as client, pytest.raises(TokenWithheld):
+    cure = "A service_client calls one origin: write another one for another service, or for another address of this service."
+    with service_client(bob.url) as client, pytest.raises(TokenWithheld, match=re.escape(cure)):
         client.get(charles.url)
     assert charles.seen == []
 

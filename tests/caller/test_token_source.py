@@ -743,9 +743,19 @@ def test_a_burst_larger_than_any_thread_pool_leaves_nobody_without_a_token(keycl
 
 def test_waiting_ends_after_5_s_and_the_late_answer_is_kept(keycloak: Keycloak) -> None:
     shared = TokenSource(channel=keycloak).token(settings(), BOB)
-    keycloak.delay = 0.3
+    entered, late = threading.Event(), threading.Event()
+
+    def answer(_: Any) -> Reply:
+        entered.set()
+        late.wait(60)
+        return keycloak.grant(1)
+
+    keycloak.answers = [answer]
+    shared.start()
+    assert entered.wait(60)
     with pytest.raises(TokenRequestError, match=r"no answer within 0\.05 s.*KEYCLOAK_URL"):
         shared._value.get(timeout=0.05)
+    late.set()
     wait_until_idle()
 
     assert shared.peek() is not None
@@ -765,16 +775,19 @@ def test_an_exchange_that_hangs_keeps_a_thread_no_longer_than_its_first_waiter_w
 def test_who_waits_behind_other_exchanges_is_reported_so_and_not_to_look_at_its_own_settings(
     keycloak: Keycloak,
 ) -> None:
-    gate = threading.Event()
+    entered, gate = threading.Event(), threading.Event()
 
     def hang(_: Any) -> Reply:
-        gate.wait(10)
+        entered.set()
+        gate.wait(60)
         return keycloak.grant(1)
 
     keycloak.answers = [hang]
     workers = Workers("test", threads=1)
     source = TokenSource(channel=keycloak, workers=lambda _: workers)
     hung, queued = (source.token(settings(realm=realm), BOB) for realm in ("one", "two"))
+    hung.start()
+    assert entered.wait(60)
     with pytest.raises(TokenRequestError, match=r"no answer within 0\.05 s.*KEYCLOAK_URL"):
         hung._value.get(timeout=0.05)
     with pytest.raises(TokenRequestError, match="busy with other exchanges") as caught:
