@@ -187,6 +187,12 @@ def test_a_malformed_origin_is_refused_where_it_is_written(origin: Any) -> None:
     assert "u:p" not in str(caught.value)
 
 
+@pytest.mark.parametrize("origin", ["http://é..bob", "http://⒈bob"], ids=["an empty label", "no letter of a name"])
+def test_a_host_that_only_httpx_finds_malformed_is_no_origin(origin: str) -> None:
+    with pytest.raises(ConfigurationError, match="its host or port cannot be read"):
+        ServiceTokenAuth(origin)
+
+
 def test_without_an_origin_there_are_tokens_but_no_requests(keycloak: Keycloak) -> None:
     auth = ServiceTokenAuth(audience="bob")
 

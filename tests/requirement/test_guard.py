@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import anyio
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
@@ -216,6 +217,22 @@ def test_a_function_is_told_apart_from_an_app_by_what_it_must_be_given() -> None
 def test_what_cannot_be_called_cannot_be_guarded(thing: Any) -> None:
     with pytest.raises(ConfigurationError, match="guard takes an endpoint or an ASGI app"):
         A.guard(thing)
+
+
+def test_a_guarded_function_that_is_not_given_its_request_does_not_run() -> None:
+    ran: list[str] = []
+
+    def sync(value: str) -> None:
+        ran.append(value)
+
+    async def asynchronous(value: str) -> None:
+        ran.append(value)
+
+    with pytest.raises(ConfigurationError, match="guard is for Starlette endpoints"):
+        A.guard(sync)("no request")
+    with pytest.raises(ConfigurationError, match="guard is for Starlette endpoints"):
+        anyio.run(A.guard(asynchronous), "no request")
+    assert ran == []
 
 
 def test_a_lifespan_passes_a_guarded_app() -> None:
