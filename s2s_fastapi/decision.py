@@ -119,7 +119,7 @@ class Decision:
         return "refused" if self.reason.status < 500 else "failed"  # noqa: PLR2004 - HTTP's own border
 
     @property
-    def lets_in(self) -> bool:
+    def accepted(self) -> bool:
         """Whether the request goes on: allowed, or only observed."""
         return self.reason is Reason.ALLOWED or self.observed
 

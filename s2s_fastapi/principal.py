@@ -1,13 +1,13 @@
 """Who is calling: a verified token as an immutable value."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from hashlib import sha256
 from types import MappingProxyType
-from typing import Any, Literal, NoReturn
+from typing import Any, Final, Literal, NoReturn
 
-__all__ = ["INBOUND", "Kind", "Principal", "digest", "frozen", "length_of"]
+__all__ = ["INBOUND", "NOTHING", "Kind", "Payload", "Principal", "digest", "frozen", "length_of"]
 
 Kind = Literal["service", "user", "unknown"]
 
@@ -38,8 +38,43 @@ def frozen(value: Any) -> Any:
     return value
 
 
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
 def _nothing() -> Mapping[str, Any]:
-    return MappingProxyType({})
+    return NOTHING
+
+
+class Payload(Mapping[str, Any]):
+    """The claims of a token as a read-only mapping. They are kept as bytes, and read when somebody looks at them for the first time.
+
+    Most apps never look at them, and the bytes take a quarter of the memory. `read` returns the claims; it has read the same bytes before.
+    """
+
+    __slots__ = ("_octets", "_read", "_seen")
+
+    def __init__(self, octets: bytes, read: Callable[[bytes], dict[str, Any]]) -> None:
+        self._octets = octets
+        self._read = read
+        self._seen: Mapping[str, Any] | None = None
+
+    def _members(self) -> Mapping[str, Any]:
+        members = self._seen
+        if members is None:
+            self._seen = members = frozen(self._read(self._octets))
+        return members
+
+    def __getitem__(self, name: str) -> Any:
+        return self._members()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members())
+
+    def __len__(self) -> int:
+        return len(self._members())
+
+    def __repr__(self) -> str:
+        return repr(self._members())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,9 +20,8 @@ from s2s_fastapi.receiver.websocket import until_expiry
 from s2s_fastapi.requirement.opened import ARRIVING, OPENED_KEY, Opened, Places
 from s2s_fastapi.requirement.request_state import KEYS_KEY, SCOPE_KEY, Authenticated, Service
 from s2s_fastapi.telemetry.spans import current_span, hide_query
-from s2s_fastapi.verifier.bearer import bearer_token
+from s2s_fastapi.verifier.bearer import bearer_credentials, token_in
 from s2s_fastapi.verifier.keys import KeySource
-from s2s_fastapi.verifier.refusal import Refused
 from s2s_fastapi.verifier.verifier import Verifier
 
 __all__ = ["Gate"]
@@ -80,16 +79,15 @@ class Gate:
     async def authenticate(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app for an accepted token; answer every other request."""
         scope[KEYS_KEY] = self.verifier.keys  # always, so that nothing which was there before is believed
-        try:
-            token = bearer_token(scope["headers"], scope["query_string"], self.verifier.tokens.recent)
-        except Refused as refused:
+        credentials = bearer_credentials(scope["headers"], scope["query_string"], self.verifier.tokens.recent)
+        if isinstance(credentials, Decision):
             if scope["query_string"]:
                 hide_query(current_span())  # it may hold the token, and servers' spans show it
-            await self._refuse(scope, send, self._without_token(refused, scope))
+            await self._refuse(scope, send, self._without_token(credentials, scope))
             return
-        verdict = self.verifier.known(token) or await self.verifier.adecide(token)
+        verdict = self.verifier.known(credentials) or await self.verifier.adecide(credentials)
         principal = verdict.principal
-        if principal is None or not verdict.lets_in:
+        if principal is None or not verdict.accepted:
             await self._refuse(scope, send, verdict.decision)
             return
         # Taken here, while it is the server's: the app makes others below it.
@@ -97,7 +95,7 @@ class Gate:
         # New for each request: the list inside is mutable, and what one request appends must not open the next.
         scope["user"], scope["auth"] = principal, AuthCredentials(verdict.scopes)
         if scope["type"] == "websocket":
-            ends = self.verifier.expectations.ends(principal)
+            ends = self.verifier.checks.ends(principal)
             app = until_expiry(app, ends, self.clock, revoked=_revocation(self.verifier.keys, principal.issued_at))
         inbound = INBOUND.set(verdict.digest)
         try:
@@ -112,11 +110,11 @@ class Gate:
             if not state.answered and state.refusal is None:
                 _tell(state, scope)  # it ran, even if nothing came of it
 
-    def _without_token(self, refused: Refused, scope: Scope) -> Decision:
+    def _without_token(self, refused: Decision, scope: Scope) -> Decision:
         """Return the refusal of a request that shows no token, with a cure that does not advise what `public_paths` already has."""
         reason = refused.reason
         if refused.cure:
-            return Decision(reason=reason, cure=refused.cure)
+            return refused
         opened = scope.get(OPENED_KEY)
         if isinstance(opened, Opened) and opened.opener is self:
             return Decision(reason=reason, cure=credentials_cure(CHANGED_PATH))
@@ -132,10 +130,8 @@ class Gate:
 
 def _brought(scope: Scope) -> bytes | None:
     """Return the digest of the token that came to where none is asked for, if one did."""
-    try:
-        return digest(bearer_token(scope["headers"], scope["query_string"]))
-    except Refused:
-        return None
+    credentials = bearer_credentials(scope["headers"], scope["query_string"])
+    return None if isinstance(credentials, Decision) else digest(token_in(credentials))
 
 
 def _revocation(keys: KeySource, issued_at: int) -> Callable[[], bool]:

@@ -39,8 +39,8 @@ from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry import DecisionLog, Observer
 from s2s_fastapi.telemetry.metrics import decided
 from s2s_fastapi.telemetry.spans import current_span, describe, hide_query
-from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS, VerifiedTokens
-from s2s_fastapi.verifier.checks import Expectations
+from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS, AcceptedTokens
+from s2s_fastapi.verifier.checks import Checks
 from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.verifier import Verifier
 
@@ -343,9 +343,9 @@ class ServiceAuthMiddleware:
             observe_until = end_of_observing(self._observe_until, now)
         self._observing = Observing(observe_until, self._observer, clock) if now < observe_until else None
         verifier = Verifier(
-            Expectations.of(settings, audiences, _SERVICE_OR_USER if self._users else _SERVICE),
+            Checks.of(settings, audiences, _SERVICE_OR_USER if self._users else _SERVICE),
             KeySource.of(settings, self._transport),
-            VerifiedTokens(self._cached_tokens),
+            AcceptedTokens(self._cached_tokens),
             observe_until=observe_until,
             clock=clock,
         )

@@ -175,7 +175,7 @@ def accepted_labels(client_id: str) -> dict[str, str]:
 @lru_cache(maxsize=1024)
 def _labels(reason: Reason, observed: bool, client_id: str) -> dict[str, str]:
     told = Decision(reason=reason, observed=observed)
-    return {OUTCOME: told.outcome, REASON: str(reason), CALLER: _callers.name(client_id, let_in=told.lets_in)}
+    return {OUTCOME: told.outcome, REASON: str(reason), CALLER: _callers.name(client_id, let_in=told.accepted)}
 
 
 def audience_label(audience: str) -> str:

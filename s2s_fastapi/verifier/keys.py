@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 import httpx
 
 from s2s_fastapi.backchannel.channel import BackChannel, BackChannelError, Reply
-from s2s_fastapi.decision import Reason
+from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.engine.refreshing import Failed, Loaded, Refreshing, State
 from s2s_fastapi.engine.workers import KEYS, watch_forks
 from s2s_fastapi.errors import ConfigurationError, KeysUnavailable
@@ -26,9 +26,8 @@ from s2s_fastapi.telemetry.reports import report
 from s2s_fastapi.telemetry.spans import cause, failed, span
 from s2s_fastapi.text import named
 from s2s_fastapi.verifier.jwks import KeySet, VerificationKey
-from s2s_fastapi.verifier.refusal import Refused
 
-__all__ = ["KeySource", "SharedSources", "sharing"]
+__all__ = ["KeySource", "SharedSources", "sharing", "unavailable"]
 
 _log = logging.getLogger("s2s_fastapi.keys")
 
@@ -47,6 +46,7 @@ _MAX_RETURNING: Final = 100
 _MAX_ABSENT: Final = 1000
 _MAX_TURNED_AWAY: Final = 20_000
 _MAX_SKIPPED: Final = 20
+_UNKNOWN: Final = Decision(reason=Reason.UNKNOWN_KEY)
 
 
 class KeySource:
@@ -94,7 +94,7 @@ class KeySource:
         )
         watch_age(self)
         self.peek = self._keys.peek
-        """Return the keys if they are fresh. Asked at each request, so there is no call of our own in between."""
+        """Return the keys if they are fresh. The hot path calls it, so there is no call of our own in between."""
 
     @classmethod
     def of(cls, settings: KeycloakSettings, transport: Callable[[], httpx.BaseTransport] | None = None) -> "KeySource":
@@ -151,53 +151,57 @@ class KeySource:
                 keys = await self._keys.aget()
         return keys
 
-    def key(self, kid: str, algorithm: str) -> VerificationKey:
-        """Return the key a token names by its ``kid`` and ``alg``.
+    def key(self, kid: str, algorithm: str) -> VerificationKey | Decision:
+        """Return the key that a token names by its ``kid`` and ``alg``, or the refusal of the token.
 
-        Raises:
-            Refused: Keycloak does not publish such a key.
-            KeysUnavailable: There are no keys, or Keycloak could not be asked whether this one is new.
+        - ``unknown_key``: Keycloak does not publish such a key.
+        - ``keys_unavailable``: there are no keys, or Keycloak could not be asked whether this one is new.
         """
-        keys = self.get()
-        found = keys.find(kid, algorithm)
-        if found is None:
-            with self._question(kid) as asked, self._telling_when():
-                keys = self._keys.renew(keys, timeout=_SPACING + _TIMEOUT, wait_for_spacing=True)
-                if keys.find(kid, algorithm) is None and self._fetched_before(asked):
+        try:
+            keys = self.get()
+            if keys.find(kid, algorithm) is None:
+                with self._question(kid) as asked, self._telling_when():
+                    if asked is None:
+                        return _UNKNOWN
                     keys = self._keys.renew(keys, timeout=_SPACING + _TIMEOUT, wait_for_spacing=True)
-            found = self._answer(keys, kid, algorithm)
-        return found
+                    if keys.find(kid, algorithm) is None and self._fetched_before(asked):
+                        keys = self._keys.renew(keys, timeout=_SPACING + _TIMEOUT, wait_for_spacing=True)
+        except KeysUnavailable as error:
+            return unavailable(error)
+        return self._answer(keys, kid, algorithm)
 
-    async def akey(self, kid: str, algorithm: str) -> VerificationKey:
+    async def akey(self, kid: str, algorithm: str) -> VerificationKey | Decision:
         """Return the key like `key`, without blocking the event loop."""
-        keys = await self.aget()
-        found = keys.find(kid, algorithm)
-        if found is None:
-            with self._question(kid) as asked, self._telling_when():
-                keys = await self._keys.arenew(keys, timeout=_SPACING + _TIMEOUT, wait_for_spacing=True)
-                if keys.find(kid, algorithm) is None and self._fetched_before(asked):
+        try:
+            keys = await self.aget()
+            if keys.find(kid, algorithm) is None:
+                with self._question(kid) as asked, self._telling_when():
+                    if asked is None:
+                        return _UNKNOWN
                     keys = await self._keys.arenew(keys, timeout=_SPACING + _TIMEOUT, wait_for_spacing=True)
-            found = self._answer(keys, kid, algorithm)
-        return found
+                    if keys.find(kid, algorithm) is None and self._fetched_before(asked):
+                        keys = await self._keys.arenew(keys, timeout=_SPACING + _TIMEOUT, wait_for_spacing=True)
+        except KeysUnavailable as error:
+            return unavailable(error)
+        return self._answer(keys, kid, algorithm)
 
     @contextlib.contextmanager
-    def _question(self, kid: str) -> Iterator[float]:
-        """Take one of the places of those who wait for a fetch, unless the last fetch has just answered the question.
+    def _question(self, kid: str) -> Iterator[float | None]:
+        """Take a place among those who wait for a fetch, and give the time at which it was taken.
 
-        Gives the time at which it was asked.
+        None: there is no place, or the last fetch has just shown that there is no such key.
         """
         watch_forks(self)
         with self._lock:
-            asked = self._absent.get(kid)
-            just_answered = asked is not None and self._clock() - asked < _SPACING
-            if just_answered or not self._has_place(hash(kid)):
-                raise Refused(Reason.UNKNOWN_KEY)
-            self._asking += 1
+            absent_since = self._absent.get(kid)
+            just_answered = absent_since is not None and self._clock() - absent_since < _SPACING
+            waits = not just_answered and self._has_place(hash(kid))
+            self._asking += waits
         try:
-            yield self._clock()
+            yield self._clock() if waits else None
         finally:
             with self._lock:
-                self._asking -= 1
+                self._asking -= waits
 
     def _fetched_before(self, asked: float) -> bool:
         """Tell whether the keys were on their way already when this was asked: then a newer key cannot be among them."""
@@ -227,14 +231,14 @@ class KeySource:
             error.headers = {"Retry-After": str(error.retry_after)}
             raise
 
-    def _answer(self, keys: KeySet, kid: str, algorithm: str) -> VerificationKey:
+    def _answer(self, keys: KeySet, kid: str, algorithm: str) -> VerificationKey | Decision:
         found = keys.find(kid, algorithm)
         if found is None:
             with self._lock:
                 if len(self._absent) >= _MAX_ABSENT:
                     self._absent.clear()  # a flood of invented names: remembering them all is not worth the memory
                 self._absent[kid] = self._clock()
-            raise Refused(Reason.UNKNOWN_KEY)
+            return _UNKNOWN
         return found
 
     def aged(self) -> tuple[str, float] | None:
@@ -319,6 +323,11 @@ class KeySource:
             return "its tokens-not-before is missing or no moment"
         self.not_before = value
         return ""
+
+
+def unavailable(error: KeysUnavailable) -> Decision:
+    """Return the refusal of a request that came while there are no keys."""
+    return Decision(reason=Reason.KEYS_UNAVAILABLE, cure=str(error), retry_after=error.retry_after)
 
 
 class SharedSources:

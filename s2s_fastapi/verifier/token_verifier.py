@@ -14,8 +14,9 @@ from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry import DecisionLog
 from s2s_fastapi.telemetry.metrics import decided
 from s2s_fastapi.telemetry.spans import current_span, trace_id
-from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS, VerifiedTokens
-from s2s_fastapi.verifier.checks import Expectations
+from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS, AcceptedTokens
+from s2s_fastapi.verifier.bearer import credentials_of
+from s2s_fastapi.verifier.checks import Checks
 from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.verdict import Verdict
 from s2s_fastapi.verifier.verifier import Verifier
@@ -78,13 +79,13 @@ class TokenVerifier:
 
     def decide(self, token: str | bytes) -> Verdict:
         """Return the verdict on a token as a value; raises only ConfigurationError."""
-        verifier, octets = self.ready(), _octets(token)
-        return self._told(verifier.known(octets) or verifier.decide(octets))
+        verifier, credentials = self.ready(), _credentials(token)
+        return self._logged(verifier.known(credentials) or verifier.decide(credentials))
 
     async def adecide(self, token: str | bytes) -> Verdict:
         """Return the verdict like `decide`, without blocking the event loop."""
-        verifier, octets = self.ready(), _octets(token)
-        return self._told(verifier.known(octets) or await verifier.adecide(octets))
+        verifier, credentials = self.ready(), _credentials(token)
+        return self._logged(verifier.known(credentials) or await verifier.adecide(credentials))
 
     def ready(self) -> Verifier:
         """Return what verifies, made of the settings once.
@@ -98,17 +99,17 @@ class TokenVerifier:
             if not audiences and not self._skip_audience:
                 raise ConfigurationError(settings.missing(NO_AUDIENCE))
             made = Verifier(
-                Expectations.of(settings, frozenset() if self._skip_audience else audiences),
+                Checks.of(settings, frozenset() if self._skip_audience else audiences),
                 KeySource.of(settings, self._transport),
-                VerifiedTokens(self._cached_tokens),
+                AcceptedTokens(self._cached_tokens),
                 clock=self._clock,
             )
             # Threads may meet here: one of them wins, or each would remember tokens of its own. No lock: a fork could find it taken.
             self._verifier = self._made.setdefault("verifier", made)
         return self._verifier
 
-    def _told(self, verdict: Verdict) -> Verdict:
-        if verdict.lets_in and not verdict.observed:
+    def _logged(self, verdict: Verdict) -> Verdict:
+        if verdict.accepted and not verdict.observed:
             verdict.count_acceptance()
             if not self._log.wants_allowed:
                 return verdict
@@ -118,15 +119,15 @@ class TokenVerifier:
         return verdict
 
 
-def _octets(token: object) -> bytes:
-    # What is not ASCII becomes a character that no token has, and what is no text at all (a header that is missing) no token: both
-    # are refused like any other malformed one.
-    if isinstance(token, bytes):
-        return token
-    return token.encode("ascii", "replace") if isinstance(token, str) else b""
+def _credentials(token: object) -> bytes:
+    # A character that is not ASCII becomes one that no token has. Anything but text (a header that is missing) becomes an empty token.
+    # Both are refused like any other malformed token.
+    if isinstance(token, str):
+        token = token.encode("ascii", "replace")
+    return credentials_of(token if isinstance(token, bytes) else b"")
 
 
 def _principal(verdict: Verdict) -> Principal:
-    if verdict.principal is None or not verdict.lets_in or verdict.observed:
+    if verdict.principal is None or not verdict.accepted or verdict.observed:
         raise error_of(verdict.decision)
     return verdict.principal

@@ -270,7 +270,7 @@ def test_nobody_is_let_in_without_a_name_and_the_first_reason_is_the_verdict() -
     allowed, wrong, other = (
         Decision(reason=reason) for reason in (Reason.ALLOWED, Reason.WRONG_AUDIENCE, Reason.NOT_A_SERVICE)
     )
-    assert not Verdict((allowed,)).lets_in
+    assert not Verdict((allowed,)).accepted
     assert Verdict((wrong, other)).decision is wrong
 
 
