@@ -128,7 +128,7 @@ class Observing:
         if decision.observed:
             self._count(decision, now)
         if self._due(now):
-            self.tell()
+            self.log()
         if decision.reason is not Reason.ALLOWED or getattr(self._observer, "wants_allowed", True):
             self._observer.decided(decision)
 
@@ -140,7 +140,7 @@ class Observing:
         rows = tuple(sorted(rows, key=lambda row: (-row.count, row.client_id, row.route, row.method, row.reason)))
         return ObservedRefusals(until=_moment(self._until), rows=rows, others=others)
 
-    def tell(self, *, final: bool = False) -> None:
+    def log(self, *, final: bool = False) -> None:
         """Write the report if something in it is new. A ``final`` report is also written if it is empty or nothing is new."""
         with self._lock:
             now, was_over = self._clock(), self._over
@@ -271,4 +271,4 @@ def _report_at_exit(observing: Observing) -> None:
 
 def _report_all() -> None:
     for observing in list(_at_exit):
-        observing.tell()
+        observing.log()

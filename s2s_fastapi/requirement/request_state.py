@@ -37,15 +37,15 @@ class Service:
     observing: Callable[[], bool]
     """Whether refusals are only told, not made: see ``insecure_observe_until``."""
 
-    def tell(self, decision: Decision, scope: Scope, current: Span) -> None:
-        """Tell metrics, the server's span and the observer of a decision about one request."""
+    def report(self, decision: Decision, scope: Scope, current: Span) -> None:
+        """Report a decision about one request to the metrics, the server's span and the observer."""
         decided(decision)
         describe(current, decision)
         if decision.reason is not Reason.ALLOWED or getattr(self.observer, "wants_allowed", True):
             self.observer.decided(located(decision, scope, current))
 
-    def tell_accepted(self, verdict: Verdict, scope: Scope, current: Span) -> None:
-        """Tell the same of a request with an accepted token, of which nothing is only observed."""
+    def report_accepted(self, verdict: Verdict, scope: Scope, current: Span) -> None:
+        """Report the acceptance of a request in the same way. Nothing of its token is only observed."""
         verdict.count_acceptance()
         if current is not INVALID_SPAN:
             describe(current, verdict.decision)
@@ -114,13 +114,13 @@ class Authenticated:
             self.asked.append(requirement)
             return self.principal
         self.refusal = decision = self._of_this_token(decision)
-        service.tell(decision, scope, self.span)
+        service.report(decision, scope, self.span)
         raise error_within(scope, decision, service.realm)
 
     def _observe(self, scope: Scope, decision: Decision) -> None:
         """Keep a refusal that is only told, for the moment when the answer starts: once for each reason, however often it was found."""
         if self.answered:
-            self.service.tell(decision, scope, self.span)
+            self.service.report(decision, scope, self.span)
             return
         told = {known.reason: known for known in self.verdict.decisions if known.observed}
         before = told.get(decision.reason)

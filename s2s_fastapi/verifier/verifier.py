@@ -148,7 +148,7 @@ class Verifier:
         cure = refusal.cure or unsigned_cure(
             refusal.reason, issuer=self.checks.issuer, jwks=self.keys.url, published=self.keys.published(kid)
         )
-        return Verdict((replace(refusal, cure=cure, unverified_kid=shown(kid)[:64] if kid else ""),))
+        return Verdict((Decision(reason=refusal.reason, cure=cure, unverified_kid=shown(kid)[:64] if kid else ""),))
 
 
 def _reported(verdict: Verdict, current: Span, began: float) -> Verdict:

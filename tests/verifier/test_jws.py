@@ -667,6 +667,7 @@ def test_no_change_of_a_good_token_leaves_it_good(at: int, gone: int, put: str) 
 
 def test_a_parsed_token_shows_neither_its_claims_nor_its_signature() -> None:
     jws = parse(octets(GOOD))
+    assert isinstance(jws, Jws)
     header, payload, signature = GOOD.split(".")
     for secret in (payload, signature, header, "chat-app-service", str(jws.signature)):
         assert secret not in repr(jws)

@@ -575,7 +575,7 @@ def test_an_event_loop_goes_on_while_keys_are_on_their_way(loaded: bool) -> None
             gate.set()
         return found[0]
 
-    loops: list[Callable[[Scene, threading.Event], VerificationKey]] = [
+    loops: list[Callable[[Scene, threading.Event], VerificationKey | Decision]] = [
         lambda scene, gate: asyncio.run(in_asyncio(scene, gate)),
         lambda scene, gate: trio.run(in_trio, scene, gate),
     ]

@@ -143,7 +143,7 @@ class Stack:
 
     @property
     def gate(self) -> Any:
-        return self.guarded._gate
+        return self.guarded._start.checked
 
     @property
     def _one_fetch(self) -> list[str]:
