@@ -34,7 +34,7 @@ from s2s_fastapi.declared.places import Unevaluated, Where, Why, Written
 from s2s_fastapi.fastapi_internals import chain, dependant_of, parameters_of
 from s2s_fastapi.requirement.guard import GUARD_MARK, GUARDED_MARK
 from s2s_fastapi.requirement.require import FACTORIES
-from s2s_fastapi.requirement.requirement import Requirement, Scope
+from s2s_fastapi.requirement.requirement import HasScope, Requirement
 
 __all__ = ["IDLE", "CodeReader"]
 
@@ -327,7 +327,7 @@ class CodeReader:
             yield Written.depends(requirement, where)
         scopes = frozenset(getattr(depends, "scopes", None) or ())
         if scopes and not found:
-            yield replace(Written.depends(Scope(scopes), where), dependency=call, scopes=scopes)
+            yield replace(Written.depends(HasScope(scopes), where), dependency=call, scopes=scopes)
         if not found and callable(call) and where.why is not Why.CODE:
             name = getattr(call, "__name__", type(call).__name__)
             for each in self.written(call):  # it may ask by hand what is dropped with it

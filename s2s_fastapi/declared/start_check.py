@@ -17,7 +17,7 @@ from s2s_fastapi.declared.nearest import Unanswered, unanswered
 from s2s_fastapi.declared.public_paths import DOCS, PublicPath, PublicPaths
 from s2s_fastapi.declared.routes import Access, RouteAccess
 from s2s_fastapi.fastapi_internals import path_pattern
-from s2s_fastapi.requirement.requirement import Audience, Caller, Requirement, Role, Scope
+from s2s_fastapi.requirement.requirement import Audience, Caller, HasRole, HasScope, Requirement
 from s2s_fastapi.text import listed
 
 __all__ = ["AccessCheck", "bounded"]
@@ -25,7 +25,7 @@ __all__ = ["AccessCheck", "bounded"]
 _MOST: Final = 20
 """Routes that a sentence names."""
 _WHO: Final = (Caller,)
-_WHO_OR_WHAT: Final = (Caller, Role, Scope)
+_WHO_OR_WHAT: Final = (Caller, HasRole, HasScope)
 _ONE_SEGMENT: Final = (StringConvertor, IntegerConvertor, FloatConvertor, UUIDConvertor)
 
 
@@ -247,7 +247,7 @@ class AccessCheck:
     def _impossible(self, requirement: Requirement) -> str:
         """Return why no token can meet ``requirement``, or nothing if one can."""
         ways = ways_of(requirement)
-        roles = [leaf for way in ways for leaf in way if isinstance(leaf, Role)]
+        roles = [leaf for way in ways for leaf in way if isinstance(leaf, HasRole)]
         if not self.client_id and any(not role.realm and not role.client for role in roles):
             return "require_role needs client=... or KEYCLOAK_CLIENT_ID to know whose role it is"
         problems = [self._contradiction(way) for way in ways]

@@ -11,7 +11,7 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.names import checked_names, name_problem, scope_problem
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.requirement.request_state import Authenticated
-from s2s_fastapi.requirement.requirement import Audience, Caller, Requirement, Role, Scope
+from s2s_fastapi.requirement.requirement import Audience, Caller, HasRole, HasScope, Requirement
 
 __all__ = [
     "FACTORIES",
@@ -81,7 +81,7 @@ def require_scope(*scopes: str, _: _NotParenthesised = _WRITTEN_OUT) -> Requirem
         ConfigurationError: A name is missing or is none.
     """
     _check_written_out(_)
-    return Scope(_names("require_scope", scopes, scope_problem))
+    return HasScope(_names("require_scope", scopes, scope_problem))
 
 
 def require_role(*roles: str, client: str | None = None, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
@@ -93,7 +93,7 @@ def require_role(*roles: str, client: str | None = None, _: _NotParenthesised = 
     _check_written_out(_)
     if client is not None:
         _names("require_role", (client,))
-    return Role(_names("require_role", roles), client)
+    return HasRole(_names("require_role", roles), client)
 
 
 def require_realm_role(*roles: str, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
@@ -103,7 +103,7 @@ def require_realm_role(*roles: str, _: _NotParenthesised = _WRITTEN_OUT) -> Requ
         ConfigurationError: A name is missing or is none.
     """
     _check_written_out(_)
-    return Role(_names("require_realm_role", roles), realm=True)
+    return HasRole(_names("require_realm_role", roles), realm=True)
 
 
 def require_audience(*audiences: str, only: bool = False, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:

@@ -27,7 +27,7 @@ from s2s_fastapi.principal import Principal
 from s2s_fastapi.requirement.guard import guarded
 from s2s_fastapi.requirement.request_state import Authenticated
 
-__all__ = ["AllOf", "AnyOf", "Audience", "Caller", "Requirement", "Role", "Scope"]
+__all__ = ["AllOf", "AnyOf", "Audience", "Caller", "HasRole", "HasScope", "Requirement"]
 
 E = TypeVar("E")
 
@@ -123,7 +123,7 @@ class Requirement(_Scheme):
             AuthorizationError: The caller does not meet it.
             ConfigurationError: `ServiceAuthMiddleware` did not authenticate the request.
         """
-        requirement = self & Scope(frozenset(security_scopes.scopes)) if security_scopes.scopes else self
+        requirement = self & HasScope(frozenset(security_scopes.scopes)) if security_scopes.scopes else self
         scope = connection.scope
         state = Authenticated.of(scope)
         decision = requirement.judge(state.principal, state.service.client_id)
@@ -133,14 +133,19 @@ class Requirement(_Scheme):
         return state.decided(scope, requirement, decision)
 
     def __bool__(self) -> bool:
-        """Refuse to be true or false: ``a and b`` would be ``b`` alone, and the first requirement gone.
+        """Refuse to be true or false: ``a and b`` would be ``b`` alone, and the first requirement would be lost.
+
+        So ``if requirement:`` raises as well: write ``if requirement is not None:``. FastAPI alone may ask whether there is a dependency.
 
         Raises:
-            ConfigurationError: Anybody but FastAPI asks, which does it to see whether there is a dependency.
+            ConfigurationError: Anybody else asks.
         """
         if asked_by_fastapi():
             return True
-        raise ConfigurationError("Join requirements with & and |: `and` and `or` would drop one of them.")
+        raise ConfigurationError(
+            f"Join requirements with & and |, not with `and` and `or`, which would drop one of them: write {self} & ... to require both, "
+            f"or {self} | ... to require one of them. To see whether there is a requirement, write `is not None`."
+        )
 
     def __and__(self, other: "Requirement") -> "Requirement":
         """Require both."""
@@ -233,7 +238,7 @@ class Caller(Requirement):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Scope(Requirement):
+class HasScope(Requirement):
     """What: scopes, all of them."""
 
     scopes: frozenset[str]
@@ -252,7 +257,7 @@ class Scope(Requirement):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Role(Requirement):
+class HasRole(Requirement):
     """What: roles of one client, or of the realm, all of them."""
 
     roles: frozenset[str]
