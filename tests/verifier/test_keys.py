@@ -29,6 +29,8 @@ from tests.kit.reported import reported
 
 FIRST, SECOND, THIRD = (SigningKey("ES256", kid=f"key-{number}") for number in (1, 2, 3))
 HOUR, TTL, SPACING = 3600, 600, 5
+AT_ONCE = SPACING - 1
+"""Seconds: less than the wait for the next fetch takes, and enough for a busy machine."""
 RETRY = 6  # the longest rest after a failure, jitter included, is 5.5 s
 
 
@@ -262,9 +264,8 @@ def test_keys_older_than_the_ttl_are_not_served_without_asking() -> None:
     scene.clock.advance(TTL - 0.001)
     gate = threading.Event()
     scene.hangs(gate)
-    began = time.monotonic()
     assert scene.finds(FIRST)  # a moment before, they are served though the renewal hangs
-    assert time.monotonic() - began < 1
+    assert scene.source.state().loading
     gate.set()
     scene = Scene()
     scene.clock.advance(TTL)
@@ -492,9 +493,8 @@ def test_the_keys_of_two_servers_that_hang_do_not_delay_those_of_a_third() -> No
     for number in range(20):
         hung.append(source_at(f"http://hangs-{number % 2}", lambda: httpx.MockTransport(hangs)))
         hung[-1].start()
-    began = time.monotonic()
     assert source_at("http://healthy", Realm().transport).get().keys
-    assert time.monotonic() - began < 1
+    assert all(source.state().loading for source in hung)
     assert sum(thread.name == "s2s_fastapi-keys" for thread in threading.enumerate()) <= 2 * 4 + 1
     gate.set()
 
@@ -540,7 +540,7 @@ def test_a_new_key_works_at_once_in_quiet_times() -> None:
     scene.clock.advance(SPACING)
     began = time.monotonic()
     assert isinstance(scene.ask(SECOND), VerificationKey)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < AT_ONCE
     assert scene.realm.fetches == 2
 
 
@@ -584,9 +584,7 @@ def test_an_event_loop_goes_on_while_keys_are_on_their_way(loaded: bool) -> None
         scene.realm.published = [SECOND.jwk]
         scene.clock.advance(SPACING)
         scene.hangs(gate)
-        began = time.monotonic()
-        assert run(scene, gate).kid == SECOND.kid
-        assert time.monotonic() - began < 2
+        assert kid_of(run(scene, gate)) == SECOND.kid
 
 
 def test_a_fetch_for_one_kid_brings_every_new_key() -> None:
@@ -685,7 +683,7 @@ def test_a_kid_that_a_fetch_did_not_bring_may_ask_again_after_five_seconds_and_n
     scene.clock.advance(SPACING - 0.001)
     began = time.monotonic()
     assert scene.ask(SECOND) is Reason.UNKNOWN_KEY
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < AT_ONCE
     assert scene.realm.fetches == 2
     scene.clock.advance(0.001)
     assert isinstance(scene.ask(SECOND), VerificationKey)
@@ -711,16 +709,15 @@ def test_an_unknown_kid_while_keycloak_is_down_is_nobodys_fault_and_known_ones_g
 
 def test_a_hundred_may_wait_and_the_next_is_refused_at_once_while_known_keys_go_on() -> None:
     scene = Scene()
-    scene.clock.advance(SPACING - 1.5)
+    scene.clock.advance(SPACING - 2.5)
     seen: list[VerificationKey | Reason] = []
     threads = [threading.Thread(target=lambda kid=f"kid-{n}": seen.append(scene.ask(kid))) for n in range(100)]
     for thread in threads:
         thread.start()
     settle(lambda: scene.source._asking == 100)
-    began = time.monotonic()
     assert scene.ask("one too many") is Reason.UNKNOWN_KEY
     assert isinstance(scene.ask(FIRST), VerificationKey)
-    assert time.monotonic() - began < 1
+    assert scene.source._asking == 100  # they still wait
     assert scene.realm.fetches == 1
     for thread in threads:
         thread.join(10)
@@ -789,7 +786,7 @@ def test_who_stops_waiting_gives_the_place_back() -> None:
 
 def test_a_forked_child_forgets_who_waited_in_the_parent() -> None:
     scene = Scene()
-    scene.clock.advance(SPACING - 1.5)
+    scene.clock.advance(SPACING - 2.5)
     threads = [threading.Thread(target=scene.ask, args=(f"kid-{n}",)) for n in range(100)]
     for thread in threads:
         thread.start()
