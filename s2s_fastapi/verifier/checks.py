@@ -1,7 +1,7 @@
 """What one service checks in every token whose signature held: an ordered table of pure functions."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 
 from s2s_fastapi.backchannel.strict_json import json_object
@@ -58,11 +58,25 @@ class Checks:
     """Seconds by which the clocks of Keycloak and this service may differ."""
     accepts: Judge | None = None
     """Which kind of callers is accepted at all. If it is None, whoever asks decides that."""
+    audience_setting: str = ""
+    """The variable that names the audiences; empty if the code names them."""
+    worded: Callable[[str], str] = field(default=str, repr=False)
+    """Puts the prefix of the settings into a sentence that names their variables."""
 
     @classmethod
     def of(cls, settings: KeycloakSettings, audiences: frozenset[str], accepts: Judge | None = None) -> Self:
         """Return what the settings say, with these audiences and this kind of callers."""
-        return cls(issuer=settings.issuer, audiences=audiences, leeway=settings.leeway, accepts=accepts)
+        named_by_settings = audiences == settings.audiences
+        return cls(
+            issuer=settings.issuer,
+            audiences=audiences,
+            leeway=settings.leeway,
+            accepts=accepts,
+            audience_setting=("KEYCLOAK_AUDIENCE" if settings.audience else "KEYCLOAK_CLIENT_ID")
+            if named_by_settings
+            else "",
+            worded=settings.worded,
+        )
 
     def judge(
         self,
@@ -127,8 +141,8 @@ def _malformed(token: _Presented) -> str:
 
 
 def _of_another_issuer(token: _Presented) -> str:
-    principal, issuer = token.principal, token.expected.issuer
-    return issuer_cure(principal, issuer) if principal.issuer != issuer else ""
+    principal, expected = token.principal, token.expected
+    return "" if principal.issuer == expected.issuer else expected.worded(issuer_cure(principal, expected.issuer))
 
 
 def _not_yet_valid(token: _Presented) -> str:
@@ -186,8 +200,11 @@ def _without_a_life(token: _Presented) -> str:
 
 
 def _for_another_service(token: _Presented) -> str:
-    principal, audiences = token.principal, token.expected.audiences
-    return audience_cure(principal, audiences) if audiences and audiences.isdisjoint(principal.audiences) else ""
+    principal, expected = token.principal, token.expected
+    audiences = expected.audiences
+    if not audiences or not audiences.isdisjoint(principal.audiences):
+        return ""
+    return audience_cure(principal, audiences, expected.worded(expected.audience_setting))
 
 
 CHECKS: Final[tuple[tuple[Reason, Callable[[_Presented], str]], ...]] = (

@@ -65,6 +65,7 @@ class KeySource:
         channel: BackChannel,
         *,
         issuer: str = "",
+        worded: Callable[[str], str] = str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.url = endpoints.jwks
@@ -72,6 +73,7 @@ class KeySource:
         self._endpoints = endpoints
         self._issuer = issuer or endpoints.realm  # what telemetry calls the realm
         self._channel = channel
+        self._worded = worded
         self._clock = clock
         self.not_before = 0
         """The realm's ``tokens-not-before``, seconds since the epoch: tokens issued earlier were revoked."""
@@ -106,7 +108,7 @@ class KeySource:
         if transport is None:
             return _in_use.sources.source(settings)
         channel = BackChannel(ca_file=settings.ca_file, transport=transport, timeout=_TIMEOUT)
-        return cls(Endpoints.of(settings), channel, issuer=settings.issuer)
+        return cls(Endpoints.of(settings), channel, issuer=settings.issuer, worded=settings.worded)
 
     def after_fork(self) -> None:
         """Keep the keys; forget who was waiting in the parent, and a lock that one of its threads may have held."""
@@ -273,6 +275,7 @@ class KeySource:
             if isinstance(error, BackChannelError):
                 problem = f"{problem}. {unreachable_cure(url, problem, proxied=self._channel.proxied)}"
         if problem:
+            problem = self._worded(problem)
             sentence = f"Keycloak's keys could not be loaded from {url}: {problem.rstrip('.')}{'' if problem.endswith('?') else '.'}"
             report(partial(_log.warning, "%s", sentence))
             return Failed(KeysUnavailable(sentence), retry_in=_SPACING)
@@ -351,12 +354,14 @@ class SharedSources:
         watch_forks(self)
         endpoints = Endpoints.of(settings)
         # All that makes the keys, the way to them or what is told of them another one.
-        key = (endpoints, settings.issuer, settings.ca_file, settings.proxy)
+        key = (endpoints, settings.issuer, settings.ca_file, settings.proxy, settings.worded("KEYCLOAK_"))
         with self._lock:
             source = self._sources.get(key)
             if source is None:
                 channel = BackChannel.shared(settings.ca_file, _TIMEOUT, settings.proxy)
-                source = KeySource(endpoints, channel, issuer=settings.issuer, clock=self._clock)
+                source = KeySource(
+                    endpoints, channel, issuer=settings.issuer, worded=settings.worded, clock=self._clock
+                )
                 self._sources[key] = source
             return source
 

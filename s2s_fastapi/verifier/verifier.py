@@ -145,8 +145,10 @@ class Verifier:
         """Return the verdict on a token that has no valid signature: its cure is made of the settings and the published keys alone."""
         if refusal.reason is Reason.KEYS_UNAVAILABLE:
             return Verdict((refusal,))
-        cure = refusal.cure or unsigned_cure(
-            refusal.reason, issuer=self.checks.issuer, jwks=self.keys.url, published=self.keys.published(kid)
+        cure = refusal.cure or self.checks.worded(
+            unsigned_cure(
+                refusal.reason, issuer=self.checks.issuer, jwks=self.keys.url, published=self.keys.published(kid)
+            )
         )
         return Verdict((Decision(reason=refusal.reason, cure=cure, unverified_kid=shown(kid)[:64] if kid else ""),))
 
