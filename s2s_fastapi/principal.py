@@ -12,25 +12,25 @@ __all__ = ["INBOUND", "NOTHING", "Kind", "Payload", "Principal", "digest", "froz
 Kind = Literal["service", "user", "unknown"]
 
 INBOUND: ContextVar[bytes | None] = ContextVar("s2s_fastapi_inbound", default=None)
-"""The `digest` of the token the current request came with: the one token the caller side must never send on."""
+"""The `digest` of the current request's token: the one token that the calling side must never send on."""
 
 
 def digest(token: str | bytes) -> bytes:
-    """Return what stands for a token where the token itself must not be kept: its length, 4 bytes, and its SHA-256.
+    """Return what stands for a token, because the token itself must not be kept: its length in 4 bytes, and its SHA-256.
 
-    With the length it can be found again in a text, whatever it is glued to: see `length_of`.
+    With the length, the token can be found in a text, whatever stands beside it: see `length_of`.
     """
     octets = token if isinstance(token, bytes) else token.encode()
     return len(octets).to_bytes(4) + sha256(octets).digest()
 
 
 def length_of(digest: bytes) -> int:
-    """Return how many bytes the token has that a digest stands for."""
+    """Return the length in bytes of the token that a digest stands for."""
     return int.from_bytes(digest[:4])
 
 
 def frozen(value: Any) -> Any:
-    """Return a JSON value as one that nobody can change: objects as read-only mappings, arrays as tuples, at any depth."""
+    """Return a JSON value that cannot be changed: objects as read-only mappings, arrays as tuples, at any depth."""
     if isinstance(value, dict):
         return MappingProxyType({name: frozen(member) for name, member in value.items()})
     if isinstance(value, list):
@@ -81,9 +81,10 @@ class Payload(Mapping[str, Any]):
 class Principal:
     """The caller of a request: what a verified token says, deeply immutable.
 
-    It is Starlette's ``request.user``. Times are whole seconds since the epoch. ``kind`` is ``service`` for a token of the
-    client-credentials grant, ``user`` for one with a user's session, and ``unknown`` for everything else, which no requirement
-    accepts. ``claims`` is the whole payload, read-only (RFC 7519 section 4; objects are mappings, arrays are tuples).
+    - It is Starlette's ``request.user``. Times are whole seconds since the epoch.
+    - ``kind`` is ``service`` for a token of the client-credentials grant, and ``user`` for a token with a user's session. It is
+      ``unknown`` for every other token, and no requirement for a service or a user accepts that.
+    - ``claims`` is the whole payload, read-only (RFC 7519 section 4; objects are mappings, arrays are tuples).
     """
 
     client_id: str
@@ -93,7 +94,7 @@ class Principal:
     issued_at: int
     expires_at: int
     subject: str = ""
-    """``sub``; may be empty: a realm can leave it out of service tokens."""
+    """``sub``; it may be empty, because a realm can leave it out of service tokens."""
     token_id: str = ""
     """``jti``: joins our log with Keycloak's events."""
     audiences: frozenset[str] = frozenset()
@@ -104,7 +105,7 @@ class Principal:
 
     @property
     def is_authenticated(self) -> bool:
-        """True, by Starlette's name: there is no principal without a verified token."""
+        """True, by Starlette's name: a principal always comes from a verified token."""
         return True
 
     @property
@@ -114,7 +115,7 @@ class Principal:
 
     @property
     def identity(self) -> str:
-        """The subject, or the client id where there is none, by Starlette's name."""
+        """The subject, or the client id if there is no subject, by Starlette's name."""
         return self.subject or self.client_id
 
     @classmethod

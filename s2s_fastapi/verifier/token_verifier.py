@@ -27,9 +27,11 @@ __all__ = ["TokenVerifier"]
 class TokenVerifier:
     """Verify access tokens of one realm without any framework: in a message, in gRPC metadata, in a Celery task.
 
-    Checked are form, algorithm, key, signature, ``iss``, ``typ``, ``exp``, ``nbf``, ``iat``, revocation and ``aud``; not who is
-    calling: pass the principal to a requirement's ``check``. Nothing is read or fetched before the first token. Each decision is
-    written to the logger ``s2s_fastapi.decisions`` as the middleware writes it: without a method and a route, since there is no request.
+    - It checks form, algorithm, key, signature, ``iss``, ``typ``, ``exp``, ``nbf``, ``iat``, revocation and ``aud``.
+    - It does not check who is calling: pass the principal to a requirement's ``check``.
+    - Nothing is read or fetched before the first token.
+    - Each decision is written to the logger ``s2s_fastapi.decisions``, as the middleware does. There is no request, so the record has no
+      method and no route.
     """
 
     def __init__(
@@ -42,11 +44,11 @@ class TokenVerifier:
         transport: Callable[[], httpx.BaseTransport] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Take the settings from the environment at the first token unless they are given.
+        """Take the settings from the environment at the first token, unless they are given.
 
-        ``audience`` replaces the settings' one. ``cached_tokens`` accepted tokens are remembered and not verified again while they
-        hold; 0 verifies each time. ``transport`` makes the httpx transport for Keycloak, ``clock`` tells the seconds
-        since the epoch.
+        - ``audience`` replaces the audience in the settings.
+        - ``cached_tokens`` accepted tokens are remembered and not verified again while they hold. 0 verifies each token each time.
+        - ``transport`` makes the httpx transport for Keycloak. ``clock`` returns the seconds since the epoch.
         """
         self._given = settings
         self._audience = audience_names(audience)
@@ -59,11 +61,11 @@ class TokenVerifier:
         self._log = DecisionLog()
 
     def verify(self, token: str | bytes) -> Principal:
-        """Return the caller a token speaks of.
+        """Return the caller that a token describes.
 
         Raises:
             AuthenticationError: The token is not accepted; ``code`` is the reason (RFC 6750 section 3.1 ``invalid_token``).
-            KeysUnavailable: Keycloak's keys are not there to check it with.
+            KeysUnavailable: There are no keys of Keycloak to check it with.
             ConfigurationError: The settings are missing or wrong.
         """
         return _principal(self.decide(token))
@@ -74,7 +76,7 @@ class TokenVerifier:
 
     @property
     def audiences(self) -> frozenset[str]:
-        """The audiences this verifier accepts: as given, or else the settings'; empty where neither says one."""
+        """The audiences that this verifier accepts: the given ones, or else those of the settings. Empty if neither names one."""
         return self._audience or (self._given or KeycloakSettings()).audiences
 
     def decide(self, token: str | bytes) -> Verdict:
@@ -88,10 +90,10 @@ class TokenVerifier:
         return self._logged(verifier.known(credentials) or await verifier.adecide(credentials))
 
     def ready(self) -> Verifier:
-        """Return what verifies, made of the settings once.
+        """Return the verifier, which is made of the settings once.
 
         Raises:
-            ConfigurationError: The settings are missing or wrong, or say no audience.
+            ConfigurationError: The settings are missing or wrong, or name no audience.
         """
         if self._verifier is None:
             settings = self._given or KeycloakSettings()
@@ -104,7 +106,7 @@ class TokenVerifier:
                 AcceptedTokens(self._cached_tokens),
                 clock=self._clock,
             )
-            # Threads may meet here: one of them wins, or each would remember tokens of its own. No lock: a fork could find it taken.
+            # Threads may meet here. One of them wins, or each would remember its own tokens. There is no lock: a fork could find it taken.
             self._verifier = self._made.setdefault("verifier", made)
         return self._verifier
 

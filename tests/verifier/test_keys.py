@@ -949,7 +949,7 @@ def test_a_realm_page_that_cannot_be_read_is_told_once_and_again_after_it_could_
         assert scene.ask(f"invented-{scene.clock.now}") is Reason.UNKNOWN_KEY
     sentence = (
         "The realm's not-before could not be read from http://keycloak.test/realms/corp: Keycloak answers 403. "
-        "Revocation in Keycloak is not felt here as long as that is so."
+        "Until it can be read, a revocation in Keycloak has no effect here."
     )
     reported()
     told = [(record.name, record.levelno, record.getMessage()) for record in caplog.records]
