@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from joserfc.jwk import RSAKey
 
@@ -613,6 +613,7 @@ def read_or_refused(token: str) -> Jws | None:
     return None
 
 
+@settings(deadline=None)
 @given(
     st.one_of(
         st.text(), st.text(alphabet=URL_SAFE + ".=", max_size=60), st.from_regex(r"[A-Za-z0-9_.=-]*", fullmatch=True)
@@ -629,6 +630,7 @@ JSON_VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(
     header=st.dictionaries(st.sampled_from(["alg", "kid", "typ", "crit", "x"]), JSON_VALUES),
     payload=JSON_VALUES,
@@ -652,6 +654,7 @@ def test_what_is_accepted_is_read_as_every_json_parser_would_and_spelt_back_to_i
 GOOD = signed(head(), REALM.claims())
 
 
+@settings(deadline=None)
 @given(
     at=st.integers(0, len(GOOD)), gone=st.integers(0, 3), put=st.text(alphabet=URL_SAFE + ".=+/ \n\u00e9", max_size=3)
 )
