@@ -1,4 +1,4 @@
-"""What was decided about a request, and why: a value that the answer, the log and the tests only render."""
+"""What was decided about a request, and why: a value. The answer, the log and the tests only render it."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,11 +12,11 @@ _UNTRUSTED = "The access token was not accepted."
 
 
 class Reason(StrEnum):
-    """Why a request was let in or not: a closed list, stable names.
+    """Why a request was accepted or refused: a closed list of stable names.
 
-    Each carries the answer it leads to: ``status`` (HTTP), ``error`` (RFC 6750 section 3.1, empty where the challenge has none)
-    and ``detail`` (the one sentence a caller sees). All reasons that are found before the signature holds share one sentence, so
-    that a forger learns nothing.
+    - Each reason carries its answer: ``status`` (HTTP), ``error`` (RFC 6750 section 3.1, empty if the challenge has none) and ``detail``
+      (the one sentence that a caller sees).
+    - All reasons that are found before the signature holds share one sentence, so that a forger learns nothing.
     """
 
     status: int
@@ -77,22 +77,23 @@ class Reason(StrEnum):
     SCOPE_MISSING = "scope_missing", 403, "insufficient_scope", "The access token lacks a scope."
     ROLE_MISSING = "role_missing", 403, "insufficient_scope", "The access token lacks a role."
 
-    # Nobody's fault but ours or Keycloak's.
+    # The fault is ours or Keycloak's.
     KEYS_UNAVAILABLE = "keys_unavailable", 503, "", "The service cannot check tokens at the moment."
     NOT_STARTED = "not_started", 500, "", "Internal Server Error"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """One decision about one request, token included or not.
+    """One decision about one request, with or without a token.
 
-    ``cure`` is the sentence for the operator: what was wrong and what to change in Keycloak or here. Values from a token
-    (``client_id``, ``token_id``, ``cure``) are there only if its signature held; before that at most ``unverified_kid``, escaped.
+    - ``cure`` is the sentence for the operator: what was wrong, and what to change in Keycloak or here.
+    - Values from a token (``client_id``, ``token_id``, ``cure``) are there only if its signature held. Without a valid signature there is
+      at most ``unverified_kid``, escaped.
     """
 
     reason: Reason
     observed: bool = False
-    """Let in although there is a reason to refuse: until the day that ``insecure_observe_until`` names it is only told."""
+    """Accepted although there is a reason to refuse: until the day that ``insecure_observe_until`` names, it is only logged."""
     cure: str = ""
     scope: str = ""
     """For ``insufficient_scope``: the scopes that would be enough, for the challenge."""
@@ -104,14 +105,14 @@ class Decision:
     method: str = ""
     route: str = ""
     routed: bool = True
-    """Whether ``route`` was declared by the app; otherwise it is the path, of the caller's own choice."""
+    """Whether the app declared ``route``; otherwise it is the path, which the caller chose."""
     retry_after: int = 0
     trace_id: str = ""
-    """The trace the request belongs to, 32 hexadecimal digits (W3C Trace Context); empty where nobody traces."""
+    """The trace that the request belongs to, 32 hexadecimal digits (W3C Trace Context); empty without tracing."""
 
     @property
     def outcome(self) -> Outcome:
-        """Allowed; observed (let in, to be refused later); refused (400, 401, 403: the request's fault); failed (500, 503: ours)."""
+        """Allowed; observed (accepted, will be refused later); refused (400, 401, 403: the request's fault); failed (500, 503: ours)."""
         if self.reason is Reason.ALLOWED:
             return "allowed"
         if self.observed:
@@ -119,11 +120,11 @@ class Decision:
         return "refused" if self.reason.status < 500 else "failed"  # noqa: PLR2004 - HTTP's own border
 
     @property
-    def lets_in(self) -> bool:
+    def accepted(self) -> bool:
         """Whether the request goes on: allowed, or only observed."""
         return self.reason is Reason.ALLOWED or self.observed
 
     @property
     def status(self) -> int:
-        """The HTTP status this decision is answered with; of an observed one, would be."""
+        """The HTTP status of the answer to this decision; for an observed one, the status that it will have."""
         return self.reason.status

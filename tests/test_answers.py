@@ -6,21 +6,25 @@ import anyio
 import pytest
 from fastapi import WebSocketException
 
-from s2s_fastapi.answers import challenge, error_of, error_within, headers_of, send_answer
+from s2s_fastapi.answers import answer, challenge, error_of, error_within, headers_of
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import AuthenticationError, AuthorizationError, KeysUnavailable
 
 DENIAL: dict[str, Any] = {"websocket.http.response": {}}
 
 
-def answer(scope: dict[str, Any], decision: Decision, realm: str = "r") -> list[dict[str, Any]]:
-    sent: list[dict[str, Any]] = []
+async def receive() -> Any:
+    raise NotImplementedError
+
+
+def sent(scope: dict[str, Any], decision: Decision, realm: str = "r") -> list[dict[str, Any]]:
+    messages: list[dict[str, Any]] = []
 
     async def send(message: Any) -> None:
-        sent.append(dict(message))
+        messages.append(dict(message))
 
-    anyio.run(send_answer, scope, send, decision, realm)
-    return sent
+    anyio.run(answer(scope, decision, realm), scope, receive, send)
+    return messages
 
 
 @pytest.mark.parametrize("reason", Reason)
@@ -104,15 +108,15 @@ def test_only_missing_keys_say_when_to_come_again() -> None:
 
 @pytest.mark.parametrize(("kind", "prefix"), [("http", "http"), ("websocket", "websocket.http")])
 def test_an_answer_is_json_with_the_challenge(kind: str, prefix: str) -> None:
-    start, body = answer({"type": kind, "extensions": DENIAL}, Decision(reason=Reason.NO_CREDENTIALS))
-    text = b'{"detail": "This service needs a bearer access token."}'
+    start, body = sent({"type": kind, "extensions": DENIAL}, Decision(reason=Reason.NO_CREDENTIALS))
+    text = b'{"detail":"This service needs a bearer access token."}'
     assert start == {
         "type": f"{prefix}.response.start",
         "status": 401,
         "headers": [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(text)).encode()),
             (b"www-authenticate", b'Bearer realm="r"'),
+            (b"content-length", str(len(text)).encode()),
+            (b"content-type", b"application/json"),
         ],
     }
     assert body == {"type": f"{prefix}.response.body", "body": text}
@@ -132,9 +136,7 @@ def test_an_answer_is_json_with_the_challenge(kind: str, prefix: str) -> None:
 )
 def test_a_websocket_that_cannot_be_denied_is_closed(extensions: Any, reason: Reason, code: int) -> None:
     scope = {"type": "websocket", **extensions}
-    assert answer(scope, Decision(reason=reason)) == [
-        {"type": "websocket.close", "code": code, "reason": reason.detail}
-    ]
+    assert sent(scope, Decision(reason=reason)) == [{"type": "websocket.close", "code": code, "reason": reason.detail}]
     error = error_within(scope, Decision(reason=reason), "r")
     assert isinstance(error, WebSocketException)
     assert (error.code, error.reason) == (code, reason.detail)

@@ -31,11 +31,11 @@ from s2s_fastapi import (
     Principal,
     ServiceAuthMiddleware,
     errors,
-    require_audience,
     require_caller,
 )
 from s2s_fastapi.caller.token_source import TokenSource, using
 from s2s_fastapi.decision import Decision, Reason
+from s2s_fastapi.keycloak.cures import audience_cure
 from s2s_fastapi.testing import EmbeddedIssuer
 from tests.caller.fakes import Keycloak, jwt
 from tests.kit.realm import Realm
@@ -430,12 +430,17 @@ UNASSIGNED = Principal(
 USER = Principal(client_id="shop-api", kind="user", issuer="i", issued_at=1, expires_at=2)
 
 
+def wrong_audience(principal: Principal, service: str) -> Decision:
+    """Return the refusal of a service that knows its name from KEYCLOAK_CLIENT_ID."""
+    return Decision(reason=Reason.WRONG_AUDIENCE, cure=audience_cure(principal, [service], "KEYCLOAK_CLIENT_ID"))
+
+
 @pytest.mark.parametrize(
     ("story", "decision"),
     [
-        ("1-chat-to-crm", require_audience("crm-api-gateway").judge(UNASSIGNED)),
+        ("1-chat-to-crm", wrong_audience(UNASSIGNED, "crm-api-gateway")),
         ("2-shop-to-notifications", require_caller("shop-api").judge(USER)),
-        ("3-alice-bob-charles", require_audience("charles").judge(REPLAYED)),
+        ("3-alice-bob-charles", wrong_audience(REPLAYED, "charles")),
     ],
 )
 def test_a_story_shows_the_line_that_the_operator_reads(story: str, decision: Decision) -> None:

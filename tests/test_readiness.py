@@ -126,7 +126,7 @@ def started(app: Any, keys: KeySource, **options: Any) -> Service:
     app.middleware_stack = app.build_middleware_stack()
     door = middleware_of(app)
     assert isinstance(door, ServiceAuthMiddleware)
-    door._start({"type": "http", "app": app}).verifier.keys = keys
+    door._start.run({"type": "http", "app": app}).verifier.keys = keys
     return Service(app, keys, TestClient(app))
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final, NoReturn
 __all__ = ["AmbiguousJsonError", "DuplicateMembersError", "NotAnObjectError", "doubled", "json_object"]
 
 _MAX_DEPTH: Final = 32
+_WHITESPACE: Final = " \t\n\r"
 _ODD_NUMBERS: Final = "numbers that JSON does not know or nobody can hold (NaN, Infinity, 1e999)"
 # A string is consumed even if it never ends, so that no character is read twice.
 _BRACKETS: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
@@ -40,7 +41,10 @@ def json_object(raw: bytes) -> dict[str, Any]:
     text = raw.decode("utf-8")
     if text.count("{") + text.count("[") > _MAX_DEPTH:  # only then can it be deeper than that
         _check_depth(text)
-    value = _DECODER.decode(text)
+    text = text.strip(_WHITESPACE)
+    value, end = _DECODER.raw_decode(text)  # as `decode` does, without its two regular expressions
+    if end != len(text):
+        raise ValueError("more than one value")
     if not isinstance(value, dict):
         raise NotAnObjectError("not an object")
     if "\\u" in text:

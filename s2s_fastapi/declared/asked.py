@@ -10,7 +10,7 @@ from fastapi.security.base import SecurityBase
 
 from s2s_fastapi.fastapi_internals import unwatched
 from s2s_fastapi.requirement.require import current_principal, require_scope
-from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Caller, Requirement, Role, Scope
+from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Caller, HasRole, HasScope, Requirement
 
 __all__ = ["asked", "asked_by", "below", "covers", "lost_scopes", "ways_of"]
 
@@ -36,10 +36,10 @@ def asked_by(call: Any) -> Requirement | None:
     return call if issubclass(type(call), Requirement) else None
 
 
-def lost_scopes(dependency: Any) -> Scope | None:
+def lost_scopes(dependency: Any) -> HasScope | None:
     """Return the scopes of a ``Security`` if nothing below it reads them; a security scheme shows them in the documentation."""
     scopes = frozenset(dependency.own_oauth_scopes or ())
-    return None if not scopes or any(_reads_scopes(each) for each in below(dependency)) else Scope(scopes)
+    return None if not scopes or any(_reads_scopes(each) for each in below(dependency)) else HasScope(scopes)
 
 
 def below(dependant: Any) -> Iterator[Any]:
@@ -86,13 +86,13 @@ def _implied(wanted: Requirement, way: tuple[Requirement, ...]) -> bool:
         if not wanted.client_ids:
             return bool(callers)
         return bool(named) and frozenset.intersection(*named) <= wanted.client_ids
-    if isinstance(wanted, Scope):
-        return wanted.scopes <= {name for each in way if isinstance(each, Scope) for name in each.scopes}
-    if isinstance(wanted, Role):
-        same = [each for each in way if isinstance(each, Role) and _owner(each) == _owner(wanted)]
+    if isinstance(wanted, HasScope):
+        return wanted.scopes <= {name for each in way if isinstance(each, HasScope) for name in each.scopes}
+    if isinstance(wanted, HasRole):
+        same = [each for each in way if isinstance(each, HasRole) and _owner(each) == _owner(wanted)]
         return wanted.roles <= {name for each in same for name in each.roles}
     return False
 
 
-def _owner(role: Role) -> tuple[str | None, bool]:
+def _owner(role: HasRole) -> tuple[str | None, bool]:
     return role.client, role.realm

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, Self
 from s2s_fastapi.answers import headers_of
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.keycloak.endpoints import PublicEndpoints
-from s2s_fastapi.requirement.requirement import Audience, Caller, Requirement, Role, Scope
+from s2s_fastapi.requirement.requirement import Audience, Caller, HasRole, HasScope, Requirement
 from s2s_fastapi.text import listed, named
 
 __all__ = ["ERROR_SCHEMA", "Way", "refusals", "scheme", "security"]
@@ -44,14 +44,14 @@ class Way:
         roles = sorted(
             f"realm role {named(role)}" if leaf.realm else f"role {named(role)} of {named(leaf.client or client_id)}"
             for leaf in leaves
-            if isinstance(leaf, Role)
+            if isinstance(leaf, HasRole)
             for role in leaf.roles
         )
         return cls(
             kind=who[0].kind if who else "service",
             clients=tuple(sorted(frozenset.intersection(*clients))) if clients else (),
             audiences=tuple(_audiences(audiences, [leaf for leaf in leaves if isinstance(leaf, Audience)])),
-            scopes=tuple(sorted({scope for leaf in leaves if isinstance(leaf, Scope) for scope in leaf.scopes})),
+            scopes=tuple(sorted({scope for leaf in leaves if isinstance(leaf, HasScope) for scope in leaf.scopes})),
             roles=tuple(dict.fromkeys(roles)),
         )
 

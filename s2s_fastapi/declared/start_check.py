@@ -16,7 +16,7 @@ from s2s_fastapi.declared.public_paths import DOCS, PublicPath, PublicPaths, Una
 from s2s_fastapi.declared.routes import Access, RouteAccess
 from s2s_fastapi.declared.sentences import Mistake
 from s2s_fastapi.fastapi_internals import path_pattern
-from s2s_fastapi.requirement.requirement import Audience, Caller, Requirement, Role, Scope
+from s2s_fastapi.requirement.requirement import Audience, Caller, HasRole, HasScope, Requirement
 from s2s_fastapi.text import listed
 
 __all__ = ["AccessCheck", "bounded"]
@@ -24,7 +24,7 @@ __all__ = ["AccessCheck", "bounded"]
 _MOST: Final = 20
 """Routes that a sentence names."""
 _WHO: Final = (Caller,)
-_WHO_OR_WHAT: Final = (Caller, Role, Scope)
+_WHO_OR_WHAT: Final = (Caller, HasRole, HasScope)
 _ONE_SEGMENT: Final = (StringConvertor, IntegerConvertor, FloatConvertor, UUIDConvertor)
 
 
@@ -254,7 +254,7 @@ class AccessCheck:
     def _impossible(self, route: RouteAccess) -> Iterator[Mistake]:
         """Yield what is wrong with the requirement of a route if no token can meet it."""
         ways = [] if route.requirement is None else ways_of(route.requirement)
-        roles = [leaf for way in ways for leaf in way if isinstance(leaf, Role)]
+        roles = [leaf for way in ways for leaf in way if isinstance(leaf, HasRole)]
         problems = [self._contradiction(way) for way in ways]
         if not self.client_id and any(not role.realm and not role.client for role in roles):
             problems = ["require_role needs client=... or KEYCLOAK_CLIENT_ID to know whose role it is"]

@@ -41,7 +41,7 @@ from s2s_fastapi.declared.sentences import Unevaluated, Where, Why, Written
 from s2s_fastapi.fastapi_internals import attributes_of, chain, dependant_of, not_copied, parameters_of
 from s2s_fastapi.requirement.guard import GUARD_MARK, GUARDED_MARK
 from s2s_fastapi.requirement.require import FACTORIES
-from s2s_fastapi.requirement.requirement import Requirement, Scope
+from s2s_fastapi.requirement.requirement import HasScope, Requirement
 
 __all__ = ["Reader"]
 
@@ -365,7 +365,7 @@ class Reader:
             yield Written.depends(requirement, where)
         scopes = frozenset(getattr(depends, "scopes", None) or ())
         if scopes and not found:
-            yield replace(Written.depends(Scope(scopes), where), dependency=call, scopes=scopes)
+            yield replace(Written.depends(HasScope(scopes), where), dependency=call, scopes=scopes)
         if not found and callable(call) and where.why is not Why.CODE:
             name = name_of(call)
             for each in self.written(call):  # it may ask by hand what is dropped with it

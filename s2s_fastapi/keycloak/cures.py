@@ -49,12 +49,20 @@ _MOST: Final = 20
 _MARK: Final = re.compile(r"[a-z]{2}(?P<kind>rt|lt)(?P<grant>[a-z]{2}):")
 
 
-def audience_cure(principal: Principal, expected: Iterable[str]) -> str:
+def audience_cure(principal: Principal, expected: Iterable[str], setting: str = "") -> str:
     """Return what to change if a token reached a service that it is not for.
 
-    If a service called, name the steps that it still needs. If somebody else may have sent the token on, the refusal is right, and
-    the sentence must not advise to give the token this audience.
+    - If a service called, name the steps that it still needs. If somebody else may have sent the token on, the refusal is right, and
+      the sentence must not advise to give the token this audience.
+    - ``setting`` is this service's own variable that names ``expected``: it may be the mistake.
     """
+    cure = _audience_cure(principal, expected)
+    if not setting:
+        return cure
+    return f"{cure} Or {setting} is wrong here: it says that this service is {listed(expected, ' or ')}."
+
+
+def _audience_cure(principal: Principal, expected: Iterable[str]) -> str:
     client, wanted = principal.client_id, sorted(expected)
     who, said = named(client), wrong_audience(client, principal.audiences, wanted)
     if principal.kind == "user":

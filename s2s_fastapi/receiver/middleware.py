@@ -1,69 +1,53 @@
-"""The door: every request and WebSocket that is not public brings a service's token, or is answered here."""
+"""The middleware: every request and WebSocket that is not public brings an accepted token, or is answered here."""
 
-import logging
-import math
-import threading
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
-from starlette.middleware.cors import CORSMiddleware
+from starlette.authentication import AuthCredentials, UnauthenticatedUser
+from starlette.exceptions import WebSocketException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from s2s_fastapi.answers import send_answer
+from s2s_fastapi.answers import answer
 from s2s_fastapi.decision import Decision, Reason
-from s2s_fastapi.declared.late_routes import WATCH_KEY, Checkpoint, FailingRoute, ReadRoutes
+from s2s_fastapi.declared.late_routes import WATCH_KEY, Checkpoint
 from s2s_fastapi.declared.openapi import Documentation
-from s2s_fastapi.declared.public_paths import PublicPaths
-from s2s_fastapi.declared.returned import look_at_returned
-from s2s_fastapi.declared.routes import OWN_AUTHENTICATION, layers, read_access, router_below
-from s2s_fastapi.declared.start_check import AccessCheck, bounded
-from s2s_fastapi.environment import settings_or_environment
-from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.fastapi_internals import (
-    added_middleware,
-    answers_wrong_method,
-    hidden_app,
-    own_root_path,
-    running_route,
-)
-from s2s_fastapi.names import NO_AUDIENCE, audience_names
-from s2s_fastapi.process import watch_forks
-from s2s_fastapi.receiver.gate import Gate
-from s2s_fastapi.receiver.observe_mode import ObservedRefusals, Observing, end_of_observing
-from s2s_fastapi.requirement.opened import Places
-from s2s_fastapi.requirement.request_state import SCOPE_KEY, Authenticated, Service, located
-from s2s_fastapi.requirement.require import require_service, require_user
-from s2s_fastapi.telemetry import DecisionLog, Observer
+from s2s_fastapi.declared.routes import OWN_AUTHENTICATION, layers
+from s2s_fastapi.errors import AuthenticationError, AuthorizationError, ConfigurationError
+from s2s_fastapi.fastapi_internals import added_middleware, answers_wrong_method, running_route
+from s2s_fastapi.keycloak.cures import CHANGED_PATH, NEVER_PUBLIC, OTHER_PATH, credentials_cure
+from s2s_fastapi.principal import INBOUND, digest
+from s2s_fastapi.receiver.observe_mode import ObservedRefusals
+from s2s_fastapi.receiver.respond import report_acceptance, reporting
+from s2s_fastapi.receiver.start import CheckedApp, Options, Start
+from s2s_fastapi.receiver.websocket import until_expiry
+from s2s_fastapi.requirement.opened import ARRIVING, OPENED_KEY, Opened, Places
+from s2s_fastapi.requirement.request_state import KEYS_KEY, SCOPE_KEY, Authenticated, located
+from s2s_fastapi.telemetry import Observer
 from s2s_fastapi.telemetry.metrics import decided
 from s2s_fastapi.telemetry.spans import current_span, describe, hide_query
-from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS, VerifiedTokens
-from s2s_fastapi.verifier.checks import Expectations
+from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS
+from s2s_fastapi.verifier.bearer import bearer_credentials, token_in
 from s2s_fastapi.verifier.keys import KeySource
-from s2s_fastapi.verifier.verifier import Verifier
 
 if TYPE_CHECKING:  # loaded when settings are first made
     from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = ["ServiceAuthMiddleware", "middleware_of", "observed_refusals"]
 
-_log = logging.getLogger("s2s_fastapi")
-
-_SERVICE: Final = require_service()
-_SERVICE_OR_USER: Final = require_service() | require_user()
-_OPEN_TYPES: Final = ("http", "websocket")
-_CHECK_AGAIN: Final = 1.0
-"""Seconds for which a failed check stands: reading an app's routes is not work that anybody may order with each request."""
+_CONNECTIONS: Final = ("http", "websocket")
 
 
 class ServiceAuthMiddleware:
-    """Authenticate every HTTP request and WebSocket of an app that is not public; services only, unless ``users=True``.
+    """Authenticate every HTTP request and WebSocket that is not public. Only services are accepted, unless ``users=True``.
 
-    One middleware is one realm and one app. At start, and before the first request where no lifespan comes, the settings and the
-    app's routes are checked: what would leave a route open stops the start with a sentence that says what to change. A Keycloak
-    that is down does not stop it: requests are answered 503 until it comes.
+    - One middleware is for one realm and one app.
+    - At the start, or before the first request if no lifespan comes, the settings and the app's routes are checked. If a mistake would
+      leave a route unprotected, the app refuses to start and tells you what to change.
+    - If Keycloak is down, the app starts all the same. Requests are answered 503 until Keycloak comes.
+    - The start replaces ``app.openapi``, so that the document shows what each route requires.
     """
 
     def __init__(
@@ -84,98 +68,200 @@ class ServiceAuthMiddleware:
         transport: Callable[[], httpx.BaseTransport] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Take note of everything; nothing is read, checked or fetched before the start.
+        """Take note of everything. Nothing is read, checked or fetched before the start.
 
-        ``settings`` come from the environment unless given; ``audience`` replaces theirs. ``public_paths`` are exact paths for GET
-        and HEAD, or ``"POST /hooks/x"``. ``observer`` sees every decision. ``audit=True`` writes accepted calls at INFO to the
-        logger ``s2s_fastapi.decisions``. ``warm_up=False`` loads the keys at the first request.
-        ``cached_tokens`` accepted tokens are remembered, and checked at each use for all that can change; 0 verifies each anew.
-        ``insecure_observe_until="2027-01-31"``: until 00:00 UTC of that day refusals for audience, kind, caller, scope and role are
-        only told, and counted for the logger ``s2s_fastapi.observed`` and `observed_refusals`.
-        ``insecure_unchecked=["GET /x"]``: mistakes that the start check finds on these routes do not stop the start; each start logs them.
-        ``transport`` makes the httpx transport for Keycloak, ``clock`` tells the seconds since the epoch.
+        - ``settings``: read from the environment at the start, unless given. ``audience`` replaces the audience in them.
+        - ``public_paths``: exact paths for GET and HEAD, or ``"POST /hooks/x"``.
+        - ``observer``: gets every decision. Without it, decisions are logged to the logger ``s2s_fastapi.decisions``.
+        - ``audit=True``: that logger gets accepted calls at INFO.
+        - ``warm_up=False``: the keys are loaded at the first request, not at the start.
+        - ``cached_tokens``: how many accepted tokens are remembered. At each use a remembered token is checked for all that can change.
+          0 verifies each token each time.
+        - ``insecure_observe_until="2027-01-31"``: until 00:00 UTC of that day, refusals for audience, kind, caller, scope and role are
+          only logged, and counted for the logger ``s2s_fastapi.observed`` and `observed_refusals`.
+        - ``insecure_unchecked=["GET /x"]``: mistakes that the start check finds on these routes do not stop the start. Each start logs
+          them.
+        - ``transport``: makes the httpx transport for Keycloak. ``clock``: returns the seconds since the epoch.
         """
         self.app = app
-        self._settings = settings
-        self._audience = audience
-        self._public_paths = public_paths
-        self._users = users
-        self._observer = observer or DecisionLog(audit=audit)
-        self._audit = audit
-        self._own_observer = observer is not None
-        self._warm_up = warm_up
-        self._cached_tokens = cached_tokens
-        self._skip_audience = insecure_skip_audience
-        self._observe_until = insecure_observe_until
-        self._unchecked = insecure_unchecked
-        self._transport = transport
+        options = Options(
+            settings=settings,
+            audience=audience,
+            public_paths=public_paths,
+            users=users,
+            observer=observer,
+            audit=audit,
+            warm_up=warm_up,
+            cached_tokens=cached_tokens,
+            insecure_skip_audience=insecure_skip_audience,
+            insecure_observe_until=insecure_observe_until,
+            insecure_unchecked=insecure_unchecked,
+            transport=transport,
+            clock=clock,
+        )
         self._clock = clock
-        self.after_fork()
-        self._gate: Gate | None = None
-        self._outer: Any = None
-        self._warned: set[str] = set()
-        self._failed: tuple[float, str] | None = None
-        self._observing: Observing | None = None
+        self._start = Start(self, app, options)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the app run for whoever is let in; answer everybody else."""
+        """Run the app for every request that is accepted or public; answer every other request."""
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
             return
-        if scope["type"] not in _OPEN_TYPES:
+        if scope["type"] not in _CONNECTIONS:
             raise ConfigurationError(
-                f"The ASGI scope type {scope['type']!r} is unknown: nothing can be said about who is calling."
+                f"The ASGI scope type {scope['type']!r} is unknown: ServiceAuthMiddleware cannot find out who is calling."
             )
         scope.pop(SCOPE_KEY, None)
-        gate = self._gate
-        if gate is None or gate.routes.changed():
+        checked = self._start.checked
+        if checked is None or checked.routes.changed():
             try:
-                gate = self._start(scope.get("app"), changed=gate)
+                checked = self._start.run(scope.get("app")) if checked is None else self._start.read_again(checked)
             except ConfigurationError as error:
-                await self._not_started(scope, send, str(error))
+                await self._not_started(scope, receive, send, str(error))
                 return
-        if gate.routes.problem:
-            await self._not_started(scope, send, gate.routes.problem)
+        if checked.routes.problem:
+            await self._not_started(scope, receive, send, checked.routes.problem)
             return
-        scope[WATCH_KEY] = gate.routes
-        await gate.pass_through(self.app, scope, receive, send)
+        scope[WATCH_KEY] = checked.routes
+        if (
+            checked.public.entries
+            and scope["type"] == "http"
+            and checked.public.open(scope["method"], checked.route_path(scope))
+        ):
+            await self._open(checked, scope, receive, send)
+            return
+        await self._authenticate(checked, self.app, scope, receive, send)
 
     def enter(self, checkpoint: Checkpoint, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Let a request pass on to a route that was read; read the app again first if the route is not as it was."""
-        gate, entry = self._gate, running_route(scope, checkpoint.entry)
-        read = None if gate is None else gate.routes.at(entry)
+        """Let a request pass on to a route that was read. If the route is not as it was, read the app again first."""
+        checked, entry = self._start.checked, running_route(scope, checkpoint.entry)
+        read = None if checked is None else checked.routes.at(entry)
         if read is not None:
             if not read.problem:
                 return checkpoint.app(scope, receive, send)
             problem = read.problem
         else:
             try:
-                routes = self._start(self._outer, changed=gate).routes
+                routes = self._start.read_again(checked).routes
             except ConfigurationError as error:
-                return self._not_started(scope, send, str(error))
+                return self._not_started(scope, receive, send, str(error))
             problem = routes.problem or routes.at_last(entry).problem
         if problem and not answers_wrong_method(entry, checkpoint.entry, scope):
-            return self._not_started(scope, send, problem)
+            return self._not_started(scope, receive, send, problem)
         return checkpoint.app(scope, receive, send)
 
-    async def _not_started(self, scope: Scope, send: Send, problem: str) -> None:
+    def documentation(self, app: Any = None) -> Documentation:
+        """Return what is enforced, read from the settings and the routes, and checked. ``app`` is the one in the ASGI scope.
+
+        Raises:
+            ConfigurationError: A setting or a route is wrong.
+        """
+        return self._start.documentation(app)
+
+    @property
+    def observed(self) -> ObservedRefusals:
+        """What was accepted so far although it will be refused: see `observed_refusals`."""
+        return self._start.observed
+
+    @property
+    def keys(self) -> KeySource | None:
+        """What tokens are verified with; None before the start."""
+        checked = self._start.checked
+        return None if checked is None else checked.verifier.keys
+
+    @property
+    def problem(self) -> str:
+        """Why it has not started, if the check was made and failed."""
+        return self._start.problem
+
+    async def _authenticate(
+        self, checked: CheckedApp, app: ASGIApp, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Run ``app`` for an accepted token; answer every other request."""
+        verifier, service = checked.verifier, checked.service
+        scope[KEYS_KEY] = verifier.keys  # always, so that nothing which was there before is believed
+        credentials = bearer_credentials(scope["headers"], scope["query_string"], verifier.tokens.recent)
+        if isinstance(credentials, Decision):
+            if scope["query_string"]:
+                hide_query(current_span())  # it may hold the token, and servers' spans show it
+            await self._refuse(checked, scope, receive, send, self._without_token(checked, credentials, scope))
+            return
+        verdict = verifier.known(credentials) or await verifier.adecide(credentials)
+        principal = verdict.principal
+        if principal is None or not verdict.accepted:
+            await self._refuse(checked, scope, receive, send, verdict.decision)
+            return
+        # Taken here, while it is the server's: the app makes others below it.
+        scope[SCOPE_KEY] = state = Authenticated(verdict, principal, service, current_span())
+        # New for each request: the list inside is mutable, and what one request appends must not open the next.
+        scope["user"], scope["auth"] = principal, AuthCredentials(verdict.scopes)
+        if scope["type"] == "websocket":
+            ends = verifier.checks.ends(principal)
+            app = until_expiry(app, ends, self._clock, revoked=_revocation(verifier.keys, principal.issued_at))
+        inbound = INBOUND.set(verdict.digest)
+        try:
+            await app(scope, receive, reporting(state, scope, send))
+        except (AuthenticationError, AuthorizationError, WebSocketException):
+            if state.refusal is None or state.answered:
+                raise
+            # There is no Starlette app around the guard to do it.
+            await answer(scope, state.refusal, service.realm)(scope, receive, send)
+        finally:
+            INBOUND.reset(inbound)
+            if not state.answered and state.refusal is None:
+                report_acceptance(state, scope)  # it ran, even if nothing came of it
+
+    async def _open(self, checked: CheckedApp, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[KEYS_KEY] = checked.verifier.keys
+        scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
+        credentials = bearer_credentials(scope["headers"], scope["query_string"])
+        # Nobody has checked a token that came here. It must not be sent on all the same.
+        inbound = INBOUND.set(None if isinstance(credentials, Decision) else digest(token_in(credentials)))
+        scope[OPENED_KEY] = opened = Opened(_Opener(self, checked))
+        arriving = ARRIVING.set(opened)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            ARRIVING.reset(arriving)
+            INBOUND.reset(inbound)
+
+    async def _refuse(
+        self, checked: CheckedApp, scope: Scope, receive: Receive, send: Send, decision: Decision
+    ) -> None:
+        checked.service.report(decision, scope, current_span())
+        await answer(scope, decision, checked.service.realm)(scope, receive, send)
+
+    def _without_token(self, checked: CheckedApp, refusal: Decision, scope: Scope) -> Decision:
+        """Return the refusal of a request without a token. Its cure does not advise what `public_paths` already has."""
+        if refusal.cure:
+            return refusal
+        opened = scope.get(OPENED_KEY)
+        if isinstance(opened, Opened) and isinstance(opened.opener, _Opener) and opened.opener.middleware is self:
+            return Decision(reason=refusal.reason, cure=credentials_cure(CHANGED_PATH))
+        path = checked.route_path(scope)
+        beside = checked.public.beside(path) or checked.meant.get(path, "")
+        other = NEVER_PUBLIC if scope["type"] == "websocket" else OTHER_PATH
+        cure = credentials_cure(f"public_paths has {beside}, {other}" if beside else "")
+        return Decision(reason=refusal.reason, cure=cure)
+
+    async def _not_started(self, scope: Scope, receive: Receive, send: Send, problem: str) -> None:
         decision = Decision(reason=Reason.NOT_STARTED, cure=problem)
         decided(decision)
         current = current_span()
         if scope.get("query_string"):
             hide_query(current)  # nobody has looked yet whether it holds a token
         describe(current, decision)
-        self._observer.decided(located(decision, scope, current))
+        self._start.observer.decided(located(decision, scope, current))
         state = scope.get(SCOPE_KEY)
         if isinstance(state, Authenticated):
             state.refusal = decision
-        await send_answer(scope, send, decision, "")
+        await answer(scope, decision)(scope, receive, send)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check the app when its own start is over, so that all its routes are there; a failed check ends it again.
+        """Check the app when its own start is over, so that all its routes are there. A failed check ends it again.
 
-        Raising alone would not do: uvicorn takes that for an app without a lifespan, and serves. Once the failure was sent it says
-        nothing more, and Starlette's TestClient, which would wait for ever for a lifespan that just ends, raises it.
+        To raise is not enough: uvicorn takes that for an app without a lifespan, and serves. After the failure was sent, uvicorn prints
+        nothing more. Starlette's TestClient would wait forever for a lifespan that just ends, so it gets the exception as well.
         """
         failure = ""
 
@@ -183,7 +269,7 @@ class ServiceAuthMiddleware:
             nonlocal failure
             if message["type"] == "lifespan.startup.complete":
                 try:
-                    self._start(scope.get("app"), again=True)
+                    self._start.run(scope.get("app"), again=True)
                 except ConfigurationError as error:
                     failure = str(error)
                     return
@@ -199,246 +285,45 @@ class ServiceAuthMiddleware:
             if failure:
                 await send({"type": "lifespan.startup.failed", "message": failure})
             else:
-                if self._observing is not None:
-                    self._observing.tell(final=True)
-                if isinstance(self._observer, DecisionLog):
-                    self._observer.flush()  # here, since a server that is told to end by a signal runs no exit hooks
+                self._start.end()
         if failure:
             raise ConfigurationError(failure)
 
-    def _start(self, app: Any, *, again: bool = False, changed: Gate | None = None) -> Gate:
-        """Check everything once and open the gate; ``app`` is the one in the ASGI scope.
 
-        - ``again``: a later lifespan has begun, so the routes are checked as at the first start.
-        - ``changed``: a route is not as it was when this gate was made, so all routes are read again, unless somebody just did.
+@dataclass(frozen=True, slots=True)
+class _Opener:
+    """What a middleware says of a request that one of its public paths opened."""
 
-        Raises:
-            ConfigurationError: A setting or a route is wrong; the next call checks again.
-        """
-        watch_forks(self)
-        with self._lock:
-            if self._gate is None:
-                self._outer = app
-                gate = self._checked_gate(app)
-                for sentence in self._warnings():
-                    _log.warning("%s", sentence)
-                if self._warm_up:
-                    gate.verifier.keys.start()
-                self._gate = gate  # last: the second request must not slip past a check that is still running
-            elif again or self._gate is changed:
-                self._gate = self._with_late_routes(self._gate, self.documentation(app) if again else self._read(app))
-            return self._gate
-
-    def _with_late_routes(self, gate: Gate, documentation: Documentation) -> Gate:
-        """Return the gate of an app whose routes changed after the start; a new route that would have stopped the start answers 500."""
-        check = documentation.check
-        names = {id(route.entry): route.name for route in check.access.routes}
-        replaced = (
-            FailingRoute(
-                name, entry, f"{name}: its app was replaced by one that cannot be read, so nobody knows what it asks."
-            )
-            for entry in gate.routes.replaced()
-            for name in [names.get(id(entry), str(getattr(entry, "path", "/")))]
-        )
-        failing = (*check.failing(), *replaced)
-        for route in failing:
-            if route.name not in gate.routes.failing:
-                _log.error("%s was added or changed after the start and answers 500: %s", route.name, route.problem)
-        self._warn(check)
-        _look_at_returned(check)
-        places = self._watched(check)
-        return replace(gate, routes=_read_routes(self, check, failing, gate.routes), places=places)
-
-    def _warn(self, check: AccessCheck) -> None:
-        """Log each sentence once, also if routes come later."""
-        for sentence in check.warnings():
-            if sentence not in self._warned:
-                self._warned.add(sentence)
-                _log.warning("%s", sentence)
-
-    def documentation(self, app: Any = None) -> Documentation:
-        """Return what is enforced, read from the settings and the routes and checked; ``app`` is the one in the ASGI scope.
-
-        Raises:
-            ConfigurationError: A setting or a route is wrong.
-        """
-        documentation = self._read(app)
-        check = documentation.check
-        problems = list(check.problems())
-        if not problems and not (check.audiences or check.declared or self._skip_audience):
-            problems = [documentation.settings.missing(NO_AUDIENCE)]
-        if problems:
-            raise ConfigurationError(" ".join([*problems, *check.way_out()]))
-        return documentation
-
-    def _read(self, app: Any) -> Documentation:
-        settings = settings_or_environment(self._settings)
-        root = self._root(app)
-        # What is below, or the app itself where a layer below hides its routes.
-        below = self.app if root is None or router_below(self.app) is not None else root
-        named = audience_names(self._audience) or settings.audiences
-        check = AccessCheck(
-            access=read_access(below),
-            public=PublicPaths(self._public_paths),
-            audiences=frozenset() if self._skip_audience else named,
-            client_id=settings.client_id,
-            users=self._users,
-            skip_audience=self._skip_audience,
-            unchecked=_route_names(self._unchecked),
-        )
-        return Documentation(below, check, settings, root)
+    middleware: ServiceAuthMiddleware
+    checked: CheckedApp
 
     @property
-    def observed(self) -> ObservedRefusals:
-        """What was let in so far although it will be refused: see `observed_refusals`."""
-        observing = self._observing
-        return ObservedRefusals(until=None) if observing is None else observing.report()
+    def places(self) -> Places:
+        """Where the routers and guards of the app stand."""
+        return self.checked.places
 
-    @property
-    def keys(self) -> KeySource | None:
-        """What tokens are verified with; None before the start."""
-        gate = self._gate
-        return None if gate is None else gate.verifier.keys
+    def opens(self, method: str, path: str) -> bool:
+        """Return whether requests for ``path`` need no token."""
+        return self.checked.public.open(method, path)
 
-    @property
-    def problem(self) -> str:
-        """Why it has not started, if the check was made and failed."""
-        failed = self._failed
-        return "" if self._gate is not None or failed is None else failed[1]
-
-    def _root(self, app: Any) -> Any:
-        """Return ``app`` if this was added to it, else None: below a mount it is the app around, whose routes are none of our business."""
-        ours = any(entry.cls is type(self) for entry in added_middleware(app))
-        below = router_below(self.app)
-        return app if ours and (below is None or below is getattr(app, "router", None)) else None
-
-    def after_fork(self) -> None:
-        """Replace the lock: a thread that the child has not may have held it."""
-        self._lock = threading.Lock()
-
-    def _checked_gate(self, app: Any) -> Gate:
-        """Check the app and return its gate, or fail as a moment ago."""
-        now = self._clock()
-        if self._failed is not None and 0 <= now - self._failed[0] < _CHECK_AGAIN:
-            raise ConfigurationError(self._failed[1])
-        try:
-            documentation = self.documentation(app)
-            gate = self._gate_for(documentation)
-        except ConfigurationError as error:
-            self._failed = (now, str(error))
-            raise
-        documentation.install()
-        self._warn(documentation.check)
-        open_routes = list(documentation.check.open_routes())
-        if open_routes:
-            _log.info(
-                "any caller that the middleware accepts may call, since no requirement stands on: %s",
-                bounded(open_routes),
-            )
-        return gate
-
-    def _gate_for(self, documentation: Documentation) -> Gate:
-        settings, check = documentation.settings, documentation.check
-        audiences = frozenset[str]() if self._skip_audience else check.audiences or check.declared
-        clock = self._clock
-        now, observe_until = clock(), -math.inf
-        if self._observe_until is not None:
-            observe_until = end_of_observing(self._observe_until, now)
-        self._observing = Observing(observe_until, self._observer, clock) if now < observe_until else None
-        verifier = Verifier(
-            Expectations.of(settings, audiences, _SERVICE_OR_USER if self._users else _SERVICE),
-            KeySource.of(settings, self._transport),
-            VerifiedTokens(self._cached_tokens),
-            observe_until=observe_until,
-            clock=clock,
-        )
-        service = Service(
-            client_id=settings.client_id,
-            realm=settings.client_id or settings.realm,
-            observer=self._observing or self._observer,
-            observing=lambda: clock() < observe_until,
-        )
-        _look_at_returned(check)
-        places = self._watched(check)
-        return Gate(
-            verifier=verifier,
-            public=check.public,
-            service=service,
-            clock=clock,
-            routes=_read_routes(self, check),
-            meant={found.nearest.path: found.entry.text for found in check.unanswered() if found.nearest is not None},
-            places=places,
-            root_path=own_root_path(router_below(self.app) or hidden_app(self.app)),
-        )
-
-    def _watched(self, check: AccessCheck) -> Places:
-        """Return the places of all routers and guards, and let the routers compare the path of a public request again."""
-        if not check.public.entries:
-            return Places()
-        access = check.access
-        hidden = ((at.path, hidden_app(at.app)) for at in access.unread)
-        places = Places(
-            (getattr(at.app, "router", at.app), path + at.path)
-            for path, apps in [("", access.apps), *((path, read_access(app).apps) for path, app in hidden if app)]
-            for at in apps
-        )
-        places.watch()
-        return places
-
-    def _warnings(self) -> Iterator[str]:
-        if self._audit and self._own_observer:
-            yield (
-                "audit=True writes nothing beside observer=, which is given the decisions instead of the logger s2s_fastapi.decisions: "
-                "keep one of the two."
-            )
-        elif self._audit and isinstance(self._observer, DecisionLog) and not self._observer.writes_allowed:
-            yield (
-                "audit=True, but the logger s2s_fastapi.decisions is not enabled for INFO or has no handler for it, so no accepted call is "
-                'written: logging.getLogger("s2s_fastapi.decisions").setLevel("INFO"), and logging.basicConfig() for a handler.'
-            )
-        if self._skip_audience:
-            yield "insecure_skip_audience is on: tokens meant for other services are accepted."
-        if self._observing is not None:
-            yield (
-                f"insecure_observe_until is on: before {self._observe_until} 00:00 UTC tokens for other audiences, and callers without "
-                "the required kind, name, scope or role, are let in and only told; the logger s2s_fastapi.observed says whom that will hit."
-            )
-        elif self._observe_until is not None:
-            yield f"insecure_observe_until is over since {self._observe_until} 00:00 UTC: everything is refused that should be, and the option can go."
-        layer: Any = self.app
-        inside: list[Any] = []
-        while layer is not None:
-            inside += [type(layer), *(entry.cls for entry in added_middleware(layer))]
-            layer = None if hasattr(layer, "routes") else getattr(layer, "app", None)
-        if CORSMiddleware in inside:
-            yield (
-                "CORSMiddleware is inside ServiceAuthMiddleware, so preflight requests are refused: add it after "
-                "ServiceAuthMiddleware (what is added last is outermost)."
-            )
+    def authenticate(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Run ``app`` for an accepted token; answer every other request."""
+        return self.middleware._authenticate(self.checked, app, scope, receive, send)  # noqa: SLF001 - one module
 
 
-def _look_at_returned(check: AccessCheck) -> None:
-    entries = (route.entry for route in check.access.routes if route.name not in check.unchecked)
-    look_at_returned(dependant for entry in entries if (dependant := getattr(entry, "dependant", None)) is not None)
+def _revocation(keys: KeySource, issued_at: int) -> Callable[[], bool]:
+    """Return what says whether a token of that second was revoked. Asking it also renews the keys of an app that gets no requests."""
 
+    def revoked() -> bool:
+        if keys.peek() is None:
+            keys.start()
+        return issued_at < keys.not_before
 
-def _read_routes(
-    watch: ServiceAuthMiddleware,
-    check: AccessCheck,
-    failing: Iterable[FailingRoute] = (),
-    before: ReadRoutes | None = None,
-) -> ReadRoutes:
-    return ReadRoutes(watch, check.access.holders, (route.entry for route in check.access.routes), failing, before)
-
-
-def _route_names(names: Collection[str]) -> frozenset[str]:
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise ConfigurationError('insecure_unchecked takes a list of routes as the start check names them: ["GET /x"].')
-    return frozenset(names)
+    return revoked
 
 
 def middleware_of(app: Any) -> ServiceAuthMiddleware | type[ServiceAuthMiddleware] | None:
-    """Return the middleware on an app or around it; its class, where the app has not made it yet."""
+    """Return the middleware on an app or around it; its class, if the app has not made it yet."""
     added = None
     for layer in layers(app):
         for inner in layers(layer, getattr(layer, "middleware_stack", None)):
@@ -450,9 +335,10 @@ def middleware_of(app: Any) -> ServiceAuthMiddleware | type[ServiceAuthMiddlewar
 
 
 def observed_refusals(app: ASGIApp) -> ObservedRefusals:
-    """Return what ``insecure_observe_until`` let in so far in this process: who, where, why, how often, and what to change.
+    """Return what was accepted so far only because of ``insecure_observe_until``: who, where, why, how often, and what to change.
 
-    ``app`` is the one the middleware was added to, or the middleware itself. Empty before the start and where nothing is observed.
+    - ``app`` is the one that the middleware was added to, or the middleware itself.
+    - The report is of this process. It is empty before the start, and without the option.
 
     Raises:
         ConfigurationError: There is no `ServiceAuthMiddleware` on ``app``.

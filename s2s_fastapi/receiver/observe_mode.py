@@ -126,7 +126,7 @@ class Observing:
         if decision.observed:
             self._count(decision, now)
         if self._due(now):
-            self.tell()
+            self.log()
         if decision.reason is not Reason.ALLOWED or getattr(self._observer, "wants_allowed", True):
             self._observer.decided(decision)
 
@@ -140,9 +140,9 @@ class Observing:
 
     def at_exit(self) -> None:
         """Write the report: below a mount, or without a lifespan, no shutdown would write it."""
-        self.tell()
+        self.log()
 
-    def tell(self, *, final: bool = False) -> None:
+    def log(self, *, final: bool = False) -> None:
         """Write the report if something in it is new. A ``final`` report is also written if it is empty or nothing is new."""
         with self._lock:
             now, was_over = self._clock(), self._over

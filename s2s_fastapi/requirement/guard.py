@@ -19,13 +19,13 @@ __all__ = ["GUARDED_MARK", "GUARD_MARK", "Guarded", "guarded"]
 GUARD_MARK = "__s2s_requirement__"
 """On what a guard returns: the requirement."""
 GUARDED_MARK = "__s2s_guarded__"
-"""On the function that a guard was given: the requirement. A route that runs it without the guard has its decorators in the wrong order."""
+"""On the function inside a guard: the requirement. If a route runs it without the guard, its decorators are in the wrong order."""
 
 E = TypeVar("E")
 
 
 def guarded(requirement: Judge, endpoint: E) -> E:
-    """Return ``endpoint`` behind ``requirement``; what kind of endpoint it is decides how."""
+    """Return ``endpoint`` behind ``requirement``, in the way that this kind of endpoint needs."""
     innermost = _innermost(endpoint)
     if inspect.isfunction(innermost) or inspect.ismethod(innermost):
         return cast("E", _guarded_function(requirement, cast("Callable[..., Any]", endpoint)))
@@ -82,7 +82,7 @@ def _guarded_function(requirement: Judge, function: Callable[..., Any]) -> Calla
 
 
 def _connection(*values: Any) -> HTTPConnection:
-    """Return the one that an endpoint was given: a method has it after ``self``, a caller may name it."""
+    """Return the request or WebSocket that an endpoint was called with: a method gets it after ``self``, or it is given by name."""
     for value in values:
         if isinstance(value, HTTPConnection):
             return value

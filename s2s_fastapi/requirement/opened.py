@@ -62,7 +62,7 @@ class Opener(Protocol):
     def opens(self, method: str, path: str) -> bool:
         """Return whether requests for ``path`` need no token."""
 
-    async def authenticate(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    def authenticate(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Run ``app`` if the request has an accepted token; answer it otherwise."""
 
 

@@ -1,4 +1,4 @@
-"""What the middleware knows about a request, kept where nobody outside can put it."""
+"""What the middleware knows about a request. Only the middleware can put it there."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,30 +22,30 @@ __all__ = ["KEYS_KEY", "SCOPE_KEY", "Authenticated", "Service", "Unasked", "loca
 
 SCOPE_KEY: Final = "s2s_fastapi.authenticated"
 KEYS_KEY: Final = "s2s_fastapi.keys"
-"""What a request's token is verified with, on public paths too: for `auth_ready`."""
+"""The keys that a request's token is verified with, on public paths too: for `auth_ready`."""
 _LONGEST_ROUTE: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """The receiving app: what decisions about its requests need to know of it."""
+    """The receiving app, as far as decisions about its requests need it."""
 
     client_id: str
     realm: str
     """The protection space named in challenges (RFC 7235 section 2.2)."""
     observer: Observer
     observing: Callable[[], bool]
-    """Whether refusals are only told, not made: see ``insecure_observe_until``."""
+    """Return whether refusals are only logged: see ``insecure_observe_until``."""
 
-    def tell(self, decision: Decision, scope: Scope, current: Span) -> None:
-        """Tell metrics, the server's span and the observer of a decision about one request."""
+    def report(self, decision: Decision, scope: Scope, current: Span) -> None:
+        """Report a decision about one request to the metrics, the server's span and the observer."""
         decided(decision)
         describe(current, decision)
         if decision.reason is not Reason.ALLOWED or getattr(self.observer, "wants_allowed", True):
             self.observer.decided(located(decision, scope, current))
 
-    def tell_accepted(self, verdict: Verdict, scope: Scope, current: Span) -> None:
-        """Tell the same of a request with an accepted token, of which nothing is only observed."""
+    def report_accepted(self, verdict: Verdict, scope: Scope, current: Span) -> None:
+        """Report the acceptance of a request in the same way. Nothing of its token is only observed."""
         verdict.count_acceptance()
         if current is not INVALID_SPAN:
             describe(current, verdict.decision)
@@ -58,14 +58,14 @@ class Unasked:
     """A requirement that a dependency returned."""
 
     text: str
-    """What is wrong, if nobody asks it."""
+    """What is wrong if it is never asked."""
     covered: Callable[[Sequence[Any]], bool]
-    """Return whether whoever met these requirements meets it, too."""
+    """Return whether a caller that met these requirements meets it, too."""
 
 
 @dataclass(slots=True)
 class Authenticated:
-    """One request that the middleware let in, for the requirements behind it.
+    """One request that the middleware accepted, for the requirements behind it.
 
     It is not Starlette's ``scope["user"]``, which any inner middleware may replace.
     """
@@ -81,14 +81,14 @@ class Authenticated:
     asked: list[Any] = field(default_factory=list)
     """The requirements that were asked and met so far."""
     unasked: "dict[object, Unasked] | None" = None
-    """What dependencies returned instead of asking it, and the code has not asked yet."""
+    """Requirements that dependencies returned instead of asking them, and that the code has not asked yet."""
 
     @classmethod
     def of(cls, scope: Scope) -> "Authenticated":
         """Return the state of a request.
 
         Raises:
-            ConfigurationError: No `ServiceAuthMiddleware` authenticated it: nothing is let through, whoever calls.
+            ConfigurationError: No `ServiceAuthMiddleware` authenticated it. Nothing is accepted then, whoever calls.
         """
         state = scope.get(SCOPE_KEY)
         if not isinstance(state, cls):
@@ -99,7 +99,7 @@ class Authenticated:
         return state
 
     def admit(self, scope: Scope, requirement: Judge) -> Principal:
-        """Return the caller if ``requirement`` allows it; otherwise tell the observer and raise what Starlette answers."""
+        """Return the caller if ``requirement`` allows it; otherwise report the refusal and raise what Starlette answers."""
         return self.decided(scope, requirement, requirement.judge(self.principal, self.service.client_id))
 
     def decided(self, scope: Scope, requirement: Judge, decision: Decision) -> Principal:
@@ -114,21 +114,21 @@ class Authenticated:
             self.asked.append(requirement)
             return self.principal
         self.refusal = decision = self._of_this_token(decision)
-        service.tell(decision, scope, self.span)
+        service.report(decision, scope, self.span)
         raise error_within(scope, decision, service.realm)
 
     def _observe(self, scope: Scope, decision: Decision) -> None:
-        """Keep a refusal that is only told, for the moment when the answer starts: once for each reason, however often it was found."""
+        """Keep a refusal that is only logged until the answer starts: one for each reason, however often it was found."""
         if self.answered:
-            self.service.tell(decision, scope, self.span)
+            self.service.report(decision, scope, self.span)
             return
-        told = {known.reason: known for known in self.verdict.decisions if known.observed}
-        before = told.get(decision.reason)
+        observed = {known.reason: known for known in self.verdict.decisions if known.observed}
+        before = observed.get(decision.reason)
         if before is None:
-            told[decision.reason] = decision
+            observed[decision.reason] = decision
         elif decision.cure not in before.cure:
-            told[decision.reason] = replace(before, cure=f"{before.cure}; {decision.cure}")
-        self.verdict = Verdict(tuple(told.values()), self.principal, self.verdict.digest)
+            observed[decision.reason] = replace(before, cure=f"{before.cure}; {decision.cure}")
+        self.verdict = Verdict(tuple(observed.values()), self.principal, self.verdict.digest)
 
     def _of_this_token(self, decision: Decision) -> Decision:
         known = self.verdict.decision
@@ -138,7 +138,7 @@ class Authenticated:
 def located(decision: Decision, scope: Scope, current: Span) -> Decision:
     """Return the decision with the method, the route and the trace it was made on.
 
-    The route is the declared one, or the path where none was matched yet, without a token that somebody may have put into it.
+    The route is the declared one. If no route was matched yet, it is the path, without a token that somebody may have put into it.
     ``current`` is the server's span.
     """
     route = matched_route(scope)

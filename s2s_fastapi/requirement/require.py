@@ -1,4 +1,4 @@
-"""What a developer writes: ``require_...(...)`` makes a requirement, `CurrentPrincipal` makes none."""
+"""What a developer writes: ``require_...(...)`` for a requirement, `CurrentPrincipal` for a route without one."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Final, NoReturn
@@ -11,7 +11,7 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.names import checked_names, name_problem, scope_problem
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.requirement.request_state import Authenticated
-from s2s_fastapi.requirement.requirement import Audience, Caller, Requirement, Role, Scope
+from s2s_fastapi.requirement.requirement import Audience, Caller, HasRole, HasScope, Requirement
 
 __all__ = [
     "FACTORIES",
@@ -31,9 +31,9 @@ _PARENTHESES: Final = "write Depends(require_...(...)) with its parentheses: wit
 
 
 class _NotParenthesised:
-    """The type of a parameter nobody fills: FastAPI refuses ``Depends(require_service)`` when it reads it, at the decorator.
+    """The type of a parameter that is never given. FastAPI refuses ``Depends(require_service)`` at the decorator because of it.
 
-    Without it FastAPI would call the factory, inject the requirement unasked, and let everybody in.
+    Without it FastAPI would call the factory, inject the requirement without asking it, and let everybody in.
     """
 
     @classmethod
@@ -58,59 +58,59 @@ def require_caller(*client_ids: str, _: _NotParenthesised = _WRITTEN_OUT) -> Req
     """Require the service account of one of these clients; letter case counts.
 
     Raises:
-        ConfigurationError: A name is missing or is none.
+        ConfigurationError: A name is missing or invalid.
     """
     _check_written_out(_)
     return Caller("service", _names("require_caller", client_ids))
 
 
 def require_user(*client_ids: str, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
-    """Require a user, of one of these front ends if any are named. The middleware lets users in only with ``users=True``.
+    """Require a user, of one of these front ends if any are named. The middleware accepts users only with ``users=True``.
 
     Raises:
-        ConfigurationError: A name is none.
+        ConfigurationError: A name is invalid.
     """
     _check_written_out(_)
     return Caller("user", _names("require_user", client_ids) if client_ids else frozenset())
 
 
 def require_scope(*scopes: str, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
-    """Require scopes, all of them; it says nothing about who is calling.
+    """Require all of these scopes. Who is calling does not matter.
 
     Raises:
-        ConfigurationError: A name is missing or is none.
+        ConfigurationError: A name is missing or invalid.
     """
     _check_written_out(_)
-    return Scope(_names("require_scope", scopes, scope_problem))
+    return HasScope(_names("require_scope", scopes, scope_problem))
 
 
 def require_role(*roles: str, client: str | None = None, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
-    """Require roles of a client, all of them; of the app's own client unless ``client`` names another.
+    """Require all of these roles of a client: of the app's own client, unless ``client`` names another.
 
     Raises:
-        ConfigurationError: A name is missing or is none.
+        ConfigurationError: A name is missing or invalid.
     """
     _check_written_out(_)
     if client is not None:
         _names("require_role", (client,))
-    return Role(_names("require_role", roles), client)
+    return HasRole(_names("require_role", roles), client)
 
 
 def require_realm_role(*roles: str, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
-    """Require realm roles, all of them.
+    """Require all of these realm roles.
 
     Raises:
-        ConfigurationError: A name is missing or is none.
+        ConfigurationError: A name is missing or invalid.
     """
     _check_written_out(_)
-    return Role(_names("require_realm_role", roles), realm=True)
+    return HasRole(_names("require_realm_role", roles), realm=True)
 
 
 def require_audience(*audiences: str, only: bool = False, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
-    """Require a token for one of these audiences; with ``only`` it must not be for anybody else as well.
+    """Require a token for one of these audiences. With ``only``, it must not be for any other service as well.
 
     Raises:
-        ConfigurationError: A name is missing or is none.
+        ConfigurationError: A name is missing or invalid.
     """
     _check_written_out(_)
     return Audience(_names("require_audience", audiences), only)
@@ -125,23 +125,25 @@ FACTORIES: Final = (
     require_realm_role,
     require_audience,
 )
-"""Everything that makes a requirement: none of them is a dependency by itself."""
+"""All functions that make a requirement. None of them is itself a dependency."""
 
 
 async def current_principal(connection: HTTPConnection, security_scopes: SecurityScopes) -> Principal:
-    """Return whoever the middleware let in, if the scopes of a ``Security`` around it are there: behind `CurrentPrincipal`."""
+    """Return the caller that the middleware accepted, if it has the scopes of a ``Security`` around it: behind `CurrentPrincipal`."""
     state = Authenticated.of(connection.scope)
     scopes = security_scopes.scopes
     return state.admit(connection.scope, require_scope(*scopes)) if scopes else state.principal
 
 
 CurrentPrincipal = Annotated[Principal, Depends(current_principal)]
-"""The caller, for a route that is open to whatever the middleware lets in: ``caller: CurrentPrincipal``."""
+"""The caller, for a route that is open to every caller that the middleware accepts: ``caller: CurrentPrincipal``."""
 
 
 def _names(factory: str, names: tuple[str, ...], problem: Callable[[object], str] = name_problem) -> frozenset[str]:
     if not names:
-        raise ConfigurationError(f"{factory} needs at least one name: empty would mean nobody, or everybody.")
+        raise ConfigurationError(
+            f"{factory} needs at least one name: without a name it could mean nobody or everybody."
+        )
     for name in names:
         if not isinstance(name, str):
             raise ConfigurationError(f'{factory} takes names, not {type(name).__name__}: write {factory}("a", "b").')

@@ -1,4 +1,4 @@
-"""Who may call, and with what: what a route requires of a caller, as a value."""
+"""What a route requires of its caller, as a value: who may call, and with which scopes and roles."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -27,14 +27,14 @@ from s2s_fastapi.principal import Principal
 from s2s_fastapi.requirement.guard import guarded
 from s2s_fastapi.requirement.request_state import Authenticated
 
-__all__ = ["AllOf", "AnyOf", "Audience", "Caller", "Requirement", "Role", "Scope"]
+__all__ = ["AllOf", "AnyOf", "Audience", "Caller", "HasRole", "HasScope", "Requirement"]
 
 E = TypeVar("E")
 
 _NO_SCOPES: Final = SecurityScopes()
-"""Never changed: what a requirement that is called by hand has around it."""
+"""The scopes around a requirement that is called by hand: none. Nobody changes it."""
 _ALLOWED: Final = Decision(reason=Reason.ALLOWED)
-# How far a token came: is it for us, who calls, may it call.
+# How far a token came: is it for this service, who is calling, may it call.
 _PRECEDENCE: Final = (
     Reason.WRONG_AUDIENCE,
     Reason.AUDIENCE_NOT_ONLY,
@@ -50,9 +50,9 @@ _WRONG_KIND: Final = (Reason.NOT_A_SERVICE, Reason.NOT_A_USER)
 
 
 class _Scheme(SecurityBase):
-    """What FastAPI's own document says of a requirement as long as nobody knows the realm: see `s2s_fastapi.declared.openapi`.
+    """What FastAPI's own document says of a requirement before the realm is known: see `s2s_fastapi.declared.openapi`.
 
-    A plain class below the dataclass, so that neither is a field.
+    A plain class below the dataclass, so that these attributes are not fields.
     """
 
     model = HTTPBearer(bearerFormat="JWT", description="An access token of Keycloak (RFC 6750).")
@@ -63,11 +63,12 @@ class _Scheme(SecurityBase):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Requirement(_Scheme):
-    """What a route requires of its caller: a frozen, hashable value, joined with ``&`` and ``|``.
+    """What a route requires of its caller: a frozen, hashable value.
 
-    Use it in ``Depends`` or ``Security`` on an app, a router or a route, HTTP or WebSocket; the dependency's value is the
-    `Principal`. ``guard`` protects a Starlette endpoint, ``check`` a principal from anywhere else. Equal requirements are equal
-    values, so ``app.dependency_overrides[require_caller("a")]`` works.
+    - Join requirements with ``&`` and ``|``. They refuse to be true or false, so `and`, `or` and ``if requirement:`` raise.
+    - Use one in ``Depends`` or ``Security`` on an app, a router or a route, HTTP or WebSocket. The dependency's value is the `Principal`.
+    - ``guard`` protects a Starlette endpoint. ``check`` checks a principal from anywhere else.
+    - Equal requirements are equal values, so ``app.dependency_overrides[require_caller("a")]`` works.
     """
 
     def __post_init__(self) -> None:
@@ -77,7 +78,7 @@ class Requirement(_Scheme):
         object.__setattr__(self, "_hash", hash(key))
 
     def __eq__(self, other: object) -> bool:
-        """Tell whether the other requires the same."""
+        """Return whether the other requires the same."""
         return self is other or (isinstance(other, Requirement) and self._key == other._key)
 
     def __hash__(self) -> int:
@@ -102,17 +103,17 @@ class Requirement(_Scheme):
         raise NotImplementedError
 
     def refusals(self, principal: Principal, client_id: str = "") -> tuple[Decision, ...]:
-        """Return all that would have to change for ``principal`` to be allowed: one decision for each; none if it is."""
+        """Return everything that would have to change before ``principal`` is allowed, one decision for each; empty if it is allowed."""
         decision = self.judge(principal, client_id)
         return () if decision.reason is Reason.ALLOWED else (decision,)
 
     def check(self, principal: Principal) -> Principal:
-        """Return ``principal`` if it meets the requirement: outside of a request, after `TokenVerifier.verify`.
+        """Return ``principal`` if it meets the requirement. For code outside of a request, after `TokenVerifier.verify`.
 
         Raises:
             AuthorizationError: It does not: 403 (RFC 6750 section 3.1 ``insufficient_scope``).
             AuthenticationError: Its token is not for the required audience: 401.
-            ConfigurationError: The requirement only makes sense inside an app, as a role without ``client=``.
+            ConfigurationError: The requirement only makes sense inside an app, for example a role without ``client=``.
         """
         decision = self.judge(principal)
         if decision.reason is not Reason.ALLOWED:
@@ -128,7 +129,7 @@ class Requirement(_Scheme):
         return guarded(self, endpoint)
 
     async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes = _NO_SCOPES) -> Principal:
-        """Return the caller if it meets the requirement: what FastAPI calls for ``Depends(requirement)``.
+        """Return the caller if it meets the requirement. FastAPI calls this for ``Depends(requirement)``.
 
         Call it by hand with the request or the WebSocket: ``await requirement(request)``.
 
@@ -136,7 +137,7 @@ class Requirement(_Scheme):
             AuthorizationError: The caller does not meet it.
             ConfigurationError: `ServiceAuthMiddleware` did not authenticate the request.
         """
-        requirement = self & Scope(frozenset(security_scopes.scopes)) if security_scopes.scopes else self
+        requirement = self & HasScope(frozenset(security_scopes.scopes)) if security_scopes.scopes else self
         scope = connection.scope
         state = Authenticated.of(scope)
         decision = requirement.judge(state.principal, state.service.client_id)
@@ -146,14 +147,19 @@ class Requirement(_Scheme):
         return state.decided(scope, requirement, decision)
 
     def __bool__(self) -> bool:
-        """Refuse to be true or false: ``a and b`` would be ``b`` alone, and the first requirement gone.
+        """Refuse to be true or false: ``a and b`` would be ``b`` alone, and the first requirement would be lost.
+
+        So ``if requirement:`` raises as well: write ``if requirement is not None:``. FastAPI alone may ask whether there is a dependency.
 
         Raises:
-            ConfigurationError: Anybody but FastAPI asks, which does it to see whether there is a dependency.
+            ConfigurationError: Anybody else asks.
         """
         if asked_by_fastapi():
             return True
-        raise ConfigurationError("Join requirements with & and |: `and` and `or` would drop one of them.")
+        raise ConfigurationError(
+            f"Join requirements with & and |, not with `and` and `or`, which would drop one of them: write {self} & ... to require both, "
+            f"or {self} | ... to require one of them. To see whether there is a requirement, write `is not None`."
+        )
 
     def __and__(self, other: "Requirement") -> "Requirement":
         """Require both."""
@@ -184,7 +190,7 @@ class AllOf(Requirement):
         return " & ".join(f"({part})" if isinstance(part, AnyOf) else str(part) for part in self.parts)
 
     def judge(self, principal: Principal, client_id: str = "") -> Decision:
-        """Refuse for what is wrong first: a token that is not for us, then who calls, then what it lacks."""
+        """Refuse for the first of these: the token is not for this service, the caller is another, something is missing."""
         refusal = _ALLOWED
         for part in self.parts:
             decision = part.judge(principal, client_id)
@@ -230,7 +236,7 @@ class AnyOf(Requirement):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Caller(Requirement):
-    """Who: a service or a user, of one of some clients or of any."""
+    """The caller is a service or a user, of one of these clients or of any."""
 
     kind: Literal["service", "user"]
     client_ids: frozenset[str] = frozenset()
@@ -253,8 +259,8 @@ class Caller(Requirement):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Scope(Requirement):
-    """What: scopes, all of them."""
+class HasScope(Requirement):
+    """The caller has all of these scopes."""
 
     scopes: frozenset[str]
 
@@ -272,8 +278,8 @@ class Scope(Requirement):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Role(Requirement):
-    """What: roles of one client, or of the realm, all of them."""
+class HasRole(Requirement):
+    """The caller has all of these roles of one client, or of the realm."""
 
     roles: frozenset[str]
     client: str | None = None
@@ -299,7 +305,7 @@ class Role(Requirement):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Audience(Requirement):
-    """Whom for: one of these audiences, and with ``only`` nobody else."""
+    """The token is for one of these audiences, and with ``only`` for no other."""
 
     audiences: frozenset[str]
     only: bool = False

@@ -1,4 +1,4 @@
-"""What spans and metrics call the things they tell of."""
+"""The names of attributes in spans and metrics."""
 
 from typing import Final
 
@@ -43,8 +43,8 @@ _LONGEST: Final = 256
 
 
 def of_decision(decision: Decision) -> dict[str, str]:
-    """Return what a span tells of a decision: printable and bounded, and of a token only what its signature vouches for."""
-    told = {
+    """Return the attributes of a decision for a span. They are printable and bounded. Values of a token need a valid signature."""
+    values = {
         OUTCOME: decision.outcome,
         REASON: str(decision.reason),
         CALLER: decision.client_id,
@@ -53,4 +53,4 @@ def of_decision(decision: Decision) -> dict[str, str]:
         ISSUER: decision.issuer,
         UNVERIFIED_KID: decision.unverified_kid,
     }
-    return {name: printable(value, _LONGEST) for name, value in told.items() if value}
+    return {name: printable(value, _LONGEST) for name, value in values.items() if value}

@@ -1,6 +1,6 @@
-"""What is counted and measured, through the OpenTelemetry API; where nobody has set a meter provider nothing is kept.
+"""What is counted and measured, through the OpenTelemetry API. Without a meter provider nothing is kept.
 
-Every attribute has a bounded number of values, whatever comes in.
+The number of values of each attribute is bounded, whatever requests come in.
 """
 
 from collections.abc import Callable, Iterable
@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 OTHER: Final = "_OTHER"
-"""The caller of whoever has shown no signed token, and of those beyond the bounds."""
+"""The caller in the metrics if there is no valid signature, and for callers beyond the bounds."""
 _MAX_CALLERS: Final = 200
 _MAX_REFUSED: Final = 100
 _MAX_AUDIENCES: Final = 200
@@ -59,7 +59,7 @@ _AGES: Final = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 240.0, 300.0, 600.0, 1800.0, 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One instrument: its name, and what an operator has to know to use it."""
+    """One instrument: its name, and what an operator needs to know to use it."""
 
     name: str
     kind: Literal["counter", "histogram", "gauge"]
@@ -69,7 +69,7 @@ class Metric:
 
 
 CATALOGUE: Final[list[Metric]] = []
-"""All there are, in the order of this file."""
+"""All instruments, in the order of this file."""
 
 _meter = metrics.get_meter("s2s_fastapi", __version__, schema_url=SCHEMA_URL)
 
@@ -127,32 +127,35 @@ RESENDS: Final = _counter(
 
 
 class Aged(Protocol):
-    """Whatever has an age worth watching."""
+    """Something that has an age to show."""
 
     def aged(self) -> tuple[str, float] | None:
-        """Return the issuer it belongs to and its age in seconds; None while there is none."""
+        """Return the issuer that it belongs to and its age in seconds; None while there is no age."""
 
 
 _aged: "WeakSet[Aged]" = WeakSet()
 
 
 def watch_age(thing: Aged) -> None:
-    """Show the age of a realm's keys for as long as whoever holds them lives."""
+    """Show the age of a realm's keys as long as their holder exists."""
     _aged.add(thing)
 
 
 def _ages(options: CallbackOptions) -> Iterable[Observation]:  # noqa: ARG001 - the seam's signature
-    # Two holders of one realm's keys are one series: the older ones are those to look at.
+    # Two holders of the keys of one realm are one series, which shows the older keys.
     ages: dict[str, float] = {}
     for thing in list(_aged):
-        told = thing.aged()
-        if told is not None:
-            ages[told[0]] = max(told[1], ages.get(told[0], 0.0))
+        aged = thing.aged()
+        if aged is not None:
+            issuer, age = aged
+            ages[issuer] = max(age, ages.get(issuer, 0.0))
     return [Observation(age, {ISSUER: issuer}) for issuer, age in ages.items()]
 
 
-def _gauge(name: str, description: str, read: Callable[[CallbackOptions], Iterable[Observation]], *told: str) -> None:
-    CATALOGUE.append(Metric(name, "gauge", "s", description, told))
+def _gauge(
+    name: str, description: str, read: Callable[[CallbackOptions], Iterable[Observation]], *attributes: str
+) -> None:
+    CATALOGUE.append(Metric(name, "gauge", "s", description, attributes))
     _meter.create_observable_gauge(name, [read], "s", description)
 
 
@@ -167,19 +170,20 @@ def decided(decision: Decision) -> None:
 def accepted_labels(client_id: str) -> dict[str, str]:
     """Return the attributes with which `DECISIONS` counts a plain acceptance; they stay the same for the life of the process.
 
-    To be asked when the request is counted, not before: a caller that a requirement refuses must not take a place of those who may call.
+    Call it when the request is counted, not before: a caller that a requirement refuses must not take the place of one that may call.
     """
     return _labels(Reason.ALLOWED, False, client_id)
 
 
 @lru_cache(maxsize=1024)
 def _labels(reason: Reason, observed: bool, client_id: str) -> dict[str, str]:
-    told = Decision(reason=reason, observed=observed)
-    return {OUTCOME: told.outcome, REASON: str(reason), CALLER: _callers.name(client_id, let_in=told.lets_in)}
+    decision = Decision(reason=reason, observed=observed)
+    caller = _callers.name(client_id, accepted=decision.accepted)
+    return {OUTCOME: decision.outcome, REASON: str(reason), CALLER: caller}
 
 
 def audience_label(audience: str) -> str:
-    """Return what metrics call the audience of a token that is asked for: an app may take it from its requests, so there is an end to them."""
+    """Return the label of a requested audience. An app may take audiences from its requests, so their number is bounded."""
     if audience not in _audiences and len(_audiences) >= _MAX_AUDIENCES:
         return OTHER
     _audiences.add(audience)
@@ -187,25 +191,25 @@ def audience_label(audience: str) -> str:
 
 
 class _Callers:
-    """Which callers are counted by name. Whoever can register clients in the realm can make up names, so there is an end to them.
+    """The callers that are counted by name. Anybody who can register clients in the realm can invent names, so their number is bounded.
 
-    Callers who were refused only can take half of the places: they must not push those who may call out of sight.
+    Callers that were only refused have half as many places, of their own: they must not hide callers that may call.
     """
 
     def __init__(self) -> None:
         self._names: set[str] = set()
         self._refused: set[str] = set()
 
-    def name(self, client_id: str, *, let_in: bool) -> str:
+    def name(self, client_id: str, *, accepted: bool) -> str:
         if not client_id:
             return OTHER
-        places, most = (self._names, _MAX_CALLERS) if let_in else (self._refused, _MAX_REFUSED)
+        places, most = (self._names, _MAX_CALLERS) if accepted else (self._refused, _MAX_REFUSED)
         if client_id not in self._names and client_id not in places:
             if len(places) >= most:
                 return OTHER
             places.add(client_id)
-            if let_in:
-                _labels.cache_clear()  # it may be there as another, from refusals before
+            if accepted:
+                _labels.cache_clear()  # it may have another label from earlier refusals
         return printable(client_id, _LONGEST)
 
 

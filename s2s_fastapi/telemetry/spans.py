@@ -1,4 +1,4 @@
-"""What a trace shows of us, through the OpenTelemetry API; nothing is made where nobody has set a tracer provider.
+"""What a trace shows of this package, through the OpenTelemetry API. Without a tracer provider nothing is made.
 
     verify token      a token that was not seen before, and the wait for the keys it needs
     fetch keys        one load of the realm's keys
@@ -6,7 +6,7 @@
     request token     one load of a token
     GET, POST         one exchange with Keycloak (HTTP semantic conventions, client span)
 
-The server's span is not ours: whoever traces requests makes it, FastAPI by itself, and we tell it what was decided.
+The server's span is not ours. The instrumentation of FastAPI, or of the server, makes it; we add what was decided.
 """
 
 import contextvars
@@ -63,8 +63,8 @@ _links: "contextvars.ContextVar[tuple[Link, ...]]" = contextvars.ContextVar("s2s
 
 
 def current_span() -> Span:
-    """Return the span this code runs in, `INVALID_SPAN` where there is none."""
-    # Where nobody traces the context is empty, and asking it for a span takes twice as long as seeing that.
+    """Return the span that this code runs in, `INVALID_SPAN` if there is none."""
+    # Without tracing the context is empty. To see that takes half the time of asking it for a span.
     return trace.get_current_span() if otel.get_current() else INVALID_SPAN
 
 
@@ -76,15 +76,15 @@ def _tracer() -> Tracer:
 def span(
     name: str, attributes: Mapping[str, AttributeValue] | None = None, *, kind: SpanKind = SpanKind.INTERNAL
 ) -> AbstractContextManager[Span]:
-    """Let what runs inside be one span, a root with a link where `background` or `warming_up` says so.
+    """Make what runs inside one span: a root with a link inside of `background` or `warming_up`.
 
-    An exception that leaves it is told by its type alone: its text and its frames may hold the secret.
+    Of an exception that leaves it only the type is recorded: its text and its frames may hold the secret.
     """
     parent = current_span()
     links = _links.get() if parent is INVALID_SPAN else None
     try:
         started = _tracer().start_span(name, kind=kind, attributes=attributes, links=links)
-    except Exception as error:  # noqa: BLE001 (of a sampler or a processor that somebody has plugged in: nobody's request depends on it)
+    except Exception as error:  # noqa: BLE001 (of a sampler or a processor: no request may depend on it)
         _incomplete(error)
         return nullcontext(INVALID_SPAN)
     # Without an SDK no span is made: there is nothing to be current instead.
@@ -111,56 +111,56 @@ def _end(started: Span, at: int) -> None:
 
 
 def _incomplete(error: Exception) -> None:
-    """Say, once for each kind of error, that telemetry lacks something because a plugin of OpenTelemetry failed; its text may say anything."""
+    """Log, once for each type of error, that a plugin of OpenTelemetry failed. The error's text is left out: it may hold a secret."""
     kind = type(error).__name__
     if kind not in _INCOMPLETE:
         _INCOMPLETE.add(kind)
-        report(partial(_log.warning, "Traces are incomplete: what is plugged into OpenTelemetry failed with %s.", kind))
+        report(partial(_log.warning, "Traces are incomplete: a plugin of OpenTelemetry failed with %s.", kind))
 
 
 def failed(current: Span, error_type: str, sentence: str = "") -> None:
-    """Say that a span ended in an error; the sentence must be one for the log."""
+    """Mark a span as ended in an error. The sentence must be fit for a log."""
     current.set_attribute(ERROR_TYPE, error_type)
     current.set_status(StatusCode.ERROR, sentence or None)
 
 
 def describe(current: Span, decision: Decision) -> None:
-    """Tell a span what was decided. No status is set: a refusal is no error of the service."""
+    """Add what was decided to a span. Its status stays: a refusal is not an error of the service."""
     if current.is_recording():
         current.set_attributes(of_decision(decision))
 
 
 def hide_query(current: Span) -> None:
-    """Take the query out of a server's span, which whoever made it has filled already."""
+    """Take the query out of a server's span, which the instrumentation has already filled."""
     if not current.is_recording():
         return
     current.set_attribute("url.query", "REDACTED")
-    # Instrumentations that keep to older conventions have it in the URL; what a span tells can be read on the SDK's alone.
-    told: Mapping[str, AttributeValue] = getattr(current, "attributes", None) or {}
+    # Instrumentations with older conventions have it in the URL. Only spans of the SDK can be read.
+    attributes: Mapping[str, AttributeValue] = getattr(current, "attributes", None) or {}
     for name in ("http.url", "http.target", "url.full"):
-        url, mark, _ = str(told.get(name, "")).partition("?")
+        url, mark, _ = str(attributes.get(name, "")).partition("?")
         if mark:
             current.set_attribute(name, f"{url}?REDACTED")
 
 
 def trace_id(current: Span) -> str:
-    """Return the id of the trace a span belongs to; empty where there is none."""
+    """Return the id of the trace that a span belongs to; empty if there is none."""
     context = current.get_span_context()
     return trace.format_trace_id(context.trace_id) if context.is_valid else ""
 
 
 @contextmanager
 def span_of_exchange(method: str, url: str) -> Iterator[Span]:
-    """Let what runs inside be one exchange of HTTP with Keycloak.
+    """Make what runs inside one span of an HTTP exchange with Keycloak.
 
-    An instrumentation of httpx makes no second span of it, and does not get to see headers in which the client's secret stands.
+    An instrumentation of httpx makes no second span of it, and does not see the headers, which hold the client's secret.
     """
     with span(method, kind=SpanKind.CLIENT) as started:
         if started.is_recording():
             there = urlsplit(url)
             port = there.port or (443 if there.scheme == "https" else 80)
-            told = {"http.request.method": method, "url.full": url, "server.address": there.hostname or ""}
-            started.set_attributes({**told, "server.port": port})
+            attributes = {"http.request.method": method, "url.full": url, "server.address": there.hostname or ""}
+            started.set_attributes({**attributes, "server.port": port})
         token = otel.attach(otel.set_value(_SUPPRESS, True))
         try:
             yield started
@@ -169,41 +169,41 @@ def span_of_exchange(method: str, url: str) -> Iterator[Span]:
 
 
 def answered(current: Span, status: int) -> None:
-    """Say with which status an exchange was answered; for a client an error begins at 400."""
+    """Record the status of an answer. For a client, errors begin at 400."""
     current.set_attribute("http.response.status_code", status)
     if status >= 400:  # noqa: PLR2004 - HTTP's own border
         failed(current, str(status))
 
 
 def propagated(headers: MutableMapping[str, str]) -> tuple[str, ...]:
-    """Write the trace this code runs in into a request's headers (W3C Trace Context); return the names of those that were written.
+    """Write the current trace into a request's headers (W3C Trace Context); return the names of the written headers.
 
-    Nothing is written where there is no trace, or where the request carries one already. Baggage that it has is no trace, and stays.
+    Nothing is written if there is no trace, or if the request already carries one. Baggage is not a trace, and stays.
     """
     if current_span() is INVALID_SPAN:
         return ()
     if any(name in headers for name in propagate.get_global_textmap().fields if name != "baggage"):
         return ()
-    told: dict[str, str] = {}
+    headers_of_trace: dict[str, str] = {}
     try:
-        propagate.inject(told)
-    except Exception as error:  # noqa: BLE001 (of a propagator: the request goes without)
+        propagate.inject(headers_of_trace)
+    except Exception as error:  # noqa: BLE001 (of a propagator: the request is sent without a trace)
         _incomplete(error)
-    written = tuple(name for name in told if name not in headers)
-    headers.update({name: told[name] for name in written})
+    written = tuple(name for name in headers_of_trace if name not in headers)
+    headers.update({name: headers_of_trace[name] for name in written})
     return written
 
 
 def cause() -> Cause:
-    """Return why the load that this code runs in was begun."""
+    """Return why the load that this code runs in has begun."""
     return _cause.get()
 
 
 def foreground(why: Cause) -> contextvars.Context:
-    """Return the context for a load that somebody waits for: the current span, and nothing else of the request.
+    """Return the context for a load that a request waits for: the current span, and nothing else of the request.
 
-    No baggage, no user, no inbound token: the load talks to Keycloak. Nor ``tracestate``, of which whoever sends a request can write so
-    much (8 KB) that what stands in front of Keycloak refuses the load, and with it the keys of everybody.
+    - No baggage, no user, no inbound token: the load talks to Keycloak.
+    - No ``tracestate``: a caller can send so much of it (8 KB) that a proxy in front of Keycloak refuses the load, and then nobody has keys.
     """
     context, parent = _context(why), current_span()
     if parent is not INVALID_SPAN:
@@ -215,7 +215,7 @@ def foreground(why: Cause) -> contextvars.Context:
 
 
 def background(why: Cause) -> contextvars.Context:
-    """Return the context for a load that nobody waits for: a trace of its own, with a link to where it was begun."""
+    """Return the context for a load that no request waits for: a trace of its own, with a link to where it began."""
     context = _context(why)
     context.run(_links.set, _links_to(current_span()))
     return context
@@ -223,7 +223,7 @@ def background(why: Cause) -> contextvars.Context:
 
 @contextmanager
 def warming_up() -> Iterator[None]:
-    """Let what runs inside be work before the first request: a trace of its own, with a link to where it was begun."""
+    """Make what runs inside work before the first request: a trace of its own, with a link to where it began."""
     linked, caused = _links.set(_links_to(current_span())), _cause.set("warm_up")
     attached = otel.attach(otel.Context())
     try:

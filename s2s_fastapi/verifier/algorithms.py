@@ -15,7 +15,7 @@ KEY_TYPES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "EdDSA": ("OKP", "Ed25519"),
     }
 )
-"""By ``alg`` the one ``kty``, and where there is one the one ``crv`` (RFC 7518 section 3.1, RFC 8037 section 3.1)."""
+"""The ``kty`` and the ``crv`` (empty for RSA) of each ``alg`` (RFC 7518 section 3.1, RFC 8037 section 3.1)."""
 
 ALGORITHMS: Final = frozenset(KEY_TYPES)
-"""Asymmetric only: with an HS algorithm anybody who knows the public key could sign."""
+"""Only asymmetric algorithms: with an HS algorithm, anybody who knows the public key could sign."""

@@ -1,70 +1,81 @@
-"""From the request's headers to one token."""
+"""From the request's headers to its bearer credentials: ``Bearer``, one space, one token (RFC 6750 section 2.1)."""
 
 import re
 import string
 from collections.abc import Container, Iterable
 from typing import Final
 
-from s2s_fastapi.decision import Reason
+from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.keycloak.cures import NO_TOKEN, NOT_A_TOKEN, TOKEN_IN_URL, TWO_HEADERS, size_cure
 from s2s_fastapi.verifier.jws import MAX_TOKEN_BYTES
-from s2s_fastapi.verifier.refusal import Refused
 
-__all__ = ["bearer_token"]
+__all__ = ["bearer_credentials", "credentials_of", "has_token", "token_in"]
 
+_SCHEME: Final = b"Bearer "
 _TOKEN68: Final = string.ascii_letters.encode() + string.digits.encode() + b"-._~+/"
-"""What a token68 is made of, before the equals signs at its end (RFC 7235 section 2.1)."""
-# access_token, each of its bytes as it is or percent-encoded (RFC 3986 section 2.1). Looked for without a list of all names: to decode
-# 64 KB of them took 20 ms, and whoever has no token at all can send them.
+"""The characters of a token68, before the equals signs at its end (RFC 7235 section 2.1)."""
+# access_token, each of its bytes as it is or percent-encoded (RFC 3986 section 2.1). The query is not split into names: to decode
+# 64 KB of them took 20 ms, and anybody can send them without a token.
 _TOKEN_IN_QUERY: Final = re.compile(
     b"[&;]" + b"".join(b"(?:%c|%%(?i:%02x))" % (byte, byte) for byte in b"access_token") + b"="
 )
 
+# A token in the URL is not a credential here: it ends up in logs and histories.
+_NO_CREDENTIALS: Final = Decision(reason=Reason.NO_CREDENTIALS)
+_TWO_HEADERS: Final = Decision(reason=Reason.INVALID_REQUEST, cure=TWO_HEADERS)
+_NO_TOKEN: Final = Decision(reason=Reason.INVALID_REQUEST, cure=NO_TOKEN)
+_NOT_A_TOKEN: Final = Decision(reason=Reason.INVALID_REQUEST, cure=NOT_A_TOKEN)
+_TOKEN_IN_URL: Final = Decision(reason=Reason.INVALID_REQUEST, cure=TOKEN_IN_URL)
 
-def bearer_token(headers: Iterable[tuple[bytes, bytes]], query_string: bytes, known: Container[bytes] = ()) -> bytes:
-    """Return the bearer token of a request (RFC 6750 section 2.1), given ASGI headers.
 
-    The token is one token68 word of at most 16 KB; nothing else is known about it yet. One that is in ``known``
-    was looked at before: then only the query is.
+def credentials_of(token: bytes) -> bytes:
+    """Return the one spelling under which a token is remembered: a header value as almost every client sends it."""
+    return _SCHEME + token
 
-    Raises:
-        Refused: There are no bearer credentials, or they are malformed, or given more than once (RFC 6750 section 3.1).
+
+def token_in(credentials: bytes) -> bytes:
+    """Return the token in credentials that `bearer_credentials` or `credentials_of` returned."""
+    return credentials[len(_SCHEME) :]
+
+
+def bearer_credentials(
+    headers: Iterable[tuple[bytes, bytes]], query_string: bytes, known: Container[bytes] = ()
+) -> bytes | Decision:
+    """Return the bearer credentials of a request, or the refusal if it has none.
+
+    - The credentials are ``Bearer``, one space and one token68 word of at most 16 KB, however the header spells the scheme.
+      Nothing else is known about the token.
+    - ``known`` holds credentials that were checked before. If the header's value is one of them, only the query is checked.
+    - Credentials that are malformed or given more than once are refused with 400 (RFC 6750 section 3.1).
     """
-    found: bytes | None = None
-    for name, value in headers:
+    value: bytes | None = None
+    for name, each in headers:
         if name == b"authorization":
-            if found is not None:
-                raise Refused(Reason.INVALID_REQUEST, TWO_HEADERS)
-            found = value
-    if found is None:
-        # A token in the URL ends up in logs and histories: it is no way to authenticate here, and no credential.
-        raise Refused(Reason.NO_CREDENTIALS)
-    if found[:7] == b"Bearer " and (token := found[7:]) in known:
-        if query_string and _has_token(query_string):
-            raise Refused(Reason.INVALID_REQUEST, TOKEN_IN_URL)
-        return token
-    scheme, _, token = found.strip(b" \t").partition(b" ")
-    if scheme.lower() != b"bearer":
-        if scheme.lower().startswith((b"bearer\t", b"bearer,")):
-            raise Refused(Reason.INVALID_REQUEST, NOT_A_TOKEN)
-        raise Refused(Reason.NO_CREDENTIALS)
-    token = token.lstrip(b" ")
-    if len(token) > MAX_TOKEN_BYTES:
-        raise Refused(Reason.INVALID_REQUEST, size_cure(len(token), MAX_TOKEN_BYTES))
-    if not _is_token68(token):
-        raise Refused(Reason.INVALID_REQUEST, NOT_A_TOKEN if token else NO_TOKEN)
-    if _has_token(query_string):
-        raise Refused(Reason.INVALID_REQUEST, TOKEN_IN_URL)
-    return token
+            if value is not None:
+                return _TWO_HEADERS
+            value = each
+    if value is None:
+        return _NO_CREDENTIALS
+    if value not in known:
+        scheme, _, token = value.strip(b" \t").partition(b" ")
+        if scheme.lower() != b"bearer":
+            return _NOT_A_TOKEN if scheme.lower().startswith((b"bearer\t", b"bearer,")) else _NO_CREDENTIALS
+        token = token.lstrip(b" ")
+        if len(token) > MAX_TOKEN_BYTES:
+            return Decision(reason=Reason.INVALID_REQUEST, cure=size_cure(len(token), MAX_TOKEN_BYTES))
+        if not _is_token68(token):
+            return _NOT_A_TOKEN if token else _NO_TOKEN
+        value = credentials_of(token)
+    return _TOKEN_IN_URL if query_string and has_token(query_string) else value
+
+
+def has_token(query_string: bytes) -> bool:
+    """Return whether the query has a parameter access_token (RFC 6750 section 2.3), however its name is written."""
+    if b"%" not in query_string and b"access_token" not in query_string:
+        return False
+    return _TOKEN_IN_QUERY.search(b"&" + query_string) is not None
 
 
 def _is_token68(token: bytes) -> bool:
     word = token.rstrip(b"=")
     return bool(word) and not word.translate(None, _TOKEN68)
-
-
-def _has_token(query_string: bytes) -> bool:
-    """Tell whether the query has a parameter access_token (RFC 6750 section 2.3), however its name is written."""
-    if b"%" not in query_string and b"access_token" not in query_string:
-        return False
-    return _TOKEN_IN_QUERY.search(b"&" + query_string) is not None

@@ -1,158 +1,230 @@
-"""What one service expects of every token: the checks of a payload whose signature held, all of them pure."""
+"""What one service checks in every token whose signature held: an ordered table of pure functions."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from s2s_fastapi.backchannel.strict_json import json_object
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.keycloak.cures import audience_cure, binding_cure, issuer_cure, shown, type_cure
-from s2s_fastapi.principal import Principal, digest
+from s2s_fastapi.principal import Payload, Principal, digest
 from s2s_fastapi.text import named
-from s2s_fastapi.verifier.claims import read_principal, seconds
-from s2s_fastapi.verifier.refusal import Refused
+from s2s_fastapi.verifier.claims import not_before, read_principal
+from s2s_fastapi.verifier.jws import Jws
 from s2s_fastapi.verifier.verdict import Judge, Verdict
 
 if TYPE_CHECKING:  # loaded when settings are first made
     from s2s_fastapi.settings import KeycloakSettings
 
-__all__ = ["Expectations"]
+__all__ = ["CHECKS", "Checks"]
 
 _LONGEST_LIFE: Final = 24 * 3600
+_UNREAD: Final = Principal(client_id="", kind="unknown", issuer="", issued_at=0, expires_at=0)
+
+
+class _Presented:
+    """One token whose signature held, while the checks look at it."""
+
+    __slots__ = ("claims", "expected", "kid", "not_before", "now", "payload", "principal")
+
+    def __init__(self, expected: "Checks", jws: Jws, claims: dict[str, Any], not_before: int, now: float) -> None:
+        self.expected = expected
+        self.claims = claims
+        self.payload = jws.payload
+        self.kid = jws.kid
+        self.not_before = not_before
+        self.now = now
+        self.principal = _UNREAD
+
+    def refusal(self, reason: Reason, cure: str) -> Decision:
+        """Return a refusal of this token, with the values that its signature vouches for."""
+        claims = self.claims
+        return Decision(
+            reason=reason,
+            cure=cure,
+            kid=shown(self.kid),
+            client_id=shown(claims.get("azp", "")),
+            token_id=shown(claims.get("jti", "")),
+            issuer=shown(claims.get("iss", "")),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Expectations:
-    """The issuer, the audiences, the kind of callers and the tolerance of one service."""
+class Checks:
+    """The values that one service compares each token with: the issuer, the audiences, the kind of callers, the tolerance."""
 
     issuer: str
     audiences: frozenset[str]
-    """Empty only where the audience is skipped on purpose."""
+    """Empty only if the audience is skipped on purpose."""
     leeway: float
     """Seconds by which the clocks of Keycloak and this service may differ."""
-    who: Judge | None = None
-    """Which kind of callers is let in at all; None leaves that to whoever asks."""
+    accepts: Judge | None = None
+    """Which kind of callers is accepted at all. If it is None, whoever asks decides that."""
+    audience_setting: str = ""
+    """The variable that names the audiences; empty if the code names them."""
+    worded: Callable[[str], str] = field(default=str, repr=False)
+    """Puts the prefix of the settings into a sentence that names their variables."""
 
     @classmethod
-    def of(cls, settings: "KeycloakSettings", audiences: frozenset[str], who: Judge | None = None) -> Self:
+    def of(cls, settings: "KeycloakSettings", audiences: frozenset[str], accepts: Judge | None = None) -> Self:
         """Return what the settings say, with these audiences and this kind of callers."""
-        return cls(issuer=settings.issuer, audiences=audiences, leeway=settings.leeway, who=who)
+        named_by_settings = audiences == settings.audiences
+        return cls(
+            issuer=settings.issuer,
+            audiences=audiences,
+            leeway=settings.leeway,
+            accepts=accepts,
+            audience_setting=("KEYCLOAK_AUDIENCE" if settings.audience else "KEYCLOAK_CLIENT_ID")
+            if named_by_settings
+            else "",
+            worded=settings.worded,
+        )
 
     def judge(
         self,
+        jws: Jws,
         claims: dict[str, Any],
         *,
-        kid: str,
         not_before: int,
         now: float,
         observing: bool = False,
         token: bytes = b"",
     ) -> Verdict:
-        """Decide about a payload whose signature held; ``now`` and the realm's ``not_before`` are seconds since the epoch.
+        """Decide about a token whose signature held.
 
-        - While ``observing`` a wrong audience and a wrong kind of caller are told and let in.
-        - ``token`` is the one that the payload came in: the verdict keeps its digest if it is let in.
+        - ``now`` and the realm's ``not_before`` are in seconds since the epoch.
+        - While ``observing`` a wrong audience and a wrong kind of caller are reported and accepted.
+        - ``token`` is the token itself. If it is accepted, the verdict keeps its digest.
         """
-        principal: Principal | None = None
-        observed, mark = False, b""
-        try:
-            _check_type(claims)
-            principal = read_principal(claims)
-            self._check_issuer(principal)
-            self._check_life(principal, claims, now)
-            self._check_time(principal, not_before, now)
-            _check_order(principal)
-        except Refused as refused:
-            refusals = [(refused.reason, refused.cure)]
+        presented = _Presented(self, jws, claims, not_before, now)
+        refusals: list[Decision] = []
+        for reason, check in CHECKS:
+            if cure := check(presented):
+                refusals.append(presented.refusal(reason, cure))
+                if not (observing and reason in _OBSERVED):
+                    break
         else:
-            refusals = list(self._misdirected(principal))
-            observed = observing
-            if token and (observed or not refusals):
-                mark = digest(token)
+            accepts = self.accepts
+            if accepts is not None and (found := accepts.judge(presented.principal)).reason is not Reason.ALLOWED:
+                refusals.append(presented.refusal(found.reason, found.cure))
             if not refusals:
-                return Verdict((), principal, mark, kid)
-        known = Decision(
-            reason=Reason.ALLOWED,
-            kid=shown(kid),
-            client_id=shown(claims.get("azp", "")),
-            token_id=shown(claims.get("jti", "")),
-            issuer=shown(claims.get("iss", "")),
-        )
-        decisions = [replace(known, reason=reason, cure=cure, observed=observed) for reason, cure in refusals]
-        if not observed:
-            del decisions[1:]
-        return Verdict(tuple(decisions), principal, mark)
+                return Verdict((), presented.principal, digest(token) if token else b"", jws.kid)
+            if observing:
+                observed = tuple(replace(refusal, observed=True) for refusal in refusals)
+                return Verdict(observed, presented.principal, digest(token) if token else b"")
+        principal = presented.principal
+        return Verdict((refusals[0],), None if principal is _UNREAD else principal)
 
-    def begins(self, principal: Principal) -> float:
-        """Return from when on, in seconds since the epoch, a token is old enough."""
-        not_before = principal.claims.get("nbf") or 0
-        return max(principal.issued_at, int(not_before)) - self.leeway
+    def begins(self, principal: Principal, claims: dict[str, Any]) -> float:
+        """Return the moment, in seconds since the epoch, from which on a token is old enough."""
+        return max(principal.issued_at, not_before(claims)) - self.leeway
 
     def ends(self, principal: Principal) -> float:
-        """Return from when on, in seconds since the epoch, a token has expired."""
+        """Return the moment, in seconds since the epoch, from which on a token is expired."""
         return principal.expires_at + self.leeway
 
-    def _check_time(self, principal: Principal, not_before: int, now: float) -> None:
-        """Refuse a token that time or a revocation has overtaken."""
-        if now >= self.ends(principal):
-            raise Refused(
-                Reason.EXPIRED,
-                f"token of {named(principal.client_id)} expired {now - principal.expires_at:.0f} s ago. Callers must request a new one "
-                "before expires_in is over. If they do, compare the clocks of this host and of Keycloak (NTP).",
+
+def _bound_to_a_key(token: _Presented) -> str:
+    return binding_cure(token.claims) if "cnf" in token.claims else ""
+
+
+def _not_an_access_token(token: _Presented) -> str:
+    kind = token.claims.get("typ")
+    return "" if isinstance(kind, str) and kind.lower() == "bearer" else type_cure(token.claims)
+
+
+def _malformed(token: _Presented) -> str:
+    """Read the principal, which all checks below look at; return what is wrong with a claim."""
+    found = read_principal(token.claims, Payload(token.payload, json_object))
+    if isinstance(found, Decision):
+        return found.cure
+    token.principal = found
+    return ""
+
+
+def _of_another_issuer(token: _Presented) -> str:
+    principal, expected = token.principal, token.expected
+    return "" if principal.issuer == expected.issuer else expected.worded(issuer_cure(principal, expected.issuer))
+
+
+def _not_yet_valid(token: _Presented) -> str:
+    principal, now = token.principal, token.now
+    latest = now + token.expected.leeway
+    for claim, moment in (("nbf", not_before(token.claims)), ("iat", principal.issued_at)):
+        if moment > latest:
+            return (
+                f"token of {named(principal.client_id)} has {claim} {moment - now:.0f} s in the future. Compare the clocks of this host "
+                "and of Keycloak (NTP)."
             )
-        if principal.issued_at < not_before:
-            raise Refused(
-                Reason.REVOKED,
-                f"token of {named(principal.client_id)} was issued before the realm's not-before (Sessions, Revocation). Callers "
-                "must request a new one.",
-            )
-
-    def _check_issuer(self, principal: Principal) -> None:
-        if principal.issuer != self.issuer:
-            raise Refused(Reason.WRONG_ISSUER, issuer_cure(principal, self.issuer))
-
-    def _check_life(self, principal: Principal, claims: dict[str, Any], now: float) -> None:
-        latest = now + self.leeway
-        not_before = claims.get("nbf", 0)
-        # Old servers write nbf: 0; false equals it, but is no date.
-        if (isinstance(not_before, bool) or not_before != 0) and seconds(claims, "nbf") > latest:
-            raise Refused(Reason.NOT_YET_VALID, _too_early(principal, "nbf", claims["nbf"] - now))
-        if principal.issued_at > latest:
-            raise Refused(Reason.NOT_YET_VALID, _too_early(principal, "iat", principal.issued_at - now))
-        if principal.expires_at - principal.issued_at > _LONGEST_LIFE:
-            raise Refused(
-                Reason.LIFETIME_TOO_LONG,
-                f"token of {named(principal.client_id)} lives {(principal.expires_at - principal.issued_at) / 3600:.1f} h, longer than 24 h. "
-                "Shorten “Access Token Lifespan” of the client (Advanced) or the realm (Realm settings, Tokens).",
-            )
-
-    def _misdirected(self, principal: Principal) -> Iterator[tuple[Reason, str]]:
-        """Yield why a token that is good in itself is none for this service."""
-        if self.audiences and self.audiences.isdisjoint(principal.audiences):
-            yield Reason.WRONG_AUDIENCE, audience_cure(principal, self.audiences)
-        if self.who is not None and (decision := self.who.judge(principal)).reason is not Reason.ALLOWED:
-            yield decision.reason, decision.cure
+    return ""
 
 
-def _check_type(claims: dict[str, Any]) -> None:
-    if "cnf" in claims:
-        raise Refused(Reason.SENDER_CONSTRAINED, binding_cure(claims))
-    kind = claims.get("typ")
-    if not isinstance(kind, str) or kind.lower() != "bearer":
-        raise Refused(Reason.WRONG_TYPE, type_cure(claims))
-
-
-def _check_order(principal: Principal) -> None:
-    """Refuse a token that never was valid: the tolerance for clocks must not give it a life."""
-    if principal.expires_at <= principal.issued_at:
-        raise Refused(
-            Reason.MALFORMED_CLAIMS,
-            f"token of {named(principal.client_id)} has an exp that is not after its iat. Raise “Access Token Lifespan” of the client "
-            "(Advanced) or the realm (Realm settings, Tokens).",
-        )
-
-
-def _too_early(principal: Principal, claim: str, seconds_ahead: float) -> str:
+def _too_long(token: _Presented) -> str:
+    principal = token.principal
+    life = principal.expires_at - principal.issued_at
+    if life <= _LONGEST_LIFE:
+        return ""
     return (
-        f"token of {named(principal.client_id)} has {claim} {seconds_ahead:.0f} s in the future. Compare the clocks of this host and of "
-        "Keycloak (NTP)."
+        f"token of {named(principal.client_id)} lives {life / 3600:.1f} h, longer than 24 h. Shorten “Access Token Lifespan” of the client "
+        "(Advanced) or the realm (Realm settings, Tokens)."
     )
+
+
+def _expired(token: _Presented) -> str:
+    principal, now = token.principal, token.now
+    if now < token.expected.ends(principal):
+        return ""
+    return (
+        f"token of {named(principal.client_id)} expired {now - principal.expires_at:.0f} s ago. Callers must request a new one before "
+        "expires_in is over. If they do, compare the clocks of this host and of Keycloak (NTP)."
+    )
+
+
+def _revoked(token: _Presented) -> str:
+    principal = token.principal
+    if principal.issued_at >= token.not_before:
+        return ""
+    return (
+        f"token of {named(principal.client_id)} was issued before the realm's not-before (Sessions, Revocation). Callers must request a "
+        "new one."
+    )
+
+
+def _without_a_life(token: _Presented) -> str:
+    """Refuse a token that never was valid: the tolerance for clocks must not give it a life."""
+    principal = token.principal
+    if principal.expires_at > principal.issued_at:
+        return ""
+    return (
+        f"token of {named(principal.client_id)} has an exp that is not after its iat. Raise “Access Token Lifespan” of the client "
+        "(Advanced) or the realm (Realm settings, Tokens)."
+    )
+
+
+def _for_another_service(token: _Presented) -> str:
+    principal, expected = token.principal, token.expected
+    audiences = expected.audiences
+    if not audiences or not audiences.isdisjoint(principal.audiences):
+        return ""
+    return audience_cure(principal, audiences, expected.worded(expected.audience_setting))
+
+
+CHECKS: Final[tuple[tuple[Reason, Callable[[_Presented], str]], ...]] = (
+    (Reason.SENDER_CONSTRAINED, _bound_to_a_key),
+    (Reason.WRONG_TYPE, _not_an_access_token),
+    (Reason.MALFORMED_CLAIMS, _malformed),
+    (Reason.WRONG_ISSUER, _of_another_issuer),
+    (Reason.NOT_YET_VALID, _not_yet_valid),
+    (Reason.LIFETIME_TOO_LONG, _too_long),
+    (Reason.EXPIRED, _expired),
+    (Reason.REVOKED, _revoked),
+    (Reason.MALFORMED_CLAIMS, _without_a_life),
+    (Reason.WRONG_AUDIENCE, _for_another_service),
+)
+"""All checks in their order. Each returns the cure if its reason holds, or nothing. The first reason is the answer.
+
+The kind of caller comes after them: a requirement decides that.
+"""
+
+_OBSERVED: Final = frozenset({Reason.WRONG_AUDIENCE})
+"""Reasons that observe mode only reports: such a token is good in itself."""

@@ -15,8 +15,8 @@ _RSA_EXPONENTS: Final = range(3, 2**64, 2)
 # hint that a library might act on.
 _PUBLIC: Final = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
 _SECRET: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
-# Nobody's signature, in the length that the curve's algorithm looks at: others it would refuse unread. That of EdDSA (the neutral
-# element and 0) is everybody's where the key is the neutral element.
+# A signature that nobody made, in the length that the algorithm reads: it would refuse another length unread. The one of EdDSA (the
+# neutral element and 0) is valid for every message if the key is the neutral element.
 _NO_SIGNATURE: Final = {"ES256": bytes(64), "ES384": bytes(96), "ES512": bytes(132), "EdDSA": b"\1" + bytes(63)}
 
 
@@ -31,9 +31,9 @@ class VerificationKey:
     kid: str
     algorithm: str
     thumbprint: str
-    """RFC 7638: tells whether a key published later under the same ``kid`` is still this key."""
+    """RFC 7638. It shows whether a key that is published later under the same ``kid`` is still this key."""
     verify: Callable[[bytes, bytes], bool]
-    """Tell whether the second argument is this key's signature of the first."""
+    """Return whether the second argument is this key's signature of the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +71,13 @@ class KeySet:
     def read(cls, document: Mapping[str, Any], *, bind: "Bind | None" = None) -> Self:
         """Read a JWK Set (RFC 7517 section 5), leaving out every key that cannot safely verify an access token.
 
-        Left out are encryption keys, symmetric and private keys, unknown types and curves, RSA below 2048 bits, keys without
-        ``kid`` or ``alg``, malformed keys, and keys that share ``kid`` and ``alg`` with a different one: which of them would be
-        right cannot be known. One bad key never spoils the others, whatever the library says to it. How many there may be is
-        bounded by the bytes of the answer, not by a number: a good key in the last place is a good key. ``skipped`` names those left
-        out, but for encryption keys, which nobody expects here. ``bind`` takes the place of `bound_key`.
+        - Left out are encryption keys, symmetric and private keys, unknown types and curves, RSA below 2048 bits, keys without ``kid``
+          or ``alg``, and malformed keys.
+        - Two different keys with the same ``kid`` and ``alg`` are both left out: nobody can know which one is right.
+        - One bad key never spoils the others, whatever the library says to it.
+        - The bytes of the answer bound the number of keys. There is no other bound: a good key in the last place is used.
+        - ``skipped`` names the keys that are left out, except encryption keys.
+        - ``bind`` replaces `bound_key`.
         """
         entries = document.get("keys")
         found: dict[tuple[str, str], VerificationKey] = {}
@@ -121,11 +123,11 @@ def _read_key(entry: Any, bind: Bind) -> VerificationKey | None:
         raise
     except Exception as error:  # noqa: BLE001 (UnsupportedAlgorithm in a FIPS build and whatever else: this key, not the set)
         problem = f"{name}: the cryptography library does not take it ({type(error).__name__})"
-    raise UnusableKeyError(problem)  # outside of the except block: nobody needs to know the library's words
+    raise UnusableKeyError(problem)  # outside of the except block, so that the library's error is not attached
 
 
 def _problem(entry: Any) -> str:
-    """Return why a published entry is no key to verify with, as far as its members tell."""
+    """Return why a published entry is not a key to verify with, as far as its members show."""
     if not isinstance(entry, dict):
         return "it is not an object"
     if not _SECRET.isdisjoint(entry):
@@ -152,9 +154,9 @@ def _problem(entry: Any) -> str:
 
 
 def bound_key(kid: str, algorithm: str, members: Mapping[str, Any]) -> VerificationKey:
-    """Bind a public key to the one algorithm it verifies, after it has refused nobody's signature.
+    """Bind a public key to the one algorithm it verifies, after it has refused a signature that nobody made.
 
-    So what the machine's OpenSSL cannot do shows here, and not in a request. Raises whatever the library raises.
+    If this machine's OpenSSL cannot use the key, that shows here and not in a request. Raises whatever the library raises.
 
     Raises:
         UnusableKeyError: It can be read, and is not safe to verify with.
@@ -164,7 +166,7 @@ def bound_key(kid: str, algorithm: str, members: Mapping[str, Any]) -> Verificat
     from joserfc.jws import JWSRegistry  # noqa: PLC0415
     from joserfc.util import base64_to_int  # noqa: PLC0415
 
-    # Before the import: about a short key joserfc warns, and where warnings are errors that would look like a broken one.
+    # Before the import: joserfc warns about a short key. If warnings are errors, the key would look broken.
     if "n" in members:
         _check_rsa(base64_to_int(members["n"]), base64_to_int(members["e"]))
     model = JWSRegistry.algorithms[algorithm]
@@ -178,7 +180,7 @@ def bound_key(kid: str, algorithm: str, members: Mapping[str, Any]) -> Verificat
 
 
 def _check_rsa(modulus: int, exponent: int) -> None:
-    """Refuse numbers with which OpenSSL cannot or should not verify; an even modulus is nobody's product of two primes."""
+    """Refuse numbers with which OpenSSL cannot or should not verify. An even modulus is not a product of two large primes."""
     bits = modulus.bit_length()
     if bits not in _RSA_BITS:
         raise UnusableKeyError(

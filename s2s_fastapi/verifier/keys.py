@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 import httpx
 
 from s2s_fastapi.backchannel.channel import BackChannel, BackChannelError, Reply
-from s2s_fastapi.decision import Reason
+from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.engine.refreshing import Failed, Loaded, Refreshing, State
 from s2s_fastapi.engine.reports import report
 from s2s_fastapi.engine.workers import KEYS
@@ -26,12 +26,11 @@ from s2s_fastapi.telemetry.metrics import KEYS_FETCH, watch_age
 from s2s_fastapi.telemetry.spans import background, cause, failed, foreground, span
 from s2s_fastapi.text import named
 from s2s_fastapi.verifier.jwks import KeySet, VerificationKey
-from s2s_fastapi.verifier.refusal import Refused
 
 if TYPE_CHECKING:  # loaded when settings are first made
     from s2s_fastapi.settings import KeycloakSettings
 
-__all__ = ["KeySource", "SharedSources", "sharing"]
+__all__ = ["KeySource", "SharedSources", "sharing", "unavailable"]
 
 _log = logging.getLogger("s2s_fastapi.keys")
 
@@ -50,16 +49,17 @@ _MAX_RETURNING: Final = 100
 _MAX_ABSENT: Final = 1000
 _MAX_TURNED_AWAY: Final = 20_000
 _MAX_SKIPPED: Final = 20
+_UNKNOWN: Final = Decision(reason=Reason.UNKNOWN_KEY)
 
 
 class KeySource:
-    """Find the key a token names, in the realm's JWKS as it was fetched last or, for an unknown ``kid``, is fetched now.
+    """Find the key that a token names in the realm's JWKS. An unknown ``kid`` is looked for in a new fetch.
 
-    Keys are renewed in the background after 8 minutes, in the foreground after 10, and through an outage the last good ones serve for an
-    hour. At most one fetch starts in 5 s, whatever tokens come in: an unknown ``kid`` waits for the next one.
-
-    A hundred may wait, and a hundred more whose ``kid`` was turned away before: invented names mostly come once, a new key comes
-    again. A flood that repeats its names takes those places too; then a new key is let in with the next fetch, which brings it.
+    - Keys are renewed in the background after 8 minutes, and in the foreground after 10 minutes. During an outage the last good keys are
+      used for an hour.
+    - At most one fetch starts in 5 s, whatever tokens come in. An unknown ``kid`` waits for the next fetch.
+    - A hundred requests may wait, and a hundred more whose ``kid`` was turned away before: most invented names come once, a new key
+      comes again. If a flood that repeats its names takes those places too, a new key is found with the next fetch.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class KeySource:
         channel: BackChannel,
         *,
         issuer: str = "",
+        worded: Callable[[str], str] = str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.url = endpoints.jwks
@@ -75,6 +76,7 @@ class KeySource:
         self._endpoints = endpoints
         self._issuer = issuer or endpoints.realm  # what telemetry calls the realm
         self._channel = channel
+        self._worded = worded
         self._clock = clock
         self.not_before = 0
         """The realm's ``tokens-not-before``, seconds since the epoch: tokens issued earlier were revoked."""
@@ -99,25 +101,25 @@ class KeySource:
         )
         watch_age(self)
         self.peek = self._keys.peek
-        """Return the keys if they are fresh. Asked at each request, so there is no call of our own in between."""
+        """Return the keys if they are fresh. The hot path calls it, so there is no call of our own in between."""
 
     @classmethod
     def of(
         cls, settings: "KeycloakSettings", transport: Callable[[], httpx.BaseTransport] | None = None
     ) -> "KeySource":
-        """Return the source of the realm's keys that the settings name.
+        """Return the source of the keys of the realm that the settings name.
 
-        All of this process share one source for each realm and way to it. ``transport`` makes the httpx transport for Keycloak; whoever
-        gives one gets a source of its own.
+        A process has one source for each realm and way to it. ``transport`` makes the httpx transport for Keycloak; with it the source is
+        not shared.
         """
         if transport is None:
             return _in_use.sources.source(settings)
         channel = BackChannel(ca_file=settings.ca_file, transport=transport, timeout=_TIMEOUT)
-        return cls(Endpoints.of(settings), channel, issuer=settings.issuer)
+        return cls(Endpoints.of(settings), channel, issuer=settings.issuer, worded=settings.worded)
 
     def after_fork(self) -> None:
-        """Keep the keys; forget who was waiting in the parent, and a lock that one of its threads may have held."""
-        # Re-entrant: the garbage collector may run a finalizer in here, and that one may ask about a token.
+        """Keep the keys. Forget who waited in the parent, and replace the lock: one of the parent's threads may have held it."""
+        # Re-entrant: the garbage collector may run a finalizer while it is held, and that finalizer may ask about a token.
         self._lock = threading.RLock()
         self._asking = 0
 
@@ -126,27 +128,27 @@ class KeySource:
         self._keys.start()
 
     def state(self) -> State:
-        """Return how the keys are: their age, the last error, the next try."""
+        """Return the state of the keys: their age, the last error, the next try."""
         return self._keys.state()
 
     @property
     def count(self) -> int:
-        """How many keys were fetched last, however long ago."""
+        """How many keys the last fetch brought, however long ago."""
         return len(self._last.keys)
 
     def published(self, kid: str) -> str:
-        """Return why a key that was published under this ``kid`` is of no use; return nothing if none was published."""
+        """Return why a key that was published under this ``kid`` cannot be used; empty if there is no such key."""
         return self._last.why_not(kid)
 
     def get(self) -> KeySet:
         """Return the keys, waiting for them if there are none.
 
         Raises:
-            KeysUnavailable: There are none, or too old ones; ``retry_after`` tells when Keycloak is asked again.
+            KeysUnavailable: There are no keys, or they are too old. ``retry_after`` says when Keycloak is asked again.
         """
         keys = self._keys.peek()
         if keys is None:
-            with self._telling_when():
+            with self._retry_after():
                 keys = self._keys.get()
         return keys
 
@@ -154,65 +156,69 @@ class KeySource:
         """Return the keys like `get`, without blocking the event loop."""
         keys = self._keys.peek()
         if keys is None:
-            with self._telling_when():
+            with self._retry_after():
                 keys = await self._keys.aget()
         return keys
 
-    def key(self, kid: str, algorithm: str) -> VerificationKey:
-        """Return the key a token names by its ``kid`` and ``alg``.
+    def key(self, kid: str, algorithm: str) -> VerificationKey | Decision:
+        """Return the key that a token names by its ``kid`` and ``alg``, or the refusal of the token.
 
-        Raises:
-            Refused: Keycloak does not publish such a key.
-            KeysUnavailable: There are no keys, or Keycloak could not be asked whether this one is new.
+        - ``unknown_key``: Keycloak does not publish such a key.
+        - ``keys_unavailable``: there are no keys, or Keycloak could not be asked whether this one is new.
         """
-        keys = self.get()
-        found = keys.find(kid, algorithm)
-        if found is None:
-            with self._question(kid) as asked, self._telling_when():
-                keys = self._keys.renew(keys, timeout=_SPACING + _TIMEOUT, wait_for_spacing=True)
-                if keys.find(kid, algorithm) is None and self._fetched_before(asked):
+        try:
+            keys = self.get()
+            if keys.find(kid, algorithm) is None:
+                with self._question(kid) as asked, self._retry_after():
+                    if asked is None:
+                        return _UNKNOWN
                     keys = self._keys.renew(keys, timeout=_SPACING + _TIMEOUT, wait_for_spacing=True)
-            found = self._answer(keys, kid, algorithm)
-        return found
+                    if keys.find(kid, algorithm) is None and self._fetched_before(asked):
+                        keys = self._keys.renew(keys, timeout=_SPACING + _TIMEOUT, wait_for_spacing=True)
+        except KeysUnavailable as error:
+            return unavailable(error)
+        return self._answer(keys, kid, algorithm)
 
-    async def akey(self, kid: str, algorithm: str) -> VerificationKey:
+    async def akey(self, kid: str, algorithm: str) -> VerificationKey | Decision:
         """Return the key like `key`, without blocking the event loop."""
-        keys = await self.aget()
-        found = keys.find(kid, algorithm)
-        if found is None:
-            with self._question(kid) as asked, self._telling_when():
-                keys = await self._keys.arenew(keys, timeout=_SPACING + _TIMEOUT, wait_for_spacing=True)
-                if keys.find(kid, algorithm) is None and self._fetched_before(asked):
+        try:
+            keys = await self.aget()
+            if keys.find(kid, algorithm) is None:
+                with self._question(kid) as asked, self._retry_after():
+                    if asked is None:
+                        return _UNKNOWN
                     keys = await self._keys.arenew(keys, timeout=_SPACING + _TIMEOUT, wait_for_spacing=True)
-            found = self._answer(keys, kid, algorithm)
-        return found
+                    if keys.find(kid, algorithm) is None and self._fetched_before(asked):
+                        keys = await self._keys.arenew(keys, timeout=_SPACING + _TIMEOUT, wait_for_spacing=True)
+        except KeysUnavailable as error:
+            return unavailable(error)
+        return self._answer(keys, kid, algorithm)
 
     @contextlib.contextmanager
-    def _question(self, kid: str) -> Iterator[float]:
-        """Take one of the places of those who wait for a fetch, unless the last fetch has just answered the question.
+    def _question(self, kid: str) -> Iterator[float | None]:
+        """Take a place among those who wait for a fetch, and give the time at which it was taken.
 
-        Gives the time at which it was asked.
+        None: there is no place, or the last fetch has just shown that there is no such key.
         """
         watch_forks(self)
         with self._lock:
-            asked = self._absent.get(kid)
-            just_answered = asked is not None and self._clock() - asked < _SPACING
-            if just_answered or not self._has_place(hash(kid)):
-                raise Refused(Reason.UNKNOWN_KEY)
-            self._asking += 1
+            absent_since = self._absent.get(kid)
+            just_answered = absent_since is not None and self._clock() - absent_since < _SPACING
+            waits = not just_answered and self._has_place(hash(kid))
+            self._asking += waits
         try:
-            yield self._clock()
+            yield self._clock() if waits else None
         finally:
             with self._lock:
-                self._asking -= 1
+                self._asking -= waits
 
     def _fetched_before(self, asked: float) -> bool:
-        """Tell whether the keys were on their way already when this was asked: then a newer key cannot be among them."""
+        """Return whether the fetch of the keys had begun before this was asked. A newer key may then be missing."""
         age = self._keys.state().age
         return age is not None and self._clock() - age < asked
 
     def _has_place(self, name: int) -> bool:
-        """Tell whether one more may wait for a fetch; who may not is known when it comes again. The lock is held."""
+        """Return whether one more may wait for a fetch. A ``kid`` that may not wait is remembered. The lock is held."""
         if self._asking < _MAX_ASKING:
             return True
         if name in self._turned_away:
@@ -223,46 +229,46 @@ class KeySource:
         return False
 
     @contextlib.contextmanager
-    def _telling_when(self) -> Iterator[None]:
-        """Let ``Retry-After`` be the second from which on Keycloak is asked again: a caller that keeps to it is not sent away twice."""
+    def _retry_after(self) -> Iterator[None]:
+        """Set ``Retry-After`` to the second in which Keycloak is asked again: a caller that waits so long is not sent away twice."""
         try:
             yield
         except KeysUnavailable as error:  # this waiter's own
             left = self._keys.state().next_try_in
-            # Without a failure yet the load is still on its way, and will be remembered for up to a tenth more than the spacing.
+            # If nothing has failed yet, the load is still running. Its failure will be remembered for up to 1.1 times the spacing.
             error.retry_after = math.ceil(1.1 * _SPACING) if left is None else max(1, math.ceil(left))
             error.headers = {"Retry-After": str(error.retry_after)}
             raise
 
-    def _answer(self, keys: KeySet, kid: str, algorithm: str) -> VerificationKey:
+    def _answer(self, keys: KeySet, kid: str, algorithm: str) -> VerificationKey | Decision:
         found = keys.find(kid, algorithm)
         if found is None:
             with self._lock:
                 if len(self._absent) >= _MAX_ABSENT:
-                    self._absent.clear()  # a flood of invented names: remembering them all is not worth the memory
+                    self._absent.clear()  # a flood of invented names is not worth the memory
                 self._absent[kid] = self._clock()
-            raise Refused(Reason.UNKNOWN_KEY)
+            return _UNKNOWN
         return found
 
     def aged(self) -> tuple[str, float] | None:
-        """Return the issuer and how many seconds ago its keys were asked for; None while there are none."""
+        """Return the issuer and how many seconds ago its keys were requested; None while there are no keys."""
         age = self._keys.state().age
         return None if age is None else (self._issuer, age)
 
     def _load(self) -> Loaded[KeySet] | Failed:
         began = time.monotonic()
-        told: dict[str, str] = {ISSUER: self._issuer, CAUSE: cause()}
-        with span("fetch keys", told) as current:
+        labels: dict[str, str] = {ISSUER: self._issuer, CAUSE: cause()}
+        with span("fetch keys", labels) as current:
             outcome = self._fetch()
-            told[OUTCOME] = "loaded" if isinstance(outcome, Loaded) else "failed"
-            current.set_attribute(OUTCOME, told[OUTCOME])
+            labels[OUTCOME] = "loaded" if isinstance(outcome, Loaded) else "failed"
+            current.set_attribute(OUTCOME, labels[OUTCOME])
             if isinstance(outcome, Failed):
                 failed(current, outcome.error.code, str(outcome.error))
-        report(partial(KEYS_FETCH.record, time.monotonic() - began, told))
+        report(partial(KEYS_FETCH.record, time.monotonic() - began, labels))
         return outcome
 
     def _fetch(self) -> Loaded[KeySet] | Failed:
-        until = time.monotonic() + _TIMEOUT  # the exchanges' own clock, as in the channel
+        until = time.monotonic() + _TIMEOUT  # the clock of the exchanges, as in the channel
         url = self._endpoints.jwks
         try:
             reply = self._channel.get(url)
@@ -276,6 +282,7 @@ class KeySource:
             if isinstance(error, BackChannelError):
                 problem = f"{problem}. {unreachable_cure(url, problem, proxied=self._channel.proxied)}"
         if problem:
+            problem = self._worded(problem)
             sentence = f"Keycloak's keys could not be loaded from {url}: {problem.rstrip('.')}{'' if problem.endswith('?') else '.'}"
             report(partial(_log.warning, "%s", sentence))
             return Failed(KeysUnavailable(sentence), retry_in=_SPACING)
@@ -298,23 +305,21 @@ class KeySource:
             report(partial(_log.warning, "%d more keys at %s cannot be used and are left out.", more, self.url))
 
     def _poll_not_before(self, seconds: float) -> None:
-        """Read the realm's ``tokens-not-before``; where the page cannot be read the last value stays, and the keys are as good.
+        """Read the realm's ``tokens-not-before``. If the page cannot be read, the last value stays, and the keys are used all the same.
 
-        They are here, and somebody waits for them: `seconds` is what is left of the time for both.
+        `seconds` is what is left of the time for both: requests already wait for the keys.
         """
         problem = "the keys came too late to ask for it" if seconds <= 0 else self._read_not_before(seconds)
-        if (
-            problem and problem != self._page_problem
-        ):  # once: it may be so for years, where a proxy shows the keys alone
+        if problem and problem != self._page_problem:  # once: if a proxy publishes only the keys, it stays so for years
             sentence = (
                 f"The realm's not-before could not be read from {self._endpoints.realm}: {problem.rstrip('.')}."
-                " Revocation in Keycloak is not felt here as long as that is so."
+                " Until it can be read, a revocation in Keycloak has no effect here."
             )
             report(partial(_log.warning, "%s", sentence))
         self._page_problem = problem
 
     def _read_not_before(self, seconds: float) -> str:
-        """Take over what the realm page says; return why it says nothing, or nothing."""
+        """Take the value from the realm page; return why there is no value, or an empty text."""
         try:
             reply = self._channel.get(self._endpoints.realm, timeout=seconds)
             if reply.status != _OK:
@@ -323,16 +328,21 @@ class KeySource:
         except BackChannelError as error:
             return str(error)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            return "its tokens-not-before is missing or no moment"
+            return "its tokens-not-before is missing or not a time"
         self.not_before = value
         return ""
 
 
-class SharedSources:
-    """One `KeySource` for each realm and way to it, for as long as somebody holds it.
+def unavailable(error: KeysUnavailable) -> Decision:
+    """Return the refusal of a request that came while there are no keys."""
+    return Decision(reason=Reason.KEYS_UNAVAILABLE, cure=str(error), retry_after=error.retry_after)
 
-    Without it a hundred apps of one realm would queue for a hundred loads of the same keys. `clock` is monotonic. Tests put sources of
-    their own in place with `sharing`.
+
+class SharedSources:
+    """One `KeySource` for each realm and way to it, as long as an app uses it.
+
+    Without it, a hundred apps of one realm would load the same keys a hundred times. `clock` is monotonic. Tests use other sources with
+    `sharing`.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -341,20 +351,22 @@ class SharedSources:
         self.after_fork()
 
     def after_fork(self) -> None:
-        """Keep the sources, replace the lock: another thread of the parent may have held it."""
+        """Keep the sources and replace the lock: another thread of the parent may have held it."""
         self._lock = threading.RLock()
 
     def source(self, settings: "KeycloakSettings") -> KeySource:
-        """Return the source for these settings; no network yet."""
+        """Return the source for these settings, without using the network."""
         watch_forks(self)
         endpoints = Endpoints.of(settings)
-        # All that makes the keys, the way to them or what is told of them another one.
-        key = (endpoints, settings.issuer, settings.ca_file, settings.proxy)
+        # Everything that decides which keys they are, how they are reached, and what is reported of them.
+        key = (endpoints, settings.issuer, settings.ca_file, settings.proxy, settings.worded("KEYCLOAK_"))
         with self._lock:
             source = self._sources.get(key)
             if source is None:
                 channel = BackChannel.shared(settings.ca_file, _TIMEOUT, settings.proxy)
-                source = KeySource(endpoints, channel, issuer=settings.issuer, clock=self._clock)
+                source = KeySource(
+                    endpoints, channel, issuer=settings.issuer, worded=settings.worded, clock=self._clock
+                )
                 self._sources[key] = source
             return source
 
@@ -371,7 +383,7 @@ _in_use: Final = _InUse()
 
 @contextlib.contextmanager
 def sharing(sources: SharedSources) -> Iterator[SharedSources]:
-    """Let whoever asks for keys in this process from now on share `sources` for a while. Who has a source already keeps it."""
+    """Use `sources` in this process for a while. Verifiers that already have a source keep it."""
     before, _in_use.sources = _in_use.sources, sources
     try:
         yield sources
@@ -386,7 +398,7 @@ def _problem(reply: Reply, url: str) -> str:
 
 
 def _said(reply: Reply) -> str:
-    """Return the server's own error in lower case, to be compared and never repeated."""
+    """Return the server's own error in lower case. It is only compared, never repeated."""
     try:
         body = reply.json_object()
     except BackChannelError:

@@ -15,8 +15,9 @@ from s2s_fastapi.principal import Principal
 from s2s_fastapi.telemetry import DecisionLog
 from s2s_fastapi.telemetry.metrics import decided
 from s2s_fastapi.telemetry.spans import current_span, trace_id
-from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS, VerifiedTokens
-from s2s_fastapi.verifier.checks import Expectations
+from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS, AcceptedTokens
+from s2s_fastapi.verifier.bearer import credentials_of
+from s2s_fastapi.verifier.checks import Checks
 from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.verdict import Verdict
 from s2s_fastapi.verifier.verifier import Verifier
@@ -30,9 +31,11 @@ __all__ = ["TokenVerifier"]
 class TokenVerifier:
     """Verify access tokens of one realm without any framework: in a message, in gRPC metadata, in a Celery task.
 
-    Checked are form, algorithm, key, signature, ``iss``, ``typ``, ``exp``, ``nbf``, ``iat``, revocation and ``aud``; not who is
-    calling: pass the principal to a requirement's ``check``. Nothing is read or fetched before the first token. Each decision is
-    written to the logger ``s2s_fastapi.decisions`` as the middleware writes it: without a method and a route, since there is no request.
+    - It checks form, algorithm, key, signature, ``iss``, ``typ``, ``exp``, ``nbf``, ``iat``, revocation and ``aud``.
+    - It does not check who is calling: pass the principal to a requirement's ``check``.
+    - Nothing is read or fetched before the first token.
+    - Each decision is written to the logger ``s2s_fastapi.decisions``, as the middleware does. There is no request, so the record has no
+      method and no route.
     """
 
     def __init__(
@@ -45,11 +48,11 @@ class TokenVerifier:
         transport: Callable[[], httpx.BaseTransport] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Take the settings from the environment at the first token unless they are given.
+        """Take the settings from the environment at the first token, unless they are given.
 
-        ``audience`` replaces the settings' one. ``cached_tokens`` accepted tokens are remembered and not verified again while they
-        hold; 0 verifies each time. ``transport`` makes the httpx transport for Keycloak, ``clock`` tells the seconds
-        since the epoch.
+        - ``audience`` replaces the audience in the settings.
+        - ``cached_tokens`` accepted tokens are remembered and not verified again while they hold. 0 verifies each token each time.
+        - ``transport`` makes the httpx transport for Keycloak. ``clock`` returns the seconds since the epoch.
         """
         self._given = settings
         self._audience = audience_names(audience)
@@ -62,11 +65,11 @@ class TokenVerifier:
         self._log = DecisionLog()
 
     def verify(self, token: str | bytes) -> Principal:
-        """Return the caller a token speaks of.
+        """Return the caller that a token describes.
 
         Raises:
             AuthenticationError: The token is not accepted; ``code`` is the reason (RFC 6750 section 3.1 ``invalid_token``).
-            KeysUnavailable: Keycloak's keys are not there to check it with.
+            KeysUnavailable: There are no keys of Keycloak to check it with.
             ConfigurationError: The settings are missing or wrong.
         """
         return _principal(self.decide(token))
@@ -77,24 +80,24 @@ class TokenVerifier:
 
     @property
     def audiences(self) -> frozenset[str]:
-        """The audiences this verifier accepts: as given, or else the settings'; empty where neither says one."""
-        return self._audience or settings_or_environment(self._given).audiences
+        """The audiences that this verifier accepts: the given ones, or else those of the settings. Empty if neither names one."""
+        return self._audience or (settings_or_environment(self._given)).audiences
 
     def decide(self, token: str | bytes) -> Verdict:
         """Return the verdict on a token as a value; raises only ConfigurationError."""
-        verifier, octets = self.ready(), _octets(token)
-        return self._told(verifier.known(octets) or verifier.decide(octets))
+        verifier, credentials = self.ready(), _credentials(token)
+        return self._logged(verifier.known(credentials) or verifier.decide(credentials))
 
     async def adecide(self, token: str | bytes) -> Verdict:
         """Return the verdict like `decide`, without blocking the event loop."""
-        verifier, octets = self.ready(), _octets(token)
-        return self._told(verifier.known(octets) or await verifier.adecide(octets))
+        verifier, credentials = self.ready(), _credentials(token)
+        return self._logged(verifier.known(credentials) or await verifier.adecide(credentials))
 
     def ready(self) -> Verifier:
-        """Return what verifies, made of the settings once.
+        """Return the verifier, which is made of the settings once.
 
         Raises:
-            ConfigurationError: The settings are missing or wrong, or say no audience.
+            ConfigurationError: The settings are missing or wrong, or name no audience.
         """
         if self._verifier is None:
             settings = settings_or_environment(self._given)
@@ -102,17 +105,17 @@ class TokenVerifier:
             if not audiences and not self._skip_audience:
                 raise ConfigurationError(settings.missing(NO_AUDIENCE))
             made = Verifier(
-                Expectations.of(settings, frozenset() if self._skip_audience else audiences),
+                Checks.of(settings, frozenset() if self._skip_audience else audiences),
                 KeySource.of(settings, self._transport),
-                VerifiedTokens(self._cached_tokens),
+                AcceptedTokens(self._cached_tokens),
                 clock=self._clock,
             )
-            # Threads may meet here: one of them wins, or each would remember tokens of its own. No lock: a fork could find it taken.
+            # Threads may meet here. One of them wins, or each would remember its own tokens. There is no lock: a fork could find it taken.
             self._verifier = self._made.setdefault("verifier", made)
         return self._verifier
 
-    def _told(self, verdict: Verdict) -> Verdict:
-        if verdict.lets_in and not verdict.observed:
+    def _logged(self, verdict: Verdict) -> Verdict:
+        if verdict.accepted and not verdict.observed:
             verdict.count_acceptance()
             if not self._log.wants_allowed:
                 return verdict
@@ -122,15 +125,15 @@ class TokenVerifier:
         return verdict
 
 
-def _octets(token: object) -> bytes:
-    # What is not ASCII becomes a character that no token has, and what is no text at all (a header that is missing) no token: both
-    # are refused like any other malformed one.
-    if isinstance(token, bytes):
-        return token
-    return token.encode("ascii", "replace") if isinstance(token, str) else b""
+def _credentials(token: object) -> bytes:
+    # A character that is not ASCII becomes one that no token has. Anything but text (a header that is missing) becomes an empty token.
+    # Both are refused like any other malformed token.
+    if isinstance(token, str):
+        token = token.encode("ascii", "replace")
+    return credentials_of(token if isinstance(token, bytes) else b"")
 
 
 def _principal(verdict: Verdict) -> Principal:
-    if verdict.principal is None or not verdict.lets_in or verdict.observed:
+    if verdict.principal is None or not verdict.accepted or verdict.observed:
         raise error_of(verdict.decision)
     return verdict.principal

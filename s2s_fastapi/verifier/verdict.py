@@ -1,5 +1,6 @@
 """What the verifier says about one token."""
 
+from functools import lru_cache
 from typing import Protocol
 
 from s2s_fastapi.decision import Decision, Reason
@@ -21,32 +22,32 @@ class Judge(Protocol):
 
 
 class Verdict:
-    """What was decided about one token, and whom it speaks of if its signature held. Nobody changes it."""
+    """What was decided about one token, and which caller it describes if its signature held. Nobody changes it."""
 
-    __slots__ = ("_decisions", "_kid", "_labels", "digest", "lets_in", "observed", "principal", "scopes")
+    __slots__ = ("_decisions", "_kid", "_labels", "accepted", "digest", "observed", "principal", "scopes")
 
     def __init__(
         self, decisions: tuple[Decision, ...], principal: Principal | None = None, digest: bytes = b"", kid: str = ""
     ) -> None:
-        """Take one decision, or several that are all only observed; none for a ``principal`` that is accepted.
+        """Take one refusal, or several that are all only observed; none for a ``principal`` that is accepted.
 
-        - ``digest`` stands for an accepted token where the token itself must not be kept.
-        - ``kid`` is the key of an accepted token.
+        - ``digest`` stands for an accepted token: the token itself is not kept.
+        - ``kid`` names the key of an accepted token.
         """
         self._decisions = decisions
         self._kid = kid
         self._labels: dict[str, str] | None = None
         self.principal = principal
         self.digest = digest
-        self.lets_in = principal is not None and (not decisions or decisions[0].lets_in)
+        self.accepted = principal is not None and (not decisions or decisions[0].accepted)
         self.observed = bool(decisions) and decisions[0].observed
-        """Let in although there is a reason to refuse."""
-        self.scopes: tuple[str, ...] = tuple(sorted(principal.scopes)) if principal is not None else ()
-        """The principal's, in order: found once for each token, not at each request."""
+        """Accepted although there is a reason to refuse."""
+        self.scopes: tuple[str, ...] = () if principal is None else _in_order(principal.scopes)
+        """The principal's, in order: sorted once for each token, not at each request."""
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
-        """One; or several that are all only observed. The one of an accepted token is written when somebody asks for it."""
+        """One decision, or several that are all only observed. For an accepted token it is made when somebody asks for it."""
         principal = self.principal
         if not self._decisions and principal is not None:
             allowed = Decision(
@@ -65,7 +66,7 @@ class Verdict:
         return self.decisions[0]
 
     def __eq__(self, other: object) -> bool:
-        """Tell whether the other says the same of the same token."""
+        """Return whether the other says the same of the same token."""
         if not isinstance(other, Verdict):
             return NotImplemented
         return (self.decisions, self.principal, self.digest) == (other.decisions, other.principal, other.digest)
@@ -80,3 +81,8 @@ class Verdict:
             client_id = "" if self.principal is None else shown(self.principal.client_id)
             self._labels = labels = accepted_labels(client_id)
         DECISIONS.add(1, labels)
+
+
+@lru_cache(maxsize=256)
+def _in_order(scopes: frozenset[str]) -> tuple[str, ...]:
+    return tuple(sorted(scopes))

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import KeysUnavailable
@@ -11,156 +12,151 @@ from s2s_fastapi.telemetry.attributes import AUDIENCE, OUTCOME
 from s2s_fastapi.telemetry.metrics import HIT, LOOKUPS, MISS, VERIFICATION
 from s2s_fastapi.telemetry.spans import Span, describe, failed, span
 from s2s_fastapi.text import listed
-from s2s_fastapi.verifier.accepted_tokens import VerifiedToken, VerifiedTokens
-from s2s_fastapi.verifier.checks import Expectations
+from s2s_fastapi.verifier.accepted_tokens import AcceptedToken, AcceptedTokens
+from s2s_fastapi.verifier.bearer import token_in
+from s2s_fastapi.verifier.checks import Checks
 from s2s_fastapi.verifier.jwks import KeySet, VerificationKey
 from s2s_fastapi.verifier.jws import Jws, parse
-from s2s_fastapi.verifier.keys import KeySource
-from s2s_fastapi.verifier.refusal import Refused
+from s2s_fastapi.verifier.keys import KeySource, unavailable
 from s2s_fastapi.verifier.verdict import Verdict
 
 __all__ = ["Verifier"]
 
 
 class Verifier:
-    """Decide about tokens with the realm's keys; what was decided for a token once is not decided again while it holds.
+    """Decide about tokens with the realm's keys. An accepted token is not verified again while it holds.
 
-    ``observe_until`` (seconds since the epoch): before that a token for another audience, or of another kind
-    of caller, is let in, and its verdict says so.
+    - A token is given as its credentials: ``Bearer <token>``, as `s2s_fastapi.verifier.bearer` returns them.
+    - ``observe_until`` (seconds since the epoch): before that moment a token for another audience, or of another kind of caller,
+      is accepted, and its verdict says so.
     """
 
     def __init__(
         self,
-        expectations: Expectations,
+        checks: Checks,
         keys: KeySource,
-        tokens: VerifiedTokens,
+        tokens: AcceptedTokens,
         *,
         observe_until: float = -math.inf,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.expectations = expectations
+        self.checks = checks
         self.keys = keys
         self.tokens = tokens
         self._observe_until = observe_until
         self._clock = clock
 
-    def known(self, token: bytes) -> Verdict | None:
-        """Return the verdict on a token that was accepted before and still would be; never waits.
+    def known(self, credentials: bytes) -> Verdict | None:
+        """Return the verdict on a token that was accepted before and still would be. Never waits.
 
         None says nothing about the token: `decide` does.
         """
         keys = self.keys.peek()
         if keys is None:
             return None
-        entry = self.tokens.recent.get(token)
-        # All that `VerifiedToken.holds` asks, for the usual case: without the four calls to it.
+        entry = self.tokens.recent.get(credentials)
+        # All that `AcceptedToken.holds` checks, for the usual case: without the four calls to it.
         if (
             entry is not None
             and entry.keys is keys
-            and entry.issued_at >= self.keys.not_before
             and entry.begins <= self._clock() < entry.ends
+            and entry.issued_at >= self.keys.not_before
         ):
             LOOKUPS.add(1, HIT)
             return entry.verdict
-        return self._hit(token, keys)
+        return self._hit(credentials, keys)
 
-    def decide(self, token: bytes) -> Verdict:
+    def decide(self, credentials: bytes) -> Verdict:
         """Return the verdict on a token, waiting for keys if need be."""
         try:
-            if token in self.tokens and (verdict := self._hit(token, self.keys.get())) is not None:
+            if credentials in self.tokens and (verdict := self._hit(credentials, self.keys.get())) is not None:
                 return verdict
         except KeysUnavailable as error:
-            return self._unread(error)
-        kid, began = "", time.perf_counter()
+            return Verdict((unavailable(error),))
+        began = time.perf_counter()
         with span("verify token") as current:
-            try:
-                jws = parse(token)
-                kid = jws.kid
-                verdict = self._first(token, jws, self.keys.key(kid, jws.algorithm))
-            except (Refused, KeysUnavailable) as error:
-                verdict = self._unread(error, kid)
-            return _told(verdict, current, began)
+            jws = parse(token_in(credentials))
+            key = jws if isinstance(jws, Decision) else self.keys.key(jws.kid, jws.algorithm)
+            return _reported(self._judged(credentials, jws, key), current, began)
 
-    async def adecide(self, token: bytes) -> Verdict:
+    async def adecide(self, credentials: bytes) -> Verdict:
         """Return the verdict like `decide`, without blocking the event loop."""
         try:
-            if token in self.tokens and (verdict := self._hit(token, await self.keys.aget())) is not None:
+            if credentials in self.tokens and (verdict := self._hit(credentials, await self.keys.aget())) is not None:
                 return verdict
         except KeysUnavailable as error:
-            return self._unread(error)
-        kid, began = "", time.perf_counter()
+            return Verdict((unavailable(error),))
+        began = time.perf_counter()
         with span("verify token") as current:
-            try:
-                jws = parse(token)
-                kid = jws.kid
-                verdict = self._first(token, jws, await self.keys.akey(kid, jws.algorithm))
-            except (Refused, KeysUnavailable) as error:
-                verdict = self._unread(error, kid)
-            return _told(verdict, current, began)
+            jws = parse(token_in(credentials))
+            key = jws if isinstance(jws, Decision) else await self.keys.akey(jws.kid, jws.algorithm)
+            return _reported(self._judged(credentials, jws, key), current, began)
 
-    def _hit(self, token: bytes, keys: KeySet) -> Verdict | None:
-        verdict = self._again(token, keys)
+    def _hit(self, credentials: bytes, keys: KeySet) -> Verdict | None:
+        verdict = self._again(credentials, keys)
         if verdict is not None:
             LOOKUPS.add(1, HIT)
         return verdict
 
-    def _again(self, token: bytes, keys: KeySet) -> Verdict | None:
+    def _again(self, credentials: bytes, keys: KeySet) -> Verdict | None:
         """Return what was decided before, if everything that can have changed since is as it was."""
-        entry = self.tokens.get(token)
+        entry = self.tokens.get(credentials)
         if entry is None:
             return None
         if entry.holds(keys, self.keys.not_before, self._clock()):
             return entry.verdict
-        self.tokens.drop(token)
+        self.tokens.drop(credentials)
         return None
 
-    def _first(self, token: bytes, jws: Jws, key: VerificationKey) -> Verdict:
-        """Decide about a token whose key is known; of several threads that bring the same new token one verifies it."""
-        with self.tokens.turn(token):
-            # Others may have waited for the keys with the same token.
+    def _judged(self, credentials: bytes, jws: Jws | Decision, key: VerificationKey | Decision) -> Verdict:
+        """Decide about a token whose key was looked for. If several threads bring the same new token, one of them verifies it."""
+        if isinstance(jws, Decision):
+            return self._unsigned(jws)
+        if isinstance(key, Decision):
+            return self._unsigned(key, jws.kid)
+        with self.tokens.lock(credentials):
+            # Other requests with the same token may have waited for the keys, too.
             keys = self.keys.peek()
-            if keys is not None and (verdict := self._again(token, keys)) is not None:
+            if keys is not None and (verdict := self._again(credentials, keys)) is not None:
                 return verdict
             if not key.verify(jws.signing_input, jws.signature):
-                raise Refused(Reason.INVALID_SIGNATURE)
+                return self._unsigned(Decision(reason=Reason.INVALID_SIGNATURE), jws.kid)
+            claims = jws.claims()
+            if isinstance(claims, Decision):
+                return Verdict((replace(claims, kid=shown(jws.kid)),))
             now = self._clock()
-            try:
-                claims = jws.claims()
-            except Refused as refused:
-                known = Decision(
-                    reason=refused.reason, cure=refused.cure, client_id=refused.client_id, kid=shown(jws.kid)
-                )
-                return Verdict((known,))
-            verdict = self.expectations.judge(
+            verdict = self.checks.judge(
+                jws,
                 claims,
-                kid=jws.kid,
                 not_before=self.keys.not_before,
                 now=now,
                 observing=now < self._observe_until,
-                token=token,
+                token=token_in(credentials),
             )
             principal = verdict.principal
-            if principal is not None and verdict.lets_in:
-                begins, ends = self.expectations.begins(principal), self.expectations.ends(principal)
+            if principal is not None and verdict.accepted:
+                begins, ends = self.checks.begins(principal, claims), self.checks.ends(principal)
                 if verdict.observed:
                     ends = min(ends, self._observe_until)
-                self.tokens.put(token, VerifiedToken(verdict, key, principal.issued_at, begins, ends))
+                self.tokens.put(credentials, AcceptedToken(verdict, key, principal.issued_at, begins, ends))
             return verdict
 
-    def _unread(self, error: Refused | KeysUnavailable, kid: str = "") -> Verdict:
-        """Return the verdict on a token of which nothing may be believed: the sentence is made of the settings and the published keys."""
-        if isinstance(error, KeysUnavailable):
-            return Verdict((Decision(reason=Reason.KEYS_UNAVAILABLE, cure=str(error), retry_after=error.retry_after),))
-        cure = error.cure or unsigned_cure(
-            error.reason, issuer=self.expectations.issuer, jwks=self.keys.url, published=self.keys.published(kid)
+    def _unsigned(self, refusal: Decision, kid: str = "") -> Verdict:
+        """Return the verdict on a token that has no valid signature: its cure is made of the settings and the published keys alone."""
+        if refusal.reason is Reason.KEYS_UNAVAILABLE:
+            return Verdict((refusal,))
+        cure = refusal.cure or self.checks.worded(
+            unsigned_cure(
+                refusal.reason, issuer=self.checks.issuer, jwks=self.keys.url, published=self.keys.published(kid)
+            )
         )
-        return Verdict((Decision(reason=error.reason, cure=cure, unverified_kid=shown(kid)[:64] if kid else ""),))
+        return Verdict((Decision(reason=refusal.reason, cure=cure, unverified_kid=shown(kid)[:64] if kid else ""),))
 
 
-def _told(verdict: Verdict, current: Span, began: float) -> Verdict:
-    """Tell trace and metrics of the verdict on a token that was not known."""
+def _reported(verdict: Verdict, current: Span, began: float) -> Verdict:
+    """Report the verdict on a token that was not known to the trace and the metrics."""
     outcome = "allowed"
-    if not verdict.lets_in or verdict.observed:
+    if not verdict.accepted or verdict.observed:
         decision = verdict.decision
         outcome = decision.outcome
         if outcome == "failed":

@@ -15,10 +15,12 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Mount, Route, Router
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp
 from starlette.websockets import WebSocketDisconnect
 
 from s2s_fastapi import Principal, ServiceAuthMiddleware, require_caller, require_service, require_user
 from s2s_fastapi.fastapi_internals import WatchedList
+from s2s_fastapi.receiver.start import Start
 from tests.kit.realm import Realm
 
 App = Callable[..., FastAPI]
@@ -687,10 +689,15 @@ def test_nothing_is_read_again_as_long_as_nothing_changes(
 ) -> None:
     reads: list[Any] = []
 
-    class Counting(ServiceAuthMiddleware):
+    class CountingStart(Start):
         def _read(self, app: Any) -> Any:
             reads.append(app)
             return super()._read(app)
+
+    class Counting(ServiceAuthMiddleware):
+        def __init__(self, app: ASGIApp, /, **options: Any) -> None:
+            super().__init__(app, **options)
+            self._start = CountingStart(self, app, self._start.options)
 
     app, router = FastAPI(openapi_url=None), APIRouter()
     app.add_middleware(Counting, **options())

@@ -23,8 +23,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from s2s_fastapi import KeycloakSettings, ServiceAuthMiddleware, TokenVerifier
 from s2s_fastapi.declared.openapi import Documentation, _Documented
-from s2s_fastapi.receiver.gate import Gate
+from s2s_fastapi.receiver.start import CheckedApp, Options, Start
 from s2s_fastapi.testing import EmbeddedIssuer
+from s2s_fastapi.verifier.keys import KeySource
 
 _REALM: Final = Path(__file__).parents[2] / "example_app/realms/corp.json"
 _KEPT: Final = "in_front.headers"
@@ -97,17 +98,25 @@ class InFront(ServiceAuthMiddleware):
 
     def __init__(self, app: ASGIApp, issuer: Issuer, *, documented: bool) -> None:
         super().__init__(app, issuer.settings, transport=issuer.transport)
-        self._keys = issuer.keys
+        self._start = _Start(self, app, self._start.options, issuer.keys, documented=documented)
+
+
+class _Start(Start):
+    def __init__(
+        self, middleware: InFront, app: ASGIApp, options: Options, keys: KeySource, *, documented: bool
+    ) -> None:
+        super().__init__(middleware, app, options)
+        self._keys = keys
         self._documented = documented
 
     def documentation(self, app: Any = None) -> Documentation:
         made = super().documentation(app)
         return made if self._documented else _NotInstalled(made.below, made.check, made.settings, made.root)
 
-    def _gate_for(self, documentation: Documentation) -> Gate:
-        gate = super()._gate_for(documentation)
-        gate.verifier.keys = self._keys
-        return gate
+    def _checked(self, documentation: Documentation) -> CheckedApp:
+        checked = super()._checked(documentation)
+        checked.verifier.keys = self._keys
+        return checked
 
 
 class _NotInstalled(Documentation):

@@ -176,9 +176,7 @@ def token_verifier(
 def unsigned_sentence(verifier: TokenVerifier, reason: Reason, kid: str = "") -> str:
     """Return what the operator reads of a token that nobody signed: made of the settings and the published keys, whatever the token says."""
     ready = verifier.ready()
-    return unsigned_cure(
-        reason, issuer=ready.expectations.issuer, jwks=ready.keys.url, published=ready.keys.published(kid)
-    )
+    return unsigned_cure(reason, issuer=ready.checks.issuer, jwks=ready.keys.url, published=ready.keys.published(kid))
 
 
 def judged(verifier: TokenVerifier, token: str) -> Verdict:

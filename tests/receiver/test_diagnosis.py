@@ -146,6 +146,12 @@ def test_a_caller_that_holds_roles_of_the_receiver_is_told_of_the_mapper() -> No
     assert "billing has roles of crm, so assign the client scope roles" in cure
 
 
+def test_a_wrong_audience_names_the_variable_that_may_be_wrong_here() -> None:
+    cure = cures.audience_cure(caller("service", client_id="billing"), ["crm"], "KEYCLOAK_CLIENT_ID")
+    assert cure.endswith(" Or KEYCLOAK_CLIENT_ID is wrong here: it says that this service is crm.")
+    assert "wrong here" not in cures.audience_cure(caller("service", client_id="billing"), ["crm"])
+
+
 def test_an_audience_that_is_a_url_comes_by_no_role() -> None:
     cure = cures.audience_cure(caller("service", client_id="billing"), ["https://crm.example"])
     assert "(B)" not in cure

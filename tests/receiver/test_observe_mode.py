@@ -373,7 +373,7 @@ class TestTheDay:
         (record,) = [record for record in caplog.records if record.name == "s2s_fastapi"]
         assert record.levelno == logging.WARNING
         assert f"insecure_observe_until is over since {DAY} 00:00 UTC" in record.message
-        assert "the option can go" in record.message
+        assert "Remove the option." in record.message
 
     def test_that_is_to_come_is_said_at_the_start(
         self, make_app: App, client: Client, clock: Clock, caplog: pytest.LogCaptureFixture

@@ -190,7 +190,7 @@ class TestTheReport:
     ) -> None:
         for number in range(rows):
             observing.decided(decision(client_id=f"c{number}"))
-        observing.tell()
+        observing.log()
         said(caplog)
         clock.now = END - 1
         wanted = [observing.wants_allowed]
@@ -206,7 +206,7 @@ class TestTheReport:
         for each in (ALLOWED, decision(observed=False)):
             clock.advance(7200)
             observing.decided(each)
-        observing.tell(final=True)
+        observing.log(final=True)
         assert said(caplog) == []  # it was the last
         assert len(observing.report().rows) == rows
 
@@ -226,7 +226,7 @@ class TestTheReport:
         clock.now = dt.datetime(2027, 1, 5, 7, 59, 31, tzinfo=dt.UTC).timestamp()
         observing._rows["POST", "/orders", "billing", Reason.CALLER_NOT_ALLOWED].last = clock.now
         said(caplog)
-        observing.tell()
+        observing.log()
         assert [line for line in said(caplog) if line not in page.splitlines()] == []
 
 
@@ -254,7 +254,7 @@ class TestItsBounds:
     def test_what_is_told_is_printable_and_short(self, observing: Observing, caplog: Log) -> None:
         dirty = "a\r\nWARNING all is well\x1b[2J\u202e\x00" + "x" * 5000
         observing.decided(decision(client_id=dirty, route=dirty, method=dirty, cure=dirty))
-        observing.tell()
+        observing.log()
         (row,) = observing.report().rows
         for text in (row.client_id, row.route):
             assert text.isprintable()
@@ -533,7 +533,7 @@ def test_a_process_without_a_lifespan_writes_it_when_it_ends() -> None:
 
 
 def test_a_process_that_wrote_it_before_its_end_does_not_write_it_again() -> None:
-    assert len(child("tell('a'); observing.tell(final=True)")) == 3
+    assert len(child("tell('a'); observing.log(final=True)")) == 3
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

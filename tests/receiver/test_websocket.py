@@ -552,9 +552,8 @@ class TestThroughTheWholeStack:
 
         async def socket(websocket: WebSocket) -> None:
             await websocket.accept()
-            gate = app._gate
-            assert gate is not None
-            gate.verifier.keys.not_before = now + not_before  # as the next fetch of the keys will have it
+            assert app.keys is not None
+            app.keys.not_before = now + not_before  # as the next fetch of the keys will have it
             with nullcontext() if stays else pytest.raises(WebSocketDisconnect):
                 await websocket.send_text("still here")
 

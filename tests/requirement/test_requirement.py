@@ -179,7 +179,7 @@ class TestAMistakeIsAnErrorWhenItIsWritten:
                 join(require_service(), other)
 
     def test_joining_requirements_with_and_or_or(self) -> None:
-        with pytest.raises(ConfigurationError, match="Join requirements"):
+        with pytest.raises(ConfigurationError, match=r"Join requirements .*: write require_caller\(\"a\"\) & "):
             Depends(require_caller("a") and require_scope("s"))
         with pytest.raises(ConfigurationError, match="Join requirements"):
             Depends(require_caller("a") or require_scope("s"))

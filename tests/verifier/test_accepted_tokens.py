@@ -13,15 +13,17 @@ import anyio
 import httpx
 import pytest
 
-from s2s_fastapi.decision import Reason
+from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.principal import digest
-from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS, VerifiedToken, VerifiedTokens
-from s2s_fastapi.verifier.checks import Expectations
+from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS, AcceptedToken, AcceptedTokens
+from s2s_fastapi.verifier.bearer import credentials_of, token_in
+from s2s_fastapi.verifier.checks import Checks
 from s2s_fastapi.verifier.jwks import VerificationKey
-from s2s_fastapi.verifier.jws import parse
+from s2s_fastapi.verifier.jws import Jws, parse
 from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.token_verifier import TokenVerifier
+from s2s_fastapi.verifier.verdict import Verdict
 from s2s_fastapi.verifier.verifier import Verifier
 from tests.kit.realm import Clock, Realm, SigningKey, key_source, settings, token_verifier
 
@@ -42,13 +44,16 @@ class Counted:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._keys, name)
 
-    def key(self, kid: str, algorithm: str) -> VerificationKey:
+    def key(self, kid: str, algorithm: str) -> VerificationKey | Decision:
         return self._counting(self._keys.key(kid, algorithm))
 
-    async def akey(self, kid: str, algorithm: str) -> VerificationKey:
+    async def akey(self, kid: str, algorithm: str) -> VerificationKey | Decision:
         return self._counting(await self._keys.akey(kid, algorithm))
 
-    def _counting(self, key: VerificationKey) -> VerificationKey:
+    def _counting(self, key: VerificationKey | Decision) -> VerificationKey | Decision:
+        if isinstance(key, Decision):
+            return key
+
         def verify(message: bytes, signature: bytes) -> bool:
             self.checked += 1
             time.sleep(self._delay)
@@ -64,14 +69,18 @@ class Bench:
         self.realm = Realm()
         self.wall, self.monotonic = Clock(NOW), Clock(0.0)
         self.keys = Counted(key_source(self.realm, self.monotonic), delay)
-        expectations = replace(Expectations.of(settings(), frozenset({"crm-api-gateway"})), **expected)
-        self.verifier = Verifier(expectations, self.keys, VerifiedTokens(size), clock=self.wall)  # type: ignore[arg-type]
+        checks = replace(Checks.of(settings(), frozenset({"crm-api-gateway"})), **expected)
+        self.verifier = Verifier(checks, self.keys, AcceptedTokens(size), clock=self.wall)  # type: ignore[arg-type]
 
     def token(self, **changes: Any) -> bytes:
-        return self.realm.token(**{"iat": NOW, "exp": NOW + 300, **changes}).encode()
+        """Return the credentials of a new token."""
+        return credentials_of(self.realm.token(**{"iat": NOW, "exp": NOW + 300, **changes}).encode())
+
+    def decide(self, token: bytes) -> Verdict:
+        return self.verifier.known(token) or self.verifier.decide(token)
 
     def reason(self, token: bytes) -> Reason:
-        return self.verifier.decide(token).decision.reason
+        return self.decide(token).decision.reason
 
     def renew(self) -> None:
         """Let the realm be asked for its keys."""
@@ -95,13 +104,14 @@ def test_where_another_thread_was_first_and_the_keys_went_stale_it_is_verified_a
     bench = Bench()
     token = bench.token()
     first = bench.verifier.decide(token)
-    jws = parse(token)
+    jws = parse(token_in(token))
+    assert isinstance(jws, Jws)
     key = bench.verifier.keys.get().find(jws.kid, jws.algorithm)
     assert key is not None
     bench.monotonic.advance(500)
     assert bench.verifier.keys.peek() is None
 
-    assert bench.verifier._first(token, jws, key) == first
+    assert bench.verifier._judged(token, jws, key) == first
 
 
 def test_a_token_is_known_at_once_from_either_generation() -> None:
@@ -121,9 +131,19 @@ def test_what_stands_for_a_token_is_of_the_whole_token_each_time_it_comes() -> N
     bench = Bench()
     tokens = [bench.token(), bench.token()]
     for token in tokens * 2:
-        assert bench.verifier.decide(token).digest == digest(token)
+        assert bench.verifier.decide(token).digest == digest(token_in(token))
     assert digest(tokens[0]) != digest(tokens[1])
     assert bench.verifier.decide(bench.token(aud="billing")).digest == b""
+
+
+def test_a_token_is_not_known_while_no_keys_are_there() -> None:
+    bench = Bench()
+    token = bench.token()
+    bench.decide(token)
+    bench.verifier.tokens.recent[token].keys = None
+    bench.monotonic.advance(601)
+    assert bench.verifier.keys.peek() is None
+    assert bench.verifier.known(token) is None
 
 
 def test_switched_off_every_token_is_verified_each_time_and_none_is_kept() -> None:
@@ -137,7 +157,7 @@ def test_switched_off_every_token_is_verified_each_time_and_none_is_kept() -> No
 @pytest.mark.parametrize("size", [-1, 1.5, True, "10", None])
 def test_a_size_that_is_none_is_an_error(size: Any) -> None:
     with pytest.raises(ConfigurationError, match="cached_tokens takes"):
-        VerifiedTokens(size)
+        AcceptedTokens(size)
     with pytest.raises(ConfigurationError, match="cached_tokens takes"):
         TokenVerifier(settings(), cached_tokens=size).verify("a.b.c")
 
@@ -163,18 +183,18 @@ def test_a_forged_token_is_not_kept_nor_taken_for_the_true_one() -> None:
     bench = Bench()
     token = bench.token()
     assert bench.reason(token) is Reason.ALLOWED
-    head, payload, signature = token.split(b".")
+    head, payload, signature = token_in(token).split(b".")
     other = bench.token().split(b".")
     for forged in (
         b".".join((head, other[1], signature)),
         b".".join((head, payload, other[2])),
-        token[:-1],
-        token + b"A",
-        token[:40],
-        token.swapcase(),
-        b" " + token,
+        token_in(token)[:-1],
+        token_in(token) + b"A",
+        token_in(token)[:40],
+        token_in(token).swapcase(),
+        b" " + token_in(token),
     ):
-        assert bench.reason(forged) in {Reason.INVALID_SIGNATURE, Reason.MALFORMED_TOKEN}
+        assert bench.reason(credentials_of(forged)) in {Reason.INVALID_SIGNATURE, Reason.MALFORMED_TOKEN}
     assert len(bench.verifier.tokens) == 1
 
 
@@ -198,9 +218,9 @@ def test_expiry_comes_in_the_same_second(kept: bool) -> None:
 @pytest.mark.parametrize("kept", [False, True], ids=["seen for the first time", "seen before"])
 def test_expiry_comes_in_the_same_second_for_a_token_that_is_only_observed(kept: bool) -> None:
     bench = Bench()
-    tokens = VerifiedTokens()
+    tokens = AcceptedTokens()
     verifier = Verifier(
-        bench.verifier.expectations, bench.verifier.keys, tokens, observe_until=NOW + 10_000, clock=bench.wall
+        bench.verifier.checks, bench.verifier.keys, tokens, observe_until=NOW + 10_000, clock=bench.wall
     )
     token = bench.token(aud="billing")
     if kept:
@@ -343,14 +363,14 @@ def test_a_token_that_was_used_often_is_known_exactly_as_long_as_it_holds(
 # Bounds
 
 
-def entry(**changes: Any) -> VerifiedToken:
+def entry(**changes: Any) -> AcceptedToken:
     bench = Bench()
     bench.reason(token := bench.token())
     return replace(bench.verifier.tokens.recent[token], **changes)
 
 
 def test_it_keeps_no_more_tokens_than_it_was_told() -> None:
-    tokens, one = VerifiedTokens(100), entry()
+    tokens, one = AcceptedTokens(100), entry()
     for number in range(10_000):
         tokens.put(b"%d" % number, one)
         assert len(tokens) <= 100
@@ -360,7 +380,7 @@ def test_it_keeps_no_more_tokens_than_it_was_told() -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_a_tiny_one_still_remembers_the_last(size: int) -> None:
-    tokens, one = VerifiedTokens(size), entry()
+    tokens, one = AcceptedTokens(size), entry()
     for number in range(10):
         tokens.put(b"%d" % number, one)
         assert tokens.get(b"%d" % number) is one
@@ -368,15 +388,15 @@ def test_a_tiny_one_still_remembers_the_last(size: int) -> None:
 
 
 def test_it_keeps_no_more_bytes_than_1_kb_for_each() -> None:
-    tokens, one = VerifiedTokens(100), entry()
+    tokens, one = AcceptedTokens(100), entry()
     for number in range(1000):
         tokens.put(b"%016384d" % number, one)
-        assert sum(map(len, [*tokens.recent, *tokens._elder])) <= 100 * 1000
+        assert sum(map(len, [*tokens.recent, *tokens._older])) <= 100 * 1000
     assert len(tokens) > 2
 
 
 def test_as_many_tokens_of_1_kb_as_it_was_told_are_all_kept() -> None:
-    tokens, one = VerifiedTokens(100), entry()
+    tokens, one = AcceptedTokens(100), entry()
     names = [b"%01000d" % number for number in range(100)]
     for name in names:
         tokens.put(name, one)
@@ -384,7 +404,7 @@ def test_as_many_tokens_of_1_kb_as_it_was_told_are_all_kept() -> None:
 
 
 def test_what_is_used_stays_and_what_is_not_goes() -> None:
-    tokens, one = VerifiedTokens(100), entry()
+    tokens, one = AcceptedTokens(100), entry()
     tokens.put(b"used", one)
     tokens.put(b"unused", one)
     for number in range(1000):
@@ -394,7 +414,7 @@ def test_what_is_used_stays_and_what_is_not_goes() -> None:
 
 
 def test_what_is_dropped_is_gone_from_both_generations() -> None:
-    tokens, one = VerifiedTokens(4), entry()
+    tokens, one = AcceptedTokens(4), entry()
     for token in (b"a", b"b", b"c"):
         tokens.put(token, one)
     tokens.get(b"a")
@@ -474,7 +494,7 @@ def test_a_child_forked_while_a_thread_verifies_can_verify() -> None:
     bench = Bench()
     token = bench.token()
     bench.reason(token)
-    held = {bench.verifier.tokens.turn(b"%d" % number) for number in range(200)}
+    held = {bench.verifier.tokens.lock(b"%d" % number) for number in range(200)}
     verifying = ThreadPoolExecutor(1)  # not this thread, which the child has: the locks are re-entrant
     for lock in held:
         assert verifying.submit(lock.acquire).result()
@@ -500,7 +520,9 @@ def test_a_signal_handler_that_asks_about_the_very_token_that_is_verified_gets_i
     inside: list[Reason] = []
 
     class Interrupted(Counted):
-        def _counting(self, key: VerificationKey) -> VerificationKey:
+        def _counting(self, key: VerificationKey | Decision) -> VerificationKey | Decision:
+            assert isinstance(key, VerificationKey)
+
             def verify(message: bytes, signature: bytes) -> bool:
                 if not inside:
                     inside.append(Reason.INVALID_SIGNATURE)
@@ -511,9 +533,9 @@ def test_a_signal_handler_that_asks_about_the_very_token_that_is_verified_gets_i
 
     def handler(*_: object) -> None:
         # The first to come here would be the first to wait for itself, and not even an alarm would wake it.
-        free = bench.verifier.tokens.turn(token).acquire(blocking=False)
+        free = bench.verifier.tokens.lock(token).acquire(blocking=False)
         assert free
-        bench.verifier.tokens.turn(token).release()
+        bench.verifier.tokens.lock(token).release()
         inside[0] = bench.reason(token)
 
     bench.verifier.keys = Interrupted(bench.verifier.keys)  # type: ignore[assignment]

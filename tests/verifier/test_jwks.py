@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa, x25519
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from joserfc.jwk import RSAKey
 
@@ -362,6 +362,7 @@ JUNK = st.recursive(
 MEMBERS = ["kty", "kid", "use", "alg", "n", "e", "crv", "x", "y", "key_ops", "x5c", "x5t", "oth"]
 
 
+@settings(deadline=None)
 @given(
     algorithm=st.sampled_from(sorted(ALGORITHMS)),
     changes=st.dictionaries(st.sampled_from(MEMBERS), JUNK, min_size=1, max_size=3),
@@ -396,6 +397,7 @@ def test_a_token_signed_with_a_key_that_was_left_out_is_refused_and_another_is_n
 ANYTHING = JUNK | st.dictionaries(st.sampled_from([*MEMBERS, "k", "d"]), JUNK)
 
 
+@settings(deadline=None)
 @given(entries=st.lists(ANYTHING, max_size=4) | JUNK)
 def test_no_document_makes_the_reading_raise(entries: Any) -> None:
     assert KeySet.read({"keys": entries}).keys == {}

@@ -19,17 +19,18 @@ import pytest
 import trio
 
 from s2s_fastapi.backchannel.channel import BackChannel
-from s2s_fastapi.decision import Reason
+from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import KeysUnavailable
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.verifier.jwks import KeySet, VerificationKey
 from s2s_fastapi.verifier.keys import KeySource
-from s2s_fastapi.verifier.refusal import Refused
 from tests.kit.realm import Clock, Realm, SigningKey, judged, key_source, settings, token_verifier
 from tests.kit.reported import reported
 
 FIRST, SECOND, THIRD = (SigningKey("ES256", kid=f"key-{number}") for number in (1, 2, 3))
 HOUR, TTL, SPACING = 3600, 600, 5
+AT_ONCE = SPACING - 1
+"""Seconds: less than the wait for the next fetch takes, and enough for a busy machine."""
 RETRY = 6  # the longest rest after a failure, jitter included, is 5.5 s
 
 
@@ -39,6 +40,15 @@ def settle(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.002)
+
+
+def kid_of(found: VerificationKey | Decision) -> str:
+    assert isinstance(found, VerificationKey)
+    return found.kid
+
+
+def unknown(found: VerificationKey | Decision) -> bool:
+    return found == Decision(reason=Reason.UNKNOWN_KEY)
 
 
 class Scene:
@@ -59,10 +69,8 @@ class Scene:
 
     def ask(self, key: SigningKey | str) -> VerificationKey | Reason:
         kid = key if isinstance(key, str) else key.kid
-        try:
-            return self.source.key(kid, "ES256")
-        except Refused as refused:
-            return refused.reason
+        found = self.source.key(kid, "ES256")
+        return found.reason if isinstance(found, Decision) else found
 
     def breaks(self, answer: httpx.Response | Exception, path: str = "/certs") -> None:
         """Let Keycloak answer like this from now on."""
@@ -160,9 +168,11 @@ def test_a_broken_first_answer_is_503_in_a_sentence_and_never_a_key(
 ) -> None:
     scene = Scene(loaded=False)
     scene.breaks(answer)
+    refusal = scene.source.key(THIRD.kid, "ES256")
     with pytest.raises(KeysUnavailable) as caught:
-        scene.source.key(THIRD.kid, "ES256")
+        scene.source.get()
     error = caught.value
+    assert refusal == Decision(reason=Reason.KEYS_UNAVAILABLE, cure=str(error), retry_after=error.retry_after)
     assert (error.code, error.status_code) == ("keys_unavailable", 503)
     next_try_in = scene.source.state().next_try_in
     assert next_try_in is not None
@@ -254,9 +264,8 @@ def test_keys_older_than_the_ttl_are_not_served_without_asking() -> None:
     scene.clock.advance(TTL - 0.001)
     gate = threading.Event()
     scene.hangs(gate)
-    began = time.monotonic()
     assert scene.finds(FIRST)  # a moment before, they are served though the renewal hangs
-    assert time.monotonic() - began < 1
+    assert scene.source.state().loading
     gate.set()
     scene = Scene()
     scene.clock.advance(TTL)
@@ -371,8 +380,7 @@ def test_a_service_starts_before_keycloak_and_works_when_it_comes() -> None:
     scene.breaks(httpx.ConnectError("not yet"))
     scene.source.start()
     scene.fails(1)
-    with pytest.raises(KeysUnavailable):
-        scene.source.key(FIRST.kid, "ES256")
+    assert scene.ask(FIRST) is Reason.KEYS_UNAVAILABLE
     scene.recovers()
     scene.clock.advance(RETRY)
     assert isinstance(scene.ask(FIRST), VerificationKey)
@@ -485,9 +493,8 @@ def test_the_keys_of_two_servers_that_hang_do_not_delay_those_of_a_third() -> No
     for number in range(20):
         hung.append(source_at(f"http://hangs-{number % 2}", lambda: httpx.MockTransport(hangs)))
         hung[-1].start()
-    began = time.monotonic()
     assert source_at("http://healthy", Realm().transport).get().keys
-    assert time.monotonic() - began < 1
+    assert all(source.state().loading for source in hung)
     assert sum(thread.name == "s2s_fastapi-keys" for thread in threading.enumerate()) <= 2 * 4 + 1
     gate.set()
 
@@ -523,8 +530,7 @@ def test_300_apps_of_one_process_get_their_keys() -> None:
 def test_a_known_kid_with_another_algorithm_is_an_unknown_key() -> None:
     scene = Scene()
     scene.clock.advance(SPACING)
-    with pytest.raises(Refused):
-        scene.source.key(FIRST.kid, "RS256")
+    assert unknown(scene.source.key(FIRST.kid, "RS256"))
     assert isinstance(scene.ask(FIRST), VerificationKey)  # and does no harm to the right one
 
 
@@ -534,30 +540,30 @@ def test_a_new_key_works_at_once_in_quiet_times() -> None:
     scene.clock.advance(SPACING)
     began = time.monotonic()
     assert isinstance(scene.ask(SECOND), VerificationKey)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < AT_ONCE
     assert scene.realm.fetches == 2
 
 
 @pytest.mark.parametrize("run", [asyncio.run, lambda task: trio.run(lambda: task)], ids=["asyncio", "trio"])
-def test_a_new_key_works_at_once_on_every_event_loop(run: Callable[[Any], VerificationKey]) -> None:
+def test_a_new_key_works_at_once_on_every_event_loop(run: Callable[[Any], VerificationKey | Decision]) -> None:
     scene = Scene()
     scene.realm.published = [FIRST.jwk, SECOND.jwk]
     scene.clock.advance(SPACING)
-    assert run(scene.source.akey(SECOND.kid, "ES256")).kid == SECOND.kid
+    assert kid_of(run(scene.source.akey(SECOND.kid, "ES256"))) == SECOND.kid
     assert scene.realm.fetches == 2
 
 
 @pytest.mark.parametrize("loaded", [False, True], ids=["the first keys", "a new key"])
 def test_an_event_loop_goes_on_while_keys_are_on_their_way(loaded: bool) -> None:
-    async def in_asyncio(scene: Scene, gate: threading.Event) -> VerificationKey:
+    async def in_asyncio(scene: Scene, gate: threading.Event) -> VerificationKey | Decision:
         waiter = asyncio.create_task(scene.source.akey(SECOND.kid, "ES256"))
         await asyncio.sleep(0.02)
         assert not waiter.done()
         gate.set()
         return await waiter
 
-    async def in_trio(scene: Scene, gate: threading.Event) -> VerificationKey:
-        found: list[VerificationKey] = []
+    async def in_trio(scene: Scene, gate: threading.Event) -> VerificationKey | Decision:
+        found: list[VerificationKey | Decision] = []
 
         async def wait() -> None:
             found.append(await scene.source.akey(SECOND.kid, "ES256"))
@@ -569,7 +575,7 @@ def test_an_event_loop_goes_on_while_keys_are_on_their_way(loaded: bool) -> None
             gate.set()
         return found[0]
 
-    loops: list[Callable[[Scene, threading.Event], VerificationKey]] = [
+    loops: list[Callable[[Scene, threading.Event], VerificationKey | Decision]] = [
         lambda scene, gate: asyncio.run(in_asyncio(scene, gate)),
         lambda scene, gate: trio.run(in_trio, scene, gate),
     ]
@@ -578,9 +584,7 @@ def test_an_event_loop_goes_on_while_keys_are_on_their_way(loaded: bool) -> None
         scene.realm.published = [SECOND.jwk]
         scene.clock.advance(SPACING)
         scene.hangs(gate)
-        began = time.monotonic()
-        assert run(scene, gate).kid == SECOND.kid
-        assert time.monotonic() - began < 2
+        assert kid_of(run(scene, gate)) == SECOND.kid
 
 
 def test_a_fetch_for_one_kid_brings_every_new_key() -> None:
@@ -607,13 +611,13 @@ def test_within_the_spacing_an_unknown_kid_waits_for_the_next_fetch() -> None:
     "run", [None, asyncio.run, lambda task: trio.run(lambda: task)], ids=["plain", "asyncio", "trio"]
 )
 def test_who_comes_soon_after_a_fetch_waits_for_longer_than_a_fetch_may_take(
-    run: Callable[[Any], VerificationKey] | None,
+    run: Callable[[Any], VerificationKey | Decision] | None,
 ) -> None:
     scene = Scene()
     scene.realm.published = [FIRST.jwk, SECOND.jwk]
     scene.clock.advance(SPACING - 3.3)
     found = scene.source.key(SECOND.kid, "ES256") if run is None else run(scene.source.akey(SECOND.kid, "ES256"))
-    assert found.kid == SECOND.kid
+    assert kid_of(found) == SECOND.kid
     assert scene.realm.fetches == 2
 
 
@@ -621,7 +625,7 @@ def test_who_comes_soon_after_a_fetch_waits_for_longer_than_a_fetch_may_take(
     "run", [None, asyncio.run, lambda task: trio.run(lambda: task)], ids=["plain", "asyncio", "trio"]
 )
 def test_a_key_that_is_published_while_a_fetch_is_under_way_comes_with_the_next_one(
-    run: Callable[[Any], VerificationKey] | None,
+    run: Callable[[Any], VerificationKey | Decision] | None,
 ) -> None:
     scene = Scene()
     gate = threading.Event()
@@ -639,7 +643,7 @@ def test_a_key_that_is_published_while_a_fetch_is_under_way_comes_with_the_next_
     scene.clock.advance(SPACING - 0.3)
     threading.Timer(0.1, gate.set).start()
     found = scene.source.key(SECOND.kid, "ES256") if run is None else run(scene.source.akey(SECOND.kid, "ES256"))
-    assert found.kid == SECOND.kid
+    assert kid_of(found) == SECOND.kid
     first.join(10)
     assert scene.realm.fetches == 3
 
@@ -647,7 +651,9 @@ def test_a_key_that_is_published_while_a_fetch_is_under_way_comes_with_the_next_
 @pytest.mark.parametrize(
     "run", [None, asyncio.run, lambda task: trio.run(lambda: task)], ids=["plain", "asyncio", "trio"]
 )
-def test_a_key_that_a_fetch_under_way_brings_orders_no_other(run: Callable[[Any], VerificationKey] | None) -> None:
+def test_a_key_that_a_fetch_under_way_brings_orders_no_other(
+    run: Callable[[Any], VerificationKey | Decision] | None,
+) -> None:
     scene = Scene()
     gate = threading.Event()
 
@@ -664,7 +670,7 @@ def test_a_key_that_a_fetch_under_way_brings_orders_no_other(run: Callable[[Any]
     scene.clock.advance(1)  # the key is on its way already, and the fetch older than the question
     threading.Timer(0.1, gate.set).start()
     found = scene.source.key(SECOND.kid, "ES256") if run is None else run(scene.source.akey(SECOND.kid, "ES256"))
-    assert found.kid == SECOND.kid
+    assert kid_of(found) == SECOND.kid
     first.join(10)
     assert scene.realm.fetches == 2
 
@@ -677,7 +683,7 @@ def test_a_kid_that_a_fetch_did_not_bring_may_ask_again_after_five_seconds_and_n
     scene.clock.advance(SPACING - 0.001)
     began = time.monotonic()
     assert scene.ask(SECOND) is Reason.UNKNOWN_KEY
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < AT_ONCE
     assert scene.realm.fetches == 2
     scene.clock.advance(0.001)
     assert isinstance(scene.ask(SECOND), VerificationKey)
@@ -693,8 +699,7 @@ def test_an_unknown_kid_while_keycloak_is_down_is_nobodys_fault_and_known_ones_g
     scene = Scene()
     scene.breaks(answer)
     scene.clock.advance(SPACING)
-    with pytest.raises(KeysUnavailable):
-        scene.source.key(SECOND.kid, "ES256")
+    assert scene.ask(SECOND) is Reason.KEYS_UNAVAILABLE
     assert isinstance(scene.ask(FIRST), VerificationKey)
     scene.recovers()
     scene.realm.published = [FIRST.jwk, SECOND.jwk]
@@ -704,16 +709,15 @@ def test_an_unknown_kid_while_keycloak_is_down_is_nobodys_fault_and_known_ones_g
 
 def test_a_hundred_may_wait_and_the_next_is_refused_at_once_while_known_keys_go_on() -> None:
     scene = Scene()
-    scene.clock.advance(SPACING - 1.5)
+    scene.clock.advance(SPACING - 2.5)
     seen: list[VerificationKey | Reason] = []
     threads = [threading.Thread(target=lambda kid=f"kid-{n}": seen.append(scene.ask(kid))) for n in range(100)]
     for thread in threads:
         thread.start()
     settle(lambda: scene.source._asking == 100)
-    began = time.monotonic()
     assert scene.ask("one too many") is Reason.UNKNOWN_KEY
     assert isinstance(scene.ask(FIRST), VerificationKey)
-    assert time.monotonic() - began < 1
+    assert scene.source._asking == 100  # they still wait
     assert scene.realm.fetches == 1
     for thread in threads:
         thread.join(10)
@@ -733,18 +737,15 @@ def test_a_kid_that_was_turned_away_gets_a_place_when_it_comes_again_and_invente
     async def in_asyncio() -> None:
         flood = [asyncio.create_task(scene.source.akey(f"kid-{n}", "ES256")) for n in range(100)]
         await asyncio.sleep(0.05)
-        with pytest.raises(Refused):  # nothing tells it from the others
-            await scene.source.akey(SECOND.kid, "ES256")
+        assert unknown(await scene.source.akey(SECOND.kid, "ES256"))  # nothing tells it from the others
         for n in range(1000):
-            with pytest.raises(Refused):
-                await scene.source.akey(f"invented-{n}", "ES256")
+            assert unknown(await scene.source.akey(f"invented-{n}", "ES256"))
         again = [asyncio.create_task(scene.source.akey(SECOND.kid, "ES256")) for _ in range(100)]
         await asyncio.sleep(0.05)
         assert scene.source._asking == 200
-        with pytest.raises(Refused):  # these places are counted, too
-            await scene.source.akey(SECOND.kid, "ES256")
-        assert {key.kid for key in await asyncio.gather(*again)} == {SECOND.kid}
-        assert all(isinstance(one, Refused) for one in await asyncio.gather(*flood, return_exceptions=True))
+        assert unknown(await scene.source.akey(SECOND.kid, "ES256"))  # these places are counted, too
+        assert {kid_of(key) for key in await asyncio.gather(*again)} == {SECOND.kid}
+        assert all(map(unknown, await asyncio.gather(*flood)))
 
     asyncio.run(in_asyncio())
     assert scene.realm.fetches == 2
@@ -785,7 +786,7 @@ def test_who_stops_waiting_gives_the_place_back() -> None:
 
 def test_a_forked_child_forgets_who_waited_in_the_parent() -> None:
     scene = Scene()
-    scene.clock.advance(SPACING - 1.5)
+    scene.clock.advance(SPACING - 2.5)
     threads = [threading.Thread(target=scene.ask, args=(f"kid-{n}",)) for n in range(100)]
     for thread in threads:
         thread.start()
@@ -844,18 +845,13 @@ def test_a_flood_of_invented_names_from_threads_and_loops_is_one_fetch_in_five_s
     stop = threading.Event()
 
     def ask(kid: str) -> None:
-        with pytest.raises(Refused):
-            source.key(kid, "ES256")
+        assert unknown(source.key(kid, "ES256"))
 
     async def in_asyncio() -> None:
-        answers = await asyncio.gather(
-            *[source.akey(f"asyncio-{n}", "ES256") for n in range(40)], return_exceptions=True
-        )
-        assert all(isinstance(answer, Refused) for answer in answers)
+        assert all(map(unknown, await asyncio.gather(*[source.akey(f"asyncio-{n}", "ES256") for n in range(40)])))
 
     async def refused_in_trio(kid: str) -> None:
-        with pytest.raises(Refused):
-            await source.akey(kid, "ES256")
+        assert unknown(await source.akey(kid, "ES256"))
 
     async def in_trio() -> None:
         async with trio.open_nursery() as nursery:
@@ -953,7 +949,7 @@ def test_a_realm_page_that_cannot_be_read_is_told_once_and_again_after_it_could_
         assert scene.ask(f"invented-{scene.clock.now}") is Reason.UNKNOWN_KEY
     sentence = (
         "The realm's not-before could not be read from http://keycloak.test/realms/corp: Keycloak answers 403. "
-        "Revocation in Keycloak is not felt here as long as that is so."
+        "Until it can be read, a revocation in Keycloak has no effect here."
     )
     reported()
     told = [(record.name, record.levelno, record.getMessage()) for record in caplog.records]
@@ -1067,8 +1063,7 @@ def test_a_published_key_that_is_left_out_is_named_once_for_as_long_as_it_is_pub
     for published in ([FIRST.jwk, odd], [FIRST.jwk, odd], [odd], [odd], [FIRST.jwk], [FIRST.jwk, odd]):
         scene.realm.published = published
         scene.clock.advance(SPACING + 1)
-        with contextlib.suppress(KeysUnavailable):  # there is no other key
-            scene.ask(f"invented-{scene.clock.now}")
+        scene.ask(f"invented-{scene.clock.now}")
     reported()
     told = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
     url = "http://keycloak.test/realms/corp/protocol/openid-connect/certs"

@@ -4,12 +4,13 @@ import json
 import logging
 from typing import Any
 
+import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed448
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from s2s_fastapi import AuthenticationError, ServiceAuthMiddleware, TokenVerifier
+from s2s_fastapi import AuthenticationError, KeycloakSettings, ServiceAuthMiddleware, TokenVerifier
 from s2s_fastapi.backchannel.strict_json import doubled
 from s2s_fastapi.decision import Decision, Reason
 from tests.kit.realm import DECIDING, Clock, Realm, SigningKey, b64, judged, settings, token_verifier
@@ -284,6 +285,51 @@ def test_a_verifier_writes_a_refusal_to_the_log_as_the_middleware_does(
     assert (fields["method"], fields["route"]) == ("", "")
     assert "method" not in record.getMessage()
     assert fields["cure"].startswith("token of chat-app-service has aud [other], expected crm-api-gateway")
+
+
+@pytest.mark.parametrize(
+    ("variables", "options", "words"),
+    [
+        pytest.param({}, {}, "Or PARTNERS_CLIENT_ID is wrong here: it says that this service is crm.", id="client"),
+        pytest.param({"AUDIENCE": "a"}, {}, "Or PARTNERS_AUDIENCE is wrong here: it says", id="audience"),
+        pytest.param({}, {"audience": "a"}, "", id="named in code"),
+    ],
+)
+def test_a_wrong_audience_names_the_services_own_variable_with_its_prefix(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], options: dict[str, Any], words: str
+) -> None:
+    realm = Realm()
+    cure = partners(realm, monkeypatch, variables, options).decide(realm.token(aud="other")).decision.cure
+    assert words in cure
+    assert ("wrong here" in cure) is bool(words)
+    assert "KEYCLOAK_" not in cure
+
+
+def test_other_cures_name_variables_with_the_prefix_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    realm = Realm()
+    verifier = partners(realm, monkeypatch)
+    wrong_issuer, unknown = realm.token(iss="http://elsewhere/realms/corp"), realm.token(header={"kid": "unknown"})
+    assert "Set PARTNERS_PUBLIC_URL (or PARTNERS_ISSUER)" in verifier.decide(wrong_issuer).decision.cure
+    verifier.ready().keys._absent["unknown"] = float("inf")
+    assert "are PARTNERS_REALM or PARTNERS_URL wrong here?" in verifier.decide(unknown).decision.cure
+    realm.answer = lambda request: httpx.Response(404)
+    refusal = partners(realm, monkeypatch).decide(wrong_issuer).decision
+    assert refusal.reason is Reason.KEYS_UNAVAILABLE
+    assert "PARTNERS_" in refusal.cure
+    assert "KEYCLOAK_" not in refusal.cure
+
+
+def partners(
+    realm: Realm,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str] | None = None,
+    options: dict[str, Any] | None = None,
+) -> TokenVerifier:
+    """Return a verifier whose settings were read with the prefix PARTNERS_."""
+    given = {"URL": "http://keycloak.test", "REALM": "corp", "CLIENT_ID": "crm", **(variables or {})}
+    for name, value in given.items():
+        monkeypatch.setenv(f"PARTNERS_{name}", value)
+    return token_verifier(realm, given=KeycloakSettings.from_environment(prefix="PARTNERS_"), **(options or {}))
 
 
 def test_the_log_of_a_verifier_tells_nothing_of_a_token_that_nobody_signed(caplog: pytest.LogCaptureFixture) -> None:

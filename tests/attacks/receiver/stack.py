@@ -143,7 +143,7 @@ class Stack:
 
     @property
     def gate(self) -> Any:
-        return self.guarded._gate
+        return self.guarded._start.checked
 
     @property
     def _one_fetch(self) -> list[str]:
@@ -170,7 +170,7 @@ class Stack:
     def bearer(self, token: str | bytes, **request: Any) -> httpx.Response:
         return self.send(b"Bearer " + _raw(token), **request)
 
-    def lets_in(self, token: str, client_id: str = "chat-app-service") -> None:
+    def accepts(self, token: str, client_id: str = "chat-app-service") -> None:
         response = self.bearer(token)
         assert (response.status_code, response.json()) == (200, {"client_id": client_id})
 
@@ -184,11 +184,11 @@ class Stack:
         path: str = "/x",
     ) -> Decision:
         """Prove that ``broken`` is refused for ``reason`` between two requests in which ``good`` is let in."""
-        self.lets_in(good)
+        self.accepts(good)
         if outbound:
             self.monotonic.advance(5)  # the one question about an unknown key may be asked at once
         decision = self.refuses(broken, reason, outbound=outbound, path=path)
-        self.lets_in(good)
+        self.accepts(good)
         return decision
 
     def refuses(self, token: str | bytes, reason: Reason, *, outbound: int = 0, path: str = "/x") -> Decision:
@@ -225,7 +225,7 @@ class Stack:
             verifier = self.gate.verifier
             published = verifier.keys.published(_kid_of(raw)) if decision.reason is Reason.UNKNOWN_KEY else ""
             of_settings = unsigned_cure(
-                decision.reason, issuer=verifier.expectations.issuer, jwks=verifier.keys.url, published=published
+                decision.reason, issuer=verifier.checks.issuer, jwks=verifier.keys.url, published=published
             )
             of_size = size_cure(len(raw), MAX_TOKEN_BYTES) if decision.cure.startswith("the token has ") else ""
             assert bool(of_size) <= (len(raw) > MAX_TOKEN_BYTES)

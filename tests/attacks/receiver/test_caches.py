@@ -24,9 +24,9 @@ def test_a_token_is_remembered_by_the_whole_of_it_and_not_by_its_beginning(share
     turned = "".join("B" if sign == "A" else sign if sign == "." else "A" for sign in rest[:1]) + rest[1:]
     broken = good[:shared] + turned
     assert broken != good
-    attacked.lets_in(good)
+    attacked.accepts(good)
     assert attacked.bearer(broken).status_code == 401
-    attacked.lets_in(good)
+    attacked.accepts(good)
 
 
 def test_callers_whose_tokens_begin_and_end_alike_are_not_taken_for_each_other() -> None:
@@ -36,14 +36,14 @@ def test_callers_whose_tokens_begin_and_end_alike_are_not_taken_for_each_other()
     assert len({text[:100] for text in made.values()}) == 1
     for _ in range(2):
         for name, text in made.items():
-            attacked.lets_in(text, name)
+            attacked.accepts(text, name)
 
 
 def test_a_header_payload_or_signature_of_one_remembered_token_is_none_of_another() -> None:
     attacked = stack("RS256")
     one, other = token(attacked.realm), token(attacked.realm, azp="billing", client_id="billing")
-    attacked.lets_in(one)
-    attacked.lets_in(other, "billing")
+    attacked.accepts(one)
+    attacked.accepts(other, "billing")
     for part in (1, 2):
         mixed = one.split(".")
         mixed[part] = other.split(".")[part]
@@ -73,8 +73,8 @@ def test_what_one_realm_s_app_remembers_is_nothing_to_another_realm_s() -> None:
     here, there = Stack(ours), Stack(theirs)
     good, other = token(ours), token(theirs)
     for _ in range(2):
-        here.lets_in(good)
-        there.lets_in(other)
+        here.accepts(good)
+        there.accepts(other)
         assert here.bearer(other).status_code == there.bearer(good).status_code == 401
 
 
@@ -82,21 +82,21 @@ def test_a_refusal_is_not_remembered_beyond_its_reason() -> None:
     clock = Clock()
     attacked = stack("RS256", clock=clock)
     late = token(attacked.realm, iat=IAT + 40, exp=IAT + 340)
-    attacked.lets_in(token(attacked.realm))
+    attacked.accepts(token(attacked.realm))
     attacked.refuses(late, Reason.NOT_YET_VALID)
     clock.advance(10)
-    attacked.lets_in(late)
+    attacked.accepts(late)
 
 
 def test_a_key_that_was_unknown_is_known_once_it_is_published() -> None:
     attacked = stack("RS256")
     rotated = attacked.realm.sign(claims(attacked.realm), key=FORGER["RS256"])
-    attacked.lets_in(token(attacked.realm))
+    attacked.accepts(token(attacked.realm))
     attacked.monotonic.advance(5)
     attacked.refuses(rotated, Reason.UNKNOWN_KEY, outbound=1)
     attacked.realm.published.append(FORGER["RS256"].jwk)
     attacked.monotonic.advance(5)
-    attacked.lets_in(rotated)
+    attacked.accepts(rotated)
 
 
 def test_no_number_of_tokens_makes_the_memory_grow() -> None:
@@ -104,16 +104,16 @@ def test_no_number_of_tokens_makes_the_memory_grow() -> None:
     attacked.realm.published = [KEYS["EdDSA"].jwk]
     made = [token(attacked.realm) for _ in range(40)]
     for text in made:
-        attacked.lets_in(text)
+        attacked.accepts(text)
     assert 0 < len(attacked.gate.verifier.tokens) <= 10
     for text in reversed(made):
-        attacked.lets_in(text)
+        attacked.accepts(text)
     assert 0 < len(attacked.gate.verifier.tokens) <= 20  # one that is about to move may count twice
 
 
 def test_no_refused_token_takes_a_place_in_the_memory() -> None:
     attacked = stack("RS256")
-    attacked.lets_in(token(attacked.realm))
+    attacked.accepts(token(attacked.realm))
     for _ in range(20):
         attacked.refuses(
             attacked.realm.sign(claims(attacked.realm), key=_as_ours(FORGER["RS256"])), Reason.INVALID_SIGNATURE
@@ -136,7 +136,7 @@ def _as_ours(key: SigningKey) -> SigningKey:
 def test_a_good_token_does_not_make_a_bad_request_good(cached_tokens: int) -> None:
     attacked = stack("RS256", cached_tokens=cached_tokens)
     good = token(attacked.realm)
-    attacked.lets_in(good)
+    attacked.accepts(good)
     bearer = f"Bearer {good}"
     for values, path, reason in [
         ([bearer, bearer], "/x", Reason.INVALID_REQUEST),

@@ -91,7 +91,7 @@ def test_another_client_of_the_realm_with_the_same_audience_is_not_the_one_that_
     attacked = guarded(require_caller("chat-app-service"))
     other = broken(attacked, azp=name, client_id=name)
     assert attacked.bearer(token(attacked.realm), path="/y").status_code == 200
-    attacked.lets_in(other, name)  # it is a good token: only this route is not for it
+    attacked.accepts(other, name)  # it is a good token: only this route is not for it
     attacked.refuses(other, Reason.CALLER_NOT_ALLOWED, path="/y")
     assert attacked.bearer(token(attacked.realm), path="/y").status_code == 200
 

@@ -28,7 +28,7 @@ def test_a_remembered_token_expires_in_its_second(seconds: float, reason: Reason
     clock = Clock()
     attacked, fresh = stack("RS256", clock=clock), stack("RS256", clock=clock)
     good = token(attacked.realm)
-    attacked.lets_in(good)
+    attacked.accepts(good)
     clock.advance(seconds)
     for app in (attacked, fresh):
         assert app.bearer(good).status_code == (401 if reason else 200)
@@ -68,14 +68,14 @@ def test_at_every_moment_remembered_and_unknown_tokens_are_judged_alike(
 def test_a_remembered_token_ends_with_its_key() -> None:
     attacked = stack("RS256", "ES256")
     good, other = token(attacked.realm), attacked.realm.sign(claims(attacked.realm), key=KEYS["ES256"])
-    attacked.lets_in(good)
-    attacked.lets_in(other)
+    attacked.accepts(good)
+    attacked.accepts(other)
     attacked.realm.published = [KEYS["ES256"].jwk]
     attacked.monotonic.advance(600)
-    attacked.lets_in(other)
+    attacked.accepts(other)
     attacked.monotonic.advance(5)
     attacked.refuses(good, Reason.UNKNOWN_KEY, outbound=1)
-    attacked.lets_in(other)
+    attacked.accepts(other)
 
 
 @pytest.mark.parametrize(
@@ -93,10 +93,10 @@ def test_a_remembered_token_ends_when_its_key_is_not_that_key_any_more(
 ) -> None:
     attacked = stack("RS256", "ES256")
     good = token(attacked.realm)
-    attacked.lets_in(good)
+    attacked.accepts(good)
     attacked.realm.published[0] = change(attacked.realm.published[0])
     attacked.monotonic.advance(600)
-    attacked.lets_in(attacked.realm.sign(claims(attacked.realm), key=KEYS["ES256"]))  # fetches
+    attacked.accepts(attacked.realm.sign(claims(attacked.realm), key=KEYS["ES256"]))  # fetches
     attacked.monotonic.advance(5)  # an unknown key may be asked for at once
     response = attacked.bearer(good)
     assert response.status_code == 401
@@ -106,10 +106,10 @@ def test_a_remembered_token_ends_when_its_key_is_not_that_key_any_more(
 def test_a_remembered_token_is_not_served_longer_than_the_last_good_keys() -> None:
     attacked = stack("RS256")
     good = token(attacked.realm, exp=IAT + 80_000)
-    attacked.lets_in(good)
+    attacked.accepts(good)
     attacked.realm.answer = lambda request: httpx.Response(503)
     attacked.monotonic.advance(3599)
-    attacked.lets_in(good)
+    attacked.accepts(good)
     attacked.monotonic.advance(1)
     attacked.shows_nothing(attacked.bearer(good), Reason.KEYS_UNAVAILABLE)
 
@@ -117,13 +117,13 @@ def test_a_remembered_token_is_not_served_longer_than_the_last_good_keys() -> No
 def test_revoke_all_ends_what_was_issued_before_and_nothing_else() -> None:
     attacked = stack("RS256")
     old, new = token(attacked.realm, iat=IAT - 1), token(attacked.realm)
-    attacked.lets_in(old)
-    attacked.lets_in(new)
+    attacked.accepts(old)
+    attacked.accepts(new)
     attacked.realm.not_before = IAT
     attacked.monotonic.advance(600)
-    attacked.lets_in(new)  # fetches
+    attacked.accepts(new)  # fetches
     attacked.refuses(old, Reason.REVOKED)
-    attacked.lets_in(new)
+    attacked.accepts(new)
 
 
 NO_DATES: list[Any] = [None, "0", "", 0.5, True, False, -1, [], {}]

@@ -120,7 +120,7 @@ def test_without_that_fault_the_same_published_key_would_have_verified() -> None
         attacked = stack("PS256")
         entry, sign = _as(key)
         attacked.realm.published.append(entry)
-        attacked.lets_in(signed({"alg": key.algorithm, "kid": OTHER}, claims(attacked.realm), sign))
+        attacked.accepts(signed({"alg": key.algorithm, "kid": OTHER}, claims(attacked.realm), sign))
 
 
 @pytest.mark.parametrize("secret", ["c2VjcmV0", ""], ids=["a secret", "nothing"])
@@ -196,7 +196,7 @@ def _answering(page: Callable[[], httpx.Response]) -> Callable[[httpx.Request], 
 def test_a_bad_key_set_never_brings_a_key_and_never_takes_one_away(page: Callable[[], httpx.Response]) -> None:
     attacked = stack("RS256")
     good = token(attacked.realm)
-    attacked.lets_in(good)
+    attacked.accepts(good)
     attacked.realm.answer = _answering(page)
     forged = attacked.realm.sign(claims(attacked.realm), key=FORGER["RS256"])
 
@@ -207,9 +207,9 @@ def test_a_bad_key_set_never_brings_a_key_and_never_takes_one_away(page: Callabl
     # Nobody can say whether this key is one: that is our trouble, not the token's, and no reason to let it in.
     attacked.shows_nothing(response, Reason.KEYS_UNAVAILABLE)
     assert attacked.realm.requests[before:] == ["/realms/corp/protocol/openid-connect/certs"]
-    attacked.lets_in(good)
+    attacked.accepts(good)
     attacked.monotonic.advance(595)  # too old to be fresh; the last good ones serve
-    attacked.lets_in(good)
+    attacked.accepts(good)
 
 
 @pytest.mark.parametrize("page", BAD_SETS.values(), ids=BAD_SETS)

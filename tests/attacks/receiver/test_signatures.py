@@ -96,8 +96,8 @@ def test_the_twin_of_an_ecdsa_signature_says_the_same_and_no_more() -> None:
     header, payload, signature = good.split(".")
     r, s = _numbers(signature, "ES256")
     twin = f"{header}.{payload}.{b64(_joined(r, ORDER['ES256'] - s, 32))}"
-    attacked.lets_in(good)
-    attacked.lets_in(twin)
+    attacked.accepts(good)
+    attacked.accepts(twin)
     attacked.realm.not_before = int(claims(attacked.realm)["iat"]) + 1
     attacked.monotonic.advance(600)
     attacked.refuses(good, Reason.REVOKED, outbound=1)

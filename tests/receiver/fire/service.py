@@ -113,7 +113,7 @@ class Service:
             return "let in"
 
         self._door = ServiceAuthMiddleware(app, settings, observer=self, clock=self.time.wall, warm_up=False)
-        self._door._start({"type": "http"})
+        self._door._start.run(None)
         # The keys' own clock is nobody's option: nothing has been loaded by it yet.
         self.keys._clock = self.keys._keys._clock = self.time.monotonic
         self.keys.start()
@@ -122,8 +122,8 @@ class Service:
     @property
     def keys(self) -> KeySource:
         assert self._door is not None
-        assert self._door._gate is not None
-        return self._door._gate.verifier.keys
+        assert self._door.keys is not None
+        return self._door.keys
 
     def decided(self, decision: Decision) -> None:
         self.decisions.append(decision)

@@ -112,7 +112,7 @@ def test_what_is_no_bearer_token_in_the_header_is_no_credential(service: Service
 def test_bearer_credentials_that_are_not_one_token_are_a_bad_request(service: Service, header: bytes) -> None:
     said = service.say(header)
     assert (said.status, said.challenge) == MALFORMED
-    assert said.body == b'{"detail": "The credentials of the request are malformed or given more than once."}'
+    assert said.body == b'{"detail":"The credentials of the request are malformed or given more than once."}'
     assert service.ran == []
 
 

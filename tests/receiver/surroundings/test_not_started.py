@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from s2s_fastapi import ServiceAuthMiddleware
-from s2s_fastapi.receiver.middleware import _CHECK_AGAIN
+from s2s_fastapi.receiver.start import _CHECK_AGAIN
 from tests.kit.realm import Clock
 from tests.receiver.surroundings.servers import HYPERCORN, UVICORN, served
 
@@ -108,5 +108,5 @@ def test_on_a_real_server_it_is_the_same(inner: Counting, options: Options, serv
     with served(without_lifespan, server) as address:
         for headers in ([], [bearer]):
             said = address.say(b"/x", *headers)
-            assert (said.status, said.body, said.challenge) == (500, b'{"detail": "Internal Server Error"}', None)
+            assert (said.status, said.body, said.challenge) == (500, b'{"detail":"Internal Server Error"}', None)
     assert inner.ran == 0

@@ -13,7 +13,14 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
-from s2s_fastapi import AuthorizationError, ServiceAuthMiddleware, require_caller, require_role, require_scope
+from s2s_fastapi import (
+    AuthorizationError,
+    ServiceAuthMiddleware,
+    require_caller,
+    require_role,
+    require_scope,
+    require_service,
+)
 from s2s_fastapi.requirement.request_state import Authenticated
 from tests.kit.realm import Clock, Realm
 
@@ -50,6 +57,25 @@ async def ask(app: Any, headers: dict[str, str], kind: str = "http") -> list[dic
 
 def challenges(sent: list[dict[str, Any]]) -> list[bytes]:
     return [value for name, value in sent[0]["headers"] if name.lower() == b"www-authenticate"]
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+def test_a_refusal_has_the_same_bytes_from_the_middleware_and_from_a_dependency(
+    options: Options, user: Headers, kind: str
+) -> None:
+    app = FastAPI(openapi_url=None)
+
+    @app.get("/x", dependencies=[Depends(require_service())])
+    async def route() -> None: ...
+
+    @app.websocket("/x", dependencies=[Depends(require_service())])
+    async def socket(websocket: WebSocket) -> None: ...
+
+    by_middleware, by_dependency = (
+        anyio.run(ask, ServiceAuthMiddleware(app, users=users, **options()), user(), kind) for users in (False, True)
+    )
+    assert by_dependency[0]["status"] == 403
+    assert by_middleware == by_dependency
 
 
 @pytest.mark.parametrize("kind", ["http", "websocket"])

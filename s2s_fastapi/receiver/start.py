@@ -1,0 +1,347 @@
+"""The start of an app: its settings and routes are read and checked once, and again if routes are added later."""
+
+import logging
+import math
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Scope
+
+from s2s_fastapi.declared.late_routes import FailingRoute, ReadRoutes, Watch
+from s2s_fastapi.declared.openapi import Documentation
+from s2s_fastapi.declared.public_paths import PublicPaths
+from s2s_fastapi.declared.returned import look_at_returned
+from s2s_fastapi.declared.routes import read_access, router_below
+from s2s_fastapi.declared.start_check import AccessCheck, bounded
+from s2s_fastapi.environment import settings_or_environment
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.fastapi_internals import added_middleware, get_route_path, hidden_app, own_root_path
+from s2s_fastapi.names import NO_AUDIENCE, audience_names
+from s2s_fastapi.process import watch_forks
+from s2s_fastapi.receiver.observe_mode import ObservedRefusals, Observing, end_of_observing
+from s2s_fastapi.requirement.opened import Places
+from s2s_fastapi.requirement.request_state import Service
+from s2s_fastapi.requirement.require import require_service, require_user
+from s2s_fastapi.telemetry import DecisionLog, Observer
+from s2s_fastapi.verifier.accepted_tokens import AcceptedTokens
+from s2s_fastapi.verifier.checks import Checks
+from s2s_fastapi.verifier.keys import KeySource
+from s2s_fastapi.verifier.verifier import Verifier
+
+if TYPE_CHECKING:  # loaded when settings are first made
+    from s2s_fastapi.settings import KeycloakSettings
+
+__all__ = ["CheckedApp", "Options", "Start"]
+
+_log = logging.getLogger("s2s_fastapi")
+
+_SERVICE: Final = require_service()
+_SERVICE_OR_USER: Final = require_service() | require_user()
+_CHECK_AGAIN: Final = 1.0
+"""Seconds for which the result of a failed check is kept: nobody may order the reading of all routes with each request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What `ServiceAuthMiddleware` was called with; see there."""
+
+    settings: "KeycloakSettings | None"
+    audience: str | Collection[str] | None
+    public_paths: Iterable[str]
+    users: bool
+    observer: Observer | None
+    audit: bool
+    warm_up: bool
+    cached_tokens: int
+    insecure_skip_audience: bool
+    insecure_observe_until: str | None
+    insecure_unchecked: Collection[str]
+    transport: Callable[[], httpx.BaseTransport] | None = field(repr=False)
+    clock: Callable[[], float] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedApp:
+    """An app that passed its start check: what the middleware needs to let requests in."""
+
+    verifier: Verifier
+    public: PublicPaths
+    service: Service
+    routes: ReadRoutes
+    """To see that a route was added or changed since the app was checked."""
+    places: Places
+    meant: Mapping[str, str]
+    """Paths of routes that are not public, each with the public path that no route answers and that was probably meant for it."""
+    root_path: str = ""
+    """The root path that the app below sets when it is called: FastAPI(root_path=...)."""
+
+    def route_path(self, scope: Scope) -> str:
+        """Return the path that the router below will match, as far as it can be known in front of it."""
+        return get_route_path({**scope, "root_path": self.root_path} if self.root_path else scope)
+
+
+class Start:
+    """The start of one app behind one middleware, and its state since then. Safe to use from threads."""
+
+    def __init__(self, middleware: Watch, app: ASGIApp, options: Options) -> None:
+        """Take note of everything. Nothing is read, checked or fetched yet. ``app`` is the one below ``middleware``."""
+        self._middleware = middleware
+        self._app = app
+        self.options = options
+        self.observer: Observer = options.observer or DecisionLog(audit=options.audit)
+        self.checked: CheckedApp | None = None
+        """None before the start, and if the check failed. The hot path reads it without a call."""
+        self._outer: Any = None
+        self._logged: set[str] = set()
+        self._failed: tuple[float, str] | None = None
+        self._observing: Observing | None = None
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Replace the lock: a thread of the parent may have held it."""
+        self._lock = threading.Lock()
+
+    @property
+    def problem(self) -> str:
+        """Why the app has not started, if the check was made and failed."""
+        failed = self._failed
+        return "" if self.checked is not None or failed is None else failed[1]
+
+    @property
+    def observed(self) -> ObservedRefusals:
+        """What was accepted so far although it will be refused."""
+        observing = self._observing
+        return ObservedRefusals(until=None) if observing is None else observing.report()
+
+    def run(self, app: Any, *, again: bool = False) -> CheckedApp:
+        """Check everything, unless that was done. ``app`` is the one in the ASGI scope.
+
+        - ``again``: a later lifespan has begun, so the routes are checked as at the first start.
+
+        Raises:
+            ConfigurationError: A setting or a route is wrong; the next call checks again.
+        """
+        watch_forks(self)
+        with self._lock:
+            if self.checked is None:
+                self._outer = app
+                checked = self._first(app)
+                self._warn(self._warnings())
+                if self.options.warm_up:
+                    checked.verifier.keys.start()
+                self.checked = checked  # last: the second request must not pass while the check is still running
+            elif again:
+                self.checked = self._with_late_routes(self.checked, self.documentation(app))
+            return self.checked
+
+    def read_again(self, changed: CheckedApp | None) -> CheckedApp:
+        """Read all routes again, because a route is not as it was in ``changed``; do nothing if somebody just did.
+
+        Raises:
+            ConfigurationError: A setting is wrong; the next call checks again.
+        """
+        if changed is None:
+            return self.run(self._outer)
+        with self._lock:
+            if self.checked is changed:
+                self.checked = self._with_late_routes(changed, self._read(self._outer))
+            return self.checked or changed
+
+    def documentation(self, app: Any = None) -> Documentation:
+        """Return what is enforced, read from the settings and the routes, and checked. ``app`` is the one in the ASGI scope.
+
+        Raises:
+            ConfigurationError: A setting or a route is wrong.
+        """
+        documentation = self._read(app)
+        check = documentation.check
+        problems = list(check.problems())
+        if not problems and not (check.audiences or check.declared or self.options.insecure_skip_audience):
+            problems = [documentation.settings.missing(NO_AUDIENCE)]
+        if problems:
+            raise ConfigurationError(" ".join([*problems, *check.way_out()]))
+        return documentation
+
+    def end(self) -> None:
+        """Write what is still to be logged. Called when the app ends: a server that a signal ends runs no exit hooks."""
+        if self._observing is not None:
+            self._observing.log(final=True)
+        if isinstance(self.observer, DecisionLog):
+            self.observer.flush()
+
+    def _read(self, app: Any) -> Documentation:
+        options = self.options
+        settings = settings_or_environment(options.settings)
+        root = self._root(app)
+        # What is below, or the app itself if a layer below hides its routes.
+        below = self._app if root is None or router_below(self._app) is not None else root
+        named = audience_names(options.audience) or settings.audiences
+        check = AccessCheck(
+            access=read_access(below),
+            public=PublicPaths(options.public_paths),
+            audiences=frozenset() if options.insecure_skip_audience else named,
+            client_id=settings.client_id,
+            users=options.users,
+            skip_audience=options.insecure_skip_audience,
+            unchecked=_route_names(options.insecure_unchecked),
+        )
+        return Documentation(below, check, settings, root)
+
+    def _root(self, app: Any) -> Any:
+        """Return ``app`` if the middleware was added to it, else None: below a mount it is the outer app, whose routes are not ours."""
+        ours = any(entry.cls is type(self._middleware) for entry in added_middleware(app))
+        below = router_below(self._app)
+        return app if ours and (below is None or below is getattr(app, "router", None)) else None
+
+    def _first(self, app: Any) -> CheckedApp:
+        """Check the app, or fail as a moment ago."""
+        now = self.options.clock()
+        if self._failed is not None and 0 <= now - self._failed[0] < _CHECK_AGAIN:
+            raise ConfigurationError(self._failed[1])
+        try:
+            documentation = self.documentation(app)
+            checked = self._checked(documentation)
+        except ConfigurationError as error:
+            self._failed = (now, str(error))
+            raise
+        documentation.install()
+        self._warn(documentation.check.warnings())
+        open_routes = list(documentation.check.open_routes())
+        if open_routes:
+            _log.info(
+                "any caller that the middleware accepts may call, since no requirement stands on: %s",
+                bounded(open_routes),
+            )
+        return checked
+
+    def _checked(self, documentation: Documentation) -> CheckedApp:
+        options, settings, check = self.options, documentation.settings, documentation.check
+        audiences = frozenset[str]() if options.insecure_skip_audience else check.audiences or check.declared
+        clock = options.clock
+        now, observe_until = clock(), -math.inf
+        if options.insecure_observe_until is not None:
+            observe_until = end_of_observing(options.insecure_observe_until, now)
+        self._observing = Observing(observe_until, self.observer, clock) if now < observe_until else None
+        verifier = Verifier(
+            Checks.of(settings, audiences, _SERVICE_OR_USER if options.users else _SERVICE),
+            KeySource.of(settings, options.transport),
+            AcceptedTokens(options.cached_tokens),
+            observe_until=observe_until,
+            clock=clock,
+        )
+        service = Service(
+            client_id=settings.client_id,
+            realm=settings.client_id or settings.realm,
+            observer=self._observing or self.observer,
+            observing=lambda: clock() < observe_until,
+        )
+        _look_at_returned(check)
+        places = _watched(check)
+        return CheckedApp(
+            verifier=verifier,
+            public=check.public,
+            service=service,
+            routes=_read_routes(self._middleware, check),
+            places=places,
+            meant={found.nearest.path: found.entry.text for found in check.unanswered() if found.nearest is not None},
+            root_path=own_root_path(router_below(self._app) or hidden_app(self._app)),
+        )
+
+    def _with_late_routes(self, checked: CheckedApp, documentation: Documentation) -> CheckedApp:
+        """Return an app whose routes changed after the start. A new route that would have stopped the start answers 500."""
+        check = documentation.check
+        names = {id(route.entry): route.name for route in check.access.routes}
+        replaced = (
+            FailingRoute(
+                name, entry, f"{name}: its app was replaced by one that cannot be read, so nobody knows what it asks."
+            )
+            for entry in checked.routes.replaced()
+            for name in [names.get(id(entry), str(getattr(entry, "path", "/")))]
+        )
+        failing = (*check.failing(), *replaced)
+        for route in failing:
+            if route.name not in checked.routes.failing:
+                _log.error("%s was added or changed after the start and answers 500: %s", route.name, route.problem)
+        self._warn(check.warnings())
+        _look_at_returned(check)
+        places = _watched(check)
+        return replace(checked, routes=_read_routes(self._middleware, check, failing, checked.routes), places=places)
+
+    def _warn(self, sentences: Iterable[str]) -> None:
+        """Log each sentence once, also if routes come later."""
+        for sentence in sentences:
+            if sentence not in self._logged:
+                self._logged.add(sentence)
+                _log.warning("%s", sentence)
+
+    def _warnings(self) -> Iterator[str]:
+        options, log = self.options, self.observer
+        if options.audit and options.observer is not None:
+            yield (
+                "audit=True writes nothing beside observer=, which is given the decisions instead of the logger s2s_fastapi.decisions: "
+                "keep one of the two."
+            )
+        elif options.audit and isinstance(log, DecisionLog) and not log.writes_allowed:
+            yield (
+                "audit=True, but the logger s2s_fastapi.decisions is not enabled for INFO or has no handler for it, so no accepted call is "
+                'written: logging.getLogger("s2s_fastapi.decisions").setLevel("INFO"), and logging.basicConfig() for a handler.'
+            )
+        if options.insecure_skip_audience:
+            yield "insecure_skip_audience is on: tokens meant for other services are accepted."
+        if self._observing is not None:
+            yield (
+                f"insecure_observe_until is on: before {options.insecure_observe_until} 00:00 UTC tokens for other audiences, and callers "
+                "without the required kind, name, scope or role, are accepted and only logged; the logger s2s_fastapi.observed names those "
+                "that will be refused."
+            )
+        elif options.insecure_observe_until is not None:
+            yield (
+                f"insecure_observe_until is over since {options.insecure_observe_until} 00:00 UTC: everything is refused that should be. "
+                "Remove the option."
+            )
+        layer: Any = self._app
+        inside: list[Any] = []
+        while layer is not None:
+            inside += [type(layer), *(entry.cls for entry in added_middleware(layer))]
+            layer = None if hasattr(layer, "routes") else getattr(layer, "app", None)
+        if CORSMiddleware in inside:
+            yield (
+                "CORSMiddleware is inside ServiceAuthMiddleware, so preflight requests are refused: add it after "
+                "ServiceAuthMiddleware (what is added last is outermost)."
+            )
+
+
+def _watched(check: AccessCheck) -> Places:
+    """Return the places of all routers and guards, and let the routers compare the path of a public request again."""
+    if not check.public.entries:
+        return Places()
+    access = check.access
+    hidden = ((at.path, hidden_app(at.app)) for at in access.unread)
+    places = Places(
+        (getattr(at.app, "router", at.app), path + at.path)
+        for path, apps in [("", access.apps), *((path, read_access(app).apps) for path, app in hidden if app)]
+        for at in apps
+    )
+    places.watch()
+    return places
+
+
+def _look_at_returned(check: AccessCheck) -> None:
+    entries = (route.entry for route in check.access.routes if route.name not in check.unchecked)
+    look_at_returned(dependant for entry in entries if (dependant := getattr(entry, "dependant", None)) is not None)
+
+
+def _read_routes(
+    watch: Watch, check: AccessCheck, failing: Iterable[FailingRoute] = (), before: ReadRoutes | None = None
+) -> ReadRoutes:
+    return ReadRoutes(watch, check.access.holders, (route.entry for route in check.access.routes), failing, before)
+
+
+def _route_names(names: Collection[str]) -> frozenset[str]:
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise ConfigurationError('insecure_unchecked takes a list of routes as the start check names them: ["GET /x"].')
+    return frozenset(names)
