@@ -25,7 +25,7 @@ from fastapi.dependencies.utils import (
     get_typed_signature,
 )
 from fastapi.routing import APIRoute, iter_route_contexts
-from starlette._utils import get_route_path
+from starlette._utils import get_route_path, is_async_callable
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount, Route, Router, compile_path
 from starlette.types import Scope
@@ -50,6 +50,7 @@ __all__ = [
     "hidden_app",
     "included_below",
     "included_router",
+    "is_async_callable",
     "is_documentation",
     "joined_lifespans",
     "later_routes",

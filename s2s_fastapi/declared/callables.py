@@ -1,27 +1,35 @@
-"""What a callable is made of: the functions that run for it, the classes and objects that it belongs to, and the names in its code."""
+"""What a callable is made of: its functions, classes and objects, the names in its code, and what its annotations mean."""
 
 import functools
+import inspect
 import sys
 from collections.abc import Iterator
 from enum import Enum, auto
+from pathlib import Path
 from types import CodeType, FunctionType, MethodType
-from typing import Any, Final
+from typing import Annotated, Any, Final, ForwardRef, NewType, TypeVar, get_args, get_origin
 
 from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
+from typing_inspection.typing_objects import is_typealiastype
 
-from s2s_fastapi.fastapi_internals import attributes_of, chain
+from s2s_fastapi.fastapi_internals import annotation_of, attributes_of, chain
 
 __all__ = [
     "CLOSED",
     "METHODS",
     "Role",
+    "annotations_of",
     "functions_of",
     "line_of",
+    "meant",
     "module_of",
+    "name_of",
     "names_in",
     "own_attributes",
     "own_classes",
     "owners_of",
+    "parts",
+    "text_of",
 ]
 
 _FRAMEWORKS: Final = frozenset(
@@ -31,6 +39,8 @@ _FRAMEWORKS: Final = frozenset(
 CLOSED: Final = frozenset({"fastapi", "s2s_fastapi", "starlette"})
 """Modules whose objects are not read: an app has its own requirements."""
 METHODS: Final = (FunctionType, staticmethod, classmethod, property)
+_STEPS: Final = 16
+"""Aliases that are followed one after the other."""
 
 
 class Role(Enum):
@@ -43,7 +53,10 @@ class Role(Enum):
 
 
 def line_of(*calls: Any) -> str:
-    """Return file and line of the first endpoint or dependency that has them, as ``app.py:12``; empty if none has."""
+    """Return file and line of the first endpoint or dependency that has them, as ``app.py:12``; empty if none has.
+
+    The file is relative to the current folder if it is below it.
+    """
     for call in calls:
         links = list(chain(call))
         for kind in (link for link in links if issubclass(type(link), type)):
@@ -52,7 +65,7 @@ def line_of(*calls: Any) -> str:
         functions = [link for link in links if type(link) is FunctionType]
         if functions:
             code = functions[-1].__code__
-            return f"{code.co_filename}:{code.co_firstlineno}"
+            return f"{code.co_filename}:{code.co_firstlineno}".removeprefix(f"{Path.cwd()}/")
     return ""
 
 
@@ -112,6 +125,11 @@ def own_classes(kind: Any) -> Iterator[Any]:
     yield from (base for base in getattr(kind, "__mro__", ()) if module_of(base) not in _FRAMEWORKS)
 
 
+def name_of(call: Any) -> str:
+    """Return the name of a callable as one reads it in the code; of an object without a name, its class's."""
+    return str(getattr(call, "__name__", type(call).__name__))
+
+
 def module_of(held: Any) -> str:
     """Return the first name of the module that a function or a class is from."""
     return str(getattr(held, "__module__", "")).partition(".")[0]
@@ -123,3 +141,59 @@ def names_in(code: CodeType) -> Iterator[str]:
     for constant in code.co_consts:  # a comprehension is code of its own before Python 3.12
         if isinstance(constant, CodeType):
             yield from names_in(constant)
+
+
+def meant(annotation: Any, owner: Any) -> Any:
+    """Follow what is another name for an annotation: an alias, generic or not, a ``NewType``, a bound, a name in quotes.
+
+    ``owner`` is the function or class whose names the quotes mean.
+    """
+    for _ in range(_STEPS):
+        following = _one_step(annotation, owner)
+        if following is annotation:
+            break
+        annotation = following
+    return annotation
+
+
+def _one_step(annotation: Any, owner: Any) -> Any:
+    origin = get_origin(annotation)
+    if is_typealiastype(annotation):  # type Caller = Annotated[...]
+        return annotation.__value__
+    if is_typealiastype(origin):  # type Of[T] = Annotated[T, ...]
+        try:
+            return origin.__value__[get_args(annotation)]
+        except TypeError:  # it does not use its parameters
+            return origin.__value__
+    if isinstance(annotation, NewType):
+        return annotation.__supertype__
+    if isinstance(annotation, TypeVar):
+        return annotation if annotation.__bound__ is None else annotation.__bound__
+    text = text_of(annotation)
+    if text is None:
+        return annotation
+    evaluated = annotation_of(owner, text)
+    return annotation if text_of(evaluated) is not None else evaluated
+
+
+def parts(annotation: Any) -> Iterator[Any]:
+    """Yield the types that an annotation is made of."""
+    for part in get_args(annotation)[: 1 if get_origin(annotation) is Annotated else None]:
+        yield from part if isinstance(part, list) else (part,)  # the parameters of a Callable
+
+
+def annotations_of(owner: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the annotations of a function or a class, each evaluated if it can be."""
+    try:
+        annotations = inspect.get_annotations(owner)
+    except (TypeError, ValueError, NameError):
+        return
+    for name, annotation in annotations.items():
+        yield name, annotation_of(owner, annotation)
+
+
+def text_of(annotation: Any) -> str | None:
+    """Return the text of an annotation that is not evaluated; None of any other."""
+    if type(annotation) is ForwardRef:
+        return annotation.__forward_arg__
+    return annotation if type(annotation) is str else None

@@ -7,7 +7,8 @@
 - If anything is another object than at the last reading, the app is read again. A route that would have stopped the start
   answers 500 at its checkpoint.
 
-So a request pays for one comparison, and for the routers that it passes.
+So a request pays for one comparison, and for the checkpoints that it passes. A request without a token is also compared inside each
+router (`s2s_fastapi.requirement.opened`). A checkpoint could not do that: it comes after the router, which may answer by itself.
 """
 
 import contextlib
@@ -25,22 +26,24 @@ from s2s_fastapi.fastapi_internals import (
     called,
     included_below,
     not_built_yet,
+    original_route,
     route_as_it_is,
     router_as_it_is,
     router_of,
+    running_route,
 )
 
 __all__ = ["WATCH_KEY", "Checkpoint", "FailingRoute", "Read", "ReadRoutes", "Watch", "behind"]
 
 WATCH_KEY: Final = "s2s_fastapi.watch"
-"""The middleware that a request came through."""
+"""What the middleware that a request came through has read of its app: `ReadRoutes`."""
 
 
 class Watch(Protocol):
-    """Whoever decides whether a request may pass a checkpoint: a middleware."""
+    """A middleware: it decides about a request at a checkpoint if something changed."""
 
     def enter(self, checkpoint: "Checkpoint", scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Run what stands behind the checkpoint, or answer the request."""
+        """Read the app again if that is needed. Run what stands behind the checkpoint, or answer the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +57,27 @@ class FailingRoute:
 
 
 class Checkpoint:
-    """What is called in the place of a route: it lets the middleware of the request look first.
+    """What is called in the place of a route. It first looks whether the route is still as it was read.
 
     It knows nothing of any middleware. A route may belong to several apps, and to some without a middleware of ours.
     """
 
-    __slots__ = ("app", "entry", "own")
+    __slots__ = ("app", "entry", "key", "own")
 
     def __init__(self, entry: Any, app: ASGIApp, *, own: bool) -> None:
         self.entry = entry
+        self.key = id(entry)
         self.app = app
         self.own = own
         """Whether ``app`` is a method of the class of ``entry``."""
 
     # Not a coroutine of its own, which would cost more than the comparison does.
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Run what was called here, if the middleware of the request agrees; in an app without one at once."""
-        watch: Watch | None = scope.get(WATCH_KEY)
-        return self.app(scope, receive, send) if watch is None else watch.enter(self, scope, receive, send)
+        """Run what was called here if it is as it was read, or if no middleware of ours is in front; otherwise ask the middleware."""
+        routes: ReadRoutes | None = scope.get(WATCH_KEY)
+        if routes is None or routes.may_pass(self, scope):
+            return self.app(scope, receive, send)
+        return routes.watch.enter(self, scope, receive, send)
 
     @classmethod
     def install(cls, holder: Any, name: str) -> None:
@@ -104,8 +110,17 @@ class Read:
         self.entry = entry
         self.problem = ""
         """Why a route must not answer; empty if it may."""
-        self.same: list[Callable[[], bool]] = []
-        """What tells whether it still holds the same objects."""
+        self.same: Callable[[], bool] = _always
+        """Return whether it still holds the same objects."""
+
+    def compare(self, same: Callable[[], bool]) -> None:
+        """From now on ask ``same`` as well."""
+        before = self.same
+        self.same = same if before is _always else lambda: before() and same()
+
+
+def _always() -> bool:
+    return True
 
 
 class ReadRoutes:
@@ -113,6 +128,7 @@ class ReadRoutes:
 
     def __init__(
         self,
+        watch: Watch,
         holders: Iterable[tuple[Any, Any]] = (),
         entries: Iterable[Any] = (),
         failing: Iterable[FailingRoute] = (),
@@ -120,10 +136,12 @@ class ReadRoutes:
     ) -> None:
         """Put the checkpoints up, and keep what stands behind each.
 
+        - ``watch`` is the middleware that is asked if something changed.
         - ``holders`` are the apps and routers, each after the mount in front of it; None stands for the outermost.
         - ``entries`` are what runs the routes.
         - ``before`` is what was read the last time.
         """
+        self.watch = watch
         entries = tuple(entries)
         holders, failing = tuple(holders), tuple(failing)
         self.failing = {route.name: route.problem for route in failing}
@@ -149,6 +167,13 @@ class ReadRoutes:
         for route in failing:
             if id(route.entry) in places or route.entry is None:  # it may be gone in the meantime
                 self._of(route.entry).problem = route.problem
+        self.problem = self._top.problem
+        """Why no route of the app may answer; empty if they may."""
+        included_routes = {id(original_route(entry)) for entry in places.values() if original_route(entry) is not entry}
+        self._plain = {
+            key: read.same for key, read in self._read.items() if key not in included_routes and not read.problem
+        }
+        """How to compare each route that may answer and that no router includes. Its checkpoint need not look into the scope."""
         known: dict[int, tuple[Any, Any]] = {} if before is None else before.apps
         self.apps: dict[int, tuple[Any, Any]] = {
             id(entry): known.get(id(entry), (entry, entry.app))
@@ -169,27 +194,22 @@ class ReadRoutes:
 
     def changed(self) -> bool:
         """Return whether the outermost router, or a list anywhere in the app, is not as it was read."""
-        if self._mark is not WatchedList.mark and self._lists_changed():
-            return True
-        for same in self._top.same:  # noqa: SIM110 - a generator would cost more than all comparisons
-            if not same():
-                return True
-        return False
+        return (self._mark is not WatchedList.mark and self._lists_changed()) or not self._top.same()
 
-    @property
-    def problem(self) -> str:
-        """Why no route of the app may answer; empty if they may."""
-        return self._top.problem
+    def may_pass(self, checkpoint: Checkpoint, scope: Scope) -> bool:
+        """Return whether what stands behind a checkpoint is as it was read, and may answer."""
+        same = self._plain.get(checkpoint.key)
+        if same is not None and self._mark is WatchedList.mark:  # the usual case, without another call
+            return same()
+        read = self.at(running_route(scope, checkpoint.entry))
+        return read is not None and not read.problem
 
     def at(self, entry: Any) -> "Read | None":
         """Return what was read of a route; None if it was not read, or is not as it was."""
         read = self._read.get(id(entry))
         if read is None or (self._mark is not WatchedList.mark and self._lists_changed()):
             return None
-        for same in read.same:
-            if not same():
-                return None
-        return read
+        return read if read.same() else None
 
     def at_last(self, entry: Any) -> "Read":
         """Return what was read of a route just now. If nothing was, the route is not below this middleware, and stays unread."""
@@ -207,7 +227,7 @@ class ReadRoutes:
         return self._read.get(id(entry), self._top)
 
     def _compare(self, entry: Any, as_it_is: AsItIs) -> None:
-        self._of(entry).same.append(as_it_is.same)
+        self._of(entry).compare(as_it_is.same)
         self._lists.append(as_it_is.lists)
 
     def _put_up(self, entry: Any) -> None:

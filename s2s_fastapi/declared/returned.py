@@ -26,6 +26,7 @@ from starlette.requests import HTTPConnection
 
 from s2s_fastapi.decision import Decision
 from s2s_fastapi.declared.asked import asked, covers
+from s2s_fastapi.declared.callables import line_of, name_of
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import gives, parameters_of, returned_by
 from s2s_fastapi.principal import Principal
@@ -135,10 +136,10 @@ class _Watched:
         found = next((each for each in _held(value) if not covers((*self._asking, *state.asked), each)), None)
         if found is None:
             return value
-        name = getattr(self.watched, "__name__", type(self.watched).__name__)
+        name, at = name_of(self.watched), line_of(self.watched)
         unasked = Unasked(
-            f"The dependency {name} returns {found}, and nothing asked it: write Depends({found}) instead, or ask it in the code: "
-            "await requirement(request).",
+            f"The dependency {name}{at and f' ({at})'} returns {found}, and nothing asked it: write Depends({found}) instead, or ask it in "
+            "the code: await requirement(request).",
             lambda asked: covers(asked, found),
         )
         kept = connection is not None and any(

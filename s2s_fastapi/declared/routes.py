@@ -1,33 +1,38 @@
 """What an app declares: who may call which route, and whom the app calls, read from its routes as frozen values."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from fastapi import APIRouter
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Host, Mount, Router, WebSocketRoute
 
-from s2s_fastapi.declared.dependency_reader import Endpoint, Mistake, guards_around
+from s2s_fastapi.declared.compare import Compared, guards_around
 from s2s_fastapi.declared.late_routes import behind
-from s2s_fastapi.declared.places import Written
-from s2s_fastapi.declared.reach import asked_around, lost_around
+from s2s_fastapi.declared.sentences import Mistake, Why, Written
 from s2s_fastapi.declared.written import Reader
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.fastapi_internals import (
     added_middleware,
     answers_itself,
     documentation_page,
+    included_router,
+    is_documentation,
     joined_lifespans,
     later_routes,
     mounted_app,
     owner_of,
     route_contexts,
+    router_of,
     running,
 )
 from s2s_fastapi.requirement.guard import Guarded
 from s2s_fastapi.requirement.requirement import AllOf, Requirement
 
 __all__ = ["OWN_AUTHENTICATION", "Access", "AppAt", "RouteAccess", "layers", "read_access", "router_below"]
+
+T = TypeVar("T")
 
 OWN_AUTHENTICATION: Final = "__s2s_authenticates__"
 """Marks a middleware that authenticates by itself. An app below it is checked with that middleware's settings."""
@@ -58,7 +63,7 @@ class RouteAccess:
     entry: Any = field(default=None, compare=False, repr=False)
     """What runs the route, or the mount above it if the route cannot be read: see `late_routes`. None if neither is there."""
     missed: Requirement | None = field(default=None, compare=False, repr=False)
-    """Requirements on an enclosing app or router that FastAPI does not apply to this route: see `asked_around`."""
+    """Requirements on an enclosing app or router that FastAPI does not apply to this route: see `_asked_around`."""
 
     @property
     def name(self) -> str:
@@ -146,7 +151,7 @@ class _Place:
     reader: Reader = field(default_factory=Reader)
 
     def opaque(self, app: Any, methods: frozenset[str] = frozenset()) -> RouteAccess:
-        read = Endpoint.read_app(self.reader, app, self.requirements, self.above)
+        read = Compared.read_app(self.reader, app, self.requirements, self.above)
         return RouteAccess(
             self.path or "/",
             methods,
@@ -192,8 +197,8 @@ def _read_app(place: _Place, *apps: Any, nested: bool = True) -> Iterator[RouteA
             reader, owner = place.reader, owner_of(layer)
             place = replace(
                 place,
-                around=asked_around(layer, reader),
-                lost=lost_around(owner, reader),
+                around=_asked_around(layer, reader),
+                lost=_lost_around(owner, reader),
                 above=(*place.above, *reader.on_middleware(owner, added_middleware(owner))),
             )
             router = getattr(layer, "router", layer)
@@ -239,7 +244,7 @@ def _read_route(context: Any, place: _Place) -> Iterator[RouteAccess]:
     if dependant is None and endpoint is None:
         yield place.opaque(None, methods)
         return
-    read = Endpoint.read(place.reader, context, place.requirements, place.above)
+    read = Compared.read(place.reader, context, place.requirements, place.above)
     place.callers.extend(read.callers)
     requirement = _joined((*place.requirements, *read.requirements))
     trees = getattr(original, "routes", None)  # FastAPI's frontend(): trees of files that share their dependencies
@@ -268,3 +273,66 @@ def _joined(requirements: Iterable[Requirement]) -> Requirement | None:
     if not parts:
         return None
     return parts[0] if len(parts) == 1 else AllOf(parts)
+
+
+def _asked_around(app: Any, reader: Reader) -> Mapping[int, tuple[Requirement, ...]]:
+    """Return, for each entry below ``app`` that is not one of FastAPI's routes, what the routers around it ask.
+
+    The entries are known by their identity; the pages of the documentation are left out.
+    """
+
+    def held(dependencies: Iterable[Any]) -> tuple[Requirement, ...]:
+        return tuple(requirement for depends in dependencies for requirement in reader.held(depends))
+
+    return _by_entry(_asked(router_of(app), (), held))
+
+
+def _lost_around(app: Any, reader: Reader) -> Mapping[int, tuple[Written, ...]]:
+    """Return, for each route below ``app``, the requirements written on the app and its routers that FastAPI does not ask unless the route asks them itself.
+
+    FastAPI copies a router's ``dependencies`` when a route is added and when the router is included: what is appended to the list
+    later is asked on no earlier route. It reads no other attribute of them.
+    """
+    return _by_entry(_lost(router_of(app), () if router_of(app) is app else reader.on_app(app), reader))
+
+
+def _asked(
+    router: Router | None, asked: tuple[Requirement, ...], held: Callable[[Iterable[Any]], tuple[Requirement, ...]]
+) -> Iterator[tuple[Any, tuple[Requirement, ...]]]:
+    if not isinstance(router, APIRouter):
+        return
+    asked = (*asked, *held(router.dependencies))
+    for entry in router.routes:
+        included = included_router(entry)
+        if included is not None:
+            inner, dependencies = included
+            yield from _asked(inner, (*asked, *held(dependencies)), held)
+        elif asked and getattr(entry, "dependant", None) is None and not is_documentation(entry):
+            yield entry, asked
+
+
+def _lost(
+    router: Router | None, lost: tuple[Written, ...], reader: Reader
+) -> Iterator[tuple[Any, tuple[Written, ...]]]:
+    if not isinstance(router, APIRouter):
+        return
+    lost = (*lost, *reader.on_app(router))
+    late = tuple(reader.late(router.dependencies))
+    for entry in router.routes:
+        included = included_router(entry)
+        if included is not None:
+            inner, copied = included
+            kept = {id(each) for each in copied}
+            missing = reader.late(each for each in router.dependencies if id(each) not in kept)
+            yield from _lost(inner, (*lost, *missing), reader)
+        elif getattr(entry, "dependant", None) is not None:
+            yield entry, (*lost, *late)
+        elif lost and not is_documentation(entry):
+            yield entry, tuple(each for each in lost if each.where.why is not Why.LATE)
+
+
+def _by_entry(found: Iterator[tuple[Any, tuple[T, ...]]]) -> Mapping[int, tuple[T, ...]]:
+    by_entry: dict[int, tuple[T, ...]] = {}
+    for entry, its in found:
+        by_entry[id(entry)] = (*by_entry.get(id(entry), ()), *its)
+    return by_entry

@@ -4,18 +4,17 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 from starlette.convertors import FloatConvertor, IntegerConvertor, StringConvertor, UUIDConvertor
 from starlette.routing import compile_path
 
 from s2s_fastapi.declared.asked import covers, ways_of
-from s2s_fastapi.declared.dependency_reader import Mistake
+from s2s_fastapi.declared.callables import line_of
 from s2s_fastapi.declared.late_routes import FailingRoute
-from s2s_fastapi.declared.nearest import Unanswered, unanswered
-from s2s_fastapi.declared.public_paths import DOCS, PublicPath, PublicPaths
+from s2s_fastapi.declared.public_paths import DOCS, PublicPath, PublicPaths, Unanswered, unanswered
 from s2s_fastapi.declared.routes import Access, RouteAccess
+from s2s_fastapi.declared.sentences import Mistake
 from s2s_fastapi.fastapi_internals import path_pattern
 from s2s_fastapi.requirement.requirement import Audience, Caller, Requirement, Role, Scope
 from s2s_fastapi.text import listed
@@ -62,10 +61,14 @@ class AccessCheck:
     def problems(self) -> Iterator[str]:
         """Yield a sentence for each mistake that would accept a caller the code does not allow, or refuse every caller."""
         guarded = [route for route in self.access.routes if not self._is_public(route)]
-        for route in self.access.routes:
-            yield from (_sentence(route, mistake) for mistake in self._mistakes(route) if self._stops(route, mistake))
-            if route.requirement is not None and (problem := self._impossible(route.requirement)):
-                yield f"{route.name}: no token of this app can meet its requirement: {problem}."
+        yield from _sentences(
+            (route, mistake)
+            for route in self.access.routes
+            for mistake in (
+                *(mistake for mistake in self._mistakes(route) if self._stops(route, mistake)),
+                *self._impossible(route),
+            )
+        )
         yield from self._public_problems()
         if self.users:
             yield from _uncovered(
@@ -99,8 +102,8 @@ class AccessCheck:
         if stopped:
             names = ", ".join(json.dumps(name) for name in stopped)
             yield (
-                f"If these routes are right as they are, ServiceAuthMiddleware(..., insecure_unchecked=[{names}]) lets the app start, "
-                "and each start logs it."
+                f"Only if this check is wrong about a route: ServiceAuthMiddleware(..., insecure_unchecked=[{names}]) starts the app in "
+                "spite of it, and each start logs a warning."
             )
 
     def open_routes(self) -> Iterator[str]:
@@ -179,13 +182,13 @@ class AccessCheck:
     def _warnings_of_mistakes(self) -> Iterator[str]:
         # What many routes share, such as a table of policies, is reported once.
         doubtful = {
-            mistake.everywhere or (route.name, mistake): _sentence(route, mistake).rstrip(".")
+            mistake.everywhere or (route.name, mistake): f"{_located(route, mistake)}: {mistake.text}"
             for route in reversed(self.access.routes)
             for mistake in reversed(tuple(self._mistakes(route)))
             if not self._stops(route, mistake) and route.name not in self.unchecked
         }
         if doubtful:
-            yield f"The code has requirements that FastAPI does not ask: {bounded(reversed(doubtful.values()), '; ')}."
+            yield f"FastAPI does not ask these requirements; your code may ask them itself: {bounded(reversed(doubtful.values()), '; ')}."
         known = {route.name for route in self.access.routes}
         if self.unchecked:
             lost = sorted(self.unchecked - known)
@@ -220,17 +223,19 @@ class AccessCheck:
 
     def _public_problems(self) -> Iterator[str]:
         for entry in self.public.entries:
-            told: list[RouteAccess] = []
+            opened: dict[RouteAccess, str] = {}
             for method in sorted(entry.methods):
-                text = f"{method} {entry.path}"
                 for route in self._reached(entry, method):
-                    if route in told:
-                        continue
-                    told.append(route)
-                    if route.requirement is not None and not route.guarded_above:
-                        yield f"public_paths opens {text}, but {route.name} carries a requirement: remove one of the two."
-                    elif entry.template is not None and route.path != entry.path:
-                        yield f"public_paths opens {text}, and with it {route.name}: write the public paths out one by one."
+                    opened.setdefault(route, f"{method} {entry.path}")
+            requiring = [route for route in opened if route.requirement is not None and not route.guarded_above]
+            others = [route for route in opened if route.path != entry.path and route not in requiring]
+            if others and entry.template is not None:
+                names = bounded(route.name for route in others)
+                yield f"public_paths opens {opened[others[0]]}, and with it {names}: write the public paths out one by one."
+            for route in requiring:
+                yield (
+                    f"public_paths opens {opened[route]}, but {route.name} carries a requirement: remove one of the two."
+                )
 
     def _reached(self, entry: PublicPath, method: str) -> Iterator[RouteAccess]:
         """Yield the routes that a public request can reach.
@@ -244,33 +249,43 @@ class AccessCheck:
                 if not (route.host or route.opaque) and (entry.template is None or route.path == entry.path):
                     return
 
-    def _impossible(self, requirement: Requirement) -> str:
-        """Return why no token can meet ``requirement``, or nothing if one can."""
-        ways = ways_of(requirement)
+    def _impossible(self, route: RouteAccess) -> Iterator[Mistake]:
+        """Yield what is wrong with the requirement of a route if no token can meet it."""
+        ways = [] if route.requirement is None else ways_of(route.requirement)
         roles = [leaf for way in ways for leaf in way if isinstance(leaf, Role)]
-        if not self.client_id and any(not role.realm and not role.client for role in roles):
-            return "require_role needs client=... or KEYCLOAK_CLIENT_ID to know whose role it is"
         problems = [self._contradiction(way) for way in ways]
-        return "" if "" in problems else problems[0]
+        if not self.client_id and any(not role.realm and not role.client for role in roles):
+            problems = ["require_role needs client=... or KEYCLOAK_CLIENT_ID to know whose role it is"]
+        if problems and "" not in problems:
+            text = f"no token of this app can meet its requirement: {problems[0]}"
+            yield Mistake(text, line_of(getattr(route.entry, "endpoint", None)))
 
     def _contradiction(self, way: Collection[Requirement]) -> str:
-        kinds = {leaf.kind for leaf in way if isinstance(leaf, Caller)}
+        """Return why no token can meet all of these plain requirements, and what to write instead; nothing if one can."""
+        callers = [leaf for leaf in way if isinstance(leaf, Caller)]
+        kinds = {leaf.kind for leaf in callers}
         if len(kinds) > 1:
-            return "a token is a service's or a user's, never both"
+            either = " | ".join(dict.fromkeys(map(str, callers)))
+            return f"a token is a service's or a user's, never both. To accept either, write one Depends({either})"
         if "user" in kinds and not self.users:
             return "the middleware accepts only services (to accept users as well, write users=True in ServiceAuthMiddleware(...))"
-        named = [leaf.client_ids for leaf in way if isinstance(leaf, Caller) and leaf.client_ids]
+        named = [leaf.client_ids for leaf in callers if leaf.client_ids]
         if named and not frozenset.intersection(*named):
+            any_of_them = Caller(callers[0].kind, frozenset[str]().union(*named))
             return (
-                f"a token has one caller, and no one is in all of {', '.join(f'[{listed(names)}]' for names in named)}"
+                f"a token has one caller, and no one is in all of {', '.join(f'[{listed(names)}]' for names in named)}. To accept each of "
+                f"them, write one Depends({any_of_them})"
             )
         audiences = [leaf for leaf in way if isinstance(leaf, Audience)]
         for leaf in audiences:
             if self.audiences and self.audiences.isdisjoint(leaf.audiences):
-                return f"it is for {listed(leaf.audiences)}, and this app accepts only {listed(self.audiences)}"
+                return (
+                    f"it asks for a token for {listed(leaf.audiences, ' or ')}, and this app accepts only {listed(self.audiences)}. Take "
+                    f"{leaf} out, or add the audience to KEYCLOAK_AUDIENCE or audience=[...]"
+                )
         for leaf in audiences:
             if leaf.only and any(leaf.audiences.isdisjoint(other.audiences) for other in audiences):
-                return "it must be for one audience only, and also for another one"
+                return "its token must be for one audience only, and also for another one. Take only=True or the other audience out"
         return ""
 
 
@@ -280,9 +295,17 @@ def _takes_from(earlier: RouteAccess, later: RouteAccess) -> bool:
     return bool(methods) and earlier.websocket == later.websocket and earlier.host in ("", later.host)
 
 
-def _sentence(route: RouteAccess, mistake: Mistake) -> str:
-    at = f" ({mistake.at.removeprefix(f'{Path.cwd()}/')})" if mistake.at else ""
-    return f"{route.name}{at}: {mistake.text}."
+def _sentences(found: Iterable[tuple[RouteAccess, Mistake]]) -> Iterator[str]:
+    """Yield a sentence for each mistake, with all routes that have it."""
+    routes: dict[str, list[str]] = {}
+    for route, mistake in found:
+        routes.setdefault(mistake.text, []).append(_located(route, mistake))
+    for text, names in routes.items():
+        yield f"{bounded(names)}: {text}."
+
+
+def _located(route: RouteAccess, mistake: Mistake) -> str:
+    return f"{route.name} ({mistake.at})" if mistake.at else route.name
 
 
 def bounded(names: Iterable[str], joint: str = ", ", most: int = _MOST) -> str:

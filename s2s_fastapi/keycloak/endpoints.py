@@ -1,10 +1,13 @@
 """Every URL of a realm that this package requests, or names in a document."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
-from s2s_fastapi.settings import KeycloakSettings, realm_segment
+from s2s_fastapi.names import realm_segment
+
+if TYPE_CHECKING:  # loaded when settings are first made
+    from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = ["Endpoints", "PublicEndpoints"]
 
@@ -22,7 +25,7 @@ class Endpoints:
     token: str
 
     @classmethod
-    def of(cls, settings: KeycloakSettings) -> Self:
+    def of(cls, settings: "KeycloakSettings") -> Self:
         """Return the URLs on which this process reaches the realm of ``settings``."""
         realm = f"{settings.server}/realms/{quote(settings.realm, safe='')}"
         return cls(
@@ -38,7 +41,7 @@ class PublicEndpoints:
     authorization: str
 
     @classmethod
-    def of(cls, settings: KeycloakSettings) -> Self:
+    def of(cls, settings: "KeycloakSettings") -> Self:
         """Return the URLs below the issuer, or below the public address if the issuer is not a URL of a realm."""
         name = realm_segment(settings.realm)
         realm = settings.issuer.rstrip("/")

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 from starlette.middleware.cors import CORSMiddleware
@@ -20,7 +20,7 @@ from s2s_fastapi.declared.public_paths import PublicPaths
 from s2s_fastapi.declared.returned import look_at_returned
 from s2s_fastapi.declared.routes import OWN_AUTHENTICATION, layers, read_access, router_below
 from s2s_fastapi.declared.start_check import AccessCheck, bounded
-from s2s_fastapi.engine.workers import watch_forks
+from s2s_fastapi.environment import settings_or_environment
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import (
     added_middleware,
@@ -30,12 +30,12 @@ from s2s_fastapi.fastapi_internals import (
     running_route,
 )
 from s2s_fastapi.names import NO_AUDIENCE, audience_names
+from s2s_fastapi.process import watch_forks
 from s2s_fastapi.receiver.gate import Gate
 from s2s_fastapi.receiver.observe_mode import ObservedRefusals, Observing, end_of_observing
 from s2s_fastapi.requirement.opened import Places
 from s2s_fastapi.requirement.request_state import SCOPE_KEY, Authenticated, Service, located
 from s2s_fastapi.requirement.require import require_service, require_user
-from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry import DecisionLog, Observer
 from s2s_fastapi.telemetry.metrics import decided
 from s2s_fastapi.telemetry.spans import current_span, describe, hide_query
@@ -43,6 +43,9 @@ from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS, VerifiedTokens
 from s2s_fastapi.verifier.checks import Expectations
 from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.verifier import Verifier
+
+if TYPE_CHECKING:  # loaded when settings are first made
+    from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = ["ServiceAuthMiddleware", "middleware_of", "observed_refusals"]
 
@@ -66,7 +69,7 @@ class ServiceAuthMiddleware:
     def __init__(
         self,
         app: ASGIApp,
-        settings: KeycloakSettings | None = None,
+        settings: "KeycloakSettings | None" = None,
         *,
         audience: str | Collection[str] | None = None,
         public_paths: Iterable[str] = (),
@@ -134,7 +137,7 @@ class ServiceAuthMiddleware:
         if gate.routes.problem:
             await self._not_started(scope, send, gate.routes.problem)
             return
-        scope[WATCH_KEY] = self
+        scope[WATCH_KEY] = gate.routes
         await gate.pass_through(self.app, scope, receive, send)
 
     def enter(self, checkpoint: Checkpoint, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -244,7 +247,7 @@ class ServiceAuthMiddleware:
         self._warn(check)
         _look_at_returned(check)
         places = self._watched(check)
-        return replace(gate, routes=_read_routes(check, failing, gate.routes), places=places)
+        return replace(gate, routes=_read_routes(self, check, failing, gate.routes), places=places)
 
     def _warn(self, check: AccessCheck) -> None:
         """Log each sentence once, also if routes come later."""
@@ -269,7 +272,7 @@ class ServiceAuthMiddleware:
         return documentation
 
     def _read(self, app: Any) -> Documentation:
-        settings = self._settings or KeycloakSettings()
+        settings = settings_or_environment(self._settings)
         root = self._root(app)
         # What is below, or the app itself where a layer below hides its routes.
         below = self.app if root is None or router_below(self.app) is not None else root
@@ -362,7 +365,7 @@ class ServiceAuthMiddleware:
             public=check.public,
             service=service,
             clock=clock,
-            routes=_read_routes(check),
+            routes=_read_routes(self, check),
             meant={found.nearest.path: found.entry.text for found in check.unanswered() if found.nearest is not None},
             places=places,
             root_path=own_root_path(router_below(self.app) or hidden_app(self.app)),
@@ -420,9 +423,12 @@ def _look_at_returned(check: AccessCheck) -> None:
 
 
 def _read_routes(
-    check: AccessCheck, failing: Iterable[FailingRoute] = (), before: ReadRoutes | None = None
+    watch: ServiceAuthMiddleware,
+    check: AccessCheck,
+    failing: Iterable[FailingRoute] = (),
+    before: ReadRoutes | None = None,
 ) -> ReadRoutes:
-    return ReadRoutes(check.access.holders, (route.entry for route in check.access.routes), failing, before)
+    return ReadRoutes(watch, check.access.holders, (route.entry for route in check.access.routes), failing, before)
 
 
 def _route_names(names: Collection[str]) -> frozenset[str]:

@@ -9,6 +9,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.fastapi_internals import is_async_callable
 from s2s_fastapi.requirement.opened import opened_request
 from s2s_fastapi.requirement.request_state import SCOPE_KEY, Authenticated
 from s2s_fastapi.verifier.verdict import Judge
@@ -61,7 +62,7 @@ def _guarded_function(requirement: Judge, function: Callable[..., Any]) -> Calla
         connection = args[0] if args and isinstance(args[0], HTTPConnection) else _connection(*args, *kwargs.values())
         Authenticated.of(connection.scope).admit(connection.scope, requirement)
 
-    if inspect.iscoroutinefunction(_without_partial(function)):
+    if is_async_callable(function):
 
         @functools.wraps(function)
         async def endpoint(*args: Any, **kwargs: Any) -> Any:
@@ -92,12 +93,8 @@ def _connection(*values: Any) -> HTTPConnection:
 
 def _innermost(call: Any) -> Any:
     """Return what is below partials and ``functools.wraps``, in whichever order they stand."""
-    while (wrapped := getattr(_without_partial(call), "__wrapped__", None)) is not None:
-        call = wrapped
-    return _without_partial(call)
-
-
-def _without_partial(call: Any) -> Any:
-    while isinstance(call, functools.partial):
-        call = call.func
+    while (
+        inner := call.func if isinstance(call, functools.partial) else getattr(call, "__wrapped__", None)
+    ) is not None:
+        call = inner
     return call

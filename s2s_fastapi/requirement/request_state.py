@@ -93,8 +93,8 @@ class Authenticated:
         state = scope.get(SCOPE_KEY)
         if not isinstance(state, cls):
             raise ConfigurationError(
-                "A requirement was asked on a request that nothing authenticated: add ServiceAuthMiddleware to the app "
-                "(app.add_middleware(ServiceAuthMiddleware)), and take the path out of its public_paths."
+                "The route has a requirement, but no ServiceAuthMiddleware authenticated the request. If the app has none, add "
+                "ServiceAuthMiddleware to it: app.add_middleware(ServiceAuthMiddleware). If the path is one of its public_paths, take it out there."
             )
         return state
 

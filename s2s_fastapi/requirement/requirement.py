@@ -1,9 +1,9 @@
 """Who may call, and with what: what a route requires of a caller, as a value."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Any, Final, Literal, NoReturn, Self, TypeVar
 
 from fastapi.openapi.models import HTTPBearer
 from fastapi.security import SecurityScopes
@@ -46,6 +46,8 @@ _PRECEDENCE: Final = (
     Reason.ROLE_MISSING,
 )
 
+_WRONG_KIND: Final = (Reason.NOT_A_SERVICE, Reason.NOT_A_USER)
+
 
 class _Scheme(SecurityBase):
     """What FastAPI's own document says of a requirement as long as nobody knows the realm: see `s2s_fastapi.declared.openapi`.
@@ -83,6 +85,17 @@ class Requirement(_Scheme):
 
     def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
         return type(self), self._key[1:]  # the hash of a text is another one in another process
+
+    @property
+    def dependency(self) -> NoReturn:
+        """Refuse to be a ``Depends``: FastAPI reads this attribute of what stands in ``dependencies=[...]``.
+
+        Raises:
+            AttributeError: Always, so that a requirement has no such attribute.
+        """
+        raise AttributeError(
+            f"{self} stands in dependencies=[...] without Depends: write dependencies=[Depends({self})]."
+        )
 
     def judge(self, principal: Principal, client_id: str = "") -> Decision:
         """Decide about a principal; ``client_id`` is the receiving app's own, for roles without a client."""
@@ -200,7 +213,14 @@ class AnyOf(Requirement):
         decisions = [part.judge(principal, client_id) for part in self.parts]
         if any(decision.reason is Reason.ALLOWED for decision in decisions):
             return _ALLOWED
-        return max(decisions, key=_distance)
+        nearest = max(decisions, key=_distance)
+        # What a service lacks to be a user is no advice, nor the other way round.
+        cures = dict.fromkeys(each.cure for each in decisions if each is nearest or each.reason not in _WRONG_KIND)
+        return (
+            nearest
+            if len(cures) == 1
+            else replace(nearest, cure=f"one of these is enough. Either: {' Or: '.join(cures)}")
+        )
 
     def refusals(self, principal: Principal, client_id: str = "") -> tuple[Decision, ...]:
         """Return what the part that came nearest lacks."""

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import httpx
 
 from s2s_fastapi.errors import ConfigurationError, TokenRequestError
+from s2s_fastapi.names import realm_segment
 from s2s_fastapi.realm.model import Denied, Granted
 from s2s_fastapi.realm.notices import Notice
-from s2s_fastapi.settings import realm_segment
 from s2s_fastapi.testing import answers
 from s2s_fastapi.testing.asgi import IssuerApp
 from s2s_fastapi.testing.documents import read_documents

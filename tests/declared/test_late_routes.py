@@ -10,6 +10,7 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, WebSocket
 from fastapi.routing import APIRoute
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Mount, Route, Router
@@ -298,6 +299,35 @@ def test_a_late_requirement_that_fastapi_does_not_ask_answers_500(
         assert there.get("/late/7", headers=service(azp="eve", client_id="eve")).status_code == 500
         assert there.post("/late/7", headers=service()).status_code == 405
         assert there.get("/known", headers=service()).status_code == 200
+
+
+def test_a_late_route_answers_500_although_the_same_route_answers_in_another_place(
+    make_app: App, client: Client, service: Headers
+) -> None:
+    app, route, router = make_app(), APIRoute("/twice", nothing), APIRouter()
+    route.app = CHAT.guard(route.app)
+    app.router.routes.append(route)
+    with client(app) as there:
+        assert there.get("/twice", headers=service()).status_code == 200
+        router.routes.append(route)
+        app.include_router(router, prefix="/late")  # which makes another route of it, without the guard
+        assert there.get("/late/twice", headers=service()).status_code == 500
+        assert there.get("/twice", headers=service()).status_code == 200
+
+
+def test_a_route_that_a_middleware_adds_while_a_request_is_on_its_way_answers_500(
+    app: FastAPI, client: Client, user: Headers
+) -> None:
+    class Adding(Layer):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "http" and scope["path"] == "/below/late":
+                below_a_mount(app)
+            await super().__call__(scope, receive, send)
+
+    app.user_middleware.append(Middleware(Adding))
+    with client(app) as there:
+        assert there.get("/known", headers=user()).status_code == 200
+        assert there.get("/below/late", headers=user()).status_code == 500
 
 
 def test_a_late_websocket_is_refused(app: FastAPI, client: Client, user: Headers) -> None:

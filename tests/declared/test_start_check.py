@@ -13,9 +13,9 @@ from s2s_fastapi import (
     require_service,
     require_user,
 )
-from s2s_fastapi.declared.dependency_reader import Mistake
 from s2s_fastapi.declared.public_paths import PublicPaths
 from s2s_fastapi.declared.routes import Access, RouteAccess
+from s2s_fastapi.declared.sentences import Mistake
 from s2s_fastapi.declared.start_check import AccessCheck
 
 GET = frozenset({"GET"})

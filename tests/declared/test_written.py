@@ -36,7 +36,7 @@ Spelling = Callable[[FastAPI], None]
 
 CHAT = require_caller("chat-app-service")
 ANY = require_service()
-SEEN = "The code has requirements that FastAPI does not ask"
+SEEN = "FastAPI does not ask these requirements; your code may ask them itself"
 
 
 def nothing() -> None: ...

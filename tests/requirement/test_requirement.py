@@ -362,7 +362,11 @@ class TestAMistakeStopsTheStart:
     ) -> None:
         app = make_app()
         app.get("/x", dependencies=[Depends(requirement)])(lambda: None)
-        self.stopped(app, client, f"GET /x: no token of this app can meet its requirement: .*{sentence}")
+        self.stopped(
+            app,
+            client,
+            rf"GET /x \(.*test_requirement\.py:\d+\): no token of this app can meet its requirement: .*{sentence}",
+        )
 
     def test_audiences_that_exclude_each_other(self, make_app: App, client: Client) -> None:
         app = make_app(audience=["a", "b"])

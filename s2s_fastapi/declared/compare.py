@@ -1,4 +1,4 @@
-"""What one endpoint requires by its guards and dependencies, and which requirements are written on it without effect."""
+"""What is written on one route, compared with what FastAPI asks there. What is written and not asked is a `Mistake`."""
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from s2s_fastapi.declared.asked import asked, asked_by, below, covers, lost_scopes
-from s2s_fastapi.declared.callables import Role, line_of
-from s2s_fastapi.declared.places import Unevaluated, Written
+from s2s_fastapi.declared.callables import Role, line_of, name_of
+from s2s_fastapi.declared.sentences import Mistake, Unevaluated, Written
 from s2s_fastapi.declared.written import Reader
 from s2s_fastapi.fastapi_internals import attributes_of, chain, dependant_of, returned_by, unwatched
 from s2s_fastapi.principal import Principal
@@ -15,47 +15,12 @@ from s2s_fastapi.requirement.guard import GUARD_MARK, GUARDED_MARK, Guarded
 from s2s_fastapi.requirement.require import FACTORIES
 from s2s_fastapi.requirement.requirement import Requirement
 
-__all__ = ["Endpoint", "Mistake", "guards_around"]
+__all__ = ["Compared", "guards_around"]
 
 
 @dataclass(frozen=True, slots=True)
-class Mistake:
-    """A requirement written where FastAPI ignores it."""
-
-    text: str
-    """What is wrong and what to write instead."""
-    at: str = ""
-    """File and line of the endpoint or the dependency it stands in: ``app.py:12``."""
-    certain: bool = True
-    """False if the code may still ask it by hand. Then the start check only warns."""
-    unless_public: bool = False
-    """True if the start check only warns of it on a public route."""
-    shared: tuple[int, str] | None = None
-    """An attribute that several routes share. It is a mistake only if FastAPI asks it on none of them."""
-    override: bool = False
-    """True if ``dependency_overrides`` removes the requirement. Tests do that on purpose."""
-    requirement: Requirement | None = None
-    """The requirement that is not asked, if it is known. It is no mistake if the middleware asks it anyway."""
-    everywhere: tuple[int, str] | None = None
-    """What many routes share, such as a global that their code names. It is reported once."""
-
-    @classmethod
-    def of(cls, found: Written, at: str) -> Self:
-        """Return what is wrong with a requirement that FastAPI does not ask."""
-        where = found.where
-        return cls(
-            found.sentence,
-            at,
-            found.certain,
-            shared=where.shared,
-            requirement=found.requirement,
-            everywhere=where.everywhere,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """What one endpoint requires of its caller, and whom it calls."""
+class Compared:
+    """What one route requires of its caller, what is written on it without effect, and whom it calls."""
 
     requirements: tuple[Requirement, ...]
     """All of them must be met."""
@@ -169,7 +134,7 @@ def _unasked(dependency: Any, asking: tuple[Requirement, ...]) -> Iterator[Mista
     """Yield what is wrong with a dependency that looks like a requirement but asks nothing."""
     call = unwatched(dependency.call)
     at = line_of(call)
-    name = getattr(call, "__name__", type(call).__name__)
+    name = name_of(call)
     if _is_factory(call) or (dependency.name is None and _returns_requirement(call)):
         yield Mistake(f"Depends({name}) makes a requirement and does not ask it: write Depends({name}(...))", at)
     wanted = lost_scopes(dependency)

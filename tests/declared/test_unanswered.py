@@ -11,8 +11,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from s2s_fastapi import DOCS, ServiceAuthMiddleware, require_service
-from s2s_fastapi.declared.nearest import unanswered
-from s2s_fastapi.declared.public_paths import PublicPath
+from s2s_fastapi.declared.public_paths import PublicPath, unanswered
 from s2s_fastapi.declared.routes import RouteAccess
 
 App = Callable[..., FastAPI]
@@ -61,8 +60,14 @@ def an_app(**options: Any) -> FastAPI:
         ("/HEALTH", 'The nearest route is GET /health/: if you mean it, write "/health/".'),
         ("/healt/", 'The nearest route is GET /health/: if you mean it, write "/health/".'),
         ("/api/health/", 'The nearest route is GET /health/: if you mean it, write "/health/".'),
-        ("/metrics", 'The nearest route is /metrics: if you mean it, write "/metrics/".'),
-        ("POST /metrics", 'The nearest route is /metrics: if you mean it, write "POST /metrics/".'),
+        (
+            "/metrics",
+            'The nearest route is /metrics: if you mean it, write "/metrics/". That is one path, and nothing below it.',
+        ),
+        (
+            "POST /metrics",
+            'The nearest route is /metrics: if you mean it, write "POST /metrics/". That is one path, and nothing below it.',
+        ),
         ("/hooks/stripe", 'The nearest route is POST /hooks/stripe: if you mean it, write "POST /hooks/stripe".'),
         ("POST /hooks/stripe/", 'The nearest route is POST /hooks/stripe: if you mean it, write "POST /hooks/stripe".'),
         ("/items/{id}", 'The nearest route is GET /v1/items/{id}: if you mean it, write "/v1/items/{id}".'),

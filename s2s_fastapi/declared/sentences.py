@@ -1,4 +1,4 @@
-"""Where a requirement stands in the code, and why FastAPI does not ask it there. The two decide what to write instead."""
+"""The sentence about a requirement that FastAPI does not ask: where it stands, why FastAPI does not ask it there, and the cure."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -6,7 +6,7 @@ from typing import Any, Final, Self
 
 from s2s_fastapi.requirement.requirement import Requirement
 
-__all__ = ["Unevaluated", "Where", "Why", "Written"]
+__all__ = ["Mistake", "Unevaluated", "Where", "Why", "Written"]
 
 _BARE: Final = "FastAPI does not ask a requirement without Depends(...) around it"
 
@@ -25,15 +25,24 @@ class Why(Enum):
         "parameter on the function below the decorators"
     )
     STARLETTE = "FastAPI does not read a plain Starlette route: put the requirement's guard around the endpoint, as @requirement.guard"
+    FIELD = "FastAPI asks no Depends on a field of a model: write it on a parameter of the route, or dependencies=[Depends(...)] on the route"
+    ATTRIBUTE = (
+        "FastAPI does not read the attributes of a class: write Depends(...) on a parameter of its `__init__` or of the route, or "
+        "dependencies=[Depends(...)] on the route"
+    )
     LATE = (
-        "FastAPI does not ask it here, because the route was added or included earlier: give it to APIRouter(dependencies=[...]) or "
-        "FastAPI(dependencies=[...])"
+        "FastAPI does not ask it here, because the route was added or included earlier: write dependencies=[Depends(...)] in "
+        "FastAPI(...), APIRouter(...) or include_router(...)"
+    )
+    ASSIGNED = (
+        "FastAPI takes dependencies only from the arguments of FastAPI(...), APIRouter(...), include_router(...) and the decorator of a "
+        "route: write dependencies=[Depends(...)] there"
     )
     NOT_COPIED = (
         "an included router makes a new route of the path and the endpoint only: put the guard around the endpoint"
     )
     MIDDLEWARE = "FastAPI reads no Depends of a middleware or an exception handler: write dependencies=[Depends(...)] on the routes"
-    CODE = "FastAPI does not ask it there: if the code does not ask it by hand either, write Depends(...)"
+    CODE = "FastAPI does not ask it there: if the code does not ask it by hand either, as with `await requirement(request)`, write Depends(...)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,4 +130,39 @@ class Unevaluated:
         return (
             f"the annotation of the parameter {self.parameter}, {self.annotation!r}, cannot be evaluated, so FastAPI {unseen}: import or "
             "define its names at the top of the module, not below `if TYPE_CHECKING` nor in a function"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """A requirement written where FastAPI ignores it."""
+
+    text: str
+    """What is wrong and what to write instead."""
+    at: str = ""
+    """File and line of the endpoint or the dependency it stands in: ``app.py:12``."""
+    certain: bool = True
+    """False if the code may still ask it by hand. Then the start check only warns."""
+    unless_public: bool = False
+    """True if the start check only warns of it on a public route."""
+    shared: tuple[int, str] | None = None
+    """An attribute that several routes share. It is a mistake only if FastAPI asks it on none of them."""
+    override: bool = False
+    """True if ``dependency_overrides`` removes the requirement. Tests do that on purpose."""
+    requirement: Requirement | None = None
+    """The requirement that is not asked, if it is known. It is no mistake if the middleware asks it anyway."""
+    everywhere: tuple[int, str] | None = None
+    """What many routes share, such as a global that their code names. It is reported once."""
+
+    @classmethod
+    def of(cls, found: Written, at: str) -> Self:
+        """Return what is wrong with a requirement that FastAPI does not ask."""
+        where = found.where
+        return cls(
+            found.sentence,
+            at,
+            found.certain,
+            shared=where.shared,
+            requirement=found.requirement,
+            everywhere=where.everywhere,
         )

@@ -47,6 +47,9 @@ T = TypeVar("T")
 LAST = "FastAPI asks only the last Depends of a parameter"
 BARE = "FastAPI does not ask a requirement without Depends(...) around it"
 INSIDE = "FastAPI does not look inside of a union, a container or an alias"
+FIELD = "FastAPI asks no Depends on a field of a model"
+ATTRIBUTE = "FastAPI does not read the attributes of a class"
+ASSIGNED = "FastAPI takes dependencies only from the arguments of FastAPI(...)"
 ELSEWHERE = "FastAPI does not look there: write dependencies=[Depends(...)] on the route"
 SIGNATURE = "FastAPI does not read this parameter, because it reads another signature"
 STARLETTE = "put the requirement's guard around the endpoint"
@@ -209,9 +212,9 @@ class MadeData:
 
 
 for _type in (OfTheClass, Configured):
-    _model(f"a model: {_type.__name__}", _type, certain, ELSEWHERE)
+    _model(f"a model: {_type.__name__}", _type, certain, FIELD)
 for _inner in (Later, OfAnAlias):
-    _model(f"a model: {_inner.__name__}", _inner, certain, INSIDE)
+    _model(f"a model: {_inner.__name__}", _inner, certain, FIELD)
 for _made in (Private, Made, OwnInit, Noted, MadeData):
     _model(f"a model: {_made.__name__}", _made, doubtful)
 
@@ -304,13 +307,13 @@ def an_asgi_app(app: FastAPI) -> None:
     app.mount("/x", Page())
 
 
-@certain(ELSEWHERE)
+@certain(ASSIGNED)
 def dependencies_that_are_appended_to_a_route(app: FastAPI) -> None:
     app.get("/x")(nothing)
     app.routes[-1].dependencies.append(Depends(CHAT))  # type: ignore[attr-defined]
 
 
-@certain(ELSEWHERE)
+@certain(ASSIGNED)
 def an_attribute_of_the_app(app: FastAPI) -> None:
     app.get("/x")(nothing)
     app.dependencies = [Depends(CHAT)]  # type: ignore[attr-defined]
@@ -330,7 +333,7 @@ def an_attribute_of_a_router(app: FastAPI) -> None:
     app.include_router(router)
 
 
-@certain(ELSEWHERE)
+@certain(ASSIGNED)
 def an_attribute_of_a_router_class(app: FastAPI) -> None:
     class Guarded(APIRouter):
         dependencies = [Depends(CHAT)]  # noqa: RUF012 - as somebody writes it
@@ -340,7 +343,7 @@ def an_attribute_of_a_router_class(app: FastAPI) -> None:
     app.include_router(router)
 
 
-@certain(ELSEWHERE)
+@certain(ASSIGNED)
 def an_attribute_of_a_route_class(app: FastAPI) -> None:
     class Guarded(APIRoute):
         dependencies = [Depends(CHAT)]  # noqa: RUF012 - as somebody writes it
@@ -483,7 +486,7 @@ class Kit:
         return 1
 
 
-@doubtful(ELSEWHERE)
+@doubtful(ATTRIBUTE)
 def a_method_of_a_kit_of_dependencies(app: FastAPI) -> None:
     app.get("/x", dependencies=[Depends(Kit().now)])(nothing)
 
@@ -512,7 +515,7 @@ def an_object_with_slots_as_a_view(app: FastAPI) -> None:
     app.get("/x")(Pages().show)
 
 
-@certain(ELSEWHERE)
+@certain(ATTRIBUTE)
 def an_attribute_with_underscores(app: FastAPI) -> None:
     class Pages:
         __dependencies__ = (Depends(CHAT),)
@@ -529,7 +532,7 @@ class StaticPages:
     def show() -> None: ...
 
 
-@certain(ELSEWHERE)
+@certain(ATTRIBUTE)
 def the_class_of_a_static_method(app: FastAPI) -> None:
     app.get("/x")(StaticPages.show)
 
