@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-__all__ = ["OIDC", "Account", "Client", "Mapper", "Realm", "Role", "Roles", "Scope"]
+__all__ = ["OIDC", "Account", "Client", "Mapper", "Realm", "Role", "Roles", "Scope", "has_levels"]
 
 OIDC: Final = "openid-connect"
 
@@ -94,6 +94,8 @@ class Realm:
     inside: Mapping[Role, Roles]
     """The roles that each composite role contains directly."""
     organizations: bool
+    own_levels: bool
+    """Whether the realm gives levels of authentication names of its own (``acr.loa.map``)."""
     group_attributes: Mapping[str, Mapping[str, tuple[str, ...]]]
     """The attributes of each group, by its path, with those of the groups above it."""
     unknown: tuple[str, ...]
@@ -103,3 +105,8 @@ class Realm:
     def old(self) -> bool:
         """Whether this is 26.0, which has rules of its own. The model takes every later version for the newest that was measured."""
         return self.version < (26, 1)
+
+
+def has_levels(attributes: Mapping[str, str]) -> bool:
+    """Return whether a client or a realm has an ``acr.loa.map``. The admin console saves an empty one, which counts as none."""
+    return attributes.get("acr.loa.map", "").strip() not in {"", "{}"}

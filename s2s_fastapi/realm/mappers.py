@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
-from s2s_fastapi.realm.entities import Account, Client, Mapper, Realm
+from s2s_fastapi.realm.entities import Account, Client, Mapper, Realm, has_levels
 from s2s_fastapi.realm.scopes import InEffect
 from s2s_fastapi.realm.token import ADDRESSES, TokenDraft, path_of
 
@@ -260,8 +260,8 @@ def _amr(token: TokenDraft, mapper: Mapper) -> None:
 def _acr(token: TokenDraft, mapper: Mapper) -> None:
     if token.wants(mapper):
         token.write(mapper, "1", "acr")
-        if "acr.loa.map" in token.client.attributes:
-            token.unknown.append("the claim 'acr' follows the client's acr.loa.map")
+        if has_levels(token.client.attributes) or token.realm.own_levels:
+            token.unknown.append("the claim 'acr' follows the acr.loa.map of the client or the realm")
 
 
 def _subject(token: TokenDraft, mapper: Mapper) -> None:

@@ -43,7 +43,7 @@ def notices(document: _Document, model: RealmModel) -> tuple[Notice, ...]:
     return tuple(
         Notice(model.name, said, refused=whether)
         for whether, every in ((True, refused), (False, different))
-        for said in dict.fromkeys(every)
+        for said in every
     )
 
 
@@ -184,10 +184,38 @@ def _organizations(document: _Document) -> Iterator[str]:
         yield "it has organizations. The embedded issuer refuses scopes such as `organization:NAME`, and knows no members"
 
 
+def _second_factors(document: _Document) -> Iterator[str]:
+    users = [
+        str(user.get("username"))
+        for user in document.get("users") or ()
+        if any(credential.get("type") not in {None, "password"} for credential in user.get("credentials") or ())
+    ]
+    if users:
+        yield f"it asks {_some(users)} for more than a password. The embedded issuer checks the password only"
+
+
+def _own_flows(document: _Document) -> Iterator[str]:
+    for member, usual in _USUAL_FLOWS.items():
+        flow = document.get(member)
+        if flow and flow != usual:
+            yield f"`{member}` is {named(flow)}. The embedded issuer does what the flow {named(usual)} does"
+    clients = [
+        client["clientId"]
+        for client in document.get("clients") or ()
+        if (client.get("authenticationFlowBindingOverrides") or {}).get("direct_grant")
+    ]
+    if clients:
+        yield f"{_some(clients)} has a flow of its own for logins with a password, which the embedded issuer does not follow"
+
+
 def _old_forms(document: _Document) -> Iterator[str]:
-    for member in _OLD_FORMS:
-        if document.get(member):
-            yield f"`{member}` is a form of very old exports, which the embedded issuer does not read. Export the realm again"
+    found = [member for member in _OLD_FORMS if document.get(member)]
+    found += ["roles.application"] * bool((document.get("roles") or {}).get("application"))
+    found += ["applicationRoles"] * any(user.get("applicationRoles") for user in document.get("users") or ())
+    for member in found:
+        yield (
+            f"`{member}` is a form of very old exports, which the embedded issuer does not read. Export the realm again"
+        )
 
 
 def _placeholders_of_others(document: _Document) -> Iterator[str]:
@@ -246,7 +274,8 @@ _BOUND: Final = {
     "dpop.bound.access.tokens": "a DPoP proof",
     "tls.client.certificate.bound.access.tokens": "a client certificate",
 }
-_OLD_FORMS: Final = ("applications", "oauthClients", "clientTemplates", "applicationScopeMappings")
+_USUAL_FLOWS: Final = {"directGrantFlow": "direct grant", "clientAuthenticationFlow": "clients"}
+_OLD_FORMS: Final = ("applications", "oauthClients", "clientTemplates", "applicationScopeMappings", "protocolMappers")
 
 _REFUSED: Final[tuple[_Check, ...]] = (
     _script_policies,
@@ -263,6 +292,8 @@ _DIFFERENT: Final[tuple[_Check, ...]] = (
     _masked_secrets,
     _bound_tokens,
     _hashed_passwords,
+    _second_factors,
+    _own_flows,
     _user_storage,
     _organizations,
     _old_forms,

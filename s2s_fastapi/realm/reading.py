@@ -13,7 +13,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.realm import builtins
-from s2s_fastapi.realm.entities import OIDC, Account, Client, Mapper, Realm, Role, Roles, Scope
+from s2s_fastapi.realm.entities import OIDC, Account, Client, Mapper, Realm, Role, Roles, Scope, has_levels
 from s2s_fastapi.realm.importing import imported, scope_name, with_secrets
 from s2s_fastapi.realm.references import missing
 from s2s_fastapi.realm.representations import convert
@@ -116,6 +116,7 @@ class _Reader:
             users=users,
             inside=composites(self.document, self.listed, organizations=not self.old),
             organizations=bool(self.document.get("organizationsEnabled", False)),
+            own_levels=has_levels(self.document.get("attributes") or {}),
             group_attributes=dict(self._group_attributes(self._list("groups"), "", {})),
             unknown=tuple(f"the client policy {name!r} may refuse a request or change a token" for name in policies),
         )

@@ -121,12 +121,12 @@ def _missing_users(read: Iterable[tuple[Path, dict[str, Any]]]) -> Iterator[Noti
     with_users = {realm["realm"] for _, realm in documents if realm.get("users")}
     for path, realm in documents:
         found = _REALM_FILE.fullmatch(path.name)
-        if found is None or realm["realm"] in with_users:
+        if found is None:
             continue
         beside = [
             one.name for one in sorted(path.parent.glob(f"{glob.escape(found[1])}-users-*.json")) if one not in paths
         ]
-        if beside or realm.get("keycloakVersion"):
+        if beside or (realm.get("keycloakVersion") and realm["realm"] not in with_users):
             files = ", ".join(beside[:3]) or f"files such as {found[1]}-users-0.json"
             said = f"the export has its users in {files}, which were not read. Without them service accounts have other roles"
             yield Notice(realm["realm"], said, refused=False)

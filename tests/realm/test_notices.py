@@ -7,7 +7,7 @@ import pytest
 
 from s2s_fastapi.realm.model import RealmModel
 from s2s_fastapi.realm.notices import Notice, notices
-from tests.realm.realms import REALMS, Representation, caller, claim, mapper, realm, scope, user
+from tests.realm.realms import REALMS, Representation, caller, claim, mapper, realm, scope, service_account, user
 
 
 def said(document: Representation, version: str = "26.7.3") -> tuple[Notice, ...]:
@@ -102,9 +102,30 @@ DIFFERENT: dict[str, tuple[dict[str, Any], str]] = {
         "a client certificate from c",
     ),
     "hash": ({"users": [user("dora", credentials=[{"type": "password", "secretData": "x"}])]}, "password of dora"),
+    "second factor": (
+        {"users": [user("dora", credentials=[{"type": "password", "value": "p"}, {"type": "otp"}])]},
+        "it asks dora for more than a password",
+    ),
+    "login flow": (
+        {"directGrantFlow": "own", "authenticationFlows": [{"alias": "own"}]},
+        '`directGrantFlow` is own. The embedded issuer does what the flow "direct grant" does',
+    ),
+    "client flow": (
+        {"clientAuthenticationFlow": "own", "authenticationFlows": [{"alias": "own"}]},
+        "`clientAuthenticationFlow` is own.",
+    ),
+    "login flow of a client": (
+        {"clients": [caller("c", authenticationFlowBindingOverrides={"direct_grant": "id"})]},
+        "c has a flow of its own for logins",
+    ),
     "LDAP": ({"components": {"org.keycloak.storage.UserStorageProvider": [{"name": "ldap"}]}}, "such as LDAP"),
     "organizations": ({"organizationsEnabled": True}, "it has organizations"),
     "applications": ({"applications": [{"name": "a"}]}, "`applications` is a form of very old exports"),
+    "application roles": ({"roles": {"application": {"a": [{"name": "r"}]}}}, "`roles.application` is a form"),
+    "application roles of a user": (
+        {"users": [user("dora", applicationRoles={"a": ["r"]})]},
+        "`applicationRoles` is a form",
+    ),
     "config-cli": ({"clients": [caller("c", secret="$(env:X)")]}, "placeholder of keycloak-config-cli"),
     "unknown mapper": (
         {"clients": [caller(name, protocolMappers=[mapper("script-x.js", "s")]) for name in "ab"]},
@@ -126,8 +147,9 @@ DIFFERENT: dict[str, tuple[dict[str, Any], str]] = {
                     "directAccessGrantsEnabled": True,
                     "protocolMappers": [mapper("script-x.js", "s")],
                 },
+                caller("c"),
             ],
-            "users": [user("dora")],
+            "users": [service_account("c"), user("dora")],
         },
         "tokens of ui: the mapper 's'",
     ),
@@ -154,7 +176,13 @@ def test_how_keycloak_may_answer_otherwise_is_said_once(case: str) -> None:
         with_policy(type="user", config={"users": "no JSON"}),
         with_provider("https://idp"),
         with_provider("http://idp", sslRequired="NONE"),
-        {"browserFlow": "browser"},
+        {"browserFlow": "browser", "directGrantFlow": "direct grant", "clientAuthenticationFlow": "clients"},
+        {
+            "clients": [
+                caller("c", authenticationFlowBindingOverrides={"browser": "id"}, attributes={"acr.loa.map": "{}"})
+            ]
+        },
+        {"users": [user("dora", credentials=[{"value": "p"}])]},
         {"browserFlow": "own", "authenticationFlows": [{"alias": "own"}]},
         {"passwordPolicy": "length(8)"},
         {"sslRequired": "external"},

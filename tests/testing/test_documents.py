@@ -108,6 +108,24 @@ def test_users_that_were_not_read_are_named(tmp_path: Path) -> None:
     assert "the export has its users in corp-users-0.json, which were not read" in str(notice)
 
 
+def test_one_of_several_users_files_that_was_not_read_is_named(tmp_path: Path) -> None:
+    realm = write(tmp_path / "corp-realm.json", REALM)
+    first, _ = (
+        write(tmp_path / f"corp-users-{n}.json", {"realm": "corp", "users": [{**ACCOUNT, "username": f"u{n}"}]})
+        for n in (0, 1)
+    )
+    (notice,) = read_documents([realm, first], {}).notices
+    assert "its users in corp-users-1.json, which" in notice.sentence
+
+
+def test_brackets_in_the_name_of_a_file_are_no_pattern(tmp_path: Path) -> None:
+    realm = write(tmp_path / "co[r]p-realm.json", REALM)
+    write(tmp_path / "corp-users-0.json", {"realm": "corp", "users": [ACCOUNT]})
+    assert read_documents([realm], {}).notices == ()
+    write(tmp_path / "co[r]p-users-0.json", {"realm": "corp", "users": [ACCOUNT]})
+    assert "co[r]p-users-0.json" in read_documents([realm], {}).notices[0].sentence
+
+
 def test_the_export_of_a_server_that_has_no_users_names_the_files_they_may_be_in(tmp_path: Path) -> None:
     exported = write(tmp_path / "corp-realm.json", {**REALM, "keycloakVersion": "26.7.3"})
     assert "files such as corp-users-0.json" in str(read_documents([exported], {}).notices[0])
