@@ -2,10 +2,11 @@
 
 import argparse
 import json
+import logging
 import subprocess
 import sys
 
-from benchmarks import cpu, imports, machine, page, plot, throughput
+from benchmarks import batches, cpu, imports, machine, page, plot, pythons, throughput
 from benchmarks.caller import page as caller_page
 from benchmarks.caller import run as caller
 from benchmarks.caller.figures import CallerFigures
@@ -23,12 +24,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few rounds, nothing written to docs/")
     parser.add_argument("--only", choices=PARTS, help="one part; the tables of the others stay as they are")
+    parser.add_argument("--python", action="append", default=[], help="measure a repeated token on this Python, too")
     given = parser.parse_args()
+    _drop_log()
     machine_then = machine.machine()  # before we are the load ourselves
     asked = PARTS if given.only is None else (given.only,)
     if "receiver" in asked:
-        results = _receiver(machine_then, quick=given.quick)
-        for cells in (page.cpu, page.throughput, page.memory, page.imports, page.goals):
+        results = _receiver(machine_then, given.python, quick=given.quick)
+        for cells in (page.cpu, page.refusals, page.pythons, page.throughput, page.memory, page.imports, page.goals):
             _print(cells(results))
         if not given.quick:
             page.write(page.measured_part(results), PAGE, page.BEGIN, page.END)
@@ -48,8 +51,8 @@ def main() -> None:
         print(f"written to {PAGE.relative_to(ROOT)} and {PICTURE.relative_to(ROOT)}")
 
 
-def _receiver(machine_then: dict[str, str], *, quick: bool) -> Results:
-    rounds, wrk_rounds, seconds, tokens, interpreters = (20, 2, 1, 20_000, 5) if quick else (200, 8, 4, 1_000_000, 40)
+def _receiver(machine_then: dict[str, str], other_pythons: list[str], *, quick: bool) -> Results:
+    rounds, wrk_rounds, seconds, tokens, interpreters = (20, 2, 1, 20_000, 5) if quick else (200, 8, 4, 200_000, 40)
     realm = issuer()
     with realm.serving():
         print("CPU time ...", flush=True)
@@ -57,20 +60,29 @@ def _receiver(machine_then: dict[str, str], *, quick: bool) -> Results:
         reason = throughput.missing()
         print(f"throughput: {reason}" if reason else "throughput ...", flush=True)
         rates = reason or throughput.measure(realm, wrk_rounds, seconds)
+    others = pythons.measure(other_pythons, rounds)
     print("imports ...", flush=True)
     imported = imports.measure(interpreters)
     print(f"memory: {tokens:,} tokens ...", flush=True)
     return Results(
         cpu=figures,
         throughput=rates,
+        pythons=others,
         memory=_memory(tokens),
         imports=imported,
-        how=f"CPU: {rounds} rounds of {cpu.BATCH} calls of each row, the rows shuffled in each round. Throughput: {wrk_rounds} "
+        how=f"CPU: {rounds} rounds of {batches.BATCH} calls of each row, the rows shuffled in each round. Throughput: {wrk_rounds} "
         f"rounds of {seconds} s of each app, shuffled; 1 worker on one core, wrk with 1 thread and {throughput.CONNECTIONS} connections "
         f"on another. Import: {interpreters} fresh interpreters. All on loopback, in one run.",
         machine=machine_then,
         versions=machine.versions(),
     )
+
+
+def _drop_log() -> None:
+    """Let a handler take what is logged and drop it, so that each record is made as in a service and none is written to the console."""
+    log = logging.getLogger("s2s_fastapi")
+    log.addHandler(logging.NullHandler())
+    log.propagate = False
 
 
 def _memory(tokens: int) -> Memory:

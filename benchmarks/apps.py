@@ -3,6 +3,8 @@
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI
+from joserfc import jwt as joserfc
+from joserfc.jwk import RSAKey
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse
@@ -77,6 +79,21 @@ def guarded(given: KeycloakSettings, *requirements: Requirement, **options: Any)
 
     @app.get("/", dependencies=[Depends(other) for other in others])
     async def route(caller: Annotated[Principal, Depends(first)]) -> str:
+        return "ok"
+
+    return app
+
+
+def decoding(key: RSAKey) -> FastAPI:
+    """Return the route behind a dependency that does nothing but check the signature with joserfc."""
+    app = FastAPI()
+
+    async def claims(connection: HTTPConnection) -> dict[str, Any]:
+        token = connection.headers["authorization"].removeprefix("Bearer ")
+        return joserfc.decode(token, key, algorithms=["RS256"]).claims
+
+    @app.get("/")
+    async def route(caller: Annotated[dict[str, Any], Depends(claims)]) -> str:
         return "ok"
 
     return app

@@ -1,9 +1,10 @@
 """One request to an app in process, as a server would hand it over: new objects each time, so nothing is compared by identity."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 Call = Callable[[], Awaitable[None]]
+Credentials = Callable[[], Iterable[tuple[bytes, bytes]]]
 HEADERS = (
     (b"host", b"crm-gateway:8000"),
     (b"accept", b"*/*"),
@@ -17,11 +18,16 @@ async def _receive() -> dict[str, Any]:
     return {"type": "http.request", "body": b"", "more_body": False}
 
 
-def request(app: Any, token: Callable[[], bytes]) -> Call:
-    """Return what sends one GET with a token; every app gets the same request, the unguarded ones too.
+def bearer(token: Callable[[], bytes]) -> Credentials:
+    """Return the header with a token."""
+    return lambda: ((b"authorization", b"Bearer " + token()),)
+
+
+def request(app: Any, credentials: Credentials, *, query: bytes = b"", expected: int = 200) -> Call:
+    """Return what sends one GET; every app gets the same request, the unguarded ones too.
 
     Raises:
-        RuntimeError: When called: the app answered anything but 200.
+        RuntimeError: When called: the app did not answer as expected.
     """
     status = 0
 
@@ -41,15 +47,15 @@ def request(app: Any, token: Callable[[], bytes]) -> Call:
             "raw_path": b"/",
             "root_path": "",
             "scheme": "http",
-            "query_string": b"",
-            "headers": [*HEADERS, (b"authorization", b"Bearer " + token())],
+            "query_string": query,
+            "headers": [*HEADERS, *credentials()],
             "server": ("127.0.0.1", 8000),
             "client": ("127.0.0.1", 50000),
             "state": {},
         }
         status = 0
         await app(scope, _receive, send)
-        if status != 200:
-            raise RuntimeError(f"the benchmark's request was answered {status}")
+        if status != expected:
+            raise RuntimeError(f"the benchmark's request was answered {status}, not {expected}")
 
     return call

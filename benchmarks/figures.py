@@ -23,6 +23,23 @@ class Throughput:
     floor_keeps: tuple[float, float, float]
     """Percent of the bare app's rate in the same round: median, lowest and highest."""
     guarded_keeps: tuple[float, float, float]
+    over_floor: tuple[float, float, float]
+    """The guarded app's rate over the floor's in the same round."""
+
+
+@dataclass(frozen=True)
+class OtherPython:
+    """Microseconds of CPU for one request with a repeated token, on another Python."""
+
+    version: str
+    bare: float
+    floor: float
+    ours: float
+
+    @property
+    def times_floor(self) -> float:
+        """What ours costs, over what the floor costs."""
+        return (self.ours - self.bare) / (self.floor - self.bare)
 
 
 @dataclass(frozen=True)
@@ -35,10 +52,14 @@ class Memory:
 
 @dataclass(frozen=True)
 class Imports:
-    """Milliseconds of CPU for fastapi and httpx, for s2s_fastapi after them, and the second in percent of the first."""
+    """Milliseconds of CPU for fastapi and httpx, for what comes after them, and s2s_fastapi in percent of the first."""
 
     before: float
     ours: float
+    receiver: float
+    """What a receiving service takes out of s2s_fastapi after that."""
+    caller: float
+    """What a calling service takes out of it, after that."""
     more: tuple[float, float, float]
     """Median, and the percentiles 20 and 80."""
     modules: int

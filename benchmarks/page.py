@@ -6,7 +6,7 @@ from typing import Final
 from benchmarks import rows
 from benchmarks.figures import Figure, Throughput
 from benchmarks.results import Results, Spread, decimals, verdict
-from benchmarks.rows import ROWS, STACKS, Row
+from benchmarks.rows import REFUSALS, ROWS, STACKS, Refusal, Row
 
 BEGIN: Final = "<!-- measured: `make bench` writes from here -->"
 END: Final = "<!-- measured: to here -->"
@@ -35,19 +35,41 @@ def _cpu_line(row: Row, results: Results, floor: float) -> list[str]:
     return [*line, f"{over:.1f}", f"{over / floor:.2f}"]
 
 
+def refusals(results: Results) -> list[list[str]]:
+    """Return the cells of the refusals' table, its heading first."""
+    heading = ["refused", "answer", "µs (p20)", "p80", "x the bare route", "x an accepted new token"]
+    return [heading, *(_refusal_line(row, results) for row in REFUSALS)]
+
+
+def _refusal_line(row: Refusal, results: Results) -> list[str]:
+    figure = results.cpu[row.name]
+    shares = [f"{figure.low / results.cpu[base].low:.2f}" for base in (rows.BARE, rows.NEW)]
+    return [row.name, str(row.status), f"{figure.low:.1f}", f"{figure.high:.1f}", *shares]
+
+
+def pythons(results: Results) -> list[list[str]]:
+    """Return the cells of the table of other Pythons, its heading first."""
+    lines = [
+        [each.version, *(f"{figure:.1f}" for figure in (each.bare, each.floor, each.ours)), f"{each.times_floor:.2f}"]
+        for each in results.pythons
+    ]
+    heading = ["Python", "bare route, µs", "floor, µs", "ours, one requirement, µs", "x the floor"]
+    return [heading, *(lines or [["no other Python was given", *[""] * 4]])]
+
+
 def throughput(results: Results) -> list[list[str]]:
     """Return the cells of the throughput's table, its heading first; without wrk each row says so."""
     apps = ("bare", "floor", "guarded")
     heading = ["server", *(f"{app}, requests/s" for app in apps), *(f"{app}, µs of CPU" for app in apps)]
-    heading += ["floor keeps", "guarded keeps"]
+    heading += ["floor keeps", "guarded keeps", "guarded over the floor"]
     if isinstance(results.throughput, str):
-        return [heading, *([stack, results.throughput, *[""] * 7] for stack in STACKS)]
+        return [heading, *([stack, results.throughput, *[""] * 8] for stack in STACKS)]
     return [heading, *(_throughput_line(stack, measured) for stack, measured in results.throughput.items())]
 
 
 def _throughput_line(stack: str, measured: Throughput) -> list[str]:
     kept = [f"{spread(share)} %" for share in (measured.floor_keeps, measured.guarded_keeps)]
-    return [stack, *(f"{value:.0f}" for value in (*measured.rates, *measured.cpu)), *kept]
+    return [stack, *(f"{value:.0f}" for value in (*measured.rates, *measured.cpu)), *kept, spread(measured.over_floor)]
 
 
 def memory(results: Results) -> list[list[str]]:
@@ -66,6 +88,8 @@ def imports(results: Results) -> list[list[str]]:
         ["what", "ms"],
         ["fastapi and httpx", f"{measured.before:.0f}"],
         ["s2s_fastapi after them", f"{measured.ours:.0f}"],
+        ["what a receiver takes out of it, after that", f"{measured.receiver:.0f}"],
+        ["what a caller takes out of it, after that", f"{measured.caller:.0f}"],
         *([f"of which {name} (-X importtime)", f"{milliseconds:.1f}"] for name, milliseconds in measured.parts),
     ]
 
@@ -93,6 +117,10 @@ def measured_part(results: Results) -> str:
         "### CPU time of one request",
         "![What each way costs over the bare route](speed.svg)",
         table(cpu(results)),
+        "### Other Pythons",
+        table(pythons(results)),
+        "### Refusals",
+        table(refusals(results)),
         "### Throughput",
         table(throughput(results)),
         "### Memory",

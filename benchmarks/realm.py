@@ -8,6 +8,8 @@ from s2s_fastapi.testing import EmbeddedIssuer, read_documents
 
 ROOT = Path(__file__).parents[1]
 REALM, RECEIVER, CALLER = "corp", "crm-api-gateway", "chat-app-service"
+UNASSIGNED, USER = "chat-app-unassigned", "alice"
+"""A client whose tokens are for nobody, and a user who logs in through `CALLER`."""
 _HALF_A_DAY = 12 * 3600
 
 
@@ -21,7 +23,15 @@ def issuer(algorithm: str = "RS256", *, life: int = _HALF_A_DAY, scopes: Sequenc
             "accessTokenLifespan": life,
             "defaultSignatureAlgorithm": algorithm,
             "clientScopes": [*document["clientScopes"], *more],
-            "clients": [{**client, "optionalClientScopes": list(scopes)} for client in document["clients"]],
+            "clients": [
+                {
+                    **client,
+                    "optionalClientScopes": list(scopes),
+                    "directAccessGrantsEnabled": client["clientId"] == CALLER,
+                }
+                for client in document["clients"]
+            ],
+            "users": [{"username": USER, "enabled": True, "firstName": "A", "lastName": "B", "email": "a@b.test"}],
         }
     )
 

@@ -119,15 +119,19 @@ def measure(issuer: EmbeddedIssuer, rounds: int, seconds: int) -> dict[str, Thro
 
 def _summed(runs: list[dict[str, _Run]]) -> Throughput:
     def keeps(app: str) -> tuple[float, float, float]:
-        shares = [100 * run[app].rate / run["bare"].rate for run in runs]
-        return statistics.median(shares), min(shares), max(shares)
+        return _spread([100 * run[app].rate / run["bare"].rate for run in runs])
 
     return Throughput(
         rates=tuple(statistics.median(run[app].rate for run in runs) for app in _APPS),
         cpu=tuple(statistics.median(run[app].cpu for run in runs) for app in _APPS),
         floor_keeps=keeps("floor"),
         guarded_keeps=keeps("guarded"),
+        over_floor=_spread([run["guarded"].rate / run["floor"].rate for run in runs]),
     )
+
+
+def _spread(values: list[float]) -> tuple[float, float, float]:
+    return statistics.median(values), min(values), max(values)
 
 
 def missing() -> str:

@@ -1,44 +1,52 @@
 """Service-to-service authentication for FastAPI and Starlette with Keycloak.
 
-Receive: `ServiceAuthMiddleware`, the ``require_*`` functions, `Principal`, `TokenVerifier`.
+Receive: `ServiceAuthMiddleware`, the ``require_*`` functions, `Principal`, `TokenVerifier`, `Observer`.
 Call: `service_client`, `service_lifespan`, `service_auth`, `ServiceTokenAuth`.
 Both: `auth_ready`, `health`, `KeycloakSettings`, and the errors in `s2s_fastapi.errors`.
+
+Importing the package loads none of these. Each name is loaded when it is first used.
 """
 
-from s2s_fastapi.caller.auth import ServiceTokenAuth
-from s2s_fastapi.caller.lifespan import service_lifespan
-from s2s_fastapi.caller.service_client import service_auth, service_client
-from s2s_fastapi.declared.openapi import openapi_schema
-from s2s_fastapi.declared.public_paths import DOCS
-from s2s_fastapi.declared.routes import read_access
-from s2s_fastapi.errors import (
-    AudienceNotGranted,
-    AuthenticationError,
-    AuthorizationError,
-    ConfigurationError,
-    KeysUnavailable,
-    S2SError,
-    TokenRequestError,
-    TokenWithheld,
-)
-from s2s_fastapi.health import Health, KeysHealth, TokenHealth, auth_ready, health
-from s2s_fastapi.principal import Principal
-from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware, observed_refusals
-from s2s_fastapi.receiver.observe_mode import ObservedRefusal, ObservedRefusals
-from s2s_fastapi.requirement.require import (
-    CurrentPrincipal,
-    require_audience,
-    require_caller,
-    require_realm_role,
-    require_role,
-    require_scope,
-    require_service,
-    require_user,
-)
-from s2s_fastapi.requirement.requirement import Requirement
-from s2s_fastapi.settings import KeycloakSettings
-from s2s_fastapi.verifier.token_verifier import TokenVerifier
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
 from s2s_fastapi.version import __version__ as __version__
+
+if TYPE_CHECKING:  # what type checkers and editors read
+    from s2s_fastapi.caller.auth import ServiceTokenAuth
+    from s2s_fastapi.caller.lifespan import service_lifespan
+    from s2s_fastapi.caller.service_client import service_auth, service_client
+    from s2s_fastapi.decision import Decision, Reason
+    from s2s_fastapi.declared.openapi import openapi_schema
+    from s2s_fastapi.declared.public_paths import DOCS
+    from s2s_fastapi.declared.routes import read_access
+    from s2s_fastapi.errors import (
+        AudienceNotGranted,
+        AuthenticationError,
+        AuthorizationError,
+        ConfigurationError,
+        KeysUnavailable,
+        S2SError,
+        TokenRequestError,
+        TokenWithheld,
+    )
+    from s2s_fastapi.principal import Principal
+    from s2s_fastapi.readiness import auth_ready, health
+    from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware, observed_refusals
+    from s2s_fastapi.requirement.require import (
+        CurrentPrincipal,
+        require_audience,
+        require_caller,
+        require_realm_role,
+        require_role,
+        require_scope,
+        require_service,
+        require_user,
+    )
+    from s2s_fastapi.requirement.requirement import Requirement
+    from s2s_fastapi.settings import KeycloakSettings
+    from s2s_fastapi.telemetry.observer import Observer
+    from s2s_fastapi.verifier.token_verifier import TokenVerifier
 
 __all__ = [
     "DOCS",
@@ -47,18 +55,16 @@ __all__ = [
     "AuthorizationError",
     "ConfigurationError",
     "CurrentPrincipal",
-    "Health",
+    "Decision",
     "KeycloakSettings",
-    "KeysHealth",
     "KeysUnavailable",
-    "ObservedRefusal",
-    "ObservedRefusals",
+    "Observer",
     "Principal",
+    "Reason",
     "Requirement",
     "S2SError",
     "ServiceAuthMiddleware",
     "ServiceTokenAuth",
-    "TokenHealth",
     "TokenRequestError",
     "TokenVerifier",
     "TokenWithheld",
@@ -78,3 +84,56 @@ __all__ = [
     "service_client",
     "service_lifespan",
 ]
+
+_MODULES: Final = {
+    "DOCS": "declared.public_paths",
+    "AudienceNotGranted": "errors",
+    "AuthenticationError": "errors",
+    "AuthorizationError": "errors",
+    "ConfigurationError": "errors",
+    "CurrentPrincipal": "requirement.require",
+    "Decision": "decision",
+    "KeycloakSettings": "settings",
+    "KeysUnavailable": "errors",
+    "Observer": "telemetry.observer",
+    "Principal": "principal",
+    "Reason": "decision",
+    "Requirement": "requirement.requirement",
+    "S2SError": "errors",
+    "ServiceAuthMiddleware": "receiver.middleware",
+    "ServiceTokenAuth": "caller.auth",
+    "TokenRequestError": "errors",
+    "TokenVerifier": "verifier.token_verifier",
+    "TokenWithheld": "errors",
+    "auth_ready": "readiness",
+    "health": "readiness",
+    "observed_refusals": "receiver.middleware",
+    "openapi_schema": "declared.openapi",
+    "read_access": "declared.routes",
+    "require_audience": "requirement.require",
+    "require_caller": "requirement.require",
+    "require_realm_role": "requirement.require",
+    "require_role": "requirement.require",
+    "require_scope": "requirement.require",
+    "require_service": "requirement.require",
+    "require_user": "requirement.require",
+    "service_auth": "caller.service_client",
+    "service_client": "caller.service_client",
+    "service_lifespan": "caller.lifespan",
+}
+"""Where each public name is. What type checkers read, `__all__` and this table name the same: a test compares them."""
+
+if not TYPE_CHECKING:  # a type checker would read it as: every name exists
+
+    def __getattr__(name: str) -> object:
+        """Load a public name, or the room of one (``s2s_fastapi.errors``), at its first use (PEP 562)."""
+        if name in _MODULES:
+            value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+            globals()[name] = value
+            return value
+        if any(name == module.partition(".")[0] for module in _MODULES.values()):
+            return import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=import_module(__name__))
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

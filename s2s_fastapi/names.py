@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from typing import Any, Final
+from urllib.parse import quote
 
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.text import printable
@@ -17,6 +18,7 @@ __all__ = [
     "listed_names",
     "name_problem",
     "names_given",
+    "realm_segment",
     "scope_problem",
 ]
 
@@ -29,6 +31,8 @@ NO_AUDIENCE: Final = "Set KEYCLOAK_CLIENT_ID or KEYCLOAK_AUDIENCE: which tokens 
 
 _LONGEST: Final = 255  # the length of the columns in which Keycloak stores names
 _SHOWN: Final = 80
+_SUB_DELIMS: Final = "!$&'()*+,;=:@"
+"""Characters allowed in a path segment besides letters, digits and ``-._~`` (RFC 3986 section 3.3)."""
 
 
 def name_problem(text: object) -> str:
@@ -97,6 +101,11 @@ def audience_names(audience: str | Collection[str] | None) -> frozenset[str]:
             f'audience cannot be "{EVERYBODYS_AUDIENCE}": nearly every token of a realm carries it.'
         )
     return names
+
+
+def realm_segment(realm: str) -> str:
+    """Return the name of a realm as Keycloak writes it into ``iss``: sub-delims, ``:`` and ``@`` are not escaped (RFC 3986 section 3.3)."""
+    return quote(realm, safe=_SUB_DELIMS)
 
 
 def listed_names(text: str) -> list[Any]:

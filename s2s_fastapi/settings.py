@@ -4,17 +4,17 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NoReturn, Self
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, Field, PrivateAttr, Secret, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.names import EVERYBODYS_AUDIENCE, listed_names, name_problem
+from s2s_fastapi.names import EVERYBODYS_AUDIENCE, listed_names, name_problem, realm_segment
 from s2s_fastapi.text import printable
 
-__all__ = ["KeycloakSettings", "ProxyUrl", "realm_segment"]
+__all__ = ["KeycloakSettings", "ProxyUrl"]
 
 _PREFIX: Final = "KEYCLOAK_"
 _PLACE: Final = ("url", "issuer", "realm")
@@ -30,8 +30,6 @@ _PROXY: Final = re.compile(  # without a path; the user information is that of R
 )
 _PLACEHOLDER: Final = re.compile(r"\s*(?:(?:\$+(?:\{[^{}]*\}|\([^()]*\))|\{\{[^{}]*\}\})\s*)+")
 """A text of only placeholders: ``${NAME}`` and ``$(NAME)`` of shells and Keycloak, ``{{ NAME }}`` of templates."""
-_SUB_DELIMS: Final = "!$&'()*+,;=:@"
-"""Characters allowed in a path segment besides letters, digits and ``-._~`` (RFC 3986 section 3.3)."""
 
 
 class ProxyUrl(Secret[str]):
@@ -400,11 +398,6 @@ class KeycloakSettings(BaseSettings, _Merged):
         for name, value in fill.items():
             object.__setattr__(self, name, value)  # frozen for all other code; derived once, here
         return self
-
-
-def realm_segment(realm: str) -> str:
-    """Return the name of a realm as Keycloak writes it into ``iss``: sub-delims, ``:`` and ``@`` are not escaped (RFC 3986 section 3.3)."""
-    return quote(realm, safe=_SUB_DELIMS)
 
 
 def _secret_problem(text: str) -> str:

@@ -1,19 +1,21 @@
 """docs/speed.md has the rows that the benchmarks measure, and calls met what was met."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks.caller.rows import ATTACH, BURSTS, OUTAGES
 from benchmarks.caller.rows import GOALS as CALLER_GOALS
-from benchmarks.rows import BARE, GOALS, PEERS, ROWS, STACKS, Goal
+from benchmarks.rows import BARE, GOALS, PEERS, REFUSALS, ROWS, STACKS, Goal
 from benchmarks.telemetry.rows import GOALS as TOLD_GOALS
 from benchmarks.telemetry.rows import OFF, TOLD
 from tests.test_docs import ROOT, inner, tables
 
 PAGE = ROOT / "docs/speed.md"
-GOAL_ROWS, CPU_ROWS, THROUGHPUT_ROWS, MEMORY_ROWS, IMPORT_ROWS, VERSIONS, *_ = tables(PAGE)
+GOAL_ROWS, CPU_ROWS, PYTHON_ROWS, REFUSAL_ROWS, THROUGHPUT_ROWS, MEMORY_ROWS, IMPORT_ROWS, VERSIONS, *_ = tables(PAGE)
 CALLER_GOAL_ROWS, ATTACH_ROWS, BURST_ROWS, OUTAGE_ROWS, KEY_ROWS, CALLER_VERSIONS = tables(PAGE)[-9:-3]
 TOLD_GOAL_ROWS, TOLD_ROWS, TOLD_VERSIONS = tables(PAGE)[-3:]
 
@@ -24,6 +26,7 @@ def names(rows: list[list[str]]) -> list[str]:
 
 def test_the_page_has_every_row_that_is_measured_and_no_other() -> None:
     assert names(CPU_ROWS) == [row.name for row in ROWS]
+    assert [row[:2] for row in REFUSAL_ROWS] == [[row.name, str(row.status)] for row in REFUSALS]
     assert names(THROUGHPUT_ROWS) == list(STACKS)
     assert names(GOAL_ROWS) == [goal.what for goal in GOALS]
 
@@ -45,6 +48,12 @@ def test_the_goals_of_telemetry_are_about_nobody_listening() -> None:
 
     assert {row.state for row in TOLD_GOALS} == {OFF}
     assert [row[2] for row in TOLD_GOAL_ROWS] == [figures[row.work, row.state] for row in TOLD_GOALS]
+
+
+def test_what_the_benchmark_of_telemetry_leaves_out_is_still_in_use() -> None:
+    code = "from benchmarks.telemetry.untold import untold; untold('benchmarks.apps', 's2s_fastapi.caller.auth')"
+
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, check=True, timeout=60)
 
 
 def test_every_row_is_compared_with_one_that_is_measured() -> None:

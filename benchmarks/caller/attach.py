@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import httpx2
 
-from benchmarks import cpu
+from benchmarks import batches
 from benchmarks.caller import rows, ways
 from benchmarks.caller.rows import ATTACH, Attach
 from benchmarks.caller.ways import URL, ByHand, Client, StaticHeader, StaticHeader2
@@ -129,7 +129,7 @@ async def _measured(issuer: EmbeddedIssuer, rounds: int) -> dict[Attach, Figure]
         for one in random.sample(todo, len(todo)):
             samples[one.row].append(await batch(one))
     gc.unfreeze()
-    return {row: cpu.figure(values) for row, values in samples.items()}
+    return {row: batches.figure(values) for row, values in samples.items()}
 
 
 def measure(issuer: EmbeddedIssuer, rounds: int) -> dict[Attach, Figure]:

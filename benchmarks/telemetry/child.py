@@ -9,8 +9,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from benchmarks import apps, cpu
-from benchmarks.asgi import request
+from benchmarks import apps, batches
+from benchmarks.asgi import bearer, request
 from benchmarks.caller import attach, ways
 from benchmarks.caller.rows import OURS, STATIC, Attach
 from benchmarks.realm import CALLER, issuer, settings, token
@@ -25,11 +25,11 @@ BASE, UNTOLD, TOLD = "base", "untold", "told"
 
 def _routes(realm: EmbeddedIssuer, quiet: Any, rounds: int, *, audit: bool) -> dict[tuple[str, str], Batch]:
     again = token(realm).encode()
-    fresh = [token(realm).encode() for _ in range(rounds * cpu.BATCH + cpu.WARM_UP)]
+    fresh = [token(realm).encode() for _ in range(rounds * batches.BATCH + batches.WARM_UP)]
 
     def batch(app: Any, tokens: Callable[[], bytes]) -> Batch:
-        call = request(app, tokens)
-        return lambda: cpu.batch(call, time.thread_time_ns)
+        call = request(app, bearer(tokens))
+        return lambda: batches.batch(call, time.thread_time_ns)
 
     def three(tokens: Callable[[], Callable[[], bytes]]) -> dict[str, Batch]:
         given = settings(realm)
@@ -69,7 +69,7 @@ def _attaches(realm: EmbeddedIssuer, quiet: Any, state: State) -> dict[tuple[str
 async def _measured(todo: dict[tuple[str, str], Batch], state: State, rounds: int) -> dict[tuple[str, str], float]:
     samples: dict[tuple[str, str], list[float]] = {name: [] for name in todo}
     for batch in todo.values():
-        for _ in range(cpu.WARM_UP // cpu.BATCH):
+        for _ in range(batches.WARM_UP // batches.BATCH):
             await batch()
     gc.collect()
     gc.freeze()
@@ -77,7 +77,7 @@ async def _measured(todo: dict[tuple[str, str], Batch], state: State, rounds: in
         state.export()
         for name in random.sample(sorted(todo), len(todo)):
             samples[name].append(await todo[name]())
-    return {name: cpu.figure(values).low for name, values in samples.items()}
+    return {name: batches.figure(values).low for name, values in samples.items()}
 
 
 def measure(name: str, rounds: int) -> dict[str, dict[str, float]]:

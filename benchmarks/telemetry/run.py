@@ -6,7 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-from benchmarks import cpu, machine
+from benchmarks import batches, machine
 from benchmarks.caller import attach
 from benchmarks.realm import ROOT
 from benchmarks.telemetry.figures import Measured, Telemetry
@@ -24,7 +24,7 @@ class Extent:
 
 
 _TURN = (*STATES, *[OFF] * 2)  # three times, because there the difference is smallest
-WHOLE = Extent(interpreters=11, rounds=60)
+WHOLE = Extent(interpreters=7, rounds=60)
 QUICK = Extent(interpreters=2, rounds=10)
 
 
@@ -38,7 +38,7 @@ def measure(extent: Extent, machine_then: dict[str, str]) -> Telemetry:
                 rows[Told(work, state)].append(Measured(**found))
     return Telemetry(
         rows={row: tuple(found) for row, found in rows.items()},
-        how=f"{extent.interpreters} interpreters for each state, three times as many for telemetry that is off, in shuffled turns; in each {extent.rounds} rounds of {cpu.BATCH} requests"
+        how=f"{extent.interpreters} interpreters for each state, three times as many for telemetry that is off, in shuffled turns; in each {extent.rounds} rounds of {batches.BATCH} requests"
         f" or {attach.BATCH} flows of each row, the rows shuffled in each round. The figures are medians of the interpreters.",
         machine=machine_then,
         versions=machine.versions(PACKAGES),

@@ -18,14 +18,14 @@ from urllib.request import getproxies_environment, proxy_bypass
 import httpx
 
 from s2s_fastapi.backchannel.strict_json import AmbiguousJsonError, NotAnObjectError, json_object
-from s2s_fastapi.engine.workers import undisturbed
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.settings import ProxyUrl
+from s2s_fastapi.process import undisturbed
 from s2s_fastapi.telemetry.foreign import held_back
 from s2s_fastapi.telemetry.spans import Span, answered, failed, propagated, span_of_exchange
 
 if TYPE_CHECKING:
     from s2s_fastapi.backchannel.deadline import Deadline
+    from s2s_fastapi.settings import ProxyUrl
 
 __all__ = ["BackChannel", "BackChannelError", "Reply", "unused_proxy"]
 
@@ -135,7 +135,7 @@ class BackChannel:
         self,
         *,
         ca_file: Path | None = None,
-        proxy: ProxyUrl | None = None,
+        proxy: "ProxyUrl | None" = None,
         transport: Callable[[], httpx.BaseTransport] | None = None,
         timeout: float,
         limit: int = 262_144,
@@ -153,7 +153,7 @@ class BackChannel:
         return self._proxy is not None
 
     @classmethod
-    def shared(cls, ca_file: Path | None, timeout: float, proxy: ProxyUrl | None = None) -> "BackChannel":
+    def shared(cls, ca_file: Path | None, timeout: float, proxy: "ProxyUrl | None" = None) -> "BackChannel":
         """Return the one channel of this process with the same certificates, timeout and proxy.
 
         The trusted certificates take 0.9 MB and 25 ms to read, so apps and tokens share them.
@@ -299,7 +299,7 @@ def _answered(error: httpx.ProxyError) -> str:
 
 
 @lru_cache(maxsize=16)
-def _shared(ca_file: Path | None, timeout: float, proxy: ProxyUrl | None) -> BackChannel:
+def _shared(ca_file: Path | None, timeout: float, proxy: "ProxyUrl | None") -> BackChannel:
     return BackChannel(ca_file=ca_file, proxy=proxy, timeout=timeout)
 
 

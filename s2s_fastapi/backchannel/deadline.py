@@ -3,7 +3,8 @@
 import socket
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpcore
@@ -31,15 +32,15 @@ class Deadline:
         return left if at_most is None else min(left, at_most)
 
 
-class DeadlineTransport(httpx.HTTPTransport):
+class DeadlineTransport(httpx.BaseTransport):
     """HTTP over sockets that wait no longer than the time that is left of the exchange.
 
-    The timeouts of httpx start again with each byte: 0.5 s became 11.7 s with a server that sent byte by byte. `tls` is None for
-    plain http.
+    - The timeouts of httpx start again with each byte: 0.5 s became 11.7 s with a server that sent byte by byte.
+    - It uses httpcore itself: `httpx.HTTPTransport` takes no sockets of others, and builds a TLS context even for plain http.
+    - `tls` is None for plain http.
     """
 
     def __init__(self, tls: ssl.SSLContext | None, deadline: Deadline, proxy: httpx.Proxy | None = None) -> None:
-        # The constructor of httpx only sets this attribute, but builds a TLS context even for plain http.
         network = _Network(deadline)
         self._pool: httpcore.ConnectionPool = (
             httpcore.ConnectionPool(ssl_context=tls, network_backend=network)
@@ -52,6 +53,56 @@ class DeadlineTransport(httpx.HTTPTransport):
                 network_backend=network,
             )
         )
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send the request; return the answer as soon as its headers have arrived.
+
+        Raises:
+            httpx.TransportError: There is no answer.
+        """
+        url = httpcore.URL(
+            scheme=request.url.raw_scheme,
+            host=request.url.raw_host,
+            port=request.url.port,
+            target=request.url.raw_path,
+        )
+        asked = httpcore.Request(
+            request.method,
+            url,
+            headers=request.headers.raw,
+            content=request.stream,
+            extensions=request.extensions,
+        )
+        with _errors_of_httpx():
+            answer = self._pool.handle_request(asked)
+        return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer), extensions=answer.extensions)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._pool.close()
+
+
+class _Body(httpx.SyncByteStream):
+    def __init__(self, answer: httpcore.Response) -> None:
+        self._answer = answer
+
+    def __iter__(self) -> Iterator[bytes]:
+        with _errors_of_httpx():
+            yield from self._answer.iter_stream()
+
+    def close(self) -> None:
+        with _errors_of_httpx():
+            self._answer.close()
+
+
+@contextmanager
+def _errors_of_httpx() -> Iterator[None]:
+    """Raise the error of httpx that has the same name as the error of httpcore."""
+    try:
+        yield
+    except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError) as error:
+        kind: type[httpx.TransportError] = getattr(httpx, type(error).__name__)
+        raise kind(str(error)) from error
 
 
 class _Network(httpcore.NetworkBackend):

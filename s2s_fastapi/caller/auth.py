@@ -3,23 +3,24 @@
 import itertools
 import logging
 from collections.abc import AsyncGenerator, Collection, Generator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from s2s_fastapi.caller.carried import CARRIED, SHORTEST_TOKEN, holds, propagate, refuses
+from s2s_fastapi.caller.carried import CARRIED, SHORTEST_TOKEN, UNAUTHORIZED, holds, propagate, refuses
 from s2s_fastapi.caller.granted import GrantedToken
-from s2s_fastapi.caller.httpx_compat import HttpxAuth, join_httpx2
-from s2s_fastapi.caller.min_validity import LongEnough, lasting, seconds
+from s2s_fastapi.caller.httpx_compat import HttpxAuth
 from s2s_fastapi.caller.origins import Pin, pin_of, pins, spelled, within
-from s2s_fastapi.caller.resend import adiscard, discard, replayable
+from s2s_fastapi.caller.resend import discarding, replayable
 from s2s_fastapi.caller.shared_token import SharedToken
-from s2s_fastapi.caller.token_errors import saying_when
 from s2s_fastapi.caller.token_source import IN_USE, TokenSource
-from s2s_fastapi.caller.wanted import GivenSettings, Names, Wanted
+from s2s_fastapi.caller.wanted import GivenSettings, Names, Wanted, seconds
 from s2s_fastapi.downstream import Downstream
+from s2s_fastapi.engine.steps import Steps, arun, run
 from s2s_fastapi.errors import ConfigurationError, S2SError, TokenWithheld
 from s2s_fastapi.principal import INBOUND
-from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.text import named
+
+if TYPE_CHECKING:  # loaded when settings are first made
+    from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = ["ServiceTokenAuth"]
 
@@ -31,12 +32,12 @@ class _Environment:
 
     __slots__ = ("given", "resolved", "warned")
 
-    def __init__(self, given: KeycloakSettings | None) -> None:
+    def __init__(self, given: "KeycloakSettings | None") -> None:
         self.given = given
         self.warned: frozenset[str] = frozenset()
         self.resolved: tuple[TokenSource, KeycloakSettings] | None = None
 
-    def settings(self, source: TokenSource) -> KeycloakSettings:
+    def settings(self, source: TokenSource) -> "KeycloakSettings":
         resolved = self.resolved
         if resolved is None or resolved[0] is not source:
             self.resolved = resolved = source, source.settings(self.given)
@@ -91,7 +92,6 @@ class ServiceTokenAuth(HttpxAuth):
             raise ConfigurationError(
                 "Give origins or insecure_any_origin=True, not both: with insecure_any_origin=True the origins have no effect."
             )
-        join_httpx2()
         self._setup(pins(origins), Wanted.of(audience, scope), _Environment(settings), any_origin=insecure_any_origin)
 
     def _setup(
@@ -109,7 +109,7 @@ class ServiceTokenAuth(HttpxAuth):
         self._any_origin = any_origin
         self._min_validity = min_validity
         self._warned = False
-        self._bound: tuple[TokenSource | None, SharedToken | LongEnough | None] = (None, None)
+        self._bound: tuple[TokenSource | None, SharedToken | None] = (None, None)
 
     def asking(
         self,
@@ -129,14 +129,14 @@ class ServiceTokenAuth(HttpxAuth):
         """
         given = Wanted.of(audience, scope)
         wanted = Wanted(given.audiences or self._wanted.audiences, given.scopes or self._wanted.scopes)
-        other = object.__new__(ServiceTokenAuth)
+        other = ServiceTokenAuth()
         pinned = self._pins if origins is None else pins(origins)
         other._setup(
             pinned,
             wanted,
             self._environment,
             any_origin=self._any_origin and origins is None,
-            min_validity=self._min_validity if min_validity is None else seconds(min_validity),
+            min_validity=self._needed(min_validity),
         )
         return other
 
@@ -158,13 +158,16 @@ class ServiceTokenAuth(HttpxAuth):
                 `min_validity` seconds.
             ConfigurationError: The settings are missing or contradictory, or `min_validity` is not a number of seconds.
         """
-        shared = lasting(self._shared(), min_validity)
-        return (shared.peek() or _got(shared)).value
+        needed, shared = self._needed(min_validity), self._shared()
+        return (shared.fresh(needed) or shared.get(needed)).value
 
     async def atoken(self, *, min_validity: float | None = None) -> str:
         """Do as `token`, without blocking the running asyncio or trio loop."""
-        shared = lasting(self._shared(), min_validity)
-        return (shared.peek() or await _agot(shared)).value
+        needed, shared = self._needed(min_validity), self._shared()
+        return (shared.fresh(needed) or await shared.aget(needed)).value
+
+    def _needed(self, min_validity: float | None) -> float:
+        return self._min_validity if min_validity is None else seconds(min_validity)
 
     def refused(self, token: str) -> None:
         """Report that a receiver answered 401 ``invalid_token`` to `token`: the next call requests another one from Keycloak.
@@ -190,53 +193,51 @@ class ServiceTokenAuth(HttpxAuth):
 
     def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
         """Attach the token; if it is refused, attach another token once."""
-        shared = self._admit(request)
-        token = shared.peek() or _got(shared)
+        shared, needed = self._admit(request), self._min_validity
+        token = (shared.fresh(needed) if needed else shared.peek()) or shared.get(needed)
         self._attach(request, token, shared)
         response = yield request
-        if response.history:
-            self._look_at_redirects(response)
-        if refuses(response):
-            shared.refuse(token)
-            if not replayable(response.request):
-                return
-            try:
-                another = shared.renew(token)
-            except S2SError:
-                return  # the load has logged why; the caller gets the 401
-            if another.value != token.value:
-                discard(response)
-                shared.resent()
-                self._attach(response.request, another, shared)
-                yield response.request
+        if response.history or response.status_code == UNAUTHORIZED:
+            again = run(self._after(response, token, shared))
+            if again is not None:
+                yield again
 
     async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
         """Do as `sync_auth_flow`, for async clients on asyncio and trio."""
-        shared = self._admit(request)
-        token = shared.peek() or await _agot(shared)
+        shared, needed = self._admit(request), self._min_validity
+        token = (shared.fresh(needed) if needed else shared.peek()) or await shared.aget(needed)
         self._attach(request, token, shared)
         response = yield request
+        if response.history or response.status_code == UNAUTHORIZED:
+            again = await arun(self._after(response, token, shared))
+            if again is not None:
+                yield again
+
+    def _after(self, response: Any, token: GrantedToken, shared: SharedToken) -> Steps[Any]:
+        """Return the request to send once more with another token, or None."""
         if response.history:
             self._look_at_redirects(response)
-        if refuses(response):
-            shared.refuse(token)
-            if not replayable(response.request):
-                return
-            try:
-                another = await shared.arenew(token)
-            except S2SError:
-                return
-            if another.value != token.value:
-                await adiscard(response)
-                shared.resent()
-                self._attach(response.request, another, shared)
-                yield response.request
+        if not refuses(response):
+            return None
+        shared.refuse(token)
+        if not replayable(response.request):
+            return None
+        try:
+            another = yield from shared.renewing(token)
+        except S2SError:
+            return None  # the load has logged why; the caller gets the 401
+        if another.value == token.value:
+            return None
+        yield from discarding(response)
+        shared.resent()
+        self._attach(response.request, another, shared)
+        return response.request
 
-    def _shared(self) -> SharedToken | LongEnough:
+    def _shared(self) -> SharedToken:
         source, shared = self._bound
         if shared is None or source is not IN_USE.source:
             source = IN_USE.source
-            shared = lasting(source.token(self._environment.settings(source), self._wanted), self._min_validity)
+            shared = source.token(self._environment.settings(source), self._wanted)
             self._bound = source, shared
             if self._any_origin and not self._warned:
                 self._warned = True
@@ -245,7 +246,7 @@ class ServiceTokenAuth(HttpxAuth):
                 )
         return shared
 
-    def _admit(self, request: Any) -> SharedToken | LongEnough:
+    def _admit(self, request: Any) -> SharedToken:
         """Refuse a request that must not carry our token, before a token is requested or the request is sent."""
         url = request.url
         # `within`, written out: on this hot path a call costs as much as the comparison. Only the URL of a WebSocket takes the call.
@@ -281,7 +282,7 @@ class ServiceTokenAuth(HttpxAuth):
         source, shared = self._bound
         return shared if shared is not None and source is IN_USE.source else self._shared()
 
-    def _attach(self, request: Any, token: GrantedToken, shared: SharedToken | LongEnough) -> None:
+    def _attach(self, request: Any, token: GrantedToken, shared: SharedToken) -> None:
         # If the current request carries this same token, its caller is this service itself: no other caller's token is forwarded.
         request.headers["Authorization"] = token.header
         request.extensions[CARRIED] = token, None if self._any_origin else self._pins, shared, self._environment
@@ -348,21 +349,11 @@ class ServiceTokenAuth(HttpxAuth):
         return _rebuild, (tuple(map(spelled, self._pins)), *names, self._environment.given, *flags)
 
 
-def _got(shared: SharedToken | LongEnough) -> GrantedToken:
-    with saying_when(shared.state):
-        return shared.get()
-
-
-async def _agot(shared: SharedToken | LongEnough) -> GrantedToken:
-    with saying_when(shared.state):
-        return await shared.aget()
-
-
 def _rebuild(  # noqa: PLR0917 - the arguments, for pickle
     origins: tuple[str, ...],
     audience: Names,
     scope: Names,
-    settings: KeycloakSettings | None,
+    settings: "KeycloakSettings | None",
     any_origin: bool,
     min_validity: float,
 ) -> ServiceTokenAuth:

@@ -11,6 +11,7 @@ from s2s_fastapi.telemetry.spans import INVALID_SPAN, current_span, propagated
 __all__ = [
     "CARRIED",
     "SHORTEST_TOKEN",
+    "UNAUTHORIZED",
     "anote_refusal",
     "astrip_elsewhere",
     "holds",
@@ -27,7 +28,7 @@ SHORTEST_TOKEN: Final = 64
 """No token of Keycloak is shorter, so most values need not be searched."""
 _PROPAGATED: Final = "s2s_fastapi.propagated"
 _NOTHING: Final = None, None, None, None
-_UNAUTHORIZED: Final = 401
+UNAUTHORIZED: Final = 401
 _BEGINNING: Final = b"ey"  # { and a quote or a space in base64url: how the header of every JWT begins
 
 
@@ -66,7 +67,7 @@ def refuses(response: Any) -> bool:
 
     ``response.request`` is the last of a chain of redirects: it may be at another origin, or here again but without the token.
     """
-    if response.status_code != _UNAUTHORIZED:
+    if response.status_code != UNAUTHORIZED:
         return False
     request = response.request
     token, pinned, *_ = request.extensions.get(CARRIED, _NOTHING)

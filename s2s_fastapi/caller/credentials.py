@@ -6,14 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote, quote_plus
 
 from pydantic import SecretStr
 
 from s2s_fastapi.caller.client_key import ClientKey
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.settings import KeycloakSettings
+
+if TYPE_CHECKING:  # loaded when settings are first made
+    from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = [
     "ClientAuthentication",
@@ -161,7 +163,7 @@ _METHODS: Mapping[str, type[ClientSecretBasic | ClientSecretPost]] = {
 }
 
 
-def client_authentication(settings: KeycloakSettings) -> ClientAuthentication:
+def client_authentication(settings: "KeycloakSettings") -> ClientAuthentication:
     """Return the client authentication of `settings`; reads no file yet.
 
     Raises:

@@ -1,13 +1,13 @@
 """The auth base class that both httpx and httpx2 accept."""
 
 import importlib.util
-import threading
 from collections.abc import AsyncGenerator, Generator
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
-__all__ = ["HttpxAuth", "join_httpx2"]
+__all__ = ["HttpxAuth"]
 
 if TYPE_CHECKING:
     import httpx2
@@ -27,22 +27,24 @@ if TYPE_CHECKING:
 else:
 
     class HttpxAuth(httpx.Auth):
-        """Accepted by both clients. `join_httpx2` adds ``httpx2.Auth`` to its bases when the first object is made."""
+        """An Auth of httpx. If httpx2 is installed, its objects are of a subclass that is an Auth of httpx2 too."""
+
+        def __new__(cls, *_: object, **__: object) -> Self:
+            """Return an object that is not initialised yet."""
+            return object.__new__(_accepted_by_both(cls))
 
 
-_joining = threading.Lock()
+@cache
+def _accepted_by_both(kind: type) -> type:
+    """Return a subclass of `kind` and of ``httpx2.Auth``, made when the first object is made: httpx2 takes 11 to 25 ms to import.
 
+    Under ``httpx2.alias_httpx()`` the two are one class, and `kind` itself is returned.
+    """
+    if httpx.Auth.__module__.startswith("httpx2") or importlib.util.find_spec("httpx2") is None:
+        return kind
+    import httpx2  # noqa: PLC0415 - see above
 
-def join_httpx2() -> None:
-    """Add ``httpx2.Auth`` to the bases once. Two bases from the start would fail under ``alias_httpx()``, where they are one class."""
-    if (
-        len(HttpxAuth.__bases__) > 1
-        or httpx.Auth.__module__.startswith("httpx2")
-        or importlib.util.find_spec("httpx2") is None
-    ):
-        return
-    import httpx2  # noqa: PLC0415 - takes 11 to 25 ms, and is needed only if it is installed
-
-    with _joining:
-        if httpx2.Auth not in HttpxAuth.__mro__:
-            HttpxAuth.__bases__ = (*HttpxAuth.__bases__, httpx2.Auth)
+    if issubclass(kind, httpx2.Auth):
+        return kind
+    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    return type(kind.__name__, (kind, httpx2.Auth), names)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from s2s_fastapi.engine.single_flight import running_trio
-from s2s_fastapi.engine.workers import watch_forks
+from s2s_fastapi.process import watch_forks
 
 __all__ = ["Pool", "here"]
 

@@ -4,7 +4,9 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
-__all__ = ["adiscard", "bearer_error", "discard", "replayable"]
+from s2s_fastapi.engine.steps import Steps
+
+__all__ = ["bearer_error", "discarding", "replayable"]
 
 _MAX_CHALLENGE = 8192
 _SMALL_BODY = 4096
@@ -50,17 +52,17 @@ def replayable(request: Any) -> bool:
     return kind.__name__ == "ByteStream" and kind.__module__.partition(".")[0] in ("httpx", "httpx2")
 
 
-def discard(response: Any) -> None:
-    """Discard the body without reading it: httpx would read all of it, and it may never end."""
+def discarding(response: Any) -> Steps[None]:
+    """Discard the body of a sync or async response without reading it: httpx would read all of it, and it may never end."""
     if _worth_closing(response):
-        response.stream.close()
-        _empty(response)
 
+        def close() -> None:
+            response.stream.close()
 
-async def adiscard(response: Any) -> None:
-    """Do as `discard`, for a response of an async client."""
-    if _worth_closing(response):
-        await response.stream.aclose()
+        async def aclose() -> None:
+            await response.stream.aclose()
+
+        yield close, aclose  # a stream has one of the two
         _empty(response)
 
 

@@ -3,19 +3,22 @@
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from s2s_fastapi.caller.granted import GrantedToken
-from s2s_fastapi.caller.token_errors import reach_cure
+from s2s_fastapi.caller.token_errors import reach_cure, saying_when
 from s2s_fastapi.caller.token_request import Channel, TokenKey, TokenRequest
 from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.engine.refreshing import Refreshing, State
+from s2s_fastapi.engine.steps import Steps, arun, run
 from s2s_fastapi.engine.workers import Workers
 from s2s_fastapi.errors import S2SError, TokenRequestError
-from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry.metrics import RESENDS, TOKEN_AGE
-from s2s_fastapi.telemetry.spans import span
+from s2s_fastapi.telemetry.spans import background, foreground, span
 from s2s_fastapi.text import named
+
+if TYPE_CHECKING:  # loaded when settings are first made
+    from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = ["DEADLINE", "RENEWAL_SPACING", "SharedToken"]
 
@@ -31,7 +34,12 @@ class SharedToken:
     """One token for all callers of this process with the same key: fresh, renewed ahead, kept through failures."""
 
     def __init__(
-        self, key: TokenKey, settings: KeycloakSettings, channel: Channel, workers: Workers, clock: Callable[[], float]
+        self,
+        key: TokenKey,
+        settings: "KeycloakSettings",
+        channel: Channel,
+        workers: Workers,
+        clock: Callable[[], float],
     ) -> None:
         self._key = key
         self._settings = settings
@@ -46,45 +54,65 @@ class SharedToken:
             clock=clock,
             spacing=RENEWAL_SPACING,
             max_waiters=_MAX_WAITERS,
+            foreground=foreground,
+            background=background,
             unavailable=_unavailable,
             unanswered=self._unanswered,
         )
         self.peek = self._value.peek  # the hot path: no call in between
 
-    def get(self) -> GrantedToken:
-        """Return the token. If there is none, wait at most 5 s, together with all other callers, for one request.
+    def fresh(self, min_validity: float) -> GrantedToken | None:
+        """Return the token if it is fresh and lives for `min_validity` more seconds, else None; start nothing."""
+        token = self.peek()
+        return token if token is not None and self._lasts(token, min_validity) else None
+
+    def get(self, min_validity: float = 0.0) -> GrantedToken:
+        """Return a token that lives for `min_validity` more seconds. If there is none, wait at most 5 s, with all other callers.
+
+        The token stays shared: a renewal for one caller is a renewal for all, at most once in 10 s. So no caller can need more seconds
+        than a token has left 10 s after it was requested.
 
         Raises:
-            TokenRequestError: Keycloak gave no token (`AudienceNotGranted`: no token for the wanted audience).
+            TokenRequestError: Keycloak gave no token (`AudienceNotGranted`: no token for the wanted audience), or its tokens do not
+                live long enough.
             ConfigurationError: The secret cannot be read.
         """
-        self._forget_failure_of_old_secret()
-        if (token := self._value.ready()) is not None:
-            return token
-        with self._waiting():
-            return self._value.get()
+        return run(self.getting(min_validity))
 
-    async def aget(self) -> GrantedToken:
+    async def aget(self, min_validity: float = 0.0) -> GrantedToken:
         """Do as `get`, without blocking the running asyncio or trio loop."""
-        self._forget_failure_of_old_secret()
-        if (token := self._value.ready()) is not None:
-            return token
-        with self._waiting():
-            return await self._value.aget()
+        return await arun(self.getting(min_validity))
 
-    def renew(self, seen: GrantedToken) -> GrantedToken:
-        """Return another token than `seen`, which a receiver refused. Within 10 s of the last request, return `seen` again.
+    def getting(self, min_validity: float = 0.0) -> Steps[GrantedToken]:
+        """Return the body of `get` and `aget`."""
+        self._forget_failure_of_old_secret()
+        with saying_when(self.state):
+            token = self._value.ready()
+            if token is None:
+                with self._waiting():
+                    token = yield from self._value.reading()
+            if self._lasts(token, min_validity):
+                return token
+            self._check_possible(token, min_validity)
+            if (resting := self._resting()) is not None:
+                raise resting
+            another = yield from self.renewing(token)
+            if self._lasts(another, min_validity):
+                return another
+            self._check_possible(another, min_validity)
+            # Within the spacing of a request that brought nothing: the token is the one that was there.
+            raise self._value.state().last_error or TokenRequestError(
+                f"The token of {named(self.client_id)} has less than {min_validity:g} s left, and another token was requested just now."
+            )
+
+    def renewing(self, seen: GrantedToken) -> Steps[GrantedToken]:
+        """Return the body that gives another token than `seen`, which a receiver refused. Within 10 s of the last request, it gives `seen` again.
 
         Raises:
             TokenRequestError: as `get`; the current token stays.
         """
         with self._waiting():
-            return self._value.renew(seen)
-
-    async def arenew(self, seen: GrantedToken) -> GrantedToken:
-        """Do as `renew`, without blocking the running asyncio or trio loop."""
-        with self._waiting():
-            return await self._value.arenew(seen)
+            return (yield from self._value.reading(seen=seen))
 
     def refuse(self, seen: GrantedToken) -> None:
         """Remember that a receiver refused `seen`: the next call waits for another token. Never blocks or raises.
@@ -122,10 +150,6 @@ class SharedToken:
         """Return the state of the token: its age, the last error, the next try."""
         return self._value.state()
 
-    def age(self, token: GrantedToken) -> float:
-        """Return how many seconds ago `token` was requested; infinity if another one has replaced it."""
-        return self._value.age(token)
-
     def used(self, token: GrantedToken) -> None:
         """Record the age of `token` at the moment when a request carries it."""
         age = self._value.age(token)
@@ -136,14 +160,23 @@ class SharedToken:
         """Count a request that is sent once more, with another token."""
         RESENDS.add(1, self._request.labels)
 
-    def resting(self) -> S2SError | None:
+    def _lasts(self, token: GrantedToken, min_validity: float) -> bool:
+        return not min_validity or token.life - self._value.age(token) >= min_validity
+
+    def _check_possible(self, token: GrantedToken, min_validity: float) -> None:
+        longest = max(0.0, token.life - RENEWAL_SPACING)
+        if min_validity > longest:
+            raise TokenRequestError(
+                f"The tokens of {named(self.client_id)} live {token.life:g} s, so min_validity={min_validity:g} is not possible"
+                f" (at most {longest:g}: a token is renewed at most every {RENEWAL_SPACING:g} s).",
+                cure="Lower min_validity, or raise the access token lifespan of the client or of the realm in Keycloak.",
+                retryable=False,
+            )
+
+    def _resting(self) -> S2SError | None:
         """Return the failure after which Keycloak is not asked at present, if there is one: an error that was never raised."""
         state = self._value.state()
         return state.last_error if state.next_try_in is not None and not state.loading else None
-
-    def last_error(self) -> S2SError | None:
-        """Return the error of the last request, if it failed: an error that was never raised."""
-        return self._value.state().last_error
 
     def _forget_failure_of_old_secret(self) -> None:
         """Forget that the secret was refused if its file now has another one."""

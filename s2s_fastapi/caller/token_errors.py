@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from s2s_fastapi.backchannel.channel import BackChannelError, Reply
 from s2s_fastapi.caller.credentials import Proof
@@ -16,8 +16,10 @@ from s2s_fastapi.engine.loaded import State
 from s2s_fastapi.errors import S2SError, TokenRequestError
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.keycloak.server_cures import answer_cure, unreachable_cure
-from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.text import listed, named, without_tokens
+
+if TYPE_CHECKING:  # loaded when settings are first made
+    from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = [
     "RETRY",
@@ -131,7 +133,7 @@ _CASES: Final = (
 )
 
 
-def refusal(reply: Reply, settings: KeycloakSettings, wanted: Wanted, proof: Proof) -> TokenRequestError:
+def refusal(reply: Reply, settings: "KeycloakSettings", wanted: Wanted, proof: Proof) -> TokenRequestError:
     """Return the error for an answer without a token.
 
     Keycloak's text is cut to 200 printable characters. It is left out if it repeats the secret; any JWT in it is left out.
@@ -163,7 +165,7 @@ def refusal(reply: Reply, settings: KeycloakSettings, wanted: Wanted, proof: Pro
     )
 
 
-def unreachable(problem: BackChannelError, settings: KeycloakSettings) -> TokenRequestError:
+def unreachable(problem: BackChannelError, settings: "KeycloakSettings") -> TokenRequestError:
     """Return the error for no answer, or for an answer that cannot be read."""
     return TokenRequestError(
         f"Keycloak gave {named(settings.client_id)} no token: {Endpoints.of(settings).token}: {problem}.",
@@ -171,7 +173,7 @@ def unreachable(problem: BackChannelError, settings: KeycloakSettings) -> TokenR
     )
 
 
-def reach_cure(settings: KeycloakSettings, problem: str = "") -> str:
+def reach_cure(settings: "KeycloakSettings", problem: str = "") -> str:
     """Return what to check if Keycloak does not answer; `problem` is the sentence of the exchange."""
     return settings.worded(unreachable_cure(Endpoints.of(settings).token, problem, proxied=settings.proxy is not None))
 
@@ -243,7 +245,7 @@ def _clean(text: object, proof: Proof) -> str:
     return " ".join(printable.split())
 
 
-def _fill(cure: str, settings: KeycloakSettings, wanted: Wanted, proof: Proof) -> str:
+def _fill(cure: str, settings: "KeycloakSettings", wanted: Wanted, proof: Proof) -> str:
     return cure.format(
         client=named(settings.client_id),
         realm=settings.realm,
@@ -258,7 +260,7 @@ def _fill(cure: str, settings: KeycloakSettings, wanted: Wanted, proof: Proof) -
     )
 
 
-def _credentials(settings: KeycloakSettings) -> str:
+def _credentials(settings: "KeycloakSettings") -> str:
     client = f"the client {named(settings.client_id)} in Keycloak"
     if settings.client_key_file:
         return (

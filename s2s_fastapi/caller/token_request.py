@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from s2s_fastapi.backchannel.channel import BackChannelError, Reply
 from s2s_fastapi.caller.credentials import ClientAuthentication, Proof, client_authentication
@@ -23,14 +23,16 @@ from s2s_fastapi.caller.token_errors import (
 )
 from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.engine.loaded import Failed, Loaded
+from s2s_fastapi.engine.reports import report
 from s2s_fastapi.errors import AudienceNotGranted, S2SError, TokenRequestError
 from s2s_fastapi.keycloak.endpoints import Endpoints
-from s2s_fastapi.settings import KeycloakSettings, ProxyUrl
 from s2s_fastapi.telemetry.attributes import AUDIENCE, CAUSE, CLIENT_ID, ERROR_TYPE, ISSUER, OUTCOME, SCOPE, TOKEN_ID
 from s2s_fastapi.telemetry.metrics import TOKEN_REQUEST, audience_label
-from s2s_fastapi.telemetry.reports import report
 from s2s_fastapi.telemetry.spans import cause, failed, span
 from s2s_fastapi.text import listed, named
+
+if TYPE_CHECKING:  # loaded when settings are first made
+    from s2s_fastapi.settings import KeycloakSettings, ProxyUrl
 
 __all__ = ["Channel", "TokenKey", "TokenRequest"]
 
@@ -48,13 +50,13 @@ class TokenKey:
     issuer: str
     token_url: str
     ca_file: Path | None
-    proxy: ProxyUrl | None
+    proxy: "ProxyUrl | None"
     authentication: ClientAuthentication = field(repr=False)
     """Client, method, and the secret or its file."""
     wanted: Wanted
 
     @classmethod
-    def of(cls, settings: KeycloakSettings, wanted: Wanted) -> "TokenKey":
+    def of(cls, settings: "KeycloakSettings", wanted: Wanted) -> "TokenKey":
         """Return the key for `wanted` as the client of `settings`.
 
         Raises:
@@ -87,7 +89,9 @@ class TokenRequest:
     The result is a value: the token and how long it counts, or why there is none and when to try again.
     """
 
-    def __init__(self, key: TokenKey, settings: KeycloakSettings, channel: Channel, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, key: TokenKey, settings: "KeycloakSettings", channel: Channel, clock: Callable[[], float]
+    ) -> None:
         self._key = key
         self._settings = settings
         self._channel = channel

@@ -4,21 +4,25 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from s2s_fastapi.backchannel.channel import BackChannel
 from s2s_fastapi.caller.shared_token import DEADLINE, SharedToken
 from s2s_fastapi.caller.token_request import Channel, TokenKey
 from s2s_fastapi.caller.wanted import Wanted
-from s2s_fastapi.engine.workers import TOKENS, Workers, watch_forks
-from s2s_fastapi.settings import KeycloakSettings
+from s2s_fastapi.engine.workers import TOKENS, Workers
+from s2s_fastapi.environment import settings_or_environment
+from s2s_fastapi.process import watch_forks
+
+if TYPE_CHECKING:  # loaded when settings are first made
+    from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = ["IN_USE", "TokenSource", "using"]
 
 _CAPACITY: Final = 1024
 
 
-def _channel(settings: KeycloakSettings) -> Channel:
+def _channel(settings: "KeycloakSettings") -> Channel:
     # No longer than the first waiter waits: otherwise exchanges that hang would block the worker threads for all other loads. A load
     # may still outlast its waiters (it began late, or sends two requests); its late answer is kept.
     return BackChannel.shared(settings.ca_file, DEADLINE, settings.proxy)
@@ -36,8 +40,8 @@ class TokenSource:
     def __init__(
         self,
         *,
-        channel: Callable[[KeycloakSettings], Channel] = _channel,
-        settings: Callable[[KeycloakSettings | None], KeycloakSettings] = lambda given: given or KeycloakSettings(),
+        channel: "Callable[[KeycloakSettings], Channel]" = _channel,
+        settings: "Callable[[KeycloakSettings | None], KeycloakSettings]" = settings_or_environment,
         workers: Callable[[str], Workers] = TOKENS.to,
         clock: Callable[[], float] = time.monotonic,
         capacity: int = _CAPACITY,
@@ -54,7 +58,7 @@ class TokenSource:
         """Keep the tokens and replace the lock: another thread of the parent may have held it."""
         self._lock = threading.RLock()
 
-    def token(self, settings: KeycloakSettings, wanted: Wanted) -> SharedToken:
+    def token(self, settings: "KeycloakSettings", wanted: Wanted) -> SharedToken:
         """Return the shared token for `wanted` as the client of `settings`; no network yet.
 
         Raises:

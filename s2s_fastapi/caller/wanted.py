@@ -1,13 +1,17 @@
 """What a developer wants of a token (RFC 6749 section 4.4), and the arguments that only code may give."""
 
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Annotated, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeAlias
 
+from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.names import names_given, scope_problem
-from s2s_fastapi.settings import KeycloakSettings
 
-__all__ = ["BaseUrl", "GivenSettings", "Names", "Wanted"]
+if TYPE_CHECKING:  # loaded when settings are first made
+    from s2s_fastapi.settings import KeycloakSettings
+
+__all__ = ["BaseUrl", "GivenSettings", "Names", "Wanted", "seconds"]
 
 
 class _WrittenInCode:
@@ -28,8 +32,22 @@ Names: TypeAlias = Annotated[str | Collection[str] | None, _WrittenInCode]
 BaseUrl: TypeAlias = Annotated[str | Callable[[], str], _WrittenInCode]
 """A URL, or a function that returns it."""
 
-GivenSettings: TypeAlias = Annotated[KeycloakSettings | None, _WrittenInCode]
+GivenSettings: TypeAlias = Annotated["KeycloakSettings | None", _WrittenInCode]
 """Settings as an argument; None means the environment, read at the first use."""
+
+
+def seconds(given: Any) -> float:
+    """Return the number that a developer wrote as ``min_validity``.
+
+    Raises:
+        ConfigurationError: It is not a number of seconds.
+    """
+    number = not isinstance(given, bool) and isinstance(given, int | float)
+    if not number or not math.isfinite(given) or given < 0:
+        raise ConfigurationError(
+            "min_validity= must be a number of seconds, zero or more: how long the token must still live."
+        )
+    return float(given)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 
 from fastapi import FastAPI
 from fastapi.encoders import jsonable_encoder
@@ -18,7 +18,9 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import added_middleware, route_contexts
 from s2s_fastapi.keycloak.endpoints import PublicEndpoints
 from s2s_fastapi.requirement.requirement import Requirement
-from s2s_fastapi.settings import KeycloakSettings
+
+if TYPE_CHECKING:  # loaded when settings are first made
+    from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = ["Documentation", "openapi_schema"]
 
@@ -77,7 +79,7 @@ class Documentation:
     below: Any
     """What the routes are read from."""
     check: AccessCheck
-    settings: KeycloakSettings
+    settings: "KeycloakSettings"
     root: Any = None
     """The app that the middleware was added to, if it is not found below the middleware."""
 

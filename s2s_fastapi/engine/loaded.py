@@ -3,11 +3,11 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, Literal, TypeAlias, TypeVar
 
 from s2s_fastapi.errors import S2SError
 
-__all__ = ["Failed", "Held", "Load", "LoadResult", "Loaded", "RememberedFailure", "State"]
+__all__ = ["Cause", "Failed", "Held", "Load", "LoadResult", "Loaded", "RememberedFailure", "State"]
 
 T = TypeVar("T")
 
@@ -44,6 +44,9 @@ class Failed:
     retry_in: float
     doubtful: bool = False
 
+
+Cause: TypeAlias = Literal["needed", "ahead", "forced", "warm_up"]
+"""Why a load begins: a caller waits for it; the value is no longer fresh; the other side refused the value; nobody has asked yet."""
 
 LoadResult: TypeAlias = Loaded[T] | Failed
 Load: TypeAlias = Callable[[], Loaded[T] | Failed]

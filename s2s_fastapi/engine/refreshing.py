@@ -11,18 +11,19 @@
 import contextvars
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from random import SystemRandom
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import Final, Generic, TypeVar
 
-from s2s_fastapi.engine.loaded import Failed, Held, Load, Loaded, LoadResult, RememberedFailure, State
+from s2s_fastapi.engine.loaded import Cause, Failed, Held, Load, Loaded, LoadResult, RememberedFailure, State
+from s2s_fastapi.engine.reports import Reports
 from s2s_fastapi.engine.single_flight import SingleFlight
-from s2s_fastapi.engine.workers import Workers, watch_forks
+from s2s_fastapi.engine.steps import Steps, arun, run
+from s2s_fastapi.engine.workers import Workers
 from s2s_fastapi.errors import S2SError
-from s2s_fastapi.telemetry.reports import Reports
-from s2s_fastapi.telemetry.spans import Cause, background, foreground
+from s2s_fastapi.process import watch_forks
 
 __all__ = ["Failed", "Load", "Loaded", "Refreshing", "State"]
 
@@ -38,27 +39,28 @@ _ANY: Final = object()
 _random: Final = SystemRandom().random  # needs no seed of its own in a forked child
 
 
+def _empty_context(_: Cause) -> contextvars.Context:
+    return contextvars.Context()
+
+
 @dataclass(frozen=True, slots=True)
 class _Wait(Generic[T]):
     flight: SingleFlight[LoadResult[T]]
     waiter: threading.Lock
     seconds: float
-    context: contextvars.Context | None  # set if no thread can be had: the caller then runs the load itself
-
-
-_Read: TypeAlias = Generator[_Wait[T], LoadResult[T] | None, T]
-"""One read of the value: it yields what to wait for, is sent the result (None at the deadline), and returns the value."""
+    context: contextvars.Context | None  # set if no thread can be had: a sync caller then runs the load itself
 
 
 class Refreshing(Generic[T]):
     """One value with its loader, safe to read from threads, asyncio, trio and forked children.
 
     - `load` blocks and runs on a thread of `workers`. It returns `Loaded` or `Failed`. If it raises, only the name of the exception's
-      type is reported. What it reports (`s2s_fastapi.telemetry.reports`) waits until its result is published.
+      type is reported. What it reports (`s2s_fastapi.engine.reports`) waits until its result is published.
     - `timeout`: the deadline of each waiter in seconds. The load goes on after it, and a late answer is kept.
     - `spacing`: seconds between the beginning of any load and the beginning of a forced one (`renew`, `refuse`).
     - `max_waiters`: how many callers may wait at a time.
-    - `foreground` makes the context for a load that somebody waits for, `background` for a load that nobody waits for.
+    - `foreground` makes the context for a load that somebody waits for, `background` for a load that nobody waits for. By default it is
+      empty: a load sees nothing of the request that began it.
     - `unavailable` turns a sentence into the owner's error: for the deadline, too many waiters, or a loader that broke.
       `unanswered`, if given, does so for the deadline of a load that has begun. Only then is the other side to blame.
     - `clock` is monotonic. `jitter` returns a number in [0, 1).
@@ -86,8 +88,8 @@ class Refreshing(Generic[T]):
         spacing: float = 0.0,
         apart: float = 0.0,
         max_waiters: int = 1000,
-        foreground: Callable[[Cause], contextvars.Context] = foreground,
-        background: Callable[[Cause], contextvars.Context] = background,
+        foreground: Callable[[Cause], contextvars.Context] = _empty_context,
+        background: Callable[[Cause], contextvars.Context] = _empty_context,
         unavailable: Callable[[str], S2SError] = S2SError,
         unanswered: Callable[[str], S2SError] | None = None,
         jitter: Callable[[], float] = _random,
@@ -153,12 +155,12 @@ class Refreshing(Generic[T]):
             S2SError: what the load failed with, or `unavailable` (no answer within `timeout` seconds, too many waiters).
         """
         ready = self._ready()
-        return ready.value if ready is not None else self._wait(self._read(timeout, sync=True))
+        return ready.value if ready is not None else run(self.reading(timeout))
 
     async def aget(self, *, timeout: float | None = None) -> T:  # noqa: ASYNC109 (both loops, and the engine's own error)
         """Do as `get`, without blocking the running asyncio or trio loop."""
         ready = self._ready()
-        return ready.value if ready is not None else await self._await(self._read(timeout, sync=False))
+        return ready.value if ready is not None else await arun(self.reading(timeout))
 
     def renew(self, seen: T, *, timeout: float | None = None, wait_for_spacing: bool = False) -> T:
         """Return a value other than `seen`: the current one if it is another object, else the result of a load in the foreground.
@@ -170,11 +172,11 @@ class Refreshing(Generic[T]):
         Raises:
             S2SError: as `get`; the current value stays.
         """
-        return self._wait(self._read(timeout, sync=True, seen=seen, wait_for_spacing=wait_for_spacing))
+        return run(self.reading(timeout, seen=seen, wait_for_spacing=wait_for_spacing))
 
     async def arenew(self, seen: T, *, timeout: float | None = None, wait_for_spacing: bool = False) -> T:  # noqa: ASYNC109
         """Do as `renew`, without blocking the running asyncio or trio loop."""
-        return await self._await(self._read(timeout, sync=False, seen=seen, wait_for_spacing=wait_for_spacing))
+        return await arun(self.reading(timeout, seen=seen, wait_for_spacing=wait_for_spacing))
 
     def refuse(self, seen: T) -> None:
         """Remember that the other side refused `seen`: the next read waits for another value. Never blocks or raises.
@@ -254,21 +256,21 @@ class Refreshing(Generic[T]):
             if self._flight is not None or self.peek() is not None or self._resting(self._clock()):
                 return
             flight = self._flight = SingleFlight(background=True)
-        self._begin(flight, partial(self._background, why), sync=False)
+        if self._begin(flight, partial(self._background, why)) is not None:
+            self._no_thread(flight)
 
-    def _read(
-        self, timeout: float | None, *, sync: bool, seen: object = _ANY, wait_for_spacing: bool = False
-    ) -> _Read[T]:
-        """Find the value or wait for a load; wait for another load if that failure says nothing about the next one."""
+    def reading(self, timeout: float | None = None, *, seen: object = _ANY, wait_for_spacing: bool = False) -> Steps[T]:
+        """Return the body of `get` and `aget`; with `seen`, of `renew` and `arenew`.
+
+        It finds the value or waits for a load. It waits for another load if that failure says nothing about the next one.
+        """
         seconds = max(0.0, self._timeout if timeout is None else timeout)
         since, excused, rounds = self._clock(), False, 0
         while True:
-            ready = self._join(
-                sync=sync, seen=seen, wait_for_spacing=wait_for_spacing, seconds=since + seconds - self._clock()
-            )
+            ready = self._join(seen=seen, wait_for_spacing=wait_for_spacing, seconds=since + seconds - self._clock())
             if isinstance(ready, Held):
                 return ready.value
-            result = yield ready
+            result: LoadResult[T] | None = yield partial(self._block, ready), partial(self._suspend, ready)
             # The load's own result, not the current value: one that has expired already would make every waiter load again.
             if isinstance(result, Loaded):
                 return result.value
@@ -300,27 +302,19 @@ class Refreshing(Generic[T]):
             )
         return self._unanswered(f"{self._name}: no answer within {seconds:g} s")
 
-    def _wait(self, read: _Read[T]) -> T:
-        try:
-            wait = next(read)
-            while True:
-                if wait.context is not None:
-                    self._run_here(wait.flight, wait.context)
-                wait = read.send(wait.flight.wait(wait.waiter, wait.seconds))
-        except StopIteration as done:
-            value: T = done.value
-            return value
+    def _block(self, wait: _Wait[T]) -> LoadResult[T] | None:
+        """Wait for the result; return None at the deadline."""
+        if wait.context is not None:
+            self._run_here(wait.flight, wait.context)
+        return wait.flight.wait(wait.waiter, wait.seconds)
 
-    async def _await(self, read: _Read[T]) -> T:
-        try:
-            wait = next(read)
-            while True:
-                wait = read.send(await wait.flight.wait_async(wait.waiter, wait.seconds))
-        except StopIteration as done:
-            value: T = done.value
-            return value
+    async def _suspend(self, wait: _Wait[T]) -> LoadResult[T] | None:
+        """Do as `_block`, without blocking the loop. So it cannot run a load for which there is no thread."""
+        if wait.context is not None:
+            self._no_thread(wait.flight)
+        return await wait.flight.wait_async(wait.waiter, wait.seconds)
 
-    def _join(self, *, sync: bool, seen: object, wait_for_spacing: bool, seconds: float) -> Held[T] | _Wait[T]:
+    def _join(self, *, seen: object, wait_for_spacing: bool, seconds: float) -> Held[T] | _Wait[T]:
         """Return the value, or a place to wait for the single flight that loads it."""
         context, began = None, False
         make_context = partial(self._foreground, "needed" if seen is _ANY else "forced")
@@ -352,7 +346,10 @@ class Refreshing(Generic[T]):
             raise self._unavailable(f"{self._name}: {self._max_waiters} callers are waiting already")
         # A delayed load is due at once if a caller now has no value at all: only the others had to wait for the end of the spacing.
         if began or (flight.delayed and delay <= 0):
-            context = self._begin(flight, make_context, sync=sync, delay=delay)
+            context = self._begin(flight, make_context, delay=delay)
+            if context is not None and delay > 0:
+                self._no_thread(flight)
+                context = None
         return _Wait(flight, waiter, seconds, context)
 
     def _begin(
@@ -360,10 +357,9 @@ class Refreshing(Generic[T]):
         flight: SingleFlight[LoadResult[T]],
         make_context: Callable[[], contextvars.Context],
         *,
-        sync: bool,
         delay: float = 0.0,
     ) -> contextvars.Context | None:
-        """Give the load to the workers, or return a context in which the caller has to load.
+        """Give the load to the workers; if they have no thread, return a context in which the caller can load.
 
         A load may be given to the workers twice, the second time to begin it earlier. The claim lets only one of them run.
         """
@@ -381,15 +377,13 @@ class Refreshing(Generic[T]):
                     flight, self._clock(), self._unexpected_failure("the load could not begin", 0.0), self._generation
                 )
             raise
-        if begun:
-            return None
-        if sync and delay <= 0:
-            return context
+        return None if begun else context
+
+    def _no_thread(self, flight: SingleFlight[LoadResult[T]]) -> None:
+        """End a load that nobody can run."""
         if flight.claim():
-            self._finish(
-                flight, self._clock(), self._unexpected_failure("no thread could be started"), self._generation
-            )
-        return None
+            failure = self._unexpected_failure("no thread could be started")
+            self._finish(flight, self._clock(), failure, self._generation)
 
     def _run_here(self, flight: SingleFlight[LoadResult[T]], context: contextvars.Context) -> None:
         reports = Reports()

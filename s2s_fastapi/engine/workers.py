@@ -4,27 +4,40 @@ A ThreadPoolExecutor would hang in a forked child, warn at the fork, delay the e
 Here a thread lives only while there is work. So an idle process has no threads, and a forked child and the exit wait for none.
 """
 
-import atexit
 import heapq
 import itertools
-import os
 import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, Protocol, TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 from urllib.parse import urlsplit
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakValueDictionary
 
-__all__ = ["KEYS", "THREADS", "TOKENS", "Workers", "WorkersByServer", "undisturbed", "watch_forks"]
+from s2s_fastapi.process import delay_forks, watch_exit, watch_forks
+
+__all__ = ["KEYS", "THREADS", "TOKENS", "Workers", "WorkersByServer"]
 
 R = TypeVar("R")
 
 THREADS: Final = 4
 """How many loads from one server run at a time."""
 _EXIT_SECONDS: Final = 0.5
-_SETTLE_SECONDS: Final = 5.0
 _IMPORTLIB: Final = "<frozen importlib._bootstrap>"
+
+
+class _Exit:
+    """The exit of the interpreter: from then on no load begins."""
+
+    began = False
+    until = 0.0  # all workers share this limit
+
+    def begin(self) -> None:
+        if not self.began:
+            self.began, self.until = True, time.monotonic() + _EXIT_SECONDS
+
+
+_exit: Final = _Exit()
 
 
 def _nothing() -> None:
@@ -56,16 +69,15 @@ class Workers:
         self._working: set[threading.Thread] = set()
         self._finishing: set[threading.Thread] = set()
         self._watched = False  # one thread at most sleeps until the next delayed job is due
-        self._closed = _exit.began
 
     @property
     def unsettled(self) -> bool:
-        """Whether one of its threads is in the middle of an import, or of a call of `undisturbed`."""
+        """Whether one of its threads is in the middle of an import: libraries import at their first use."""
         frames = sys._current_frames()  # noqa: SLF001 - documented for such purposes
         for worker in [*list(self._working), *list(self._finishing)]:
             frame = frames.get(worker.ident or 0)
             while frame is not None:
-                if frame.f_code is undisturbed.__code__ or frame.f_code.co_filename == _IMPORTLIB:
+                if frame.f_code.co_filename == _IMPORTLIB:
                     return True
                 frame = frame.f_back
         return False
@@ -78,9 +90,11 @@ class Workers:
         - No thread can be had at interpreter shutdown, or at the system's limit.
         - `afterwards` runs on the same thread after `job`, and the next job does not wait for it.
         """
-        _register(self)
+        watch_forks(self)
+        delay_forks(self)
+        watch_exit(self)
         with self._changed:
-            if self._closed:
+            if _exit.began:
                 return False
             heapq.heappush(self._queue, (time.monotonic() + delay, next(self._order), (job, afterwards)))
             if self._watched:
@@ -91,17 +105,22 @@ class Workers:
                 self._queue.clear()  # there is no thread, so the queue held only this job
             return bool(self._working)
 
-    def close(self) -> list[threading.Thread]:
-        """Drop jobs that have not begun, wake sleeping threads, and return the threads that still work."""
+    def at_exit(self) -> None:
+        """Drop jobs that have not begun, here and in all other workers, and give the running ones a short time to end.
+
+        A thread inside OpenSSL may crash while the interpreter shuts down.
+        """
+        _exit.begin()
         with self._changed:
-            self._closed = True
             self._queue.clear()
             self._changed.notify_all()
-            return [*self._working, *self._finishing]
+            threads = [*self._working, *self._finishing]
+        for thread in threads:
+            thread.join(max(0.0, _exit.until - time.monotonic()))
 
     def _staff(self) -> None:
         """Start a thread if there is work and no thread for it. The lock is held."""
-        if not self._queue or self._watched or self._closed or len(self._working) >= self._limit:
+        if not self._queue or self._watched or _exit.began or len(self._working) >= self._limit:
             return
         thread = threading.Thread(target=self._work, name=f"s2s_fastapi-{self._name}", daemon=True)
         self._working.add(thread)
@@ -150,7 +169,7 @@ class Workers:
 
     def _next(self) -> _Job | None:
         with self._changed:
-            while self._queue:
+            while self._queue and not _exit.began:
                 left = self._queue[0][0] - time.monotonic()
                 if left <= 0:
                     job = heapq.heappop(self._queue)[2]
@@ -189,73 +208,6 @@ class WorkersByServer:
             if workers is None:
                 workers = self._pools[there.scheme, there.netloc] = Workers(self._name)
             return workers
-
-
-class _Forked(Protocol):
-    def after_fork(self) -> None: ...
-
-
-class _Exit:
-    began = False
-
-
-_exit: Final = _Exit()
-# Not a WeakSet: other threads add to it while one iterates over it.
-_pools: "WeakValueDictionary[int, Workers]" = WeakValueDictionary()
-_forked: "WeakSet[_Forked]" = WeakSet()
-_hooks: list[str] = []
-
-
-def watch_forks(thing: _Forked) -> None:
-    """Call `thing.after_fork()` in every forked child while `thing` exists. The hook is registered at the first use."""
-    _forked.add(thing)
-    if "fork" not in _hooks:
-        _hooks.append("fork")
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
-
-
-def _register(workers: Workers) -> None:
-    if id(workers) in _pools:
-        return
-    watch_forks(workers)
-    _pools[id(workers)] = workers
-    if "exit" not in _hooks:
-        _hooks.append("exit")
-        atexit.register(_at_exit)
-
-
-def _alive() -> list[Workers]:
-    return [workers for workers in (reference() for reference in _pools.valuerefs()) if workers is not None]
-
-
-def undisturbed(work: Callable[[], R]) -> R:
-    """Return what `work()` returns. A fork waits for it if it runs on a worker thread, so it must be short and wait for nothing.
-
-    A child that is forked in the middle of an import keeps half a module. A child that is forked while OpenSSL reads certificates
-    keeps a lock that is never released. Imports need not be wrapped.
-    """
-    return work()
-
-
-def _before_fork() -> None:
-    # Bounded: the forking thread may itself be what delays such an import.
-    until = time.monotonic() + _SETTLE_SECONDS
-    while any(workers.unsettled for workers in _alive()) and time.monotonic() < until:
-        time.sleep(0.001)
-
-
-def _after_fork() -> None:
-    for thing in list(_forked):
-        thing.after_fork()
-
-
-def _at_exit() -> None:
-    # A thread inside OpenSSL may crash while the interpreter shuts down: give loads a short time to end.
-    _exit.began = True
-    until = time.monotonic() + _EXIT_SECONDS
-    for thread in [thread for workers in _alive() for thread in workers.close()]:
-        thread.join(max(0.0, until - time.monotonic()))
 
 
 KEYS: Final = WorkersByServer("keys")

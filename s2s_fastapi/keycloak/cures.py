@@ -1,6 +1,6 @@
-"""The sentences that tell an operator what to change in Keycloak or in the code. Receiver and caller use the same words.
+"""The sentences that say to an operator what to change in Keycloak or in the code. Receiver and caller use the same words.
 
-Each says what was found, what was expected, and what to change where. A token's values stand in them only after its signature held.
+Each says what was found, what was expected, and what to change where. They repeat a token's values only after its signature was verified.
 """
 
 import re
@@ -125,10 +125,10 @@ def not_granted_cure(
 
     That it gave one shows that step A is done. ``requested`` are the scopes of the request, ``granted`` those of the answer.
     """
-    who, names, asked = named(client_id), sorted(missing), frozenset(requested)
-    lost = asked - frozenset(granted)
-    if asked and not lost:
-        scopes = listed(asked)
+    who, names, wanted = named(client_id), sorted(missing), frozenset(requested)
+    lost = wanted - frozenset(granted)
+    if wanted and not lost:
+        scopes = listed(wanted)
         cure = (
             f"The scope {scopes} was requested and granted, so it has no Audience mapper for {listed(names, ' and ')}: "
             f"add one (Client scopes, the scope, Mappers), or request another scope (scope=...)."
@@ -151,7 +151,7 @@ def not_granted_cure(
 
 
 def also_for(principal: Principal, others: Iterable[str]) -> str:
-    """Return what to change if a token would be accepted by somebody else as well."""
+    """Return what to change if another service would accept the token too."""
     who, names = named(principal.client_id), sorted(others)
     said = f"token of {who} is also for {listed(names[:_MOST])}, who could send it on. Request a token for one audience at a time (scope=...)"
     if "account" not in names:
@@ -200,7 +200,7 @@ def binding_cure(claims: Mapping[str, Any]) -> str:
 
 
 def kind_cure(principal: Principal) -> str:
-    """Say why nobody can tell whether a service or a user is calling, and what to change."""
+    """Say why it is not known whether a service or a user is calling, and what to change."""
     who, claims = named(principal.client_id), principal.claims
     own = f"{who} must request a token of its own (grant client_credentials)"
     if "authorization" in claims:

@@ -1,10 +1,13 @@
-"""Every URL of a realm that this package asks, or tells others to ask."""
+"""Every URL of a realm that this package requests, or names in a document."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
-from s2s_fastapi.settings import KeycloakSettings, realm_segment
+from s2s_fastapi.names import realm_segment
+
+if TYPE_CHECKING:  # loaded when settings are first made
+    from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = ["Endpoints", "PublicEndpoints"]
 
@@ -22,7 +25,7 @@ class Endpoints:
     token: str
 
     @classmethod
-    def of(cls, settings: KeycloakSettings) -> Self:
+    def of(cls, settings: "KeycloakSettings") -> Self:
         """Return the URLs on which this process reaches the realm of ``settings``."""
         realm = f"{settings.server}/realms/{quote(settings.realm, safe='')}"
         return cls(
@@ -32,14 +35,14 @@ class Endpoints:
 
 @dataclass(frozen=True, slots=True)
 class PublicEndpoints:
-    """The URLs of one realm as everybody else reaches it: for documents, never asked by this process."""
+    """The public URLs of one realm: for documents. This process never requests them."""
 
     token: str
     authorization: str
 
     @classmethod
-    def of(cls, settings: KeycloakSettings) -> Self:
-        """Return the URLs below the issuer, or below the public address where the issuer is no realm's page."""
+    def of(cls, settings: "KeycloakSettings") -> Self:
+        """Return the URLs below the issuer, or below the public address if the issuer is not a URL of a realm."""
         name = realm_segment(settings.realm)
         realm = settings.issuer.rstrip("/")
         if not realm.endswith(f"/realms/{name}"):

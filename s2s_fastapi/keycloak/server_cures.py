@@ -1,6 +1,6 @@
 """What to change if Keycloak's server gives no keys or no token. Receiver and caller say it with the same words.
 
-The sentences name the settings. Nothing that the server wrote stands in them.
+The sentences name the settings. They repeat nothing that the server wrote.
 """
 
 import re

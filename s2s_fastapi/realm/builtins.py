@@ -3,7 +3,16 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-__all__ = ["CLIENTS", "CLIENT_ID_MAPPERS", "OFFLINE_ACCESS", "account_roles", "management_roles", "scopes"]
+__all__ = [
+    "ADMIN_PERMISSIONS",
+    "CLIENTS",
+    "CLIENT_ID_MAPPERS",
+    "OFFLINE_ACCESS",
+    "account_roles",
+    "management_roles",
+    "scope",
+    "scopes",
+]
 
 _Representation = dict[str, Any]
 
@@ -38,8 +47,8 @@ def _note(name: str, note: str, claim: str, kind: str = "String") -> _Representa
 
 
 def _roles(name: str, whose: str, claim: str, config: Mapping[str, str] = _IN_ACCESS_TOKEN) -> _Representation:
-    given = {"claim.name": claim, "multivalued": "true", "jsonType.label": "String", **config}
-    return _mapper(name, f"oidc-usermodel-{whose}-role-mapper", given)
+    complete = {"claim.name": claim, "multivalued": "true", "jsonType.label": "String", **config}
+    return _mapper(name, f"oidc-usermodel-{whose}-role-mapper", complete)
 
 
 def _scope(name: str, *mappers: _Representation, shown: bool = True) -> _Representation:
@@ -97,13 +106,22 @@ _OPTIONAL_SCOPES: Final = (
 )
 
 
+_SERVICE_ACCOUNT: Final = _scope("service_account", *CLIENT_ID_MAPPERS, shown=False)
+
+
+def scope(name: str) -> _Representation:
+    """Return the built-in scope of that name."""
+    every = (*_DEFAULT_SCOPES, *_OPTIONAL_SCOPES, _SERVICE_ACCOUNT)
+    return next(scope for scope in every if scope["name"] == name)
+
+
 def scopes(*, service_account: bool) -> tuple[list[_Representation], list[str], list[str]]:
     """Return the built-in client scopes, and which of them every new client gets as default and as optional ones.
 
     ``service_account`` is the scope that newer versions give to a client with a service account, and to no other. (The
     scope offline_access is not here: a realm has it whatever its file says.)
     """
-    own = [_scope("service_account", *CLIENT_ID_MAPPERS, shown=False)] if service_account else []
+    own = [_SERVICE_ACCOUNT] if service_account else []
     default, optional = ([str(scope["name"]) for scope in group] for group in (_DEFAULT_SCOPES, _OPTIONAL_SCOPES))
     return [*_DEFAULT_SCOPES, *_OPTIONAL_SCOPES, *own], default, optional
 
@@ -132,6 +150,9 @@ CLIENTS: Final = (
         "protocolMappers": [_attribute("locale", "locale")],
     },
 )
+
+ADMIN_PERMISSIONS: Final = {"clientId": "admin-permissions", "publicClient": False}
+"""The client of a realm with fine-grained admin permissions."""
 
 
 def account_roles() -> list[_Representation]:

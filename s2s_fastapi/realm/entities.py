@@ -94,7 +94,8 @@ class Realm:
     inside: Mapping[Role, Roles]
     """The roles that each composite role contains directly."""
     organizations: bool
-    group_attributes: frozenset[str]
+    group_attributes: Mapping[str, Mapping[str, tuple[str, ...]]]
+    """The attributes of each group, by its path, with those of the groups above it."""
     unknown: tuple[str, ...]
     """What in this realm can change a token in ways that the document does not show."""
 

@@ -1,36 +1,46 @@
 """What the protocol mappers put into an access token.
 
 Keycloak runs them in four steps (rule 9): claims and audience in no order at all, then role names, hardcoded roles, audience resolve
-and role claims. Where two of the first step write the same claim, the winner changes from import to import: such a claim is reported.
+and role claims. If two mappers of the first step write the same claim, the winner changes from import to import, so the claim is reported.
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 from s2s_fastapi.realm.entities import Account, Client, Mapper, Realm
 from s2s_fastapi.realm.scopes import InEffect
 from s2s_fastapi.realm.token import ADDRESSES, TokenDraft, path_of
 
-__all__ = ["mapped_claims"]
+__all__ = ["Mapped", "mapped"]
 
 _CLAIMS, _ROLE_NAMES, _HARDCODED_ROLES, _RESOLVE, _ROLES = range(5)
 
 _NEWEST_MEASURED: Final = (26, 7, 3)
+_ALSO_IN_RESPONSE: Final = {"oidc-hardcoded-claim-mapper", "oidc-usersessionmodel-note-mapper"}
+_ROLES_OF_CLIENT: Final = len(("resource_access", "a client", "roles"))
 
 
-def mapped_claims(
-    realm: Realm, client: Client, account: Account, effect: InEffect, *, service: bool
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the claims that the mappers of the client and of the scopes in effect make, and what this model cannot say about them."""
-    token = TokenDraft(
-        realm=realm,
-        client=client,
-        account=account,
-        service=service,
-        lightweight=client.attributes.get("client.use.lightweight.access.token.enabled") == "true",
-        roles={},
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mapped:
+    """What the mappers of a client and of the scopes in effect write."""
+
+    claims: dict[str, Any]
+    response: dict[str, Any]
+    """Members of the answer beside the token."""
+    unknown: tuple[str, ...]
+    """What this model cannot say about them."""
+
+
+def mapped(
+    realm: Realm, client: Client, account: Account, effect: InEffect, *, service: bool, peer: str | None
+) -> Mapped:
+    """Run the mappers of the client and of the scopes in effect."""
+    draft = partial(TokenDraft, realm=realm, client=client, account=account, service=service, peer=peer)
+    lightweight = client.attributes.get("client.use.lightweight.access.token.enabled") == "true"
+    token, response = draft(lightweight=lightweight, roles={}), draft(lightweight=False, roles={})
     for role in sorted(effect.roles):
         token.roles.setdefault(role.client, set()).add(role.name)
     mappers = [mapper for scope in (client.own, *effect.scopes) for mapper in scope.mappers]
@@ -39,7 +49,13 @@ def mapped_claims(
             its_step, run = _KINDS.get(mapper.kind, (_CLAIMS, _not_known))
             if its_step == step:
                 run(token, mapper)
-    return _claims(token), tuple(dict.fromkeys(token.unknown))
+    for mapper in mappers:  # rule 26
+        if mapper.kind in _ALSO_IN_RESPONSE and mapper.config.get("access.tokenResponse.claim") == "true":
+            _KINDS[mapper.kind][1](response, replace(mapper, config={**mapper.config, "access.token.claim": "true"}))
+    claims = _claims(token)
+    return Mapped(
+        claims=claims, response=response.claims, unknown=tuple(dict.fromkeys([*token.unknown, *response.unknown]))
+    )
 
 
 def _claims(token: TokenDraft) -> dict[str, Any]:
@@ -54,8 +70,8 @@ def _claims(token: TokenDraft) -> dict[str, Any]:
         claims["realm_access"] = {"roles": sorted(token.realm_access)}
     if token.resource_access:
         claims["resource_access"] = {name: {"roles": sorted(roles)} for name, roles in token.resource_access.items()}
-    for name in claims.keys() & token.claims.keys():
-        token.contested(name)  # then the token has the name twice
+    for name in sorted(claims.keys() & token.claims.keys()):
+        token.unknown.append(f"the token has the claim {name!r} twice, once as a mapper writes it")
     return claims | token.claims
 
 
@@ -126,21 +142,42 @@ def _role_claim(token: TokenDraft, mapper: Mapper, roles: Iterable[str], claim: 
     path = path_of(claim)
     if mapper.config.get("multivalued") != "true":
         if len(names) > 1:
-            token.unknown.append(f"mapper {mapper.name!r} tells one role out of {len(names)}")
+            token.unknown.append(f"mapper {mapper.name!r} writes one role out of {len(names)}")
         token.write(mapper, names[0], claim, late=True)
     elif path == ("realm_access", "roles"):
         token.realm_access.update(names)
-    elif len(path) == 3 and (path[0], path[2]) == ("resource_access", "roles"):  # noqa: PLR2004 (resource_access.<client>.roles)
+    elif len(path) == _ROLES_OF_CLIENT and (path[0], path[2]) == ("resource_access", "roles"):
         token.resource_access.setdefault(path[1], set()).update(names)
     else:
         token.write(mapper, names, claim, late=True)  # rule 12: what several mappers put there is joined
 
 
 def _hardcoded_claim(token: TokenDraft, mapper: Mapper) -> None:
-    if token.wants(mapper) and "claim.value" in mapper.config:
-        if path_of(mapper.config.get("claim.name", "")) == ("aud",) and token.audience:
-            token.contested("aud")
+    if not token.wants(mapper) or "claim.value" not in mapper.config:
+        return
+    path = path_of(mapper.config.get("claim.name", ""))
+    if path == ("aud",) and token.audience:
+        token.contested("aud")
+    roles = _hardcoded_roles(mapper, path)
+    if not roles:
         token.write(mapper, mapper.config["claim.value"])
+    elif path[0] == "realm_access":
+        token.realm_access.update(roles)
+    else:
+        token.resource_access.setdefault(path[1], set()).update(roles)
+
+
+def _hardcoded_roles(mapper: Mapper, path: tuple[str, ...]) -> list[str]:
+    """Rule 27: the roles that a hardcoded claim adds to those of the account, or nothing if it is another claim."""
+    try:
+        value = json.loads(mapper.config["claim.value"]) if mapper.config.get("jsonType.label") == "JSON" else None
+    except ValueError:
+        return []
+    if path == ("realm_access",) and isinstance(value, dict) and value.keys() == {"roles"}:
+        value = value["roles"]
+    elif len(path) != _ROLES_OF_CLIENT or (path[0], path[2]) != ("resource_access", "roles"):
+        return []
+    return value if isinstance(value, list) and all(isinstance(one, str) for one in value) else []
 
 
 def _note(token: TokenDraft, mapper: Mapper) -> None:
@@ -150,6 +187,8 @@ def _note(token: TokenDraft, mapper: Mapper) -> None:
         return
     if note in {"client_id", "clientId"}:
         token.write(mapper, token.client.id)
+    elif note in ADDRESSES and token.peer is not None:
+        token.write(mapper, token.peer)
     elif note in ADDRESSES and claim not in ADDRESSES:
         token.unknown.append(f"claim {claim!r} is the caller's address")
 
@@ -158,11 +197,16 @@ def _attribute(token: TokenDraft, mapper: Mapper) -> None:
     if not token.wants(mapper):
         return
     name = mapper.config.get("user.attribute", "")
-    if name in token.realm.group_attributes and token.account.groups:
-        token.unknown.append(f"the attribute {name!r} may come from a group")
-    values = token.account.attributes.get(name)
-    if values:
-        token.write(mapper, list(values))
+    own = token.account.attributes.get(name)
+    groups = dict.fromkeys(token.realm.group_attributes.get(path, {}).get(name) for path in token.account.groups)
+    found = [values for values in (own, *groups) if values]  # rule 28: a group's counts if the user has none
+    together = mapper.config.get("aggregate.attrs") == "true"
+    if len(found) > 1 and (together or not own):
+        token.unknown.append(
+            f"the attribute {name!r} comes from more than one group or user, in an order that is not known"
+        )
+    if found:
+        token.write(mapper, list(found[0]))
 
 
 def _property(token: TokenDraft, mapper: Mapper) -> None:
@@ -177,7 +221,7 @@ def _property(token: TokenDraft, mapper: Mapper) -> None:
         for value in account.attributes.get(name, ()):
             token.write(mapper, value)
     else:
-        token.unknown.append(f"mapper {mapper.name!r} tells the user's {name!r}")
+        token.unknown.append(f"mapper {mapper.name!r} writes the user's {name!r}")
 
 
 def _full_name(token: TokenDraft, mapper: Mapper) -> None:
@@ -208,6 +252,11 @@ def _address(token: TokenDraft, mapper: Mapper) -> None:
         token.claims["address"] = values
 
 
+def _amr(token: TokenDraft, mapper: Mapper) -> None:
+    if token.wants(mapper):
+        token.claims["amr"] = []  # rule 28: these grants have no reference to a method
+
+
 def _acr(token: TokenDraft, mapper: Mapper) -> None:
     if token.wants(mapper):
         token.write(mapper, "1", "acr")
@@ -235,7 +284,7 @@ def _nothing(_token: TokenDraft, _mapper: Mapper) -> None:
 
 
 def _not_known(token: TokenDraft, mapper: Mapper) -> None:
-    token.unknown.append(f"mapper {mapper.name!r} is of the kind {mapper.kind!r}")
+    token.unknown.append(f"the mapper {mapper.name!r} is of the kind {mapper.kind!r}, which is not known here")
 
 
 _KINDS: Final[Mapping[str, tuple[int, Callable[[TokenDraft, Mapper], None]]]] = {
@@ -248,6 +297,7 @@ _KINDS: Final[Mapping[str, tuple[int, Callable[[TokenDraft, Mapper], None]]]] = 
     "oidc-group-membership-mapper": (_CLAIMS, _groups),
     "oidc-address-mapper": (_CLAIMS, _address),
     "oidc-acr-mapper": (_CLAIMS, _acr),
+    "oidc-amr-mapper": (_CLAIMS, _amr),
     "oidc-sub-mapper": (_CLAIMS, _subject),
     "oidc-allowed-origins-mapper": (_CLAIMS, _origins),
     "oidc-nonce-backwards-compatible-mapper": (_CLAIMS, _nothing),

@@ -1,22 +1,22 @@
-"""Which token would Keycloak issue for this client and this scope? Computed from the realm's own JSON, without a server.
+"""Which token would Keycloak issue for this client and this scope? The model computes it from the realm's JSON, without a server.
 
-    reading.py   the document -> the realm (realm.py) that a server holds after importing it (born.py: what it adds by itself)
-    scopes.py    the request -> scopes in effect, and the roles they let through
+    reading.py   the document -> the realm (entities.py) that a server has after the import (builtins.py: what the server adds)
+    scopes.py    the request -> the scopes in effect, and the roles that they allow
     mappers.py   scopes and roles -> claims
-    model.py     the questions one may ask, and the refusals
+    model.py     the questions that one can ask, and the refusals
 
-Every answer is compared claim by claim with real servers (``tests/real/test_parity.py``). What cannot be known from a realm's JSON
-(mappers of other people, client policies) is said in `Granted.unknown`.
+Tests compare every answer with real servers, claim by claim (``tests/real/test_parity.py``). `Granted.unknown` names what cannot be
+known from a realm's JSON, such as mappers of other vendors and client policies.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from hmac import compare_digest
 from itertools import combinations
 from typing import Any, Final
 
 from s2s_fastapi.realm.entities import OIDC, Account, Client, Realm
-from s2s_fastapi.realm.mappers import mapped_claims
+from s2s_fastapi.realm.mappers import mapped
 from s2s_fastapi.realm.reading import read_realm
 from s2s_fastapi.realm.scopes import InEffect, in_effect
 
@@ -25,13 +25,13 @@ __all__ = ["Denied", "Granted", "RealmModel"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Granted:
-    """A token that Keycloak would issue, and what its answer says beside it."""
+    """A token that Keycloak would issue, and the rest of the answer."""
 
     claims: Mapping[str, Any]
     """The access token's claims, as plain JSON that belongs to the caller alone.
 
-    Without ``exp``, ``iat``, ``jti``, ``iss``, ``clientHost`` and ``clientAddress``, which the issuer knows. A token that has a
-    session has ``sid``, with the value ``""``. ``sub`` is the account's id where the document gives one, else made up and stable.
+    They lack ``exp``, ``iat``, ``jti`` and ``iss``, which the issuer knows, and ``clientHost`` and ``clientAddress`` if no ``peer`` was
+    named. A token that has a session has ``sid``, with the value ``""``. ``sub`` is the account's id if the document has one, else a made-up one that is always the same.
     """
     lifespan: int
     """Seconds; ``expires_in``."""
@@ -43,6 +43,10 @@ class Granted:
     """An id_token goes with it."""
     refresh: bool = False
     """A refresh_token and session_state go with it."""
+    offline: bool = False
+    """The refresh_token does not expire."""
+    response: Mapping[str, Any] = field(default_factory=dict)
+    """What mappers add to the answer, beside the token."""
     not_before: int = 0
     """The response's ``not-before-policy``."""
     unknown: tuple[str, ...] = ()
@@ -51,7 +55,7 @@ class Granted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denied:
-    """A refusal, as the token endpoint words it."""
+    """A refusal of the token endpoint."""
 
     status: int
     error: str
@@ -64,7 +68,7 @@ _ASSERTION_MISSING: Final = "Parameter client_assertion_type is missing"
 
 
 class RealmModel:
-    """A realm that answers for its token endpoint. Immutable: it may be shared by threads and asked any number of times."""
+    """A realm that answers as its token endpoint does. It never changes, so threads may share it."""
 
     __slots__ = ("_realm",)
 
@@ -75,22 +79,30 @@ class RealmModel:
         return f"RealmModel({self.name!r}, version={'.'.join(map(str, self._realm.version))!r})"
 
     @classmethod
-    def read(cls, document: Mapping[str, Any], *, version: str = "26.7.3") -> "RealmModel":
+    def read(
+        cls, document: Mapping[str, Any], *, version: str = "26.7.3", new_secret: Callable[[], str] | None = None
+    ) -> "RealmModel":
         """Read a realm in the form that Keycloak imports, or in that of its ``partial-export``.
 
-        ``version`` is the server's. A newer one than was measured is taken for the newest that was.
+        - ``version`` is the server's. A newer one than was measured is taken for the newest that was.
+        - ``new_secret`` makes a secret for each client that needs one and has none, or has a masked one.
 
         Raises:
             ConfigurationError: The document is no realm, or one that Keycloak does not import.
         """
-        return cls(read_realm(document, version))
+        return cls(read_realm(document, version, new_secret=new_secret))
 
-    # What there is to ask for
+    # What the realm has
 
     @property
     def name(self) -> str:
         """The realm's name."""
         return self._realm.name
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """The version of the server."""
+        return self._realm.version
 
     @property
     def not_before(self) -> int:
@@ -106,6 +118,10 @@ class RealmModel:
     def service_client_ids(self) -> tuple[str, ...]:
         """The clients that have a service account."""
         return tuple(client.id for client in self._realm.clients.values() if client.service_accounts)
+
+    def client(self, client_id: str) -> Client | None:
+        """Return a client with its secret, its flags and its attributes, or None if there is no such client."""
+        return self._realm.clients.get(client_id)
 
     @property
     def usernames(self) -> tuple[str, ...]:
@@ -136,7 +152,7 @@ class RealmModel:
     def authenticate(self, client_id: str, secret: str | None) -> Denied | None:
         """Return why these are not the credentials of a client that may use the token endpoint, or None (rule 1).
 
-        A client whose secret the document does not tell (an export masks it) is never authenticated here.
+        If the document does not contain the client's secret (an export masks it), the client is never authenticated.
         """
         client = self._found(client_id)
         if isinstance(client, Denied):
@@ -154,8 +170,8 @@ class RealmModel:
         """Answer a request for a service's own token (RFC 6749 section 4.4)."""
         return self.authenticate(client_id, secret) or self.service_token(client_id, scope=scope)
 
-    def service_token(self, client_id: str, *, scope: str | None = None) -> Granted | Denied:
-        """Answer as `client_credentials` does once the client is authenticated, in whatever way."""
+    def service_token(self, client_id: str, *, scope: str | None = None, peer: str | None = None) -> Granted | Denied:
+        """Answer as `client_credentials` does after the client was authenticated. ``peer`` is its address, for mappers that write it."""
         client = self._usable(client_id)
         if isinstance(client, Denied):
             return client
@@ -168,10 +184,10 @@ class RealmModel:
             return Denied(status=401, error="invalid_request", description=f"User '{account.username}' disabled")
         # Rule 15: with a refresh token comes a session.
         session = client.attributes.get("client_credentials.use_refresh_token") == "true"
-        return self._issued(client, account, scope, service=True, session=session)
+        return self._issued(client, account, scope, service=True, session=session, peer=peer)
 
     def password(self, username: str, *, via: str, scope: str | None = None) -> Granted | Denied:
-        """Answer a user's login through the client ``via`` (RFC 6749 section 4.3); nobody's credentials are asked."""
+        """Answer a user's login through the client ``via`` (RFC 6749 section 4.3). It needs no credentials."""
         client = self._usable(via)
         if isinstance(client, Denied):
             return client
@@ -181,7 +197,7 @@ class RealmModel:
         if client.consent:
             return Denied(status=400, error="invalid_client", description="Client requires user consent")
         user = self._realm.users.get(username.lower())
-        # The scope is looked at before the user: nobody's account stands in for one that does not exist.
+        # Keycloak checks the scope before the user. An account without roles is used if there is no such user.
         if in_effect(self._realm, client, user or _NOBODY, scope) is None:
             return self._invalid_scope(scope)
         if user is None or self._is_service_account(user):
@@ -203,7 +219,7 @@ class RealmModel:
 
     def _usable(self, client_id: str) -> Client | Denied:
         client = self._found(client_id)
-        return client if isinstance(client, Denied) else self._unusable(client) or client
+        return client if isinstance(client, Denied) else self._unusable(client) or self._unbound(client) or client
 
     def _unusable(self, client: Client) -> Denied | None:
         if client.protocol != OIDC:
@@ -212,6 +228,12 @@ class RealmModel:
             return Denied(status=401, error="unauthorized_client", description=_CREDENTIALS)
         if client.bearer_only:
             return Denied(status=400, error="invalid_client", description="Bearer-only not allowed")
+        return None
+
+    def _unbound(self, client: Client) -> Denied | None:
+        """Rule 30: this model has no proof of possession. Before 26.4, DPoP was off unless an administrator switched it on."""
+        if client.attributes.get("dpop.bound.access.tokens") == "true" and self._realm.version >= (26, 4):
+            return Denied(status=400, error="invalid_request", description="DPoP proof is missing")
         return None
 
     def _is_service_account(self, user: Account) -> bool:
@@ -223,7 +245,14 @@ class RealmModel:
         return Denied(status=400, error="invalid_scope", description=f"Invalid scopes: {said}")
 
     def _issued(
-        self, client: Client, account: Account, scope: str | None, *, service: bool, session: bool
+        self,
+        client: Client,
+        account: Account,
+        scope: str | None,
+        *,
+        service: bool,
+        session: bool,
+        peer: str | None = None,
     ) -> Granted | Denied:
         realm = self._realm
         effect = in_effect(realm, client, account, scope)
@@ -233,33 +262,38 @@ class RealmModel:
         if refresh and effect.offline and not effect.offline_allowed:
             reason = "Offline tokens not allowed for the user or client"
             return Denied(status=400, error="not_allowed", description=reason)
+        if client.attributes.get("tls.client.certificate.bound.access.tokens") == "true":  # rule 30
+            reason = "Client Certification missing for MTLS HoK Token Binding"
+            return Denied(status=400, error="invalid_request", description=reason)
         lower = client.attributes.get("token.response.type.bearer.lower-case") == "true"
         # Rule 12: a service's token has `sub` whatever its scopes; a user's needs the mapper of `basic`.
         claims = {"sub": account.id} if service else {}
         claims |= {"typ": "bearer" if lower else "Bearer", "azp": client.id, "scope": effect.text}
         claims |= {"sid": ""} if session else {}
-        mapped, unknown = mapped_claims(realm, client, account, effect, service=service)
+        written = mapped(realm, client, account, effect, service=service, peer=peer)
         rfc9068 = client.attributes.get("access.token.header.type.rfc9068") == "true" and not realm.old
         return Granted(
-            claims=claims | mapped,
+            claims=claims | written.claims,
             lifespan=_lifespan(realm, client, effect),
             scope=effect.text,
             algorithm=client.attributes.get("access.token.signed.response.alg") or realm.algorithm,
             header_type="at+jwt" if rfc9068 else "JWT",
             openid=effect.openid,
             refresh=refresh,
+            offline=effect.offline and not realm.lifespans["offlineSessionMaxLifespanEnabled"],  # rule 15
+            response=written.response,
             not_before=max(realm.not_before, client.not_before),
-            unknown=realm.unknown + unknown,
+            unknown=realm.unknown + written.unknown,
         )
 
 
 _NOBODY: Final = Account(username="", id="", attributes={})
 
 
-def _same(given: str | None, expected: str | None) -> bool:
-    if given is None or expected is None:
+def _same(presented: str | None, expected: str | None) -> bool:
+    if presented is None or expected is None:
         return False
-    return compare_digest(given.encode(errors="surrogatepass"), expected.encode(errors="surrogatepass"))
+    return compare_digest(presented.encode(errors="surrogatepass"), expected.encode(errors="surrogatepass"))
 
 
 def _lifespan(realm: Realm, client: Client, effect: InEffect) -> int:

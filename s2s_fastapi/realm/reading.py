@@ -1,13 +1,12 @@
 """From Keycloak's own realm JSON to values: what a server holds after it has imported the document.
 
-Both forms are read: what ``--import-realm`` and ``POST /admin/realms`` take, and what ``partial-export`` gives. An import adds much
-that stands nowhere in the file (built-in scopes, clients and roles, service accounts); that happens here, so that whoever computes
-a token sees one kind of realm. ``Rule n`` in a comment, here and in the neighbours, is the one that ``tests/realm/test_rules.py`` states
-and proves under that number.
+The document may be in the form that ``--import-realm`` and ``POST /admin/realms`` take, or in that of ``partial-export``. The reader adds
+what an import adds without any word of it in the file: built-in scopes, clients and roles, and service accounts. ``Rule n`` in a
+comment of this folder is the rule that ``tests/realm/test_rules.py`` (from 20 on ``test_importing.py``) states and proves.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import NAMESPACE_URL, uuid5
@@ -15,7 +14,9 @@ from uuid import NAMESPACE_URL, uuid5
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.realm import builtins
 from s2s_fastapi.realm.entities import OIDC, Account, Client, Mapper, Realm, Role, Roles, Scope
+from s2s_fastapi.realm.importing import imported, scope_name, with_secrets
 from s2s_fastapi.realm.references import missing
+from s2s_fastapi.realm.representations import convert
 from s2s_fastapi.realm.roles import composites, default_role, held, scope_mappings
 
 __all__ = ["read_realm"]
@@ -28,9 +29,13 @@ _LIFESPANS: Final = {
     "clientOfflineSessionMaxLifespan": 0,
 }
 
+_Attributes = Mapping[str, tuple[str, ...]]
 
-def read_realm(document: Mapping[str, Any], version: str) -> Realm:
+
+def read_realm(document: Mapping[str, Any], version: str, *, new_secret: Callable[[], str] | None = None) -> Realm:
     """Return the realm that a server of ``version`` makes of the document.
+
+    ``new_secret`` makes a secret for each client that needs one and has none. Without it, such a client has no secret.
 
     Raises:
         ConfigurationError: This is no realm, or one that Keycloak does not import.
@@ -44,19 +49,31 @@ def read_realm(document: Mapping[str, Any], version: str) -> Realm:
     numbers = re.match(r"\d+(\.\d+)*", version)
     if numbers is None:
         raise ConfigurationError(f"{version!r} is no version of Keycloak: write it as 26.7.3")
+    server = tuple(int(number) for number in numbers[0].split("."))
+    converted = convert(document, server)
+    if converted.wrong_types:
+        raise ConfigurationError(f"Keycloak does not import realm {name!r}: {converted.wrong_types[0]}")
     try:
-        return _Reader(document, tuple(int(number) for number in numbers[0].split("."))).realm()
+        complete = with_secrets(converted.document, new_secret) if new_secret else converted.document
+        return _Reader(complete, server).realm()
     except (AttributeError, TypeError, ValueError, KeyError) as error:
-        # Somewhere a list stands in for an object, or a required member is missing: Keycloak would not import it either.
-        raise ConfigurationError(f"realm {document['realm']!r} is not as Keycloak writes realms: {error!r}") from error
+        problem = repr(error)  # a name is missing, or a list has nothing in place of an object
+    # Outside of the except block: the error's frames hold the document, and with it the secrets.
+    raise ConfigurationError(f"Keycloak does not import realm {name!r}: {problem}")
 
 
 class _Reader:
     """One document that is being read. Each method answers one question about it."""
 
     def __init__(self, document: Mapping[str, Any], version: tuple[int, ...]) -> None:
-        self.document = document
         self.name: str = document["realm"]
+        for number, client in enumerate(document.get("clients") or [], start=1):
+            if not client.get("clientId"):
+                raise ConfigurationError(
+                    f"realm {self.name!r}: the client number {number} has no clientId, and Keycloak would make one up"
+                )
+        self.given = document
+        self.document = imported(document, version)
         self.version = version
         self.old = version < (26, 1)
         self.listed = {client["clientId"] for client in self._list("clients")}
@@ -72,7 +89,7 @@ class _Reader:
         listed = self._list("clients")
         # A document that lists the client account counts as listing account-console as well.
         there = self.listed | ({"account-console"} if "account" in self.listed else set())
-        clients = [*listed, *(client for client in builtins.CLIENTS if client["clientId"] not in there)]
+        clients = [*listed, *(client for client in self._own_clients() if client["clientId"] not in there)]
         policies = [
             policy.get("name", "?")
             for policy in (self.document.get("clientPolicies") or {}).get("policies") or []
@@ -82,7 +99,7 @@ class _Reader:
             for name, value in (client.get("attributes") or {}).items():
                 if name.endswith(".lifespan") and str(value or "").strip():
                     int(value)  # seconds, or this is no realm that could issue anything
-        for reason in missing(self.document, self.names, self.groups):
+        for reason in missing(self.given, self.names, self.groups):
             raise ConfigurationError(f"Keycloak does not import realm {self.name!r}: {reason}")
         return Realm(
             name=self.name,
@@ -99,9 +116,14 @@ class _Reader:
             users=users,
             inside=composites(self.document, self.listed, organizations=not self.old),
             organizations=bool(self.document.get("organizationsEnabled", False)),
-            group_attributes=frozenset(self._group_attributes(self._list("groups"))),
-            unknown=tuple(f"client policy {name!r}" for name in policies),
+            group_attributes=dict(self._group_attributes(self._list("groups"), "", {})),
+            unknown=tuple(f"the client policy {name!r} may refuse a request or change a token" for name in policies),
         )
+
+    def _own_clients(self) -> Iterator[Mapping[str, Any]]:
+        yield from builtins.CLIENTS
+        if self.document.get("adminPermissionsEnabled") and self.version >= (26, 2):  # rule 25
+            yield builtins.ADMIN_PERMISSIONS
 
     def _list(self, name: str) -> list[Mapping[str, Any]]:
         found = self.document.get(name) or []
@@ -125,9 +147,11 @@ class _Reader:
                 for name in ("defaultDefaultClientScopes", "defaultOptionalClientScopes")
             )
         representations = [*self._list("clientScopes"), *built_in]
-        self.names = {"offline_access", *(_underscored(scope["name"]) for scope in representations)}
+        # Without the scopes that a migration adds: it comes after everything that refers to a scope.
+        before = [*(self.given.get("clientScopes") or []), *built_in]
+        self.names = {"offline_access", *map(scope_name, before)}
         scopes = {scope.name: scope for scope in map(self._scope, representations) if scope is not None}
-        if all(_underscored(scope["name"]) != "offline_access" for scope in representations):
+        if "offline_access" not in map(scope_name, representations):
             own = self.mapped.get(("clientScope", "offline_access"), frozenset()) | {Role("", "offline_access")}
             scopes["offline_access"] = Scope(name="offline_access", roles=own)
             optional = [*optional, "offline_access"]
@@ -136,7 +160,7 @@ class _Reader:
     def _scope(self, scope: Mapping[str, Any]) -> Scope | None:
         if scope.get("protocol") != OIDC:
             return None
-        name = _underscored(scope["name"])
+        name = scope_name(scope)
         shown = (scope.get("attributes") or {}).get("include.in.token.scope")
         return Scope(
             name=name,
@@ -153,10 +177,14 @@ class _Reader:
             yield path, roles
             yield from self._groups(group.get("subGroups") or [], path, roles)
 
-    def _group_attributes(self, groups: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    def _group_attributes(
+        self, groups: Iterable[Mapping[str, Any]], above: str, inherited: _Attributes
+    ) -> Iterator[tuple[str, _Attributes]]:
         for group in groups:
-            yield from group.get("attributes") or {}
-            yield from self._group_attributes(group.get("subGroups") or [])
+            own = {name: _values(values) for name, values in (group.get("attributes") or {}).items()}
+            path, attributes = f"{above}/{group['name']}", {**inherited, **own}
+            yield path, attributes
+            yield from self._group_attributes(group.get("subGroups") or [], path, attributes)
 
     def _member(self, paths: Iterable[str]) -> tuple[tuple[str, ...], Roles]:
         groups = tuple(f"/{path.strip('/')}" for path in paths)
@@ -181,14 +209,16 @@ class _Reader:
         )
         return account, user.get("serviceAccountClientId") or ""
 
-    def _service_account(self, client_id: str) -> Account:
+    def _service_account(self, client: Mapping[str, Any]) -> Account:
         """The account that the server makes for a client if the ``users`` do not list it (rule 4)."""
+        client_id = str(client["clientId"])
         username = f"service-account-{client_id.lower()}"
+        own = {Role(client_id, "uma_protection")} if client.get("authorizationServicesEnabled") else set()  # rule 21
         groups, roles = self._member(self.document.get("defaultGroups") or [])
         return Account(
             username=username,
             id=self._made_up_id(username),
-            roles=roles | {self.default_role},
+            roles=roles | own | {self.default_role},
             groups=groups,
             attributes={"username": (username,)},
         )
@@ -210,15 +240,14 @@ class _Reader:
         mappers = _mappers(client)
         account = service.get(client_id)
         if account is None and client.get("serviceAccountsEnabled"):
-            account = self._service_account(client_id)
+            account = self._service_account(client)
             if account.username in users:
                 raise ConfigurationError(  # rule 16
                     f"Keycloak does not import realm {self.name!r}: the user {account.username} stands in the way of a service "
                     f"account, and has no serviceAccountClientId"
                 )
-            default += ["service_account"] * (
-                not self.old
-            )  # rule 4: who makes the account also sees to the claim client_id
+            # Rule 4: if the server makes the account, it also sees to the claim client_id.
+            default += ["service_account"] * (not self.old and "service_account" in self.names)
         if self.old and client.get("serviceAccountsEnabled"):  # where the account comes from is all the same to 26.0
             names = {mapper.name for mapper in mappers}
             own = _mappers({"protocolMappers": builtins.CLIENT_ID_MAPPERS})
@@ -250,10 +279,6 @@ class _Reader:
             optional={name: self.scopes[name] for name in optional if name in self.scopes and name not in found},
             account=account,
         )
-
-
-def _underscored(name: str) -> str:
-    return name.replace(" ", "_")  # rule 5: what an import does to the name, and to no reference
 
 
 def _values(given: Any) -> tuple[str, ...]:

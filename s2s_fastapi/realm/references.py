@@ -1,6 +1,6 @@
 """Why Keycloak would not import a document: names that occur twice, and references to what does not exist.
 
-Keycloak itself answers 409 or 500 and says no more, so that here is where one learns which name it was.
+Keycloak itself only answers 409 or 500. These sentences name what is wrong.
 """
 
 from collections import Counter
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from s2s_fastapi.realm import builtins
-from s2s_fastapi.realm.roles import default_role, held, inside
+from s2s_fastapi.realm.roles import default_role, every_group, held, inside
 
 __all__ = ["missing"]
 
@@ -47,7 +47,7 @@ def _clients(document: _Representation) -> Iterator[str]:
     yield from mappings
     entries = [*(document.get("scopeMappings") or []), *_each(mappings.values())]
     yield from (mapping["client"] for mapping in entries if mapping.get("client"))
-    for holder in (*(document.get("users") or []), *_every(document.get("groups") or [])):
+    for holder in (*(document.get("users") or []), *every_group(document.get("groups") or [])):
         yield from (role.client for role in held(holder) if role.client)
     for role in _declared(document):
         yield from (one.client for one in inside(role) if one.client)
@@ -58,7 +58,7 @@ def _roles(document: _Representation) -> Iterator[str]:
     roles = document.get("roles") or {}
     realm = {role["name"] for role in roles.get("realm") or []}
     realm |= {"offline_access", "uma_authorization", default_role(document).name}
-    born_clients = {client["clientId"] for client in builtins.CLIENTS}
+    builtin_clients = {client["clientId"] for client in builtins.CLIENTS}
     by_client = {
         client: {role["name"] for role in declared} for client, declared in (roles.get("client") or {}).items()
     }
@@ -66,7 +66,7 @@ def _roles(document: _Representation) -> Iterator[str]:
         for one in inside(role):
             if (
                 one.name not in by_client.get(one.client, realm if not one.client else set())
-                and one.client not in born_clients
+                and one.client not in builtin_clients
             ):
                 where = f"of the client {one.client!r}" if one.client else "of the realm"
                 yield f"there is no role {one.name!r} {where}, which is inside the role {role['name']!r}"
@@ -76,12 +76,6 @@ def _declared(document: _Representation) -> Iterator[_Representation]:
     roles = document.get("roles") or {}
     yield from roles.get("realm") or []
     yield from _each((roles.get("client") or {}).values())
-
-
-def _every(groups: Iterable[_Representation]) -> Iterator[_Representation]:
-    for group in groups:
-        yield group
-        yield from _every(group.get("subGroups") or [])
 
 
 def _each(lists: Iterable[Iterable[Any]]) -> Iterator[Any]:

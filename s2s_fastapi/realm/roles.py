@@ -6,7 +6,7 @@ from typing import Any
 from s2s_fastapi.realm import builtins
 from s2s_fastapi.realm.entities import Role, Roles
 
-__all__ = ["composites", "default_role", "held", "inside", "named", "scope_mappings"]
+__all__ = ["composites", "default_role", "every_group", "held", "inside", "named", "scope_mappings"]
 
 _Representation = Mapping[str, Any]
 
@@ -32,7 +32,7 @@ def inside(role: _Representation) -> Iterator[Role]:
 
 
 def default_role(document: _Representation) -> Role:
-    """Return the role that every account gets which the server makes itself."""
+    """Return the role that every account gets if the server makes the account."""
     if document.get("defaultRole"):
         return Role("", str(document["defaultRole"]["name"]))
     # Rule 16: one that is declared without being named as `defaultRole` is an ordinary role, and the server makes another.
@@ -44,29 +44,28 @@ def default_role(document: _Representation) -> Role:
 def composites(document: _Representation, listed: Collection[str], *, organizations: bool) -> dict[Role, Roles]:
     """Return the roles that every composite role contains directly. ``listed`` are the clients that the document names."""
     roles = document.get("roles") or {}
-    by_client: dict[str, Iterable[_Representation]] = dict(roles.get("client") or {})
-    own = {
-        "account": builtins.account_roles(),
-        "realm-management": builtins.management_roles(organizations=organizations),
-    }
-    for client in own.keys() - set(listed):
-        by_client[client] = [*own[client], *by_client.get(client, [])]
-    found = {
-        Role(client, role["name"]): frozenset(inside(role))
-        for client, declared in [("", roles.get("realm") or []), *by_client.items()]
-        for role in declared
-    }
+    by_client: Mapping[str, Iterable[_Representation]] = roles.get("client") or {}
+    # Rule 24: the server completes the roles of realm-management, also if the document lists the client; those of account, if not.
+    own = {"realm-management": builtins.management_roles(organizations=organizations)}
+    if "account" not in listed:
+        own["account"] = builtins.account_roles()
+    found: dict[Role, Roles] = {}
+    for declaring in (own, {"": roles.get("realm") or [], **by_client}):
+        for client, declared in declaring.items():
+            for role in declared:
+                key = Role(client, role["name"])
+                found[key] = found.get(key, frozenset()) | set(inside(role))
     everybody = default_role(document)
     return found | {everybody: found.get(everybody, frozenset()) | set(_defaults(document, listed))}
 
 
 def _defaults(document: _Representation, listed: Collection[str]) -> Iterator[Role]:
-    """Yield what the server itself puts into the default role: its own roles, where it is the one who makes them."""
+    """Yield the roles that the server puts into the default role: its own ones, if the document does not declare them."""
     declared = _realm_role_names(document)
     scopes = {scope["name"] for scope in document.get("clientScopes") or []}
     if "offline_access" not in declared or "offline_access" not in scopes:
         yield Role("", "offline_access")
-    if "uma_authorization" not in declared:
+    if "uma_authorization" not in declared | set(_realm_roles_in_use(document)):  # rule 23
         yield Role("", "uma_authorization")
     if "account" not in listed:
         yield from named("account", ["view-profile", "manage-account"])
@@ -88,6 +87,21 @@ def scope_mappings(document: _Representation, listed: Collection[str]) -> dict[t
     if "account-console" not in listed:
         mapped["client", "account-console"] = frozenset(named("account", ["manage-account", "view-groups"]))
     return mapped
+
+
+def _realm_roles_in_use(document: _Representation) -> Iterator[str]:
+    """Yield the realm roles that users, groups and scope mappings name. Keycloak creates them before its own ones."""
+    for holder in (*(document.get("users") or []), *every_group(document.get("groups") or [])):
+        yield from (role.name for role in named("", holder.get("realmRoles")))
+    for mapping in document.get("scopeMappings") or []:
+        yield from (role.name for role in named("", mapping.get("roles")))
+
+
+def every_group(groups: Iterable[_Representation]) -> Iterator[_Representation]:
+    """Yield the groups and all groups inside them."""
+    for group in groups:
+        yield group
+        yield from every_group(group.get("subGroups") or [])
 
 
 def _realm_role_names(document: _Representation) -> set[str]:

@@ -40,10 +40,13 @@ def words(scope: str | None) -> list[str]:
 
 def in_effect(realm: Realm, client: Client, account: Account, scope: str | None) -> InEffect | None:
     """Return the result of requesting ``scope``, or None if Keycloak answers ``invalid_scope``."""
-    asked = words(scope)
-    openid = "openid" in asked  # rule 3: needs no assignment
-    names = [name for name in dict.fromkeys(asked) if name != "openid"]
-    if any(name not in client.default and name not in client.optional for name in names):
+    requested_names = words(scope)
+    openid = "openid" in requested_names  # rule 3: needs no assignment
+    names = [name for name in dict.fromkeys(requested_names) if name != "openid"]
+    if any(
+        name not in client.default and name not in client.optional and not _of_no_organization(name, client, realm)
+        for name in names
+    ):
         return None
     optional = (client.optional[name] for name in names if name in client.optional)
     requested = [*client.default.values(), *(scope for scope in optional if not _of_members(scope, realm))]
@@ -79,6 +82,12 @@ def _permitted(scope: Scope, held: frozenset[Role], realm: Realm) -> bool:
 def _of_members(scope: Scope, realm: Realm) -> bool:
     """Return whether requesting the scope has no effect because the realm has no organizations. 26.0 accepts it anyway."""
     return scope.name == "organization" and not realm.organizations and not realm.old
+
+
+def _of_no_organization(name: str, client: Client, realm: Realm) -> bool:
+    """Rule 29: return whether the scope names an organization while the realm has none. It is accepted, and has no effect."""
+    assigned = "organization" in client.default or "organization" in client.optional
+    return name.startswith("organization:") and assigned and not realm.organizations and not realm.old
 
 
 def _reach(realm: Realm, client: Client, scopes: tuple[Scope, ...], held: frozenset[Role]) -> frozenset[Role]:

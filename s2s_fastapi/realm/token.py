@@ -9,7 +9,7 @@ from s2s_fastapi.realm.entities import Account, Client, Mapper, Realm
 
 __all__ = ["ADDRESSES", "TokenDraft", "path_of"]
 
-# Rule 11: what no mapper can change. `clientHost` and `clientAddress` are the address of whoever asks.
+# Rule 11: what no mapper can change. `clientHost` and `clientAddress` are the address of the client.
 _FIXED: Final = frozenset({"exp", "iat", "jti", "iss", "typ", "scope", "nonce", "session_state"})
 _TEXTS: Final = frozenset({"sub", "azp", "acr", "aud"})  # always text, never an object
 _JOINED: Final = object()
@@ -24,6 +24,8 @@ class TokenDraft:
     client: Client
     account: Account
     service: bool
+    peer: str | None
+    """The address of the client, if it is known."""
     lightweight: bool
     roles: dict[str, set[str]]
     """The roles to write, by client; those of the realm under the empty name."""

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 from starlette.middleware.cors import CORSMiddleware
@@ -20,7 +20,7 @@ from s2s_fastapi.declared.public_paths import PublicPaths
 from s2s_fastapi.declared.returned import look_at_returned
 from s2s_fastapi.declared.routes import OWN_AUTHENTICATION, layers, read_access, router_below
 from s2s_fastapi.declared.start_check import AccessCheck, bounded
-from s2s_fastapi.engine.workers import watch_forks
+from s2s_fastapi.environment import settings_or_environment
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import (
     added_middleware,
@@ -30,12 +30,12 @@ from s2s_fastapi.fastapi_internals import (
     running_route,
 )
 from s2s_fastapi.names import NO_AUDIENCE, audience_names
+from s2s_fastapi.process import watch_forks
 from s2s_fastapi.receiver.gate import Gate
 from s2s_fastapi.receiver.observe_mode import ObservedRefusals, Observing, end_of_observing
 from s2s_fastapi.requirement.opened import Places
 from s2s_fastapi.requirement.request_state import SCOPE_KEY, Authenticated, Service, located
 from s2s_fastapi.requirement.require import require_service, require_user
-from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry import DecisionLog, Observer
 from s2s_fastapi.telemetry.metrics import decided
 from s2s_fastapi.telemetry.spans import current_span, describe, hide_query
@@ -43,6 +43,9 @@ from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS, VerifiedTokens
 from s2s_fastapi.verifier.checks import Expectations
 from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.verifier import Verifier
+
+if TYPE_CHECKING:  # loaded when settings are first made
+    from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = ["ServiceAuthMiddleware", "middleware_of", "observed_refusals"]
 
@@ -66,7 +69,7 @@ class ServiceAuthMiddleware:
     def __init__(
         self,
         app: ASGIApp,
-        settings: KeycloakSettings | None = None,
+        settings: "KeycloakSettings | None" = None,
         *,
         audience: str | Collection[str] | None = None,
         public_paths: Iterable[str] = (),
@@ -269,7 +272,7 @@ class ServiceAuthMiddleware:
         return documentation
 
     def _read(self, app: Any) -> Documentation:
-        settings = self._settings or KeycloakSettings()
+        settings = settings_or_environment(self._settings)
         root = self._root(app)
         # What is below, or the app itself where a layer below hides its routes.
         below = self.app if root is None or router_below(self.app) is not None else root

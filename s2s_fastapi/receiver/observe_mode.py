@@ -3,7 +3,6 @@
 The report says which caller would be refused, on which route, why, how often, and what to change.
 """
 
-import atexit
 import contextlib
 import datetime as dt
 import logging
@@ -13,11 +12,10 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
-from weakref import WeakSet
 
 from s2s_fastapi.decision import Decision, Reason
-from s2s_fastapi.engine.workers import watch_forks
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.process import watch_exit, watch_forks
 from s2s_fastapi.telemetry import Observer
 from s2s_fastapi.text import printable, quoted
 
@@ -140,6 +138,10 @@ class Observing:
         rows = tuple(sorted(rows, key=lambda row: (-row.count, row.client_id, row.route, row.method, row.reason)))
         return ObservedRefusals(until=_moment(self._until), rows=rows, others=others)
 
+    def at_exit(self) -> None:
+        """Write the report: below a mount, or without a lifespan, no shutdown would write it."""
+        self.tell()
+
     def tell(self, *, final: bool = False) -> None:
         """Write the report if something in it is new. A ``final`` report is also written if it is empty or nothing is new."""
         with self._lock:
@@ -178,7 +180,7 @@ class Observing:
         method = decision.method if decision.method in _METHODS else _OTHER_METHOD
         key = (method, route, caller, decision.reason)
         watch_forks(self)
-        _report_at_exit(self)
+        watch_exit(self)
         with self._lock:
             if self._news_since is None:
                 self._news_since = now
@@ -253,22 +255,3 @@ def _write(row: ObservedRefusal, day: str, seen: str = "") -> None:
 
 def _moment(seconds: float) -> dt.datetime:
     return dt.datetime.fromtimestamp(int(seconds), dt.UTC)
-
-
-_at_exit: "WeakSet[Observing]" = WeakSet()
-_hooks: list[str] = []
-
-
-def _report_at_exit(observing: Observing) -> None:
-    """Write the report at exit as well: below a mount, or without a lifespan, no shutdown would write it."""
-    if observing in _at_exit:
-        return
-    _at_exit.add(observing)
-    if not _hooks:
-        _hooks.append("exit")
-        atexit.register(_report_all)  # logging's own hook was registered earlier, so it runs later
-
-
-def _report_all() -> None:
-    for observing in list(_at_exit):
-        observing.tell()

@@ -1,15 +1,13 @@
 """The operator's log: one record with fields for each decision; in a flood most are only counted."""
 
-import atexit
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from weakref import WeakSet
 
 from s2s_fastapi.decision import Decision, Reason
+from s2s_fastapi.process import watch_exit, watch_forks
 from s2s_fastapi.text import printable, quoted
 
 __all__ = ["DecisionLog"]
@@ -50,7 +48,16 @@ class DecisionLog:
         self._audit = audit
         self._allowed = logging.INFO if audit else logging.DEBUG
         self._clock = clock
+        self._watched = False
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Start again: the parent logs its own floods, and one of its threads may have held the lock."""
         self._floods = _Floods()
+
+    def at_exit(self) -> None:
+        """Write what was left out: without a lifespan, no shutdown would write it."""
+        self.flush()
 
     @property
     def wants_allowed(self) -> bool:
@@ -83,11 +90,10 @@ class DecisionLog:
             self._write(counted)
 
     def _counting(self) -> "_Floods":
-        # A forked child starts again: its parent logs its own floods, and a thread of it may have held the lock.
-        if self._floods.process != os.getpid():
-            self._floods = _Floods()
-        if self not in _at_exit:
-            _at_exit.add(self)
+        if not self._watched:
+            self._watched = True
+            watch_forks(self)
+            watch_exit(self)
         return self._floods
 
     def _write(self, counted: "_Counted") -> None:
@@ -192,7 +198,6 @@ class _Floods:
     """
 
     def __init__(self) -> None:
-        self.process = os.getpid()
         self._lock = threading.Lock()
         self._windows: dict[tuple[Reason, str, bool], _Window] = {}  # in the order they began
 
@@ -229,27 +234,3 @@ class _Floods:
                 break
             due += self._windows.pop(key).rest(now)
         return due
-
-
-class _AtExit:
-    """The logs of this process that may have refusals left to write when it ends."""
-
-    def __init__(self) -> None:
-        self._logs: WeakSet[DecisionLog] = WeakSet()
-        self._registered = False
-
-    def add(self, log: DecisionLog) -> None:
-        self._logs.add(log)
-        if not self._registered:
-            self._registered = True
-            atexit.register(self._flush)  # logging's own hook was registered earlier, so it runs later
-
-    def __contains__(self, log: DecisionLog) -> bool:
-        return log in self._logs
-
-    def _flush(self) -> None:
-        for log in list(self._logs):
-            log.flush()
-
-
-_at_exit = _AtExit()

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Final
 
-from s2s_fastapi.telemetry.reports import report
+from s2s_fastapi.engine.reports import report
 
 __all__ = ["LOGGERS", "held_back"]
 

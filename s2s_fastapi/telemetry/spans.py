@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
-from typing import Final, Literal, TypeAlias
+from typing import Final
 from urllib.parse import urlsplit
 
 from opentelemetry import context as otel
@@ -24,9 +24,10 @@ from opentelemetry.trace import INVALID_SPAN, Link, NonRecordingSpan, Span, Span
 from opentelemetry.util.types import AttributeValue
 
 from s2s_fastapi.decision import Decision
+from s2s_fastapi.engine.loaded import Cause
+from s2s_fastapi.engine.reports import report
 from s2s_fastapi.errors import S2SError
 from s2s_fastapi.telemetry.attributes import ERROR_TYPE, of_decision
-from s2s_fastapi.telemetry.reports import report
 from s2s_fastapi.version import __version__
 
 __all__ = [
@@ -48,9 +49,6 @@ __all__ = [
     "trace_id",
     "warming_up",
 ]
-
-Cause: TypeAlias = Literal["needed", "ahead", "forced", "warm_up"]
-"""Why something is loaded: somebody waits for it; before anybody has to; in place of what was refused; before the first request."""
 
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
 

@@ -1,4 +1,4 @@
-"""Keycloak's answers, byte for byte where clients look: statuses, bodies, and the headers for browsers."""
+"""Keycloak's answers: statuses, bodies, and the headers for browsers. What clients read is equal byte for byte."""
 
 import json
 from collections.abc import Mapping
@@ -54,7 +54,7 @@ def with_origin(response: Response, origin: str | None, *, exposed: bool = False
 
 
 def preflight(origin: str | None, methods: str) -> Response:
-    """Return the answer to OPTIONS: whoever asks may try."""
+    """Return the answer to OPTIONS: every origin may send the real request."""
     if not origin:
         return Response(200)
     headers = (

@@ -13,7 +13,7 @@ from joserfc.jws import JWSRegistry
 
 from s2s_fastapi.realm.model import Denied
 
-__all__ = ["ASSERTION_TYPE", "Assertion", "Seen", "Verdict", "public_keys"]
+__all__ = ["ASSERTION_TYPE", "Assertion", "AssertionRules", "Seen", "public_keys"]
 
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
@@ -66,7 +66,7 @@ def _base64url(raw: bytes) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class AssertionRules:
     """What one release of Keycloak compares an assertion with."""
 
     strict: bool
@@ -108,18 +108,18 @@ class Assertion:
         named = self.claims.get("sub")
         return named if isinstance(named, str) else ""
 
-    def refusal(self, attributes: Mapping[str, Any], verdict: Verdict) -> Denied | None:
+    def refusal(self, attributes: Mapping[str, Any], rules: AssertionRules) -> Denied | None:
         """Return the first reason why it does not prove the client with these attributes, or None."""
-        reason = self._unsigned(attributes, verdict) or self._unfit(verdict)
+        reason = self._unsigned(attributes, rules) or self._unfit(rules)
         return Denied(status=400, error="invalid_client", description=reason) if reason else None
 
-    def _unsigned(self, attributes: Mapping[str, Any], verdict: Verdict) -> str:
+    def _unsigned(self, attributes: Mapping[str, Any], rules: AssertionRules) -> str:
         algorithm, expected = self.header.get("alg"), attributes.get("token.endpoint.auth.signing.alg")
-        if (expected and algorithm != expected) or (verdict.strict and algorithm not in _ALGORITHMS):
-            return f"{'I' if verdict.strict else 'i'}nvalid signature algorithm"
+        if (expected and algorithm != expected) or (rules.strict and algorithm not in _ALGORITHMS):
+            return f"{'I' if rules.strict else 'i'}nvalid signature algorithm"
         try:
             keys = list(public_keys(attributes))
-        except Exception as error:  # noqa: BLE001 - any error of a library that reads what somebody typed into a form
+        except Exception as error:  # noqa: BLE001 - any error of a library that reads what a client wrote into a form
             return f"{_FAILED}Error when loading public keys: {type(error).__name__}"
         kid = self.header.get("kid")
         key = next((key for named, key in keys if kid in (None, named)), None)
@@ -136,47 +136,47 @@ class Assertion:
         except Exception:  # noqa: BLE001 - a key of another kind
             return False
 
-    def _unfit(self, verdict: Verdict) -> str:
-        said = "" if verdict.strict else _FAILED
-        return self._misdirected(verdict) or self._untimely(verdict, said) or self._repeated(verdict, said)
+    def _unfit(self, rules: AssertionRules) -> str:
+        said = "" if rules.strict else _FAILED
+        return self._misdirected(rules) or self._untimely(rules, said) or self._repeated(rules, said)
 
-    def _misdirected(self, verdict: Verdict) -> str:
+    def _misdirected(self, rules: AssertionRules) -> str:
         aud = self.claims.get("aud")
         named = aud if isinstance(aud, list) else [aud]
-        if verdict.strict:
+        if rules.strict:
             if len(named) > 1:
                 return "Multiple audiences not allowed"
-            return "" if named and named[0] in verdict.audiences else "Invalid token audience"
+            return "" if named and named[0] in rules.audiences else "Invalid token audience"
         if aud is None:
             return f"{_FAILED}null"
-        if set(map(str, named)) & set(verdict.audiences):
+        if set(map(str, named)) & set(rules.audiences):
             return ""
         return (
-            f"{_FAILED}Token audience doesn't match domain. Expected audiences are any of [{', '.join(verdict.audiences)}]"
+            f"{_FAILED}Token audience doesn't match domain. Expected audiences are any of [{', '.join(rules.audiences)}]"
             f" but audience from token is '[{', '.join(map(str, named))}]'"
         )
 
-    def _untimely(self, verdict: Verdict, said: str) -> str:
+    def _untimely(self, rules: AssertionRules, said: str) -> str:
         until, since, start = (self.claims.get(name) for name in ("exp", "iat", "nbf"))
-        if until is None and (verdict.strict or since is None):
-            return "Token exp claim is required" if verdict.strict else f"{said}null"
-        ended = until is not None and (until <= verdict.now if verdict.strict else until < verdict.now)
-        if ended or (start is not None and start > verdict.now + (_SKEW if verdict.strict else 0)):
+        if until is None and (rules.strict or since is None):
+            return "Token exp claim is required" if rules.strict else f"{said}null"
+        ended = until is not None and (until <= rules.now if rules.strict else until < rules.now)
+        if ended or (start is not None and start > rules.now + (_SKEW if rules.strict else 0)):
             return f"{said}Token is not active"
-        if since is None or (until is not None and not verdict.strict):
+        if since is None or (until is not None and not rules.strict):
             return ""
-        if verdict.strict and since > verdict.now + _SKEW:
+        if rules.strict and since > rules.now + _SKEW:
             return "Token was issued in the future"
-        if since + _MAX_AGE < verdict.now:
+        if since + _MAX_AGE < rules.now:
             return f"{said}Token was issued too far in the past to be used now"
         return ""
 
-    def _repeated(self, verdict: Verdict, said: str) -> str:
+    def _repeated(self, rules: AssertionRules, said: str) -> str:
         jti = self.claims.get("jti")
         if jti is None:
-            return "Token jti claim is required" if verdict.strict else f"{said}Missing ID on the token"
-        until = self.claims.get("exp", verdict.now + _MAX_AGE)
-        return "" if verdict.seen.add(str(jti), until, verdict.now) else f"{said}Token reuse detected"
+            return "Token jti claim is required" if rules.strict else f"{said}Missing ID on the token"
+        until = self.claims.get("exp", rules.now + _MAX_AGE)
+        return "" if rules.seen.add(str(jti), until, rules.now) else f"{said}Token reuse detected"
 
 
 def _is_date(value: object) -> bool:

@@ -58,8 +58,8 @@ class Fault:
     """A function from the true body to the body that is sent."""
 
     def __and__(self, other: "Fault") -> "Fault":
-        given = {one.name: getattr(other, one.name) for one in fields(other)}
-        return replace(self, **{name: value for name, value in given.items() if value is not None})
+        changes = {one.name: getattr(other, one.name) for one in fields(other)}
+        return replace(self, **{name: value for name, value in changes.items() if value is not None})
 
     def on(self, response: Response) -> Response:
         """Return what is sent instead of the true answer."""
@@ -93,8 +93,8 @@ def answering(status: int, body: bytes | str = b"", *, headers: dict[str, str] |
 
 def refusing(status: int, error: str, description: str = "") -> Fault:
     """Refuse as a token endpoint does (RFC 6749 section 5.2): ``refusing(401, "unauthorized_client")``."""
-    told = {"error": error, "error_description": description} if description else {"error": error}
-    return replace(answering(status, json.dumps(told)), content_type="application/json")
+    body = {"error": error, "error_description": description} if description else {"error": error}
+    return replace(answering(status, json.dumps(body)), content_type="application/json")
 
 
 def redirecting(location: str, status: int = 307) -> Fault:

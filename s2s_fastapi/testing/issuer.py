@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 import httpx
 
 from s2s_fastapi.errors import ConfigurationError, TokenRequestError
+from s2s_fastapi.names import realm_segment
 from s2s_fastapi.realm.model import Denied, Granted
-from s2s_fastapi.settings import realm_segment
+from s2s_fastapi.realm.notices import Notice
 from s2s_fastapi.testing import answers
 from s2s_fastapi.testing.asgi import IssuerApp
 from s2s_fastapi.testing.documents import read_documents
@@ -36,12 +37,13 @@ _SEEN: Final = (("Server", "s2s-fastapi embedded issuer, for development only"),
 class EmbeddedIssuer:
     """Issue tokens from realm documents as Keycloak would, with keys that are new in every process. For development and tests.
 
-    Several realms share one address, ``url`` + ``auth_path``. ``public_url`` is what stands in ``iss`` where that differs; it may hold
-    ``{port}``. ``version`` is the Keycloak that is imitated. ``values`` are kept for whoever wants to know what stands in the documents'
-    placeholders. Safe to use from threads.
+    - Several realms share one address: `url` and `auth_path`.
+    - `public_url` is the address in ``iss``, if it is another one. It may contain ``{port}``.
+    - `version` is the Keycloak that is imitated.
+    - `values` are the values of the placeholders in the documents. The issuer only keeps them, as an attribute.
 
-    It is reached in process (`transport`, `app`) or on a loopback socket (`serving`); `faults` breaks it on purpose, `requests` tells
-    what it was asked.
+    Requests reach it in process (`transport`, `app`) or on a loopback socket (`serving`). `faults` breaks it on purpose. `requests`
+    returns what it received and answered. Several threads may use it at once.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class EmbeddedIssuer:
         self.values: Mapping[str, str] = dict(values or {})
         self.faults = Faults()
         self.requests = Record()
+        self._of_files: tuple[Notice, ...] = ()
         self._public_url = public_url
         self._wire = Wire.of(version)
         self._clock = clock
@@ -83,13 +86,15 @@ class EmbeddedIssuer:
 
     @classmethod
     def read(cls, *paths: str | Path, values: Mapping[str, str] | None = None, **options: Any) -> Self:
-        """Return an issuer for realm files, their ``${NAME}`` filled from `values` or with new random ones; `options` as above.
+        """Return an issuer for realm files. `values` and new random ones replace each ``${NAME}``; `options` are as above.
 
         Raises:
             ConfigurationError: A file cannot be read, or is no realm.
         """
         documents = read_documents(paths, values or {})
-        return cls(*documents.realms, values=documents.values, **options)
+        issuer = cls(*documents.realms, values=documents.values, **options)
+        issuer._of_files = documents.notices
+        return issuer
 
     # What it is
 
@@ -99,12 +104,18 @@ class EmbeddedIssuer:
         return tuple(self._realms)
 
     @property
+    def notices(self) -> tuple[Notice, ...]:
+        """Why Keycloak refuses a realm, and how its answers may differ. It is computed at each call."""
+        of_realms = (notice for realm in self._realms.values() for notice in realm.notices)
+        return (*self._of_files, *of_realms)
+
+    @property
     def public_url(self) -> str:
-        """The address that stands in ``iss``, without ``auth_path``."""
+        """The address in ``iss``, without ``auth_path``."""
         return (self._public_url or self.url).replace("{port}", str(urlsplit(self.url).port or ""))
 
     def issuer(self, realm: str) -> str:
-        """Return what stands in ``iss``."""
+        """Return the claim ``iss`` of the realm's tokens."""
         return self._below(self.public_url, realm)
 
     def secrets(self, realm: str) -> dict[str, str]:
@@ -148,9 +159,9 @@ class EmbeddedIssuer:
 
     @contextmanager
     def serving(self, port: int = 0) -> Iterator[LoopbackServer]:
-        """Answer on a loopback socket, with a free port unless one is given. From then on `url` is that address.
+        """Answer on a loopback socket; port 0 takes a free one. From then on `url` is that address.
 
-        Served again, the issuer has the same realms, keys and secrets.
+        If the issuer is served again, it has the same realms, keys and secrets.
 
         Raises:
             OSError: The port is taken.
@@ -184,7 +195,7 @@ class EmbeddedIssuer:
         return self._realm(realm).keys.kid(algorithm)
 
     def set_not_before(self, realm: str, at: int | None = None) -> int:
-        """Revoke the realm's tokens that were issued before a second of the epoch, now unless given, and return it."""
+        """Revoke the realm's tokens that were issued before `at`, in seconds since the epoch, and return it. The default is now."""
         self._realm(realm).not_before = moment = int(self._clock()) if at is None else at
         return moment
 
@@ -197,10 +208,11 @@ class EmbeddedIssuer:
             TokenRequestError: Keycloak would refuse it.
             ConfigurationError: There is no such realm.
         """
-        return self._token(realm, self._realm(realm).model.service_token(client_id, scope=scope), "client_credentials")
+        outcome = self._realm(realm).model.service_token(client_id, scope=scope, peer="127.0.0.1")
+        return self._token(realm, outcome, "client_credentials")
 
     def user_token(self, realm: str, username: str, *, via: str, scope: str | None = None) -> str:
-        """Return the access token of a user who logged in through the client `via`; no password is asked.
+        """Return the access token of a user who logged in through the client `via`. It needs no password.
 
         Raises:
             TokenRequestError: Keycloak would refuse it.
@@ -273,7 +285,7 @@ class EmbeddedIssuer:
             ) from None
 
     def _internal(self, request: Request) -> str:
-        """The address at which the request arrived. Services inside the network are sent back there, as with ``hostname-backchannel-dynamic``."""
+        """Return the address at which the request arrived. Discovery sends services back to it, as with ``hostname-backchannel-dynamic``."""
         host = request.header("host")
         if self._public_url is None or not host:
             return self.public_url

@@ -39,14 +39,13 @@ class Mint:
             "iss": self.issuer,
             **granted.claims,
         }
-        # Empty in the model, which knows neither sessions nor connections.
-        own = {"sid": self._session(), "clientHost": self.client, "clientAddress": self.client}
-        claims.update((name, value) for name, value in own.items() if claims.get(name) == "")
+        if claims.get("sid") == "":  # the model has no sessions
+            claims["sid"] = self._session()
         token = self.realm.keys.sign(claims, algorithm=granted.algorithm, header_type=granted.header_type)
         answer = {
             "access_token": token,
             "expires_in": granted.lifespan,
-            "refresh_expires_in": _REFRESH_LIFESPAN if granted.refresh else 0,
+            "refresh_expires_in": _REFRESH_LIFESPAN if granted.refresh and not granted.offline else 0,
         }
         if granted.refresh:
             answer["refresh_token"] = self._refresh_token(granted, claims)
@@ -56,7 +55,7 @@ class Mint:
         answer["not-before-policy"] = max(self.realm.not_before, granted.not_before)
         if granted.refresh:
             answer["session_state"] = claims["sid"]
-        return {**answer, "scope": granted.scope}
+        return {**granted.response, **answer, "scope": granted.scope}
 
     def _dates(self, life: int) -> dict[str, int]:
         return {"exp": self.now + life, "iat": self.now}

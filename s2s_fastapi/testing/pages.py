@@ -25,7 +25,7 @@ def certs_page(realm: IssuerRealm) -> Response:
 def discovery_page(issuer: str, internal: str) -> Response:
     """Return the metadata (OpenID Connect Discovery 1.0 section 3): only what is answered here.
 
-    `issuer` is the realm's public URL; `internal` the same realm where the request came in, which services are sent to.
+    `issuer` is the realm's public URL; `internal` is the address at which the request arrived, and discovery sends services there.
     """
     endpoints = f"{internal}/protocol/openid-connect"
     members: dict[str, Any] = {

@@ -1,13 +1,13 @@
 """One realm of the issuer: its model, its keys, and the parts of its file that no token shows."""
 
+import secrets
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.realm.model import RealmModel
+from s2s_fastapi.realm.notices import Notice, notices
 from s2s_fastapi.testing.assertions import Seen
-from s2s_fastapi.testing.documents import with_secrets
 from s2s_fastapi.testing.keys import RealmKeys
 
 __all__ = ["IssuerRealm"]
@@ -19,20 +19,25 @@ class IssuerRealm:
     """A realm of the issuer, as in its file, with fresh keys. `model` computes what it puts into tokens."""
 
     def __init__(self, document: Mapping[str, Any], *, version: str) -> None:
-        complete = with_secrets(document)
-        self.model = RealmModel.read(complete, version=version)
+        self.model = RealmModel.read(document, version=version, new_secret=lambda: secrets.token_urlsafe(24))
         self.name = self.model.name
         self.keys = RealmKeys()
         self.not_before = self.model.not_before
         """Seconds since the epoch."""
         self.assertions = Seen()
-        self._clients = {client["clientId"]: client for client in complete.get("clients") or ()}
-        self._users = list(complete.get("users") or ())
+        self._document = document
+        self._users = list(document.get("users") or ())
+
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """Why Keycloak refuses the file, and how its answers may differ."""
+        return notices(self._document, self.model)
 
     @property
     def secrets(self) -> dict[str, str]:
         """The secrets of its confidential clients, by client id."""
-        return {name: client["secret"] for name, client in self._clients.items() if client.get("secret")}
+        clients = (self.model.client(client_id) for client_id in self.model.client_ids)
+        return {client.id: client.secret for client in clients if client is not None and client.secret}
 
     def secret(self, client_id: str) -> str:
         """Return a client's secret.
@@ -70,25 +75,22 @@ class IssuerRealm:
 
     def has(self, client_id: str) -> bool:
         """Return whether there is an enabled client of that name."""
-        return self._clients.get(client_id, {"enabled": False}).get("enabled") is not False
+        client = self.model.client(client_id)
+        return client is not None and client.enabled
 
-    def signing(self, client_id: str) -> Mapping[str, Any] | None:
+    def signing(self, client_id: str) -> Mapping[str, str] | None:
         """Return the attributes of an enabled client that uses signed assertions, or None."""
-        client = self._clients.get(client_id, {})
-        if client.get("clientAuthenticatorType") != "client-jwt" or not self.has(client_id):
+        client = self.model.client(client_id)
+        if client is None or not client.enabled or client.authenticator != "client-jwt":
             return None
-        return client.get("attributes") or {}
+        return client.attributes
 
     def lightweight(self, client_id: str) -> bool:
         """Return whether a client's tokens are lightweight, which the front of their ``jti`` shows."""
-        attributes = self._clients.get(client_id, {}).get("attributes") or {}
-        return str(attributes.get(_LIGHTWEIGHT, "")).lower() == "true"
+        client = self.model.client(client_id)
+        return client is not None and client.attributes.get(_LIGHTWEIGHT) == "true"
 
     def permits_origin(self, client_id: str, origin: str) -> bool:
-        """Return whether a browser's page of `origin` may have this client's tokens (``webOrigins``; ``+`` is its redirect URIs)."""
-        client = self._clients.get(client_id, {})
-        origins = set(client.get("webOrigins") or ())
-        if "+" in origins:
-            parts = (urlsplit(uri) for uri in client.get("redirectUris") or ())
-            origins |= {f"{part.scheme}://{part.netloc}" for part in parts}
-        return "*" in origins or origin in origins
+        """Return whether a browser's page of `origin` may have this client's tokens."""
+        client = self.model.client(client_id)
+        return client is not None and not client.web_origins.isdisjoint({"*", origin})

@@ -1,4 +1,4 @@
-"""What the issuer was asked, for tests to look at."""
+"""The requests that the issuer received, and its answers: tests read them."""
 
 import threading
 from collections import deque
@@ -70,7 +70,7 @@ class Record:
                 self._bytes -= _size(self._exchanges.popleft())
 
     def __call__(self, endpoint: Endpoint | None = None, *, realm: str | None = None) -> tuple[Exchange, ...]:
-        """Return the exchanges so far, of one endpoint or one realm if asked."""
+        """Return the exchanges so far: all of them, or those of one endpoint or one realm."""
         with self._lock:
             found = tuple(self._exchanges)
         return tuple(one for one in found if endpoint in (None, one.endpoint) and realm in (None, one.realm))

@@ -1,4 +1,4 @@
-"""Where a path leads: to a place in a realm, or to the answer that Keycloak gives before it looks for one."""
+"""What a path names: a place in a realm, or an answer that Keycloak gives before it looks for a realm."""
 
 import re
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class Place:
 
 
 def place_of(target: str, *, auth_path: str, strict: bool) -> Place | Response:
-    """Return where a request target leads. `strict` releases refuse what others bring into order."""
+    """Return what a request target names. `strict` is for releases that refuse a path that others normalize."""
     path = _path(target)
     if not strict:
         path = _normalized(path)

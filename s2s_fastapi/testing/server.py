@@ -117,7 +117,7 @@ class _Conversation(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _converse  # noqa: N815 - http.server's names
 
     def _body(self) -> bytes | None:
-        """Return the body, or None if it is too large or its length cannot be told."""
+        """Return the body, or None if it is too large or its length is not known."""
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
             return self._chunks()
         length = self.headers.get("Content-Length", "0")

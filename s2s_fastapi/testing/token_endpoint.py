@@ -2,11 +2,12 @@
 
 import hmac
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from s2s_fastapi.realm.model import Denied, Granted
+from s2s_fastapi.testing import log
 from s2s_fastapi.testing.answers import FAILED, INVALID_ORIGIN, NO_STORE, TOO_LARGE, json_response, with_origin
-from s2s_fastapi.testing.assertions import ASSERTION_TYPE, Assertion, Verdict
+from s2s_fastapi.testing.assertions import ASSERTION_TYPE, Assertion, AssertionRules
 from s2s_fastapi.testing.minting import Grant, Mint
 from s2s_fastapi.testing.wire import Credentials, Form, Malformed, Request, Response, basic
 
@@ -42,41 +43,43 @@ def answer_token_request(request: Request, mint: Mint) -> Response:
         return TOO_LARGE
     if len(form.fields) > _MOST_FIELDS:
         return FAILED
-    client_id, outcome = _outcome(form, request, mint)
+    client_id, grant, outcome = _outcome(form, request, mint)
     origin = request.header("origin")
     if isinstance(outcome, Denied):
+        log.refused(mint.realm.name, client_id, outcome)
         body = {"error": outcome.error}
         body |= {"error_description": outcome.description} if outcome.description else {}
         return with_origin(json_response(outcome.status, body, NO_STORE), origin, exposed=True)
     if origin and not mint.realm.permits_origin(client_id, origin):
+        log.refused_origin(mint.realm.name, client_id, origin)
         if mint.wire.strict:
             return INVALID_ORIGIN
         origin = None
-    return with_origin(json_response(200, outcome, NO_STORE), origin, exposed=True)
+    log.granted(mint.realm.name, client_id, outcome)
+    return with_origin(json_response(200, mint.answer(outcome, grant), NO_STORE), origin, exposed=True)
 
 
-def _outcome(form: Form, request: Request, mint: Mint) -> tuple[str, dict[str, Any] | Denied]:
+def _outcome(form: Form, request: Request, mint: Mint) -> tuple[str, Grant, Granted | Denied]:
+    """Return the client, the grant and the answer."""
     read = Form(tuple(pair for pair in form.fields if len(pair[1]) <= _LONGEST_READ)) if mint.wire.strict else form
     named = read.get("grant_type")
     if named is None:
-        return "", _NO_GRANT
+        return "", "client_credentials", _NO_GRANT
     grant = _GRANTS.get(named)
     if grant is None:
-        return "", _UNKNOWN_GRANT
+        return "", "client_credentials", _UNKNOWN_GRANT
     try:
         client = _credentials(read, request, strict=mint.wire.strict)
     except Malformed:
-        return "", _BROKEN_BASIC
+        return "", grant, _BROKEN_BASIC
     client_id, denied = _authenticated(client, read, mint)
     if denied is None and form.repeats:
         denied = _REPEATED
     if denied is not None:
-        return client_id, denied
+        return client_id, grant, denied
     if grant == "password":
-        granted = _of_user(read, client_id, mint)
-    else:
-        granted = mint.realm.model.service_token(client_id, scope=read.get("scope"))
-    return client_id, granted if isinstance(granted, Denied) else mint.answer(granted, grant)
+        return client_id, grant, _of_user(read, client_id, mint)
+    return client_id, grant, mint.realm.model.service_token(client_id, scope=read.get("scope"), peer=mint.client)
 
 
 def _authenticated(client: Credentials, form: Form, mint: Mint) -> tuple[str, Denied | None]:
@@ -116,13 +119,13 @@ def _by_assertion(signed: Assertion, client_id: str, mint: Mint) -> Denied | Non
     elif signed.client_id != client_id:
         return _of_assertion(f"{_SIGNED}client_id parameter not matching with client from JWT token")
     endpoint = f"{mint.issuer}/protocol/openid-connect"
-    verdict = Verdict(
+    rules = AssertionRules(
         strict=mint.wire.strict,
         audiences=(mint.issuer, *(f"{endpoint}/{path}" for path in _ASSERTION_PATHS)),
         now=mint.now,
         seen=mint.realm.assertions,
     )
-    return signed.refusal(mint.realm.signing(client_id) or {}, verdict)
+    return signed.refusal(mint.realm.signing(client_id) or {}, rules)
 
 
 def _consistent(signed: Assertion, mint: Mint) -> bool:
@@ -153,8 +156,8 @@ def _of_user(form: Form, via: str, mint: Mint) -> Granted | Denied:
     if isinstance(outcome, Denied):
         return outcome
     expected = mint.realm.password(username)
-    given = form.get("password") or ""
-    if expected is None or not hmac.compare_digest(given.encode(), expected.encode()):
+    password = form.get("password") or ""
+    if expected is None or not hmac.compare_digest(password.encode(), expected.encode()):
         status = 400 if mint.wire.strict else 401
         return Denied(status=status, error="invalid_grant", description="Invalid user credentials")
     return outcome

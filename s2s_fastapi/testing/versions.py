@@ -25,7 +25,7 @@ class Wire:
 
     @classmethod
     def of(cls, version: str) -> Self:
-        """Return the habits of `version`; between the two that were measured, only what the release notes tell.
+        """Return how `version` answers. Between the two versions that were measured, it knows only what the release notes say.
 
         Raises:
             ConfigurationError: It is no version.

@@ -12,7 +12,7 @@ __all__ = ["Credentials", "Delivery", "Form", "Malformed", "Request", "Response"
 _FORM: Final = "application/x-www-form-urlencoded"
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HIDDEN: Final = "<redacted>"
-# What may stand in a log. Anything else a client sends could be a secret, so it is a list of what is shown.
+# The fields that a log may show. Any other field could be a secret, so this is a list of what is shown, not of what is hidden.
 _SHOWN: Final = frozenset({"grant_type", "client_id", "scope", "audience", "username", "client_assertion_type"})
 
 
@@ -116,11 +116,11 @@ class Request:
 
     def __repr__(self) -> str:
         try:
-            told = f", form={self.form.shown}"
+            shown_form = f", form={self.form.shown}"
         except Malformed:
-            told = ", form=<malformed>"
+            shown_form = ", form=<malformed>"
         names = ", ".join(sorted({name.lower() for name, _ in self.headers}))
-        return f"Request({self.method} {self.path.partition('?')[0]}, headers=[{names}]{told})"
+        return f"Request({self.method} {self.path.partition('?')[0]}, headers=[{names}]{shown_form})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +132,7 @@ class Delivery:
     drip: float = 0.0
     """Seconds between one byte of the body and the next."""
     disconnect: Literal["", "before", "within"] = ""
-    """Where the connection breaks: before the first byte, or after half of the body."""
+    """When the connection breaks: before the first byte, or after half of the body."""
     repeat: int = 1
     """How many times the body is sent in a row."""
 

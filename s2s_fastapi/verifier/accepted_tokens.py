@@ -4,8 +4,8 @@ import threading
 from dataclasses import dataclass
 from typing import Final
 
-from s2s_fastapi.engine.workers import watch_forks
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.process import watch_forks
 from s2s_fastapi.verifier.jwks import KeySet, VerificationKey
 from s2s_fastapi.verifier.verdict import Verdict
 

@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.keycloak.cures import audience_cure, binding_cure, issuer_cure, shown, type_cure
 from s2s_fastapi.principal import Principal, digest
-from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.text import named
 from s2s_fastapi.verifier.claims import read_principal, seconds
 from s2s_fastapi.verifier.refusal import Refused
 from s2s_fastapi.verifier.verdict import Judge, Verdict
+
+if TYPE_CHECKING:  # loaded when settings are first made
+    from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = ["Expectations"]
 
@@ -31,7 +33,7 @@ class Expectations:
     """Which kind of callers is let in at all; None leaves that to whoever asks."""
 
     @classmethod
-    def of(cls, settings: KeycloakSettings, audiences: frozenset[str], who: Judge | None = None) -> Self:
+    def of(cls, settings: "KeycloakSettings", audiences: frozenset[str], who: Judge | None = None) -> Self:
         """Return what the settings say, with these audiences and this kind of callers."""
         return cls(issuer=settings.issuer, audiences=audiences, leeway=settings.leeway, who=who)
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
 import httpx
@@ -15,18 +15,21 @@ import httpx
 from s2s_fastapi.backchannel.channel import BackChannel, BackChannelError, Reply
 from s2s_fastapi.decision import Reason
 from s2s_fastapi.engine.refreshing import Failed, Loaded, Refreshing, State
-from s2s_fastapi.engine.workers import KEYS, watch_forks
+from s2s_fastapi.engine.reports import report
+from s2s_fastapi.engine.workers import KEYS
 from s2s_fastapi.errors import ConfigurationError, KeysUnavailable
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.keycloak.server_cures import answer_cure, unreachable_cure
-from s2s_fastapi.settings import KeycloakSettings
+from s2s_fastapi.process import watch_forks
 from s2s_fastapi.telemetry.attributes import CAUSE, ISSUER, OUTCOME
 from s2s_fastapi.telemetry.metrics import KEYS_FETCH, watch_age
-from s2s_fastapi.telemetry.reports import report
-from s2s_fastapi.telemetry.spans import cause, failed, span
+from s2s_fastapi.telemetry.spans import background, cause, failed, foreground, span
 from s2s_fastapi.text import named
 from s2s_fastapi.verifier.jwks import KeySet, VerificationKey
 from s2s_fastapi.verifier.refusal import Refused
+
+if TYPE_CHECKING:  # loaded when settings are first made
+    from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = ["KeySource", "SharedSources", "sharing"]
 
@@ -90,6 +93,8 @@ class KeySource:
             spacing=_SPACING,
             apart=_SPACING,
             max_waiters=_MAX_WAITERS,
+            foreground=foreground,
+            background=background,
             unavailable=KeysUnavailable,
         )
         watch_age(self)
@@ -97,7 +102,9 @@ class KeySource:
         """Return the keys if they are fresh. Asked at each request, so there is no call of our own in between."""
 
     @classmethod
-    def of(cls, settings: KeycloakSettings, transport: Callable[[], httpx.BaseTransport] | None = None) -> "KeySource":
+    def of(
+        cls, settings: "KeycloakSettings", transport: Callable[[], httpx.BaseTransport] | None = None
+    ) -> "KeySource":
         """Return the source of the realm's keys that the settings name.
 
         All of this process share one source for each realm and way to it. ``transport`` makes the httpx transport for Keycloak; whoever
@@ -337,7 +344,7 @@ class SharedSources:
         """Keep the sources, replace the lock: another thread of the parent may have held it."""
         self._lock = threading.RLock()
 
-    def source(self, settings: KeycloakSettings) -> KeySource:
+    def source(self, settings: "KeycloakSettings") -> KeySource:
         """Return the source for these settings; no network yet."""
         watch_forks(self)
         endpoints = Endpoints.of(settings)

@@ -3,14 +3,15 @@
 import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import httpx
 
 from s2s_fastapi.answers import error_of
+from s2s_fastapi.environment import settings_or_environment
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.names import NO_AUDIENCE, audience_names
 from s2s_fastapi.principal import Principal
-from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry import DecisionLog
 from s2s_fastapi.telemetry.metrics import decided
 from s2s_fastapi.telemetry.spans import current_span, trace_id
@@ -19,6 +20,9 @@ from s2s_fastapi.verifier.checks import Expectations
 from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.verdict import Verdict
 from s2s_fastapi.verifier.verifier import Verifier
+
+if TYPE_CHECKING:  # loaded when settings are first made
+    from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = ["TokenVerifier"]
 
@@ -33,7 +37,7 @@ class TokenVerifier:
 
     def __init__(
         self,
-        settings: KeycloakSettings | None = None,
+        settings: "KeycloakSettings | None" = None,
         *,
         audience: str | Collection[str] | None = None,
         cached_tokens: int = CACHED_TOKENS,
@@ -74,7 +78,7 @@ class TokenVerifier:
     @property
     def audiences(self) -> frozenset[str]:
         """The audiences this verifier accepts: as given, or else the settings'; empty where neither says one."""
-        return self._audience or (self._given or KeycloakSettings()).audiences
+        return self._audience or settings_or_environment(self._given).audiences
 
     def decide(self, token: str | bytes) -> Verdict:
         """Return the verdict on a token as a value; raises only ConfigurationError."""
@@ -93,7 +97,7 @@ class TokenVerifier:
             ConfigurationError: The settings are missing or wrong, or say no audience.
         """
         if self._verifier is None:
-            settings = self._given or KeycloakSettings()
+            settings = settings_or_environment(self._given)
             audiences = self._audience or settings.audiences
             if not audiences and not self._skip_audience:
                 raise ConfigurationError(settings.missing(NO_AUDIENCE))

@@ -1215,12 +1215,27 @@ def test_a_request_that_is_withheld_shows_no_token_in_its_error(bob: Receiver) -
 def test_one_class_for_httpx_and_httpx2_however_they_are_installed(script: str) -> None:
     check = f"""
 {script}
+import copy, inspect, pickle
 from s2s_fastapi.caller.auth import ServiceTokenAuth
+before = ServiceTokenAuth.__mro__
 one, two = ServiceTokenAuth("http://bob"), ServiceTokenAuth("http://bob")
 for package in (httpx, httpx2):
     assert isinstance(one, package.Auth)
     assert package.Client(auth=two).auth is two
-assert len(ServiceTokenAuth.__mro__) == len(set(ServiceTokenAuth.__mro__))
+assert type(one) is type(two) is type(one.asking(audience="bob"))
+assert one == two == copy.copy(one) == pickle.loads(pickle.dumps(one))
+assert ServiceTokenAuth.__mro__ == before
+assert repr(type(one)) == repr(ServiceTokenAuth)
+assert inspect.signature(type(one)) == inspect.signature(ServiceTokenAuth)
+assert list(inspect.signature(ServiceTokenAuth).parameters)[:2] == ["origins", "audience"]
+
+class Mine(ServiceTokenAuth):
+    def __init__(self, name):
+        super().__init__("http://bob")
+        self.name = name
+
+mine = Mine("mine")
+assert (isinstance(mine, Mine), isinstance(mine, httpx2.Auth), mine.name, mine == one) == (True, True, "mine", True)
 """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", check], capture_output=True, text=True, timeout=20, check=False

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from s2s_fastapi import ServiceTokenAuth, TokenRequestError
 from s2s_fastapi.caller.credentials import PrivateKeyJwt, client_authentication
 from s2s_fastapi.caller.token_source import TokenSource
-from s2s_fastapi.cli import _app
+from s2s_fastapi.cli.commands import command_line
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.testing import EmbeddedIssuer
@@ -273,7 +273,9 @@ def test_authlib_is_not_loaded_before_the_first_assertion() -> None:
 
 
 def test_the_whole_way_to_an_issuer_that_checks_and_back(tmp_path: Path) -> None:
-    printed = CliRunner().invoke(_app(), ["keygen", "--client-id", "chat", "--out", str(tmp_path / "key.pem")]).stdout
+    printed = (
+        CliRunner().invoke(command_line(), ["keygen", "--client-id", "chat", "--out", str(tmp_path / "key.pem")]).stdout
+    )
     issuer = EmbeddedIssuer({"realm": "corp", "enabled": True, "clients": [json.loads(printed)]})
     with issuer.serving():
         environment = {

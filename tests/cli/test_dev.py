@@ -1,14 +1,9 @@
 """The command ``s2s-fastapi dev``, as a process."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -16,62 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from example_app.realm import REALMS
-from s2s_fastapi.cli import _app
+from s2s_fastapi.cli.commands import command_line
+from tests.cli.command import dev, run
 from tests.testing.asking import client, document
-
-COMMAND = [sys.executable, "-m", "s2s_fastapi.cli"]
-_KEPT = ("PATH", "HOME", "SYSTEMROOT", "COVERAGE_PROCESS_START")
-
-
-def environment(**values: str) -> dict[str, str]:
-    return {name: os.environ[name] for name in _KEPT if name in os.environ} | values
-
-
-@dataclass
-class Running:
-    process: subprocess.Popen[str]
-    exports: dict[str, dict[str, str]]
-    """What is printed for each client, by "realm: client"."""
-    text: str
-
-    def stop(self, number: signal.Signals = signal.SIGINT) -> tuple[int, str]:
-        self.process.send_signal(number)
-        _, errors = self.process.communicate(timeout=20)
-        return self.process.returncode, errors
-
-
-def _read(process: subprocess.Popen[str], clients: int) -> Running:
-    """Read what is printed for so many clients."""
-    assert process.stdout is not None
-    exports: dict[str, dict[str, str]] = {}
-    text = ""
-    for line in process.stdout:
-        text += line
-        if line.startswith("# "):
-            current = exports[line[2:].strip()] = {}
-        elif line.startswith("export "):
-            name, _, value = line.removeprefix("export ").strip().partition("=")
-            current[name] = value
-            if name == "KEYCLOAK_CLIENT_SECRET" and len(exports) == clients:
-                return Running(process, exports, text)
-    raise AssertionError(f"it ended:\n{text}\n{process.communicate()[1]}")
-
-
-@contextmanager
-def dev(*arguments: str | Path, clients: int, **values: str) -> Iterator[Running]:
-    command = [*COMMAND, "dev", "--port", "0", *map(str, arguments)]
-    with subprocess.Popen(
-        command, env=environment(**values), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            yield _read(process, clients)
-        finally:
-            process.kill()
-
-
-def run(*arguments: str | Path, **values: str) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(command, env=environment(**values), capture_output=True, text=True, timeout=60, check=False)
 
 
 def grants(variables: dict[str, str]) -> httpx.Response:
@@ -107,6 +49,7 @@ def test_the_realms_of_the_stories_are_served_with_what_is_printed_until_ctrl_c(
         code, errors = running.stop()
     assert code == 0
     assert "EMBEDDED ISSUER, FOR DEVELOPMENT ONLY" in errors
+    assert "corp: token for chat-app-service: audience " in errors
     assert "Traceback" not in errors
     lines = dict(line.split("=") for line in kept.read_text().splitlines())
     assert lines["ALICE_SECRET"] == "from-the-file"
@@ -160,7 +103,7 @@ def test_what_is_broken_is_one_sentence_and_exit_code_2(
     monkeypatch.chdir(tmp_path)
     if content is not None:
         Path("realm.json").write_text(content)
-    done = CliRunner().invoke(_app(), ["dev", "realm.json", "--port", "0", *arguments])
+    done = CliRunner().invoke(command_line(), ["dev", "realm.json", "--port", "0", *arguments])
     assert (done.exit_code, done.stdout) == (2, "")
     assert sentence in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -174,25 +117,38 @@ def test_a_port_that_is_taken_is_one_sentence_and_exit_code_2() -> None:
     assert done.stderr == f"The issuer cannot listen on 127.0.0.1:{port}: address already in use.\n"
 
 
-_WITHOUT = """
-import sys
-sys.modules["typer"] = None
-from s2s_fastapi.cli import main
-sys.argv = ["s2s-fastapi", "dev", "realm.json"]
-main()
-"""
+def test_what_keycloak_would_refuse_or_do_otherwise_is_printed_and_strict_does_not_start(tmp_path: Path) -> None:
+    realm = tmp_path / "realm.json"
+    content = document(clients=[client("caller", secret="hunter2")], sslRequired="all", foo=1)
+    realm.write_text(json.dumps(content))
+    refused = "realm corp: Keycloak does not import this file: it does not know the field `foo`."
+    differs = "realm corp: Keycloak may answer in another way: `sslRequired` is all"
+    with dev(realm, clients=1) as running:
+        errors = running.stop()[1]
+    assert refused in errors
+    assert differs in errors
+    assert "hunter2" not in errors
+    strict = run("dev", realm, "--port", "0", "--strict")
+    assert (strict.returncode, strict.stdout) == (2, "")
+    assert [
+        line[: len(expected)] for line, expected in zip(strict.stderr.splitlines(), (refused, differs), strict=True)
+    ] == [
+        refused,
+        differs,
+    ]
 
 
-def test_without_the_extra_one_sentence_names_it() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _WITHOUT], capture_output=True, text=True, timeout=60, check=False, env=environment()
-    )
-    assert done.returncode == 1
-    assert done.stderr == 'The command line needs the extra "cli": pip install "s2s-fastapi[cli]"\n'
+def test_of_many_notices_the_first_are_printed_with_the_number_of_the_others(tmp_path: Path) -> None:
+    realm = tmp_path / "realm.json"
+    realm.write_text(json.dumps(document(clients=[client("caller")]) | {f"foo{n}": n for n in range(12)}))
+    with dev(realm, clients=1) as running:
+        errors = running.stop()[1]
+    assert errors.count("it does not know the field") == 10
+    assert "There are 2 more such notices. Start with --strict to see all." in errors
 
 
-def test_help_names_the_command_and_its_options() -> None:
-    assert "dev" in run("--help").stdout
-    text = run("dev", "--help", COLUMNS="200", TERM="dumb").stdout
-    for word in ("REALM.json", "--port", "--auth-path", "--env-file", "this machine only"):
-        assert word in text
+def test_a_realm_that_is_right_starts_strictly_without_a_notice(tmp_path: Path) -> None:
+    realm = tmp_path / "realm.json"
+    realm.write_text(json.dumps(document(clients=[client("caller")])))
+    with dev(realm, "--strict", clients=1) as running:
+        assert "realm corp" not in running.stop()[1]

@@ -10,11 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from s2s_fastapi.caller.client_key import ClientKey
-from s2s_fastapi.cli import _app
+from s2s_fastapi.cli.commands import command_line
 
 
 def keygen(*arguments: object) -> Any:
-    return CliRunner().invoke(_app(), ["keygen", *map(str, arguments)])
+    return CliRunner().invoke(command_line(), ["keygen", *map(str, arguments)])
 
 
 def printed(*arguments: object) -> dict[str, Any]:

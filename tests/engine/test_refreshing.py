@@ -18,10 +18,10 @@ import pytest
 import trio
 
 from s2s_fastapi.engine.refreshing import Failed, Loaded, Refreshing
+from s2s_fastapi.engine.reports import report
 from s2s_fastapi.engine.single_flight import running_trio
 from s2s_fastapi.engine.workers import Workers
 from s2s_fastapi.errors import S2SError, TokenRequestError
-from s2s_fastapi.telemetry.reports import report
 
 SECONDS = 10.0
 LoadResult = Loaded[Any] | Failed

@@ -240,7 +240,8 @@ def test_a_fork_waits_for_an_import_and_for_what_is_not_to_be_disturbed_and_for_
     check = f"""
 import os, sys, threading, time
 sys.path.insert(0, {str(tmp_path)!r})
-from s2s_fastapi.engine.workers import Workers, undisturbed
+from s2s_fastapi.engine.workers import Workers
+from s2s_fastapi.process import undisturbed
 
 began, go = threading.Event(), threading.Event()
 done = []

@@ -7,10 +7,10 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from s2s_fastapi import ServiceAuthMiddleware
+from s2s_fastapi import ServiceAuthMiddleware, process
 from s2s_fastapi.decision import Decision
-from s2s_fastapi.receiver.observe_mode import _at_exit
-from s2s_fastapi.telemetry import decision_log
+from s2s_fastapi.receiver.observe_mode import Observing
+from s2s_fastapi.telemetry import DecisionLog
 from tests.kit.realm import Realm, settings
 
 
@@ -32,8 +32,9 @@ class Observed:
 def nothing_to_report_at_exit() -> Iterator[None]:
     """Apps that observe and were never shut down would write their reports when the tests are over, and logs the rest of floods."""
     yield
-    _at_exit.clear()
-    decision_log._at_exit._logs.clear()
+    for key, thing in list(process._exiting.items()):
+        if isinstance(thing, DecisionLog | Observing):
+            del process._exiting[key]
 
 
 @pytest.fixture

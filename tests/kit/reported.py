@@ -4,8 +4,8 @@ import sys
 import threading
 import time
 
+from s2s_fastapi.engine.reports import Reports
 from s2s_fastapi.engine.workers import Workers
-from s2s_fastapi.telemetry.reports import Reports
 
 _PATIENCE = 5.0
 

@@ -4,7 +4,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final, get_args, get_origin
+from typing import Annotated, Any, Final, ForwardRef, get_args, get_origin
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -49,7 +49,8 @@ def _attribute(found: object) -> str:
 
 def _bare(annotation: Any) -> Any:
     """Return the type alone: the rest of an `Annotated` looks different from release to release of Pydantic."""
-    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    bare = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    return bare.__forward_arg__ if isinstance(bare, ForwardRef) else bare
 
 
 def _signature(value: Any) -> str:

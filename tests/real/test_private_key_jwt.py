@@ -14,7 +14,7 @@ from example_app.realm import Realm, claims_of
 from s2s_fastapi import KeycloakSettings, ServiceTokenAuth, TokenRequestError
 from s2s_fastapi.caller.client_key import ClientKey
 from s2s_fastapi.caller.credentials import PrivateKeyJwt
-from s2s_fastapi.cli import _app
+from s2s_fastapi.cli.commands import command_line
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from tests.kit.assertions import CLIENTS, ROWS, form_of
 from tests.real.server import NEWEST, Keycloak
@@ -24,7 +24,7 @@ CLIENT = "chat-app-service"
 
 
 def keygen(*arguments: object, client_id: str = CLIENT) -> dict[str, Any]:
-    done = CliRunner().invoke(_app(), ["keygen", "--client-id", client_id, *map(str, arguments)])
+    done = CliRunner().invoke(command_line(), ["keygen", "--client-id", client_id, *map(str, arguments)])
     assert done.exit_code == 0, done.output
     printed: dict[str, Any] = json.loads(done.stdout)
     return printed

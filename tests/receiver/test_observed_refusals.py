@@ -21,7 +21,6 @@ from starlette.testclient import TestClient
 
 from s2s_fastapi import (
     ConfigurationError,
-    ObservedRefusals,
     Principal,
     ServiceAuthMiddleware,
     observed_refusals,
@@ -31,7 +30,7 @@ from s2s_fastapi import (
     require_service,
 )
 from s2s_fastapi.decision import Decision, Reason
-from s2s_fastapi.receiver.observe_mode import Observing
+from s2s_fastapi.receiver.observe_mode import ObservedRefusals, Observing
 from s2s_fastapi.telemetry import DecisionLog
 from tests.kit.realm import Clock, Realm
 from tests.test_docs import DOCS, blocks

@@ -26,6 +26,7 @@ from s2s_fastapi.caller.granted import GrantedToken
 from s2s_fastapi.caller.shared_token import SharedToken
 from s2s_fastapi.caller.token_source import TokenSource
 from s2s_fastapi.caller.wanted import Wanted
+from s2s_fastapi.engine.steps import arun, run
 from s2s_fastapi.errors import S2SError, TokenRequestError
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.testing import EmbeddedIssuer
@@ -59,9 +60,9 @@ ASKING: dict[str, Ask] = {
     "trio": lambda shared: trio.run(shared.aget),
 }
 RENEWING: dict[str, Renew] = {
-    "sync": lambda shared, seen: shared.renew(seen),
-    "asyncio": lambda shared, seen: asyncio.run(shared.arenew(seen)),
-    "trio": lambda shared, seen: trio.run(shared.arenew, seen),
+    "sync": lambda shared, seen: run(shared.renewing(seen)),
+    "asyncio": lambda shared, seen: asyncio.run(arun(shared.renewing(seen))),
+    "trio": lambda shared, seen: trio.run(arun, shared.renewing(seen)),
 }
 
 
@@ -491,7 +492,7 @@ class TestAForcedRenewal:
         self, shared: SharedToken, traces: Traces, clock: Clock, seen: GrantedToken, renew: Renew
     ) -> None:
         clock.advance(10)
-        another = shared.renew(seen)
+        another = run(shared.renewing(seen))
         traces.spans.clear()
         with request() as server:
             assert renew(shared, seen) is another

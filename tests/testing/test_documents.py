@@ -15,16 +15,54 @@ def write(path: Path, content: object) -> Path:
     return path
 
 
-def test_placeholders_are_filled_from_what_is_given_or_their_default_or_generated(tmp_path: Path) -> None:
-    text = '{"realm": "corp", "a": "${GIVEN}", "b": "${EMPTY:x y}", "c": "${NEW}", "d": "${NEW}", "life": ${LIFE:300}}'
-    found = read_documents([write(tmp_path / "r.json", text)], {"GIVEN": 'quo"te\\', "EMPTY": "", "OTHER": "unused"})
+def test_a_placeholder_has_its_value_or_its_default_or_a_generated_value(tmp_path: Path) -> None:
+    text = '{"realm": "corp", "a": "${GIVEN}", "b": "${UNSET:x y}", "c": "${NEW}", "d": "${NEW}", "life": ${LIFE:300}}'
+    found = read_documents([write(tmp_path / "r.json", text)], {"GIVEN": 'quo"te\\', "NEW": "", "OTHER": "unused"})
     (realm,) = found.realms
     assert (realm["a"], realm["b"], realm["life"]) == ('quo"te\\', "x y", 300)
     assert realm["c"] == realm["d"] == found.values["NEW"]
     assert len(realm["c"]) >= 32
     assert found.generated == {"NEW"}
-    assert set(found.values) == {"GIVEN", "EMPTY", "NEW", "LIFE"}
+    assert set(found.values) == {"GIVEN", "UNSET", "NEW", "LIFE"}
     assert found.values["NEW"] not in repr(found)
+
+
+PLACEHOLDERS = {
+    "pre-${SET}-post": "pre-value-post",
+    "${SET}${SET}": "valuevalue",
+    "${SET:dflt}": "value",
+    "${UNSET:dflt}": "dflt",
+    "${UNSET:a:b}": "a:b",
+    "${UNSET:}": "",
+    "${EMPTY:dflt}": "",
+    "${lower}": "small",
+    "${lower_unset}": "${lower_unset}",
+    "${lower_unset:dflt}": "dflt",
+    "${_UNDER}": "under",
+    "${_UNDER_UNSET}": "${_UNDER_UNSET}",
+    "${UNSET,SET}": "value",
+    "${SET,lower}": "value",
+    "${UNSET,UNSET_TOO:dflt}": "dflt",
+    "$${SET}": "$${SET}",
+    "$(env:SET)": "$(env:SET)",
+    "${PH-DASH}": "${PH-DASH}",
+    "${env.SET}": "${env.SET}",
+}
+ENVIRONMENT = {"SET": "value", "EMPTY": "", "lower": "small", "_UNDER": "under", "PH-DASH": "never"}
+
+
+@pytest.mark.parametrize("text", PLACEHOLDERS)
+def test_a_placeholder_is_replaced_as_keycloak_replaces_it(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path / "r.json", {"realm": "corp", "text": text})
+    assert read_documents([path], ENVIRONMENT).realms[0]["text"] == PLACEHOLDERS[text]
+
+
+def test_a_default_counts_also_after_the_same_name_without_one(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.json", {"realm": "corp", "texts": ["${X}", "${X:dflt}", "${X}"]})
+    found = read_documents([path], {})
+    made, default, again = found.realms[0]["texts"]
+    assert default == "dflt"
+    assert made == again == found.values["X"] != "dflt"
 
 
 def test_a_name_has_one_value_in_all_files_and_another_one_next_time(tmp_path: Path) -> None:
@@ -36,12 +74,62 @@ def test_a_name_has_one_value_in_all_files_and_another_one_next_time(tmp_path: P
 def test_what_is_keycloaks_own_stays(tmp_path: Path) -> None:
     texts = ["resource_access.${client_id}.roles", "${role_default-roles}", "$5", "${}"]
     path = write(tmp_path / "r.json", {"realm": "corp", "texts": texts})
-    assert read_documents([path], {"client_id": "never"}).realms[0]["texts"] == texts
+    assert read_documents([path], {"role_default-roles": "never"}).realms[0]["texts"] == texts
 
 
 def test_a_file_may_hold_several_realms(tmp_path: Path) -> None:
     path = write(tmp_path / "r.json", [{"realm": "a"}, {"realm": "b"}])
     assert [realm["realm"] for realm in read_documents([path], {}).realms] == ["a", "b"]
+
+
+REALM = {"realm": "corp", "enabled": True, "clients": [client("caller")]}
+ACCOUNT = {"username": "service-account-caller", "enabled": True, "serviceAccountClientId": "caller"}
+
+
+def test_users_may_be_in_files_of_their_own(tmp_path: Path) -> None:
+    realm = write(tmp_path / "corp-realm.json", REALM)
+    users = [
+        write(tmp_path / f"corp-users-{n}.json", {"realm": "corp", "users": [{**ACCOUNT, "username": f"u{n}"}]})
+        for n in (0, 1)
+    ]
+    for paths in ([realm, *users], [*users, realm], [tmp_path]):
+        found = read_documents(paths, {})
+        assert [user["username"] for user in found.realms[0]["users"]] == ["u0", "u1"]
+        assert (len(found.realms), found.notices) == (1, ())
+
+
+def test_users_that_were_not_read_are_named(tmp_path: Path) -> None:
+    realm = write(tmp_path / "corp-realm.json", REALM)
+    write(tmp_path / "other-users-0.json", {"realm": "other", "users": [ACCOUNT]})
+    assert read_documents([realm], {}).notices == ()
+    write(tmp_path / "corp-users-0.json", {"realm": "corp", "users": [ACCOUNT]})
+    (notice,) = EmbeddedIssuer.read(realm).notices
+    assert "realm corp: " in str(notice)
+    assert "the export has its users in corp-users-0.json, which were not read" in str(notice)
+
+
+def test_the_export_of_a_server_that_has_no_users_names_the_files_they_may_be_in(tmp_path: Path) -> None:
+    exported = write(tmp_path / "corp-realm.json", {**REALM, "keycloakVersion": "26.7.3"})
+    assert "files such as corp-users-0.json" in str(read_documents([exported], {}).notices[0])
+    complete = write(tmp_path / "corp-realm.json", {**REALM, "keycloakVersion": "26.7.3", "users": [ACCOUNT]})
+    assert read_documents([complete], {}).notices == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("corp-users-0.json", "has only users of the realm corp. Name the realm's file too."),
+        ("realm.yaml", "is YAML, and Keycloak imports JSON only."),
+        ("realm.yml", "is YAML"),
+        ("empty", "is a directory without a JSON file."),
+    ],
+)
+def test_what_cannot_be_read_alone_is_one_sentence(tmp_path: Path, name: str, sentence: str) -> None:
+    (tmp_path / "empty").mkdir()
+    if "." in name:
+        write(tmp_path / name, {"realm": "corp", "users": [ACCOUNT]})
+    with pytest.raises(ConfigurationError, match=sentence):
+        read_documents([tmp_path / name], {})
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 import re
 from base64 import b64encode
+from dataclasses import replace
+from urllib.parse import urlencode
 
 import pytest
 
-from s2s_fastapi.testing import EmbeddedIssuer
+from s2s_fastapi.testing import EmbeddedIssuer, Request
 from tests.testing.asking import (
     GRANT,
     LOGIN,
@@ -17,6 +19,7 @@ from tests.testing.asking import (
     TOKEN,
     basic,
     body,
+    client,
     document,
     kids,
     part,
@@ -69,6 +72,30 @@ def test_the_claims_are_the_models_and_only_date_id_and_issuer_are_the_issuers()
         "Bearer",
     )
     assert "sid" not in claims
+
+
+def test_what_mappers_add_to_the_answer_and_the_clients_address_are_there() -> None:
+    config = {"claim.name": "tenant", "claim.value": "t1", "access.tokenResponse.claim": "true"}
+    own = {"claim.name": "expires_in", "claim.value": "no", "access.tokenResponse.claim": "true"}
+    kind = {"protocol": "openid-connect", "protocolMapper": "oidc-hardcoded-claim-mapper"}
+    mappers = [{"name": "tenant", **kind, "config": config}, {"name": "own", **kind, "config": own}]
+    attributes = {"client_credentials.use_refresh_token": "true"}
+    shown = client("shown", protocolMappers=mappers, attributes=attributes, fullScopeAllowed=True)
+    issuer = EmbeddedIssuer(document(clients=[shown]))
+    request = Request(
+        "POST",
+        TOKEN,
+        (("content-type", "application/x-www-form-urlencoded"),),
+        urlencode({**GRANT, "client_id": "shown"}).encode(),
+    )
+    answer = body(issuer.answer(replace(request, client="192.0.2.7")))
+    assert (answer["tenant"], answer["expires_in"]) == ("t1", 300)
+    assert answer["refresh_expires_in"] == 1800
+    assert part(answer["access_token"], 1)["clientHost"] == "192.0.2.7"
+    in_process = issuer.service_token("corp", "shown")
+    assert part(in_process, 1)["clientAddress"] == "127.0.0.1"
+    offline = body(post(issuer, {**GRANT, "client_id": "shown", "scope": "offline_access"}))
+    assert offline["refresh_expires_in"] == 0
 
 
 def test_no_two_tokens_share_an_id(issuer: EmbeddedIssuer) -> None:

@@ -14,9 +14,7 @@ from starlette.responses import PlainTextResponse
 
 from s2s_fastapi import (
     CurrentPrincipal,
-    Health,
     KeycloakSettings,
-    ObservedRefusals,
     Principal,
     Requirement,
     ServiceAuthMiddleware,
@@ -35,6 +33,8 @@ from s2s_fastapi import (
     service_client,
     service_lifespan,
 )
+from s2s_fastapi.readiness import Health
+from s2s_fastapi.receiver.observe_mode import ObservedRefusals
 
 BILLING = require_caller("billing")
 CRM = service_client("http://crm:8000", audience="crm")

@@ -15,7 +15,7 @@ from fastapi import Depends, FastAPI
 from starlette.testclient import TestClient
 
 from s2s_fastapi import AuthenticationError, KeycloakSettings, KeysUnavailable, ServiceAuthMiddleware, require_service
-from s2s_fastapi.health import auth_ready, health
+from s2s_fastapi.readiness import auth_ready, health
 from s2s_fastapi.testing import EmbeddedIssuer
 from s2s_fastapi.testing.faults import answering, slow
 from s2s_fastapi.verifier.keys import KeySource, SharedSources

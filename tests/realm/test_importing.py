@@ -1,0 +1,483 @@
+"""What Keycloak changes and adds while it imports a realm, each rule stated and proved on a realm of a few lines.
+
+Their numbers are the ones in the comments of the model.
+"""
+
+from typing import Any
+
+import pytest
+
+from s2s_fastapi import ConfigurationError
+from s2s_fastapi.realm.model import Denied, Granted, RealmModel
+from tests.realm.realms import (
+    ROLES,
+    Representation,
+    audience,
+    caller,
+    claim,
+    mapper,
+    realm,
+    role_claim,
+    scope,
+    service_account,
+    user,
+)
+from tests.realm.test_rules import CREDENTIALS, OLD, aud, granted, refused, roles, with_scopes
+
+SETTINGS: Representation = {"resources": [], "policies": [], "scopes": []}
+FRONT = {"clientId": "ui", "publicClient": True, "directAccessGrantsEnabled": True}
+
+
+# Rule 19: JSON becomes the type of its field
+
+
+@pytest.mark.parametrize("flag", [True, "true"])
+def test_rule_19_a_mapper_is_on_whether_its_flag_is_a_boolean_or_a_text(flag: object) -> None:
+    mappers = [audience(None, "x", access_token_claim=flag)]
+    assert aud(granted(realm(clients=[caller("c", protocolMappers=mappers)]))) == {"x", "account"}
+
+
+@pytest.mark.parametrize("flag", [False, "false"])
+def test_rule_19_a_mapper_is_off_whether_its_flag_is_a_boolean_or_a_text(flag: object) -> None:
+    mappers = [audience(None, "x", access_token_claim=flag)]
+    assert aud(granted(realm(clients=[caller("c", protocolMappers=mappers)]))) == {"account"}
+
+
+@pytest.mark.parametrize(
+    ("member", "refusal"),
+    [
+        ({"serviceAccountsEnabled": "false"}, "Client not enabled to retrieve service account"),
+        ({"publicClient": "true"}, "Public client not allowed to retrieve service account"),
+        ({"enabled": "False"}, CREDENTIALS),
+        ({"bearerOnly": 1}, "Bearer-only not allowed"),
+    ],
+)
+def test_rule_19_a_text_or_a_number_is_a_boolean(member: dict[str, Any], refusal: str) -> None:
+    assert refused(realm(clients=[caller("c", **member)]))[2] == refusal
+
+
+@pytest.mark.parametrize("word", ["false", "FALSE", " false "])
+def test_rule_19_a_text_that_says_false_is_not_true(word: str) -> None:
+    client = caller("c", publicClient=word, fullScopeAllowed=word, bearerOnly=word)
+    assert aud(granted(realm(clients=[client]))) == set()
+
+
+@pytest.mark.parametrize(
+    "attribute", ["token.response.type.bearer.lower-case", "client.use.lightweight.access.token.enabled"]
+)
+def test_rule_19_an_attribute_is_a_text(attribute: str) -> None:
+    as_text, as_boolean = (
+        granted(realm(clients=[caller("c", attributes={attribute: value})])) for value in ("true", True)
+    )
+    assert as_text == as_boolean != granted(realm(clients=[caller("c")]))
+
+
+def test_rule_19_a_secret_is_a_text() -> None:
+    model = RealmModel.read(realm(clients=[caller("c", secret=12)]))
+    assert isinstance(model.client_credentials("c", "12"), Granted)
+
+
+def test_rule_19_a_number_may_be_a_text_and_has_no_fraction() -> None:
+    document = realm(accessTokenLifespan="60", clients=[caller("c")])
+    assert granted(document).lifespan == 60
+    assert granted({**document, "accessTokenLifespan": 60.9}).lifespan == 60
+    assert granted({**document, "accessTokenLifespan": ""}).lifespan == 300
+
+
+def test_rule_19_an_attribute_of_a_user_may_be_one_text_instead_of_a_list() -> None:
+    mappers = [mapper("usermodel-attribute", user_attribute="team", claim_name="team")]
+    document = realm(
+        clients=[caller("c", protocolMappers=mappers)], users=[service_account("c", attributes={"team": "blue"})]
+    )
+    assert granted(document).claims["team"] == "blue"
+
+
+@pytest.mark.parametrize(
+    ("members", "sentence"),
+    [
+        ({"clients": {"clientId": "c"}}, "`clients` must be a list"),
+        ({"clients": ["c"]}, "`clients[0]` must be an object"),
+        ({"accessTokenLifespan": "long"}, "`accessTokenLifespan` must be a whole number"),
+        ({"accessTokenLifespan": float("nan")}, "`accessTokenLifespan` must be a whole number"),
+        ({"groups": [{"name": "g", "subGroups": ["h"]}]}, r"`groups\[g\].subGroups\[0\]` must be an object"),
+    ],
+)
+def test_rule_19_a_value_that_has_no_such_type_is_named_with_its_place(members: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match=sentence.replace("[0]`", r"\[0\]`") if "\\" not in sentence else sentence
+    ):
+        RealmModel.read(realm(**members))
+
+
+def test_a_client_without_an_id_is_named_by_its_position() -> None:
+    with pytest.raises(ConfigurationError, match="the client number 2 has no clientId"):
+        RealmModel.read(realm(clients=[caller("c"), {"name": "nameless", "secret": "hunter2"}]))
+
+
+# Rule 20: a scope without a protocol
+
+
+@pytest.mark.parametrize("protocol", [{}, {"protocol": None}])
+def test_rule_20_a_scope_without_a_protocol_is_for_openid_connect(protocol: dict[str, Any]) -> None:
+    given = scope("s", audience(None, "y"))
+    del given["protocol"]
+    document = with_scopes(given | protocol, clients=[caller("c", optionalClientScopes=["s"])])
+    assert (granted(document, asked="s").scope, aud(granted(document, asked="s"))) == ("s", {"y"})
+
+
+# Rule 21: authorization services
+
+
+def _authorization(**members: Any) -> Representation:
+    return realm(clientScopes=[ROLES], clients=[caller("c", **{"defaultClientScopes": ["roles"], **members})])
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"authorizationServicesEnabled": True},
+        {"authorizationServicesEnabled": False, "authorizationSettings": SETTINGS},
+        {"authorizationSettings": {}},
+    ],
+)
+@pytest.mark.parametrize("flags", [{}, {"serviceAccountsEnabled": False}, {"bearerOnly": True}])
+def test_rule_21_authorization_services_make_a_service_that_has_uma_protection(
+    written: dict[str, Any], flags: dict[str, Any]
+) -> None:
+    token = granted(_authorization(**written, **flags))
+    assert "c/uma_protection" in roles(token)
+    assert "default-roles-made" in roles(token)
+    assert aud(token) == {"account"}  # roles of the client itself add no audience
+
+
+def test_rule_21_without_authorization_services_there_is_no_such_role() -> None:
+    document = _authorization(authorizationServicesEnabled=False)
+    assert "c/uma_protection" not in roles(granted(document))
+
+
+def test_rule_21_the_role_fits_a_client_with_a_narrow_scope() -> None:
+    document = _authorization(authorizationServicesEnabled=True, fullScopeAllowed=False)
+    assert roles(granted(document)) == {"c/uma_protection"}
+
+
+def test_rule_21_an_account_that_the_document_lists_gets_nothing() -> None:
+    document = _authorization(authorizationServicesEnabled=True)
+    assert roles(granted({**document, "users": [service_account("c")]})) == set()
+
+
+def test_rule_21_a_client_that_is_written_as_public_becomes_a_service_that_nobody_can_use() -> None:
+    document = _authorization(authorizationServicesEnabled=True, publicClient=True)
+    assert refused(document) == (401, "unauthorized_client", CREDENTIALS)
+    model = RealmModel.read(document, new_secret=lambda: "made")
+    assert isinstance(model.client_credentials("c", "made"), Denied)
+    assert isinstance(model.service_token("c"), Granted)
+
+
+# Rule 22: the export of an older server
+
+
+def _export(version: str | None, *, scopes: list[Representation] | None = None, **members: Any) -> RealmModel:
+    clients = [caller("c", **{"defaultClientScopes": ["x"], **members}), {"clientId": "account", "publicClient": True}]
+    document = realm(keycloakVersion=version, clientScopes=[scope("x"), *(scopes or [])], clients=clients)
+    return RealmModel.read(document)
+
+
+@pytest.mark.parametrize(
+    ("version", "default", "optional"),
+    [
+        ("4.5.9", {"x", "roles", "web-origins", "acr", "basic"}, {"microprofile-jwt"}),
+        ("4.6.0", {"x", "acr", "basic"}, {"microprofile-jwt"}),
+        ("5.0.0", {"x", "acr", "basic"}, {"microprofile-jwt"}),
+        ("6.0.0", {"x", "acr", "basic"}, set()),
+        ("17.0.1", {"x", "acr", "basic"}, set()),
+        ("17.0.1.redhat-00001", {"x", "acr", "basic"}, set()),
+        ("17.0.1-SNAPSHOT", {"x", "acr", "basic"}, set()),
+        ("18.0.0", {"x", "basic"}, set()),
+        ("24.0.5", {"x", "basic"}, set()),
+        ("25", {"x"}, set()),
+        ("26.7.3", {"x"}, set()),
+        (None, {"x"}, set()),
+        ("unreadable", {"x", "roles", "web-origins", "acr", "basic"}, {"microprofile-jwt"}),
+        ("", {"x", "roles", "web-origins", "acr", "basic"}, {"microprofile-jwt"}),
+    ],
+)
+def test_rule_22_clients_get_the_scopes_that_are_newer_than_the_export(
+    version: str | None, default: set[str], optional: set[str]
+) -> None:
+    model = _export(version)
+    assert set(model.default_scopes("c")) == default
+    assert set(model.optional_scopes("c")) == optional
+
+
+def test_rule_22_the_scope_service_account_comes_too_late_for_the_clients_of_the_file() -> None:
+    old, new = _export("26.0.8"), _export("26.1.0", scopes=[scope("service_account", shown="false")])
+    assert "service_account" not in old.default_scopes("c")
+    assert "service_account" in new.default_scopes("c")
+
+
+def test_rule_22_a_scope_that_the_export_has_is_assigned_to_nobody() -> None:
+    for protocol in ("openid-connect", "saml"):
+        model = _export("17.0.1", scopes=[scope("acr", protocol=protocol), scope("basic")])
+        assert model.default_scopes("c") == ("x",)
+
+
+def test_rule_22_a_reference_to_a_scope_that_did_not_exist_does_not_count() -> None:
+    model = _export("5.0.0", optionalClientScopes=["acr"], defaultClientScopes=["x", "microprofile-jwt"])
+    assert set(model.default_scopes("c")) == {"x", "acr", "basic"}
+    assert model.optional_scopes("c") == ("microprofile-jwt",)
+
+
+def test_rule_22_clients_without_lists_get_the_new_scopes_from_the_realm() -> None:
+    model = _export("17.0.1", defaultClientScopes=None)
+    assert set(model.default_scopes("c")) == {"acr", "basic"}
+
+
+@pytest.mark.parametrize("member", [{"bearerOnly": True}, {"protocol": "saml"}])
+def test_rule_22_clients_of_another_kind_get_no_scope(member: dict[str, Any]) -> None:
+    assert _export("17.0.1", **member).default_scopes("c") == ("x",)
+
+
+def test_rule_22_without_an_array_of_scopes_no_list_changes() -> None:
+    document = realm(keycloakVersion="17.0.1", clients=[caller("c", defaultClientScopes=["roles"])])
+    assert set(RealmModel.read(document).default_scopes("c")) == {"roles", "service_account"}
+
+
+def test_rule_22_account_console_is_made_for_the_oldest_exports() -> None:
+    assert "account-console" in _export("8.0.0").client_ids
+    assert "account-console" not in _export("9.0.0").client_ids
+
+
+@pytest.mark.parametrize(("version", "lightweight"), [("25.0.6", True), ("26.0.0", False)])
+def test_rule_22_the_consoles_get_lightweight_tokens(version: str, lightweight: bool) -> None:
+    document = realm(
+        keycloakVersion=version, clientScopes=[scope("x", audience(None, "y"))], clients=[caller("admin-cli")]
+    )
+    document["clients"][0]["defaultClientScopes"] = ["x"]
+    assert aud(granted(document, "admin-cli")) == (set() if lightweight else {"y"})
+
+
+def test_rule_22_an_older_server_adds_only_what_it_has() -> None:
+    document = realm(keycloakVersion="25.0.0", clientScopes=[scope("x")], clients=[caller("c")])
+    assert "service_account" not in RealmModel.read(document, version=OLD).default_scopes("c")
+    model = RealmModel.read({**document, "keycloakVersion": "24.0.0"}, version="26")
+    assert "basic" in model.default_scopes("c")
+
+
+def test_rule_22_what_a_migration_adds_is_no_target_of_the_file() -> None:
+    document = realm(
+        keycloakVersion="17.0.1",
+        clientScopes=[scope("x")],
+        clients=[caller("c")],
+        scopeMappings=[{"clientScope": "acr", "roles": ["r"]}],
+    )
+    with pytest.raises(ConfigurationError, match="there is no client scope 'acr'"):
+        RealmModel.read(document)
+
+
+# Rule 23: uma_authorization
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"users": [user("u", realmRoles=["uma_authorization"])]},
+        {"groups": [{"name": "g", "subGroups": [{"name": "h", "realmRoles": ["uma_authorization"]}]}]},
+        {"scopeMappings": [{"client": "c", "roles": ["uma_authorization"]}]},
+        {"roles": {"realm": [{"name": "uma_authorization"}]}},
+    ],
+)
+def test_rule_23_uma_authorization_is_no_default_role_if_the_file_names_it_anywhere(members: dict[str, Any]) -> None:
+    held = roles(granted(realm(clients=[caller("c")], **members)))
+    assert "uma_authorization" not in held
+    assert "offline_access" in held
+
+
+def test_rule_23_otherwise_it_is_one() -> None:
+    document = realm(clients=[caller("c")], users=[user("u", realmRoles=["other"])])
+    assert "uma_authorization" in roles(granted(document))
+
+
+# Rule 24: realm-management
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_rule_24_realm_management_has_all_roles_also_if_the_file_lists_it(listed: bool) -> None:
+    management = "realm-management"
+    declared = [
+        {"name": "realm-admin", "composites": {"client": {management: ["view-users", "own"]}}},
+        *({"name": name} for name in ("view-users", "view-clients", "own")),
+    ]
+    document = realm(
+        clients=[caller("c"), *([{"clientId": management, "bearerOnly": True}] if listed else [])],
+        roles={"client": {management: declared}},
+        users=[service_account("c", clientRoles={management: ["realm-admin"]})],
+    )
+    held = roles(granted(document))
+    expected = ("manage-organizations", "query-organizations", "query-users", "query-clients", "manage-realm", "own")
+    assert {f"{management}/{name}" for name in expected} <= held
+
+
+def test_rule_24_the_roles_of_account_are_as_listed() -> None:
+    document = realm(
+        clients=[caller("c"), {"clientId": "account", "publicClient": True}],
+        roles={"client": {"account": [{"name": "manage-account"}]}},
+        users=[service_account("c", clientRoles={"account": ["manage-account"]})],
+    )
+    assert roles(granted(document)) == {"account/manage-account"}
+
+
+# Rule 25: admin permissions
+
+
+def test_rule_25_a_realm_with_admin_permissions_has_their_client() -> None:
+    document = realm(adminPermissionsEnabled=True, clients=[caller("c")])
+    assert refused(document, "admin-permissions") == (401, "unauthorized_client", CREDENTIALS)
+    assert refused(document, "admin-permissions", version=OLD)[1] == "invalid_client"
+    without = realm(adminPermissionsEnabled="false", clients=[caller("c")])
+    assert refused(without, "admin-permissions")[1] == "invalid_client"
+
+
+# Rule 26: claims beside the token
+
+
+def test_rule_26_a_mapper_may_write_its_claim_into_the_answer_too() -> None:
+    note = {"user_session_note": "client_id", "access_tokenResponse_claim": "true"}
+    mappers = [
+        mapper("usersessionmodel-note", "own id", claim_name="who", **note),
+        claim("tenant.name", "t1", access_token_claim=None, access_tokenResponse_claim="true"),
+        claim("token-only", "t2"),
+        role_claim("realm", "roles", access_tokenResponse_claim="true"),
+    ]
+    for attributes in ({}, {"client.use.lightweight.access.token.enabled": "true"}):
+        token = granted(realm(clients=[caller("c", protocolMappers=mappers, attributes=attributes)]))
+        assert token.response == {"who": "c", "tenant": {"name": "t1"}}
+        assert "tenant" not in token.claims
+        assert ("who" in token.claims) == (not attributes)
+
+
+# Rule 27: roles in a hardcoded claim
+
+
+def test_rule_27_hardcoded_roles_are_joined_with_those_of_the_account() -> None:
+    mappers = [
+        claim("realm_access", '{"roles": ["root"]}', "JSON"),
+        claim("resource_access.target.roles", '["fire"]', "JSON"),
+        claim("resource_access.other.roles", '["burn"]', "JSON"),
+    ]
+    document = realm(
+        clients=[caller("c", protocolMappers=mappers), caller("target")],
+        users=[service_account("c", realmRoles=["one"], clientRoles={"target": ["read"]})],
+    )
+    token = granted(document)
+    assert roles(token) == {"root", "one", "target/fire", "target/read", "other/burn"}
+    assert aud(token) == {"target"}  # written, not held: a claim resolves to no audience
+    assert token.unknown == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("resource_access", '{"target": {"roles": ["fire"]}}'),
+        ("realm_access", '{"roles": ["root"], "more": 1}'),
+        ("realm_access", '{"roles": "root"}'),
+        ("resource_access.target.more", "[1]"),
+    ],
+)
+def test_rule_27_any_other_claim_in_that_place_is_said_to_be_there_twice(name: str, value: str) -> None:
+    document = realm(clients=[caller("c", protocolMappers=[claim(name, value, "JSON")])])
+    assert [name.partition(".")[0] in reason for reason in granted(document).unknown] == [True]
+
+
+# Rule 28: attributes of groups, and amr
+
+
+def _colour(groups: dict[str, list[str]], **members: Any) -> Granted:
+    mappers = [mapper("usermodel-attribute", user_attribute="colour", claim_name="colour", **members.pop("config", {}))]
+    return granted(
+        realm(
+            clients=[caller("c", protocolMappers=mappers)],
+            groups=[
+                {"name": name, "attributes": {"colour": colours}, "subGroups": [{"name": "below"}]}
+                for name, colours in groups.items()
+            ],
+            users=[service_account("c", groups=[f"/{name}/below" for name in groups], **members)],
+        )
+    )
+
+
+def test_rule_28_an_account_has_the_attributes_of_its_groups_and_of_those_above() -> None:
+    assert _colour({"a": ["red"]}).claims["colour"] == "red"
+    assert _colour({"a": ["red"]}).unknown == ()
+    assert _colour({"a": ["red"]}, attributes={"colour": ["blue"]}).claims["colour"] == "blue"
+
+
+def test_rule_28_which_of_two_groups_wins_is_not_known() -> None:
+    assert "'colour'" in _colour({"a": ["red"], "b": ["green"]}).unknown[0]
+    assert _colour({"a": ["red"], "b": ["red"]}).unknown == ()
+    both = {"aggregate_attrs": "true", "multivalued": "true"}
+    assert _colour({"a": ["red"]}, attributes={"colour": ["blue"]}, config=both).unknown
+
+
+def test_rule_28_these_grants_have_no_method_of_authentication() -> None:
+    document = realm(
+        clients=[caller("c", protocolMappers=[mapper("amr"), mapper("amr", "off", access_token_claim=None)])]
+    )
+    assert (granted(document).claims["amr"], granted(document).unknown) == ([], ())
+
+
+# Rule 29: scopes of organizations
+
+
+@pytest.mark.parametrize("asked", ["organization:acme", "organization:*"])
+def test_rule_29_a_scope_that_names_an_organization_has_no_effect_in_a_realm_without_them(asked: str) -> None:
+    document = realm(clients=[caller("c"), caller("without", optionalClientScopes=["email"])])
+    assert granted(document, asked=asked) == granted(document)
+    assert refused(document, "without", asked)[1] == "invalid_scope"
+    assert refused(document, asked="email:acme")[1] == "invalid_scope"
+
+
+# Rule 30: bound tokens
+
+
+def test_rule_30_a_client_with_bound_tokens_needs_a_proof_that_this_model_never_has() -> None:
+    dpop, mtls = {"dpop.bound.access.tokens": True}, {"tls.client.certificate.bound.access.tokens": "true"}
+    document = realm(
+        clients=[
+            caller("dpop", attributes=dpop, serviceAccountsEnabled=False),
+            caller("mtls", attributes=mtls),
+            caller("off", attributes={**dict.fromkeys((*dpop, *mtls), "false")}),
+            {**FRONT, "attributes": dpop},
+        ],
+        users=[user("dora")],
+    )
+    proof = (400, "invalid_request", "DPoP proof is missing")
+    assert refused(document, "dpop", "nope") == proof
+    assert refused(document, "dpop", version=OLD)[1] == "unauthorized_client"
+    assert refused(document, "mtls", "nope")[1] == "invalid_scope"
+    assert refused(document, "mtls")[2] == "Client Certification missing for MTLS HoK Token Binding"
+    assert granted(document, "off").claims["azp"] == "off"
+    login = RealmModel.read(document).password("dora", via="ui")
+    assert isinstance(login, Denied)
+    assert login.description == proof[2]
+
+
+# Rule 31: the address of the client
+
+
+def test_rule_31_the_address_of_the_client_is_in_its_token_if_the_issuer_knows_it() -> None:
+    elsewhere = mapper("usersessionmodel-note", user_session_note="clientHost", claim_name="from.host")
+    model = RealmModel.read(realm(clients=[caller("c", protocolMappers=[elsewhere])]))
+    token = model.service_token("c", peer="192.0.2.7")
+    assert isinstance(token, Granted)
+    assert token.claims["clientHost"] == token.claims["clientAddress"] == token.claims["from"]["host"] == "192.0.2.7"
+    assert token.unknown == ()
+
+
+@pytest.mark.parametrize(("ends", "offline"), [(False, True), (True, False)])
+def test_rule_15_the_refresh_token_of_an_offline_session_has_no_end_unless_the_realm_sets_one(
+    ends: bool, offline: bool
+) -> None:
+    attributes = {"client_credentials.use_refresh_token": "true"}
+    document = realm(offlineSessionMaxLifespanEnabled=ends, clients=[caller("c", attributes=attributes)])
+    assert granted(document, asked="offline_access").offline is offline
+    assert granted(document).offline is False

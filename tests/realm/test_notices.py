@@ -1,0 +1,177 @@
+"""What is said about a realm file: why Keycloak refuses it, and how its answers may differ from those of the model."""
+
+import json
+from typing import Any
+
+import pytest
+
+from s2s_fastapi.realm.model import RealmModel
+from s2s_fastapi.realm.notices import Notice, notices
+from tests.realm.realms import REALMS, Representation, caller, claim, mapper, realm, scope, user
+
+
+def said(document: Representation, version: str = "26.7.3") -> tuple[Notice, ...]:
+    return notices(document, RealmModel.read(document, version=version))
+
+
+def with_policy(**policy: Any) -> dict[str, Any]:
+    settings = {"policies": [{"name": "Default Policy", **policy}]}
+    return {"clients": [caller("c", authorizationSettings=settings)], "users": [user("dora", id="d-1")]}
+
+
+def with_provider(url: str, **members: Any) -> dict[str, Any]:
+    return {"identityProviders": [{"alias": "x", "config": {"tokenUrl": url}}], **members}
+
+
+MAPPER = claim("a", "1")
+UNKNOWN_PLACES = [
+    ({"foo": 1}, "foo"),
+    ({"clients": [caller("c", foo=1)]}, "clients[c].foo"),
+    ({"clients": [caller("c", protocolMappers=[{**MAPPER, "foo": 1}])]}, "clients[c].protocolMappers[claim a].foo"),
+    ({"users": [user("dora", foo=1)]}, "users[dora].foo"),
+    ({"roles": {"client": {}, "foo": []}}, "roles.foo"),
+    ({"components": {"kind": [{"name": "k", "foo": 1}]}}, "components.kind[k].foo"),
+]
+
+
+@pytest.mark.parametrize(("members", "place"), UNKNOWN_PLACES, ids=[place for _, place in UNKNOWN_PLACES])
+def test_a_field_that_keycloak_does_not_know_is_named_with_its_place(members: dict[str, Any], place: str) -> None:
+    (notice,) = said(realm(**members))
+    assert notice == Notice("made", f"it does not know the field `{place}`", refused=True)
+    assert str(notice) == f"realm made: Keycloak does not import this file: it does not know the field `{place}`."
+
+
+def test_an_older_server_knows_fewer_fields() -> None:
+    document = realm(adminPermissionsEnabled=False)
+    assert said(document) == ()
+    assert said(document, "26.4.0") == ()  # which version brought the field is not known
+    assert [notice.sentence for notice in said(document, "26.0.8")] == [
+        "it does not know the field `adminPermissionsEnabled`"
+    ]
+
+
+def test_a_name_from_the_file_cannot_imitate_a_line() -> None:
+    (notice,) = said(realm() | {"foo\n2026 ERROR": 1})
+    assert "\n" not in str(notice)
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "script policy": (with_policy(type="js"), 'the policy "Default Policy" of the client c is a script (`type: js`)'),
+    "policy of no user": (
+        with_policy(type="user", config={"users": json.dumps(["dora", "d-1", "nobody"])}),
+        "names the user nobody, and there is none",
+    ),
+    "policy of no client": (
+        with_policy(type="client", config={"clients": json.dumps(["c", "account", "none"])}),
+        "names the client none, and there is none",
+    ),
+    "provider over http": (with_provider("http://idp"), "the identity provider x has an http URL in `tokenUrl`"),
+    "provider over http, all": (with_provider("http://idp", sslRequired="ALL"), "Use https, or set `sslRequired`"),
+    "no flow": ({"browserFlow": "own"}, "`browserFlow` names the flow own"),
+    "denylist": ({"passwordPolicy": "length(8) and passwordBlacklist(x.txt)"}, "a file with denied passwords"),
+    "mapper twice": (
+        {"clients": [caller("c", protocolMappers=[MAPPER, MAPPER])]},
+        'the mapper "claim a" of the client c is there twice',
+    ),
+    "mapper without protocol": (
+        {"clientScopes": [scope("s", {**MAPPER, "protocol": None})]},
+        'the mapper "claim a" of the client scope s has no protocol',
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_why_keycloak_refuses_a_file_is_said(case: str) -> None:
+    members, sentence = REFUSED[case]
+    found = [notice.sentence for notice in said(realm(**members)) if notice.refused]
+    assert len(found) == 1
+    assert sentence in found[0]
+
+
+DIFFERENT: dict[str, tuple[dict[str, Any], str]] = {
+    "disabled": ({"enabled": None}, "the realm is not enabled"),
+    "https only": ({"sslRequired": "all"}, "`sslRequired` is all"),
+    "frontend URL": ({"attributes": {"frontendUrl": "https://sso/auth"}}, "`frontendUrl` makes https://sso/auth"),
+    "masked secret": (
+        {"clients": [caller(name, secret="**********") for name in "abcde"]},
+        "the mask ********** as the secret of a, b, c and 2 more",
+    ),
+    "DPoP": ({"clients": [caller("c", attributes={"dpop.bound.access.tokens": True})]}, "accepts a DPoP proof from c"),
+    "mTLS": (
+        {"clients": [caller("c", attributes={"tls.client.certificate.bound.access.tokens": "true"})]},
+        "a client certificate from c",
+    ),
+    "hash": ({"users": [user("dora", credentials=[{"type": "password", "secretData": "x"}])]}, "password of dora"),
+    "LDAP": ({"components": {"org.keycloak.storage.UserStorageProvider": [{"name": "ldap"}]}}, "such as LDAP"),
+    "applications": ({"applications": [{"name": "a"}]}, "`applications` is a form of very old exports"),
+    "config-cli": ({"clients": [caller("c", secret="$(env:X)")]}, "placeholder of keycloak-config-cli"),
+    "unknown mapper": (
+        {"clients": [caller(name, protocolMappers=[mapper("script-x.js", "s")]) for name in "ab"]},
+        "tokens of a, b: the mapper 's' is of the kind",
+    ),
+    "unknown mapper in an optional scope": (
+        {
+            "clientScopes": [scope("s", mapper("script-x.js", "s"))],
+            "clients": [caller("c", optionalClientScopes=["s", "offline_access"])],
+        },
+        "tokens of c: the mapper 's'",
+    ),
+    "unknown mapper for users": (
+        {
+            "clients": [
+                {
+                    "clientId": "ui",
+                    "publicClient": True,
+                    "directAccessGrantsEnabled": True,
+                    "protocolMappers": [mapper("script-x.js", "s")],
+                },
+            ],
+            "users": [user("dora")],
+        },
+        "tokens of ui: the mapper 's'",
+    ),
+    "client policy": (
+        {"clients": [caller("c")], "clientPolicies": {"policies": [{"name": "p", "enabled": True}]}},
+        "the client policy 'p' may refuse a request",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DIFFERENT)
+def test_how_keycloak_may_answer_otherwise_is_said_once(case: str) -> None:
+    members, sentence = DIFFERENT[case]
+    (found,) = said(realm(**members))
+    assert sentence in str(found)
+    assert not found.refused
+    assert str(found).startswith("realm made: Keycloak may answer in another way: ")
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        with_policy(type="role"),
+        with_policy(type="user", config={"users": "no JSON"}),
+        with_provider("https://idp"),
+        with_provider("http://idp", sslRequired="none"),
+        {"browserFlow": "browser"},
+        {"browserFlow": "own", "authenticationFlows": [{"alias": "own"}]},
+        {"passwordPolicy": "length(8)"},
+        {"sslRequired": "external"},
+        {"clients": [caller("c", secret="s*")]},
+        {"clients": [caller("c", attributes={"dpop.bound.access.tokens": "false"})]},
+    ],
+)
+def test_of_what_is_right_nothing_is_said(members: dict[str, Any]) -> None:
+    assert said(realm(**members)) == ()
+
+
+@pytest.mark.parametrize("name", REALMS)
+def test_no_field_of_our_own_realms_is_unknown(name: str) -> None:
+    assert not any(notice.refused for notice in said(REALMS[name]()))
+
+
+def test_no_secret_is_in_a_notice() -> None:
+    clients = [caller("c", secret="hunter2", foo="hunter2", registrationAccessToken="hunter2")]
+    users = [user("dora", credentials=[{"type": "password", "value": "hunter2", "bar": "hunter2"}])]
+    assert len(said(realm(clients=clients, users=users))) == 2
+    assert "hunter2" not in repr(said(realm(clients=clients, users=users)))
