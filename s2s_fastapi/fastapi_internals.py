@@ -1,7 +1,7 @@
-"""The inner parts of FastAPI and Starlette that are read here: the one place to look at when a release of theirs changes them.
+"""The undocumented parts of FastAPI and Starlette that this package reads. If a release of theirs changes them, change this file.
 
-What is documented (routes, mounts, requests) is used where it is needed. An attribute that a release does not have reads as nothing
-there; the tests on the lowest and the newest releases that are allowed say whether the start check still sees every route.
+Documented parts (routes, mounts, requests) are used directly. If a release lacks an attribute, its value is nothing. The tests run on
+the lowest and the newest releases that are allowed, and show whether the start check still reads every route.
 """
 
 import contextlib
@@ -32,17 +32,19 @@ from starlette.types import Scope
 
 __all__ = [
     "WATCHED_MARK",
-    "AsItIs",
+    "Comparison",
     "WatchedList",
     "added_middleware",
     "annotation_of",
     "answers_itself",
     "answers_wrong_method",
-    "app_as_it_is",
     "asked_by_fastapi",
     "attributes_of",
     "called",
     "chain",
+    "compare_app",
+    "compare_route",
+    "compare_router",
     "dependant_of",
     "documentation_page",
     "get_route_path",
@@ -64,9 +66,7 @@ __all__ = [
     "parameters_of",
     "path_pattern",
     "returned_by",
-    "route_as_it_is",
     "route_contexts",
-    "router_as_it_is",
     "router_of",
     "running",
     "running_route",
@@ -81,18 +81,18 @@ _PAGES: Final = {
     "redoc_html": "/redoc",
     "openapi": "/openapi.json",
 }
-"""FastAPI's functions for the pages of the documentation, and the path of each unless an app says another."""
+"""FastAPI's functions for the pages of the documentation, and the default path of each."""
 
 
 def added_middleware(app: Any) -> Iterator[Any]:
-    """Yield what ``app.add_middleware`` took, outermost first; each has ``cls``, ``args`` and ``kwargs``."""
+    """Yield the middleware added with ``app.add_middleware``, outermost first. Each has ``cls``, ``args`` and ``kwargs``."""
     yield from getattr(app, "user_middleware", ())
 
 
 def route_contexts(entry: Any) -> Iterable[Any]:
-    """Return the routes that one entry of a router stands for, each with its whole prefix.
+    """Return the routes of one entry of a router, each with its whole prefix.
 
-    An included router is one entry, and builds its routes when it is first asked.
+    An included router is one entry. It builds its routes at the first request.
     """
     return iter_route_contexts([entry]) if isinstance(entry, BaseRoute) else (entry,)
 
@@ -140,10 +140,10 @@ def included_below(router: Any) -> Iterator[tuple[Any, APIRouter]]:
 
 
 class WatchedList(list[Any]):
-    """A list of routes or dependencies that notes its changes: after one, `mark` is another object.
+    """A list of routes or dependencies. After each change of such a list, `mark` is another object.
 
-    - There is one mark for all lists, so one comparison tells that none of them changed.
-    - The mark changes after the list does: whoever sees the old mark reads the list as it was, or notices the change next time.
+    - All lists share one mark, so one comparison shows that none of them changed.
+    - The mark changes after the list does. A reader that sees the old mark has read the old list, or notices the change next time.
     """
 
     mark: ClassVar[object] = object()
@@ -187,17 +187,17 @@ for _name in (
     setattr(WatchedList, _name, _noting(_name))
 
 
-class AsItIs(NamedTuple):
-    """What tells whether a router or a route is as it was read."""
+class Comparison(NamedTuple):
+    """Two functions that compare a router or a route with what was read of it."""
 
     same: Callable[[], bool]
-    """Return whether it still holds the same objects: cheap, for each request."""
+    """Return whether it still holds the same objects. It is cheap, and called at each request."""
     lists: Callable[[], bool]
-    """Return whether its lists still hold the same entries: to be asked if a `WatchedList` changed."""
+    """Return whether its lists still hold the same entries. It is called if a `WatchedList` changed."""
 
 
-def _as_it_is(same: Callable[[], bool], *lists: tuple[Any, str]) -> AsItIs:
-    """Return what tells it, with a watched list in the place of each of these attributes."""
+def _comparison(same: Callable[[], bool], *lists: tuple[Any, str]) -> Comparison:
+    """Return the comparison. It puts a watched list in the place of each of these attributes."""
     watched = all(WatchedList.put(owner, name) for owner, name in lists)
     read = [(owner, name, list(getattr(owner, name))) for owner, name in lists]
 
@@ -209,11 +209,11 @@ def _as_it_is(same: Callable[[], bool], *lists: tuple[Any, str]) -> AsItIs:
                 return False
         return True
 
-    return AsItIs(same if watched else lambda: same() and unchanged(), unchanged)
+    return Comparison(same if watched else lambda: same() and unchanged(), unchanged)
 
 
-def router_as_it_is(router: Any) -> AsItIs:
-    """Return what tells whether a router still has the same routes, the same default and the same dependencies."""
+def compare_router(router: Any) -> Comparison:
+    """Return how to compare the routes, the default and the dependencies of a router."""
     # What frontend() adds lies in lists of its own, on releases that have it.
     added = [(router, "_low_priority_routes"), (getattr(router, "_frontend_routes", None), "routes")]
     lists = [(router, "routes"), (router, "dependencies"), *added]
@@ -222,8 +222,8 @@ def router_as_it_is(router: Any) -> AsItIs:
         WatchedList.put(owner, name)
     routes, default, dependencies = router.routes, router.default, getattr(router, "dependencies", None)
     if type(routes) is not WatchedList or type(dependencies) not in (WatchedList, NoneType):
-        return _as_it_is(lambda: router.default is default, *lists)
-    return _as_it_is(
+        return _comparison(lambda: router.default is default, *lists)
+    return _comparison(
         lambda: (
             router.routes is routes
             and router.default is default
@@ -240,16 +240,16 @@ def not_built_yet(router: Any) -> Iterator[Any]:
             yield route
 
 
-def route_as_it_is(entry: Any) -> AsItIs:
-    """Return what tells whether what `running` returned still has the same app and the same dependencies; it has an app."""
+def compare_route(entry: Any) -> Comparison:
+    """Return how to compare the app and the dependencies of what `running` returned. It must have an app."""
     app, dependant, original = getattr(entry, "app", None), getattr(entry, "dependant", None), original_route(entry)
     if dependant is None:
-        return _as_it_is(lambda: entry.app is app)
+        return _comparison(lambda: entry.app is app)
     lists = [(dependant, "dependencies"), (original, "dependencies")]
     if not all(WatchedList.put(owner, name) for owner, name in lists):
-        return _as_it_is(lambda: entry.app is app and entry.dependant is dependant, *lists)
+        return _comparison(lambda: entry.app is app and entry.dependant is dependant, *lists)
     asked, dependencies = dependant.dependencies, original.dependencies
-    return _as_it_is(
+    return _comparison(
         lambda: (
             entry.app is app
             and entry.dependant is dependant
@@ -260,11 +260,11 @@ def route_as_it_is(entry: Any) -> AsItIs:
     )
 
 
-def app_as_it_is(app: Any) -> AsItIs:
-    """Return what tells whether an app, or something around one, still hands requests to the same object."""
+def compare_app(app: Any) -> Comparison:
+    """Return how to compare the object to which an app, or a layer around one, passes requests."""
     name = "router" if isinstance(app, Starlette) else "app"
     inner = getattr(app, name, None)
-    return _as_it_is(lambda: getattr(app, name, None) is inner)
+    return _comparison(lambda: getattr(app, name, None) is inner)
 
 
 def answers_wrong_method(entry: Any, route: Any, scope: Scope) -> bool:
@@ -279,7 +279,7 @@ def answers_wrong_method(entry: Any, route: Any, scope: Scope) -> bool:
 
 
 WATCHED_MARK: Final = "__s2s_watched__"
-"""On the class that stands in the place of a dependency and looks at what it returns."""
+"""Marks the classes that replace a dependency and check what it returns."""
 _ANSWERING: Final = ("app", "__call__", "handle")
 _OWN_ANSWERS: Final = tuple(
     vars(kind)[name] for kind in (Router, APIRouter, Starlette, FastAPI) for name in _ANSWERING if name in vars(kind)
@@ -293,7 +293,7 @@ def answers_itself(app: Any) -> bool:
 
 
 def included_router(entry: Any) -> tuple[APIRouter, tuple[Any, ...]] | None:
-    """Return the router that an entry includes, with the dependencies that ``include_router`` was given for it; None for a route."""
+    """Return the router that an entry includes, and the dependencies of its ``include_router`` call; None for a route."""
     router = getattr(entry, "original_router", None)
     if not isinstance(router, APIRouter):
         return None
@@ -301,18 +301,18 @@ def included_router(entry: Any) -> tuple[APIRouter, tuple[Any, ...]] | None:
 
 
 def later_routes(router: Any) -> Iterable[Any]:
-    """Return what a router tries when no route fits: what ``frontend()`` adds."""
+    """Return the routes that a router tries if no other route fits: those that ``frontend()`` adds."""
     routes: Callable[[], Iterable[Any]] | None = getattr(router, "_iter_low_priority_routes", None)
     return routes() if routes else ()
 
 
 def mounted_app(mount: Any) -> Any:
-    """Return the app that a mount was given, apart from the one that the mount's own middleware wraps and may hide."""
+    """Return the app that is mounted. The mount's own middleware may wrap and hide it."""
     return getattr(mount, "_base_app", None)
 
 
 def not_copied(original: Any, context: Any) -> Iterator[str]:
-    """Yield what a route has beside its path and its endpoint, if an included router makes another route of it without that."""
+    """Yield what is lost when an included router makes a new route from the path and the endpoint of this one."""
     running = getattr(context, "_effective_route", original)
     if running is original:
         return
@@ -328,23 +328,23 @@ def not_copied(original: Any, context: Any) -> Iterator[str]:
 
 
 def is_documentation(entry: Any) -> bool:
-    """Tell whether a route is one of the documentation pages that FastAPI adds by itself."""
+    """Return whether a route is one of the documentation pages that FastAPI adds by itself."""
     return getattr(getattr(entry, "endpoint", None), "__module__", None) == "fastapi.applications"
 
 
 def documentation_page(entry: Any) -> str:
-    """Return the usual path of a documentation page that FastAPI adds by itself, wherever the app serves it; nothing for other routes."""
+    """Return the default path of a documentation page, even if the app serves it elsewhere; nothing for other routes."""
     return _PAGES.get(getattr(entry.endpoint, "__name__", ""), "") if is_documentation(entry) else ""
 
 
 def owner_of(router: Any) -> Any:
-    """Return the FastAPI app that a router is the own one of; the router itself if it is nobody's."""
+    """Return the FastAPI app whose own router this is; the router itself if it belongs to no app."""
     owner = getattr(router, "dependency_overrides_provider", None)
     return owner if getattr(owner, "router", None) is router else router
 
 
 def own_root_path(app: Any) -> str:
-    """Return the root path that a FastAPI app writes into the scope when it is called; nothing if it keeps the server's."""
+    """Return the root path that a FastAPI app writes into the scope; nothing if it keeps the server's."""
     return str(getattr(app, "root_path", None) or "")
 
 
@@ -384,7 +384,7 @@ def hidden_app(layer: Any) -> Starlette | Router | None:
 
 
 def joined_lifespans(lifespan: Any) -> Iterator[Any]:
-    """Yield a lifespan, and those FastAPI joined into it for included routers: only its closure knows them."""
+    """Yield a lifespan, and the lifespans of included routers that FastAPI joined into it. They are found in its closure."""
     yield lifespan
     if getattr(lifespan, "__module__", None) == "fastapi.routing":
         for cell in getattr(inspect.unwrap(lifespan), "__closure__", None) or ():
@@ -392,7 +392,7 @@ def joined_lifespans(lifespan: Any) -> Iterator[Any]:
 
 
 def matched_route(scope: Scope) -> Any:
-    """Return the route that took a request, with the prefixes of the routers it is included by; None where none did yet."""
+    """Return the route that matched a request, with the prefixes of the routers around it; None if none has matched yet."""
     route = scope.get("route")
     included = (scope.get("fastapi") or {}).get("effective_route_context")
     # It stays in the scope when an app below matches a route of its own.
@@ -405,7 +405,7 @@ def dependant_of(call: Callable[..., Any]) -> Any:
 
 
 def parameters_of(call: Any) -> Iterable[inspect.Parameter]:
-    """Return the parameters of a dependency with their annotations evaluated; none of a builtin."""
+    """Return the parameters of a dependency with their annotations evaluated; nothing for a builtin."""
     try:
         return get_typed_signature(call).parameters.values()
     except (TypeError, ValueError):
@@ -413,7 +413,7 @@ def parameters_of(call: Any) -> Iterable[inspect.Parameter]:
 
 
 def annotation_of(owner: Any, annotation: Any) -> Any:
-    """Return an annotation of a function or a class, evaluated if it is text that can be."""
+    """Return an annotation of a function or a class. If it is text that can be evaluated, return its value."""
     known = getattr(owner, "__globals__", None) or vars(sys.modules.get(getattr(owner, "__module__", ""), sys))
     try:
         return get_typed_annotation(annotation, known)
@@ -423,23 +423,23 @@ def annotation_of(owner: Any, annotation: Any) -> Any:
 
 def gives(call: Any) -> str:
     """Return how FastAPI gets the value of a dependency: "generator", "async generator", "coroutine" or "function"."""
-    for kind, tells in (
+    for kind, is_kind in (
         ("async generator", _is_async_gen_callable),
         ("generator", _is_gen_callable),
         ("coroutine", _is_coroutine_callable),
     ):
-        if tells(call):
+        if is_kind(call):
             return kind
     return "function"
 
 
 def unwatched(call: Any) -> Any:
-    """Return a dependency as the developer wrote it, without the watch on what it returns."""
+    """Return a dependency as the developer wrote it, without the check of what it returns."""
     return call.watched if getattr(type(call), WATCHED_MARK, False) else call
 
 
 def returned_by(call: Any) -> Any:
-    """Return the annotation of what a dependency returns, evaluated; None where there is none."""
+    """Return the evaluated return annotation of a dependency; None if it has none."""
     try:
         return get_typed_return_annotation(call)
     except (TypeError, ValueError):
@@ -447,7 +447,7 @@ def returned_by(call: Any) -> Any:
 
 
 def asked_by_fastapi(depth: int = 2) -> bool:
-    """Return whether FastAPI's own code called the function that asks this: the frame ``depth`` calls up.
+    """Return whether FastAPI's own code called the function that calls this one: the frame ``depth`` calls up.
 
     Dependency Injector counts as FastAPI: its ``@inject`` looks into each ``Depends`` of an endpoint as FastAPI does.
     """
@@ -456,7 +456,7 @@ def asked_by_fastapi(depth: int = 2) -> bool:
 
 
 def attributes_of(held: Any) -> dict[str, Any]:
-    """Return the attributes of an object itself, of slots too, or those of one class. No code of the developer's runs."""
+    """Return the attributes of an object itself, also those in slots, or those of one class. No code of the developer's runs."""
     found: dict[str, Any] = {}
     with contextlib.suppress(Exception):  # a proxy answers for `__dict__` as it likes
         found.update(object.__getattribute__(held, "__dict__"))
@@ -472,7 +472,7 @@ def attributes_of(held: Any) -> dict[str, Any]:
 def chain(call: Any) -> Iterator[Any]:
     """Yield a callable and what it is wrapped around, outermost first.
 
-    It goes through partials, methods, the ``__call__`` of an object, and what ``functools.wraps`` notes.
+    It follows partials, methods, the ``__call__`` of an object, and ``__wrapped__``.
     """
     seen: dict[int, Any] = {}
     waiting = [call]

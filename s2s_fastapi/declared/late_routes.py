@@ -20,15 +20,15 @@ from starlette.routing import Host, Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from s2s_fastapi.fastapi_internals import (
-    AsItIs,
+    Comparison,
     WatchedList,
-    app_as_it_is,
     called,
+    compare_app,
+    compare_route,
+    compare_router,
     included_below,
     not_built_yet,
     original_route,
-    route_as_it_is,
-    router_as_it_is,
     router_of,
     running_route,
 )
@@ -97,12 +97,12 @@ class Checkpoint:
 
 
 def behind(app: Any) -> Any:
-    """Return what a checkpoint stands in front of; anything else unchanged."""
+    """Return what is behind a checkpoint; anything else unchanged."""
     return app.app if isinstance(app, Checkpoint) else app
 
 
 class Read:
-    """What was read of one route, mount or included router, to see in little time that it changed."""
+    """What was read of one route, mount or included router. It is compared at each request that passes there."""
 
     __slots__ = ("entry", "problem", "same")
 
@@ -124,7 +124,7 @@ def _always() -> bool:
 
 
 class ReadRoutes:
-    """All that was read of an app, by the place from which a request comes to it."""
+    """All that was read of an app: its outermost router, and each route, mount and included router by its identity."""
 
     def __init__(
         self,
@@ -161,9 +161,9 @@ class ReadRoutes:
                     _install(route)
         for entry, holder in holders:
             if not isinstance(holder, Router):
-                self._compare(entry, app_as_it_is(holder))
+                self._compare(entry, compare_app(holder))
         for entry, router in (*routers, *included):
-            self._compare(entry, router_as_it_is(router))
+            self._compare(entry, compare_router(router))
         for route in failing:
             if id(route.entry) in places or route.entry is None:  # it may be gone in the meantime
                 self._of(route.entry).problem = route.problem
@@ -212,11 +212,11 @@ class ReadRoutes:
         return read if read.same() else None
 
     def at_last(self, entry: Any) -> "Read":
-        """Return what was read of a route just now. If nothing was, the route is not below this middleware, and stays unread."""
+        """Return what was just read of a route. If nothing was read, the route is not below this middleware: it is not read again."""
         return self._read.setdefault(id(entry), Read(entry))
 
     def _lists_changed(self) -> bool:
-        """Return whether a list of this app changed; if only others did, the next request need not ask again."""
+        """Return whether a list of this app changed. If only lists of other apps did, the next request does not compare again."""
         mark = WatchedList.mark
         if not all(same() for same in self._lists):
             return True
@@ -226,9 +226,9 @@ class ReadRoutes:
     def _of(self, entry: Any) -> Read:
         return self._read.get(id(entry), self._top)
 
-    def _compare(self, entry: Any, as_it_is: AsItIs) -> None:
-        self._of(entry).compare(as_it_is.same)
-        self._lists.append(as_it_is.lists)
+    def _compare(self, entry: Any, comparison: Comparison) -> None:
+        self._of(entry).compare(comparison.same)
+        self._lists.append(comparison.lists)
 
     def _put_up(self, entry: Any) -> None:
         try:
@@ -237,7 +237,7 @@ class ReadRoutes:
             return  # what is read of it counts for the whole app
         self._read[id(entry)] = Read(entry)
         if not isinstance(entry, Router) and hasattr(entry, "app"):
-            self._compare(entry, route_as_it_is(entry))
+            self._compare(entry, compare_route(entry))
 
 
 def _install(entry: Any) -> None:

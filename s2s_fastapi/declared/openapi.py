@@ -1,4 +1,4 @@
-"""What an app's OpenAPI document says of its callers: found by itself, added at the start, or without one."""
+"""What an app's OpenAPI document says about its callers. The start adds it; `openapi_schema` returns it without a start."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -157,10 +157,10 @@ class _Documented:
         self._kept: tuple[_Document, _Document] | None = None
 
     def __call__(self) -> _Document:
-        """Return the whole document; it is kept where FastAPI keeps its own, in ``app.openapi_schema``, and renewed with it.
+        """Return the whole document. It is kept where FastAPI keeps its own, in ``app.openapi_schema``, and renewed with it.
 
-        A document that the user keeps elsewhere is added to when it has changed: anybody may ask for it, and to read all routes
-        each time would hold the event loop for as long as hundreds of requests.
+        If the user keeps the document elsewhere, it is made anew only after it has changed. Anybody may request it, and reading all
+        routes each time would block the event loop for as long as hundreds of requests.
         """
         app = self._place.app
         source = self._openapi()
@@ -211,7 +211,7 @@ def _operations(document: _Document) -> Iterator[tuple[_Name, dict[str, Any]]]:
 def _add_security(document: _Document, operation: dict[str, Any], ways: list[Way], generated: frozenset[str]) -> None:
     """Add who may call, unless the user has described the operation's security already.
 
-    What FastAPI generated from other dependencies, an API key for example, is no such word: it is needed as well as our token.
+    Entries that FastAPI generated from other dependencies, such as an API key, are not the user's description. They stay beside ours.
     """
     entries = operation.get("security", document.get("security"))
     own = [entry for entry in entries or () if entry.keys() != {Requirement.scheme_name}]

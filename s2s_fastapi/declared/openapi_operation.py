@@ -1,4 +1,4 @@
-"""One guarded operation as OpenAPI writes it: who may call, with which token, and which answers everybody else gets."""
+"""One guarded operation in OpenAPI: who may call it, with which token, and the answers to everybody else."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _SHOWN_OPERATIONS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way in: who calls, and what its token must have. As text it is one line for people."""
+    """One way to be accepted: the caller, and what its token must have. As text it is one line for people."""
 
     kind: Literal["service", "user"]
     clients: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""The paths that need no token. They are exact, and open GET and HEAD only unless an entry names a method."""
+"""The paths that need no token. An entry is exact, and opens GET and HEAD only, unless it names a method."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -102,7 +102,7 @@ class PublicPaths:
         return bool(self._templates) and any(entry.opens(method, path) for entry in self._templates)
 
     def beside(self, path: str) -> str:
-        """Return an entry that differs from a request for ``path`` in the method, in letter case or in a slash at the end; or nothing."""
+        """Return an entry that differs from ``path`` only in the method, in letter case or in a slash at the end; nothing if there is none."""
         key = path.strip("/").casefold()
         return next((entry.text for entry in self.entries if entry.path.strip("/").casefold() == key), "")
 

@@ -1,8 +1,8 @@
-"""A dependency may return a requirement instead of asking it. This shows only when it runs, so its return value is checked.
+"""A dependency may return a requirement instead of asking it. That shows only when it runs, so its return value is checked.
 
-FastAPI throws the value of ``dependencies=[Depends(make_admin)]`` away, and hands that of a parameter to the code, which may ask it by
-hand or forget it. A value that is thrown away is an error at once. One that is handed over is an error when the answer starts, if
-nothing asked it. Neither is an error if the request was asked the same or more anyway.
+- ``dependencies=[Depends(make_admin)]``: FastAPI drops the value, so a requirement there is an error at once.
+- A parameter: the code gets the value and may ask it by hand. If nothing has asked it when the answer starts, that is an error.
+- Neither is an error if the route asks the same requirement, or a stronger one, anyway.
 """
 
 import functools
@@ -132,7 +132,7 @@ class _Watched:
     def _look(self, value: Any, connection: HTTPConnection | None) -> Any:
         state = None if connection is None else connection.scope.get(SCOPE_KEY)
         if not isinstance(state, Authenticated):
-            return value  # a public path, or another app: whoever asks it gets the error that nothing authenticated this request
+            return value  # a public path, or another app: asking the requirement there raises an error anyway
         found = next((each for each in _held(value) if not covers((*self._asking, *state.asked), each)), None)
         if found is None:
             return value

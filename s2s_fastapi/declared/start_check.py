@@ -1,4 +1,8 @@
-"""What must be true of an app before it serves. If a mistake would leave a route unprotected, the app does not start."""
+"""What must be true of an app before it serves. If a mistake would leave a route unprotected, the app does not start.
+
+The check walks in this order: `routes` reads the routes; `written` finds the requirements in their code; `asked` finds those that
+FastAPI asks; `compare` takes the difference; `sentences` words it. This module compares the whole app with its settings.
+"""
 
 import json
 import re

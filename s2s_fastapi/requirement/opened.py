@@ -53,7 +53,7 @@ class Places:
 
 
 class Opener(Protocol):
-    """What opened a request: the public paths of one middleware."""
+    """The middleware whose public paths opened a request."""
 
     @property
     def places(self) -> Places:
@@ -75,7 +75,7 @@ class Opened:
     """The path that the outermost router matched."""
 
     arrived: bool = False
-    """True once a router or a guard has seen it. From then on the scope alone says what it is.
+    """True once a router or a guard has compared it. From then on only the scope shows that a request is this one.
 
     A request that the endpoint itself makes in this process is another request.
     """

@@ -106,7 +106,10 @@ class TestWithALifespan:
         app = make_app(public_paths=["/b"])
         for path, asked in {"/a": require_caller("x") & require_caller("y"), "/b": require_service()}.items():
             app.get(path, dependencies=[Depends(asked)])(lambda: None)
-        with pytest.raises(ConfigurationError, match=r"GET /a: no token .* GET /b carries a requirement"), client(app):
+        with (
+            pytest.raises(ConfigurationError, match=r"GET /a \(.*\): no token .* GET /b carries a requirement"),
+            client(app),
+        ):
             pass
 
     def test_middleware_that_hides_the_app_does_not_hide_its_routes(self, make_app: App, client: Client) -> None:
