@@ -74,7 +74,7 @@ class ClientAuthentication(Protocol):
         """
 
     def stamp(self) -> object:
-        """Return something that differs after the file of the secret was replaced; constant where there is no file."""
+        """Return a value that changes if the file of the secret is replaced; constant if there is no file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,7 @@ class _ClientSecret:
     """Returns the secret as it is now."""
 
     def stamp(self) -> object:
-        """Return what `ClientAuthentication.stamp` promises; one ``stat``, no read."""
+        """Return a value that changes if the file is replaced. It needs one ``stat`` and does not read the file."""
         return _stamp(self.secret) if isinstance(self.secret, Path) else None
 
 
@@ -145,7 +145,7 @@ class PrivateKeyJwt:
         )
 
     def stamp(self) -> object:
-        """Return what `ClientAuthentication.stamp` promises; one ``stat``, no read."""
+        """Return a value that changes if the file is replaced. It needs one ``stat`` and does not read the file."""
         return _stamp(self.file)
 
 

@@ -19,7 +19,7 @@ _READING: Final = frozenset({"GET", "HEAD"})
 _METHOD: Final = re.compile(r"[A-Z]+")
 _ORIGIN: Final = re.compile(r"https?://[^/\s]*")
 _PATH: Final = re.compile(r"/[\w{}:/.~-]*")
-_ONE_BY_ONE: Final = 'Write each public path out, as in "/static/logo.png".'
+_ONE_BY_ONE: Final = 'Write the full path of each public file, as in "/static/logo.png".'
 
 
 @dataclass(frozen=True, slots=True)

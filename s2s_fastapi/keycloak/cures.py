@@ -367,7 +367,7 @@ def unsigned_cure(reason: Reason, *, issuer: str, jwks: str, published: str = ""
     if reason is Reason.MALFORMED_TOKEN:
         return "what was sent is not one well-formed JWS. Send access_token of Keycloak's answer, unchanged."
     if reason is Reason.UNSUPPORTED_HEADER:
-        return "the token's header is not one of Keycloak's access tokens. Send access_token of Keycloak's answer, unchanged."
+        return "the token's header is not that of a Keycloak access token: `typ` is another, or it has a member such as crit, jku or jwk. Send access_token of Keycloak's answer, unchanged."
     return ""
 
 

@@ -168,7 +168,7 @@ def _hardcoded_claim(token: TokenDraft, mapper: Mapper) -> None:
 
 
 def _hardcoded_roles(mapper: Mapper, path: tuple[str, ...]) -> list[str]:
-    """Rule 27: the roles that a hardcoded claim adds to those of the account, or nothing if it is another claim."""
+    """Return the roles that a hardcoded claim adds to those of the account (rule 27); none if the claim does not hold roles."""
     try:
         value = json.loads(mapper.config["claim.value"]) if mapper.config.get("jsonType.label") == "JSON" else None
     except ValueError:
@@ -203,7 +203,7 @@ def _attribute(token: TokenDraft, mapper: Mapper) -> None:
     together = mapper.config.get("aggregate.attrs") == "true"
     if len(found) > 1 and (together or not own):
         token.unknown.append(
-            f"the attribute {name!r} comes from more than one group or user, in an order that is not known"
+            f"the attribute {name!r} has values from several groups, or from the user and a group, and Keycloak does not define their order"
         )
     if found:
         token.write(mapper, list(found[0]))

@@ -70,7 +70,7 @@ class AcceptedTokens:
         self._locks = tuple(threading.RLock() for _ in range(_LOCKS))
 
     def __len__(self) -> int:
-        """Return how many tokens are kept. A token that is about to move may count twice."""
+        """Return how many tokens are kept. A token counts twice while it is in both generations."""
         return len(self.recent) + len(self._older)
 
     def __contains__(self, credentials: object) -> bool:

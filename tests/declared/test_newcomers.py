@@ -304,7 +304,9 @@ class TestAPublicPath:
 
     @pytest.mark.parametrize("text", ["/static/*", "/static/{path:path}"])
     def test_for_a_whole_tree_says_that_each_is_written_out(self, text: str) -> None:
-        with pytest.raises(ConfigurationError, match=r'Write each public path out, as in "/static/logo\.png"\.$'):
+        with pytest.raises(
+            ConfigurationError, match=r'Write the full path of each public file, as in "/static/logo\.png"\.$'
+        ):
             PublicPaths([text])
 
     @pytest.mark.parametrize("given", [[DOCS], ["/healthz", DOCS], [["/healthz"]]], ids=["docs", "after", "list"])
