@@ -136,13 +136,13 @@ class Stack:
         self.guarded = ServiceAuthMiddleware(
             self.app, transport=self.realm.transport, observer=self.observed, warm_up=False, **options
         )
-        assert self.send().status_code == 401  # opens the gate, and asks Keycloak nothing
+        assert self.send().status_code == 401  # starts the app, and asks Keycloak nothing
         assert self.realm.requests == []
         channel = BackChannel(transport=self.realm.transport, timeout=3.0)
-        self.gate.verifier.keys = KeySource(Endpoints.of(options["settings"]), channel, clock=self.monotonic)
+        self.checked.verifier.keys = KeySource(Endpoints.of(options["settings"]), channel, clock=self.monotonic)
 
     @property
-    def gate(self) -> Any:
+    def checked(self) -> Any:
         return self.guarded._start.checked
 
     @property
@@ -222,7 +222,7 @@ class Stack:
             assert all(len(part) < 20 or part not in line for part in raw.split("."))
         if decision.reason in UNVERIFIED | {Reason.INVALID_REQUEST, Reason.NO_CREDENTIALS}:
             assert (decision.client_id, decision.token_id, decision.issuer, decision.kid) == ("",) * 4
-            verifier = self.gate.verifier
+            verifier = self.checked.verifier
             published = verifier.keys.published(_kid_of(raw)) if decision.reason is Reason.UNKNOWN_KEY else ""
             of_settings = unsigned_cure(
                 decision.reason, issuer=verifier.checks.issuer, jwks=verifier.keys.url, published=published
