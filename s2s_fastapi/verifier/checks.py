@@ -1,7 +1,7 @@
 """What one service checks in every token whose signature held: an ordered table of pure functions."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from s2s_fastapi.backchannel.strict_json import json_object
@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # loaded when settings are first made
 __all__ = ["CHECKS", "Checks"]
 
 _LONGEST_LIFE: Final = 24 * 3600
+_PREFIX: Final = "KEYCLOAK_"
 _UNREAD: Final = Principal(client_id="", kind="unknown", issuer="", issued_at=0, expires_at=0)
 
 
@@ -62,8 +63,8 @@ class Checks:
     """Which kind of callers is accepted at all. If it is None, whoever asks decides that."""
     audience_setting: str = ""
     """The variable that names the audiences; empty if the code names them."""
-    worded: Callable[[str], str] = field(default=str, repr=False)
-    """Puts the prefix of the settings into a sentence that names their variables."""
+    prefix: str = _PREFIX
+    """The beginning of the names of the variables from which the settings were read."""
 
     @classmethod
     def of(cls, settings: "KeycloakSettings", audiences: frozenset[str], accepts: Judge | None = None) -> Self:
@@ -77,7 +78,7 @@ class Checks:
             audience_setting=("KEYCLOAK_AUDIENCE" if settings.audience else "KEYCLOAK_CLIENT_ID")
             if named_by_settings
             else "",
-            worded=settings.worded,
+            prefix=settings.worded(_PREFIX),
         )
 
     def judge(
@@ -114,6 +115,10 @@ class Checks:
                 return Verdict(observed, presented.principal, digest(token) if token else b"")
         principal = presented.principal
         return Verdict((refusals[0],), None if principal is _UNREAD else principal)
+
+    def worded(self, sentence: str) -> str:
+        """Return a sentence with the prefix of the settings in the names of their variables."""
+        return sentence if self.prefix == _PREFIX else sentence.replace(_PREFIX, self.prefix)
 
     def begins(self, principal: Principal, claims: dict[str, Any]) -> float:
         """Return the moment, in seconds since the epoch, from which on a token is old enough."""

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Final
 
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import KeysUnavailable
@@ -21,6 +22,8 @@ from s2s_fastapi.verifier.keys import KeySource, unavailable
 from s2s_fastapi.verifier.verdict import Verdict
 
 __all__ = ["Verifier"]
+
+_NOT_SIGNED: Final = Decision(reason=Reason.INVALID_SIGNATURE)
 
 
 class Verifier:
@@ -120,7 +123,7 @@ class Verifier:
             if keys is not None and (verdict := self._again(credentials, keys)) is not None:
                 return verdict
             if not key.verify(jws.signing_input, jws.signature):
-                return self._unsigned(Decision(reason=Reason.INVALID_SIGNATURE), jws.kid)
+                return self._unsigned(_NOT_SIGNED, jws.kid)
             claims = jws.claims()
             if isinstance(claims, Decision):
                 return Verdict((replace(claims, kid=shown(jws.kid)),))

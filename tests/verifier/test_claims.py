@@ -10,7 +10,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from s2s_fastapi.decision import Reason
 from s2s_fastapi.errors import AuthenticationError
-from s2s_fastapi.principal import Principal
+from s2s_fastapi.principal import Payload, Principal, frozen
 from s2s_fastapi.requirement.require import require_service
 from s2s_fastapi.verifier.token_verifier import TokenVerifier
 from s2s_fastapi.verifier.verdict import Verdict
@@ -562,6 +562,25 @@ def test_a_principal_is_never_read_from_a_request(shape: Any) -> None:
         TypeAdapter(shape)
     with pytest.raises(TypeError, match="Principal is not request data"):
         type("Body", (BaseModel,), {"__annotations__": {"caller": shape}})
+
+
+def test_the_claims_are_read_when_somebody_looks_at_them_and_only_once() -> None:
+    read: list[bytes] = []
+
+    def reading(octets: bytes) -> dict[str, Any]:
+        read.append(octets)
+        return {"aud": ["a"]}
+
+    payload = Payload(b"the payload", reading)
+    caller = dataclasses.replace(principal(), claims=payload)
+    assert caller.audiences == {"crm-api-gateway"}
+    assert read == []
+    assert payload["aud"] == ("a",)
+    assert (payload.get("sub"), len(payload), dict(payload), "aud" in payload) == (None, 1, {"aud": ("a",)}, True)
+    assert repr(payload) == repr(frozen({"aud": ["a"]}))
+    assert payload == frozen({"aud": ["a"]})
+    assert frozen({"aud": ["a"]}) == payload
+    assert read == [b"the payload"]
 
 
 def test_the_claims_of_a_principal_are_the_whole_payload() -> None:

@@ -74,6 +74,17 @@ def test_a_hundred_verifiers_that_ask_at_once_make_one_load_and_none_fails(issue
     assert fetches(issuer) == 1
 
 
+def test_settings_with_another_prefix_have_keys_of_their_own_because_their_sentences_differ(
+    issuer: EmbeddedIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"URL": issuer.url, "REALM": "corp"}.items():
+        monkeypatch.setenv(f"PARTNERS_{name}", value)
+    partners = KeycloakSettings.from_environment(prefix="PARTNERS_")
+    source, theirs = KeySource.of(given(issuer)), KeySource.of(partners)
+    assert theirs is not source
+    assert (KeySource.of(given(issuer)), KeySource.of(partners)) == (source, theirs)
+
+
 def test_threads_asyncio_trio_and_apps_share_one_load(issuer: EmbeddedIssuer) -> None:
     issuer.faults.add("certs", slow(0.05), times=None)
     token = issuer.service_token("corp", "caller")

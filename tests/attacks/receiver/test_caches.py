@@ -105,10 +105,10 @@ def test_no_number_of_tokens_makes_the_memory_grow() -> None:
     made = [token(attacked.realm) for _ in range(40)]
     for text in made:
         attacked.accepts(text)
-    assert 0 < len(attacked.gate.verifier.tokens) <= 10
+    assert 0 < len(attacked.checked.verifier.tokens) <= 10
     for text in reversed(made):
         attacked.accepts(text)
-    assert 0 < len(attacked.gate.verifier.tokens) <= 20  # one that is about to move may count twice
+    assert 0 < len(attacked.checked.verifier.tokens) <= 20  # one that is about to move may count twice
 
 
 def test_no_refused_token_takes_a_place_in_the_memory() -> None:
@@ -119,7 +119,7 @@ def test_no_refused_token_takes_a_place_in_the_memory() -> None:
             attacked.realm.sign(claims(attacked.realm), key=_as_ours(FORGER["RS256"])), Reason.INVALID_SIGNATURE
         )
         attacked.refuses(token(attacked.realm, aud="billing"), Reason.WRONG_AUDIENCE)
-    assert len(attacked.gate.verifier.tokens) == 1
+    assert len(attacked.checked.verifier.tokens) == 1
 
 
 def _as_ours(key: SigningKey) -> SigningKey:
