@@ -47,19 +47,19 @@ class Reason(StrEnum):
     UNKNOWN_KEY = "unknown_key", 401, "invalid_token", _UNTRUSTED
     INVALID_SIGNATURE = "invalid_signature", 401, "invalid_token", _UNTRUSTED
 
-    # The signature holds; the token is still not for us.
-    MALFORMED_CLAIMS = "malformed_claims", 401, "invalid_token", "A claim of the access token is missing or malformed."
-    WRONG_ISSUER = "wrong_issuer", 401, "invalid_token", "The access token is from another issuer."
-    WRONG_TYPE = "wrong_type", 401, "invalid_token", "The token is not an access token."
+    # The signature holds; the token is still not for us. In the order of the checks.
     SENDER_CONSTRAINED = (
         "sender_constrained",
         401,
         "invalid_token",
         "The access token is bound to a key and cannot be used as a bearer token.",
     )
-    EXPIRED = "expired", 401, "invalid_token", "The access token expired."
+    WRONG_TYPE = "wrong_type", 401, "invalid_token", "The token is not an access token."
+    MALFORMED_CLAIMS = "malformed_claims", 401, "invalid_token", "A claim of the access token is missing or malformed."
+    WRONG_ISSUER = "wrong_issuer", 401, "invalid_token", "The access token is from another issuer."
     NOT_YET_VALID = "not_yet_valid", 401, "invalid_token", "The access token is not valid yet."
     LIFETIME_TOO_LONG = "lifetime_too_long", 401, "invalid_token", "The access token lives too long."
+    EXPIRED = "expired", 401, "invalid_token", "The access token expired."
     REVOKED = "revoked", 401, "invalid_token", "The access token was revoked."
     WRONG_AUDIENCE = "wrong_audience", 401, "invalid_token", "The access token is not for this service."
     AUDIENCE_NOT_ONLY = "audience_not_only", 401, "invalid_token", "The access token is for other services too."

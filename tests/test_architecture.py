@@ -75,5 +75,4 @@ def test_every_folder_of_tests_is_on_the_map() -> None:
 
 def test_a_room_that_is_a_folder_has_a_folder_of_tests() -> None:
     folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
-    folders -= {"keycloak"}  # what both sides know of the server is tested on both sides
     assert folders - {path.name for path in (ROOT / "tests").iterdir()} == set()

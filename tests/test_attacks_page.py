@@ -69,7 +69,8 @@ def test_every_test_that_is_named_exists() -> None:
 
 
 def test_every_test_that_attacks_is_named() -> None:
-    files = list((TESTS / "receiver/attacks").glob("test_*.py"))
+    files = list((TESTS / "attacks/receiver").glob("test_*.py"))
+    assert files
     written = {(path, name) for path in files for name in names_in(path) if name.startswith("test_")}
 
     assert sorted((path.name, name) for path, name in written - {(path, test) for path, test, _ in all_named()}) == []

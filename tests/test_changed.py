@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.changed import ALWAYS, affected
+from tests.kit.changed import ALWAYS, PAGES, affected
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,6 +23,17 @@ ROOT = Path(__file__).resolve().parents[1]
 )
 def test_a_changed_file_has_its_tests(changed: str, test: str) -> None:
     assert set(affected([changed], ROOT)) == {test, *ALWAYS}
+
+
+def test_a_changed_page_has_the_tests_of_all_pages_and_its_own() -> None:
+    tests = {"tests/test_docs.py", "tests/test_observability_page.py"}
+    assert set(affected(["docs/observability.md"], ROOT)) == tests | set(ALWAYS)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_with_tests_of_its_own_is_there(page: str) -> None:
+    assert (ROOT / page).is_file()
+    assert (ROOT / PAGES[page]).is_file()
 
 
 @pytest.mark.parametrize(

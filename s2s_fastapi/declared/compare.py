@@ -9,7 +9,7 @@ from s2s_fastapi.declared.asked import asked, asked_by, below, covers, lost_scop
 from s2s_fastapi.declared.callables import Role, line_of, name_of
 from s2s_fastapi.declared.sentences import Mistake, Unevaluated, Written
 from s2s_fastapi.declared.written import Reader
-from s2s_fastapi.fastapi_internals import attributes_of, chain, dependant_of, returned_by, unwatched
+from s2s_fastapi.fastapi_internals import attributes_of, chain, dependant_of, original_route, returned_by, unwatched
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.requirement.guard import GUARD_MARK, GUARDED_MARK, Guarded
 from s2s_fastapi.requirement.require import FACTORIES
@@ -55,7 +55,8 @@ class Compared:
         calls = [unwatched(each.call) for each in dependencies if asked_by(each.call) is None]
         role = Role.STARLETTE if dependant is None else Role.ENDPOINT
         found = [
-            (each, endpoint) for each in (*above, *reader.on_route(_original(route)), *reader.written(endpoint, role))
+            (each, endpoint)
+            for each in (*above, *reader.on_route(original_route(route)), *reader.written(endpoint, role))
         ]
         found += [(each, call) for call in calls for each in reader.written(call)]
         for each, call in found:
@@ -81,10 +82,6 @@ class Compared:
             tuple(caller for dependency in dependencies for caller in _callers(unwatched(dependency.call))),
             frozenset(shared),
         )
-
-
-def _original(route: Any) -> Any:
-    return getattr(route, "original_route", route)
 
 
 def _unread(parameter: Unevaluated, at: str, *, protected: bool) -> Mistake:

@@ -22,6 +22,7 @@ from s2s_fastapi.fastapi_internals import (
     joined_lifespans,
     later_routes,
     mounted_app,
+    original_route,
     owner_of,
     route_contexts,
     router_of,
@@ -225,7 +226,7 @@ def _read_routes(routes: Iterable[Any], place: _Place) -> Iterator[RouteAccess]:
 
 
 def _read_route(context: Any, place: _Place) -> Iterator[RouteAccess]:
-    original = getattr(context, "original_route", context)
+    original = original_route(context)
     place = replace(
         place,
         entry=running(context),

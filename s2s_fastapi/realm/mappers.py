@@ -1,7 +1,7 @@
 """What the protocol mappers put into an access token.
 
-Keycloak runs them in four steps (rule 9): claims and audience in no order at all, then role names, hardcoded roles, audience resolve
-and role claims. If two mappers of the first step write the same claim, the winner changes from import to import, so the claim is reported.
+Keycloak runs them in five steps (rule 9 of `tests/realm/test_rules.py`): claims and audience, in no order; role names; hardcoded roles;
+audience resolve; role claims. If two mappers of the first step write the same claim, the winner changes from import to import, so the claim is reported.
 """
 
 import json

@@ -1,1 +1,1 @@
-"""A token comes in: middleware -> bearer -> jws -> verifier (with its keys) -> requirements -> answers."""
+"""A token comes in: middleware -> bearer -> verifier (accepted tokens, or jws -> keys -> checks) -> requirement -> answers."""

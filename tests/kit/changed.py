@@ -11,6 +11,13 @@ __all__ = ["affected"]
 ROOT: Final = Path(__file__).resolve().parents[2]
 ALWAYS: Final = ("tests/test_architecture.py", "tests/test_public_surface.py")
 """Tests that a change anywhere may break, and that take no time."""
+PAGES: Final = {
+    "docs/attacks.md": "tests/test_attacks_page.py",
+    "docs/attacks-caller.md": "tests/attacks/caller/test_page.py",
+    "docs/observability.md": "tests/test_observability_page.py",
+    "docs/speed.md": "tests/test_speed.py",
+}
+"""Pages that have tests of their own, beside those of all pages."""
 
 
 def affected(changed: Iterable[str], root: Path) -> list[str]:
@@ -18,7 +25,7 @@ def affected(changed: Iterable[str], root: Path) -> list[str]:
 
     - A file of tests: itself, if it is still there.
     - A module: the file of tests with its name in the folder of its room; the whole folder, if there is no such file.
-    - A page of the documentation: the tests of the documentation.
+    - A page of the documentation: the tests of all pages, and its own.
     - Everything else, and tests/real: none, so run ``make test`` before you send it.
     """
     found = set(ALWAYS)
@@ -33,7 +40,7 @@ def affected(changed: Iterable[str], root: Path) -> list[str]:
             beside = str(room / f"test_{path.name}")
             found.add(beside if (root / beside).is_file() or len(path.parts) <= 2 else str(room))
         elif path.suffix == ".md":
-            found.add("tests/test_docs.py")
+            found.update(("tests/test_docs.py", PAGES.get(name, "tests/test_docs.py")))
     return sorted(test for test in found if (root / test).exists())
 
 

@@ -12,6 +12,7 @@ from s2s_fastapi.decision import Reason
 from s2s_fastapi.errors import AuthenticationError
 from s2s_fastapi.principal import Payload, Principal, frozen
 from s2s_fastapi.requirement.require import require_service
+from s2s_fastapi.verifier.checks import CHECKS
 from s2s_fastapi.verifier.token_verifier import TokenVerifier
 from s2s_fastapi.verifier.verdict import Verdict
 from tests.kit.missing import MISSING
@@ -593,3 +594,9 @@ def test_the_claims_of_a_principal_are_the_whole_payload() -> None:
         return [thawed(member) for member in value] if isinstance(value, tuple) else value
 
     assert json.dumps(thawed(caller.claims)) == json.dumps(claims)
+
+
+def test_the_reasons_stand_in_the_order_of_the_checks() -> None:
+    in_order = list(dict.fromkeys(reason for reason, _ in CHECKS))
+
+    assert in_order == [reason for reason in Reason if reason in set(in_order)]
