@@ -9,7 +9,7 @@ from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.keycloak.cures import audience_cure, binding_cure, issuer_cure, shown, type_cure
 from s2s_fastapi.principal import Payload, Principal, digest
 from s2s_fastapi.text import named
-from s2s_fastapi.verifier.claims import not_before, read_principal
+from s2s_fastapi.verifier.claims import nbf_of, read_principal
 from s2s_fastapi.verifier.jws import Jws
 from s2s_fastapi.verifier.verdict import Judge, Verdict
 
@@ -122,7 +122,7 @@ class Checks:
 
     def begins(self, principal: Principal, claims: dict[str, Any]) -> float:
         """Return the moment, in seconds since the epoch, from which on a token is old enough."""
-        return max(principal.issued_at, not_before(claims)) - self.leeway
+        return max(principal.issued_at, nbf_of(claims)) - self.leeway
 
     def ends(self, principal: Principal) -> float:
         """Return the moment, in seconds since the epoch, from which on a token is expired."""
@@ -155,7 +155,7 @@ def _of_another_issuer(token: _Presented) -> str:
 def _not_yet_valid(token: _Presented) -> str:
     principal, now = token.principal, token.now
     latest = now + token.expected.leeway
-    for claim, moment in (("nbf", not_before(token.claims)), ("iat", principal.issued_at)):
+    for claim, moment in (("nbf", nbf_of(token.claims)), ("iat", principal.issued_at)):
         if moment > latest:
             return (
                 f"token of {named(principal.client_id)} has {claim} {moment - now:.0f} s in the future. Compare the clocks of this host "

@@ -10,7 +10,7 @@ from s2s_fastapi.keycloak.cures import token_of
 from s2s_fastapi.principal import NOTHING, Kind, Principal
 from s2s_fastapi.text import named
 
-__all__ = ["not_before", "read_principal"]
+__all__ = ["nbf_of", "read_principal"]
 
 _LATEST: Final = 2**53  # beyond it JSON numbers are not exact, and no token lives that long
 
@@ -41,13 +41,13 @@ def read_principal(claims: dict[str, Any], whole: Mapping[str, Any]) -> Principa
             client_roles=_client_roles(claims, resource_access),
             claims=whole,
         )
-        not_before(claims)
+        nbf_of(claims)
     except _MalformedError as malformed:
         return Decision(reason=Reason.MALFORMED_CLAIMS, cure=str(malformed))
     return principal
 
 
-def not_before(claims: Mapping[str, Any]) -> int:
+def nbf_of(claims: Mapping[str, Any]) -> int:
     """Return ``nbf`` in seconds since the epoch, 0 if there is none. After `read_principal` it is a date."""
     value = claims.get("nbf", 0)
     # Old servers write nbf: 0. False equals 0, but is no date.

@@ -121,7 +121,7 @@ class KeySource:
         """Keep the keys. Forget who waited in the parent, and replace the lock: one of the parent's threads may have held it."""
         # Re-entrant: the garbage collector may run a finalizer while it is held, and that finalizer may ask about a token.
         self._lock = threading.RLock()
-        self._asking = 0
+        self._waiting = 0
 
     def start(self) -> None:
         """Begin to load the keys in the background; never waits and never fails."""
@@ -169,11 +169,11 @@ class KeySource:
         try:
             keys = self.get()
             if keys.find(kid, algorithm) is None:
-                with self._question(kid) as asked, self._retry_after():
-                    if asked is None:
+                with self._place_in_line(kid) as waiting_since, self._retry_after():
+                    if waiting_since is None:
                         return _UNKNOWN
                     keys = self._keys.renew(keys, timeout=_SPACING + _TIMEOUT, wait_for_spacing=True)
-                    if keys.find(kid, algorithm) is None and self._fetched_before(asked):
+                    if keys.find(kid, algorithm) is None and self._fetched_before(waiting_since):
                         keys = self._keys.renew(keys, timeout=_SPACING + _TIMEOUT, wait_for_spacing=True)
         except KeysUnavailable as error:
             return unavailable(error)
@@ -184,18 +184,18 @@ class KeySource:
         try:
             keys = await self.aget()
             if keys.find(kid, algorithm) is None:
-                with self._question(kid) as asked, self._retry_after():
-                    if asked is None:
+                with self._place_in_line(kid) as waiting_since, self._retry_after():
+                    if waiting_since is None:
                         return _UNKNOWN
                     keys = await self._keys.arenew(keys, timeout=_SPACING + _TIMEOUT, wait_for_spacing=True)
-                    if keys.find(kid, algorithm) is None and self._fetched_before(asked):
+                    if keys.find(kid, algorithm) is None and self._fetched_before(waiting_since):
                         keys = await self._keys.arenew(keys, timeout=_SPACING + _TIMEOUT, wait_for_spacing=True)
         except KeysUnavailable as error:
             return unavailable(error)
         return self._answer(keys, kid, algorithm)
 
     @contextlib.contextmanager
-    def _question(self, kid: str) -> Iterator[float | None]:
+    def _place_in_line(self, kid: str) -> Iterator[float | None]:
         """Take a place among those who wait for a fetch, and give the time at which it was taken.
 
         None: there is no place, or the last fetch has just shown that there is no such key.
@@ -205,24 +205,24 @@ class KeySource:
             absent_since = self._absent.get(kid)
             just_answered = absent_since is not None and self._clock() - absent_since < _SPACING
             waits = not just_answered and self._has_place(hash(kid))
-            self._asking += waits
+            self._waiting += waits
         try:
             yield self._clock() if waits else None
         finally:
             with self._lock:
-                self._asking -= waits
+                self._waiting -= waits
 
-    def _fetched_before(self, asked: float) -> bool:
-        """Return whether the fetch of the keys had begun before this was asked. A newer key may then be missing."""
+    def _fetched_before(self, moment: float) -> bool:
+        """Return whether the fetch of the keys had begun before this moment. A newer key may then be missing."""
         age = self._keys.state().age
-        return age is not None and self._clock() - age < asked
+        return age is not None and self._clock() - age < moment
 
     def _has_place(self, name: int) -> bool:
         """Return whether one more may wait for a fetch. A ``kid`` that may not wait is remembered. The lock is held."""
-        if self._asking < _MAX_ASKING:
+        if self._waiting < _MAX_ASKING:
             return True
         if name in self._turned_away:
-            return self._asking < _MAX_ASKING + _MAX_RETURNING
+            return self._waiting < _MAX_ASKING + _MAX_RETURNING
         if len(self._turned_away) >= _MAX_TURNED_AWAY:
             self._turned_away.clear()
         self._turned_away.add(name)
