@@ -714,16 +714,16 @@ def test_a_hundred_may_wait_and_the_next_is_refused_at_once_while_known_keys_go_
     threads = [threading.Thread(target=lambda kid=f"kid-{n}": seen.append(scene.ask(kid))) for n in range(100)]
     for thread in threads:
         thread.start()
-    settle(lambda: scene.source._asking == 100)
+    settle(lambda: scene.source._waiting == 100)
     assert scene.ask("one too many") is Reason.UNKNOWN_KEY
     assert isinstance(scene.ask(FIRST), VerificationKey)
-    assert scene.source._asking == 100  # they still wait
+    assert scene.source._waiting == 100  # they still wait
     assert scene.realm.fetches == 1
     for thread in threads:
         thread.join(10)
     assert seen == [Reason.UNKNOWN_KEY] * 100
     assert scene.realm.fetches == 2
-    assert scene.source._asking == 0
+    assert scene.source._waiting == 0
     scene.clock.advance(SPACING)
     scene.realm.published = [FIRST.jwk, SECOND.jwk]
     assert isinstance(scene.ask(SECOND), VerificationKey)
@@ -742,19 +742,19 @@ def test_a_kid_that_was_turned_away_gets_a_place_when_it_comes_again_and_invente
             assert unknown(await scene.source.akey(f"invented-{n}", "ES256"))
         again = [asyncio.create_task(scene.source.akey(SECOND.kid, "ES256")) for _ in range(100)]
         await asyncio.sleep(0.05)
-        assert scene.source._asking == 200
+        assert scene.source._waiting == 200
         assert unknown(await scene.source.akey(SECOND.kid, "ES256"))  # these places are counted, too
         assert {kid_of(key) for key in await asyncio.gather(*again)} == {SECOND.kid}
         assert all(map(unknown, await asyncio.gather(*flood)))
 
     asyncio.run(in_asyncio())
     assert scene.realm.fetches == 2
-    assert scene.source._asking == 0
+    assert scene.source._waiting == 0
 
 
 def test_the_memory_for_kids_that_were_turned_away_is_bounded() -> None:
     scene = Scene()
-    scene.source._asking = 100
+    scene.source._waiting = 100
     for n in range(20_100):
         assert scene.ask(f"kid-{n}") is Reason.UNKNOWN_KEY
         assert len(scene.source._turned_away) <= 20_000
@@ -767,7 +767,7 @@ def test_who_stops_waiting_gives_the_place_back() -> None:
     async def in_asyncio() -> None:
         tasks = [asyncio.create_task(scene.source.akey(f"kid-{n}", "ES256")) for n in range(50)]
         await asyncio.sleep(0.05)
-        assert scene.source._asking == 50
+        assert scene.source._waiting == 50
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -779,9 +779,9 @@ def test_who_stops_waiting_gives_the_place_back() -> None:
                     nursery.start_soon(scene.source.akey, f"kid-{n}", "ES256")
 
     asyncio.run(in_asyncio())
-    assert scene.source._asking == 0
+    assert scene.source._waiting == 0
     trio.run(in_trio)
-    assert scene.source._asking == 0
+    assert scene.source._waiting == 0
 
 
 def test_a_forked_child_forgets_who_waited_in_the_parent() -> None:
@@ -790,9 +790,9 @@ def test_a_forked_child_forgets_who_waited_in_the_parent() -> None:
     threads = [threading.Thread(target=scene.ask, args=(f"kid-{n}",)) for n in range(100)]
     for thread in threads:
         thread.start()
-    settle(lambda: scene.source._asking == 100)
+    settle(lambda: scene.source._waiting == 100)
     scene.source.after_fork()  # what the fork hook calls in the child; a fork beside a hundred threads would warn
-    assert scene.source._asking == 0
+    assert scene.source._waiting == 0
     scene.realm.published = [FIRST.jwk, SECOND.jwk]
     assert isinstance(scene.ask(SECOND), VerificationKey)
     for thread in threads:
@@ -808,7 +808,7 @@ def test_a_child_forked_while_a_hundred_wait_finds_a_new_key() -> None:
     scene.idle()
     scene.clock.advance(SPACING)
     scene.realm.published = [FIRST.jwk, SECOND.jwk]
-    scene.source._asking = 100
+    scene.source._waiting = 100
     with scene.source._lock:
         if (child := os.fork()) == 0:
             os._exit(0 if isinstance(scene.ask(SECOND), VerificationKey) else 1)
@@ -875,7 +875,7 @@ def test_a_flood_of_invented_names_from_threads_and_loops_is_one_fetch_in_five_s
     for thread in threads:
         thread.start()
         if thread is threads[1]:
-            settle(lambda: source._asking == 80)
+            settle(lambda: source._waiting == 80)
     for thread in threads:
         thread.join(15)
     stop.set()

@@ -161,7 +161,7 @@ def flood_before_rotation(folder: Path) -> Tally:
     async def play() -> None:
         old = scene.token()
         attack = asyncio.create_task(flood(scene, 10_000))
-        while scene.keys._asking < 100:
+        while scene.keys._waiting < 100:
             scene.counted(await scene.asked(old))
             await asyncio.sleep(0)
         await asyncio.to_thread(scene.issuer.rotate_keys, "corp", keep=False)
