@@ -169,7 +169,7 @@ class Workers:
 
     def _next(self) -> _Job | None:
         with self._changed:
-            while self._queue and not _exit.began:
+            while self._queue:
                 left = self._queue[0][0] - time.monotonic()
                 if left <= 0:
                     job = heapq.heappop(self._queue)[2]

@@ -203,13 +203,16 @@ def test_a_delayed_job_does_not_keep_the_process() -> None:
 
 def test_after_the_exit_began_no_thread_can_be_had_and_submit_returns_false() -> None:
     result = run("""
-        import atexit
+        import atexit, threading, time
         from s2s_fastapi.engine.workers import KEYS
-        workers = KEYS.to("http://keycloak")
-        atexit.register(lambda: print(workers.submit(lambda: None), KEYS.to("http://another").submit(lambda: None)))
-        workers.submit(lambda: None)
+        begun = threading.Event()
+        idle, busy, other = (KEYS.to(f"http://{name}") for name in ("idle", "busy", "other"))
+        atexit.register(lambda: print(*(workers.submit(lambda: print("never")) for workers in (idle, busy, other))))
+        idle.submit(lambda: None)
+        busy.submit(lambda: (begun.set(), time.sleep(60)))  # goes on after the exit began
+        begun.wait()
     """)
-    assert (result.returncode, result.stdout) == (0, "False False\n"), result.stderr
+    assert (result.returncode, result.stdout) == (0, "False False False\n"), result.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

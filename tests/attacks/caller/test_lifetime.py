@@ -242,6 +242,21 @@ def test_while_keycloak_is_down_it_is_asked_once_in_a_while_and_others_go_on(
     assert len(asked(issuer)) <= 1 + 2
 
 
+def test_within_10_s_of_a_failed_renewal_its_error_is_raised_and_no_shorter_token_is_returned(
+    issuer: EmbeddedIssuer, clock: Clock
+) -> None:
+    auth = ServiceTokenAuth(audience="receiver")
+    first = auth.token()
+    clock.now += 150
+    issuer.faults.add("token", answering(503, headers={"Retry-After": "1"}))
+    for _ in range(2):
+        with pytest.raises(TokenRequestError, match="503"):
+            auth.token(min_validity=200)
+        clock.now += 5  # the failure is no longer remembered, but the last request was less than 10 s ago
+    assert len(asked(issuer)) == 2
+    assert auth.token(min_validity=200) != first
+
+
 @pytest.mark.parametrize("wrong", [-1, -0.001, math.nan, math.inf, True, "30", [30]])
 def test_what_is_no_number_of_seconds_is_refused_where_it_is_written(wrong: Any, issuer: EmbeddedIssuer) -> None:
     auth = ServiceTokenAuth(audience="receiver")
