@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import math
 import os
 import subprocess
 import sys
@@ -175,6 +176,19 @@ def test_ages_count_from_before_the_load_began() -> None:
     assert value.state().fresh
     clock.now = 1060.0
     assert not value.state().fresh
+
+
+def test_only_the_current_value_has_an_age() -> None:
+    clock = Clock()
+    value = make(Loader(), clock=clock)
+    assert value.age(Value(1)) == math.inf
+
+    first = value.get()
+    clock.now += 7
+    assert value.age(first) == 7
+
+    second = value.renew(first)
+    assert (value.age(second), value.age(first)) == (0, math.inf)
 
 
 @pytest.mark.parametrize(("jitter", "seconds"), [(0.0, 60.0), (0.5, 57.0), (1.0, 54.0)])
