@@ -1046,6 +1046,21 @@ def test_a_refusal_while_a_load_is_under_way_waits_for_that_load() -> None:
     assert loader.loads == 2
 
 
+def test_a_refusal_soon_after_a_load_waits_for_the_renewal_that_is_under_way() -> None:
+    value, loader, clock, first = refusable(Loaded(Value(1), fresh_for=2, stale_while_revalidate=98), fresh(2))
+    clock.now = 1003.0  # within the spacing of the first load
+    loader.gate.clear()
+    assert value.get() is first  # a renewal runs in the background
+    value.refuse(first)
+    assert value.ready() is None
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(value.get)
+        until(lambda: value._flight is not None and value._flight._waiters)
+        loader.gate.set()
+        assert waiting.result(SECONDS).number == 2
+    assert loader.loads == 2
+
+
 def test_a_thousand_refusals_of_one_value_from_threads_and_tasks_are_one_load() -> None:
     value, loader, _, first = refusable()
     loader.takes = 0.02
