@@ -1200,6 +1200,13 @@ def test_a_pickle_carries_what_was_written_and_no_token_or_secret(
     assert copy.deepcopy(auth) is copy.copy(auth) is auth
 
 
+def test_a_pickle_carries_that_no_name_was_written() -> None:
+    anywhere = ServiceTokenAuth(insecure_any_origin=True)
+    written = [ServiceTokenAuth("http://bob:8000"), anywhere.asking(scope="s"), anywhere.asking(min_validity=5)]
+
+    assert pickle.loads(pickle.dumps(written)) == written  # noqa: S301 - our own
+
+
 def test_settings_with_a_secret_in_them_are_not_pickled() -> None:
     with pytest.raises(TypeError, match="KEYCLOAK_CLIENT_SECRET_FILE") as caught:
         pickle.dumps(ServiceTokenAuth("http://bob:8000", settings=settings()))
