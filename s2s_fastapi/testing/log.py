@@ -9,6 +9,9 @@ from s2s_fastapi.text import listed, named, printable, without_tokens
 __all__ = ["LOG", "granted", "refused", "refused_origin"]
 
 LOG: Final = logging.getLogger("s2s_fastapi.testing")
+# Silent unless `s2s-fastapi dev` or a test sets another level: the frames above a record hold what a client sent, secrets among them, and
+# a handler in the same process may need a token before it can write the record.
+LOG.setLevel(logging.WARNING)
 _LONGEST: Final = 200
 
 

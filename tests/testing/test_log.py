@@ -58,3 +58,9 @@ def test_a_token_in_the_wrong_field_is_not_logged(issuer: EmbeddedIssuer, caplog
     post(issuer, {**GRANT, "client_id": token})
     assert token[:40] not in caplog.text
     assert len(caplog.messages) == 2
+
+
+def test_nothing_is_logged_unless_somebody_asks_for_it(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    post(EmbeddedIssuer(document()), GRANT)
+    assert [record for record in caplog.records if record.name == "s2s_fastapi.testing"] == []
