@@ -24,7 +24,7 @@ class Extent:
 
 
 _TURN = (*STATES, *[OFF] * 2)  # three times, because there the difference is smallest
-WHOLE = Extent(interpreters=7, rounds=60)
+WHOLE = Extent(interpreters=7, rounds=40)
 QUICK = Extent(interpreters=2, rounds=10)
 
 

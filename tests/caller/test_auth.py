@@ -27,7 +27,7 @@ from s2s_fastapi.backchannel.channel import BackChannelError
 from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.carried import holds
 from s2s_fastapi.caller.service_client import service_client
-from s2s_fastapi.caller.token_source import IN_USE, TokenSource
+from s2s_fastapi.caller.token_source import IN_USE, TokenSource, using
 from s2s_fastapi.errors import AudienceNotGranted, ConfigurationError, TokenRequestError, TokenWithheld
 from s2s_fastapi.principal import INBOUND, digest
 from tests.caller.fakes import (
@@ -215,6 +215,30 @@ def test_any_origin_is_spelled_insecure_and_logged_once(
     ]
     with pytest.raises(ConfigurationError):
         ServiceTokenAuth(bob.url, insecure_any_origin=True)
+
+
+def test_origins_for_one_call_limit_an_object_for_any_origin() -> None:
+    anywhere = ServiceTokenAuth(audience="bob", insecure_any_origin=True)
+    only_bob = anywhere.asking(origins=["http://bob:8000"])
+
+    assert next(only_bob.sync_auth_flow(httpx.Request("GET", "http://bob:8000")))
+    with pytest.raises(TokenWithheld):
+        next(only_bob.sync_auth_flow(httpx.Request("GET", "http://eve:8000")))
+    assert next(anywhere.asking(scope="offline").sync_auth_flow(httpx.Request("GET", "http://eve:8000")))
+
+
+def test_an_object_that_was_used_attaches_a_token_of_the_source_that_is_in_use_then(source: TokenSource) -> None:
+    auth = ServiceTokenAuth("http://bob:8000", audience="bob")
+
+    def attached() -> str:
+        header: str = next(auth.sync_auth_flow(httpx.Request("GET", "http://bob:8000"))).headers["Authorization"]
+        return header
+
+    first = attached()
+    with using(TokenSource(channel=Keycloak(claims={"jti": "theirs"}))):
+        assert attached() != first
+    assert attached() == first
+    assert IN_USE.source is source
 
 
 @pytest.mark.parametrize("name", ["Authorization", "authorization", "AUTHORIZATION"])
@@ -1134,8 +1158,6 @@ def test_settings_as_an_argument_win_over_the_environment(environment: pytest.Mo
 
 
 def test_another_source_in_use_is_asked_by_objects_that_exist_already(source: TokenSource, keycloak: Keycloak) -> None:
-    from s2s_fastapi.caller.token_source import using
-
     auth = ServiceTokenAuth("http://bob:8000")
     token = auth.token()
     theirs = Keycloak(claims={"jti": "theirs"})
@@ -1189,6 +1211,13 @@ def test_a_pickle_carries_what_was_written_and_no_token_or_secret(
     assert pickle.loads(data) == [auth, plain]  # noqa: S301 - our own
     assert token.encode() not in data
     assert copy.deepcopy(auth) is copy.copy(auth) is auth
+
+
+def test_a_pickle_carries_that_no_name_was_written() -> None:
+    anywhere = ServiceTokenAuth(insecure_any_origin=True)
+    written = [ServiceTokenAuth("http://bob:8000"), anywhere.asking(scope="s"), anywhere.asking(min_validity=5)]
+
+    assert pickle.loads(pickle.dumps(written)) == written  # noqa: S301 - our own
 
 
 def test_settings_with_a_secret_in_them_are_not_pickled() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import math
 import os
 import subprocess
 import sys
@@ -176,6 +177,19 @@ def test_ages_count_from_before_the_load_began() -> None:
     assert value.state().fresh
     clock.now = 1060.0
     assert not value.state().fresh
+
+
+def test_only_the_current_value_has_an_age() -> None:
+    clock = Clock()
+    value = make(Loader(), clock=clock)
+    assert value.age(Value(1)) == math.inf
+
+    first = value.get()
+    clock.now += 7
+    assert value.age(first) == 7
+
+    second = value.renew(first)
+    assert (value.age(second), value.age(first)) == (0, math.inf)
 
 
 @pytest.mark.parametrize(("jitter", "seconds"), [(0.0, 60.0), (0.5, 57.0), (1.0, 54.0)])
@@ -1030,6 +1044,21 @@ def test_a_refusal_while_a_load_is_under_way_waits_for_that_load() -> None:
     loader.gate.clear()
     assert value.get() is first  # a renewal runs in the background
     value.refuse(first)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(value.get)
+        until(lambda: value._flight is not None and value._flight._waiters)
+        loader.gate.set()
+        assert waiting.result(SECONDS).number == 2
+    assert loader.loads == 2
+
+
+def test_a_refusal_soon_after_a_load_waits_for_the_renewal_that_is_under_way() -> None:
+    value, loader, clock, first = refusable(Loaded(Value(1), fresh_for=2, stale_while_revalidate=98), fresh(2))
+    clock.now = 1003.0  # within the spacing of the first load
+    loader.gate.clear()
+    assert value.get() is first  # a renewal runs in the background
+    value.refuse(first)
+    assert value.ready() is None
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(value.get)
         until(lambda: value._flight is not None and value._flight._waiters)

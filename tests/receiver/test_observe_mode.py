@@ -214,6 +214,19 @@ class TestOnlyTold:
         assert {decision.client_id for decision in there.observed.decisions} == {"eve"}
         assert {decision.outcome for decision in there.observed.decisions} == {"observed"}
 
+    def test_what_is_wrong_with_the_token_itself_is_reported_reason_by_reason(
+        self, observing: Options, around: Around
+    ) -> None:
+        app = FastAPI(openapi_url=None)
+        app.add_middleware(ServiceAuthMiddleware, **observing())
+        app.get("/x")(lambda: None)
+        there = around(app)
+
+        assert there.get(client_id=None, sid="s", aud="bob").status_code == 200
+        assert there.observed.reasons == ["wrong_audience", "not_a_service"]
+        assert there.at(END).get(client_id=None, sid="s", aud="bob").status_code == 401
+        assert there.observed.reasons == ["wrong_audience", "not_a_service", "wrong_audience"]
+
     def test_a_request_that_is_allowed_is_told_as_that_and_nothing_else(self, there: There) -> None:
         assert there.get().status_code == 200
         assert [decision.outcome for decision in there.observed.decisions] == ["allowed"]

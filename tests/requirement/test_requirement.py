@@ -748,6 +748,22 @@ class TestTheAlgebra:
         with pytest.raises(NotImplementedError):
             Requirement().judge(caller())
 
+    @pytest.mark.parametrize(
+        "requirement",
+        [
+            require_caller("a") & require_scope("s", "t"),
+            (require_caller("a") | require_user("ui")) & require_scope("s"),
+            (require_caller("a") & require_scope("s")) | require_service(),
+            require_role("r", client="crm") & require_realm_role("r"),
+            require_role("r") | require_realm_role("r"),
+            require_audience("crm") & require_audience("crm", only=True),
+        ],
+        ids=str,
+    )
+    def test_its_text_is_what_one_writes_to_get_it(self, requirement: Requirement) -> None:
+        written = {name: getattr(s2s_fastapi, name) for name in s2s_fastapi.__all__ if name.startswith("require_")}
+        assert eval(str(requirement), written) == requirement  # noqa: S307 - our own text
+
 
 class TestCheck:
     def test_returns_the_principal_that_meets_it(self) -> None:

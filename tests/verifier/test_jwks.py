@@ -277,6 +277,7 @@ SKIPPED: list[tuple[dict[str, Any], str]] = [
     (jwk("EdDSA", crv="Ed448"), "EdDSA is not accepted with OKP Ed448: choose Ed25519 in the key provider"),
     (jwk("ES256", crv="secp256k1"), "ES256 is not accepted with EC secp256k1: choose P-256 in the key provider"),
     (jwk("ES256", alg="RS256"), "RS256 is not accepted with EC P-256: choose RSA in the key provider"),
+    (jwk(kty=None), "RS256 is not accepted with a key without kty: choose RSA in the key provider"),
     (jwk(use=None), "it has no use, which must be sig"),
     (jwk(use="tls\n"), 'its use is "tls\N{REPLACEMENT CHARACTER}", not sig'),
     (jwk(alg=None), "it has no alg"),
