@@ -14,7 +14,7 @@ from example_app.realm import REALMS, Realm
 from example_app.stories import STORIES, Line
 from s2s_fastapi.testing import EmbeddedIssuer
 
-_STEPS = " Keycloak needs (B)"
+_STEPS = " Keycloak needs, of"
 
 TITLES = {
     "corp": "1  Chat to CRM: the audience says which service a token is for",

@@ -125,7 +125,7 @@ def audience_names(audience: str | Collection[str] | None) -> frozenset[str]:
     names = names_given("audience", audience)
     if EVERYBODYS_AUDIENCE in names:
         raise ConfigurationError(
-            f'audience cannot be "{EVERYBODYS_AUDIENCE}": nearly every token of a realm carries it.'
+            f'audience cannot be "{EVERYBODYS_AUDIENCE}": nearly every token of a realm carries it. Use the client id of this service.'
         )
     return names
 

@@ -122,7 +122,7 @@ class Principal:
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> NoReturn:
         # As a route parameter without Depends, FastAPI would read the principal from the request body: the attacker chooses.
         raise TypeError(
-            "Principal is not request data: write `caller: Annotated[Principal, Depends(require_service())]`, with Depends(...) around the "
-            "requirement, or `caller: CurrentPrincipal` if every authenticated caller may call. A route cannot return a Principal either: "
+            "Principal is not request data: put your requirement into Depends(...), as in `caller: Annotated[Principal, Depends(admin)]`, or "
+            "write `caller: CurrentPrincipal` if every accepted caller may call. A route cannot return a Principal either: "
             "return the fields you need, for example `caller.client_id`"
         )

@@ -91,6 +91,7 @@ assert callable(s2s_fastapi.health)
 def test_all_names_are_listed_before_any_is_loaded() -> None:
     listed = run("import s2s_fastapi; print(*dir(s2s_fastapi))").split()
     assert set(NAMES) <= set(listed)
+    assert {name for name in set(listed) - set(NAMES) if name[:2] != "__"} == set()
     assert {"__all__", "__doc__", "__version__"} <= set(listed)
 
 

@@ -76,7 +76,9 @@ def dev(
                     seen = state
                     _reload(files, issuer)
     except OSError as error:
-        raise ConfigurationError(f"The issuer cannot listen on 127.0.0.1:{port}: {problem_of(error)}.") from None
+        raise ConfigurationError(
+            f"The issuer cannot listen on 127.0.0.1:{port}: {problem_of(error)}. --port takes another port."
+        ) from None
     sys.stderr.write("The embedded issuer has stopped.\n")
 
 

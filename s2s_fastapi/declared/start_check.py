@@ -240,7 +240,8 @@ class AccessCheck:
                 yield f"public_paths opens {opened[others[0]]}, and with it {names}: write the public paths out one by one."
             for route in requiring:
                 yield (
-                    f"public_paths opens {opened[route]}, but {route.name} carries a requirement: remove one of the two."
+                    f"public_paths opens {opened[route]}, but {route.name} carries a requirement, its own or that of a "
+                    "router or app around it: remove one of the two."
                 )
 
     def _reached(self, entry: PublicPath, method: str) -> Iterator[RouteAccess]:

@@ -119,7 +119,7 @@ def audience_steps(
         f"(C) a client scope with an Audience mapper for {target}",
         f"(D) that scope assigned to {who}, as Default, or as Optional if {who} requests it (scope=...)",
     ]
-    return f"Keycloak needs {', '.join(steps)}"
+    return f"Keycloak needs, of the steps A to D in the README: {', '.join(steps)}"
 
 
 def not_granted_cure(

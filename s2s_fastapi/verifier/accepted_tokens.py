@@ -66,7 +66,7 @@ class AcceptedTokens:
 
     def after_fork(self) -> None:
         """Replace the locks: threads of the parent may have held them."""
-        # Re-entrant: a signal handler that asks about a token may have interrupted the thread that verifies it.
+        # Re-entrant: a finalizer may verify a token too, and the garbage collector runs it in any thread at any line.
         self._locks = tuple(threading.RLock() for _ in range(_LOCKS))
 
     def __len__(self) -> int:

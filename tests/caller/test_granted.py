@@ -144,7 +144,10 @@ def test_the_cure_knows_whether_a_scope_was_requested(
 
 def test_a_custom_audience_needs_no_client() -> None:
     sentence = str(refused(answer(jwt(aud="x")), Wanted.of("https://api.example.com", None)))
-    assert "Keycloak needs (C) a client scope with an Audience mapper for https://api.example.com" in sentence
+    assert (
+        "Keycloak needs, of the steps A to D in the README: (C) a client scope with an Audience mapper for https://api.example.com"
+        in sentence
+    )
     assert "(B)" not in sentence
 
 

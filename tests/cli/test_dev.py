@@ -114,7 +114,10 @@ def test_a_port_that_is_taken_is_one_sentence_and_exit_code_2() -> None:
         port = taken.getsockname()[1]
         done = run("dev", REALMS["corp"], "--port", str(port))
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"The issuer cannot listen on 127.0.0.1:{port}: address already in use.\n"
+    assert (
+        done.stderr
+        == f"The issuer cannot listen on 127.0.0.1:{port}: address already in use. --port takes another port.\n"
+    )
 
 
 def test_what_keycloak_would_refuse_or_do_otherwise_is_printed_and_strict_does_not_start(tmp_path: Path) -> None:

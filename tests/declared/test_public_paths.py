@@ -236,7 +236,11 @@ class TestAPublicPathThatWouldOpenMoreStopsTheStart:
     def test_one_that_carries_a_requirement(self, make_app: App, client: Client) -> None:
         app = make_app(public_paths=["/x"])
         app.get("/x", dependencies=GUARDED)(lambda: None)
-        self.stopped(app, client, "public_paths opens GET /x, but GET /x carries a requirement: remove one of the two")
+        self.stopped(
+            app,
+            client,
+            "public_paths opens GET /x, but GET /x carries a requirement, its own or that of a router or app around it: remove one of the two",
+        )
 
     def test_each_route_is_named_once(self, make_app: App) -> None:
         app = make_app(public_paths=["/x"])

@@ -71,7 +71,7 @@ def _with_dpop(console: Console) -> str:
 
 
 _STEPS = (
-    f"expected {RECEIVER}. Keycloak needs (B) a client {RECEIVER}, ",
+    f"expected {RECEIVER}. Keycloak needs, of the steps A to D in the README: (B) a client {RECEIVER}, ",
     f"(C) a client scope with an Audience mapper for {RECEIVER}, (D) that scope assigned to {CALLER}, as Default",
 )
 MISTAKES = [
