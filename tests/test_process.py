@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import textwrap
-import threading
 
 import pytest
 
@@ -79,49 +78,57 @@ def test_importing_installs_no_hook() -> None:
     assert (result.stdout, result.stderr) == ("set()\n", "")
 
 
+# In a process of its own, because the objects of other tests may be unsettled, too.
+SLOW = """
+from s2s_fastapi import process
+
 class Slow:
-    """It settles after it was asked a number of times. Each wait takes a second of its clock."""
-
-    def __init__(self, waits: int) -> None:
-        self.now = 0.0
-        self.waits = waits
-
+    def __init__(self, waits):
+        self.now, self.waits = 0, waits
     @property
-    def unsettled(self) -> bool:
+    def unsettled(self):
         return self.now < self.waits
-
-    def sleep(self, _: float) -> None:
+    def sleep(self, _):
         self.now += 1
+"""
 
 
-@pytest.mark.parametrize(("waits", "waited"), [(0, 0), (3, 3), (5, 5), (60, 5)])
-def test_a_fork_waits_until_nothing_is_unsettled_and_5_seconds_at_most(waits: int, waited: int) -> None:
+def test_a_fork_waits_until_nothing_is_unsettled_and_5_seconds_at_most() -> None:
+    result = run(f"""{SLOW}
+for waits in (0, 3, 5, 60):
     slow = Slow(waits)
     process.delay_forks(slow)
     process._before_fork(lambda: slow.now, slow.sleep)
-    assert slow.now == waited
+    print(waits, slow.now)
+""")
+    assert (result.stdout, result.stderr) == ("0 0\n3 3\n5 5\n60 5\n", "")
 
 
 def test_a_fork_waits_for_what_another_thread_must_do_undisturbed_and_not_for_its_own() -> None:
-    waits: list[float] = []
-    begun, end = threading.Event(), threading.Event()
+    result = run("""
+        import threading
+        from s2s_fastapi import process
 
-    def work() -> str:
-        begun.set()
-        assert end.wait(30)
-        return "done"
+        waits, results = [], []
+        begun, end = threading.Event(), threading.Event()
 
-    def sleep(seconds: float) -> None:
-        waits.append(seconds)
-        end.set()
-        thread.join()
+        def work():
+            begun.set()
+            assert end.wait(30)
+            return "done"
 
-    results: list[str] = []
-    thread = threading.Thread(target=lambda: results.append(process.undisturbed(work)))
-    thread.start()
-    assert begun.wait(30)
-    process.undisturbed(lambda: process._before_fork(lambda: 0.0, sleep))
-    assert (len(waits), results) == (1, ["done"])
+        def sleep(seconds):
+            waits.append(seconds)
+            end.set()
+            thread.join()
+
+        thread = threading.Thread(target=lambda: results.append(process.undisturbed(work)))
+        thread.start()
+        assert begun.wait(30)
+        process.undisturbed(lambda: process._before_fork(lambda: len(waits), sleep))
+        print(len(waits), *results)
+    """)
+    assert (result.stdout, result.stderr) == ("1 done\n", "")
 
 
 def test_what_raises_is_over() -> None:

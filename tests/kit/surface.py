@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Final, ForwardRef, get_args, get_origin
 
@@ -32,7 +33,8 @@ def _lines(name: str, value: Any) -> Iterator[str]:
         return
     bases = ", ".join(base.__name__ for base in value.__bases__ if base is not object)
     yield f"class {name}({bases})"
-    yield f"    {name}{_signature(value)}"
+    if not issubclass(value, Enum):  # its members are what users see, and the signature differs between Pythons
+        yield f"    {name}{_signature(value)}"
     foreign = [base for base in value.__mro__ if not base.__module__.startswith("s2s_fastapi")]
     for member in sorted(vars(value)):
         if not member.startswith("_") and not any(hasattr(base, member) for base in foreign):  # theirs, overridden
