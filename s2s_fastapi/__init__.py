@@ -10,6 +10,7 @@ Importing the package loads none of these. Each name is loaded when it is first 
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
+from s2s_fastapi.process import undisturbed
 from s2s_fastapi.version import __version__ as __version__
 
 if TYPE_CHECKING:  # what type checkers and editors read
@@ -128,11 +129,12 @@ if not TYPE_CHECKING:  # a type checker would read it as: every name exists
     def __getattr__(name: str) -> object:
         """Load a public name, or the room of one (``s2s_fastapi.errors``), at its first use (PEP 562)."""
         if name in _MODULES:
-            value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+            # Undisturbed: a child that is forked during the import would wait forever for the lock of the module.
+            value = getattr(undisturbed(lambda: import_module(f"{__name__}.{_MODULES[name]}")), name)
             globals()[name] = value
             return value
         if any(name == module.partition(".")[0] for module in _MODULES.values()):
-            return import_module(f"{__name__}.{name}")
+            return undisturbed(lambda: import_module(f"{__name__}.{name}"))
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=import_module(__name__))
 
     def __dir__() -> list[str]:

@@ -73,6 +73,20 @@ class Payload(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._members())
 
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(list(self))
+
+    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the claims and the members of another mapping as a new dict, as two dicts are joined."""
+        return {**self, **other}
+
+    def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return {**other, **self}
+
+    def copy(self) -> dict[str, Any]:
+        """Return the claims as a new dict."""
+        return dict(self)
+
     def __repr__(self) -> str:
         return repr(self._members())
 

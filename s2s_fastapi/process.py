@@ -4,6 +4,7 @@ The hooks are installed when the first object is registered. An object is forgot
 """
 
 import atexit
+import logging  # noqa: F401 - its fork hook must be registered before ours: see `_install_fork_hooks`
 import os
 import threading
 import time
@@ -87,6 +88,8 @@ def watch_exit(thing: Exiting) -> None:
 
 
 def _install_fork_hooks() -> None:
+    # Python runs the hooks of `before` in the reverse order. The hook of `logging` takes the lock of all loggers, which a thread that
+    # imports a module may need: so it must come after the wait of ours.
     if "fork" not in _installed:
         _installed.add("fork")
         if hasattr(os, "register_at_fork"):  # not on Windows

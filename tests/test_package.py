@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import os
 import pickle
 import subprocess
 import sys
@@ -35,9 +36,13 @@ def test_type_checkers_read_each_name_from_the_module_that_it_is_loaded_from() -
     assert sorted(read) == sorted(NAMES)
 
 
-def test_importing_the_package_loads_nothing_of_it() -> None:
+def test_importing_the_package_loads_only_its_version_and_the_hooks_for_forks() -> None:
     loaded = run("import sys, s2s_fastapi; print(*sys.modules)").split()
-    assert [name for name in loaded if name.startswith("s2s_fastapi")] == ["s2s_fastapi.version", "s2s_fastapi"]
+    assert [name for name in loaded if name.startswith("s2s_fastapi")] == [
+        "s2s_fastapi.process",
+        "s2s_fastapi.version",
+        "s2s_fastapi",
+    ]
     assert {"fastapi", "starlette", "httpx", "pydantic", "opentelemetry"}.isdisjoint(loaded)
 
 
@@ -114,3 +119,23 @@ def test_a_public_name_is_pickled_and_inspected_as_what_its_module_defines(name:
     assert pickle.loads(pickle.dumps(value)) is value  # noqa: S301 - our own
     assert value.__module__ == f"s2s_fastapi.{s2s_fastapi._MODULES[name]}"
     assert inspect.getsource(value)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_that_is_forked_during_the_first_use_of_a_name_uses_it_too() -> None:
+    script = """
+import os, signal, sys, threading, time, warnings
+warnings.simplefilter("ignore")  # Python warns about each fork with threads
+import s2s_fastapi
+thread = threading.Thread(target=lambda: (s2s_fastapi.ServiceAuthMiddleware, s2s_fastapi.ServiceTokenAuth))
+thread.start()
+while "httpx" not in sys.modules and thread.is_alive():
+    time.sleep(0.001)
+if (child := os.fork()) == 0:
+    signal.alarm(20)
+    s2s_fastapi.ServiceAuthMiddleware, s2s_fastapi.ServiceTokenAuth
+    os._exit(0)
+print(os.waitpid(child, 0)[1])
+thread.join()
+"""
+    assert run(script) == "0\n"

@@ -263,7 +263,7 @@ class ServiceTokenAuth(HttpxAuth):
         ):
             raise self._environment.withheld(self._elsewhere(url))
         inbound = INBOUND.get()
-        if inbound is not None and len(path := url.raw_path) >= SHORTEST_TOKEN and holds(path, inbound):
+        if inbound is not None and len(url.raw_path) >= SHORTEST_TOKEN and holds(url.raw_path, inbound):
             raise self._environment.withheld(
                 "The URL holds the token of the current request; nothing was sent."
                 " That token was given to this service, not to the services that it calls."

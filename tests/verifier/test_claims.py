@@ -600,3 +600,12 @@ def test_the_reasons_stand_in_the_order_of_the_checks() -> None:
     in_order = list(dict.fromkeys(reason for reason, _ in CHECKS))
 
     assert in_order == [reason for reason in Reason if reason in set(in_order)]
+
+
+def test_claims_are_joined_and_copied_as_dicts_are() -> None:
+    claims = Payload(b"", lambda _: {"a": 1, "b": 2})
+
+    assert claims.copy() == {"a": 1, "b": 2}
+    assert claims | {"b": 3} == {"a": 1, "b": 3}
+    assert {"b": 3, "c": 4} | claims == {"a": 1, "b": 2, "c": 4}
+    assert list(reversed(claims)) == ["b", "a"]
