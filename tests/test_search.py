@@ -21,6 +21,7 @@ INNOCENT = [
     "",
     "eyJ",
     "eyJhbGciOi",
+    "uYrFVtGbeyJ8_qA-0Zk3vTnW5xLhPmRd2CsGfKjQo91",  # the name of a key
     "kid 8mqoP1Xn6oLkZ1uEYDrPBCJfsR1OP2mXv3eL1d_yQhU",
     "trrtcc:4f5e6d7c-8b9a-4c3d-9e2f-1a0b9c8d7e6f",
     'Bearer realm="crm-api-gateway", error="invalid_token"',

@@ -240,8 +240,9 @@ class TestAPrincipal:
         for route in (takes, gives):
             with pytest.raises(TypeError) as raised:
                 FastAPI().get("/x")(route)
-            assert "`caller: Annotated[Principal, Depends(require_service())]`, with Depends(...) around" in str(
-                raised.value
+            assert (
+                "put your requirement into Depends(...), as in `caller: Annotated[Principal, Depends(admin)]`"
+                in str(raised.value)
             )
             assert "A route cannot return a Principal either: return the fields you need" in str(raised.value)
 
