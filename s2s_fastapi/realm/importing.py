@@ -27,7 +27,8 @@ _LIGHTWEIGHT: Final = "client.use.lightweight.access.token.enabled"
 
 def imported(document: _Document, version: _Version) -> dict[str, Any]:
     """Return the document as a server of ``version`` has it after the import."""
-    rules: list[_Rule] = [_scopes_have_a_protocol, _authorization_makes_a_service]
+    rules: list[_Rule] = [] if version < (26, 1) else [_scopes_have_a_protocol]
+    rules.append(_authorization_makes_a_service)
     written = _written_by(document)
     rules += [step for below, step in _MIGRATIONS if written < below <= (*version, 0, 0)]
     for rule in rules:
@@ -63,7 +64,7 @@ def with_secrets(document: _Document, new_secret: Callable[[str], str]) -> dict[
 
 
 def _scopes_have_a_protocol(document: _Document) -> dict[str, Any]:
-    """Rule 20: a client scope without a protocol is for OpenID Connect."""
+    """Rule 20: a client scope without a protocol is for OpenID Connect; 26.0 leaves it without one, and no client can request it."""
     if document.get("clientScopes") is None:
         return dict(document)
     scopes = [{**scope, "protocol": scope.get("protocol") or OIDC} for scope in document["clientScopes"]]

@@ -131,6 +131,16 @@ def test_rule_20_a_scope_without_a_protocol_is_for_openid_connect(protocol: dict
     assert (granted(document, asked="s").scope, aud(granted(document, asked="s"))) == ("s", {"y"})
 
 
+def test_rule_20_on_26_0_a_scope_without_a_protocol_cannot_be_requested() -> None:
+    given = scope("s", audience(None, "y"))
+    del given["protocol"]
+    document = with_scopes(given, clients=[caller("c", optionalClientScopes=["s"])])
+    answer = RealmModel.read(document, version="26.0.8").service_token("c", scope="s")
+
+    assert isinstance(answer, Denied)
+    assert answer.error == "invalid_scope"
+
+
 # Rule 21: authorization services
 
 
