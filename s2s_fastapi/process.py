@@ -71,9 +71,9 @@ def undisturbed(work: Callable[[], R]) -> R:
     keeps a lock that is never released.
     """
     section = object()
-    _sections[section] = threading.get_ident()
-    _install_fork_hooks()
-    try:
+    try:  # around the entry too: Ctrl-C may come at any line, and a section that stays would delay every later fork
+        _sections[section] = threading.get_ident()
+        _install_fork_hooks()
         return work()
     finally:
         _sections.pop(section, None)
