@@ -12,8 +12,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from operator import is_
-from types import FunctionType, MemberDescriptorType, MethodType, NoneType
-from typing import Any, ClassVar, Final, NamedTuple
+from types import FunctionType, MappingProxyType, MemberDescriptorType, MethodType, NoneType
+from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 from fastapi import APIRouter, FastAPI
@@ -58,6 +58,7 @@ __all__ = [
     "later_routes",
     "matched_route",
     "mounted_app",
+    "not_a_dependency",
     "not_built_yet",
     "not_copied",
     "original_route",
@@ -72,6 +73,8 @@ __all__ = [
     "running_route",
     "unwatched",
 ]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _MOST_HELD: Final = 1000
 _PARAMETER: Final = re.compile(r"{\w+")
@@ -453,6 +456,30 @@ def asked_by_fastapi(depth: int = 2) -> bool:
     """
     module = str(sys._getframe(depth).f_globals.get("__name__"))  # noqa: SLF001 - the one way to know
     return module.startswith(("fastapi.", "dependency_injector."))
+
+
+def not_a_dependency(cure: str) -> Callable[[F], F]:
+    """Mark a function whose arguments are written in code: ``Depends(function)`` raises a TypeError with this cure at the decorator.
+
+    Without the mark FastAPI would call the function with arguments from the request, and inject what it returns.
+    """
+
+    class OutOfReach(inspect.Signature):
+        """A signature like any other, but FastAPI cannot read its parameters."""
+
+        __slots__ = ()
+
+        @property
+        def parameters(self) -> MappingProxyType[str, inspect.Parameter]:
+            if asked_by_fastapi():
+                raise TypeError(cure)
+            return super().parameters
+
+    def mark(function: F) -> F:
+        vars(function)["__signature__"] = OutOfReach.from_callable(function)
+        return function
+
+    return mark
 
 
 def attributes_of(held: Any) -> dict[str, Any]:

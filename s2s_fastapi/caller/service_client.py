@@ -14,12 +14,13 @@ from weakref import WeakSet
 import httpx
 from starlette.requests import HTTPConnection
 
+from s2s_fastapi import environment
 from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.carried import anote_refusal, astrip_elsewhere, note_refusal, strip_elsewhere
 from s2s_fastapi.caller.dependants import dependences
 from s2s_fastapi.caller.origins import base
 from s2s_fastapi.caller.pool import Pool, here
-from s2s_fastapi.caller.wanted import BaseUrl, GivenSettings, Names, Wanted
+from s2s_fastapi.caller.wanted import BaseUrl, Names, Wanted, written_in_code
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.errors import ConfigurationError
 
@@ -71,11 +72,12 @@ class ServiceAuth:
         )
 
 
+@written_in_code
 def service_auth(
     *origins: str,
     audience: Names = None,
     scope: Names = None,
-    settings: GivenSettings = None,
+    settings: "environment.KeycloakSettings | None" = None,
     insecure_any_origin: bool = False,
 ) -> ServiceAuth:
     """Return a dependency that gives the shared `ServiceTokenAuth`, for routes that bring their own httpx client.
@@ -105,7 +107,7 @@ class ServiceClient(Generic[A, S]):
         self,
         base_url: BaseUrl,
         wanted: Wanted,
-        settings: GivenSettings,
+        settings: "environment.KeycloakSettings | None",
         client_class: type[A],
         options: dict[str, Any],
     ) -> None:
@@ -420,7 +422,7 @@ def service_client(
     *,
     audience: Names = None,
     scope: Names = None,
-    settings: GivenSettings = None,
+    settings: "environment.KeycloakSettings | None" = None,
     client_class: type[httpx.AsyncClient] = ...,
     **client_options: Any,
 ) -> ServiceClient[httpx.AsyncClient, httpx.Client]: ...
@@ -430,16 +432,17 @@ def service_client(
     *,
     audience: Names = None,
     scope: Names = None,
-    settings: GivenSettings = None,
+    settings: "environment.KeycloakSettings | None" = None,
     client_class: "type[httpx2.AsyncClient]",
     **client_options: Any,
 ) -> "ServiceClient[httpx2.AsyncClient, httpx2.Client]": ...
+@written_in_code
 def service_client(
     base_url: BaseUrl,
     *misplaced: object,
     audience: Names = None,
     scope: Names = None,
-    settings: GivenSettings = None,
+    settings: "environment.KeycloakSettings | None" = None,
     client_class: Any = httpx.AsyncClient,
     **client_options: Any,
 ) -> ServiceClient[Any, Any]:

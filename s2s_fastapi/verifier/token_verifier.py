@@ -3,10 +3,10 @@
 import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import httpx
 
+from s2s_fastapi import environment
 from s2s_fastapi.answers import error_of
 from s2s_fastapi.environment import settings_or_environment
 from s2s_fastapi.errors import ConfigurationError
@@ -21,9 +21,6 @@ from s2s_fastapi.verifier.checks import Checks
 from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.verdict import Verdict
 from s2s_fastapi.verifier.verifier import Verifier
-
-if TYPE_CHECKING:  # loaded when settings are first made
-    from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = ["TokenVerifier"]
 
@@ -40,7 +37,7 @@ class TokenVerifier:
 
     def __init__(
         self,
-        settings: "KeycloakSettings | None" = None,
+        settings: "environment.KeycloakSettings | None" = None,
         *,
         audience: str | Collection[str] | None = None,
         cached_tokens: int = CACHED_TOKENS,
