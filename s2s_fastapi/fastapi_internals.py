@@ -4,6 +4,7 @@ Documented parts (routes, mounts, requests) are used directly. If a release lack
 the lowest and the newest releases that are allowed, and show whether the start check still reads every route.
 """
 
+import asyncio
 import contextlib
 import functools
 import inspect
@@ -40,6 +41,7 @@ __all__ = [
     "answers_wrong_method",
     "asked_by_fastapi",
     "attributes_of",
+    "awaited",
     "called",
     "chain",
     "compare_app",
@@ -456,6 +458,14 @@ def asked_by_fastapi(depth: int = 2) -> bool:
     """
     module = str(sys._getframe(depth).f_globals.get("__name__"))  # noqa: SLF001 - the one way to know
     return module.startswith(("fastapi.", "dependency_injector."))
+
+
+def awaited(function: F) -> F:
+    """Mark a plain function as a coroutine function, so that FastAPI awaits what it returns. What the function checks, it checks at once."""
+    if sys.version_info >= (3, 12):
+        return inspect.markcoroutinefunction(function)
+    vars(function)["_is_coroutine"] = vars(asyncio.coroutines)["_is_coroutine"]  # FastAPI looks for it on Python 3.11
+    return function
 
 
 def not_a_dependency(cure: str) -> Callable[[F], F]:

@@ -38,6 +38,7 @@ from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.requirement.request_state import SCOPE_KEY
 from s2s_fastapi.requirement.requirement import AllOf, AnyOf
 from tests.kit.realm import settings
+from tests.kit.receiving import Observed
 
 Headers = Callable[..., dict[str, str]]
 Client = Callable[[Any], TestClient]
@@ -201,6 +202,11 @@ class TestAMistakeIsAnErrorWhenItIsWritten:
             Depends(require_caller("a") and require_scope("s"))
         with pytest.raises(ConfigurationError, match="Join requirements"):
             Depends(require_caller("a") or require_scope("s"))
+
+    def test_a_requirement_that_is_called_in_depends(self) -> None:
+        called: Any = require_caller("a")
+        with pytest.raises(ConfigurationError, match=r"write Depends\(admin\), without parentheses"):
+            Depends(called())
 
     @pytest.mark.parametrize("asking", ["app", "fastapi_app", "fastapi2.routing", "my.fastapi.app", "__main__"])
     def test_whether_a_requirement_is_true(self, asking: str) -> None:
@@ -1066,6 +1072,20 @@ class TestWithoutTheMiddleware:
 
         with pytest.raises(ConfigurationError), client(app).websocket_connect("/ws"):
             pass
+
+
+def test_a_requirement_that_is_asked_by_hand_without_await_refuses_all_the_same(
+    make_app: App, client: Client, service: Headers, observed: Observed
+) -> None:
+    app = make_app()
+
+    @app.get("/x")
+    async def route(request: Request, caller: CurrentPrincipal) -> str:
+        Admin(request)
+        return caller.client_id
+
+    answer = client(app).get("/x", headers=service(azp="another", client_id="another"))
+    assert (answer.status_code, observed.reasons) == (403, ["caller_not_allowed"])
 
 
 def test_every_reason_a_requirement_can_give_has_its_place() -> None:
