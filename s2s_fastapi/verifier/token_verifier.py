@@ -112,7 +112,7 @@ class TokenVerifier:
         return self._verifier
 
     def _logged(self, verdict: Verdict) -> Verdict:
-        if verdict.accepted and not verdict.observed:
+        if verdict.accepted:
             verdict.count_acceptance()
             if not self._log.wants_allowed:
                 return verdict
