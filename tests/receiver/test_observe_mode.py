@@ -28,10 +28,7 @@ from s2s_fastapi import (
 )
 from s2s_fastapi.principal import INBOUND, digest
 from tests.kit.realm import Clock, Realm, SigningKey, settings
-
-App = Callable[..., FastAPI]
-Client = Callable[[Any], TestClient]
-Options = Callable[..., dict[str, Any]]
+from tests.kit.receiving import App, Client, Options
 
 DAY = "2027-01-31"
 END = dt.datetime(2027, 1, 31, tzinfo=dt.UTC).timestamp()

@@ -38,11 +38,7 @@ from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.requirement.request_state import SCOPE_KEY
 from s2s_fastapi.requirement.requirement import AllOf, AnyOf
 from tests.kit.realm import settings
-from tests.kit.receiving import Observed
-
-Headers = Callable[..., dict[str, str]]
-Client = Callable[[Any], TestClient]
-App = Callable[..., FastAPI]
+from tests.kit.receiving import App, Client, Headers, Observed
 
 FACTORIES = [
     require_service,
