@@ -700,6 +700,11 @@ class TestTheAlgebra:
         assert (a | b) | c == a | (b | c) == AnyOf((a, b, c))
         assert (a | b) & c == AllOf((AnyOf((a, b)), c))
 
+    def test_a_combination_is_shown_with_parentheses_around_the_other_operator_alone(self) -> None:
+        a, b, c = require_scope("a"), require_scope("b"), require_scope("c")
+        assert str((a & b) | c) == f"({a} & {b}) | {c}"
+        assert str((a | b) & c) == f"({a} | {b}) & {c}"
+
     @pytest.mark.parametrize(
         "requirement",
         [
