@@ -4,6 +4,7 @@ Documented parts (routes, mounts, requests) are used directly. If a release lack
 the lowest and the newest releases that are allowed, and show whether the start check still reads every route.
 """
 
+import asyncio
 import contextlib
 import functools
 import inspect
@@ -12,8 +13,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from operator import is_
-from types import FunctionType, MemberDescriptorType, MethodType, NoneType
-from typing import Any, ClassVar, Final, NamedTuple
+from types import FunctionType, MappingProxyType, MemberDescriptorType, MethodType, NoneType
+from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 from fastapi import APIRouter, FastAPI
@@ -40,6 +41,7 @@ __all__ = [
     "answers_wrong_method",
     "asked_by_fastapi",
     "attributes_of",
+    "awaited",
     "called",
     "chain",
     "compare_app",
@@ -57,6 +59,7 @@ __all__ = [
     "later_routes",
     "matched_route",
     "mounted_app",
+    "not_a_dependency",
     "not_built_yet",
     "not_copied",
     "original_route",
@@ -71,6 +74,8 @@ __all__ = [
     "running_route",
     "unwatched",
 ]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _MOST_HELD: Final = 1000
 _PARAMETER: Final = re.compile(r"{\w+")
@@ -457,6 +462,38 @@ def asked_by_fastapi(depth: int = 2) -> bool:
     """
     module = str(sys._getframe(depth).f_globals.get("__name__"))  # noqa: SLF001 - the one way to know
     return module.startswith(("fastapi.", "dependency_injector."))
+
+
+def awaited(function: F) -> F:
+    """Mark a plain function as a coroutine function, so that FastAPI awaits what it returns. What the function checks, it checks at once."""
+    if sys.version_info >= (3, 12):
+        return inspect.markcoroutinefunction(function)
+    vars(function)["_is_coroutine"] = vars(asyncio.coroutines)["_is_coroutine"]  # FastAPI looks for it on Python 3.11
+    return function
+
+
+def not_a_dependency(cure: str) -> Callable[[F], F]:
+    """Mark a function whose arguments are written in code: ``Depends(function)`` raises a TypeError with this cure at the decorator.
+
+    Without the mark FastAPI would call the function with arguments from the request, and inject what it returns.
+    """
+
+    class OutOfReach(inspect.Signature):
+        """A signature like any other, but FastAPI cannot read its parameters."""
+
+        __slots__ = ()
+
+        @property
+        def parameters(self) -> MappingProxyType[str, inspect.Parameter]:
+            if asked_by_fastapi():
+                raise TypeError(cure)
+            return super().parameters
+
+    def mark(function: F) -> F:
+        vars(function)["__signature__"] = OutOfReach.from_callable(function)
+        return function
+
+    return mark
 
 
 def attributes_of(held: Any) -> dict[str, Any]:

@@ -6,7 +6,9 @@ import os
 import pickle
 import subprocess
 import sys
+from operator import attrgetter
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -71,6 +73,21 @@ assert "pydantic_settings" in sys.modules
 """
     names = ", ".join(name for name in NAMES if name != "KeycloakSettings")
     run(script.format(names=names), KEYCLOAK_URL="http://k:8080", KEYCLOAK_REALM="r", KEYCLOAK_CLIENT_ID="crm")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ServiceAuthMiddleware.__init__",
+        "TokenVerifier.__init__",
+        "ServiceTokenAuth.__init__",
+        "service_auth",
+        "service_client",
+    ],
+)
+def test_a_container_can_read_the_type_hints_of_whatever_takes_settings(name: str) -> None:
+    hints = get_type_hints(attrgetter(name)(s2s_fastapi))
+    assert hints["settings"] == s2s_fastapi.KeycloakSettings | None
 
 
 def test_a_name_that_was_loaded_is_a_plain_attribute_from_then_on() -> None:

@@ -3,8 +3,9 @@
 import itertools
 import logging
 from collections.abc import AsyncGenerator, Collection, Generator
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
+from s2s_fastapi import environment
 from s2s_fastapi.caller.carried import CARRIED, SHORTEST_TOKEN, UNAUTHORIZED, holds, propagate, refuses
 from s2s_fastapi.caller.granted import GrantedToken
 from s2s_fastapi.caller.httpx_compat import HttpxAuth
@@ -12,15 +13,12 @@ from s2s_fastapi.caller.origins import Pin, pin_of, pins, spelled, within
 from s2s_fastapi.caller.resend import discarding, replayable
 from s2s_fastapi.caller.shared_token import SharedToken
 from s2s_fastapi.caller.token_source import IN_USE, TokenSource
-from s2s_fastapi.caller.wanted import GivenSettings, Names, Wanted, seconds
+from s2s_fastapi.caller.wanted import Names, Wanted, seconds, written_in_code
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.engine.steps import Steps, arun, run
 from s2s_fastapi.errors import ConfigurationError, S2SError, TokenWithheld
 from s2s_fastapi.principal import INBOUND
 from s2s_fastapi.text import named
-
-if TYPE_CHECKING:  # loaded when settings are first made
-    from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = ["ServiceTokenAuth"]
 
@@ -32,12 +30,12 @@ class _Environment:
 
     __slots__ = ("given", "resolved", "warned")
 
-    def __init__(self, given: "KeycloakSettings | None") -> None:
+    def __init__(self, given: "environment.KeycloakSettings | None") -> None:
         self.given = given
         self.warned: frozenset[str] = frozenset()
-        self.resolved: tuple[TokenSource, KeycloakSettings] | None = None
+        self.resolved: tuple[TokenSource, environment.KeycloakSettings] | None = None
 
-    def settings(self, source: TokenSource) -> "KeycloakSettings":
+    def settings(self, source: TokenSource) -> "environment.KeycloakSettings":
         resolved = self.resolved
         if resolved is None or resolved[0] is not source:
             self.resolved = resolved = source, source.settings(self.given)
@@ -84,12 +82,13 @@ class ServiceTokenAuth(HttpxAuth):
         "If that is the same service, add its origin: ServiceTokenAuth(origin, another origin, ...)."
     )
 
+    @written_in_code
     def __init__(
         self,
         *origins: str,
         audience: Names = None,
         scope: Names = None,
-        settings: GivenSettings = None,
+        settings: "environment.KeycloakSettings | None" = None,
         insecure_any_origin: bool = False,
     ) -> None:
         if origins and insecure_any_origin:
@@ -359,7 +358,7 @@ def _rebuild(  # noqa: PLR0917 - the arguments, for pickle
     origins: tuple[str, ...],
     audience: Names,
     scope: Names,
-    settings: "KeycloakSettings | None",
+    settings: "environment.KeycloakSettings | None",
     any_origin: bool,
     min_validity: float,
 ) -> ServiceTokenAuth:

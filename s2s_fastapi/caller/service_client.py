@@ -1,6 +1,5 @@
 """The services that an app calls, as FastAPI dependencies: `service_client` and `service_auth`."""
 
-import asyncio
 import inspect
 import sys
 from collections.abc import AsyncIterator, Callable, Generator
@@ -14,14 +13,16 @@ from weakref import WeakSet
 import httpx
 from starlette.requests import HTTPConnection
 
+from s2s_fastapi import environment
 from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.carried import anote_refusal, astrip_elsewhere, note_refusal, strip_elsewhere
 from s2s_fastapi.caller.dependants import dependences
 from s2s_fastapi.caller.origins import base
 from s2s_fastapi.caller.pool import Pool, here
-from s2s_fastapi.caller.wanted import BaseUrl, GivenSettings, Names, Wanted
+from s2s_fastapi.caller.wanted import BaseUrl, Names, Wanted, written_in_code
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.fastapi_internals import awaited
 
 if TYPE_CHECKING:
     import httpx2
@@ -31,7 +32,6 @@ __all__ = ["ServiceAuth", "ServiceClient", "SyncServiceClient", "service_auth", 
 A = TypeVar("A")
 S = TypeVar("S")
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
 
 _BY_HAND: Final[Any] = None
 """No connection: a developer awaited the dependency, not FastAPI."""
@@ -40,14 +40,6 @@ _PROCESS: Final = None  # the place of the sync client, which all threads share
 
 # Requests of many users share a client: a session cookie for one user must not reach the next.
 _NO_COOKIES: Final = DefaultCookiePolicy(allowed_domains=())
-
-
-def _awaited(function: F) -> F:
-    """Mark a plain function as a coroutine function, so that FastAPI awaits what it returns."""
-    if sys.version_info >= (3, 12):
-        return inspect.markcoroutinefunction(function)
-    vars(function)["_is_coroutine"] = vars(asyncio.coroutines)["_is_coroutine"]  # FastAPI looks for it on Python 3.11
-    return function
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +53,7 @@ class ServiceAuth:
         """Origins, audiences and scopes of the called service."""
         return self.auth.downstream
 
-    @_awaited
+    @awaited
     def __call__(self) -> "_NotYet[ServiceTokenAuth]":
         """Return an awaitable of the auth object."""
         return _NotYet(
@@ -71,11 +63,12 @@ class ServiceAuth:
         )
 
 
+@written_in_code
 def service_auth(
     *origins: str,
     audience: Names = None,
     scope: Names = None,
-    settings: GivenSettings = None,
+    settings: "environment.KeycloakSettings | None" = None,
     insecure_any_origin: bool = False,
 ) -> ServiceAuth:
     """Return a dependency that gives the shared `ServiceTokenAuth`, for routes that bring their own httpx client.
@@ -105,7 +98,7 @@ class ServiceClient(Generic[A, S]):
         self,
         base_url: BaseUrl,
         wanted: Wanted,
-        settings: GivenSettings,
+        settings: "environment.KeycloakSettings | None",
         client_class: type[A],
         options: dict[str, Any],
     ) -> None:
@@ -145,7 +138,7 @@ class ServiceClient(Generic[A, S]):
         """The dependency for ``def`` routes: gives the ``Client`` that all threads share."""
         return SyncServiceClient(self)
 
-    @_awaited
+    @awaited
     def __call__(self, connection: HTTPConnection = _BY_HAND) -> "_NotYet[A]":
         """Return an awaitable of the client of the running loop.
 
@@ -298,7 +291,7 @@ class SyncServiceClient(Generic[S]):
         """The class of the client that routes get."""
         return cast("type[S]", _twin(self.client.client_class))
 
-    @_awaited
+    @awaited
     def __call__(self, connection: HTTPConnection = _BY_HAND) -> "_NotYet[S]":
         """Return an awaitable of the sync client of this process; FastAPI passes the `connection`."""
         if connection is not _BY_HAND:
@@ -420,7 +413,7 @@ def service_client(
     *,
     audience: Names = None,
     scope: Names = None,
-    settings: GivenSettings = None,
+    settings: "environment.KeycloakSettings | None" = None,
     client_class: type[httpx.AsyncClient] = ...,
     **client_options: Any,
 ) -> ServiceClient[httpx.AsyncClient, httpx.Client]: ...
@@ -430,16 +423,17 @@ def service_client(
     *,
     audience: Names = None,
     scope: Names = None,
-    settings: GivenSettings = None,
+    settings: "environment.KeycloakSettings | None" = None,
     client_class: "type[httpx2.AsyncClient]",
     **client_options: Any,
 ) -> "ServiceClient[httpx2.AsyncClient, httpx2.Client]": ...
+@written_in_code
 def service_client(
     base_url: BaseUrl,
     *misplaced: object,
     audience: Names = None,
     scope: Names = None,
-    settings: GivenSettings = None,
+    settings: "environment.KeycloakSettings | None" = None,
     client_class: Any = httpx.AsyncClient,
     **client_options: Any,
 ) -> ServiceClient[Any, Any]:

@@ -99,7 +99,7 @@ class TokenRequest:
         self._refused: list[object] = []  # the stamp of the secret that was refused, if one was
         self._worked: list[object] = []  # the stamp of the secret that brought a token, if one did
         self._refused_since = math.inf  # since when the secret that worked is refused
-        self._pardoned = -math.inf
+        self._forgotten_at = -math.inf
         self._warned: set[str] = set()
         audience = listed(key.wanted.audiences, " ")
         self.labels = {CLIENT_ID: settings.client_id, AUDIENCE: audience_label(audience)}
@@ -112,9 +112,9 @@ class TokenRequest:
         if self._refused and self._refused != [self._key.authentication.stamp()]:
             now = self._clock()
             if (
-                now >= self._pardoned + RETRY
+                now >= self._forgotten_at + RETRY
             ):  # a file that is rewritten all the time must not cause a request each time
-                self._refused, self._pardoned = [], now
+                self._refused, self._forgotten_at = [], now
                 return True
         return False
 

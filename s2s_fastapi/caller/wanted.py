@@ -3,37 +3,25 @@
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.fastapi_internals import not_a_dependency
 from s2s_fastapi.names import names_given, scope_problem
 
-if TYPE_CHECKING:  # loaded when settings are first made
-    from s2s_fastapi.settings import KeycloakSettings
+__all__ = ["BaseUrl", "Names", "Wanted", "seconds", "written_in_code"]
 
-__all__ = ["BaseUrl", "GivenSettings", "Names", "Wanted", "seconds"]
+# Depends(service_auth) without a call would let the sender of a request choose origins and audience.
+written_in_code: Final = not_a_dependency(
+    "audience, scope and settings are written in code, not taken from requests:"
+    " call it, Depends(service_auth(...)) or Depends(service_client(...))"
+)
 
-
-class _WrittenInCode:
-    """Make FastAPI refuse to fill a parameter from the request."""
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> NoReturn:
-        # Depends(service_auth) without a call would let the sender of a request choose origins and audience.
-        raise TypeError(
-            "audience, scope and settings are written in code, not taken from requests:"
-            " call it, Depends(service_auth(...)) or Depends(service_client(...))"
-        )
-
-
-Names: TypeAlias = Annotated[str | Collection[str] | None, _WrittenInCode]
+Names: TypeAlias = str | Collection[str] | None
 """One name, or several; None means none."""
 
-BaseUrl: TypeAlias = Annotated[str | Callable[[], str], _WrittenInCode]
+BaseUrl: TypeAlias = str | Callable[[], str]
 """A URL, or a function that returns it."""
-
-GivenSettings: TypeAlias = Annotated["KeycloakSettings | None", _WrittenInCode]
-"""Settings as an argument; None means the environment, read at the first use."""
 
 
 def seconds(given: Any) -> float:

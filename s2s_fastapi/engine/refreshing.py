@@ -45,7 +45,7 @@ def _empty_context(_: Cause) -> contextvars.Context:
 
 @dataclass(frozen=True, slots=True)
 class _Wait(Generic[T]):
-    flight: SingleFlight[LoadResult[T]]
+    single_flight: SingleFlight[LoadResult[T]]
     waiter: threading.Lock
     seconds: float
     context: contextvars.Context | None  # set if no thread can be had: a sync caller then runs the load itself
@@ -120,7 +120,7 @@ class Refreshing(Generic[T]):
         # Held only to look and decide, never to load or to wake a waiter. Re-entrant: the garbage collector may run a finalizer
         # while it is held, and that finalizer may ask for the value.
         self._lock = threading.RLock()
-        self._flight: SingleFlight[LoadResult[T]] | None = None
+        self._single_flight: SingleFlight[LoadResult[T]] | None = None
         # Drawn once per process: worker processes that were forked with the same value renew it at different times.
         self._jitter = self._draw_jitter()
         if (held := self._held) is not None:
@@ -188,7 +188,7 @@ class Refreshing(Generic[T]):
         with self._lock:
             held, now = self._held, self._clock()
             if held is not None and held.value is seen:
-                coming = self._flight is not None and not self._flight.delayed
+                coming = self._single_flight is not None and not self._single_flight.delayed
                 self._held = held.refused(now if coming else max(now, self._began + self._spacing))
 
     def start(self) -> None:
@@ -209,7 +209,7 @@ class Refreshing(Generic[T]):
             left=None if held is None else held.left(now),
             fresh=held is not None and now < held.fresh_until,
             usable=held is not None and held.usable(now, failing=self._failing(now)),
-            loading=self._flight is not None,
+            loading=self._single_flight is not None,
             last_error=None if remembered is None else remembered.error.again(),
             next_try_in=None if remembered is None or not now < remembered.until else remembered.until - now,
             loads=self._loads,
@@ -233,8 +233,8 @@ class Refreshing(Generic[T]):
 
         Only a recent failure counts. After an idle hour the next load may succeed, so a caller waits for it.
         """
-        flight, remembered = self._flight, self._remembered()
-        return (flight is not None and now >= flight.late_from) or (
+        single_flight, remembered = self._single_flight, self._remembered()
+        return (single_flight is not None and now >= single_flight.late_from) or (
             remembered is not None and now < remembered.recent_until
         )
 
@@ -249,15 +249,15 @@ class Refreshing(Generic[T]):
 
     def _load_in_background(self, why: Cause) -> None:
         # Checked without the lock first: during an outage every request comes here.
-        under_way = self._flight
+        under_way = self._single_flight
         if under_way is not None or self._resting(self._clock()):
             return
         with self._lock:
-            if self._flight is not None or self.peek() is not None or self._resting(self._clock()):
+            if self._single_flight is not None or self.peek() is not None or self._resting(self._clock()):
                 return
-            flight = self._flight = SingleFlight(background=True)
-        if self._begin(flight, partial(self._background, why)) is not None:
-            self._no_thread(flight)
+            single_flight = self._single_flight = SingleFlight(background=True)
+        if self._begin(single_flight, partial(self._background, why)) is not None:
+            self._no_thread(single_flight)
 
     def reading(self, timeout: float | None = None, *, seen: object = _ANY, wait_for_spacing: bool = False) -> Steps[T]:
         """Return the body of `get` and `aget`; with `seen`, of `renew` and `arenew`.
@@ -283,20 +283,20 @@ class Refreshing(Generic[T]):
             elif (
                 rounds == _ROUNDS
                 or now - since >= seconds
-                or not ready.flight.inconclusive
+                or not ready.single_flight.inconclusive
                 or self._may_go_on(seen, now)
             ):
-                raise self._error(ready.flight, result, seconds)
+                raise self._error(ready.single_flight, result, seconds)
 
     def _may_go_on(self, seen: object, now: float) -> bool:
         """Return whether the refused value `seen` may still be used: then its caller need not wait for another load."""
         held = self._held
         return held is not None and held.value is seen and now < held.expires_at
 
-    def _error(self, flight: SingleFlight[LoadResult[T]], result: Failed | None, seconds: float) -> S2SError:
+    def _error(self, single_flight: SingleFlight[LoadResult[T]], result: Failed | None, seconds: float) -> S2SError:
         if result is not None:
             return result.error.again()
-        if flight.thread is None and not flight.delayed:
+        if single_flight.thread is None and not single_flight.delayed:
             return self._unavailable(
                 f"{self._name}: its load did not begin within {seconds:g} s, because all threads for Keycloak are busy with other exchanges"
             )
@@ -305,56 +305,56 @@ class Refreshing(Generic[T]):
     def _block(self, wait: _Wait[T]) -> LoadResult[T] | None:
         """Wait for the result; return None at the deadline."""
         if wait.context is not None:
-            self._run_here(wait.flight, wait.context)
-        return wait.flight.wait(wait.waiter, wait.seconds)
+            self._run_here(wait.single_flight, wait.context)
+        return wait.single_flight.wait(wait.waiter, wait.seconds)
 
     async def _suspend(self, wait: _Wait[T]) -> LoadResult[T] | None:
         """Do as `_block`, without blocking the loop. So it cannot run a load for which there is no thread."""
         if wait.context is not None:
-            self._no_thread(wait.flight)
-        return await wait.flight.wait_async(wait.waiter, wait.seconds)
+            self._no_thread(wait.single_flight)
+        return await wait.single_flight.wait_async(wait.waiter, wait.seconds)
 
     def _join(self, *, seen: object, wait_for_spacing: bool, seconds: float) -> Held[T] | _Wait[T]:
         """Return the value, or a place to wait for the single flight that loads it."""
         context, began = None, False
         make_context = partial(self._foreground, "needed" if seen is _ANY else "forced")
         with self._lock:
-            flight, held, now = self._flight, self._held, self._clock()
+            single_flight, held, now = self._single_flight, self._held, self._clock()
             delay = 0.0
             if held is not None and held.usable(now, failing=self._failing(now)):
                 if held.value is not seen:
                     return held
-                if flight is None or flight.delayed:
+                if single_flight is None or single_flight.delayed:
                     delay = self._began + self._spacing - now
                     if delay > 0 and not wait_for_spacing:
                         return held
             elif (
-                (flight is None or flight.delayed)
+                (single_flight is None or single_flight.delayed)
                 and (remembered := self._resting(now))
                 and self._holds_back(remembered, now)
             ):
                 raise remembered.error.again()  # do not start a delayed load early while a failure is remembered
-            if flight is None:
-                flight = self._flight = SingleFlight(delayed=delay > 0)
+            if single_flight is None:
+                single_flight = self._single_flight = SingleFlight(delayed=delay > 0)
                 began = True
-            if flight.thread == threading.get_ident():
+            if single_flight.thread == threading.get_ident():
                 raise self._unavailable(f"{self._name}: the load asks for its own value")
-            waiter = flight.join(self._max_waiters)
+            waiter = single_flight.join(self._max_waiters)
         if waiter is None:
             if seen is _ANY and held is not None and now < held.stale_if_error_until:
                 return held  # those who wait get it too if the load fails
             raise self._unavailable(f"{self._name}: {self._max_waiters} callers are waiting already")
         # A delayed load is due at once if a caller now has no value at all: only the others had to wait for the end of the spacing.
-        if began or (flight.delayed and delay <= 0):
-            context = self._begin(flight, make_context, delay=delay)
+        if began or (single_flight.delayed and delay <= 0):
+            context = self._begin(single_flight, make_context, delay=delay)
             if context is not None and delay > 0:
-                self._no_thread(flight)
+                self._no_thread(single_flight)
                 context = None
-        return _Wait(flight, waiter, seconds, context)
+        return _Wait(single_flight, waiter, seconds, context)
 
     def _begin(
         self,
-        flight: SingleFlight[LoadResult[T]],
+        single_flight: SingleFlight[LoadResult[T]],
         make_context: Callable[[], contextvars.Context],
         *,
         delay: float = 0.0,
@@ -367,42 +367,45 @@ class Refreshing(Generic[T]):
         try:
             watch_forks(self)
             context = make_context()
-            flight.delayed = flight.delayed and delay > 0
-            flight.late_from = self._clock() + max(0.0, delay) + self._timeout
-            load = partial(self._run, flight, context, reports)
+            single_flight.delayed = single_flight.delayed and delay > 0
+            single_flight.late_from = self._clock() + max(0.0, delay) + self._timeout
+            load = partial(self._run, single_flight, context, reports)
             begun = self._workers.submit(load, delay=max(0.0, delay), afterwards=reports.deliver)
         except BaseException:
-            if flight.claim():  # Ctrl-C: nobody else would ever begin it
+            if single_flight.claim():  # Ctrl-C: nobody else would ever begin it
                 self._finish(
-                    flight, self._clock(), self._unexpected_failure("the load could not begin", 0.0), self._generation
+                    single_flight,
+                    self._clock(),
+                    self._unexpected_failure("the load could not begin", 0.0),
+                    self._generation,
                 )
             raise
         return None if begun else context
 
-    def _no_thread(self, flight: SingleFlight[LoadResult[T]]) -> None:
+    def _no_thread(self, single_flight: SingleFlight[LoadResult[T]]) -> None:
         """End a load that nobody can run."""
-        if flight.claim():
+        if single_flight.claim():
             failure = self._unexpected_failure("no thread could be started")
-            self._finish(flight, self._clock(), failure, self._generation)
+            self._finish(single_flight, self._clock(), failure, self._generation)
 
-    def _run_here(self, flight: SingleFlight[LoadResult[T]], context: contextvars.Context) -> None:
+    def _run_here(self, single_flight: SingleFlight[LoadResult[T]], context: contextvars.Context) -> None:
         reports = Reports()
-        escaped = self._run(flight, context, reports)
+        escaped = self._run(single_flight, context, reports)
         reports.deliver()
         if escaped is not None:
             raise escaped  # the caller's own Ctrl-C
 
     def _run(
-        self, flight: SingleFlight[LoadResult[T]], context: contextvars.Context, reports: Reports
+        self, single_flight: SingleFlight[LoadResult[T]], context: contextvars.Context, reports: Reports
     ) -> BaseException | None:
         """Load, publish the result, and return what the load raised if that is not an `Exception`."""
-        if not flight.claim():
+        if not single_flight.claim():
             return None
         result: object = None
         escaped: BaseException | None = None
         generation, began = self._generation, self._clock()
         try:
-            flight.delayed, flight.thread = False, threading.get_ident()
+            single_flight.delayed, single_flight.thread = False, threading.get_ident()
             self._began = began
             self._loads += 1
             result = context.run(reports.collect, self._load)
@@ -414,14 +417,14 @@ class Refreshing(Generic[T]):
         # Outside the except block: otherwise the error is chained to an exception whose frames hold the secret.
         if not isinstance(result, Loaded | Failed):
             result = self._unexpected_failure(f"the load ended with {ended}")
-        self._finish(flight, began, result, generation)
+        self._finish(single_flight, began, result, generation)
         try:
             return escaped
         finally:
             del escaped  # its traceback holds this frame
 
     def _finish(
-        self, flight: SingleFlight[LoadResult[T]], began: float, result: LoadResult[T], generation: int
+        self, single_flight: SingleFlight[LoadResult[T]], began: float, result: LoadResult[T], generation: int
     ) -> None:
         try:
             with self._lock:
@@ -430,24 +433,24 @@ class Refreshing(Generic[T]):
                     self._last_failure = None
                 else:
                     self._failures += 1
-                    self._last_failure = self._failure_to_remember(flight, began, result, generation)
-                    flight.inconclusive = self._last_failure.inconclusive
+                    self._last_failure = self._failure_to_remember(single_flight, began, result, generation)
+                    single_flight.inconclusive = self._last_failure.inconclusive
                     if (held := self._held) is not None and held.refused_from <= self._clock():
                         # There is no other value: serve this one until the end of the spacing, when another load is due.
                         self._held = Held.of(held.loaded, held.began, self._jitter).refused(began + self._spacing)
         finally:  # whatever happened: callers are waiting
-            if self._flight is flight:
-                self._flight = None
-            flight.finish(result)
+            if self._single_flight is single_flight:
+                self._single_flight = None
+            single_flight.finish(result)
 
     def _failure_to_remember(
-        self, flight: SingleFlight[LoadResult[T]], began: float, failed: Failed, generation: int
+        self, single_flight: SingleFlight[LoadResult[T]], began: float, failed: Failed, generation: int
     ) -> RememberedFailure:
         held, now = self._held, self._clock()
         # A load that exceeded its time stood still with its process, or waited for DNS. Count from its deadline: the result is already old.
         since = min(now, began + self._timeout)
         usable = held is not None and now < held.expires_at
-        inconclusive = flight.background or usable or since + _STOOD_STILL < now or failed.doubtful
+        inconclusive = single_flight.background or usable or since + _STOOD_STILL < now or failed.doubtful
         return RememberedFailure.of(failed, since, generation, self._draw_jitter(), inconclusive=inconclusive)
 
     def _unexpected_failure(self, sentence: str, retry_in: float = _UNEXPECTED_RETRY) -> Failed:

@@ -298,6 +298,10 @@ TOKEN_IN_URL: Final = "the URL has the parameter access_token beside the Authori
 NO_TOKEN: Final = (
     "the Authorization header has no token after Bearer. The caller's token is empty: check how it gets its token."
 )
+NOTHING_GIVEN: Final = "no token was given: it is empty, or neither text nor bytes. Check where your code reads it from: the message may have none."
+WHOLE_HEADER: Final = (
+    "a whole header was given, with its scheme. Give only the token: what stands after `Bearer ` in the header."
+)
 NOT_A_TOKEN: Final = (
     "the Authorization header does not hold exactly one token after Bearer and a space. Send the token as it is, without quotes, "
     "commas or spaces."

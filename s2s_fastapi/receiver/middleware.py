@@ -3,13 +3,14 @@
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import httpx
 from starlette.authentication import AuthCredentials, UnauthenticatedUser
 from starlette.exceptions import WebSocketException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from s2s_fastapi import environment
 from s2s_fastapi.answers import answer
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.declared.late_routes import WATCH_KEY, Checkpoint
@@ -32,9 +33,6 @@ from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS
 from s2s_fastapi.verifier.bearer import bearer_credentials, token_in
 from s2s_fastapi.verifier.keys import KeySource
 
-if TYPE_CHECKING:  # loaded when settings are first made
-    from s2s_fastapi.settings import KeycloakSettings
-
 __all__ = ["ServiceAuthMiddleware", "middleware_of", "observed_refusals"]
 
 _CONNECTIONS: Final = ("http", "websocket")
@@ -53,7 +51,7 @@ class ServiceAuthMiddleware:
     def __init__(
         self,
         app: ASGIApp,
-        settings: "KeycloakSettings | None" = None,
+        settings: "environment.KeycloakSettings | None" = None,
         *,
         audience: str | Collection[str] | None = None,
         public_paths: Iterable[str] = (),

@@ -1,13 +1,14 @@
 """What a developer writes: ``require_...(...)`` for a requirement, `CurrentPrincipal` for a route without one."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Final
 
 from fastapi import Depends
 from fastapi.security import SecurityScopes
 from starlette.requests import HTTPConnection  # FastAPI reads the annotation below at run time
 
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.fastapi_internals import not_a_dependency
 from s2s_fastapi.names import checked_names, name_problem, scope_problem
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.requirement.request_state import Authenticated
@@ -26,93 +27,77 @@ __all__ = [
     "require_user",
 ]
 
-
-_PARENTHESES: Final = "write Depends(require_...(...)) with its parentheses: without them nothing would be checked"
-
-
-class _NotParenthesised:
-    """The type of a parameter that is never given. FastAPI refuses ``Depends(require_service)`` at the decorator because of it.
-
-    Without it FastAPI would call the factory, inject the requirement without asking it, and let everybody in.
-    """
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> NoReturn:
-        raise TypeError(_PARENTHESES)
+# Without the mark FastAPI would call the function, inject the requirement without asking it, and let everybody in.
+_with_parentheses: Final = not_a_dependency(
+    "write Depends(require_...(...)) with its parentheses: without them nothing would be checked"
+)
 
 
-_WRITTEN_OUT: Final = _NotParenthesised()
-
-
-def require_service(*, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
-    """Require any service: a token of the client-credentials grant (RFC 6749 section 4.4).
-
-    Raises:
-        ConfigurationError: The parentheses are left out: ``Depends(require_service)`` would ask nothing.
-    """
-    _check_written_out(_)
+@_with_parentheses
+def require_service() -> Requirement:
+    """Require any service: a token of the client-credentials grant (RFC 6749 section 4.4)."""
     return Caller("service")
 
 
-def require_caller(*client_ids: str, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
+@_with_parentheses
+def require_caller(*client_ids: str) -> Requirement:
     """Require the service account of one of these clients; letter case counts.
 
     Raises:
         ConfigurationError: A name is missing or invalid.
     """
-    _check_written_out(_)
     return Caller("service", _names("require_caller", client_ids))
 
 
-def require_user(*client_ids: str, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
+@_with_parentheses
+def require_user(*client_ids: str) -> Requirement:
     """Require a user, of one of these front ends if any are named. The middleware accepts users only with ``users=True``.
 
     Raises:
         ConfigurationError: A name is invalid.
     """
-    _check_written_out(_)
     return Caller("user", _names("require_user", client_ids) if client_ids else frozenset())
 
 
-def require_scope(*scopes: str, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
+@_with_parentheses
+def require_scope(*scopes: str) -> Requirement:
     """Require all of these scopes. Who is calling does not matter.
 
     Raises:
         ConfigurationError: A name is missing or invalid.
     """
-    _check_written_out(_)
     return HasScope(_names("require_scope", scopes, scope_problem))
 
 
-def require_role(*roles: str, client: str | None = None, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
+@_with_parentheses
+def require_role(*roles: str, client: str | None = None) -> Requirement:
     """Require all of these roles of a client: of the app's own client, unless ``client`` names another.
 
     Raises:
         ConfigurationError: A name is missing or invalid.
     """
-    _check_written_out(_)
     if client is not None:
         _names("require_role", (client,))
     return HasRole(_names("require_role", roles), client)
 
 
-def require_realm_role(*roles: str, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
+@_with_parentheses
+def require_realm_role(*roles: str) -> Requirement:
     """Require all of these realm roles.
 
     Raises:
         ConfigurationError: A name is missing or invalid.
     """
-    _check_written_out(_)
     return HasRole(_names("require_realm_role", roles), realm=True)
 
 
-def require_audience(*audiences: str, only: bool = False, _: _NotParenthesised = _WRITTEN_OUT) -> Requirement:
+@_with_parentheses
+def require_audience(*audiences: str, only: bool = False) -> Requirement:
     """Require a token for one of these audiences. With ``only``, it must not be for any other service as well.
 
     Raises:
         ConfigurationError: A name is missing or invalid.
     """
-    _check_written_out(_)
     return Audience(_names("require_audience", audiences), only)
 
 
@@ -148,8 +133,3 @@ def _names(factory: str, names: tuple[str, ...], problem: Callable[[object], str
         if not isinstance(name, str):
             raise ConfigurationError(f'{factory} takes names, not {type(name).__name__}: write {factory}("a", "b").')
     return checked_names(factory, names, problem)
-
-
-def _check_written_out(marker: object) -> None:
-    if marker is not _WRITTEN_OUT:
-        raise ConfigurationError(_PARENTHESES)

@@ -1,6 +1,6 @@
 """What a route requires of its caller, as a value: who may call, and with which scopes and roles."""
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Final, Literal, NoReturn, Self, TypeVar
@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection  # FastAPI reads the annotation be
 from s2s_fastapi.answers import error_of
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.fastapi_internals import asked_by_fastapi
+from s2s_fastapi.fastapi_internals import asked_by_fastapi, awaited
 from s2s_fastapi.keycloak.cures import (
     also_for,
     audience_cure,
@@ -33,6 +33,7 @@ E = TypeVar("E")
 
 _NO_SCOPES: Final = SecurityScopes()
 """The scopes around a requirement that is called by hand: none. Nobody changes it."""
+_NO_CONNECTION: Final[Any] = None
 _ALLOWED: Final = Decision(reason=Reason.ALLOWED)
 # How far a token came: is it for this service, who is calling, may it call.
 _PRECEDENCE: Final = (
@@ -128,15 +129,24 @@ class Requirement(_Scheme):
         """
         return guarded(self, endpoint)
 
-    async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes = _NO_SCOPES) -> Principal:
-        """Return the caller if it meets the requirement. FastAPI calls this for ``Depends(requirement)``.
+    @awaited
+    def __call__(
+        self, connection: HTTPConnection = _NO_CONNECTION, security_scopes: SecurityScopes = _NO_SCOPES
+    ) -> Awaitable[Principal]:
+        """Return an awaitable of the caller if it meets the requirement. FastAPI calls this for ``Depends(requirement)``.
 
-        Call it by hand with the request or the WebSocket: ``await requirement(request)``.
+        Call it by hand with the request or the WebSocket: ``await requirement(request)``. It decides at once, so a forgotten ``await``
+        lets nobody in.
 
         Raises:
             AuthorizationError: The caller does not meet it.
-            ConfigurationError: `ServiceAuthMiddleware` did not authenticate the request.
+            ConfigurationError: `ServiceAuthMiddleware` did not authenticate the request, or no request is given.
         """
+        if connection is _NO_CONNECTION:
+            raise ConfigurationError(
+                "Do not call a requirement without a request. In a route write Depends(admin), without parentheses after admin. Elsewhere"
+                " write `await admin(request)`."
+            )
         requirement = self & HasScope(frozenset(security_scopes.scopes)) if security_scopes.scopes else self
         scope = connection.scope
         state = scope.get(SCOPE_KEY)
@@ -145,8 +155,8 @@ class Requirement(_Scheme):
         decision = requirement.judge(state.principal, state.service.client_id)
         if decision is _ALLOWED:  # the usual case, without another call
             state.asked.append(requirement)
-            return state.principal
-        return state.decided(scope, requirement, decision)
+            return _given(state.principal)
+        return _given(state.decided(scope, requirement, decision))
 
     def __bool__(self) -> bool:
         """Refuse to be true or false: ``a and b`` would be ``b`` alone, and the first requirement would be lost.
@@ -170,6 +180,10 @@ class Requirement(_Scheme):
     def __or__(self, other: "Requirement") -> "Requirement":
         """Require one of the two."""
         return AnyOf(parts=(*_parts(self, AnyOf), *_parts(other, AnyOf)))
+
+
+async def _given(principal: Principal) -> Principal:
+    return principal
 
 
 def _call(factory: str, *arguments: Iterable[str], **options: object) -> str:

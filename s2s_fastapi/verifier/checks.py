@@ -9,7 +9,7 @@ from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.keycloak.cures import audience_cure, binding_cure, issuer_cure, shown, type_cure
 from s2s_fastapi.principal import Payload, Principal, digest
 from s2s_fastapi.text import named
-from s2s_fastapi.verifier.claims import nbf_of, read_principal
+from s2s_fastapi.verifier.claims import read_principal
 from s2s_fastapi.verifier.jws import Jws
 from s2s_fastapi.verifier.verdict import Judge, Verdict
 
@@ -26,7 +26,7 @@ _UNREAD: Final = Principal(client_id="", kind="unknown", issuer="", issued_at=0,
 class _Presented:
     """One token whose signature held, while the checks look at it."""
 
-    __slots__ = ("claims", "expected", "kid", "not_before", "now", "payload", "principal")
+    __slots__ = ("claims", "expected", "kid", "nbf", "not_before", "now", "payload", "principal")
 
     def __init__(self, expected: "Checks", jws: Jws, claims: dict[str, Any], not_before: int, now: float) -> None:
         self.expected = expected
@@ -36,6 +36,7 @@ class _Presented:
         self.not_before = not_before
         self.now = now
         self.principal = _UNREAD
+        self.nbf = 0
 
     def refusal(self, reason: Reason, cure: str) -> Decision:
         """Return a refusal of this token, with the values that its signature vouches for."""
@@ -88,14 +89,14 @@ class Checks:
         *,
         not_before: int,
         now: float,
+        token: bytes,
         observing: bool = False,
-        token: bytes = b"",
     ) -> Verdict:
         """Decide about a token whose signature held.
 
         - ``now`` and the realm's ``not_before`` are in seconds since the epoch.
         - While ``observing`` a wrong audience and a wrong kind of caller are reported and accepted.
-        - ``token`` is the token itself. If it is accepted, the verdict keeps its digest.
+        - ``token`` is the token itself: if it is accepted, the verdict keeps its digest.
         """
         presented = _Presented(self, jws, claims, not_before, now)
         refusals: list[Decision] = []
@@ -108,21 +109,16 @@ class Checks:
             accepts = self.accepts
             if accepts is not None and (found := accepts.judge(presented.principal)).reason is not Reason.ALLOWED:
                 refusals.append(presented.refusal(found.reason, found.cure))
-            if not refusals:
-                return Verdict((), presented.principal, digest(token) if token else b"", jws.kid)
-            if observing:
+            if not refusals or observing:
                 observed = tuple(replace(refusal, observed=True) for refusal in refusals)
-                return Verdict(observed, presented.principal, digest(token) if token else b"")
+                begins = max(presented.principal.issued_at, presented.nbf) - self.leeway
+                return Verdict(observed, presented.principal, digest(token), jws.kid, begins)
         principal = presented.principal
         return Verdict((refusals[0],), None if principal is _UNREAD else principal)
 
     def worded(self, sentence: str) -> str:
         """Return a sentence with the prefix of the settings in the names of their variables."""
         return sentence if self.prefix == _PREFIX else sentence.replace(_PREFIX, self.prefix)
-
-    def begins(self, principal: Principal, claims: dict[str, Any]) -> float:
-        """Return the moment, in seconds since the epoch, from which on a token is old enough."""
-        return max(principal.issued_at, nbf_of(claims)) - self.leeway
 
     def ends(self, principal: Principal) -> float:
         """Return the moment, in seconds since the epoch, from which on a token is expired."""
@@ -139,11 +135,11 @@ def _not_an_access_token(token: _Presented) -> str:
 
 
 def _malformed(token: _Presented) -> str:
-    """Read the principal, which all checks below look at; return what is wrong with a claim."""
+    """Read the principal and ``nbf``, which the checks below look at; return what is wrong with a claim."""
     found = read_principal(token.claims, Payload(token.payload, json_object))
     if isinstance(found, Decision):
         return found.cure
-    token.principal = found
+    token.principal, token.nbf = found
     return ""
 
 
@@ -155,7 +151,7 @@ def _of_another_issuer(token: _Presented) -> str:
 def _not_yet_valid(token: _Presented) -> str:
     principal, now = token.principal, token.now
     latest = now + token.expected.leeway
-    for claim, moment in (("nbf", nbf_of(token.claims)), ("iat", principal.issued_at)):
+    for claim, moment in (("nbf", token.nbf), ("iat", principal.issued_at)):
         if moment > latest:
             return (
                 f"token of {named(principal.client_id)} has {claim} {moment - now:.0f} s in the future. Compare the clocks of this host "

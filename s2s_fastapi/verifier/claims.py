@@ -10,7 +10,7 @@ from s2s_fastapi.keycloak.cures import token_of
 from s2s_fastapi.principal import NOTHING, Kind, Principal
 from s2s_fastapi.text import named
 
-__all__ = ["nbf_of", "read_principal"]
+__all__ = ["read_principal"]
 
 _LATEST: Final = 2**53  # beyond it JSON numbers are not exact, and no token lives that long
 
@@ -19,9 +19,10 @@ class _MalformedError(Exception):
     """A claim is missing or has the wrong type. It never leaves this module: whoever calls gets a sentence."""
 
 
-def read_principal(claims: dict[str, Any], whole: Mapping[str, Any]) -> Principal | Decision:
-    """Return the caller that a payload describes (RFC 7519 section 4, Keycloak's names for the rest).
+def read_principal(claims: dict[str, Any], whole: Mapping[str, Any]) -> tuple[Principal, int] | Decision:
+    """Return the caller that a payload describes, and its ``nbf`` (RFC 7519 section 4, Keycloak's names for the rest).
 
+    - ``nbf`` is in seconds since the epoch, 0 if there is none.
     - ``whole`` is the same payload as the read-only mapping that the principal keeps.
     - It is refused if a claim is missing or has the wrong type: ``"admin"`` in the place of a list never becomes five roles.
     """
@@ -41,14 +42,13 @@ def read_principal(claims: dict[str, Any], whole: Mapping[str, Any]) -> Principa
             client_roles=_client_roles(claims, resource_access),
             claims=whole,
         )
-        nbf_of(claims)
+        not_before = _not_before(claims)
     except _MalformedError as malformed:
         return Decision(reason=Reason.MALFORMED_CLAIMS, cure=str(malformed))
-    return principal
+    return principal, not_before
 
 
-def nbf_of(claims: Mapping[str, Any]) -> int:
-    """Return ``nbf`` in seconds since the epoch, 0 if there is none. After `read_principal` it is a date."""
+def _not_before(claims: Mapping[str, Any]) -> int:
     value = claims.get("nbf", 0)
     # Old servers write nbf: 0. False equals 0, but is no date.
     return 0 if value == 0 and type(value) is not bool else _seconds(claims, "nbf")

@@ -3,13 +3,16 @@
 import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Final
 
 import httpx
 
+from s2s_fastapi import environment
 from s2s_fastapi.answers import error_of
+from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.environment import settings_or_environment
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.keycloak.cures import NOTHING_GIVEN, WHOLE_HEADER
 from s2s_fastapi.names import NO_AUDIENCE, audience_names
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.telemetry import DecisionLog
@@ -22,10 +25,10 @@ from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.verdict import Verdict
 from s2s_fastapi.verifier.verifier import Verifier
 
-if TYPE_CHECKING:  # loaded when settings are first made
-    from s2s_fastapi.settings import KeycloakSettings
-
 __all__ = ["TokenVerifier"]
+
+_NOTHING_GIVEN: Final = Decision(reason=Reason.MALFORMED_TOKEN, cure=NOTHING_GIVEN)
+_WHOLE_HEADER: Final = Decision(reason=Reason.MALFORMED_TOKEN, cure=WHOLE_HEADER)
 
 
 class TokenVerifier:
@@ -40,7 +43,7 @@ class TokenVerifier:
 
     def __init__(
         self,
-        settings: "KeycloakSettings | None" = None,
+        settings: "environment.KeycloakSettings | None" = None,
         *,
         audience: str | Collection[str] | None = None,
         cached_tokens: int = CACHED_TOKENS,
@@ -86,11 +89,15 @@ class TokenVerifier:
     def decide(self, token: str | bytes) -> Verdict:
         """Return the verdict on a token as a value; raises only ConfigurationError."""
         verifier, credentials = self.ready(), _credentials(token)
+        if isinstance(credentials, Decision):
+            return self._logged(Verdict((credentials,)))
         return self._logged(verifier.known(credentials) or verifier.decide(credentials))
 
     async def adecide(self, token: str | bytes) -> Verdict:
         """Return the verdict like `decide`, without blocking the event loop."""
         verifier, credentials = self.ready(), _credentials(token)
+        if isinstance(credentials, Decision):
+            return self._logged(Verdict((credentials,)))
         return self._logged(verifier.known(credentials) or await verifier.adecide(credentials))
 
     def ready(self) -> Verifier:
@@ -115,7 +122,7 @@ class TokenVerifier:
         return self._verifier
 
     def _logged(self, verdict: Verdict) -> Verdict:
-        if verdict.accepted and not verdict.observed:
+        if verdict.accepted:
             verdict.count_acceptance()
             if not self._log.wants_allowed:
                 return verdict
@@ -125,12 +132,15 @@ class TokenVerifier:
         return verdict
 
 
-def _credentials(token: object) -> bytes:
-    # A character that is not ASCII becomes one that no token has. Anything but text (a header that is missing) becomes an empty token.
-    # Both are refused like any other malformed token.
+def _credentials(token: object) -> bytes | Decision:
+    # A character that is not ASCII becomes one that no token has.
     if isinstance(token, str):
         token = token.encode("ascii", "replace")
-    return credentials_of(token if isinstance(token, bytes) else b"")
+    if not isinstance(token, bytes) or not token.strip():
+        return _NOTHING_GIVEN
+    if token[:7].lower() == b"bearer ":
+        return _WHOLE_HEADER
+    return credentials_of(token)
 
 
 def _principal(verdict: Verdict) -> Principal:

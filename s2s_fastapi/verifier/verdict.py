@@ -24,21 +24,28 @@ class Judge(Protocol):
 class Verdict:
     """What was decided about one token, and which caller it describes if its signature held. Nobody changes it."""
 
-    __slots__ = ("_decisions", "_kid", "_labels", "accepted", "digest", "observed", "principal", "scopes")
+    __slots__ = ("_decisions", "_kid", "_labels", "accepted", "begins", "digest", "observed", "principal", "scopes")
 
     def __init__(
-        self, decisions: tuple[Decision, ...], principal: Principal | None = None, digest: bytes = b"", kid: str = ""
+        self,
+        decisions: tuple[Decision, ...],
+        principal: Principal | None = None,
+        digest: bytes = b"",
+        kid: str = "",
+        begins: float = 0,
     ) -> None:
         """Take one refusal, or several that are all only observed; none for a ``principal`` that is accepted.
 
         - ``digest`` stands for an accepted token: the token itself is not kept.
         - ``kid`` names the key of an accepted token.
+        - ``begins`` is the moment, in seconds since the epoch, from which on an accepted token is old enough.
         """
         self._decisions = decisions
         self._kid = kid
         self._labels: dict[str, str] | None = None
         self.principal = principal
         self.digest = digest
+        self.begins = begins
         self.accepted = principal is not None and (not decisions or decisions[0].accepted)
         self.observed = bool(decisions) and decisions[0].observed
         """Accepted although there is a reason to refuse."""

@@ -138,10 +138,10 @@ class Verifier:
             )
             principal = verdict.principal
             if principal is not None and verdict.accepted:
-                begins, ends = self.checks.begins(principal, claims), self.checks.ends(principal)
+                ends = self.checks.ends(principal)
                 if verdict.observed:
                     ends = min(ends, self._observe_until)
-                self.tokens.put(credentials, AcceptedToken(verdict, key, principal.issued_at, begins, ends))
+                self.tokens.put(credentials, AcceptedToken(verdict, key, principal.issued_at, verdict.begins, ends))
             return verdict
 
     def _unsigned(self, refusal: Decision, kid: str = "") -> Verdict:

@@ -9,12 +9,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route, Router
-from starlette.testclient import TestClient
 
 from s2s_fastapi import ConfigurationError, ServiceAuthMiddleware, read_access, require_service, require_user
+from tests.kit.receiving import Client, Options
 
-Options = Callable[..., dict[str, Any]]
-Client = Callable[[Any], TestClient]
 EITHER = require_service() | require_user()
 
 

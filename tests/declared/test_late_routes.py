@@ -22,10 +22,7 @@ from s2s_fastapi import Principal, ServiceAuthMiddleware, require_caller, requir
 from s2s_fastapi.fastapi_internals import WatchedList
 from s2s_fastapi.receiver.start import Start
 from tests.kit.realm import Realm
-
-App = Callable[..., FastAPI]
-Client = Callable[[Any], TestClient]
-Headers = Callable[..., dict[str, str]]
+from tests.kit.receiving import App, Client, Headers
 
 CHAT = require_caller("chat-app-service")
 EITHER = require_service() | require_user()

@@ -26,10 +26,7 @@ from s2s_fastapi import (
 )
 from s2s_fastapi.declared.public_paths import PublicPaths
 from s2s_fastapi.fastapi_internals import attributes_of
-
-App = Callable[..., FastAPI]
-Client = Callable[[Any], TestClient]
-Headers = Callable[..., dict[str, str]]
+from tests.kit.receiving import App, Client, Headers
 
 ADMIN = require_caller("admin-app")
 AT = r" \((?:[^()]*/)?test_newcomers\.py:\d+\)"

@@ -40,9 +40,8 @@ from s2s_fastapi import (
     require_user,
 )
 from tests.kit.realm import Realm, settings
+from tests.kit.receiving import App, Headers
 
-App = Callable[..., FastAPI]
-Headers = Callable[..., dict[str, str]]
 Document = dict[str, Any]
 
 TOKEN_URL = "http://keycloak.test/realms/corp/protocol/openid-connect/token"

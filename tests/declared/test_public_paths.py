@@ -1,6 +1,5 @@
 """Public paths are exact, few and for reading: nothing beside them opens, and no requirement lies under one."""
 
-from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -16,10 +15,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from s2s_fastapi import DOCS, ConfigurationError, ServiceAuthMiddleware, require_caller, require_service
 from s2s_fastapi.declared.public_paths import PublicPath, PublicPaths
-
-App = Callable[..., FastAPI]
-Client = Callable[[Any], TestClient]
-Options = Callable[..., dict[str, Any]]
+from tests.kit.receiving import App, Client, Options
 
 GUARDED = [Depends(require_caller("chat-app-service"))]
 

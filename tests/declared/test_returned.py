@@ -8,13 +8,9 @@ from unittest.mock import Mock
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, Security, WebSocket
 from fastapi.security.base import SecurityBase
-from starlette.testclient import TestClient
 
 from s2s_fastapi import ConfigurationError, CurrentPrincipal, Principal, Requirement, require_caller, require_service
-
-App = Callable[..., FastAPI]
-Client = Callable[[Any], TestClient]
-Headers = Callable[..., dict[str, str]]
+from tests.kit.receiving import App, Client, Headers
 
 CHAT = require_caller("chat-app-service")
 

@@ -39,10 +39,9 @@ from s2s_fastapi import (
 )
 from s2s_fastapi.declared.routes import RouteAccess
 from tests.kit.realm import settings
+from tests.kit.receiving import Client, Options
 
 A, B = require_caller("a"), require_scope("b")
-Options = Callable[..., dict[str, Any]]
-Client = Callable[[Any], TestClient]
 
 
 async def endpoint(request: Request) -> PlainTextResponse:

@@ -19,7 +19,6 @@ from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route, WebSocketRoute
-from starlette.testclient import TestClient
 from typing_extensions import TypeAliasType
 
 from s2s_fastapi import (
@@ -31,10 +30,8 @@ from s2s_fastapi import (
     require_service,
     require_user,
 )
+from tests.kit.receiving import App, Client, Headers
 
-App = Callable[..., FastAPI]
-Client = Callable[[Any], TestClient]
-Headers = Callable[..., dict[str, str]]
 Spelling = Callable[[FastAPI], Any]
 
 CHAT = require_caller("chat-app-service")

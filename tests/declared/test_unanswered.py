@@ -7,16 +7,12 @@ from typing import Any
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, WebSocket
 from starlette.responses import PlainTextResponse
-from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from s2s_fastapi import DOCS, ServiceAuthMiddleware, require_service
 from s2s_fastapi.declared.public_paths import PublicPath, unanswered
 from s2s_fastapi.declared.routes import RouteAccess
-
-App = Callable[..., FastAPI]
-Client = Callable[[Any], TestClient]
-Options = Callable[..., dict[str, Any]]
+from tests.kit.receiving import App, Client, Options
 
 
 async def opaque(scope: Any, receive: Any, send: Any) -> None:

@@ -14,7 +14,6 @@ from pydantic import BaseModel, Field
 from starlette.endpoints import HTTPEndpoint
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
-from starlette.testclient import TestClient
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from s2s_fastapi import (
@@ -28,10 +27,8 @@ from s2s_fastapi import (
     require_user,
 )
 from s2s_fastapi.requirement.require import current_principal
+from tests.kit.receiving import App, Client, Headers
 
-App = Callable[..., FastAPI]
-Client = Callable[[Any], TestClient]
-Headers = Callable[..., dict[str, str]]
 Spelling = Callable[[FastAPI], None]
 
 CHAT = require_caller("chat-app-service")

@@ -280,7 +280,7 @@ def test_a_thousand_threads_a_thousand_tasks_on_three_loops_and_trio_share_one_l
             thread.start()
     finally:
         threading.stack_size(size)
-    until(lambda: len(value._flight._waiters) == 2100 if value._flight else False)
+    until(lambda: len(value._single_flight._waiters) == 2100 if value._single_flight else False)
     loader.gate.set()
     for thread in threads:
         thread.join(SECONDS)
@@ -682,7 +682,7 @@ def test_beyond_the_limit_of_waiters_an_expired_value_is_served_but_does_not_pas
     clock.now = 1100.0
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(value.get)
-        until(lambda: value._flight is not None and value._flight._waiters)
+        until(lambda: value._single_flight is not None and value._single_flight._waiters)
         assert value.get() is first
         assert asyncio.run(value.aget()) is first
         assert "waiting already" in str(error_of(lambda: value.renew(first)))
@@ -1046,7 +1046,7 @@ def test_a_refusal_while_a_load_is_under_way_waits_for_that_load() -> None:
     value.refuse(first)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(value.get)
-        until(lambda: value._flight is not None and value._flight._waiters)
+        until(lambda: value._single_flight is not None and value._single_flight._waiters)
         loader.gate.set()
         assert waiting.result(SECONDS).number == 2
     assert loader.loads == 2
@@ -1061,7 +1061,7 @@ def test_a_refusal_soon_after_a_load_waits_for_the_renewal_that_is_under_way() -
     assert value.ready() is None
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(value.get)
-        until(lambda: value._flight is not None and value._flight._waiters)
+        until(lambda: value._single_flight is not None and value._single_flight._waiters)
         loader.gate.set()
         assert waiting.result(SECONDS).number == 2
     assert loader.loads == 2
@@ -1155,7 +1155,7 @@ def test_a_caller_that_joined_a_background_renewal_which_fails_waits_for_the_nex
     clock.now = 1100.0
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(read, value)
-        until(lambda: value._flight is not None and value._flight._waiters)
+        until(lambda: value._single_flight is not None and value._single_flight._waiters)
         loader.gate.set()
         assert waiting.result(SECONDS).number == 3
 
@@ -1185,7 +1185,7 @@ def test_a_process_that_stood_still_in_a_load_fails_no_call(usable: bool, read: 
         assert loader.entered.wait(SECONDS)
         until(lambda: loader.loads == 2)
         if not usable:
-            until(lambda: value._flight is not None and value._flight._waiters)
+            until(lambda: value._single_flight is not None and value._single_flight._waiters)
         clock.now += 3600
         loader.gate.set()
         assert waiting.result(SECONDS).number == (1 if usable else 3)

@@ -13,6 +13,15 @@ from s2s_fastapi.receiver.observe_mode import Observing
 from s2s_fastapi.telemetry import DecisionLog
 from tests.kit.realm import Realm, settings
 
+App = Callable[..., FastAPI]
+"""The fixture `make_app`."""
+Client = Callable[[Any], TestClient]
+"""The fixture `client`."""
+Headers = Callable[..., dict[str, str]]
+"""The fixtures `service` and `user`."""
+Options = Callable[..., dict[str, Any]]
+"""The fixture `options`."""
+
 
 class Observed:
     """An observer that keeps what it is told."""
@@ -48,19 +57,19 @@ def observed() -> Observed:
 
 
 @pytest.fixture
-def service(realm: Realm) -> Callable[..., dict[str, str]]:
+def service(realm: Realm) -> Headers:
     """Headers with a service's token."""
     return lambda **changes: {"Authorization": f"Bearer {realm.token(**changes)}"}
 
 
 @pytest.fixture
-def user(realm: Realm) -> Callable[..., dict[str, str]]:
+def user(realm: Realm) -> Headers:
     """Headers with a user's token."""
     return lambda **changes: {"Authorization": f"Bearer {realm.user_token(**changes)}"}
 
 
 @pytest.fixture
-def options(realm: Realm, observed: Observed) -> Callable[..., dict[str, Any]]:
+def options(realm: Realm, observed: Observed) -> Options:
     """Keyword arguments of a middleware that trusts the realm."""
     return lambda **changes: {
         "settings": settings(),
@@ -71,7 +80,7 @@ def options(realm: Realm, observed: Observed) -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture
-def make_app(options: Callable[..., dict[str, Any]]) -> Callable[..., FastAPI]:
+def make_app(options: Options) -> App:
     """A FastAPI app without documentation behind our middleware."""
 
     def make(*, app: FastAPI | None = None, **changes: Any) -> FastAPI:
@@ -83,6 +92,6 @@ def make_app(options: Callable[..., dict[str, Any]]) -> Callable[..., FastAPI]:
 
 
 @pytest.fixture
-def client() -> Callable[[Any], TestClient]:
+def client() -> Client:
     """A client that sees a 500 as a 500."""
     return lambda app: TestClient(app, raise_server_exceptions=False, follow_redirects=False)

@@ -31,11 +31,8 @@ from s2s_fastapi import (
 )
 from s2s_fastapi.principal import INBOUND, digest
 from tests.kit.realm import Realm, SigningKey
+from tests.kit.receiving import App, Client, Headers, Options
 
-App = Callable[..., FastAPI]
-Client = Callable[[Any], TestClient]
-Headers = Callable[..., dict[str, str]]
-Options = Callable[..., dict[str, Any]]
 Through = tuple[FastAPI, TestClient]
 
 REALM = 'Bearer realm="crm-api-gateway"'

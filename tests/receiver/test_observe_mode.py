@@ -26,11 +26,9 @@ from s2s_fastapi import (
     require_service,
     require_user,
 )
+from s2s_fastapi.principal import INBOUND, digest
 from tests.kit.realm import Clock, Realm, SigningKey, settings
-
-App = Callable[..., FastAPI]
-Client = Callable[[Any], TestClient]
-Options = Callable[..., dict[str, Any]]
+from tests.kit.receiving import App, Client, Options
 
 DAY = "2027-01-31"
 END = dt.datetime(2027, 1, 31, tzinfo=dt.UTC).timestamp()
@@ -226,6 +224,16 @@ class TestOnlyTold:
         assert there.observed.reasons == ["wrong_audience", "not_a_service"]
         assert there.at(END).get(client_id=None, sid="s", aud="bob").status_code == 401
         assert there.observed.reasons == ["wrong_audience", "not_a_service", "wrong_audience"]
+
+    def test_its_token_is_known_as_one_that_must_not_go_on(self, observing: Options, around: Around) -> None:
+        app, seen = FastAPI(openapi_url=None), list[bytes | None]()
+        app.add_middleware(ServiceAuthMiddleware, **observing())
+        app.get("/x")(lambda: seen.append(INBOUND.get()))
+        there = around(app)
+        headers = there.headers(aud="bob")
+
+        assert there.client.get("/x", headers=headers).status_code == 200
+        assert seen == [digest(headers["Authorization"].removeprefix("Bearer "))]
 
     def test_a_request_that_is_allowed_is_told_as_that_and_nothing_else(self, there: There) -> None:
         assert there.get().status_code == 200

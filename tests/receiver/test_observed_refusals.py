@@ -33,9 +33,9 @@ from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.receiver.observe_mode import ObservedRefusals, Observing
 from s2s_fastapi.telemetry import DecisionLog
 from tests.kit.realm import Clock, Realm
+from tests.kit.receiving import Options
 from tests.test_docs import DOCS, blocks
 
-Options = Callable[..., dict[str, Any]]
 Log = pytest.LogCaptureFixture
 
 DAY = "2027-01-31"

@@ -23,9 +23,8 @@ from s2s_fastapi import (
 )
 from s2s_fastapi.requirement.request_state import Authenticated
 from tests.kit.realm import Clock, Realm
+from tests.kit.receiving import Headers, Options
 
-Headers = Callable[..., dict[str, str]]
-Options = Callable[..., dict[str, Any]]
 CHALLENGE = 'Bearer realm="crm-api-gateway", error="insufficient_scope"'
 DAY = 1_798_675_200  # 2026-12-31 00:00 UTC
 

@@ -22,11 +22,7 @@ from starlette.testclient import TestClient
 
 from s2s_fastapi import ConfigurationError, ServiceAuthMiddleware, require_caller, require_service
 from tests.kit.realm import Clock, Realm, SigningKey, settings
-
-App = Callable[..., FastAPI]
-Client = Callable[[Any], TestClient]
-Headers = Callable[..., dict[str, str]]
-Options = Callable[..., dict[str, Any]]
+from tests.kit.receiving import App, Client, Headers, Options
 
 
 async def ok(request: Request) -> PlainTextResponse:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,7 @@ from websockets.sync.client import connect
 
 from s2s_fastapi import require_caller
 from tests.kit.realm import Realm
-
-App = Callable[..., FastAPI]
-Headers = Callable[..., dict[str, str]]
+from tests.kit.receiving import App, Headers
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of websockets' older half

@@ -19,11 +19,9 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from s2s_fastapi import ConfigurationError, ServiceAuthMiddleware, require_caller, require_scope, require_service
+from tests.kit.receiving import Client, Headers, Options
 
 A = require_caller("chat-app-service")
-Headers = Callable[..., dict[str, str]]
-Options = Callable[..., dict[str, Any]]
-Client = Callable[[Any], TestClient]
 EVE = {"azp": "eve", "client_id": "eve"}
 
 

@@ -22,11 +22,8 @@ from starlette.websockets import WebSocketDisconnect
 from s2s_fastapi import ConfigurationError, ServiceAuthMiddleware, require_caller, require_service, require_user
 from s2s_fastapi.requirement.opened import OPENED_KEY
 from s2s_fastapi.requirement.request_state import SCOPE_KEY
+from tests.kit.receiving import App, Client, Headers, Options
 
-App = Callable[..., FastAPI]
-Client = Callable[[Any], TestClient]
-Options = Callable[..., dict[str, Any]]
-Headers = Callable[..., dict[str, str]]
 Scope = Any
 
 EITHER = require_service() | require_user()

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import inspect
 import operator
 import pickle
 from collections.abc import Callable
@@ -37,10 +38,7 @@ from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.requirement.request_state import SCOPE_KEY
 from s2s_fastapi.requirement.requirement import AllOf, AnyOf
 from tests.kit.realm import settings
-
-Headers = Callable[..., dict[str, str]]
-Client = Callable[[Any], TestClient]
-App = Callable[..., FastAPI]
+from tests.kit.receiving import App, Client, Headers, Observed
 
 FACTORIES = [
     require_service,
@@ -67,6 +65,22 @@ def caller(kind: str = "service", client_id: str = "a", **fields: Any) -> Princi
 @pytest.fixture(params=FACTORIES, ids=lambda factory: factory.__name__)
 def factory(request: pytest.FixtureRequest) -> Callable[..., Requirement]:
     return cast("Callable[..., Requirement]", request.param)
+
+
+def test_the_signature_of_a_factory_shows_what_one_writes() -> None:
+    shown = {
+        factory.__name__: [str(each) for each in inspect.signature(factory).parameters.values()]
+        for factory in FACTORIES
+    }
+    assert shown == {
+        "require_service": [],
+        "require_caller": ["*client_ids: str"],
+        "require_user": ["*client_ids: str"],
+        "require_scope": ["*scopes: str"],
+        "require_role": ["*roles: str", "client: str | None = None"],
+        "require_realm_role": ["*roles: str"],
+        "require_audience": ["*audiences: str", "only: bool = False"],
+    }
 
 
 class TestAMistakeIsAnErrorWhenItIsWritten:
@@ -102,9 +116,10 @@ class TestAMistakeIsAnErrorWhenItIsWritten:
         with pytest.raises(TypeError, match="with its parentheses"):
             app.get("/", dependencies=[Depends(mine)])(lambda: None)
 
-    def test_a_factory_whose_hidden_parameter_is_filled(self, factory: Callable[..., Requirement]) -> None:
-        with pytest.raises(ConfigurationError, match="with its parentheses"):
-            factory(_=object())
+    def test_a_factory_without_parentheses_in_a_partial(self, factory: Callable[..., Requirement]) -> None:
+        app = FastAPI()
+        with pytest.raises(TypeError, match="with its parentheses"):
+            app.get("/", dependencies=[Depends(functools.partial(factory))])(lambda: None)
 
     @pytest.mark.parametrize(
         "annotation",
@@ -183,6 +198,11 @@ class TestAMistakeIsAnErrorWhenItIsWritten:
             Depends(require_caller("a") and require_scope("s"))
         with pytest.raises(ConfigurationError, match="Join requirements"):
             Depends(require_caller("a") or require_scope("s"))
+
+    def test_a_requirement_that_is_called_in_depends(self) -> None:
+        called: Any = require_caller("a")
+        with pytest.raises(ConfigurationError, match=r"write Depends\(admin\), without parentheses"):
+            Depends(called())
 
     @pytest.mark.parametrize("asking", ["app", "fastapi_app", "fastapi2.routing", "my.fastapi.app", "__main__"])
     def test_whether_a_requirement_is_true(self, asking: str) -> None:
@@ -680,6 +700,11 @@ class TestTheAlgebra:
         assert (a | b) | c == a | (b | c) == AnyOf((a, b, c))
         assert (a | b) & c == AllOf((AnyOf((a, b)), c))
 
+    def test_a_combination_is_shown_with_parentheses_around_the_other_operator_alone(self) -> None:
+        a, b, c = require_scope("a"), require_scope("b"), require_scope("c")
+        assert str((a & b) | c) == f"({a} & {b}) | {c}"
+        assert str((a | b) & c) == f"({a} | {b}) & {c}"
+
     @pytest.mark.parametrize(
         "requirement",
         [
@@ -1048,6 +1073,20 @@ class TestWithoutTheMiddleware:
 
         with pytest.raises(ConfigurationError), client(app).websocket_connect("/ws"):
             pass
+
+
+def test_a_requirement_that_is_asked_by_hand_without_await_refuses_all_the_same(
+    make_app: App, client: Client, service: Headers, observed: Observed
+) -> None:
+    app = make_app()
+
+    @app.get("/x")
+    async def route(request: Request, caller: CurrentPrincipal) -> str:
+        Admin(request)
+        return caller.client_id
+
+    answer = client(app).get("/x", headers=service(azp="another", client_id="another"))
+    assert (answer.status_code, observed.reasons) == (403, ["caller_not_allowed"])
 
 
 def test_every_reason_a_requirement_can_give_has_its_place() -> None:

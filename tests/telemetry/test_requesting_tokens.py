@@ -299,8 +299,8 @@ class TestTwoRequestsThatWaitForOneLoad:
                 ask(shared)
 
         def waiting() -> int:
-            flight = shared._value._flight
-            return 0 if flight is None else len(flight._waiters)
+            single_flight = shared._value._single_flight
+            return 0 if single_flight is None else len(single_flight._waiters)
 
         with ThreadPoolExecutor(2) as pool:
             served = [pool.submit(serve, name) for name in ("one", "other")]

@@ -320,17 +320,18 @@ def test_keys_too_old_to_trust_fail_it_as_they_fail_a_new_one() -> None:
     assert bench.keys.checked == 1
 
 
-@pytest.mark.parametrize(
-    ("now", "not_before", "holds"),
-    [
-        pytest.param(NOW - 30, 0, True, id="at the earliest moment"),
-        pytest.param(NOW - 30.001, 0, False, id="before the earliest moment"),
-        pytest.param(NOW + 329.999, 0, True, id="at the last moment"),
-        pytest.param(NOW + 330, 0, False, id="past the last moment"),
-        pytest.param(NOW, NOW, True, id="issued in the second of the revocation"),
-        pytest.param(NOW, NOW + 1, False, id="issued in the second before the revocation"),
-    ],
-)
+MOMENTS = [
+    pytest.param(NOW - 30, 0, True, id="at the earliest moment"),
+    pytest.param(NOW - 30.001, 0, False, id="before the earliest moment"),
+    pytest.param(NOW + 329.999, 0, True, id="at the last moment"),
+    pytest.param(NOW + 330, 0, False, id="past the last moment"),
+    pytest.param(NOW, NOW, True, id="issued in the second of the revocation"),
+    pytest.param(NOW, NOW + 1, False, id="issued in the second before the revocation"),
+]
+"""A moment, the realm's not-before, and whether the token is accepted then."""
+
+
+@pytest.mark.parametrize(("now", "not_before", "holds"), MOMENTS)
 def test_what_is_remembered_of_it_holds_exactly_as_long_as_the_token(now: float, not_before: int, holds: bool) -> None:
     bench = Bench()
     bench.reason(token := bench.token())
@@ -338,17 +339,7 @@ def test_what_is_remembered_of_it_holds_exactly_as_long_as_the_token(now: float,
     assert kept.holds(keys, not_before, now) is holds
 
 
-@pytest.mark.parametrize(
-    ("now", "not_before", "known"),
-    [
-        pytest.param(NOW - 30, 0, True, id="at the earliest moment"),
-        pytest.param(NOW - 30.001, 0, False, id="before the earliest moment"),
-        pytest.param(NOW + 329.999, 0, True, id="at the last moment"),
-        pytest.param(NOW + 330, 0, False, id="past the last moment"),
-        pytest.param(NOW, NOW, True, id="issued in the second of the revocation"),
-        pytest.param(NOW, NOW + 1, False, id="issued in the second before the revocation"),
-    ],
-)
+@pytest.mark.parametrize(("now", "not_before", "known"), MOMENTS)
 def test_a_token_that_was_used_often_is_known_exactly_as_long_as_it_holds(
     now: float, not_before: int, known: bool
 ) -> None:

@@ -607,9 +607,12 @@ def test_within_the_spacing_an_unknown_kid_waits_for_the_next_fetch() -> None:
     assert scene.realm.fetches == 2
 
 
-@pytest.mark.parametrize(
+in_each_way = pytest.mark.parametrize(
     "run", [None, asyncio.run, lambda task: trio.run(lambda: task)], ids=["plain", "asyncio", "trio"]
 )
+
+
+@in_each_way
 def test_who_comes_soon_after_a_fetch_waits_for_longer_than_a_fetch_may_take(
     run: Callable[[Any], VerificationKey | Decision] | None,
 ) -> None:
@@ -621,9 +624,7 @@ def test_who_comes_soon_after_a_fetch_waits_for_longer_than_a_fetch_may_take(
     assert scene.realm.fetches == 2
 
 
-@pytest.mark.parametrize(
-    "run", [None, asyncio.run, lambda task: trio.run(lambda: task)], ids=["plain", "asyncio", "trio"]
-)
+@in_each_way
 def test_a_key_that_is_published_while_a_fetch_is_under_way_comes_with_the_next_one(
     run: Callable[[Any], VerificationKey | Decision] | None,
 ) -> None:
@@ -648,9 +649,7 @@ def test_a_key_that_is_published_while_a_fetch_is_under_way_comes_with_the_next_
     assert scene.realm.fetches == 3
 
 
-@pytest.mark.parametrize(
-    "run", [None, asyncio.run, lambda task: trio.run(lambda: task)], ids=["plain", "asyncio", "trio"]
-)
+@in_each_way
 def test_a_key_that_a_fetch_under_way_brings_orders_no_other(
     run: Callable[[Any], VerificationKey | Decision] | None,
 ) -> None:

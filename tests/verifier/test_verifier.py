@@ -294,7 +294,7 @@ def test_keys_that_are_not_there_are_nobodys_fault_but_ours() -> None:
         trio.run(verifier.averify, realm.token())
 
 
-@pytest.mark.parametrize("token", ["", "{}", "a.b.c"])
+@pytest.mark.parametrize("token", ["%", "{}", "a.b.c"])
 def test_a_malformed_token_asks_keycloak_nothing(token: str) -> None:
     realm = Realm()
     verifier = token_verifier(realm)
@@ -460,3 +460,25 @@ def test_what_is_no_token_at_all_is_refused_like_any_other(token: Any) -> None:
 def test_a_token_in_bytes_as_a_message_carries_it_is_verified_alike() -> None:
     token = REALM.token()
     assert VERIFIER.verify(token.encode()) == VERIFIER.verify(token)
+
+
+@pytest.mark.parametrize(
+    ("given", "cure"),
+    [
+        (None, "no token was given"),
+        ("", "no token was given"),
+        (b" ", "no token was given"),
+        ("Bearer eyJ.eyJ.c2ln", "a whole header was given"),
+        (b"bearer eyJ.eyJ.c2ln", "a whole header was given"),
+        ("Bearer", "not one well-formed JWS"),
+        ("opaque", "not one well-formed JWS"),
+    ],
+)
+def test_each_wrong_input_of_a_token_verifier_has_its_own_cure(given: Any, cure: str) -> None:
+    realm = Realm()
+    verifier = TokenVerifier(settings(), transport=realm.transport)
+    for decide in (verifier.decide, lambda token: trio.run(verifier.adecide, token)):
+        decision = decide(given).decision
+        assert decision.reason is Reason.MALFORMED_TOKEN
+        assert cure in decision.cure
+    assert realm.requests == []

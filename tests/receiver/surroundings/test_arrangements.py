@@ -24,11 +24,8 @@ from starlette.staticfiles import StaticFiles
 
 from s2s_fastapi import ServiceAuthMiddleware, require_caller, require_service
 from tests.kit.realm import Realm, SigningKey, settings
+from tests.kit.receiving import App, Headers, Options
 from tests.receiver.surroundings.servers import SERVERS, UVICORN, Address, Said, served
-
-App = Callable[..., FastAPI]
-Headers = Callable[..., dict[str, str]]
-Options = Callable[..., dict[str, Any]]
 
 BEARER = 'Bearer realm="crm-api-gateway"'
 BILLING = [Depends(require_caller("billing"))]

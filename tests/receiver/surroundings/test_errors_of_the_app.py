@@ -1,24 +1,18 @@
 """What the app raises stays the app's: its handlers, its challenges, its groups of exceptions."""
 
-from collections.abc import Callable
 from typing import Any
 
 import anyio
 import httpx
 import pytest
-from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi import Depends, HTTPException, Request
 from fastapi.responses import JSONResponse
 from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.routing import Route
-from starlette.testclient import TestClient
 
 from s2s_fastapi import AuthorizationError, ServiceAuthMiddleware, require_caller, require_scope
-
-App = Callable[..., FastAPI]
-Client = Callable[[Any], TestClient]
-Headers = Callable[..., dict[str, str]]
-Options = Callable[..., dict[str, Any]]
+from tests.kit.receiving import App, Client, Headers, Options
 
 OTHER = {"WWW-Authenticate": 'Digest realm="mine"'}
 

@@ -1,16 +1,13 @@
 """Extensions of ASGI that only some servers have, over HTTP/2: hints before an answer, pushes, trailers."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from s2s_fastapi import ServiceAuthMiddleware
+from tests.kit.receiving import Headers, Options
 from tests.receiver.surroundings.http2 import ask
 from tests.receiver.surroundings.servers import HYPERCORN, Address, served
-
-Headers = Callable[..., dict[str, str]]
-Options = Callable[..., dict[str, Any]]
 
 
 async def live(receive: Any, send: Any) -> None:

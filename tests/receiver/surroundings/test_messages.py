@@ -1,6 +1,6 @@
 """Whatever an app and a server say to each other is said as it is, known to us or not."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -14,11 +14,8 @@ from s2s_fastapi import ServiceAuthMiddleware
 from s2s_fastapi.declared.late_routes import WATCH_KEY
 from s2s_fastapi.requirement.opened import OPENED_KEY
 from s2s_fastapi.requirement.request_state import KEYS_KEY, SCOPE_KEY
+from tests.kit.receiving import App, Headers, Options
 from tests.receiver.surroundings.servers import SERVERS, served
-
-App = Callable[..., FastAPI]
-Headers = Callable[..., dict[str, str]]
-Options = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(params=SERVERS)

@@ -1,7 +1,6 @@
 """An app that did not pass its check answers 500 to everybody, and whoever asks a thousand times makes it work no harder."""
 
 import logging
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,10 +13,8 @@ from starlette.websockets import WebSocketDisconnect
 from s2s_fastapi import ServiceAuthMiddleware
 from s2s_fastapi.receiver.start import _CHECK_AGAIN
 from tests.kit.realm import Clock
+from tests.kit.receiving import Headers, Options
 from tests.receiver.surroundings.servers import HYPERCORN, UVICORN, served
-
-Headers = Callable[..., dict[str, str]]
-Options = Callable[..., dict[str, Any]]
 
 
 async def ok(request: Any) -> PlainTextResponse:

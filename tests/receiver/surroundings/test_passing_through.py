@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -14,11 +14,8 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
 from s2s_fastapi import ServiceAuthMiddleware
+from tests.kit.receiving import App, Headers, Options
 from tests.receiver.surroundings.servers import SERVERS, Address, served
-
-App = Callable[..., FastAPI]
-Headers = Callable[..., dict[str, str]]
-Options = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(params=SERVERS)

@@ -21,10 +21,7 @@ from s2s_fastapi import (
     require_service,
 )
 from s2s_fastapi.requirement.require import current_principal
-
-App = Callable[..., FastAPI]
-Options = Callable[..., dict[str, Any]]
-Headers = Callable[..., dict[str, str]]
+from tests.kit.receiving import App, Headers, Options
 
 BILLING = require_caller("billing")
 SENTENCE = "FastAPI asks the dependencies of an app or a router on its own routes only"

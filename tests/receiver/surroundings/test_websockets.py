@@ -3,7 +3,7 @@
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,10 +15,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from s2s_fastapi import require_caller
+from tests.kit.receiving import App, Headers
 from tests.receiver.surroundings.servers import WEBSOCKETS, Address, served
-
-App = Callable[..., FastAPI]
-Headers = Callable[..., dict[str, str]]
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of websockets' older half
