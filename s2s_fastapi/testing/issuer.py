@@ -1,5 +1,6 @@
 """The embedded issuer: answers for realms as Keycloak does, by one plain function ``answer(request) -> response``."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,15 +12,16 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from s2s_fastapi.caller.wanted import Wanted
+from s2s_fastapi.caller.wanted import Names, Wanted
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.names import realm_segment
+from s2s_fastapi.names import names_given, realm_segment, scope_problem
 from s2s_fastapi.realm.model import Denied, Granted
 from s2s_fastapi.realm.notices import Notice
 from s2s_fastapi.testing import answers
 from s2s_fastapi.testing.asgi import IssuerApp
 from s2s_fastapi.testing.clock import IssuerTime
 from s2s_fastapi.testing.documents import read_documents
+from s2s_fastapi.testing.downstream import PlayedService, playing
 from s2s_fastapi.testing.faults import NONE, Endpoint, Faults
 from s2s_fastapi.testing.growing import Named, realm_document
 from s2s_fastapi.testing.identities import Caller, Identity, TokenOptions, make_token, refused
@@ -89,6 +91,7 @@ class EmbeddedIssuer:
         self.time = IssuerTime(clock)
         self._named: dict[Named, None] | None = None
         self._blocks: list[Trusted] = []
+        self._played: list[PlayedService] = []
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:
@@ -166,6 +169,7 @@ class EmbeddedIssuer:
         Raises:
             ConfigurationError: There is no such realm, or no such client with a secret.
         """
+        self._name(Named(client_id=client_id))
         signs = self._realm(realm).signing(client_id) is not None
         variables = {
             "KEYCLOAK_URL": self.url,
@@ -241,6 +245,27 @@ class EmbeddedIssuer:
         self._realm(realm).not_before = moment = int(self.time.now()) if at is None else at
         return moment
 
+    def service_environment(
+        self, client_id: str, *, audience: Names = None, scope: Names = None, realm: str = ""
+    ) -> dict[str, str]:
+        """Return the environment of a process that is this client: that of this process, with other ``KEYCLOAK_*`` variables.
+
+        - The issuer must be on a socket: see `serving`.
+        - Without a realm file the tokens that the client asks for have this audience, and it may ask for these scopes.
+
+        Raises:
+            ConfigurationError: There is no such realm, or no such client with a secret.
+        """
+        self._name(
+            Named(
+                client_id=client_id,
+                audiences=names_given("audience", audience),
+                scopes=names_given("scope", scope, scope_problem),
+            )
+        )
+        others = {name: value for name, value in os.environ.items() if not name.startswith("KEYCLOAK_")}
+        return others | self.environment(self.place(realm)["realm"], client_id)
+
     # Apps that trust it
 
     @contextmanager
@@ -257,15 +282,37 @@ class EmbeddedIssuer:
             ConfigurationError: Nothing in the app receives or sends tokens, uvicorn serves the app to other machines, or the app trusts
                 another issuer at the moment.
         """
-        with trusting(self, targets, client_id=client_id, realm=realm) as trusted:
+        with playing(self._played), trusting(self, targets, client_id=client_id, realm=realm) as trusted:
             self._blocks.append(trusted)
             try:
                 yield trusted
             finally:
                 self._blocks.remove(trusted)
 
+    def downstream(self, *targets: Any) -> PlayedService:
+        """Play a service that an app calls, for as long as a block of `trusted_by` is open: ``crm = issuer.downstream(chat_app.crm)``.
+
+        - ``targets``: origins (``http://crm:8001``), or the objects that the app calls with.
+        - ``crm.answer(201, json=...)`` scripts answers, and ``crm.calls`` says who called, with which token.
+        - It answers every client of httpx and httpx2 in this process, also those that the app makes itself.
+
+        Raises:
+            ConfigurationError: An origin is malformed, or an object has none.
+        """
+        origins = [
+            origin
+            for target in targets
+            for origin in ([target] if isinstance(target, str) else target.downstream.origins)
+        ]
+        if not origins:
+            raise ConfigurationError("downstream takes an origin, as http://crm:8001, or an object that calls one.")
+        self._played.append(PlayedService(*origins))
+        return self._played[-1]
+
     def reset(self) -> None:
-        """Forget what happened: requests, faults, turned clocks; and tokens, keys and failures of the apps that trust this issuer."""
+        """Forget what happened: requests, faults, turned clocks, calls; and tokens, keys and failures of the apps that trust this issuer."""
+        for service in self._played:
+            service.forget()
         self.requests.clear()
         self.faults.clear()
         self.time.reset()
