@@ -72,6 +72,7 @@ def test_each_option_has_the_refusal_that_it_is_for(issuer: EmbeddedIssuer) -> N
             ({"key": own}, "unknown_key"),
             ({"claims": {"iat": None}}, "malformed_claims"),
             ({"claims": {"typ": "ID"}}, "wrong_type"),
+            ({"dpop": True}, "sender_constrained"),
             ({"claims": {"cnf": {"jkt": "x"}}}, "sender_constrained"),
             ({"claims": {"nbf": int(time.time()) + 600}}, "not_yet_valid"),
         ):
