@@ -70,7 +70,8 @@ class AttackedRealm:
                 else self._issuer.service_token(self._realm, _SERVICE)
             )
         dates = {"iat": now, "exp": now + 300, "iss": self.issuer}
-        return forged(self._tokens[user], {"claims": {**claims, **dates}}, self.keyring, {})
+        recipe = {"algorithm": "RS256", "claims": {**claims, **dates}}
+        return forged(self._tokens[user], recipe, self.keyring, {})
 
     def variables(self, now: int) -> dict[str, Any]:
         """Return what a recipe can name of the realm and of the attacker."""

@@ -13,6 +13,7 @@ from s2s_fastapi.errors import ConfigurationError
 __all__ = ["filled"]
 
 _VARIABLE: Final = re.compile(r"\$\{([a-z_]+)\}")
+_FUNCTION: Final = re.compile(r"\$[a-z]+")
 
 
 def filled(value: Any, variables: Mapping[str, Any]) -> Any:
@@ -27,7 +28,7 @@ def filled(value: Any, variables: Mapping[str, Any]) -> Any:
         return [filled(each, variables) for each in value]
     if not isinstance(value, dict):
         return value
-    if len(value) == 1 and (name := next(iter(value))).startswith("$"):
+    if len(value) == 1 and _FUNCTION.fullmatch(name := next(iter(value))):
         function = _FUNCTIONS.get(name)
         if function is None:
             raise ConfigurationError(f"A case uses {name}, but there are only {', '.join(sorted(_FUNCTIONS))}.")
