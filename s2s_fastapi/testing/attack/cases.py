@@ -43,6 +43,8 @@ class Case:
     expected: Expected
     every_route: bool = False
     """Whether it is tried on every route. All others are tried on one route of each middleware."""
+    only_here: bool = False
+    """Whether only this package promises to refuse it. A guard that accepts it is lenient, not open."""
     start: Start = "caller"
     """Whose good token is changed."""
     before: Mapping[str, Any] = field(default_factory=dict)
@@ -91,6 +93,7 @@ def _case(entry: Mapping[str, Any], variant: str, value: Any) -> Case:
         source=tuple(entry["source"]),
         expected=Expected(status=expect["status"], reason=expect["reason"], error=expect.get("error", "")),
         every_route=everywhere is True or (variant != "" and everywhere == variant),
+        only_here=entry.get("only_here", False),
         start=entry.get("from", "caller"),
         before=entry.get("before", {}),
         token=_with_variant(entry.get("token", {}), value),

@@ -2,17 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from s2s_fastapi.decision import Decision
 from s2s_fastapi.testing.attack.asgi import Answer, Outgoing
 from s2s_fastapi.testing.attack.realm import AttackedRealm
-from s2s_fastapi.testing.attack.samples import Sample
+from s2s_fastapi.testing.attack.samples import Sample, with_every_parameter
 
 __all__ = ["AttackedRoute", "Ground", "Permits", "Sender", "Shot"]
-
-SAFE: Final = frozenset({"GET", "HEAD"})
-
 
 class Sender(Protocol):
     """Sends one request to the app."""
@@ -54,6 +51,10 @@ class AttackedRoute:
     def name(self) -> str:
         """The route as one writes it."""
         return f"{self.method} {self.path}"
+
+    def path_with(self, name: str) -> str:
+        """Return its path with this text for each path parameter."""
+        return self.sample.path if "{" not in self.path else with_every_parameter(self.path, name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,10 +11,11 @@ from s2s_fastapi.testing.attack.cases import Case
 
 __all__ = ["OUTCOMES", "Outcome", "Report", "Result", "RouteReport"]
 
-Outcome = Literal["held", "accepted", "otherwise", "not_tried", "not_applicable"]
+Outcome = Literal["held", "accepted", "lenient", "otherwise", "not_tried", "not_applicable"]
 OUTCOMES: Final[Mapping[Outcome, str]] = {
     "held": "refused, for the expected reason, beside a good token that was accepted",
     "accepted": "a hole: the attack was let in",
+    "lenient": "let in by a guard that never promised to refuse it: its token is one that the realm signed for this caller",
     "otherwise": "refused, but with another answer or for another reason than expected",
     "not_tried": "nothing was proven: the app answered neither yes nor no, or no good token was accepted",
     "not_applicable": "the route permits this caller",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
-__all__ = ["Sample", "sample_of", "value_of", "with_path_parameters"]
+__all__ = ["Sample", "sample_of", "value_of", "with_every_parameter", "with_path_parameters"]
 
 _DEEPEST: Final = 12
 """Levels of a schema that refers to itself."""
@@ -76,6 +76,11 @@ def with_path_parameters(path: str, values: Mapping[str, str] | None = None) -> 
         return quote(given if given is not None else _CONVERTED.get(found[2] or "", "1"), safe="")
 
     return _PARAMETER.sub(value, path)
+
+
+def with_every_parameter(path: str, value: str) -> str:
+    """Return a path of Starlette with one value in the place of every parameter."""
+    return _PARAMETER.sub(quote(value, safe=""), path)
 
 
 def _body(content: Mapping[str, Any], document: Mapping[str, Any]) -> tuple[str, bytes]:

@@ -1,6 +1,5 @@
 """An app that is guarded by something else than our middleware: how it comes to trust the realm of the attack, and who may call it."""
 
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -9,9 +8,8 @@ from typing import Any
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.testing.attack.asgi import AsgiSender
 from s2s_fastapi.testing.attack.ground import AttackedRoute, Ground, Permits
-from s2s_fastapi.testing.attack.realm import REALM, AttackedRealm, document
+from s2s_fastapi.testing.attack.realm import REALM, AttackedRealm, TurnedClock, attacking_issuer
 from s2s_fastapi.testing.attack.routes import FoundRoute, routes_of
-from s2s_fastapi.testing.issuer import EmbeddedIssuer
 from s2s_fastapi.testing.marked_endpoints import marked_endpoints
 
 __all__ = ["Target", "TrustedIssuer"]
@@ -63,9 +61,8 @@ class Target:
         Raises:
             ConfigurationError: The app has no route.
         """
-        del fresh  # it always is
-        clock = _Clock()
-        issuer = EmbeddedIssuer(document(), clock=clock)
+        clock = TurnedClock()
+        issuer = attacking_issuer(fresh=fresh or prepare is not None)
         with ExitStack() as stack:
             stack.enter_context(issuer.serving())
             realm = AttackedRealm(issuer)
@@ -116,16 +113,3 @@ class Target:
         if "sid" in claims and not self.users:
             return "not_a_service"
         return "caller_not_allowed" if callers and claims.get("azp") not in callers else ""
-
-
-class _Clock:
-    """The time of the attack: the true time, or later."""
-
-    def __init__(self) -> None:
-        self._ahead = 0.0
-
-    def __call__(self) -> float:
-        return time.time() + self._ahead
-
-    def turn(self, seconds: float) -> None:
-        self._ahead += seconds

@@ -12,7 +12,7 @@ from s2s_fastapi.errors import ConfigurationError
 
 __all__ = ["filled"]
 
-_VARIABLE: Final = re.compile(r"\$\{([a-z_]+)\}")
+_VARIABLE: Final = re.compile(r"\$\{([^}]*)\}")
 _FUNCTION: Final = re.compile(r"\$[a-z]+")
 
 
