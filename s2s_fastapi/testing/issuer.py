@@ -23,13 +23,9 @@ from s2s_fastapi.testing.clock import IssuerTime
 from s2s_fastapi.testing.documents import read_documents
 from s2s_fastapi.testing.downstream import PlayedService, playing
 from s2s_fastapi.testing.faults import NONE, Endpoint, Faults
-<<<<<<< HEAD
-from s2s_fastapi.testing.keys import RealmKeys
-=======
 from s2s_fastapi.testing.growing import Named, realm_document
 from s2s_fastapi.testing.identities import Caller, Identity, TokenOptions, make_token, refused
-from s2s_fastapi.testing.keys import NewKey, once_in_a_process
->>>>>>> wip-k
+from s2s_fastapi.testing.keys import NewKey, RealmKeys, once_in_a_process
 from s2s_fastapi.testing.minting import Grant, Mint
 from s2s_fastapi.testing.pages import certs_page, discovery_page, realm_page
 from s2s_fastapi.testing.realm import IssuerRealm

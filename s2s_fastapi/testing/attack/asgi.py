@@ -40,10 +40,11 @@ class Answer:
 
 
 class AsgiSender:
-    """Sends to one app, in an event loop of its own."""
+    """Sends to one app, in an event loop of its own. ``owner`` is the app in the scope, if ``app`` is a part of it."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, owner: Any = None) -> None:
         self._app = app
+        self._owner = {} if owner is None else {"app": owner}
         self._runner = asyncio.Runner()
 
     def __enter__(self) -> Self:
@@ -61,7 +62,7 @@ class AsgiSender:
         exchange = _Exchange(request)
         try:
             async with asyncio.timeout(_PATIENCE):
-                await self._app(exchange.scope, exchange.receive, exchange.send)
+                await self._app(exchange.scope | self._owner, exchange.receive, exchange.send)
         except TimeoutError:
             return exchange.answer(f"no answer within {_PATIENCE:.0f} s")
         except Exception as error:  # noqa: BLE001 - whatever the app raises, a server answers 500

@@ -79,7 +79,6 @@ class Ground:
     routes: tuple[AttackedRoute, ...]
     realm: AttackedRealm
     sender: Sender
-    audience: Callable[[AttackedRoute], str]
     public: str = "/health"
     """A public path of the app."""
     now: Callable[[], float]

@@ -1,16 +1,15 @@
 """The realm of an attack: one service, one user, and tokens whose claims the suite changes and signs again."""
 
-import time
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import Any, Final
 
 from s2s_fastapi.testing.attack.keyring import Keyring
 from s2s_fastapi.testing.attack.recipe import forged
 from s2s_fastapi.testing.faults import Fault, answering, disconnecting, html
 from s2s_fastapi.testing.issuer import EmbeddedIssuer
+from s2s_fastapi.testing.keys import once_in_a_process
 
-__all__ = ["REALM", "AttackedRealm", "TurnedClock", "attacking_issuer", "document"]
+__all__ = ["REALM", "AttackedRealm", "attacking_issuer", "document"]
 
 REALM: Final = "attacked"
 _SERVICE: Final = "calling-service"
@@ -46,28 +45,9 @@ def document() -> dict[str, Any]:
     }
 
 
-def attacking_issuer(*, fresh: bool) -> EmbeddedIssuer:
-    """Return an issuer with the realm of the attack: the one of this process, or one that may be spoilt. Its keys take 100 ms."""
-    return EmbeddedIssuer(document()) if fresh else _issuer()
-
-
-@cache
-def _issuer() -> EmbeddedIssuer:
-    return EmbeddedIssuer(document())
-
-
-class TurnedClock:
-    """The time of an attack, in seconds since the epoch: the true time, or later."""
-
-    def __init__(self) -> None:
-        self._ahead = 0.0
-
-    def __call__(self) -> float:
-        return time.time() + self._ahead
-
-    def turn(self, seconds: float) -> None:
-        """Turn it forward."""
-        self._ahead += seconds
+def attacking_issuer() -> EmbeddedIssuer:
+    """Return a new issuer with the realm of the attack. Its keys are made once in the process: they take 100 ms."""
+    return EmbeddedIssuer(document(), new_key=once_in_a_process("attacked realm"))
 
 
 class AttackedRealm:

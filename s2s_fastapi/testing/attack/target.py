@@ -8,7 +8,7 @@ from typing import Any
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.testing.attack.asgi import AsgiSender
 from s2s_fastapi.testing.attack.ground import AttackedRoute, Ground, Permits
-from s2s_fastapi.testing.attack.realm import REALM, AttackedRealm, TurnedClock, attacking_issuer
+from s2s_fastapi.testing.attack.realm import REALM, AttackedRealm, attacking_issuer
 from s2s_fastapi.testing.attack.routes import FoundRoute, routes_of
 from s2s_fastapi.testing.marked_endpoints import marked_endpoints
 
@@ -54,15 +54,14 @@ class Target:
 
     @contextmanager
     def __call__(
-        self, prepare: Callable[[AttackedRealm], None] | None = None, *, fresh: bool = False
+        self, prepare: Callable[[AttackedRealm], None] | None = None
     ) -> Iterator[Ground]:
         """Open the app: serve the issuer, make the app, put markers in the place of its endpoints.
 
         Raises:
             ConfigurationError: The app has no route.
         """
-        clock = TurnedClock()
-        issuer = attacking_issuer(fresh=fresh or prepare is not None)
+        issuer = attacking_issuer()
         with ExitStack() as stack:
             stack.enter_context(issuer.serving())
             realm = AttackedRealm(issuer)
@@ -74,22 +73,21 @@ class Target:
                     realm=REALM,
                     issuer=realm.issuer,
                     jwks_url=f"{realm.issuer}/protocol/openid-connect/certs",
-                    clock=clock,
+                    clock=issuer.time.now,
                 )
             )
             found = tuple(routes_of(app))
             if not found:
                 raise ConfigurationError("This app has no route to attack: `make` must return the app with all its routes.")
             marker = stack.enter_context(marked_endpoints(app, run_dependencies=self.run_dependencies))
-            unmarked = set(map(id, marker.unmarked))
+            unmarked = {id(route.entry) for route in marker.unmarked}
             yield Ground(
-                routes=tuple(self._route(each, unmarked=id(each.access) in unmarked) for each in found),
+                routes=tuple(self._route(each, unmarked=id(each.access.entry) in unmarked) for each in found),
                 realm=realm,
                 sender=stack.enter_context(AsgiSender(app)),
-                audience=lambda _: self.audience,
                 public=next((path.split()[-1] for path in self.public), "/health"),
-                now=clock,
-                turn=clock.turn if self.turns_clock else None,
+                now=issuer.time.now,
+                turn=issuer.time.forward if self.turns_clock else None,
                 reached=lambda: len(marker.reached),
             )
 
