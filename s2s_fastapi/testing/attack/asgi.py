@@ -106,7 +106,9 @@ class _Exchange:
     async def receive(self) -> dict[str, Any]:
         self._received += 1
         if self._websocket:
-            return {"type": "websocket.connect"} if self._received == 1 else {"type": "websocket.disconnect", "code": 1000}
+            return (
+                {"type": "websocket.connect"} if self._received == 1 else {"type": "websocket.disconnect", "code": 1000}
+            )
         if self._received == 1:
             return {"type": "http.request", "body": self._request.body, "more_body": False}
         await self._over.wait()
@@ -128,7 +130,10 @@ class _Exchange:
 
     def answer(self, problem: str) -> Answer:
         return Answer(
-            status=self._status or 500, headers=self._headers, opened=self._opened, problem="" if self._status else problem
+            status=self._status or 500,
+            headers=self._headers,
+            opened=self._opened,
+            problem="" if self._status else problem,
         )
 
 

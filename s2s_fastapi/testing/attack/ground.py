@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from s2s_fastapi.decision import Decision
 from s2s_fastapi.testing.attack.asgi import Answer, Outgoing
 from s2s_fastapi.testing.attack.realm import AttackedRealm
 from s2s_fastapi.testing.attack.samples import Sample, with_every_parameter
 
-__all__ = ["AttackedRoute", "Ground", "Permits", "Sender", "Shot"]
+__all__ = ["UNMARKED", "AttackedRoute", "Ground", "Permits", "Sender", "Shot"]
+
+UNMARKED: Final = "a request could run code of the app, so none was sent"
+
 
 class Sender(Protocol):
     """Sends one request to the app."""
@@ -44,8 +47,8 @@ class AttackedRoute:
     """The name of the middleware in front of it: the full list is tried on one route of each."""
     public: bool = False
     """Whether anybody may call it, on purpose."""
-    unmarked: bool = False
-    """Whether a request would run code of the app: then none is sent."""
+    left_out: str = ""
+    """Why no request is sent: for example, because it would run code of the app."""
 
     @property
     def name(self) -> str:
@@ -86,6 +89,8 @@ class Ground:
     """Turns the clock of the app by so many seconds; None if nobody can."""
     reached: Callable[[], int] | None = None
     """Counts the requests that came to the place of an endpoint; None if that is not known, so that the status tells."""
+    fresh: bool = True
+    """Whether the app was started for this block, so that it has no keys and no tokens yet."""
     decisions: Sequence[Decision] | None = None
     """What our middleware decided, in order; None if the app is guarded by something else."""
 

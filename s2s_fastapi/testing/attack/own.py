@@ -1,6 +1,6 @@
 """An app that is guarded by our middleware, as it is in production: which middleware stands in front of which route."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sized
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +13,7 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import added_middleware, later_routes, mounted_app, original_route, route_contexts
 from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware
 from s2s_fastapi.testing.attack.asgi import AsgiSender, Outgoing
-from s2s_fastapi.testing.attack.ground import AttackedRoute, Ground
+from s2s_fastapi.testing.attack.ground import UNMARKED, AttackedRoute, Ground
 from s2s_fastapi.testing.attack.permits import permits_of
 from s2s_fastapi.testing.attack.realm import AttackedRealm, attacking_issuer
 from s2s_fastapi.testing.attack.routes import FoundRoute, routes_of
@@ -49,21 +49,26 @@ class OwnApp:
             prepare(realm)
         with ExitStack() as stack:
             trusted = stack.enter_context(issuer.trusted_by(self.app, client_id=self.client_id))
-            owners = {id(owner): middleware for middleware, owner in find(self.app).middlewares if owner is not None}
-            if not trusted.middlewares:
+            found = find(self.app).middlewares
+            if not found:
                 raise ConfigurationError(
                     "This app has no ServiceAuthMiddleware: pass the app that it was added to, or write a Target for another guard."
                 )
-            for owner, middleware in [(owner, middleware) for middleware, owner in find(self.app).middlewares]:
+            for middleware, owner in found:
                 _start(middleware, owner, trusted)
-            routes, reached = [], []
+            owners = {id(owner): middleware for middleware, owner in found}
+            routes: list[AttackedRoute] = []
+            reached: list[Sized] = []
             for place in _places(self.app):
-                found = tuple(routes_of(place.app, place.prefix))
+                declared = tuple(routes_of(place.app, place.prefix))
                 marker = stack.enter_context(marked_endpoints(place.app))
                 reached.append(marker.reached)
                 unmarked = {id(route.entry) for route in marker.unmarked}
-                middleware = _middleware_of(place.app, owners)
-                routes += [self._route(each, place, middleware, trusted, id(each.access.entry) in unmarked) for each in found]
+                guard = _middleware_of(place.app, owners)
+                routes += [
+                    self._route(each, place, guard, trusted, unmarked=id(each.access.entry) in unmarked)
+                    for each in declared
+                ]
             yield Ground(
                 routes=tuple(routes),
                 realm=realm,
@@ -76,7 +81,13 @@ class OwnApp:
             )
 
     def _route(
-        self, found: FoundRoute, place: "_Place", middleware: ServiceAuthMiddleware | None, trusted: Trusted, unmarked: bool
+        self,
+        found: FoundRoute,
+        place: "_Place",
+        middleware: ServiceAuthMiddleware | None,
+        trusted: Trusted,
+        *,
+        unmarked: bool,
     ) -> AttackedRoute:
         name = f"{found.method} {found.path}"
         public = name in self.public or (found.method in ("GET", "HEAD") and found.path in self.public)
@@ -98,7 +109,7 @@ class OwnApp:
             permits=permits,
             guard="" if middleware is None else str(id(middleware)),
             public=public,
-            unmarked=unmarked,
+            left_out=UNMARKED if unmarked else "",
         )
 
 
@@ -154,7 +165,7 @@ def _authenticates(app: Any) -> bool:
 
 
 def _middleware_of(app: Any, owners: dict[int, ServiceAuthMiddleware]) -> ServiceAuthMiddleware | None:
-    """Return the middleware around an app, or the one that was added to it."""
+    """Return the middleware around an app, or the one that was added to it. ``owners`` has the latter, by the identity of the app."""
     for layer in layers(app):
         if isinstance(layer, ServiceAuthMiddleware):
             return layer

@@ -1,6 +1,7 @@
 """Who may call a route, read from its requirement: the claims of one that may, and why another may not."""
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from itertools import product
 from types import MappingProxyType
 from typing import Any, Final
@@ -19,7 +20,7 @@ _ANYBODY: Final = require_service() | require_user()
 _DATES: Final = {"iss": "x", "iat": 1, "exp": 2}
 
 
-def permits_of(requirement: Requirement | None, *, audiences: Set[str], client_id: str, users: bool) -> Permits:
+def permits_of(requirement: Requirement | None, *, audiences: AbstractSet[str], client_id: str, users: bool) -> Permits:
     """Return who may call a route of an app that accepts these audiences. ``client_id`` is the app's own."""
     middleware = _ANYBODY if users else _SERVICE
     whole = middleware if requirement is None else middleware & requirement
@@ -51,7 +52,7 @@ def _alternatives(requirement: Requirement) -> Iterator[tuple[Requirement, ...]]
 
 
 def _claims(
-    leaves: tuple[Requirement, ...], audiences: Set[str], audience: str, client_id: str
+    leaves: tuple[Requirement, ...], audiences: AbstractSet[str], audience: str, client_id: str
 ) -> dict[str, Any]:
     """Return the claims that meet all of these, if any do."""
     callers = [leaf for leaf in leaves if isinstance(leaf, Caller)]

@@ -63,6 +63,11 @@ class AttackedRealm:
             self._keys.kid(algorithm)
 
     @property
+    def name(self) -> str:
+        """The name of the realm."""
+        return self._realm
+
+    @property
     def issuer(self) -> str:
         """The claim ``iss``."""
         return self._issuer.issuer(self._realm)

@@ -60,7 +60,10 @@ def forged(good: str, recipe: Mapping[str, Any], keys: Keyring, variables: Mappi
     first = _part("header", header, recipe, asked, variables)
     second = _part("claims", claims, recipe, asked, variables)
     signature = keys.signature(
-        f"{first}.{second}".encode(), owner=asked.get("signed_by", "trusted"), algorithm=signs, secret=asked.get("secret")
+        f"{first}.{second}".encode(),
+        owner=asked.get("signed_by", "trusted"),
+        algorithm=signs,
+        secret=asked.get("secret"),
     )
     parts = {"header": first, "claims": second, "signature": _base64url(signature)}
     parts = {name: _spelling(asked.get(f"{name}_part", "same"))(part) for name, part in parts.items()}
@@ -72,7 +75,11 @@ _LATER: Final = ("header_text", "claims_text", "compact")
 
 
 def _part(
-    name: str, members: dict[str, Any], recipe: Mapping[str, Any], asked: Mapping[str, Any], variables: Mapping[str, Any]
+    name: str,
+    members: dict[str, Any],
+    recipe: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    variables: Mapping[str, Any],
 ) -> str:
     text = json.dumps(members, separators=(",", ":"))
     if f"{name}_text" in recipe:

@@ -63,13 +63,15 @@ class _Documents:
     def sample(self, method: str, path: str) -> Sample:
         """Return a valid request; only its path is known if the documents have no such operation."""
         shown = _without_converters(path)
-        found = self._operations.get((method, shown)) or (self._operations.get(("GET", shown)) if method == "HEAD" else None)
+        found = self._operations.get((method, shown)) or (
+            self._operations.get(("GET", shown)) if method == "HEAD" else None
+        )
         return sample_of(path, *found) if found else Sample(with_path_parameters(path))
 
 
 def _without_converters(path: str) -> str:
     """Return a path as OpenAPI writes it: ``/files/{name:path}`` is ``/files/{name}``."""
     parts = path.split("{")
-    return "{".join([parts[0], *(f"{part.partition('}')[0].partition(':')[0]}}}{part.partition('}')[2]}" for part in parts[1:])])
-
-
+    return "{".join(
+        [parts[0], *(f"{part.partition('}')[0].partition(':')[0]}}}{part.partition('}')[2]}" for part in parts[1:])]
+    )

@@ -37,9 +37,7 @@ class Planned:
     full: bool = False
 
 
-def run(
-    opening: Opening, *, strict: bool = True, only: Collection[str] = (), without: Collection[str] = ()
-) -> Report:
+def run(opening: Opening, *, strict: bool = True, only: Collection[str] = (), without: Collection[str] = ()) -> Report:
     """Try everything, and return the report: see `plan` for ``only`` and ``without``."""
     return Report(attack_routes(opening, plan(opening, only=only, without=without)), strict=strict)
 
@@ -76,8 +74,10 @@ def _names(case: Case) -> frozenset[str]:
 def _chosen(ground: Ground) -> Iterator[AttackedRoute]:
     """Yield for each guard the route on which most cases can be tried: a good token is accepted, and not of everybody."""
     for guard in dict.fromkeys(route.guard for route in ground.routes):
-        routes = [route for route in ground.routes if route.guard == guard and not route.public and not route.unmarked]
-        routes.sort(key=lambda route: (not _claims(route, "stranger"), route.method != "GET", route.method == "WEBSOCKET"))
+        routes = [route for route in ground.routes if route.guard == guard and not route.public and not route.left_out]
+        routes.sort(
+            key=lambda route: (not _claims(route, "stranger"), route.method != "GET", route.method == "WEBSOCKET")
+        )
         accepted = next((route for route in routes if _control(ground, route).accepted), None)
         if accepted is not None:
             yield accepted
@@ -95,8 +95,8 @@ def _attacked(ground: Ground, planned: Planned) -> RouteReport:
     route = planned.route
     if route.public:
         return RouteReport(route.name, public=True)
-    if route.unmarked:
-        return _untried(planned, "a request could run code of the app, so none was sent")
+    if route.left_out:
+        return _untried(planned, route.left_out)
     first = _control(ground, route)
     if not first.accepted:
         return _untried(planned, f"a good token was not accepted: {_told(first)}")
@@ -104,7 +104,9 @@ def _attacked(ground: Ground, planned: Planned) -> RouteReport:
     last = _control(ground, route)
     if not last.accepted:
         lost = f"after the attacks a good token was not accepted any more: {_told(last)}"
-        results = [replace(each, outcome="not_tried", detail=lost) if each.outcome == "held" else each for each in results]
+        results = [
+            replace(each, outcome="not_tried", detail=lost) if each.outcome == "held" else each for each in results
+        ]
     return RouteReport(route.name, tuple(results), full=planned.full)
 
 
@@ -150,6 +152,8 @@ def _tried_apart(opening: Opening, route: AttackedRoute, case: Case) -> Result:
     keys, seconds = case.before.get("keys", ""), case.before.get("seconds", 0)
     if not seconds:
         with opening(lambda realm: realm.hide_keys(keys)) as ground:
+            if not ground.fresh:
+                return Result(route.name, case, "not_tried", "an app that runs already has keys")
             return _tried(ground, route, case)
     with opening() as ground:
         if ground.turn is None:
@@ -219,7 +223,9 @@ def _outcome(
         return ("held", told) if right else ("otherwise", f"{told}, expected {expected.reason}")
     if route.method == "WEBSOCKET":
         return "held", told  # a server answers 403 to whatever the app refuses
-    challenged = expected.status != Reason.NO_CREDENTIALS.status or "bearer" in shot.answer.header("www-authenticate").lower()
+    challenged = (
+        expected.status != Reason.NO_CREDENTIALS.status or "bearer" in shot.answer.header("www-authenticate").lower()
+    )
     if status == expected.status and challenged:
         return "held", told
     return "otherwise", f"{told}, expected {expected.status}{'' if challenged else ' with a Bearer challenge'}"

@@ -138,7 +138,9 @@ def value_of(schema: Mapping[str, Any], document: Mapping[str, Any], depth: int 
             return value_of((choices or schema[name])[0], document, depth + 1)
     if schema.get("allOf"):
         parts = [value_of(part, document, depth + 1) for part in schema["allOf"]]
-        return {name: value for part in parts for name, value in part.items()} if isinstance(parts[0], dict) else parts[0]
+        return (
+            {name: value for part in parts for name, value in part.items()} if isinstance(parts[0], dict) else parts[0]
+        )
     kind = schema.get("type", "object" if "properties" in schema else "string")
     return _OF_TYPE.get(kind[0] if isinstance(kind, list) else kind, _null)(schema, document, depth)
 
@@ -173,7 +175,24 @@ def _string(schema: Mapping[str, Any], document: Mapping[str, Any], depth: int) 
     return text[: schema["maxLength"]] if "maxLength" in schema else text
 
 
-_TEXTS: Final = ("x", "1", "a-b", "A", "AB", "ABC", "abc", "123", "1234", "12345", "a1", "A1", "AA-1", "2026-01-31", "#ffffff", "+49301234567")
+_TEXTS: Final = (
+    "x",
+    "1",
+    "a-b",
+    "A",
+    "AB",
+    "ABC",
+    "abc",
+    "123",
+    "1234",
+    "12345",
+    "a1",
+    "A1",
+    "AA-1",
+    "2026-01-31",
+    "#ffffff",
+    "+49301234567",
+)
 
 
 def _number(schema: Mapping[str, Any], document: Mapping[str, Any], depth: int) -> Any:

@@ -43,7 +43,9 @@ def attack_tests(
     only: Collection[str] = (),
     without: Collection[str] = (),
 ) -> Callable[[str, str], None]:
-    """Return a test for pytest: ``test_attacks = attack_tests(app)``. It has one item for each case on each route, with stable ids.
+    """Return a test for pytest, with one item for each case on each route. The ids are stable.
+
+    Write ``test_attacks = attack_tests(app)``.
 
     - The arguments are those of `attack`.
     - An attack that is let in fails, and so does a refusal for another reason than the expected one.

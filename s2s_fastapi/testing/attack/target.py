@@ -7,7 +7,7 @@ from typing import Any
 
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.testing.attack.asgi import AsgiSender
-from s2s_fastapi.testing.attack.ground import AttackedRoute, Ground, Permits
+from s2s_fastapi.testing.attack.ground import UNMARKED, AttackedRoute, Ground, Permits
 from s2s_fastapi.testing.attack.realm import REALM, AttackedRealm, attacking_issuer
 from s2s_fastapi.testing.attack.routes import FoundRoute, routes_of
 from s2s_fastapi.testing.marked_endpoints import marked_endpoints
@@ -53,9 +53,7 @@ class Target:
     run_dependencies: bool = True
 
     @contextmanager
-    def __call__(
-        self, prepare: Callable[[AttackedRealm], None] | None = None
-    ) -> Iterator[Ground]:
+    def __call__(self, prepare: Callable[[AttackedRealm], None] | None = None) -> Iterator[Ground]:
         """Open the app: serve the issuer, make the app, put markers in the place of its endpoints.
 
         Raises:
@@ -78,7 +76,9 @@ class Target:
             )
             found = tuple(routes_of(app))
             if not found:
-                raise ConfigurationError("This app has no route to attack: `make` must return the app with all its routes.")
+                raise ConfigurationError(
+                    "This app has no route to attack: `make` must return the app with all its routes."
+                )
             marker = stack.enter_context(marked_endpoints(app, run_dependencies=self.run_dependencies))
             unmarked = {id(route.entry) for route in marker.unmarked}
             yield Ground(
@@ -104,7 +104,7 @@ class Target:
                 refused=lambda claims: self._refused(claims, callers),
             ),
             public=name in self.public or (found.method in ("GET", "HEAD") and found.path in self.public),
-            unmarked=unmarked,
+            left_out=UNMARKED if unmarked else "",
         )
 
     def _refused(self, claims: Mapping[str, Any], callers: Collection[str]) -> str:

@@ -48,18 +48,12 @@ def _named(found: re.Match[str], variables: Mapping[str, Any]) -> Any:
 
 
 _FUNCTIONS: Final[Mapping[str, Callable[[Any, Mapping[str, Any]], Any]]] = {
-    # {"$now": 300}: the second that is 300 seconds from now.
     "$now": lambda seconds, variables: int(variables["now"]) + seconds,
-    # {"$string": 1}: a number as text.
     "$string": lambda value, _: str(value),
-    # {"$repeat": ["ab", 3]}: ababab.
     "$repeat": lambda values, _: values[0] * values[1],
-    # {"$slice": ["orders", 0, -1]}: order.
     "$slice": lambda values, _: values[0][values[1] : values[2]],
-    # {"$replace": ["http://x", "http:", "https:"]}
     "$replace": lambda values, _: values[0].replace(values[1], values[2]),
-    # {"$upper": "x"}
     "$upper": lambda text, _: text.upper(),
-    # {"$join": ["a", "b"]}: ab.
     "$join": lambda values, _: "".join(values),
 }
+"""Examples of all of them are in docs/conformance/README.md."""

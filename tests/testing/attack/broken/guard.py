@@ -1,9 +1,8 @@
 """A guard as people write it by hand, and right: the broken ones each drop one thing of it."""
 
-import hmac
 import json
-from base64 import urlsafe_b64decode
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import httpx
@@ -87,7 +86,7 @@ class Guard:
         self.check_caller(claims)
 
     def token(self, scope: Scope) -> str:
-        values = [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
+        values: list[str] = [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
         refuse_unless(values)
         refuse_unless(len(values) == 1, 400)
         scheme, _, token = values[0].partition(" ")
@@ -112,8 +111,6 @@ class Guard:
         return dict(claims)
 
     def decoded(self, part: str) -> bytes:
-        from base64 import urlsafe_b64encode
-
         try:
             raw = urlsafe_b64decode(part + "=" * (-len(part) % 4))
         except ValueError:
@@ -216,11 +213,3 @@ def finite(text: str) -> float:
     number = float(text)
     refuse_unless(abs(number) != float("inf"))
     return number
-
-
-def hmac_of(secret: bytes, signing_input: bytes) -> bytes:
-    return hmac.digest(secret, signing_input, "sha256")
-
-
-def pairs_last(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    return dict(pairs)
