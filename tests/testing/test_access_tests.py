@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, Request, WebSocket
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import JSONResponse
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.routing import Host, Mount, Route, WebSocketRoute
 from starlette.testclient import TestClient
@@ -21,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 
 from s2s_fastapi import (
     AuthorizationError,
+    CurrentPrincipal,
     ServiceAuthMiddleware,
     require_audience,
     require_caller,
@@ -269,23 +271,25 @@ def test_a_refusal_that_is_answered_with_200_is_found() -> None:
     assert "was stopped in another way" in found["POST /tickets: another service"].text
 
 
-def test_a_refusal_for_another_reason_than_the_expected_one_is_no_proof() -> None:
-    class RefusesUsersByScope(ServiceAuthMiddleware):
-        """Takes the token away from requests of one caller."""
+def test_a_refusal_by_somebody_else_is_no_proof() -> None:
+    """The app's own code refuses the caller today. The requirement that is declared is not asked."""
 
-        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            if any(name == b"x-drop" for name, _ in scope.get("headers", ())):
-                headers = [(name, value) for name, value in scope["headers"] if name != b"authorization"]
-                scope = {**scope, "headers": headers}
-            await super().__call__(scope, receive, send)
+    def only_the_chat_app(caller: CurrentPrincipal) -> None:
+        if caller.client_id != "chat-app-service":
+            raise HTTPException(403)
 
-    app = FastAPI(openapi_url=None)
-    app.post("/tickets", dependencies=[Depends(CRM)])(ran)
-    app.add_middleware(RefusesUsersByScope)
-    assert bad(app) == {}
-    found = bad(app, headers={"X-Drop": "1"})
-    assert set(found) == set(names(app))
-    assert "the decision was no_credentials" in found["POST /tickets: the right caller"].text
+    app = make()
+    app.dependency_overrides[CRM] = only_the_chat_app
+    found = bad(app)
+    assert list(found) == ["POST /tickets: another service"]
+    assert "the decision was allowed; the answer was 403" in found["POST /tickets: another service"].text
+
+
+def test_headers_are_sent_with_every_request() -> None:
+    app = make()
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["crm.example.com"])
+    assert set(bad(app)) == set(names(app))
+    assert bad(app, headers={"Host": "crm.example.com"}) == {}
 
 
 def test_what_is_only_observed_is_no_refusal() -> None:
