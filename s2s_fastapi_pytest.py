@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    import httpx
-    from starlette.testclient import TestClient
-
     from s2s_fastapi.testing import EmbeddedIssuer
+    from s2s_fastapi.testing.clients import TrustingAsyncClient, TrustingClient
 
 _REALM_FILES = "s2s_realm_files"
 _MISSING = "it is unknown where Keycloak is"
@@ -50,13 +48,13 @@ def keycloak_issuer(pytestconfig: pytest.Config) -> "EmbeddedIssuer":
 
 
 @pytest.fixture
-def client_of(keycloak_issuer: "EmbeddedIssuer") -> "Iterator[Callable[..., TestClient]]":
+def client_of(keycloak_issuer: "EmbeddedIssuer") -> "Iterator[Callable[..., TrustingClient]]":
     """Return `s2s_fastapi.testing.client_of` for the issuer of the test; the clients are closed at its end."""
     from s2s_fastapi.testing import client_of as opened  # noqa: PLC0415 - as above
 
     with ExitStack() as stack:
 
-        def client_of(app: Any, *also: Any, **options: Any) -> "TestClient":
+        def client_of(app: Any, *also: Any, **options: Any) -> "TrustingClient":
             return stack.enter_context(opened(app, *also, **{"issuer": keycloak_issuer, **options}))
 
         yield client_of
@@ -65,14 +63,14 @@ def client_of(keycloak_issuer: "EmbeddedIssuer") -> "Iterator[Callable[..., Test
 @pytest.fixture
 def async_client_of(
     keycloak_issuer: "EmbeddedIssuer",
-) -> "Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]":
+) -> "Callable[..., AbstractAsyncContextManager[TrustingAsyncClient]]":
     """Return `s2s_fastapi.testing.async_client_of` for the issuer of the test.
 
     ``async with async_client_of(app) as client: ...``
     """
     from s2s_fastapi.testing import async_client_of as opened  # noqa: PLC0415 - as above
 
-    def async_client_of(app: Any, *also: Any, **options: Any) -> "AbstractAsyncContextManager[httpx.AsyncClient]":
+    def async_client_of(app: Any, *also: Any, **options: Any) -> "AbstractAsyncContextManager[TrustingAsyncClient]":
         return opened(app, *also, **{"issuer": keycloak_issuer, **options})
 
     return async_client_of
