@@ -13,6 +13,7 @@ dependencies, and the validation of parameters and bodies.
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -38,6 +39,7 @@ __all__ = ["MARKED_HEADER", "Marker", "Reached", "marked_endpoints"]
 
 MARKED_HEADER: Final = "x-s2s-marked"
 """On the answer of the marker. A test goes by `Marker.reached` all the same: an app may drop or fake a header."""
+_Note = Callable[[Scope], None]
 _MARK: Final = "__s2s_marked__"
 _PARAMETERS: Final = ("path_params", "query_params", "header_params", "cookie_params", "body_params")
 _GIVEN: Final = (
@@ -62,6 +64,8 @@ class Reached:
     path: str
     client_id: str = ""
     """Who was calling; empty if no middleware of ours accepted a token for the request."""
+    entry: Any = field(default=None, compare=False, repr=False)
+    """What runs the route: the ``entry`` of its `RouteAccess`."""
 
 
 @dataclass(slots=True)
@@ -73,12 +77,12 @@ class Marker:
     reached: list[Reached] = field(default_factory=list)
     """Every request that came through, in order."""
 
-    def note(self, scope: Scope) -> None:
-        """Note that a request came through."""
+    def note(self, entry: Any, scope: Scope) -> None:
+        """Note that a request came through to ``entry``."""
         state = scope.get(SCOPE_KEY)
         client_id = state.principal.client_id if isinstance(state, Authenticated) else ""
         where = located(Decision(reason=Reason.ALLOWED), scope, INVALID_SPAN)
-        self.reached.append(Reached(where.method, where.route, scope["path"], client_id))
+        self.reached.append(Reached(where.method, where.route, scope["path"], client_id, entry))
 
 
 @contextmanager
@@ -99,16 +103,16 @@ def marked_endpoints(app: Any, *, run_dependencies: bool = False) -> Iterator[Ma
         marker.unmarked = tuple(
             route
             for route in read_access(app).routes
-            if not _mark(route, app, marker, exchange, run_dependencies=run_dependencies)
+            if not _mark(route, app, partial(marker.note, route.entry), exchange, run_dependencies=run_dependencies)
         )
         yield marker
 
 
-def _mark(route: RouteAccess, app: Any, marker: Marker, exchange: "_Exchange", *, run_dependencies: bool) -> bool:
+def _mark(route: RouteAccess, app: Any, note: _Note, exchange: "_Exchange", *, run_dependencies: bool) -> bool:
     """Put the marker into one route; return whether that was possible."""
     entry = route.entry
     if route.opaque:
-        return _mark_opaque(entry, app, marker, exchange)
+        return _mark_opaque(entry, app, note, exchange)
     dependant = getattr(entry, "dependant", None)
     if dependant is not None:
         if not run_dependencies:
@@ -116,9 +120,9 @@ def _mark(route: RouteAccess, app: Any, marker: Marker, exchange: "_Exchange", *
         trees = getattr(original_route(entry), "routes", None)  # FastAPI's frontend()
         if trees is not None:
             for tree in trees:
-                exchange(tree, "app", _Files(tree.app, marker))
+                exchange(tree, "app", _Files(tree.app, note))
             return True
-        _replace_call(dependant, marker, exchange, websocket=route.websocket)
+        _replace_call(dependant, note, exchange, websocket=route.websocket)
         return True
     endpoint = getattr(entry, "endpoint", None)
     if endpoint is None:
@@ -126,15 +130,15 @@ def _mark(route: RouteAccess, app: Any, marker: Marker, exchange: "_Exchange", *
     holder = entry
     while holder.app is not endpoint and type(holder.app) is not Guarded and hasattr(holder.app, "app"):
         holder = holder.app  # a middleware of the route
-    exchange(holder, "app", _behind(tuple(guards_around(endpoint)), _Place(holder.app, marker)))
+    exchange(holder, "app", _behind(tuple(guards_around(endpoint)), _Place(holder.app, note)))
     return True
 
 
-def _mark_opaque(entry: Any, app: Any, marker: Marker, exchange: "_Exchange") -> bool:
+def _mark_opaque(entry: Any, app: Any, note: _Note, exchange: "_Exchange") -> bool:
     """Put the marker in the place of an app whose routes cannot be read, inside of the guards around it."""
     if isinstance(entry, Router):
         guards = tuple(guards_around(behind(entry.default)))
-        exchange(entry, "default", _behind(guards, _Place(behind(entry.default), marker)))
+        exchange(entry, "default", _behind(guards, _Place(behind(entry.default), note)))
         return True
     top = app if entry is None else entry.app
     if router_below(top) is not None:
@@ -146,7 +150,7 @@ def _mark_opaque(entry: Any, app: Any, marker: Marker, exchange: "_Exchange") ->
             holder = layer
     if holder is None:
         return False
-    exchange(holder, "app", _Place(holder.app, marker))
+    exchange(holder, "app", _Place(holder.app, note))
     return True
 
 
@@ -169,10 +173,10 @@ def _skip_dependencies(dependant: Any, exchange: "_Exchange") -> None:
         _skip_dependencies(dependency, exchange)
 
 
-def _replace_call(dependant: Any, marker: Marker, exchange: "_Exchange", *, websocket: bool) -> None:
+def _replace_call(dependant: Any, note: _Note, exchange: "_Exchange", *, websocket: bool) -> None:
     _clear(dependant, exchange)
     exchange(dependant, "websocket_param_name" if websocket else "request_param_name", "connection")
-    exchange(dependant, "call", _websocket_call(marker) if websocket else _CALLS[gives(dependant.call)](marker))
+    exchange(dependant, "call", _websocket_call(note) if websocket else _CALLS[gives(dependant.call)](note))
 
 
 def _clear(dependant: Any, exchange: "_Exchange") -> None:
@@ -213,12 +217,12 @@ class _Place:
 
     __s2s_marked__ = True
 
-    def __init__(self, app: Any, marker: Marker) -> None:
+    def __init__(self, app: Any, note: _Note) -> None:
         self.app = app
-        self._marker = marker
+        self._note = note
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._marker.note(scope)
+        self._note(scope)
         if scope["type"] == "websocket":
             await _accept(WebSocket(scope, receive, send))
         else:
@@ -230,12 +234,12 @@ class _Files:
 
     __s2s_marked__ = True
 
-    def __init__(self, app: Any, marker: Marker) -> None:
+    def __init__(self, app: Any, note: _Note) -> None:
         self.app = app
-        self._marker = marker
+        self._note = note
 
     async def get_response_for_scope(self, scope: Scope) -> Response:
-        self._marker.note(scope)
+        self._note(scope)
         return _answer()
 
 
@@ -251,41 +255,41 @@ async def _accept(websocket: WebSocket) -> None:
 # FastAPI decides when it reads a route how to call its endpoint, so there is one marker for each way.
 
 
-def _websocket_call(marker: Marker) -> Callable[..., Any]:
+def _websocket_call(note: _Note) -> Callable[..., Any]:
     async def marked(connection: WebSocket, **_: Any) -> None:
-        marker.note(connection.scope)
+        note(connection.scope)
         await _accept(connection)
 
     return _marked(marked)
 
 
-def _coroutine_call(marker: Marker) -> Callable[..., Any]:
+def _coroutine_call(note: _Note) -> Callable[..., Any]:
     async def marked(connection: Request, **_: Any) -> Response:
-        marker.note(connection.scope)
+        note(connection.scope)
         return _answer()
 
     return _marked(marked)
 
 
-def _function_call(marker: Marker) -> Callable[..., Any]:
+def _function_call(note: _Note) -> Callable[..., Any]:
     def marked(connection: Request, **_: Any) -> Response:
-        marker.note(connection.scope)
+        note(connection.scope)
         return _answer()
 
     return _marked(marked)
 
 
-def _generator_call(marker: Marker) -> Callable[..., Any]:
+def _generator_call(note: _Note) -> Callable[..., Any]:
     def marked(connection: Request, **_: Any) -> Iterator[Any]:
-        marker.note(connection.scope)
+        note(connection.scope)
         yield from ()
 
     return _marked(marked)
 
 
-def _async_generator_call(marker: Marker) -> Callable[..., Any]:
+def _async_generator_call(note: _Note) -> Callable[..., Any]:
     async def marked(connection: Request, **_: Any) -> AsyncIterator[Any]:
-        marker.note(connection.scope)
+        note(connection.scope)
         for never in tuple[Any, ...]():
             yield never
 
@@ -297,7 +301,7 @@ def _marked(call: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-_CALLS: Final[dict[str, Callable[[Marker], Callable[..., Any]]]] = {
+_CALLS: Final[dict[str, Callable[[_Note], Callable[..., Any]]]] = {
     "coroutine": _coroutine_call,
     "function": _function_call,
     "generator": _generator_call,

@@ -212,6 +212,9 @@ def test_the_allowed_caller_reaches_the_marker_and_another_caller_does_not(
         (reached,) = marker.reached
         assert name in (f"{reached.method} {reached.route}", "GET /opaque/{path}")  # old Starlettes note no mount
         assert reached.client_id == "chat-app-service"
+        assert [route.path for route in read_access(app).routes if route.entry is reached.entry] == [
+            name.split()[1].removesuffix("/{path}")
+        ]
         assert observed.reasons[-1] == "allowed"
     assert not marker.unmarked
 
