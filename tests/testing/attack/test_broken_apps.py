@@ -11,6 +11,8 @@ from tests.testing.attack.broken.apps import target
 from tests.testing.attack.broken.guard import Guard, Receive, Refused, Scope, Send
 from tests.testing.attack.broken.holes import GUARDS
 
+pytestmark = pytest.mark.tells_secrets("only our middleware keeps a token in the URL out of spans", "span GET")
+
 FOUND_BY = {
     "AudienceIgnored": "audience-other",
     "AudienceBySubstring": "audience-like-ours.longer",
@@ -111,7 +113,7 @@ def test_every_case_finds_a_guard_that_lets_everybody_in() -> None:
     full = next(route for route in report.routes if route.full)
     missed = {result.case.id: result.detail for result in full.results if result.outcome not in ("accepted", "lenient")}
     assert {case.partition(".")[0] for case in missed} == {"path-of-a-public-page"}  # no route has such a path
-    assert all(detail.startswith("40") for detail in missed.values())
+    assert all(detail in ("307", "404", "405") for detail in missed.values())
 
 
 class Closed(Guard):
@@ -129,7 +131,7 @@ def test_an_app_that_refuses_everybody_proves_nothing() -> None:
 
 
 class Exhausted(Guard):
-    left = 60
+    left = 30
 
     def check(self, scope: Scope) -> None:
         super().check(scope)

@@ -203,3 +203,14 @@ RIGHT: dict[str, Callable[[], Any]] = {
     "many requirements": many_requirements,
     "plain Starlette": plain_starlette,
 }
+
+
+class RefusesEverybody(ServiceAuthMiddleware):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            scope["headers"] = [(b"authorization", b"Bearer x")]
+        await super().__call__(scope, receive, send)
+
+
+def refuses_everybody() -> FastAPI:
+    return orders(RefusesEverybody)
