@@ -15,12 +15,13 @@ _CASES = "../../s2s_fastapi/testing/attack/cases"
 _HEAD = """\
 # The attack cases
 
-Each case is data: whose good token an attacker takes, the one thing that is changed, the expected answer, and the source. The files are in
-[s2s_fastapi/testing/attack/cases]({folder}), and they are in the wheel. [The attack suite](../attack-suite.md) tries them on an app. This page is written from them:
-`python -m tests.kit.conformance`.
+Each case is data: whose good token an attacker takes, the one thing that is changed, the expected answer, and the source.
+[The attack suite](../attack-suite.md) tries the cases on an app. The files are in
+[s2s_fastapi/testing/attack/cases]({folder}), and so in the wheel. This page is written from them: `python -m tests.kit.conformance`.
 
-There are {entries} entries with {variants} cases. `line` is the line in [the list of attacks](../attacks.md). These lines have no case: {missing}.
-They need a server of their own, a socket, a setting or many requests; the tests of this package cover them.
+There are {entries} entries with {variants} cases. `line` is the line in [the list of attacks](../attacks.md).
+These lines have no case: {missing}.
+They need a server of their own, a socket, a setting or many requests. The tests of this package cover them.
 
 ## The language
 
