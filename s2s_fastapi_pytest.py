@@ -21,12 +21,17 @@ _NOT_STARTED = "not_started"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the setting for realm files."""
+    """Add the setting for realm files, and the option that writes access files."""
     parser.addini(
         _REALM_FILES,
         "Keycloak realm files of the test issuer, relative to this file. Without them a client exists as soon as a test names it.",
         type="paths",
         default=[],
+    )
+    parser.getgroup("s2s_fastapi").addoption(
+        "--s2s-update",
+        action="store_true",
+        help="Write the access files of access_tests as the apps declare it, instead of comparing. Refused where CI is set.",
     )
 
 

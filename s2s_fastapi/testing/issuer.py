@@ -25,7 +25,7 @@ from s2s_fastapi.testing.downstream import PlayedService, playing
 from s2s_fastapi.testing.faults import NONE, Endpoint, Faults
 from s2s_fastapi.testing.growing import Named, realm_document
 from s2s_fastapi.testing.identities import Caller, Identity, TokenOptions, make_token, refused
-from s2s_fastapi.testing.keys import NewKey, once_in_a_process
+from s2s_fastapi.testing.keys import NewKey, RealmKeys, once_in_a_process
 from s2s_fastapi.testing.minting import Grant, Mint
 from s2s_fastapi.testing.pages import certs_page, discovery_page, realm_page
 from s2s_fastapi.testing.realm import IssuerRealm
@@ -239,6 +239,14 @@ class EmbeddedIssuer:
     def signing_kid(self, realm: str, algorithm: str = "RS256") -> str:
         """Return the id of the key that signs the realm's tokens now."""
         return self._realm(realm).keys.kid(algorithm)
+
+    def keys(self, realm: str) -> RealmKeys:
+        """Return the keys of a realm, to sign what no issuer signs: an attack.
+
+        Raises:
+            ConfigurationError: There is no such realm.
+        """
+        return self._realm(realm).keys
 
     def set_not_before(self, realm: str, at: int | None = None) -> int:
         """Revoke the realm's tokens that were issued before `at`, in seconds since the epoch, and return it. The default is now."""

@@ -35,6 +35,10 @@ class _SigningKey:
     def jwk(self) -> dict[str, Any]:
         return _jwk(self.key, self.kid, "sig", self.algorithm)
 
+    def signature(self, signing_input: bytes) -> bytes:
+        # The algorithm itself and not joserfc's compact form, which warns of Keycloak's name EdDSA.
+        return JWSRegistry.algorithms[self.algorithm].sign(signing_input, self.key)
+
 
 def _generated(algorithm: str) -> Key:
     if algorithm in _RSA:
@@ -101,9 +105,15 @@ class RealmKeys:
         """
         key = self._newest(algorithm)
         signing_input = f"{_part({'alg': algorithm, 'typ': header_type, 'kid': kid or key.kid})}.{_part(claims)}"
-        # The algorithm itself and not joserfc's compact form, which warns of Keycloak's name EdDSA.
-        signature = JWSRegistry.algorithms[algorithm].sign(signing_input.encode("ascii"), key.key)
-        return f"{signing_input}.{_base64url(signature)}"
+        return f"{signing_input}.{_base64url(key.signature(signing_input.encode('ascii')))}"
+
+    def signature(self, signing_input: bytes, algorithm: str = "RS256") -> bytes:
+        """Return the signature of the algorithm's newest key over any bytes: the suite of attacks signs what is no token.
+
+        Raises:
+            ConfigurationError: There is no such algorithm.
+        """
+        return self._newest(algorithm).signature(signing_input)
 
     def kid(self, algorithm: str = "RS256") -> str:
         """Return the id of the key that signs now."""
