@@ -151,6 +151,30 @@ def test_a_middleware_around_an_app_is_found() -> None:
     assert len(names(app)) == 7
 
 
+def test_an_app_that_a_layer_hides_is_tested_and_nothing_of_it_runs() -> None:
+    app = make()
+
+    async def hidden(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope, receive, send)
+
+    assert bad(hidden) == {}
+    assert names(hidden) == names(app)
+
+    class Hides:
+        def __init__(self, app: Any) -> None:
+            self.inner = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await self.inner(scope, receive, send)
+
+    below = FastAPI(openapi_url=None)
+    below.post("/tickets", dependencies=[Depends(CRM)])(ran)
+    below.add_middleware(Hides)
+    below.add_middleware(ServiceAuthMiddleware)
+    assert bad(below) == {}
+    assert names(below) == names(app)
+
+
 def test_a_factory_is_called_once() -> None:
     made: list[FastAPI] = []
 
@@ -229,21 +253,35 @@ def test_an_override_that_was_left_in_place_is_found() -> None:
     assert "expected was a refusal with 403 caller_not_allowed" in text
 
 
+class Refuses:
+    """Answers every request itself."""
+
+    def __init__(self, app: Any, status: int) -> None:
+        self.app = app
+        self._status = status
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("no", self._status)(scope, receive, send)
+
+
 @pytest.mark.parametrize("status", [401, 404, 422, 500])
 def test_an_app_that_refuses_everybody_proves_nothing(status: int) -> None:
-    class Own:
-        def __init__(self, app: Any) -> None:
-            self.app = app
-
-        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            await PlainTextResponse("no", status)(scope, receive, send)
-
     app = make()
-    app.add_middleware(Own)
+    app.add_middleware(Refuses, status=status)
     found = bad(app)
     assert sorted(found) == sorted(names(app))
     assert "something else answered before" in found["POST /tickets: the right caller"].text
     assert "a refusal proves nothing here, because nobody gets in" in found["POST /tickets: no token"].text
+
+
+def test_to_be_accepted_by_the_middleware_alone_is_not_to_get_in() -> None:
+    app = FastAPI(openapi_url=None)
+    app.post("/tickets", dependencies=[Depends(CRM)])(ran)
+    app.add_middleware(Refuses, status=404)
+    app.add_middleware(ServiceAuthMiddleware)
+    found = bad(app)
+    assert sorted(found) == sorted(names(app))
+    assert "the decision was allowed; the answer was 404" in found["POST /tickets: the right caller"].text
 
 
 def test_a_redirect_is_no_way_in() -> None:
@@ -307,7 +345,7 @@ def test_an_app_without_a_middleware_fails_in_one_sentence() -> None:
     app.get("/x", dependencies=[Depends(require_caller("a"))])(ran)
     (found,) = check_access(app)
     assert found.result == "failed"
-    assert "Nothing in FastAPI receives or sends tokens" in found.text
+    assert "No ServiceAuthMiddleware and no caller was found in FastAPI" in found.text
 
 
 def test_an_app_that_does_not_start_fails_in_one_sentence() -> None:
