@@ -166,10 +166,12 @@ class AccessSuite:
         except ConfigurationError as error:
             return _Plan(problem=str(error))
         if middleware is None and self._expect is None:
+            below = " Apps below it have one: write access_tests for each of them." if elsewhere else ""
             return _Plan(
                 declared,
-                problem="There is no ServiceAuthMiddleware on this app, so every route is open. Add one: "
-                'app.add_middleware(ServiceAuthMiddleware). If that is meant, review it: access_tests(app, expect="access.json").',
+                problem="There is no ServiceAuthMiddleware on this app, so every route of its own is open. Add one: "
+                f"app.add_middleware(ServiceAuthMiddleware).{below} If that is meant, review it: "
+                'access_tests(app, expect="access.json").',
             )
         return _Plan(declared, tuple(_with_own_names(access_cases(declared))), elsewhere)
 

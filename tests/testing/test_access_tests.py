@@ -34,6 +34,7 @@ from s2s_fastapi import (
 )
 from s2s_fastapi.testing import AccessOutcome, check_access
 from s2s_fastapi.testing.access_tests import AccessSuite
+from tests.receiver.layouts.layout import assert_right
 
 CRM = require_audience("crm") & require_caller("chat-app-service")
 EXAMPLES = (
@@ -44,6 +45,7 @@ EXAMPLES = (
     "charles",
     "gullible",
 )
+LAYOUTS = sorted(path.stem for path in (Path(__file__).parents[1] / "receiver/layouts/apps").glob("*.py"))
 
 
 def ran() -> Any:
@@ -84,6 +86,13 @@ def test_the_example_services_pass_and_everything_is_tried(name: str) -> None:
     app = importlib.import_module(f"example_app.{name}").app
     assert bad(app) == {}
     assert len(names(app)) > 5
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_apps_that_are_right_and_unusual_pass_and_are_as_before_afterwards(name: str) -> None:
+    module = importlib.import_module(f"tests.receiver.layouts.apps.{name}")
+    assert bad(module.app) == {}
+    assert_right(module)
 
 
 def test_each_kind_of_caller_is_a_case_of_its_own() -> None:
@@ -375,6 +384,13 @@ def test_an_app_below_with_a_middleware_of_its_own_is_named() -> None:
     assert "write access_tests for that app" in found.text
 
 
+def test_a_middleware_of_an_app_below_does_not_count_for_the_app_above() -> None:
+    app = Starlette(routes=[Mount("/sub", app=make()), Route("/open", endpoint)])
+    (found,) = check_access(app)
+    assert "so every route of its own is open" in found.text
+    assert "Apps below it have one" in found.text
+
+
 def test_code_in_front_of_routes_is_named_and_no_request_is_sent_there() -> None:
     class Own(Starlette):
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -487,7 +503,7 @@ def test_the_client_of_the_file_is_the_client_of_the_app(tmp_path: Path) -> None
 def test_an_app_that_only_calls_is_open_and_must_be_reviewed(tmp_path: Path) -> None:
     app = importlib.import_module("example_app.chat_app").app
     (found,) = check_access(app)
-    assert "so every route is open" in found.text
+    assert "so every route of its own is open" in found.text
     path = reviewed(tmp_path, app, client_id="chat-app-service")
     assert bad(app, expect=path) == {}
     assert "POST /escalate: open to everybody" in names(app, expect=path)
