@@ -231,25 +231,54 @@ class LetsInBelow(ServiceAuthMiddleware):
             await super().__call__(scope, receive, send)
 
 
-@pytest.mark.parametrize("kind", ["http", "websocket"])
-def test_a_path_that_goes_round_the_middleware_is_found(kind: str) -> None:
+def outside(kind: str) -> tuple[FastAPI | Starlette, str]:
+    """Return an app with a path that goes round the middleware, and the name of the case that must find it."""
     app = FastAPI(openapi_url=None)
     app.add_middleware(LetsInBelow)
     app.post("/tickets", dependencies=[Depends(CRM)])(ran)
-    if kind == "http":
+    if kind == "route":
         app.add_route("/internal/x", endpoint)
-    else:
+        return app, "GET /internal/x: no token"
+    if kind == "mount":
+        app.mount("/internal", opaque)
+        return app, "/internal: no token"
 
-        @app.websocket("/internal/x")
-        async def unguarded(websocket: WebSocket) -> None:
-            ran()
+    @app.websocket("/internal/x")
+    async def unguarded(websocket: WebSocket) -> None:
+        ran()
 
+    return app, "WEBSOCKET /internal/x: no token"
+
+
+@pytest.mark.parametrize("kind", ["route", "mount", "websocket"])
+def test_a_path_that_goes_round_the_middleware_is_found(kind: str) -> None:
+    app, expected = outside(kind)
     found = bad(app)
-    assert f"{'GET' if kind == 'http' else 'WEBSOCKET'} /internal/x: no token" in found
-    assert not any("/tickets" in name for name in found)
+    assert "without a token reached the endpoint" in found[expected].text
+    assert "the route is outside of it" in found[expected].text
     # The right caller is let in without a decision, which proves nothing either.
-    assert all(each.result == "failed" for each in found.values())
-    assert len(found) == len([name for name in names(app) if "/internal/x" in name])
+    assert {each.result for each in found.values()} == {"failed"}
+    assert sorted(found) == sorted(name for name in names(app) if "/internal" in name)
+
+
+@pytest.mark.parametrize("method", ["HEAD", "DELETE"])
+def test_a_method_that_goes_round_the_middleware_is_found(method: str) -> None:
+    class LetsInMethod(ServiceAuthMiddleware):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if scope.get("method") == method:
+                await self.app(scope, receive, send)
+            else:
+                await super().__call__(scope, receive, send)
+
+    app = Starlette(
+        routes=[Route("/x", endpoint, methods=["GET", "DELETE"])],
+        middleware=[Middleware(LetsInMethod, audience="crm")],
+    )
+    text = bad(app)["DELETE/GET /x: no token"].text
+    assert text.startswith(
+        f"{method} without a token reached the endpoint. Expected was a refusal with 401 no_credentials"
+    )
+    assert len(text.splitlines()) == 1  # the other methods are right
 
 
 def test_an_override_that_was_left_in_place_is_found() -> None:
@@ -259,7 +288,7 @@ def test_an_override_that_was_left_in_place_is_found() -> None:
     assert list(found) == ["POST /tickets: another service"]
     text = found["POST /tickets: another service"].text
     assert "POST with a token of service another-service, aud crm reached the endpoint" in text
-    assert "expected was a refusal with 403 caller_not_allowed" in text
+    assert "Expected was a refusal with 403 caller_not_allowed" in text
 
 
 class Refuses:
