@@ -27,7 +27,7 @@ from s2s_fastapi.testing.attack.asgi import AsgiSender, Outgoing
 from s2s_fastapi.testing.found import find
 from s2s_fastapi.testing.issuer import EmbeddedIssuer
 from s2s_fastapi.testing.marked_endpoints import marked_endpoints
-from s2s_fastapi.testing.trust import Trusted
+from s2s_fastapi.testing.trust import MADE_UP, Trusted
 
 __all__ = ["UPDATE_OPTION", "AccessSuite", "access_tests", "check_access"]
 
@@ -233,6 +233,11 @@ class AccessSuite:
             file = AccessFile.read(path) if path.exists() else None
         except ConfigurationError as error:
             return AccessOutcome(path.name, "failed", str(error))
+        if declared.client_id == MADE_UP:
+            text = (
+                "Nothing says which client of Keycloak this app is: write access_tests(app, expect=..., client_id=...)."
+            )
+            return AccessOutcome(path.name, "failed", text)
         reviewed = None if file is None else file.app(declared.client_id)
         if reviewed == declared:
             return AccessOutcome(path.name, "held")

@@ -304,10 +304,12 @@ class Refuses:
 
 @pytest.mark.parametrize("status", [401, 404, 422, 500])
 def test_an_app_that_refuses_everybody_proves_nothing(status: int) -> None:
-    app = make()
+    app = make(public_paths=["/healthz"])
+    app.get("/healthz")(ran)
     app.add_middleware(Refuses, status=status)
     found = bad(app)
     assert sorted(found) == sorted(names(app))
+    assert {each.result for each in found.values()} == {"failed"}
     assert "something else answered before" in found["POST /tickets: the right caller"].text
     assert "a refusal proves nothing here, because nobody gets in" in found["POST /tickets: no token"].text
 
@@ -527,6 +529,15 @@ def test_the_client_of_the_file_is_the_client_of_the_app(tmp_path: Path) -> None
     path = reviewed(tmp_path, app, client_id="crm")
     assert bad(app, expect=path) == {}
     assert "POST /tickets: without role agent of crm" in names(app, expect=path)
+
+
+def test_a_client_that_was_made_up_is_not_written_into_a_file(tmp_path: Path) -> None:
+    app = make(requirement=require_caller("a"))
+    path = tmp_path / "access.json"
+    found = AccessSuite(app, path, None, {}).outcome("access.json", update=True)
+    assert found.result == "failed"
+    assert "client_id=" in found.text
+    assert not path.exists()
 
 
 def test_an_app_that_only_calls_is_open_and_must_be_reviewed(tmp_path: Path) -> None:
