@@ -568,6 +568,38 @@ def test_an_app_that_was_started_before_trusts_the_issuer_inside_the_block(issue
         assert both(client) == (200, 401)
 
 
+def test_keys_that_arrive_after_the_block_reach_nothing_that_production_uses(issuer: EmbeddedIssuer) -> None:
+    corp = production()
+    settings = KeycloakSettings(url=corp.url, realm="corp", client_id="tickets")
+    app = make_app(settings=settings, transport=corp.transport)
+    released = threading.Event()
+    issuer.faults.add("certs", faults.rewritten(lambda body: body if released.wait(5) else b""))
+    with TestClient(app) as client:
+        ours = issuer.as_service("caller", audience="tickets").headers
+        assert client.get("/who", headers=ours).status_code == 401
+        with issuer.trusted_by(app) as trusted:
+            [middleware] = trusted.middlewares
+            middleware._start.run(app)  # it begins to load the keys
+            late = middleware.keys
+        released.set()
+        assert late is not None
+        assert late.get().find(issuer.signing_kid("test"), "RS256") is not None
+        assert middleware.keys is not late
+        assert client.get("/who", headers=ours).status_code == 401
+
+
+def test_mounted_apps_have_their_own_document_back(issuer: EmbeddedIssuer) -> None:
+    inner, outer = make_app(), FastAPI()
+    outer.mount("/below", inner)
+    openapi = inner.openapi()
+    before = dict(vars(inner))
+    with issuer.trusted_by(outer), TestClient(outer) as client:
+        assert client.get("/below/who", auth=issuer.as_service("a")).status_code == 200
+        client.get("/below/openapi.json", auth=issuer.as_service("a"))
+    assert vars(inner) == before
+    assert inner.openapi() == openapi
+
+
 def test_routes_that_a_lifespan_adds_are_read_as_in_production(issuer: EmbeddedIssuer) -> None:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> Any:
