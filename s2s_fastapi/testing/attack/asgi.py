@@ -32,7 +32,7 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()
     opened: bool = False
     problem: str = ""
-    """Why there is no answer."""
+    """What the app raised, or why there is no answer."""
 
     def header(self, name: str) -> str:
         """Return all values of a header, joined."""
@@ -133,7 +133,7 @@ class _Exchange:
             status=self._status or 500,
             headers=self._headers,
             opened=self._opened,
-            problem="" if self._status else problem,
+            problem=problem,
         )
 
 

@@ -70,9 +70,9 @@ class Shot:
     decisions: tuple[Decision, ...] = ()
 
     @property
-    def accepted(self) -> bool:
-        """Whether it was let in, whatever the app answered then."""
-        return self.reached or any(decision.accepted for decision in self.decisions)
+    def allowed(self) -> bool:
+        """Whether our middleware accepted the token, whatever the app answered then."""
+        return any(decision.accepted for decision in self.decisions)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -120,7 +120,7 @@ class ServedApp:
             without, with_ours = (
                 ground.shoot(route, headers=headers) for headers in ((), (("authorization", f"Bearer {token}"),))
             )
-            if with_ours.accepted and not without.accepted:
+            if with_ours.reached and not without.reached:
                 return
         raise ConfigurationError(
             f"No GET of {self.url} accepts a good token of the issuer of this suite ({len(tried)} tried), so nothing else was sent. Start "
