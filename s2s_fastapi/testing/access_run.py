@@ -23,6 +23,7 @@ _USER: Final = "ann"
 _LONG_AGO: Final = -600
 """Seconds: no service has so much leeway."""
 _OK: Final = range(200, 300)
+_WRONG: Final = {False: "did not reach the endpoint", True: "reached the endpoint, but was not accepted"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,8 @@ class _Shot:
         decision = self.decisions[-1] if self.decisions else None
         status = "the WebSocket was opened" if self.answer.opened else f"the answer was {self.answer.status}"
         if decision is None:
-            return f"{status}, and no middleware of s2s_fastapi decided: something else answered before"
+            why = "the route is outside of it" if self.reached else "something else answered before"
+            return f"{status}, and no ServiceAuthMiddleware decided: {why}"
         cure = f" ({decision.cure})" if decision.cure else ""
         return f"the decision was {decision.reason}{' (only observed)' if decision.observed else ''}{cure}; {status}"
 
@@ -91,19 +93,23 @@ class AccessRun:
         """Return what is wrong about one case and one method; nothing if it holds."""
         if case.beside is None:
             return self._open(case, method)
+        right_caller = f"with a token of {case.beside}"
+        if case.token == case.beside:
+            problem = self._control(case.route, method, case.beside)
+            return problem and f"{method} {right_caller} {problem}."
+        shot = self._send(case.route, method, case.token)
+        self._check_place(case.route, shot)
+        who = f"{method} {f'with a token of {case.token}' if case.token else 'without a token'}"
+        wanted = f"Expected was a refusal with {case.reason.status} {case.reason}, but {shot.said}."
+        if shot.reached or shot.answer.opened:
+            return f"{who} reached the endpoint. {wanted}"
         problem = self._control(case.route, method, case.beside)
         if problem:
-            proves = "" if case.token == case.beside else "a refusal proves nothing here, because nobody gets in: "
-            return f"{method} {proves}with a token of {case.beside} {problem}."
-        if case.token == case.beside:
-            return ""
-        shot = self._send(case.route, method, case.token)
-        who = f"{method} {f'with a token of {case.token}' if case.token else 'without a token'}"
-        wanted = f"expected was a refusal with {case.reason.status} {case.reason}"
-        if shot.reached or shot.answer.opened:
-            return f"{who} reached the endpoint; {wanted}, and {shot.said}."
+            return (
+                f"{method}: a refusal proves nothing here, because nobody gets in. A request {right_caller} {problem}."
+            )
         if not shot.decisions or shot.decisions[-1].reason is not case.reason or shot.answer.status in _OK:
-            return f"{who} was stopped in another way; {wanted}, and {shot.said}."
+            return f"{who} was stopped in another way. {wanted}"
         return ""
 
     def _control(self, route: RouteEntry, method: str, token: CallerToken) -> str:
@@ -114,7 +120,7 @@ class AccessRun:
             self._check_place(route, shot)
             accepted = [each for each in shot.decisions if each.reason is Reason.ALLOWED]
             got_in = len(shot.reached) == 1 and len(accepted) == len(shot.decisions) > 0
-            self.controls[key] = "" if got_in else f"it did not reach the endpoint: {shot.said}"
+            self.controls[key] = "" if got_in else f"{_WRONG[bool(shot.reached)]}: {shot.said}"
         return self.controls[key]
 
     def _open(self, case: AccessCase, method: str) -> str:

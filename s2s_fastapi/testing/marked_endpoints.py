@@ -10,12 +10,14 @@ What does not run: endpoints, mounted apps whose routes cannot be read, decorato
 dependencies, and the validation of parameters and bodies.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
+from fastapi import Security
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Router
@@ -72,7 +74,8 @@ class Reached:
 class Marker:
     """What is in the place of the endpoints while `marked_endpoints` is open."""
 
-    unmarked: tuple[RouteAccess, ...] = ()
+    marked: list[RouteAccess] = field(default_factory=list)
+    unmarked: list[RouteAccess] = field(default_factory=list)
     """The routes that could not be marked: a request there may run the app's own code, so do not send one."""
     reached: list[Reached] = field(default_factory=list)
     """Every request that came through, in order."""
@@ -100,11 +103,10 @@ def marked_endpoints(app: Any, *, run_dependencies: bool = False) -> Iterator[Ma
     marker = Marker()
     with ExitStack() as undo:
         exchange = _Exchange(undo)
-        marker.unmarked = tuple(
-            route
-            for route in read_access(app).routes
-            if not _mark(route, app, partial(marker.note, route.entry), exchange, run_dependencies=run_dependencies)
-        )
+        for route in read_access(app).routes:
+            note = partial(marker.note, route.entry)
+            marked = _mark(route, app, note, exchange, run_dependencies=run_dependencies)
+            (marker.marked if marked else marker.unmarked).append(route)
         yield marker
 
 
@@ -166,11 +168,11 @@ def _behind(guards: tuple[Requirement, ...], place: "_Place") -> Any:
 
 def _skip_dependencies(dependant: Any, exchange: "_Exchange") -> None:
     for dependency in dependant.dependencies:
+        _skip_dependencies(dependency, exchange)
         call = unwatched(dependency.call)
         if asked_by(call) is None and call is not current_principal:
             _clear(dependency, exchange)
-            exchange(dependency, "call", _nothing)
-        _skip_dependencies(dependency, exchange)
+            exchange(dependency, "call", _Nothing(dependency.dependencies))
 
 
 def _replace_call(dependant: Any, note: _Note, exchange: "_Exchange", *, websocket: bool) -> None:
@@ -186,11 +188,29 @@ def _clear(dependant: Any, exchange: "_Exchange") -> None:
         exchange(dependant, name, None)
 
 
-async def _nothing(**_: Any) -> None:
-    """Stand in the place of a dependency of the app's own."""
+class _Nothing:
+    """In the place of a dependency of the app's own. It needs the same dependencies, because a requirement may be among them.
 
+    If an app has ``dependency_overrides``, FastAPI reads the signature of every dependency anew at each request.
+    """
 
-setattr(_nothing, _MARK, True)
+    __s2s_marked__ = True
+
+    def __init__(self, dependencies: Iterable[Any]) -> None:
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        self.__signature__ = inspect.Signature(
+            [
+                inspect.Parameter(
+                    each.name or f"dependency_{number}",
+                    keyword,
+                    default=Security(each.call, scopes=each.own_oauth_scopes or (), use_cache=each.use_cache),
+                )
+                for number, each in enumerate(dependencies)
+            ]
+        )
+
+    async def __call__(self, **_: Any) -> None:
+        """Do nothing."""
 
 
 class _Exchange:

@@ -375,3 +375,29 @@ def test_an_override_of_a_requirement_is_seen(options: Send_, service: Send_, cl
     with marked_endpoints(app) as marker:
         assert client(app).get("/x", headers=service(azp="x", client_id="x")).status_code == 200
     assert marker.reached
+
+
+@pytest.mark.parametrize("overridden", [False, True], ids=["no overrides", "overrides"])
+def test_requirements_below_dependencies_of_the_apps_own_are_asked_with_their_scopes(
+    overridden: bool, options: Send_, service: Send_, client: Send_, observed: Observed
+) -> None:
+    def inner(caller: Annotated[Principal, Security(CRM, scopes=["tickets:read"])], number: int) -> None:
+        ran()
+
+    def outer(inner: Annotated[None, Depends(inner)]) -> None:
+        ran()
+
+    def unrelated() -> None:
+        ran()
+
+    app = FastAPI(openapi_url=None)
+    app.get("/x", dependencies=[Security(outer, scopes=["tickets:write"]), Depends(unrelated)])(loud)
+    if overridden:
+        app.dependency_overrides[unrelated] = loud
+    app.add_middleware(ServiceAuthMiddleware, **options())
+    with marked_endpoints(app) as marker:
+        for scope, status in (("tickets:read", 403), ("tickets:write", 403), ("tickets:read tickets:write", 200)):
+            assert client(app).get("/x", headers=service(scope=scope)).status_code == status
+        assert client(app).get("/x", headers=service(azp="x", client_id="x")).status_code == 403
+    assert observed.reasons == ["scope_missing", "scope_missing", "allowed", "caller_not_allowed"]
+    assert len(marker.reached) == 1
