@@ -30,6 +30,7 @@ def command_line() -> "typer.Typer":
 
     from s2s_fastapi.cli.dev import dev  # noqa: PLC0415
     from s2s_fastapi.cli.keygen import keygen  # noqa: PLC0415
+    from s2s_fastapi.cli.token import token  # noqa: PLC0415
 
     app = typer.Typer(
         help="Service-to-service authentication with Keycloak.",
@@ -39,4 +40,5 @@ def command_line() -> "typer.Typer":
     )
     app.command()(dev)
     app.command()(keygen)
+    app.command()(token)
     return app
