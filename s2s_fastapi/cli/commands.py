@@ -29,6 +29,7 @@ def command_line() -> "typer.Typer":
     import typer  # noqa: PLC0415
 
     from s2s_fastapi.cli.dev import dev  # noqa: PLC0415
+    from s2s_fastapi.cli.doctor import doctor  # noqa: PLC0415
     from s2s_fastapi.cli.keygen import keygen  # noqa: PLC0415
     from s2s_fastapi.cli.token import token  # noqa: PLC0415
 
@@ -41,4 +42,5 @@ def command_line() -> "typer.Typer":
     app.command()(dev)
     app.command()(keygen)
     app.command()(token)
+    app.command()(doctor)
     return app
