@@ -171,7 +171,7 @@ class _Wanting:
             clients={
                 name: name in callers or bool(app.calls)
                 for name, app in sorted(self.apps.items())
-                if app.calls or app.requires
+                if app.calls or app.requires is not None
             },
             calls=tuple(sorted(set(calls))),
             scopes=scopes,
