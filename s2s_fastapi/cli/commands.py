@@ -28,6 +28,7 @@ def command_line() -> "typer.Typer":
     import rich  # noqa: F401, PLC0415
     import typer  # noqa: PLC0415
 
+    from s2s_fastapi.cli.access import access  # noqa: PLC0415
     from s2s_fastapi.cli.apply import apply  # noqa: PLC0415
     from s2s_fastapi.cli.attack import attack  # noqa: PLC0415
     from s2s_fastapi.cli.dev import dev  # noqa: PLC0415
@@ -47,6 +48,7 @@ def command_line() -> "typer.Typer":
     app.command()(keygen)
     app.command()(token)
     app.command()(doctor)
+    app.command()(access)
     app.command()(plan)
     app.command()(apply)
     return app
