@@ -6,11 +6,10 @@ from typing import Any, Final
 
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.declared.access_file import AppAccess
-from s2s_fastapi.declared.asked import ways_of
-from s2s_fastapi.operations.wanted import Finding, Level
+from s2s_fastapi.operations.wanted import Finding, Level, accepted_audiences
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.realm.model import Denied, RealmModel
-from s2s_fastapi.requirement.requirement import AllOf, Audience
+from s2s_fastapi.requirement.requirement import AllOf
 from s2s_fastapi.text import listed, named
 from s2s_fastapi.verifier.claims import read_principal
 
@@ -59,7 +58,7 @@ class _Checking:
 
     def _answered(self, said: str, audiences: Iterable[str], principal: Principal) -> Iterator[Finding]:
         for audience in audiences:
-            receivers = [app for app in self.apps.values() if audience in _accepted(app)]
+            receivers = [app for app in self.apps.values() if audience in accepted_audiences(app)]
             if not receivers:
                 yield Finding(
                     Level.OPEN, f"{said}, and none of the access files is of an app that answers to {named(audience)}."
@@ -72,7 +71,7 @@ class _Checking:
 
     def undeclared(self) -> Iterator[Finding]:
         """Yield a finding for each audience of these apps that a service gets without declaring that it calls the app."""
-        answered = {audience: app.client_id for app in self.apps.values() for audience in _accepted(app)}
+        answered = {audience: app.client_id for app in self.apps.values() for audience in accepted_audiences(app)}
         for caller in self.model.service_client_ids:
             app = self.apps.get(caller)
             declared = {audience for call in (app.calls if app else ()) for audience in call.audiences}
@@ -94,14 +93,6 @@ class _Checking:
 def _names(claims: Mapping[str, Any]) -> frozenset[str]:
     found = claims.get("aud", ())
     return frozenset((found,) if isinstance(found, str) else found)
-
-
-def _accepted(app: AppAccess) -> frozenset[str]:
-    if app.requires is None:
-        return frozenset()
-    every = (app.requires, *(route.requires for route in app.routes if route.requires is not None))
-    leaves = (leaf for requirement in every for way in ways_of(requirement) for leaf in way)
-    return frozenset(name for leaf in leaves if isinstance(leaf, Audience) for name in leaf.audiences)
 
 
 def _accepts(app: AppAccess, principal: Principal) -> bool:

@@ -266,7 +266,13 @@ class AdminApi:
             answer = self._http.send(request, stream=True)
             try:
                 content = bytearray()
-                for chunk in answer.iter_raw():
+                if answer.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+                    # A few bytes of gzip become gigabytes.
+                    raise AdminError(
+                        "Keycloak's answer is compressed, although the request forbids it: a proxy changes it."
+                    )
+                # Nothing is compressed here, so these are the bytes on the wire.
+                for chunk in answer.iter_bytes():
                     content += chunk
                     if len(content) > _LIMIT:
                         problem = f"answered more than {_LIMIT} bytes"

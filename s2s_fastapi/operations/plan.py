@@ -414,8 +414,25 @@ class _Planning:
             if not carried:
                 return
         for audience in call.audiences:
-            if audience not in _audiences(_claims(self.now, call.caller, call.request)):
+            if not self._brought(call, audience):
                 self._by_default(call.caller, audience)
+
+    def _brought(self, call: WantedCall, audience: str) -> bool:
+        """Return whether an Audience mapper brings the audience. That Audience Resolve brings it too, by a role, does not count."""
+        client = self.now.client(call.caller) or {}
+        if audience in _of_scope(client):
+            return True
+        requested = {*call.carriers, *call.scopes}.intersection(client["optionalClientScopes"])
+        return any(
+            (scope := self.now.scope(name)) is not None
+            and audience in _of_scope(scope)
+            and self._in_effect(call.caller, name)
+            for name in (*client["defaultClientScopes"], *requested)
+        )
+
+    def _in_effect(self, caller: str, scope: str) -> bool:
+        roles, held = self.now.mapped("clientScope", scope), self.now.granted(caller)
+        return not roles or not roles.isdisjoint(held.union(*map(self.now.inside, held)))
 
     def _by_carrier(self, call: WantedCall, name: str) -> bool:
         """See to it that the caller can request the scope. The first scope for which an audience is missing brings it."""
@@ -555,6 +572,7 @@ def _audiences(claims: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _of_scope(scope: Mapping[str, Any]) -> frozenset[str]:
+    """Return the audiences that the mappers of a scope, or of a client itself, bring."""
     return frozenset(audience for mapper in scope["protocolMappers"] if (audience := audience_of(mapper)))
 
 

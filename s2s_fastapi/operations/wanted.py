@@ -17,7 +17,7 @@ from s2s_fastapi.realm.entities import Role
 from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Audience, Caller, HasRole, HasScope, Requirement
 from s2s_fastapi.text import listed, named
 
-__all__ = ["Finding", "Level", "Wanted", "WantedCall", "WantedRole", "WantedScope", "wanted"]
+__all__ = ["Finding", "Level", "Wanted", "WantedCall", "WantedRole", "WantedScope", "accepted_audiences", "wanted"]
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _MOST_WAYS: Final = 5_000
@@ -126,11 +126,8 @@ class _Way:
 @dataclass(frozen=True, slots=True)
 class _Receiver:
     client_id: str
+    audiences: frozenset[str]
     ways: tuple[_Way, ...]
-
-    @property
-    def audiences(self) -> frozenset[str]:
-        return frozenset[str]().union(*(way.audiences for way in self.ways))
 
     def asks(self, what: "str | Role") -> tuple[_Way, ...]:
         """Return the ways that require a scope (text) or a role."""
@@ -145,7 +142,9 @@ class _Wanting:
         self.found: dict[Finding, None] = {}
         self.apps = self._unique(apps)
         self.receivers = tuple(
-            _Receiver(app.client_id, tuple(self._ways(app))) for app in self.apps.values() if app.requires is not None
+            _Receiver(app.client_id, accepted_audiences(app), tuple(self._ways(app)))
+            for app in self.apps.values()
+            if app.requires is not None
         )
         self.grants = self._grants(grants)
 
@@ -155,7 +154,8 @@ class _Wanting:
         for call in calls:
             reach[call.caller] = reach.get(call.caller, frozenset()) | frozenset(call.audiences)
         for caller, name in sorted(self.grants):  # an audience that no call declares
-            if name in self._audiences() and name not in reach.get(caller, frozenset()) and caller in self.apps:
+            new = name in self._audiences() and name not in reach.get(caller, frozenset())
+            if new and self._audience(caller, name):
                 reach[caller] = reach.get(caller, frozenset()) | {name}
                 calls.append(WantedCall(caller=caller, audiences=(name,)))
         scopes = tuple(sorted(set(self._scopes(calls, reach))))
@@ -440,6 +440,23 @@ def _way(route: RouteEntry, leaves: Sequence[Requirement], client_id: str) -> _W
     if callers is not None and not callers:
         return None
     return _Way(named(route.name), callers, audiences or frozenset(), frozenset(scopes), frozenset(roles))
+
+
+def accepted_audiences(app: AppAccess) -> frozenset[str]:
+    """Return the audiences that an app or one of its routes accepts; none if it receives nothing."""
+    if app.requires is None:
+        return frozenset()
+    every = (app.requires, *(route.requires for route in app.routes if route.requires is not None))
+    leaves = (leaf for requirement in every for leaf in _leaves(requirement))
+    return frozenset(name for leaf in leaves if isinstance(leaf, Audience) for name in leaf.audiences)
+
+
+def _leaves(requirement: Requirement) -> Iterator[Requirement]:
+    if isinstance(requirement, AllOf | AnyOf):
+        for part in requirement.parts:
+            yield from _leaves(part)
+    else:
+        yield requirement
 
 
 def _count(requirement: Requirement) -> int:
