@@ -79,7 +79,7 @@ class AdminTarget:
         place |= {name: value for name, value in (("url", url), ("realm", realm)) if value}
         there = KeycloakSettings(**{"url": "", **place}) if not place.get("url") else KeycloakSettings(**place)
         login = {name: environment[key] for name in _LOGIN if (key := f"{_ADMIN}{name.upper()}") in environment}
-        if not login.get("client_id"):
+        if not login.get("client_id") or not login.keys() & {"client_secret", "client_secret_file", "client_key_file"}:
             raise ConfigurationError(
                 "Set KEYCLOAK_ADMIN_CLIENT_ID and KEYCLOAK_ADMIN_CLIENT_SECRET_FILE (or KEYCLOAK_ADMIN_CLIENT_KEY_FILE with"
                 " KEYCLOAK_ADMIN_CLIENT_AUTH=private_key_jwt): the client that may read, or change, the realm."
@@ -234,7 +234,7 @@ class AdminApi:
             try:
                 token = self._token()
             except S2SError as error:
-                sentence = str(error)
+                sentence = str(error).replace("KEYCLOAK_CLIENT_", f"{_ADMIN}CLIENT_")
             else:
                 answer = self._answer(method, url, body, query, token)
                 if answer.status_code != _UNAUTHORIZED or last:

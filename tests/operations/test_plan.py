@@ -28,8 +28,8 @@ def said(plan: Plan, level: Level) -> str:
     return "\n".join(finding.text for finding in plan.findings if finding.level is level)
 
 
-def made(tmp_path: Path, **options: bool) -> FakeKeycloak:
-    server = FakeKeycloak(**options)
+def made(tmp_path: Path, *, old: bool = False) -> FakeKeycloak:
+    server = FakeKeycloak(old=old)
     with server.api() as api:
         applied(api, *APPS, secrets=str(tmp_path))
     server.calls.clear()
