@@ -337,27 +337,6 @@ def test_the_chat_app_of_the_readme_does_not_start_without_the_grant(monkeypatch
         pass
 
 
-def test_the_readme_shows_the_claims_of_a_token() -> None:
-    (command,) = (block.text for block in blocks(README, "sh") if "python3 -c" in block.text)
-    script = command.partition("python3 -c '")[2].rpartition("'")[0]
-    token = jwt(iss="http://keycloak:8080/realms/corp", aud="crm-api-gateway", azp="chat", client_id="chat", scope="ä")
-
-    def shown(answer: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-X", "utf8", "-c", script],
-            input=answer,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            check=False,
-        )
-
-    assert "\naud crm-api-gateway\nazp chat\nclient_id chat\n" in shown(json.dumps({"access_token": token})).stdout
-    refused = shown('{"error": "invalid_client"}')
-    assert (refused.returncode, refused.stderr.strip()) == (1, "{'error': 'invalid_client'}")
-    assert shown("").stderr == ""
-
-
 def test_the_realm_of_the_readme_is_a_part_of_story_1() -> None:
     (block,) = blocks(README, "json")
 

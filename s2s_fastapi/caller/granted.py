@@ -14,7 +14,7 @@ from s2s_fastapi.keycloak.cures import not_granted_cure, wrong_audience
 from s2s_fastapi.principal import digest
 from s2s_fastapi.text import listed, named
 
-__all__ = ["MAX_LIFE", "GrantedToken", "granted"]
+__all__ = ["MAX_LIFE", "GrantedToken", "claims_of", "granted"]
 
 MAX_LIFE: Final = 86_400.0
 """Longest life of a token in seconds; receivers refuse longer ones."""
@@ -75,7 +75,7 @@ def granted(answer: Mapping[str, Any], wanted: Wanted, *, client_id: str) -> Gra
         )
     if not _TOKEN68.fullmatch(value):
         raise _unusable("its access_token has a character no Bearer header can carry")
-    claims = _claims(value)
+    claims = claims_of(value)
     kind = answer.get("token_type")
     if not isinstance(kind, str) or kind.lower() != "bearer":
         found = f"token_type {kind}" if kind in _OTHER_TYPES else "no known token_type"
@@ -113,8 +113,8 @@ def _text(value: object) -> str:
     return value[:_MAX_NAME] if isinstance(value, str) and value.isprintable() else ""
 
 
-def _claims(token: str) -> dict[str, Any] | None:
-    """Return the payload of a JWT, or None for an opaque token. The length was bounded before."""
+def claims_of(token: str) -> dict[str, Any] | None:
+    """Return the payload of a JWT without a check of its signature, or None for an opaque token. The length was bounded before."""
     parts = token.split(".", 3)
     if len(parts) != 3 or not _BASE64URL.fullmatch(parts[1]):  # noqa: PLR2004 - RFC 7515 section 7.1
         return None

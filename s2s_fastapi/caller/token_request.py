@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from s2s_fastapi.text import listed, named
 if TYPE_CHECKING:  # loaded when settings are first made
     from s2s_fastapi.settings import KeycloakSettings, ProxyUrl
 
-__all__ = ["Channel", "TokenKey", "TokenRequest"]
+__all__ = ["Channel", "TokenKey", "TokenRequest", "remarks"]
 
 LOG: Final = logging.getLogger("s2s_fastapi.caller")
 
@@ -214,29 +214,35 @@ class TokenRequest:
 
     def _look(self, token: GrantedToken) -> None:
         """Warn once of what is unusual but may be intended."""
-        missing = sorted(self._key.wanted.scopes - token.scopes) if token.scopes is not None else []
-        client = named(self._settings.client_id)
-        if missing:
-            self._warn(
-                f"the token of {client} does not name the requested scope {listed(missing)}: its client scope may hide its name"
-                ' ("Include in token scope" is off), or Keycloak dropped it because the service account has none of its roles'
-            )
-        if token.life < self._settings.leeway:
-            self._warn(
-                f"the token of {client} lives {token.life:g} s, less than the {self._settings.leeway:g} s by which clocks may differ, so"
-                " Keycloak is asked very often: raise the access token lifespan of the client or of the realm"
-            )
-        if token.issuer and token.issuer != self._key.issuer:
-            self._warn(
-                f"the token of {client} has iss {token.issuer}, the settings say {self._key.issuer}: services that expect the issuer of"
-                " the settings will refuse it; set KEYCLOAK_PUBLIC_URL to the address in iss, and KC_HOSTNAME in Keycloak so that it stays the same"
-            )
+        for sentence in remarks(token, self._key.wanted, self._settings):
+            self._warn(sentence)
 
     def _warn(self, sentence: str) -> None:
         sentence = self._settings.worded(sentence)
         if sentence not in self._warned and len(self._warned) < 16:  # noqa: PLR2004 - a bound, not a meaning
             self._warned.add(sentence)
             report(partial(LOG.warning, "%s", sentence))
+
+
+def remarks(token: GrantedToken, wanted: Wanted, settings: "KeycloakSettings") -> Iterator[str]:
+    """Yield a sentence for each thing about a token that is unusual but may be intended."""
+    missing = sorted(wanted.scopes - token.scopes) if token.scopes is not None else []
+    client = named(settings.client_id)
+    if missing:
+        yield (
+            f"the token of {client} does not name the requested scope {listed(missing)}: its client scope may hide its name"
+            ' ("Include in token scope" is off), or Keycloak dropped it because the service account has none of its roles'
+        )
+    if token.life < settings.leeway:
+        yield (
+            f"the token of {client} lives {token.life:g} s, less than the {settings.leeway:g} s by which clocks may differ, so"
+            " Keycloak is asked very often: raise the access token lifespan of the client or of the realm"
+        )
+    if token.issuer and token.issuer != settings.issuer:
+        yield (
+            f"the token of {client} has iss {token.issuer}, the settings say {settings.issuer}: services that expect the issuer of"
+            " the settings will refuse it; set KEYCLOAK_PUBLIC_URL to the address in iss, and KC_HOSTNAME in Keycloak so that it stays the same"
+        )
 
 
 def _kept(token: GrantedToken) -> Loaded[GrantedToken]:

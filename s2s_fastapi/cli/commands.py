@@ -28,9 +28,14 @@ def command_line() -> "typer.Typer":
     import rich  # noqa: F401, PLC0415
     import typer  # noqa: PLC0415
 
+    from s2s_fastapi.cli.access import access  # noqa: PLC0415
+    from s2s_fastapi.cli.apply import apply  # noqa: PLC0415
     from s2s_fastapi.cli.attack import attack  # noqa: PLC0415
     from s2s_fastapi.cli.dev import dev  # noqa: PLC0415
+    from s2s_fastapi.cli.doctor import doctor  # noqa: PLC0415
     from s2s_fastapi.cli.keygen import keygen  # noqa: PLC0415
+    from s2s_fastapi.cli.plan import plan  # noqa: PLC0415
+    from s2s_fastapi.cli.token import token  # noqa: PLC0415
 
     app = typer.Typer(
         help="Service-to-service authentication with Keycloak.",
@@ -41,4 +46,9 @@ def command_line() -> "typer.Typer":
     app.command()(attack)
     app.command()(dev)
     app.command()(keygen)
+    app.command()(token)
+    app.command()(doctor)
+    app.command()(access)
+    app.command()(plan)
+    app.command()(apply)
     return app

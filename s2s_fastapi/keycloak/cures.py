@@ -16,10 +16,12 @@ from s2s_fastapi.text import listed, named, printable
 
 __all__ = [
     "CHANGED_PATH",
+    "CLOCKS",
     "NEVER_PUBLIC",
     "NOT_A_TOKEN",
     "NO_TOKEN",
     "OTHER_PATH",
+    "SMALLER",
     "TOKEN_IN_URL",
     "TWO_HEADERS",
     "also_for",
@@ -29,6 +31,7 @@ __all__ = [
     "caller_cure",
     "credentials_cure",
     "issuer_cure",
+    "issuer_steps",
     "kind_cure",
     "not_granted_cure",
     "role_cure",
@@ -170,22 +173,27 @@ def also_for(principal: Principal, others: Iterable[str]) -> str:
 
 def issuer_cure(principal: Principal, expected: str) -> str:
     """Return what to change if a key of this realm has signed a token of another issuer."""
-    who, found = named(principal.client_id), principal.issuer
-    said = f"token of {who} was issued by {named(found)}, expected {expected}"
+    found = principal.issuer
+    said = f"token of {named(principal.client_id)} was issued by {named(found)}, expected {expected}"
+    return f"{said}. {issuer_steps(found, expected)}"
+
+
+def issuer_steps(found: str, expected: str) -> str:
+    """Say what to change if Keycloak writes ``found`` into ``iss``, and the settings expect another issuer."""
     as_in_tokens = "set KEYCLOAK_ISSUER to the exact issuer (iss) of the tokens."
     if found.rstrip("/") == expected.rstrip("/"):
-        return f"{said}. The slash at the end counts: {as_in_tokens}"
+        return f"The slash at the end counts: {as_in_tokens}"
     here, there = _address(expected), _address(found)
     if here[0] == there[0] and here[2] == there[2]:
         path = f"Set KEYCLOAK_AUTH_PATH={named(there[1])}" if there[1] else "Remove KEYCLOAK_AUTH_PATH"
-        return f"{said}. {path}, and leave the path out of KEYCLOAK_URL and KEYCLOAK_PUBLIC_URL. (KEYCLOAK_ISSUER contains it.)"
+        return f"{path}, and leave the path out of KEYCLOAK_URL and KEYCLOAK_PUBLIC_URL. (KEYCLOAK_ISSUER contains it.)"
     if here[:2] == there[:2] and unquote(here[2]) == unquote(there[2]):
-        return f"{said}. The realm is the same, but its name is encoded in another way: {as_in_tokens}"
+        return f"The realm is the same, but its name is encoded in another way: {as_in_tokens}"
     if here[:2] == there[:2]:
-        return f"{said}. Set KEYCLOAK_REALM to the realm's name, letter by letter, and remove KEYCLOAK_ISSUER."
+        return "Set KEYCLOAK_REALM to the realm's name, letter by letter, and remove KEYCLOAK_ISSUER."
     # Keycloak without a fixed hostname writes whatever Host header the token request had: the name found need not be its own.
     return (
-        f"{said}. Set KEYCLOAK_PUBLIC_URL (or KEYCLOAK_ISSUER) to the address that Keycloak writes into tokens, or give Keycloak a "
+        "Set KEYCLOAK_PUBLIC_URL (or KEYCLOAK_ISSUER) to the address that Keycloak writes into tokens, or give Keycloak a "
         "fixed hostname (KC_HOSTNAME), so that every caller gets the same issuer."
     )
 
@@ -308,6 +316,12 @@ NOT_A_TOKEN: Final = (
 )
 
 
+SMALLER: Final = (
+    "Switch off “Full scope allowed” of the client that got it, or remove roles and claims from its client scopes."
+)
+CLOCKS: Final = "Compare the clocks of this host and of Keycloak (NTP)."
+
+
 def credentials_cure(public: str = "") -> str:
     """Return what to change if a request has no bearer token. ``public`` says what `public_paths` has to do with it."""
     return (
@@ -319,10 +333,7 @@ def credentials_cure(public: str = "") -> str:
 
 def size_cure(size: int, most: int) -> str:
     """Return what to change if a token is too long. Nothing else of the token was read."""
-    return (
-        f"the token has {size} bytes, more than the {most} that are read. Switch off “Full scope allowed” of the client that got it, or "
-        "remove roles and claims from its client scopes."
-    )
+    return f"the token has {size} bytes, more than the {most} that are read. {SMALLER}"
 
 
 def unreadable(payload: bytes, error: Exception) -> tuple[str, str]:

@@ -7,10 +7,10 @@ import re
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from s2s_fastapi.backchannel.channel import unused_proxy
+from s2s_fastapi.backchannel.channel import BackChannelError, Reply, unused_proxy
 from s2s_fastapi.text import named
 
-__all__ = ["answer_cure", "unreachable_cure"]
+__all__ = ["answer_cure", "said_by", "unreachable_cure"]
 
 # What OpenSSL says, version by version, if the other end answers in plain text.
 _PLAIN_HTTP: Final = re.compile("TLS failed: (WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE|PACKET_LENGTH_TOO_LONG)")
@@ -46,6 +46,15 @@ def answer_cure(url: str, status: int, said: str) -> str:
     if status < _SERVER_ERROR:
         return "Set KEYCLOAK_URL: it does not point at a Keycloak, or a proxy in front of Keycloak answers."
     return ""
+
+
+def said_by(reply: Reply) -> str:
+    """Return the server's own error in lower case. It is only compared, never repeated."""
+    try:
+        body = reply.json_object()
+    except BackChannelError:
+        return ""
+    return " ".join(str(body.get(name, "")) for name in ("error", "error_description")).strip().lower()
 
 
 def unreachable_cure(url: str, problem: str = "", *, proxied: bool = False) -> str:

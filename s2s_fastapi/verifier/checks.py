@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from s2s_fastapi.backchannel.strict_json import json_object
 from s2s_fastapi.decision import Decision, Reason
-from s2s_fastapi.keycloak.cures import audience_cure, binding_cure, issuer_cure, shown, type_cure
+from s2s_fastapi.keycloak.cures import CLOCKS, audience_cure, binding_cure, issuer_cure, shown, type_cure
 from s2s_fastapi.principal import Payload, Principal, digest
 from s2s_fastapi.text import named
 from s2s_fastapi.verifier.claims import read_principal
@@ -153,10 +153,7 @@ def _not_yet_valid(token: _Presented) -> str:
     latest = now + token.expected.leeway
     for claim, moment in (("nbf", token.nbf), ("iat", principal.issued_at)):
         if moment > latest:
-            return (
-                f"token of {named(principal.client_id)} has {claim} {moment - now:.0f} s in the future. Compare the clocks of this host "
-                "and of Keycloak (NTP)."
-            )
+            return f"token of {named(principal.client_id)} has {claim} {moment - now:.0f} s in the future. {CLOCKS}"
     return ""
 
 

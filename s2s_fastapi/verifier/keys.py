@@ -19,7 +19,7 @@ from s2s_fastapi.engine.reports import report
 from s2s_fastapi.engine.workers import KEYS, Workers
 from s2s_fastapi.errors import ConfigurationError, KeysUnavailable
 from s2s_fastapi.keycloak.endpoints import Endpoints
-from s2s_fastapi.keycloak.server_cures import answer_cure, unreachable_cure
+from s2s_fastapi.keycloak.server_cures import answer_cure, said_by, unreachable_cure
 from s2s_fastapi.process import watch_forks
 from s2s_fastapi.telemetry.attributes import CAUSE, ISSUER, OUTCOME
 from s2s_fastapi.telemetry.metrics import KEYS_FETCH, watch_age
@@ -402,13 +402,4 @@ def sharing(sources: SharedSources) -> Iterator[SharedSources]:
 def _problem(reply: Reply, url: str) -> str:
     if reply.status == _OK:
         return ""
-    return f"Keycloak answers {reply.status}. {answer_cure(url, reply.status, _said(reply))}".strip()
-
-
-def _said(reply: Reply) -> str:
-    """Return the server's own error in lower case. It is only compared, never repeated."""
-    try:
-        body = reply.json_object()
-    except BackChannelError:
-        return ""
-    return " ".join(str(body.get(name, "")) for name in ("error", "error_description")).strip().lower()
+    return f"Keycloak answers {reply.status}. {answer_cure(url, reply.status, said_by(reply))}".strip()

@@ -1,0 +1,87 @@
+"""The app of a service, imported to read what it declares."""
+
+import importlib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from s2s_fastapi.declared.openapi import Documentation
+from s2s_fastapi.declared.routes import OWN_AUTHENTICATION, layers
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.fastapi_internals import added_middleware
+from s2s_fastapi.text import named, printable
+
+__all__ = ["checked_name", "documentation_of", "imported"]
+
+_NAME: Final = re.compile(r"(?P<module>\w+(?:\.\w+)*):(?P<attribute>\w+(?:\.\w+)*)(?P<call>\(\))?")
+_ADMIN: Final = "KEYCLOAK_ADMIN"
+
+
+def checked_name(name: str, environment: Mapping[str, str] = os.environ) -> re.Match[str]:
+    """Return the parts of ``module:app`` or ``module:factory()``; nothing is imported.
+
+    Raises:
+        ConfigurationError: It is neither, or credentials of an administrator are in the environment.
+    """
+    parts = _NAME.fullmatch(name)
+    if parts is None:
+        raise ConfigurationError(f"{named(name)} is no app: write module:app, or module:factory() for a function.")
+    admin = sorted(variable for variable in environment if variable.startswith(_ADMIN))
+    if admin:
+        raise ConfigurationError(
+            f"Unset {' and '.join(admin)}: the code of the app runs when it is imported, and could use an administrator's credentials."
+        )
+    return parts
+
+
+def imported(name: str, environment: Mapping[str, str] = os.environ) -> Any:
+    """Return the app that ``module:app`` or ``module:factory()`` names, from the working directory as servers do.
+
+    The code of the app runs, so credentials of an administrator must not be in the environment.
+
+    Raises:
+        ConfigurationError: There is no such app, or it cannot be imported. The text has nothing of its error but the type and the place.
+    """
+    parts = checked_name(name, environment)
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found: Any = importlib.import_module(parts["module"])
+        for attribute in parts["attribute"].split("."):
+            found = getattr(found, attribute)
+        return found() if parts["call"] else found
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the code of the app may raise anything
+        problem = _place_of(error)
+    # Outside of the except block: the app's error may show a secret.
+    raise ConfigurationError(f"The app {named(name)} cannot be imported: {problem}.")
+
+
+def documentation_of(app: Any) -> Documentation | None:
+    """Return what the app's `ServiceAuthMiddleware` enforces, or None if it has none.
+
+    Raises:
+        ConfigurationError: The app would not start; the sentence says what to change.
+    """
+    for layer in layers(app):
+        if getattr(type(layer), OWN_AUTHENTICATION, False):
+            found: Documentation = layer.documentation()
+            return found
+        for entry in added_middleware(layer):
+            if getattr(entry.cls, OWN_AUTHENTICATION, False):
+                made: Documentation = entry.cls(layer, *entry.args, **entry.kwargs).documentation()
+                return made
+    return None
+
+
+def _place_of(error: BaseException) -> str:
+    """Return the type of an error and the line that raised it. Its text is the app's own, and may hold a secret."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"there is no module {named(error.name)}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    place = f" at {printable(frames[-1].filename, 256)}:{frames[-1].lineno}" if len(frames) > 1 else ""
+    return f"{type(error).__name__}{place}"

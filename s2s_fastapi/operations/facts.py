@@ -1,0 +1,202 @@
+"""What is known of a service and its Keycloak, before it makes a call. Each thing is read or asked for once."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from s2s_fastapi.backchannel.channel import BackChannel, BackChannelError, Reply
+from s2s_fastapi.caller.granted import GrantedToken, claims_of
+from s2s_fastapi.caller.wanted import Wanted
+from s2s_fastapi.declared.routes import read_access
+from s2s_fastapi.downstream import Downstream
+from s2s_fastapi.environment import settings_or_environment
+from s2s_fastapi.errors import ConfigurationError, S2SError
+from s2s_fastapi.keycloak.endpoints import Endpoints
+from s2s_fastapi.operations.applications import documentation_of, imported
+from s2s_fastapi.operations.tokens import TIMEOUT, requested
+from s2s_fastapi.verifier.jwks import KeySet
+
+if TYPE_CHECKING:  # loaded when settings are first made
+    from s2s_fastapi.declared.openapi import Documentation
+    from s2s_fastapi.settings import KeycloakSettings
+
+__all__ = ["Answer", "Facts"]
+
+_OK = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a URL answered, or why there is no answer."""
+
+    url: str
+    reply: Reply | None
+    problem: str
+    at: float
+    """The moment in the middle of the exchange, in seconds since the epoch."""
+
+    @property
+    def unreadable(self) -> str:
+        """Why an answer with status 200 is no JSON object; empty if it is one."""
+        try:
+            if self.reply is not None and self.reply.status == _OK:
+                self.reply.json_object()
+        except BackChannelError as error:
+            return str(error)
+        return ""
+
+    @property
+    def content(self) -> Mapping[str, Any]:
+        """The JSON object of an answer with status 200; empty if it is none."""
+        if self.reply is None or self.reply.status != _OK or self.unreadable:
+            return {}
+        return self.reply.json_object()
+
+
+class Facts:
+    """One service as its environment describes it.
+
+    - `app` names the app, ``module:app``, if it shall be read.
+    - `settings` replaces the environment.
+    - `clock` returns the seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        *,
+        app: str = "",
+        settings: "KeycloakSettings | None" = None,
+        environment: Mapping[str, str] = os.environ,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.environment = environment
+        self.clock = clock
+        self._app = app
+        self._settings = settings
+        self._tokens: dict[Wanted, GrantedToken | S2SError] = {}
+
+    # What is declared
+
+    @property
+    def app_name(self) -> str:
+        """The app, as it was named; empty if none was."""
+        return self._app
+
+    @cached_property
+    def _declared(self) -> "tuple[Any, Documentation | None, str]":
+        """The app, what its middleware enforces, and why it cannot be imported or would not start."""
+        if not self._app:
+            return None, None, ""
+        app = None
+        try:
+            app = imported(self._app, self.environment)
+            return app, documentation_of(app), ""
+        except ConfigurationError as error:
+            return app, None, str(error)
+
+    @property
+    def documentation(self) -> "Documentation | None":
+        """What the app's middleware enforces; None if there is no app or no middleware, or the app would not start."""
+        return self._declared[1]
+
+    @property
+    def start_problem(self) -> str:
+        """Why the app cannot be imported or would not start; empty if it would."""
+        return self._declared[2]
+
+    @cached_property
+    def downstreams(self) -> tuple[Downstream, ...]:
+        """Whom the app calls.
+
+        Raises:
+            ConfigurationError: A base URL is a function, and it failed.
+        """
+        app, documentation, _ = self._declared
+        if app is None:
+            return ()
+        access = read_access(app) if documentation is None else documentation.check.access
+        try:
+            return tuple(sorted(access.downstreams, key=lambda each: (sorted(each.audiences), sorted(each.scopes))))
+        except ConfigurationError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the function is the app's own
+            problem = type(error).__name__
+        raise ConfigurationError(f"A base URL is a function, and it failed with {problem}.")
+
+    @cached_property
+    def settings(self) -> "KeycloakSettings":
+        """The settings: those that the app's code gives to its middleware, or else those of the environment.
+
+        Raises:
+            ConfigurationError: They are incomplete or contradict each other.
+        """
+        documentation = None if self._settings is not None or not self._app else self.documentation
+        return documentation.settings if documentation is not None else settings_or_environment(self._settings)
+
+    # What Keycloak answers
+
+    @cached_property
+    def _channel(self) -> BackChannel:
+        return BackChannel(ca_file=self.settings.ca_file, proxy=self.settings.proxy, timeout=TIMEOUT)
+
+    def answer(self, url: str) -> Answer:
+        """Return the answer of a public page of the realm."""
+        began = self.clock()
+        try:
+            reply, problem = self._channel.get(url), ""
+        except (BackChannelError, ConfigurationError) as error:  # the latter: KEYCLOAK_CA_FILE cannot be read
+            reply, problem = None, self.settings.worded(str(error))
+        return Answer(url, reply, problem, (began + self.clock()) / 2)
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """The URLs of the realm."""
+        return Endpoints.of(self.settings)
+
+    @cached_property
+    def certs(self) -> Answer:
+        """The answer of the page with the realm's keys."""
+        return self.answer(self.endpoints.jwks)
+
+    @cached_property
+    def realm_page(self) -> Answer:
+        """The answer of the realm's public page."""
+        return self.answer(self.endpoints.realm)
+
+    @cached_property
+    def discovery(self) -> Answer:
+        """The answer of the realm's discovery document."""
+        return self.answer(f"{self.endpoints.realm}/.well-known/openid-configuration")
+
+    @cached_property
+    def keys(self) -> KeySet:
+        """The published keys."""
+        return KeySet.read(self.certs.content)
+
+    def token(self, wanted: Wanted) -> GrantedToken | S2SError:
+        """Return a token, or why there is none. It is requested once."""
+        if wanted not in self._tokens:
+            self._tokens[wanted] = requested(self.settings, wanted)
+        return self._tokens[wanted]
+
+    @property
+    def own_token(self) -> GrantedToken:
+        """The token without any audience or scope. Only for checks that come after the check of the credentials."""
+        found = self.token(Wanted())
+        if isinstance(found, S2SError):
+            raise found
+        return found
+
+    @cached_property
+    def own_claims(self) -> Mapping[str, Any]:
+        """The claims of that token; empty if it cannot be read."""
+        return claims_of(self.own_token.value) or {}
+
+    @property
+    def calls(self) -> bool:
+        """Whether this service can call others: it has a secret or a key."""
+        settings = self.settings
+        return any((settings.client_secret, settings.client_secret_file, settings.client_key_file))

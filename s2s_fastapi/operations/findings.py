@@ -1,0 +1,101 @@
+"""What checks find, as values: each finding says what was seen, why it matters, and what to change."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+__all__ = ["Checked", "Finding", "Level", "Report", "Result", "Seen", "Skipped"]
+
+VERSION: Final = 1
+"""The version of the JSON: docs/schemas/doctor.schema.json."""
+
+Level = Literal["problem", "warning"]
+State = Literal["fine", "warning", "problem", "skipped"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something to change."""
+
+    seen: str
+    why: str
+    """Why it matters: what fails, or what somebody could do."""
+    cure: str
+    level: Level = "problem"
+    """A problem makes calls fail; a warning does not, yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Something that is as it should be."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Why a check, or a part of it, was not made."""
+
+    why: str
+
+
+Result: TypeAlias = Finding | Seen | Skipped
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One check that was made, or skipped."""
+
+    name: str
+    results: tuple[Result, ...]
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What there is to change."""
+        return tuple(result for result in self.results if isinstance(result, Finding))
+
+    @property
+    def state(self) -> State:
+        """The worst of its results; skipped only if nothing was looked at."""
+        levels = {finding.level for finding in self.findings}
+        if levels:
+            return "problem" if "problem" in levels else "warning"
+        return "skipped" if self.results and all(isinstance(each, Skipped) for each in self.results) else "fine"
+
+    def as_json(self) -> Mapping[str, Any]:
+        """Return it as JSON."""
+        return {
+            "name": self.name,
+            "state": self.state,
+            "seen": [result.text for result in self.results if isinstance(result, Seen)],
+            "skipped": [result.why for result in self.results if isinstance(result, Skipped)],
+            "findings": [
+                {"level": each.level, "seen": each.seen, "why": each.why, "cure": each.cure} for each in self.findings
+            ],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All checks, in their order."""
+
+    checks: tuple[Checked, ...]
+
+    def count(self, level: Level) -> int:
+        """Return how many findings there are of this level."""
+        return sum(finding.level == level for check in self.checks for finding in check.findings)
+
+    @property
+    def fine(self) -> bool:
+        """Whether there is no problem. Warnings may be there."""
+        return not self.count("problem")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as JSON of ``docs/schemas/doctor.schema.json``."""
+        return {
+            "version": VERSION,
+            "fine": self.fine,
+            "problems": self.count("problem"),
+            "warnings": self.count("warning"),
+            "checks": [check.as_json() for check in self.checks],
+        }
