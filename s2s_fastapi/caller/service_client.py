@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, cast, overload
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import httpx
 from starlette.requests import HTTPConnection
@@ -19,6 +19,7 @@ from s2s_fastapi.caller.carried import anote_refusal, astrip_elsewhere, note_ref
 from s2s_fastapi.caller.dependants import dependences
 from s2s_fastapi.caller.origins import base
 from s2s_fastapi.caller.pool import Pool, here
+from s2s_fastapi.caller.token_source import IN_USE, TokenSource
 from s2s_fastapi.caller.wanted import BaseUrl, GivenSettings, Names, Wanted
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.errors import ConfigurationError
@@ -98,6 +99,14 @@ class _ClientAuth(ServiceTokenAuth):
     _elsewhere_cure = "A service_client calls one origin: write another one for another service, or for another address of this service."
 
 
+@dataclass(frozen=True, slots=True)
+class _Pools(Generic[A, S]):
+    """The open clients of one `service_client`, for async code and for other code."""
+
+    asynchronous: Pool[A]
+    sync: Pool[S]
+
+
 class ServiceClient(Generic[A, S]):
     """The result of `service_client`: a dependency, and a context manager, both sync and async."""
 
@@ -117,8 +126,8 @@ class ServiceClient(Generic[A, S]):
         self._resolved: tuple[str, ServiceTokenAuth] | None = None
         self._made: dict[str, tuple[str, ServiceTokenAuth]] = {}
         self._looked_at: WeakSet[Any] = WeakSet()
-        self._async: Pool[A] = Pool(self._make_async, _is_closed)
-        self._sync: Pool[S] = Pool(self._make_sync, _is_closed)
+        self._pools: WeakKeyDictionary[TokenSource, _Pools[A, S]] = WeakKeyDictionary()
+        self._newest: tuple[TokenSource | None, _Pools[A, S] | None] = (None, None)
         if isinstance(base_url, str):
             self._resolve()  # a mistake in the URL raises where it is written
 
@@ -154,7 +163,7 @@ class ServiceClient(Generic[A, S]):
         if connection is not _BY_HAND:
             self.look_at(connection.scope.get("endpoint"))
         return _NotYet(
-            lambda: self._async.lend(here()),
+            lambda: self._open().asynchronous.lend(here()),
             "Do not call what service_client(...) returned. In a route write Depends(crm), without parentheses after crm. Elsewhere write"
             " `with crm as client` or `async with crm as client`.",
         )
@@ -172,39 +181,49 @@ class ServiceClient(Generic[A, S]):
 
     def lend_sync(self) -> S:
         """Return the sync client of this process."""
-        return self._sync.lend(_PROCESS)
+        return self._open().sync.lend(_PROCESS)
 
     async def __aenter__(self) -> A:
         """Return the client of the running loop, open until the last ``async with`` on that loop ends."""
-        return self._async.hold(here())
+        return self._open().asynchronous.hold(here())
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         """Close it if nobody else uses it."""
-        await _aclose(self._async.release(here()))
+        await _aclose(self._open().asynchronous.release(here()))
 
     def __enter__(self) -> S:
         """Return the sync client, open until the last ``with`` ends."""
-        return self._sync.hold(_PROCESS)
+        return self._open().sync.hold(_PROCESS)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         """Close it if nobody else uses it."""
-        _close(self._sync.release(_PROCESS))
+        _close(self._open().sync.release(_PROCESS))
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
         """Keep the clients of this loop and of the process open while an app runs, and close them after it."""
-        place = here()
-        self._async.hold(place)
-        self._sync.expect(_PROCESS)
+        place, pools = here(), self._open()
+        pools.asynchronous.hold(place)
+        pools.sync.expect(_PROCESS)
         try:
             yield
         finally:
-            _close(self._sync.release(_PROCESS, even_lent=True))
-            await _aclose(self._async.release(place, even_lent=True))
+            _close(pools.sync.release(_PROCESS, even_lent=True))
+            await _aclose(pools.asynchronous.release(place, even_lent=True))
+
+    def _open(self) -> "_Pools[A, S]":
+        """Return the open clients. They live as long as the source that their tokens are from."""
+        source, pools = self._newest
+        if pools is None or source is not IN_USE.source:
+            source = IN_USE.source
+            made = _Pools(Pool(self._make_async, _is_closed), Pool(self._make_sync, _is_closed))
+            pools = self._pools.setdefault(source, made)
+            self._newest = source, pools
+        return pools
 
     def _resolve(self) -> tuple[str, ServiceTokenAuth]:
         if self._resolved is None:

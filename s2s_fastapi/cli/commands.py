@@ -28,6 +28,7 @@ def command_line() -> "typer.Typer":
     import rich  # noqa: F401, PLC0415
     import typer  # noqa: PLC0415
 
+    from s2s_fastapi.cli.attack import attack  # noqa: PLC0415
     from s2s_fastapi.cli.dev import dev  # noqa: PLC0415
     from s2s_fastapi.cli.doctor import doctor  # noqa: PLC0415
     from s2s_fastapi.cli.keygen import keygen  # noqa: PLC0415
@@ -39,6 +40,7 @@ def command_line() -> "typer.Typer":
         add_completion=False,
         pretty_exceptions_enable=False,  # its frames show local variables, and with them secrets
     )
+    app.command()(attack)
     app.command()(dev)
     app.command()(keygen)
     app.command()(token)

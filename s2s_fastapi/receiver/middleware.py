@@ -3,6 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
@@ -96,7 +97,7 @@ class ServiceAuthMiddleware:
             insecure_skip_audience=insecure_skip_audience,
             insecure_observe_until=insecure_observe_until,
             insecure_unchecked=insecure_unchecked,
-            transport=transport,
+            keys=partial(KeySource.of, transport=transport),
             clock=clock,
         )
         self._clock = clock

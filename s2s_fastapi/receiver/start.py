@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-import httpx
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Scope
 
@@ -60,7 +59,8 @@ class Options:
     insecure_skip_audience: bool
     insecure_observe_until: str | None
     insecure_unchecked: Collection[str]
-    transport: Callable[[], httpx.BaseTransport] | None = field(repr=False)
+    keys: "Callable[[KeycloakSettings], KeySource]" = field(repr=False)
+    """Makes the source of the realm's keys."""
     clock: Callable[[], float] = field(repr=False)
 
 
@@ -228,7 +228,7 @@ class Start:
         self._observing = Observing(observe_until, self.observer, clock) if now < observe_until else None
         verifier = Verifier(
             Checks.of(settings, audiences, _SERVICE_OR_USER if options.users else _SERVICE),
-            KeySource.of(settings, options.transport),
+            options.keys(settings),
             AcceptedTokens(options.cached_tokens),
             observe_until=observe_until,
             clock=clock,

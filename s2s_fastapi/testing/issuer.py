@@ -1,23 +1,31 @@
 """The embedded issuer: answers for realms as Keycloak does, by one plain function ``answer(request) -> response``."""
 
+import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, Unpack
 from urllib.parse import urlsplit
 
 import httpx
 
-from s2s_fastapi.errors import ConfigurationError, TokenRequestError
-from s2s_fastapi.names import realm_segment
+from s2s_fastapi.caller.wanted import Names, Wanted
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.names import names_given, realm_segment, scope_problem
 from s2s_fastapi.realm.model import Denied, Granted
 from s2s_fastapi.realm.notices import Notice
 from s2s_fastapi.testing import answers
 from s2s_fastapi.testing.asgi import IssuerApp
+from s2s_fastapi.testing.clock import IssuerTime
 from s2s_fastapi.testing.documents import read_documents
+from s2s_fastapi.testing.downstream import PlayedService, playing
 from s2s_fastapi.testing.faults import NONE, Endpoint, Faults
+from s2s_fastapi.testing.growing import Named, realm_document
+from s2s_fastapi.testing.identities import Caller, Identity, TokenOptions, make_token, refused
+from s2s_fastapi.testing.keys import NewKey, RealmKeys, once_in_a_process
 from s2s_fastapi.testing.minting import Grant, Mint
 from s2s_fastapi.testing.pages import certs_page, discovery_page, realm_page
 from s2s_fastapi.testing.realm import IssuerRealm
@@ -26,11 +34,13 @@ from s2s_fastapi.testing.routing import place_of
 from s2s_fastapi.testing.server import LoopbackServer
 from s2s_fastapi.testing.token_endpoint import answer_token_request
 from s2s_fastapi.testing.transport import IssuerTransport
+from s2s_fastapi.testing.trust import Trusted, trusting
 from s2s_fastapi.testing.versions import NEWEST, Wire
 from s2s_fastapi.testing.wire import Request, Response
 
 __all__ = ["EmbeddedIssuer"]
 
+_TEST_REALM: Final = "test"
 _SEEN: Final = (("Server", "s2s-fastapi embedded issuer, for development only"),)
 
 
@@ -55,13 +65,15 @@ class EmbeddedIssuer:
         version: str = NEWEST,
         values: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.time,
+        new_key: NewKey | None = None,
     ) -> None:
         """Read the documents; keys are made when they are first needed.
 
         Raises:
             ConfigurationError: There is no document, one is no realm, two have the same name, or the version is none.
         """
-        self._realms = _realms(documents, version=version, before={})
+        self._new_key = new_key
+        self._realms = _realms(documents, version=version, before={}, new_key=new_key)
         if auth_path.rstrip("/") and not auth_path.startswith("/"):
             raise ConfigurationError(
                 f"The path of the server must be empty or start with a slash, as /auth, not {auth_path!r}."
@@ -76,7 +88,11 @@ class EmbeddedIssuer:
         self._of_files: tuple[Notice, ...] = ()
         self._public_url = public_url
         self._wire = Wire.of(version)
-        self._clock = clock
+        self.time = IssuerTime(clock)
+        self._named: dict[Named, None] | None = None
+        self._blocks: list[Trusted] = []
+        self._played: list[PlayedService] = []
+        self._lock = threading.RLock()
 
     def __repr__(self) -> str:
         return f"EmbeddedIssuer({', '.join(self.realms)}, url={self.url + self.auth_path!r})"
@@ -92,6 +108,28 @@ class EmbeddedIssuer:
         issuer = cls(*documents.realms, values=documents.values, **options)
         issuer._of_files = documents.notices
         return issuer
+
+    @classmethod
+    def for_tests(cls) -> Self:
+        """Return an issuer without a realm file. A client exists as soon as somebody names it, with what it is named with.
+
+        It reads nothing of the environment. All such issuers of a process have the same address and the same keys.
+        """
+        issuer = cls(
+            realm_document(_TEST_REALM, ()), public_url="http://keycloak.test", new_key=once_in_a_process("test issuer")
+        )
+        issuer._named = {}
+        return issuer
+
+    def load(self, *paths: str | Path, values: Mapping[str, str] | None = None) -> None:
+        """Replace the realms by those of realm files: from now on only what they grant is granted. See `read`.
+
+        Raises:
+            ConfigurationError: A file cannot be read, or is no realm.
+        """
+        documents = read_documents(paths, values or {})
+        self.reload(*documents.realms, values=documents.values)
+        self._of_files, self._named = documents.notices, None
 
     # What it is
 
@@ -131,6 +169,7 @@ class EmbeddedIssuer:
         Raises:
             ConfigurationError: There is no such realm, or no such client with a secret.
         """
+        self._name(Named(client_id=client_id))
         signs = self._realm(realm).signing(client_id) is not None
         variables = {
             "KEYCLOAK_URL": self.url,
@@ -175,7 +214,7 @@ class EmbeddedIssuer:
         Raises:
             ConfigurationError: As when the issuer is made; then the realms stay as they were.
         """
-        self._realms = _realms(documents, version=self.version, before=self._realms)
+        self._realms = _realms(documents, version=self.version, before=self._realms, new_key=self._new_key)
         if values is not None:
             self.values = dict(values)
 
@@ -201,10 +240,175 @@ class EmbeddedIssuer:
         """Return the id of the key that signs the realm's tokens now."""
         return self._realm(realm).keys.kid(algorithm)
 
+    def keys(self, realm: str) -> RealmKeys:
+        """Return the keys of a realm, to sign what no issuer signs: an attack.
+
+        Raises:
+            ConfigurationError: There is no such realm.
+        """
+        return self._realm(realm).keys
+
     def set_not_before(self, realm: str, at: int | None = None) -> int:
         """Revoke the realm's tokens that were issued before `at`, in seconds since the epoch, and return it. The default is now."""
-        self._realm(realm).not_before = moment = int(self._clock()) if at is None else at
+        self._realm(realm).not_before = moment = int(self.time.now()) if at is None else at
         return moment
+
+    def service_environment(
+        self, client_id: str, *, audience: Names = None, scope: Names = None, realm: str = ""
+    ) -> dict[str, str]:
+        """Return the environment of a process that is this client: that of this process, with other ``KEYCLOAK_*`` variables.
+
+        - The issuer must be on a socket: see `serving`.
+        - Without a realm file the tokens that the client asks for have this audience, and it may ask for these scopes.
+
+        Raises:
+            ConfigurationError: There is no such realm, or no such client with a secret.
+        """
+        self._name(
+            Named(
+                client_id=client_id,
+                audiences=names_given("audience", audience),
+                scopes=names_given("scope", scope, scope_problem),
+            )
+        )
+        others = {name: value for name, value in os.environ.items() if not name.startswith("KEYCLOAK_")}
+        return others | self.environment(self.place(realm)["realm"], client_id)
+
+    # Apps that trust it
+
+    @contextmanager
+    def trusted_by(self, *targets: Any, client_id: str | None = None, realm: str = "") -> Iterator[Trusted]:
+        """Let an app and everything below it trust this issuer inside the block, in receiving and in calling.
+
+        - ``targets``: the app, and what belongs to it and hangs on no app: a `TokenVerifier`, an object that it calls with.
+        - ``client_id``: the client that the app is, unless its settings name one.
+        - ``realm``: the realm of the app, if the issuer has several.
+        - The app's verifier, and the source of its tokens, are exchanged as whole objects. All tokens are verified as in production.
+        - At the end everything is as before, in whatever order blocks end.
+
+        Raises:
+            ConfigurationError: Nothing in the app receives or sends tokens, uvicorn serves the app to other machines, or the app trusts
+                another issuer at the moment.
+        """
+        with playing(self._played), trusting(self, targets, client_id=client_id, realm=realm) as trusted:
+            self._blocks.append(trusted)
+            try:
+                yield trusted
+            finally:
+                self._blocks.remove(trusted)
+
+    def downstream(self, *targets: Any) -> PlayedService:
+        """Play a service that an app calls, for as long as a block of `trusted_by` is open: ``crm = issuer.downstream(chat_app.crm)``.
+
+        - ``targets``: origins (``http://crm:8001``), or the objects that the app calls with.
+        - ``crm.answer(201, json=...)`` scripts answers, and ``crm.calls`` says who called, with which token.
+        - It answers every client of httpx and httpx2 in this process, also those that the app makes itself.
+
+        Raises:
+            ConfigurationError: An origin is malformed, or an object has none.
+        """
+        origins = [
+            origin
+            for target in targets
+            for origin in ([target] if isinstance(target, str) else target.downstream.origins)
+        ]
+        if not origins:
+            raise ConfigurationError("downstream takes an origin, as http://crm:8001, or an object that calls one.")
+        self._played.append(PlayedService(*origins))
+        return self._played[-1]
+
+    def reset(self) -> None:
+        """Forget what happened: requests, faults, turned clocks, calls; and tokens, keys and failures of the apps that trust this issuer."""
+        for service in self._played:
+            service.forget()
+        self.requests.clear()
+        self.faults.clear()
+        self.time.reset()
+        for trusted in tuple(self._blocks):
+            trusted.reset()
+
+    def place(self, realm: str = "") -> dict[str, str]:
+        """Return ``url``, ``auth_path``, ``realm`` and ``issuer``, as settings name them.
+
+        Raises:
+            ConfigurationError: There are several realms, and `realm` is none of them.
+        """
+        name = realm if realm in self._realms else next(iter(self._realms))
+        if name != realm and len(self._realms) > 1:
+            raise ConfigurationError(
+                f"The test issuer has several realms, {', '.join(self._realms)}: write trusted_by(app, realm=...)."
+            )
+        place = {"url": self.public_url, "realm": name, "issuer": self.issuer(name)}
+        return place | ({"auth_path": self.auth_path} if self.auth_path else {})
+
+    def credentials(self, realm: str, client_id: str) -> dict[str, str]:
+        """Return the credentials of a client, as settings name them.
+
+        Raises:
+            ConfigurationError: The realm file has no such client.
+        """
+        self._name(Named(client_id=client_id))
+        found = self._realm(realm)
+        if found.signing(client_id) is not None:
+            return {"client_auth": "private_key_jwt"}
+        if client_id not in found.secrets:
+            raise ConfigurationError(
+                f"The realm {realm} has no client {client_id} with a secret, only {', '.join(sorted(found.secrets)) or 'none'}: write "
+                "trusted_by(app, client_id=...)."
+            )
+        return {"client_secret": found.secrets[client_id]}
+
+    def asked(self, client_id: str, wanted: Wanted) -> None:
+        """Note that a client will ask for a token. Without a realm file it is granted what it asks for."""
+        by_scope = bool(wanted.scopes)
+        self._name(Named(client_id=client_id, audiences=wanted.audiences, scopes=wanted.scopes, by_scope=by_scope))
+
+    # Who calls
+
+    def as_service(self, client_id: str, **options: Unpack[TokenOptions]) -> Caller:
+        """Return an httpx auth object for a service, with ``token`` and ``headers`` for everything else.
+
+        - ``audience``: the audience of the app that the request goes to, unless given.
+        - ``scope``, ``roles``, ``realm_roles``: none, unless given. A plain list of ``roles`` is of the app's own client.
+        - ``claims`` replace what Keycloak would write; None removes a claim.
+        - ``expires_in``: seconds from now. If it is negative, the token was issued before it expired.
+        - ``issuer``: another ``iss``. ``key``: ``"foreign"``, ``"forged"`` or a private key of joserfc. ``dpop=True`` binds
+          the token to a key.
+        - With a realm file only what the file grants is granted, and an unknown client is an error.
+
+        Raises:
+            ConfigurationError: A name is invalid.
+        """
+        return Caller(Identity.of(client_id, **options), self._made_for, self._only)
+
+    def as_user(self, username: str, *, via: str, **options: Unpack[TokenOptions]) -> Caller:
+        """Return an httpx auth object for a user who logged in through the client `via`. The rest is as in `as_service`.
+
+        Raises:
+            ConfigurationError: A name is invalid.
+        """
+        return Caller(Identity.of(via, username, **options), self._made_for, self._only)
+
+    def _only(self, identity: Identity) -> Trusted | None:
+        """Return the block of the only app that trusts this issuer."""
+        apps = {trusted.receivers: trusted for trusted in self._blocks if trusted.receivers}
+        if len(apps) > 1 and not identity.audience:
+            names = ", ".join(sorted(trusted.name for trusted in apps.values()))
+            raise ConfigurationError(
+                f"Several apps trust the test issuer ({names}): say with audience= for which of them the token is."
+            )
+        return next(iter(apps.values())) if len(apps) == 1 else None
+
+    def _made_for(self, identity: Identity, trusted: Trusted | None) -> str:
+        place = self.place(identity.realm or (trusted.realm if trusted is not None else ""))
+        return make_token(identity, trusted, self._mint(self._realm(place["realm"])), by_file=self._named is None)
+
+    def _name(self, named: Named) -> None:
+        """Let the realm have what was named, if there is no realm file."""
+        with self._lock:
+            if self._named is not None and named not in self._named:
+                self._named[named] = None
+                self.reload(realm_document(_TEST_REALM, self._named))
 
     # Tokens without a request
 
@@ -215,6 +419,7 @@ class EmbeddedIssuer:
             TokenRequestError: Keycloak would refuse it.
             ConfigurationError: There is no such realm.
         """
+        self._name(Named(client_id=client_id))
         outcome = self._realm(realm).model.service_token(client_id, scope=scope, peer="127.0.0.1")
         return self._token(realm, outcome, "client_credentials")
 
@@ -225,6 +430,7 @@ class EmbeddedIssuer:
             TokenRequestError: Keycloak would refuse it.
             ConfigurationError: There is no such realm.
         """
+        self._name(Named(client_id=via, username=username))
         return self._token(realm, self._realm(realm).model.password(username, via=via, scope=scope), "password")
 
     # Answers
@@ -236,7 +442,7 @@ class EmbeddedIssuer:
         sent = fault.on(replace(response, headers=response.headers + _SEEN))
         if request.method == "HEAD":
             sent = replace(sent, body=b"")
-        self.requests.add(Exchange(realm, endpoint, request, sent, fault, self._clock()))
+        self.requests.add(Exchange(realm, endpoint, request, sent, fault, self.time.now()))
         return sent
 
     def _routed(self, request: Request) -> tuple[str, Endpoint | None, Response]:
@@ -269,17 +475,13 @@ class EmbeddedIssuer:
         return answers.with_origin(page, origin)
 
     def _mint(self, realm: IssuerRealm, client: str = "127.0.0.1") -> Mint:
-        return Mint(realm=realm, issuer=self.issuer(realm.name), wire=self._wire, now=int(self._clock()), client=client)
+        return Mint(
+            realm=realm, issuer=self.issuer(realm.name), wire=self._wire, now=int(self.time.now()), client=client
+        )
 
     def _token(self, realm: str, outcome: Granted | Denied, grant: Grant) -> str:
         if isinstance(outcome, Denied):
-            raise TokenRequestError(
-                f"Keycloak would refuse this token: {outcome.status} {outcome.error}, {outcome.description}.",
-                error=outcome.error,
-                error_description=outcome.description,
-                http_status=outcome.status,
-                retryable=False,
-            )
+            raise refused(outcome)
         token: str = self._mint(self._realm(realm)).answer(outcome, grant)["access_token"]
         return token
 
@@ -303,9 +505,14 @@ class EmbeddedIssuer:
 
 
 def _realms(
-    documents: Sequence[Mapping[str, Any]], *, version: str, before: Mapping[str, IssuerRealm]
+    documents: Sequence[Mapping[str, Any]],
+    *,
+    version: str,
+    before: Mapping[str, IssuerRealm],
+    new_key: NewKey | None = None,
 ) -> dict[str, IssuerRealm]:
-    realms = {realm.name: realm for realm in (IssuerRealm(one, version=version, before=before) for one in documents)}
+    made = (IssuerRealm(one, version=version, before=before, new_key=new_key) for one in documents)
+    realms = {realm.name: realm for realm in made}
     if not realms or len(realms) != len(documents):
         raise ConfigurationError("An embedded issuer needs realm documents, each with a name of its own.")
     return realms

@@ -33,14 +33,7 @@ class Mint:
 
     def answer(self, granted: Granted, grant: Grant) -> dict[str, Any]:
         """Return the members of the token response, in Keycloak's order."""
-        claims = {
-            **self._dates(granted.lifespan),
-            "jti": self._jti(granted, grant),
-            "iss": self.issuer,
-            **granted.claims,
-        }
-        if claims.get("sid") == "":  # the model has no sessions
-            claims["sid"] = self._session()
+        claims = self.claims(granted, grant)
         token = self.realm.keys.sign(claims, algorithm=granted.algorithm, header_type=granted.header_type)
         answer = {
             "access_token": token,
@@ -56,6 +49,18 @@ class Mint:
         if granted.refresh:
             answer["session_state"] = claims["sid"]
         return {**granted.response, **answer, "scope": granted.scope}
+
+    def claims(self, granted: Granted, grant: Grant) -> dict[str, Any]:
+        """Return the claims of the access token."""
+        claims = {
+            **self._dates(granted.lifespan),
+            "jti": self._jti(granted, grant),
+            "iss": self.issuer,
+            **granted.claims,
+        }
+        if claims.get("sid") == "":  # the model has no sessions
+            claims["sid"] = self._session()
+        return claims
 
     def _dates(self, life: int) -> dict[str, int]:
         return {"exp": self.now + life, "iat": self.now}

@@ -8,7 +8,7 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.realm.model import RealmModel
 from s2s_fastapi.realm.notices import Notice, notices
 from s2s_fastapi.testing.assertions import Seen
-from s2s_fastapi.testing.keys import RealmKeys
+from s2s_fastapi.testing.keys import NewKey, RealmKeys
 
 __all__ = ["IssuerRealm"]
 
@@ -18,11 +18,17 @@ _LIGHTWEIGHT = "client.use.lightweight.access.token.enabled"
 class IssuerRealm:
     """A realm of the issuer, as in its file. `model` computes what it puts into tokens.
 
-    Its keys are new, unless a realm of that name is in `before`: then it has the keys, the made secrets and the revocations of this realm.
+    - `new_key` makes its keys.
+    - If a realm of that name is in `before`, this one has the keys, the made secrets and the revocations of that realm.
     """
 
     def __init__(
-        self, document: Mapping[str, Any], *, version: str, before: Mapping[str, "IssuerRealm"] | None = None
+        self,
+        document: Mapping[str, Any],
+        *,
+        version: str,
+        before: Mapping[str, "IssuerRealm"] | None = None,
+        new_key: NewKey | None = None,
     ) -> None:
         given: object = document
         name = given.get("realm") if isinstance(given, Mapping) else None
@@ -31,7 +37,7 @@ class IssuerRealm:
         """The secrets that the file does not have, by client id."""
         self.model = RealmModel.read(document, version=version, new_secret=self._new_secret)
         self.name = self.model.name
-        self.keys: RealmKeys = previous.keys if previous else RealmKeys()
+        self.keys: RealmKeys = previous.keys if previous else RealmKeys(new_key) if new_key else RealmKeys()
         self.not_before: int = max(self.model.not_before, previous.not_before if previous else 0)
         """Seconds since the epoch."""
         self.assertions: Seen = previous.assertions if previous else Seen()

@@ -16,7 +16,7 @@ from s2s_fastapi.backchannel.channel import BackChannel, BackChannelError, Reply
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.engine.refreshing import Failed, Loaded, Refreshing, State
 from s2s_fastapi.engine.reports import report
-from s2s_fastapi.engine.workers import KEYS
+from s2s_fastapi.engine.workers import KEYS, Workers
 from s2s_fastapi.errors import ConfigurationError, KeysUnavailable
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.keycloak.server_cures import answer_cure, said_by, unreachable_cure
@@ -70,7 +70,14 @@ class KeySource:
         issuer: str = "",
         worded: Callable[[str], str] = str,
         clock: Callable[[], float] = time.monotonic,
+        spacing: float = _SPACING,
+        workers: Workers | None = None,
     ) -> None:
+        """Take note of the arguments; nothing is fetched yet.
+
+        - ``spacing``: seconds between the beginning of one fetch and the next that a token can cause.
+        - ``workers``: the threads that fetch. By default all sources of a server share them.
+        """
         self.url = endpoints.jwks
         """Where the keys are published."""
         self._endpoints = endpoints
@@ -78,6 +85,7 @@ class KeySource:
         self._channel = channel
         self._worded = worded
         self._clock = clock
+        self._spacing = spacing
         self.not_before = 0
         """The realm's ``tokens-not-before``, seconds since the epoch: tokens issued earlier were revoked."""
         self.after_fork()
@@ -89,11 +97,11 @@ class KeySource:
         self._keys: Refreshing[KeySet] = Refreshing(
             self._load,
             name="keys",
-            workers=KEYS.to(endpoints.jwks),
+            workers=workers or KEYS.to(endpoints.jwks),
             timeout=_TIMEOUT,
             clock=clock,
-            spacing=_SPACING,
-            apart=_SPACING,
+            spacing=spacing,
+            apart=spacing,
             max_waiters=_MAX_WAITERS,
             foreground=foreground,
             background=background,
@@ -172,9 +180,9 @@ class KeySource:
                 with self._place_in_line(kid) as waiting_since, self._retry_after():
                     if waiting_since is None:
                         return _UNKNOWN
-                    keys = self._keys.renew(keys, timeout=_SPACING + _TIMEOUT, wait_for_spacing=True)
+                    keys = self._keys.renew(keys, timeout=self._spacing + _TIMEOUT, wait_for_spacing=True)
                     if keys.find(kid, algorithm) is None and self._fetched_before(waiting_since):
-                        keys = self._keys.renew(keys, timeout=_SPACING + _TIMEOUT, wait_for_spacing=True)
+                        keys = self._keys.renew(keys, timeout=self._spacing + _TIMEOUT, wait_for_spacing=True)
         except KeysUnavailable as error:
             return unavailable(error)
         return self._answer(keys, kid, algorithm)
@@ -187,9 +195,9 @@ class KeySource:
                 with self._place_in_line(kid) as waiting_since, self._retry_after():
                     if waiting_since is None:
                         return _UNKNOWN
-                    keys = await self._keys.arenew(keys, timeout=_SPACING + _TIMEOUT, wait_for_spacing=True)
+                    keys = await self._keys.arenew(keys, timeout=self._spacing + _TIMEOUT, wait_for_spacing=True)
                     if keys.find(kid, algorithm) is None and self._fetched_before(waiting_since):
-                        keys = await self._keys.arenew(keys, timeout=_SPACING + _TIMEOUT, wait_for_spacing=True)
+                        keys = await self._keys.arenew(keys, timeout=self._spacing + _TIMEOUT, wait_for_spacing=True)
         except KeysUnavailable as error:
             return unavailable(error)
         return self._answer(keys, kid, algorithm)
@@ -203,7 +211,7 @@ class KeySource:
         watch_forks(self)
         with self._lock:
             absent_since = self._absent.get(kid)
-            just_answered = absent_since is not None and self._clock() - absent_since < _SPACING
+            just_answered = absent_since is not None and self._clock() - absent_since < self._spacing
             waits = not just_answered and self._has_place(hash(kid))
             self._waiting += waits
         try:
@@ -236,7 +244,7 @@ class KeySource:
         except KeysUnavailable as error:  # this waiter's own
             left = self._keys.state().next_try_in
             # If nothing has failed yet, the load is still running. Its failure will be remembered for up to 1.1 times the spacing.
-            error.retry_after = math.ceil(1.1 * _SPACING) if left is None else max(1, math.ceil(left))
+            error.retry_after = max(1, math.ceil(1.1 * self._spacing if left is None else left))
             error.headers = {"Retry-After": str(error.retry_after)}
             raise
 
@@ -285,7 +293,7 @@ class KeySource:
             problem = self._worded(problem)
             sentence = f"Keycloak's keys could not be loaded from {url}: {problem.rstrip('.')}{'' if problem.endswith('?') else '.'}"
             report(partial(_log.warning, "%s", sentence))
-            return Failed(KeysUnavailable(sentence), retry_in=_SPACING)
+            return Failed(KeysUnavailable(sentence), retry_in=self._spacing)
         self._poll_not_before(min(_REALM_PAGE_TIMEOUT, until - time.monotonic()))
         self._last = keys = keys.keeping(self._last)
         return Loaded(keys, _AHEAD, stale_while_revalidate=_TTL - _AHEAD, stale_if_error=_LAST_GOOD - _AHEAD)

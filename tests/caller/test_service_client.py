@@ -481,7 +481,7 @@ def test_a_second_loop_gets_a_client_of_its_own_and_the_dead_one_is_dropped(loop
         run_on(loop, main)
 
     assert len(set(map(id, seen))) == 5
-    assert len(crm._async._places) == 1
+    assert len(crm._open().asynchronous._places) == 1
 
 
 def test_trio_and_asyncio_at_once_do_not_meet() -> None:

@@ -1,0 +1,112 @@
+"""Where the attacks take place: an app that trusts a realm of the suite, its routes, and who may call them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from s2s_fastapi.decision import Decision
+from s2s_fastapi.testing.attack.asgi import Answer, Outgoing
+from s2s_fastapi.testing.attack.realm import AttackedRealm
+from s2s_fastapi.testing.attack.samples import Sample, with_every_parameter
+
+__all__ = ["UNMARKED", "AttackedRoute", "Ground", "Permits", "Sender", "Shot"]
+
+UNMARKED: Final = "a request could run code of the app, so none was sent"
+
+
+class Sender(Protocol):
+    """Sends one request to the app."""
+
+    def send(self, request: Outgoing) -> Answer:
+        """Return the app's answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Permits:
+    """Who may call a route, as far as it was told or can be read."""
+
+    claims: Mapping[str, Any]
+    """The claims of a caller that may, besides the dates and the issuer."""
+    refused: Callable[[Mapping[str, Any]], str] = field(repr=False)
+    """Returns why a caller with these claims may not call, as one of our reasons; empty if it may."""
+    user: bool = False
+    """Whether only a user may."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttackedRoute:
+    """One method of one route."""
+
+    method: str
+    path: str
+    """As the app declares it."""
+    sample: Sample
+    permits: Permits
+    guard: str = ""
+    """The name of the middleware in front of it: the full list is tried on one route of each."""
+    public: bool = False
+    """Whether anybody may call it, on purpose."""
+    left_out: str = ""
+    """Why no request is sent: for example, because it would run code of the app."""
+
+    @property
+    def name(self) -> str:
+        """The route as one writes it."""
+        return f"{self.method} {self.path}"
+
+    def path_with(self, name: str) -> str:
+        """Return its path with this text for each path parameter."""
+        return self.sample.path if "{" not in self.path else with_every_parameter(self.path, name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shot:
+    """What one request led to."""
+
+    answer: Answer
+    reached: bool
+    """Whether it came to the place of an endpoint."""
+    decisions: tuple[Decision, ...] = ()
+
+    @property
+    def accepted(self) -> bool:
+        """Whether it was let in, whatever the app answered then."""
+        return self.reached or any(decision.accepted for decision in self.decisions)
+
+
+@dataclass(slots=True, kw_only=True)
+class Ground:
+    """An app that is ready to be attacked."""
+
+    routes: tuple[AttackedRoute, ...]
+    realm: AttackedRealm
+    sender: Sender
+    public: str = "/health"
+    """A public path of the app."""
+    now: Callable[[], float]
+    turn: Callable[[float], None] | None = None
+    """Turns the clock of the app by so many seconds; None if nobody can."""
+    reached: Callable[[], int] | None = None
+    """Counts the requests that came to the place of an endpoint; None if that is not known, so that the status tells."""
+    fresh: bool = True
+    """Whether the app was started for this block, so that it has no keys and no tokens yet."""
+    decisions: Sequence[Decision] | None = None
+    """What our middleware decided, in order; None if the app is guarded by something else."""
+
+    def shoot(self, route: AttackedRoute, **changes: Any) -> Shot:
+        """Send one request to a route."""
+        sample = route.sample
+        request = Outgoing(
+            method=route.method,
+            path=changes.get("path", sample.path),
+            query="&".join(part for part in (sample.query, changes.get("query", "")) if part),
+            headers=(*changes.get("headers", ()), *sample.headers),
+            body=sample.body,
+        )
+        before = self.reached() if self.reached else 0
+        decided = len(self.decisions or ())
+        answer = self.sender.send(request)
+        ok = 200 <= answer.status < 300  # noqa: PLR2004 - the border of HTTP
+        reached = self.reached() > before if self.reached else ok or answer.opened
+        return Shot(answer=answer, reached=reached, decisions=tuple((self.decisions or ())[decided:]))

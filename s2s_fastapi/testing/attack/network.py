@@ -1,0 +1,128 @@
+"""Attacks over a URL on this machine: an app in a process of its own, that was started with the issuer of the suite."""
+
+import http.client
+import ipaddress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Final
+from urllib.parse import urlsplit
+
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.testing.attack.asgi import Answer, Outgoing
+from s2s_fastapi.testing.attack.ground import AttackedRoute, Ground
+from s2s_fastapi.testing.attack.own import OwnApp
+from s2s_fastapi.testing.attack.realm import AttackedRealm
+from s2s_fastapi.testing.issuer import EmbeddedIssuer
+
+__all__ = ["ServedApp", "loopback"]
+
+_SAFE: Final = frozenset({"GET", "HEAD"})
+_PATIENCE: Final = 10.0
+_MOST: Final = 1_000_000
+
+
+def loopback(url: str) -> tuple[str, int]:
+    """Return the address and the port of an app on this machine.
+
+    Raises:
+        ConfigurationError: It is anything but ``http://``, a loopback address as a number, and a port. A name is none: it may lead elsewhere.
+    """
+    try:
+        parts = urlsplit(url)
+        address, port = ipaddress.ip_address(parts.hostname or ""), parts.port
+    except ValueError:
+        address, port = ipaddress.ip_address("0.0.0.0"), None  # noqa: S104 - not bound: an address that is refused below
+    exact = f"http://[{address}]:{port}" if address.version == 6 else f"http://{address}:{port}"  # noqa: PLR2004 - IPv6
+    if not address.is_loopback or port is None or url.rstrip("/") != exact:
+        raise ConfigurationError(
+            f"Only an app on this machine can be attacked, by its address as a number: http://127.0.0.1:8000, not {url!r}."
+        )
+    return str(address), port
+
+
+@dataclass(frozen=True, slots=True)
+class _HttpSender:
+    """Sends over one connection for each request: without redirects and without proxies."""
+
+    host: str
+    port: int
+
+    def send(self, request: Outgoing) -> Answer:
+        """Return the app's answer."""
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=_PATIENCE)
+        try:
+            target = f"{request.path}?{request.query}" if request.query else request.path
+            connection.putrequest(request.method, target, skip_host=True, skip_accept_encoding=True)
+            if not any(name.lower() == "host" for name, _ in request.headers):
+                connection.putheader("host", f"{self.host}:{self.port}")
+            for name, value in (*request.headers, ("content-length", str(len(request.body)))):
+                connection.putheader(name, value.encode("latin-1", "replace"))
+            connection.endheaders(request.body)
+            response = connection.getresponse()
+            response.read(_MOST)
+            return Answer(
+                status=response.status, headers=tuple((name.lower(), value) for name, value in response.getheaders())
+            )
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            return Answer(status=500, problem=type(error).__name__)
+        finally:
+            connection.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedApp:
+    """An app that a server runs on this machine, and the same app as an object, from which its routes are read.
+
+    - ``issuer`` is served, and the app was started with the variables of this issuer.
+    - Other methods than GET and HEAD are left out unless ``unsafe_methods``: the code of the app runs.
+    """
+
+    app: OwnApp
+    url: str
+    issuer: EmbeddedIssuer
+    unsafe_methods: bool = False
+
+    @contextmanager
+    def __call__(self, prepare: Callable[[AttackedRealm], None] | None = None) -> Iterator[Ground]:
+        """Open the app, if it accepts a good token of the issuer. The app is not started anew, so nothing can be prepared.
+
+        Raises:
+            ConfigurationError: The URL does not lead to this machine, or no GET accepts a token of our own issuer.
+        """
+        sender = _HttpSender(*loopback(self.url))
+        with ExitStack() as stack:
+            read = stack.enter_context(self.app())
+            routes, public = tuple(self._route(route) for route in read.routes), read.public
+        ground = Ground(
+            routes=routes,
+            realm=AttackedRealm(self.issuer),
+            sender=sender,
+            public=public,
+            now=self.issuer.time.now,
+            fresh=False,
+        )
+        if prepare is None:
+            self._accepts_ours(ground)
+        yield ground
+
+    def _route(self, route: AttackedRoute) -> AttackedRoute:
+        if route.method in _SAFE or (self.unsafe_methods and route.method != "WEBSOCKET"):
+            return route
+        why = "WebSockets are not tried over a URL" if route.method == "WEBSOCKET" else "--unsafe-methods would try it"
+        return replace(route, left_out=why)
+
+    def _accepts_ours(self, ground: Ground) -> None:
+        """Make sure that this is an app under test: no other app accepts a token of this issuer."""
+        tried = [route for route in ground.routes if route.method == "GET" and not route.public]
+        for route in tried:
+            token = ground.realm.token(route.permits.claims, user=route.permits.user, now=int(ground.now()))
+            without, with_ours = (
+                ground.shoot(route, headers=headers) for headers in ((), (("authorization", f"Bearer {token}"),))
+            )
+            if with_ours.accepted and not without.accepted:
+                return
+        raise ConfigurationError(
+            f"No GET of {self.url} accepts a good token of the issuer of this suite ({len(tried)} tried), so nothing else was sent. Start "
+            f"the app with KEYCLOAK_URL={self.issuer.url} and KEYCLOAK_REALM={ground.realm.name}."
+        )

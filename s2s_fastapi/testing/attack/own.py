@@ -1,0 +1,174 @@
+"""An app that is guarded by our middleware, as it is in production: which middleware stands in front of which route."""
+
+from collections.abc import Callable, Collection, Iterator, Sized
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.routing import Host, Mount, Router
+
+from s2s_fastapi.declared.routes import OWN_AUTHENTICATION, layers
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.fastapi_internals import added_middleware, later_routes, mounted_app, original_route, route_contexts
+from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware
+from s2s_fastapi.testing.attack.asgi import AsgiSender, Outgoing
+from s2s_fastapi.testing.attack.ground import UNMARKED, AttackedRoute, Ground
+from s2s_fastapi.testing.attack.permits import permits_of
+from s2s_fastapi.testing.attack.realm import AttackedRealm, attacking_issuer
+from s2s_fastapi.testing.attack.routes import FoundRoute, routes_of
+from s2s_fastapi.testing.found import find
+from s2s_fastapi.testing.marked_endpoints import marked_endpoints
+from s2s_fastapi.testing.trust import Trusted
+
+__all__ = ["OwnApp"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnApp:
+    """An app with `ServiceAuthMiddleware`. While it is attacked, it trusts an issuer of the suite.
+
+    - ``client_id``: the client that the app is, unless its settings name one.
+    - ``public``: routes that anybody may call on purpose and that stand in front of no middleware: ``"GET /health"`` or ``"/health"``.
+    """
+
+    app: Any = field(repr=False)
+    client_id: str | None = None
+    public: Collection[str] = ()
+
+    @contextmanager
+    def __call__(self, prepare: Callable[[AttackedRealm], None] | None = None) -> Iterator[Ground]:
+        """Open the app: let it trust the issuer, start it, put markers in the place of its endpoints.
+
+        Raises:
+            ConfigurationError: There is no middleware of ours, or the app does not start.
+        """
+        issuer = attacking_issuer()
+        realm = AttackedRealm(issuer)
+        if prepare is not None:
+            prepare(realm)
+        with ExitStack() as stack:
+            trusted = stack.enter_context(issuer.trusted_by(self.app, client_id=self.client_id))
+            found = find(self.app).middlewares
+            if not found:
+                raise ConfigurationError(
+                    "This app has no ServiceAuthMiddleware: pass the app that it was added to, or write a Target for another guard."
+                )
+            for middleware, owner in found:
+                _start(middleware, owner, trusted)
+            owners = {id(owner): middleware for middleware, owner in found}
+            routes: list[AttackedRoute] = []
+            reached: list[Sized] = []
+            for place in _places(self.app):
+                declared = tuple(routes_of(place.app, place.prefix))
+                marker = stack.enter_context(marked_endpoints(place.app))
+                reached.append(marker.reached)
+                unmarked = {id(route.entry) for route in marker.unmarked}
+                guard = _middleware_of(place.app, owners)
+                routes += [
+                    self._route(each, place, guard, trusted, unmarked=id(each.access.entry) in unmarked)
+                    for each in declared
+                ]
+            yield Ground(
+                routes=tuple(routes),
+                realm=realm,
+                sender=stack.enter_context(AsgiSender(self.app)),
+                public=next((route.sample.path for route in routes if route.public), "/docs"),
+                now=issuer.time.now,
+                turn=issuer.time.forward,
+                reached=lambda: sum(map(len, reached)),
+                decisions=trusted.decisions,
+            )
+
+    def _route(
+        self,
+        found: FoundRoute,
+        place: "_Place",
+        middleware: ServiceAuthMiddleware | None,
+        trusted: Trusted,
+        *,
+        unmarked: bool,
+    ) -> AttackedRoute:
+        name = f"{found.method} {found.path}"
+        public = name in self.public or (found.method in ("GET", "HEAD") and found.path in self.public)
+        if middleware is None:
+            permits = permits_of(None, audiences=trusted.audiences, client_id=trusted.client_id, users=False)
+        else:
+            check = middleware.documentation(place.app).check
+            public = public or check.public.open(found.method, found.sample.path.removeprefix(place.prefix))
+            permits = permits_of(
+                found.access.requirement,
+                audiences=trusted.accepted_by(middleware),
+                client_id=check.client_id,
+                users=check.users,
+            )
+        return AttackedRoute(
+            method=found.method,
+            path=found.path,
+            sample=found.sample,
+            permits=permits,
+            guard="" if middleware is None else str(id(middleware)),
+            public=public,
+            left_out=UNMARKED if unmarked else "",
+        )
+
+
+def _start(middleware: ServiceAuthMiddleware, owner: Any, trusted: Trusted) -> None:
+    """Let a middleware read its app, as a first request does; the request is refused, and no code of the app runs.
+
+    Raises:
+        ConfigurationError: The app does not start.
+    """
+    before = len(trusted.decisions)
+    with AsgiSender(middleware, owner) as sender:
+        sender.send(Outgoing(method="GET", path="/", headers=(("authorization", "Bearer nothing"),)))
+    if middleware.problem:
+        raise ConfigurationError(middleware.problem)
+    del trusted.decisions[before:]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """An app whose routes are read together, and the path in front of them."""
+
+    app: Any
+    prefix: str = ""
+
+
+def _places(app: Any, prefix: str = "") -> Iterator[_Place]:
+    """Yield the app, and each app below it that has a middleware of its own."""
+    yield _Place(app, prefix)
+    yield from _below(app, prefix)
+
+
+def _below(app: Any, prefix: str) -> Iterator[_Place]:
+    for layer in layers(app):
+        router = getattr(layer, "router", layer) if isinstance(layer, Starlette) else layer
+        if not isinstance(router, Router):
+            continue
+        for entry in (*router.routes, *later_routes(router)):
+            for context in route_contexts(entry):
+                if not isinstance(original_route(context), Mount | Host):
+                    continue
+                path = f"{prefix}{getattr(context, 'path', '') or ''}"
+                inner = context.app if mounted_app(context) is None else mounted_app(context)
+                yield from _places(inner, path) if _authenticates(inner) else _below(inner, path)
+        return
+
+
+def _authenticates(app: Any) -> bool:
+    return any(
+        getattr(each, OWN_AUTHENTICATION, False)
+        for layer in layers(app)
+        for each in (layer, *(entry.cls for entry in added_middleware(layer)))
+    )
+
+
+def _middleware_of(app: Any, owners: dict[int, ServiceAuthMiddleware]) -> ServiceAuthMiddleware | None:
+    """Return the middleware around an app, or the one that was added to it. ``owners`` has the latter, by the identity of the app."""
+    for layer in layers(app):
+        if isinstance(layer, ServiceAuthMiddleware):
+            return layer
+        if id(layer) in owners:
+            return owners[id(layer)]
+    return None

@@ -1,0 +1,74 @@
+"""Who may call a route, read from its requirement: the claims of one that may, and why another may not."""
+
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from itertools import product
+from types import MappingProxyType
+from typing import Any, Final
+
+from s2s_fastapi.decision import Decision, Reason
+from s2s_fastapi.requirement.require import require_service, require_user
+from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Audience, Caller, HasRole, HasScope, Requirement
+from s2s_fastapi.testing.attack.ground import Permits
+from s2s_fastapi.verifier.claims import read_principal
+
+__all__ = ["permits_of"]
+
+_CLIENT: Final = "calling-service"
+_SERVICE: Final = require_service()
+_ANYBODY: Final = require_service() | require_user()
+_DATES: Final = {"iss": "x", "iat": 1, "exp": 2}
+
+
+def permits_of(requirement: Requirement | None, *, audiences: AbstractSet[str], client_id: str, users: bool) -> Permits:
+    """Return who may call a route of an app that accepts these audiences. ``client_id`` is the app's own."""
+    middleware = _ANYBODY if users else _SERVICE
+    whole = middleware if requirement is None else middleware & requirement
+
+    def refused(claims: Mapping[str, Any]) -> str:
+        read = {**_DATES, **claims}
+        principal = read_principal(read, MappingProxyType(read))
+        decision = principal if isinstance(principal, Decision) else whole.judge(principal, client_id)
+        return "" if decision.reason is Reason.ALLOWED else str(decision.reason)
+
+    audience = min(audiences, default=client_id or "any-audience")
+    fits = (_claims(leaves, audiences, audience, client_id) for leaves in _alternatives(whole))
+    claims = next((each for each in fits if not refused(each)), None)
+    if claims is None:  # nobody may call: the control will show it
+        claims = {"azp": _CLIENT, "client_id": _CLIENT, "aud": audience}
+    return Permits(claims=claims, refused=refused, user="sid" in claims)
+
+
+def _alternatives(requirement: Requirement) -> Iterator[tuple[Requirement, ...]]:
+    """Yield the ways in which a requirement can be met, each as requirements that must all be met."""
+    if isinstance(requirement, AllOf):
+        for parts in product(*(tuple(_alternatives(part)) for part in requirement.parts)):
+            yield tuple(leaf for part in parts for leaf in part)
+    elif isinstance(requirement, AnyOf):
+        for part in requirement.parts:
+            yield from _alternatives(part)
+    else:
+        yield (requirement,)
+
+
+def _claims(
+    leaves: tuple[Requirement, ...], audiences: AbstractSet[str], audience: str, client_id: str
+) -> dict[str, Any]:
+    """Return the claims that meet all of these, if any do."""
+    callers = [leaf for leaf in leaves if isinstance(leaf, Caller)]
+    named = [leaf.client_ids for leaf in callers if leaf.client_ids]
+    azp = min(frozenset.intersection(*named), default=_CLIENT) if named else _CLIENT
+    who = {"sid": "a-session"} if any(leaf.kind == "user" for leaf in callers) else {"client_id": azp}
+    claims: dict[str, Any] = {"azp": azp, **who, "aud": audience}
+    scopes = {scope for leaf in leaves if isinstance(leaf, HasScope) for scope in leaf.scopes}
+    if scopes:
+        claims["scope"] = " ".join(sorted(scopes))
+    for leaf in leaves:
+        if isinstance(leaf, Audience):
+            claims["aud"] = min(leaf.audiences & audiences, default=min(leaf.audiences))
+        elif isinstance(leaf, HasRole):
+            owner = leaf.client or client_id
+            access = claims.setdefault("resource_access", {}).setdefault(owner, {}) if not leaf.realm else None
+            access = claims.setdefault("realm_access", {}) if access is None else access
+            access["roles"] = sorted({*access.get("roles", ()), *leaf.roles})
+    return claims

@@ -1,0 +1,109 @@
+"""The realm of an attack: one service, one user, and tokens whose claims the suite changes and signs again."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from s2s_fastapi.testing.attack.keyring import Keyring
+from s2s_fastapi.testing.attack.recipe import forged
+from s2s_fastapi.testing.faults import Fault, answering, disconnecting, html
+from s2s_fastapi.testing.issuer import EmbeddedIssuer
+from s2s_fastapi.testing.keys import once_in_a_process
+
+__all__ = ["REALM", "AttackedRealm", "attacking_issuer", "document"]
+
+REALM: Final = "attacked"
+_SERVICE: Final = "calling-service"
+_FRONT_END: Final = "front-end"
+_USER: Final = "ann"
+_OFF: Final[Mapping[str, Callable[[], Fault]]] = {
+    "unavailable": lambda: answering(503),
+    "page": html,
+    "closed": disconnecting,
+}
+
+
+def document() -> dict[str, Any]:
+    """Return the realm, as Keycloak would import it."""
+    client = {"protocol": "openid-connect", "enabled": True, "secret": "of-the-suite"}
+    return {
+        "realm": REALM,
+        "enabled": True,
+        "clients": [
+            {**client, "clientId": _SERVICE, "serviceAccountsEnabled": True},
+            {**client, "clientId": _FRONT_END, "directAccessGrantsEnabled": True},
+        ],
+        "users": [
+            {
+                "username": _USER,
+                "enabled": True,
+                "email": "ann@example.com",
+                "firstName": "Ann",
+                "lastName": "Example",
+                "credentials": [{"type": "password", "value": "of-the-suite"}],
+            }
+        ],
+    }
+
+
+def attacking_issuer() -> EmbeddedIssuer:
+    """Return a new issuer with the realm of the attack. Its keys are made once in the process: they take 100 ms."""
+    return EmbeddedIssuer(document(), new_key=once_in_a_process("attacked realm"))
+
+
+class AttackedRealm:
+    """One realm of an issuer, and the good tokens that the attacks begin with."""
+
+    def __init__(self, issuer: EmbeddedIssuer, realm: str = REALM) -> None:
+        self._issuer = issuer
+        self._realm = realm
+        self._keys = issuer.keys(realm)
+        self.keyring = Keyring(self._keys)
+        self._tokens: dict[bool, str] = {}
+        for algorithm in ("RS256", "ES256"):  # made before the app reads the published keys
+            self._keys.kid(algorithm)
+
+    @property
+    def name(self) -> str:
+        """The name of the realm."""
+        return self._realm
+
+    @property
+    def issuer(self) -> str:
+        """The claim ``iss``."""
+        return self._issuer.issuer(self._realm)
+
+    def token(self, claims: Mapping[str, Any], *, user: bool, now: int) -> str:
+        """Return a good token of a service or a user with these claims. Its ``jti`` and its dates are those of its kind of caller."""
+        if user not in self._tokens:
+            self._tokens[user] = (
+                self._issuer.user_token(self._realm, _USER, via=_FRONT_END)
+                if user
+                else self._issuer.service_token(self._realm, _SERVICE)
+            )
+        dates = {"iat": now, "exp": now + 300, "iss": self.issuer}
+        recipe = {"algorithm": "RS256", "claims": {**claims, **dates}}
+        return forged(self._tokens[user], recipe, self.keyring, {})
+
+    def variables(self, now: int) -> dict[str, Any]:
+        """Return what a recipe can name of the realm and of the attacker."""
+        keys = self.keyring
+        return {
+            "issuer": self.issuer,
+            "now": now,
+            "kid": keys.kid("trusted", "RS256"),
+            "kid_es256": keys.kid("trusted", "ES256"),
+            "kid_foreign": keys.kid("foreign", "RS256"),
+            "jwk_foreign": dict(keys.jwk("foreign", "RS256")),
+        }
+
+    def hide_keys(self, how: str) -> None:
+        """Let every fetch of the keys fail."""
+        self._issuer.faults.add("certs", _OFF[how](), times=None)
+
+    def withdraw_keys(self) -> None:
+        """Publish a new key and none of the older ones."""
+        self._issuer.rotate_keys(self._realm, keep=False)
+
+    def revoke(self, at: int) -> None:
+        """Revoke all tokens that were issued before."""
+        self._issuer.set_not_before(self._realm, at)

@@ -1,0 +1,238 @@
+"""Tries the cases on the routes. A refusal counts only beside a good token that the same route accepts."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
+
+from s2s_fastapi.decision import Reason
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.testing.attack.cases import Case, all_cases
+from s2s_fastapi.testing.attack.ground import AttackedRoute, Ground, Shot
+from s2s_fastapi.testing.attack.realm import AttackedRealm
+from s2s_fastapi.testing.attack.recipe import forged, read_parts
+from s2s_fastapi.testing.attack.report import Outcome, Report, Result, RouteReport
+from s2s_fastapi.testing.attack.templates import filled
+
+__all__ = ["Opening", "Planned", "attack_routes", "plan", "run"]
+
+_REFUSALS: Final = (400, 401, 403)
+_STRANGER: Final = "a-service-that-may-not-call"
+
+
+class Opening(Protocol):
+    """Opens an app to be attacked. Only one may be open at a time."""
+
+    def __call__(self, prepare: Callable[[AttackedRealm], None] | None = None) -> AbstractContextManager[Ground]:
+        """Open the app, with a realm of its own. ``prepare`` changes the realm before the app reads anything of it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What will be tried on one route."""
+
+    route: AttackedRoute
+    cases: tuple[Case, ...]
+    full: bool = False
+
+
+def run(opening: Opening, *, strict: bool = True, only: Collection[str] = (), without: Collection[str] = ()) -> Report:
+    """Try everything, and return the report: see `plan` for ``only`` and ``without``."""
+    return Report(attack_routes(opening, plan(opening, only=only, without=without)), strict=strict)
+
+
+def plan(opening: Opening, *, only: Collection[str] = (), without: Collection[str] = ()) -> tuple[Planned, ...]:
+    """Return what to try: the full list on one route of each guard, one case of each kind on every other route.
+
+    ``only`` and ``without`` name kinds of cases, entries or cases.
+
+    Raises:
+        ConfigurationError: There is no such kind, entry or case.
+    """
+    names = {name for case in all_cases() for name in _names(case)}
+    if unknown := {*only, *without} - names:
+        raise ConfigurationError(f"There is no case and no kind of cases named {', '.join(sorted(unknown))}.")
+    cases = tuple(
+        case
+        for case in all_cases()
+        if (not only or not _names(case).isdisjoint(only)) and _names(case).isdisjoint(without)
+    )
+    some = tuple(case for case in cases if case.every_route)
+    with opening() as ground:
+        full = {id(route) for route in _chosen(ground)}
+        return tuple(
+            Planned(route, () if route.public else cases if id(route) in full else some, id(route) in full)
+            for route in ground.routes
+        )
+
+
+def _names(case: Case) -> frozenset[str]:
+    return frozenset((case.id, case.entry, case.kind))
+
+
+def _chosen(ground: Ground) -> Iterator[AttackedRoute]:
+    """Yield for each guard the route on which most cases can be tried: a good token is accepted, and not of everybody."""
+    for guard in dict.fromkeys(route.guard for route in ground.routes):
+        routes = [route for route in ground.routes if route.guard == guard and not route.public and not route.left_out]
+        routes.sort(
+            key=lambda route: (not _claims(route, "stranger"), route.method != "GET", route.method == "WEBSOCKET")
+        )
+        accepted = next((route for route in routes if _control(ground, route).accepted), None)
+        if accepted is not None:
+            yield accepted
+
+
+def attack_routes(opening: Opening, planned: Iterable[Planned]) -> tuple[RouteReport, ...]:
+    """Try the planned cases on the routes. Those that change the realm or the time come last, each on an app that is opened for it."""
+    with opening() as ground:
+        reports = [(each, _attacked(ground, each)) for each in planned]
+    return tuple(report if report.problem else _with_apart(opening, each, report) for each, report in reports)
+
+
+def _attacked(ground: Ground, planned: Planned) -> RouteReport:
+    """Try the cases on one route, between two requests with a good token."""
+    route = planned.route
+    if route.public:
+        return RouteReport(route.name, public=True)
+    if route.left_out:
+        return _untried(planned, route.left_out)
+    first = _control(ground, route)
+    if not first.accepted:
+        return _untried(planned, f"a good token was not accepted: {_told(first)}")
+    results = [_tried(ground, route, case) for case in planned.cases if not case.before]
+    last = _control(ground, route)
+    if not last.accepted:
+        lost = f"after the attacks a good token was not accepted any more: {_told(last)}"
+        results = [
+            replace(each, outcome="not_tried", detail=lost) if each.outcome == "held" else each for each in results
+        ]
+    return RouteReport(route.name, tuple(results), full=planned.full)
+
+
+def _with_apart(opening: Opening, planned: Planned, report: RouteReport) -> RouteReport:
+    apart = tuple(_tried_apart(opening, planned.route, case) for case in planned.cases if case.before)
+    return replace(report, results=(*report.results, *apart))
+
+
+def _untried(planned: Planned, why: str) -> RouteReport:
+    name = planned.route.name
+    return RouteReport(name, tuple(Result(name, case, "not_tried", why) for case in planned.cases), problem=why)
+
+
+def _control(ground: Ground, route: AttackedRoute) -> Shot:
+    token = _good(ground, route)
+    return ground.shoot(route, headers=(("authorization", f"Bearer {token}"),))
+
+
+def _good(ground: Ground, route: AttackedRoute) -> str:
+    return ground.realm.token(route.permits.claims, user=route.permits.user, now=int(ground.now()))
+
+
+def _claims(route: AttackedRoute, start: str) -> dict[str, Any] | None:
+    """Return the claims of somebody who may not call; None if he may."""
+    claims = dict(route.permits.claims)
+    if start == "stranger":
+        claims |= {"azp": _STRANGER, **({} if route.permits.user else {"client_id": _STRANGER})}
+    else:
+        claims.pop("client_id", None)
+        claims["sid"] = "a-session"
+    return claims if route.permits.refused(claims) else None
+
+
+def _tried(ground: Ground, route: AttackedRoute, case: Case) -> Result:
+    if case.start != "caller" and (route.permits.user or _claims(route, case.start) is None):
+        return Result(route.name, case, "not_applicable", "the route permits this caller")
+    token, request = _request(ground, route, case)
+    return _judged(ground, route, case, token, ground.shoot(route, **request))
+
+
+def _tried_apart(opening: Opening, route: AttackedRoute, case: Case) -> Result:
+    """Try a case that changes the realm or the time."""
+    keys, seconds = case.before.get("keys", ""), case.before.get("seconds", 0)
+    if not seconds:
+        with opening(lambda realm: realm.hide_keys(keys)) as ground:
+            if not ground.fresh:
+                return Result(route.name, case, "not_tried", "an app that runs already has keys")
+            return _tried(ground, route, case)
+    with opening() as ground:
+        if ground.turn is None:
+            return Result(route.name, case, "not_tried", "the clock of this app cannot be turned")
+        token, request = _request(ground, route, case)
+        before = ground.shoot(route, **request)
+        if not before.accepted:
+            return Result(route.name, case, "not_tried", f"the token was not accepted before: {_told(before)}")
+        if keys == "withdrawn":
+            ground.realm.withdraw_keys()
+        elif keys == "revoked":
+            ground.realm.revoke(int(ground.now()) + 1)
+        ground.turn(seconds)
+        fresh = _control(ground, route)  # a good token of now: with it an app sees what changed
+        shot = ground.shoot(route, **request)
+        if not (fresh.accepted or shot.accepted):
+            return Result(route.name, case, "not_tried", f"afterwards a good token was not accepted: {_told(fresh)}")
+        return _judged(ground, route, case, token, shot)
+
+
+def _request(ground: Ground, route: AttackedRoute, case: Case) -> tuple[str, dict[str, Any]]:
+    """Return the token of the case, and what is sent: a good request of which the case changes one thing."""
+    now = int(ground.now())
+    realm = ground.realm
+    good = _good(ground, route)
+    user = route.permits.user or case.start == "user"
+    begin = good if case.start == "caller" else realm.token(_claims(route, case.start) or {}, user=user, now=now)
+    claims = read_parts(good)[1]
+    variables = {
+        **realm.variables(now),
+        "audience": route.permits.claims["aud"],
+        "client_id": claims.get("azp", ""),
+        "good": good,
+        "good_signature": good.rpartition(".")[2],
+        "path": route.sample.path,
+        "path_of_public": route.path_with(ground.public.strip("/")),
+        "public": ground.public,
+    }
+    variables["token"] = forged(begin, case.token, realm.keyring, variables)
+    asked = filled(dict(case.request), variables)
+    headers = [("authorization", value) for value in asked.get("authorization", [f"Bearer {variables['token']}"])]
+    return variables["token"], {
+        "headers": (*headers, *((name, value) for name, value in asked.get("headers", ()))),
+        **{name: asked[name] for name in ("path", "query") if name in asked},
+    }
+
+
+def _judged(ground: Ground, route: AttackedRoute, case: Case, token: str, shot: Shot) -> Result:
+    # A route may have a reason of its own to refuse a good token of somebody else.
+    own = route.permits.refused(read_parts(token)[1]) if case.start != "caller" else ""
+    outcome, detail = _outcome(route, case, shot, {case.expected.reason, own}, recorded=ground.decisions is not None)
+    return Result(route.name, case, outcome, detail)
+
+
+def _outcome(
+    route: AttackedRoute, case: Case, shot: Shot, expected_reasons: Collection[str], *, recorded: bool
+) -> tuple[Outcome, str]:
+    expected, told = case.expected, _told(shot)
+    if shot.accepted:
+        return "lenient" if case.only_here and not recorded else "accepted", told
+    status = shot.answer.status
+    if status not in (*_REFUSALS, expected.status):
+        return "not_tried", told
+    if recorded:
+        reasons = [str(decision.reason) for decision in shot.decisions]
+        right = len(reasons) == 1 and reasons[0] in expected_reasons
+        return ("held", told) if right else ("otherwise", f"{told}, expected {expected.reason}")
+    if route.method == "WEBSOCKET":
+        return "held", told  # a server answers 403 to whatever the app refuses
+    challenged = (
+        expected.status != Reason.NO_CREDENTIALS.status or "bearer" in shot.answer.header("www-authenticate").lower()
+    )
+    if status == expected.status and challenged:
+        return "held", told
+    return "otherwise", f"{told}, expected {expected.status}{'' if challenged else ' with a Bearer challenge'}"
+
+
+def _told(shot: Shot) -> str:
+    answer = shot.answer
+    reasons = ", ".join(decision.reason for decision in shot.decisions)
+    words = (str(answer.status), answer.problem, reasons, "reached the route" if shot.reached else "")
+    return " ".join(word for word in words if word)

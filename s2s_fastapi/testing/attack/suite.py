@@ -1,0 +1,111 @@
+"""The ways to start the attacks from Python: a report, or the items of a pytest file."""
+
+from collections.abc import Callable, Collection
+from functools import cache
+from typing import Any
+
+from s2s_fastapi.testing.attack.own import OwnApp
+from s2s_fastapi.testing.attack.report import Report, Result, RouteReport
+from s2s_fastapi.testing.attack.runner import Opening, Planned, attack_routes, plan, run
+from s2s_fastapi.testing.attack.target import Target
+
+__all__ = ["attack", "attack_tests"]
+
+
+def attack(
+    app: Any,
+    *,
+    client_id: str | None = None,
+    public: Collection[str] = (),
+    only: Collection[str] = (),
+    without: Collection[str] = (),
+) -> Report:
+    """Attack an app in this process, and return what came of it.
+
+    - ``app`` is guarded by `ServiceAuthMiddleware`, or is a `Target` for an app that is guarded by something else.
+    - ``client_id``: the client that the app is, unless its settings name one.
+    - ``public``: routes that anybody may call on purpose, besides ``public_paths``: ``"GET /health"``, or ``"/health"``.
+    - ``only``, ``without``: kinds of cases or cases.
+    - No code of the app's endpoints and dependencies runs: markers stand in their place.
+
+    Raises:
+        ConfigurationError: The app cannot be attacked; the text says why.
+    """
+    opening, strict = _opening(app, client_id, public)
+    return run(opening, strict=strict, only=only, without=without)
+
+
+def attack_tests(
+    app: Any,
+    *,
+    client_id: str | None = None,
+    public: Collection[str] = (),
+    only: Collection[str] = (),
+    without: Collection[str] = (),
+) -> Callable[[str, str], None]:
+    """Return a test for pytest, with one item for each case on each route. The ids are stable.
+
+    Write ``test_attacks = attack_tests(app)``.
+
+    - The arguments are those of `attack`.
+    - An attack that is let in fails, and so does a refusal for another reason than the expected one.
+    - A case that proves nothing is skipped, and says why.
+    - One item more fails if no route accepts a good token: then no refusal proves anything.
+
+    Raises:
+        ConfigurationError: The app cannot be attacked; the text says why.
+    """
+    import pytest  # noqa: PLC0415 - only a test run needs it
+
+    opening, strict = _opening(app, client_id, public)
+    planned = {each.route.name: each for each in plan(opening, only=only, without=without)}
+
+    @cache
+    def reported(route: str) -> RouteReport:
+        (report,) = attack_routes(opening, [planned[route]])
+        return report
+
+    def test(route: str, case: str) -> None:
+        __tracebackhide__ = True
+        if case == _SOMEBODY:
+            reports = tuple(reported(name) for name in planned)
+            if Report(reports).nobody_gets_in:
+                pytest.fail(_nobody(reports), pytrace=False)
+            return
+        result = _result(reported(route), case)
+        if result.outcome in ("not_tried", "not_applicable", "lenient"):
+            pytest.skip(f"{result.outcome}: {result.detail}")
+        if result in Report((reported(route),), strict=strict).findings:
+            pytest.fail(f"{result}\nSources: {', '.join(result.case.source)}", pytrace=False)
+
+    items = [pytest.param("", _SOMEBODY, id=_SOMEBODY), *_items(planned.values())]
+    return pytest.mark.parametrize(("route", "case"), items)(test)
+
+
+_SOMEBODY = "somebody-gets-in"
+
+
+def _items(planned: Collection[Planned]) -> list[Any]:
+    import pytest  # noqa: PLC0415 - as above
+
+    return [
+        pytest.param(each.route.name, case.id, id=f"{each.route.name} {case.id}")
+        for each in planned
+        for case in each.cases
+    ]
+
+
+def _result(report: RouteReport, case: str) -> Result:
+    return next(result for result in report.results if result.case.id == case)
+
+
+def _nobody(reports: Collection[RouteReport]) -> str:
+    problems = "\n".join(f"{report.route}: {report.problem}" for report in reports if report.problem)
+    return f"Nobody gets in: no route accepted a good token, so no refusal proves anything.\n{problems}"
+
+
+def _opening(app: Any, client_id: str | None, public: Collection[str]) -> tuple[Opening, bool]:
+    """Return how the app is opened, and whether each refusal must have the expected reason."""
+    if isinstance(app, Target):
+        return app, False
+    return OwnApp(app=app, client_id=client_id, public=public), True

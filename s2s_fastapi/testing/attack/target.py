@@ -1,0 +1,113 @@
+"""An app that is guarded by something else than our middleware: how it comes to trust the realm of the attack, and who may call it."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.testing.attack.asgi import AsgiSender
+from s2s_fastapi.testing.attack.ground import UNMARKED, AttackedRoute, Ground, Permits
+from s2s_fastapi.testing.attack.realm import REALM, AttackedRealm, attacking_issuer
+from s2s_fastapi.testing.attack.routes import FoundRoute, routes_of
+from s2s_fastapi.testing.marked_endpoints import marked_endpoints
+
+__all__ = ["Target", "TrustedIssuer"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustedIssuer:
+    """What an app needs to trust the realm of the attack. The addresses are served on this machine while the app is attacked."""
+
+    url: str
+    """The address of the server, as a Keycloak's."""
+    realm: str
+    issuer: str
+    """The claim ``iss``."""
+    jwks_url: str
+    clock: Callable[[], float] = field(repr=False)
+    """The time of the attack, in seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """An app guarded by something else: a hand-written guard, or another package.
+
+    - ``make``: makes the app so that it trusts the given issuer. It is called several times, and each app must be new.
+    - ``audience``: what the app accepts in ``aud``.
+    - ``callers``: the client ids that may call, for all routes or by route: ``{"GET /x": ["billing"]}``. Empty: any service may.
+    - ``users``: whether users may call.
+    - ``public``: the routes that anybody may call: ``"GET /health"``, or ``"/health"`` for GET and HEAD.
+    - ``claims``: further claims of a good token, for example roles.
+    - ``turns_clock``: whether the app reads its time from `TrustedIssuer.clock` alone. Otherwise no case that needs time is tried.
+    - ``run_dependencies``: whether dependencies of FastAPI run. They must if one of them is the guard.
+    """
+
+    make: Callable[[TrustedIssuer], Any] = field(repr=False)
+    audience: str
+    callers: Collection[str] | Mapping[str, Collection[str]] = ()
+    users: bool = False
+    public: Collection[str] = ()
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    turns_clock: bool = False
+    run_dependencies: bool = True
+
+    @contextmanager
+    def __call__(self, prepare: Callable[[AttackedRealm], None] | None = None) -> Iterator[Ground]:
+        """Open the app: serve the issuer, make the app, put markers in the place of its endpoints.
+
+        Raises:
+            ConfigurationError: The app has no route.
+        """
+        issuer = attacking_issuer()
+        with ExitStack() as stack:
+            stack.enter_context(issuer.serving())
+            realm = AttackedRealm(issuer)
+            if prepare is not None:
+                prepare(realm)
+            app = self.make(
+                TrustedIssuer(
+                    url=issuer.url,
+                    realm=REALM,
+                    issuer=realm.issuer,
+                    jwks_url=f"{realm.issuer}/protocol/openid-connect/certs",
+                    clock=issuer.time.now,
+                )
+            )
+            found = tuple(routes_of(app))
+            if not found:
+                raise ConfigurationError(
+                    "This app has no route to attack: `make` must return the app with all its routes."
+                )
+            marker = stack.enter_context(marked_endpoints(app, run_dependencies=self.run_dependencies))
+            unmarked = {id(route.entry) for route in marker.unmarked}
+            yield Ground(
+                routes=tuple(self._route(each, unmarked=id(each.access.entry) in unmarked) for each in found),
+                realm=realm,
+                sender=stack.enter_context(AsgiSender(app)),
+                public=next((path.split()[-1] for path in self.public), "/health"),
+                now=issuer.time.now,
+                turn=issuer.time.forward if self.turns_clock else None,
+                reached=lambda: len(marker.reached),
+            )
+
+    def _route(self, found: FoundRoute, *, unmarked: bool) -> AttackedRoute:
+        name = f"{found.method} {found.path}"
+        callers = self.callers.get(name, ()) if isinstance(self.callers, Mapping) else self.callers
+        client_id = min(callers, default="calling-service")
+        return AttackedRoute(
+            method=found.method,
+            path=found.path,
+            sample=found.sample,
+            permits=Permits(
+                claims={**self.claims, "azp": client_id, "client_id": client_id, "aud": self.audience},
+                refused=lambda claims: self._refused(claims, callers),
+            ),
+            public=name in self.public or (found.method in ("GET", "HEAD") and found.path in self.public),
+            left_out=UNMARKED if unmarked else "",
+        )
+
+    def _refused(self, claims: Mapping[str, Any], callers: Collection[str]) -> str:
+        if "sid" in claims and not self.users:
+            return "not_a_service"
+        return "caller_not_allowed" if callers and claims.get("azp") not in callers else ""

@@ -1,0 +1,166 @@
+"""Which tokens meet a requirement, and which just do not: computed from the tree of the requirement, for access tests."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import and_
+from typing import Any, Final, Literal
+
+from s2s_fastapi.decision import Reason
+from s2s_fastapi.declared.asked import ways_of
+from s2s_fastapi.principal import Principal
+from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Audience, Caller, HasRole, HasScope, Requirement
+
+__all__ = ["ANOTHER", "ANYBODY", "CallerToken", "Refused", "count_ways", "refused_tokens", "satisfying_tokens"]
+
+ANYBODY: Final = "any-service"
+"""The caller, if the requirement names none."""
+ANOTHER: Final = "another-service"
+"""A caller, and an audience, that no requirement names."""
+_LIFE: Final = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallerToken:
+    """What the token of a caller says, as far as requirements look at it."""
+
+    kind: Literal["service", "user"] = "service"
+    client_id: str = ANYBODY
+    audiences: frozenset[str] = frozenset()
+    scopes: frozenset[str] = frozenset()
+    roles: frozenset[tuple[str, str]] = frozenset()
+    """Each after its client."""
+    realm_roles: frozenset[str] = frozenset()
+    expired: bool = False
+
+    @property
+    def claims(self) -> dict[str, Any]:
+        """The claims that Keycloak would write for exactly this, and nothing else."""
+        by_client: dict[str, list[str]] = {}
+        for client, role in sorted(self.roles):
+            by_client.setdefault(client, []).append(role)
+        return {
+            "aud": sorted(self.audiences) or None,
+            "scope": " ".join(sorted(self.scopes)) or None,
+            "realm_access": {"roles": sorted(self.realm_roles)} if self.realm_roles else None,
+            "resource_access": {client: {"roles": roles} for client, roles in by_client.items()} or None,
+        }
+
+    @property
+    def principal(self) -> Principal:
+        """The caller that a receiver makes of it."""
+        return Principal(
+            client_id=self.client_id,
+            kind=self.kind,
+            issuer="",
+            issued_at=0,
+            expires_at=_LIFE,
+            audiences=self.audiences,
+            scopes=self.scopes,
+            realm_roles=self.realm_roles,
+            client_roles={
+                client: frozenset(role for owner, role in self.roles if owner == client) for client, _ in self.roles
+            },
+        )
+
+    def reason(self, requirement: Requirement) -> Reason:
+        """Return what a requirement decides about it."""
+        return Reason.EXPIRED if self.expired else requirement.judge(self.principal).reason
+
+    def __str__(self) -> str:
+        who = f"service {self.client_id}" if self.kind == "service" else f"user of {self.client_id}"
+        held = [
+            ("aud", self.audiences),
+            ("scope", self.scopes),
+            ("role", {f"{role} of {client}" for client, role in self.roles}),
+            ("realm role", self.realm_roles),
+        ]
+        said = "".join(f", {name} {' '.join(sorted(values))}" for name, values in held if values)
+        return f"{who}{said}{', expired' if self.expired else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A token that lacks one thing."""
+
+    what: str
+    """What is wrong, as it stands in the name of a test."""
+    token: CallerToken
+    reason: Reason
+    beside: CallerToken
+    """The token that lacks nothing."""
+
+
+def count_ways(requirement: Requirement) -> int:
+    """Return in how many ways a requirement can be met, without making them."""
+    if isinstance(requirement, AnyOf):
+        return sum(map(count_ways, requirement.parts))
+    if isinstance(requirement, AllOf):
+        return reduce(lambda product, part: product * count_ways(part), requirement.parts, 1)
+    return 1
+
+
+def satisfying_tokens(requirement: Requirement) -> list[CallerToken]:
+    """Return the smallest token for each way to meet a requirement; none for a way that no token can meet."""
+    tokens = (_smallest(way) for way in ways_of(requirement))
+    return list(dict.fromkeys(token for token in tokens if token.reason(requirement) is Reason.ALLOWED))
+
+
+def refused_tokens(requirement: Requirement) -> list[Refused]:
+    """Return tokens that lack one thing of a satisfying one, and that meet no other way either."""
+    named = {
+        client for way in ways_of(requirement) for leaf in way if isinstance(leaf, Caller) for client in leaf.client_ids
+    }
+    found: dict[tuple[str, CallerToken], Refused] = {}
+    for token in satisfying_tokens(requirement):
+        for what, lacking in _lacking(token, callers=bool(named)):
+            reason = lacking.reason(requirement)
+            if reason is not Reason.ALLOWED:
+                found.setdefault((what, lacking), Refused(what, lacking, reason, token))
+    return list(found.values())
+
+
+def _lacking(token: CallerToken, *, callers: bool) -> Iterator[tuple[str, CallerToken]]:
+    """Yield a token with one fault after the other."""
+    user = token.kind == "user"
+    yield "a service's token" if user else "a user's token", replace(token, kind="service" if user else "user")
+    if callers:
+        yield "a user of another client" if user else "another service", replace(token, client_id=ANOTHER)
+    yield "a wrong audience", replace(token, audiences=frozenset({ANOTHER}))
+    yield "one more audience", replace(token, audiences=token.audiences | {ANOTHER})
+    for scope in sorted(token.scopes):
+        yield f"without scope {scope}", replace(token, scopes=token.scopes - {scope})
+    for client, role in sorted(token.roles):
+        yield f"without role {role} of {client}", replace(token, roles=token.roles - {(client, role)})
+    for role in sorted(token.realm_roles):
+        yield f"without realm role {role}", replace(token, realm_roles=token.realm_roles - {role})
+    yield "an expired token", replace(token, expired=True)
+
+
+def _smallest(way: tuple[Requirement, ...]) -> CallerToken:
+    """Return the smallest token for plain requirements that must all be met; one that meets not all of them if none can."""
+    callers = [leaf for leaf in way if isinstance(leaf, Caller)]
+    named = [leaf.client_ids for leaf in callers if leaf.client_ids]
+    roles = [leaf for leaf in way if isinstance(leaf, HasRole)]
+    return CallerToken(
+        kind=callers[0].kind if callers else "service",
+        client_id=min(reduce(and_, named), default=ANYBODY) if named else ANYBODY,
+        audiences=_audiences([leaf for leaf in way if isinstance(leaf, Audience)]),
+        scopes=frozenset(scope for leaf in way if isinstance(leaf, HasScope) for scope in leaf.scopes),
+        roles=frozenset((leaf.client or "", role) for leaf in roles if not leaf.realm for role in leaf.roles),
+        realm_roles=frozenset(role for leaf in roles if leaf.realm for role in leaf.roles),
+    )
+
+
+def _audiences(leaves: list[Audience]) -> frozenset[str]:
+    """Return few audiences that are in all of ``leaves``: one if there is such a one, else one of each."""
+    only = [leaf.audiences for leaf in leaves if leaf.only]
+    allowed = [leaf.audiences & reduce(and_, only) if only else leaf.audiences for leaf in leaves]
+    if not all(allowed):
+        return frozenset()
+    chosen: set[str] = set()
+    for names in sorted(allowed, key=lambda names: (len(names), sorted(names))):
+        if chosen.isdisjoint(names):
+            rest = [other for other in allowed if chosen.isdisjoint(other)]
+            chosen.add(min(names, key=lambda name: (-sum(name in other for other in rest), name)))
+    return frozenset(chosen)

@@ -1,0 +1,90 @@
+"""Each app that calls other services calls as itself inside a block: which app is calling, and with which source of tokens."""
+
+import threading
+from contextvars import ContextVar
+from typing import Any, Final
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from s2s_fastapi.caller.token_source import IN_USE, TokenSource
+from s2s_fastapi.errors import ConfigurationError
+
+__all__ = ["Caller", "CallingLayer", "begin", "end"]
+
+
+class Caller:
+    """One app that may call, and the source of its tokens."""
+
+    def __init__(self, name: str, key: object, source: TokenSource) -> None:
+        self.name = name
+        self.key = key
+        """Equal for two blocks on the same app."""
+        self.source = source
+
+
+_CALLING: Final[ContextVar[Caller | None]] = ContextVar("s2s_fastapi.testing.calling", default=None)
+_lock: Final = threading.Lock()
+_open: Final[list[Caller]] = []
+_InUse: Final[Any] = type(IN_USE)
+
+
+class _Following(_InUse):  # type: ignore[misc] # its type is private
+    """Gives each app its own source of tokens. Production's holder of the source has this class while a block is open."""
+
+    __slots__ = ()
+
+    @property
+    def source(self) -> TokenSource:
+        """The source of the app that is calling; outside of all apps, that of the only one."""
+        calling = _CALLING.get()
+        if calling is not None and calling in _open:
+            return calling.source
+        callers = {caller.key: caller for caller in list(_open)}  # the newest block of each app
+        if len(callers) == 1:
+            return next(iter(callers.values())).source
+        if not callers:  # the last block ended on another thread just now
+            return _original()
+        raise ConfigurationError(
+            f"Nobody knows which app is calling here: {', '.join(sorted(caller.name for caller in callers.values()))} trust the test "
+            "issuer. Call from a request to one of them, or trust one app at a time."
+        )
+
+    @source.setter
+    def source(self, value: TokenSource) -> None:
+        _InUse.source.__set__(self, value)
+
+
+def _original() -> TokenSource:
+    source: TokenSource = _InUse.source.__get__(IN_USE)
+    return source
+
+
+def begin(caller: Caller) -> None:
+    """Let an app take its tokens from its own source."""
+    with _lock:
+        _open.append(caller)
+        IN_USE.__class__ = _Following
+
+
+def end(caller: Caller) -> None:
+    """Let the app take its tokens from where it did before."""
+    with _lock:
+        _open.remove(caller)
+        if not _open:
+            IN_USE.__class__ = _InUse
+
+
+class CallingLayer:
+    """The outermost layer of an app inside a block: whatever runs below it calls as this app, the lifespan included."""
+
+    def __init__(self, app: ASGIApp, caller: Caller) -> None:
+        self.app = app
+        self._caller = caller
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the app."""
+        token = _CALLING.set(self._caller)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            _CALLING.reset(token)

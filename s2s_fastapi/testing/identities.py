@@ -1,0 +1,232 @@
+"""Who calls, in a test: httpx auth objects for services and users, whose token is made for the app that the request goes to."""
+
+from collections.abc import Callable, Collection, Generator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, Unpack
+
+from joserfc.jwk import Key
+
+from s2s_fastapi.caller.httpx_compat import HttpxAuth
+from s2s_fastapi.caller.wanted import Names
+from s2s_fastapi.errors import ConfigurationError, TokenRequestError
+from s2s_fastapi.names import names_given, scope_problem
+from s2s_fastapi.realm.model import Denied, Granted, RealmModel
+from s2s_fastapi.testing.decisions import SENDING
+from s2s_fastapi.testing.growing import Named, realm_document
+from s2s_fastapi.testing.keys import RealmKeys, once_in_a_process
+from s2s_fastapi.testing.minting import Mint
+from s2s_fastapi.testing.trust import Trusted
+
+__all__ = ["Caller", "Identity", "TokenOptions", "make_token", "refused"]
+
+Roles: TypeAlias = str | Collection[str] | Mapping[str, str | Collection[str]] | None
+TokenKey: TypeAlias = Literal["realm", "foreign", "forged"] | Key
+
+_FOREIGN: Final = RealmKeys(once_in_a_process("nobody publishes it"))
+
+_HOLDER: Final = RealmKeys(once_in_a_process("a caller proves that it has it"))
+
+
+class TokenOptions(TypedDict, total=False):
+    """What is unusual about a token."""
+
+    audience: Names
+    """For whom it is: the audiences of the app that the request goes to, unless given."""
+    scope: Names
+    """The scopes that are asked for."""
+    roles: Roles
+    """Roles of the app's own client, or a mapping from clients to their roles. None, unless given."""
+    realm_roles: Names
+    """None, unless given."""
+    claims: Mapping[str, Any]
+    """Claims in the place of those that Keycloak would write. The value None removes a claim."""
+    expires_in: int
+    """Seconds from now. If it is negative, the token was issued before it expired."""
+    issuer: str
+    """Another ``iss``."""
+    key: TokenKey
+    """What signs it: ``"foreign"`` is a key that nobody publishes, ``"forged"`` the same under the name of the realm's key."""
+    dpop: bool
+    """Bind the token to a key of the caller (RFC 9449 section 6.1)."""
+    realm: str
+    """The realm, if the issuer has several."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """A caller, and what is unusual about its token: see `TokenOptions`."""
+
+    client_id: str
+    username: str = ""
+    audience: frozenset[str] = frozenset()
+    scope: frozenset[str] = frozenset()
+    roles: tuple[tuple[str, str], ...] = ()
+    """Each after its client; the empty name is the app's own client."""
+    realm_roles: frozenset[str] = frozenset()
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    expires_in: int | None = None
+    issuer: str = ""
+    key: TokenKey = field(default="realm", repr=False)
+    dpop: bool = False
+    realm: str = ""
+
+    @classmethod
+    def of(cls, client_id: str, username: str = "", **options: Unpack[TokenOptions]) -> Self:
+        """Return the value for what somebody wrote.
+
+        Raises:
+            ConfigurationError: A name is invalid.
+        """
+        given: dict[str, Any] = {**options}
+        key = given.get("key", "realm")
+        if not isinstance(key, Key) and key not in ("realm", "foreign", "forged"):
+            raise ConfigurationError('key= is "realm", "foreign", "forged", or a private key of joserfc.')
+        roles = given.pop("roles", None)
+        by_client = roles if isinstance(roles, Mapping) else {"": roles}
+        for name in ("audience", "realm_roles"):
+            given[name] = names_given(name, given.get(name))
+        given["scope"] = names_given("scope", given.get("scope"), scope_problem)
+        given["claims"] = dict(given.get("claims") or {})
+        given["roles"] = tuple(
+            (client, role) for client, held in by_client.items() for role in sorted(names_given("roles", held))
+        )
+        return cls(client_id=client_id, username=username, **given)
+
+
+class Caller(HttpxAuth):
+    """An auth object for every client of httpx and httpx2. Each request has a token for the app that it goes to.
+
+    `token` and `headers` are for everything else, as WebSockets: a token for the only app that trusts the issuer.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        make: Callable[[Identity, Trusted | None], str],
+        only: Callable[[Identity], Trusted | None],
+    ) -> None:
+        self._identity = identity
+        self._make = make
+        self._only = only
+
+    @property
+    def token(self) -> str:
+        """A new access token.
+
+        Raises:
+            ConfigurationError: Several apps trust the issuer and no ``audience`` was given, or the realm file has no such client or user.
+            TokenRequestError: Keycloak would refuse the token.
+        """
+        sending = SENDING.get()
+        trusted: Trusted | None = sending.trusted if sending is not None else self._only(self._identity)
+        return self._make(self._identity, trusted)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The Authorization header with a new token."""
+        return {"Authorization": f"Bearer {self.token}"}
+
+    def auth_flow(self, request: Any) -> Generator[Any, Any, None]:
+        """Attach a token for the app that the request goes to."""
+        request.headers["Authorization"] = f"Bearer {self.token}"
+        yield request
+
+    def __repr__(self) -> str:
+        who = self._identity
+        return f"as_user({who.username!r}, via={who.client_id!r})" if who.username else f"as_service({who.client_id!r})"
+
+
+def make_token(identity: Identity, trusted: Trusted | None, mint: Mint, *, by_file: bool) -> str:
+    """Return a token for one app. `by_file`: only what the realm file grants is granted.
+
+    Raises:
+        ConfigurationError: The realm file has no such client or user, or it decides about what was given.
+        TokenRequestError: Keycloak would refuse the token.
+    """
+    granted = _of_file(identity, mint.realm.model) if by_file else _as_named(identity, trusted, mint.realm.model)
+    if isinstance(granted, Denied):
+        raise refused(granted)
+    life = granted.lifespan if identity.expires_in is None else identity.expires_in
+    now = mint.now
+    if life < 0:  # it was issued as long before its end as any other token
+        life, now = granted.lifespan, now + life - granted.lifespan
+    mint = replace(mint, now=now, issuer=identity.issuer or mint.issuer)
+    claims = mint.claims(replace(granted, lifespan=life), "password" if identity.username else "client_credentials")
+    bound = {"cnf": {"jkt": _HOLDER.kid("ES256")}} if identity.dpop else {}
+    claims = {name: value for name, value in {**claims, **bound, **identity.claims}.items() if value is not None}
+    options: dict[str, Any] = {"algorithm": granted.algorithm, "header_type": granted.header_type}
+    if identity.key == "realm":
+        return mint.realm.keys.sign(claims, **options)
+    if identity.key in ("foreign", "forged"):
+        kid = mint.realm.keys.kid(granted.algorithm) if identity.key == "forged" else ""
+        return _FOREIGN.sign(claims, **options, kid=kid)
+    key = identity.key
+    return RealmKeys(lambda *_: key).sign(claims, **options)  # type: ignore[arg-type] # not one of the names
+
+
+def refused(denied: Denied) -> TokenRequestError:
+    """Return the error for a token that Keycloak would refuse."""
+    return TokenRequestError(
+        f"Keycloak would refuse this token: {denied.status} {denied.error}, {denied.description}.",
+        error=denied.error,
+        error_description=denied.description,
+        http_status=denied.status,
+        retryable=False,
+    )
+
+
+def _as_named(identity: Identity, trusted: Trusted | None, model: RealmModel) -> Granted | Denied:
+    """Return what a realm grants that has this client, and nothing else."""
+    audiences = identity.audience or (trusted.audiences if trusted is not None else frozenset())
+    own = trusted.client_id if trusted is not None else next(iter(sorted(audiences)), identity.client_id)
+    named = Named(
+        client_id=identity.client_id,
+        username=identity.username,
+        audiences=audiences,
+        scopes=identity.scope,
+        roles=frozenset((client or own, role) for client, role in identity.roles),
+        realm_roles=identity.realm_roles,
+    )
+    return deepcopy(_granted_to(named, ".".join(map(str, model.version))))
+
+
+@lru_cache(1024)
+def _granted_to(named: Named, version: str) -> Granted | Denied:
+    return _answer(
+        RealmModel.read(realm_document("test", [named]), version=version), named.client_id, named.username, named.scopes
+    )
+
+
+def _of_file(identity: Identity, model: RealmModel) -> Granted | Denied:
+    for name in ("roles", "realm_roles"):
+        if getattr(identity, name):
+            raise ConfigurationError(
+                f"{name}= has no effect with a realm file, which decides about roles. claims= writes a claim as you want it."
+            )
+    if model.client(identity.client_id) is None:
+        known = ", ".join(sorted(model.service_client_ids)) or "none"
+        raise ConfigurationError(
+            f"The realm {model.name} has no client {identity.client_id}. Its clients with a service account: {known}."
+        )
+    if identity.username and identity.username.lower() not in model.usernames:
+        known = ", ".join(sorted(model.usernames)) or "none"
+        raise ConfigurationError(f"The realm {model.name} has no user {identity.username}. Its users: {known}.")
+    granted = _answer(model, identity.client_id, identity.username, identity.scope)
+    if isinstance(granted, Granted):
+        aud = granted.claims.get("aud", ())
+        missing = identity.audience - {aud} if isinstance(aud, str) else identity.audience - set(aud)
+        if missing:
+            raise ConfigurationError(
+                f"The realm file grants {identity.client_id} no token for {', '.join(sorted(missing))}: give it a scope with an audience "
+                "mapper there. claims= writes a claim as you want it."
+            )
+    return granted
+
+
+def _answer(model: RealmModel, client_id: str, username: str, scopes: Collection[str]) -> Granted | Denied:
+    scope = " ".join(sorted(scopes)) or None
+    if username:
+        return model.password(username, via=client_id, scope=scope)
+    return model.service_token(client_id, scope=scope, peer="127.0.0.1")

@@ -1,0 +1,310 @@
+"""An app as it is in production, which trusts an embedded issuer for the time of a block."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any, Final, Protocol
+
+import httpx
+from fastapi import FastAPI
+
+from s2s_fastapi.backchannel.channel import BackChannel
+from s2s_fastapi.caller.shared_token import DEADLINE, SharedToken
+from s2s_fastapi.caller.token_source import TokenSource
+from s2s_fastapi.caller.wanted import Wanted
+from s2s_fastapi.decision import Decision
+from s2s_fastapi.declared.public_paths import PublicPaths
+from s2s_fastapi.declared.routes import read_access, router_below
+from s2s_fastapi.declared.start_check import AccessCheck
+from s2s_fastapi.engine.workers import Workers
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.fastapi_internals import DOCUMENT
+from s2s_fastapi.keycloak.endpoints import Endpoints
+from s2s_fastapi.names import audience_names
+from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware
+from s2s_fastapi.receiver.start import Options, Start
+from s2s_fastapi.settings import KeycloakSettings
+from s2s_fastapi.telemetry import DecisionLog, Observer
+from s2s_fastapi.testing import calling
+from s2s_fastapi.testing.calling import CallingLayer
+from s2s_fastapi.testing.clock import IssuerTime
+from s2s_fastapi.testing.decisions import Recorder
+from s2s_fastapi.testing.exchange import Exchange, original
+from s2s_fastapi.testing.found import Found, find
+from s2s_fastapi.testing.served import refuse_served
+from s2s_fastapi.verifier.accepted_tokens import AcceptedTokens
+from s2s_fastapi.verifier.checks import Checks
+from s2s_fastapi.verifier.keys import KeySource
+from s2s_fastapi.verifier.token_verifier import TokenVerifier
+from s2s_fastapi.verifier.verifier import Verifier
+
+__all__ = ["Trusted", "TrustedIssuer", "trusting"]
+
+_log: Final = logging.getLogger("s2s_fastapi.testing")
+_TIMEOUT: Final = 3.0
+_MADE_UP: Final = "service-under-test"
+
+
+class TrustedIssuer(Protocol):
+    """What an issuer is to those who trust it."""
+
+    time: IssuerTime
+
+    def transport(self) -> httpx.BaseTransport:
+        """Return what takes requests to it."""
+
+    def place(self, realm: str) -> Mapping[str, str]:
+        """Return ``url``, ``auth_path``, ``realm`` and ``issuer``, as settings name them. An empty name is the only realm."""
+
+    def credentials(self, realm: str, client_id: str) -> Mapping[str, str]:
+        """Return the credentials of a client, as settings name them."""
+
+    def asked(self, client_id: str, wanted: Wanted) -> None:
+        """Note that a client will ask for a token."""
+
+
+class Trusted:
+    """The apps that trust an issuer inside one block."""
+
+    def __init__(self, issuer: TrustedIssuer, name: str, found: tuple[Found, ...], realm: str) -> None:
+        self.issuer = issuer
+        self.name = name
+        """The name of the app."""
+        self.client_id = ""
+        """The client that the app is, unless its settings name one."""
+        self.decisions: list[Decision] = []
+        """The decisions inside of the block, in their order."""
+        self.realm = realm
+        """Its realm, if the issuer has several."""
+        self._middlewares = [pair for each in found for pair in each.middlewares]
+        self._verifiers = [verifier for each in found for verifier in each.verifiers]
+        self._outermost = [each.stacks[0][0] for each in found if each.stacks]
+        self._stacks = [pair for each in found for pair in each.stacks]
+        self._audiences: dict[int, frozenset[str]] = {}
+        self._workers = Workers("test keys"), Workers("test tokens")
+        self._logs: list[DecisionLog] = []
+        self._caller = calling.Caller(name, tuple(map(id, self._outermost)) or id(self), self._source())
+
+    def __repr__(self) -> str:
+        return f"Trusted({self.name}, client_id={self.client_id!r}, audiences={sorted(self.audiences)})"
+
+    @property
+    def middlewares(self) -> tuple[ServiceAuthMiddleware, ...]:
+        """The middlewares that were found."""
+        return tuple(middleware for middleware, _ in self._middlewares)
+
+    @property
+    def verifiers(self) -> tuple[TokenVerifier, ...]:
+        """The verifiers that were given."""
+        return tuple(self._verifiers)
+
+    @property
+    def audiences(self) -> frozenset[str]:
+        """The audiences that the middlewares and verifiers accept; empty if they accept every token, or if there are none."""
+        return frozenset(name for names in self._audiences.values() for name in names)
+
+    @property
+    def receivers(self) -> tuple[ServiceAuthMiddleware | TokenVerifier, ...]:
+        """Both of them."""
+        return (*self.middlewares, *self.verifiers)
+
+    def accepted_by(self, receiver: ServiceAuthMiddleware | TokenVerifier) -> frozenset[str]:
+        """Return the audiences that one of them accepts."""
+        return self._audiences[id(receiver)]
+
+    def reset(self) -> None:
+        """Forget tokens, keys and failures, and the decisions so far. The next request starts the apps anew."""
+        self.decisions.clear()
+        self._caller.source = self._source()
+        for middleware, _ in self._middlewares:
+            middleware._start = self._start(middleware, middleware._start.options)  # noqa: SLF001 - its whole state
+        for verifier in self._verifiers:
+            vars(verifier).update(self._verifier(verifier))
+
+    def begin(self, stack: ExitStack, client_id: str | None) -> None:
+        """Exchange everything. `stack` brings it back.
+
+        Raises:
+            ConfigurationError: An app trusts another issuer at the moment, or a setting is wrong.
+        """
+        declared = {id(middleware): _declared(middleware, owner) for middleware, owner in self._middlewares}
+        every = frozenset[str]().union(*declared.values())
+        self.client_id = client_id or (next(iter(every)) if len(every) == 1 else _MADE_UP)
+        for app, layers in self._stacks:
+            if isinstance(app, FastAPI):
+                _exchange(stack, Exchange.keeping(app, DOCUMENT, self.issuer))
+            layers = layers.app if isinstance(layers, CallingLayer) else layers  # noqa: PLW2901 - of a block around this one
+            if app in self._outermost:
+                layers = CallingLayer(layers, self._caller)  # noqa: PLW2901 - see above
+            _exchange(stack, Exchange(app, {"middleware_stack": layers}, self.issuer))
+        for middleware, _ in self._middlewares:
+            options = self._options(middleware, declared[id(middleware)])
+            attributes = {"_start": self._start(middleware, options), "_clock": options.clock}
+            _exchange(stack, Exchange(middleware, attributes, self.issuer))
+        for verifier in self._verifiers:
+            _exchange(stack, Exchange(verifier, self._verifier(verifier), self.issuer))
+        calling.begin(self._caller)
+        stack.callback(calling.end, self._caller)
+        stack.callback(self._flush)
+
+    def _options(self, middleware: ServiceAuthMiddleware, declared: frozenset[str]) -> Options:
+        options: Options = original(middleware)["_start"].options
+        given = options.settings
+        named = audience_names(options.audience)
+        settings = self._settings(given, frozenset() if named else declared)
+        skips = options.insecure_skip_audience
+        self._audiences[id(middleware)] = frozenset() if skips else named or settings.audiences
+        return replace(options, settings=settings, keys=self._keys, clock=self.issuer.time.now)
+
+    def _start(self, middleware: ServiceAuthMiddleware, options: Options) -> Start:
+        start = Start(middleware, middleware.app, options)
+        start.observer = self._recorder(start.observer)
+        return start
+
+    def _verifier(self, verifier: TokenVerifier) -> Mapping[str, Any]:
+        """Return the attributes of a verifier that was made of the settings for this block."""
+        before = original(verifier)
+        settings = self._settings(before["_given"], frozenset())
+        skips = before["_skip_audience"]
+        audiences = frozenset[str]() if skips else before["_audience"] or settings.audiences
+        self._audiences[id(verifier)] = audiences
+        other = TokenVerifier(
+            settings,
+            audience=before["_audience"] or None,
+            cached_tokens=before["_cached_tokens"],
+            insecure_skip_audience=skips,
+            clock=self.issuer.time.now,
+        )
+        made = Verifier(
+            Checks.of(settings, audiences),
+            self._keys(settings),
+            AcceptedTokens(before["_cached_tokens"]),
+            clock=self.issuer.time.now,
+        )
+        return {**vars(other), "_verifier": made, "_log": self._recorder(DecisionLog())}
+
+    def _flush(self) -> None:
+        for log in self._logs:
+            log.flush()
+
+    def _recorder(self, observer: Observer) -> Recorder:
+        if isinstance(observer, DecisionLog):
+            self._logs.append(observer)
+        return Recorder(observer, self.decisions, self)
+
+    def _keys(self, settings: KeycloakSettings) -> KeySource:
+        return KeySource(
+            Endpoints.of(settings),
+            BackChannel(transport=self.issuer.transport, timeout=_TIMEOUT),
+            issuer=settings.issuer,
+            worded=settings.worded,
+            clock=self.issuer.time.monotonic,
+            spacing=0.0,  # otherwise an unknown key would wait 5 s for the next fetch
+            workers=self._workers[0],
+        )
+
+    def _source(self) -> TokenSource:
+        return _Source(
+            self.issuer.asked,
+            channel=lambda _: BackChannel(transport=self.issuer.transport, timeout=DEADLINE),
+            settings=self._of_caller,
+            workers=lambda _: self._workers[1],
+            clock=self.issuer.time.monotonic,
+        )
+
+    def _of_caller(self, given: KeycloakSettings | None) -> KeycloakSettings:
+        return self._settings(given, frozenset(), calls=True)
+
+    def _settings(
+        self, given: KeycloakSettings | None, declared: frozenset[str], *, calls: bool = False
+    ) -> KeycloakSettings:
+        """Return settings for the issuer. Settings that the app was given keep their client, their audience and their leeway.
+
+        The environment has no part in them: the realm is an argument.
+        """
+        values: dict[str, Any] = dict(self.issuer.place((given.realm if given else "") or self.realm))
+        values["client_id"] = client_id = (given.client_id if given else "") or self.client_id
+        audience = given.audience if given is not None else tuple(sorted(declared))
+        values |= {"audience": audience} if audience else {}
+        values |= {"leeway": given.leeway} if given is not None else {}
+        if calls:
+            values |= self.issuer.credentials(values["realm"], client_id)
+            if (
+                values.get("client_auth") == "private_key_jwt"
+                and given is not None
+                and given.client_key_file is not None
+            ):
+                values["client_key_file"] = given.client_key_file  # the app signs with its own key
+        return KeycloakSettings(**values)
+
+
+class _Source(TokenSource):
+    """Says which tokens a client will ask for, before it asks."""
+
+    def __init__(self, asked: Callable[[str, Wanted], None], **options: Any) -> None:
+        super().__init__(**options)
+        self._asked = asked
+
+    def token(self, settings: KeycloakSettings, wanted: Wanted) -> SharedToken:
+        self._asked(settings.client_id, wanted)
+        return super().token(settings, wanted)
+
+
+@contextmanager
+def trusting(
+    issuer: TrustedIssuer, targets: tuple[Any, ...], *, client_id: str | None, realm: str
+) -> Iterator[Trusted]:
+    """Let `targets` trust `issuer` inside the block, and bring everything back whatever happens.
+
+    Raises:
+        ConfigurationError: Nothing of ours was found, uvicorn serves the app to other machines, or an app trusts another issuer.
+    """
+    found = tuple(map(find, targets))
+    name = next((str(getattr(target, "title", "") or type(target).__name__) for target in targets), "no app")
+    receiving = any(each.middlewares for each in found)
+    if (not receiving and any(each.unguarded for each in found)) or not any(
+        each.middlewares or each.verifiers or each.calls for each in found
+    ):
+        raise ConfigurationError(
+            f"No ServiceAuthMiddleware and no caller was found in {name}: pass the app that ServiceAuthMiddleware was added to, the middleware "
+            "itself, or beside the app the object that it calls with, as trusted_by(app, crm)."
+        )
+    refuse_served({id(app) for each in found for app, _ in each.stacks} | {id(target) for target in targets}, _ids)
+    trusted = Trusted(issuer, name, found, realm)
+    with ExitStack() as stack:
+        trusted.begin(stack, client_id)
+        _log.warning(
+            "%s trusts the embedded issuer until the end of a block, as the client %s%s. This is for tests only.",
+            name,
+            trusted.client_id,
+            " (a name made up for the test)" if trusted.client_id == _MADE_UP else "",
+        )
+        yield trusted
+
+
+def _exchange(stack: ExitStack, exchange: Exchange) -> None:
+    exchange.begin()
+    stack.callback(exchange.end)
+
+
+def _declared(middleware: ServiceAuthMiddleware, owner: Any) -> frozenset[str]:
+    """Return the audiences that the middleware or its settings are given, or else those that the routes declare."""
+    options: Options = original(middleware)["_start"].options
+    given = options.settings
+    named = audience_names(options.audience) or (given.audiences if given is not None else frozenset())
+    if named:
+        return named
+    below = owner if router_below(middleware.app) is None and owner is not None else middleware.app
+    return AccessCheck(
+        access=read_access(below),
+        public=PublicPaths(()),
+        audiences=frozenset(),
+        client_id="",
+        users=options.users,
+        skip_audience=options.insecure_skip_audience,
+    ).declared
+
+
+def _ids(app: Any) -> set[int]:
+    return {id(app), *(id(each) for each, _ in find(app).stacks)} if app is not None else set()

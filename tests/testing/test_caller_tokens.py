@@ -1,0 +1,215 @@
+"""The tokens of access tests: each meets a requirement with as little as possible, or lacks exactly one thing."""
+
+import dataclasses
+from itertools import combinations
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s2s_fastapi import (
+    Requirement,
+    require_audience,
+    require_caller,
+    require_realm_role,
+    require_role,
+    require_scope,
+    require_service,
+    require_user,
+)
+from s2s_fastapi.decision import Reason
+from s2s_fastapi.declared.asked import ways_of
+from s2s_fastapi.testing.caller_tokens import CallerToken, count_ways, refused_tokens, satisfying_tokens
+
+KINDS: tuple[Literal["service", "user"], ...] = ("service", "user")
+APP = require_service() & require_audience("api")
+LEAVES = (
+    require_service(),
+    require_user(),
+    require_user("web"),
+    require_caller("a", "b"),
+    require_caller("b", "c"),
+    require_scope("read"),
+    require_scope("read", "write"),
+    require_role("admin", client="api"),
+    require_realm_role("staff"),
+    require_audience("api"),
+    require_audience("api", "other"),
+    require_audience("other", "third", only=True),
+)
+REQUIREMENTS = st.recursive(
+    st.sampled_from(LEAVES),
+    lambda parts: st.builds(lambda one, other, both: one & other if both else one | other, parts, parts, st.booleans()),
+    max_leaves=6,
+)
+
+
+def token(**held: Any) -> CallerToken:
+    changes: dict[str, Any] = {
+        name: frozenset(value) if isinstance(value, set) else value for name, value in held.items()
+    }
+    return CallerToken(**{"audiences": frozenset({"api"}), **changes})
+
+
+def test_one_way_gives_one_token_with_what_is_required_and_nothing_else() -> None:
+    requirement = (
+        APP
+        & require_caller("b", "a")
+        & require_scope("read", "write")
+        & require_role("admin", client="other")
+        & require_realm_role("staff")
+    )
+    expected = token(client_id="a", scopes={"read", "write"}, roles={("other", "admin")}, realm_roles={"staff"})
+    assert satisfying_tokens(requirement) == [expected]
+
+
+def test_a_caller_must_be_in_every_list() -> None:
+    assert satisfying_tokens(APP & require_caller("a", "b") & require_caller("b", "c")) == [token(client_id="b")]
+
+
+def test_each_branch_of_an_or_gives_a_token() -> None:
+    tokens = satisfying_tokens(APP & (require_caller("a") | require_scope("read") | require_realm_role("staff")))
+    assert tokens == [token(client_id="a"), token(scopes={"read"}), token(realm_roles={"staff"})]
+
+
+def test_a_user_and_a_service_are_two_branches() -> None:
+    requirement = (
+        require_audience("api") & (require_service() | require_user()) & (require_caller("a") | require_user("web"))
+    )
+    assert satisfying_tokens(requirement) == [token(client_id="a"), token(client_id="web", kind="user")]
+
+
+@pytest.mark.parametrize(
+    "requirement",
+    [
+        APP & require_user(),
+        require_caller("a") & require_caller("b"),
+        require_audience("a", only=True) & require_audience("b"),
+    ],
+    ids=["a service that is a user", "two callers at once", "only one audience, and another"],
+)
+def test_what_no_token_can_meet_gives_no_token(requirement: Requirement) -> None:
+    assert satisfying_tokens(requirement) == []
+    assert refused_tokens(requirement) == []
+
+
+@pytest.mark.parametrize(
+    ("requirement", "audiences"),
+    [
+        (require_audience("a") & require_audience("a", "b"), {"a"}),
+        (require_audience("a", "b") & require_audience("b", "c"), {"b"}),
+        (require_audience("a") & require_audience("b"), {"a", "b"}),
+        (require_audience("a", "b", only=True) & require_audience("b", "c"), {"b"}),
+        (require_audience("z", "a"), {"a"}),
+    ],
+    ids=["inside", "common", "apart", "only", "the first by name"],
+)
+def test_a_token_has_as_few_audiences_as_will_do(requirement: Requirement, audiences: set[str]) -> None:
+    assert [each.audiences for each in satisfying_tokens(requirement)] == [audiences]
+
+
+def test_of_every_thing_that_is_required_one_refused_token_lacks_it() -> None:
+    requirement = APP & require_caller("a") & require_scope("read", "write") & require_role("admin", client="api")
+    assert {each.what: each.reason for each in refused_tokens(requirement)} == {
+        "a user's token": Reason.NOT_A_SERVICE,
+        "another service": Reason.CALLER_NOT_ALLOWED,
+        "a wrong audience": Reason.WRONG_AUDIENCE,
+        "without scope read": Reason.SCOPE_MISSING,
+        "without scope write": Reason.SCOPE_MISSING,
+        "without role admin of api": Reason.ROLE_MISSING,
+        "an expired token": Reason.EXPIRED,
+    }
+
+
+def test_where_any_service_may_call_another_one_is_no_case() -> None:
+    assert [each.what for each in refused_tokens(APP)] == ["a user's token", "a wrong audience", "an expired token"]
+
+
+def test_one_audience_more_is_a_case_only_if_there_must_be_no_other() -> None:
+    requirement = require_service() & require_audience("api", only=True)
+    reasons = {each.what: each.reason for each in refused_tokens(requirement)}
+    assert reasons["one more audience"] is Reason.AUDIENCE_NOT_ONLY
+
+
+def test_what_meets_another_branch_is_no_refused_token() -> None:
+    requirement = APP & (require_caller("a") | require_service())
+    assert "another service" not in {each.what for each in refused_tokens(requirement)}
+    requirement = APP & (require_caller("a") | require_scope("read"))
+    whats = [(each.what, str(each.token)) for each in refused_tokens(requirement)]
+    assert ("another service", "service another-service, aud api") in whats
+    assert ("without scope read", "service any-service, aud api") in whats
+    assert ("another service", "service another-service, aud api, scope read") not in whats
+
+
+@given(REQUIREMENTS)
+def test_every_way_that_a_token_can_meet_has_a_token(requirement: Requirement) -> None:
+    """Found the slow way: of all tokens that are made of the names in the way, one meets it if ours does not."""
+    ours = satisfying_tokens(requirement)
+    assert all(each.reason(requirement) is Reason.ALLOWED for each in ours)
+    for way in ways_of(requirement):
+        if not any(all(each.reason(leaf) is Reason.ALLOWED for leaf in way) for each in ours):
+            assert not any(all(each.reason(leaf) is Reason.ALLOWED for leaf in way) for each in every_token())
+
+
+def every_token() -> list[CallerToken]:
+    """Return all combinations that could make a difference to the leaves of these tests."""
+    audiences = [frozenset(chosen) for size in (1, 2, 3) for chosen in combinations(("api", "other", "third"), size)]
+    return [
+        CallerToken(
+            kind=kind,
+            client_id=client_id,
+            audiences=aud,
+            scopes=frozenset({"read", "write"}),
+            roles=frozenset({("api", "admin")}),
+            realm_roles=frozenset({"staff"}),
+        )
+        for kind in KINDS
+        for client_id in ("a", "b", "c", "web")
+        for aud in audiences
+    ]
+
+
+@given(REQUIREMENTS)
+def test_nothing_of_a_token_is_superfluous(requirement: Requirement) -> None:
+    """Without one of its scopes, roles or audiences, it no longer meets the way that it was made for."""
+    for way in ways_of(requirement):
+        whole = require_all(way)
+        for made in satisfying_tokens(whole):
+            for name in ("scopes", "roles", "realm_roles", "audiences"):
+                held = getattr(made, name)
+                for one in held:
+                    less = dataclasses.replace(made, **{name: held - {one}})
+                    assert less.reason(whole) is not Reason.ALLOWED
+
+
+def require_all(way: tuple[Requirement, ...]) -> Requirement:
+    whole = way[0]
+    for each in way[1:]:
+        whole = whole & each
+    return whole
+
+
+@given(REQUIREMENTS)
+def test_a_refused_token_differs_in_one_thing_from_one_that_is_allowed(requirement: Requirement) -> None:
+    for each in refused_tokens(requirement):
+        assert each.token.reason(requirement) is each.reason is not Reason.ALLOWED
+        assert each.beside.reason(requirement) is Reason.ALLOWED
+        fields = [field.name for field in dataclasses.fields(CallerToken)]
+        assert sum(getattr(each.token, name) != getattr(each.beside, name) for name in fields) == 1
+
+
+@given(REQUIREMENTS)
+def test_the_number_of_ways_is_known_before_they_are_made(requirement: Requirement) -> None:
+    assert count_ways(requirement) == len(ways_of(requirement))
+
+
+def test_the_claims_say_exactly_what_the_token_has() -> None:
+    full = token(scopes={"b", "a"}, roles={("x", "r"), ("x", "q")}, realm_roles={"staff"})
+    assert full.claims == {
+        "aud": ["api"],
+        "scope": "a b",
+        "realm_access": {"roles": ["staff"]},
+        "resource_access": {"x": {"roles": ["q", "r"]}},
+    }
+    assert set(CallerToken().claims.values()) == {None}
