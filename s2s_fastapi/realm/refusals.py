@@ -149,9 +149,7 @@ def _absolute(url: str | None) -> list[str]:
 
 
 def _levels(document: _Document) -> Iterator[str]:
-    of_realm = _level_names(document)
-    if of_realm is None:
-        yield "the `acr.loa.map` of the realm is no JSON object with numbers"
+    of_realm = _level_names(document)  # that of the realm may be anything
     for client in _clients(document):
         own = _level_names(client)
         if own is None:
@@ -196,8 +194,10 @@ def _sessions(document: _Document) -> Iterator[str]:
     for client in _clients(document):
         for attribute, (member, usual) in _SESSION_LIMITS.items():
             own = str((client.get("attributes") or {}).get(attribute) or "").strip()
-            limit = document.get(member)
-            if own.isdecimal() and int(own) > (usual if limit is None else int(limit)):
+            limits = [usual if document.get(member) is None else int(document[member])]
+            if document.get("rememberMe"):
+                limits.append(int(document.get(f"{member}RememberMe") or 0))
+            if own.isdecimal() and int(own) > max(limits):
                 yield f"`{attribute}` of the client {name_of(client)} is longer than `{member}` of the realm"
 
 

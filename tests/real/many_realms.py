@@ -45,8 +45,8 @@ class Figure:
 
     asked: int = 0
     equal: int = 0
-    announced: list[str] = field(default_factory=list)
-    """The differences that a notice announces."""
+    announced: list[tuple[str, str]] = field(default_factory=list)
+    """The differences that a notice announces, each with what announces it."""
     silent: list[str] = field(default_factory=list)
     """The differences that nothing announces."""
 
@@ -192,7 +192,11 @@ class _Questions:
             return
         who = " ".join(asked[key] for key in ("client_id", "username") if key in asked)
         line = f"{who} {scope!r}: {'; '.join(differences)}"
-        (self.figure.announced if unknown or self.file.said else self.figure.silent).append(line)
+        announced = "; ".join(unknown or self.file.said)
+        if announced:
+            self.figure.announced.append((line, announced))
+        else:
+            self.figure.silent.append(line)
 
 
 def _scopes(client: _Document, exported: _Document, model: RealmModel) -> list[str | None]:

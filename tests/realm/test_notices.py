@@ -112,7 +112,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
             ("minimum.acr.value", "gold"),
         )
     },
-    "levels of the realm": ({"attributes": {"acr.loa.map": "[]"}}, "the `acr.loa.map` of the realm is no JSON object"),
     "session of a client": (
         {"clients": [caller("c", attributes={"client.session.idle.timeout": "1801"})]},
         "`client.session.idle.timeout` of the client c is longer than `ssoSessionIdleTimeout`",
@@ -274,6 +273,12 @@ def test_how_keycloak_may_answer_otherwise_is_said_once(case: str) -> None:
             "attributes": {"acr.loa.map": '{"gold":2}'},
         },
         {"clients": [caller("c", attributes={"client.session.idle.timeout": "1800"})]},
+        {
+            "rememberMe": True,
+            "ssoSessionIdleTimeoutRememberMe": 4000,
+            "clients": [caller("c", attributes={"client.session.idle.timeout": "4000"})],
+        },
+        {"attributes": {"acr.loa.map": "[]"}, "clients": [caller("c")]},
         {"clients": [caller("c", redirectUris=["https://a/x", "https://a/y"], protocolMappers=[PAIRWISE])]},
         {"users": [user("dora", credentials=[{"value": "p"}])]},
         {"browserFlow": "own", "authenticationFlows": [{"alias": "own"}]},
