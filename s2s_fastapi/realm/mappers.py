@@ -172,7 +172,7 @@ def _hardcoded_claim(token: TokenDraft, mapper: Mapper) -> None:
     path = path_of(mapper.config.get("claim.name", ""))
     if path == ("aud",) and token.audience:
         token.contested("aud")
-    roles = _hardcoded_roles(mapper, path)
+    roles = [] if token.realm.old else _hardcoded_roles(mapper, path)
     if not roles:
         token.write(mapper, mapper.config["claim.value"])
     elif path[0] == "realm_access":
@@ -182,7 +182,7 @@ def _hardcoded_claim(token: TokenDraft, mapper: Mapper) -> None:
 
 
 def _hardcoded_roles(mapper: Mapper, path: tuple[str, ...]) -> list[str]:
-    """Return the roles that a hardcoded claim adds to those of the account (rule 27); none if the claim does not hold roles."""
+    """Return the roles that a hardcoded claim adds to those of the account (rule 27; not in 26.0); none if the claim does not hold roles."""
     try:
         value = json.loads(mapper.config["claim.value"]) if mapper.config.get("jsonType.label") == "JSON" else None
     except ValueError:

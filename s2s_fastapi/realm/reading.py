@@ -282,7 +282,7 @@ class _Reader:
             attributes={
                 name: str(value) for name, value in (client.get("attributes") or {}).items() if value is not None
             },
-            web_origins=frozenset(_web_origins(client)),
+            web_origins=frozenset(one for one in _web_origins(client) if one or self.old),
             redirects=tuple(client.get("redirectUris") or ()),
             not_before=int(client.get("notBefore") or 0),
             own=Scope(name=client_id, mappers=mappers, roles=self.mapped.get(("client", client_id), frozenset())),
@@ -319,7 +319,7 @@ def _web_origins(client: Mapping[str, Any]) -> Iterator[str]:
     if given is None:
         yield from map(_origin, absolute)
         return
-    yield from (origin for origin in given if origin not in {"+", ""})
+    yield from (origin for origin in given if origin != "+")
     if "+" in given:
         yield from map(_origin, absolute)
         if client.get("rootUrl") and len(absolute) < len(redirects):

@@ -51,7 +51,9 @@ class TokenDraft:
         try:
             value = _typed(mapper, value)
         except _NoNumberError:
-            return  # Keycloak leaves it out
+            if self.realm.old:
+                self.unknown.append(f"mapper {mapper.name!r} has a value that is no number, and Keycloak answers 500")
+            return  # newer versions leave it out
         except ValueError:
             self.unknown.append(f"mapper {mapper.name!r} has a value that is no JSON")
             return

@@ -73,26 +73,25 @@ class Compared:
 
 
 def compared(keycloak: Keycloak, file: RealmFile) -> Compared:
-    """Import the file, ask both, export the realm, ask both again, and delete the realm."""
+    """Import the file, ask both, export the realm, and ask both again. The realm stays on the server."""
     refusal = _refusal(file.document, keycloak.version)
     try:
         keycloak.admin.create_realm(file.document)
     except RuntimeError as error:
         wrong = "" if refusal else f"the server refuses it, and the issuer does not: {error}"
         return Compared(file, imported=False, wrong=wrong)
+    if refusal:
+        return Compared(file, imported=True, wrong=f"the issuer refuses it, and the server does not: {refusal}")
     name = file.document["realm"]
-    try:
-        if refusal:
-            return Compared(file, imported=True, wrong=f"the issuer refuses it, and the server does not: {refusal}")
-        exported = keycloak.admin.export_realm(name)
-        secrets = _secrets(keycloak, name)
-        result = Compared(file, imported=True)
-        result.wrong = _missing(file, keycloak.version)
-        result.of_file = _Questions(keycloak, file, file.document, secrets).ask(exported, users=True)
-        result.of_export = _Questions(keycloak, file, exported, secrets).ask(exported, users=False)
-    finally:
-        keycloak.admin.delete_realm(name)
-    return result
+    exported = keycloak.admin.export_realm(name)
+    secrets = _secrets(keycloak, name)
+    return Compared(
+        file,
+        imported=True,
+        wrong=_missing(file, keycloak.version),
+        of_file=_Questions(keycloak, file, file.document, secrets).ask(exported, users=True),
+        of_export=_Questions(keycloak, file, exported, secrets).ask(exported, users=False),
+    )
 
 
 def _refusal(document: _Document, version: str) -> str:
@@ -177,7 +176,7 @@ class _Questions:
         there = _answer(real.post(self.url, data=_with(asked, self.secrets[client_id] if both else None)))
         here = _answer(made.post(self.url, data=_with(asked, self.own_secrets[client_id] if both else None)))
         for name, value in here.items():  # ids that the file does not have
-            if _UUID.fullmatch(str(value)) and _UUID.fullmatch(str(there.get(name))) and not self.ids:
+            if _UUID.fullmatch(str(value)) and _UUID.fullmatch(str(there.get(name))) and value not in self.ids:
                 here[name] = there[name]
         if ("error" in there) != ("error" in here):
             there, here = ({"answer": one.get("error_description", "a token")} for one in (there, here))

@@ -1,8 +1,9 @@
 """``make parity``: all realm files of ``tests/realm/many.py``, on both servers, and the page that says what came of it."""
 
+import pickle
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -15,12 +16,15 @@ __all__ = ["page"]
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "realm-parity.md"
 
+_KEPT: Final = PAGE.parents[1] / "build" / "parity"
+
 _Results = dict[str, list[Compared]]
+_Kept = tuple[datetime, list[Compared]]
 
 _HEAD: Final = """# The realm model and real servers
 
 The [embedded issuer](without-keycloak.md) reads a realm file and answers as Keycloak does after it imported the file. This page says how
-well. `make parity` writes it. This one was written on {date}, with Keycloak {versions}.
+well. `make parity` writes it; `make parity VERSIONS=26.0.8` compares one version anew. These are the results of {versions}.
 
 Each file of `tests/realm/many.py` is imported into a real server with the Admin API. Then the server and the issuer get the same
 requests: each client asks for its own token, with every optional scope, with all of them, and with scopes that do not exist. Each user
@@ -35,15 +39,11 @@ A difference is *announced* if `s2s-fastapi dev` prints a notice about it. It is
 """
 
 
-def page(results: _Results, on: datetime) -> str:
-    """Return the page about the results of each version."""
-    lines = [
-        _HEAD.format(date=f"{on:%Y-%m-%d}", versions=" and ".join(results)),
-        *_summary(results),
-        "",
-        "## Differences",
-        "",
-    ]
+def page(kept: Mapping[str, _Kept]) -> str:
+    """Return the page about the results of each version, with the time at which it was compared."""
+    results = {version: each for version, (_, each) in kept.items()}
+    versions = " and ".join(f"Keycloak {version} on {on:%Y-%m-%d}" for version, (on, _) in kept.items())
+    lines = [_HEAD.format(versions=versions), *_summary(results), "", "## Differences", ""]
     lines += _differences(results) or ["There is none."]
     lines += ["", "## Files", ""]
     columns = [f"{version}, {form}" for version in results for form in ("file", "export")]
@@ -124,16 +124,26 @@ def _plain(text: str) -> str:
 _LONGEST: Final = 400
 
 
-def main() -> None:
-    """Compare all files on one server after the other, and write the page."""
-    results: _Results = {}
-    for version in VERSIONS:
+def main(*versions: str) -> None:
+    """Compare all files on one server after the other, and write the page.
+
+    The results of a version are kept, so that the page can be written after one version was compared anew.
+    """
+    for version in versions or VERSIONS:
         print(f"Keycloak {version}", flush=True)
         with Keycloak(version) as keycloak:
-            results[version] = [_shown(keycloak, name) for name in FILES]
-    PAGE.write_text(page(results, datetime.now(UTC)), encoding="utf-8")
+            results = [_shown(keycloak, name) for name in FILES]
+        _KEPT.mkdir(parents=True, exist_ok=True)
+        (_KEPT / version).write_bytes(pickle.dumps((datetime.now(UTC), results)))
+    kept = {version: _read(version) for version in VERSIONS if (_KEPT / version).exists()}
+    PAGE.write_text(page(kept), encoding="utf-8")
     print(f"{PAGE} is written")
-    sys.exit(not all(one.right for each in results.values() for one in each))
+    sys.exit(not all(one.right for _, each in kept.values() for one in each))
+
+
+def _read(version: str) -> _Kept:
+    kept: _Kept = pickle.loads((_KEPT / version).read_bytes())  # noqa: S301 - `main` wrote it
+    return kept
 
 
 def _shown(keycloak: Keycloak, name: str) -> Compared:
@@ -145,4 +155,4 @@ def _shown(keycloak: Keycloak, name: str) -> Compared:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

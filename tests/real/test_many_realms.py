@@ -22,7 +22,11 @@ SELECTED = {
 
 @pytest.mark.parametrize("name", SELECTED)
 def test_the_issuer_answers_as_a_real_server_from_a_file_and_from_its_export(keycloaks: Servers, name: str) -> None:
-    result = compared(keycloaks(NEWEST), FILES[name])
+    keycloak = keycloaks(NEWEST)
+    try:
+        result = compared(keycloak, FILES[name])
+    finally:
+        keycloak.admin.delete_realm(FILES[name].document["realm"])
     assert not result.wrong
     assert not result.of_file.silent + result.of_export.silent
     asked = result.of_file.asked, result.of_export.asked

@@ -438,6 +438,7 @@ def test_rule_27_hardcoded_roles_are_joined_with_those_of_the_account() -> None:
     assert roles(token) == {"root", "one", "target/fire", "target/read", "other/burn"}
     assert aud(token) == {"target"}  # written, not held: a claim resolves to no audience
     assert token.unknown == ()
+    assert any("realm_access" in reason for reason in granted(document, version=OLD).unknown)
 
 
 @pytest.mark.parametrize(
@@ -780,6 +781,8 @@ def test_rule_36_a_text_that_is_no_number_of_its_type_is_left_out(value: str, ki
     token = granted(realm(clients=[caller("c", protocolMappers=[claim("n", value, kind)])]))
     assert token.claims.get("n") == written
     assert token.unknown == ()
+    old = granted(realm(clients=[caller("c", protocolMappers=[claim("n", value, kind)])]), version=OLD)
+    assert bool(old.unknown) is (written is None)
 
 
 def test_rule_36_json_as_audience_is_its_text() -> None:

@@ -655,6 +655,11 @@ def test_rule_19_web_origins_come_from_redirects_if_the_client_says_so() -> None
     assert granted(document, "plus").claims["allowed-origins"] == ["http://root:1", "http://w", "http://y:8080"]
     assert granted(document, "unsaid").claims["allowed-origins"] == ["http://y:8080"]
     assert "allowed-origins" not in granted(document, "none").claims
+    empty = realm(clients=[caller("c", webOrigins=["", "http://w"], redirectUris=["myapp://y"])])
+    assert granted(empty).claims["allowed-origins"] == ["http://w"]
+    assert granted(empty, version=OLD).claims["allowed-origins"] == ["", "http://w"]
+    app = realm(clients=[caller("c", redirectUris=["myapp://y", "https://a"])])
+    assert granted(app).claims["allowed-origins"] == ["https://a"]
 
 
 @pytest.mark.parametrize("target", ["missing", "off"])
