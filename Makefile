@@ -10,7 +10,7 @@ COVERED ?= 97
 # What `make check` compares the files with: BASE=main for all of a branch.
 BASE ?= HEAD
 
-.PHONY: help demo check test test-one coverage constraints surface test-lowest test-wheel test-layouts fastapi-suite lint format keycloak env trace bench clean
+.PHONY: help demo check test test-one coverage constraints surface test-lowest test-wheel test-layouts fastapi-suite lint format keycloak parity env trace bench clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -91,6 +91,9 @@ format: $(VENV)/.installed  ## Put the code into shape
 
 keycloak: $(VENV)/.installed  ## Start a real Keycloak with the realms of the three stories, to play with
 	$(BIN)/python -m tests.real
+
+parity: $(VENV)/.installed  ## Ask the embedded issuer and real servers the same about 116 realm files, and write docs/realm-parity.md (VERSIONS=26.0.8 for one)
+	$(BIN)/python -m tests.real.parity $(VERSIONS)
 
 env: $(VENV)/.installed  ## Write .env with fresh secrets for docker compose, unless it is there
 	$(BIN)/python -m example_app.env

@@ -7,6 +7,7 @@ __all__ = [
     "ADMIN_PERMISSIONS",
     "CLIENTS",
     "CLIENT_ID_MAPPERS",
+    "CLIENT_ROLES",
     "OFFLINE_ACCESS",
     "account_roles",
     "management_roles",
@@ -176,3 +177,16 @@ def management_roles(*, organizations: bool) -> list[_Representation]:
         {"name": name, "composites": {"client": {"realm-management": held}}}
         for name, held in {**inside, "realm-admin": every}.items()
     ]
+
+
+_OF_ACCOUNT: Final = ("manage-account", "manage-account-links", "view-profile", "view-applications", "view-groups")
+_OF_CONSENT: Final = ("view-consent", "manage-consent", "delete-account")
+CLIENT_ROLES: Final = {
+    "account": (*_OF_ACCOUNT, *_OF_CONSENT),
+    "broker": ("read-token",),
+    "realm-management": (
+        "realm-admin",
+        *management_roles(organizations=True)[-1]["composites"]["client"]["realm-management"],
+    ),
+}
+"""The roles of Keycloak's own clients, if the document does not list these clients."""

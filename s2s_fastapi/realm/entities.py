@@ -1,10 +1,11 @@
 """A realm as a server holds it: the frozen values from which the model computes its answers."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-__all__ = ["OIDC", "Account", "Client", "Mapper", "Realm", "Role", "Roles", "Scope", "has_levels"]
+__all__ = ["OIDC", "Account", "Client", "Mapper", "Realm", "Role", "Roles", "Scope", "acr_levels"]
 
 OIDC: Final = "openid-connect"
 
@@ -71,6 +72,7 @@ class Client:
     full_scope: bool
     attributes: Mapping[str, str]
     web_origins: frozenset[str]
+    redirects: tuple[str, ...]
     not_before: int
     own: Scope
     default: Mapping[str, Scope]
@@ -94,8 +96,8 @@ class Realm:
     inside: Mapping[Role, Roles]
     """The roles that each composite role contains directly."""
     organizations: bool
-    own_levels: bool
-    """Whether the realm gives levels of authentication names of its own (``acr.loa.map``)."""
+    acr_levels: Mapping[str, int]
+    """The realm's own names of the levels of authentication (``acr.loa.map``)."""
     group_attributes: Mapping[str, Mapping[str, tuple[str, ...]]]
     """The attributes of each group, by its path, with those of the groups above it."""
     unknown: tuple[str, ...]
@@ -107,6 +109,10 @@ class Realm:
         return self.version < (26, 1)
 
 
-def has_levels(attributes: Mapping[str, str]) -> bool:
-    """Return whether a client or a realm has an ``acr.loa.map``. The admin console saves an empty one, which counts as none."""
-    return attributes.get("acr.loa.map", "").strip() not in {"", "{}"}
+def acr_levels(attributes: Mapping[str, str]) -> Mapping[str, int]:
+    """Return the levels of authentication of a client or a realm by their names (``acr.loa.map``), or nothing."""
+    try:
+        levels = json.loads((attributes.get("acr.loa.map") or "").strip() or "{}")
+        return {str(name): int(level) for name, level in levels.items()}
+    except (AttributeError, TypeError, ValueError):  # refusals.py says that Keycloak does not import it
+        return {}

@@ -51,11 +51,8 @@ def with_secrets(document: _Document, new_secret: Callable[[str], str]) -> dict[
             or client.get("clientAuthenticatorType") == "client-jwt"
         ):
             return client
-        return (
-            client
-            if str(client.get("secret") or "").strip("*")
-            else {**client, "secret": new_secret(client["clientId"])}
-        )
+        there = str(client.get("secret") or "").strip("*")
+        return client if there else {**client, "secret": new_secret(client["clientId"])}
 
     return _each_client(document, complete)
 
@@ -101,7 +98,7 @@ def _written_by(document: _Document) -> _Version:
 
 
 def _add_scopes(document: _Document, *, names: Iterable[str], to: str = "") -> dict[str, Any]:
-    """Add built-in scopes to the realm and, ``to`` the default or optional ones, to its clients."""
+    """Add built-in scopes to the realm and, ``to`` the default or optional ones, to its clients. Without ``to``, no client has them."""
     changed = dict(document)
     if document.get("clientScopes") is None:  # then all built-in ones are there
         return changed
@@ -109,17 +106,35 @@ def _add_scopes(document: _Document, *, names: Iterable[str], to: str = "") -> d
         if name in map(scope_name, changed["clientScopes"]):
             continue
         changed["clientScopes"] = [*changed["clientScopes"], builtins.scope(name)]
-        if to:
-            changed |= _with_scope(changed, name, to, _REALM_LISTS)
-            changed = _each_client(changed, partial(_client_with_scope, name=name, to=to))
+        changed |= _with_scope(changed, name, to, _REALM_LISTS)
+        changed = _each_client(changed, partial(_client_with_scope, name=name, to=to))
     return changed
 
 
 def _client_with_scope(client: _Document, *, name: str, to: str) -> _Document:
     no_lists = all(client.get(one) is None for one in _LISTS.values())
-    if no_lists or client.get("bearerOnly") or (client.get("protocol") or OIDC) != OIDC:
+    if no_lists or not _gets_scopes(client):
         return client
     return {**client, **_with_scope(client, name, to, _LISTS)}
+
+
+def _gets_scopes(client: _Document) -> bool:
+    return not client.get("bearerOnly") and (client.get("protocol") or OIDC) == OIDC
+
+
+def _offer_offline_access(document: _Document) -> dict[str, Any]:
+    """Make `offline_access` an optional scope of each client that may have the role of that name."""
+
+    def offered(client: _Document) -> _Document:
+        lists = [client.get(one) for one in _LISTS.values()]
+        full = client.get("fullScopeAllowed")
+        wide = not client.get("consentRequired") if full is None else full
+        there = any("offline_access" in one for one in lists if one)
+        if not wide or there or lists == [None, None] or not _gets_scopes(client):
+            return client
+        return {**client, "optionalClientScopes": [*(client.get("optionalClientScopes") or []), "offline_access"]}
+
+    return _each_client(document, offered)
 
 
 def _with_scope(holder: _Document, name: str, to: str, lists: Mapping[str, str]) -> dict[str, list[str]]:
@@ -154,6 +169,7 @@ def _each_client(document: _Document, change: Callable[[_Document], _Document]) 
 
 _NEWEST: Final = (10**9,)
 _MIGRATIONS: Final[tuple[tuple[_Version, _Rule], ...]] = (
+    ((4, 0, 0), _offer_offline_access),
     ((4, 6, 0), partial(_add_scopes, names=("roles", "web-origins"), to="default")),
     ((6, 0, 0), partial(_add_scopes, names=("microprofile-jwt",), to="optional")),
     ((9, 0, 0), _add_account_console),

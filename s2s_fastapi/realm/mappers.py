@@ -4,13 +4,16 @@ Keycloak runs them in five steps (rule 9 of `tests/realm/test_rules.py`): claims
 audience resolve; role claims. If two mappers of the first step write the same claim, the winner changes from import to import, so the claim is reported.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
+from urllib.parse import urlsplit
+from uuid import UUID
 
-from s2s_fastapi.realm.entities import Account, Client, Mapper, Realm, has_levels
+from s2s_fastapi.realm.entities import Account, Client, Mapper, Realm, acr_levels
 from s2s_fastapi.realm.scopes import InEffect
 from s2s_fastapi.realm.token import ADDRESSES, TokenDraft, path_of
 
@@ -104,17 +107,28 @@ def _audience_resolve(token: TokenDraft, mapper: Mapper) -> None:
 
 def _role_name(token: TokenDraft, mapper: Mapper) -> None:
     """Rule 9: renames a role, whatever the flags are."""
-    client, name = _parsed_role(mapper.config.get("role", ""))
+    if _lacks(token, mapper, "role", "new.role.name"):
+        return
+    client, name = _parsed_role(mapper.config["role"])
     if name in token.roles.get(client, set()):
         token.roles[client].remove(name)
-        new_client, new_name = _parsed_role(mapper.config.get("new.role.name", ""))
+        new_client, new_name = _parsed_role(mapper.config["new.role.name"])
         token.roles.setdefault(new_client, set()).add(new_name)
 
 
 def _hardcoded_role(token: TokenDraft, mapper: Mapper) -> None:
     """Rule 9: adds a role that the account need not have, whatever the flags and fullScopeAllowed are. Composites are not expanded."""
-    client, name = _parsed_role(mapper.config.get("role", ""))
+    if _lacks(token, mapper, "role"):
+        return
+    client, name = _parsed_role(mapper.config["role"])
     token.roles.setdefault(client, set()).add(name)
+
+
+def _lacks(token: TokenDraft, mapper: Mapper, *keys: str) -> bool:
+    missing = [f"`{key}`" for key in keys if key not in mapper.config]
+    if missing:
+        token.unknown.append(f"the mapper {mapper.name!r} has no {' and no '.join(missing)}, and Keycloak answers 500")
+    return bool(missing)
 
 
 def _realm_roles(token: TokenDraft, mapper: Mapper) -> None:
@@ -158,7 +172,7 @@ def _hardcoded_claim(token: TokenDraft, mapper: Mapper) -> None:
     path = path_of(mapper.config.get("claim.name", ""))
     if path == ("aud",) and token.audience:
         token.contested("aud")
-    roles = _hardcoded_roles(mapper, path)
+    roles = [] if token.realm.old else _hardcoded_roles(mapper, path)
     if not roles:
         token.write(mapper, mapper.config["claim.value"])
     elif path[0] == "realm_access":
@@ -168,7 +182,7 @@ def _hardcoded_claim(token: TokenDraft, mapper: Mapper) -> None:
 
 
 def _hardcoded_roles(mapper: Mapper, path: tuple[str, ...]) -> list[str]:
-    """Return the roles that a hardcoded claim adds to those of the account (rule 27); none if the claim does not hold roles."""
+    """Return the roles that a hardcoded claim adds to those of the account (rule 27; not in 26.0); none if the claim does not hold roles."""
     try:
         value = json.loads(mapper.config["claim.value"]) if mapper.config.get("jsonType.label") == "JSON" else None
     except ValueError:
@@ -217,6 +231,8 @@ def _property(token: TokenDraft, mapper: Mapper) -> None:
     flags = {"emailVerified": account.email_verified, "enabled": account.enabled}
     if name in flags:
         token.write(mapper, "true" if flags[name] else "false")
+    elif name == "id":
+        token.write(mapper, account.id)
     elif name in {"username", "email", "firstName", "lastName"}:
         for value in account.attributes.get(name, ()):
             token.write(mapper, value)
@@ -258,15 +274,38 @@ def _amr(token: TokenDraft, mapper: Mapper) -> None:
 
 
 def _acr(token: TokenDraft, mapper: Mapper) -> None:
-    if token.wants(mapper):
-        token.write(mapper, "1", "acr")
-        if has_levels(token.client.attributes) or token.realm.own_levels:
-            token.unknown.append("the claim 'acr' follows the acr.loa.map of the client or the realm")
+    if not token.wants(mapper):
+        return
+    # Rule 33: a service and a login with a password have the level 1.
+    levels = acr_levels(token.client.attributes) or token.realm.acr_levels
+    wanted = token.client.attributes.get("default.acr.values", "").split("##")
+    found = [name for name in (*wanted, *levels) if levels.get(name) == 1]
+    if len(set(found)) > 1 and found[0] not in wanted:
+        token.unknown.append(
+            "`acr.loa.map` has several names of the level 1, and Keycloak does not define which of them is in 'acr'"
+        )
+    token.write(mapper, found[0] if found else "1", "acr")
 
 
 def _subject(token: TokenDraft, mapper: Mapper) -> None:
     if token.wants(mapper):
         token.write(mapper, token.account.id, "sub")
+
+
+def _pairwise_subject(token: TokenDraft, mapper: Mapper) -> None:
+    """Rule 35: a hash in place of the account's id, whatever the flags are."""
+    sector = mapper.config.get("sectorIdentifierUri")
+    hosts = (urlsplit(uri).hostname for uri in ([sector] if sector else token.client.redirects))
+    host = next((host for host in hosts if host), "")
+    salt = mapper.config.get("pairwiseSubAlgorithmSalt", "")  # Keycloak makes one if there is none
+    digest = hashlib.sha256(f"{host}{token.account.id}{salt}".encode()).digest()
+    named = hashlib.md5(digest, usedforsecurity=False).digest()  # as Java's UUID.nameUUIDFromBytes
+    token.write(mapper, str(UUID(bytes=named, version=3)), "sub", late=True)
+
+
+def _session_state(token: TokenDraft, mapper: Mapper) -> None:
+    if token.wants(mapper):
+        token.claims["session_state"] = ""
 
 
 def _origins(token: TokenDraft, mapper: Mapper) -> None:
@@ -300,7 +339,12 @@ _KINDS: Final[Mapping[str, tuple[int, Callable[[TokenDraft, Mapper], None]]]] = 
     "oidc-amr-mapper": (_CLAIMS, _amr),
     "oidc-sub-mapper": (_CLAIMS, _subject),
     "oidc-allowed-origins-mapper": (_CLAIMS, _origins),
+    "oidc-sha256-pairwise-sub-mapper": (_ROLES, _pairwise_subject),
+    "oidc-session-state-mapper": (_CLAIMS, _session_state),
     "oidc-nonce-backwards-compatible-mapper": (_CLAIMS, _nothing),
+    "oidc-claims-param-token-mapper": (_CLAIMS, _nothing),
+    "oidc-claims-param-value-idtoken-mapper": (_CLAIMS, _nothing),
+    "oidc-organization-group-membership-mapper": (_CLAIMS, _organization),
     "oidc-organization-membership-mapper": (_CLAIMS, _organization),
     "oidc-role-name-mapper": (_ROLE_NAMES, _role_name),
     "oidc-hardcoded-role-mapper": (_HARDCODED_ROLES, _hardcoded_role),

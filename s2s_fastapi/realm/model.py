@@ -31,7 +31,7 @@ class Granted:
     """The access token's claims, as plain JSON that belongs to the caller alone.
 
     They lack ``exp``, ``iat``, ``jti`` and ``iss``, which the issuer knows, and ``clientHost`` and ``clientAddress`` if no ``peer`` was
-    named. A token that has a session has ``sid``, with the value ``""``. ``sub`` is the account's id if the document has one, else a made-up one that is always the same.
+    named. A token that has a session has ``sid``, with the value ``""``, and so has ``session_state`` if a mapper writes it. ``sub`` is the account's id if the document has one, else a made-up one that is always the same.
     """
     lifespan: int
     """Seconds; ``expires_in``."""
@@ -42,9 +42,13 @@ class Granted:
     openid: bool = False
     """An id_token goes with it."""
     refresh: bool = False
-    """A refresh_token and session_state go with it."""
+    """A refresh_token goes with it."""
+    session: bool = False
+    """The token has a session."""
     offline: bool = False
-    """The refresh_token does not expire."""
+    """The session is an offline session."""
+    refresh_lifespan: int = 0
+    """Seconds that the refresh_token is valid; 0 if there is none, or if it does not expire."""
     response: Mapping[str, Any] = field(default_factory=dict)
     """What mappers add to the answer, beside the token."""
     not_before: int = 0
@@ -266,8 +270,8 @@ class RealmModel:
             reason = "Client Certification missing for MTLS HoK Token Binding"
             return Denied(status=400, error="invalid_request", description=reason)
         lower = client.attributes.get("token.response.type.bearer.lower-case") == "true"
-        # Rule 12: a service's token has `sub` whatever its scopes; a user's needs the mapper of `basic`.
-        claims = {"sub": account.id} if service else {}
+        # Rule 12: a token without a session has `sub` whatever its scopes; any other needs the mapper of `basic`.
+        claims = {"sub": account.id} if service and not session else {}
         claims |= {"typ": "bearer" if lower else "Bearer", "azp": client.id, "scope": effect.text}
         claims |= {"sid": ""} if session else {}
         written = mapped(realm, client, account, effect, service=service, peer=peer)
@@ -280,7 +284,9 @@ class RealmModel:
             header_type="at+jwt" if rfc9068 else "JWT",
             openid=effect.openid,
             refresh=refresh,
-            offline=effect.offline and not realm.lifespans["offlineSessionMaxLifespanEnabled"],  # rule 15
+            session=session,
+            offline=session and effect.offline,
+            refresh_lifespan=_refresh_lifespan(realm, client, effect) if refresh else 0,
             response=written.response,
             not_before=max(realm.not_before, client.not_before),
             unknown=realm.unknown + written.unknown,
@@ -312,3 +318,18 @@ def _lifespan(realm: Realm, client: Client, effect: InEffect) -> int:
     its = attributes.get("client.offline.session.max.lifespan" if effect.offline else "client.session.max.lifespan", "")
     own = max(0, int(its.strip() or 0)) or own
     return min(life, session, own if own > 0 else life)
+
+
+def _refresh_lifespan(realm: Realm, client: Client, effect: InEffect) -> int:
+    """Rule 15, in seconds: the shortest of the idle times and of the lifespans of the session. 0 means no end."""
+    of_realm, offline = realm.lifespans, effect.offline
+    if offline and not of_realm["offlineSessionMaxLifespanEnabled"]:
+        return 0
+    kind, of_client, prefix = (
+        ("offline", "clientOffline", "client.offline.session") if offline else ("sso", "client", "client.session")
+    )
+    limits = [of_realm[f"{kind}SessionIdleTimeout"], of_realm[f"{kind}SessionMaxLifespan"]]
+    for member, attribute in (("SessionIdleTimeout", "idle.timeout"), ("SessionMaxLifespan", "max.lifespan")):
+        own = int(client.attributes.get(f"{prefix}.{attribute}", "").strip() or 0)
+        limits.append(own if own > 0 else of_realm[f"{of_client}{member}"])
+    return min((limit for limit in limits if limit > 0), default=0)

@@ -1,16 +1,16 @@
 """What the realm model says about a document before it computes a token: why Keycloak refuses the file, and what the model lacks.
 
-Each check takes a document, as `convert` returns it, and yields sentences. An operator reads them, so they name the place and the change.
+Each check of what the model lacks takes a document, as `convert` returns it, and yields sentences for an operator.
 """
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from s2s_fastapi.realm import builtins
 from s2s_fastapi.realm.model import Granted, RealmModel
+from s2s_fastapi.realm.profile import Profile
+from s2s_fastapi.realm.refusals import refusals
 from s2s_fastapi.realm.representations import convert
 from s2s_fastapi.text import named
 
@@ -38,93 +38,13 @@ def notices(document: _Document, model: RealmModel) -> tuple[Notice, ...]:
     """Return all notices about the document of a realm, first those why Keycloak refuses it."""
     converted = convert(document, model.version)
     unknown = (f"it does not know the field `{place}`" for place in converted.unknown_fields)
-    refused = [*unknown, *(said for check in _REFUSED for said in check(converted.document))]
-    different = [*(said for check in _DIFFERENT for said in check(converted.document)), *_unknown(model)]
+    refused = [*unknown, *refusals(converted.document)]
+    different = [*(said for check in _CHECKS for said in check(converted.document)), *_unknown(model)]
     return tuple(
         Notice(model.name, said, refused=whether)
         for whether, every in ((True, refused), (False, different))
         for said in every
     )
-
-
-# Why Keycloak refuses the file
-
-
-def _policies(document: _Document) -> Iterator[tuple[str, _Document]]:
-    for client in document.get("clients") or ():
-        for policy in (client.get("authorizationSettings") or {}).get("policies") or ():
-            yield client["clientId"], policy
-
-
-def _script_policies(document: _Document) -> Iterator[str]:
-    for client, policy in _policies(document):
-        if policy.get("type") == "js":
-            yield (
-                f"the policy {_name(policy)} of the client {named(client)} is a script (`type: js`), which it no longer runs. "
-                "Remove the policy, and the permissions that use it"
-            )
-
-
-def _policies_of_nobody(document: _Document) -> Iterator[str]:
-    users = {str(user.get(key)).lower() for user in document.get("users") or () for key in ("username", "id")}
-    clients = {str(client.get(key)) for client in document.get("clients") or () for key in ("clientId", "id")}
-    clients |= {str(client["clientId"]) for client in builtins.CLIENTS}
-    there = {"user": ("users", users), "client": ("clients", clients)}
-    for client, policy in _policies(document):
-        member, known = there.get(str(policy.get("type")), ("", set()))
-        for name in _names((policy.get("config") or {}).get(member)):
-            if name not in known and name.lower() not in known:
-                kind = policy.get("type")
-                yield f"the policy {_name(policy)} of the client {named(client)} names the {kind} {named(name)}, and there is none"
-
-
-def _names(text: object) -> list[str]:
-    """Return the names in the JSON list that a policy has as text, or nothing."""
-    try:
-        read = json.loads(text) if isinstance(text, str) else ()
-    except ValueError:
-        return []
-    return [str(one) for one in read] if isinstance(read, list) else []
-
-
-def _plain_identity_providers(document: _Document) -> Iterator[str]:
-    if str(document.get("sslRequired") or "external").lower() == "none":
-        return
-    for provider in document.get("identityProviders") or ():
-        for member, value in (provider.get("config") or {}).items():
-            if member.endswith("Url") and str(value).startswith("http://"):
-                yield (
-                    f"the identity provider {_name(provider)} has an http URL in `{member}`. Use https, or set `sslRequired` to none"
-                )
-
-
-def _missing_flows(document: _Document) -> Iterator[str]:
-    there = _BUILTIN_FLOWS | {flow.get("alias") for flow in document.get("authenticationFlows") or ()}
-    for member in _FLOWS:
-        flow = document.get(member)
-        if flow and flow not in there:
-            yield f"`{member}` names the flow {named(flow)}, and `authenticationFlows` has none of that name"
-
-
-def _denylists(document: _Document) -> Iterator[str]:
-    if "passwordBlacklist(" in str(document.get("passwordPolicy") or ""):
-        yield "`passwordPolicy` names a file with denied passwords, and the server must have this file"
-
-
-def _mappers(document: _Document) -> Iterator[str]:
-    for kind, holders in (("client", "clients"), ("client scope", "clientScopes")):
-        for holder in document.get(holders) or ():
-            mappers = holder.get("protocolMappers") or ()
-            where = f"of the {kind} {_name(holder)}"
-            for name, times in Counter(_name(mapper) for mapper in mappers).items():
-                if times > 1:
-                    yield f"the mapper {name} {where} is there twice. Rename one of them"
-            for mapper in mappers:
-                if not mapper.get("protocol"):
-                    yield f'the mapper {_name(mapper)} {where} has no protocol. Add `"protocol": "openid-connect"`'
-
-
-# What the model lacks
 
 
 def _disabled(document: _Document) -> Iterator[str]:
@@ -150,6 +70,17 @@ def _masked_secrets(document: _Document) -> Iterator[str]:
     ]
     if masked:
         yield f"it takes the mask ********** as the secret of {_some(masked)}. The embedded issuer makes a new secret for each"
+
+
+def _empty_secrets(document: _Document) -> Iterator[str]:
+    empty = [client["clientId"] for client in document.get("clients") or () if client.get("secret") == ""]
+    if empty:
+        yield f"the secret of {_some(empty)} is empty, so it accepts no request of it. The embedded issuer makes a new secret"
+
+
+def _user_profile(document: _Document) -> Iterator[str]:
+    for attribute in Profile(document).unknown():
+        yield f"the user profile has rules for {named(attribute)} that the embedded issuer does not check before a login"
 
 
 def _bound_tokens(document: _Document) -> Iterator[str]:
@@ -239,12 +170,7 @@ def _unknown(model: RealmModel) -> Iterator[str]:
         yield f"tokens of {_some(clients)}: {said}"
 
 
-_NAMES: Final = ("clientId", "alias", "name")
 _MOST: Final = 3
-
-
-def _name(holder: _Document) -> str:
-    return named(str(next((holder[key] for key in _NAMES if holder.get(key)), "without a name")))
 
 
 def _some(names: list[str]) -> str:
@@ -252,24 +178,6 @@ def _some(names: list[str]) -> str:
     return shown if more <= 0 else f"{shown} and {more} more"
 
 
-_FLOWS: Final = (
-    "browserFlow",
-    "registrationFlow",
-    "directGrantFlow",
-    "resetCredentialsFlow",
-    "clientAuthenticationFlow",
-    "dockerAuthenticationFlow",
-    "firstBrokerLoginFlow",
-)
-_BUILTIN_FLOWS: Final = {
-    "browser",
-    "registration",
-    "direct grant",
-    "reset credentials",
-    "clients",
-    "docker auth",
-    "first broker login",
-}
 _BOUND: Final = {
     "dpop.bound.access.tokens": "a DPoP proof",
     "tls.client.certificate.bound.access.tokens": "a client certificate",
@@ -277,19 +185,13 @@ _BOUND: Final = {
 _USUAL_FLOWS: Final = {"directGrantFlow": "direct grant", "clientAuthenticationFlow": "clients"}
 _OLD_FORMS: Final = ("applications", "oauthClients", "clientTemplates", "applicationScopeMappings", "protocolMappers")
 
-_REFUSED: Final[tuple[_Check, ...]] = (
-    _script_policies,
-    _policies_of_nobody,
-    _plain_identity_providers,
-    _missing_flows,
-    _denylists,
-    _mappers,
-)
-_DIFFERENT: Final[tuple[_Check, ...]] = (
+_CHECKS: Final[tuple[_Check, ...]] = (
     _disabled,
     _https_only,
     _frontend_url,
     _masked_secrets,
+    _empty_secrets,
+    _user_profile,
     _bound_tokens,
     _hashed_passwords,
     _second_factors,

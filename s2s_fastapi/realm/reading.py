@@ -13,8 +13,9 @@ from uuid import NAMESPACE_URL, uuid5
 
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.realm import builtins
-from s2s_fastapi.realm.entities import OIDC, Account, Client, Mapper, Realm, Role, Roles, Scope, has_levels
+from s2s_fastapi.realm.entities import OIDC, Account, Client, Mapper, Realm, Role, Roles, Scope, acr_levels
 from s2s_fastapi.realm.importing import imported, scope_name, with_secrets
+from s2s_fastapi.realm.profile import Profile
 from s2s_fastapi.realm.references import missing
 from s2s_fastapi.realm.representations import convert
 from s2s_fastapi.realm.roles import composites, default_role, held, scope_mappings
@@ -23,9 +24,13 @@ __all__ = ["read_realm"]
 
 _LIFESPANS: Final = {
     "accessTokenLifespan": 300,
+    "ssoSessionIdleTimeout": 1800,
     "ssoSessionMaxLifespan": 36000,
+    "clientSessionIdleTimeout": 0,
     "clientSessionMaxLifespan": 0,
+    "offlineSessionIdleTimeout": 2592000,
     "offlineSessionMaxLifespan": 5184000,
+    "clientOfflineSessionIdleTimeout": 0,
     "clientOfflineSessionMaxLifespan": 0,
 }
 
@@ -78,6 +83,7 @@ class _Reader:
         self.old = version < (26, 1)
         self.listed = {client["clientId"] for client in self._list("clients")}
         self.default_role = default_role(document)
+        self.profile = Profile(document)
         self.groups = dict(self._groups(self._list("groups"), "", frozenset()))
         self.mapped = scope_mappings(document, self.listed)
         self.scopes, self.default, self.optional = self._client_scopes()
@@ -116,7 +122,7 @@ class _Reader:
             users=users,
             inside=composites(self.document, self.listed, organizations=not self.old),
             organizations=bool(self.document.get("organizationsEnabled", False)),
-            own_levels=has_levels(self.document.get("attributes") or {}),
+            acr_levels=acr_levels(self.document.get("attributes") or {}),
             group_attributes=dict(self._group_attributes(self._list("groups"), "", {})),
             unknown=tuple(f"the client policy {name!r} may refuse a request or change a token" for name in policies),
         )
@@ -155,6 +161,7 @@ class _Reader:
         if "offline_access" not in map(scope_name, representations):
             own = self.mapped.get(("clientScope", "offline_access"), frozenset()) | {Role("", "offline_access")}
             scopes["offline_access"] = Scope(name="offline_access", roles=own)
+            default = [name for name in default if name != "offline_access"]  # no such scope when the lists are read
             optional = [*optional, "offline_access"]
         return scopes, default, optional
 
@@ -202,7 +209,7 @@ class _Reader:
             username=username,
             id=user.get("id") or self._made_up_id(username),
             enabled=bool(user.get("enabled", False)),
-            ready=not user.get("requiredActions") and all(known.values()),
+            ready=self.profile.is_complete(user),
             roles=roles | set(held(user)),
             groups=groups,
             attributes=given | {name: (value,) for name, value in known.items() if value},
@@ -236,8 +243,11 @@ class _Reader:
         lists = "defaultClientScopes", "optionalClientScopes"
         if any(client.get(name) is not None for name in lists):  # rule 5: one list given, and the other counts as empty
             default, optional = (list(client.get(name) or []) for name in lists)
-        else:
+        elif client_id in self.listed or self.given.get("clientScopes") is None:
             default, optional = list(self.default), list(self.optional)
+        else:  # rule 34: Keycloak's own clients are there before the scopes of the file, and get only what a migration adds
+            added = set() if client.get("bearerOnly") else self.scopes.keys() - self.names
+            default, optional = ([name for name in one if name in added] for one in (self.default, self.optional))
         mappers = _mappers(client)
         account = service.get(client_id)
         if account is None and client.get("serviceAccountsEnabled"):
@@ -272,7 +282,8 @@ class _Reader:
             attributes={
                 name: str(value) for name, value in (client.get("attributes") or {}).items() if value is not None
             },
-            web_origins=frozenset(_web_origins(client)),
+            web_origins=frozenset(one for one in _web_origins(client) if one or self.old),
+            redirects=tuple(client.get("redirectUris") or ()),
             not_before=int(client.get("notBefore") or 0),
             own=Scope(name=client_id, mappers=mappers, roles=self.mapped.get(("client", client_id), frozenset())),
             default=found,
@@ -304,7 +315,7 @@ def _mappers(holder: Mapping[str, Any]) -> tuple[Mapper, ...]:
 def _web_origins(client: Mapping[str, Any]) -> Iterator[str]:
     redirects = list(client.get("redirectUris") or [])
     given = client.get("webOrigins")
-    absolute = [uri for uri in redirects if urlsplit(uri).netloc]
+    absolute = [uri for uri in redirects if uri.startswith(("http://", "https://"))]
     if given is None:
         yield from map(_origin, absolute)
         return

@@ -36,7 +36,18 @@ def missing(document: _Representation, scopes: Iterable[str], groups: Iterable[s
     for path in wanted + (document.get("defaultGroups") or []) * bool(document.get("groups")):
         if f"/{path.strip('/')}" not in groups:
             yield f"there is no group {path!r}"
+    yield from _in_lists(document)
     yield from _roles(document)
+
+
+def _in_lists(document: _Representation) -> Iterator[str]:
+    """Yield the client scopes that are more than once in the lists of the realm. In the lists of a client they may be."""
+    there = {scope["name"] for scope in document.get("clientScopes") or []}
+    lists = ("defaultDefaultClientScopes", "defaultOptionalClientScopes")
+    listed = [name for key in lists for name in document.get(key) or [] if name in there]
+    for name, times in Counter(listed).items():
+        if times > 1:
+            yield f"the client scope {name!r} is more than once in {' and '.join(lists)}"
 
 
 def _clients(document: _Representation) -> Iterator[str]:
@@ -57,17 +68,14 @@ def _roles(document: _Representation) -> Iterator[str]:
     """Only the members of a composite role must be declared. Everywhere else Keycloak creates a role that does not exist."""
     roles = document.get("roles") or {}
     realm = {role["name"] for role in roles.get("realm") or []}
-    realm |= {"offline_access", "uma_authorization", default_role(document).name}
-    builtin_clients = {client["clientId"] for client in builtins.CLIENTS}
-    by_client = {
-        client: {role["name"] for role in declared} for client, declared in (roles.get("client") or {}).items()
-    }
+    realm |= {"offline_access", default_role(document).name}
+    listed = {client["clientId"] for client in document.get("clients") or []}
+    by_client = {client: set(names) for client, names in builtins.CLIENT_ROLES.items() if client not in listed}
+    for client, declared in (roles.get("client") or {}).items():
+        by_client[client] = by_client.get(client, set()) | {role["name"] for role in declared}
     for role in _declared(document):
         for one in inside(role):
-            if (
-                one.name not in by_client.get(one.client, realm if not one.client else set())
-                and one.client not in builtin_clients
-            ):
+            if one.name not in by_client.get(one.client, realm if not one.client else set()):
                 where = f"of the client {one.client!r}" if one.client else "of the realm"
                 yield f"there is no role {one.name!r} {where}, which is inside the role {role['name']!r}"
 

@@ -1,6 +1,6 @@
 """The roles of a document: which role contains which, which roles every account gets, and which are mapped to scopes and clients."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from s2s_fastapi.realm import builtins
@@ -46,7 +46,9 @@ def composites(document: _Representation, listed: Collection[str], *, organizati
     roles = document.get("roles") or {}
     by_client: Mapping[str, Iterable[_Representation]] = roles.get("client") or {}
     # Rule 24: the server completes the roles of realm-management, also if the document lists the client; those of account, if not.
-    own = {"realm-management": builtins.management_roles(organizations=organizations)}
+    own: dict[str, Sequence[_Representation]] = {
+        "realm-management": _management_roles(document, listed, organizations=organizations)
+    }
     if "account" not in listed:
         own["account"] = builtins.account_roles()
     found: dict[Role, Roles] = {}
@@ -57,6 +59,28 @@ def composites(document: _Representation, listed: Collection[str], *, organizati
                 found[key] = found.get(key, frozenset()) | set(inside(role))
     everybody = default_role(document)
     return found | {everybody: found.get(everybody, frozenset()) | set(_defaults(document, listed))}
+
+
+def _management_roles(
+    document: _Representation, listed: Collection[str], *, organizations: bool
+) -> Sequence[_Representation]:
+    """Rule 24: if the document lists realm-management, its realm-admin gets only the roles that nothing in the document has made."""
+    roles = builtins.management_roles(organizations=organizations)
+    client = "realm-management"
+    if client not in listed:
+        return roles
+    declared = ((document.get("roles") or {}).get("client") or {}).get(client) or []
+    made = {role["name"] for role in declared}
+    for holder in (*(document.get("users") or []), *every_group(document.get("groups") or [])):
+        made |= {role.name for role in held(holder) if role.client == client}
+    for mapping in (document.get("clientScopeMappings") or {}).get(client) or []:
+        made |= {role.name for role in named(client, mapping.get("roles"))}
+    return [_without_roles(role, client, made) if role["name"] == "realm-admin" else role for role in roles]
+
+
+def _without_roles(role: _Representation, client: str, names: Collection[str]) -> _Representation:
+    inside_of_client = [name for name in role["composites"]["client"][client] if name not in names]
+    return {**role, "composites": {"client": {client: inside_of_client}}}
 
 
 def _defaults(document: _Representation, listed: Collection[str]) -> Iterator[Role]:

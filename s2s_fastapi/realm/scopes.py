@@ -43,13 +43,14 @@ def in_effect(realm: Realm, client: Client, account: Account, scope: str | None)
     requested_names = words(scope)
     openid = "openid" in requested_names  # rule 3: needs no assignment
     names = [name for name in dict.fromkeys(requested_names) if name != "openid"]
-    if any(
-        name not in client.default and name not in client.optional and not _of_no_organization(name, client, realm)
-        for name in names
-    ):
+    assigned = {**client.optional, **client.default}
+    # Rule 29: with a name or a star after it, the scope of the organizations is another request, which may have no effect.
+    chosen = {name for name in names if name not in assigned and _chooses_organizations(name, assigned, realm)}
+    if any(name not in assigned and name not in chosen for name in names):
         return None
+    default = (scope for scope in client.default.values() if not chosen or not _of_organizations(scope))
     optional = (client.optional[name] for name in names if name in client.optional)
-    requested = [*client.default.values(), *(scope for scope in optional if not _of_members(scope, realm))]
+    requested = [*default, *(scope for scope in optional if not _of_members(scope, realm))]
     held = expanded(account.roles, realm.inside)
     scopes = tuple(scope for scope in requested if _permitted(scope, held, realm))
     offline = any(scope.name == "offline_access" for scope in requested)
@@ -79,15 +80,21 @@ def _permitted(scope: Scope, held: frozenset[Role], realm: Realm) -> bool:
     return not scope.roles or not held.isdisjoint(expanded(scope.roles, realm.inside))
 
 
+def _of_organizations(scope: Scope) -> bool:
+    return any(mapper.kind == "oidc-organization-membership-mapper" for mapper in scope.mappers)
+
+
 def _of_members(scope: Scope, realm: Realm) -> bool:
     """Return whether requesting the scope has no effect because the realm has no organizations. 26.0 accepts it anyway."""
-    return scope.name == "organization" and not realm.organizations and not realm.old
+    return _of_organizations(scope) and not realm.organizations and not realm.old
 
 
-def _of_no_organization(name: str, client: Client, realm: Realm) -> bool:
-    """Rule 29: return whether the scope names an organization while the realm has none. It is accepted, and has no effect."""
-    assigned = "organization" in client.default or "organization" in client.optional
-    return name.startswith("organization:") and assigned and not realm.organizations and not realm.old
+def _chooses_organizations(name: str, assigned: Mapping[str, Scope], realm: Realm) -> bool:
+    """Return whether Keycloak accepts ``SCOPE:NAME``, which it does for any name if the realm has no organizations."""
+    before, _, organization = name.partition(":")
+    if realm.old or before not in assigned or not _of_organizations(assigned[before]):
+        return False
+    return bool(organization) and (organization == "*" or not realm.organizations)
 
 
 def _reach(realm: Realm, client: Client, scopes: tuple[Scope, ...], held: frozenset[Role]) -> frozenset[Role]:

@@ -13,6 +13,7 @@ __all__ = ["ADDRESSES", "TokenDraft", "path_of"]
 _FIXED: Final = frozenset({"exp", "iat", "jti", "iss", "typ", "scope", "nonce", "session_state"})
 _TEXTS: Final = frozenset({"sub", "azp", "acr", "aud"})  # always text, never an object
 _JOINED: Final = object()
+_BITS: Final = {"int": 32, "long": 64}
 ADDRESSES: Final = frozenset({"clientHost", "clientAddress"})
 
 
@@ -49,8 +50,12 @@ class TokenDraft:
         path = path_of(mapper.config.get("claim.name", "") if claim is None else claim)
         try:
             value = _typed(mapper, value)
+        except _NoNumberError:
+            if self.realm.old:
+                self.unknown.append(f"mapper {mapper.name!r} has a value that is no number, and Keycloak answers 500")
+            return  # newer versions leave it out
         except ValueError:
-            self.unknown.append(f"mapper {mapper.name!r} has a value that is not of its type")
+            self.unknown.append(f"mapper {mapper.name!r} has a value that is no JSON")
             return
         if not path or path[0] in _FIXED or (path[0] in _TEXTS and len(path) > 1):
             return
@@ -58,6 +63,8 @@ class TokenDraft:
         if not late:
             self._claim(path, _JOINED if joined else value)
         if path == ("aud",):
+            if mapper.config.get("jsonType.label") == "JSON" and not isinstance(value, str):
+                value, joined = json.dumps(value, separators=(",", ":"), ensure_ascii=False), False
             self.audience = {str(one) for one in (value if joined else [value])}
             return
         target = self.claims
@@ -105,8 +112,20 @@ def _typed(mapper: Mapper, value: Any) -> Any:
     kind = mapper.config.get("jsonType.label")
     if kind == "boolean":
         return str(value).lower() == "true"
-    if kind in {"long", "int"}:
-        return int(value)
+    if kind in _BITS:
+        return _whole_number(str(value), _BITS[kind])
     if kind == "JSON":
         return json.loads(value)
     return value
+
+
+class _NoNumberError(ValueError):
+    pass
+
+
+def _whole_number(text: str, bits: int) -> int:
+    """Rule 36: return the number that Java reads in a text: without spaces, and not longer than its type."""
+    number = int(text) if re.fullmatch(r"[+-]?\d+", text) else None
+    if number is None or not -(1 << (bits - 1)) <= number < 1 << (bits - 1):
+        raise _NoNumberError
+    return number

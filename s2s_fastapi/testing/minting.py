@@ -33,12 +33,13 @@ class Mint:
 
     def answer(self, granted: Granted, grant: Grant) -> dict[str, Any]:
         """Return the members of the token response, in Keycloak's order."""
-        claims = self.claims(granted, grant)
+        session = self._session()  # the model has no sessions
+        claims = self.claims(granted, grant, session)
         token = self.realm.keys.sign(claims, algorithm=granted.algorithm, header_type=granted.header_type)
         answer = {
             "access_token": token,
             "expires_in": granted.lifespan,
-            "refresh_expires_in": _REFRESH_LIFESPAN if granted.refresh and not granted.offline else 0,
+            "refresh_expires_in": granted.refresh_lifespan,
         }
         if granted.refresh:
             answer["refresh_token"] = self._refresh_token(granted, claims)
@@ -46,21 +47,20 @@ class Mint:
         if granted.openid:
             answer["id_token"] = self._id_token(granted, claims, token)
         answer["not-before-policy"] = max(self.realm.not_before, granted.not_before)
-        if granted.refresh:
-            answer["session_state"] = claims["sid"]
+        if granted.session:
+            answer["session_state"] = session
         return {**granted.response, **answer, "scope": granted.scope}
 
-    def claims(self, granted: Granted, grant: Grant) -> dict[str, Any]:
-        """Return the claims of the access token."""
+    def claims(self, granted: Granted, grant: Grant, session: str = "") -> dict[str, Any]:
+        """Return the claims of the access token. A new ``session`` is made if none is given."""
         claims = {
             **self._dates(granted.lifespan),
             "jti": self._jti(granted, grant),
             "iss": self.issuer,
             **granted.claims,
         }
-        if claims.get("sid") == "":  # the model has no sessions
-            claims["sid"] = self._session()
-        return claims
+        session = session or self._session()
+        return claims | {name: session for name in ("sid", "session_state") if claims.get(name) == ""}
 
     def _dates(self, life: int) -> dict[str, int]:
         return {"exp": self.now + life, "iat": self.now}
@@ -68,7 +68,7 @@ class Mint:
     def _jti(self, granted: Granted, grant: Grant) -> str:
         if not self.wire.marked_ids:
             return str(uuid.uuid4())
-        session = "on" if "sid" in granted.claims else "tr"
+        session = "of" if granted.offline else "on" if granted.session else "tr"
         kind = "lt" if self.realm.lightweight(str(granted.claims.get("azp", ""))) else "rt"
         return f"{session}{kind}{_MARKS[grant]}:{uuid.uuid4()}"
 

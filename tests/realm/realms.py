@@ -698,6 +698,22 @@ _REFUSED: dict[str, Representation] = {
         "clientScopes": [scope("a b")],
         "scopeMappings": [{"clientScope": "a b", "roles": ["r"]}],
     },
+    "a role inside that only an account's client has": {
+        "roles": {"realm": [{"name": "a", "composites": {"client": {"account": ["none"]}}}]}
+    },
+    "a role inside of a listed account": {
+        "clients": [*_C, {"clientId": "account", "publicClient": True}],
+        "roles": {"realm": [{"name": "a", "composites": {"client": {"account": ["view-profile"]}}}]},
+    },
+    "uma_authorization inside, and not declared": {
+        "roles": {"realm": [{"name": "a", "composites": {"realm": ["uma_authorization"]}}]}
+    },
+    "a scope in both lists": {
+        "clientScopes": [scope("a")],
+        "defaultDefaultClientScopes": ["a"],
+        "defaultOptionalClientScopes": ["a"],
+    },
+    "a scope twice in a list": {"clientScopes": [scope("a")], "defaultOptionalClientScopes": ["a", "a"]},
     "a user of no group": {"users": [service_account("c", groups=["/none"])]},
     "no default group": {"groups": [{"name": "g"}], "defaultGroups": ["/none"]},
 }

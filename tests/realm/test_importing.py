@@ -3,6 +3,7 @@
 Their numbers are the ones in the comments of the model.
 """
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,8 @@ def _export(version: str | None, *, scopes: list[Representation] | None = None, 
 @pytest.mark.parametrize(
     ("version", "default", "optional"),
     [
+        ("3.4.3", {"x", "roles", "web-origins", "acr", "basic"}, {"offline_access", "microprofile-jwt"}),
+        ("4.0.0", {"x", "roles", "web-origins", "acr", "basic"}, {"microprofile-jwt"}),
         ("4.5.9", {"x", "roles", "web-origins", "acr", "basic"}, {"microprofile-jwt"}),
         ("4.6.0", {"x", "acr", "basic"}, {"microprofile-jwt"}),
         ("5.0.0", {"x", "acr", "basic"}, {"microprofile-jwt"}),
@@ -213,8 +216,8 @@ def _export(version: str | None, *, scopes: list[Representation] | None = None, 
         ("25", {"x"}, set()),
         ("26.7.3", {"x"}, set()),
         (None, {"x"}, set()),
-        ("unreadable", {"x", "roles", "web-origins", "acr", "basic"}, {"microprofile-jwt"}),
-        ("", {"x", "roles", "web-origins", "acr", "basic"}, {"microprofile-jwt"}),
+        ("unreadable", {"x", "roles", "web-origins", "acr", "basic"}, {"offline_access", "microprofile-jwt"}),
+        ("", {"x", "roles", "web-origins", "acr", "basic"}, {"offline_access", "microprofile-jwt"}),
     ],
 )
 def test_rule_22_clients_get_the_scopes_that_are_newer_than_the_export(
@@ -241,6 +244,28 @@ def test_rule_22_a_reference_to_a_scope_that_did_not_exist_does_not_count() -> N
     model = _export("5.0.0", optionalClientScopes=["acr"], defaultClientScopes=["x", "microprofile-jwt"])
     assert set(model.default_scopes("c")) == {"x", "acr", "basic"}
     assert model.optional_scopes("c") == ("microprofile-jwt",)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"fullScopeAllowed": False},
+        {"consentRequired": True},
+        {"bearerOnly": True},
+        {"protocol": "saml"},
+        {"defaultClientScopes": None},
+    ],
+)
+def test_rule_22_offline_access_is_for_wide_clients_with_lists(members: dict[str, Any]) -> None:
+    assert "offline_access" in _export("3.4.3").optional_scopes("c")
+    assert "offline_access" in _export("3.4.3", consentRequired=True, fullScopeAllowed=True).optional_scopes("c")
+    given = _export("4.0.0", **members).optional_scopes("c")
+    assert set(_export("3.4.3", **members).optional_scopes("c")) == set(given)
+
+
+def test_rule_22_a_reference_to_the_scope_service_account_is_void_if_the_export_does_not_have_it() -> None:
+    model = _export("8.0.1", optionalClientScopes=["service_account"])
+    assert "service_account" not in (*model.optional_scopes("c"), *model.default_scopes("c"))
 
 
 def test_rule_22_clients_without_lists_get_the_new_scopes_from_the_realm() -> None:
@@ -413,6 +438,7 @@ def test_rule_27_hardcoded_roles_are_joined_with_those_of_the_account() -> None:
     assert roles(token) == {"root", "one", "target/fire", "target/read", "other/burn"}
     assert aud(token) == {"target"}  # written, not held: a claim resolves to no audience
     assert token.unknown == ()
+    assert any("realm_access" in reason for reason in granted(document, version=OLD).unknown)
 
 
 @pytest.mark.parametrize(
@@ -495,7 +521,28 @@ def test_rule_29_a_scope_that_names_an_organization_has_no_effect_in_a_realm_wit
     assert refused(document, "without", asked)[1] == "invalid_scope"
     assert refused(document, asked="email:acme")[1] == "invalid_scope"
     assert refused(document, asked=asked, version=OLD)[1] == "invalid_scope"
-    assert refused({**document, "organizationsEnabled": True}, asked=asked)[1] == "invalid_scope"
+    with_organizations = {**document, "organizationsEnabled": True}
+    assert refused(with_organizations, asked="organization:acme")[1] == "invalid_scope"
+    assert granted(with_organizations, asked="organization:*").scope == granted(document).scope
+
+
+def test_rule_29_a_scope_is_one_of_organizations_by_its_mapper_and_not_by_its_name() -> None:
+    members = mapper("organization-membership", claim_name="organization")
+    scopes = [scope("mine", members), scope("organization"), scope("x")]
+    document = realm(
+        clientScopes=scopes,
+        clients=[
+            caller("c", defaultClientScopes=["x"], optionalClientScopes=["mine", "organization"]),
+            caller("d", defaultClientScopes=["mine"], optionalClientScopes=["x"]),
+        ],
+    )
+    assert granted(document, asked="mine").scope == granted(document, asked="mine:acme").scope == "x"
+    assert granted(document, asked="organization").scope == "x organization"
+    assert refused(document, asked="organization:acme")[1] == "invalid_scope"
+    assert refused(document, asked="mine:")[1] == "invalid_scope"
+    assert granted(document, asked="mine", version=OLD).scope == "x mine"
+    assert granted(document, "d").scope == granted(document, "d", "mine").scope == "mine"
+    assert granted(document, "d", "mine:acme x").scope == "x"
 
 
 # Rule 30: bound tokens
@@ -535,11 +582,209 @@ def test_rule_31_the_address_of_the_client_is_in_its_token_if_the_issuer_knows_i
     assert token.unknown == ()
 
 
-@pytest.mark.parametrize(("ends", "offline"), [(False, True), (True, False)])
-def test_rule_15_the_refresh_token_of_an_offline_session_has_no_end_unless_the_realm_sets_one(
-    ends: bool, offline: bool
+# Rule 15: how long a refresh token is valid
+
+
+_REFRESH = {"client_credentials.use_refresh_token": "true"}
+
+
+@pytest.mark.parametrize(
+    ("members", "attributes", "online", "offline"),
+    [
+        ({}, {}, 1800, 0),
+        ({"ssoSessionIdleTimeout": 100}, {}, 100, 0),
+        ({"ssoSessionMaxLifespan": 100}, {}, 100, 0),
+        ({"clientSessionIdleTimeout": 50}, {}, 50, 0),
+        ({"clientSessionMaxLifespan": 60}, {}, 60, 0),
+        ({}, {"client.session.idle.timeout": "70"}, 70, 0),
+        ({}, {"client.session.max.lifespan": "80"}, 80, 0),
+        ({"offlineSessionMaxLifespanEnabled": True, "offlineSessionMaxLifespan": 1000}, {}, 1800, 1000),
+        ({"offlineSessionMaxLifespanEnabled": True, "offlineSessionIdleTimeout": 500}, {}, 1800, 500),
+        ({"offlineSessionMaxLifespanEnabled": True, "clientOfflineSessionIdleTimeout": 400}, {}, 1800, 400),
+        ({"offlineSessionMaxLifespanEnabled": True}, {"client.offline.session.idle.timeout": "90"}, 1800, 90),
+        ({}, {"client.offline.session.idle.timeout": "90"}, 1800, 0),
+    ],
+)
+def test_rule_15_a_refresh_token_ends_with_the_first_limit_of_its_session(
+    members: dict[str, Any], attributes: dict[str, str], online: int, offline: int
 ) -> None:
-    attributes = {"client_credentials.use_refresh_token": "true"}
-    document = realm(offlineSessionMaxLifespanEnabled=ends, clients=[caller("c", attributes=attributes)])
-    assert granted(document, asked="offline_access").offline is offline
-    assert granted(document).offline is False
+    document = realm(clients=[caller("c", attributes=_REFRESH | attributes), caller("plain")], **members)
+    assert granted(document).refresh_lifespan == online
+    assert granted(document, asked="offline_access").refresh_lifespan == offline
+    assert granted(document, "plain").refresh_lifespan == 0
+    sessions = [granted(document, asked=asked).offline for asked in (None, "offline_access")]
+    assert sessions == [False, True]
+
+
+def test_rule_12_a_service_with_a_session_has_a_sub_only_by_a_mapper() -> None:
+    clients = [
+        caller("c", attributes=_REFRESH, optionalClientScopes=["basic"]),
+        caller("plain", defaultClientScopes=[]),
+    ]
+    document = realm(clients=clients)
+    assert "sub" not in granted(document).claims
+    assert granted(document, asked="basic").claims["sub"]
+    assert granted(document, "plain").claims["sub"]
+
+
+# Rule 24: what the import adds to realm-management
+
+
+def test_rule_24_realm_admin_does_not_get_the_roles_that_the_file_has_made() -> None:
+    management = {"clientId": "realm-management", "bearerOnly": True}
+    document = realm(
+        clients=[caller("c"), management],
+        roles={"client": {"realm-management": [{"name": "realm-admin"}, {"name": "view-users"}]}},
+        groups=[{"name": "g", "clientRoles": {"realm-management": ["view-realm"]}}],
+        clientScopeMappings={"realm-management": [{"client": "c", "roles": ["manage-users"]}]},
+        users=[
+            service_account("c", clientRoles={"realm-management": ["realm-admin"]}),
+            user("u", clientRoles={"realm-management": ["view-events"]}),
+        ],
+    )
+    held = set(granted(document).claims["resource_access"]["realm-management"]["roles"])
+    assert held.isdisjoint({"view-users", "view-realm", "manage-users", "view-events"})
+    assert {"realm-admin", "manage-realm", "query-organizations"} <= held
+
+
+# Rule 32: who can log in at once
+
+
+def _login(user_members: dict[str, Any], **members: Any) -> str:
+    document = realm(clients=[FRONT], users=[user("dora", **user_members)], **members)
+    answer = RealmModel.read(document).password("dora", via="ui")
+    return answer.description if isinstance(answer, Denied) else "a token"
+
+
+_NOT_READY = "Account is not fully set up"
+_BARE = {"email": None, "firstName": None, "lastName": None}
+_ACTION = {"alias": "VERIFY_PROFILE", "enabled": True}
+
+
+def _profile(*attributes: Representation) -> Representation:
+    config = {"kc.user.profile.config": [json.dumps({"attributes": [{"name": "username"}, *attributes]})]}
+    return {"org.keycloak.userprofile.UserProfileProvider": [{"config": config}]}
+
+
+@pytest.mark.parametrize(
+    ("user_members", "members", "answer"),
+    [
+        ({}, {}, "a token"),
+        (_BARE, {}, _NOT_READY),
+        ({"email": "no address"}, {}, _NOT_READY),
+        ({"firstName": "<b>"}, {}, _NOT_READY),
+        ({"lastName": "O'Brien-Ünal"}, {}, "a token"),
+        (_BARE, {"requiredActions": []}, "a token"),
+        (_BARE, {"requiredActions": [{**_ACTION, "enabled": False}]}, "a token"),
+        (_BARE, {"requiredActions": [_ACTION]}, _NOT_READY),
+        (_BARE, {"components": _profile({"name": "email"})}, "a token"),
+        (_BARE, {"components": _profile({"name": "email", "required": {"roles": ["admin"]}})}, "a token"),
+        (_BARE, {"components": _profile({"name": "email", "required": {"roles": ["user"]}})}, _NOT_READY),
+        (_BARE, {"components": _profile({"name": "email", "required": {}})}, _NOT_READY),
+        ({}, {"components": _profile({"name": "dept", "required": {}})}, _NOT_READY),
+        ({"attributes": {"dept": ["x"]}}, {"components": _profile({"name": "dept", "required": {}})}, "a token"),
+        ({}, {"verifyEmail": True}, _NOT_READY),
+        ({"emailVerified": True}, {"verifyEmail": True}, "a token"),
+        ({"requiredActions": ["UPDATE_PASSWORD"]}, {"requiredActions": []}, _NOT_READY),
+        ({"credentials": [{"type": "password", "value": "p", "temporary": True}]}, {}, "a token"),
+    ],
+)
+def test_rule_32_a_user_whose_profile_is_not_complete_cannot_log_in(
+    user_members: dict[str, Any], members: dict[str, Any], answer: str
+) -> None:
+    assert _login(user_members, **members) == answer
+
+
+# Rule 33: names of the level of authentication
+
+
+@pytest.mark.parametrize(
+    ("of_realm", "attributes", "acr"),
+    [
+        (None, {}, "1"),
+        ('{"gold": 2}', {}, "1"),
+        ('{"gold": "2", "silver": "1"}', {}, "silver"),
+        ('{"silver": 1}', {"acr.loa.map": '{"low": 1}'}, "low"),
+        ('{"silver": 1}', {"acr.loa.map": "{}"}, "silver"),
+        ('{"silver": 1}', {"acr.loa.map": '{"high": 2}'}, "1"),
+        (None, {"acr.loa.map": '{"a": 1, "b": 1, "c": 2}', "default.acr.values": "c##b"}, "b"),
+    ],
+)
+def test_rule_33_acr_is_the_name_that_the_level_has_in_the_client_or_else_in_the_realm(
+    of_realm: str | None, attributes: dict[str, str], acr: str
+) -> None:
+    document = realm(clients=[caller("c", attributes=attributes)], attributes={"acr.loa.map": of_realm})
+    assert granted(document).claims["acr"] == acr
+    assert granted(document).unknown == ()
+
+
+# Rule 34: the scopes of Keycloak's own clients
+
+
+def test_rule_34_own_clients_get_no_scope_of_the_file_but_those_of_a_migration() -> None:
+    document = realm(clientScopes=[scope("x"), ROLES], defaultDefaultClientScopes=["x"], clients=[caller("c")])
+    assert "x" in RealmModel.read(document).default_scopes("c")
+    model = RealmModel.read(document)
+    assert model.default_scopes("admin-cli") == model.optional_scopes("admin-cli") == ()
+    old = RealmModel.read({**document, "keycloakVersion": "9.0.0"})
+    assert set(old.default_scopes("admin-cli")) == {"acr", "basic"}
+    assert old.default_scopes("realm-management") == ()
+    listed = {**document, "clients": [{"clientId": "admin-cli", "publicClient": True}]}
+    assert RealmModel.read(listed).default_scopes("admin-cli") == ("x",)
+
+
+def test_rule_34_offline_access_is_no_default_scope_unless_the_file_describes_it() -> None:
+    document = realm(
+        clientScopes=[scope("x")], defaultDefaultClientScopes=["x", "offline_access"], clients=[caller("c")]
+    )
+    assert RealmModel.read(document).default_scopes("c") == ("x",)
+    described = {**document, "clientScopes": [scope("x"), scope("offline_access")]}
+    assert set(RealmModel.read(described).default_scopes("c")) == {"x", "offline_access"}
+
+
+# Rule 35: ids
+
+
+def test_rule_35_a_pairwise_sub_is_a_hash_of_the_host_the_id_and_the_salt() -> None:
+    pairwise = mapper("sha256-pairwise-sub", "p", pairwiseSubAlgorithmSalt="salt", access_token_claim=None)
+    client = caller("c", redirectUris=["/x", "https://x.example/*"], protocolMappers=[pairwise])
+    account = service_account("c", id="f8f09e40-b8c4-4a06-8c42-6a426e265f8d")
+    # As 26.7.3 answered for this id.
+    assert granted(realm(clients=[client], users=[account])).claims["sub"] == "4512fad8-7eb0-3ded-ab0f-e5fd0e5122eb"
+
+
+def test_rule_35_a_mapper_writes_the_id_of_the_account_and_of_the_session() -> None:
+    mappers = [mapper("usermodel-property", user_attribute="id", claim_name="me"), mapper("session-state", "s")]
+    claims = granted(realm(clients=[caller("c", protocolMappers=mappers)])).claims
+    assert claims["me"] == claims["sub"]
+    assert claims["session_state"] == ""
+    assert "sid" not in claims
+
+
+# Rule 36: values and their types
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "written"),
+    [
+        ("5", "int", 5),
+        ("-5", "int", -5),
+        ("2147483648", "int", None),
+        ("2147483648", "long", 2147483648),
+        ("9223372036854775808", "long", None),
+        (" 5", "int", None),
+        ("1.5", "int", None),
+        ("many", "long", None),
+    ],
+)
+def test_rule_36_a_text_that_is_no_number_of_its_type_is_left_out(value: str, kind: str, written: int | None) -> None:
+    token = granted(realm(clients=[caller("c", protocolMappers=[claim("n", value, kind)])]))
+    assert token.claims.get("n") == written
+    assert token.unknown == ()
+    old = granted(realm(clients=[caller("c", protocolMappers=[claim("n", value, kind)])]), version=OLD)
+    assert bool(old.unknown) is (written is None)
+
+
+def test_rule_36_json_as_audience_is_its_text() -> None:
+    client = caller("c", defaultClientScopes=[], protocolMappers=[claim("aud", '["x", "y"]', "JSON")])
+    assert aud(granted(realm(clients=[client]))) == {'["x","y"]'}

@@ -55,6 +55,8 @@ def test_a_name_from_the_file_cannot_imitate_a_line() -> None:
     assert "\n" not in str(notice)
 
 
+PAIRWISE = mapper("sha256-pairwise-sub", "p")
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "script policy": (with_policy(type="js"), 'the policy "Default Policy" of the client c is a script (`type: js`)'),
     "policy of no user": (
@@ -72,6 +74,60 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "mapper twice": (
         {"clients": [caller("c", protocolMappers=[MAPPER, MAPPER])]},
         'the mapper "claim a" of the client c is there twice',
+    ),
+    "flow of a client": (
+        {"clients": [caller("c", authenticationFlowBindingOverrides={"browser": "mine"})]},
+        "the client c names the flow mine for `browser`",
+    ),
+    "protocol": ({"clients": [caller("c", protocol="docker-v2")]}, "the client c has the protocol docker-v2"),
+    **{
+        f"URL: {url}": ({"clients": [caller("c", redirectUris=[url])]}, "which it does not accept")
+        for url in ("http://a/#x", "JavaScript:x", "data:x", "http://a b/*", "http://a/${X}", "http://a/%zz", "http:")
+    },
+    **{
+        f"{member}: {url}": ({"clients": [caller("c", **{member: url})]}, "which it does not accept")
+        for member, url in (
+            ("rootUrl", "localhost:3000"),
+            ("rootUrl", "www.x.example"),
+            ("rootUrl", "myapp://x"),
+            ("rootUrl", "${env}"),
+            ("rootUrl", "http://a/#x"),
+            ("baseUrl", "realms/x"),
+            ("adminUrl", "x y"),
+        )
+    },
+    **{
+        f"{name}: {value}": (
+            {"clients": [caller("c", attributes={name: value})]},
+            "of the client c" if "acr" in name else "which it does not accept",
+        )
+        for name, value in (
+            ("post.logout.redirect.uris", "http://a##http://b/#x"),
+            ("backchannel.logout.url", "nope"),
+            ("jwks.url", "nope"),
+            ("policyUri", "x y"),
+            ("acr.loa.map", "x"),
+            ("acr.loa.map", '{"a": "x"}'),
+            ("default.acr.values", "gold"),
+            ("minimum.acr.value", "gold"),
+        )
+    },
+    "session of a client": (
+        {"clients": [caller("c", attributes={"client.session.idle.timeout": "1801"})]},
+        "`client.session.idle.timeout` of the client c is longer than `ssoSessionIdleTimeout`",
+    ),
+    "pairwise without a host": ({"clients": [caller("c", protocolMappers=[PAIRWISE])]}, "redirect URIs of one host"),
+    "pairwise with two hosts": (
+        {"clients": [caller("c", redirectUris=["https://a/*", "https://b/*"], protocolMappers=[PAIRWISE])]},
+        "redirect URIs of one host",
+    ),
+    "pairwise with a sector": (
+        {
+            "clients": [
+                caller("c", protocolMappers=[mapper("sha256-pairwise-sub", "p", sectorIdentifierUri="https://s")])
+            ]
+        },
+        "which the server fetches when it imports the file",
     ),
     "mapper without protocol": (
         {"clientScopes": [scope("s", {**MAPPER, "protocol": None})]},
@@ -101,6 +157,23 @@ DIFFERENT: dict[str, tuple[dict[str, Any], str]] = {
         {"clients": [caller("c", attributes={"tls.client.certificate.bound.access.tokens": "true"})]},
         "a client certificate from c",
     ),
+    "empty secret": ({"clients": [caller("c", secret="")]}, "the secret of c is empty"),
+    "user profile": (
+        {
+            "components": {
+                "org.keycloak.userprofile.UserProfileProvider": [
+                    {
+                        "config": {
+                            "kc.user.profile.config": [
+                                '{"attributes": [{"name": "plate", "validations": {"pattern": {}}}, {"name": "x", "validations": {"length": {}}}]}'
+                            ]
+                        }
+                    }
+                ]
+            }
+        },
+        "the user profile has rules for plate",
+    ),
     "hash": ({"users": [user("dora", credentials=[{"type": "password", "secretData": "x"}])]}, "password of dora"),
     "second factor": (
         {"users": [user("dora", credentials=[{"type": "password", "value": "p"}, {"type": "otp"}])]},
@@ -115,7 +188,10 @@ DIFFERENT: dict[str, tuple[dict[str, Any], str]] = {
         "`clientAuthenticationFlow` is own.",
     ),
     "login flow of a client": (
-        {"clients": [caller("c", authenticationFlowBindingOverrides={"direct_grant": "id"})]},
+        {
+            "clients": [caller("c", authenticationFlowBindingOverrides={"direct_grant": "id"})],
+            "authenticationFlows": [{"id": "id", "alias": "own"}],
+        },
         "c has a flow of its own for logins",
     ),
     "LDAP": ({"components": {"org.keycloak.storage.UserStorageProvider": [{"name": "ldap"}]}}, "such as LDAP"),
@@ -180,8 +256,30 @@ def test_how_keycloak_may_answer_otherwise_is_said_once(case: str) -> None:
         {
             "clients": [
                 caller("c", authenticationFlowBindingOverrides={"browser": "id"}, attributes={"acr.loa.map": "{}"})
+            ],
+            "authenticationFlows": [{"id": "id", "alias": "own"}],
+        },
+        {"clients": [caller("c", authenticationFlowBindingOverrides={"browser": ""}, protocol="saml")]},
+        {
+            "clients": [
+                caller("c", redirectUris=["*", "/x", "", "http://*", "myapp://x", "http://ä/ü", "http://a:80*/"])
             ]
         },
+        {"clients": [caller("c", rootUrl="${authBaseUrl}", baseUrl="/x", adminUrl="/y")]},
+        {"clients": [caller("c", attributes={"logoUri": "http://a#x", "post.logout.redirect.uris": "+"})]},
+        {"clients": [caller("c", attributes={"acr.loa.map": '{"a": "1"}', "default.acr.values": "a##2"})]},
+        {
+            "clients": [caller("c", attributes={"minimum.acr.value": "gold"})],
+            "attributes": {"acr.loa.map": '{"gold":2}'},
+        },
+        {"clients": [caller("c", attributes={"client.session.idle.timeout": "1800"})]},
+        {
+            "rememberMe": True,
+            "ssoSessionIdleTimeoutRememberMe": 4000,
+            "clients": [caller("c", attributes={"client.session.idle.timeout": "4000"})],
+        },
+        {"attributes": {"acr.loa.map": "[]"}, "clients": [caller("c")]},
+        {"clients": [caller("c", redirectUris=["https://a/x", "https://a/y"], protocolMappers=[PAIRWISE])]},
         {"users": [user("dora", credentials=[{"value": "p"}])]},
         {"browserFlow": "own", "authenticationFlows": [{"alias": "own"}]},
         {"passwordPolicy": "length(8)"},

@@ -655,6 +655,11 @@ def test_rule_19_web_origins_come_from_redirects_if_the_client_says_so() -> None
     assert granted(document, "plus").claims["allowed-origins"] == ["http://root:1", "http://w", "http://y:8080"]
     assert granted(document, "unsaid").claims["allowed-origins"] == ["http://y:8080"]
     assert "allowed-origins" not in granted(document, "none").claims
+    empty = realm(clients=[caller("c", webOrigins=["", "http://w"], redirectUris=["myapp://y"])])
+    assert granted(empty).claims["allowed-origins"] == ["http://w"]
+    assert granted(empty, version=OLD).claims["allowed-origins"] == ["", "http://w"]
+    app = realm(clients=[caller("c", redirectUris=["myapp://y", "https://a"])])
+    assert granted(app).claims["allowed-origins"] == ["https://a"]
 
 
 @pytest.mark.parametrize("target", ["missing", "off"])
@@ -675,12 +680,13 @@ def test_rule_19_a_newer_version_answers_as_the_newest_known_and_says_where_it_m
     ("members", "client"),
     [
         ({}, {"protocolMappers": [mapper("script-x.js")]}),
-        ({}, {"protocolMappers": [claim("n", "many", "long")]}),
+        ({}, {"protocolMappers": [claim("n", "{", "JSON")]}),
+        ({}, {"protocolMappers": [mapper("hardcoded-role")]}),
+        ({}, {"protocolMappers": [mapper("role-name", role="r")]}),
         ({}, {"protocolMappers": [mapper("usermodel-property", user_attribute="createdTimestamp", claim_name="t")]}),
         ({}, {"protocolMappers": [mapper("usersessionmodel-note", user_session_note="clientHost", claim_name="from")]}),
         ({}, {"protocolMappers": [role_claim("realm", "one", multivalued="false")]}),
-        ({}, {"attributes": {"acr.loa.map": '{"gold": 2}'}}),
-        ({"attributes": {"acr.loa.map": '{"gold": 2}'}}, {"attributes": {"acr.loa.map": "{}"}}),
+        ({}, {"attributes": {"acr.loa.map": '{"silver": 1, "bronze": 1}'}}),
         ({"clientPolicies": {"policies": [{"name": "p", "enabled": True}]}}, {}),
         ({"organizationsEnabled": True}, {"defaultClientScopes": ["organization"]}),
     ],
