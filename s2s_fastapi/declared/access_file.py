@@ -1,0 +1,482 @@
+"""The access file: what apps declare, as JSON that people review and commands read. See docs/access-file.md.
+
+Writing is deterministic: what means the same is written the same, so a difference in the file is a difference in who may call what.
+Reading is strict: a version, a member or a kind of requirement that this module does not know is an error, and never skipped.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from difflib import unified_diff
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from s2s_fastapi.backchannel.strict_json import NotAnObjectError, json_object
+from s2s_fastapi.declared.public_paths import PublicPaths
+from s2s_fastapi.declared.routes import RouteAccess
+from s2s_fastapi.declared.start_check import AccessCheck
+from s2s_fastapi.downstream import Downstream
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.names import name_problem, scope_problem
+from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Audience, Caller, HasRole, HasScope, Requirement
+
+__all__ = ["SCHEMA", "VERSION", "AccessFile", "AppAccess", "CallAccess", "RouteEntry", "canonical", "difference"]
+
+VERSION: Final = 1
+"""The version of the format. It grows with every change that an older reader would not understand."""
+SCHEMA: Final = Path(__file__).with_name("access_file.schema.json")
+"""The JSON schema of the format."""
+
+_WIDTH: Final = 110
+_ANY: Final = "any"
+_APART: Final = ("apps", "routes", "calls")
+"""The lists whose entries have a line of their own, however short they are."""
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+@dataclass(frozen=True, slots=True)
+class RouteEntry:
+    """One route, and what it requires in addition to what the app requires of every request."""
+
+    path: str
+    methods: tuple[str, ...] = ()
+    """Empty if the route takes any method, or is a WebSocket."""
+    host: str = ""
+    websocket: bool = False
+    opaque: bool = False
+    """True for an ASGI app whose routes cannot be read: everything below ``path``."""
+    public: tuple[str, ...] = ()
+    """The methods that need no token."""
+    requires: Requirement | None = None
+
+    @property
+    def name(self) -> str:
+        """The route as one writes it: see `RouteAccess.name`."""
+        return RouteAccess(self.path, frozenset(self.methods), host=self.host, websocket=self.websocket).name
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """Where it stands in the file: routes of one path are beside each other, in whatever order the app has them."""
+        return self.host, self.path, self.websocket, self.methods, self.opaque
+
+
+@dataclass(frozen=True, slots=True)
+class CallAccess:
+    """A service that the app calls, and the token that it requests for it."""
+
+    audiences: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+    origins: tuple[str, ...] = field(default=(), compare=False)
+    """Not compared: they differ between a developer's machine and production."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppAccess:
+    """What one app declares."""
+
+    client_id: str
+    requires: Requirement | None
+    """What the middleware requires of every request that is not public; None if there is no middleware, and nobody is asked for a token."""
+    routes: tuple[RouteEntry, ...] = ()
+    public_paths: tuple[str, ...] = ()
+    """The option of the middleware: also paths that no route answers which can be read."""
+    calls: tuple[CallAccess, ...] = ()
+
+    @classmethod
+    def of(cls, check: AccessCheck, *, middleware: bool = True) -> "AppAccess":
+        """Return what an app declares. ``middleware`` is false for an app that only calls others.
+
+        Raises:
+            ConfigurationError: Somebody else's kind of requirement is among them, or the function for a base URL failed.
+        """
+        requires: Requirement | None = None
+        if middleware:
+            requires = Caller("service") | Caller("user") if check.users else Caller("service")
+            audiences = frozenset[str]() if check.skip_audience else check.audiences or check.declared
+            requires = requires & Audience(audiences) if audiences else requires
+        routes = (_entry(route, check) for route in check.access.routes)
+        return cls(
+            client_id=check.client_id,
+            requires=None if requires is None else canonical(requires),
+            routes=tuple(sorted(routes, key=lambda route: route.order)),
+            public_paths=tuple(sorted({entry.text for entry in check.public.entries})),
+            calls=_calls(check),
+        )
+
+    def with_origins_of(self, other: "AppAccess") -> "AppAccess":
+        """Return the same with the origins that ``other`` has for equal calls."""
+        origins = {call: call.origins for call in other.calls}
+        return replace(self, calls=tuple(replace(call, origins=origins.get(call, call.origins)) for call in self.calls))
+
+
+@dataclass(frozen=True, slots=True)
+class AccessFile:
+    """What one app or several declare."""
+
+    apps: tuple[AppAccess, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> "AccessFile":
+        """Read a file.
+
+        Raises:
+            ConfigurationError: It cannot be read, or is no access file of a version that is known. The text says where.
+        """
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            raise ConfigurationError(f"The access file {path} cannot be read: {error.strerror}.") from None
+        return cls.parse(raw, source=str(path))
+
+    @classmethod
+    def parse(cls, raw: bytes, *, source: str = "the access file") -> "AccessFile":
+        """Read the content of a file; errors name ``source``.
+
+        Raises:
+            ConfigurationError: As for `read`.
+        """
+        try:
+            content = json_object(raw)
+        except NotAnObjectError:
+            _fail(source, "", "it is not a JSON object")
+        except ValueError as error:
+            _fail(source, "", f"it is not JSON with one reading ({error})")
+        return _Reader(source).file(content)
+
+    def app(self, client_id: str) -> AppAccess | None:
+        """Return the app with this client id, if it is in the file."""
+        return next((app for app in self.apps if app.client_id == client_id), None)
+
+    def with_app(self, app: AppAccess) -> "AccessFile":
+        """Return the file with this app, in the place of the one with the same client id."""
+        others = (each for each in self.apps if each.client_id != app.client_id)
+        return AccessFile(tuple(sorted((*others, app), key=lambda each: each.client_id)))
+
+    @property
+    def text(self) -> str:
+        """The content as it is written: always the same for what means the same."""
+        apps = sorted(self.apps, key=lambda each: each.client_id)
+        return _text({"version": VERSION, "apps": [_app_json(app) for app in apps]}) + "\n"
+
+
+def difference(reviewed: AppAccess, declared: AppAccess, *, name: str) -> str:
+    """Return the lines of the file that would change, as ``diff -u`` shows them; empty if both declare the same."""
+    if reviewed == declared:
+        return ""
+    before, after = (AccessFile((app,)).text.splitlines() for app in (reviewed, declared.with_origins_of(reviewed)))
+    return "\n".join(unified_diff(before, after, f"{name} (reviewed)", "declared by the app", lineterm="", n=2))
+
+
+def canonical(requirement: Requirement) -> Requirement:
+    """Return an equal requirement in the one form in which it is written: flat, without repetitions, in a fixed order."""
+    kind = type(requirement)
+    if not isinstance(requirement, AllOf | AnyOf):
+        return requirement
+    parts: dict[Requirement, None] = {}
+    for part in map(canonical, requirement.parts):
+        parts.update(dict.fromkeys(part.parts if isinstance(part, AllOf | AnyOf) and type(part) is kind else (part,)))
+    ordered = tuple(sorted(parts, key=_order))
+    return ordered[0] if len(ordered) == 1 else type(requirement)(ordered)
+
+
+def _order(requirement: Requirement) -> tuple[int, str]:
+    ranks = [Audience, Caller, HasScope, HasRole]
+    rank = ranks.index(type(requirement)) if type(requirement) in ranks else len(ranks)
+    return rank, json.dumps(_requirement_json(requirement), sort_keys=True)
+
+
+def _entry(route: RouteAccess, check: AccessCheck) -> RouteEntry:
+    methods = tuple(sorted(route.methods))
+    readable = not (route.opaque or route.websocket)
+    public = tuple(method for method in methods or _METHODS if readable and check.opens(method, route.path))
+    requires = None if route.requirement is None else canonical(_owned(route.requirement, check.client_id))
+    if requires is not None:
+        _requirement_json(requires)  # whether it can be written
+    return RouteEntry(route.path, methods, route.host, route.websocket, route.opaque, public, requires)
+
+
+def _owned(requirement: Requirement, client_id: str) -> Requirement:
+    """Return the requirement with the app's own client wherever a role is without one."""
+    if isinstance(requirement, AllOf | AnyOf):
+        return type(requirement)(tuple(_owned(part, client_id) for part in requirement.parts))
+    if isinstance(requirement, HasRole) and not requirement.realm and requirement.client is None and client_id:
+        return replace(requirement, client=client_id)
+    return requirement
+
+
+def _calls(check: AccessCheck) -> tuple[CallAccess, ...]:
+    try:
+        downstreams = check.access.downstreams
+    except ConfigurationError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the function is the app's own code, and may raise anything
+        raise ConfigurationError(
+            f"A base URL is a function, and it failed with {type(error).__name__}: the access file cannot name the service that is called."
+        ) from None
+    by_token: dict[CallAccess, set[str]] = {}
+    for each in downstreams:
+        by_token.setdefault(_call(each), set()).update(each.origins)
+    calls = (replace(call, origins=tuple(sorted(origins))) for call, origins in by_token.items())
+    return tuple(sorted(calls, key=lambda call: (call.audiences, call.scopes)))
+
+
+def _call(downstream: Downstream) -> CallAccess:
+    return CallAccess(tuple(sorted(downstream.audiences)), tuple(sorted(downstream.scopes)))
+
+
+# Writing
+
+
+def _app_json(app: AppAccess) -> dict[str, Any]:
+    return {
+        "client_id": app.client_id,
+        "requires": None if app.requires is None else _requirement_json(app.requires),
+        "public_paths": list(app.public_paths),
+        "routes": [_route_json(route) for route in app.routes],
+        "calls": [
+            {"audiences": list(call.audiences), "scopes": list(call.scopes), "origins": list(call.origins)}
+            for call in app.calls
+        ],
+    }
+
+
+def _route_json(route: RouteEntry) -> dict[str, Any]:
+    members: dict[str, Any] = {
+        "path": route.path,
+        "methods": list(route.methods),
+        "host": route.host,
+        "websocket": route.websocket,
+        "opaque": route.opaque,
+        "public": list(route.public),
+        "requires": None if route.requires is None else _requirement_json(route.requires),
+    }
+    return {name: value for name, value in members.items() if value}
+
+
+def _requirement_json(requirement: Requirement) -> dict[str, Any]:
+    kind = type(requirement)
+    if isinstance(requirement, AllOf | AnyOf) and kind in (AllOf, AnyOf):
+        return {"and" if kind is AllOf else "or": [_requirement_json(part) for part in requirement.parts]}
+    if isinstance(requirement, Caller) and kind is Caller:
+        name = "user" if requirement.kind == "user" else "caller" if requirement.client_ids else "service"
+        return {name: sorted(requirement.client_ids) or _ANY}
+    if isinstance(requirement, HasScope) and kind is HasScope:
+        return {"scope": sorted(requirement.scopes)}
+    if isinstance(requirement, HasRole) and kind is HasRole:
+        owner = {} if requirement.realm or requirement.client is None else {"client": requirement.client}
+        return {"realm_role" if requirement.realm else "role": sorted(requirement.roles), **owner}
+    if isinstance(requirement, Audience) and kind is Audience:
+        return {"audience": sorted(requirement.audiences), **({"only": True} if requirement.only else {})}
+    raise ConfigurationError(
+        f"The access file has no form for {kind.__name__}, a requirement of your own: write the route with require_...(...), or leave the app out."
+    )
+
+
+def _text(value: Any, indent: str = "", used: int = 0, name: str = "") -> str:
+    """Return JSON in which each route, and each entry of a list that is too long for a line, has a line of its own.
+
+    So a route or a caller that is added changes one line.
+    """
+    line = json.dumps(value, ensure_ascii=False)
+    apart = name in _APART or (isinstance(value, dict) and "routes" in value)
+    if not value or (len(indent) + used + len(line) <= _WIDTH and not apart):
+        return line
+    inner = f"{indent}  "
+    if isinstance(value, dict):
+        named = ((f"{json.dumps(key)}: ", key, member) for key, member in value.items())
+        members = [inner + key + _text(member, inner, len(key) + 1, name) for key, name, member in named]
+        return "{\n" + ",\n".join(members) + f"\n{indent}}}"
+    return "[\n" + ",\n".join(inner + _text(member, inner, 1) for member in value) + f"\n{indent}]"
+
+
+# Reading
+
+
+def _fail(source: str, where: str, problem: str) -> NoReturn:
+    raise ConfigurationError(f"{source}: {f'{where}: ' if where else ''}{problem}.")
+
+
+_Leaf = Callable[["_Reader", str, Mapping[str, Any]], Requirement]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads one file, and says where something is wrong."""
+
+    source: str
+
+    def file(self, content: Mapping[str, Any]) -> AccessFile:
+        version = content.get("version")
+        if version != VERSION or isinstance(version, bool):
+            newer = isinstance(version, int) and version > VERSION
+            cure = "update s2s-fastapi" if newer else "it is no access file, or not one of this package"
+            _fail(self.source, "version", f"it is {json.dumps(version)}, and this s2s-fastapi reads {VERSION}: {cure}")
+        self._members("", content, required=("version", "apps"))
+        apps = tuple(self._app(where, each) for where, each in self._list("apps", content["apps"]))
+        if not apps:
+            _fail(self.source, "apps", "it is empty")
+        seen: set[str] = set()
+        for index, app in enumerate(apps):
+            if app.client_id in seen:
+                _fail(self.source, f"apps[{index}].client_id", f"{json.dumps(app.client_id)} is there twice")
+            seen.add(app.client_id)
+        return AccessFile(apps)
+
+    def _app(self, where: str, content: Any) -> AppAccess:
+        self._members(where, content, required=("client_id", "requires", "public_paths", "routes", "calls"))
+        public_paths = self._texts(f"{where}.public_paths", content["public_paths"])
+        try:
+            PublicPaths(public_paths)
+        except ConfigurationError as error:
+            _fail(self.source, f"{where}.public_paths", str(error).removesuffix("."))
+        routes = [self._route(at, each) for at, each in self._list(f"{where}.routes", content["routes"])]
+        calls = [self._call(at, each) for at, each in self._list(f"{where}.calls", content["calls"])]
+        return AppAccess(
+            client_id=self._name(f"{where}.client_id", content["client_id"]),
+            requires=self._requires(f"{where}.requires", content["requires"]),
+            public_paths=tuple(sorted(set(public_paths))),
+            routes=tuple(sorted(routes, key=lambda route: route.order)),
+            calls=tuple(sorted(calls, key=lambda call: (call.audiences, call.scopes))),
+        )
+
+    def _route(self, where: str, content: Any) -> RouteEntry:
+        optional = ("methods", "host", "websocket", "opaque", "public", "requires")
+        self._members(where, content, required=("path",), optional=optional)
+        for flag in ("websocket", "opaque"):
+            if flag in content and content[flag] is not True:
+                _fail(self.source, f"{where}.{flag}", "it is true or left out")
+        methods = self._texts(f"{where}.methods", content.get("methods", []))
+        public = self._texts(f"{where}.public", content.get("public", []))
+        if lost := sorted(set(public) - set(methods or _METHODS)):
+            _fail(self.source, f"{where}.public", f"{lost[0]} is no method of the route")
+        if (public or methods) and "websocket" in content:
+            _fail(self.source, where, "a WebSocket has no methods, and is never public")
+        path = self._text(f"{where}.path", content["path"])
+        if path[:1] not in ("", "/"):
+            _fail(self.source, f"{where}.path", "it does not begin with a slash")
+        return RouteEntry(
+            path=path,
+            methods=tuple(sorted(methods)),
+            host=self._text(f"{where}.host", content.get("host", "")),
+            websocket="websocket" in content,
+            opaque="opaque" in content,
+            public=tuple(method for method in tuple(sorted(methods)) or _METHODS if method in public),
+            requires=self._requires(f"{where}.requires", content.get("requires")),
+        )
+
+    def _call(self, where: str, content: Any) -> CallAccess:
+        self._members(where, content, required=("audiences", "scopes", "origins"))
+        return CallAccess(
+            audiences=tuple(sorted(self._names(f"{where}.audiences", content["audiences"], least=0))),
+            scopes=tuple(sorted(self._names(f"{where}.scopes", content["scopes"], scope_problem, least=0))),
+            origins=tuple(sorted(self._texts(f"{where}.origins", content["origins"]))),
+        )
+
+    def _requires(self, where: str, content: Any) -> Requirement | None:
+        return None if content is None else canonical(self.requirement(where, content))
+
+    def requirement(self, where: str, content: Any) -> Requirement:
+        """Read one requirement, and those that it joins."""
+        if not isinstance(content, dict) or not content:
+            _fail(self.source, where, 'a requirement is an object such as {"caller": ["billing"]}')
+        kind = next(iter(content))
+        if kind in ("and", "or"):
+            self._members(where, content, required=(kind,))
+            parts = tuple(self.requirement(at, each) for at, each in self._list(f"{where}.{kind}", content[kind]))
+            if len(parts) < 2:  # noqa: PLR2004 - one is no choice, and nothing would be met by everybody or nobody
+                _fail(self.source, f"{where}.{kind}", "it joins at least two requirements")
+            return AllOf(parts) if kind == "and" else AnyOf(parts)
+        leaf = next((_LEAVES[name] for name in content if name in _LEAVES), None)
+        if leaf is None:
+            known = ", ".join((*_LEAVES, "and", "or"))
+            _fail(self.source, where, f"{json.dumps(kind)} is no requirement that this s2s-fastapi knows ({known})")
+        return leaf(self, where, content)
+
+    def caller(self, where: str, content: Mapping[str, Any]) -> Requirement:
+        self._members(where, content, required=("caller",))
+        return Caller("service", self._names(f"{where}.caller", content["caller"]))
+
+    def service(self, where: str, content: Mapping[str, Any]) -> Requirement:
+        self._members(where, content, required=("service",))
+        if content["service"] != _ANY:
+            _fail(self.source, f"{where}.service", f'it is "{_ANY}": for services by name write caller')
+        return Caller("service")
+
+    def user(self, where: str, content: Mapping[str, Any]) -> Requirement:
+        self._members(where, content, required=("user",))
+        clients = content["user"]
+        return Caller("user", frozenset() if clients == _ANY else self._names(f"{where}.user", clients))
+
+    def scope(self, where: str, content: Mapping[str, Any]) -> Requirement:
+        self._members(where, content, required=("scope",))
+        return HasScope(self._names(f"{where}.scope", content["scope"], scope_problem))
+
+    def role(self, where: str, content: Mapping[str, Any]) -> Requirement:
+        self._members(where, content, required=("role",), optional=("client",))
+        client = self._name(f"{where}.client", content["client"]) if "client" in content else None
+        return HasRole(self._names(f"{where}.role", content["role"]), client)
+
+    def realm_role(self, where: str, content: Mapping[str, Any]) -> Requirement:
+        self._members(where, content, required=("realm_role",))
+        return HasRole(self._names(f"{where}.realm_role", content["realm_role"]), realm=True)
+
+    def audience(self, where: str, content: Mapping[str, Any]) -> Requirement:
+        self._members(where, content, required=("audience",), optional=("only",))
+        if "only" in content and content["only"] is not True:
+            _fail(self.source, f"{where}.only", "it is true or left out")
+        return Audience(self._names(f"{where}.audience", content["audience"]), "only" in content)
+
+    def _members(self, where: str, content: Any, *, required: Iterable[str], optional: Iterable[str] = ()) -> None:
+        if not isinstance(content, dict):
+            _fail(self.source, where, "it is not an object")
+        required = tuple(required)
+        known = (*required, *optional)
+        for name in content:
+            if name not in known:
+                _fail(self.source, where, f"the member {json.dumps(name)} is unknown here (known: {', '.join(known)})")
+        for name in required:
+            if name not in content:
+                _fail(self.source, where, f"the member {json.dumps(name)} is missing")
+
+    def _list(self, where: str, content: Any) -> Iterator[tuple[str, Any]]:
+        if not isinstance(content, list):
+            _fail(self.source, where, "it is not a list")
+        yield from ((f"{where}[{index}]", each) for index, each in enumerate(content))
+
+    def _text(self, where: str, content: Any) -> str:
+        if not isinstance(content, str):
+            _fail(self.source, where, "it is not text")
+        return content
+
+    def _texts(self, where: str, content: Any) -> list[str]:
+        texts = [self._text(at, each) for at, each in self._list(where, content)]
+        if len(set(texts)) != len(texts):
+            _fail(self.source, where, "an entry is there twice")
+        return texts
+
+    def _name(self, where: str, content: Any, problem: Callable[[object], str] = name_problem) -> str:
+        if found := problem(content):
+            _fail(self.source, where, f"it is no name: {found}")
+        return str(content)
+
+    def _names(
+        self, where: str, content: Any, problem: Callable[[object], str] = name_problem, *, least: int = 1
+    ) -> frozenset[str]:
+        names = [self._name(at, each, problem) for at, each in self._list(where, content)]
+        if len(names) < least:
+            _fail(self.source, where, "it is empty: without a name it could mean nobody or everybody")
+        if len(set(names)) != len(names):
+            _fail(self.source, where, "a name is there twice")
+        return frozenset(names)
+
+
+_LEAVES: Final[Mapping[str, _Leaf]] = {
+    "audience": _Reader.audience,
+    "service": _Reader.service,
+    "caller": _Reader.caller,
+    "user": _Reader.user,
+    "scope": _Reader.scope,
+    "role": _Reader.role,
+    "realm_role": _Reader.realm_role,
+}
+"""Every kind of requirement and what reads it. One that is added here also needs a place in the schema and a new version."""

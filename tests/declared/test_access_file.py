@@ -1,0 +1,372 @@
+"""The access file: what means the same is written the same, what is unknown is refused, and the schema says what the reader says."""
+
+import copy
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import Depends, FastAPI
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.routing import Host, Mount, Route, WebSocketRoute
+
+from example_app import chat_app, crm_gateway, notification_service_by_scope
+from s2s_fastapi import (
+    ConfigurationError,
+    Principal,
+    Requirement,
+    read_access,
+    require_audience,
+    require_caller,
+    require_realm_role,
+    require_role,
+    require_scope,
+    require_service,
+    require_user,
+    service_client,
+)
+from s2s_fastapi.declared.access_file import SCHEMA, AccessFile, AppAccess, CallAccess, canonical, difference
+from s2s_fastapi.declared.public_paths import PublicPaths
+from s2s_fastapi.declared.start_check import AccessCheck
+
+LEAVES = (
+    require_service(),
+    require_caller("a", "b"),
+    require_caller("b"),
+    require_user(),
+    require_user("web"),
+    require_scope("read", "write"),
+    require_role("admin"),
+    require_role("admin", client="other"),
+    require_realm_role("admin"),
+    require_audience("api"),
+    require_audience("api", "other", only=True),
+)
+REQUIREMENTS = st.recursive(
+    st.sampled_from(LEAVES),
+    lambda parts: st.builds(lambda one, other, both: one & other if both else one | other, parts, parts, st.booleans()),
+    max_leaves=8,
+)
+PRINCIPALS = st.builds(
+    Principal,
+    kind=st.sampled_from(["service", "user", "unknown"]),
+    client_id=st.sampled_from(["a", "b", "web"]),
+    subject=st.just("s"),
+    issuer=st.just("i"),
+    audiences=st.sets(st.sampled_from(["api", "other"])).map(frozenset),
+    scopes=st.sets(st.sampled_from(["read", "write"])).map(frozenset),
+    realm_roles=st.sets(st.just("admin")).map(frozenset),
+    client_roles=st.just({"other": frozenset({"admin"})}) | st.just({}),
+)
+
+
+def declared(app: Any, client_id: str = "api", *, middleware: bool = True, **changes: Any) -> AppAccess:
+    given: dict[str, Any] = {"audiences": frozenset({client_id}), "users": False, "skip_audience": False, **changes}
+    public = PublicPaths(given.pop("public_paths", ()))
+    check = AccessCheck(access=read_access(app), public=public, client_id=client_id, **given)
+    return AppAccess.of(check, middleware=middleware)
+
+
+def with_route(requirement: Requirement) -> AppAccess:
+    app = Starlette(routes=[Route("/x", requirement.guard(endpoint))])
+    return declared(app)
+
+
+async def endpoint(request: Any) -> Any: ...
+
+
+async def opaque(scope: Any, receive: Any, send: Any) -> None: ...
+
+
+EXAMPLES: dict[str, Callable[[], AppAccess]] = {
+    "crm-api-gateway": lambda: declared(crm_gateway.app, "crm-api-gateway", public_paths=["/healthz", "/docs"]),
+    "notification-service": lambda: declared(notification_service_by_scope.app, "notification-service", users=True),
+    "chat-app-service": lambda: declared(chat_app.app, "chat-app-service", middleware=False),
+}
+
+
+def test_the_file_of_three_services_is_read_back_as_it_was_written() -> None:
+    file = AccessFile(())
+    for make in EXAMPLES.values():
+        file = file.with_app(make())
+    assert [app.client_id for app in file.apps] == sorted(EXAMPLES)
+    again = AccessFile.parse(file.text.encode())
+    assert again == file
+    assert again.text == file.text
+
+
+def test_the_file_says_of_a_route_what_a_reviewer_asks() -> None:
+    app = declared(crm_gateway.app, "crm-api-gateway", public_paths=["/healthz"])
+    assert json.loads(AccessFile((app,)).text)["apps"][0] == {
+        "client_id": "crm-api-gateway",
+        "requires": {"and": [{"audience": ["crm-api-gateway"]}, {"service": "any"}]},
+        "public_paths": ["/healthz"],
+        "routes": [
+            {"path": "/docs", "methods": ["GET", "HEAD"]},
+            {"path": "/docs/oauth2-redirect", "methods": ["GET", "HEAD"]},
+            {"path": "/healthz", "methods": ["GET"], "public": ["GET"]},
+            {"path": "/openapi.json", "methods": ["GET", "HEAD"]},
+            {"path": "/redoc", "methods": ["GET", "HEAD"]},
+            {"path": "/tickets", "methods": ["GET"], "requires": {"caller": ["billing", "chat-app-service"]}},
+            {
+                "path": "/tickets",
+                "methods": ["POST"],
+                "requires": {"and": [{"audience": ["crm-api-gateway"]}, {"caller": ["chat-app-service"]}]},
+            },
+        ],
+        "calls": [],
+    }
+
+
+def test_mounts_hosts_sockets_and_opaque_apps_are_in_the_file() -> None:
+    app = Starlette(
+        routes=[
+            WebSocketRoute("/feed", require_user("web").guard(endpoint)),
+            Mount("/files", app=require_caller("billing").guard(opaque)),
+            Host("api.example.com", app=Starlette(routes=[Route("/x", endpoint, methods=["POST"])])),
+        ]
+    )
+    assert json.loads(AccessFile((declared(app, users=True),)).text)["apps"][0]["routes"] == [
+        {"path": "/feed", "websocket": True, "requires": {"user": ["web"]}},
+        {"path": "/files", "opaque": True, "requires": {"caller": ["billing"]}},
+        {"path": "/x", "methods": ["POST"], "host": "api.example.com"},
+    ]
+
+
+def test_the_app_says_what_its_middleware_requires_of_every_request() -> None:
+    app = FastAPI(openapi_url=None)
+    assert declared(app).requires == require_audience("api") & require_service()
+    users = declared(app, users=True).requires
+    assert users == require_audience("api") & (require_service() | require_user())
+    assert declared(app, skip_audience=True).requires == require_service()
+    assert declared(app, middleware=False).requires is None
+
+
+def test_audiences_that_only_the_routes_name_are_what_the_middleware_requires() -> None:
+    app = FastAPI(openapi_url=None)
+    app.get("/x", dependencies=[Depends(require_audience("b", "a"))])(endpoint)
+    assert declared(app, audiences=frozenset()).requires == require_audience("a", "b") & require_service()
+
+
+def test_a_call_says_which_token_is_requested_and_its_origins_are_not_compared() -> None:
+    def calling(url: str) -> AppAccess:
+        crm = service_client(url, audience="crm", scope="tickets")
+        app = FastAPI(openapi_url=None)
+        app.get("/x", dependencies=[Depends(crm)])(endpoint)
+        return declared(app)
+
+    here, there = calling("http://localhost:8001"), calling("https://crm.example.com")
+    assert here.calls == (CallAccess(("crm",), ("tickets",)),)
+    assert here.calls[0].origins == ("http://localhost:8001",)
+    assert here == there
+    assert there.with_origins_of(here).calls[0].origins == ("http://localhost:8001",)
+
+
+def test_a_base_url_that_cannot_be_found_out_is_an_error_in_one_sentence() -> None:
+    app = FastAPI(openapi_url=None)
+    app.get("/x", dependencies=[Depends(service_client(lambda: str(1 / 0), audience="crm"))])(endpoint)
+    with pytest.raises(ConfigurationError, match="failed with ZeroDivisionError"):
+        declared(app)
+
+
+def test_a_role_without_a_client_is_written_with_the_apps_own() -> None:
+    assert with_route(require_role("w")).routes == with_route(require_role("w", client="api")).routes
+    assert with_route(require_role("w")).routes != with_route(require_role("w", client="other")).routes
+
+
+@given(REQUIREMENTS)
+def test_every_requirement_is_read_back_as_it_was_written(requirement: Requirement) -> None:
+    app = with_route(requirement)
+    assert AccessFile.parse(AccessFile((app,)).text.encode()).apps == (app,)
+
+
+@given(REQUIREMENTS, PRINCIPALS)
+def test_the_form_that_is_written_lets_the_same_callers_in(requirement: Requirement, principal: Principal) -> None:
+    both = [each.judge(principal, "api").reason == "allowed" for each in (requirement, canonical(requirement))]
+    assert both[0] == both[1]
+
+
+@given(REQUIREMENTS, REQUIREMENTS)
+def test_the_order_in_the_code_does_not_change_the_file(one: Requirement, other: Requirement) -> None:
+    assert with_route(one & other) == with_route(other & one)
+    assert with_route(one | other) == with_route(other | one)
+    assert with_route(one & one & other) == with_route(other & one)
+
+
+def test_routes_are_in_one_order_whatever_order_the_app_has_them_in() -> None:
+    paths = ["/b", "/a", "/c"]
+    apps = [declared(Starlette(routes=[Route(path, endpoint) for path in order])) for order in (paths, sorted(paths))]
+    assert apps[0] == apps[1]
+
+
+def test_a_requirement_of_somebody_elses_kind_cannot_be_written() -> None:
+    class Own(Requirement):
+        def judge(self, principal: Principal, client_id: str = "") -> Any: ...
+
+    with pytest.raises(ConfigurationError, match="no form for Own"):
+        with_route(Own())
+
+
+def test_a_caller_who_is_added_is_one_line_of_the_difference() -> None:
+    reviewed, now = with_route(require_caller("a")), with_route(require_caller("a", "b"))
+    lines = difference(reviewed, now, name="access.json").splitlines()
+    assert lines[:2] == ["--- access.json (reviewed)", "+++ declared by the app"]
+    changed = [line for line in lines[2:] if line[0] in "+-"]
+    assert len(changed) == 2
+    assert changed[1].strip("+ ,") == '{"path": "/x", "methods": ["GET", "HEAD"], "requires": {"caller": ["a", "b"]}}'
+    assert not difference(reviewed, reviewed, name="access.json")
+
+
+def test_of_a_long_list_one_line_changes_too() -> None:
+    names = [f"service-{number:03}" for number in range(40)]
+    reviewed, now = (with_route(require_caller(*each)) for each in (names, [*names, "service-0205"]))
+    lines = difference(reviewed, now, name="f").splitlines()[2:]
+    assert [line.strip("+ ,") for line in lines if line[0] in "+-"] == ['"service-0205"']
+
+
+RIGHT: dict[str, Any] = json.loads(AccessFile((EXAMPLES["crm-api-gateway"](),)).text)
+ROUTE = "apps[0].routes[5]"
+
+
+def changed(change: Callable[[dict[str, Any], dict[str, Any]], Any]) -> dict[str, Any]:
+    content = copy.deepcopy(RIGHT)
+    change(content, content["apps"][0]["routes"][5])
+    return content
+
+
+def requiring(requirement: Any) -> dict[str, Any]:
+    return changed(lambda _, route: route.update(requires=requirement))
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "a newer version": (changed(lambda file, _: file.update(version=2)), "version: it is 2, .* update s2s-fastapi"),
+    "no version": (changed(lambda file, _: file.pop("version")), "version: it is null"),
+    "true for the version": (changed(lambda file, _: file.update(version=True)), "version: it is true"),
+    "an unknown member of the file": (changed(lambda file, _: file.update(more=1)), '"more" is unknown here'),
+    "no apps": (changed(lambda file, _: file.update(apps=[])), "apps: it is empty"),
+    "an app that is no object": (changed(lambda file, _: file.update(apps=[1])), r"apps\[0\]: it is not an object"),
+    "a missing member": (
+        changed(lambda file, _: file["apps"][0].pop("requires")),
+        r'apps\[0\]: .*"requires" is missing',
+    ),
+    "an empty client id": (changed(lambda file, _: file["apps"][0].update(client_id="")), "client_id: it is no name"),
+    "an unknown member": (
+        changed(lambda _, route: route.update(tags=[])),
+        r'routes\[5\]: the member "tags" is unknown',
+    ),
+    "false for a flag": (changed(lambda _, route: route.update(opaque=False)), "opaque: it is true or left out"),
+    "a path without a slash": (changed(lambda _, route: route.update(path="tickets")), "path: it does not begin"),
+    "methods that are text": (changed(lambda _, route: route.update(methods="GET")), "methods: it is not a list"),
+    "a method twice": (
+        changed(lambda _, route: route.update(methods=["GET", "GET"])),
+        "methods: an entry is there twice",
+    ),
+    "a number as an origin": (
+        changed(lambda file, _: file["apps"][0].update(calls=[{"audiences": [], "scopes": [], "origins": [1]}])),
+        r"origins\[0\]: it is not text",
+    ),
+    "an unknown requirement": (requiring({"tenant": ["a"]}), r'requires: "tenant" is no requirement .*\(audience, '),
+    "an unknown one inside": (
+        requiring({"and": [{"caller": ["a"]}, {"or": [{"scope": ["a"]}, {"dpop": True}]}]}),
+        r'requires\.and\[1\]\.or\[1\]: "dpop" is no requirement',
+    ),
+    "an empty requirement": (requiring({}), "requires: a requirement is an object"),
+    "a list as requirement": (requiring([{"caller": ["a"]}]), "requires: a requirement is an object"),
+    "two kinds at once": (requiring({"caller": ["a"], "scope": ["b"]}), r'"scope" is unknown here \(known: caller\)'),
+    "a join of one": (requiring({"or": [{"caller": ["a"]}]}), "or: it joins at least two"),
+    "a join of none": (requiring({"and": []}), "and: it joins at least two"),
+    "a join with an option": (requiring({"and": [{"caller": ["a"]}] * 2, "client": "x"}), '"client" is unknown here'),
+    "a caller without a name": (requiring({"caller": []}), "caller: it is empty"),
+    "a caller who is anybody": (requiring({"caller": "any"}), "caller: it is not a list"),
+    "a service by name": (requiring({"service": ["a"]}), 'service: it is "any"'),
+    "a user of no client": (requiring({"user": []}), "user: it is empty"),
+    "a scope with a space": (requiring({"scope": ["a b"]}), r"scope\[0\]: it is no name: it has a space"),
+    "a name twice": (requiring({"caller": ["a", "a"]}), "caller: a name is there twice"),
+    "a role of a number": (requiring({"role": ["a"], "client": 1}), r"client: it is no name"),
+    "an audience with an unknown option": (requiring({"audience": ["a"], "just": True}), '"just" is unknown'),
+    "an audience that is not only": (requiring({"audience": ["a"], "only": False}), "only: it is true or left out"),
+    "a realm role with a client": (requiring({"realm_role": ["a"], "client": "x"}), '"client" is unknown here'),
+}
+READER_ONLY: dict[str, tuple[dict[str, Any], str]] = {
+    "two apps of one client": (
+        changed(lambda file, _: file["apps"].append(file["apps"][0])),
+        r"apps\[1\].client_id: .* is there twice",
+    ),
+    "a public method that the route has not": (
+        changed(lambda _, route: route.update(public=["DELETE"])),
+        "public: DELETE is no method of the route",
+    ),
+    "a public WebSocket": (
+        changed(lambda _, route: (route.pop("methods"), route.update(websocket=True, public=["GET"]))),
+        "a WebSocket has no methods",
+    ),
+    "a pattern as a public path": (
+        changed(lambda file, _: file["apps"][0].update(public_paths=["/static/*"])),
+        "is a pattern",
+    ),
+}
+"""What a JSON schema cannot say, or not in a form that anybody can read."""
+
+
+@pytest.mark.parametrize("name", [*WRONG, *READER_ONLY])
+def test_what_is_not_right_is_refused_and_the_error_says_where(name: str) -> None:
+    content, said = {**WRONG, **READER_ONLY}[name]
+    with pytest.raises(ConfigurationError, match=said) as error:
+        AccessFile.parse(json.dumps(content).encode(), source="access.json")
+    assert str(error.value).startswith("access.json: ")
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"", "not JSON"),
+        (b"[]", "not a JSON object"),
+        (b'{"version": 1, "version": 1, "apps": []}', "duplicate members"),
+        (b'{"version": 1, "apps": ', "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+    ],
+    ids=["nothing", "a list", "a member twice", "half of it", "not UTF-8"],
+)
+def test_a_file_that_is_no_json_is_refused(raw: bytes, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        AccessFile.parse(raw)
+
+
+def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"none\.json cannot be read: No such file"):
+        AccessFile.read(tmp_path / "none.json")
+
+
+def checked_by_the_schema(folder: Path, contents: dict[str, Any]) -> set[str]:
+    """Return the names of the contents that the schema refuses."""
+    for number, content in enumerate(contents.values()):
+        (folder / f"{number}.json").write_text(json.dumps(content))
+    files = [str(folder / f"{number}.json") for number in range(len(contents))]
+    command = [sys.executable, "-m", "check_jsonschema", "--schemafile", str(SCHEMA), "-o", "json", *files]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.stdout, found.stderr
+    refused = {Path(each["filename"]).stem for each in json.loads(found.stdout)["errors"]}
+    return {name for number, name in enumerate(contents) if str(number) in refused}
+
+
+def test_the_schema_takes_what_is_written_and_refuses_what_the_reader_refuses(tmp_path: Path) -> None:
+    right: dict[str, Any] = {name: json.loads(AccessFile((make(),)).text) for name, make in EXAMPLES.items()}
+    for number, leaf in enumerate((*LEAVES, LEAVES[1] & (LEAVES[5] | LEAVES[6]))):
+        right[f"leaf {number}"] = json.loads(AccessFile((with_route(leaf),)).text)
+    wrong = {name: content for name, (content, _) in WRONG.items()}
+    assert checked_by_the_schema(tmp_path, right | wrong) == set(wrong)
+
+
+def test_the_schema_has_every_kind_of_requirement_and_this_version() -> None:
+    from s2s_fastapi.declared.access_file import _LEAVES, VERSION
+
+    schema = json.loads(SCHEMA.read_text())
+    kinds = {each["$ref"].rpartition("/")[2] for each in schema["$defs"]["requirement"]["oneOf"]}
+    assert kinds == {*_LEAVES, "and", "or"}
+    assert schema["properties"]["version"] == {"const": VERSION}
+    assert schema["$id"].endswith(f":{VERSION}")
