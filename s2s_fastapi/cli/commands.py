@@ -29,6 +29,7 @@ def command_line() -> "typer.Typer":
     import typer  # noqa: PLC0415
 
     from s2s_fastapi.cli.dev import dev  # noqa: PLC0415
+    from s2s_fastapi.cli.graph import graph  # noqa: PLC0415
     from s2s_fastapi.cli.keygen import keygen  # noqa: PLC0415
 
     app = typer.Typer(
@@ -38,5 +39,6 @@ def command_line() -> "typer.Typer":
         pretty_exceptions_enable=False,  # its frames show local variables, and with them secrets
     )
     app.command()(dev)
+    app.command()(graph)
     app.command()(keygen)
     return app

@@ -1,0 +1,1 @@
+"""What an operator runs: compare what apps declare with what a realm grants."""
