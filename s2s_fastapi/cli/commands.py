@@ -33,6 +33,7 @@ def command_line() -> "typer.Typer":
     from s2s_fastapi.cli.attack import attack  # noqa: PLC0415
     from s2s_fastapi.cli.dev import dev  # noqa: PLC0415
     from s2s_fastapi.cli.doctor import doctor  # noqa: PLC0415
+    from s2s_fastapi.cli.graph import graph  # noqa: PLC0415
     from s2s_fastapi.cli.keygen import keygen  # noqa: PLC0415
     from s2s_fastapi.cli.plan import plan  # noqa: PLC0415
     from s2s_fastapi.cli.token import token  # noqa: PLC0415
@@ -45,6 +46,7 @@ def command_line() -> "typer.Typer":
     )
     app.command()(attack)
     app.command()(dev)
+    app.command()(graph)
     app.command()(keygen)
     app.command()(token)
     app.command()(doctor)

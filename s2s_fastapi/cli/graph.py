@@ -1,0 +1,110 @@
+"""``s2s-fastapi graph``: who may call whom, what is declared beside what Keycloak grants."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from s2s_fastapi.cli.mistake import in_one_sentence, problem_of
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.operations.relations import Relation, Unanswered
+from s2s_fastapi.realm.model import RealmModel
+
+__all__ = ["graph"]
+
+
+@in_one_sentence
+def graph(
+    access: Annotated[list[Path], typer.Argument(metavar="ACCESS.json...", help="Access files of the apps.")],
+    *,
+    realm_file: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="REALM.json", help="The realm, as Keycloak exports it; with its users files, or a directory."
+        ),
+    ] = None,
+    realm: Annotated[str, typer.Option(metavar="NAME", help="Which realm, if the files have several.")] = "",
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write one HTML page that needs no other file and no network.")
+    ] = None,
+    mermaid: Annotated[
+        bool, typer.Option("--mermaid", help="Print a Mermaid flowchart in place of the table.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of the table.")] = False,
+) -> None:
+    """Show who may call whom: what the apps declare, beside what the realm grants.
+
+    The access files say which service calls which, and whom each route allows. With --realm-file, each caller's token is computed as
+    Keycloak would issue it, and each route judges it. Exit code 1: something declared is not granted, or something granted is not
+    declared.
+    """
+    # Imported for this command only: they would slow down --help.
+    from s2s_fastapi.declared.access_file import AccessFile  # noqa: PLC0415
+    from s2s_fastapi.operations import graph as drawn  # noqa: PLC0415
+    from s2s_fastapi.operations.relations import relations, unanswered  # noqa: PLC0415
+
+    if mermaid and as_json:
+        raise ConfigurationError("Write --mermaid or --json, not both.")
+    files = [AccessFile.read(path) for path in access]
+    model = _realm(realm_file or [], realm)
+    found, lost = relations(files, model), unanswered(files)
+    if html is not None:
+        title = f"Who may call whom{f' in the realm {model.name}' if model is not None else ''}"
+        try:
+            html.write_text(drawn.as_html(found, lost, title=title), encoding="utf-8")
+        except OSError as error:
+            raise ConfigurationError(f"{html} cannot be written: {problem_of(error)}.") from None
+    if as_json:
+        sys.stdout.write(f"{json.dumps(drawn.as_json(found, lost), indent=2)}\n")
+    elif mermaid:
+        sys.stdout.write(drawn.as_mermaid(found))
+    else:
+        _print(found, lost)
+    if lost or any(each.status.problem for each in found):
+        raise typer.Exit(1)
+
+
+def _realm(paths: list[Path], name: str) -> RealmModel | None:
+    from s2s_fastapi.testing.documents import read_documents  # noqa: PLC0415
+
+    if not paths:
+        if name:
+            raise ConfigurationError("--realm chooses one of the realms in --realm-file: write that, too.")
+        return None
+    models = {model.name: model for model in map(RealmModel.read, read_documents(paths, {}).realms)}
+    if not name and len(models) == 1:
+        return next(iter(models.values()))
+    if name not in models:
+        raise ConfigurationError(f"Write --realm with the name of one realm in the files: {', '.join(sorted(models))}.")
+    return models[name]
+
+
+def _print(found: tuple[Relation, ...], lost: tuple[Unanswered, ...]) -> None:
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table("caller", "receiver", "", "audience", "scope", "routes", box=None, padding=(0, 2, 0, 0))
+    for each in sorted(found, key=lambda one: not one.status.problem):
+        accepted = sum(answer.accepted for answer in each.routes)
+        cells = (
+            each.caller,
+            each.receiver,
+            each.note or each.status.label,
+            " ".join(each.audiences),
+            " ".join(each.scopes),
+            f"{accepted} of {len(each.routes)}" if each.routes else "",
+        )
+        # As text, never as markup: names are somebody else's choice.
+        table.add_row(*map(Text, map(_shown, cells)), style="bold red" if each.status.problem else "")
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(table)
+    for one in lost:
+        sentence = f"{one.caller} calls the audience {one.audience}, and none of the given apps accepts it."
+        console.print(Text(_shown(sentence), style="bold red"))
+
+
+def _shown(text: str) -> str:
+    return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)

@@ -1,0 +1,115 @@
+"""Who may call whom: each way in which what is declared and what is granted can fit together, or not."""
+
+import pytest
+
+from s2s_fastapi.operations.relations import Relation, Status, Unanswered, relations, unanswered
+from tests.operations.landscape import MAIL, SHOP, STOCK, app, call, client, file, realm, route
+
+ONLY_SHOP = {"caller": [SHOP]}
+RECEIVER = app(STOCK, route("/items", ONLY_SHOP), route("/count", ONLY_SHOP))
+CALLER = app(SHOP, calls=[call(STOCK)], receives=False)
+
+
+def only(*found: Relation) -> Relation:
+    (one,) = found
+    return one
+
+
+def test_a_call_that_is_declared_and_granted_works_on_every_route_that_accepts_the_token() -> None:
+    found = only(*relations([file(RECEIVER, CALLER)], realm(client(SHOP, STOCK), client(STOCK))))
+
+    assert (found.caller, found.receiver, found.status) == (SHOP, STOCK, Status.WORKS)
+    assert [(each.route, each.accepted) for each in found.routes] == [("GET /count", True), ("GET /items", True)]
+    assert found.token is not None
+    assert found.token["aud"] == STOCK
+
+
+def test_several_files_are_one_landscape() -> None:
+    granted = realm(client(SHOP, STOCK), client(STOCK))
+
+    assert relations([file(RECEIVER), file(CALLER)], granted) == relations([file(RECEIVER, CALLER)], granted)
+
+
+def test_a_declared_call_without_the_audience_is_not_granted() -> None:
+    found = only(*relations([file(RECEIVER, CALLER)], realm(client(SHOP), client(STOCK))))
+
+    assert found.status is Status.NOT_GRANTED
+    assert {each.reason for each in found.routes} == {"wrong_audience"}
+
+
+def test_a_caller_to_which_keycloak_gives_no_token_is_not_granted_and_keycloaks_answer_is_shown() -> None:
+    found = only(*relations([file(RECEIVER, CALLER)], realm(client(SHOP, STOCK, accounts=False), client(STOCK))))
+
+    assert found.status is Status.NOT_GRANTED
+    assert found.note.startswith("401 unauthorized_client")
+
+
+def test_a_declared_call_whose_role_is_missing_is_refused() -> None:
+    strict = app(STOCK, route("/items", {"and": [ONLY_SHOP, {"role": ["reader"], "client": STOCK}]}))
+    found = only(*relations([file(strict, CALLER)], realm(client(SHOP, STOCK), client(STOCK))))
+
+    assert found.status is Status.REFUSED
+    assert [each.reason for each in found.routes] == ["role_missing"]
+
+
+def test_a_caller_that_no_route_allows_is_said_whatever_keycloak_grants() -> None:
+    closed = app(STOCK, route("/items", {"caller": [MAIL]}))
+    found = {each.caller: each.status for each in relations([file(closed, CALLER)], realm(client(SHOP, STOCK)))}
+
+    assert found == {SHOP: Status.NOT_ALLOWED, MAIL: Status.ALLOWED}
+
+
+def test_a_role_that_keycloak_could_grant_does_not_make_a_call_one_that_is_never_allowed() -> None:
+    strict = app(STOCK, route("/items", {"and": [ONLY_SHOP, {"realm_role": ["reader"]}, {"scope": ["read"]}]}))
+
+    assert only(*relations([file(strict, CALLER)])).status is Status.DECLARED
+
+
+@pytest.mark.parametrize("by", ["mapper", "optional scope"])
+def test_a_grant_that_no_app_declares_is_found(by: str) -> None:
+    open_to_all = app(STOCK, route("/items"))
+    other = client(MAIL, STOCK) if by == "mapper" else client(MAIL, optional=["to-stock"])
+    found = only(*relations([file(open_to_all)], realm(other, client(STOCK), scopes=[("to-stock", STOCK)])))
+
+    assert (found.caller, found.status) == (MAIL, Status.NOT_DECLARED)
+    assert found.scopes == (() if by == "mapper" else ("to-stock",))
+
+
+def test_a_grant_that_every_route_refuses_is_no_relation() -> None:
+    assert relations([file(RECEIVER)], realm(client(MAIL, STOCK), client(SHOP), client(STOCK))) == (
+        Relation(SHOP, STOCK, Status.ALLOWED),
+    )
+
+
+def test_a_caller_whose_file_does_not_declare_the_call_is_a_grant_too_much_even_if_a_route_names_it() -> None:
+    silent = app(SHOP, receives=False)
+
+    assert only(*relations([file(RECEIVER, silent)], realm(client(SHOP, STOCK)))).status is Status.NOT_DECLARED
+    assert only(*relations([file(RECEIVER)], realm(client(SHOP, STOCK)))).status is Status.ALLOWED
+
+
+def test_a_call_by_scope_is_asked_with_its_scope() -> None:
+    asking = app(SHOP, calls=[call(STOCK, "to-stock")], receives=False)
+    granted = realm(client(SHOP, optional=["to-stock"]), client(STOCK), scopes=[("to-stock", STOCK)])
+
+    assert only(*relations([file(RECEIVER, asking)], granted)).status is Status.WORKS
+    assert only(*relations([file(RECEIVER, CALLER)], granted)).status is Status.NOT_GRANTED
+
+
+def test_without_a_realm_only_what_is_declared_is_shown() -> None:
+    found = only(*relations([file(RECEIVER, CALLER)]))
+
+    assert (found.status, found.routes, found.token) == (Status.DECLARED, (), None)
+
+
+def test_a_service_is_no_relation_to_itself() -> None:
+    own = app(STOCK, route("/items"), calls=[call(STOCK)])
+
+    assert relations([file(own)], realm(client(STOCK, STOCK))) == ()
+
+
+def test_an_audience_that_no_given_app_accepts_is_named() -> None:
+    lost = app(SHOP, calls=[call(STOCK), call("ghost")], receives=False)
+
+    assert unanswered([file(RECEIVER, lost)]) == (Unanswered(SHOP, "ghost"),)
+    assert unanswered([file(lost), file(RECEIVER)]) == (Unanswered(SHOP, "ghost"),)
