@@ -2,21 +2,18 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-from s2s_fastapi.decision import Decision, Reason
+from s2s_fastapi.decision import Decision
 from s2s_fastapi.declared.access_file import AppAccess
+from s2s_fastapi.operations.relations import judged
 from s2s_fastapi.operations.wanted import Finding, Level, accepted_audiences
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.realm.model import Denied, RealmModel
-from s2s_fastapi.requirement.requirement import AllOf
 from s2s_fastapi.text import listed, named
-from s2s_fastapi.verifier.claims import read_principal
+from s2s_fastapi.verifier.predicted import predicted_principal
 
 __all__ = ["check_access"]
-
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_TIMES: Final = {"iss": "https://keycloak.invalid/realms/checked", "iat": 1, "exp": 2}
 
 
 def check_access(apps: Iterable[AppAccess], model: RealmModel) -> tuple[Finding, ...]:
@@ -48,7 +45,7 @@ class _Checking:
                     continue
                 for unknown in granted.unknown:
                     yield Finding(Level.NOTE, f"{said}, and the prediction may be wrong: {unknown}.")
-                principal = read_principal({**granted.claims, **_TIMES}, granted.claims)
+                principal = predicted_principal(granted.claims)
                 if isinstance(principal, Decision):
                     yield Finding(Level.OPEN, f"{said}, and no receiver can read its token: {principal.cure}.")
                     continue
@@ -63,7 +60,9 @@ class _Checking:
                 yield Finding(
                     Level.OPEN, f"{said}, and none of the access files is of an app that answers to {named(audience)}."
                 )
-            elif audience in principal.audiences and not any(_accepts(app, principal) for app in receivers):
+            elif audience in principal.audiences and not any(
+                answer.accepted for app in receivers for answer in judged(principal, app)
+            ):
                 yield Finding(
                     Level.OPEN,
                     f"{said}, and no route of {listed(app.client_id for app in receivers)} accepts its token.",
@@ -93,14 +92,3 @@ class _Checking:
 def _names(claims: Mapping[str, Any]) -> frozenset[str]:
     found = claims.get("aud", ())
     return frozenset((found,) if isinstance(found, str) else found)
-
-
-def _accepts(app: AppAccess, principal: Principal) -> bool:
-    """Return whether a route that is not public accepts the caller."""
-    for route in app.routes:
-        if not route.opaque and not route.websocket and set(route.public) >= set(route.methods or _METHODS):
-            continue
-        parts = tuple(part for part in (app.requires, route.requires) if part is not None)
-        if AllOf(parts).judge(principal, app.client_id).reason is Reason.ALLOWED:
-            return True
-    return False

@@ -7,12 +7,13 @@ from typing import Any, Final, Self
 
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.declared.access_file import AccessFile, AppAccess, CallAccess, RouteEntry
+from s2s_fastapi.operations.wanted import accepted_audiences
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.realm.model import Denied, RealmModel
 from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Audience, Caller, HasRole, HasScope, Requirement
-from s2s_fastapi.verifier.claims import read_principal
+from s2s_fastapi.verifier.predicted import predicted_principal
 
-__all__ = ["Relation", "RouteAnswer", "Status", "Unanswered", "audiences_of", "relations", "unanswered"]
+__all__ = ["Relation", "RouteAnswer", "Status", "Unanswered", "judged", "relations", "unanswered"]
 
 _ISSUED_AT: Final = 1
 _EXPIRES_AT: Final = 2
@@ -66,7 +67,7 @@ class Relation:
     token: Mapping[str, Any] | None = None
     """The claims that Keycloak would issue, without dates and ids; None without a realm, or if Keycloak refuses."""
     note: str = ""
-    """What Keycloak answers in place of a token."""
+    """What Keycloak answers in place of a token, or why no receiver can read the token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +76,6 @@ class Unanswered:
 
     caller: str
     audience: str
-
-
-def audiences_of(app: AppAccess) -> frozenset[str]:
-    """Return the audiences that an app accepts; empty if it accepts any, or receives nothing."""
-    return frozenset(name for leaf in _leaves(app.requires) if isinstance(leaf, Audience) for name in leaf.audiences)
 
 
 def relations(files: Iterable[AccessFile], realm: RealmModel | None = None) -> tuple[Relation, ...]:
@@ -95,7 +91,7 @@ def relations(files: Iterable[AccessFile], realm: RealmModel | None = None) -> t
     for caller in apps.values():
         for call in caller.calls:
             for receiver in receivers:
-                if receiver.client_id != caller.client_id and audiences_of(receiver) & set(call.audiences):
+                if receiver.client_id != caller.client_id and accepted_audiences(receiver) & set(call.audiences):
                     found[caller.client_id, receiver.client_id] = _declared(caller.client_id, call, receiver, realm)
     for receiver in receivers:
         for name in sorted(_named(receiver) - {receiver.client_id}):
@@ -112,7 +108,7 @@ def relations(files: Iterable[AccessFile], realm: RealmModel | None = None) -> t
 def unanswered(files: Iterable[AccessFile]) -> tuple[Unanswered, ...]:
     """Return the audiences that apps call, and that none of the apps in the files accepts."""
     apps = [app for file in files for app in file.apps]
-    accepted = {name for app in apps for name in audiences_of(app)}
+    accepted = {name for app in apps for name in accepted_audiences(app)}
     return tuple(
         Unanswered(app.client_id, audience)
         for app in apps
@@ -121,7 +117,7 @@ def unanswered(files: Iterable[AccessFile]) -> tuple[Unanswered, ...]:
 
 
 def _declared(caller: str, call: CallAccess, receiver: AppAccess, realm: RealmModel | None) -> Relation:
-    audiences = tuple(sorted(audiences_of(receiver) & set(call.audiences)))
+    audiences = tuple(sorted(accepted_audiences(receiver) & set(call.audiences)))
     relation = Relation(caller, receiver.client_id, Status.DECLARED, audiences, call.scopes)
     if not _may_ever(caller, receiver):
         return replace(relation, status=Status.NOT_ALLOWED)
@@ -131,9 +127,11 @@ def _declared(caller: str, call: CallAccess, receiver: AppAccess, realm: RealmMo
     if isinstance(granted, Denied):
         note = f"{granted.status} {granted.error}{granted.description and f': {granted.description}'}"
         return replace(relation, status=Status.NOT_GRANTED, note=note)
-    relation = replace(relation, token=granted.claims, routes=_judged(granted.claims, receiver))
-    principal = _principal(granted.claims)
-    if principal is None or not principal.audiences & set(audiences):
+    principal = predicted_principal(granted.claims)
+    if isinstance(principal, Decision):
+        return replace(relation, status=Status.REFUSED, token=granted.claims, note=principal.cure)
+    relation = replace(relation, token=granted.claims, routes=judged(principal, receiver))
+    if not principal.audiences & set(audiences):
         return replace(relation, status=Status.NOT_GRANTED)
     accepted = any(answer.accepted for answer in relation.routes)
     return replace(relation, status=Status.WORKS if accepted else Status.REFUSED)
@@ -145,12 +143,14 @@ def _granted(receivers: list[AppAccess], realm: RealmModel) -> Iterator[Relation
         left = {receiver.client_id: receiver for receiver in receivers if receiver.client_id != caller}
         for scope in (None, *realm.optional_scopes(caller)):
             granted = realm.service_token(caller, scope=scope, peer="127.0.0.1")
-            principal = None if isinstance(granted, Denied) else _principal(granted.claims)
-            if principal is None or isinstance(granted, Denied):
+            if isinstance(granted, Denied):
+                continue
+            principal = predicted_principal(granted.claims)
+            if isinstance(principal, Decision):
                 continue
             for receiver in list(left.values()):
-                audiences = tuple(sorted(principal.audiences & audiences_of(receiver)))
-                routes = _judged(granted.claims, receiver) if audiences else ()
+                audiences = tuple(sorted(principal.audiences & accepted_audiences(receiver)))
+                routes = judged(principal, receiver) if audiences else ()
                 if any(answer.accepted for answer in routes):
                     del left[receiver.client_id]
                     asked = () if scope is None else (scope,)
@@ -159,10 +159,8 @@ def _granted(receivers: list[AppAccess], realm: RealmModel) -> Iterator[Relation
                     )
 
 
-def _judged(claims: Mapping[str, Any], receiver: AppAccess) -> tuple[RouteAnswer, ...]:
-    principal = _principal(claims)
-    if principal is None:
-        return ()
+def judged(principal: Principal, receiver: AppAccess) -> tuple[RouteAnswer, ...]:
+    """Return what each route of an app that needs a token answers to a caller."""
     return tuple(_answer(principal, receiver, route) for route in receiver.routes if not _open(route))
 
 
@@ -180,13 +178,6 @@ def _answer(principal: Principal, receiver: AppAccess, route: RouteEntry) -> Rou
     if refusal is None:
         return RouteAnswer(route.name, accepted=True)
     return RouteAnswer(route.name, accepted=False, reason=str(refusal.reason), cure=refusal.cure)
-
-
-def _principal(claims: Mapping[str, Any]) -> Principal | None:
-    """Return the caller of a token that Keycloak would issue now; None if our receivers take it for malformed."""
-    whole = {**claims, "iss": "https://keycloak.invalid/realms/model", "iat": _ISSUED_AT, "exp": _EXPIRES_AT}
-    found = read_principal(whole, whole)
-    return None if isinstance(found, Decision) else found
 
 
 def _may_ever(caller: str, receiver: AppAccess) -> bool:

@@ -15,7 +15,7 @@ from s2s_fastapi.errors import AudienceNotGranted, S2SError, TokenRequestError
 from s2s_fastapi.keycloak.cures import kind_cure
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.requirement.requirement import Caller
-from s2s_fastapi.verifier.claims import read_principal
+from s2s_fastapi.verifier.predicted import predicted_principal
 from s2s_fastapi.verifier.token_verifier import TokenVerifier
 from s2s_fastapi.verifier.verdict import Verdict
 
@@ -185,5 +185,5 @@ def refused_json(wanted: Wanted, error: TokenRequestError) -> dict[str, Any]:
 
 def described_by(claims: Mapping[str, Any]) -> Principal | None:
     """Return the caller that claims describe, verified or not; None if they cannot be read."""
-    principal = read_principal(dict(claims), claims)
+    principal = predicted_principal(claims)
     return principal if isinstance(principal, Principal) else None

@@ -3,21 +3,19 @@
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from itertools import product
-from types import MappingProxyType
 from typing import Any, Final
 
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.requirement.require import require_service, require_user
 from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Audience, Caller, HasRole, HasScope, Requirement
 from s2s_fastapi.testing.attack.ground import Permits
-from s2s_fastapi.verifier.claims import read_principal
+from s2s_fastapi.verifier.predicted import predicted_principal
 
 __all__ = ["permits_of"]
 
 _CLIENT: Final = "calling-service"
 _SERVICE: Final = require_service()
 _ANYBODY: Final = require_service() | require_user()
-_DATES: Final = {"iss": "x", "iat": 1, "exp": 2}
 
 
 def permits_of(requirement: Requirement | None, *, audiences: AbstractSet[str], client_id: str, users: bool) -> Permits:
@@ -26,8 +24,7 @@ def permits_of(requirement: Requirement | None, *, audiences: AbstractSet[str], 
     whole = middleware if requirement is None else middleware & requirement
 
     def refused(claims: Mapping[str, Any]) -> str:
-        read = {**_DATES, **claims}
-        principal = read_principal(read, MappingProxyType(read))
+        principal = predicted_principal(claims)
         decision = principal if isinstance(principal, Decision) else whole.judge(principal, client_id)
         return "" if decision.reason is Reason.ALLOWED else str(decision.reason)
 
