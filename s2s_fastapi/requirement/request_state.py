@@ -38,11 +38,10 @@ class Service:
     """Return whether refusals are only logged: see ``insecure_observe_until``."""
 
     def report(self, decision: Decision, scope: Scope, current: Span) -> None:
-        """Report a decision about one request to the metrics, the server's span and the observer."""
+        """Report a refusal, or one that is only observed, to the metrics, the server's span and the observer."""
         decided(decision)
         describe(current, decision)
-        if decision.reason is not Reason.ALLOWED or getattr(self.observer, "wants_allowed", True):
-            self.observer.decided(located(decision, scope, current))
+        self.observer.decided(located(decision, scope, current))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from joserfc.jwk import RSAKey
 from s2s_fastapi.backchannel.strict_json import _check_depth
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import AuthenticationError
+from s2s_fastapi.keycloak.cures import NOTHING_GIVEN
 from s2s_fastapi.verifier.algorithms import ALGORITHMS
 from s2s_fastapi.verifier.jws import Jws, parse
 from s2s_fastapi.verifier.token_verifier import TokenVerifier
@@ -76,7 +77,8 @@ def refused(token: str, *, verifier: TokenVerifier = VERIFIER) -> Reason:
     assert error.challenge == 'Bearer error="invalid_token"'
     assert error.detail == reason.detail
     assert reason.detail == "The access token was not accepted." or held
-    assert str(error) == f"{reason}: {refusal.cure or unsigned_sentence(verifier, reason)}"
+    cure = refusal.cure or unsigned_sentence(verifier, reason)
+    assert str(error) == f"{reason}: {cure if token else NOTHING_GIVEN}"
     return reason
 
 
