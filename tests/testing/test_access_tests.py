@@ -261,6 +261,23 @@ def test_a_path_that_goes_round_the_middleware_is_found(kind: str) -> None:
     assert sorted(found) == sorted(name for name in names(app) if "/internal" in name)
 
 
+def test_a_method_that_goes_round_is_found_beside_a_method_that_an_earlier_route_answers() -> None:
+    class LetsInDelete(ServiceAuthMiddleware):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if scope.get("method") == "DELETE":
+                await self.app(scope, receive, send)
+            else:
+                await super().__call__(scope, receive, send)
+
+    app = Starlette(
+        routes=[Route("/x", endpoint), Route("/x", endpoint, methods=["GET", "DELETE"])],
+        middleware=[Middleware(LetsInDelete, audience="crm")],
+    )
+    found = bad(app)
+    assert {name.partition(":")[0] for name in found} == {"DELETE/GET /x"}
+    assert found["DELETE/GET /x: no token"].result == "failed"
+
+
 @pytest.mark.parametrize("method", ["HEAD", "DELETE"])
 def test_a_method_that_goes_round_the_middleware_is_found(method: str) -> None:
     class LetsInMethod(ServiceAuthMiddleware):
