@@ -2,7 +2,7 @@
 
 What still runs, because requests pass it on the way:
 
-- the middleware of the app, of its mounts and of its routes, and custom route classes of FastAPI;
+- the middleware of the app, of its mounts and of its routes, custom route classes of FastAPI, and exception handlers;
 - every requirement of ours, asked by FastAPI as a dependency or by a guard, as in production;
 - what ``app.dependency_overrides`` puts in the place of a requirement.
 
@@ -126,10 +126,7 @@ def _mark(route: RouteAccess, app: Any, note: _Note, exchange: "_Exchange", *, r
             return True
         _replace_call(dependant, note, exchange, websocket=route.websocket)
         return True
-    endpoint = getattr(entry, "endpoint", None)
-    if endpoint is None:
-        return False
-    holder = entry
+    endpoint, holder = entry.endpoint, entry
     while holder.app is not endpoint and type(holder.app) is not Guarded and hasattr(holder.app, "app"):
         holder = holder.app  # a middleware of the route
     exchange(holder, "app", _behind(tuple(guards_around(endpoint)), _Place(holder.app, note)))

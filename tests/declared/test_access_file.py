@@ -175,6 +175,13 @@ def test_a_base_url_that_cannot_be_found_out_is_an_error_in_one_sentence() -> No
         declared(app)
 
 
+def test_a_base_url_that_is_none_is_said_as_it_is_without_an_access_file() -> None:
+    app = FastAPI(openapi_url=None)
+    app.get("/x", dependencies=[Depends(service_client(lambda: "crm", audience="crm"))])(endpoint)
+    with pytest.raises(ConfigurationError, match="http"):
+        declared(app)
+
+
 def test_a_role_without_a_client_is_written_with_the_apps_own() -> None:
     assert with_route(require_role("w")).routes == with_route(require_role("w", client="api")).routes
     assert with_route(require_role("w")).routes != with_route(require_role("w", client="other")).routes

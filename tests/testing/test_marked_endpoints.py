@@ -354,6 +354,12 @@ def test_code_in_front_of_routes_is_not_marked_and_is_named() -> None:
         assert [route.path for route in marker.unmarked] == ["/own"]
 
 
+def test_an_app_that_cannot_be_read_and_has_nothing_of_ours_in_front_is_not_marked() -> None:
+    with marked_endpoints(opaque) as marker:
+        assert [route.path for route in marker.unmarked] == ["/"]
+        assert not marker.marked
+
+
 def test_an_app_that_is_marked_cannot_be_marked_again_and_stays_marked() -> None:
     app = FastAPI()
     app.get("/x")(loud)
