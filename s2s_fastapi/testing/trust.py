@@ -30,7 +30,7 @@ from s2s_fastapi.testing import calling
 from s2s_fastapi.testing.calling import CallingLayer
 from s2s_fastapi.testing.clock import IssuerTime
 from s2s_fastapi.testing.decisions import Recorder
-from s2s_fastapi.testing.exchange import Exchange, original
+from s2s_fastapi.testing.exchange import Exchange, original, present
 from s2s_fastapi.testing.found import Found, find
 from s2s_fastapi.testing.served import refuse_served
 from s2s_fastapi.verifier.accepted_tokens import AcceptedTokens
@@ -77,10 +77,11 @@ class Trusted:
         """The decisions inside of the block, in their order."""
         self.realm = realm
         """Its realm, if the issuer has several."""
-        self._middlewares = [pair for each in found for pair in each.middlewares]
-        self._verifiers = [verifier for each in found for verifier in each.verifiers]
+        # Each once, although one of the targets may be inside of another.
+        self._middlewares = list({id(pair[0]): pair for each in found for pair in each.middlewares}.values())
+        self._verifiers = list({id(verifier): verifier for each in found for verifier in each.verifiers}.values())
+        self._stacks = list({id(pair[0]): pair for each in found for pair in each.stacks}.values())
         self._outermost = [each.stacks[0][0] for each in found if each.stacks]
-        self._stacks = [pair for each in found for pair in each.stacks]
         self._audiences: dict[int, frozenset[str]] = {}
         self._workers = Workers("test keys"), Workers("test tokens")
         self._logs: list[DecisionLog] = []
@@ -132,12 +133,11 @@ class Trusted:
         every = frozenset[str]().union(*declared.values())
         self.client_id = client_id or (next(iter(every)) if len(every) == 1 else _MADE_UP)
         for app, layers in self._stacks:
-            if isinstance(app, FastAPI):
-                _exchange(stack, Exchange.keeping(app, DOCUMENT, self.issuer))
             layers = layers.app if isinstance(layers, CallingLayer) else layers  # noqa: PLW2901 - of a block around this one
             if app in self._outermost:
                 layers = CallingLayer(layers, self._caller)  # noqa: PLW2901 - see above
-            _exchange(stack, Exchange(app, {"middleware_stack": layers}, self.issuer))
+            document = present(app, DOCUMENT) if isinstance(app, FastAPI) else {}
+            _exchange(stack, Exchange(app, {**document, "middleware_stack": layers}, self.issuer))
         for middleware, _ in self._middlewares:
             options = self._options(middleware, declared[id(middleware)])
             attributes = {"_start": self._start(middleware, options), "_clock": options.clock}
