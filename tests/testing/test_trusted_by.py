@@ -292,6 +292,14 @@ def test_settings_of_the_app_keep_their_audiences_and_their_leeway(issuer: Embed
         assert trusted.middlewares[0]._start.options.settings.client_id == "me"  # type: ignore[union-attr]
 
 
+def test_settings_without_a_client_accept_what_the_routes_declare(issuer: EmbeddedIssuer) -> None:
+    app = make_app(settings=KeycloakSettings(url="http://x", realm="corp"))
+    app.get("/old", dependencies=[Depends(require_audience("old-tickets"))])(lambda: None)
+    with client_of(app, issuer=issuer) as client:
+        assert client.trusted.audiences == {"tickets", "old-tickets"}
+        assert client.get("/who", auth=issuer.as_service("a", audience="tickets")).status_code == 200
+
+
 def test_no_rule_of_the_start_check_is_relaxed(issuer: EmbeddedIssuer) -> None:
     app = FastAPI()
     app.add_middleware(ServiceAuthMiddleware, users=True)
@@ -390,7 +398,7 @@ def test_after_the_last_block_httpx_is_as_before(issuer: EmbeddedIssuer) -> None
 def test_a_client_with_its_own_idea_of_trust_keeps_it(issuer: EmbeddedIssuer) -> None:
     with issuer.trusted_by(make_app()):
         transports = [httpx.HTTPTransport(), httpx.HTTPTransport(), httpx.HTTPTransport(verify=False)]
-    contexts: list[Any] = [transport._pool._ssl_context for transport in transports]  # type: ignore[attr-defined]
+    contexts: list[Any] = [transport._pool._ssl_context for transport in transports]
     assert [context.verify_mode for context in contexts] == [ssl.CERT_REQUIRED, ssl.CERT_REQUIRED, ssl.CERT_NONE]
 
 
