@@ -68,7 +68,7 @@ def test_the_example_passes_in_parallel_workers(folder: Path) -> None:
 
 
 def test_the_fixtures_work_in_async_tests_of_anyio(folder: Path) -> None:
-    test = '''
+    test = """
 import pytest
 from crm_gateway import app
 
@@ -78,7 +78,7 @@ async def test_async(async_client_of, client_of, as_service, anyio_backend):
     async with async_client_of(app) as client:
         assert (await client.get("/tickets", auth=as_service("billing"))).status_code == 200
         assert client_of(app).get("/tickets", auth=as_service("billing")).status_code == 200
-'''
+"""
     assert "2 passed" in pytest_in(folder, test, "-p", "anyio")
 
 
