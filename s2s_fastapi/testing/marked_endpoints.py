@@ -44,15 +44,6 @@ MARKED_HEADER: Final = "x-s2s-marked"
 _Note = Callable[[Scope], None]
 _MARK: Final = "__s2s_marked__"
 _PARAMETERS: Final = ("path_params", "query_params", "header_params", "cookie_params", "body_params")
-_GIVEN: Final = (
-    "request_param_name",
-    "websocket_param_name",
-    "http_connection_param_name",
-    "response_param_name",
-    "background_tasks_param_name",
-    "security_scopes_param_name",
-)
-"""The attributes of FastAPI's ``Dependant`` that name a parameter for the request itself, or for something made of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +172,6 @@ def _replace_call(dependant: Any, note: _Note, exchange: "_Exchange", *, websock
 def _clear(dependant: Any, exchange: "_Exchange") -> None:
     for name in _PARAMETERS:
         exchange(dependant, name, [])
-    for name in _GIVEN:
-        exchange(dependant, name, None)
 
 
 class _Nothing:

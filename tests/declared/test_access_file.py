@@ -139,6 +139,12 @@ def test_mounts_hosts_sockets_and_opaque_apps_are_in_the_file() -> None:
     ]
 
 
+def test_a_socket_and_an_app_that_cannot_be_read_are_never_public() -> None:
+    app = Starlette(routes=[WebSocketRoute("/feed", endpoint), Mount("/files", app=opaque), Route("/open", endpoint)])
+    routes = declared(app, public_paths=["/feed", "/files", "/open", "DELETE /open"]).routes
+    assert {route.path: route.public for route in routes} == {"/feed": (), "/files": (), "/open": ("GET", "HEAD")}
+
+
 def test_the_app_says_what_its_middleware_requires_of_every_request() -> None:
     app = FastAPI(openapi_url=None)
     assert declared(app).requires == require_audience("api") & require_service()

@@ -655,12 +655,14 @@ def pytest_in(folder: Path, **environment: str) -> list[str]:
 
 
 def test_in_pytest_each_case_is_an_item_and_the_option_writes_the_file(tmp_path: Path) -> None:
-    (tmp_path / "test_tickets.py").write_text(TEST_FILE)
+    folder = tmp_path / "tests"
+    folder.mkdir()
+    (folder / "test_tickets.py").write_text(TEST_FILE)
     in_ci = pytest_in(tmp_path, CI="1")
     assert in_ci[-1].startswith("1 failed, 6 passed")
     assert any(line.startswith("--s2s-update writes nothing where CI is set") for line in in_ci)
-    assert not (tmp_path / "access.json").exists()
+    assert not (folder / "access.json").exists()
     here = pytest_in(tmp_path)
     assert here[-1].startswith("6 passed, 1 skipped")
     assert any("was written. Review it" in line for line in here)
-    assert json.loads((tmp_path / "access.json").read_text())["apps"][0]["client_id"] == "crm"
+    assert json.loads((folder / "access.json").read_text())["apps"][0]["client_id"] == "crm"
