@@ -160,7 +160,9 @@ def _object(schema: Mapping[str, Any], document: Mapping[str, Any], depth: int) 
 
 def _array(schema: Mapping[str, Any], document: Mapping[str, Any], depth: int) -> Any:
     prefix = [value_of(item, document, depth + 1) for item in schema.get("prefixItems", ())]
-    least = schema.get("minItems", 1 if depth <= 1 else 0)  # an empty list in a form or a query would not be there at all
+    least = schema.get(
+        "minItems", 1 if depth <= 1 else 0
+    )  # an empty list in a form or a query would not be there at all
     more = least - len(prefix)
     return [*prefix, *(value_of(schema.get("items", {}), document, depth + 1) for _ in range(more))]
 

@@ -43,6 +43,7 @@ def test_a_case_of_the_data_is_refused_for_its_reason_and_shows_nothing(attacked
         "audience": "crm-api-gateway",
         "client_id": "chat-app-service",
         "now": int(NOW()),
+        "leeway": 30,
         "kid": keys.kid("trusted", "RS256"),
         "kid_es256": keys.kid("trusted", "ES256"),
         "kid_foreign": FORGER.kid(),
