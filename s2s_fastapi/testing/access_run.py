@@ -77,17 +77,22 @@ class AccessRun:
     """Why the right caller did not reach an endpoint; empty if it did."""
 
     def outcome(self, case: AccessCase) -> AccessOutcome:
-        """Try one case with each method of the route."""
-        unmarked = (
-            "Code of the app stands in front of routes there, and would run." if case.route in self.unmarked else ""
-        )
-        if not_tried := case.not_tried or unmarked:
-            return AccessOutcome(case.name, "not tried", not_tried)
-        try:
-            problems = [problem for method in case.methods if (problem := self._problem(case, method))]
-        except NotTriedError as error:
-            return AccessOutcome(case.name, "not tried", str(error))
-        return AccessOutcome(case.name, "failed" if problems else "held", "\n".join(problems))
+        """Try one case with each method of the route. It holds if it holds for each method that can be tried."""
+        in_front = "Code of the app stands in front of routes there, and would run."
+        untried = [reason for reason in (case.not_tried, in_front if case.route in self.unmarked else "") if reason]
+        problems: list[str] = []
+        held = False
+        for method in () if untried else case.methods:
+            try:
+                problem = self._problem(case, method)
+            except NotTriedError as error:
+                untried.append(str(error))
+            else:
+                problems += [problem] if problem else []
+                held = held or not problem
+        if problems:
+            return AccessOutcome(case.name, "failed", "\n".join(problems))
+        return AccessOutcome(case.name, "held" if held else "not tried", "\n".join(dict.fromkeys(untried)))
 
     def _problem(self, case: AccessCase, method: str) -> str:
         """Return what is wrong about one case and one method; nothing if it holds."""

@@ -209,7 +209,7 @@ class AccessSuite:
     def _read(self, client_id: str = "") -> _Read:
         """Read what the app declares. ``client_id`` is the app's own, if there is no middleware whose settings say it."""
         found = find(self._app)
-        outermost = found.stacks[0][0] if found.stacks else None
+        outermost = next(iter(found.outermost), None)
         for middleware, owner in found.middlewares:
             if owner is None or owner is outermost:
                 read = middleware.documentation(owner)

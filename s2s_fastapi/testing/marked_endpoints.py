@@ -2,7 +2,7 @@
 
 What still runs, because requests pass it on the way:
 
-- the middleware of the app, of its mounts and of its routes, and custom route classes of FastAPI;
+- the middleware of the app, of its mounts and of its routes, custom route classes of FastAPI, and exception handlers;
 - every requirement of ours, asked by FastAPI as a dependency or by a guard, as in production;
 - what ``app.dependency_overrides`` puts in the place of a requirement.
 
@@ -44,15 +44,6 @@ MARKED_HEADER: Final = "x-s2s-marked"
 _Note = Callable[[Scope], None]
 _MARK: Final = "__s2s_marked__"
 _PARAMETERS: Final = ("path_params", "query_params", "header_params", "cookie_params", "body_params")
-_GIVEN: Final = (
-    "request_param_name",
-    "websocket_param_name",
-    "http_connection_param_name",
-    "response_param_name",
-    "background_tasks_param_name",
-    "security_scopes_param_name",
-)
-"""The attributes of FastAPI's ``Dependant`` that name a parameter for the request itself, or for something made of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +117,7 @@ def _mark(route: RouteAccess, app: Any, note: _Note, exchange: "_Exchange", *, r
             return True
         _replace_call(dependant, note, exchange, websocket=route.websocket)
         return True
-    endpoint = getattr(entry, "endpoint", None)
-    if endpoint is None:
-        return False
-    holder = entry
+    endpoint, holder = entry.endpoint, entry
     while holder.app is not endpoint and type(holder.app) is not Guarded and hasattr(holder.app, "app"):
         holder = holder.app  # a middleware of the route
     exchange(holder, "app", _behind(tuple(guards_around(endpoint)), _Place(holder.app, note)))
@@ -184,8 +172,6 @@ def _replace_call(dependant: Any, note: _Note, exchange: "_Exchange", *, websock
 def _clear(dependant: Any, exchange: "_Exchange") -> None:
     for name in _PARAMETERS:
         exchange(dependant, name, [])
-    for name in _GIVEN:
-        exchange(dependant, name, None)
 
 
 class _Nothing:

@@ -1,12 +1,17 @@
 """``s2s-fastapi attack``."""
 
 import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from tests.cli.command import run
+from tests.cli.command import environment, run
 
 ROOT = str(Path(__file__).resolve().parents[2])
 RIGHT = "example_app.crm_gateway:app"
@@ -48,6 +53,34 @@ def test_a_target_is_attacked_as_it_says() -> None:
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "0 holes" in done.stdout
+
+
+def test_an_app_that_a_server_runs_is_attacked_over_its_url() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    app = "tests.testing.attack.broken.served:app"
+    trusted = {"PYTHONPATH": ROOT, "KEYCLOAK_URL": f"http://127.0.0.1:{port}", "KEYCLOAK_REALM": "attacked"}
+    with served(app, **trusted) as url:
+        done = run(
+            "attack", app, "--url", url, "--issuer-port", port, *CASE, "--only", "cached-after-its-end", **trusted
+        )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 holes, 5 cases on 2 routes." in done.stdout
+    assert "NOT TRIED DELETE /orders: --unsafe-methods would try it" in done.stdout
+    assert "the clock of this app cannot be turned" in done.stdout
+
+
+@contextmanager
+def served(app: str, **values: str) -> Iterator[str]:
+    command = [sys.executable, "-m", "uvicorn", app, "--port", "0", "--log-level", "info"]
+    with subprocess.Popen(command, env=environment(**values), stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            lines = (line for line in process.stderr if "running on" in line)
+            yield next(lines).partition("running on ")[2].split()[0]
+        finally:
+            process.terminate()
 
 
 @pytest.mark.parametrize(

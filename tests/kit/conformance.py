@@ -46,12 +46,13 @@ route permits, in one `Authorization: Bearer` header. Then the members below tak
 | `request.headers`, `request.query`, `request.path` | what else is sent |
 
 `each` makes variants: `${{each}}` is the value, and the id of the case is the entry, a dot and the name of the variant. Other variables are `issuer`,
-`audience`, `client_id`, `kid`, `kid_es256`, `kid_foreign`, `jwk_foreign`, `good` (the good token), `good_signature`, `token`, `path`, `path_of_public`
+`audience`, `client_id`, `leeway`, `kid`, `kid_es256`, `kid_foreign`, `jwk_foreign`, `good` (the good token), `good_signature`, `token`, `path`, `path_of_public`
 and `public` (a public path of the app). An object with one member that begins with a dollar sign is a function:
 
 | Function | Value |
 |---|---|
 | `{{"$now": 300}}` | the second that is 300 seconds from now |
+| `{{"$past": 31}}`, `{{"$future": 31}}` | the second that is 31 seconds beyond the app's tolerance for clocks |
 | `{{"$string": 1}}` | the number as text |
 | `{{"$repeat": ["ab", 3]}}` | `ababab` |
 | `{{"$slice": ["orders", 0, -1]}}` | `order` |

@@ -1,11 +1,13 @@
 """Access tests: right apps pass them, broken apps fail them, and no code of the app's own runs."""
 
+import functools
 import importlib
 import json
 import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import JSONResponse
 from starlette.applications import Starlette
+from starlette.convertors import CONVERTOR_TYPES, Convertor
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse, RedirectResponse
@@ -32,7 +35,9 @@ from s2s_fastapi import (
     require_service,
     require_user,
 )
+from s2s_fastapi.declared.access_file import AppAccess, RouteEntry
 from s2s_fastapi.testing import AccessOutcome, check_access
+from s2s_fastapi.testing.access_cases import access_cases
 from s2s_fastapi.testing.access_tests import AccessSuite
 from tests.receiver.layouts.layout import assert_right
 
@@ -261,6 +266,23 @@ def test_a_path_that_goes_round_the_middleware_is_found(kind: str) -> None:
     assert sorted(found) == sorted(name for name in names(app) if "/internal" in name)
 
 
+def test_a_method_that_goes_round_is_found_beside_a_method_that_an_earlier_route_answers() -> None:
+    class LetsInDelete(ServiceAuthMiddleware):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if scope.get("method") == "DELETE":
+                await self.app(scope, receive, send)
+            else:
+                await super().__call__(scope, receive, send)
+
+    app = Starlette(
+        routes=[Route("/x", endpoint), Route("/x", endpoint, methods=["GET", "DELETE"])],
+        middleware=[Middleware(LetsInDelete, audience="crm")],
+    )
+    found = bad(app)
+    assert {name.partition(":")[0] for name in found} == {"DELETE/GET /x"}
+    assert found["DELETE/GET /x: no token"].result == "failed"
+
+
 @pytest.mark.parametrize("method", ["HEAD", "DELETE"])
 def test_a_method_that_goes_round_the_middleware_is_found(method: str) -> None:
     class LetsInMethod(ServiceAuthMiddleware):
@@ -396,6 +418,40 @@ def test_an_app_that_does_not_start_fails_in_one_sentence() -> None:
     assert "users=True accepts users as well as services" in found.text
 
 
+def test_an_app_whose_first_request_fails_fails_in_one_sentence() -> None:
+    found = bad(make(insecure_observe_until="2999-01-01"))
+    assert set(found) == set(names(make(insecure_observe_until="2999-01-01")))
+    assert {each.result for each in found.values()} == {"failed"}
+    assert all("name an earlier day" in each.text for each in found.values())
+
+
+class Day(Convertor[str]):
+    regex = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+def test_what_cannot_be_computed_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An app that started has no requirement that nobody can meet; a file may have one."""
+    monkeypatch.setitem(CONVERTOR_TYPES, "day", Day())
+    many = require_caller("a") & functools.reduce(or_, (require_scope(f"s{number}") for number in range(51)))
+    routes = [
+        RouteEntry("/odd/{day:day}", ("GET",)),
+        RouteEntry("/many", ("GET",), requires=many),
+        RouteEntry("/nobody", ("GET",), requires=require_user()),
+    ]
+    cases = access_cases(AppAccess("crm", require_service(), tuple(routes)))
+    assert [(case.route.path, case.not_tried) for case in cases] == [
+        ("/odd/{day:day}", "No value for the parameters of its path is known."),
+        ("/many", "Its requirement can be met in more than 50 ways."),
+        ("/nobody", "No token can meet its requirement."),
+    ]
+
+
 def test_a_route_that_an_earlier_one_hides_is_not_tried() -> None:
     app = FastAPI(openapi_url=None)
     app.add_middleware(ServiceAuthMiddleware)
@@ -515,6 +571,14 @@ def test_writing_changes_only_the_own_app_of_a_file_with_several(tmp_path: Path)
     assert bad(other, expect=path) == {}
 
 
+def test_the_file_of_an_app_that_cannot_be_tested_fails_too(tmp_path: Path) -> None:
+    app = make(users=True)
+    app.get("/x")(ran)
+    found = bad(app, expect=tmp_path / "access.json", client_id="crm")
+    assert list(found) == ["access.json", "the app can be tested"]
+    assert "users=True accepts users" in found["access.json"].text
+
+
 def test_a_file_that_cannot_be_read_fails_and_is_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "access.json"
     path.write_text('{"version": 9}')
@@ -591,12 +655,14 @@ def pytest_in(folder: Path, **environment: str) -> list[str]:
 
 
 def test_in_pytest_each_case_is_an_item_and_the_option_writes_the_file(tmp_path: Path) -> None:
-    (tmp_path / "test_tickets.py").write_text(TEST_FILE)
+    folder = tmp_path / "tests"
+    folder.mkdir()
+    (folder / "test_tickets.py").write_text(TEST_FILE)
     in_ci = pytest_in(tmp_path, CI="1")
     assert in_ci[-1].startswith("1 failed, 6 passed")
     assert any(line.startswith("--s2s-update writes nothing where CI is set") for line in in_ci)
-    assert not (tmp_path / "access.json").exists()
+    assert not (folder / "access.json").exists()
     here = pytest_in(tmp_path)
     assert here[-1].startswith("6 passed, 1 skipped")
     assert any("was written. Review it" in line for line in here)
-    assert json.loads((tmp_path / "access.json").read_text())["apps"][0]["client_id"] == "crm"
+    assert json.loads((folder / "access.json").read_text())["apps"][0]["client_id"] == "crm"

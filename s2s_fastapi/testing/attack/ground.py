@@ -45,6 +45,8 @@ class AttackedRoute:
     permits: Permits
     guard: str = ""
     """The name of the middleware in front of it: the full list is tried on one route of each."""
+    leeway: float = 30.0
+    """Seconds by which clocks may differ: the app tolerates at most so much."""
     public: bool = False
     """Whether anybody may call it, on purpose."""
     left_out: str = ""

@@ -90,6 +90,7 @@ class OwnApp:
                 found.access.requirement, audiences=guard.audiences, client_id=guard.client_id, users=guard.users
             ),
             guard=guard.name,
+            leeway=guard.leeway,
             public=public or guard.opens(found.method, found.sample.path.removeprefix(place.prefix)),
             left_out=UNMARKED if unmarked else "",
         )
@@ -103,18 +104,21 @@ class _Guard:
     client_id: str
     name: str = ""
     users: bool = False
+    leeway: float = 30.0
     opens: Callable[[str, str], bool] = lambda _method, _path: False
 
     @classmethod
     def of(cls, middleware: ServiceAuthMiddleware | None, app: Any, trusted: Trusted) -> "_Guard":
         if middleware is None:
             return cls(audiences=trusted.audiences, client_id=trusted.client_id)
-        check = middleware.documentation(app).check  # reads all routes, so it is asked once
+        documentation = middleware.documentation(app)  # reads all routes, so it is asked once
+        check = documentation.check
         return cls(
             audiences=trusted.accepted_by(middleware),
             client_id=check.client_id,
             name=str(id(middleware)),
             users=check.users,
+            leeway=documentation.settings.leeway,
             opens=check.public.open,
         )
 

@@ -17,6 +17,7 @@ from s2s_fastapi.testing.attack.templates import filled
 __all__ = ["Opening", "Planned", "attack_routes", "plan", "run"]
 
 _REFUSALS: Final = (400, 401, 403)
+_NO_CLOCK: Final = "the clock of this app cannot be turned"
 _STRANGER: Final = "a-service-that-may-not-call"
 
 
@@ -157,7 +158,9 @@ def _tried_apart(opening: Opening, route: AttackedRoute, case: Case) -> Result:
             return _tried(ground, route, case)
     with opening() as ground:
         if ground.turn is None:
-            return Result(route.name, case, "not_tried", "the clock of this app cannot be turned")
+            return Result(route.name, case, "not_tried", _NO_CLOCK)
+        if keys == "lost":
+            return _tried_without_keys(ground, route, case, seconds)
         token, request = _request(ground, route, case)
         before = ground.shoot(route, **request)
         if not before.reached:
@@ -174,6 +177,18 @@ def _tried_apart(opening: Opening, route: AttackedRoute, case: Case) -> Result:
         return _judged(ground, route, case, token, shot)
 
 
+def _tried_without_keys(ground: Ground, route: AttackedRoute, case: Case, seconds: float) -> Result:
+    """Try a case after the keys were there, and then could not be fetched for so long."""
+    before = _control(ground, route)
+    if not before.reached:
+        return Result(route.name, case, "not_tried", f"a good token was not accepted before: {_told(before)}")
+    if ground.turn is None:
+        return Result(route.name, case, "not_tried", _NO_CLOCK)
+    ground.realm.hide_keys("unavailable")
+    ground.turn(seconds)
+    return _tried(ground, route, case)
+
+
 def _request(ground: Ground, route: AttackedRoute, case: Case) -> tuple[str, dict[str, Any]]:
     """Return the token of the case, and what is sent: a good request of which the case changes one thing."""
     now = int(ground.now())
@@ -184,6 +199,7 @@ def _request(ground: Ground, route: AttackedRoute, case: Case) -> tuple[str, dic
     claims = read_parts(good)[1]
     variables = {
         **realm.variables(now),
+        "leeway": route.leeway,
         "audience": route.permits.claims["aud"],
         "client_id": claims.get("azp", ""),
         "good": good,

@@ -7,7 +7,7 @@ import pytest
 
 from s2s_fastapi.testing.attack import all_cases
 from s2s_fastapi.testing.attack.runner import run
-from tests.testing.attack.broken.apps import target
+from tests.testing.attack.broken.apps import behind_a_dependency, target
 from tests.testing.attack.broken.guard import Guard, Receive, Refused, Scope, Send
 from tests.testing.attack.broken.holes import GUARDS
 
@@ -199,3 +199,12 @@ def test_time_is_not_tried_if_nobody_can_turn_the_clock() -> None:
     assert [(result.outcome, result.detail) for result in report.results] == [
         ("not_tried", "the clock of this app cannot be turned")
     ]
+
+
+def test_a_guard_in_a_dependency_is_tried_and_a_route_outside_of_it_found() -> None:
+    report = run(replace(target(), make=behind_a_dependency), strict=False)
+
+    assert {result.route for result in report.holes} == {"GET /forgotten"}
+    assert [route.problem for route in report.routes if route.problem] == []
+    held = {result.case.kind for result in report.results if result.route == "GET /orders" and result.outcome == "held"}
+    assert held >= {"algorithm", "audience", "cache", "credentials", "no-keys", "time"}

@@ -64,3 +64,9 @@ def test_the_cases_cover_the_lines_of_the_list_that_a_request_can_try() -> None:
 def test_a_file_of_another_version_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="version 2, and this suite reads 1"):
         list(read_cases('{"version": 2, "cases": []}'))
+
+
+@pytest.mark.parametrize("page", ["docs/attack-suite.md", "docs/index.md", "CHANGELOG.md"])
+def test_the_number_of_attacks_is_the_one_that_the_page_says(page: str) -> None:
+    numbers = re.findall(r"(\d+)(?: attacks| \[cases\])", (ROOT / page).read_text("utf-8"))
+    assert numbers == [str(len(all_cases()))]

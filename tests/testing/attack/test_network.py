@@ -130,3 +130,27 @@ def test_an_app_that_lets_everybody_in_shows_no_trust_in_our_issuer(issuer: Embe
         opening = ServedApp(app=OwnApp(app=app_for(issuer.url)), url=url, issuer=issuer)
         with pytest.raises(ConfigurationError, match="nothing else was sent"):
             run(opening, strict=False, only=CASES)
+
+
+class StartedFirst(ServiceAuthMiddleware):
+    """Has no keys for the first two requests, as an app that started before the issuer."""
+
+    left = 2
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.left -= 1
+        if self.left >= 0:
+            await send({"type": "http.response.start", "status": 503, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        await super().__call__(scope, receive, send)
+
+
+def test_an_app_that_started_before_the_issuer_has_time_to_fetch_the_keys(issuer: EmbeddedIssuer) -> None:
+    waited: list[float] = []
+    with served(app_for(issuer.url, middleware=StartedFirst)) as url:
+        own = OwnApp(app=app_for(issuer.url))
+        report = run(ServedApp(app=own, url=url, issuer=issuer, wait=waited.append), strict=False, only=["no-token"])
+
+    assert waited == [1.0]
+    assert report.exit_code == 0

@@ -19,7 +19,7 @@ REALM = RealmKeys(once_in_a_process("test of recipes"))
 KEYS = Keyring(REALM)
 CLAIMS = {"iss": "http://k/realms/r", "aud": "orders", "azp": "shop"}
 GOOD = REALM.sign(CLAIMS)
-VARIABLES = {"issuer": "http://k/realms/r", "now": 1000, "audience": "orders", "good": GOOD}
+VARIABLES = {"issuer": "http://k/realms/r", "now": 1000, "leeway": 30.0, "audience": "orders", "good": GOOD}
 
 
 def made(**recipe: Any) -> str:
@@ -144,6 +144,8 @@ def test_a_mistake_in_a_recipe_is_named(recipe: dict[str, Any], words: str) -> N
         ("${now}", 1000),
         ("at ${now}", "at 1000"),
         ({"$now": 300}, 1300),
+        ({"$past": 31}, 939),
+        ({"$future": 31}, 1061),
         ({"$string": {"$now": 0}}, "1000"),
         ({"$repeat": ["ab", 3]}, "ababab"),
         ({"$slice": ["orders", 0, -1]}, "order"),

@@ -1,15 +1,16 @@
 """One app behind each guard that was written by hand: with the kinds of routes that a guard can forget."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, WebSocket
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, WebSocket
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from s2s_fastapi.testing.attack import Target, TrustedIssuer
-from tests.testing.attack.broken.guard import AUDIENCE, CALLER, PUBLIC, Guard
+from tests.testing.attack.broken.guard import AUDIENCE, CALLER, PUBLIC, Guard, Refused
 
 
 def app_behind(guard: Callable[..., Any]) -> Callable[[TrustedIssuer], Any]:
@@ -34,6 +35,29 @@ def app_behind(guard: Callable[..., Any]) -> Callable[[TrustedIssuer], Any]:
         return app
 
     return make
+
+
+def behind_a_dependency(trusted: TrustedIssuer) -> FastAPI:
+    """Return an app whose guard is a dependency of a router, started by its lifespan; one route stands outside of the router."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.guard = Guard(None, trusted)
+        yield
+        app.state.guard = None
+
+    def guarded(request: Request) -> None:
+        try:
+            request.app.state.guard.check(request.scope)
+        except Refused as refused:
+            raise HTTPException(refused.status, headers={"WWW-Authenticate": "Bearer"}) from None
+
+    app = FastAPI(lifespan=lifespan)
+    router = APIRouter(dependencies=[Depends(guarded)])
+    router.add_api_route("/orders", runs)
+    app.include_router(router)
+    app.add_api_route("/forgotten", runs)
+    return app
 
 
 def target(guard: Callable[..., Any] = Guard) -> Target:
