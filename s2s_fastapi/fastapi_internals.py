@@ -45,7 +45,6 @@ __all__ = [
     "chain",
     "compare_app",
     "compare_route",
-    "compare_router",
     "dependant_of",
     "documentation_page",
     "get_route_path",
@@ -216,8 +215,8 @@ def _comparison(same: Callable[[], bool], *lists: tuple[Any, str]) -> Comparison
     return Comparison(same if watched else lambda: same() and unchanged(), unchanged)
 
 
-def compare_router(router: Any) -> Comparison:
-    """Return how to compare the routes, the default and the dependencies of a router."""
+def _compare_router(router: Any, app: Any = None) -> Comparison:
+    """Return how to compare the routes, the default and the dependencies of a router; and that ``app`` still has it."""
     # What frontend() adds lies in lists of its own, on releases that have it.
     added = [(router, "_low_priority_routes"), (getattr(router, "_frontend_routes", None), "routes")]
     lists = [(router, "routes"), (router, "dependencies"), *added]
@@ -226,12 +225,14 @@ def compare_router(router: Any) -> Comparison:
         WatchedList.put(owner, name)
     routes, default, dependencies = router.routes, router.default, getattr(router, "dependencies", None)
     if type(routes) is not WatchedList or type(dependencies) not in (WatchedList, NoneType):
-        return _comparison(lambda: router.default is default, *lists)
+        return _comparison(lambda: router.default is default and (app is None or app.router is router), *lists)
     return _comparison(
+        # One function for both: each call at each request costs as much as all comparisons in it.
         lambda: (
             router.routes is routes
             and router.default is default
             and (dependencies is None or router.dependencies is dependencies)
+            and (app is None or app.router is router)
         ),
         *lists,
     )
@@ -265,7 +266,10 @@ def compare_route(entry: Any) -> Comparison:
 
 
 def compare_app(app: Any) -> Comparison:
-    """Return how to compare the object to which an app, or a layer around one, passes requests."""
+    """Return how to compare a router, or the object to which an app, or a layer around one, passes requests."""
+    router = router_of(app)
+    if router is not None:
+        return _compare_router(router, None if router is app else app)
     name = "router" if isinstance(app, Starlette) else "app"
     inner = getattr(app, name, None)
     return _comparison(lambda: getattr(app, name, None) is inner)

@@ -25,7 +25,6 @@ from s2s_fastapi.fastapi_internals import (
     called,
     compare_app,
     compare_route,
-    compare_router,
     included_below,
     not_built_yet,
     original_route,
@@ -75,7 +74,12 @@ class Checkpoint:
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Run what was called here if it is as it was read, or if no middleware of ours is in front; otherwise ask the middleware."""
         routes: ReadRoutes | None = scope.get(WATCH_KEY)
-        if routes is None or routes.may_pass(self, scope):
+        same = None if routes is None else routes.plain.get(self.key)
+        if routes is None or (
+            same()  # the usual case: two calls instead of four
+            if same is not None and routes.mark is WatchedList.mark
+            else routes.may_pass(scope, self.entry)
+        ):
             return self.app(scope, receive, send)
         return routes.watch.enter(self, scope, receive, send)
 
@@ -145,7 +149,7 @@ class ReadRoutes:
         entries = tuple(entries)
         holders, failing = tuple(holders), tuple(failing)
         self.failing = {route.name: route.problem for route in failing}
-        self._mark = WatchedList.mark  # before the lists are read
+        self.mark = WatchedList.mark  # before the lists are read
         self._lists: list[Callable[[], bool]] = []
         self._top = Read(None)
         self._read: dict[int, Read] = {}
@@ -159,18 +163,15 @@ class ReadRoutes:
             for route in not_built_yet(router):
                 with contextlib.suppress(AttributeError):
                     _install(route)
-        for entry, holder in holders:
-            if not isinstance(holder, Router):
-                self._compare(entry, compare_app(holder))
-        for entry, router in (*routers, *included):
-            self._compare(entry, compare_router(router))
+        for entry, holder in (*holders, *included):
+            self._compare(entry, compare_app(holder))
         for route in failing:
             if id(route.entry) in places or route.entry is None:  # it may be gone in the meantime
                 self._of(route.entry).problem = route.problem
         self.problem = self._top.problem
         """Why no route of the app may answer; empty if they may."""
         included_routes = {id(original_route(entry)) for entry in places.values() if original_route(entry) is not entry}
-        self._plain = {
+        self.plain = {
             key: read.same for key, read in self._read.items() if key not in included_routes and not read.problem
         }
         """How to compare each route that may answer and that no router includes. Its checkpoint need not look into the scope."""
@@ -194,20 +195,17 @@ class ReadRoutes:
 
     def changed(self) -> bool:
         """Return whether the outermost router, or a list anywhere in the app, is not as it was read."""
-        return (self._mark is not WatchedList.mark and self._lists_changed()) or not self._top.same()
+        return (self.mark is not WatchedList.mark and self._lists_changed()) or not self._top.same()
 
-    def may_pass(self, checkpoint: Checkpoint, scope: Scope) -> bool:
-        """Return whether what stands behind a checkpoint is as it was read, and may answer."""
-        same = self._plain.get(checkpoint.key)
-        if same is not None and self._mark is WatchedList.mark:  # the usual case, without another call
-            return same()
-        read = self.at(running_route(scope, checkpoint.entry))
+    def may_pass(self, scope: Scope, entry: Any) -> bool:
+        """Return whether what stands behind the checkpoint of ``entry`` is as it was read, and may answer."""
+        read = self.at(running_route(scope, entry))
         return read is not None and not read.problem
 
     def at(self, entry: Any) -> "Read | None":
         """Return what was read of a route; None if it was not read, or is not as it was."""
         read = self._read.get(id(entry))
-        if read is None or (self._mark is not WatchedList.mark and self._lists_changed()):
+        if read is None or (self.mark is not WatchedList.mark and self._lists_changed()):
             return None
         return read if read.same() else None
 
@@ -220,7 +218,7 @@ class ReadRoutes:
         mark = WatchedList.mark
         if not all(same() for same in self._lists):
             return True
-        self._mark = mark
+        self.mark = mark
         return False
 
     def _of(self, entry: Any) -> Read:

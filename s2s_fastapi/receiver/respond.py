@@ -8,7 +8,8 @@ from starlette.types import Message, Scope, Send
 from s2s_fastapi.answers import headers_of
 from s2s_fastapi.decision import Decision
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.requirement.request_state import Authenticated
+from s2s_fastapi.requirement.request_state import Authenticated, located
+from s2s_fastapi.telemetry.spans import INVALID_SPAN, describe
 
 __all__ = ["report_acceptance", "reporting"]
 
@@ -44,12 +45,17 @@ def reporting(state: Authenticated, scope: Scope, send: Send) -> Send:
 
 def report_acceptance(state: Authenticated, scope: Scope) -> None:
     """Report why the request was accepted, now that its route is known."""
-    verdict = state.verdict
-    if not verdict.observed:
-        state.service.report_accepted(verdict, scope, state.span)
+    verdict, service, current = state.verdict, state.service, state.span
+    if verdict.observed:
+        for decision in verdict.decisions:
+            service.report(decision, scope, current)
         return
-    for decision in verdict.decisions:
-        state.service.report(decision, scope, state.span)
+    # As `Service.report` does, without making a decision that nobody reads.
+    verdict.count_acceptance()
+    if current is not INVALID_SPAN:
+        describe(current, verdict.decision)
+    if getattr(service.observer, "wants_allowed", True):
+        service.observer.decided(located(verdict.decision, scope, current))
 
 
 def _with_challenge(message: Message, refusal: Decision, realm: str) -> Message:

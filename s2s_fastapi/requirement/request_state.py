@@ -14,7 +14,7 @@ from s2s_fastapi.fastapi_internals import matched_route
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.telemetry import Observer
 from s2s_fastapi.telemetry.metrics import decided
-from s2s_fastapi.telemetry.spans import INVALID_SPAN, Span, describe, trace_id
+from s2s_fastapi.telemetry.spans import Span, describe, trace_id
 from s2s_fastapi.text import printable, without_tokens
 from s2s_fastapi.verifier.verdict import Judge, Verdict
 
@@ -43,14 +43,6 @@ class Service:
         describe(current, decision)
         if decision.reason is not Reason.ALLOWED or getattr(self.observer, "wants_allowed", True):
             self.observer.decided(located(decision, scope, current))
-
-    def report_accepted(self, verdict: Verdict, scope: Scope, current: Span) -> None:
-        """Report the acceptance of a request in the same way. Nothing of its token is only observed."""
-        verdict.count_acceptance()
-        if current is not INVALID_SPAN:
-            describe(current, verdict.decision)
-        if getattr(self.observer, "wants_allowed", True):
-            self.observer.decided(located(verdict.decision, scope, current))
 
 
 @dataclass(frozen=True, slots=True)

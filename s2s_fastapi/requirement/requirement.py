@@ -25,7 +25,7 @@ from s2s_fastapi.keycloak.cures import (
 )
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.requirement.guard import guarded
-from s2s_fastapi.requirement.request_state import Authenticated
+from s2s_fastapi.requirement.request_state import SCOPE_KEY, Authenticated
 
 __all__ = ["AllOf", "AnyOf", "Audience", "Caller", "HasRole", "HasScope", "Requirement"]
 
@@ -139,7 +139,9 @@ class Requirement(_Scheme):
         """
         requirement = self & HasScope(frozenset(security_scopes.scopes)) if security_scopes.scopes else self
         scope = connection.scope
-        state = Authenticated.of(scope)
+        state = scope.get(SCOPE_KEY)
+        if type(state) is not Authenticated:
+            state = Authenticated.of(scope)  # raises
         decision = requirement.judge(state.principal, state.service.client_id)
         if decision is _ALLOWED:  # the usual case, without another call
             state.asked.append(requirement)

@@ -20,13 +20,14 @@ from s2s_fastapi.declared.public_paths import PublicPaths
 from s2s_fastapi.declared.routes import read_access
 from s2s_fastapi.declared.start_check import AccessCheck
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware, middleware_of
+from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware
 from s2s_fastapi.testing.access_cases import AccessCase, access_cases
 from s2s_fastapi.testing.access_run import AccessOutcome, AccessRun
 from s2s_fastapi.testing.attack.asgi import AsgiSender, Outgoing
+from s2s_fastapi.testing.found import find
 from s2s_fastapi.testing.issuer import EmbeddedIssuer
 from s2s_fastapi.testing.marked_endpoints import marked_endpoints
-from s2s_fastapi.testing.trust import Trusted
+from s2s_fastapi.testing.trust import MADE_UP, Trusted
 
 __all__ = ["UPDATE_OPTION", "AccessSuite", "access_tests", "check_access"]
 
@@ -93,6 +94,15 @@ class _Plan:
     """Why nothing can be tried."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    check: AccessCheck
+    below: Any
+    """What the routes were read from."""
+    middleware: ServiceAuthMiddleware | None = None
+    """The middleware on the app, or around it."""
+
+
 class AccessSuite:
     """The access tests of one app. Requests are sent when the first outcome is asked for, all in one block."""
 
@@ -141,8 +151,9 @@ class AccessSuite:
     def _plan(self) -> _Plan:
         try:
             with self._trusted() as (_, trusted):
-                check, middleware = self._read(trusted)
-                declared = AppAccess.of(check, middleware=middleware is not None)
+                read = self._read(trusted.client_id)
+                middleware = read.middleware
+                declared = AppAccess.of(read.check, middleware=middleware is not None)
                 elsewhere = tuple(
                     AccessOutcome(
                         f"a middleware of its own ({number})",
@@ -155,10 +166,12 @@ class AccessSuite:
         except ConfigurationError as error:
             return _Plan(problem=str(error))
         if middleware is None and self._expect is None:
+            below = " Apps below it have one: write access_tests for each of them." if elsewhere else ""
             return _Plan(
                 declared,
-                problem="There is no ServiceAuthMiddleware on this app, so every route is open. Add one: "
-                'app.add_middleware(ServiceAuthMiddleware). If that is meant, review it: access_tests(app, expect="access.json").',
+                problem="There is no ServiceAuthMiddleware on this app, so every route of its own is open. Add one: "
+                f"app.add_middleware(ServiceAuthMiddleware).{below} If that is meant, review it: "
+                'access_tests(app, expect="access.json").',
             )
         return _Plan(declared, tuple(_with_own_names(access_cases(declared))), elsewhere)
 
@@ -167,21 +180,21 @@ class AccessSuite:
         """Every case, tried in one block: what of the app is exchanged is back before the next test of the session."""
         plan = self._plan
         with self._trusted() as (issuer, trusted), AsgiSender(self._app) as sender:
-            check, _ = self._read(trusted)
-            routes = [(RouteEntry.of(route, check), route) for route in check.access.routes]
-            entries = {entry: route.entry for entry, route in reversed(routes)}
+            read = self._read()
+            routes = [(RouteEntry.of(route, read.check), route.entry) for route in read.check.access.routes]
             sender.send(Outgoing(method="GET", path=_NOWHERE))  # starts the middleware, before anything is marked
             failed = [each.cure for each in trusted.decisions if each.reason is Reason.NOT_STARTED]
             if failed:
                 return {case.name: AccessOutcome(case.name, "failed", failed[0]) for case in plan.cases}
-            with marked_endpoints(self._app) as marker:
+            with marked_endpoints(read.below) as marker:
+                marked = {id(route.entry) for route in marker.marked}
                 run = AccessRun(
                     issuer=issuer,
                     decisions=trusted.decisions,
                     sender=sender,
                     marker=marker,
-                    entries=entries,
-                    unmarked=frozenset(RouteEntry.of(route, check) for route in marker.unmarked),
+                    entries=dict(reversed(routes)),  # of two equal ones the first one answers
+                    unmarked=frozenset(route for route, entry in routes if id(entry) not in marked),
                     headers=self._headers,
                 )
                 outcomes = (run.outcome(case) for case in plan.cases)
@@ -193,20 +206,23 @@ class AccessSuite:
         with _without_decisions(), issuer.trusted_by(self._app, client_id=self._named) as trusted:
             yield issuer, trusted
 
-    def _read(self, trusted: Trusted) -> tuple[AccessCheck, ServiceAuthMiddleware | None]:
-        """Return what the app declares, and the middleware on it or around it."""
-        found = middleware_of(self._app)
-        if isinstance(found, ServiceAuthMiddleware):
-            return found.documentation(self._app).check, found
+    def _read(self, client_id: str = "") -> _Read:
+        """Read what the app declares. ``client_id`` is the app's own, if there is no middleware whose settings say it."""
+        found = find(self._app)
+        outermost = next(iter(found.outermost), None)
+        for middleware, owner in found.middlewares:
+            if owner is None or owner is outermost:
+                read = middleware.documentation(owner)
+                return _Read(read.check, middleware if read.below is middleware.app else read.below, middleware)
         check = AccessCheck(
             access=read_access(self._app),
             public=PublicPaths(()),
             audiences=frozenset(),
-            client_id=trusted.client_id,
+            client_id=client_id,
             users=False,
             skip_audience=False,
         )
-        return check, None
+        return _Read(check, self._app)
 
     def _file(self, path: Path, *, update: bool) -> AccessOutcome:
         """Compare the access file with what the app declares, or write it."""
@@ -217,6 +233,11 @@ class AccessSuite:
             file = AccessFile.read(path) if path.exists() else None
         except ConfigurationError as error:
             return AccessOutcome(path.name, "failed", str(error))
+        if declared.client_id == MADE_UP:
+            text = (
+                "Nothing says which client of Keycloak this app is: write access_tests(app, expect=..., client_id=...)."
+            )
+            return AccessOutcome(path.name, "failed", text)
         reviewed = None if file is None else file.app(declared.client_id)
         if reviewed == declared:
             return AccessOutcome(path.name, "held")

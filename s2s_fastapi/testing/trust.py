@@ -39,11 +39,12 @@ from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.token_verifier import TokenVerifier
 from s2s_fastapi.verifier.verifier import Verifier
 
-__all__ = ["Trusted", "TrustedIssuer", "trusting"]
+__all__ = ["MADE_UP", "Trusted", "TrustedIssuer", "trusting"]
 
 _log: Final = logging.getLogger("s2s_fastapi.testing")
 _TIMEOUT: Final = 3.0
-_MADE_UP: Final = "service-under-test"
+MADE_UP: Final = "service-under-test"
+"""The client of an app that does not say which one it is."""
 
 
 class TrustedIssuer(Protocol):
@@ -127,7 +128,7 @@ class Trusted:
         """
         declared = {id(middleware): _declared(middleware, owner) for middleware, owner in self._found.middlewares}
         every = frozenset[str]().union(*declared.values())
-        self.client_id = client_id or (next(iter(every)) if len(every) == 1 else _MADE_UP)
+        self.client_id = client_id or (next(iter(every)) if len(every) == 1 else MADE_UP)
         for app, layers in self._found.stacks:
             layers = layers.app if isinstance(layers, CallingLayer) else layers  # noqa: PLW2901 - of a block around this one
             if app in self._found.outermost:
@@ -271,7 +272,7 @@ def trusting(
             "%s trusts the embedded issuer until the end of a block, as the client %s%s. This is for tests only.",
             name,
             trusted.client_id,
-            " (a name made up for the test)" if trusted.client_id == _MADE_UP else "",
+            " (a name made up for the test)" if trusted.client_id == MADE_UP else "",
         )
         yield trusted
 

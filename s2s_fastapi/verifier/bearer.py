@@ -65,7 +65,8 @@ def bearer_credentials(
             return Decision(reason=Reason.INVALID_REQUEST, cure=size_cure(len(token), MAX_TOKEN_BYTES))
         if not _is_token68(token):
             return _NOT_A_TOKEN if token else _NO_TOKEN
-        value = credentials_of(token)
+        # Keep the same object if it is spelled that way: its hash was computed above, and that of 16 KB takes longer than this.
+        value = value if value == credentials_of(token) else credentials_of(token)
     return _TOKEN_IN_URL if query_string and has_token(query_string) else value
 
 
