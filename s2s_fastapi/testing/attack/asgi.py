@@ -56,13 +56,19 @@ class AsgiSender:
     def __enter__(self) -> Self:
         self._runner.__enter__()
         if self._lifespan is not None:
-            self._runner.run(self._lifespan.begin())
+            try:
+                self._runner.run(self._lifespan.begin())
+            except BaseException:
+                self._runner.close()
+                raise
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._lifespan is not None:
-            self._runner.run(self._lifespan.end())
-        self._runner.close()
+        try:
+            if self._lifespan is not None:
+                self._runner.run(self._lifespan.end())
+        finally:
+            self._runner.close()
 
     def send(self, request: Outgoing) -> Answer:
         """Return the app's answer. An exception of the app is a 500, as behind a server."""

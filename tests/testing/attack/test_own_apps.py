@@ -128,3 +128,24 @@ def test_what_is_left_out_is_not_in_the_report() -> None:
 
     assert report.exit_code == 0
     assert "audience-other" not in {result.case.id for result in report.results}
+
+
+def test_a_refusal_for_another_reason_is_a_finding() -> None:
+    report = attack(ours.wrong_reason(), only=["audience-other"])
+
+    assert {(result.outcome, result.detail) for result in report.results} == {
+        ("otherwise", "401 malformed_token, expected wrong_audience")
+    }
+    assert report.exit_code == 1
+
+
+def test_an_attack_that_our_middleware_accepts_is_a_hole_whatever_the_app_answers_then() -> None:
+    report = attack(ours.observed_and_lost(), only=["audience-other"])
+
+    assert [(result.outcome, result.detail) for result in report.results] == [("accepted", "404 wrong_audience")]
+
+
+def test_no_code_of_an_endpoint_runs() -> None:
+    report = attack(ours.orders())
+
+    assert {result.outcome for result in report.results} <= {"held", "not_applicable"}  # the endpoints raise

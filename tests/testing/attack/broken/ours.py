@@ -1,5 +1,7 @@
 """Apps with our own middleware, used in a wrong way or in a right and unusual one."""
 
+import json
+from base64 import urlsafe_b64decode
 from collections.abc import Callable
 from datetime import date, timedelta
 from typing import Any
@@ -214,3 +216,41 @@ class RefusesEverybody(ServiceAuthMiddleware):
 
 def refuses_everybody() -> FastAPI:
     return orders(RefusesEverybody)
+
+
+class WrongReason(ServiceAuthMiddleware):
+    """Refuses a token for another service as if it were no token at all."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope.get("headers", ()))
+        parts = headers.get(b"authorization", b"").decode("latin-1").split(".")
+        if len(parts) == 3 and json.loads(urlsafe_b64decode(f"{parts[1]}===")).get("aud") != "orders":
+            scope["headers"] = [(b"authorization", b"Bearer x")]
+        await super().__call__(scope, receive, send)
+
+
+def wrong_reason() -> FastAPI:
+    return orders(WrongReason)
+
+
+class LosesStrangeTokens:
+    """Answers 404 to a token for another service: it does not know the page."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        token = dict(scope.get("headers", ())).get(b"authorization", b"").decode("latin-1").split(".")
+        if len(token) == 3 and json.loads(urlsafe_b64decode(f"{token[1]}===")).get("aud") != "orders":
+            await PlainTextResponse("lost", 404)(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+def observed_and_lost() -> FastAPI:
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(LosesStrangeTokens)
+    until = str(date.today() + timedelta(days=100))  # noqa: DTZ011 - a day on either side
+    app.add_middleware(ServiceAuthMiddleware, audience="orders", insecure_observe_until=until)
+    app.add_api_route("/orders", runs)
+    return app
