@@ -65,15 +65,15 @@ class EmbeddedIssuer:
         version: str = NEWEST,
         values: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.time,
-        new_key: NewKey | None = None,
+        new_keys: Callable[[str], NewKey] | None = None,
     ) -> None:
         """Read the documents; keys are made when they are first needed.
 
         Raises:
             ConfigurationError: There is no document, one is no realm, two have the same name, or the version is none.
         """
-        self._new_key = new_key
-        self._realms = _realms(documents, version=version, before={}, new_key=new_key)
+        self._new_keys = new_keys
+        self._realms = _realms(documents, version=version, before={}, new_keys=new_keys)
         if auth_path.rstrip("/") and not auth_path.startswith("/"):
             raise ConfigurationError(
                 f"The path of the server must be empty or start with a slash, as /auth, not {auth_path!r}."
@@ -115,9 +115,7 @@ class EmbeddedIssuer:
 
         It reads nothing of the environment. All such issuers of a process have the same address and the same keys.
         """
-        issuer = cls(
-            realm_document(_TEST_REALM, ()), public_url="http://keycloak.test", new_key=once_in_a_process("test issuer")
-        )
+        issuer = cls(realm_document(_TEST_REALM, ()), public_url="http://keycloak.test", new_keys=_keys_of_tests)
         issuer._named = {}
         return issuer
 
@@ -214,7 +212,7 @@ class EmbeddedIssuer:
         Raises:
             ConfigurationError: As when the issuer is made; then the realms stay as they were.
         """
-        self._realms = _realms(documents, version=self.version, before=self._realms, new_key=self._new_key)
+        self._realms = _realms(documents, version=self.version, before=self._realms, new_keys=self._new_keys)
         if values is not None:
             self.values = dict(values)
 
@@ -290,6 +288,8 @@ class EmbeddedIssuer:
             ConfigurationError: Nothing in the app receives or sends tokens, uvicorn serves the app to other machines, or the app trusts
                 another issuer at the moment.
         """
+        for each in tuple(self._realms.values()):
+            each.keys.published()  # made before a request waits for them, at most 3 s
         with playing(self._played), trusting(self, targets, client_id=client_id, realm=realm) as trusted:
             self._blocks.append(trusted)
             try:
@@ -504,14 +504,18 @@ class EmbeddedIssuer:
         return f"{server}{self.auth_path}/realms/{realm_segment(realm)}"
 
 
+def _keys_of_tests(realm: str) -> NewKey:
+    return once_in_a_process(f"the realm {realm}")
+
+
 def _realms(
     documents: Sequence[Mapping[str, Any]],
     *,
     version: str,
     before: Mapping[str, IssuerRealm],
-    new_key: NewKey | None = None,
+    new_keys: Callable[[str], NewKey] | None = None,
 ) -> dict[str, IssuerRealm]:
-    made = (IssuerRealm(one, version=version, before=before, new_key=new_key) for one in documents)
+    made = (IssuerRealm(one, version=version, before=before, new_keys=new_keys) for one in documents)
     realms = {realm.name: realm for realm in made}
     if not realms or len(realms) != len(documents):
         raise ConfigurationError("An embedded issuer needs realm documents, each with a name of its own.")

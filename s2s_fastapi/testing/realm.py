@@ -1,7 +1,7 @@
 """One realm of the issuer: its model, its keys, and the parts of its file that no token shows."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from s2s_fastapi.errors import ConfigurationError
@@ -18,7 +18,7 @@ _LIGHTWEIGHT = "client.use.lightweight.access.token.enabled"
 class IssuerRealm:
     """A realm of the issuer, as in its file. `model` computes what it puts into tokens.
 
-    - `new_key` makes its keys.
+    - `new_keys` gives what makes its keys, for its name.
     - If a realm of that name is in `before`, this one has the keys, the made secrets and the revocations of that realm.
     """
 
@@ -28,7 +28,7 @@ class IssuerRealm:
         *,
         version: str,
         before: Mapping[str, "IssuerRealm"] | None = None,
-        new_key: NewKey | None = None,
+        new_keys: Callable[[str], NewKey] | None = None,
     ) -> None:
         given: object = document
         name = given.get("realm") if isinstance(given, Mapping) else None
@@ -37,7 +37,9 @@ class IssuerRealm:
         """The secrets that the file does not have, by client id."""
         self.model = RealmModel.read(document, version=version, new_secret=self._new_secret)
         self.name = self.model.name
-        self.keys: RealmKeys = previous.keys if previous else RealmKeys(new_key) if new_key else RealmKeys()
+        self.keys: RealmKeys = (
+            previous.keys if previous else RealmKeys(new_keys(self.name)) if new_keys else RealmKeys()
+        )
         self.not_before: int = max(self.model.not_before, previous.not_before if previous else 0)
         """Seconds since the epoch."""
         self.assertions: Seen = previous.assertions if previous else Seen()

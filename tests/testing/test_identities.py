@@ -140,6 +140,14 @@ def test_an_issuer_with_several_realms_is_asked_for_one(issuer: EmbeddedIssuer, 
         assert client.get("/x", auth=issuer.as_service("a", claims={"aud": "x"})).status_code == 200
 
 
+def test_each_realm_has_keys_of_its_own_which_are_made_once(issuer: EmbeddedIssuer) -> None:
+    other = EmbeddedIssuer.for_tests()
+    assert issuer.signing_kid("test") == other.signing_kid("test")
+    assert issuer.rotate_keys("test") == other.rotate_keys("test") != EmbeddedIssuer.for_tests().signing_kid("test")
+    issuer.load(CORP)
+    assert issuer.signing_kid("corp") != EmbeddedIssuer.for_tests().signing_kid("test")
+
+
 def test_nothing_shows_a_token(issuer: EmbeddedIssuer) -> None:
     service, user = issuer.as_service("a", key=RSAKey.generate_key(2048)), issuer.as_user("ann", via="ui")
     assert (repr(service), repr(user)) == ("as_service('a')", "as_user('ann', via='ui')")

@@ -72,7 +72,7 @@ def make_app(audience: str = "tickets", *, add: Any = ServiceAuthMiddleware, **o
 def production() -> EmbeddedIssuer:
     """Another issuer, with the keys of the test issuer: an unknown key would wait 5 s for the next fetch."""
     corp = {"realm": "corp", "enabled": True, "clients": [{"clientId": "c", "serviceAccountsEnabled": True}]}
-    return EmbeddedIssuer(corp, url="http://sso.example.com", new_key=once_in_a_process("test issuer"))
+    return EmbeddedIssuer(corp, url="http://sso.example.com", new_keys=lambda _: once_in_a_process("the realm test"))
 
 
 def status(app: Any, issuer: EmbeddedIssuer, audience: str = "tickets", path: str = "/who") -> int:
