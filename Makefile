@@ -92,7 +92,7 @@ format: $(VENV)/.installed  ## Put the code into shape
 keycloak: $(VENV)/.installed  ## Start a real Keycloak with the realms of the three stories, to play with
 	$(BIN)/python -m tests.real
 
-parity: $(VENV)/.installed  ## Ask the embedded issuer and real servers the same about 116 realm files, and write docs/realm-parity.md (VERSIONS=26.0.8 for one)
+parity: $(VENV)/.installed  ## Ask the embedded issuer and real servers the same about many realm files, and write docs/realm-parity.md (VERSIONS=26.0.8 for one)
 	$(BIN)/python -m tests.real.parity $(VERSIONS)
 
 env: $(VENV)/.installed  ## Write .env with fresh secrets for docker compose, unless it is there
