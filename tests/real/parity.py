@@ -48,9 +48,10 @@ def page(kept: Mapping[str, _Kept]) -> str:
     lines += ["", "## Files", ""]
     columns = [f"{version}, {form}" for version in results for form in ("file", "export")]
     lines += [_row(["File", "What it has", *columns]), _row(["---"] * (2 + len(columns)))]
-    for one in zip(*results.values(), strict=True):
-        file = one[0].file
-        lines.append(_row([f"`{file.name}`", file.what, *(cell for each in one for cell in _cells(each))]))
+    by_name = [{one.file.name: one for one in each} for each in results.values()]
+    for file in {one.file.name: one.file for each in results.values() for one in each}.values():
+        cells = (cell for each in by_name for cell in _cells(each.get(file.name)))
+        lines.append(_row([f"`{file.name}`", file.what, *cells]))
     return "\n".join(lines) + "\n"
 
 
@@ -85,7 +86,9 @@ def _total(figures: Sequence[Figure]) -> tuple[int, int, int, int]:
     )
 
 
-def _cells(one: Compared) -> list[str]:
+def _cells(one: Compared | None) -> list[str]:
+    if one is None:
+        return ["not asked", "not asked"]
     if one.wrong:
         return ["**no**", "**no**"]
     return [str(one.of_file), str(one.of_export)] if one.imported else ["refused", "refused"]
@@ -131,14 +134,21 @@ def main(*versions: str) -> None:
     """
     for version in versions or VERSIONS:
         print(f"Keycloak {version}", flush=True)
+        results: list[Compared] = []
         with Keycloak(version) as keycloak:
-            results = [_shown(keycloak, name) for name in FILES]
-        _KEPT.mkdir(parents=True, exist_ok=True)
-        (_KEPT / version).write_bytes(pickle.dumps((datetime.now(UTC), results)))
+            for name in FILES:
+                results.append(_shown(keycloak, name))
+                _keep(version, results)
     kept = {version: _read(version) for version in VERSIONS if (_KEPT / version).exists()}
     PAGE.write_text(page(kept), encoding="utf-8")
     print(f"{PAGE} is written")
     sys.exit(not all(one.right for _, each in kept.values() for one in each))
+
+
+def _keep(version: str, results: list[Compared]) -> None:
+    """Keep what there is after each file, so that a run that is cut short shows as such on the page."""
+    _KEPT.mkdir(parents=True, exist_ok=True)
+    (_KEPT / version).write_bytes(pickle.dumps((datetime.now(UTC), results)))
 
 
 def _read(version: str) -> _Kept:

@@ -42,6 +42,7 @@ def test_the_page_has_every_file_and_no_silent_difference() -> None:
     assert re.findall(r"^\| `(.+?)` \|", text, re.MULTILINE) == list(FILES)
     assert "**silent**" not in text
     assert "**no**" not in text
+    assert "not asked" not in text
 
 
 def test_a_page_counts_and_names_the_differences() -> None:
@@ -53,22 +54,23 @@ def test_a_page_counts_and_names_the_differences() -> None:
     silent = Figure(asked=2, equal=1, silent=["c None: aud is 'a'"])
     first = [Compared(file, imported=True, of_file=announced, of_export=right)]
     second = [Compared(file, imported=True, of_file=right, of_export=silent)]
+    only_first = Compared(FILES["keys"], imported=True, of_file=right, of_export=right)
     refused = Compared(FILES["refused-js"], imported=False)
     wrong = Compared(FILES["one-client"], imported=False, wrong="the server refuses it")
     kept = {
-        "1.0": (datetime(2026, 1, 2, tzinfo=UTC), [*first, refused, wrong]),
+        "1.0": (datetime(2026, 1, 2, tzinfo=UTC), [*first, refused, wrong, only_first]),
         "2.0": (datetime(2026, 3, 4, tzinfo=UTC), [*second, refused, refused]),
     }
     text = page(kept)
     assert "Keycloak 1.0 on 2026-01-02 and Keycloak 2.0 on 2026-03-04" in text
-    assert "| Files that both import | 1 | 1 |" in text
+    assert "| Files that both import | 2 | 1 |" in text
     assert "| Files that both refuse | 1 | 2 |" in text
     assert "| Files on which they do not agree | 1 | 0 |" in text
-    assert "| Questions about the file, and equal answers | 4, 2 | 3, 3 |" in text
+    assert "| Questions about the file, and equal answers | 7, 5 | 3, 3 |" in text
     assert "| Other answers about the export: announced, silent | 0, 0 | 0, 1 |" in text
     assert "- `levels`, 1.0, file, 2 answers, announced: a notice. First: c None: acr \\| is 2" in text
     assert "- `levels`, 2.0, export, 1 answers, **silent**. First: c None: aud is 'a'" in text
     assert "- **`one-client`**, 1.0: the server refuses it" in text
     assert f"| `levels` | {file.what} | 2 of 4 | 3 of 3 | 3 of 3 | 1 of 2 |" in text
-    assert not first[0].wrong
+    assert f"| `keys` | {FILES['keys'].what} | 3 of 3 | 3 of 3 | not asked | not asked |" in text
     assert [one.right for one in (first[0], second[0], refused, wrong)] == [True, False, True, False]
