@@ -185,9 +185,10 @@ class _Questions:
             yield client["clientId"], "nobody", "p", None
         for client in through[:1]:
             for username in users:
-                yield client["clientId"], username, "wrong", None
                 yield client["clientId"], username.swapcase(), "p", None
                 yield client["clientId"], f"{username}@example.org", "p", None
+            for username in users:  # last, because a server may lock a user after a wrong password
+                yield client["clientId"], username, "wrong", None
 
     def _service(self, real: httpx.Client, made: httpx.Client, client_id: str, scope: str | None) -> None:
         form = {"grant_type": "client_credentials", "client_id": client_id}

@@ -3,14 +3,14 @@
 import pickle
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from tests.real.many_realms import Compared, Figure, compared
 from tests.real.server import VERSIONS, Keycloak
-from tests.realm.many import FILES
+from tests.realm.many import FILES, RealmFile
 
 __all__ = ["page"]
 
@@ -39,7 +39,7 @@ A difference is *announced* if `s2s-fastapi dev` prints a notice about it. It is
 """
 
 
-def page(kept: Mapping[str, _Kept]) -> str:
+def page(kept: Mapping[str, _Kept], files: Iterable[RealmFile]) -> str:
     """Return the page about the results of each version, with the time at which it was compared."""
     results = {version: each for version, (_, each) in kept.items()}
     versions = " and ".join(f"Keycloak {version} on {on:%Y-%m-%d}" for version, (on, _) in kept.items())
@@ -49,7 +49,7 @@ def page(kept: Mapping[str, _Kept]) -> str:
     columns = [f"{version}, {form}" for version in results for form in ("file", "export")]
     lines += [_row(["File", "What it has", *columns]), _row(["---"] * (2 + len(columns)))]
     by_name = [{one.file.name: one for one in each} for each in results.values()]
-    for file in {one.file.name: one.file for each in results.values() for one in each}.values():
+    for file in files:
         cells = (cell for each in by_name for cell in _cells(each.get(file.name)))
         lines.append(_row([f"`{file.name}`", file.what, *cells]))
     return "\n".join(lines) + "\n"
@@ -140,7 +140,7 @@ def main(*versions: str) -> None:
                 results.append(_shown(keycloak, name))
                 _keep(version, results)
     kept = {version: _read(version) for version in VERSIONS if (_KEPT / version).exists()}
-    PAGE.write_text(page(kept), encoding="utf-8")
+    PAGE.write_text(page(kept, FILES.values()), encoding="utf-8")
     print(f"{PAGE} is written")
     sys.exit(not all(one.right for _, each in kept.values() for one in each))
 

@@ -1620,12 +1620,12 @@ def _made(seed: int) -> RealmFile:
 
 
 def _all() -> Iterator[RealmFile]:
+    yield from _refused()
     yield from _ordinary()
     yield from _mappers()
     yield from _imports()
     yield from _exports()
     yield from (_made(seed) for seed in range(1, 15))
-    yield from _refused()
 
 
 FILES = {file.name: file for file in _all()}
