@@ -127,18 +127,20 @@ def _plain(text: str) -> str:
 _LONGEST: Final = 400
 
 
-def main(*versions: str) -> None:
-    """Compare all files on one server after the other, and write the page.
+def main(*arguments: str) -> None:
+    """Compare all files, or those that are named, on one server after the other, and write the page.
 
-    The results of a version are kept, so that the page can be written after one version was compared anew.
+    `arguments` are versions and names of files. The results are kept after each file, so a run that is cut short shows on the page, and
+    a file can be asked again after a change.
     """
-    for version in versions or VERSIONS:
+    names = [name for name in FILES if name in arguments]
+    for version in [one for one in VERSIONS if one in arguments] or VERSIONS:
         print(f"Keycloak {version}", flush=True)
-        results: list[Compared] = []
+        results = {one.file.name: one for one in _read(version)[1]} if names else {}
         with Keycloak(version) as keycloak:
-            for name in FILES:
-                results.append(_shown(keycloak, name))
-                _keep(version, results)
+            for name in names or FILES:
+                results[name] = _shown(keycloak, name)
+                _keep(version, list(results.values()))
     kept = {version: _read(version) for version in VERSIONS if (_KEPT / version).exists()}
     PAGE.write_text(page(kept, FILES.values()), encoding="utf-8")
     print(f"{PAGE} is written")
@@ -146,7 +148,6 @@ def main(*versions: str) -> None:
 
 
 def _keep(version: str, results: list[Compared]) -> None:
-    """Keep what there is after each file, so that a run that is cut short shows as such on the page."""
     _KEPT.mkdir(parents=True, exist_ok=True)
     (_KEPT / version).write_bytes(pickle.dumps((datetime.now(UTC), results)))
 

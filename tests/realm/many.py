@@ -37,7 +37,7 @@ class RealmFile:
     said: tuple[str, ...] = ()
     """Parts of the notices that say how Keycloak answers in another way. Without them every answer must be equal."""
     refused: bool = False
-    """Whether Keycloak does not import it."""
+    """Whether 26.7.3 does not import it."""
 
     def __str__(self) -> str:
         return self.name
