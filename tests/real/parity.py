@@ -24,13 +24,13 @@ _Kept = tuple[datetime, list[Compared]]
 _HEAD: Final = """# The realm model and real servers
 
 The [embedded issuer](without-keycloak.md) reads a realm file and answers as Keycloak does after it imported the file. This page says how
-well. `make parity` writes it; `make parity VERSIONS=26.0.8` compares one version anew. These are the results of {versions}.
+well. `make parity` writes it, and `make parity VERSIONS=26.0.8` asks one version again. These are the results of {versions}.
 
-Each file of `tests/realm/many.py` is imported into a real server with the Admin API, with ready-made keys if it has none. Then the server and the issuer get the same
-requests: each client asks for its own token, with every optional scope, with all of them, and with scopes that do not exist. Each user
-logs in through the clients that allow it. All claims, the header, the other members of the answer and the words of each refusal must be
-equal. Only times, ids and signatures are left out. After that, the server exports the realm (partial export), the issuer reads the export,
-and all clients ask again.
+Each file of `tests/realm/many.py` is imported into a real server with the Admin API, with ready-made keys if it has none. Then the
+server and the issuer get the same requests: each client asks for its own token, with every optional scope, with all of them, and with
+scopes that do not exist. Each user logs in through the clients that allow it. All claims, the header, the other members of the answer and
+the words of each refusal must be equal. Only times, ids and signatures are left out. After that, the server exports the realm (partial
+export), the issuer reads the export, and all clients ask again. *Not asked* means that the run was cut short.
 
 A server with `--import-realm` imports as the Admin API does, with two differences: it replaces placeholders, and a field that it
 does not know stops the start. `tests/real/test_realms.py` compares both ways.
