@@ -159,6 +159,7 @@ class _Questions:
                 lists = f"{_optional(client)} {client.get('defaultClientScopes')}"
                 for scope in _scopes(client, exported, self.model, all_of_them=lists not in asked):
                     self._service(real, made, client["clientId"], scope)
+                if client.get("serviceAccountsEnabled"):
                     asked.add(lists)
             self._service(real, made, "nobody-at-all", None)
             if users:
