@@ -136,7 +136,8 @@ def main(*arguments: str) -> None:
     names = [name for name in FILES if name in arguments]
     for version in [one for one in VERSIONS if one in arguments] or VERSIONS:
         print(f"Keycloak {version}", flush=True)
-        results = {one.file.name: one for one in _read(version)[1]} if names else {}
+        before = _read(version)[1] if names and (_KEPT / version).exists() else []
+        results = {one.file.name: one for one in before}
         with Keycloak(version) as keycloak:
             for name in names or FILES:
                 results[name] = _shown(keycloak, name)
