@@ -92,8 +92,8 @@ format: $(VENV)/.installed  ## Put the code into shape
 keycloak: $(VENV)/.installed  ## Start a real Keycloak with the realms of the three stories, to play with
 	$(BIN)/python -m tests.real
 
-parity: $(VENV)/.installed  ## Ask the embedded issuer and real servers the same about 116 realm files, and write docs/realm-parity.md (VERSIONS=26.0.8 for one)
-	$(BIN)/python -m tests.real.parity $(VERSIONS)
+parity: $(VENV)/.installed  ## Ask the embedded issuer and real servers the same about many realm files, and write docs/realm-parity.md (VERSIONS=26.0.8 for one, FILES="keys light" for some)
+	$(BIN)/python -m tests.real.parity $(VERSIONS) $(FILES)
 
 env: $(VENV)/.installed  ## Write .env with fresh secrets for docker compose, unless it is there
 	$(BIN)/python -m example_app.env

@@ -6,11 +6,11 @@ audience resolve; role claims. If two mappers of the first step write the same c
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from s2s_fastapi.realm.entities import Account, Client, Mapper, Realm, acr_levels
@@ -23,6 +23,7 @@ _CLAIMS, _ROLE_NAMES, _HARDCODED_ROLES, _RESOLVE, _ROLES = range(5)
 
 _NEWEST_MEASURED: Final = (26, 7, 3)
 _ALSO_IN_RESPONSE: Final = {"oidc-hardcoded-claim-mapper", "oidc-usersessionmodel-note-mapper"}
+_HOST: Final = re.compile(r"[\w+.-]+://([^/:?#]+)")
 _ROLES_OF_CLIENT: Final = len(("resource_access", "a client", "roles"))
 
 
@@ -295,8 +296,8 @@ def _subject(token: TokenDraft, mapper: Mapper) -> None:
 def _pairwise_subject(token: TokenDraft, mapper: Mapper) -> None:
     """Rule 35: a hash in place of the account's id, whatever the flags are."""
     sector = mapper.config.get("sectorIdentifierUri")
-    hosts = (urlsplit(uri).hostname for uri in ([sector] if sector else token.client.redirects))
-    host = next((host for host in hosts if host), "")
+    uris = [sector] if sector else token.client.redirects
+    host = next((found[1] for found in map(_HOST.match, uris) if found), "")
     salt = mapper.config.get("pairwiseSubAlgorithmSalt", "")  # Keycloak makes one if there is none
     digest = hashlib.sha256(f"{host}{token.account.id}{salt}".encode()).digest()
     named = hashlib.md5(digest, usedforsecurity=False).digest()  # as Java's UUID.nameUUIDFromBytes

@@ -190,8 +190,10 @@ class RealmModel:
         session = client.attributes.get("client_credentials.use_refresh_token") == "true"
         return self._issued(client, account, scope, service=True, session=session, peer=peer)
 
-    def password(self, username: str, *, via: str, scope: str | None = None) -> Granted | Denied:
-        """Answer a user's login through the client ``via`` (RFC 6749 section 4.3). It needs no credentials."""
+    def password(
+        self, username: str, *, via: str, scope: str | None = None, right_password: bool = True
+    ) -> Granted | Denied:
+        """Answer a user's login through the client ``via`` (RFC 6749 section 4.3). The caller compares the password."""
         client = self._usable(via)
         if isinstance(client, Denied):
             return client
@@ -204,11 +206,15 @@ class RealmModel:
         # Keycloak checks the scope before the user. An account without roles is used if there is no such user.
         if in_effect(self._realm, client, user or _NOBODY, scope) is None:
             return self._invalid_scope(scope)
+        wrong = Denied(
+            status=401 if self._realm.old else 400, error="invalid_grant", description="Invalid user credentials"
+        )
         if user is None or self._is_service_account(user):
-            status = 401 if self._realm.old else 400
-            return Denied(status=status, error="invalid_grant", description="Invalid user credentials")
+            return wrong
         if not user.enabled:
             return Denied(status=400, error="invalid_grant", description="Account disabled")
+        if not right_password:
+            return wrong
         if not user.ready:
             return Denied(status=400, error="invalid_grant", description="Account is not fully set up")
         return self._issued(client, user, scope, service=False, session=True)

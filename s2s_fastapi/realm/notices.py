@@ -38,7 +38,7 @@ def notices(document: _Document, model: RealmModel) -> tuple[Notice, ...]:
     """Return all notices about the document of a realm, first those why Keycloak refuses it."""
     converted = convert(document, model.version)
     unknown = (f"it does not know the field `{place}`" for place in converted.unknown_fields)
-    refused = [*unknown, *refusals(converted.document)]
+    refused = [*unknown, *refusals(converted.document, model.version)]
     different = [*(said for check in _CHECKS for said in check(converted.document)), *_unknown(model)]
     return tuple(
         Notice(model.name, said, refused=whether)

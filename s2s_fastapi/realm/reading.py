@@ -103,7 +103,7 @@ class _Reader:
         ]
         for client in listed:
             for name, value in (client.get("attributes") or {}).items():
-                if name.endswith(".lifespan") and str(value or "").strip():
+                if name.endswith((".lifespan", ".idle.timeout")) and str(value or "").strip():
                     int(value)  # seconds, or this is no realm that could issue anything
         for reason in missing(self.given, self.names, self.groups):
             raise ConfigurationError(f"Keycloak does not import realm {self.name!r}: {reason}")

@@ -20,9 +20,9 @@ _Document = Mapping[str, Any]
 _Check = Callable[[_Document], Iterator[str]]
 
 
-def refusals(document: _Document) -> Iterator[str]:
-    """Yield one sentence for each reason."""
-    for check in _CHECKS:
+def refusals(document: _Document, version: tuple[int, ...]) -> Iterator[str]:
+    """Yield one sentence for each reason that a server of `version` has."""
+    for check in _CHECKS if version < (26, 1) else (*_CHECKS, *_NEWER_CHECKS):
         yield from check(document)
 
 
@@ -250,9 +250,9 @@ _CHECKS: Final[tuple[_Check, ...]] = (
     _flows_of_clients,
     _denylists,
     _mappers,
-    _protocols,
     _urls,
     _levels,
     _sectors,
-    _sessions,
 )
+_NEWER_CHECKS: Final[tuple[_Check, ...]] = (_protocols, _sessions)
+"""What 26.0 accepts."""

@@ -79,8 +79,10 @@ class IssuerRealm:
 
     def username(self, login: str) -> str:
         """Return the user that logs in with `login`: a name in any case, or an e-mail address; `login` if there is none."""
+        by_email = self._document.get("loginWithEmailAllowed") not in {False, "false"}
         for user in self._users:
-            names = [name for name in (user.get("username"), user.get("email")) if isinstance(name, str) and name]
+            known = (user.get("username"), user.get("email") if by_email else None)
+            names = [name for name in known if isinstance(name, str) and name]
             if names and login.lower() in (name.lower() for name in names):
                 return str(user.get("username", login))
         return login

@@ -152,12 +152,7 @@ def _of_user(form: Form, via: str, mint: Mint) -> Granted | Denied:
     if login is None:
         return _NO_USERNAME
     username = mint.realm.username(login)
-    outcome = mint.realm.model.password(username, via=via, scope=form.get("scope"))
-    if isinstance(outcome, Denied):
-        return outcome
     expected = mint.realm.password(username)
     password = form.get("password") or ""
-    if expected is None or not hmac.compare_digest(password.encode(), expected.encode()):
-        status = 400 if mint.wire.strict else 401
-        return Denied(status=status, error="invalid_grant", description="Invalid user credentials")
-    return outcome
+    right = expected is not None and hmac.compare_digest(password.encode(), expected.encode())
+    return mint.realm.model.password(username, via=via, scope=form.get("scope"), right_password=right)

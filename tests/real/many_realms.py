@@ -9,10 +9,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 from urllib.parse import quote
 
 import httpx
+from joserfc.jwk import RSAKey
 
 from s2s_fastapi import ConfigurationError
 from s2s_fastapi.realm.model import Denied, RealmModel
@@ -33,6 +35,7 @@ _OWN_CLIENTS: Final = {
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # By how many seconds the server may be off: it reads its clock more than once, and may have to make a key in between.
 _OFF: Final = {"life": range(-1, 2), "expires_in": range(-20, 1), "refresh_expires_in": range(-20, 1)}
+_KEY_PROVIDER: Final = "org.keycloak.keys.KeyProvider"
 _SECRETS: Final = {"access_token", "refresh_token", "id_token", "session_state"}
 
 _Document = Mapping[str, Any]
@@ -76,7 +79,7 @@ def compared(keycloak: Keycloak, file: RealmFile) -> Compared:
     """Import the file, ask both, export the realm, and ask both again. The realm stays on the server."""
     refusal = _refusal(file.document, keycloak.version)
     try:
-        keycloak.admin.create_realm(file.document)
+        keycloak.admin.create_realm(_with_keys(file.document))
     except RuntimeError as error:
         wrong = "" if refusal else f"the server refuses it, and the issuer does not: {error}"
         return Compared(file, imported=False, wrong=wrong)
@@ -92,6 +95,26 @@ def compared(keycloak: Keycloak, file: RealmFile) -> Compared:
         of_file=_Questions(keycloak, file, file.document, secrets).ask(exported, users=True),
         of_export=_Questions(keycloak, file, exported, secrets).ask(exported, users=False),
     )
+
+
+def _with_keys(document: _Document) -> dict[str, Any]:
+    """Return the document with ready-made keys, unless it has keys. Otherwise most of the time of an import goes into new ones."""
+    components = document.get("components") or {}
+    return {**document, "components": {_KEY_PROVIDER: _keys(), **components}}
+
+
+@cache
+def _keys() -> list[dict[str, Any]]:
+    key = RSAKey.generate_key(2048).as_pem(private=True).decode("ascii")
+    providers: dict[str, dict[str, list[str]]] = {
+        "rsa": {"privateKey": [key]},
+        "hmac-generated": {"algorithm": ["HS512"]},
+        "aes-generated": {},
+    }
+    return [
+        {"name": kind, "providerId": kind, "config": {"priority": ["100"], **config}}
+        for kind, config in providers.items()
+    ]
 
 
 def _refusal(document: _Document, version: str) -> str:
@@ -131,9 +154,13 @@ class _Questions:
         """Ask about each client of the server's export, and about each user of the file."""
         real = httpx.Client(timeout=60, trust_env=False)
         with real, httpx.Client(transport=self.issuer.transport()) as made:
+            asked: set[str] = set()  # the lists of scopes that a client before had
             for client in exported["clients"]:
-                for scope in _scopes(client, exported, self.model):
+                lists = f"{_optional(client)} {client.get('defaultClientScopes')}"
+                for scope in _scopes(client, exported, self.model, all_of_them=lists not in asked):
                     self._service(real, made, client["clientId"], scope)
+                if client.get("serviceAccountsEnabled"):
+                    asked.add(lists)
             self._service(real, made, "nobody-at-all", None)
             if users:
                 for via, username, password, scope in self._logins(exported):
@@ -145,13 +172,24 @@ class _Questions:
         through = [client for client in exported["clients"] if client.get("directAccessGrantsEnabled")]
         others = [client for client in exported["clients"] if not client.get("directAccessGrantsEnabled")]
         for number, client in enumerate(through):
-            for username in users if number == 0 else users[:2]:
-                for scope in (None, "openid", *_optional(client), "nope"):
-                    yield client["clientId"], username, "p", scope
+            together = " ".join(_optional(client)) or "openid"
+            every = (None, "openid", *_optional(client), "nope") if number == 0 else (None, together)
+            for scope in every:
+                yield from ((client["clientId"], username, "p", scope) for username in users[:1])
+            for username in users[1:2]:
+                yield client["clientId"], username, "p", together
+            for username in users[1:] if number == 0 else []:
+                yield client["clientId"], username, "p", None
         for client in (*through[:1], *others[:2]):
             for username, password in ((name, word) for name in users[:1] for word in ("p", "wrong")):
                 yield client["clientId"], username, password, None
             yield client["clientId"], "nobody", "p", None
+        for client in through[:1]:
+            for username in users:
+                yield client["clientId"], username.swapcase(), "p", None
+                yield client["clientId"], f"{username}@example.org", "p", None
+            for username in users:  # last, because a server may lock a user after a wrong password
+                yield client["clientId"], username, "wrong", None
 
     def _service(self, real: httpx.Client, made: httpx.Client, client_id: str, scope: str | None) -> None:
         form = {"grant_type": "client_credentials", "client_id": client_id}
@@ -198,8 +236,11 @@ class _Questions:
             self.figure.silent.append(line)
 
 
-def _scopes(client: _Document, exported: _Document, model: RealmModel) -> list[str | None]:
-    """Return what is worth requesting: nothing, each optional scope, all at once, and scopes that are not there."""
+def _scopes(client: _Document, exported: _Document, model: RealmModel, *, all_of_them: bool) -> list[str | None]:
+    """Return what is worth requesting: nothing, each optional scope, all at once, and scopes that are not there.
+
+    Without `all_of_them`, the scopes are requested at once only.
+    """
     client_id = client["clientId"]
     if client_id in _OWN_CLIENTS and not client.get("serviceAccountsEnabled"):
         return [None]
@@ -208,6 +249,8 @@ def _scopes(client: _Document, exported: _Document, model: RealmModel) -> list[s
     own = dict.fromkeys([*_optional(client), *model.optional_scopes(client_id)])
     default = client.get("defaultClientScopes") or []
     foreign = [one["name"] for one in exported["clientScopes"] if one["name"] not in {*own, *default}]
+    if not all_of_them:
+        return [None, "nope", " ".join(["openid", *own])]
     together = [" ".join(own), f"openid {' '.join(own)}"] if len(own) > 1 else []
     return [None, "openid", "nope", *own, *together, *foreign[:2], *(["organization:acme"] * ("organization" in own))]
 

@@ -3,14 +3,14 @@
 import pickle
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from tests.real.many_realms import Compared, Figure, compared
 from tests.real.server import VERSIONS, Keycloak
-from tests.realm.many import FILES
+from tests.realm.many import FILES, RealmFile
 
 __all__ = ["page"]
 
@@ -24,13 +24,13 @@ _Kept = tuple[datetime, list[Compared]]
 _HEAD: Final = """# The realm model and real servers
 
 The [embedded issuer](without-keycloak.md) reads a realm file and answers as Keycloak does after it imported the file. This page says how
-well. `make parity` writes it; `make parity VERSIONS=26.0.8` compares one version anew. These are the results of {versions}.
+well. `make parity` writes it, and `make parity VERSIONS=26.0.8` asks one version again. These are the results of {versions}.
 
-Each file of `tests/realm/many.py` is imported into a real server with the Admin API. Then the server and the issuer get the same
-requests: each client asks for its own token, with every optional scope, with all of them, and with scopes that do not exist. Each user
-logs in through the clients that allow it. All claims, the header, the other members of the answer and the words of each refusal must be
-equal. Only times, ids and signatures are left out. After that, the server exports the realm (partial export), the issuer reads the export,
-and all clients ask again.
+Each file of `tests/realm/many.py` is imported into a real server with the Admin API, with ready-made keys if it has none. Then the
+server and the issuer get the same requests: each client asks for its own token, with every optional scope, with all of them, and with
+scopes that do not exist. Each user logs in through the clients that allow it. All claims, the header, the other members of the answer and
+the words of each refusal must be equal. Only times, ids and signatures are left out. After that, the server exports the realm (partial
+export), the issuer reads the export, and all clients ask again. *Not asked* means that the run was cut short.
 
 A server with `--import-realm` imports as the Admin API does, with two differences: it replaces placeholders, and a field that it
 does not know stops the start. `tests/real/test_realms.py` compares both ways.
@@ -39,7 +39,7 @@ A difference is *announced* if `s2s-fastapi dev` prints a notice about it. It is
 """
 
 
-def page(kept: Mapping[str, _Kept]) -> str:
+def page(kept: Mapping[str, _Kept], files: Iterable[RealmFile]) -> str:
     """Return the page about the results of each version, with the time at which it was compared."""
     results = {version: each for version, (_, each) in kept.items()}
     versions = " and ".join(f"Keycloak {version} on {on:%Y-%m-%d}" for version, (on, _) in kept.items())
@@ -48,9 +48,10 @@ def page(kept: Mapping[str, _Kept]) -> str:
     lines += ["", "## Files", ""]
     columns = [f"{version}, {form}" for version in results for form in ("file", "export")]
     lines += [_row(["File", "What it has", *columns]), _row(["---"] * (2 + len(columns)))]
-    for one in zip(*results.values(), strict=True):
-        file = one[0].file
-        lines.append(_row([f"`{file.name}`", file.what, *(cell for each in one for cell in _cells(each))]))
+    by_name = [{one.file.name: one for one in each} for each in results.values()]
+    for file in files:
+        cells = (cell for each in by_name for cell in _cells(each.get(file.name)))
+        lines.append(_row([f"`{file.name}`", file.what, *cells]))
     return "\n".join(lines) + "\n"
 
 
@@ -85,7 +86,9 @@ def _total(figures: Sequence[Figure]) -> tuple[int, int, int, int]:
     )
 
 
-def _cells(one: Compared) -> list[str]:
+def _cells(one: Compared | None) -> list[str]:
+    if one is None:
+        return ["not asked", "not asked"]
     if one.wrong:
         return ["**no**", "**no**"]
     return [str(one.of_file), str(one.of_export)] if one.imported else ["refused", "refused"]
@@ -124,21 +127,30 @@ def _plain(text: str) -> str:
 _LONGEST: Final = 400
 
 
-def main(*versions: str) -> None:
-    """Compare all files on one server after the other, and write the page.
+def main(*arguments: str) -> None:
+    """Compare all files, or those that are named, on one server after the other, and write the page.
 
-    The results of a version are kept, so that the page can be written after one version was compared anew.
+    `arguments` are versions and names of files. The results are kept after each file, so a run that is cut short shows on the page, and
+    a file can be asked again after a change.
     """
-    for version in versions or VERSIONS:
+    names = [name for name in FILES if name in arguments]
+    for version in [one for one in VERSIONS if one in arguments] or VERSIONS:
         print(f"Keycloak {version}", flush=True)
+        before = _read(version)[1] if names and (_KEPT / version).exists() else []
+        results = {one.file.name: one for one in before}
         with Keycloak(version) as keycloak:
-            results = [_shown(keycloak, name) for name in FILES]
-        _KEPT.mkdir(parents=True, exist_ok=True)
-        (_KEPT / version).write_bytes(pickle.dumps((datetime.now(UTC), results)))
+            for name in names or FILES:
+                results[name] = _shown(keycloak, name)
+                _keep(version, list(results.values()))
     kept = {version: _read(version) for version in VERSIONS if (_KEPT / version).exists()}
-    PAGE.write_text(page(kept), encoding="utf-8")
+    PAGE.write_text(page(kept, FILES.values()), encoding="utf-8")
     print(f"{PAGE} is written")
     sys.exit(not all(one.right for _, each in kept.values() for one in each))
+
+
+def _keep(version: str, results: list[Compared]) -> None:
+    _KEPT.mkdir(parents=True, exist_ok=True)
+    (_KEPT / version).write_bytes(pickle.dumps((datetime.now(UTC), results)))
 
 
 def _read(version: str) -> _Kept:

@@ -37,7 +37,7 @@ class RealmFile:
     said: tuple[str, ...] = ()
     """Parts of the notices that say how Keycloak answers in another way. Without them every answer must be equal."""
     refused: bool = False
-    """Whether Keycloak does not import it."""
+    """Whether 26.7.3 does not import it."""
 
     def __str__(self) -> str:
         return self.name
@@ -403,6 +403,14 @@ def _ordinary() -> Iterator[RealmFile]:
             _without(user("enabled-unsaid"), "enabled"),
         ],
     )
+    for name, members in {"mail-login": True, "mail-login-off": False}.items():
+        yield _file(
+            name,
+            f"users who log in with their mail address: {members}",
+            loginWithEmailAllowed=members,
+            clients=[_login()],
+            users=[user("ann"), user("bob", email="Bob@Example.org")],
+        )
     yield _file(
         "password-policy",
         "a password policy, brute force detection, mail as user name",
@@ -1443,6 +1451,56 @@ def _refused() -> Iterator[RealmFile]:
         roles={"realm": [_composite("a", realm=["b"])]},
     )
     yield refused("group", "a user of a group that is missing", users=[user("ann", groups=["/none"])])
+    urls: list[dict[str, Any]] = [
+        {"redirectUris": ["http://a/#x"]},
+        {"redirectUris": ["http://a/${X}/*"]},
+        {"redirectUris": ["javascript:x"]},
+        {"rootUrl": "localhost:3000"},
+        {"baseUrl": "realms/x"},
+    ]
+    for number, url in enumerate(urls, start=1):
+        yield refused(f"url-{number}", f"a URL that is none: {url}", clients=[caller("svc", **url)])
+    yield refused("protocol", "a client with another protocol", clients=[caller("svc", protocol="docker-v2")])
+    yield refused(
+        "level", "a level that has no name", clients=[caller("svc", attributes={"default.acr.values": "gold"})]
+    )
+    yield refused(
+        "session",
+        "a session of a client that is longer than the realm's",
+        clients=[caller("svc", attributes={"client.session.idle.timeout": "1801"})],
+    )
+    yield refused(
+        "sector",
+        "a pairwise sub for two hosts",
+        clients=[
+            caller(
+                "svc", redirectUris=["https://a/*", "https://b/*"], protocolMappers=[mapper("sha256-pairwise-sub", "p")]
+            )
+        ],
+    )
+    yield refused(
+        "flow-of-client",
+        "a client that names a flow by its alias",
+        clients=[caller("svc", authenticationFlowBindingOverrides={"browser": "browser"})],
+    )
+    yield refused(
+        "lists",
+        "a client scope in both lists of the realm",
+        clientScopes=[scope("a")],
+        defaultDefaultClientScopes=["a"],
+        defaultOptionalClientScopes=["a"],
+    )
+    yield refused(
+        "uma",
+        "uma_authorization in a composite role, and not declared",
+        roles={"realm": [_composite("a", realm=["uma_authorization"])]},
+    )
+    yield refused(
+        "account",
+        "a role of a listed account that is not declared",
+        clients=[caller("svc"), {"clientId": "account", "publicClient": True}],
+        roles={"realm": [_composite("a", client={"account": ["view-profile"]})]},
+    )
     yield refused("twice", "two clients of one name", clients=[caller("svc"), caller("svc")])
 
 
@@ -1562,12 +1620,12 @@ def _made(seed: int) -> RealmFile:
 
 
 def _all() -> Iterator[RealmFile]:
+    yield from _refused()
     yield from _ordinary()
     yield from _mappers()
     yield from _imports()
     yield from _exports()
-    yield from (_made(seed) for seed in range(1, 25))
-    yield from _refused()
+    yield from (_made(seed) for seed in range(1, 15))
 
 
 FILES = {file.name: file for file in _all()}

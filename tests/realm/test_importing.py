@@ -616,6 +616,11 @@ def test_rule_15_a_refresh_token_ends_with_the_first_limit_of_its_session(
     assert sessions == [False, True]
 
 
+def test_rule_15_an_idle_time_that_is_no_number_is_no_realm() -> None:
+    with pytest.raises(ConfigurationError, match="five"):
+        RealmModel.read(realm(clients=[caller("c", attributes={"client.session.idle.timeout": "five"})]))
+
+
 def test_rule_12_a_service_with_a_session_has_a_sub_only_by_a_mapper() -> None:
     clients = [
         caller("c", attributes=_REFRESH, optionalClientScopes=["basic"]),
@@ -747,7 +752,7 @@ def test_rule_34_offline_access_is_no_default_scope_unless_the_file_describes_it
 
 def test_rule_35_a_pairwise_sub_is_a_hash_of_the_host_the_id_and_the_salt() -> None:
     pairwise = mapper("sha256-pairwise-sub", "p", pairwiseSubAlgorithmSalt="salt", access_token_claim=None)
-    client = caller("c", redirectUris=["/x", "https://x.example/*"], protocolMappers=[pairwise])
+    client = caller("c", redirectUris=["/x", "https://x.example:8443/*"], protocolMappers=[pairwise])
     account = service_account("c", id="f8f09e40-b8c4-4a06-8c42-6a426e265f8d")
     # As 26.7.3 answered for this id.
     assert granted(realm(clients=[client], users=[account])).claims["sub"] == "4512fad8-7eb0-3ded-ab0f-e5fd0e5122eb"

@@ -144,6 +144,13 @@ def test_why_keycloak_refuses_a_file_is_said(case: str) -> None:
     assert sentence in found[0]
 
 
+@pytest.mark.parametrize("case", ["protocol", "session of a client", "URL: http://a/#x"])
+def test_an_older_server_has_fewer_reasons(case: str) -> None:
+    document = realm(**REFUSED[case][0])
+    old = notices(document, RealmModel.read(document, version="26.0.8"))
+    assert any(notice.refused for notice in old) is case.startswith("URL")
+
+
 DIFFERENT: dict[str, tuple[dict[str, Any], str]] = {
     "disabled": ({"enabled": None}, "the realm is not enabled"),
     "https only": ({"sslRequired": "ALL"}, "`sslRequired` is all"),

@@ -310,6 +310,28 @@ def test_a_user_logs_in_by_name_or_mail(issuer: EmbeddedIssuer, login: str) -> N
     assert claims["preferred_username"] == "dora"
 
 
+@pytest.mark.parametrize("allowed", [False, "false"])
+def test_a_user_does_not_log_in_by_mail_if_the_realm_does_not_allow_it(allowed: object) -> None:
+    issuer = EmbeddedIssuer(document(loginWithEmailAllowed=allowed))
+    assert refusal(post(issuer, LOGIN | {"username": "dora@corp.example"})) == (400, "invalid_grant", WRONG_USER)
+    assert post(issuer, LOGIN).status == 200
+
+
+@pytest.mark.parametrize(
+    ("member", "right", "wrong"),
+    [
+        ({"requiredActions": ["UPDATE_PASSWORD"]}, "Account is not fully set up", WRONG_USER),
+        ({"enabled": False}, "Account disabled", "Account disabled"),
+    ],
+)
+def test_the_password_is_checked_after_the_user_is_enabled_and_before_anything_is_left_to_do(
+    member: dict[str, object], right: str, wrong: str
+) -> None:
+    issuer = EmbeddedIssuer(document(users=[{**document()["users"][0], **member}]))
+    assert refusal(post(issuer, LOGIN))[2] == right
+    assert refusal(post(issuer, LOGIN | {"password": "wrong"}))[2] == wrong
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
