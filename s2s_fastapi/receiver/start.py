@@ -166,6 +166,10 @@ class Start:
             raise ConfigurationError(" ".join([*problems, *check.way_out()]))
         return documentation
 
+    def install(self, documentation: Documentation) -> None:
+        """Let the app's OpenAPI document show what is enforced."""
+        documentation.install()
+
     def end(self) -> None:
         """Write what is still to be logged. Called when the app ends: a server that a signal ends runs no exit hooks."""
         if self._observing is not None:
@@ -208,7 +212,7 @@ class Start:
         except ConfigurationError as error:
             self._failed = (now, str(error))
             raise
-        documentation.install()
+        self.install(documentation)
         self._warn(documentation.check.warnings())
         open_routes = list(documentation.check.open_routes())
         if open_routes:

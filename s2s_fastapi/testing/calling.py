@@ -26,6 +26,7 @@ _CALLING: Final[ContextVar[Caller | None]] = ContextVar("s2s_fastapi.testing.cal
 _lock: Final = threading.Lock()
 _open: Final[list[Caller]] = []
 _InUse: Final[Any] = type(IN_USE)
+_before: TokenSource = IN_USE.source
 
 
 class _Following(_InUse):  # type: ignore[misc] # its type is private
@@ -61,7 +62,10 @@ def _original() -> TokenSource:
 
 def begin(caller: Caller) -> None:
     """Let an app take its tokens from its own source."""
+    global _before  # noqa: PLW0603 - beside the list of open blocks
     with _lock:
+        if not _open:
+            _before = IN_USE.source
         _open.append(caller)
         IN_USE.__class__ = _Following
 
@@ -72,6 +76,7 @@ def end(caller: Caller) -> None:
         _open.remove(caller)
         if not _open:
             IN_USE.__class__ = _InUse
+            IN_USE.source = _before  # somebody may have put a block's source there in the meantime
 
 
 class CallingLayer:

@@ -6,10 +6,10 @@ from typing import Any, Final
 
 from s2s_fastapi.errors import ConfigurationError
 
-__all__ = ["Exchange", "original", "present"]
+__all__ = ["Exchange", "exchanging", "original", "present"]
 
 _ABSENT: Final = object()
-_lock: Final = threading.RLock()
+exchanging: Final = threading.RLock()
 _changed: "Final[dict[int, _Changed]]" = {}
 
 
@@ -28,7 +28,7 @@ class Exchange:
         Raises:
             ConfigurationError: A block with another owner is open.
         """
-        with _lock:
+        with exchanging:
             changed = _changed.get(id(self.target)) or _Changed(self.target)
             if any(block.owner is not self.owner for block in changed.blocks):
                 raise ConfigurationError(
@@ -46,7 +46,7 @@ class Exchange:
 
     def end(self) -> None:
         """Show what the newest of the other blocks has, or else what was there before all of them."""
-        with _lock:
+        with exchanging:
             changed = _changed[id(self.target)]
             newest = changed.shown() is self
             changed.blocks.remove(self)
@@ -71,7 +71,7 @@ class _Changed:
 
 def original(target: Any) -> dict[str, Any]:
     """Return the attributes of `target` as they were before all open blocks."""
-    with _lock:
+    with exchanging:
         changed = _changed.get(id(target))
         kept = {} if changed is None else changed.original.attributes
         return {name: value for name, value in {**vars(target), **kept}.items() if value is not _ABSENT}

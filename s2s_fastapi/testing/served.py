@@ -7,9 +7,11 @@ from ipaddress import ip_address
 from types import CoroutineType, FrameType
 from typing import Any, Final
 
+from starlette.types import Scope
+
 from s2s_fastapi.errors import ConfigurationError
 
-__all__ = ["refuse_served"]
+__all__ = ["from_elsewhere", "refuse_served"]
 
 _SERVER: Final = "uvicorn.server"
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
@@ -24,11 +26,27 @@ def refuse_served(apps: Collection[int], walk: Any) -> None:
     """
     for server in _servers():
         elsewhere = sorted(address for address in _addresses(server) if not _loopback(address))
-        if elsewhere and not walk(getattr(server.config, "loaded_app", None)).isdisjoint(apps):
+        loaded = getattr(
+            server.config, "loaded_app", None
+        )  # not there while uvicorn still imports the app: it may be this one
+        if elsewhere and (loaded is None or not walk(loaded).isdisjoint(apps)):
             raise ConfigurationError(
                 f"uvicorn serves this app on {', '.join(elsewhere)}, so it must not trust a test issuer: stop the server, or bind it to "
                 "127.0.0.1."
             )
+
+
+def from_elsewhere(scope: Scope) -> str:
+    """Return the address at which a request came in from another machine; empty if it came from this one, or from no socket."""
+    for end in ("server", "client"):
+        host = str((scope.get(end) or ("",))[0])
+        try:
+            if not ip_address(host).is_loopback:
+                return host
+        except ValueError:
+            if host.startswith("/"):  # a unix socket: a proxy may stand in front of it
+                return host
+    return ""
 
 
 def _servers() -> Iterator[Any]:
@@ -39,7 +57,8 @@ def _servers() -> Iterator[Any]:
     seen: set[int] = set()
     for top in sys._current_frames().values():  # noqa: SLF001 - documented for such purposes
         for value in _values_on(top):
-            if isinstance(value, kind) and id(value) not in seen:
+            # By its type: `isinstance` would run the code of lazy objects.
+            if issubclass(type(value), kind) and id(value) not in seen:
                 seen.add(id(value))
                 yield value
 
@@ -48,10 +67,11 @@ def _values_on(top: FrameType | None) -> Iterator[Any]:
     frame = top
     while frame is not None:
         for value in list(frame.f_locals.values()):
-            loop = value.get_loop() if isinstance(value, asyncio.Runner) else value
+            # Not by get_loop(): it makes a loop in an unused runner, and fails in a closed one.
+            loop: Any = vars(value).get("_loop") if type(value) is asyncio.Runner else value
             yield value
             yield from _values_in(value)
-            if isinstance(loop, asyncio.AbstractEventLoop) and loop.is_running():
+            if issubclass(type(loop), asyncio.AbstractEventLoop) and loop.is_running():
                 for task in asyncio.all_tasks(loop):
                     yield from _values_in(task.get_coro())
         frame = frame.f_back
@@ -59,7 +79,7 @@ def _values_on(top: FrameType | None) -> Iterator[Any]:
 
 def _values_in(value: Any) -> Iterator[Any]:
     for _ in range(_DEEPEST):
-        if not isinstance(value, CoroutineType):
+        if type(value) is not CoroutineType:
             return
         if value.cr_frame is not None:
             yield from list(value.cr_frame.f_locals.values())

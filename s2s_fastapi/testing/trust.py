@@ -1,19 +1,21 @@
 """An app as it is in production, which trusts an embedded issuer for the time of a block."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
 import httpx
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from s2s_fastapi.backchannel.channel import BackChannel
 from s2s_fastapi.caller.shared_token import DEADLINE, SharedToken
 from s2s_fastapi.caller.token_source import TokenSource
 from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.decision import Decision
+from s2s_fastapi.declared.openapi import Documentation
 from s2s_fastapi.declared.public_paths import PublicPaths
 from s2s_fastapi.declared.routes import read_access, router_below
 from s2s_fastapi.declared.start_check import AccessCheck
@@ -23,16 +25,16 @@ from s2s_fastapi.fastapi_internals import DOCUMENT
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.names import audience_names
 from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware
-from s2s_fastapi.receiver.start import Options, Start
+from s2s_fastapi.receiver.start import CheckedApp, Options, Start
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry import DecisionLog, Observer
 from s2s_fastapi.testing import calling
 from s2s_fastapi.testing.calling import CallingLayer
 from s2s_fastapi.testing.clock import IssuerTime
 from s2s_fastapi.testing.decisions import Recorder
-from s2s_fastapi.testing.exchange import Exchange, original, present
+from s2s_fastapi.testing.exchange import Exchange, exchanging, original, present
 from s2s_fastapi.testing.found import Found, find
-from s2s_fastapi.testing.served import refuse_served
+from s2s_fastapi.testing.served import from_elsewhere, refuse_served
 from s2s_fastapi.verifier.accepted_tokens import AcceptedTokens
 from s2s_fastapi.verifier.checks import Checks
 from s2s_fastapi.verifier.keys import KeySource
@@ -79,6 +81,7 @@ class Trusted:
         self.realm = realm
         """Its realm, if the issuer has several."""
         self._found = found
+        self._open = False
         self._audiences: dict[int, frozenset[str]] = {}
         self._workers = Workers("test keys"), Workers("test tokens")
         self._logs: list[DecisionLog] = []
@@ -112,7 +115,19 @@ class Trusted:
         return self._audiences[id(receiver)]
 
     def reset(self) -> None:
-        """Forget tokens, keys and failures, and the decisions so far. The next request starts the apps anew."""
+        """Forget tokens, keys and failures, and the decisions so far. The next request starts the apps anew.
+
+        Raises:
+            ConfigurationError: The block has ended: nothing may trust the issuer any more.
+        """
+        with exchanging:
+            self._reset()
+
+    def _reset(self) -> None:
+        if not self._open:
+            raise ConfigurationError(
+                f"The block in which {self.name} trusted the test issuer has ended: reset it inside."
+            )
         self.decisions.clear()
         self._caller.source = self._source()
         for middleware, _ in self._found.middlewares:
@@ -126,6 +141,8 @@ class Trusted:
         Raises:
             ConfigurationError: An app trusts another issuer at the moment, or a setting is wrong.
         """
+        self._open = True
+        stack.callback(self._end)
         declared = {id(middleware): _declared(middleware, owner) for middleware, owner in self._found.middlewares}
         every = frozenset[str]().union(*declared.values())
         self.client_id = client_id or (next(iter(every)) if len(every) == 1 else MADE_UP)
@@ -137,7 +154,11 @@ class Trusted:
             _exchange(stack, Exchange(app, {**document, "middleware_stack": layers}, self.issuer))
         for middleware, _ in self._found.middlewares:
             options = self._options(middleware, declared[id(middleware)])
-            attributes = {"_start": self._start(middleware, options), "_clock": options.clock}
+            attributes = {
+                "_start": self._start(middleware, options),
+                "_clock": options.clock,
+                "_authenticate": _here_only(middleware),
+            }
             _exchange(stack, Exchange(middleware, attributes, self.issuer))
         for verifier in self._found.verifiers:
             _exchange(stack, Exchange(verifier, self._verifier(verifier), self.issuer))
@@ -155,7 +176,7 @@ class Trusted:
         return replace(options, settings=settings, keys=self._keys, clock=self.issuer.time.now)
 
     def _start(self, middleware: ServiceAuthMiddleware, options: Options) -> Start:
-        start = Start(middleware, middleware.app, options)
+        start = _Start(middleware, middleware.app, options)
         start.observer = self._recorder(start.observer)
         return start
 
@@ -180,6 +201,10 @@ class Trusted:
             clock=self.issuer.time.now,
         )
         return {**vars(other), "_verifier": made, "_log": self._recorder(DecisionLog())}
+
+    def _end(self) -> None:
+        with exchanging:
+            self._open = False
 
     def _flush(self) -> None:
         for log in self._logs:
@@ -234,6 +259,34 @@ class Trusted:
             ):
                 values["client_key_file"] = given.client_key_file  # the app signs with its own key
         return KeycloakSettings(**values)
+
+
+class _Start(Start):
+    """The start of an app inside a block. If it ends after the block, it leaves nothing in the app."""
+
+    def install(self, documentation: Documentation) -> None:
+        with exchanging:
+            if self._middleware._start is self:  # type: ignore[attr-defined] # noqa: SLF001 - the middleware's whole state
+                super().install(documentation)
+
+
+def _here_only(middleware: ServiceAuthMiddleware) -> Callable[..., Awaitable[None]]:
+    """Return what authenticates requests inside a block: those that come from this machine.
+
+    The server may have been started after the block, may be another one than uvicorn, and may be a child of this process.
+    """
+
+    async def authenticate(checked: CheckedApp, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        elsewhere = from_elsewhere(scope)
+        if elsewhere:
+            problem = (
+                f"A request came in at {elsewhere}, and the app trusts a test issuer: bind the server to 127.0.0.1."
+            )
+            await middleware._not_started(scope, receive, send, problem)  # noqa: SLF001 - answers 500 and says why
+            return
+        await ServiceAuthMiddleware._authenticate(middleware, checked, app, scope, receive, send)  # noqa: SLF001 - what it stands for
+
+    return authenticate
 
 
 class _Source(TokenSource):

@@ -81,3 +81,19 @@ def test_an_app_that_uvicorn_serves_on_loopback_may_trust_it() -> None:
     app = make_app()
     with serving(app, host="127.0.0.1", port=0), EmbeddedIssuer.for_tests().trusted_by(app) as trusted:
         assert len(trusted.middlewares) == 1
+
+
+def test_an_app_that_uvicorn_still_imports_is_refused() -> None:
+    server = uvicorn.Server(uvicorn.Config("not_loaded_yet:app", host="0.0.0.0"))  # noqa: S104 - the case
+
+    assert server.config.host == "0.0.0.0"  # noqa: S104 - it stands on this stack, as while uvicorn imports the app
+    with pytest.raises(ConfigurationError, match=r"0\.0\.0\.0"), EmbeddedIssuer.for_tests().trusted_by(make_app()):
+        pass
+
+
+def test_a_closed_runner_on_the_stack_is_no_obstacle() -> None:
+    runner = asyncio.Runner()
+    runner.close()
+
+    with EmbeddedIssuer.for_tests().trusted_by(make_app()) as trusted:
+        assert trusted.middlewares

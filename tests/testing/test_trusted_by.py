@@ -752,3 +752,88 @@ def test_the_example_receivers_are_right_without_a_word(issuer: EmbeddedIssuer) 
 def nothing_is_open_afterwards() -> Iterator[None]:
     yield
     assert type(IN_USE).__name__ == "_InUse"
+
+
+def answer_at(app: Any, server: Any, client: Any, token: str) -> int:
+    """Return the status of a GET that came in over these two addresses."""
+    status: list[int] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            status.append(message["status"])
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/",
+        "raw_path": b"/",
+        "query_string": b"",
+        "headers": [(b"authorization", f"Bearer {token}".encode())],
+        "server": server,
+        "client": client,
+        "scheme": "http",
+        "http_version": "1.1",
+    }
+    asyncio.run(app(scope, receive, send))
+    return status[0]
+
+
+@pytest.mark.parametrize(
+    ("server", "client", "status"),
+    [
+        (("127.0.0.1", 8000), ("127.0.0.1", 50000), 200),
+        (("::1", 8000), ("::1", 50000), 200),
+        (("testserver", 80), ("testclient", 50000), 200),
+        (None, None, 200),
+        (("192.0.2.7", 8000), ("127.0.0.1", 50000), 500),
+        (("127.0.0.1", 8000), ("192.0.2.8", 50000), 500),
+        (("2001:db8::1", 8000), ("2001:db8::2", 50000), 500),
+        (("/run/app.sock", None), None, 500),
+    ],
+    ids=["loopback", "loopback of IPv6", "a test client", "no socket", "server", "client", "IPv6", "a unix socket"],
+)
+def test_inside_a_block_only_requests_from_this_machine_are_accepted(
+    issuer: EmbeddedIssuer, server: Any, client: Any, status: int
+) -> None:
+    async def endpoint(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("in")
+
+    middleware = ServiceAuthMiddleware(Starlette(routes=[Route("/", endpoint)]), audience="x")
+    with issuer.trusted_by(middleware):
+        token = issuer.as_service("a").token
+        assert answer_at(middleware, server, client, token) == status
+
+
+def test_a_reset_after_the_block_is_refused_and_changes_nothing(issuer: EmbeddedIssuer) -> None:
+    verifier = TokenVerifier(KeycloakSettings(url="http://127.0.0.1:9", realm="corp", client_id="x"))
+    with issuer.trusted_by(verifier) as trusted:
+        token = issuer.as_service("a").token
+        trusted.reset()
+        assert verifier.verify(token).client_id == "a"
+    with pytest.raises(ConfigurationError, match="has ended"):
+        trusted.reset()
+    with pytest.raises(Exception, match="could not be loaded"):
+        verifier.verify(token)
+
+
+def test_a_start_that_ends_after_the_block_leaves_no_document(issuer: EmbeddedIssuer) -> None:
+    app = FastAPI()
+    app.add_middleware(ServiceAuthMiddleware, audience="x")
+    with issuer.trusted_by(app) as trusted:
+        (middleware,) = trusted.middlewares
+        late = middleware._start
+        before = app.openapi
+    late.run(app)
+
+    assert app.openapi == before
+
+
+def test_a_source_that_was_put_back_inside_a_block_does_not_outlive_it(issuer: EmbeddedIssuer) -> None:
+    before = IN_USE.source
+    with issuer.trusted_by(chat_app.app):
+        IN_USE.source = IN_USE.source
+
+    assert IN_USE.source is before
