@@ -5,6 +5,7 @@ Pure: the same realm and the same access files give the same plan. It can be sav
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -222,7 +223,10 @@ class _Planning:
     """The work of one call of `make_plan`. ``now`` is the realm with all steps that were found so far."""
 
     def __init__(self, snapshot: Snapshot, wanted: Wanted, findings: Iterable[Finding]) -> None:
-        self.before = self.now = snapshot
+        self.before = snapshot
+        # Copied once. Each step changes it, and `now` is made anew, because a snapshot remembers what it looked up.
+        self.document = deepcopy(dict(snapshot.document))
+        self.now = snapshot.with_document(self.document)
         self.wanted = wanted
         self.findings: dict[Finding, None] = dict.fromkeys(findings)
         self.steps: list[Step] = []
@@ -281,7 +285,8 @@ class _Planning:
     def _do(self, step: Step) -> None:
         if not step.holds(self.now):
             self.steps.append(step)
-            self.now = self.now.changed(step.on)
+            step.on(self.document)
+            self.now = self.before.with_document(self.document)
 
     # Clients
 

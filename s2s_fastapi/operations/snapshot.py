@@ -6,8 +6,7 @@ in which a later Keycloak puts it.
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
-from copy import deepcopy
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Protocol
@@ -126,10 +125,8 @@ class Snapshot:
         """The realm model of it, which predicts tokens."""
         return RealmModel.read(self.document, version=self.version)
 
-    def changed(self, change: Callable[[dict[str, Any]], None]) -> "Snapshot":
-        """Return the realm as it is after ``change``, which is given a copy of the document."""
-        document = deepcopy(dict(self.document))
-        change(document)
+    def with_document(self, document: Mapping[str, Any]) -> "Snapshot":
+        """Return the same realm with another document: as it will be."""
         return Snapshot(document=document, version=self.version, holders=self.holders, realm_id=self.realm_id)
 
     def client(self, client_id: str) -> Mapping[str, Any] | None:
