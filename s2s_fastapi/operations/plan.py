@@ -235,7 +235,11 @@ class _Planning:
 
     def run(self) -> None:
         wanted = self.wanted
-        for note in self.before.notes:
+        policies = (
+            f"the client policy {named(one['name'])} may change tokens"
+            for one in self.before.document["clientPolicies"]["policies"]
+        )
+        for note in (*self.before.notes, *policies):
             self._say(Level.NOTE, f"The predicted tokens may be wrong: {note}.")
         for client_id, calls in wanted.clients.items():
             self._client(client_id, calls=calls)
@@ -249,6 +253,7 @@ class _Planning:
             if call.caller in self.usable:
                 self._call(call)
         self._built_in_scopes()
+        self._rotated()
         self._unmet()
 
     def ordered(self) -> list[Step]:
@@ -340,6 +345,16 @@ class _Planning:
             for name in self._there("basic", "service_account", *["roles"] * (client_id in with_roles)):
                 if name not in client["defaultClientScopes"]:
                     self._do(AssignScope(client=client_id, scope=name))
+
+    def _rotated(self) -> None:
+        """Say which services lose their secret: Keycloak's rotation of secrets takes every change of a client as the occasion."""
+        changed = [step.client for step in self.steps if isinstance(step, EnableServiceAccount)]
+        if changed and self.before.rotating:
+            self._say(
+                Level.NOTE,
+                f"The client policy {listed(self.before.rotating)} may give {listed(changed)} a new secret when it is changed: start these"
+                " services with the secret on the page Credentials of their client.",
+            )
 
     # Scopes that routes require
 

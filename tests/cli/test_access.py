@@ -9,6 +9,7 @@ from typer.testing import CliRunner, Result
 from s2s_fastapi import require_caller, require_service
 from s2s_fastapi.cli.commands import command_line
 from s2s_fastapi.declared.access_file import AccessFile
+from s2s_fastapi.operations.app_processes import AppTarget, read_apps
 from tests.cli.command import run
 from tests.kit.declaring import caller, receiver
 from tests.operations.schemas import valid
@@ -76,6 +77,14 @@ def test_an_app_that_cannot_be_read_is_a_sentence_and_the_others_are_read(tmp_pa
     assert "KEYCLOAK_CLIENT_ID" in done.stderr  # bob's own start check
     assert "Traceback" not in done.stderr
     assert [app["client_id"] for app in json.loads(done.stdout)["apps"]] == ["crm-api-gateway"]
+
+
+def test_an_app_that_ends_its_process_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "ending.py").write_text("import os\nos._exit(3)\n")
+    (read,) = read_apps([AppTarget("ending:app", "x")], {**os.environ, "PYTHONPATH": str(tmp_path)})
+
+    assert read.access is None
+    assert read.problem == "The process that imported the app ending:app ended with 3 and said nothing."
 
 
 def test_what_is_no_app_is_refused_before_anything_is_imported() -> None:

@@ -62,6 +62,7 @@ class FakeKeycloak:
     inside: dict[str, set[str]] = field(default_factory=dict)
     groups: dict[str, list[Object]] = field(default_factory=dict)
     policies: list[Object] = field(default_factory=list)
+    profiles: list[Object] = field(default_factory=list)
     calls: list[tuple[str, str, Any]] = field(default_factory=list)
     before: Callable[[str, str], httpx.Response | None] = lambda method, path: None
     """Answers in the place of the server, if it returns something."""
@@ -407,4 +408,5 @@ _ROUTES: list[tuple[str, str, str, Callable[..., httpx.Response]]] = [
     ("GET", "users/([^/]+)/groups", "view-users", lambda server, user, **_: _ok(server.groups.get(user, []))),
     ("POST", "users/([^/]+)/role-mappings/(?:realm|clients/[^/]+)", "manage-users", _grant),
     ("GET", "client-policies/policies", "view-realm", lambda server, **_: _ok({"policies": server.policies})),
+    ("GET", "client-policies/profiles", "view-realm", lambda server, **_: _ok({"profiles": server.profiles})),
 ]

@@ -413,10 +413,26 @@ def test_a_client_policy_and_a_group_make_the_prediction_a_guess_and_that_is_sai
     server = made(tmp_path)
     account = next(one for one, client in server.accounts.items() if client == server.client_id("chat"))
     server.groups[account] = [{"name": "operators"}]
+    server.policies += [{"name": "strict", "enabled": True}, {"name": "off", "enabled": False}]
     with server.api() as api:
         plan = plan_for(api, *APPS)
 
     assert "the service account of chat is in a group" in said(plan, Level.NOTE)
+    assert "the client policy strict may change tokens" in said(plan, Level.NOTE)
+    assert "client policy off" not in said(plan, Level.NOTE)
+
+
+def test_a_policy_that_rotates_secrets_is_said_if_a_client_is_changed(tmp_path: Path) -> None:
+    server = made(tmp_path)
+    server.profiles += [{"name": "rotate", "executors": [{"executor": "secret-rotation"}]}]
+    server.policies += [{"name": "fresh", "enabled": True, "profiles": ["rotate"]}]
+    with server.api() as api:
+        unchanged = plan_for(api, *APPS)
+        _switch_off(server)
+        changed = plan_for(api, *APPS)
+
+    assert "new secret when it is changed" not in said(unchanged, Level.NOTE)
+    assert "The client policy fresh may give billing a new secret when it is changed" in said(changed, Level.NOTE)
 
 
 def test_a_saved_plan_is_read_as_it_was(tmp_path: Path) -> None:
