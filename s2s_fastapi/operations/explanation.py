@@ -28,6 +28,7 @@ __all__ = ["Explanation", "Question", "RouteAnswer", "Token", "explained", "give
 
 VERSION: Final = 1
 """The version of the JSON: docs/schemas/explain.schema.json."""
+_PUBLIC: Final = "public"
 _LEEWAY: Final = 30.0
 _MARKED: Final = (26, 2)
 """The version from which on Keycloak marks the kind of a token in its ``jti``."""
@@ -74,7 +75,7 @@ class RouteAnswer:
     @property
     def accepted(self) -> bool:
         """Whether the route lets the caller in."""
-        return self.reason in (Reason.ALLOWED, "public")
+        return self.reason in (Reason.ALLOWED, _PUBLIC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,10 +90,11 @@ class Explanation:
 
     @property
     def accepted(self) -> bool:
-        """Whether one of the routes lets the caller in with this token; without routes, whether the token is good in itself."""
-        if not self.routes:
-            return self.token.decision.reason is Reason.ALLOWED
-        return any(route.accepted for route in self.routes)
+        """Whether a route that needs a token lets the caller in; without such routes, whether the token is good in itself."""
+        asking = [route for route in self.routes if route.reason != _PUBLIC]
+        if not asking:
+            return bool(self.routes) or self.token.decision.reason is Reason.ALLOWED
+        return any(route.accepted for route in asking)
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON of ``docs/schemas/explain.schema.json``."""
@@ -259,7 +261,7 @@ def _answers(app: AppAccess, question: Question, token: Token) -> Iterator[Route
     for route in routes:
         name = f"{route.name} and below" if route.opaque else route.name
         if set(route.public) >= ({question.method} if question.method else set(route.methods) or {""}):
-            yield RouteAnswer(app=app.client_id, route=name, reason="public")
+            yield RouteAnswer(app=app.client_id, route=name, reason=_PUBLIC)
             continue
         yield RouteAnswer(app=app.client_id, route=name, **_answer(app, route, token))
 

@@ -31,7 +31,8 @@ def test_each_audience_and_role_of_the_token_has_its_mapper() -> None:
         ("roles", (RECEIVER,)),
     }
     assert {each.scope for each in found.sources if Role(RECEIVER, ROLE) in each.roles} == {"roles"}
-    assert found.dropped == found.not_assigned == ()
+    assert found.dropped == ()
+    assert found.not_assigned == ()
 
 
 def test_all_sources_together_are_the_token() -> None:
