@@ -14,7 +14,7 @@ from s2s_fastapi.realm.entities import Account, Client, Mapper, Realm, has_level
 from s2s_fastapi.realm.scopes import InEffect
 from s2s_fastapi.realm.token import ADDRESSES, TokenDraft, path_of
 
-__all__ = ["Mapped", "mapped"]
+__all__ = ["KNOWN_MAPPERS", "Mapped", "mapped"]
 
 _CLAIMS, _ROLE_NAMES, _HARDCODED_ROLES, _RESOLVE, _ROLES = range(5)
 
@@ -308,6 +308,9 @@ _KINDS: Final[Mapping[str, tuple[int, Callable[[TokenDraft, Mapper], None]]]] = 
     "oidc-usermodel-realm-role-mapper": (_ROLES, _realm_roles),
     "oidc-usermodel-client-role-mapper": (_ROLES, _client_roles),
 }
+
+KNOWN_MAPPERS: Final = frozenset(_KINDS)
+"""The kinds of protocol mappers that the model knows."""
 
 
 def _parsed_role(text: str) -> tuple[str, str]:

@@ -1,0 +1,169 @@
+"""``s2s-fastapi access``: what apps declare, as a table or an access file; and access files against a realm file."""
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from s2s_fastapi.cli.mistake import in_one_sentence, problem_of
+from s2s_fastapi.cli.planned import read_access_files
+from s2s_fastapi.cli.printing import console, print_json, quiet
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.text import listed, named, printable
+
+if TYPE_CHECKING:
+    from s2s_fastapi.declared.access_file import AppAccess
+    from s2s_fastapi.operations.wanted import Finding
+
+__all__ = ["access"]
+
+_CHECK: Final = "check"
+_VERSION: Final = 1
+"""The version of the JSON of ``access check``: docs/schemas/access-check.schema.json."""
+_LONGEST: Final = 4096
+
+
+@in_one_sentence
+def access(
+    apps: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODULE:APP...",
+            help="Apps as uvicorn takes them, each with =CLIENT-ID if its settings do not name it. Or: check ACCESS.json...",
+        ),
+    ],
+    *,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the access file.")] = None,
+    realm_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With check: the realm, as Keycloak imports or exports it.")
+    ] = None,
+    keycloak: Annotated[str, typer.Option(metavar="VERSION", help="With check: the version of the server.")] = "26.7.3",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON: the access file, or the findings of check.")
+    ] = False,
+) -> None:
+    """Read what apps declare: who may call which route, and whom they call.
+
+    Each app is imported in a process of its own, without the KEYCLOAK_ADMIN_... variables. Nothing else imports code.
+
+    `access check *.json --realm-file realm.json` compares access files with a realm file, without a Keycloak, for example in CI. Exit code
+    1: a declared call would be refused, a service gets an audience that no file declares, or nobody answers to an audience.
+    """
+    quiet()
+    if apps[0] == _CHECK:
+        if realm_file is None or out is not None:
+            raise ConfigurationError("Write: s2s-fastapi access check ACCESS.json... --realm-file realm.json")
+        _check(apps[1:], realm_file, keycloak, as_json=as_json)
+        return
+    if realm_file is not None:
+        raise ConfigurationError(
+            "--realm-file belongs to: s2s-fastapi access check ACCESS.json... --realm-file realm.json"
+        )
+    _read(apps, out, as_json=as_json)
+
+
+def _read(names: Iterable[str], out: Path | None, *, as_json: bool) -> None:
+    from s2s_fastapi.declared.access_file import AccessFile  # noqa: PLC0415 - slows --help down
+    from s2s_fastapi.operations.app_processes import AppTarget, read_apps  # noqa: PLC0415 - as above
+
+    read = read_apps([AppTarget.of(name) for name in names])
+    by_client: dict[str, AppAccess] = {}
+    problems = [each.problem for each in read if each.access is None]
+    for each in read:
+        if each.access is None:
+            continue
+        client_id = each.access.client_id
+        if by_client.setdefault(client_id, each.access) != each.access:
+            problems.append(
+                f"{named(each.target.app)} is the client {named(client_id)}, as another app is: write {each.target.app}=CLIENT-ID."
+            )
+    for problem in problems:
+        sys.stderr.write(f"{problem}\n")
+    if by_client:
+        file = AccessFile(tuple(by_client.values()))
+        if out is not None:
+            _write(out, file.text)
+        if as_json:
+            sys.stdout.write(file.text)
+        elif out is None:
+            _table(by_client.values())
+    if problems:
+        raise SystemExit(2)
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        problem = problem_of(error)
+    else:
+        return
+    raise ConfigurationError(f"{file} cannot be written: {problem}.")
+
+
+def _table(apps: Iterable["AppAccess"]) -> None:
+    from rich.table import Table  # noqa: PLC0415 - slows --help down
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    for app in apps:
+        table = Table(title=Text(printable(app.client_id, _LONGEST)), title_justify="left", title_style="bold")
+        table.add_column("Route")
+        table.add_column("Who may call", overflow="fold")
+        by_app = "anybody" if app.requires is None else f"by the app: {app.requires}"
+        for route in app.routes:
+            who = by_app if route.requires is None else f"{by_app} & {route.requires}"
+            if route.public:
+                who = (
+                    "public"
+                    if {*route.methods} <= {*route.public}
+                    else f"public for {listed(route.public)}; else {who}"
+                )
+            name = f"{route.name} (its routes cannot be read)" if route.opaque else route.name
+            table.add_row(Text(printable(name, _LONGEST)), Text(printable(who, _LONGEST)))
+        for call in app.calls:
+            scopes = f", scope {listed(call.scopes)}" if call.scopes else ""
+            origins = f" at {', '.join(call.origins)}" if call.origins else ""
+            table.add_row(
+                Text("calls", style="italic"),
+                Text(printable(f"{listed(call.audiences) or 'no audience'}{scopes}{origins}", _LONGEST)),
+            )
+        console().print(table)
+
+
+def _check(files: Iterable[str], realm_file: Path, version: str, *, as_json: bool) -> None:
+    from s2s_fastapi.operations.access_check import check_access  # noqa: PLC0415 - slows --help down
+    from s2s_fastapi.realm.model import RealmModel  # noqa: PLC0415 - as above
+    from s2s_fastapi.testing.documents import read_documents  # noqa: PLC0415 - as above
+
+    apps = read_access_files(map(Path, files))
+    twice = sorted({app.client_id for app in apps if sum(other.client_id == app.client_id for other in apps) > 1})
+    if twice:
+        raise ConfigurationError(f"Several apps have the client id {listed(twice)}: give each a client of its own.")
+    realms = read_documents([realm_file], os.environ).realms
+    if len(realms) != 1:
+        raise ConfigurationError(f"{realm_file} has {len(realms)} realms: give the file of one.")
+    findings = check_access(apps, RealmModel.read(realms[0], version=version))
+    if as_json:
+        print_json(_json(findings))
+    else:
+        for finding in findings:
+            console().print(_text(finding), soft_wrap=True)
+    if any(finding.level != "note" for finding in findings):
+        raise SystemExit(1)
+    if not as_json:
+        console().print("Every declared call is granted, and nothing else of these apps.")
+
+
+def _json(findings: Iterable["Finding"]) -> dict[str, Any]:
+    return {"version": _VERSION, "findings": [{"level": str(each.level), "text": each.text} for each in findings]}
+
+
+def _text(finding: "Finding") -> Any:
+    from rich.text import Text  # noqa: PLC0415 - slows --help down
+
+    return Text(
+        printable(f"{finding.level}: {finding.text}", _LONGEST), style="" if finding.level == "note" else "yellow"
+    )

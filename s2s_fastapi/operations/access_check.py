@@ -1,0 +1,106 @@
+"""Access files against a realm file, without a server: which declared call would be refused, and which grant nobody declares."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from s2s_fastapi.decision import Decision, Reason
+from s2s_fastapi.declared.access_file import AppAccess
+from s2s_fastapi.operations.wanted import Finding, Level, accepted_audiences
+from s2s_fastapi.principal import Principal
+from s2s_fastapi.realm.model import Denied, RealmModel
+from s2s_fastapi.requirement.requirement import AllOf
+from s2s_fastapi.text import listed, named
+from s2s_fastapi.verifier.claims import read_principal
+
+__all__ = ["check_access"]
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_TIMES: Final = {"iss": "https://keycloak.invalid/realms/checked", "iat": 1, "exp": 2}
+
+
+def check_access(apps: Iterable[AppAccess], model: RealmModel) -> tuple[Finding, ...]:
+    """Return what differs between what the apps declare and what the realm grants."""
+    checking = _Checking({app.client_id: app for app in apps}, model)
+    return tuple(sorted({*checking.calls(), *checking.undeclared()}))
+
+
+@dataclass(frozen=True, slots=True)
+class _Checking:
+    apps: Mapping[str, AppAccess]
+    model: RealmModel
+
+    def calls(self) -> Iterator[Finding]:
+        """Yield a finding for each declared call that would be refused, or that nobody answers."""
+        for caller, app in sorted(self.apps.items()):
+            for call in app.calls:
+                request = " ".join(call.scopes) or None
+                said = f"{named(caller)} calls {listed(call.audiences) or 'a service'}" + (
+                    f" with the scope {named(request)}" if request else ""
+                )
+                granted = self.model.service_token(caller, scope=request)
+                if isinstance(granted, Denied):
+                    yield Finding(
+                        Level.OPEN,
+                        f"{said}, and Keycloak refuses the token request: {granted.error} {granted.description}".rstrip()
+                        + ".",
+                    )
+                    continue
+                for unknown in granted.unknown:
+                    yield Finding(Level.NOTE, f"{said}, and the prediction may be wrong: {unknown}.")
+                principal = read_principal({**granted.claims, **_TIMES}, granted.claims)
+                if isinstance(principal, Decision):
+                    yield Finding(Level.OPEN, f"{said}, and no receiver can read its token: {principal.cure}.")
+                    continue
+                if lacking := sorted({*call.audiences} - principal.audiences):
+                    yield Finding(Level.OPEN, f"{said}, and its token is not for {listed(lacking)}.")
+                yield from self._answered(said, call.audiences, principal)
+
+    def _answered(self, said: str, audiences: Iterable[str], principal: Principal) -> Iterator[Finding]:
+        for audience in audiences:
+            receivers = [app for app in self.apps.values() if audience in accepted_audiences(app)]
+            if not receivers:
+                yield Finding(
+                    Level.OPEN, f"{said}, and none of the access files is of an app that answers to {named(audience)}."
+                )
+            elif audience in principal.audiences and not any(_accepts(app, principal) for app in receivers):
+                yield Finding(
+                    Level.OPEN,
+                    f"{said}, and no route of {listed(app.client_id for app in receivers)} accepts its token.",
+                )
+
+    def undeclared(self) -> Iterator[Finding]:
+        """Yield a finding for each audience of these apps that a service gets without declaring that it calls the app."""
+        answered = {audience: app.client_id for app in self.apps.values() for audience in accepted_audiences(app)}
+        for caller in self.model.service_client_ids:
+            app = self.apps.get(caller)
+            declared = {audience for call in (app.calls if app else ()) for audience in call.audiences}
+            found: dict[str, str | None] = {}
+            for request in (None, *self.model.optional_scopes(caller)):
+                granted = self.model.service_token(caller, scope=request)
+                if not isinstance(granted, Denied):
+                    for audience in _names(granted.claims):
+                        found.setdefault(audience, request)
+            for audience, request in sorted(found.items()):
+                if audience in answered and audience not in declared and answered[audience] != caller:
+                    by = f"with the scope {named(request)}" if request else "in every token"
+                    yield Finding(
+                        Level.OPEN,
+                        f"{named(caller)} gets the audience {named(audience)} {by}, and no access file declares that it calls it.",
+                    )
+
+
+def _names(claims: Mapping[str, Any]) -> frozenset[str]:
+    found = claims.get("aud", ())
+    return frozenset((found,) if isinstance(found, str) else found)
+
+
+def _accepts(app: AppAccess, principal: Principal) -> bool:
+    """Return whether a route that is not public accepts the caller."""
+    for route in app.routes:
+        if not route.opaque and not route.websocket and set(route.public) >= set(route.methods or _METHODS):
+            continue
+        parts = tuple(part for part in (app.requires, route.requires) if part is not None)
+        if AllOf(parts).judge(principal, app.client_id).reason is Reason.ALLOWED:
+            return True
+    return False

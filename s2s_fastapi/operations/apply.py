@@ -1,0 +1,278 @@
+"""A plan is carried out: exactly its steps, and only if the realm still looks as it did when the plan was made.
+
+Keycloak has no locks and checks little. So everything is read again before and after, and nothing is believed because of a 204. An
+`apply` that is interrupted leaves what was done so far; the next plan has the rest.
+"""
+
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Protocol
+
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.operations.admin import AdminConflict, AdminError, AdminForbidden, AdminTarget
+from s2s_fastapi.operations.forbidden import forbidden_client, forbidden_role, forbidden_scope
+from s2s_fastapi.operations.plan import Plan
+from s2s_fastapi.operations.snapshot import ReadApi, Snapshot, read_snapshot
+from s2s_fastapi.operations.steps import (
+    AddAudience,
+    AssignScope,
+    EnableServiceAccount,
+    GrantRole,
+    MakeClient,
+    MakeRole,
+    MakeScope,
+    MapRole,
+    Step,
+    audience_mapper,
+    new_client,
+    new_scope,
+)
+from s2s_fastapi.realm.entities import Role
+from s2s_fastapi.text import named
+
+__all__ = ["WriteApi", "apply_plan"]
+
+_MANAGE_CLIENTS: Final = "manage-clients"
+_MANAGE_USERS: Final = "manage-users"
+_MANAGE_REALM: Final = "manage-realm"
+_BUILT_IN: Final = frozenset({"basic", "roles", "service_account"})
+"""The scopes of Keycloak's own that a plan assigns to a caller, and never changes."""
+_SECRET_BYTES: Final = 32
+
+
+class WriteApi(ReadApi, Protocol):
+    """Reads and writes: see `s2s_fastapi.operations.admin.AdminApi`."""
+
+    @property
+    def target(self) -> AdminTarget:
+        """Which realm of which server it is."""
+
+    def post(self, *path: str, needs: str, body: object = None) -> str:
+        """Send a POST, and return the id of what was made."""
+
+    def put(self, *path: str, needs: str, body: object = None) -> None:
+        """Send a PUT."""
+
+    def delete(self, *path: str, needs: str, body: object = None) -> None:
+        """Send a DELETE."""
+
+
+def apply_plan(plan: Plan, api: WriteApi, *, done: Callable[[Step], object] = str) -> None:
+    """Carry out a plan. ``done`` is called after each step.
+
+    Raises:
+        ConfigurationError: The plan is for another realm, asks for what is forbidden, or the realm has changed. Nothing was written.
+        AdminError: Keycloak refused a step. What was done before it stays.
+    """
+    _Applying(plan, api).run(done)
+
+
+class _Applying:
+    def __init__(self, plan: Plan, api: WriteApi) -> None:
+        self.plan = plan
+        self.api = api
+        self.realm = self._checked()
+        self.ids = dict(self.realm.ids)
+
+    def run(self, done: Callable[[Step], object]) -> None:
+        for step in self.plan.steps:
+            try:
+                self._carry_out(step)
+            except AdminConflict as error:
+                problem = str(error)
+                # Somebody was faster, or an earlier try got through although its answer was lost.
+                self.realm = read_snapshot(self.api, self.plan.question)
+                self.ids = dict(self.realm.ids)
+                # The secret of a client that somebody else made is not the one in our file.
+                if isinstance(step, MakeClient) or not step.holds(self.realm):
+                    raise AdminError(f"{problem} It is not what the plan makes: make the plan again.") from None
+            done(step)
+        after = read_snapshot(self.api, self.plan.question)
+        missing = [str(step) for step in self.plan.steps if not step.holds(after)]
+        if missing:
+            raise AdminError(
+                f"Keycloak accepted every step, and the realm does not have the result of {len(missing)}: {missing[0]} Make the plan again."
+            )
+
+    def _checked(self) -> Snapshot:
+        """Return the realm as it is now, if the plan may be carried out there."""
+        plan, target = self.plan, self.api.target
+        for what, mine, its in (
+            ("server", plan.server, target.server),
+            ("realm", plan.realm, target.realm),
+            ("issuer", plan.issuer, target.issuer),
+        ):
+            if mine != its:
+                raise ConfigurationError(
+                    f"The plan was made for the {what} {named(mine)}, and this is {named(its)}: nothing was changed."
+                )
+        if plan.forbidden:
+            raise ConfigurationError(
+                "The plan has findings of the level “forbidden”: nothing was changed. Correct the access files first."
+            )
+        realm = read_snapshot(self.api, plan.question)
+        if realm.realm_id != plan.realm_id:
+            raise ConfigurationError(
+                "The plan was made for another realm of this name (its id differs): make it again. Nothing was changed."
+            )
+        if realm.version != plan.keycloak:
+            raise ConfigurationError(
+                f"The plan was made for Keycloak {named(plan.keycloak)}, and this is {named(realm.version)}: make it again. Nothing was changed."
+            )
+        if realm.hash != plan.hash:
+            raise ConfigurationError(
+                "The realm has changed since the plan was made: make the plan again. Nothing was changed."
+            )
+        for step in plan.steps:
+            if isinstance(step, MapRole | GrantRole) and Role(step.owner, step.role) not in plan.question.roles:
+                problem = f"what the role {named(step.role)} contains was not read"
+            else:
+                problem = _forbidden(step, realm)
+            if problem:
+                raise ConfigurationError(f"The plan has a step that no plan has: {problem}. Nothing was changed.")
+        return realm
+
+    # The steps
+
+    def _carry_out(self, step: Step) -> None:
+        match step:
+            case MakeScope():
+                self.ids["scope", step.scope] = self.api.post(
+                    "client-scopes", needs=_MANAGE_CLIENTS, body=new_scope(step)
+                )
+            case AddAudience():
+                body = audience_mapper(step.audience, custom=step.custom)
+                self.api.post(
+                    "client-scopes",
+                    self._id("scope", step.scope),
+                    "protocol-mappers",
+                    "models",
+                    needs=_MANAGE_CLIENTS,
+                    body=body,
+                )
+            case MakeClient():
+                self._make_client(step)
+            case EnableServiceAccount():
+                # A merge: what is not named stays. It names the service account, because 26.0 loses its roles without that.
+                body = {"clientId": step.client, "serviceAccountsEnabled": True}
+                self.api.put("clients", self._id("client", step.client), needs=_MANAGE_CLIENTS, body=body)
+            case AssignScope():
+                self._assign(step)
+            case MakeRole():
+                where = ("clients", self._id("client", step.owner), "roles") if step.owner else ("roles",)
+                needs = _MANAGE_CLIENTS if step.owner else _MANAGE_REALM
+                self.api.post(*where, needs=needs, body={"name": step.role})
+            case MapRole():
+                place = ("clients", self._id("client", step.client), "scope-mappings", *self._owner(step.owner))
+                self.api.post(*place, needs=_MANAGE_CLIENTS, body=[self._role(step.owner, step.role)])
+            case GrantRole():
+                place = ("users", self._account(step.client), "role-mappings", *self._owner(step.owner))
+                self.api.post(*place, needs=_MANAGE_USERS, body=[self._role(step.owner, step.role)])
+
+    def _make_client(self, step: MakeClient) -> None:
+        body = new_client(step)
+        file = Path(step.secret_file) if step.secret_file else None
+        if file is not None:
+            # First the file: a client whose secret nobody has is of no use, and its owner would make another one.
+            body["secret"] = _new_secret(file)
+        try:
+            self.ids["client", step.client] = self.api.post("clients", needs=_MANAGE_CLIENTS, body=body)
+        except (AdminConflict, AdminForbidden):
+            if file is not None:
+                file.unlink(missing_ok=True)  # no client was made with this secret
+            raise
+
+    def _assign(self, step: AssignScope) -> None:
+        client = self._id("client", step.client)
+        scope = self._id("scope", step.scope)
+        mine, other = ("optional", "default")[:: 1 if step.optional else -1]
+        # A PUT alone is answered with 204 and does nothing, if the scope is in the other list.
+        self.api.delete("clients", client, f"{other}-client-scopes", scope, needs=_MANAGE_CLIENTS)
+        self.api.put("clients", client, f"{mine}-client-scopes", scope, needs=_MANAGE_CLIENTS)
+
+    # Keycloak's ids
+
+    def _id(self, *key: str) -> str:
+        found = self.ids.get(key, "")
+        if not found and key[0] == "client":
+            clients = self.api.get("clients", needs="view-clients", clientId=key[1])
+            found = str(clients[0]["id"]) if clients else ""
+        if not found:
+            raise AdminError(f"The {key[0]} {named(key[1])} is not there any more: make the plan again.")
+        self.ids[key] = found
+        return found
+
+    def _owner(self, owner: str) -> tuple[str, ...]:
+        return ("clients", self._id("client", owner)) if owner else ("realm",)
+
+    def _role(self, owner: str, name: str) -> dict[str, str]:
+        key = ("role", owner, name)
+        if key not in self.ids:
+            at = ("clients", self._id("client", owner), "roles") if owner else ("roles",)
+            for role in self.api.pages(*at, needs="view-clients" if owner else "view-realm"):
+                if role["name"] == name:
+                    self.ids[key] = str(role["id"])
+        if key not in self.ids:
+            raise AdminError(f"The role {named(name)} is not there any more: make the plan again.")
+        return {"id": self.ids[key], "name": name}
+
+    def _account(self, client_id: str) -> str:
+        key = ("account", client_id)
+        if key not in self.ids:
+            account = self.api.get(
+                "clients", self._id("client", client_id), "service-account-user", needs="view-clients"
+            )
+            self.ids[key] = str(account["id"])
+        return self.ids[key]
+
+
+def _forbidden(step: Step, realm: Snapshot) -> str:
+    """Return why a step is none that a plan may have. A saved plan is a file: somebody may have written it by hand."""
+    match step:
+        case MakeScope() | AddAudience():
+            audiences = step.audiences if isinstance(step, MakeScope) else (step.audience,)
+            problems = [forbidden_scope(step.scope), *(forbidden_client(name, realm.realm) for name in audiences)]
+            if isinstance(step, AddAudience) and realm.holders.get(step.scope):
+                problems.append(f"the client scope {named(step.scope)} is held by clients outside of the plan")
+        case MakeClient():
+            problems = [forbidden_client(step.client, realm.realm)]
+            problems += [forbidden_scope(name) for name in (*step.default, *step.optional) if name not in _BUILT_IN]
+        case EnableServiceAccount():
+            problems = [forbidden_client(step.client, realm.realm)]
+        case AssignScope():
+            problems = [forbidden_client(step.client, realm.realm)]
+            problems += [forbidden_scope(step.scope)] * (step.scope not in _BUILT_IN)
+        case MakeRole():
+            problems = [forbidden_role(Role(step.owner, step.role), realm.realm)]
+        case MapRole() | GrantRole():
+            role = Role(step.owner, step.role)
+            problems = [
+                forbidden_client(step.client, realm.realm),
+                forbidden_role(role, realm.realm, realm.inside(role)),
+            ]
+    return next(filter(None, problems), "")
+
+
+def _new_secret(file: Path) -> str:
+    """Write a new secret into a new file that only its owner can read, and return it.
+
+    Raises:
+        ConfigurationError: The file exists, or cannot be written.
+    """
+    secret = secrets.token_urlsafe(_SECRET_BYTES)
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as opened:
+            opened.write(secret)
+            opened.flush()
+            os.fsync(opened.fileno())
+    except FileExistsError:
+        problem = "exists, and a secret is never overwritten: make the plan again"
+    except OSError as error:
+        problem = f"cannot be written: {(error.strerror or type(error).__name__).lower()}"
+    else:
+        return secret
+    raise ConfigurationError(f"The secret file {file} {problem}.")

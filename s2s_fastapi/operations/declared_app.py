@@ -1,0 +1,99 @@
+"""What one app declares, read in a process of its own: ``python -m s2s_fastapi.operations.declared_app`` imports it.
+
+The parent is `s2s_fastapi.operations.app_processes`.
+"""
+
+import inspect
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any, Final
+
+from s2s_fastapi.caller.auth import ServiceTokenAuth
+from s2s_fastapi.caller.service_client import ServiceAuth, ServiceClient, SyncServiceClient
+from s2s_fastapi.declared.access_file import AccessFile, AppAccess
+from s2s_fastapi.declared.public_paths import PublicPaths
+from s2s_fastapi.declared.routes import Access, read_access
+from s2s_fastapi.declared.start_check import AccessCheck
+from s2s_fastapi.errors import ConfigurationError, S2SError
+from s2s_fastapi.operations.applications import checked_name, documentation_of, imported
+from s2s_fastapi.text import named
+
+__all__ = ["declared_by", "main"]
+
+_CALLERS: Final = (ServiceTokenAuth, ServiceAuth, ServiceClient, SyncServiceClient)
+
+
+def declared_by(name: str, client_id: str) -> AppAccess:
+    """Import an app and return what it declares. ``client_id`` is the client that the operator says it is; "" if its settings say it.
+
+    Raises:
+        ConfigurationError: It cannot be imported, would not start, or its client id is unknown.
+    """
+    app = imported(name)
+    documentation = documentation_of(app)
+    if documentation is None:
+        check = AccessCheck(
+            access=read_access(app),
+            public=PublicPaths(()),
+            audiences=frozenset(),
+            client_id=client_id or os.environ.get("KEYCLOAK_CLIENT_ID", ""),
+            users=False,
+            skip_audience=False,
+        )
+    else:
+        check = documentation.check
+    if not check.client_id:
+        raise ConfigurationError(
+            f"The app {named(name)} does not say which client it is: write {name}=CLIENT_ID, or set KEYCLOAK_CLIENT_ID."
+        )
+    if client_id and check.client_id != client_id:
+        raise ConfigurationError(
+            f"The settings in the code of {named(name)} say that it is the client {named(check.client_id)}, not {named(client_id)}."
+        )
+    check = replace(check, access=_with_named_callers(check.access, sys.modules.get(checked_name(name)["module"])))
+    return AppAccess.of(check, middleware=documentation is not None)
+
+
+def _with_named_callers(access: Access, module: ModuleType | None) -> Access:
+    """Return the access with the callers that are names of a module: a plain `ServiceTokenAuth` is no dependency of any route."""
+    modules = [vars(module)] if module is not None else []
+    modules += [endpoint.__globals__ for endpoint in _endpoints(access)]
+    found = (value for names in modules for value in list(names.values()) if isinstance(value, _CALLERS))
+    asking = (
+        value
+        for value in found
+        if not isinstance(value, ServiceTokenAuth) or value.downstream.audiences or value.downstream.scopes
+    )
+    callers = {id(value): value for value in (*access.callers, *asking)}
+    return replace(access, callers=tuple(callers.values()))
+
+
+def _endpoints(access: Access) -> Iterator[FunctionType]:
+    for route in access.routes:
+        endpoint: Any = inspect.unwrap(getattr(route.entry, "endpoint", None) or _endpoints)
+        if (
+            isinstance(endpoint, FunctionType)
+            and endpoint is not _endpoints
+            and not endpoint.__module__.startswith(("s2s_fastapi.", "fastapi.", "starlette."))
+        ):
+            yield endpoint
+
+
+def main() -> None:
+    """Write what the app declares, or why it cannot be read, to a file: what the app itself prints is nothing of ours."""
+    name, client_id, file = sys.argv[1:]
+    result = {"access": "", "problem": ""}
+    try:
+        result["access"] = AccessFile((declared_by(name, client_id),)).text
+    except S2SError as error:
+        result["problem"] = str(error)
+    Path(file).write_text(json.dumps(result), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,467 @@
+"""What a plan needs to know of a realm, in the form of Keycloak's own realm JSON, without any secret.
+
+Only the fields listed here are taken from an answer. So a secret cannot get into a plan, a hash or a log, whatever the name of the field
+in which a later Keycloak puts it.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final, Protocol
+
+from s2s_fastapi.operations.admin import AdminError
+from s2s_fastapi.operations.forbidden import KEYCLOAKS_CLIENTS
+from s2s_fastapi.realm.entities import OIDC, Role
+from s2s_fastapi.realm.mappers import KNOWN_MAPPERS
+from s2s_fastapi.realm.model import RealmModel
+from s2s_fastapi.text import named
+
+__all__ = ["AUDIENCE_MAPPER", "Question", "ReadApi", "Snapshot", "audience_of", "read_snapshot"]
+
+AUDIENCE_MAPPER: Final = "oidc-audience-mapper"
+
+_REALM: Final = (
+    "accessTokenLifespan",
+    "clientOfflineSessionMaxLifespan",
+    "clientSessionMaxLifespan",
+    "defaultSignatureAlgorithm",
+    "enabled",
+    "notBefore",
+    "offlineSessionMaxLifespan",
+    "offlineSessionMaxLifespanEnabled",
+    "organizationsEnabled",
+    "realm",
+    "ssoSessionMaxLifespan",
+)
+_CLIENT: Final = (
+    "bearerOnly",
+    "clientAuthenticatorType",
+    "clientId",
+    "consentRequired",
+    "directAccessGrantsEnabled",
+    "enabled",
+    "fullScopeAllowed",
+    "implicitFlowEnabled",
+    "notBefore",
+    "protocol",
+    "publicClient",
+    "serviceAccountsEnabled",
+    "standardFlowEnabled",
+)
+_ATTRIBUTES: Final = (
+    "access.token.header.type.rfc9068",
+    "access.token.lifespan",
+    "access.token.signed.response.alg",
+    "acr.loa.map",
+    "client.session.max.lifespan",
+    "client.use.lightweight.access.token.enabled",
+    "client_credentials.use_refresh_token",
+    "dpop.bound.access.tokens",
+    "tls.client.certificate.bound.access.tokens",
+    "token.response.type.bearer.lower-case",
+)
+_MOST_ROLES: Final = 500
+_VIEW_CLIENTS: Final = "view-clients"
+_VIEW_USERS: Final = "view-users"
+_VIEW_REALM: Final = "view-realm"
+
+
+class ReadApi(Protocol):
+    """Reads pages of the Admin API: see `s2s_fastapi.operations.admin.AdminApi`."""
+
+    def get(self, *path: str, needs: str, **query: object) -> Any:
+        """Return the JSON of a page below the realm."""
+
+    def pages(self, *path: str, needs: str, **query: object) -> Iterable[dict[str, Any]]:
+        """Yield the objects of a long list."""
+
+    def lacks(self, right: str, what: str) -> str:
+        """Say that the admin client lacks a right."""
+
+    def version(self) -> str:
+        """Return the version of the server."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is read of a realm: the objects that a plan may look at."""
+
+    clients: frozenset[str]
+    scopes: frozenset[str] = frozenset()
+    audiences: frozenset[str] = frozenset()
+    roles: frozenset[Role] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """A part of a realm, as it was read or as a plan will leave it."""
+
+    document: Mapping[str, Any] = field(repr=False)
+    """Realm JSON: `RealmModel` reads it, and Keycloak would import it."""
+    version: str
+    holders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """For each scope, the clients outside of the plan that hold it."""
+    notes: tuple[str, ...] = ()
+    """What may make the prediction wrong, one sentence each."""
+    realm_id: str = ""
+    ids: Mapping[tuple[str, ...], str] = field(default_factory=dict, repr=False)
+    """Keycloak's ids: ``("client", id)``, ``("scope", name)``, ``("account", client)``, ``("role", client, name)``. Not in the hash."""
+
+    @property
+    def realm(self) -> str:
+        """The name of the realm."""
+        return str(self.document["realm"])
+
+    @cached_property
+    def hash(self) -> str:
+        """A hash of all that was read. Equal if, and only if, nothing changed that a plan looks at."""
+        text = json.dumps([self.document, self.holders, self.version, self.realm_id], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @cached_property
+    def model(self) -> RealmModel:
+        """The realm model of it, which predicts tokens."""
+        return RealmModel.read(self.document, version=self.version)
+
+    def changed(self, change: Callable[[dict[str, Any]], None]) -> "Snapshot":
+        """Return the realm as it is after ``change``, which is given a copy of the document."""
+        document = deepcopy(dict(self.document))
+        change(document)
+        return Snapshot(document=document, version=self.version, holders=self.holders, realm_id=self.realm_id)
+
+    def client(self, client_id: str) -> Mapping[str, Any] | None:
+        """Return a client, or None if the realm has none of this name."""
+        return self._clients.get(client_id)
+
+    def scope(self, name: str) -> Mapping[str, Any] | None:
+        """Return a client scope, or None."""
+        return self._scopes.get(name)
+
+    @property
+    def scopes(self) -> Mapping[str, Mapping[str, Any]]:
+        """The client scopes that were read, by name."""
+        return self._scopes
+
+    def holding(self, scope: str) -> frozenset[str]:
+        """Return the clients of the plan that hold a scope, as default or optional."""
+        return frozenset(
+            name
+            for name, client in self._clients.items()
+            if scope in client.get("defaultClientScopes", ()) or scope in client.get("optionalClientScopes", ())
+        )
+
+    def has_role(self, role: Role) -> bool:
+        """Return whether the role is there."""
+        declared = self.document.get("roles") or {}
+        own = declared.get("client", {}).get(role.client, ()) if role.client else declared.get("realm", ())
+        return any(one["name"] == role.name for one in own)
+
+    def inside(self, role: Role) -> frozenset[Role]:
+        """Return the roles that a role contains, directly or not."""
+        found: set[Role] = set()
+        left = [role]
+        while left:
+            for inner in self._composites.get(left.pop(), ()):
+                if inner not in found:
+                    found.add(inner)
+                    left.append(inner)
+        return frozenset(found)
+
+    def granted(self, client_id: str) -> frozenset[Role]:
+        """Return the roles that are given to the service account of a client."""
+        user: Mapping[str, Any] = next(
+            (one for one in self.document.get("users", ()) if one.get("serviceAccountClientId") == client_id), {}
+        )
+        return frozenset(_named_roles(user.get("realmRoles", ()), user.get("clientRoles", {})))
+
+    def mapped(self, kind: str, name: str) -> frozenset[Role]:
+        """Return the roles that are mapped to a ``client`` or a ``clientScope``."""
+        by_owner = {"": self.document.get("scopeMappings", ()), **self.document.get("clientScopeMappings", {})}
+        return frozenset(
+            Role(owner, role)
+            for owner, mappings in by_owner.items()
+            for mapping in mappings
+            if mapping.get(kind) == name
+            for role in mapping["roles"]
+        )
+
+    @cached_property
+    def _clients(self) -> Mapping[str, Mapping[str, Any]]:
+        return {client["clientId"]: client for client in self.document.get("clients", ())}
+
+    @cached_property
+    def _scopes(self) -> Mapping[str, Mapping[str, Any]]:
+        return {scope["name"]: scope for scope in self.document.get("clientScopes", ())}
+
+    @cached_property
+    def _composites(self) -> Mapping[Role, frozenset[Role]]:
+        declared = self.document.get("roles") or {}
+        by_owner = {"": declared.get("realm", ()), **declared.get("client", {})}
+        return {
+            Role(owner, role["name"]): frozenset(
+                _named_roles(role["composites"].get("realm", ()), role["composites"].get("client", {}))
+            )
+            for owner, roles in by_owner.items()
+            for role in roles
+            if role.get("composites")
+        }
+
+
+def audience_of(mapper: Mapping[str, Any]) -> str | None:
+    """Return what a protocol mapper adds to ``aud`` of access tokens; None if it is no Audience mapper, "" if it adds nothing."""
+    if mapper.get("protocolMapper") != AUDIENCE_MAPPER:
+        return None
+    config = mapper.get("config") or {}
+    audience = config.get("included.client.audience") or config.get("included.custom.audience") or ""
+    return str(audience) if config.get("access.token.claim") == "true" else ""
+
+
+def _named_roles(realm: Iterable[str], by_client: Mapping[str, Iterable[str]]) -> Iterable[Role]:
+    yield from (Role("", name) for name in realm)
+    yield from (Role(client, name) for client, names in by_client.items() for name in names)
+
+
+# Reading
+
+
+def read_snapshot(api: ReadApi, question: Question) -> Snapshot:
+    """Read what ``question`` asks about.
+
+    Raises:
+        AdminForbidden: A right is missing; the sentence names it.
+        AdminError: There is no such realm, or Keycloak does not answer.
+    """
+    return _Reading(api, question).snapshot()
+
+
+class _Reading:
+    """One reading of a realm."""
+
+    def __init__(self, api: ReadApi, question: Question) -> None:
+        self.api = api
+        self.question = question
+        self.ids: dict[tuple[str, ...], str] = {}
+        self.notes: list[str] = []
+        self.roles: dict[Role, tuple[Role, ...]] = {}
+        self.uuids: dict[str, str] = {}
+
+    def snapshot(self) -> Snapshot:
+        realm = self.api.get(needs=_VIEW_REALM)
+        if "accessTokenLifespan" not in realm:  # Keycloak answers 200 with five fields instead of 403
+            raise AdminError(self.api.lacks(_VIEW_REALM, "read the settings of the realm"))
+        # A client with only query-clients is answered 200 with an empty list: every realm has clients of Keycloak's own.
+        if not self.api.get("clients", needs=_VIEW_CLIENTS, clientId="account"):
+            raise AdminError(self.api.lacks(_VIEW_CLIENTS, "see all clients: Keycloak answers with an empty list"))
+        document: dict[str, Any] = {name: realm[name] for name in _REALM if name in realm}
+        default_role = realm.get("defaultRole") or {}
+        document["defaultRole"] = {"name": str(default_role.get("name", ""))}
+        clients, held = self._clients()
+        scopes = self._scopes(clients)
+        document["clientScopes"] = scopes
+        holders = {
+            scope["name"]: tuple(sorted(name for name, names in held.items() if scope["name"] in names))
+            for scope in scopes
+        }
+        mapped: dict[tuple[str, str], set[Role]] = {}
+        for scope in scopes:
+            found = self.api.get(
+                "client-scopes", self.ids["scope", scope["name"]], "scope-mappings", needs=_VIEW_CLIENTS
+            )
+            mapped["clientScope", scope["name"]] = set(self._mappings(found))
+        users = []
+        for client in clients:
+            uuid = self.ids["client", client["clientId"]]
+            found = self.api.get("clients", uuid, "scope-mappings", needs=_VIEW_CLIENTS)
+            mapped["client", client["clientId"]] = set(self._mappings(found))
+            if client.get("serviceAccountsEnabled"):
+                users.append(self._account(client["clientId"], uuid))
+        for owner in sorted({role.client for role in self.question.roles}):
+            self._declared(owner)
+        default = Role("", document["defaultRole"]["name"])
+        if default.name:
+            self.roles.setdefault(default, ())
+            self.ids["role", *default] = str(default_role.get("id", ""))
+        self._follow()
+        document["users"] = users
+        document |= _mappings_json(mapped)
+        document |= self._roles_json()
+        listed = {client["clientId"] for client in clients}
+        mentioned = {
+            role.client for role in (*self.roles, *(role for roles in mapped.values() for role in roles)) if role.client
+        }
+        mentioned |= {*self.question.audiences, *(role.client for role in self.question.roles)} & self.uuids.keys()
+        stubs = [{"clientId": name, "enabled": True} for name in sorted((mentioned | {"account"}) - listed)]
+        document["clients"] = [*clients, *stubs]
+        document["clientPolicies"] = {"policies": self._policies()}
+        return Snapshot(
+            document=document,
+            version=self.api.version(),
+            holders={name: names for name, names in holders.items() if names},
+            notes=tuple(self.notes),
+            realm_id=str(realm.get("id", "")),
+            ids=self.ids,
+        )
+
+    def _clients(self) -> tuple[list[dict[str, Any]], dict[str, frozenset[str]]]:
+        """Return the clients of the plan, and the scopes of all others. One page is in memory at a time."""
+        found, held = [], {}
+        for client in self.api.pages("clients", needs=_VIEW_CLIENTS):
+            client_id = str(client["clientId"])
+            self.uuids[client_id] = str(client["id"])
+            if client_id in self.question.clients:
+                self.ids["client", client_id] = str(client["id"])
+                found.append(_client(client))
+            elif client_id not in KEYCLOAKS_CLIENTS:
+                held[client_id] = frozenset(
+                    (*(client.get("defaultClientScopes") or ()), *(client.get("optionalClientScopes") or ()))
+                )
+        for owner in {role.client for role in self.question.roles} & self.uuids.keys():
+            self.ids["client", owner] = self.uuids[owner]
+        return sorted(found, key=lambda client: str(client["clientId"])), held
+
+    def _scopes(self, clients: Collection[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        held = {
+            name for client in clients for name in (*client["defaultClientScopes"], *client["optionalClientScopes"])
+        }
+        wanted = held | self.question.scopes | {"basic", "roles", "service_account"}
+        found = []
+        for scope in self.api.get("client-scopes", needs=_VIEW_CLIENTS):
+            audiences = {audience_of(mapper) for mapper in scope.get("protocolMappers") or ()}
+            if scope["name"] in wanted or audiences & self.question.audiences:
+                self.ids["scope", scope["name"]] = str(scope["id"])
+                found.append(_scope(scope))
+        return sorted(found, key=lambda scope: str(scope["name"]))
+
+    def _mappings(self, found: Mapping[str, Any]) -> Iterable[Role]:
+        for role in found.get("realmMappings") or ():
+            yield self._noted("", role)
+        for mapping in (found.get("clientMappings") or {}).values():
+            for role in mapping.get("mappings") or ():
+                yield self._noted(str(mapping["client"]), role)
+
+    def _noted(self, owner: str, role: Mapping[str, Any]) -> Role:
+        noted = Role(owner, str(role["name"]))
+        self.roles.setdefault(noted, ())
+        self.ids["role", *noted] = str(role["id"])
+        return noted
+
+    def _account(self, client_id: str, uuid: str) -> dict[str, Any]:
+        account = self.api.get("clients", uuid, "service-account-user", needs=_VIEW_CLIENTS)
+        self.ids["account", client_id] = str(account["id"])
+        roles = list(self._mappings(self.api.get("users", str(account["id"]), "role-mappings", needs=_VIEW_USERS)))
+        if self.api.get("users", str(account["id"]), "groups", needs=_VIEW_USERS):
+            self.notes.append(f"the service account of {named(client_id)} is in a group, whose roles are not looked at")
+        by_client: dict[str, list[str]] = {}
+        for role in roles:
+            by_client.setdefault(role.client, []).append(role.name)
+        return {
+            "username": str(account["username"]),
+            "enabled": bool(account.get("enabled", True)),
+            "serviceAccountClientId": client_id,
+            "realmRoles": sorted(by_client.pop("", [])),
+            "clientRoles": {client: sorted(names) for client, names in sorted(by_client.items())},
+        }
+
+    def _declared(self, owner: str) -> None:
+        """Note the roles of a client, or of the realm, that the question names."""
+        names = {role.name for role in self.question.roles if role.client == owner}
+        if owner and owner not in self.uuids:
+            return
+        path = ("clients", self.uuids[owner], "roles") if owner else ("roles",)
+        for role in self.api.pages(*path, needs=_VIEW_CLIENTS if owner else _VIEW_REALM):
+            if role["name"] in names:
+                self._noted(owner, role)
+
+    def _follow(self) -> None:
+        """Read what the roles contain, and what those contain."""
+        left = [role for role in self.roles if role.client not in KEYCLOAKS_CLIENTS]
+        seen: set[Role] = set()
+        by_uuid = {uuid: name for name, uuid in self.uuids.items()}
+        while left:
+            role = left.pop()
+            if role in seen:
+                continue
+            seen.add(role)
+            if len(seen) > _MOST_ROLES:
+                raise AdminError(
+                    f"The roles of these services contain more than {_MOST_ROLES} others: they are not followed further."
+                )
+            inner = []
+            for one in self.api.get("roles-by-id", self.ids["role", *role], "composites", needs=_VIEW_REALM):
+                owner = by_uuid.get(str(one.get("containerId")), "") if one.get("clientRole") else ""
+                inner.append(self._noted(owner, one))
+            self.roles[role] = tuple(sorted(inner))
+            left += [one for one in inner if one.client not in KEYCLOAKS_CLIENTS]
+
+    def _roles_json(self) -> dict[str, Any]:
+        realm: list[dict[str, Any]] = []
+        by_client: dict[str, list[dict[str, Any]]] = {}
+        for role, inner in sorted(self.roles.items()):
+            composites: dict[str, Any] = {}
+            for one in inner:
+                if one.client:
+                    composites.setdefault("client", {}).setdefault(one.client, []).append(one.name)
+                else:
+                    composites.setdefault("realm", []).append(one.name)
+            entry = {"name": role.name, **({"composites": composites} if inner else {})}
+            (by_client.setdefault(role.client, []) if role.client else realm).append(entry)
+        return {"roles": {"realm": realm, "client": by_client}}
+
+    def _policies(self) -> list[dict[str, Any]]:
+        found = self.api.get("client-policies", "policies", needs=_VIEW_REALM)
+        return [
+            {"name": str(policy.get("name", "")), "enabled": True}
+            for policy in found.get("policies") or ()
+            if policy.get("enabled", True)
+        ]
+
+
+def _client(client: Mapping[str, Any]) -> dict[str, Any]:
+    attributes = client.get("attributes") or {}
+    return {
+        **{name: client[name] for name in _CLIENT if name in client},
+        "attributes": {name: str(attributes[name]) for name in _ATTRIBUTES if name in attributes},
+        "protocolMappers": _mappers(client),
+        "defaultClientScopes": sorted(client.get("defaultClientScopes") or ()),
+        "optionalClientScopes": sorted(client.get("optionalClientScopes") or ()),
+    }
+
+
+def _scope(scope: Mapping[str, Any]) -> dict[str, Any]:
+    shown = (scope.get("attributes") or {}).get("include.in.token.scope")
+    return {
+        "name": str(scope["name"]),
+        "protocol": str(scope.get("protocol") or OIDC),
+        "attributes": {} if shown is None else {"include.in.token.scope": str(shown)},
+        "protocolMappers": _mappers(scope),
+    }
+
+
+def _mappers(holder: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the mappers. The settings of a kind that the realm model does not know are left out: nobody knows what is in them."""
+    found = [
+        {
+            "name": str(mapper.get("name", "")),
+            "protocol": OIDC,
+            "protocolMapper": str(mapper.get("protocolMapper", "")),
+            "config": dict(mapper.get("config") or {}) if mapper.get("protocolMapper") in KNOWN_MAPPERS else {},
+        }
+        for mapper in holder.get("protocolMappers") or ()
+        if (mapper.get("protocol") or OIDC) == OIDC
+    ]
+    return sorted(found, key=lambda mapper: (str(mapper["name"]), str(mapper["protocolMapper"])))
+
+
+def _mappings_json(mapped: Mapping[tuple[str, str], Collection[Role]]) -> dict[str, Any]:
+    realm: list[dict[str, Any]] = []
+    by_owner: dict[str, list[dict[str, Any]]] = {}
+    for (kind, name), roles in sorted(mapped.items()):
+        owners: dict[str, list[str]] = {}
+        for role in sorted(roles):
+            owners.setdefault(role.client, []).append(role.name)
+        for owner, names in owners.items():
+            (by_owner.setdefault(owner, []) if owner else realm).append({kind: name, "roles": names})
+    return {"scopeMappings": realm, "clientScopeMappings": by_owner}

@@ -1,0 +1,348 @@
+"""The changes that a plan can contain, as values: each says whether the realm already is so, and what the realm is like afterwards.
+
+Nothing here deletes or narrows. (A scope that moves from optional to default is taken from the one list before it gets into the other.)
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Final, TypeAlias
+
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.operations.snapshot import AUDIENCE_MAPPER, Snapshot, audience_of
+from s2s_fastapi.realm.entities import OIDC, Role
+from s2s_fastapi.text import listed, named
+
+__all__ = [
+    "ORDER",
+    "AddAudience",
+    "AssignScope",
+    "EnableServiceAccount",
+    "GrantRole",
+    "MakeClient",
+    "MakeRole",
+    "MakeScope",
+    "MapRole",
+    "Step",
+    "audience_mapper",
+    "new_client",
+    "new_scope",
+    "step_from_json",
+    "step_json",
+]
+
+_Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MakeScope:
+    """Make a client scope, with an Audience mapper for each audience."""
+
+    do: ClassVar = "make_scope"
+    scope: str
+    audiences: tuple[str, ...] = ()
+    custom: tuple[str, ...] = ()
+    """Those of the audiences that are no clients, such as URLs."""
+
+    def holds(self, realm: Snapshot) -> bool:
+        """Return whether the realm already is so."""
+        found = realm.scope(self.scope)
+        return found is not None and {*self.audiences} <= _audiences(found)
+
+    def on(self, document: _Json) -> None:
+        """Change the document as Keycloak will."""
+        document["clientScopes"].append(new_scope(self))
+
+    def __str__(self) -> str:
+        what = f" with an Audience mapper for {listed(self.audiences)}" if self.audiences else ""
+        return f"Make the client scope {named(self.scope)}{what}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddAudience:
+    """Add an Audience mapper to a client scope."""
+
+    do: ClassVar = "add_audience"
+    scope: str
+    audience: str
+    custom: bool = False
+
+    def holds(self, realm: Snapshot) -> bool:
+        """Return whether the realm already is so."""
+        found = realm.scope(self.scope)
+        return found is not None and self.audience in _audiences(found)
+
+    def on(self, document: _Json) -> None:
+        """Change the document as Keycloak will."""
+        scope = next(one for one in document["clientScopes"] if one["name"] == self.scope)
+        scope["protocolMappers"].append(audience_mapper(self.audience, custom=self.custom))
+
+    def __str__(self) -> str:
+        return f"Add an Audience mapper for {named(self.audience)} to the client scope {named(self.scope)}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MakeClient:
+    """Make a confidential client without login flows and with its scopes."""
+
+    do: ClassVar = "make_client"
+    client: str
+    caller: bool
+    default: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    secret_file: str = ""
+    """Where its new secret is written; empty for a client that never logs in."""
+
+    def holds(self, realm: Snapshot) -> bool:
+        """Return whether the realm already is so."""
+        found = realm.client(self.client)
+        return (
+            found is not None
+            and found.get("serviceAccountsEnabled", False) is self.caller
+            and {*self.default} <= {*found["defaultClientScopes"]}
+            and {*self.optional} <= {*found["optionalClientScopes"]}
+        )
+
+    def on(self, document: _Json) -> None:
+        """Change the document as Keycloak will."""
+        document["clients"] = [one for one in document["clients"] if one["clientId"] != self.client]
+        document["clients"].append({**new_client(self), "protocolMappers": []})
+        if self.caller:
+            document["users"].append(_new_account(document, self.client))
+
+    def __str__(self) -> str:
+        kind = "that calls others (service account on)" if self.caller else "that only receives"
+        scopes = f", default scopes {listed(self.default)}" if self.default else ""
+        scopes += f", optional scopes {listed(self.optional)}" if self.optional else ""
+        secret = f"; its new secret is written to {self.secret_file}" if self.secret_file else ""
+        return (
+            f"Make the client {named(self.client)} {kind}, without login flows, Full scope allowed off{scopes}{secret}."
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnableServiceAccount:
+    """Switch the service account of a client on."""
+
+    do: ClassVar = "enable_service_account"
+    client: str
+
+    def holds(self, realm: Snapshot) -> bool:
+        """Return whether the realm already is so."""
+        found = realm.client(self.client)
+        return found is not None and found.get("serviceAccountsEnabled") is True
+
+    def on(self, document: _Json) -> None:
+        """Change the document as Keycloak will."""
+        client = next(one for one in document["clients"] if one["clientId"] == self.client)
+        client["serviceAccountsEnabled"] = True
+        document["users"].append(_new_account(document, self.client))
+
+    def __str__(self) -> str:
+        return f"Switch “Service account roles” of the client {named(self.client)} on."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssignScope:
+    """Give a client scope to a client, as default or as optional."""
+
+    do: ClassVar = "assign_scope"
+    client: str
+    scope: str
+    optional: bool = False
+
+    def holds(self, realm: Snapshot) -> bool:
+        """Return whether the realm already is so."""
+        found = realm.client(self.client)
+        mine, other = ("optionalClientScopes", "defaultClientScopes")[:: 1 if self.optional else -1]
+        return found is not None and self.scope in found[mine] and self.scope not in found[other]
+
+    def on(self, document: _Json) -> None:
+        """Change the document as Keycloak will."""
+        client = next(one for one in document["clients"] if one["clientId"] == self.client)
+        mine, other = ("optionalClientScopes", "defaultClientScopes")[:: 1 if self.optional else -1]
+        client[other] = [name for name in client[other] if name != self.scope]
+        client[mine] = sorted({*client[mine], self.scope})
+
+    def __str__(self) -> str:
+        return f"Assign the client scope {named(self.scope)} to {named(self.client)} as {'Optional' if self.optional else 'Default'}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MakeRole:
+    """Make a role of a client, or of the realm if ``owner`` is empty."""
+
+    do: ClassVar = "make_role"
+    owner: str
+    role: str
+
+    def holds(self, realm: Snapshot) -> bool:
+        """Return whether the realm already is so."""
+        return realm.has_role(Role(self.owner, self.role))
+
+    def on(self, document: _Json) -> None:
+        """Change the document as Keycloak will."""
+        roles = document["roles"]
+        own = roles["client"].setdefault(self.owner, []) if self.owner else roles["realm"]
+        own.append({"name": self.role})
+
+    def __str__(self) -> str:
+        return f"Make the {_of(self.owner, self.role)}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapRole:
+    """Let a role into the tokens of a client (its dedicated scope): Full scope allowed is off there."""
+
+    do: ClassVar = "map_role"
+    client: str
+    owner: str
+    role: str
+
+    def holds(self, realm: Snapshot) -> bool:
+        """Return whether the realm already is so."""
+        return Role(self.owner, self.role) in realm.mapped("client", self.client)
+
+    def on(self, document: _Json) -> None:
+        """Change the document as Keycloak will."""
+        mappings = document["clientScopeMappings"]
+        own = mappings.setdefault(self.owner, []) if self.owner else document["scopeMappings"]
+        own.append({"client": self.client, "roles": [self.role]})
+
+    def __str__(self) -> str:
+        return f"Let the {_of(self.owner, self.role)} into the tokens of {named(self.client)} (Client scopes, dedicated scope, Scope)."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantRole:
+    """Give a role to the service account of a client."""
+
+    do: ClassVar = "grant_role"
+    client: str
+    owner: str
+    role: str
+
+    def holds(self, realm: Snapshot) -> bool:
+        """Return whether the realm already is so."""
+        return Role(self.owner, self.role) in realm.granted(self.client)
+
+    def on(self, document: _Json) -> None:
+        """Change the document as Keycloak will."""
+        user = next(one for one in document["users"] if one["serviceAccountClientId"] == self.client)
+        own = user["clientRoles"].setdefault(self.owner, []) if self.owner else user["realmRoles"]
+        own.append(self.role)
+
+    def __str__(self) -> str:
+        return f"Give the {_of(self.owner, self.role)} to the service account of {named(self.client)}."
+
+
+Step: TypeAlias = (
+    MakeScope | AddAudience | MakeClient | EnableServiceAccount | AssignScope | MakeRole | MapRole | GrantRole
+)
+ORDER: Final[tuple[type[Step], ...]] = (
+    MakeScope,
+    AddAudience,
+    MakeClient,
+    EnableServiceAccount,
+    AssignScope,
+    MakeRole,
+    MapRole,
+    GrantRole,
+)
+"""In which order the steps of a plan are carried out."""
+
+
+def step_json(step: Step) -> _Json:
+    """Return a step as JSON."""
+    return {"do": step.do, **asdict(step)}
+
+
+def step_from_json(content: object) -> Step:
+    """Return the step of this JSON.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    if isinstance(content, Mapping):
+        members = dict(content)
+        name = members.pop("do", None)
+        kind = next((one for one in ORDER if one.do == name), None)
+        if kind is not None and members.keys() == {one.name for one in fields(kind)}:
+            values = {name: _value(value) for name, value in members.items()}
+            default = {one.name: one.type for one in fields(kind)}
+            if all(_fits(values[name], str(default[name])) for name in values):
+                return kind(**values)
+    raise ConfigurationError("The plan has a step that this s2s-fastapi does not know: make the plan again.")
+
+
+def _value(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _fits(value: object, annotation: str) -> bool:
+    if "tuple" in annotation:
+        return isinstance(value, tuple) and all(isinstance(one, str) for one in value)
+    return isinstance(value, bool if "bool" in annotation else str)
+
+
+# What Keycloak is sent
+
+
+def audience_mapper(audience: str, *, custom: bool) -> _Json:
+    """Return an Audience mapper."""
+    return {
+        "name": f"audience {audience}",
+        "protocol": OIDC,
+        "protocolMapper": AUDIENCE_MAPPER,
+        "config": {
+            f"included.{'custom' if custom else 'client'}.audience": audience,
+            "access.token.claim": "true",
+            "id.token.claim": "false",
+            "introspection.token.claim": "true",
+        },
+    }
+
+
+def new_scope(step: MakeScope) -> _Json:
+    """Return the client scope that a step makes."""
+    return {
+        "name": step.scope,
+        "protocol": OIDC,
+        "attributes": {"include.in.token.scope": "true", "display.on.consent.screen": "false"},
+        "protocolMappers": [audience_mapper(name, custom=name in step.custom) for name in step.audiences],
+    }
+
+
+def new_client(step: MakeClient) -> _Json:
+    """Return the client that a step makes, without its secret."""
+    return {
+        "clientId": step.client,
+        "protocol": OIDC,
+        "enabled": True,
+        "publicClient": False,
+        "clientAuthenticatorType": "client-secret",
+        "standardFlowEnabled": False,
+        "implicitFlowEnabled": False,
+        "directAccessGrantsEnabled": False,
+        "serviceAccountsEnabled": step.caller,
+        "fullScopeAllowed": False,
+        "defaultClientScopes": list(step.default),
+        "optionalClientScopes": list(step.optional),
+    }
+
+
+def _new_account(document: _Json, client_id: str) -> _Json:
+    return {
+        "username": f"service-account-{client_id.lower()}",
+        "enabled": True,
+        "serviceAccountClientId": client_id,
+        "realmRoles": [document["defaultRole"]["name"]] if document["defaultRole"]["name"] else [],
+        "clientRoles": {},
+    }
+
+
+def _audiences(scope: Mapping[str, Any]) -> set[str]:
+    return {audience for mapper in scope["protocolMappers"] if (audience := audience_of(mapper))}
+
+
+def _of(owner: str, role: str) -> str:
+    return f"role {named(role)} of the client {named(owner)}" if owner else f"realm role {named(role)}"

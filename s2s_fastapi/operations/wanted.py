@@ -1,0 +1,488 @@
+"""What Keycloak must grant so that the apps can do what they declare: a pure function of their access files.
+
+The rule "to whom": a caller cannot grant itself anything. An audience is granted if the file of the receiving app accepts the caller. A
+scope or a role is granted if one declaration of the receiving app names both it and the caller. For everything else an operator writes
+``--grant CALLER:NAME``; otherwise it is a finding.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Final
+
+from s2s_fastapi.declared.access_file import AppAccess, CallAccess, RouteEntry
+from s2s_fastapi.declared.asked import ways_of
+from s2s_fastapi.operations.forbidden import forbidden_client, forbidden_role, forbidden_scope
+from s2s_fastapi.realm.entities import Role
+from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Audience, Caller, HasRole, HasScope, Requirement
+from s2s_fastapi.text import listed, named
+
+__all__ = ["Finding", "Level", "Wanted", "WantedCall", "WantedRole", "WantedScope", "accepted_audiences", "wanted"]
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_MOST_WAYS: Final = 5_000
+_MOST_NAMED: Final = 3
+
+
+class Level(StrEnum):
+    """How bad a finding is."""
+
+    FORBIDDEN = "forbidden"
+    """No plan does this. The command ends with 2, and nothing is applied."""
+    OPEN = "open"
+    """Something is not granted, or not as declared. The command ends with 1."""
+    NOTE = "note"
+    """Worth knowing. The command ends as if it were not there."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Finding:
+    """One sentence about what a plan does not do, or does."""
+
+    level: Level
+    text: str
+
+
+@dataclass(frozen=True, slots=True, order=True, kw_only=True)
+class WantedCall:
+    """One kind of token that a caller requests, as far as it is granted."""
+
+    caller: str
+    audiences: tuple[str, ...] = ()
+    """What the token must be for."""
+    carriers: tuple[str, ...] = ()
+    """The scopes that the code requests and that may bring the audiences: no route requires them."""
+    scopes: tuple[str, ...] = ()
+    """The scopes that the code requests and that a route requires, or that an operator granted."""
+
+    @property
+    def request(self) -> str | None:
+        """The parameter ``scope`` of the token request."""
+        return " ".join(sorted({*self.carriers, *self.scopes})) or None
+
+
+@dataclass(frozen=True, slots=True, order=True, kw_only=True)
+class WantedScope:
+    """A scope that a caller must be able to have."""
+
+    caller: str
+    scope: str
+    optional: bool
+    """Whether the code requests it. Otherwise every token has it."""
+    by_hand: bool = False
+    """Whether an operator granted it."""
+
+
+@dataclass(frozen=True, slots=True, order=True, kw_only=True)
+class WantedRole:
+    """A role that the service account of a caller must have."""
+
+    caller: str
+    role: Role
+    by_hand: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What the realm must contain."""
+
+    clients: Mapping[str, bool] = field(default_factory=dict)
+    """Each client that must exist, and whether it calls others."""
+    calls: tuple[WantedCall, ...] = ()
+    scopes: tuple[WantedScope, ...] = ()
+    roles: tuple[WantedRole, ...] = ()
+    gates: frozenset[str] = frozenset()
+    """The scopes that a route requires: they never bring an audience."""
+    reach: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """For each caller, all audiences that it is granted."""
+
+
+def wanted(apps: Iterable[AppAccess], grants: Iterable[str] = (), *, realm: str) -> tuple[Wanted, tuple[Finding, ...]]:
+    """Return what the apps need of the realm, and what they declare and do not get.
+
+    ``grants`` are ``CALLER:NAME``, where the name is an audience, a scope or a role that a file declares.
+    """
+    return _Wanting(apps, grants, realm).result()
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One way in which a service may call a route: everything in it must hold."""
+
+    route: str
+    callers: frozenset[str] | None
+    """None: any service."""
+    audiences: frozenset[str]
+    scopes: frozenset[str]
+    roles: frozenset[Role]
+
+    def names(self, caller: str) -> bool:
+        return self.callers is not None and caller in self.callers
+
+
+@dataclass(frozen=True, slots=True)
+class _Receiver:
+    client_id: str
+    audiences: frozenset[str]
+    ways: tuple[_Way, ...]
+
+    def asks(self, what: "str | Role") -> tuple[_Way, ...]:
+        """Return the ways that require a scope (text) or a role."""
+        return tuple(way for way in self.ways if what in (way.roles if isinstance(what, Role) else way.scopes))
+
+
+class _Wanting:
+    """The work of one call of `wanted`."""
+
+    def __init__(self, apps: Iterable[AppAccess], grants: Iterable[str], realm: str) -> None:
+        self.realm = realm
+        self.found: dict[Finding, None] = {}
+        self.apps = self._unique(apps)
+        self.receivers = tuple(
+            _Receiver(app.client_id, accepted_audiences(app), tuple(self._ways(app)))
+            for app in self.apps.values()
+            if app.requires is not None
+        )
+        self.grants = self._grants(grants)
+
+    def result(self) -> tuple[Wanted, tuple[Finding, ...]]:
+        calls = [call for app in self.apps.values() for call in self._calls(app)]
+        reach: dict[str, frozenset[str]] = {}
+        for call in calls:
+            reach[call.caller] = reach.get(call.caller, frozenset()) | frozenset(call.audiences)
+        for caller, name in sorted(self.grants):  # an audience that no call declares
+            new = name in self._audiences() and name not in reach.get(caller, frozenset())
+            if new and self._audience(caller, name):
+                reach[caller] = reach.get(caller, frozenset()) | {name}
+                calls.append(WantedCall(caller=caller, audiences=(name,)))
+        scopes = tuple(sorted(set(self._scopes(calls, reach))))
+        allowed = {(each.caller, each.scope) for each in scopes}
+        calls = [
+            replace(call, scopes=tuple(name for name in call.scopes if (call.caller, name) in allowed))
+            for call in calls
+        ]
+        roles = tuple(sorted(set(self._roles(reach))))
+        self._unnamed(scopes, roles)
+        callers = {*reach, *(each.caller for each in scopes), *(each.caller for each in roles)}
+        return Wanted(
+            clients={
+                name: name in callers or bool(app.calls)
+                for name, app in sorted(self.apps.items())
+                if app.calls or app.requires is not None
+            },
+            calls=tuple(sorted(set(calls))),
+            scopes=scopes,
+            roles=roles,
+            gates=frozenset(name for receiver in self.receivers for way in receiver.ways for name in way.scopes),
+            reach=reach,
+        ), tuple(sorted(self.found))
+
+    def _say(self, level: Level, text: str) -> None:
+        self.found[Finding(level, text)] = None
+
+    def _unique(self, apps: Iterable[AppAccess]) -> dict[str, AppAccess]:
+        by_client: dict[str, list[AppAccess]] = {}
+        for app in apps:
+            same = by_client.setdefault(app.client_id, [])
+            if app not in same:
+                same.append(app)
+        for client_id, same in by_client.items():
+            if problem := forbidden_client(client_id, self.realm):
+                self._say(
+                    Level.FORBIDDEN, f"An app has the client id {named(client_id)}, and no plan touches it: {problem}."
+                )
+            elif len(same) > 1:
+                self._say(
+                    Level.OPEN,
+                    f"{len(same)} apps that declare different things have the client id {named(client_id)}: one of them would decide"
+                    " who may call the other, so nothing is planned for them. Give each app a client of its own.",
+                )
+        return {
+            client_id: same[0]
+            for client_id, same in sorted(by_client.items())
+            if len(same) == 1 and not forbidden_client(client_id, self.realm)
+        }
+
+    # The receivers
+
+    def _ways(self, app: AppAccess) -> Iterator[_Way]:
+        for route in app.routes:
+            if not route.opaque and not route.websocket and set(route.public) >= set(route.methods or _METHODS):
+                continue
+            parts = tuple(part for part in (app.requires, route.requires) if part is not None)
+            requirement = AllOf(parts)
+            if _count(requirement) > _MOST_WAYS:
+                self._say(
+                    Level.OPEN,
+                    f"{named(route.name)} of {named(app.client_id)} can be called in more than {_MOST_WAYS} ways: nothing is granted for it.",
+                )
+                continue
+            for leaves in ways_of(requirement):
+                if (way := _way(route, leaves, app.client_id)) is not None:
+                    yield way
+
+    def _audiences(self) -> frozenset[str]:
+        of_calls = (name for app in self.apps.values() for call in app.calls for name in call.audiences)
+        return frozenset(of_calls).union(*(receiver.audiences for receiver in self.receivers))
+
+    def _called_by(self, reach: Collection[str]) -> tuple[_Receiver, ...]:
+        """Return the receivers that accept one of the audiences."""
+        return tuple(receiver for receiver in self.receivers if not receiver.audiences.isdisjoint(reach))
+
+    # What an operator grants
+
+    def _grants(self, grants: Iterable[str]) -> frozenset[tuple[str, str]]:
+        taken = set()
+        for grant in grants:
+            pairs = [(grant[:at], grant[at + 1 :]) for at, char in enumerate(grant) if char == ":"]
+            known = [pair for pair in pairs if pair[0] in self.apps]
+            if not known:
+                self._say(
+                    Level.OPEN,
+                    f"--grant {named(grant)} names no caller: write CALLER:NAME, with an app whose access file is given.",
+                )
+            for caller, name in known:
+                declared = name in self._audiences() or name in self._declared_scopes() or self._declared_roles(name)
+                if declared:
+                    taken.add((caller, name))
+                else:
+                    self._say(
+                        Level.OPEN,
+                        f"--grant {named(grant)}: no access file declares an audience, a scope or a role {named(name)}.",
+                    )
+        return frozenset(taken)
+
+    def _declared_scopes(self) -> frozenset[str]:
+        of_calls = {name for app in self.apps.values() for call in app.calls for name in call.scopes}
+        return frozenset(of_calls).union(*(way.scopes for receiver in self.receivers for way in receiver.ways))
+
+    def _declared_roles(self, name: str) -> tuple[Role, ...]:
+        roles = {
+            role for receiver in self.receivers for way in receiver.ways for role in way.roles if role.name == name
+        }
+        return tuple(sorted(roles))
+
+    # The calls
+
+    def _calls(self, app: AppAccess) -> Iterator[WantedCall]:
+        for call in app.calls:
+            audiences = tuple(name for name in call.audiences if self._audience(app.client_id, name))
+            gates = [name for name in call.scopes if self._is_gate(name) or (app.client_id, name) in self.grants]
+            others = [name for name in call.scopes if name not in gates]
+            carriers = tuple(name for name in others if self._carrier(app.client_id, name, call, audiences))
+            if audiences or gates or carriers:
+                yield WantedCall(caller=app.client_id, audiences=audiences, carriers=carriers, scopes=tuple(gates))
+
+    def _audience(self, caller: str, audience: str) -> bool:
+        who, what = named(caller), named(audience)
+        if problem := forbidden_client(audience, self.realm):
+            self._say(Level.FORBIDDEN, f"{who} calls {what}, and no plan grants that audience: {problem}.")
+            return False
+        if (caller, audience) in self.grants:
+            self._say(Level.NOTE, f"{who} gets the audience {what}, because --grant says so.")
+            return True
+        receivers = self._called_by([audience])
+        ways = [
+            way
+            for receiver in receivers
+            for way in receiver.ways
+            if audience in way.audiences and (way.names(caller) or self._any_service(way, caller))
+        ]
+        if ways:
+            if not any(way.names(caller) for way in ways):
+                self._say(
+                    Level.NOTE,
+                    f"ANY SERVICE may call {what}: its file names no caller on {_some(way.route for way in ways)}. So {who} gets the audience.",
+                )
+            return True
+        why = (
+            f"no route of {listed(receiver.client_id for receiver in receivers)} accepts {who}. If it may call, add it to"
+            f" require_caller(...) there; or"
+            if receivers
+            else f"no access file of the app that is {what} is given. Give it; or"
+        )
+        self._say(
+            Level.OPEN, f"{who} calls {what}, and {why} --grant {named(f'{caller}:{audience}')} grants the audience."
+        )
+        return False
+
+    def _any_service(self, way: _Way, caller: str) -> bool:
+        """Return whether the way names no caller and requires nothing else, unless an operator granted it to this caller."""
+        required = {*way.scopes, *(role.name for role in way.roles)}
+        return way.callers is None and all((caller, name) in self.grants for name in required)
+
+    def _is_gate(self, scope: str) -> bool:
+        return any(receiver.asks(scope) for receiver in self.receivers)
+
+    def _carrier(self, caller: str, scope: str, call: CallAccess, audiences: Collection[str]) -> bool:
+        """Return whether a scope that the code requests, and that no route requires, may bring the audiences of the call."""
+        who, what = named(caller), named(scope)
+        if problem := forbidden_scope(scope):
+            self._say(Level.FORBIDDEN, f"{who} requests the scope {what}, and no plan grants it: {problem}.")
+            return False
+        if audiences:
+            return True
+        if not call.audiences:  # else the audience has its finding
+            self._say(
+                Level.OPEN,
+                f"{who} requests the scope {what}, and names no audience for it: --grant {named(f'{caller}:{scope}')} grants the scope.",
+            )
+        return False
+
+    # Scopes and roles that routes require
+
+    def _scopes(self, calls: Iterable[WantedCall], reach: Mapping[str, frozenset[str]]) -> Iterator[WantedScope]:
+        requested = {(call.caller, name) for call in calls for name in call.scopes}
+        named_with = {
+            (caller, name)
+            for caller, audiences in reach.items()
+            for receiver in self._called_by(audiences)
+            for way in receiver.ways
+            if way.names(caller)
+            for name in way.scopes
+        }
+        by_hand = {(caller, name) for caller, name in self.grants if name in self._declared_scopes()}
+        for caller, name in sorted(requested | named_with | by_hand):
+            who, what = named(caller), named(name)
+            hand = (caller, name) in by_hand
+            if problem := forbidden_scope(name):
+                self._say(Level.FORBIDDEN, f"{who} shall have the scope {what}, and no plan grants it: {problem}.")
+            elif hand or self._named_everywhere(caller, name, reach):
+                if hand:
+                    self._say(Level.NOTE, f"{who} gets the scope {what}, because --grant says so.")
+                yield WantedScope(caller=caller, scope=name, optional=(caller, name) in requested, by_hand=hand)
+            else:
+                self._say(
+                    Level.OPEN,
+                    f"{who} requests the scope {what}, and no declaration names both: write require_caller(...) & require_scope(...)"
+                    f" on {self._asking(name)}; or --grant {named(f'{caller}:{name}')} grants the scope.",
+                )
+
+    def _named_everywhere(self, caller: str, what: "str | Role", reach: Mapping[str, frozenset[str]]) -> bool:
+        """Return whether every app that the caller can call, and that requires this, names the caller beside it."""
+        asking = [receiver for receiver in self._called_by(reach.get(caller, frozenset())) if receiver.asks(what)]
+        return bool(asking) and all(any(way.names(caller) for way in receiver.asks(what)) for receiver in asking)
+
+    def _roles(self, reach: Mapping[str, frozenset[str]]) -> Iterator[WantedRole]:
+        asked = {
+            (caller, role, receiver.client_id)
+            for caller, audiences in reach.items()
+            for receiver in self._called_by(audiences)
+            for way in receiver.ways
+            if way.names(caller)
+            for role in way.roles
+        }
+        by_hand = {(caller, role) for caller, name in self.grants for role in self._declared_roles(name)}
+        for caller, role in sorted({(caller, role) for caller, role, _ in asked} | by_hand):
+            owners = {receiver for who, what, receiver in asked if (who, what) == (caller, role)}
+            who, what = named(caller), _shown(role)
+            hand = (caller, role) in by_hand
+            if problem := forbidden_role(role, self.realm):
+                self._say(Level.FORBIDDEN, f"{who} shall have {what}, and no plan grants it: {problem}.")
+            elif hand or ((not role.client or role.client in owners) and self._named_everywhere(caller, role, reach)):
+                if hand:
+                    self._say(Level.NOTE, f"{who} gets {what}, because --grant says so.")
+                yield WantedRole(caller=caller, role=role, by_hand=hand)
+            else:
+                self._say(
+                    Level.OPEN,
+                    f"{listed(owners)} names {who} for {what}, which another app owns or also requires without naming {who}:"
+                    f" --grant {named(f'{caller}:{role.name}')} grants the role.",
+                )
+
+    def _unnamed(self, scopes: Iterable[WantedScope], roles: Iterable[WantedRole]) -> None:
+        """Say which scopes and roles a route requires without naming a caller for them, if nobody is granted them."""
+        given: set[str | Role] = {*(each.scope for each in scopes), *(each.role for each in roles)}
+        asked: dict[str | Role, dict[str, None]] = {}
+        for receiver in self.receivers:
+            for way in receiver.ways:
+                every: list[str | Role] = [*sorted(way.scopes), *sorted(way.roles)]
+                for what in every:
+                    if way.callers is None:
+                        asked.setdefault(what, {})[f"{way.route} of {named(receiver.client_id)}"] = None
+        for what, routes in asked.items():
+            if what in given:
+                continue
+            name = what.name if isinstance(what, Role) else what
+            shown = _shown(what) if isinstance(what, Role) else f"the scope {named(what)}"
+            problem = forbidden_role(what, self.realm) if isinstance(what, Role) else forbidden_scope(what)
+            if problem:
+                self._say(Level.FORBIDDEN, f"{_some(routes)} requires {shown}, and no plan grants it: {problem}.")
+            else:
+                self._say(
+                    Level.OPEN,
+                    f"{_some(routes)} requires {shown}, and no declaration names a caller beside it: --grant {named(f'CALLER:{name}')} grants it.",
+                )
+
+    def _asking(self, scope: str) -> str:
+        return _some(
+            f"{way.route} of {named(receiver.client_id)}" for receiver in self.receivers for way in receiver.asks(scope)
+        )
+
+
+def _way(route: RouteEntry, leaves: Sequence[Requirement], client_id: str) -> _Way | None:
+    """Return the way of these plain requirements, or None if no service can take it."""
+    callers: frozenset[str] | None = None
+    audiences: frozenset[str] | None = None
+    scopes: set[str] = set()
+    roles: set[Role] = set()
+    for leaf in leaves:
+        if isinstance(leaf, Caller):
+            if leaf.kind != "service":
+                return None
+            if leaf.client_ids:
+                callers = leaf.client_ids if callers is None else callers & leaf.client_ids
+        elif isinstance(leaf, Audience):
+            # One token must meet all of them: what is in each is enough, else it takes several.
+            both = leaf.audiences if audiences is None else audiences & leaf.audiences
+            audiences = both or (audiences or frozenset()) | leaf.audiences
+        elif isinstance(leaf, HasScope):
+            scopes |= leaf.scopes
+        elif isinstance(leaf, HasRole):
+            roles |= {Role("" if leaf.realm else leaf.client or client_id, name) for name in leaf.roles}
+        else:
+            return None  # a kind that this version does not know: nothing is granted for it
+    if callers is not None and not callers:
+        return None
+    return _Way(named(route.name), callers, audiences or frozenset(), frozenset(scopes), frozenset(roles))
+
+
+def accepted_audiences(app: AppAccess) -> frozenset[str]:
+    """Return the audiences that an app or one of its routes accepts; none if it receives nothing."""
+    if app.requires is None:
+        return frozenset()
+    every = (app.requires, *(route.requires for route in app.routes if route.requires is not None))
+    leaves = (leaf for requirement in every for leaf in _leaves(requirement))
+    return frozenset(name for leaf in leaves if isinstance(leaf, Audience) for name in leaf.audiences)
+
+
+def _leaves(requirement: Requirement) -> Iterator[Requirement]:
+    if isinstance(requirement, AllOf | AnyOf):
+        for part in requirement.parts:
+            yield from _leaves(part)
+    else:
+        yield requirement
+
+
+def _count(requirement: Requirement) -> int:
+    """Return in how many ways a requirement can be met. A file from elsewhere may join thousands."""
+    if isinstance(requirement, AnyOf):
+        return sum(map(_count, requirement.parts))
+    if isinstance(requirement, AllOf):
+        product = 1
+        for part in requirement.parts:
+            product = min(product * _count(part), _MOST_WAYS + 1)
+        return product
+    return 1
+
+
+def _shown(role: Role) -> str:
+    return (
+        f"the role {named(role.name)} of {named(role.client)}" if role.client else f"the realm role {named(role.name)}"
+    )
+
+
+def _some(names: Iterable[str]) -> str:
+    every = list(dict.fromkeys(names))
+    more = f" and {len(every) - _MOST_NAMED} more" if len(every) > _MOST_NAMED else ""
+    return ", ".join(every[:_MOST_NAMED]) + more

@@ -1,0 +1,259 @@
+"""The client of the Admin API, and what is read with it: rights, pages, bounds, and no secret."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from s2s_fastapi import require_caller
+from s2s_fastapi.caller.client_key import KeyType, new_private_key
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.operations.admin import AdminApi, AdminError, AdminForbidden, AdminTarget
+from s2s_fastapi.operations.snapshot import Question, read_snapshot
+from s2s_fastapi.realm.entities import Role
+from tests.kit.admin_rest import VIEW, FakeKeycloak, target_of
+from tests.kit.declaring import caller, receiver
+from tests.operations.planning import plan_for
+
+APPS = (receiver("crm", require_caller("chat")), caller("chat", "crm"))
+PLACE = {"KEYCLOAK_URL": "https://sso.example", "KEYCLOAK_REALM": "corp"}
+
+
+@pytest.mark.parametrize("right", ["view-clients", "view-users", "view-realm"])
+def test_a_planner_without_a_right_is_told_which_one(right: str) -> None:
+    server = FakeKeycloak(rights=VIEW - {right})
+    server.add_client(clientId="chat", serviceAccountsEnabled=True)
+    with (
+        server.api() as api,
+        pytest.raises(
+            AdminError,
+            match=f"planner has no right to .* the role {right} of the client realm-management in the realm corp",
+        ),
+    ):
+        plan_for(api, *APPS)
+
+
+def test_an_empty_list_of_clients_is_a_missing_right_and_not_an_empty_realm() -> None:
+    server = FakeKeycloak(rights=VIEW - {"view-clients"})
+    with server.api() as api, pytest.raises(AdminError, match="see all clients: Keycloak answers with an empty list"):
+        read_snapshot(api, Question(clients=frozenset()))
+
+
+def test_in_another_realm_the_right_is_a_role_of_the_realms_client_there() -> None:
+    target = AdminTarget.of(
+        {
+            **PLACE,
+            "KEYCLOAK_ADMIN_REALM": "master",
+            "KEYCLOAK_ADMIN_CLIENT_ID": "root",
+            "KEYCLOAK_ADMIN_CLIENT_SECRET": "s",
+        }
+    )
+    with (
+        AdminApi(target, token=lambda: "t", transport=httpx.MockTransport(lambda request: httpx.Response(403))) as api,
+        pytest.raises(AdminForbidden, match="the role view-realm of the client corp-realm in the realm master"),
+    ):
+        api.get(needs="view-realm")
+
+
+def test_a_realm_that_does_not_exist_is_a_sentence_and_is_not_made() -> None:
+    server = FakeKeycloak(realm="other")
+    with (
+        AdminApi(target_of("corp"), token=lambda: "t", transport=httpx.MockTransport(server.answer)) as api,
+        pytest.raises(AdminError, match=r"There is no realm corp at http://keycloak\.test"),
+    ):
+        plan_for(api, *APPS)
+    assert server.writes() == []
+
+
+def test_clients_are_read_in_pages_of_which_one_is_kept_at_a_time() -> None:
+    server = FakeKeycloak()
+    for number in range(2_000):
+        server.add_client(clientId=f"client-{number:04}", defaultClientScopes=["basic"])
+    with server.api() as api:
+        snapshot = read_snapshot(api, Question(clients=frozenset({"client-0007"})))
+
+    pages = [path for method, path, _ in server.calls if path.endswith("/clients")]
+    assert len(pages) >= 20
+    assert [client["clientId"] for client in snapshot.document["clients"]] == ["client-0007", "account"]
+    assert len(snapshot.holders["basic"]) == 1_999
+
+
+def test_no_secret_gets_into_what_is_kept_whatever_its_field_is_called() -> None:
+    server = FakeKeycloak()
+    hidden = {
+        "secret": "s3cr3t-1",
+        "registrationAccessToken": "s3cr3t-2",
+        "attributes": {"client.secret.rotated": "s3cr3t-3", "new.secret": "s3cr3t-4"},
+    }
+    mapper = {"name": "m", "protocolMapper": "oidc-vendor-mapper", "config": {"password": "s3cr3t-5"}}
+    server.add_client(clientId="chat", serviceAccountsEnabled=True, protocolMappers=[mapper], **hidden)
+    server.add_client(clientId="other", **hidden)
+    with server.api() as api:
+        plan = plan_for(api, *APPS)
+        snapshot = read_snapshot(api, plan.question)
+
+    kept = json.dumps([snapshot.document, plan.as_json()]) + repr(snapshot) + repr(plan)
+    assert "s3cr3t" not in kept
+    assert "smtp-secret" not in kept
+
+
+def test_the_hash_follows_what_the_prediction_reads_and_no_secret() -> None:
+    server = FakeKeycloak()
+    server.add_client(clientId="chat", serviceAccountsEnabled=True, defaultClientScopes=["roles", "basic"])
+    question = Question(clients=frozenset({"chat"}), roles=frozenset({Role("chat", "x")}))
+
+    def now() -> str:
+        with server.api() as api:
+            return read_snapshot(api, question).hash
+
+    before = now()
+    server.client("chat")["secret"] = "another"
+    server.client("chat")["description"] = "another"
+    server.client("chat")["defaultClientScopes"].reverse()
+    assert now() == before
+    for change in _CHANGES:
+        change(server)
+        assert now() != before, change
+        before = now()
+
+
+def _add_group_role(server: FakeKeycloak) -> None:
+    server.granted[next(iter(server.granted))].add(server.add_role("chat", "x"))
+
+
+_CHANGES: list[Callable[[FakeKeycloak], object]] = [
+    lambda server: server.client("chat").update(fullScopeAllowed=False),
+    lambda server: server.client("chat").update(attributes={"access.token.lifespan": "60"}),
+    lambda server: server.client("chat")["defaultClientScopes"].remove("basic"),
+    lambda server: server.scope("roles")["protocolMappers"].pop(),
+    lambda server: server.add_client(clientId="another", defaultClientScopes=["basic"]),
+    lambda server: server.policies.append({"name": "p", "enabled": True}),
+    _add_group_role,
+    lambda server: server.mapped.update({server.client_id("chat"): {server.default_role}}),
+    lambda server: server.inside.update({server.default_role: {next(iter(server.roles))}}),
+]
+
+
+def test_a_token_that_is_refused_is_renewed_once() -> None:
+    tokens: Iterator[str] = iter(["old", "new", "never"])
+    seen: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers["Authorization"])
+        return httpx.Response(200, json=[]) if "new" in seen[-1] else httpx.Response(401)
+
+    with AdminApi(target_of(), token=lambda: next(tokens), transport=httpx.MockTransport(answer)) as api:
+        assert api.get("clients", needs="view-clients") == []
+    assert seen == ["Bearer old", "Bearer new"]
+
+
+def _raises(error: Exception) -> Any:
+    def answer(request: httpx.Request) -> httpx.Response:
+        raise error
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda request: httpx.Response(401), "refuses the token that Keycloak itself issued"),
+        (lambda request: httpx.Response(302, headers={"Location": "https://elsewhere.example"}), "answered 302"),
+        (lambda request: httpx.Response(200, text="<html>"), "something else than JSON"),
+        (lambda request: httpx.Response(200, json={}), "something else than a list"),
+        (lambda request: httpx.Response(200, content=b" " * (33 * 1024 * 1024)), "more than"),
+        (
+            lambda request: httpx.Response(400, json={"errorMessage": "bad\x1b[31m name"}),
+            "answered 400 .*: bad.\\[31m name",
+        ),
+        (_raises(httpx.ConnectError("secret-token")), "cannot be reached .ConnectError.[.]$"),
+        (_raises(httpx.ReadTimeout("secret-token")), "cannot be reached .ReadTimeout.[.]$"),
+    ],
+    ids=["401", "redirect", "html", "no list", "too large", "escape", "unreachable", "timeout"],
+)
+def test_what_goes_wrong_is_one_sentence_without_the_token(answer: Any, said: str) -> None:
+    with (
+        AdminApi(target_of(), token=lambda: "secret-token", transport=httpx.MockTransport(answer)) as api,
+        pytest.raises(AdminError, match=said) as caught,
+    ):
+        list(api.pages("clients", needs="view-clients"))
+    assert "secret-token" not in str(caught.value)
+    assert caught.value.__context__ is None
+
+
+def test_names_are_one_segment_of_a_path_whatever_is_in_them() -> None:
+    seen: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.raw_path.decode())
+        return httpx.Response(200, json=[])
+
+    with AdminApi(target_of("a b"), token=lambda: "t", transport=httpx.MockTransport(answer)) as api:
+        api.get("clients", "../../master", needs="view-clients", clientId="a&b=c")
+    assert seen == ["/admin/realms/a%20b/clients/..%2F..%2Fmaster?clientId=a%26b%3Dc"]
+
+
+def test_the_version_is_known_from_the_features_if_it_is_not_shown() -> None:
+    for server, version in ((FakeKeycloak(), "26.7.3"), (FakeKeycloak(old=True), "26.0.8")):
+        with server.api() as api:
+            assert api.version() == version
+
+
+# The log-in
+
+
+def test_the_admin_client_is_read_from_its_own_variables_and_never_that_of_a_service() -> None:
+    service = {"KEYCLOAK_CLIENT_ID": "crm", "KEYCLOAK_CLIENT_SECRET": "of-the-service", "KEYCLOAK_AUDIENCE": "x"}
+    with pytest.raises(ConfigurationError, match="Set KEYCLOAK_ADMIN_CLIENT_ID"):
+        AdminTarget.of({**PLACE, **service})
+    target = AdminTarget.of(
+        {**PLACE, **service, "KEYCLOAK_ADMIN_CLIENT_ID": "planner", "KEYCLOAK_ADMIN_CLIENT_SECRET": "its-own"}
+    )
+
+    assert target.login.client_id == "planner"
+    assert target.login.secret() == "its-own"
+    assert (target.server, target.realm, target.issuer) == (
+        "https://sso.example",
+        "corp",
+        "https://sso.example/realms/corp",
+    )
+
+
+def test_options_say_which_realm_and_the_environment_which_certificates_and_which_proxy(tmp_path: Path) -> None:
+    environment = {
+        **PLACE,
+        "KEYCLOAK_CA_FILE": str(tmp_path / "ca.pem"),
+        "KEYCLOAK_PROXY": "http://proxy.example:3128",
+        "KEYCLOAK_AUTH_PATH": "/auth",
+        "KEYCLOAK_ADMIN_CLIENT_ID": "planner",
+        "KEYCLOAK_ADMIN_CLIENT_SECRET": "its-own",
+    }
+    target = AdminTarget.of(environment, url="https://staging.example", realm="other")
+
+    assert (target.server, target.realm) == ("https://staging.example/auth", "other")
+    assert target.login.ca_file == tmp_path / "ca.pem"
+    assert str(target.login.proxy) == "http://proxy.example:3128"
+    with pytest.raises(ConfigurationError, match="KEYCLOAK_CA_FILE: cannot read"):
+        AdminApi(target)
+
+
+def test_an_admin_client_signs_with_a_key(tmp_path: Path) -> None:
+    file = tmp_path / "key.pem"
+    file.write_bytes(new_private_key(KeyType.EC))
+    signing = {
+        "KEYCLOAK_ADMIN_CLIENT_ID": "planner",
+        "KEYCLOAK_ADMIN_CLIENT_AUTH": "private_key_jwt",
+        "KEYCLOAK_ADMIN_CLIENT_KEY_FILE": str(file),
+    }
+
+    assert AdminTarget.of({**PLACE, **signing}).login.client_key_file == file
+
+
+def test_a_missing_secret_is_named_with_its_variable() -> None:
+    with pytest.raises(ConfigurationError, match="KEYCLOAK_ADMIN_CLIENT_SECRET_FILE"):
+        AdminTarget.of({**PLACE, "KEYCLOAK_ADMIN_CLIENT_ID": "planner"})
+    with pytest.raises(ConfigurationError, match="KEYCLOAK_URL"):
+        AdminTarget.of({"KEYCLOAK_ADMIN_CLIENT_ID": "planner"})

@@ -1,0 +1,317 @@
+"""A plan is carried out: exactly it, only where it was made, and whatever happens in between the next plan completes it."""
+
+import stat
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from s2s_fastapi import require_caller, require_role
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.operations.admin import AdminError, AdminForbidden
+from s2s_fastapi.operations.apply import apply_plan
+from s2s_fastapi.operations.plan import Plan
+from s2s_fastapi.operations.steps import (
+    AddAudience,
+    AssignScope,
+    EnableServiceAccount,
+    GrantRole,
+    MakeClient,
+    MakeRole,
+    MakeScope,
+    MapRole,
+    Step,
+)
+from s2s_fastapi.realm.entities import Role
+from tests.kit.admin_rest import MANAGE, FakeKeycloak
+from tests.kit.declaring import caller, receiver
+from tests.operations.planning import applied, plan_for, steps_of
+
+CRM = receiver("crm", require_caller("chat") & require_role("write"))
+APPS = (CRM, caller("chat", "crm"))
+
+
+def refused(server: FakeKeycloak, plan: Plan, match: str, kind: type[Exception] = ConfigurationError) -> None:
+    with server.api() as api, pytest.raises(kind, match=match):
+        apply_plan(plan, api)
+
+
+def test_a_new_secret_is_in_a_file_of_its_owner_before_the_client_is_made(tmp_path: Path) -> None:
+    server, file = FakeKeycloak(), tmp_path / "new" / "chat.secret"
+    seen: list[bool] = []
+
+    def look(method: str, path: str) -> None:
+        if method == "POST" and path.endswith("/clients"):
+            seen.append(file.exists())
+
+    server.before = look
+    with server.api() as api:
+        applied(api, *APPS, secrets=str(file.parent))
+
+    assert seen[0]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert server.client("chat")["secret"] == file.read_text() != "made-by-keycloak"
+    assert len(file.read_text()) >= 40
+
+
+def test_a_secret_file_that_exists_is_never_used(tmp_path: Path) -> None:
+    (tmp_path / "chat.secret").write_text("planted")
+    server = FakeKeycloak()
+    with server.api() as api:
+        plan = plan_for(api, *APPS, secrets=str(tmp_path))
+    refused(server, plan, "exists, and a secret is never overwritten")
+
+    assert not server.client_id("chat")
+    assert (tmp_path / "chat.secret").read_text() == "planted"
+
+
+@pytest.mark.parametrize("status", [403, 409])
+def test_the_secret_file_goes_if_keycloak_made_no_client(status: int, tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    with server.api() as api:
+        plan = plan_for(api, *APPS, secrets=str(tmp_path))
+    server.before = lambda method, path: (
+        httpx.Response(status, json={}) if method == "POST" and path.endswith("/clients") else None
+    )
+    refused(server, plan, "clients", AdminForbidden if status == 403 else AdminError)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_secret_file_stays_if_nobody_knows_whether_the_client_was_made(tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    with server.api() as api:
+        plan = plan_for(api, *APPS, secrets=str(tmp_path))
+    server.before = lambda method, path: httpx.Response(502) if method == "POST" and path.endswith("/clients") else None
+    refused(server, plan, "502", AdminError)
+
+    assert [file.name for file in tmp_path.iterdir()] == ["chat.secret"]
+
+
+def test_a_realm_that_changed_since_the_plan_is_not_touched(tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    with server.api() as api:
+        plan = plan_for(api, *APPS, secrets=str(tmp_path))
+    server.add_scope("elsewhere", "crm")
+    server.calls.clear()
+    refused(server, plan, "has changed since the plan was made")
+
+    assert server.writes() == []
+
+
+def test_a_change_that_the_plan_does_not_look_at_is_no_obstacle(tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    with server.api() as api:
+        plan = plan_for(api, *APPS, secrets=str(tmp_path))
+        server.add_client(clientId="unrelated")
+        apply_plan(plan, api)
+
+    assert server.client_id("chat")
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("server", "server"),
+        ("issuer", "issuer"),
+        ("realm", "realm"),
+        ("realm_id", "another realm"),
+        ("keycloak", "Keycloak"),
+    ],
+)
+def test_a_plan_is_carried_out_nowhere_but_where_it_was_made(field: str, said: str, tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    with server.api() as api:
+        plan = plan_for(api, *APPS, secrets=str(tmp_path))
+    changed: dict[str, Any] = {field: "elsewhere"}
+    server.calls.clear()
+    refused(server, replace(plan, **changed), said)
+
+    assert server.writes() == []
+
+
+FORBIDDEN: dict[str, Step] = {
+    "an admin role": GrantRole(client="chat", owner="realm-management", role="manage-users"),
+    "an admin role in tokens": MapRole(client="chat", owner="realm-management", role="manage-users"),
+    "a role that was not read": GrantRole(client="chat", owner="crm", role="other"),
+    "a role that contains an admin role": GrantRole(client="chat", owner="crm", role="write"),
+    "a role of Keycloak's client": MakeRole(owner="account", role="new"),
+    "a mapper in a scope of Keycloak's": AddAudience(scope="profile", audience="crm"),
+    "a scope of Keycloak's name": MakeScope(scope="email", audiences=("crm",)),
+    "an audience of Keycloak's client": MakeScope(scope="new", audiences=("realm-management",)),
+    "a mapper in a scope that others hold": AddAudience(scope="shared", audience="crm"),
+    "a scope of Keycloak's for a client": AssignScope(client="chat", scope="offline_access"),
+    "a new client with a scope of Keycloak's": MakeClient(client="new", caller=True, optional=("offline_access",)),
+    "a client of Keycloak's": EnableServiceAccount(client="admin-cli"),
+    "a scope for a client of Keycloak's": AssignScope(client="admin-cli", scope="basic"),
+    "a new client of Keycloak's name": MakeClient(client="broker", caller=True),
+}
+
+
+@pytest.mark.parametrize("what", FORBIDDEN)
+def test_a_saved_plan_that_somebody_wrote_by_hand_grants_nothing_forbidden(what: str, tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    server.add_client(clientId="crm")
+    write = server.add_role("crm", "write")
+    server.inside[write] = {next(uuid for uuid, role in server.roles.items() if role["name"] == "realm-admin")}
+    server.add_scope("shared", "crm")
+    server.add_client(clientId="outside", defaultClientScopes=["shared"])
+    with server.api() as api:
+        plan = plan_for(api, *APPS, secrets=str(tmp_path))
+        server.calls.clear()
+    question = replace(plan.question, roles=frozenset({Role("crm", "write"), Role("realm-management", "manage-users")}))
+    refused(
+        server,
+        replace(plan, steps=(*plan.steps, FORBIDDEN[what]), findings=(), question=question),
+        "changed|no plan has",
+    )
+    with server.api() as api:
+        right = replace(plan, question=question)
+        right = replace(right, hash=_hash_of(api, right))
+    refused(server, replace(right, steps=(*plan.steps, FORBIDDEN[what]), findings=()), "a step that no plan has")
+
+    assert server.writes() == []
+
+
+def _hash_of(api: Any, plan: Plan) -> str:
+    from s2s_fastapi.operations.snapshot import read_snapshot
+
+    return read_snapshot(api, plan.question).hash
+
+
+def test_a_plan_with_a_forbidden_finding_is_not_carried_out_at_all(tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    with server.api() as api:
+        plan = plan_for(api, *APPS, receiver("account", require_caller("chat")), secrets=str(tmp_path))
+    assert plan.steps
+    server.calls.clear()
+    refused(server, plan, "forbidden")
+
+    assert server.writes() == []
+
+
+def test_a_scope_is_taken_from_the_one_list_before_it_gets_into_the_other(tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    server.add_scope("crm-audience", "crm")
+    server.add_client(clientId="chat", serviceAccountsEnabled=True, optionalClientScopes=["crm-audience"])
+    with server.api() as api:
+        applied(api, *APPS, secrets=str(tmp_path))
+
+    links = [
+        (call, path.rsplit("/", 2)[1])
+        for call, path, _ in server.calls
+        if server.scope_id("crm-audience") in path and "clients/" in path
+    ]
+    assert links == [("DELETE", "optional-client-scopes"), ("PUT", "default-client-scopes")]
+    assert "crm-audience" in server.client("chat")["defaultClientScopes"]
+
+
+def test_every_put_of_a_client_names_its_service_account_and_nothing_else(tmp_path: Path) -> None:
+    server = FakeKeycloak(old=True)
+    server.add_client(clientId="chat", description="as it was", attributes={"a": "b"})
+    with server.api() as api:
+        applied(api, *APPS, secrets=str(tmp_path))
+
+    assert [body for method, path, body in server.calls if method == "PUT" and "scopes" not in path] == [
+        {"clientId": "chat", "serviceAccountsEnabled": True}
+    ]
+    assert server.client("chat")["description"] == "as it was"
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_an_apply_that_ends_in_the_middle_leaves_a_realm_that_the_next_plan_completes(
+    number: int, tmp_path: Path
+) -> None:
+    server = FakeKeycloak()
+    server.add_client(clientId="chat")
+    server.add_role("crm", "x")
+    with server.api() as api:
+        plan = plan_for(api, *APPS, secrets=str(tmp_path))
+    left = [number]
+
+    def end(method: str, path: str) -> httpx.Response | None:
+        if method == "GET":
+            return None
+        left[0] -= 1
+        return httpx.Response(503) if left[0] < 0 else None
+
+    server.before = end
+    refused(server, plan, "503", AdminError)
+    server.before = lambda method, path: None
+    with server.api() as api:
+        rest = applied(api, *APPS, secrets=str(tmp_path / "again"))
+        assert plan_for(api, *APPS).steps == ()
+
+    assert 0 < len(rest.steps) <= len(plan.steps)
+    assert set(steps_of(rest)) <= set(steps_of(plan)) | {
+        "Make the client crm that only receives, without login flows, Full scope allowed off, default scopes basic"
+    }
+
+
+def test_what_somebody_else_made_in_the_meantime_is_taken_if_it_is_the_same(tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    with server.api() as api:
+        plan = plan_for(api, *APPS, secrets=str(tmp_path))
+
+    def faster(method: str, path: str) -> None:
+        if method == "POST" and path.endswith("/client-scopes") and not server.scope_id("crm-audience"):
+            server.add_scope("crm-audience", "crm")
+
+    server.before = faster
+    with server.api() as api:
+        apply_plan(plan, api)
+
+    assert server.client_id("chat")
+
+
+def test_what_somebody_else_made_in_the_meantime_and_is_not_the_same_ends_it(tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    with server.api() as api:
+        plan = plan_for(api, *APPS, secrets=str(tmp_path))
+
+    def faster(method: str, path: str) -> None:
+        if method == "POST" and path.endswith("/client-scopes") and not server.scope_id("crm-audience"):
+            server.add_scope("crm-audience", "payroll")
+
+    server.before = faster
+    refused(server, plan, "It is not what the plan makes", AdminError)
+    assert not server.client_id("chat")
+
+
+def test_a_204_is_not_believed(tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    server.add_scope("crm-audience", "crm")
+    server.add_client(clientId="chat", serviceAccountsEnabled=True, optionalClientScopes=["crm-audience"])
+    with server.api() as api:
+        plan = plan_for(api, *APPS, secrets=str(tmp_path))
+    server.before = lambda method, path: httpx.Response(204) if method == "DELETE" else None
+    refused(
+        server,
+        plan,
+        "does not have the result of 1: Assign the client scope crm-audience to chat as Default",
+        AdminError,
+    )
+
+
+@pytest.mark.parametrize(("right", "what"), [("manage-clients", "client-scopes"), ("manage-users", "role-mappings")])
+def test_a_right_that_is_missing_is_named_with_what_it_is_for(right: str, what: str, tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    with server.api() as api:
+        plan = plan_for(api, *APPS, secrets=str(tmp_path))
+    server.rights = MANAGE - {right}
+    refused(
+        server,
+        plan,
+        rf"planner has no right to POST .*{what}.*the role {right} of the client realm-management in the realm corp",
+        AdminForbidden,
+    )
+
+
+def test_nothing_is_ever_deleted_but_the_place_of_a_scope_in_a_list(tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    with server.api() as api:
+        applied(api, *APPS, secrets=str(tmp_path))
+
+    assert all("-client-scopes/" in line for line in server.writes() if line.startswith("DELETE"))
