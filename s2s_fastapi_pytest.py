@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    import httpx
-    from starlette.testclient import TestClient
-
     from s2s_fastapi.testing import EmbeddedIssuer
+    from s2s_fastapi.testing.clients import TrustingAsyncClient, TrustingClient
 
 _REALM_FILES = "s2s_realm_files"
 _MISSING = "it is unknown where Keycloak is"
@@ -23,12 +21,17 @@ _NOT_STARTED = "not_started"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the setting for realm files."""
+    """Add the setting for realm files, and the option that writes access files."""
     parser.addini(
         _REALM_FILES,
         "Keycloak realm files of the test issuer, relative to this file. Without them a client exists as soon as a test names it.",
         type="paths",
         default=[],
+    )
+    parser.getgroup("s2s_fastapi").addoption(
+        "--s2s-update",
+        action="store_true",
+        help="Write the access files of access_tests as the apps declare it, instead of comparing. Refused where CI is set.",
     )
 
 
@@ -45,13 +48,13 @@ def keycloak_issuer(pytestconfig: pytest.Config) -> "EmbeddedIssuer":
 
 
 @pytest.fixture
-def client_of(keycloak_issuer: "EmbeddedIssuer") -> "Iterator[Callable[..., TestClient]]":
+def client_of(keycloak_issuer: "EmbeddedIssuer") -> "Iterator[Callable[..., TrustingClient]]":
     """Return `s2s_fastapi.testing.client_of` for the issuer of the test; the clients are closed at its end."""
     from s2s_fastapi.testing import client_of as opened  # noqa: PLC0415 - as above
 
     with ExitStack() as stack:
 
-        def client_of(app: Any, *also: Any, **options: Any) -> "TestClient":
+        def client_of(app: Any, *also: Any, **options: Any) -> "TrustingClient":
             return stack.enter_context(opened(app, *also, **{"issuer": keycloak_issuer, **options}))
 
         yield client_of
@@ -60,14 +63,14 @@ def client_of(keycloak_issuer: "EmbeddedIssuer") -> "Iterator[Callable[..., Test
 @pytest.fixture
 def async_client_of(
     keycloak_issuer: "EmbeddedIssuer",
-) -> "Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]":
+) -> "Callable[..., AbstractAsyncContextManager[TrustingAsyncClient]]":
     """Return `s2s_fastapi.testing.async_client_of` for the issuer of the test.
 
     ``async with async_client_of(app) as client: ...``
     """
     from s2s_fastapi.testing import async_client_of as opened  # noqa: PLC0415 - as above
 
-    def async_client_of(app: Any, *also: Any, **options: Any) -> "AbstractAsyncContextManager[httpx.AsyncClient]":
+    def async_client_of(app: Any, *also: Any, **options: Any) -> "AbstractAsyncContextManager[TrustingAsyncClient]":
         return opened(app, *also, **{"issuer": keycloak_issuer, **options})
 
     return async_client_of

@@ -31,6 +31,7 @@ from starlette.routing import BaseRoute, Mount, Route, Router, compile_path
 from starlette.types import Scope
 
 __all__ = [
+    "DOCUMENT",
     "WATCHED_MARK",
     "Comparison",
     "WatchedList",
@@ -71,6 +72,9 @@ __all__ = [
     "running_route",
     "unwatched",
 ]
+
+DOCUMENT: Final = ("openapi", "openapi_schema", "_openapi_routes_version")
+"""The attributes in which a FastAPI app keeps its OpenAPI document."""
 
 _MOST_HELD: Final = 1000
 _PARAMETER: Final = re.compile(r"{\w+")

@@ -49,6 +49,19 @@ class RouteEntry:
     """The methods that need no token."""
     requires: Requirement | None = None
 
+    @classmethod
+    def of(cls, route: RouteAccess, check: AccessCheck) -> "RouteEntry":
+        """Return what one route of an app declares.
+
+        Raises:
+            ConfigurationError: Its requirement is of somebody else's kind.
+        """
+        methods = tuple(sorted(route.methods))
+        readable = not (route.opaque or route.websocket)
+        public = tuple(method for method in methods or _METHODS if readable and check.opens(method, route.path))
+        requires = None if route.requirement is None else canonical(_owned(route.requirement, check.client_id))
+        return cls(route.path, methods, route.host, route.websocket, route.opaque, public, requires)
+
     @property
     def name(self) -> str:
         """The route as one writes it: see `RouteAccess.name`."""
@@ -94,7 +107,7 @@ class AppAccess:
             requires = Caller("service") | Caller("user") if check.users else Caller("service")
             audiences = frozenset[str]() if check.skip_audience else check.audiences or check.declared
             requires = requires & Audience(audiences) if audiences else requires
-        routes = (_entry(route, check) for route in check.access.routes)
+        routes = (RouteEntry.of(route, check) for route in check.access.routes)
         return cls(
             client_id=check.client_id,
             requires=None if requires is None else canonical(requires),
@@ -168,9 +181,14 @@ def difference(reviewed: AppAccess, declared: AppAccess, *, name: str) -> str:
 
 
 def canonical(requirement: Requirement) -> Requirement:
-    """Return an equal requirement in the one form in which it is written: flat, without repetitions, in a fixed order."""
+    """Return an equal requirement in the one form in which it is written: flat, without repetitions, in a fixed order.
+
+    Raises:
+        ConfigurationError: A part of it is of somebody else's kind.
+    """
     kind = type(requirement)
     if not isinstance(requirement, AllOf | AnyOf):
+        _requirement_json(requirement)  # whether it can be written
         return requirement
     parts: dict[Requirement, None] = {}
     for part in map(canonical, requirement.parts):
@@ -183,16 +201,6 @@ def _order(requirement: Requirement) -> tuple[int, str]:
     ranks = [Audience, Caller, HasScope, HasRole]
     rank = ranks.index(type(requirement)) if type(requirement) in ranks else len(ranks)
     return rank, json.dumps(_requirement_json(requirement), sort_keys=True)
-
-
-def _entry(route: RouteAccess, check: AccessCheck) -> RouteEntry:
-    methods = tuple(sorted(route.methods))
-    readable = not (route.opaque or route.websocket)
-    public = tuple(method for method in methods or _METHODS if readable and check.opens(method, route.path))
-    requires = None if route.requirement is None else canonical(_owned(route.requirement, check.client_id))
-    if requires is not None:
-        _requirement_json(requires)  # whether it can be written
-    return RouteEntry(route.path, methods, route.host, route.websocket, route.opaque, public, requires)
 
 
 def _owned(requirement: Requirement, client_id: str) -> Requirement:

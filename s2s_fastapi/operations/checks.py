@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from s2s_fastapi.backchannel.channel import unused_proxy
 from s2s_fastapi.caller.client_key import ClientKey
-from s2s_fastapi.caller.granted import claims_of
+from s2s_fastapi.caller.granted import MAX_LIFE, claims_of
 from s2s_fastapi.caller.token_request import remarks
 from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.decision import Reason
@@ -450,7 +450,7 @@ def _lifetime(facts: Facts) -> Iterator[Result]:
             why="A token of so short a life is not renewed ahead: calls wait for Keycloak.",
             cure="Raise the access token lifespan of the client or of the realm.",
         )
-    elif token.life > _LONG_LIFE:
+    elif _LONG_LIFE < token.life < MAX_LIFE:  # a longer one is refused: see `_token`
         yield Finding(
             level="warning",
             seen=f"The token lives {token.life / 3600:.1f} h.",

@@ -4,6 +4,8 @@ Nothing here belongs into production: the issuer says so in every answer, and it
 """
 
 from s2s_fastapi.testing import faults
+from s2s_fastapi.testing.access_run import AccessOutcome
+from s2s_fastapi.testing.access_tests import access_tests, check_access
 from s2s_fastapi.testing.clients import async_client_of, client_of
 from s2s_fastapi.testing.documents import read_documents
 from s2s_fastapi.testing.downstream import Call, PlayedService
@@ -15,6 +17,7 @@ from s2s_fastapi.testing.trust import Trusted
 from s2s_fastapi.testing.wire import Request, Response
 
 __all__ = [
+    "AccessOutcome",
     "Call",
     "EmbeddedIssuer",
     "Exchange",
@@ -23,8 +26,10 @@ __all__ = [
     "Request",
     "Response",
     "Trusted",
+    "access_tests",
     "assert_refused",
     "async_client_of",
+    "check_access",
     "client_of",
     "faults",
     "read_documents",

@@ -21,7 +21,13 @@ from s2s_fastapi.testing.trust import Trusted
 if TYPE_CHECKING:
     from starlette.testclient import TestClient
 
-__all__ = ["async_client_of", "client_of"]
+    class TrustingClient(TestClient):
+        """FastAPI's TestClient, for an app inside a block of `EmbeddedIssuer.trusted_by`."""
+
+        trusted: Trusted
+
+
+__all__ = ["TrustingAsyncClient", "async_client_of", "client_of"]
 
 
 @contextmanager
@@ -33,7 +39,7 @@ def client_of(
     realm: str = "",
     lifespan: bool = True,
     **options: Any,
-) -> "Iterator[TestClient]":
+) -> "Iterator[TrustingClient]":
     """Give FastAPI's TestClient for an app that trusts the issuer as long as the client is open.
 
     - ``also``, ``client_id``, ``realm``: see `EmbeddedIssuer.trusted_by`.
@@ -59,7 +65,7 @@ async def async_client_of(
     realm: str = "",
     lifespan: bool = True,
     **options: Any,
-) -> AsyncIterator[httpx.AsyncClient]:
+) -> "AsyncIterator[TrustingAsyncClient]":
     """Give an ``httpx.AsyncClient`` that calls the app on the running loop (asyncio or trio). The rest is as in `client_of`.
 
     Raises:
@@ -70,19 +76,20 @@ async def async_client_of(
         options.setdefault("base_url", "http://testserver")
         async with (
             _started(app) if lifespan else nullcontext(app) as started,
-            _AsyncClient(trusted, transport=httpx.ASGITransport(started), **options) as client,
+            TrustingAsyncClient(trusted, transport=httpx.ASGITransport(started), **options) as client,
         ):
             yield client
 
 
-class _AsyncClient(httpx.AsyncClient):
-    """Notes which app it asks."""
+class TrustingAsyncClient(httpx.AsyncClient):
+    """An ``httpx.AsyncClient`` that notes which app it asks."""
 
     def __init__(self, trusted: Trusted, **options: Any) -> None:
         super().__init__(**options)
         self.trusted = trusted
 
     async def send(self, request: httpx.Request, **arguments: Any) -> httpx.Response:
+        """Send a request to the app."""
         sending = Sending(self.trusted)
         token = SENDING.set(sending)
         try:

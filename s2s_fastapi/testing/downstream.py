@@ -1,13 +1,14 @@
 """The services that an app calls, played by a test: who called, with which token, and what they answer."""
 
 import json as json_
+import os
 import sys
 import threading
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, Final
 
 from s2s_fastapi.caller.origins import Pin, pin_of, pins, spelled
@@ -103,6 +104,8 @@ class PlayedService:
             return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
 
 
+_TRUST: Final = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR"})
+"""The variables of the environment from which httpx makes a TLS context."""
 _lock: Final = threading.RLock()
 _open: Final[list[list[PlayedService]]] = []
 _kept: Final[list[tuple[Any, str, Any]]] = []
@@ -136,9 +139,11 @@ def _exchange() -> None:
             for kind, name, make in (
                 (package.HTTPTransport, "handle_request", _sync),
                 (package.AsyncHTTPTransport, "handle_async_request", _async),
+                (package.HTTPTransport, "__init__", _sharing_trust),
+                (package.AsyncHTTPTransport, "__init__", _sharing_trust),
             ):
                 method = vars(kind)[name]
-                if all(kind is not known for known, _, _ in _kept):  # under httpx2.alias_httpx() they are the same
+                if (kind, name) not in [known[:2] for known in _kept]:  # under httpx2.alias_httpx() they are the same
                     _kept.append((kind, name, method))
                     setattr(kind, name, make(package, method))
 
@@ -171,6 +176,24 @@ def _async(package: Any, original: Callable[..., Any]) -> Callable[..., Any]:
             raise _nobody(package, error, request) from error
 
     return handle_async_request
+
+
+def _sharing_trust(package: Any, original: Callable[..., Any]) -> Callable[..., Any]:
+    """Let new clients share one TLS context of the default kind: to make one takes longer than all the rest of a test."""
+
+    @wraps(original)
+    def init(self: Any, verify: Any = True, *arguments: Any, **options: Any) -> None:
+        own = _TRUST.intersection(os.environ) and options.get("trust_env", True)
+        if verify is True and not arguments and not options.get("cert") and not own:
+            verify = _context(package)
+        original(self, verify, *arguments, **options)
+
+    return init
+
+
+@cache
+def _context(package: Any) -> Any:
+    return package.create_ssl_context()
 
 
 def _services() -> list[PlayedService]:

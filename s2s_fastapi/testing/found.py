@@ -32,8 +32,23 @@ class Found:
     middlewares: tuple[tuple[ServiceAuthMiddleware, Any], ...]
     """Each with the app that it was found in; None outside of all apps."""
     verifiers: tuple[TokenVerifier, ...]
-    calls: bool
-    """Whether something calls other services."""
+    routes: tuple[Any, ...]
+    caller: bool
+    """Whether the object itself calls other services."""
+
+    @property
+    def calls(self) -> bool:
+        """Whether something calls other services: a lifespan, or the code of a route."""
+        return (
+            self.caller or any(read_access(app).callers for app, _ in self.stacks[:1]) or any(map(_calls, self.routes))
+        )
+
+    @property
+    def unguarded(self) -> bool:
+        """Whether a route asks who is calling, although no middleware was found that could say it."""
+        if self.middlewares:
+            return False
+        return any(route.requirement is not None for app, _ in self.stacks[:1] for route in read_access(app).routes)
 
 
 def find(target: Any) -> Found:
@@ -42,7 +57,6 @@ def find(target: Any) -> Found:
     middlewares: list[tuple[ServiceAuthMiddleware, Any]] = []
     verifiers: list[TokenVerifier] = []
     routes: list[BaseRoute] = []
-    calls = isinstance(target, _CALLER)
     seen: set[int] = set()
     waiting: list[tuple[Any, Any]] = [(target, None)]
     while waiting and len(seen) < _MOST:
@@ -71,7 +85,8 @@ def find(target: Any) -> Found:
         tuple(stacks),
         tuple(middlewares),
         tuple(verifiers),
-        calls or any(read_access(app).callers for app, _ in stacks[:1]) or any(map(_calls, routes)),
+        tuple(routes),
+        isinstance(target, _CALLER),
     )
 
 

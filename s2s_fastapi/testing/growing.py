@@ -42,7 +42,9 @@ def realm_document(realm: str, named: Iterable[Named]) -> dict[str, Any]:
             "realm": [{"name": name} for name in sorted({role for one in every for role in one.realm_roles})],
             "client": _roles(role for one in every for role in one.roles),
         },
-        "users": [_user(one) for one in every],
+        "users": [
+            _user([one for one in every if _account(one) == account]) for account in sorted(set(map(_account, every)))
+        ],
     }
 
 
@@ -90,17 +92,22 @@ def _roles(roles: Iterable[tuple[str, str]]) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def _user(one: Named) -> dict[str, Any]:
-    """Return the account: of a person with all that Keycloak asks for, or of the client itself, with no role that was not named."""
-    held: dict[str, list[str]] = {}
-    for client, role in sorted(one.roles):
+def _account(one: Named) -> str:
+    return one.username.lower() or f"service-account-{one.client_id.lower()}"
+
+
+def _user(same: list[Named]) -> dict[str, Any]:
+    """Return one account: of a person with all that Keycloak asks for, or of a client, with no role that was not named."""
+    one, held = same[0], dict[str, list[str]]()
+    for client, role in sorted({role for each in same for role in each.roles}):
         held.setdefault(client, []).append(role)
-    roles = {"enabled": True, "realmRoles": sorted(one.realm_roles), "clientRoles": held}
+    account = {
+        "username": one.username or _account(one),
+        "enabled": True,
+        "realmRoles": sorted({role for each in same for role in each.realm_roles}),
+        "clientRoles": held,
+    }
     if not one.username:
-        return roles | {
-            "username": f"service-account-{one.client_id.lower()}",
-            "serviceAccountClientId": one.client_id,
-        }
+        return account | {"serviceAccountClientId": one.client_id}
     mail = one.username if "@" in one.username else f"{one.username}@example.test"
-    person = {"email": mail, "firstName": one.username, "lastName": "Test", "emailVerified": True}
-    return roles | {"username": one.username, **person}
+    return account | {"email": mail, "firstName": one.username, "lastName": "Test", "emailVerified": True}

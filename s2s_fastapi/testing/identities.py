@@ -26,6 +26,8 @@ TokenKey: TypeAlias = Literal["realm", "foreign", "forged"] | Key
 
 _FOREIGN: Final = RealmKeys(once_in_a_process("nobody publishes it"))
 
+_HOLDER: Final = RealmKeys(once_in_a_process("a caller proves that it has it"))
+
 
 class TokenOptions(TypedDict, total=False):
     """What is unusual about a token."""
@@ -46,6 +48,8 @@ class TokenOptions(TypedDict, total=False):
     """Another ``iss``."""
     key: TokenKey
     """What signs it: ``"foreign"`` is a key that nobody publishes, ``"forged"`` the same under the name of the realm's key."""
+    dpop: bool
+    """Bind the token to a key of the caller (RFC 9449 section 6.1)."""
     realm: str
     """The realm, if the issuer has several."""
 
@@ -65,6 +69,7 @@ class Identity:
     expires_in: int | None = None
     issuer: str = ""
     key: TokenKey = field(default="realm", repr=False)
+    dpop: bool = False
     realm: str = ""
 
     @classmethod
@@ -149,7 +154,8 @@ def make_token(identity: Identity, trusted: Trusted | None, mint: Mint, *, by_fi
         life, now = granted.lifespan, now + life - granted.lifespan
     mint = replace(mint, now=now, issuer=identity.issuer or mint.issuer)
     claims = mint.claims(replace(granted, lifespan=life), "password" if identity.username else "client_credentials")
-    claims = {name: value for name, value in {**claims, **identity.claims}.items() if value is not None}
+    bound = {"cnf": {"jkt": _HOLDER.kid("ES256")}} if identity.dpop else {}
+    claims = {name: value for name, value in {**claims, **bound, **identity.claims}.items() if value is not None}
     options: dict[str, Any] = {"algorithm": granted.algorithm, "header_type": granted.header_type}
     if identity.key == "realm":
         return mint.realm.keys.sign(claims, **options)

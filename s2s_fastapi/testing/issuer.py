@@ -372,7 +372,8 @@ class EmbeddedIssuer:
         - ``scope``, ``roles``, ``realm_roles``: none, unless given. A plain list of ``roles`` is of the app's own client.
         - ``claims`` replace what Keycloak would write; None removes a claim.
         - ``expires_in``: seconds from now. If it is negative, the token was issued before it expired.
-        - ``issuer``: another ``iss``. ``key``: ``"foreign"``, ``"forged"`` or a private key of joserfc.
+        - ``issuer``: another ``iss``. ``key``: ``"foreign"``, ``"forged"`` or a private key of joserfc. ``dpop=True`` binds
+          the token to a key.
         - With a realm file only what the file grants is granted, and an unknown client is an error.
 
         Raises:

@@ -72,7 +72,8 @@ class Reached:
 class Marker:
     """What is in the place of the endpoints while `marked_endpoints` is open."""
 
-    unmarked: tuple[RouteAccess, ...] = ()
+    marked: list[RouteAccess] = field(default_factory=list)
+    unmarked: list[RouteAccess] = field(default_factory=list)
     """The routes that could not be marked: a request there may run the app's own code, so do not send one."""
     reached: list[Reached] = field(default_factory=list)
     """Every request that came through, in order."""
@@ -100,11 +101,10 @@ def marked_endpoints(app: Any, *, run_dependencies: bool = False) -> Iterator[Ma
     marker = Marker()
     with ExitStack() as undo:
         exchange = _Exchange(undo)
-        marker.unmarked = tuple(
-            route
-            for route in read_access(app).routes
-            if not _mark(route, app, partial(marker.note, route.entry), exchange, run_dependencies=run_dependencies)
-        )
+        for route in read_access(app).routes:
+            note = partial(marker.note, route.entry)
+            marked = _mark(route, app, note, exchange, run_dependencies=run_dependencies)
+            (marker.marked if marked else marker.unmarked).append(route)
         yield marker
 
 

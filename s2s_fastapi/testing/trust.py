@@ -19,6 +19,7 @@ from s2s_fastapi.declared.routes import read_access, router_below
 from s2s_fastapi.declared.start_check import AccessCheck
 from s2s_fastapi.engine.workers import Workers
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.fastapi_internals import DOCUMENT
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.names import audience_names
 from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware
@@ -69,7 +70,7 @@ class Trusted:
     def __init__(self, issuer: TrustedIssuer, name: str, found: tuple[Found, ...], realm: str) -> None:
         self.issuer = issuer
         self.name = name
-        """What the block was given."""
+        """The name of the app."""
         self.client_id = ""
         """The client that the app is, unless its settings name one."""
         self.decisions: list[Decision] = []
@@ -132,7 +133,7 @@ class Trusted:
         self.client_id = client_id or (next(iter(every)) if len(every) == 1 else _MADE_UP)
         for app, layers in self._stacks:
             if isinstance(app, FastAPI):
-                _exchange(stack, Exchange.keeping(app, ("openapi", "openapi_schema"), self.issuer))
+                _exchange(stack, Exchange.keeping(app, DOCUMENT, self.issuer))
             layers = layers.app if isinstance(layers, CallingLayer) else layers  # noqa: PLW2901 - of a block around this one
             if app in self._outermost:
                 layers = CallingLayer(layers, self._caller)  # noqa: PLW2901 - see above
@@ -260,10 +261,13 @@ def trusting(
         ConfigurationError: Nothing of ours was found, uvicorn serves the app to other machines, or an app trusts another issuer.
     """
     found = tuple(map(find, targets))
-    name = ", ".join(str(getattr(target, "title", "") or type(target).__name__) for target in targets)
-    if not any(each.middlewares or each.verifiers or each.calls for each in found):
+    name = next((str(getattr(target, "title", "") or type(target).__name__) for target in targets), "no app")
+    receiving = any(each.middlewares for each in found)
+    if (not receiving and any(each.unguarded for each in found)) or not any(
+        each.middlewares or each.verifiers or each.calls for each in found
+    ):
         raise ConfigurationError(
-            f"Nothing in {name or 'no app'} receives or sends tokens: pass the app that ServiceAuthMiddleware was added to, the middleware "
+            f"No ServiceAuthMiddleware and no caller was found in {name}: pass the app that ServiceAuthMiddleware was added to, the middleware "
             "itself, or beside the app the object that it calls with, as trusted_by(app, crm)."
         )
     refuse_served({id(app) for each in found for app, _ in each.stacks} | {id(target) for target in targets}, _ids)

@@ -17,6 +17,7 @@ from starlette.routing import Host, Mount, Route, WebSocketRoute
 
 from example_app import chat_app, crm_gateway, notification_service_by_scope
 from s2s_fastapi import (
+    DOCS,
     ConfigurationError,
     Principal,
     Requirement,
@@ -370,3 +371,20 @@ def test_the_schema_has_every_kind_of_requirement_and_this_version() -> None:
     assert kinds == {*_LEAVES, "and", "or"}
     assert schema["properties"]["version"] == {"const": VERSION}
     assert schema["$id"].endswith(f":{VERSION}")
+
+
+def test_the_page_shows_the_file_of_two_examples_as_it_is_written() -> None:
+    page = (Path(__file__).parents[2] / "docs/access-file.md").read_text(encoding="utf-8")
+    shown = page.partition("```json\n")[2].partition("```")[0]
+    crm = declared(crm_gateway.app, "crm-api-gateway", public_paths=["/healthz", *DOCS])
+    chat = declared(chat_app.app, "chat-app-service", middleware=False)
+    assert shown == AccessFile((crm, chat)).text
+
+
+def test_the_page_has_every_kind_of_requirement_with_the_code_that_makes_it() -> None:
+    page = (Path(__file__).parents[2] / "docs/access-file.md").read_text(encoding="utf-8")
+    table = page.partition("| Requirement |")[2].partition("\n\n")[0]
+    for leaf in (leaf for leaf in LEAVES if leaf != require_role("admin")):
+        kind = next(iter(json.loads(AccessFile((with_route(leaf),)).text)["apps"][0]["routes"][0]["requires"]))
+        assert f'{{"{kind}":' in table
+        assert f"`{str(leaf).partition('(')[0]}(" in table

@@ -7,15 +7,28 @@ import pytest
 
 from s2s_fastapi.testing import EmbeddedIssuer
 from tests.kit.console import Paper
-from tests.operations.place import Place
+from tests.operations.place import OTHER_REALM, Place
 
 
 @pytest.fixture(scope="session")
 def served() -> Iterator[EmbeddedIssuer]:
     """Give one issuer for the session: its keys are made once."""
-    issuer = EmbeddedIssuer(Paper().realm)
+    issuer = EmbeddedIssuer(Paper().realm, OTHER_REALM)
     with issuer.serving():
         yield issuer
+
+
+@pytest.fixture(scope="session")
+def served_under_auth() -> Iterator[EmbeddedIssuer]:
+    """Give one under a path, as older servers and many proxies have it."""
+    issuer = EmbeddedIssuer(Paper().realm, OTHER_REALM, auth_path="/auth")
+    with issuer.serving():
+        yield issuer
+
+
+@pytest.fixture
+def under_auth(served_under_auth: EmbeddedIssuer, place: Place) -> Place:
+    return Place(served_under_auth)
 
 
 @pytest.fixture

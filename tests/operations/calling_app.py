@@ -1,0 +1,36 @@
+"""An app that calls the receiver of the mistakes, and requests a scope for it."""
+
+from typing import Annotated, Any
+
+import httpx
+from fastapi import Depends, FastAPI
+
+from s2s_fastapi import service_client
+from tests.kit.console import RECEIVER, SCOPE
+
+crm = service_client("http://crm.example", audience=RECEIVER)
+scoped = service_client("http://crm.example", audience=RECEIVER, scope=SCOPE)
+
+
+def calling(client: Any) -> FastAPI:
+    app = FastAPI()
+
+    @app.get("/call")
+    async def call(crm: Annotated[httpx.AsyncClient, Depends(client)]) -> str:
+        return str(crm.base_url)
+
+    return app
+
+
+app = calling(crm)
+scoped_app = calling(scoped)
+anybody = calling(service_client("http://crm.example"))
+
+
+def broken() -> FastAPI:
+    secret = "hunter2-in-the-message"
+    raise RuntimeError(secret)
+
+
+def made() -> FastAPI:
+    return calling(crm)

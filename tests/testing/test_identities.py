@@ -1,0 +1,174 @@
+"""The callers of a test: what their tokens have, with a realm file and without."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import Depends, FastAPI
+from joserfc.jwk import RSAKey
+
+from example_app.realm import REALMS, claims_of
+from s2s_fastapi import (
+    ConfigurationError,
+    ServiceAuthMiddleware,
+    TokenRequestError,
+    require_audience,
+    require_caller,
+    require_user,
+)
+from s2s_fastapi.testing import EmbeddedIssuer, assert_refused, client_of
+
+CORP = REALMS["corp"]
+
+
+@pytest.fixture
+def issuer() -> EmbeddedIssuer:
+    return EmbeddedIssuer.for_tests()
+
+
+def make_app(**options: Any) -> FastAPI:
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(ServiceAuthMiddleware, **options)
+
+    @app.get("/x", dependencies=[Depends(require_audience("x") & (require_caller("a") | require_user("a")))])
+    async def x() -> None: ...
+
+    return app
+
+
+def test_a_service_has_what_it_was_named_with_and_nothing_else(issuer: EmbeddedIssuer) -> None:
+    plain = claims_of(issuer.as_service("a", audience="x").token)
+    assert (plain["azp"], plain["aud"], plain["scope"], plain.get("realm_access")) == ("a", "x", "profile email", None)
+    rich = claims_of(
+        issuer.as_service(
+            "a", audience=["x", "y"], scope=["read", "write"], roles={"x": "writer"}, realm_roles=["boss"]
+        ).token
+    )
+    assert (sorted(rich["aud"]), rich["scope"]) == (["x", "y"], "profile email read write")
+    assert rich["resource_access"] == {"x": {"roles": ["writer"]}}
+    assert rich["realm_access"] == {"roles": ["boss"]}
+
+
+def test_a_user_logs_in_through_a_client(issuer: EmbeddedIssuer) -> None:
+    claims = claims_of(issuer.as_user("ann", via="front-end", audience="x", roles={"x": "reader"}).token)
+    assert (claims["azp"], claims["preferred_username"], claims["aud"]) == ("front-end", "ann", "x")
+    assert claims["resource_access"] == {"x": {"roles": ["reader"]}}
+    with client_of(make_app(users=True), issuer=issuer) as client:
+        assert client.get("/x", auth=issuer.as_user("ann", via="a")).status_code == 200
+        assert_refused(client.get("/x", auth=issuer.as_user("ann", via="b")), 403, "caller_not_allowed")
+
+
+def test_each_option_has_the_refusal_that_it_is_for(issuer: EmbeddedIssuer) -> None:
+    own = RSAKey.generate_key(2048)
+    with client_of(make_app(), issuer=issuer) as client:
+        for options, reason in (
+            ({"audience": "y"}, "wrong_audience"),
+            ({"expires_in": -60}, "expired"),
+            ({"issuer": "http://keycloak.test/realms/other"}, "wrong_issuer"),
+            ({"key": "foreign"}, "unknown_key"),
+            ({"key": "forged"}, "invalid_signature"),
+            ({"key": own}, "unknown_key"),
+            ({"claims": {"iat": None}}, "malformed_claims"),
+            ({"claims": {"typ": "ID"}}, "wrong_type"),
+            ({"dpop": True}, "sender_constrained"),
+            ({"claims": {"cnf": {"jkt": "x"}}}, "sender_constrained"),
+            ({"claims": {"nbf": int(time.time()) + 600}}, "not_yet_valid"),
+        ):
+            given: Any = options
+            assert_refused(client.get("/x", auth=issuer.as_service("a", **given)), 401, reason)
+        assert client.get("/x", auth=issuer.as_service("a")).status_code == 200
+
+
+def test_the_time_of_a_token_is_as_given(issuer: EmbeddedIssuer) -> None:
+    claims = claims_of(issuer.as_service("a", audience="x", expires_in=10).token)
+    assert claims["exp"] - claims["iat"] == 10
+    past = claims_of(issuer.as_service("a", audience="x", expires_in=-60).token)
+    assert past["exp"] - past["iat"] == 300
+    assert past["exp"] < time.time() - 50
+
+
+def test_a_key_of_another_name_is_an_error(issuer: EmbeddedIssuer) -> None:
+    wrong: Any = "stolen"
+    with pytest.raises(ConfigurationError, match='key= is "realm"'):
+        issuer.as_service("a", key=wrong)
+
+
+def test_with_a_realm_file_only_what_it_grants_is_granted(issuer: EmbeddedIssuer) -> None:
+    issuer.load(CORP)
+    assert claims_of(issuer.as_service("chat-app-service").token)["aud"] == ["account", "crm-api-gateway"]
+    assert claims_of(issuer.as_service("chat-app-unassigned").token)["aud"] == "account"
+    with pytest.raises(
+        ConfigurationError, match=r"has no client nobody\. Its clients with a service account: billing, chat"
+    ):
+        issuer.as_service("nobody").token  # noqa: B018 - it is made when it is read
+    with pytest.raises(ConfigurationError, match="grants chat-app-service no token for bob"):
+        issuer.as_service("chat-app-service", audience="bob").token  # noqa: B018
+    with pytest.raises(ConfigurationError, match="roles= has no effect with a realm file"):
+        issuer.as_service("chat-app-service", roles="x").token  # noqa: B018
+    with pytest.raises(TokenRequestError, match="invalid_scope"):
+        issuer.as_service("chat-app-service", scope="nope").token  # noqa: B018
+    with pytest.raises(ConfigurationError, match="has no user ann"):
+        issuer.as_user("ann", via="chat-app-service").token  # noqa: B018
+
+
+def test_a_caller_that_the_realm_file_does_not_have_is_an_error_that_lists_the_known_ones(
+    issuer: EmbeddedIssuer,
+) -> None:
+    from example_app import chat_app
+
+    issuer.load(CORP)
+    with (
+        pytest.raises(ConfigurationError, match="has no client chat with a secret, only billing, chat-app-service"),
+        client_of(chat_app.app, issuer=issuer, client_id="chat"),
+    ):
+        pass
+    with client_of(chat_app.app, issuer=issuer, client_id="chat-app-service") as client:
+        assert client.get("/healthz").status_code == 200
+
+
+def test_an_issuer_with_several_realms_is_asked_for_one(issuer: EmbeddedIssuer, tmp_path: Path) -> None:
+    other = tmp_path / "other.json"
+    other.write_text(
+        json.dumps({"realm": "other", "enabled": True, "clients": [{"clientId": "a", "serviceAccountsEnabled": True}]})
+    )
+    issuer.load(CORP, other)
+    with pytest.raises(ConfigurationError, match=r"several realms, corp, other: write trusted_by\(app, realm="):
+        issuer.trusted_by(make_app()).__enter__()
+    with client_of(make_app(), issuer=issuer, realm="other") as client:
+        assert client.get("/x", auth=issuer.as_service("a", claims={"aud": "x"})).status_code == 200
+
+
+def test_nothing_shows_a_token(issuer: EmbeddedIssuer) -> None:
+    service, user = issuer.as_service("a", key=RSAKey.generate_key(2048)), issuer.as_user("ann", via="ui")
+    assert (repr(service), repr(user)) == ("as_service('a')", "as_user('ann', via='ui')")
+
+
+def test_a_realm_without_a_file_grows_by_what_is_asked_over_a_socket_too(issuer: EmbeddedIssuer) -> None:
+    import httpx
+
+    with issuer.serving():
+        variables = issuer.service_environment("script", audience="crm", scope="tickets")
+        assert variables["KEYCLOAK_URL"] == issuer.url
+        answer = httpx.post(
+            f"{variables['KEYCLOAK_URL']}/realms/test/protocol/openid-connect/token",
+            data={"grant_type": "client_credentials", "scope": "tickets"},
+            auth=(variables["KEYCLOAK_CLIENT_ID"], variables["KEYCLOAK_CLIENT_SECRET"]),
+            trust_env=False,
+        )
+    claims = claims_of(answer.json()["access_token"])
+    assert (claims["aud"], claims["scope"], claims["iss"]) == (
+        "crm",
+        "profile email tickets",
+        "http://keycloak.test/realms/test",
+    )
+
+
+def test_the_environment_of_a_process_has_nothing_of_the_shell(
+    issuer: EmbeddedIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEYCLOAK_AUDIENCE", "nonsense")
+    monkeypatch.setenv("OTHER", "kept")
+    variables = issuer.service_environment("script")
+    assert (variables.get("KEYCLOAK_AUDIENCE"), variables["OTHER"]) == (None, "kept")
