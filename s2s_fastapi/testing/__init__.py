@@ -6,6 +6,7 @@ Nothing here belongs into production: the issuer says so in every answer, and it
 from s2s_fastapi.testing import faults
 from s2s_fastapi.testing.access_run import AccessOutcome
 from s2s_fastapi.testing.access_tests import access_tests, check_access
+from s2s_fastapi.testing.attack.suite import attack_tests
 from s2s_fastapi.testing.clients import async_client_of, client_of
 from s2s_fastapi.testing.documents import read_documents
 from s2s_fastapi.testing.downstream import Call, PlayedService
@@ -29,6 +30,7 @@ __all__ = [
     "access_tests",
     "assert_refused",
     "async_client_of",
+    "attack_tests",
     "check_access",
     "client_of",
     "faults",

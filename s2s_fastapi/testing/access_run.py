@@ -23,6 +23,7 @@ _USER: Final = "ann"
 _LONG_AGO: Final = -600
 """Seconds: no service has so much leeway."""
 _OK: Final = range(200, 300)
+_WRONG: Final = {False: "did not reach the endpoint", True: "reached the endpoint, but was not accepted"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,8 @@ class _Shot:
         decision = self.decisions[-1] if self.decisions else None
         status = "the WebSocket was opened" if self.answer.opened else f"the answer was {self.answer.status}"
         if decision is None:
-            return f"{status}, and no middleware of s2s_fastapi decided: something else answered before"
+            why = "the route is outside of it" if self.reached else "something else answered before"
+            return f"{status}, and no ServiceAuthMiddleware decided: {why}"
         cure = f" ({decision.cure})" if decision.cure else ""
         return f"the decision was {decision.reason}{' (only observed)' if decision.observed else ''}{cure}; {status}"
 
@@ -75,35 +77,44 @@ class AccessRun:
     """Why the right caller did not reach an endpoint; empty if it did."""
 
     def outcome(self, case: AccessCase) -> AccessOutcome:
-        """Try one case with each method of the route."""
-        unmarked = (
-            "Code of the app stands in front of routes there, and would run." if case.route in self.unmarked else ""
-        )
-        if not_tried := case.not_tried or unmarked:
-            return AccessOutcome(case.name, "not tried", not_tried)
-        try:
-            problems = [problem for method in case.methods if (problem := self._problem(case, method))]
-        except NotTriedError as error:
-            return AccessOutcome(case.name, "not tried", str(error))
-        return AccessOutcome(case.name, "failed" if problems else "held", "\n".join(problems))
+        """Try one case with each method of the route. It holds if it holds for each method that can be tried."""
+        in_front = "Code of the app stands in front of routes there, and would run."
+        untried = [reason for reason in (case.not_tried, in_front if case.route in self.unmarked else "") if reason]
+        problems: list[str] = []
+        held = False
+        for method in () if untried else case.methods:
+            try:
+                problem = self._problem(case, method)
+            except NotTriedError as error:
+                untried.append(str(error))
+            else:
+                problems += [problem] if problem else []
+                held = held or not problem
+        if problems:
+            return AccessOutcome(case.name, "failed", "\n".join(problems))
+        return AccessOutcome(case.name, "held" if held else "not tried", "\n".join(dict.fromkeys(untried)))
 
     def _problem(self, case: AccessCase, method: str) -> str:
         """Return what is wrong about one case and one method; nothing if it holds."""
         if case.beside is None:
             return self._open(case, method)
+        right_caller = f"with a token of {case.beside}"
+        if case.token == case.beside:
+            problem = self._control(case.route, method, case.beside)
+            return problem and f"{method} {right_caller} {problem}."
+        shot = self._send(case.route, method, case.token)
+        self._check_place(case.route, shot)
+        who = f"{method} {f'with a token of {case.token}' if case.token else 'without a token'}"
+        wanted = f"Expected was a refusal with {case.reason.status} {case.reason}, but {shot.said}."
+        if shot.reached or shot.answer.opened:
+            return f"{who} reached the endpoint. {wanted}"
         problem = self._control(case.route, method, case.beside)
         if problem:
-            proves = "" if case.token == case.beside else "a refusal proves nothing here, because nobody gets in: "
-            return f"{method} {proves}with a token of {case.beside} {problem}."
-        if case.token == case.beside:
-            return ""
-        shot = self._send(case.route, method, case.token)
-        who = f"{method} {f'with a token of {case.token}' if case.token else 'without a token'}"
-        wanted = f"expected was a refusal with {case.reason.status} {case.reason}"
-        if shot.reached or shot.answer.opened:
-            return f"{who} reached the endpoint; {wanted}, and {shot.said}."
+            return (
+                f"{method}: a refusal proves nothing here, because nobody gets in. A request {right_caller} {problem}."
+            )
         if not shot.decisions or shot.decisions[-1].reason is not case.reason or shot.answer.status in _OK:
-            return f"{who} was stopped in another way; {wanted}, and {shot.said}."
+            return f"{who} was stopped in another way. {wanted}"
         return ""
 
     def _control(self, route: RouteEntry, method: str, token: CallerToken) -> str:
@@ -114,7 +125,7 @@ class AccessRun:
             self._check_place(route, shot)
             accepted = [each for each in shot.decisions if each.reason is Reason.ALLOWED]
             got_in = len(shot.reached) == 1 and len(accepted) == len(shot.decisions) > 0
-            self.controls[key] = "" if got_in else f"it did not reach the endpoint: {shot.said}"
+            self.controls[key] = "" if got_in else f"{_WRONG[bool(shot.reached)]}: {shot.said}"
         return self.controls[key]
 
     def _open(self, case: AccessCase, method: str) -> str:

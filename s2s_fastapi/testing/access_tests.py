@@ -27,7 +27,7 @@ from s2s_fastapi.testing.attack.asgi import AsgiSender, Outgoing
 from s2s_fastapi.testing.found import find
 from s2s_fastapi.testing.issuer import EmbeddedIssuer
 from s2s_fastapi.testing.marked_endpoints import marked_endpoints
-from s2s_fastapi.testing.trust import Trusted
+from s2s_fastapi.testing.trust import MADE_UP, Trusted
 
 __all__ = ["UPDATE_OPTION", "AccessSuite", "access_tests", "check_access"]
 
@@ -166,10 +166,12 @@ class AccessSuite:
         except ConfigurationError as error:
             return _Plan(problem=str(error))
         if middleware is None and self._expect is None:
+            below = " Apps below it have one: write access_tests for each of them." if elsewhere else ""
             return _Plan(
                 declared,
-                problem="There is no ServiceAuthMiddleware on this app, so every route is open. Add one: "
-                'app.add_middleware(ServiceAuthMiddleware). If that is meant, review it: access_tests(app, expect="access.json").',
+                problem="There is no ServiceAuthMiddleware on this app, so every route of its own is open. Add one: "
+                f"app.add_middleware(ServiceAuthMiddleware).{below} If that is meant, review it: "
+                'access_tests(app, expect="access.json").',
             )
         return _Plan(declared, tuple(_with_own_names(access_cases(declared))), elsewhere)
 
@@ -207,7 +209,7 @@ class AccessSuite:
     def _read(self, client_id: str = "") -> _Read:
         """Read what the app declares. ``client_id`` is the app's own, if there is no middleware whose settings say it."""
         found = find(self._app)
-        outermost = found.stacks[0][0] if found.stacks else None
+        outermost = next(iter(found.outermost), None)
         for middleware, owner in found.middlewares:
             if owner is None or owner is outermost:
                 read = middleware.documentation(owner)
@@ -231,6 +233,11 @@ class AccessSuite:
             file = AccessFile.read(path) if path.exists() else None
         except ConfigurationError as error:
             return AccessOutcome(path.name, "failed", str(error))
+        if declared.client_id == MADE_UP:
+            text = (
+                "Nothing says which client of Keycloak this app is: write access_tests(app, expect=..., client_id=...)."
+            )
+            return AccessOutcome(path.name, "failed", text)
         reviewed = None if file is None else file.app(declared.client_id)
         if reviewed == declared:
             return AccessOutcome(path.name, "held")

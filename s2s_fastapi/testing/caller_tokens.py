@@ -108,24 +108,20 @@ def satisfying_tokens(requirement: Requirement) -> list[CallerToken]:
 
 def refused_tokens(requirement: Requirement) -> list[Refused]:
     """Return tokens that lack one thing of a satisfying one, and that meet no other way either."""
-    named = {
-        client for way in ways_of(requirement) for leaf in way if isinstance(leaf, Caller) for client in leaf.client_ids
-    }
     found: dict[tuple[str, CallerToken], Refused] = {}
     for token in satisfying_tokens(requirement):
-        for what, lacking in _lacking(token, callers=bool(named)):
+        for what, lacking in _lacking(token):
             reason = lacking.reason(requirement)
             if reason is not Reason.ALLOWED:
                 found.setdefault((what, lacking), Refused(what, lacking, reason, token))
     return list(found.values())
 
 
-def _lacking(token: CallerToken, *, callers: bool) -> Iterator[tuple[str, CallerToken]]:
+def _lacking(token: CallerToken) -> Iterator[tuple[str, CallerToken]]:
     """Yield a token with one fault after the other."""
     user = token.kind == "user"
     yield "a service's token" if user else "a user's token", replace(token, kind="service" if user else "user")
-    if callers:
-        yield "a user of another client" if user else "another service", replace(token, client_id=ANOTHER)
+    yield "a user of another client" if user else "another service", replace(token, client_id=ANOTHER)
     yield "a wrong audience", replace(token, audiences=frozenset({ANOTHER}))
     yield "one more audience", replace(token, audiences=token.audiences | {ANOTHER})
     for scope in sorted(token.scopes):

@@ -104,7 +104,7 @@ class PlayedService:
             return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
 
 
-_TRUST: Final = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR"})
+_TRUST: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 """The variables of the environment from which httpx makes a TLS context."""
 _lock: Final = threading.RLock()
 _open: Final[list[list[PlayedService]]] = []
@@ -183,17 +183,16 @@ def _sharing_trust(package: Any, original: Callable[..., Any]) -> Callable[..., 
 
     @wraps(original)
     def init(self: Any, verify: Any = True, *arguments: Any, **options: Any) -> None:
-        own = _TRUST.intersection(os.environ) and options.get("trust_env", True)
-        if verify is True and not arguments and not options.get("cert") and not own:
-            verify = _context(package)
+        if verify is True and not arguments and not options.get("cert"):
+            verify = _context(package, options.get("trust_env", True), *map(os.environ.get, _TRUST))
         original(self, verify, *arguments, **options)
 
     return init
 
 
 @cache
-def _context(package: Any) -> Any:
-    return package.create_ssl_context()
+def _context(package: Any, trust_env: bool, *_: str | None) -> Any:
+    return package.create_ssl_context(trust_env=trust_env)
 
 
 def _services() -> list[PlayedService]:

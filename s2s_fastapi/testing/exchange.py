@@ -2,11 +2,11 @@
 
 import threading
 from collections.abc import Collection, Mapping
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from s2s_fastapi.errors import ConfigurationError
 
-__all__ = ["Exchange", "original"]
+__all__ = ["Exchange", "original", "present"]
 
 _ABSENT: Final = object()
 _lock: Final = threading.RLock()
@@ -14,18 +14,13 @@ _changed: "Final[dict[int, _Changed]]" = {}
 
 
 class Exchange:
-    """The attributes that one block gives to one object. `owner` tells blocks apart that must not meet on one object."""
+    """The attributes that one block gives to one object: one exchange for each object. `owner` tells blocks apart that must not meet."""
 
     def __init__(self, target: Any, attributes: Mapping[str, Any], owner: object) -> None:
         """Take note. Nothing is changed before `begin`."""
         self.target = target
         self.attributes = dict(attributes)
         self.owner = owner
-
-    @classmethod
-    def keeping(cls, target: Any, names: Collection[str], owner: object) -> Self:
-        """Return a block that changes nothing by itself: at its end the attributes are as they were."""
-        return cls(target, _read(target, names), owner)
 
     def begin(self) -> None:
         """Show the attributes of this block. Those that were there are kept, as they are now.
@@ -80,6 +75,11 @@ def original(target: Any) -> dict[str, Any]:
         changed = _changed.get(id(target))
         kept = {} if changed is None else changed.original.attributes
         return {name: value for name, value in {**vars(target), **kept}.items() if value is not _ABSENT}
+
+
+def present(target: Any, names: Collection[str]) -> dict[str, Any]:
+    """Return attributes as they are now, for a block that changes nothing at its beginning and keeps what it comes to inside of it."""
+    return _read(target, names)
 
 
 def _read(target: Any, names: Collection[str]) -> dict[str, Any]:

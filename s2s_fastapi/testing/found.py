@@ -25,40 +25,41 @@ _CALLER: Final = (ServiceTokenAuth, ServiceClient, SyncServiceClient, ServiceAut
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found below one object."""
+    """What was found below some objects."""
 
+    outermost: tuple[Starlette, ...]
+    """The apps that are in no other app."""
     stacks: tuple[tuple[Starlette, Any], ...]
-    """The apps, the outermost first, each with its middleware stack. If no request has come yet, the stack was built to look into it."""
+    """All apps, each with its middleware stack. If no request has come yet, the stack was built to look into it."""
     middlewares: tuple[tuple[ServiceAuthMiddleware, Any], ...]
     """Each with the app that it was found in; None outside of all apps."""
     verifiers: tuple[TokenVerifier, ...]
     routes: tuple[Any, ...]
     caller: bool
-    """Whether the object itself calls other services."""
+    """Whether one of the objects itself calls other services."""
 
     @property
     def calls(self) -> bool:
         """Whether something calls other services: a lifespan, or the code of a route."""
-        return (
-            self.caller or any(read_access(app).callers for app, _ in self.stacks[:1]) or any(map(_calls, self.routes))
-        )
+        return self.caller or any(read_access(app).callers for app in self.outermost) or any(map(_calls, self.routes))
 
     @property
     def unguarded(self) -> bool:
         """Whether a route asks who is calling, although no middleware was found that could say it."""
         if self.middlewares:
             return False
-        return any(route.requirement is not None for app, _ in self.stacks[:1] for route in read_access(app).routes)
+        return any(route.requirement is not None for app in self.outermost for route in read_access(app).routes)
 
 
-def find(target: Any) -> Found:
+def find(*targets: Any) -> Found:
     """Look through layers, closures, mounts, hosts and included routers, for instances: an app may have added a subclass or a partial."""
     stacks: list[tuple[Starlette, Any]] = []
     middlewares: list[tuple[ServiceAuthMiddleware, Any]] = []
     verifiers: list[TokenVerifier] = []
     routes: list[BaseRoute] = []
     seen: set[int] = set()
-    waiting: list[tuple[Any, Any]] = [(target, None)]
+    waiting: list[tuple[Any, Any]] = [(target, None) for target in targets]
+    outermost: list[Starlette] = []
     while waiting and len(seen) < _MOST:
         held, owner = waiting.pop(0)
         if id(held) in seen or held is None or inspect.isclass(held):
@@ -72,6 +73,7 @@ def find(target: Any) -> Found:
         elif isinstance(held, Starlette):
             stack = held.middleware_stack or held.build_middleware_stack()
             stacks.append((held, stack))
+            outermost += [held] if owner is None else []
             waiting += [(stack, held), (held.router, held)]
         elif isinstance(held, Router):
             inside = [held.middleware_stack, *held.routes, *later_routes(held), behind(held.default)]
@@ -82,11 +84,12 @@ def find(target: Any) -> Found:
         else:
             waiting += [(each, owner) for each in _in_layer(held)]
     return Found(
+        tuple(outermost),
         tuple(stacks),
         tuple(middlewares),
         tuple(verifiers),
         tuple(routes),
-        isinstance(target, _CALLER),
+        any(isinstance(target, _CALLER) for target in targets),
     )
 
 

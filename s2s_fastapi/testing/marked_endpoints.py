@@ -2,7 +2,7 @@
 
 What still runs, because requests pass it on the way:
 
-- the middleware of the app, of its mounts and of its routes, and custom route classes of FastAPI;
+- the middleware of the app, of its mounts and of its routes, custom route classes of FastAPI, and exception handlers;
 - every requirement of ours, asked by FastAPI as a dependency or by a guard, as in production;
 - what ``app.dependency_overrides`` puts in the place of a requirement.
 
@@ -10,12 +10,14 @@ What does not run: endpoints, mounted apps whose routes cannot be read, decorato
 dependencies, and the validation of parameters and bodies.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
+from fastapi import Security
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Router
@@ -42,15 +44,6 @@ MARKED_HEADER: Final = "x-s2s-marked"
 _Note = Callable[[Scope], None]
 _MARK: Final = "__s2s_marked__"
 _PARAMETERS: Final = ("path_params", "query_params", "header_params", "cookie_params", "body_params")
-_GIVEN: Final = (
-    "request_param_name",
-    "websocket_param_name",
-    "http_connection_param_name",
-    "response_param_name",
-    "background_tasks_param_name",
-    "security_scopes_param_name",
-)
-"""The attributes of FastAPI's ``Dependant`` that name a parameter for the request itself, or for something made of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +117,7 @@ def _mark(route: RouteAccess, app: Any, note: _Note, exchange: "_Exchange", *, r
             return True
         _replace_call(dependant, note, exchange, websocket=route.websocket)
         return True
-    endpoint = getattr(entry, "endpoint", None)
-    if endpoint is None:
-        return False
-    holder = entry
+    endpoint, holder = entry.endpoint, entry
     while holder.app is not endpoint and type(holder.app) is not Guarded and hasattr(holder.app, "app"):
         holder = holder.app  # a middleware of the route
     exchange(holder, "app", _behind(tuple(guards_around(endpoint)), _Place(holder.app, note)))
@@ -166,11 +156,11 @@ def _behind(guards: tuple[Requirement, ...], place: "_Place") -> Any:
 
 def _skip_dependencies(dependant: Any, exchange: "_Exchange") -> None:
     for dependency in dependant.dependencies:
+        _skip_dependencies(dependency, exchange)
         call = unwatched(dependency.call)
         if asked_by(call) is None and call is not current_principal:
             _clear(dependency, exchange)
-            exchange(dependency, "call", _nothing)
-        _skip_dependencies(dependency, exchange)
+            exchange(dependency, "call", _Nothing(dependency.dependencies))
 
 
 def _replace_call(dependant: Any, note: _Note, exchange: "_Exchange", *, websocket: bool) -> None:
@@ -182,15 +172,31 @@ def _replace_call(dependant: Any, note: _Note, exchange: "_Exchange", *, websock
 def _clear(dependant: Any, exchange: "_Exchange") -> None:
     for name in _PARAMETERS:
         exchange(dependant, name, [])
-    for name in _GIVEN:
-        exchange(dependant, name, None)
 
 
-async def _nothing(**_: Any) -> None:
-    """Stand in the place of a dependency of the app's own."""
+class _Nothing:
+    """In the place of a dependency of the app's own. It needs the same dependencies, because a requirement may be among them.
 
+    If an app has ``dependency_overrides``, FastAPI reads the signature of every dependency anew at each request.
+    """
 
-setattr(_nothing, _MARK, True)
+    __s2s_marked__ = True
+
+    def __init__(self, dependencies: Iterable[Any]) -> None:
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        self.__signature__ = inspect.Signature(
+            [
+                inspect.Parameter(
+                    each.name or f"dependency_{number}",
+                    keyword,
+                    default=Security(each.call, scopes=each.own_oauth_scopes or (), use_cache=each.use_cache),
+                )
+                for number, each in enumerate(dependencies)
+            ]
+        )
+
+    async def __call__(self, **_: Any) -> None:
+        """Do nothing."""
 
 
 class _Exchange:

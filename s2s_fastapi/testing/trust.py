@@ -30,7 +30,7 @@ from s2s_fastapi.testing import calling
 from s2s_fastapi.testing.calling import CallingLayer
 from s2s_fastapi.testing.clock import IssuerTime
 from s2s_fastapi.testing.decisions import Recorder
-from s2s_fastapi.testing.exchange import Exchange, original
+from s2s_fastapi.testing.exchange import Exchange, original, present
 from s2s_fastapi.testing.found import Found, find
 from s2s_fastapi.testing.served import refuse_served
 from s2s_fastapi.verifier.accepted_tokens import AcceptedTokens
@@ -39,11 +39,12 @@ from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.token_verifier import TokenVerifier
 from s2s_fastapi.verifier.verifier import Verifier
 
-__all__ = ["Trusted", "TrustedIssuer", "trusting"]
+__all__ = ["MADE_UP", "Trusted", "TrustedIssuer", "trusting"]
 
 _log: Final = logging.getLogger("s2s_fastapi.testing")
 _TIMEOUT: Final = 3.0
-_MADE_UP: Final = "service-under-test"
+MADE_UP: Final = "service-under-test"
+"""The client of an app that does not say which one it is."""
 
 
 class TrustedIssuer(Protocol):
@@ -67,7 +68,7 @@ class TrustedIssuer(Protocol):
 class Trusted:
     """The apps that trust an issuer inside one block."""
 
-    def __init__(self, issuer: TrustedIssuer, name: str, found: tuple[Found, ...], realm: str) -> None:
+    def __init__(self, issuer: TrustedIssuer, name: str, found: Found, realm: str) -> None:
         self.issuer = issuer
         self.name = name
         """The name of the app."""
@@ -77,14 +78,11 @@ class Trusted:
         """The decisions inside of the block, in their order."""
         self.realm = realm
         """Its realm, if the issuer has several."""
-        self._middlewares = [pair for each in found for pair in each.middlewares]
-        self._verifiers = [verifier for each in found for verifier in each.verifiers]
-        self._outermost = [each.stacks[0][0] for each in found if each.stacks]
-        self._stacks = [pair for each in found for pair in each.stacks]
+        self._found = found
         self._audiences: dict[int, frozenset[str]] = {}
         self._workers = Workers("test keys"), Workers("test tokens")
         self._logs: list[DecisionLog] = []
-        self._caller = calling.Caller(name, tuple(map(id, self._outermost)) or id(self), self._source())
+        self._caller = calling.Caller(name, tuple(map(id, found.outermost)) or id(self), self._source())
 
     def __repr__(self) -> str:
         return f"Trusted({self.name}, client_id={self.client_id!r}, audiences={sorted(self.audiences)})"
@@ -92,12 +90,12 @@ class Trusted:
     @property
     def middlewares(self) -> tuple[ServiceAuthMiddleware, ...]:
         """The middlewares that were found."""
-        return tuple(middleware for middleware, _ in self._middlewares)
+        return tuple(middleware for middleware, _ in self._found.middlewares)
 
     @property
     def verifiers(self) -> tuple[TokenVerifier, ...]:
         """The verifiers that were given."""
-        return tuple(self._verifiers)
+        return self._found.verifiers
 
     @property
     def audiences(self) -> frozenset[str]:
@@ -117,9 +115,9 @@ class Trusted:
         """Forget tokens, keys and failures, and the decisions so far. The next request starts the apps anew."""
         self.decisions.clear()
         self._caller.source = self._source()
-        for middleware, _ in self._middlewares:
+        for middleware, _ in self._found.middlewares:
             middleware._start = self._start(middleware, middleware._start.options)  # noqa: SLF001 - its whole state
-        for verifier in self._verifiers:
+        for verifier in self._found.verifiers:
             vars(verifier).update(self._verifier(verifier))
 
     def begin(self, stack: ExitStack, client_id: str | None) -> None:
@@ -128,21 +126,20 @@ class Trusted:
         Raises:
             ConfigurationError: An app trusts another issuer at the moment, or a setting is wrong.
         """
-        declared = {id(middleware): _declared(middleware, owner) for middleware, owner in self._middlewares}
+        declared = {id(middleware): _declared(middleware, owner) for middleware, owner in self._found.middlewares}
         every = frozenset[str]().union(*declared.values())
-        self.client_id = client_id or (next(iter(every)) if len(every) == 1 else _MADE_UP)
-        for app, layers in self._stacks:
-            if isinstance(app, FastAPI):
-                _exchange(stack, Exchange.keeping(app, DOCUMENT, self.issuer))
+        self.client_id = client_id or (next(iter(every)) if len(every) == 1 else MADE_UP)
+        for app, layers in self._found.stacks:
             layers = layers.app if isinstance(layers, CallingLayer) else layers  # noqa: PLW2901 - of a block around this one
-            if app in self._outermost:
+            if app in self._found.outermost:
                 layers = CallingLayer(layers, self._caller)  # noqa: PLW2901 - see above
-            _exchange(stack, Exchange(app, {"middleware_stack": layers}, self.issuer))
-        for middleware, _ in self._middlewares:
+            document = present(app, DOCUMENT) if isinstance(app, FastAPI) else {}
+            _exchange(stack, Exchange(app, {**document, "middleware_stack": layers}, self.issuer))
+        for middleware, _ in self._found.middlewares:
             options = self._options(middleware, declared[id(middleware)])
             attributes = {"_start": self._start(middleware, options), "_clock": options.clock}
             _exchange(stack, Exchange(middleware, attributes, self.issuer))
-        for verifier in self._verifiers:
+        for verifier in self._found.verifiers:
             _exchange(stack, Exchange(verifier, self._verifier(verifier), self.issuer))
         calling.begin(self._caller)
         stack.callback(calling.end, self._caller)
@@ -225,7 +222,7 @@ class Trusted:
         """
         values: dict[str, Any] = dict(self.issuer.place((given.realm if given else "") or self.realm))
         values["client_id"] = client_id = (given.client_id if given else "") or self.client_id
-        audience = given.audience if given is not None else tuple(sorted(declared))
+        audience = (given.audience if given is not None else ()) or tuple(sorted(declared))
         values |= {"audience": audience} if audience else {}
         values |= {"leeway": given.leeway} if given is not None else {}
         if calls:
@@ -260,17 +257,14 @@ def trusting(
     Raises:
         ConfigurationError: Nothing of ours was found, uvicorn serves the app to other machines, or an app trusts another issuer.
     """
-    found = tuple(map(find, targets))
+    found = find(*targets)
     name = next((str(getattr(target, "title", "") or type(target).__name__) for target in targets), "no app")
-    receiving = any(each.middlewares for each in found)
-    if (not receiving and any(each.unguarded for each in found)) or not any(
-        each.middlewares or each.verifiers or each.calls for each in found
-    ):
+    if found.unguarded or not (found.middlewares or found.verifiers or found.calls):
         raise ConfigurationError(
             f"No ServiceAuthMiddleware and no caller was found in {name}: pass the app that ServiceAuthMiddleware was added to, the middleware "
             "itself, or beside the app the object that it calls with, as trusted_by(app, crm)."
         )
-    refuse_served({id(app) for each in found for app, _ in each.stacks} | {id(target) for target in targets}, _ids)
+    refuse_served({id(app) for app, _ in found.stacks} | {id(target) for target in targets}, _ids)
     trusted = Trusted(issuer, name, found, realm)
     with ExitStack() as stack:
         trusted.begin(stack, client_id)
@@ -278,7 +272,7 @@ def trusting(
             "%s trusts the embedded issuer until the end of a block, as the client %s%s. This is for tests only.",
             name,
             trusted.client_id,
-            " (a name made up for the test)" if trusted.client_id == _MADE_UP else "",
+            " (a name made up for the test)" if trusted.client_id == MADE_UP else "",
         )
         yield trusted
 

@@ -139,6 +139,12 @@ def test_mounts_hosts_sockets_and_opaque_apps_are_in_the_file() -> None:
     ]
 
 
+def test_a_socket_and_an_app_that_cannot_be_read_are_never_public() -> None:
+    app = Starlette(routes=[WebSocketRoute("/feed", endpoint), Mount("/files", app=opaque), Route("/open", endpoint)])
+    routes = declared(app, public_paths=["/feed", "/files", "/open", "DELETE /open"]).routes
+    assert {route.path: route.public for route in routes} == {"/feed": (), "/files": (), "/open": ("GET", "HEAD")}
+
+
 def test_the_app_says_what_its_middleware_requires_of_every_request() -> None:
     app = FastAPI(openapi_url=None)
     assert declared(app).requires == require_audience("api") & require_service()
@@ -172,6 +178,13 @@ def test_a_base_url_that_cannot_be_found_out_is_an_error_in_one_sentence() -> No
     app = FastAPI(openapi_url=None)
     app.get("/x", dependencies=[Depends(service_client(lambda: str(1 / 0), audience="crm"))])(endpoint)
     with pytest.raises(ConfigurationError, match="failed with ZeroDivisionError"):
+        declared(app)
+
+
+def test_a_base_url_that_is_none_is_said_as_it_is_without_an_access_file() -> None:
+    app = FastAPI(openapi_url=None)
+    app.get("/x", dependencies=[Depends(service_client(lambda: "crm", audience="crm"))])(endpoint)
+    with pytest.raises(ConfigurationError, match="http"):
         declared(app)
 
 

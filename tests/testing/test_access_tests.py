@@ -1,11 +1,13 @@
 """Access tests: right apps pass them, broken apps fail them, and no code of the app's own runs."""
 
+import functools
 import importlib
 import json
 import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import JSONResponse
 from starlette.applications import Starlette
+from starlette.convertors import CONVERTOR_TYPES, Convertor
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse, RedirectResponse
@@ -32,8 +35,11 @@ from s2s_fastapi import (
     require_service,
     require_user,
 )
+from s2s_fastapi.declared.access_file import AppAccess, RouteEntry
 from s2s_fastapi.testing import AccessOutcome, check_access
+from s2s_fastapi.testing.access_cases import access_cases
 from s2s_fastapi.testing.access_tests import AccessSuite
+from tests.receiver.layouts.layout import assert_right
 
 CRM = require_audience("crm") & require_caller("chat-app-service")
 EXAMPLES = (
@@ -44,6 +50,7 @@ EXAMPLES = (
     "charles",
     "gullible",
 )
+LAYOUTS = sorted(path.stem for path in (Path(__file__).parents[1] / "receiver/layouts/apps").glob("*.py"))
 
 
 def ran() -> Any:
@@ -84,6 +91,13 @@ def test_the_example_services_pass_and_everything_is_tried(name: str) -> None:
     app = importlib.import_module(f"example_app.{name}").app
     assert bad(app) == {}
     assert len(names(app)) > 5
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_apps_that_are_right_and_unusual_pass_and_are_as_before_afterwards(name: str) -> None:
+    module = importlib.import_module(f"tests.receiver.layouts.apps.{name}")
+    assert bad(module.app) == {}
+    assert_right(module)
 
 
 def test_each_kind_of_caller_is_a_case_of_its_own() -> None:
@@ -222,25 +236,71 @@ class LetsInBelow(ServiceAuthMiddleware):
             await super().__call__(scope, receive, send)
 
 
-@pytest.mark.parametrize("kind", ["http", "websocket"])
-def test_a_path_that_goes_round_the_middleware_is_found(kind: str) -> None:
+def outside(kind: str) -> tuple[FastAPI | Starlette, str]:
+    """Return an app with a path that goes round the middleware, and the name of the case that must find it."""
     app = FastAPI(openapi_url=None)
     app.add_middleware(LetsInBelow)
     app.post("/tickets", dependencies=[Depends(CRM)])(ran)
-    if kind == "http":
+    if kind == "route":
         app.add_route("/internal/x", endpoint)
-    else:
+        return app, "GET /internal/x: no token"
+    if kind == "mount":
+        app.mount("/internal", opaque)
+        return app, "/internal: no token"
 
-        @app.websocket("/internal/x")
-        async def unguarded(websocket: WebSocket) -> None:
-            ran()
+    @app.websocket("/internal/x")
+    async def unguarded(websocket: WebSocket) -> None:
+        ran()
 
+    return app, "WEBSOCKET /internal/x: no token"
+
+
+@pytest.mark.parametrize("kind", ["route", "mount", "websocket"])
+def test_a_path_that_goes_round_the_middleware_is_found(kind: str) -> None:
+    app, expected = outside(kind)
     found = bad(app)
-    assert f"{'GET' if kind == 'http' else 'WEBSOCKET'} /internal/x: no token" in found
-    assert not any("/tickets" in name for name in found)
+    assert "without a token reached the endpoint" in found[expected].text
+    assert "the route is outside of it" in found[expected].text
     # The right caller is let in without a decision, which proves nothing either.
-    assert all(each.result == "failed" for each in found.values())
-    assert len(found) == len([name for name in names(app) if "/internal/x" in name])
+    assert {each.result for each in found.values()} == {"failed"}
+    assert sorted(found) == sorted(name for name in names(app) if "/internal" in name)
+
+
+def test_a_method_that_goes_round_is_found_beside_a_method_that_an_earlier_route_answers() -> None:
+    class LetsInDelete(ServiceAuthMiddleware):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if scope.get("method") == "DELETE":
+                await self.app(scope, receive, send)
+            else:
+                await super().__call__(scope, receive, send)
+
+    app = Starlette(
+        routes=[Route("/x", endpoint), Route("/x", endpoint, methods=["GET", "DELETE"])],
+        middleware=[Middleware(LetsInDelete, audience="crm")],
+    )
+    found = bad(app)
+    assert {name.partition(":")[0] for name in found} == {"DELETE/GET /x"}
+    assert found["DELETE/GET /x: no token"].result == "failed"
+
+
+@pytest.mark.parametrize("method", ["HEAD", "DELETE"])
+def test_a_method_that_goes_round_the_middleware_is_found(method: str) -> None:
+    class LetsInMethod(ServiceAuthMiddleware):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if scope.get("method") == method:
+                await self.app(scope, receive, send)
+            else:
+                await super().__call__(scope, receive, send)
+
+    app = Starlette(
+        routes=[Route("/x", endpoint, methods=["GET", "DELETE"])],
+        middleware=[Middleware(LetsInMethod, audience="crm")],
+    )
+    text = bad(app)["DELETE/GET /x: no token"].text
+    assert text.startswith(
+        f"{method} without a token reached the endpoint. Expected was a refusal with 401 no_credentials"
+    )
+    assert len(text.splitlines()) == 1  # the other methods are right
 
 
 def test_an_override_that_was_left_in_place_is_found() -> None:
@@ -250,7 +310,7 @@ def test_an_override_that_was_left_in_place_is_found() -> None:
     assert list(found) == ["POST /tickets: another service"]
     text = found["POST /tickets: another service"].text
     assert "POST with a token of service another-service, aud crm reached the endpoint" in text
-    assert "expected was a refusal with 403 caller_not_allowed" in text
+    assert "Expected was a refusal with 403 caller_not_allowed" in text
 
 
 class Refuses:
@@ -266,10 +326,12 @@ class Refuses:
 
 @pytest.mark.parametrize("status", [401, 404, 422, 500])
 def test_an_app_that_refuses_everybody_proves_nothing(status: int) -> None:
-    app = make()
+    app = make(public_paths=["/healthz"])
+    app.get("/healthz")(ran)
     app.add_middleware(Refuses, status=status)
     found = bad(app)
     assert sorted(found) == sorted(names(app))
+    assert {each.result for each in found.values()} == {"failed"}
     assert "something else answered before" in found["POST /tickets: the right caller"].text
     assert "a refusal proves nothing here, because nobody gets in" in found["POST /tickets: no token"].text
 
@@ -356,6 +418,40 @@ def test_an_app_that_does_not_start_fails_in_one_sentence() -> None:
     assert "users=True accepts users as well as services" in found.text
 
 
+def test_an_app_whose_first_request_fails_fails_in_one_sentence() -> None:
+    found = bad(make(insecure_observe_until="2999-01-01"))
+    assert set(found) == set(names(make(insecure_observe_until="2999-01-01")))
+    assert {each.result for each in found.values()} == {"failed"}
+    assert all("name an earlier day" in each.text for each in found.values())
+
+
+class Day(Convertor[str]):
+    regex = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+def test_what_cannot_be_computed_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An app that started has no requirement that nobody can meet; a file may have one."""
+    monkeypatch.setitem(CONVERTOR_TYPES, "day", Day())
+    many = require_caller("a") & functools.reduce(or_, (require_scope(f"s{number}") for number in range(51)))
+    routes = [
+        RouteEntry("/odd/{day:day}", ("GET",)),
+        RouteEntry("/many", ("GET",), requires=many),
+        RouteEntry("/nobody", ("GET",), requires=require_user()),
+    ]
+    cases = access_cases(AppAccess("crm", require_service(), tuple(routes)))
+    assert [(case.route.path, case.not_tried) for case in cases] == [
+        ("/odd/{day:day}", "No value for the parameters of its path is known."),
+        ("/many", "Its requirement can be met in more than 50 ways."),
+        ("/nobody", "No token can meet its requirement."),
+    ]
+
+
 def test_a_route_that_an_earlier_one_hides_is_not_tried() -> None:
     app = FastAPI(openapi_url=None)
     app.add_middleware(ServiceAuthMiddleware)
@@ -373,6 +469,13 @@ def test_an_app_below_with_a_middleware_of_its_own_is_named() -> None:
     (found,) = bad(app).values()
     assert found.result == "not tried"
     assert "write access_tests for that app" in found.text
+
+
+def test_a_middleware_of_an_app_below_does_not_count_for_the_app_above() -> None:
+    app = Starlette(routes=[Mount("/sub", app=make()), Route("/open", endpoint)])
+    (found,) = check_access(app)
+    assert "so every route of its own is open" in found.text
+    assert "Apps below it have one" in found.text
 
 
 def test_code_in_front_of_routes_is_named_and_no_request_is_sent_there() -> None:
@@ -468,6 +571,14 @@ def test_writing_changes_only_the_own_app_of_a_file_with_several(tmp_path: Path)
     assert bad(other, expect=path) == {}
 
 
+def test_the_file_of_an_app_that_cannot_be_tested_fails_too(tmp_path: Path) -> None:
+    app = make(users=True)
+    app.get("/x")(ran)
+    found = bad(app, expect=tmp_path / "access.json", client_id="crm")
+    assert list(found) == ["access.json", "the app can be tested"]
+    assert "users=True accepts users" in found["access.json"].text
+
+
 def test_a_file_that_cannot_be_read_fails_and_is_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "access.json"
     path.write_text('{"version": 9}')
@@ -484,10 +595,19 @@ def test_the_client_of_the_file_is_the_client_of_the_app(tmp_path: Path) -> None
     assert "POST /tickets: without role agent of crm" in names(app, expect=path)
 
 
+def test_a_client_that_was_made_up_is_not_written_into_a_file(tmp_path: Path) -> None:
+    app = make(requirement=require_caller("a"))
+    path = tmp_path / "access.json"
+    found = AccessSuite(app, path, None, {}).outcome("access.json", update=True)
+    assert found.result == "failed"
+    assert "client_id=" in found.text
+    assert not path.exists()
+
+
 def test_an_app_that_only_calls_is_open_and_must_be_reviewed(tmp_path: Path) -> None:
     app = importlib.import_module("example_app.chat_app").app
     (found,) = check_access(app)
-    assert "so every route is open" in found.text
+    assert "so every route of its own is open" in found.text
     path = reviewed(tmp_path, app, client_id="chat-app-service")
     assert bad(app, expect=path) == {}
     assert "POST /escalate: open to everybody" in names(app, expect=path)
@@ -535,12 +655,14 @@ def pytest_in(folder: Path, **environment: str) -> list[str]:
 
 
 def test_in_pytest_each_case_is_an_item_and_the_option_writes_the_file(tmp_path: Path) -> None:
-    (tmp_path / "test_tickets.py").write_text(TEST_FILE)
+    folder = tmp_path / "tests"
+    folder.mkdir()
+    (folder / "test_tickets.py").write_text(TEST_FILE)
     in_ci = pytest_in(tmp_path, CI="1")
     assert in_ci[-1].startswith("1 failed, 6 passed")
     assert any(line.startswith("--s2s-update writes nothing where CI is set") for line in in_ci)
-    assert not (tmp_path / "access.json").exists()
+    assert not (folder / "access.json").exists()
     here = pytest_in(tmp_path)
     assert here[-1].startswith("6 passed, 1 skipped")
     assert any("was written. Review it" in line for line in here)
-    assert json.loads((tmp_path / "access.json").read_text())["apps"][0]["client_id"] == "crm"
+    assert json.loads((folder / "access.json").read_text())["apps"][0]["client_id"] == "crm"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, Header, Request, Security, WebSocket
+from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Header, Request, Security, WebSocket
 from fastapi.dependencies.models import Dependant
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
@@ -28,6 +28,7 @@ from s2s_fastapi import (
     require_scope,
 )
 from s2s_fastapi.declared.routes import read_access
+from s2s_fastapi.requirement.require import current_principal
 from s2s_fastapi.testing.marked_endpoints import MARKED_HEADER, marked_endpoints
 from tests.kit.receiving import Observed, client, observed, options, realm, service
 
@@ -133,7 +134,7 @@ def fastapi_app(directory: Path) -> FastAPI:
         yield Body(subject="")
 
     @app.get("/anyone")
-    async def anyone(caller: CurrentPrincipal) -> None:
+    async def anyone(caller: CurrentPrincipal, background: BackgroundTasks, response: Response) -> None:
         ran()
 
     app.include_router(router)
@@ -354,6 +355,12 @@ def test_code_in_front_of_routes_is_not_marked_and_is_named() -> None:
         assert [route.path for route in marker.unmarked] == ["/own"]
 
 
+def test_an_app_that_cannot_be_read_and_has_nothing_of_ours_in_front_is_not_marked() -> None:
+    with marked_endpoints(opaque) as marker:
+        assert [route.path for route in marker.unmarked] == ["/"]
+        assert not marker.marked
+
+
 def test_an_app_that_is_marked_cannot_be_marked_again_and_stays_marked() -> None:
     app = FastAPI()
     app.get("/x")(loud)
@@ -375,3 +382,48 @@ def test_an_override_of_a_requirement_is_seen(options: Send_, service: Send_, cl
     with marked_endpoints(app) as marker:
         assert client(app).get("/x", headers=service(azp="x", client_id="x")).status_code == 200
     assert marker.reached
+
+
+@pytest.mark.parametrize("overridden", [False, True], ids=["no overrides", "overrides"])
+def test_requirements_below_dependencies_of_the_apps_own_are_asked_with_their_scopes(
+    overridden: bool, options: Send_, service: Send_, client: Send_, observed: Observed
+) -> None:
+    def inner(caller: Annotated[Principal, Security(CRM, scopes=["tickets:read"])], number: int) -> None:
+        ran()
+
+    def outer(inner: Annotated[None, Depends(inner)]) -> None:
+        ran()
+
+    def unrelated() -> None:
+        ran()
+
+    app = FastAPI(openapi_url=None)
+    app.get("/x", dependencies=[Security(outer, scopes=["tickets:write"]), Depends(unrelated)])(loud)
+    if overridden:
+        app.dependency_overrides[unrelated] = loud
+    app.add_middleware(ServiceAuthMiddleware, **options())
+    with marked_endpoints(app) as marker:
+        for scope, status in (("tickets:read", 403), ("tickets:write", 403), ("tickets:read tickets:write", 200)):
+            assert client(app).get("/x", headers=service(scope=scope)).status_code == status
+        assert client(app).get("/x", headers=service(azp="x", client_id="x")).status_code == 403
+    assert observed.reasons == ["scope_missing", "scope_missing", "allowed", "caller_not_allowed"]
+    assert len(marker.reached) == 1
+
+
+def test_the_scopes_around_the_current_principal_are_asked(options: Send_, service: Send_, client: Send_) -> None:
+    app = FastAPI(openapi_url=None)
+    app.get("/x", dependencies=[Security(current_principal, scopes=["tickets:read"])])(loud)
+    app.add_middleware(ServiceAuthMiddleware, **options())
+    with marked_endpoints(app):
+        assert client(app).get("/x", headers=service(scope="profile")).status_code == 403
+        assert client(app).get("/x", headers=service(scope="tickets:read")).status_code == 200
+
+
+def test_a_route_that_everybody_may_call_is_marked_whatever_its_endpoint_takes(
+    options: Send_, service: Send_, client: Send_, tmp_path: Path
+) -> None:
+    app = fastapi_app(tmp_path)
+    app.add_middleware(ServiceAuthMiddleware, **options())
+    with marked_endpoints(app) as marker:
+        assert client(app).get("/anyone", headers=service(azp="x", client_id="x")).status_code == 200
+    assert [each.client_id for each in marker.reached] == ["x"]

@@ -2,11 +2,20 @@
 
 from typing import Annotated, Any
 
+import httpx
 import pytest
-from fastapi import Depends, FastAPI, HTTPException, WebSocket
+from fastapi import Depends, FastAPI, HTTPException, Response, WebSocket
+from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
-from s2s_fastapi import ConfigurationError, Principal, ServiceAuthMiddleware, require_audience, require_caller
+from s2s_fastapi import (
+    AuthorizationError,
+    ConfigurationError,
+    Principal,
+    ServiceAuthMiddleware,
+    require_audience,
+    require_caller,
+)
 from s2s_fastapi.testing import EmbeddedIssuer, assert_refused, client_of, refused
 
 
@@ -62,6 +71,32 @@ def test_an_accepted_request_is_no_refusal(issuer: EmbeddedIssuer) -> None:
 def test_an_answer_of_the_app_itself_is_no_refusal(issuer: EmbeddedIssuer) -> None:
     with client_of(make_app(), issuer=issuer) as client, pytest.raises(AssertionError, match="not from ServiceAuth"):
         assert_refused(client.get("/own", auth=issuer.as_service("a")), 403, "caller_not_allowed")
+
+
+def test_an_answer_that_hides_the_refusal_is_no_refusal(issuer: EmbeddedIssuer) -> None:
+    app = make_app()
+    app.add_exception_handler(AuthorizationError, lambda *_: PlainTextResponse("nothing here", 404))
+    with (
+        client_of(app, issuer=issuer) as client,
+        pytest.raises(AssertionError, match=r"the answer is 404, .*\(the decision was 403 caller_not_allowed\)"),
+    ):
+        assert_refused(client.get("/x", auth=issuer.as_service("b")), 403, "caller_not_allowed")
+
+
+def test_the_refusal_of_another_app_behind_this_one_does_not_count(issuer: EmbeddedIssuer) -> None:
+    behind, front = make_app(), make_app()
+
+    @front.get("/pass", dependencies=[Depends(require_audience("x"))])
+    async def pass_on() -> Response:
+        transport = httpx.ASGITransport(behind)
+        async with httpx.AsyncClient(transport=transport, base_url="http://behind") as client:
+            return Response(status_code=(await client.get("/x")).status_code)
+
+    with issuer.trusted_by(behind), client_of(front, issuer=issuer) as client:
+        answer = client.get("/pass", auth=issuer.as_service("a"))
+        assert answer.status_code == 401
+        with pytest.raises(AssertionError, match="not from ServiceAuthMiddleware"):
+            assert_refused(answer, 401, "no_credentials")
 
 
 def test_an_unknown_reason_is_an_error_that_lists_the_reasons(issuer: EmbeddedIssuer) -> None:

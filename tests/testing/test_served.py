@@ -22,28 +22,35 @@ def make_app() -> FastAPI:
     return app
 
 
-def by_asyncio(server: uvicorn.Server) -> None:
-    asyncio.run(server.serve())
+# The server is in a list: on the stack of its thread are then only the frames that are there with any server.
 
 
-def in_a_task(server: uvicorn.Server) -> None:
+def by_run(servers: list[uvicorn.Server]) -> None:
+    servers[0].run()
+
+
+def by_asyncio(servers: list[uvicorn.Server]) -> None:
+    asyncio.run(servers[0].serve())
+
+
+def in_a_task(servers: list[uvicorn.Server]) -> None:
     async def main() -> None:
-        await asyncio.wait([asyncio.create_task(server.serve())])
+        await asyncio.wait([asyncio.create_task(servers[0].serve())])
 
     asyncio.run(main())
 
 
 @contextmanager
-def serving(app: Any, run: Callable[[uvicorn.Server], None] = uvicorn.Server.run, **options: Any) -> Iterator[None]:
-    server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="critical", **options))
-    thread = threading.Thread(target=run, args=(server,))
+def serving(app: Any, run: Callable[[list[uvicorn.Server]], None] = by_run, **options: Any) -> Iterator[None]:
+    servers = [uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="critical", **options))]
+    thread = threading.Thread(target=run, args=(servers,))
     thread.start()
     try:
-        while not server.started and thread.is_alive():
+        while not servers[0].started and thread.is_alive():
             time.sleep(0.01)
         yield
     finally:
-        server.should_exit = True
+        servers[0].should_exit = True
         thread.join()
 
 
@@ -54,7 +61,7 @@ def wrapped(app: Any) -> Any:
     return around
 
 
-@pytest.mark.parametrize("run", [uvicorn.Server.run, by_asyncio, in_a_task], ids=lambda run: run.__name__)
+@pytest.mark.parametrize("run", [by_run, by_asyncio, in_a_task], ids=lambda run: run.__name__)
 @pytest.mark.parametrize("around", [lambda app: app, wrapped], ids=["the app itself", "the app in a closure"])
 def test_an_app_that_uvicorn_serves_on_anything_but_loopback_is_refused(run: Any, around: Any, tmp_path: Path) -> None:
     app, issuer = make_app(), EmbeddedIssuer.for_tests()

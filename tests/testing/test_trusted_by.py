@@ -1,14 +1,18 @@
 """What trusts the issuer inside a block, and that nothing is left of it."""
 
 import asyncio
+import contextvars
 import functools
 import logging
+import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, asynccontextmanager
 from typing import Annotated, Any
 
 import httpx
+import httpx2
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, WebSocket
 from starlette.applications import Starlette
@@ -18,6 +22,7 @@ from starlette.routing import Host, Mount, Route
 from starlette.testclient import TestClient
 
 from example_app import alice, charles, chat_app, crm_gateway, shop_api
+from example_app.realm import claims_of
 from s2s_fastapi import (
     AuthenticationError,
     ConfigurationError,
@@ -134,6 +139,10 @@ def closure() -> Any:
     return outer
 
 
+def bound_method() -> Any:
+    return make_app().__call__
+
+
 def plain_starlette() -> Any:
     async def who(request: Request) -> PlainTextResponse:
         return PlainTextResponse(require_audience("tickets").check(request.user).client_id)
@@ -162,6 +171,7 @@ def on_a_host() -> Any:
         (wrapped, "/who"),
         (wrapped_and_counted, "/who"),
         (closure, "/who"),
+        (bound_method, "/who"),
         (plain_starlette, "/who"),
         (mounted, "/below/who"),
         (on_a_host, "/who"),
@@ -282,6 +292,14 @@ def test_settings_of_the_app_keep_their_audiences_and_their_leeway(issuer: Embed
         assert trusted.middlewares[0]._start.options.settings.client_id == "me"  # type: ignore[union-attr]
 
 
+def test_settings_without_a_client_accept_what_the_routes_declare(issuer: EmbeddedIssuer) -> None:
+    app = make_app(settings=KeycloakSettings(url="http://x", realm="corp"))
+    app.get("/old", dependencies=[Depends(require_audience("old-tickets"))])(lambda: None)
+    with client_of(app, issuer=issuer) as client:
+        assert client.trusted.audiences == {"tickets", "old-tickets"}
+        assert client.get("/who", auth=issuer.as_service("a", audience="tickets")).status_code == 200
+
+
 def test_no_rule_of_the_start_check_is_relaxed(issuer: EmbeddedIssuer) -> None:
     app = FastAPI()
     app.add_middleware(ServiceAuthMiddleware, users=True)
@@ -340,6 +358,13 @@ def test_a_verifier_of_a_module_trusts_the_issuer_inside_the_block_only(issuer: 
         verifier.verify(token)
 
 
+def test_a_verifier_with_settings_keeps_its_audience(issuer: EmbeddedIssuer) -> None:
+    verifier = TokenVerifier(KeycloakSettings(url="http://x", realm="corp", audience=("queue", "old-queue")))
+    with issuer.trusted_by(verifier) as trusted:
+        assert trusted.audiences == verifier.audiences == {"queue", "old-queue"}
+        assert verifier.verify(issuer.as_service("caller", audience="old-queue").token).client_id == "caller"
+
+
 def test_a_service_that_calls_gets_its_token_as_the_client_that_the_test_names(issuer: EmbeddedIssuer) -> None:
     crm = issuer.downstream(chat_app.crm).answer(201, json={"number": 1, "opened_by": "chat-app-service"})
     with client_of(chat_app.app, issuer=issuer, client_id="chat-app-service") as client:
@@ -360,6 +385,42 @@ def test_clients_that_an_app_makes_itself_reach_the_services_that_the_test_plays
         assert client.post("/messages/charles").json() == {"for": "charles"}
     assert (bob.calls[0].audiences, bob.calls[0].client_id) == (frozenset({"bob"}), "alice")
     assert (charlie.calls[0].audiences, charlie.calls[0].client_id) == (frozenset({"charles"}), "alice")
+
+
+def test_after_the_last_block_httpx_is_as_before(issuer: EmbeddedIssuer) -> None:
+    kinds = (httpx.HTTPTransport, httpx.AsyncHTTPTransport, httpx2.HTTPTransport, httpx2.AsyncHTTPTransport)
+    before = [dict(vars(kind)) for kind in kinds]
+    with issuer.trusted_by(make_app()), issuer.trusted_by(make_app()):
+        assert [dict(vars(kind)) for kind in kinds] != before
+    assert [dict(vars(kind)) for kind in kinds] == before
+
+
+def test_a_client_with_its_own_idea_of_trust_keeps_it(issuer: EmbeddedIssuer) -> None:
+    with issuer.trusted_by(make_app()):
+        transports = [httpx.HTTPTransport(), httpx.HTTPTransport(), httpx.HTTPTransport(verify=False)]
+    contexts: list[Any] = [transport._pool._ssl_context for transport in transports]
+    assert contexts[0] is contexts[1]  # to make one takes longer than a test
+    assert [context.verify_mode for context in contexts] == [ssl.CERT_REQUIRED, ssl.CERT_REQUIRED, ssl.CERT_NONE]
+
+
+def test_one_app_may_be_named_twice_and_be_inside_of_another(issuer: EmbeddedIssuer) -> None:
+    inner, outer = make_app(), FastAPI()
+    outer.mount("/below", inner)
+    before = dict(vars(inner)), dict(vars(outer))
+    with issuer.trusted_by(outer, inner, inner) as trusted, TestClient(outer) as client:
+        assert len(trusted.middlewares) == 1
+        assert client.get("/below/who", auth=issuer.as_service("a")).status_code == 200
+        inner.openapi()
+    assert (vars(inner), vars(outer)) == before
+
+
+def test_a_request_to_a_service_that_nobody_plays_says_who_is_played(issuer: EmbeddedIssuer) -> None:
+    issuer.downstream("http://crm:8001")
+    with issuer.trusted_by(make_app()), pytest.raises(httpx.ConnectError) as caught:
+        httpx.get("http://127.0.0.1:1/", trust_env=False)
+    assert "nobody plays http://127.0.0.1:1 in this test: issuer.downstream(...) plays http://crm:8001" in str(
+        caught.value
+    )
 
 
 def test_def_routes_and_background_tasks_call_as_their_app(issuer: EmbeddedIssuer) -> None:
@@ -505,14 +566,25 @@ def test_a_reset_forgets_tokens_keys_and_failures(issuer: EmbeddedIssuer) -> Non
         assert len(issuer.requests("certs")) == 1
 
 
+def test_a_reset_forgets_the_tokens_of_callers(issuer: EmbeddedIssuer) -> None:
+    auth = ServiceTokenAuth("http://crm:8001", audience="crm")
+    with issuer.trusted_by(auth):
+        auth.token()
+        issuer.reset()
+        auth.token()
+    assert len(issuer.requests("token")) == 1
+
+
 def test_the_clocks_turn_together(issuer: EmbeddedIssuer) -> None:
     auth = ServiceTokenAuth("http://crm:8001", audience="crm")
     app = make_app()
     with client_of(app, auth, issuer=issuer) as client:
         before, headers = auth.token(), issuer.as_service("caller", audience="tickets").headers
         assert client.get("/who", headers=headers).status_code == 200
-        issuer.time.forward(400)
+        fetched = len(issuer.requests("certs"))
+        issuer.time.forward(700)
         assert client.get("/who", headers=headers).status_code == 401
+        assert len(issuer.requests("certs")) > fetched  # keys are as old as the tokens
         assert client.trusted.decisions[-1].reason == "expired"
         assert client.get("/who", auth=issuer.as_service("caller")).status_code == 200
         assert auth.token() != before
@@ -522,8 +594,10 @@ def test_an_unknown_key_and_a_rotation_cost_no_waiting(issuer: EmbeddedIssuer) -
     with client_of(make_app(), issuer=issuer) as client:
         assert client.get("/who", auth=issuer.as_service("caller")).status_code == 200
         foreign = issuer.as_service("caller", key="foreign")
+        began = time.monotonic()
         for _ in range(3):
             assert client.get("/who", auth=foreign).status_code == 401
+        assert time.monotonic() - began < 4  # in production each new one may wait 5 s for the next fetch
         issuer.rotate_keys("test", keep=False)
         assert client.get("/who", auth=issuer.as_service("caller")).status_code == 200
         issuer.reset()
@@ -549,6 +623,59 @@ def test_a_websocket_is_refused_and_accepted(issuer: EmbeddedIssuer) -> None:
             assert socket.receive_text() == "a"
 
 
+def test_a_websocket_ends_by_the_clock_of_the_issuer(issuer: EmbeddedIssuer) -> None:
+    app = FastAPI()
+    app.add_middleware(ServiceAuthMiddleware, audience="t")
+
+    @app.websocket("/ws")
+    async def talk(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.send_text(await socket.receive_text())
+        await socket.close()
+
+    issuer.time.forward(-1000)  # by the real clock, the token has expired
+    with (
+        client_of(app, issuer=issuer) as client,
+        client.websocket_connect("/ws", headers=issuer.as_service("a").headers) as socket,
+    ):
+        socket.send_text("still open")
+        assert socket.receive_text() == "still open"
+
+
+def test_a_block_inside_a_block_has_its_own_client_and_leaves_the_document_of_the_outer_one(
+    issuer: EmbeddedIssuer,
+) -> None:
+    auth = ServiceTokenAuth("http://crm:8001", audience="crm")
+    app = make_app()
+
+    @app.get("/call", dependencies=[Depends(require_audience("tickets"))])
+    async def call() -> str:
+        return auth.token()
+
+    with client_of(app, auth, issuer=issuer, client_id="outer") as outer:
+        document = app.openapi()
+        with client_of(app, auth, issuer=issuer, client_id="inner") as inner:
+            token = inner.get("/call", auth=issuer.as_service("a")).json()
+            assert claims_of(token)["azp"] == "inner"
+            assert app.openapi() is not document
+        assert app.openapi() is document
+        assert claims_of(outer.get("/call", auth=issuer.as_service("a")).json())["azp"] == "outer"
+
+
+def test_what_outlives_a_block_does_not_call_as_its_app(issuer: EmbeddedIssuer) -> None:
+    auth = ServiceTokenAuth("http://crm:8001", audience="crm")
+    app, left = FastAPI(), list[contextvars.Context]()
+
+    @app.get("/leave")
+    async def leave() -> None:
+        left.append(contextvars.copy_context())
+
+    with client_of(app, auth, issuer=issuer, client_id="first") as client:
+        client.get("/leave")
+    with issuer.trusted_by(auth, client_id="second"):
+        assert claims_of(left[0].run(auth.token))["azp"] == "second"
+
+
 def test_an_app_that_was_started_before_trusts_the_issuer_inside_the_block(issuer: EmbeddedIssuer) -> None:
     corp = production()
     settings = KeycloakSettings(url=corp.url, realm="corp", client_id="tickets")
@@ -566,6 +693,38 @@ def test_an_app_that_was_started_before_trusts_the_issuer_inside_the_block(issue
         with issuer.trusted_by(app):
             assert both(client) == (401, 200)
         assert both(client) == (200, 401)
+
+
+def test_keys_that_arrive_after_the_block_reach_nothing_that_production_uses(issuer: EmbeddedIssuer) -> None:
+    corp = production()
+    settings = KeycloakSettings(url=corp.url, realm="corp", client_id="tickets")
+    app = make_app(settings=settings, transport=corp.transport)
+    released = threading.Event()
+    issuer.faults.add("certs", faults.rewritten(lambda body: body if released.wait(5) else b""))
+    with TestClient(app) as client:
+        ours = issuer.as_service("caller", audience="tickets").headers
+        assert client.get("/who", headers=ours).status_code == 401
+        with issuer.trusted_by(app) as trusted:
+            [middleware] = trusted.middlewares
+            middleware._start.run(app)  # it begins to load the keys
+            late = middleware.keys
+        released.set()
+        assert late is not None
+        assert late.get().find(issuer.signing_kid("test"), "RS256") is not None
+        assert middleware.keys is not late
+        assert client.get("/who", headers=ours).status_code == 401
+
+
+def test_mounted_apps_have_their_own_document_back(issuer: EmbeddedIssuer) -> None:
+    inner, outer = make_app(), FastAPI()
+    outer.mount("/below", inner)
+    openapi = inner.openapi()
+    before = dict(vars(inner))
+    with issuer.trusted_by(outer), TestClient(outer) as client:
+        assert client.get("/below/who", auth=issuer.as_service("a")).status_code == 200
+        client.get("/below/openapi.json", auth=issuer.as_service("a"))
+    assert vars(inner) == before
+    assert inner.openapi() == openapi
 
 
 def test_routes_that_a_lifespan_adds_are_read_as_in_production(issuer: EmbeddedIssuer) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 from urllib.parse import unquote_to_bytes
 
+from s2s_fastapi.errors import ConfigurationError
+
 __all__ = ["Answer", "AsgiSender", "Outgoing"]
 
 _PATIENCE: Final = 10.0
@@ -32,7 +34,7 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()
     opened: bool = False
     problem: str = ""
-    """Why there is no answer."""
+    """What the app raised, or why there is no answer."""
 
     def header(self, name: str) -> str:
         """Return all values of a header, joined."""
@@ -40,18 +42,26 @@ class Answer:
 
 
 class AsgiSender:
-    """Sends to one app, in an event loop of its own. ``owner`` is the app in the scope, if ``app`` is a part of it."""
+    """Sends to one app, in an event loop of its own.
 
-    def __init__(self, app: Any, owner: Any = None) -> None:
+    ``owner`` is the app in the scope, if ``app`` is a part of it. ``lifespan``: the app starts before the first request, and ends.
+    """
+
+    def __init__(self, app: Any, owner: Any = None, *, lifespan: bool = False) -> None:
         self._app = app
         self._owner = {} if owner is None else {"app": owner}
         self._runner = asyncio.Runner()
+        self._lifespan = _Lifespan(app) if lifespan else None
 
     def __enter__(self) -> Self:
         self._runner.__enter__()
+        if self._lifespan is not None:
+            self._runner.run(self._lifespan.begin())
         return self
 
     def __exit__(self, *error: object) -> None:
+        if self._lifespan is not None:
+            self._runner.run(self._lifespan.end())
         self._runner.close()
 
     def send(self, request: Outgoing) -> Answer:
@@ -60,14 +70,64 @@ class AsgiSender:
 
     async def _send(self, request: Outgoing) -> Answer:
         exchange = _Exchange(request)
+        state = {"state": dict(self._lifespan.state)} if self._lifespan is not None else {}
         try:
             async with asyncio.timeout(_PATIENCE):
-                await self._app(exchange.scope | self._owner, exchange.receive, exchange.send)
+                await self._app(exchange.scope | self._owner | state, exchange.receive, exchange.send)
         except TimeoutError:
             return exchange.answer(f"no answer within {_PATIENCE:.0f} s")
         except Exception as error:  # noqa: BLE001 - whatever the app raises, a server answers 500
             return exchange.answer(type(error).__name__)
         return exchange.answer("")
+
+
+class _Lifespan:
+    """The start and the end of an app (ASGI lifespan 2.0). An app that knows none goes on without."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._begun, self._ending = asyncio.Event(), asyncio.Event()
+        self._asked = self._failed = False
+        self.state: dict[str, Any] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def begin(self) -> None:
+        """Start the app.
+
+        Raises:
+            ConfigurationError: Its start fails.
+        """
+        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
+        self._task = asyncio.create_task(self._app(scope, self._receive, self._send))
+        begun = asyncio.create_task(self._begun.wait())
+        await asyncio.wait((self._task, begun), timeout=_PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+        begun.cancel()
+        over = self._task.done()
+        error = self._task.exception() if over else None
+        # An app that raises before it asks for a message knows no lifespan.
+        if self._failed or (self._asked and error is not None) or not (over or self._begun.is_set()):
+            self._task.cancel()
+            raise ConfigurationError("The app does not start: its lifespan fails, or its start does not end.")
+
+    async def end(self) -> None:
+        """End the app."""
+        self._ending.set()
+        if self._task is not None:
+            await asyncio.wait((self._task,), timeout=_PATIENCE)
+            if not self._task.done():
+                self._task.cancel()
+
+    async def _receive(self) -> dict[str, Any]:
+        if not self._asked:
+            self._asked = True
+            return {"type": "lifespan.startup"}
+        await self._ending.wait()
+        return {"type": "lifespan.shutdown"}
+
+    async def _send(self, message: Mapping[str, Any]) -> None:
+        if message["type"] in ("lifespan.startup.complete", "lifespan.startup.failed"):
+            self._failed = message["type"] == "lifespan.startup.failed"
+            self._begun.set()
 
 
 class _Exchange:
@@ -133,7 +193,7 @@ class _Exchange:
             status=self._status or 500,
             headers=self._headers,
             opened=self._opened,
-            problem="" if self._status else problem,
+            problem=problem,
         )
 
 

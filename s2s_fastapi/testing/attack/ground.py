@@ -45,6 +45,8 @@ class AttackedRoute:
     permits: Permits
     guard: str = ""
     """The name of the middleware in front of it: the full list is tried on one route of each."""
+    leeway: float = 30.0
+    """Seconds by which clocks may differ: the app tolerates at most so much."""
     public: bool = False
     """Whether anybody may call it, on purpose."""
     left_out: str = ""
@@ -70,9 +72,9 @@ class Shot:
     decisions: tuple[Decision, ...] = ()
 
     @property
-    def accepted(self) -> bool:
-        """Whether it was let in, whatever the app answered then."""
-        return self.reached or any(decision.accepted for decision in self.decisions)
+    def allowed(self) -> bool:
+        """Whether our middleware accepted the token, whatever the app answered then."""
+        return any(decision.accepted for decision in self.decisions)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -2,15 +2,17 @@
 
 import http.client
 import ipaddress
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
 
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.testing.attack.asgi import Answer, Outgoing
-from s2s_fastapi.testing.attack.ground import AttackedRoute, Ground
+from s2s_fastapi.testing.attack.ground import AttackedRoute, Ground, Shot
 from s2s_fastapi.testing.attack.own import OwnApp
 from s2s_fastapi.testing.attack.realm import AttackedRealm
 from s2s_fastapi.testing.issuer import EmbeddedIssuer
@@ -20,6 +22,8 @@ __all__ = ["ServedApp", "loopback"]
 _SAFE: Final = frozenset({"GET", "HEAD"})
 _PATIENCE: Final = 10.0
 _MOST: Final = 1_000_000
+_ATTEMPTS: Final = 15
+"""How many seconds an app has to fetch the keys of our issuer."""
 
 
 def loopback(url: str) -> tuple[str, int]:
@@ -82,6 +86,7 @@ class ServedApp:
     url: str
     issuer: EmbeddedIssuer
     unsafe_methods: bool = False
+    wait: Callable[[float], None] = time.sleep
 
     @contextmanager
     def __call__(self, prepare: Callable[[AttackedRealm], None] | None = None) -> Iterator[Ground]:
@@ -115,14 +120,19 @@ class ServedApp:
     def _accepts_ours(self, ground: Ground) -> None:
         """Make sure that this is an app under test: no other app accepts a token of this issuer."""
         tried = [route for route in ground.routes if route.method == "GET" and not route.public]
-        for route in tried:
-            token = ground.realm.token(route.permits.claims, user=route.permits.user, now=int(ground.now()))
-            without, with_ours = (
-                ground.shoot(route, headers=headers) for headers in ((), (("authorization", f"Bearer {token}"),))
-            )
-            if with_ours.accepted and not without.accepted:
+        for _ in range(_ATTEMPTS):
+            shots = [self._with_and_without(ground, route) for route in tried]
+            if any(with_ours.reached and not without.reached for with_ours, without in shots):
                 return
+            if not any(with_ours.answer.status == HTTPStatus.SERVICE_UNAVAILABLE for with_ours, _ in shots):
+                break
+            self.wait(1.0)  # it started before the issuer was there, and fetches the keys again in a few seconds
         raise ConfigurationError(
             f"No GET of {self.url} accepts a good token of the issuer of this suite ({len(tried)} tried), so nothing else was sent. Start "
             f"the app with KEYCLOAK_URL={self.issuer.url} and KEYCLOAK_REALM={ground.realm.name}."
         )
+
+    def _with_and_without(self, ground: Ground, route: AttackedRoute) -> tuple[Shot, Shot]:
+        """Send a good token, and then none."""
+        token = ground.realm.token(route.permits.claims, user=route.permits.user, now=int(ground.now()))
+        return ground.shoot(route, headers=(("authorization", f"Bearer {token}"),)), ground.shoot(route)

@@ -64,10 +64,9 @@ class OwnApp:
                 marker = stack.enter_context(marked_endpoints(place.app))
                 reached.append(marker.reached)
                 unmarked = {id(route.entry) for route in marker.unmarked}
-                guard = _middleware_of(place.app, owners)
+                guard = _Guard.of(_middleware_of(place.app, owners), place.app, trusted)
                 routes += [
-                    self._route(each, place, guard, trusted, unmarked=id(each.access.entry) in unmarked)
-                    for each in declared
+                    self._route(each, place, guard, unmarked=id(each.access.entry) in unmarked) for each in declared
                 ]
             yield Ground(
                 routes=tuple(routes),
@@ -80,36 +79,47 @@ class OwnApp:
                 decisions=trusted.decisions,
             )
 
-    def _route(
-        self,
-        found: FoundRoute,
-        place: "_Place",
-        middleware: ServiceAuthMiddleware | None,
-        trusted: Trusted,
-        *,
-        unmarked: bool,
-    ) -> AttackedRoute:
+    def _route(self, found: FoundRoute, place: "_Place", guard: "_Guard", *, unmarked: bool) -> AttackedRoute:
         name = f"{found.method} {found.path}"
         public = name in self.public or (found.method in ("GET", "HEAD") and found.path in self.public)
-        if middleware is None:
-            permits = permits_of(None, audiences=trusted.audiences, client_id=trusted.client_id, users=False)
-        else:
-            check = middleware.documentation(place.app).check
-            public = public or check.public.open(found.method, found.sample.path.removeprefix(place.prefix))
-            permits = permits_of(
-                found.access.requirement,
-                audiences=trusted.accepted_by(middleware),
-                client_id=check.client_id,
-                users=check.users,
-            )
         return AttackedRoute(
             method=found.method,
             path=found.path,
             sample=found.sample,
-            permits=permits,
-            guard="" if middleware is None else str(id(middleware)),
-            public=public,
+            permits=permits_of(
+                found.access.requirement, audiences=guard.audiences, client_id=guard.client_id, users=guard.users
+            ),
+            guard=guard.name,
+            leeway=guard.leeway,
+            public=public or guard.opens(found.method, found.sample.path.removeprefix(place.prefix)),
             left_out=UNMARKED if unmarked else "",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Guard:
+    """What stands in front of an app: a middleware of ours, or nothing."""
+
+    audiences: frozenset[str]
+    client_id: str
+    name: str = ""
+    users: bool = False
+    leeway: float = 30.0
+    opens: Callable[[str, str], bool] = lambda _method, _path: False
+
+    @classmethod
+    def of(cls, middleware: ServiceAuthMiddleware | None, app: Any, trusted: Trusted) -> "_Guard":
+        if middleware is None:
+            return cls(audiences=trusted.audiences, client_id=trusted.client_id)
+        documentation = middleware.documentation(app)  # reads all routes, so it is asked once
+        check = documentation.check
+        return cls(
+            audiences=trusted.accepted_by(middleware),
+            client_id=check.client_id,
+            name=str(id(middleware)),
+            users=check.users,
+            leeway=documentation.settings.leeway,
+            opens=check.public.open,
         )
 
 

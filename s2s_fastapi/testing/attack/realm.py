@@ -1,5 +1,6 @@
 """The realm of an attack: one service, one user, and tokens whose claims the suite changes and signs again."""
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -15,6 +16,8 @@ REALM: Final = "attacked"
 _SERVICE: Final = "calling-service"
 _FRONT_END: Final = "front-end"
 _USER: Final = "ann"
+_KEPT: Final = 120
+"""Seconds for which a token is given again. A cache that mixes up tokens shows only if the good token is the one that it has seen."""
 _OFF: Final[Mapping[str, Callable[[], Fault]]] = {
     "unavailable": lambda: answering(503),
     "page": html,
@@ -58,7 +61,7 @@ class AttackedRealm:
         self._realm = realm
         self._keys = issuer.keys(realm)
         self.keyring = Keyring(self._keys)
-        self._tokens: dict[bool, str] = {}
+        self._tokens: dict[str, tuple[str, int]] = {}
         for algorithm in ("RS256", "ES256"):  # made before the app reads the published keys
             self._keys.kid(algorithm)
 
@@ -73,16 +76,22 @@ class AttackedRealm:
         return self._issuer.issuer(self._realm)
 
     def token(self, claims: Mapping[str, Any], *, user: bool, now: int) -> str:
-        """Return a good token of a service or a user with these claims. Its ``jti`` and its dates are those of its kind of caller."""
-        if user not in self._tokens:
-            self._tokens[user] = (
-                self._issuer.user_token(self._realm, _USER, via=_FRONT_END)
-                if user
-                else self._issuer.service_token(self._realm, _SERVICE)
-            )
+        """Return a good token of a service or a user with these claims: the same one for two minutes, as callers keep theirs."""
+        name = json.dumps([claims, user], sort_keys=True)
+        token, made = self._tokens.get(name, ("", 0))
+        if not token or not 0 <= now - made < _KEPT:
+            token = forged(self._base(user=user), self._recipe(claims, now), self.keyring, {})
+            self._tokens[name] = token, now
+        return token
+
+    def _base(self, *, user: bool) -> str:
+        if user:
+            return self._issuer.user_token(self._realm, _USER, via=_FRONT_END)
+        return self._issuer.service_token(self._realm, _SERVICE)
+
+    def _recipe(self, claims: Mapping[str, Any], now: int) -> Mapping[str, Any]:
         dates = {"iat": now, "exp": now + 300, "iss": self.issuer}
-        recipe = {"algorithm": "RS256", "claims": {**claims, **dates}}
-        return forged(self._tokens[user], recipe, self.keyring, {})
+        return {"algorithm": "RS256", "claims": {**claims, **dates}}
 
     def variables(self, now: int) -> dict[str, Any]:
         """Return what a recipe can name of the realm and of the attacker."""
@@ -103,6 +112,7 @@ class AttackedRealm:
     def withdraw_keys(self) -> None:
         """Publish a new key and none of the older ones."""
         self._issuer.rotate_keys(self._realm, keep=False)
+        self._tokens.clear()
 
     def revoke(self, at: int) -> None:
         """Revoke all tokens that were issued before."""

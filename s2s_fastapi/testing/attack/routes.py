@@ -40,6 +40,8 @@ def routes_of(app: Any, prefix: str = "") -> Iterator[FoundRoute]:
             sample = documents.sample(method, route.path)
             headers = (("host", with_path_parameters(route.host)), *sample.headers) if route.host else sample.headers
             path = f"{with_path_parameters(prefix)}{sample.path}"
+            if route.opaque and not path.endswith("/"):
+                path += "/"  # where a mounted app begins
             yield FoundRoute(
                 method, f"{prefix}{route.path}" or "/", Sample(path or "/", sample.query, headers, sample.body), route
             )

@@ -133,9 +133,10 @@ def value_of(schema: Mapping[str, Any], document: Mapping[str, Any], depth: int 
         return None
     for name in ("anyOf", "oneOf"):
         if schema.get(name):
-            # A value that is not null tells more, unless a schema would never end.
-            choices = [choice for choice in schema[name] if choice.get("type") != "null" or depth > _DEEPEST // 2]
-            return value_of((choices or schema[name])[0], document, depth + 1)
+            # A value that is not null tells more, unless the schema goes on and on.
+            null = depth > _DEEPEST // 2
+            choices = sorted(schema[name], key=lambda choice: (choice.get("type") == "null") != null)
+            return value_of(choices[0], document, depth + 1)
     if schema.get("allOf"):
         parts = [value_of(part, document, depth + 1) for part in schema["allOf"]]
         return (
@@ -159,7 +160,10 @@ def _object(schema: Mapping[str, Any], document: Mapping[str, Any], depth: int) 
 
 def _array(schema: Mapping[str, Any], document: Mapping[str, Any], depth: int) -> Any:
     prefix = [value_of(item, document, depth + 1) for item in schema.get("prefixItems", ())]
-    more = schema.get("minItems", 0) - len(prefix)
+    least = schema.get(
+        "minItems", 1 if depth <= 1 else 0
+    )  # an empty list in a form or a query would not be there at all
+    more = least - len(prefix)
     return [*prefix, *(value_of(schema.get("items", {}), document, depth + 1) for _ in range(more))]
 
 

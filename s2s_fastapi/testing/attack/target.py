@@ -33,7 +33,7 @@ class TrustedIssuer:
 class Target:
     """An app guarded by something else: a hand-written guard, or another package.
 
-    - ``make``: makes the app so that it trusts the given issuer. It is called several times, and each app must be new.
+    - ``make``: makes the app so that it trusts the given issuer. It is called several times, and each app must be new. Its lifespan runs.
     - ``audience``: what the app accepts in ``aud``.
     - ``callers``: the client ids that may call, for all routes or by route: ``{"GET /x": ["billing"]}``. Empty: any service may.
     - ``users``: whether users may call.
@@ -84,7 +84,7 @@ class Target:
             yield Ground(
                 routes=tuple(self._route(each, unmarked=id(each.access.entry) in unmarked) for each in found),
                 realm=realm,
-                sender=stack.enter_context(AsgiSender(app)),
+                sender=stack.enter_context(AsgiSender(app, lifespan=True)),
                 public=next((path.split()[-1] for path in self.public), "/health"),
                 now=issuer.time.now,
                 turn=issuer.time.forward if self.turns_clock else None,

@@ -49,6 +49,8 @@ def _named(found: re.Match[str], variables: Mapping[str, Any]) -> Any:
 
 _FUNCTIONS: Final[Mapping[str, Callable[[Any, Mapping[str, Any]], Any]]] = {
     "$now": lambda seconds, variables: int(variables["now"]) + seconds,
+    "$past": lambda seconds, variables: int(variables["now"] - variables["leeway"] - seconds),
+    "$future": lambda seconds, variables: int(variables["now"] + variables["leeway"] + seconds),
     "$string": lambda value, _: str(value),
     "$repeat": lambda values, _: values[0] * values[1],
     "$slice": lambda values, _: values[0][values[1] : values[2]],

@@ -156,7 +156,7 @@ class Guard:
 
     def fetch(self) -> KeySet:
         try:
-            page = httpx.get(self.trusted.jwks_url, trust_env=False).raise_for_status().json()
+            page = httpx.get(self.trusted.jwks_url, trust_env=False, timeout=30).raise_for_status().json()
         except (httpx.HTTPError, ValueError):
             raise NoKeys from None
         keys = [entry for entry in page["keys"] if entry["use"] == "sig"]

@@ -1,0 +1,102 @@
+"""``s2s-fastapi attack``."""
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from tests.cli.command import environment, run
+
+ROOT = str(Path(__file__).resolve().parents[2])
+RIGHT = "example_app.crm_gateway:app"
+BROKEN = "tests.testing.attack.broken.ours:observed"
+CASE = ("--only", "audience-other", "--only", "no-token")
+
+
+def test_a_right_app_has_no_hole_and_the_environment_counts_for_nothing(tmp_path: Path) -> None:
+    done = run(
+        "attack", RIGHT, *CASE, "--json", tmp_path / "r.json", "--junit", tmp_path / "r.xml",
+        PYTHONPATH=ROOT, KEYCLOAK_URL="http://elsewhere", KEYCLOAK_REALM="other",
+    )  # fmt: skip
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "0 holes, 4 cases on 3 routes." in done.stdout
+    assert "GET /healthz (public)" in done.stdout
+    assert json.loads((tmp_path / "r.json").read_text("utf-8"))["counts"]["held"] == 4
+    assert ET.parse(tmp_path / "r.xml").getroot().tag == "testsuites"  # noqa: S314 - our own
+
+
+def test_a_hole_is_printed_and_is_exit_code_1() -> None:
+    done = run("attack", BROKEN, "--factory", *CASE, PYTHONPATH=ROOT)
+
+    assert done.returncode == 1
+    assert "HOLE GET /orders: audience-other (The token is for another service.) 200" in done.stdout
+
+
+def test_an_app_that_refuses_everybody_is_exit_code_2() -> None:
+    done = run(
+        "attack", "tests.testing.attack.broken.ours:refuses_everybody", "--factory", *CASE, PYTHONPATH=ROOT
+    )  # fmt: skip
+
+    assert done.returncode == 2
+    assert "NOBODY GETS IN: no route accepted a good token, so no refusal proves anything." in done.stdout
+
+
+def test_a_target_is_attacked_as_it_says() -> None:
+    done = run("attack", "tests.testing.attack.broken.apps:target", "--factory", *CASE, PYTHONPATH=ROOT)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "0 holes" in done.stdout
+
+
+def test_an_app_that_a_server_runs_is_attacked_over_its_url() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    app = "tests.testing.attack.broken.served:app"
+    trusted = {"PYTHONPATH": ROOT, "KEYCLOAK_URL": f"http://127.0.0.1:{port}", "KEYCLOAK_REALM": "attacked"}
+    with served(app, **trusted) as url:
+        done = run(
+            "attack", app, "--url", url, "--issuer-port", port, *CASE, "--only", "cached-after-its-end", **trusted
+        )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 holes, 5 cases on 2 routes." in done.stdout
+    assert "NOT TRIED DELETE /orders: --unsafe-methods would try it" in done.stdout
+    assert "the clock of this app cannot be turned" in done.stdout
+
+
+@contextmanager
+def served(app: str, **values: str) -> Iterator[str]:
+    command = [sys.executable, "-m", "uvicorn", app, "--port", "0", "--log-level", "info"]
+    with subprocess.Popen(command, env=environment(**values), stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            lines = (line for line in process.stderr if "running on" in line)
+            yield next(lines).partition("running on ")[2].split()[0]
+        finally:
+            process.terminate()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["crm_gateway"], "Write the app as module:app, for example crm_gateway:app, not 'crm_gateway'."),
+        (["no_such_module:app"], "There is no module no_such_module in"),
+        (["example_app.crm_gateway:nothing"], "The module example_app.crm_gateway has no nothing."),
+        (["example_app.shop_api:app", "--only", "nothing"], "There is no case and no kind of cases named nothing."),
+        ([RIGHT, "--url", "http://crm.example:80"], "Only an app on this machine can be attacked"),
+        (["example_app.crm_gateway:opened"], "pass the app that ServiceAuthMiddleware was added to"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(arguments: list[str], words: str) -> None:
+    done = run("attack", *arguments, PYTHONPATH=ROOT)
+
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,109 @@
+"""Writes docs/conformance/README.md from the data files: ``python -m tests.kit.conformance``."""
+
+import json
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from s2s_fastapi.testing.attack.cases import FILES, all_cases
+
+__all__ = ["page"]
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "conformance" / "README.md"
+_CASES = "../../s2s_fastapi/testing/attack/cases"
+_HEAD = """\
+# The attack cases
+
+Each case is data: whose good token an attacker takes, the one thing that is changed, the expected answer, and the source.
+[The attack suite](../attack-suite.md) tries the cases on an app. The files are in
+[s2s_fastapi/testing/attack/cases]({folder}), and so in the wheel. This page is written from them: `python -m tests.kit.conformance`.
+
+There are {entries} entries with {variants} cases. `line` is the line in [the list of attacks](../attacks.md).
+These lines have no case: {missing}.
+They need a server of their own, a socket, a setting or many requests. The tests of this package cover them.
+
+## The language
+
+[case.schema.json](case.schema.json) is the schema. A case begins with a good request: a token that the realm has signed for a caller that the
+route permits, in one `Authorization: Bearer` header. Then the members below take effect, in this order.
+
+| Member | What it changes |
+|---|---|
+| `from` | the good token is of a `stranger` (another service of the realm) or of a `user` |
+| `before` | first the realm changes, or time passes. With `seconds`, the same token was accepted before |
+| `token.header`, `token.claims` | members that are set |
+| `token.without_header`, `token.without_claims` | members that are left out |
+| `token.algorithm` | another algorithm of the realm; `alg` and `kid` follow |
+| `token.header_text`, `token.claims_text` | the text of the JSON: `${{json}}` is the object, `${{members}}` the object without its braces |
+| `token.header_encoding`, `token.claims_encoding` | another encoding than UTF-8 |
+| `token.signed_by` | `foreign`: a key that the realm does not publish |
+| `token.signed_as` | the algorithm that signs, whatever `alg` says |
+| `token.secret` | the form of the public key that is the secret of an HMAC |
+| `token.header_part`, `token.claims_part`, `token.signature_part` | what is done to a part after the signature |
+| `token.compact` | how the parts are joined |
+| `request.authorization` | the values of all Authorization headers |
+| `request.headers`, `request.query`, `request.path` | what else is sent |
+
+`each` makes variants: `${{each}}` is the value, and the id of the case is the entry, a dot and the name of the variant. Other variables are `issuer`,
+`audience`, `client_id`, `leeway`, `kid`, `kid_es256`, `kid_foreign`, `jwk_foreign`, `good` (the good token), `good_signature`, `token`, `path`, `path_of_public`
+and `public` (a public path of the app). An object with one member that begins with a dollar sign is a function:
+
+| Function | Value |
+|---|---|
+| `{{"$now": 300}}` | the second that is 300 seconds from now |
+| `{{"$past": 31}}`, `{{"$future": 31}}` | the second that is 31 seconds beyond the app's tolerance for clocks |
+| `{{"$string": 1}}` | the number as text |
+| `{{"$repeat": ["ab", 3]}}` | `ababab` |
+| `{{"$slice": ["orders", 0, -1]}}` | `order` |
+| `{{"$replace": ["http://x", "http:", "https:"]}}` | `https://x` |
+| `{{"$upper": "x"}}` | `X` |
+| `{{"$join": ["a", "b"]}}` | `ab` |
+
+`every_route` marks the one case of each kind that is tried on every route. `only_here` marks what only this package promises to refuse: the realm
+itself signed such a token for this caller, so a guard that accepts it is lenient, not open.
+"""
+
+
+def page() -> str:
+    """Return the page."""
+    cases = all_cases()
+    lines = {case.line for case in cases}
+    head = _HEAD.format(
+        folder=_CASES,
+        entries=len({case.entry for case in cases}),
+        variants=len(cases),
+        missing=", ".join(str(line) for line in range(1, 43) if line not in lines),
+    )
+    return "\n".join([head, *(line for name in FILES for line in _file(name))])
+
+
+def _file(name: str) -> Iterator[str]:
+    text = files("s2s_fastapi.testing.attack").joinpath("cases").joinpath(f"{name}.json").read_text("utf-8")
+    yield f"## {name.replace('-', ' ').capitalize()}"
+    yield ""
+    yield f"[{name}.json]({_CASES}/{name}.json)"
+    yield ""
+    yield "| case | line | kind | what is sent | expected | source |"
+    yield "|---|---|---|---|---|---|"
+    for entry in json.loads(text)["cases"]:
+        yield _row(entry)
+    yield ""
+
+
+def _row(entry: dict[str, Any]) -> str:
+    variants = f" ({len(entry['each'])})" if "each" in entry else ""
+    expect = entry["expect"]
+    cells = (
+        f"`{entry['id']}`{variants}",
+        str(entry["line"]),
+        entry["kind"],
+        entry["title"],
+        f"{expect['status']} `{expect['reason']}`",
+        "; ".join(entry["source"]),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), "utf-8")

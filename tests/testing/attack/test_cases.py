@@ -1,0 +1,72 @@
+"""The data files: complete, in their schema, true to the table of reasons, and the same as the page in docs/conformance."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+import s2s_fastapi
+from s2s_fastapi.decision import Reason
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.testing.attack.cases import FILES, all_cases, read_cases
+from tests.kit.conformance import page
+
+ROOT = Path(__file__).resolve().parents[3]
+DOCS = ROOT / "docs" / "conformance"
+FOLDER = Path(s2s_fastapi.__file__).parent / "testing" / "attack" / "cases"
+
+
+def test_every_data_file_is_read_and_fits_its_schema() -> None:
+    schema = Draft202012Validator(json.loads((DOCS / "case.schema.json").read_text("utf-8")))
+
+    assert sorted(path.stem for path in FOLDER.glob("*.json")) == sorted(FILES)
+    for name in FILES:
+        schema.validate(json.loads((FOLDER / f"{name}.json").read_text("utf-8")))
+
+
+def test_the_page_lists_the_cases_as_the_data_files_say_them() -> None:
+    assert (DOCS / "README.md").read_text("utf-8") == page(), "write it anew: python -m tests.kit.conformance"
+
+
+def test_every_case_has_an_id_of_its_own() -> None:
+    ids = [case.id for case in all_cases()]
+    assert len(set(ids)) == len(ids) > 300
+
+
+def test_every_kind_that_needs_no_change_of_the_realm_has_a_case_for_every_route() -> None:
+    everywhere = {case.kind for case in all_cases() if case.every_route}
+    assert {case.kind for case in all_cases()} - everywhere == {"no-keys"}
+
+
+def test_what_is_tried_on_every_route_changes_no_realm() -> None:
+    assert [case.id for case in all_cases() if case.every_route and case.before] == []
+
+
+def test_the_expected_answer_is_the_one_of_the_reason() -> None:
+    answers = {case.id: (case.expected.status, case.expected.error) for case in all_cases()}
+    known = {str(reason): reason for reason in Reason}
+    reasons = {case.id: known[case.expected.reason] for case in all_cases()}
+
+    assert answers == {name: (reason.status, reason.error) for name, reason in reasons.items()}
+
+
+def test_the_cases_cover_the_lines_of_the_list_that_a_request_can_try() -> None:
+    lines = {case.line for case in all_cases()}
+    text = (DOCS / "README.md").read_text("utf-8")
+    missing = {
+        int(number) for number in re.findall(r"\d+", text.partition("These lines have no case: ")[2].partition(".")[0])
+    }
+    assert set(range(1, 43)) - lines == missing
+
+
+def test_a_file_of_another_version_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="version 2, and this suite reads 1"):
+        list(read_cases('{"version": 2, "cases": []}'))
+
+
+@pytest.mark.parametrize("page", ["docs/attack-suite.md", "docs/index.md", "CHANGELOG.md"])
+def test_the_number_of_attacks_is_the_one_that_the_page_says(page: str) -> None:
+    numbers = re.findall(r"(\d+)(?: attacks| \[cases\])", (ROOT / page).read_text("utf-8"))
+    assert numbers == [str(len(all_cases()))]

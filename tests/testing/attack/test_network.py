@@ -1,0 +1,156 @@
+"""Attacks over a URL: on this machine only, on an app that trusts our issuer only, and with methods that change nothing."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+from fastapi import Depends, FastAPI
+
+from s2s_fastapi import KeycloakSettings, ServiceAuthMiddleware, require_caller
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.testing import EmbeddedIssuer
+from s2s_fastapi.testing.attack.network import ServedApp, loopback
+from s2s_fastapi.testing.attack.own import OwnApp
+from s2s_fastapi.testing.attack.realm import attacking_issuer
+from s2s_fastapi.testing.attack.runner import run
+
+ran: list[str] = []
+CASES = ["no-token", "signature-changed", "foreign-key-under-our-kid", "two-headers", "audience-other"]
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8000", "http://127.8.0.1:8000/", "http://[::1]:8000"])
+def test_a_loopback_address_is_this_machine(url: str) -> None:
+    host, port = loopback(url)
+    assert port == 8000
+    assert host in url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://localhost:8000", "http://10.0.0.5:8000", "http://0.0.0.0:8000", "https://127.0.0.1:8000", "127.0.0.1:8000"),
+        *("http://127.0.0.1", "http://127.0.0.1:8000/orders", "http://a@127.0.0.1:8000", "http://127.0.0.1.evil.example:8000"),
+        *("http://2130706433:8000", "http://127.1:8000", "http://[::ffff:10.0.0.5]:8000", "http://127.0.0.1:x", ""),
+    ],
+)  # fmt: skip
+def test_anything_else_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="Only an app on this machine can be attacked"):
+        loopback(url)
+
+
+def app_for(issuer_url: str, *, middleware: Any = ServiceAuthMiddleware) -> FastAPI:
+    app = FastAPI(openapi_url=None)
+    settings = KeycloakSettings(url=issuer_url, realm="attacked", client_id="orders")
+    app.add_middleware(middleware, settings=settings)
+
+    def note(method: str) -> Any:
+        def endpoint() -> str:
+            ran.append(method)
+            return "ok"
+
+        return endpoint
+
+    for method in ("GET", "DELETE"):
+        app.add_api_route("/orders", note(method), methods=[method], dependencies=[Depends(require_caller("shop"))])
+    return app
+
+
+@contextmanager
+def served(app: Any) -> Iterator[str]:
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            thread.join(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def issuer() -> Iterator[EmbeddedIssuer]:
+    made = attacking_issuer()
+    with made.serving():
+        yield made
+
+
+@pytest.mark.parametrize("unsafe", [False, True])
+def test_a_served_app_is_attacked_by_get_unless_more_is_asked_for(issuer: EmbeddedIssuer, unsafe: bool) -> None:
+    ran.clear()
+    with served(app_for(issuer.url)) as url:
+        opening = ServedApp(app=OwnApp(app=app_for(issuer.url)), url=url, issuer=issuer, unsafe_methods=unsafe)
+        report = run(opening, strict=False, only=CASES)
+
+    routes = {route.route: route for route in report.routes}
+    assert {result.outcome for result in routes["GET /orders"].results} == {"held"}
+    assert routes["DELETE /orders"].problem == ("" if unsafe else "--unsafe-methods would try it")
+    assert ("DELETE" in ran) == unsafe
+    assert report.exit_code == 0
+
+
+class Open(ServiceAuthMiddleware):
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and len([name for name, _ in scope["headers"] if name == b"authorization"]) > 1:
+            scope["headers"] = [pair for pair in scope["headers"] if b"Bearer" in pair[1]][:1]
+        await super().__call__(scope, receive, send)
+
+
+def test_a_hole_of_a_served_app_is_found(issuer: EmbeddedIssuer) -> None:
+    with served(app_for(issuer.url, middleware=Open)) as url:
+        opening = ServedApp(app=OwnApp(app=app_for(issuer.url)), url=url, issuer=issuer)
+        report = run(opening, strict=False, only=CASES)
+
+    assert {result.case.id for result in report.holes} == {
+        "two-headers.good-first",
+        "two-headers.good-twice",
+        "two-headers.basic-first",
+    }
+
+
+def test_an_app_that_does_not_trust_our_issuer_gets_no_attack(issuer: EmbeddedIssuer) -> None:
+    ran.clear()
+    with served(app_for("http://127.0.0.1:9")) as url:
+        opening = ServedApp(app=OwnApp(app=app_for(issuer.url)), url=url, issuer=issuer)
+        with pytest.raises(ConfigurationError, match="accepts a good token of the issuer of this suite \\(1 tried\\)"):
+            run(opening, strict=False, only=CASES)
+
+    assert ran == []
+
+
+def test_an_app_that_lets_everybody_in_shows_no_trust_in_our_issuer(issuer: EmbeddedIssuer) -> None:
+    open_app = FastAPI(openapi_url=None)
+    open_app.add_api_route("/orders", lambda: "ok")
+    with served(open_app) as url:
+        opening = ServedApp(app=OwnApp(app=app_for(issuer.url)), url=url, issuer=issuer)
+        with pytest.raises(ConfigurationError, match="nothing else was sent"):
+            run(opening, strict=False, only=CASES)
+
+
+class StartedFirst(ServiceAuthMiddleware):
+    """Has no keys for the first two requests, as an app that started before the issuer."""
+
+    left = 2
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.left -= 1
+        if self.left >= 0:
+            await send({"type": "http.response.start", "status": 503, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        await super().__call__(scope, receive, send)
+
+
+def test_an_app_that_started_before_the_issuer_has_time_to_fetch_the_keys(issuer: EmbeddedIssuer) -> None:
+    waited: list[float] = []
+    with served(app_for(issuer.url, middleware=StartedFirst)) as url:
+        own = OwnApp(app=app_for(issuer.url))
+        report = run(ServedApp(app=own, url=url, issuer=issuer, wait=waited.append), strict=False, only=["no-token"])
+
+    assert waited == [1.0]
+    assert report.exit_code == 0

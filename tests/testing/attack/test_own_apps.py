@@ -1,0 +1,130 @@
+"""Apps with our middleware: the examples hold, planted holes are found, and nothing of the app runs or stays behind."""
+
+import importlib
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from s2s_fastapi import ServiceAuthMiddleware
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.testing.attack import attack
+from tests.testing.attack.broken import ours
+
+EXAMPLES = ("crm_gateway", "notification_service", "notification_service_by_scope", "charles", "bob")
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_service_lets_no_attack_in(name: str) -> None:
+    app = importlib.import_module(f"example_app.{name}").app
+
+    report = attack(app)
+
+    assert report.exit_code == 0
+    assert {result.outcome for result in report.results} <= {"held", "not_applicable"}
+    assert sum(route.full for route in report.routes) == 1
+
+
+@pytest.mark.parametrize("name", sorted(ours.HOLES))
+def test_a_hole_beside_our_middleware_is_found(name: str) -> None:
+    make, route, case = ours.HOLES[name]
+
+    report = attack(make(), only=[case, "signature-changed"])
+
+    assert (route, case) in {(result.route, result.case.id) for result in report.holes}
+    assert report.exit_code == 1
+
+
+@pytest.mark.parametrize("name", sorted(ours.RIGHT))
+def test_a_right_app_raises_no_alarm(name: str) -> None:
+    report = attack(ours.RIGHT[name]())
+
+    assert [str(result) for result in report.findings] == []
+    assert [route.problem for route in report.routes if route.problem] == []
+
+
+def test_each_middleware_gets_the_full_list_on_one_route() -> None:
+    report = attack(ours.two_services(), only=["audience"])
+
+    assert [(route.route, route.full) for route in report.routes] == [
+        ("GET /crm/crm/{number}", True),
+        ("GET /billing/billing/{number}", True),
+    ]
+
+
+def test_a_case_of_each_kind_is_tried_on_every_route() -> None:
+    report = attack(ours.thirty_routes())
+
+    kinds = {result.case.kind for result in report.results}
+    for route in report.routes:
+        assert {result.case.kind for result in route.results} >= kinds - {"no-keys"}
+    assert report.exit_code == 0
+
+
+def test_whoever_may_not_call_by_the_requirement_is_the_stranger_and_whoever_may_is_not_tried() -> None:
+    report = attack(ours.many_requirements(), only=["stranger", "user"])
+
+    outcomes = {(result.route, result.case.id): result.outcome for result in report.results}
+    assert outcomes[("GET /1", "stranger")] == "held"
+    assert outcomes[("GET /0", "stranger")] == "not_applicable"
+    assert outcomes[("GET /1", "user")] == "held"
+    assert outcomes[("GET /3", "user")] == "not_applicable"
+
+
+def test_a_public_route_is_listed_and_not_attacked() -> None:
+    report = attack(ours.orders(), only=["no-token"])
+
+    health = report.routes[0]
+    assert (health.route, health.public, health.results) == ("GET /health", True, ())
+
+
+def test_a_route_outside_may_be_called_public() -> None:
+    report = attack(ours.outside_of_the_guarded_app(), only=["no-token"], public=["GET /forgotten", "HEAD /forgotten"])
+
+    assert report.exit_code == 0
+
+
+def test_afterwards_the_app_is_as_before_and_trusts_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = FastAPI()
+    app.add_middleware(ServiceAuthMiddleware)
+    app.add_api_route("/orders", lambda: "ran")
+    document = app.openapi()
+
+    attack(app, only=["no-token"])
+
+    assert app.openapi() == document
+    assert app.middleware_stack is None
+    for name, value in {"URL": "http://k:8080", "REALM": "corp", "CLIENT_ID": "crm"}.items():
+        monkeypatch.setenv(f"KEYCLOAK_{name}", value)
+    response = TestClient(app).get("/orders")
+    assert response.status_code == 401
+    assert 'realm="crm"' in response.headers["WWW-Authenticate"]
+
+
+def test_an_app_without_our_middleware_is_refused_in_a_sentence() -> None:
+    with pytest.raises(ConfigurationError, match="pass the app that ServiceAuthMiddleware was added to"):
+        attack(FastAPI())
+
+
+def test_an_app_that_does_not_start_cannot_be_attacked() -> None:
+    app = FastAPI()
+    app.add_middleware(ServiceAuthMiddleware, public_paths=["/nowhere/*"])
+
+    with pytest.raises(ConfigurationError, match="is a pattern"):
+        attack(app)
+
+
+@pytest.mark.parametrize("names", [["no-such-case"], ["audience", "no-such-case"]])
+@pytest.mark.parametrize("option", ["only", "without"])
+def test_a_case_that_does_not_exist_is_named(option: str, names: list[str]) -> None:
+    options: dict[str, Any] = {option: names}
+    with pytest.raises(ConfigurationError, match="no case and no kind of cases named no-such-case"):
+        attack(ours.orders(), **options)
+
+
+def test_what_is_left_out_is_not_in_the_report() -> None:
+    report = attack(ours.without_audience(), without=["audience", "cache-by-jti-for-another-audience"])
+
+    assert report.exit_code == 0
+    assert "audience-other" not in {result.case.id for result in report.results}
