@@ -102,6 +102,8 @@ class Decision:
     issuer: str = ""
     kid: str = ""
     unverified_kid: str = ""
+    receiver: str = ""
+    """The service that was called, as ``s2s-fastapi explain --to`` takes it; empty if a user called, or if no signature held."""
     method: str = ""
     route: str = ""
     routed: bool = True

@@ -37,6 +37,7 @@ from s2s_fastapi import (
 from s2s_fastapi.caller.token_source import TokenSource, using
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.keycloak.cures import audience_cure
+from s2s_fastapi.operations.admin import VARIABLES
 from s2s_fastapi.testing import EmbeddedIssuer
 from tests.caller.fakes import Keycloak, jwt
 from tests.kit.realm import Realm
@@ -148,7 +149,7 @@ def test_every_public_name_is_explained_somewhere() -> None:
 
 
 def test_only_variables_that_exist_are_named() -> None:
-    known = {f"KEYCLOAK_{name.upper()}" for name in KeycloakSettings.model_fields}
+    known = {f"KEYCLOAK_{name.upper()}" for name in KeycloakSettings.model_fields} | {*VARIABLES, "KEYCLOAK_ADMIN_"}
 
     assert {name for page in GUIDES for name in re.findall(r"\bKEYCLOAK_\w+", said(page))} == known
 

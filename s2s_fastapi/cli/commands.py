@@ -33,6 +33,7 @@ def command_line() -> "typer.Typer":
     from s2s_fastapi.cli.attack import attack  # noqa: PLC0415
     from s2s_fastapi.cli.dev import dev  # noqa: PLC0415
     from s2s_fastapi.cli.doctor import doctor  # noqa: PLC0415
+    from s2s_fastapi.cli.explain import explain  # noqa: PLC0415
     from s2s_fastapi.cli.graph import graph  # noqa: PLC0415
     from s2s_fastapi.cli.keygen import keygen  # noqa: PLC0415
     from s2s_fastapi.cli.plan import plan  # noqa: PLC0415
@@ -50,6 +51,7 @@ def command_line() -> "typer.Typer":
     app.command()(keygen)
     app.command()(token)
     app.command()(doctor)
+    app.command()(explain)
     app.command()(access)
     app.command()(plan)
     app.command()(apply)

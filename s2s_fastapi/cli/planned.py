@@ -54,7 +54,8 @@ def planned(api: "AdminApi", files: Iterable[Path], grants: Iterable[str], secre
 
     target = api.target
     needed, findings = wanted(read_access_files(files), grants, realm=target.realm)
-    snapshot = read_snapshot(api, question_of(needed))
+    with console(stderr=True).status("Reading the realm ..."):  # shown on a terminal only
+        snapshot = read_snapshot(api, question_of(needed))
     return make_plan(
         snapshot,
         needed,

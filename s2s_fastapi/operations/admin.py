@@ -18,11 +18,13 @@ from s2s_fastapi.errors import ConfigurationError, S2SError
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.text import named, printable
 
-__all__ = ["AdminApi", "AdminConflict", "AdminError", "AdminForbidden", "AdminTarget"]
+__all__ = ["VARIABLES", "AdminApi", "AdminConflict", "AdminError", "AdminForbidden", "AdminTarget"]
 
 _ADMIN: Final = "KEYCLOAK_ADMIN_"
 _PLACE: Final = ("url", "public_url", "issuer", "auth_path", "realm", "ca_file", "proxy")
 _LOGIN: Final = ("client_id", "client_secret", "client_secret_file", "client_key_file", "client_auth")
+VARIABLES: Final = tuple(f"{_ADMIN}{name.upper()}" for name in (*_LOGIN, "realm"))
+"""The variables of the admin client."""
 _PAGE: Final = 100
 _LIMIT: Final = 32 * 1024 * 1024
 _SECONDS: Final = 60.0

@@ -5,6 +5,7 @@ Pure: the same realm and the same access files give the same plan. It can be sav
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -222,7 +223,10 @@ class _Planning:
     """The work of one call of `make_plan`. ``now`` is the realm with all steps that were found so far."""
 
     def __init__(self, snapshot: Snapshot, wanted: Wanted, findings: Iterable[Finding]) -> None:
-        self.before = self.now = snapshot
+        self.before = snapshot
+        # Copied once. Each step changes it, and `now` is made anew, because a snapshot remembers what it looked up.
+        self.document = deepcopy(dict(snapshot.document))
+        self.now = snapshot.with_document(self.document)
         self.wanted = wanted
         self.findings: dict[Finding, None] = dict.fromkeys(findings)
         self.steps: list[Step] = []
@@ -231,7 +235,11 @@ class _Planning:
 
     def run(self) -> None:
         wanted = self.wanted
-        for note in self.before.notes:
+        policies = (
+            f"the client policy {named(one['name'])} may change tokens"
+            for one in self.before.document["clientPolicies"]["policies"]
+        )
+        for note in (*self.before.notes, *policies):
             self._say(Level.NOTE, f"The predicted tokens may be wrong: {note}.")
         for client_id, calls in wanted.clients.items():
             self._client(client_id, calls=calls)
@@ -245,6 +253,7 @@ class _Planning:
             if call.caller in self.usable:
                 self._call(call)
         self._built_in_scopes()
+        self._rotated()
         self._unmet()
 
     def ordered(self) -> list[Step]:
@@ -281,7 +290,8 @@ class _Planning:
     def _do(self, step: Step) -> None:
         if not step.holds(self.now):
             self.steps.append(step)
-            self.now = self.now.changed(step.on)
+            step.on(self.document)
+            self.now = self.before.with_document(self.document)
 
     # Clients
 
@@ -336,6 +346,16 @@ class _Planning:
                 if name not in client["defaultClientScopes"]:
                     self._do(AssignScope(client=client_id, scope=name))
 
+    def _rotated(self) -> None:
+        """Say which services lose their secret: Keycloak's rotation of secrets takes every change of a client as the occasion."""
+        changed = [step.client for step in self.steps if isinstance(step, EnableServiceAccount)]
+        if changed and self.before.rotating:
+            self._say(
+                Level.NOTE,
+                f"The client policy {listed(self.before.rotating)} may give {listed(changed)} a new secret when it is changed: start these"
+                " services with the secret on the page Credentials of their client.",
+            )
+
     # Scopes that routes require
 
     def _scope(self, each: WantedScope) -> None:
@@ -345,7 +365,7 @@ class _Planning:
         elif problem := self._more(scope, self.wanted.reach.get(each.caller, frozenset()), by_hand=each.by_hand):
             self._say(
                 Level.OPEN,
-                f"{named(each.caller)} shall have the client scope {named(each.scope)}, which also {problem}: it is not assigned."
+                f"{named(each.caller)} shall have the client scope {named(each.scope)}, which {problem}: it is not assigned."
                 f" --grant {named(f'{each.caller}:{each.scope}')} assigns it.",
             )
             return
@@ -373,9 +393,9 @@ class _Planning:
             kinds = sorted(
                 {str(mapper["protocolMapper"]) for mapper in scope["protocolMappers"] if audience_of(mapper) is None}
             )
-            return f"has mappers of other kinds ({listed(kinds)})"
+            return f"also has mappers of other kinds ({listed(kinds)})"
         if others := {name for name in audiences if name} - allowed:
-            return f"brings the audience {listed(others)}"
+            return f"also brings the audience {listed(others)}"
         return ""
 
     # Roles
@@ -409,10 +429,9 @@ class _Planning:
     # Audiences
 
     def _call(self, call: WantedCall) -> None:
-        for name in call.carriers:
-            carried = self._by_carrier(call, name)
-            if not carried:
-                return
+        shares = self._shares(call)
+        if not all(self._by_carrier(call, name, shares[name]) for name in call.carriers):
+            return
         for audience in call.audiences:
             if not self._brought(call, audience):
                 self._by_default(call.caller, audience)
@@ -434,33 +453,42 @@ class _Planning:
         roles, held = self.now.mapped("clientScope", scope), self.now.granted(caller)
         return not roles or not roles.isdisjoint(held.union(*map(self.now.inside, held)))
 
-    def _by_carrier(self, call: WantedCall, name: str) -> bool:
-        """See to it that the caller can request the scope. The first scope for which an audience is missing brings it."""
+    def _shares(self, call: WantedCall) -> dict[str, list[str]]:
+        """Return which scope that the code requests shall bring which audience that none of them brings yet."""
+        scopes = {name: self.now.scope(name) for name in call.carriers}
+        brought = {audience for scope in scopes.values() if scope is not None for audience in _of_scope(scope)}
+        takers = [name for name, scope in scopes.items() if scope is None] or list(scopes)
+        shares: dict[str, list[str]] = {name: [] for name in scopes}
+        for audience in call.audiences if takers else ():
+            if audience not in brought:
+                shares[next((name for name in takers if audience in name), takers[0])].append(audience)
+        return shares
+
+    def _by_carrier(self, call: WantedCall, name: str, share: list[str]) -> bool:
+        """See to it that the caller can request the scope, and that it brings these audiences too. Return whether that is planned."""
         caller, scope = call.caller, self.now.scope(name)
-        allowed = frozenset(call.audiences)
-        others = [one for one in call.carriers if one != name]
-        elsewhere = {audience for one in others if (its := self.now.scope(one)) for audience in _of_scope(its)}
-        mine = [audience for audience in call.audiences if audience not in elsewhere]
-        if others and scope is None:  # several scopes for several audiences: by their names, else all in the first
-            mine = [audience for audience in mine if audience in name] or [
-                audience for audience in mine if not any(audience in one for one in others) and name == call.carriers[0]
-            ]
+        client = self.now.client(caller) or {}
+        problem = ""
+        if scope is not None:
+            problem = self._more(scope, frozenset(call.audiences), by_hand=False) or self._conditional(name)
+            held = name in client["defaultClientScopes"] or name in client["optionalClientScopes"]
+            if not problem and not held and _of_scope(scope).isdisjoint(call.audiences):
+                # An app whose file is not given may require it: it is not given away because somebody requests it.
+                problem = "brings none of these audiences, and may be required somewhere"
+        elif not share:
+            problem = "would bring none of these audiences, and may be required somewhere"
+        if problem:
+            self._say(
+                Level.OPEN,
+                f"{named(caller)} requests the client scope {named(name)} for {listed(call.audiences)}. It {problem}, so it is not"
+                f" assigned. Request another one; or --grant {named(f'{caller}:{name}')} assigns it.",
+            )
+            return False
         if scope is None:
-            if problem := forbidden_scope(name):
-                self._say(Level.FORBIDDEN, f"No plan makes the client scope {named(name)}: {problem}.")
-                return False
-            self._do(MakeScope(scope=name, audiences=tuple(mine), custom=tuple(filter(self._is_custom, mine))))
-        else:
-            if problem := self._more(scope, allowed, by_hand=False) or self._conditional(name):
-                self._say(
-                    Level.OPEN,
-                    f"{named(caller)} requests the client scope {named(name)} for {listed(call.audiences)}, which also {problem}: it is"
-                    f" not assigned. Request another one; or --grant {named(f'{caller}:{name}')} assigns it.",
-                )
-                return False
-            lacking = [audience for audience in mine if audience not in _of_scope(scope)]
-            if lacking and not others and not self._extend(name, lacking):
-                return False
+            custom = tuple(filter(self._is_custom, share))
+            self._do(MakeScope(scope=name, audiences=tuple(share), custom=custom))
+        elif share and not self._extend(name, share):
+            return False
         self._assign(caller, name, optional=True)
         return True
 
@@ -544,19 +572,19 @@ class _Planning:
                 continue
             claims = _claims(self.now, call.caller, call.request)
             lacking = sorted({*call.audiences} - _audiences(claims))
-            said = " ".join(finding.text for finding in self.findings if finding.level is not Level.NOTE)
             if not claims:
-                self._unless(said, call.caller, "Keycloak would refuse its token request")
+                problem = "Keycloak would refuse its token request"
             elif lacking:
-                self._unless(said, call.caller, f"its token would lack the audience {listed(lacking)}")
+                problem = f"its token would lack the audience {listed(lacking)}"
             elif claims.get("client_id") != call.caller:
-                self._unless(
-                    said, call.caller, "its token would lack client_id, so receivers do not accept it as a service's"
-                )
-
-    def _unless(self, said: str, caller: str, problem: str) -> None:
-        if named(caller) not in said:
-            self._say(Level.OPEN, f"After all steps {named(caller)} still could not call: {problem}.")
+                problem = "its token would lack client_id, so no receiver accepts it as a service's"
+            else:
+                continue
+            request = f" with the scope {named(call.request)}" if call.request else ""
+            self._say(
+                Level.OPEN,
+                f"After all steps {named(call.caller)} still cannot call {listed(call.audiences)}{request}: {problem}.",
+            )
 
 
 def _claims(realm: Snapshot, caller: str, request: str | None) -> dict[str, Any]:

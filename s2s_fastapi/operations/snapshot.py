@@ -6,8 +6,7 @@ in which a later Keycloak puts it.
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
-from copy import deepcopy
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Protocol
@@ -64,6 +63,7 @@ _ATTRIBUTES: Final = (
     "token.response.type.bearer.lower-case",
 )
 _MOST_ROLES: Final = 500
+_ROTATION: Final = "secret-rotation"
 _VIEW_CLIENTS: Final = "view-clients"
 _VIEW_USERS: Final = "view-users"
 _VIEW_REALM: Final = "view-realm"
@@ -104,6 +104,8 @@ class Snapshot:
     version: str
     holders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """For each scope, the clients outside of the plan that hold it."""
+    rotating: tuple[str, ...] = ()
+    """The client policies that give a client a new secret when it is changed."""
     notes: tuple[str, ...] = ()
     """What may make the prediction wrong, one sentence each."""
     realm_id: str = ""
@@ -126,10 +128,8 @@ class Snapshot:
         """The realm model of it, which predicts tokens."""
         return RealmModel.read(self.document, version=self.version)
 
-    def changed(self, change: Callable[[dict[str, Any]], None]) -> "Snapshot":
-        """Return the realm as it is after ``change``, which is given a copy of the document."""
-        document = deepcopy(dict(self.document))
-        change(document)
+    def with_document(self, document: Mapping[str, Any]) -> "Snapshot":
+        """Return the same realm with another document: as it will be."""
         return Snapshot(document=document, version=self.version, holders=self.holders, realm_id=self.realm_id)
 
     def client(self, client_id: str) -> Mapping[str, Any] | None:
@@ -295,11 +295,13 @@ class _Reading:
         mentioned |= {*self.question.audiences, *(role.client for role in self.question.roles)} & self.uuids.keys()
         stubs = [{"clientId": name, "enabled": True} for name in sorted((mentioned | {"account"}) - listed)]
         document["clients"] = [*clients, *stubs]
-        document["clientPolicies"] = {"policies": self._policies()}
+        policies, rotating = self._policies()
+        document["clientPolicies"] = {"policies": policies}
         return Snapshot(
             document=document,
             version=self.api.version(),
             holders={name: names for name, names in holders.items() if names},
+            rotating=rotating,
             notes=tuple(self.notes),
             realm_id=str(realm.get("id", "")),
             ids=self.ids,
@@ -410,13 +412,23 @@ class _Reading:
             (by_client.setdefault(role.client, []) if role.client else realm).append(entry)
         return {"roles": {"realm": realm, "client": by_client}}
 
-    def _policies(self) -> list[dict[str, Any]]:
+    def _policies(self) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+        """Return the policies in force, and the names of those that rotate secrets."""
         found = self.api.get("client-policies", "policies", needs=_VIEW_REALM)
-        return [
-            {"name": str(policy.get("name", "")), "enabled": True}
-            for policy in found.get("policies") or ()
-            if policy.get("enabled", True)
-        ]
+        policies = [policy for policy in found.get("policies") or () if policy.get("enabled", True)]
+        if not policies:
+            return [], ()
+        profiles = self.api.get("client-policies", "profiles", needs=_VIEW_REALM).get("profiles") or ()
+        rotating = {
+            profile.get("name")
+            for profile in profiles
+            if any(executor.get("executor") == _ROTATION for executor in profile.get("executors") or ())
+        }
+        names = sorted(str(policy.get("name", "")) for policy in policies)
+        those = (
+            str(policy.get("name", "")) for policy in policies if rotating.intersection(policy.get("profiles") or ())
+        )
+        return [{"name": name, "enabled": True} for name in names], tuple(sorted(those))
 
 
 def _client(client: Mapping[str, Any]) -> dict[str, Any]:

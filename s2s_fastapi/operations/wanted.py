@@ -116,9 +116,6 @@ class _Way:
     scopes: frozenset[str]
     roles: frozenset[Role]
 
-    def accepts(self, caller: str) -> bool:
-        return self.callers is None or caller in self.callers
-
     def names(self, caller: str) -> bool:
         return self.callers is not None and caller in self.callers
 
@@ -286,7 +283,10 @@ class _Wanting:
             return True
         receivers = self._called_by([audience])
         ways = [
-            way for receiver in receivers for way in receiver.ways if audience in way.audiences and way.accepts(caller)
+            way
+            for receiver in receivers
+            for way in receiver.ways
+            if audience in way.audiences and (way.names(caller) or self._any_service(way, caller))
         ]
         if ways:
             if not any(way.names(caller) for way in ways):
@@ -305,6 +305,11 @@ class _Wanting:
             Level.OPEN, f"{who} calls {what}, and {why} --grant {named(f'{caller}:{audience}')} grants the audience."
         )
         return False
+
+    def _any_service(self, way: _Way, caller: str) -> bool:
+        """Return whether the way names no caller and requires nothing else, unless an operator granted it to this caller."""
+        required = {*way.scopes, *(role.name for role in way.roles)}
+        return way.callers is None and all((caller, name) in self.grants for name in required)
 
     def _is_gate(self, scope: str) -> bool:
         return any(receiver.asks(scope) for receiver in self.receivers)

@@ -3,6 +3,7 @@
     reading.py   the document -> the realm (entities.py) that a server has after the import (builtins.py: what the server adds)
     scopes.py    the request -> the scopes in effect, and the roles that they allow
     mappers.py   scopes and roles -> claims
+    provenance.py  which mapper puts each audience and role there
     model.py     the questions that one can ask, and the refusals
 
 Tests compare every answer with real servers, claim by claim (``tests/real/test_parity.py``). `Granted.unknown` names what cannot be
@@ -17,6 +18,7 @@ from typing import Any, Final
 
 from s2s_fastapi.realm.entities import OIDC, Account, Client, Realm
 from s2s_fastapi.realm.mappers import mapped
+from s2s_fastapi.realm.provenance import Provenance, provenance
 from s2s_fastapi.realm.reading import read_realm
 from s2s_fastapi.realm.scopes import InEffect, in_effect
 
@@ -189,6 +191,13 @@ class RealmModel:
         # Rule 15: with a refresh token comes a session.
         session = client.attributes.get("client_credentials.use_refresh_token") == "true"
         return self._issued(client, account, scope, service=True, session=session, peer=peer)
+
+    def provenance(self, client_id: str, *, scope: str | None = None) -> Provenance | None:
+        """Return where the audiences and roles of a service's token come from; None if the client has no service account."""
+        client = self._realm.clients.get(client_id)
+        if client is None or client.account is None:
+            return None
+        return provenance(self._realm, client, client.account, scope)
 
     def password(
         self, username: str, *, via: str, scope: str | None = None, right_password: bool = True

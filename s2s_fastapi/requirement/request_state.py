@@ -123,7 +123,14 @@ class Authenticated:
 
     def _of_this_token(self, decision: Decision) -> Decision:
         known = self.verdict.decision
-        return replace(decision, client_id=known.client_id, token_id=known.token_id, issuer=known.issuer, kid=known.kid)
+        return replace(
+            decision,
+            client_id=known.client_id,
+            token_id=known.token_id,
+            issuer=known.issuer,
+            kid=known.kid,
+            receiver="" if self.principal.kind == "user" else self.service.client_id,
+        )
 
 
 def located(decision: Decision, scope: Scope, current: Span) -> Decision:

@@ -1,6 +1,7 @@
 """The operator's log: one record with fields for each decision; in a flood most are only counted."""
 
 import logging
+import shlex
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +21,8 @@ _MAX_ROUTES = 32  # of one caller in one window: a caller can invent paths that 
 _MAX_WINDOWS = 512
 _LONGEST = 256
 _LONGEST_CURE = 4096
+_LONGEST_NAME = 200  # a claim is cut there before it comes here
+_ESCAPED = frozenset("'\"\\\N{REPLACEMENT CHARACTER}")
 _OF_ANYBODYS_CHOICE = frozenset({"method", "route", "unverified_kid"})
 
 
@@ -28,6 +31,7 @@ class DecisionLog:
 
     - The fields are attributes of the record: ``outcome``, ``reason``, ``status``, ``method``, ``route``, ``client_id``, ``token_id``,
       ``kid``, ``issuer``, ``cure``, ``unverified_kid``, ``trace_id``. They are printable and of limited length, whatever was sent.
+    - ``explain`` is the command that explains a refusal, if the token's signature held. It is also the end of the message.
     - ``routed`` says whether the route belongs to the app.
     - A reason is written at most 20 times in 10 s for each caller, and once for each further route, up to 32 routes. So a flood hides no
       other caller and no other reason. All requests without a valid signature count as one caller.
@@ -111,6 +115,7 @@ class DecisionLog:
             "cure": printable(decision.cure, _LONGEST_CURE),
             "unverified_kid": printable(decision.unverified_kid, _LONGEST),
             "trace_id": decision.trace_id,
+            "explain": _command(decision),
             "routed": decision.routed,
             "suppressed": counted.suppressed,
             "age": counted.age,
@@ -120,6 +125,8 @@ class DecisionLog:
             for name in _SHOWN
             if fields[name]
         )
+        if command := fields["explain"]:  # last, and as it is: whatever stands behind it would be a part of it
+            shown = f"{shown} explain: {command}"
         self._logger.log(
             self._level(decision),
             "%s %s: %s %s",
@@ -134,6 +141,24 @@ class DecisionLog:
         if decision.outcome == "allowed":
             return self._allowed
         return logging.ERROR if decision.outcome == "failed" else logging.WARNING
+
+
+def _command(decision: Decision) -> str:
+    """Return the command that explains a refusal; empty if no signature held, or if a name cannot be written without risk.
+
+    A client may have any name. `shlex.quote` makes it one word, and a name with quotes or backslashes is left out: what a formatter of logs
+    does to these characters would undo the quoting.
+    """
+    names = (decision.client_id, decision.receiver)
+    if decision.reason is Reason.ALLOWED or not all(map(_is_safe, names)):
+        return ""
+    client, receiver = map(shlex.quote, names)
+    return f"s2s-fastapi explain --client {client} --to {receiver}"
+
+
+def _is_safe(name: str) -> bool:
+    """Return whether a name is there, whole, and without characters that formatters escape."""
+    return 0 < len(name) < _LONGEST_NAME and name.isprintable() and _ESCAPED.isdisjoint(name)
 
 
 # Fields that help to act come first; fields that join the record with others come last.

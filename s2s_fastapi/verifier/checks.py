@@ -48,6 +48,7 @@ class _Presented:
             client_id=shown(claims.get("azp", "")),
             token_id=shown(claims.get("jti", "")),
             issuer=shown(claims.get("iss", "")),
+            receiver="" if self.principal.kind == "user" else min(self.expected.audiences, default=""),
         )
 
 

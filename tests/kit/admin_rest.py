@@ -9,8 +9,13 @@ It holds a realm as Keycloak answers it, and does what Keycloak does that one wo
 
 import json
 import re
+import threading
+import time
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from typing import Any
 from urllib.parse import parse_qs, unquote
@@ -57,6 +62,7 @@ class FakeKeycloak:
     inside: dict[str, set[str]] = field(default_factory=dict)
     groups: dict[str, list[Object]] = field(default_factory=dict)
     policies: list[Object] = field(default_factory=list)
+    profiles: list[Object] = field(default_factory=list)
     calls: list[tuple[str, str, Any]] = field(default_factory=list)
     before: Callable[[str, str], httpx.Response | None] = lambda method, path: None
     """Answers in the place of the server, if it returns something."""
@@ -143,6 +149,48 @@ class FakeKeycloak:
         """Return what was sent that changes something."""
         return [f"{method} {path}" for method, path, _ in self.calls if method != "GET"]
 
+    @contextmanager
+    def serving(self) -> Iterator[dict[str, str]]:
+        """Answer on a loopback socket, log-in included, and give the environment of a command."""
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self) -> None:
+                content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                if self.path.endswith("/openid-connect/token"):
+                    given = httpx.Response(
+                        200, json={"access_token": _token(), "expires_in": 300, "token_type": "Bearer"}
+                    )
+                else:
+                    url = f"http://{self.headers['Host']}{self.path}"
+                    given = fake.answer(httpx.Request(self.command, url, content=content))
+                self.send_response(given.status_code)
+                for name in ("Location", "Content-Type"):
+                    if name in given.headers:
+                        self.send_header(name, given.headers[name])
+                self.send_header("Content-Length", str(len(given.content)))
+                self.end_headers()
+                self.wfile.write(given.content)
+
+            do_GET = do_POST = do_PUT = do_DELETE = answer  # noqa: N815 - the names of http.server
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+            thread.start()
+            try:
+                yield {
+                    "KEYCLOAK_URL": f"http://127.0.0.1:{server.server_address[1]}",
+                    "KEYCLOAK_REALM": self.realm,
+                    "KEYCLOAK_ADMIN_CLIENT_ID": "planner",
+                    "KEYCLOAK_ADMIN_CLIENT_SECRET": "the-planners-secret",
+                }
+            finally:
+                server.shutdown()
+                thread.join()
+
     def api(self) -> AdminApi:
         return AdminApi(target_of(self.realm), token=lambda: "a-token", transport=httpx.MockTransport(self.answer))
 
@@ -204,6 +252,12 @@ class FakeKeycloak:
                 entry = by_client.setdefault(owner, {"client": owner, "mappings": []})
                 entry["mappings"].append(self._role_json(role))
         return {"realmMappings": realm, "clientMappings": by_client}
+
+
+def _token() -> str:
+    claims = {"azp": "planner", "iss": "x", "iat": int(time.time()), "exp": int(time.time()) + 300}
+    parts = ({"alg": "RS256", "typ": "JWT"}, claims)
+    return ".".join([*(urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts), "c2ln"])
 
 
 def _ok(content: Any = None) -> httpx.Response:
@@ -354,4 +408,5 @@ _ROUTES: list[tuple[str, str, str, Callable[..., httpx.Response]]] = [
     ("GET", "users/([^/]+)/groups", "view-users", lambda server, user, **_: _ok(server.groups.get(user, []))),
     ("POST", "users/([^/]+)/role-mappings/(?:realm|clients/[^/]+)", "manage-users", _grant),
     ("GET", "client-policies/policies", "view-realm", lambda server, **_: _ok({"policies": server.policies})),
+    ("GET", "client-policies/profiles", "view-realm", lambda server, **_: _ok({"profiles": server.profiles})),
 ]

@@ -50,7 +50,7 @@ class Receiver(logging.Handler):
             observer=DecisionLog(logger),
             clock=clock,
         )
-        _add_routes(app)
+        add_routes(app)
         self._client = TestClient(app, raise_server_exceptions=False)
         self._keys = (
             SharedSources()
@@ -105,7 +105,7 @@ def kid_of(token: str) -> str:
     return kid
 
 
-def _add_routes(app: FastAPI) -> None:
+def add_routes(app: FastAPI) -> None:
     @app.get("/tickets")
     async def read(caller: Annotated[Principal, Depends(require_caller(CALLER))]) -> str:
         return caller.client_id

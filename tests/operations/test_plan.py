@@ -252,8 +252,27 @@ def test_a_scope_that_the_code_requests_and_that_gives_more_is_a_finding() -> No
     with server.api() as api:
         plan = plan_for(api, *APPS)
 
-    assert "which also brings the audience payroll: it is not assigned" in said(plan, Level.OPEN)
+    assert "It also brings the audience payroll, so it is not assigned" in said(plan, Level.OPEN)
     assert not any("untrusted-audience" in step for step in steps_of(plan))
+
+
+@pytest.mark.parametrize(
+    "scopes", [("payroll:write",), ("bob-audience", "payroll:write")], ids=["alone", "beside another"]
+)
+@pytest.mark.parametrize("there", [True, False])
+def test_a_scope_that_an_app_without_a_file_may_require_is_not_given_away(there: bool, scopes: tuple[str, ...]) -> None:
+    server = FakeKeycloak()
+    server.add_client(clientId="alice", serviceAccountsEnabled=True)
+    if there:
+        server.add_scope("payroll:write")
+    with server.api() as api:
+        plan = plan_for(api, receiver("bob", require_service()), caller("alice", "bob", scope=scopes))
+
+    if there or len(scopes) > 1:
+        assert "--grant alice:payroll:write assigns it" in said(plan, Level.OPEN)
+        assert "Assign the client scope payroll:write to alice as Optional" not in steps_of(plan)
+    else:  # nobody can hold it yet, and it brings the audience
+        assert "Make the client scope payroll:write with an Audience mapper for bob" in steps_of(plan)
 
 
 def test_a_scope_that_a_route_requires_never_brings_an_audience() -> None:
@@ -394,10 +413,26 @@ def test_a_client_policy_and_a_group_make_the_prediction_a_guess_and_that_is_sai
     server = made(tmp_path)
     account = next(one for one, client in server.accounts.items() if client == server.client_id("chat"))
     server.groups[account] = [{"name": "operators"}]
+    server.policies += [{"name": "strict", "enabled": True}, {"name": "off", "enabled": False}]
     with server.api() as api:
         plan = plan_for(api, *APPS)
 
     assert "the service account of chat is in a group" in said(plan, Level.NOTE)
+    assert "the client policy strict may change tokens" in said(plan, Level.NOTE)
+    assert "client policy off" not in said(plan, Level.NOTE)
+
+
+def test_a_policy_that_rotates_secrets_is_said_if_a_client_is_changed(tmp_path: Path) -> None:
+    server = made(tmp_path)
+    server.profiles += [{"name": "rotate", "executors": [{"executor": "secret-rotation"}]}]
+    server.policies += [{"name": "fresh", "enabled": True, "profiles": ["rotate"]}]
+    with server.api() as api:
+        unchanged = plan_for(api, *APPS)
+        _switch_off(server)
+        changed = plan_for(api, *APPS)
+
+    assert "new secret when it is changed" not in said(unchanged, Level.NOTE)
+    assert "The client policy fresh may give billing a new secret when it is changed" in said(changed, Level.NOTE)
 
 
 def test_a_saved_plan_is_read_as_it_was(tmp_path: Path) -> None:

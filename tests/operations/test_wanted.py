@@ -70,6 +70,15 @@ def test_a_route_for_users_accepts_no_service() -> None:
     assert "no route of crm accepts chat" in said[Level.OPEN]
 
 
+def test_a_route_that_requires_a_scope_or_a_role_is_not_open_to_any_service() -> None:
+    for app in (receiver("payroll", require_scope("pay:read")), receiver("payroll", require_role("reader"))):
+        found, said = of(app, caller("chat", "payroll"))
+        assert found.reach == {}
+        assert "no route of payroll accepts chat" in said[Level.OPEN]
+    found, _ = of(receiver("payroll", require_scope("pay:read")), caller("chat", "payroll"), grant=("chat:pay:read",))
+    assert found.reach == {"chat": frozenset({"payroll"})}
+
+
 def test_a_public_route_opens_nothing() -> None:
     app = receiver("crm", None)
     public = AppAccess(

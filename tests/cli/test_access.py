@@ -1,0 +1,184 @@
+"""``access`` as a command: what apps declare, read without an administrator's credentials; and access files against a realm file."""
+
+import json
+import os
+from pathlib import Path
+
+from typer.testing import CliRunner, Result
+
+from s2s_fastapi import require_caller, require_service
+from s2s_fastapi.cli.commands import command_line
+from s2s_fastapi.declared.access_file import AccessFile
+from s2s_fastapi.operations.app_processes import AppTarget, read_apps
+from tests.cli.command import run
+from tests.kit.declaring import caller, receiver
+from tests.operations.schemas import valid
+
+ROOT = Path(__file__).resolve().parents[2]
+GATEWAY = "example_app.crm_gateway:app=crm-api-gateway"
+APP = """
+import os
+from pathlib import Path
+from fastapi import Depends, FastAPI
+from s2s_fastapi import ServiceAuthMiddleware, require_caller
+Path("seen.txt").write_text("\\n".join(os.environ))
+print("what the app prints")
+def make():
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(ServiceAuthMiddleware)
+    app.get("/[red]x", dependencies=[Depends(require_caller("[link=x]a"))])(lambda: None)
+    return app
+"""
+
+
+def test_apps_are_read_and_shown_as_a_table(tmp_path: Path) -> None:
+    out = tmp_path / "access.json"
+    done = run("access", GATEWAY, "example_app.alice:app=alice", PYTHONPATH=str(ROOT), COLUMNS="200")
+    written = run("access", GATEWAY, "example_app.alice:app=alice", "--out", out, PYTHONPATH=str(ROOT))
+
+    assert done.returncode == written.returncode == 0, done.stderr
+    assert 'by the app: require_audience("crm-api-gateway") & require_service()' in done.stdout
+    assert "charles, scope charles-audience at http://localhost:8006" in done.stdout
+    apps = {app.client_id: app for app in AccessFile.read(out).apps}
+    assert {call.audiences for call in apps["alice"].calls} == {("bob",), ("charles",)}
+    assert apps["alice"].requires is None
+    assert apps["crm-api-gateway"].requires is not None
+
+
+def test_an_app_sees_no_administrator_and_its_names_are_text(tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(APP)
+    admin = {
+        "KEYCLOAK_ADMIN_CLIENT_SECRET": "s",
+        "KEYCLOAK_ADMIN_CLIENT_ID": "planner",
+        "KC_BOOTSTRAP_ADMIN_PASSWORD": "p",
+    }
+    here = Path.cwd()
+    os.chdir(tmp_path)
+    try:
+        done = run("access", "odd:make()=odd", PYTHONPATH=str(ROOT), KEPT="x", **admin)
+    finally:
+        os.chdir(here)
+
+    assert done.returncode == 0, done.stderr
+    seen = (tmp_path / "seen.txt").read_text().split()
+    assert "KEPT" in seen
+    assert "KEYCLOAK_CLIENT_ID" in seen
+    assert not [name for name in seen if name.startswith(("KEYCLOAK_ADMIN", "KC_"))]
+    assert "GET /[red]x" in done.stdout
+    assert "[link=x]a" in done.stdout
+    assert "what the app prints" not in done.stdout
+
+
+def test_an_app_that_cannot_be_read_is_a_sentence_and_the_others_are_read(tmp_path: Path) -> None:
+    done = run("access", "nowhere:app", GATEWAY, "example_app.bob:app", "--json", PYTHONPATH=str(ROOT))
+
+    assert done.returncode == 2
+    assert "The app nowhere:app cannot be imported: there is no module nowhere." in done.stderr
+    assert "KEYCLOAK_CLIENT_ID" in done.stderr  # bob's own start check
+    assert "Traceback" not in done.stderr
+    assert [app["client_id"] for app in json.loads(done.stdout)["apps"]] == ["crm-api-gateway"]
+
+
+def test_an_app_that_ends_its_process_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "ending.py").write_text("import os\nos._exit(3)\n")
+    (read,) = read_apps([AppTarget("ending:app", "x")], {**os.environ, "PYTHONPATH": str(tmp_path)})
+
+    assert read.access is None
+    assert read.problem == "The process that imported the app ending:app ended with 3 and said nothing."
+
+
+def test_what_is_no_app_is_refused_before_anything_is_imported() -> None:
+    for name in ("crm_gateway", "=x", "a:b="):
+        done = in_process("access", name)
+        assert done.exit_code == 2
+        assert "module:app" in done.stderr
+
+
+def in_process(*arguments: object) -> Result:
+    return CliRunner().invoke(command_line(), list(map(str, arguments)), catch_exceptions=False)
+
+
+def realm_file(folder: Path, name: str = "realm", *, bob: str = "bob", more: tuple[str, ...] = ()) -> Path:
+    scope = {
+        "name": "bob-audience",
+        "protocol": "openid-connect",
+        "protocolMappers": [
+            {
+                "name": "m",
+                "protocol": "openid-connect",
+                "protocolMapper": "oidc-audience-mapper",
+                "config": {"included.client.audience": bob, "access.token.claim": "true"},
+            }
+        ],
+    }
+    clients = [
+        {
+            "clientId": name,
+            "serviceAccountsEnabled": True,
+            "fullScopeAllowed": False,
+            "defaultClientScopes": ["bob-audience"],
+        }
+        for name in ("alice", *more)
+    ]
+    file = folder / f"{name}.json"
+    client_id = {"name": "c", "protocol": "openid-connect", "protocolMapper": "oidc-usersessionmodel-note-mapper"}
+    service = {
+        **scope,
+        "name": "service_account",
+        "protocolMappers": [
+            {
+                **client_id,
+                "config": {"user.session.note": "client_id", "claim.name": "client_id", "access.token.claim": "true"},
+            }
+        ],
+    }
+    file.write_text(
+        json.dumps(
+            {
+                "realm": "abc",
+                "enabled": True,
+                "clients": [*clients, {"clientId": "bob"}],
+                "clientScopes": [scope, service],
+            }
+        )
+    )
+    return file
+
+
+def test_access_files_that_fit_a_realm_file_end_with_0(tmp_path: Path) -> None:
+    file = tmp_path / "access.json"
+    file.write_text(AccessFile((receiver("bob", require_caller("alice")), caller("alice", "bob"))).text)
+    done = in_process("access", "check", file, "--realm-file", realm_file(tmp_path))
+
+    assert done.exit_code == 0, done.output
+    assert "Every declared call is granted" in done.stdout
+
+
+def test_each_way_in_which_they_do_not_fit_is_a_finding(tmp_path: Path) -> None:
+    bob, alice = receiver("bob", require_caller("alice")), caller("alice", "bob")
+    right = realm_file(tmp_path)
+    cases = {
+        "its token is not for bob": ((bob, alice), realm_file(tmp_path, "other", bob="other")),
+        "none of the access files is of an app that answers to bob": ((alice,), right),
+        "no route of bob accepts its token": ((receiver("bob", require_caller("carol")), alice), right),
+        "Keycloak refuses the token request: invalid_scope": ((bob, caller("alice", "bob", scope="absent")), right),
+        "mallory gets the audience bob in every token, and no access file declares that it calls it": (
+            (bob, alice),
+            realm_file(tmp_path, "more", more=("mallory",)),
+        ),
+        "alice gets the audience bob in every token": ((receiver("bob", require_service()), caller("alice")), right),
+    }
+    file = tmp_path / "access.json"
+    for said, (apps, realm) in cases.items():
+        file.write_text(AccessFile(apps).text)
+        done = in_process("access", "check", file, "--realm-file", realm, "--json")
+        assert done.exit_code == 1, said
+        assert said in "\n".join(each["text"] for each in valid(done.stdout, "access-check")["findings"])
+
+
+def test_a_check_without_a_realm_file_is_refused(tmp_path: Path) -> None:
+    assert (
+        "access check ACCESS.json... --realm-file realm.json"
+        in in_process("access", "check", tmp_path / "a.json").stderr
+    )
+    assert "--realm-file belongs to" in in_process("access", GATEWAY, "--realm-file", tmp_path / "a.json").stderr

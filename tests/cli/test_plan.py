@@ -1,0 +1,180 @@
+"""``plan`` and ``apply`` as commands: what they print, how they end, and when they change nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from s2s_fastapi import require_caller, require_role, require_service
+from s2s_fastapi.cli.commands import command_line
+from s2s_fastapi.declared.access_file import AccessFile, AppAccess
+from tests.kit.admin_rest import FakeKeycloak
+from tests.kit.declaring import caller, receiver
+from tests.operations.place import HOSTILE
+from tests.operations.schemas import valid
+
+CRM = receiver("crm", require_caller("chat") & require_role("write"))
+CHAT = caller("chat", "crm")
+
+
+def run(environment: dict[str, str], *arguments: object) -> Result:
+    return CliRunner().invoke(command_line(), list(map(str, arguments)), env=environment, catch_exceptions=False)
+
+
+def written(folder: Path, *apps: AppAccess) -> list[Path]:
+    files = []
+    for number, app in enumerate(apps):
+        files.append(folder / f"{number}.json")
+        files[-1].write_text(AccessFile((app,)).text, encoding="utf-8")
+    return files
+
+
+def test_plan_shows_the_steps_and_the_tokens_and_changes_nothing(tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    with server.serving() as environment:
+        done = run(environment, "plan", *written(tmp_path, CRM, CHAT), "--secrets", tmp_path / "secrets")
+
+    assert done.exit_code == 1
+    assert "1. Make the client scope crm-audience with an Audience mapper for crm." in done.stdout
+    assert "before: no token" in done.stdout
+    assert "after:  aud [crm], scope [crm-audience], roles of crm [write]" in done.stdout
+    assert f"its new secret is written to {tmp_path / 'secrets' / 'chat.secret'}" in done.stdout
+    assert "Start with their new secret (KEYCLOAK_CLIENT_SECRET_FILE): chat" in done.stdout
+    assert server.writes() == []
+    assert not (tmp_path / "secrets").exists()
+
+
+def test_apply_with_yes_does_it_and_then_plan_ends_with_0(tmp_path: Path) -> None:
+    server, files = FakeKeycloak(), written(tmp_path, CRM, CHAT)
+    with server.serving() as environment:
+        done = run(environment, "apply", *files, "--yes", "--secrets", tmp_path / "secrets")
+        after = run(environment, "plan", *files)
+
+    assert done.exit_code == 0
+    assert "Steps: 6" in done.stdout  # the plan in full, before it is carried out
+    assert (tmp_path / "secrets" / "chat.secret").read_text() not in done.output
+    assert after.exit_code == 0
+    assert "Steps: none." in after.stdout
+
+
+def test_a_saved_plan_is_carried_out_without_a_question_and_once_only(tmp_path: Path) -> None:
+    server, saved = FakeKeycloak(), tmp_path / "plan.json"
+    with server.serving() as environment:
+        run(environment, "plan", *written(tmp_path, CRM, CHAT), "--out", saved, "--secrets", tmp_path / "secrets")
+        first = run(environment, "apply", "--plan", saved)
+        again = run(environment, "apply", "--plan", saved)
+
+    assert first.exit_code == 0
+    assert server.client_id("chat")
+    assert again.exit_code == 2
+    assert "The realm has changed since the plan was made" in again.stderr
+
+
+def test_where_nobody_can_be_asked_apply_changes_nothing(tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    with server.serving() as environment:
+        done = run(environment, "apply", *written(tmp_path, CRM, CHAT))
+
+    assert done.exit_code == 2
+    assert "write --yes, or carry out a saved plan with --plan FILE. Nothing was changed." in done.stderr
+    assert server.writes() == []
+
+
+@pytest.mark.parametrize("command", [("plan",), ("apply", "--yes"), ("apply", "--plan")])
+def test_something_forbidden_ends_with_2_and_nothing_is_written(command: tuple[str, ...], tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    files = written(
+        tmp_path,
+        receiver("crm", require_caller("chat") & require_role("manage-users", client="realm-management")),
+        CHAT,
+    )
+    with server.serving() as environment:
+        if "--plan" in command:
+            run(environment, "plan", *files, "--out", tmp_path / "plan.json", "--grant", "chat:manage-users")
+            done = run(environment, *command, tmp_path / "plan.json")
+        else:
+            done = run(environment, *command, *files, "--grant", "chat:manage-users")
+
+    assert done.exit_code == 2
+    assert "realm-management is a client of Keycloak itself" in done.stdout
+    assert server.writes() == []
+
+
+def test_the_json_of_a_plan_is_that_of_its_schema_and_holds_no_secret(tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    with server.serving() as environment:
+        done = run(environment, "plan", *written(tmp_path, CRM, CHAT, caller("x", "nobody")), "--json")
+        applied = run(environment, "apply", *written(tmp_path, CRM, CHAT), "--yes", "--json", "--secrets", tmp_path)
+
+    assert valid(done.stdout, "plan")["realm"] == "corp"
+    assert valid(applied.stdout, "plan")["steps"]
+    assert "the-planners-secret" not in done.output + applied.output
+    assert "made-by-keycloak" not in done.output + applied.output
+
+
+def test_plan_imports_no_code_and_says_which_command_does(tmp_path: Path) -> None:
+    with FakeKeycloak().serving() as environment:
+        done = run(environment, "plan", "crm_gateway:app")
+
+    assert done.exit_code == 2
+    assert (
+        "plan and apply import no code: first write the file with s2s-fastapi access crm_gateway:app --out access.json."
+        in done.stderr
+    )
+
+
+def test_a_saved_plan_beside_access_files_or_grants_is_refused(tmp_path: Path) -> None:
+    files = written(tmp_path, CRM)
+    for arguments in (
+        ("apply",),
+        ("apply", *files, "--plan", files[0]),
+        ("apply", "--plan", files[0], "--grant", "a:b"),
+    ):
+        done = run({}, *arguments)
+        assert done.exit_code == 2
+        assert "--plan" in done.stderr or "--grant" in done.stderr
+
+
+def test_the_right_that_is_missing_is_a_sentence_and_2(tmp_path: Path) -> None:
+    with FakeKeycloak(rights=frozenset({"view-clients"})).serving() as environment:
+        done = run(environment, "plan", *written(tmp_path, CRM, CHAT))
+
+    assert done.exit_code == 2
+    assert "the role view-realm of the client realm-management" in done.stderr
+    assert "Traceback" not in done.output
+
+
+def test_hostile_names_are_text(tmp_path: Path) -> None:
+    names = [name for name in HOSTILE if name.isprintable()]
+    apps = [receiver("crm", *(require_caller(name) for name in names), require_service() & require_role("[red]x"))]
+    apps += [caller(name, "crm") for name in names]
+    server = FakeKeycloak()
+    with server.serving() as environment:
+        done = run(environment, "apply", *written(tmp_path, *apps), "--yes", "--secrets", tmp_path / "secrets")
+
+    for name in names:
+        assert name.replace('"', '\\"') in done.stdout
+        assert server.client_id(name)
+    assert 'role "[red]x" of crm' in done.stdout
+    assert len(list((tmp_path / "secrets").iterdir())) == len(names)
+    assert all(file.parent == tmp_path / "secrets" for file in tmp_path.rglob("*.secret"))
+
+
+def test_a_secret_file_of_an_interrupted_apply_is_left_and_another_name_taken(tmp_path: Path) -> None:
+    (tmp_path / "chat.secret").write_text("old")
+    server = FakeKeycloak()
+    with server.serving() as environment:
+        run(environment, "apply", *written(tmp_path, CRM, CHAT), "--yes", "--secrets", tmp_path)
+
+    assert (tmp_path / "chat.secret").read_text() == "old"
+    assert server.client("chat")["secret"] == (tmp_path / "chat.2.secret").read_text()
+
+
+def test_a_file_that_is_no_access_file_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({"version": 99, "apps": []}))
+    with FakeKeycloak().serving() as environment:
+        for file in ("a.json", "missing.json"):
+            done = run(environment, "plan", tmp_path / file)
+            assert done.exit_code == 2
+            assert file in done.stderr

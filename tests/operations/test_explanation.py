@@ -1,0 +1,437 @@
+"""Why a call is accepted or refused: asked about a client, about a token, and about the log record of a refusal."""
+
+import json
+import logging
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s2s_fastapi.declared.access_file import AccessFile
+from s2s_fastapi.operations.declarations import declared_by
+from tests.kit.console import CALLER, FRONT_END, REALM_ROLE, RECEIVER, ROLE, SCOPE
+from tests.kit.diagnosis import Mistake, Receiver
+from tests.kit.mistakes import MISTAKES, UNDER_AUTH
+from tests.operations.place import HOSTILE, Place
+from tests.operations.schemas import valid
+from tests.test_docs import DOCS, plain, tables
+
+APP = "tests.operations.receiving_app:app"
+SEEN_BY = {
+    row[0]: plain(row[3])
+    for row in next(each for each in tables(DOCS / "doctor.md") if each[0][0].startswith("the audience"))
+}
+
+
+@pytest.fixture
+def realm_file(tmp_path: Path) -> Path:
+    return tmp_path / "realm.json"
+
+
+class Asking:
+    """The command in the environment of the receiver."""
+
+    def __init__(self, place: Place, realm_file: Path) -> None:
+        self.place = place
+        self.realm_file = realm_file
+        place.set(client_id=RECEIVER, client_secret=None)
+
+    def _printed(self, *arguments: object, stdin: str = "") -> dict[str, Any]:
+        done = self.place.run("explain", "--json", *arguments, stdin=stdin)
+        printed = valid(done.stdout, "explain")
+        assert done.exit_code == (0 if printed["accepted"] else 1)
+        assert "eyJ" not in done.output
+        return printed
+
+    def about(self, *arguments: object, client: str = CALLER, to: str = RECEIVER, app: str = APP) -> dict[str, Any]:
+        """Ask about a client, with the realm as it is now."""
+        self.realm_file.write_text(json.dumps(self.place.realm))
+        asked = [
+            *(("--client", client) if client else ()),
+            *(("--to", to) if to else ()),
+            *(("--app", app) if app else ()),
+        ]
+        return self._printed(*asked, "--realm-file", self.realm_file, *arguments)
+
+    def of(self, text: str, *arguments: object) -> dict[str, Any]:
+        """Ask about what stands on stdin."""
+        return self._printed(*arguments, stdin=text)
+
+
+@pytest.fixture
+def asking(place: Place, realm_file: Path) -> Asking:
+    return Asking(place, realm_file)
+
+
+def answer(printed: dict[str, Any], method: str = "GET", path: str = "/tickets") -> dict[str, Any]:
+    (found,) = (each for each in printed["routes"] if each["route"] == f"{method} {path}")
+    return dict(found)
+
+
+# A question
+
+
+def test_a_call_that_is_right_is_accepted_with_the_mappers_that_make_it_so(asking: Asking) -> None:
+    printed = asking.about()
+
+    assert {each["route"]: each["reason"] for each in printed["routes"]} == {
+        "GET /tickets": "allowed",
+        "POST /tickets": "allowed",
+        "DELETE /tickets": "allowed",
+        "GET /audit": "allowed",
+        "GET /only": "allowed",
+        "GET /healthz": "public",
+        "GET /docs": "public",
+        "GET /docs/oauth2-redirect": "public",
+        "GET /openapi.json": "public",
+        "GET /redoc": "public",
+    }
+    assert ("crm-audience", [RECEIVER]) in [(each["scope"], each["audiences"]) for each in printed["sources"]]
+    assert printed["hints"] == printed["dropped_scopes"] == []
+
+
+def test_the_prediction_is_the_token_that_the_server_gives(asking: Asking) -> None:
+    printed = asking.about()
+    asking.place.changes = {}
+    real = json.loads(asking.place.run("token", "--json").stdout)
+    for name in ("client_id", "kind", "audiences", "scopes", "realm_roles", "client_roles", "lifetime", "subject"):
+        assert printed["token"][name] == real["token"][name]
+
+
+def test_without_a_declaration_the_audience_decides(asking: Asking) -> None:
+    printed = asking.about(app="")
+    assert [(each["app"], each["route"], each["reason"]) for each in printed["routes"]] == [
+        (RECEIVER, "any route", "allowed")
+    ]
+    assert asking.about(app="", to="billing")["routes"][0]["reason"] == "wrong_audience"
+
+
+def test_an_access_file_is_read_as_the_app_that_wrote_it(asking: Asking, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in asking.place.environment().items():
+            patch.setenv(name, value)
+        (app,) = declared_by([], APP)
+    file = tmp_path / "access.json"
+    file.write_text(AccessFile((app,)).text)
+
+    assert asking.about("--access", file, app="")["routes"] == asking.about()["routes"]
+    assert asking.about("--access", file, app="", to="")["routes"] == asking.about()["routes"]
+
+
+def test_a_service_that_nobody_declares_is_asked_by_its_audience_alone(asking: Asking) -> None:
+    (only,) = asking.about(to="billing")["routes"]
+    assert (only["app"], only["route"], only["reason"]) == ("billing", "any route", "wrong_audience")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "hint"),
+    [
+        (
+            lambda place: (place.unassign(CALLER, "crm-audience"), place.assign(CALLER, "crm-audience", optional=True)),
+            f"The optional scope crm-audience has an Audience mapper for {RECEIVER} and was not requested: request it (scope=crm-audience).",
+        ),
+        (
+            lambda place: place.unassign(CALLER, "crm-audience"),
+            f"Of the steps A to D in the README, the realm has A, B for {RECEIVER}. Missing: C, D.",
+        ),
+        (
+            lambda place: (place.unassign(CALLER, "crm-audience"), place.assign(RECEIVER, "crm-audience")),
+            f"The scope crm-audience has an Audience mapper for {RECEIVER} and is not assigned to {CALLER}: assign it",
+        ),
+        (
+            lambda place: place.map_role("crm-audience"),
+            f"The scope crm-audience dropped out, and with it the audience {RECEIVER}: it has role mappings, and the service",
+        ),
+    ],
+    ids=["optional", "nowhere", "at another", "dropped"],
+)
+def test_a_refusal_says_what_in_the_realm_explains_it(asking: Asking, wrong: Any, hint: str) -> None:
+    wrong(asking.place)
+    asking.place.give_role(on=False)
+    # In this realm only the receiver's and the front end's scopes are left.
+    asking.place._changed("clients", "clientId", FRONT_END)["defaultClientScopes"] = []
+
+    printed = asking.about()
+
+    assert answer(printed)["reason"] == "wrong_audience"
+    assert any(hint in each for each in printed["hints"]), printed["hints"]
+
+
+def test_a_scope_that_is_requested_counts(asking: Asking) -> None:
+    asking.place.unassign(CALLER, "crm-audience")
+    asking.place.give_role(on=False)
+    asking.place.assign(CALLER, "crm-audience", optional=True)
+    assert not asking.about()["accepted"]
+    assert answer(asking.about("--scope", "crm-audience"))["accepted"]
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        ({"enabled": False}, f"Enable the client {CALLER}."),
+        ({"serviceAccountsEnabled": False}, '"Service account roles" on'),
+        ({"publicClient": True}, 'Switch "Client authentication"'),
+        ({"attributes": {"dpop.bound.access.tokens": "true"}}, '"Require DPoP bound tokens" off'),
+    ],
+)
+def test_a_client_that_gets_no_token_is_said_with_the_cure(asking: Asking, members: dict[str, Any], words: str) -> None:
+    asking.place.client(CALLER, **members)
+    if "serviceAccountsEnabled" in members or "publicClient" in members:
+        asking.place.realm["users"] = asking.place.realm["users"][1:]
+    printed = asking.about()
+    assert words in printed["cure"]
+    assert printed["token"] is None
+    assert {each["accepted"] for each in printed["routes"] if each["reason"] != "public"} == {False}
+
+
+def test_a_client_that_is_not_there_and_a_scope_that_is_not_assigned_are_said(asking: Asking) -> None:
+    assert "Make a client nobody (step A of the README)" in asking.about(client="nobody")["cure"]
+    assert f"Assign payments to the client {CALLER}" in asking.about("--scope", "payments")["cure"]
+
+
+# The mistakes of the diagnosis page
+
+
+@pytest.mark.parametrize("mistake", [each for each in MISTAKES if SEEN_BY[each.name] == "question"], ids=str)
+def test_a_mistake_in_a_realm_is_explained_from_the_realm_file(asking: Asking, mistake: Mistake) -> None:
+    mistake.wrong(asking.place)
+
+    found = answer(asking.about(), *mistake.to)
+
+    assert found["reason"] == mistake.reason
+    assert [word for word in mistake.words if word not in found["cure"]] == []
+    mistake.cure(asking.place)
+    if mistake.cure is not Mistake.cure:
+        assert answer(asking.about(), *mistake.to)["accepted"]
+
+
+@pytest.mark.parametrize(
+    "mistake", [each for each in (*MISTAKES, *UNDER_AUTH) if SEEN_BY[each.name] == "token"], ids=str
+)
+def test_a_token_that_was_sent_by_mistake_is_explained(
+    place: Place, under_auth: Place, realm_file: Path, mistake: Mistake
+) -> None:
+    asking = Asking(under_auth if mistake in UNDER_AUTH else place, realm_file)
+    mistake.wrong(asking.place)
+    token = mistake.send(asking.place)
+    asking.place.set(**mistake.settings(asking.place))
+
+    printed = asking.of(token, "--app", APP)
+
+    assert answer(printed, *mistake.to)["reason"] == mistake.reason
+    assert answer(printed, *mistake.to)["cure"]
+
+
+def test_every_mistake_says_whether_it_can_be_explained() -> None:
+    assert set(SEEN_BY.values()) == {"question", "token", "-"}
+
+
+# A token
+
+
+def test_a_token_is_judged_with_the_keys_of_the_environment(asking: Asking) -> None:
+    token = asking.place.issuer.service_token("corp", CALLER)
+    for text in (token, f"Authorization: Bearer {token}\n", f"Bearer {token}"):
+        printed = asking.of(text, "--app", APP)
+        assert printed["source"] == "given; its signature holds"
+        assert answer(printed)["accepted"]
+
+
+def test_a_forged_token_is_not_believed(asking: Asking) -> None:
+    head, payload, signature = asking.place.issuer.service_token("corp", CALLER).split(".")
+    forged = f"{head}.{payload}.{signature[:-8]}AAAAAAAA"
+    printed = asking.of(forged, "--app", APP)
+    assert (printed["reason"], printed["token"]) == ("invalid_signature", None)
+    assert CALLER not in json.dumps(printed["routes"])
+    assert not printed["accepted"]
+
+
+def test_without_settings_a_token_is_shown_and_said_to_be_unchecked(asking: Asking) -> None:
+    token = asking.place.issuer.service_token("corp", CALLER)
+    asking.place.changes = dict.fromkeys(asking.place.environment())
+    printed = asking.of(token, "--to", RECEIVER)
+    assert "its signature was not checked" in printed["source"]
+    assert printed["token"]["client_id"] == CALLER
+    assert printed["accepted"]
+    assert not asking.of(token, "--to", "billing")["accepted"]
+
+
+def test_the_realm_file_says_where_the_contents_of_a_token_come_from(asking: Asking) -> None:
+    asking.place.unassign(CALLER, "crm-audience")
+    asking.place.give_role(on=False)
+    asking.place.assign(CALLER, "crm-audience", optional=True)
+    token = asking.place.issuer.service_token("corp", CALLER, scope="crm-audience")
+    asking.realm_file.write_text(json.dumps(asking.place.realm))
+    printed = asking.of(token, "--realm-file", asking.realm_file)
+    assert ("crm-audience", [RECEIVER]) in [(each["scope"], each["audiences"]) for each in printed["sources"]]
+
+
+@pytest.mark.parametrize("text", ["nonsense", "a.b.c", "Bearer", "eyJhbGciOiJub25lIn0.e30.x"])
+def test_what_is_no_token_is_said(asking: Asking, text: str) -> None:
+    done = asking.place.run("explain", stdin=text)
+    assert done.exit_code == 1
+    assert "access_token of Keycloak's answer, unchanged" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize(("text", "words"), [("", "stdin has nothing"), ("x" * 70_000, "stdin has more than 65536")])
+def test_stdin_is_bounded(asking: Asking, text: str, words: str) -> None:
+    done = asking.place.run("explain", stdin=text)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert words in done.stderr
+
+
+# A log record
+
+
+class JsonLines(logging.Handler):
+    """A formatter of JSON lines, as services have one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        plain = {name: value for name, value in vars(record).items() if isinstance(value, str | int | bool)}
+        self.lines.append(json.dumps({"message": record.getMessage(), "extra": plain}))
+        self.messages.append(record.getMessage())
+
+
+def refused(place: Place, token: str, method: str = "GET", path: str = "/tickets") -> JsonLines:
+    lines = JsonLines()
+    receiver = Receiver(place)
+    receiver.records = []
+    logging.getLogger(f"tests.kit.diagnosis.{id(receiver)}").addHandler(lines)
+    receiver.send(token, method, path)
+    assert len(lines.lines) == 1
+    return lines
+
+
+def test_a_record_alone_repeats_its_reason_and_cure(asking: Asking) -> None:
+    asking.place.unassign(CALLER, SCOPE)
+    lines = refused(asking.place, asking.place.issuer.service_token("corp", CALLER), "POST")
+    printed = asking.of(lines.lines[0])
+    assert printed["question"] == {
+        "client": CALLER,
+        "scopes": [],
+        "to": RECEIVER,
+        "method": "POST",
+        "route": "/tickets",
+    }
+    (route,) = printed["routes"]
+    assert (route["route"], route["reason"]) == ("POST /tickets", "scope_missing")
+    assert route["cure"].startswith(f"token of {CALLER} lacks scope {SCOPE}")
+
+
+def test_a_record_is_explained_by_the_realm_file_for_its_route(asking: Asking) -> None:
+    asking.place.unassign(CALLER, SCOPE)
+    lines = refused(asking.place, asking.place.issuer.service_token("corp", CALLER), "POST")
+    asking.realm_file.write_text(json.dumps(asking.place.realm))
+    printed = asking.of(lines.lines[0], "--realm-file", asking.realm_file, "--app", APP)
+    assert [(each["route"], each["reason"]) for each in printed["routes"]] == [("POST /tickets", "scope_missing")]
+    asking.place.assign(CALLER, SCOPE)
+    asking.realm_file.write_text(json.dumps(asking.place.realm))
+    printed = asking.of(lines.lines[0], "--realm-file", asking.realm_file, "--app", APP)
+    assert printed["accepted"]
+    assert printed["hints"][0].startswith("The log says scope_missing, and the predicted token would be accepted")
+
+
+def test_a_record_without_a_signature_names_no_caller(asking: Asking) -> None:
+    head, payload, signature = asking.place.issuer.service_token("corp", CALLER).split(".")
+    lines = refused(asking.place, f"{head}.{payload}.{signature[:-8]}AAAAAAAA")
+    printed = asking.of(lines.lines[0], "--app", APP)
+    assert "no signature held" in printed["source"]
+    assert printed["question"]["client"] == ""
+    assert "explain" not in lines.messages[0]
+
+
+@pytest.mark.parametrize(
+    "line", ["{}", '{"reason": "other"}', '{"reason": 5}', '{"reason": ["allowed"]}', "{nonsense", '{"a": ' * 40]
+)
+def test_what_is_no_record_is_one_sentence(asking: Asking, line: str) -> None:
+    done = asking.place.run("explain", stdin=line)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("This is no log record of the logger s2s_fastapi.decisions")
+
+
+def test_the_command_at_the_end_of_a_record_runs_as_it_is(asking: Asking) -> None:
+    asking.place.unassign(CALLER, "crm-audience")
+    asking.place.give_role(on=False)
+    (message,) = refused(asking.place, asking.place.issuer.service_token("corp", CALLER)).messages
+    command = re.search(r" explain: s2s-fastapi (explain .*)\Z", message)
+    assert command is not None
+    asking.realm_file.write_text(json.dumps(asking.place.realm))
+    printed = asking._printed(*shlex.split(command[1])[1:], "--realm-file", asking.realm_file)
+    assert printed["routes"][0]["reason"] == "wrong_audience"
+
+
+# What is printed
+
+
+def test_the_rows_say_where_each_audience_and_role_comes_from(asking: Asking) -> None:
+    asking.realm_file.write_text(json.dumps(asking.place.realm))
+    done = asking.place.run("explain", "--client", CALLER, "--realm-file", asking.realm_file, "--app", APP)
+    text = " ".join(done.stdout.split())
+    assert f'from scope crm-audience, mapper "audience {RECEIVER}": audience {RECEIVER}' in text
+    assert f"role {ROLE} of {RECEIVER}" in text
+    assert f"role {REALM_ROLE} of the realm" in text
+    assert f"accepted {RECEIVER} GET /tickets" in text
+    assert f"accepted {RECEIVER} GET /healthz: public" in text
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
+def test_a_name_is_text_whatever_is_in_it(asking: Asking, name: str) -> None:
+    place = asking.place
+    scope = {
+        "name": name,
+        "protocol": "openid-connect",
+        "protocolMappers": [
+            {
+                "name": name,
+                "protocol": "openid-connect",
+                "protocolMapper": "oidc-audience-mapper",
+                "config": {"included.custom.audience": name, "access.token.claim": "true"},
+            }
+        ],
+    }
+    place.realm["clientScopes"].append(scope)
+    place.assign(CALLER, name)
+    asking.realm_file.write_text(json.dumps(place.realm))
+
+    printed = asking.about(to=name, app="")
+    shown = place.run("explain", "--client", CALLER, "--to", name, "--realm-file", asking.realm_file)
+
+    assert printed["accepted"]
+    assert shown.exit_code == 0
+    joined = "".join(shown.stdout.split())
+    assert joined.count(name.replace("\u200f", "\ufffd").replace('"', '\\"')) >= 4
+    assert "\u200f" not in shown.output
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("[]", "it is not one JSON object"), ("{", "it is not one JSON object"), (None, "no such file"), ("{}", "")],
+)
+def test_a_realm_file_that_is_none_is_one_sentence(
+    asking: Asking, tmp_path: Path, content: str | None, words: str
+) -> None:
+    file = tmp_path / "other.json"
+    if content is not None:
+        file.write_text(content)
+    done = asking.place.run("explain", "--client", CALLER, "--realm-file", file)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_question_needs_a_realm_file_and_no_administrator(asking: Asking) -> None:
+    done = asking.place.run("explain", "--client", CALLER)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "Add --realm-file REALM.json" in done.stderr
+    asking.place.changes["KEYCLOAK_ADMIN_CLIENT_SECRET"] = "hunter2"
+    assert "Unset KEYCLOAK_ADMIN_CLIENT_SECRET" in asking.place.run("explain", "--client", CALLER, "--app", APP).stderr
+    asking.place.changes.pop("KEYCLOAK_ADMIN_CLIENT_SECRET")
+    done = asking.place.run("explain", "--app", "tests.operations.calling_app:app", stdin="x")
+    assert "has no ServiceAuthMiddleware, so it refuses nobody" in done.stderr
