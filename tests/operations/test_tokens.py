@@ -146,6 +146,10 @@ def test_a_token_that_is_signed_in_a_way_that_no_service_takes_is_refused(place:
     assert done.exit_code == 1
     assert line(done.stdout, "refused").startswith(f"by {RECEIVER}: algorithm_not_allowed. ")
     assert not valid(place.run("token", "--for", RECEIVER, "--json").stdout, "token")["verified"]
+    for form in ("--raw", "--header"):
+        done = place.run("token", "--for", RECEIVER, form)
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert "choose RS256" in done.stderr
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
