@@ -45,14 +45,6 @@ def command_line() -> "typer.Typer":
         add_completion=False,
         pretty_exceptions_enable=False,  # its frames show local variables, and with them secrets
     )
-    app.command()(attack)
-    app.command()(dev)
-    app.command()(graph)
-    app.command()(keygen)
-    app.command()(token)
-    app.command()(doctor)
-    app.command()(explain)
-    app.command()(access)
-    app.command()(plan)
-    app.command()(apply)
+    for command in (access, apply, attack, dev, doctor, explain, graph, keygen, plan, token):
+        app.command()(command)
     return app

@@ -216,7 +216,7 @@ def _judged(claims: Mapping[str, Any], algorithm: str, *, now: float) -> Decisio
     issuer = claims.get("iss")
     checks = Checks(issuer=issuer if isinstance(issuer, str) else "", audiences=frozenset(), leeway=_LEEWAY)
     jws = Jws(algorithm=algorithm, kid="", payload=payload, signing_input=b"", signature=b"")
-    return checks.judge(jws, json_object(payload), not_before=0, now=now).decision
+    return checks.judge(jws, json_object(payload), not_before=0, now=now, token=b"").decision
 
 
 def _denied_cure(model: RealmModel, question: Question, denied: Denied, provenance: Provenance | None) -> str:
