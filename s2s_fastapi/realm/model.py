@@ -220,10 +220,11 @@ class RealmModel:
         )
         if user is None or self._is_service_account(user):
             return wrong
+        # 26.0 says to anybody that an account is disabled; newer versions only to those who know the password.
+        if not right_password and (user.enabled or not self._realm.old):
+            return wrong
         if not user.enabled:
             return Denied(status=400, error="invalid_grant", description="Account disabled")
-        if not right_password:
-            return wrong
         if not user.ready:
             return Denied(status=400, error="invalid_grant", description="Account is not fully set up")
         return self._issued(client, user, scope, service=False, session=True)

@@ -318,16 +318,17 @@ def test_a_user_does_not_log_in_by_mail_if_the_realm_does_not_allow_it(allowed: 
 
 
 @pytest.mark.parametrize(
-    ("member", "right", "wrong"),
+    ("member", "version", "right", "wrong"),
     [
-        ({"requiredActions": ["UPDATE_PASSWORD"]}, "Account is not fully set up", WRONG_USER),
-        ({"enabled": False}, "Account disabled", "Account disabled"),
+        ({"requiredActions": ["UPDATE_PASSWORD"]}, "26.7.3", "Account is not fully set up", WRONG_USER),
+        ({"enabled": False}, "26.7.3", "Account disabled", WRONG_USER),
+        ({"enabled": False}, "26.0.8", "Account disabled", "Account disabled"),
     ],
 )
-def test_the_password_is_checked_after_the_user_is_enabled_and_before_anything_is_left_to_do(
-    member: dict[str, object], right: str, wrong: str
+def test_a_wrong_password_hides_what_is_left_to_do_and_in_newer_versions_that_the_user_is_disabled(
+    member: dict[str, object], version: str, right: str, wrong: str
 ) -> None:
-    issuer = EmbeddedIssuer(document(users=[{**document()["users"][0], **member}]))
+    issuer = EmbeddedIssuer(document(users=[{**document()["users"][0], **member}]), version=version)
     assert refusal(post(issuer, LOGIN))[2] == right
     assert refusal(post(issuer, LOGIN | {"password": "wrong"}))[2] == wrong
 
