@@ -42,6 +42,12 @@ def test_an_empty_list_of_clients_is_a_missing_right_and_not_an_empty_realm() ->
         read_snapshot(api, Question(clients=frozenset()))
 
 
+def test_few_settings_of_the_realm_are_a_missing_right_and_not_its_settings() -> None:
+    server = FakeKeycloak(rights=VIEW - {"view-realm"})
+    with server.api() as api, pytest.raises(AdminError, match="no right to read the settings of the realm"):
+        read_snapshot(api, Question(clients=frozenset()))
+
+
 def test_in_another_realm_the_right_is_a_role_of_the_realms_client_there() -> None:
     target = AdminTarget.of(
         {

@@ -280,6 +280,22 @@ def test_what_somebody_else_made_in_the_meantime_and_is_not_the_same_ends_it(tmp
     assert not server.client_id("chat")
 
 
+def test_a_client_that_somebody_else_made_in_the_meantime_has_another_secret_and_ends_it(tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    with server.api() as api:
+        plan = plan_for(api, *APPS, secrets=str(tmp_path))
+    made = next(step for step in plan.steps if isinstance(step, MakeClient) and step.client == "chat")
+
+    def faster(method: str, path: str) -> None:
+        if method == "POST" and path.endswith("/clients") and not server.client_id("chat"):
+            lists = {"defaultClientScopes": made.default, "optionalClientScopes": made.optional}
+            server.add_client(clientId="chat", serviceAccountsEnabled=True, **lists)
+
+    server.before = faster
+    refused(server, plan, "It is not what the plan makes", AdminError)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_204_is_not_believed(tmp_path: Path) -> None:
     server = FakeKeycloak()
     server.add_scope("crm-audience", "crm")
