@@ -314,7 +314,7 @@ def test_a_variable_with_a_mistyped_name_is_named(place: Place) -> None:
         ("{}\u00a0", "begins or ends with a blank"),
         ("{}\u200b", "a character that is not printable ASCII"),
         ("changeme", "is a common word"),
-        (CALLER.upper(), "the name of the client"),
+        (CALLER.capitalize(), "the name of the client"),  # not upper: another test has a client of that name
     ],
 )
 def test_a_secret_that_was_damaged_or_can_be_guessed_is_found(place: Place, secret: str, words: str) -> None:
