@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import httpx
-from starlette.exceptions import StarletteDeprecationWarning
 from starlette.types import Message, Receive, Scope, Send
 
 from s2s_fastapi.engine.single_flight import running_trio
@@ -105,7 +104,7 @@ def _client_class() -> Any:
     """Return a TestClient that notes which app it asks. It is a client of httpx2 if httpx2 is installed."""
     with warnings.catch_warnings():
         # Without httpx2 Starlette warns at the import, and a test run may turn warnings into errors.
-        warnings.simplefilter("ignore", StarletteDeprecationWarning)
+        warnings.simplefilter("ignore")
         from starlette.testclient import TestClient  # noqa: PLC0415 - see above
 
     class Client(TestClient):
