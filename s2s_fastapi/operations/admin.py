@@ -37,6 +37,8 @@ _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
 _NEWEST: Final = "26.7.3"
 _OLDEST: Final = "26.0.8"
+_EMBEDDED: Final = "s2s-fastapi embedded issuer"
+"""How the header ``Server`` of the embedded issuer begins."""
 _NEW_FEATURE: Final = "TOKEN_EXCHANGE_STANDARD_V2"
 """A feature that servers from 26.2 on list, enabled or not, and 26.0 does not."""
 
@@ -79,7 +81,9 @@ class AdminTarget:
             name: environment[key] for name in _PLACE if (key := f"KEYCLOAK_{name.upper()}") in environment
         }
         place |= {name: value for name, value in (("url", url), ("realm", realm)) if value}
-        there = KeycloakSettings(**{"url": "", **place}) if not place.get("url") else KeycloakSettings(**place)
+        if not place.keys() & {"url", "issuer"} or not place.keys() & {"realm", "issuer"}:
+            raise ConfigurationError("Set KEYCLOAK_URL and KEYCLOAK_REALM (or write --url and --realm).")
+        there = KeycloakSettings(**place)
         login = {name: environment[key] for name in _LOGIN if (key := f"{_ADMIN}{name.upper()}") in environment}
         if not login.get("client_id") or not login.keys() & {"client_secret", "client_secret_file", "client_key_file"}:
             raise ConfigurationError(
@@ -212,6 +216,11 @@ class AdminApi:
         place = self._shown(path)
         if status == _FORBIDDEN:
             raise AdminForbidden(self.lacks(needs, f"{method} {place}"))
+        if status == _NOT_FOUND and answer.headers.get("Server", "").startswith(_EMBEDDED):
+            raise AdminError(
+                f"{self.target.server} is the embedded issuer (s2s-fastapi dev), which has no admin API: name a Keycloak with"
+                " KEYCLOAK_URL or --url."
+            )
         if status == _NOT_FOUND and not path:
             raise AdminError(
                 f"There is no realm {named(self.target.realm)} at {self.target.server}: create it, or name another one with"
@@ -236,7 +245,7 @@ class AdminApi:
             try:
                 token = self._token()
             except S2SError as error:
-                sentence = str(error).replace("KEYCLOAK_CLIENT_", f"{_ADMIN}CLIENT_")
+                sentence = _of_the_place(str(error).replace("KEYCLOAK_CLIENT_", f"{_ADMIN}CLIENT_"))
             else:
                 answer = self._answer(method, url, body, query, token)
                 if answer.status_code != _UNAUTHORIZED or last:
@@ -296,6 +305,14 @@ class AdminApi:
 
     def _shown(self, path: tuple[str, ...]) -> str:
         return printable("/".join((f"/admin/realms/{self.target.realm}", *path)), _SHOWN)
+
+
+def _of_the_place(sentence: str) -> str:
+    """Return a sentence about the log-in with the variables that say where Keycloak is: those have no prefix of their own."""
+    for name in _PLACE:
+        if f"{_ADMIN}{name.upper()}" not in VARIABLES:
+            sentence = sentence.replace(f"{_ADMIN}{name.upper()}", f"KEYCLOAK_{name.upper()}")
+    return sentence
 
 
 def _message(answer: httpx.Response) -> str:
