@@ -16,7 +16,7 @@ from s2s_fastapi.text import listed, named
 
 if TYPE_CHECKING:
     from s2s_fastapi.declared.access_file import AppAccess
-    from s2s_fastapi.operations.wanted import Finding
+    from s2s_fastapi.operations.wanted import RealmFinding
 
 __all__ = ["access"]
 
@@ -163,9 +163,9 @@ def _check(files: Iterable[str], realm_file: Path, version: str, *, as_json: boo
         console().print("Every declared call is granted, and nothing else of these apps.")
 
 
-def _json(findings: Iterable["Finding"]) -> dict[str, Any]:
+def _json(findings: Iterable["RealmFinding"]) -> dict[str, Any]:
     return {"version": _VERSION, "findings": [{"level": str(each.level), "text": each.text} for each in findings]}
 
 
-def _text(finding: "Finding") -> Any:
+def _text(finding: "RealmFinding") -> Any:
     return as_text(f"{finding.level}: {finding.text}", "" if finding.level == "note" else "yellow")

@@ -245,7 +245,7 @@ class AdminApi:
             try:
                 token = self._token()
             except S2SError as error:
-                sentence = _of_the_place(str(error).replace("KEYCLOAK_CLIENT_", f"{_ADMIN}CLIENT_"))
+                sentence = self._worded(str(error))
             else:
                 answer = self._answer(method, url, body, query, token)
                 if answer.status_code != _UNAUTHORIZED or last:
@@ -259,6 +259,14 @@ class AdminApi:
             # Outside of the except block: the frames of the error hold the secret.
             raise AdminError(f"The admin client cannot log in. {sentence}")
         raise AssertionError  # the loop returns or raises
+
+    def _worded(self, sentence: str) -> str:
+        """Return a sentence about the log-in with the variables of the admin client, and with those that say where Keycloak is."""
+        sentence = sentence.replace("KEYCLOAK_CLIENT_", f"{_ADMIN}CLIENT_")
+        for name in _PLACE:
+            if name != "realm" or self.target.login.realm == self.target.realm:
+                sentence = sentence.replace(f"{_ADMIN}{name.upper()}", f"KEYCLOAK_{name.upper()}")
+        return sentence
 
     def _answer(self, method: str, url: str, body: Any, query: Mapping[str, object], token: str) -> httpx.Response:
         problem = ""
@@ -305,14 +313,6 @@ class AdminApi:
 
     def _shown(self, path: tuple[str, ...]) -> str:
         return printable("/".join((f"/admin/realms/{self.target.realm}", *path)), _SHOWN)
-
-
-def _of_the_place(sentence: str) -> str:
-    """Return a sentence about the log-in with the variables that say where Keycloak is: those have no prefix of their own."""
-    for name in _PLACE:
-        if f"{_ADMIN}{name.upper()}" not in VARIABLES:
-            sentence = sentence.replace(f"{_ADMIN}{name.upper()}", f"KEYCLOAK_{name.upper()}")
-    return sentence
 
 
 def _message(answer: httpx.Response) -> str:
