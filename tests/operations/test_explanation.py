@@ -11,6 +11,7 @@ import pytest
 
 from s2s_fastapi.declared.access_file import AccessFile
 from s2s_fastapi.operations.declarations import declared_by
+from tests.cli.command import run
 from tests.kit.console import CALLER, FRONT_END, REALM_ROLE, RECEIVER, ROLE, SCOPE
 from tests.kit.diagnosis import Mistake, Receiver
 from tests.kit.mistakes import MISTAKES, UNDER_AUTH
@@ -455,3 +456,13 @@ def test_a_question_needs_a_realm_file_and_no_administrator(asking: Asking) -> N
     asking.place.changes.pop("KEYCLOAK_ADMIN_CLIENT_SECRET")
     done = asking.place.run("explain", "--app", "tests.operations.calling_app:open_app", stdin="x")
     assert "has no ServiceAuthMiddleware, so it judges no token" in done.stderr
+
+
+def test_the_example_of_the_page_prints_what_the_page_shows(tmp_path: Path) -> None:
+    page = (DOCS / "doctor.md").read_text(encoding="utf-8").partition("## Explain a call")[2]
+    (commands, shown), *_ = re.findall(r"```sh\n(.*?)```\n\n```text\n(.*?)```", page, re.DOTALL)
+    for command in commands.replace("access.json", str(tmp_path / "access.json")).splitlines():
+        words = shlex.split(command.replace("example_app/", f"{DOCS.parent}/example_app/"))[1:]
+        done = run(*words, PYTHONPATH=str(DOCS.parent))
+        assert done.returncode == 0, done.stderr
+    assert done.stdout == shown
