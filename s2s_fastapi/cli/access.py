@@ -10,20 +10,19 @@ import typer
 
 from s2s_fastapi.cli.mistake import in_one_sentence, problem_of
 from s2s_fastapi.cli.planned import read_access_files
-from s2s_fastapi.cli.printing import console, print_json, quiet
+from s2s_fastapi.cli.printing import as_text, console, print_json, quiet, show
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.text import listed, named, printable
+from s2s_fastapi.text import listed, named
 
 if TYPE_CHECKING:
     from s2s_fastapi.declared.access_file import AppAccess
-    from s2s_fastapi.operations.wanted import Finding
+    from s2s_fastapi.operations.wanted import RealmFinding
 
 __all__ = ["access"]
 
 _CHECK: Final = "check"
 _VERSION: Final = 1
 """The version of the JSON of ``access check``: docs/schemas/access-check.schema.json."""
-_LONGEST: Final = 4096
 
 
 @in_one_sentence
@@ -80,8 +79,9 @@ def _read(names: Iterable[str], out: Path | None, *, as_json: bool) -> None:
             problems.append(
                 f"{named(each.target.app)} is the client {named(client_id)}, as another app is: write {each.target.app}=CLIENT-ID."
             )
-    for problem in problems:
-        sys.stderr.write(f"{problem}\n")
+    for problem in (*problems, *map(_unprotected, by_client.values())):
+        if problem:
+            sys.stderr.write(f"{problem}\n")
     if by_client:
         file = AccessFile(tuple(by_client.values()))
         if out is not None:
@@ -92,6 +92,13 @@ def _read(names: Iterable[str], out: Path | None, *, as_json: bool) -> None:
             _table(by_client.values())
     if problems:
         raise SystemExit(2)
+
+
+def _unprotected(app: "AppAccess") -> str:
+    from s2s_fastapi.operations.applications import without_middleware  # noqa: PLC0415 - slows --help down
+
+    requiring = [route.name for route in app.routes if route.requires is not None]
+    return f"{named(app.client_id)}: {without_middleware(requiring)}" if requiring and app.requires is None else ""
 
 
 def _write(file: Path, text: str) -> None:
@@ -106,15 +113,16 @@ def _write(file: Path, text: str) -> None:
 
 def _table(apps: Iterable["AppAccess"]) -> None:
     from rich.table import Table  # noqa: PLC0415 - slows --help down
-    from rich.text import Text  # noqa: PLC0415 - as above
 
     for app in apps:
-        table = Table(title=Text(printable(app.client_id, _LONGEST)), title_justify="left", title_style="bold")
+        table = Table(title=as_text(app.client_id), title_justify="left", title_style="bold")
         table.add_column("Route")
         table.add_column("Who may call", overflow="fold")
         by_app = "anybody" if app.requires is None else f"by the app: {app.requires}"
         for route in app.routes:
             who = by_app if route.requires is None else f"{by_app} & {route.requires}"
+            if app.requires is None and route.requires is not None:
+                who = f"nobody: no ServiceAuthMiddleware, so it answers 500; the route: {route.requires}"
             if route.public:
                 who = (
                     "public"
@@ -122,15 +130,13 @@ def _table(apps: Iterable["AppAccess"]) -> None:
                     else f"public for {listed(route.public)}; else {who}"
                 )
             name = f"{route.name} (its routes cannot be read)" if route.opaque else route.name
-            table.add_row(Text(printable(name, _LONGEST)), Text(printable(who, _LONGEST)))
+            table.add_row(as_text(name), as_text(who))
         for call in app.calls:
             scopes = f", scope {listed(call.scopes)}" if call.scopes else ""
             origins = f" at {', '.join(call.origins)}" if call.origins else ""
-            table.add_row(
-                Text("calls", style="italic"),
-                Text(printable(f"{listed(call.audiences) or 'no audience'}{scopes}{origins}", _LONGEST)),
-            )
-        console().print(table)
+            called = as_text(f"{listed(call.audiences) or 'no audience'}{scopes}{origins}")
+            table.add_row(as_text("calls", "italic"), called)
+        show(table)
 
 
 def _check(files: Iterable[str], realm_file: Path, version: str, *, as_json: bool) -> None:
@@ -157,13 +163,9 @@ def _check(files: Iterable[str], realm_file: Path, version: str, *, as_json: boo
         console().print("Every declared call is granted, and nothing else of these apps.")
 
 
-def _json(findings: Iterable["Finding"]) -> dict[str, Any]:
+def _json(findings: Iterable["RealmFinding"]) -> dict[str, Any]:
     return {"version": _VERSION, "findings": [{"level": str(each.level), "text": each.text} for each in findings]}
 
 
-def _text(finding: "Finding") -> Any:
-    from rich.text import Text  # noqa: PLC0415 - slows --help down
-
-    return Text(
-        printable(f"{finding.level}: {finding.text}", _LONGEST), style="" if finding.level == "note" else "yellow"
-    )
+def _text(finding: "RealmFinding") -> Any:
+    return as_text(f"{finding.level}: {finding.text}", "" if finding.level == "note" else "yellow")

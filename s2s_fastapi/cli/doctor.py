@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from s2s_fastapi.cli.mistake import in_one_sentence
-from s2s_fastapi.cli.printing import console, print_json, quiet
-from s2s_fastapi.text import printable
+from s2s_fastapi.cli.printing import as_text, columns, print_json, quiet, show
 
 if TYPE_CHECKING:
     from s2s_fastapi.operations.findings import Checked, Report
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
 __all__ = ["doctor"]
 
 _STYLES: Final = {"fine": "green", "warning": "yellow", "problem": "bold red", "skipped": "dim"}
-_LONGEST: Final = 8192
 
 
 @in_one_sentence
@@ -47,19 +45,13 @@ def doctor(
 
 
 def _print(report: "Report") -> None:
-    from rich.table import Table  # noqa: PLC0415 - as above
-    from rich.text import Text  # noqa: PLC0415 - as above
-
-    table = Table.grid(padding=(0, 2))
-    for _ in range(2):
-        table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    table = columns(3)
     for check in report.checks:
-        name, state = Text(check.name, style="bold"), Text(check.state, style=_STYLES[check.state])
+        name, state = as_text(check.name, "bold"), as_text(check.state, _STYLES[check.state])
         for line in _lines(check):
-            table.add_row(state, name, Text(printable(line, _LONGEST)))
-            name = state = Text("")
-    console().print(table)
+            table.add_row(state, name, as_text(line))
+            name = state = as_text("")
+    show(table)
     problems, warnings = report.count("problem"), report.count("warning")
     sys.stdout.write(
         f"{problems} problem{'' if problems == 1 else 's'}, {warnings} warning{'' if warnings == 1 else 's'}.\n"

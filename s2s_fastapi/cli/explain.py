@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from s2s_fastapi.cli.mistake import in_one_sentence
-from s2s_fastapi.cli.printing import console, print_json, print_pairs, quiet
+from s2s_fastapi.cli.printing import as_text, columns, print_json, print_pairs, quiet, show
 from s2s_fastapi.environment import settings_or_environment
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.text import listed, named, printable
+from s2s_fastapi.text import listed, named
 
 if TYPE_CHECKING:
     from s2s_fastapi.declared.access_file import AppAccess
@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 __all__ = ["explain"]
 
 _LONGEST_INPUT: Final = 65_536
-_LONGEST: Final = 8192
+_WAYS: Final = """\
+There are three ways to ask, and stdin has nothing:
+  about a client      s2s-fastapi explain --client ID --to ID --realm-file REALM.json
+  about a token       s2s-fastapi token --raw | s2s-fastapi explain --to ID
+  about a log record  s2s-fastapi explain < record.json   (the record of a refusal, as one JSON line)"""
 _SETTINGS: Final = ("KEYCLOAK_URL", "KEYCLOAK_ISSUER")
 
 
@@ -84,13 +88,11 @@ def explain(  # noqa: PLR0917 - the options of the command line
 
 
 def _stdin() -> str:
-    if sys.stdin.isatty():
-        raise ConfigurationError(
-            "Write --client ID, or pass a token or a log record: s2s-fastapi token --raw | s2s-fastapi explain"
-        )
-    text = sys.stdin.read(_LONGEST_INPUT + 1).strip()
-    if not text or len(text) > _LONGEST_INPUT:
-        raise ConfigurationError(f"stdin has {'nothing' if not text else f'more than {_LONGEST_INPUT} characters'}.")
+    text = "" if sys.stdin.isatty() else sys.stdin.read(_LONGEST_INPUT + 1).strip()
+    if not text:
+        raise ConfigurationError(_WAYS)
+    if len(text) > _LONGEST_INPUT:
+        raise ConfigurationError(f"stdin has more than {_LONGEST_INPUT} characters.")
     return text
 
 
@@ -138,22 +140,20 @@ def _settings() -> "KeycloakSettings | None":
 
 
 def _print(explanation: "Explanation") -> None:
+    token = explanation.token.decision
     print_pairs(_rows(explanation))
     if not explanation.routes:
         return
-    from rich.table import Table  # noqa: PLC0415 - slows --help down
-    from rich.text import Text  # noqa: PLC0415 - as above
-
-    table = Table.grid(padding=(0, 2))
-    for _ in range(2):
-        table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    table = columns(3)
     for route in explanation.routes:
-        state = Text("accepted", style="green") if route.accepted else Text("refused", style="bold red")
-        text = f"{route.route}" if route.reason == "allowed" else f"{route.route}: {route.reason}"
-        where = Text(printable(named(route.app), _LONGEST)) if route.app else Text("-")
-        table.add_row(state, where, Text(printable(f"{text}. {route.cure}" if route.cure else text, _LONGEST)))
-    console().print(table)
+        state = as_text("accepted", "green") if route.accepted else as_text("refused", "bold red")
+        text = route.route if route.reason == "allowed" else f"{route.route}: {route.reason}"
+        # A token that is no good in itself is refused by each route for the same reason: the row above has the cure.
+        cure = "" if (route.reason, route.cure) == (token.reason, token.cure) else route.cure
+        table.add_row(
+            state, as_text(named(route.app) if route.app else "-"), as_text(f"{text}. {cure}" if cure else text)
+        )
+    show(table)
 
 
 def _rows(explanation: "Explanation") -> Iterator[tuple[str, str]]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from s2s_fastapi.cli.mistake import in_one_sentence, problem_of
+from s2s_fastapi.cli.printing import as_text, show
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.relations import Relation, Unanswered
 from s2s_fastapi.realm.model import RealmModel
@@ -82,9 +83,7 @@ def _realm(paths: list[Path], name: str) -> RealmModel | None:
 
 
 def _print(found: tuple[Relation, ...], lost: tuple[Unanswered, ...]) -> None:
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415 - slows --help down
 
     table = Table("caller", "receiver", "", "audience", "scope", "routes", box=None, padding=(0, 2, 0, 0))
     for each in sorted(found, key=lambda one: not one.status.problem):
@@ -97,14 +96,8 @@ def _print(found: tuple[Relation, ...], lost: tuple[Unanswered, ...]) -> None:
             " ".join(each.scopes),
             f"{accepted} of {len(each.routes)}" if each.routes else "",
         )
-        # As text, never as markup: names are somebody else's choice.
-        table.add_row(*map(Text, map(_shown, cells)), style="bold red" if each.status.problem else "")
-    console = Console(width=None if sys.stdout.isatty() else 200)
-    console.print(table)
+        table.add_row(*map(as_text, cells), style="bold red" if each.status.problem else "")
+    show(table)
     for one in lost:
         sentence = f"{one.caller} calls the audience {one.audience}, and none of the given apps accepts it."
-        console.print(Text(_shown(sentence), style="bold red"))
-
-
-def _shown(text: str) -> str:
-    return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
+        show(as_text(sentence, "bold red"))

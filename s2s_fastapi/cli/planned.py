@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from s2s_fastapi.cli.printing import console
+from s2s_fastapi.cli.printing import as_text, console
 from s2s_fastapi.declared.access_file import AccessFile, AppAccess
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.text import listed, named, printable
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["planned", "read_access_files", "show_plan"]
 
 _LARGEST: Final = 8 * 1024 * 1024
-_LONGEST: Final = 4096
 _MOST_FILES: Final = 9
 _UNSAFE: Final = frozenset('/\\:*?"<>|\0')
 
@@ -81,12 +80,10 @@ def _free_file(folder: Path, client_id: str) -> Path:
 
 def show_plan(plan: "Plan") -> None:
     """Print a plan for a person, in full."""
-    from rich.text import Text  # noqa: PLC0415 - slows --help down
-
     out = console()
 
     def line(text: str, style: str = "") -> None:
-        out.print(Text(printable(text, _LONGEST), style=style), soft_wrap=True)
+        out.print(as_text(text, style), soft_wrap=True)
 
     line(f"Realm {named(plan.realm)} on {plan.server} (issuer {plan.issuer}, Keycloak {plan.keycloak})", "bold")
     line("")

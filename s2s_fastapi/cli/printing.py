@@ -4,23 +4,57 @@ import json
 import logging
 import sys
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from s2s_fastapi.text import printable
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+    from rich.text import Text
 
-__all__ = ["console", "print_json", "print_pairs", "quiet"]
+__all__ = ["as_text", "columns", "console", "print_json", "print_pairs", "quiet", "show"]
 
-_LONGEST = 8192
+_LONGEST: Final = 8192
+_UNBOUNDED: Final = 100_000
+"""Columns of output that is no terminal: a file or a pipe has no width, so nothing is wrapped or cut."""
 
 
 def console(*, stderr: bool = False) -> "Console":
     """Return a console that takes no markup: a client may be called ``[link=x]`` or ``:key:``."""
     from rich.console import Console  # noqa: PLC0415 - slows --help down
 
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    width = None if (sys.stderr if stderr else sys.stdout).isatty() else _UNBOUNDED
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
+
+
+def show(shown: "RenderableType") -> None:
+    """Print to stdout, without blanks at the ends of lines if it is no terminal: columns are filled up to the longest sentence."""
+    out = console()
+    if out.is_terminal:
+        out.print(shown)
+        return
+    with out.capture() as captured:
+        out.print(shown)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+def as_text(text: str, style: str = "") -> "Text":
+    """Return text in which nothing is markup, and no character changes the terminal."""
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    return Text(printable(text, _LONGEST), style=style)
+
+
+def columns(number: int) -> "Table":
+    """Return a table without lines, in which only the last column is ever wrapped."""
+    from rich.table import Table  # noqa: PLC0415 - as above
+
+    table = Table.grid(padding=(0, 2))
+    for _ in range(number - 1):
+        table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    return table
 
 
 def print_json(value: Mapping[str, Any]) -> None:
@@ -31,15 +65,10 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 def print_pairs(pairs: Iterable[tuple[str, str]], *, style: str = "") -> None:
     """Print names and texts in two columns."""
-    from rich.table import Table  # noqa: PLC0415 - as above
-    from rich.text import Text  # noqa: PLC0415
-
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    table = columns(2)
     for name, text in pairs:
-        table.add_row(Text(name, style=style or "bold"), Text(printable(text, _LONGEST)))
-    console().print(table)
+        table.add_row(as_text(name, style or "bold"), as_text(text))
+    show(table)
 
 
 def quiet() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from s2s_fastapi.decision import Decision
 from s2s_fastapi.declared.access_file import AppAccess
 from s2s_fastapi.operations.relations import judged
-from s2s_fastapi.operations.wanted import Finding, Level, accepted_audiences
+from s2s_fastapi.operations.wanted import RealmFinding, Severity, accepted_audiences
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.realm.model import Denied, RealmModel
 from s2s_fastapi.text import listed, named
@@ -16,7 +16,7 @@ from s2s_fastapi.verifier.predicted import predicted_principal
 __all__ = ["check_access"]
 
 
-def check_access(apps: Iterable[AppAccess], model: RealmModel) -> tuple[Finding, ...]:
+def check_access(apps: Iterable[AppAccess], model: RealmModel) -> tuple[RealmFinding, ...]:
     """Return what differs between what the apps declare and what the realm grants."""
     checking = _Checking({app.client_id: app for app in apps}, model)
     return tuple(sorted({*checking.calls(), *checking.undeclared()}))
@@ -27,7 +27,7 @@ class _Checking:
     apps: Mapping[str, AppAccess]
     model: RealmModel
 
-    def calls(self) -> Iterator[Finding]:
+    def calls(self) -> Iterator[RealmFinding]:
         """Yield a finding for each declared call that would be refused, or that nobody answers."""
         for caller, app in sorted(self.apps.items()):
             for call in app.calls:
@@ -37,38 +37,39 @@ class _Checking:
                 )
                 granted = self.model.service_token(caller, scope=request)
                 if isinstance(granted, Denied):
-                    yield Finding(
-                        Level.OPEN,
+                    yield RealmFinding(
+                        Severity.OPEN,
                         f"{said}, and Keycloak refuses the token request: {granted.error} {granted.description}".rstrip()
                         + ".",
                     )
                     continue
                 for unknown in granted.unknown:
-                    yield Finding(Level.NOTE, f"{said}, and the prediction may be wrong: {unknown}.")
+                    yield RealmFinding(Severity.NOTE, f"{said}, and the prediction may be wrong: {unknown}.")
                 principal = predicted_principal(granted.claims)
                 if isinstance(principal, Decision):
-                    yield Finding(Level.OPEN, f"{said}, and no receiver can read its token: {principal.cure}.")
+                    yield RealmFinding(Severity.OPEN, f"{said}, and no receiver can read its token: {principal.cure}.")
                     continue
                 if lacking := sorted({*call.audiences} - principal.audiences):
-                    yield Finding(Level.OPEN, f"{said}, and its token is not for {listed(lacking)}.")
+                    yield RealmFinding(Severity.OPEN, f"{said}, and its token is not for {listed(lacking)}.")
                 yield from self._answered(said, call.audiences, principal)
 
-    def _answered(self, said: str, audiences: Iterable[str], principal: Principal) -> Iterator[Finding]:
+    def _answered(self, said: str, audiences: Iterable[str], principal: Principal) -> Iterator[RealmFinding]:
         for audience in audiences:
             receivers = [app for app in self.apps.values() if audience in accepted_audiences(app)]
             if not receivers:
-                yield Finding(
-                    Level.OPEN, f"{said}, and none of the access files is of an app that answers to {named(audience)}."
+                yield RealmFinding(
+                    Severity.OPEN,
+                    f"{said}, and none of the access files is of an app that answers to {named(audience)}.",
                 )
             elif audience in principal.audiences and not any(
                 answer.accepted for app in receivers for answer in judged(principal, app)
             ):
-                yield Finding(
-                    Level.OPEN,
+                yield RealmFinding(
+                    Severity.OPEN,
                     f"{said}, and no route of {listed(app.client_id for app in receivers)} accepts its token.",
                 )
 
-    def undeclared(self) -> Iterator[Finding]:
+    def undeclared(self) -> Iterator[RealmFinding]:
         """Yield a finding for each audience of these apps that a service gets without declaring that it calls the app."""
         answered = {audience: app.client_id for app in self.apps.values() for audience in accepted_audiences(app)}
         for caller in self.model.service_client_ids:
@@ -83,8 +84,8 @@ class _Checking:
             for audience, request in sorted(found.items()):
                 if audience in answered and audience not in declared and answered[audience] != caller:
                     by = f"with the scope {named(request)}" if request else "in every token"
-                    yield Finding(
-                        Level.OPEN,
+                    yield RealmFinding(
+                        Severity.OPEN,
                         f"{named(caller)} gets the audience {named(audience)} {by}, and no access file declares that it calls it.",
                     )
 

@@ -37,6 +37,8 @@ _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
 _NEWEST: Final = "26.7.3"
 _OLDEST: Final = "26.0.8"
+_EMBEDDED: Final = "s2s-fastapi embedded issuer"
+"""How the header ``Server`` of the embedded issuer begins."""
 _NEW_FEATURE: Final = "TOKEN_EXCHANGE_STANDARD_V2"
 """A feature that servers from 26.2 on list, enabled or not, and 26.0 does not."""
 
@@ -79,7 +81,9 @@ class AdminTarget:
             name: environment[key] for name in _PLACE if (key := f"KEYCLOAK_{name.upper()}") in environment
         }
         place |= {name: value for name, value in (("url", url), ("realm", realm)) if value}
-        there = KeycloakSettings(**{"url": "", **place}) if not place.get("url") else KeycloakSettings(**place)
+        if not place.keys() & {"url", "issuer"} or not place.keys() & {"realm", "issuer"}:
+            raise ConfigurationError("Set KEYCLOAK_URL and KEYCLOAK_REALM (or write --url and --realm).")
+        there = KeycloakSettings(**place)
         login = {name: environment[key] for name in _LOGIN if (key := f"{_ADMIN}{name.upper()}") in environment}
         if not login.get("client_id") or not login.keys() & {"client_secret", "client_secret_file", "client_key_file"}:
             raise ConfigurationError(
@@ -212,6 +216,11 @@ class AdminApi:
         place = self._shown(path)
         if status == _FORBIDDEN:
             raise AdminForbidden(self.lacks(needs, f"{method} {place}"))
+        if status == _NOT_FOUND and answer.headers.get("Server", "").startswith(_EMBEDDED):
+            raise AdminError(
+                f"{self.target.server} is the embedded issuer (s2s-fastapi dev), which has no admin API: name a Keycloak with"
+                " KEYCLOAK_URL or --url."
+            )
         if status == _NOT_FOUND and not path:
             raise AdminError(
                 f"There is no realm {named(self.target.realm)} at {self.target.server}: create it, or name another one with"
@@ -236,7 +245,7 @@ class AdminApi:
             try:
                 token = self._token()
             except S2SError as error:
-                sentence = str(error).replace("KEYCLOAK_CLIENT_", f"{_ADMIN}CLIENT_")
+                sentence = self._worded(str(error))
             else:
                 answer = self._answer(method, url, body, query, token)
                 if answer.status_code != _UNAUTHORIZED or last:
@@ -250,6 +259,14 @@ class AdminApi:
             # Outside of the except block: the frames of the error hold the secret.
             raise AdminError(f"The admin client cannot log in. {sentence}")
         raise AssertionError  # the loop returns or raises
+
+    def _worded(self, sentence: str) -> str:
+        """Return a sentence about the log-in with the variables of the admin client, and with those that say where Keycloak is."""
+        sentence = sentence.replace("KEYCLOAK_CLIENT_", f"{_ADMIN}CLIENT_")
+        for name in _PLACE:
+            if name != "realm" or self.target.login.realm == self.target.realm:
+                sentence = sentence.replace(f"{_ADMIN}{name.upper()}", f"KEYCLOAK_{name.upper()}")
+        return sentence
 
     def _answer(self, method: str, url: str, body: Any, query: Mapping[str, object], token: str) -> httpx.Response:
         problem = ""

@@ -62,7 +62,7 @@ class ReadApp:
 
 
 def read_apps(targets: Iterable[AppTarget], environment: Mapping[str, str] = os.environ) -> tuple[ReadApp, ...]:
-    """Return what the apps declare, in the order given. One that cannot be read is a sentence, and the others are read all the same."""
+    """Return what the apps declare, in the order given. One that cannot be read is reported in a sentence; the others are still read."""
     with tempfile.TemporaryDirectory(prefix="s2s-access-") as folder, ThreadPoolExecutor(_AT_A_TIME) as workers:
         numbered = [(target, Path(folder) / f"{number}.json") for number, target in enumerate(targets)]
         return tuple(workers.map(lambda each: partial(_read, environment)(*each), numbered))

@@ -1,11 +1,12 @@
 """The app of a service, imported to read what it declares."""
 
 import importlib
+import inspect
 import os
 import re
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,9 +14,9 @@ from s2s_fastapi.declared.openapi import Documentation
 from s2s_fastapi.declared.routes import OWN_AUTHENTICATION, layers
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import added_middleware
-from s2s_fastapi.text import named, printable
+from s2s_fastapi.text import listed, named, printable
 
-__all__ = ["checked_name", "documentation_of", "imported"]
+__all__ = ["checked_name", "documentation_of", "imported", "without_middleware"]
 
 _NAME: Final = re.compile(r"(?P<module>\w+(?:\.\w+)*):(?P<attribute>\w+(?:\.\w+)*)(?P<call>\(\))?")
 _ADMIN: Final = "KEYCLOAK_ADMIN"
@@ -54,11 +55,39 @@ def imported(name: str, environment: Mapping[str, str] = os.environ) -> Any:
         found: Any = importlib.import_module(parts["module"])
         for attribute in parts["attribute"].split("."):
             found = getattr(found, attribute)
-        return found() if parts["call"] else found
+        found = found() if parts["call"] else found
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the code of the app may raise anything
         problem = _place_of(error)
+    else:
+        if mistake := _no_app(found, parts):
+            raise ConfigurationError(mistake)
+        return found
     # Outside of the except block: the app's error may show a secret.
     raise ConfigurationError(f"The app {named(name)} cannot be imported: {problem}.")
+
+
+def _no_app(found: Any, parts: re.Match[str]) -> str:
+    """Return why what was named is no app, or "". A function may be one: ``async def app(scope, receive, send)``."""
+    name = f"{parts['module']}:{parts['attribute']}"
+    if not callable(found):
+        return f"{named(name + (parts['call'] or ''))} is no app: it is of the type {named(type(found).__name__)}."
+    if not inspect.isroutine(found):
+        return ""
+    if _takes(found):
+        return f"{parts['attribute']} is a function: write {name}()."
+    if not _takes(found, "scope", "receive", "send"):
+        return (
+            f"{parts['attribute']} is a function with arguments: write module:factory() for one without, or module:app."
+        )
+    return ""
+
+
+def _takes(function: Any, *arguments: object) -> bool:
+    try:
+        inspect.signature(function).bind(*arguments)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def documentation_of(app: Any) -> Documentation | None:
@@ -76,6 +105,13 @@ def documentation_of(app: Any) -> Documentation | None:
                 made: Documentation = entry.cls(layer, *entry.args, **entry.kwargs).documentation()
                 return made
     return None
+
+
+def without_middleware(routes: Iterable[str]) -> str:
+    """Return what happens in an app without a `ServiceAuthMiddleware`. ``routes`` are those that have a requirement."""
+    if names := sorted(routes):
+        return f"The app has no ServiceAuthMiddleware, so these routes, which require a caller, answer 500: {listed(names)}."
+    return "The app has no ServiceAuthMiddleware: it accepts requests without a token."
 
 
 def _place_of(error: BaseException) -> str:

@@ -28,6 +28,7 @@ from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.errors import ConfigurationError, S2SError, TokenRequestError
 from s2s_fastapi.keycloak.cures import CLOCKS, SMALLER, also_for, issuer_steps, shown
 from s2s_fastapi.keycloak.server_cures import answer_cure, said_by, unreachable_cure
+from s2s_fastapi.operations.applications import without_middleware
 from s2s_fastapi.operations.facts import Answer, Facts
 from s2s_fastapi.operations.findings import Checked, Finding, Report, Result, Seen, Skipped
 from s2s_fastapi.operations.tokens import described_by, kind_because, requested, verdict_on
@@ -108,7 +109,7 @@ def _app(facts: Facts) -> Iterator[Result]:
         return
     documentation, downstreams = facts.documentation, facts.downstreams
     if documentation is None:
-        yield Seen("The app has no ServiceAuthMiddleware: it accepts requests without a token.")
+        yield _unprotected(facts)
     else:
         check = documentation.check
         names = check.audiences or check.declared
@@ -122,6 +123,17 @@ def _app(facts: Facts) -> Iterator[Result]:
             )
     targets = [listed(each.audiences, " and ") or "a service without an audience" for each in downstreams]
     yield Seen(f"The app calls {', '.join(dict.fromkeys(targets)) or 'no service that it declares'}.")
+
+
+def _unprotected(facts: Facts) -> Finding:
+    routes = () if facts.access is None else facts.access.routes
+    requiring = [route.name for route in routes if route.requirement is not None]
+    return Finding(
+        level="problem" if requiring else "warning",
+        seen=without_middleware(requiring),
+        why="No request to these routes succeeds, whoever calls." if requiring else "Everybody may call it.",
+        cure=f"Add it: app.add_middleware(ServiceAuthMiddleware){'' if requiring else ', unless everybody may call this app'}.",
+    )
 
 
 def _settings(facts: Facts) -> Iterator[Result]:

@@ -27,7 +27,9 @@ def declared_by(access_files: Iterable[Path], app: str = "") -> tuple[AppAccess,
     if app:
         documentation = documentation_of(imported(app))
         if documentation is None:
-            raise ConfigurationError(f"The app {named(app)} has no ServiceAuthMiddleware, so it refuses nobody.")
+            raise ConfigurationError(
+                f"The app {named(app)} has no ServiceAuthMiddleware, so it judges no token: app.add_middleware(ServiceAuthMiddleware)."
+            )
         apps.append(AppAccess.of(documentation.check))
     return tuple(apps)
 

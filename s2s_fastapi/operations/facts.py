@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from s2s_fastapi.backchannel.channel import BackChannel, BackChannelError, Reply
 from s2s_fastapi.caller.granted import GrantedToken, claims_of
 from s2s_fastapi.caller.wanted import Wanted
-from s2s_fastapi.declared.routes import read_access
+from s2s_fastapi.declared.routes import Access, read_access
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.environment import settings_or_environment
 from s2s_fastapi.errors import ConfigurationError, S2SError
@@ -108,18 +108,26 @@ class Facts:
         return self._declared[2]
 
     @cached_property
+    def access(self) -> Access | None:
+        """What the app declares; None if there is no app, or it cannot be imported."""
+        app, documentation, _ = self._declared
+        if app is None:
+            return None
+        return read_access(app) if documentation is None else documentation.check.access
+
+    @cached_property
     def downstreams(self) -> tuple[Downstream, ...]:
         """Whom the app calls.
 
         Raises:
             ConfigurationError: A base URL is a function, and it failed.
         """
-        app, documentation, _ = self._declared
-        if app is None:
+        if self.access is None:
             return ()
-        access = read_access(app) if documentation is None else documentation.check.access
         try:
-            return tuple(sorted(access.downstreams, key=lambda each: (sorted(each.audiences), sorted(each.scopes))))
+            return tuple(
+                sorted(self.access.downstreams, key=lambda each: (sorted(each.audiences), sorted(each.scopes)))
+            )
         except ConfigurationError:
             raise
         except Exception as error:  # noqa: BLE001 - the function is the app's own

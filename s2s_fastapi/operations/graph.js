@@ -7,7 +7,7 @@ let chosen = null;
 
 at("title").textContent = data.title;
 const problems = data.relations.filter((r) => data.statuses[r.status].problem);
-at("summary").textContent = `${data.services} services, ${data.relations.length} relations. ` + (problems.length + data.unanswered.length ? `${problems.length + data.unanswered.length} to look at.` : "Nothing to look at: what is declared and what is granted agree.");
+at("summary").textContent = `${data.services} services, ${data.relations.length} relations. ` + (problems.length + data.unanswered.length ? `Needs attention: ${problems.length + data.unanswered.length}.` : "Nothing needs attention: what is declared and what is granted agree.");
 
 for (const [status, { label }] of Object.entries(data.statuses)) {
   const count = data.relations.filter((r) => r.status === status).length;

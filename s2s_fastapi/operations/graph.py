@@ -107,7 +107,7 @@ def _label(name: str) -> str:
 
 
 def _in_order(relations: Iterable[Relation]) -> tuple[list[str], list[str]]:
-    """Return callers and receivers: first those to look at, then in an order with few crossings, each near the middle of its partners."""
+    """Return callers and receivers: first those that need attention, then in an order with few crossings, each near the middle of its partners."""
     relations = list(relations)
     pairs = [(each.caller, each.receiver) for each in relations]
     callers, receivers = (sorted({pair[side] for pair in pairs}) for side in (0, 1))

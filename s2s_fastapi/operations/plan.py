@@ -27,7 +27,7 @@ from s2s_fastapi.operations.steps import (
     step_from_json,
     step_json,
 )
-from s2s_fastapi.operations.wanted import Finding, Level, Wanted, WantedCall, WantedRole, WantedScope
+from s2s_fastapi.operations.wanted import RealmFinding, Severity, Wanted, WantedCall, WantedRole, WantedScope
 from s2s_fastapi.realm.entities import OIDC, Role
 from s2s_fastapi.realm.model import Denied
 from s2s_fastapi.text import listed, named
@@ -74,19 +74,19 @@ class Plan:
     hash: str
     """The hash of what was read."""
     steps: tuple[Step, ...] = ()
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[RealmFinding, ...] = ()
     tokens: tuple[Predicted, ...] = ()
     made_by: str = field(default=__version__)
 
     @property
     def forbidden(self) -> bool:
         """Whether something was asked that no plan does."""
-        return any(finding.level is Level.FORBIDDEN for finding in self.findings)
+        return any(finding.level is Severity.FORBIDDEN for finding in self.findings)
 
     @property
     def open(self) -> bool:
         """Whether the realm differs from what is declared: there are steps, or findings."""
-        return bool(self.steps) or any(finding.level is not Level.NOTE for finding in self.findings)
+        return bool(self.steps) or any(finding.level is not Severity.NOTE for finding in self.findings)
 
     @property
     def restarts(self) -> tuple[str, ...]:
@@ -164,7 +164,7 @@ def _from_json(content: Mapping[str, Any]) -> Plan:
             roles=frozenset(Role(owner, name) for owner, name in read["roles"]),
         ),
         steps=tuple(step_from_json(step) for step in content["steps"]),
-        findings=tuple(Finding(Level(one["level"]), str(one["text"])) for one in content["findings"]),
+        findings=tuple(RealmFinding(Severity(one["level"]), str(one["text"])) for one in content["findings"]),
         tokens=tuple(
             Predicted(caller=one["caller"], request=one["scope"], before=one["before"], after=one["after"])
             for one in content["tokens"]
@@ -192,7 +192,7 @@ def question_of(wanted: Wanted) -> Question:
 def make_plan(
     snapshot: Snapshot,
     wanted: Wanted,
-    findings: Iterable[Finding] = (),
+    findings: Iterable[RealmFinding] = (),
     *,
     server: str,
     issuer: str,
@@ -222,13 +222,13 @@ def make_plan(
 class _Planning:
     """The work of one call of `make_plan`. ``now`` is the realm with all steps that were found so far."""
 
-    def __init__(self, snapshot: Snapshot, wanted: Wanted, findings: Iterable[Finding]) -> None:
+    def __init__(self, snapshot: Snapshot, wanted: Wanted, findings: Iterable[RealmFinding]) -> None:
         self.before = snapshot
         # Copied once. Each step changes it, and `now` is made anew, because a snapshot remembers what it looked up.
         self.document = deepcopy(dict(snapshot.document))
         self.now = snapshot.with_document(self.document)
         self.wanted = wanted
-        self.findings: dict[Finding, None] = dict.fromkeys(findings)
+        self.findings: dict[RealmFinding, None] = dict.fromkeys(findings)
         self.steps: list[Step] = []
         self.usable: set[str] = set()
         """The clients that exist, or will, and are what a plan may work with."""
@@ -240,7 +240,7 @@ class _Planning:
             for one in self.before.document["clientPolicies"]["policies"]
         )
         for note in (*self.before.notes, *policies):
-            self._say(Level.NOTE, f"The predicted tokens may be wrong: {note}.")
+            self._say(Severity.NOTE, f"The predicted tokens may be wrong: {note}.")
         for client_id, calls in wanted.clients.items():
             self._client(client_id, calls=calls)
         for each in wanted.scopes:
@@ -284,8 +284,8 @@ class _Planning:
             for caller, request in sorted(requests, key=lambda one: (one[0], one[1] or ""))
         )
 
-    def _say(self, level: Level, text: str) -> None:
-        self.findings[Finding(level, text)] = None
+    def _say(self, level: Severity, text: str) -> None:
+        self.findings[RealmFinding(level, text)] = None
 
     def _do(self, step: Step) -> None:
         if not step.holds(self.now):
@@ -302,14 +302,14 @@ class _Planning:
             self.usable.add(client_id)
             return
         if client.get("protocol", OIDC) != OIDC:
-            self._say(Level.OPEN, f"The client {who} is not for OpenID Connect, so its tokens cannot be planned.")
+            self._say(Severity.OPEN, f"The client {who} is not for OpenID Connect, so its tokens cannot be planned.")
             return
         if client.get("enabled") is False:
-            self._say(Level.OPEN, f"The client {who} is disabled: it gets no token. It is not changed.")
+            self._say(Severity.OPEN, f"The client {who} is disabled: it gets no token. It is not changed.")
         flows = [name for flag, name in _FLOWS.items() if client.get(flag)]
         if flows:
             self._say(
-                Level.NOTE,
+                Severity.NOTE,
                 f"The client {who} has login flows on ({', '.join(flows)}): a service needs none. They are not changed.",
             )
         if not calls:
@@ -318,13 +318,13 @@ class _Planning:
         if client.get("publicClient") or client.get("bearerOnly"):
             kind = "public (“Client authentication” is off)" if client.get("publicClient") else "bearer-only"
             self._say(
-                Level.OPEN,
+                Severity.OPEN,
                 f"The client {who} is {kind}, so it cannot have a service account: nothing is planned for it.",
             )
             return
         if client.get("fullScopeAllowed", True):
             self._say(
-                Level.NOTE,
+                Severity.NOTE,
                 f"“Full scope allowed” of the client {who} is on: its tokens hold every role of its service account, and more audiences"
                 " by Audience Resolve. It is not changed.",
             )
@@ -351,7 +351,7 @@ class _Planning:
         changed = [step.client for step in self.steps if isinstance(step, EnableServiceAccount)]
         if changed and self.before.rotating:
             self._say(
-                Level.NOTE,
+                Severity.NOTE,
                 f"The client policy {listed(self.before.rotating)} may give {listed(changed)} a new secret when it is changed: start these"
                 " services with the secret on the page Credentials of their client.",
             )
@@ -364,7 +364,7 @@ class _Planning:
             self._do(MakeScope(scope=each.scope))
         elif problem := self._more(scope, self.wanted.reach.get(each.caller, frozenset()), by_hand=each.by_hand):
             self._say(
-                Level.OPEN,
+                Severity.OPEN,
                 f"{named(each.caller)} shall have the client scope {named(each.scope)}, which {problem}: it is not assigned."
                 f" --grant {named(f'{each.caller}:{each.scope}')} assigns it.",
             )
@@ -375,7 +375,7 @@ class _Planning:
         client = self.now.client(client_id) or {}
         if optional and scope in client["defaultClientScopes"]:
             self._say(
-                Level.NOTE,
+                Severity.NOTE,
                 f"The client scope {named(scope)} is a Default one of {named(client_id)}, so all of its tokens have it. The code requests"
                 " it: Optional is enough. It is not changed.",
             )
@@ -404,18 +404,18 @@ class _Planning:
         role, who = each.role, named(each.caller)
         if role.client and self.now.client(role.client) is None:
             self._say(
-                Level.OPEN,
+                Severity.OPEN,
                 f"{who} shall have the role {named(role.name)} of {named(role.client)}, and the realm has no such client.",
             )
             return
         inside = self.now.inside(role)
         if problem := forbidden_role(role, self.now.realm, inside):
-            self._say(Level.FORBIDDEN, f"{who} shall have a role that no plan grants: {problem}.")
+            self._say(Severity.FORBIDDEN, f"{who} shall have a role that no plan grants: {problem}.")
             return
         if inside and not each.by_hand:
             names = listed(f"{inner.client}:{inner.name}" if inner.client else inner.name for inner in inside)
             self._say(
-                Level.OPEN,
+                Severity.OPEN,
                 f"{who} shall have the role {named(role.name)}, which contains other roles ({names}): it is not granted."
                 f" --grant {named(f'{each.caller}:{role.name}')} grants it with them.",
             )
@@ -479,7 +479,7 @@ class _Planning:
             problem = "would bring none of these audiences, and may be required somewhere"
         if problem:
             self._say(
-                Level.OPEN,
+                Severity.OPEN,
                 f"{named(caller)} requests the client scope {named(name)} for {listed(call.audiences)}. It {problem}, so it is not"
                 f" assigned. Request another one; or --grant {named(f'{caller}:{name}')} assigns it.",
             )
@@ -503,7 +503,7 @@ class _Planning:
         ]
         if holders := [*outside, *inside]:
             self._say(
-                Level.OPEN,
+                Severity.OPEN,
                 f"The client scope {named(name)} does not bring the audience {listed(audiences)}, and is not extended:"
                 f" {listed(holders[:_MOST_NAMES])} would get it too. Request another scope.",
             )
@@ -531,7 +531,7 @@ class _Planning:
             name = next((one for one in _scope_names(audience) if self._is_free(one, audience)), "")
             if not name:
                 self._say(
-                    Level.OPEN,
+                    Severity.OPEN,
                     f"There is no name left for a client scope that brings the audience {named(audience)}: {listed(_scope_names(audience))} are taken.",
                 )
                 return
@@ -582,7 +582,7 @@ class _Planning:
                 continue
             request = f" with the scope {named(call.request)}" if call.request else ""
             self._say(
-                Level.OPEN,
+                Severity.OPEN,
                 f"After all steps {named(call.caller)} still cannot call {listed(call.audiences)}{request}: {problem}.",
             )
 

@@ -17,14 +17,23 @@ from s2s_fastapi.realm.entities import Role
 from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Audience, Caller, HasRole, HasScope, Requirement
 from s2s_fastapi.text import listed, named
 
-__all__ = ["Finding", "Level", "Wanted", "WantedCall", "WantedRole", "WantedScope", "accepted_audiences", "wanted"]
+__all__ = [
+    "RealmFinding",
+    "Severity",
+    "Wanted",
+    "WantedCall",
+    "WantedRole",
+    "WantedScope",
+    "accepted_audiences",
+    "wanted",
+]
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _MOST_WAYS: Final = 5_000
 _MOST_NAMED: Final = 3
 
 
-class Level(StrEnum):
+class Severity(StrEnum):
     """How bad a finding is."""
 
     FORBIDDEN = "forbidden"
@@ -36,10 +45,10 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Finding:
+class RealmFinding:
     """One sentence about what a plan does not do, or does."""
 
-    level: Level
+    level: Severity
     text: str
 
 
@@ -97,7 +106,9 @@ class Wanted:
     """For each caller, all audiences that it is granted."""
 
 
-def wanted(apps: Iterable[AppAccess], grants: Iterable[str] = (), *, realm: str) -> tuple[Wanted, tuple[Finding, ...]]:
+def wanted(
+    apps: Iterable[AppAccess], grants: Iterable[str] = (), *, realm: str
+) -> tuple[Wanted, tuple[RealmFinding, ...]]:
     """Return what the apps need of the realm, and what they declare and do not get.
 
     ``grants`` are ``CALLER:NAME``, where the name is an audience, a scope or a role that a file declares.
@@ -136,7 +147,7 @@ class _Wanting:
 
     def __init__(self, apps: Iterable[AppAccess], grants: Iterable[str], realm: str) -> None:
         self.realm = realm
-        self.found: dict[Finding, None] = {}
+        self.found: dict[RealmFinding, None] = {}
         self.apps = self._unique(apps)
         self.receivers = tuple(
             _Receiver(app.client_id, accepted_audiences(app), tuple(self._ways(app)))
@@ -145,7 +156,7 @@ class _Wanting:
         )
         self.grants = self._grants(grants)
 
-    def result(self) -> tuple[Wanted, tuple[Finding, ...]]:
+    def result(self) -> tuple[Wanted, tuple[RealmFinding, ...]]:
         calls = [call for app in self.apps.values() for call in self._calls(app)]
         reach: dict[str, frozenset[str]] = {}
         for call in calls:
@@ -177,8 +188,8 @@ class _Wanting:
             reach=reach,
         ), tuple(sorted(self.found))
 
-    def _say(self, level: Level, text: str) -> None:
-        self.found[Finding(level, text)] = None
+    def _say(self, level: Severity, text: str) -> None:
+        self.found[RealmFinding(level, text)] = None
 
     def _unique(self, apps: Iterable[AppAccess]) -> dict[str, AppAccess]:
         by_client: dict[str, list[AppAccess]] = {}
@@ -189,11 +200,12 @@ class _Wanting:
         for client_id, same in by_client.items():
             if problem := forbidden_client(client_id, self.realm):
                 self._say(
-                    Level.FORBIDDEN, f"An app has the client id {named(client_id)}, and no plan touches it: {problem}."
+                    Severity.FORBIDDEN,
+                    f"An app has the client id {named(client_id)}, and no plan touches it: {problem}.",
                 )
             elif len(same) > 1:
                 self._say(
-                    Level.OPEN,
+                    Severity.OPEN,
                     f"{len(same)} apps that declare different things have the client id {named(client_id)}: one of them would decide"
                     " who may call the other, so nothing is planned for them. Give each app a client of its own.",
                 )
@@ -213,7 +225,7 @@ class _Wanting:
             requirement = AllOf(parts)
             if _count(requirement) > _MOST_WAYS:
                 self._say(
-                    Level.OPEN,
+                    Severity.OPEN,
                     f"{named(route.name)} of {named(app.client_id)} can be called in more than {_MOST_WAYS} ways: nothing is granted for it.",
                 )
                 continue
@@ -238,7 +250,7 @@ class _Wanting:
             known = [pair for pair in pairs if pair[0] in self.apps]
             if not known:
                 self._say(
-                    Level.OPEN,
+                    Severity.OPEN,
                     f"--grant {named(grant)} names no caller: write CALLER:NAME, with an app whose access file is given.",
                 )
             for caller, name in known:
@@ -247,7 +259,7 @@ class _Wanting:
                     taken.add((caller, name))
                 else:
                     self._say(
-                        Level.OPEN,
+                        Severity.OPEN,
                         f"--grant {named(grant)}: no access file declares an audience, a scope or a role {named(name)}.",
                     )
         return frozenset(taken)
@@ -276,10 +288,10 @@ class _Wanting:
     def _audience(self, caller: str, audience: str) -> bool:
         who, what = named(caller), named(audience)
         if problem := forbidden_client(audience, self.realm):
-            self._say(Level.FORBIDDEN, f"{who} calls {what}, and no plan grants that audience: {problem}.")
+            self._say(Severity.FORBIDDEN, f"{who} calls {what}, and no plan grants that audience: {problem}.")
             return False
         if (caller, audience) in self.grants:
-            self._say(Level.NOTE, f"{who} gets the audience {what}, because --grant says so.")
+            self._say(Severity.NOTE, f"{who} gets the audience {what}, because --grant says so.")
             return True
         receivers = self._called_by([audience])
         ways = [
@@ -291,7 +303,7 @@ class _Wanting:
         if ways:
             if not any(way.names(caller) for way in ways):
                 self._say(
-                    Level.NOTE,
+                    Severity.NOTE,
                     f"ANY SERVICE may call {what}: its file names no caller on {_some(way.route for way in ways)}. So {who} gets the audience.",
                 )
             return True
@@ -302,7 +314,7 @@ class _Wanting:
             else f"no access file of the app that is {what} is given. Give it; or"
         )
         self._say(
-            Level.OPEN, f"{who} calls {what}, and {why} --grant {named(f'{caller}:{audience}')} grants the audience."
+            Severity.OPEN, f"{who} calls {what}, and {why} --grant {named(f'{caller}:{audience}')} grants the audience."
         )
         return False
 
@@ -318,13 +330,13 @@ class _Wanting:
         """Return whether a scope that the code requests, and that no route requires, may bring the audiences of the call."""
         who, what = named(caller), named(scope)
         if problem := forbidden_scope(scope):
-            self._say(Level.FORBIDDEN, f"{who} requests the scope {what}, and no plan grants it: {problem}.")
+            self._say(Severity.FORBIDDEN, f"{who} requests the scope {what}, and no plan grants it: {problem}.")
             return False
         if audiences:
             return True
         if not call.audiences:  # else the audience has its finding
             self._say(
-                Level.OPEN,
+                Severity.OPEN,
                 f"{who} requests the scope {what}, and names no audience for it: --grant {named(f'{caller}:{scope}')} grants the scope.",
             )
         return False
@@ -346,14 +358,14 @@ class _Wanting:
             who, what = named(caller), named(name)
             hand = (caller, name) in by_hand
             if problem := forbidden_scope(name):
-                self._say(Level.FORBIDDEN, f"{who} shall have the scope {what}, and no plan grants it: {problem}.")
+                self._say(Severity.FORBIDDEN, f"{who} shall have the scope {what}, and no plan grants it: {problem}.")
             elif hand or self._named_everywhere(caller, name, reach):
                 if hand:
-                    self._say(Level.NOTE, f"{who} gets the scope {what}, because --grant says so.")
+                    self._say(Severity.NOTE, f"{who} gets the scope {what}, because --grant says so.")
                 yield WantedScope(caller=caller, scope=name, optional=(caller, name) in requested, by_hand=hand)
             else:
                 self._say(
-                    Level.OPEN,
+                    Severity.OPEN,
                     f"{who} requests the scope {what}, and no declaration names both: write require_caller(...) & require_scope(...)"
                     f" on {self._asking(name)}; or --grant {named(f'{caller}:{name}')} grants the scope.",
                 )
@@ -378,14 +390,14 @@ class _Wanting:
             who, what = named(caller), _shown(role)
             hand = (caller, role) in by_hand
             if problem := forbidden_role(role, self.realm):
-                self._say(Level.FORBIDDEN, f"{who} shall have {what}, and no plan grants it: {problem}.")
+                self._say(Severity.FORBIDDEN, f"{who} shall have {what}, and no plan grants it: {problem}.")
             elif hand or ((not role.client or role.client in owners) and self._named_everywhere(caller, role, reach)):
                 if hand:
-                    self._say(Level.NOTE, f"{who} gets {what}, because --grant says so.")
+                    self._say(Severity.NOTE, f"{who} gets {what}, because --grant says so.")
                 yield WantedRole(caller=caller, role=role, by_hand=hand)
             else:
                 self._say(
-                    Level.OPEN,
+                    Severity.OPEN,
                     f"{listed(owners)} names {who} for {what}, which another app owns or also requires without naming {who}:"
                     f" --grant {named(f'{caller}:{role.name}')} grants the role.",
                 )
@@ -407,10 +419,10 @@ class _Wanting:
             shown = _shown(what) if isinstance(what, Role) else f"the scope {named(what)}"
             problem = forbidden_role(what, self.realm) if isinstance(what, Role) else forbidden_scope(what)
             if problem:
-                self._say(Level.FORBIDDEN, f"{_some(routes)} requires {shown}, and no plan grants it: {problem}.")
+                self._say(Severity.FORBIDDEN, f"{_some(routes)} requires {shown}, and no plan grants it: {problem}.")
             else:
                 self._say(
-                    Level.OPEN,
+                    Severity.OPEN,
                     f"{_some(routes)} requires {shown}, and no declaration names a caller beside it: --grant {named(f'CALLER:{name}')} grants it.",
                 )
 

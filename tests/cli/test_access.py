@@ -33,7 +33,7 @@ def make():
 
 def test_apps_are_read_and_shown_as_a_table(tmp_path: Path) -> None:
     out = tmp_path / "access.json"
-    done = run("access", GATEWAY, "example_app.alice:app=alice", PYTHONPATH=str(ROOT), COLUMNS="200")
+    done = run("access", GATEWAY, "example_app.alice:app=alice", PYTHONPATH=str(ROOT), COLUMNS="40")
     written = run("access", GATEWAY, "example_app.alice:app=alice", "--out", out, PYTHONPATH=str(ROOT))
 
     assert done.returncode == written.returncode == 0, done.stderr
@@ -85,6 +85,41 @@ def test_an_app_that_ends_its_process_is_a_sentence(tmp_path: Path) -> None:
 
     assert read.access is None
     assert read.problem == "The process that imported the app ending:app ended with 3 and said nothing."
+
+
+FACTORY = """
+from fastapi import Depends, FastAPI
+from s2s_fastapi import require_caller
+def create_app():
+    app = FastAPI(openapi_url=None)
+    app.get("/tickets", dependencies=[Depends(require_caller("chat"))])(lambda: None)
+    return app
+async def plain(scope, receive, send):
+    pass
+"""
+
+
+def test_a_function_that_makes_an_app_is_not_taken_for_the_app(tmp_path: Path) -> None:
+    (tmp_path / "fac.py").write_text(FACTORY)
+    out = tmp_path / "access.json"
+    done = run("access", "fac:create_app=fac", "--out", out, PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}")
+    plain = run("access", "fac:plain=fac", PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}")
+
+    assert (done.returncode, done.stderr) == (2, "create_app is a function: write fac:create_app().\n")
+    assert not out.exists()
+    assert plain.returncode == 0
+
+
+def test_a_route_that_answers_500_because_there_is_no_middleware_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "fac.py").write_text(FACTORY)
+    done = run("access", "fac:create_app()=fac", PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}")
+
+    assert done.returncode == 0
+    assert 'nobody: no ServiceAuthMiddleware, so it answers 500; the route: require_caller("chat")' in done.stdout
+    assert (
+        'fac: The app has no ServiceAuthMiddleware, so these routes, which require a caller, answer 500: "GET /tickets".'
+        in done.stderr
+    )
 
 
 def test_what_is_no_app_is_refused_before_anything_is_imported() -> None:

@@ -59,7 +59,10 @@ def test_the_page_is_written_beside_the_table(access: Path, tmp_path: Path) -> N
     done = graph(access, "--realm-file", realm_file(tmp_path, STOCK), "--html", tmp_path / "graph.html")
 
     assert done.exit_code == 0
-    assert "in the realm corp" in (tmp_path / "graph.html").read_text()
+    page = (tmp_path / "graph.html").read_text()
+    assert "in the realm corp" in page
+    assert "Nothing needs attention" in page
+    assert "to look at" not in page.lower()
 
 
 @pytest.mark.parametrize(
@@ -93,3 +96,16 @@ def test_a_name_is_never_markup_in_the_table(tmp_path: Path) -> None:
     path.write_text(json.dumps({"version": 1, "apps": [app(STOCK, route("/items")), caller]}))
 
     assert "[link=javascript:x]a[/link]" in graph(path).stdout
+
+
+def test_a_long_row_stays_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "access.json"
+    caller = app("shop", calls=[call("n" * 250)], receives=False)
+    path.write_text(json.dumps({"version": 1, "apps": [app(STOCK, route("/items")), caller]}))
+
+    printed = graph(path).stdout
+    assert [
+        line
+        for line in printed.splitlines()
+        if line.startswith("shop calls the audience n") and line.endswith("accepts it.")
+    ]

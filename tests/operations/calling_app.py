@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import httpx
 from fastapi import Depends, FastAPI
 
-from s2s_fastapi import service_client
+from s2s_fastapi import ServiceAuthMiddleware, require_caller, service_client
 from tests.kit.console import RECEIVER, SCOPE
 
 crm = service_client("http://crm.example", audience=RECEIVER)
@@ -14,6 +14,7 @@ scoped = service_client("http://crm.example", audience=RECEIVER, scope=SCOPE)
 
 def calling(client: Any) -> FastAPI:
     app = FastAPI()
+    app.add_middleware(ServiceAuthMiddleware)
 
     @app.get("/call")
     async def call(crm: Annotated[httpx.AsyncClient, Depends(client)]) -> str:
@@ -27,6 +28,11 @@ scoped_app = calling(scoped)
 anybody = calling(service_client("http://crm.example"))
 
 
+open_app = FastAPI()
+unprotected = FastAPI()
+unprotected.get("/tickets", dependencies=[Depends(require_caller("chat"))])(lambda: None)
+
+
 def broken() -> FastAPI:
     secret = "hunter2-in-the-message"
     raise RuntimeError(secret)
@@ -34,3 +40,7 @@ def broken() -> FastAPI:
 
 def made() -> FastAPI:
     return calling(crm)
+
+
+def made_for(client: Any) -> FastAPI:
+    return calling(client)

@@ -14,6 +14,7 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.admin import AdminApi, AdminError, AdminForbidden, AdminTarget
 from s2s_fastapi.operations.snapshot import Question, read_snapshot
 from s2s_fastapi.realm.entities import Role
+from s2s_fastapi.testing import EmbeddedIssuer
 from tests.kit.admin_rest import VIEW, FakeKeycloak, target_of
 from tests.kit.declaring import caller, receiver
 from tests.operations.planning import plan_for
@@ -261,5 +262,45 @@ def test_an_admin_client_signs_with_a_key(tmp_path: Path) -> None:
 def test_a_missing_secret_is_named_with_its_variable() -> None:
     with pytest.raises(ConfigurationError, match="KEYCLOAK_ADMIN_CLIENT_SECRET_FILE"):
         AdminTarget.of({**PLACE, "KEYCLOAK_ADMIN_CLIENT_ID": "planner"})
-    with pytest.raises(ConfigurationError, match="KEYCLOAK_URL"):
-        AdminTarget.of({"KEYCLOAK_ADMIN_CLIENT_ID": "planner"})
+
+
+@pytest.mark.parametrize("place", [{}, {"KEYCLOAK_URL": "https://sso.example"}, {"KEYCLOAK_REALM": "corp"}], ids=str)
+def test_a_missing_place_is_named_with_both_variables_and_both_options(place: dict[str, str]) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"^Set KEYCLOAK_URL and KEYCLOAK_REALM \(or write --url and --realm\)\.$"
+    ):
+        AdminTarget.of({"KEYCLOAK_ADMIN_CLIENT_ID": "planner", "KEYCLOAK_ADMIN_CLIENT_SECRET": "s", **place})
+
+
+def test_an_issuer_alone_says_server_and_realm() -> None:
+    login = {"KEYCLOAK_ADMIN_CLIENT_ID": "planner", "KEYCLOAK_ADMIN_CLIENT_SECRET": "s"}
+    target = AdminTarget.of({"KEYCLOAK_ISSUER": "https://sso.example/realms/corp", **login})
+    assert (target.server, target.realm) == ("https://sso.example", "corp")
+
+
+def test_a_log_in_that_cannot_be_tried_names_the_variable_of_the_address_that_is_used() -> None:
+    login = {"KEYCLOAK_ADMIN_CLIENT_ID": "planner", "KEYCLOAK_ADMIN_CLIENT_SECRET": "s"}
+    place = {"KEYCLOAK_URL": "http://127.0.0.1:1", "KEYCLOAK_REALM": "corp"}
+    for own in ({}, {"KEYCLOAK_ADMIN_REALM": "master"}):
+        with (
+            AdminApi(AdminTarget.of({**place, **login, **own})) as api,
+            pytest.raises(AdminError, match="is KEYCLOAK_URL right"),
+        ):
+            api.get(needs="view-realm")
+
+
+def test_the_embedded_issuer_is_told_from_a_server_without_the_realm() -> None:
+    realm = {
+        "realm": "corp",
+        "enabled": True,
+        "clients": [{"clientId": "planner", "secret": "its-own-secret", "serviceAccountsEnabled": True}],
+    }
+    issuer = EmbeddedIssuer(realm)
+    with issuer.serving() as server:
+        place = {"KEYCLOAK_URL": server.url, "KEYCLOAK_REALM": "corp"}
+        login = {"KEYCLOAK_ADMIN_CLIENT_ID": "planner", "KEYCLOAK_ADMIN_CLIENT_SECRET": "its-own-secret"}
+        with (
+            AdminApi(AdminTarget.of({**place, **login})) as api,
+            pytest.raises(AdminError, match=r"is the embedded issuer \(s2s-fastapi dev\), which has no admin API"),
+        ):
+            api.get(needs="view-realm")

@@ -430,6 +430,9 @@ def test_a_call_without_an_audience_is_a_warning(place: Place) -> None:
         ("nope:app", "there is no module nope"),
         ("tests.operations.calling_app:nope", "AttributeError"),
         ("tests.operations.calling_app:broken()", "RuntimeError at "),
+        ("tests.operations.calling_app:made", "made is a function: write tests.operations.calling_app:made()."),
+        ("tests.operations.calling_app:made_for", "made_for is a function with arguments"),
+        ("tests.operations.calling_app:RECEIVER", "calling_app:RECEIVER is no app: it is of the type str."),
         ("example_app.crm_gateway:app", 'Take require_audience("crm-api-gateway") out'),
     ],
 )
@@ -446,6 +449,21 @@ def test_the_receiving_app_is_read_with_its_audience(place: Place) -> None:
     checks = doctor(place, "--app", "example_app.crm_gateway:app")
     assert found(checks) == {}
     assert checks["app"]["seen"][0] == f"The app accepts tokens for {RECEIVER}."
+
+
+def test_an_app_without_the_middleware_is_a_warning_because_everybody_may_call_it(place: Place) -> None:
+    checks = doctor(place, "--app", "tests.operations.calling_app:open_app")
+    assert checks["app"]["state"] == "warning"
+    assert (
+        "it accepts requests without a token. Everybody may call it. Add it: app.add_middleware" in found(checks)["app"]
+    )
+
+
+def test_a_requirement_without_the_middleware_is_a_problem_because_the_route_answers_500(place: Place) -> None:
+    checks = doctor(place, "--app", "tests.operations.calling_app:unprotected")
+    assert checks["app"]["state"] == "problem"
+    assert 'these routes, which require a caller, answer 500: "GET /tickets".' in found(checks)["app"]
+    assert "app.add_middleware(ServiceAuthMiddleware)" in found(checks)["app"]
 
 
 @pytest.mark.parametrize(
@@ -478,6 +496,17 @@ def test_each_finding_is_printed_with_why_and_cure(place: Place) -> None:
     assert f"Why: Calls to {RECEIVER} are not sent." in text
     assert "Cure: Keycloak needs, of the steps A to D" in text
     assert text.endswith("1 problem, 0 warnings.")
+
+
+def test_what_is_piped_has_one_line_for_each_sentence_however_long_it_is(place: Place) -> None:
+    place.unassign(CALLER, "crm-audience")
+    place.give_role(on=False)
+    lines = place.run("doctor", "--app", APP).stdout.splitlines()
+    (cure,) = (line.strip() for line in lines if "Cure:" in line)
+    (finding,) = doctor(place, "--app", APP)["downstreams"]["findings"]
+    assert cure == f"Cure: {finding['cure']}"
+    assert len(cure) > 80
+    assert not [line for line in lines if line != line.rstrip()]
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))

@@ -11,6 +11,7 @@ import pytest
 
 from s2s_fastapi.declared.access_file import AccessFile
 from s2s_fastapi.operations.declarations import declared_by
+from tests.cli.command import run
 from tests.kit.console import CALLER, FRONT_END, REALM_ROLE, RECEIVER, ROLE, SCOPE
 from tests.kit.diagnosis import Mistake, Receiver
 from tests.kit.mistakes import MISTAKES, UNDER_AUTH
@@ -186,6 +187,14 @@ def test_a_client_that_gets_no_token_is_said_with_the_cure(asking: Asking, membe
     assert {each["accepted"] for each in printed["routes"] if each["reason"] != "public"} == {False}
 
 
+def test_the_cure_for_the_token_itself_is_printed_once_and_not_for_each_route(asking: Asking) -> None:
+    asking.realm_file.write_text(json.dumps(asking.place.realm))
+    done = asking.place.run("explain", "--client", "nobody", "--realm-file", asking.realm_file, "--app", APP)
+    assert done.exit_code == 1
+    assert done.stdout.count("Make a client nobody") == 1
+    assert done.stdout.count("no_credentials") > 2  # the row of the token, and those of the routes
+
+
 def test_a_client_that_is_not_there_and_a_scope_that_is_not_assigned_are_said(asking: Asking) -> None:
     assert "Make a client nobody (step A of the README)" in asking.about(client="nobody")["cure"]
     assert f"Assign payments to the client {CALLER}" in asking.about("--scope", "payments")["cure"]
@@ -275,7 +284,19 @@ def test_what_is_no_token_is_said(asking: Asking, text: str) -> None:
     assert "access_token of Keycloak's answer, unchanged" in " ".join(done.stdout.split())
 
 
-@pytest.mark.parametrize(("text", "words"), [("", "stdin has nothing"), ("x" * 70_000, "stdin has more than 65536")])
+def test_without_a_question_the_three_ways_to_ask_are_named(asking: Asking) -> None:
+    done = asking.place.run("explain", stdin="\n")
+    assert (done.exit_code, done.stdout) == (2, "")
+    for words in (
+        "stdin has nothing",
+        "--client ID --to ID --realm-file",
+        "token --raw | s2s-fastapi explain",
+        "record.json",
+    ):
+        assert words in done.stderr
+
+
+@pytest.mark.parametrize(("text", "words"), [("x" * 70_000, "stdin has more than 65536")])
 def test_stdin_is_bounded(asking: Asking, text: str, words: str) -> None:
     done = asking.place.run("explain", stdin=text)
     assert (done.exit_code, done.stdout) == (2, "")
@@ -433,5 +454,15 @@ def test_a_question_needs_a_realm_file_and_no_administrator(asking: Asking) -> N
     asking.place.changes["KEYCLOAK_ADMIN_CLIENT_SECRET"] = "hunter2"
     assert "Unset KEYCLOAK_ADMIN_CLIENT_SECRET" in asking.place.run("explain", "--client", CALLER, "--app", APP).stderr
     asking.place.changes.pop("KEYCLOAK_ADMIN_CLIENT_SECRET")
-    done = asking.place.run("explain", "--app", "tests.operations.calling_app:app", stdin="x")
-    assert "has no ServiceAuthMiddleware, so it refuses nobody" in done.stderr
+    done = asking.place.run("explain", "--app", "tests.operations.calling_app:open_app", stdin="x")
+    assert "has no ServiceAuthMiddleware, so it judges no token" in done.stderr
+
+
+def test_the_example_of_the_page_prints_what_the_page_shows(tmp_path: Path) -> None:
+    page = (DOCS / "doctor.md").read_text(encoding="utf-8").partition("## Explain a call")[2]
+    (commands, shown), *_ = re.findall(r"```sh\n(.*?)```\n\n```text\n(.*?)```", page, re.DOTALL)
+    for command in commands.replace("access.json", str(tmp_path / "access.json")).splitlines():
+        words = shlex.split(command.replace("example_app/", f"{DOCS.parent}/example_app/"))[1:]
+        done = run(*words, PYTHONPATH=str(DOCS.parent))
+        assert done.returncode == 0, done.stderr
+    assert done.stdout == shown

@@ -9,7 +9,7 @@ import pytest
 from s2s_fastapi import require_caller, require_realm_role, require_role, require_scope, require_service
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.plan import Plan, read_plan
-from s2s_fastapi.operations.wanted import Level
+from s2s_fastapi.operations.wanted import Severity
 from tests.kit.admin_rest import FakeKeycloak
 from tests.kit.declaring import caller, receiver
 from tests.operations.planning import applied, plan_for, steps_of
@@ -24,7 +24,7 @@ BOB = receiver("bob", require_caller("alice"))
 APPS = (CRM, BOB, caller("chat", "crm"), caller("billing", "crm"), caller("alice", "bob", scope="untrusted-audience"))
 
 
-def said(plan: Plan, level: Level) -> str:
+def said(plan: Plan, level: Severity) -> str:
     return "\n".join(finding.text for finding in plan.findings if finding.level is level)
 
 
@@ -207,7 +207,7 @@ def test_a_scope_that_other_clients_hold_is_not_extended(tmp_path: Path) -> None
         plan = plan_for(api, *APPS)
 
     assert plan.steps == ()
-    assert "is not extended: outside would get it too" in said(plan, Level.OPEN)
+    assert "is not extended: outside would get it too" in said(plan, Severity.OPEN)
 
 
 def test_a_scope_of_the_usual_name_that_others_hold_is_left_and_another_one_made() -> None:
@@ -252,7 +252,7 @@ def test_a_scope_that_the_code_requests_and_that_gives_more_is_a_finding() -> No
     with server.api() as api:
         plan = plan_for(api, *APPS)
 
-    assert "It also brings the audience payroll, so it is not assigned" in said(plan, Level.OPEN)
+    assert "It also brings the audience payroll, so it is not assigned" in said(plan, Severity.OPEN)
     assert not any("untrusted-audience" in step for step in steps_of(plan))
 
 
@@ -269,7 +269,7 @@ def test_a_scope_that_an_app_without_a_file_may_require_is_not_given_away(there:
         plan = plan_for(api, receiver("bob", require_service()), caller("alice", "bob", scope=scopes))
 
     if there or len(scopes) > 1:
-        assert "--grant alice:payroll:write assigns it" in said(plan, Level.OPEN)
+        assert "--grant alice:payroll:write assigns it" in said(plan, Severity.OPEN)
         assert "Assign the client scope payroll:write to alice as Optional" not in steps_of(plan)
     else:  # nobody can hold it yet, and it brings the audience
         assert "Make the client scope payroll:write with an Audience mapper for bob" in steps_of(plan)
@@ -313,9 +313,9 @@ def test_what_is_there_and_unusual_is_said_and_not_changed() -> None:
     with server.api() as api:
         plan = plan_for(api, receiver("crm", require_caller("chat")), caller("chat", "crm"))
 
-    assert "The client chat has login flows on (Direct access grants)" in said(plan, Level.NOTE)
-    assert "“Full scope allowed” of the client chat is on" in said(plan, Level.NOTE)
-    assert "The client crm is disabled" in said(plan, Level.OPEN)
+    assert "The client chat has login flows on (Direct access grants)" in said(plan, Severity.NOTE)
+    assert "“Full scope allowed” of the client chat is on" in said(plan, Severity.NOTE)
+    assert "The client crm is disabled" in said(plan, Severity.OPEN)
     assert {step.do for step in plan.steps} == {"make_scope", "assign_scope"}
 
 
@@ -326,7 +326,7 @@ def test_a_caller_that_cannot_have_a_service_account_is_a_finding(kind: str) -> 
     with server.api() as api:
         plan = plan_for(api, receiver("crm", require_caller("chat")), caller("chat", "crm"))
 
-    assert "so it cannot have a service account" in said(plan, Level.OPEN)
+    assert "so it cannot have a service account" in said(plan, Severity.OPEN)
     assert [step.do for step in plan.steps] == ["make_client"]
 
 
@@ -340,7 +340,7 @@ def test_a_role_that_contains_admin_power_is_forbidden_also_through_others() -> 
         plan = plan_for(api, CRM, caller("chat", "crm"), grant=("chat:write",))
 
     assert plan.forbidden
-    assert "realm-management is a client of Keycloak itself" in said(plan, Level.FORBIDDEN)
+    assert "realm-management is a client of Keycloak itself" in said(plan, Severity.FORBIDDEN)
     assert not any("write" in step for step in steps_of(plan))
 
 
@@ -352,7 +352,7 @@ def test_a_role_that_contains_others_needs_a_grant() -> None:
         without = plan_for(api, CRM, caller("chat", "crm"))
         granted = plan_for(api, CRM, caller("chat", "crm"), grant=("chat:write",))
 
-    assert "contains other roles (crm:delete): it is not granted" in said(without, Level.OPEN)
+    assert "contains other roles (crm:delete): it is not granted" in said(without, Severity.OPEN)
     assert not any("role write" in step for step in steps_of(without))
     assert "Give the role write of the client crm to the service account of chat" in steps_of(granted)
 
@@ -383,7 +383,7 @@ def test_a_scope_that_moves_to_default_is_moved_and_one_that_is_default_already_
         moved = plan_for(api, BOB, caller("alice", "bob"))
 
     assert narrower.steps == ()
-    assert "is a Default one of alice" in said(narrower, Level.NOTE)
+    assert "is a Default one of alice" in said(narrower, Severity.NOTE)
     assert moved.steps == ()
     client["optionalClientScopes"], client["defaultClientScopes"] = ["untrusted-audience"], ["basic", "service_account"]
     with server.api() as api:
@@ -417,9 +417,9 @@ def test_a_client_policy_and_a_group_make_the_prediction_a_guess_and_that_is_sai
     with server.api() as api:
         plan = plan_for(api, *APPS)
 
-    assert "the service account of chat is in a group" in said(plan, Level.NOTE)
-    assert "the client policy strict may change tokens" in said(plan, Level.NOTE)
-    assert "client policy off" not in said(plan, Level.NOTE)
+    assert "the service account of chat is in a group" in said(plan, Severity.NOTE)
+    assert "the client policy strict may change tokens" in said(plan, Severity.NOTE)
+    assert "client policy off" not in said(plan, Severity.NOTE)
 
 
 def test_a_policy_that_rotates_secrets_is_said_if_a_client_is_changed(tmp_path: Path) -> None:
@@ -431,8 +431,8 @@ def test_a_policy_that_rotates_secrets_is_said_if_a_client_is_changed(tmp_path: 
         _switch_off(server)
         changed = plan_for(api, *APPS)
 
-    assert "new secret when it is changed" not in said(unchanged, Level.NOTE)
-    assert "The client policy fresh may give billing a new secret when it is changed" in said(changed, Level.NOTE)
+    assert "new secret when it is changed" not in said(unchanged, Severity.NOTE)
+    assert "The client policy fresh may give billing a new secret when it is changed" in said(changed, Severity.NOTE)
 
 
 def test_a_saved_plan_is_read_as_it_was(tmp_path: Path) -> None:

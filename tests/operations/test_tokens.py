@@ -1,15 +1,19 @@
 """A token as the called service will judge it: the claims, the reason, the cure; and the token itself only if it is asked for."""
 
+import json
 import re
 import shlex
 from pathlib import Path
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from s2s_fastapi import TokenVerifier
 from s2s_fastapi.caller.wanted import Wanted
+from s2s_fastapi.cli.commands import command_line
 from s2s_fastapi.operations.tokens import requested_and_judged
+from s2s_fastapi.testing import EmbeddedIssuer
 from s2s_fastapi.testing.faults import answering, disconnecting
 from tests.kit.console import CALLER, RECEIVER, ROLE, SCOPE
 from tests.kit.mistakes import LIGHTWEIGHT
@@ -181,3 +185,14 @@ def test_a_report_shows_no_token(place: Place) -> None:
     report = requested_and_judged(place.settings(), Wanted.of(RECEIVER, None))
     assert report.granted is not None
     assert report.granted.value not in repr(report)
+
+
+def test_the_readme_shows_what_the_command_prints_for_its_realm_file() -> None:
+    (realm,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
+    (shown,) = re.findall(r"```text\n(client .*?)```", README, re.DOTALL)
+    issuer = EmbeddedIssuer(json.loads(re.sub(r"\$\{(\w+)\}", r"the-value-of-\1", realm)))
+    with issuer.serving():
+        printed = CliRunner().invoke(
+            command_line(), ["token", "--for", "crm-api-gateway"], env=issuer.environment("corp", "chat-app-service")
+        )
+    assert printed.stdout == shown.replace("https://sso.example.com", issuer.url)

@@ -12,15 +12,15 @@ from s2s_fastapi import (
     require_user,
 )
 from s2s_fastapi.declared.access_file import AppAccess, CallAccess
-from s2s_fastapi.operations.wanted import Level, Wanted, WantedCall, WantedRole, WantedScope, wanted
+from s2s_fastapi.operations.wanted import Severity, Wanted, WantedCall, WantedRole, WantedScope, wanted
 from s2s_fastapi.realm.entities import Role
 from s2s_fastapi.requirement.requirement import AllOf, AnyOf
 from tests.kit.declaring import caller, receiver
 
 
-def of(*apps: AppAccess, grant: tuple[str, ...] = (), realm: str = "corp") -> tuple[Wanted, dict[Level, str]]:
+def of(*apps: AppAccess, grant: tuple[str, ...] = (), realm: str = "corp") -> tuple[Wanted, dict[Severity, str]]:
     found, findings = wanted(apps, grant, realm=realm)
-    return found, {level: "\n".join(each.text for each in findings if each.level is level) for level in Level}
+    return found, {level: "\n".join(each.text for each in findings if each.level is level) for level in Severity}
 
 
 def test_an_audience_is_granted_if_the_receiver_names_the_caller() -> None:
@@ -35,15 +35,15 @@ def test_who_wants_to_call_does_not_grant_it_to_itself() -> None:
     found, said = of(receiver("payroll", require_caller("hr")), caller("chat", "payroll"))
 
     assert found.calls == ()
-    assert "chat calls payroll, and no route of payroll accepts chat" in said[Level.OPEN]
-    assert "--grant chat:payroll grants the audience" in said[Level.OPEN]
+    assert "chat calls payroll, and no route of payroll accepts chat" in said[Severity.OPEN]
+    assert "--grant chat:payroll grants the audience" in said[Severity.OPEN]
 
 
 def test_without_the_file_of_the_receiver_nothing_is_granted() -> None:
     found, said = of(caller("chat", "payroll"))
 
     assert found.calls == ()
-    assert "no access file of the app that is payroll is given" in said[Level.OPEN]
+    assert "no access file of the app that is payroll is given" in said[Severity.OPEN]
 
 
 def test_an_operator_can_grant_what_only_the_caller_declares() -> None:
@@ -52,29 +52,29 @@ def test_an_operator_can_grant_what_only_the_caller_declares() -> None:
     )
 
     assert found.reach == {"chat": frozenset({"payroll", "https://hr.example/api"})}
-    assert said[Level.OPEN] == ""
-    assert "because --grant says so" in said[Level.NOTE]
+    assert said[Severity.OPEN] == ""
+    assert "because --grant says so" in said[Severity.NOTE]
 
 
 def test_a_receiver_that_accepts_any_service_is_said_in_capitals() -> None:
     found, said = of(receiver("crm", require_service()), caller("chat", "crm"))
 
     assert found.reach == {"chat": frozenset({"crm"})}
-    assert said[Level.NOTE].startswith("ANY SERVICE may call crm")
+    assert said[Severity.NOTE].startswith("ANY SERVICE may call crm")
 
 
 def test_a_route_for_users_accepts_no_service() -> None:
     found, said = of(receiver("crm", require_user("chat")), caller("chat", "crm"))
 
     assert found.reach == {}
-    assert "no route of crm accepts chat" in said[Level.OPEN]
+    assert "no route of crm accepts chat" in said[Severity.OPEN]
 
 
 def test_a_route_that_requires_a_scope_or_a_role_is_not_open_to_any_service() -> None:
     for app in (receiver("payroll", require_scope("pay:read")), receiver("payroll", require_role("reader"))):
         found, said = of(app, caller("chat", "payroll"))
         assert found.reach == {}
-        assert "no route of payroll accepts chat" in said[Level.OPEN]
+        assert "no route of payroll accepts chat" in said[Severity.OPEN]
     found, _ = of(receiver("payroll", require_scope("pay:read")), caller("chat", "payroll"), grant=("chat:pay:read",))
     assert found.reach == {"chat": frozenset({"payroll"})}
 
@@ -110,7 +110,7 @@ def test_a_role_and_a_scope_are_granted_to_whom_one_declaration_names_with_them(
     assert found.roles == (WantedRole(caller="chat", role=Role("crm", "write")),)
     assert found.scopes == (WantedScope(caller="chat", scope="crm:write", optional=False),)
     assert found.reach == {"chat": frozenset({"crm"}), "billing": frozenset({"crm"})}
-    assert said[Level.OPEN] == ""
+    assert said[Severity.OPEN] == ""
 
 
 def test_a_role_without_a_caller_beside_it_is_a_finding_and_no_grant() -> None:
@@ -119,7 +119,7 @@ def test_a_role_without_a_caller_beside_it_is_a_finding_and_no_grant() -> None:
     assert found.roles == ()
     assert (
         "requires the role write of crm, and no declaration names a caller beside it: --grant CALLER:write"
-        in said[Level.OPEN]
+        in said[Severity.OPEN]
     )
 
 
@@ -129,10 +129,10 @@ def test_a_caller_that_requests_a_required_scope_does_not_grant_it_to_itself() -
 
     assert found.scopes == ()
     assert found.calls == (WantedCall(caller="chat", audiences=("crm",)),)
-    assert "chat requests the scope crm:write, and no declaration names both" in said[Level.OPEN]
+    assert "chat requests the scope crm:write, and no declaration names both" in said[Severity.OPEN]
     granted, said = of(crm, caller("chat", "crm", scope="crm:write"), grant=("chat:crm:write",))
     assert granted.scopes == (WantedScope(caller="chat", scope="crm:write", optional=True, by_hand=True),)
-    assert said[Level.OPEN] == ""
+    assert said[Severity.OPEN] == ""
 
 
 def test_naming_in_one_app_opens_no_other_app_that_requires_the_same_scope() -> None:
@@ -141,7 +141,7 @@ def test_naming_in_one_app_opens_no_other_app_that_requires_the_same_scope() -> 
     found, said = of(named, other, caller("chat", "crm", "payroll"))
 
     assert found.scopes == ()
-    assert "chat requests the scope write, and no declaration names both" in said[Level.OPEN]
+    assert "chat requests the scope write, and no declaration names both" in said[Severity.OPEN]
 
 
 def test_an_app_does_not_hand_out_roles_of_another_app() -> None:
@@ -149,7 +149,7 @@ def test_an_app_does_not_hand_out_roles_of_another_app() -> None:
     found, said = of(crm, receiver("payroll", require_role("admin") & require_caller("hr")), caller("chat", "crm"))
 
     assert found.roles == ()
-    assert "crm names chat for the role admin of payroll, which another app owns" in said[Level.OPEN]
+    assert "crm names chat for the role admin of payroll, which another app owns" in said[Severity.OPEN]
 
 
 def test_a_scope_that_no_route_requires_may_bring_the_audience() -> None:
@@ -162,7 +162,7 @@ def test_a_scope_that_no_route_requires_may_bring_the_audience() -> None:
 def test_a_scope_for_no_audience_needs_a_grant() -> None:
     found, said = of(caller("alice", scope="anything"))
     assert found.calls == ()
-    assert "--grant alice:anything grants the scope" in said[Level.OPEN]
+    assert "--grant alice:anything grants the scope" in said[Severity.OPEN]
 
     found, said = of(caller("alice", scope="anything"), grant=("alice:anything",))
     assert found.scopes == (WantedScope(caller="alice", scope="anything", optional=True, by_hand=True),)
@@ -205,7 +205,7 @@ def test_no_plan_grants_what_is_of_keycloak_itself_and_no_option_lets_it_pass(wh
     for grant in ((), tuple(f"chat:{name}" for name in names)):
         found, said = of(app, caller("chat", app.client_id), grant=grant)
 
-        assert said[Level.FORBIDDEN], what
+        assert said[Severity.FORBIDDEN], what
         assert not found.roles
         assert not found.scopes
         assert found.clients.keys() <= {"chat", "crm"}
@@ -215,12 +215,12 @@ def test_no_plan_grants_what_is_of_keycloak_itself_and_no_option_lets_it_pass(wh
 def test_an_audience_of_keycloak_itself_is_forbidden() -> None:
     found, said = of(caller("chat", "realm-management"), grant=("chat:realm-management",))
     assert found.calls == ()
-    assert "realm-management is a client of Keycloak itself" in said[Level.FORBIDDEN]
+    assert "realm-management is a client of Keycloak itself" in said[Severity.FORBIDDEN]
 
 
 def test_the_clients_in_master_that_administer_other_realms_are_forbidden() -> None:
-    assert of(caller("chat", "corp-realm"), grant=("chat:corp-realm",), realm="master")[1][Level.FORBIDDEN]
-    assert not of(caller("chat", "corp-realm"), grant=("chat:corp-realm",))[1][Level.FORBIDDEN]
+    assert of(caller("chat", "corp-realm"), grant=("chat:corp-realm",), realm="master")[1][Severity.FORBIDDEN]
+    assert not of(caller("chat", "corp-realm"), grant=("chat:corp-realm",))[1][Severity.FORBIDDEN]
 
 
 def test_two_apps_with_one_client_id_get_nothing_and_the_others_are_planned() -> None:
@@ -231,7 +231,7 @@ def test_two_apps_with_one_client_id_get_nothing_and_the_others_are_planned() ->
         receiver("other"),
     )
 
-    assert "2 apps that declare different things have the client id crm" in said[Level.OPEN]
+    assert "2 apps that declare different things have the client id crm" in said[Severity.OPEN]
     assert found.clients == {"chat": True, "other": False}
     assert found.reach == {}
 
@@ -244,15 +244,15 @@ def test_the_same_app_in_two_files_is_one() -> None:
 def test_a_grant_for_nobody_or_for_nothing_is_a_finding() -> None:
     _, said = of(caller("chat"), grant=("nobody:crm", "chat:nothing"))
 
-    assert "--grant nobody:crm names no caller" in said[Level.OPEN]
-    assert "no access file declares an audience, a scope or a role nothing" in said[Level.OPEN]
+    assert "--grant nobody:crm names no caller" in said[Severity.OPEN]
+    assert "no access file declares an audience, a scope or a role nothing" in said[Severity.OPEN]
 
 
 def test_a_requirement_with_too_many_ways_is_a_finding_and_takes_no_time() -> None:
     many = AllOf(tuple(AnyOf(tuple(require_caller(f"{row}-{column}") for column in range(20))) for row in range(20)))
     found, said = of(receiver("crm", many), caller("chat", "crm"))
 
-    assert "can be called in more than 5000 ways" in said[Level.OPEN]
+    assert "can be called in more than 5000 ways" in said[Severity.OPEN]
     assert found.reach == {}
 
 
