@@ -407,7 +407,7 @@ def test_an_app_without_a_middleware_fails_in_one_sentence() -> None:
     app.get("/x", dependencies=[Depends(require_caller("a"))])(ran)
     (found,) = check_access(app)
     assert found.result == "failed"
-    assert "No ServiceAuthMiddleware and no caller was found in FastAPI" in found.text
+    assert "The app 'FastAPI' has no ServiceAuthMiddleware and calls no service. Add it: " in found.text
 
 
 def test_an_app_that_does_not_start_fails_in_one_sentence() -> None:
