@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from s2s_fastapi.caller.wanted import Names
 from s2s_fastapi.decision import Reason
 from s2s_fastapi.declared.access_file import AccessFile, AppAccess, RouteEntry, difference
 from s2s_fastapi.declared.public_paths import PublicPaths
@@ -42,6 +43,7 @@ def access_tests(
     *,
     expect: str | Path | None = None,
     client_id: str | None = None,
+    audience: Names = None,
     headers: Mapping[str, str] | None = None,
 ) -> Callable[..., None]:
     """Return a test for pytest with one item for each route and kind of caller.
@@ -52,12 +54,13 @@ def access_tests(
     - ``expect`` is the reviewed access file, relative to the file that calls. It must equal what the app declares.
     - ``client_id``: the client that the app is, if its settings do not say it. It need not be given if the access file has one app, or
       if the routes name one audience.
+    - ``audience``: what ``KEYCLOAK_AUDIENCE`` says in production, if that is not the client.
     - ``headers`` are sent with every request, for example a ``host`` that the app insists on.
     - Nothing of the app's own runs but its middleware: see `marked_endpoints`. Its lifespan does not run.
     """
     import pytest  # noqa: PLC0415 - it is only there if tests run
 
-    suite = AccessSuite(app, _beside_the_caller(expect), client_id, headers or {})
+    suite = AccessSuite(app, _beside_the_caller(expect), client_id, headers or {}, audience)
 
     @pytest.mark.parametrize("case", suite.names)
     def test_access(case: str, pytestconfig: pytest.Config) -> None:
@@ -75,10 +78,11 @@ def check_access(
     *,
     expect: str | Path | None = None,
     client_id: str | None = None,
+    audience: Names = None,
     headers: Mapping[str, str] | None = None,
 ) -> tuple[AccessOutcome, ...]:
     """Return the outcome of every case of `access_tests`, for unittest and scripts."""
-    suite = AccessSuite(app, _beside_the_caller(expect), client_id, headers or {})
+    suite = AccessSuite(app, _beside_the_caller(expect), client_id, headers or {}, audience)
     return tuple(suite.outcome(name) for name in suite.names)
 
 
@@ -106,10 +110,13 @@ class _Read:
 class AccessSuite:
     """The access tests of one app. Requests are sent when the first outcome is asked for, all in one block."""
 
-    def __init__(self, app: Any, expect: Path | None, client_id: str | None, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, app: Any, expect: Path | None, client_id: str | None, headers: Mapping[str, str], audience: Names = None
+    ) -> None:
         self._given = app
         self._expect = expect
         self._client_id = client_id
+        self._audience = audience
         self._headers = headers
 
     @cached_property
@@ -203,7 +210,10 @@ class AccessSuite:
     @contextmanager
     def _trusted(self) -> Iterator[tuple[EmbeddedIssuer, Trusted]]:
         issuer = EmbeddedIssuer.for_tests()
-        with _without_decisions(), issuer.trusted_by(self._app, client_id=self._named) as trusted:
+        with (
+            _without_decisions(),
+            issuer.trusted_by(self._app, client_id=self._named, audience=self._audience) as trusted,
+        ):
             yield issuer, trusted
 
     def _read(self, client_id: str = "") -> _Read:

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from s2s_fastapi.caller.token_source import IN_USE, TokenSource
 from s2s_fastapi.errors import ConfigurationError
 
-__all__ = ["Caller", "CallingLayer", "begin", "end"]
+__all__ = ["Caller", "CallingLayer", "begin", "end", "name"]
 
 
 class Caller:
@@ -68,6 +68,12 @@ def begin(caller: Caller) -> None:
             _before = IN_USE.source
         _open.append(caller)
         IN_USE.__class__ = _Following
+
+
+def name() -> str:
+    """Return the name of the app that is running here; empty outside of all apps."""
+    calling = _CALLING.get()
+    return calling.name if calling is not None and calling in _open else ""
 
 
 def end(caller: Caller) -> None:

@@ -11,6 +11,7 @@ import anyio
 import httpx
 from starlette.types import Message, Receive, Scope, Send
 
+from s2s_fastapi.caller.wanted import Names
 from s2s_fastapi.engine.single_flight import running_trio
 from s2s_fastapi.testing.decisions import SENDING, Sending
 from s2s_fastapi.testing.issuer import EmbeddedIssuer
@@ -35,13 +36,14 @@ def client_of(
     *also: Any,
     issuer: EmbeddedIssuer | None = None,
     client_id: str | None = None,
+    audience: Names = None,
     realm: str = "",
     lifespan: bool = True,
     **options: Any,
 ) -> "Iterator[TrustingClient]":
     """Give FastAPI's TestClient for an app that trusts the issuer as long as the client is open.
 
-    - ``also``, ``client_id``, ``realm``: see `EmbeddedIssuer.trusted_by`.
+    - ``also``, ``client_id``, ``audience``, ``realm``: see `EmbeddedIssuer.trusted_by`.
     - ``lifespan=False``: the app is not started.
     - ``options`` are those of TestClient. ``client.trusted`` is the block.
 
@@ -49,7 +51,7 @@ def client_of(
         ConfigurationError: See `EmbeddedIssuer.trusted_by`.
     """
     issuer = issuer or EmbeddedIssuer.for_tests()
-    with issuer.trusted_by(app, *also, client_id=client_id, realm=realm) as trusted:
+    with issuer.trusted_by(app, *also, client_id=client_id, audience=audience, realm=realm) as trusted:
         client = _client_class()(app, trusted, **options)
         with client if lifespan else nullcontext():
             yield client
@@ -61,6 +63,7 @@ async def async_client_of(
     *also: Any,
     issuer: EmbeddedIssuer | None = None,
     client_id: str | None = None,
+    audience: Names = None,
     realm: str = "",
     lifespan: bool = True,
     **options: Any,
@@ -71,7 +74,7 @@ async def async_client_of(
         ConfigurationError: See `EmbeddedIssuer.trusted_by`.
     """
     issuer = issuer or EmbeddedIssuer.for_tests()
-    with issuer.trusted_by(app, *also, client_id=client_id, realm=realm) as trusted:
+    with issuer.trusted_by(app, *also, client_id=client_id, audience=audience, realm=realm) as trusted:
         options.setdefault("base_url", "http://testserver")
         async with (
             _started(app) if lifespan else nullcontext(app) as started,

@@ -1,6 +1,7 @@
 """The services that an app calls, played by a test: who called, with which token, and what they answer."""
 
 import json as json_
+import logging
 import os
 import sys
 import threading
@@ -12,6 +13,7 @@ from functools import cache, wraps
 from typing import Any, Final
 
 from s2s_fastapi.caller.origins import Pin, pin_of, pins, spelled
+from s2s_fastapi.testing import calling
 
 __all__ = ["Call", "PlayedService", "playing"]
 
@@ -104,11 +106,14 @@ class PlayedService:
             return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
 
 
+_log: Final = logging.getLogger("s2s_fastapi.testing")
 _TRUST: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 """The variables of the environment from which httpx makes a TLS context."""
 _lock: Final = threading.RLock()
 _open: Final[list[list[PlayedService]]] = []
 _kept: Final[list[tuple[Any, str, Any]]] = []
+_warned: Final[set[tuple[str, Pin]]] = set()
+"""The apps and origins of which a warning was logged."""
 
 
 @contextmanager
@@ -116,7 +121,7 @@ def playing(services: list[PlayedService]) -> Iterator[None]:
     """Let these services answer inside the block, whatever httpx client asks. Services may be added to the list.
 
     Clients that an app makes itself have no seam of ours. So the transports of httpx and httpx2 are exchanged as long as a block is
-    open. A request to an origin that nobody plays goes out as before.
+    open. A request to an origin that nobody plays goes out as before; if an app sends it, that is one WARNING for each origin.
     """
     with _lock:
         _open.append(services)
@@ -128,6 +133,7 @@ def playing(services: list[PlayedService]) -> Iterator[None]:
         with _lock:
             _open.remove(services)
             if not _open:
+                _warned.clear()
                 while _kept:
                     kind, name, method = _kept.pop()
                     setattr(kind, name, method)
@@ -155,6 +161,7 @@ def _sync(package: Any, original: Callable[..., Any]) -> Callable[..., Any]:
         if service is not None:
             request.read()
             return _response(package, service, request)
+        _warn(request)
         try:
             return original(self, request)
         except package.ConnectError as error:
@@ -170,6 +177,7 @@ def _async(package: Any, original: Callable[..., Any]) -> Callable[..., Any]:
         if service is not None:
             await request.aread()
             return _response(package, service, request)
+        _warn(request)
         try:
             return await original(self, request)
         except package.ConnectError as error:
@@ -203,6 +211,20 @@ def _service(request: Any) -> PlayedService | None:
     """Return who plays the service that a request goes to; the one that was named last wins."""
     there = pin_of(request.url)
     return next((service for service in reversed(_services()) if there in service.pins), None)
+
+
+def _warn(request: Any) -> None:
+    """Log once that an app asks an origin that nobody plays. What the test itself asks is its own affair."""
+    asking = calling.name()
+    origin = pin_of(request.url)
+    if asking and (asking, origin) not in _warned:
+        _warned.add((asking, origin))
+        _log.warning(
+            "The app %r calls %s over the network, since nobody plays it. To play it: issuer.downstream(%r).",
+            asking,
+            spelled(origin),
+            spelled(origin),
+        )
 
 
 def _response(package: Any, service: PlayedService, request: Any) -> Any:

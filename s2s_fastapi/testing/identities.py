@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Generator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, Unpack
+from typing import Any, Final, Literal, NoReturn, Self, TypeAlias, TypedDict, Unpack
 
 from joserfc.jwk import Key
 
@@ -78,8 +78,12 @@ class Identity:
 
         Raises:
             ConfigurationError: A name is invalid.
+            TypeError: An option does not exist.
         """
         given: dict[str, Any] = {**options}
+        for name in given.keys() - TokenOptions.__annotations__.keys():
+            known = ", ".join(f"{each}=" for each in TokenOptions.__annotations__)
+            raise TypeError(f"{'as_user' if username else 'as_service'} has no {name}=. It has {known}.")
         key = given.get("key", "realm")
         if not isinstance(key, Key) and key not in ("realm", "foreign", "forged"):
             raise ConfigurationError('key= is "realm", "foreign", "forged", or a private key of joserfc.')
@@ -116,7 +120,7 @@ class Caller(HttpxAuth):
         """A new access token.
 
         Raises:
-            ConfigurationError: Several apps trust the issuer and no ``audience`` was given, or the realm file has no such client or user.
+            ConfigurationError: No app or several apps trust the issuer and no ``audience`` was given, or the realm file has no such client or user.
             TokenRequestError: Keycloak would refuse the token.
         """
         sending = SENDING.get()
@@ -127,6 +131,14 @@ class Caller(HttpxAuth):
     def headers(self) -> dict[str, str]:
         """The Authorization header with a new token."""
         return {"Authorization": f"Bearer {self.token}"}
+
+    def __iter__(self) -> NoReturn:
+        """Refuse to be headers.
+
+        Raises:
+            TypeError: Always. It says what to write.
+        """
+        raise TypeError(f"{self!r} is an auth object: write auth={self!r}, or headers={self!r}.headers.")
 
     def auth_flow(self, request: Any) -> Generator[Any, Any, None]:
         """Attach a token for the app that the request goes to."""

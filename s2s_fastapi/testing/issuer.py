@@ -86,6 +86,7 @@ class EmbeddedIssuer:
         self.faults = Faults()
         self.requests = Record()
         self._of_files: tuple[Notice, ...] = ()
+        self._read_files = False
         self._public_url = public_url
         self._wire = Wire.of(version)
         self.time = IssuerTime(clock)
@@ -106,7 +107,7 @@ class EmbeddedIssuer:
         """
         documents = read_documents(paths, values or {})
         issuer = cls(*documents.realms, values=documents.values, **options)
-        issuer._of_files = documents.notices
+        issuer._of_files, issuer._read_files = documents.notices, True
         return issuer
 
     @classmethod
@@ -123,11 +124,15 @@ class EmbeddedIssuer:
         """Replace the realms by those of realm files: from now on only what they grant is granted. See `read`.
 
         Raises:
-            ConfigurationError: A file cannot be read, or is no realm.
+            ConfigurationError: A file cannot be read, or is no realm; or an app trusts this issuer already.
         """
+        if self._blocks:
+            raise ConfigurationError(
+                f"{self._blocks[0].name} trusts the test issuer already: call load before client_of."
+            )
         documents = read_documents(paths, values or {})
         self.reload(*documents.realms, values=documents.values)
-        self._of_files, self._named = documents.notices, None
+        self._of_files, self._named, self._read_files = documents.notices, None, True
 
     # What it is
 
@@ -275,11 +280,14 @@ class EmbeddedIssuer:
     # Apps that trust it
 
     @contextmanager
-    def trusted_by(self, *targets: Any, client_id: str | None = None, realm: str = "") -> Iterator[Trusted]:
+    def trusted_by(
+        self, *targets: Any, client_id: str | None = None, audience: Names = None, realm: str = ""
+    ) -> Iterator[Trusted]:
         """Let an app and everything below it trust this issuer inside the block, in receiving and in calling.
 
         - ``targets``: the app, and what belongs to it and hangs on no app: a `TokenVerifier`, an object that it calls with.
-        - ``client_id``: the client that the app is, unless its settings name one.
+        - ``client_id``: the client that the app is, unless its settings name one. As in production, it is then the audience of the app.
+        - ``audience``: what ``KEYCLOAK_AUDIENCE`` says in production, if that is not the client.
         - ``realm``: the realm of the app, if the issuer has several.
         - The app's verifier, and the source of its tokens, are exchanged as whole objects. All tokens are verified as in production.
         - At the end everything is as before, in whatever order blocks end.
@@ -290,7 +298,11 @@ class EmbeddedIssuer:
         """
         for each in tuple(self._realms.values()):
             each.keys.published()  # made before a request waits for them, at most 3 s
-        with playing(self._played), trusting(self, targets, client_id=client_id, realm=realm) as trusted:
+        names = names_given("audience", audience)
+        with (
+            playing(self._played),
+            trusting(self, targets, client_id=client_id, audience=names, realm=realm) as trusted,
+        ):
             self._blocks.append(trusted)
             try:
                 yield trusted
@@ -358,6 +370,19 @@ class EmbeddedIssuer:
             )
         return {"client_secret": found.secrets[client_id]}
 
+    def needs(self, realm: str, client_id: str) -> None:
+        """Do nothing if an app can be this client.
+
+        Raises:
+            ConfigurationError: The realm file has no such client.
+        """
+        model = self._realm(realm).model
+        if self._read_files and model.client(client_id) is None:
+            raise ConfigurationError(
+                f"The realm {realm} has no client {client_id}, only {', '.join(sorted(model.client_ids)) or 'none'}: write "
+                "client_of(app, client_id=...) with one of them."
+            )
+
     def asked(self, client_id: str, wanted: Wanted) -> None:
         """Note that a client will ask for a token. Without a realm file it is granted what it asks for."""
         by_scope = bool(wanted.scopes)
@@ -381,12 +406,16 @@ class EmbeddedIssuer:
         """
         return Caller(Identity.of(client_id, **options), self._made_for, self._only)
 
-    def as_user(self, username: str, *, via: str, **options: Unpack[TokenOptions]) -> Caller:
+    def as_user(self, username: str, *, via: str = "", **options: Unpack[TokenOptions]) -> Caller:
         """Return an httpx auth object for a user who logged in through the client `via`. The rest is as in `as_service`.
 
         Raises:
-            ConfigurationError: A name is invalid.
+            ConfigurationError: A name is invalid, or ``via`` is missing.
         """
+        if not via:
+            raise ConfigurationError(
+                f'Say with via= through which client the user logged in: as_user("{username}", via="front-end").'
+            )
         return Caller(Identity.of(via, username, **options), self._made_for, self._only)
 
     def _only(self, identity: Identity) -> Trusted | None:
@@ -396,6 +425,11 @@ class EmbeddedIssuer:
             names = ", ".join(sorted(trusted.name for trusted in apps.values()))
             raise ConfigurationError(
                 f"Several apps trust the test issuer ({names}): say with audience= for which of them the token is."
+            )
+        if not apps and not identity.audience and "aud" not in identity.claims and self._named is not None:
+            raise ConfigurationError(
+                "No app that receives tokens trusts the test issuer yet: call client_of(app) first, or say with audience= for whom the "
+                "token is."
             )
         return next(iter(apps.values())) if len(apps) == 1 else None
 

@@ -1,9 +1,11 @@
 """An app as it is in production, which trusts an embedded issuer for the time of a block."""
 
+import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from types import FunctionType
 from typing import Any, Final, Protocol
 
 import httpx
@@ -63,6 +65,9 @@ class TrustedIssuer(Protocol):
     def credentials(self, realm: str, client_id: str) -> Mapping[str, str]:
         """Return the credentials of a client, as settings name them."""
 
+    def needs(self, realm: str, client_id: str) -> None:
+        """Raise a ConfigurationError if the realm file has no such client."""
+
     def asked(self, client_id: str, wanted: Wanted) -> None:
         """Note that a client will ask for a token."""
 
@@ -70,17 +75,28 @@ class TrustedIssuer(Protocol):
 class Trusted:
     """The apps that trust an issuer inside one block."""
 
-    def __init__(self, issuer: TrustedIssuer, name: str, found: Found, realm: str) -> None:
+    def __init__(
+        self,
+        issuer: TrustedIssuer,
+        name: str,
+        found: Found,
+        *,
+        client_id: str | None,
+        audience: frozenset[str],
+        realm: str,
+    ) -> None:
         self.issuer = issuer
         self.name = name
         """The name of the app."""
-        self.client_id = ""
+        self.client_id = client_id or ""
         """The client that the app is, unless its settings name one."""
         self.decisions: list[Decision] = []
         """The decisions inside of the block, in their order."""
         self.realm = realm
         """Its realm, if the issuer has several."""
         self._found = found
+        self._audience = audience
+        self._is_named = bool(client_id)
         self._open = False
         self._audiences: dict[int, frozenset[str]] = {}
         self._workers = Workers("test keys"), Workers("test tokens")
@@ -135,7 +151,7 @@ class Trusted:
         for verifier in self._found.verifiers:
             vars(verifier).update(self._verifier(verifier))
 
-    def begin(self, stack: ExitStack, client_id: str | None) -> None:
+    def begin(self, stack: ExitStack) -> None:
         """Exchange everything. `stack` brings it back.
 
         Raises:
@@ -145,7 +161,8 @@ class Trusted:
         stack.callback(self._end)
         declared = {id(middleware): _declared(middleware, owner) for middleware, owner in self._found.middlewares}
         every = frozenset[str]().union(*declared.values())
-        self.client_id = client_id or (next(iter(every)) if len(every) == 1 else MADE_UP)
+        if not self.client_id:
+            self.client_id = next(iter(every)) if len(every) == 1 else MADE_UP
         for app, layers in self._found.stacks:
             layers = layers.app if isinstance(layers, CallingLayer) else layers  # noqa: PLW2901 - of a block around this one
             if app in self._found.outermost:
@@ -170,7 +187,7 @@ class Trusted:
         options: Options = original(middleware)["_start"].options
         given = options.settings
         named = audience_names(options.audience)
-        settings = self._settings(given, frozenset() if named else declared)
+        settings = self._settings(given, frozenset() if named or self._is_named else declared)
         skips = options.insecure_skip_audience
         self._audiences[id(middleware)] = frozenset() if skips else named or settings.audiences
         return replace(options, settings=settings, keys=self._keys, clock=self.issuer.time.now)
@@ -247,7 +264,10 @@ class Trusted:
         """
         values: dict[str, Any] = dict(self.issuer.place((given.realm if given else "") or self.realm))
         values["client_id"] = client_id = (given.client_id if given else "") or self.client_id
-        audience = (given.audience if given is not None else ()) or tuple(sorted(declared))
+        if not calls and ((given is not None and given.client_id) or self._is_named):
+            self.issuer.needs(values["realm"], client_id)
+        own = given if given is not None and given.audiences else None  # named by an audience, or by a client id
+        audience = own.audience if own is not None else tuple(sorted(self._audience or declared))
         values |= {"audience": audience} if audience else {}
         values |= {"leeway": given.leeway} if given is not None else {}
         if calls:
@@ -303,31 +323,59 @@ class _Source(TokenSource):
 
 @contextmanager
 def trusting(
-    issuer: TrustedIssuer, targets: tuple[Any, ...], *, client_id: str | None, realm: str
+    issuer: TrustedIssuer,
+    targets: tuple[Any, ...],
+    *,
+    client_id: str | None,
+    audience: frozenset[str],
+    realm: str,
 ) -> Iterator[Trusted]:
     """Let `targets` trust `issuer` inside the block, and bring everything back whatever happens.
 
     Raises:
         ConfigurationError: Nothing of ours was found, uvicorn serves the app to other machines, or an app trusts another issuer.
     """
+    for target in targets:
+        _refuse_no_app(target)
     found = find(*targets)
     name = next((str(getattr(target, "title", "") or type(target).__name__) for target in targets), "no app")
     if found.unguarded or not (found.middlewares or found.verifiers or found.calls):
+        calls = "" if found.calls else " and calls no service"
         raise ConfigurationError(
-            f"No ServiceAuthMiddleware and no caller was found in {name}: pass the app that ServiceAuthMiddleware was added to, the middleware "
-            "itself, or beside the app the object that it calls with, as trusted_by(app, crm)."
+            f"The app {name!r} has no ServiceAuthMiddleware{calls}. Add it: app.add_middleware(ServiceAuthMiddleware). If the middleware is "
+            "around the app, pass the middleware. If the app calls with an object that no route names, pass it too: client_of(app, crm)."
         )
     refuse_served({id(app) for app, _ in found.stacks} | {id(target) for target in targets}, _ids)
-    trusted = Trusted(issuer, name, found, realm)
+    trusted = Trusted(issuer, name, found, client_id=client_id, audience=audience, realm=realm)
     with ExitStack() as stack:
-        trusted.begin(stack, client_id)
+        trusted.begin(stack)
         _log.warning(
-            "%s trusts the embedded issuer until the end of a block, as the client %s%s. This is for tests only.",
+            "Test only: the app %r now trusts the embedded issuer (as client %s%s) until the test ends.",
             name,
             trusted.client_id,
-            " (a name made up for the test)" if trusted.client_id == MADE_UP else "",
+            ", a name made up for the test" if trusted.client_id == MADE_UP else "",
         )
         yield trusted
+
+
+def _refuse_no_app(target: Any) -> None:
+    """Raise if somebody passed the name of an app, its class, or a function that makes it."""
+    if isinstance(target, str | bytes) or target is None:
+        raise ConfigurationError(f"{target!r} is no app. Import the app and pass it: client_of(app).")
+    if inspect.isclass(target):
+        raise ConfigurationError(f"{target.__name__} is a class: make an app of it, and pass the app: client_of(app).")
+    if inspect.isfunction(target) and not _takes_a_request(target):
+        name = target.__name__
+        raise ConfigurationError(f"{name} is a function: write client_of({name}()).")
+
+
+def _takes_a_request(function: FunctionType) -> bool:
+    """Return whether a function can be called as an ASGI app is: with scope, receive and send."""
+    try:
+        inspect.signature(function).bind(None, None, None)
+    except TypeError:
+        return False
+    return not all(each.default is not each.empty for each in inspect.signature(function).parameters.values())
 
 
 def _exchange(stack: ExitStack, exchange: Exchange) -> None:

@@ -91,7 +91,7 @@ def served(app: str, **values: str) -> Iterator[str]:
         (["example_app.crm_gateway:nothing"], "The module example_app.crm_gateway has no nothing."),
         (["example_app.shop_api:app", "--only", "nothing"], "There is no case and no kind of cases named nothing."),
         ([RIGHT, "--url", "http://crm.example:80"], "Only an app on this machine can be attacked"),
-        (["example_app.crm_gateway:opened"], "pass the app that ServiceAuthMiddleware was added to"),
+        (["example_app.crm_gateway:opened"], "has no ServiceAuthMiddleware"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(arguments: list[str], words: str) -> None:

@@ -213,6 +213,13 @@ def test_public_paths_and_pages_are_cases() -> None:
     ]
 
 
+def test_the_client_and_the_audience_of_an_app_are_those_of_production() -> None:
+    requirement = require_audience("tickets") & require_caller("a")
+    assert bad(make(requirement=requirement), client_id="crm", audience="tickets") == {}
+    (found,) = bad(make(requirement=requirement), client_id="crm").values()
+    assert "no token of this app can meet its requirement" in found.text
+
+
 def test_an_app_that_served_before_serves_the_same_afterwards() -> None:
     app = FastAPI()
     app.add_middleware(ServiceAuthMiddleware, public_paths=["/open"])
@@ -407,7 +414,7 @@ def test_an_app_without_a_middleware_fails_in_one_sentence() -> None:
     app.get("/x", dependencies=[Depends(require_caller("a"))])(ran)
     (found,) = check_access(app)
     assert found.result == "failed"
-    assert "No ServiceAuthMiddleware and no caller was found in FastAPI" in found.text
+    assert "The app 'FastAPI' has no ServiceAuthMiddleware and calls no service. Add it: " in found.text
 
 
 def test_an_app_that_does_not_start_fails_in_one_sentence() -> None:

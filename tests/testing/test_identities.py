@@ -180,3 +180,29 @@ def test_the_environment_of_a_process_has_nothing_of_the_shell(
     monkeypatch.setenv("OTHER", "kept")
     variables = issuer.service_environment("script")
     assert (variables.get("KEYCLOAK_AUDIENCE"), variables["OTHER"]) == (None, "kept")
+
+
+def test_a_token_for_nobody_is_an_error_that_says_what_to_do_first(issuer: EmbeddedIssuer) -> None:
+    caller = issuer.as_service("a")
+    for read in (lambda: caller.token, lambda: caller.headers):
+        with pytest.raises(ConfigurationError, match=r"call client_of\(app\) first, or say with audience="):
+            read()
+    assert claims_of(issuer.as_service("a", claims={"aud": "y"}).token)["aud"] == "y"
+    with client_of(make_app(), issuer=issuer) as client:
+        assert client.get("/x", headers=caller.headers).status_code == 200
+
+
+def test_slips_of_a_newcomer_are_errors_that_say_what_to_write(issuer: EmbeddedIssuer) -> None:
+    wrong: Any = {"scopes": "a"}
+    with pytest.raises(TypeError, match=r"as_service has no scopes=\. It has audience=, scope=, roles="):
+        issuer.as_service("x", **wrong)
+    with pytest.raises(TypeError, match="as_user has no scopes="):
+        issuer.as_user("ann", via="ui", **wrong)
+    with pytest.raises(ConfigurationError, match="Say with via= through which client the user logged in"):
+        issuer.as_user("ann")
+    headers: Any = issuer.as_service("x")
+    with (
+        client_of(make_app(), issuer=issuer) as client,
+        pytest.raises(TypeError, match=r"write auth=as_service\('x'\), or headers=as_service\('x'\)\.headers"),
+    ):
+        client.get("/x", headers=headers)

@@ -22,7 +22,7 @@ from starlette.routing import Host, Mount, Route
 from starlette.testclient import TestClient
 
 from example_app import alice, charles, chat_app, crm_gateway, shop_api
-from example_app.realm import claims_of
+from example_app.realm import REALMS, claims_of
 from s2s_fastapi import (
     AuthenticationError,
     ConfigurationError,
@@ -193,7 +193,7 @@ def test_a_middleware_is_found_wherever_it_is(issuer: EmbeddedIssuer, make: Any,
 )
 def test_an_app_in_which_nothing_is_found_is_an_error_in_one_sentence(issuer: EmbeddedIssuer, empty: Any) -> None:
     app = empty()
-    with pytest.raises(ConfigurationError, match="pass the app that ServiceAuthMiddleware was added to"):
+    with pytest.raises(ConfigurationError, match=r"has no ServiceAuthMiddleware.* Add it: "):
         issuer.trusted_by(app).__enter__()
     assert getattr(app, "middleware_stack", None) is None
 
@@ -322,14 +322,20 @@ def test_the_name_of_an_app_is_the_given_one_or_the_one_audience_or_made_up(
     with issuer.trusted_by(make_app()) as trusted:
         assert trusted.client_id == "tickets"
     with issuer.trusted_by(make_app(), client_id="given") as trusted:
+        assert (trusted.client_id, trusted.audiences) == ("given", frozenset({"given"}))
+    with issuer.trusted_by(make_app(), client_id="given", audience="tickets") as trusted:
         assert (trusted.client_id, trusted.audiences) == ("given", frozenset({"tickets"}))
     app = FastAPI()
     app.add_middleware(ServiceAuthMiddleware)
     with issuer.trusted_by(app) as trusted:
         assert (trusted.client_id, trusted.audiences) == ("service-under-test", frozenset({"service-under-test"}))
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert len(warnings) == 3
-    assert "service-under-test (a name made up for the test)" in warnings[2]
+    assert len(warnings) == 4
+    assert (
+        warnings[0]
+        == "Test only: the app 'tickets' now trusts the embedded issuer (as client tickets) until the test ends."
+    )
+    assert "(as client service-under-test, a name made up for the test)" in warnings[3]
 
 
 def test_roles_are_of_the_client_of_the_app(issuer: EmbeddedIssuer) -> None:
@@ -652,9 +658,9 @@ def test_a_block_inside_a_block_has_its_own_client_and_leaves_the_document_of_th
     async def call() -> str:
         return auth.token()
 
-    with client_of(app, auth, issuer=issuer, client_id="outer") as outer:
+    with client_of(app, auth, issuer=issuer, client_id="outer", audience="tickets") as outer:
         document = app.openapi()
-        with client_of(app, auth, issuer=issuer, client_id="inner") as inner:
+        with client_of(app, auth, issuer=issuer, client_id="inner", audience="tickets") as inner:
             token = inner.get("/call", auth=issuer.as_service("a")).json()
             assert claims_of(token)["azp"] == "inner"
             assert app.openapi() is not document
@@ -837,3 +843,103 @@ def test_a_source_that_was_put_back_inside_a_block_does_not_outlive_it(issuer: E
         IN_USE.source = IN_USE.source
 
     assert IN_USE.source is before
+
+
+def test_a_client_id_with_a_slip_fails_as_in_production(issuer: EmbeddedIssuer) -> None:
+    with (
+        pytest.raises(ConfigurationError, match=r"no token of this app can meet its requirement.*accepts only tikets"),
+        client_of(make_app(), issuer=issuer, client_id="tikets"),
+    ):
+        pass
+
+
+def test_an_audience_is_given_beside_the_client(issuer: EmbeddedIssuer) -> None:
+    verifier = TokenVerifier()
+    with client_of(make_app(), verifier, issuer=issuer, client_id="another", audience="tickets") as client:
+        assert client.get("/who", auth=issuer.as_service("caller")).status_code == 200
+        assert verifier.audiences == {"tickets"}
+    own = KeycloakSettings(url="http://x", realm="corp", client_id="tickets")
+    with issuer.trusted_by(make_app(settings=own), audience="other") as trusted:
+        assert trusted.audiences == {"tickets"}
+
+
+def test_an_app_is_a_client_of_the_realm_file(issuer: EmbeddedIssuer) -> None:
+    issuer.load(REALMS["corp"])
+    unknown = "The realm corp has no client crm-gatway, only .*billing, .*crm-api-gateway"
+    settings = KeycloakSettings(url="http://x", realm="corp", client_id="crm-gatway")
+    for app, client_id in ((crm_gateway.app, "crm-gatway"), (make_app(settings=settings), None)):
+        with pytest.raises(ConfigurationError, match=unknown):
+            issuer.trusted_by(app, client_id=client_id).__enter__()
+    with client_of(crm_gateway.app, issuer=issuer, client_id="crm-api-gateway") as client:
+        assert client.get("/tickets", auth=issuer.as_service("billing")).status_code == 200
+
+
+def create_app(title: str = "made") -> FastAPI:
+    return make_app(title)
+
+
+@pytest.mark.parametrize(
+    ("target", "sentence"),
+    [
+        (create_app, r"create_app is a function: write client_of\(create_app\(\)\)"),
+        ("tickets:app", "'tickets:app' is no app. Import the app"),
+        (None, "None is no app"),
+        (FastAPI, "FastAPI is a class"),
+    ],
+    ids=["a function that makes an app", "the name of an app", "nothing", "a class"],
+)
+def test_what_is_no_app_is_an_error_that_says_what_to_pass(issuer: EmbeddedIssuer, target: Any, sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        issuer.trusted_by(target).__enter__()
+
+
+def test_an_app_without_anything_of_ours_is_told_how_to_add_it(issuer: EmbeddedIssuer) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        issuer.trusted_by(FastAPI()).__enter__()
+    assert str(caught.value).startswith(
+        "The app 'FastAPI' has no ServiceAuthMiddleware and calls no service. Add it: app.add_middleware(ServiceAuthMiddleware)."
+    )
+
+
+def test_realm_files_are_loaded_before_an_app_trusts_the_issuer(issuer: EmbeddedIssuer) -> None:
+    with (
+        issuer.trusted_by(make_app()),
+        pytest.raises(ConfigurationError, match="call load before client_of"),
+    ):
+        issuer.load(REALMS["corp"])
+    assert issuer.realms == ("test",)
+    issuer.load(REALMS["corp"])
+    assert issuer.realms == ("corp",)
+
+
+def test_a_call_to_a_service_that_nobody_plays_is_one_warning_for_each_origin(
+    issuer: EmbeddedIssuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app()
+
+    @app.get("/async", dependencies=[Depends(require_audience("tickets"))])
+    async def asynchronous() -> None:
+        for _ in range(2):
+            async with httpx2.AsyncClient(trust_env=False) as client:
+                with pytest.raises(httpx2.ConnectError):
+                    await client.get("http://127.0.0.1:1/")
+
+    @app.get("/sync", dependencies=[Depends(require_audience("tickets"))])
+    def synchronous() -> None:
+        httpx.get("http://crm:8001/", trust_env=False)
+        with pytest.raises(httpx.ConnectError):
+            httpx.get("http://127.0.0.1:2/", trust_env=False)
+
+    issuer.downstream("http://crm:8001")
+    for _ in range(2):  # once for each test
+        with client_of(app, issuer=issuer) as client:
+            assert client.get("/async", auth=issuer.as_service("a")).status_code == 200
+            assert client.get("/sync", auth=issuer.as_service("a")).status_code == 200
+            with pytest.raises(httpx.ConnectError):
+                httpx.get("http://127.0.0.1:3/", trust_env=False)  # the test itself
+    warnings = [record.getMessage() for record in caplog.records if "over the network" in record.getMessage()]
+    assert warnings == [
+        f"The app 'tickets' calls http://127.0.0.1:{port} over the network, since nobody plays it. "
+        f"To play it: issuer.downstream('http://127.0.0.1:{port}')."
+        for port in (1, 2, 1, 2)
+    ]

@@ -79,5 +79,5 @@ def test_two_collections_have_the_same_ids() -> None:
 
 
 def test_an_app_that_cannot_be_attacked_says_so_when_the_file_is_read() -> None:
-    with pytest.raises(ConfigurationError, match="pass the app that ServiceAuthMiddleware was added to"):
+    with pytest.raises(ConfigurationError, match="has no ServiceAuthMiddleware"):
         attack_tests(object())
