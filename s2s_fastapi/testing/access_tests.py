@@ -7,7 +7,7 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,10 +24,12 @@ from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware
 from s2s_fastapi.testing.access_cases import AccessCase, access_cases
 from s2s_fastapi.testing.access_run import AccessOutcome, AccessRun
 from s2s_fastapi.testing.attack.asgi import AsgiSender, Outgoing
+from s2s_fastapi.testing.attack.own import places_below
 from s2s_fastapi.testing.found import find
 from s2s_fastapi.testing.issuer import EmbeddedIssuer
 from s2s_fastapi.testing.marked_endpoints import marked_endpoints
 from s2s_fastapi.testing.trust import MADE_UP, Trusted
+from s2s_fastapi.testing.unread import CURE, unread_apps
 
 __all__ = ["UPDATE_OPTION", "AccessSuite", "access_tests", "check_access"]
 
@@ -89,7 +91,7 @@ class _Plan:
     declared: AppAccess | None = None
     cases: tuple[AccessCase, ...] = ()
     elsewhere: tuple[AccessOutcome, ...] = ()
-    """What is not tried, and why."""
+    """What is not tried, and why; and the apps that cannot be read, which fail."""
     problem: str = ""
     """Why nothing can be tried."""
 
@@ -163,6 +165,7 @@ class AccessSuite:
                     for number, other in enumerate(trusted.middlewares, 1)
                     if other is not middleware
                 )
+                unread = self._unread(read)
         except ConfigurationError as error:
             return _Plan(problem=str(error))
         if middleware is None and self._expect is None:
@@ -173,7 +176,7 @@ class AccessSuite:
                 f"app.add_middleware(ServiceAuthMiddleware).{below} If that is meant, review it: "
                 'access_tests(app, expect="access.json").',
             )
-        return _Plan(declared, tuple(_with_own_names(access_cases(declared))), elsewhere)
+        return _Plan(declared, tuple(_with_own_names(access_cases(declared))), (*elsewhere, *unread))
 
     @cached_property
     def _outcomes(self) -> dict[str, AccessOutcome]:
@@ -223,6 +226,13 @@ class AccessSuite:
             skip_audience=False,
         )
         return _Read(check, self._app)
+
+    def _unread(self, read: _Read) -> Iterable[AccessOutcome]:
+        """Return a failure for each app that requests may go to although no route leads there that can be read."""
+        own = [place.app for place in places_below(self._app)][1:]  # each has a middleware and tests of its own
+        readings = [read.check.access, read_access(self._app)]
+        names = unread_apps(self._app, readings, opened=own)
+        return [AccessOutcome(f"app {name}", "failed", CURE) for name in names]
 
     def _file(self, path: Path, *, update: bool) -> AccessOutcome:
         """Compare the access file with what the app declares, or write it."""

@@ -189,6 +189,23 @@ def test_an_app_that_a_layer_hides_is_tested_and_nothing_of_it_runs() -> None:
     assert names(below) == names(app)
 
 
+def test_an_app_to_which_no_readable_route_leads_fails() -> None:
+    class Dispatcher:
+        def __init__(self) -> None:
+            self.app = make()
+            self.admin = FastAPI(openapi_url=None)
+            self.admin.get("/admin/export")(ran)
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            chosen = self.admin if scope["path"].startswith("/admin") else self.app
+            await chosen(scope, receive, send)
+
+    failed = bad(Dispatcher())
+
+    assert {name: outcome.result for name, outcome in failed.items()} == {"app with GET /admin/export": "failed"}
+    assert "Mount it, or test it by itself." in failed["app with GET /admin/export"].text
+
+
 def test_a_factory_is_called_once() -> None:
     made: list[FastAPI] = []
 

@@ -19,6 +19,8 @@ __all__ = ["Opening", "Planned", "attack_routes", "plan", "run"]
 _REFUSALS: Final = (400, 401, 403)
 _NO_CLOCK: Final = "the clock of this app cannot be turned"
 _STRANGER: Final = "a-service-that-may-not-call"
+_EVEN_SO: Final = ("no-token", "foreign-key-under-our-kid", "stranger")
+"""The cases that are tried on a route which refuses a good token: it may accept everybody else."""
 
 
 class Opening(Protocol):
@@ -63,7 +65,9 @@ def plan(opening: Opening, *, only: Collection[str] = (), without: Collection[st
     with opening() as ground:
         full = {id(route) for route in _chosen(ground)}
         return tuple(
-            Planned(route, () if route.public else cases if id(route) in full else some, id(route) in full)
+            Planned(
+                route, () if route.public or route.unread else cases if id(route) in full else some, id(route) in full
+            )
             for route in ground.routes
         )
 
@@ -97,18 +101,33 @@ def _attacked(ground: Ground, planned: Planned) -> RouteReport:
     if route.public:
         return RouteReport(route.name, public=True)
     if route.left_out:
-        return _untried(planned, route.left_out)
+        return replace(_untried(planned, route.left_out), left_out=not route.unread, unread=route.unread)
     first = _control(ground, route)
+    if first.elsewhere:
+        return replace(_untried(planned, f"an earlier route answers its path: {first.elsewhere}"), left_out=True)
     if not first.reached:
-        return _untried(planned, f"a good token was not accepted: {_told(first)}")
+        return _refused(ground, planned, f"a good token was not accepted: {_told(first)}")
     results = [_tried(ground, route, case) for case in planned.cases if not case.before]
     last = _control(ground, route)
+    lost = ""
     if not last.reached:
         lost = f"after the attacks a good token was not accepted any more: {_told(last)}"
         results = [
             replace(each, outcome="not_tried", detail=lost) if each.outcome == "held" else each for each in results
         ]
-    return RouteReport(route.name, tuple(results), full=planned.full)
+    return RouteReport(route.name, tuple(results), problem=lost, full=planned.full)
+
+
+def _refused(ground: Ground, planned: Planned, why: str) -> RouteReport:
+    """Try on a route that refuses a good token only whether it accepts a bad one: a refusal would prove nothing."""
+    report = _untried(planned, why)
+    cases = [case for case in planned.cases if case.id in _EVEN_SO]
+    holes = {
+        result.case.id: result
+        for result in (_tried(ground, planned.route, case) for case in cases)
+        if result.outcome == "accepted"
+    }
+    return replace(report, results=tuple(holes.get(result.case.id, result) for result in report.results))
 
 
 def _with_apart(opening: Opening, planned: Planned, report: RouteReport) -> RouteReport:
@@ -229,7 +248,9 @@ def _outcome(
 ) -> tuple[Outcome, str]:
     expected, told = case.expected, _told(shot)
     # A good token of somebody else is accepted first, and refused when the route is found.
-    if shot.reached or (shot.allowed and case.start == "caller"):
+    if shot.elsewhere and not shot.reached:
+        return "not_tried", f"another route answered: {shot.elsewhere}"
+    if shot.served or (shot.allowed and case.start == "caller"):
         return "lenient" if case.only_here and not recorded else "accepted", told
     status = shot.answer.status
     if status not in (*_REFUSALS, expected.status):
@@ -253,5 +274,6 @@ def _outcome(
 def _told(shot: Shot) -> str:
     answer = shot.answer
     reasons = ", ".join(decision.reason for decision in shot.decisions)
-    words = (str(answer.status), answer.problem, reasons, "reached the route" if shot.reached else "")
+    where = "reached the route" if shot.reached else "reached " + shot.elsewhere if shot.elsewhere else ""
+    words = (str(answer.status), answer.problem, reasons, where)
     return " ".join(word for word in words if word)

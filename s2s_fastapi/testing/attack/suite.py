@@ -50,7 +50,8 @@ def attack_tests(
     - The arguments are those of `attack`.
     - An attack that is let in fails, and so does a refusal for another reason than the expected one.
     - A case that proves nothing is skipped, and says why.
-    - One item more fails if no route accepts a good token: then no refusal proves anything.
+    - One item more for each route, ``good-token``, fails if the route does not accept a good token before and after the attacks.
+    - The item ``somebody-gets-in`` fails if no route accepts a good token: then no refusal proves anything.
 
     Raises:
         ConfigurationError: The app cannot be attacked; the text says why.
@@ -72,6 +73,13 @@ def attack_tests(
             if Report(reports).nobody_gets_in:
                 pytest.fail(_nobody(reports), pytrace=False)
             return
+        if case == _GOOD:
+            report = reported(route)
+            if report.left_out:
+                pytest.skip(report.problem)
+            if report.problem:
+                pytest.fail(f"{route}: {report.problem}", pytrace=False)
+            return
         result = _result(reported(route), case)
         if result.outcome in ("not_tried", "not_applicable", "lenient"):
             pytest.skip(f"{result.outcome}: {result.detail}")
@@ -83,15 +91,17 @@ def attack_tests(
 
 
 _SOMEBODY = "somebody-gets-in"
+_GOOD = "good-token"
 
 
 def _items(planned: Collection[Planned]) -> list[Any]:
     import pytest  # noqa: PLC0415 - as above
 
     return [
-        pytest.param(each.route.name, case.id, id=f"{each.route.name} {case.id}")
+        pytest.param(each.route.name, case, id=f"{each.route.name} {case}")
         for each in planned
-        for case in each.cases
+        if not each.route.public
+        for case in (_GOOD, *(case.id for case in each.cases))
     ]
 
 

@@ -5,12 +5,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from s2s_fastapi.declared.routes import read_access
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.testing.attack.asgi import AsgiSender
-from s2s_fastapi.testing.attack.ground import UNMARKED, AttackedRoute, Ground, Permits
+from s2s_fastapi.testing.attack.ground import UNMARKED, AttackedRoute, Ground, Permits, unread_routes
 from s2s_fastapi.testing.attack.realm import REALM, AttackedRealm, attacking_issuer
 from s2s_fastapi.testing.attack.routes import FoundRoute, routes_of
 from s2s_fastapi.testing.marked_endpoints import marked_endpoints
+from s2s_fastapi.testing.unread import unread_apps
 
 __all__ = ["Target", "TrustedIssuer"]
 
@@ -79,16 +81,17 @@ class Target:
                 raise ConfigurationError(
                     "This app has no route to attack: `make` must return the app with all its routes."
                 )
+            unread = unread_routes(unread_apps(app, [read_access(app)]))
             marker = stack.enter_context(marked_endpoints(app, run_dependencies=self.run_dependencies))
             unmarked = {id(route.entry) for route in marker.unmarked}
             yield Ground(
-                routes=tuple(self._route(each, unmarked=id(each.access.entry) in unmarked) for each in found),
+                routes=(*(self._route(each, unmarked=id(each.access.entry) in unmarked) for each in found), *unread),
                 realm=realm,
                 sender=stack.enter_context(AsgiSender(app, lifespan=True)),
                 public=next((path.split()[-1] for path in self.public), "/health"),
                 now=issuer.time.now,
                 turn=issuer.time.forward if self.turns_clock else None,
-                reached=lambda: len(marker.reached),
+                reached=lambda: marker.reached,
             )
 
     def _route(self, found: FoundRoute, *, unmarked: bool) -> AttackedRoute:
@@ -105,6 +108,7 @@ class Target:
             ),
             public=name in self.public or (found.method in ("GET", "HEAD") and found.path in self.public),
             left_out=UNMARKED if unmarked else "",
+            entry=found.access.entry,
         )
 
     def _refused(self, claims: Mapping[str, Any], callers: Collection[str]) -> str:

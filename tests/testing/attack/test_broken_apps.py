@@ -113,7 +113,8 @@ def test_every_case_finds_a_guard_that_lets_everybody_in() -> None:
     full = next(route for route in report.routes if route.full)
     missed = {result.case.id: result.detail for result in full.results if result.outcome not in ("accepted", "lenient")}
     assert {case.partition(".")[0] for case in missed} == {"path-of-a-public-page"}  # no route has such a path
-    assert all(detail in ("307", "404", "405") for detail in missed.values())
+    other = "another route answered: GET /orders/{number}"
+    assert all(detail in ("307", "404", "405", other) for detail in missed.values())
 
 
 class Closed(Guard):

@@ -149,3 +149,26 @@ def test_no_code_of_an_endpoint_runs() -> None:
     report = attack(ours.orders())
 
     assert {result.outcome for result in report.results} <= {"held", "not_applicable"}  # the endpoints raise
+
+
+def test_an_app_to_which_no_readable_route_leads_is_a_finding() -> None:
+    report = attack(ours.dispatched(), only=["no-token"])
+
+    assert [route.route for route in report.routes if route.unread] == ["APP with GET /admin/export"]
+    assert (report.exit_code, report.holes) == (1, ())
+
+
+def test_an_app_that_stops_to_answer_is_not_green() -> None:
+    report = attack(ours.behind(ours.Limit))
+
+    assert report.holes == ()
+    assert "GET /orders" in {route.route for route in report.unproven}
+    assert report.exit_code == 2
+
+
+def test_a_public_page_that_answers_in_the_place_of_the_attacked_route_is_no_hole() -> None:
+    report = attack(ours.catches_all(), only=["parameter-named-like-a-public-page"])
+
+    (result,) = (result for result in report.results if result.route.startswith("GET"))
+    assert (result.outcome, result.detail) == ("not_tried", "another route answered: GET /health")
+    assert report.exit_code == 0
