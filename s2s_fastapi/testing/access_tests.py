@@ -23,7 +23,7 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware
 from s2s_fastapi.testing.access_cases import AccessCase, access_cases
 from s2s_fastapi.testing.access_run import AccessOutcome, AccessRun
-from s2s_fastapi.testing.attack.asgi import AsgiSender, Outgoing
+from s2s_fastapi.testing.attack.asgi import BASE_URL, AsgiSender, Outgoing
 from s2s_fastapi.testing.attack.own import places_below
 from s2s_fastapi.testing.found import find
 from s2s_fastapi.testing.issuer import EmbeddedIssuer
@@ -45,6 +45,7 @@ def access_tests(
     expect: str | Path | None = None,
     client_id: str | None = None,
     headers: Mapping[str, str] | None = None,
+    base_url: str = BASE_URL,
 ) -> Callable[..., None]:
     """Return a test for pytest with one item for each route and kind of caller.
 
@@ -54,12 +55,13 @@ def access_tests(
     - ``expect`` is the reviewed access file, relative to the file that calls. It must equal what the app declares.
     - ``client_id``: the client that the app is, if its settings do not say it. It need not be given if the access file has one app, or
       if the routes name one audience.
-    - ``headers`` are sent with every request, for example a ``host`` that the app insists on.
+    - ``headers`` are sent with every request.
+    - ``base_url``: the scheme and the host of every request, for an app that insists on them: ``"https://api.example.com"``.
     - Nothing of the app's own runs but its middleware: see `marked_endpoints`. Its lifespan does not run.
     """
     import pytest  # noqa: PLC0415 - it is only there if tests run
 
-    suite = AccessSuite(app, _beside_the_caller(expect), client_id, headers or {})
+    suite = AccessSuite(app, _beside_the_caller(expect), client_id, headers or {}, base_url)
 
     @pytest.mark.parametrize("case", suite.names)
     def test_access(case: str, pytestconfig: pytest.Config) -> None:
@@ -78,9 +80,10 @@ def check_access(
     expect: str | Path | None = None,
     client_id: str | None = None,
     headers: Mapping[str, str] | None = None,
+    base_url: str = BASE_URL,
 ) -> tuple[AccessOutcome, ...]:
     """Return the outcome of every case of `access_tests`, for unittest and scripts."""
-    suite = AccessSuite(app, _beside_the_caller(expect), client_id, headers or {})
+    suite = AccessSuite(app, _beside_the_caller(expect), client_id, headers or {}, base_url)
     return tuple(suite.outcome(name) for name in suite.names)
 
 
@@ -108,11 +111,19 @@ class _Read:
 class AccessSuite:
     """The access tests of one app. Requests are sent when the first outcome is asked for, all in one block."""
 
-    def __init__(self, app: Any, expect: Path | None, client_id: str | None, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        app: Any,
+        expect: Path | None,
+        client_id: str | None,
+        headers: Mapping[str, str],
+        base_url: str = BASE_URL,
+    ) -> None:
         self._given = app
         self._expect = expect
         self._client_id = client_id
         self._headers = headers
+        self._base_url = base_url
 
     @cached_property
     def names(self) -> list[str]:
@@ -182,7 +193,7 @@ class AccessSuite:
     def _outcomes(self) -> dict[str, AccessOutcome]:
         """Every case, tried in one block: what of the app is exchanged is back before the next test of the session."""
         plan = self._plan
-        with self._trusted() as (issuer, trusted), AsgiSender(self._app) as sender:
+        with self._trusted() as (issuer, trusted), AsgiSender(self._app, base_url=self._base_url) as sender:
             read = self._read()
             routes = [(RouteEntry.of(route, read.check), route.entry) for route in read.check.access.routes]
             sender.send(Outgoing(method="GET", path=_NOWHERE))  # starts the middleware, before anything is marked

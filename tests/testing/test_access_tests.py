@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse
 from starlette.applications import Starlette
 from starlette.convertors import CONVERTOR_TYPES, Convertor
 from starlette.middleware import Middleware
+from starlette.middleware.httpsredirect import HTTPSRedirectMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.routing import Host, Mount, Route, WebSocketRoute
@@ -407,6 +408,15 @@ def test_headers_are_sent_with_every_request() -> None:
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["crm.example.com"])
     assert set(bad(app)) == set(names(app))
     assert bad(app, headers={"Host": "crm.example.com"}) == {}
+
+
+def test_the_base_url_is_the_scheme_and_the_host_of_every_request() -> None:
+    app = make()
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["crm.example.com"])
+    app.add_middleware(HTTPSRedirectMiddleware)
+
+    assert bad(app)
+    assert bad(app, base_url="https://crm.example.com") == {}
 
 
 def test_what_is_only_observed_is_no_refusal() -> None:

@@ -12,7 +12,7 @@ from s2s_fastapi.declared.routes import OWN_AUTHENTICATION, layers, read_access
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import added_middleware, later_routes, mounted_app, original_route, route_contexts
 from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware
-from s2s_fastapi.testing.attack.asgi import AsgiSender, Outgoing
+from s2s_fastapi.testing.attack.asgi import BASE_URL, AsgiSender, Outgoing
 from s2s_fastapi.testing.attack.ground import UNMARKED, AttackedRoute, Ground, unread_routes
 from s2s_fastapi.testing.attack.permits import permits_of
 from s2s_fastapi.testing.attack.realm import AttackedRealm, attacking_issuer
@@ -31,11 +31,13 @@ class OwnApp:
 
     - ``client_id``: the client that the app is, unless its settings name one.
     - ``public``: routes that anybody may call on purpose and that stand in front of no middleware: ``"GET /health"`` or ``"/health"``.
+    - ``base_url``: the scheme and the host of every request, for an app that insists on them.
     """
 
     app: Any = field(repr=False)
     client_id: str | None = None
     public: Collection[str] = ()
+    base_url: str = BASE_URL
 
     @contextmanager
     def __call__(self, prepare: Callable[[AttackedRealm], None] | None = None) -> Iterator[Ground]:
@@ -74,7 +76,7 @@ class OwnApp:
             yield Ground(
                 routes=(*routes, *unread),
                 realm=realm,
-                sender=stack.enter_context(AsgiSender(self.app)),
+                sender=stack.enter_context(AsgiSender(self.app, base_url=self.base_url)),
                 public=next((route.sample.path for route in routes if route.public), "/docs"),
                 now=issuer.time.now,
                 turn=issuer.time.forward,

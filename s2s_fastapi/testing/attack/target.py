@@ -7,7 +7,7 @@ from typing import Any
 
 from s2s_fastapi.declared.routes import read_access
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.testing.attack.asgi import AsgiSender
+from s2s_fastapi.testing.attack.asgi import BASE_URL, AsgiSender
 from s2s_fastapi.testing.attack.ground import UNMARKED, AttackedRoute, Ground, Permits, unread_routes
 from s2s_fastapi.testing.attack.realm import REALM, AttackedRealm, attacking_issuer
 from s2s_fastapi.testing.attack.routes import FoundRoute, routes_of
@@ -43,6 +43,7 @@ class Target:
     - ``claims``: further claims of a good token, for example roles.
     - ``turns_clock``: whether the app reads its time from `TrustedIssuer.clock` alone. Otherwise no case that needs time is tried.
     - ``run_dependencies``: whether dependencies of FastAPI run. They must if one of them is the guard.
+    - ``base_url``: the scheme and the host of every request, for an app that insists on them.
     """
 
     make: Callable[[TrustedIssuer], Any] = field(repr=False)
@@ -53,6 +54,7 @@ class Target:
     claims: Mapping[str, Any] = field(default_factory=dict)
     turns_clock: bool = False
     run_dependencies: bool = True
+    base_url: str = BASE_URL
 
     @contextmanager
     def __call__(self, prepare: Callable[[AttackedRealm], None] | None = None) -> Iterator[Ground]:
@@ -87,7 +89,7 @@ class Target:
             yield Ground(
                 routes=(*(self._route(each, unmarked=id(each.access.entry) in unmarked) for each in found), *unread),
                 realm=realm,
-                sender=stack.enter_context(AsgiSender(app, lifespan=True)),
+                sender=stack.enter_context(AsgiSender(app, lifespan=True, base_url=self.base_url)),
                 public=next((path.split()[-1] for path in self.public), "/health"),
                 now=issuer.time.now,
                 turn=issuer.time.forward if self.turns_clock else None,
