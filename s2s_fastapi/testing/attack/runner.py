@@ -17,6 +17,8 @@ from s2s_fastapi.testing.attack.templates import filled
 __all__ = ["Opening", "Planned", "attack_routes", "plan", "run"]
 
 _REFUSALS: Final = (400, 401, 403)
+_PUBLIC: Final = 200
+"""What is expected of a case that asks for a public page, and may get it, but not the attacked route."""
 _NO_CLOCK: Final = "the clock of this app cannot be turned"
 _STRANGER: Final = "a-service-that-may-not-call"
 _EVEN_SO: Final = ("no-token", "foreign-key-under-our-kid", "stranger")
@@ -225,6 +227,8 @@ def _request(ground: Ground, route: AttackedRoute, case: Case) -> tuple[str, dic
         "good_signature": good.rpartition(".")[2],
         "path": route.sample.path,
         "path_of_public": route.path_with(ground.public.strip("/")),
+        "path_of_style": route.path_with("1.css"),
+        "path_of_script": route.path_with("1.js"),
         "public": ground.public,
     }
     variables["token"] = forged(begin, case.token, realm.keyring, variables)
@@ -239,15 +243,20 @@ def _request(ground: Ground, route: AttackedRoute, case: Case) -> tuple[str, dic
 def _judged(ground: Ground, route: AttackedRoute, case: Case, token: str, shot: Shot) -> Result:
     # A route may have a reason of its own to refuse a good token of somebody else.
     own = route.permits.refused(read_parts(token)[1]) if case.start != "caller" else ""
-    outcome, detail = _outcome(route, case, shot, {case.expected.reason, own}, recorded=ground.decisions is not None)
+    recorded, blind = ground.decisions is not None, ground.reached is None
+    outcome, detail = _outcome(route, case, shot, {case.expected.reason, own}, recorded=recorded, blind=blind)
     return Result(route.name, case, outcome, detail)
 
 
 def _outcome(
-    route: AttackedRoute, case: Case, shot: Shot, expected_reasons: Collection[str], *, recorded: bool
+    route: AttackedRoute, case: Case, shot: Shot, expected_reasons: Collection[str], *, recorded: bool, blind: bool
 ) -> tuple[Outcome, str]:
     expected, told = case.expected, _told(shot)
     # A good token of somebody else is accepted first, and refused when the route is found.
+    if expected.status == _PUBLIC:
+        if blind:
+            return "not_tried", "which route answered cannot be seen"
+        return ("accepted" if shot.reached else "held"), told
     if shot.elsewhere and not shot.reached:
         return "not_tried", f"another route answered: {shot.elsewhere}"
     if shot.served or (shot.allowed and case.start == "caller"):

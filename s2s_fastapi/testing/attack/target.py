@@ -9,7 +9,7 @@ from s2s_fastapi.declared.routes import read_access
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.testing.attack.asgi import BASE_URL, AsgiSender
 from s2s_fastapi.testing.attack.ground import UNMARKED, AttackedRoute, Ground, Permits, unread_routes
-from s2s_fastapi.testing.attack.realm import REALM, AttackedRealm, attacking_issuer
+from s2s_fastapi.testing.attack.realm import REALM, AttackedRealm, attacking_issuer, foreign_keys
 from s2s_fastapi.testing.attack.routes import FoundRoute, routes_of
 from s2s_fastapi.testing.marked_endpoints import marked_endpoints
 from s2s_fastapi.testing.unread import unread_apps
@@ -66,7 +66,7 @@ class Target:
         issuer = attacking_issuer()
         with ExitStack() as stack:
             stack.enter_context(issuer.serving())
-            realm = AttackedRealm(issuer)
+            realm = AttackedRealm(issuer, jwks_foreign=stack.enter_context(foreign_keys()))
             if prepare is not None:
                 prepare(realm)
             app = self.make(
