@@ -78,6 +78,8 @@ class Shot:
     """Whether it came to the place of the endpoint of this route."""
     elsewhere: str = ""
     """The other route that it came to; empty if it came to none."""
+    trespassed: bool = False
+    """Whether that other route is one that not everybody may call."""
     decisions: tuple[Decision, ...] = ()
 
     @property
@@ -131,7 +133,11 @@ class Ground:
         own = [each.entry for each in self.routes if (each.name, each.sample) == (route.name, sample)]
         here = any(each.entry is entry for each in reached for entry in own)
         elsewhere = "" if here or not reached else f"{reached[-1].method} {reached[-1].route}"
-        return Shot(answer=answer, reached=here, elsewhere=elsewhere, decisions=decisions)
+        guarded = [(each.method, each.entry) for each in self.routes if not (each.public or each.unread)]
+        trespassed = not here and any(
+            each.method == method and each.entry is entry for each in reached for method, entry in guarded
+        )
+        return Shot(answer=answer, reached=here, elsewhere=elsewhere, trespassed=trespassed, decisions=decisions)
 
 
 def unread_routes(apps: Iterable[str]) -> tuple[AttackedRoute, ...]:

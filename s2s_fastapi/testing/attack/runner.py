@@ -256,9 +256,9 @@ def _outcome(
     if expected.status == _PUBLIC:
         if blind:
             return "not_tried", "which route answered cannot be seen"
-        return ("accepted" if shot.reached else "held"), told
-    if shot.elsewhere and not shot.reached:
-        return "not_tried", f"another route answered: {shot.elsewhere}"
+        return ("accepted" if shot.reached or shot.trespassed else "held"), told
+    if shot.elsewhere and not shot.trespassed:
+        return "not_tried", f"a public route answered: {shot.elsewhere}"
     if shot.served or (shot.allowed and case.start == "caller"):
         return "lenient" if case.only_here and not recorded else "accepted", told
     status = shot.answer.status
