@@ -34,6 +34,9 @@ def attack(
         list[str] | None,
         typer.Option(metavar="ROUTE", help='A route that anybody may call on purpose: "/health" or "POST /hook".'),
     ] = None,
+    base_url: Annotated[
+        str, typer.Option(metavar="URL", help="The scheme and the host of every request: https://api.example.com.")
+    ] = "",
     only: Annotated[list[str] | None, typer.Option(metavar="CASE", help="Try this case or this kind only.")] = None,
     without: Annotated[list[str] | None, typer.Option(metavar="CASE", help="Leave out this case or kind.")] = None,
     url: Annotated[
@@ -53,9 +56,10 @@ def attack(
     """Attack an app with what broke similar packages, and say what it let in.
 
     In this process the app trusts an issuer of the suite while it is attacked, and none of its endpoints runs. Over a URL its code runs.
-    The exit code is 0 if nothing was found, 1 if there are findings, and 2 if nothing could be tried.
+    The exit code is 0 if nothing was found, 1 if there are findings, and 2 if a route could not be tried.
     """
     # Imported for this command only: it would slow down --help.
+    from s2s_fastapi.testing.attack.asgi import BASE_URL  # noqa: PLC0415
     from s2s_fastapi.testing.attack.network import ServedApp, loopback  # noqa: PLC0415
     from s2s_fastapi.testing.attack.own import OwnApp  # noqa: PLC0415
     from s2s_fastapi.testing.attack.runner import run  # noqa: PLC0415
@@ -67,9 +71,15 @@ def attack(
     with ExitStack() as stack:
         opening: Opening
         if isinstance(loaded, Target):
+            if client_id is not None or public or base_url or url or unsafe_methods:
+                raise ConfigurationError(
+                    "A Target says by itself how it is attacked: leave out --client-id, --public, --base-url, --url and --unsafe-methods."
+                )
             opening = loaded
+        elif url and base_url:
+            raise ConfigurationError("--url sends to a server as it is: leave out --base-url.")
         else:
-            opening = own = OwnApp(app=loaded, client_id=client_id, public=public or ())
+            opening = own = OwnApp(app=loaded, client_id=client_id, public=public or (), base_url=base_url or BASE_URL)
             if url:
                 loopback(url)  # before anything listens
                 issuer = _served(stack, issuer_port)

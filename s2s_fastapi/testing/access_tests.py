@@ -7,7 +7,7 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,11 +24,13 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware
 from s2s_fastapi.testing.access_cases import AccessCase, access_cases
 from s2s_fastapi.testing.access_run import AccessOutcome, AccessRun
-from s2s_fastapi.testing.attack.asgi import AsgiSender, Outgoing
+from s2s_fastapi.testing.attack.asgi import BASE_URL, AsgiSender, Outgoing
+from s2s_fastapi.testing.attack.own import places_below
 from s2s_fastapi.testing.found import find
 from s2s_fastapi.testing.issuer import EmbeddedIssuer
 from s2s_fastapi.testing.marked_endpoints import marked_endpoints
 from s2s_fastapi.testing.trust import MADE_UP, Trusted
+from s2s_fastapi.testing.unread import CURE, unread_apps
 
 __all__ = ["UPDATE_OPTION", "AccessSuite", "access_tests", "check_access"]
 
@@ -45,6 +47,7 @@ def access_tests(
     client_id: str | None = None,
     audience: Names = None,
     headers: Mapping[str, str] | None = None,
+    base_url: str = BASE_URL,
 ) -> Callable[..., None]:
     """Return a test for pytest with one item for each route and kind of caller.
 
@@ -55,12 +58,13 @@ def access_tests(
     - ``client_id``: the client that the app is, if its settings do not say it. It need not be given if the access file has one app, or
       if the routes name one audience.
     - ``audience``: what ``KEYCLOAK_AUDIENCE`` says in production, if that is not the client.
-    - ``headers`` are sent with every request, for example a ``host`` that the app insists on.
+    - ``headers`` are sent with every request.
+    - ``base_url``: the scheme and the host of every request, for an app that insists on them: ``"https://api.example.com"``.
     - Nothing of the app's own runs but its middleware: see `marked_endpoints`. Its lifespan does not run.
     """
     import pytest  # noqa: PLC0415 - it is only there if tests run
 
-    suite = AccessSuite(app, _beside_the_caller(expect), client_id, headers or {}, audience)
+    suite = AccessSuite(app, _beside_the_caller(expect), client_id, headers or {}, base_url, audience)
 
     @pytest.mark.parametrize("case", suite.names)
     def test_access(case: str, pytestconfig: pytest.Config) -> None:
@@ -80,9 +84,10 @@ def check_access(
     client_id: str | None = None,
     audience: Names = None,
     headers: Mapping[str, str] | None = None,
+    base_url: str = BASE_URL,
 ) -> tuple[AccessOutcome, ...]:
     """Return the outcome of every case of `access_tests`, for unittest and scripts."""
-    suite = AccessSuite(app, _beside_the_caller(expect), client_id, headers or {}, audience)
+    suite = AccessSuite(app, _beside_the_caller(expect), client_id, headers or {}, base_url, audience)
     return tuple(suite.outcome(name) for name in suite.names)
 
 
@@ -93,7 +98,7 @@ class _Plan:
     declared: AppAccess | None = None
     cases: tuple[AccessCase, ...] = ()
     elsewhere: tuple[AccessOutcome, ...] = ()
-    """What is not tried, and why."""
+    """What is not tried, and why; and the apps that cannot be read, which fail."""
     problem: str = ""
     """Why nothing can be tried."""
 
@@ -111,13 +116,20 @@ class AccessSuite:
     """The access tests of one app. Requests are sent when the first outcome is asked for, all in one block."""
 
     def __init__(
-        self, app: Any, expect: Path | None, client_id: str | None, headers: Mapping[str, str], audience: Names = None
+        self,
+        app: Any,
+        expect: Path | None,
+        client_id: str | None,
+        headers: Mapping[str, str],
+        base_url: str = BASE_URL,
+        audience: Names = None,
     ) -> None:
         self._given = app
         self._expect = expect
         self._client_id = client_id
         self._audience = audience
         self._headers = headers
+        self._base_url = base_url
 
     @cached_property
     def names(self) -> list[str]:
@@ -170,6 +182,7 @@ class AccessSuite:
                     for number, other in enumerate(trusted.middlewares, 1)
                     if other is not middleware
                 )
+                unread = self._unread(read)
         except ConfigurationError as error:
             return _Plan(problem=str(error))
         if middleware is None and self._expect is None:
@@ -180,13 +193,13 @@ class AccessSuite:
                 f"app.add_middleware(ServiceAuthMiddleware).{below} If that is meant, review it: "
                 'access_tests(app, expect="access.json").',
             )
-        return _Plan(declared, tuple(_with_own_names(access_cases(declared))), elsewhere)
+        return _Plan(declared, tuple(_with_own_names(access_cases(declared))), (*elsewhere, *unread))
 
     @cached_property
     def _outcomes(self) -> dict[str, AccessOutcome]:
         """Every case, tried in one block: what of the app is exchanged is back before the next test of the session."""
         plan = self._plan
-        with self._trusted() as (issuer, trusted), AsgiSender(self._app) as sender:
+        with self._trusted() as (issuer, trusted), AsgiSender(self._app, base_url=self._base_url) as sender:
             read = self._read()
             routes = [(RouteEntry.of(route, read.check), route.entry) for route in read.check.access.routes]
             sender.send(Outgoing(method="GET", path=_NOWHERE))  # starts the middleware, before anything is marked
@@ -233,6 +246,13 @@ class AccessSuite:
             skip_audience=False,
         )
         return _Read(check, self._app)
+
+    def _unread(self, read: _Read) -> Iterable[AccessOutcome]:
+        """Return a failure for each app that requests may go to although no route leads there that can be read."""
+        own = [place.app for place in places_below(self._app)][1:]  # each has a middleware and tests of its own
+        readings = [read.check.access, read_access(self._app)]
+        names = unread_apps(self._app, readings, opened=own)
+        return [AccessOutcome(f"app {name}", "failed", CURE) for name in names]
 
     def _file(self, path: Path, *, update: bool) -> AccessOutcome:
         """Compare the access file with what the app declares, or write it."""

@@ -35,6 +35,8 @@ class Found:
     """Each with the app that it was found in; None outside of all apps."""
     verifiers: tuple[TokenVerifier, ...]
     routes: tuple[Any, ...]
+    routers: tuple[Router, ...]
+    """All routers, those of the apps too, without those that are included in another one."""
     caller: bool
     """Whether one of the objects itself calls other services."""
 
@@ -57,6 +59,8 @@ def find(*targets: Any) -> Found:
     middlewares: list[tuple[ServiceAuthMiddleware, Any]] = []
     verifiers: list[TokenVerifier] = []
     routes: list[BaseRoute] = []
+    routers: list[Router] = []
+    included: set[int] = set()
     seen: set[int] = set()
     waiting: list[tuple[Any, Any]] = [(target, None) for target in targets]
     outermost: list[Starlette] = []
@@ -76,10 +80,12 @@ def find(*targets: Any) -> Found:
             outermost += [held] if owner is None else []
             waiting += [(stack, held), (held.router, held)]
         elif isinstance(held, Router):
+            routers.append(held)
             inside = [held.middleware_stack, *held.routes, *later_routes(held), behind(held.default)]
             waiting += [(each, owner) for each in inside]
         elif isinstance(held, BaseRoute) or included_router(held) is not None:
             routes.append(held)
+            included |= {id(router) for router in (included_router(held) or ())[:1]}
             waiting += [(each, owner) for each in _in_route(held)]
         else:
             waiting += [(each, owner) for each in _in_layer(held)]
@@ -89,6 +95,7 @@ def find(*targets: Any) -> Found:
         tuple(middlewares),
         tuple(verifiers),
         tuple(routes),
+        tuple(router for router in routers if id(router) not in included),
         any(isinstance(target, _CALLER) for target in targets),
     )
 

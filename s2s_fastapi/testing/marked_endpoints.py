@@ -11,6 +11,7 @@ dependencies, and the validation of parameters and bodies.
 """
 
 import inspect
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -42,6 +43,9 @@ __all__ = ["MARKED_HEADER", "Marker", "Reached", "marked_endpoints"]
 MARKED_HEADER: Final = "x-s2s-marked"
 """On the answer of the marker. A test goes by `Marker.reached` all the same: an app may drop or fake a header."""
 _Note = Callable[[Scope], None]
+_TWICE: Final = (
+    "The endpoints of this app are marked already: leave the first marked_endpoints block before you enter another one."
+)
 _MARK: Final = "__s2s_marked__"
 _PARAMETERS: Final = ("path_params", "query_params", "header_params", "cookie_params", "body_params")
 
@@ -93,12 +97,39 @@ def marked_endpoints(app: Any, *, run_dependencies: bool = False) -> Iterator[Ma
     """
     marker = Marker()
     with ExitStack() as undo:
+        routes = undo.enter_context(_claimed(app))
         exchange = _Exchange(undo)
-        for route in read_access(app).routes:
+        for route in routes:
             note = partial(marker.note, route.entry)
             marked = _mark(route, app, note, exchange, run_dependencies=run_dependencies)
             (marker.marked if marked else marker.unmarked).append(route)
         yield marker
+
+
+_LOCK: Final = threading.Lock()
+_CLAIMED: Final[dict[int, Any]] = {}
+"""What runs the routes that are marked now, in whatever thread, by identity."""
+
+
+@contextmanager
+def _claimed(app: Any) -> Iterator[tuple[RouteAccess, ...]]:
+    """Return the routes of an app, which nobody else marks inside of the block: two threads would put back each other's markers.
+
+    Raises:
+        ConfigurationError: Somebody marks one of them.
+    """
+    with _LOCK:
+        routes = read_access(app).routes
+        claims = {id(entry): entry for entry in (app if route.entry is None else route.entry for route in routes)}
+        if not claims.keys().isdisjoint(_CLAIMED):
+            raise ConfigurationError(_TWICE)
+        _CLAIMED.update(claims)
+    try:
+        yield routes
+    finally:
+        with _LOCK:
+            for claim in claims:
+                del _CLAIMED[claim]
 
 
 def _mark(route: RouteAccess, app: Any, note: _Note, exchange: "_Exchange", *, run_dependencies: bool) -> bool:
@@ -209,9 +240,7 @@ class _Exchange:
     def __call__(self, holder: Any, name: str, value: Any) -> None:
         before = getattr(holder, name)
         if getattr(before, _MARK, False) and (id(holder), name) not in self._ours:
-            raise ConfigurationError(
-                "The endpoints of this app are marked already: leave the first marked_endpoints block before you enter another one."
-            )
+            raise ConfigurationError(_TWICE)
         self._ours.add((id(holder), name))
         own = name in getattr(holder, "__dict__", (name,))
         self._undo.callback(*((setattr, holder, name, before) if own else (delattr, holder, name)))

@@ -16,6 +16,7 @@ from tests.cli.command import environment, run
 ROOT = str(Path(__file__).resolve().parents[2])
 RIGHT = "example_app.crm_gateway:app"
 BROKEN = "tests.testing.attack.broken.ours:observed"
+TARGET = ("tests.testing.attack.broken.apps:target", "--factory")
 CASE = ("--only", "audience-other", "--only", "no-token")
 
 
@@ -91,6 +92,12 @@ def served(app: str, **values: str) -> Iterator[str]:
         (["example_app.crm_gateway:nothing"], "The module example_app.crm_gateway has no nothing."),
         (["example_app.shop_api:app", "--only", "nothing"], "There is no case and no kind of cases named nothing."),
         ([RIGHT, "--url", "http://crm.example:80"], "Only an app on this machine can be attacked"),
+        ([*TARGET, "--url", "http://127.0.0.1:1"], "A Target says by itself how it is attacked"),
+        ([*TARGET, "--client-id", "x"], "A Target says by itself how it is attacked"),
+        ([*TARGET, "--public", "/x"], "A Target says by itself how it is attacked"),
+        ([*TARGET, "--unsafe-methods"], "A Target says by itself how it is attacked"),
+        ([RIGHT, "--base-url", "crm"], "Write the base URL as https://api.example.com, not as 'crm'."),
+        ([RIGHT, "--base-url", "http://crm", "--url", "http://127.0.0.1:1"], "leave out --base-url"),
         (["example_app.crm_gateway:opened"], "has no ServiceAuthMiddleware"),
     ],
 )

@@ -46,8 +46,8 @@ route permits, in one `Authorization: Bearer` header. Then the members below tak
 | `request.headers`, `request.query`, `request.path` | what else is sent |
 
 `each` makes variants: `${{each}}` is the value, and the id of the case is the entry, a dot and the name of the variant. Other variables are `issuer`,
-`audience`, `client_id`, `leeway`, `kid`, `kid_es256`, `kid_foreign`, `jwk_foreign`, `good` (the good token), `good_signature`, `token`, `path`, `path_of_public`
-and `public` (a public path of the app). An object with one member that begins with a dollar sign is a function:
+`audience`, `client_id`, `leeway`, `kid`, `kid_es256`, `kid_foreign`, `jwk_foreign`, `good` (the good token), `good_signature`, `token`, `path`, `path_of_public`,
+`path_of_style`, `path_of_script`, `jwks_foreign` (where the attacker serves its keys) and `public` (a public path of the app). An object with one member that begins with a dollar sign is a function:
 
 | Function | Value |
 |---|---|

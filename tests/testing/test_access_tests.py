@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse
 from starlette.applications import Starlette
 from starlette.convertors import CONVERTOR_TYPES, Convertor
 from starlette.middleware import Middleware
+from starlette.middleware.httpsredirect import HTTPSRedirectMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.routing import Host, Mount, Route, WebSocketRoute
@@ -187,6 +188,23 @@ def test_an_app_that_a_layer_hides_is_tested_and_nothing_of_it_runs() -> None:
     below.add_middleware(ServiceAuthMiddleware)
     assert bad(below) == {}
     assert names(below) == names(app)
+
+
+def test_an_app_to_which_no_readable_route_leads_fails() -> None:
+    class Dispatcher:
+        def __init__(self) -> None:
+            self.app = make()
+            self.admin = FastAPI(openapi_url=None)
+            self.admin.get("/admin/export")(ran)
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            chosen = self.admin if scope["path"].startswith("/admin") else self.app
+            await chosen(scope, receive, send)
+
+    failed = bad(Dispatcher())
+
+    assert {name: outcome.result for name, outcome in failed.items()} == {"app with GET /admin/export": "failed"}
+    assert "Mount it, or test it by itself." in failed["app with GET /admin/export"].text
 
 
 def test_a_factory_is_called_once() -> None:
@@ -397,6 +415,15 @@ def test_headers_are_sent_with_every_request() -> None:
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["crm.example.com"])
     assert set(bad(app)) == set(names(app))
     assert bad(app, headers={"Host": "crm.example.com"}) == {}
+
+
+def test_the_base_url_is_the_scheme_and_the_host_of_every_request() -> None:
+    app = make()
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["crm.example.com"])
+    app.add_middleware(HTTPSRedirectMiddleware)
+
+    assert bad(app)
+    assert bad(app, base_url="https://crm.example.com") == {}
 
 
 def test_what_is_only_observed_is_no_refusal() -> None:

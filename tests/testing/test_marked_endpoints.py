@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -359,6 +360,21 @@ def test_an_app_that_cannot_be_read_and_has_nothing_of_ours_in_front_is_not_mark
     with marked_endpoints(opaque) as marker:
         assert [route.path for route in marker.unmarked] == ["/"]
         assert not marker.marked
+
+
+def test_two_threads_cannot_mark_the_same_app_at_once() -> None:
+    def mark(app: Any) -> str:
+        try:
+            with marked_endpoints(app):
+                return "marked"
+        except ConfigurationError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(1) as other:
+        with marked_endpoints(opaque):  # nothing of it is exchanged, so that only the claim tells
+            assert "marked already" in other.submit(mark, opaque).result()
+            assert other.submit(mark, FastAPI(openapi_url=None)).result() == "marked"
+        assert other.submit(mark, opaque).result() == "marked"
 
 
 def test_an_app_that_is_marked_cannot_be_marked_again_and_stays_marked() -> None:

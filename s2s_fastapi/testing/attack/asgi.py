@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from s2s_fastapi.errors import ConfigurationError
 
-__all__ = ["Answer", "AsgiSender", "Outgoing"]
+__all__ = ["BASE_URL", "Answer", "AsgiSender", "Outgoing"]
+
+BASE_URL: Final = "http://testserver"
 
 _PATIENCE: Final = 10.0
 """Seconds after which an app that does not answer counts as one that failed."""
@@ -45,10 +47,12 @@ class AsgiSender:
     """Sends to one app, in an event loop of its own.
 
     ``owner`` is the app in the scope, if ``app`` is a part of it. ``lifespan``: the app starts before the first request, and ends.
+    ``base_url`` is where callers think that it is: its scheme and its host are in each request.
     """
 
-    def __init__(self, app: Any, owner: Any = None, *, lifespan: bool = False) -> None:
+    def __init__(self, app: Any, owner: Any = None, *, lifespan: bool = False, base_url: str = BASE_URL) -> None:
         self._app = app
+        self._base = _Base.of(base_url)
         self._owner = {} if owner is None else {"app": owner}
         self._runner = asyncio.Runner()
         self._lifespan = _Lifespan(app) if lifespan else None
@@ -75,7 +79,7 @@ class AsgiSender:
         return self._runner.run(self._send(request))
 
     async def _send(self, request: Outgoing) -> Answer:
-        exchange = _Exchange(request)
+        exchange = _Exchange(request, self._base)
         state = {"state": dict(self._lifespan.state)} if self._lifespan is not None else {}
         try:
             async with asyncio.timeout(_PATIENCE):
@@ -85,6 +89,25 @@ class AsgiSender:
         except Exception as error:  # noqa: BLE001 - whatever the app raises, a server answers 500
             return exchange.answer(type(error).__name__)
         return exchange.answer("")
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    secure: bool
+    netloc: str
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, url: str) -> Self:
+        try:
+            parts = urlsplit(url)
+            secure, port = parts.scheme == "https", parts.port
+        except ValueError:
+            parts, secure, port = urlsplit(""), False, None
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/"):
+            raise ConfigurationError(f"Write the base URL as https://api.example.com, not as {url!r}.")
+        return cls(secure, parts.netloc, parts.hostname, port or (443 if secure else 80))
 
 
 class _Lifespan:
@@ -137,8 +160,9 @@ class _Lifespan:
 
 
 class _Exchange:
-    def __init__(self, request: Outgoing) -> None:
+    def __init__(self, request: Outgoing, base: "_Base") -> None:
         self._request = request
+        self._base = base
         self._websocket = request.method == "WEBSOCKET"
         self._received = 0
         self._status = 0
@@ -150,19 +174,19 @@ class _Exchange:
     def scope(self) -> dict[str, Any]:
         request = self._request
         names = {name.lower() for name, _ in request.headers}
-        host = () if "host" in names else (("host", "testserver"),)
+        host = () if "host" in names else (("host", self._base.netloc),)
         scope: dict[str, Any] = {
             "type": "websocket" if self._websocket else "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": "1.1",
-            "scheme": "ws" if self._websocket else "http",
+            "scheme": f"{'ws' if self._websocket else 'http'}{'s' if self._base.secure else ''}",
             "path": unquote_to_bytes(request.path).decode("utf-8", "replace"),
             "raw_path": request.path.encode("latin-1", "replace"),
             "root_path": "",
             "query_string": request.query.encode("latin-1", "replace"),
             "headers": list(_encoded((*host, *request.headers))),
             "client": ("127.0.0.1", 50000),
-            "server": ("testserver", 80),
+            "server": (self._base.host, self._base.port),
             "state": {},
         }
         if self._websocket:

@@ -1,6 +1,6 @@
 """Where the attacks take place: an app that trusts a realm of the suite, its routes, and who may call them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -8,10 +8,13 @@ from s2s_fastapi.decision import Decision
 from s2s_fastapi.testing.attack.asgi import Answer, Outgoing
 from s2s_fastapi.testing.attack.realm import AttackedRealm
 from s2s_fastapi.testing.attack.samples import Sample, with_every_parameter
+from s2s_fastapi.testing.marked_endpoints import Reached
+from s2s_fastapi.testing.unread import CURE
 
-__all__ = ["UNMARKED", "AttackedRoute", "Ground", "Permits", "Sender", "Shot"]
+__all__ = ["UNMARKED", "AttackedRoute", "Ground", "Permits", "Sender", "Shot", "unread_routes"]
 
 UNMARKED: Final = "a request could run code of the app, so none was sent"
+_OK: Final = range(200, 300)
 
 
 class Sender(Protocol):
@@ -51,6 +54,10 @@ class AttackedRoute:
     """Whether anybody may call it, on purpose."""
     left_out: str = ""
     """Why no request is sent: for example, because it would run code of the app."""
+    unread: bool = False
+    """Whether it stands for a whole app, to which no route leads that can be read."""
+    entry: Any = field(default=None, compare=False, repr=False)
+    """What runs the route: markers tell by it which route a request reached."""
 
     @property
     def name(self) -> str:
@@ -68,13 +75,22 @@ class Shot:
 
     answer: Answer
     reached: bool
-    """Whether it came to the place of an endpoint."""
+    """Whether it came to the place of the endpoint of this route."""
+    elsewhere: str = ""
+    """The other route that it came to; empty if it came to none."""
+    trespassed: bool = False
+    """Whether that other route is one that not everybody may call."""
     decisions: tuple[Decision, ...] = ()
 
     @property
     def allowed(self) -> bool:
         """Whether our middleware accepted the token, whatever the app answered then."""
         return any(decision.accepted for decision in self.decisions)
+
+    @property
+    def served(self) -> bool:
+        """Whether the answer is one for somebody who may call, whoever gave it."""
+        return self.reached or self.answer.opened or self.answer.status in _OK
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,8 +105,8 @@ class Ground:
     now: Callable[[], float]
     turn: Callable[[float], None] | None = None
     """Turns the clock of the app by so many seconds; None if nobody can."""
-    reached: Callable[[], int] | None = None
-    """Counts the requests that came to the place of an endpoint; None if that is not known, so that the status tells."""
+    reached: Callable[[], Sequence[Reached]] | None = None
+    """Returns the requests that came to the place of an endpoint; None if that is not known, so that the status tells."""
     fresh: bool = True
     """Whether the app was started for this block, so that it has no keys and no tokens yet."""
     decisions: Sequence[Decision] | None = None
@@ -106,9 +122,28 @@ class Ground:
             headers=(*changes.get("headers", ()), *sample.headers),
             body=sample.body,
         )
-        before = self.reached() if self.reached else 0
+        before = len(self.reached()) if self.reached else 0
         decided = len(self.decisions or ())
         answer = self.sender.send(request)
-        ok = 200 <= answer.status < 300  # noqa: PLR2004 - the border of HTTP
-        reached = self.reached() > before if self.reached else ok or answer.opened
-        return Shot(answer=answer, reached=reached, decisions=tuple((self.decisions or ())[decided:]))
+        decisions = tuple((self.decisions or ())[decided:])
+        if self.reached is None:
+            return Shot(answer=answer, reached=answer.status in _OK or answer.opened, decisions=decisions)
+        reached = self.reached()[before:]
+        # The route may be one of the same app, opened another time.
+        own = [each.entry for each in self.routes if (each.name, each.sample) == (route.name, sample)]
+        here = any(each.entry is entry for each in reached for entry in own)
+        elsewhere = "" if here or not reached else f"{reached[-1].method} {reached[-1].route}"
+        guarded = [(each.method, each.entry) for each in self.routes if not (each.public or each.unread)]
+        trespassed = not here and any(
+            each.method == method and each.entry is entry for each in reached for method, entry in guarded
+        )
+        return Shot(answer=answer, reached=here, elsewhere=elsewhere, trespassed=trespassed, decisions=decisions)
+
+
+def unread_routes(apps: Iterable[str]) -> tuple[AttackedRoute, ...]:
+    """Return what stands in the report for apps that cannot be attacked, because no route leads there that can be read."""
+    nobody = Permits(claims={}, refused=lambda _: "")
+    return tuple(
+        AttackedRoute(method="APP", path=name, sample=Sample("/"), permits=nobody, left_out=CURE, unread=True)
+        for name in apps
+    )

@@ -11,11 +11,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc.jwk import RSAKey
 
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.testing.keys import RealmKeys
+from s2s_fastapi.testing.keys import RealmKeys, once_in_a_process
 
 __all__ = ["FORGER", "Keyring"]
 
-FORGER: Final = RealmKeys()
+FORGER: Final = RealmKeys(once_in_a_process("attacker"))
 """The attacker's keys: made once in the process, because an RSA key takes up to 50 ms."""
 
 _HASHES: Final = {"HS256": "sha256", "HS384": "sha384", "HS512": "sha512"}

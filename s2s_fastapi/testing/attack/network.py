@@ -2,9 +2,11 @@
 
 import http.client
 import ipaddress
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final
@@ -17,11 +19,12 @@ from s2s_fastapi.testing.attack.own import OwnApp
 from s2s_fastapi.testing.attack.realm import AttackedRealm
 from s2s_fastapi.testing.issuer import EmbeddedIssuer
 
-__all__ = ["ServedApp", "loopback"]
+__all__ = ["HttpSender", "ServedApp", "loopback"]
 
 _SAFE: Final = frozenset({"GET", "HEAD"})
 _PATIENCE: Final = 10.0
-_MOST: Final = 1_000_000
+_MOST: Final = 3
+"""How many routes are tried on an app of which nobody knows yet that it trusts our issuer."""
 _ATTEMPTS: Final = 15
 """How many seconds an app has to fetch the keys of our issuer."""
 
@@ -46,16 +49,23 @@ def loopback(url: str) -> tuple[str, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class _HttpSender:
+class HttpSender:
     """Sends over one connection for each request: without redirects and without proxies."""
 
     host: str
     port: int
+    patience: float = _PATIENCE
+    """Seconds for one answer, up to the end of its headers: its body may have no end."""
 
     def send(self, request: Outgoing) -> Answer:
         """Return the app's answer."""
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=_PATIENCE)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=self.patience)
+        late, ended = None, threading.Event()
         try:
+            connection.connect()
+            late = threading.Timer(self.patience, _end, (connection.sock, ended))
+            late.daemon = True
+            late.start()
             target = f"{request.path}?{request.query}" if request.query else request.path
             connection.putrequest(request.method, target, skip_host=True, skip_accept_encoding=True)
             if not any(name.lower() == "host" for name, _ in request.headers):
@@ -64,14 +74,24 @@ class _HttpSender:
                 connection.putheader(name, value.encode("latin-1", "replace"))
             connection.endheaders(request.body)
             response = connection.getresponse()
-            response.read(_MOST)
+            if ended.is_set():  # what there was of the headers
+                raise TimeoutError
             return Answer(
                 status=response.status, headers=tuple((name.lower(), value) for name, value in response.getheaders())
             )
         except (OSError, ValueError, http.client.HTTPException) as error:
             return Answer(status=500, problem=type(error).__name__)
         finally:
+            if late is not None:
+                late.cancel()
             connection.close()
+
+
+def _end(sock: socket.socket, ended: threading.Event) -> None:
+    """End a connection whose answer takes too long: what waits for it fails."""
+    ended.set()
+    with suppress(OSError):  # closed already
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +115,7 @@ class ServedApp:
         Raises:
             ConfigurationError: The URL does not lead to this machine, or no GET accepts a token of our own issuer.
         """
-        sender = _HttpSender(*loopback(self.url))
+        sender = HttpSender(*loopback(self.url))
         with ExitStack() as stack:
             read = stack.enter_context(self.app())
             routes, public = tuple(self._route(route) for route in read.routes), read.public
@@ -119,11 +139,18 @@ class ServedApp:
 
     def _accepts_ours(self, ground: Ground) -> None:
         """Make sure that this is an app under test: no other app accepts a token of this issuer."""
-        tried = [route for route in ground.routes if route.method == "GET" and not route.public]
+        tried = [route for route in ground.routes if route.method == "GET" and not (route.public or route.left_out)]
+        tried = sorted(tried, key=lambda route: "{" in route.path)[:_MOST]
         for _ in range(_ATTEMPTS):
             shots = [self._with_and_without(ground, route) for route in tried]
-            if any(with_ours.reached and not without.reached for with_ours, without in shots):
+            accepted = any(with_ours.reached and not without.reached for with_ours, without in shots)
+            if accepted and self.issuer.requests("certs", realm=ground.realm.name):
                 return
+            if accepted:
+                raise ConfigurationError(
+                    f"{self.url} accepts a token, but never fetched the keys of the issuer of this suite, so it trusts anybody, or it is "
+                    f"not under test. Nothing else was sent. Start the app with KEYCLOAK_URL={self.issuer.url}."
+                )
             if not any(with_ours.answer.status == HTTPStatus.SERVICE_UNAVAILABLE for with_ours, _ in shots):
                 break
             self.wait(1.0)  # it started before the issuer was there, and fetches the keys again in a few seconds

@@ -1,6 +1,6 @@
 """An app that is guarded by our middleware, as it is in production: which middleware stands in front of which route."""
 
-from collections.abc import Callable, Collection, Iterator, Sized
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,20 +8,21 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.routing import Host, Mount, Router
 
-from s2s_fastapi.declared.routes import OWN_AUTHENTICATION, layers
+from s2s_fastapi.declared.routes import OWN_AUTHENTICATION, layers, read_access
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import added_middleware, later_routes, mounted_app, original_route, route_contexts
 from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware
-from s2s_fastapi.testing.attack.asgi import AsgiSender, Outgoing
-from s2s_fastapi.testing.attack.ground import UNMARKED, AttackedRoute, Ground
+from s2s_fastapi.testing.attack.asgi import BASE_URL, AsgiSender, Outgoing
+from s2s_fastapi.testing.attack.ground import UNMARKED, AttackedRoute, Ground, unread_routes
 from s2s_fastapi.testing.attack.permits import permits_of
 from s2s_fastapi.testing.attack.realm import AttackedRealm, attacking_issuer
 from s2s_fastapi.testing.attack.routes import FoundRoute, routes_of
 from s2s_fastapi.testing.found import find
-from s2s_fastapi.testing.marked_endpoints import marked_endpoints
+from s2s_fastapi.testing.marked_endpoints import Marker, marked_endpoints
 from s2s_fastapi.testing.trust import Trusted
+from s2s_fastapi.testing.unread import unread_apps
 
-__all__ = ["OwnApp"]
+__all__ = ["OwnApp", "places_below"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +31,13 @@ class OwnApp:
 
     - ``client_id``: the client that the app is, unless its settings name one.
     - ``public``: routes that anybody may call on purpose and that stand in front of no middleware: ``"GET /health"`` or ``"/health"``.
+    - ``base_url``: the scheme and the host of every request, for an app that insists on them.
     """
 
     app: Any = field(repr=False)
     client_id: str | None = None
     public: Collection[str] = ()
+    base_url: str = BASE_URL
 
     @contextmanager
     def __call__(self, prepare: Callable[[AttackedRealm], None] | None = None) -> Iterator[Ground]:
@@ -58,28 +61,32 @@ class OwnApp:
                 _start(middleware, owner, trusted)
             owners = {id(owner): middleware for middleware, owner in found}
             routes: list[AttackedRoute] = []
-            reached: list[Sized] = []
-            for place in _places(self.app):
+            markers: list[Marker] = []
+            places = tuple(places_below(self.app))
+            unread = unread_routes(unread_apps(self.app, [read_access(place.app) for place in places]))
+            for place in places:
                 declared = tuple(routes_of(place.app, place.prefix))
                 marker = stack.enter_context(marked_endpoints(place.app))
-                reached.append(marker.reached)
+                markers.append(marker)
                 unmarked = {id(route.entry) for route in marker.unmarked}
                 guard = _Guard.of(_middleware_of(place.app, owners), place.app, trusted)
                 routes += [
                     self._route(each, place, guard, unmarked=id(each.access.entry) in unmarked) for each in declared
                 ]
             yield Ground(
-                routes=tuple(routes),
+                routes=(*routes, *unread),
                 realm=realm,
-                sender=stack.enter_context(AsgiSender(self.app)),
+                sender=stack.enter_context(AsgiSender(self.app, base_url=self.base_url)),
                 public=next((route.sample.path for route in routes if route.public), "/docs"),
                 now=issuer.time.now,
                 turn=issuer.time.forward,
-                reached=lambda: sum(map(len, reached)),
+                reached=lambda: (
+                    markers[0].reached if len(markers) == 1 else [each for marker in markers for each in marker.reached]
+                ),
                 decisions=trusted.decisions,
             )
 
-    def _route(self, found: FoundRoute, place: "_Place", guard: "_Guard", *, unmarked: bool) -> AttackedRoute:
+    def _route(self, found: FoundRoute, place: "Place", guard: "_Guard", *, unmarked: bool) -> AttackedRoute:
         name = f"{found.method} {found.path}"
         public = name in self.public or (found.method in ("GET", "HEAD") and found.path in self.public)
         return AttackedRoute(
@@ -93,6 +100,7 @@ class OwnApp:
             leeway=guard.leeway,
             public=public or guard.opens(found.method, found.sample.path.removeprefix(place.prefix)),
             left_out=UNMARKED if unmarked else "",
+            entry=found.access.entry,
         )
 
 
@@ -138,20 +146,20 @@ def _start(middleware: ServiceAuthMiddleware, owner: Any, trusted: Trusted) -> N
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class Place:
     """An app whose routes are read together, and the path in front of them."""
 
     app: Any
     prefix: str = ""
 
 
-def _places(app: Any, prefix: str = "") -> Iterator[_Place]:
+def places_below(app: Any, prefix: str = "") -> Iterator[Place]:
     """Yield the app, and each app below it that has a middleware of its own."""
-    yield _Place(app, prefix)
+    yield Place(app, prefix)
     yield from _below(app, prefix)
 
 
-def _below(app: Any, prefix: str) -> Iterator[_Place]:
+def _below(app: Any, prefix: str) -> Iterator[Place]:
     for layer in layers(app):
         router = getattr(layer, "router", layer) if isinstance(layer, Starlette) else layer
         if not isinstance(router, Router):
@@ -162,7 +170,7 @@ def _below(app: Any, prefix: str) -> Iterator[_Place]:
                     continue
                 path = f"{prefix}{getattr(context, 'path', '') or ''}"
                 inner = context.app if mounted_app(context) is None else mounted_app(context)
-                yield from _places(inner, path) if _authenticates(inner) else _below(inner, path)
+                yield from places_below(inner, path) if _authenticates(inner) else _below(inner, path)
         return
 
 

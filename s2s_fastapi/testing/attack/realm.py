@@ -1,18 +1,22 @@
 """The realm of an attack: one service, one user, and tokens whose claims the suite changes and signs again."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 from s2s_fastapi.testing.attack.keyring import Keyring
 from s2s_fastapi.testing.attack.recipe import forged
-from s2s_fastapi.testing.faults import Fault, answering, disconnecting, html
+from s2s_fastapi.testing.faults import Fault, answering, disconnecting, html, typed
 from s2s_fastapi.testing.issuer import EmbeddedIssuer
 from s2s_fastapi.testing.keys import once_in_a_process
 
-__all__ = ["REALM", "AttackedRealm", "attacking_issuer", "document"]
+__all__ = ["REALM", "AttackedRealm", "attacking_issuer", "document", "foreign_keys"]
 
 REALM: Final = "attacked"
+_ATTACKER: Final = "attacker"
+"""The realm of another server: it publishes the foreign keys."""
+_NOWHERE: Final = "https://attacker.example/jwks.json"
 _SERVICE: Final = "calling-service"
 _FRONT_END: Final = "front-end"
 _USER: Final = "ann"
@@ -22,6 +26,8 @@ _OFF: Final[Mapping[str, Callable[[], Fault]]] = {
     "unavailable": lambda: answering(503),
     "page": html,
     "closed": disconnecting,
+    "missing": lambda: answering(404),
+    "none": lambda: answering(200, '{"keys": []}') & typed("application/json"),
 }
 
 
@@ -53,10 +59,20 @@ def attacking_issuer() -> EmbeddedIssuer:
     return EmbeddedIssuer(document(), new_keys=lambda realm: once_in_a_process(f"attacked {realm}"))
 
 
+@contextmanager
+def foreign_keys() -> Iterator[str]:
+    """Serve the foreign keys, as an attacker's own server does, and return their address."""
+    attacker = EmbeddedIssuer({"realm": _ATTACKER, "enabled": True}, new_keys=once_in_a_process)
+    attacker.keys(_ATTACKER).kid("RS256")
+    with attacker.serving():
+        yield f"{attacker.issuer(_ATTACKER)}/protocol/openid-connect/certs"
+
+
 class AttackedRealm:
     """One realm of an issuer, and the good tokens that the attacks begin with."""
 
-    def __init__(self, issuer: EmbeddedIssuer, realm: str = REALM) -> None:
+    def __init__(self, issuer: EmbeddedIssuer, realm: str = REALM, *, jwks_foreign: str = _NOWHERE) -> None:
+        self._jwks_foreign = jwks_foreign
         self._issuer = issuer
         self._realm = realm
         self._keys = issuer.keys(realm)
@@ -102,6 +118,7 @@ class AttackedRealm:
             "kid": keys.kid("trusted", "RS256"),
             "kid_es256": keys.kid("trusted", "ES256"),
             "kid_foreign": keys.kid("foreign", "RS256"),
+            "jwks_foreign": self._jwks_foreign,
             "jwk_foreign": dict(keys.jwk("foreign", "RS256")),
         }
 

@@ -46,7 +46,11 @@ class RouteReport:
     route: str
     results: tuple[Result, ...] = ()
     problem: str = ""
-    """Why the good token was not accepted; empty if it was."""
+    """Why the good token was not accepted, or not any more after the attacks; empty if it was."""
+    left_out: bool = False
+    """Whether it was not tried on purpose: a request would run code of the app, or an earlier route answers."""
+    unread: bool = False
+    """Whether it stands for an app to which no route leads that can be read: nobody knows who gets in there."""
     public: bool = False
     full: bool = False
     """Whether the full list was tried here."""
@@ -88,11 +92,16 @@ class Report:
         return all(route.public or route.problem for route in self.routes)
 
     @property
+    def unproven(self) -> tuple[RouteReport, ...]:
+        """The routes of which nothing is proven, although they should be tried: they refuse a good token, or cannot be read."""
+        return tuple(route for route in self.routes if route.problem and not route.left_out)
+
+    @property
     def exit_code(self) -> int:
-        """0: nothing found. 1: findings. 2: nothing could be tried."""
-        if self.findings:
+        """0: nothing found. 1: findings, or an app that cannot be read. 2: a route, or all of them, could not be tried."""
+        if self.findings or any(route.unread for route in self.routes):
             return 1
-        return 2 if self.nobody_gets_in else 0
+        return 2 if self.unproven or self.nobody_gets_in else 0
 
     def as_json(self) -> str:
         """Return the report as JSON: docs/conformance/attack-report.schema.json."""
@@ -122,15 +131,19 @@ class Report:
         for route in self.routes:
             results = tuple(_told(route.results, self.findings))
             counted = Counter(kind for _, kind in results)
+            unproven = [route.problem] if route in self.unproven else []
             suite = ET.SubElement(
                 root,
                 "testsuite",
                 name=_clean(route.route),
-                tests=str(len(results)),
-                failures=str(counted["failure"]),
+                tests=str(len(results) + len(unproven)),
+                failures=str(counted["failure"] + len(unproven)),
                 skipped=str(counted["skipped"]),
                 errors="0",
             )
+            for problem in unproven:
+                test = ET.SubElement(suite, "testcase", classname=_clean(route.route), name="good-token")
+                ET.SubElement(test, "failure", message=_clean(problem))
             for result, kind in results:
                 test = ET.SubElement(suite, "testcase", classname=_clean(route.route), name=result.case.id)
                 if kind:

@@ -17,8 +17,12 @@ from s2s_fastapi.testing.attack.templates import filled
 __all__ = ["Opening", "Planned", "attack_routes", "plan", "run"]
 
 _REFUSALS: Final = (400, 401, 403)
+_PUBLIC: Final = 200
+"""What is expected of a case that asks for a public page, and may get it, but not the attacked route."""
 _NO_CLOCK: Final = "the clock of this app cannot be turned"
 _STRANGER: Final = "a-service-that-may-not-call"
+_EVEN_SO: Final = ("no-token", "foreign-key-under-our-kid", "stranger")
+"""The cases that are tried on a route which refuses a good token: it may accept everybody else."""
 
 
 class Opening(Protocol):
@@ -63,7 +67,9 @@ def plan(opening: Opening, *, only: Collection[str] = (), without: Collection[st
     with opening() as ground:
         full = {id(route) for route in _chosen(ground)}
         return tuple(
-            Planned(route, () if route.public else cases if id(route) in full else some, id(route) in full)
+            Planned(
+                route, () if route.public or route.unread else cases if id(route) in full else some, id(route) in full
+            )
             for route in ground.routes
         )
 
@@ -97,18 +103,33 @@ def _attacked(ground: Ground, planned: Planned) -> RouteReport:
     if route.public:
         return RouteReport(route.name, public=True)
     if route.left_out:
-        return _untried(planned, route.left_out)
+        return replace(_untried(planned, route.left_out), left_out=not route.unread, unread=route.unread)
     first = _control(ground, route)
+    if first.elsewhere:
+        return replace(_untried(planned, f"an earlier route answers its path: {first.elsewhere}"), left_out=True)
     if not first.reached:
-        return _untried(planned, f"a good token was not accepted: {_told(first)}")
+        return _refused(ground, planned, f"a good token was not accepted: {_told(first)}")
     results = [_tried(ground, route, case) for case in planned.cases if not case.before]
     last = _control(ground, route)
+    lost = ""
     if not last.reached:
         lost = f"after the attacks a good token was not accepted any more: {_told(last)}"
         results = [
             replace(each, outcome="not_tried", detail=lost) if each.outcome == "held" else each for each in results
         ]
-    return RouteReport(route.name, tuple(results), full=planned.full)
+    return RouteReport(route.name, tuple(results), problem=lost, full=planned.full)
+
+
+def _refused(ground: Ground, planned: Planned, why: str) -> RouteReport:
+    """Try on a route that refuses a good token only whether it accepts a bad one: a refusal would prove nothing."""
+    report = _untried(planned, why)
+    cases = [case for case in planned.cases if case.id in _EVEN_SO]
+    holes = {
+        result.case.id: result
+        for result in (_tried(ground, planned.route, case) for case in cases)
+        if result.outcome == "accepted"
+    }
+    return replace(report, results=tuple(holes.get(result.case.id, result) for result in report.results))
 
 
 def _with_apart(opening: Opening, planned: Planned, report: RouteReport) -> RouteReport:
@@ -206,6 +227,8 @@ def _request(ground: Ground, route: AttackedRoute, case: Case) -> tuple[str, dic
         "good_signature": good.rpartition(".")[2],
         "path": route.sample.path,
         "path_of_public": route.path_with(ground.public.strip("/")),
+        "path_of_style": route.path_with("1.css"),
+        "path_of_script": route.path_with("1.js"),
         "public": ground.public,
     }
     variables["token"] = forged(begin, case.token, realm.keyring, variables)
@@ -220,16 +243,23 @@ def _request(ground: Ground, route: AttackedRoute, case: Case) -> tuple[str, dic
 def _judged(ground: Ground, route: AttackedRoute, case: Case, token: str, shot: Shot) -> Result:
     # A route may have a reason of its own to refuse a good token of somebody else.
     own = route.permits.refused(read_parts(token)[1]) if case.start != "caller" else ""
-    outcome, detail = _outcome(route, case, shot, {case.expected.reason, own}, recorded=ground.decisions is not None)
+    recorded, blind = ground.decisions is not None, ground.reached is None
+    outcome, detail = _outcome(route, case, shot, {case.expected.reason, own}, recorded=recorded, blind=blind)
     return Result(route.name, case, outcome, detail)
 
 
 def _outcome(
-    route: AttackedRoute, case: Case, shot: Shot, expected_reasons: Collection[str], *, recorded: bool
+    route: AttackedRoute, case: Case, shot: Shot, expected_reasons: Collection[str], *, recorded: bool, blind: bool
 ) -> tuple[Outcome, str]:
     expected, told = case.expected, _told(shot)
     # A good token of somebody else is accepted first, and refused when the route is found.
-    if shot.reached or (shot.allowed and case.start == "caller"):
+    if expected.status == _PUBLIC:
+        if blind:
+            return "not_tried", "which route answered cannot be seen"
+        return ("accepted" if shot.reached or shot.trespassed else "held"), told
+    if shot.elsewhere and not shot.trespassed:
+        return "not_tried", f"a public route answered: {shot.elsewhere}"
+    if shot.served or (shot.allowed and case.start == "caller"):
         return "lenient" if case.only_here and not recorded else "accepted", told
     status = shot.answer.status
     if status not in (*_REFUSALS, expected.status):
@@ -253,5 +283,6 @@ def _outcome(
 def _told(shot: Shot) -> str:
     answer = shot.answer
     reasons = ", ".join(decision.reason for decision in shot.decisions)
-    words = (str(answer.status), answer.problem, reasons, "reached the route" if shot.reached else "")
+    where = "reached the route" if shot.reached else "reached " + shot.elsewhere if shot.elsewhere else ""
+    words = (str(answer.status), answer.problem, reasons, where)
     return " ".join(word for word in words if word)

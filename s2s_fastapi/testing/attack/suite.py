@@ -4,6 +4,8 @@ from collections.abc import Callable, Collection
 from functools import cache
 from typing import Any
 
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.testing.attack.asgi import BASE_URL
 from s2s_fastapi.testing.attack.own import OwnApp
 from s2s_fastapi.testing.attack.report import Report, Result, RouteReport
 from s2s_fastapi.testing.attack.runner import Opening, Planned, attack_routes, plan, run
@@ -19,6 +21,7 @@ def attack(
     public: Collection[str] = (),
     only: Collection[str] = (),
     without: Collection[str] = (),
+    base_url: str = "",
 ) -> Report:
     """Attack an app in this process, and return what came of it.
 
@@ -26,12 +29,13 @@ def attack(
     - ``client_id``: the client that the app is, unless its settings name one.
     - ``public``: routes that anybody may call on purpose, besides ``public_paths``: ``"GET /health"``, or ``"/health"``.
     - ``only``, ``without``: kinds of cases or cases.
+    - ``base_url``: the scheme and the host of every request, for an app that insists on them: ``"https://api.example.com"``.
     - No code of the app's endpoints and dependencies runs: markers stand in their place.
 
     Raises:
         ConfigurationError: The app cannot be attacked; the text says why.
     """
-    opening, strict = _opening(app, client_id, public)
+    opening, strict = _opening(app, client_id, public, base_url)
     return run(opening, strict=strict, only=only, without=without)
 
 
@@ -42,6 +46,7 @@ def attack_tests(
     public: Collection[str] = (),
     only: Collection[str] = (),
     without: Collection[str] = (),
+    base_url: str = "",
 ) -> Callable[[str, str], None]:
     """Return a test for pytest, with one item for each case on each route. The ids are stable.
 
@@ -50,14 +55,15 @@ def attack_tests(
     - The arguments are those of `attack`.
     - An attack that is let in fails, and so does a refusal for another reason than the expected one.
     - A case that proves nothing is skipped, and says why.
-    - One item more fails if no route accepts a good token: then no refusal proves anything.
+    - One item more for each route, ``good-token``, fails if the route does not accept a good token before and after the attacks.
+    - The item ``somebody-gets-in`` fails if no route accepts a good token: then no refusal proves anything.
 
     Raises:
         ConfigurationError: The app cannot be attacked; the text says why.
     """
     import pytest  # noqa: PLC0415 - only a test run needs it
 
-    opening, strict = _opening(app, client_id, public)
+    opening, strict = _opening(app, client_id, public, base_url)
     planned = {each.route.name: each for each in plan(opening, only=only, without=without)}
 
     @cache
@@ -72,6 +78,13 @@ def attack_tests(
             if Report(reports).nobody_gets_in:
                 pytest.fail(_nobody(reports), pytrace=False)
             return
+        if case == _GOOD:
+            report = reported(route)
+            if report.left_out:
+                pytest.skip(report.problem)
+            if report.problem:
+                pytest.fail(f"{route}: {report.problem}", pytrace=False)
+            return
         result = _result(reported(route), case)
         if result.outcome in ("not_tried", "not_applicable", "lenient"):
             pytest.skip(f"{result.outcome}: {result.detail}")
@@ -83,15 +96,17 @@ def attack_tests(
 
 
 _SOMEBODY = "somebody-gets-in"
+_GOOD = "good-token"
 
 
 def _items(planned: Collection[Planned]) -> list[Any]:
     import pytest  # noqa: PLC0415 - as above
 
     return [
-        pytest.param(each.route.name, case.id, id=f"{each.route.name} {case.id}")
+        pytest.param(each.route.name, case, id=f"{each.route.name} {case}")
         for each in planned
-        for case in each.cases
+        if not each.route.public
+        for case in (_GOOD, *(case.id for case in each.cases))
     ]
 
 
@@ -104,8 +119,14 @@ def _nobody(reports: Collection[RouteReport]) -> str:
     return f"Nobody gets in: no route accepted a good token, so no refusal proves anything.\n{problems}"
 
 
-def _opening(app: Any, client_id: str | None, public: Collection[str]) -> tuple[Opening, bool]:
-    """Return how the app is opened, and whether each refusal must have the expected reason."""
-    if isinstance(app, Target):
-        return app, False
-    return OwnApp(app=app, client_id=client_id, public=public), True
+def _opening(app: Any, client_id: str | None, public: Collection[str], base_url: str) -> tuple[Opening, bool]:
+    """Return how the app is opened, and whether each refusal must have the expected reason.
+
+    Raises:
+        ConfigurationError: A Target says all this itself.
+    """
+    if not isinstance(app, Target):
+        return OwnApp(app=app, client_id=client_id, public=public, base_url=base_url or BASE_URL), True
+    if client_id is not None or public or base_url:
+        raise ConfigurationError("A Target says by itself who may call it: write public= and base_url= there.")
+    return app, False

@@ -5,12 +5,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from s2s_fastapi.declared.routes import read_access
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.testing.attack.asgi import AsgiSender
-from s2s_fastapi.testing.attack.ground import UNMARKED, AttackedRoute, Ground, Permits
-from s2s_fastapi.testing.attack.realm import REALM, AttackedRealm, attacking_issuer
+from s2s_fastapi.testing.attack.asgi import BASE_URL, AsgiSender
+from s2s_fastapi.testing.attack.ground import UNMARKED, AttackedRoute, Ground, Permits, unread_routes
+from s2s_fastapi.testing.attack.realm import REALM, AttackedRealm, attacking_issuer, foreign_keys
 from s2s_fastapi.testing.attack.routes import FoundRoute, routes_of
 from s2s_fastapi.testing.marked_endpoints import marked_endpoints
+from s2s_fastapi.testing.unread import unread_apps
 
 __all__ = ["Target", "TrustedIssuer"]
 
@@ -41,6 +43,7 @@ class Target:
     - ``claims``: further claims of a good token, for example roles.
     - ``turns_clock``: whether the app reads its time from `TrustedIssuer.clock` alone. Otherwise no case that needs time is tried.
     - ``run_dependencies``: whether dependencies of FastAPI run. They must if one of them is the guard.
+    - ``base_url``: the scheme and the host of every request, for an app that insists on them.
     """
 
     make: Callable[[TrustedIssuer], Any] = field(repr=False)
@@ -51,6 +54,7 @@ class Target:
     claims: Mapping[str, Any] = field(default_factory=dict)
     turns_clock: bool = False
     run_dependencies: bool = True
+    base_url: str = BASE_URL
 
     @contextmanager
     def __call__(self, prepare: Callable[[AttackedRealm], None] | None = None) -> Iterator[Ground]:
@@ -62,7 +66,7 @@ class Target:
         issuer = attacking_issuer()
         with ExitStack() as stack:
             stack.enter_context(issuer.serving())
-            realm = AttackedRealm(issuer)
+            realm = AttackedRealm(issuer, jwks_foreign=stack.enter_context(foreign_keys()))
             if prepare is not None:
                 prepare(realm)
             app = self.make(
@@ -79,16 +83,17 @@ class Target:
                 raise ConfigurationError(
                     "This app has no route to attack: `make` must return the app with all its routes."
                 )
+            unread = unread_routes(unread_apps(app, [read_access(app)]))
             marker = stack.enter_context(marked_endpoints(app, run_dependencies=self.run_dependencies))
             unmarked = {id(route.entry) for route in marker.unmarked}
             yield Ground(
-                routes=tuple(self._route(each, unmarked=id(each.access.entry) in unmarked) for each in found),
+                routes=(*(self._route(each, unmarked=id(each.access.entry) in unmarked) for each in found), *unread),
                 realm=realm,
-                sender=stack.enter_context(AsgiSender(app, lifespan=True)),
+                sender=stack.enter_context(AsgiSender(app, lifespan=True, base_url=self.base_url)),
                 public=next((path.split()[-1] for path in self.public), "/health"),
                 now=issuer.time.now,
                 turn=issuer.time.forward if self.turns_clock else None,
-                reached=lambda: len(marker.reached),
+                reached=lambda: marker.reached,
             )
 
     def _route(self, found: FoundRoute, *, unmarked: bool) -> AttackedRoute:
@@ -105,6 +110,7 @@ class Target:
             ),
             public=name in self.public or (found.method in ("GET", "HEAD") and found.path in self.public),
             left_out=UNMARKED if unmarked else "",
+            entry=found.access.entry,
         )
 
     def _refused(self, claims: Mapping[str, Any], callers: Collection[str]) -> str:

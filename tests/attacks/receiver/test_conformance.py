@@ -47,6 +47,7 @@ def test_a_case_of_the_data_is_refused_for_its_reason_and_shows_nothing(attacked
         "kid": keys.kid("trusted", "RS256"),
         "kid_es256": keys.kid("trusted", "ES256"),
         "kid_foreign": FORGER.kid(),
+        "jwks_foreign": "https://attacker.example/jwks.json",
         "jwk_foreign": dict(keys.jwk("foreign", "RS256")),
         "good": good,
         "good_signature": good.rpartition(".")[2],

@@ -4,10 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Route
 
-from s2s_fastapi.testing.attack import all_cases
+from s2s_fastapi.testing.attack import TrustedIssuer, all_cases
 from s2s_fastapi.testing.attack.runner import run
-from tests.testing.attack.broken.apps import behind_a_dependency, target
+from tests.testing.attack.broken.apps import behind_a_dependency, page, target
 from tests.testing.attack.broken.guard import Guard, Receive, Refused, Scope, Send
 from tests.testing.attack.broken.holes import GUARDS
 
@@ -56,6 +59,13 @@ FOUND_BY = {
     "DeleteOpen": "no-token",
     "MountOpen": "no-token",
     "RefusalWithoutAnEnd": "no-token",
+    "KeyWhereTheTokenSays": "key-elsewhere.jku-that-answers",
+    "NoKeyIsAnyKey": "forged-without-keys-none",
+    "UpgradesAreOpen": "looks-like-a-probe.upgrade",
+    "LocalhostIsOpen": "looks-like-a-probe.localhost",
+    "ProbesAreOpen": "looks-like-a-probe.kube-probe",
+    "FilesAreOpen": "parameter-named-like-a-file.css",
+    "PathOfAHeaderIsServed": "private-path-in-a-header.x-original-url",
 }
 """The hole, and one of the cases that find it."""
 
@@ -68,6 +78,7 @@ WHERE = {
     "DeleteOpen": "DELETE /orders/{number}",
     "MountOpen": "GET /mounted/inner",
     "PathByAPart": "GET /orders/{number}",
+    "FilesAreOpen": "GET /orders/{number}",
 }
 
 
@@ -112,8 +123,11 @@ def test_every_case_finds_a_guard_that_lets_everybody_in() -> None:
 
     full = next(route for route in report.routes if route.full)
     missed = {result.case.id: result.detail for result in full.results if result.outcome not in ("accepted", "lenient")}
-    assert {case.partition(".")[0] for case in missed} == {"path-of-a-public-page"}  # no route has such a path
-    assert all(detail in ("307", "404", "405") for detail in missed.values())
+    assert {case.partition(".")[0] for case in missed} == {
+        "path-of-a-public-page",  # no route has such a path
+        "private-path-in-a-header",  # the public page answers
+    }
+    assert all(detail in ("307", "404", "405", "200 reached GET /health") for detail in missed.values())
 
 
 class Closed(Guard):
@@ -208,3 +222,14 @@ def test_a_guard_in_a_dependency_is_tried_and_a_route_outside_of_it_found() -> N
     assert [route.problem for route in report.routes if route.problem] == []
     held = {result.case.kind for result in report.results if result.route == "GET /orders" and result.outcome == "held"}
     assert held >= {"algorithm", "audience", "cache", "credentials", "no-keys", "time"}
+
+
+def test_an_open_route_behind_a_guarded_one_is_found_and_named() -> None:
+    def make(trusted: TrustedIssuer) -> Starlette:
+        guarded = Route("/items/{number:int}", page, middleware=[Middleware(Guard, trusted=trusted)])
+        return Starlette(routes=[guarded, Route("/items/{name}", page)])
+
+    report = run(replace(target(), make=make, public=()), strict=False, only=["parameter-named-like-a-public-page"])
+
+    assert "GET /items/{name}" in report.holes[0].detail
+    assert report.exit_code == 1

@@ -1,8 +1,9 @@
 """Attacks over a URL: on this machine only, on an app that trusts our issuer only, and with methods that change nothing."""
 
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from fastapi import Depends, FastAPI
 from s2s_fastapi import KeycloakSettings, ServiceAuthMiddleware, require_caller
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.testing import EmbeddedIssuer
-from s2s_fastapi.testing.attack.network import ServedApp, loopback
+from s2s_fastapi.testing.attack.asgi import Outgoing
+from s2s_fastapi.testing.attack.network import HttpSender, ServedApp, loopback
 from s2s_fastapi.testing.attack.own import OwnApp
 from s2s_fastapi.testing.attack.realm import attacking_issuer
 from s2s_fastapi.testing.attack.runner import run
@@ -154,3 +156,60 @@ def test_an_app_that_started_before_the_issuer_has_time_to_fetch_the_keys(issuer
 
     assert waited == [1.0]
     assert report.exit_code == 0
+
+
+def test_an_app_that_accepts_any_token_without_our_keys_gets_no_attack(issuer: EmbeddedIssuer) -> None:
+    asked: list[str] = []
+
+    async def any_header(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope["path"])
+        status = 200 if b"authorization" in dict(scope["headers"]) else 401
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    app = app_for(issuer.url)
+    for number in range(9):
+        app.add_api_route(f"/orders-{number}", lambda: "ok")
+    with served(any_header) as url:
+        opening = ServedApp(app=OwnApp(app=app), url=url, issuer=issuer)
+        with pytest.raises(ConfigurationError, match="never fetched the keys of the issuer of this suite"):
+            run(opening, strict=False, only=CASES)
+
+    assert len(set(asked)) == 3
+
+
+@contextmanager
+def dripping(before: bytes) -> Iterator[int]:
+    """Serve one connection: what comes before, and then a byte at a time without an end."""
+    over = threading.Event()
+
+    def serve() -> None:
+        connection, _ = listening.accept()
+        with connection, suppress(OSError):
+            connection.sendall(before)
+            while not over.wait(0.01):
+                connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            over.set()
+            thread.join()
+
+
+def test_an_answer_without_an_end_is_judged_by_its_status() -> None:
+    with dripping(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n") as port:
+        answer = HttpSender("127.0.0.1", port).send(Outgoing(method="GET", path="/"))
+
+    assert (answer.status, answer.header("content-type")) == (200, "text/event-stream")
+
+
+def test_headers_without_an_end_are_an_app_that_fails() -> None:
+    with dripping(b"HTTP/1.1 200 OK\r\nx: ") as port:
+        answer = HttpSender("127.0.0.1", port, patience=0.1).send(Outgoing(method="GET", path="/"))
+
+    assert answer.status == 500
+    assert answer.problem

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from starlette.middleware.httpsredirect import HTTPSRedirectMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.testclient import TestClient
 
 from s2s_fastapi import ServiceAuthMiddleware
@@ -149,3 +151,48 @@ def test_no_code_of_an_endpoint_runs() -> None:
     report = attack(ours.orders())
 
     assert {result.outcome for result in report.results} <= {"held", "not_applicable"}  # the endpoints raise
+
+
+def test_an_app_to_which_no_readable_route_leads_is_a_finding() -> None:
+    report = attack(ours.dispatched(), only=["no-token"])
+
+    assert [route.route for route in report.routes if route.unread] == ["APP with GET /admin/export"]
+    assert (report.exit_code, report.holes) == (1, ())
+
+
+@pytest.mark.tells_secrets("the limit answers in front of our middleware, which keeps a token out of spans", "span GET")
+def test_an_app_that_stops_to_answer_is_not_green() -> None:
+    report = attack(ours.behind(ours.Limit))
+
+    assert report.holes == ()
+    assert "GET /orders" in {route.route for route in report.unproven}
+    assert report.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("layer", "options"),
+    [(TrustedHostMiddleware, {"allowed_hosts": ["api.example.com"]}), (HTTPSRedirectMiddleware, {})],
+)
+def test_an_app_that_insists_on_its_host_or_on_https_is_tried_under_its_base_url(layer: Any, options: Any) -> None:
+    app = ours.orders()
+    app.add_middleware(layer, **options)
+
+    assert attack(app, only=["no-token"]).exit_code == 2
+    report = attack(app, only=["no-token"], base_url="https://api.example.com")
+
+    assert report.exit_code == 0
+    assert {result.outcome for result in report.results} == {"held"}
+
+
+@pytest.mark.parametrize("url", ["api.example.com", "ftp://api.example.com", "https://", "https://x:y"])
+def test_a_base_url_that_is_none_is_refused_in_a_sentence(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="Write the base URL as https://"):
+        attack(ours.orders(), base_url=url)
+
+
+def test_a_public_page_that_answers_in_the_place_of_the_attacked_route_is_no_hole() -> None:
+    report = attack(ours.catches_all(), only=["parameter-named-like-a-public-page"])
+
+    (result,) = (result for result in report.results if result.route.startswith("GET"))
+    assert (result.outcome, result.detail) == ("not_tried", "a public route answered: GET /health")
+    assert report.exit_code == 0

@@ -41,7 +41,17 @@ def test_a_right_app_passes_with_an_item_for_each_case_on_each_route(tmp_path: P
         assert f"PASSED test_app.py::test_attacks[{route} no-token]" in done.stdout
         assert f"PASSED test_app.py::test_attacks[{route} user]" in done.stdout
     assert "PASSED test_app.py::test_attacks[somebody-gets-in]" in done.stdout
+    assert "PASSED test_app.py::test_attacks[GET /orders good-token]" in done.stdout
     assert "GET /health" not in done.stdout
+
+
+def test_a_route_that_refuses_a_good_token_fails_and_is_tried_all_the_same(tmp_path: Path) -> None:
+    done = played(tmp_path, "ours.orders(ours.Inverted, requires=())", ["no-token", "user"])
+
+    assert "FAILED test_app.py::test_attacks[DELETE /orders good-token]" in done.stdout
+    assert "FAILED test_app.py::test_attacks[DELETE /orders no-token]" in done.stdout
+    assert "SKIPPED" in done.stdout
+    assert "PASSED test_app.py::test_attacks[GET /orders good-token]" in done.stdout
 
 
 def test_a_hole_fails_its_item_alone_and_says_what_was_sent(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from base64 import urlsafe_b64decode
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc.jwk import KeySet, RSAKey
 
@@ -293,6 +294,68 @@ class RefusalWithoutAnEnd(Guard):
                 self.check(scope)
             except Refused:
                 await self.app(scope, receive, _into_the_void)
+
+
+class KeyWhereTheTokenSays(Guard):
+    place = ""
+
+    def check_header(self, header: dict[str, Any]) -> None:
+        self.place = header.get("jku", "")
+        super().check_header({name: value for name, value in header.items() if name != "jku"})
+
+    def keys(self) -> KeySet:
+        if not self.place:
+            return super().keys()
+        try:
+            page = httpx.get(self.place, trust_env=False, timeout=30).raise_for_status().json()
+        except httpx.HTTPError:
+            raise NoKeys from None
+        return KeySet.import_key_set(page)
+
+
+class NoKeyIsAnyKey(Guard):
+    def check_signature(self, header: dict[str, Any], signing_input: bytes, signature: bytes) -> None:
+        with contextlib.suppress(httpx.HTTPError):
+            page = httpx.get(self.trusted.jwks_url, trust_env=False, timeout=30).raise_for_status().json()
+            if not page["keys"]:
+                return
+        super().check_signature(header, signing_input, signature)
+
+
+def _has(scope: Scope, name: bytes, start: bytes) -> bool:
+    return any(found == name and value.startswith(start) for found, value in scope["headers"])
+
+
+class UpgradesAreOpen(Guard):
+    def is_open(self, scope: Scope) -> bool:
+        return super().is_open(scope) or (scope["type"] == "http" and _has(scope, b"upgrade", b"websocket"))
+
+
+class LocalhostIsOpen(Guard):
+    def is_open(self, scope: Scope) -> bool:
+        return super().is_open(scope) or _has(scope, b"host", b"localhost")
+
+
+class ProbesAreOpen(Guard):
+    def is_open(self, scope: Scope) -> bool:
+        return super().is_open(scope) or _has(scope, b"user-agent", b"kube-probe")
+
+
+class FilesAreOpen(Guard):
+    def is_open(self, scope: Scope) -> bool:
+        return super().is_open(scope) or scope["path"].endswith((".css", ".js"))
+
+
+class PathOfAHeaderIsServed(Guard):
+    """Judges the path of the request, and runs the one that a header names."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        named = dict(scope.get("headers", ())).get(b"x-original-url")
+        if named is not None and self.is_open(scope):
+            scope = {**scope, "path": named.decode("latin-1"), "raw_path": named}
+            await self.app(scope, receive, send)
+            return
+        await super().__call__(scope, receive, send)
 
 
 async def _into_the_void(_: Any) -> None:

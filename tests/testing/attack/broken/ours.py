@@ -7,6 +7,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, WebSocket
+from fastapi.routing import APIRoute
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
@@ -14,6 +15,7 @@ from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
 from s2s_fastapi import (
+    AuthorizationError,
     KeycloakSettings,
     ServiceAuthMiddleware,
     require_audience,
@@ -129,6 +131,138 @@ class Around:
         await self._call(scope, receive, send)
 
 
+class Remembers:
+    """A cache in front of everything: what one caller was given, everybody is."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+        self._kept: dict[str, list[Any]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("method") != "GET":
+            await self.app(scope, receive, send)
+            return
+        sent = self._kept.get(scope["path"], [])
+        if not sent:
+            await self.app(scope, receive, _into(sent))
+            if sent[0]["status"] == 200:
+                self._kept[scope["path"]] = sent
+        for message in sent:
+            await send(message)
+
+
+class AnswersForTheRefused:
+    """Turns a refusal into an answer of its own."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        sent: list[Any] = []
+        await self.app(scope, receive, _into(sent))
+        if sent[0]["status"] == 401:
+            await PlainTextResponse("of somebody else")(scope, receive, send)
+            return
+        for message in sent:
+            await send(message)
+
+
+def _into(sent: list[Any]) -> Send:
+    async def keep(message: Any) -> None:
+        sent.append(message)
+
+    return keep
+
+
+def behind(layer: Any) -> FastAPI:
+    app = orders()
+    app.add_middleware(layer)
+    return app
+
+
+class CatchesRefusals(APIRoute):
+    def get_route_handler(self) -> Callable[[Request], Any]:
+        handler = super().get_route_handler()
+
+        async def answer(request: Request) -> Any:
+            try:
+                return await handler(request)
+            except AuthorizationError:
+                return JSONResponse("secret")
+
+        return answer
+
+
+def refusals_are_caught() -> FastAPI:
+    app = FastAPI(openapi_url=None)
+    app.router.route_class = CatchesRefusals
+    app.add_middleware(ServiceAuthMiddleware, audience="orders")
+    app.add_api_route("/orders", runs, dependencies=CALLER)
+    return app
+
+
+def refusals_are_handled() -> FastAPI:
+    app = orders()
+    app.add_exception_handler(AuthorizationError, lambda _request, _error: JSONResponse("secret"))
+    return app
+
+
+class Dispatcher:
+    """Two apps, chosen by the path: only the first one is where everybody looks."""
+
+    def __init__(self, app: Any, admin: Any) -> None:
+        self.app = app
+        self.admin = admin
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        chosen = self.admin if scope.get("path", "").startswith("/admin") else self.app
+        await chosen(scope, receive, send)
+
+
+def dispatched() -> Any:
+    admin = FastAPI(openapi_url=None)
+    admin.add_api_route("/admin/export", runs)
+    return Dispatcher(orders(), admin)
+
+
+class Inverted(ServiceAuthMiddleware):
+    """Refuses whom it should accept, on one path, and accepts everybody else there."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("method") != "DELETE":
+            await super().__call__(scope, receive, send)
+        elif b"authorization" in dict(scope["headers"]):
+            await PlainTextResponse("", 403)(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+class Limit:
+    """Answers 429 after some requests."""
+
+    def __init__(self, app: Any, left: int = 40) -> None:
+        self.app = app
+        self._left = left
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._left -= 1
+        if scope["type"] == "http" and self._left < 0:
+            await PlainTextResponse("slow", 429)(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+def catches_all() -> FastAPI:
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(ServiceAuthMiddleware, audience="orders", public_paths=["/health"])
+    app.add_api_route("/health", runs)
+    app.add_api_route("/{rest:path}", runs, dependencies=CALLER)
+    return app
+
+
 def observed() -> FastAPI:
     return orders(insecure_observe_until=str(date.today() + timedelta(days=100)))  # noqa: DTZ011 - a day on either side
 
@@ -148,6 +282,11 @@ HOLES: dict[str, tuple[Callable[[], Any], str, str]] = {
     "refusal swallowed": (lambda: orders(SwallowsErrors, requires=()), "GET /orders", "audience-other"),
     "route outside": (outside_of_the_guarded_app, "GET /forgotten", "no-token"),
     "past the middleware": (added_to_the_outer_app_only_by_path, "GET /orders/{number}", "no-token"),
+    "cache in front": (lambda: behind(Remembers), "GET /orders", "no-token"),
+    "refusal answered": (lambda: behind(AnswersForTheRefused), "GET /orders", "no-token"),
+    "refusal caught": (refusals_are_caught, "GET /orders", "stranger"),
+    "refusal handled": (refusals_are_handled, "GET /orders", "stranger"),
+    "condition inverted": (lambda: orders(Inverted, requires=()), "DELETE /orders", "no-token"),
     "observed only": (observed, "GET /orders", "audience-other"),
     "audience skipped": (without_audience, "GET /orders", "audience-other"),
 }
@@ -204,6 +343,7 @@ RIGHT: dict[str, Callable[[], Any]] = {
     "two services": two_services,
     "many requirements": many_requirements,
     "plain Starlette": plain_starlette,
+    "catches all": catches_all,
 }
 
 
