@@ -64,7 +64,7 @@ def access_tests(
     """
     import pytest  # noqa: PLC0415 - it is only there if tests run
 
-    suite = AccessSuite(app, _beside_the_caller(expect), client_id, headers or {}, base_url, audience)
+    suite = AccessSuite(app, _beside_the_caller(expect), client_id, headers or {}, base_url=base_url, audience=audience)
 
     @pytest.mark.parametrize("case", suite.names)
     def test_access(case: str, pytestconfig: pytest.Config) -> None:
@@ -87,7 +87,7 @@ def check_access(
     base_url: str = BASE_URL,
 ) -> tuple[AccessOutcome, ...]:
     """Return the outcome of every case of `access_tests`, for unittest and scripts."""
-    suite = AccessSuite(app, _beside_the_caller(expect), client_id, headers or {}, base_url, audience)
+    suite = AccessSuite(app, _beside_the_caller(expect), client_id, headers or {}, base_url=base_url, audience=audience)
     return tuple(suite.outcome(name) for name in suite.names)
 
 
@@ -121,6 +121,7 @@ class AccessSuite:
         expect: Path | None,
         client_id: str | None,
         headers: Mapping[str, str],
+        *,
         base_url: str = BASE_URL,
         audience: Names = None,
     ) -> None:

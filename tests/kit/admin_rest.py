@@ -7,6 +7,7 @@ It holds a realm as Keycloak answers it, and does what Keycloak does that one wo
 - a client that may only query is answered 200 with an empty list.
 """
 
+import copy
 import json
 import re
 import threading
@@ -69,12 +70,13 @@ class FakeKeycloak:
     _numbers: Iterator[int] = field(default_factory=count)
 
     def __post_init__(self) -> None:
-        every, default, optional = builtins.scopes(service_account=not self.old)
+        # Copied: a test changes what is in this realm.
+        every, default, optional = copy.deepcopy(builtins.scopes(service_account=not self.old))
         for scope in every:
             self._new(self.scopes, {**scope})
         self._new(self.scopes, {"name": "offline_access", "protocol": "openid-connect"})
         self.default_role = self.add_role("", f"default-roles-{self.realm}")
-        for client in builtins.CLIENTS:
+        for client in copy.deepcopy(builtins.CLIENTS):
             self.add_client(**{**client, "defaultClientScopes": default, "optionalClientScopes": optional})
         for name in ("manage-users", "realm-admin"):
             self.add_role("realm-management", name)
