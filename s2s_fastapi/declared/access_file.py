@@ -487,4 +487,9 @@ _LEAVES: Final[Mapping[str, _Leaf]] = {
     "role": _Reader.role,
     "realm_role": _Reader.realm_role,
 }
-"""Every kind of requirement and what reads it. One that is added here also needs a place in the schema and a new version."""
+"""Every kind of requirement and what reads it.
+
+One that is added here also needs a place in `_requirement_json`, `_order`, the schema and a new version; in ``testing/caller_tokens.py`` and
+``testing/attack/permits.py`` (which token meets it); in ``declared/asked.py``, ``declared/openapi_operation.py``, ``operations/wanted.py`` and
+``operations/relations.py``.
+"""

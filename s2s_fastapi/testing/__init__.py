@@ -1,6 +1,6 @@
 """An issuer for development and tests: it answers as Keycloak does, from the same realm files, with keys of its own.
 
-Nothing here belongs into production: the issuer says so in every answer, and its socket is bound to loopback only.
+Nothing here belongs in production: the issuer says so in every answer, and its socket is bound to loopback only.
 """
 
 from s2s_fastapi.testing import faults

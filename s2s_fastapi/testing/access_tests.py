@@ -60,7 +60,7 @@ def access_tests(
     - ``audience``: what ``KEYCLOAK_AUDIENCE`` says in production, if that is not the client.
     - ``headers`` are sent with every request.
     - ``base_url``: the scheme and the host of every request, for an app that insists on them: ``"https://api.example.com"``.
-    - Nothing of the app's own runs but its middleware: see `marked_endpoints`. Its lifespan does not run.
+    - Of the app's own code only middleware, exception handlers, route classes and overrides run: see `marked_endpoints`.
     """
     import pytest  # noqa: PLC0415 - it is only there if tests run
 
@@ -206,7 +206,8 @@ class AccessSuite:
             sender.send(Outgoing(method="GET", path=_NOWHERE))  # starts the middleware, before anything is marked
             failed = [each.cure for each in trusted.decisions if each.reason is Reason.NOT_STARTED]
             if failed:
-                return {case.name: AccessOutcome(case.name, "failed", failed[0]) for case in plan.cases}
+                outcomes = (AccessOutcome(case.name, "failed", failed[0]) for case in plan.cases)
+                return {each.name: each for each in (*outcomes, *plan.elsewhere)}
             with marked_endpoints(read.below) as marker:
                 marked = {id(route.entry) for route in marker.marked}
                 run = AccessRun(

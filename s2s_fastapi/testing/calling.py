@@ -9,10 +9,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from s2s_fastapi.caller.token_source import IN_USE, TokenSource
 from s2s_fastapi.errors import ConfigurationError
 
-__all__ = ["Caller", "CallingLayer", "begin", "end", "name"]
+__all__ = ["CallingApp", "CallingLayer", "begin", "end", "name"]
 
 
-class Caller:
+class CallingApp:
     """One app that may call, and the source of its tokens."""
 
     def __init__(self, name: str, key: object, source: TokenSource) -> None:
@@ -22,9 +22,9 @@ class Caller:
         self.source = source
 
 
-_CALLING: Final[ContextVar[Caller | None]] = ContextVar("s2s_fastapi.testing.calling", default=None)
+_CALLING: Final[ContextVar[CallingApp | None]] = ContextVar("s2s_fastapi.testing.calling", default=None)
 _lock: Final = threading.Lock()
-_open: Final[list[Caller]] = []
+_open: Final[list[CallingApp]] = []
 _InUse: Final[Any] = type(IN_USE)
 _before: TokenSource = IN_USE.source
 
@@ -60,7 +60,7 @@ def _original() -> TokenSource:
     return source
 
 
-def begin(caller: Caller) -> None:
+def begin(caller: CallingApp) -> None:
     """Let an app take its tokens from its own source."""
     global _before  # noqa: PLW0603 - beside the list of open blocks
     with _lock:
@@ -76,7 +76,7 @@ def name() -> str:
     return calling.name if calling is not None and calling in _open else ""
 
 
-def end(caller: Caller) -> None:
+def end(caller: CallingApp) -> None:
     """Let the app take its tokens from where it did before."""
     with _lock:
         _open.remove(caller)
@@ -88,7 +88,7 @@ def end(caller: Caller) -> None:
 class CallingLayer:
     """The outermost layer of an app inside a block: whatever runs below it calls as this app, the lifespan included."""
 
-    def __init__(self, app: ASGIApp, caller: Caller) -> None:
+    def __init__(self, app: ASGIApp, caller: CallingApp) -> None:
         self.app = app
         self._caller = caller
 

@@ -1,4 +1,4 @@
-"""Exchange attributes of an object for the time of a block, in whatever order blocks end."""
+"""Swap attributes of an object for the time of a block, in whatever order blocks end."""
 
 import threading
 from collections.abc import Collection, Mapping
@@ -6,14 +6,14 @@ from typing import Any, Final
 
 from s2s_fastapi.errors import ConfigurationError
 
-__all__ = ["Exchange", "exchanging", "original", "present"]
+__all__ = ["Swap", "exchanging", "original", "present"]
 
 _ABSENT: Final = object()
 exchanging: Final = threading.RLock()
 _changed: "Final[dict[int, _Changed]]" = {}
 
 
-class Exchange:
+class Swap:
     """The attributes that one block gives to one object: one exchange for each object. `owner` tells blocks apart that must not meet."""
 
     def __init__(self, target: Any, attributes: Mapping[str, Any], owner: object) -> None:
@@ -35,11 +35,11 @@ class Exchange:
                     f"{type(self.target).__name__} trusts another test issuer at the moment: use one issuer for all blocks on an app."
                 )
             _changed[id(self.target)] = changed
-            changed.shown().attributes |= _read(self.target, changed.names())
+            changed.shown().attributes |= present(self.target, changed.names())
             changed.blocks.append(self)
             changed.original.attributes |= {
                 name: value
-                for name, value in _read(self.target, self.attributes).items()
+                for name, value in present(self.target, self.attributes).items()
                 if name not in changed.original.attributes
             }
             _write(self.target, self.attributes)
@@ -59,10 +59,10 @@ class Exchange:
 class _Changed:
     def __init__(self, target: Any) -> None:
         self.target = target  # so that the id stays its own
-        self.original = Exchange(target, {}, None)
-        self.blocks: list[Exchange] = []
+        self.original = Swap(target, {}, None)
+        self.blocks: list[Swap] = []
 
-    def shown(self) -> Exchange:
+    def shown(self) -> Swap:
         return self.blocks[-1] if self.blocks else self.original
 
     def names(self) -> list[str]:
@@ -78,11 +78,7 @@ def original(target: Any) -> dict[str, Any]:
 
 
 def present(target: Any, names: Collection[str]) -> dict[str, Any]:
-    """Return attributes as they are now, for a block that changes nothing at its beginning and keeps what it comes to inside of it."""
-    return _read(target, names)
-
-
-def _read(target: Any, names: Collection[str]) -> dict[str, Any]:
+    """Return attributes as they are now."""
     return {name: vars(target).get(name, _ABSENT) for name in names}
 
 

@@ -14,9 +14,9 @@ from s2s_fastapi.errors import ConfigurationError, TokenRequestError
 from s2s_fastapi.names import names_given, scope_problem
 from s2s_fastapi.realm.model import Denied, Granted, RealmModel
 from s2s_fastapi.testing.decisions import SENDING
-from s2s_fastapi.testing.growing import Named, realm_document
 from s2s_fastapi.testing.keys import RealmKeys, once_in_a_process
 from s2s_fastapi.testing.minting import Mint
+from s2s_fastapi.testing.named_realm import Named, realm_document
 from s2s_fastapi.testing.trust import Trusted
 
 __all__ = ["Caller", "Identity", "TokenOptions", "make_token", "refused"]

@@ -23,10 +23,10 @@ from s2s_fastapi.testing.clock import IssuerTime
 from s2s_fastapi.testing.documents import read_documents
 from s2s_fastapi.testing.downstream import PlayedService, playing
 from s2s_fastapi.testing.faults import NONE, Endpoint, Faults
-from s2s_fastapi.testing.growing import Named, realm_document
 from s2s_fastapi.testing.identities import Caller, Identity, TokenOptions, make_token, refused
 from s2s_fastapi.testing.keys import NewKey, RealmKeys, once_in_a_process
 from s2s_fastapi.testing.minting import Grant, Mint
+from s2s_fastapi.testing.named_realm import Named, realm_document
 from s2s_fastapi.testing.pages import certs_page, discovery_page, realm_page
 from s2s_fastapi.testing.realm import IssuerRealm
 from s2s_fastapi.testing.record import Exchange, Record
@@ -330,7 +330,7 @@ class EmbeddedIssuer:
         return self._played[-1]
 
     def reset(self) -> None:
-        """Forget what happened: requests, faults, turned clocks, calls; and tokens, keys and failures of the apps that trust this issuer."""
+        """Forget what happened: requests, faults, turned clocks, calls, scripted answers; and tokens, keys and failures of the apps in a block."""
         for service in self._played:
             service.forget()
         self.requests.clear()

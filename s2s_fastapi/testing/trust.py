@@ -34,7 +34,7 @@ from s2s_fastapi.testing import calling
 from s2s_fastapi.testing.calling import CallingLayer
 from s2s_fastapi.testing.clock import IssuerTime
 from s2s_fastapi.testing.decisions import Recorder
-from s2s_fastapi.testing.exchange import Exchange, exchanging, original, present
+from s2s_fastapi.testing.exchange import Swap, exchanging, original, present
 from s2s_fastapi.testing.found import Found, find
 from s2s_fastapi.testing.served import from_elsewhere, refuse_served
 from s2s_fastapi.verifier.accepted_tokens import AcceptedTokens
@@ -101,7 +101,7 @@ class Trusted:
         self._audiences: dict[int, frozenset[str]] = {}
         self._workers = Workers("test keys"), Workers("test tokens")
         self._logs: list[DecisionLog] = []
-        self._caller = calling.Caller(name, tuple(map(id, found.outermost)) or id(self), self._source())
+        self._caller = calling.CallingApp(name, tuple(map(id, found.outermost)) or id(self), self._source())
 
     def __repr__(self) -> str:
         return f"Trusted({self.name}, client_id={self.client_id!r}, audiences={sorted(self.audiences)})"
@@ -168,7 +168,7 @@ class Trusted:
             if app in self._found.outermost:
                 layers = CallingLayer(layers, self._caller)  # noqa: PLW2901 - see above
             document = present(app, DOCUMENT) if isinstance(app, FastAPI) else {}
-            _exchange(stack, Exchange(app, {**document, "middleware_stack": layers}, self.issuer))
+            _exchange(stack, Swap(app, {**document, "middleware_stack": layers}, self.issuer))
         for middleware, _ in self._found.middlewares:
             options = self._options(middleware, declared[id(middleware)])
             attributes = {
@@ -176,9 +176,9 @@ class Trusted:
                 "_clock": options.clock,
                 "_authenticate": _here_only(middleware),
             }
-            _exchange(stack, Exchange(middleware, attributes, self.issuer))
+            _exchange(stack, Swap(middleware, attributes, self.issuer))
         for verifier in self._found.verifiers:
-            _exchange(stack, Exchange(verifier, self._verifier(verifier), self.issuer))
+            _exchange(stack, Swap(verifier, self._verifier(verifier), self.issuer))
         calling.begin(self._caller)
         stack.callback(calling.end, self._caller)
         stack.callback(self._flush)
@@ -378,9 +378,9 @@ def _takes_a_request(function: FunctionType) -> bool:
     return not all(each.default is not each.empty for each in inspect.signature(function).parameters.values())
 
 
-def _exchange(stack: ExitStack, exchange: Exchange) -> None:
-    exchange.begin()
-    stack.callback(exchange.end)
+def _exchange(stack: ExitStack, swap: Swap) -> None:
+    swap.begin()
+    stack.callback(swap.end)
 
 
 def _declared(middleware: ServiceAuthMiddleware, owner: Any) -> frozenset[str]:

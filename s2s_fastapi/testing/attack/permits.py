@@ -1,13 +1,13 @@
 """Who may call a route, read from its requirement: the claims of one that may, and why another may not."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from itertools import product
 from typing import Any, Final
 
 from s2s_fastapi.decision import Decision, Reason
+from s2s_fastapi.declared.asked import ways_of
 from s2s_fastapi.requirement.require import require_service, require_user
-from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Audience, Caller, HasRole, HasScope, Requirement
+from s2s_fastapi.requirement.requirement import Audience, Caller, HasRole, HasScope, Requirement
 from s2s_fastapi.testing.attack.ground import Permits
 from s2s_fastapi.verifier.predicted import predicted_principal
 
@@ -29,23 +29,11 @@ def permits_of(requirement: Requirement | None, *, audiences: AbstractSet[str], 
         return "" if decision.reason is Reason.ALLOWED else str(decision.reason)
 
     audience = min(audiences, default=client_id or "any-audience")
-    fits = (_claims(leaves, audiences, audience, client_id) for leaves in _alternatives(whole))
+    fits = (_claims(leaves, audiences, audience, client_id) for leaves in ways_of(whole))
     claims = next((each for each in fits if not refused(each)), None)
     if claims is None:  # nobody may call: the control will show it
         claims = {"azp": _CLIENT, "client_id": _CLIENT, "aud": audience}
     return Permits(claims=claims, refused=refused, user="sid" in claims)
-
-
-def _alternatives(requirement: Requirement) -> Iterator[tuple[Requirement, ...]]:
-    """Yield the ways in which a requirement can be met, each as requirements that must all be met."""
-    if isinstance(requirement, AllOf):
-        for parts in product(*(tuple(_alternatives(part)) for part in requirement.parts)):
-            yield tuple(leaf for part in parts for leaf in part)
-    elif isinstance(requirement, AnyOf):
-        for part in requirement.parts:
-            yield from _alternatives(part)
-    else:
-        yield (requirement,)
 
 
 def _claims(

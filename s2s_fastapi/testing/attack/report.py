@@ -165,7 +165,7 @@ def _member(result: Result) -> dict[str, Any]:
 def _told(results: Iterable[Result], findings: Iterable[Result]) -> Iterable[tuple[Result, str]]:
     found = set(map(id, findings))
     for result in results:
-        skipped = result.outcome in ("not_tried", "not_applicable")
+        skipped = result.outcome in ("not_tried", "not_applicable", "lenient")
         yield result, "failure" if id(result) in found else "skipped" if skipped else ""
 
 

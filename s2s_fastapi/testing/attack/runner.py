@@ -252,13 +252,13 @@ def _outcome(
     route: AttackedRoute, case: Case, shot: Shot, expected_reasons: Collection[str], *, recorded: bool, blind: bool
 ) -> tuple[Outcome, str]:
     expected, told = case.expected, _told(shot)
-    # A good token of somebody else is accepted first, and refused when the route is found.
     if expected.status == _PUBLIC:
         if blind:
             return "not_tried", "which route answered cannot be seen"
         return ("accepted" if shot.reached or shot.trespassed else "held"), told
     if shot.elsewhere and not shot.trespassed:
         return "not_tried", f"a public route answered: {shot.elsewhere}"
+    # A good token of somebody else is allowed by the middleware first, and refused when the route is found.
     if shot.served or (shot.allowed and case.start == "caller"):
         return "lenient" if case.only_here and not recorded else "accepted", told
     status = shot.answer.status

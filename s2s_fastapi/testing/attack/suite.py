@@ -30,7 +30,7 @@ def attack(
     - ``public``: routes that anybody may call on purpose, besides ``public_paths``: ``"GET /health"``, or ``"/health"``.
     - ``only``, ``without``: kinds of cases or cases.
     - ``base_url``: the scheme and the host of every request, for an app that insists on them: ``"https://api.example.com"``.
-    - No code of the app's endpoints and dependencies runs: markers stand in their place.
+    - No code of the app's endpoints and dependencies runs: markers stand in their place. Of a `Target` only the endpoints are replaced.
 
     Raises:
         ConfigurationError: The app cannot be attacked; the text says why.
