@@ -700,3 +700,18 @@ def test_in_pytest_each_case_is_an_item_and_the_option_writes_the_file(tmp_path:
     assert here[-1].startswith("6 passed, 1 skipped")
     assert any("was written. Review it" in line for line in here)
     assert json.loads((folder / "access.json").read_text())["apps"][0]["client_id"] == "crm"
+
+
+def test_an_app_that_does_not_start_fails_each_case_and_names_what_is_not_tried() -> None:
+    inner = FastAPI()
+    inner.add_middleware(ServiceAuthMiddleware, audience="inner")
+    inner.get("/")(lambda: "in")
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(ServiceAuthMiddleware, audience="x", insecure_observe_until="not a day")
+    app.get("/", dependencies=[Depends(require_service())])(lambda: "in")
+    app.mount("/inner", inner)
+    outcomes = check_access(app)
+
+    assert {each.result for each in outcomes if each.name.startswith("GET /:")} <= {"failed"}
+    assert any("insecure_observe_until" in each.text for each in outcomes)
+    assert len({each.name for each in outcomes}) == len(outcomes)
