@@ -59,7 +59,7 @@ test-wheel:  ## Run the tests against the built wheel, away from the source
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w build/wheel .
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$(ls build/wheel/*.whl)[test]"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps build/wheel/*.whl
-	cp -r tests example_app docs README.md pyproject.toml constraints.txt build/wheel/
+	cp -r tests example_app docs README.md CHANGELOG.md pyproject.toml constraints.txt build/wheel/
 	cd build/wheel && $(abspath $(BIN))/python -m pytest --ignore=tests/test_docs.py --ignore=tests/test_compose.py --ignore=tests/test_make_trace.py --ignore=tests/test_speed.py $(PYTEST)
 
 .venv-layouts/.installed: pyproject.toml tests/receiver/layouts/packages/requirements.txt

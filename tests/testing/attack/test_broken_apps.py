@@ -1,5 +1,6 @@
 """Holes that were planted are found, each by the cases that are for it; a guard without a hole has none."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -231,5 +232,6 @@ def test_an_open_route_behind_a_guarded_one_is_found_and_named() -> None:
 
     report = run(replace(target(), make=make, public=()), strict=False, only=["parameter-named-like-a-public-page"])
 
-    assert "GET /items/{name}" in report.holes[0].detail
+    # An old Starlette does not say which route it matched, so there the path stands in its place.
+    assert re.search(r"reached GET /items/(\{name\}|health)", report.holes[0].detail)
     assert report.exit_code == 1
