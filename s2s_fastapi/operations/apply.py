@@ -4,6 +4,7 @@ Keycloak has no locks and checks little. So everything is read again before and 
 `apply` that is interrupted leaves what was done so far; the next plan has the rest.
 """
 
+import json
 import os
 import secrets
 from collections.abc import Callable
@@ -59,20 +60,28 @@ class WriteApi(ReadApi, Protocol):
         """Send a DELETE."""
 
 
-def apply_plan(plan: Plan, api: WriteApi, *, done: Callable[[Step], object] = str) -> None:
-    """Carry out a plan. ``done`` is called after each step.
+def apply_plan(
+    plan: Plan,
+    api: WriteApi,
+    *,
+    again: Callable[[Snapshot, AdminTarget], Plan] | None = None,
+    done: Callable[[Step], object] = str,
+) -> None:
+    """Carry out a plan. ``again`` makes the plan anew for the realm that was read. ``done`` is called after each step.
 
     Raises:
-        ConfigurationError: The plan is for another realm, asks for what is forbidden, or the realm has changed. Nothing was written.
+        ConfigurationError: The plan is for another realm, asks for what is forbidden, is not what ``again`` makes, or the realm has
+            changed. Nothing was written.
         AdminError: Keycloak refused a step. What was done before it stays.
     """
-    _Applying(plan, api).run(done)
+    _Applying(plan, api, again).run(done)
 
 
 class _Applying:
-    def __init__(self, plan: Plan, api: WriteApi) -> None:
+    def __init__(self, plan: Plan, api: WriteApi, again: Callable[[Snapshot, AdminTarget], Plan] | None) -> None:
         self.plan = plan
         self.api = api
+        self.again = again
         self.realm = self._checked()
         self.ids = dict(self.realm.ids)
 
@@ -132,6 +141,12 @@ class _Applying:
                 problem = _forbidden(step, realm)
             if problem:
                 raise ConfigurationError(f"The plan has a step that no plan has: {problem}. Nothing was changed.")
+        # A saved plan is a file: somebody may have written it by hand.
+        if self.again is not None and _text(self.again(realm, target)) != _text(plan):
+            raise ConfigurationError(
+                "The plan is not what its access files and grants ask for: it was changed, another s2s-fastapi made it, or --secrets"
+                " differs or has a new file. Make it again. Nothing was changed."
+            )
         return realm
 
     # The steps
@@ -226,6 +241,10 @@ class _Applying:
             )
             self.ids[key] = str(account["id"])
         return self.ids[key]
+
+
+def _text(plan: Plan) -> str:
+    return json.dumps(plan.as_json(), sort_keys=True)
 
 
 def _forbidden(step: Step, realm: Snapshot) -> str:
