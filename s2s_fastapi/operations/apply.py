@@ -170,9 +170,7 @@ class _Applying:
             case MakeClient():
                 self._make_client(step)
             case EnableServiceAccount():
-                # A merge: what is not named stays. It names the service account, because 26.0 loses its roles without that.
-                body = {"clientId": step.client, "serviceAccountsEnabled": True}
-                self.api.put("clients", self._id("client", step.client), needs=_MANAGE_CLIENTS, body=body)
+                self._enable(step)
             case AssignScope():
                 self._assign(step)
             case MakeRole():
@@ -199,6 +197,18 @@ class _Applying:
                 file.unlink(missing_ok=True)  # no client was made with this secret
             raise
 
+    def _enable(self, step: EnableServiceAccount) -> None:
+        client = self._id("client", step.client)
+        found = self.api.get("clients", client, needs="view-clients")
+        # A merge: what is not named stays, with two exceptions. 26.0 loses the roles of the service account without the one, and
+        # every version deletes all authorization settings of the client without the other.
+        body = {
+            "clientId": step.client,
+            "serviceAccountsEnabled": True,
+            "authorizationServicesEnabled": bool(found.get("authorizationServicesEnabled")),
+        }
+        self.api.put("clients", client, needs=_MANAGE_CLIENTS, body=body)
+
     def _assign(self, step: AssignScope) -> None:
         client = self._id("client", step.client)
         scope = self._id("scope", step.scope)
@@ -213,7 +223,7 @@ class _Applying:
         found = self.ids.get(key, "")
         if not found and key[0] == "client":
             clients = self.api.get("clients", needs="view-clients", clientId=key[1])
-            found = str(clients[0]["id"]) if clients else ""
+            found = next((str(one["id"]) for one in clients if one["clientId"] == key[1]), "")
         if not found:
             raise AdminError(f"The {key[0]} {named(key[1])} is not there any more: make the plan again.")
         self.ids[key] = found

@@ -4,6 +4,8 @@ It holds a realm as Keycloak answers it, and does what Keycloak does that one wo
 
 - a scope that is in one list of a client is not moved by a PUT to the other: 204, and nothing happens;
 - 26.0 makes the service account anew, without its roles, at a PUT of a client without ``serviceAccountsEnabled``;
+- a PUT of a client without ``authorizationServicesEnabled`` deletes its authorization settings;
+- a search for a client finds one whose id differs in case, as some databases compare;
 - a client that may only query is answered 200 with an empty list.
 """
 
@@ -294,7 +296,7 @@ def _clients(server: FakeKeycloak, query: dict[str, str], **_: Any) -> httpx.Res
         return _ok([])
     found = sorted(server.clients.values(), key=lambda client: str(client["clientId"]))
     name = query.get("clientId")
-    return _page([client for client in found if name in (None, client["clientId"])], query)
+    return _page([client for client in found if name is None or client["clientId"].lower() == name.lower()], query)
 
 
 def _make_client(server: FakeKeycloak, body: Object, **_: Any) -> httpx.Response:
@@ -310,6 +312,8 @@ def _put_client(server: FakeKeycloak, uuid: str, body: Object, **_: Any) -> http
     if account and (not on or (server.old and "serviceAccountsEnabled" not in body)):
         del server.accounts[account], server.granted[account]
         account = None
+    if not body.get("authorizationServicesEnabled"):
+        client.pop("authorizationSettings", None)
     client |= {name: value for name, value in body.items() if not name.endswith("ClientScopes")}
     if client.get("serviceAccountsEnabled") and account is None:
         server._new_account(uuid)
@@ -381,6 +385,7 @@ _ROUTES: list[tuple[str, str, str, Callable[..., httpx.Response]]] = [
     ("GET", "", "", _realm),
     ("GET", "clients", "", _clients),
     ("POST", "clients", "manage-clients", _make_client),
+    ("GET", "clients/([^/]+)", "view-clients", lambda server, uuid, **_: _ok(server.clients[uuid])),
     ("PUT", "clients/([^/]+)", "manage-clients", _put_client),
     ("PUT", _LINK, "manage-clients", _link),
     ("DELETE", _LINK, "manage-clients", _unlink),

@@ -231,20 +231,54 @@ def test_the_admin_client_is_read_from_its_own_variables_and_never_that_of_a_ser
 
 def test_options_say_which_realm_and_the_environment_which_certificates_and_which_proxy(tmp_path: Path) -> None:
     environment = {
-        **PLACE,
+        "KEYCLOAK_REALM": "corp",
         "KEYCLOAK_CA_FILE": str(tmp_path / "ca.pem"),
         "KEYCLOAK_PROXY": "http://proxy.example:3128",
-        "KEYCLOAK_AUTH_PATH": "/auth",
         "KEYCLOAK_ADMIN_CLIENT_ID": "planner",
         "KEYCLOAK_ADMIN_CLIENT_SECRET": "its-own",
     }
     target = AdminTarget.of(environment, url="https://staging.example", realm="other")
 
-    assert (target.server, target.realm) == ("https://staging.example/auth", "other")
+    assert (target.server, target.realm) == ("https://staging.example", "other")
     assert target.login.ca_file == tmp_path / "ca.pem"
     assert str(target.login.proxy) == "http://proxy.example:3128"
     with pytest.raises(ConfigurationError, match="KEYCLOAK_CA_FILE: cannot read"):
         AdminApi(target)
+
+
+ADMIN = {"KEYCLOAK_ADMIN_CLIENT_ID": "planner", "KEYCLOAK_ADMIN_CLIENT_SECRET": "of-staging"}
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"KEYCLOAK_URL": "https://staging.example"},
+        {"KEYCLOAK_ISSUER": "https://staging.example/realms/corp"},
+        {"KEYCLOAK_PUBLIC_URL": "https://staging.example"},
+        {"KEYCLOAK_URL": "http://sso.example"},
+        {"KEYCLOAK_URL": "https://sso.example:8443"},
+    ],
+    ids=str,
+)
+def test_the_secret_for_the_server_of_the_variables_is_not_sent_to_another_one_that_an_option_names(
+    place: dict[str, str],
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"--url names another server than {next(iter(place))}[.]"):
+        AdminTarget.of({**place, **ADMIN}, url="https://sso.example", realm="corp")
+
+
+def test_an_option_for_the_address_is_the_whole_address() -> None:
+    variables = {
+        "KEYCLOAK_URL": "https://sso.example:443/keycloak",
+        "KEYCLOAK_ISSUER": "https://public.example/realms/corp",
+        "KEYCLOAK_PUBLIC_URL": "https://public.example",
+        "KEYCLOAK_AUTH_PATH": "/auth",
+        "KEYCLOAK_REALM": "corp",
+    }
+    target = AdminTarget.of({**variables, **ADMIN}, url="https://sso.example", realm="")
+
+    assert (target.server, target.issuer) == ("https://sso.example", "https://sso.example/realms/corp")
+    assert target.login.server == target.server
 
 
 def test_an_admin_client_signs_with_a_key(tmp_path: Path) -> None:

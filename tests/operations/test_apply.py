@@ -208,14 +208,36 @@ def test_a_scope_is_taken_from_the_one_list_before_it_gets_into_the_other(tmp_pa
     assert "crm-audience" in server.client("chat")["defaultClientScopes"]
 
 
-def test_every_put_of_a_client_names_its_service_account_and_nothing_else(tmp_path: Path) -> None:
+def test_authorization_settings_of_a_client_are_kept_when_its_service_account_is_switched_on(tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    server.add_client(clientId="chat", authorizationServicesEnabled=True, authorizationSettings={"policies": ["p"]})
+    with server.api() as api:
+        applied(api, *APPS, secrets=str(tmp_path))
+
+    assert server.client("chat")["serviceAccountsEnabled"] is True
+    assert server.client("chat")["authorizationServicesEnabled"] is True
+    assert server.client("chat")["authorizationSettings"] == {"policies": ["p"]}
+
+
+def test_a_client_is_only_found_by_exactly_its_id(tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    server.add_client(clientId="CHAT")
+    server.add_scope("crm-audience", "crm")
+    with server.api() as api:
+        plan = plan_for(api, *APPS, secrets=str(tmp_path))
+        plan = replace(plan, steps=(EnableServiceAccount(client="chat"),))
+    refused(server, plan, "chat is not there any more", AdminError)
+    assert server.writes() == []
+
+
+def test_every_put_of_a_client_names_its_service_account_and_its_authorization_and_nothing_else(tmp_path: Path) -> None:
     server = FakeKeycloak(old=True)
     server.add_client(clientId="chat", description="as it was", attributes={"a": "b"})
     with server.api() as api:
         applied(api, *APPS, secrets=str(tmp_path))
 
     assert [body for method, path, body in server.calls if method == "PUT" and "scopes" not in path] == [
-        {"clientId": "chat", "serviceAccountsEnabled": True}
+        {"clientId": "chat", "serviceAccountsEnabled": True, "authorizationServicesEnabled": False}
     ]
     assert server.client("chat")["description"] == "as it was"
 
