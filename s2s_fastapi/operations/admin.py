@@ -163,16 +163,23 @@ class AdminApi:
         return self._json(self._send("GET", path, needs=needs, query=query), path)
 
     def pages(self, *path: str, needs: str, **query: object) -> Iterator[dict[str, Any]]:
-        """Yield the objects of a long list, of which one page at a time is in memory."""
-        first = 0
+        """Yield the objects of a long list, of which one page at a time is in memory. Only an empty page ends it."""
+        first, seen = 0, set[str]()
         while True:
             found = self.get(*path, needs=needs, first=first, max=_PAGE, **query)
             if not isinstance(found, list):
                 raise AdminError(f"Keycloak answered {self._shown(path)} with something else than a list.")
-            yield from (one for one in found if isinstance(one, dict))
-            if len(found) < _PAGE:
+            if not found:
                 return
-            first += _PAGE
+            for one in found:
+                if not isinstance(one, dict) or (key := str(one.get("id", ""))) in seen:
+                    raise AdminError(
+                        f"Keycloak answered {self._shown(path)} with an entry that is there twice, or is none: the list changed while it"
+                        " was read, or a proxy does not pass the page's number on. Try again."
+                    )
+                seen.add(key)
+                yield one
+            first += len(found)
 
     def version(self) -> str:
         """Return the version of the server.
