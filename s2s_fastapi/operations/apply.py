@@ -15,7 +15,7 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.admin import AdminConflict, AdminError, AdminForbidden, AdminTarget
 from s2s_fastapi.operations.forbidden import forbidden_client, forbidden_role, forbidden_scope
 from s2s_fastapi.operations.plan import Plan
-from s2s_fastapi.operations.snapshot import ReadApi, Snapshot, read_snapshot
+from s2s_fastapi.operations.snapshot import ReadApi, Snapshot, audience_of, read_snapshot
 from s2s_fastapi.operations.steps import (
     AddAudience,
     AssignScope,
@@ -31,7 +31,7 @@ from s2s_fastapi.operations.steps import (
     new_scope,
 )
 from s2s_fastapi.realm.entities import Role
-from s2s_fastapi.text import named
+from s2s_fastapi.text import named, printable
 
 __all__ = ["WriteApi", "apply_plan"]
 
@@ -40,7 +40,9 @@ _MANAGE_USERS: Final = "manage-users"
 _MANAGE_REALM: Final = "manage-realm"
 _BUILT_IN: Final = frozenset({"basic", "roles", "service_account"})
 """The scopes of Keycloak's own that a plan assigns to a caller, and never changes."""
+_IN_SCOPE: Final = "include.in.token.scope"
 _SECRET_BYTES: Final = 32
+_LONGEST_PATH: Final = 4096
 
 
 class WriteApi(ReadApi, Protocol):
@@ -94,8 +96,7 @@ class _Applying:
                 # Somebody was faster, or an earlier try got through although its answer was lost.
                 self.realm = read_snapshot(self.api, self.plan.question)
                 self.ids = dict(self.realm.ids)
-                # The secret of a client that somebody else made is not the one in our file.
-                if isinstance(step, MakeClient) or not step.holds(self.realm):
+                if not _made(step, self.realm) or any(_forbidden(each, self.realm) for each in self.plan.steps):
                     raise AdminError(f"{problem} It is not what the plan makes: make the plan again.") from None
             done(step)
         after = read_snapshot(self.api, self.plan.question)
@@ -212,10 +213,36 @@ class _Applying:
     def _assign(self, step: AssignScope) -> None:
         client = self._id("client", step.client)
         scope = self._id("scope", step.scope)
-        mine, other = ("optional", "default")[:: 1 if step.optional else -1]
-        # A PUT alone is answered with 204 and does nothing, if the scope is in the other list.
-        self.api.delete("clients", client, f"{other}-client-scopes", scope, needs=_MANAGE_CLIENTS)
-        self.api.put("clients", client, f"{mine}-client-scopes", scope, needs=_MANAGE_CLIENTS)
+        mine, other = (
+            ("clients", client, f"{kind}-client-scopes", scope)
+            for kind in (("optional", "default") if step.optional else ("default", "optional"))
+        )
+        moved = step.scope in self._held(step.client, optional=not step.optional)
+        if moved:  # a PUT alone is answered with 204 and does nothing, if the scope is in the other list
+            self.api.delete(*other, needs=_MANAGE_CLIENTS)
+        try:
+            self.api.put(*mine, needs=_MANAGE_CLIENTS)
+        except BaseException as error:
+            if not moved:
+                raise
+            said = self._put_back(step, other)
+            if not isinstance(error, AdminError):  # somebody ended the command
+                raise
+            raise type(error)(f"{error} {said}") from None
+
+    def _held(self, client_id: str, *, optional: bool) -> tuple[str, ...]:
+        client = self.realm.client(client_id) or {}
+        return tuple(client.get("optionalClientScopes" if optional else "defaultClientScopes", ()))
+
+    def _put_back(self, step: AssignScope, other: tuple[str, ...]) -> str:
+        """Put a scope back into the list from which it was taken, and say whether it is there."""
+        what = f"the client scope {named(step.scope)} of {named(step.client)}"
+        kind = "Default" if step.optional else "Optional"
+        try:
+            self.api.put(*other, needs=_MANAGE_CLIENTS)
+        except AdminError:
+            return f"Now {what} is in neither list: assign it as {kind} again, or make the plan again."
+        return f"As before, {what} is {kind}."
 
     # Keycloak's ids
 
@@ -251,6 +278,30 @@ class _Applying:
             )
             self.ids[key] = str(account["id"])
         return self.ids[key]
+
+
+def _made(step: Step, realm: Snapshot) -> bool:
+    """Return whether somebody else made exactly what a step makes: neither less nor more."""
+    match step:
+        case MakeScope():
+            found = realm.scope(step.scope)
+            expected = new_scope(step)
+            return (
+                found is not None
+                and found["protocol"] == expected["protocol"]
+                and sorted(audience_of(mapper) or "" for mapper in found["protocolMappers"]) == sorted(step.audiences)
+                and found["attributes"].get(_IN_SCOPE, "true") == expected["attributes"][_IN_SCOPE]
+                and not realm.mapped("clientScope", step.scope)
+                and not realm.holders.get(step.scope)
+                and not realm.holding(step.scope)
+            )
+        case MakeClient():
+            return False  # its secret is not the one in our file
+        case MakeRole():
+            role = Role(step.owner, step.role)
+            return realm.has_role(role) and not realm.inside(role)
+        case _:
+            return step.holds(realm)
 
 
 def _text(plan: Plan) -> str:
@@ -304,4 +355,4 @@ def _new_secret(file: Path) -> str:
         problem = f"cannot be written: {(error.strerror or type(error).__name__).lower()}"
     else:
         return secret
-    raise ConfigurationError(f"The secret file {file} {problem}.")
+    raise ConfigurationError(f"The secret file {printable(str(file), _LONGEST_PATH)} {problem}.")
