@@ -10,7 +10,7 @@ import typer
 
 from s2s_fastapi.cli.mistake import in_one_sentence, problem_of
 from s2s_fastapi.cli.planned import read_access_files
-from s2s_fastapi.cli.printing import as_text, console, print_json, quiet, show
+from s2s_fastapi.cli.printing import as_text, console, print_json, quiet, show, tell
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.text import listed, named
 
@@ -46,7 +46,7 @@ def access(
 ) -> None:
     """Read what apps declare: who may call which route, and whom they call.
 
-    Each app is imported in a process of its own, without the KEYCLOAK_ADMIN_... variables. Nothing else imports code.
+    Each app is imported in a process of its own. Variables KEYCLOAK_ADMIN... and KC_... must not be set. Nothing else imports code.
 
     `access check *.json --realm-file realm.json` compares access files with a realm file, without a Keycloak, for example in CI. Exit code
     1: a declared call would be refused, a service gets an audience that no file declares, or nobody answers to an audience.
@@ -81,7 +81,7 @@ def _read(names: Iterable[str], out: Path | None, *, as_json: bool) -> None:
             )
     for problem in (*problems, *map(_unprotected, by_client.values())):
         if problem:
-            sys.stderr.write(f"{problem}\n")
+            tell(problem)
     if by_client:
         file = AccessFile(tuple(by_client.values()))
         if out is not None:

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from s2s_fastapi.cli.mistake import in_one_sentence
-from s2s_fastapi.cli.planned import planned, show_plan
-from s2s_fastapi.cli.printing import print_json, quiet
+from s2s_fastapi.cli.planned import PlanSource, read_access_files, show_plan
+from s2s_fastapi.cli.printing import print_json, quiet, tell
 from s2s_fastapi.errors import ConfigurationError
 
 __all__ = ["apply"]
@@ -34,8 +34,8 @@ def apply(
 ) -> None:
     """Carry out a plan: show it, ask, change exactly what it says, and read the realm again.
 
-    A saved plan is carried out without a question, only where it was made, and only if the realm still looks as it did. Nothing is
-    deleted. Exit code 0: done, or nothing to do; 1: done, with findings left; 2: nothing, or not all, was done.
+    A saved plan is carried out without a question, only where it was made, and only if the realm still looks as it did. It is made
+    again from what was saved with it, and must be the same: give the same --secrets. Nothing is deleted. Exit code 0: done, or nothing to do; 1: done, with findings left; 2: nothing, or not all, was done.
     """
     quiet()
     if (plan is None) is (not files):
@@ -48,8 +48,15 @@ def apply(
     from s2s_fastapi.operations.apply import apply_plan  # noqa: PLC0415 - as above
     from s2s_fastapi.operations.plan import read_plan  # noqa: PLC0415 - as above
 
+    if plan is not None:
+        saved, source = read_plan(plan), PlanSource.saved(plan, secrets)
+    else:
+        saved, source = (
+            None,
+            PlanSource(apps=tuple(read_access_files(files or ())), grants=tuple(grant or ()), secrets=secrets),
+        )
     with AdminApi(AdminTarget.of(url=url, realm=realm)) as api:
-        made = read_plan(plan) if plan is not None else planned(api, files or (), grant or (), secrets)
+        made = saved or source.planned(api)
         if not as_json:
             show_plan(made)
         if made.forbidden:
@@ -58,7 +65,7 @@ def apply(
         if made.steps:
             if plan is None and not yes:
                 _ask(len(made.steps))
-            apply_plan(made, api, done=lambda step: sys.stderr.write(f"Done: {step}\n"))
+            apply_plan(made, api, again=source.plan_for, done=lambda step: tell(f"Done: {step}"))
     if as_json:
         print_json(made.as_json())
     if any(finding.level == "open" for finding in made.findings):

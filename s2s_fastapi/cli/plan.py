@@ -1,13 +1,14 @@
 """``s2s-fastapi plan``: what a realm lacks so that the apps can do what they declare."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from s2s_fastapi.cli.mistake import in_one_sentence, problem_of
-from s2s_fastapi.cli.planned import planned, show_plan
+from s2s_fastapi.cli.planned import PlanSource, read_access_files, show_plan
 from s2s_fastapi.cli.printing import print_json, quiet
 from s2s_fastapi.errors import ConfigurationError
 
@@ -45,10 +46,11 @@ def plan(
     quiet()
     from s2s_fastapi.operations.admin import AdminApi, AdminTarget  # noqa: PLC0415 - slows --help down
 
+    source = PlanSource(apps=tuple(read_access_files(files)), grants=tuple(grant or ()), secrets=secrets)
     with AdminApi(AdminTarget.of(url=url, realm=realm)) as api:
-        made = planned(api, files, grant or (), secrets)
+        made = source.planned(api)
     if out is not None:
-        _save(out, made.as_json())
+        _save(out, {**made.as_json(), **source.as_json()})
     if as_json:
         print_json(made.as_json())
     else:
@@ -60,10 +62,15 @@ def plan(
 
 
 def _save(file: Path, content: dict[str, object]) -> None:
+    """Write a new file that only its owner can read: whoever writes to a plan decides what `apply` does."""
     try:
-        file.write_text(f"{json.dumps(content, indent=2)}\n", encoding="utf-8")
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
+            opened.write(f"{json.dumps(content, indent=2)}\n")
+    except FileExistsError:
+        problem = "exists, and a plan is never overwritten: remove it, or write another name after --out"
     except OSError as error:
-        problem = problem_of(error)
+        problem = f"cannot be written: {problem_of(error)}"
     else:
         return
-    raise ConfigurationError(f"{file} cannot be written: {problem}.")
+    raise ConfigurationError(f"{file} {problem}.")

@@ -1,6 +1,8 @@
 """What `plan` and `apply` share: their options, the realm that they read, and how a plan is shown."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,13 +12,15 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.text import listed, named, printable
 
 if TYPE_CHECKING:
-    from s2s_fastapi.operations.admin import AdminApi
+    from s2s_fastapi.operations.admin import AdminApi, AdminTarget
     from s2s_fastapi.operations.plan import Plan, Predicted
+    from s2s_fastapi.operations.snapshot import Snapshot
 
-__all__ = ["planned", "read_access_files", "show_plan"]
+__all__ = ["PlanSource", "read_access_files", "show_plan"]
 
 _LARGEST: Final = 8 * 1024 * 1024
 _MOST_FILES: Final = 9
+_SOURCE: Final = "made_from"
 _UNSAFE: Final = frozenset('/\\:*?"<>|\0')
 
 
@@ -45,24 +49,62 @@ def read_access_files(files: Iterable[Path]) -> list[AppAccess]:
     return apps
 
 
-def planned(api: "AdminApi", files: Iterable[Path], grants: Iterable[str], secrets: Path) -> "Plan":
-    """Read the realm and return the plan for these access files."""
-    from s2s_fastapi.operations.plan import make_plan, question_of  # noqa: PLC0415 - slows --help down
-    from s2s_fastapi.operations.snapshot import read_snapshot  # noqa: PLC0415 - as above
-    from s2s_fastapi.operations.wanted import wanted  # noqa: PLC0415 - as above
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanSource:
+    """What a plan is made from. It is saved with the plan, so that `apply` can make the plan again."""
 
-    target = api.target
-    needed, findings = wanted(read_access_files(files), grants, realm=target.realm)
-    with console(stderr=True).status("Reading the realm ..."):  # shown on a terminal only
-        snapshot = read_snapshot(api, question_of(needed))
-    return make_plan(
-        snapshot,
-        needed,
-        findings,
-        server=target.server,
-        issuer=target.issuer,
-        secret_file=lambda client: str(_free_file(secrets, client)),
-    )
+    apps: tuple[AppAccess, ...]
+    grants: tuple[str, ...] = ()
+    secrets: Path
+    """The folder for new secrets. It is not saved: whoever runs `apply` says it."""
+
+    @classmethod
+    def saved(cls, file: Path, secrets: Path) -> "PlanSource":
+        """Read it from a saved plan.
+
+        Raises:
+            ConfigurationError: It is not there, or is damaged.
+        """
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))[_SOURCE]
+            each = [AccessFile.parse(json.dumps(one).encode(), source=str(file)) for one in content["access"]]
+            grants = tuple(str(grant) for grant in content["grants"])
+        except (OSError, LookupError, TypeError, ValueError):
+            pass
+        else:
+            return cls(apps=tuple(app for one in each for app in one.apps), grants=grants, secrets=secrets)
+        raise ConfigurationError(f"The plan {file} does not say what it was made from: make it again with --out.")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as a member of the saved plan. Each app is a file of its own: two may have one client id, which is a finding."""
+        access = [json.loads(AccessFile((app,)).text) for app in self.apps]
+        return {_SOURCE: {"access": access, "grants": list(self.grants)}}
+
+    def planned(self, api: "AdminApi") -> "Plan":
+        """Read the realm and return the plan."""
+        from s2s_fastapi.operations.plan import question_of  # noqa: PLC0415 - slows --help down
+        from s2s_fastapi.operations.snapshot import read_snapshot  # noqa: PLC0415 - as above
+        from s2s_fastapi.operations.wanted import wanted  # noqa: PLC0415 - as above
+
+        needed, _ = wanted(self.apps, self.grants, realm=api.target.realm)
+        with console(stderr=True).status("Reading the realm ..."):  # shown on a terminal only
+            snapshot = read_snapshot(api, question_of(needed))
+        return self.plan_for(snapshot, api.target)
+
+    def plan_for(self, snapshot: "Snapshot", target: "AdminTarget") -> "Plan":
+        """Return the plan for a realm that was read."""
+        from s2s_fastapi.operations.plan import make_plan  # noqa: PLC0415 - slows --help down
+        from s2s_fastapi.operations.wanted import wanted  # noqa: PLC0415 - as above
+
+        needed, findings = wanted(self.apps, self.grants, realm=target.realm)
+        return make_plan(
+            snapshot,
+            needed,
+            findings,
+            server=target.server,
+            issuer=target.issuer,
+            secret_file=lambda client: str(_free_file(self.secrets, client)),
+        )
 
 
 def _free_file(folder: Path, client_id: str) -> Path:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-__all__ = ["as_text", "columns", "console", "print_json", "print_pairs", "quiet", "show"]
+__all__ = ["as_text", "columns", "console", "print_json", "print_pairs", "quiet", "show", "tell"]
 
 _LONGEST: Final = 8192
 _UNBOUNDED: Final = 100_000
@@ -69,6 +69,11 @@ def print_pairs(pairs: Iterable[tuple[str, str]], *, style: str = "") -> None:
     for name, text in pairs:
         table.add_row(as_text(name, style or "bold"), as_text(text))
     show(table)
+
+
+def tell(sentence: str) -> None:
+    """Write a sentence to stderr, in which no character changes the terminal."""
+    sys.stderr.write(f"{printable(sentence, _LONGEST)}\n")
 
 
 def quiet() -> None:

@@ -22,6 +22,8 @@ __all__ = ["VARIABLES", "AdminApi", "AdminConflict", "AdminError", "AdminForbidd
 
 _ADMIN: Final = "KEYCLOAK_ADMIN_"
 _PLACE: Final = ("url", "public_url", "issuer", "auth_path", "realm", "ca_file", "proxy")
+_ADDRESS: Final = ("url", "public_url", "issuer", "auth_path")
+"""Those of the place that say where the server is."""
 _LOGIN: Final = ("client_id", "client_secret", "client_secret_file", "client_key_file", "client_auth")
 VARIABLES: Final = tuple(f"{_ADMIN}{name.upper()}" for name in (*_LOGIN, "realm"))
 """The variables of the admin client."""
@@ -70,16 +72,26 @@ class AdminTarget:
     def of(cls, environment: Mapping[str, str] = os.environ, *, url: str = "", realm: str = "") -> Self:
         """Return the target that ``KEYCLOAK_URL``, ``KEYCLOAK_REALM`` and the ``KEYCLOAK_ADMIN_*`` variables name.
 
-        - ``url`` and ``realm`` override the variables.
+        - ``url`` and ``realm`` override the variables. With ``url``, no other variable says anything about the address.
+        - The log-in belongs to the server that the variables name: it is never sent to another one that ``url`` names.
         - ``KEYCLOAK_ADMIN_REALM`` is the realm of the admin client, if it is another one.
         - The credentials of a service (``KEYCLOAK_CLIENT_*``) are never used.
 
         Raises:
-            ConfigurationError: A variable is missing or malformed; the sentence names it.
+            ConfigurationError: A variable is missing or malformed, or names another server than ``url``; the sentence names it.
         """
         place: dict[str, Any] = {
             name: environment[key] for name in _PLACE if (key := f"KEYCLOAK_{name.upper()}") in environment
         }
+        if url:
+            addresses = {name: place.pop(name) for name in _ADDRESS if name in place}
+            servers = {name: address for name, address in addresses.items() if name != "auth_path"}
+            if servers and _origin(url) not in map(_origin, servers.values()):
+                variables = " and ".join(f"KEYCLOAK_{name.upper()}" for name in servers)
+                raise ConfigurationError(
+                    f"--url names another server than {variables}. The KEYCLOAK_ADMIN variables may be meant for that one, and"
+                    f" are sent to no other: unset {variables}, or leave --url out."
+                )
         place |= {name: value for name, value in (("url", url), ("realm", realm)) if value}
         if not place.keys() & {"url", "issuer"} or not place.keys() & {"realm", "issuer"}:
             raise ConfigurationError("Set KEYCLOAK_URL and KEYCLOAK_REALM (or write --url and --realm).")
@@ -151,16 +163,23 @@ class AdminApi:
         return self._json(self._send("GET", path, needs=needs, query=query), path)
 
     def pages(self, *path: str, needs: str, **query: object) -> Iterator[dict[str, Any]]:
-        """Yield the objects of a long list, of which one page at a time is in memory."""
-        first = 0
+        """Yield the objects of a long list, of which one page at a time is in memory. Only an empty page ends it."""
+        first, seen = 0, set[str]()
         while True:
             found = self.get(*path, needs=needs, first=first, max=_PAGE, **query)
             if not isinstance(found, list):
                 raise AdminError(f"Keycloak answered {self._shown(path)} with something else than a list.")
-            yield from (one for one in found if isinstance(one, dict))
-            if len(found) < _PAGE:
+            if not found:
                 return
-            first += _PAGE
+            for one in found:
+                if not isinstance(one, dict) or (key := str(one.get("id", ""))) in seen:
+                    raise AdminError(
+                        f"Keycloak answered {self._shown(path)} with an entry that is there twice, or is none: the list changed while it"
+                        " was read, or a proxy does not pass the page's number on. Try again."
+                    )
+                seen.add(key)
+                yield one
+            first += len(found)
 
     def version(self) -> str:
         """Return the version of the server.
@@ -327,6 +346,14 @@ def _message(answer: httpx.Response) -> str:
         else ""
     )
     return f": {printable(str(text), _SHOWN)}" if text else ""
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        return ("", url, None)
+    return (parsed.scheme, parsed.host, parsed.port)
 
 
 def _trusting(settings: KeycloakSettings) -> ssl.SSLContext:

@@ -1,6 +1,7 @@
-"""Apps are imported by processes of their own, which have no administrator's credentials in their environment.
+"""Apps are imported by processes of their own, each with a pipe of its own for its result.
 
-Importing runs the code of sixty teams and of what they depend on. The process that can change the realm never does it.
+Importing runs the code of sixty teams and of what they depend on. The process that can change the realm never does it. An app can read
+the environment of the process that started its own, so no administrator's credentials may be there either.
 """
 
 import json
@@ -8,23 +9,21 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from s2s_fastapi.declared.access_file import AccessFile, AppAccess
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.text import named
+from s2s_fastapi.text import listed, named
 
 __all__ = ["AppTarget", "ReadApp", "read_apps"]
 
 _CHILD: Final = "s2s_fastapi.operations.declared_app"
-_WITHHELD: Final = ("KEYCLOAK_ADMIN", "KC_")
-"""How the variables begin that an app never sees."""
+_ADMIN: Final = ("KEYCLOAK_ADMIN", "KC_")
+"""How the variables of administrators and of Keycloak itself begin."""
 _SECONDS: Final = 120.0
 _AT_A_TIME: Final = 4
 _TARGET: Final = re.compile(r"(?P<app>[^=]+)(?:=(?P<client>.+))?")
@@ -62,41 +61,51 @@ class ReadApp:
 
 
 def read_apps(targets: Iterable[AppTarget], environment: Mapping[str, str] = os.environ) -> tuple[ReadApp, ...]:
-    """Return what the apps declare, in the order given. One that cannot be read is reported in a sentence; the others are still read."""
-    with tempfile.TemporaryDirectory(prefix="s2s-access-") as folder, ThreadPoolExecutor(_AT_A_TIME) as workers:
-        numbered = [(target, Path(folder) / f"{number}.json") for number, target in enumerate(targets)]
-        return tuple(workers.map(lambda each: partial(_read, environment)(*each), numbered))
+    """Return what the apps declare, in the order given. One that cannot be read is reported in a sentence; the others are still read.
+
+    Raises:
+        ConfigurationError: Variables of an administrator are in the environment. Nothing was imported.
+    """
+    if admin := sorted(name for name in environment if name.upper().startswith(_ADMIN)):
+        raise ConfigurationError(
+            f"Unset {listed(admin)}: the code of an app runs when it is imported, and can read the environment of this process. Run"
+            " access as another job or user than plan and apply."
+        )
+    with ThreadPoolExecutor(_AT_A_TIME) as workers:
+        return tuple(workers.map(partial(_read, environment), targets))
 
 
-def _read(environment: Mapping[str, str], target: AppTarget, file: Path) -> ReadApp:
-    kept = {name: value for name, value in environment.items() if not name.upper().startswith(_WITHHELD)}
+def _read(environment: Mapping[str, str], target: AppTarget) -> ReadApp:
+    kept = dict(environment)
     if not any(kept.get(name) for name in ("KEYCLOAK_URL", "KEYCLOAK_ISSUER")):
         # Nothing is sent there. What an app declares does not depend on the server.
         kept |= {"KEYCLOAK_URL": "https://keycloak.invalid", "KEYCLOAK_REALM": "unknown"}
     if target.client_id:
         kept["KEYCLOAK_CLIENT_ID"] = target.client_id
-    command = [sys.executable, "-m", _CHILD, target.app, target.client_id, str(file)]
+    command = [sys.executable, "-m", _CHILD, target.app, target.client_id]
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and module
             command,
             env=kept,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             timeout=_SECONDS,
             check=False,
         )
     except subprocess.TimeoutExpired:
         return ReadApp(target, None, f"The app {named(target.app)} was not imported within {_SECONDS:g} s.")
+    process = f"The process that imported the app {named(target.app)} ended with {done.returncode}"
+    if not done.stdout:
+        return ReadApp(target, None, f"{process} and said nothing.")
+    # The app's own code ran there: what it answers is text from outside.
     try:
-        result = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return ReadApp(
-            target,
-            None,
-            f"The process that imported the app {named(target.app)} ended with {done.returncode} and said nothing.",
-        )
-    if result["problem"]:
-        return ReadApp(target, None, str(result["problem"]))
-    (access,) = AccessFile.parse(result["access"].encode(), source=target.app).apps
+        result = json.loads(done.stdout)
+        if problem := result["problem"]:
+            return ReadApp(target, None, str(problem))
+        (access,) = AccessFile.parse(result["access"].encode(), source=target.app).apps
+    except (LookupError, TypeError, ValueError, AttributeError, ConfigurationError):
+        return ReadApp(target, None, f"{process} and said something else than what the app declares.")
+    if target.client_id not in ("", access.client_id):
+        return ReadApp(target, None, f"{process} and said what another client declares: {named(access.client_id)}.")
     return ReadApp(target, access)

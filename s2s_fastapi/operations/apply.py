@@ -4,6 +4,7 @@ Keycloak has no locks and checks little. So everything is read again before and 
 `apply` that is interrupted leaves what was done so far; the next plan has the rest.
 """
 
+import json
 import os
 import secrets
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.admin import AdminConflict, AdminError, AdminForbidden, AdminTarget
 from s2s_fastapi.operations.forbidden import forbidden_client, forbidden_role, forbidden_scope
 from s2s_fastapi.operations.plan import Plan
-from s2s_fastapi.operations.snapshot import ReadApi, Snapshot, read_snapshot
+from s2s_fastapi.operations.snapshot import ReadApi, Snapshot, audience_of, read_snapshot
 from s2s_fastapi.operations.steps import (
     AddAudience,
     AssignScope,
@@ -30,7 +31,7 @@ from s2s_fastapi.operations.steps import (
     new_scope,
 )
 from s2s_fastapi.realm.entities import Role
-from s2s_fastapi.text import named
+from s2s_fastapi.text import named, printable
 
 __all__ = ["WriteApi", "apply_plan"]
 
@@ -39,7 +40,9 @@ _MANAGE_USERS: Final = "manage-users"
 _MANAGE_REALM: Final = "manage-realm"
 _BUILT_IN: Final = frozenset({"basic", "roles", "service_account"})
 """The scopes of Keycloak's own that a plan assigns to a caller, and never changes."""
+_IN_SCOPE: Final = "include.in.token.scope"
 _SECRET_BYTES: Final = 32
+_LONGEST_PATH: Final = 4096
 
 
 class WriteApi(ReadApi, Protocol):
@@ -59,20 +62,28 @@ class WriteApi(ReadApi, Protocol):
         """Send a DELETE."""
 
 
-def apply_plan(plan: Plan, api: WriteApi, *, done: Callable[[Step], object] = str) -> None:
-    """Carry out a plan. ``done`` is called after each step.
+def apply_plan(
+    plan: Plan,
+    api: WriteApi,
+    *,
+    again: Callable[[Snapshot, AdminTarget], Plan] | None = None,
+    done: Callable[[Step], object] = str,
+) -> None:
+    """Carry out a plan. ``again`` makes the plan anew for the realm that was read. ``done`` is called after each step.
 
     Raises:
-        ConfigurationError: The plan is for another realm, asks for what is forbidden, or the realm has changed. Nothing was written.
+        ConfigurationError: The plan is for another realm, asks for what is forbidden, is not what ``again`` makes, or the realm has
+            changed. Nothing was written.
         AdminError: Keycloak refused a step. What was done before it stays.
     """
-    _Applying(plan, api).run(done)
+    _Applying(plan, api, again).run(done)
 
 
 class _Applying:
-    def __init__(self, plan: Plan, api: WriteApi) -> None:
+    def __init__(self, plan: Plan, api: WriteApi, again: Callable[[Snapshot, AdminTarget], Plan] | None) -> None:
         self.plan = plan
         self.api = api
+        self.again = again
         self.realm = self._checked()
         self.ids = dict(self.realm.ids)
 
@@ -85,8 +96,7 @@ class _Applying:
                 # Somebody was faster, or an earlier try got through although its answer was lost.
                 self.realm = read_snapshot(self.api, self.plan.question)
                 self.ids = dict(self.realm.ids)
-                # The secret of a client that somebody else made is not the one in our file.
-                if isinstance(step, MakeClient) or not step.holds(self.realm):
+                if not _made(step, self.realm) or any(_forbidden(each, self.realm) for each in self.plan.steps):
                     raise AdminError(f"{problem} It is not what the plan makes: make the plan again.") from None
             done(step)
         after = read_snapshot(self.api, self.plan.question)
@@ -132,6 +142,12 @@ class _Applying:
                 problem = _forbidden(step, realm)
             if problem:
                 raise ConfigurationError(f"The plan has a step that no plan has: {problem}. Nothing was changed.")
+        # A saved plan is a file: somebody may have written it by hand.
+        if self.again is not None and _text(self.again(realm, target)) != _text(plan):
+            raise ConfigurationError(
+                "The plan is not what its access files and grants ask for: it was changed, another s2s-fastapi made it, or --secrets"
+                " differs or has a new file. Make it again. Nothing was changed."
+            )
         return realm
 
     # The steps
@@ -155,9 +171,7 @@ class _Applying:
             case MakeClient():
                 self._make_client(step)
             case EnableServiceAccount():
-                # A merge: what is not named stays. It names the service account, because 26.0 loses its roles without that.
-                body = {"clientId": step.client, "serviceAccountsEnabled": True}
-                self.api.put("clients", self._id("client", step.client), needs=_MANAGE_CLIENTS, body=body)
+                self._enable(step)
             case AssignScope():
                 self._assign(step)
             case MakeRole():
@@ -184,13 +198,51 @@ class _Applying:
                 file.unlink(missing_ok=True)  # no client was made with this secret
             raise
 
+    def _enable(self, step: EnableServiceAccount) -> None:
+        client = self._id("client", step.client)
+        found = self.api.get("clients", client, needs="view-clients")
+        # A merge: what is not named stays, with two exceptions. 26.0 loses the roles of the service account without the one, and
+        # every version deletes all authorization settings of the client without the other.
+        body = {
+            "clientId": step.client,
+            "serviceAccountsEnabled": True,
+            "authorizationServicesEnabled": bool(found.get("authorizationServicesEnabled")),
+        }
+        self.api.put("clients", client, needs=_MANAGE_CLIENTS, body=body)
+
     def _assign(self, step: AssignScope) -> None:
         client = self._id("client", step.client)
         scope = self._id("scope", step.scope)
-        mine, other = ("optional", "default")[:: 1 if step.optional else -1]
-        # A PUT alone is answered with 204 and does nothing, if the scope is in the other list.
-        self.api.delete("clients", client, f"{other}-client-scopes", scope, needs=_MANAGE_CLIENTS)
-        self.api.put("clients", client, f"{mine}-client-scopes", scope, needs=_MANAGE_CLIENTS)
+        mine, other = (
+            ("clients", client, f"{kind}-client-scopes", scope)
+            for kind in (("optional", "default") if step.optional else ("default", "optional"))
+        )
+        moved = step.scope in self._held(step.client, optional=not step.optional)
+        if moved:  # a PUT alone is answered with 204 and does nothing, if the scope is in the other list
+            self.api.delete(*other, needs=_MANAGE_CLIENTS)
+        try:
+            self.api.put(*mine, needs=_MANAGE_CLIENTS)
+        except BaseException as error:
+            if not moved:
+                raise
+            said = self._put_back(step, other)
+            if not isinstance(error, AdminError):  # somebody ended the command
+                raise
+            raise type(error)(f"{error} {said}") from None
+
+    def _held(self, client_id: str, *, optional: bool) -> tuple[str, ...]:
+        client = self.realm.client(client_id) or {}
+        return tuple(client.get("optionalClientScopes" if optional else "defaultClientScopes", ()))
+
+    def _put_back(self, step: AssignScope, other: tuple[str, ...]) -> str:
+        """Put a scope back into the list from which it was taken, and say whether it is there."""
+        what = f"the client scope {named(step.scope)} of {named(step.client)}"
+        kind = "Default" if step.optional else "Optional"
+        try:
+            self.api.put(*other, needs=_MANAGE_CLIENTS)
+        except AdminError:
+            return f"Now {what} is in neither list: assign it as {kind} again, or make the plan again."
+        return f"As before, {what} is {kind}."
 
     # Keycloak's ids
 
@@ -198,7 +250,7 @@ class _Applying:
         found = self.ids.get(key, "")
         if not found and key[0] == "client":
             clients = self.api.get("clients", needs="view-clients", clientId=key[1])
-            found = str(clients[0]["id"]) if clients else ""
+            found = next((str(one["id"]) for one in clients if one["clientId"] == key[1]), "")
         if not found:
             raise AdminError(f"The {key[0]} {named(key[1])} is not there any more: make the plan again.")
         self.ids[key] = found
@@ -226,6 +278,34 @@ class _Applying:
             )
             self.ids[key] = str(account["id"])
         return self.ids[key]
+
+
+def _made(step: Step, realm: Snapshot) -> bool:
+    """Return whether somebody else made exactly what a step makes: neither less nor more."""
+    match step:
+        case MakeScope():
+            found = realm.scope(step.scope)
+            expected = new_scope(step)
+            return (
+                found is not None
+                and found["protocol"] == expected["protocol"]
+                and sorted(audience_of(mapper) or "" for mapper in found["protocolMappers"]) == sorted(step.audiences)
+                and found["attributes"].get(_IN_SCOPE, "true") == expected["attributes"][_IN_SCOPE]
+                and not realm.mapped("clientScope", step.scope)
+                and not realm.holders.get(step.scope)
+                and not realm.holding(step.scope)
+            )
+        case MakeClient():
+            return False  # its secret is not the one in our file
+        case MakeRole():
+            role = Role(step.owner, step.role)
+            return realm.has_role(role) and not realm.inside(role)
+        case _:
+            return step.holds(realm)
+
+
+def _text(plan: Plan) -> str:
+    return json.dumps(plan.as_json(), sort_keys=True)
 
 
 def _forbidden(step: Step, realm: Snapshot) -> str:
@@ -275,4 +355,4 @@ def _new_secret(file: Path) -> str:
         problem = f"cannot be written: {(error.strerror or type(error).__name__).lower()}"
     else:
         return secret
-    raise ConfigurationError(f"The secret file {file} {problem}.")
+    raise ConfigurationError(f"The secret file {printable(str(file), _LONGEST_PATH)} {problem}.")

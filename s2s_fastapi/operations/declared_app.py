@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, Final
 
@@ -85,14 +84,17 @@ def _endpoints(access: Access) -> Iterator[FunctionType]:
 
 
 def main() -> None:
-    """Write what the app declares, or why it cannot be read, to a file: what the app itself prints is nothing of ours."""
-    name, client_id, file = sys.argv[1:]
+    """Write what the app declares, or why it cannot be read, to stdout. What the app itself prints goes to stderr."""
+    name, client_id = sys.argv[1:]
+    answer = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     result = {"access": "", "problem": ""}
     try:
         result["access"] = AccessFile((declared_by(name, client_id),)).text
     except S2SError as error:
         result["problem"] = str(error)
-    Path(file).write_text(json.dumps(result), encoding="utf-8")
+    with answer:
+        json.dump(result, answer)
 
 
 if __name__ == "__main__":

@@ -31,13 +31,19 @@ _DEFAULT_ROLE: Final = "default-roles-"
 _SCOPE_NAME: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 section 3.3: Keycloak refuses all else
 
 
+# Names are compared without regard to case: so do some of the databases below Keycloak.
+_CLIENTS: Final = frozenset(name.casefold() for name in KEYCLOAKS_CLIENTS)
+_SCOPES: Final = frozenset(name.casefold() for name in KEYCLOAKS_SCOPES)
+
+
 def forbidden_client(client_id: str, realm: str) -> str:
     """Return why no plan may make, change or address this client, or ""."""
     if problem := name_problem(client_id):
         return f"{named(client_id)} is no name of a client: {problem}"
-    if client_id in KEYCLOAKS_CLIENTS:
+    plain = client_id.casefold()
+    if plain in _CLIENTS:
         return f"{named(client_id)} is a client of Keycloak itself"
-    if realm == "master" and client_id.endswith("-realm"):
+    if realm.casefold() == "master" and plain.endswith("-realm"):
         return f"{named(client_id)} is the client in the realm master that administers another realm"
     return ""
 
@@ -48,9 +54,13 @@ def forbidden_scope(name: str) -> str:
         return f"{named(name)} is no name of a scope: {problem}"
     if _SCOPE_NAME.fullmatch(name) is None:
         return f'{named(name)} is no name of a scope: Keycloak takes ASCII without spaces, " and \\'
-    if name in KEYCLOAKS_SCOPES:
+    if name.casefold() in _SCOPES:
         return f"{named(name)} is a client scope of Keycloak itself"
     return ""
+
+
+def _is_keycloaks_role(plain: str) -> bool:
+    return plain in _REALM_ROLES or plain.startswith(_DEFAULT_ROLE)
 
 
 def forbidden_role(role: Role, realm: str, reaches: Collection[Role] = ()) -> str:
@@ -59,7 +69,7 @@ def forbidden_role(role: Role, realm: str, reaches: Collection[Role] = ()) -> st
         return f"{named(role.name)} is no name of a role: {problem}"
     if role.client and (problem := forbidden_client(role.client, realm)):
         return f"the role {named(role.name)} cannot be granted: {problem}"
-    if not role.client and (role.name in _REALM_ROLES or role.name.startswith(_DEFAULT_ROLE)):
+    if not role.client and _is_keycloaks_role(role.name.casefold()):
         return f"{named(role.name)} is a realm role of Keycloak itself"
     for inner in reaches:
         if problem := forbidden_role(inner, realm):

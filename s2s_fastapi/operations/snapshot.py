@@ -62,6 +62,8 @@ _ATTRIBUTES: Final = (
     "tls.client.certificate.bound.access.tokens",
     "token.response.type.bearer.lower-case",
 )
+_NEW_CLIENTS: Final = "every new client"
+"""Who holds the scopes in the two lists of the realm: Keycloak gives them to each client that is made without lists of its own."""
 _MOST_ROLES: Final = 500
 _ROTATION: Final = "secret-rotation"
 _VIEW_CLIENTS: Final = "view-clients"
@@ -103,7 +105,7 @@ class Snapshot:
     """Realm JSON: `RealmModel` reads it, and Keycloak would import it."""
     version: str
     holders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """For each scope, the clients outside of the plan that hold it."""
+    """For each scope, the clients outside of the plan that hold it: Keycloak's own too, and those that will be made."""
     rotating: tuple[str, ...] = ()
     """The client policies that give a client a new secret when it is changed."""
     notes: tuple[str, ...] = ()
@@ -259,6 +261,7 @@ class _Reading:
         default_role = realm.get("defaultRole") or {}
         document["defaultRole"] = {"name": str(default_role.get("name", ""))}
         clients, held = self._clients()
+        held[_NEW_CLIENTS] = held.get(_NEW_CLIENTS, frozenset()) | self._of_new_clients()
         scopes = self._scopes(clients)
         document["clientScopes"] = scopes
         holders = {
@@ -316,13 +319,17 @@ class _Reading:
             if client_id in self.question.clients:
                 self.ids["client", client_id] = str(client["id"])
                 found.append(_client(client))
-            elif client_id not in KEYCLOAKS_CLIENTS:
+            else:
                 held[client_id] = frozenset(
                     (*(client.get("defaultClientScopes") or ()), *(client.get("optionalClientScopes") or ()))
                 )
         for owner in {role.client for role in self.question.roles} & self.uuids.keys():
             self.ids["client", owner] = self.uuids[owner]
         return sorted(found, key=lambda client: str(client["clientId"])), held
+
+    def _of_new_clients(self) -> frozenset[str]:
+        lists = (self.api.get(f"default-{kind}-client-scopes", needs=_VIEW_CLIENTS) for kind in ("default", "optional"))
+        return frozenset(str(scope["name"]) for scopes in lists for scope in scopes)
 
     def _scopes(self, clients: Collection[Mapping[str, Any]]) -> list[dict[str, Any]]:
         held = {
@@ -393,7 +400,12 @@ class _Reading:
                 )
             inner = []
             for one in self.api.get("roles-by-id", self.ids["role", *role], "composites", needs=_VIEW_REALM):
-                owner = by_uuid.get(str(one.get("containerId")), "") if one.get("clientRole") else ""
+                owner = by_uuid.get(str(one.get("containerId"))) if one.get("clientRole") else ""
+                if owner is None:
+                    raise AdminError(
+                        f"The role {named(role.name)} contains {named(str(one['name']))}, a role of a client that Keycloak does not list:"
+                        " read the realm again, with an admin client that sees all clients."
+                    )
                 inner.append(self._noted(owner, one))
             self.roles[role] = tuple(sorted(inner))
             left += [one for one in inner if one.client not in KEYCLOAKS_CLIENTS]

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final, TypeAlias
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.snapshot import AUDIENCE_MAPPER, Snapshot, audience_of
 from s2s_fastapi.realm.entities import OIDC, Role
-from s2s_fastapi.text import listed, named
+from s2s_fastapi.text import listed, named, printable
 
 __all__ = [
     "ORDER",
@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 _Json = dict[str, Any]
+_LONGEST_PATH: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +114,9 @@ class MakeClient:
         kind = "that calls others (service account on)" if self.caller else "that only receives"
         scopes = f", default scopes {listed(self.default)}" if self.default else ""
         scopes += f", optional scopes {listed(self.optional)}" if self.optional else ""
-        secret = f"; its new secret is written to {self.secret_file}" if self.secret_file else ""
+        secret = (
+            f"; its new secret is written to {printable(self.secret_file, _LONGEST_PATH)}" if self.secret_file else ""
+        )
         return (
             f"Make the client {named(self.client)} {kind}, without login flows, Full scope allowed off{scopes}{secret}."
         )

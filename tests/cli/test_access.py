@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner, Result
 
 from s2s_fastapi import require_caller, require_service
@@ -45,17 +46,23 @@ def test_apps_are_read_and_shown_as_a_table(tmp_path: Path) -> None:
     assert apps["crm-api-gateway"].requires is not None
 
 
-def test_an_app_sees_no_administrator_and_its_names_are_text(tmp_path: Path) -> None:
+@pytest.mark.parametrize("variable", ["KEYCLOAK_ADMIN_CLIENT_SECRET", "KEYCLOAK_ADMIN", "KC_BOOTSTRAP_ADMIN_PASSWORD"])
+def test_no_app_is_imported_while_an_administrators_variable_is_set(variable: str, tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(APP.replace("seen.txt", str(tmp_path / "seen.txt")))
+    done = run("access", "odd:make()=odd", PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}", **{variable: "s3cr3t"})
+
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"Unset {variable}: ")
+    assert "s3cr3t" not in done.stderr
+    assert not (tmp_path / "seen.txt").exists()
+
+
+def test_what_an_app_prints_and_its_names_are_text(tmp_path: Path) -> None:
     (tmp_path / "odd.py").write_text(APP)
-    admin = {
-        "KEYCLOAK_ADMIN_CLIENT_SECRET": "s",
-        "KEYCLOAK_ADMIN_CLIENT_ID": "planner",
-        "KC_BOOTSTRAP_ADMIN_PASSWORD": "p",
-    }
     here = Path.cwd()
     os.chdir(tmp_path)
     try:
-        done = run("access", "odd:make()=odd", PYTHONPATH=str(ROOT), KEPT="x", **admin)
+        done = run("access", "odd:make()=odd", PYTHONPATH=str(ROOT), KEPT="x")
     finally:
         os.chdir(here)
 
@@ -63,7 +70,6 @@ def test_an_app_sees_no_administrator_and_its_names_are_text(tmp_path: Path) -> 
     seen = (tmp_path / "seen.txt").read_text().split()
     assert "KEPT" in seen
     assert "KEYCLOAK_CLIENT_ID" in seen
-    assert not [name for name in seen if name.startswith(("KEYCLOAK_ADMIN", "KC_"))]
     assert "GET /[red]x" in done.stdout
     assert "[link=x]a" in done.stdout
     assert "what the app prints" not in done.stdout
@@ -85,6 +91,48 @@ def test_an_app_that_ends_its_process_is_a_sentence(tmp_path: Path) -> None:
 
     assert read.access is None
     assert read.problem == "The process that imported the app ending:app ended with 3 and said nothing."
+
+
+LYING = """
+import json, os, sys
+pipe = next(fd for fd in range(3, 64) if os.path.exists(f"/dev/fd/{fd}") and os.readlink(f"/dev/fd/{fd}").startswith("pipe:"))
+os.write(pipe, os.environ["SAID"].encode())
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        (
+            json.dumps({"problem": "", "access": AccessFile((caller("other", "bob"),)).text}),
+            "another client declares: other",
+        ),
+        (json.dumps({"problem": "", "access": "{}"}), "said something else"),
+        (json.dumps({"problem": ""}), "said something else"),
+        ("[]", "said something else"),
+        ("nonsense", "said something else"),
+    ],
+)
+def test_an_app_that_answers_for_another_client_or_with_nonsense_is_a_sentence(
+    said: str, problem: str, tmp_path: Path
+) -> None:
+    (tmp_path / "lying.py").write_text(LYING)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}", "SAID": said}
+    lying, other = read_apps([AppTarget("lying:app", "mine"), AppTarget.of(GATEWAY)], environment)
+
+    assert lying.access is None
+    assert problem in lying.problem
+    assert other.access is not None
+
+
+def test_what_an_app_says_of_its_own_problem_does_not_change_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "lying.py").write_text(LYING)
+    said = json.dumps({"problem": "a\x1b[31mb\nc", "access": ""})
+    done = run("access", "lying:app", PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}", SAID=said)
+
+    assert done.returncode == 2
+    assert done.stderr == "a\N{REPLACEMENT CHARACTER}[31mb\N{REPLACEMENT CHARACTER}c\n"
 
 
 FACTORY = """

@@ -1,7 +1,10 @@
 """``plan`` and ``apply`` as commands: what they print, how they end, and when they change nothing."""
 
 import json
+import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -62,13 +65,90 @@ def test_a_saved_plan_is_carried_out_without_a_question_and_once_only(tmp_path: 
     server, saved = FakeKeycloak(), tmp_path / "plan.json"
     with server.serving() as environment:
         run(environment, "plan", *written(tmp_path, CRM, CHAT), "--out", saved, "--secrets", tmp_path / "secrets")
-        first = run(environment, "apply", "--plan", saved)
-        again = run(environment, "apply", "--plan", saved)
+        first = run(environment, "apply", "--plan", saved, "--secrets", tmp_path / "secrets")
+        again = run(environment, "apply", "--plan", saved, "--secrets", tmp_path / "secrets")
+
+    assert stat.S_IMODE(saved.stat().st_mode) == 0o600
+    assert valid(saved.read_text(), "plan")["made_from"]["grants"] == []
 
     assert first.exit_code == 0
     assert server.client_id("chat")
     assert again.exit_code == 2
     assert "The realm has changed since the plan was made" in again.stderr
+
+
+def _added(step: dict[str, object]) -> Callable[[Any], None]:
+    return lambda plan: plan["steps"].append(step)
+
+
+def _assigned(client: str, scope: str, *, optional: bool = False) -> Callable[[Any], None]:
+    return _added({"do": "assign_scope", "client": client, "scope": scope, "optional": optional})
+
+
+def _of(plan: Any, kind: str) -> Any:
+    return next(step for step in plan["steps"] if step["do"] == kind)
+
+
+def _secret(plan: Any) -> None:
+    for step in plan["steps"]:
+        if step.get("secret_file"):
+            step["secret_file"] = "/tmp/elsewhere"  # noqa: S108 - nothing is written there
+
+
+BY_HAND: dict[str, Callable[[Any], None]] = {
+    "a client outside of the plan": _assigned("outside", "crm-audience"),
+    "a service account of a client outside": _added({"do": "enable_service_account", "client": "outside"}),
+    "a scope that nobody read": _assigned("crm", "payroll-audience"),
+    "a scope more": _assigned("crm", "crm-audience"),
+    "the other list": lambda plan: _of(plan, "make_client").update(optional=["crm-audience"], default=[]),
+    "a step whose effect holds already": _assigned("chat", "basic"),
+    "a mapper in a scope": _added({"do": "add_audience", "scope": "crm-audience", "audience": "chat", "custom": False}),
+    "a secret elsewhere": _secret,
+    "a step less": lambda plan: plan["steps"].pop(),
+    "a finding less": lambda plan: plan["findings"].clear(),
+    "another caller in the access file": lambda plan: plan["made_from"]["grants"].append("chat:other"),
+    "no access file": lambda plan: plan["made_from"]["access"].clear(),
+    "nothing that it was made from": lambda plan: plan.pop("made_from"),
+}
+
+
+@pytest.mark.parametrize("what", BY_HAND)
+def test_a_saved_plan_that_somebody_changed_is_not_carried_out(what: str, tmp_path: Path) -> None:
+    server, saved = FakeKeycloak(), tmp_path / "plan.json"
+    server.add_client(clientId="outside")
+    server.add_scope("payroll-audience", "payroll")
+    with server.serving() as environment:
+        files = written(tmp_path, CRM, CHAT, caller("x", "nobody"))
+        run(environment, "plan", *files, "--out", saved, "--secrets", tmp_path / "secrets")
+        content = json.loads(saved.read_text())
+        BY_HAND[what](content)
+        saved.write_text(json.dumps(content))
+        done = run(environment, "apply", "--plan", saved, "--secrets", tmp_path / "secrets")
+
+    assert done.exit_code == 2
+    assert "Nothing was changed." in done.stderr or "does not say what it was made from" in done.stderr
+    assert server.writes() == []
+
+
+def test_a_saved_plan_writes_its_secrets_only_where_the_one_who_applies_it_says(tmp_path: Path) -> None:
+    server, saved = FakeKeycloak(), tmp_path / "plan.json"
+    with server.serving() as environment:
+        run(environment, "plan", *written(tmp_path, CRM, CHAT), "--out", saved, "--secrets", tmp_path / "secrets")
+        done = run(environment, "apply", "--plan", saved, "--secrets", tmp_path / "other")
+
+    assert done.exit_code == 2
+    assert "--secrets differs" in done.stderr
+    assert server.writes() == []
+
+
+def test_a_plan_is_saved_in_a_new_file_only(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text("planted")
+    with FakeKeycloak().serving() as environment:
+        done = run(environment, "plan", *written(tmp_path, CRM, CHAT), "--out", tmp_path / "plan.json")
+
+    assert done.exit_code == 2
+    assert "exists, and a plan is never overwritten" in done.stderr
+    assert (tmp_path / "plan.json").read_text() == "planted"
 
 
 def test_where_nobody_can_be_asked_apply_changes_nothing(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ It holds a realm as Keycloak answers it, and does what Keycloak does that one wo
 
 - a scope that is in one list of a client is not moved by a PUT to the other: 204, and nothing happens;
 - 26.0 makes the service account anew, without its roles, at a PUT of a client without ``serviceAccountsEnabled``;
+- a PUT of a client without ``authorizationServicesEnabled`` deletes its authorization settings;
+- a search for a client finds one whose id differs in case, as some databases compare;
 - a client that may only query is answered 200 with an empty list.
 """
 
@@ -64,6 +66,10 @@ class FakeKeycloak:
     groups: dict[str, list[Object]] = field(default_factory=dict)
     policies: list[Object] = field(default_factory=list)
     profiles: list[Object] = field(default_factory=list)
+    of_new_clients: dict[str, list[str]] = field(default_factory=dict)
+    """The scopes of clients that are made without any: ``default`` and ``optional``."""
+    largest_page: int = 1_000
+    """How many entries a page has at most, whatever is asked."""
     calls: list[tuple[str, str, Any]] = field(default_factory=list)
     before: Callable[[str, str], httpx.Response | None] = lambda method, path: None
     """Answers in the place of the server, if it returns something."""
@@ -76,6 +82,7 @@ class FakeKeycloak:
             self._new(self.scopes, {**scope})
         self._new(self.scopes, {"name": "offline_access", "protocol": "openid-connect"})
         self.default_role = self.add_role("", f"default-roles-{self.realm}")
+        self.of_new_clients = {"default": list(default), "optional": list(optional)}
         for client in copy.deepcopy(builtins.CLIENTS):
             self.add_client(**{**client, "defaultClientScopes": default, "optionalClientScopes": optional})
         for name in ("manage-users", "realm-admin"):
@@ -233,6 +240,12 @@ class FakeKeycloak:
         if not self.old and "service_account" not in self.clients[client]["defaultClientScopes"]:
             self.clients[client]["defaultClientScopes"].append("service_account")
 
+    def _page(self, found: list[Object], query: dict[str, str]) -> httpx.Response:
+        first = int(query.get("first", 0))
+        return _ok(
+            found[first : first + min(int(query["max"]), self.largest_page)] if "max" in query else found[first:]
+        )
+
     def _owner(self, role: str) -> str:
         owner = self.roles[role]["owner"]
         return self.clients[owner]["clientId"] if owner else ""
@@ -274,11 +287,6 @@ def _conflict(text: str) -> httpx.Response:
     return httpx.Response(409, json={"errorMessage": text})
 
 
-def _page(found: list[Object], query: dict[str, str]) -> httpx.Response:
-    first = int(query.get("first", 0))
-    return _ok(found[first : first + int(query["max"])] if "max" in query else found[first:])
-
-
 def _realm(server: FakeKeycloak, **_: Any) -> httpx.Response:
     few = {"id": "the-realms-id", "realm": server.realm, "enabled": True}
     more = {
@@ -294,7 +302,9 @@ def _clients(server: FakeKeycloak, query: dict[str, str], **_: Any) -> httpx.Res
         return _ok([])
     found = sorted(server.clients.values(), key=lambda client: str(client["clientId"]))
     name = query.get("clientId")
-    return _page([client for client in found if name in (None, client["clientId"])], query)
+    return server._page(
+        [client for client in found if name is None or client["clientId"].lower() == name.lower()], query
+    )
 
 
 def _make_client(server: FakeKeycloak, body: Object, **_: Any) -> httpx.Response:
@@ -310,6 +320,8 @@ def _put_client(server: FakeKeycloak, uuid: str, body: Object, **_: Any) -> http
     if account and (not on or (server.old and "serviceAccountsEnabled" not in body)):
         del server.accounts[account], server.granted[account]
         account = None
+    if not body.get("authorizationServicesEnabled"):
+        client.pop("authorizationSettings", None)
     client |= {name: value for name, value in body.items() if not name.endswith("ClientScopes")}
     if client.get("serviceAccountsEnabled") and account is None:
         server._new_account(uuid)
@@ -346,7 +358,7 @@ def _add_mapper(server: FakeKeycloak, uuid: str, body: Object, **_: Any) -> http
 
 
 def _roles(server: FakeKeycloak, uuid: str = "", *, query: dict[str, str], **_: Any) -> httpx.Response:
-    return _page([server._role_json(role) for role, it in server.roles.items() if it["owner"] == uuid], query)
+    return server._page([server._role_json(role) for role, it in server.roles.items() if it["owner"] == uuid], query)
 
 
 def _make_role(server: FakeKeycloak, uuid: str = "", *, body: Object, **_: Any) -> httpx.Response:
@@ -381,10 +393,19 @@ _ROUTES: list[tuple[str, str, str, Callable[..., httpx.Response]]] = [
     ("GET", "", "", _realm),
     ("GET", "clients", "", _clients),
     ("POST", "clients", "manage-clients", _make_client),
+    ("GET", "clients/([^/]+)", "view-clients", lambda server, uuid, **_: _ok(server.clients[uuid])),
     ("PUT", "clients/([^/]+)", "manage-clients", _put_client),
     ("PUT", _LINK, "manage-clients", _link),
     ("DELETE", _LINK, "manage-clients", _unlink),
     ("GET", "client-scopes", "view-clients", lambda server, **_: _ok(list(server.scopes.values()))),
+    (
+        "GET",
+        "default-(default|optional)-client-scopes",
+        "view-clients",
+        lambda server, kind, **_: _ok(
+            [server.scope(name) for name in server.of_new_clients[kind] if server.scope_id(name)]
+        ),
+    ),
     ("POST", "client-scopes", "manage-clients", _make_scope),
     ("POST", "client-scopes/([^/]+)/protocol-mappers/models", "manage-clients", _add_mapper),
     ("GET", "client-scopes/([^/]+)/scope-mappings", "view-clients", _mapped),

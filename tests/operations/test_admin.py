@@ -13,6 +13,7 @@ from s2s_fastapi.caller.client_key import KeyType, new_private_key
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.admin import AdminApi, AdminError, AdminForbidden, AdminTarget
 from s2s_fastapi.operations.snapshot import Question, read_snapshot
+from s2s_fastapi.operations.steps import AddAudience
 from s2s_fastapi.realm.entities import Role
 from s2s_fastapi.testing import EmbeddedIssuer
 from tests.kit.admin_rest import VIEW, FakeKeycloak, target_of
@@ -85,7 +86,62 @@ def test_clients_are_read_in_pages_of_which_one_is_kept_at_a_time() -> None:
     pages = [path for method, path, _ in server.calls if path.endswith("/clients")]
     assert len(pages) >= 20
     assert [client["clientId"] for client in snapshot.document["clients"]] == ["client-0007", "account"]
-    assert len(snapshot.holders["basic"]) == 1_999
+    assert len({name for name in snapshot.holders["basic"] if name.startswith("client-")}) == 1_999
+
+
+def test_a_page_with_fewer_entries_than_asked_does_not_end_a_list() -> None:
+    server = FakeKeycloak(largest_page=7)
+    for number in range(50):
+        server.add_client(clientId=f"client-{number:02}", defaultClientScopes=["basic"])
+    with server.api() as api:
+        snapshot = read_snapshot(api, Question(clients=frozenset()))
+
+    assert len({name for name in snapshot.holders["basic"] if name.startswith("client-")}) == 50
+
+
+def test_a_list_that_has_an_entry_twice_is_an_error_and_has_an_end() -> None:
+    answer = httpx.MockTransport(lambda request: httpx.Response(200, json=[{"id": "1"}]))
+    with AdminApi(target_of(), token=lambda: "t", transport=answer) as api, pytest.raises(AdminError, match="twice"):
+        list(api.pages("clients", needs="view-clients"))
+
+
+def test_a_role_that_contains_one_of_a_client_that_is_not_listed_is_an_error_and_no_realm_role() -> None:
+    server = FakeKeycloak()
+    server.add_client(clientId="crm")
+    hidden = server.add_client(clientId="hidden")
+    server.inside[server.add_role("crm", "write")] = {server.add_role("hidden", "any")}
+    del server.clients[hidden]
+    with server.api() as api, pytest.raises(AdminError, match="a role of a client that Keycloak does not list"):
+        read_snapshot(api, Question(clients=frozenset(), roles=frozenset({Role("crm", "write")})))
+
+
+def _held_by_keycloaks_own(server: FakeKeycloak) -> None:
+    server.client("account-console")["optionalClientScopes"].append("crm-call")
+
+
+@pytest.mark.parametrize(
+    ("hold", "holder"),
+    [
+        (_held_by_keycloaks_own, "account-console"),
+        (lambda server: server.of_new_clients["default"].append("crm-call"), '"every new client"'),
+        (lambda server: server.of_new_clients["optional"].append("crm-call"), '"every new client"'),
+    ],
+    ids=["a client of Keycloak", "default of new clients", "optional of new clients"],
+)
+def test_a_scope_that_clients_of_keycloak_or_new_ones_hold_gets_no_mapper(
+    hold: Callable[[FakeKeycloak], object], holder: str
+) -> None:
+    server = FakeKeycloak()
+    server.add_scope("crm-call")
+    server.add_client(clientId="chat", serviceAccountsEnabled=True, optionalClientScopes=["crm-call"])
+    with server.api() as api:
+        apps = (APPS[0], caller("chat", "crm", scope="crm-call"))
+        assert AddAudience(scope="crm-call", audience="crm") in plan_for(api, *apps).steps
+        hold(server)
+        plan = plan_for(api, *apps)
+
+    assert not [step for step in plan.steps if isinstance(step, AddAudience)]
+    assert f"is not extended: {holder} would get it too" in "\n".join(finding.text for finding in plan.findings)
 
 
 def test_no_secret_gets_into_what_is_kept_whatever_its_field_is_called() -> None:
@@ -231,20 +287,54 @@ def test_the_admin_client_is_read_from_its_own_variables_and_never_that_of_a_ser
 
 def test_options_say_which_realm_and_the_environment_which_certificates_and_which_proxy(tmp_path: Path) -> None:
     environment = {
-        **PLACE,
+        "KEYCLOAK_REALM": "corp",
         "KEYCLOAK_CA_FILE": str(tmp_path / "ca.pem"),
         "KEYCLOAK_PROXY": "http://proxy.example:3128",
-        "KEYCLOAK_AUTH_PATH": "/auth",
         "KEYCLOAK_ADMIN_CLIENT_ID": "planner",
         "KEYCLOAK_ADMIN_CLIENT_SECRET": "its-own",
     }
     target = AdminTarget.of(environment, url="https://staging.example", realm="other")
 
-    assert (target.server, target.realm) == ("https://staging.example/auth", "other")
+    assert (target.server, target.realm) == ("https://staging.example", "other")
     assert target.login.ca_file == tmp_path / "ca.pem"
     assert str(target.login.proxy) == "http://proxy.example:3128"
     with pytest.raises(ConfigurationError, match="KEYCLOAK_CA_FILE: cannot read"):
         AdminApi(target)
+
+
+ADMIN = {"KEYCLOAK_ADMIN_CLIENT_ID": "planner", "KEYCLOAK_ADMIN_CLIENT_SECRET": "of-staging"}
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"KEYCLOAK_URL": "https://staging.example"},
+        {"KEYCLOAK_ISSUER": "https://staging.example/realms/corp"},
+        {"KEYCLOAK_PUBLIC_URL": "https://staging.example"},
+        {"KEYCLOAK_URL": "http://sso.example"},
+        {"KEYCLOAK_URL": "https://sso.example:8443"},
+    ],
+    ids=str,
+)
+def test_the_secret_for_the_server_of_the_variables_is_not_sent_to_another_one_that_an_option_names(
+    place: dict[str, str],
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"--url names another server than {next(iter(place))}[.]"):
+        AdminTarget.of({**place, **ADMIN}, url="https://sso.example", realm="corp")
+
+
+def test_an_option_for_the_address_is_the_whole_address() -> None:
+    variables = {
+        "KEYCLOAK_URL": "https://sso.example:443/keycloak",
+        "KEYCLOAK_ISSUER": "https://public.example/realms/corp",
+        "KEYCLOAK_PUBLIC_URL": "https://public.example",
+        "KEYCLOAK_AUTH_PATH": "/auth",
+        "KEYCLOAK_REALM": "corp",
+    }
+    target = AdminTarget.of({**variables, **ADMIN}, url="https://sso.example", realm="")
+
+    assert (target.server, target.issuer) == ("https://sso.example", "https://sso.example/realms/corp")
+    assert target.login.server == target.server
 
 
 def test_an_admin_client_signs_with_a_key(tmp_path: Path) -> None:

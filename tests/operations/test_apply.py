@@ -1,6 +1,7 @@
 """A plan is carried out: exactly it, only where it was made, and whatever happens in between the next plan completes it."""
 
 import stat
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,10 @@ FORBIDDEN: dict[str, Step] = {
     "a client of Keycloak's": EnableServiceAccount(client="admin-cli"),
     "a scope for a client of Keycloak's": AssignScope(client="admin-cli", scope="basic"),
     "a new client of Keycloak's name": MakeClient(client="broker", caller=True),
+    "a new client of Keycloak's name in capitals": MakeClient(client="Admin-CLI", caller=True),
+    "a scope of Keycloak's name in capitals": MakeScope(scope="eMail", audiences=("crm",)),
+    "a default role in capitals": MakeRole(owner="", role="Default-Roles-corp"),
+    "a realm role of Keycloak's in capitals": MakeRole(owner="", role="ADMIN"),
 }
 
 
@@ -208,14 +213,36 @@ def test_a_scope_is_taken_from_the_one_list_before_it_gets_into_the_other(tmp_pa
     assert "crm-audience" in server.client("chat")["defaultClientScopes"]
 
 
-def test_every_put_of_a_client_names_its_service_account_and_nothing_else(tmp_path: Path) -> None:
+def test_authorization_settings_of_a_client_are_kept_when_its_service_account_is_switched_on(tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    server.add_client(clientId="chat", authorizationServicesEnabled=True, authorizationSettings={"policies": ["p"]})
+    with server.api() as api:
+        applied(api, *APPS, secrets=str(tmp_path))
+
+    assert server.client("chat")["serviceAccountsEnabled"] is True
+    assert server.client("chat")["authorizationServicesEnabled"] is True
+    assert server.client("chat")["authorizationSettings"] == {"policies": ["p"]}
+
+
+def test_a_client_is_only_found_by_exactly_its_id(tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    server.add_client(clientId="CHAT")
+    server.add_scope("crm-audience", "crm")
+    with server.api() as api:
+        plan = plan_for(api, *APPS, secrets=str(tmp_path))
+        plan = replace(plan, steps=(EnableServiceAccount(client="chat"),))
+    refused(server, plan, "chat is not there any more", AdminError)
+    assert server.writes() == []
+
+
+def test_every_put_of_a_client_names_its_service_account_and_its_authorization_and_nothing_else(tmp_path: Path) -> None:
     server = FakeKeycloak(old=True)
     server.add_client(clientId="chat", description="as it was", attributes={"a": "b"})
     with server.api() as api:
         applied(api, *APPS, secrets=str(tmp_path))
 
     assert [body for method, path, body in server.calls if method == "PUT" and "scopes" not in path] == [
-        {"clientId": "chat", "serviceAccountsEnabled": True}
+        {"clientId": "chat", "serviceAccountsEnabled": True, "authorizationServicesEnabled": False}
     ]
     assert server.client("chat")["description"] == "as it was"
 
@@ -264,6 +291,131 @@ def test_what_somebody_else_made_in_the_meantime_is_taken_if_it_is_the_same(tmp_
         apply_plan(plan, api)
 
     assert server.client_id("chat")
+
+
+MORE: dict[str, Callable[[FakeKeycloak], object]] = {
+    "another audience too": lambda server: server.add_scope("crm-audience", "crm", "payroll"),
+    "a mapper of another kind too": lambda server: (
+        server.add_scope("crm-audience", "crm"),
+        server.scope("crm-audience")["protocolMappers"].append(
+            {"name": "m", "protocolMapper": "oidc-hardcoded-role-mapper"}
+        ),
+    ),
+    "a role that it counts for": lambda server: server.mapped.update(
+        {server.add_scope("crm-audience", "crm"): {server.default_role}}
+    ),
+    "another holder": lambda server: (
+        server.add_scope("crm-audience", "crm"),
+        server.add_client(clientId="outside", optionalClientScopes=["crm-audience"]),
+    ),
+    "a name that tokens do not show": lambda server: server.add_scope(
+        "crm-audience", "crm", attributes={"include.in.token.scope": "false"}
+    ),
+    "another protocol": lambda server: (
+        server.add_scope("crm-audience", "crm"),
+        server.scope("crm-audience").update(protocol="saml"),
+    ),
+}
+
+
+@pytest.mark.parametrize("more", MORE)
+def test_what_somebody_else_made_in_the_meantime_and_gives_more_ends_it(more: str, tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    with server.api() as api:
+        plan = plan_for(api, *APPS, secrets=str(tmp_path))
+
+    def faster(method: str, path: str) -> None:
+        if method == "POST" and path.endswith("/client-scopes") and not server.scope_id("crm-audience"):
+            MORE[more](server)
+
+    server.before = faster
+    refused(server, plan, "It is not what the plan makes", AdminError)
+    assert not server.client_id("chat")
+
+
+@pytest.mark.parametrize("inner", ["manage-users", "harmless"])
+def test_a_role_that_somebody_else_made_in_the_meantime_and_contains_others_ends_it(inner: str, tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    server.add_role("", "harmless")
+    with server.api() as api:
+        plan = plan_for(api, *APPS, secrets=str(tmp_path))
+    inside = next(uuid for uuid, role in server.roles.items() if role["name"] == inner)
+
+    def faster(method: str, path: str) -> None:
+        if method == "POST" and path.endswith("/roles"):
+            server.inside[server.add_role("crm", "write")] = {inside}
+
+    server.before = faster
+    refused(server, plan, "It is not what the plan makes", AdminError)
+    assert ("crm", "write") not in server.roles_of("chat")
+
+
+def test_what_is_forbidden_since_somebody_else_was_faster_ends_it(tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    server.add_client(clientId="crm")
+    write = server.add_role("crm", "write")
+    with server.api() as api:
+        plan = plan_for(api, *APPS, secrets=str(tmp_path))
+    admin = next(uuid for uuid, role in server.roles.items() if role["name"] == "manage-users")
+
+    def faster(method: str, path: str) -> None:
+        if method == "POST" and path.endswith("/client-scopes") and not server.scope_id("crm-audience"):
+            server.add_scope("crm-audience", "crm")
+            server.inside[write] = {admin}
+
+    server.before = faster
+    refused(server, plan, "It is not what the plan makes", AdminError)
+    assert not server.client_id("chat")
+
+
+def _moving(tmp_path: Path) -> tuple[FakeKeycloak, Plan]:
+    server = FakeKeycloak()
+    server.add_scope("crm-audience", "crm")
+    server.add_client(clientId="chat", serviceAccountsEnabled=True, optionalClientScopes=["crm-audience"])
+    with server.api() as api:
+        return server, plan_for(api, *APPS, secrets=str(tmp_path))
+
+
+def test_a_scope_that_cannot_be_moved_is_put_back_and_that_is_said(tmp_path: Path) -> None:
+    server, plan = _moving(tmp_path)
+    server.before = lambda method, path: (
+        httpx.Response(503) if method == "PUT" and "default-client-scopes" in path else None
+    )
+    refused(server, plan, "503 .* As before, the client scope crm-audience of chat is Optional", AdminError)
+
+    assert server.client("chat")["optionalClientScopes"] == ["crm-audience"]
+
+
+def test_a_scope_that_cannot_be_put_back_is_named_with_the_list_that_it_was_in(tmp_path: Path) -> None:
+    server, plan = _moving(tmp_path)
+    server.before = lambda method, path: httpx.Response(503) if method == "PUT" else None
+    refused(server, plan, "503 .* is in neither list: assign it as Optional again", AdminError)
+
+
+def test_a_scope_is_put_back_if_somebody_ends_the_command_while_it_is_moved(tmp_path: Path) -> None:
+    server, plan = _moving(tmp_path)
+
+    def end(method: str, path: str) -> None:
+        if method == "PUT" and "default-client-scopes" in path:
+            raise KeyboardInterrupt
+
+    server.before = end
+    with server.api() as api, pytest.raises(KeyboardInterrupt):
+        apply_plan(plan, api)
+
+    assert server.client("chat")["optionalClientScopes"] == ["crm-audience"]
+
+
+def test_a_secret_file_with_an_odd_name_does_not_change_the_terminal(tmp_path: Path) -> None:
+    step = MakeClient(client="chat", caller=True, secret_file=f"{tmp_path}/a\x1b[31m")
+    assert str(step).isprintable()
+    Path(step.secret_file).write_text("taken")
+    server = FakeKeycloak()
+    with server.api() as api:
+        plan = replace(plan_for(api, *APPS, secrets=str(tmp_path)), steps=(step,))
+        with pytest.raises(ConfigurationError, match="exists") as caught:
+            apply_plan(plan, api)
+    assert str(caught.value).isprintable()
 
 
 def test_what_somebody_else_made_in_the_meantime_and_is_not_the_same_ends_it(tmp_path: Path) -> None:
