@@ -459,13 +459,13 @@ def returned_by(call: Any) -> Any:
         return None
 
 
-def asked_by_fastapi(depth: int = 2) -> bool:
+def asked_by_fastapi(depth: int = 2, *, injectors: bool = True) -> bool:
     """Return whether FastAPI's own code called the function that calls this one: the frame ``depth`` calls up.
 
-    Dependency Injector counts as FastAPI: its ``@inject`` looks into each ``Depends`` of an endpoint as FastAPI does.
+    With ``injectors``, Dependency Injector counts as FastAPI: its ``@inject`` looks into each ``Depends`` of an endpoint as FastAPI does.
     """
     module = str(sys._getframe(depth).f_globals.get("__name__"))  # noqa: SLF001 - the one way to know
-    return module.startswith(("fastapi.", "dependency_injector."))
+    return module.startswith(("fastapi.", "dependency_injector.") if injectors else "fastapi.")
 
 
 def awaited(function: F) -> F:
@@ -489,7 +489,9 @@ def not_a_dependency(cure: str) -> Callable[[F], F]:
 
         @property
         def parameters(self) -> MappingProxyType[str, inspect.Parameter]:
-            if asked_by_fastapi():
+            if asked_by_fastapi(
+                injectors=False
+            ):  # an injector reads every function of a module, also one that is only imported
                 raise TypeError(cure)
             return super().parameters
 
