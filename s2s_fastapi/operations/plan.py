@@ -514,6 +514,10 @@ class _Planning:
             return
         if role.client and (self.now.client(role.client) or {}).get("enabled") is False:
             return  # said of the client
+        inside = self.now.inside(role)
+        if problem := forbidden_role(role, self.now.realm, inside):
+            self._say(Severity.FORBIDDEN, f"{who} shall have a role that no plan grants: {problem}.")
+            return
         if (
             not role.client
             and not each.by_hand
@@ -525,10 +529,6 @@ class _Planning:
                 f"{who} shall have the realm role {named(role.name)}, which the realm has: every app may require it, so it is not granted."
                 f" {granting(each.caller, role)} grants it.",
             )
-            return
-        inside = self.now.inside(role)
-        if problem := forbidden_role(role, self.now.realm, inside):
-            self._say(Severity.FORBIDDEN, f"{who} shall have a role that no plan grants: {problem}.")
             return
         if inside and not each.by_hand:
             names = listed(f"{inner.client}:{inner.name}" if inner.client else inner.name for inner in inside)
@@ -593,7 +593,8 @@ class _Planning:
             if not problem and not held and _of_scope(scope).isdisjoint(call.audiences):
                 # An app whose file is not given may require it: it is not given away because somebody requests it.
                 problem = "brings none of these audiences, and may be required somewhere"
-            if not problem and not held and self._unanswered(caller, _of_scope(scope)):
+            there = self.before.scope(name) is not None
+            if not problem and there and not held and self._unanswered(caller, _of_scope(scope)):
                 problem = "brings an audience whose app is not given, and may be required there"
         elif not share:
             problem = "would bring none of these audiences, and may be required somewhere"
@@ -620,11 +621,11 @@ class _Planning:
         """Add audiences to a scope, if everybody who holds it may have them."""
         audiences = list(audiences)
         outside = self.now.holders.get(name, ())
-        inside = [
+        inside = sorted(
             holder
             for holder in self.now.holding(name)
-            if not self.wanted.reach.get(holder, frozenset()) >= frozenset(audiences)
-        ]
+            if not all(self._may_have(holder, audience) for audience in audiences)
+        )
         if holders := [*outside, *inside]:
             self._say(
                 Severity.OPEN,
@@ -640,8 +641,7 @@ class _Planning:
         """Give the caller a default scope that brings the audience: one that is there, else a new one."""
         allowed = self.wanted.reach.get(caller, frozenset())
         held = self.now.client(caller) or {}
-        flows = any(held.get(flag) for flag in _FLOWS)
-        if flows and (caller, audience) not in self.wanted.by_hand:
+        if not self._may_have(caller, audience):
             self._say(
                 Severity.OPEN,
                 f"The client {named(caller)} logs users in, and each of their tokens would get the audience {named(audience)}: it is not assigned."
@@ -676,6 +676,12 @@ class _Planning:
                 self._do(AddAudience(scope=name, audience=audience, custom=self._is_custom(audience)))
         self._do(AssignScope(client=caller, scope=name))
 
+    def _may_have(self, caller: str, audience: str) -> bool:
+        """Return whether all tokens of a caller may be for the audience: also those of users, if it logs users in."""
+        flows = any((self.now.client(caller) or {}).get(flag) for flag in _FLOWS)
+        granted = (caller, audience) in self.wanted.by_hand
+        return granted or (not flows and audience in self.wanted.reach.get(caller, frozenset()))
+
     def _unanswered(self, caller: str, audiences: Iterable[str]) -> bool:
         """Return whether an operator granted one of the audiences, and the app that it names is not given."""
         return any(name not in self.wanted.given and (caller, name) in self.wanted.by_hand for name in audiences)
@@ -691,7 +697,7 @@ class _Planning:
             not self._more(scope, frozenset({audience}), by_hand=False)
             and not self._conditional(name)
             and not self.now.holders.get(name)
-            and all(audience in self.wanted.reach.get(holder, frozenset()) for holder in self.now.holding(name))
+            and all(self._may_have(holder, audience) for holder in self.now.holding(name))
         )
 
     def _conditional(self, scope: str) -> str:

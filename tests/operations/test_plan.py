@@ -582,9 +582,44 @@ def test_a_client_that_logs_users_in_is_changed_only_with_a_grant(flow: str, acc
         granted = plan_for(api, *apps, grant=("chat:audience=crm",))
 
     assert "--grant chat:audience=crm" in said(refused, Severity.OPEN)
-    assert not any("crm-audience" in step or "service account" in step.lower() for step in steps_of(refused)[:-1])
+    assert {step.do for step in refused.steps} <= {"make_client", "assign_scope"}
+    assert not any(token.after.get("aud") for token in refused.tokens)
     assert granted.tokens[0].after["aud"] == "crm"
     assert not said(granted, Severity.OPEN)
+
+
+def test_a_scope_of_a_client_that_logs_users_in_is_not_extended_for_another_caller() -> None:
+    server = FakeKeycloak()
+    server.add_scope("shared")
+    server.add_client(
+        clientId="chat", serviceAccountsEnabled=True, standardFlowEnabled=True, defaultClientScopes=["basic", "shared"]
+    )
+    server.add_client(clientId="alice", serviceAccountsEnabled=True, optionalClientScopes=["shared"])
+    apps = (receiver("crm", require_service()), caller("chat", "crm"), caller("alice", "crm", scope="shared"))
+    with server.api() as api:
+        refused = plan_for(api, *apps)
+        granted = plan_for(api, *apps, grant=("chat:audience=crm",))
+
+    assert "is not extended: chat would get it too" in said(refused, Severity.OPEN)
+    assert "Add an Audience mapper for crm to the client scope shared" in steps_of(granted)
+
+
+def test_a_realm_role_with_admin_power_stays_forbidden_whether_it_is_there_or_not() -> None:
+    server = FakeKeycloak()
+    power = server.add_role("", "superuser")
+    server.inside[power] = {next(uuid for uuid, role in server.roles.items() if role["name"] == "realm-admin")}
+    with server.api() as api:
+        plans = [plan_for(api, *EVIL, grant=grant) for grant in ((), ("friend:realm-role=superuser",))]
+
+    assert all(plan.forbidden for plan in plans)
+
+
+def test_two_callers_that_request_one_new_scope_for_an_audience_granted_by_hand_both_get_it() -> None:
+    apps = (caller("chat", "payroll", scope="pay"), caller("alice", "payroll", scope="pay"))
+    with FakeKeycloak().api() as api:
+        plan = plan_for(api, *apps, grant=("chat:audience=payroll", "alice:audience=payroll"))
+
+    assert [token.after["aud"] for token in plan.tokens] == ["payroll", "payroll"]
 
 
 def test_a_disabled_client_gets_no_step(tmp_path: Path) -> None:
