@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from s2s_fastapi import require_caller, require_realm_role, require_role, require_scope, require_service
+from s2s_fastapi import require_caller, require_realm_role, require_role, require_scope, require_service, require_user
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.plan import Plan, read_plan
 from s2s_fastapi.operations.wanted import Severity
@@ -636,3 +636,75 @@ def test_a_disabled_client_gets_no_step(tmp_path: Path) -> None:
     assert disabled.steps == ()
     assert "The client chat is disabled" in said(disabled, Severity.OPEN)
     assert steps_of(owner) == ["Assign the client scope crm-audience to chat as Default"]
+
+
+def test_a_realm_role_that_the_caller_has_already_needs_no_grant(tmp_path: Path) -> None:
+    apps = (receiver("crm", require_caller("chat") & require_realm_role("partner")), caller("chat", "crm"))
+    with FakeKeycloak().api() as api:
+        applied(api, *apps, secrets=str(tmp_path))
+        again = plan_for(api, *apps)
+
+    assert not again.open
+
+
+@pytest.mark.parametrize("scope", ["", "pay"])
+def test_what_an_operator_granted_for_an_app_without_a_file_stays_as_it_is(scope: str, tmp_path: Path) -> None:
+    asks, grant = caller("chat", "payroll", scope=(scope,) if scope else ()), ("chat:audience=payroll",)
+    server = FakeKeycloak()
+    with server.api() as api:
+        applied(api, asks, secrets=str(tmp_path), grant=grant)
+        again = plan_for(api, asks, grant=grant)
+        server.client("chat")["defaultClientScopes"] = ["basic", "service_account"]
+        unassigned = plan_for(api, asks, grant=grant)
+
+    assert not again.open
+    expected = [] if scope else ["Assign the client scope payroll-audience to chat as Default"]
+    assert steps_of(unassigned) == expected
+
+
+def test_a_scope_that_the_caller_has_as_optional_may_bring_an_audience_granted_by_hand() -> None:
+    server = FakeKeycloak()
+    server.add_scope("for-pay", "payroll")
+    server.add_client(clientId="chat", serviceAccountsEnabled=True, optionalClientScopes=["for-pay"])
+    with server.api() as api:
+        plan = plan_for(api, caller("chat", "payroll"), grant=("chat:audience=payroll",))
+
+    assert "Assign the client scope for-pay to chat as Default" in steps_of(plan)
+
+
+def test_a_scope_that_another_caller_has_by_hand_needs_a_grant() -> None:
+    server = FakeKeycloak()
+    server.add_scope("payroll.admin")
+    server.add_client(clientId="chat", serviceAccountsEnabled=True, optionalClientScopes=["payroll.admin"])
+    with server.api() as api:
+        plan = plan_for(api, *EVIL, caller("chat", scope="payroll.admin"), grant=("chat:scope=payroll.admin",))
+
+    assert "others hold (chat)" in said(plan, Severity.OPEN)
+    assert "payroll.admin" not in "".join(steps_of(plan))
+
+
+def test_a_role_inside_of_another_one_is_held_too_and_keycloaks_own_scopes_are_no_finding() -> None:
+    server = FakeKeycloak()
+    inner, outer = server.add_role("", "partner"), server.add_role("", "outer")
+    server.inside[outer] = {inner}
+    server.add_client(clientId="chat", serviceAccountsEnabled=True, defaultClientScopes=["basic", "profile"])
+    account = next(one for one, client in server.accounts.items() if client == server.client_id("chat"))
+    server.granted[account] |= {outer}
+    crm = receiver(
+        "crm", require_caller("chat"), require_user("web") & require_scope("profile") & require_realm_role("partner")
+    )
+    with server.api() as api:
+        plan = plan_for(api, crm, caller("chat", "crm"))
+
+    assert "chat has the role partner, which a route requires" in said(plan, Severity.OPEN)
+    assert "profile" not in said(plan, Severity.OPEN)
+
+
+def test_a_client_that_logs_users_in_gets_no_service_account_because_it_declares_a_call() -> None:
+    server = FakeKeycloak()
+    server.add_client(clientId="web", standardFlowEnabled=True)
+    with server.api() as api:
+        plan = plan_for(api, caller("web", "crm"))
+
+    assert plan.steps == ()
+    assert "--grant web:audience=NAME switches the account on" in said(plan, Severity.OPEN)
