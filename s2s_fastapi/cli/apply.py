@@ -26,7 +26,9 @@ def apply(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     url: Annotated[str, typer.Option(metavar="URL", help="Keycloak's address; KEYCLOAK_URL by default.")] = "",
     realm: Annotated[str, typer.Option(metavar="NAME", help="The realm; KEYCLOAK_REALM by default.")] = "",
-    grant: Annotated[list[str] | None, typer.Option(metavar="CALLER:NAME", help="As for `plan`. Repeatable.")] = None,
+    grant: Annotated[
+        list[str] | None, typer.Option(metavar="CALLER:KIND=NAME", help="As for `plan`. Repeatable.")
+    ] = None,
     secrets: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Where the secret of each new client is written.")
     ] = Path("keycloak-secrets"),

@@ -26,7 +26,9 @@ def plan(
     grant: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="CALLER:NAME", help="Grant an audience, a scope or a role that no receiving app grants. Repeatable."
+            metavar="CALLER:KIND=NAME",
+            help="Grant an audience, a scope or a role that no receiving app grants: CALLER:audience=NAME, scope=NAME, role=OWNER/NAME or"
+            " realm-role=NAME. CALLER:NAME is enough if the name fits one of them only. Repeatable.",
         ),
     ] = None,
     secrets: Annotated[

@@ -155,7 +155,7 @@ def show_plan(plan: "Plan") -> None:
             line("")
             line(heading, styles[level] or "bold")
             for text in found:
-                line(f"  - {text}", "bold" if text.startswith("ANY SERVICE") else styles[level])
+                line(f"  - {text}", "bold" if text.startswith(("ANY SERVICE", "CHECK THIS")) else styles[level])
 
 
 def _token_lines(token: "Predicted") -> Iterator[tuple[str, str]]:

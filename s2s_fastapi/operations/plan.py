@@ -27,7 +27,15 @@ from s2s_fastapi.operations.steps import (
     step_from_json,
     step_json,
 )
-from s2s_fastapi.operations.wanted import RealmFinding, Severity, Wanted, WantedCall, WantedRole, WantedScope
+from s2s_fastapi.operations.wanted import (
+    RealmFinding,
+    Severity,
+    Wanted,
+    WantedCall,
+    WantedRole,
+    WantedScope,
+    granting,
+)
 from s2s_fastapi.realm.entities import OIDC, Role
 from s2s_fastapi.realm.model import Denied
 from s2s_fastapi.text import listed, named
@@ -227,8 +235,8 @@ class _Planning:
         # Copied once. Each step changes it, and `now` is made anew, because a snapshot remembers what it looked up.
         self.document = deepcopy(dict(snapshot.document))
         self.now = snapshot.with_document(self.document)
-        self.wanted = wanted
         self.findings: dict[RealmFinding, None] = dict.fromkeys(findings)
+        self.wanted = self._without_claims(wanted)
         self.steps: list[Step] = []
         self.usable: set[str] = set()
         """The clients that exist, or will, and are what a plan may work with."""
@@ -243,6 +251,7 @@ class _Planning:
             self._say(Severity.NOTE, f"The predicted tokens may be wrong: {note}.")
         for client_id, calls in wanted.clients.items():
             self._client(client_id, calls=calls)
+        self._held()
         for each in wanted.scopes:
             if each.caller in self.usable:
                 self._scope(each)
@@ -293,6 +302,70 @@ class _Planning:
             step.on(self.document)
             self.now = self.before.with_document(self.document)
 
+    # What only the realm shows
+
+    def _without_claims(self, wanted: Wanted) -> Wanted:
+        """Return what is wanted without the audiences that are a client of the realm whose app is not given: no other app speaks for it."""
+        claimed = {
+            (caller, audience)
+            for caller, audiences in wanted.reach.items()
+            for audience in audiences
+            if audience not in wanted.given
+            and (caller, audience) not in wanted.by_hand
+            and self.before.client(audience) is not None
+        }
+        for caller, audience in claimed:
+            self._say(
+                Severity.OPEN,
+                f"{named(caller)} calls {named(audience)}, which is a client of the realm, and another app says that it is this audience. Give"
+                f" the access file of {named(audience)}; or {granting(caller, audience=audience)} grants the audience.",
+            )
+        calls = (
+            (call, tuple(name for name in call.audiences if (call.caller, name) not in claimed))
+            for call in wanted.calls
+        )
+        return replace(
+            wanted,
+            calls=tuple(
+                replace(call, audiences=left, carriers=call.carriers if left else ())
+                for call, left in calls
+                if left or call.scopes
+            ),
+            reach={
+                caller: frozenset(name for name in audiences if (caller, name) not in claimed)
+                for caller, audiences in wanted.reach.items()
+            },
+        )
+
+    def _held(self) -> None:
+        """Say which callers hold what a route requires although nobody names them for it."""
+        for client_id in sorted(self.wanted.clients):
+            client = self.before.client(client_id)
+            if client is None:
+                continue
+            scopes = self._scopes_of(client_id) & self.wanted.gates
+            scopes -= {each.scope for each in self.wanted.scopes if each.caller == client_id}
+            roles = self._roles_of(client_id) & self.wanted.gate_roles
+            roles -= {each.role for each in self.wanted.roles if each.caller == client_id}
+            things: list[tuple[str, str | Role]] = [
+                *((f"the client scope {named(name)}", name) for name in sorted(scopes) if not forbidden_scope(name)),
+                *((f"the role {named(role.name)}", role) for role in sorted(roles)),
+            ]
+            for shown, what in things:
+                self._say(
+                    Severity.OPEN,
+                    f"{named(client_id)} has {shown}, which a route requires, and no declaration names it for that. Take it away, or"
+                    f" {granting(client_id, what)} says that it is right.",
+                )
+
+    def _scopes_of(self, client_id: str) -> frozenset[str]:
+        client = self.before.client(client_id) or {}
+        return frozenset(name for kind in _LISTS for name in client.get(kind, ()))
+
+    def _roles_of(self, client_id: str) -> frozenset[Role]:
+        held = self.before.granted(client_id)
+        return held.union(*map(self.before.inside, held))
+
     # Clients
 
     def _client(self, client_id: str, *, calls: bool) -> None:
@@ -306,6 +379,7 @@ class _Planning:
             return
         if client.get("enabled") is False:
             self._say(Severity.OPEN, f"The client {who} is disabled: it gets no token. It is not changed.")
+            return
         flows = [name for flag, name in _FLOWS.items() if client.get(flag)]
         if flows:
             self._say(
@@ -328,6 +402,16 @@ class _Planning:
                 f"“Full scope allowed” of the client {who} is on: its tokens hold every role of its service account, and more audiences"
                 " by Audience Resolve. It is not changed.",
             )
+        needed = self.wanted.reach.get(client_id, frozenset())
+        by_hand = needed and all((client_id, audience) in self.wanted.by_hand for audience in needed)
+        if flows and not client.get("serviceAccountsEnabled") and not by_hand:
+            grants = " ".join(granting(client_id, audience=audience) for audience in sorted(needed or {"NAME"}))
+            self._say(
+                Severity.OPEN,
+                f"The client {who} logs users in and has no service account, so perhaps it is no service: nothing is planned for it."
+                f" {grants} switches the account on.",
+            )
+            return
         self.usable.add(client_id)
         if not client.get("serviceAccountsEnabled"):
             self._do(EnableServiceAccount(client=client_id))
@@ -366,10 +450,30 @@ class _Planning:
             self._say(
                 Severity.OPEN,
                 f"{named(each.caller)} shall have the client scope {named(each.scope)}, which {problem}: it is not assigned."
-                f" --grant {named(f'{each.caller}:{each.scope}')} assigns it.",
+                f" {granting(each.caller, each.scope)} assigns it.",
             )
             return
+        elif others := self._strangers(each):
+            self._say(
+                Severity.OPEN,
+                f"{named(each.caller)} shall have the client scope {named(each.scope)}, which the realm has and others hold"
+                f" ({listed(others[:_MOST_NAMES])}), so it may be required somewhere else: it is not assigned."
+                f" {granting(each.caller, each.scope)} assigns it.",
+            )
+            return
+        elif not each.by_hand and not self.before.holding(each.scope) and self.before.scope(each.scope) is not None:
+            self._say(
+                Severity.NOTE,
+                f"CHECK THIS: the client scope {named(each.scope)} was there, and nobody held it. An app whose file is not given may require it.",
+            )
         self._assign(each.caller, each.scope, optional=each.optional)
+
+    def _strangers(self, each: WantedScope) -> list[str]:
+        """Return who else holds the scope although no declaration names it for that; nobody if the caller holds it itself."""
+        if each.by_hand or each.scope in self._scopes_of(each.caller):
+            return []
+        declared = {one.caller for one in self.wanted.scopes if one.scope == each.scope and not one.by_hand}
+        return sorted({*self.before.holders.get(each.scope, ()), *self.before.holding(each.scope)} - declared)
 
     def _assign(self, client_id: str, scope: str, *, optional: bool) -> None:
         client = self.now.client(client_id) or {}
@@ -408,16 +512,30 @@ class _Planning:
                 f"{who} shall have the role {named(role.name)} of {named(role.client)}, and the realm has no such client.",
             )
             return
+        if role.client and (self.now.client(role.client) or {}).get("enabled") is False:
+            return  # said of the client
         inside = self.now.inside(role)
         if problem := forbidden_role(role, self.now.realm, inside):
             self._say(Severity.FORBIDDEN, f"{who} shall have a role that no plan grants: {problem}.")
+            return
+        if (
+            not role.client
+            and not each.by_hand
+            and self.before.has_role(role)
+            and role not in self._roles_of(each.caller)
+        ):
+            self._say(
+                Severity.OPEN,
+                f"{who} shall have the realm role {named(role.name)}, which the realm has: every app may require it, so it is not granted."
+                f" {granting(each.caller, role)} grants it.",
+            )
             return
         if inside and not each.by_hand:
             names = listed(f"{inner.client}:{inner.name}" if inner.client else inner.name for inner in inside)
             self._say(
                 Severity.OPEN,
                 f"{who} shall have the role {named(role.name)}, which contains other roles ({names}): it is not granted."
-                f" --grant {named(f'{each.caller}:{role.name}')} grants it with them.",
+                f" {granting(each.caller, role)} grants it with them.",
             )
             return
         self._do(MakeRole(owner=role.client, role=role.name))
@@ -475,18 +593,25 @@ class _Planning:
             if not problem and not held and _of_scope(scope).isdisjoint(call.audiences):
                 # An app whose file is not given may require it: it is not given away because somebody requests it.
                 problem = "brings none of these audiences, and may be required somewhere"
+            there = self.before.scope(name) is not None
+            if not problem and there and not held and self._unanswered(caller, _of_scope(scope)):
+                problem = "brings an audience whose app is not given, and may be required there"
         elif not share:
             problem = "would bring none of these audiences, and may be required somewhere"
         if problem:
             self._say(
                 Severity.OPEN,
                 f"{named(caller)} requests the client scope {named(name)} for {listed(call.audiences)}. It {problem}, so it is not"
-                f" assigned. Request another one; or --grant {named(f'{caller}:{name}')} assigns it.",
+                f" assigned. Request another one; or {granting(caller, name)} assigns it.",
             )
             return False
         if scope is None:
             custom = tuple(filter(self._is_custom, share))
             self._do(MakeScope(scope=name, audiences=tuple(share), custom=custom))
+            self._say(
+                Severity.NOTE,
+                f"CHECK THIS: only {named(caller)} names the new client scope {named(name)}. An app whose file is not given may require it.",
+            )
         elif share and not self._extend(name, share):
             return False
         self._assign(caller, name, optional=True)
@@ -496,11 +621,11 @@ class _Planning:
         """Add audiences to a scope, if everybody who holds it may have them."""
         audiences = list(audiences)
         outside = self.now.holders.get(name, ())
-        inside = [
+        inside = sorted(
             holder
             for holder in self.now.holding(name)
-            if not self.wanted.reach.get(holder, frozenset()) >= frozenset(audiences)
-        ]
+            if not all(self._may_have(holder, audience) for audience in audiences)
+        )
         if holders := [*outside, *inside]:
             self._say(
                 Severity.OPEN,
@@ -516,6 +641,14 @@ class _Planning:
         """Give the caller a default scope that brings the audience: one that is there, else a new one."""
         allowed = self.wanted.reach.get(caller, frozenset())
         held = self.now.client(caller) or {}
+        if not self._may_have(caller, audience):
+            self._say(
+                Severity.OPEN,
+                f"The client {named(caller)} logs users in, and each of their tokens would get the audience {named(audience)}: it is not assigned."
+                f" {granting(caller, audience=audience)} assigns it.",
+            )
+            return
+        usual, mine = _scope_names(audience), self._scopes_of(caller)
         fitting = [
             name
             for name, scope in self.now.scopes.items()
@@ -524,15 +657,16 @@ class _Planning:
             and name not in self.wanted.gates
             and not self._more(scope, allowed, by_hand=False)
             and not self._conditional(name)
+            and (name in usual or name in mine or not self._unanswered(caller, [audience]))
         ]
         if fitting:
             name = min(fitting, key=lambda one: (one not in held["optionalClientScopes"], one))
         else:
-            name = next((one for one in _scope_names(audience) if self._is_free(one, audience)), "")
+            name = next((one for one in usual if self._is_free(one, audience)), "")
             if not name:
                 self._say(
                     Severity.OPEN,
-                    f"There is no name left for a client scope that brings the audience {named(audience)}: {listed(_scope_names(audience))} are taken.",
+                    f"There is no name left for a client scope that brings the audience {named(audience)}: {listed(usual)} are taken.",
                 )
                 return
             if self.now.scope(name) is None:
@@ -541,6 +675,16 @@ class _Planning:
             else:
                 self._do(AddAudience(scope=name, audience=audience, custom=self._is_custom(audience)))
         self._do(AssignScope(client=caller, scope=name))
+
+    def _may_have(self, caller: str, audience: str) -> bool:
+        """Return whether all tokens of a caller may be for the audience: also those of users, if it logs users in."""
+        flows = any((self.now.client(caller) or {}).get(flag) for flag in _FLOWS)
+        granted = (caller, audience) in self.wanted.by_hand
+        return granted or (not flows and audience in self.wanted.reach.get(caller, frozenset()))
+
+    def _unanswered(self, caller: str, audiences: Iterable[str]) -> bool:
+        """Return whether an operator granted one of the audiences, and the app that it names is not given."""
+        return any(name not in self.wanted.given and (caller, name) in self.wanted.by_hand for name in audiences)
 
     def _is_free(self, name: str, audience: str) -> bool:
         """Return whether a scope of this name can be made, or extended without giving anything to anybody else."""
@@ -553,7 +697,7 @@ class _Planning:
             not self._more(scope, frozenset({audience}), by_hand=False)
             and not self._conditional(name)
             and not self.now.holders.get(name)
-            and all(audience in self.wanted.reach.get(holder, frozenset()) for holder in self.now.holding(name))
+            and all(self._may_have(holder, audience) for holder in self.now.holding(name))
         )
 
     def _conditional(self, scope: str) -> str:

@@ -1,14 +1,15 @@
 """What Keycloak must grant so that the apps can do what they declare: a pure function of their access files.
 
-The rule "to whom": a caller cannot grant itself anything. An audience is granted if the file of the receiving app accepts the caller. A
-scope or a role is granted if one declaration of the receiving app names both it and the caller. For everything else an operator writes
-``--grant CALLER:NAME``; otherwise it is a finding.
+The rule "to whom": a caller cannot grant itself anything, and no app opens another one. An audience that is the client id of an app is
+granted if the file of that app accepts the caller; any other one, if every app that accepts the audience accepts the caller. A scope or a
+role is granted if one declaration of another app names both it and the caller, and every other app that requires it does so too. For
+everything else an operator writes ``--grant``; otherwise it is a finding.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeAlias
 
 from s2s_fastapi.declared.access_file import AppAccess, CallAccess, RouteEntry
 from s2s_fastapi.declared.asked import ways_of
@@ -25,12 +26,15 @@ __all__ = [
     "WantedRole",
     "WantedScope",
     "accepted_audiences",
+    "granting",
     "wanted",
 ]
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _MOST_WAYS: Final = 5_000
 _MOST_NAMED: Final = 3
+_Thing: TypeAlias = str | Role
+"""What a route requires: a scope (text) or a role."""
 
 
 class Severity(StrEnum):
@@ -101,9 +105,15 @@ class Wanted:
     scopes: tuple[WantedScope, ...] = ()
     roles: tuple[WantedRole, ...] = ()
     gates: frozenset[str] = frozenset()
-    """The scopes that a route requires: they never bring an audience."""
+    """The scopes that any route requires: they never bring an audience."""
+    gate_roles: frozenset[Role] = frozenset()
+    """The roles that any route requires."""
     reach: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """For each caller, all audiences that it is granted."""
+    by_hand: frozenset[tuple[str, str]] = frozenset()
+    """Each caller and audience that an operator granted."""
+    given: frozenset[str] = frozenset()
+    """The client ids of all apps whose files were read."""
 
 
 def wanted(
@@ -111,9 +121,19 @@ def wanted(
 ) -> tuple[Wanted, tuple[RealmFinding, ...]]:
     """Return what the apps need of the realm, and what they declare and do not get.
 
-    ``grants`` are ``CALLER:NAME``, where the name is an audience, a scope or a role that a file declares.
+    ``grants`` are ``CALLER:audience=NAME``, ``CALLER:scope=NAME``, ``CALLER:role=OWNER/NAME`` and ``CALLER:realm-role=NAME``, of what a file
+    declares. ``CALLER:NAME`` is enough if the name fits one of them only.
     """
     return _Wanting(apps, grants, realm).result()
+
+
+def granting(caller: str, what: _Thing | None = None, *, audience: str = "") -> str:
+    """Return the option that grants exactly this: a scope (text), a role, or an audience."""
+    if isinstance(what, Role):
+        form = f"role={what.client}/{what.name}" if what.client else f"realm-role={what.name}"
+    else:
+        form = f"audience={audience}" if what is None else f"scope={what}"
+    return f"--grant {named(f'{caller}:{form}')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +157,8 @@ class _Receiver:
     audiences: frozenset[str]
     ways: tuple[_Way, ...]
 
-    def asks(self, what: "str | Role") -> tuple[_Way, ...]:
-        """Return the ways that require a scope (text) or a role."""
+    def asks(self, what: _Thing) -> tuple[_Way, ...]:
+        """Return the ways that require it."""
         return tuple(way for way in self.ways if what in (way.roles if isinstance(what, Role) else way.scopes))
 
 
@@ -148,22 +168,29 @@ class _Wanting:
     def __init__(self, apps: Iterable[AppAccess], grants: Iterable[str], realm: str) -> None:
         self.realm = realm
         self.found: dict[RealmFinding, None] = {}
-        self.apps = self._unique(apps)
+        every = tuple(apps)
+        self.given = frozenset(app.client_id for app in every)
+        self.requiring = _requiring(every)
+        """Who requires it, on whatever route: also if no service can take that way, and also if nothing is planned for the app."""
+        self.apps = self._unique(every)
         self.receivers = tuple(
             _Receiver(app.client_id, accepted_audiences(app), tuple(self._ways(app)))
             for app in self.apps.values()
             if app.requires is not None
         )
-        self.grants = self._grants(grants)
+        self.audiences: set[tuple[str, str]] = set()
+        """What an operator grants: each caller and audience."""
+        self.by_hand: set[tuple[str, _Thing]] = set()
+        """The same for scopes and roles."""
+        self._take(grants)
 
     def result(self) -> tuple[Wanted, tuple[RealmFinding, ...]]:
         calls = [call for app in self.apps.values() for call in self._calls(app)]
         reach: dict[str, frozenset[str]] = {}
         for call in calls:
             reach[call.caller] = reach.get(call.caller, frozenset()) | frozenset(call.audiences)
-        for caller, name in sorted(self.grants):  # an audience that no call declares
-            new = name in self._audiences() and name not in reach.get(caller, frozenset())
-            if new and self._audience(caller, name):
+        for caller, name in sorted(self.audiences):  # an audience that no call declares
+            if name not in reach.get(caller, frozenset()) and self._audience(caller, name):
                 reach[caller] = reach.get(caller, frozenset()) | {name}
                 calls.append(WantedCall(caller=caller, audiences=(name,)))
         scopes = tuple(sorted(set(self._scopes(calls, reach))))
@@ -184,8 +211,11 @@ class _Wanting:
             calls=tuple(sorted(set(calls))),
             scopes=scopes,
             roles=roles,
-            gates=frozenset(name for receiver in self.receivers for way in receiver.ways for name in way.scopes),
+            gates=self._scopes_asked(),
+            gate_roles=self._roles_asked(),
             reach=reach,
+            by_hand=frozenset(self.audiences),
+            given=self.given,
         ), tuple(sorted(self.found))
 
     def _say(self, level: Severity, text: str) -> None:
@@ -205,7 +235,7 @@ class _Wanting:
                 )
             elif len(same) > 1:
                 self._say(
-                    Severity.OPEN,
+                    Severity.FORBIDDEN,
                     f"{len(same)} apps that declare different things have the client id {named(client_id)}: one of them would decide"
                     " who may call the other, so nothing is planned for them. Give each app a client of its own.",
                 )
@@ -237,15 +267,25 @@ class _Wanting:
         of_calls = (name for app in self.apps.values() for call in app.calls for name in call.audiences)
         return frozenset(of_calls).union(*(receiver.audiences for receiver in self.receivers))
 
-    def _called_by(self, reach: Collection[str]) -> tuple[_Receiver, ...]:
-        """Return the receivers that accept one of the audiences."""
-        return tuple(receiver for receiver in self.receivers if not receiver.audiences.isdisjoint(reach))
+    def _scopes_asked(self) -> frozenset[str]:
+        return frozenset(what for what in self.requiring if isinstance(what, str))
+
+    def _called_by(self, reach: Iterable[str]) -> tuple[_Receiver, ...]:
+        """Return the receivers that answer to one of the audiences. To the client id of an app that is given, only that app does."""
+        return tuple(
+            receiver
+            for receiver in self.receivers
+            if any(
+                name in receiver.audiences and (name == receiver.client_id or name not in self.given) for name in reach
+            )
+        )
 
     # What an operator grants
 
-    def _grants(self, grants: Iterable[str]) -> frozenset[tuple[str, str]]:
-        taken = set()
-        for grant in grants:
+    def _take(self, grants: Iterable[str]) -> None:
+        of_calls = {name for app in self.apps.values() for call in app.calls for name in call.scopes}
+        things: list[_Thing] = [*sorted(self._scopes_asked() | of_calls), *sorted(self._roles_asked())]
+        for grant in dict.fromkeys(grants):
             pairs = [(grant[:at], grant[at + 1 :]) for at, char in enumerate(grant) if char == ":"]
             known = [pair for pair in pairs if pair[0] in self.apps]
             if not known:
@@ -253,33 +293,38 @@ class _Wanting:
                     Severity.OPEN,
                     f"--grant {named(grant)} names no caller: write CALLER:NAME, with an app whose access file is given.",
                 )
-            for caller, name in known:
-                declared = name in self._audiences() or name in self._declared_scopes() or self._declared_roles(name)
-                if declared:
-                    taken.add((caller, name))
-                else:
-                    self._say(
-                        Severity.OPEN,
-                        f"--grant {named(grant)}: no access file declares an audience, a scope or a role {named(name)}.",
-                    )
-        return frozenset(taken)
+                continue
+            audiences = [(caller, name) for caller, _ in known for name in sorted(self._audiences())]
+            others = [(caller, what) for caller, _ in known for what in things]
+            option = f"--grant {named(grant)}"
+            exact_audiences = [one for one in audiences if granting(one[0], audience=one[1]) == option]
+            exact_others = [one for one in others if granting(*one) == option]
+            if not exact_audiences and not exact_others:
+                exact_audiences = [one for one in audiences if one in known]
+                exact_others = [one for one in others if (one[0], _name(one[1])) in known]
+            if len(exact_audiences) + len(exact_others) == 1:
+                self.audiences.update(exact_audiences)
+                self.by_hand.update(exact_others)
+                continue
+            forms = [granting(caller, audience=name) for caller, name in exact_audiences]
+            forms += [granting(*one) for one in exact_others]
+            if forms:
+                problem = f"fits more than one thing, so it grants nothing. Write {' or '.join(forms)}"
+                self._say(Severity.OPEN, f"{option} {problem}.")
+            for _, name in known if not forms else ():
+                self._say(
+                    Severity.OPEN, f"{option}: no access file declares an audience, a scope or a role {named(name)}."
+                )
 
-    def _declared_scopes(self) -> frozenset[str]:
-        of_calls = {name for app in self.apps.values() for call in app.calls for name in call.scopes}
-        return frozenset(of_calls).union(*(way.scopes for receiver in self.receivers for way in receiver.ways))
-
-    def _declared_roles(self, name: str) -> tuple[Role, ...]:
-        roles = {
-            role for receiver in self.receivers for way in receiver.ways for role in way.roles if role.name == name
-        }
-        return tuple(sorted(roles))
+    def _roles_asked(self) -> frozenset[Role]:
+        return frozenset(what for what in self.requiring if isinstance(what, Role))
 
     # The calls
 
     def _calls(self, app: AppAccess) -> Iterator[WantedCall]:
         for call in app.calls:
             audiences = tuple(name for name in call.audiences if self._audience(app.client_id, name))
-            gates = [name for name in call.scopes if self._is_gate(name) or (app.client_id, name) in self.grants]
+            gates = [name for name in call.scopes if name in self.requiring or (app.client_id, name) in self.by_hand]
             others = [name for name in call.scopes if name not in gates]
             carriers = tuple(name for name in others if self._carrier(app.client_id, name, call, audiences))
             if audiences or gates or carriers:
@@ -290,41 +335,49 @@ class _Wanting:
         if problem := forbidden_client(audience, self.realm):
             self._say(Severity.FORBIDDEN, f"{who} calls {what}, and no plan grants that audience: {problem}.")
             return False
-        if (caller, audience) in self.grants:
+        if (caller, audience) in self.audiences:
             self._say(Severity.NOTE, f"{who} gets the audience {what}, because --grant says so.")
             return True
-        receivers = self._called_by([audience])
-        ways = [
-            way
-            for receiver in receivers
-            for way in receiver.ways
-            if audience in way.audiences and (way.names(caller) or self._any_service(way, caller))
-        ]
-        if ways:
-            if not any(way.names(caller) for way in ways):
+        # An app speaks for its own client id. For another audience it does not let itself in.
+        receivers = [one for one in self._called_by([audience]) if audience == one.client_id or one.client_id != caller]
+        ways = [self._ways_in(receiver, caller, audience) for receiver in receivers]
+        if ways and all(ways):
+            if open_ways := [way for each in ways if not any(way.names(caller) for way in each) for way in each]:
                 self._say(
                     Severity.NOTE,
-                    f"ANY SERVICE may call {what}: its file names no caller on {_some(way.route for way in ways)}. So {who} gets the audience.",
+                    f"ANY SERVICE may call {what}: its file names no caller on {_some(way.route for way in open_ways)}. So {who} gets the audience.",
+                )
+            if audience not in self.given:
+                self._say(
+                    Severity.NOTE,
+                    f"CHECK THIS: no app that is given has the client id {what}, and {listed(one.client_id for one in receivers)} says that it is"
+                    f" that audience. So {who} gets it. If another app answers to it, give its access file too.",
                 )
             return True
+        closed = listed(one.client_id for one, each in zip(receivers, ways, strict=True) if not each)
         why = (
-            f"no route of {listed(receiver.client_id for receiver in receivers)} accepts {who}. If it may call, add it to"
-            f" require_caller(...) there; or"
+            f"no route of {closed} accepts {who}. If it may call, add it to require_caller(...) there; or"
             if receivers
+            else f"{what} accepts no token with this audience;"
+            if audience in self.apps
             else f"no access file of the app that is {what} is given. Give it; or"
         )
         self._say(
-            Severity.OPEN, f"{who} calls {what}, and {why} --grant {named(f'{caller}:{audience}')} grants the audience."
+            Severity.OPEN, f"{who} calls {what}, and {why} {granting(caller, audience=audience)} grants the audience."
         )
         return False
 
+    def _ways_in(self, receiver: _Receiver, caller: str, audience: str) -> tuple[_Way, ...]:
+        """Return the ways for which a token with this audience is of use to the caller."""
+        return tuple(
+            way
+            for way in receiver.ways
+            if audience in way.audiences and (way.names(caller) or self._any_service(way, caller))
+        )
+
     def _any_service(self, way: _Way, caller: str) -> bool:
         """Return whether the way names no caller and requires nothing else, unless an operator granted it to this caller."""
-        required = {*way.scopes, *(role.name for role in way.roles)}
-        return way.callers is None and all((caller, name) in self.grants for name in required)
-
-    def _is_gate(self, scope: str) -> bool:
-        return any(receiver.asks(scope) for receiver in self.receivers)
+        return way.callers is None and all((caller, what) in self.by_hand for what in (*way.scopes, *way.roles))
 
     def _carrier(self, caller: str, scope: str, call: CallAccess, audiences: Collection[str]) -> bool:
         """Return whether a scope that the code requests, and that no route requires, may bring the audiences of the call."""
@@ -337,7 +390,7 @@ class _Wanting:
         if not call.audiences:  # else the audience has its finding
             self._say(
                 Severity.OPEN,
-                f"{who} requests the scope {what}, and names no audience for it: --grant {named(f'{caller}:{scope}')} grants the scope.",
+                f"{who} requests the scope {what}, and names no audience for it: {granting(caller, scope)} grants the scope.",
             )
         return False
 
@@ -353,7 +406,7 @@ class _Wanting:
             if way.names(caller)
             for name in way.scopes
         }
-        by_hand = {(caller, name) for caller, name in self.grants if name in self._declared_scopes()}
+        by_hand = {(caller, what) for caller, what in self.by_hand if isinstance(what, str)}
         for caller, name in sorted(requested | named_with | by_hand):
             who, what = named(caller), named(name)
             hand = (caller, name) in by_hand
@@ -364,16 +417,21 @@ class _Wanting:
                     self._say(Severity.NOTE, f"{who} gets the scope {what}, because --grant says so.")
                 yield WantedScope(caller=caller, scope=name, optional=(caller, name) in requested, by_hand=hand)
             else:
+                wants = "requests" if (caller, name) in requested else "is named for"
                 self._say(
                     Severity.OPEN,
-                    f"{who} requests the scope {what}, and no declaration names both: write require_caller(...) & require_scope(...)"
-                    f" on {self._asking(name)}; or --grant {named(f'{caller}:{name}')} grants the scope.",
+                    f"{who} {wants} the scope {what}, and no declaration names both in each other app that requires it"
+                    f" ({listed(self.requiring[name])}): write require_caller(...) & require_scope(...) there; or {granting(caller, name)}"
+                    " grants the scope.",
                 )
 
-    def _named_everywhere(self, caller: str, what: "str | Role", reach: Mapping[str, frozenset[str]]) -> bool:
-        """Return whether every app that the caller can call, and that requires this, names the caller beside it."""
-        asking = [receiver for receiver in self._called_by(reach.get(caller, frozenset())) if receiver.asks(what)]
-        return bool(asking) and all(any(way.names(caller) for way in receiver.asks(what)) for receiver in asking)
+    def _named_everywhere(self, caller: str, what: _Thing, reach: Mapping[str, frozenset[str]]) -> bool:
+        """Return whether every other app that requires this names the caller beside it, and the caller can call one of them."""
+        naming = {one.client_id for one in self.receivers if any(way.names(caller) for way in one.asks(what))} - {
+            caller
+        }
+        called = {one.client_id for one in self._called_by(reach.get(caller, frozenset()))}
+        return not naming.isdisjoint(called) and self.requiring[what] - {caller} <= naming
 
     def _roles(self, reach: Mapping[str, frozenset[str]]) -> Iterator[WantedRole]:
         asked = {
@@ -384,22 +442,23 @@ class _Wanting:
             if way.names(caller)
             for role in way.roles
         }
-        by_hand = {(caller, role) for caller, name in self.grants for role in self._declared_roles(name)}
+        by_hand = {(caller, what) for caller, what in self.by_hand if isinstance(what, Role)}
         for caller, role in sorted({(caller, role) for caller, role, _ in asked} | by_hand):
-            owners = {receiver for who, what, receiver in asked if (who, what) == (caller, role)}
+            naming = {receiver for who, what, receiver in asked if (who, what) == (caller, role)}
+            owned = not role.client or role.client in naming - {caller}
             who, what = named(caller), _shown(role)
             hand = (caller, role) in by_hand
             if problem := forbidden_role(role, self.realm):
                 self._say(Severity.FORBIDDEN, f"{who} shall have {what}, and no plan grants it: {problem}.")
-            elif hand or ((not role.client or role.client in owners) and self._named_everywhere(caller, role, reach)):
+            elif hand or (owned and self._named_everywhere(caller, role, reach)):
                 if hand:
                     self._say(Severity.NOTE, f"{who} gets {what}, because --grant says so.")
                 yield WantedRole(caller=caller, role=role, by_hand=hand)
             else:
                 self._say(
                     Severity.OPEN,
-                    f"{listed(owners)} names {who} for {what}, which another app owns or also requires without naming {who}:"
-                    f" --grant {named(f'{caller}:{role.name}')} grants the role.",
+                    f"{listed(naming)} names {who} for {what}, which another app owns or also requires without naming {who}, or for which"
+                    f" only the file of {who} names it: {granting(caller, role)} grants the role.",
                 )
 
     def _unnamed(self, scopes: Iterable[WantedScope], roles: Iterable[WantedRole]) -> None:
@@ -415,7 +474,6 @@ class _Wanting:
         for what, routes in asked.items():
             if what in given:
                 continue
-            name = what.name if isinstance(what, Role) else what
             shown = _shown(what) if isinstance(what, Role) else f"the scope {named(what)}"
             problem = forbidden_role(what, self.realm) if isinstance(what, Role) else forbidden_scope(what)
             if problem:
@@ -423,13 +481,8 @@ class _Wanting:
             else:
                 self._say(
                     Severity.OPEN,
-                    f"{_some(routes)} requires {shown}, and no declaration names a caller beside it: --grant {named(f'CALLER:{name}')} grants it.",
+                    f"{_some(routes)} requires {shown}, and no declaration names a caller beside it: {granting('CALLER', what)} grants it.",
                 )
-
-    def _asking(self, scope: str) -> str:
-        return _some(
-            f"{way.route} of {named(receiver.client_id)}" for receiver in self.receivers for way in receiver.asks(scope)
-        )
 
 
 def _way(route: RouteEntry, leaves: Sequence[Requirement], client_id: str) -> _Way | None:
@@ -466,6 +519,29 @@ def accepted_audiences(app: AppAccess) -> frozenset[str]:
     every = (app.requires, *(route.requires for route in app.routes if route.requires is not None))
     leaves = (leaf for requirement in every for leaf in _leaves(requirement))
     return frozenset(name for leaf in leaves if isinstance(leaf, Audience) for name in leaf.audiences)
+
+
+def _requiring(apps: Iterable[AppAccess]) -> Mapping[_Thing, frozenset[str]]:
+    """Return which scopes and roles are required, and by which apps."""
+    found: dict[_Thing, frozenset[str]] = {}
+    for app in apps:
+        for requirement in (app.requires, *(route.requires for route in app.routes)):
+            for leaf in _leaves(requirement) if requirement is not None else ():
+                for what in _things(leaf, app.client_id):
+                    found[what] = found.get(what, frozenset()) | {app.client_id}
+    return found
+
+
+def _things(leaf: Requirement, client_id: str) -> frozenset[_Thing]:
+    if isinstance(leaf, HasScope):
+        return frozenset(leaf.scopes)
+    if isinstance(leaf, HasRole):
+        return frozenset(Role("" if leaf.realm else leaf.client or client_id, name) for name in leaf.roles)
+    return frozenset()
+
+
+def _name(what: _Thing) -> str:
+    return what.name if isinstance(what, Role) else what
 
 
 def _leaves(requirement: Requirement) -> Iterator[Requirement]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from s2s_fastapi import require_caller, require_realm_role, require_role, require_scope, require_service
+from s2s_fastapi import require_caller, require_realm_role, require_role, require_scope, require_service, require_user
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.plan import Plan, read_plan
 from s2s_fastapi.operations.wanted import Severity
@@ -269,7 +269,7 @@ def test_a_scope_that_an_app_without_a_file_may_require_is_not_given_away(there:
         plan = plan_for(api, receiver("bob", require_service()), caller("alice", "bob", scope=scopes))
 
     if there or len(scopes) > 1:
-        assert "--grant alice:payroll:write assigns it" in said(plan, Severity.OPEN)
+        assert "--grant alice:scope=payroll:write assigns it" in said(plan, Severity.OPEN)
         assert "Assign the client scope payroll:write to alice as Optional" not in steps_of(plan)
     else:  # nobody can hold it yet, and it brings the audience
         assert "Make the client scope payroll:write with an Audience mapper for bob" in steps_of(plan)
@@ -316,7 +316,7 @@ def test_what_is_there_and_unusual_is_said_and_not_changed() -> None:
     assert "The client chat has login flows on (Direct access grants)" in said(plan, Severity.NOTE)
     assert "“Full scope allowed” of the client chat is on" in said(plan, Severity.NOTE)
     assert "The client crm is disabled" in said(plan, Severity.OPEN)
-    assert {step.do for step in plan.steps} == {"make_scope", "assign_scope"}
+    assert "make_client" not in {step.do for step in plan.steps}
 
 
 @pytest.mark.parametrize("kind", ["publicClient", "bearerOnly"])
@@ -464,3 +464,247 @@ def test_a_plan_that_is_none_is_refused_in_a_sentence(damage: str, tmp_path: Pat
 
     with pytest.raises(ConfigurationError, match="plan"):
         read_plan(file)
+
+
+# What only the realm shows
+
+
+def test_an_audience_that_is_a_client_of_the_realm_is_not_opened_by_another_app() -> None:
+    server = FakeKeycloak()
+    server.add_client(clientId="payroll")
+    apps = (receiver("evil", require_caller("friend"), audience="payroll"), caller("friend", "payroll"))
+    with server.api() as api:
+        refused = plan_for(api, *apps)
+        granted = plan_for(api, *apps, grant=("friend:audience=payroll",))
+        honest = plan_for(api, receiver("payroll", require_caller("friend")), apps[1])
+
+    assert "friend calls payroll, which is a client of the realm" in said(refused, Severity.OPEN)
+    assert "--grant friend:audience=payroll grants the audience" in said(refused, Severity.OPEN)
+    assert not any("payroll" in step for step in steps_of(refused))
+    assert granted.tokens[0].after["aud"] == honest.tokens[0].after["aud"] == "payroll"
+
+
+EVIL = (
+    receiver("evil", require_caller("friend") & require_scope("payroll.admin") & require_realm_role("superuser")),
+    caller("friend", "evil"),
+)
+
+
+def test_a_scope_that_others_hold_and_a_realm_role_that_is_there_need_a_grant() -> None:
+    server = FakeKeycloak()
+    server.add_scope("payroll.admin")
+    server.add_role("", "superuser")
+    server.add_client(clientId="boss", optionalClientScopes=["payroll.admin"])
+    with server.api() as api:
+        refused = plan_for(api, *EVIL)
+        granted = plan_for(api, *EVIL, grant=("friend:scope=payroll.admin", "friend:realm-role=superuser"))
+
+    assert "--grant friend:scope=payroll.admin assigns it" in said(refused, Severity.OPEN)
+    assert "--grant friend:realm-role=superuser grants it" in said(refused, Severity.OPEN)
+    assert not any("payroll.admin" in step or "superuser" in step for step in steps_of(refused))
+    assert granted.tokens[0].after["realm_access"] == {"roles": ["superuser"]}
+    assert "payroll.admin" in granted.tokens[0].after["scope"]
+
+
+def test_a_scope_that_only_callers_of_the_same_app_hold_is_given_to_one_more(tmp_path: Path) -> None:
+    server = made(tmp_path)
+    crm = receiver(
+        "crm",
+        require_caller("chat", "billing") & require_scope("crm:export"),
+        *(route.requires for route in CRM.routes),
+    )
+    with server.api() as api:
+        plan = plan_for(api, crm, BOB, *APPS[2:])
+
+    assert "Assign the client scope crm:export to billing as Default" in steps_of(plan)
+    assert not said(plan, Severity.OPEN)
+
+
+def test_a_scope_that_was_there_and_that_nobody_holds_is_said_in_capitals() -> None:
+    server = FakeKeycloak()
+    server.add_scope("crm:export")
+    with server.api() as api:
+        plan = plan_for(api, *APPS)
+
+    assert "CHECK THIS: the client scope crm:export was there, and nobody held it" in said(plan, Severity.NOTE)
+    assert not said(plan, Severity.OPEN)
+
+
+def test_a_caller_that_holds_what_nobody_names_it_for_is_a_finding(tmp_path: Path) -> None:
+    server = made(tmp_path)
+    server.client("billing")["optionalClientScopes"].append("crm:export")
+    account = next(one for one, client in server.accounts.items() if client == server.client_id("billing"))
+    server.granted[account] |= {next(uuid for uuid, role in server.roles.items() if role["name"] == "write")}
+    grants = ("billing:scope=crm:export", "billing:role=crm/write")
+    with server.api() as api:
+        plan = plan_for(api, *APPS)
+        granted = plan_for(api, *APPS, grant=grants)
+
+    assert all(f"--grant {grant} says that it is right" in said(plan, Severity.OPEN) for grant in grants)
+    assert "chat has" not in said(plan, Severity.OPEN)
+    assert not said(granted, Severity.OPEN)
+
+
+def test_a_scope_that_brings_an_audience_granted_by_hand_needs_a_grant_of_its_own() -> None:
+    server = FakeKeycloak()
+    server.add_scope("payroll:write", "payroll")
+    asks = caller("chat", "payroll", scope="payroll:write")
+    with server.api() as api:
+        refused = plan_for(api, asks, grant=("chat:audience=payroll",))
+        both = plan_for(api, asks, grant=("chat:audience=payroll", "chat:scope=payroll:write"))
+        given = plan_for(api, receiver("payroll", require_service()), asks, grant=("chat:audience=payroll",))
+        default = plan_for(api, caller("chat", "payroll"), grant=("chat:audience=payroll",))
+
+    assert "--grant chat:scope=payroll:write assigns it" in said(refused, Severity.OPEN)
+    assert "payroll:write" not in "".join(steps_of(refused))
+    assert "Make the client scope payroll-audience with an Audience mapper for payroll" in steps_of(default)
+    for plan in (both, given):
+        assert plan.tokens[0].after["aud"] == "payroll"
+        assert not said(plan, Severity.OPEN)
+
+
+def test_a_new_scope_that_only_the_caller_names_is_said_in_capitals() -> None:
+    with FakeKeycloak().api() as api:
+        plan = plan_for(api, *APPS)
+
+    assert "CHECK THIS: only alice names the new client scope untrusted-audience" in said(plan, Severity.NOTE)
+    assert "the new client scope crm:export" not in said(plan, Severity.NOTE)
+
+
+@pytest.mark.parametrize("account", [True, False], ids=["with an account", "without an account"])
+@pytest.mark.parametrize("flow", ["standardFlowEnabled", "implicitFlowEnabled", "directAccessGrantsEnabled"])
+def test_a_client_that_logs_users_in_is_changed_only_with_a_grant(flow: str, account: bool) -> None:
+    server = FakeKeycloak()
+    server.add_client(clientId="chat", serviceAccountsEnabled=account, defaultClientScopes=["basic"], **{flow: True})
+    apps = (receiver("crm", require_caller("chat")), caller("chat", "crm"))
+    with server.api() as api:
+        refused = plan_for(api, *apps)
+        granted = plan_for(api, *apps, grant=("chat:audience=crm",))
+
+    assert "--grant chat:audience=crm" in said(refused, Severity.OPEN)
+    assert {step.do for step in refused.steps} <= {"make_client", "assign_scope"}
+    assert not any(token.after.get("aud") for token in refused.tokens)
+    assert granted.tokens[0].after["aud"] == "crm"
+    assert not said(granted, Severity.OPEN)
+
+
+def test_a_scope_of_a_client_that_logs_users_in_is_not_extended_for_another_caller() -> None:
+    server = FakeKeycloak()
+    server.add_scope("shared")
+    server.add_client(
+        clientId="chat", serviceAccountsEnabled=True, standardFlowEnabled=True, defaultClientScopes=["basic", "shared"]
+    )
+    server.add_client(clientId="alice", serviceAccountsEnabled=True, optionalClientScopes=["shared"])
+    apps = (receiver("crm", require_service()), caller("chat", "crm"), caller("alice", "crm", scope="shared"))
+    with server.api() as api:
+        refused = plan_for(api, *apps)
+        granted = plan_for(api, *apps, grant=("chat:audience=crm",))
+
+    assert "is not extended: chat would get it too" in said(refused, Severity.OPEN)
+    assert "Add an Audience mapper for crm to the client scope shared" in steps_of(granted)
+
+
+def test_a_realm_role_with_admin_power_stays_forbidden_whether_it_is_there_or_not() -> None:
+    server = FakeKeycloak()
+    power = server.add_role("", "superuser")
+    server.inside[power] = {next(uuid for uuid, role in server.roles.items() if role["name"] == "realm-admin")}
+    with server.api() as api:
+        plans = [plan_for(api, *EVIL, grant=grant) for grant in ((), ("friend:realm-role=superuser",))]
+
+    assert all(plan.forbidden for plan in plans)
+
+
+def test_two_callers_that_request_one_new_scope_for_an_audience_granted_by_hand_both_get_it() -> None:
+    apps = (caller("chat", "payroll", scope="pay"), caller("alice", "payroll", scope="pay"))
+    with FakeKeycloak().api() as api:
+        plan = plan_for(api, *apps, grant=("chat:audience=payroll", "alice:audience=payroll"))
+
+    assert [token.after["aud"] for token in plan.tokens] == ["payroll", "payroll"]
+
+
+def test_a_disabled_client_gets_no_step(tmp_path: Path) -> None:
+    server = made(tmp_path)
+    _unassign(server)
+    server.delete_role("write")
+    server.client("chat")["enabled"] = False
+    with server.api() as api:
+        disabled = plan_for(api, *APPS)
+        server.client("chat")["enabled"] = True
+        server.client("crm")["enabled"] = False
+        owner = plan_for(api, *APPS)
+
+    assert disabled.steps == ()
+    assert "The client chat is disabled" in said(disabled, Severity.OPEN)
+    assert steps_of(owner) == ["Assign the client scope crm-audience to chat as Default"]
+
+
+def test_a_realm_role_that_the_caller_has_already_needs_no_grant(tmp_path: Path) -> None:
+    apps = (receiver("crm", require_caller("chat") & require_realm_role("partner")), caller("chat", "crm"))
+    with FakeKeycloak().api() as api:
+        applied(api, *apps, secrets=str(tmp_path))
+        again = plan_for(api, *apps)
+
+    assert not again.open
+
+
+@pytest.mark.parametrize("scope", ["", "pay"])
+def test_what_an_operator_granted_for_an_app_without_a_file_stays_as_it_is(scope: str, tmp_path: Path) -> None:
+    asks, grant = caller("chat", "payroll", scope=(scope,) if scope else ()), ("chat:audience=payroll",)
+    server = FakeKeycloak()
+    with server.api() as api:
+        applied(api, asks, secrets=str(tmp_path), grant=grant)
+        again = plan_for(api, asks, grant=grant)
+        server.client("chat")["defaultClientScopes"] = ["basic", "service_account"]
+        unassigned = plan_for(api, asks, grant=grant)
+
+    assert not again.open
+    expected = [] if scope else ["Assign the client scope payroll-audience to chat as Default"]
+    assert steps_of(unassigned) == expected
+
+
+def test_a_scope_that_the_caller_has_as_optional_may_bring_an_audience_granted_by_hand() -> None:
+    server = FakeKeycloak()
+    server.add_scope("for-pay", "payroll")
+    server.add_client(clientId="chat", serviceAccountsEnabled=True, optionalClientScopes=["for-pay"])
+    with server.api() as api:
+        plan = plan_for(api, caller("chat", "payroll"), grant=("chat:audience=payroll",))
+
+    assert "Assign the client scope for-pay to chat as Default" in steps_of(plan)
+
+
+def test_a_scope_that_another_caller_has_by_hand_needs_a_grant() -> None:
+    server = FakeKeycloak()
+    server.add_scope("payroll.admin")
+    server.add_client(clientId="chat", serviceAccountsEnabled=True, optionalClientScopes=["payroll.admin"])
+    with server.api() as api:
+        plan = plan_for(api, *EVIL, caller("chat", scope="payroll.admin"), grant=("chat:scope=payroll.admin",))
+
+    assert "others hold (chat)" in said(plan, Severity.OPEN)
+    assert "payroll.admin" not in "".join(steps_of(plan))
+
+
+def test_a_role_inside_of_another_one_is_held_too_and_keycloaks_own_scopes_are_no_finding() -> None:
+    server = FakeKeycloak()
+    inner, outer = server.add_role("", "partner"), server.add_role("", "outer")
+    server.inside[outer] = {inner}
+    server.add_client(clientId="chat", serviceAccountsEnabled=True, defaultClientScopes=["basic", "profile"])
+    account = next(one for one, client in server.accounts.items() if client == server.client_id("chat"))
+    server.granted[account] |= {outer}
+    crm = receiver(
+        "crm", require_caller("chat"), require_user("web") & require_scope("profile") & require_realm_role("partner")
+    )
+    with server.api() as api:
+        plan = plan_for(api, crm, caller("chat", "crm"))
+
+    assert "chat has the role partner, which a route requires" in said(plan, Severity.OPEN)
+    assert "profile" not in said(plan, Severity.OPEN)
+
+
+def test_a_client_that_logs_users_in_gets_no_service_account_because_it_declares_a_call() -> None:
+    server = FakeKeycloak()
+    server.add_client(clientId="web", standardFlowEnabled=True)
+    with server.api() as api:
+        plan = plan_for(api, caller("web", "crm"))
+
+    assert plan.steps == ()
+    assert "--grant web:audience=NAME switches the account on" in said(plan, Severity.OPEN)

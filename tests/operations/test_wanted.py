@@ -36,7 +36,7 @@ def test_who_wants_to_call_does_not_grant_it_to_itself() -> None:
 
     assert found.calls == ()
     assert "chat calls payroll, and no route of payroll accepts chat" in said[Severity.OPEN]
-    assert "--grant chat:payroll grants the audience" in said[Severity.OPEN]
+    assert "--grant chat:audience=payroll grants the audience" in said[Severity.OPEN]
 
 
 def test_without_the_file_of_the_receiver_nothing_is_granted() -> None:
@@ -118,7 +118,7 @@ def test_a_role_without_a_caller_beside_it_is_a_finding_and_no_grant() -> None:
 
     assert found.roles == ()
     assert (
-        "requires the role write of crm, and no declaration names a caller beside it: --grant CALLER:write"
+        "requires the role write of crm, and no declaration names a caller beside it: --grant CALLER:role=crm/write"
         in said[Severity.OPEN]
     )
 
@@ -141,7 +141,7 @@ def test_naming_in_one_app_opens_no_other_app_that_requires_the_same_scope() -> 
     found, said = of(named, other, caller("chat", "crm", "payroll"))
 
     assert found.scopes == ()
-    assert "chat requests the scope write, and no declaration names both" in said[Severity.OPEN]
+    assert "chat is named for the scope write, and no declaration names both in each other app" in said[Severity.OPEN]
 
 
 def test_an_app_does_not_hand_out_roles_of_another_app() -> None:
@@ -162,7 +162,7 @@ def test_a_scope_that_no_route_requires_may_bring_the_audience() -> None:
 def test_a_scope_for_no_audience_needs_a_grant() -> None:
     found, said = of(caller("alice", scope="anything"))
     assert found.calls == ()
-    assert "--grant alice:anything grants the scope" in said[Severity.OPEN]
+    assert "--grant alice:scope=anything grants the scope" in said[Severity.OPEN]
 
     found, said = of(caller("alice", scope="anything"), grant=("alice:anything",))
     assert found.scopes == (WantedScope(caller="alice", scope="anything", optional=True, by_hand=True),)
@@ -231,7 +231,7 @@ def test_two_apps_with_one_client_id_get_nothing_and_the_others_are_planned() ->
         receiver("other"),
     )
 
-    assert "2 apps that declare different things have the client id crm" in said[Severity.OPEN]
+    assert "2 apps that declare different things have the client id crm" in said[Severity.FORBIDDEN]
     assert found.clients == {"chat": True, "other": False}
     assert found.reach == {}
 
@@ -259,3 +259,143 @@ def test_a_requirement_with_too_many_ways_is_a_finding_and_takes_no_time() -> No
 def test_an_app_that_calls_and_receives_is_one_client_that_calls() -> None:
     both = receiver("crm", require_caller("chat"), calls=(CallAccess(("mail",)),))
     assert of(both, receiver("mail", require_caller("crm")))[0].clients == {"crm": True, "mail": False}
+
+
+# No app opens another one
+
+
+def test_an_app_that_claims_the_audience_of_another_one_lets_itself_in_nowhere() -> None:
+    payroll = receiver("payroll", require_caller("hr"))
+    evil = receiver("evil", require_caller("evil"), audience="payroll", calls=(CallAccess(("payroll",)),))
+    found, said = of(payroll, evil, caller("hr", "payroll"))
+
+    assert found.reach == {"hr": frozenset({"payroll"})}
+    assert "evil calls payroll, and no route of payroll accepts evil" in said[Severity.OPEN]
+
+
+def test_an_app_that_claims_the_audience_of_another_one_opens_it_for_nobody() -> None:
+    payroll = receiver("payroll", require_caller("hr"))
+    evil = receiver("evil", require_caller("friend"), audience="payroll")
+
+    assert of(payroll, evil, caller("friend", "payroll"))[0].reach == {}
+    caller_only = caller("payroll", "crm")
+    found, said = of(caller_only, evil, caller("friend", "payroll"))
+    assert found.reach == {}
+    assert "payroll accepts no token with this audience" in said[Severity.OPEN]
+
+
+def test_an_audience_of_two_apps_needs_both_of_them() -> None:
+    url = "https://pay.example"
+    one, other = (receiver(name, require_caller("chat"), audience=url) for name in ("crm", "payroll"))
+    closed = receiver("payroll", require_caller("hr"), audience=url)
+
+    assert of(one, other, caller("chat", url))[0].reach == {"chat": frozenset({url})}
+    found, said = of(one, closed, caller("chat", url))
+    assert found.reach == {}
+    assert "no route of payroll accepts chat" in said[Severity.OPEN]
+
+
+def test_an_app_lets_itself_in_for_its_own_client_id_and_for_no_other_audience() -> None:
+    for audience, reach in (("crm", {"crm": frozenset({"crm"})}), ("https://pay.example", {})):
+        app = receiver("crm", require_caller("crm"), audience=audience, calls=(CallAccess((audience,)),))
+        assert of(app)[0].reach == reach
+
+
+def test_an_audience_that_is_no_client_id_of_an_app_is_said_in_capitals() -> None:
+    url = "https://crm.example/api"
+    found, said = of(receiver("crm", require_caller("chat"), audience=url), caller("chat", url))
+
+    assert found.reach == {"chat": frozenset({url})}
+    assert said[Severity.NOTE].startswith(f"CHECK THIS: no app that is given has the client id {url}")
+    assert "CHECK THIS" not in of(receiver("crm", require_caller("chat")), caller("chat", "crm"))[1][Severity.NOTE]
+
+
+def test_an_app_that_names_itself_gets_no_scope_and_no_role() -> None:
+    required = require_caller("evil") & require_scope("payroll.admin") & require_realm_role("superuser")
+    evil = receiver("evil", required & require_role("own"), calls=(CallAccess(("evil",)),))
+    found, said = of(evil)
+
+    assert (found.scopes, found.roles) == ((), ())
+    for what in ("scope=payroll.admin", "realm-role=superuser", "role=evil/own"):
+        assert f"--grant evil:{what} grants" in said[Severity.OPEN]
+
+
+def test_an_app_that_also_requires_the_scope_elsewhere_still_gets_it_from_the_app_that_names_it() -> None:
+    crm = receiver("crm", require_caller("chat") & require_scope("read"))
+    chat = receiver("chat", require_caller("web") & require_scope("read"), calls=(CallAccess(("crm",)),))
+
+    assert of(crm, chat)[0].scopes == (WantedScope(caller="chat", scope="read", optional=False),)
+
+
+VETOES = {
+    "an app that the caller does not call": (receiver("payroll", require_caller("hr") & require_scope("write")),),
+    "a route for users": (receiver("payroll", require_user("web") & require_scope("write")),),
+    "a route with too many ways": (
+        receiver(
+            "payroll",
+            require_scope("write")
+            & AllOf(tuple(AnyOf(tuple(require_caller(f"{row}-{one}") for one in range(20))) for row in range(20))),
+        ),
+    ),
+    "two apps of one client id": (
+        receiver("payroll", require_caller("hr") & require_scope("write")),
+        receiver("payroll", require_service()),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", VETOES)
+def test_each_app_that_requires_a_scope_has_a_say_in_who_gets_it(what: str) -> None:
+    crm = receiver("crm", require_caller("chat") & require_scope("write"))
+
+    assert of(crm, caller("chat", "crm"))[0].scopes
+    found, said = of(crm, *VETOES[what], caller("chat", "crm"))
+    assert found.scopes == ()
+    assert "--grant chat:scope=write grants the scope" in said[Severity.OPEN]
+
+
+def test_a_scope_that_only_a_route_for_users_requires_brings_no_audience() -> None:
+    crm = receiver("crm", require_user("web") & require_scope("crm:read"), require_caller("chat"))
+    found, said = of(crm, caller("chat", "crm", scope="crm:read"))
+
+    assert found.gates == {"crm:read"}
+    assert found.calls == (WantedCall(caller="chat", audiences=("crm",)),)
+    assert "--grant chat:scope=crm:read grants the scope" in said[Severity.OPEN]
+
+
+# What a grant means
+
+
+def test_a_grant_that_fits_more_than_one_thing_grants_nothing_and_names_the_exact_forms() -> None:
+    crm = receiver("crm", require_role("x"), require_scope("x"), require_realm_role("x"), require_caller("chat"))
+    apps = (crm, receiver("payroll", require_role("x")), receiver("x"), caller("chat", "crm"))
+    found, said = of(*apps, grant=("chat:x",))
+
+    assert (found.scopes, found.roles, found.reach) == ((), (), {"chat": frozenset({"crm"})})
+    forms = ("audience=x", "scope=x", "realm-role=x", "role=crm/x", "role=payroll/x")
+    assert "--grant chat:x fits more than one thing" in said[Severity.OPEN]
+    assert all(f"--grant chat:{form}" in said[Severity.OPEN] for form in forms)
+
+
+def test_an_exact_grant_grants_exactly_that() -> None:
+    crm = receiver("crm", require_role("x"), require_scope("x"), require_realm_role("x"), require_caller("chat"))
+    apps = (crm, receiver("payroll", require_role("x")), receiver("x"), caller("chat", "crm"))
+    for form, scopes, roles, audiences in (
+        ("audience=x", (), (), {"crm", "x"}),
+        ("scope=x", ("x",), (), {"crm"}),
+        ("role=crm/x", (), (Role("crm", "x"),), {"crm"}),
+        ("role=payroll/x", (), (Role("payroll", "x"),), {"crm"}),
+        ("realm-role=x", (), (Role("", "x"),), {"crm"}),
+    ):
+        found, _ = of(*apps, grant=(f"chat:{form}",))
+        assert tuple(each.scope for each in found.scopes) == scopes
+        assert tuple(each.role for each in found.roles) == roles
+        assert found.reach == {"chat": audiences}
+
+
+def test_a_file_that_names_an_audience_like_an_exact_grant_does_not_get_in_its_way() -> None:
+    crm = receiver("crm", require_scope("write"), require_caller("chat"))
+    found, _ = of(crm, caller("chat", "crm"), caller("evil", "scope=write"), grant=("chat:scope=write",))
+
+    assert [each.scope for each in found.scopes] == ["write"]
+    assert found.reach == {"chat": frozenset({"crm"})}
