@@ -657,7 +657,7 @@ class _Planning:
             and name not in self.wanted.gates
             and not self._more(scope, allowed, by_hand=False)
             and not self._conditional(name)
-            and (name in usual or name in mine or not self._unanswered(caller, [audience]))
+            and (name in mine or not self._unanswered(caller, [audience]))
         ]
         if fitting:
             name = min(fitting, key=lambda one: (one not in held["optionalClientScopes"], one))

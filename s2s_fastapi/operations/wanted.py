@@ -427,9 +427,8 @@ class _Wanting:
 
     def _named_everywhere(self, caller: str, what: _Thing, reach: Mapping[str, frozenset[str]]) -> bool:
         """Return whether every other app that requires this names the caller beside it, and the caller can call one of them."""
-        naming = {one.client_id for one in self.receivers if any(way.names(caller) for way in one.asks(what))} - {
-            caller
-        }
+        others = (one for one in self.receivers if one.client_id != caller)
+        naming = {one.client_id for one in others if any(way.names(caller) for way in one.asks(what))}
         called = {one.client_id for one in self._called_by(reach.get(caller, frozenset()))}
         return not naming.isdisjoint(called) and self.requiring[what] - {caller} <= naming
 
