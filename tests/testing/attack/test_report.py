@@ -54,7 +54,7 @@ def test_junit_counts_findings_as_failures_and_the_rest_as_skipped() -> None:
     root = ET.fromstring(report(*OUTCOMES).as_junit())  # noqa: S314 - our own
 
     suite = root.findall("testsuite")[1]
-    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("6", "2", "2")
+    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("6", "2", "3")
     messages = [failure.get("message") or "" for failure in suite.iter("failure")]
     assert len(messages) == 2
     assert all(CASE.title in message and "\x1b" not in message for message in messages)
