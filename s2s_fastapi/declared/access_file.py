@@ -68,6 +68,11 @@ class RouteEntry:
         return RouteAccess(self.path, frozenset(self.methods), host=self.host, websocket=self.websocket).name
 
     @property
+    def open(self) -> bool:
+        """Whether no request to it needs a token."""
+        return not self.opaque and not self.websocket and set(self.public) >= set(self.methods or _METHODS)
+
+    @property
     def order(self) -> tuple[Any, ...]:
         """Where it stands in the file: routes of one path are beside each other, in whatever order the app has them."""
         return self.host, self.path, self.websocket, self.methods, self.opaque

@@ -12,7 +12,7 @@ from s2s_fastapi.fastapi_internals import unwatched
 from s2s_fastapi.requirement.require import current_principal, require_scope
 from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Caller, HasRole, HasScope, Requirement
 
-__all__ = ["asked", "asked_by", "below", "covers", "lost_scopes", "ways_of"]
+__all__ = ["asked", "asked_by", "below", "covers", "leaves_of", "lost_scopes", "ways_of"]
 
 
 def asked(dependant: Any, scopes: tuple[str, ...] = ()) -> Iterator[Requirement]:
@@ -74,6 +74,15 @@ def ways_of(requirement: Requirement | None) -> list[tuple[Requirement, ...]]:
     if isinstance(requirement, AllOf):
         return [sum(combination, ()) for combination in product(*(ways_of(part) for part in requirement.parts))]
     return [(requirement,)]
+
+
+def leaves_of(requirement: Requirement | None) -> Iterator[Requirement]:
+    """Yield the plain requirements that a requirement is made of, however they are joined."""
+    if isinstance(requirement, AllOf | AnyOf):
+        for part in requirement.parts:
+            yield from leaves_of(part)
+    elif requirement is not None:
+        yield requirement
 
 
 def _implied(wanted: Requirement, way: tuple[Requirement, ...]) -> bool:

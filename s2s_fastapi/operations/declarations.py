@@ -1,15 +1,16 @@
 """What is given to `s2s-fastapi explain`: apps that declare who may call, and a realm file."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from s2s_fastapi.backchannel.strict_json import json_object
 from s2s_fastapi.declared.access_file import AccessFile, AppAccess
+from s2s_fastapi.declared.asked import leaves_of
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.applications import documentation_of, imported
 from s2s_fastapi.realm.model import RealmModel
-from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Audience, Caller, Requirement
+from s2s_fastapi.requirement.requirement import Audience, Caller
 from s2s_fastapi.text import named, printable
 
 __all__ = ["any_service_for", "audiences_of", "declared_by", "read_realm_file", "receiving"]
@@ -42,7 +43,7 @@ def receiving(apps: Iterable[AppAccess], to: str) -> tuple[AppAccess, ...]:
 
 def audiences_of(app: AppAccess) -> frozenset[str]:
     """Return the audiences that an app accepts; empty if it accepts any."""
-    return frozenset(name for leaf in _leaves(app.requires) if isinstance(leaf, Audience) for name in leaf.audiences)
+    return frozenset(name for leaf in leaves_of(app.requires) if isinstance(leaf, Audience) for name in leaf.audiences)
 
 
 def any_service_for(audience: str) -> AppAccess:
@@ -71,11 +72,3 @@ def read_realm_file(path: Path, version: str) -> RealmModel:
             return RealmModel.read(document, version=version)
     # Outside of the except block: the error may carry the document, and with it secrets.
     raise ConfigurationError(f"The realm file {shown} cannot be read: {problem}.")
-
-
-def _leaves(requirement: Requirement | None) -> Iterator[Requirement]:
-    if isinstance(requirement, AllOf | AnyOf):
-        for part in requirement.parts:
-            yield from _leaves(part)
-    elif requirement is not None:
-        yield requirement

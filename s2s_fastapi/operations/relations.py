@@ -7,10 +7,11 @@ from typing import Any, Final, Self
 
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.declared.access_file import AccessFile, AppAccess, CallAccess, RouteEntry
+from s2s_fastapi.declared.asked import leaves_of
 from s2s_fastapi.operations.wanted import accepted_audiences
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.realm.model import Denied, RealmModel
-from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Audience, Caller, HasRole, HasScope, Requirement
+from s2s_fastapi.requirement.requirement import Audience, Caller, HasRole, HasScope
 from s2s_fastapi.verifier.predicted import predicted_principal
 
 __all__ = ["Relation", "RouteAnswer", "Status", "Unanswered", "judged", "relations", "unanswered"]
@@ -161,11 +162,7 @@ def _granted(receivers: list[AppAccess], realm: RealmModel) -> Iterator[Relation
 
 def judged(principal: Principal, receiver: AppAccess) -> tuple[RouteAnswer, ...]:
     """Return what each route of an app that needs a token answers to a caller."""
-    return tuple(_answer(principal, receiver, route) for route in receiver.routes if not _open(route))
-
-
-def _open(route: RouteEntry) -> bool:
-    return bool(route.public) and set(route.methods or route.public) <= set(route.public)
+    return tuple(_answer(principal, receiver, route) for route in receiver.routes if not route.open)
 
 
 def _answer(principal: Principal, receiver: AppAccess, route: RouteEntry) -> RouteAnswer:
@@ -183,7 +180,7 @@ def _answer(principal: Principal, receiver: AppAccess, route: RouteEntry) -> Rou
 def _may_ever(caller: str, receiver: AppAccess) -> bool:
     """Return whether a route would accept this service if Keycloak granted it all that the route asks for."""
     leaves = [
-        leaf for part in (receiver.requires, *(route.requires for route in receiver.routes)) for leaf in _leaves(part)
+        leaf for part in (receiver.requires, *(route.requires for route in receiver.routes)) for leaf in leaves_of(part)
     ]
     roles: dict[str, set[str]] = {}
     for leaf in leaves:
@@ -203,20 +200,12 @@ def _may_ever(caller: str, receiver: AppAccess) -> bool:
     )
     every = [frozenset(leaf.audiences) for leaf in leaves if isinstance(leaf, Audience)] or [frozenset()]
     tokens = [replace(best, audiences=audiences) for audiences in (*every, frozenset[str]().union(*every))]
-    routes = [route for route in receiver.routes if not _open(route)]
+    routes = [route for route in receiver.routes if not route.open]
     return any(_answer(token, receiver, route).accepted for token in tokens for route in routes)
 
 
 def _named(receiver: AppAccess) -> frozenset[str]:
     """Return the services that a route of the app names."""
-    leaves = [leaf for route in receiver.routes for leaf in _leaves(route.requires)]
+    leaves = [leaf for route in receiver.routes for leaf in leaves_of(route.requires)]
     named = (leaf.client_ids for leaf in leaves if isinstance(leaf, Caller) and leaf.kind == "service")
     return frozenset(name for names in named for name in names)
-
-
-def _leaves(requirement: Requirement | None) -> Iterator[Requirement]:
-    if isinstance(requirement, AllOf | AnyOf):
-        for part in requirement.parts:
-            yield from _leaves(part)
-    elif requirement is not None:
-        yield requirement

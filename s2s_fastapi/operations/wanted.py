@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Final, TypeAlias
 
 from s2s_fastapi.declared.access_file import AppAccess, CallAccess, RouteEntry
-from s2s_fastapi.declared.asked import ways_of
+from s2s_fastapi.declared.asked import leaves_of, ways_of
 from s2s_fastapi.operations.forbidden import forbidden_client, forbidden_role, forbidden_scope
 from s2s_fastapi.realm.entities import Role
 from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Audience, Caller, HasRole, HasScope, Requirement
@@ -30,7 +30,6 @@ __all__ = [
     "wanted",
 ]
 
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _MOST_WAYS: Final = 5_000
 _MOST_NAMED: Final = 3
 _Thing: TypeAlias = str | Role
@@ -249,7 +248,7 @@ class _Wanting:
 
     def _ways(self, app: AppAccess) -> Iterator[_Way]:
         for route in app.routes:
-            if not route.opaque and not route.websocket and set(route.public) >= set(route.methods or _METHODS):
+            if route.open:
                 continue
             parts = tuple(part for part in (app.requires, route.requires) if part is not None)
             requirement = AllOf(parts)
@@ -516,7 +515,7 @@ def accepted_audiences(app: AppAccess) -> frozenset[str]:
     if app.requires is None:
         return frozenset()
     every = (app.requires, *(route.requires for route in app.routes if route.requires is not None))
-    leaves = (leaf for requirement in every for leaf in _leaves(requirement))
+    leaves = (leaf for requirement in every for leaf in leaves_of(requirement))
     return frozenset(name for leaf in leaves if isinstance(leaf, Audience) for name in leaf.audiences)
 
 
@@ -525,7 +524,7 @@ def _requiring(apps: Iterable[AppAccess]) -> Mapping[_Thing, frozenset[str]]:
     found: dict[_Thing, frozenset[str]] = {}
     for app in apps:
         for requirement in (app.requires, *(route.requires for route in app.routes)):
-            for leaf in _leaves(requirement) if requirement is not None else ():
+            for leaf in leaves_of(requirement):
                 for what in _things(leaf, app.client_id):
                     found[what] = found.get(what, frozenset()) | {app.client_id}
     return found
@@ -541,14 +540,6 @@ def _things(leaf: Requirement, client_id: str) -> frozenset[_Thing]:
 
 def _name(what: _Thing) -> str:
     return what.name if isinstance(what, Role) else what
-
-
-def _leaves(requirement: Requirement) -> Iterator[Requirement]:
-    if isinstance(requirement, AllOf | AnyOf):
-        for part in requirement.parts:
-            yield from _leaves(part)
-    else:
-        yield requirement
 
 
 def _count(requirement: Requirement) -> int:

@@ -113,3 +113,12 @@ def test_an_audience_that_no_given_app_accepts_is_named() -> None:
 
     assert unanswered([file(RECEIVER, lost)]) == (Unanswered(SHOP, "ghost"),)
     assert unanswered([file(lost), file(RECEIVER)]) == (Unanswered(SHOP, "ghost"),)
+
+
+def test_a_route_of_which_only_some_methods_are_public_is_still_judged() -> None:
+    part = app(STOCK, {"path": "/items", "public": ["GET"], "requires": ONLY_SHOP})
+    whole = app(STOCK, {"path": "/items", "methods": ["GET"], "public": ["GET"]})
+    granted = realm(client(SHOP, STOCK), client(STOCK))
+
+    assert only(*relations([file(part, CALLER)], granted)).status is Status.WORKS
+    assert only(*relations([file(whole, CALLER)], granted)).status is Status.NOT_ALLOWED
