@@ -1,10 +1,11 @@
-"""Makes text from outside safe for a log."""
+"""Text from outside made safe for a log, and bytes written as text."""
 
 import re
+from base64 import urlsafe_b64encode
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["listed", "named", "printable", "quoted", "without_tokens"]
+__all__ = ["base64url", "listed", "named", "printable", "quoted", "without_tokens"]
 
 _CUT: Final = "..."
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_/](?:[A-Za-z0-9_.:/@%+~#&=?-]*[A-Za-z0-9_/])?")
@@ -50,3 +51,8 @@ def listed(names: Iterable[str], separator: str = ", ") -> str:
 def without_tokens(text: str) -> str:
     """Return ``text`` without the JWTs in it, whole or cut off."""
     return _JWT.sub("(left out)", text) if "eyJ" in text else text
+
+
+def base64url(raw: bytes) -> str:
+    """Return bytes as JWTs and JWKs write them: base64url without padding (RFC 7515 section 2)."""
+    return urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")

@@ -3,7 +3,7 @@
 import json
 import re
 import secrets
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64decode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 from s2s_fastapi.backchannel.strict_json import json_object
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.text import base64url
 
 __all__ = ["LIFE", "ClientKey", "KeyType", "new_private_key", "registration"]
 
@@ -103,7 +104,7 @@ class ClientKey:
         since = int(now())
         claims = {"iss": client_id, "sub": client_id, "aud": audience, "iat": since, "exp": since + LIFE, **_identity()}
         signing_input = f"{_part({'alg': 'EdDSA', **header})}.{_part(claims)}"
-        return f"{signing_input}.{_base64url(JWSRegistry.algorithms['EdDSA'].sign(signing_input.encode('ascii'), self.key))}"
+        return f"{signing_input}.{base64url(JWSRegistry.algorithms['EdDSA'].sign(signing_input.encode('ascii'), self.key))}"
 
 
 def _identity() -> dict[str, str]:
@@ -111,11 +112,7 @@ def _identity() -> dict[str, str]:
 
 
 def _part(members: Mapping[str, Any]) -> str:
-    return _base64url(json.dumps(members, separators=(",", ":")).encode())
-
-
-def _base64url(raw: bytes) -> str:
-    return urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+    return base64url(json.dumps(members, separators=(",", ":")).encode())
 
 
 _Found = tuple[str, str, str, Any]

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import threading
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64decode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,6 +12,7 @@ from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
 from s2s_fastapi.realm.model import Denied
+from s2s_fastapi.text import base64url
 
 __all__ = ["ASSERTION_TYPE", "Assertion", "AssertionRules", "Seen", "public_keys"]
 
@@ -58,11 +59,7 @@ def public_keys(attributes: Mapping[str, Any]) -> Iterator[tuple[str, Key]]:
     elif attributes.get("jwt.credential.certificate"):
         pem = f"-----BEGIN CERTIFICATE-----\n{attributes['jwt.credential.certificate']}\n-----END CERTIFICATE-----\n"
         key = RSAKey.import_key(pem)
-        yield _base64url(hashlib.sha256(key.as_der(private=False)).digest()), key
-
-
-def _base64url(raw: bytes) -> str:
-    return urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+        yield base64url(hashlib.sha256(key.as_der(private=False)).digest()), key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from base64 import b64encode, urlsafe_b64encode
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cache, partial
@@ -12,6 +12,7 @@ from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.text import base64url
 
 __all__ = ["NewKey", "RealmKeys", "once_in_a_process"]
 
@@ -70,11 +71,7 @@ def once_in_a_process(owner: str) -> NewKey:
 
 
 def _part(members: Mapping[str, Any]) -> str:
-    return _base64url(json.dumps(members, ensure_ascii=False, separators=(",", ":")).encode())
-
-
-def _base64url(raw: bytes) -> str:
-    return urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+    return base64url(json.dumps(members, ensure_ascii=False, separators=(",", ":")).encode())
 
 
 def _jwk(key: Key, kid: str, use: str, algorithm: str) -> dict[str, Any]:
@@ -105,7 +102,7 @@ class RealmKeys:
         """
         key = self._newest(algorithm)
         signing_input = f"{_part({'alg': algorithm, 'typ': header_type, 'kid': kid or key.kid})}.{_part(claims)}"
-        return f"{signing_input}.{_base64url(key.signature(signing_input.encode('ascii')))}"
+        return f"{signing_input}.{base64url(key.signature(signing_input.encode('ascii')))}"
 
     def signature(self, signing_input: bytes, algorithm: str = "RS256") -> bytes:
         """Return the signature of the algorithm's newest key over any bytes: the suite of attacks signs what is no token.

@@ -3,13 +3,13 @@
 import hashlib
 import secrets
 import uuid
-from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from s2s_fastapi.realm.model import Granted
 from s2s_fastapi.testing.realm import IssuerRealm
 from s2s_fastapi.testing.versions import Wire
+from s2s_fastapi.text import base64url
 
 __all__ = ["Mint"]
 
@@ -100,6 +100,6 @@ class Mint:
             "aud": claims.get("azp"),
             "typ": "ID",
             **shared,
-            "at_hash": urlsafe_b64encode(half).rstrip(b"=").decode("ascii"),
+            "at_hash": base64url(half),
         }
         return self.realm.keys.sign(members, algorithm=_ID_TOKEN_ALGORITHM)

@@ -13,13 +13,14 @@ A recipe is a JSON object of a case file. Its members, in the order in which the
 """
 
 import json
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64decode
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.testing.attack.keyring import Keyring
 from s2s_fastapi.testing.attack.templates import filled
+from s2s_fastapi.text import base64url
 
 __all__ = ["MEMBERS", "forged", "read_parts"]
 
@@ -65,7 +66,7 @@ def forged(good: str, recipe: Mapping[str, Any], keys: Keyring, variables: Mappi
         algorithm=signs,
         secret=asked.get("secret"),
     )
-    parts = {"header": first, "claims": second, "signature": _base64url(signature)}
+    parts = {"header": first, "claims": second, "signature": base64url(signature)}
     parts = {name: _spelling(asked.get(f"{name}_part", "same"))(part) for name, part in parts.items()}
     return str(filled(recipe.get("compact", "${header}.${claims}.${signature}"), {**variables, **parts}))
 
@@ -84,7 +85,7 @@ def _part(
     text = json.dumps(members, separators=(",", ":"))
     if f"{name}_text" in recipe:
         text = str(filled(recipe[f"{name}_text"], {**variables, "json": text, "members": text[1:-1]}))
-    return _base64url(text.encode(asked.get(f"{name}_encoding", "utf-8"), "surrogatepass"))
+    return base64url(text.encode(asked.get(f"{name}_encoding", "utf-8"), "surrogatepass"))
 
 
 def _changed(members: dict[str, Any], changes: Mapping[str, Any], without: Any) -> dict[str, Any]:
@@ -94,10 +95,6 @@ def _changed(members: dict[str, Any], changes: Mapping[str, Any], without: Any) 
 def _read(part: str) -> dict[str, Any]:
     read: dict[str, Any] = json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4)))
     return read
-
-
-def _base64url(raw: bytes) -> str:
-    return urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
 
 
 def _bytes_of(part: str) -> bytes:
@@ -118,7 +115,7 @@ def _flipped(part: str) -> str:
     """Change one bit in the middle."""
     raw = bytearray(_bytes_of(part))
     raw[len(raw) // 2] ^= 1
-    return _base64url(bytes(raw))
+    return base64url(bytes(raw))
 
 
 _SPELLINGS: Final[Mapping[str, Callable[[str], str]]] = {
@@ -131,14 +128,14 @@ _SPELLINGS: Final[Mapping[str, Callable[[str], str]]] = {
     "with a space": lambda part: part[: len(part) // 2] + " " + part[len(part) // 2 :],
     "with spare bits": _spare_bits,
     "with one bit changed": _flipped,
-    "cut off": lambda part: _base64url(_bytes_of(part)[:-1]),
-    "one byte longer": lambda part: _base64url(_bytes_of(part) + b"\0"),
+    "cut off": lambda part: base64url(_bytes_of(part)[:-1]),
+    "one byte longer": lambda part: base64url(_bytes_of(part) + b"\0"),
     "one byte": lambda _: "AA",
-    "zeros": lambda part: _base64url(bytes(len(_bytes_of(part)))),
-    "ones": lambda part: _base64url(b"\xff" * len(_bytes_of(part))),
-    "halves exchanged": lambda part: _base64url(_exchanged(_bytes_of(part))),
-    "DER": lambda part: _base64url(_der(_bytes_of(part))),
-    "of the attacker's text": lambda _: _base64url(b"signed"),
+    "zeros": lambda part: base64url(bytes(len(_bytes_of(part)))),
+    "ones": lambda part: base64url(b"\xff" * len(_bytes_of(part))),
+    "halves exchanged": lambda part: base64url(_exchanged(_bytes_of(part))),
+    "DER": lambda part: base64url(_der(_bytes_of(part))),
+    "of the attacker's text": lambda _: base64url(b"signed"),
 }
 """What can be done to a part after the signature."""
 
