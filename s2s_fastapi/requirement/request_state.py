@@ -11,6 +11,7 @@ from s2s_fastapi.answers import error_within
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import matched_route
+from s2s_fastapi.keycloak.cures import ASKED_ANYWAY, credentials_cure
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.telemetry import Observer
 from s2s_fastapi.telemetry.metrics import decided
@@ -18,9 +19,20 @@ from s2s_fastapi.telemetry.spans import Span, describe, trace_id
 from s2s_fastapi.text import printable, without_tokens
 from s2s_fastapi.verifier.verdict import Judge, Verdict
 
-__all__ = ["KEYS_KEY", "SCOPE_KEY", "Authenticated", "Service", "Unasked", "located"]
+__all__ = [
+    "ANONYMOUS_KEY",
+    "KEYS_KEY",
+    "SCOPE_KEY",
+    "Anonymous",
+    "Authenticated",
+    "Service",
+    "Unasked",
+    "admit",
+    "located",
+]
 
 SCOPE_KEY: Final = "s2s_fastapi.authenticated"
+ANONYMOUS_KEY: Final = "s2s_fastapi.anonymous"
 KEYS_KEY: Final = "s2s_fastapi.keys"
 """The keys that a request's token is verified with, on public paths too: for `auth_ready`."""
 _LONGEST_ROUTE: Final = 200
@@ -79,10 +91,13 @@ class Authenticated:
         """Return the state of a request.
 
         Raises:
+            AuthenticationError: It is a request without credentials, on an optional path.
             ConfigurationError: No `ServiceAuthMiddleware` authenticated it. Nothing is accepted then, whoever calls.
         """
         state = scope.get(SCOPE_KEY)
         if not isinstance(state, cls):
+            if (anonymous := Anonymous.of(scope)) is not None:
+                raise anonymous.refused(scope)
             raise ConfigurationError(
                 "The route has a requirement, but no ServiceAuthMiddleware authenticated the request. If the app has none, add "
                 "ServiceAuthMiddleware to it: app.add_middleware(ServiceAuthMiddleware). If the path is one of its public_paths, take it out there."
@@ -131,6 +146,42 @@ class Authenticated:
             kid=known.kid,
             receiver="" if self.principal.kind == "user" else self.service.client_id,
         )
+
+
+@dataclass(slots=True)
+class Anonymous:
+    """One request without credentials that the middleware accepted on an optional path: it looked, and found none."""
+
+    service: Service
+    span: Span
+    refusal: Decision | None = None
+    """Set when a requirement refused: see `Authenticated`."""
+    answered: bool = False
+    unasked: None = None
+
+    @classmethod
+    def of(cls, scope: Scope) -> "Anonymous | None":
+        """Return the state of a request that has no credentials; None if it has some, or if no middleware has looked."""
+        state = scope.get(ANONYMOUS_KEY)
+        return state if isinstance(state, cls) and SCOPE_KEY not in scope else None
+
+    def refused(self, scope: Scope) -> Exception:
+        """Report that a requirement needs a caller, and return what Starlette answers."""
+        self.refusal = decision = Decision(reason=Reason.NO_CREDENTIALS, cure=credentials_cure(ASKED_ANYWAY))
+        self.service.report(decision, scope, self.span)
+        return error_within(scope, decision, self.service.realm)
+
+
+def admit(scope: Scope, requirement: Judge) -> Principal | None:
+    """Return the caller if ``requirement`` allows it; None for a request without credentials that an optional requirement lets in.
+
+    Raises:
+        AuthenticationError, AuthorizationError: It does not.
+        ConfigurationError: No `ServiceAuthMiddleware` looked at the request.
+    """
+    if not requirement.needs_credentials and Anonymous.of(scope) is not None:
+        return None
+    return Authenticated.of(scope).admit(scope, requirement)
 
 
 def located(decision: Decision, scope: Scope, current: Span) -> Decision:

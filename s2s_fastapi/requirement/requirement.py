@@ -25,9 +25,9 @@ from s2s_fastapi.keycloak.cures import (
 )
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.requirement.guard import guarded
-from s2s_fastapi.requirement.request_state import SCOPE_KEY, Authenticated
+from s2s_fastapi.requirement.request_state import SCOPE_KEY, Anonymous, Authenticated
 
-__all__ = ["AllOf", "AnyOf", "Audience", "Caller", "HasRole", "HasScope", "Requirement"]
+__all__ = ["AllOf", "AnyOf", "Audience", "Caller", "HasRole", "HasScope", "OptionalOf", "Requirement"]
 
 E = TypeVar("E")
 
@@ -58,6 +58,8 @@ class _Scheme(SecurityBase):
 
     model = HTTPBearer(bearerFormat="JWT", description="An access token of Keycloak (RFC 6750).")
     scheme_name = "ServiceToken"
+    needs_credentials = True
+    """False only for what `Requirement.optional` returns."""
     _key: tuple[Any, ...]
     _hash: int
 
@@ -129,6 +131,14 @@ class Requirement(_Scheme):
         """
         return guarded(self, endpoint)
 
+    def optional(self) -> "OptionalOf":
+        """Return the requirement for a path of ``optional_paths``: it is asked only of requests that bring credentials.
+
+        - The dependency's value is ``Principal | None``. None means that the request had no credentials at all.
+        - On every other path it is the plain requirement, because the middleware lets nobody in without credentials there.
+        """
+        return OptionalOf(self)
+
     @awaited
     def __call__(
         self, connection: HTTPConnection = _NO_CONNECTION, security_scopes: SecurityScopes = _NO_SCOPES
@@ -147,7 +157,8 @@ class Requirement(_Scheme):
                 "Do not call a requirement without a request. In a route write Depends(admin), without parentheses after admin. Elsewhere"
                 " write `await admin(request)`."
             )
-        requirement = self & HasScope(frozenset(security_scopes.scopes)) if security_scopes.scopes else self
+        scopes = security_scopes.scopes
+        requirement = self._with(HasScope(frozenset(scopes))) if scopes else self
         scope = connection.scope
         state = scope.get(SCOPE_KEY)
         if type(state) is not Authenticated:
@@ -177,6 +188,10 @@ class Requirement(_Scheme):
         """Require both."""
         return AllOf(parts=(*_parts(self, AllOf), *_parts(other, AllOf)))
 
+    def _with(self, other: "Requirement") -> "Requirement":
+        """Require the scopes of a ``Security`` around it as well."""
+        return self & other
+
     def __or__(self, other: "Requirement") -> "Requirement":
         """Require one of the two."""
         return AnyOf(parts=(*_parts(self, AnyOf), *_parts(other, AnyOf)))
@@ -184,6 +199,10 @@ class Requirement(_Scheme):
 
 async def _given(principal: Principal) -> Principal:
     return principal
+
+
+async def _nobody() -> None:
+    """Give no caller: the request has no credentials."""
 
 
 def _call(factory: str, *arguments: Iterable[str], **options: object) -> str:
@@ -339,7 +358,47 @@ class Audience(Requirement):
         return _ALLOWED
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class OptionalOf(Requirement):
+    """A requirement that is asked only of requests that bring credentials: see `Requirement.optional`."""
+
+    needs_credentials = False
+    requirement: Requirement
+
+    def __repr__(self) -> str:
+        inner = f"({self.requirement})" if isinstance(self.requirement, AllOf | AnyOf) else str(self.requirement)
+        return f"{inner}.optional()"
+
+    def optional(self) -> "OptionalOf":
+        """Return it: it is optional already."""
+        return self
+
+    @awaited
+    def __call__(
+        self, connection: HTTPConnection = _NO_CONNECTION, security_scopes: SecurityScopes = _NO_SCOPES
+    ) -> Awaitable[Any]:
+        """Return an awaitable of the caller, or of None if the request has no credentials and its path is optional."""
+        if connection is not _NO_CONNECTION and Anonymous.of(connection.scope) is not None:
+            return _nobody()
+        return super().__call__(connection, security_scopes)
+
+    def _with(self, other: Requirement) -> Requirement:
+        return OptionalOf(self.requirement & other)
+
+    def judge(self, principal: Principal, client_id: str = "") -> Decision:
+        """Decide about a caller as the requirement does."""
+        return self.requirement.judge(principal, client_id)
+
+    def refusals(self, principal: Principal, client_id: str = "") -> tuple[Decision, ...]:
+        """Return what the requirement would have to see changed."""
+        return self.requirement.refusals(principal, client_id)
+
+
 def _parts(requirement: Requirement, kind: type[AllOf] | type[AnyOf]) -> tuple[Requirement, ...]:
     if not isinstance(requirement, Requirement):
         raise ConfigurationError("A requirement can only be joined with another: require_...(...) & require_...(...).")
+    if isinstance(requirement, OptionalOf):
+        raise ConfigurationError(
+            f"{requirement} cannot be joined: write (require_...(...) & require_...(...)).optional()."
+        )
     return requirement.parts if isinstance(requirement, kind) else (requirement,)

@@ -14,6 +14,10 @@ __all__ = ["Judge", "Verdict"]
 class Judge(Protocol):
     """Whatever can decide about a principal: a requirement."""
 
+    @property
+    def needs_credentials(self) -> bool:
+        """Whether a request without credentials is refused on an optional path, too."""
+
     def judge(self, principal: Principal, client_id: str = "") -> Decision:
         """Decide; ``client_id`` is the receiving app's own."""
 
