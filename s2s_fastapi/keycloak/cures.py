@@ -33,6 +33,7 @@ __all__ = [
     "claim_cure",
     "condition_cure",
     "condition_fault",
+    "condition_unknown",
     "credentials_cure",
     "issuer_cure",
     "issuer_steps",
@@ -325,6 +326,13 @@ def claim_cure(principal: Principal, path: tuple[str, ...], values: Iterable[obj
 def condition_cure(principal: Principal, name: str) -> str:
     """Return what to look at if a condition of the app is not met."""
     return f"{named(principal.client_id)} does not meet the condition {_said(name)}. Only the code of this app knows what it asks: see require_that({_said(name)}, ...)."
+
+
+def condition_unknown(principal: Principal, name: str) -> str:
+    """Say that nobody outside of the app knows whether a condition is met."""
+    return (
+        f"Only the app can tell whether {named(principal.client_id)} meets the condition {_said(name)}; all else holds."
+    )
 
 
 def condition_fault(name: str, found: object) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from s2s_fastapi.decision import Decision, Reason
-from s2s_fastapi.keycloak.cures import claim_cure, condition_cure, condition_fault
+from s2s_fastapi.keycloak.cures import claim_cure, condition_cure, condition_fault, condition_unknown
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.requirement.requirement import Requirement
 
@@ -91,7 +91,8 @@ class Condition(Requirement):
             if answer is True:
                 return _ALLOWED
             if answer is False:
-                return Decision(reason=Reason.CONDITION_NOT_MET, cure=condition_cure(principal, self.name))
+                cure = condition_unknown if self.predicate is only_the_app else condition_cure
+                return Decision(reason=Reason.CONDITION_NOT_MET, cure=cure(principal, self.name))
             if inspect.iscoroutine(answer):
                 answer.close()  # or Python would warn that nobody awaited it
             fault = condition_fault(self.name, answer)
@@ -99,7 +100,10 @@ class Condition(Requirement):
 
 
 def only_the_app(_: Principal) -> bool:
-    """Stand for the function of a condition that is known by name only, from an access file. Nobody is let in with it."""
+    """Stand for the function of a condition that is known by name only, from an access file. Nobody is let in with it.
+
+    So ``condition_not_met`` means there: all else holds, and only the app can tell.
+    """
     return False
 
 

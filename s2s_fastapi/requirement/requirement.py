@@ -1,6 +1,6 @@
 """What a route requires of its caller, as a value: who may call, and with which scopes and roles."""
 
-from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, ClassVar, Final, Literal, NoReturn, Self, TypeVar
@@ -199,6 +199,11 @@ def _call(factory: str, *arguments: Iterable[str], **options: object) -> str:
     return f"{factory}({', '.join([*names, *(f'{key}={value!r}' for key, value in options.items() if value)])})"
 
 
+def _always_refuses(decision: Decision) -> bool:
+    """Return whether observe mode refuses for this reason, and nothing that is asked later changes the answer."""
+    return not decision.reason.observable and decision.reason is not Reason.CONDITION_FAILED
+
+
 def _distance(decision: Decision) -> int:
     """Return how far a token came before it was refused."""
     return _PRECEDENCE.index(decision.reason)
@@ -225,25 +230,25 @@ class AllOf(Requirement):
 
         Conditions are asked last, and only if all else holds.
         """
-        asked = iter(self._asked)
-        for part in asked:
+        for part in self._asked:
             decision = part.judge(principal, client_id)
             if decision is not _ALLOWED and decision.reason is not Reason.ALLOWED:
-                return _decisive(decision, part, asked, principal, client_id)
+                rest = self._asked[self._asked.index(part) + 1 :]
+                return _decisive(decision, part, rest, principal, client_id)
         return _ALLOWED
 
     def refusals(self, principal: Principal, client_id: str = "") -> tuple[Decision, ...]:
         """Return what every part lacks, not only what is answered. Conditions are left out if observe mode refuses without them."""
         found: list[Decision] = []
         for part in self._asked:
-            if part.asks_code and not all(refusal.reason.observable for refusal in found):
+            if part.asks_code and any(map(_always_refuses, found)):
                 break
             found += part.refusals(principal, client_id)
         return tuple(found)
 
 
 def _decisive(
-    refusal: Decision, part: Requirement, rest: Iterator[Requirement], principal: Principal, client_id: str
+    refusal: Decision, part: Requirement, rest: Iterable[Requirement], principal: Principal, client_id: str
 ) -> Decision:
     """Return the refusal to answer with: the ``refusal`` of ``part``, or that of one of the ``rest``.
 
