@@ -6,7 +6,7 @@ from starlette.types import ASGIApp, Scope
 from starlette.websockets import WebSocketClose
 
 from s2s_fastapi.decision import Decision, Reason
-from s2s_fastapi.errors import AuthenticationError, AuthorizationError, KeysUnavailable, S2SError
+from s2s_fastapi.errors import AuthenticationError, AuthorizationError, ConditionFailed, KeysUnavailable, S2SError
 
 __all__ = ["answer", "challenge", "error_of", "error_within", "headers_of"]
 
@@ -43,6 +43,8 @@ def error_of(decision: Decision, realm: str = "") -> S2SError:
     message = f"{decision.reason}: {decision.cure or decision.reason.detail}"
     if decision.reason is Reason.KEYS_UNAVAILABLE:
         return KeysUnavailable(message, retry_after=decision.retry_after)
+    if decision.reason is Reason.CONDITION_FAILED:
+        return ConditionFailed(message)
     kind = AuthorizationError if decision.status == 403 else AuthenticationError  # noqa: PLR2004 - HTTP's own number
     return kind(
         message,

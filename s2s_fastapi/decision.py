@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 __all__ = ["Decision", "Outcome", "Reason"]
 
@@ -77,10 +77,35 @@ class Reason(StrEnum):
     CALLER_NOT_ALLOWED = "caller_not_allowed", 403, "insufficient_scope", "This caller may not call this."
     SCOPE_MISSING = "scope_missing", 403, "insufficient_scope", "The access token lacks a scope."
     ROLE_MISSING = "role_missing", 403, "insufficient_scope", "The access token lacks a role."
+    CLAIM_MISSING = "claim_missing", 403, "insufficient_scope", "The access token lacks a claim, or its value."
+    CONDITION_NOT_MET = "condition_not_met", 403, "insufficient_scope", "The caller does not meet a condition."
 
     # The fault is ours or Keycloak's.
     KEYS_UNAVAILABLE = "keys_unavailable", 503, "", "The service cannot check tokens at the moment."
     NOT_STARTED = "not_started", 500, "", "Internal Server Error"
+    CONDITION_FAILED = "condition_failed", 500, "", "Internal Server Error"
+
+    @property
+    def observable(self) -> bool:
+        """Whether observe mode accepts the request and only logs the reason. Every reason that is not in the closed list refuses."""
+        return self in _OBSERVABLE
+
+
+_OBSERVABLE: Final = frozenset(
+    {
+        # The audience.
+        Reason.WRONG_AUDIENCE,
+        Reason.AUDIENCE_NOT_ONLY,
+        # The kind of the caller.
+        Reason.NOT_A_SERVICE,
+        Reason.NOT_A_USER,
+        Reason.UNKNOWN_KIND,
+        # The caller, its scopes and its roles.
+        Reason.CALLER_NOT_ALLOWED,
+        Reason.SCOPE_MISSING,
+        Reason.ROLE_MISSING,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,8 @@
     S2SError
     ├── ConfigurationError       a setting or a route is missing or contradictory: what to set
     ├── AuthenticationError      400 or 401: the credentials were not accepted
-    ├── AuthorizationError       403: a valid token, but not for this caller, scope or role
+    ├── AuthorizationError       403: a valid token, but not for this caller, scope, role, claim or condition
+    ├── ConditionFailed          500: the function of a condition raised, or answered neither True nor False
     ├── KeysUnavailable          503: no keys to check a signature with
     ├── TokenRequestError        503: Keycloak gave no token
     │   └── AudienceNotGranted   503: Keycloak gave a token that is not for the wanted audience
@@ -24,6 +25,7 @@ __all__ = [
     "AudienceNotGranted",
     "AuthenticationError",
     "AuthorizationError",
+    "ConditionFailed",
     "ConfigurationError",
     "KeysUnavailable",
     "S2SError",
@@ -115,6 +117,15 @@ class AuthorizationError(_Refusal):
     """
 
     status = 403
+
+
+class ConditionFailed(_Answer):
+    """The function of a condition raised, or answered neither True nor False; nobody was let in. It is a mistake in the code: 500."""
+
+    code = "condition_failed"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, detail="Internal Server Error")
 
 
 class KeysUnavailable(_Answer):

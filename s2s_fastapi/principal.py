@@ -116,6 +116,11 @@ class Principal:
     realm_roles: frozenset[str] = frozenset()
     client_roles: Mapping[str, frozenset[str]] = field(default_factory=_nothing, hash=False)
     claims: Mapping[str, Any] = field(default_factory=_nothing, hash=False, repr=False)
+    realm: str = ""
+    """The name that this service gives to the realm, `KeycloakSettings.name`: by default the one that it has in Keycloak. Two services may
+    give one name to different realms: what must be unique is kept by ``issuer``."""
+    other_realm: str = ""
+    """The same name if the realm is not the first one of the service. A requirement that names no realm does not accept such a caller."""
 
     @property
     def is_authenticated(self) -> bool:

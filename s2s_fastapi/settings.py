@@ -105,6 +105,8 @@ class KeycloakSettings(BaseSettings, _Merged):
     auth_path: str = ""
     """``/auth`` if the server runs under that path."""
     realm: str = ""
+    name: str = ""
+    """What requirements call this realm: ``realm="partners"``. By default the name that it has in Keycloak."""
     issuer: str = ""
     """The exact ``iss``. Overrides the issuer built from the URLs; if ``url`` is not set, Keycloak is also contacted at this address."""
     client_id: str = ""
@@ -302,7 +304,7 @@ class KeycloakSettings(BaseSettings, _Merged):
             _wrong("must be a path such as /auth, or empty.")
         return path
 
-    @field_validator("realm", "client_id")
+    @field_validator("realm", "name", "client_id")
     @classmethod
     def _name(cls, value: str, info: Any) -> str:
         if not value:
@@ -377,6 +379,19 @@ class KeycloakSettings(BaseSettings, _Merged):
         if self.realm and realm and self.realm != realm:
             _wrong(f"KEYCLOAK_REALM is {self.realm!r}, but KEYCLOAK_ISSUER names the realm {realm!r}: make them agree.")
         fill["realm"] = self.realm or realm
+        if not self.name:
+            fill["name"] = fill["realm"]
+        given = self.model_fields_set.intersection(("url", "issuer"))
+        if (
+            len(given) == 1
+            and self.url
+            and self.issuer
+            and _host(self.issuer) not in map(_host, (self.url, self.public_url))
+        ):
+            _wrong(
+                f"The issuer is at {_host(self.issuer)}, and the keys would come from {_host(self.url)}: whoever runs that server could sign "
+                f"tokens of this issuer. Give KEYCLOAK_URL and KEYCLOAK_ISSUER together, or set KEYCLOAK_PUBLIC_URL."
+            )
         for name in ("url", "public_url"):
             if self.auth_path and getattr(self, name).endswith(self.auth_path):
                 _wrong(
@@ -455,6 +470,10 @@ def _url_problem(url: str) -> str:
         if "//" in path or ".." in path or ";" in path:
             problem = "Keycloak refuses paths with //, .. or ;"
     return problem
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc.lower()
 
 
 def _split_issuer(issuer: str) -> tuple[str, str]:

@@ -1151,3 +1151,28 @@ def test_a_pipe_that_nobody_writes_to_is_refused_and_waited_for_by_nobody(tmp_pa
     given = KeycloakSettings(url="https://sso.example.com", realm="corp", client_id="crm", client_secret_file=pipe)
     with pytest.raises(ConfigurationError, match="is a pipe"):
         given.secret()
+
+
+def test_the_name_of_a_realm_is_its_own_unless_another_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert KeycloakSettings(url="https://sso.test", realm="corp").name == "corp"
+    assert KeycloakSettings(issuer="https://sso.test/realms/corp").name == "corp"
+    assert KeycloakSettings(url="https://sso.test", realm="corp", name="partners").name == "partners"
+    for name, value in {"URL": "https://sso.test", "REALM": "corp", "NAME": "partners"}.items():
+        monkeypatch.setenv(f"PARTNERS_{name}", value)
+    assert KeycloakSettings.from_environment(prefix="PARTNERS_").name == "partners"
+    with pytest.raises(ConfigurationError, match="KEYCLOAK_NAME"):
+        KeycloakSettings(url="https://sso.test", realm="corp", name="")
+
+
+def test_an_issuer_at_another_host_than_the_keys_is_refused_unless_both_were_given_together() -> None:
+    class Partner(KeycloakSettings):
+        url: str = "https://sso.partner.test"
+        realm: str = "corp"
+
+    with pytest.raises(ConfigurationError, match="could sign tokens of this issuer"):
+        Partner(issuer="https://sso.corp.test/realms/corp")
+    together = Partner(url="https://keys.corp.test", issuer="https://sso.corp.test/realms/corp")
+    assert together.url == "https://keys.corp.test"
+    public = Partner(issuer="https://sso.corp.test/realms/corp", public_url="https://sso.corp.test")
+    assert public.issuer == "https://sso.corp.test/realms/corp"
+    assert Partner(issuer="https://sso.partner.test/realms/corp").url == "https://sso.partner.test"

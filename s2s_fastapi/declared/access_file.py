@@ -18,7 +18,9 @@ from s2s_fastapi.declared.start_check import AccessCheck
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.names import name_problem, scope_problem
+from s2s_fastapi.requirement.conditions import SCALARS, Condition, HasClaim, only_the_app
 from s2s_fastapi.requirement.opened import WEBSOCKET
+from s2s_fastapi.requirement.require import require_claim
 from s2s_fastapi.requirement.requirement import (
     AllOf,
     AnyOf,
@@ -208,6 +210,8 @@ def difference(reviewed: AppAccess, declared: AppAccess, *, name: str) -> str:
 def canonical(requirement: Requirement) -> Requirement:
     """Return an equal requirement in the one form in which it is written: flat, without repetitions, in a fixed order.
 
+    Of a condition only the name is written.
+
     Raises:
         ConfigurationError: A part of it is of somebody else's kind.
     """
@@ -216,7 +220,7 @@ def canonical(requirement: Requirement) -> Requirement:
         return canonical(requirement.requirement)
     if not isinstance(requirement, AllOf | AnyOf):
         _requirement_json(requirement)  # whether it can be written
-        return requirement
+        return Condition(requirement.name, only_the_app) if isinstance(requirement, Condition) else requirement
     parts: dict[Requirement, None] = {}
     for part in map(canonical, requirement.parts):
         parts.update(dict.fromkeys(part.parts if isinstance(part, AllOf | AnyOf) and type(part) is kind else (part,)))
@@ -225,7 +229,7 @@ def canonical(requirement: Requirement) -> Requirement:
 
 
 def _order(requirement: Requirement) -> tuple[int, str]:
-    ranks = [Audience, Caller, HasScope, HasRole]
+    ranks: list[type[Requirement]] = [Audience, Caller, HasScope, HasRole, HasClaim, Condition]
     rank = ranks.index(type(requirement)) if type(requirement) in ranks else len(ranks)
     return rank, json.dumps(_requirement_json(requirement), sort_keys=True)
 
@@ -306,6 +310,10 @@ def _requirement_json(requirement: Requirement) -> dict[str, Any]:
         return {"realm_role" if requirement.realm else "role": sorted(requirement.roles), **owner}
     if isinstance(requirement, Audience) and kind is Audience:
         return {"audience": sorted(requirement.audiences), **({"only": True} if requirement.only else {})}
+    if isinstance(requirement, HasClaim) and kind is HasClaim:
+        return {"claim": list(requirement.path), "values": list(requirement.values)}
+    if isinstance(requirement, Condition) and kind is Condition:
+        return {"condition": requirement.name}
     raise ConfigurationError(
         f"The access file has no form for {kind.__name__}, a requirement of your own: write the route with require_...(...), or leave the app out."
     )
@@ -476,6 +484,21 @@ class _Reader:
             _fail(self.source, f"{where}.only", "it is true or left out")
         return Audience(self._names(f"{where}.audience", content["audience"]), "only" in content)
 
+    def claim(self, where: str, content: Mapping[str, Any]) -> Requirement:
+        self._members(where, content, required=("claim", "values"))
+        path = [self._name(at, each) for at, each in self._list(f"{where}.claim", content["claim"])]
+        values = [each for _, each in self._list(f"{where}.values", content["values"])]
+        if len({(type(each), each) for each in values if type(each) in SCALARS}) != len(values):
+            _fail(self.source, f"{where}.values", "a value is there twice, or is no text, number, true or false")
+        try:
+            return require_claim(tuple(path), *values)
+        except ConfigurationError as error:
+            return _fail(self.source, where, str(error).removesuffix("."))
+
+    def condition(self, where: str, content: Mapping[str, Any]) -> Requirement:
+        self._members(where, content, required=("condition",))
+        return Condition(self._name(f"{where}.condition", content["condition"]), only_the_app)
+
     def _members(self, where: str, content: Any, *, required: Iterable[str], optional: Iterable[str] = ()) -> None:
         if not isinstance(content, dict):
             _fail(self.source, where, "it is not an object")
@@ -528,10 +551,12 @@ _LEAVES: Final[Mapping[str, _Leaf]] = {
     "scope": _Reader.scope,
     "role": _Reader.role,
     "realm_role": _Reader.realm_role,
+    "claim": _Reader.claim,
+    "condition": _Reader.condition,
 }
 """Every kind of requirement and what reads it.
 
-One that is added here also needs a place in `_requirement_json`, `_order`, the schema and a new version; in ``testing/caller_tokens.py`` and
+One that is added here also needs a place in `_requirement_json`, `_order`, the schema and, after a release, a new version; in ``testing/caller_tokens.py`` and
 ``testing/attack/permits.py`` (which token meets it); in ``declared/asked.py``, ``declared/openapi_operation.py``, ``operations/wanted.py`` and
 ``operations/relations.py``.
 """

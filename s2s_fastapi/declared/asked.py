@@ -9,6 +9,7 @@ from typing import Any
 from fastapi.security.base import SecurityBase
 
 from s2s_fastapi.fastapi_internals import unwatched
+from s2s_fastapi.requirement.conditions import HasClaim
 from s2s_fastapi.requirement.require import current_principal, optional_principal, require_scope
 from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Caller, HasRole, HasScope, OptionalOf, Requirement
 
@@ -112,6 +113,9 @@ def _implied(wanted: Requirement, way: tuple[Requirement, ...]) -> bool:
     if isinstance(wanted, HasRole):
         same = [each for each in way if isinstance(each, HasRole) and _owner(each) == _owner(wanted)]
         return wanted.roles <= {name for each in same for name in each.roles}
+    if isinstance(wanted, HasClaim):
+        same_claim = [each for each in way if isinstance(each, HasClaim) and each.path == wanted.path]
+        return any(each.typed <= wanted.typed for each in same_claim)
     return False
 
 

@@ -1,5 +1,6 @@
 """One guarded operation in OpenAPI: who may call it, with which token, and the answers to everybody else."""
 
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
@@ -7,6 +8,7 @@ from typing import Any, Final, Literal, Self
 from s2s_fastapi.answers import headers_of
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.keycloak.endpoints import PublicEndpoints
+from s2s_fastapi.requirement.conditions import Condition, HasClaim
 from s2s_fastapi.requirement.requirement import Audience, Caller, HasRole, HasScope, Requirement
 from s2s_fastapi.text import listed, named
 
@@ -35,6 +37,10 @@ class Way:
     scopes: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
     """With their owner: ``writer of crm-api-gateway``."""
+    claims: tuple[str, ...] = ()
+    """With their values: ``tenant "acme" or "umbrella"``."""
+    conditions: tuple[str, ...] = ()
+    """By name: only the app knows what they ask."""
 
     @classmethod
     def of(cls, leaves: Collection[Requirement], audiences: frozenset[str], client_id: str) -> Self:
@@ -53,6 +59,8 @@ class Way:
             audiences=tuple(_audiences(audiences, [leaf for leaf in leaves if isinstance(leaf, Audience)])),
             scopes=tuple(sorted({scope for leaf in leaves if isinstance(leaf, HasScope) for scope in leaf.scopes})),
             roles=tuple(dict.fromkeys(roles)),
+            claims=tuple(sorted({_claim(leaf) for leaf in leaves if isinstance(leaf, HasClaim)})),
+            conditions=tuple(sorted({leaf.name for leaf in leaves if isinstance(leaf, Condition)})),
         )
 
     @property
@@ -71,8 +79,15 @@ class Way:
             *(f"token for {audience}" for audience in self.audiences),
             *(f"scope {named(scope)}" for scope in self.scopes),
             *self.roles,
+            *(f"claim {claim}" for claim in self.claims),
+            *(f"condition {json.dumps(name, ensure_ascii=False)}" for name in self.conditions),
         ]
         return ", ".join(parts)
+
+
+def _claim(leaf: HasClaim) -> str:
+    values = " or ".join(json.dumps(value, ensure_ascii=False) for value in leaf.values)
+    return f"{' > '.join(map(named, leaf.path))} {values}"
 
 
 def _audiences(accepted: frozenset[str], leaves: Sequence[Audience]) -> Iterable[str]:

@@ -201,8 +201,8 @@ class _Returned(Requirement):
     judged: Callable[[], object]
 
     def __post_init__(self) -> None:
-        for name in ("_key", "_hash"):  # equal to the requirement it stands for
-            object.__setattr__(self, name, vars(self.requirement)[name])
+        for name in ("_key", "_hash", "asks_code"):  # equal to the requirement it stands for
+            object.__setattr__(self, name, getattr(self.requirement, name))
 
     def __reduce__(self) -> Any:
         return self.requirement.__reduce__()

@@ -4,6 +4,7 @@ A sentence says what was found, what was expected, and what to change where. It 
 verified.
 """
 
+import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
@@ -32,6 +33,10 @@ __all__ = [
     "audience_steps",
     "binding_cure",
     "caller_cure",
+    "claim_cure",
+    "condition_cure",
+    "condition_fault",
+    "condition_unknown",
     "credentials_cure",
     "issuer_cure",
     "issuer_steps",
@@ -293,6 +298,52 @@ def role_cure(principal: Principal, missing: Iterable[str], owner: str = "") -> 
     )
 
 
+def claim_cure(principal: Principal, path: tuple[str, ...], values: Iterable[object], found: object) -> str:
+    """Return which mapper would write a claim that is missing or has another value. The value found is not shown: it may be personal.
+
+    ``found`` is None if the claim is missing.
+    """
+    who, claim = named(principal.client_id), " > ".join(map(named, path))
+    wanted = list(values)
+    expected = " or ".join(json.dumps(value, ensure_ascii=False) for value in wanted[:_MOST])
+    kinds = dict.fromkeys(_MAPPER_TYPES[type(value)] for value in wanted)
+    if found is not None:
+        types = dict.fromkeys(_MAPPER_TYPES.get(type(each), "JSON") for each in _each(found))
+        if types and types.keys().isdisjoint(kinds):
+            said = f"token of {who} has the claim {claim} as {_or(types)}, expected {shown(expected)}"
+            return f"{said}. Set “Claim JSON Type” of the mapper that writes it to {_or(kinds)}."
+        return f"token of {who} has another value in the claim {claim}, expected {shown(expected)}. Correct the mapper or the attribute that it reads."
+    said = f"token of {who} has no claim {claim}, expected {shown(expected)}"
+    if len(path) == 1 and "." in path[0] and _nested(principal.claims, path[0].split(".")):
+        names = ", ".join(f'"{name}"' for name in path[0].split("."))
+        return f"{said}. The token has it as a path: write require_claim(({names}), ...)."
+    written = ".".join(name.replace(".", "\\.") for name in path)
+    kind = "User Attribute or User Session Note" if principal.kind == "user" else "Hardcoded claim"
+    lightweight = " and “Add to lightweight access token”" if _mark(principal, "kind") == "lt" else ""
+    return (
+        f"{said}. Add a mapper “{kind}” to a client scope of {who} or to its own (Clients, {who}, Client scopes, {who}-dedicated, Add mapper, "
+        f"By configuration), with “Token Claim Name” {named(written)}, “Claim JSON Type” {_or(kinds)} and “Add to access token”{lightweight} on."
+    )
+
+
+def condition_cure(principal: Principal, name: str) -> str:
+    """Return what to look at if a condition of the app is not met."""
+    return f"{named(principal.client_id)} does not meet the condition {_said(name)}. Only the code of this app knows what it asks: see require_that({_said(name)}, ...)."
+
+
+def condition_unknown(principal: Principal, name: str) -> str:
+    """Say that nobody outside of the app knows whether a condition is met."""
+    return (
+        f"Only the app can tell whether {named(principal.client_id)} meets the condition {_said(name)}; all else holds."
+    )
+
+
+def condition_fault(name: str, found: object) -> str:
+    """Return what is wrong with the function of a condition: it raised an exception, or returned something else than True or False."""
+    did = f"raised {type(found).__name__}" if isinstance(found, Exception) else f"returned {_kind_of(found)}"
+    return f"the function of the condition {_said(name)} {did}, so nobody is let in. It must return exactly True or False for each principal."
+
+
 CHANGED_PATH: Final = (
     "A middleware or a root_path changed the path between ServiceAuthMiddleware and the router, and the router's path is not in "
     "public_paths or optional_paths. Add that middleware after ServiceAuthMiddleware (the one added last is outermost), or add the router's path."
@@ -418,6 +469,32 @@ def token_of(claims: Mapping[str, Any]) -> str:
 def _client_of(claims: Mapping[str, Any]) -> str:
     client = claims.get("azp")
     return f"the client {named(client)}" if isinstance(client, str) and client else "the client that got it"
+
+
+_MAPPER_TYPES: Final[Mapping[type, str]] = {str: "String", int: "long", float: "JSON", bool: "boolean"}
+"""What “Claim JSON Type” of a mapper is called for a value."""
+
+
+def _each(value: object) -> tuple[object, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _nested(claims: Mapping[str, Any], path: Iterable[str]) -> bool:
+    value: Any = claims
+    for name in path:
+        if not isinstance(value, Mapping) or name not in value:
+            return False
+        value = value[name]
+    return True
+
+
+def _kind_of(value: object) -> str:
+    return "None" if value is None else f"an object of the type {type(value).__name__}"
+
+
+def _said(name: str) -> str:
+    """Return the name of a condition, always in double quotes: it is a sentence, not a word."""
+    return found if (found := named(name)).startswith('"') else f'"{found}"'
 
 
 def _value(claim: object) -> str:

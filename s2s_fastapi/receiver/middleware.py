@@ -17,7 +17,7 @@ from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.declared.late_routes import WATCH_KEY, Checkpoint
 from s2s_fastapi.declared.openapi import Documentation
 from s2s_fastapi.declared.routes import OWN_AUTHENTICATION, layers
-from s2s_fastapi.errors import AuthenticationError, AuthorizationError, ConfigurationError
+from s2s_fastapi.errors import AuthenticationError, AuthorizationError, ConditionFailed, ConfigurationError
 from s2s_fastapi.fastapi_internals import added_middleware, answers_wrong_method, running_route
 from s2s_fastapi.keycloak.cures import (
     CHANGED_PATH,
@@ -214,7 +214,7 @@ class ServiceAuthMiddleware:
         inbound = INBOUND.set(verdict.digest)
         try:
             await app(scope, receive, reporting(state, scope, send))
-        except (AuthenticationError, AuthorizationError, WebSocketException):
+        except (AuthenticationError, AuthorizationError, ConditionFailed, WebSocketException):
             if state.refusal is None or state.answered:
                 raise
             # There is no Starlette app around the guard to do it.

@@ -115,10 +115,15 @@ class Authenticated:
             return self.principal
         service = self.service
         if service.observing():
-            for refusal in requirement.refusals(self.principal, service.client_id):
-                self._observe(scope, replace(self._of_this_token(refusal), observed=True))
-            self.asked.append(requirement)
-            return self.principal
+            refusals = requirement.refusals(self.principal, service.client_id) or (decision,)
+            enforced = [refusal for refusal in refusals if not refusal.reason.observable]
+            if not enforced:
+                for refusal in refusals:
+                    self._observe(scope, replace(self._of_this_token(refusal), observed=True))
+                self.asked.append(requirement)
+                return self.principal
+            # A refusal decides, whatever a condition that failed would have answered.
+            decision = min(enforced, key=lambda refusal: refusal.status)
         self.refusal = decision = self._of_this_token(decision)
         service.report(decision, scope, self.span)
         raise error_within(scope, decision, service.realm)

@@ -1,16 +1,20 @@
 """What a developer writes: ``require_...(...)`` for a requirement, `CurrentPrincipal` for a route without one."""
 
+import inspect
+import math
 from collections.abc import Callable
-from typing import Annotated, Final
+from enum import Enum
+from typing import Annotated, Any, Final
 
 from fastapi import Depends
 from fastapi.security import SecurityScopes
 from starlette.requests import HTTPConnection  # FastAPI reads the annotation below at run time
 
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.fastapi_internals import not_a_dependency
+from s2s_fastapi.fastapi_internals import is_async_callable, not_a_dependency
 from s2s_fastapi.names import checked_names, name_problem, scope_problem
 from s2s_fastapi.principal import Principal
+from s2s_fastapi.requirement.conditions import SCALARS, Condition, HasClaim, Predicate, Scalar
 from s2s_fastapi.requirement.request_state import Anonymous, Authenticated
 from s2s_fastapi.requirement.requirement import Audience, Caller, HasRole, HasScope, Requirement
 
@@ -22,12 +26,31 @@ __all__ = [
     "optional_principal",
     "require_audience",
     "require_caller",
+    "require_claim",
     "require_realm_role",
     "require_role",
     "require_scope",
     "require_service",
+    "require_that",
     "require_user",
 ]
+
+_INSTEAD: Final = {
+    **dict.fromkeys(("azp", "client_id", "clientId"), 'write require_caller("a"), or require_user("a") for a user'),
+    **dict.fromkeys(("sid", "session_state"), "write require_user() for a user"),
+    "aud": 'write require_audience("a")',
+    "scope": 'write require_scope("a")',
+    "realm_access": 'write require_realm_role("a")',
+    "resource_access": 'write require_role("a", client="b")',
+    "email": (
+        "an address counts only if email_verified is true: "
+        'write require_that("the owner", lambda caller: caller.email == "a@b.example")'
+    ),
+    **dict.fromkeys(
+        ("iss", "exp", "iat", "nbf", "typ", "jti", "cnf"), "the middleware checks it in each token, so leave it out"
+    ),
+}
+"""Claims that have a requirement of their own, or that mean nothing without another claim, and what to write."""
 
 # Without the mark FastAPI would call the function, inject the requirement without asking it, and let everybody in.
 _with_parentheses: Final = not_a_dependency(
@@ -103,6 +126,54 @@ def require_audience(*audiences: str, only: bool = False) -> Requirement:
     return Audience(_names("require_audience", audiences), only)
 
 
+@_with_parentheses
+def require_claim(name_or_path: str | tuple[str, ...], *values: Scalar) -> Requirement:
+    """Require that a claim has one of these values, or is a list that holds one of them.
+
+    - The JSON type counts: ``True``, ``1``, ``1.0`` and ``"1"`` are four values.
+    - A tuple is a path: ``("address", "country")`` is the member ``country`` of the claim ``address``. A dot belongs to a name.
+    - It does not say who is calling.
+
+    Raises:
+        ConfigurationError: The path is empty, the claim has a requirement of its own, or a value is missing or invalid.
+    """
+    path: Any = (name_or_path,) if isinstance(name_or_path, str) else name_or_path
+    if not isinstance(path, tuple) or not path:
+        raise ConfigurationError(
+            'require_claim takes the name of a claim, or a tuple of names for a path: require_claim(("a", "b"), "value").'
+        )
+    for name in path:
+        if problem := name_problem(name):
+            raise ConfigurationError(f"require_claim: {name!r} is not the name of a claim: {problem}.")
+    if path[0] in _INSTEAD:
+        raise ConfigurationError(f'require_claim: do not compare the claim "{path[0]}": {_INSTEAD[path[0]]}.')
+    if not values:
+        raise ConfigurationError(
+            f'require_claim needs at least one value: a claim that is merely there may also be false. Write require_claim("{path[-1]}", True).'
+        )
+    return HasClaim.of(path, [_scalar(value) for value in values])
+
+
+@_with_parentheses
+def require_that(name: str, predicate: Predicate) -> Requirement:
+    """Require that ``predicate(principal)`` returns True. The name is what people read of the condition.
+
+    - The function is not async, waits for nothing, changes nothing, and returns exactly True or False. Anything else is a 500.
+    - It is asked only if everything else that is joined with ``&`` holds.
+    - It does not say who is calling.
+
+    Raises:
+        ConfigurationError: The name is missing, or the function is async, a generator, or does not take one argument.
+    """
+    if problem := name_problem(name):
+        raise ConfigurationError(
+            f'require_that needs a name that people understand: {problem}. Write require_that("partner of level 2", predicate).'
+        )
+    if problem := _predicate_problem(predicate):
+        raise ConfigurationError(f'require_that("{name}"): {problem}.')
+    return Condition(name, predicate)
+
+
 FACTORIES: Final = (
     require_service,
     require_caller,
@@ -111,6 +182,8 @@ FACTORIES: Final = (
     require_role,
     require_realm_role,
     require_audience,
+    require_claim,
+    require_that,
 )
 """All functions that make a requirement. None of them is itself a dependency."""
 
@@ -144,3 +217,52 @@ def _names(factory: str, names: tuple[str, ...], problem: Callable[[object], str
         if not isinstance(name, str):
             raise ConfigurationError(f'{factory} takes names, not {type(name).__name__}: write {factory}("a", "b").')
     return checked_names(factory, names, problem)
+
+
+def _scalar(value: Any) -> Scalar:
+    """Return the value of a claim as JSON has it: the member of an ``Enum`` becomes its value."""
+    found = value.value if isinstance(value, Enum) else value
+    problem = ""
+    if type(found) not in SCALARS:
+        problem = f"it is {type(found).__name__}, and a claim is compared with text, a number, True or False"
+    elif found == "":
+        problem = "it is empty"
+    elif isinstance(found, float) and not math.isfinite(found):
+        problem = "JSON has no such number"
+    elif isinstance(found, str) and not _has_utf8(found):
+        problem = "it has no UTF-8 form"
+    if problem:
+        raise ConfigurationError(f"require_claim: {found!r} is not the value of a claim: {problem}.")
+    scalar: Scalar = found
+    return scalar
+
+
+def _has_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _predicate_problem(predicate: object) -> str:
+    if isinstance(predicate, Requirement):
+        return "this is a requirement: join it with & or | instead"
+    if not callable(predicate):
+        return f"the condition is a function of the principal, not {type(predicate).__name__}"
+    called = getattr(predicate, "__call__", None)  # noqa: B004 - the method itself is looked at
+    if is_async_callable(predicate) or any(
+        kind(each)
+        for kind in (inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+        for each in (inspect.unwrap(predicate), called)
+    ):
+        return "the condition is async or a generator, and would answer something that is always true. Write a plain def or lambda"
+    try:
+        signature = inspect.signature(predicate)
+    except (TypeError, ValueError):  # some functions in C have none
+        return ""
+    try:
+        signature.bind(None)
+    except TypeError:
+        return "the condition must take one argument, the principal"
+    return ""

@@ -1,9 +1,9 @@
 """What a route requires of its caller, as a value: who may call, and with which scopes and roles."""
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, Final, Literal, NoReturn, Self, TypeVar
+from typing import Any, ClassVar, Final, Literal, NoReturn, Self, TypeVar
 
 from fastapi.openapi.models import HTTPBearer
 from fastapi.security import SecurityScopes
@@ -35,7 +35,7 @@ _NO_SCOPES: Final = SecurityScopes()
 """The scopes around a requirement that is called by hand: none. Nobody changes it."""
 _NO_CONNECTION: Final[Any] = None
 _ALLOWED: Final = Decision(reason=Reason.ALLOWED)
-# How far a token came: is it for this service, who is calling, may it call.
+# How far a token came: is it for this service, who is calling, may it call, does the app's own code say yes.
 _PRECEDENCE: Final = (
     Reason.WRONG_AUDIENCE,
     Reason.AUDIENCE_NOT_ONLY,
@@ -45,6 +45,9 @@ _PRECEDENCE: Final = (
     Reason.CALLER_NOT_ALLOWED,
     Reason.SCOPE_MISSING,
     Reason.ROLE_MISSING,
+    Reason.CLAIM_MISSING,
+    Reason.CONDITION_NOT_MET,
+    Reason.CONDITION_FAILED,  # last: any other answer that decides is better than none
 )
 
 _WRONG_KIND: Final = (Reason.NOT_A_SERVICE, Reason.NOT_A_USER)
@@ -60,6 +63,8 @@ class _Scheme(SecurityBase):
     scheme_name = "ServiceToken"
     needs_credentials = True
     """False only for what `Requirement.optional` returns."""
+    asks_code = False
+    """Whether a condition is part of it, so that code of the app decides."""
     _key: tuple[Any, ...]
     _hash: int
 
@@ -75,8 +80,11 @@ class Requirement(_Scheme):
     """
 
     def __post_init__(self) -> None:
-        # FastAPI asks for the hash of a dependency three times in each request.
-        key = (type(self), *vars(self).values())
+        self._identify(*vars(self).values())
+
+    def _identify(self, *values: object) -> None:
+        """Note what makes it equal to another one. FastAPI asks for the hash of a dependency three times in each request."""
+        key = (type(self), *values)
         object.__setattr__(self, "_key", key)
         object.__setattr__(self, "_hash", hash(key))
 
@@ -210,6 +218,11 @@ def _call(factory: str, *arguments: Iterable[str], **options: object) -> str:
     return f"{factory}({', '.join([*names, *(f'{key}={value!r}' for key, value in options.items() if value)])})"
 
 
+def _always_refuses(decision: Decision) -> bool:
+    """Return whether observe mode refuses for this reason, and nothing that is asked later changes the answer."""
+    return not decision.reason.observable and decision.reason is not Reason.CONDITION_FAILED
+
+
 def _distance(decision: Decision) -> int:
     """Return how far a token came before it was refused."""
     return _PRECEDENCE.index(decision.reason)
@@ -220,24 +233,54 @@ class AllOf(Requirement):
     """Several requirements that must all be met."""
 
     parts: tuple[Requirement, ...]
+    _asked: ClassVar[Sequence[Requirement]]
+    """The parts, those that ask code of the app last. Not a field."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "asks_code", any(part.asks_code for part in self.parts))
+        object.__setattr__(self, "_asked", sorted(self.parts, key=lambda part: part.asks_code))
 
     def __repr__(self) -> str:
         return " & ".join(f"({part})" if isinstance(part, AnyOf) else str(part) for part in self.parts)
 
     def judge(self, principal: Principal, client_id: str = "") -> Decision:
-        """Refuse for the first of these: the token is not for this service, the caller is another, something is missing."""
-        refusal = _ALLOWED
-        for part in self.parts:
+        """Refuse for the first of these: the token is not for this service, the caller is another, something is missing.
+
+        Conditions are asked last, and only if all else holds.
+        """
+        for part in self._asked:
             decision = part.judge(principal, client_id)
-            if decision is _ALLOWED or decision.reason is Reason.ALLOWED:
-                continue
-            if refusal is _ALLOWED or _distance(decision) < _distance(refusal):
-                refusal = decision
-        return refusal
+            if decision is not _ALLOWED and decision.reason is not Reason.ALLOWED:
+                rest = self._asked[self._asked.index(part) + 1 :]
+                return _decisive(decision, part, rest, principal, client_id)
+        return _ALLOWED
 
     def refusals(self, principal: Principal, client_id: str = "") -> tuple[Decision, ...]:
-        """Return what every part lacks, not only what is answered."""
-        return tuple(refusal for part in self.parts for refusal in part.refusals(principal, client_id))
+        """Return what every part lacks, not only what is answered. Conditions are left out if observe mode refuses without them."""
+        found: list[Decision] = []
+        for part in self._asked:
+            if part.asks_code and any(map(_always_refuses, found)):
+                break
+            found += part.refusals(principal, client_id)
+        return tuple(found)
+
+
+def _decisive(
+    refusal: Decision, part: Requirement, rest: Iterable[Requirement], principal: Principal, client_id: str
+) -> Decision:
+    """Return the refusal to answer with: the ``refusal`` of ``part``, or that of one of the ``rest``.
+
+    After a part without a condition, the others without one are asked as well, and no condition is. After a condition that refused, none
+    is asked. After a condition that failed, a refusal of another one decides.
+    """
+    for other in rest:
+        if other.asks_code and not (part.asks_code and refusal.reason is Reason.CONDITION_FAILED):
+            break
+        decision = other.judge(principal, client_id)
+        if decision.reason is not Reason.ALLOWED and _distance(decision) < _distance(refusal):
+            refusal = decision
+    return refusal
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -246,15 +289,24 @@ class AnyOf(Requirement):
 
     parts: tuple[Requirement, ...]
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "asks_code", any(part.asks_code for part in self.parts))
+
     def __repr__(self) -> str:
         return " | ".join(f"({part})" if isinstance(part, AllOf) else str(part) for part in self.parts)
 
     def judge(self, principal: Principal, client_id: str = "") -> Decision:
         """Allow with the first that allows; refuse with the one that came nearest."""
-        decisions = [part.judge(principal, client_id) for part in self.parts]
-        if any(decision.reason is Reason.ALLOWED for decision in decisions):
-            return _ALLOWED
+        decisions: list[Decision] = []
+        for part in self.parts:
+            decision = part.judge(principal, client_id)
+            if decision is _ALLOWED or decision.reason is Reason.ALLOWED:
+                return _ALLOWED
+            decisions.append(decision)
         nearest = max(decisions, key=_distance)
+        if nearest.reason is Reason.CONDITION_FAILED:
+            return nearest
         # What a service lacks to be a user is no advice, nor the other way round.
         cures = dict.fromkeys(each.cure for each in decisions if each is nearest or each.reason not in _WRONG_KIND)
         return (
@@ -264,9 +316,16 @@ class AnyOf(Requirement):
         )
 
     def refusals(self, principal: Principal, client_id: str = "") -> tuple[Decision, ...]:
-        """Return what the part that came nearest lacks."""
-        lacking = [part.refusals(principal, client_id) for part in self.parts]
-        return max(lacking, key=lambda refusals: min(map(_distance, refusals))) if all(lacking) else ()
+        """Return what the part that came nearest lacks; of two such parts, the one that observe mode must refuse."""
+        lacking: list[tuple[Decision, ...]] = []
+        for part in self.parts:
+            refusals = part.refusals(principal, client_id)
+            if not refusals:
+                return ()
+            lacking.append(refusals)
+        return max(
+            lacking, key=lambda each: (min(map(_distance, each)), not all(one.reason.observable for one in each))
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -364,6 +423,10 @@ class OptionalOf(Requirement):
 
     needs_credentials = False
     requirement: Requirement
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "asks_code", self.requirement.asks_code)
 
     def __repr__(self) -> str:
         inner = f"({self.requirement})" if isinstance(self.requirement, AllOf | AnyOf) else str(self.requirement)

@@ -9,7 +9,13 @@ from s2s_fastapi.declared.access_file import AppAccess, RouteEntry
 from s2s_fastapi.fastapi_internals import path_pattern
 from s2s_fastapi.requirement.requirement import Requirement
 from s2s_fastapi.testing.attack.samples import with_path_parameters
-from s2s_fastapi.testing.caller_tokens import CallerToken, count_ways, refused_tokens, satisfying_tokens
+from s2s_fastapi.testing.caller_tokens import (
+    CallerToken,
+    count_ways,
+    refused_tokens,
+    satisfying_tokens,
+    undecided_conditions,
+)
 
 __all__ = ["AccessCase", "access_cases", "path_to"]
 
@@ -72,6 +78,14 @@ def _of_route(route: RouteEntry, around: Requirement | None) -> Iterator[AccessC
         yield AccessCase(route=route, what="not tried", not_tried=problem)
         return
     tokens = satisfying_tokens(whole)
+    conditions = undecided_conditions(whole)
+    for name in conditions:
+        problem = (
+            f'Only the app can tell whether a caller meets the condition "{name}": test it with requests of your own.'
+        )
+        yield AccessCase(route=route, what=f'not tried: condition "{name}"', not_tried=problem)
+    if not tokens and conditions:
+        return
     if not tokens:
         yield AccessCase(route=route, what="not tried", not_tried="No token can meet its requirement.")
         return

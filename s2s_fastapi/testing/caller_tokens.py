@@ -1,5 +1,6 @@
 """Which tokens meet a requirement, and which just do not: computed from the tree of the requirement, for access tests."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -9,9 +10,19 @@ from typing import Any, Final, Literal
 from s2s_fastapi.decision import Reason
 from s2s_fastapi.declared.asked import ways_of
 from s2s_fastapi.principal import Principal
+from s2s_fastapi.requirement.conditions import Condition, HasClaim, Scalar, with_claim
 from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Audience, Caller, HasRole, HasScope, Requirement
 
-__all__ = ["ANOTHER", "ANYBODY", "CallerToken", "Refused", "count_ways", "refused_tokens", "satisfying_tokens"]
+__all__ = [
+    "ANOTHER",
+    "ANYBODY",
+    "CallerToken",
+    "Refused",
+    "count_ways",
+    "refused_tokens",
+    "satisfying_tokens",
+    "undecided_conditions",
+]
 
 ANYBODY: Final = "any-service"
 """The caller, if the requirement names none."""
@@ -31,6 +42,8 @@ class CallerToken:
     roles: frozenset[tuple[str, str]] = frozenset()
     """Each after its client."""
     realm_roles: frozenset[str] = frozenset()
+    values: frozenset[tuple[tuple[str, ...], type, Scalar]] = frozenset()
+    """Other claims: the path, the type and the value. Several values of one claim make a list."""
     expired: bool = False
 
     @property
@@ -39,7 +52,12 @@ class CallerToken:
         by_client: dict[str, list[str]] = {}
         for client, role in sorted(self.roles):
             by_client.setdefault(client, []).append(role)
+        others: dict[str, Any] = {}
+        for path in sorted({path for path, _, _ in self.values}):
+            held = sorted((each for each in self.values if each[0] == path), key=str)
+            with_claim(others, path, held[0][2] if len(held) == 1 else [value for _, _, value in held])
         return {
+            **others,
             "aud": sorted(self.audiences) or None,
             "scope": " ".join(sorted(self.scopes)) or None,
             "realm_access": {"roles": sorted(self.realm_roles)} if self.realm_roles else None,
@@ -61,6 +79,7 @@ class CallerToken:
             client_roles={
                 client: frozenset(role for owner, role in self.roles if owner == client) for client, _ in self.roles
             },
+            claims=self.claims,
         )
 
     def reason(self, requirement: Requirement) -> Reason:
@@ -74,6 +93,7 @@ class CallerToken:
             ("scope", self.scopes),
             ("role", {f"{role} of {client}" for client, role in self.roles}),
             ("realm role", self.realm_roles),
+            ("claim", {f"{' > '.join(path)} {json.dumps(value)}" for path, _, value in self.values}),
         ]
         said = "".join(f", {name} {' '.join(sorted(values))}" for name, values in held if values)
         return f"{who}{said}{', expired' if self.expired else ''}"
@@ -106,13 +126,21 @@ def satisfying_tokens(requirement: Requirement) -> list[CallerToken]:
     return list(dict.fromkeys(token for token in tokens if token.reason(requirement) is Reason.ALLOWED))
 
 
+def undecided_conditions(requirement: Requirement) -> list[str]:
+    """Return the names of the conditions without which no way, or not every way, can be tried: only the app can tell."""
+    return sorted({leaf.name for way in ways_of(requirement) for leaf in way if isinstance(leaf, Condition)})
+
+
 def refused_tokens(requirement: Requirement) -> list[Refused]:
-    """Return tokens that lack one thing of a satisfying one, and that meet no other way either."""
+    """Return tokens that lack one thing of a satisfying one, and that meet no other way either.
+
+    A token that a condition may let in is left out: only the app can tell.
+    """
     found: dict[tuple[str, CallerToken], Refused] = {}
     for token in satisfying_tokens(requirement):
         for what, lacking in _lacking(token):
             reason = lacking.reason(requirement)
-            if reason is not Reason.ALLOWED:
+            if reason not in (Reason.ALLOWED, Reason.CONDITION_NOT_MET):
                 found.setdefault((what, lacking), Refused(what, lacking, reason, token))
     return list(found.values())
 
@@ -130,6 +158,10 @@ def _lacking(token: CallerToken) -> Iterator[tuple[str, CallerToken]]:
         yield f"without role {role} of {client}", replace(token, roles=token.roles - {(client, role)})
     for role in sorted(token.realm_roles):
         yield f"without realm role {role}", replace(token, realm_roles=token.realm_roles - {role})
+    for path, kind, value in sorted(token.values, key=str):
+        name, rest = " > ".join(path), token.values - {(path, kind, value)}
+        yield f"without claim {name}", replace(token, values=rest)
+        yield f"another value in claim {name}", replace(token, values=rest | {(path, str, ANOTHER)})
     yield "an expired token", replace(token, expired=True)
 
 
@@ -145,6 +177,9 @@ def _smallest(way: tuple[Requirement, ...]) -> CallerToken:
         scopes=frozenset(scope for leaf in way if isinstance(leaf, HasScope) for scope in leaf.scopes),
         roles=frozenset((leaf.client or "", role) for leaf in roles if not leaf.realm for role in leaf.roles),
         realm_roles=frozenset(role for leaf in roles if leaf.realm for role in leaf.roles),
+        values=frozenset(
+            (leaf.path, type(leaf.values[0]), leaf.values[0]) for leaf in way if isinstance(leaf, HasClaim)
+        ),
     )
 
 

@@ -47,7 +47,7 @@ class _Presented:
             kid=shown(self.kid),
             client_id=shown(claims.get("azp", "")),
             token_id=shown(claims.get("jti", "")),
-            issuer=shown(claims.get("iss", "")),
+            issuer=shown(self.expected.issuer),  # whose key signed it; what the token says stands in the cure
             receiver="" if self.principal.kind == "user" else min(self.expected.audiences, default=""),
         )
 
@@ -67,9 +67,20 @@ class Checks:
     """The variable that names the audiences; empty if the code names them."""
     prefix: str = _PREFIX
     """The beginning of the names of the variables from which the settings were read."""
+    realm: str = ""
+    """The name of the realm in this service: see `KeycloakSettings.name`."""
+    first: bool = True
+    """Whether it is the realm that requirements mean if they name none."""
 
     @classmethod
-    def of(cls, settings: "KeycloakSettings", audiences: frozenset[str], accepts: Judge | None = None) -> Self:
+    def of(
+        cls,
+        settings: "KeycloakSettings",
+        audiences: frozenset[str],
+        accepts: Judge | None = None,
+        *,
+        first: bool = True,
+    ) -> Self:
         """Return what the settings say, with these audiences and this kind of callers."""
         named_by_settings = audiences == settings.audiences
         return cls(
@@ -81,6 +92,8 @@ class Checks:
             if named_by_settings
             else "",
             prefix=settings.worded(_PREFIX),
+            realm=settings.name,
+            first=first,
         )
 
     def judge(
@@ -95,6 +108,7 @@ class Checks:
     ) -> Verdict:
         """Decide about a token whose signature held.
 
+        - The key of this realm made the signature; whether the token names this realm is one of the checks.
         - ``now`` and the realm's ``not_before`` are in seconds since the epoch.
         - While ``observing`` a wrong audience and a wrong kind of caller are reported and accepted.
         - ``token`` is the token itself: if it is accepted, the verdict keeps its digest.
@@ -137,7 +151,13 @@ def _not_an_access_token(token: _Presented) -> str:
 
 def _malformed(token: _Presented) -> str:
     """Read the principal and ``nbf``, which the checks below look at; return what is wrong with a claim."""
-    found = read_principal(token.claims, Payload(token.payload, json_object))
+    expected = token.expected
+    found = read_principal(
+        token.claims,
+        Payload(token.payload, json_object),
+        realm=expected.realm,
+        other_realm="" if expected.first else expected.realm,
+    )
     if isinstance(found, Decision):
         return found.cure
     token.principal, token.nbf = found

@@ -19,11 +19,14 @@ class _MalformedError(Exception):
     """A claim is missing or has the wrong type. It never leaves this module: whoever calls gets a sentence."""
 
 
-def read_principal(claims: dict[str, Any], whole: Mapping[str, Any]) -> tuple[Principal, int] | Decision:
+def read_principal(
+    claims: dict[str, Any], whole: Mapping[str, Any], *, realm: str = "", other_realm: str = ""
+) -> tuple[Principal, int] | Decision:
     """Return the caller that a payload describes, and its ``nbf`` (RFC 7519 section 4, Keycloak's names for the rest).
 
     - ``nbf`` is in seconds since the epoch, 0 if there is none.
     - ``whole`` is the same payload as the read-only mapping that the principal keeps.
+    - ``realm`` and ``other_realm`` are what the principal says of its realm.
     - It is refused if a claim is missing or has the wrong type: ``"admin"`` in the place of a list never becomes five roles.
     """
     try:
@@ -41,6 +44,8 @@ def read_principal(claims: dict[str, Any], whole: Mapping[str, Any]) -> tuple[Pr
             realm_roles=_roles(claims, realm_access, "realm_access"),
             client_roles=_client_roles(claims, resource_access),
             claims=whole,
+            realm=realm,
+            other_realm=other_realm,
         )
         not_before = _not_before(claims)
     except _MalformedError as malformed:

@@ -110,6 +110,8 @@ class KeySource:
         watch_age(self)
         self.peek = self._keys.peek
         """Return the keys if they are fresh. The hot path calls it, so there is no call of our own in between."""
+        self.ready = self._keys.ready
+        """Return the keys if nobody has to wait for them. Keys that are not fresh any more are renewed in the background."""
 
     @classmethod
     def of(

@@ -1,7 +1,7 @@
 """Verify a token outside of any web framework, with the settings read at the first one."""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -10,7 +10,7 @@ import httpx
 from s2s_fastapi import environment
 from s2s_fastapi.answers import error_of
 from s2s_fastapi.decision import Decision, Reason
-from s2s_fastapi.environment import settings_or_environment
+from s2s_fastapi.environment import realms_of
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.keycloak.cures import NOTHING_GIVEN, WHOLE_HEADER
 from s2s_fastapi.names import NO_AUDIENCE, audience_names
@@ -22,6 +22,7 @@ from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS, AcceptedTokens
 from s2s_fastapi.verifier.bearer import credentials_of
 from s2s_fastapi.verifier.checks import Checks
 from s2s_fastapi.verifier.keys import KeySource
+from s2s_fastapi.verifier.realms import RealmsVerifier
 from s2s_fastapi.verifier.verdict import Verdict
 from s2s_fastapi.verifier.verifier import Verifier
 
@@ -32,7 +33,7 @@ _WHOLE_HEADER: Final = Decision(reason=Reason.MALFORMED_TOKEN, cure=WHOLE_HEADER
 
 
 class TokenVerifier:
-    """Verify access tokens of one realm without any framework: in a message, in gRPC metadata, in a Celery task.
+    """Verify access tokens without any framework: in a message, in gRPC metadata, in a Celery task.
 
     - It checks form, algorithm, key, signature, ``iss``, ``typ``, ``exp``, ``nbf``, ``iat``, revocation and ``aud``.
     - It does not check who is calling: pass the principal to a requirement's ``check``.
@@ -43,7 +44,7 @@ class TokenVerifier:
 
     def __init__(
         self,
-        settings: "environment.KeycloakSettings | None" = None,
+        settings: "environment.KeycloakSettings | Sequence[environment.KeycloakSettings] | None" = None,
         *,
         audience: str | Collection[str] | None = None,
         cached_tokens: int = CACHED_TOKENS,
@@ -53,6 +54,7 @@ class TokenVerifier:
     ) -> None:
         """Take the settings from the environment at the first token, unless they are given.
 
+        - ``settings``: a list accepts tokens of several realms. A requirement that names no realm speaks of the first one.
         - ``audience`` replaces the audience in the settings.
         - ``cached_tokens`` accepted tokens are remembered and not verified again while they hold. 0 verifies each token each time.
         - ``transport`` makes the httpx transport for Keycloak. ``clock`` returns the seconds since the epoch.
@@ -63,8 +65,8 @@ class TokenVerifier:
         self._transport = transport
         self._clock = clock
         self._cached_tokens = cached_tokens
-        self._verifier: Verifier | None = None
-        self._made: dict[str, Verifier] = {}
+        self._verifier: Verifier | RealmsVerifier | None = None
+        self._made: dict[str, Verifier | RealmsVerifier] = {}
         self._log = DecisionLog()
 
     def verify(self, token: str | bytes) -> Principal:
@@ -84,7 +86,7 @@ class TokenVerifier:
     @property
     def audiences(self) -> frozenset[str]:
         """The audiences that this verifier accepts: the given ones, or else those of the settings. Empty if neither names one."""
-        return self._audience or (settings_or_environment(self._given)).audiences
+        return self._audience or frozenset[str]().union(*(each.audiences for each in realms_of(self._given)))
 
     def decide(self, token: str | bytes) -> Verdict:
         """Return the verdict on a token as a value; raises only ConfigurationError."""
@@ -100,26 +102,32 @@ class TokenVerifier:
             return self._logged(Verdict((credentials,)))
         return self._logged(verifier.known(credentials) or await verifier.adecide(credentials))
 
-    def ready(self) -> Verifier:
+    def ready(self) -> Verifier | RealmsVerifier:
         """Return the verifier, which is made of the settings once.
 
         Raises:
             ConfigurationError: The settings are missing or wrong, or name no audience.
         """
         if self._verifier is None:
-            settings = settings_or_environment(self._given)
-            audiences = self._audience or settings.audiences
-            if not audiences and not self._skip_audience:
-                raise ConfigurationError(settings.missing(NO_AUDIENCE))
-            made = Verifier(
-                Checks.of(settings, frozenset() if self._skip_audience else audiences),
-                KeySource.of(settings, self._transport),
-                AcceptedTokens(self._cached_tokens),
-                clock=self._clock,
-            )
+            first, *others = realms_of(self._given)
+            alone = self._of(first)
+            made: Verifier | RealmsVerifier = alone
+            if others:
+                made = RealmsVerifier((alone, *(self._of(settings, first=False) for settings in others)))
             # Threads may meet here. One of them wins, or each would remember its own tokens. There is no lock: a fork could find it taken.
             self._verifier = self._made.setdefault("verifier", made)
         return self._verifier
+
+    def _of(self, settings: "environment.KeycloakSettings", *, first: bool = True) -> Verifier:
+        audiences = self._audience or settings.audiences
+        if not audiences and not self._skip_audience:
+            raise ConfigurationError(settings.missing(NO_AUDIENCE))
+        return Verifier(
+            Checks.of(settings, frozenset() if self._skip_audience else audiences, first=first),
+            KeySource.of(settings, self._transport),
+            AcceptedTokens(self._cached_tokens),
+            clock=self._clock,
+        )
 
     def _logged(self, verdict: Verdict) -> Verdict:
         if verdict.accepted:

@@ -9,6 +9,7 @@ from typing import Final
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import KeysUnavailable
 from s2s_fastapi.keycloak.cures import shown, unsigned_cure
+from s2s_fastapi.principal import Principal
 from s2s_fastapi.telemetry.attributes import AUDIENCE, OUTCOME
 from s2s_fastapi.telemetry.metrics import HIT, LOOKUPS, MISS, VERIFICATION
 from s2s_fastapi.telemetry.spans import Span, describe, failed, span
@@ -21,7 +22,7 @@ from s2s_fastapi.verifier.jws import Jws, parse
 from s2s_fastapi.verifier.keys import KeySource, unavailable
 from s2s_fastapi.verifier.verdict import Verdict
 
-__all__ = ["Verifier"]
+__all__ = ["Verifier", "reported"]
 
 _NOT_SIGNED: Final = Decision(reason=Reason.INVALID_SIGNATURE)
 
@@ -67,12 +68,12 @@ class Verifier:
         ):
             LOOKUPS.add(1, HIT)
             return entry.verdict
-        return self._hit(credentials, keys)
+        return self.hit(credentials, keys)
 
     def decide(self, credentials: bytes) -> Verdict:
         """Return the verdict on a token, waiting for keys if need be."""
         try:
-            if credentials in self.tokens and (verdict := self._hit(credentials, self.keys.get())) is not None:
+            if credentials in self.tokens and (verdict := self.hit(credentials, self.keys.get())) is not None:
                 return verdict
         except KeysUnavailable as error:
             return Verdict((unavailable(error),))
@@ -80,12 +81,12 @@ class Verifier:
         with span("verify token") as current:
             jws = parse(token_in(credentials))
             key = jws if isinstance(jws, Decision) else self.keys.key(jws.kid, jws.algorithm)
-            return _reported(self._judged(credentials, jws, key), current, began)
+            return reported(self.judged(credentials, jws, key), current, began)
 
     async def adecide(self, credentials: bytes) -> Verdict:
         """Return the verdict like `decide`, without blocking the event loop."""
         try:
-            if credentials in self.tokens and (verdict := self._hit(credentials, await self.keys.aget())) is not None:
+            if credentials in self.tokens and (verdict := self.hit(credentials, await self.keys.aget())) is not None:
                 return verdict
         except KeysUnavailable as error:
             return Verdict((unavailable(error),))
@@ -93,9 +94,24 @@ class Verifier:
         with span("verify token") as current:
             jws = parse(token_in(credentials))
             key = jws if isinstance(jws, Decision) else await self.keys.akey(jws.kid, jws.algorithm)
-            return _reported(self._judged(credentials, jws, key), current, began)
+            return reported(self.judged(credentials, jws, key), current, began)
 
-    def _hit(self, credentials: bytes, keys: KeySet) -> Verdict | None:
+    @property
+    def realms(self) -> "tuple[Verifier, ...]":
+        """The realms that it decides for: itself alone."""
+        return (self,)
+
+    @property
+    def ready(self) -> "tuple[Verifier, ...]":
+        """The realms without whose keys the service is not ready."""
+        return (self,)
+
+    def of(self, principal: Principal) -> "Verifier":  # noqa: ARG002 - the seam's signature
+        """Return the realm that decided about a caller."""
+        return self
+
+    def hit(self, credentials: bytes, keys: KeySet) -> Verdict | None:
+        """Return the verdict on a remembered token if it still holds, and count the look-up."""
         verdict = self._again(credentials, keys)
         if verdict is not None:
             LOOKUPS.add(1, HIT)
@@ -111,7 +127,7 @@ class Verifier:
         self.tokens.drop(credentials)
         return None
 
-    def _judged(self, credentials: bytes, jws: Jws | Decision, key: VerificationKey | Decision) -> Verdict:
+    def judged(self, credentials: bytes, jws: Jws | Decision, key: VerificationKey | Decision) -> Verdict:
         """Decide about a token whose key was looked for. If several threads bring the same new token, one of them verifies it."""
         if isinstance(jws, Decision):
             return self._unsigned(jws)
@@ -156,7 +172,7 @@ class Verifier:
         return Verdict((Decision(reason=refusal.reason, cure=cure, unverified_kid=shown(kid)[:64] if kid else ""),))
 
 
-def _reported(verdict: Verdict, current: Span, began: float) -> Verdict:
+def reported(verdict: Verdict, current: Span, began: float) -> Verdict:
     """Report the verdict on a token that was not known to the trace and the metrics."""
     outcome = "allowed"
     if not verdict.accepted or verdict.observed:

@@ -111,7 +111,7 @@ def test_where_another_thread_was_first_and_the_keys_went_stale_it_is_verified_a
     bench.monotonic.advance(500)
     assert bench.verifier.keys.peek() is None
 
-    assert bench.verifier._judged(token, jws, key) == first
+    assert bench.verifier.judged(token, jws, key) == first
 
 
 def test_a_token_is_known_at_once_from_either_generation() -> None:

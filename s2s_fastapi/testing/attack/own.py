@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.routing import Host, Mount, Router
@@ -14,7 +14,7 @@ from s2s_fastapi.fastapi_internals import added_middleware, later_routes, mounte
 from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware
 from s2s_fastapi.testing.attack.asgi import BASE_URL, AsgiSender, Outgoing
 from s2s_fastapi.testing.attack.ground import UNMARKED, AttackedRoute, Ground, unread_routes
-from s2s_fastapi.testing.attack.permits import permits_of
+from s2s_fastapi.testing.attack.permits import UNDECIDED, permits_of
 from s2s_fastapi.testing.attack.realm import AttackedRealm, attacking_issuer
 from s2s_fastapi.testing.attack.routes import FoundRoute, routes_of
 from s2s_fastapi.testing.found import find
@@ -23,6 +23,10 @@ from s2s_fastapi.testing.trust import Trusted
 from s2s_fastapi.testing.unread import unread_apps
 
 __all__ = ["OwnApp", "places_below"]
+
+_CONDITION: Final = (
+    "Its condition (require_that) is not met by a made-up caller, and only the app can tell which caller meets it."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,19 +92,21 @@ class OwnApp:
 
     def _route(self, found: FoundRoute, place: "Place", guard: "_Guard", *, unmarked: bool) -> AttackedRoute:
         name = f"{found.method} {found.path}"
+        permits = permits_of(
+            found.access.requirement, audiences=guard.audiences, client_id=guard.client_id, users=guard.users
+        )
+        undecided = _CONDITION if permits.refused(permits.claims) in UNDECIDED else ""
         public = name in self.public or (found.method in ("GET", "HEAD") and found.path in self.public)
         return AttackedRoute(
             method=found.method,
             path=found.path,
             sample=found.sample,
-            permits=permits_of(
-                found.access.requirement, audiences=guard.audiences, client_id=guard.client_id, users=guard.users
-            ),
+            permits=permits,
             guard=guard.name,
             leeway=guard.leeway,
             public=public or guard.opens(found.method, found.sample.path.removeprefix(place.prefix)),
             anonymous=guard.opens_without_credentials(found.method, found.sample.path.removeprefix(place.prefix)),
-            left_out=UNMARKED if unmarked else "",
+            left_out=UNMARKED if unmarked else undecided,
             entry=found.access.entry,
         )
 

@@ -6,13 +6,16 @@ from typing import Any, Final
 
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.declared.asked import ways_of
+from s2s_fastapi.requirement.conditions import HasClaim, with_claim
 from s2s_fastapi.requirement.require import require_service, require_user
 from s2s_fastapi.requirement.requirement import Audience, Caller, HasRole, HasScope, Requirement
 from s2s_fastapi.testing.attack.ground import Permits
 from s2s_fastapi.verifier.predicted import predicted_principal
 
-__all__ = ["permits_of"]
+__all__ = ["UNDECIDED", "permits_of"]
 
+UNDECIDED: Final = (str(Reason.CONDITION_NOT_MET), str(Reason.CONDITION_FAILED))
+"""Why the token of a route is refused, if only a condition of the app knows which token it accepts."""
 _CLIENT: Final = "calling-service"
 _SERVICE: Final = require_service()
 _ANYBODY: Final = require_service() | require_user()
@@ -29,9 +32,12 @@ def permits_of(requirement: Requirement | None, *, audiences: AbstractSet[str], 
         return "" if decision.reason is Reason.ALLOWED else str(decision.reason)
 
     audience = min(audiences, default=client_id or "any-audience")
-    fits = (_claims(leaves, audiences, audience, client_id) for leaves in ways_of(whole))
-    claims = next((each for each in fits if not refused(each)), None)
-    if claims is None:  # nobody may call: the control will show it
+    ways = [_claims(leaves, audiences, audience, client_id) for leaves in ways_of(whole)]
+    outcomes = [refused(each) for each in ways]
+    wanted = next((each for each in ("", *UNDECIDED) if each in outcomes), None)
+    if wanted is not None:
+        claims = ways[outcomes.index(wanted)]
+    else:  # nobody may call: the control will show it
         claims = {"azp": _CLIENT, "client_id": _CLIENT, "aud": audience}
     return Permits(claims=claims, refused=refused, user="sid" in claims)
 
@@ -56,4 +62,6 @@ def _claims(
             access = claims.setdefault("resource_access", {}).setdefault(owner, {}) if not leaf.realm else None
             access = claims.setdefault("realm_access", {}) if access is None else access
             access["roles"] = sorted({*access.get("roles", ()), *leaf.roles})
+        elif isinstance(leaf, HasClaim):
+            with_claim(claims, leaf.path, leaf.values[0])
     return claims
