@@ -33,8 +33,9 @@ from s2s_fastapi.receiver.respond import report_acceptance, reporting, varying
 from s2s_fastapi.receiver.start import CheckedApp, Options, Start
 from s2s_fastapi.receiver.websocket import until_expiry
 from s2s_fastapi.requirement.opened import ARRIVING, OPENED_KEY, Opened, Places, method_of
-from s2s_fastapi.requirement.request_state import ANONYMOUS_KEY, KEYS_KEY, SCOPE_KEY, Anonymous, Authenticated, located
+from s2s_fastapi.requirement.request_state import ANONYMOUS_KEY, KEYS_KEY, SCOPE_KEY, Anonymous, Authenticated
 from s2s_fastapi.telemetry import Observer
+from s2s_fastapi.telemetry.located import located
 from s2s_fastapi.telemetry.metrics import decided
 from s2s_fastapi.telemetry.spans import current_span, describe, hide_query
 from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS

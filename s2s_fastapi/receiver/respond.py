@@ -10,7 +10,8 @@ from starlette.types import Message, Scope, Send
 from s2s_fastapi.answers import headers_of
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.requirement.request_state import Anonymous, Authenticated, located
+from s2s_fastapi.requirement.request_state import Anonymous, Authenticated
+from s2s_fastapi.telemetry.located import located
 from s2s_fastapi.telemetry.spans import INVALID_SPAN, describe
 
 __all__ = ["report_acceptance", "reporting", "varying"]

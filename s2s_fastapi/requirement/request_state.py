@@ -4,19 +4,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from starlette.routing import Mount
 from starlette.types import Scope
 
 from s2s_fastapi.answers import error_within
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.fastapi_internals import matched_route
 from s2s_fastapi.keycloak.cures import ASKED_ANYWAY, credentials_cure
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.telemetry import Observer
+from s2s_fastapi.telemetry.located import located
 from s2s_fastapi.telemetry.metrics import decided
-from s2s_fastapi.telemetry.spans import Span, describe, trace_id
-from s2s_fastapi.text import printable, without_tokens
+from s2s_fastapi.telemetry.spans import Span, describe
 from s2s_fastapi.verifier.verdict import Judge, Verdict
 
 __all__ = [
@@ -35,7 +33,6 @@ SCOPE_KEY: Final = "s2s_fastapi.authenticated"
 ANONYMOUS_KEY: Final = "s2s_fastapi.anonymous"
 KEYS_KEY: Final = "s2s_fastapi.keys"
 """The keys that a request's token is verified with, on public paths too: for `auth_ready`."""
-_LONGEST_ROUTE: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,15 +139,7 @@ class Authenticated:
         self.verdict = Verdict(tuple(observed.values()), self.principal, self.verdict.digest)
 
     def _of_this_token(self, decision: Decision) -> Decision:
-        known = self.verdict.decision
-        return replace(
-            decision,
-            client_id=known.client_id,
-            token_id=known.token_id,
-            issuer=known.issuer,
-            kid=known.kid,
-            receiver="" if self.principal.kind == "user" else self.service.client_id,
-        )
+        return self.verdict.with_token(decision, self.service.client_id)
 
 
 @dataclass(slots=True)
@@ -187,26 +176,3 @@ def admit(scope: Scope, requirement: Judge) -> Principal | None:
     if not requirement.needs_credentials and Anonymous.of(scope) is not None:
         return None
     return Authenticated.of(scope).admit(scope, requirement)
-
-
-def located(decision: Decision, scope: Scope, current: Span) -> Decision:
-    """Return the decision with the method, the route and the trace it was made on.
-
-    The route is the declared one. If no route was matched yet, it is the path, without a token that somebody may have put into it.
-    ``current`` is the server's span.
-    """
-    route = matched_route(scope)
-    path = getattr(route, "path_format", None) or getattr(route, "path", None)
-    if not path:
-        path = without_tokens(scope["path"])
-    elif mounted := scope.get("root_path", ""):
-        below = mounted[len(scope.get("app_root_path", mounted)) :]  # a route knows nothing of the mounts around it
-        path = below + ("/{path}" if isinstance(route, Mount) else str(path))
-    routed = route is not None or "endpoint" in scope
-    return replace(
-        decision,
-        method=scope.get("method", "WEBSOCKET"),
-        route=printable(str(path), _LONGEST_ROUTE),
-        routed=routed,
-        trace_id=trace_id(current),
-    )
