@@ -22,7 +22,7 @@ __all__ = ["KEYS_KEY", "SCOPE_KEY", "Authenticated", "Service", "Unasked", "loca
 
 SCOPE_KEY: Final = "s2s_fastapi.authenticated"
 KEYS_KEY: Final = "s2s_fastapi.keys"
-"""The keys that a request's token is verified with, on public paths too: for `auth_ready`."""
+"""What a request's token is verified with, on public paths too: for `auth_ready`."""
 _LONGEST_ROUTE: Final = 200
 
 
