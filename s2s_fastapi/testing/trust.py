@@ -191,7 +191,7 @@ class Trusted:
         settings = self._all_settings(given, frozenset() if named or self._is_named else declared)
         skips = options.insecure_skip_audience
         self._audiences[id(middleware)] = frozenset() if skips else named or _audiences(settings)
-        return replace(options, settings=settings, keys=self._keys, clock=self.issuer.time.now)
+        return replace(options, settings=_as_given(settings), keys=self._keys, clock=self.issuer.time.now)
 
     def _start(self, middleware: ServiceAuthMiddleware, options: Options) -> Start:
         start = _Start(middleware, middleware.app, options)
@@ -206,7 +206,7 @@ class Trusted:
         named: frozenset[str] = before["_audience"]
         self._audiences[id(verifier)] = frozenset() if skips else named or _audiences(settings)
         other = TokenVerifier(
-            settings,
+            _as_given(settings),
             audience=before["_audience"] or None,
             cached_tokens=before["_cached_tokens"],
             insecure_skip_audience=skips,
@@ -422,6 +422,10 @@ def _declared(middleware: ServiceAuthMiddleware, owner: Any) -> frozenset[str]:
         users=options.users,
         skip_audience=options.insecure_skip_audience,
     ).declared
+
+
+def _as_given(settings: tuple[KeycloakSettings, ...]) -> KeycloakSettings | tuple[KeycloakSettings, ...]:
+    return settings if len(settings) > 1 else settings[0]
 
 
 def _audiences(settings: tuple[KeycloakSettings, ...]) -> frozenset[str]:

@@ -207,7 +207,7 @@ def test_a_realm_is_never_observed_and_what_is_observed_is_within_one_realm() ->
     bench = Bench(insecure_observe_until="2027-06-01", clock=clock)
     bench.route(OURS)
     bench.route(OURS | THEIRS, "/both")
-    now = {"iat": int(clock()), "exp": int(clock()) + 300}
+    now: dict[str, Any] = {"iat": int(clock()), "exp": int(clock()) + 300}
     assert bench.outcomes(**now) == ["in", "other_realm"]
     assert bench.outcomes("/both", azp="b", client_id="b", **now) == ["in", "in"]
     rows = observed_refusals(bench.app).rows

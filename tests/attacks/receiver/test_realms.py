@@ -49,7 +49,11 @@ def reason(verifier: RealmsVerifier, token: str) -> Reason:
 def hanging() -> Iterator[Callable[[httpx.Request], None]]:
     """An answer that does not come before the test is over."""
     over = threading.Event()
-    yield lambda _: over.wait(20) and None
+
+    def answer(_: httpx.Request) -> None:
+        over.wait(20)
+
+    yield answer
     over.set()
 
 
@@ -89,7 +93,9 @@ def test_our_own_public_key_published_by_the_partner_gives_it_nothing_and_takes_
     accepted = decide(verifier, corp.token()).principal
     assert accepted is not None
     assert accepted.issuer == corp.issuer
-    said_by_us = decide(verifier, corp.token(iss=partners.issuer)).principal  # whoever has the key signs for the partner, too
+    said_by_us = decide(
+        verifier, corp.token(iss=partners.issuer)
+    ).principal  # whoever has the key signs for the partner, too
     assert said_by_us is not None
     assert (said_by_us.issuer, said_by_us.realm) == (partners.issuer, "partners")
 
