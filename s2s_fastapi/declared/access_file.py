@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from s2s_fastapi.backchannel.strict_json import NotAnObjectError, json_object
+from s2s_fastapi.declared.asked import plain
 from s2s_fastapi.declared.public_paths import OPTIONAL, PublicPaths
 from s2s_fastapi.declared.routes import RouteAccess
 from s2s_fastapi.declared.start_check import AccessCheck
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.names import name_problem, scope_problem
+from s2s_fastapi.names import name_problem, scope_problem, url_problem
 from s2s_fastapi.requirement.conditions import SCALARS, Condition, HasClaim, only_the_app
 from s2s_fastapi.requirement.opened import WEBSOCKET
 from s2s_fastapi.requirement.require import require_claim
@@ -28,6 +29,7 @@ from s2s_fastapi.requirement.requirement import (
     Caller,
     HasRole,
     HasScope,
+    InRealm,
     OptionalOf,
     Requirement,
 )
@@ -78,7 +80,7 @@ class RouteEntry:
             for method in ((WEBSOCKET,) if route.websocket else methods or _METHODS)
             if not route.opaque and check.opens_without_credentials(method, route.path)
         )
-        requires = None if route.requirement is None else canonical(_owned(route.requirement, check.client_id))
+        requires = None if route.requirement is None else canonical(_owned(route.requirement, check))
         return cls(route.path, methods, route.host, route.websocket, route.opaque, public, optional, requires)
 
     @property
@@ -133,6 +135,11 @@ class AppAccess:
             requires = Caller("service") | Caller("user") if check.users else Caller("service")
             audiences = frozenset[str]() if check.skip_audience else check.audiences or check.declared
             requires = requires & Audience(audiences) if audiences else requires
+            for realm in check.realms[1:]:
+                parts = (Audience(realm.audiences),) if realm.audiences else ()
+                kinds = (Caller("service"), Caller("user")) if check.users else (Caller("service"),)
+                for kind in kinds:
+                    requires = requires | AllOf(tuple(InRealm(realm.issuer, part) for part in (kind, *parts)))
         routes = (RouteEntry.of(route, check) for route in check.access.routes)
         return cls(
             client_id=check.client_id,
@@ -220,6 +227,8 @@ def canonical(requirement: Requirement) -> Requirement:
         return canonical(requirement.requirement)
     if not isinstance(requirement, AllOf | AnyOf):
         _requirement_json(requirement)  # whether it can be written
+        if isinstance(requirement, InRealm):
+            return InRealm(requirement.realm, canonical(requirement.requirement))
         return Condition(requirement.name, only_the_app) if isinstance(requirement, Condition) else requirement
     parts: dict[Requirement, None] = {}
     for part in map(canonical, requirement.parts):
@@ -230,19 +239,25 @@ def canonical(requirement: Requirement) -> Requirement:
 
 def _order(requirement: Requirement) -> tuple[int, str]:
     ranks: list[type[Requirement]] = [Audience, Caller, HasScope, HasRole, HasClaim, Condition]
-    rank = ranks.index(type(requirement)) if type(requirement) in ranks else len(ranks)
+    kind = type(plain(requirement))
+    rank = ranks.index(kind) if kind in ranks else len(ranks)
     return rank, json.dumps(_requirement_json(requirement), sort_keys=True)
 
 
-def _owned(requirement: Requirement, client_id: str) -> Requirement:
-    """Return the requirement with the app's own client wherever a role is without one."""
+def _owned(requirement: Requirement, check: AccessCheck) -> Requirement:
+    """Return the requirement with the app's own client wherever a role is without one, and with the issuer of a realm instead of its name."""
     if isinstance(requirement, OptionalOf):
-        return OptionalOf(_owned(requirement.requirement, client_id))
+        return OptionalOf(_owned(requirement.requirement, check))
     if isinstance(requirement, AllOf | AnyOf):
-        return type(requirement)(tuple(_owned(part, client_id) for part in requirement.parts))
+        return type(requirement)(tuple(_owned(part, check) for part in requirement.parts))
+    realm, (plain_one,) = check.in_realm((requirement,))
+    if realm is None and isinstance(requirement, InRealm):
+        return requirement
+    requirement = plain_one
+    client_id = check.client_id if realm is None else realm.client_id
     if isinstance(requirement, HasRole) and not requirement.realm and requirement.client is None and client_id:
-        return replace(requirement, client=client_id)
-    return requirement
+        requirement = replace(requirement, client=client_id)
+    return requirement if realm is None or realm in check.realms[:1] else InRealm(realm.issuer, requirement)
 
 
 def _calls(check: AccessCheck) -> tuple[CallAccess, ...]:
@@ -298,6 +313,8 @@ def _route_json(route: RouteEntry) -> dict[str, Any]:
 
 def _requirement_json(requirement: Requirement) -> dict[str, Any]:
     kind = type(requirement)
+    if isinstance(requirement, InRealm):
+        return {**_requirement_json(requirement.requirement), "realm": requirement.realm}
     if isinstance(requirement, AllOf | AnyOf) and kind in (AllOf, AnyOf):
         return {"and" if kind is AllOf else "or": [_requirement_json(part) for part in requirement.parts]}
     if isinstance(requirement, Caller) and kind is Caller:
@@ -444,11 +461,21 @@ class _Reader:
             if len(parts) < 2:  # noqa: PLR2004 - one is no choice, and nothing would be met by everybody or nobody
                 _fail(self.source, f"{where}.{kind}", "it joins at least two requirements")
             return AllOf(parts) if kind == "and" else AnyOf(parts)
+        if "realm" in content:
+            within = {name: value for name, value in content.items() if name != "realm"}
+            if not within or next(iter(within)) in ("and", "or"):
+                _fail(self.source, f"{where}.realm", "it stands beside a plain requirement")
+            return InRealm(self._issuer(f"{where}.realm", content["realm"]), self.requirement(where, within))
         leaf = next((_LEAVES[name] for name in content if name in _LEAVES), None)
         if leaf is None:
             known = ", ".join((*_LEAVES, "and", "or"))
             _fail(self.source, where, f"{json.dumps(kind)} is no requirement that this s2s-fastapi knows ({known})")
         return leaf(self, where, content)
+
+    def _issuer(self, where: str, content: Any) -> str:
+        if (problem := url_problem(content)) if isinstance(content, str) else "it is not text":
+            _fail(self.source, where, f"it is no issuer: {problem}" if isinstance(content, str) else "it is not text")
+        return str(content)
 
     def caller(self, where: str, content: Mapping[str, Any]) -> Requirement:
         self._members(where, content, required=("caller",))

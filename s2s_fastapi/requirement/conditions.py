@@ -8,7 +8,7 @@ from typing import Any, Final
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.keycloak.cures import claim_cure, condition_cure, condition_fault, condition_unknown
 from s2s_fastapi.principal import Principal
-from s2s_fastapi.requirement.requirement import Requirement
+from s2s_fastapi.requirement.requirement import Requirement, of_another_realm
 
 __all__ = ["SCALARS", "Condition", "HasClaim", "Predicate", "Scalar", "ScalarType", "only_the_app", "with_claim"]
 
@@ -49,6 +49,8 @@ class HasClaim(Requirement):
 
     def judge(self, principal: Principal, client_id: str = "") -> Decision:  # noqa: ARG002 - the seam's signature
         """Decide by the claim."""
+        if principal.other_realm:
+            return of_another_realm(principal)
         value: Any = principal.claims
         for name in self.path:
             if not isinstance(value, Mapping) or name not in value:
@@ -83,6 +85,8 @@ class Condition(Requirement):
 
     def judge(self, principal: Principal, client_id: str = "") -> Decision:  # noqa: ARG002 - the seam's signature
         """Decide by what the function returns: exactly True or False. Anything else, and an exception, is a 500."""
+        if principal.other_realm:
+            return of_another_realm(principal)
         try:
             answer: object = self.predicate(principal)
         except Exception as error:  # noqa: BLE001 - the function is the app's own code, and may raise anything

@@ -67,19 +67,22 @@ def factory(request: pytest.FixtureRequest) -> Callable[..., Requirement]:
     return cast("Callable[..., Requirement]", request.param)
 
 
+_REALM = "realm: str | None = None"
+
+
 def test_the_signature_of_a_factory_shows_what_one_writes() -> None:
     shown = {
         factory.__name__: [str(each) for each in inspect.signature(factory).parameters.values()]
         for factory in FACTORIES
     }
     assert shown == {
-        "require_service": [],
-        "require_caller": ["*client_ids: str"],
-        "require_user": ["*client_ids: str"],
-        "require_scope": ["*scopes: str"],
-        "require_role": ["*roles: str", "client: str | None = None"],
-        "require_realm_role": ["*roles: str"],
-        "require_audience": ["*audiences: str", "only: bool = False"],
+        "require_service": [_REALM],
+        "require_caller": ["*client_ids: str", _REALM],
+        "require_user": ["*client_ids: str", _REALM],
+        "require_scope": ["*scopes: str", _REALM],
+        "require_role": ["*roles: str", "client: str | None = None", _REALM],
+        "require_realm_role": ["*roles: str", _REALM],
+        "require_audience": ["*audiences: str", "only: bool = False", _REALM],
     }
 
 
