@@ -10,12 +10,24 @@ from s2s_fastapi.keycloak.cures import claim_cure, condition_cure, condition_fau
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.requirement.requirement import Requirement
 
-__all__ = ["SCALARS", "Condition", "HasClaim", "Predicate", "Scalar", "ScalarType", "only_the_app", "with_claim"]
+__all__ = [
+    "CONDITION_UNKNOWN",
+    "SCALARS",
+    "Condition",
+    "HasClaim",
+    "Predicate",
+    "Scalar",
+    "ScalarType",
+    "only_the_app",
+    "with_claim",
+]
 
 Scalar = str | int | float | bool
 ScalarType = type[str] | type[int] | type[float] | type[bool]
 Predicate = Callable[[Principal], bool]
 
+CONDITION_UNKNOWN: Final = "condition_unknown"
+"""What a command says of a route that accepts a caller if a condition is met: only the app can tell."""
 SCALARS: Final = frozenset({str, int, float, bool})
 """The types of the values that can be compared: JSON's text, numbers and booleans."""
 _ALLOWED: Final = Decision(reason=Reason.ALLOWED)
