@@ -56,6 +56,7 @@ class Options:
     audit: bool
     warm_up: bool
     cached_tokens: int
+    max_lifetime: float
     insecure_skip_audience: bool
     insecure_observe_until: str | None
     insecure_unchecked: Collection[str]
@@ -231,7 +232,12 @@ class Start:
             observe_until = end_of_observing(options.insecure_observe_until, now)
         self._observing = Observing(observe_until, self.observer, clock) if now < observe_until else None
         verifier = Verifier(
-            Checks.of(settings, audiences, _SERVICE_OR_USER if options.users else _SERVICE),
+            Checks.of(
+                settings,
+                audiences,
+                _SERVICE_OR_USER if options.users else _SERVICE,
+                max_lifetime=options.max_lifetime,
+            ),
             options.keys(settings),
             AcceptedTokens(options.cached_tokens),
             observe_until=observe_until,

@@ -208,11 +208,12 @@ class Trusted:
             settings,
             audience=before["_audience"] or None,
             cached_tokens=before["_cached_tokens"],
+            max_lifetime=before["_max_lifetime"],
             insecure_skip_audience=skips,
             clock=self.issuer.time.now,
         )
         made = Verifier(
-            Checks.of(settings, audiences),
+            Checks.of(settings, audiences, max_lifetime=before["_max_lifetime"]),
             self._keys(settings),
             AcceptedTokens(before["_cached_tokens"]),
             clock=self.issuer.time.now,

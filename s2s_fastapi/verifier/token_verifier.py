@@ -20,7 +20,7 @@ from s2s_fastapi.telemetry.metrics import decided
 from s2s_fastapi.telemetry.spans import current_span, trace_id
 from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS, AcceptedTokens
 from s2s_fastapi.verifier.bearer import credentials_of
-from s2s_fastapi.verifier.checks import Checks
+from s2s_fastapi.verifier.checks import MAX_LIFETIME, Checks
 from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.verdict import Verdict
 from s2s_fastapi.verifier.verifier import Verifier
@@ -47,6 +47,7 @@ class TokenVerifier:
         *,
         audience: str | Collection[str] | None = None,
         cached_tokens: int = CACHED_TOKENS,
+        max_lifetime: float = MAX_LIFETIME,
         insecure_skip_audience: bool = False,
         transport: Callable[[], httpx.BaseTransport] | None = None,
         clock: Callable[[], float] = time.time,
@@ -55,6 +56,7 @@ class TokenVerifier:
 
         - ``audience`` replaces the audience in the settings.
         - ``cached_tokens`` accepted tokens are remembered and not verified again while they hold. 0 verifies each token each time.
+        - ``max_lifetime`` is the seconds that a token may live, from ``iat`` to ``exp``: from 60 to 30 days, by default 24 hours.
         - ``transport`` makes the httpx transport for Keycloak. ``clock`` returns the seconds since the epoch.
         """
         self._given = settings
@@ -63,6 +65,7 @@ class TokenVerifier:
         self._transport = transport
         self._clock = clock
         self._cached_tokens = cached_tokens
+        self._max_lifetime = max_lifetime
         self._verifier: Verifier | None = None
         self._made: dict[str, Verifier] = {}
         self._log = DecisionLog()
@@ -112,7 +115,7 @@ class TokenVerifier:
             if not audiences and not self._skip_audience:
                 raise ConfigurationError(settings.missing(NO_AUDIENCE))
             made = Verifier(
-                Checks.of(settings, frozenset() if self._skip_audience else audiences),
+                Checks.of(settings, frozenset() if self._skip_audience else audiences, max_lifetime=self._max_lifetime),
                 KeySource.of(settings, self._transport),
                 AcceptedTokens(self._cached_tokens),
                 clock=self._clock,
