@@ -66,9 +66,13 @@ class HasClaim(Requirement):
             if not isinstance(value, Mapping) or name not in value:
                 return self._refused(principal, None)
             value = value[name]
-        if any(type(each) in SCALARS and (type(each), each) in self.typed for each in _each(value)):
+        if self._holds(value) or (isinstance(value, tuple | list) and any(map(self._holds, value))):
             return _ALLOWED
         return self._refused(principal, value)
+
+    def _holds(self, value: Any) -> bool:
+        kind = type(value)
+        return kind in SCALARS and (kind, value) in self.typed
 
     def _refused(self, principal: Principal, found: Any) -> Decision:
         return Decision(reason=Reason.CLAIM_MISSING, cure=claim_cure(principal, self.path, self.values, found))
@@ -127,10 +131,6 @@ def with_claim(claims: dict[str, Any], path: tuple[str, ...], value: Any) -> Non
         if not isinstance(inner, dict):
             return
     inner.setdefault(path[-1], value)
-
-
-def _each(value: Any) -> Iterable[Any]:
-    return value if isinstance(value, tuple | list) else (value,)
 
 
 def _text(value: Scalar) -> str:

@@ -189,9 +189,9 @@ def _not_yet_valid(token: _Presented) -> str:
 def _too_long(token: _Presented) -> str:
     principal = token.principal
     life = principal.expires_at - principal.issued_at
-    longest = token.expected.max_lifetime
-    if life <= longest:
+    if life <= token.expected.max_lifetime:
         return ""
+    longest = token.expected.max_lifetime
     lives = f"{life / _HOUR:.1f} h" if longest >= _HOUR else f"{life} s"
     limit = f"{longest / _HOUR:g} h" if longest >= _HOUR else f"{longest:g} s"
     said = limit if longest == MAX_LIFETIME else f"{limit}, the max_lifetime of this service"

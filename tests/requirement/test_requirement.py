@@ -28,10 +28,12 @@ from s2s_fastapi import (
     read_access,
     require_audience,
     require_caller,
+    require_claim,
     require_realm_role,
     require_role,
     require_scope,
     require_service,
+    require_that,
     require_user,
 )
 from s2s_fastapi.decision import Decision, Reason
@@ -40,7 +42,7 @@ from s2s_fastapi.requirement.requirement import AllOf, AnyOf
 from tests.kit.realm import settings
 from tests.kit.receiving import App, Client, Headers, Observed
 
-FACTORIES = [
+FACTORIES: list[Callable[..., Requirement]] = [
     require_service,
     require_caller,
     require_user,
@@ -48,6 +50,8 @@ FACTORIES = [
     require_role,
     require_realm_role,
     require_audience,
+    require_claim,
+    require_that,
 ]
 
 
