@@ -417,14 +417,14 @@ class _Reader:
         methods = self._texts(f"{where}.methods", content.get("methods", []))
         public = self._texts(f"{where}.public", content.get("public", []))
         optional = self._texts(f"{where}.optional", content.get("optional", []))
+        if (public or methods) and "websocket" in content:
+            _fail(self.source, where, "a WebSocket has no methods, and is never public")
         every = (WEBSOCKET,) if "websocket" in content else tuple(sorted(methods)) or _METHODS
         for name, those in (("public", public), ("optional", optional)):
             if lost := sorted(set(those) - set(every)):
                 _fail(self.source, f"{where}.{name}", f"{lost[0]} is no method of the route")
         if both := sorted(set(public) & set(optional)):
             _fail(self.source, where, f"{both[0]} is public and optional, and a method is one of them at most")
-        if (public or methods) and "websocket" in content:
-            _fail(self.source, where, "a WebSocket has no methods, and is never public")
         path = self._text(f"{where}.path", content["path"])
         if path[:1] not in ("", "/"):
             _fail(self.source, f"{where}.path", "it does not begin with a slash")

@@ -16,6 +16,7 @@ from s2s_fastapi.principal import Principal
 from s2s_fastapi.realm.entities import Role
 from s2s_fastapi.realm.model import Denied, Granted, RealmModel
 from s2s_fastapi.realm.provenance import Provenance
+from s2s_fastapi.requirement.conditions import CONDITION_UNKNOWN
 from s2s_fastapi.text import listed, named
 from s2s_fastapi.verifier.algorithms import ALGORITHMS
 from s2s_fastapi.verifier.checks import Checks
@@ -75,7 +76,7 @@ class RouteAnswer:
     @property
     def accepted(self) -> bool:
         """Whether the route lets the caller in."""
-        return self.reason in (Reason.ALLOWED, _PUBLIC)
+        return self.reason in (Reason.ALLOWED, _PUBLIC, CONDITION_UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,7 +284,9 @@ def _answer(app: AppAccess, route: RouteEntry | None, token: Token) -> dict[str,
     for requirement in (app.requires, None if route is None else route.requires):
         decision = None if requirement is None else requirement.judge(token.principal, app.client_id)
         if decision is not None and decision.reason is not Reason.ALLOWED:
-            return {"reason": str(decision.reason), "cure": decision.cure}
+            # In an access file a condition is known by its name only: all else holds, and only the app can tell.
+            only_the_app = decision.reason is Reason.CONDITION_NOT_MET
+            return {"reason": CONDITION_UNKNOWN if only_the_app else str(decision.reason), "cure": decision.cure}
     return {"reason": str(Reason.ALLOWED), "cure": ""}
 
 

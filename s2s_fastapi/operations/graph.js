@@ -80,7 +80,7 @@ function relation(r) {
   const parts = [made("p", r.status, data.statuses[r.status].label)];
   if (r.note) parts.push(made("p", "", `Keycloak answers ${r.note}`));
   for (const [name, list] of [["Audiences", r.audiences], ["Scopes", r.scopes]]) if (list.length) parts.push(made("h3", "", name), made("div", "", list.join(", ")));
-  if (r.routes.length) { const list = made("ul"); for (const route of r.routes) list.append(made("li", "", route.accepted ? `${route.route}: accepted` : `${route.route}: ${route.reason}. ${route.cure}`)); parts.push(made("h3", "", "Routes"), list); }
+  if (r.routes.length) { const list = made("ul"); for (const route of r.routes) list.append(made("li", "", route.accepted ? `${route.route}: accepted${route.cure ? `. ${route.cure}` : ""}` : `${route.route}: ${route.reason}. ${route.cure}`)); parts.push(made("h3", "", "Routes"), list); }
   if (r.token) parts.push(made("h3", "", "Token (without dates and ids)"), made("pre", "", JSON.stringify(r.token, null, 1)));
   open(`${r.caller} → ${r.receiver}`, parts);
 }

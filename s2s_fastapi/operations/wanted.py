@@ -6,6 +6,7 @@ role is granted if one declaration of another app names both it and the caller, 
 everything else an operator writes ``--grant``; otherwise it is a finding.
 """
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -15,6 +16,7 @@ from s2s_fastapi.declared.access_file import AppAccess, CallAccess, RouteEntry
 from s2s_fastapi.declared.asked import leaves_of, ways_of
 from s2s_fastapi.operations.forbidden import forbidden_client, forbidden_role, forbidden_scope
 from s2s_fastapi.realm.entities import Role
+from s2s_fastapi.requirement.conditions import Condition, HasClaim
 from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Audience, Caller, HasRole, HasScope, Requirement
 from s2s_fastapi.text import listed, named
 
@@ -260,7 +262,23 @@ class _Wanting:
                 continue
             for leaves in ways_of(requirement):
                 if (way := _way(route, leaves, app.client_id)) is not None:
+                    self._beside(way, leaves, app)
                     yield way
+
+    def _beside(self, way: _Way, leaves: Iterable[Requirement], app: AppAccess) -> None:
+        """Note what a way requires that no plan can give: claims, and what only the app decides."""
+        place = f"{way.route} of {named(app.client_id)}"
+        for leaf in leaves:
+            if isinstance(leaf, HasClaim):
+                values = " or ".join(json.dumps(value, ensure_ascii=False) for value in leaf.values)
+                self._say(
+                    Severity.NOTE,
+                    f"{place} requires the claim {' > '.join(map(named, leaf.path))} with {values}, and no plan writes it: add a mapper to a"
+                    " client scope of the caller, or to its own. For a service account that is “Hardcoded claim”.",
+                )
+            elif isinstance(leaf, Condition):
+                name = json.dumps(leaf.name, ensure_ascii=False)
+                self._say(Severity.NOTE, f"{place} has the condition {name}, which only its code decides.")
 
     def _audiences(self) -> frozenset[str]:
         of_calls = (name for app in self.apps.values() for call in app.calls for name in call.audiences)
@@ -503,7 +521,7 @@ def _way(route: RouteEntry, leaves: Sequence[Requirement], client_id: str) -> _W
             scopes |= leaf.scopes
         elif isinstance(leaf, HasRole):
             roles |= {Role("" if leaf.realm else leaf.client or client_id, name) for name in leaf.roles}
-        else:
+        elif not isinstance(leaf, HasClaim | Condition):
             return None  # a kind that this version does not know: nothing is granted for it
     if callers is not None and not callers:
         return None

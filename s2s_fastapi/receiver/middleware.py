@@ -40,6 +40,7 @@ from s2s_fastapi.telemetry.metrics import decided
 from s2s_fastapi.telemetry.spans import current_span, describe, hide_query
 from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS
 from s2s_fastapi.verifier.bearer import bearer_credentials, brings_credentials, token_in
+from s2s_fastapi.verifier.checks import MAX_LIFETIME
 from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.realms import RealmsVerifier
 from s2s_fastapi.verifier.verifier import Verifier
@@ -72,6 +73,7 @@ class ServiceAuthMiddleware:
         audit: bool = False,
         warm_up: bool = True,
         cached_tokens: int = CACHED_TOKENS,
+        max_lifetime: float = MAX_LIFETIME,
         insecure_skip_audience: bool = False,
         insecure_observe_until: str | None = None,
         insecure_unchecked: Collection[str] = (),
@@ -91,6 +93,7 @@ class ServiceAuthMiddleware:
         - ``warm_up=False``: the keys are loaded at the first request, not at the start.
         - ``cached_tokens``: how many accepted tokens are remembered. At each use a remembered token is checked for all that can change.
           0 verifies each token each time.
+        - ``max_lifetime``: the seconds that a token may live, from ``iat`` to ``exp``: from 60 to 30 days, by default 24 hours.
         - ``insecure_observe_until="2027-01-31"``: until 00:00 UTC of that day, refusals for audience, kind, caller, scope and role are
           only logged, and counted for the logger ``s2s_fastapi.observed`` and `observed_refusals`.
         - ``insecure_unchecked=["GET /x"]``: mistakes that the start check finds on these routes do not stop the start. Each start logs
@@ -109,6 +112,7 @@ class ServiceAuthMiddleware:
             audit=audit,
             warm_up=warm_up,
             cached_tokens=cached_tokens,
+            max_lifetime=max_lifetime,
             insecure_skip_audience=insecure_skip_audience,
             insecure_observe_until=insecure_observe_until,
             insecure_unchecked=insecure_unchecked,

@@ -57,6 +57,7 @@ class Options:
     audit: bool
     warm_up: bool
     cached_tokens: int
+    max_lifetime: float
     insecure_skip_audience: bool
     insecure_observe_until: str | None
     insecure_unchecked: Collection[str]
@@ -302,7 +303,7 @@ class Start:
             require_service(realm=realm) | require_user(realm=realm) if options.users else require_service(realm=realm)
         )
         return Verifier(
-            Checks.of(settings, audiences, accepts, first=first),
+            Checks.of(settings, audiences, accepts, first=first, max_lifetime=options.max_lifetime),
             options.keys(settings),
             AcceptedTokens(options.cached_tokens),
             observe_until=observe_until,

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from s2s_fastapi.declared.access_file import AccessFile
+from s2s_fastapi import Decision, Principal, Reason, require_claim, require_service, require_that
+from s2s_fastapi.declared.access_file import AccessFile, AppAccess, RouteEntry, canonical
 from s2s_fastapi.operations.declarations import declared_by
+from s2s_fastapi.operations.explanation import Question, Token, explained
 from tests.cli.command import run
 from tests.kit.console import CALLER, FRONT_END, REALM_ROLE, RECEIVER, ROLE, SCOPE
 from tests.kit.diagnosis import Mistake, Receiver
@@ -466,3 +468,33 @@ def test_the_example_of_the_page_prints_what_the_page_shows(tmp_path: Path) -> N
         done = run(*words, PYTHONPATH=str(DOCS.parent))
         assert done.returncode == 0, done.stderr
     assert done.stdout == shown
+
+
+def test_a_claim_is_judged_on_the_token_and_a_condition_is_named_as_what_only_the_app_can_tell() -> None:
+    partner = require_that("partner of level 2", lambda _: False)
+    routes = {
+        "/claim": require_claim("tenant", "acme"),
+        "/other": require_claim("tenant", "umbrella"),
+        "/both": require_claim("tenant", "acme") & partner,
+        "/not": require_claim("tenant", "umbrella") & partner,
+    }
+    called = AppAccess(
+        client_id=RECEIVER,
+        requires=require_service(),
+        routes=tuple(
+            RouteEntry(path=path, methods=("GET",), requires=canonical(each)) for path, each in routes.items()
+        ),
+    )
+    principal = Principal(
+        client_id=CALLER, kind="service", issuer="i", issued_at=1, expires_at=2, claims={"tenant": "acme"}
+    )
+    token = Token(source="given", decision=Decision(reason=Reason.ALLOWED), principal=principal)
+    answers = explained(Question(to=RECEIVER), token, [called]).routes
+
+    assert [(each.accepted, each.reason) for each in answers] == [
+        (True, "allowed"),
+        (False, "claim_missing"),
+        (True, "condition_unknown"),
+        (False, "claim_missing"),
+    ]
+    assert 'meets the condition "partner of level 2"; all else holds.' in answers[2].cure

@@ -5,10 +5,12 @@ import pytest
 from s2s_fastapi import (
     require_audience,
     require_caller,
+    require_claim,
     require_realm_role,
     require_role,
     require_scope,
     require_service,
+    require_that,
     require_user,
 )
 from s2s_fastapi.declared.access_file import AppAccess, CallAccess
@@ -399,3 +401,14 @@ def test_a_file_that_names_an_audience_like_an_exact_grant_does_not_get_in_its_w
 
     assert [each.scope for each in found.scopes] == ["write"]
     assert found.reach == {"chat": frozenset({"crm"})}
+
+
+def test_a_claim_and_a_condition_are_notes_and_what_stands_beside_them_is_granted() -> None:
+    tenant, level = require_claim(("org", "tenant"), "acme", 1), require_that("level 2", lambda _: True)
+    found, said = of(receiver("crm", require_caller("chat") & tenant & level), caller("chat", "crm"))
+
+    assert found.calls == (WantedCall(caller="chat", audiences=("crm",)),)
+    assert 'of crm requires the claim org > tenant with 1 or "acme", and no plan writes it' in said[Severity.NOTE]
+    assert "“Hardcoded claim”" in said[Severity.NOTE]
+    assert 'of crm has the condition "level 2", which only its code decides.' in said[Severity.NOTE]
+    assert said[Severity.OPEN] == said[Severity.FORBIDDEN] == ""
