@@ -154,6 +154,7 @@ class Principal:
             "client_id": self.client_id,
             "kind": self.kind,
             "issuer": self.issuer,
+            "realm": self.realm,
             "subject": self.subject,
             "username": self.username,
             "email": self.email,

@@ -617,6 +617,7 @@ def test_the_named_fields_are_json_in_a_fixed_order_and_other_claims_are_left_ou
         "client_id": "chat-app-service",
         "kind": "service",
         "issuer": REALM.issuer,
+        "realm": "corp",
         "subject": caller.subject,
         "username": "ann",
         "email": None,
@@ -629,7 +630,7 @@ def test_the_named_fields_are_json_in_a_fixed_order_and_other_claims_are_left_ou
         "client_roles": {"a": ["c"], "z": ["a", "b"]},
     }
     assert list(fields["client_roles"]) == ["a", "z"]
-    assert {field.name for field in dataclasses.fields(Principal)} - {"claims"} <= fields.keys()
+    assert {field.name for field in dataclasses.fields(Principal)} - {"claims", "other_realm"} <= fields.keys()
 
 
 @pytest.mark.parametrize("shape", [Principal, list[Principal], Principal | None, dict[str, Principal]], ids=str)
