@@ -238,11 +238,12 @@ def canonical(requirement: Requirement) -> Requirement:
     return ordered[0] if len(ordered) == 1 else type(requirement)(ordered)
 
 
-def _order(requirement: Requirement) -> tuple[int, str]:
+def _order(requirement: Requirement) -> tuple[int, str, str]:
     ranks: list[type[Requirement]] = [Audience, Caller, HasScope, HasRole, HasClaim, Condition]
     kind = type(plain(requirement))
     rank = ranks.index(kind) if kind in ranks else len(ranks)
-    return rank, json.dumps(_requirement_json(requirement), sort_keys=True)
+    realm = requirement.realm if isinstance(requirement, InRealm) else ""
+    return rank, realm, json.dumps(_requirement_json(requirement), sort_keys=True)
 
 
 def _within(requirement: Requirement, realm: str) -> Requirement | None:

@@ -366,7 +366,7 @@ def test_a_file_that_is_no_json_is_refused(raw: bytes, said: str) -> None:
 def test_a_realm_is_written_as_its_issuer_and_the_first_one_as_nothing() -> None:
     app = FastAPI(openapi_url=None)
     app.get("/both", dependencies=[Depends(require_caller("a", realm="corp") | require_caller("a", realm="shops"))])(
-        int
+        lambda: "in"
     )
     app.get("/theirs", dependencies=[Depends(require_role("reader", realm="shops"))])(lambda: "in")
     corp = RealmAccess(name="corp", issuer="https://corp.test", audiences=frozenset({"api"}), client_id="api")
