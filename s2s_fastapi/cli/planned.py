@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from s2s_fastapi.operations.admin import AdminApi, AdminTarget
     from s2s_fastapi.operations.plan import Plan, Predicted
     from s2s_fastapi.operations.snapshot import Snapshot
+    from s2s_fastapi.operations.wanted import RealmFinding
 
 __all__ = ["PlanSource", "read_access_files", "show_plan"]
 
@@ -86,21 +87,39 @@ class PlanSource:
         from s2s_fastapi.operations.snapshot import read_snapshot  # noqa: PLC0415 - as above
         from s2s_fastapi.operations.wanted import wanted  # noqa: PLC0415 - as above
 
-        needed, _ = wanted(self.apps, self.grants, realm=api.target.realm)
+        needed, _ = wanted(self._apps_of(api.target.issuer), self.grants, realm=api.target.realm)
         with console(stderr=True).status("Reading the realm ..."):  # shown on a terminal only
             snapshot = read_snapshot(api, question_of(needed))
         return self.plan_for(snapshot, api.target)
+
+    def _apps_of(self, issuer: str) -> tuple[AppAccess, ...]:
+        """Return what the apps declare for callers of the planned realm."""
+        return tuple(app.within(issuer) for app in self.apps)
+
+    def _of_other_realms(self, issuer: str) -> "Iterator[RealmFinding]":
+        """Yield a note for each app that also accepts callers of realms that are not planned."""
+        from s2s_fastapi.operations.wanted import RealmFinding, Severity  # noqa: PLC0415 - slows --help down
+
+        for app in self.apps:
+            further = [each for each in app.further_realms if each != issuer]
+            first = ["its first realm"] if issuer in app.further_realms else []
+            if further or first:
+                yield RealmFinding(
+                    Severity.NOTE,
+                    f"{named(app.client_id)} also accepts callers of {', '.join([*first, *further])}: plan that realm by itself. Nothing here is "
+                    "granted for them.",
+                )
 
     def plan_for(self, snapshot: "Snapshot", target: "AdminTarget") -> "Plan":
         """Return the plan for a realm that was read."""
         from s2s_fastapi.operations.plan import make_plan  # noqa: PLC0415 - slows --help down
         from s2s_fastapi.operations.wanted import wanted  # noqa: PLC0415 - as above
 
-        needed, findings = wanted(self.apps, self.grants, realm=target.realm)
+        needed, findings = wanted(self._apps_of(target.issuer), self.grants, realm=target.realm)
         return make_plan(
             snapshot,
             needed,
-            findings,
+            (*findings, *self._of_other_realms(target.issuer)),
             server=target.server,
             issuer=target.issuer,
             secret_file=lambda client: str(_free_file(self.secrets, client)),

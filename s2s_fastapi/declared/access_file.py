@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from s2s_fastapi.backchannel.strict_json import NotAnObjectError, json_object
-from s2s_fastapi.declared.asked import plain
+from s2s_fastapi.declared.asked import leaves_of, plain
 from s2s_fastapi.declared.public_paths import OPTIONAL, PublicPaths
 from s2s_fastapi.declared.routes import RouteAccess
 from s2s_fastapi.declared.start_check import AccessCheck
@@ -150,6 +150,30 @@ class AppAccess:
             calls=_calls(check),
         )
 
+    @property
+    def further_realms(self) -> tuple[str, ...]:
+        """The issuers of the realms, besides the first one, whose callers the app accepts."""
+        every = (self.requires, *(route.requires for route in self.routes))
+        leaves = (leaf for requirement in every for leaf in leaves_of(requirement))
+        return tuple(sorted({leaf.realm for leaf in leaves if isinstance(leaf, InRealm)}))
+
+    def within(self, issuer: str) -> "AppAccess":
+        """Return what the app declares for callers of one realm: of its first one, unless the issuer is one of the further realms.
+
+        Requirements of other realms are left out, and so are routes that no caller of the realm can meet.
+        """
+        further = self.further_realms
+        if not further:
+            return self
+        realm = issuer if issuer in further else ""
+        requires = None if self.requires is None else _within(self.requires, realm)
+        routes = (
+            replace(route, requires=None if route.requires is None else _within(route.requires, realm))
+            for route in self.routes
+            if route.requires is None or _within(route.requires, realm) is not None
+        )
+        return replace(self, requires=requires, routes=tuple(routes))
+
     def with_origins_of(self, other: "AppAccess") -> "AppAccess":
         """Return the same with the origins that ``other`` has for equal calls."""
         origins = {call: call.origins for call in other.calls}
@@ -237,11 +261,24 @@ def canonical(requirement: Requirement) -> Requirement:
     return ordered[0] if len(ordered) == 1 else type(requirement)(ordered)
 
 
-def _order(requirement: Requirement) -> tuple[int, str]:
+def _order(requirement: Requirement) -> tuple[int, str, str]:
     ranks: list[type[Requirement]] = [Audience, Caller, HasScope, HasRole, HasClaim, Condition]
     kind = type(plain(requirement))
     rank = ranks.index(kind) if kind in ranks else len(ranks)
-    return rank, json.dumps(_requirement_json(requirement), sort_keys=True)
+    realm = requirement.realm if isinstance(requirement, InRealm) else ""
+    return rank, realm, json.dumps(_requirement_json(requirement), sort_keys=True)
+
+
+def _within(requirement: Requirement, realm: str) -> Requirement | None:
+    """Return what a requirement asks of callers of one realm, the first one if it is empty; None if they cannot meet it."""
+    if not isinstance(requirement, AllOf | AnyOf):
+        own = requirement.realm if isinstance(requirement, InRealm) else ""
+        return plain(requirement) if own == realm else None
+    parts = [_within(part, realm) for part in requirement.parts]
+    met = tuple(part for part in parts if part is not None)
+    if not met or (isinstance(requirement, AllOf) and len(met) < len(parts)):
+        return None
+    return canonical(type(requirement)(met))
 
 
 def _owned(requirement: Requirement, check: AccessCheck) -> Requirement:

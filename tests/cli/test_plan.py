@@ -48,6 +48,21 @@ def test_plan_shows_the_steps_and_the_tokens_and_changes_nothing(tmp_path: Path)
     assert not (tmp_path / "secrets").exists()
 
 
+def test_plan_is_of_one_realm_and_a_note_names_the_others(tmp_path: Path) -> None:
+    shops = "https://sso.partner.test/realms/shops"
+    crm = receiver("crm", require_caller("chat") | require_caller("shop", realm=shops))
+    with FakeKeycloak().serving() as environment:
+        done = run(environment, "plan", *written(tmp_path, crm, CHAT), "--json")
+        plan = json.loads(done.stdout)
+
+    notes = [finding["text"] for finding in plan["findings"] if finding["level"] == "note"]
+    assert f"crm also accepts callers of {shops}: plan that realm by itself. Nothing here is granted for them." in notes
+    assert '"shop"' not in json.dumps(plan["steps"])
+    here = AccessFile((crm,)).apps[0]
+    assert here.within("https://another.test/realms/x").routes[0].requires == require_caller("chat")
+    assert here.within(shops).routes[0].requires == require_caller("shop")
+
+
 def test_apply_with_yes_does_it_and_then_plan_ends_with_0(tmp_path: Path) -> None:
     server, files = FakeKeycloak(), written(tmp_path, CRM, CHAT)
     with server.serving() as environment:

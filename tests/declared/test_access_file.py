@@ -37,9 +37,10 @@ from s2s_fastapi import (
 from s2s_fastapi.declared.access_file import SCHEMA, AccessFile, AppAccess, CallAccess, canonical, difference
 from s2s_fastapi.declared.asked import leaves_of
 from s2s_fastapi.declared.public_paths import PublicPaths
-from s2s_fastapi.declared.start_check import AccessCheck
+from s2s_fastapi.declared.start_check import AccessCheck, RealmAccess
 from s2s_fastapi.requirement.conditions import Condition
 
+PARTNERS = "https://sso.partner.test/realms/shops"
 LEAVES = (
     require_service(),
     require_caller("a", "b"),
@@ -55,6 +56,9 @@ LEAVES = (
     require_claim("tenant", "acme", 1, True, 1.0, "1"),
     require_claim(("org", "level"), 2),
     require_that("partner of level 2", lambda principal: principal.client_id == "a"),
+    require_caller("a", realm=PARTNERS),
+    require_audience("api", realm=PARTNERS),
+    require_role("admin", client="other", realm=PARTNERS),
 )
 REQUIREMENTS = st.recursive(
     st.sampled_from(LEAVES),
@@ -66,7 +70,8 @@ PRINCIPALS = st.builds(
     kind=st.sampled_from(["service", "user", "unknown"]),
     client_id=st.sampled_from(["a", "b", "web"]),
     subject=st.just("s"),
-    issuer=st.just("i"),
+    issuer=st.sampled_from(["i", PARTNERS]),
+    other_realm=st.sampled_from(["", "shops"]),
     audiences=st.sets(st.sampled_from(["api", "other"])).map(frozenset),
     scopes=st.sets(st.sampled_from(["read", "write"])).map(frozenset),
     realm_roles=st.sets(st.just("admin")).map(frozenset),
@@ -341,6 +346,13 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a claim that is null": (requiring({"claim": ["a"], "values": [None]}), "values: a value is there twice, or is no"),
     "a condition with a function": (requiring({"condition": "a", "predicate": "x"}), '"predicate" is unknown here'),
     "a condition without a name": (requiring({"condition": ""}), "condition: it is no name"),
+    "a realm beside a join": (
+        requiring({"and": [{"caller": ["a"]}] * 2, "realm": PARTNERS}),
+        '"realm" is unknown here',
+    ),
+    "a realm by its name": (requiring({"caller": ["a"], "realm": "partners"}), "realm: it is no issuer"),
+    "a realm that is a number": (requiring({"caller": ["a"], "realm": 1}), "realm: it is not text"),
+    "a realm alone": (requiring({"realm": PARTNERS}), "realm: it stands beside a plain requirement"),
     "a realm role with a client": (requiring({"realm_role": ["a"], "client": "x"}), '"client" is unknown here'),
 }
 READER_ONLY: dict[str, tuple[dict[str, Any], str]] = {
@@ -391,6 +403,33 @@ def test_what_is_not_right_is_refused_and_the_error_says_where(name: str) -> Non
 def test_a_file_that_is_no_json_is_refused(raw: bytes, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         AccessFile.parse(raw)
+
+
+def test_a_realm_is_written_as_its_issuer_and_the_first_one_as_nothing() -> None:
+    app = FastAPI(openapi_url=None)
+    app.get("/both", dependencies=[Depends(require_caller("a", realm="corp") | require_caller("a", realm="shops"))])(
+        lambda: "in"
+    )
+    app.get("/theirs", dependencies=[Depends(require_role("reader", realm="shops"))])(lambda: "in")
+    corp = RealmAccess(name="corp", issuer="https://corp.test", audiences=frozenset({"api"}), client_id="api")
+    shops = RealmAccess(name="shops", issuer=PARTNERS, audiences=frozenset({"crm"}), client_id="api-at-the-shops")
+    found = declared(app, realms=(corp, shops))
+    text = AccessFile((found,)).text
+    assert AccessFile.parse(text.encode()).apps == (found,)
+    both, theirs = (route["requires"] for route in json.loads(text)["apps"][0]["routes"])
+    assert both == {"or": [{"caller": ["a"]}, {"caller": ["a"], "realm": PARTNERS}]}
+    assert theirs == {"role": ["reader"], "client": "api-at-the-shops", "realm": PARTNERS}
+    assert [found.within(issuer).requires for issuer in ("https://corp.test", PARTNERS)] == [
+        canonical(require_service() & require_audience(name)) for name in ("api", "crm")
+    ]
+    assert [[route.path for route in found.within(issuer).routes] for issuer in ("https://corp.test", PARTNERS)] == [
+        ["/both"],
+        ["/both", "/theirs"],
+    ]
+    assert {found.within(issuer).routes[0].requires for issuer in ("https://corp.test", PARTNERS)} == {
+        require_caller("a")
+    }
+    assert found.further_realms == (PARTNERS,)
 
 
 def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
