@@ -122,7 +122,7 @@ class Snapshot:
     @cached_property
     def hash(self) -> str:
         """A hash of all that was read. Equal if, and only if, nothing changed that a plan looks at."""
-        text = json.dumps([self.document, self.holders, self.version, self.realm_id], sort_keys=True)
+        text = json.dumps([self.document, self.holders, self.rotating, self.version, self.realm_id], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
@@ -173,7 +173,7 @@ class Snapshot:
         return frozenset(found)
 
     def granted(self, client_id: str) -> frozenset[Role]:
-        """Return the roles that are given to the service account of a client."""
+        """Return the roles that the service account of a client has, by itself or by a group."""
         user: Mapping[str, Any] = next(
             (one for one in self.document.get("users", ()) if one.get("serviceAccountClientId") == client_id), {}
         )
@@ -248,6 +248,7 @@ class _Reading:
         self.ids: dict[tuple[str, ...], str] = {}
         self.notes: list[str] = []
         self.roles: dict[Role, tuple[Role, ...]] = {}
+        self.groups: dict[str, frozenset[Role]] = {}
         self.uuids: dict[str, str] = {}
 
     def snapshot(self) -> Snapshot:
@@ -360,9 +361,9 @@ class _Reading:
     def _account(self, client_id: str, uuid: str) -> dict[str, Any]:
         account = self.api.get("clients", uuid, "service-account-user", needs=_VIEW_CLIENTS)
         self.ids["account", client_id] = str(account["id"])
-        roles = list(self._mappings(self.api.get("users", str(account["id"]), "role-mappings", needs=_VIEW_USERS)))
-        if self.api.get("users", str(account["id"]), "groups", needs=_VIEW_USERS):
-            self.notes.append(f"the service account of {named(client_id)} is in a group, whose roles are not looked at")
+        roles = set(self._mappings(self.api.get("users", str(account["id"]), "role-mappings", needs=_VIEW_USERS)))
+        for group in self.api.get("users", str(account["id"]), "groups", needs=_VIEW_USERS):
+            roles |= self._of_group(str(group["id"]))
         by_client: dict[str, list[str]] = {}
         for role in roles:
             by_client.setdefault(role.client, []).append(role.name)
@@ -373,6 +374,16 @@ class _Reading:
             "realmRoles": sorted(by_client.pop("", [])),
             "clientRoles": {client: sorted(names) for client, names in sorted(by_client.items())},
         }
+
+    def _of_group(self, uuid: str) -> frozenset[Role]:
+        """Return the roles of a group, and of the groups that it is in: whoever is in it has them all."""
+        if uuid not in self.groups:
+            self.groups[uuid] = frozenset()  # should two groups be in each other
+            roles = set(self._mappings(self.api.get("groups", uuid, "role-mappings", needs=_VIEW_USERS)))
+            if above := self.api.get("groups", uuid, needs=_VIEW_USERS).get("parentId"):
+                roles |= self._of_group(str(above))
+            self.groups[uuid] = frozenset(roles)
+        return self.groups[uuid]
 
     def _declared(self, owner: str) -> None:
         """Note the roles of a client, or of the realm, that the question names."""
