@@ -120,8 +120,12 @@ class PlanSource:
         from s2s_fastapi.operations.wanted import wanted  # noqa: PLC0415 - as above
 
         needed, _ = wanted(self.apps, self.grants, realm=api.target.realm)
-        with console(stderr=True).status("Reading the realm ..."):  # shown on a terminal only
-            snapshot = read_snapshot(api, question_of(needed))
+        with console(stderr=True).status(as_text("Reading the realm ...")) as status:  # shown on a terminal only
+            snapshot = read_snapshot(
+                api,
+                question_of(needed),
+                progress=lambda what: status.update(as_text(f"Reading the realm: {what}")),
+            )
         return self.plan_for(snapshot, api.target)
 
     def plan_for(self, snapshot: "Snapshot", target: "AdminTarget") -> "Plan":

@@ -6,7 +6,8 @@ in which a later Keycloak puts it.
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Protocol
@@ -65,6 +66,8 @@ _ATTRIBUTES: Final = (
 _NEW_CLIENTS: Final = "every new client"
 """Who holds the scopes in the two lists of the realm: Keycloak gives them to each client that is made without lists of its own."""
 _MOST_ROLES: Final = 500
+_STRIDE: Final = 100
+"""After how many clients the progress is shown again."""
 _ROTATION: Final = "secret-rotation"
 _VIEW_CLIENTS: Final = "view-clients"
 _VIEW_USERS: Final = "view-users"
@@ -229,21 +232,22 @@ def _named_roles(realm: Iterable[str], by_client: Mapping[str, Iterable[str]]) -
 # Reading
 
 
-def read_snapshot(api: ReadApi, question: Question) -> Snapshot:
-    """Read what ``question`` asks about.
+def read_snapshot(api: ReadApi, question: Question, *, progress: Callable[[str], object] = str) -> Snapshot:
+    """Read what ``question`` asks about. ``progress`` is called with what is being read.
 
     Raises:
         AdminForbidden: A right is missing; the sentence names it.
         AdminError: There is no such realm, or Keycloak does not answer.
     """
-    return _Reading(api, question).snapshot()
+    return _Reading(api, question, progress).snapshot()
 
 
 class _Reading:
     """One reading of a realm."""
 
-    def __init__(self, api: ReadApi, question: Question) -> None:
+    def __init__(self, api: ReadApi, question: Question, progress: Callable[[str], object]) -> None:
         self.api = api
+        self.progress = progress
         self.question = question
         self.ids: dict[tuple[str, ...], str] = {}
         self.notes: list[str] = []
@@ -270,13 +274,15 @@ class _Reading:
             for scope in scopes
         }
         mapped: dict[tuple[str, str], set[Role]] = {}
-        for scope in scopes:
+        for number, scope in enumerate(scopes, start=1):
+            self.progress(f"client scope {number} of {len(scopes)}")
             found = self.api.get(
                 "client-scopes", self.ids["scope", scope["name"]], "scope-mappings", needs=_VIEW_CLIENTS
             )
             mapped["clientScope", scope["name"]] = set(self._mappings(found))
         users = []
-        for client in clients:
+        for number, client in enumerate(clients, start=1):
+            self.progress(f"service {number} of {len(clients)}")
             uuid = self.ids["client", client["clientId"]]
             found = self.api.get("clients", uuid, "scope-mappings", needs=_VIEW_CLIENTS)
             mapped["client", client["clientId"]] = set(self._mappings(found))
@@ -314,16 +320,17 @@ class _Reading:
     def _clients(self) -> tuple[list[dict[str, Any]], dict[str, frozenset[str]]]:
         """Return the clients of the plan, and the scopes of all others. One page is in memory at a time."""
         found, held = [], {}
-        for client in self.api.pages("clients", needs=_VIEW_CLIENTS):
+        for number, client in enumerate(self.api.pages("clients", needs=_VIEW_CLIENTS), start=1):
+            if number % _STRIDE == 0:
+                self.progress(f"{number} clients")
             client_id = str(client["clientId"])
             self.uuids[client_id] = str(client["id"])
             if client_id in self.question.clients:
                 self.ids["client", client_id] = str(client["id"])
                 found.append(_client(client))
             else:
-                held[client_id] = frozenset(
-                    (*(client.get("defaultClientScopes") or ()), *(client.get("optionalClientScopes") or ()))
-                )
+                names = (*(client.get("defaultClientScopes") or ()), *(client.get("optionalClientScopes") or ()))
+                held[client_id] = frozenset(map(sys.intern, names))  # thousands of clients hold the same few scopes
         for owner in {role.client for role in self.question.roles} & self.uuids.keys():
             self.ids["client", owner] = self.uuids[owner]
         return sorted(found, key=lambda client: str(client["clientId"])), held
