@@ -246,12 +246,19 @@ class Planning:
 
     def _rotated(self) -> None:
         """Say which services lose their secret: Keycloak's rotation of secrets takes every change of a client as the occasion."""
-        changed = [step.client for step in self.steps if isinstance(step, EnableServiceAccount)]
-        if changed and self.before.rotating:
+        if not self.before.rotating:
+            return
+        policy = f"The client policy {listed(self.before.rotating)}"
+        if changed := [step.client for step in self.steps if isinstance(step, EnableServiceAccount)]:
             self._say(
                 Severity.NOTE,
-                f"The client policy {listed(self.before.rotating)} may give {listed(changed)} a new secret when it is changed: start these"
-                " services with the secret on the page Credentials of their client.",
+                f"{policy} may give {listed(changed)} a new secret when it is changed: start these services with the secret on the page"
+                " Credentials of their client.",
+            )
+        if new := [step.client for step in self.steps if isinstance(step, MakeClient) and step.caller]:
+            self._say(
+                Severity.NOTE,
+                f"{policy} may let the new secret of {listed(new)} expire: note when, on the page Credentials of the client.",
             )
 
     # Scopes that routes require

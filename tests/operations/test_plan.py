@@ -428,7 +428,12 @@ def test_a_policy_that_rotates_secrets_is_said_if_a_client_is_changed(tmp_path: 
         _switch_off(server)
         changed = plan_for(api, *APPS)
 
-    assert "new secret when it is changed" not in said(unchanged, Severity.NOTE)
+    with FakeKeycloak(profiles=server.profiles, policies=server.policies).api() as api:
+        new = plan_for(api, *APPS)
+
+    assert "The client policy fresh may let the new secret of alice, billing, chat expire" in said(new, Severity.NOTE)
+    assert "client policy fresh may give" not in said(new, Severity.NOTE)
+    assert "new secret" not in said(unchanged, Severity.NOTE)
     assert "The client policy fresh may give billing a new secret when it is changed" in said(changed, Severity.NOTE)
 
 
