@@ -182,6 +182,12 @@ class Snapshot:
         )
         return frozenset(_named_roles(user.get("realmRoles", ()), user.get("clientRoles", {})))
 
+    def in_effect(self, client_id: str, scope: str) -> bool:
+        """Return whether a scope counts for a service: one with role mappings does only if the service has one of the roles."""
+        roles, held = self.mapped("clientScope", scope), self.granted(client_id)
+        held = held.union(*map(self.inside, held))
+        return not roles or not held.isdisjoint(roles.union(*map(self.inside, roles)))
+
     def mapped(self, kind: str, name: str) -> frozenset[Role]:
         """Return the roles that are mapped to a ``client`` or a ``clientScope``."""
         by_owner = {"": self.document.get("scopeMappings", ()), **self.document.get("clientScopeMappings", {})}
