@@ -14,6 +14,7 @@ from s2s_fastapi.text import listed, named, printable
 if TYPE_CHECKING:
     from s2s_fastapi.operations.admin import AdminApi, AdminTarget
     from s2s_fastapi.operations.plan import Plan, Predicted
+    from s2s_fastapi.operations.realm_file import RealmFile
     from s2s_fastapi.operations.snapshot import Snapshot
 
 __all__ = ["PlanSource", "read_access_files", "show_plan"]
@@ -91,6 +92,16 @@ class PlanSource:
             snapshot = read_snapshot(api, question_of(needed))
         return self.plan_for(snapshot, api.target)
 
+    def planned_for_file(self, realm: "RealmFile") -> "Plan":
+        """Return the plan for a realm that is kept in a file. It writes no secret."""
+        from s2s_fastapi.operations.plan import make_plan, question_of  # noqa: PLC0415 - slows --help down
+        from s2s_fastapi.operations.snapshot import read_snapshot  # noqa: PLC0415 - as above
+        from s2s_fastapi.operations.wanted import wanted  # noqa: PLC0415 - as above
+
+        needed, findings = wanted(self.apps, self.grants, realm=realm.realm)
+        snapshot = read_snapshot(realm, question_of(needed))
+        return make_plan(snapshot, needed, findings, server="", issuer="", secret_file=lambda _: "")
+
     def plan_for(self, snapshot: "Snapshot", target: "AdminTarget") -> "Plan":
         """Return the plan for a realm that was read."""
         from s2s_fastapi.operations.plan import make_plan  # noqa: PLC0415 - slows --help down
@@ -127,7 +138,8 @@ def show_plan(plan: "Plan") -> None:
     def line(text: str, style: str = "") -> None:
         out.print(as_text(text, style), soft_wrap=True)
 
-    line(f"Realm {named(plan.realm)} on {plan.server} (issuer {plan.issuer}, Keycloak {plan.keycloak})", "bold")
+    place = f"on {plan.server} (issuer {plan.issuer}, Keycloak {plan.keycloak})"
+    line(f"Realm {named(plan.realm)} {place if plan.server else f'of the file (Keycloak {plan.keycloak})'}", "bold")
     line("")
     line(
         f"Steps: {len(plan.steps)}" if plan.steps else "Steps: none. The realm has all that the plan would make.",
