@@ -1,6 +1,7 @@
 """What `plan` and `apply` share: their options, the realm that they read, and how a plan is shown."""
 
 import json
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ def read_access_files(files: Iterable[Path]) -> list[AppAccess]:
         if ":" in str(file) and not file.exists():
             raise ConfigurationError(
                 f"{named(str(file))} is no access file. plan and apply import no code: first write the file with"
-                f" s2s-fastapi access {printable(str(file), 100)} --out access.json."
+                f" s2s-fastapi access {shlex.quote(printable(str(file), 100))} --out access.json."
             )
         try:
             large = file.stat().st_size > _LARGEST

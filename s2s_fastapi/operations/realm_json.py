@@ -11,7 +11,7 @@ from s2s_fastapi.realm.model import RealmModel
 from s2s_fastapi.realm.roles import default_role
 from s2s_fastapi.text import listed
 
-__all__ = ["realm_json"]
+__all__ = ["carried_out", "realm_json"]
 
 _EVALUATED: Final = ("${", "$(")
 """What an import replaces, whatever it stands in: Keycloak by its environment, keycloak-config-cli by that and by files."""
@@ -19,9 +19,7 @@ _EMPTY: Final = ("clients", "users", "roles", "scopeMappings", "clientScopeMappi
 
 
 def realm_json(given: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
-    """Return the realm file with the steps of the plan carried out. What no step changes stays as it is.
-
-    It has no secret that the file does not have: the import makes one for each new client.
+    """Return the realm file as `carried_out` has it, if an import takes each name for what it is.
 
     Raises:
         ConfigurationError: A name in a step is one that an import would replace by something else.
@@ -32,6 +30,14 @@ def realm_json(given: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
             f"Realm JSON cannot hold {listed(names)}: an import replaces what begins with ${{ or $( by a value of its own environment."
             " Choose another name, or use `apply`."
         )
+    return carried_out(given, plan)
+
+
+def carried_out(given: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    """Return the realm file with the steps of the plan carried out. What no step changes stays as it is.
+
+    It has no secret that the file does not have: the import makes one for each new client.
+    """
     if not plan.steps:
         return dict(given)
     version = RealmModel.read(given, version=plan.keycloak).version
