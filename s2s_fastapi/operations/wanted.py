@@ -291,12 +291,12 @@ class _Wanting:
             if not known:
                 self._say(
                     Severity.OPEN,
-                    f"--grant {named(grant)} names no caller: write CALLER:NAME, with an app whose access file is given.",
+                    f"--grant {shlex.quote(grant)} names no caller: write CALLER:NAME, with an app whose access file is given.",
                 )
                 continue
             audiences = [(caller, name) for caller, _ in known for name in sorted(self._audiences())]
             others = [(caller, what) for caller, _ in known for what in things]
-            option = f"--grant {named(grant)}"
+            option = f"--grant {shlex.quote(grant)}"
             exact_audiences = [one for one in audiences if granting(one[0], audience=one[1]) == option]
             exact_others = [one for one in others if granting(*one) == option]
             if not exact_audiences and not exact_others:
