@@ -100,5 +100,7 @@ def _print(found: tuple[Relation, ...], lost: tuple[Unanswered, ...]) -> None:
         table.add_row(*map(as_text, cells), style="bold red" if each.status.problem else "")
     show(table)
     for one in lost:
-        sentence = f"{named(one.caller)} calls the audience {named(one.audience)}, and none of the given apps accepts it."
+        sentence = (
+            f"{named(one.caller)} calls the audience {named(one.audience)}, and none of the given apps accepts it."
+        )
         show(as_text(sentence, "bold red"))

@@ -468,7 +468,7 @@ for number, name in enumerate(NAMES):
 
 def _of_app(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     (folder / "hostile_app.py").write_text(APP.format(names=NAMES, client="$(id)"))
-    given = environment(PYTHONPATH=os.pathsep.join(sys.path))
+    given = environment(PYTHONPATH=os.pathsep.join(sys.path), COLUMNS="400")
     return subprocess.run(
         [*COMMAND, *arguments], cwd=folder, env=given, capture_output=True, text=True, timeout=60, check=False
     )
