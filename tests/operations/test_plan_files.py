@@ -102,6 +102,17 @@ CHANGED: dict[str, tuple[Callable[[Any], object], list[str]]] = {
         lambda realm: realm.pop("users"),
         ["Give the role write of the client crm to the service account of chat"],  # the realm role needs --grant now
     ),
+    "service accounts that the import makes": (
+        lambda realm: (
+            realm.pop("users"),
+            [
+                client["defaultClientScopes"].remove("service_account")
+                for client in realm["clients"]
+                if client["serviceAccountsEnabled"]
+            ],
+        ),
+        ["Give the role write of the client crm to the service account of chat"],  # the import adds the scope
+    ),
     "a client less": (
         lambda realm: realm["clients"].remove(_of(realm, "clients", "clientId", "bob")),
         ["Make the client bob that only receives, without login flows, Full scope allowed off, default scopes basic"],
@@ -156,6 +167,8 @@ def test_what_an_import_would_add_is_there_before_and_after(change: Callable[[An
     after = RealmModel.read(realm_json(document, plan))
 
     assert of_file(realm_json(document, plan), *APPS).steps == ()
+    for client in ("alice", "billing", "chat"):
+        assert {*RealmModel.read(document).optional_scopes(client)} <= {*after.optional_scopes(client)}
     for realm, predicted in ((RealmModel.read(document), "before"), (after, "after")):
         for token in plan.tokens:
             assert claims(realm, token.caller, token.request) == in_order(getattr(token, predicted))
