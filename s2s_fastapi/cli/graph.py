@@ -12,6 +12,7 @@ from s2s_fastapi.cli.printing import as_text, show
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.relations import Relation, Unanswered
 from s2s_fastapi.realm.model import RealmModel
+from s2s_fastapi.text import listed, named
 
 __all__ = ["graph"]
 
@@ -78,7 +79,7 @@ def _realm(paths: list[Path], name: str) -> RealmModel | None:
     if not name and len(models) == 1:
         return next(iter(models.values()))
     if name not in models:
-        raise ConfigurationError(f"Write --realm with the name of one realm in the files: {', '.join(sorted(models))}.")
+        raise ConfigurationError(f"Write --realm with the name of one realm in the files: {listed(models)}.")
     return models[name]
 
 
@@ -99,5 +100,7 @@ def _print(found: tuple[Relation, ...], lost: tuple[Unanswered, ...]) -> None:
         table.add_row(*map(as_text, cells), style="bold red" if each.status.problem else "")
     show(table)
     for one in lost:
-        sentence = f"{one.caller} calls the audience {one.audience}, and none of the given apps accepts it."
+        sentence = (
+            f"{named(one.caller)} calls the audience {named(one.audience)}, and none of the given apps accepts it."
+        )
         show(as_text(sentence, "bold red"))

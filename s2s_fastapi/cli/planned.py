@@ -1,6 +1,7 @@
 """What `plan` and `apply` share: their options, the realm that they read, and how a plan is shown."""
 
 import json
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,9 @@ from s2s_fastapi.text import listed, named, printable
 if TYPE_CHECKING:
     from s2s_fastapi.operations.admin import AdminApi, AdminTarget
     from s2s_fastapi.operations.plan import Plan, Predicted
+    from s2s_fastapi.operations.realm_file import RealmFile
     from s2s_fastapi.operations.snapshot import Snapshot
+    from s2s_fastapi.operations.wanted import RealmFinding
 
 __all__ = ["PlanSource", "read_access_files", "show_plan"]
 
@@ -59,7 +62,7 @@ def _apps_of(file: Path) -> tuple[AppAccess, ...]:
     if ":" in str(file) and not file.exists():
         raise ConfigurationError(
             f"{named(str(file))} is no access file. plan and apply import no code: first write the file with"
-            f" s2s-fastapi access {printable(str(file), 100)} --out access.json."
+            f" s2s-fastapi access {shlex.quote(printable(str(file), 100))} --out access.json."
         )
     try:
         large = file.stat().st_size > _LARGEST
@@ -128,24 +131,39 @@ class PlanSource:
             )
         return self.plan_for(snapshot, api.target)
 
+    def planned_for_file(self, realm: "RealmFile") -> "Plan":
+        """Return the plan for a realm that is kept in a file. It writes no secret."""
+        from s2s_fastapi.operations.plan import make_plan, question_of  # noqa: PLC0415 - slows --help down
+        from s2s_fastapi.operations.snapshot import read_snapshot  # noqa: PLC0415 - as above
+        from s2s_fastapi.operations.wanted import wanted  # noqa: PLC0415 - as above
+
+        needed, findings = wanted(self.apps, self.grants, realm=realm.realm)
+        snapshot = read_snapshot(realm, question_of(needed))
+        every = (*findings, *self._unread())
+        return make_plan(snapshot, needed, every, server="", issuer="", secret_file=lambda _: "")
+
     def plan_for(self, snapshot: "Snapshot", target: "AdminTarget") -> "Plan":
         """Return the plan for a realm that was read."""
         from s2s_fastapi.operations.plan import make_plan  # noqa: PLC0415 - slows --help down
-        from s2s_fastapi.operations.wanted import RealmFinding, Severity, wanted  # noqa: PLC0415 - as above
+        from s2s_fastapi.operations.wanted import wanted  # noqa: PLC0415 - as above
 
         needed, findings = wanted(self.apps, self.grants, realm=target.realm)
-        unread = (
-            RealmFinding(Severity.FORBIDDEN, f"{problem} What its app requires is not known, so nothing is applied.")
-            for problem in self.unread
-        )
         return make_plan(
             snapshot,
             needed,
-            (*findings, *unread),
+            (*findings, *self._unread()),
             server=target.server,
             issuer=target.issuer,
             secret_file=lambda client: str(_free_file(self.secrets, client)),
         )
+
+    def _unread(self) -> "Iterator[RealmFinding]":
+        from s2s_fastapi.operations.wanted import RealmFinding, Severity  # noqa: PLC0415 - slows --help down
+
+        for problem in self.unread:
+            yield RealmFinding(
+                Severity.FORBIDDEN, f"{problem} What its app requires is not known, so nothing is applied."
+            )
 
 
 def _free_file(folder: Path, client_id: str) -> Path:
@@ -168,7 +186,8 @@ def show_plan(plan: "Plan") -> None:
     def line(text: str, style: str = "") -> None:
         out.print(as_text(text, style), soft_wrap=True)
 
-    line(f"Realm {named(plan.realm)} on {plan.server} (issuer {plan.issuer}, Keycloak {plan.keycloak})", "bold")
+    place = f"on {plan.server} (issuer {plan.issuer}, Keycloak {plan.keycloak})"
+    line(f"Realm {named(plan.realm)} {place if plan.server else f'of the file (Keycloak {plan.keycloak})'}", "bold")
     line("")
     line(
         f"Steps: {len(plan.steps)}" if plan.steps else "Steps: none. The realm has all that the plan would make.",

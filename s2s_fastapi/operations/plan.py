@@ -32,6 +32,7 @@ class Plan:
     """What is to be changed, where, and in which state of the realm."""
 
     server: str
+    """Empty if the realm is kept in a file. No such plan is applied."""
     realm: str
     realm_id: str
     issuer: str

@@ -142,7 +142,8 @@ class EnableServiceAccount:
         """Change the document as Keycloak will."""
         client = next(one for one in document["clients"] if one["clientId"] == self.client)
         client["serviceAccountsEnabled"] = True
-        document["users"].append(_new_account(document, self.client))
+        if all(one.get("serviceAccountClientId") != self.client for one in document["users"]):
+            document["users"].append(_new_account(document, self.client))
 
     def __str__(self) -> str:
         return f"Switch “Service account roles” of the client {named(self.client)} on."
@@ -234,7 +235,7 @@ class GrantRole:
 
     def on(self, document: _Json) -> None:
         """Change the document as Keycloak will."""
-        user = next(one for one in document["users"] if one["serviceAccountClientId"] == self.client)
+        user = next(one for one in document["users"] if one.get("serviceAccountClientId") == self.client)
         own = user["clientRoles"].setdefault(self.owner, []) if self.owner else user["realmRoles"]
         own.append(self.role)
 

@@ -6,6 +6,7 @@ role is granted if one declaration of another app names both it and the caller, 
 everything else an operator writes ``--grant``; otherwise it is a finding.
 """
 
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -127,12 +128,12 @@ def wanted(
 
 
 def granting(caller: str, what: _Thing | None = None, *, audience: str = "") -> str:
-    """Return the option that grants exactly this: a scope (text), a role, or an audience."""
+    """Return the option that grants exactly this, as one writes it in a shell: a scope (text), a role, or an audience."""
     if isinstance(what, Role):
         form = f"role={what.client}/{what.name}" if what.client else f"realm-role={what.name}"
     else:
         form = f"audience={audience}" if what is None else f"scope={what}"
-    return f"--grant {named(f'{caller}:{form}')}"
+    return f"--grant {shlex.quote(f'{caller}:{form}')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,12 +300,12 @@ class _Wanting:
             if not known:
                 self._say(
                     Severity.OPEN,
-                    f"--grant {named(grant)} names no caller: write CALLER:NAME, with an app whose access file is given.",
+                    f"--grant {shlex.quote(grant)} names no caller: write CALLER:NAME, with an app whose access file is given.",
                 )
                 continue
             audiences = [(caller, name) for caller, _ in known for name in sorted(self._audiences())]
             others = [(caller, what) for caller, _ in known for what in things]
-            option = f"--grant {named(grant)}"
+            option = f"--grant {shlex.quote(grant)}"
             exact_audiences = [one for one in audiences if granting(one[0], audience=one[1]) == option]
             exact_others = [one for one in others if granting(*one) == option]
             if not exact_audiences and not exact_others:
