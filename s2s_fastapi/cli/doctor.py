@@ -30,7 +30,7 @@ def doctor(
     """
     quiet()
     from s2s_fastapi.operations.applications import checked_name  # noqa: PLC0415 - slows --help down
-    from s2s_fastapi.operations.checks import examined  # noqa: PLC0415 - as above
+    from s2s_fastapi.operations.checks.table import examined  # noqa: PLC0415 - as above
     from s2s_fastapi.operations.facts import Facts  # noqa: PLC0415 - as above
 
     if app:

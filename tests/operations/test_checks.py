@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from s2s_fastapi.operations.checks import CHECKS, examined
+from s2s_fastapi.operations.checks.table import CHECKS, examined
 from s2s_fastapi.operations.facts import Facts
 from s2s_fastapi.testing.faults import (
     Fault,
