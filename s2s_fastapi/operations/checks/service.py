@@ -43,7 +43,7 @@ def check_versions(_: Facts) -> Iterator[Result]:
 def check_app(facts: Facts) -> Iterator[Result]:
     """Read what the app declares."""
     if not facts.app_name:
-        yield Skipped("No app was named: --app module:app reads what it declares and whom it calls.")
+        yield Skipped("No app was named: --app module:app reads what it declares and would say at its start.")
         return
     if facts.start_problem:
         yield Finding(

@@ -1,6 +1,7 @@
 """The credentials, and the tokens that they bring."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from s2s_fastapi.caller.granted import MAX_LIFE, claims_of
@@ -8,10 +9,11 @@ from s2s_fastapi.caller.token_request import remarks
 from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.decision import Reason
 from s2s_fastapi.downstream import Downstream
-from s2s_fastapi.errors import S2SError, TokenRequestError
-from s2s_fastapi.keycloak.cures import SMALLER, also_for
+from s2s_fastapi.errors import AudienceNotGranted, S2SError, TokenRequestError
+from s2s_fastapi.keycloak.cures import SMALLER, also_for, shown
 from s2s_fastapi.operations.facts import Facts
 from s2s_fastapi.operations.findings import Finding, Result, Seen, Skipped
+from s2s_fastapi.operations.inspection import Inspection
 from s2s_fastapi.operations.tokens import described_by, kind_because, requested, verdict_on
 from s2s_fastapi.requirement.requirement import Caller
 from s2s_fastapi.text import listed, named
@@ -21,6 +23,7 @@ __all__ = [
     "check_downstreams",
     "check_kind",
     "check_lifetime",
+    "check_origins",
     "check_size",
     "check_token",
     "check_varying",
@@ -151,10 +154,39 @@ def _comparable(claims: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
+def check_origins(facts: Facts) -> Iterator[Result]:
+    """Look whether the token has the claim ``allowed-origins``."""
+    origins = facts.own_claims.get("allowed-origins")
+    if not origins:
+        yield Seen("The token has no allowed-origins.")
+        return
+    found = facts.inspection
+    shown_origins = listed(map(str, origins[:_MOST])) if isinstance(origins, list) else shown(origins)
+    yield Finding(
+        level="warning",
+        seen=f"The token has the claim allowed-origins: {shown_origins}.",
+        why="It comes from “Web origins” of the client. It makes each token larger, and a receiver with an adapter of Keycloak answers"
+        " browsers from these origins.",
+        cure="Remove the Web origins of the client, unless a browser logs in with it. Then make another client for this service.",
+        console=f"Clients, {named(facts.settings.client_id)}, Settings, Access settings, Web origins",
+        changes=(found.change_client(webOrigins=[]),) if isinstance(found, Inspection) else (),
+    )
+
+
 def check_downstreams(facts: Facts) -> Iterator[Result]:
     """Request the token for each declared call."""
-    if not facts.app_name:
-        yield Skipped("No app was named: --app module:app says whom it calls.")
+    if not facts.app_name and not facts.files:
+        yield Skipped(
+            "Nothing says whom this service calls: name its app (--app module:app) or its access file (--access)."
+        )
+        return
+    if not facts.app_name and not facts.own_apps:
+        yield Finding(
+            level="warning",
+            seen=f"No access file has an app with the client id {named(facts.settings.client_id) if facts.settings.client_id else 'of this service'}.",
+            why="Nothing says whom this service calls.",
+            cure=f"Name its access file, or correct {facts.settings.worded('KEYCLOAK_CLIENT_ID')}.",
+        )
         return
     if not facts.downstreams:
         yield Skipped("The app declares no call. A call of ServiceTokenAuth(...) in the code is not a declaration.")
@@ -175,7 +207,9 @@ def _one_downstream(facts: Facts, downstream: Downstream) -> Iterator[Result]:
         )
     found = facts.token(wanted)
     if isinstance(found, S2SError):
-        yield _of_error(found, f"Calls to {target} are not sent.")
+        finding = _of_error(found, f"Calls to {target} are not sent.")
+        lacks = isinstance(found, AudienceNotGranted) or getattr(found, "code", "") == "invalid_scope"
+        yield replace(finding, plan=facts.plan(min(wanted.audiences, default=""))) if lacks else finding
         return
     yield Seen(f"A token for {target}{f' with scope {listed(wanted.scopes)}' if wanted.scopes else ''} is granted.")
     for sentence in remarks(found, wanted, facts.settings):
