@@ -163,7 +163,7 @@ class Facts:
 
     def plan(self, audience: str = "") -> str:
         """Return the command that plans what this service declares. The file of the called service belongs to it."""
-        known = any(audience in (app.client_id, *audiences_of(app)) for app in self.apps)
+        known = not audience or any(audience in (app.client_id, *audiences_of(app)) for app in self.apps)
         return plan_command(*self.files, *(() if known and self.files else ("",)))
 
     @cached_property

@@ -316,6 +316,9 @@ def test_a_variable_with_a_mistyped_name_is_named(place: Place) -> None:
         ("{}\u00a0", "begins or ends with a blank"),
         ("{}\u200b", "a character that is not printable ASCII"),
         ("changeme", "is a common word"),
+        ("KEYCLOAK_CLIENT_SECRET={}", "looks like a whole line VARIABLE=value"),
+        ("<the secret>", "looks like a placeholder"),
+        ("c2VjcmV0LW9mLXRoaXMtc2VydmljZQ==", "looks like base64 of another text"),
         (CALLER.capitalize(), "the name of the client"),  # not upper: another test has a client of that name
     ],
 )
@@ -349,6 +352,13 @@ def test_a_secret_file_that_is_not_there_is_found(place: Place, tmp_path: Path) 
     seen = found(doctor(place))
     assert list(seen) == ["files", "secret"]
     assert "cannot be read" in seen["secret"]
+
+
+def test_a_directory_in_the_place_of_a_secret_is_found(place: Place, tmp_path: Path) -> None:
+    place.set(client_secret=None, client_secret_file=str(tmp_path))
+    seen = found(doctor(place))
+    assert f"{tmp_path} is a directory. This service cannot call any other" in seen["files"]
+    assert "chmod" not in seen["files"]
 
 
 def test_a_certificate_file_that_others_can_write_is_a_warning(place: Place, tmp_path: Path) -> None:

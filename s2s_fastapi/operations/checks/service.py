@@ -1,8 +1,10 @@
 """What is here: the versions, the settings, the app, the files and the secret."""
 
+import base64
 import difflib
 import os
 import platform
+import re
 import shlex
 import ssl
 import stat
@@ -14,6 +16,7 @@ from typing import Final
 from s2s_fastapi.caller.client_key import ClientKey
 from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.keycloak.cures import shown
+from s2s_fastapi.operations.admin import VARIABLES
 from s2s_fastapi.operations.applications import without_middleware
 from s2s_fastapi.operations.facts import Facts
 from s2s_fastapi.operations.findings import Finding, Result, Seen, Skipped
@@ -23,6 +26,10 @@ from s2s_fastapi.text import listed, named
 __all__ = ["check_app", "check_files", "check_secret", "check_settings", "check_versions"]
 
 _USUAL_SECRETS: Final = frozenset({"secret", "changeme", "change-me", "password", "keycloak", "admin", "test", "xxx"})
+_LINE: Final = re.compile(r"(?:export )?[A-Z][A-Z0-9_]{3,}=")
+_PLACEHOLDER: Final = re.compile(r"<.*>|\[.*\]|x{4,}|\*{3,}", re.IGNORECASE)
+_LEAST: Final = 16
+"""Bytes of a text below which it is no secret: so short a text may be base64 by chance."""
 _PACKAGES: Final = ("s2s-fastapi", "fastapi", "starlette", "httpx", "joserfc", "authlib", "pydantic")
 
 _CANNOT_CALL: Final = "This service cannot call any other: it has no token."
@@ -92,7 +99,7 @@ def check_settings(facts: Facts) -> Iterator[Result]:
     for variable in sorted(facts.environment):
         if (
             variable.startswith(prefix)
-            and variable not in known
+            and variable not in (*known, *VARIABLES)
             and (near := difflib.get_close_matches(variable, known, 1, 0.85))
         ):
             yield Finding(
@@ -133,6 +140,16 @@ def _permissions(variable: str, file: Path, *, secret: bool) -> Iterator[Result]
     if os.name == "nt":
         yield Skipped("Windows has no permissions of this kind.")
         return
+    if stat.S_ISDIR(mode):
+        yield Finding(
+            seen=f"{variable}: {shown_file} is a directory.",
+            why=_CANNOT_CALL if secret else _NO_TOKENS,
+            cure="Name the file in it. If Docker or Kubernetes made the directory, the file that shall be mounted there does not exist.",
+        )
+        return
+    if not stat.S_ISREG(mode):
+        yield Seen(f"{variable}: {shown_file} is no regular file, so its mode says nothing.")
+        return
     others = stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP if secret else stat.S_IWOTH | stat.S_IWGRP
     if not mode & others:
         yield Seen(f"{variable}: {shown_file} has the mode {stat.S_IMODE(mode):04o}.")
@@ -170,6 +187,8 @@ def _quality(settings: KeycloakSettings) -> Iterator[Result]:
     where = settings.worded("KEYCLOAK_CLIENT_SECRET_FILE" if settings.client_secret_file else "KEYCLOAK_CLIENT_SECRET")
     blank, guessed = secret != secret.strip(), secret.strip().lower() in _USUAL_SECRETS | {settings.client_id.lower()}
     odd = not secret.isascii() or not secret.isprintable()
+    line, encoded = _LINE.match(secret) is not None, _is_encoded(secret)
+    placeholder = _PLACEHOLDER.fullmatch(secret.strip()) is not None
     del secret  # error trackers record the locals
     if blank:
         yield Finding(
@@ -185,6 +204,20 @@ def _quality(settings: KeycloakSettings) -> Iterator[Result]:
             why="Keycloak makes no such secrets: the text was probably damaged on its way.",
             cure=f"Copy the secret again into {where}. It is on the Credentials page of the client {named(settings.client_id)} in Keycloak.",
         )
+    if line or placeholder or encoded:
+        what, cure = (
+            ("a whole line VARIABLE=value", "Write only what stands after the equals sign")
+            if line
+            else ("a placeholder", "Write the secret itself")
+            if placeholder
+            else ("base64 of another text", "Decode it once, if that text is the secret")
+        )
+        yield Finding(
+            level="warning",
+            seen=f"The secret in {where} looks like {what}.",
+            why="If Keycloak has another secret, each token request is refused.",
+            cure=f"{cure} (in {where}).",
+        )
     if guessed:
         yield Finding(
             level="warning",
@@ -192,5 +225,14 @@ def _quality(settings: KeycloakSettings) -> Iterator[Result]:
             why="Whoever guesses it gets tokens of this service.",
             cure=f"Make a new secret in Keycloak: Clients, {named(settings.client_id)}, Credentials, Regenerate.",
         )
-    if not (blank or guessed or odd):
+    if not (blank or guessed or odd or line or placeholder or encoded):
         yield Seen(f"A secret in {where}, without blanks, quotes or placeholders.")
+
+
+def _is_encoded(secret: str) -> bool:
+    """Return whether this is base64 of a text, as after encoding a secret twice. Of a secret of Keycloak's own the bytes are no text."""
+    try:
+        text = base64.b64decode(secret, validate=True)
+    except ValueError:
+        return False
+    return len(text) >= _LEAST and text.isascii() and text.decode().strip().isprintable()

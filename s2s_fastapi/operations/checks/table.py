@@ -28,8 +28,10 @@ def examined(facts: Facts) -> Report:
         except ConfigurationError as error:
             results = (
                 Finding(
-                    seen="The settings are incomplete, or contradict each other.",
-                    why="The service does not start.",
+                    seen="The settings are incomplete, or contradict each other."
+                    if name == "settings"
+                    else "What a setting names cannot be used.",
+                    why="The service does not start, or cannot call others.",
                     cure=str(error),
                 ),
             )
