@@ -9,8 +9,12 @@ from typing import Any
 
 import pytest
 
+from s2s_fastapi import require_caller
+from s2s_fastapi.cli.doctor import _print
+from s2s_fastapi.declared.access_file import AccessFile
 from s2s_fastapi.operations.checks.table import CHECKS, examined
 from s2s_fastapi.operations.facts import Facts
+from s2s_fastapi.operations.findings import Change, Checked, Finding, Report
 from s2s_fastapi.testing.faults import (
     Fault,
     answering,
@@ -23,6 +27,7 @@ from s2s_fastapi.testing.faults import (
 )
 from tests.caller.fakes import jwt
 from tests.kit.console import CALLER, RECEIVER, hardcoded
+from tests.kit.declaring import caller, receiver
 from tests.kit.diagnosis import Mistake
 from tests.kit.mistakes import MISTAKES, UNDER_AUTH
 from tests.operations.place import HOSTILE, Place
@@ -487,12 +492,117 @@ def test_a_name_that_is_no_app_is_a_mistake_of_whoever_calls(place: Place, app: 
     assert words in done.stderr
 
 
-def test_no_app_is_imported_beside_credentials_of_an_administrator(place: Place) -> None:
-    place.changes["KEYCLOAK_ADMIN_CLIENT_SECRET"] = "hunter2"
+@pytest.mark.parametrize("variable", ["KEYCLOAK_ADMIN_CLIENT_SECRET", "KC_BOOTSTRAP_ADMIN_PASSWORD"])
+def test_no_app_is_imported_beside_credentials_of_an_administrator(place: Place, variable: str) -> None:
+    place.changes[variable] = "hunter2"
     done = place.run("doctor", "--app", APP)
     assert (done.exit_code, done.stdout) == (2, "")
-    assert done.stderr.startswith("Unset KEYCLOAK_ADMIN_CLIENT_SECRET: the code of the app runs")
+    assert done.stderr.startswith(f"Unset {variable}: the code of the app runs")
     assert place.run("doctor").exit_code == 0
+
+
+# Access files, and an administrator
+
+
+@pytest.fixture
+def access(tmp_path: Path) -> str:
+    """Give the access file of the calling app and of the called one."""
+    file = tmp_path / "access.json"
+    file.write_text(AccessFile((caller(CALLER, RECEIVER), receiver(RECEIVER, require_caller(CALLER)))).text)
+    return str(file)
+
+
+def test_an_access_file_says_whom_the_service_calls_and_the_plan_is_named(place: Place, access: str) -> None:
+    checks = doctor(place, "--access", access)
+    assert found(checks) == {}
+    assert checks["downstreams"]["seen"] == [f"A token for {RECEIVER} is granted."]
+    place.unassign(CALLER, "crm-audience")
+    place.give_role(on=False)
+    (finding,) = doctor(place, "--access", access)["downstreams"]["findings"]
+    assert finding["plan"] == f"s2s-fastapi plan {access}"
+    (finding,) = doctor(place, "--app", APP)["downstreams"]["findings"]
+    assert finding["plan"] == "s2s-fastapi plan ACCESS.json"
+
+
+def test_an_access_file_of_another_service_is_a_warning(place: Place, tmp_path: Path) -> None:
+    file = tmp_path / "other.json"
+    file.write_text(AccessFile((caller("other", RECEIVER),)).text)
+    assert (
+        f"No access file has an app with the client id {CALLER}"
+        in found(doctor(place, "--access", str(file)))["downstreams"]
+    )
+
+
+def test_an_app_and_an_access_file_are_not_mixed(place: Place, access: str) -> None:
+    for option in (("--access", access), ("--admin",)):
+        done = place.run("doctor", "--app", APP, *option)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert "--app imports code" in done.stderr
+
+
+def test_the_variables_of_an_administrator_are_needed_if_they_were_asked_for(place: Place) -> None:
+    done = place.run("doctor", "--admin")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "Set KEYCLOAK_ADMIN_CLIENT_ID" in done.stderr
+    place.changes["KEYCLOAK_ADMIN_CLIENT_ID"] = "planner"
+    checks = doctor(place)
+    assert list(found(checks)) == ["admin"]
+    assert checks["admin"]["state"] == "warning"
+    assert "KEYCLOAK_ADMIN_CLIENT_SECRET_FILE" in found(checks)["admin"]
+
+
+@pytest.mark.parametrize(("options", "state"), [((), "warning"), (("--admin",), "problem")])
+def test_an_administrator_who_cannot_log_in_is_a_finding_and_the_rest_is_looked_at(
+    place: Place, options: tuple[str, ...], state: str
+) -> None:
+    place.changes |= {"KEYCLOAK_ADMIN_CLIENT_ID": "planner", "KEYCLOAK_ADMIN_CLIENT_SECRET": "hunter2hunter2"}
+    checks = doctor(place, *options)
+    assert checks["admin"]["state"] == state
+    assert "The admin client cannot log in." in found(checks)["admin"]
+    assert "hunter2" not in json.dumps(checks)
+    assert checks["steps"]["state"] == "skipped"
+    assert checks["kind"]["state"] == "fine"
+
+
+def test_console_requests_and_plan_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    change = Change("PUT", "/admin/realms/corp/clients/1", {"clientId": "[/team]\u200f", "enabled": True})
+    finding = Finding(
+        seen="a.", why="b.", cure="c.", console="Clients, x", changes=(change,), plan="s2s-fastapi plan a.json"
+    )
+    report = Report((Checked("client", (finding,)),))
+    _print(report)
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.startswith("problem client a. Why: b. Cure: c. Console: Clients, x Admin API: PUT")
+    assert (
+        '/admin/realms/corp/clients/1 {"clientId": "[/team]\\u200f", "enabled": true} Plan: s2s-fastapi plan a.json'
+        in text
+    )
+    valid(json.dumps(report.as_json()), "doctor")
+
+
+def test_web_origins_in_the_token_are_a_warning(place: Place) -> None:
+    place.client(CALLER, webOrigins=["https://ui.example"])
+    place._changed("clients", "clientId", CALLER)["protocolMappers"] = [
+        {
+            "name": "o",
+            "protocol": "openid-connect",
+            "protocolMapper": "oidc-allowed-origins-mapper",
+            "config": {"access.token.claim": "true"},
+        }
+    ]
+    seen = found(doctor(place))
+    assert list(seen) == ["origins"]
+    assert "allowed-origins: https://ui.example" in seen["origins"]
+
+
+def test_independent_faults_are_all_found_at_once(place: Place) -> None:
+    place.set(public_url="http://elsewhere.example", client_secret="changeme")
+    place.changes["KEYCLOAK_SECRET_FILE"] = "x"
+    place.issuer.faults.add("realm", answering(404), times=None)
+    checks = doctor(place)
+    assert list(found(checks)) == ["settings", "secret", "issuer", "revocation", "credentials"]
+    assert checks["kind"]["skipped"] == ["First solve the problem of credentials."]
+    assert checks["keys"]["state"] == "fine"
 
 
 # What is printed
