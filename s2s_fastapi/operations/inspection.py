@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
+from urllib.parse import quote
 
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.names import name_problem
@@ -14,6 +15,7 @@ from s2s_fastapi.operations.findings import Change
 from s2s_fastapi.operations.snapshot import Question, ReadApi, Snapshot, read_snapshot
 from s2s_fastapi.realm.model import Granted
 from s2s_fastapi.realm.provenance import Provenance
+from s2s_fastapi.text import named
 
 __all__ = ["Inspection", "inspected"]
 
@@ -60,7 +62,7 @@ class Inspection:
     @cached_property
     def root(self) -> str:
         """The path of the realm in the Admin API."""
-        return f"/admin/realms/{self.snapshot.realm}"
+        return f"/admin/realms/{quote(self.snapshot.realm, safe='')}"
 
     def change_client(self, **members: Any) -> Change:
         """Return the change of some members of the client. All others stay."""
@@ -85,7 +87,7 @@ class Inspection:
         return Change("POST", f"{self.root}/clients/{self._id('client', self.client_id)}/client-secret")
 
     def _id(self, kind: str, name: str) -> str:
-        return self.snapshot.ids.get((kind, name)) or f"<id of {name}>"
+        return self.snapshot.ids.get((kind, name)) or f"<id of {named(name)}>"
 
     def scope_path(self, scope: str) -> str:
         """Return the path of a client scope in the Admin API."""
