@@ -12,7 +12,7 @@ from urllib.parse import quote
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.names import name_problem
 from s2s_fastapi.operations.findings import Change
-from s2s_fastapi.operations.snapshot import Question, ReadApi, Snapshot, read_snapshot
+from s2s_fastapi.operations.snapshot import Question, ReadApi, Snapshot, audience_of, read_snapshot
 from s2s_fastapi.realm.model import Granted
 from s2s_fastapi.realm.provenance import Provenance
 from s2s_fastapi.text import named
@@ -56,6 +56,16 @@ class Inspection:
         """Return the token that Keycloak gives the client for these scopes; None if it gives none."""
         outcome = self.snapshot.model.service_token(self.client_id, scope=" ".join(sorted(scopes)) or None)
         return outcome if isinstance(outcome, Granted) else None
+
+    def carriers(self, audience: str) -> tuple[str, ...]:
+        """Return the client scopes with an Audience mapper for an audience."""
+        return tuple(
+            sorted(
+                name
+                for name, scope in self.snapshot.scopes.items()
+                if any(audience_of(mapper) == audience for mapper in scope["protocolMappers"])
+            )
+        )
 
     # Changes that mend something
 

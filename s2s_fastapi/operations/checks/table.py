@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.operations.checks import administrator, server, service, tokens
+from s2s_fastapi.operations.checks import client, grants, server, service, tokens
 from s2s_fastapi.operations.facts import Facts
 from s2s_fastapi.operations.findings import Checked, Finding, Report, Result, Skipped
 
@@ -67,10 +67,10 @@ CHECKS: Final[tuple[tuple[str, Collection[str], Callable[[Facts], Iterator[Resul
     ("varying", ("credentials",), tokens.check_varying),
     ("origins", ("credentials",), tokens.check_origins),
     ("downstreams", ("credentials",), tokens.check_downstreams),
-    ("admin", ("realm",), administrator.check_admin),
-    ("client", ("admin",), administrator.check_client),
-    ("steps", ("admin",), administrator.check_steps),
-    ("granted", ("admin",), administrator.check_granted),
-    ("expiry", ("admin",), administrator.check_expiry),
+    ("admin", ("realm",), client.check_admin),
+    ("client", ("admin",), client.check_client),
+    ("steps", ("admin",), grants.check_steps),
+    ("granted", ("admin",), grants.check_granted),
+    ("expiry", ("admin",), client.check_expiry),
 )
 """All checks in their order: the name, the checks that it needs, the function."""
