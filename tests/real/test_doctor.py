@@ -71,8 +71,12 @@ class Live:
     # What is looked at
 
     def settings(self) -> KeycloakSettings:
-        secret = self.keycloak.admin.client(self.realm, "reporter").get("secret") or SECRET
-        return KeycloakSettings(url=self.keycloak.url, realm=self.realm, client_id="reporter", client_secret=secret)
+        """Return the settings of the service with its present secret."""
+        listed = self.keycloak.admin.get(f"/{self.realm}/clients?clientId=reporter")
+        secret = listed[0].get("secret") if listed else None
+        return KeycloakSettings(
+            url=self.keycloak.url, realm=self.realm, client_id="reporter", client_secret=secret or SECRET
+        )
 
     def works(self) -> bool:
         """Return whether the service gets a token for the ledger."""
