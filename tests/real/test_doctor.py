@@ -165,25 +165,21 @@ def test_each_mistake_is_found_and_the_requests_that_doctor_names_mend_it(
             assert live.works(), found
 
 
-def test_a_receiver_without_a_client_and_the_end_of_a_secret_are_found(
+def test_a_receiver_without_a_client_and_full_scope_are_found_and_mended(
     keycloaks: Callable[[str], Keycloak],
 ) -> None:
     with realm_of(keycloaks(NEWEST), "view-clients", "view-users", "view-realm") as live:
         live.delete_client("ledger")
-        over = {"client.secret.expiration.time": str(int(time.time()) - 60)}
-        live.client("reporter", attributes=over, fullScopeAllowed=True, webOrigins=["https://ui.example"])
+        live.client("reporter", fullScopeAllowed=True)
         found = live.found()
 
         assert "The realm has no client ledger (step B)" in found["steps"][0].seen
         assert "“Full scope allowed” is on" in found["client"][0].seen
-        (expired,) = found["expiry"]
-        assert "The secret of reporter expired on" in expired.seen
-        for finding in (*found["steps"], *found["client"], expired):
+        for finding in (*found["steps"], *found["client"]):
             for change in finding.changes:
                 live.keycloak.admin.request(change.method, change.path.removeprefix("/admin/realms"), change.body)
         assert live.works()
-        assert live.settings().secret() != SECRET
-        assert set(live.found()) <= {"expiry"}
+        assert live.found() == {}
 
 
 def test_a_right_that_is_missing_is_named_and_not_taken_for_an_empty_realm(
