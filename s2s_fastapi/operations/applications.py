@@ -19,7 +19,8 @@ from s2s_fastapi.text import listed, named, printable
 __all__ = ["checked_name", "documentation_of", "imported", "without_middleware"]
 
 _NAME: Final = re.compile(r"(?P<module>\w+(?:\.\w+)*):(?P<attribute>\w+(?:\.\w+)*)(?P<call>\(\))?")
-_ADMIN: Final = "KEYCLOAK_ADMIN"
+_ADMIN: Final = ("KEYCLOAK_ADMIN", "KC_")
+"""How the variables of administrators and of Keycloak itself begin."""
 
 
 def checked_name(name: str, environment: Mapping[str, str] = os.environ) -> re.Match[str]:
@@ -31,7 +32,7 @@ def checked_name(name: str, environment: Mapping[str, str] = os.environ) -> re.M
     parts = _NAME.fullmatch(name)
     if parts is None:
         raise ConfigurationError(f"{named(name)} is no app: write module:app, or module:factory() for a function.")
-    admin = sorted(variable for variable in environment if variable.startswith(_ADMIN))
+    admin = sorted(variable for variable in environment if variable.upper().startswith(_ADMIN))
     if admin:
         raise ConfigurationError(
             f"Unset {' and '.join(admin)}: the code of the app runs when it is imported, and could use an administrator's credentials."

@@ -42,7 +42,7 @@ class Offer:
     scope: str
     audiences: frozenset[str]
     assigned: bool
-    """Whether it is an optional scope of the client, which was not requested. Otherwise only other clients have it."""
+    """Whether it is an optional scope of the client, which was not requested."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,12 +109,9 @@ def _in_access(claims: Mapping[str, Any]) -> Iterator[Role]:
 
 
 def _offers(realm: Realm, client: Client, *, without: Mapping[str, Scope]) -> Iterator[Offer]:
-    seen = set(without)
-    for holder in (client, *realm.clients.values()):
-        for name, scope in {**holder.optional, **holder.default}.items():
-            if name not in seen and (audiences := _audiences(scope)):
-                yield Offer(scope=name, audiences=audiences, assigned=holder is client)
-            seen.add(name)
+    for name, scope in realm.scopes.items():
+        if name not in without and (audiences := _audiences(scope)):
+            yield Offer(scope=name, audiences=audiences, assigned=name in client.optional)
 
 
 def _audiences(scope: Scope) -> frozenset[str]:

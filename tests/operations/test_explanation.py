@@ -126,6 +126,12 @@ def test_a_service_that_nobody_declares_is_asked_by_its_audience_alone(asking: A
     assert (only["app"], only["route"], only["reason"]) == ("billing", "any route", "wrong_audience")
 
 
+def _delete_audience_scope(place: Place) -> None:
+    place.unassign(CALLER, "crm-audience")
+    place.unassign(FRONT_END, "crm-audience")
+    place.realm["clientScopes"] = [each for each in place.realm["clientScopes"] if each["name"] != "crm-audience"]
+
+
 @pytest.mark.parametrize(
     ("wrong", "hint"),
     [
@@ -135,6 +141,10 @@ def test_a_service_that_nobody_declares_is_asked_by_its_audience_alone(asking: A
         ),
         (
             lambda place: place.unassign(CALLER, "crm-audience"),
+            f"Of the steps A to D in the README, the realm has A, B, C (crm-audience) for {RECEIVER}. Missing: D.",
+        ),
+        (
+            _delete_audience_scope,
             f"Of the steps A to D in the README, the realm has A, B for {RECEIVER}. Missing: C, D.",
         ),
         (
@@ -146,7 +156,7 @@ def test_a_service_that_nobody_declares_is_asked_by_its_audience_alone(asking: A
             f"The scope crm-audience dropped out, and with it the audience {RECEIVER}: it has role mappings, and the service",
         ),
     ],
-    ids=["optional", "nowhere", "at another", "dropped"],
+    ids=["optional", "at nobody", "nowhere", "at another", "dropped"],
 )
 def test_a_refusal_says_what_in_the_realm_explains_it(asking: Asking, wrong: Any, hint: str) -> None:
     wrong(asking.place)
@@ -451,6 +461,7 @@ def test_a_question_needs_a_realm_file_and_no_administrator(asking: Asking) -> N
     done = asking.place.run("explain", "--client", CALLER)
     assert (done.exit_code, done.stdout) == (2, "")
     assert "Add --realm-file REALM.json" in done.stderr
+    assert "set KEYCLOAK_ADMIN_CLIENT_ID" in done.stderr
     asking.place.changes["KEYCLOAK_ADMIN_CLIENT_SECRET"] = "hunter2"
     assert "Unset KEYCLOAK_ADMIN_CLIENT_SECRET" in asking.place.run("explain", "--client", CALLER, "--app", APP).stderr
     asking.place.changes.pop("KEYCLOAK_ADMIN_CLIENT_SECRET")
