@@ -40,11 +40,11 @@ def about_the_code(
     who, called = named(client_id), named(app.client_id)
     callers = [each for each in every if each.client_id == client_id]
     if _lacks(client_id, reasons, accepted_audiences(app), needed):
-        plan = plan_command(*files)
         yield (
-            f"{who} and {called} both declare this call, and the realm does not grant it. See what the realm lacks: {plan}"
-            f" Grant it: {plan.replace(' plan ', ' apply ', 1)}"
+            f"{who} and {called} both declare this call, and the realm does not grant it. Save a plan of what the realm lacks, and look at it:"
+            f" {plan_command(*files)} --out plan.json"
         )
+        yield "Then carry out exactly this plan: s2s-fastapi apply --plan plan.json"
     elif not callers and client_id not in _callers_named_by(app):
         yield (
             f"None of the given access files declares that {who} calls {called}. If it may, its code must say {_calling(app)}, and the code"

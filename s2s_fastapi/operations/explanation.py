@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -11,13 +11,13 @@ from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.declared.access_file import AppAccess, RouteEntry
 from s2s_fastapi.declared.asked import leaves_of
 from s2s_fastapi.keycloak.cures import unsigned_cure
-from s2s_fastapi.operations.declarations import any_service_for, receiving
+from s2s_fastapi.operations.declarations import any_service_for, audiences_of, receiving
 from s2s_fastapi.operations.declared_calls import about_the_code
 from s2s_fastapi.operations.tokens import described, described_by, verdict_on
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.realm.entities import Role
 from s2s_fastapi.realm.model import Denied, Granted, RealmModel
-from s2s_fastapi.realm.provenance import Provenance
+from s2s_fastapi.realm.provenance import Provenance, audiences_brought_by
 from s2s_fastapi.requirement.requirement import Audience, HasRole, HasScope
 from s2s_fastapi.text import listed, named
 from s2s_fastapi.verifier.algorithms import ALGORITHMS
@@ -401,9 +401,18 @@ def explained(question: Question, token: Token, apps: Iterable[AppAccess], *, fi
     hints = [*_hints(question, token, routes, called)]
     for app, its in answers.items():
         reasons = {reason for route in its if not route.accepted for reason in route.reasons}
+        if _in_effect(question, token, app):
+            reasons -= {Reason.WRONG_AUDIENCE}  # no plan makes a scope that is there
         realm = token.model.name if token.model is not None else ""
         hints += about_the_code(question.client_id, reasons, app, given, realm=realm, files=files)
     return Explanation(question=question, token=token, routes=routes, hints=tuple(dict.fromkeys(hints)))
+
+
+def _in_effect(question: Question, token: Token, app: AppAccess) -> bool:
+    model, found = token.model, token.provenance
+    if model is None or found is None:
+        return False
+    return any(_without_effect(question, model, found, audience) for audience in audiences_of(app))
 
 
 def declared_only(question: Question, apps: Iterable[AppAccess]) -> Explanation:
@@ -528,8 +537,14 @@ def _hints(
         return
     wanted = {question.to} - {""} or {app.client_id for app in called}
     if token.model is not None:
-        there = frozenset(token.model.client_ids)
-        yield from (_steps(audience, there, found) for audience in sorted(wanted))
+        for audience in sorted(wanted):
+            if scopes := _without_effect(question, token.model, found, audience):
+                yield (
+                    f"The scope {listed(scopes)} is in effect and has an Audience mapper for {named(audience)}, which writes nothing into these"
+                    f" tokens: switch “Always use lightweight access token” off for {who}, or “Add to lightweight access token” on in the mapper."
+                )
+            else:
+                yield _steps(audience, token.model)
     for offer in found.offers:
         names = offer.audiences & wanted
         if not names:
@@ -565,14 +580,23 @@ def _about_scopes(
             yield f"The scope {scope} is not assigned to {who}: assign it, as Default, or as Optional if {who} requests it (scope=...)."
 
 
-def _steps(audience: str, clients: Collection[str], found: Provenance) -> str:
-    """Say which of the steps A to D the realm has. The token shows A."""
+def _without_effect(question: Question, model: RealmModel, found: Provenance, audience: str) -> list[str]:
+    """Return the scopes that are in effect and have an Audience mapper for an audience, which is not in the token all the same."""
+    dropped = {each.scope for each in found.dropped}
+    held = (*model.default_scopes(question.client_id), *question.scopes)
+    return [name for name in held if name not in dropped and audience in _brought(model, name)]
+
+
+def _brought(model: RealmModel, scope: str) -> frozenset[str]:
+    return audiences_brought_by(model.scopes[scope]) if scope in model.scopes else frozenset()
+
+
+def _steps(audience: str, model: RealmModel) -> str:
+    """Say which of the steps A to D the realm has. The token shows A; D is what is missing at least."""
     has = ["A"]
-    if audience in clients or "://" in audience:
+    if audience in model.client_ids or "://" in audience:
         has.append("B")
-    offered = [each.scope for each in found.offers if audience in each.audiences]
-    scopes = sorted(offered + [each.scope for each in found.dropped if audience in each.audiences])
-    if scopes:
+    if scopes := [name for name in model.scopes if audience in _brought(model, name)]:
         has.append(f"C ({listed(scopes)})")
     missing = [step for step in "ABCD" if not any(each.startswith(step) for each in has)]
     return f"Of the steps A to D in the README, the realm has {', '.join(has)} for {named(audience)}. Missing: {', '.join(missing)}."

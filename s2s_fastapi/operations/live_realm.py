@@ -187,7 +187,7 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, dict):
         # What the roles of Keycloak's own clients contain is not read.
         kept = {key: inner for key, inner in value.items() if name != "resource_access" or key not in KEYCLOAKS_CLIENTS}
-        return {key: _plain("", inner) for key, inner in sorted(kept.items())}
+        return {key: _plain("", inner) for key, inner in sorted(kept.items())} or None
     return value
 
 

@@ -15,7 +15,7 @@ from s2s_fastapi.text import printable
 
 __all__ = ["LogRecord", "is_record", "read_record"]
 
-_DEEP: Final = 4
+_DEEP: Final = 8
 _LONGEST: Final = 4096
 _MESSAGE: Final = re.compile(r"(?:refused|failed|observed) [1-5]\d\d: (?P<reason>[a-z_]+)")
 """How the message begins. The patterns below follow on it, so nothing inside of quotes is ever taken for a field."""

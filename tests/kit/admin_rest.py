@@ -64,6 +64,8 @@ class FakeKeycloak:
     """The roles that are mapped to each client and scope."""
     inside: dict[str, set[str]] = field(default_factory=dict)
     groups: dict[str, list[Object]] = field(default_factory=dict)
+    example: Object = field(default_factory=dict)
+    """The example token that the server makes for any client."""
     policies: list[Object] = field(default_factory=list)
     profiles: list[Object] = field(default_factory=list)
     of_new_clients: dict[str, list[str]] = field(default_factory=dict)
@@ -427,6 +429,20 @@ _ROUTES: list[tuple[str, str, str, Callable[..., httpx.Response]]] = [
         "users/([^/]+)/role-mappings",
         "view-users",
         lambda server, user, **_: _ok(server._mappings(server.granted[user])),
+    ),
+    (
+        "GET",
+        "clients/[^/]+/evaluate-scopes/generate-example-access-token",
+        "view-clients",
+        lambda server, **_: _ok(server.example),
+    ),
+    (
+        "GET",
+        "groups/([^/]+)",
+        "view-users",
+        lambda server, uuid, **_: _ok(
+            next(one for all_ in server.groups.values() for one in all_ if one["id"] == uuid)
+        ),
     ),
     ("GET", "users/([^/]+)/groups", "view-users", lambda server, user, **_: _ok(server.groups.get(user, []))),
     ("POST", "users/([^/]+)/role-mappings/(?:realm|clients/[^/]+)", "manage-users", _grant),
