@@ -125,8 +125,9 @@ class AdminApi:
         *,
         token: Callable[[], str] | None = None,
         transport: httpx.BaseTransport | None = None,
+        seconds: float = _SECONDS,
     ) -> None:
-        """Take the target. ``token`` and ``transport`` replace the log-in and the network."""
+        """Take the target. ``token`` and ``transport`` replace the log-in and the network. ``seconds`` bounds each wait for the server."""
         self.target = target
         auth = ServiceTokenAuth(settings=target.login)
         self._token = token or auth.token
@@ -138,7 +139,7 @@ class AdminApi:
             verify=_trusting(target.login) if target.server.startswith("https:") and transport is None else True,
             proxy=None if proxy is None or transport is not None else proxy.get_secret_value(),
             trust_env=False,
-            timeout=_SECONDS,
+            timeout=seconds,
             follow_redirects=False,
         )
 
@@ -146,6 +147,10 @@ class AdminApi:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close its connections."""
         self._http.close()
 
     def __repr__(self) -> str:

@@ -231,7 +231,7 @@ class FakeKeycloak:
         return httpx.Response(405, json={"error": f"{request.method} {parts}"})
 
     def _new(self, into: dict[str, Object], one: Object) -> str:
-        uuid = f"id-{next(self._numbers)}"
+        uuid = str(one.get("id") or f"id-{next(self._numbers)}")  # Keycloak takes an id that is sent
         into[uuid] = {**one, "id": uuid}
         return uuid
 

@@ -1,0 +1,1 @@
+"""What `s2s-fastapi doctor` looks at, one function for each check: `table` has them in their order."""
