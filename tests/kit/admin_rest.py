@@ -67,6 +67,8 @@ class FakeKeycloak:
     """By id, each with the group that it is in as ``parentId``. The roles of a group are in ``granted``, as those of an account."""
     members: dict[str, list[str]] = field(default_factory=dict)
     """The groups of each service account."""
+    example: Object = field(default_factory=dict)
+    """The example token that the server makes for any client."""
     policies: list[Object] = field(default_factory=list)
     profiles: list[Object] = field(default_factory=list)
     of_new_clients: dict[str, list[str]] = field(default_factory=dict)
@@ -445,6 +447,12 @@ _ROUTES: list[tuple[str, str, str, Callable[..., httpx.Response]]] = [
         lambda server, user, **_: _ok([server.groups[group] for group in server.members.get(user, ())]),
     ),
     ("GET", "groups/([^/]+)", "view-users", lambda server, group, **_: _ok(server.groups[group])),
+    (
+        "GET",
+        "clients/[^/]+/evaluate-scopes/generate-example-access-token",
+        "view-clients",
+        lambda server, **_: _ok(server.example),
+    ),
     ("POST", "users/([^/]+)/role-mappings/(?:realm|clients/[^/]+)", "manage-users", _grant),
     ("GET", "client-policies/policies", "view-realm", lambda server, **_: _ok({"policies": server.policies})),
     ("GET", "client-policies/profiles", "view-realm", lambda server, **_: _ok({"profiles": server.profiles})),
