@@ -98,7 +98,7 @@ function draw() {
     }
   }
   svg.replaceChildren(...paths);
-  at("rows").replaceChildren(...[...current].sort((a, b) => problem(b) - problem(a)).map((r) => { const row = made("tr", r.status); row.append(...[r.caller, r.receiver, r.note || label(r), r.audiences.join(" "), r.scopes.join(" ")].map((text) => made("td", "", text))); return row; }), ...lost.map((u) => { const row = made("tr", "unanswered"); row.append(...[u.caller, "", "no given app accepts this audience", u.audience, ""].map((text) => made("td", "", text))); return row; }));
+  at("rows").replaceChildren(...[...current].sort((a, b) => problem(b) - problem(a)).map((r) => { const row = made("tr", r.status); row.append(...[r.caller, r.receiver, [label(r), r.note].filter(Boolean).join(": "), r.audiences.join(" "), r.scopes.join(" ")].map((text) => made("td", "", text))); return row; }), ...lost.map((u) => { const row = made("tr", "unanswered"); row.append(...[u.caller, "", "no given app accepts this audience", u.audience, ""].map((text) => made("td", "", text))); return row; }));
   at("nothing").hidden = current.length + lost.length > 0;
   at("summary").replaceChildren(whole, verdict, current.length === data.relations.length ? "" : ` Shown: ${current.length}.`);
   at("all").hidden = chosen === null; at("all").textContent = chosen === null ? "" : `only ${visible(chosen)}: show all (Esc)`;
