@@ -76,7 +76,7 @@ def generated(services: int = 300) -> Landscape:
     apps = [
         app(
             name,
-            route("/things", {"caller": callers[name] or ["nobody"]}),
+            *([route("/things", {"caller": callers[name]})] if callers[name] else []),
             *([route("/open")] if name == extra[1] else []),
             calls=[call(other) for other in sorted(calls[name])],
         )
