@@ -1,34 +1,21 @@
 """Plans on real servers: an empty realm becomes one in which the declared calls of the stories work, and stays so."""
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from example_app.realm import claims_of
 from example_app.stage import Stage, free_port
-from s2s_fastapi import (
-    KeycloakSettings,
-    ServiceTokenAuth,
-    require_caller,
-    require_role,
-    require_scope,
-)
+from s2s_fastapi import require_caller, require_role, require_scope
 from s2s_fastapi.declared.access_file import AppAccess
-from s2s_fastapi.operations.admin import AdminApi, AdminError, AdminTarget
+from s2s_fastapi.operations.admin import AdminError, AdminTarget
 from s2s_fastapi.operations.app_processes import AppTarget, read_apps
-from s2s_fastapi.operations.apply import apply_plan
-from s2s_fastapi.operations.plan import Plan, make_plan, question_of
-from s2s_fastapi.operations.snapshot import read_snapshot
 from s2s_fastapi.operations.steps import AssignScope
-from s2s_fastapi.operations.wanted import wanted
 from tests.kit.declaring import caller, receiver
+from tests.real.operating import RIGHTS, Secrets, applied, empty_realm, environment_of, issued, plan_for, predicted
 from tests.real.server import NEWEST, Keycloak
 
-RIGHTS = ("view-clients", "view-users", "view-realm", "manage-clients", "manage-users")
 APPS = {
     "crm_gateway": "crm-api-gateway",
     "chat_app": "chat-app-service",
@@ -57,88 +44,24 @@ def declared() -> tuple[AppAccess, ...]:
     return tuple(app.access for app in read if app.access is not None)
 
 
-@contextmanager
-def empty_realm(keycloak: Keycloak, *, rights: tuple[str, ...] = RIGHTS) -> Iterator[AdminTarget]:
-    """Lend a realm with nothing in it but the client of the operator."""
-    name, secret = f"operations-{time.time_ns()}", "the-operators-secret"
-    operator = {"clientId": "operator", "secret": secret, "serviceAccountsEnabled": True, "fullScopeAllowed": True}
-    account = {"username": "service-account-operator", "enabled": True, "serviceAccountClientId": "operator"}
-    roles = {"clientRoles": {"realm-management": list(rights)}}
-    keycloak.admin.create_realm(
-        {"realm": name, "enabled": True, "clients": [operator], "users": [{**account, **roles}]}
-    )
-    try:
-        yield AdminTarget.of(
-            {
-                "KEYCLOAK_URL": keycloak.url,
-                "KEYCLOAK_REALM": name,
-                "KEYCLOAK_ADMIN_CLIENT_ID": "operator",
-                "KEYCLOAK_ADMIN_CLIENT_SECRET": secret,
-            }
-        )
-    finally:
-        keycloak.admin.delete_realm(name)
-
-
-def plan_for(target: AdminTarget, *apps: AppAccess, secrets: Path) -> Plan:
-    needed, findings = wanted(apps, realm=target.realm)
-    with AdminApi(target) as api:
-        snapshot = read_snapshot(api, question_of(needed))
-    where = {"server": target.server, "issuer": target.issuer}
-    return make_plan(snapshot, needed, findings, **where, secret_file=lambda client: str(secrets / f"{client}.secret"))
-
-
-def applied(target: AdminTarget, *apps: AppAccess, secrets: Path) -> Plan:
-    plan = plan_for(target, *apps, secrets=secrets)
-    with AdminApi(target) as api:
-        apply_plan(plan, api)
-    return plan
-
-
-def environment(target: AdminTarget, client_id: str, secrets: Path) -> dict[str, str]:
-    given = {"KEYCLOAK_URL": target.server, "KEYCLOAK_REALM": target.realm, "KEYCLOAK_CLIENT_ID": client_id}
-    file = secrets / f"{client_id}.secret"
-    return {**given, "KEYCLOAK_CLIENT_SECRET_FILE": str(file)} if file.exists() else given
-
-
-def issued(target: AdminTarget, client_id: str, scope: str | None, secrets: Path) -> dict[str, Any]:
-    """Return the claims of a token that the server issues, of those that a plan predicts."""
-    given = {
-        name.removeprefix("KEYCLOAK_").lower(): value for name, value in environment(target, client_id, secrets).items()
-    }
-    claims = claims_of(
-        ServiceTokenAuth(scope=scope.split() if scope else None, settings=KeycloakSettings(**given)).token()
-    )
-    names = ("aud", "client_id", "scope", "realm_access", "resource_access")
-    return comparable({name: claims[name] for name in names if name in claims})
-
-
-def comparable(claims: Any) -> dict[str, Any]:
-    audience = claims.get("aud", [])
-    return {
-        **claims,
-        "aud": sorted([audience] if isinstance(audience, str) else audience),
-        "scope": sorted(claims.get("scope", "").split()),
-    }
-
-
 def test_an_empty_realm_gets_what_the_example_apps_declare_and_the_next_plan_is_empty(
     keycloak: Keycloak, declared: tuple[AppAccess, ...], tmp_path: Path
 ) -> None:
+    secrets = Secrets(tmp_path)
     with empty_realm(keycloak) as target:
-        plan = applied(target, *declared, secrets=tmp_path)
-        after = plan_for(target, *declared, secrets=tmp_path / "again")
+        plan = applied(target, *declared, secrets=secrets)
+        after = plan_for(target, *declared, secrets=secrets)
 
         assert after.steps == ()
         assert not after.open
-        predicted = {(token.caller, token.request): comparable(token.after) for token in plan.tokens}
-        assert predicted == {key: issued(target, *key, secrets=tmp_path) for key in predicted}
-        assert len(predicted) == 4
+        tokens = predicted(plan)
+        assert tokens == issued(target, tokens, secrets)
+        assert len(tokens) == 4
         if keycloak.version == NEWEST:
-            _play(target, tmp_path)
+            _play(target, secrets)
 
 
-def _play(target: AdminTarget, secrets: Path) -> None:
+def _play(target: AdminTarget, secrets: Secrets) -> None:
     """Make each declared call of the stories, from the services themselves."""
     ports = {name: free_port() for name in APPS}
     urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
@@ -146,7 +69,7 @@ def _play(target: AdminTarget, secrets: Path) -> None:
     others |= {"BOB_URL": urls["bob"], "CHARLES_URL": urls["charles"]}
     with Stage() as stage:
         for name, client_id in APPS.items():
-            stage.add(name, {**environment(target, client_id, secrets), **others}, port=ports[name])
+            stage.add(name, {**environment_of(target, client_id, secrets), **others}, port=ports[name])
         stage.wait()
         calls = {
             ("chat_app", "/escalate"): "crm_gateway",
@@ -164,6 +87,38 @@ def _play(target: AdminTarget, secrets: Path) -> None:
         calls, (200, "allowed")
     )
     assert refused == "wrong_audience"
+
+
+@pytest.mark.parametrize(("version", "number"), [(NEWEST, 60), (OLDEST, 15)], ids=str)
+def test_a_landscape_gets_what_it_declares_and_each_token_is_as_predicted(
+    version: str, number: int, keycloaks: Callable[[str], Keycloak], tmp_path: Path
+) -> None:
+    keycloak, landscape = keycloaks(version), generated(number)
+    secrets = Secrets(tmp_path, landscape.secrets)
+    declared: Any = {"grants": landscape.grants, "secrets": secrets}
+    with empty_realm(keycloak, rights=(*RIGHTS, "manage-realm"), more=landscape.realm) as target:
+        for scope in landscape.scopes:
+            keycloak.admin.request("POST", f"/{target.realm}/client-scopes", scope)
+        for client_id, name, optional in landscape.held:
+            keycloak.admin.assign_scope(target.realm, client_id, name, optional=optional)
+        plan = plan_for(target, *landscape.apps, **declared)
+        there = {key: claims for key, claims in predicted(plan, before=True).items() if key[0] in landscape.secrets}
+        assert there == issued(target, there, secrets)
+        assert any(claims["aud"] for claims in there.values())
+
+        wire = Watched()
+        carried_out(plan, target, secrets, wire)
+        again = plan_for(target, *landscape.apps, **declared)
+
+        assert again.steps == ()
+        (refused,) = (found.text for found in again.findings if found.level is not Severity.NOTE)
+        assert refused.startswith(f"{STRANGER} calls ")
+        tokens = predicted(plan)
+        assert tokens == issued(target, tokens, secrets)
+        assert {app.client_id for app in landscape.apps if app.calls} == {caller for caller, _ in tokens} | {STRANGER}
+        # Each step is one request, and the realm is read a second time to look at the result.
+        assert wire.writes == len(plan.steps) > 4 * number
+        assert wire.calls < 3 * len(plan.steps) + 50
 
 
 def _delete_mapper(keycloak: Keycloak, realm: str) -> None:
