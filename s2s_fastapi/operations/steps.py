@@ -3,6 +3,7 @@
 Nothing here deletes or narrows. (A scope that moves from optional to default is taken from the one list before it gets into the other.)
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Final, TypeAlias
@@ -32,6 +33,9 @@ __all__ = [
 
 _Json = dict[str, Any]
 _LONGEST_PATH: Final = 4096
+_LONGEST_NAME: Final = 255
+_LONGEST_CUT: Final = 240
+_DIGITS: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,7 +297,7 @@ def _fits(value: object, annotation: str) -> bool:
 def audience_mapper(audience: str, *, custom: bool) -> _Json:
     """Return an Audience mapper."""
     return {
-        "name": f"audience {audience}",
+        "name": _mapper_name(audience),
         "protocol": OIDC,
         "protocolMapper": AUDIENCE_MAPPER,
         "config": {
@@ -303,6 +307,14 @@ def audience_mapper(audience: str, *, custom: bool) -> _Json:
             "introspection.token.claim": "true",
         },
     }
+
+
+def _mapper_name(audience: str) -> str:
+    """Return the name of the mapper for an audience. Keycloak's column has 255 characters."""
+    name = f"audience {audience}"
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[:_LONGEST_CUT]} {hashlib.sha256(audience.encode()).hexdigest()[:_DIGITS]}"
 
 
 def new_scope(step: MakeScope) -> _Json:
