@@ -16,6 +16,7 @@ from s2s_fastapi.operations.plan import Plan, make_plan, question_of
 from s2s_fastapi.operations.snapshot import read_snapshot
 from s2s_fastapi.operations.steps import MakeClient
 from s2s_fastapi.operations.wanted import wanted
+from tests.real.admin import PLAIN
 from tests.real.server import Keycloak
 
 __all__ = [
@@ -70,6 +71,10 @@ class Secrets:
             if isinstance(step, MakeClient) and step.secret_file:
                 self._files[step.client] = Path(step.secret_file)
 
+    def note_folder(self, folder: Path) -> None:
+        """Take the files that a command wrote."""
+        self._files |= {file.name.removesuffix(".secret"): file for file in folder.glob("*.secret")}
+
     def of(self, client_id: str) -> str:
         """Return the secret of a client; "" if it never logs in."""
         file = self._files.get(client_id)
@@ -86,7 +91,7 @@ class Watched(httpx.BaseTransport):
         self.statuses: list[int] = []
         self._before = dict(before or {})
         self._lost = lost
-        self._inner = httpx.HTTPTransport()
+        self._inner = httpx.HTTPTransport(verify=PLAIN)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request."""
@@ -157,7 +162,7 @@ def plan_for(
 ) -> Plan:
     """Read the realm and return the plan."""
     needed, findings = wanted(apps, grants, realm=target.realm)
-    with AdminApi(target, transport=transport) as api:
+    with AdminApi(target, transport=transport or Watched()) as api:
         snapshot = read_snapshot(api, question_of(needed))
     where = {"server": target.server, "issuer": target.issuer}
     folder = secrets.next()
@@ -169,7 +174,7 @@ def carried_out(
 ) -> None:
     """Apply a plan."""
     secrets.note(plan)
-    with AdminApi(target, transport=transport) as api:
+    with AdminApi(target, transport=transport or Watched()) as api:
         apply_plan(plan, api)
 
 
@@ -196,7 +201,7 @@ def issued(
     target: AdminTarget, requests: Iterable[tuple[str, str | None]], secrets: Secrets
 ) -> dict[tuple[str, str | None], dict[str, Any]]:
     """Return for each caller and scope the claims of a token that the server issues, of those that a plan predicts; none if it refuses the scope."""
-    with httpx.Client(timeout=30, trust_env=False) as http:
+    with httpx.Client(timeout=30, trust_env=False, verify=PLAIN) as http:
         return {request: comparable(_issued(http, target, *request, secrets=secrets)) for request in requests}
 
 
