@@ -27,9 +27,14 @@ class CuttingProxy:
         self.writes = 0
         self.url = ""
 
-    def cut(self, at: int, *, acted: bool, then: Callable[[], object] = lambda: None) -> None:
+    @contextmanager
+    def cutting(self, at: int, *, acted: bool, then: Callable[[], object]) -> Iterator[None]:
         """Cut at this write, counted from now."""
         self.writes, self.at, self.acted, self.then = 0, at, acted, then
+        try:
+            yield
+        finally:
+            self.at = 0
 
     @contextmanager
     def listening(self) -> Iterator["CuttingProxy"]:
@@ -81,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    do_GET = do_POST = do_PUT = do_DELETE = _pass_on
+    do_GET = do_POST = do_PUT = do_DELETE = _pass_on  # noqa: N815 - the names that the base class looks for
 
     def _cut(self) -> None:
         self.proxy.then()

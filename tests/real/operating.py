@@ -88,6 +88,8 @@ class Watched(httpx.BaseTransport):
         """Take what is done before a write reaches the server, and whose answers get lost on their way back."""
         self.calls = 0
         self.writes = 0
+        self.done = 0
+        """How many of them succeeded."""
         self.statuses: list[int] = []
         self._before = dict(before or {})
         self._lost = lost
@@ -102,6 +104,7 @@ class Watched(httpx.BaseTransport):
             self._before.pop(self.writes, lambda: None)()
         answer = self._inner.handle_request(request)
         self.statuses.append(answer.status_code)
+        self.done += writes and answer.is_success
         if writes and self.writes in self._lost:
             answer.read()  # the server is done
             answer.close()
@@ -124,9 +127,9 @@ def empty_realm(
     roles = {"clientRoles": {"realm-management": list(rights)}}
     given = dict(more or {})
     realm = {
+        **given,
         "realm": name,
         "enabled": True,
-        **given,
         "components": _KEYS,
         "clients": [operator, *given.get("clients", ())],
         "users": [{**account, **roles}, *given.get("users", ())],

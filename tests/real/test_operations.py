@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from example_app.realm import filled, fresh_secrets
 from example_app.stage import Stage, free_port
 from s2s_fastapi import require_caller, require_realm_role, require_role, require_scope
 from s2s_fastapi.declared.access_file import AppAccess
-from s2s_fastapi.operations.admin import AdminError, AdminTarget
+from s2s_fastapi.operations.admin import AdminError, AdminForbidden, AdminTarget
 from s2s_fastapi.operations.app_processes import AppTarget, read_apps
 from s2s_fastapi.operations.steps import AssignScope
 from s2s_fastapi.operations.wanted import Severity
@@ -37,6 +38,11 @@ APPS = {
     "alice": "alice",
     "bob": "bob",
     "charles": "charles",
+}
+STORIES = {
+    "corp": {"crm-api-gateway", "chat-app-service"},
+    "techstore": {"notification-service", "shop-api"},
+    "abc": {"alice", "bob", "charles"},
 }
 LEDGER = (
     receiver(
@@ -335,11 +341,58 @@ def test_what_is_changed_by_hand_is_exactly_what_the_plan_names_and_mends(keyclo
         assert (again.steps, again.findings) == ((), usual.findings)
 
 
+def test_a_second_caller_that_is_named_for_a_role_leaves_the_token_of_the_first_as_it_was(
+    keycloak: Keycloak, tmp_path: Path
+) -> None:
+    secrets, both = Secrets(tmp_path), require_caller("reporter", "auditor")
+    callers = (caller("reporter", "ledger"), caller("auditor", "ledger"))
+    with empty_realm(keycloak) as target:
+        tokens = predicted(applied(target, receiver("ledger", both), *callers, secrets=secrets))
+        before = issued(target, tokens, secrets)
+        named = require_caller("reporter") & require_role("read")
+        applied(target, receiver("ledger", both, named), *callers, secrets=secrets)
+        after = issued(target, tokens, secrets)
+
+    assert after["auditor", None] == before["auditor", None] == tokens["auditor", None]
+    assert after["reporter", None] == {**before["reporter", None], "resource_access": {"ledger": {"roles": ["read"]}}}
+
+
+@pytest.mark.parametrize("realm", STORIES)
+def test_the_realms_of_the_stories_have_all_that_the_example_apps_declare(
+    realm: str, keycloak: Keycloak, declared: tuple[AppAccess, ...], tmp_path: Path
+) -> None:
+    apps = [app for app in declared if app.client_id in STORIES[realm]]
+    assert len(apps) == len(STORIES[realm])
+    with empty_realm(keycloak, more=filled(realm, fresh_secrets())) as target:
+        plan = plan_for(target, *apps, secrets=Secrets(tmp_path))
+
+    assert plan.steps == ()
+    assert [finding.text for finding in plan.findings if finding.level is not Severity.NOTE] == []
+    assert plan.tokens
+
+
+def test_who_may_only_read_makes_plans_and_carries_none_out(
+    keycloaks: Callable[[str], Keycloak], tmp_path: Path
+) -> None:
+    keycloak, secrets = keycloaks(NEWEST), Secrets(tmp_path)
+    with empty_realm(keycloak, rights=RIGHTS[:3]) as target:
+        plan = plan_for(target, *LEDGER, secrets=secrets, grants=GRANTS)
+        assert "make_role" in [step.do for step in plan.steps]
+        wire = Watched()
+        with pytest.raises(AdminForbidden, match="the role manage-clients of the client realm-management"):
+            carried_out(plan, target, secrets, wire)
+        assert wire.done == 0
+
+
 def test_a_right_that_is_missing_is_named(keycloaks: Callable[[str], Keycloak], tmp_path: Path) -> None:
     keycloak = keycloaks(NEWEST)
-    for right, rights in {"view-clients": ("view-realm",), "manage-users": RIGHTS[:-1]}.items():
+    for right, rights in {
+        "view-clients": ("view-realm",),
+        "manage-users": RIGHTS[:-1],
+        "manage-realm": RIGHTS,
+    }.items():
         with (
             empty_realm(keycloak, rights=rights) as target,
             pytest.raises(AdminError, match=f"the role {right} of the client realm-management"),
         ):
-            applied(target, *LEDGER, secrets=tmp_path / right)
+            applied(target, *LEDGER, secrets=Secrets(tmp_path / right), grants=GRANTS)
