@@ -388,7 +388,7 @@ def test_a_right_that_is_missing_is_named(keycloaks: Callable[[str], Keycloak], 
     keycloak = keycloaks(NEWEST)
     for right, rights in {
         "view-clients": ("view-realm",),
-        "manage-users": RIGHTS[:-1],
+        "manage-users": (*RIGHTS[:-1], "manage-realm"),
         "manage-realm": RIGHTS,
     }.items():
         with (
