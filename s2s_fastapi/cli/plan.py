@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from s2s_fastapi.cli.mistake import in_one_sentence, problem_of
-from s2s_fastapi.cli.planned import PlanSource, read_access_files, show_plan
+from s2s_fastapi.cli.planned import PlanSource, show_plan
 from s2s_fastapi.cli.printing import print_json, quiet
 from s2s_fastapi.errors import ConfigurationError
 
@@ -48,7 +48,7 @@ def plan(
     quiet()
     from s2s_fastapi.operations.admin import AdminApi, AdminTarget  # noqa: PLC0415 - slows --help down
 
-    source = PlanSource(apps=tuple(read_access_files(files)), grants=tuple(grant or ()), secrets=secrets)
+    source = PlanSource.of(files, grant or (), secrets)
     with AdminApi(AdminTarget.of(url=url, realm=realm)) as api:
         made = source.planned(api)
     if out is not None:

@@ -30,23 +30,44 @@ def read_access_files(files: Iterable[Path]) -> list[AppAccess]:
     Raises:
         ConfigurationError: One cannot be read, or is no access file.
     """
-    apps: list[AppAccess] = []
-    for file in files:
-        if ":" in str(file) and not file.exists():
-            raise ConfigurationError(
-                f"{named(str(file))} is no access file. plan and apply import no code: first write the file with"
-                f" s2s-fastapi access {printable(str(file), 100)} --out access.json."
-            )
-        try:
-            large = file.stat().st_size > _LARGEST
-        except OSError as error:
-            raise ConfigurationError(f"The access file {file} cannot be read: {error.strerror}.") from None
-        if large:
-            raise ConfigurationError(f"The access file {file} is larger than {_LARGEST} bytes.")
-        apps += AccessFile.read(file).apps
-    if not apps:
-        raise ConfigurationError("Name the access files of the apps: s2s-fastapi plan crm.json chat.json.")
+    apps, problems = _read(files)
+    if problems:
+        raise ConfigurationError(problems[0])
     return apps
+
+
+def _read(files: Iterable[Path]) -> tuple[list[AppAccess], list[str]]:
+    """Return the apps of access files, and one sentence for each file that is none.
+
+    Raises:
+        ConfigurationError: No file has an app.
+    """
+    apps: list[AppAccess] = []
+    problems: list[str] = []
+    for file in files:
+        try:
+            apps += _apps_of(file)
+        except ConfigurationError as error:
+            problems.append(str(error))
+    if not apps:
+        nothing = "Name the access files of the apps: s2s-fastapi plan crm.json chat.json."
+        raise ConfigurationError(problems[0] if problems else nothing)
+    return apps, problems
+
+
+def _apps_of(file: Path) -> tuple[AppAccess, ...]:
+    if ":" in str(file) and not file.exists():
+        raise ConfigurationError(
+            f"{named(str(file))} is no access file. plan and apply import no code: first write the file with"
+            f" s2s-fastapi access {printable(str(file), 100)} --out access.json."
+        )
+    try:
+        large = file.stat().st_size > _LARGEST
+    except OSError as error:
+        raise ConfigurationError(f"The access file {file} cannot be read: {error.strerror}.") from None
+    if large:
+        raise ConfigurationError(f"The access file {file} is larger than {_LARGEST} bytes.")
+    return AccessFile.read(file).apps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +78,18 @@ class PlanSource:
     grants: tuple[str, ...] = ()
     secrets: Path
     """The folder for new secrets. It is not saved: whoever runs `apply` says it."""
+    unread: tuple[str, ...] = ()
+    """One sentence for each file that could not be read. What its app requires is not known: so nothing is applied."""
+
+    @classmethod
+    def of(cls, files: Iterable[Path], grants: Iterable[str], secrets: Path) -> "PlanSource":
+        """Read the access files of a command.
+
+        Raises:
+            ConfigurationError: No file has an app.
+        """
+        apps, unread = _read(files)
+        return cls(apps=tuple(apps), grants=tuple(grants), secrets=secrets, unread=tuple(unread))
 
     @classmethod
     def saved(cls, file: Path, secrets: Path) -> "PlanSource":
@@ -87,20 +120,28 @@ class PlanSource:
         from s2s_fastapi.operations.wanted import wanted  # noqa: PLC0415 - as above
 
         needed, _ = wanted(self.apps, self.grants, realm=api.target.realm)
-        with console(stderr=True).status("Reading the realm ..."):  # shown on a terminal only
-            snapshot = read_snapshot(api, question_of(needed))
+        with console(stderr=True).status(as_text("Reading the realm ...")) as status:  # shown on a terminal only
+            snapshot = read_snapshot(
+                api,
+                question_of(needed),
+                progress=lambda what: status.update(as_text(f"Reading the realm: {what}")),
+            )
         return self.plan_for(snapshot, api.target)
 
     def plan_for(self, snapshot: "Snapshot", target: "AdminTarget") -> "Plan":
         """Return the plan for a realm that was read."""
         from s2s_fastapi.operations.plan import make_plan  # noqa: PLC0415 - slows --help down
-        from s2s_fastapi.operations.wanted import wanted  # noqa: PLC0415 - as above
+        from s2s_fastapi.operations.wanted import RealmFinding, Severity, wanted  # noqa: PLC0415 - as above
 
         needed, findings = wanted(self.apps, self.grants, realm=target.realm)
+        unread = (
+            RealmFinding(Severity.FORBIDDEN, f"{problem} What its app requires is not known, so nothing is applied.")
+            for problem in self.unread
+        )
         return make_plan(
             snapshot,
             needed,
-            findings,
+            (*findings, *unread),
             server=target.server,
             issuer=target.issuer,
             secret_file=lambda client: str(_free_file(self.secrets, client)),

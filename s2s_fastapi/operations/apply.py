@@ -4,9 +4,8 @@ Keycloak has no locks and checks little. So everything is read again before and 
 `apply` that is interrupted leaves what was done so far; the next plan has the rest.
 """
 
+import hmac
 import json
-import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
@@ -15,6 +14,7 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.admin import AdminConflict, AdminError, AdminForbidden, AdminTarget
 from s2s_fastapi.operations.forbidden import forbidden_client, forbidden_role, forbidden_scope
 from s2s_fastapi.operations.plan import Plan
+from s2s_fastapi.operations.secret_files import folder_problem, write_secret
 from s2s_fastapi.operations.snapshot import ReadApi, Snapshot, audience_of, read_snapshot
 from s2s_fastapi.operations.steps import (
     AddAudience,
@@ -41,8 +41,8 @@ _MANAGE_REALM: Final = "manage-realm"
 _BUILT_IN: Final = frozenset({"basic", "roles", "service_account"})
 """The scopes of Keycloak's own that a plan assigns to a caller, and never changes."""
 _IN_SCOPE: Final = "include.in.token.scope"
-_SECRET_BYTES: Final = 32
 _LONGEST_PATH: Final = 4096
+_NO_CLIENT: Final = ("", "")
 
 
 class WriteApi(ReadApi, Protocol):
@@ -142,6 +142,11 @@ class _Applying:
                 problem = _forbidden(step, realm)
             if problem:
                 raise ConfigurationError(f"The plan has a step that no plan has: {problem}. Nothing was changed.")
+        for folder in sorted(
+            {Path(step.secret_file).parent for step in plan.steps if isinstance(step, MakeClient) and step.secret_file}
+        ):
+            if problem := folder_problem(folder):
+                raise ConfigurationError(f"{problem} Nothing was changed.")
         # A saved plan is a file: somebody may have written it by hand.
         if self.again is not None and _text(self.again(realm, target)) != _text(plan):
             raise ConfigurationError(
@@ -187,16 +192,50 @@ class _Applying:
 
     def _make_client(self, step: MakeClient) -> None:
         body = new_client(step)
-        file = Path(step.secret_file) if step.secret_file else None
-        if file is not None:
-            # First the file: a client whose secret nobody has is of no use, and its owner would make another one.
-            body["secret"] = _new_secret(file)
-        try:
+        if not step.secret_file:
             self.ids["client", step.client] = self.api.post("clients", needs=_MANAGE_CLIENTS, body=body)
-        except (AdminConflict, AdminForbidden):
-            if file is not None:
-                file.unlink(missing_ok=True)  # no client was made with this secret
+            return
+        file = Path(step.secret_file)
+        # First the file: a client whose secret nobody has is of no use, and its owner would make another one.
+        secret = write_secret(file)
+        problem: AdminError | None = None
+        try:
+            self.ids["client", step.client] = self.api.post(
+                "clients", needs=_MANAGE_CLIENTS, body={**body, "secret": secret}
+            )
+        except AdminForbidden:
+            file.unlink(missing_ok=True)  # no client was made with this secret
             raise
+        except AdminError as error:
+            problem = error
+        if problem is None and not self.realm.rotating:
+            return
+        uuid, theirs = found = self._secret_of(step.client)
+        if theirs and hmac.compare_digest(theirs.encode(), secret.encode()):
+            # Nobody else knows the secret: so this very request made the client, although its answer was lost or is of a second try.
+            self.ids["client", step.client] = uuid
+            return
+        shown = printable(step.secret_file, _LONGEST_PATH)
+        if isinstance(problem, AdminConflict) and (theirs or found == _NO_CLIENT):
+            file.unlink(missing_ok=True)  # the client is somebody else's
+            raise problem
+        raise AdminError(
+            f"{problem or 'Keycloak changed the secret of the new client.'} It is not known whether the client {named(step.client)} has the"
+            f" secret in {shown}, which is kept. Look at its page Credentials: if there is no such client, delete the file. If its secret is"
+            " another one, write that into the file. Then make the plan again."
+        )
+
+    def _secret_of(self, client_id: str) -> tuple[str, str]:
+        """Return Keycloak's id and the secret of a client, only to compare it; the secret is empty if it cannot be read."""
+        uuid = "unknown"
+        try:
+            clients = self.api.get("clients", needs="view-clients", clientId=client_id)
+            uuid = next((str(one["id"]) for one in clients if one["clientId"] == client_id), "")
+            if not uuid:
+                return _NO_CLIENT
+            return uuid, str(self.api.get("clients", uuid, needs="view-clients").get("secret") or "")
+        except AdminError:
+            return uuid, ""
 
     def _enable(self, step: EnableServiceAccount) -> None:
         client = self._id("client", step.client)
@@ -333,26 +372,3 @@ def _forbidden(step: Step, realm: Snapshot) -> str:
                 forbidden_role(role, realm.realm, realm.inside(role)),
             ]
     return next(filter(None, problems), "")
-
-
-def _new_secret(file: Path) -> str:
-    """Write a new secret into a new file that only its owner can read, and return it.
-
-    Raises:
-        ConfigurationError: The file exists, or cannot be written.
-    """
-    secret = secrets.token_urlsafe(_SECRET_BYTES)
-    try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as opened:
-            opened.write(secret)
-            opened.flush()
-            os.fsync(opened.fileno())
-    except FileExistsError:
-        problem = "exists, and a secret is never overwritten: make the plan again"
-    except OSError as error:
-        problem = f"cannot be written: {(error.strerror or type(error).__name__).lower()}"
-    else:
-        return secret
-    raise ConfigurationError(f"The secret file {printable(str(file), _LONGEST_PATH)} {problem}.")

@@ -1,13 +1,12 @@
 """How a plan is made: what a realm lacks, as steps in order, and what no step of a plan changes, as findings."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
-from s2s_fastapi.names import EVERYBODYS_AUDIENCE
 from s2s_fastapi.operations.forbidden import forbidden_role, forbidden_scope
-from s2s_fastapi.operations.predicted import Predicted, audiences_in, claims_of, roles_in
+from s2s_fastapi.operations.predicted import Predicted, claims_of, token_findings
 from s2s_fastapi.operations.scope_rules import FLOWS, LISTS, ScopeRules, of_scope, scope_names
 from s2s_fastapi.operations.snapshot import Snapshot
 from s2s_fastapi.operations.steps import (
@@ -81,7 +80,8 @@ class Planning:
                 self._call(call)
         self._built_in_scopes()
         self._rotated()
-        self._unmet()
+        for finding in token_findings(self.now, self.wanted, self.usable):
+            self.findings[finding] = None
 
     def ordered(self) -> list[Step]:
         """Return the steps in the order in which they are carried out. A new client is made with all of its scopes."""
@@ -246,12 +246,19 @@ class Planning:
 
     def _rotated(self) -> None:
         """Say which services lose their secret: Keycloak's rotation of secrets takes every change of a client as the occasion."""
-        changed = [step.client for step in self.steps if isinstance(step, EnableServiceAccount)]
-        if changed and self.before.rotating:
+        if not self.before.rotating:
+            return
+        policy = f"The client policy {listed(self.before.rotating)}"
+        if changed := [step.client for step in self.steps if isinstance(step, EnableServiceAccount)]:
             self._say(
                 Severity.NOTE,
-                f"The client policy {listed(self.before.rotating)} may give {listed(changed)} a new secret when it is changed: start these"
-                " services with the secret on the page Credentials of their client.",
+                f"{policy} may give {listed(changed)} a new secret when it is changed: start these services with the secret on the page"
+                " Credentials of their client.",
+            )
+        if new := [step.client for step in self.steps if isinstance(step, MakeClient) and step.caller]:
+            self._say(
+                Severity.NOTE,
+                f"{policy} may let the new secret of {listed(new)} expire: note when, on the page Credentials of the client.",
             )
 
     # Scopes that routes require
@@ -367,13 +374,9 @@ class Planning:
         return any(
             (scope := self.now.scope(name)) is not None
             and audience in of_scope(scope)
-            and self._in_effect(call.caller, name)
+            and self.now.in_effect(call.caller, name)
             for name in (*client["defaultClientScopes"], *requested)
         )
-
-    def _in_effect(self, caller: str, scope: str) -> bool:
-        roles, held = self.now.mapped("clientScope", scope), self.now.granted(caller)
-        return not roles or not roles.isdisjoint(held.union(*map(self.now.inside, held)))
 
     def _shares(self, call: WantedCall) -> dict[str, list[str]]:
         """Return which scope that the code requests shall bring which audience that none of them brings yet."""
@@ -402,10 +405,14 @@ class Planning:
         elif scope is None and not share:
             problem = "would bring none of these audiences, and may be required somewhere"
         if problem:
+            result = (
+                "extended. Request another one"
+                if held
+                else f"assigned. Request another one; or {granting(caller, name)} assigns it"
+            )
             self._say(
                 Severity.OPEN,
-                f"{named(caller)} requests the client scope {named(name)} for {listed(call.audiences)}. It {problem}, so it is not"
-                f" assigned. Request another one; or {granting(caller, name)} assigns it.",
+                f"{named(caller)} requests the client scope {named(name)} for {listed(call.audiences)}. It {problem}, so it is not {result}.",
             )
             return False
         if scope is None:
@@ -474,65 +481,6 @@ class Planning:
             else:
                 self._do(AddAudience(scope=name, audience=audience, custom=self._is_custom(audience)))
         self._do(AssignScope(client=caller, scope=name))
-
-    # The result
-
-    def _unmet(self) -> None:
-        """Say where a token would lack something, or have more: the realm has a setting that no step of a plan changes."""
-        unasked: dict[tuple[str, str], set[str]] = {}
-        for call in self.wanted.calls:
-            if call.caller not in self.usable:
-                continue
-            claims = claims_of(self.now, call.caller, call.request)
-            request = f" with the scope {named(call.request)}" if call.request else ""
-            if problem := next(self._lacking(call, claims), ""):
-                self._say(
-                    Severity.OPEN,
-                    f"After all steps {named(call.caller)} still cannot call {listed(call.audiences)}{request}: {problem}.",
-                )
-            for audience in audiences_in(claims) - self.wanted.reach.get(call.caller, frozenset()):
-                unasked.setdefault((call.caller, audience), set()).update(self._sources(call, audience))
-        for (caller, audience), sources in unasked.items():
-            # Roles of Keycloak's client for user accounts put it into nearly every token of a realm.
-            granted = any(
-                each.caller == caller and each.by_hand and each.role.client == audience for each in self.wanted.roles
-            )
-            level = Severity.NOTE if granted or audience == EVERYBODYS_AUDIENCE else Severity.OPEN
-            self._say(
-                level,
-                f"The token of {named(caller)} is also for {named(audience)}, and no access file asks for that: it comes by"
-                f" {' and by '.join(sorted(sources)) or 'a mapper that is not known'}. Take it away there, or declare the call.",
-            )
-
-    def _lacking(self, call: WantedCall, claims: Mapping[str, Any]) -> Iterator[str]:
-        """Yield what a token lacks, as the end of a sentence."""
-        client = self.now.client(call.caller) or {}
-        if not claims:
-            yield "Keycloak would refuse its token request"
-        if lacking := {*call.audiences} - audiences_in(claims):
-            yield f"its token would lack the audience {listed(lacking)}"
-        if claims.get("client_id") != call.caller:
-            yield "its token would lack client_id, so no receiver accepts it as a service's"
-        required = {each.scope for each in self.wanted.scopes if each.caller == call.caller}
-        given = {*client["defaultClientScopes"], *{*call.scopes}.intersection(client["optionalClientScopes"])}
-        for name in sorted((required & given).difference(str(claims.get("scope", "")).split(" "))):
-            hidden = self._in_effect(call.caller, name)
-            why = (
-                "“Include in token scope” is off"
-                if hidden
-                else "it counts only for callers with certain roles, which it lacks"
-            )
-            yield f"its token would lack the client scope {named(name)}, because {why}"
-        roles = {each.role for each in self.wanted.roles if each.caller == call.caller} & self.now.granted(call.caller)
-        if left := roles - roles_in(claims):
-            yield f"its token would lack the role {listed(role.name for role in left)}, because no mapper puts it there"
-
-    def _sources(self, call: WantedCall, audience: str) -> Iterator[str]:
-        """Yield which mappers put an audience into a token."""
-        found = self.now.model.provenance(call.caller, scope=call.request)
-        for source in found.sources if found is not None else ():
-            if audience in source.audiences:
-                yield f"the mapper {named(source.mapper)} of the client scope {named(source.scope)}"
 
     def _is_custom(self, audience: str) -> bool:
         return self.now.client(audience) is None

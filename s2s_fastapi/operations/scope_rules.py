@@ -72,15 +72,17 @@ class ScopeRules:
         """Return whether an app without a file may require a scope that was there, and would see it in a token of this client.
 
         Nobody else answers to the client id of an app whose file is given. To any other audience of the client such an app may answer. If
-        the operator granted that audience, there is one. Else there may be one, and then somebody holds the scope.
+        the operator granted that audience, or the client has it already, there is one. Else there may be one, and then somebody holds the
+        scope.
         """
         if not self._is_word(client_id, name):
             return False
         reached = self.wanted.reach.get(client_id, frozenset())
-        unanswered = (reached | of_scope(self.before.scope(name) or {})) - self.wanted.given
-        if any((client_id, audience) in self.wanted.by_hand for audience in unanswered):
-            return True
-        return bool(unanswered) and bool(self._holders(name))
+        certain = {audience for audience in reached if (client_id, audience) in self.wanted.by_hand}
+        certain |= self._has(client_id) - reached
+        possible = reached | of_scope(self.before.scope(name) or {})
+        given = self.wanted.given
+        return bool(certain - given) or bool(possible - given and self._holders(name))
 
     def fits(self, client_id: str, audience: str, name: str) -> bool:
         """Return whether a scope that is there can bring the client this audience, and gives it nothing else."""
@@ -127,8 +129,13 @@ class ScopeRules:
         return shown and name not in self.held_by(client_id)
 
     def _answered(self, client_id: str) -> bool:
-        """Return whether only apps whose files are given answer to the audiences of a client."""
-        return self.wanted.reach.get(client_id, frozenset()) <= self.wanted.given
+        """Return whether only apps whose files are given answer to the audiences that a client has, or will have."""
+        return self.wanted.reach.get(client_id, frozenset()) | self._has(client_id) <= self.wanted.given
+
+    def _has(self, client_id: str) -> frozenset[str]:
+        """Return the audiences that Audience mappers put into tokens of the client before the plan."""
+        holders = (self.before.scope(name) or {} for name in self.held_by(client_id))
+        return of_scope(self.before.client(client_id) or {}).union(*map(of_scope, holders))
 
 
 def of_scope(scope: Mapping[str, Any]) -> frozenset[str]:

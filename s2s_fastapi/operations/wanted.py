@@ -258,6 +258,15 @@ class _Wanting:
                     f"{named(route.name)} of {named(app.client_id)} can be called in more than {_MOST_WAYS} ways: nothing is granted for it.",
                 )
                 continue
+            problems = (
+                [_contradiction(leaves) for leaves in ways_of(route.requires)] if route.requires is not None else []
+            )
+            if problems and all(problems):
+                self._say(
+                    Severity.OPEN,
+                    f"Nothing in Keycloak can meet what {named(route.name)} of {named(app.client_id)} requires: {problems[0]}.",
+                )
+                continue
             for leaves in ways_of(requirement):
                 if (way := _way(route, leaves, app.client_id)) is not None:
                     yield way
@@ -508,6 +517,21 @@ def _way(route: RouteEntry, leaves: Sequence[Requirement], client_id: str) -> _W
     if callers is not None and not callers:
         return None
     return _Way(named(route.name), callers, audiences or frozenset(), frozenset(scopes), frozenset(roles))
+
+
+def _contradiction(leaves: Iterable[Requirement]) -> str:
+    """Return why no token meets all of these plain requirements, as the end of a sentence; "" if one can."""
+    every = tuple(leaves)
+    callers = [leaf for leaf in every if isinstance(leaf, Caller)]
+    if len({leaf.kind for leaf in callers}) > 1:
+        return "a token is a service's or a user's, never both"
+    named_callers = [leaf.client_ids for leaf in callers if leaf.client_ids]
+    if named_callers and not frozenset.intersection(*named_callers):
+        return f"a token has one caller, and no one is in all of {', '.join(f'[{listed(names)}]' for names in named_callers)}"
+    audiences = [leaf for leaf in every if isinstance(leaf, Audience)]
+    if any(leaf.only and leaf.audiences.isdisjoint(other.audiences) for leaf in audiences for other in audiences):
+        return "its token must be for one audience only, and also for another one"
+    return ""
 
 
 def accepted_audiences(app: AppAccess) -> frozenset[str]:

@@ -32,8 +32,7 @@ def realm(**client: Any) -> FakeKeycloak:
 
 
 def give(server: FakeKeycloak, role: str, client: str = "chat") -> None:
-    account = next(one for one, owner in server.accounts.items() if owner == server.client_id(client))
-    server.granted[account] |= {role}
+    server.granted[server.account_of(client)] |= {role}
 
 
 def test_in_a_realm_that_has_all_there_is_nothing_to_say() -> None:
@@ -147,3 +146,47 @@ def test_tokens_of_users_get_no_roles_because_their_client_also_calls_others(the
     assert ("so the tokens of its users hold no roles" in said(plan)) is not there
     assert (steps_of(plan) == steps_of(granted)) is there
     assert not plan.steps or there
+
+
+# Groups
+
+
+@pytest.mark.parametrize("above", [True, False], ids=["of the group above", "of the group"])
+def test_a_role_that_comes_by_a_group_is_in_the_token_and_needs_no_step(above: bool) -> None:
+    server = realm()
+    write = server.add_role("crm", "write")
+    server.mapped[server.client_id("chat")] = {write}
+    crm = receiver("crm", require_caller("chat") & require_role("write"), require_caller("chat"))
+    group = server.add_group("operators", write)
+    inner = server.add_group("inner", inside=group) if above else group
+    with server.api() as api:
+        alone = plan_for(api, crm, CHAT)
+        server.members[server.account_of("chat")] = [inner]
+        member = plan_for(api, crm, CHAT)
+
+    assert steps_of(alone) == ["Give the role write of the client crm to the service account of chat"]
+    assert member.steps == ()
+    assert member.tokens[0].before["resource_access"] == {"crm": {"roles": ["write"]}}
+    assert member.hash != alone.hash
+
+
+def test_a_role_that_nobody_names_the_caller_for_is_found_in_a_group_too() -> None:
+    server = realm()
+    server.members[server.account_of("chat")] = [server.add_group("operators", server.add_role("crm", "write"))]
+    crm = receiver("crm", require_caller("billing") & require_role("write"), *(route.requires for route in CRM.routes))
+    with server.api() as api:
+        plan = plan_for(api, crm, CHAT)
+
+    assert "chat has the role write, which a route requires, and no declaration names it for that" in said(plan)
+
+
+def test_the_roles_of_a_group_are_read_once_for_all_of_its_members() -> None:
+    server = realm()
+    server.add_client(clientId="billing", serviceAccountsEnabled=True)
+    group = server.add_group("operators")
+    for name in ("chat", "billing"):
+        server.members[server.account_of(name)] = [group]
+    with server.api() as api:
+        plan_for(api, CRM, CHAT, caller("billing", "crm"))
+
+    assert len([path for _, path, _ in server.calls if path.endswith(f"groups/{group}/role-mappings")]) == 1

@@ -88,6 +88,18 @@ def test_a_scope_is_not_picked_if_another_audience_of_the_caller_may_be_of_an_ap
     assert "Make the client scope crm-audience with an Audience mapper for crm" in steps_of(plan)
 
 
+@pytest.mark.parametrize("scope", ["", "admin"], ids=["picked", "requested"])
+def test_a_scope_is_not_given_to_a_client_that_has_the_audience_of_an_app_without_a_file(scope: str) -> None:
+    server = permission("crm")
+    server.add_scope("payroll-audience", "payroll")
+    server.add_client(clientId="chat", serviceAccountsEnabled=True, defaultClientScopes=["basic", "payroll-audience"])
+    apps = (receiver("crm", require_caller("chat")), caller("chat", "crm", scope=(scope,) if scope else ()))
+    with server.api() as api:
+        plan = plan_for(api, *apps)
+
+    assert "Assign the client scope admin" not in "".join(steps_of(plan))
+
+
 @pytest.mark.parametrize("also", ["a role", "another audience", "another mapper"])
 def test_a_required_scope_that_gives_more_than_its_name_is_not_assigned(also: str) -> None:
     server = FakeKeycloak()

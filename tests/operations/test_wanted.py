@@ -14,7 +14,7 @@ from s2s_fastapi import (
 from s2s_fastapi.declared.access_file import AppAccess, CallAccess
 from s2s_fastapi.operations.wanted import Severity, Wanted, WantedCall, WantedRole, WantedScope, wanted
 from s2s_fastapi.realm.entities import Role
-from s2s_fastapi.requirement.requirement import AllOf, AnyOf
+from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Requirement
 from tests.kit.declaring import caller, receiver
 
 
@@ -399,3 +399,30 @@ def test_a_file_that_names_an_audience_like_an_exact_grant_does_not_get_in_its_w
 
     assert [each.scope for each in found.scopes] == ["write"]
     assert found.reach == {"chat": frozenset({"crm"})}
+
+
+@pytest.mark.parametrize(
+    ("requires", "why"),
+    [
+        (require_caller("chat") & require_caller("billing"), "no one is in all of [chat], [billing]"),
+        (require_service() & require_user("web"), "never both"),
+        (require_audience("a", only=True) & require_audience("b"), "for one audience only"),
+    ],
+    ids=["two callers", "two kinds", "two audiences"],
+)
+def test_what_nothing_in_keycloak_can_meet_is_one_sentence_and_the_rest_is_planned(
+    requires: Requirement, why: str
+) -> None:
+    found, said = of(receiver("crm", requires, require_caller("chat")), caller("chat", "crm"))
+
+    assert "Nothing in Keycloak can meet what " in said[Severity.OPEN]
+    assert why in said[Severity.OPEN]
+    assert said[Severity.OPEN].count("\n") == 0
+    assert found.calls == (WantedCall(caller="chat", audiences=("crm",)),)
+
+
+def test_what_can_be_met_in_one_of_its_ways_is_no_finding() -> None:
+    either = (require_caller("chat") & require_caller("billing")) | require_caller("chat")
+    _, said = of(receiver("crm", either), caller("chat", "crm"))
+
+    assert not any(said.values())
