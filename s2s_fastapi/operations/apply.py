@@ -26,7 +26,7 @@ from s2s_fastapi.operations.steps import (
     MakeScope,
     MapRole,
     Step,
-    audience_mapper,
+    added_mapper,
     new_client,
     new_scope,
 )
@@ -164,7 +164,7 @@ class _Applying:
                     "client-scopes", needs=_MANAGE_CLIENTS, body=new_scope(step)
                 )
             case AddAudience():
-                body = audience_mapper(step.audience, custom=step.custom)
+                body = added_mapper(step, self.realm.scope(step.scope) or {"protocolMappers": ()})
                 self.api.post(
                     "client-scopes",
                     self._id("scope", step.scope),

@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import Any, Final, Protocol
 
 from s2s_fastapi.operations.admin import AdminError
-from s2s_fastapi.operations.forbidden import KEYCLOAKS_CLIENTS
 from s2s_fastapi.realm.entities import OIDC, Role
 from s2s_fastapi.realm.mappers import KNOWN_MAPPERS
 from s2s_fastapi.realm.model import RealmModel
@@ -410,7 +409,7 @@ class _Reading:
 
     def _follow(self) -> None:
         """Read what the roles contain, and what those contain."""
-        left = [role for role in self.roles if role.client not in KEYCLOAKS_CLIENTS]
+        left = list(self.roles)
         seen: set[Role] = set()
         by_uuid = {uuid: name for name, uuid in self.uuids.items()}
         while left:
@@ -432,7 +431,7 @@ class _Reading:
                     )
                 inner.append(self._noted(owner, one))
             self.roles[role] = tuple(sorted(inner))
-            left += [one for one in inner if one.client not in KEYCLOAKS_CLIENTS]
+            left += inner
 
     def _roles_json(self) -> dict[str, Any]:
         realm: list[dict[str, Any]] = []

@@ -4,8 +4,9 @@ Nothing here deletes or narrows. (A scope that moves from optional to default is
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import chain, count
 from typing import Any, ClassVar, Final, TypeAlias
 
 from s2s_fastapi.errors import ConfigurationError
@@ -24,6 +25,7 @@ __all__ = [
     "MakeScope",
     "MapRole",
     "Step",
+    "added_mapper",
     "audience_mapper",
     "new_client",
     "new_scope",
@@ -79,7 +81,7 @@ class AddAudience:
     def on(self, document: _Json) -> None:
         """Change the document as Keycloak will."""
         scope = next(one for one in document["clientScopes"] if one["name"] == self.scope)
-        scope["protocolMappers"].append(audience_mapper(self.audience, custom=self.custom))
+        scope["protocolMappers"].append(added_mapper(self, scope))
 
     def __str__(self) -> str:
         return f"Add an Audience mapper for {named(self.audience)} to the client scope {named(self.scope)}."
@@ -295,10 +297,11 @@ def _fits(value: object, annotation: str) -> bool:
 # What Keycloak is sent
 
 
-def audience_mapper(audience: str, *, custom: bool) -> _Json:
-    """Return an Audience mapper."""
+def audience_mapper(audience: str, *, custom: bool, taken: Collection[str] = ()) -> _Json:
+    """Return an Audience mapper. ``taken`` are the names of the mappers beside it: Keycloak refuses a second one of the same name."""
+    names = (_mapper_name(audience, suffix) for suffix in chain(("",), (f" {number}" for number in count(2))))
     return {
-        "name": _mapper_name(audience),
+        "name": next(name for name in names if name not in taken),
         "protocol": OIDC,
         "protocolMapper": AUDIENCE_MAPPER,
         "config": {
@@ -310,12 +313,18 @@ def audience_mapper(audience: str, *, custom: bool) -> _Json:
     }
 
 
-def _mapper_name(audience: str) -> str:
-    """Return the name of the mapper for an audience. Keycloak's column has 255 characters."""
-    name = f"audience {audience}"
+def added_mapper(step: AddAudience, scope: Mapping[str, Any]) -> _Json:
+    """Return the Audience mapper that a step adds to a client scope."""
+    taken = {str(mapper["name"]) for mapper in scope["protocolMappers"]}
+    return audience_mapper(step.audience, custom=step.custom, taken=taken)
+
+
+def _mapper_name(audience: str, suffix: str) -> str:
+    """Return a name of the mapper for an audience. Keycloak's column has 255 characters."""
+    name = f"audience {audience}{suffix}"
     if len(name) <= _LONGEST_NAME:
         return name
-    return f"{name[:_LONGEST_CUT]} {hashlib.sha256(audience.encode()).hexdigest()[:_DIGITS]}"
+    return f"{name[:_LONGEST_CUT]} {hashlib.sha256(f'{audience}{suffix}'.encode()).hexdigest()[:_DIGITS]}"
 
 
 def new_scope(step: MakeScope) -> _Json:
