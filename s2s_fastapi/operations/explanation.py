@@ -403,9 +403,17 @@ def explained(question: Question, token: Token, apps: Iterable[AppAccess], *, fi
         reasons = {reason for route in its if not route.accepted for reason in route.reasons}
         if _in_effect(question, token, app):
             reasons -= {Reason.WRONG_AUDIENCE}  # no plan makes a scope that is there
+        if not _makes_client(question, token):
+            reasons -= {Reason.NO_CREDENTIALS}
         realm = token.model.name if token.model is not None else ""
         hints += about_the_code(question.client_id, reasons, app, given, realm=realm, files=files)
     return Explanation(question=question, token=token, routes=routes, hints=tuple(dict.fromkeys(hints)))
+
+
+def _makes_client(question: Question, token: Token) -> bool:
+    """Return whether a plan could give the client a token: it makes clients and service accounts, and changes nothing else of a client."""
+    client = None if token.model is None else token.model.client(question.client_id)
+    return client is None or (not client.service_accounts and not client.public and client.enabled)
 
 
 def _in_effect(question: Question, token: Token, app: AppAccess) -> bool:
