@@ -53,12 +53,16 @@ def test_an_example_becomes_the_token_of_the_client(server: FakeKeycloak) -> Non
 
     assert (str(token.decision.reason), notes(token)) == ("allowed", [])
     assert token.principal is not None
-    assert (token.principal.kind, token.principal.client_id, token.principal.audiences) == ("service", "chat", {"crm"})
+    assert (token.principal.kind, token.principal.client_id, token.principal.audiences) == (
+        "service",
+        "chat",
+        frozenset({"crm"}),
+    )
     assert (token.principal.issued_at, token.principal.expires_at) == (NOW, NOW + 300)
     assert token.principal.issuer == "https://sso.example/realms/corp"
     assert "sid" not in token.principal.claims
     assert token.provenance is not None
-    assert [(each.scope, each.audiences) for each in token.provenance.sources] == [("crm-call", {"crm"})]
+    assert [(each.scope, each.audiences) for each in token.provenance.sources] == [("crm-call", frozenset({"crm"}))]
 
 
 def test_a_claim_that_the_example_has_and_the_model_does_not_is_said_and_counts(server: FakeKeycloak) -> None:
