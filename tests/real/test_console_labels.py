@@ -39,7 +39,7 @@ def labels(text: str, *patterns: re.Pattern[str]) -> Iterator[str]:
 
 def written() -> dict[str, str]:
     """Return each label with a file in which it stands."""
-    found = {}
+    found: dict[str, str] = {}
     for path in SOURCES:
         found |= dict.fromkeys(labels(path.read_text(encoding="utf-8"), CODE_PATH, QUOTED), str(path.relative_to(ROOT)))
     for path in PAGES:
