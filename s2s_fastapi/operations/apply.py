@@ -52,6 +52,9 @@ class WriteApi(ReadApi, Protocol):
     def target(self) -> AdminTarget:
         """Which realm of which server it is."""
 
+    def surely_lacks(self, right: str) -> bool:
+        """Return whether the admin client's own token shows that a right is missing."""
+
     def post(self, *path: str, needs: str, body: object = None) -> str:
         """Send a POST, and return the id of what was made."""
 
@@ -142,6 +145,11 @@ class _Applying:
                 problem = _forbidden(step, realm)
             if problem:
                 raise ConfigurationError(f"The plan has a step that no plan has: {problem}. Nothing was changed.")
+        # With Keycloak's fine-grained permissions, rights come without these roles.
+        for step in () if realm.document.get("adminPermissionsEnabled") else plan.steps:
+            if self.api.surely_lacks(_needs(step)):
+                what = f"carry out this step: {str(step).removesuffix('.')}"
+                raise AdminForbidden(f"{self.api.lacks(_needs(step), what)} Nothing was changed.")
         for folder in sorted(
             {Path(step.secret_file).parent for step in plan.steps if isinstance(step, MakeClient) and step.secret_file}
         ):
@@ -181,8 +189,7 @@ class _Applying:
                 self._assign(step)
             case MakeRole():
                 where = ("clients", self._id("client", step.owner), "roles") if step.owner else ("roles",)
-                needs = _MANAGE_CLIENTS if step.owner else _MANAGE_REALM
-                self.api.post(*where, needs=needs, body={"name": step.role})
+                self.api.post(*where, needs=_needs(step), body={"name": step.role})
             case MapRole():
                 place = ("clients", self._id("client", step.client), "scope-mappings", *self._owner(step.owner))
                 self.api.post(*place, needs=_MANAGE_CLIENTS, body=[self._role(step.owner, step.role)])
@@ -317,6 +324,17 @@ class _Applying:
             )
             self.ids[key] = str(account["id"])
         return self.ids[key]
+
+
+def _needs(step: Step) -> str:
+    """Return the right that a step takes."""
+    match step:
+        case MakeRole() if not step.owner:
+            return _MANAGE_REALM
+        case GrantRole():
+            return _MANAGE_USERS
+        case _:
+            return _MANAGE_CLIENTS
 
 
 def _made(step: Step, realm: Snapshot) -> bool:

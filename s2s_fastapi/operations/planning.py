@@ -379,15 +379,25 @@ class Planning:
         )
 
     def _shares(self, call: WantedCall) -> dict[str, list[str]]:
-        """Return which scope that the code requests shall bring which audience that none of them brings yet."""
+        """Return which scope that the code requests shall bring which audience that none of them brings yet.
+
+        A scope brings only what every call that requests it is for, if there is such an audience. The rest comes by default.
+        """
         scopes = {name: self.now.scope(name) for name in call.carriers}
         brought = {audience for scope in scopes.values() if scope is not None for audience in of_scope(scope)}
         takers = [name for name, scope in scopes.items() if scope is None] or list(scopes)
         shares: dict[str, list[str]] = {name: [] for name in scopes}
-        for audience in call.audiences if takers else ():
-            if audience not in brought:
-                shares[next((name for name in takers if audience in name), takers[0])].append(audience)
+        common = {name: self._common(name) for name in takers}
+        for audience in call.audiences:
+            fitting = [name for name in takers if not common[name] or audience in common[name]]
+            if fitting and audience not in brought:
+                shares[next((name for name in fitting if audience in name), fitting[0])].append(audience)
         return shares
+
+    def _common(self, name: str) -> frozenset[str]:
+        """Return the audiences of all calls that request a scope."""
+        first, *others = (frozenset(call.audiences) for call in self.wanted.calls if name in call.carriers)
+        return first.intersection(*others)
 
     def _by_carrier(self, call: WantedCall, name: str, share: list[str]) -> bool:
         """See to it that the caller can request the scope, and that it brings these audiences too. Return whether that is planned."""

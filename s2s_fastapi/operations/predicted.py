@@ -52,13 +52,18 @@ def token_findings(realm: Snapshot, wanted: Wanted, callers: Collection[str]) ->
     for (caller, audience), sources in unasked.items():
         # Roles of Keycloak's client for user accounts put it into nearly every token of a realm.
         usual = audience == EVERYBODYS_AUDIENCE
-        by_hand = any(
-            (each.caller, each.role.client, each.by_hand) == (caller, audience, True) for each in wanted.roles
+        # A role that the plan grants puts its owner there too, for as long as the caller has it.
+        roles = {each.role for each in wanted.roles if (each.caller, each.role.client) == (caller, audience)}
+        roles &= realm.granted(caller)
+        cure = (
+            f"{named(caller)} has the role {listed(role.name for role in roles)} of it, as it shall."
+            if roles
+            else "Take it away there, or declare the call."
         )
         yield RealmFinding(
-            Severity.NOTE if usual or by_hand else Severity.OPEN,
+            Severity.NOTE if usual or roles else Severity.OPEN,
             f"The token of {named(caller)} is also for {named(audience)}, and no access file asks for that: it comes by"
-            f" {' and by '.join(sorted(sources)) or 'a mapper that is not known'}. Take it away there, or declare the call.",
+            f" {' and by '.join(sorted(sources)) or 'a mapper that is not known'}. {cure}",
         )
 
 

@@ -24,6 +24,7 @@ AUDIENCE_MAPPER: Final = "oidc-audience-mapper"
 
 _REALM: Final = (
     "accessTokenLifespan",
+    "adminPermissionsEnabled",
     "clientOfflineSessionMaxLifespan",
     "clientSessionMaxLifespan",
     "defaultSignatureAlgorithm",

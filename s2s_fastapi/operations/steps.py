@@ -219,7 +219,8 @@ class MapRole:
         own.append({"client": self.client, "roles": [self.role]})
 
     def __str__(self) -> str:
-        return f"Let the {_of(self.owner, self.role)} into the tokens of {named(self.client)} (Client scopes, dedicated scope, Scope)."
+        client, scope = named(self.client), named(f"{self.client}-dedicated")
+        return f"Let the {_of(self.owner, self.role)} into the tokens of {client} (Clients, {client}, Client scopes, {scope}, Scope)."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,6 +52,8 @@ class FakeKeycloak:
     old: bool = False
     """Whether it is 26.0."""
     rights: frozenset[str] = MANAGE
+    settings: dict[str, Any] = field(default_factory=dict)
+    """More settings of the realm."""
     clients: dict[str, Object] = field(default_factory=dict)
     """By id, as the other objects."""
     scopes: dict[str, Object] = field(default_factory=dict)
@@ -212,8 +214,8 @@ class FakeKeycloak:
                 server.shutdown()
                 thread.join()
 
-    def api(self) -> AdminApi:
-        return AdminApi(target_of(self.realm), token=lambda: "a-token", transport=httpx.MockTransport(self.answer))
+    def api(self, token: str = "a-token") -> AdminApi:
+        return AdminApi(target_of(self.realm), token=lambda: token, transport=httpx.MockTransport(self.answer))
 
     # What it answers
 
@@ -305,6 +307,7 @@ def _realm(server: FakeKeycloak, **_: Any) -> httpx.Response:
         "accessTokenLifespan": 300,
         "smtpServer": {"password": "smtp-secret"},
         "defaultRole": {"id": server.default_role, "name": f"default-roles-{server.realm}"},
+        **server.settings,
     }
     return _ok({**few, **(more if "view-realm" in server.rights else {})})
 

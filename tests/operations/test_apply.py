@@ -1,5 +1,7 @@
 """A plan is carried out: exactly it, only where it was made, and whatever happens in between the next plan completes it."""
 
+import base64
+import json
 import stat
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from s2s_fastapi import require_caller, require_role
+from s2s_fastapi import require_caller, require_realm_role, require_role
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.admin import AdminError, AdminForbidden
 from s2s_fastapi.operations.apply import apply_plan
@@ -568,6 +570,46 @@ def test_a_right_that_is_missing_is_named_with_what_it_is_for(right: str, what: 
         rf"planner has no right to POST .*{what}.*the role {right} of the client realm-management in the realm corp",
         AdminForbidden,
     )
+
+
+def _token(owner: str, *roles: str) -> str:
+    claims = {"resource_access": {owner: {"roles": roles}}}
+    return f"e30.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.c2ln"
+
+
+@pytest.mark.parametrize("right", ["manage-clients", "manage-users", "manage-realm"])
+def test_a_right_that_the_admins_own_token_lacks_is_named_before_anything_is_written(
+    right: str, tmp_path: Path
+) -> None:
+    server, ledger = FakeKeycloak(), receiver("ledger", require_caller("chat") & require_realm_role("partner"))
+    with server.api() as api:
+        plan = plan_for(
+            api, CRM, ledger, caller("chat", "crm", "ledger"), grant=("chat:realm-role=partner",), secrets=str(tmp_path)
+        )
+    with (
+        server.api(_token("realm-management", *MANAGE - {right})) as api,
+        pytest.raises(AdminForbidden, match=rf"the role {right} of the client realm-management .* Nothing was changed"),
+    ):
+        apply_plan(plan, api)
+
+    assert server.writes() == []
+    assert not list(tmp_path.glob("*.secret"))
+
+
+@pytest.mark.parametrize(
+    ("token", "permissions"),
+    [(_token("another", "manage-clients"), False), (_token("realm-management"), True), ("e30.e30.c2ln", False)],
+    ids=["another client's roles", "fine-grained permissions", "no roles"],
+)
+def test_rights_that_the_admins_own_token_does_not_tell_are_left_to_the_server(
+    token: str, permissions: bool, tmp_path: Path
+) -> None:
+    server = FakeKeycloak()
+    server.settings["adminPermissionsEnabled"] = permissions
+    with server.api(token) as api:
+        applied(api, *APPS, secrets=str(tmp_path))
+
+    assert server.writes()
 
 
 def test_nothing_is_ever_deleted_but_the_place_of_a_scope_in_a_list(tmp_path: Path) -> None:

@@ -128,8 +128,8 @@ CHANGED: dict[str, tuple[Callable[[Any], object], list[str]]] = {
     "no mappings": (
         lambda realm: (realm.pop("clientScopeMappings"), realm.pop("scopeMappings")),
         [
-            "Let the realm role partner into the tokens of chat (Client scopes, dedicated scope, Scope)",
-            "Let the role write of the client crm into the tokens of chat (Client scopes, dedicated scope, Scope)",
+            "Let the realm role partner into the tokens of chat (Clients, chat, Client scopes, chat-dedicated, Scope)",
+            "Let the role write of the client crm into the tokens of chat (Clients, chat, Client scopes, chat-dedicated, Scope)",
         ],
     ),
     "a service account less": (

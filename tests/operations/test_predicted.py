@@ -122,6 +122,20 @@ def test_the_audience_of_an_admin_client_is_a_finding() -> None:
     assert "is also for realm-management" in said(plan)
 
 
+def test_an_audience_that_comes_with_a_role_that_the_plan_grants_is_a_note() -> None:
+    server = realm(fullScopeAllowed=True)
+    server.add_client(clientId="payroll")
+    url = "https://payroll.example.com"
+    payroll = receiver("payroll", require_caller("chat") & require_role("reader"), audience=url)
+    with server.api() as api:
+        plan = plan_for(api, CRM, payroll, caller("chat", "crm", url))
+
+    assert plan.tokens[0].after["aud"] == ["crm", url, "payroll"]
+    assert "is also for payroll" in said(plan, Severity.NOTE)
+    assert "chat has the role reader of it, as it shall." in said(plan, Severity.NOTE)
+    assert not said(plan)
+
+
 def test_an_audience_that_comes_with_a_role_granted_by_hand_is_a_note() -> None:
     server = realm()
     server.add_client(clientId="payroll")

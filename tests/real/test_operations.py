@@ -133,8 +133,9 @@ def test_a_landscape_gets_what_it_declares_and_each_token_is_as_predicted(
 
         assert again.steps == ()
         findings = [found.text for found in again.findings if found.level is not Severity.NOTE]
-        assert [text for text in findings if " is also for " not in text] == [
-            text for text in findings if text.startswith(f"{STRANGER} calls ")
+        assert sorted(text.partition(",")[0] for text in findings) == [
+            f"{STRANGER} calls service-00",
+            *(f"The token of {name} is also for service-00" for name in landscape.wide),
         ]
         tokens = predicted(plan)
         assert tokens == issued(target, tokens, secrets)
@@ -391,8 +392,10 @@ def test_a_right_that_is_missing_is_named(keycloaks: Callable[[str], Keycloak], 
         "manage-users": (*RIGHTS[:-1], "manage-realm"),
         "manage-realm": RIGHTS,
     }.items():
+        wire, declared = Watched(), {"secrets": Secrets(tmp_path / right), "grants": GRANTS}
         with (
             empty_realm(keycloak, rights=rights) as target,
             pytest.raises(AdminError, match=f"the role {right} of the client realm-management"),
         ):
-            applied(target, *LEDGER, secrets=Secrets(tmp_path / right), grants=GRANTS)
+            carried_out(plan_for(target, *LEDGER, **declared), target, declared["secrets"], wire)
+        assert wire.writes == 0, right

@@ -129,7 +129,7 @@ def check_keys(facts: Facts) -> Iterator[Result]:
         yield Finding(
             seen=f"{url} holds no key that can verify an access token.",
             why="Every request is answered 503 (keys_unavailable).",
-            cure="Give the realm an active key provider for RS256 (Realm settings, Keys).",
+            cure="Give the realm an active key provider for RS256 (Realm settings, Keys, Providers).",
         )
     else:
         yield Seen(f"{len(keys.keys)} usable: {listed({algorithm for _, algorithm in keys.keys})}.")
@@ -138,7 +138,7 @@ def check_keys(facts: Facts) -> Iterator[Result]:
             level="warning",
             seen=f"The key {named(kid[:64]) if kid else 'without a kid'} at {url} cannot be used and is left out: {problem}.",
             why="Tokens that it signed are refused.",
-            cure="Change that key provider (Realm settings, Keys), if it signs access tokens.",
+            cure="Change that key provider (Realm settings, Keys, Providers), if it signs access tokens.",
         )
 
 
