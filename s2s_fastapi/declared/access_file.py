@@ -380,7 +380,8 @@ def _text(value: Any, indent: str = "", used: int = 0, name: str = "") -> str:
     """
     line = json.dumps(value, ensure_ascii=False)
     apart = name in _APART or (isinstance(value, dict) and "routes" in value)
-    if not value or (len(indent) + used + len(line) <= _WIDTH and not apart):
+    whole = not value or not isinstance(value, (dict, list, tuple))  # a long name is no list of characters
+    if whole or (len(indent) + used + len(line) <= _WIDTH and not apart):
         return line
     inner = f"{indent}  "
     if isinstance(value, dict):

@@ -153,6 +153,22 @@ class Checks:
         principal = presented.principal
         return Verdict((refusals[0],), None if principal is _UNREAD else principal)
 
+    def refusals(
+        self, jws: Jws, claims: dict[str, Any], *, not_before: int, now: float
+    ) -> tuple[tuple[Decision, ...], Principal | None]:
+        """Return every check that a token does not pass, in their order, and the caller if it can be read.
+
+        `judge` stops at the first, which is what a service answers. After a malformed claim the others are not looked at.
+        """
+        presented = _Presented(self, jws, claims, not_before, now)
+        refusals: list[Decision] = []
+        for reason, check in CHECKS:
+            if cure := check(presented):
+                refusals.append(presented.refusal(reason, cure))
+            if reason is Reason.MALFORMED_CLAIMS and presented.principal is _UNREAD:
+                return tuple(refusals), None
+        return tuple(refusals), presented.principal
+
     def worded(self, sentence: str) -> str:
         """Return a sentence with the prefix of the settings in the names of their variables."""
         return sentence if self.prefix == _PREFIX else sentence.replace(_PREFIX, self.prefix)

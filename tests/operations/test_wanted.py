@@ -16,7 +16,7 @@ from s2s_fastapi import (
 from s2s_fastapi.declared.access_file import AppAccess, CallAccess
 from s2s_fastapi.operations.wanted import Severity, Wanted, WantedCall, WantedRole, WantedScope, wanted
 from s2s_fastapi.realm.entities import Role
-from s2s_fastapi.requirement.requirement import AllOf, AnyOf
+from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Requirement
 from tests.kit.declaring import caller, receiver
 
 
@@ -412,3 +412,30 @@ def test_a_claim_and_a_condition_are_notes_and_what_stands_beside_them_is_grante
     assert "“Hardcoded claim”" in said[Severity.NOTE]
     assert 'of crm has the condition "level 2", which only its code decides.' in said[Severity.NOTE]
     assert said[Severity.OPEN] == said[Severity.FORBIDDEN] == ""
+
+
+@pytest.mark.parametrize(
+    ("requires", "why"),
+    [
+        (require_caller("chat") & require_caller("billing"), "no one is in all of [chat], [billing]"),
+        (require_service() & require_user("web"), "never both"),
+        (require_audience("a", only=True) & require_audience("b"), "for one audience only"),
+    ],
+    ids=["two callers", "two kinds", "two audiences"],
+)
+def test_what_nothing_in_keycloak_can_meet_is_one_sentence_and_the_rest_is_planned(
+    requires: Requirement, why: str
+) -> None:
+    found, said = of(receiver("crm", requires, require_caller("chat")), caller("chat", "crm"))
+
+    assert "Nothing in Keycloak can meet what " in said[Severity.OPEN]
+    assert why in said[Severity.OPEN]
+    assert said[Severity.OPEN].count("\n") == 0
+    assert found.calls == (WantedCall(caller="chat", audiences=("crm",)),)
+
+
+def test_what_can_be_met_in_one_of_its_ways_is_no_finding() -> None:
+    either = (require_caller("chat") & require_caller("billing")) | require_caller("chat")
+    _, said = of(receiver("crm", either), caller("chat", "crm"))
+
+    assert not any(said.values())
