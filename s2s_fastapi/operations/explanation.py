@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -406,9 +406,25 @@ def explained(question: Question, token: Token, apps: Iterable[AppAccess], *, fi
             reasons -= {Reason.WRONG_AUDIENCE}  # no plan makes a scope that is there
         if not _makes_client(question, token):
             reasons -= {Reason.NO_CREDENTIALS}
+        if refused := [each for each in its if not each.accepted]:
+            hints += _without_credentials(app, question, {each.route for each in refused})
         realm = token.model.name if token.model is not None else ""
         hints += about_the_code(question.client_id, reasons, app, given, realm=realm, files=files)
     return Explanation(question=question, token=token, routes=routes, hints=tuple(dict.fromkeys(hints)))
+
+
+def _without_credentials(app: AppAccess, question: Question, refused: Collection[str]) -> Iterator[str]:
+    """Say which routes that refuse the token accept a request that brings none."""
+    routes = [route for route in app.routes if route.optional and route.name in refused and _meant(route, question)]
+    names = [
+        f"{route.name} (for {listed(route.optional)})" if {*route.methods} - {*route.optional} else route.name
+        for route in routes
+    ]
+    if names:
+        yield (
+            f"{', '.join(names)} of {named(app.client_id)} accepts a request without any credentials. One that brings a token is judged, so a"
+            " refused token is worse than none there."
+        )
 
 
 def _makes_client(question: Question, token: Token) -> bool:

@@ -709,3 +709,15 @@ def test_a_claim_is_judged_on_the_token_and_a_condition_is_named_as_what_only_th
         (False, "claim_missing"),
     ]
     assert 'meets the condition "partner of level 2"; all else holds.' in answers[2].cure
+
+
+def test_a_route_that_refuses_a_token_and_needs_none_says_so() -> None:
+    search = RouteEntry("/search", ("GET", "POST"), optional=("GET",), requires=require_caller("crawler"))
+    app = AppAccess("crm", require_service(), (search, RouteEntry("/x", ("GET",), requires=require_caller("crawler"))))
+    caller = Principal(client_id="chat", kind="service", issuer="", issued_at=0, expires_at=1)
+    token = Token(source="given", decision=Decision(reason=Reason.ALLOWED), principal=caller)
+
+    found = explained(Question(client_id="chat"), token, [app])
+
+    [hint] = [each for each in found.hints if "without any credentials" in each]
+    assert hint.startswith("GET/POST /search (for GET) of crm accepts a request without any credentials.")

@@ -119,6 +119,21 @@ def test_each_kind_of_caller_is_a_case_of_its_own() -> None:
     ]
 
 
+def test_an_optional_path_is_open_without_credentials_and_closed_to_bad_ones() -> None:
+    app = FastAPI(openapi_url=None)
+    app.get("/search", dependencies=[Depends(CRM.optional())])(ran)
+    app.add_middleware(ServiceAuthMiddleware, optional_paths=["/search"])
+    assert bad(app) == {}
+    assert names(app) == [
+        "GET /search: the right caller",
+        "GET /search: open without credentials",
+        "GET /search: a user's token",
+        "GET /search: another service",
+        "GET /search: a wrong audience",
+        "GET /search: an expired token",
+    ]
+
+
 def test_a_claim_is_tried_and_a_condition_is_named_as_not_tried() -> None:
     tenant = require_claim("tenant", "acme") & require_claim(("org", "level"), 2)
     app = make(requirement=CRM & tenant)

@@ -15,6 +15,7 @@ from typing import Final
 
 from s2s_fastapi.caller.client_key import ClientKey
 from s2s_fastapi.caller.wanted import Wanted
+from s2s_fastapi.declared.start_check import bounded
 from s2s_fastapi.keycloak.cures import shown
 from s2s_fastapi.operations.admin import VARIABLES
 from s2s_fastapi.operations.applications import without_middleware
@@ -66,6 +67,8 @@ def check_app(facts: Facts) -> Iterator[Result]:
         check = documentation.check
         names = check.audiences or check.declared
         yield Seen(f"The app accepts tokens for {listed(names, ' or ') if names else 'any service'}.")
+        if optional := list(check.optional_routes()):
+            yield Seen(f"Requests without credentials are accepted on {bounded(optional)}.")
         for sentence in check.warnings():
             yield Finding(
                 level="warning",
