@@ -16,10 +16,13 @@ from typing import Any
 
 from benchmarks import apps, rows
 from benchmarks.asgi import Call, bearer, request
-from benchmarks.realm import ROOT, issuer, settings, token
+from benchmarks.realm import CALLER, REALM, ROOT, issuer, settings, token
+from s2s_fastapi import require_caller
 
 _TOOL = 3
 _WARM_UP = 20
+_SECOND = "partners"
+_TWO_REALMS = {REALM: "two realms, token of the first", _SECOND: "two realms, token of the second"}
 Places = Counter[tuple[str, str]]
 
 
@@ -57,7 +60,7 @@ def _file(code: CodeType) -> str:
 def main() -> None:
     """Print what each row runs over the bare route, and where a repeated token spends more than the floor."""
     logging.getLogger("s2s_fastapi.decisions").propagate = False
-    realm = issuer()
+    realm = issuer(beside=[_SECOND])
     with realm.serving():
         same = bearer(token(realm).encode)
         todo = {row: request(app, same) for row, app in apps.repeated(settings(realm)).items()}
@@ -65,10 +68,17 @@ def main() -> None:
         todo[rows.QUERY] = request(apps.guarded(settings(realm)), same, query=rows.QUERY_STRING)
         new = iter([token(realm).encode() for _ in range(_WARM_UP + 1)])
         todo[rows.NEW] = request(apps.guarded(settings(realm)), bearer(lambda: next(new)))
+        both = require_caller(CALLER) | require_caller(CALLER, realm=_SECOND)
+        for name, row in _TWO_REALMS.items():
+            app = apps.guarded([settings(realm), settings(realm, _SECOND)], both, openapi_url=None)
+            todo[f"ours, `a | b`, {row}"] = request(app, bearer(token(realm, name).encode))
+        todo["ours, `a | b`, one realm"] = request(
+            apps.guarded(settings(realm), require_caller(CALLER) | require_caller("b"), openapi_url=None), same
+        )
         found = {row: asyncio.run(counted(call)) for row, call in todo.items()}
     bases = {row.name: row.base for row in rows.ROWS}
     for row, places in found.items():
-        base = bases[row]
+        base = bases.get(row, rows.BARE)
         over = places.total() - found[base].total() if base else 0
         print(f"{places.total():6} {over:6}  {row}")
     print()
