@@ -134,7 +134,7 @@ class Authenticated:
             token_id=known.token_id,
             issuer=known.issuer,
             kid=known.kid,
-            receiver="" if self.principal.kind == "user" else self.service.client_id,
+            receiver="" if self.principal.kind == "user" or self.principal.other_realm else self.service.client_id,
         )
 
 

@@ -48,7 +48,9 @@ class _Presented:
             client_id=shown(claims.get("azp", "")),
             token_id=shown(claims.get("jti", "")),
             issuer=shown(self.expected.issuer),  # whose key signed it; what the token says stands in the cure
-            receiver="" if self.principal.kind == "user" else min(self.expected.audiences, default=""),
+            receiver=min(self.expected.audiences, default="")
+            if self.expected.first and self.principal.kind != "user"
+            else "",
         )
 
 
