@@ -158,7 +158,7 @@ def _malformed(token: _Presented) -> str:
         token.claims,
         Payload(token.payload, json_object),
         realm=expected.realm,
-        other_realm="" if expected.first else expected.realm,
+        other_realm="" if expected.first else expected.realm or expected.issuer,
     )
     if isinstance(found, Decision):
         return found.cure
