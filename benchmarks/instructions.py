@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks import apps, rows
 from benchmarks.asgi import Call, bearer, request
 from benchmarks.realm import CALLER, REALM, ROOT, issuer, settings, token
-from s2s_fastapi import require_caller
+from s2s_fastapi import TokenVerifier, require_caller, require_claim, require_that
 
 _TOOL = 3
 _WARM_UP = 20
@@ -75,6 +75,15 @@ def main() -> None:
         todo["ours, `a | b`, one realm"] = request(
             apps.guarded(settings(realm), require_caller(CALLER) | require_caller("b"), openapi_url=None), same
         )
+        # What a claim and a condition cost beside `a & b`. docs/speed.md has no rows for them.
+        sub = str(TokenVerifier(settings(realm)).verify(token(realm)).subject)
+        beside = {
+            "a claim": require_claim("sub", sub),
+            "a condition": require_that("c", lambda caller: bool(caller.subject)),
+        }
+        for name, requirement in beside.items():
+            app = apps.guarded(settings(realm), require_caller(CALLER) & requirement)
+            todo[f"ours, `a & {name}`"] = request(app, same)
         found = {row: asyncio.run(counted(call)) for row, call in todo.items()}
     bases = {row.name: row.base for row in rows.ROWS}
     for row, places in found.items():

@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # what type checkers and editors read
     from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware, observed_refusals
     from s2s_fastapi.requirement.require import (
         CurrentPrincipal,
+        OptionalPrincipal,
         require_audience,
         require_caller,
         require_claim,
@@ -64,6 +65,7 @@ __all__ = [
     "KeycloakSettings",
     "KeysUnavailable",
     "Observer",
+    "OptionalPrincipal",
     "Principal",
     "Reason",
     "Requirement",
@@ -104,6 +106,7 @@ _MODULES: Final = {
     "KeycloakSettings": "settings",
     "KeysUnavailable": "errors",
     "Observer": "telemetry.observer",
+    "OptionalPrincipal": "requirement.require",
     "Principal": "principal",
     "Reason": "decision",
     "Requirement": "requirement.requirement",

@@ -31,6 +31,7 @@ class Reason(StrEnum):
         return member
 
     ALLOWED = "allowed", 200, "", ""
+    ANONYMOUS = "anonymous", 200, "", ""
 
     NO_CREDENTIALS = "no_credentials", 401, "", "This service needs a bearer access token."
     INVALID_REQUEST = (
@@ -142,7 +143,7 @@ class Decision:
     @property
     def outcome(self) -> Outcome:
         """Allowed; observed (accepted, will be refused later); refused (400, 401, 403: the request's fault); failed (500, 503: ours)."""
-        if self.reason is Reason.ALLOWED:
+        if self.reason in (Reason.ALLOWED, Reason.ANONYMOUS):
             return "allowed"
         if self.observed:
             return "observed"
@@ -151,7 +152,7 @@ class Decision:
     @property
     def accepted(self) -> bool:
         """Whether the request goes on: allowed, or only observed."""
-        return self.reason is Reason.ALLOWED or self.observed
+        return self.outcome in ("allowed", "observed")
 
     @property
     def status(self) -> int:

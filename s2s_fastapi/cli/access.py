@@ -129,6 +129,9 @@ def _table(apps: Iterable["AppAccess"]) -> None:
                     if {*route.methods} <= {*route.public}
                     else f"public for {listed(route.public)}; else {who}"
                 )
+            if route.optional:
+                every = {*(route.methods or ("WEBSOCKET",))} <= {*route.optional}
+                who = f"anybody without credentials{'' if every else f' for {listed(route.optional)}'}; with a token {who}"
             name = f"{route.name} (its routes cannot be read)" if route.opaque else route.name
             table.add_row(as_text(name), as_text(who))
         for call in app.calls:

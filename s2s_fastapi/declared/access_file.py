@@ -13,15 +13,26 @@ from typing import Any, Final, NoReturn
 
 from s2s_fastapi.backchannel.strict_json import NotAnObjectError, json_object
 from s2s_fastapi.declared.asked import leaves_of, plain
-from s2s_fastapi.declared.public_paths import PublicPaths
+from s2s_fastapi.declared.public_paths import OPTIONAL, PublicPaths
 from s2s_fastapi.declared.routes import RouteAccess
 from s2s_fastapi.declared.start_check import AccessCheck
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.names import name_problem, scope_problem, url_problem
 from s2s_fastapi.requirement.conditions import SCALARS, Condition, HasClaim, only_the_app
+from s2s_fastapi.requirement.opened import WEBSOCKET
 from s2s_fastapi.requirement.require import require_claim
-from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Audience, Caller, HasRole, HasScope, InRealm, Requirement
+from s2s_fastapi.requirement.requirement import (
+    AllOf,
+    AnyOf,
+    Audience,
+    Caller,
+    HasRole,
+    HasScope,
+    InRealm,
+    OptionalOf,
+    Requirement,
+)
 
 __all__ = ["SCHEMA", "VERSION", "AccessFile", "AppAccess", "CallAccess", "RouteEntry", "canonical", "difference"]
 
@@ -50,6 +61,8 @@ class RouteEntry:
     """True for an ASGI app whose routes cannot be read: everything below ``path``."""
     public: tuple[str, ...] = ()
     """The methods that need no token."""
+    optional: tuple[str, ...] = ()
+    """The methods for which requests without credentials are accepted, ``WEBSOCKET`` for a WebSocket. Those with credentials are judged."""
     requires: Requirement | None = None
 
     @classmethod
@@ -62,8 +75,13 @@ class RouteEntry:
         methods = tuple(sorted(route.methods))
         readable = not (route.opaque or route.websocket)
         public = tuple(method for method in methods or _METHODS if readable and check.opens(method, route.path))
+        optional = tuple(
+            method
+            for method in ((WEBSOCKET,) if route.websocket else methods or _METHODS)
+            if not route.opaque and check.opens_without_credentials(method, route.path)
+        )
         requires = None if route.requirement is None else canonical(_owned(route.requirement, check))
-        return cls(route.path, methods, route.host, route.websocket, route.opaque, public, requires)
+        return cls(route.path, methods, route.host, route.websocket, route.opaque, public, optional, requires)
 
     @property
     def name(self) -> str:
@@ -101,6 +119,8 @@ class AppAccess:
     routes: tuple[RouteEntry, ...] = ()
     public_paths: tuple[str, ...] = ()
     """The option of the middleware: also paths that no route answers which can be read."""
+    optional_paths: tuple[str, ...] = ()
+    """The other option: paths on which requests without credentials are accepted."""
     calls: tuple[CallAccess, ...] = ()
 
     @classmethod
@@ -126,6 +146,7 @@ class AppAccess:
             requires=None if requires is None else canonical(requires),
             routes=tuple(sorted(routes, key=lambda route: route.order)),
             public_paths=tuple(sorted({entry.text for entry in check.public.entries})),
+            optional_paths=tuple(sorted({entry.text for entry in check.optional.entries})),
             calls=_calls(check),
         )
 
@@ -226,6 +247,8 @@ def canonical(requirement: Requirement) -> Requirement:
         ConfigurationError: A part of it is of somebody else's kind.
     """
     kind = type(requirement)
+    if isinstance(requirement, OptionalOf):  # the route says whether requests without credentials are accepted
+        return canonical(requirement.requirement)
     if not isinstance(requirement, AllOf | AnyOf):
         _requirement_json(requirement)  # whether it can be written
         if isinstance(requirement, InRealm):
@@ -260,6 +283,8 @@ def _within(requirement: Requirement, realm: str) -> Requirement | None:
 
 def _owned(requirement: Requirement, check: AccessCheck) -> Requirement:
     """Return the requirement with the app's own client wherever a role is without one, and with the issuer of a realm instead of its name."""
+    if isinstance(requirement, OptionalOf):
+        return OptionalOf(_owned(requirement.requirement, check))
     if isinstance(requirement, AllOf | AnyOf):
         return type(requirement)(tuple(_owned(part, check) for part in requirement.parts))
     realm, (plain_one,) = check.in_realm((requirement,))
@@ -300,6 +325,7 @@ def _app_json(app: AppAccess) -> dict[str, Any]:
         "client_id": app.client_id,
         "requires": None if app.requires is None else _requirement_json(app.requires),
         "public_paths": list(app.public_paths),
+        **({"optional_paths": list(app.optional_paths)} if app.optional_paths else {}),
         "routes": [_route_json(route) for route in app.routes],
         "calls": [
             {"audiences": list(call.audiences), "scopes": list(call.scopes), "origins": list(call.origins)}
@@ -316,6 +342,7 @@ def _route_json(route: RouteEntry) -> dict[str, Any]:
         "websocket": route.websocket,
         "opaque": route.opaque,
         "public": list(route.public),
+        "optional": list(route.optional),
         "requires": None if route.requires is None else _requirement_json(route.requires),
     }
     return {name: value for name, value in members.items() if value}
@@ -353,7 +380,8 @@ def _text(value: Any, indent: str = "", used: int = 0, name: str = "") -> str:
     """
     line = json.dumps(value, ensure_ascii=False)
     apart = name in _APART or (isinstance(value, dict) and "routes" in value)
-    if not value or (len(indent) + used + len(line) <= _WIDTH and not apart):
+    whole = not value or not isinstance(value, (dict, list, tuple))  # a long name is no list of characters
+    if whole or (len(indent) + used + len(line) <= _WIDTH and not apart):
         return line
     inner = f"{indent}  "
     if isinstance(value, dict):
@@ -397,34 +425,44 @@ class _Reader:
         return AccessFile(apps)
 
     def _app(self, where: str, content: Any) -> AppAccess:
-        self._members(where, content, required=("client_id", "requires", "public_paths", "routes", "calls"))
-        public_paths = self._texts(f"{where}.public_paths", content["public_paths"])
-        try:
-            PublicPaths(public_paths)
-        except ConfigurationError as error:
-            _fail(self.source, f"{where}.public_paths", str(error).removesuffix("."))
+        required = ("client_id", "requires", "public_paths", "routes", "calls")
+        self._members(where, content, required=required, optional=(OPTIONAL,))
         routes = [self._route(at, each) for at, each in self._list(f"{where}.routes", content["routes"])]
         calls = [self._call(at, each) for at, each in self._list(f"{where}.calls", content["calls"])]
         return AppAccess(
             client_id=self._name(f"{where}.client_id", content["client_id"]),
             requires=self._requires(f"{where}.requires", content["requires"]),
-            public_paths=tuple(sorted(set(public_paths))),
+            public_paths=self._paths(where, content, "public_paths"),
+            optional_paths=self._paths(where, content, OPTIONAL),
             routes=tuple(sorted(routes, key=lambda route: route.order)),
             calls=tuple(sorted(calls, key=lambda call: (call.audiences, call.scopes))),
         )
 
+    def _paths(self, where: str, content: Mapping[str, Any], option: str) -> tuple[str, ...]:
+        paths = self._texts(f"{where}.{option}", content.get(option, []))
+        try:
+            PublicPaths(paths, option)
+        except ConfigurationError as error:
+            _fail(self.source, f"{where}.{option}", str(error).removesuffix("."))
+        return tuple(sorted(set(paths)))
+
     def _route(self, where: str, content: Any) -> RouteEntry:
-        optional = ("methods", "host", "websocket", "opaque", "public", "requires")
-        self._members(where, content, required=("path",), optional=optional)
+        members = ("methods", "host", "websocket", "opaque", "public", "optional", "requires")
+        self._members(where, content, required=("path",), optional=members)
         for flag in ("websocket", "opaque"):
             if flag in content and content[flag] is not True:
                 _fail(self.source, f"{where}.{flag}", "it is true or left out")
         methods = self._texts(f"{where}.methods", content.get("methods", []))
         public = self._texts(f"{where}.public", content.get("public", []))
-        if lost := sorted(set(public) - set(methods or _METHODS)):
-            _fail(self.source, f"{where}.public", f"{lost[0]} is no method of the route")
+        optional = self._texts(f"{where}.optional", content.get("optional", []))
         if (public or methods) and "websocket" in content:
             _fail(self.source, where, "a WebSocket has no methods, and is never public")
+        every = (WEBSOCKET,) if "websocket" in content else tuple(sorted(methods)) or _METHODS
+        for name, those in (("public", public), ("optional", optional)):
+            if lost := sorted(set(those) - set(every)):
+                _fail(self.source, f"{where}.{name}", f"{lost[0]} is no method of the route")
+        if both := sorted(set(public) & set(optional)):
+            _fail(self.source, where, f"{both[0]} is public and optional, and a method is one of them at most")
         path = self._text(f"{where}.path", content["path"])
         if path[:1] not in ("", "/"):
             _fail(self.source, f"{where}.path", "it does not begin with a slash")
@@ -434,7 +472,8 @@ class _Reader:
             host=self._text(f"{where}.host", content.get("host", "")),
             websocket="websocket" in content,
             opaque="opaque" in content,
-            public=tuple(method for method in tuple(sorted(methods)) or _METHODS if method in public),
+            public=tuple(method for method in every if method in public),
+            optional=tuple(method for method in every if method in optional),
             requires=self._requires(f"{where}.requires", content.get("requires")),
         )
 

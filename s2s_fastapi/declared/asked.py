@@ -10,7 +10,7 @@ from fastapi.security.base import SecurityBase
 
 from s2s_fastapi.fastapi_internals import unwatched
 from s2s_fastapi.requirement.conditions import HasClaim
-from s2s_fastapi.requirement.require import current_principal, require_scope
+from s2s_fastapi.requirement.require import current_principal, optional_principal, require_scope
 from s2s_fastapi.requirement.requirement import (
     AllOf,
     AnyOf,
@@ -18,6 +18,7 @@ from s2s_fastapi.requirement.requirement import (
     HasRole,
     HasScope,
     InRealm,
+    OptionalOf,
     Requirement,
     scopes_around,
 )
@@ -31,9 +32,12 @@ def asked(dependant: Any, scopes: tuple[str, ...] = ()) -> Iterator[Requirement]
     if requirement is not None:
         yield requirement
     if scopes and requirement is not None:
-        yield scopes_around(requirement, scopes)
+        around = scopes_around(requirement, scopes)
+        yield around.optional() if isinstance(requirement, OptionalOf) else around
     elif scopes and unwatched(dependant.call) is current_principal:
         yield require_scope(*scopes)
+    elif scopes and unwatched(dependant.call) is optional_principal:
+        yield require_scope(*scopes).optional()
     for dependency in dependant.dependencies:
         yield from asked(dependency, (*scopes, *(dependency.own_oauth_scopes or ())))
 
@@ -43,7 +47,7 @@ def asked_by(call: Any) -> Requirement | None:
     call = unwatched(call)
     while issubclass(type(call), functools.partial) and not call.args:
         call = call.func
-    if type(call) is MethodType and call.__func__ is Requirement.__call__:
+    if type(call) is MethodType and call.__func__ in (Requirement.__call__, OptionalOf.__call__):
         call = call.__self__
     return call if issubclass(type(call), Requirement) else None
 
@@ -67,10 +71,15 @@ def _reads_scopes(dependant: Any) -> bool:
 
 
 def covers(asking: Iterable[Requirement], requirement: Requirement) -> bool:
-    """Return whether every caller who meets all of ``asking`` also meets ``requirement``, as far as the names show it."""
+    """Return whether every caller who meets all of ``asking`` also meets ``requirement``, as far as the names show it.
+
+    What is asked only of requests with credentials covers what is asked only of them, and nothing else.
+    """
     asking = tuple(dict.fromkeys(asking))
     if requirement in asking:
         return True
+    if not isinstance(requirement, OptionalOf):
+        asking = tuple(each for each in asking if not isinstance(each, OptionalOf))
     wanted = ways_of(requirement)
     return bool(asking) and all(
         any(all(_implied(leaf, way) for leaf in each) for each in wanted) for way in ways_of(AllOf(asking))
@@ -78,9 +87,11 @@ def covers(asking: Iterable[Requirement], requirement: Requirement) -> bool:
 
 
 def ways_of(requirement: Requirement | None) -> list[tuple[Requirement, ...]]:
-    """Return every way to meet a requirement. Each way is the plain requirements that must all be met."""
+    """Return every way to meet a requirement with credentials. Each way is the plain requirements that must all be met."""
     if requirement is None:
         return [()]
+    if isinstance(requirement, OptionalOf):
+        return ways_of(requirement.requirement)
     if isinstance(requirement, AnyOf):
         return [way for part in requirement.parts for way in ways_of(part)]
     if isinstance(requirement, AllOf):
@@ -90,7 +101,9 @@ def ways_of(requirement: Requirement | None) -> list[tuple[Requirement, ...]]:
 
 def leaves_of(requirement: Requirement | None) -> Iterator[Requirement]:
     """Yield the plain requirements that a requirement is made of, however they are joined."""
-    if isinstance(requirement, AllOf | AnyOf):
+    if isinstance(requirement, OptionalOf):
+        yield from leaves_of(requirement.requirement)
+    elif isinstance(requirement, AllOf | AnyOf):
         for part in requirement.parts:
             yield from leaves_of(part)
     elif requirement is not None:

@@ -12,7 +12,7 @@ from s2s_fastapi.declared.written import Reader
 from s2s_fastapi.fastapi_internals import attributes_of, chain, dependant_of, original_route, returned_by, unwatched
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.requirement.guard import GUARD_MARK, GUARDED_MARK, Guarded
-from s2s_fastapi.requirement.require import FACTORIES
+from s2s_fastapi.requirement.require import FACTORIES, current_principal, optional_principal
 from s2s_fastapi.requirement.requirement import Requirement
 
 __all__ = ["Compared", "guards_around"]
@@ -29,6 +29,9 @@ class Compared:
     """Dependencies that call other services. Each has a ``downstream``, which is not read yet."""
     shared: frozenset[tuple[int, str]] = frozenset()
     """The attributes of classes with a requirement that FastAPI asks on this route."""
+    current_principal: bool = False
+    """Whether a dependency is `CurrentPrincipal`."""
+    optional_principal: bool = False
 
     @classmethod
     def read_app(cls, reader: Reader, app: Any, around: tuple[Requirement, ...], above: Iterable[Written]) -> Self:
@@ -81,6 +84,8 @@ class Compared:
             tuple(dict.fromkeys(mistakes)),
             tuple(caller for dependency in dependencies for caller in _callers(unwatched(dependency.call))),
             frozenset(shared),
+            current_principal=current_principal in calls,
+            optional_principal=optional_principal in calls,
         )
 
 

@@ -27,6 +27,7 @@ __all__ = ["Documentation", "openapi_schema"]
 _METHODS: Final = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 _CONVERTOR: Final = re.compile(r"{([^}:]+):[^}]+}")
 _NOTE: Final = "x-service-auth"
+_ANYBODY: Final = "anybody without credentials"
 
 _Document = dict[str, Any]
 
@@ -105,19 +106,19 @@ class Documentation:
         document = deepcopy(document)
         routes = _by_operation(read_access(self.below).routes)  # again: some may have been added since the start
         guarded = [
-            (name, operation, self._ways(route))
+            (name, operation, self._ways(route), self.check.opens_without_credentials(name.method, route.path))
             for name, operation in _operations(document)
             if (route := routes.get((place.host, _template(place.path) + name.path, name.method))) is not None
             and not self.check.opens(name.method, route.path)
         ]
         if not guarded:
             return document
-        self._add_schemes(document, [(name, way) for name, _, ways in guarded for way in ways])
+        self._add_schemes(document, [(name, way) for name, _, ways, _ in guarded for way in ways])
         body = _error_schema(document)
         schemes = _schemes_of_dependencies(place.app)
-        for name, operation, ways in guarded:
-            _add_security(document, operation, ways, schemes.get(name, frozenset()))
-            operation.setdefault(_NOTE, [str(way) for way in ways])
+        for name, operation, ways, anonymous in guarded:
+            _add_security(document, operation, ways, schemes.get(name, frozenset()), anonymous=anonymous)
+            operation.setdefault(_NOTE, [*map(str, ways), *([_ANYBODY] if anonymous else [])])
             _add_answers(operation, refusals(ways, self.settings.client_id or self.settings.realm, body))
         return document
 
@@ -220,15 +221,17 @@ def _operations(document: _Document) -> Iterator[tuple[_Name, dict[str, Any]]]:
                 yield _Name(path, method.upper()), operation
 
 
-def _add_security(document: _Document, operation: dict[str, Any], ways: list[Way], generated: frozenset[str]) -> None:
-    """Add who may call, unless the user has described the operation's security already.
+def _add_security(
+    document: _Document, operation: dict[str, Any], ways: list[Way], generated: frozenset[str], *, anonymous: bool
+) -> None:
+    """Add who may call, unless the user has described the operation's security already. ``anonymous``: also requests without credentials.
 
     Entries that FastAPI generated from other dependencies, such as an API key, are not the user's description. They stay beside ours.
     """
     entries = operation.get("security", document.get("security"))
     own = [entry for entry in entries or () if entry.keys() != {Requirement.scheme_name}]
     if entries is None or (entries and all(entry.keys() <= generated for entry in own)):
-        operation["security"] = security(ways, own)
+        operation["security"] = security(ways, own, anonymous=anonymous)
     elif "security" in operation:
         operation["security"] = own
 

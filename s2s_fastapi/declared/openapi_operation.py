@@ -113,8 +113,12 @@ def _audiences(accepted: frozenset[str], leaves: Sequence[Audience]) -> Iterable
     return dict.fromkeys(said)
 
 
-def security(ways: Iterable[Way], own: Iterable[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
+def security(
+    ways: Iterable[Way], own: Iterable[Mapping[str, Any]] = (), *, anonymous: bool = False
+) -> list[dict[str, Any]]:
     """Return the alternatives of one operation; each is combined with one of its ``own``, because our token is always needed.
+
+    With ``anonymous`` each of its ``own`` is enough, and ``{}`` stands for a request without credentials.
 
     Entries of a list mean "or", names within one entry "and" (OpenAPI Specification, Security Requirement Object).
     """
@@ -124,6 +128,8 @@ def security(ways: Iterable[Way], own: Iterable[Mapping[str, Any]] = ()) -> list
             entry = {**other, way.scheme: list(way.scopes)}
             if entry not in made:
                 made.append(entry)
+        if anonymous:
+            made.append(dict(other))
     return made
 
 

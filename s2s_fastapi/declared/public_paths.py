@@ -1,4 +1,4 @@
-"""The paths that need no token. An entry is exact, and opens GET and HEAD only, unless it names a method."""
+"""The paths that need no token, always or if the request has none. An entry is exact, and is for GET and HEAD unless it names a method."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -9,11 +9,16 @@ from starlette.routing import compile_path
 
 from s2s_fastapi.declared.routes import RouteAccess
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.requirement.opened import WEBSOCKET
 
-__all__ = ["DOCS", "PublicPath", "PublicPaths", "Unanswered", "unanswered"]
+__all__ = ["DOCS", "OPTIONAL", "PublicPath", "PublicPaths", "Unanswered", "unanswered"]
 
 DOCS: Final = ("/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json")
 """FastAPI's documentation, for ``public_paths=[..., *DOCS]``."""
+
+OPTIONAL: Final = "optional_paths"
+"""The other option whose entries are written like this."""
+_PUBLIC: Final = "public_paths"
 
 _READING: Final = frozenset({"GET", "HEAD"})
 _METHOD: Final = re.compile(r"[A-Z]+")
@@ -24,43 +29,49 @@ _ONE_BY_ONE: Final = 'Write the full path of each public file, as in "/static/lo
 
 @dataclass(frozen=True, slots=True)
 class PublicPath:
-    """One entry of ``public_paths``: ``/healthz``, ``POST /hooks/x`` or ``POST /hooks/{provider}``."""
+    """One entry of ``public_paths`` or ``optional_paths``: ``/healthz``, ``POST /hooks/x`` or ``POST /hooks/{provider}``."""
 
     path: str
     methods: frozenset[str]
     template: re.Pattern[str] | None
+    option: str = _PUBLIC
+    """The option it stands in."""
 
     @classmethod
-    def read(cls, text: str) -> "PublicPath":
+    def read(cls, text: str, option: str = _PUBLIC) -> "PublicPath":
         """Read one entry.
 
         Raises:
             ConfigurationError: It is not a path as the router matches it, or would open more than a reader sees.
         """
         if not isinstance(text, str):
-            raise ConfigurationError(_no_text(text))
+            raise ConfigurationError(_no_text(text, option))
         method, space, path = text.rpartition(" ")
         if (space and not _METHOD.fullmatch(method)) or not path.startswith("/") or not path.isprintable():
             raise ConfigurationError(
-                f'public_paths: {text!r} is not a path, nor a method and a path as in "POST /hooks/x"{_spelling(text)}.'
+                f'{option}: {text!r} is not a path, nor a method and a path as in "POST /hooks/x"{_spelling(text)}.'
             )
         if found := set(path) & set("?#"):
             raise ConfigurationError(
-                f"public_paths: {text!r} has a {min(found)} in it, and a path has no query and no fragment{_spelling(text)}."
+                f"{option}: {text!r} has a {min(found)} in it, and a path has no query and no fragment{_spelling(text)}."
             )
         if "*" in path:
-            raise ConfigurationError(f"public_paths: {text!r} is a pattern. {_ONE_BY_ONE}")
+            raise ConfigurationError(f"{option}: {text!r} is a pattern. {_ONE_BY_ONE}")
+        if method == WEBSOCKET and option == _PUBLIC:
+            raise ConfigurationError(
+                f'public_paths: {text!r}: a WebSocket is never public. To accept callers without credentials, write it in {OPTIONAL}=["{text}"].'
+            )
         try:
             regex, _, convertors = compile_path(path)
         except (AssertionError, ValueError):  # Starlette's own words for a malformed template
-            raise ConfigurationError(f"public_paths: {text!r} is not a route template.") from None
+            raise ConfigurationError(f"{option}: {text!r} is not a route template.") from None
         if any(re.fullmatch(convertor.regex, "a/b") for convertor in convertors.values()):
-            raise ConfigurationError(f"public_paths: {text!r} would open a whole tree. {_ONE_BY_ONE}")
-        return cls(path, frozenset({method}) if space else _READING, regex if convertors else None)
+            raise ConfigurationError(f"{option}: {text!r} would open a whole tree. {_ONE_BY_ONE}")
+        return cls(path, frozenset({method}) if space else _READING, regex if convertors else None, option)
 
     @property
     def text(self) -> str:
-        """The entry as it is written in `public_paths`."""
+        """The entry as it is written in its option."""
         return self.with_path(self.path)
 
     def with_path(self, path: str) -> str:
@@ -80,16 +91,16 @@ class PublicPath:
 
 
 class PublicPaths:
-    """All public paths of an app."""
+    """All public paths of an app, or all that are optional."""
 
-    def __init__(self, texts: Iterable[str]) -> None:
+    def __init__(self, texts: Iterable[str] = (), option: str = _PUBLIC) -> None:
         if isinstance(texts, str):
-            raise ConfigurationError(f"public_paths takes a list: write [{texts!r}].")
+            raise ConfigurationError(f"{option} takes a list: write [{texts!r}].")
         if not isinstance(texts, Iterable):
             raise ConfigurationError(
-                f'public_paths takes a list, not {texts!r}: write public_paths=["/healthz"], or leave it out.'
+                f'{option} takes a list, not {texts!r}: write {option}=["/healthz"], or leave it out.'
             )
-        self.entries = tuple(PublicPath.read(text) for text in texts)
+        self.entries = tuple(PublicPath.read(text, option) for text in texts)
         self._exact = frozenset(
             (method, entry.path) for entry in self.entries if entry.template is None for method in entry.methods
         )
@@ -107,9 +118,9 @@ class PublicPaths:
         return next((entry.text for entry in self.entries if entry.path.strip("/").casefold() == key), "")
 
 
-def _no_text(entry: object) -> str:
+def _no_text(entry: object, option: str) -> str:
     cure = ": write a star in front of it, as in [..., *DOCS]" if isinstance(entry, Iterable) else ""
-    return f'public_paths takes texts such as "/healthz", not {type(entry).__name__}{cure}.'
+    return f'{option} takes texts such as "/healthz", not {type(entry).__name__}{cure}.'
 
 
 def _spelling(text: str) -> str:
@@ -126,21 +137,23 @@ def _spelling(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Unanswered:
-    """A public path that no route answers."""
+    """A public or optional path that no route answers."""
 
     entry: PublicPath
     nearest: RouteAccess | None = None
 
     def __str__(self) -> str:
-        said = f"public_paths: no route answers {self.entry.text}. It opens nothing, unless a middleware answers it."
+        said = f"{self.entry.option}: no route answers {self.entry.text}. It opens nothing, unless a middleware answers it."
         route = self.nearest
         if route is None:
             return said
-        if route.websocket:
-            return f"{said} {route.name} is a WebSocket, and a WebSocket is never public."
+        optional = self.entry.option == OPTIONAL
+        if route.websocket and self.entry.methods != {WEBSOCKET}:
+            wrong = f'write "{route.name}"' if optional else "and a WebSocket is never public"
+            return f"{said} {route.name} is a WebSocket{':' if optional else ','} {wrong}."
         if route.documentation == self.entry.path:
             return f'{said} The app serves this page of its documentation at {route.path}: add "{route.path}".'
-        if route.requirement is not None and not route.guarded_above:
+        if route.requirement is not None and not route.guarded_above and not optional:
             return f"{said} The nearest route is {route.name}, which carries a requirement."
         if _below(route.path, self.entry.path):
             return f'{said} A public path is one path, and nothing below it: write each path out, as in "{self._meant(route)}".'
@@ -148,7 +161,7 @@ class Unanswered:
         return f'{said} The nearest route is {route.name}: if you mean it, write "{self._meant(route)}".{one}'
 
     def _meant(self, route: RouteAccess) -> str:
-        if not route.methods or self.entry.methods & route.methods:
+        if route.websocket or not route.methods or self.entry.methods & route.methods:
             return self.entry.with_path(_path_of(route))
         return f"{min(route.methods)} {_path_of(route)}"
 
@@ -156,9 +169,10 @@ class Unanswered:
 def unanswered(
     entry: PublicPath, routes: Sequence[RouteAccess], opens: Callable[[str, str], bool]
 ) -> Unanswered | None:
-    """Return the warning about a public path that no route answers, or None if there is nothing to warn of.
+    """Return the warning about a public or optional path that no route answers, or None if there is nothing to warn of.
 
-    - The route that was meant is public already. For example, `/health` beside `/health/` opens the redirect to it.
+    - ``opens`` says whether the same option has a path for a method.
+    - The route that was meant is open already. For example, `/health` beside `/health/` opens the redirect to it.
     - It is one of `DOCS`, and the app has no such page.
     - It is for OPTIONS. CORSMiddleware answers a preflight, not a route.
     """
@@ -168,7 +182,7 @@ def unanswered(
     if entry.path in DOCS and not pages:
         return None
     for close in (pages, *([route for route in routes if like(_path_of(route), entry.path)] for like in _LIKENESS)):
-        answering = [route for route in close if not route.websocket]
+        answering = [route for route in close if route.websocket is (entry.methods == {WEBSOCKET})]
         if any(opens(method, _path_of(route)) for route in answering for method in route.methods or entry.methods):
             return None
         if close:

@@ -30,7 +30,7 @@ from s2s_fastapi.declared.callables import line_of, name_of
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import gives, parameters_of, returned_by
 from s2s_fastapi.principal import Principal
-from s2s_fastapi.requirement.request_state import SCOPE_KEY, Authenticated, Unasked
+from s2s_fastapi.requirement.request_state import SCOPE_KEY, Anonymous, Authenticated, Unasked
 from s2s_fastapi.requirement.requirement import Requirement
 
 __all__ = ["look_at_returned"]
@@ -131,9 +131,11 @@ class _Watched:
 
     def _look(self, value: Any, connection: HTTPConnection | None) -> Any:
         state = None if connection is None else connection.scope.get(SCOPE_KEY)
-        if not isinstance(state, Authenticated):
+        anonymous = None if connection is None else Anonymous.of(connection.scope)
+        if not isinstance(state, Authenticated) and anonymous is None:
             return value  # a public path, or another app: asking the requirement there raises an error anyway
-        found = next((each for each in _held(value) if not covers((*self._asking, *state.asked), each)), None)
+        met = () if not isinstance(state, Authenticated) else tuple(state.asked)
+        found = next((each for each in _held(value) if not covers((*self._asking, *met), each)), None)
         if found is None:
             return value
         name, at = name_of(self.watched), line_of(self.watched)
@@ -149,6 +151,8 @@ class _Watched:
             raise ConfigurationError(unasked.text)
         if type(value) in (list, tuple, set, frozenset, dict):
             return value  # the code may choose one of them
+        if not isinstance(state, Authenticated):
+            return value  # without credentials: asking it by hand refuses the request
         waiting = state.unasked = {} if state.unasked is None else state.unasked
         key = object()
         waiting[key] = unasked

@@ -59,6 +59,10 @@ class RouteAccess:
     websocket: bool = False
     guarded_above: bool = False
     """True if only a guard around an app above it requires something, and the route itself nothing. Then it may have public paths."""
+    current_principal: bool = False
+    """Whether one of its dependencies is `CurrentPrincipal`."""
+    optional_principal: bool = False
+    """Whether one of them is `OptionalPrincipal`."""
     documentation: str = ""
     """The usual path of the page, if FastAPI added the route for its documentation."""
     entry: Any = field(default=None, compare=False, repr=False)
@@ -263,6 +267,8 @@ def _read_route(context: Any, place: _Place) -> Iterator[RouteAccess]:
             host=place.host,
             websocket=isinstance(original, WebSocketRoute),
             guarded_above=bool(place.requirements) and not read.requirements,
+            current_principal=read.current_principal,
+            optional_principal=read.optional_principal,
             documentation=documentation_page(original) if trees is None else "",
             entry=place.entry,
             missed=_joined(place.missed),

@@ -6,7 +6,7 @@ FastAPI asks; `compare` takes the difference; `sentences` words it. This module 
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -16,17 +16,28 @@ from starlette.routing import compile_path
 from s2s_fastapi.declared.asked import covers, leaves_of, plain, ways_of
 from s2s_fastapi.declared.callables import line_of
 from s2s_fastapi.declared.late_routes import FailingRoute
-from s2s_fastapi.declared.public_paths import DOCS, PublicPath, PublicPaths, Unanswered, unanswered
+from s2s_fastapi.declared.public_paths import DOCS, OPTIONAL, PublicPath, PublicPaths, Unanswered, unanswered
 from s2s_fastapi.declared.routes import Access, RouteAccess
 from s2s_fastapi.declared.sentences import Mistake
 from s2s_fastapi.fastapi_internals import path_pattern
-from s2s_fastapi.requirement.requirement import Audience, Caller, HasRole, HasScope, InRealm, Requirement
+from s2s_fastapi.requirement.opened import WEBSOCKET
+from s2s_fastapi.requirement.requirement import (
+    AllOf,
+    Audience,
+    Caller,
+    HasRole,
+    HasScope,
+    InRealm,
+    OptionalOf,
+    Requirement,
+)
 from s2s_fastapi.text import listed
 
 __all__ = ["AccessCheck", "RealmAccess", "bounded"]
 
 _MOST: Final = 20
 """Routes that a sentence names."""
+_NONE: Final = PublicPaths()
 _WHO: Final = (Caller,)
 _WHO_OR_WHAT: Final = (Caller, HasRole, HasScope)
 _ONE_SEGMENT: Final = (StringConvertor, IntegerConvertor, FloatConvertor, UUIDConvertor)
@@ -55,6 +66,8 @@ class AccessCheck:
     client_id: str
     users: bool
     skip_audience: bool
+    optional: PublicPaths = _NONE
+    """The paths on which requests without credentials are accepted."""
     realms: tuple[RealmAccess, ...] = ()
     """All realms, the first one first; empty if nobody said which."""
     unchecked: frozenset[str] = frozenset()
@@ -71,9 +84,11 @@ class AccessCheck:
 
     def opens(self, method: str, path: str) -> bool:
         """Return whether every request for ``path``, as a route declares it, is public."""
-        if "{" not in path:
-            return self.public.open(method, path)
-        return any(entry.path == path and method in entry.methods for entry in self.public.entries)
+        return _opens(self.public, method, path)
+
+    def opens_without_credentials(self, method: str, path: str) -> bool:
+        """Return whether every request for ``path`` without credentials is accepted, and one with credentials is judged."""
+        return _opens(self.optional, method, path)
 
     def ways(self, requirement: Requirement | None) -> list[tuple[Requirement, ...]]:
         """Return every way in which a token of this app can meet a requirement. Each way is plain requirements that must all be met."""
@@ -111,6 +126,7 @@ class AccessCheck:
             )
         )
         yield from self._public_problems()
+        yield from self._optional_problems()
         yield from self._unknown_realms()
         if len(self.realms) > 1 and not self.users:
             yield from _uncovered(
@@ -176,6 +192,15 @@ class AccessCheck:
             route.name for route in self.access.routes if route.requirement is None and not self._is_public(route)
         )
 
+    def optional_routes(self) -> Iterator[str]:
+        """Yield the name of each route that accepts requests without credentials."""
+        yield from dict.fromkeys(
+            route.name
+            for entry in self.optional.entries
+            for method in entry.methods
+            for route in self._reached(entry, method)
+        )
+
     def failing(self) -> Iterator[FailingRoute]:
         """Yield each route that by itself would stop the start."""
         for route in self.access.routes:
@@ -220,6 +245,7 @@ class AccessCheck:
             and not self._asks_anyway(route.missed)
         ]
         yield from map(str, self.unanswered())
+        yield from self._never_optional()
         if names:
             yield (
                 "FastAPI asks the dependencies of an app or a router on its own routes only, not on what is mounted nor on plain "
@@ -263,13 +289,29 @@ class AccessCheck:
                 "written there may not be asked." + (f" No route has the name {', '.join(lost)}." if lost else "")
             )
 
+    def _never_optional(self) -> Iterator[str]:
+        """Yield a warning if ``.optional()`` is written, and no path is optional for it."""
+        standing: dict[OptionalOf, list[RouteAccess]] = {}
+        for route in self.access.routes:
+            for part in _parts(route):
+                if isinstance(part, OptionalOf):
+                    standing.setdefault(part, []).append(route)
+        used = set(self.optional_routes())
+        for requirement, routes in standing.items():
+            if used.isdisjoint(route.name for route in routes):
+                yield (
+                    f"{requirement} stands on {bounded(route.name for route in routes)}, and none of them is in optional_paths, so it is the "
+                    f'plain requirement: add "{_entry_for(routes[0])}" to optional_paths, or leave .optional() out.'
+                )
+
     def unanswered(self) -> Iterator[Unanswered]:
-        """Yield the public paths that no route answers and that are worth a warning."""
-        for entry in self.public.entries:
-            if not any(True for method in entry.methods for _ in self._reached(entry, method)):
-                found = unanswered(entry, self.access.routes, self.opens)
-                if found is not None:
-                    yield found
+        """Yield the public and the optional paths that no route answers and that are worth a warning."""
+        for paths, opens in ((self.public, self.opens), (self.optional, self.opens_without_credentials)):
+            for entry in paths.entries:
+                if not any(True for method in entry.methods for _ in self._reached(entry, method)):
+                    found = unanswered(entry, self.access.routes, opens)
+                    if found is not None:
+                        yield found
 
     def _asks_anyway(self, requirement: Requirement) -> bool:
         return any(all(self._anyway(leaf) for leaf in way) for way in ways_of(requirement))
@@ -289,23 +331,55 @@ class AccessCheck:
 
     def _public_problems(self) -> Iterator[str]:
         for entry in self.public.entries:
-            opened: dict[RouteAccess, str] = {}
-            for method in sorted(entry.methods):
-                for route in self._reached(entry, method):
-                    opened.setdefault(route, f"{method} {entry.path}")
+            opened = self._opened(entry)
             requiring = [route for route in opened if route.requirement is not None and not route.guarded_above]
-            others = [route for route in opened if route.path != entry.path and route not in requiring]
-            if others and entry.template is not None:
-                names = bounded(route.name for route in others)
-                yield f"public_paths opens {opened[others[0]]}, and with it {names}: write the public paths out one by one."
+            yield from _others(entry, opened, requiring)
+            for route in opened:
+                if route.optional_principal:
+                    yield (
+                        f"public_paths opens {opened[route]}, but {route.name} takes OptionalPrincipal, and on a public path nobody looks who "
+                        "is calling: write the path in optional_paths instead."
+                    )
             for route in requiring:
                 yield (
                     f"public_paths opens {opened[route]}, but {route.name} carries a requirement, its own or that of a "
                     "router or app around it: remove one of the two."
                 )
 
+    def _optional_problems(self) -> Iterator[str]:
+        optional: set[RouteAccess] = set()
+        for entry in self.optional.entries:
+            if all(_opens(self.public, method, entry.path) for method in entry.methods):
+                yield f"{entry.text} stands in public_paths and in optional_paths: remove one of the two."
+                continue
+            opened = self._opened(entry)
+            optional |= opened.keys()
+            requiring = [route for route in opened if not _is_optional(route)]
+            yield from _others(entry, opened, requiring)
+            for route in requiring:
+                who = "CurrentPrincipal" if route.requirement is None else f"the requirement {route.requirement}"
+                cure = "OptionalPrincipal" if route.requirement is None else f"{OptionalOf(route.requirement)}"
+                yield (
+                    f"optional_paths has {opened[route]}, but {route.name} has {who}, its own or that of a router or app around it, "
+                    f"and no request without credentials meets it: write {cure}, or remove the path."
+                )
+        for route in self.access.routes:
+            if route.optional_principal and route not in optional:
+                yield (
+                    f"{route.name} takes OptionalPrincipal, but is not in optional_paths, so the principal is never None: add "
+                    f'"{_entry_for(route)}" to optional_paths, or take CurrentPrincipal.'
+                )
+
+    def _opened(self, entry: PublicPath) -> dict[RouteAccess, str]:
+        """Return the routes that requests for an entry can reach, each with a method and a path that reach it."""
+        opened: dict[RouteAccess, str] = {}
+        for method in sorted(entry.methods):
+            for route in self._reached(entry, method):
+                opened.setdefault(route, f"{method} {entry.path}")
+        return opened
+
     def _reached(self, entry: PublicPath, method: str) -> Iterator[RouteAccess]:
-        """Yield the routes that a public request can reach.
+        """Yield the routes that a public request, or one without credentials, can reach.
 
         The router takes the first one that fits. A template fits many paths, and up to the route it was copied from each may have
         another first one.
@@ -427,13 +501,46 @@ def _uncovered(routes: Collection[RouteAccess], kinds: tuple[type[Requirement], 
 
 
 def _meet(entry: PublicPath, method: str, route: RouteAccess) -> bool:
-    """Return whether one request could be for both a public path and a route as declared."""
-    if route.websocket or (route.methods and method not in route.methods):
+    """Return whether one request could be for both an entry and a route as declared."""
+    if route.websocket is not (method == WEBSOCKET) and not route.opaque:
+        return False
+    if route.methods and method not in route.methods:
         return False
     declared = route.path.rstrip("/") + "/{path:path}" if route.opaque else route.path
     if entry.template is None:
         return path_pattern(declared).fullmatch(entry.path) is not None
     return declared == entry.path or _overlap(declared, entry.path)
+
+
+def _opens(paths: PublicPaths, method: str, path: str) -> bool:
+    if "{" not in path:
+        return paths.open(method, path)
+    return any(entry.path == path and method in entry.methods for entry in paths.entries)
+
+
+def _others(entry: PublicPath, opened: Mapping[RouteAccess, str], requiring: Collection[RouteAccess]) -> Iterator[str]:
+    """Yield what is wrong with a template that opens more than the route it was copied from."""
+    others = [route for route in opened if route.path != entry.path and route not in requiring]
+    if others and entry.template is not None:
+        names, kind = bounded(route.name for route in others), "optional" if entry.option == OPTIONAL else "public"
+        yield f"{entry.option} opens {opened[others[0]]}, and with it {names}: write the {kind} paths out one by one."
+
+
+def _is_optional(route: RouteAccess) -> bool:
+    """Return whether a route asks nothing of a request without credentials."""
+    return not route.current_principal and all(isinstance(part, OptionalOf) for part in _parts(route))
+
+
+def _parts(route: RouteAccess) -> tuple[Requirement, ...]:
+    """Return everything that is required on a route, one by one."""
+    required = route.requirement
+    return required.parts if isinstance(required, AllOf) else () if required is None else (required,)
+
+
+def _entry_for(route: RouteAccess) -> str:
+    """Return how a route is written in `optional_paths`."""
+    method = WEBSOCKET if route.websocket else min(route.methods - {"HEAD"}, default="GET")
+    return route.path if method == "GET" else f"{method} {route.path}"
 
 
 def _overlap(one: str, other: str) -> bool:

@@ -16,12 +16,15 @@ from s2s_fastapi.principal import Principal
 from s2s_fastapi.text import listed, named, printable
 
 __all__ = [
+    "ASKED_ANYWAY",
     "CHANGED_PATH",
     "CLOCKS",
     "NEVER_PUBLIC",
     "NOT_A_TOKEN",
     "NO_TOKEN",
+    "OTHER_CREDENTIALS",
     "OTHER_PATH",
+    "SHARED_ANSWER",
     "SMALLER",
     "TOKEN_IN_URL",
     "TWO_HEADERS",
@@ -359,7 +362,19 @@ def condition_fault(name: str, found: object) -> str:
 
 CHANGED_PATH: Final = (
     "A middleware or a root_path changed the path between ServiceAuthMiddleware and the router, and the router's path is not in "
-    "public_paths. Add that middleware after ServiceAuthMiddleware (the one added last is outermost), or add the router's path."
+    "public_paths or optional_paths. Add that middleware after ServiceAuthMiddleware (the one added last is outermost), or add the router's path."
+)
+ASKED_ANYWAY: Final = (
+    "The path is in optional_paths, and a requirement asked for a caller all the same. To let requests without credentials pass, write the "
+    "requirement with .optional()."
+)
+OTHER_CREDENTIALS: Final = (
+    "The path is in optional_paths, and the request has other credentials. One without credentials has no Authorization and no DPoP header, "
+    "not even an empty one, and no access_token in its query."
+)
+SHARED_ANSWER: Final = (
+    "An answer of a path in optional_paths to a request with credentials has a Cache-Control of the app with public or s-maxage. So a cache "
+    "may give it to other callers: write private or no-store for requests with credentials."
 )
 NEVER_PUBLIC: Final = "but a WebSocket is never public."
 OTHER_PATH: Final = (

@@ -19,19 +19,28 @@ from s2s_fastapi.declared.openapi import Documentation
 from s2s_fastapi.declared.routes import OWN_AUTHENTICATION, layers
 from s2s_fastapi.errors import AuthenticationError, AuthorizationError, ConditionFailed, ConfigurationError
 from s2s_fastapi.fastapi_internals import added_middleware, answers_wrong_method, running_route
-from s2s_fastapi.keycloak.cures import CHANGED_PATH, NEVER_PUBLIC, OTHER_PATH, credentials_cure
+from s2s_fastapi.keycloak.cures import (
+    CHANGED_PATH,
+    NEVER_PUBLIC,
+    OTHER_CREDENTIALS,
+    OTHER_PATH,
+    SHARED_ANSWER,
+    credentials_cure,
+)
 from s2s_fastapi.principal import INBOUND, digest
 from s2s_fastapi.receiver.observe_mode import ObservedRefusals
-from s2s_fastapi.receiver.respond import report_acceptance, reporting
+from s2s_fastapi.receiver.respond import report_acceptance, reporting, varying
 from s2s_fastapi.receiver.start import CheckedApp, Options, Start
 from s2s_fastapi.receiver.websocket import until_expiry
-from s2s_fastapi.requirement.opened import ARRIVING, OPENED_KEY, Opened, Places
-from s2s_fastapi.requirement.request_state import KEYS_KEY, SCOPE_KEY, Authenticated, located
+from s2s_fastapi.requirement.opened import ARRIVING, OPENED_KEY, Opened, Places, method_of
+from s2s_fastapi.requirement.request_state import ANONYMOUS_KEY, KEYS_KEY, SCOPE_KEY, Anonymous, Authenticated
 from s2s_fastapi.telemetry import Observer
+from s2s_fastapi.telemetry.located import located
 from s2s_fastapi.telemetry.metrics import decided
 from s2s_fastapi.telemetry.spans import current_span, describe, hide_query
 from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS
-from s2s_fastapi.verifier.bearer import bearer_credentials, token_in
+from s2s_fastapi.verifier.bearer import bearer_credentials, brings_credentials, token_in
+from s2s_fastapi.verifier.checks import MAX_LIFETIME
 from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.realms import RealmsVerifier
 from s2s_fastapi.verifier.verifier import Verifier
@@ -58,11 +67,13 @@ class ServiceAuthMiddleware:
         *,
         audience: str | Collection[str] | None = None,
         public_paths: Iterable[str] = (),
+        optional_paths: Iterable[str] = (),
         users: bool = False,
         observer: Observer | None = None,
         audit: bool = False,
         warm_up: bool = True,
         cached_tokens: int = CACHED_TOKENS,
+        max_lifetime: float = MAX_LIFETIME,
         insecure_skip_audience: bool = False,
         insecure_observe_until: str | None = None,
         insecure_unchecked: Collection[str] = (),
@@ -75,11 +86,14 @@ class ServiceAuthMiddleware:
         - ``settings``: read from the environment at the start, unless given. A list accepts tokens of several realms: a requirement speaks
           of the first one unless it says ``realm=``. ``audience`` replaces the audience in them.
         - ``public_paths``: exact paths for GET and HEAD, or ``"POST /hooks/x"``.
+        - ``optional_paths``: written like ``public_paths``, or as ``"WEBSOCKET /x"``. A request without any credentials is accepted there,
+          and a request with credentials is judged as everywhere. See `OptionalPrincipal` and `Requirement.optional`.
         - ``observer``: gets every decision. Without it, decisions are logged to the logger ``s2s_fastapi.decisions``.
         - ``audit=True``: that logger gets accepted calls at INFO.
         - ``warm_up=False``: the keys are loaded at the first request, not at the start.
         - ``cached_tokens``: how many accepted tokens are remembered. At each use a remembered token is checked for all that can change.
           0 verifies each token each time.
+        - ``max_lifetime``: the seconds that a token may live, from ``iat`` to ``exp``: from 60 to 30 days, by default 24 hours.
         - ``insecure_observe_until="2027-01-31"``: until 00:00 UTC of that day, refusals for audience, kind, caller, scope and role are
           only logged, and counted for the logger ``s2s_fastapi.observed`` and `observed_refusals`.
         - ``insecure_unchecked=["GET /x"]``: mistakes that the start check finds on these routes do not stop the start. Each start logs
@@ -92,11 +106,13 @@ class ServiceAuthMiddleware:
             settings=settings,
             audience=audience,
             public_paths=public_paths,
+            optional_paths=optional_paths,
             users=users,
             observer=observer,
             audit=audit,
             warm_up=warm_up,
             cached_tokens=cached_tokens,
+            max_lifetime=max_lifetime,
             insecure_skip_audience=insecure_skip_audience,
             insecure_observe_until=insecure_observe_until,
             insecure_unchecked=insecure_unchecked,
@@ -134,6 +150,9 @@ class ServiceAuthMiddleware:
             and checked.public.open(scope["method"], checked.route_path(scope))
         ):
             await self._open(checked, scope, receive, send)
+            return
+        if checked.optional.entries and checked.optional.open(method_of(scope), checked.route_path(scope)):
+            await self._optional(checked, scope, receive, send)
             return
         await self._authenticate(checked, self.app, scope, receive, send)
 
@@ -225,7 +244,32 @@ class ServiceAuthMiddleware:
             if not state.answered and state.refusal is None:
                 report_acceptance(state, scope)  # it ran, even if nothing came of it
 
+    async def _optional(self, checked: CheckedApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the app for a request without credentials, too."""
+        credentials = brings_credentials(scope["headers"], scope["query_string"])
+        send = varying(send, credentials=credentials, shared=lambda: self._start.warn(SHARED_ANSWER))
+        if credentials:
+            await self._authenticate(checked, self.app, scope, receive, send)
+            return
+        scope[KEYS_KEY] = checked.verifier
+        scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
+        scope[ANONYMOUS_KEY] = state = Anonymous(checked.service, current_span())
+        scope[OPENED_KEY] = opened = Opened(_Opener(self, checked, state))
+        arriving, inbound = ARRIVING.set(opened), INBOUND.set(None)
+        try:
+            await self.app(scope, receive, reporting(state, scope, send))
+        except (AuthenticationError, WebSocketException):
+            if state.refusal is None or state.answered:
+                raise
+            await answer(scope, state.refusal, checked.service.realm)(scope, receive, send)
+        finally:
+            INBOUND.reset(inbound)
+            ARRIVING.reset(arriving)
+            if not state.answered and state.refusal is None:
+                report_acceptance(state, scope)
+
     async def _open(self, checked: CheckedApp, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.pop(ANONYMOUS_KEY, None)
         scope[KEYS_KEY] = checked.verifier
         scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
         credentials = bearer_credentials(scope["headers"], scope["query_string"])
@@ -253,10 +297,14 @@ class ServiceAuthMiddleware:
         if isinstance(opened, Opened) and isinstance(opened.opener, _Opener) and opened.opener.middleware is self:
             return Decision(reason=refusal.reason, cure=credentials_cure(CHANGED_PATH))
         path = checked.route_path(scope)
+        if checked.optional.open(method_of(scope), path):
+            return Decision(reason=refusal.reason, cure=credentials_cure(OTHER_CREDENTIALS))
         beside = checked.public.beside(path) or checked.meant.get(path, "")
         other = NEVER_PUBLIC if scope["type"] == "websocket" else OTHER_PATH
-        cure = credentials_cure(f"public_paths has {beside}, {other}" if beside else "")
-        return Decision(reason=refusal.reason, cure=cure)
+        said = f"public_paths has {beside}, {other}" if beside else ""
+        if not said and (beside := checked.optional.beside(path)):
+            said = f"optional_paths has {beside}, {OTHER_PATH}"
+        return Decision(reason=refusal.reason, cure=credentials_cure(said))
 
     async def _not_started(self, scope: Scope, receive: Receive, send: Send, problem: str) -> None:
         decision = Decision(reason=Reason.NOT_STARTED, cure=problem)
@@ -306,10 +354,12 @@ class ServiceAuthMiddleware:
 
 @dataclass(frozen=True, slots=True)
 class _Opener:
-    """What a middleware says of a request that one of its public paths opened."""
+    """What a middleware says of a request that one of its public or optional paths opened."""
 
     middleware: ServiceAuthMiddleware
     checked: CheckedApp
+    anonymous: Anonymous | None = None
+    """The state of a request that an optional path opened, because it has no credentials."""
 
     @property
     def places(self) -> Places:
@@ -317,11 +367,15 @@ class _Opener:
         return self.checked.places
 
     def opens(self, method: str, path: str) -> bool:
-        """Return whether requests for ``path`` need no token."""
-        return self.checked.public.open(method, path)
+        """Return whether such requests for ``path`` need no token."""
+        checked = self.checked
+        return checked.public.open(method, path) or (self.anonymous is not None and checked.optional.open(method, path))
 
     def authenticate(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Run ``app`` for an accepted token; answer every other request."""
+        if self.anonymous is not None:
+            scope.pop(ANONYMOUS_KEY, None)
+            self.anonymous.answered = True  # what comes now is decided and reported anew
         return self.middleware._authenticate(self.checked, app, scope, receive, send)  # noqa: SLF001 - one module
 
 

@@ -1,28 +1,35 @@
 """How an accepted request ends: its decision is reported once, and a refusal from inside keeps its challenge."""
 
-from collections.abc import Awaitable
+import re
+from collections.abc import Awaitable, Callable
 from typing import Final
 
+from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Scope, Send
 
 from s2s_fastapi.answers import headers_of
-from s2s_fastapi.decision import Decision
+from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.requirement.request_state import Authenticated, located
+from s2s_fastapi.requirement.request_state import Anonymous, Authenticated
+from s2s_fastapi.telemetry.located import located
 from s2s_fastapi.telemetry.spans import INVALID_SPAN, describe
 
-__all__ = ["report_acceptance", "reporting"]
+__all__ = ["report_acceptance", "reporting", "varying"]
 
+_STARTS: Final = frozenset({"http.response.start", "websocket.http.response.start"})
+_SHARED: Final = re.compile(r"(?:^|,)\s*(?:public|s-maxage)\b")
+"""What lets a shared cache keep the answer to a request with an Authorization header (RFC 9111 section 3.5)."""
 _ERROR: Final = 400
 """The first status of an answer that shows nothing of the app."""
 
+_ANONYMOUS: Final = Decision(reason=Reason.ANONYMOUS)
 _ANSWERS: Final = frozenset(
     {"http.response.start", "websocket.http.response.start", "websocket.accept", "websocket.close"}
 )
 
 
-def reporting(state: Authenticated, scope: Scope, send: Send) -> Send:
-    """Return a ``send`` for an accepted request. When the answer starts, it reports the acceptance or completes a refusal."""
+def reporting(state: Authenticated | Anonymous, scope: Scope, send: Send) -> Send:
+    """Return a ``send`` for an accepted request, with or without credentials. When the answer starts, it reports the acceptance or completes a refusal."""
 
     # Not a coroutine of its own, which would cost more than all it does.
     def send_and_report(message: Message) -> Awaitable[None]:
@@ -43,8 +50,11 @@ def reporting(state: Authenticated, scope: Scope, send: Send) -> Send:
     return send_and_report
 
 
-def report_acceptance(state: Authenticated, scope: Scope) -> None:
+def report_acceptance(state: Authenticated | Anonymous, scope: Scope) -> None:
     """Report why the request was accepted, now that its route is known."""
+    if isinstance(state, Anonymous):
+        state.service.report(_ANONYMOUS, scope, state.span)
+        return
     verdict, service, current = state.verdict, state.service, state.span
     if verdict.observed:
         for decision in verdict.decisions:
@@ -56,6 +66,32 @@ def report_acceptance(state: Authenticated, scope: Scope) -> None:
         describe(current, verdict.decision)
     if getattr(service.observer, "wants_allowed", True):
         service.observer.decided(located(verdict.decision, scope, current))
+
+
+def varying(send: Send, *, credentials: bool, shared: Callable[[], None]) -> Send:
+    """Return a ``send`` for an optional path, so that no cache gives the answer of one caller to another (RFC 9111 sections 3.5 and 4.1).
+
+    - Every answer says that it depends on the header Authorization.
+    - The answer to a request with ``credentials`` is for its caller alone, unless the app has a Cache-Control of its own. If that one lets
+      shared caches keep the answer, ``shared`` is called.
+    """
+
+    def send_with_headers(message: Message) -> Awaitable[None]:
+        if message["type"] in _STARTS:
+            headers = MutableHeaders(raw=[(bytes(name), bytes(value)) for name, value in message.get("headers", ())])
+            varies = [name.strip().lower() for each in headers.getlist("vary") for name in each.split(",")]
+            if not {"*", "authorization"} & {*varies}:
+                headers.append("vary", "Authorization")
+            if credentials:
+                kept = ",".join(headers.getlist("cache-control")).lower()
+                if not kept:
+                    headers["cache-control"] = "private"
+                elif _SHARED.search(kept):
+                    shared()
+            message = {**message, "headers": headers.raw}
+        return send(message)
+
+    return send_with_headers
 
 
 def _with_challenge(message: Message, refusal: Decision, realm: str) -> Message:

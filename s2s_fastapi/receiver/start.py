@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Scope
 
 from s2s_fastapi.declared.late_routes import FailingRoute, ReadRoutes, Watch
 from s2s_fastapi.declared.openapi import Documentation
-from s2s_fastapi.declared.public_paths import PublicPaths
+from s2s_fastapi.declared.public_paths import OPTIONAL, PublicPaths
 from s2s_fastapi.declared.returned import look_at_returned
 from s2s_fastapi.declared.routes import read_access, router_below
 from s2s_fastapi.declared.start_check import AccessCheck, RealmAccess, bounded
@@ -51,11 +51,13 @@ class Options:
     settings: "KeycloakSettings | Sequence[KeycloakSettings] | None"
     audience: str | Collection[str] | None
     public_paths: Iterable[str]
+    optional_paths: Iterable[str]
     users: bool
     observer: Observer | None
     audit: bool
     warm_up: bool
     cached_tokens: int
+    max_lifetime: float
     insecure_skip_audience: bool
     insecure_observe_until: str | None
     insecure_unchecked: Collection[str]
@@ -71,6 +73,7 @@ class CheckedApp:
 
     verifier: Verifier | RealmsVerifier
     public: PublicPaths
+    optional: PublicPaths
     service: Service
     routes: ReadRoutes
     """To see that a route was added or changed since the app was checked."""
@@ -170,6 +173,10 @@ class Start:
             raise ConfigurationError(" ".join([*problems, *check.way_out()]))
         return documentation
 
+    def warn(self, sentence: str) -> None:
+        """Log a sentence once."""
+        self._warn([sentence])
+
     def install(self, documentation: Documentation) -> None:
         """Let the app's OpenAPI document show what is enforced."""
         documentation.install()
@@ -204,6 +211,7 @@ class Start:
         check = AccessCheck(
             access=read_access(below),
             public=PublicPaths(options.public_paths),
+            optional=PublicPaths(options.optional_paths, OPTIONAL),
             audiences=realms[0].audiences,
             client_id=settings.client_id,
             users=options.users,
@@ -246,6 +254,11 @@ class Start:
                 "any caller that the middleware accepts may call, since no requirement stands on: %s",
                 bounded(open_routes),
             )
+        optional_routes = list(documentation.check.optional_routes())
+        if optional_routes:
+            _log.info(
+                "requests without credentials are accepted, as optional_paths say, on: %s", bounded(optional_routes)
+            )
         return checked
 
     def _checked(self, documentation: Documentation) -> CheckedApp:
@@ -272,6 +285,7 @@ class Start:
         return CheckedApp(
             verifier=RealmsVerifier((verifier, *others), ready=options.ready) if others else verifier,
             public=check.public,
+            optional=check.optional,
             service=service,
             routes=_read_routes(self._middleware, check),
             places=places,
@@ -289,7 +303,7 @@ class Start:
             require_service(realm=realm) | require_user(realm=realm) if options.users else require_service(realm=realm)
         )
         return Verifier(
-            Checks.of(settings, audiences, accepts, first=first),
+            Checks.of(settings, audiences, accepts, first=first, max_lifetime=options.max_lifetime),
             options.keys(settings),
             AcceptedTokens(options.cached_tokens),
             observe_until=observe_until,
@@ -362,7 +376,7 @@ class Start:
 
 def _watched(check: AccessCheck) -> Places:
     """Return the places of all routers and guards, and let the routers compare the path of a public request again."""
-    if not check.public.entries:
+    if not (check.public.entries or check.optional.entries):
         return Places()
     access = check.access
     hidden = ((at.path, hidden_app(at.app)) for at in access.unread)

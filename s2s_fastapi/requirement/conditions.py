@@ -10,12 +10,24 @@ from s2s_fastapi.keycloak.cures import claim_cure, condition_cure, condition_fau
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.requirement.requirement import Requirement, of_another_realm
 
-__all__ = ["SCALARS", "Condition", "HasClaim", "Predicate", "Scalar", "ScalarType", "only_the_app", "with_claim"]
+__all__ = [
+    "CONDITION_UNKNOWN",
+    "SCALARS",
+    "Condition",
+    "HasClaim",
+    "Predicate",
+    "Scalar",
+    "ScalarType",
+    "only_the_app",
+    "with_claim",
+]
 
 Scalar = str | int | float | bool
 ScalarType = type[str] | type[int] | type[float] | type[bool]
 Predicate = Callable[[Principal], bool]
 
+CONDITION_UNKNOWN: Final = "condition_unknown"
+"""What a command says of a route that accepts a caller if a condition is met: only the app can tell."""
 SCALARS: Final = frozenset({str, int, float, bool})
 """The types of the values that can be compared: JSON's text, numbers and booleans."""
 _ALLOWED: Final = Decision(reason=Reason.ALLOWED)
@@ -56,9 +68,13 @@ class HasClaim(Requirement):
             if not isinstance(value, Mapping) or name not in value:
                 return self._refused(principal, None)
             value = value[name]
-        if any(type(each) in SCALARS and (type(each), each) in self.typed for each in _each(value)):
+        if self._holds(value) or (isinstance(value, tuple | list) and any(map(self._holds, value))):
             return _ALLOWED
         return self._refused(principal, value)
+
+    def _holds(self, value: Any) -> bool:
+        kind = type(value)
+        return kind in SCALARS and (kind, value) in self.typed
 
     def _refused(self, principal: Principal, found: Any) -> Decision:
         return Decision(reason=Reason.CLAIM_MISSING, cure=claim_cure(principal, self.path, self.values, found))
@@ -119,10 +135,6 @@ def with_claim(claims: dict[str, Any], path: tuple[str, ...], value: Any) -> Non
         if not isinstance(inner, dict):
             return
     inner.setdefault(path[-1], value)
-
-
-def _each(value: Any) -> Iterable[Any]:
-    return value if isinstance(value, tuple | list) else (value,)
 
 
 def _text(value: Scalar) -> str:

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import is_async_callable
 from s2s_fastapi.requirement.opened import opened_request
-from s2s_fastapi.requirement.request_state import SCOPE_KEY, Authenticated
+from s2s_fastapi.requirement.request_state import SCOPE_KEY, Anonymous, admit
 from s2s_fastapi.verifier.verdict import Judge
 
 __all__ = ["GUARDED_MARK", "GUARD_MARK", "Guarded", "guarded"]
@@ -47,9 +47,14 @@ class Guarded:
         """Run the app, or let Starlette answer the refusal. A public path below the guard needs no caller."""
         if scope["type"] != "lifespan":
             if SCOPE_KEY not in scope and (opened := opened_request(scope)) is not None:
-                await opened.enter(self, scope, receive, send, public=self.app, private=self)
+                await opened.enter(self, scope, receive, send, public=self._opened, private=self)
                 return
-            Authenticated.of(scope).admit(scope, self._requirement)
+            admit(scope, self._requirement)
+        await self.app(scope, receive, send)
+
+    async def _opened(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if Anonymous.of(scope) is not None:  # on an optional path, which says nothing about a requirement around it
+            admit(scope, self._requirement)
         await self.app(scope, receive, send)
 
 
@@ -58,21 +63,21 @@ def _guarded_function(requirement: Judge, function: Callable[..., Any]) -> Calla
     if sum(parameter.default is parameter.empty for parameter in parameters) == 3:  # noqa: PLR2004 - scope, receive, send: an ASGI app
         return Guarded(function, requirement)
 
-    def admit(*args: Any, **kwargs: Any) -> None:
+    def enter(*args: Any, **kwargs: Any) -> None:
         connection = args[0] if args and isinstance(args[0], HTTPConnection) else _connection(*args, *kwargs.values())
-        Authenticated.of(connection.scope).admit(connection.scope, requirement)
+        admit(connection.scope, requirement)
 
     if is_async_callable(function):
 
         @functools.wraps(function)
         async def endpoint(*args: Any, **kwargs: Any) -> Any:
-            admit(*args, **kwargs)
+            enter(*args, **kwargs)
             return await function(*args, **kwargs)
     else:
 
         @functools.wraps(function)
         def endpoint(*args: Any, **kwargs: Any) -> Any:
-            admit(*args, **kwargs)
+            enter(*args, **kwargs)
             return function(*args, **kwargs)
 
     setattr(endpoint, GUARD_MARK, requirement)

@@ -1,4 +1,4 @@
-"""A request that a public path opened. It runs without a token only if the routers below match a public path, too.
+"""A request that a public or an optional path opened. It runs without a token only if the routers below match such a path, too.
 
 A middleware between `ServiceAuthMiddleware` and a router may change the path, the method or the root path. So the path is compared
 twice: when the request comes in, and inside each router just before it matches a route. If the second path is not public, the
@@ -18,8 +18,10 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import get_route_path, path_pattern
 from s2s_fastapi.requirement.request_state import SCOPE_KEY
 
-__all__ = ["ARRIVING", "OPENED_KEY", "Opened", "Opener", "Places", "opened_request"]
+__all__ = ["ARRIVING", "OPENED_KEY", "WEBSOCKET", "Opened", "Opener", "Places", "method_of", "opened_request"]
 
+WEBSOCKET: Final = "WEBSOCKET"
+"""What an entry of ``optional_paths`` has in the place of a method if it is for a WebSocket."""
 OPENED_KEY: Final = "s2s_fastapi.opened"
 
 ARRIVING: Final[ContextVar["Opened | None"]] = ContextVar("s2s_fastapi.opened", default=None)
@@ -53,14 +55,14 @@ class Places:
 
 
 class Opener(Protocol):
-    """The middleware whose public paths opened a request."""
+    """The middleware whose public or optional paths opened a request."""
 
     @property
     def places(self) -> Places:
         """Where the routers and guards stand."""
 
     def opens(self, method: str, path: str) -> bool:
-        """Return whether requests for ``path`` need no token."""
+        """Return whether such requests for ``path`` need no token."""
 
     def authenticate(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Run ``app`` if the request has an accepted token; answer it otherwise."""
@@ -91,8 +93,7 @@ class Opened:
         return self.opener.authenticate(private, scope, receive, send)
 
     def _is_public(self, place: object, scope: Scope) -> bool:
-        if scope["type"] != "http":
-            return False
+        method = method_of(scope)
         path = get_route_path(scope)
         for prefix in self.opener.places.prefixes(place):
             if prefix is None:
@@ -101,10 +102,20 @@ class Opened:
                 whole = self.path
             else:
                 continue  # mounted elsewhere, or the path was changed below the mount
-            if self.opener.opens(scope["method"], whole):
+            if self.opener.opens(method, whole):
                 self.path = whole
                 return True
         return False
+
+
+def method_of(scope: Scope) -> str:
+    """Return the method of a request as public and optional paths name it; for a WebSocket, what ``optional_paths`` write.
+
+    A request over HTTP may have any method. So one with the name of a WebSocket has no method that an entry could name.
+    """
+    if scope["type"] == "websocket":
+        return WEBSOCKET
+    return "" if scope["method"] == WEBSOCKET else str(scope["method"])
 
 
 def opened_request(scope: Scope) -> Opened | None:

@@ -4,26 +4,35 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from starlette.routing import Mount
 from starlette.types import Scope
 
 from s2s_fastapi.answers import error_within
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.fastapi_internals import matched_route
+from s2s_fastapi.keycloak.cures import ASKED_ANYWAY, credentials_cure
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.telemetry import Observer
+from s2s_fastapi.telemetry.located import located
 from s2s_fastapi.telemetry.metrics import decided
-from s2s_fastapi.telemetry.spans import Span, describe, trace_id
-from s2s_fastapi.text import printable, without_tokens
+from s2s_fastapi.telemetry.spans import Span, describe
 from s2s_fastapi.verifier.verdict import Judge, Verdict
 
-__all__ = ["KEYS_KEY", "SCOPE_KEY", "Authenticated", "Service", "Unasked", "located"]
+__all__ = [
+    "ANONYMOUS_KEY",
+    "KEYS_KEY",
+    "SCOPE_KEY",
+    "Anonymous",
+    "Authenticated",
+    "Service",
+    "Unasked",
+    "admit",
+    "located",
+]
 
 SCOPE_KEY: Final = "s2s_fastapi.authenticated"
+ANONYMOUS_KEY: Final = "s2s_fastapi.anonymous"
 KEYS_KEY: Final = "s2s_fastapi.keys"
 """What a request's token is verified with, on public paths too: for `auth_ready`."""
-_LONGEST_ROUTE: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +88,13 @@ class Authenticated:
         """Return the state of a request.
 
         Raises:
+            AuthenticationError: It is a request without credentials, on an optional path.
             ConfigurationError: No `ServiceAuthMiddleware` authenticated it. Nothing is accepted then, whoever calls.
         """
         state = scope.get(SCOPE_KEY)
         if not isinstance(state, cls):
+            if (anonymous := Anonymous.of(scope)) is not None:
+                raise anonymous.refused(scope)
             raise ConfigurationError(
                 "The route has a requirement, but no ServiceAuthMiddleware authenticated the request. If the app has none, add "
                 "ServiceAuthMiddleware to it: app.add_middleware(ServiceAuthMiddleware). If the path is one of its public_paths, take it out there."
@@ -127,35 +139,40 @@ class Authenticated:
         self.verdict = Verdict(tuple(observed.values()), self.principal, self.verdict.digest)
 
     def _of_this_token(self, decision: Decision) -> Decision:
-        known = self.verdict.decision
-        return replace(
-            decision,
-            client_id=known.client_id,
-            token_id=known.token_id,
-            issuer=known.issuer,
-            kid=known.kid,
-            receiver="" if self.principal.kind == "user" or self.principal.other_realm else self.service.client_id,
-        )
+        return self.verdict.with_token(decision, self.service.client_id)
 
 
-def located(decision: Decision, scope: Scope, current: Span) -> Decision:
-    """Return the decision with the method, the route and the trace it was made on.
+@dataclass(slots=True)
+class Anonymous:
+    """One request without credentials that the middleware accepted on an optional path: it looked, and found none."""
 
-    The route is the declared one. If no route was matched yet, it is the path, without a token that somebody may have put into it.
-    ``current`` is the server's span.
+    service: Service
+    span: Span
+    refusal: Decision | None = None
+    """Set when a requirement refused: see `Authenticated`."""
+    answered: bool = False
+    unasked: None = None
+
+    @classmethod
+    def of(cls, scope: Scope) -> "Anonymous | None":
+        """Return the state of a request that has no credentials; None if it has some, or if no middleware has looked."""
+        state = scope.get(ANONYMOUS_KEY)
+        return state if isinstance(state, cls) and SCOPE_KEY not in scope else None
+
+    def refused(self, scope: Scope) -> Exception:
+        """Report that a requirement needs a caller, and return what Starlette answers."""
+        self.refusal = decision = Decision(reason=Reason.NO_CREDENTIALS, cure=credentials_cure(ASKED_ANYWAY))
+        self.service.report(decision, scope, self.span)
+        return error_within(scope, decision, self.service.realm)
+
+
+def admit(scope: Scope, requirement: Judge) -> Principal | None:
+    """Return the caller if ``requirement`` allows it; None for a request without credentials that an optional requirement lets in.
+
+    Raises:
+        AuthenticationError, AuthorizationError: It does not.
+        ConfigurationError: No `ServiceAuthMiddleware` looked at the request.
     """
-    route = matched_route(scope)
-    path = getattr(route, "path_format", None) or getattr(route, "path", None)
-    if not path:
-        path = without_tokens(scope["path"])
-    elif mounted := scope.get("root_path", ""):
-        below = mounted[len(scope.get("app_root_path", mounted)) :]  # a route knows nothing of the mounts around it
-        path = below + ("/{path}" if isinstance(route, Mount) else str(path))
-    routed = route is not None or "endpoint" in scope
-    return replace(
-        decision,
-        method=scope.get("method", "WEBSOCKET"),
-        route=printable(str(path), _LONGEST_ROUTE),
-        routed=routed,
-        trace_id=trace_id(current),
-    )
+    if not requirement.needs_credentials and Anonymous.of(scope) is not None:
+        return None
+    return Authenticated.of(scope).admit(scope, requirement)

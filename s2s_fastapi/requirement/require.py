@@ -18,13 +18,15 @@ from s2s_fastapi.fastapi_internals import is_async_callable, not_a_dependency
 from s2s_fastapi.names import checked_names, name_problem, scope_problem
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.requirement.conditions import SCALARS, Condition, HasClaim, Predicate, Scalar
-from s2s_fastapi.requirement.request_state import Authenticated
+from s2s_fastapi.requirement.request_state import Anonymous, Authenticated
 from s2s_fastapi.requirement.requirement import Audience, Caller, HasRole, HasScope, InRealm, Requirement
 
 __all__ = [
     "FACTORIES",
     "CurrentPrincipal",
+    "OptionalPrincipal",
     "current_principal",
+    "optional_principal",
     "require_audience",
     "require_caller",
     "require_claim",
@@ -197,8 +199,17 @@ async def current_principal(connection: HTTPConnection, security_scopes: Securit
     return state.admit(connection.scope, require_scope(*scopes)) if scopes else state.principal
 
 
+async def optional_principal(connection: HTTPConnection, security_scopes: SecurityScopes) -> Principal | None:
+    """Return the caller like `current_principal`, or None for a request without credentials: behind `OptionalPrincipal`."""
+    if Anonymous.of(connection.scope) is not None:
+        return None
+    return await current_principal(connection, security_scopes)
+
+
 CurrentPrincipal = Annotated[Principal, Depends(current_principal)]
 """The caller, for a route that is open to every caller that the middleware accepts: ``caller: CurrentPrincipal``."""
+OptionalPrincipal = Annotated[Principal | None, Depends(optional_principal)]
+"""The caller, or None if the request has no credentials. For a route in ``optional_paths``: ``caller: OptionalPrincipal``."""
 
 
 def _in(factory: str, realm: str | None, requirement: Requirement) -> Requirement:

@@ -28,7 +28,7 @@ from s2s_fastapi.keycloak.cures import (
 )
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.requirement.guard import guarded
-from s2s_fastapi.requirement.request_state import SCOPE_KEY, Authenticated
+from s2s_fastapi.requirement.request_state import SCOPE_KEY, Anonymous, Authenticated
 
 __all__ = [
     "AllOf",
@@ -38,6 +38,7 @@ __all__ = [
     "HasRole",
     "HasScope",
     "InRealm",
+    "OptionalOf",
     "Requirement",
     "of_another_realm",
     "scopes_around",
@@ -76,6 +77,8 @@ class _Scheme(SecurityBase):
 
     model = HTTPBearer(bearerFormat="JWT", description="An access token of Keycloak (RFC 6750).")
     scheme_name = "ServiceToken"
+    needs_credentials = True
+    """False only for what `Requirement.optional` returns."""
     asks_code = False
     """Whether a condition is part of it, so that code of the app decides."""
     _key: tuple[Any, ...]
@@ -152,6 +155,14 @@ class Requirement(_Scheme):
         """
         return guarded(self, endpoint)
 
+    def optional(self) -> "OptionalOf":
+        """Return the requirement for a path of ``optional_paths``: it is asked only of requests that bring credentials.
+
+        - The dependency's value is ``Principal | None``. None means that the request had no credentials at all.
+        - On every other path it is the plain requirement, because the middleware lets nobody in without credentials there.
+        """
+        return OptionalOf(self)
+
     @awaited
     def __call__(
         self, connection: HTTPConnection = _NO_CONNECTION, security_scopes: SecurityScopes = _NO_SCOPES
@@ -170,7 +181,8 @@ class Requirement(_Scheme):
                 "Do not call a requirement without a request. In a route write Depends(admin), without parentheses after admin. Elsewhere"
                 " write `await admin(request)`."
             )
-        requirement = self & scopes_around(self, security_scopes.scopes) if security_scopes.scopes else self
+        scopes = security_scopes.scopes
+        requirement = self._with(scopes_around(self, scopes)) if scopes else self
         scope = connection.scope
         state = scope.get(SCOPE_KEY)
         if type(state) is not Authenticated:
@@ -200,6 +212,10 @@ class Requirement(_Scheme):
         """Require both."""
         return AllOf(parts=(*_parts(self, AllOf), *_parts(other, AllOf)))
 
+    def _with(self, other: "Requirement") -> "Requirement":
+        """Require the scopes of a ``Security`` around it as well."""
+        return self & other
+
     def __or__(self, other: "Requirement") -> "Requirement":
         """Require one of the two."""
         return AnyOf(parts=(*_parts(self, AnyOf), *_parts(other, AnyOf)))
@@ -207,6 +223,10 @@ class Requirement(_Scheme):
 
 async def _given(principal: Principal) -> Principal:
     return principal
+
+
+async def _nobody() -> None:
+    """Give no caller: the request has no credentials."""
 
 
 def _call(factory: str, *arguments: Iterable[str], **options: object) -> str:
@@ -422,6 +442,46 @@ class Audience(Requirement):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class OptionalOf(Requirement):
+    """A requirement that is asked only of requests that bring credentials: see `Requirement.optional`."""
+
+    needs_credentials = False
+    requirement: Requirement
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "asks_code", self.requirement.asks_code)
+
+    def __repr__(self) -> str:
+        inner = f"({self.requirement})" if isinstance(self.requirement, AllOf | AnyOf) else str(self.requirement)
+        return f"{inner}.optional()"
+
+    def optional(self) -> "OptionalOf":
+        """Return it: it is optional already."""
+        return self
+
+    @awaited
+    def __call__(
+        self, connection: HTTPConnection = _NO_CONNECTION, security_scopes: SecurityScopes = _NO_SCOPES
+    ) -> Awaitable[Any]:
+        """Return an awaitable of the caller, or of None if the request has no credentials and its path is optional."""
+        if connection is not _NO_CONNECTION and Anonymous.of(connection.scope) is not None:
+            return _nobody()
+        return super().__call__(connection, security_scopes)
+
+    def _with(self, other: Requirement) -> Requirement:
+        return OptionalOf(self.requirement & other)
+
+    def judge(self, principal: Principal, client_id: str = "") -> Decision:
+        """Decide about a caller as the requirement does."""
+        return self.requirement.judge(principal, client_id)
+
+    def refusals(self, principal: Principal, client_id: str = "") -> tuple[Decision, ...]:
+        """Return what the requirement would have to see changed."""
+        return self.requirement.refusals(principal, client_id)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class InRealm(Requirement):
     """A plain requirement for callers of one realm, and for no others. Without it, a requirement speaks of the first realm."""
 
@@ -464,6 +524,8 @@ def scopes_around(requirement: Requirement, scopes: Iterable[str]) -> Requiremen
 
 
 def _realms_in(requirement: Requirement) -> Iterator[str]:
+    if isinstance(requirement, OptionalOf):
+        requirement = requirement.requirement
     if isinstance(requirement, AllOf | AnyOf):
         for part in requirement.parts:
             yield from _realms_in(part)
@@ -474,4 +536,8 @@ def _realms_in(requirement: Requirement) -> Iterator[str]:
 def _parts(requirement: Requirement, kind: type[AllOf] | type[AnyOf]) -> tuple[Requirement, ...]:
     if not isinstance(requirement, Requirement):
         raise ConfigurationError("A requirement can only be joined with another: require_...(...) & require_...(...).")
+    if isinstance(requirement, OptionalOf):
+        raise ConfigurationError(
+            f"{requirement} cannot be joined: write (require_...(...) & require_...(...)).optional()."
+        )
     return requirement.parts if isinstance(requirement, kind) else (requirement,)

@@ -82,7 +82,7 @@ class DecisionLog:
         """Write one record, unless its level is off or the flood limit is reached."""
         if not self._logger.isEnabledFor(self._level(decision)):
             return
-        if decision.reason is Reason.ALLOWED or (self._audit and decision.accepted):
+        if decision.outcome == "allowed" or (self._audit and decision.accepted):
             self._write(_Counted(decision))
             return
         for counted in self._counting().count(decision, self._clock()):

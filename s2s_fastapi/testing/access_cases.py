@@ -91,7 +91,12 @@ def _of_route(route: RouteEntry, around: Requirement | None) -> Iterator[AccessC
         return
     for what, token in _numbered(("the right caller", token) for token in tokens):
         yield AccessCase(route=route, what=what, methods=guarded, token=token, beside=token)
-    yield AccessCase(route=route, what="no token", methods=guarded, reason=Reason.NO_CREDENTIALS, beside=tokens[0])
+    optional = tuple(method for method in guarded if method in route.optional)
+    if optional:
+        yield AccessCase(route=route, what="open without credentials", methods=optional)
+    closed = tuple(method for method in guarded if method not in route.optional)
+    if closed:
+        yield AccessCase(route=route, what="no token", methods=closed, reason=Reason.NO_CREDENTIALS, beside=tokens[0])
     for what, each in _numbered((each.what, each) for each in refused_tokens(whole)):
         yield AccessCase(
             route=route, what=what, methods=guarded, token=each.token, reason=each.reason, beside=each.beside

@@ -33,9 +33,10 @@ from s2s_fastapi.declared.routes import OWN_AUTHENTICATION, RouteAccess, layers,
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import gives, original_route, unwatched
 from s2s_fastapi.requirement.guard import Guarded
-from s2s_fastapi.requirement.request_state import SCOPE_KEY, Authenticated, located
+from s2s_fastapi.requirement.request_state import SCOPE_KEY, Authenticated
 from s2s_fastapi.requirement.require import current_principal
 from s2s_fastapi.requirement.requirement import Requirement
+from s2s_fastapi.telemetry.located import located
 from s2s_fastapi.telemetry.spans import INVALID_SPAN
 
 __all__ = ["MARKED_HEADER", "Marker", "Reached", "marked_endpoints"]

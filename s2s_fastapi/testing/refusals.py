@@ -65,10 +65,13 @@ def refused(status: int, reason: str) -> Iterator[None]:
     raise AssertionError(f"Expected a refusal, {status} {reason}, but the WebSocket was accepted.")
 
 
+_REFUSALS: Final = tuple(reason for reason in Reason if not Decision(reason=reason).accepted)
+
+
 def _reason(reason: str) -> Reason:
-    found = {str(each): each for each in Reason if each is not Reason.ALLOWED}.get(reason)
+    found = {str(each): each for each in _REFUSALS}.get(reason)
     if found is None:
-        known = ", ".join(each for each in Reason if each is not Reason.ALLOWED)
+        known = ", ".join(_REFUSALS)
         raise ConfigurationError(f"There is no reason {reason!r}. The reasons are: {known}.")
     return found
 

@@ -209,12 +209,18 @@ class Trusted:
             _as_given(settings),
             audience=before["_audience"] or None,
             cached_tokens=before["_cached_tokens"],
+            max_lifetime=before["_max_lifetime"],
             insecure_skip_audience=skips,
             clock=self.issuer.time.now,
         )
         realms = tuple(
             Verifier(
-                Checks.of(each, frozenset() if skips else named or each.audiences, first=each is settings[0]),
+                Checks.of(
+                    each,
+                    frozenset() if skips else named or each.audiences,
+                    first=each is settings[0],
+                    max_lifetime=before["_max_lifetime"],
+                ),
                 self._keys(each),
                 AcceptedTokens(before["_cached_tokens"]),
                 clock=self.issuer.time.now,

@@ -9,9 +9,11 @@ from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.keycloak.cures import NO_TOKEN, NOT_A_TOKEN, TOKEN_IN_URL, TWO_HEADERS, size_cure
 from s2s_fastapi.verifier.jws import MAX_TOKEN_BYTES
 
-__all__ = ["bearer_credentials", "credentials_of", "has_token", "token_in"]
+__all__ = ["bearer_credentials", "brings_credentials", "credentials_of", "has_token", "token_in"]
 
 _SCHEME: Final = b"Bearer "
+_CREDENTIALS: Final = frozenset({b"authorization", b"dpop"})
+"""Headers of a request that brings credentials, whatever is in them (RFC 7235 section 4.2, RFC 9449 section 4.1)."""
 _TOKEN68: Final = string.ascii_letters.encode() + string.digits.encode() + b"-._~+/"
 """The characters of a token68, before the equals signs at its end (RFC 7235 section 2.1)."""
 # access_token, each of its bytes as it is or percent-encoded (RFC 3986 section 2.1). The query is not split into names: to decode
@@ -68,6 +70,14 @@ def bearer_credentials(
         # Keep the same object if it is spelled that way: its hash was computed above, and that of 16 KB takes longer than this.
         value = value if value == credentials_of(token) else credentials_of(token)
     return _TOKEN_IN_URL if query_string and has_token(query_string) else value
+
+
+def brings_credentials(headers: Iterable[tuple[bytes, bytes]], query_string: bytes) -> bool:
+    """Return whether a request has credentials, good or bad: an Authorization or a DPoP header, even an empty one, or a token in the query.
+
+    Only a request without any of them is anonymous. What is malformed must never be taken for nothing.
+    """
+    return any(name.lower() in _CREDENTIALS for name, _ in headers) or has_token(query_string)
 
 
 def has_token(query_string: bytes) -> bool:

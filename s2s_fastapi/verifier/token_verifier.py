@@ -14,16 +14,17 @@ from s2s_fastapi.environment import realms_of
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.keycloak.cures import NOTHING_GIVEN, WHOLE_HEADER
 from s2s_fastapi.names import NO_AUDIENCE, audience_names
-from s2s_fastapi.principal import Principal
+from s2s_fastapi.principal import INBOUND, Principal, digest
 from s2s_fastapi.telemetry import DecisionLog
 from s2s_fastapi.telemetry.metrics import decided
-from s2s_fastapi.telemetry.spans import current_span, trace_id
+from s2s_fastapi.telemetry.spans import current_span, describe, trace_id
 from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS, AcceptedTokens
-from s2s_fastapi.verifier.bearer import credentials_of
-from s2s_fastapi.verifier.checks import Checks
+from s2s_fastapi.verifier.bearer import credentials_of, token_in
+from s2s_fastapi.verifier.checks import MAX_LIFETIME, Checks
 from s2s_fastapi.verifier.keys import KeySource
+from s2s_fastapi.verifier.presented import Connection, Presented
 from s2s_fastapi.verifier.realms import RealmsVerifier
-from s2s_fastapi.verifier.verdict import Verdict
+from s2s_fastapi.verifier.verdict import Judge, Verdict
 from s2s_fastapi.verifier.verifier import Verifier
 
 __all__ = ["TokenVerifier"]
@@ -48,6 +49,7 @@ class TokenVerifier:
         *,
         audience: str | Collection[str] | None = None,
         cached_tokens: int = CACHED_TOKENS,
+        max_lifetime: float = MAX_LIFETIME,
         insecure_skip_audience: bool = False,
         transport: Callable[[], httpx.BaseTransport] | None = None,
         clock: Callable[[], float] = time.time,
@@ -57,6 +59,7 @@ class TokenVerifier:
         - ``settings``: a list accepts tokens of several realms. A requirement that names no realm speaks of the first one.
         - ``audience`` replaces the audience in the settings.
         - ``cached_tokens`` accepted tokens are remembered and not verified again while they hold. 0 verifies each token each time.
+        - ``max_lifetime`` is the seconds that a token may live, from ``iat`` to ``exp``: from 60 to 30 days, by default 24 hours.
         - ``transport`` makes the httpx transport for Keycloak. ``clock`` returns the seconds since the epoch.
         """
         self._given = settings
@@ -67,6 +70,8 @@ class TokenVerifier:
         self._cached_tokens = cached_tokens
         self._verifier: Verifier | RealmsVerifier | None = None
         self._made: dict[str, Verifier | RealmsVerifier] = {}
+        self._client_id = self._protects = ""
+        self._max_lifetime = max_lifetime
         self._log = DecisionLog()
 
     def verify(self, token: str | bytes) -> Principal:
@@ -82,6 +87,63 @@ class TokenVerifier:
     async def averify(self, token: str | bytes) -> Principal:
         """Return the caller like `verify`, without blocking the event loop (asyncio or trio)."""
         return _principal(await self.adecide(token))
+
+    async def authenticate(self, connection: Connection, requirement: Judge | None = None) -> Principal:
+        """Return the caller of a request, a WebSocket, a call of gRPC or a message, for code that has no `ServiceAuthMiddleware` in front.
+
+        - ``connection``: a request or a WebSocket of Starlette, or pairs of header names and values. The rules for headers are those of the
+          middleware, and so are the challenge, the record in the log and its cure.
+        - ``requirement``: the caller must meet it, too. Without one, every caller with a token for this service is returned, users as well.
+        - The token of the caller is not sent on by `ServiceTokenAuth` in this context (the current task). A thread that you start by
+          yourself does not inherit that.
+
+        Raises:
+            AuthenticationError: There is no accepted token: 401, or 400 if the credentials are malformed (RFC 6750 section 3.1).
+            AuthorizationError: The caller does not meet ``requirement``: 403.
+            KeysUnavailable: There are no keys of Keycloak to check the token with: 503.
+            ConfigurationError: The settings are missing or wrong, or ``connection`` is something else.
+        """
+        return await self._authenticated(Presented.of(connection), requirement)
+
+    async def authenticate_optional(self, connection: Connection, requirement: Judge | None = None) -> Principal | None:
+        """Return the caller like `authenticate`, or None if there are no credentials at all.
+
+        None means: no Authorization header, no DPoP header, not even an empty one, and no ``access_token`` in the query. Everything else
+        is judged, so bad credentials are never taken for none.
+
+        Raises:
+            S2SError: As for `authenticate`.
+        """
+        presented = Presented.of(connection)
+        if not presented.anonymous:
+            return await self._authenticated(presented, requirement)
+        self.ready()
+        INBOUND.set(None)
+        self._log_located(presented, Decision(reason=Reason.ANONYMOUS))
+        return None
+
+    async def _authenticated(self, presented: Presented, requirement: Judge | None) -> Principal:
+        verifier, credentials = self.ready(), presented.credentials
+        # Also if it is refused: nobody has checked it, and it must not be sent on.
+        INBOUND.set(None if isinstance(credentials, Decision) else digest(token_in(credentials)))
+        if isinstance(credentials, Decision):
+            verdict = Verdict((credentials,))
+        else:
+            verdict = verifier.known(credentials) or await verifier.adecide(credentials)
+        decision, principal = verdict.decision, verdict.principal
+        if principal is not None and verdict.accepted and requirement is not None:
+            found = requirement.judge(principal, self._client_id)
+            decision = decision if found.reason is Reason.ALLOWED else verdict.with_token(found, self._client_id)
+        self._log_located(presented, decision)
+        if principal is None or not decision.accepted:
+            raise presented.error(decision, self._protects)
+        return principal
+
+    def _log_located(self, presented: Presented, decision: Decision) -> None:
+        decided(decision)
+        describe(current_span(), decision)
+        if not decision.accepted or self._log.wants_allowed:
+            self._log.decided(presented.located(decision))
 
     @property
     def audiences(self) -> frozenset[str]:
@@ -110,6 +172,7 @@ class TokenVerifier:
         """
         if self._verifier is None:
             first, *others = realms_of(self._given)
+            self._client_id, self._protects = first.client_id, first.client_id or first.realm
             alone = self._of(first)
             made: Verifier | RealmsVerifier = alone
             if others:
@@ -123,7 +186,12 @@ class TokenVerifier:
         if not audiences and not self._skip_audience:
             raise ConfigurationError(settings.missing(NO_AUDIENCE))
         return Verifier(
-            Checks.of(settings, frozenset() if self._skip_audience else audiences, first=first),
+            Checks.of(
+                settings,
+                frozenset() if self._skip_audience else audiences,
+                first=first,
+                max_lifetime=self._max_lifetime,
+            ),
             KeySource.of(settings, self._transport),
             AcceptedTokens(self._cached_tokens),
             clock=self._clock,

@@ -1,5 +1,6 @@
 """What the verifier says about one token."""
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Protocol
 
@@ -13,6 +14,10 @@ __all__ = ["Judge", "Verdict"]
 
 class Judge(Protocol):
     """Whatever can decide about a principal: a requirement."""
+
+    @property
+    def needs_credentials(self) -> bool:
+        """Whether a request without credentials is refused on an optional path, too."""
 
     def judge(self, principal: Principal, client_id: str = "") -> Decision:
         """Decide; ``client_id`` is the receiving app's own."""
@@ -71,6 +76,18 @@ class Verdict:
     def decision(self) -> Decision:
         """The first of the decisions."""
         return self.decisions[0]
+
+    def with_token(self, decision: Decision, receiver: str) -> Decision:
+        """Return a requirement's decision with what is known of this token. ``receiver``: the client id of the service that was called."""
+        known, principal = self.decision, self.principal
+        return replace(
+            decision,
+            client_id=known.client_id,
+            token_id=known.token_id,
+            issuer=known.issuer,
+            kid=known.kid,
+            receiver="" if principal is None or principal.kind == "user" or principal.other_realm else receiver,
+        )
 
     def __eq__(self, other: object) -> bool:
         """Return whether the other says the same of the same token."""

@@ -273,3 +273,35 @@ def test_a_file_that_is_no_access_file_is_a_sentence(tmp_path: Path) -> None:
             done = run(environment, "plan", tmp_path / file)
             assert done.exit_code == 2
             assert file in done.stderr
+
+
+@pytest.mark.parametrize("command", [("plan",), ("apply", "--yes")], ids=["plan", "apply"])
+def test_a_file_that_fails_is_one_sentence_and_the_rest_is_shown_and_nothing_is_applied(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "damaged.json").write_text("{")
+    broken = (tmp_path / "damaged.json", tmp_path / "missing.json", "payroll:app")
+    server = FakeKeycloak()
+    with server.serving() as environment:
+        done = run(environment, *command, *written(tmp_path, CRM, CHAT), *broken, "--secrets", tmp_path / "secrets")
+
+    assert done.exit_code == 2
+    assert "Make the client scope crm-audience with an Audience mapper for crm." in done.stdout
+    for file in map(str, broken):
+        assert done.stdout.count(file) >= 1
+    assert done.stdout.count("What its app requires is not known, so nothing is applied.") == 3
+    assert server.writes() == []
+
+
+def test_two_apps_with_one_client_id_are_one_sentence_and_the_rest_is_shown(tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    twice = (receiver("twice", require_caller("chat")), receiver("twice", require_caller("other")))
+    with server.serving() as environment:
+        done = run(
+            environment, "apply", "--yes", *written(tmp_path, CRM, CHAT, *twice), "--secrets", tmp_path / "secrets"
+        )
+
+    assert done.exit_code == 2
+    assert done.stdout.count("2 apps that declare different things have the client id twice") == 1
+    assert "Make the client chat" in done.stdout
+    assert server.writes() == []

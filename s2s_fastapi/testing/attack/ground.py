@@ -52,6 +52,8 @@ class AttackedRoute:
     """Seconds by which clocks may differ: the app tolerates at most so much."""
     public: bool = False
     """Whether anybody may call it, on purpose."""
+    anonymous: bool = False
+    """Whether requests without any credentials are accepted, on purpose. Others are not."""
     left_out: str = ""
     """Why no request is sent: for example, because it would run code of the app."""
     unread: bool = False

@@ -105,6 +105,7 @@ class OwnApp:
             guard=guard.name,
             leeway=guard.leeway,
             public=public or guard.opens(found.method, found.sample.path.removeprefix(place.prefix)),
+            anonymous=guard.opens_without_credentials(found.method, found.sample.path.removeprefix(place.prefix)),
             left_out=UNMARKED if unmarked else undecided,
             entry=found.access.entry,
         )
@@ -120,6 +121,7 @@ class _Guard:
     users: bool = False
     leeway: float = 30.0
     opens: Callable[[str, str], bool] = lambda _method, _path: False
+    opens_without_credentials: Callable[[str, str], bool] = lambda _method, _path: False
 
     @classmethod
     def of(cls, middleware: ServiceAuthMiddleware | None, app: Any, trusted: Trusted) -> "_Guard":
@@ -134,6 +136,7 @@ class _Guard:
             users=check.users,
             leeway=documentation.settings.leeway,
             opens=check.public.open,
+            opens_without_credentials=check.optional.open,
         )
 
 

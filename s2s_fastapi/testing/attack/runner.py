@@ -1,6 +1,6 @@
 """Tries the cases on the routes. A refusal counts only beside a good token that the same route accepts."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
@@ -13,6 +13,7 @@ from s2s_fastapi.testing.attack.realm import AttackedRealm
 from s2s_fastapi.testing.attack.recipe import forged, read_parts
 from s2s_fastapi.testing.attack.report import Outcome, Report, Result, RouteReport
 from s2s_fastapi.testing.attack.templates import filled
+from s2s_fastapi.verifier.bearer import brings_credentials
 
 __all__ = ["Opening", "Planned", "attack_routes", "plan", "run"]
 
@@ -166,6 +167,8 @@ def _tried(ground: Ground, route: AttackedRoute, case: Case) -> Result:
     if case.start != "caller" and (route.permits.user or _claims(route, case.start) is None):
         return Result(route.name, case, "not_applicable", "the route permits this caller")
     token, request = _request(ground, route, case)
+    if route.anonymous and not _brings_credentials(request):
+        return Result(route.name, case, "not_applicable", "the route accepts requests without credentials")
     return _judged(ground, route, case, token, ground.shoot(route, **request))
 
 
@@ -238,6 +241,11 @@ def _request(ground: Ground, route: AttackedRoute, case: Case) -> tuple[str, dic
         "headers": (*headers, *((name, value) for name, value in asked.get("headers", ()))),
         **{name: asked[name] for name in ("path", "query") if name in asked},
     }
+
+
+def _brings_credentials(request: Mapping[str, Any]) -> bool:
+    headers = [(name.encode(), value.encode()) for name, value in request["headers"]]
+    return brings_credentials(headers, str(request.get("query", "")).encode())
 
 
 def _judged(ground: Ground, route: AttackedRoute, case: Case, token: str, shot: Shot) -> Result:

@@ -1,0 +1,101 @@
+"""What somebody presents without our middleware: a request or a WebSocket of Starlette, or plain pairs of names and values."""
+
+from collections.abc import Iterable, Mapping, MutableMapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Protocol, Self
+
+from s2s_fastapi.answers import error_of, error_within
+from s2s_fastapi.decision import Decision
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.keycloak.cures import credentials_cure
+from s2s_fastapi.telemetry.located import located
+from s2s_fastapi.telemetry.spans import current_span, hide_query, trace_id
+from s2s_fastapi.verifier.bearer import bearer_credentials, brings_credentials
+
+__all__ = ["Connection", "HasScope", "Pairs", "Presented"]
+
+_METADATA: Final = "In metadata of gRPC or of a message the name is `authorization`."
+
+
+class HasScope(Protocol):
+    """A request or a WebSocket of Starlette or FastAPI."""
+
+    @property
+    def scope(self) -> MutableMapping[str, Any]:
+        """The ASGI scope."""
+        ...
+
+
+Pairs = Iterable[tuple[str | bytes, str | bytes]] | Mapping[str, str]
+Connection = HasScope | Pairs
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """The headers of one request, message or call."""
+
+    headers: tuple[tuple[bytes, bytes], ...] = field(repr=False)
+    query: bytes = field(default=b"", repr=False)
+    scope: MutableMapping[str, Any] | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, connection: Connection) -> Self:
+        """Read a connection.
+
+        Raises:
+            ConfigurationError: It is neither a request nor pairs of names and values.
+        """
+        scope = getattr(connection, "scope", None)
+        if isinstance(scope, MutableMapping) and "headers" in scope:
+            return cls(tuple(scope["headers"]), scope.get("query_string", b""), scope)
+        pairs: Any = connection.items() if isinstance(connection, Mapping) else connection
+        if isinstance(pairs, Iterable) and not isinstance(pairs, str | bytes):
+            try:
+                return cls(tuple(_pair(each) for each in pairs))
+            except (TypeError, ValueError):
+                pass
+        raise ConfigurationError(
+            "authenticate takes a request or a WebSocket of Starlette, or pairs of header names and values, not "
+            f"{type(connection).__name__}. For an ASGI scope write HTTPConnection(scope)."
+        )
+
+    @property
+    def credentials(self) -> bytes | Decision:
+        """The bearer credentials, or the refusal if there are none."""
+        found = bearer_credentials(self.headers, self.query)
+        if isinstance(found, Decision):
+            if self.query and self.scope is not None:
+                hide_query(current_span())  # it may hold the token, and servers' spans show it
+            if not found.cure:
+                return Decision(reason=found.reason, cure=credentials_cure(_METADATA))
+        return found
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether there are no credentials at all: no Authorization, no DPoP, no token in the query."""
+        return not brings_credentials(self.headers, self.query)
+
+    def located(self, decision: Decision) -> Decision:
+        """Return the decision with its route and its trace, as far as they are known."""
+        if self.scope is not None and "path" in self.scope:
+            return located(decision, self.scope, current_span())
+        return replace(decision, trace_id=trace_id(current_span()))
+
+    def error(self, decision: Decision, realm: str) -> Exception:
+        """Return the exception for a refusal. Starlette answers it if there is a request."""
+        return error_of(decision, realm) if self.scope is None else error_within(self.scope, decision, realm)
+
+
+def _pair(pair: Any) -> tuple[bytes, bytes]:
+    if isinstance(pair, str | bytes):
+        raise TypeError  # a text of two characters is no pair
+    name, value = pair
+    return _octets(name).lower(), _octets(value)
+
+
+def _octets(text: object) -> bytes:
+    if isinstance(text, bytes):
+        return text
+    if not isinstance(text, str):
+        raise TypeError
+    return text.encode("latin-1", "replace")  # what is replaced is no character of a token
