@@ -4,6 +4,7 @@ import logging
 from dataclasses import replace
 from typing import Annotated, Any
 
+import anyio
 import httpx
 import pytest
 from fastapi import Depends, FastAPI, Security, WebSocket
@@ -14,9 +15,11 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from s2s_fastapi import (
+    AuthorizationError,
     ConfigurationError,
     Principal,
     ServiceAuthMiddleware,
+    TokenVerifier,
     auth_ready,
     health,
     observed_refusals,
@@ -165,6 +168,23 @@ def test_a_role_without_a_client_is_one_of_the_apps_own_client_in_that_realm() -
     assert bench.asked(bench.partners, resource_access={"crm-at-the-partner": role}) == "in"
     assert bench.asked(bench.partners, resource_access={"crm-api-gateway": role}) == "role_missing"
     assert bench.observed.decisions[-1].receiver == ""  # `explain` would ask our own realm about the partner's client
+
+
+def test_authenticate_judges_the_realm_and_takes_its_own_client_there() -> None:
+    corp, partners = corp_and_partners()
+    ours, theirs = settings_of(corp, partners)
+    theirs = theirs.model_copy(update={"client_id": "crm-at-the-partner", "audience": ("crm-api-gateway",)})
+    verifier = TokenVerifier([ours, theirs], transport=transport_to(corp, partners))
+    reader = THEIRS & require_role("reader", realm="partners")
+
+    def asked(requirement: Any, owner: str) -> Any:
+        token = partners.token(resource_access={owner: {"roles": ["reader"]}})
+        return anyio.run(verifier.authenticate, [("authorization", f"Bearer {token}")], requirement)
+
+    assert asked(reader, "crm-at-the-partner").realm == "partners"
+    for requirement, owner in ((reader, "crm-api-gateway"), (OURS, "crm-at-the-partner")):
+        with pytest.raises(AuthorizationError):
+            asked(requirement, owner)
 
 
 def test_the_scopes_of_security_are_those_of_the_callers_own_realm() -> None:
