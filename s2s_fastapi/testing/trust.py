@@ -228,7 +228,13 @@ class Trusted:
             for each in settings
         )
         made = RealmsVerifier(realms) if len(realms) > 1 else realms[0]
-        return {**vars(other), "_verifier": made, "_log": self._recorder(DecisionLog())}
+        return {
+            **vars(other),
+            "_verifier": made,
+            "_client_ids": {each.issuer: each.client_id for each in settings},
+            "_protects": settings[0].client_id or settings[0].realm,
+            "_log": self._recorder(DecisionLog()),
+        }
 
     def _end(self) -> None:
         with exchanging:
