@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Final
 
 from s2s_fastapi.testing import EmbeddedIssuer
@@ -42,6 +43,10 @@ def headers_of(move: Move, ask: Ask, issuer: EmbeddedIssuer) -> dict[str, str]:
 
 def _user(**options: Any) -> Callable[[EmbeddedIssuer, str], Any]:
     return lambda issuer, client: issuer.as_user("ann", via="shop-ui", **{"audience": client, **options})
+
+
+def _header(value: str) -> Callable[[EmbeddedIssuer, str], Any]:
+    return lambda *_: SimpleNamespace(headers={"Authorization": value})
 
 
 def _service(name: str, **options: Any) -> Callable[[EmbeddedIssuer, str], Any]:
@@ -142,6 +147,8 @@ MOVES: Final[Mapping[str, Move]] = {
             "accountant of acme": _user(claims={"tenant": "acme"}, realm_roles="accountant"),
             "accountant of umbrella": _user(claims={"tenant": "umbrella"}, realm_roles="accountant"),
             "of acme, for another service": _user(claims={"tenant": "acme"}, audience="another-service"),
+            "of acme, with an ID token": _user(claims={"tenant": "acme", "typ": "ID"}),
+            "somebody with a password": _header("Basic YW5uOnNlY3JldA=="),
             "of acme, with an exchanged token": _user(claims={"tenant": "acme", "sid": None}),
         },
         (
@@ -160,6 +167,8 @@ MOVES: Final[Mapping[str, Move]] = {
             Ask("DELETE /invoices/acme", "accountant of umbrella", 403),
             Ask("GET /invoices", "a token of another realm's issuer", 401),
             Ask("GET /invoices", "of acme, for another service", 401, before=200),
+            Ask("GET /invoices", "of acme, with an ID token", 401, before=200),
+            Ask("GET /products", "somebody with a password", 401, before=200),
             Ask("GET /products", "of acme, with an exchanged token", 403, before=200),
         ),
     ),
