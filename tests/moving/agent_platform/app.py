@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, WebSocket
 
-from s2s_fastapi import DOCS, Principal, S2SError, ServiceAuthMiddleware
+from s2s_fastapi import DOCS, AuthenticationError, AuthorizationError, KeysUnavailable, Principal, ServiceAuthMiddleware
 from tests.moving.agent_platform.auth import Admitted, Known, agent, known, verifier
 
 app = FastAPI()
@@ -32,7 +32,7 @@ async def chat(socket: WebSocket, caller: Annotated[Principal | None, Depends(kn
     if caller is None:  # a browser cannot set a header here: it sends the token as its first message
         try:
             caller = await verifier.authenticate({"authorization": f"Bearer {await socket.receive_text()}"}, known)
-        except S2SError:
+        except (AuthenticationError, AuthorizationError, KeysUnavailable):
             await socket.close(1008)
             return
     await socket.send_text(f"hello {caller.claims.get('preferred_username')}")
