@@ -66,6 +66,7 @@ class Reason(StrEnum):
     AUDIENCE_NOT_ONLY = "audience_not_only", 401, "invalid_token", "The access token is for other services too."
 
     # The token is good; its caller may not do this.
+    OTHER_REALM = "other_realm", 403, "insufficient_scope", "Callers of this realm may not call this."
     NOT_A_SERVICE = "not_a_service", 403, "insufficient_scope", "Only services may call this."
     NOT_A_USER = "not_a_user", 403, "insufficient_scope", "Only users may call this."
     UNKNOWN_KIND = (

@@ -98,6 +98,7 @@ class Principal:
     - It is Starlette's ``request.user``. Times are whole seconds since the epoch.
     - ``kind`` is ``service`` for a token of the client-credentials grant, and ``user`` for a token with a user's session. It is
       ``unknown`` for every other token, and no requirement for a service or a user accepts that.
+    - What belongs to somebody is stored under ``(issuer, subject)``. Names and addresses change, and somebody else may get them later.
     - ``claims`` is the whole payload, read-only (RFC 7519 section 4; objects are mappings, arrays are tuples).
     """
 
@@ -137,11 +138,44 @@ class Principal:
         """The subject, or the client id if there is no subject, by Starlette's name."""
         return self.subject or self.client_id
 
+    @property
+    def username(self) -> str | None:
+        """The claim ``preferred_username``; None without one. For people to read: a name changes, and somebody else may get it later."""
+        return self._text("preferred_username")
+
+    @property
+    def email(self) -> str | None:
+        """The claim ``email``, only if ``email_verified`` is true; None otherwise. Before that, users may write any address there."""
+        return self._text("email") if self.claims.get("email_verified") is True else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the named fields as JSON has them, lists sorted. Other claims are left out: take what you need from ``claims``."""
+        return {
+            "client_id": self.client_id,
+            "kind": self.kind,
+            "issuer": self.issuer,
+            "realm": self.realm,
+            "subject": self.subject,
+            "username": self.username,
+            "email": self.email,
+            "issued_at": self.issued_at,
+            "expires_at": self.expires_at,
+            "token_id": self.token_id,
+            "audiences": sorted(self.audiences),
+            "scopes": sorted(self.scopes),
+            "realm_roles": sorted(self.realm_roles),
+            "client_roles": {client: sorted(self.client_roles[client]) for client in sorted(self.client_roles)},
+        }
+
+    def _text(self, name: str) -> str | None:
+        value = self.claims.get(name)
+        return value if isinstance(value, str) and value else None
+
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> NoReturn:
         # As a route parameter without Depends, FastAPI would read the principal from the request body: the attacker chooses.
         raise TypeError(
             "Principal is not request data: put your requirement into Depends(...), as in `caller: Annotated[Principal, Depends(admin)]`, or "
             "write `caller: CurrentPrincipal` if every accepted caller may call. A route cannot return a Principal either: "
-            "return the fields you need, for example `caller.client_id`"
+            "return the fields you need, for example `caller.client_id` or `caller.as_dict()`"
         )

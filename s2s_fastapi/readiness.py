@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 from weakref import WeakKeyDictionary
 
+import anyio
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -18,6 +19,8 @@ from s2s_fastapi.fastapi_internals import mounted_app, route_contexts
 from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware, middleware_of
 from s2s_fastapi.requirement.request_state import KEYS_KEY
 from s2s_fastapi.verifier.keys import KeySource
+from s2s_fastapi.verifier.realms import RealmsVerifier
+from s2s_fastapi.verifier.verifier import Verifier
 
 __all__ = ["Health", "KeysHealth", "TokenHealth", "auth_ready", "health"]
 
@@ -33,8 +36,10 @@ _WITHOUT: Final[WeakKeyDictionary[Starlette, int]] = WeakKeyDictionary()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeysHealth:
-    """The state of Keycloak's keys, which verify incoming tokens. Times are in seconds."""
+    """The state of the keys of one realm, which verify incoming tokens. Times are in seconds."""
 
+    issuer: str
+    """The realm that the keys belong to."""
     url: str
     """The address of the keys."""
     usable: bool
@@ -57,6 +62,7 @@ class KeysHealth:
         """Return the state of the keys, without loading them."""
         state = keys.state()
         return cls(
+            issuer=keys.issuer,
             url=keys.url,
             # Not `state.usable`: keys that are too old are loaded again, and used if that fails.
             usable=bool(state.left),
@@ -121,7 +127,9 @@ class Health:
     problem: str | None
     """Why the app has not started, if it has not."""
     keys: KeysHealth | None
-    """None for an app that only calls, or that has not started."""
+    """Those of the first realm; None for an app that only calls, or that has not started."""
+    other_realms: tuple[KeysHealth, ...]
+    """The keys of further realms. They count for `ready` only if the middleware has their names in ``ready=[...]``."""
     tokens: tuple[TokenHealth, ...]
     """The tokens that this process requests, the least recently used one first."""
 
@@ -136,19 +144,22 @@ def health(app: Any) -> Health:
         ConfigurationError: `app` has no middleware, but an app that is mounted in it has one.
     """
     middleware = middleware_of(app)
-    problem, keys = None, None
+    problem, verifier = None, None
     if isinstance(middleware, ServiceAuthMiddleware):
-        keys = middleware.keys
-        problem = None if keys is not None else middleware.problem or _NOT_STARTED
+        verifier = middleware.verifier
+        problem = None if verifier is not None else middleware.problem or _NOT_STARTED
     elif middleware is not None:
         problem = _NOT_STARTED
     elif _is_below(app):
         raise ConfigurationError(_ELSEWHERE.format(what="health", cure="pass that app"))
-    known = None if keys is None else KeysHealth.of(keys)
+    realms = () if verifier is None else verifier.realms
+    known = {realm: KeysHealth.of(realm.keys) for realm in realms}
+    counting = () if verifier is None else verifier.ready
     return Health(
-        ready=problem is None and (known is None or known.usable),
+        ready=problem is None and all(known[realm].usable for realm in counting),
         problem=problem,
-        keys=known,
+        keys=known[realms[0]] if realms else None,
+        other_realms=tuple(known[realm] for realm in realms[1:]),
         tokens=tuple(map(TokenHealth.of, IN_USE.source.tokens())),
     )
 
@@ -159,35 +170,59 @@ async def auth_ready(request: Request) -> Response:
     An endpoint for FastAPI and Starlette: ``app.add_route("/readyz", auth_ready)``, listed in ``public_paths``.
 
     - It gets the keys as a request with a token would. So probes load the first keys of a service, and renew those of an idle one.
-    - It answers within 3 s.
+    - It answers within 3 s. The keys of further realms are in the body; they change the status only if the middleware has their names in
+      ``ready=[...]``.
     - If Keycloak is down, the answer stays 200 while the last keys can be used.
     - Tokens for other services are counted in the body, but do not change the status. The body has only numbers.
 
     Raises:
         ConfigurationError: It is outside the middleware whose keys it needs.
     """
-    keys, retry_after = request.scope.get(KEYS_KEY), None
-    if isinstance(keys, KeySource):
-        try:
-            await keys.aget()
-        except KeysUnavailable as error:
-            retry_after = error.retry_after
+    verifier, retry_after = request.scope.get(KEYS_KEY), None
+    keys: tuple[KeySource, ...] = ()
+    if isinstance(verifier, Verifier | RealmsVerifier):
+        keys = tuple(realm.keys for realm in verifier.realms)
+        retry_after = await _retry_after([realm.keys for realm in verifier.ready])
+        for other in keys[1:]:
+            if other.ready() is None:
+                other.start()  # for the next probe
     elif _is_below(request.scope.get("app") or request.scope.get("router")):
         raise ConfigurationError(
             _ELSEWHERE.format(what="auth_ready", cure="put it into that app, and into its public_paths")
         )
-    else:
-        keys = None
+    others = {"other_realms": [_numbers_of_keys(each) for each in keys[1:]]} if keys[1:] else {}
     return JSONResponse(
-        {"ready": retry_after is None, "keys": _numbers_of_keys(keys), "tokens": _numbers_of_tokens()},
+        {
+            "ready": retry_after is None,
+            "keys": _numbers_of_keys(keys[0]) if keys else None,
+            **others,
+            "tokens": _numbers_of_tokens(),
+        },
         status_code=200 if retry_after is None else 503,
         headers={"Cache-Control": "no-store"} | ({} if retry_after is None else {"Retry-After": str(retry_after)}),
     )
 
 
-def _numbers_of_keys(keys: KeySource | None) -> dict[str, Any] | None:
-    if keys is None:
-        return None
+async def _retry_after(sources: list[KeySource]) -> int | None:
+    """Wait for the keys of all these realms at the same time; return when to ask again if one has none."""
+    failed: list[int] = []
+
+    async def wait(keys: KeySource) -> None:
+        try:
+            await keys.aget()
+        except KeysUnavailable as error:
+            failed.append(error.retry_after)
+
+    if len(sources) == 1:
+        await wait(sources[0])
+    else:
+        async with anyio.create_task_group() as group:
+            for keys in sources:
+                group.start_soon(wait, keys)
+    return max(failed, default=None)
+
+
+def _numbers_of_keys(keys: KeySource) -> dict[str, Any]:
     age = keys.state().age
     return {"count": keys.count, "age": None if age is None else math.floor(age)}
 

@@ -310,7 +310,7 @@ class KeycloakSettings(BaseSettings, _Merged):
         if not value:
             _wrong("is set but empty.")
         problem = name_problem(value)
-        if not problem and info.field_name == "realm" and not _one_segment(value):
+        if not problem and info.field_name in ("realm", "name") and not _one_segment(value):
             problem = "it cannot be one segment of a path"
         if problem:
             _wrong(f"must be a name, without slashes or spaces around it: {problem}.")

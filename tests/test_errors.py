@@ -25,6 +25,7 @@ from s2s_fastapi.errors import (
     AudienceNotGranted,
     AuthenticationError,
     AuthorizationError,
+    ConditionFailed,
     ConfigurationError,
     KeysUnavailable,
     S2SError,
@@ -66,6 +67,7 @@ EXAMPLES: list[Any] = [
         cure="Assign the scope.",
     ),
     TokenWithheld("The request goes elsewhere."),
+    ConditionFailed('condition_failed: the function of the condition "x" raised KeyError'),
 ]
 IDS = [f"{type(error).__name__} {error.code}" for error in EXAMPLES]
 
@@ -117,6 +119,7 @@ def test_codes_are_stable_and_nobody_shares_one() -> None:
         "ConfigurationError": "configuration",
         "AuthenticationError": None,  # the reason of the decision
         "AuthorizationError": None,
+        "ConditionFailed": "condition_failed",
         "KeysUnavailable": "keys_unavailable",
         "TokenRequestError": "token_request",
         "AudienceNotGranted": "audience_not_granted",
@@ -124,7 +127,10 @@ def test_codes_are_stable_and_nobody_shares_one() -> None:
     }
     given = [code for code in codes.values() if code]
     assert len(set(given)) == len(given)
-    assert set(given) & {str(reason) for reason in Reason} == {"keys_unavailable"}  # one thing, one name
+    assert set(given) & {str(reason) for reason in Reason} == {
+        "keys_unavailable",
+        "condition_failed",
+    }  # one thing, one name
 
 
 def test_reasons_are_a_closed_list_of_stable_names() -> None:

@@ -110,6 +110,7 @@ class Service:
     app: Any
     keys: KeySource
     client: TestClient
+    verifier: Any
 
     def ready(self) -> Any:
         return self.client.get("/readyz")
@@ -126,8 +127,9 @@ def started(app: Any, keys: KeySource, **options: Any) -> Service:
     app.middleware_stack = app.build_middleware_stack()
     door = middleware_of(app)
     assert isinstance(door, ServiceAuthMiddleware)
-    door._start.run({"type": "http", "app": app}).verifier.keys = keys
-    return Service(app, keys, TestClient(app))
+    verifier = door._start.run({"type": "http", "app": app}).verifier
+    verifier.keys = keys
+    return Service(app, keys, TestClient(app), verifier)
 
 
 @pytest.fixture
@@ -260,7 +262,7 @@ class TestWithTheKeys:
 
         async def probe() -> None:
             """Probe without the app in between: a busy machine would need all of the 3 s for two thousand apps."""
-            response = await auth_ready(Request({"type": "http", KEYS_KEY: service.keys}))
+            response = await auth_ready(Request({"type": "http", KEYS_KEY: service.verifier}))
             statuses.append(response.status_code)
 
         token = realm.token().encode()
@@ -535,7 +537,9 @@ class TestTheSnapshot:
         assert realm.requests == []
         assert not service.keys.state().loading
         assert (seen.ready, seen.problem) == (False, None)
+        assert seen.other_realms == ()
         assert seen.keys == KeysHealth(
+            issuer=realm.issuer,
             url="http://keycloak.test/realms/corp/protocol/openid-connect/certs",
             usable=False,
             fresh=False,

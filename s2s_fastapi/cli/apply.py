@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from s2s_fastapi.cli.mistake import in_one_sentence
-from s2s_fastapi.cli.planned import PlanSource, read_access_files, show_plan
+from s2s_fastapi.cli.planned import PlanSource, show_plan
 from s2s_fastapi.cli.printing import print_json, quiet, tell
 from s2s_fastapi.errors import ConfigurationError
 
@@ -53,10 +53,7 @@ def apply(
     if plan is not None:
         saved, source = read_plan(plan), PlanSource.saved(plan, secrets)
     else:
-        saved, source = (
-            None,
-            PlanSource(apps=tuple(read_access_files(files or ())), grants=tuple(grant or ()), secrets=secrets),
-        )
+        saved, source = None, PlanSource.of(files or (), grant or (), secrets)
     with AdminApi(AdminTarget.of(url=url, realm=realm)) as api:
         made = saved or source.planned(api)
         if not as_json:

@@ -143,7 +143,7 @@ def _print(report: "Report") -> None:
 
     out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     table = Table(title="Attacks")
-    table.add_column("Route", no_wrap=True)
+    table.add_column("Route", overflow="fold")  # a long name takes no room from the counts
     for outcome in OUTCOMES:
         table.add_column(_HEADINGS.get(outcome, outcome), justify="right")
     for route in report.routes:

@@ -1,18 +1,25 @@
 """``s2s-fastapi doctor``: what is wrong with a service's set-up, before it makes a call."""
 
+import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from s2s_fastapi.cli.mistake import in_one_sentence
+from s2s_fastapi.cli.planned import read_access_files
 from s2s_fastapi.cli.printing import as_text, columns, print_json, quiet, show
+from s2s_fastapi.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from s2s_fastapi.operations.admin import AdminApi
     from s2s_fastapi.operations.findings import Checked, Report
 
 __all__ = ["doctor"]
 
+_SECONDS: Final = 10.0
+"""For one answer of the Admin API."""
 _STYLES: Final = {"fine": "green", "warning": "yellow", "problem": "bold red", "skipped": "dim"}
 
 
@@ -21,27 +28,83 @@ def doctor(
     app: Annotated[
         str, typer.Option(metavar="MODULE:APP", help="The service's app: what it accepts, and whom it calls.")
     ] = "",
+    *,
+    access: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="An access file with this service's app: whom it calls. No code is imported. Repeatable.",
+        ),
+    ] = None,
+    admin: Annotated[
+        bool,
+        typer.Option(
+            "--admin",
+            help="Read the realm as an administrator too, and fail if that is not possible. Without this option it is tried if a"
+            " KEYCLOAK_ADMIN_... variable is set.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Check this service's set-up: settings, the way to Keycloak, keys, clocks, credentials, and its tokens.
 
     The settings are the KEYCLOAK_... variables of the service. Nothing is changed, and no secret or token is printed. A few tokens are
     requested, as the service itself would. Exit code 1: something is wrong, and each finding says what to change.
+
+    With KEYCLOAK_ADMIN_... variables, as for `plan`, the client, the steps A to D and the end of the secret are looked at too. --app
+    imports code, and so is refused beside them: name an access file.
     """
     quiet()
     from s2s_fastapi.operations.applications import checked_name  # noqa: PLC0415 - slows --help down
-    from s2s_fastapi.operations.checks import examined  # noqa: PLC0415 - as above
+    from s2s_fastapi.operations.checks.table import examined  # noqa: PLC0415 - as above
     from s2s_fastapi.operations.facts import Facts  # noqa: PLC0415 - as above
 
+    if app and (access or admin):
+        raise ConfigurationError(
+            "--app imports code, which must not run beside an administrator's credentials, and an access file says the same: write either"
+            " --app, or --access with the file that s2s-fastapi access wrote."
+        )
     if app:
         checked_name(app)
-    report = examined(Facts(app=app))
+    apps = read_access_files(access) if access else []
+    api, problem = _admin(required=admin)
+    try:
+        facts = Facts(
+            app=app,
+            apps=apps,
+            files=tuple(map(str, access or ())),
+            admin=api,
+            admin_problem=problem,
+            admin_required=admin,
+        )
+        report = examined(facts)
+    finally:
+        if api is not None:
+            api.close()
     if as_json:
         print_json(report.as_json())
     else:
         _print(report)
     if not report.fine:
         raise SystemExit(1)
+
+
+def _admin(*, required: bool) -> "tuple[AdminApi | None, str]":
+    """Return the client of the administrator, if the environment names one, or why there is none.
+
+    Raises:
+        ConfigurationError: It is required, and a variable is missing or malformed.
+    """
+    from s2s_fastapi.operations.admin import VARIABLES, AdminApi, AdminTarget  # noqa: PLC0415 - as above
+
+    if not required and not any(name in os.environ for name in VARIABLES):
+        return None, ""
+    try:
+        return AdminApi(AdminTarget.of(), seconds=_SECONDS), ""
+    except ConfigurationError as error:
+        if required:
+            raise
+        return None, str(error)
 
 
 def _print(report: "Report") -> None:
@@ -65,6 +128,9 @@ def _lines(check: "Checked") -> list[str]:
     for result in check.results:
         if isinstance(result, Finding):
             lines += [result.seen, f"Why: {result.why}", f"Cure: {result.cure}"]
+            lines += [f"Console: {result.console}"] if result.console else []
+            lines += [f"Admin API: {change}" for change in result.changes]
+            lines += [f"Plan: {result.plan}"] if result.plan else []
         else:
             lines.append(result.text if isinstance(result, Seen) else result.why)
     return lines or ["Nothing to report."]

@@ -3,9 +3,10 @@
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
@@ -17,8 +18,7 @@ from s2s_fastapi.text import listed, named
 
 if TYPE_CHECKING:
     from s2s_fastapi.declared.access_file import AppAccess
-    from s2s_fastapi.operations.explanation import Explanation, Question, Token
-    from s2s_fastapi.realm.model import RealmModel
+    from s2s_fastapi.operations.explanation import Explanation, Question, RealmSource, Token
     from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = ["explain"]
@@ -26,9 +26,13 @@ __all__ = ["explain"]
 _LONGEST_INPUT: Final = 65_536
 _WAYS: Final = """\
 There are three ways to ask, and stdin has nothing:
-  about a client      s2s-fastapi explain --client ID --to ID --realm-file REALM.json
+  about a client      s2s-fastapi explain --client ID --to ID --realm-file REALM.json   (or KEYCLOAK_ADMIN_... instead of the file)
   about a token       s2s-fastapi token --raw | s2s-fastapi explain --to ID
-  about a log record  s2s-fastapi explain < record.json   (the record of a refusal, as one JSON line)"""
+  about a log record  s2s-fastapi explain < record.json   (the record of a refusal)"""
+_NO_REALM: Final = (
+    "Add --realm-file REALM.json, or set KEYCLOAK_ADMIN_CLIENT_ID and KEYCLOAK_ADMIN_CLIENT_SECRET_FILE to ask the server, or --access FILE"
+    " to see what the routes require: the token is predicted from a realm."
+)
 _SETTINGS: Final = ("KEYCLOAK_URL", "KEYCLOAK_ISSUER")
 
 
@@ -48,37 +52,38 @@ def explain(  # noqa: PLR0917 - the options of the command line
         typer.Option(metavar="FILE", help="An access file: what apps declare. May be given several times."),
     ] = None,
     app: Annotated[str, typer.Option(metavar="MODULE:APP", help="An app to read what it declares.")] = "",
+    url: Annotated[str, typer.Option(metavar="URL", help="Keycloak's address; KEYCLOAK_URL by default.")] = "",
+    realm: Annotated[str, typer.Option(metavar="NAME", help="The realm; KEYCLOAK_REALM by default.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the explanation as JSON.")] = False,
 ) -> None:
     """Say for each route whether a call is accepted, why not, and what to change.
 
-    A question names a client: --client shop-api --to notification-service --realm-file realm.json. Or stdin has a token, or the log
-    record of a refusal as one JSON line. A token is never an argument: the list of processes would show it.
+    A question names a client: --client shop-api --to notification-service --realm-file realm.json. Without a realm file a server is asked,
+    with the log-in KEYCLOAK_ADMIN_CLIENT_ID and KEYCLOAK_ADMIN_CLIENT_SECRET_FILE (rights: view-clients, view-users, view-realm). Or stdin
+    has a token, or the log record of a refusal. A token is never an argument: the list of processes would show it.
 
     Exit code 0: at least one of the routes accepts the call. 1: none does.
     """
     quiet()
-    from s2s_fastapi.operations.declarations import declared_by, read_realm_file  # noqa: PLC0415 - slows --help down
-    from s2s_fastapi.operations.explanation import Question, explained, predicted  # noqa: PLC0415 - as above
+    from s2s_fastapi.operations.declarations import declared_by  # noqa: PLC0415 - slows --help down
+    from s2s_fastapi.operations.explanation import Question, declared_only, explained  # noqa: PLC0415 - as above
 
     if app:
         from s2s_fastapi.operations.applications import checked_name  # noqa: PLC0415 - as above
 
         checked_name(app)
     apps = declared_by(access or (), app)
-    model = None if realm_file is None else read_realm_file(realm_file, keycloak)
+    files = (*map(str, access or ()), *(("",) if app else ()))
     question = Question(client_id=client, scopes=tuple(scope or ()), to=to)
-    if client:
-        if model is None:
-            raise ConfigurationError("Add --realm-file REALM.json: the token is predicted from a realm file or export.")
-        explanation = explained(question, predicted(model, question), apps)
-    else:
-        text = _stdin()
-        if text.startswith("{"):
-            explanation = _of_record(text, question, model, apps)
+    with _realm(realm_file, keycloak, _Server(url, realm), apps) as source:
+        if client and source is not None:
+            explanation = explained(question, source.predicted(question), apps, files=files)
+        elif client and apps:
+            explanation = declared_only(question, apps)
+        elif client:
+            raise ConfigurationError(_NO_REALM)
         else:
-            question, token = _given(text, question, model)
-            explanation = explained(question, token, apps)
+            explanation = _of_stdin(_stdin(), question, source, apps, files)
     if as_json:
         print_json(explanation.as_json())
     else:
@@ -96,43 +101,100 @@ def _stdin() -> str:
     return text
 
 
-def _of_record(
-    line: str, question: "Question", model: "RealmModel | None", apps: "tuple[AppAccess, ...]"
+class _Server(NamedTuple):
+    """Where the server is, if the variables do not say it."""
+
+    url: str
+    realm: str
+
+
+@contextmanager
+def _realm(
+    file: Path | None, version: str, server: _Server, apps: "tuple[AppAccess, ...]"
+) -> "Iterator[RealmSource | None]":
+    """Give the realm that is asked: the file, or the server whose administrator is named; None without either."""
+    from s2s_fastapi.operations.declarations import audiences_of, read_realm_file  # noqa: PLC0415 - as above
+    from s2s_fastapi.operations.explanation import FileRealm  # noqa: PLC0415 - as above
+
+    if file is not None:
+        yield FileRealm(read_realm_file(file, version))
+        return
+    from s2s_fastapi.operations.admin import VARIABLES, AdminApi, AdminTarget  # noqa: PLC0415 - as above
+
+    if not any(server) and not any(os.environ.get(name) for name in VARIABLES):
+        yield None
+        return
+    from s2s_fastapi.operations.live_realm import LiveRealm  # noqa: PLC0415 - as above
+
+    audiences = frozenset(name for each in apps if each.requires is not None for name in audiences_of(each))
+    with AdminApi(AdminTarget.of(url=server.url, realm=server.realm)) as api:
+        yield LiveRealm(api, audiences)
+
+
+def _of_stdin(
+    text: str,
+    question: "Question",
+    source: "RealmSource | None",
+    apps: "tuple[AppAccess, ...]",
+    files: tuple[str, ...],
 ) -> "Explanation":
-    """Explain a refusal by the realm file, if there is one; otherwise say what the record says."""
-    from s2s_fastapi.operations.explanation import explained, predicted  # noqa: PLC0415 - as above
+    """Explain a token or a log record."""
+    from s2s_fastapi.operations.explanation import explained  # noqa: PLC0415 - as above
+    from s2s_fastapi.operations.records import is_record  # noqa: PLC0415 - as above
+
+    if is_record(text):
+        return _of_record(text, question, source, apps, files)
+    question, token = _given(text, question, source)
+    return explained(question, token, apps, files=files)
+
+
+def _of_record(
+    text: str,
+    question: "Question",
+    source: "RealmSource | None",
+    apps: "tuple[AppAccess, ...]",
+    files: tuple[str, ...],
+) -> "Explanation":
+    """Explain a refusal by the realm, if it is known; otherwise say what the record says, and what the route requires."""
+    from s2s_fastapi.operations.explanation import explained, required  # noqa: PLC0415 - as above
     from s2s_fastapi.operations.records import read_record  # noqa: PLC0415 - as above
 
-    record = read_record(line)
+    record = read_record(text)
     asked = replace(record.question, scopes=question.scopes, to=question.to or record.question.to)
-    if model is None or not asked.client_id:
-        return record.explanation
-    explanation = explained(asked, predicted(model, asked), apps)
+    if source is None or not asked.client_id:
+        return replace(record.explanation, hints=tuple(required(asked, apps)))
+    explanation = explained(asked, source.predicted(asked), apps, files=files)
     if not explanation.accepted:
         return explanation
     doubt = (
-        f"The log says {record.reason}, and the predicted token would be accepted: the server's realm differs from this file, the caller"
+        f"The log says {record.reason}, and the predicted token would be accepted: the realm is another one or was changed since, the caller"
         " requested other scopes (--scope), or somebody sent another token."
     )
     return replace(explanation, hints=(*explanation.hints, doubt, record.cure))
 
 
-def _given(text: str, question: "Question", model: "RealmModel | None") -> "tuple[Question, Token]":
-    """Return the token on stdin, and where its contents come from if the realm file has its client."""
+def _given(text: str, question: "Question", source: "RealmSource | None") -> "tuple[Question, Token]":
+    """Return the token on stdin, and where its contents come from if the realm has its client."""
     from s2s_fastapi.operations.explanation import given  # noqa: PLC0415 - as above
 
     words = text.removeprefix("Authorization:").split()
-    token = given(words[-1] if words else "", _settings())
+    word = words[-1] if words else ""
+    token = given(word, _settings())
     principal = token.principal
     if principal is None:
         return question, token
     question = replace(question, client_id=principal.client_id)
-    if model is None or principal.kind == "user":
+    if source is None:
+        return question, token
+    model = source.model(question)
+    if model.not_before:
+        token = given(word, _settings(), not_before=model.not_before)
+    if principal.kind == "user":
         return question, token
     requested = [name for name in model.optional_scopes(principal.client_id) if name in principal.scopes]
-    scopes = question.scopes or tuple(requested)
-    provenance = model.provenance(principal.client_id, scope=" ".join(scopes) or None)
-    return replace(question, scopes=scopes), replace(token, provenance=provenance)
+    question = replace(question, scopes=question.scopes or tuple(requested))
+    provenance = model.provenance(principal.client_id, scope=question.scope)
+    return question, replace(token, provenance=provenance, model=model)
 
 
 def _settings() -> "KeycloakSettings | None":
@@ -149,10 +211,14 @@ def _print(explanation: "Explanation") -> None:
         state = as_text("accepted", "green") if route.accepted else as_text("refused", "bold red")
         text = route.route if route.reason == "allowed" else f"{route.route}: {route.reason}"
         # A token that is no good in itself is refused by each route for the same reason: the row above has the cure.
-        cure = "" if (route.reason, route.cure) == (token.reason, token.cure) else route.cure
+        said = {(str(each.reason), each.cure) for each in (token, *explanation.token.further)}
+        cure = "" if (route.reason, route.cure) in said else route.cure
         table.add_row(
             state, as_text(named(route.app) if route.app else "-"), as_text(f"{text}. {cure}" if cure else text)
         )
+        for each in route.then:
+            if (str(each.reason), each.cure) not in said:
+                table.add_row(as_text("then", "red"), as_text(""), as_text(f"{each.reason}. {each.cure}"))
     show(table)
 
 
@@ -169,6 +235,8 @@ def _rows(explanation: "Explanation") -> Iterator[tuple[str, str]]:
         yield "scopes", listed(principal.scopes) or "none"
     if str(token.decision.reason) != "allowed":
         yield "refused", f"{token.decision.reason}. {token.decision.cure}"
+    for each in token.further:
+        yield "then", f"{each.reason}. {each.cure}"
     for source in token.provenance.sources if token.provenance is not None else ():
         brings = [f"audience {listed(source.audiences)}"] if source.audiences else []
         brings += [

@@ -2,8 +2,9 @@
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,8 +13,12 @@ from s2s_fastapi.cli.printing import as_text, show
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.relations import Relation, Unanswered
 from s2s_fastapi.realm.model import RealmModel
+from s2s_fastapi.text import listed, named
 
-__all__ = ["graph"]
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["graph", "table_of"]
 
 
 @in_one_sentence
@@ -78,26 +83,35 @@ def _realm(paths: list[Path], name: str) -> RealmModel | None:
     if not name and len(models) == 1:
         return next(iter(models.values()))
     if name not in models:
-        raise ConfigurationError(f"Write --realm with the name of one realm in the files: {', '.join(sorted(models))}.")
+        raise ConfigurationError(f"Write --realm with the name of one realm in the files: {listed(models)}.")
     return models[name]
 
 
-def _print(found: tuple[Relation, ...], lost: tuple[Unanswered, ...]) -> None:
+def table_of(found: Iterable[Relation]) -> "Table":
+    """Return one row for each relation, those that need attention first."""
     from rich.table import Table  # noqa: PLC0415 - slows --help down
 
-    table = Table("caller", "receiver", "", "audience", "scope", "routes", box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for head in ("caller", "receiver", "", "other\naudience", "scope", "routes"):
+        table.add_column(head, overflow="fold")  # a name that is cut could be another's
     for each in sorted(found, key=lambda one: not one.status.problem):
         accepted = sum(answer.accepted for answer in each.routes)
         cells = (
             each.caller,
             each.receiver,
             each.note or each.status.label,
-            " ".join(each.audiences),
+            " ".join(name for name in each.audiences if name != each.receiver),
             " ".join(each.scopes),
             f"{accepted} of {len(each.routes)}" if each.routes else "",
         )
         table.add_row(*map(as_text, cells), style="bold red" if each.status.problem else "")
-    show(table)
+    return table
+
+
+def _print(found: tuple[Relation, ...], lost: tuple[Unanswered, ...]) -> None:
+    show(table_of(found))
     for one in lost:
-        sentence = f"{one.caller} calls the audience {one.audience}, and none of the given apps accepts it."
+        sentence = (
+            f"{named(one.caller)} calls the audience {named(one.audience)}, and none of the given apps accepts it."
+        )
         show(as_text(sentence, "bold red"))

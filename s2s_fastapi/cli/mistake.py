@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import Final, ParamSpec
 
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.text import printable
 
 __all__ = ["in_one_sentence", "problem_of"]
 
 _EXIT_CODE: Final = 2
+_LONGEST: Final = 8192
 
 _Options = ParamSpec("_Options")
 
@@ -26,7 +28,8 @@ def in_one_sentence(command: Callable[_Options, None]) -> Callable[_Options, Non
         else:
             return
         # Outside of the except block: the error may carry a document, and with it secrets.
-        sys.stderr.write(f"{sentence}\n")
+        # Line by line: some sentences have examples below them. A name or a path in it must not change the terminal.
+        sys.stderr.writelines(f"{printable(line, _LONGEST)}\n" for line in sentence.split("\n"))
         raise SystemExit(_EXIT_CODE)
 
     return run

@@ -1,6 +1,7 @@
 """What `plan` and `apply` share: their options, the realm that they read, and how a plan is shown."""
 
 import json
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,9 @@ from s2s_fastapi.text import listed, named, printable
 if TYPE_CHECKING:
     from s2s_fastapi.operations.admin import AdminApi, AdminTarget
     from s2s_fastapi.operations.plan import Plan, Predicted
+    from s2s_fastapi.operations.realm_file import RealmFile
     from s2s_fastapi.operations.snapshot import Snapshot
+    from s2s_fastapi.operations.wanted import RealmFinding
 
 __all__ = ["PlanSource", "read_access_files", "show_plan"]
 
@@ -30,23 +33,44 @@ def read_access_files(files: Iterable[Path]) -> list[AppAccess]:
     Raises:
         ConfigurationError: One cannot be read, or is no access file.
     """
-    apps: list[AppAccess] = []
-    for file in files:
-        if ":" in str(file) and not file.exists():
-            raise ConfigurationError(
-                f"{named(str(file))} is no access file. plan and apply import no code: first write the file with"
-                f" s2s-fastapi access {printable(str(file), 100)} --out access.json."
-            )
-        try:
-            large = file.stat().st_size > _LARGEST
-        except OSError as error:
-            raise ConfigurationError(f"The access file {file} cannot be read: {error.strerror}.") from None
-        if large:
-            raise ConfigurationError(f"The access file {file} is larger than {_LARGEST} bytes.")
-        apps += AccessFile.read(file).apps
-    if not apps:
-        raise ConfigurationError("Name the access files of the apps: s2s-fastapi plan crm.json chat.json.")
+    apps, problems = _read(files)
+    if problems:
+        raise ConfigurationError(problems[0])
     return apps
+
+
+def _read(files: Iterable[Path]) -> tuple[list[AppAccess], list[str]]:
+    """Return the apps of access files, and one sentence for each file that is none.
+
+    Raises:
+        ConfigurationError: No file has an app.
+    """
+    apps: list[AppAccess] = []
+    problems: list[str] = []
+    for file in files:
+        try:
+            apps += _apps_of(file)
+        except ConfigurationError as error:
+            problems.append(str(error))
+    if not apps:
+        nothing = "Name the access files of the apps: s2s-fastapi plan crm.json chat.json."
+        raise ConfigurationError(problems[0] if problems else nothing)
+    return apps, problems
+
+
+def _apps_of(file: Path) -> tuple[AppAccess, ...]:
+    if ":" in str(file) and not file.exists():
+        raise ConfigurationError(
+            f"{named(str(file))} is no access file. plan and apply import no code: first write the file with"
+            f" s2s-fastapi access {shlex.quote(printable(str(file), 100))} --out access.json."
+        )
+    try:
+        large = file.stat().st_size > _LARGEST
+    except OSError as error:
+        raise ConfigurationError(f"The access file {file} cannot be read: {error.strerror}.") from None
+    if large:
+        raise ConfigurationError(f"The access file {file} is larger than {_LARGEST} bytes.")
+    return AccessFile.read(file).apps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +81,18 @@ class PlanSource:
     grants: tuple[str, ...] = ()
     secrets: Path
     """The folder for new secrets. It is not saved: whoever runs `apply` says it."""
+    unread: tuple[str, ...] = ()
+    """One sentence for each file that could not be read. What its app requires is not known: so nothing is applied."""
+
+    @classmethod
+    def of(cls, files: Iterable[Path], grants: Iterable[str], secrets: Path) -> "PlanSource":
+        """Read the access files of a command.
+
+        Raises:
+            ConfigurationError: No file has an app.
+        """
+        apps, unread = _read(files)
+        return cls(apps=tuple(apps), grants=tuple(grants), secrets=secrets, unread=tuple(unread))
 
     @classmethod
     def saved(cls, file: Path, secrets: Path) -> "PlanSource":
@@ -86,25 +122,66 @@ class PlanSource:
         from s2s_fastapi.operations.snapshot import read_snapshot  # noqa: PLC0415 - as above
         from s2s_fastapi.operations.wanted import wanted  # noqa: PLC0415 - as above
 
-        needed, _ = wanted(self.apps, self.grants, realm=api.target.realm)
-        with console(stderr=True).status("Reading the realm ..."):  # shown on a terminal only
-            snapshot = read_snapshot(api, question_of(needed))
+        needed, _ = wanted(self._apps_of(api.target.issuer), self.grants, realm=api.target.realm)
+        with console(stderr=True).status(as_text("Reading the realm ...")) as status:  # shown on a terminal only
+            snapshot = read_snapshot(
+                api,
+                question_of(needed),
+                progress=lambda what: status.update(as_text(f"Reading the realm: {what}")),
+            )
         return self.plan_for(snapshot, api.target)
+
+    def planned_for_file(self, realm: "RealmFile") -> "Plan":
+        """Return the plan for a realm that is kept in a file. It writes no secret."""
+        from s2s_fastapi.operations.plan import make_plan, question_of  # noqa: PLC0415 - slows --help down
+        from s2s_fastapi.operations.snapshot import read_snapshot  # noqa: PLC0415 - as above
+        from s2s_fastapi.operations.wanted import wanted  # noqa: PLC0415 - as above
+
+        needed, findings = wanted(self._apps_of(""), self.grants, realm=realm.realm)
+        snapshot = read_snapshot(realm, question_of(needed))
+        every = (*findings, *self._of_other_realms(""), *self._unread())
+        return make_plan(snapshot, needed, every, server="", issuer="", secret_file=lambda _: "")
+
+    def _apps_of(self, issuer: str) -> tuple[AppAccess, ...]:
+        """Return what the apps declare for callers of the planned realm."""
+        return tuple(app.within(issuer) for app in self.apps)
+
+    def _of_other_realms(self, issuer: str) -> "Iterator[RealmFinding]":
+        """Yield a note for each app that also accepts callers of realms that are not planned."""
+        from s2s_fastapi.operations.wanted import RealmFinding, Severity  # noqa: PLC0415 - slows --help down
+
+        for app in self.apps:
+            further = [each for each in app.further_realms if each != issuer]
+            first = ["its first realm"] if issuer in app.further_realms else []
+            if further or first:
+                yield RealmFinding(
+                    Severity.NOTE,
+                    f"{named(app.client_id)} also accepts callers of {', '.join([*first, *further])}: plan that realm by itself. Nothing here is "
+                    "granted for them.",
+                )
 
     def plan_for(self, snapshot: "Snapshot", target: "AdminTarget") -> "Plan":
         """Return the plan for a realm that was read."""
         from s2s_fastapi.operations.plan import make_plan  # noqa: PLC0415 - slows --help down
         from s2s_fastapi.operations.wanted import wanted  # noqa: PLC0415 - as above
 
-        needed, findings = wanted(self.apps, self.grants, realm=target.realm)
+        needed, findings = wanted(self._apps_of(target.issuer), self.grants, realm=target.realm)
         return make_plan(
             snapshot,
             needed,
-            findings,
+            (*findings, *self._of_other_realms(target.issuer), *self._unread()),
             server=target.server,
             issuer=target.issuer,
             secret_file=lambda client: str(_free_file(self.secrets, client)),
         )
+
+    def _unread(self) -> "Iterator[RealmFinding]":
+        from s2s_fastapi.operations.wanted import RealmFinding, Severity  # noqa: PLC0415 - slows --help down
+
+        for problem in self.unread:
+            yield RealmFinding(
+                Severity.FORBIDDEN, f"{problem} What its app requires is not known, so nothing is applied."
+            )
 
 
 def _free_file(folder: Path, client_id: str) -> Path:
@@ -127,7 +204,8 @@ def show_plan(plan: "Plan") -> None:
     def line(text: str, style: str = "") -> None:
         out.print(as_text(text, style), soft_wrap=True)
 
-    line(f"Realm {named(plan.realm)} on {plan.server} (issuer {plan.issuer}, Keycloak {plan.keycloak})", "bold")
+    place = f"on {plan.server} (issuer {plan.issuer}, Keycloak {plan.keycloak})"
+    line(f"Realm {named(plan.realm)} {place if plan.server else f'of the file (Keycloak {plan.keycloak})'}", "bold")
     line("")
     line(
         f"Steps: {len(plan.steps)}" if plan.steps else "Steps: none. The realm has all that the plan would make.",

@@ -47,13 +47,12 @@ def as_text(text: str, style: str = "") -> "Text":
 
 
 def columns(number: int) -> "Table":
-    """Return a table without lines, in which only the last column is ever wrapped."""
+    """Return a table without lines. In a narrow terminal its widest column is wrapped first, and no text is ever cut."""
     from rich.table import Table  # noqa: PLC0415 - as above
 
     table = Table.grid(padding=(0, 2))
-    for _ in range(number - 1):
-        table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    for _ in range(number):
+        table.add_column(overflow="fold")
     return table
 
 

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from s2s_fastapi.backchannel.strict_json import NotAnObjectError, json_object
+from s2s_fastapi.declared.asked import leaves_of, plain
 from s2s_fastapi.declared.public_paths import OPTIONAL, PublicPaths
 from s2s_fastapi.declared.routes import RouteAccess
 from s2s_fastapi.declared.start_check import AccessCheck
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.names import name_problem, scope_problem
+from s2s_fastapi.names import name_problem, scope_problem, url_problem
 from s2s_fastapi.requirement.conditions import SCALARS, Condition, HasClaim, only_the_app
 from s2s_fastapi.requirement.opened import WEBSOCKET
 from s2s_fastapi.requirement.require import require_claim
@@ -28,6 +29,7 @@ from s2s_fastapi.requirement.requirement import (
     Caller,
     HasRole,
     HasScope,
+    InRealm,
     OptionalOf,
     Requirement,
 )
@@ -78,7 +80,7 @@ class RouteEntry:
             for method in ((WEBSOCKET,) if route.websocket else methods or _METHODS)
             if not route.opaque and check.opens_without_credentials(method, route.path)
         )
-        requires = None if route.requirement is None else canonical(_owned(route.requirement, check.client_id))
+        requires = None if route.requirement is None else canonical(_owned(route.requirement, check))
         return cls(route.path, methods, route.host, route.websocket, route.opaque, public, optional, requires)
 
     @property
@@ -133,6 +135,11 @@ class AppAccess:
             requires = Caller("service") | Caller("user") if check.users else Caller("service")
             audiences = frozenset[str]() if check.skip_audience else check.audiences or check.declared
             requires = requires & Audience(audiences) if audiences else requires
+            for realm in check.realms[1:]:
+                parts = (Audience(realm.audiences),) if realm.audiences else ()
+                kinds = (Caller("service"), Caller("user")) if check.users else (Caller("service"),)
+                for kind in kinds:
+                    requires = requires | AllOf(tuple(InRealm(realm.issuer, part) for part in (kind, *parts)))
         routes = (RouteEntry.of(route, check) for route in check.access.routes)
         return cls(
             client_id=check.client_id,
@@ -142,6 +149,30 @@ class AppAccess:
             optional_paths=tuple(sorted({entry.text for entry in check.optional.entries})),
             calls=_calls(check),
         )
+
+    @property
+    def further_realms(self) -> tuple[str, ...]:
+        """The issuers of the realms, besides the first one, whose callers the app accepts."""
+        every = (self.requires, *(route.requires for route in self.routes))
+        leaves = (leaf for requirement in every for leaf in leaves_of(requirement))
+        return tuple(sorted({leaf.realm for leaf in leaves if isinstance(leaf, InRealm)}))
+
+    def within(self, issuer: str) -> "AppAccess":
+        """Return what the app declares for callers of one realm: of its first one, unless the issuer is one of the further realms.
+
+        Requirements of other realms are left out, and so are routes that no caller of the realm can meet.
+        """
+        further = self.further_realms
+        if not further:
+            return self
+        realm = issuer if issuer in further else ""
+        requires = None if self.requires is None else _within(self.requires, realm)
+        routes = (
+            replace(route, requires=None if route.requires is None else _within(route.requires, realm))
+            for route in self.routes
+            if route.requires is None or _within(route.requires, realm) is not None
+        )
+        return replace(self, requires=requires, routes=tuple(routes))
 
     def with_origins_of(self, other: "AppAccess") -> "AppAccess":
         """Return the same with the origins that ``other`` has for equal calls."""
@@ -220,6 +251,8 @@ def canonical(requirement: Requirement) -> Requirement:
         return canonical(requirement.requirement)
     if not isinstance(requirement, AllOf | AnyOf):
         _requirement_json(requirement)  # whether it can be written
+        if isinstance(requirement, InRealm):
+            return InRealm(requirement.realm, canonical(requirement.requirement))
         return Condition(requirement.name, only_the_app) if isinstance(requirement, Condition) else requirement
     parts: dict[Requirement, None] = {}
     for part in map(canonical, requirement.parts):
@@ -228,21 +261,40 @@ def canonical(requirement: Requirement) -> Requirement:
     return ordered[0] if len(ordered) == 1 else type(requirement)(ordered)
 
 
-def _order(requirement: Requirement) -> tuple[int, str]:
+def _order(requirement: Requirement) -> tuple[int, str, str]:
     ranks: list[type[Requirement]] = [Audience, Caller, HasScope, HasRole, HasClaim, Condition]
-    rank = ranks.index(type(requirement)) if type(requirement) in ranks else len(ranks)
-    return rank, json.dumps(_requirement_json(requirement), sort_keys=True)
+    kind = type(plain(requirement))
+    rank = ranks.index(kind) if kind in ranks else len(ranks)
+    realm = requirement.realm if isinstance(requirement, InRealm) else ""
+    return rank, realm, json.dumps(_requirement_json(requirement), sort_keys=True)
 
 
-def _owned(requirement: Requirement, client_id: str) -> Requirement:
-    """Return the requirement with the app's own client wherever a role is without one."""
+def _within(requirement: Requirement, realm: str) -> Requirement | None:
+    """Return what a requirement asks of callers of one realm, the first one if it is empty; None if they cannot meet it."""
+    if not isinstance(requirement, AllOf | AnyOf):
+        own = requirement.realm if isinstance(requirement, InRealm) else ""
+        return plain(requirement) if own == realm else None
+    parts = [_within(part, realm) for part in requirement.parts]
+    met = tuple(part for part in parts if part is not None)
+    if not met or (isinstance(requirement, AllOf) and len(met) < len(parts)):
+        return None
+    return canonical(type(requirement)(met))
+
+
+def _owned(requirement: Requirement, check: AccessCheck) -> Requirement:
+    """Return the requirement with the app's own client wherever a role is without one, and with the issuer of a realm instead of its name."""
     if isinstance(requirement, OptionalOf):
-        return OptionalOf(_owned(requirement.requirement, client_id))
+        return OptionalOf(_owned(requirement.requirement, check))
     if isinstance(requirement, AllOf | AnyOf):
-        return type(requirement)(tuple(_owned(part, client_id) for part in requirement.parts))
+        return type(requirement)(tuple(_owned(part, check) for part in requirement.parts))
+    realm, (plain_one,) = check.in_realm((requirement,))
+    if realm is None and isinstance(requirement, InRealm):
+        return requirement
+    requirement = plain_one
+    client_id = check.client_id if realm is None else realm.client_id
     if isinstance(requirement, HasRole) and not requirement.realm and requirement.client is None and client_id:
-        return replace(requirement, client=client_id)
-    return requirement
+        requirement = replace(requirement, client=client_id)
+    return requirement if realm is None or realm in check.realms[:1] else InRealm(realm.issuer, requirement)
 
 
 def _calls(check: AccessCheck) -> tuple[CallAccess, ...]:
@@ -298,6 +350,8 @@ def _route_json(route: RouteEntry) -> dict[str, Any]:
 
 def _requirement_json(requirement: Requirement) -> dict[str, Any]:
     kind = type(requirement)
+    if isinstance(requirement, InRealm):
+        return {**_requirement_json(requirement.requirement), "realm": requirement.realm}
     if isinstance(requirement, AllOf | AnyOf) and kind in (AllOf, AnyOf):
         return {"and" if kind is AllOf else "or": [_requirement_json(part) for part in requirement.parts]}
     if isinstance(requirement, Caller) and kind is Caller:
@@ -326,7 +380,8 @@ def _text(value: Any, indent: str = "", used: int = 0, name: str = "") -> str:
     """
     line = json.dumps(value, ensure_ascii=False)
     apart = name in _APART or (isinstance(value, dict) and "routes" in value)
-    if not value or (len(indent) + used + len(line) <= _WIDTH and not apart):
+    whole = not value or not isinstance(value, (dict, list, tuple))  # a long name is no list of characters
+    if whole or (len(indent) + used + len(line) <= _WIDTH and not apart):
         return line
     inner = f"{indent}  "
     if isinstance(value, dict):
@@ -400,14 +455,14 @@ class _Reader:
         methods = self._texts(f"{where}.methods", content.get("methods", []))
         public = self._texts(f"{where}.public", content.get("public", []))
         optional = self._texts(f"{where}.optional", content.get("optional", []))
+        if (public or methods) and "websocket" in content:
+            _fail(self.source, where, "a WebSocket has no methods, and is never public")
         every = (WEBSOCKET,) if "websocket" in content else tuple(sorted(methods)) or _METHODS
         for name, those in (("public", public), ("optional", optional)):
             if lost := sorted(set(those) - set(every)):
                 _fail(self.source, f"{where}.{name}", f"{lost[0]} is no method of the route")
         if both := sorted(set(public) & set(optional)):
             _fail(self.source, where, f"{both[0]} is public and optional, and a method is one of them at most")
-        if (public or methods) and "websocket" in content:
-            _fail(self.source, where, "a WebSocket has no methods, and is never public")
         path = self._text(f"{where}.path", content["path"])
         if path[:1] not in ("", "/"):
             _fail(self.source, f"{where}.path", "it does not begin with a slash")
@@ -444,11 +499,21 @@ class _Reader:
             if len(parts) < 2:  # noqa: PLR2004 - one is no choice, and nothing would be met by everybody or nobody
                 _fail(self.source, f"{where}.{kind}", "it joins at least two requirements")
             return AllOf(parts) if kind == "and" else AnyOf(parts)
+        if "realm" in content:
+            within = {name: value for name, value in content.items() if name != "realm"}
+            if not within or next(iter(within)) in ("and", "or"):
+                _fail(self.source, f"{where}.realm", "it stands beside a plain requirement")
+            return InRealm(self._issuer(f"{where}.realm", content["realm"]), self.requirement(where, within))
         leaf = next((_LEAVES[name] for name in content if name in _LEAVES), None)
         if leaf is None:
             known = ", ".join((*_LEAVES, "and", "or"))
             _fail(self.source, where, f"{json.dumps(kind)} is no requirement that this s2s-fastapi knows ({known})")
         return leaf(self, where, content)
+
+    def _issuer(self, where: str, content: Any) -> str:
+        if (problem := url_problem(content)) if isinstance(content, str) else "it is not text":
+            _fail(self.source, where, f"it is no issuer: {problem}" if isinstance(content, str) else "it is not text")
+        return str(content)
 
     def caller(self, where: str, content: Mapping[str, Any]) -> Requirement:
         self._members(where, content, required=("caller",))

@@ -11,9 +11,19 @@ from fastapi.security.base import SecurityBase
 from s2s_fastapi.fastapi_internals import unwatched
 from s2s_fastapi.requirement.conditions import HasClaim
 from s2s_fastapi.requirement.require import current_principal, optional_principal, require_scope
-from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Caller, HasRole, HasScope, OptionalOf, Requirement
+from s2s_fastapi.requirement.requirement import (
+    AllOf,
+    AnyOf,
+    Caller,
+    HasRole,
+    HasScope,
+    InRealm,
+    OptionalOf,
+    Requirement,
+    scopes_around,
+)
 
-__all__ = ["asked", "asked_by", "below", "covers", "leaves_of", "lost_scopes", "ways_of"]
+__all__ = ["asked", "asked_by", "below", "covers", "leaves_of", "lost_scopes", "plain", "ways_of"]
 
 
 def asked(dependant: Any, scopes: tuple[str, ...] = ()) -> Iterator[Requirement]:
@@ -21,9 +31,11 @@ def asked(dependant: Any, scopes: tuple[str, ...] = ()) -> Iterator[Requirement]
     requirement = asked_by(dependant.call)
     if requirement is not None:
         yield requirement
-    if scopes and (requirement is not None or unwatched(dependant.call) is current_principal):
-        optional = isinstance(requirement, OptionalOf)
-        yield require_scope(*scopes).optional() if optional else require_scope(*scopes)
+    if scopes and requirement is not None:
+        around = scopes_around(requirement, scopes)
+        yield around.optional() if isinstance(requirement, OptionalOf) else around
+    elif scopes and unwatched(dependant.call) is current_principal:
+        yield require_scope(*scopes)
     elif scopes and unwatched(dependant.call) is optional_principal:
         yield require_scope(*scopes).optional()
     for dependency in dependant.dependencies:
@@ -98,10 +110,18 @@ def leaves_of(requirement: Requirement | None) -> Iterator[Requirement]:
         yield requirement
 
 
+def plain(leaf: Requirement) -> Requirement:
+    """Return what a plain requirement asks of a caller, whichever realm it is for."""
+    return leaf.requirement if isinstance(leaf, InRealm) else leaf
+
+
 def _implied(wanted: Requirement, way: tuple[Requirement, ...]) -> bool:
     """Return whether every caller who meets all of ``way`` also meets ``wanted``, a plain requirement."""
     if wanted in way:
         return True
+    if isinstance(wanted, InRealm):
+        same_realm = (each.requirement for each in way if isinstance(each, InRealm) and each.realm == wanted.realm)
+        return _implied(wanted.requirement, tuple(same_realm))
     if isinstance(wanted, Caller):
         callers = [each for each in way if isinstance(each, Caller) and each.kind == wanted.kind]
         named = [each.client_ids for each in callers if each.client_ids]

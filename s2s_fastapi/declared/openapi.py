@@ -83,6 +83,8 @@ class Documentation:
     settings: "KeycloakSettings"
     root: Any = None
     """The app that the middleware was added to, if it is not found below the middleware."""
+    others: "tuple[KeycloakSettings, ...]" = ()
+    """The settings of further realms."""
 
     def places(self) -> Iterator[AppAt]:
         """Yield each FastAPI app whose callers this middleware decides about, once, at its first mount."""
@@ -122,21 +124,31 @@ class Documentation:
 
     def _ways(self, route: RouteAccess) -> list[Way]:
         check = self.check
-        ways = [Way.of(leaves, check.audiences, check.client_id) for leaves in check.ways(route.requirement)]
-        return list(dict.fromkeys(ways))
+        ways = (check.in_realm(way) for way in check.ways(route.requirement))
+        first = check.realms[:1]
+        return list(
+            dict.fromkeys(
+                Way.of(leaves, check.audiences, check.client_id)
+                if realm is None or realm in first
+                else Way.of(leaves, realm.audiences, realm.client_id, realm.issuer)
+                for realm, leaves in ways
+            )
+        )
 
     def _add_schemes(self, document: _Document, taken: Iterable[tuple["_Name", Way]]) -> None:
         used: dict[str, dict[str, list[str]]] = {}
+        issuers: dict[str, str] = {}
         for name, way in taken:
+            issuers[way.scheme] = way.issuer
             scopes = used.setdefault(way.scheme, {})
             for scope in way.scopes:
                 scopes.setdefault(scope, []).append(f"{name.method} {name.path}")
         schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
         if schemes.get(Requirement.scheme_name) == _before_the_start():
             del schemes[Requirement.scheme_name]
-        urls = PublicEndpoints.of(self.settings)
+        urls = {each.issuer: PublicEndpoints.of(each) for each in self.others} | {"": PublicEndpoints.of(self.settings)}
         for scheme_name, scopes in used.items():
-            schemes.setdefault(scheme_name, scheme(scheme_name, urls, scopes))
+            schemes.setdefault(scheme_name, scheme(scheme_name, urls[issuers[scheme_name]], scopes))
 
 
 class _Name(NamedTuple):

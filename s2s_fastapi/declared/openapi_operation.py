@@ -1,8 +1,10 @@
 """One guarded operation in OpenAPI: who may call it, with which token, and the answers to everybody else."""
 
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Final, Literal, Self
 
 from s2s_fastapi.answers import headers_of
@@ -41,9 +43,11 @@ class Way:
     """With their values: ``tenant "acme" or "umbrella"``."""
     conditions: tuple[str, ...] = ()
     """By name: only the app knows what they ask."""
+    issuer: str = ""
+    """The realm, if it is not the first one."""
 
     @classmethod
-    def of(cls, leaves: Collection[Requirement], audiences: frozenset[str], client_id: str) -> Self:
+    def of(cls, leaves: Collection[Requirement], audiences: frozenset[str], client_id: str, issuer: str = "") -> Self:
         """Return the way that plain requirements make together, in an app that accepts ``audiences`` and is ``client_id``."""
         who = [leaf for leaf in leaves if isinstance(leaf, Caller)]
         clients = [leaf.client_ids for leaf in who if leaf.client_ids]
@@ -61,12 +65,14 @@ class Way:
             roles=tuple(dict.fromkeys(roles)),
             claims=tuple(sorted({_claim(leaf) for leaf in leaves if isinstance(leaf, HasClaim)})),
             conditions=tuple(sorted({leaf.name for leaf in leaves if isinstance(leaf, Condition)})),
+            issuer=issuer,
         )
 
     @property
     def scheme(self) -> str:
         """The name of the security scheme with which one gets such a token."""
-        return Requirement.scheme_name if self.kind == "service" else "UserToken"
+        name = Requirement.scheme_name if self.kind == "service" else "UserToken"
+        return f"{name}.{_component(self.issuer)}" if self.issuer else name
 
     def __str__(self) -> str:
         who = listed(self.clients, " or ")
@@ -82,7 +88,15 @@ class Way:
             *(f"claim {claim}" for claim in self.claims),
             *(f"condition {json.dumps(name, ensure_ascii=False)}" for name in self.conditions),
         ]
+        if self.issuer:
+            parts.append(f"of {self.issuer}")
         return ", ".join(parts)
+
+
+def _component(issuer: str) -> str:
+    """Return an issuer as a part of a name in ``components``. Two issuers never have one name."""
+    readable = re.sub("[^A-Za-z0-9._-]+", "-", issuer.partition("://")[2])
+    return f"{readable}-{sha256(issuer.encode()).hexdigest()[:8]}"
 
 
 def _claim(leaf: HasClaim) -> str:
@@ -128,7 +142,7 @@ def scheme(name: str, urls: PublicEndpoints, scopes: Mapping[str, Sequence[str]]
         "tokenUrl": urls.token,
         "scopes": {scope: _wanted_by(scopes[scope]) for scope in sorted(scopes)},
     }
-    if name == Requirement.scheme_name:
+    if name.split(".", maxsplit=1)[0] == Requirement.scheme_name:
         text = "Access token of a service, for the audience of this one (OAuth 2.0 client credentials)."
         return {"type": "oauth2", "description": text, "flows": {"clientCredentials": flow}}
     text = "Access token of a user, for the audience of this service (OAuth 2.0 authorization code)."

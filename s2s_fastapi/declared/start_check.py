@@ -13,7 +13,7 @@ from typing import Final
 from starlette.convertors import FloatConvertor, IntegerConvertor, StringConvertor, UUIDConvertor
 from starlette.routing import compile_path
 
-from s2s_fastapi.declared.asked import covers, ways_of
+from s2s_fastapi.declared.asked import covers, leaves_of, plain, ways_of
 from s2s_fastapi.declared.callables import line_of
 from s2s_fastapi.declared.late_routes import FailingRoute
 from s2s_fastapi.declared.public_paths import DOCS, OPTIONAL, PublicPath, PublicPaths, Unanswered, unanswered
@@ -21,10 +21,19 @@ from s2s_fastapi.declared.routes import Access, RouteAccess
 from s2s_fastapi.declared.sentences import Mistake
 from s2s_fastapi.fastapi_internals import path_pattern
 from s2s_fastapi.requirement.opened import WEBSOCKET
-from s2s_fastapi.requirement.requirement import AllOf, Audience, Caller, HasRole, HasScope, OptionalOf, Requirement
+from s2s_fastapi.requirement.requirement import (
+    AllOf,
+    Audience,
+    Caller,
+    HasRole,
+    HasScope,
+    InRealm,
+    OptionalOf,
+    Requirement,
+)
 from s2s_fastapi.text import listed
 
-__all__ = ["AccessCheck", "bounded"]
+__all__ = ["AccessCheck", "RealmAccess", "bounded"]
 
 _MOST: Final = 20
 """Routes that a sentence names."""
@@ -32,6 +41,18 @@ _NONE: Final = PublicPaths()
 _WHO: Final = (Caller,)
 _WHO_OR_WHAT: Final = (Caller, HasRole, HasScope)
 _ONE_SEGMENT: Final = (StringConvertor, IntegerConvertor, FloatConvertor, UUIDConvertor)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealmAccess:
+    """A realm whose tokens an app accepts."""
+
+    name: str
+    """What ``realm=`` calls it."""
+    issuer: str
+    audiences: frozenset[str]
+    client_id: str
+    """The app's own client in this realm; it may have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +68,18 @@ class AccessCheck:
     skip_audience: bool
     optional: PublicPaths = _NONE
     """The paths on which requests without credentials are accepted."""
+    realms: tuple[RealmAccess, ...] = ()
+    """All realms, the first one first; empty if nobody said which."""
     unchecked: frozenset[str] = frozenset()
     """Names of routes whose mistakes do not stop the start: see ``insecure_unchecked``."""
 
     @property
     def declared(self) -> frozenset[str]:
         """The audiences that the routes declare."""
-        leaves = (leaf for route in self.access.routes for way in ways_of(route.requirement) for leaf in way)
+        every = (leaf for route in self.access.routes for leaf in leaves_of(route.requirement))
+        leaves = (
+            plain(leaf) for leaf in every if not isinstance(leaf, InRealm) or self._realm(leaf.realm) in self.realms[:1]
+        )
         return frozenset(name for leaf in leaves if isinstance(leaf, Audience) for name in leaf.audiences)
 
     def opens(self, method: str, path: str) -> bool:
@@ -68,6 +94,26 @@ class AccessCheck:
         """Return every way in which a token of this app can meet a requirement. Each way is plain requirements that must all be met."""
         return [way for way in ways_of(requirement) if not self._contradiction(way)]
 
+    def in_realm(self, way: Iterable[Requirement]) -> tuple[RealmAccess | None, tuple[Requirement, ...]]:
+        """Return of which realm a token that meets all of these is, and what is required of it there.
+
+        The realm is None if the requirements are of several realms, of an unknown one, or if no realm is known at all.
+        """
+        way = tuple(way)
+        named = {leaf.realm if isinstance(leaf, InRealm) else "" for leaf in way}
+        found = {self._realm(name) for name in named}
+        return (found.pop() if len(found) == 1 else None if found else self._realm("")), tuple(map(plain, way))
+
+    def _realm(self, name: str) -> RealmAccess | None:
+        if not name:
+            return next(iter(self.realms), None)
+        return next((realm for realm in self.realms if name in (realm.name, realm.issuer)), None)
+
+    def issuer_of(self, name: str) -> str:
+        """Return the issuer of the realm that a requirement names; empty for the first one."""
+        realm = self._realm(name)
+        return "" if realm is None or realm in self.realms[:1] else realm.issuer
+
     def problems(self) -> Iterator[str]:
         """Yield a sentence for each mistake that would accept a caller the code does not allow, or refuse every caller."""
         guarded = [route for route in self.access.routes if not self._is_public(route)]
@@ -81,6 +127,14 @@ class AccessCheck:
         )
         yield from self._public_problems()
         yield from self._optional_problems()
+        yield from self._unknown_realms()
+        if len(self.realms) > 1 and not self.users:
+            yield from _uncovered(
+                guarded,
+                _WHO,
+                "settings=[...] accepts tokens of several realms, so every route that is not public must say who may call it: "
+                f'require_caller(...) speaks of the first realm, require_caller(..., realm="{self.realms[1].name}") of another. Missing on',
+            )
         if self.users:
             yield from _uncovered(
                 guarded,
@@ -100,6 +154,21 @@ class AccessCheck:
                 guarded,
                 (Audience,),
                 "Set KEYCLOAK_CLIENT_ID or KEYCLOAK_AUDIENCE, or give every route that is not public a require_audience(...). Missing on",
+            )
+
+    def _unknown_realms(self) -> Iterator[str]:
+        if not self.realms:
+            return
+        found: dict[str, list[str]] = {}
+        for route in self.access.routes:
+            for leaf in leaves_of(route.requirement):
+                if isinstance(leaf, InRealm) and self._realm(leaf.realm) is None:
+                    found.setdefault(leaf.realm, []).append(route.name)
+        for name, routes in found.items():
+            known = listed(realm.name for realm in self.realms)
+            yield (
+                f"{bounded(routes)}: no settings of this service have the name {listed([name])} (known: {known}). Write another realm=, or give the "
+                f"settings of that realm this name: KeycloakSettings(name={json.dumps(name)})."
             )
 
     def way_out(self) -> Iterator[str]:
@@ -324,9 +393,13 @@ class AccessCheck:
     def _impossible(self, route: RouteAccess) -> Iterator[Mistake]:
         """Yield what is wrong with the requirement of a route if no token can meet it."""
         ways = [] if route.requirement is None else ways_of(route.requirement)
-        roles = [leaf for way in ways for leaf in way if isinstance(leaf, HasRole)]
         problems = [self._contradiction(way) for way in ways]
-        if not self.client_id and any(not role.realm and not role.client for role in roles):
+        owners = {
+            self.client_id if realm is None else realm.client_id
+            for realm, leaves in map(self.in_realm, ways)
+            if any(map(_own_role, leaves))
+        }
+        if "" in owners:
             problems = ["require_role needs client=... or KEYCLOAK_CLIENT_ID to know whose role it is"]
         if problems and "" not in problems:
             text = f"no token of this app can meet its requirement: {problems[0]}"
@@ -334,6 +407,18 @@ class AccessCheck:
 
     def _contradiction(self, way: Collection[Requirement]) -> str:
         """Return why no token can meet all of these plain requirements, and what to write instead; nothing if one can."""
+        realm, leaves = self.in_realm(way)
+        unknown = [leaf.realm for leaf in way if isinstance(leaf, InRealm) and self._realm(leaf.realm) is None]
+        if unknown:
+            return f"nobody knows the realm {listed(unknown)} here"
+        if realm is None and any(isinstance(leaf, InRealm) for leaf in way):
+            either = " | ".join(dict.fromkeys(map(str, way)))
+            return f"a token is of one realm, and these are of several: {either}. Name the same realm= in all of them, or join them with |"
+        if realm is not None and realm not in self.realms[:1]:
+            return replace(self, audiences=realm.audiences, client_id=realm.client_id)._contradiction_in_realm(leaves)  # noqa: SLF001 - itself
+        return self._contradiction_in_realm(leaves)
+
+    def _contradiction_in_realm(self, way: Collection[Requirement]) -> str:
         callers = [leaf for leaf in way if isinstance(leaf, Caller)]
         kinds = {leaf.kind for leaf in callers}
         if len(kinds) > 1:
@@ -359,6 +444,10 @@ class AccessCheck:
             if leaf.only and any(leaf.audiences.isdisjoint(other.audiences) for other in audiences):
                 return "its token must be for one audience only, and also for another one. Take only=True or the other audience out"
         return ""
+
+
+def _own_role(leaf: Requirement) -> bool:
+    return isinstance(leaf, HasRole) and not leaf.realm and not leaf.client
 
 
 def _takes_from(earlier: RouteAccess, later: RouteAccess) -> bool:
@@ -391,7 +480,7 @@ def _uncovered(routes: Collection[RouteAccess], kinds: tuple[type[Requirement], 
     bare = [
         route
         for route in routes
-        if not all(any(isinstance(leaf, kinds) for leaf in way) for way in ways_of(route.requirement))
+        if not all(any(isinstance(plain(leaf), kinds) for leaf in way) for way in ways_of(route.requirement))
     ]
     names = [
         route.name

@@ -42,6 +42,7 @@ __all__ = [
     "issuer_steps",
     "kind_cure",
     "not_granted_cure",
+    "realm_cure",
     "role_cure",
     "scope_cure",
     "shown",
@@ -272,9 +273,24 @@ def wrong_kind_cure(principal: Principal, expected: str) -> str:
 def caller_cure(principal: Principal, allowed: Iterable[str]) -> str:
     """Return what to change if a client called that the route does not name."""
     who = named(principal.client_id)
-    text = who if who.startswith('"') else f'"{who}"'
     require = "require_user" if principal.kind == "user" else "require_caller"
-    return f"{who} is not allowed here (allowed: {listed(allowed)}). To allow it, add {text} to {require}(...)."
+    return f"{who} is not allowed here (allowed: {listed(allowed)}). To allow it, add {_text(principal.client_id)} to {require}(...)."
+
+
+def realm_cure(principal: Principal, realm: str = "") -> str:
+    """Return what to change if a caller is of another realm than the requirement: of ``realm``, or of the first one."""
+    who = f"{named(principal.client_id)} of the realm {named(principal.realm)} ({principal.issuer})"
+    if not realm:
+        return (
+            f"{who} called, and a requirement that names no realm speaks of the first realm of this service. If this caller may call, join "
+            f"a requirement of its own with |: require_caller({_text(principal.client_id)}, realm={_text(principal.realm)})."
+        )
+    return f"{who} called, and the requirement is for callers of the realm {named(realm)}. If this caller may call, name its realm."
+
+
+def _text(name: str) -> str:
+    shown = named(name)
+    return shown if shown.startswith('"') else f'"{shown}"'
 
 
 def scope_cure(principal: Principal, missing: Iterable[str]) -> str:

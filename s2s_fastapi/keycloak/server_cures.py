@@ -16,6 +16,26 @@ __all__ = ["answer_cure", "said_by", "unreachable_cure"]
 _PLAIN_HTTP: Final = re.compile("TLS failed: (WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE|PACKET_LENGTH_TOO_LONG)")
 _NOT_HTTP: Final = "the answer is not HTTP"
 _CERTIFICATE: Final = "certificate"
+_CERTIFICATES: Final = (
+    (
+        "has expired",
+        "Renew the certificate of Keycloak, or of the proxy in front of it. If it is still valid, the clock of this host is wrong.",
+    ),
+    ("not yet valid", "Compare the clock of this host with that of Keycloak: its certificate begins later."),
+    (
+        "mismatch",
+        "Set KEYCLOAK_URL to a name that is in the certificate, or issue a certificate for this name.",
+    ),
+    (
+        "self-signed",
+        "Set KEYCLOAK_CA_FILE to it, or to that of its authority: a proxy that opens TLS has one of its own.",
+    ),
+    (
+        "issuer certificate",
+        "Set KEYCLOAK_CA_FILE to the certificate of the authority that signed it, and let Keycloak send the whole chain.",
+    ),
+)
+"""What OpenSSL says of a certificate that it does not trust, and what to change."""
 _NOT_FOUND: Final = 404
 _SERVER_ERROR: Final = 500
 
@@ -64,6 +84,9 @@ def unreachable_cure(url: str, problem: str = "", *, proxied: bool = False) -> s
     """
     if _PLAIN_HTTP.search(problem):
         return "The port answers in plain http: write http:// in KEYCLOAK_URL, or use Keycloak's port for https."
+    for said, certificate in _CERTIFICATES:
+        if _CERTIFICATE in problem and said in problem.lower():
+            return certificate
     setting = "KEYCLOAK_URL or KEYCLOAK_CA_FILE" if _CERTIFICATE in problem else "KEYCLOAK_URL"
     cure = f"Is Keycloak up at {url.rpartition('/realms/')[0]}, and is {setting} right for this process?"
     if _NOT_HTTP in problem and url.startswith("http:"):

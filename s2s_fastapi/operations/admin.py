@@ -14,6 +14,7 @@ from urllib.parse import quote
 import httpx
 
 from s2s_fastapi.caller.auth import ServiceTokenAuth
+from s2s_fastapi.caller.granted import claims_of
 from s2s_fastapi.errors import ConfigurationError, S2SError
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.text import named, printable
@@ -125,8 +126,9 @@ class AdminApi:
         *,
         token: Callable[[], str] | None = None,
         transport: httpx.BaseTransport | None = None,
+        seconds: float = _SECONDS,
     ) -> None:
-        """Take the target. ``token`` and ``transport`` replace the log-in and the network."""
+        """Take the target. ``token`` and ``transport`` replace the log-in and the network. ``seconds`` bounds each wait for the server."""
         self.target = target
         auth = ServiceTokenAuth(settings=target.login)
         self._token = token or auth.token
@@ -138,7 +140,7 @@ class AdminApi:
             verify=_trusting(target.login) if target.server.startswith("https:") and transport is None else True,
             proxy=None if proxy is None or transport is not None else proxy.get_secret_value(),
             trust_env=False,
-            timeout=_SECONDS,
+            timeout=seconds,
             follow_redirects=False,
         )
 
@@ -146,6 +148,10 @@ class AdminApi:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close its connections."""
         self._http.close()
 
     def __repr__(self) -> str:
@@ -252,12 +258,23 @@ class AdminApi:
 
     def lacks(self, right: str, what: str) -> str:
         """Say that the admin client lacks a right, and what it could not do without."""
-        realm, own = self.target.realm, self.target.login.realm
-        holder = "realm-management" if realm == own else f"{realm}-realm"
         return (
             f"{named(self.target.login.client_id)} has no right to {what}. Give its service account the role {right} of the client"
-            f" {named(holder)} in the realm {named(own)}."
+            f" {named(self._holder)} in the realm {named(self.target.login.realm)}."
         )
+
+    def surely_lacks(self, right: str) -> bool:
+        """Return whether the admin client's own token lists rights, and not this one. A token that lists none says nothing."""
+        try:
+            roles = (claims_of(self._token()) or {})["resource_access"][self._holder]["roles"]
+        except (LookupError, TypeError, S2SError):
+            return False
+        return isinstance(roles, list) and right not in roles
+
+    @property
+    def _holder(self) -> str:
+        """The client whose roles are the rights."""
+        return "realm-management" if self.target.realm == self.target.login.realm else f"{self.target.realm}-realm"
 
     def _request(self, method: str, url: str, body: Any, query: Mapping[str, object]) -> httpx.Response:
         for last in (False, True):
@@ -270,7 +287,8 @@ class AdminApi:
                 if answer.status_code != _UNAUTHORIZED or last:
                     if answer.status_code == _UNAUTHORIZED:
                         raise AdminError(
-                            "Keycloak's Admin API refuses the token that Keycloak itself issued: check KEYCLOAK_URL."
+                            "Keycloak's Admin API refuses the token that Keycloak itself issued: check KEYCLOAK_URL. If somebody revoked"
+                            " all tokens or disabled the admin client just now, run the command again."
                         )
                     return answer
                 self._refused(token)  # it expired in between, or all tokens were revoked: nothing was done

@@ -1,14 +1,17 @@
-"""Apps are imported by processes of their own, each with a pipe of its own for its result.
+"""Apps are imported by processes of their own, each with a file of its own for its result.
 
 Importing runs the code of sixty teams and of what they depend on. The process that can change the realm never does it. An app can read
 the environment of the process that started its own, so no administrator's credentials may be there either.
 """
 
+import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,14 +20,15 @@ from typing import Final
 
 from s2s_fastapi.declared.access_file import AccessFile, AppAccess
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.operations.applications import admin_variables
 from s2s_fastapi.text import listed, named
 
 __all__ = ["AppTarget", "ReadApp", "read_apps"]
 
 _CHILD: Final = "s2s_fastapi.operations.declared_app"
-_ADMIN: Final = ("KEYCLOAK_ADMIN", "KC_")
-"""How the variables of administrators and of Keycloak itself begin."""
 _SECONDS: Final = 120.0
+_LIMIT: Final = 16 * 1024 * 1024
+"""Bytes of an answer."""
 _AT_A_TIME: Final = 4
 _TARGET: Final = re.compile(r"(?P<app>[^=]+)(?:=(?P<client>.+))?")
 
@@ -60,22 +64,26 @@ class ReadApp:
     problem: str = ""
 
 
-def read_apps(targets: Iterable[AppTarget], environment: Mapping[str, str] = os.environ) -> tuple[ReadApp, ...]:
+def read_apps(
+    targets: Iterable[AppTarget], environment: Mapping[str, str] = os.environ, *, seconds: float = _SECONDS
+) -> tuple[ReadApp, ...]:
     """Return what the apps declare, in the order given. One that cannot be read is reported in a sentence; the others are still read.
+
+    ``seconds`` is how long one import may take.
 
     Raises:
         ConfigurationError: Variables of an administrator are in the environment. Nothing was imported.
     """
-    if admin := sorted(name for name in environment if name.upper().startswith(_ADMIN)):
+    if admin := admin_variables(environment):
         raise ConfigurationError(
             f"Unset {listed(admin)}: the code of an app runs when it is imported, and can read the environment of this process. Run"
             " access as another job or user than plan and apply."
         )
     with ThreadPoolExecutor(_AT_A_TIME) as workers:
-        return tuple(workers.map(partial(_read, environment), targets))
+        return tuple(workers.map(partial(_read, environment, seconds), targets))
 
 
-def _read(environment: Mapping[str, str], target: AppTarget) -> ReadApp:
+def _read(environment: Mapping[str, str], seconds: float, target: AppTarget) -> ReadApp:
     kept = dict(environment)
     if not any(kept.get(name) for name in ("KEYCLOAK_URL", "KEYCLOAK_ISSUER")):
         # Nothing is sent there. What an app declares does not depend on the server.
@@ -83,24 +91,21 @@ def _read(environment: Mapping[str, str], target: AppTarget) -> ReadApp:
     if target.client_id:
         kept["KEYCLOAK_CLIENT_ID"] = target.client_id
     command = [sys.executable, "-m", _CHILD, target.app, target.client_id]
-    try:
-        done = subprocess.run(  # noqa: S603 - our own interpreter and module
-            command,
-            env=kept,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return ReadApp(target, None, f"The app {named(target.app)} was not imported within {_SECONDS:g} s.")
-    process = f"The process that imported the app {named(target.app)} ended with {done.returncode}"
-    if not done.stdout:
+    with tempfile.TemporaryFile() as answer:
+        ended = _run(command, kept, seconds, answer.fileno())
+        size = os.fstat(answer.fileno()).st_size
+        answer.seek(0)
+        said = answer.read(_LIMIT) if size <= _LIMIT else b""
+    if ended is None:
+        return ReadApp(target, None, f"The app {named(target.app)} was not imported within {seconds:g} s.")
+    process = f"The process that imported the app {named(target.app)} ended with {ended}"
+    if size > _LIMIT:
+        return ReadApp(target, None, f"{process} and said more than {_LIMIT} bytes.")
+    if not said:
         return ReadApp(target, None, f"{process} and said nothing.")
     # The app's own code ran there: what it answers is text from outside.
     try:
-        result = json.loads(done.stdout)
+        result = json.loads(said)
         if problem := result["problem"]:
             return ReadApp(target, None, str(problem))
         (access,) = AccessFile.parse(result["access"].encode(), source=target.app).apps
@@ -109,3 +114,32 @@ def _read(environment: Mapping[str, str], target: AppTarget) -> ReadApp:
     if target.client_id not in ("", access.client_id):
         return ReadApp(target, None, f"{process} and said what another client declares: {named(access.client_id)}.")
     return ReadApp(target, access)
+
+
+def _run(command: list[str], environment: Mapping[str, str], seconds: float, answer: int) -> int | None:
+    """Run a process with the file ``answer`` as its stdout, and return how it ended; None if it took too long.
+
+    The answer is a file: the end of a pipe comes only if nobody has it open any more, and the app may have started processes that go on.
+    They are stopped with it, unless they left its group.
+    """
+    process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=answer,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        if os.name == "nt":
+            process.kill()
+        else:
+            with contextlib.suppress(
+                ProcessLookupError, PermissionError
+            ):  # PermissionError: macOS, if only zombies are left
+                os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

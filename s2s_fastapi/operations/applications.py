@@ -16,10 +16,16 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import added_middleware
 from s2s_fastapi.text import listed, named, printable
 
-__all__ = ["checked_name", "documentation_of", "imported", "without_middleware"]
+__all__ = ["admin_variables", "checked_name", "documentation_of", "imported", "without_middleware"]
 
 _NAME: Final = re.compile(r"(?P<module>\w+(?:\.\w+)*):(?P<attribute>\w+(?:\.\w+)*)(?P<call>\(\))?")
-_ADMIN: Final = "KEYCLOAK_ADMIN"
+_ADMIN: Final = ("KEYCLOAK_ADMIN", "KC_")
+"""How the variables of administrators and of Keycloak itself begin."""
+
+
+def admin_variables(environment: Mapping[str, str]) -> list[str]:
+    """Return the variables that may hold credentials of an administrator. No code of an app runs if there is one."""
+    return sorted(name for name in environment if name.upper().startswith(_ADMIN))
 
 
 def checked_name(name: str, environment: Mapping[str, str] = os.environ) -> re.Match[str]:
@@ -31,10 +37,9 @@ def checked_name(name: str, environment: Mapping[str, str] = os.environ) -> re.M
     parts = _NAME.fullmatch(name)
     if parts is None:
         raise ConfigurationError(f"{named(name)} is no app: write module:app, or module:factory() for a function.")
-    admin = sorted(variable for variable in environment if variable.startswith(_ADMIN))
-    if admin:
+    if admin := admin_variables(environment):
         raise ConfigurationError(
-            f"Unset {' and '.join(admin)}: the code of the app runs when it is imported, and could use an administrator's credentials."
+            f"Unset {listed(admin, ' and ')}: the code of the app runs when it is imported, and could use an administrator's credentials."
         )
     return parts
 

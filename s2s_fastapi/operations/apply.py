@@ -4,9 +4,8 @@ Keycloak has no locks and checks little. So everything is read again before and 
 `apply` that is interrupted leaves what was done so far; the next plan has the rest.
 """
 
+import hmac
 import json
-import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
@@ -15,6 +14,7 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.admin import AdminConflict, AdminError, AdminForbidden, AdminTarget
 from s2s_fastapi.operations.forbidden import forbidden_client, forbidden_role, forbidden_scope
 from s2s_fastapi.operations.plan import Plan
+from s2s_fastapi.operations.secret_files import folder_problem, write_secret
 from s2s_fastapi.operations.snapshot import ReadApi, Snapshot, audience_of, read_snapshot
 from s2s_fastapi.operations.steps import (
     AddAudience,
@@ -26,7 +26,7 @@ from s2s_fastapi.operations.steps import (
     MakeScope,
     MapRole,
     Step,
-    audience_mapper,
+    added_mapper,
     new_client,
     new_scope,
 )
@@ -41,8 +41,8 @@ _MANAGE_REALM: Final = "manage-realm"
 _BUILT_IN: Final = frozenset({"basic", "roles", "service_account"})
 """The scopes of Keycloak's own that a plan assigns to a caller, and never changes."""
 _IN_SCOPE: Final = "include.in.token.scope"
-_SECRET_BYTES: Final = 32
 _LONGEST_PATH: Final = 4096
+_NO_CLIENT: Final = ("", "")
 
 
 class WriteApi(ReadApi, Protocol):
@@ -51,6 +51,9 @@ class WriteApi(ReadApi, Protocol):
     @property
     def target(self) -> AdminTarget:
         """Which realm of which server it is."""
+
+    def surely_lacks(self, right: str) -> bool:
+        """Return whether the admin client's own token shows that a right is missing."""
 
     def post(self, *path: str, needs: str, body: object = None) -> str:
         """Send a POST, and return the id of what was made."""
@@ -142,6 +145,16 @@ class _Applying:
                 problem = _forbidden(step, realm)
             if problem:
                 raise ConfigurationError(f"The plan has a step that no plan has: {problem}. Nothing was changed.")
+        # With Keycloak's fine-grained permissions, rights come without these roles.
+        for step in () if realm.document.get("adminPermissionsEnabled") else plan.steps:
+            if self.api.surely_lacks(_needs(step)):
+                what = f"carry out this step: {str(step).removesuffix('.')}"
+                raise AdminForbidden(f"{self.api.lacks(_needs(step), what)} Nothing was changed.")
+        for folder in sorted(
+            {Path(step.secret_file).parent for step in plan.steps if isinstance(step, MakeClient) and step.secret_file}
+        ):
+            if problem := folder_problem(folder):
+                raise ConfigurationError(f"{problem} Nothing was changed.")
         # A saved plan is a file: somebody may have written it by hand.
         if self.again is not None and _text(self.again(realm, target)) != _text(plan):
             raise ConfigurationError(
@@ -159,7 +172,7 @@ class _Applying:
                     "client-scopes", needs=_MANAGE_CLIENTS, body=new_scope(step)
                 )
             case AddAudience():
-                body = audience_mapper(step.audience, custom=step.custom)
+                body = added_mapper(step, self.realm.scope(step.scope) or {"protocolMappers": ()})
                 self.api.post(
                     "client-scopes",
                     self._id("scope", step.scope),
@@ -176,8 +189,7 @@ class _Applying:
                 self._assign(step)
             case MakeRole():
                 where = ("clients", self._id("client", step.owner), "roles") if step.owner else ("roles",)
-                needs = _MANAGE_CLIENTS if step.owner else _MANAGE_REALM
-                self.api.post(*where, needs=needs, body={"name": step.role})
+                self.api.post(*where, needs=_needs(step), body={"name": step.role})
             case MapRole():
                 place = ("clients", self._id("client", step.client), "scope-mappings", *self._owner(step.owner))
                 self.api.post(*place, needs=_MANAGE_CLIENTS, body=[self._role(step.owner, step.role)])
@@ -187,16 +199,50 @@ class _Applying:
 
     def _make_client(self, step: MakeClient) -> None:
         body = new_client(step)
-        file = Path(step.secret_file) if step.secret_file else None
-        if file is not None:
-            # First the file: a client whose secret nobody has is of no use, and its owner would make another one.
-            body["secret"] = _new_secret(file)
-        try:
+        if not step.secret_file:
             self.ids["client", step.client] = self.api.post("clients", needs=_MANAGE_CLIENTS, body=body)
-        except (AdminConflict, AdminForbidden):
-            if file is not None:
-                file.unlink(missing_ok=True)  # no client was made with this secret
+            return
+        file = Path(step.secret_file)
+        # First the file: a client whose secret nobody has is of no use, and its owner would make another one.
+        secret = write_secret(file)
+        problem: AdminError | None = None
+        try:
+            self.ids["client", step.client] = self.api.post(
+                "clients", needs=_MANAGE_CLIENTS, body={**body, "secret": secret}
+            )
+        except AdminForbidden:
+            file.unlink(missing_ok=True)  # no client was made with this secret
             raise
+        except AdminError as error:
+            problem = error
+        if problem is None and not self.realm.rotating:
+            return
+        uuid, theirs = found = self._secret_of(step.client)
+        if theirs and hmac.compare_digest(theirs.encode(), secret.encode()):
+            # Nobody else knows the secret: so this very request made the client, although its answer was lost or is of a second try.
+            self.ids["client", step.client] = uuid
+            return
+        shown = printable(step.secret_file, _LONGEST_PATH)
+        if isinstance(problem, AdminConflict) and (theirs or found == _NO_CLIENT):
+            file.unlink(missing_ok=True)  # the client is somebody else's
+            raise problem
+        raise AdminError(
+            f"{problem or 'Keycloak changed the secret of the new client.'} It is not known whether the client {named(step.client)} has the"
+            f" secret in {shown}, which is kept. Look at its page Credentials: if there is no such client, delete the file. If its secret is"
+            " another one, write that into the file. Then make the plan again."
+        )
+
+    def _secret_of(self, client_id: str) -> tuple[str, str]:
+        """Return Keycloak's id and the secret of a client, only to compare it; the secret is empty if it cannot be read."""
+        uuid = "unknown"
+        try:
+            clients = self.api.get("clients", needs="view-clients", clientId=client_id)
+            uuid = next((str(one["id"]) for one in clients if one["clientId"] == client_id), "")
+            if not uuid:
+                return _NO_CLIENT
+            return uuid, str(self.api.get("clients", uuid, needs="view-clients").get("secret") or "")
+        except AdminError:
+            return uuid, ""
 
     def _enable(self, step: EnableServiceAccount) -> None:
         client = self._id("client", step.client)
@@ -280,6 +326,17 @@ class _Applying:
         return self.ids[key]
 
 
+def _needs(step: Step) -> str:
+    """Return the right that a step takes."""
+    match step:
+        case MakeRole() if not step.owner:
+            return _MANAGE_REALM
+        case GrantRole():
+            return _MANAGE_USERS
+        case _:
+            return _MANAGE_CLIENTS
+
+
 def _made(step: Step, realm: Snapshot) -> bool:
     """Return whether somebody else made exactly what a step makes: neither less nor more."""
     match step:
@@ -333,26 +390,3 @@ def _forbidden(step: Step, realm: Snapshot) -> str:
                 forbidden_role(role, realm.realm, realm.inside(role)),
             ]
     return next(filter(None, problems), "")
-
-
-def _new_secret(file: Path) -> str:
-    """Write a new secret into a new file that only its owner can read, and return it.
-
-    Raises:
-        ConfigurationError: The file exists, or cannot be written.
-    """
-    secret = secrets.token_urlsafe(_SECRET_BYTES)
-    try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as opened:
-            opened.write(secret)
-            opened.flush()
-            os.fsync(opened.fileno())
-    except FileExistsError:
-        problem = "exists, and a secret is never overwritten: make the plan again"
-    except OSError as error:
-        problem = f"cannot be written: {(error.strerror or type(error).__name__).lower()}"
-    else:
-        return secret
-    raise ConfigurationError(f"The secret file {printable(str(file), _LONGEST_PATH)} {problem}.")

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Any
 from s2s_fastapi.backchannel.channel import BackChannel, BackChannelError, Reply
 from s2s_fastapi.caller.granted import GrantedToken, claims_of
 from s2s_fastapi.caller.wanted import Wanted
+from s2s_fastapi.declared.access_file import AppAccess
 from s2s_fastapi.declared.routes import Access, read_access
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.environment import settings_or_environment
 from s2s_fastapi.errors import ConfigurationError, S2SError
 from s2s_fastapi.keycloak.endpoints import Endpoints
+from s2s_fastapi.operations.admin import AdminApi
 from s2s_fastapi.operations.applications import documentation_of, imported
+from s2s_fastapi.operations.declarations import audiences_of
+from s2s_fastapi.operations.inspection import Inspection, inspected
+from s2s_fastapi.operations.plan_hint import plan_command
 from s2s_fastapi.operations.tokens import TIMEOUT, requested
 from s2s_fastapi.verifier.jwks import KeySet
 
@@ -60,6 +65,9 @@ class Facts:
     """One service as its environment describes it.
 
     - `app` names the app, ``module:app``, if it shall be read.
+    - `apps` are what access files say; one of them may be this service. `files` are their names.
+    - `admin` is the client that reads the realm, if somebody may; `admin_problem` says why there is none although it was asked for.
+    - `admin_required` makes that a problem.
     - `settings` replaces the environment.
     - `clock` returns the seconds since the epoch.
     """
@@ -68,12 +76,22 @@ class Facts:
         self,
         *,
         app: str = "",
+        apps: Iterable[AppAccess] = (),
+        files: Iterable[str] = (),
+        admin: AdminApi | None = None,
+        admin_problem: str = "",
+        admin_required: bool = False,
         settings: "KeycloakSettings | None" = None,
         environment: Mapping[str, str] = os.environ,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.environment = environment
         self.clock = clock
+        self.apps = tuple(apps)
+        self.files = tuple(files)
+        self.admin = admin
+        self.admin_problem = admin_problem
+        self.admin_required = admin_required
         self._app = app
         self._settings = settings
         self._tokens: dict[Wanted, GrantedToken | S2SError] = {}
@@ -117,13 +135,17 @@ class Facts:
 
     @cached_property
     def downstreams(self) -> tuple[Downstream, ...]:
-        """Whom the app calls.
+        """Whom this service calls: as the app says, or else the access files.
 
         Raises:
             ConfigurationError: A base URL is a function, and it failed.
         """
         if self.access is None:
-            return ()
+            return tuple(
+                Downstream(origins=each.origins, audiences=frozenset(each.audiences), scopes=frozenset(each.scopes))
+                for app in self.own_apps
+                for each in app.calls
+            )
         try:
             return tuple(
                 sorted(self.access.downstreams, key=lambda each: (sorted(each.audiences), sorted(each.scopes)))
@@ -133,6 +155,28 @@ class Facts:
         except Exception as error:  # noqa: BLE001 - the function is the app's own
             problem = type(error).__name__
         raise ConfigurationError(f"A base URL is a function, and it failed with {problem}.")
+
+    @property
+    def own_apps(self) -> tuple[AppAccess, ...]:
+        """What the access files say of this service."""
+        return tuple(app for app in self.apps if app.client_id == self.settings.client_id)
+
+    def plan(self, audience: str = "") -> str:
+        """Return the command that plans what this service declares. The file of the called service belongs to it."""
+        known = not audience or any(audience in (app.client_id, *audiences_of(app)) for app in self.apps)
+        return plan_command(*self.files, *(() if known and self.files else ("",)))
+
+    @cached_property
+    def inspection(self) -> Inspection | str:
+        """What an administrator sees of this service in its realm, or why that is not known."""
+        if self.admin is None:
+            return self.admin_problem
+        try:
+            return inspected(
+                self.admin, self.settings.client_id, self.downstreams, reader=self.admin.target.login.client_id
+            )
+        except S2SError as error:
+            return str(error)
 
     @cached_property
     def settings(self) -> "KeycloakSettings":

@@ -1,16 +1,35 @@
 """What checks find, as values: each finding says what was seen, why it matters, and what to change."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
-__all__ = ["Checked", "Finding", "Level", "Report", "Result", "Seen", "Skipped"]
+__all__ = ["Change", "Checked", "Finding", "Level", "Report", "Result", "Seen", "Skipped"]
 
-VERSION: Final = 1
+VERSION: Final = 2
 """The version of the JSON: docs/schemas/doctor.schema.json."""
 
 Level = Literal["problem", "warning"]
 State = Literal["fine", "warning", "problem", "skipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One request to Keycloak's Admin API that changes the realm. Nothing here sends it: an administrator may."""
+
+    method: str
+    path: str
+    """From ``/admin`` on."""
+    body: Any = None
+
+    def __str__(self) -> str:
+        body = "" if self.body is None else f" {json.dumps(self.body, ensure_ascii=True)}"
+        return f"{self.method} {self.path}{body}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {"method": self.method, "path": self.path, "body": self.body}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +42,12 @@ class Finding:
     cure: str
     level: Level = "problem"
     """A problem makes calls fail; a warning does not, yet."""
+    console: str = ""
+    """Where in the admin console it is changed: page, tab, field."""
+    changes: tuple[Change, ...] = ()
+    """The same as requests to the Admin API, in their order."""
+    plan: str = ""
+    """The command that plans it; only if the realm lacks what the code declares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +95,16 @@ class Checked:
             "seen": [result.text for result in self.results if isinstance(result, Seen)],
             "skipped": [result.why for result in self.results if isinstance(result, Skipped)],
             "findings": [
-                {"level": each.level, "seen": each.seen, "why": each.why, "cure": each.cure} for each in self.findings
+                {
+                    "level": each.level,
+                    "seen": each.seen,
+                    "why": each.why,
+                    "cure": each.cure,
+                    "console": each.console,
+                    "changes": [change.as_json() for change in each.changes],
+                    "plan": each.plan,
+                }
+                for each in self.findings
             ],
         }
 

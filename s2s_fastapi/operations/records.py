@@ -1,5 +1,7 @@
-"""The log record of a refusal, read back: one JSON line of the logger ``s2s_fastapi.decisions``."""
+"""The log record of a refusal, read back: a record of the logger ``s2s_fastapi.decisions``, as JSON or as text."""
 
+import ast
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,10 +11,16 @@ from s2s_fastapi.backchannel.strict_json import json_object
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.explanation import Explanation, Question, RouteAnswer, Token
+from s2s_fastapi.text import printable
 
-__all__ = ["LogRecord", "read_record"]
+__all__ = ["LogRecord", "is_record", "read_record"]
 
-_DEEP: Final = 4
+_DEEP: Final = 8
+_LONGEST: Final = 4096
+_MESSAGE: Final = re.compile(r"(?:refused|failed|observed) [1-5]\d\d: (?P<reason>[a-z_]+)")
+"""How the message begins. The patterns below follow on it, so nothing inside of quotes is ever taken for a field."""
+_FIELD: Final = re.compile(r" (?P<name>[a-z_]+)=(?P<value>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|-?\d+)")
+_COMMAND: Final = re.compile(r" explain: (?P<command>s2s-fastapi explain [^\n]*)")
 _REASONS: Final = {str(reason): reason for reason in Reason}
 
 
@@ -37,43 +45,97 @@ class LogRecord:
         return Explanation(question=self.question, token=token, routes=(answer,))
 
 
-def read_record(line: str) -> LogRecord:
-    """Return what a JSON line says, whichever formatter wrote it: the fields may stand in an object inside of it.
+def is_record(text: str) -> bool:
+    """Return whether a text is meant as a log record, and not as a token: no token has these characters."""
+    return text.startswith("{") or _MESSAGE.search(text) is not None
+
+
+def read_record(text: str) -> LogRecord:
+    """Return what a record says, whichever formatter wrote it.
+
+    - As JSON, the fields may stand in an object inside of it. If only the message is there, that is read.
+    - As text, something may stand before and after the message. What was cut off is missing.
+
+    Nobody's name can imitate another field: in the message each value is in quotes, with the quotes inside of it escaped.
 
     Raises:
         ConfigurationError: It is no record of a decision.
     """
-    try:
-        content = json_object(line.encode())
-    except (ValueError, RecursionError):
-        content = {}
-    found = next((each for each in _objects(content, _DEEP) if str(each.get("reason")) in _REASONS), None)
+    found = next(iter(_found(text, _DEEP)), None)
     if found is None:
         raise ConfigurationError(
-            "This is no log record of the logger s2s_fastapi.decisions as one JSON line: it has no member reason with one of its reasons."
+            "This is no log record of the logger s2s_fastapi.decisions: it has neither a member reason with one of its reasons, nor a text"
+            " such as “refused 403: scope_missing ...”."
         )
 
-    def text(name: str) -> str:
+    def member(name: str) -> str:
         value = found.get(name)
-        return value if isinstance(value, str) else ""
+        return printable(value, _LONGEST) if isinstance(value, str) else ""
 
     question = Question(
-        client_id=text("client_id"), to=_called(text("explain")), method=text("method"), route=text("route")
+        client_id=member("client_id"), to=_called(member("explain")), method=member("method"), route=member("route")
     )
-    return LogRecord(question=question, reason=_REASONS[text("reason")], cure=text("cure"))
+    return LogRecord(question=question, reason=_REASONS[member("reason")], cure=member("cure"))
 
 
-def _objects(content: Mapping[str, Any], deep: int) -> Iterator[Mapping[str, Any]]:
-    yield content
-    for value in content.values():
-        if isinstance(value, dict) and deep:
-            yield from _objects(value, deep - 1)
+def _found(content: object, deep: int) -> Iterator[Mapping[str, Any]]:
+    """Yield the fields of records in a text or in JSON: members of an object first, then the text of a message."""
+    if deep < 0:
+        return
+    if isinstance(content, dict):
+        if str(content.get("reason")) in _REASONS:
+            yield content
+        for value in (*filter(_is_nested, content.values()), *filter(_is_text, content.values())):
+            yield from _found(value, deep - 1)
+    elif isinstance(content, list):
+        for value in content:
+            yield from _found(value, deep - 1)
+    elif isinstance(content, str):
+        try:
+            inside = json_object(content.encode()) if content.lstrip().startswith("{") else None
+        except (ValueError, RecursionError):  # cut off, perhaps: its message may still be whole
+            inside = None
+        if inside is not None:
+            yield from _found(inside, deep - 1)
+        else:
+            yield from _in_text(content)
+
+
+def _is_nested(value: object) -> bool:
+    return isinstance(value, dict | list)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _in_text(text: str) -> Iterator[Mapping[str, Any]]:
+    for message in _MESSAGE.finditer(text):
+        if message["reason"] not in _REASONS:
+            continue
+        fields = {"reason": message["reason"]}
+        at = message.end()
+        while field := _FIELD.match(text, at):
+            fields[field["name"]] = _unquoted(field["value"])
+            at = field.end()
+        if command := _COMMAND.match(text, at):
+            fields["explain"] = command["command"]
+        yield fields
+
+
+def _unquoted(value: str) -> str:
+    """Return the text that stands in quotes as Python writes it. Nothing is evaluated but a literal."""
+    try:
+        return str(ast.literal_eval(value))
+    except (ValueError, SyntaxError):
+        return ""
 
 
 def _called(command: str) -> str:
     """Return the service that the record's command names. Nothing of the command is run."""
     try:
-        words = shlex.split(command)
+        # A formatter may put quotes or brackets behind the message.
+        words = shlex.split(command) if "'" in command else command.split()
     except ValueError:
         return ""
-    return words[words.index("--to") + 1] if "--to" in words[:-1] else ""
+    return words[words.index("--to") + 1].rstrip("\"'}]),;") if "--to" in words[:-1] else ""

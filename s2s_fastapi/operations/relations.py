@@ -11,6 +11,7 @@ from s2s_fastapi.declared.asked import leaves_of
 from s2s_fastapi.operations.wanted import accepted_audiences
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.realm.model import Denied, RealmModel
+from s2s_fastapi.requirement.conditions import CONDITION_UNKNOWN, HasClaim, Scalar, with_claim
 from s2s_fastapi.requirement.requirement import Audience, Caller, HasRole, HasScope
 from s2s_fastapi.verifier.predicted import predicted_principal
 
@@ -174,6 +175,8 @@ def _answer(principal: Principal, receiver: AppAccess, route: RouteEntry) -> Rou
     refusal = next((decision for decision in decisions if decision.reason is not Reason.ALLOWED), None)
     if refusal is None:
         return RouteAnswer(route.name, accepted=True)
+    if refusal.reason is Reason.CONDITION_NOT_MET:  # known by its name only: all else holds
+        return RouteAnswer(route.name, accepted=True, reason=CONDITION_UNKNOWN, cure=refusal.cure)
     return RouteAnswer(route.name, accepted=False, reason=str(refusal.reason), cure=refusal.cure)
 
 
@@ -197,11 +200,23 @@ def _may_ever(caller: str, receiver: AppAccess) -> bool:
             role for leaf in leaves if isinstance(leaf, HasRole) and leaf.realm for role in leaf.roles
         ),
         client_roles={client: frozenset(names) for client, names in roles.items()},
+        claims=_every_claim(leaf for leaf in leaves if isinstance(leaf, HasClaim)),
     )
     every = [frozenset(leaf.audiences) for leaf in leaves if isinstance(leaf, Audience)] or [frozenset()]
     tokens = [replace(best, audiences=audiences) for audiences in (*every, frozenset[str]().union(*every))]
     routes = [route for route in receiver.routes if not route.open]
     return any(_answer(token, receiver, route).accepted for token in tokens for route in routes)
+
+
+def _every_claim(leaves: Iterable[HasClaim]) -> dict[str, Any]:
+    """Return claims that hold each value: a list holds several."""
+    values: dict[tuple[str, ...], list[Scalar]] = {}
+    for leaf in leaves:
+        values.setdefault(leaf.path, []).extend(leaf.values)
+    claims: dict[str, Any] = {}
+    for path, held in values.items():
+        with_claim(claims, path, held)
+    return claims
 
 
 def _named(receiver: AppAccess) -> frozenset[str]:

@@ -6,13 +6,13 @@ in which a later Keycloak puts it.
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Protocol
 
 from s2s_fastapi.operations.admin import AdminError
-from s2s_fastapi.operations.forbidden import KEYCLOAKS_CLIENTS
 from s2s_fastapi.realm.entities import OIDC, Role
 from s2s_fastapi.realm.mappers import KNOWN_MAPPERS
 from s2s_fastapi.realm.model import RealmModel
@@ -24,6 +24,7 @@ AUDIENCE_MAPPER: Final = "oidc-audience-mapper"
 
 _REALM: Final = (
     "accessTokenLifespan",
+    "adminPermissionsEnabled",
     "clientOfflineSessionMaxLifespan",
     "clientSessionMaxLifespan",
     "defaultSignatureAlgorithm",
@@ -65,6 +66,8 @@ _ATTRIBUTES: Final = (
 _NEW_CLIENTS: Final = "every new client"
 """Who holds the scopes in the two lists of the realm: Keycloak gives them to each client that is made without lists of its own."""
 _MOST_ROLES: Final = 500
+_STRIDE: Final = 100
+"""After how many clients the progress is shown again."""
 _ROTATION: Final = "secret-rotation"
 _VIEW_CLIENTS: Final = "view-clients"
 _VIEW_USERS: Final = "view-users"
@@ -122,7 +125,7 @@ class Snapshot:
     @cached_property
     def hash(self) -> str:
         """A hash of all that was read. Equal if, and only if, nothing changed that a plan looks at."""
-        text = json.dumps([self.document, self.holders, self.version, self.realm_id], sort_keys=True)
+        text = json.dumps([self.document, self.holders, self.rotating, self.version, self.realm_id], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
@@ -173,11 +176,17 @@ class Snapshot:
         return frozenset(found)
 
     def granted(self, client_id: str) -> frozenset[Role]:
-        """Return the roles that are given to the service account of a client."""
+        """Return the roles that the service account of a client has, by itself or by a group."""
         user: Mapping[str, Any] = next(
             (one for one in self.document.get("users", ()) if one.get("serviceAccountClientId") == client_id), {}
         )
         return frozenset(_named_roles(user.get("realmRoles", ()), user.get("clientRoles", {})))
+
+    def in_effect(self, client_id: str, scope: str) -> bool:
+        """Return whether a scope counts for a service: one with role mappings does only if the service has one of the roles."""
+        roles, held = self.mapped("clientScope", scope), self.granted(client_id)
+        held = held.union(*map(self.inside, held))
+        return not roles or not held.isdisjoint(roles.union(*map(self.inside, roles)))
 
     def mapped(self, kind: str, name: str) -> frozenset[Role]:
         """Return the roles that are mapped to a ``client`` or a ``clientScope``."""
@@ -229,25 +238,27 @@ def _named_roles(realm: Iterable[str], by_client: Mapping[str, Iterable[str]]) -
 # Reading
 
 
-def read_snapshot(api: ReadApi, question: Question) -> Snapshot:
-    """Read what ``question`` asks about.
+def read_snapshot(api: ReadApi, question: Question, *, progress: Callable[[str], object] = str) -> Snapshot:
+    """Read what ``question`` asks about. ``progress`` is called with what is being read.
 
     Raises:
         AdminForbidden: A right is missing; the sentence names it.
         AdminError: There is no such realm, or Keycloak does not answer.
     """
-    return _Reading(api, question).snapshot()
+    return _Reading(api, question, progress).snapshot()
 
 
 class _Reading:
     """One reading of a realm."""
 
-    def __init__(self, api: ReadApi, question: Question) -> None:
+    def __init__(self, api: ReadApi, question: Question, progress: Callable[[str], object]) -> None:
         self.api = api
+        self.progress = progress
         self.question = question
         self.ids: dict[tuple[str, ...], str] = {}
         self.notes: list[str] = []
         self.roles: dict[Role, tuple[Role, ...]] = {}
+        self.groups: dict[str, frozenset[Role]] = {}
         self.uuids: dict[str, str] = {}
 
     def snapshot(self) -> Snapshot:
@@ -269,13 +280,15 @@ class _Reading:
             for scope in scopes
         }
         mapped: dict[tuple[str, str], set[Role]] = {}
-        for scope in scopes:
+        for number, scope in enumerate(scopes, start=1):
+            self.progress(f"client scope {number} of {len(scopes)}")
             found = self.api.get(
                 "client-scopes", self.ids["scope", scope["name"]], "scope-mappings", needs=_VIEW_CLIENTS
             )
             mapped["clientScope", scope["name"]] = set(self._mappings(found))
         users = []
-        for client in clients:
+        for number, client in enumerate(clients, start=1):
+            self.progress(f"service {number} of {len(clients)}")
             uuid = self.ids["client", client["clientId"]]
             found = self.api.get("clients", uuid, "scope-mappings", needs=_VIEW_CLIENTS)
             mapped["client", client["clientId"]] = set(self._mappings(found))
@@ -313,16 +326,17 @@ class _Reading:
     def _clients(self) -> tuple[list[dict[str, Any]], dict[str, frozenset[str]]]:
         """Return the clients of the plan, and the scopes of all others. One page is in memory at a time."""
         found, held = [], {}
-        for client in self.api.pages("clients", needs=_VIEW_CLIENTS):
+        for number, client in enumerate(self.api.pages("clients", needs=_VIEW_CLIENTS), start=1):
+            if number % _STRIDE == 0:
+                self.progress(f"{number} clients")
             client_id = str(client["clientId"])
             self.uuids[client_id] = str(client["id"])
             if client_id in self.question.clients:
                 self.ids["client", client_id] = str(client["id"])
                 found.append(_client(client))
             else:
-                held[client_id] = frozenset(
-                    (*(client.get("defaultClientScopes") or ()), *(client.get("optionalClientScopes") or ()))
-                )
+                names = (*(client.get("defaultClientScopes") or ()), *(client.get("optionalClientScopes") or ()))
+                held[client_id] = frozenset(map(sys.intern, names))  # thousands of clients hold the same few scopes
         for owner in {role.client for role in self.question.roles} & self.uuids.keys():
             self.ids["client", owner] = self.uuids[owner]
         return sorted(found, key=lambda client: str(client["clientId"])), held
@@ -360,9 +374,9 @@ class _Reading:
     def _account(self, client_id: str, uuid: str) -> dict[str, Any]:
         account = self.api.get("clients", uuid, "service-account-user", needs=_VIEW_CLIENTS)
         self.ids["account", client_id] = str(account["id"])
-        roles = list(self._mappings(self.api.get("users", str(account["id"]), "role-mappings", needs=_VIEW_USERS)))
-        if self.api.get("users", str(account["id"]), "groups", needs=_VIEW_USERS):
-            self.notes.append(f"the service account of {named(client_id)} is in a group, whose roles are not looked at")
+        roles = set(self._mappings(self.api.get("users", str(account["id"]), "role-mappings", needs=_VIEW_USERS)))
+        for group in self.api.get("users", str(account["id"]), "groups", needs=_VIEW_USERS):
+            roles |= self._of_group(str(group["id"]))
         by_client: dict[str, list[str]] = {}
         for role in roles:
             by_client.setdefault(role.client, []).append(role.name)
@@ -373,6 +387,16 @@ class _Reading:
             "realmRoles": sorted(by_client.pop("", [])),
             "clientRoles": {client: sorted(names) for client, names in sorted(by_client.items())},
         }
+
+    def _of_group(self, uuid: str) -> frozenset[Role]:
+        """Return the roles of a group, and of the groups that it is in: whoever is in it has them all."""
+        if uuid not in self.groups:
+            self.groups[uuid] = frozenset()  # should two groups be in each other
+            roles = set(self._mappings(self.api.get("groups", uuid, "role-mappings", needs=_VIEW_USERS)))
+            if above := self.api.get("groups", uuid, needs=_VIEW_USERS).get("parentId"):
+                roles |= self._of_group(str(above))
+            self.groups[uuid] = frozenset(roles)
+        return self.groups[uuid]
 
     def _declared(self, owner: str) -> None:
         """Note the roles of a client, or of the realm, that the question names."""
@@ -386,7 +410,7 @@ class _Reading:
 
     def _follow(self) -> None:
         """Read what the roles contain, and what those contain."""
-        left = [role for role in self.roles if role.client not in KEYCLOAKS_CLIENTS]
+        left = list(self.roles)
         seen: set[Role] = set()
         by_uuid = {uuid: name for name, uuid in self.uuids.items()}
         while left:
@@ -408,7 +432,7 @@ class _Reading:
                     )
                 inner.append(self._noted(owner, one))
             self.roles[role] = tuple(sorted(inner))
-            left += [one for one in inner if one.client not in KEYCLOAKS_CLIENTS]
+            left += inner
 
     def _roles_json(self) -> dict[str, Any]:
         realm: list[dict[str, Any]] = []

@@ -3,8 +3,10 @@
 Nothing here deletes or narrows. (A scope that moves from optional to default is taken from the one list before it gets into the other.)
 """
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import chain, count
 from typing import Any, ClassVar, Final, TypeAlias
 
 from s2s_fastapi.errors import ConfigurationError
@@ -23,6 +25,7 @@ __all__ = [
     "MakeScope",
     "MapRole",
     "Step",
+    "added_mapper",
     "audience_mapper",
     "new_client",
     "new_scope",
@@ -32,6 +35,9 @@ __all__ = [
 
 _Json = dict[str, Any]
 _LONGEST_PATH: Final = 4096
+_LONGEST_NAME: Final = 255
+_LONGEST_CUT: Final = 240
+_DIGITS: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +81,7 @@ class AddAudience:
     def on(self, document: _Json) -> None:
         """Change the document as Keycloak will."""
         scope = next(one for one in document["clientScopes"] if one["name"] == self.scope)
-        scope["protocolMappers"].append(audience_mapper(self.audience, custom=self.custom))
+        scope["protocolMappers"].append(added_mapper(self, scope))
 
     def __str__(self) -> str:
         return f"Add an Audience mapper for {named(self.audience)} to the client scope {named(self.scope)}."
@@ -138,7 +144,8 @@ class EnableServiceAccount:
         """Change the document as Keycloak will."""
         client = next(one for one in document["clients"] if one["clientId"] == self.client)
         client["serviceAccountsEnabled"] = True
-        document["users"].append(_new_account(document, self.client))
+        if all(one.get("serviceAccountClientId") != self.client for one in document["users"]):
+            document["users"].append(_new_account(document, self.client))
 
     def __str__(self) -> str:
         return f"Switch “Service account roles” of the client {named(self.client)} on."
@@ -212,7 +219,8 @@ class MapRole:
         own.append({"client": self.client, "roles": [self.role]})
 
     def __str__(self) -> str:
-        return f"Let the {_of(self.owner, self.role)} into the tokens of {named(self.client)} (Client scopes, dedicated scope, Scope)."
+        client, scope = named(self.client), named(f"{self.client}-dedicated")
+        return f"Let the {_of(self.owner, self.role)} into the tokens of {client} (Clients, {client}, Client scopes, {scope}, Scope)."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,7 +238,7 @@ class GrantRole:
 
     def on(self, document: _Json) -> None:
         """Change the document as Keycloak will."""
-        user = next(one for one in document["users"] if one["serviceAccountClientId"] == self.client)
+        user = next(one for one in document["users"] if one.get("serviceAccountClientId") == self.client)
         own = user["clientRoles"].setdefault(self.owner, []) if self.owner else user["realmRoles"]
         own.append(self.role)
 
@@ -290,10 +298,11 @@ def _fits(value: object, annotation: str) -> bool:
 # What Keycloak is sent
 
 
-def audience_mapper(audience: str, *, custom: bool) -> _Json:
-    """Return an Audience mapper."""
+def audience_mapper(audience: str, *, custom: bool, taken: Collection[str] = ()) -> _Json:
+    """Return an Audience mapper. ``taken`` are the names of the mappers beside it: Keycloak refuses a second one of the same name."""
+    names = (_mapper_name(audience, suffix) for suffix in chain(("",), (f" {number}" for number in count(2))))
     return {
-        "name": f"audience {audience}",
+        "name": next(name for name in names if name not in taken),
         "protocol": OIDC,
         "protocolMapper": AUDIENCE_MAPPER,
         "config": {
@@ -303,6 +312,20 @@ def audience_mapper(audience: str, *, custom: bool) -> _Json:
             "introspection.token.claim": "true",
         },
     }
+
+
+def added_mapper(step: AddAudience, scope: Mapping[str, Any]) -> _Json:
+    """Return the Audience mapper that a step adds to a client scope."""
+    taken = {str(mapper["name"]) for mapper in scope["protocolMappers"]}
+    return audience_mapper(step.audience, custom=step.custom, taken=taken)
+
+
+def _mapper_name(audience: str, suffix: str) -> str:
+    """Return a name of the mapper for an audience. Keycloak's column has 255 characters."""
+    name = f"audience {audience}{suffix}"
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[:_LONGEST_CUT]} {hashlib.sha256(f'{audience}{suffix}'.encode()).hexdigest()[:_DIGITS]}"
 
 
 def new_scope(step: MakeScope) -> _Json:

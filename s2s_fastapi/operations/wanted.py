@@ -6,6 +6,8 @@ role is granted if one declaration of another app names both it and the caller, 
 everything else an operator writes ``--grant``; otherwise it is a finding.
 """
 
+import json
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -15,6 +17,7 @@ from s2s_fastapi.declared.access_file import AppAccess, CallAccess, RouteEntry
 from s2s_fastapi.declared.asked import leaves_of, ways_of
 from s2s_fastapi.operations.forbidden import forbidden_client, forbidden_role, forbidden_scope
 from s2s_fastapi.realm.entities import Role
+from s2s_fastapi.requirement.conditions import Condition, HasClaim
 from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Audience, Caller, HasRole, HasScope, Requirement
 from s2s_fastapi.text import listed, named
 
@@ -127,12 +130,12 @@ def wanted(
 
 
 def granting(caller: str, what: _Thing | None = None, *, audience: str = "") -> str:
-    """Return the option that grants exactly this: a scope (text), a role, or an audience."""
+    """Return the option that grants exactly this, as one writes it in a shell: a scope (text), a role, or an audience."""
     if isinstance(what, Role):
         form = f"role={what.client}/{what.name}" if what.client else f"realm-role={what.name}"
     else:
         form = f"audience={audience}" if what is None else f"scope={what}"
-    return f"--grant {named(f'{caller}:{form}')}"
+    return f"--grant {shlex.quote(f'{caller}:{form}')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,9 +261,34 @@ class _Wanting:
                     f"{named(route.name)} of {named(app.client_id)} can be called in more than {_MOST_WAYS} ways: nothing is granted for it.",
                 )
                 continue
+            problems = (
+                [_contradiction(leaves) for leaves in ways_of(route.requires)] if route.requires is not None else []
+            )
+            if problems and all(problems):
+                self._say(
+                    Severity.OPEN,
+                    f"Nothing in Keycloak can meet what {named(route.name)} of {named(app.client_id)} requires: {problems[0]}.",
+                )
+                continue
             for leaves in ways_of(requirement):
                 if (way := _way(route, leaves, app.client_id)) is not None:
+                    self._beside(way, leaves, app)
                     yield way
+
+    def _beside(self, way: _Way, leaves: Iterable[Requirement], app: AppAccess) -> None:
+        """Note what a way requires that no plan can give: claims, and what only the app decides."""
+        place = f"{way.route} of {named(app.client_id)}"
+        for leaf in leaves:
+            if isinstance(leaf, HasClaim):
+                values = " or ".join(json.dumps(value, ensure_ascii=False) for value in leaf.values)
+                self._say(
+                    Severity.NOTE,
+                    f"{place} requires the claim {' > '.join(map(named, leaf.path))} with {values}, and no plan writes it: add a mapper to a"
+                    " client scope of the caller, or to its own. For a service account that is “Hardcoded claim”.",
+                )
+            elif isinstance(leaf, Condition):
+                name = json.dumps(leaf.name, ensure_ascii=False)
+                self._say(Severity.NOTE, f"{place} has the condition {name}, which only its code decides.")
 
     def _audiences(self) -> frozenset[str]:
         of_calls = (name for app in self.apps.values() for call in app.calls for name in call.audiences)
@@ -290,12 +318,12 @@ class _Wanting:
             if not known:
                 self._say(
                     Severity.OPEN,
-                    f"--grant {named(grant)} names no caller: write CALLER:NAME, with an app whose access file is given.",
+                    f"--grant {shlex.quote(grant)} names no caller: write CALLER:NAME, with an app whose access file is given.",
                 )
                 continue
             audiences = [(caller, name) for caller, _ in known for name in sorted(self._audiences())]
             others = [(caller, what) for caller, _ in known for what in things]
-            option = f"--grant {named(grant)}"
+            option = f"--grant {shlex.quote(grant)}"
             exact_audiences = [one for one in audiences if granting(one[0], audience=one[1]) == option]
             exact_others = [one for one in others if granting(*one) == option]
             if not exact_audiences and not exact_others:
@@ -503,11 +531,26 @@ def _way(route: RouteEntry, leaves: Sequence[Requirement], client_id: str) -> _W
             scopes |= leaf.scopes
         elif isinstance(leaf, HasRole):
             roles |= {Role("" if leaf.realm else leaf.client or client_id, name) for name in leaf.roles}
-        else:
+        elif not isinstance(leaf, HasClaim | Condition):
             return None  # a kind that this version does not know: nothing is granted for it
     if callers is not None and not callers:
         return None
     return _Way(named(route.name), callers, audiences or frozenset(), frozenset(scopes), frozenset(roles))
+
+
+def _contradiction(leaves: Iterable[Requirement]) -> str:
+    """Return why no token meets all of these plain requirements, as the end of a sentence; "" if one can."""
+    every = tuple(leaves)
+    callers = [leaf for leaf in every if isinstance(leaf, Caller)]
+    if len({leaf.kind for leaf in callers}) > 1:
+        return "a token is a service's or a user's, never both"
+    named_callers = [leaf.client_ids for leaf in callers if leaf.client_ids]
+    if named_callers and not frozenset.intersection(*named_callers):
+        return f"a token has one caller, and no one is in all of {', '.join(f'[{listed(names)}]' for names in named_callers)}"
+    audiences = [leaf for leaf in every if isinstance(leaf, Audience)]
+    if any(leaf.only and leaf.audiences.isdisjoint(other.audiences) for leaf in audiences for other in audiences):
+        return "its token must be for one audience only, and also for another one"
+    return ""
 
 
 def accepted_audiences(app: AppAccess) -> frozenset[str]:

@@ -93,6 +93,8 @@ class Realm:
     """The members of the document that end in ``Lifespan``, in seconds, by their names."""
     clients: Mapping[str, Client]
     users: Mapping[str, Account]
+    scopes: Mapping[str, Scope]
+    """Every client scope, assigned to a client or not."""
     inside: Mapping[Role, Roles]
     """The roles that each composite role contains directly."""
     organizations: bool

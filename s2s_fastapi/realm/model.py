@@ -11,12 +11,12 @@ known from a realm's JSON, such as mappers of other vendors and client policies.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hmac import compare_digest
 from itertools import combinations
 from typing import Any, Final
 
-from s2s_fastapi.realm.entities import OIDC, Account, Client, Realm
+from s2s_fastapi.realm.entities import OIDC, Account, Client, Realm, Scope
 from s2s_fastapi.realm.mappers import mapped
 from s2s_fastapi.realm.provenance import Provenance, provenance
 from s2s_fastapi.realm.reading import read_realm
@@ -71,6 +71,10 @@ class Denied:
 
 _CREDENTIALS: Final = "Invalid client or Invalid client credentials"
 _ASSERTION_MISSING: Final = "Parameter client_assertion_type is missing"
+
+
+_BOUND: Final = ("dpop.bound.access.tokens", "tls.client.certificate.bound.access.tokens")
+"""The attributes of a client that gets only tokens which are bound to a key."""
 
 
 class RealmModel:
@@ -144,6 +148,11 @@ class RealmModel:
         client = self._realm.clients.get(client_id)
         return tuple(client.optional) if client else ()
 
+    @property
+    def scopes(self) -> Mapping[str, Scope]:
+        """Every client scope of the realm, by its name."""
+        return self._realm.scopes
+
     def scope_requests(self, client_id: str) -> Iterator[str | None]:
         """Yield what the client can request: nothing, each optional scope, every pair of them, and all at once."""
         optional = self.optional_scopes(client_id)
@@ -191,6 +200,26 @@ class RealmModel:
         # Rule 15: with a refresh token comes a session.
         session = client.attributes.get("client_credentials.use_refresh_token") == "true"
         return self._issued(client, account, scope, service=True, session=session, peer=peer)
+
+    def with_usable(self, client_id: str) -> "RealmModel":
+        """Return the same realm in which nothing but the requested scopes keeps this client from getting a token of its own.
+
+        So one can ask what else would stand in the way. A client that is not there is still not there.
+        """
+        client = self._realm.clients.get(client_id)
+        if client is None:
+            return self
+        account = client.account or Account(username="", id="", attributes={})
+        usable = replace(
+            client,
+            enabled=True,
+            public=False,
+            bearer_only=False,
+            service_accounts=True,
+            account=replace(account, enabled=True),
+            attributes={name: value for name, value in client.attributes.items() if name not in _BOUND},
+        )
+        return RealmModel(replace(self._realm, enabled=True, clients={**self._realm.clients, client_id: usable}))
 
     def provenance(self, client_id: str, *, scope: str | None = None) -> Provenance | None:
         """Return where the audiences and roles of a service's token come from; None if the client has no service account."""

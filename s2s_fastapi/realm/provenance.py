@@ -8,7 +8,7 @@ from s2s_fastapi.realm.entities import Account, Client, Mapper, Realm, Role, Rol
 from s2s_fastapi.realm.mappers import mapped
 from s2s_fastapi.realm.scopes import InEffect, expanded, in_effect, words
 
-__all__ = ["Dropped", "Offer", "Provenance", "Source", "provenance"]
+__all__ = ["Dropped", "Offer", "Provenance", "Source", "audiences_brought_by", "provenance"]
 
 _OF_ROLES = frozenset({"oidc-role-name-mapper", "oidc-hardcoded-role-mapper"})
 """Kinds of mappers that change the roles which other mappers write."""
@@ -42,7 +42,7 @@ class Offer:
     scope: str
     audiences: frozenset[str]
     assigned: bool
-    """Whether it is an optional scope of the client, which was not requested. Otherwise only other clients have it."""
+    """Whether it is an optional scope of the client, which was not requested."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,7 @@ def provenance(realm: Realm, client: Client, account: Account, scope: str | None
     return Provenance(
         sources=tuple(_sources(realm, client, account, effect)),
         dropped=tuple(
-            Dropped(scope=name, roles=each.roles, audiences=_audiences(each))
+            Dropped(scope=name, roles=each.roles, audiences=audiences_brought_by(each))
             for name, each in wanted.items()
             if name not in inside and each.roles and held.isdisjoint(expanded(each.roles, realm.inside))
         ),
@@ -109,15 +109,12 @@ def _in_access(claims: Mapping[str, Any]) -> Iterator[Role]:
 
 
 def _offers(realm: Realm, client: Client, *, without: Mapping[str, Scope]) -> Iterator[Offer]:
-    seen = set(without)
-    for holder in (client, *realm.clients.values()):
-        for name, scope in {**holder.optional, **holder.default}.items():
-            if name not in seen and (audiences := _audiences(scope)):
-                yield Offer(scope=name, audiences=audiences, assigned=holder is client)
-            seen.add(name)
+    for name, scope in realm.scopes.items():
+        if name not in without and (audiences := audiences_brought_by(scope)):
+            yield Offer(scope=name, audiences=audiences, assigned=name in client.optional)
 
 
-def _audiences(scope: Scope) -> frozenset[str]:
+def audiences_brought_by(scope: Scope) -> frozenset[str]:
     """Return the audiences that the Audience mappers of a scope name."""
     return frozenset(filter(None, map(_audience, scope.mappers)))
 

@@ -120,6 +120,7 @@ class _Reader:
             | {"offlineSessionMaxLifespanEnabled": int(bool(self.document.get("offlineSessionMaxLifespanEnabled")))},
             clients={client["clientId"]: self._client(client, users, service) for client in clients},
             users=users,
+            scopes=self.scopes,
             inside=composites(self.document, self.listed, organizations=not self.old),
             organizations=bool(self.document.get("organizationsEnabled", False)),
             acr_levels=acr_levels(self.document.get("attributes") or {}),

@@ -1,7 +1,7 @@
 """The middleware: every request and WebSocket that is not public brings an accepted token, or is answered here."""
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -40,7 +40,10 @@ from s2s_fastapi.telemetry.metrics import decided
 from s2s_fastapi.telemetry.spans import current_span, describe, hide_query
 from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS
 from s2s_fastapi.verifier.bearer import bearer_credentials, brings_credentials, token_in
+from s2s_fastapi.verifier.checks import MAX_LIFETIME
 from s2s_fastapi.verifier.keys import KeySource
+from s2s_fastapi.verifier.realms import RealmsVerifier
+from s2s_fastapi.verifier.verifier import Verifier
 
 __all__ = ["ServiceAuthMiddleware", "middleware_of", "observed_refusals"]
 
@@ -50,7 +53,7 @@ _CONNECTIONS: Final = ("http", "websocket")
 class ServiceAuthMiddleware:
     """Authenticate every HTTP request and WebSocket that is not public. Only services are accepted, unless ``users=True``.
 
-    - One middleware is for one realm and one app.
+    - One middleware is for one app. It accepts tokens of one realm, or of several: ``settings=[corp, partners]``.
     - At the start, or before the first request if no lifespan comes, the settings and the app's routes are checked. If a mistake would
       leave a route unprotected, the app refuses to start and tells you what to change.
     - If Keycloak is down, the app starts all the same. Requests are answered 503 until Keycloak comes.
@@ -60,7 +63,7 @@ class ServiceAuthMiddleware:
     def __init__(
         self,
         app: ASGIApp,
-        settings: "environment.KeycloakSettings | None" = None,
+        settings: "environment.KeycloakSettings | Sequence[environment.KeycloakSettings] | None" = None,
         *,
         audience: str | Collection[str] | None = None,
         public_paths: Iterable[str] = (),
@@ -70,15 +73,18 @@ class ServiceAuthMiddleware:
         audit: bool = False,
         warm_up: bool = True,
         cached_tokens: int = CACHED_TOKENS,
+        max_lifetime: float = MAX_LIFETIME,
         insecure_skip_audience: bool = False,
         insecure_observe_until: str | None = None,
         insecure_unchecked: Collection[str] = (),
+        ready: Collection[str] = (),
         transport: Callable[[], httpx.BaseTransport] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Take note of everything. Nothing is read, checked or fetched before the start.
 
-        - ``settings``: read from the environment at the start, unless given. ``audience`` replaces the audience in them.
+        - ``settings``: read from the environment at the start, unless given. A list accepts tokens of several realms: a requirement speaks
+          of the first one unless it says ``realm=``. ``audience`` replaces the audience in them.
         - ``public_paths``: exact paths for GET and HEAD, or ``"POST /hooks/x"``.
         - ``optional_paths``: written like ``public_paths``, or as ``"WEBSOCKET /x"``. A request without any credentials is accepted there,
           and a request with credentials is judged as everywhere. See `OptionalPrincipal` and `Requirement.optional`.
@@ -87,10 +93,12 @@ class ServiceAuthMiddleware:
         - ``warm_up=False``: the keys are loaded at the first request, not at the start.
         - ``cached_tokens``: how many accepted tokens are remembered. At each use a remembered token is checked for all that can change.
           0 verifies each token each time.
+        - ``max_lifetime``: the seconds that a token may live, from ``iat`` to ``exp``: from 60 to 30 days, by default 24 hours.
         - ``insecure_observe_until="2027-01-31"``: until 00:00 UTC of that day, refusals for audience, kind, caller, scope and role are
           only logged, and counted for the logger ``s2s_fastapi.observed`` and `observed_refusals`.
         - ``insecure_unchecked=["GET /x"]``: mistakes that the start check finds on these routes do not stop the start. Each start logs
           them.
+        - ``ready=["partners"]``: names of further realms without whose keys `auth_ready` answers 503. The first one always counts.
         - ``transport``: makes the httpx transport for Keycloak. ``clock``: returns the seconds since the epoch.
         """
         self.app = app
@@ -104,9 +112,11 @@ class ServiceAuthMiddleware:
             audit=audit,
             warm_up=warm_up,
             cached_tokens=cached_tokens,
+            max_lifetime=max_lifetime,
             insecure_skip_audience=insecure_skip_audience,
             insecure_observe_until=insecure_observe_until,
             insecure_unchecked=insecure_unchecked,
+            ready=ready,
             keys=partial(KeySource.of, transport=transport),
             clock=clock,
         )
@@ -179,9 +189,15 @@ class ServiceAuthMiddleware:
 
     @property
     def keys(self) -> KeySource | None:
-        """What tokens are verified with; None before the start."""
+        """What tokens of the first realm are verified with; None before the start."""
         checked = self._start.checked
         return None if checked is None else checked.verifier.keys
+
+    @property
+    def verifier(self) -> Verifier | RealmsVerifier | None:
+        """What tokens are verified with; None before the start."""
+        checked = self._start.checked
+        return None if checked is None else checked.verifier
 
     @property
     def problem(self) -> str:
@@ -193,7 +209,7 @@ class ServiceAuthMiddleware:
     ) -> None:
         """Run ``app`` for an accepted token; answer every other request."""
         verifier, service = checked.verifier, checked.service
-        scope[KEYS_KEY] = verifier.keys  # always, so that nothing which was there before is believed
+        scope[KEYS_KEY] = verifier  # always, so that nothing which was there before is believed
         credentials = bearer_credentials(scope["headers"], scope["query_string"], verifier.tokens.recent)
         if isinstance(credentials, Decision):
             if scope["query_string"]:
@@ -205,13 +221,16 @@ class ServiceAuthMiddleware:
         if principal is None or not verdict.accepted:
             await self._refuse(checked, scope, receive, send, verdict.decision)
             return
+        if principal.other_realm:
+            service = checked.services[principal.issuer]
         # Taken here, while it is the server's: the app makes others below it.
         scope[SCOPE_KEY] = state = Authenticated(verdict, principal, service, current_span())
         # New for each request: the list inside is mutable, and what one request appends must not open the next.
         scope["user"], scope["auth"] = principal, AuthCredentials(verdict.scopes)
         if scope["type"] == "websocket":
-            ends = verifier.checks.ends(principal)
-            app = until_expiry(app, ends, self._clock, revoked=_revocation(verifier.keys, principal.issued_at))
+            own = verifier.of(principal)
+            ends = own.checks.ends(principal)
+            app = until_expiry(app, ends, self._clock, revoked=_revocation(own.keys, principal.issued_at))
         inbound = INBOUND.set(verdict.digest)
         try:
             await app(scope, receive, reporting(state, scope, send))
@@ -232,7 +251,7 @@ class ServiceAuthMiddleware:
         if credentials:
             await self._authenticate(checked, self.app, scope, receive, send)
             return
-        scope[KEYS_KEY] = checked.verifier.keys
+        scope[KEYS_KEY] = checked.verifier
         scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
         scope[ANONYMOUS_KEY] = state = Anonymous(checked.service, current_span())
         scope[OPENED_KEY] = opened = Opened(_Opener(self, checked, state))
@@ -251,7 +270,7 @@ class ServiceAuthMiddleware:
 
     async def _open(self, checked: CheckedApp, scope: Scope, receive: Receive, send: Send) -> None:
         scope.pop(ANONYMOUS_KEY, None)
-        scope[KEYS_KEY] = checked.verifier.keys
+        scope[KEYS_KEY] = checked.verifier
         scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
         credentials = bearer_credentials(scope["headers"], scope["query_string"])
         # Nobody has checked a token that came here. It must not be sent on all the same.

@@ -70,6 +70,8 @@ class ObservedRefusal:
     route: str
     """As declared, or ``(no route)`` for all that the app answers without one."""
     client_id: str
+    issuer: str
+    """The realm of the caller."""
     reason: str
     status: int
     cure: str
@@ -109,8 +111,8 @@ class Observing:
     def after_fork(self) -> None:
         """Forget everything: the parent reports its own requests, and one of its threads may have held the lock."""
         self._lock = threading.Lock()
-        self._rows: dict[tuple[str, str, str, Reason], _Row] = {}
-        self._rows_of: Counter[str] = Counter()
+        self._rows: dict[_Key, _Row] = {}
+        self._rows_of: Counter[tuple[str, str]] = Counter()
         self._others = 0
         self._news_since: float | None = None
         self._over = False
@@ -135,7 +137,9 @@ class Observing:
         with self._lock:
             rows = tuple(row.frozen() for row in self._rows.values())
             others = self._others
-        rows = tuple(sorted(rows, key=lambda row: (-row.count, row.client_id, row.route, row.method, row.reason)))
+        rows = tuple(
+            sorted(rows, key=lambda row: (-row.count, row.client_id, row.issuer, row.route, row.method, row.reason))
+        )
         return ObservedRefusals(until=_moment(self._until), rows=rows, others=others)
 
     def at_exit(self) -> None:
@@ -178,7 +182,8 @@ class Observing:
         route = printable(decision.route, _LONGEST) if decision.routed else _NO_ROUTE
         # A caller can invent methods. They share one row, or a hundred of them would hide the real ones.
         method = decision.method if decision.method in _METHODS else _OTHER_METHOD
-        key = (method, route, caller, decision.reason)
+        issuer = printable(decision.issuer, _LONGEST)
+        key = (method, route, caller, decision.reason, issuer)
         watch_forks(self)
         watch_exit(self)
         with self._lock:
@@ -186,10 +191,10 @@ class Observing:
                 self._news_since = now
             row = self._rows.get(key)
             if new := row is None:
-                if len(self._rows) >= _ROWS or self._rows_of[caller] >= _ROWS_OF_ONE_CALLER:
+                if len(self._rows) >= _ROWS or self._rows_of[issuer, caller] >= _ROWS_OF_ONE_CALLER:
                     self._others += 1
                     return
-                self._rows_of[caller] += 1
+                self._rows_of[issuer, caller] += 1
                 row = self._rows[key] = _Row(key, now)
             row.count += 1
             row.last = now
@@ -199,23 +204,28 @@ class Observing:
             _write(added, f"{_moment(self._until):%Y-%m-%d}")
 
 
+_Key = tuple[str, str, str, Reason, str]
+"""The method, the route, the caller, the reason, and the issuer of the caller's realm."""
+
+
 class _Row:
     """One row of the report, while it grows."""
 
     __slots__ = ("count", "cure", "first", "key", "last")
 
-    def __init__(self, key: tuple[str, str, str, Reason], now: float) -> None:
+    def __init__(self, key: "_Key", now: float) -> None:
         self.key = key
         self.count = 0
         self.cure = ""
         self.first = self.last = now
 
     def frozen(self) -> ObservedRefusal:
-        method, route, client_id, reason = self.key
+        method, route, client_id, reason, issuer = self.key
         return ObservedRefusal(
             method=method,
             route=route,
             client_id=client_id,
+            issuer=issuer,
             reason=str(reason),
             status=reason.status,
             cure=printable(self.cure, _LONGEST_CURE),
@@ -233,6 +243,7 @@ def _write(row: ObservedRefusal, day: str, seen: str = "") -> None:
         "method": row.method,
         "route": row.route,
         "client_id": row.client_id,
+        "issuer": row.issuer,
         "cure": row.cure,
         "until": day,
         "count": row.count,

@@ -3,7 +3,7 @@
 import logging
 import math
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,8 +15,8 @@ from s2s_fastapi.declared.openapi import Documentation
 from s2s_fastapi.declared.public_paths import OPTIONAL, PublicPaths
 from s2s_fastapi.declared.returned import look_at_returned
 from s2s_fastapi.declared.routes import read_access, router_below
-from s2s_fastapi.declared.start_check import AccessCheck, bounded
-from s2s_fastapi.environment import settings_or_environment
+from s2s_fastapi.declared.start_check import AccessCheck, RealmAccess, bounded
+from s2s_fastapi.environment import realms_of
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import added_middleware, get_route_path, hidden_app, own_root_path
 from s2s_fastapi.names import NO_AUDIENCE, audience_names
@@ -26,9 +26,11 @@ from s2s_fastapi.requirement.opened import Places
 from s2s_fastapi.requirement.request_state import Service
 from s2s_fastapi.requirement.require import require_service, require_user
 from s2s_fastapi.telemetry import DecisionLog, Observer
+from s2s_fastapi.text import listed, named
 from s2s_fastapi.verifier.accepted_tokens import AcceptedTokens
 from s2s_fastapi.verifier.checks import Checks
 from s2s_fastapi.verifier.keys import KeySource
+from s2s_fastapi.verifier.realms import RealmsVerifier
 from s2s_fastapi.verifier.verifier import Verifier
 
 if TYPE_CHECKING:  # loaded when settings are first made
@@ -38,8 +40,6 @@ __all__ = ["CheckedApp", "Options", "Start"]
 
 _log = logging.getLogger("s2s_fastapi")
 
-_SERVICE: Final = require_service()
-_SERVICE_OR_USER: Final = require_service() | require_user()
 _CHECK_AGAIN: Final = 1.0
 """Seconds for which the result of a failed check is kept: nobody may order the reading of all routes with each request."""
 
@@ -48,7 +48,7 @@ _CHECK_AGAIN: Final = 1.0
 class Options:
     """What `ServiceAuthMiddleware` was called with; see there."""
 
-    settings: "KeycloakSettings | None"
+    settings: "KeycloakSettings | Sequence[KeycloakSettings] | None"
     audience: str | Collection[str] | None
     public_paths: Iterable[str]
     optional_paths: Iterable[str]
@@ -57,9 +57,11 @@ class Options:
     audit: bool
     warm_up: bool
     cached_tokens: int
+    max_lifetime: float
     insecure_skip_audience: bool
     insecure_observe_until: str | None
     insecure_unchecked: Collection[str]
+    ready: Collection[str]
     keys: "Callable[[KeycloakSettings], KeySource]" = field(repr=False)
     """Makes the source of the realm's keys."""
     clock: Callable[[], float] = field(repr=False)
@@ -69,7 +71,7 @@ class Options:
 class CheckedApp:
     """An app that passed its start check: what the middleware needs to let requests in."""
 
-    verifier: Verifier
+    verifier: Verifier | RealmsVerifier
     public: PublicPaths
     optional: PublicPaths
     service: Service
@@ -78,6 +80,8 @@ class CheckedApp:
     places: Places
     meant: Mapping[str, str]
     """Paths of routes that are not public, each with the public path that no route answers and that was probably meant for it."""
+    services: Mapping[str, Service] = field(default_factory=dict)
+    """The app as callers of further realms see it, by the issuer."""
     root_path: str = ""
     """The root path that the app below sets when it is called: FastAPI(root_path=...)."""
 
@@ -134,7 +138,8 @@ class Start:
                 checked = self._first(app)
                 self._warn(self._warnings())
                 if self.options.warm_up:
-                    checked.verifier.keys.start()
+                    for realm in checked.verifier.realms:
+                        realm.keys.start()
                 self.checked = checked  # last: the second request must not pass while the check is still running
             elif again:
                 self.checked = self._with_late_routes(self.checked, self.documentation(app))
@@ -185,22 +190,36 @@ class Start:
 
     def _read(self, app: Any) -> Documentation:
         options = self.options
-        settings = settings_or_environment(options.settings)
+        settings, *others = realms_of(options.settings)
         root = self._root(app)
         # What is below, or the app itself if a layer below hides its routes.
         below = self._app if root is None or router_below(self._app) is not None else root
-        named = audience_names(options.audience) or settings.audiences
+        audience = audience_names(options.audience)
+        realms = [
+            RealmAccess(
+                name=each.name,
+                issuer=each.issuer,
+                audiences=frozenset() if options.insecure_skip_audience else audience or each.audiences,
+                client_id=each.client_id,
+            )
+            for each in (settings, *others)
+        ]
+        for each, realm in zip(others, realms[1:], strict=True):
+            if not (realm.audiences or options.insecure_skip_audience):
+                raise ConfigurationError(each.missing(NO_AUDIENCE))
+        _check_ready(options.ready, realms)
         check = AccessCheck(
             access=read_access(below),
             public=PublicPaths(options.public_paths),
             optional=PublicPaths(options.optional_paths, OPTIONAL),
-            audiences=frozenset() if options.insecure_skip_audience else named,
+            audiences=realms[0].audiences,
             client_id=settings.client_id,
             users=options.users,
             skip_audience=options.insecure_skip_audience,
+            realms=tuple(realms),
             unchecked=_route_names(options.insecure_unchecked),
         )
-        return Documentation(below, check, settings, root)
+        return Documentation(below, check, settings, root, tuple(others))
 
     def _root(self, app: Any) -> Any:
         """Return ``app`` if the middleware was added to it, else None: below a mount it is the outer app, whose routes are not ours."""
@@ -222,6 +241,14 @@ class Start:
         self.install(documentation)
         self._warn(documentation.check.warnings())
         open_routes = list(documentation.check.open_routes())
+        realms = documentation.check.realms
+        if len(realms) > 1:
+            _log.info(
+                "tokens of %d realms are accepted: %s. A requirement that names no realm speaks of %s.",
+                len(realms),
+                ", ".join(f"{named(realm.name)} ({realm.issuer})" for realm in realms),
+                named(realms[0].name),
+            )
         if open_routes:
             _log.info(
                 "any caller that the middleware accepts may call, since no requirement stands on: %s",
@@ -242,13 +269,11 @@ class Start:
         if options.insecure_observe_until is not None:
             observe_until = end_of_observing(options.insecure_observe_until, now)
         self._observing = Observing(observe_until, self.observer, clock) if now < observe_until else None
-        verifier = Verifier(
-            Checks.of(settings, audiences, _SERVICE_OR_USER if options.users else _SERVICE),
-            options.keys(settings),
-            AcceptedTokens(options.cached_tokens),
-            observe_until=observe_until,
-            clock=clock,
-        )
+        verifier = self._verifier(settings, audiences, observe_until)
+        others = [
+            self._verifier(each, realm.audiences, observe_until, first=False)
+            for each, realm in zip(documentation.others, check.realms[1:], strict=True)
+        ]
         service = Service(
             client_id=settings.client_id,
             realm=settings.client_id or settings.realm,
@@ -258,14 +283,31 @@ class Start:
         _look_at_returned(check)
         places = _watched(check)
         return CheckedApp(
-            verifier=verifier,
+            verifier=RealmsVerifier((verifier, *others), ready=options.ready) if others else verifier,
             public=check.public,
             optional=check.optional,
             service=service,
             routes=_read_routes(self._middleware, check),
             places=places,
+            services={each.issuer: replace(service, client_id=each.client_id) for each in documentation.others},
             meant={found.nearest.path: found.entry.text for found in check.unanswered() if found.nearest is not None},
             root_path=own_root_path(router_below(self._app) or hidden_app(self._app)),
+        )
+
+    def _verifier(
+        self, settings: "KeycloakSettings", audiences: frozenset[str], observe_until: float, *, first: bool = True
+    ) -> Verifier:
+        options = self.options
+        realm = None if first else settings.name
+        accepts = (
+            require_service(realm=realm) | require_user(realm=realm) if options.users else require_service(realm=realm)
+        )
+        return Verifier(
+            Checks.of(settings, audiences, accepts, first=first, max_lifetime=options.max_lifetime),
+            options.keys(settings),
+            AcceptedTokens(options.cached_tokens),
+            observe_until=observe_until,
+            clock=options.clock,
         )
 
     def _with_late_routes(self, checked: CheckedApp, documentation: Documentation) -> CheckedApp:
@@ -356,6 +398,14 @@ def _read_routes(
     watch: Watch, check: AccessCheck, failing: Iterable[FailingRoute] = (), before: ReadRoutes | None = None
 ) -> ReadRoutes:
     return ReadRoutes(watch, check.access.holders, (route.entry for route in check.access.routes), failing, before)
+
+
+def _check_ready(ready: Collection[str], realms: Sequence[RealmAccess]) -> None:
+    known = [realm.name for realm in realms]
+    if isinstance(ready, str) or not set(ready) <= set(known):
+        raise ConfigurationError(
+            f"ready= takes a list of names of this service's realms, without whose keys it is not ready (known: {listed(known)})."
+        )
 
 
 def _route_names(names: Collection[str]) -> frozenset[str]:

@@ -8,14 +8,26 @@ from typing import Any, Final
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.keycloak.cures import claim_cure, condition_cure, condition_fault, condition_unknown
 from s2s_fastapi.principal import Principal
-from s2s_fastapi.requirement.requirement import Requirement
+from s2s_fastapi.requirement.requirement import Requirement, of_another_realm
 
-__all__ = ["SCALARS", "Condition", "HasClaim", "Predicate", "Scalar", "ScalarType", "only_the_app", "with_claim"]
+__all__ = [
+    "CONDITION_UNKNOWN",
+    "SCALARS",
+    "Condition",
+    "HasClaim",
+    "Predicate",
+    "Scalar",
+    "ScalarType",
+    "only_the_app",
+    "with_claim",
+]
 
 Scalar = str | int | float | bool
 ScalarType = type[str] | type[int] | type[float] | type[bool]
 Predicate = Callable[[Principal], bool]
 
+CONDITION_UNKNOWN: Final = "condition_unknown"
+"""What a command says of a route that accepts a caller if a condition is met: only the app can tell."""
 SCALARS: Final = frozenset({str, int, float, bool})
 """The types of the values that can be compared: JSON's text, numbers and booleans."""
 _ALLOWED: Final = Decision(reason=Reason.ALLOWED)
@@ -49,14 +61,20 @@ class HasClaim(Requirement):
 
     def judge(self, principal: Principal, client_id: str = "") -> Decision:  # noqa: ARG002 - the seam's signature
         """Decide by the claim."""
+        if principal.other_realm:
+            return of_another_realm(principal)
         value: Any = principal.claims
         for name in self.path:
             if not isinstance(value, Mapping) or name not in value:
                 return self._refused(principal, None)
             value = value[name]
-        if any(type(each) in SCALARS and (type(each), each) in self.typed for each in _each(value)):
+        if self._holds(value) or (isinstance(value, tuple | list) and any(map(self._holds, value))):
             return _ALLOWED
         return self._refused(principal, value)
+
+    def _holds(self, value: Any) -> bool:
+        kind = type(value)
+        return kind in SCALARS and (kind, value) in self.typed
 
     def _refused(self, principal: Principal, found: Any) -> Decision:
         return Decision(reason=Reason.CLAIM_MISSING, cure=claim_cure(principal, self.path, self.values, found))
@@ -83,6 +101,8 @@ class Condition(Requirement):
 
     def judge(self, principal: Principal, client_id: str = "") -> Decision:  # noqa: ARG002 - the seam's signature
         """Decide by what the function returns: exactly True or False. Anything else, and an exception, is a 500."""
+        if principal.other_realm:
+            return of_another_realm(principal)
         try:
             answer: object = self.predicate(principal)
         except Exception as error:  # noqa: BLE001 - the function is the app's own code, and may raise anything
@@ -115,10 +135,6 @@ def with_claim(claims: dict[str, Any], path: tuple[str, ...], value: Any) -> Non
         if not isinstance(inner, dict):
             return
     inner.setdefault(path[-1], value)
-
-
-def _each(value: Any) -> Iterable[Any]:
-    return value if isinstance(value, tuple | list) else (value,)
 
 
 def _text(value: Scalar) -> str:

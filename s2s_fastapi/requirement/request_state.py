@@ -32,7 +32,7 @@ __all__ = [
 SCOPE_KEY: Final = "s2s_fastapi.authenticated"
 ANONYMOUS_KEY: Final = "s2s_fastapi.anonymous"
 KEYS_KEY: Final = "s2s_fastapi.keys"
-"""The keys that a request's token is verified with, on public paths too: for `auth_ready`."""
+"""What a request's token is verified with, on public paths too: for `auth_ready`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""What a developer writes: ``require_...(...)`` for a requirement, `CurrentPrincipal` for a route without one."""
+"""What a developer writes: ``require_...(...)`` for a requirement, `CurrentPrincipal` for a route without one.
+
+In a service of several realms, a requirement speaks of the first one. ``realm="partners"`` names another.
+"""
 
 import inspect
 import math
@@ -16,7 +19,7 @@ from s2s_fastapi.names import checked_names, name_problem, scope_problem
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.requirement.conditions import SCALARS, Condition, HasClaim, Predicate, Scalar
 from s2s_fastapi.requirement.request_state import Anonymous, Authenticated
-from s2s_fastapi.requirement.requirement import Audience, Caller, HasRole, HasScope, Requirement
+from s2s_fastapi.requirement.requirement import Audience, Caller, HasRole, HasScope, InRealm, Requirement
 
 __all__ = [
     "FACTORIES",
@@ -59,43 +62,44 @@ _with_parentheses: Final = not_a_dependency(
 
 
 @_with_parentheses
-def require_service() -> Requirement:
+def require_service(*, realm: str | None = None) -> Requirement:
     """Require any service: a token of the client-credentials grant (RFC 6749 section 4.4)."""
-    return Caller("service")
+    return _in("require_service", realm, Caller("service"))
 
 
 @_with_parentheses
-def require_caller(*client_ids: str) -> Requirement:
+def require_caller(*client_ids: str, realm: str | None = None) -> Requirement:
     """Require the service account of one of these clients; letter case counts.
 
     Raises:
         ConfigurationError: A name is missing or invalid.
     """
-    return Caller("service", _names("require_caller", client_ids))
+    return _in("require_caller", realm, Caller("service", _names("require_caller", client_ids)))
 
 
 @_with_parentheses
-def require_user(*client_ids: str) -> Requirement:
+def require_user(*client_ids: str, realm: str | None = None) -> Requirement:
     """Require a user, of one of these front ends if any are named. The middleware accepts users only with ``users=True``.
 
     Raises:
         ConfigurationError: A name is invalid.
     """
-    return Caller("user", _names("require_user", client_ids) if client_ids else frozenset())
+    names = _names("require_user", client_ids) if client_ids else frozenset[str]()
+    return _in("require_user", realm, Caller("user", names))
 
 
 @_with_parentheses
-def require_scope(*scopes: str) -> Requirement:
+def require_scope(*scopes: str, realm: str | None = None) -> Requirement:
     """Require all of these scopes. Who is calling does not matter.
 
     Raises:
         ConfigurationError: A name is missing or invalid.
     """
-    return HasScope(_names("require_scope", scopes, scope_problem))
+    return _in("require_scope", realm, HasScope(_names("require_scope", scopes, scope_problem)))
 
 
 @_with_parentheses
-def require_role(*roles: str, client: str | None = None) -> Requirement:
+def require_role(*roles: str, client: str | None = None, realm: str | None = None) -> Requirement:
     """Require all of these roles of a client: of the app's own client, unless ``client`` names another.
 
     Raises:
@@ -103,31 +107,31 @@ def require_role(*roles: str, client: str | None = None) -> Requirement:
     """
     if client is not None:
         _names("require_role", (client,))
-    return HasRole(_names("require_role", roles), client)
+    return _in("require_role", realm, HasRole(_names("require_role", roles), client))
 
 
 @_with_parentheses
-def require_realm_role(*roles: str) -> Requirement:
+def require_realm_role(*roles: str, realm: str | None = None) -> Requirement:
     """Require all of these realm roles.
 
     Raises:
         ConfigurationError: A name is missing or invalid.
     """
-    return HasRole(_names("require_realm_role", roles), realm=True)
+    return _in("require_realm_role", realm, HasRole(_names("require_realm_role", roles), realm=True))
 
 
 @_with_parentheses
-def require_audience(*audiences: str, only: bool = False) -> Requirement:
+def require_audience(*audiences: str, only: bool = False, realm: str | None = None) -> Requirement:
     """Require a token for one of these audiences. With ``only``, it must not be for any other service as well.
 
     Raises:
         ConfigurationError: A name is missing or invalid.
     """
-    return Audience(_names("require_audience", audiences), only)
+    return _in("require_audience", realm, Audience(_names("require_audience", audiences), only))
 
 
 @_with_parentheses
-def require_claim(name_or_path: str | tuple[str, ...], *values: Scalar) -> Requirement:
+def require_claim(name_or_path: str | tuple[str, ...], *values: Scalar, realm: str | None = None) -> Requirement:
     """Require that a claim has one of these values, or is a list that holds one of them.
 
     - The JSON type counts: ``True``, ``1``, ``1.0`` and ``"1"`` are four values.
@@ -151,11 +155,11 @@ def require_claim(name_or_path: str | tuple[str, ...], *values: Scalar) -> Requi
         raise ConfigurationError(
             f'require_claim needs at least one value: a claim that is merely there may also be false. Write require_claim("{path[-1]}", True).'
         )
-    return HasClaim.of(path, [_scalar(value) for value in values])
+    return _in("require_claim", realm, HasClaim.of(path, [_scalar(value) for value in values]))
 
 
 @_with_parentheses
-def require_that(name: str, predicate: Predicate) -> Requirement:
+def require_that(name: str, predicate: Predicate, *, realm: str | None = None) -> Requirement:
     """Require that ``predicate(principal)`` returns True. The name is what people read of the condition.
 
     - The function is not async, waits for nothing, changes nothing, and returns exactly True or False. Anything else is a 500.
@@ -171,7 +175,7 @@ def require_that(name: str, predicate: Predicate) -> Requirement:
         )
     if problem := _predicate_problem(predicate):
         raise ConfigurationError(f'require_that("{name}"): {problem}.')
-    return Condition(name, predicate)
+    return _in("require_that", realm, Condition(name, predicate))
 
 
 FACTORIES: Final = (
@@ -206,6 +210,17 @@ CurrentPrincipal = Annotated[Principal, Depends(current_principal)]
 """The caller, for a route that is open to every caller that the middleware accepts: ``caller: CurrentPrincipal``."""
 OptionalPrincipal = Annotated[Principal | None, Depends(optional_principal)]
 """The caller, or None if the request has no credentials. For a route in ``optional_paths``: ``caller: OptionalPrincipal``."""
+
+
+def _in(factory: str, realm: str | None, requirement: Requirement) -> Requirement:
+    """Return the requirement for callers of this realm; without a name, it speaks of the first realm of the service."""
+    if realm is None:
+        return requirement
+    if problem := name_problem(realm):
+        raise ConfigurationError(
+            f"{factory}: realm= takes the name of a realm of this service, KeycloakSettings(name=...): {problem}."
+        )
+    return InRealm(realm, requirement)
 
 
 def _names(factory: str, names: tuple[str, ...], problem: Callable[[object], str] = name_problem) -> frozenset[str]:

@@ -1,6 +1,7 @@
 """What a route requires of its caller, as a value: who may call, and with which scopes and roles."""
 
-from collections.abc import Awaitable, Iterable, Sequence
+import json
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, ClassVar, Final, Literal, NoReturn, Self, TypeVar
@@ -19,6 +20,7 @@ from s2s_fastapi.keycloak.cures import (
     audience_cure,
     caller_cure,
     kind_cure,
+    realm_cure,
     role_cure,
     scope_cure,
     wrong_kind_cure,
@@ -27,7 +29,19 @@ from s2s_fastapi.principal import Principal
 from s2s_fastapi.requirement.guard import guarded
 from s2s_fastapi.requirement.request_state import SCOPE_KEY, Anonymous, Authenticated
 
-__all__ = ["AllOf", "AnyOf", "Audience", "Caller", "HasRole", "HasScope", "OptionalOf", "Requirement"]
+__all__ = [
+    "AllOf",
+    "AnyOf",
+    "Audience",
+    "Caller",
+    "HasRole",
+    "HasScope",
+    "InRealm",
+    "OptionalOf",
+    "Requirement",
+    "of_another_realm",
+    "scopes_around",
+]
 
 E = TypeVar("E")
 
@@ -37,6 +51,7 @@ _NO_CONNECTION: Final[Any] = None
 _ALLOWED: Final = Decision(reason=Reason.ALLOWED)
 # How far a token came: is it for this service, who is calling, may it call, does the app's own code say yes.
 _PRECEDENCE: Final = (
+    Reason.OTHER_REALM,
     Reason.WRONG_AUDIENCE,
     Reason.AUDIENCE_NOT_ONLY,
     Reason.UNKNOWN_KIND,
@@ -50,7 +65,7 @@ _PRECEDENCE: Final = (
     Reason.CONDITION_FAILED,  # last: any other answer that decides is better than none
 )
 
-_WRONG_KIND: Final = (Reason.NOT_A_SERVICE, Reason.NOT_A_USER)
+_OF_OTHERS: Final = (Reason.OTHER_REALM, Reason.NOT_A_SERVICE, Reason.NOT_A_USER)
 
 
 class _Scheme(SecurityBase):
@@ -166,7 +181,7 @@ class Requirement(_Scheme):
                 " write `await admin(request)`."
             )
         scopes = security_scopes.scopes
-        requirement = self._with(HasScope(frozenset(scopes))) if scopes else self
+        requirement = self._with(scopes_around(self, scopes)) if scopes else self
         scope = connection.scope
         state = scope.get(SCOPE_KEY)
         if type(state) is not Authenticated:
@@ -307,8 +322,8 @@ class AnyOf(Requirement):
         nearest = max(decisions, key=_distance)
         if nearest.reason is Reason.CONDITION_FAILED:
             return nearest
-        # What a service lacks to be a user is no advice, nor the other way round.
-        cures = dict.fromkeys(each.cure for each in decisions if each is nearest or each.reason not in _WRONG_KIND)
+        # What a service lacks to be a user is no advice, nor the other way round, nor what a caller lacks to be of another realm.
+        cures = dict.fromkeys(each.cure for each in decisions if each is nearest or each.reason not in _OF_OTHERS)
         return (
             nearest
             if len(cures) == 1
@@ -342,6 +357,8 @@ class Caller(Requirement):
 
     def judge(self, principal: Principal, client_id: str = "") -> Decision:  # noqa: ARG002 - the seam's signature
         """Decide by the kind of the token first, then by the client that got it."""
+        if principal.other_realm:
+            return of_another_realm(principal)
         if principal.kind == self.kind and (not self.client_ids or principal.client_id in self.client_ids):
             return _ALLOWED
         if principal.kind == "unknown":
@@ -363,6 +380,8 @@ class HasScope(Requirement):
 
     def judge(self, principal: Principal, client_id: str = "") -> Decision:  # noqa: ARG002 - the seam's signature
         """Decide by the claim ``scope``."""
+        if principal.other_realm:
+            return of_another_realm(principal)
         missing = self.scopes - principal.scopes
         if not missing:
             return _ALLOWED
@@ -385,6 +404,8 @@ class HasRole(Requirement):
 
     def judge(self, principal: Principal, client_id: str = "") -> Decision:
         """Decide by the claims ``realm_access`` or ``resource_access``."""
+        if principal.other_realm:
+            return of_another_realm(principal)
         owner = self.client or client_id
         if not self.realm and not owner:
             raise ConfigurationError("require_role: say whose role it is with client=..., or set KEYCLOAK_CLIENT_ID.")
@@ -409,6 +430,8 @@ class Audience(Requirement):
 
     def judge(self, principal: Principal, client_id: str = "") -> Decision:  # noqa: ARG002 - the seam's signature
         """Decide by the claim ``aud`` (RFC 7519 section 4.1.3)."""
+        if principal.other_realm:
+            return of_another_realm(principal)
         if self.audiences.isdisjoint(principal.audiences):
             return Decision(reason=Reason.WRONG_AUDIENCE, cure=audience_cure(principal, self.audiences))
         others = principal.audiences - self.audiences
@@ -455,6 +478,53 @@ class OptionalOf(Requirement):
     def refusals(self, principal: Principal, client_id: str = "") -> tuple[Decision, ...]:
         """Return what the requirement would have to see changed."""
         return self.requirement.refusals(principal, client_id)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class InRealm(Requirement):
+    """A plain requirement for callers of one realm, and for no others. Without it, a requirement speaks of the first realm."""
+
+    realm: str
+    """The name that the service gives to the realm (`KeycloakSettings.name`), or its issuer."""
+    requirement: Requirement
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "asks_code", self.requirement.asks_code)
+
+    def __repr__(self) -> str:
+        said = str(self.requirement).removesuffix(")")
+        return f"{said}{'' if said.endswith('(') else ', '}realm={json.dumps(self.realm, ensure_ascii=False)})"
+
+    def judge(self, principal: Principal, client_id: str = "") -> Decision:
+        """Refuse callers of other realms; for the others, decide as the plain requirement does in its own realm."""
+        if self.realm not in (principal.realm, principal.issuer):
+            return Decision(reason=Reason.OTHER_REALM, cure=realm_cure(principal, self.realm))
+        own = replace(principal, other_realm="") if principal.other_realm else principal
+        return self.requirement.judge(own, client_id)
+
+
+def of_another_realm(principal: Principal) -> Decision:
+    """Return the refusal of a caller that is not of the first realm, by a requirement that names no realm."""
+    return Decision(reason=Reason.OTHER_REALM, cure=realm_cure(principal))
+
+
+def scopes_around(requirement: Requirement, scopes: Iterable[str]) -> Requirement:
+    """Return what the scopes of a ``Security`` around a requirement require: of a caller in each realm that the requirement names."""
+    wanted = HasScope(frozenset(scopes))
+    realms = dict.fromkeys(_realms_in(requirement))
+    parts = tuple(InRealm(realm, wanted) if realm else wanted for realm in realms)
+    return parts[0] if len(parts) == 1 else AnyOf(parts)
+
+
+def _realms_in(requirement: Requirement) -> Iterator[str]:
+    if isinstance(requirement, OptionalOf):
+        requirement = requirement.requirement
+    if isinstance(requirement, AllOf | AnyOf):
+        for part in requirement.parts:
+            yield from _realms_in(part)
+    else:
+        yield requirement.realm if isinstance(requirement, InRealm) else ""
 
 
 def _parts(requirement: Requirement, kind: type[AllOf] | type[AnyOf]) -> tuple[Requirement, ...]:

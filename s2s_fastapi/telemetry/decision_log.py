@@ -218,18 +218,18 @@ class _Window:
 class _Floods:
     """Decides which refusals are written and which are only counted. Its memory is bounded, and threads may share it.
 
-    It counts by reason and caller, so one caller's flood never hides the first refusal of another. The client id is verified or empty:
+    It counts by reason and caller (the client and its realm), so one caller's flood never hides the first refusal of another. The client id is verified or empty:
     without a valid signature nobody can invent callers.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._windows: dict[tuple[Reason, str, bool], _Window] = {}  # in the order they began
+        self._windows: dict[tuple[Reason, str, str, bool], _Window] = {}  # in the order they began
 
     def count(self, decision: Decision, now: float) -> list[_Counted]:
         """Return what to write now: the rest of floods that are over, and this decision unless it is left out."""
         # A refusal that was only logged so far must not hide that requests are refused now.
-        key = (decision.reason, decision.client_id, decision.observed)
+        key = (decision.reason, decision.client_id, decision.issuer, decision.observed)
         with self._lock:
             window, suppressed = self._windows.get(key), 0
             if window is not None and now - window.since >= _WINDOW:

@@ -91,6 +91,7 @@ DECISIONS: Final = _counter(
     OUTCOME,
     REASON,
     CALLER,
+    ISSUER,
 )
 LOOKUPS: Final = _counter(
     "s2s_fastapi.verified_tokens.lookups", "{lookup}", "Tokens that were known as verified (hit) or not (miss).", RESULT
@@ -164,22 +165,22 @@ _gauge("s2s_fastapi.keys.age", "Age of the realm's keys; they are trusted for at
 
 def decided(decision: Decision) -> None:
     """Count one decision."""
-    DECISIONS.add(1, _labels(decision.reason, decision.observed, decision.client_id))
+    DECISIONS.add(1, _labels(decision.reason, decision.observed, decision.client_id, decision.issuer))
 
 
-def accepted_labels(client_id: str) -> dict[str, str]:
+def accepted_labels(client_id: str, issuer: str) -> dict[str, str]:
     """Return the attributes with which `DECISIONS` counts a plain acceptance; they stay the same for the life of the process.
 
     Call it when the request is counted, not before: a caller that a requirement refuses must not take the place of one that may call.
     """
-    return _labels(Reason.ALLOWED, False, client_id)
+    return _labels(Reason.ALLOWED, False, client_id, issuer)
 
 
 @lru_cache(maxsize=1024)
-def _labels(reason: Reason, observed: bool, client_id: str) -> dict[str, str]:
+def _labels(reason: Reason, observed: bool, client_id: str, issuer: str) -> dict[str, str]:
     decision = Decision(reason=reason, observed=observed)
-    caller = _callers.name(client_id, accepted=decision.accepted)
-    return {OUTCOME: decision.outcome, REASON: str(reason), CALLER: caller}
+    caller = _callers_of(issuer).name(client_id, accepted=decision.accepted)
+    return {OUTCOME: decision.outcome, REASON: str(reason), CALLER: caller, ISSUER: issuer or OTHER}
 
 
 def audience_label(audience: str) -> str:
@@ -191,7 +192,7 @@ def audience_label(audience: str) -> str:
 
 
 class _Callers:
-    """The callers that are counted by name. Anybody who can register clients in the realm can invent names, so their number is bounded.
+    """The callers of one realm that are counted by name. Anybody who can register clients in the realm can invent names, so their number is bounded.
 
     Callers that were only refused have half as many places, of their own: they must not hide callers that may call.
     """
@@ -213,5 +214,12 @@ class _Callers:
         return printable(client_id, _LONGEST)
 
 
-_callers: Final = _Callers()
+_callers: Final[dict[str, _Callers]] = {}
+"""By issuer: the callers of one realm never take the places of another's. Issuers come from settings, so there are few."""
+
+
+def _callers_of(issuer: str) -> _Callers:
+    return _callers.setdefault(issuer, _Callers())
+
+
 _audiences: Final[set[str]] = set()

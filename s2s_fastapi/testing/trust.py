@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import FunctionType
@@ -40,6 +40,7 @@ from s2s_fastapi.testing.served import from_elsewhere, refuse_served
 from s2s_fastapi.verifier.accepted_tokens import AcceptedTokens
 from s2s_fastapi.verifier.checks import Checks
 from s2s_fastapi.verifier.keys import KeySource
+from s2s_fastapi.verifier.realms import RealmsVerifier
 from s2s_fastapi.verifier.token_verifier import TokenVerifier
 from s2s_fastapi.verifier.verifier import Verifier
 
@@ -187,10 +188,10 @@ class Trusted:
         options: Options = original(middleware)["_start"].options
         given = options.settings
         named = audience_names(options.audience)
-        settings = self._settings(given, frozenset() if named or self._is_named else declared)
+        settings = self._all_settings(given, frozenset() if named or self._is_named else declared)
         skips = options.insecure_skip_audience
-        self._audiences[id(middleware)] = frozenset() if skips else named or settings.audiences
-        return replace(options, settings=settings, keys=self._keys, clock=self.issuer.time.now)
+        self._audiences[id(middleware)] = frozenset() if skips else named or _audiences(settings)
+        return replace(options, settings=_as_given(settings), keys=self._keys, clock=self.issuer.time.now)
 
     def _start(self, middleware: ServiceAuthMiddleware, options: Options) -> Start:
         start = _Start(middleware, middleware.app, options)
@@ -200,23 +201,33 @@ class Trusted:
     def _verifier(self, verifier: TokenVerifier) -> Mapping[str, Any]:
         """Return the attributes of a verifier that was made of the settings for this block."""
         before = original(verifier)
-        settings = self._settings(before["_given"], frozenset())
+        settings = self._all_settings(before["_given"], frozenset())
         skips = before["_skip_audience"]
-        audiences = frozenset[str]() if skips else before["_audience"] or settings.audiences
-        self._audiences[id(verifier)] = audiences
+        named: frozenset[str] = before["_audience"]
+        self._audiences[id(verifier)] = frozenset() if skips else named or _audiences(settings)
         other = TokenVerifier(
-            settings,
+            _as_given(settings),
             audience=before["_audience"] or None,
             cached_tokens=before["_cached_tokens"],
+            max_lifetime=before["_max_lifetime"],
             insecure_skip_audience=skips,
             clock=self.issuer.time.now,
         )
-        made = Verifier(
-            Checks.of(settings, audiences),
-            self._keys(settings),
-            AcceptedTokens(before["_cached_tokens"]),
-            clock=self.issuer.time.now,
+        realms = tuple(
+            Verifier(
+                Checks.of(
+                    each,
+                    frozenset() if skips else named or each.audiences,
+                    first=each is settings[0],
+                    max_lifetime=before["_max_lifetime"],
+                ),
+                self._keys(each),
+                AcceptedTokens(before["_cached_tokens"]),
+                clock=self.issuer.time.now,
+            )
+            for each in settings
         )
+        made = RealmsVerifier(realms) if len(realms) > 1 else realms[0]
         return {**vars(other), "_verifier": made, "_log": self._recorder(DecisionLog())}
 
     def _end(self) -> None:
@@ -255,6 +266,23 @@ class Trusted:
     def _of_caller(self, given: KeycloakSettings | None) -> KeycloakSettings:
         return self._settings(given, frozenset(), calls=True)
 
+    def _all_settings(
+        self, given: KeycloakSettings | Sequence[KeycloakSettings] | None, declared: frozenset[str]
+    ) -> tuple[KeycloakSettings, ...]:
+        """Return settings for the issuer, in the place of those of each realm.
+
+        Raises:
+            ConfigurationError: The app accepts tokens of several realms, and the issuer has not all of them.
+        """
+        several = (given,) if given is None or isinstance(given, KeycloakSettings) else tuple(given)
+        made = tuple(self._settings(each, frozenset() if number else declared) for number, each in enumerate(several))
+        if len({each.issuer for each in made}) < len(made):
+            raise ConfigurationError(
+                f"{self.name} accepts tokens of several realms, {', '.join(each.realm for each in several if each)}: make the test issuer of a realm "
+                "file for each of them."
+            )
+        return made
+
     def _settings(
         self, given: KeycloakSettings | None, declared: frozenset[str], *, calls: bool = False
     ) -> KeycloakSettings:
@@ -269,7 +297,7 @@ class Trusted:
         own = given if given is not None and given.audiences else None  # named by an audience, or by a client id
         audience = own.audience if own is not None else tuple(sorted(self._audience or declared))
         values |= {"audience": audience} if audience else {}
-        values |= {"leeway": given.leeway} if given is not None else {}
+        values |= {"leeway": given.leeway, "name": given.name} if given is not None else {}
         if calls:
             values |= self.issuer.credentials(values["realm"], client_id)
             if (
@@ -387,7 +415,8 @@ def _declared(middleware: ServiceAuthMiddleware, owner: Any) -> frozenset[str]:
     """Return the audiences that the middleware or its settings are given, or else those that the routes declare."""
     options: Options = original(middleware)["_start"].options
     given = options.settings
-    named = audience_names(options.audience) or (given.audiences if given is not None else frozenset())
+    first = given if given is None or isinstance(given, KeycloakSettings) else next(iter(given), None)
+    named = audience_names(options.audience) or (first.audiences if first is not None else frozenset())
     if named:
         return named
     below = owner if router_below(middleware.app) is None and owner is not None else middleware.app
@@ -399,6 +428,14 @@ def _declared(middleware: ServiceAuthMiddleware, owner: Any) -> frozenset[str]:
         users=options.users,
         skip_audience=options.insecure_skip_audience,
     ).declared
+
+
+def _as_given(settings: tuple[KeycloakSettings, ...]) -> KeycloakSettings | tuple[KeycloakSettings, ...]:
+    return settings if len(settings) > 1 else settings[0]
+
+
+def _audiences(settings: tuple[KeycloakSettings, ...]) -> frozenset[str]:
+    return frozenset[str]().union(*(each.audiences for each in settings))
 
 
 def _ids(app: Any) -> set[int]:

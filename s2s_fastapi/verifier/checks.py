@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from s2s_fastapi.backchannel.strict_json import json_object
 from s2s_fastapi.decision import Decision, Reason
+from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.keycloak.cures import CLOCKS, audience_cure, binding_cure, issuer_cure, shown, type_cure
 from s2s_fastapi.principal import Payload, Principal, digest
 from s2s_fastapi.text import named
@@ -16,9 +17,13 @@ from s2s_fastapi.verifier.verdict import Judge, Verdict
 if TYPE_CHECKING:  # loaded when settings are first made
     from s2s_fastapi.settings import KeycloakSettings
 
-__all__ = ["CHECKS", "Checks"]
+__all__ = ["CHECKS", "MAX_LIFETIME", "Checks"]
 
-_LONGEST_LIFE: Final = 24 * 3600
+MAX_LIFETIME: Final = 24 * 3600
+"""Seconds that a token may live, from ``iat`` to ``exp``, unless the service says otherwise."""
+_LIFETIMES: Final = (60, 30 * MAX_LIFETIME)
+"""What a service may say. A token that lives for longer than a month is a password that nobody can take back."""
+_HOUR: Final = 3600
 _PREFIX: Final = "KEYCLOAK_"
 _UNREAD: Final = Principal(client_id="", kind="unknown", issuer="", issued_at=0, expires_at=0)
 
@@ -65,12 +70,23 @@ class Checks:
     """Which kind of callers is accepted at all. If it is None, whoever asks decides that."""
     audience_setting: str = ""
     """The variable that names the audiences; empty if the code names them."""
+    max_lifetime: float = MAX_LIFETIME
+    """Seconds that a token may live, from ``iat`` to ``exp``."""
     prefix: str = _PREFIX
     """The beginning of the names of the variables from which the settings were read."""
     realm: str = ""
     """The name of the realm in this service: see `KeycloakSettings.name`."""
     first: bool = True
     """Whether it is the realm that requirements mean if they name none."""
+
+    def __post_init__(self) -> None:
+        value: object = self.max_lifetime
+        least, most = _LIFETIMES
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+            raise ConfigurationError(
+                f"max_lifetime takes a number of seconds from {least} to {most} (30 days), not {value!r}. For 8 hours write"
+                " max_lifetime=8 * 3600."
+            )
 
     @classmethod
     def of(
@@ -80,8 +96,13 @@ class Checks:
         accepts: Judge | None = None,
         *,
         first: bool = True,
+        max_lifetime: float = MAX_LIFETIME,
     ) -> Self:
-        """Return what the settings say, with these audiences and this kind of callers."""
+        """Return what the settings say, with these audiences, this kind of callers and this limit for a token's life.
+
+        Raises:
+            ConfigurationError: ``max_lifetime`` is not a number of seconds from 60 to 30 days.
+        """
         named_by_settings = audiences == settings.audiences
         return cls(
             issuer=settings.issuer,
@@ -91,6 +112,7 @@ class Checks:
             audience_setting=("KEYCLOAK_AUDIENCE" if settings.audience else "KEYCLOAK_CLIENT_ID")
             if named_by_settings
             else "",
+            max_lifetime=max_lifetime,
             prefix=settings.worded(_PREFIX),
             realm=settings.name,
             first=first,
@@ -130,6 +152,22 @@ class Checks:
                 return Verdict(observed, presented.principal, digest(token), jws.kid, begins)
         principal = presented.principal
         return Verdict((refusals[0],), None if principal is _UNREAD else principal)
+
+    def refusals(
+        self, jws: Jws, claims: dict[str, Any], *, not_before: int, now: float
+    ) -> tuple[tuple[Decision, ...], Principal | None]:
+        """Return every check that a token does not pass, in their order, and the caller if it can be read.
+
+        `judge` stops at the first, which is what a service answers. After a malformed claim the others are not looked at.
+        """
+        presented = _Presented(self, jws, claims, not_before, now)
+        refusals: list[Decision] = []
+        for reason, check in CHECKS:
+            if cure := check(presented):
+                refusals.append(presented.refusal(reason, cure))
+            if reason is Reason.MALFORMED_CLAIMS and presented.principal is _UNREAD:
+                return tuple(refusals), None
+        return tuple(refusals), presented.principal
 
     def worded(self, sentence: str) -> str:
         """Return a sentence with the prefix of the settings in the names of their variables."""
@@ -181,10 +219,14 @@ def _not_yet_valid(token: _Presented) -> str:
 def _too_long(token: _Presented) -> str:
     principal = token.principal
     life = principal.expires_at - principal.issued_at
-    if life <= _LONGEST_LIFE:
+    if life <= token.expected.max_lifetime:
         return ""
+    longest = token.expected.max_lifetime
+    lives = f"{life / _HOUR:.1f} h" if longest >= _HOUR else f"{life} s"
+    limit = f"{longest / _HOUR:g} h" if longest >= _HOUR else f"{longest:g} s"
+    said = limit if longest == MAX_LIFETIME else f"{limit}, the max_lifetime of this service"
     return (
-        f"token of {named(principal.client_id)} lives {life / 3600:.1f} h, longer than 24 h. Shorten “Access Token Lifespan” of the client "
+        f"token of {named(principal.client_id)} lives {lives}, longer than {said}. Shorten “Access Token Lifespan” of the client "
         "(Advanced) or the realm (Realm settings, Tokens)."
     )
 

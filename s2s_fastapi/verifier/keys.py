@@ -81,7 +81,8 @@ class KeySource:
         self.url = endpoints.jwks
         """Where the keys are published."""
         self._endpoints = endpoints
-        self._issuer = issuer or endpoints.realm  # what telemetry calls the realm
+        self.issuer = issuer or endpoints.realm
+        """What telemetry calls the realm."""
         self._channel = channel
         self._worded = worded
         self._clock = clock
@@ -263,11 +264,11 @@ class KeySource:
     def aged(self) -> tuple[str, float] | None:
         """Return the issuer and how many seconds ago its keys were requested; None while there are no keys."""
         age = self._keys.state().age
-        return None if age is None else (self._issuer, age)
+        return None if age is None else (self.issuer, age)
 
     def _load(self) -> Loaded[KeySet] | Failed:
         began = time.monotonic()
-        labels: dict[str, str] = {ISSUER: self._issuer, CAUSE: cause()}
+        labels: dict[str, str] = {ISSUER: self.issuer, CAUSE: cause()}
         with span("fetch keys", labels) as current:
             outcome = self._fetch()
             labels[OUTCOME] = "loaded" if isinstance(outcome, Loaded) else "failed"

@@ -20,7 +20,7 @@ from s2s_fastapi.telemetry.metrics import decided
 from s2s_fastapi.telemetry.spans import current_span, describe, trace_id
 from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS, AcceptedTokens
 from s2s_fastapi.verifier.bearer import credentials_of, token_in
-from s2s_fastapi.verifier.checks import Checks
+from s2s_fastapi.verifier.checks import MAX_LIFETIME, Checks
 from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.presented import Connection, Presented
 from s2s_fastapi.verifier.realms import RealmsVerifier
@@ -49,6 +49,7 @@ class TokenVerifier:
         *,
         audience: str | Collection[str] | None = None,
         cached_tokens: int = CACHED_TOKENS,
+        max_lifetime: float = MAX_LIFETIME,
         insecure_skip_audience: bool = False,
         transport: Callable[[], httpx.BaseTransport] | None = None,
         clock: Callable[[], float] = time.time,
@@ -58,6 +59,7 @@ class TokenVerifier:
         - ``settings``: a list accepts tokens of several realms. A requirement that names no realm speaks of the first one.
         - ``audience`` replaces the audience in the settings.
         - ``cached_tokens`` accepted tokens are remembered and not verified again while they hold. 0 verifies each token each time.
+        - ``max_lifetime`` is the seconds that a token may live, from ``iat`` to ``exp``: from 60 to 30 days, by default 24 hours.
         - ``transport`` makes the httpx transport for Keycloak. ``clock`` returns the seconds since the epoch.
         """
         self._given = settings
@@ -69,6 +71,7 @@ class TokenVerifier:
         self._verifier: Verifier | RealmsVerifier | None = None
         self._made: dict[str, Verifier | RealmsVerifier] = {}
         self._client_id = self._protects = ""
+        self._max_lifetime = max_lifetime
         self._log = DecisionLog()
 
     def verify(self, token: str | bytes) -> Principal:
@@ -183,7 +186,12 @@ class TokenVerifier:
         if not audiences and not self._skip_audience:
             raise ConfigurationError(settings.missing(NO_AUDIENCE))
         return Verifier(
-            Checks.of(settings, frozenset() if self._skip_audience else audiences, first=first),
+            Checks.of(
+                settings,
+                frozenset() if self._skip_audience else audiences,
+                first=first,
+                max_lifetime=self._max_lifetime,
+            ),
             KeySource.of(settings, self._transport),
             AcceptedTokens(self._cached_tokens),
             clock=self._clock,

@@ -102,8 +102,9 @@ class Verdict:
         """Count one request that was accepted with this token."""
         labels = self._labels
         if labels is None:
-            client_id = "" if self.principal is None else shown(self.principal.client_id)
-            self._labels = labels = accepted_labels(client_id)
+            principal = self.principal
+            client_id, issuer = ("", "") if principal is None else (shown(principal.client_id), shown(principal.issuer))
+            self._labels = labels = accepted_labels(client_id, issuer)
         DECISIONS.add(1, labels)
 
 

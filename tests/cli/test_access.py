@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 from pathlib import Path
 
 import pytest
@@ -95,8 +96,8 @@ def test_an_app_that_ends_its_process_is_a_sentence(tmp_path: Path) -> None:
 
 LYING = """
 import json, os, sys
-pipe = next(fd for fd in range(3, 64) if os.path.exists(f"/dev/fd/{fd}") and os.readlink(f"/dev/fd/{fd}").startswith("pipe:"))
-os.write(pipe, os.environ["SAID"].encode())
+answer = next(fd for fd in range(3, 64) if os.path.exists(os.path.dirname(path := f"/dev/fd/{fd}")) and os.path.lexists(path) and os.readlink(path).endswith("(deleted)"))
+os.write(answer, os.environ["SAID"].encode() * int(os.environ.get("TIMES", "1")))
 os._exit(0)
 """
 
@@ -124,6 +125,50 @@ def test_an_app_that_answers_for_another_client_or_with_nonsense_is_a_sentence(
     assert lying.access is None
     assert problem in lying.problem
     assert other.access is not None
+
+
+def test_an_answer_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "lying.py").write_text(LYING)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}", "SAID": " " * 1024, "TIMES": "16385"}
+    (lying,) = read_apps([AppTarget("lying:app", "mine")], environment)
+
+    assert lying.access is None
+    assert lying.problem.endswith("said more than 16777216 bytes.")
+
+
+def test_an_app_that_takes_too_long_is_a_sentence() -> None:
+    (late,) = read_apps([AppTarget.of(GATEWAY)], seconds=0.05)
+
+    assert late.problem.endswith("was not imported within 0.05 s.")
+
+
+STARTING = """
+import os, subprocess, sys
+from fastapi import FastAPI
+from s2s_fastapi import ServiceAuthMiddleware, require_service
+app = FastAPI(dependencies=[])
+app.add_middleware(ServiceAuthMiddleware)
+started = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], close_fds=False)
+with open(os.environ["PID_FILE"], "w") as file:
+    file.write(str(started.pid))
+"""
+
+
+def test_a_process_that_an_app_starts_is_not_waited_for_and_ends_with_it(tmp_path: Path) -> None:
+    (tmp_path / "starting.py").write_text(STARTING)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}",
+        "PID_FILE": str(tmp_path / "pid"),
+    }
+    (read,) = read_apps([AppTarget("starting:app", "mine")], environment)
+
+    assert read.problem == ""
+    try:
+        ended = os.pidfd_open(int((tmp_path / "pid").read_text()))
+    except ProcessLookupError:
+        return
+    assert select.select([ended], [], [], 10)[0], "it still runs"
 
 
 def test_what_an_app_says_of_its_own_problem_does_not_change_the_terminal(tmp_path: Path) -> None:

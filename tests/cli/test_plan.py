@@ -48,6 +48,21 @@ def test_plan_shows_the_steps_and_the_tokens_and_changes_nothing(tmp_path: Path)
     assert not (tmp_path / "secrets").exists()
 
 
+def test_plan_is_of_one_realm_and_a_note_names_the_others(tmp_path: Path) -> None:
+    shops = "https://sso.partner.test/realms/shops"
+    crm = receiver("crm", require_caller("chat") | require_caller("shop", realm=shops))
+    with FakeKeycloak().serving() as environment:
+        done = run(environment, "plan", *written(tmp_path, crm, CHAT), "--json")
+        plan = json.loads(done.stdout)
+
+    notes = [finding["text"] for finding in plan["findings"] if finding["level"] == "note"]
+    assert f"crm also accepts callers of {shops}: plan that realm by itself. Nothing here is granted for them." in notes
+    assert '"shop"' not in json.dumps(plan["steps"])
+    here = AccessFile((crm,)).apps[0]
+    assert here.within("https://another.test/realms/x").routes[0].requires == require_caller("chat")
+    assert here.within(shops).routes[0].requires == require_caller("shop")
+
+
 def test_apply_with_yes_does_it_and_then_plan_ends_with_0(tmp_path: Path) -> None:
     server, files = FakeKeycloak(), written(tmp_path, CRM, CHAT)
     with server.serving() as environment:
@@ -258,3 +273,35 @@ def test_a_file_that_is_no_access_file_is_a_sentence(tmp_path: Path) -> None:
             done = run(environment, "plan", tmp_path / file)
             assert done.exit_code == 2
             assert file in done.stderr
+
+
+@pytest.mark.parametrize("command", [("plan",), ("apply", "--yes")], ids=["plan", "apply"])
+def test_a_file_that_fails_is_one_sentence_and_the_rest_is_shown_and_nothing_is_applied(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "damaged.json").write_text("{")
+    broken = (tmp_path / "damaged.json", tmp_path / "missing.json", "payroll:app")
+    server = FakeKeycloak()
+    with server.serving() as environment:
+        done = run(environment, *command, *written(tmp_path, CRM, CHAT), *broken, "--secrets", tmp_path / "secrets")
+
+    assert done.exit_code == 2
+    assert "Make the client scope crm-audience with an Audience mapper for crm." in done.stdout
+    for file in map(str, broken):
+        assert done.stdout.count(file) >= 1
+    assert done.stdout.count("What its app requires is not known, so nothing is applied.") == 3
+    assert server.writes() == []
+
+
+def test_two_apps_with_one_client_id_are_one_sentence_and_the_rest_is_shown(tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    twice = (receiver("twice", require_caller("chat")), receiver("twice", require_caller("other")))
+    with server.serving() as environment:
+        done = run(
+            environment, "apply", "--yes", *written(tmp_path, CRM, CHAT, *twice), "--secrets", tmp_path / "secrets"
+        )
+
+    assert done.exit_code == 2
+    assert done.stdout.count("2 apps that declare different things have the client id twice") == 1
+    assert "Make the client chat" in done.stdout
+    assert server.writes() == []

@@ -1,6 +1,7 @@
 """The access file: what means the same is written the same, what is unknown is refused, and the schema says what the reader says."""
 
 import copy
+import dataclasses
 import json
 import subprocess
 import sys
@@ -24,17 +25,22 @@ from s2s_fastapi import (
     read_access,
     require_audience,
     require_caller,
+    require_claim,
     require_realm_role,
     require_role,
     require_scope,
     require_service,
+    require_that,
     require_user,
     service_client,
 )
 from s2s_fastapi.declared.access_file import SCHEMA, AccessFile, AppAccess, CallAccess, canonical, difference
+from s2s_fastapi.declared.asked import leaves_of
 from s2s_fastapi.declared.public_paths import PublicPaths
-from s2s_fastapi.declared.start_check import AccessCheck
+from s2s_fastapi.declared.start_check import AccessCheck, RealmAccess
+from s2s_fastapi.requirement.conditions import Condition
 
+PARTNERS = "https://sso.partner.test/realms/shops"
 LEAVES = (
     require_service(),
     require_caller("a", "b"),
@@ -47,6 +53,12 @@ LEAVES = (
     require_realm_role("admin"),
     require_audience("api"),
     require_audience("api", "other", only=True),
+    require_claim("tenant", "acme", 1, True, 1.0, "1"),
+    require_claim(("org", "level"), 2),
+    require_that("partner of level 2", lambda principal: principal.client_id == "a"),
+    require_caller("a", realm=PARTNERS),
+    require_audience("api", realm=PARTNERS),
+    require_role("admin", client="other", realm=PARTNERS),
 )
 REQUIREMENTS = st.recursive(
     st.sampled_from(LEAVES),
@@ -58,7 +70,8 @@ PRINCIPALS = st.builds(
     kind=st.sampled_from(["service", "user", "unknown"]),
     client_id=st.sampled_from(["a", "b", "web"]),
     subject=st.just("s"),
-    issuer=st.just("i"),
+    issuer=st.sampled_from(["i", PARTNERS]),
+    other_realm=st.sampled_from(["", "shops"]),
     audiences=st.sets(st.sampled_from(["api", "other"])).map(frozenset),
     scopes=st.sets(st.sampled_from(["read", "write"])).map(frozenset),
     realm_roles=st.sets(st.just("admin")).map(frozenset),
@@ -201,8 +214,27 @@ def test_every_requirement_is_read_back_as_it_was_written(requirement: Requireme
 
 @given(REQUIREMENTS, PRINCIPALS)
 def test_the_form_that_is_written_lets_the_same_callers_in(requirement: Requirement, principal: Principal) -> None:
-    both = [each.judge(principal, "api").reason == "allowed" for each in (requirement, canonical(requirement))]
-    assert both[0] == both[1]
+    reasons = [each.judge(principal, "api").reason for each in (requirement, canonical(requirement))]
+    if any(isinstance(leaf, Condition) for leaf in leaves_of(requirement)):
+        # By its name alone a condition lets nobody in.
+        assert reasons[1] != "allowed" or reasons[0] == "allowed"
+        assert (reasons[0] == "allowed") <= (reasons[1] in ("allowed", "condition_not_met"))
+    else:
+        assert (reasons[0] == "allowed") == (reasons[1] == "allowed")
+
+
+def test_a_condition_is_known_by_its_name_only_and_says_that_only_the_app_can_tell() -> None:
+    mine = require_that("partner of level 2", lambda _: True)
+    other = require_that("partner of level 2", lambda _: False)
+    assert with_route(mine) == with_route(other) != with_route(require_that("another", lambda _: True))
+    (app,) = AccessFile.parse(AccessFile((with_route(require_caller("a") & mine),)).text.encode()).apps
+    requirement = app.routes[0].requires
+    assert requirement is not None
+    principal = Principal(client_id="a", kind="service", issuer="i", issued_at=1, expires_at=2)
+    decision = requirement.judge(principal)
+    assert decision.reason == "condition_not_met"
+    assert 'Only the app can tell whether a meets the condition "partner of level 2"' in decision.cure
+    assert requirement.judge(dataclasses.replace(principal, client_id="b")).reason == "caller_not_allowed"
 
 
 @given(REQUIREMENTS, REQUIREMENTS)
@@ -304,6 +336,23 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a role of a number": (requiring({"role": ["a"], "client": 1}), r"client: it is no name"),
     "an audience with an unknown option": (requiring({"audience": ["a"], "just": True}), '"just" is unknown'),
     "an audience that is not only": (requiring({"audience": ["a"], "only": False}), "only: it is true or left out"),
+    "a claim without a value": (requiring({"claim": ["a"], "values": []}), "needs at least one value"),
+    "a claim without a path": (requiring({"claim": [], "values": ["a"]}), "a tuple of names for a path"),
+    "a claim by text": (requiring({"claim": "a", "values": ["a"]}), "claim: it is not a list"),
+    "a claim that is an object": (
+        requiring({"claim": ["a"], "values": [{}]}),
+        "values: a value is there twice, or is no",
+    ),
+    "a claim that is null": (requiring({"claim": ["a"], "values": [None]}), "values: a value is there twice, or is no"),
+    "a condition with a function": (requiring({"condition": "a", "predicate": "x"}), '"predicate" is unknown here'),
+    "a condition without a name": (requiring({"condition": ""}), "condition: it is no name"),
+    "a realm beside a join": (
+        requiring({"and": [{"caller": ["a"]}] * 2, "realm": PARTNERS}),
+        '"realm" is unknown here',
+    ),
+    "a realm by its name": (requiring({"caller": ["a"], "realm": "partners"}), "realm: it is no issuer"),
+    "a realm that is a number": (requiring({"caller": ["a"], "realm": 1}), "realm: it is not text"),
+    "a realm alone": (requiring({"realm": PARTNERS}), "realm: it stands beside a plain requirement"),
     "a realm role with a client": (requiring({"realm_role": ["a"], "client": "x"}), '"client" is unknown here'),
 }
 READER_ONLY: dict[str, tuple[dict[str, Any], str]] = {
@@ -315,6 +364,11 @@ READER_ONLY: dict[str, tuple[dict[str, Any], str]] = {
         changed(lambda _, route: route.update(public=["DELETE"])),
         "public: DELETE is no method of the route",
     ),
+    "a claim that has a requirement of its own": (
+        requiring({"claim": ["aud"], "values": ["a"]}),
+        r"requires: require_claim: do not compare the claim \"aud\"",
+    ),
+    "a value twice": (requiring({"claim": ["a"], "values": [1, 1]}), "values: a value is there twice"),
     "a public WebSocket": (
         changed(lambda _, route: (route.pop("methods"), route.update(websocket=True, public=["GET"]))),
         "a WebSocket has no methods",
@@ -349,6 +403,33 @@ def test_what_is_not_right_is_refused_and_the_error_says_where(name: str) -> Non
 def test_a_file_that_is_no_json_is_refused(raw: bytes, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         AccessFile.parse(raw)
+
+
+def test_a_realm_is_written_as_its_issuer_and_the_first_one_as_nothing() -> None:
+    app = FastAPI(openapi_url=None)
+    app.get("/both", dependencies=[Depends(require_caller("a", realm="corp") | require_caller("a", realm="shops"))])(
+        lambda: "in"
+    )
+    app.get("/theirs", dependencies=[Depends(require_role("reader", realm="shops"))])(lambda: "in")
+    corp = RealmAccess(name="corp", issuer="https://corp.test", audiences=frozenset({"api"}), client_id="api")
+    shops = RealmAccess(name="shops", issuer=PARTNERS, audiences=frozenset({"crm"}), client_id="api-at-the-shops")
+    found = declared(app, realms=(corp, shops))
+    text = AccessFile((found,)).text
+    assert AccessFile.parse(text.encode()).apps == (found,)
+    both, theirs = (route["requires"] for route in json.loads(text)["apps"][0]["routes"])
+    assert both == {"or": [{"caller": ["a"]}, {"caller": ["a"], "realm": PARTNERS}]}
+    assert theirs == {"role": ["reader"], "client": "api-at-the-shops", "realm": PARTNERS}
+    assert [found.within(issuer).requires for issuer in ("https://corp.test", PARTNERS)] == [
+        canonical(require_service() & require_audience(name)) for name in ("api", "crm")
+    ]
+    assert [[route.path for route in found.within(issuer).routes] for issuer in ("https://corp.test", PARTNERS)] == [
+        ["/both"],
+        ["/both", "/theirs"],
+    ]
+    assert {found.within(issuer).routes[0].requires for issuer in ("https://corp.test", PARTNERS)} == {
+        require_caller("a")
+    }
+    assert found.further_realms == (PARTNERS,)
 
 
 def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:

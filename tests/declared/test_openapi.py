@@ -33,10 +33,12 @@ from s2s_fastapi import (
     openapi_schema,
     require_audience,
     require_caller,
+    require_claim,
     require_realm_role,
     require_role,
     require_scope,
     require_service,
+    require_that,
     require_user,
 )
 from tests.kit.realm import Realm, settings
@@ -216,6 +218,13 @@ class TestWhoMayCall:
                 require_realm_role("auditor") & require_role("reader", client="archive"),
                 [{"ServiceToken": []}],
                 ["any service, token for crm-api-gateway, realm role auditor, role reader of archive"],
+            ),
+            (
+                require_claim(("org", "level"), 2, True) & require_that("partner of level 2", lambda _: True),
+                [{"ServiceToken": []}],
+                [
+                    'any service, token for crm-api-gateway, claim org > level true or 2, condition "partner of level 2"',
+                ],
             ),
             (
                 require_caller("a") | require_caller("b"),

@@ -99,6 +99,22 @@ def test_an_answer_has_the_same_cure_for_every_page(status: int, said: str, word
 
 
 @pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("certificate has expired", "Renew the certificate"),
+        ("certificate is not yet valid", "Compare the clock of this host"),
+        ("Hostname mismatch, certificate is not valid for 'keycloak'.", "a name that is in the certificate"),
+        ("IP address mismatch, certificate is not valid for '127.0.0.1'.", "a name that is in the certificate"),
+        ("self-signed certificate", "Set KEYCLOAK_CA_FILE to it"),
+        ("self-signed certificate in certificate chain", "a proxy that opens TLS has one of its own"),
+        ("unable to get local issuer certificate", "send the whole chain"),
+    ],
+)
+def test_a_certificate_that_is_not_trusted_has_the_cure_for_its_fault(said: str, words: str) -> None:
+    assert words in unreachable_cure(CERTS.replace("http:", "https:"), f"its certificate is not trusted: {said}")
+
+
+@pytest.mark.parametrize(
     ("url", "problem", "words"),
     [
         (CERTS, "the answer is not HTTP, or the connection was closed too early", "write https:// in KEYCLOAK_URL"),

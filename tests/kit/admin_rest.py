@@ -52,6 +52,8 @@ class FakeKeycloak:
     old: bool = False
     """Whether it is 26.0."""
     rights: frozenset[str] = MANAGE
+    settings: dict[str, Any] = field(default_factory=dict)
+    """More settings of the realm."""
     clients: dict[str, Object] = field(default_factory=dict)
     """By id, as the other objects."""
     scopes: dict[str, Object] = field(default_factory=dict)
@@ -63,7 +65,12 @@ class FakeKeycloak:
     mapped: dict[str, set[str]] = field(default_factory=dict)
     """The roles that are mapped to each client and scope."""
     inside: dict[str, set[str]] = field(default_factory=dict)
-    groups: dict[str, list[Object]] = field(default_factory=dict)
+    groups: dict[str, Object] = field(default_factory=dict)
+    """By id, each with the group that it is in as ``parentId``. The roles of a group are in ``granted``, as those of an account."""
+    members: dict[str, list[str]] = field(default_factory=dict)
+    """The groups of each service account."""
+    example: Object = field(default_factory=dict)
+    """The example token that the server makes for any client."""
     policies: list[Object] = field(default_factory=list)
     profiles: list[Object] = field(default_factory=list)
     of_new_clients: dict[str, list[str]] = field(default_factory=dict)
@@ -124,6 +131,14 @@ class FakeKeycloak:
         ]
         return self._new(self.scopes, {"name": name, "protocol": "openid-connect", "protocolMappers": mappers, **more})
 
+    def add_group(self, name: str, *roles: str, inside: str = "") -> str:
+        group = self._new(self.groups, {"name": name, **({"parentId": inside} if inside else {})})
+        self.granted[group] = set(roles)
+        return group
+
+    def account_of(self, client_id: str) -> str:
+        return next(account for account, client in self.accounts.items() if client == self.client_id(client_id))
+
     def client(self, client_id: str) -> Object:
         return self.clients[self.client_id(client_id)]
 
@@ -138,8 +153,7 @@ class FakeKeycloak:
 
     def roles_of(self, client_id: str) -> set[tuple[str, str]]:
         """Return the roles of a client's service account, each with its client."""
-        account = next(account for account, client in self.accounts.items() if client == self.client_id(client_id))
-        return {(self._owner(role), self.roles[role]["name"]) for role in self.granted[account]}
+        return {(self._owner(role), self.roles[role]["name"]) for role in self.granted[self.account_of(client_id)]}
 
     def delete_role(self, name: str) -> None:
         uuid = next(uuid for uuid, role in self.roles.items() if role["name"] == name)
@@ -200,8 +214,8 @@ class FakeKeycloak:
                 server.shutdown()
                 thread.join()
 
-    def api(self) -> AdminApi:
-        return AdminApi(target_of(self.realm), token=lambda: "a-token", transport=httpx.MockTransport(self.answer))
+    def api(self, token: str = "a-token") -> AdminApi:
+        return AdminApi(target_of(self.realm), token=lambda: token, transport=httpx.MockTransport(self.answer))
 
     # What it answers
 
@@ -229,7 +243,7 @@ class FakeKeycloak:
         return httpx.Response(405, json={"error": f"{request.method} {parts}"})
 
     def _new(self, into: dict[str, Object], one: Object) -> str:
-        uuid = f"id-{next(self._numbers)}"
+        uuid = str(one.get("id") or f"id-{next(self._numbers)}")  # Keycloak takes an id that is sent
         into[uuid] = {**one, "id": uuid}
         return uuid
 
@@ -293,6 +307,7 @@ def _realm(server: FakeKeycloak, **_: Any) -> httpx.Response:
         "accessTokenLifespan": 300,
         "smtpServer": {"password": "smtp-secret"},
         "defaultRole": {"id": server.default_role, "name": f"default-roles-{server.realm}"},
+        **server.settings,
     }
     return _ok({**few, **(more if "view-realm" in server.rights else {})})
 
@@ -424,11 +439,23 @@ _ROUTES: list[tuple[str, str, str, Callable[..., httpx.Response]]] = [
     ),
     (
         "GET",
-        "users/([^/]+)/role-mappings",
+        "(?:users|groups)/([^/]+)/role-mappings",
         "view-users",
         lambda server, user, **_: _ok(server._mappings(server.granted[user])),
     ),
-    ("GET", "users/([^/]+)/groups", "view-users", lambda server, user, **_: _ok(server.groups.get(user, []))),
+    (
+        "GET",
+        "users/([^/]+)/groups",
+        "view-users",
+        lambda server, user, **_: _ok([server.groups[group] for group in server.members.get(user, ())]),
+    ),
+    ("GET", "groups/([^/]+)", "view-users", lambda server, group, **_: _ok(server.groups[group])),
+    (
+        "GET",
+        "clients/[^/]+/evaluate-scopes/generate-example-access-token",
+        "view-clients",
+        lambda server, **_: _ok(server.example),
+    ),
     ("POST", "users/([^/]+)/role-mappings/(?:realm|clients/[^/]+)", "manage-users", _grant),
     ("GET", "client-policies/policies", "view-realm", lambda server, **_: _ok({"policies": server.policies})),
     ("GET", "client-policies/profiles", "view-realm", lambda server, **_: _ok({"profiles": server.profiles})),

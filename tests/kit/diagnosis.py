@@ -127,8 +127,11 @@ def add_routes(app: FastAPI) -> None:
         return caller.client_id
 
 
-def prove(mistake: "Mistake", console: Console) -> None:
-    """Prove that the mistake is told for what it is, and that what the sentence says to do mends it."""
+def prove(mistake: "Mistake", console: Console, look: Callable[[str], None] = lambda token: None) -> None:
+    """Prove that the mistake is told for what it is, and that what the sentence says to do mends it.
+
+    ``look`` sees the realm while the mistake is in it, and gets the token that was refused.
+    """
     Receiver(console).accepts(service_token(console), *mistake.to)
 
     mistake.wrong(console)
@@ -140,6 +143,7 @@ def prove(mistake: "Mistake", console: Console) -> None:
     known = {"issuer": right.issuer, "server": right.server, "realm": right.realm}
     missing = [said for said in (words.format(**known) for words in mistake.words) if said not in fields["cure"]]
     assert missing == [], fields["cure"]
+    look(token)
 
     mistake.cure(console)
     Receiver(console).accepts(mistake.send_instead(console), *mistake.to)

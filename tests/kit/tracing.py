@@ -214,10 +214,18 @@ class Measured:
         ]
 
     def told(self, name: str) -> dict[tuple[str, ...], float]:
-        """Return the values of a metric by the values of its attributes, in the order of their names."""
-        return {
-            tuple(str(point.attributes[key]) for key in sorted(point.attributes)): point.value for point in self(name)
-        }
+        """Return the values of a metric by the values of its attributes, in the order of their names.
+
+        Decisions are counted for all realms together.
+        """
+        told: dict[tuple[str, ...], float] = {}
+        for point in self(name):
+            names = sorted(
+                point.attributes.keys() - ({"s2s_fastapi.issuer"} if name == "s2s_fastapi.decisions" else set())
+            )
+            key = tuple(str(point.attributes[each]) for each in names)
+            told[key] = told.get(key, 0) + point.value
+        return told
 
 
 @cache

@@ -1,6 +1,7 @@
 """The client of the Admin API, and what is read with it: rights, pages, bounds, and no secret."""
 
 import json
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -76,17 +77,48 @@ def test_a_realm_that_does_not_exist_is_a_sentence_and_is_not_made() -> None:
     assert server.writes() == []
 
 
-def test_clients_are_read_in_pages_of_which_one_is_kept_at_a_time() -> None:
-    server = FakeKeycloak()
-    for number in range(2_000):
-        server.add_client(clientId=f"client-{number:04}", defaultClientScopes=["basic"])
-    with server.api() as api:
-        snapshot = read_snapshot(api, Question(clients=frozenset({"client-0007"})))
+def test_a_realm_with_many_clients_is_read_in_pages_of_which_one_is_in_memory() -> None:
+    clients, large = 2_000, "x" * 8_000
+    largest = [0]
 
-    pages = [path for method, path, _ in server.calls if path.endswith("/clients")]
-    assert len(pages) >= 20
+    def answer(request: httpx.Request) -> httpx.Response:
+        if not request.url.path.endswith("/clients") or "clientId" in request.url.params:
+            return server.answer(request)
+        first = int(request.url.params["first"])
+        page = [
+            {
+                "id": f"id-{number}",
+                "clientId": f"client-{number:04}",
+                "description": large,
+                "defaultClientScopes": [f"scope-{number % 500}", "basic"],
+            }
+            for number in range(first, min(first + int(request.url.params["max"]), clients))
+        ]
+        largest[0] = max(largest[0], len(page))
+        return httpx.Response(
+            200, content=iter([json.dumps(page).encode()])
+        )  # as from a socket: the answer does not keep it
+
+    server = FakeKeycloak()
+    for number in range(500):
+        server.add_scope(f"scope-{number}", "crm" if number == 7 else "other")
+    shown: list[str] = []
+    with AdminApi(target_of(), token=lambda: "t", transport=httpx.MockTransport(answer)) as api:
+        tracemalloc.start()
+        snapshot = read_snapshot(
+            api, Question(clients=frozenset({"client-0007"}), audiences=frozenset({"crm"})), progress=shown.append
+        )
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+
+    assert largest == [100]
+    assert peak < clients * len(large) / 2  # all pages together are 16 MB
     assert [client["clientId"] for client in snapshot.document["clients"]] == ["client-0007", "account"]
-    assert len({name for name in snapshot.holders["basic"] if name.startswith("client-")}) == 1_999
+    assert len(snapshot.holders["scope-7"]) == 3
+    assert len([name for name in snapshot.holders["basic"] if name.startswith("client-")]) == 1_999
+    assert shown[0] == "100 clients"
+    assert shown[19] == "2000 clients"
+    assert shown[-1] == "service 1 of 1"
 
 
 def test_a_page_with_fewer_entries_than_asked_does_not_end_a_list() -> None:

@@ -1,5 +1,7 @@
 """A plan is carried out: exactly it, only where it was made, and whatever happens in between the next plan completes it."""
 
+import base64
+import json
 import stat
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from s2s_fastapi import require_caller, require_role
+from s2s_fastapi import require_caller, require_realm_role, require_role
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.admin import AdminError, AdminForbidden
 from s2s_fastapi.operations.apply import apply_plan
@@ -89,6 +91,99 @@ def test_the_secret_file_stays_if_nobody_knows_whether_the_client_was_made(tmp_p
     refused(server, plan, "502", AdminError)
 
     assert [file.name for file in tmp_path.iterdir()] == ["chat.secret"]
+
+
+def _answering(status: int, server: FakeKeycloak, *, made: bool, readable: bool = True) -> None:
+    """Answer the POST of the client `chat` with an error, although the client is made; or let nobody read it afterwards."""
+    asked: list[str] = []
+
+    def answer(method: str, path: str) -> httpx.Response | None:
+        if asked and not readable and method == "GET":
+            return httpx.Response(502)
+        if method == "POST" and path.endswith("/clients") and server.calls[-1][2]["clientId"] == "chat":
+            asked.append(path)
+            if made:
+                server.add_client(**server.calls[-1][2])
+            return httpx.Response(status, json={})
+        return None
+
+    server.before = answer
+
+
+@pytest.mark.parametrize("status", [409, 502], ids=["a proxy sent it twice", "the answer was lost"])
+def test_a_client_that_has_our_secret_is_ours_whatever_the_answer_was(status: int, tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    with server.api() as api:
+        plan = plan_for(api, *APPS, secrets=str(tmp_path))
+        _answering(status, server, made=True)
+        apply_plan(plan, api)
+
+    assert server.client("chat")["secret"] == (tmp_path / "chat.secret").read_text()
+    assert ("crm", "write") in server.roles_of("chat")
+
+
+@pytest.mark.parametrize("status", [409, 502])
+def test_a_secret_is_kept_and_named_with_what_to_do_if_nobody_can_compare_it(status: int, tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    with server.api() as api:
+        plan = plan_for(api, *APPS, secrets=str(tmp_path))
+    _answering(status, server, made=True, readable=False)
+    refused(
+        server, plan, rf"whether the client chat has the secret in {tmp_path}/chat.secret, which is kept", AdminError
+    )
+
+    assert server.client("chat")["secret"] == (tmp_path / "chat.secret").read_text()
+
+
+@pytest.mark.parametrize("rotates", [True, False])
+def test_a_secret_that_a_policy_replaced_at_once_is_noticed(rotates: bool, tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    server.profiles += [{"name": "rotate", "executors": [{"executor": "secret-rotation"}]}]
+    server.policies += [{"name": "fresh", "enabled": True, "profiles": ["rotate"]}]
+    with server.api() as api:
+        plan = plan_for(api, *APPS, secrets=str(tmp_path))
+
+    def replace_it(method: str, path: str) -> httpx.Response | None:
+        if method == "POST" and path.endswith("/clients") and server.calls[-1][2]["clientId"] == "chat":
+            made = server.add_client(**{**server.calls[-1][2], **({"secret": "another"} if rotates else {})})
+            return httpx.Response(201, headers={"Location": f"http://keycloak.test/{made}"})
+        return None
+
+    server.before = replace_it
+    if rotates:
+        refused(server, plan, "Keycloak changed the secret of the new client", AdminError)
+    else:
+        with server.api() as api:
+            apply_plan(plan, api)
+
+
+def test_a_folder_for_secrets_that_others_can_change_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "file").write_text("")
+    for name, mode, said in (
+        ("group", 0o720, "can be written by other users"),
+        ("world", 0o702, "can be written by other users"),
+        ("link", None, "is a symbolic link"),
+        ("file", None, "is no folder"),
+    ):
+        folder = tmp_path / name
+        if mode is not None:
+            folder.mkdir()
+            folder.chmod(mode)
+        server = FakeKeycloak()
+        with server.api() as api:
+            plan = plan_for(api, *APPS, secrets=str(folder))
+        refused(server, plan, f"The folder for new secrets {folder} {said}.* with --secrets. Nothing was changed")
+        assert server.writes() == []
+
+
+def test_a_folder_for_secrets_that_others_may_read_or_that_is_not_there_is_right(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir(mode=0o755)
+    for folder in (tmp_path / "open", tmp_path / "new" / "below"):
+        with FakeKeycloak().api() as api:
+            applied(api, *APPS, secrets=str(folder))
+        assert (folder / "chat.secret").exists()
 
 
 def test_a_realm_that_changed_since_the_plan_is_not_touched(tmp_path: Path) -> None:
@@ -475,6 +570,46 @@ def test_a_right_that_is_missing_is_named_with_what_it_is_for(right: str, what: 
         rf"planner has no right to POST .*{what}.*the role {right} of the client realm-management in the realm corp",
         AdminForbidden,
     )
+
+
+def _token(owner: str, *roles: str) -> str:
+    claims = {"resource_access": {owner: {"roles": roles}}}
+    return f"e30.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.c2ln"
+
+
+@pytest.mark.parametrize("right", ["manage-clients", "manage-users", "manage-realm"])
+def test_a_right_that_the_admins_own_token_lacks_is_named_before_anything_is_written(
+    right: str, tmp_path: Path
+) -> None:
+    server, ledger = FakeKeycloak(), receiver("ledger", require_caller("chat") & require_realm_role("partner"))
+    with server.api() as api:
+        plan = plan_for(
+            api, CRM, ledger, caller("chat", "crm", "ledger"), grant=("chat:realm-role=partner",), secrets=str(tmp_path)
+        )
+    with (
+        server.api(_token("realm-management", *MANAGE - {right})) as api,
+        pytest.raises(AdminForbidden, match=rf"the role {right} of the client realm-management .* Nothing was changed"),
+    ):
+        apply_plan(plan, api)
+
+    assert server.writes() == []
+    assert not list(tmp_path.glob("*.secret"))
+
+
+@pytest.mark.parametrize(
+    ("token", "permissions"),
+    [(_token("another", "manage-clients"), False), (_token("realm-management"), True), ("e30.e30.c2ln", False)],
+    ids=["another client's roles", "fine-grained permissions", "no roles"],
+)
+def test_rights_that_the_admins_own_token_does_not_tell_are_left_to_the_server(
+    token: str, permissions: bool, tmp_path: Path
+) -> None:
+    server = FakeKeycloak()
+    server.settings["adminPermissionsEnabled"] = permissions
+    with server.api(token) as api:
+        applied(api, *APPS, secrets=str(tmp_path))
+
+    assert server.writes()
 
 
 def test_nothing_is_ever_deleted_but_the_place_of_a_scope_in_a_list(tmp_path: Path) -> None:

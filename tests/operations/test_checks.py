@@ -9,8 +9,12 @@ from typing import Any
 
 import pytest
 
-from s2s_fastapi.operations.checks import CHECKS, examined
+from s2s_fastapi import require_caller
+from s2s_fastapi.cli.doctor import _print
+from s2s_fastapi.declared.access_file import AccessFile
+from s2s_fastapi.operations.checks.table import CHECKS, examined
 from s2s_fastapi.operations.facts import Facts
+from s2s_fastapi.operations.findings import Change, Checked, Finding, Report
 from s2s_fastapi.testing.faults import (
     Fault,
     answering,
@@ -23,6 +27,7 @@ from s2s_fastapi.testing.faults import (
 )
 from tests.caller.fakes import jwt
 from tests.kit.console import CALLER, RECEIVER, hardcoded
+from tests.kit.declaring import caller, receiver
 from tests.kit.diagnosis import Mistake
 from tests.kit.mistakes import MISTAKES, UNDER_AUTH
 from tests.operations.place import HOSTILE, Place
@@ -32,6 +37,8 @@ from tests.test_docs import DOCS, plain, tables
 APP = "tests.operations.calling_app:app"
 SCOPED = "tests.operations.calling_app:scoped_app"
 PAGE = (DOCS / "doctor.md").read_text(encoding="utf-8")
+ADMIN = ["admin", "client", "steps", "granted", "expiry"]
+"""The checks that need an administrator's rights."""
 SEEN_BY = {
     row[0]: row[1:]
     for row in next(each for each in tables(DOCS / "doctor.md") if each[0][0].startswith("the audience"))
@@ -51,7 +58,7 @@ def doctor(place: Place, *arguments: str) -> dict[str, dict[str, Any]]:
 def found(checks: dict[str, dict[str, Any]]) -> dict[str, str]:
     """Return the checks with findings, each with all that they say."""
     return {
-        name: " ".join(" ".join(finding.values()) for finding in check["findings"])
+        name: " ".join(finding[part] for finding in check["findings"] for part in ("level", "seen", "why", "cure"))
         for name, check in checks.items()
         if check["findings"]
     }
@@ -61,7 +68,7 @@ def test_nothing_is_found_if_everything_is_right(place: Place) -> None:
     for app in (APP, SCOPED, "tests.operations.calling_app:made()"):
         checks = doctor(place, "--app", app)
         assert found(checks) == {}
-        assert [name for name, check in checks.items() if check["state"] == "skipped"] == ["files"]
+        assert [name for name, check in checks.items() if check["state"] == "skipped"] == ["files", *ADMIN]
     assert checks["downstreams"]["seen"] == [f"A token for {RECEIVER} is granted."]
 
 
@@ -91,7 +98,8 @@ def test_a_mistake_about_the_path_and_the_public_address_is_found(under_auth: Pl
 
 
 def _prove(place: Place, mistake: Mistake) -> None:
-    expected = plain(SEEN_BY[mistake.name][1])
+    # The others need an administrator: tests/real/test_diagnosis.py.
+    expected = plain(SEEN_BY[mistake.name][1].partition(",")[0])
     app = SCOPED if mistake.reason == "scope_missing" else APP
 
     mistake.wrong(place)
@@ -314,6 +322,9 @@ def test_a_variable_with_a_mistyped_name_is_named(place: Place) -> None:
         ("{}\u00a0", "begins or ends with a blank"),
         ("{}\u200b", "a character that is not printable ASCII"),
         ("changeme", "is a common word"),
+        ("KEYCLOAK_CLIENT_SECRET={}", "looks like a whole line VARIABLE=value"),
+        ("<the secret>", "looks like a placeholder"),
+        ("c2VjcmV0LW9mLXRoaXMtc2VydmljZQ==", "looks like base64 of another text"),
         (CALLER.capitalize(), "the name of the client"),  # not upper: another test has a client of that name
     ],
 )
@@ -347,6 +358,13 @@ def test_a_secret_file_that_is_not_there_is_found(place: Place, tmp_path: Path) 
     seen = found(doctor(place))
     assert list(seen) == ["files", "secret"]
     assert "cannot be read" in seen["secret"]
+
+
+def test_a_directory_in_the_place_of_a_secret_is_found(place: Place, tmp_path: Path) -> None:
+    place.set(client_secret=None, client_secret_file=str(tmp_path))
+    seen = found(doctor(place))
+    assert f"{tmp_path} is a directory. This service cannot call any other" in seen["files"]
+    assert "chmod" not in seen["files"]
 
 
 def test_a_certificate_file_that_others_can_write_is_a_warning(place: Place, tmp_path: Path) -> None:
@@ -475,12 +493,117 @@ def test_a_name_that_is_no_app_is_a_mistake_of_whoever_calls(place: Place, app: 
     assert words in done.stderr
 
 
-def test_no_app_is_imported_beside_credentials_of_an_administrator(place: Place) -> None:
-    place.changes["KEYCLOAK_ADMIN_CLIENT_SECRET"] = "hunter2"
+@pytest.mark.parametrize("variable", ["KEYCLOAK_ADMIN_CLIENT_SECRET", "KC_BOOTSTRAP_ADMIN_PASSWORD"])
+def test_no_app_is_imported_beside_credentials_of_an_administrator(place: Place, variable: str) -> None:
+    place.changes[variable] = "hunter2"
     done = place.run("doctor", "--app", APP)
     assert (done.exit_code, done.stdout) == (2, "")
-    assert done.stderr.startswith("Unset KEYCLOAK_ADMIN_CLIENT_SECRET: the code of the app runs")
+    assert done.stderr.startswith(f"Unset {variable}: the code of the app runs")
     assert place.run("doctor").exit_code == 0
+
+
+# Access files, and an administrator
+
+
+@pytest.fixture
+def access(tmp_path: Path) -> str:
+    """Give the access file of the calling app and of the called one."""
+    file = tmp_path / "access.json"
+    file.write_text(AccessFile((caller(CALLER, RECEIVER), receiver(RECEIVER, require_caller(CALLER)))).text)
+    return str(file)
+
+
+def test_an_access_file_says_whom_the_service_calls_and_the_plan_is_named(place: Place, access: str) -> None:
+    checks = doctor(place, "--access", access)
+    assert found(checks) == {}
+    assert checks["downstreams"]["seen"] == [f"A token for {RECEIVER} is granted."]
+    place.unassign(CALLER, "crm-audience")
+    place.give_role(on=False)
+    (finding,) = doctor(place, "--access", access)["downstreams"]["findings"]
+    assert finding["plan"] == f"s2s-fastapi plan {access}"
+    (finding,) = doctor(place, "--app", APP)["downstreams"]["findings"]
+    assert finding["plan"] == "s2s-fastapi plan ACCESS.json"
+
+
+def test_an_access_file_of_another_service_is_a_warning(place: Place, tmp_path: Path) -> None:
+    file = tmp_path / "other.json"
+    file.write_text(AccessFile((caller("other", RECEIVER),)).text)
+    assert (
+        f"No access file has an app with the client id {CALLER}"
+        in found(doctor(place, "--access", str(file)))["downstreams"]
+    )
+
+
+def test_an_app_and_an_access_file_are_not_mixed(place: Place, access: str) -> None:
+    for option in (("--access", access), ("--admin",)):
+        done = place.run("doctor", "--app", APP, *option)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert "--app imports code" in done.stderr
+
+
+def test_the_variables_of_an_administrator_are_needed_if_they_were_asked_for(place: Place) -> None:
+    done = place.run("doctor", "--admin")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "Set KEYCLOAK_ADMIN_CLIENT_ID" in done.stderr
+    place.changes["KEYCLOAK_ADMIN_CLIENT_ID"] = "planner"
+    checks = doctor(place)
+    assert list(found(checks)) == ["admin"]
+    assert checks["admin"]["state"] == "warning"
+    assert "KEYCLOAK_ADMIN_CLIENT_SECRET_FILE" in found(checks)["admin"]
+
+
+@pytest.mark.parametrize(("options", "state"), [((), "warning"), (("--admin",), "problem")])
+def test_an_administrator_who_cannot_log_in_is_a_finding_and_the_rest_is_looked_at(
+    place: Place, options: tuple[str, ...], state: str
+) -> None:
+    place.changes |= {"KEYCLOAK_ADMIN_CLIENT_ID": "planner", "KEYCLOAK_ADMIN_CLIENT_SECRET": "hunter2hunter2"}
+    checks = doctor(place, *options)
+    assert checks["admin"]["state"] == state
+    assert "The admin client cannot log in." in found(checks)["admin"]
+    assert "hunter2" not in json.dumps(checks)
+    assert checks["steps"]["state"] == "skipped"
+    assert checks["kind"]["state"] == "fine"
+
+
+def test_console_requests_and_plan_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    change = Change("PUT", "/admin/realms/corp/clients/1", {"clientId": "[/team]\u200f", "enabled": True})
+    finding = Finding(
+        seen="a.", why="b.", cure="c.", console="Clients, x", changes=(change,), plan="s2s-fastapi plan a.json"
+    )
+    report = Report((Checked("client", (finding,)),))
+    _print(report)
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.startswith("problem client a. Why: b. Cure: c. Console: Clients, x Admin API: PUT")
+    assert (
+        '/admin/realms/corp/clients/1 {"clientId": "[/team]\\u200f", "enabled": true} Plan: s2s-fastapi plan a.json'
+        in text
+    )
+    valid(json.dumps(report.as_json()), "doctor")
+
+
+def test_web_origins_in_the_token_are_a_warning(place: Place) -> None:
+    place.client(CALLER, webOrigins=["https://ui.example"])
+    place._changed("clients", "clientId", CALLER)["protocolMappers"] = [
+        {
+            "name": "o",
+            "protocol": "openid-connect",
+            "protocolMapper": "oidc-allowed-origins-mapper",
+            "config": {"access.token.claim": "true"},
+        }
+    ]
+    seen = found(doctor(place))
+    assert list(seen) == ["origins"]
+    assert "allowed-origins: https://ui.example" in seen["origins"]
+
+
+def test_independent_faults_are_all_found_at_once(place: Place) -> None:
+    place.set(public_url="http://elsewhere.example", client_secret="changeme")
+    place.changes["KEYCLOAK_SECRET_FILE"] = "x"
+    place.issuer.faults.add("realm", answering(404), times=None)
+    checks = doctor(place)
+    assert list(found(checks)) == ["settings", "secret", "issuer", "revocation", "credentials"]
+    assert checks["kind"]["skipped"] == ["First solve the problem of credentials."]
+    assert checks["keys"]["state"] == "fine"
 
 
 # What is printed

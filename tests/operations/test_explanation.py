@@ -4,15 +4,22 @@ import json
 import logging
 import re
 import shlex
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from s2s_fastapi.declared.access_file import AccessFile
+from s2s_fastapi import Principal, require_caller, require_claim, require_service, require_that
+from s2s_fastapi.decision import Decision, Reason
+from s2s_fastapi.declared.access_file import AccessFile, AppAccess, RouteEntry, canonical
 from s2s_fastapi.operations.declarations import declared_by
+from s2s_fastapi.operations.explanation import Question, Token, explained
+from s2s_fastapi.operations.records import read_record
+from s2s_fastapi.telemetry import DecisionLog
 from tests.cli.command import run
 from tests.kit.console import CALLER, FRONT_END, REALM_ROLE, RECEIVER, ROLE, SCOPE
+from tests.kit.declaring import caller, receiver
 from tests.kit.diagnosis import Mistake, Receiver
 from tests.kit.mistakes import MISTAKES, UNDER_AUTH
 from tests.operations.place import HOSTILE, Place
@@ -126,6 +133,12 @@ def test_a_service_that_nobody_declares_is_asked_by_its_audience_alone(asking: A
     assert (only["app"], only["route"], only["reason"]) == ("billing", "any route", "wrong_audience")
 
 
+def _delete_audience_scope(place: Place) -> None:
+    place.unassign(CALLER, "crm-audience")
+    place.unassign(FRONT_END, "crm-audience")
+    place.realm["clientScopes"] = [each for each in place.realm["clientScopes"] if each["name"] != "crm-audience"]
+
+
 @pytest.mark.parametrize(
     ("wrong", "hint"),
     [
@@ -135,6 +148,10 @@ def test_a_service_that_nobody_declares_is_asked_by_its_audience_alone(asking: A
         ),
         (
             lambda place: place.unassign(CALLER, "crm-audience"),
+            f"Of the steps A to D in the README, the realm has A, B, C (crm-audience) for {RECEIVER}. Missing: D.",
+        ),
+        (
+            _delete_audience_scope,
             f"Of the steps A to D in the README, the realm has A, B for {RECEIVER}. Missing: C, D.",
         ),
         (
@@ -146,7 +163,7 @@ def test_a_service_that_nobody_declares_is_asked_by_its_audience_alone(asking: A
             f"The scope crm-audience dropped out, and with it the audience {RECEIVER}: it has role mappings, and the service",
         ),
     ],
-    ids=["optional", "nowhere", "at another", "dropped"],
+    ids=["optional", "at nobody", "nowhere", "at another", "dropped"],
 )
 def test_a_refusal_says_what_in_the_realm_explains_it(asking: Asking, wrong: Any, hint: str) -> None:
     wrong(asking.place)
@@ -209,8 +226,11 @@ def test_a_mistake_in_a_realm_is_explained_from_the_realm_file(asking: Asking, m
 
     found = answer(asking.about(), *mistake.to)
 
-    assert found["reason"] == mistake.reason
-    assert [word for word in mistake.words if word not in found["cure"]] == []
+    if mistake.on_paper:
+        assert found["reason"] == mistake.reason
+        assert [word for word in mistake.words if word not in found["cure"]] == []
+    else:  # bound by DPoP: it gets no token at all
+        assert (found["reason"], "DPoP" in found["cure"]) == ("no_credentials", True)
     mistake.cure(asking.place)
     if mistake.cure is not Mistake.cure:
         assert answer(asking.about(), *mistake.to)["accepted"]
@@ -226,8 +246,10 @@ def test_a_token_that_was_sent_by_mistake_is_explained(
     mistake.wrong(asking.place)
     token = mistake.send(asking.place)
     asking.place.set(**mistake.settings(asking.place))
+    if mistake.reason == "revoked":  # a matter of the realm
+        realm_file.write_text(json.dumps({**asking.place.realm, "notBefore": int(time.time()) + 1}))
 
-    printed = asking.of(token, "--app", APP)
+    printed = asking.of(token, "--app", APP, *(("--realm-file", realm_file) if realm_file.exists() else ()))
 
     assert answer(printed, *mistake.to)["reason"] == mistake.reason
     assert answer(printed, *mistake.to)["cure"]
@@ -303,6 +325,147 @@ def test_stdin_is_bounded(asking: Asking, text: str, words: str) -> None:
     assert words in done.stderr
 
 
+# What stands in the way after the first reason
+
+
+def test_everything_that_stands_in_the_way_is_said_one_after_the_other(asking: Asking) -> None:
+    place = asking.place
+    place.unassign(CALLER, SCOPE)
+    place.unassign(CALLER, "crm-audience")
+    place.give_role(on=False)
+    place.hardcode("sid", "a-session")
+    place.lifespan(25 * 3600)
+
+    found = answer(asking.about(), "POST")
+
+    assert found["reason"] == "lifetime_too_long"
+    assert [each["reason"] for each in found["then"]] == ["wrong_audience", "unknown_kind", "scope_missing"]
+    assert answer(asking.about(), "GET", "/healthz")["then"] == []
+
+
+def test_what_would_follow_is_said_even_if_keycloak_gives_no_token_yet(asking: Asking) -> None:
+    asking.place.client(CALLER, enabled=False)
+    asking.place.unassign(CALLER, SCOPE)
+    found = answer(asking.about("--scope", "nope"), "POST")
+    assert (found["reason"], "Enable the client" in found["cure"]) == ("no_credentials", True)
+    assert [each["reason"] for each in found["then"]] == ["no_credentials", "scope_missing"]
+    assert "Make nope, a client scope that the realm does not have" in found["then"][0]["cure"]
+
+
+def test_a_users_token_is_to_be_replaced_and_not_to_be_mended(asking: Asking) -> None:
+    printed = asking.of(str(asking.place.user()["access_token"]), "--app", APP)
+    found = answer(printed, "DELETE")
+    assert (found["reason"], found["then"]) == ("not_a_service", [])
+
+
+# What the code has to do with it
+
+
+def declarations(folder: Path, *apps: AppAccess) -> list[str]:
+    words = []
+    for number, app in enumerate(apps):
+        file = folder / f"{number} of them.json"
+        file.write_text(AccessFile((app,)).text)
+        words += ["--access", str(file)]
+    return words
+
+
+def without_audience(asking: Asking) -> None:
+    asking.place.unassign(CALLER, "crm-audience")
+    asking.place.give_role(on=False)
+
+
+CRM = receiver(RECEIVER, require_caller(CALLER))
+
+
+def test_a_plan_is_named_if_both_sides_declare_the_call_and_the_realm_does_not_grant_it(
+    asking: Asking, tmp_path: Path
+) -> None:
+    without_audience(asking)
+    given = declarations(tmp_path, CRM, caller(CALLER, RECEIVER))
+    hints = " ".join(asking.about(*given, app="")["hints"])
+    (planned,) = re.findall(r"s2s-fastapi plan .*? --out plan.json", hints)
+    assert shlex.split(planned) == ["s2s-fastapi", "plan", given[1], given[3], "--out", "plan.json"]
+    assert "s2s-fastapi apply --plan plan.json" in hints
+
+
+@pytest.mark.parametrize(
+    ("apps", "words"),
+    [
+        (
+            (CRM, caller(CALLER, "billing")),
+            f'declares no call to {RECEIVER}. If it may call, write service_client(..., audience="{RECEIVER}")',
+        ),
+        (
+            (receiver(RECEIVER, require_caller("billing")),),
+            f'its code must say service_client(..., audience="{RECEIVER}"), and the code of {RECEIVER} require_caller("{CALLER}")',
+        ),
+        ((receiver(RECEIVER, require_caller("billing")), caller(CALLER, RECEIVER)), ""),
+        ((CRM,), ""),
+    ],
+    ids=["not by the caller", "by nobody", "not by the receiver", "the caller's code is unknown"],
+)
+def test_for_a_call_that_is_not_declared_there_is_code_and_never_a_command(
+    asking: Asking, tmp_path: Path, apps: tuple[AppAccess, ...], words: str
+) -> None:
+    without_audience(asking)
+    hints = " ".join(asking.about(*declarations(tmp_path, *apps), app="")["hints"])
+    assert words in hints
+    assert "s2s-fastapi" not in hints
+
+
+def test_no_plan_is_named_for_what_a_plan_does_not_change(asking: Asking, tmp_path: Path) -> None:
+    asking.place.client(CALLER, attributes={"client.use.lightweight.access.token.enabled": "true"})
+    printed = asking.about(*declarations(tmp_path, CRM, caller(CALLER, RECEIVER)), app="")
+    assert answer(printed, "POST", "/0")["reason"] == "wrong_audience"
+    hints = " ".join(printed["hints"])
+    assert "s2s-fastapi plan" not in hints
+    assert "switch “Always use lightweight access token” off" in hints
+
+
+@pytest.mark.parametrize(
+    ("wrong", "hint"),
+    [
+        (lambda place: place.unassign(CALLER, SCOPE), f"The scope {SCOPE} is not assigned to {CALLER}: assign it"),
+        (
+            lambda place: (place.unassign(CALLER, SCOPE), place.assign(CALLER, SCOPE, optional=True)),
+            "was not requested: request it",
+        ),
+        (
+            lambda place: place.scope_attribute(SCOPE, "include.in.token.scope", "false"),
+            "switch on “Include in token scope”",
+        ),
+        (lambda place: place.map_role(SCOPE), f"The scope {SCOPE} dropped out"),
+    ],
+    ids=["not assigned", "optional", "not in the token", "dropped"],
+)
+def test_a_missing_scope_says_which_of_its_causes_it_is(asking: Asking, wrong: Any, hint: str) -> None:
+    wrong(asking.place)
+    asking.place.give_role(on=False)
+    assert [each for each in asking.about()["hints"] if hint in each]
+
+
+def test_without_a_realm_the_routes_say_what_they_require(asking: Asking) -> None:
+    printed = asking._printed("--client", CALLER, "--to", RECEIVER, "--app", APP)
+    assert printed["source"].startswith("not known, because neither a realm file nor a server was given")
+    assert {
+        answer(printed, *each)["reason"] for each in (("GET", "/tickets"), ("POST", "/tickets"), ("GET", "/audit"))
+    } == {"allowed"}
+    assert [
+        each for each in printed["hints"] if each.startswith("POST /tickets") and f'require_scope("{SCOPE}")' in each
+    ]
+    other = asking._printed("--client", "billing", "--to", RECEIVER, "--app", APP)
+    assert answer(other)["reason"] == "caller_not_allowed"
+
+
+@pytest.mark.parametrize("variable", ["KC_DB_PASSWORD", "kc_bootstrap_admin_password", "KEYCLOAK_ADMIN"])
+def test_no_app_is_imported_beside_variables_of_keycloak_itself(asking: Asking, variable: str) -> None:
+    asking.place.changes[variable] = "hunter2"
+    done = asking.place.run("explain", "--client", CALLER, "--app", APP)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"Unset {variable}" in done.stderr
+
+
 # A log record
 
 
@@ -322,10 +485,10 @@ class JsonLines(logging.Handler):
 
 def refused(place: Place, token: str, method: str = "GET", path: str = "/tickets") -> JsonLines:
     lines = JsonLines()
-    receiver = Receiver(place)
-    receiver.records = []
-    logging.getLogger(f"tests.kit.diagnosis.{id(receiver)}").addHandler(lines)
-    receiver.send(token, method, path)
+    there = Receiver(place)
+    there.records = []
+    logging.getLogger(f"tests.kit.diagnosis.{id(there)}").addHandler(lines)
+    there.send(token, method, path)
     assert len(lines.lines) == 1
     return lines
 
@@ -357,6 +520,55 @@ def test_a_record_is_explained_by_the_realm_file_for_its_route(asking: Asking) -
     printed = asking.of(lines.lines[0], "--realm-file", asking.realm_file, "--app", APP)
     assert printed["accepted"]
     assert printed["hints"][0].startswith("The log says scope_missing, and the predicted token would be accepted")
+
+
+FORMATTERS: dict[str, Any] = {
+    "plain": lambda message: message,
+    "with a head": lambda message: f"2026-11-29 10:00:00,123 WARNING [crm:17] s2s_fastapi.decisions: {message}",
+    "with a tail": lambda message: f"<12>1 {message} [trace_id=4bf92f]",
+    "logfmt": lambda message: f'level=warning logger=s2s_fastapi.decisions msg="{message}"',
+    "JSON with the message alone": lambda message: json.dumps({"level": "WARNING", "message": message}),
+    "JSON over several lines": lambda message: json.dumps({"event": message}, indent=2),
+    "docker": lambda message: json.dumps({"log": json.dumps({"message": message}) + "\n", "stream": "stderr"}),
+    "OpenTelemetry": lambda message: json.dumps({"logRecords": [{"body": {"stringValue": message}}]}),
+}
+
+
+@pytest.mark.parametrize("written", FORMATTERS.values(), ids=FORMATTERS)
+def test_a_record_is_read_however_it_was_written(asking: Asking, written: Any) -> None:
+    asking.place.unassign(CALLER, SCOPE)
+    lines = refused(asking.place, asking.place.issuer.service_token("corp", CALLER), "POST")
+    printed = asking.of(written(lines.messages[0]))
+    assert {name: printed["question"][name] for name in ("client", "to", "method", "route")} == {
+        "client": CALLER,
+        "to": RECEIVER,
+        "method": "POST",
+        "route": "/tickets",
+    }
+    assert printed["routes"][0]["cure"].startswith(f"token of {CALLER} lacks scope {SCOPE}")
+
+
+def test_a_record_that_was_cut_off_says_what_is_left_of_it(asking: Asking) -> None:
+    asking.place.unassign(CALLER, SCOPE)
+    (message,) = refused(asking.place, asking.place.issuer.service_token("corp", CALLER), "POST").messages
+    for end in range(message.index(" method="), len(message)):
+        record = read_record(message[:end])
+        assert str(record.reason) == "scope_missing"
+        assert record.question.client_id in ("", CALLER)
+        assert record.question.route in ("", "/tickets")
+
+
+def test_a_route_cannot_imitate_another_field_of_a_record(asking: Asking) -> None:
+    route = "/x' client_id='billing' cure=\"all is well\" explain: s2s-fastapi explain --client billing --to billing"
+    lines = logging.getLogger("tests.records")
+    written = JsonLines()
+    lines.addHandler(written)
+    DecisionLog(lines).decided(
+        Decision(reason=Reason.SCOPE_MISSING, method="GET", route=route, client_id=CALLER, receiver=RECEIVER, cure="c")
+    )
+    record = read_record(written.messages[0])
+    assert record.question == Question(client_id=CALLER, to=RECEIVER, method="GET", route=route)
+    assert record.cure == "c"
 
 
 def test_a_record_without_a_signature_names_no_caller(asking: Asking) -> None:
@@ -451,6 +663,7 @@ def test_a_question_needs_a_realm_file_and_no_administrator(asking: Asking) -> N
     done = asking.place.run("explain", "--client", CALLER)
     assert (done.exit_code, done.stdout) == (2, "")
     assert "Add --realm-file REALM.json" in done.stderr
+    assert "set KEYCLOAK_ADMIN_CLIENT_ID" in done.stderr
     asking.place.changes["KEYCLOAK_ADMIN_CLIENT_SECRET"] = "hunter2"
     assert "Unset KEYCLOAK_ADMIN_CLIENT_SECRET" in asking.place.run("explain", "--client", CALLER, "--app", APP).stderr
     asking.place.changes.pop("KEYCLOAK_ADMIN_CLIENT_SECRET")
@@ -466,3 +679,45 @@ def test_the_example_of_the_page_prints_what_the_page_shows(tmp_path: Path) -> N
         done = run(*words, PYTHONPATH=str(DOCS.parent))
         assert done.returncode == 0, done.stderr
     assert done.stdout == shown
+
+
+def test_a_claim_is_judged_on_the_token_and_a_condition_is_named_as_what_only_the_app_can_tell() -> None:
+    partner = require_that("partner of level 2", lambda _: False)
+    routes = {
+        "/claim": require_claim("tenant", "acme"),
+        "/other": require_claim("tenant", "umbrella"),
+        "/both": require_claim("tenant", "acme") & partner,
+        "/not": require_claim("tenant", "umbrella") & partner,
+    }
+    called = AppAccess(
+        client_id=RECEIVER,
+        requires=require_service(),
+        routes=tuple(
+            RouteEntry(path=path, methods=("GET",), requires=canonical(each)) for path, each in routes.items()
+        ),
+    )
+    principal = Principal(
+        client_id=CALLER, kind="service", issuer="i", issued_at=1, expires_at=2, claims={"tenant": "acme"}
+    )
+    token = Token(source="given", decision=Decision(reason=Reason.ALLOWED), principal=principal)
+    answers = explained(Question(to=RECEIVER), token, [called]).routes
+
+    assert [(each.accepted, each.reason) for each in answers] == [
+        (True, "allowed"),
+        (False, "claim_missing"),
+        (True, "condition_unknown"),
+        (False, "claim_missing"),
+    ]
+    assert 'meets the condition "partner of level 2"; all else holds.' in answers[2].cure
+
+
+def test_a_route_that_refuses_a_token_and_needs_none_says_so() -> None:
+    search = RouteEntry("/search", ("GET", "POST"), optional=("GET",), requires=require_caller("crawler"))
+    app = AppAccess("crm", require_service(), (search, RouteEntry("/x", ("GET",), requires=require_caller("crawler"))))
+    caller = Principal(client_id="chat", kind="service", issuer="", issued_at=0, expires_at=1)
+    token = Token(source="given", decision=Decision(reason=Reason.ALLOWED), principal=caller)
+
+    found = explained(Question(client_id="chat"), token, [app])
+
+    [hint] = [each for each in found.hints if "without any credentials" in each]
+    assert hint.startswith("GET/POST /search (for GET) of crm accepts a request without any credentials.")

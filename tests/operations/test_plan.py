@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from s2s_fastapi import require_caller, require_realm_role, require_role, require_scope, require_service, require_user
+from s2s_fastapi.declared.access_file import AppAccess, CallAccess
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.plan import Plan, read_plan
 from s2s_fastapi.operations.wanted import Severity
@@ -26,6 +27,23 @@ APPS = (CRM, BOB, caller("chat", "crm"), caller("billing", "crm"), caller("alice
 
 def said(plan: Plan, level: Severity) -> str:
     return "\n".join(finding.text for finding in plan.findings if finding.level is level)
+
+
+def test_a_requested_scope_brings_what_every_call_that_requests_it_is_for_whoever_is_first() -> None:
+    both = ("bob", "crm")
+    for wider, narrower in (("aaron", "zoe"), ("zoe", "aaron")):
+        apps = (
+            receiver("crm", require_caller("aaron", "zoe")),
+            receiver("bob", require_caller("aaron", "zoe")),
+            AppAccess(wider, None, calls=(CallAccess(both, ("for-crm",)),)),
+            caller(narrower, "crm", scope="for-crm"),
+        )
+        with FakeKeycloak().api() as api:
+            plan = plan_for(api, *apps)
+
+        assert "Make the client scope for-crm with an Audience mapper for crm" in steps_of(plan)
+        assert not said(plan, Severity.OPEN)
+        assert {token.caller: token.after["aud"] for token in plan.tokens} == {wider: list(both), narrower: "crm"}
 
 
 def made(tmp_path: Path, *, old: bool = False) -> FakeKeycloak:
@@ -50,7 +68,7 @@ def test_an_empty_realm_gets_scopes_then_clients_then_roles() -> None:
         "Make the client chat that calls others (service account on), without login flows, Full scope allowed off, default scopes basic, crm-audience, crm:export, roles, service_account",
         "Make the client crm that only receives, without login flows, Full scope allowed off, default scopes basic",
         "Make the role write of the client crm",
-        "Let the role write of the client crm into the tokens of chat (Client scopes, dedicated scope, Scope)",
+        "Let the role write of the client crm into the tokens of chat (Clients, chat, Client scopes, chat-dedicated, Scope)",
         "Give the role write of the client crm to the service account of chat",
     ]
     assert plan.restarts == ("alice", "billing", "chat")
@@ -169,13 +187,15 @@ BY_HAND: dict[str, tuple[Callable[[FakeKeycloak], object], list[str]]] = {
     ),
     "a role is taken from the dedicated scope": (
         lambda server: server.mapped.clear(),
-        ["Let the role write of the client crm into the tokens of chat (Client scopes, dedicated scope, Scope)"],
+        [
+            "Let the role write of the client crm into the tokens of chat (Clients, chat, Client scopes, chat-dedicated, Scope)"
+        ],
     ),
     "a role is deleted": (
         lambda server: server.delete_role("write"),
         [
             "Make the role write of the client crm",
-            "Let the role write of the client crm into the tokens of chat (Client scopes, dedicated scope, Scope)",
+            "Let the role write of the client crm into the tokens of chat (Clients, chat, Client scopes, chat-dedicated, Scope)",
             "Give the role write of the client crm to the service account of chat",
         ],
     ),
@@ -365,7 +385,7 @@ def test_a_realm_role_is_granted_to_whom_a_declaration_names() -> None:
 
     assert steps_of(plan)[-3:] == [
         "Make the realm role partner",
-        "Let the realm role partner into the tokens of chat (Client scopes, dedicated scope, Scope)",
+        "Let the realm role partner into the tokens of chat (Clients, chat, Client scopes, chat-dedicated, Scope)",
         "Give the realm role partner to the service account of chat",
     ]
     assert plan.tokens[0].after["realm_access"] == {"roles": ["partner"]}
@@ -409,15 +429,12 @@ def test_several_audiences_in_one_request_come_by_their_own_scopes_or_by_one() -
     assert by_two.tokens[0].after["aud"] == by_one.tokens[0].after["aud"] == ["bob", "charles"]
 
 
-def test_a_client_policy_and_a_group_make_the_prediction_a_guess_and_that_is_said(tmp_path: Path) -> None:
+def test_a_client_policy_makes_the_prediction_a_guess_and_that_is_said(tmp_path: Path) -> None:
     server = made(tmp_path)
-    account = next(one for one, client in server.accounts.items() if client == server.client_id("chat"))
-    server.groups[account] = [{"name": "operators"}]
     server.policies += [{"name": "strict", "enabled": True}, {"name": "off", "enabled": False}]
     with server.api() as api:
         plan = plan_for(api, *APPS)
 
-    assert "the service account of chat is in a group" in said(plan, Severity.NOTE)
     assert "the client policy strict may change tokens" in said(plan, Severity.NOTE)
     assert "client policy off" not in said(plan, Severity.NOTE)
 
@@ -431,7 +448,12 @@ def test_a_policy_that_rotates_secrets_is_said_if_a_client_is_changed(tmp_path: 
         _switch_off(server)
         changed = plan_for(api, *APPS)
 
-    assert "new secret when it is changed" not in said(unchanged, Severity.NOTE)
+    with FakeKeycloak(profiles=server.profiles, policies=server.policies).api() as api:
+        new = plan_for(api, *APPS)
+
+    assert "The client policy fresh may let the new secret of alice, billing, chat expire" in said(new, Severity.NOTE)
+    assert "client policy fresh may give" not in said(new, Severity.NOTE)
+    assert "new secret" not in said(unchanged, Severity.NOTE)
     assert "The client policy fresh may give billing a new secret when it is changed" in said(changed, Severity.NOTE)
 
 

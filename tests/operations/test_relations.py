@@ -122,3 +122,34 @@ def test_a_route_of_which_only_some_methods_are_public_is_still_judged() -> None
 
     assert only(*relations([file(part, CALLER)], granted)).status is Status.WORKS
     assert only(*relations([file(whole, CALLER)], granted)).status is Status.NOT_ALLOWED
+
+
+def test_a_condition_lets_a_caller_in_as_far_as_anybody_but_the_app_can_tell() -> None:
+    partner = {"condition": "partner of level 2"}
+    strict = app(
+        STOCK, route("/items", {"and": [ONLY_SHOP, partner]}), route("/mail", {"and": [{"caller": [MAIL]}, partner]})
+    )
+    found = {
+        each.caller: each for each in relations([file(strict, CALLER)], realm(client(SHOP, STOCK), client(STOCK)))
+    }[SHOP]
+
+    assert found.status is Status.WORKS
+    assert [(each.route, each.accepted, each.reason) for each in found.routes] == [
+        ("GET /items", True, "condition_unknown"),
+        ("GET /mail", False, "caller_not_allowed"),
+    ]
+    assert 'Only the app can tell whether shop meets the condition "partner of level 2"' in found.routes[
+        0
+    ].cure.replace(SHOP, "shop")
+
+
+def test_a_claim_that_no_mapper_writes_is_refused_and_could_be_written() -> None:
+    tenant = {
+        "and": [{"claim": ["org", "tenant"], "values": ["acme", 1]}, {"claim": ["org", "tenant"], "values": [True]}]
+    }
+    strict = app(STOCK, route("/items", {"and": [ONLY_SHOP, tenant]}))
+    found = only(*relations([file(strict, CALLER)], realm(client(SHOP, STOCK), client(STOCK))))
+
+    assert found.status is Status.REFUSED
+    assert [each.reason for each in found.routes] == ["claim_missing"]
+    assert only(*relations([file(strict, CALLER)])).status is Status.DECLARED

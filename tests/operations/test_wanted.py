@@ -5,16 +5,18 @@ import pytest
 from s2s_fastapi import (
     require_audience,
     require_caller,
+    require_claim,
     require_realm_role,
     require_role,
     require_scope,
     require_service,
+    require_that,
     require_user,
 )
 from s2s_fastapi.declared.access_file import AppAccess, CallAccess
 from s2s_fastapi.operations.wanted import Severity, Wanted, WantedCall, WantedRole, WantedScope, wanted
 from s2s_fastapi.realm.entities import Role
-from s2s_fastapi.requirement.requirement import AllOf, AnyOf
+from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Requirement
 from tests.kit.declaring import caller, receiver
 
 
@@ -399,3 +401,41 @@ def test_a_file_that_names_an_audience_like_an_exact_grant_does_not_get_in_its_w
 
     assert [each.scope for each in found.scopes] == ["write"]
     assert found.reach == {"chat": frozenset({"crm"})}
+
+
+def test_a_claim_and_a_condition_are_notes_and_what_stands_beside_them_is_granted() -> None:
+    tenant, level = require_claim(("org", "tenant"), "acme", 1), require_that("level 2", lambda _: True)
+    found, said = of(receiver("crm", require_caller("chat") & tenant & level), caller("chat", "crm"))
+
+    assert found.calls == (WantedCall(caller="chat", audiences=("crm",)),)
+    assert 'of crm requires the claim org > tenant with 1 or "acme", and no plan writes it' in said[Severity.NOTE]
+    assert "“Hardcoded claim”" in said[Severity.NOTE]
+    assert 'of crm has the condition "level 2", which only its code decides.' in said[Severity.NOTE]
+    assert said[Severity.OPEN] == said[Severity.FORBIDDEN] == ""
+
+
+@pytest.mark.parametrize(
+    ("requires", "why"),
+    [
+        (require_caller("chat") & require_caller("billing"), "no one is in all of [chat], [billing]"),
+        (require_service() & require_user("web"), "never both"),
+        (require_audience("a", only=True) & require_audience("b"), "for one audience only"),
+    ],
+    ids=["two callers", "two kinds", "two audiences"],
+)
+def test_what_nothing_in_keycloak_can_meet_is_one_sentence_and_the_rest_is_planned(
+    requires: Requirement, why: str
+) -> None:
+    found, said = of(receiver("crm", requires, require_caller("chat")), caller("chat", "crm"))
+
+    assert "Nothing in Keycloak can meet what " in said[Severity.OPEN]
+    assert why in said[Severity.OPEN]
+    assert said[Severity.OPEN].count("\n") == 0
+    assert found.calls == (WantedCall(caller="chat", audiences=("crm",)),)
+
+
+def test_what_can_be_met_in_one_of_its_ways_is_no_finding() -> None:
+    either = (require_caller("chat") & require_caller("billing")) | require_caller("chat")
+    _, said = of(receiver("crm", either), caller("chat", "crm"))
+
+    assert not any(said.values())

@@ -79,7 +79,7 @@ def compared(keycloak: Keycloak, file: RealmFile) -> Compared:
     """Import the file, ask both, export the realm, and ask both again. The realm stays on the server."""
     refusal = _refusal(file.document, keycloak.version)
     try:
-        keycloak.admin.create_realm(_with_keys(file.document))
+        keycloak.admin.create_realm(with_keys(file.document))
     except RuntimeError as error:
         wrong = "" if refusal else f"the server refuses it, and the issuer does not: {error}"
         return Compared(file, imported=False, wrong=wrong)
@@ -97,7 +97,7 @@ def compared(keycloak: Keycloak, file: RealmFile) -> Compared:
     )
 
 
-def _with_keys(document: _Document) -> dict[str, Any]:
+def with_keys(document: _Document) -> dict[str, Any]:
     """Return the document with ready-made keys, unless it has keys. Otherwise most of the time of an import goes into new ones."""
     components = document.get("components") or {}
     return {**document, "components": {_KEY_PROVIDER: _keys(), **components}}

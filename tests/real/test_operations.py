@@ -1,34 +1,35 @@
 """Plans on real servers: an empty realm becomes one in which the declared calls of the stories work, and stays so."""
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from example_app.realm import claims_of
+from example_app.realm import filled, fresh_secrets
 from example_app.stage import Stage, free_port
-from s2s_fastapi import (
-    KeycloakSettings,
-    ServiceTokenAuth,
-    require_caller,
-    require_role,
-    require_scope,
-)
+from s2s_fastapi import require_caller, require_realm_role, require_role, require_scope
 from s2s_fastapi.declared.access_file import AppAccess
-from s2s_fastapi.operations.admin import AdminApi, AdminError, AdminTarget
+from s2s_fastapi.operations.admin import AdminError, AdminForbidden, AdminTarget
 from s2s_fastapi.operations.app_processes import AppTarget, read_apps
-from s2s_fastapi.operations.apply import apply_plan
-from s2s_fastapi.operations.plan import Plan, make_plan, question_of
-from s2s_fastapi.operations.snapshot import read_snapshot
 from s2s_fastapi.operations.steps import AssignScope
-from s2s_fastapi.operations.wanted import wanted
+from s2s_fastapi.operations.wanted import Severity
 from tests.kit.declaring import caller, receiver
-from tests.real.server import NEWEST, Keycloak
+from tests.real.landscape import STRANGER, generated
+from tests.real.operating import (
+    RIGHTS,
+    Secrets,
+    Watched,
+    applied,
+    carried_out,
+    empty_realm,
+    environment_of,
+    issued,
+    plan_for,
+    predicted,
+)
+from tests.real.server import NEWEST, VERSIONS, Keycloak
 
-RIGHTS = ("view-clients", "view-users", "view-realm", "manage-clients", "manage-users")
 APPS = {
     "crm_gateway": "crm-api-gateway",
     "chat_app": "chat-app-service",
@@ -38,15 +39,22 @@ APPS = {
     "bob": "bob",
     "charles": "charles",
 }
+STORIES = {
+    "corp": {"crm-api-gateway", "chat-app-service"},
+    "techstore": {"notification-service", "shop-api"},
+    "abc": {"alice", "bob", "charles"},
+}
 LEDGER = (
     receiver(
         "ledger",
         require_caller("reporter") & require_role("read") & require_scope("ledger:read"),
         require_caller("reporter", "auditor"),
+        require_caller("auditor") & require_realm_role("partner"),
     ),
     caller("reporter", "ledger"),
     caller("auditor", "ledger", scope="for-the-ledger"),
 )
+GRANTS = ("auditor:realm-role=partner",)
 
 
 @pytest.fixture(scope="module")
@@ -57,88 +65,24 @@ def declared() -> tuple[AppAccess, ...]:
     return tuple(app.access for app in read if app.access is not None)
 
 
-@contextmanager
-def empty_realm(keycloak: Keycloak, *, rights: tuple[str, ...] = RIGHTS) -> Iterator[AdminTarget]:
-    """Lend a realm with nothing in it but the client of the operator."""
-    name, secret = f"operations-{time.time_ns()}", "the-operators-secret"
-    operator = {"clientId": "operator", "secret": secret, "serviceAccountsEnabled": True, "fullScopeAllowed": True}
-    account = {"username": "service-account-operator", "enabled": True, "serviceAccountClientId": "operator"}
-    roles = {"clientRoles": {"realm-management": list(rights)}}
-    keycloak.admin.create_realm(
-        {"realm": name, "enabled": True, "clients": [operator], "users": [{**account, **roles}]}
-    )
-    try:
-        yield AdminTarget.of(
-            {
-                "KEYCLOAK_URL": keycloak.url,
-                "KEYCLOAK_REALM": name,
-                "KEYCLOAK_ADMIN_CLIENT_ID": "operator",
-                "KEYCLOAK_ADMIN_CLIENT_SECRET": secret,
-            }
-        )
-    finally:
-        keycloak.admin.delete_realm(name)
-
-
-def plan_for(target: AdminTarget, *apps: AppAccess, secrets: Path) -> Plan:
-    needed, findings = wanted(apps, realm=target.realm)
-    with AdminApi(target) as api:
-        snapshot = read_snapshot(api, question_of(needed))
-    where = {"server": target.server, "issuer": target.issuer}
-    return make_plan(snapshot, needed, findings, **where, secret_file=lambda client: str(secrets / f"{client}.secret"))
-
-
-def applied(target: AdminTarget, *apps: AppAccess, secrets: Path) -> Plan:
-    plan = plan_for(target, *apps, secrets=secrets)
-    with AdminApi(target) as api:
-        apply_plan(plan, api)
-    return plan
-
-
-def environment(target: AdminTarget, client_id: str, secrets: Path) -> dict[str, str]:
-    given = {"KEYCLOAK_URL": target.server, "KEYCLOAK_REALM": target.realm, "KEYCLOAK_CLIENT_ID": client_id}
-    file = secrets / f"{client_id}.secret"
-    return {**given, "KEYCLOAK_CLIENT_SECRET_FILE": str(file)} if file.exists() else given
-
-
-def issued(target: AdminTarget, client_id: str, scope: str | None, secrets: Path) -> dict[str, Any]:
-    """Return the claims of a token that the server issues, of those that a plan predicts."""
-    given = {
-        name.removeprefix("KEYCLOAK_").lower(): value for name, value in environment(target, client_id, secrets).items()
-    }
-    claims = claims_of(
-        ServiceTokenAuth(scope=scope.split() if scope else None, settings=KeycloakSettings(**given)).token()
-    )
-    names = ("aud", "client_id", "scope", "realm_access", "resource_access")
-    return comparable({name: claims[name] for name in names if name in claims})
-
-
-def comparable(claims: Any) -> dict[str, Any]:
-    audience = claims.get("aud", [])
-    return {
-        **claims,
-        "aud": sorted([audience] if isinstance(audience, str) else audience),
-        "scope": sorted(claims.get("scope", "").split()),
-    }
-
-
 def test_an_empty_realm_gets_what_the_example_apps_declare_and_the_next_plan_is_empty(
     keycloak: Keycloak, declared: tuple[AppAccess, ...], tmp_path: Path
 ) -> None:
+    secrets = Secrets(tmp_path)
     with empty_realm(keycloak) as target:
-        plan = applied(target, *declared, secrets=tmp_path)
-        after = plan_for(target, *declared, secrets=tmp_path / "again")
+        plan = applied(target, *declared, secrets=secrets)
+        after = plan_for(target, *declared, secrets=secrets)
 
         assert after.steps == ()
         assert not after.open
-        predicted = {(token.caller, token.request): comparable(token.after) for token in plan.tokens}
-        assert predicted == {key: issued(target, *key, secrets=tmp_path) for key in predicted}
-        assert len(predicted) == 4
+        tokens = predicted(plan)
+        assert tokens == issued(target, tokens, secrets)
+        assert len(tokens) == 4
         if keycloak.version == NEWEST:
-            _play(target, tmp_path)
+            _play(target, secrets)
 
 
-def _play(target: AdminTarget, secrets: Path) -> None:
+def _play(target: AdminTarget, secrets: Secrets) -> None:
     """Make each declared call of the stories, from the services themselves."""
     ports = {name: free_port() for name in APPS}
     urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
@@ -146,7 +90,7 @@ def _play(target: AdminTarget, secrets: Path) -> None:
     others |= {"BOB_URL": urls["bob"], "CHARLES_URL": urls["charles"]}
     with Stage() as stage:
         for name, client_id in APPS.items():
-            stage.add(name, {**environment(target, client_id, secrets), **others}, port=ports[name])
+            stage.add(name, {**environment_of(target, client_id, secrets), **others}, port=ports[name])
         stage.wait()
         calls = {
             ("chat_app", "/escalate"): "crm_gateway",
@@ -166,15 +110,46 @@ def _play(target: AdminTarget, secrets: Path) -> None:
     assert refused == "wrong_audience"
 
 
+@pytest.mark.parametrize(("version", "number"), [(NEWEST, 60), (VERSIONS[-1], 15)], ids=str)
+def test_a_landscape_gets_what_it_declares_and_each_token_is_as_predicted(
+    version: str, number: int, keycloaks: Callable[[str], Keycloak], tmp_path: Path
+) -> None:
+    keycloak, landscape = keycloaks(version), generated(number)
+    secrets = Secrets(tmp_path, landscape.secrets)
+    declared: Any = {"grants": landscape.grants, "secrets": secrets}
+    with empty_realm(keycloak, rights=(*RIGHTS, "manage-realm"), more=landscape.realm) as target:
+        for scope in landscape.scopes:
+            keycloak.admin.request("POST", f"/{target.realm}/client-scopes", scope)
+        for client_id, name, optional in landscape.held:
+            keycloak.admin.assign_scope(target.realm, client_id, name, optional=optional)
+        plan = plan_for(target, *landscape.apps, **declared)
+        there = {key: claims for key, claims in predicted(plan, before=True).items() if key[0] in landscape.secrets}
+        assert there == issued(target, there, secrets)
+        assert any(claims["aud"] for claims in there.values())
+
+        wire = Watched()
+        carried_out(plan, target, secrets, wire)
+        again = plan_for(target, *landscape.apps, **declared)
+
+        assert again.steps == ()
+        findings = [found.text for found in again.findings if found.level is not Severity.NOTE]
+        assert sorted(text.partition(",")[0] for text in findings) == [
+            f"{STRANGER} calls service-00",
+            *(f"The token of {name} is also for service-00" for name in landscape.wide),
+        ]
+        tokens = predicted(plan)
+        assert tokens == issued(target, tokens, secrets)
+        assert {app.client_id for app in landscape.apps if app.calls} == {caller for caller, _ in tokens} | {STRANGER}
+        # Each step is a request, or two if a scope moves from one list to the other.
+        assert 4 * number < len(plan.steps) <= wire.writes < 1.1 * len(plan.steps)
+        assert wire.calls < 3 * len(plan.steps) + 50
+
+
 def _delete_mapper(keycloak: Keycloak, realm: str) -> None:
     scope = keycloak.admin.scope(realm, "for-the-ledger")
     keycloak.admin.request(
         "DELETE", f"/{realm}/client-scopes/{scope['id']}/protocol-mappers/models/{scope['protocolMappers'][0]['id']}"
     )
-
-
-def _delete_scope(keycloak: Keycloak, realm: str) -> None:
-    keycloak.admin.request("DELETE", f"/{realm}/client-scopes/{keycloak.admin.scope(realm, 'for-the-ledger')['id']}")
 
 
 def _take_role(keycloak: Keycloak, realm: str) -> None:
@@ -199,60 +174,228 @@ def _role(keycloak: Keycloak, realm: str) -> tuple[str, dict[str, Any], str]:
     return ledger, role, keycloak.admin.get(f"/{realm}/clients/{reporter}/service-account-user")["id"]
 
 
-def _switch_off(keycloak: Keycloak, realm: str) -> None:
-    keycloak.admin.update_client(realm, "reporter", serviceAccountsEnabled=False)
+def _move(client_id: str, scope: str, *, optional: bool) -> "_Change":
+    def change(keycloak: Keycloak, realm: str) -> None:
+        keycloak.admin.remove_scope(realm, client_id, scope, optional=not optional)
+        keycloak.admin.assign_scope(realm, client_id, scope, optional=optional)
+
+    return change
 
 
-def _delete_client(keycloak: Keycloak, realm: str) -> None:
-    keycloak.admin.request("DELETE", f"/{realm}/clients/{keycloak.admin.client(realm, 'auditor')['id']}")
+def _unassign(client_id: str, scope: str, *, optional: bool = False) -> "_Change":
+    return lambda keycloak, realm: keycloak.admin.remove_scope(realm, client_id, scope, optional=optional)
 
 
+def _update(client_id: str, **members: Any) -> "_Change":
+    return lambda keycloak, realm: keycloak.admin.update_client(realm, client_id, **members)
+
+
+def _set_mapper(**config: str) -> "_Change":
+    def change(keycloak: Keycloak, realm: str) -> None:
+        scope = keycloak.admin.scope(realm, "for-the-ledger")
+        (mapper,) = (one for one in scope["protocolMappers"] if one["name"] == "audience ledger")
+        path = f"/{realm}/client-scopes/{scope['id']}/protocol-mappers/models/{mapper['id']}"
+        keycloak.admin.request("PUT", path, {**mapper, "config": {**mapper["config"], **config}})
+
+    return change
+
+
+def _show_scope(shown: str) -> "_Change":
+    def change(keycloak: Keycloak, realm: str) -> None:
+        scope = keycloak.admin.scope(realm, "ledger:read")
+        attributes = {**scope["attributes"], "include.in.token.scope": shown}
+        keycloak.admin.request("PUT", f"/{realm}/client-scopes/{scope['id']}", {**scope, "attributes": attributes})
+
+    return change
+
+
+def _take_realm_role(keycloak: Keycloak, realm: str) -> None:
+    auditor = keycloak.admin.client(realm, "auditor")["id"]
+    account = keycloak.admin.get(f"/{realm}/clients/{auditor}/service-account-user")["id"]
+    role = keycloak.admin.get(f"/{realm}/roles/partner")
+    keycloak.admin.request("DELETE", f"/{realm}/users/{account}/role-mappings/realm", [role])
+
+
+def _delete(kind: str, name: str) -> "_Change":
+    def change(keycloak: Keycloak, realm: str) -> None:
+        found = {"scope": keycloak.admin.scope, "client": keycloak.admin.client}[kind](realm, name)
+        keycloak.admin.request("DELETE", f"/{realm}/{'client-scopes' if kind == 'scope' else 'clients'}/{found['id']}")
+
+    return change
+
+
+def _write_audience(keycloak: Keycloak, realm: str) -> None:
+    """Add a mapper to the client itself that writes an audience which nobody declares."""
+    config = {"included.custom.audience": "elsewhere", "access.token.claim": "true"}
+    mapper = {"name": "more", "protocol": "openid-connect", "protocolMapper": "oidc-audience-mapper", "config": config}
+    reporter = keycloak.admin.client(realm, "reporter")["id"]
+    keycloak.admin.request("POST", f"/{realm}/clients/{reporter}/protocol-mappers/models", mapper)
+
+
+def _take_own_mappers(keycloak: Keycloak, realm: str) -> None:
+    reporter = keycloak.admin.client(realm, "reporter")
+    for mapper in reporter["protocolMappers"]:
+        path = f"/{realm}/clients/{reporter['id']}/protocol-mappers/models/{mapper['id']}"
+        keycloak.admin.request("DELETE", path)
+
+
+_Change = Callable[[Keycloak, str], None]
 IMPLIED = (AssignScope(client="reporter", scope="service_account"),)
 """What newer servers take away together with the service account."""
-BY_HAND: dict[Callable[[Keycloak, str], None], list[str]] = {
-    _delete_mapper: ["add_audience"],
-    _delete_scope: ["make_scope", "assign_scope", "assign_scope"],
-    lambda keycloak, realm: keycloak.admin.remove_scope(realm, "reporter", "for-the-ledger"): ["assign_scope"],
-    lambda keycloak, realm: keycloak.admin.remove_scope(realm, "auditor", "for-the-ledger", optional=True): [
-        "assign_scope"
-    ],
-    lambda keycloak, realm: keycloak.admin.remove_scope(realm, "reporter", "basic"): ["assign_scope"],
-    _take_role: ["grant_role"],
-    _take_mapping: ["map_role"],
-    _delete_role: ["make_role", "map_role", "grant_role"],
-    _switch_off: ["enable_service_account", "grant_role"],
-    _delete_client: ["make_client"],
-}
-
-OLDEST = [(change, BY_HAND[change]) for change in (_delete_mapper, _switch_off, _delete_client)]
-"""What is also tried on the oldest server: each takes seconds."""
+MENDED: tuple[dict[_Change, list[str]], ...] = (
+    {
+        _delete_mapper: ["add_audience"],
+        _update("reporter", serviceAccountsEnabled=False): ["enable_service_account", "grant_role"],
+    },
+    {_delete("client", "auditor"): ["make_client", "map_role", "grant_role"]},
+    {
+        _set_mapper(**{"access.token.claim": "false"}): ["add_audience"],
+        _move("reporter", "ledger:read", optional=True): ["assign_scope"],
+        _unassign("reporter", "basic"): ["assign_scope"],
+        _take_role: ["grant_role"],
+        _take_realm_role: ["grant_role"],
+    },
+    {
+        _delete("scope", "for-the-ledger"): ["make_scope", "assign_scope", "assign_scope"],
+        _unassign("reporter", "roles"): ["assign_scope"],
+        _take_mapping: ["map_role"],
+    },
+    {
+        _unassign("reporter", "for-the-ledger"): ["assign_scope"],
+        _unassign("auditor", "for-the-ledger", optional=True): ["assign_scope"],
+        _delete("scope", "ledger:read"): ["make_scope", "assign_scope"],
+        _delete_role: ["make_role", "map_role", "grant_role"],
+    },
+    {_move("reporter", "for-the-ledger", optional=True): ["assign_scope"]},
+)
+"""What a plan mends, some at a time, with the steps for each. The first two are also tried on the oldest server."""
+SAID: tuple[tuple[list[str], dict[_Change, tuple[str, _Change]]], ...] = (
+    (
+        [],
+        {
+            _move("auditor", "for-the-ledger", optional=False): (
+                "The client scope for-the-ledger is a Default one of auditor",
+                _move("auditor", "for-the-ledger", optional=True),
+            ),
+            _show_scope("false"): (
+                "its token would lack the client scope ledger:read, because “Include in token scope” is off",
+                _show_scope("true"),
+            ),
+            _update("reporter", fullScopeAllowed=True): (
+                "“Full scope allowed” of the client reporter is on",
+                _update("reporter", fullScopeAllowed=False),
+            ),
+            _write_audience: ("The token of reporter is also for elsewhere", _take_own_mappers),
+        },
+    ),
+    (
+        ["make_scope", "assign_scope"],
+        {
+            _set_mapper(**{"included.client.audience": "reporter"}): (
+                "for-the-ledger for ledger. It also brings the audience reporter, so it is not assigned",
+                _set_mapper(**{"included.client.audience": "ledger"}),
+            )
+        },
+    ),
+    (
+        [],
+        {
+            _update(name, enabled=False): (f"The client {name} is disabled", _update(name, enabled=True))
+            for name in ("reporter", "ledger")
+        },
+    ),
+)
+"""What a plan does not change, some at a time: the steps all the same, and for each change what the plan says and how it is undone."""
 
 
 def test_what_is_changed_by_hand_is_exactly_what_the_plan_names_and_mends(keycloak: Keycloak, tmp_path: Path) -> None:
-    with empty_realm(keycloak) as target:
-        first = applied(target, *LEDGER, secrets=tmp_path)
-        tokens = {(token.caller, token.request): comparable(token.after) for token in first.tokens}
+    secrets = Secrets(tmp_path)
+    declared: Any = {"secrets": secrets, "grants": GRANTS}
+    with empty_realm(keycloak, rights=(*RIGHTS, "manage-realm")) as target:
+        tokens = predicted(applied(target, *LEDGER, **declared))
         assert tokens["reporter", None]["resource_access"] == {"ledger": {"roles": ["read"]}}
+        assert tokens["auditor", "for-the-ledger"]["realm_access"] == {"roles": ["partner"]}
         assert "resource_access" not in tokens["auditor", "for-the-ledger"]
-        changes = list(BY_HAND.items()) if keycloak.version == NEWEST else OLDEST
-        for number, (change, expected) in enumerate(changes):
-            change(keycloak, target.realm)
-            secrets = tmp_path / str(number)
-            plan = applied(target, *LEDGER, secrets=secrets)
 
-            assert [step.do for step in plan.steps if step not in IMPLIED] == expected, change
-            again = plan_for(target, *LEDGER, secrets=secrets)
-            assert again.steps == (), change
-            for file in secrets.glob("*.secret"):  # of a client that was made anew
-                file.replace(tmp_path / file.name)
-            assert tokens == {key: issued(target, *key, secrets=tmp_path) for key in tokens}, change
+        for changes in MENDED if keycloak.version == NEWEST else MENDED[:2]:
+            for change in changes:
+                change(keycloak, target.realm)
+            plan = applied(target, *LEDGER, **declared)
+            expected = sorted(do for steps in changes.values() for do in steps)
+            assert sorted(step.do for step in plan.steps if step not in IMPLIED) == expected
+            assert tokens == issued(target, tokens, secrets), expected
+        usual = plan_for(target, *LEDGER, **declared)
+        assert usual.steps == ()
+
+        for steps, said in SAID if keycloak.version == NEWEST else ():
+            for change in said:
+                change(keycloak, target.realm)
+            plan = plan_for(target, *LEDGER, **declared)
+            assert [step.do for step in plan.steps] == steps
+            for text, _ in said.values():
+                assert [one for one in plan.findings if text in one.text and one not in usual.findings], text
+            before = predicted(plan, before=True)
+            assert before == issued(target, before, secrets)
+            for _, undo in said.values():
+                undo(keycloak, target.realm)
+        again = plan_for(target, *LEDGER, **declared)
+        assert (again.steps, again.findings) == ((), usual.findings)
+
+
+def test_a_second_caller_that_is_named_for_a_role_leaves_the_token_of_the_first_as_it_was(
+    keycloak: Keycloak, tmp_path: Path
+) -> None:
+    secrets, both = Secrets(tmp_path), require_caller("reporter", "auditor")
+    callers = (caller("reporter", "ledger"), caller("auditor", "ledger"))
+    with empty_realm(keycloak) as target:
+        tokens = predicted(applied(target, receiver("ledger", both), *callers, secrets=secrets))
+        before = issued(target, tokens, secrets)
+        named = require_caller("reporter") & require_role("read")
+        applied(target, receiver("ledger", both, named), *callers, secrets=secrets)
+        after = issued(target, tokens, secrets)
+
+    assert after["auditor", None] == before["auditor", None] == tokens["auditor", None]
+    assert after["reporter", None] == {**before["reporter", None], "resource_access": {"ledger": {"roles": ["read"]}}}
+
+
+@pytest.mark.parametrize("realm", STORIES)
+def test_the_realms_of_the_stories_have_all_that_the_example_apps_declare(
+    realm: str, keycloak: Keycloak, declared: tuple[AppAccess, ...], tmp_path: Path
+) -> None:
+    apps = [app for app in declared if app.client_id in STORIES[realm]]
+    assert len(apps) == len(STORIES[realm])
+    with empty_realm(keycloak, more=filled(realm, fresh_secrets())) as target:
+        plan = plan_for(target, *apps, secrets=Secrets(tmp_path))
+
+    assert plan.steps == ()
+    assert [finding.text for finding in plan.findings if finding.level is not Severity.NOTE] == []
+    assert plan.tokens
+
+
+def test_who_may_only_read_makes_plans_and_carries_none_out(
+    keycloaks: Callable[[str], Keycloak], tmp_path: Path
+) -> None:
+    keycloak, secrets = keycloaks(NEWEST), Secrets(tmp_path)
+    with empty_realm(keycloak, rights=RIGHTS[:3]) as target:
+        plan = plan_for(target, *LEDGER, secrets=secrets, grants=GRANTS)
+        assert "make_role" in [step.do for step in plan.steps]
+        wire = Watched()
+        with pytest.raises(AdminForbidden, match="the role manage-clients of the client realm-management"):
+            carried_out(plan, target, secrets, wire)
+        assert wire.done == 0
 
 
 def test_a_right_that_is_missing_is_named(keycloaks: Callable[[str], Keycloak], tmp_path: Path) -> None:
     keycloak = keycloaks(NEWEST)
-    for right, rights in {"view-clients": ("view-realm",), "manage-users": RIGHTS[:-1]}.items():
+    for right, rights in {
+        "view-clients": ("view-realm",),
+        "manage-users": (*RIGHTS[:-1], "manage-realm"),
+        "manage-realm": RIGHTS,
+    }.items():
+        wire, declared = Watched(), {"secrets": Secrets(tmp_path / right), "grants": GRANTS}
         with (
             empty_realm(keycloak, rights=rights) as target,
             pytest.raises(AdminError, match=f"the role {right} of the client realm-management"),
         ):
-            applied(target, *LEDGER, secrets=tmp_path / right)
+            carried_out(plan_for(target, *LEDGER, **declared), target, declared["secrets"], wire)
+        assert wire.writes == 0, right

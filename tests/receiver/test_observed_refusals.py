@@ -224,7 +224,7 @@ class TestTheReport:
             clock.now = dt.datetime(2027, 1, 4, 8, tzinfo=dt.UTC).timestamp() + second
             observing.decided(decision(reason=Reason.WRONG_AUDIENCE, client_id="shop-api", cure="..."))
         clock.now = dt.datetime(2027, 1, 5, 7, 59, 31, tzinfo=dt.UTC).timestamp()
-        observing._rows["POST", "/orders", "billing", Reason.CALLER_NOT_ALLOWED].last = clock.now
+        observing._rows["POST", "/orders", "billing", Reason.CALLER_NOT_ALLOWED, ""].last = clock.now
         said(caplog)
         observing.log()
         assert [line for line in said(caplog) if line not in page.splitlines()] == []
@@ -307,6 +307,7 @@ class TestOfAnApp:
                     "method": "GET",
                     "route": "/orders/{number}",
                     "client_id": "chat-app-service",
+                    "issuer": "http://keycloak.test/realms/corp",
                     "reason": "caller_not_allowed",
                     "status": 403,
                     "count": 3,

@@ -29,6 +29,7 @@ from s2s_fastapi.telemetry.metrics import decided
 from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.token_verifier import TokenVerifier
 from tests.kit.realm import DECIDING, Clock, Decide, Realm, SigningKey, settings, token_verifier
+from tests.kit.realms import corp_and_partners, settings_of, transport_to
 from tests.kit.tracing import Measured, Point, until
 
 DAY = 1_798_675_200  # 2026-12-31 00:00 UTC
@@ -46,8 +47,7 @@ def nobody_is_named_yet() -> Iterator[None]:
     """Callers have names for as long as the process lives: those of other tests leave no place for ours, nor ours for theirs."""
 
     def forget() -> None:
-        metrics._callers._names.clear()
-        metrics._callers._refused.clear()
+        metrics._callers.clear()
         metrics._labels.cache_clear()
 
     forget()
@@ -163,10 +163,21 @@ def test_a_decision_is_counted_with_outcome_reason_and_caller(
 ) -> None:
     client.get("/x", headers=bearer(realm.token()))
 
-    attributes = {"outcome": "allowed", "reason": "allowed", "caller": CALLER}
+    attributes = {"outcome": "allowed", "reason": "allowed", "caller": CALLER, "issuer": realm.issuer}
     assert metrics_read(DECISIONS) == [
         Point(DECISIONS, "{decision}", {f"s2s_fastapi.{name}": value for name, value in attributes.items()}, 1)
     ]
+
+
+def test_callers_of_two_realms_are_two_series_and_take_no_places_of_each_other(metrics_read: Measured) -> None:
+    corp, partners = corp_and_partners()
+    verifier = TokenVerifier(settings_of(corp, partners), transport=transport_to(corp, partners))
+    for number in range(201):
+        verifier.decide(partners.token(azp=f"c{number}", client_id=f"c{number}"))
+    verifier.decide(corp.token())
+    counted = [point for point in metrics_read(DECISIONS) if point.attributes["s2s_fastapi.caller"] != "_OTHER"]
+    issuers = [point.attributes["s2s_fastapi.issuer"] for point in counted]
+    assert {issuer: issuers.count(issuer) for issuer in issuers} == {partners.issuer: 200, corp.issuer: 1}
 
 
 def test_decisions_that_are_alike_are_one_series(realm: Realm, metrics_read: Measured, client: TestClient) -> None:

@@ -30,10 +30,12 @@ from s2s_fastapi import (
     ServiceAuthMiddleware,
     require_audience,
     require_caller,
+    require_claim,
     require_realm_role,
     require_role,
     require_scope,
     require_service,
+    require_that,
     require_user,
 )
 from s2s_fastapi.declared.access_file import AppAccess, RouteEntry
@@ -115,6 +117,36 @@ def test_each_kind_of_caller_is_a_case_of_its_own() -> None:
         "POST /tickets: without realm role staff",
         "POST /tickets: an expired token",
     ]
+
+
+def test_an_optional_path_is_open_without_credentials_and_closed_to_bad_ones() -> None:
+    app = FastAPI(openapi_url=None)
+    app.get("/search", dependencies=[Depends(CRM.optional())])(ran)
+    app.add_middleware(ServiceAuthMiddleware, optional_paths=["/search"])
+    assert bad(app) == {}
+    assert names(app) == [
+        "GET /search: the right caller",
+        "GET /search: open without credentials",
+        "GET /search: a user's token",
+        "GET /search: another service",
+        "GET /search: a wrong audience",
+        "GET /search: an expired token",
+    ]
+
+
+def test_a_claim_is_tried_and_a_condition_is_named_as_not_tried() -> None:
+    tenant = require_claim("tenant", "acme") & require_claim(("org", "level"), 2)
+    app = make(requirement=CRM & tenant)
+    assert bad(app) == {}
+    assert "POST /tickets: another value in claim tenant" in names(app)
+    assert "POST /tickets: without claim org > level" in names(app)
+    partner = require_that("partner of level 2", lambda caller: caller.client_id == "billing")
+    found = bad(make(requirement=CRM & (tenant | partner)))
+    assert list(found) == ['POST /tickets: not tried: condition "partner of level 2"']
+    (outcome,) = found.values()
+    assert outcome.result == "not tried"
+    assert "Only the app can tell" in outcome.text
+    assert list(bad(make(requirement=CRM & partner))) == list(found)
 
 
 def test_every_branch_of_an_or_is_accepted_once() -> None:

@@ -12,6 +12,7 @@ from s2s_fastapi import (
     Requirement,
     require_audience,
     require_caller,
+    require_claim,
     require_realm_role,
     require_role,
     require_scope,
@@ -20,6 +21,7 @@ from s2s_fastapi import (
 )
 from s2s_fastapi.decision import Reason
 from s2s_fastapi.declared.asked import ways_of
+from s2s_fastapi.requirement.conditions import Condition, only_the_app
 from s2s_fastapi.testing.caller_tokens import CallerToken, count_ways, refused_tokens, satisfying_tokens
 
 KINDS: tuple[Literal["service", "user"], ...] = ("service", "user")
@@ -37,6 +39,9 @@ LEAVES = (
     require_audience("api"),
     require_audience("api", "other"),
     require_audience("other", "third", only=True),
+    require_claim("tenant", "acme", "umbrella"),
+    require_claim("tenant", "umbrella", 1),
+    require_claim(("org", "level"), 2),
 )
 REQUIREMENTS = st.recursive(
     st.sampled_from(LEAVES),
@@ -122,6 +127,30 @@ def test_of_every_thing_that_is_required_one_refused_token_lacks_it() -> None:
     }
 
 
+def test_a_claim_is_refused_without_it_and_with_another_value() -> None:
+    requirement = APP & require_claim("tenant", "acme") & require_claim(("org", "level"), 2)
+    (whole,) = satisfying_tokens(requirement)
+    assert {name: whole.claims[name] for name in ("tenant", "org")} == {"tenant": "acme", "org": {"level": 2}}
+    assert {each.what: each.reason for each in refused_tokens(requirement)} == {
+        "a user's token": Reason.NOT_A_SERVICE,
+        "a wrong audience": Reason.WRONG_AUDIENCE,
+        "without claim tenant": Reason.CLAIM_MISSING,
+        "another value in claim tenant": Reason.CLAIM_MISSING,
+        "without claim org > level": Reason.CLAIM_MISSING,
+        "another value in claim org > level": Reason.CLAIM_MISSING,
+        "an expired token": Reason.EXPIRED,
+    }
+
+
+def test_a_token_that_only_a_condition_decides_about_is_neither_right_nor_refused() -> None:
+    only = Condition("c", only_the_app)
+    assert satisfying_tokens(APP & only) == []
+    assert refused_tokens(APP & only) == []
+    either = APP & (require_caller("a") | only)
+    assert satisfying_tokens(either) == [token(client_id="a")]
+    assert "another service" not in {each.what for each in refused_tokens(either)}
+
+
 def test_where_any_service_may_call_another_one_is_no_case() -> None:
     assert [each.what for each in refused_tokens(APP)] == ["a user's token", "a wrong audience", "an expired token"]
 
@@ -163,6 +192,7 @@ def every_token() -> list[CallerToken]:
             scopes=frozenset({"read", "write"}),
             roles=frozenset({("api", "admin")}),
             realm_roles=frozenset({"staff"}),
+            values=frozenset({(("tenant",), str, "umbrella"), (("org", "level"), int, 2)}),
         )
         for kind in KINDS
         for client_id in ("a", "b", "c", "web")
@@ -176,7 +206,7 @@ def test_nothing_of_a_token_is_superfluous(requirement: Requirement) -> None:
     for way in ways_of(requirement):
         whole = require_all(way)
         for made in satisfying_tokens(whole):
-            for name in ("scopes", "roles", "realm_roles", "audiences"):
+            for name in ("scopes", "roles", "realm_roles", "audiences", "values"):
                 held = getattr(made, name)
                 for one in held:
                     less = dataclasses.replace(made, **{name: held - {one}})

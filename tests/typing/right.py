@@ -24,10 +24,12 @@ from s2s_fastapi import (
     observed_refusals,
     require_audience,
     require_caller,
+    require_claim,
     require_realm_role,
     require_role,
     require_scope,
     require_service,
+    require_that,
     require_user,
     service_auth,
     service_client,
@@ -71,6 +73,8 @@ def requirements() -> None:
         require_role("r", client="crm"),
         require_realm_role("r"),
         require_audience("crm", only=True),
+        require_claim(("org", "level"), "a", 1, 1.0, True),
+        require_that("c", lambda caller: caller.kind == "user"),
         require_caller("a") | require_role("r"),
     ):
         assert_type(requirement, Requirement)
@@ -79,6 +83,7 @@ def requirements() -> None:
 async def page(request: Request) -> PlainTextResponse:
     caller: Principal = request.user
     assert_type(caller.client_roles["crm"], frozenset[str])
+    assert_type(caller.email, str | None)
     return PlainTextResponse("")
 
 

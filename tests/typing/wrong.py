@@ -12,11 +12,17 @@ from s2s_fastapi import (
     TokenVerifier,
     require_audience,
     require_caller,
+    require_claim,
     require_role,
     require_scope,
     require_service,
+    require_that,
     service_client,
 )
+
+
+async def later(caller: Principal) -> bool:
+    return caller.kind == "user"
 
 
 def names(caller: Principal) -> None:
@@ -24,6 +30,10 @@ def names(caller: Principal) -> None:
     require_scope(["a", "b"])  # type: ignore[arg-type]
     require_role("r", None, client=None)  # type: ignore[arg-type]
     require_audience("crm", exactly=True)  # type: ignore[call-arg]
+    require_claim("a", None)  # type: ignore[arg-type]
+    require_claim(["a", "b"], "x")  # type: ignore[arg-type]
+    require_that("c", later)  # type: ignore[arg-type]
+    require_that("c", True)  # type: ignore[arg-type]
     require_service(caller="crm")  # type: ignore[call-arg]
     require_caller("a") & "b"  # type: ignore[operator]
     require_caller("a").check("a token")  # type: ignore[arg-type]

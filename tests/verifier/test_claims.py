@@ -3,13 +3,14 @@
 import dataclasses
 import json
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, TypeAdapter
 
 from s2s_fastapi.decision import Reason
-from s2s_fastapi.errors import AuthenticationError
+from s2s_fastapi.errors import AuthenticationError, ConfigurationError
 from s2s_fastapi.principal import Payload, Principal, frozen
 from s2s_fastapi.requirement.require import require_service
 from s2s_fastapi.verifier.checks import CHECKS
@@ -331,6 +332,27 @@ def test_a_token_may_live_a_day_and_not_a_second_more() -> None:
     assert refused(exp=2**53 - 1) is Reason.LIFETIME_TOO_LONG
 
 
+@pytest.mark.parametrize(
+    ("limit", "said"), [(600, "longer than 600 s"), (8 * 3600.0, "longer than 8 h"), (48 * 3600, "longer than 48 h")]
+)
+def test_a_service_may_set_another_limit_for_the_life_of_tokens(limit: float, said: str) -> None:
+    verifier = token_verifier(REALM, clock=CLOCK, max_lifetime=limit)
+    assert principal(verifier, exp=NOW + int(limit)).kind == "service"
+    assert refused(verifier, exp=NOW + int(limit) + 1) is Reason.LIFETIME_TOO_LONG
+    cure = judged(verifier, token(exp=NOW + int(limit) + 1)).decision.cure
+    assert f"{said}, the max_lifetime of this service. Shorten “Access Token Lifespan”" in cure
+
+
+@pytest.mark.parametrize(
+    "limit", [59, 0, -1, 30 * DAY + 1, float("nan"), float("inf"), True, None, "3600", timedelta(hours=1)]
+)
+def test_a_limit_that_is_no_number_of_seconds_from_a_minute_to_a_month_is_an_error(limit: Any) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"max_lifetime takes a number of seconds from 60 to 2592000 \(30 days\)"
+    ):
+        TokenVerifier(settings(), max_lifetime=limit).verify("a.b.c")
+
+
 def test_revoke_all_refuses_what_was_issued_before_and_nothing_else() -> None:
     realm = Realm()
     realm.not_before = NOW - 10
@@ -555,6 +577,60 @@ def test_a_principal_shows_no_claims_but_who_it_is() -> None:
     assert caller.is_authenticated is True
     assert caller.display_name == "chat-app-service"
     assert caller.identity == caller.subject
+
+
+@pytest.mark.parametrize(
+    ("claims", "username", "email"),
+    [
+        ({"preferred_username": "ann", "email": "ann@example.com", "email_verified": True}, "ann", "ann@example.com"),
+        ({"email": "ann@example.com", "email_verified": False}, None, None),
+        ({"email": "ann@example.com"}, None, None),
+        ({"email": "ann@example.com", "email_verified": "true"}, None, None),
+        ({"email": "ann@example.com", "email_verified": 1}, None, None),
+        ({"email": "ann@example.com", "email_verified": [True]}, None, None),
+        ({"email": "", "email_verified": True, "preferred_username": ""}, None, None),
+        ({"email": ["ann@example.com"], "email_verified": True, "preferred_username": 1}, None, None),
+    ],
+    ids=str,
+)
+def test_an_address_counts_only_if_keycloak_says_that_it_is_verified(
+    claims: dict[str, Any], username: str | None, email: str | None
+) -> None:
+    bare = {"preferred_username": MISSING, "email": MISSING, "email_verified": MISSING}
+    caller = principal(**{**bare, **claims})
+    assert (caller.username, caller.email) == (username, email)
+
+
+def test_the_named_fields_are_json_in_a_fixed_order_and_other_claims_are_left_out() -> None:
+    caller = principal(
+        secret="private",
+        aud=["z", "crm-api-gateway"],
+        scope="b a",
+        resource_access={"z": {"roles": ["b", "a"]}, "a": {"roles": ["c"]}},
+        realm_access={"roles": ["y", "x"]},
+        preferred_username="ann",
+        email="ann@example.com",
+        email_verified=False,
+    )
+    fields = json.loads(json.dumps(caller.as_dict()))
+    assert fields == {
+        "client_id": "chat-app-service",
+        "kind": "service",
+        "issuer": REALM.issuer,
+        "realm": "corp",
+        "subject": caller.subject,
+        "username": "ann",
+        "email": None,
+        "issued_at": NOW,
+        "expires_at": NOW + 300,
+        "token_id": caller.token_id,
+        "audiences": ["crm-api-gateway", "z"],
+        "scopes": ["a", "b"],
+        "realm_roles": ["x", "y"],
+        "client_roles": {"a": ["c"], "z": ["a", "b"]},
+    }
+    assert list(fields["client_roles"]) == ["a", "z"]
+    assert {field.name for field in dataclasses.fields(Principal)} - {"claims", "other_realm"} <= fields.keys()
 
 
 @pytest.mark.parametrize("shape", [Principal, list[Principal], Principal | None, dict[str, Principal]], ids=str)

@@ -20,6 +20,7 @@ _NOWHERE: Final = "https://attacker.example/jwks.json"
 _SERVICE: Final = "calling-service"
 _FRONT_END: Final = "front-end"
 _USER: Final = "ann"
+_GOOD: Final = {"algorithm": "RS256", "claims": "${claims}"}
 _KEPT: Final = 120
 """Seconds for which a token is given again. A cache that mixes up tokens shows only if the good token is the one that it has seen."""
 _OFF: Final[Mapping[str, Callable[[], Fault]]] = {
@@ -96,7 +97,9 @@ class AttackedRealm:
         name = json.dumps([claims, user], sort_keys=True)
         token, made = self._tokens.get(name, ("", 0))
         if not token or not 0 <= now - made < _KEPT:
-            token = forged(self._base(user=user), self._recipe(claims, now), self.keyring, {})
+            # As a variable: a role of the app may be called ${x}.
+            variables = {"claims": {**claims, "iat": now, "exp": now + 300, "iss": self.issuer}}
+            token = forged(self._base(user=user), _GOOD, self.keyring, variables)
             self._tokens[name] = token, now
         return token
 
@@ -104,10 +107,6 @@ class AttackedRealm:
         if user:
             return self._issuer.user_token(self._realm, _USER, via=_FRONT_END)
         return self._issuer.service_token(self._realm, _SERVICE)
-
-    def _recipe(self, claims: Mapping[str, Any], now: int) -> Mapping[str, Any]:
-        dates = {"iat": now, "exp": now + 300, "iss": self.issuer}
-        return {"algorithm": "RS256", "claims": {**claims, **dates}}
 
     def variables(self, now: int) -> dict[str, Any]:
         """Return what a recipe can name of the realm and of the attacker."""

@@ -4,12 +4,12 @@ import importlib
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.middleware.httpsredirect import HTTPSRedirectMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.testclient import TestClient
 
-from s2s_fastapi import ServiceAuthMiddleware
+from s2s_fastapi import ServiceAuthMiddleware, require_caller, require_claim, require_that
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.testing.attack import attack
 from tests.testing.attack.broken import ours
@@ -44,6 +44,32 @@ def test_a_right_app_raises_no_alarm(name: str) -> None:
 
     assert [str(result) for result in report.findings] == []
     assert [route.problem for route in report.routes if route.problem] == []
+
+
+def test_a_claim_is_attacked_and_a_condition_that_a_made_up_caller_does_not_meet_is_left_out() -> None:
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(ServiceAuthMiddleware, audience="orders")
+    conditions = {
+        "/claim": require_claim(("org", "tenant"), "acme"),
+        "/met": require_that("a service", lambda caller: caller.kind == "service"),
+        "/unmet": require_caller("billing") & require_that("nobody", lambda _: False),
+        "/broken": require_that("a tenant", lambda caller: bool(caller.claims["tenant"])),
+        "/either": require_that("nobody", lambda _: False) | require_caller("billing"),
+    }
+    for path, requirement in conditions.items():
+        app.add_api_route(path, ours_ran, dependencies=[Depends(requirement)])
+
+    report = attack(app, only=["audience-other", "stranger"])
+
+    assert report.exit_code == 0
+    assert {route.route for route in report.routes if route.left_out} == {"GET /unmet", "GET /broken"}
+    assert all("Its condition (require_that) is not met" in route.problem for route in report.routes if route.left_out)
+    outcomes = {result.route for result in report.results if result.outcome == "held"}
+    assert outcomes == {"GET /claim", "GET /met", "GET /either"}
+
+
+def ours_ran() -> None:
+    raise AssertionError("the app's own code ran")
 
 
 def test_each_middleware_gets_the_full_list_on_one_route() -> None:

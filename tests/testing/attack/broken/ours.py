@@ -1,5 +1,6 @@
 """Apps with our own middleware, used in a wrong way or in a right and unusual one."""
 
+import importlib
 import json
 from base64 import urlsafe_b64decode
 from collections.abc import Callable
@@ -338,12 +339,17 @@ def plain_starlette() -> Any:
     return app
 
 
+def optional_credentials() -> Any:
+    return importlib.import_module("tests.receiver.layouts.apps.optional_credentials").app
+
+
 RIGHT: dict[str, Callable[[], Any]] = {
     "orders": orders,
     "two services": two_services,
     "many requirements": many_requirements,
     "plain Starlette": plain_starlette,
     "catches all": catches_all,
+    "optional credentials": optional_credentials,
 }
 
 

@@ -1,0 +1,276 @@
+"""What an administrator sees of the client itself: step A, what makes its tokens unusable, and when its secret ends."""
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from s2s_fastapi.operations.facts import Facts
+from s2s_fastapi.operations.findings import Change, Finding, Result, Seen, Skipped
+from s2s_fastapi.operations.inspection import Inspection
+from s2s_fastapi.operations.steps import MakeClient, new_client
+from s2s_fastapi.realm.entities import OIDC
+from s2s_fastapi.text import listed, named
+from s2s_fastapi.verifier.algorithms import ALGORITHMS
+
+__all__ = ["check_admin", "check_client", "check_expiry"]
+
+_NO_TOKEN: Final = "Keycloak gives this service no token."
+_NOT_READ: Final = "The realm was not read: see admin."
+_SOON: Final = 14 * 24 * 3600
+_AUTHENTICATORS: Final = {
+    "client_secret_basic": "client-secret",
+    "client_secret_post": "client-secret",
+    "private_key_jwt": "client-jwt",
+}
+_SHOWN_AS: Final = {"client-secret": "Client Id and Secret", "client-jwt": "Signed Jwt"}
+_OFF: Final = {"": "", "false": ""}
+"""Values of a switch that is off."""
+_SWITCHES: Final[tuple[tuple[str, str, str, str], ...]] = (
+    (
+        "client.use.lightweight.access.token.enabled",
+        "Advanced, Always use lightweight access token",
+        "always gets lightweight tokens",
+        "Their claims are left out, and receivers refuse them (wrong_audience, unknown_kind).",
+    ),
+    (
+        "client_credentials.use_refresh_token",
+        "Advanced, Open ID Connect Compatibility Modes, Use refresh tokens for client credentials grant",
+        "gets refresh tokens for client credentials",
+        "Its tokens have a session (sid), and receivers refuse them (unknown_kind).",
+    ),
+    (
+        "dpop.bound.access.tokens",
+        "Settings, Capability config, Require DPoP bound tokens",
+        "needs a DPoP proof",
+        _NO_TOKEN + " This package sends bearer tokens.",
+    ),
+    (
+        "tls.client.certificate.bound.access.tokens",
+        "Advanced, OAuth 2.0 Mutual TLS Certificate Bound Access Tokens Enabled",
+        "needs a client certificate",
+        _NO_TOKEN + " This package sends bearer tokens.",
+    ),
+)
+"""Attributes that must be off: the name, the place in the console, what the client is then, and why that matters."""
+
+
+def check_admin(facts: Facts) -> Iterator[Result]:
+    """Read the realm as an administrator."""
+    if facts.admin is None and not facts.admin_problem:
+        yield Skipped("No KEYCLOAK_ADMIN_... variable is set, so nothing is known that only an administrator sees.")
+        return
+    if not facts.settings.client_id:
+        yield Skipped("KEYCLOAK_CLIENT_ID is not set: there is no client to look at.")
+        return
+    found = facts.inspection
+    if isinstance(found, Inspection):
+        yield Seen(f"The realm was read as {named(found.reader)} (Keycloak {found.snapshot.version}).")
+        for note in found.snapshot.notes:
+            yield Seen(f"Not looked at: {note}.")
+        return
+    yield Finding(
+        level="problem" if facts.admin_required else "warning",
+        seen="The realm cannot be read as an administrator.",
+        why="Steps A to D, the end of the secret and the settings of the client are not looked at.",
+        cure=found,
+    )
+
+
+def check_client(facts: Facts) -> Iterator[Result]:
+    """Look at the client itself: step A, and what makes its tokens unusable."""
+    found = facts.inspection
+    if not isinstance(found, Inspection):
+        yield Skipped(_NOT_READ)
+        return
+    client, who = found.client, named(found.client_id)
+    if client is None:
+        yield _no_client(facts, found)
+        return
+    if client.get("protocol", OIDC) != OIDC:
+        yield Finding(
+            seen=f"The client {who} is of the protocol {named(str(client['protocol']))}.",
+            why=_NO_TOKEN,
+            cure="Make a client of the type OpenID Connect under another name, and set KEYCLOAK_CLIENT_ID to it.",
+            console="Clients, Create client",
+        )
+        return
+    findings = [*_step_a(facts, found, client), *_unusual(found, client)]
+    yield from findings
+    if not findings:
+        yield Seen(f"The client {who} is enabled, confidential and has a service account.")
+    attributes: Mapping[str, str] = client.get("attributes") or {}
+    if life := attributes.get("access.token.lifespan"):
+        yield Seen(f"Its tokens live {life} s by a setting of its own (access.token.lifespan).")
+    policies = [str(each["name"]) for each in found.snapshot.document["clientPolicies"]["policies"]]
+    if policies:
+        yield Seen(
+            f"Client policies in force: {listed(policies)}. They may change the client whenever it is saved, and refuse requests."
+        )
+
+
+def _no_client(facts: Facts, found: Inspection) -> Finding:
+    who = named(found.client_id)
+    similar = f" It has {listed(found.similar)}." if found.similar else ""
+    default = [name for name in ("basic", "roles", "service_account") if found.snapshot.scope(name)]
+    carriers = {name for each in facts.downstreams for audience in each.audiences for name in found.carriers(audience)}
+    requested = {name for each in facts.downstreams for name in each.scopes}
+    make = MakeClient(
+        client=found.client_id,
+        caller=facts.calls or bool(facts.downstreams),
+        default=(*default, *sorted(carriers - requested)),
+        optional=tuple(sorted(name for name in requested if found.snapshot.scope(name))),
+    )
+    return Finding(
+        seen=f"The realm {named(found.snapshot.realm)} has no client {who} (step A).{similar}",
+        why=_NO_TOKEN if make.caller else "No Audience mapper can name it as a receiver.",
+        cure=f"Set KEYCLOAK_CLIENT_ID to {listed(found.similar, ' or ')}: upper and lower case count."
+        if found.similar
+        else f"Make the client {who}, and copy its secret to this service; or correct KEYCLOAK_CLIENT_ID or KEYCLOAK_REALM.",
+        console=f"Clients, Create client: Client ID {who}; Client authentication on, Service account roles on, all other flows off",
+        changes=() if found.similar else (Change("POST", f"{found.root}/clients", new_client(make)),),
+        plan=facts.plan() if facts.downstreams and not found.similar else "",
+    )
+
+
+def _step_a(facts: Facts, found: Inspection, client: Mapping[str, Any]) -> Iterator[Finding]:
+    who, page = named(found.client_id), f"Clients, {named(found.client_id)}"
+    if not client.get("enabled", True):
+        yield Finding(
+            seen=f"The client {who} is disabled (step A).",
+            why=_NO_TOKEN,
+            cure=f"Enable the client {who}, unless somebody switched it off on purpose.",
+            console=f"{page}, the switch at the top",
+            changes=(found.change_client(enabled=True),),
+        )
+    if not facts.calls:
+        return
+    if client.get("publicClient") or client.get("bearerOnly"):
+        kind = "public" if client.get("publicClient") else "bearer-only"
+        yield Finding(
+            seen=f"The client {who} is {kind} (step A).",
+            why=f"{_NO_TOKEN} Such a client cannot log in with a secret or a key.",
+            cure=f'Switch "Client authentication" and "Service account roles" on for the client {who}. It then has a secret: copy it to this'
+            " service. If a browser logs in with this client, make another one for this service.",
+            console=f"{page}, Settings, Capability config",
+            changes=(found.change_client(publicClient=False, bearerOnly=False, serviceAccountsEnabled=True),),
+        )
+    elif not client.get("serviceAccountsEnabled"):
+        yield Finding(
+            seen=f"The client {who} has no service account (step A).",
+            why=_NO_TOKEN,
+            cure=f'Switch "Service account roles" on for the client {who}.',
+            console=f"{page}, Settings, Capability config",
+            changes=(found.change_client(serviceAccountsEnabled=True),),
+            plan=facts.plan() if facts.downstreams else "",
+        )
+    for user in found.snapshot.document.get("users", ()):
+        if user.get("serviceAccountClientId") == found.client_id and not user.get("enabled", True):
+            account = found.snapshot.ids["account", found.client_id]
+            yield Finding(
+                seen=f"The service account of {who} is disabled.",
+                why=_NO_TOKEN,
+                cure="Enable this user.",
+                console=f"Users, {named(str(user['username']))}, the switch at the top",
+                changes=(Change("PUT", f"{found.root}/users/{account}", {"enabled": True}),),
+            )
+    expected = _AUTHENTICATORS[facts.settings.client_auth]
+    authenticator = str(client.get("clientAuthenticatorType") or "client-secret")
+    if authenticator != expected:
+        yield Finding(
+            seen=f"The client {who} logs in by {_SHOWN_AS.get(authenticator, named(authenticator))}, and this service by {facts.settings.client_auth}.",
+            why=_NO_TOKEN,
+            cure=f"Choose {_SHOWN_AS[expected]} as Client Authenticator of {who}, or change KEYCLOAK_CLIENT_AUTH.",
+            console=f"{page}, Credentials, Client Authenticator",
+            changes=(found.change_client(clientAuthenticatorType=expected),),
+        )
+
+
+def _unusual(found: Inspection, client: Mapping[str, Any]) -> Iterator[Finding]:
+    who, page = named(found.client_id), f"Clients, {named(found.client_id)}"
+    attributes: Mapping[str, str] = client.get("attributes") or {}
+    if not client.get("serviceAccountsEnabled"):
+        return
+    for attribute, place, what, why in _SWITCHES:
+        if attributes.get(attribute, "") not in _OFF:
+            yield Finding(
+                seen=f"The client {who} {what} ({attribute}).",
+                why=why,
+                cure=f"Switch {attribute} off for the client {who}.",
+                console=f"{page}, {place}",
+                changes=(found.change_client(attributes={attribute: "false"}),),
+            )
+    algorithm = attributes.get("access.token.signed.response.alg", "")
+    if algorithm and algorithm not in ALGORITHMS:
+        yield Finding(
+            seen=f"The access tokens of {who} are signed with {named(algorithm)}.",
+            why="Receivers refuse them (algorithm_not_allowed).",
+            cure=f"Choose RS256 as access token signature algorithm of {who}.",
+            console=f"{page}, Advanced, Fine grain OpenID Connect configuration, Access token signature algorithm",
+            changes=(found.change_client(attributes={"access.token.signed.response.alg": "RS256"}),),
+        )
+    if client.get("fullScopeAllowed"):
+        yield Finding(
+            level="warning",
+            seen=f"“Full scope allowed” is on for the client {who}.",
+            why="Each role that its account gets is in all its tokens. A client role also makes the token valid for that client, if a scope"
+            " with an Audience Resolve mapper is assigned.",
+            cure="Switch it off, after the roles that receivers require are assigned in the same place.",
+            console=f"{page}, Client scopes, {named(found.client_id + '-dedicated')}, Scope, Full scope allowed",
+            changes=(found.change_client(fullScopeAllowed=False),),
+        )
+
+
+def check_expiry(facts: Facts) -> Iterator[Result]:
+    """Look when Keycloak refuses the secret."""
+    found = facts.inspection
+    if not isinstance(found, Inspection):
+        yield Skipped(_NOT_READ)
+        return
+    if found.client is None or not facts.calls or facts.settings.client_auth == "private_key_jwt":
+        yield Skipped("This service has no secret in Keycloak.")
+        return
+    now, who = facts.clock(), named(found.client_id)
+    renew: dict[str, Any] = {
+        "console": f"Clients, {who}, Credentials, Client Secret, Regenerate",
+        "changes": (found.new_secret(),),
+    }
+    where = facts.settings.worded(
+        "KEYCLOAK_CLIENT_SECRET_FILE" if facts.settings.client_secret_file else "KEYCLOAK_CLIENT_SECRET"
+    )
+    expires, former = found.secret_expires, found.former_expires
+    if expires is not None and expires - now < _SOON:
+        over = expires <= now
+        yield Finding(
+            level="problem" if over else "warning",
+            seen=f"The secret of {who} {'expired' if over else 'expires'} on {_day(expires)}.",
+            why="Keycloak refuses it from then on, in the same words as a wrong secret, and makes no new one by itself.",
+            cure=f"Make a new secret, and write it to {where}. Keycloak accepts the old one beside it for as long as its policy says.",
+            **renew,
+        )
+    elif expires is not None:
+        yield Seen(f"The secret of {who} expires on {_day(expires)}.")
+    else:
+        yield Seen(f"The secret of {who} does not expire.")
+    if former is not None and former > now:
+        yield Finding(
+            level="warning",
+            seen=f"{who} has a new secret, and Keycloak accepts the former one until {_day(former)}.",
+            why="If this service still has the former one, it gets no token from then on.",
+            cure=f"Copy the present secret from Keycloak to {where}.",
+            console=f"Clients, {who}, Credentials",
+        )
+    if found.snapshot.rotating:
+        yield Finding(
+            level="warning",
+            seen=f"The client policy {listed(found.snapshot.rotating)} rotates secrets.",
+            why="If it is meant for this client, each change of the client by an administrator gives it another secret once the time is over.",
+            cure=f"Plan who writes the new secret to {where}. Or use private_key_jwt, which has no secret (docs: private-key-jwt).",
+            console="Realm settings, Client policies",
+        )
+
+
+def _day(seconds: int) -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds} s after 1970"

@@ -1,0 +1,23 @@
+"""The line that makes a plan, for the cures of other commands."""
+
+import shlex
+from typing import Final
+
+__all__ = ["plan_command"]
+
+_PLACEHOLDER: Final = "ACCESS.json"
+
+
+def plan_command(*files: str) -> str:
+    """Return the line for a shell that makes a plan from these access files.
+
+    Each file is one word, whatever its name, and never an option. A name that cannot be printed, and no name at all, are shown as
+    ``ACCESS.json``: the reader puts his own file there.
+    """
+    return " ".join(("s2s-fastapi plan", *map(_word, dict.fromkeys(files or (_PLACEHOLDER,)))))
+
+
+def _word(file: str) -> str:
+    if not file or not file.isprintable():
+        return _PLACEHOLDER
+    return shlex.quote(f"./{file}" if file.startswith("-") else file)

@@ -1,0 +1,496 @@
+"""How a plan is made: what a realm lacks, as steps in order, and what no step of a plan changes, as findings."""
+
+from collections.abc import Iterable
+from copy import deepcopy
+from dataclasses import replace
+from typing import Final
+
+from s2s_fastapi.operations.forbidden import forbidden_role, forbidden_scope
+from s2s_fastapi.operations.predicted import Predicted, claims_of, token_findings
+from s2s_fastapi.operations.scope_rules import FLOWS, LISTS, ScopeRules, of_scope, scope_names
+from s2s_fastapi.operations.snapshot import Snapshot
+from s2s_fastapi.operations.steps import (
+    ORDER,
+    AddAudience,
+    AssignScope,
+    EnableServiceAccount,
+    GrantRole,
+    MakeClient,
+    MakeRole,
+    MakeScope,
+    MapRole,
+    Step,
+)
+from s2s_fastapi.operations.wanted import (
+    RealmFinding,
+    Severity,
+    Wanted,
+    WantedCall,
+    WantedRole,
+    WantedScope,
+    granting,
+)
+from s2s_fastapi.realm.entities import OIDC, Role
+from s2s_fastapi.text import listed, named
+
+__all__ = ["Planning"]
+
+_MOST_NAMES: Final = 20
+
+
+class Planning:
+    """The work of making one plan. ``now`` is the realm with all steps that were found so far."""
+
+    def __init__(self, snapshot: Snapshot, wanted: Wanted, findings: Iterable[RealmFinding]) -> None:
+        self.before = snapshot
+        # Copied once. Each step changes it, and `now` is made anew, because a snapshot remembers what it looked up.
+        self.document = deepcopy(dict(snapshot.document))
+        self.now = snapshot.with_document(self.document)
+        self.findings: dict[RealmFinding, None] = dict.fromkeys(findings)
+        self.wanted = self._without_claims(wanted)
+        self.steps: list[Step] = []
+        self.usable: set[str] = set()
+        """The clients that exist, or will, and are what a plan may work with."""
+
+    @property
+    def rules(self) -> ScopeRules:
+        """The rules for client scopes, with the steps that were found so far."""
+        return ScopeRules(before=self.before, now=self.now, wanted=self.wanted)
+
+    def run(self) -> None:
+        """Find the steps and the findings."""
+        wanted = self.wanted
+        policies = (
+            f"the client policy {named(one['name'])} may change tokens"
+            for one in self.before.document["clientPolicies"]["policies"]
+        )
+        for note in (*self.before.notes, *policies):
+            self._say(Severity.NOTE, f"The predicted tokens may be wrong: {note}.")
+        for client_id, calls in wanted.clients.items():
+            self._client(client_id, calls=calls)
+        self._held()
+        for each in wanted.scopes:
+            if each.caller in self.usable:
+                self._scope(each)
+        for role in wanted.roles:
+            if role.caller in self.usable:
+                self._role(role)
+        for call in wanted.calls:
+            if call.caller in self.usable:
+                self._call(call)
+        self._built_in_scopes()
+        self._rotated()
+        for finding in token_findings(self.now, self.wanted, self.usable):
+            self.findings[finding] = None
+
+    def ordered(self) -> list[Step]:
+        """Return the steps in the order in which they are carried out. A new client is made with all of its scopes."""
+        made = {step.client for step in self.steps if isinstance(step, MakeClient)}
+        steps: list[Step] = []
+        for step in self.steps:
+            if isinstance(step, AssignScope) and step.client in made:
+                continue
+            if isinstance(step, MakeClient):
+                client = self.now.client(step.client) or {}
+                lists = {name: tuple(sorted(client.get(name, ()))) for name in LISTS}
+                steps.append(replace(step, default=lists[LISTS[0]], optional=lists[LISTS[1]]))
+            else:
+                steps.append(step)
+        return sorted(steps, key=lambda step: ORDER.index(type(step)))
+
+    def tokens(self) -> tuple[Predicted, ...]:
+        """Return the tokens of all calls, before and after."""
+        requests = {(call.caller, call.request): None for call in self.wanted.calls if call.caller in self.usable}
+        return tuple(
+            Predicted(
+                caller=caller,
+                request=request,
+                before=claims_of(self.before, caller, request),
+                after=claims_of(self.now, caller, request),
+            )
+            for caller, request in sorted(requests, key=lambda one: (one[0], one[1] or ""))
+        )
+
+    def _say(self, level: Severity, text: str) -> None:
+        self.findings[RealmFinding(level, text)] = None
+
+    def _do(self, step: Step) -> None:
+        if not step.holds(self.now):
+            self.steps.append(step)
+            step.on(self.document)
+            self.now = self.before.with_document(self.document)
+
+    # What only the realm shows
+
+    def _without_claims(self, wanted: Wanted) -> Wanted:
+        """Return what is wanted without the audiences that are a client of the realm whose app is not given: no other app speaks for it."""
+        claimed = {
+            (caller, audience)
+            for caller, audiences in wanted.reach.items()
+            for audience in audiences
+            if audience not in wanted.given
+            and (caller, audience) not in wanted.by_hand
+            and self.before.client(audience) is not None
+        }
+        for caller, audience in claimed:
+            self._say(
+                Severity.OPEN,
+                f"{named(caller)} calls {named(audience)}, which is a client of the realm, and another app says that it is this audience. Give"
+                f" the access file of {named(audience)}; or {granting(caller, audience=audience)} grants the audience.",
+            )
+        calls = (
+            (call, tuple(name for name in call.audiences if (call.caller, name) not in claimed))
+            for call in wanted.calls
+        )
+        return replace(
+            wanted,
+            calls=tuple(
+                replace(call, audiences=left, carriers=call.carriers if left else ())
+                for call, left in calls
+                if left or call.scopes
+            ),
+            reach={
+                caller: frozenset(name for name in audiences if (caller, name) not in claimed)
+                for caller, audiences in wanted.reach.items()
+            },
+        )
+
+    def _held(self) -> None:
+        """Say which callers hold what a route requires although nobody names them for it."""
+        for client_id in sorted(self.wanted.clients):
+            client = self.before.client(client_id)
+            if client is None:
+                continue
+            scopes = self.rules.held_by(client_id) & self.wanted.gates
+            scopes -= {each.scope for each in self.wanted.scopes if each.caller == client_id}
+            roles = self._roles_of(client_id) & self.wanted.gate_roles
+            roles -= {each.role for each in self.wanted.roles if each.caller == client_id}
+            things: list[tuple[str, str | Role]] = [
+                *((f"the client scope {named(name)}", name) for name in sorted(scopes) if not forbidden_scope(name)),
+                *((f"the role {named(role.name)}", role) for role in sorted(roles)),
+            ]
+            for shown, what in things:
+                self._say(
+                    Severity.OPEN,
+                    f"{named(client_id)} has {shown}, which a route requires, and no declaration names it for that. Take it away, or"
+                    f" {granting(client_id, what)} says that it is right.",
+                )
+
+    def _roles_of(self, client_id: str) -> frozenset[Role]:
+        held = self.before.granted(client_id)
+        return held.union(*map(self.before.inside, held))
+
+    # Clients
+
+    def _client(self, client_id: str, *, calls: bool) -> None:
+        who, client = named(client_id), self.now.client(client_id)
+        if client is None:
+            self._do(MakeClient(client=client_id, caller=calls, default=self._there("basic")))
+            self.usable.add(client_id)
+            return
+        if client.get("protocol", OIDC) != OIDC:
+            self._say(Severity.OPEN, f"The client {who} is not for OpenID Connect, so its tokens cannot be planned.")
+            return
+        if client.get("enabled") is False:
+            self._say(Severity.OPEN, f"The client {who} is disabled: it gets no token. It is not changed.")
+            return
+        flows = [name for flag, name in FLOWS.items() if client.get(flag)]
+        if flows:
+            self._say(
+                Severity.NOTE,
+                f"The client {who} has login flows on ({', '.join(flows)}): a service needs none. They are not changed.",
+            )
+        if not calls:
+            self.usable.add(client_id)
+            return
+        if client.get("publicClient") or client.get("bearerOnly"):
+            kind = "public (“Client authentication” is off)" if client.get("publicClient") else "bearer-only"
+            self._say(
+                Severity.OPEN,
+                f"The client {who} is {kind}, so it cannot have a service account: nothing is planned for it.",
+            )
+            return
+        if client.get("fullScopeAllowed", True):
+            self._say(
+                Severity.NOTE,
+                f"“Full scope allowed” of the client {who} is on: its tokens hold every role of its service account, and more audiences"
+                " by Audience Resolve. It is not changed.",
+            )
+        needed = self.wanted.reach.get(client_id, frozenset())
+        by_hand = needed and all((client_id, audience) in self.wanted.by_hand for audience in needed)
+        if flows and not client.get("serviceAccountsEnabled") and not by_hand:
+            grants = " ".join(granting(client_id, audience=audience) for audience in sorted(needed or {"NAME"}))
+            self._say(
+                Severity.OPEN,
+                f"The client {who} logs users in and has no service account, so perhaps it is no service: nothing is planned for it."
+                f" {grants} switches the account on.",
+            )
+            return
+        self.usable.add(client_id)
+        if not client.get("serviceAccountsEnabled"):
+            self._do(EnableServiceAccount(client=client_id))
+
+    def _there(self, *names: str) -> tuple[str, ...]:
+        return tuple(name for name in names if self.now.scope(name) is not None)
+
+    def _built_in_scopes(self) -> None:
+        """Give each caller the scopes from which its token has ``sub`` and ``client_id``, and the roles that it needs."""
+        with_roles = {each.caller for each in self.wanted.roles if each.by_hand or not self.rules.flows(each.caller)}
+        for client_id, calls in self.wanted.clients.items():
+            client = self.now.client(client_id)
+            if not calls or client_id not in self.usable or client is None:
+                continue
+            for name in self._there("basic", "service_account", *["roles"] * (client_id in with_roles)):
+                if name not in client["defaultClientScopes"]:
+                    self._do(AssignScope(client=client_id, scope=name))
+
+    def _rotated(self) -> None:
+        """Say which services lose their secret: Keycloak's rotation of secrets takes every change of a client as the occasion."""
+        if not self.before.rotating:
+            return
+        policy = f"The client policy {listed(self.before.rotating)}"
+        if changed := [step.client for step in self.steps if isinstance(step, EnableServiceAccount)]:
+            self._say(
+                Severity.NOTE,
+                f"{policy} may give {listed(changed)} a new secret when it is changed: start these services with the secret on the page"
+                " Credentials of their client.",
+            )
+        if new := [step.client for step in self.steps if isinstance(step, MakeClient) and step.caller]:
+            self._say(
+                Severity.NOTE,
+                f"{policy} may let the new secret of {listed(new)} expire: note when, on the page Credentials of the client.",
+            )
+
+    # Scopes that routes require
+
+    def _scope(self, each: WantedScope) -> None:
+        who, what, rules = named(each.caller), named(each.scope), self.rules
+        client = self.now.client(each.caller) or {}
+        if each.scope in client["defaultClientScopes"] or (
+            each.optional and each.scope in client["optionalClientScopes"]
+        ):
+            self._assign(
+                each.caller, each.scope, optional=each.optional
+            )  # nothing is given: it may say what is not as it should be
+            return
+        problem = ""
+        if not each.optional and not each.by_hand and rules.flows(each.caller):
+            problem = f"{who} logs users in, and each of their tokens would get the client scope {what}"
+        elif self.now.scope(each.scope) is None:
+            self._do(MakeScope(scope=each.scope))
+        elif more := rules.more(each.scope, self.wanted.reach.get(each.caller, frozenset()), by_hand=each.by_hand):
+            problem = f"{who} shall have the client scope {what}, which {more}"
+        elif others := rules.strangers(each):
+            problem = (
+                f"{who} shall have the client scope {what}, which the realm has and others hold ({listed(others[:_MOST_NAMES])}), so it"
+                " may be required somewhere else"
+            )
+        elif not each.by_hand and not self.before.holding(each.scope) and self.before.scope(each.scope) is not None:
+            self._say(
+                Severity.NOTE,
+                f"CHECK THIS: the client scope {what} was there, and nobody held it. An app whose file is not given may require it.",
+            )
+        if problem:
+            self._say(Severity.OPEN, f"{problem}: it is not assigned. {granting(each.caller, each.scope)} assigns it.")
+        else:
+            self._assign(each.caller, each.scope, optional=each.optional)
+
+    def _assign(self, client_id: str, scope: str, *, optional: bool) -> None:
+        client = self.now.client(client_id) or {}
+        if optional and scope in client["defaultClientScopes"]:
+            self._say(
+                Severity.NOTE,
+                f"The client scope {named(scope)} is a Default one of {named(client_id)}, so all of its tokens have it. The code requests"
+                " it: Optional is enough. It is not changed.",
+            )
+            return
+        self._do(AssignScope(client=client_id, scope=scope, optional=optional))
+
+    # Roles
+
+    def _role(self, each: WantedRole) -> None:
+        role, who = each.role, named(each.caller)
+        if role.client and self.now.client(role.client) is None:
+            self._say(
+                Severity.OPEN,
+                f"{who} shall have the role {named(role.name)} of {named(role.client)}, and the realm has no such client.",
+            )
+            return
+        if role.client and (self.now.client(role.client) or {}).get("enabled") is False:
+            return  # said of the client
+        inside = self.now.inside(role)
+        if problem := forbidden_role(role, self.now.realm, inside):
+            self._say(Severity.FORBIDDEN, f"{who} shall have a role that no plan grants: {problem}.")
+            return
+        if (
+            not role.client
+            and not each.by_hand
+            and self.before.has_role(role)
+            and role not in self._roles_of(each.caller)
+        ):
+            self._say(
+                Severity.OPEN,
+                f"{who} shall have the realm role {named(role.name)}, which the realm has: every app may require it, so it is not granted."
+                f" {granting(each.caller, role)} grants it.",
+            )
+            return
+        if inside and not each.by_hand:
+            names = listed(f"{inner.client}:{inner.name}" if inner.client else inner.name for inner in inside)
+            self._say(
+                Severity.OPEN,
+                f"{who} shall have the role {named(role.name)}, which contains other roles ({names}): it is not granted."
+                f" {granting(each.caller, role)} grants it with them.",
+            )
+            return
+        client = self.now.client(each.caller) or {}
+        if self.rules.flows(each.caller) and "roles" not in client["defaultClientScopes"] and not each.by_hand:
+            self._say(
+                Severity.OPEN,
+                f"{who} logs users in and has no client scope roles, so the tokens of its users hold no roles. With the role"
+                f" {named(role.name)} they would: it is not granted. {granting(each.caller, role)} grants it.",
+            )
+            return
+        self._do(MakeRole(owner=role.client, role=role.name))
+        if not client.get("fullScopeAllowed", True) and role.client != each.caller:
+            self._do(MapRole(client=each.caller, owner=role.client, role=role.name))
+        self._do(GrantRole(client=each.caller, owner=role.client, role=role.name))
+
+    # Audiences
+
+    def _call(self, call: WantedCall) -> None:
+        shares = self._shares(call)
+        if not all(self._by_carrier(call, name, shares[name]) for name in call.carriers):
+            return
+        for audience in call.audiences:
+            if not self._brought(call, audience):
+                self._by_default(call.caller, audience)
+
+    def _brought(self, call: WantedCall, audience: str) -> bool:
+        """Return whether an Audience mapper brings the audience. That Audience Resolve brings it too, by a role, does not count."""
+        client = self.now.client(call.caller) or {}
+        if audience in of_scope(client):
+            return True
+        requested = {*call.carriers, *call.scopes}.intersection(client["optionalClientScopes"])
+        return any(
+            (scope := self.now.scope(name)) is not None
+            and audience in of_scope(scope)
+            and self.now.in_effect(call.caller, name)
+            for name in (*client["defaultClientScopes"], *requested)
+        )
+
+    def _shares(self, call: WantedCall) -> dict[str, list[str]]:
+        """Return which scope that the code requests shall bring which audience that none of them brings yet.
+
+        A scope brings only what every call that requests it is for, if there is such an audience. The rest comes by default.
+        """
+        scopes = {name: self.now.scope(name) for name in call.carriers}
+        brought = {audience for scope in scopes.values() if scope is not None for audience in of_scope(scope)}
+        takers = [name for name, scope in scopes.items() if scope is None] or list(scopes)
+        shares: dict[str, list[str]] = {name: [] for name in scopes}
+        common = {name: self._common(name) for name in takers}
+        for audience in call.audiences:
+            fitting = [name for name in takers if not common[name] or audience in common[name]]
+            if fitting and audience not in brought:
+                shares[next((name for name in fitting if audience in name), fitting[0])].append(audience)
+        return shares
+
+    def _common(self, name: str) -> frozenset[str]:
+        """Return the audiences of all calls that request a scope."""
+        first, *others = (frozenset(call.audiences) for call in self.wanted.calls if name in call.carriers)
+        return first.intersection(*others)
+
+    def _by_carrier(self, call: WantedCall, name: str, share: list[str]) -> bool:
+        """See to it that the caller can request the scope, and that it brings these audiences too. Return whether that is planned."""
+        caller, scope, rules = call.caller, self.now.scope(name), self.rules
+        client = self.now.client(caller) or {}
+        held = name in client["defaultClientScopes"] or name in client["optionalClientScopes"]
+        problem = ""
+        if scope is not None and (share or not held):
+            problem = rules.more(name, frozenset(call.audiences))
+            if not problem and not held and of_scope(scope).isdisjoint(call.audiences):
+                # An app whose file is not given may require it: it is not given away because somebody requests it.
+                problem = "brings none of these audiences, and may be required somewhere"
+            if not problem and not held and rules.elsewhere(caller, name):
+                problem = "was there, and an app whose file is not given may require it"
+        elif scope is None and not share:
+            problem = "would bring none of these audiences, and may be required somewhere"
+        if problem:
+            result = (
+                "extended. Request another one"
+                if held
+                else f"assigned. Request another one; or {granting(caller, name)} assigns it"
+            )
+            self._say(
+                Severity.OPEN,
+                f"{named(caller)} requests the client scope {named(name)} for {listed(call.audiences)}. It {problem}, so it is not {result}.",
+            )
+            return False
+        if scope is None:
+            custom = tuple(filter(self._is_custom, share))
+            self._do(MakeScope(scope=name, audiences=tuple(share), custom=custom))
+            self._say(
+                Severity.NOTE,
+                f"CHECK THIS: only {named(caller)} names the new client scope {named(name)}. An app whose file is not given may require it.",
+            )
+        elif share and not self._extend(name, share):
+            return False
+        self._assign(caller, name, optional=True)
+        return True
+
+    def _extend(self, name: str, audiences: Iterable[str]) -> bool:
+        """Add audiences to a scope, if everybody who holds it may have them."""
+        audiences = list(audiences)
+        outside = self.now.holders.get(name, ())
+        inside = sorted(
+            holder
+            for holder in self.now.holding(name)
+            if not all(self.rules.may_have(holder, audience) for audience in audiences)
+        )
+        if holders := [*outside, *inside]:
+            self._say(
+                Severity.OPEN,
+                f"The client scope {named(name)} does not bring the audience {listed(audiences)}, and is not extended:"
+                f" {listed(holders[:_MOST_NAMES])} would get it too. Request another scope.",
+            )
+            return False
+        for audience in audiences:
+            self._do(AddAudience(scope=name, audience=audience, custom=self._is_custom(audience)))
+        return True
+
+    def _by_default(self, caller: str, audience: str) -> None:
+        """Give the caller a default scope that brings the audience: one that is there, else a new one."""
+        held = self.now.client(caller) or {}
+        if not self.rules.may_have(caller, audience):
+            self._say(
+                Severity.OPEN,
+                f"The client {named(caller)} logs users in, and each of their tokens would get the audience {named(audience)}: it is not assigned."
+                f" {granting(caller, audience=audience)} assigns it.",
+            )
+            return
+        usual, rules = scope_names(audience), self.rules
+        fitting = [name for name in self.now.scopes if rules.fits(caller, audience, name)]
+        if fitting:
+            name = min(fitting, key=lambda one: (one not in held["optionalClientScopes"], one))
+        else:
+            name = next((one for one in usual if rules.free(one, audience)), "")
+            if not name:
+                self._say(
+                    Severity.OPEN,
+                    f"There is no name left for a client scope that brings the audience {named(audience)}: {listed(usual)} are taken.",
+                )
+                return
+            if others := [one for one in self.before.scopes if rules.fits_but_for_its_name(caller, audience, one)]:
+                self._say(
+                    Severity.NOTE,
+                    f"The client scope {listed(others[:1])} brings the audience {named(audience)} too. It is not given to {named(caller)}, because"
+                    " an app whose file is not given may require it.",
+                )
+            if self.now.scope(name) is None:
+                custom = (audience,) if self._is_custom(audience) else ()
+                self._do(MakeScope(scope=name, audiences=(audience,), custom=custom))
+            else:
+                self._do(AddAudience(scope=name, audience=audience, custom=self._is_custom(audience)))
+        self._do(AssignScope(client=caller, scope=name))
+
+    def _is_custom(self, audience: str) -> bool:
+        return self.now.client(audience) is None

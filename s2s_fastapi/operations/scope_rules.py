@@ -1,0 +1,155 @@
+"""Which client scopes a plan may give to a caller, which it may extend, and what they are called.
+
+A client scope is two things in Keycloak: a bag of mappers, and a word in the token that a route may require. So one that was there is never
+given away for its mappers alone, if an app whose file is not given may require its name.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from s2s_fastapi.operations.forbidden import forbidden_scope
+from s2s_fastapi.operations.snapshot import Snapshot, audience_of
+from s2s_fastapi.operations.wanted import Wanted, WantedScope
+from s2s_fastapi.realm.entities import OIDC
+from s2s_fastapi.text import listed
+
+__all__ = ["FLOWS", "LISTS", "ScopeRules", "of_scope", "scope_names"]
+
+FLOWS: Final = {
+    "standardFlowEnabled": "Standard flow",
+    "implicitFlowEnabled": "Implicit flow",
+    "directAccessGrantsEnabled": "Direct access grants",
+}
+"""The settings of a client that logs users in, and their names at the console."""
+LISTS: Final = ("defaultClientScopes", "optionalClientScopes")
+_LONGEST: Final = 200  # of the 255 characters of Keycloak's column: there is room for all that is added
+_DIGITS: Final = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScopeRules:
+    """The rules, for the realm ``before`` the plan, and with the steps ``now``."""
+
+    before: Snapshot
+    now: Snapshot
+    wanted: Wanted
+
+    def held_by(self, client_id: str) -> frozenset[str]:
+        """Return the scopes that a client has before the plan, as default or optional."""
+        client = self.before.client(client_id) or {}
+        return frozenset(name for kind in LISTS for name in client.get(kind, ()))
+
+    def flows(self, client_id: str) -> bool:
+        """Return whether a client logs users in: each scope that is a default one is in their tokens too."""
+        client = self.now.client(client_id) or {}
+        return any(client.get(flag) for flag in FLOWS)
+
+    def may_have(self, client_id: str, audience: str) -> bool:
+        """Return whether all tokens of a client may be for the audience: also those of users, if it logs users in."""
+        granted = (client_id, audience) in self.wanted.by_hand
+        reached = audience in self.wanted.reach.get(client_id, frozenset())
+        return granted or (reached and not self.flows(client_id))
+
+    def more(self, name: str, allowed: frozenset[str], *, by_hand: bool = False) -> str:
+        """Return what else a scope gives to whom it is assigned, as the end of a sentence; "" if nothing but these audiences."""
+        scope = self.now.scope(name) or {}
+        if scope.get("protocol") != OIDC:
+            return "is not for OpenID Connect"
+        if by_hand:
+            return ""
+        mappers = scope["protocolMappers"]
+        if kinds := {str(mapper["protocolMapper"]) for mapper in mappers if audience_of(mapper) is None}:
+            return f"also has mappers of other kinds ({listed(kinds)})"
+        if others := of_scope(scope) - allowed:
+            return f"also brings the audience {listed(others)}"
+        if self.now.mapped("clientScope", name):
+            return "counts only for callers with certain roles, and lets these into their tokens"
+        return ""
+
+    def elsewhere(self, client_id: str, name: str) -> bool:
+        """Return whether an app without a file may require a scope that was there, and would see it in a token of this client.
+
+        Nobody else answers to the client id of an app whose file is given. To any other audience of the client such an app may answer. If
+        the operator granted that audience, or the client has it already, there is one. Else there may be one, and then somebody holds the
+        scope.
+        """
+        if not self._is_word(client_id, name):
+            return False
+        reached = self.wanted.reach.get(client_id, frozenset())
+        certain = {audience for audience in reached if (client_id, audience) in self.wanted.by_hand}
+        certain |= self._has(client_id) - reached
+        possible = reached | of_scope(self.before.scope(name) or {})
+        given = self.wanted.given
+        return bool(certain - given) or bool(possible - given and self._holders(name))
+
+    def fits(self, client_id: str, audience: str, name: str) -> bool:
+        """Return whether a scope that is there can bring the client this audience, and gives it nothing else."""
+        usual = name in scope_names(audience)
+        known = usual or not self._is_word(client_id, name) or self._answered(client_id)
+        return known and self.fits_but_for_its_name(client_id, audience, name)
+
+    def fits_but_for_its_name(self, client_id: str, audience: str, name: str) -> bool:
+        """Return the same if no app without a file required its name."""
+        return (
+            audience in of_scope(self.now.scope(name) or {})
+            and not forbidden_scope(name)
+            and name not in self.wanted.gates
+            and not self.more(name, self.wanted.reach.get(client_id, frozenset()))
+        )
+
+    def free(self, name: str, audience: str) -> bool:
+        """Return whether a scope of this name can be made, or extended without giving anything to anybody else."""
+        if forbidden_scope(name) or name in self.wanted.gates:
+            return False
+        if self.now.scope(name) is None:
+            return True
+        inside = self.now.holding(name)
+        return (
+            not self.more(name, frozenset({audience}))
+            and not self.now.holders.get(name)
+            and all(self.may_have(holder, audience) for holder in inside)
+        )
+
+    def strangers(self, each: WantedScope) -> list[str]:
+        """Return who else holds the scope although no declaration names it for that; nobody if the caller holds it itself."""
+        if each.by_hand or each.scope in self.held_by(each.caller):
+            return []
+        declared = {one.caller for one in self.wanted.scopes if one.scope == each.scope and not one.by_hand}
+        return sorted(self._holders(each.scope) - declared)
+
+    def _holders(self, name: str) -> frozenset[str]:
+        return self.before.holding(name).union(self.before.holders.get(name, ()))
+
+    def _is_word(self, client_id: str, name: str) -> bool:
+        """Return whether the scope was there, and would be a new word in tokens of the client."""
+        scope = self.before.scope(name)
+        shown = scope is not None and scope["attributes"].get("include.in.token.scope") != "false"
+        return shown and name not in self.held_by(client_id)
+
+    def _answered(self, client_id: str) -> bool:
+        """Return whether only apps whose files are given answer to the audiences that a client has, or will have."""
+        return self.wanted.reach.get(client_id, frozenset()) | self._has(client_id) <= self.wanted.given
+
+    def _has(self, client_id: str) -> frozenset[str]:
+        """Return the audiences that Audience mappers put into tokens of the client before the plan."""
+        holders = (self.before.scope(name) or {} for name in self.held_by(client_id))
+        return of_scope(self.before.client(client_id) or {}).union(*map(of_scope, holders))
+
+
+def of_scope(scope: Mapping[str, Any]) -> frozenset[str]:
+    """Return the audiences that the mappers of a scope, or of a client itself, bring."""
+    return frozenset(audience for mapper in scope.get("protocolMappers", ()) if (audience := audience_of(mapper)))
+
+
+def scope_names(audience: str) -> tuple[str, ...]:
+    """Return the names of a new scope for an audience, in the order in which they are tried.
+
+    Keycloak takes ASCII without spaces, quotes and backslashes, at most 255 characters. An audience that is changed for that gets a number
+    made from the whole of it: so two audiences never have one name.
+    """
+    plain = "".join(char if "!" <= char <= "~" and char not in '"\\' else "_" for char in audience)[:_LONGEST]
+    if plain != audience:
+        plain = f"{plain}-{hashlib.sha256(audience.encode()).hexdigest()[:_DIGITS]}"
+    return tuple(f"{plain}-audience{suffix}" for suffix in ("", "-2", "-3"))

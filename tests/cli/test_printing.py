@@ -1,0 +1,34 @@
+"""How commands print: in a narrow terminal, too, no name loses its end."""
+
+import io
+
+from rich.console import Console
+
+from s2s_fastapi.cli.graph import table_of
+from s2s_fastapi.cli.printing import as_text, columns
+from s2s_fastapi.operations.relations import Relation, Status
+
+LONG = "a-service-with-a-name-that-is-longer-than-half-of-the-screen"
+
+
+def shown(table: object) -> str:
+    out = Console(file=io.StringIO(), width=80)
+    with out.capture() as captured:
+        out.print(table)
+    return captured.get()
+
+
+def test_in_a_narrow_terminal_no_text_of_a_table_is_cut() -> None:
+    table = columns(3)
+    table.add_row(as_text("refused"), as_text(LONG), as_text(f"of {LONG}"))
+    text = shown(table)
+
+    assert "…" not in text
+    assert sorted("".join(text.split())) == sorted(f"refused{LONG}of{LONG}")
+
+
+def test_in_a_narrow_terminal_no_name_of_the_table_of_relations_is_cut() -> None:
+    text = shown(table_of((Relation(LONG, f"{LONG}-2", Status.WORKS, ("https://other.example",), (LONG,)),)))
+
+    assert "…" not in text
+    assert text.count("-") == 3 * LONG.count("-") + 1
