@@ -228,7 +228,14 @@ class Trusted:
             for each in settings
         )
         made = RealmsVerifier(realms) if len(realms) > 1 else realms[0]
-        return {**vars(other), "_verifier": made, "_log": self._recorder(DecisionLog())}
+        client_id = settings[0].client_id
+        return {
+            **vars(other),
+            "_verifier": made,
+            "_client_id": client_id,
+            "_protects": client_id or settings[0].realm,
+            "_log": self._recorder(DecisionLog()),
+        }
 
     def _end(self) -> None:
         with exchanging:

@@ -8,7 +8,9 @@ from s2s_fastapi import DOCS, AuthenticationError, AuthorizationError, KeysUnava
 from tests.moving.agent_platform.auth import Admitted, Known, agent, known, verifier
 
 app = FastAPI()
-app.add_middleware(ServiceAuthMiddleware, users=True, public_paths=DOCS, optional_paths=["WEBSOCKET /chat"])
+app.add_middleware(
+    ServiceAuthMiddleware, users=True, max_lifetime=3600, public_paths=DOCS, optional_paths=["WEBSOCKET /chat"]
+)
 
 
 @app.get("/terms")
@@ -18,7 +20,7 @@ async def terms(caller: Known) -> str:
 
 @app.get("/agents")
 async def agents(caller: Admitted) -> dict[str, object]:
-    return {"uid": caller.subject, "username": caller.claims.get("preferred_username")}
+    return {"uid": caller.subject, "username": caller.username}
 
 
 @app.post("/evaluations", dependencies=[Depends(agent)])
@@ -35,5 +37,5 @@ async def chat(socket: WebSocket, caller: Annotated[Principal | None, Depends(kn
         except (AuthenticationError, AuthorizationError, KeysUnavailable):
             await socket.close(1008)
             return
-    await socket.send_text(f"hello {caller.claims.get('preferred_username')}")
+    await socket.send_text(f"hello {caller.username}")
     await socket.close()

@@ -27,7 +27,7 @@ async def healthz() -> str:
 
 @app.get("/me")
 async def me(user: Annotated[Principal, Depends(require_user())]) -> str:
-    return str(user.claims["preferred_username"])
+    return user.username or user.subject
 
 
 @app.get("/orders")
