@@ -71,9 +71,14 @@ def middleware(given: KeycloakSettings) -> FastAPI:
     return app
 
 
-def guarded(given: KeycloakSettings, *requirements: Requirement, **options: Any) -> FastAPI:
+def guarded(
+    given: KeycloakSettings | list[KeycloakSettings],
+    *requirements: Requirement,
+    openapi_url: str | None = "/openapi.json",
+    **options: Any,
+) -> FastAPI:
     """Return the route behind one requirement, or behind two, each in a ``Depends`` of its own."""
-    app = FastAPI()
+    app = FastAPI(openapi_url=openapi_url)
     app.add_middleware(ServiceAuthMiddleware, given, **options)
     first, *others = requirements or (require_caller(CALLER),)
 

@@ -16,11 +16,13 @@ from typing import Any
 
 from benchmarks import apps, rows
 from benchmarks.asgi import Call, bearer, request
-from benchmarks.realm import CALLER, ROOT, issuer, settings, token
+from benchmarks.realm import CALLER, REALM, ROOT, issuer, settings, token
 from s2s_fastapi import TokenVerifier, require_caller, require_claim, require_that
 
 _TOOL = 3
 _WARM_UP = 20
+_SECOND = "partners"
+_TWO_REALMS = {REALM: "two realms, token of the first", _SECOND: "two realms, token of the second"}
 Places = Counter[tuple[str, str]]
 
 
@@ -58,7 +60,7 @@ def _file(code: CodeType) -> str:
 def main() -> None:
     """Print what each row runs over the bare route, and where a repeated token spends more than the floor."""
     logging.getLogger("s2s_fastapi.decisions").propagate = False
-    realm = issuer()
+    realm = issuer(beside=[_SECOND])
     with realm.serving():
         same = bearer(token(realm).encode)
         todo = {row: request(app, same) for row, app in apps.repeated(settings(realm)).items()}
@@ -66,6 +68,13 @@ def main() -> None:
         todo[rows.QUERY] = request(apps.guarded(settings(realm)), same, query=rows.QUERY_STRING)
         new = iter([token(realm).encode() for _ in range(_WARM_UP + 1)])
         todo[rows.NEW] = request(apps.guarded(settings(realm)), bearer(lambda: next(new)))
+        both = require_caller(CALLER) | require_caller(CALLER, realm=_SECOND)
+        for name, row in _TWO_REALMS.items():
+            app = apps.guarded([settings(realm), settings(realm, _SECOND)], both, openapi_url=None)
+            todo[f"ours, `a | b`, {row}"] = request(app, bearer(token(realm, name).encode))
+        todo["ours, `a | b`, one realm"] = request(
+            apps.guarded(settings(realm), require_caller(CALLER) | require_caller("b"), openapi_url=None), same
+        )
         # What a claim and a condition cost beside `a & b`. docs/speed.md has no rows for them.
         sub = str(TokenVerifier(settings(realm)).verify(token(realm)).subject)
         beside = {

@@ -13,33 +13,37 @@ UNASSIGNED, USER = "chat-app-unassigned", "alice"
 _HALF_A_DAY = 12 * 3600
 
 
-def issuer(algorithm: str = "RS256", *, life: int = _HALF_A_DAY, scopes: Sequence[str] = ()) -> EmbeddedIssuer:
-    """Return the realm with tokens that live for `life` seconds; each client may ask for each of `scopes`."""
+def issuer(
+    algorithm: str = "RS256", *, life: int = _HALF_A_DAY, scopes: Sequence[str] = (), beside: Sequence[str] = ()
+) -> EmbeddedIssuer:
+    """Return the realm with tokens that live for `life` seconds; each client may ask for each of `scopes`.
+
+    `beside`: the names of further realms that have the same in them.
+    """
     (document,) = read_documents([ROOT / "example_app/realms/corp.json"], {}).realms
     more = [{"name": scope, "protocol": "openid-connect"} for scope in scopes]
-    return EmbeddedIssuer(
-        {
-            **document,
-            "accessTokenLifespan": life,
-            "defaultSignatureAlgorithm": algorithm,
-            "clientScopes": [*document["clientScopes"], *more],
-            "clients": [
-                {
-                    **client,
-                    "optionalClientScopes": list(scopes),
-                    "directAccessGrantsEnabled": client["clientId"] == CALLER,
-                }
-                for client in document["clients"]
-            ],
-            "users": [{"username": USER, "enabled": True, "firstName": "A", "lastName": "B", "email": "a@b.test"}],
-        }
-    )
+    realm = {
+        **document,
+        "accessTokenLifespan": life,
+        "defaultSignatureAlgorithm": algorithm,
+        "clientScopes": [*document["clientScopes"], *more],
+        "clients": [
+            {
+                **client,
+                "optionalClientScopes": list(scopes),
+                "directAccessGrantsEnabled": client["clientId"] == CALLER,
+            }
+            for client in document["clients"]
+        ],
+        "users": [{"username": USER, "enabled": True, "firstName": "A", "lastName": "B", "email": "a@b.test"}],
+    }
+    return EmbeddedIssuer(realm, *({**realm, "realm": name} for name in beside))
 
 
-def settings(of: EmbeddedIssuer) -> KeycloakSettings:
-    return KeycloakSettings(url=of.url, realm=REALM, client_id=RECEIVER)
+def settings(of: EmbeddedIssuer, realm: str = REALM) -> KeycloakSettings:
+    return KeycloakSettings(url=of.url, realm=realm, client_id=RECEIVER)
 
 
-def token(of: EmbeddedIssuer) -> str:
+def token(of: EmbeddedIssuer, realm: str = REALM) -> str:
     """Return another token of the same caller, as Keycloak would sign it."""
-    return of.service_token(REALM, CALLER)
+    return of.service_token(realm, CALLER)

@@ -130,7 +130,8 @@ class Decision:
     kid: str = ""
     unverified_kid: str = ""
     receiver: str = ""
-    """The service that was called, as ``s2s-fastapi explain --to`` takes it; empty if a user called, or if no signature held."""
+    """The service that was called, as ``s2s-fastapi explain --to`` takes it; empty if no signature held, or if a user or a caller of another
+    realm than the first one called."""
     method: str = ""
     route: str = ""
     routed: bool = True

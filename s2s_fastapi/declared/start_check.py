@@ -349,7 +349,7 @@ class AccessCheck:
     def _optional_problems(self) -> Iterator[str]:
         optional: set[RouteAccess] = set()
         for entry in self.optional.entries:
-            if all(_opens(self.public, method, entry.path) for method in entry.methods):
+            if any(_opens(self.public, method, entry.path) for method in entry.methods):
                 yield f"{entry.text} stands in public_paths and in optional_paths: remove one of the two."
                 continue
             opened = self._opened(entry)
@@ -357,8 +357,10 @@ class AccessCheck:
             requiring = [route for route in opened if not _is_optional(route)]
             yield from _others(entry, opened, requiring)
             for route in requiring:
-                who = "CurrentPrincipal" if route.requirement is None else f"the requirement {route.requirement}"
-                cure = "OptionalPrincipal" if route.requirement is None else f"{OptionalOf(route.requirement)}"
+                plain_ones = [part for part in _parts(route) if not isinstance(part, OptionalOf)]
+                whole = plain_ones[0] if len(plain_ones) == 1 else AllOf(tuple(plain_ones))
+                who = f"the requirement {whole}" if plain_ones else "CurrentPrincipal"
+                cure = str(whole.optional()) if plain_ones else "OptionalPrincipal"
                 yield (
                     f"optional_paths has {opened[route]}, but {route.name} has {who}, its own or that of a router or app around it, "
                     f"and no request without credentials meets it: write {cure}, or remove the path."

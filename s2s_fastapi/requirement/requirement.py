@@ -3,6 +3,7 @@
 import json
 from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import chain
 from typing import Any, ClassVar, Final, Literal, NoReturn, Self, TypeVar
 
@@ -500,8 +501,13 @@ class InRealm(Requirement):
         """Refuse callers of other realms; for the others, decide as the plain requirement does in its own realm."""
         if self.realm not in (principal.realm, principal.issuer):
             return Decision(reason=Reason.OTHER_REALM, cure=realm_cure(principal, self.realm))
-        own = replace(principal, other_realm="") if principal.other_realm else principal
-        return self.requirement.judge(own, client_id)
+        return self.requirement.judge(_at_home(principal) if principal.other_realm else principal, client_id)
+
+
+@lru_cache(maxsize=256)
+def _at_home(principal: Principal) -> Principal:
+    """Return the caller as a requirement of its own realm sees it. Remembered: a copy costs more than all else that is judged."""
+    return replace(principal, other_realm="")
 
 
 def of_another_realm(principal: Principal) -> Decision:

@@ -228,12 +228,11 @@ class Trusted:
             for each in settings
         )
         made = RealmsVerifier(realms) if len(realms) > 1 else realms[0]
-        client_id = settings[0].client_id
         return {
             **vars(other),
             "_verifier": made,
-            "_client_id": client_id,
-            "_protects": client_id or settings[0].realm,
+            "_client_ids": {each.issuer: each.client_id for each in settings},
+            "_protects": settings[0].client_id or settings[0].realm,
             "_log": self._recorder(DecisionLog()),
         }
 

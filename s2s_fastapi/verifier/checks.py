@@ -53,7 +53,9 @@ class _Presented:
             client_id=shown(claims.get("azp", "")),
             token_id=shown(claims.get("jti", "")),
             issuer=shown(self.expected.issuer),  # whose key signed it; what the token says stands in the cure
-            receiver="" if self.principal.kind == "user" else min(self.expected.audiences, default=""),
+            receiver=min(self.expected.audiences, default="")
+            if self.expected.first and self.principal.kind != "user"
+            else "",
         )
 
 
@@ -194,7 +196,7 @@ def _malformed(token: _Presented) -> str:
         token.claims,
         Payload(token.payload, json_object),
         realm=expected.realm,
-        other_realm="" if expected.first else expected.realm,
+        other_realm="" if expected.first else expected.realm or expected.issuer,
     )
     if isinstance(found, Decision):
         return found.cure

@@ -7,7 +7,7 @@ the signature, and ``iss`` must be its issuer. So a realm whose operator is host
 import queue
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Final
@@ -241,7 +241,3 @@ class _Remembered:
 
     def __contains__(self, credentials: object) -> bool:
         return any(credentials in realm.tokens.recent for realm in self._realms)
-
-    def __iter__(self) -> Iterator[bytes]:
-        for realm in self._realms:
-            yield from realm.tokens.recent

@@ -70,7 +70,8 @@ class TokenVerifier:
         self._cached_tokens = cached_tokens
         self._verifier: Verifier | RealmsVerifier | None = None
         self._made: dict[str, Verifier | RealmsVerifier] = {}
-        self._client_id = self._protects = ""
+        self._protects = ""
+        self._client_ids: dict[str, str] = {}
         self._max_lifetime = max_lifetime
         self._log = DecisionLog()
 
@@ -132,8 +133,9 @@ class TokenVerifier:
             verdict = verifier.known(credentials) or await verifier.adecide(credentials)
         decision, principal = verdict.decision, verdict.principal
         if principal is not None and verdict.accepted and requirement is not None:
-            found = requirement.judge(principal, self._client_id)
-            decision = decision if found.reason is Reason.ALLOWED else verdict.with_token(found, self._client_id)
+            own = self._client_ids.get(principal.issuer, "")
+            found = requirement.judge(principal, own)
+            decision = decision if found.reason is Reason.ALLOWED else verdict.with_token(found, own)
         self._log_located(presented, decision)
         if principal is None or not decision.accepted:
             raise presented.error(decision, self._protects)
@@ -172,7 +174,8 @@ class TokenVerifier:
         """
         if self._verifier is None:
             first, *others = realms_of(self._given)
-            self._client_id, self._protects = first.client_id, first.client_id or first.realm
+            self._protects = first.client_id or first.realm
+            self._client_ids = {each.issuer: each.client_id for each in (first, *others)}
             alone = self._of(first)
             made: Verifier | RealmsVerifier = alone
             if others:

@@ -86,7 +86,7 @@ class Verdict:
             token_id=known.token_id,
             issuer=known.issuer,
             kid=known.kid,
-            receiver="" if principal is None or principal.kind == "user" else receiver,
+            receiver="" if principal is None or principal.kind == "user" or principal.other_realm else receiver,
         )
 
     def __eq__(self, other: object) -> bool:

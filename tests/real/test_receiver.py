@@ -2,11 +2,21 @@
 
 import threading
 import time
+from typing import Annotated
 
 import pytest
+from fastapi import Depends, FastAPI, Request
+from starlette.testclient import TestClient
 
 from example_app.stage import Stage
-from s2s_fastapi import AuthenticationError, KeysUnavailable, TokenVerifier
+from s2s_fastapi import (
+    AuthenticationError,
+    KeysUnavailable,
+    Principal,
+    ServiceAuthMiddleware,
+    TokenVerifier,
+    require_caller,
+)
 from tests.real.server import Keycloak
 from tests.real.settings import settings_of
 
@@ -177,3 +187,33 @@ def test_without_the_audience_check_a_callers_name_is_still_enforced(every_keycl
             (401, "no_credentials"),
         ]
         assert "insecure_skip_audience is on" in service.log
+
+
+def test_optional_paths_and_authenticate_know_real_tokens_from_none(keycloak: Keycloak) -> None:
+    realm = keycloak.realm("corp")
+    settings = settings_of(realm, "crm-api-gateway")
+    chat = require_caller("chat-app-service")
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(ServiceAuthMiddleware, settings=settings, optional_paths=["/search"])
+
+    @app.get("/search")
+    async def search(caller: Annotated[Principal | None, Depends(chat.optional())]) -> str:
+        return "nobody" if caller is None else caller.client_id
+
+    verifier, gate = TokenVerifier(settings), FastAPI(openapi_url=None)
+
+    @gate.get("/search")
+    async def authenticated(request: Request) -> str:
+        caller = await verifier.authenticate_optional(request, chat)
+        return "nobody" if caller is None else caller.client_id
+
+    token = realm.service_token("chat-app-service")
+    head, payload, signature = token.split(".")
+    sent = {"": 200, f"Bearer {token}": 200, f"Bearer {head}.{payload}.{signature[::-1]}": 401, f"DPoP {token}": 401}
+    for each in (app, gate):
+        with TestClient(each) as client:
+            answers = {
+                value: client.get("/search", headers={"Authorization": value} if value else {}) for value in sent
+            }
+        assert {value: answer.status_code for value, answer in answers.items()} == sent
+        assert [answer.json() for answer in answers.values()][:2] == ["nobody", "chat-app-service"]

@@ -381,7 +381,7 @@ class TestTheStartIsStopped:
     def test_by_a_plain_requirement_beside_an_optional_one(self, make_app: App) -> None:
         app = make_app(app=FastAPI(openapi_url=None, dependencies=[Depends(require_service())]), optional_paths=["/x"])
         app.get("/x", dependencies=[Depends(CHAT.optional())])(lambda: 1)
-        self.stopped(app, "no request without credentials meets it")
+        self.stopped(app, r"has the requirement require_service\(\), .*: write require_service\(\).optional\(\), or")
 
     def test_by_a_guard_around_an_optional_path(self, options: Options) -> None:
         app = Starlette(routes=[Mount("/m", CHAT.guard(Starlette(routes=[Route("/x", lambda request: request)])))])
@@ -421,7 +421,14 @@ class TestTheStartIsStopped:
         self.stopped(app, "GET /y takes OptionalPrincipal, but is not in optional_paths")
 
     @pytest.mark.parametrize(
-        "texts", [(["/x"], ["/x"]), (["POST /x"], ["POST /x"]), (["/x/{y}"], ["/x/{y}"]), (["/x/{y}"], ["/x/z"])]
+        "texts",
+        [
+            (["/x"], ["/x"]),
+            (["POST /x"], ["POST /x"]),
+            (["GET /x"], ["/x"]),
+            (["/x/{y}"], ["/x/{y}"]),
+            (["/x/{y}"], ["/x/z"]),
+        ],
     )
     def test_by_a_path_that_is_public_too(self, make_app: App, texts: tuple[list[str], list[str]]) -> None:
         app = make_app(public_paths=texts[0], optional_paths=texts[1])

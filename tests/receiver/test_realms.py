@@ -1,8 +1,10 @@
 """An app that accepts tokens of two realms: who may call which route, what the app says of it, and what is never observed."""
 
 import logging
+from dataclasses import replace
 from typing import Annotated, Any
 
+import anyio
 import httpx
 import pytest
 from fastapi import Depends, FastAPI, Security, WebSocket
@@ -13,15 +15,18 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from s2s_fastapi import (
+    AuthorizationError,
     ConfigurationError,
     Principal,
     ServiceAuthMiddleware,
+    TokenVerifier,
     auth_ready,
     health,
     observed_refusals,
     openapi_schema,
     require_audience,
     require_caller,
+    require_claim,
     require_role,
     require_scope,
     require_service,
@@ -29,6 +34,7 @@ from s2s_fastapi import (
     require_user,
 )
 from s2s_fastapi.decision import Reason
+from s2s_fastapi.requirement.require import FACTORIES
 from tests.kit.realm import Clock, Realm
 from tests.kit.realms import corp_and_partners, settings_of, transport_to
 from tests.kit.receiving import Observed
@@ -112,6 +118,40 @@ def test_a_requirement_speaks_of_the_first_realm_unless_it_names_another(require
         assert "chat-app-service of the realm" in decision.cure
 
 
+@pytest.mark.parametrize("factory", FACTORIES, ids=lambda factory: factory.__name__)
+def test_every_kind_of_requirement_refuses_callers_of_another_realm_and_takes_a_realm(factory: Any) -> None:
+    said: dict[Any, tuple[Any, ...]] = {
+        require_service: (),
+        require_role: ("reader",),
+        require_claim: ("tenant", "acme"),
+        require_that: ("always", lambda _: True),
+    }
+    more = {"client": "crm"} if factory is require_role else {}
+    theirs = Principal(
+        client_id="a",
+        kind="user" if factory is require_user else "service",
+        issuer="https://partner.test/realms/p",
+        issued_at=1,
+        expires_at=2,
+        audiences=frozenset({"a"}),
+        scopes=frozenset({"a"}),
+        realm_roles=frozenset({"a"}),
+        client_roles={"crm": frozenset({"reader"})},
+        claims={"tenant": "acme"},
+        realm="partners",
+        other_realm="partners",
+    )
+    ours = replace(theirs, issuer="https://corp.test/realms/c", realm="corp", other_realm="")
+    arguments = said.get(factory, ("a",))
+    plain, named = factory(*arguments, **more), factory(*arguments, **more, realm="partners")
+    assert [plain.judge(each).reason for each in (ours, theirs)] == [Reason.ALLOWED, Reason.OTHER_REALM]
+    assert [named.judge(each).reason for each in (ours, theirs)] == [Reason.OTHER_REALM, Reason.ALLOWED]
+    assert 'realm="partners")' in str(named)
+    assert named != plain
+    with pytest.raises(ConfigurationError, match="realm= takes the name"):
+        factory(*arguments, **more, realm="")
+
+
 def test_a_role_without_a_client_is_one_of_the_apps_own_client_in_that_realm() -> None:
     bench = Bench()
     bench.app.user_middleware.clear()
@@ -127,7 +167,24 @@ def test_a_role_without_a_client_is_one_of_the_apps_own_client_in_that_realm() -
     role = {"roles": ["reader"]}
     assert bench.asked(bench.partners, resource_access={"crm-at-the-partner": role}) == "in"
     assert bench.asked(bench.partners, resource_access={"crm-api-gateway": role}) == "role_missing"
-    assert bench.observed.decisions[-1].receiver == "crm-at-the-partner"
+    assert bench.observed.decisions[-1].receiver == ""  # `explain` would ask our own realm about the partner's client
+
+
+def test_authenticate_judges_the_realm_and_takes_its_own_client_there() -> None:
+    corp, partners = corp_and_partners()
+    ours, theirs = settings_of(corp, partners)
+    theirs = theirs.model_copy(update={"client_id": "crm-at-the-partner", "audience": ("crm-api-gateway",)})
+    verifier = TokenVerifier([ours, theirs], transport=transport_to(corp, partners))
+    reader = THEIRS & require_role("reader", realm="partners")
+
+    def asked(requirement: Any, owner: str) -> Any:
+        token = partners.token(resource_access={owner: {"roles": ["reader"]}})
+        return anyio.run(verifier.authenticate, [("authorization", f"Bearer {token}")], requirement)
+
+    assert asked(reader, "crm-at-the-partner").realm == "partners"
+    for requirement, owner in ((reader, "crm-api-gateway"), (OURS, "crm-at-the-partner")):
+        with pytest.raises(AuthorizationError):
+            asked(requirement, owner)
 
 
 def test_the_scopes_of_security_are_those_of_the_callers_own_realm() -> None:

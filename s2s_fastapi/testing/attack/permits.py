@@ -8,7 +8,7 @@ from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.declared.asked import ways_of
 from s2s_fastapi.requirement.conditions import HasClaim, with_claim
 from s2s_fastapi.requirement.require import require_service, require_user
-from s2s_fastapi.requirement.requirement import Audience, Caller, HasRole, HasScope, Requirement
+from s2s_fastapi.requirement.requirement import AllOf, Audience, Caller, HasRole, HasScope, Requirement
 from s2s_fastapi.testing.attack.ground import Permits
 from s2s_fastapi.verifier.predicted import predicted_principal
 
@@ -24,7 +24,7 @@ _ANYBODY: Final = require_service() | require_user()
 def permits_of(requirement: Requirement | None, *, audiences: AbstractSet[str], client_id: str, users: bool) -> Permits:
     """Return who may call a route of an app that accepts these audiences. ``client_id`` is the app's own."""
     middleware = _ANYBODY if users else _SERVICE
-    whole = middleware if requirement is None else middleware & requirement
+    whole = middleware if requirement is None else AllOf((middleware, requirement))  # also of optional requirements
 
     def refused(claims: Mapping[str, Any]) -> str:
         principal = predicted_principal(claims)
