@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from starlette.websockets import WebSocketDisconnect
 
+from tests.moving.agent_platform import app as platform
 from tests.moving.agent_platform import auth
 from tests.moving.agent_platform.app import app
 
@@ -115,5 +116,13 @@ def test_the_chat_ends_if_the_first_message_is_the_token_of_somebody_who_is_not_
         socket.send_text(user(as_user, email="bob@acme.example").token)
         with pytest.raises(WebSocketDisconnect) as ended:
             socket.receive_text()
+
+    assert ended.value.code == 1008
+
+
+def test_the_chat_ends_if_no_token_comes_in_time(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "PATIENCE", 0)
+    with client.websocket_connect("/chat") as socket, pytest.raises(WebSocketDisconnect) as ended:
+        socket.receive_text()
 
     assert ended.value.code == 1008

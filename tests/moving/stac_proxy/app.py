@@ -23,4 +23,5 @@ async def forward(request: Request, caller: Allowed) -> Response:
         headers=headers,
         content=await request.body(),
     )
-    return Response(answer.content, answer.status_code, {"vary": "Authorization", "cache-control": "private"})
+    shown = {name: answer.headers[name] for name in ("content-type",) if name in answer.headers}
+    return Response(answer.content, answer.status_code, {**shown, "vary": "Authorization", "cache-control": "private"})
