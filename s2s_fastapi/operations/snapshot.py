@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, Final, Protocol
 
 from s2s_fastapi.operations.admin import AdminError
+from s2s_fastapi.realm.builtins import CLIENT_ID_MAPPERS
 from s2s_fastapi.realm.entities import OIDC, Role
 from s2s_fastapi.realm.mappers import KNOWN_MAPPERS
 from s2s_fastapi.realm.model import RealmModel
@@ -68,6 +69,7 @@ _NEW_CLIENTS: Final = "every new client"
 _MOST_ROLES: Final = 500
 _STRIDE: Final = 100
 """After how many clients the progress is shown again."""
+_OLD: Final = "26.0."
 _ROTATION: Final = "secret-rotation"
 _VIEW_CLIENTS: Final = "view-clients"
 _VIEW_USERS: Final = "view-users"
@@ -260,6 +262,7 @@ class _Reading:
         self.roles: dict[Role, tuple[Role, ...]] = {}
         self.groups: dict[str, frozenset[Role]] = {}
         self.uuids: dict[str, str] = {}
+        self.version = api.version()
 
     def snapshot(self) -> Snapshot:
         realm = self.api.get(needs=_VIEW_REALM)
@@ -315,7 +318,7 @@ class _Reading:
         document["clientPolicies"] = {"policies": policies}
         return Snapshot(
             document=document,
-            version=self.api.version(),
+            version=self.version,
             holders={name: names for name, names in holders.items() if names},
             rotating=rotating,
             notes=tuple(self.notes),
@@ -333,7 +336,7 @@ class _Reading:
             self.uuids[client_id] = str(client["id"])
             if client_id in self.question.clients:
                 self.ids["client", client_id] = str(client["id"])
-                found.append(_client(client))
+                found.append(_client(client, old=self.version.startswith(_OLD)))
             else:
                 names = (*(client.get("defaultClientScopes") or ()), *(client.get("optionalClientScopes") or ()))
                 held[client_id] = frozenset(map(sys.intern, names))  # thousands of clients hold the same few scopes
@@ -467,12 +470,16 @@ class _Reading:
         return [{"name": name, "enabled": True} for name in names], tuple(sorted(those))
 
 
-def _client(client: Mapping[str, Any]) -> dict[str, Any]:
-    attributes = client.get("attributes") or {}
+def _client(client: Mapping[str, Any], *, old: bool) -> dict[str, Any]:
+    attributes, mappers = client.get("attributes") or {}, _mappers(client)
+    if old and client.get("serviceAccountsEnabled"):
+        # 26.0 itself adds these when a service logs in that has none of them. They count as there: a log-in does not change a realm.
+        names = {mapper["name"] for mapper in mappers}
+        mappers = _in_order([*mappers, *(own for own in CLIENT_ID_MAPPERS if own["name"] not in names)])
     return {
         **{name: client[name] for name in _CLIENT if name in client},
         "attributes": {name: str(attributes[name]) for name in _ATTRIBUTES if name in attributes},
-        "protocolMappers": _mappers(client),
+        "protocolMappers": mappers,
         "defaultClientScopes": sorted(client.get("defaultClientScopes") or ()),
         "optionalClientScopes": sorted(client.get("optionalClientScopes") or ()),
     }
@@ -500,7 +507,11 @@ def _mappers(holder: Mapping[str, Any]) -> list[dict[str, Any]]:
         for mapper in holder.get("protocolMappers") or ()
         if (mapper.get("protocol") or OIDC) == OIDC
     ]
-    return sorted(found, key=lambda mapper: (str(mapper["name"]), str(mapper["protocolMapper"])))
+    return _in_order(found)
+
+
+def _in_order(mappers: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(map(dict, mappers), key=lambda mapper: (str(mapper["name"]), str(mapper["protocolMapper"])))
 
 
 def _mappings_json(mapped: Mapping[tuple[str, str], Collection[Role]]) -> dict[str, Any]:

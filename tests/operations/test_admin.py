@@ -15,6 +15,7 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.admin import AdminApi, AdminError, AdminForbidden, AdminTarget
 from s2s_fastapi.operations.snapshot import Question, read_snapshot
 from s2s_fastapi.operations.steps import AddAudience
+from s2s_fastapi.realm.builtins import CLIENT_ID_MAPPERS
 from s2s_fastapi.realm.entities import Role
 from s2s_fastapi.testing import EmbeddedIssuer
 from tests.kit.admin_rest import VIEW, FakeKeycloak, target_of
@@ -213,6 +214,23 @@ def test_the_hash_follows_what_the_prediction_reads_and_no_secret() -> None:
         change(server)
         assert now() != before, change
         before = now()
+
+
+def test_what_the_oldest_keycloak_adds_at_the_first_log_in_of_a_service_is_no_change() -> None:
+    for old in (True, False):
+        server, question = FakeKeycloak(old=old), Question(clients=frozenset({"chat"}))
+        server.add_client(clientId="chat", serviceAccountsEnabled=True, protocolMappers=[])
+        with server.api() as api:
+            before = read_snapshot(api, question)
+            server.client("chat")["protocolMappers"] = [
+                {**mapper, "id": mapper["name"], "consentRequired": False} for mapper in reversed(CLIENT_ID_MAPPERS)
+            ]
+            after = read_snapshot(api, question)
+            server.client("chat")["protocolMappers"][0]["config"] = {}
+            changed = read_snapshot(api, question)
+
+        assert (after.hash == before.hash) is old
+        assert changed.hash != after.hash
 
 
 def _add_group_role(server: FakeKeycloak) -> None:

@@ -16,6 +16,8 @@ STRANGER = "stranger"
 _PARTNER = "partner"
 _READ = ":read"
 _MOST_CALLERS = 6
+_EACH_THERE = 5
+_EACH_WIDE = 3
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Landscape:
     """Who holds which of them, and whether as Optional."""
     secrets: dict[str, str] = field(repr=False)
     """The secrets of these clients."""
+    wide: tuple[str, ...]
+    """Those with a mapper of their own that writes an audience which they do not call."""
 
 
 @dataclass
@@ -61,7 +65,7 @@ def generated(number: int, *, seed: int = 26) -> Landscape:
         for one in services
     ]
     apps.append(caller(STRANGER, services[0].audience))
-    there = [one.client_id for one in callers[::5]]
+    there = [one.client_id for one in callers[::_EACH_THERE]]
     secrets = {name: f"the-secret-of-{name}" for name in there}
     return Landscape(
         apps=tuple(apps),
@@ -71,6 +75,11 @@ def generated(number: int, *, seed: int = 26) -> Landscape:
         held=tuple((name, "for-service-01", True) for name in there[1::3])
         + tuple((name, "silent", False) for name in there[1::2]),
         secrets=secrets,
+        wide=tuple(
+            one.client_id
+            for one in callers[:: _EACH_THERE * _EACH_WIDE]
+            if not any(services[0].audience in call.audiences for call in one.calls)
+        ),
     )
 
 
@@ -140,7 +149,7 @@ def _grown(secrets: dict[str, str], audience: str) -> dict[str, Any]:
                 "serviceAccountsEnabled": True,
                 "standardFlowEnabled": False,
                 "fullScopeAllowed": index % 2 == 0,
-                "protocolMappers": [_mapper(audience)] if index % 3 == 0 else [],
+                "protocolMappers": [_mapper(audience)] if index % _EACH_WIDE == 0 else [],
                 "defaultClientScopes": ["basic", "roles"] if index % 2 else ["web-origins"],
                 "optionalClientScopes": [],
             }

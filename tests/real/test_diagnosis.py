@@ -22,6 +22,7 @@ from tests.kit.console import CALLER, REALM_ROLE, RECEIVER, ROLE, SCOPE, Console
 from tests.kit.declaring import caller
 from tests.kit.diagnosis import Mistake, Receiver, prove, prove_harmless
 from tests.kit.mistakes import MISTAKES, UNDER_AUTH
+from tests.real.operating import KEYS
 from tests.real.server import NEWEST, Keycloak
 from tests.test_docs import DOCS, plain, tables
 
@@ -155,7 +156,7 @@ def _lent(keycloak: Keycloak) -> Iterator[Live]:
             "clientRoles": {"realm-management": list(RIGHTS)},
         }
     )
-    keycloak.admin.create_realm(realm)
+    keycloak.admin.create_realm({**realm, "components": KEYS})
     try:
         yield Live(keycloak, name, clients)
     finally:

@@ -16,6 +16,7 @@ from s2s_fastapi.operations.facts import Facts
 from s2s_fastapi.operations.findings import Finding
 from s2s_fastapi.operations.tokens import requested
 from tests.kit.declaring import caller, receiver
+from tests.real.operating import KEYS
 from tests.real.server import NEWEST, Keycloak
 
 SECRET = "the-secret-of-this-test"
@@ -113,7 +114,7 @@ def realm_of(keycloak: Keycloak, *rights: str) -> Iterator[Live]:
         "protocolMappers": [MAPPER],
     }
     closed = {"secret": SECRET, "standardFlowEnabled": False, "fullScopeAllowed": False}
-    keycloak.admin.create_realm({"realm": name, "enabled": True})
+    keycloak.admin.create_realm({"realm": name, "enabled": True, "components": KEYS})
     try:
         live = Live(keycloak, name)
         live.send("POST", "/client-scopes", scope)

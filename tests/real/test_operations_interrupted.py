@@ -248,8 +248,20 @@ def test_a_token_that_expires_in_the_middle_is_replaced_and_a_log_in_that_is_tak
             place.carry_out(plan, expired)
         assert expired.done >= 4  # the one at which it expired got through
         newest.admin.update_client(realm, OPERATOR, enabled=True, attributes={"access.token.lifespan": "60"})
+        left = place.plan()
+        assert _left(left) == _left(plan, expired.done)
 
-        assert _left(place.plan()) == _left(plan, expired.done)
+        def revoke() -> None:
+            newest.admin.set_not_before(realm, int(time.time()) + 1)
+            time.sleep(1.1)
+
+        revoked = Watched(before={2: revoke})
+        try:
+            place.carry_out(left, revoked)
+        except AdminError as error:  # unless the token was older than the 10 s within which no other one is requested
+            assert str(error).endswith("run the command again.")  # noqa: PT017 - both may happen
+            assert revoked.done == 1
+        assert 401 in revoked.statuses
         place.complete()
 
 
