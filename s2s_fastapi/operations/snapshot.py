@@ -19,9 +19,10 @@ from s2s_fastapi.realm.mappers import KNOWN_MAPPERS
 from s2s_fastapi.realm.model import RealmModel
 from s2s_fastapi.text import named
 
-__all__ = ["AUDIENCE_MAPPER", "Question", "ReadApi", "Snapshot", "audience_of", "read_snapshot"]
+__all__ = ["AUDIENCE_MAPPER", "Question", "ReadApi", "Snapshot", "audience_of", "every_audience_of", "read_snapshot"]
 
 AUDIENCE_MAPPER: Final = "oidc-audience-mapper"
+_AUDIENCES: Final = ("included.client.audience", "included.custom.audience")
 
 _REALM: Final = (
     "accessTokenLifespan",
@@ -61,6 +62,10 @@ _ATTRIBUTES: Final = (
     "client.use.lightweight.access.token.enabled",
     "client_credentials.use_refresh_token",
     "dpop.bound.access.tokens",
+    "oauth2.device.authorization.grant.enabled",
+    "oauth2.jwt.authorization.grant.enabled",
+    "oidc.ciba.grant.enabled",
+    "standard.token.exchange.enabled",
     "tls.client.certificate.bound.access.tokens",
     "token.response.type.bearer.lower-case",
 )
@@ -230,6 +235,12 @@ def audience_of(mapper: Mapping[str, Any]) -> str | None:
     config = mapper.get("config") or {}
     audience = config.get("included.client.audience") or config.get("included.custom.audience") or ""
     return str(audience) if config.get("access.token.claim") == "true" else ""
+
+
+def every_audience_of(mapper: Mapping[str, Any]) -> frozenset[str]:
+    """Return what an Audience mapper can add to a token of any kind: also to a lightweight one, and to the answer of an introspection."""
+    config = mapper.get("config") or {} if mapper.get("protocolMapper") == AUDIENCE_MAPPER else {}
+    return frozenset(str(config[name]) for name in _AUDIENCES if config.get(name))
 
 
 def _named_roles(realm: Iterable[str], by_client: Mapping[str, Iterable[str]]) -> Iterable[Role]:
