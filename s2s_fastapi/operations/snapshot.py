@@ -258,7 +258,13 @@ def read_snapshot(api: ReadApi, question: Question, *, progress: Callable[[str],
         AdminForbidden: A right is missing; the sentence names it.
         AdminError: There is no such realm, or Keycloak does not answer.
     """
-    return _Reading(api, question, progress).snapshot()
+    problem = ""
+    try:
+        return _Reading(api, question, progress).snapshot()
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        problem = type(error).__name__
+    # Outside of the except block: the error carries an answer, and with it secrets.
+    raise AdminError(f"Keycloak answered with something else than its Admin API does ({problem}): check KEYCLOAK_URL.")
 
 
 class _Reading:
