@@ -9,17 +9,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from s2s_fastapi.declared.access_file import AppAccess
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.planning import Planning
 from s2s_fastapi.operations.predicted import Predicted
 from s2s_fastapi.operations.scope_rules import scope_names
 from s2s_fastapi.operations.snapshot import Question, Snapshot
 from s2s_fastapi.operations.steps import MakeClient, Step, step_from_json, step_json
-from s2s_fastapi.operations.wanted import RealmFinding, Severity, Wanted
+from s2s_fastapi.operations.wanted import RealmFinding, Severity, Wanted, wanted
 from s2s_fastapi.realm.entities import Role
 from s2s_fastapi.version import __version__
 
-__all__ = ["VERSION", "Plan", "Predicted", "make_plan", "question_of", "read_plan"]
+__all__ = ["VERSION", "Plan", "Predicted", "make_plan", "question_of", "read_plan", "steps_of"]
 
 VERSION: Final = 1
 """The version of a saved plan. It grows with every change that an older reader would not understand."""
@@ -141,26 +142,26 @@ def _from_json(content: Mapping[str, Any]) -> Plan:
     )
 
 
-def question_of(wanted: Wanted) -> Question:
+def question_of(needed: Wanted) -> Question:
     """Return what must be read of a realm to plan for this."""
-    audiences = frozenset(name for names in wanted.reach.values() for name in names)
+    audiences = frozenset(name for names in needed.reach.values() for name in names)
     return Question(
-        clients=frozenset(wanted.clients),
+        clients=frozenset(needed.clients),
         scopes=frozenset(
             (
-                *(name for call in wanted.calls for name in (*call.carriers, *call.scopes)),
-                *(each.scope for each in wanted.scopes),
+                *(name for call in needed.calls for name in (*call.carriers, *call.scopes)),
+                *(each.scope for each in needed.scopes),
                 *(name for audience in audiences for name in scope_names(audience)),
             )
         ),
         audiences=audiences,
-        roles=frozenset(each.role for each in wanted.roles),
+        roles=frozenset(each.role for each in needed.roles),
     )
 
 
 def make_plan(
     snapshot: Snapshot,
-    wanted: Wanted,
+    needed: Wanted,
     findings: Iterable[RealmFinding] = (),
     *,
     server: str,
@@ -168,7 +169,7 @@ def make_plan(
     secret_file: Callable[[str], str] = lambda client: f"{client}.secret",
 ) -> Plan:
     """Return the plan. ``secret_file`` returns the file for the new secret of a client."""
-    planning = Planning(snapshot, wanted, findings)
+    planning = Planning(snapshot, needed, findings)
     planning.run()
     steps = tuple(
         replace(step, secret_file=secret_file(step.client)) if isinstance(step, MakeClient) and step.caller else step
@@ -180,9 +181,18 @@ def make_plan(
         realm_id=snapshot.realm_id,
         issuer=issuer,
         keycloak=snapshot.version,
-        question=question_of(wanted),
+        question=question_of(needed),
         hash=snapshot.hash,
         steps=steps,
         findings=tuple(sorted(planning.findings)),
         tokens=planning.tokens(),
     )
+
+
+def steps_of(apps: Iterable[AppAccess], snapshot: Snapshot, realm: str, grants: Iterable[str] = ()) -> tuple[Step, ...]:
+    """Return the steps that a plan for these apps has: none of any other kind is a cure that a command may offer.
+
+    ``snapshot`` has what `question_of` asks for these apps.
+    """
+    needed, findings = wanted(apps, grants, realm=realm)
+    return make_plan(snapshot, needed, findings, server="", issuer="", secret_file=lambda _: "").steps

@@ -10,6 +10,9 @@ from s2s_fastapi import require_caller, require_realm_role, require_role, requir
 from s2s_fastapi.declared.access_file import AppAccess, CallAccess
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.plan import Plan, read_plan
+from s2s_fastapi.operations.plan import steps_of as steps_for
+from s2s_fastapi.operations.snapshot import read_snapshot
+from s2s_fastapi.operations.steps import AssignScope
 from s2s_fastapi.operations.wanted import Severity
 from tests.kit.admin_rest import FakeKeycloak
 from tests.kit.declaring import caller, receiver
@@ -730,3 +733,16 @@ def test_a_client_that_logs_users_in_gets_no_service_account_because_it_declares
 
     assert plan.steps == ()
     assert "--grant web:audience=NAME switches the account on" in said(plan, Severity.OPEN)
+
+
+def test_the_steps_of_apps_are_those_of_their_plan_and_none_for_a_caller_whose_receiver_is_not_given() -> None:
+    with FakeKeycloak().api() as api:
+        plan = plan_for(api, *APPS, secrets="")
+        snapshot = read_snapshot(api, plan.question)
+
+    assert [
+        str(step).partition("; its new secret")[0].removesuffix(".") for step in steps_for(APPS, snapshot, "corp")
+    ] == steps_of(plan)
+    assert not [step for step in steps_for([caller("chat", "crm")], snapshot, "corp") if isinstance(step, AssignScope)]
+    granted = steps_for([caller("chat", "crm")], snapshot, "corp", ["chat:audience=crm"])
+    assert "crm-audience" in str(granted[0])
