@@ -110,7 +110,7 @@ def _play(target: AdminTarget, secrets: Secrets) -> None:
     assert refused == "wrong_audience"
 
 
-@pytest.mark.parametrize(("version", "number"), [(NEWEST, 24), (VERSIONS[-1], 12)], ids=str)
+@pytest.mark.parametrize(("version", "number"), [(NEWEST, 60), (VERSIONS[-1], 12)], ids=str)
 def test_a_landscape_gets_what_it_declares_and_each_token_is_as_predicted(
     version: str, number: int, keycloaks: Callable[[str], Keycloak], tmp_path: Path
 ) -> None:
