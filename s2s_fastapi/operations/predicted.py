@@ -11,7 +11,7 @@ from s2s_fastapi.realm.entities import Role
 from s2s_fastapi.realm.model import Denied
 from s2s_fastapi.text import listed, named
 
-__all__ = ["Predicted", "claims_of", "token_findings"]
+__all__ = ["Predicted", "claims_of", "same_claims", "token_findings"]
 
 _CLAIMS: Final = ("aud", "client_id", "scope", "realm_access", "resource_access")
 
@@ -32,6 +32,15 @@ def claims_of(realm: Snapshot, caller: str, request: str | None) -> dict[str, An
     if isinstance(granted, Denied):
         return {}
     return {name: granted.claims[name] for name in _CLAIMS if name in granted.claims}
+
+
+def same_claims(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two tokens give the same, in whatever order their claims list it."""
+    return _given_by(one) == _given_by(other)
+
+
+def _given_by(claims: Mapping[str, Any]) -> tuple[object, ...]:
+    return claims.get("client_id"), _audiences(claims), frozenset(str(claims.get("scope", "")).split()), _roles(claims)
 
 
 def token_findings(realm: Snapshot, wanted: Wanted, callers: Collection[str]) -> Iterator[RealmFinding]:
