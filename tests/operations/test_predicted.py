@@ -135,6 +135,15 @@ def test_an_audience_that_comes_with_a_role_that_the_plan_grants_is_a_note() -> 
     assert "chat has the role reader of it, as it shall." in said(plan, Severity.NOTE)
     assert not said(plan)
 
+    server.inside[server.add_role("payroll", "reader")] = {server.add_role("payroll", "more")}
+    server.add_scope("wide", "payroll")
+    server.client("chat")["defaultClientScopes"].append("wide")
+    with server.api() as api:
+        plan = plan_for(api, CRM, payroll, caller("chat", "crm", url))
+
+    assert "the role reader, which contains other roles" in said(plan)
+    assert "client scope wide. Take it away there" in said(plan)
+
 
 def test_an_audience_that_comes_with_a_role_granted_by_hand_is_a_note() -> None:
     server = realm()
