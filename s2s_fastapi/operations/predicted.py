@@ -79,12 +79,15 @@ def token_findings(realm: Snapshot, wanted: Wanted, callers: Collection[str]) ->
 def _lacking(realm: Snapshot, wanted: Wanted, call: WantedCall, claims: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a token lacks, as the end of a sentence."""
     client = realm.client(call.caller) or {}
+    lightweight = client.get("attributes", {}).get("client.use.lightweight.access.token.enabled") == "true"
+    light = f", because “Always use lightweight access token” of the client {named(call.caller)} is on: switch it off"
+    because = light if lightweight else ""
     if not claims:
         yield "Keycloak would refuse its token request"
     if lacking := {*call.audiences} - _audiences(claims):
-        yield f"its token would lack the audience {listed(lacking)}"
+        yield f"its token would lack the audience {listed(lacking)}{because}"
     if claims.get("client_id") != call.caller:
-        yield "its token would lack client_id, so no receiver accepts it as a service's"
+        yield f"its token would lack client_id, so no receiver accepts it as a service's{because}"
     required = {each.scope for each in wanted.scopes if each.caller == call.caller}
     assigned = {*client["defaultClientScopes"], *{*call.scopes}.intersection(client["optionalClientScopes"])}
     for name in sorted((required & assigned).difference(str(claims.get("scope", "")).split(" "))):
