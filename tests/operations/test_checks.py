@@ -14,7 +14,7 @@ from s2s_fastapi.cli.doctor import _print
 from s2s_fastapi.declared.access_file import AccessFile
 from s2s_fastapi.operations.checks.table import CHECKS, examined
 from s2s_fastapi.operations.facts import Facts
-from s2s_fastapi.operations.findings import Change, Checked, Finding, Report
+from s2s_fastapi.operations.findings import Change, Checked, Finding, Report, Seen, Skipped
 from s2s_fastapi.testing.faults import (
     Fault,
     answering,
@@ -597,13 +597,27 @@ def test_console_requests_and_plan_are_printed(capsys: pytest.CaptureFixture[str
     )
     report = Report((Checked("client", (finding,)),))
     _print(report)
-    text = " ".join(capsys.readouterr().out.split())
-    assert text.startswith("problem client a. Why: b. Cure: c. Console: Clients, x Admin API: PUT")
-    assert (
-        '/admin/realms/corp/clients/1 {"clientId": "[/team]\\u200f", "enabled": true} Plan: s2s-fastapi plan a.json'
-        in text
-    )
+    assert [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()] == [
+        "problem client a.",
+        "Why: b.",
+        "Cure: c.",
+        "Console: Clients, x",
+        'Admin API: PUT /admin/realms/corp/clients/1 {"clientId": "[/team]\\u200f", "enabled": true}',
+        "Plan, with the access files of both services: s2s-fastapi plan a.json",
+        "1 problem, 0 warnings.",
+    ]
     valid(json.dumps(report.as_json()), "doctor")
+
+
+def test_checks_that_are_skipped_for_one_reason_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    same = [Checked(name, (Skipped("No such variable."),)) for name in ("client", "steps", "expiry")]
+    _print(Report((same[0], Checked("kind", (Skipped("Another."),)), *same[1:], Checked("tls", (Seen("https."),)))))
+    assert [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()] == [
+        "skipped 3 checks client, steps, expiry: No such variable.",
+        "skipped kind Another.",
+        "fine tls https.",
+        "0 problems, 0 warnings.",
+    ]
 
 
 def test_web_origins_in_the_token_are_a_warning(place: Place) -> None:
