@@ -22,6 +22,7 @@ from s2s_fastapi.operations.steps import (
     AddAudience,
     AssignScope,
     EnableServiceAccount,
+    GrantRole,
     MakeClient,
     MakeScope,
     Step,
@@ -30,6 +31,7 @@ from s2s_fastapi.operations.steps import (
     new_scope,
 )
 from s2s_fastapi.operations.wanted import wanted
+from s2s_fastapi.realm.entities import Role
 from s2s_fastapi.realm.model import Granted
 from s2s_fastapi.realm.provenance import Provenance
 
@@ -122,6 +124,14 @@ class Inspection:
             step for step in self.steps if isinstance(step, EnableServiceAccount) and step.client == self.client_id
         )
 
+    def giving(self, roles: Collection[Role]) -> tuple[Step, ...]:
+        """Return the steps that give one of these roles to the service account."""
+        return tuple(
+            step
+            for step in self.steps
+            if isinstance(step, GrantRole) and step.client == self.client_id and Role(step.owner, step.role) in roles
+        )
+
     def assigning(self, scope: str) -> tuple[Step, ...]:
         """Return the steps that make a client scope and assign it to the client."""
         gets = [
@@ -138,7 +148,7 @@ class Inspection:
         return f"/admin/realms/{quote(self.snapshot.realm, safe='')}"
 
     def requests(self, steps: Iterable[Step]) -> tuple[Change, ...]:
-        """Return steps of the plan as requests to the Admin API."""
+        """Return steps of the plan as requests to the Admin API; none for roles, whose ids are known only after the step before."""
         return tuple(change for step in steps for change in self._requests(step))
 
     def _requests(self, step: Step) -> Iterator[Change]:

@@ -384,10 +384,26 @@ def test_a_role_that_reaches_keycloaks_own_is_never_proposed() -> None:
     server.inside[role] = {uuid for uuid, one in server.roles.items() if one["name"] == "realm-admin"}
     server.mapped[server.scope_id("for-the-ledger")] = {role}
     (found,) = findings(looked_at(server))["steps"]
-    assert "give its service account" not in found.cure
-    assert "Assign role" not in found.console
+    assert "platform-ops" not in found.cure
     assert "role-mappings" not in str(found.changes)
+    nothing_is_offered(server, BOTH[0])
     assert mended(server, found) == {}
+
+
+def test_a_role_for_a_scope_that_drops_out_is_named_if_the_plan_grants_it() -> None:
+    server = keycloak(optionalClientScopes=["ledger:read"])
+    server.add_scope("ledger:read")
+    server.client("reporter")["optionalClientScopes"] = ["ledger:read"]
+    server.mapped[server.scope_id("ledger:read")] = {server.add_role("ledger", "read")}
+    calling = caller("reporter", "ledger", scope="ledger:read")
+    (found,) = findings(looked_at(server, calling, BOTH[1]))["steps"]
+    assert (found.changes, found.plan) == ((), "")
+    assert "Request another scope; or ask whoever manages this one" in found.cure
+    (found,) = findings(
+        looked_at(server, calling, receiver("ledger", require_caller("reporter") & require_role("read")))
+    )["steps"]
+    assert "Give the role read of the client ledger to the service account of reporter." in found.cure
+    assert found.plan == "s2s-fastapi plan access.json"
 
 
 @pytest.mark.parametrize("audience", ["realm-management", "account", "Broker"])

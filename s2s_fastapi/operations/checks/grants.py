@@ -9,7 +9,7 @@ from s2s_fastapi.declared.asked import leaves_of
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.operations.facts import Facts
 from s2s_fastapi.operations.findings import Finding, Result, Seen, Skipped
-from s2s_fastapi.operations.forbidden import forbidden_client, forbidden_role, forbidden_scope
+from s2s_fastapi.operations.forbidden import forbidden_client, forbidden_scope
 from s2s_fastapi.operations.inspection import Inspection
 from s2s_fastapi.operations.relations import judged
 from s2s_fastapi.operations.snapshot import AUDIENCE_MAPPER, audience_of
@@ -206,24 +206,22 @@ def _not_assigned(facts: Facts, found: Inspection, audience: str, carriers: tupl
 
 
 def _dropped(facts: Facts, found: Inspection, dropped: Dropped, audience: str = "") -> Finding:
-    who, roles, snapshot = named(found.client_id), sorted(dropped.roles), found.snapshot
-    may = [role for role in roles if not forbidden_role(role, snapshot.realm, snapshot.inside(role))]
-    steps = found.granting(audience) if audience else ()
-    give = (
-        f"If {who} may have it, give its service account {listed(map(_role, may), ' or ')}; or remove"
-        if may
-        else "Remove"
-    )
+    who = named(found.client_id)
+    steps = (found.granting(audience) if audience else ()) or found.giving(dropped.roles)
     target = f"Calls to {named(audience)} are not sent" if audience else "Routes that require it refuse the call"
     return Finding(
         seen=f"Keycloak leaves the client scope {named(dropped.scope)} out (step D): it has role mappings, and the service account of"
-        f" {who} has none of {listed(map(_role, roles))}.",
+        f" {who} has none of {listed(map(_role, sorted(dropped.roles)))}.",
         why=f"{target} ({'wrong_audience' if audience else 'scope_missing'}).",
-        cure=f"{give} the role mappings from the scope, if nobody else needs them.{' Or: ' if steps else ''}{_cure(steps, '')}",
-        console=f"Client scopes, {named(dropped.scope)}, Scope"
-        + (f" (or Clients, {who}, Service account roles, Assign role)" if may else ""),
+        cure=_cure(
+            steps,
+            _by_plan(facts, audience)
+            if audience
+            else "Request another scope; or ask whoever manages this one for a role that counts.",
+        ),
+        console=f"Client scopes, {named(dropped.scope)}, Scope, shows the role mappings",
         changes=found.requests(steps),
-        plan=facts.plan(audience) if steps else "",
+        plan=facts.plan(audience) if steps or audience else "",
     )
 
 
