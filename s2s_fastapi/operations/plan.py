@@ -190,7 +190,8 @@ def make_plan(
 def steps_of(apps: Iterable[AppAccess], snapshot: Snapshot, realm: str, grants: Iterable[str] = ()) -> tuple[Step, ...]:
     """Return the steps that a plan for these apps has: none of any other kind is a cure that a command may offer.
 
-    ``snapshot`` has what `question_of` asks for these apps.
+    ``snapshot`` has what `question_of` asks for these apps. A plan with something forbidden in it is never applied, so it has no step here.
     """
     needed, findings = wanted(apps, grants, realm=realm)
-    return make_plan(snapshot, needed, findings, server="", issuer="", secret_file=lambda _: "").steps
+    made = make_plan(snapshot, needed, findings, server="", issuer="", secret_file=lambda _: "")
+    return () if made.forbidden else made.steps
