@@ -130,7 +130,7 @@ class _Guard:
         documentation = middleware.documentation(app)  # reads all routes, so it is asked once
         check = documentation.check
         return cls(
-            audiences=trusted.accepted_by(middleware),
+            audiences=trusted.realms_of(middleware)[0].audiences,
             client_id=check.client_id,
             name=str(id(middleware)),
             users=check.users,

@@ -57,7 +57,7 @@ def document() -> dict[str, Any]:
 
 def attacking_issuer() -> EmbeddedIssuer:
     """Return a new issuer with the realm of the attack. Its keys are made once in the process: they take 100 ms."""
-    return EmbeddedIssuer(document(), new_keys=lambda realm: once_in_a_process(f"attacked {realm}"))
+    return EmbeddedIssuer.standing_in(document(), new_keys=lambda realm: once_in_a_process(f"attacked {realm}"))
 
 
 @contextmanager
