@@ -108,6 +108,10 @@ class AttackedRealm:
             return self._issuer.user_token(self._realm, _USER, via=_FRONT_END)
         return self._issuer.service_token(self._realm, _SERVICE)
 
+    def keyring_with(self, further: str) -> Keyring:
+        """Return the keys, with those of a further realm of the issuer if there is one."""
+        return Keyring(self._keys, self._issuer.keys(further)) if further else self.keyring
+
     def variables(self, now: int) -> dict[str, Any]:
         """Return what a recipe can name of the realm and of the attacker."""
         keys = self.keyring
