@@ -154,7 +154,7 @@ class AccessRun:
         return _Shot(answer, tuple(self.marker.reached[reached:]), tuple(self.decisions[decided:]))
 
     def _token(self, token: CallerToken) -> str:
-        options: dict[str, Any] = {"claims": token.claims}
+        options: dict[str, Any] = {"claims": token.claims, "realm": token.realm}
         if token.expired:
             options["expires_in"] = _LONG_AGO
         if token.kind == "user":

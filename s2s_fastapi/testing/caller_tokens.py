@@ -8,10 +8,10 @@ from operator import and_
 from typing import Any, Final, Literal
 
 from s2s_fastapi.decision import Reason
-from s2s_fastapi.declared.asked import ways_of
+from s2s_fastapi.declared.asked import leaves_of, plain, ways_of
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.requirement.conditions import Condition, HasClaim, Scalar, with_claim
-from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Audience, Caller, HasRole, HasScope, Requirement
+from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Audience, Caller, HasRole, HasScope, InRealm, Requirement
 
 __all__ = [
     "ANOTHER",
@@ -45,6 +45,8 @@ class CallerToken:
     values: frozenset[tuple[tuple[str, ...], type, Scalar]] = frozenset()
     """Other claims: the path, the type and the value. Several values of one claim make a list."""
     expired: bool = False
+    realm: str = ""
+    """The issuer of a further realm of the app; empty for the first one."""
 
     @property
     def claims(self) -> dict[str, Any]:
@@ -70,7 +72,8 @@ class CallerToken:
         return Principal(
             client_id=self.client_id,
             kind=self.kind,
-            issuer="",
+            issuer=self.realm,
+            other_realm=self.realm,
             issued_at=0,
             expires_at=_LIFE,
             audiences=self.audiences,
@@ -96,7 +99,8 @@ class CallerToken:
             ("claim", {f"{' > '.join(path)} {json.dumps(value)}" for path, _, value in self.values}),
         ]
         said = "".join(f", {name} {' '.join(sorted(values))}" for name, values in held if values)
-        return f"{who}{said}{', expired' if self.expired else ''}"
+        where = f" of the realm {self.realm}" if self.realm else ""
+        return f"{who}{where}{said}{', expired' if self.expired else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,9 @@ def satisfying_tokens(requirement: Requirement) -> list[CallerToken]:
 
 def undecided_conditions(requirement: Requirement) -> list[str]:
     """Return the names of the conditions without which no way, or not every way, can be tried: only the app can tell."""
-    return sorted({leaf.name for way in ways_of(requirement) for leaf in way if isinstance(leaf, Condition)})
+    return sorted(
+        {leaf.name for way in ways_of(requirement) for leaf in map(plain, way) if isinstance(leaf, Condition)}
+    )
 
 
 def refused_tokens(requirement: Requirement) -> list[Refused]:
@@ -137,12 +143,32 @@ def refused_tokens(requirement: Requirement) -> list[Refused]:
     A token that a condition may let in is left out: only the app can tell.
     """
     found: dict[tuple[str, CallerToken], Refused] = {}
+    realms = _audiences_by_realm(requirement)
     for token in satisfying_tokens(requirement):
-        for what, lacking in _lacking(token):
+        others = (
+            replace(token, realm=realm, audiences=names) for realm, names in realms.items() if realm != token.realm
+        )
+        elsewhere = (("a caller of another realm", other) for other in others)
+        for what, lacking in (*_lacking(token), *elsewhere):
             reason = lacking.reason(requirement)
             if reason not in (Reason.ALLOWED, Reason.CONDITION_NOT_MET):
                 found.setdefault((what, lacking), Refused(what, lacking, reason, token))
     return list(found.values())
+
+
+def _audiences_by_realm(requirement: Requirement) -> dict[str, frozenset[str]]:
+    """Return the realms that a requirement speaks of, each with audiences that a token of it needs."""
+    leaves: dict[str, list[Requirement]] = {}
+    for leaf in leaves_of(requirement):
+        leaves.setdefault(_realm(leaf), []).append(plain(leaf))
+    return {
+        realm: _audiences([leaf for leaf in of_realm if isinstance(leaf, Audience)])
+        for realm, of_realm in leaves.items()
+    }
+
+
+def _realm(leaf: Requirement) -> str:
+    return leaf.realm if isinstance(leaf, InRealm) else ""
 
 
 def _lacking(token: CallerToken) -> Iterator[tuple[str, CallerToken]]:
@@ -165,8 +191,9 @@ def _lacking(token: CallerToken) -> Iterator[tuple[str, CallerToken]]:
     yield "an expired token", replace(token, expired=True)
 
 
-def _smallest(way: tuple[Requirement, ...]) -> CallerToken:
+def _smallest(leaves: tuple[Requirement, ...]) -> CallerToken:
     """Return the smallest token for plain requirements that must all be met; one that meets not all of them if none can."""
+    way = tuple(map(plain, leaves))
     callers = [leaf for leaf in way if isinstance(leaf, Caller)]
     named = [leaf.client_ids for leaf in callers if leaf.client_ids]
     roles = [leaf for leaf in way if isinstance(leaf, HasRole)]
@@ -177,6 +204,7 @@ def _smallest(way: tuple[Requirement, ...]) -> CallerToken:
         scopes=frozenset(scope for leaf in way if isinstance(leaf, HasScope) for scope in leaf.scopes),
         roles=frozenset((leaf.client or "", role) for leaf in roles if not leaf.realm for role in leaf.roles),
         realm_roles=frozenset(role for leaf in roles if leaf.realm for role in leaf.roles),
+        realm=max(map(_realm, leaves), default=""),
         values=frozenset(
             (leaf.path, type(leaf.values[0]), leaf.values[0]) for leaf in way if isinstance(leaf, HasClaim)
         ),

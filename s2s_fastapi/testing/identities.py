@@ -51,7 +51,7 @@ class TokenOptions(TypedDict, total=False):
     dpop: bool
     """Bind the token to a key of the caller (RFC 9449 section 6.1)."""
     realm: str
-    """The realm, if the issuer has several."""
+    """The realm, if the issuer or the app has several: its name in Keycloak, or what the app calls it, ``KeycloakSettings(name=...)``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,10 +189,10 @@ def refused(denied: Denied) -> TokenRequestError:
     )
 
 
-def _as_named(identity: Identity, trusted: Trusted | None, model: RealmModel) -> Granted | Denied:
+def _as_named(identity: Identity, trusted: Trusted | None, realm: RealmModel) -> Granted | Denied:
     """Return what a realm grants that has this client, and nothing else."""
-    audiences = identity.audience or (trusted.audiences if trusted is not None else frozenset())
-    own = trusted.client_id if trusted is not None else next(iter(sorted(audiences)), identity.client_id)
+    audiences = identity.audience or (trusted.audiences_in(realm.name) if trusted is not None else frozenset())
+    own = trusted.client_in(realm.name) if trusted is not None else next(iter(sorted(audiences)), identity.client_id)
     named = Named(
         client_id=identity.client_id,
         username=identity.username,
@@ -201,7 +201,7 @@ def _as_named(identity: Identity, trusted: Trusted | None, model: RealmModel) ->
         roles=frozenset((client or own, role) for client, role in identity.roles),
         realm_roles=identity.realm_roles,
     )
-    return deepcopy(_granted_to(named, ".".join(map(str, model.version))))
+    return deepcopy(_granted_to(named, ".".join(map(str, realm.version))))
 
 
 @lru_cache(1024)

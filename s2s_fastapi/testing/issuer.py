@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Self, Unpack
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import httpx
 
@@ -17,6 +17,7 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.names import names_given, realm_segment, scope_problem
 from s2s_fastapi.realm.model import Denied, Granted
 from s2s_fastapi.realm.notices import Notice
+from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.testing import answers
 from s2s_fastapi.testing.asgi import IssuerApp
 from s2s_fastapi.testing.clock import IssuerTime
@@ -90,7 +91,9 @@ class EmbeddedIssuer:
         self._public_url = public_url
         self._wire = Wire.of(version)
         self.time = IssuerTime(clock)
-        self._named: dict[Named, None] | None = None
+        self._named: dict[str, dict[Named, None]] | None = None
+        self._home = ""
+        self._issuers: dict[str, str] = {}
         self._blocks: list[Trusted] = []
         self._played: list[PlayedService] = []
         self._lock = threading.RLock()
@@ -116,8 +119,20 @@ class EmbeddedIssuer:
 
         It reads nothing of the environment. All such issuers of a process have the same address and the same keys.
         """
-        issuer = cls(realm_document(_TEST_REALM, ()), public_url="http://keycloak.test", new_keys=_keys_of_tests)
-        issuer._named = {}
+        document = realm_document(_TEST_REALM, ())
+        issuer = cls.standing_in(document, public_url="http://keycloak.test", new_keys=_keys_of_tests)
+        issuer._named = {issuer._home: {}}  # noqa: SLF001 - an object of this class
+        return issuer
+
+    @classmethod
+    def standing_in(cls, document: Mapping[str, Any], **options: Any) -> Self:
+        """Return an issuer whose realm stands for the first realm of every app. For each further one it makes a realm with its ``iss``.
+
+        Raises:
+            ConfigurationError: The document is no realm.
+        """
+        issuer = cls(document, **options)
+        (issuer._home,) = issuer.realms
         return issuer
 
     def load(self, *paths: str | Path, values: Mapping[str, str] | None = None) -> None:
@@ -133,6 +148,7 @@ class EmbeddedIssuer:
         documents = read_documents(paths, values or {})
         self.reload(*documents.realms, values=documents.values)
         self._of_files, self._named, self._read_files = documents.notices, None, True
+        self._home, self._issuers = "", {}
 
     # What it is
 
@@ -154,7 +170,7 @@ class EmbeddedIssuer:
 
     def issuer(self, realm: str) -> str:
         """Return the claim ``iss`` of the realm's tokens."""
-        return self._below(self.public_url, realm)
+        return self._issuers.get(realm) or self._below(self.public_url, realm)
 
     def secrets(self, realm: str) -> dict[str, str]:
         """Return the secrets of the confidential clients, by client id."""
@@ -172,7 +188,7 @@ class EmbeddedIssuer:
         Raises:
             ConfigurationError: There is no such realm, or no such client with a secret.
         """
-        self._name(Named(client_id=client_id))
+        self._name(Named(client_id=client_id), realm)
         signs = self._realm(realm).signing(client_id) is not None
         variables = {
             "KEYCLOAK_URL": self.url,
@@ -272,7 +288,8 @@ class EmbeddedIssuer:
                 client_id=client_id,
                 audiences=names_given("audience", audience),
                 scopes=names_given("scope", scope, scope_problem),
-            )
+            ),
+            self.place(realm)["realm"],
         )
         others = {name: value for name, value in os.environ.items() if not name.startswith("KEYCLOAK_")}
         return others | self.environment(self.place(realm)["realm"], client_id)
@@ -339,19 +356,57 @@ class EmbeddedIssuer:
         for trusted in tuple(self._blocks):
             trusted.reset()
 
-    def place(self, realm: str = "") -> dict[str, str]:
+    def place(
+        self, realm: str = "", settings: KeycloakSettings | None = None, *, further: bool = False
+    ) -> dict[str, str]:
         """Return ``url``, ``auth_path``, ``realm`` and ``issuer``, as settings name them.
+
+        ``settings`` are those of the app for the realm. ``further``: the app has another realm, which comes first.
 
         Raises:
             ConfigurationError: There are several realms, and `realm` is none of them.
         """
-        name = realm if realm in self._realms else next(iter(self._realms))
-        if name != realm and len(self._realms) > 1:
+        if self._home and settings is not None and further:
+            path = f"/{realm_segment(self._standing_for(settings))}"
+            return {"url": self.public_url, "auth_path": path, "realm": settings.realm, "issuer": settings.issuer}
+        if self._home:
+            name = self._home
+        else:
+            known = [each for each in (realm, settings.name if settings else "") if each in self._realms]
+            name = next(iter(known or self._realms))
+            realm = name if known else realm
+        if not self._home and name != realm and len(self._realms) > 1:
             raise ConfigurationError(
                 f"The test issuer has several realms, {', '.join(self._realms)}: write trusted_by(app, realm=...)."
             )
         place = {"url": self.public_url, "realm": name, "issuer": self.issuer(name)}
         return place | ({"auth_path": self.auth_path} if self.auth_path else {})
+
+    def _standing_for(self, settings: KeycloakSettings) -> str:
+        """Return the realm that stands for a further one of an app. It is made if there is none yet."""
+        with self._lock:
+            for name, issuer in self._issuers.items():
+                if issuer == settings.issuer:
+                    return name
+            name, number = settings.name, 1
+            while name in self._realms:
+                number += 1
+                name = f"{settings.name}-{number}"
+            self._issuers[name] = settings.issuer
+            if self._named is not None:
+                self._named[name] = {}
+            self._put(realm_document(name, ()))
+            self._realms[name].keys.published()  # made before a request waits for them
+            return name
+
+    def realm_of(self, issuer: str) -> str:
+        """Return the name of the realm with this ``iss``; empty if there is none."""
+        return next((name for name in self._realms if self.issuer(name) == issuer), "")
+
+    def _put(self, document: Mapping[str, Any]) -> None:
+        """Add a realm, or replace the one of this name."""
+        made = _realms([document], version=self.version, before=self._realms, new_keys=self._new_keys)
+        self._realms = {**self._realms, **made}
 
     def credentials(self, realm: str, client_id: str) -> dict[str, str]:
         """Return the credentials of a client, as settings name them.
@@ -359,7 +414,7 @@ class EmbeddedIssuer:
         Raises:
             ConfigurationError: The realm file has no such client.
         """
-        self._name(Named(client_id=client_id))
+        self._name(Named(client_id=client_id), realm)
         found = self._realm(realm)
         if found.signing(client_id) is not None:
             return {"client_auth": "private_key_jwt"}
@@ -383,10 +438,11 @@ class EmbeddedIssuer:
                 "client_of(app, client_id=...) with one of them."
             )
 
-    def asked(self, client_id: str, wanted: Wanted) -> None:
+    def asked(self, realm: str, client_id: str, wanted: Wanted) -> None:
         """Note that a client will ask for a token. Without a realm file it is granted what it asks for."""
         by_scope = bool(wanted.scopes)
-        self._name(Named(client_id=client_id, audiences=wanted.audiences, scopes=wanted.scopes, by_scope=by_scope))
+        named = Named(client_id=client_id, audiences=wanted.audiences, scopes=wanted.scopes, by_scope=by_scope)
+        self._name(named, realm)
 
     # Who calls
 
@@ -434,15 +490,31 @@ class EmbeddedIssuer:
         return next(iter(apps.values())) if len(apps) == 1 else None
 
     def _made_for(self, identity: Identity, trusted: Trusted | None) -> str:
-        place = self.place(identity.realm or (trusted.realm if trusted is not None else ""))
-        return make_token(identity, trusted, self._mint(self._realm(place["realm"])), by_file=self._named is None)
+        realm = self._realm(self._realm_of(identity.realm, trusted))
+        return make_token(identity, trusted, self._mint(realm), by_file=self._named is None)
 
-    def _name(self, named: Named) -> None:
-        """Let the realm have what was named, if there is no realm file."""
+    def _realm_of(self, given: str, trusted: Trusted | None) -> str:
+        """Return the realm that somebody means: by the name that an app gives it, or by its own.
+
+        Raises:
+            ConfigurationError: There is none.
+        """
+        blocks = self._blocks if trusted is None else [trusted]
+        names = {name: realm for block in reversed(blocks) for name, realm in block.realms.items()}
+        if given and given not in names and given not in self._realms and names:
+            known = ", ".join(name for name in names if "://" not in name)
+            raise ConfigurationError(f"The app has no realm {given}, only {known}: write realm= with one of them.")
+        if given in names:
+            return names[given]
+        return given if given in self._realms else self.place(given or (trusted.realm if trusted else ""))["realm"]
+
+    def _name(self, named: Named, realm: str) -> None:
+        """Let a realm have what was named, if there is no realm file."""
         with self._lock:
-            if self._named is not None and named not in self._named:
-                self._named[named] = None
-                self.reload(realm_document(_TEST_REALM, self._named))
+            known = None if self._named is None else self._named.get(realm)
+            if known is not None and named not in known:
+                known[named] = None
+                self._put(realm_document(realm, known))
 
     # Tokens without a request
 
@@ -453,7 +525,7 @@ class EmbeddedIssuer:
             TokenRequestError: Keycloak would refuse it.
             ConfigurationError: There is no such realm.
         """
-        self._name(Named(client_id=client_id))
+        self._name(Named(client_id=client_id), realm)
         outcome = self._realm(realm).model.service_token(client_id, scope=scope, peer="127.0.0.1")
         return self._token(realm, outcome, "client_credentials")
 
@@ -464,7 +536,7 @@ class EmbeddedIssuer:
             TokenRequestError: Keycloak would refuse it.
             ConfigurationError: There is no such realm.
         """
-        self._name(Named(client_id=via, username=username))
+        self._name(Named(client_id=via, username=username), realm)
         return self._token(realm, self._realm(realm).model.password(username, via=via, scope=scope), "password")
 
     # Answers
@@ -480,7 +552,7 @@ class EmbeddedIssuer:
         return sent
 
     def _routed(self, request: Request) -> tuple[str, Endpoint | None, Response]:
-        place = place_of(request.path, auth_path=self.auth_path, strict=self._wire.strict)
+        place = place_of(self._path(request.path), auth_path=self.auth_path, strict=self._wire.strict)
         if isinstance(place, Response):
             return "", None, place
         realm = self._realms.get(place.realm)
@@ -489,6 +561,14 @@ class EmbeddedIssuer:
         if place.endpoint is None:
             return realm.name, None, answers.NO_PROTOCOL if place.of_another_protocol else answers.NOT_FOUND
         return realm.name, place.endpoint, self._page(realm, place.endpoint, request)
+
+    def _path(self, asked: str) -> str:
+        """Return the path of a realm's page as if the realm did not stand for another: see `place`."""
+        match asked.split("/"):
+            case ["", realm, "realms", _, *below] if unquote(realm) in self._issuers:
+                return "/".join([self.auth_path, "realms", realm, *below])
+            case _:
+                return asked
 
     def _page(self, realm: IssuerRealm, endpoint: Endpoint, request: Request) -> Response:
         origin = request.header("origin")

@@ -4,7 +4,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import FunctionType
 from typing import Any, Final, Protocol
 
@@ -44,7 +44,7 @@ from s2s_fastapi.verifier.realms import RealmsVerifier
 from s2s_fastapi.verifier.token_verifier import TokenVerifier
 from s2s_fastapi.verifier.verifier import Verifier
 
-__all__ = ["MADE_UP", "Trusted", "TrustedIssuer", "trusting"]
+__all__ = ["MADE_UP", "Trusted", "TrustedIssuer", "TrustedRealm", "trusting"]
 
 _log: Final = logging.getLogger("s2s_fastapi.testing")
 _TIMEOUT: Final = 3.0
@@ -60,8 +60,16 @@ class TrustedIssuer(Protocol):
     def transport(self) -> httpx.BaseTransport:
         """Return what takes requests to it."""
 
-    def place(self, realm: str) -> Mapping[str, str]:
-        """Return ``url``, ``auth_path``, ``realm`` and ``issuer``, as settings name them. An empty name is the only realm."""
+    def place(
+        self, realm: str, settings: KeycloakSettings | None = None, *, further: bool = False
+    ) -> Mapping[str, str]:
+        """Return ``url``, ``auth_path``, ``realm`` and ``issuer``, as settings name them. An empty name is the only realm.
+
+        ``settings`` are those of the app for the realm. ``further``: the app has another realm, which comes first.
+        """
+
+    def realm_of(self, issuer: str) -> str:
+        """Return the name of the realm with this ``iss``; empty if there is none."""
 
     def credentials(self, realm: str, client_id: str) -> Mapping[str, str]:
         """Return the credentials of a client, as settings name them."""
@@ -69,8 +77,20 @@ class TrustedIssuer(Protocol):
     def needs(self, realm: str, client_id: str) -> None:
         """Raise a ConfigurationError if the realm file has no such client."""
 
-    def asked(self, client_id: str, wanted: Wanted) -> None:
+    def asked(self, realm: str, client_id: str, wanted: Wanted) -> None:
         """Note that a client will ask for a token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustedRealm:
+    """A realm of the issuer, in the place of one that an app accepts tokens of."""
+
+    realm: str
+    """Its name in the issuer."""
+    client_id: str
+    """The client that the app is there."""
+    audiences: frozenset[str]
+    """What the app accepts in ``aud`` of its tokens; empty if that is not looked at."""
 
 
 class Trusted:
@@ -99,7 +119,10 @@ class Trusted:
         self._audience = audience
         self._is_named = bool(client_id)
         self._open = False
-        self._audiences: dict[int, frozenset[str]] = {}
+        self.realms: dict[str, str] = {}
+        """The realms of the issuer by the name that an app of several realms gives them, and by the issuer that they stand for."""
+        self._accepted: dict[int, tuple[TrustedRealm, ...]] = {}
+        self._further: frozenset[str] = frozenset()
         self._workers = Workers("test keys"), Workers("test tokens")
         self._logs: list[DecisionLog] = []
         self._caller = calling.CallingApp(name, tuple(map(id, found.outermost)) or id(self), self._source())
@@ -120,7 +143,11 @@ class Trusted:
     @property
     def audiences(self) -> frozenset[str]:
         """The audiences that the middlewares and verifiers accept; empty if they accept every token, or if there are none."""
-        return frozenset(name for names in self._audiences.values() for name in names)
+        return frozenset(name for realm in self._every_realm for name in realm.audiences)
+
+    @property
+    def _every_realm(self) -> list[TrustedRealm]:
+        return [realm for realms in self._accepted.values() for realm in realms]
 
     @property
     def receivers(self) -> tuple[ServiceAuthMiddleware | TokenVerifier, ...]:
@@ -129,7 +156,20 @@ class Trusted:
 
     def accepted_by(self, receiver: ServiceAuthMiddleware | TokenVerifier) -> frozenset[str]:
         """Return the audiences that one of them accepts."""
-        return self._audiences[id(receiver)]
+        return frozenset(name for realm in self.realms_of(receiver) for name in realm.audiences)
+
+    def realms_of(self, receiver: ServiceAuthMiddleware | TokenVerifier) -> tuple[TrustedRealm, ...]:
+        """Return the realms whose tokens one of them accepts, the first one first."""
+        return self._accepted[id(receiver)]
+
+    def audiences_in(self, realm: str) -> frozenset[str]:
+        """Return the audiences that the middlewares and verifiers accept in tokens of one realm."""
+        return frozenset(name for each in self._every_realm if each.realm == realm for name in each.audiences)
+
+    def client_in(self, realm: str) -> str:
+        """Return the client that the app is in one realm."""
+        further = (each.client_id for realms in self._accepted.values() for each in realms[1:] if each.realm == realm)
+        return next(further, self.client_id)
 
     def reset(self) -> None:
         """Forget tokens, keys and failures, and the decisions so far. The next request starts the apps anew.
@@ -190,7 +230,7 @@ class Trusted:
         named = audience_names(options.audience)
         settings = self._all_settings(given, frozenset() if named or self._is_named else declared)
         skips = options.insecure_skip_audience
-        self._audiences[id(middleware)] = frozenset() if skips else named or _audiences(settings)
+        self._accepted[id(middleware)] = self._realms_of(settings, named, skips=skips)
         return replace(options, settings=_as_given(settings), keys=self._keys, clock=self.issuer.time.now)
 
     def _start(self, middleware: ServiceAuthMiddleware, options: Options) -> Start:
@@ -204,7 +244,7 @@ class Trusted:
         settings = self._all_settings(before["_given"], frozenset())
         skips = before["_skip_audience"]
         named: frozenset[str] = before["_audience"]
-        self._audiences[id(verifier)] = frozenset() if skips else named or _audiences(settings)
+        self._accepted[id(verifier)] = self._realms_of(settings, named, skips=skips)
         other = TokenVerifier(
             _as_given(settings),
             audience=before["_audience"] or None,
@@ -262,12 +302,15 @@ class Trusted:
 
     def _source(self) -> TokenSource:
         return _Source(
-            self.issuer.asked,
+            self._asked,
             channel=lambda _: BackChannel(transport=self.issuer.transport, timeout=DEADLINE),
             settings=self._of_caller,
             workers=lambda _: self._workers[1],
             clock=self.issuer.time.monotonic,
         )
+
+    def _asked(self, settings: KeycloakSettings, wanted: Wanted) -> None:
+        self.issuer.asked(self.issuer.realm_of(settings.issuer), settings.client_id, wanted)
 
     def _of_caller(self, given: KeycloakSettings | None) -> KeycloakSettings:
         return self._settings(given, frozenset(), calls=True)
@@ -281,13 +324,31 @@ class Trusted:
             ConfigurationError: The app accepts tokens of several realms, and the issuer has not all of them.
         """
         several = (given,) if given is None or isinstance(given, KeycloakSettings) else tuple(given)
+        known = [each for each in several if each is not None]
+        self._further |= {each.issuer for each in known[1:]}
         made = tuple(self._settings(each, frozenset() if number else declared) for number, each in enumerate(several))
         if len({each.issuer for each in made}) < len(made):
             raise ConfigurationError(
-                f"{self.name} accepts tokens of several realms, {', '.join(each.realm for each in several if each)}: make the test issuer of a realm "
-                "file for each of them."
+                f"{self.name} accepts tokens of several realms, {', '.join(each.realm for each in known)}: make the test issuer of a realm "
+                "file for each of them. A test issuer without a realm file has a realm for each."
             )
+        if len(made) > 1:
+            for each, stands in zip(known, made, strict=True):
+                realm = self.issuer.realm_of(stands.issuer)
+                self.realms |= {each.issuer: realm, each.name: realm}
         return made
+
+    def _realms_of(
+        self, settings: tuple[KeycloakSettings, ...], named: frozenset[str], *, skips: bool
+    ) -> tuple[TrustedRealm, ...]:
+        return tuple(
+            TrustedRealm(
+                realm=self.issuer.realm_of(each.issuer),
+                client_id=each.client_id,
+                audiences=frozenset() if skips else named or each.audiences,
+            )
+            for each in settings
+        )
 
     def _settings(
         self, given: KeycloakSettings | None, declared: frozenset[str], *, calls: bool = False
@@ -296,16 +357,19 @@ class Trusted:
 
         The environment has no part in them: the realm is an argument.
         """
-        values: dict[str, Any] = dict(self.issuer.place((given.realm if given else "") or self.realm))
+        further = given is not None and given.issuer in self._further
+        place = self.issuer.place((given.realm if given else "") or self.realm, given, further=further)
+        values: dict[str, Any] = dict(place)
         values["client_id"] = client_id = (given.client_id if given else "") or self.client_id
+        realm = self.issuer.realm_of(values["issuer"])
         if not calls and ((given is not None and given.client_id) or self._is_named):
-            self.issuer.needs(values["realm"], client_id)
+            self.issuer.needs(realm, client_id)
         own = given if given is not None and given.audiences else None  # named by an audience, or by a client id
         audience = own.audience if own is not None else tuple(sorted(self._audience or declared))
         values |= {"audience": audience} if audience else {}
         values |= {"leeway": given.leeway, "name": given.name} if given is not None else {}
         if calls:
-            values |= self.issuer.credentials(values["realm"], client_id)
+            values |= self.issuer.credentials(realm, client_id)
             if (
                 values.get("client_auth") == "private_key_jwt"
                 and given is not None
@@ -346,12 +410,12 @@ def _here_only(middleware: ServiceAuthMiddleware) -> Callable[..., Awaitable[Non
 class _Source(TokenSource):
     """Says which tokens a client will ask for, before it asks."""
 
-    def __init__(self, asked: Callable[[str, Wanted], None], **options: Any) -> None:
+    def __init__(self, asked: Callable[[KeycloakSettings, Wanted], None], **options: Any) -> None:
         super().__init__(**options)
         self._asked = asked
 
     def token(self, settings: KeycloakSettings, wanted: Wanted) -> SharedToken:
-        self._asked(settings.client_id, wanted)
+        self._asked(settings, wanted)
         return super().token(settings, wanted)
 
 
@@ -438,10 +502,6 @@ def _declared(middleware: ServiceAuthMiddleware, owner: Any) -> frozenset[str]:
 
 def _as_given(settings: tuple[KeycloakSettings, ...]) -> KeycloakSettings | tuple[KeycloakSettings, ...]:
     return settings if len(settings) > 1 else settings[0]
-
-
-def _audiences(settings: tuple[KeycloakSettings, ...]) -> frozenset[str]:
-    return frozenset[str]().union(*(each.audiences for each in settings))
 
 
 def _ids(app: Any) -> set[int]:

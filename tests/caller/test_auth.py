@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -23,7 +24,7 @@ import httpx2
 import pytest
 import trio
 
-from s2s_fastapi.backchannel.channel import BackChannelError
+from s2s_fastapi.backchannel.channel import BackChannelError, Reply
 from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.carried import holds
 from s2s_fastapi.caller.service_client import service_client
@@ -1155,6 +1156,40 @@ def test_settings_as_an_argument_win_over_the_environment(environment: pytest.Mo
     ServiceTokenAuth(settings=settings(realm="mine")).token()
 
     assert "/realms/mine/" in keycloak.requests[0].url
+
+
+def test_each_of_two_settings_posts_its_own_secret_to_its_own_realm_only(
+    environment: pytest.MonkeyPatch, source: TokenSource, keycloak: Keycloak, tmp_path: Path
+) -> None:
+    """The client, the audience and the scope are the same in both, and one secret comes from the environment."""
+    theirs = tmp_path / "secret"
+    theirs.write_text("the-partners-secret")
+    partners = settings(url="http://partner:8080", name="partners", client_secret=None, client_secret_file=theirs)
+    ours, partner = (ServiceTokenAuth(audience="bob", scope="s", settings=given) for given in (None, partners))
+    tokens = [each.token() for each in (ours, partner, ours, partner)]
+
+    def replaced(_: object) -> Reply:
+        """The file has the new secret only when the old one is refused: it is read again, and posted to the same realm."""
+        theirs.write_text("the-partners-next-secret")
+        return refusal(401, "unauthorized_client")
+
+    keycloak.answers.append(replaced)
+    partner.asking(audience="bob", scope="t").token()
+
+    here, there = "http://keycloak:8080/realms/corp", "http://partner:8080/realms/corp"
+    posted = [(each.url.partition("/protocol")[0], each.headers["Authorization"]) for each in keycloak.requests]
+    assert posted == [
+        (here, basic(SECRET)),
+        (there, basic("the-partners-secret")),
+        (there, basic("the-partners-secret")),
+        (there, basic("the-partners-next-secret")),
+    ]
+    assert (tokens[:2], len(set(tokens))) == (tokens[2:], 2)
+    assert not any(SECRET in str(each.form) or "partners" in str(each.form) for each in keycloak.requests)
+
+
+def basic(secret: str) -> str:
+    return f"Basic {b64encode(f'chat-app-service:{secret}'.encode()).decode()}"
 
 
 def test_another_source_in_use_is_asked_by_objects_that_exist_already(source: TokenSource, keycloak: Keycloak) -> None:

@@ -37,7 +37,7 @@ route permits, in one `Authorization: Bearer` header. Then the members below tak
 | `token.algorithm` | another algorithm of the realm; `alg` and `kid` follow |
 | `token.header_text`, `token.claims_text` | the text of the JSON: `${{json}}` is the object, `${{members}}` the object without its braces |
 | `token.header_encoding`, `token.claims_encoding` | another encoding than UTF-8 |
-| `token.signed_by` | `foreign`: a key that the realm does not publish |
+| `token.signed_by` | `foreign`: a key that the realm does not publish. `further`: the key of another realm whose tokens the app accepts too |
 | `token.signed_as` | the algorithm that signs, whatever `alg` says |
 | `token.secret` | the form of the public key that is the secret of an HMAC |
 | `token.header_part`, `token.claims_part`, `token.signature_part` | what is done to a part after the signature |
@@ -46,7 +46,7 @@ route permits, in one `Authorization: Bearer` header. Then the members below tak
 | `request.headers`, `request.query`, `request.path` | what else is sent |
 
 `each` makes variants: `${{each}}` is the value, and the id of the case is the entry, a dot and the name of the variant. Other variables are `issuer`,
-`audience`, `client_id`, `leeway`, `kid`, `kid_es256`, `kid_foreign`, `jwk_foreign`, `good` (the good token), `good_signature`, `token`, `path`, `path_of_public`,
+`audience`, `client_id`, `leeway`, `kid`, `kid_es256`, `kid_foreign`, `kid_further`, `jwk_foreign`, `good` (the good token), `good_signature`, `token`, `path`, `path_of_public`,
 `path_of_style`, `path_of_script`, `jwks_foreign` (where the attacker serves its keys) and `public` (a public path of the app). An object with one member that begins with a dollar sign is a function:
 
 | Function | Value |

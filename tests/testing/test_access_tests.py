@@ -27,6 +27,7 @@ from starlette.types import Receive, Scope, Send
 from s2s_fastapi import (
     AuthorizationError,
     CurrentPrincipal,
+    KeycloakSettings,
     ServiceAuthMiddleware,
     require_audience,
     require_caller,
@@ -747,3 +748,43 @@ def test_an_app_that_does_not_start_fails_each_case_and_names_what_is_not_tried(
     assert {each.result for each in outcomes if each.name.startswith("GET /:")} <= {"failed"}
     assert any("insecure_observe_until" in each.text for each in outcomes)
     assert len({each.name for each in outcomes}) == len(outcomes)
+
+
+PARTNERS = KeycloakSettings(url="https://sso.techstore.test", realm="corp", name="partners", client_id="crm-there")
+"""Keycloak gives this realm the name of ours, and its callers may have the names of ours too."""
+OURS = require_caller("chat-app-service")
+THEIRS = require_caller("chat-app-service", realm="partners") & require_role("agent", realm=PARTNERS.issuer)
+
+
+def of_two_realms(requirement: Any = THEIRS) -> FastAPI:
+    ours = KeycloakSettings(url="https://sso.corp.test", realm="corp", client_id="crm")
+    app = FastAPI(openapi_url=None)
+    app.get("/ours", dependencies=[Depends(OURS)])(ran)
+    app.get("/theirs", dependencies=[Depends(requirement)])(ran)
+    app.get("/both", dependencies=[Depends(OURS | requirement)])(ran)
+    app.add_middleware(ServiceAuthMiddleware, settings=[ours, PARTNERS])
+    return app
+
+
+def test_routes_of_several_realms_are_tried_with_callers_of_each(tmp_path: Path) -> None:
+    path = reviewed(tmp_path, of_two_realms())
+    assert PARTNERS.issuer in path.read_text()
+    assert bad(of_two_realms(), expect=path) == {}
+    tried = names(of_two_realms())
+    assert [name for name in tried if "another realm" in name] == [
+        "GET /both: a caller of another realm",
+        "GET /ours: a caller of another realm",
+        "GET /theirs: a caller of another realm",
+    ]
+    assert "GET /both: the right caller (2)" in tried
+    assert "GET /theirs: without role agent of crm-there" in tried
+
+
+def test_a_route_that_a_caller_of_the_wrong_realm_gets_into_is_found() -> None:
+    app = of_two_realms()
+    app.dependency_overrides[OURS] = OURS | require_caller("chat-app-service", realm="partners")
+    found = bad(app)
+    assert list(found) == ["GET /ours: a caller of another realm"]
+    text = found["GET /ours: a caller of another realm"].text
+    assert f"service chat-app-service of the realm {PARTNERS.issuer}, aud crm-there reached the endpoint" in text
+    assert "Expected was a refusal with 403 other_realm" in text

@@ -12,13 +12,18 @@ from joserfc.jwk import RSAKey
 from example_app.realm import REALMS, claims_of
 from s2s_fastapi import (
     ConfigurationError,
+    CurrentPrincipal,
+    KeycloakSettings,
     ServiceAuthMiddleware,
     TokenRequestError,
     require_audience,
     require_caller,
+    require_role,
     require_user,
+    service_client,
 )
 from s2s_fastapi.testing import EmbeddedIssuer, assert_refused, client_of
+from s2s_fastapi.testing.named_realm import Named, realm_document
 
 CORP = REALMS["corp"]
 
@@ -206,3 +211,69 @@ def test_slips_of_a_newcomer_are_errors_that_say_what_to_write(issuer: EmbeddedI
         pytest.raises(TypeError, match=r"write auth=as_service\('x'\), or headers=as_service\('x'\)\.headers"),
     ):
         client.get("/x", headers=headers)
+
+
+def several(*settings: KeycloakSettings) -> FastAPI:
+    """Return an app of several realms. Each of its routes says in the path which one may call it."""
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(ServiceAuthMiddleware, settings=settings)
+    for each in settings:
+        who = require_caller("a", realm=each.name)
+
+        @app.get(f"/{each.name}", dependencies=[Depends(who)])
+        async def x(caller: CurrentPrincipal) -> list[str]:
+            return [caller.realm, caller.issuer, *sorted(caller.audiences)]
+
+        @app.get(f"/{each.name}/role", dependencies=[Depends(who & require_role("reader", realm=each.name))])
+        async def reader() -> None: ...
+
+    return app
+
+
+EU = KeycloakSettings(url="https://eu.test", realm="acme", name="eu", client_id="crm-eu")
+US = KeycloakSettings(url="https://us.test", realm="acme", name="us", client_id="crm-us")
+
+
+def test_each_realm_of_an_app_has_a_realm_of_its_own_even_if_keycloak_calls_them_the_same(
+    issuer: EmbeddedIssuer,
+) -> None:
+    with client_of(several(EU, US), issuer=issuer) as client:
+        ours, named, theirs = (issuer.as_service("a", realm=realm) for realm in ("", "eu", "us"))
+        for caller in (ours, named):
+            assert client.get("/eu", auth=caller).json() == ["eu", "http://keycloak.test/realms/test", "crm-eu"]
+            assert_refused(client.get("/us", auth=caller), 403, "other_realm")
+        assert client.get("/us", auth=theirs).json() == ["us", "https://us.test/realms/acme", "crm-us"]
+        assert_refused(client.get("/eu", auth=theirs), 403, "other_realm")
+        assert issuer.signing_kid("us") != issuer.signing_kid("test")
+        # A plain role is one of the app's own client in the realm of the caller.
+        assert client.get("/us/role", auth=issuer.as_service("a", realm="us", roles="reader")).status_code == 200
+        foreign = issuer.as_service("a", realm="us", audience="crm-eu")
+        assert_refused(client.get("/us", auth=foreign), 401, "wrong_audience")
+        with pytest.raises(ConfigurationError, match="no realm asia, only eu, us"):
+            client.get("/us", auth=issuer.as_service("a", realm="asia"))
+
+
+def test_realm_files_stand_for_realms_that_keycloak_calls_the_same_by_the_names_in_the_app(
+    issuer: EmbeddedIssuer, tmp_path: Path
+) -> None:
+    named = {name: Named(client_id="a", audiences=frozenset({f"crm-{name}"})) for name in ("eu", "us")}
+    for name, caller in named.items():
+        (tmp_path / f"{name}.json").write_text(
+            json.dumps(realm_document(name, [caller, Named(client_id=f"crm-{name}")])), "utf-8"
+        )
+    issuer.load(tmp_path / "eu.json", tmp_path / "us.json")
+    with client_of(several(EU, US), issuer=issuer) as client:
+        answers = [client.get(f"/{name}", auth=issuer.as_service("a", realm=name)).json() for name in named]
+    assert answers == [[name, f"http://keycloak.test/realms/{name}", f"crm-{name}"] for name in named]
+
+
+def test_an_app_calls_with_a_token_of_the_realm_that_it_names(issuer: EmbeddedIssuer) -> None:
+    ours, theirs = (service_client(f"http://{each.name}", audience=each.name, settings=each) for each in (EU, US))
+    with client_of(several(EU, US), ours, theirs, issuer=issuer):
+        played = [issuer.downstream(ours), issuer.downstream(theirs)]
+        with ours as one, theirs as other:
+            one.get("/x")
+            other.get("/x")
+    claims = [claims_of(service.calls[0].token) for service in played]
+    assert [each["iss"] for each in claims] == ["http://keycloak.test/realms/test", "https://us.test/realms/acme"]
+    assert [(each["azp"], each["aud"]) for each in claims] == [("crm-eu", "eu"), ("crm-us", "us")]

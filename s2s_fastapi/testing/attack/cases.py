@@ -55,6 +55,11 @@ class Case:
     """What else is changed: ``authorization``, ``headers``, ``query``, ``path``."""
 
     @property
+    def by_a_further_realm(self) -> bool:
+        """Whether a further realm signs it, whose tokens the app accepts too."""
+        return self.token.get("signed_by") == "further"
+
+    @property
     def entry(self) -> str:
         """The id without the variant."""
         return self.id.partition(".")[0]

@@ -48,6 +48,8 @@ class AttackedRoute:
     permits: Permits
     guard: str = ""
     """The name of the middleware in front of it: the full list is tried on one route of each."""
+    further: str = ""
+    """A further realm whose tokens the app accepts; empty if there is none."""
     leeway: float = 30.0
     """Seconds by which clocks may differ: the app tolerates at most so much."""
     public: bool = False

@@ -26,14 +26,15 @@ _PKCS1: Final = PublicFormat.PKCS1
 class Keyring:
     """Signs whatever a recipe makes, with the realm's keys, with an attacker's, or with a secret that is none."""
 
-    def __init__(self, trusted: RealmKeys) -> None:
-        self._trusted = trusted
+    def __init__(self, trusted: RealmKeys, further: RealmKeys | None = None) -> None:
+        """Take the keys of the attacked realm, and those of a further realm if the app accepts its tokens too."""
+        self._owners = {"trusted": trusted, "foreign": FORGER, **({} if further is None else {"further": further})}
 
     def __repr__(self) -> str:
         return "Keyring()"
 
     def kid(self, owner: str, algorithm: str) -> str:
-        """Return the id of a key of ``trusted`` or ``foreign``."""
+        """Return the id of a key of ``trusted``, ``foreign`` or ``further``."""
         return self._keys(owner).kid(algorithm)
 
     def jwk(self, owner: str, algorithm: str) -> Mapping[str, Any]:
@@ -42,7 +43,7 @@ class Keyring:
         return next(entry for entry in self._keys(owner).published() if entry["kid"] == kid)
 
     def signature(self, signing_input: bytes, *, owner: str, algorithm: str, secret: str | None = None) -> bytes:
-        """Return the signature of a recipe: ``owner`` is ``trusted`` or ``foreign``, ``secret`` a form of the public RS256 key.
+        """Return the signature of a recipe: ``secret`` is a form of the public RS256 key.
 
         Raises:
             ConfigurationError: There is no such owner, algorithm or form.
@@ -52,9 +53,10 @@ class Keyring:
         return hmac.digest(self._secret(secret), signing_input, _HASHES[algorithm])
 
     def _keys(self, owner: str) -> RealmKeys:
-        if owner not in ("trusted", "foreign"):
-            raise ConfigurationError(f"A case signs with the key of {owner}, but there are only trusted and foreign.")
-        return self._trusted if owner == "trusted" else FORGER
+        if owner not in self._owners:
+            known = " and ".join(self._owners)
+            raise ConfigurationError(f"A case signs with the key of {owner}, but there are only {known}.")
+        return self._owners[owner]
 
     def _secret(self, form: str) -> bytes:
         jwk = self.jwk("trusted", "RS256")

@@ -8,6 +8,7 @@ from typing import Any, Final
 from starlette.applications import Starlette
 from starlette.routing import Host, Mount, Router
 
+from s2s_fastapi.decision import Reason
 from s2s_fastapi.declared.routes import OWN_AUTHENTICATION, layers, read_access
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import added_middleware, later_routes, mounted_app, original_route, route_contexts
@@ -27,6 +28,7 @@ __all__ = ["OwnApp", "places_below"]
 _CONDITION: Final = (
     "Its condition (require_that) is not met by a made-up caller, and only the app can tell which caller meets it."
 )
+_OF_ANOTHER_REALM: Final = "Only callers of a further realm may call it, and the suite makes good tokens of the first realm alone. Access tests try it."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +95,14 @@ class OwnApp:
     def _route(self, found: FoundRoute, place: "Place", guard: "_Guard", *, unmarked: bool) -> AttackedRoute:
         name = f"{found.method} {found.path}"
         permits = permits_of(
-            found.access.requirement, audiences=guard.audiences, client_id=guard.client_id, users=guard.users
+            found.access.requirement,
+            audiences=guard.audiences,
+            client_id=guard.client_id,
+            users=guard.users,
+            realm=guard.realm,
         )
-        undecided = _CONDITION if permits.refused(permits.claims) in UNDECIDED else ""
+        refused = permits.refused(permits.claims)
+        untried = _CONDITION if refused in UNDECIDED else _OF_ANOTHER_REALM if refused == Reason.OTHER_REALM else ""
         public = name in self.public or (found.method in ("GET", "HEAD") and found.path in self.public)
         return AttackedRoute(
             method=found.method,
@@ -103,10 +110,11 @@ class OwnApp:
             sample=found.sample,
             permits=permits,
             guard=guard.name,
+            further=guard.further,
             leeway=guard.leeway,
             public=public or guard.opens(found.method, found.sample.path.removeprefix(place.prefix)),
             anonymous=guard.opens_without_credentials(found.method, found.sample.path.removeprefix(place.prefix)),
-            left_out=UNMARKED if unmarked else undecided,
+            left_out=UNMARKED if unmarked else untried,
             entry=found.access.entry,
         )
 
@@ -119,6 +127,10 @@ class _Guard:
     client_id: str
     name: str = ""
     users: bool = False
+    realm: str = ""
+    """What requirements call the first realm, if there are several."""
+    further: str = ""
+    """A further realm of the test issuer, if there is one."""
     leeway: float = 30.0
     opens: Callable[[str, str], bool] = lambda _method, _path: False
     opens_without_credentials: Callable[[str, str], bool] = lambda _method, _path: False
@@ -129,11 +141,14 @@ class _Guard:
             return cls(audiences=trusted.audiences, client_id=trusted.client_id)
         documentation = middleware.documentation(app)  # reads all routes, so it is asked once
         check = documentation.check
+        first, *others = trusted.realms_of(middleware)
         return cls(
-            audiences=trusted.accepted_by(middleware),
+            audiences=first.audiences,
             client_id=check.client_id,
             name=str(id(middleware)),
             users=check.users,
+            realm=check.realms[0].name if others else "",
+            further=others[0].realm if others else "",
             leeway=documentation.settings.leeway,
             opens=check.public.open,
             opens_without_credentials=check.optional.open,

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from typing import Any, Final
 
 from s2s_fastapi.decision import Decision, Reason
-from s2s_fastapi.declared.asked import ways_of
+from s2s_fastapi.declared.asked import plain, ways_of
 from s2s_fastapi.requirement.conditions import HasClaim, with_claim
 from s2s_fastapi.requirement.require import require_service, require_user
-from s2s_fastapi.requirement.requirement import AllOf, Audience, Caller, HasRole, HasScope, Requirement
+from s2s_fastapi.requirement.requirement import AllOf, Audience, Caller, HasRole, HasScope, InRealm, Requirement
 from s2s_fastapi.testing.attack.ground import Permits
 from s2s_fastapi.verifier.predicted import predicted_principal
 
@@ -21,18 +22,24 @@ _SERVICE: Final = require_service()
 _ANYBODY: Final = require_service() | require_user()
 
 
-def permits_of(requirement: Requirement | None, *, audiences: AbstractSet[str], client_id: str, users: bool) -> Permits:
-    """Return who may call a route of an app that accepts these audiences. ``client_id`` is the app's own."""
+def permits_of(
+    requirement: Requirement | None, *, audiences: AbstractSet[str], client_id: str, users: bool, realm: str = ""
+) -> Permits:
+    """Return who of the attacked realm may call a route of an app that accepts these audiences.
+
+    ``client_id`` is the app's own. ``realm`` is what requirements of an app of several realms call the attacked one.
+    """
     middleware = _ANYBODY if users else _SERVICE
     whole = middleware if requirement is None else AllOf((middleware, requirement))  # also of optional requirements
 
     def refused(claims: Mapping[str, Any]) -> str:
-        principal = predicted_principal(claims)
-        decision = principal if isinstance(principal, Decision) else whole.judge(principal, client_id)
+        read = predicted_principal(claims)
+        decision = read if isinstance(read, Decision) else whole.judge(replace(read, realm=realm), client_id)
         return "" if decision.reason is Reason.ALLOWED else str(decision.reason)
 
     audience = min(audiences, default=client_id or "any-audience")
-    ways = [_claims(leaves, audiences, audience, client_id) for leaves in ways_of(whole)]
+    here = [way for way in ways_of(whole) if all(leaf.realm == realm for leaf in way if isinstance(leaf, InRealm))]
+    ways = [_claims(tuple(map(plain, way)), audiences, audience, client_id) for way in here]
     outcomes = [refused(each) for each in ways]
     wanted = next((each for each in ("", *UNDECIDED) if each in outcomes), None)
     if wanted is not None:

@@ -57,7 +57,7 @@ def document() -> dict[str, Any]:
 
 def attacking_issuer() -> EmbeddedIssuer:
     """Return a new issuer with the realm of the attack. Its keys are made once in the process: they take 100 ms."""
-    return EmbeddedIssuer(document(), new_keys=lambda realm: once_in_a_process(f"attacked {realm}"))
+    return EmbeddedIssuer.standing_in(document(), new_keys=lambda realm: once_in_a_process(f"attacked {realm}"))
 
 
 @contextmanager
@@ -107,6 +107,10 @@ class AttackedRealm:
         if user:
             return self._issuer.user_token(self._realm, _USER, via=_FRONT_END)
         return self._issuer.service_token(self._realm, _SERVICE)
+
+    def keyring_with(self, further: str) -> Keyring:
+        """Return the keys, with those of a further realm of the issuer if there is one."""
+        return Keyring(self._keys, self._issuer.keys(further)) if further else self.keyring
 
     def variables(self, now: int) -> dict[str, Any]:
         """Return what a recipe can name of the realm and of the attacker."""

@@ -6,7 +6,7 @@ A recipe is a JSON object of a case file. Its members, in the order in which the
 - ``algorithm``: another algorithm of the realm; ``alg`` and ``kid`` follow.
 - ``header_text``, ``claims_text``: the JSON text. ``${json}`` is the object, ``${members}`` is the object without its braces.
 - ``header_encoding``, ``claims_encoding``: another encoding than UTF-8.
-- ``signed_by``: ``trusted`` (the realm) or ``foreign``; ``signed_as``: the algorithm that really signs; ``secret``: a form of the public
+- ``signed_by``: ``trusted`` (the realm), ``foreign`` or ``further`` (another realm of the app); ``signed_as``: the algorithm that really signs; ``secret``: a form of the public
   key with which HMAC signs.
 - ``header_part``, ``claims_part``, ``signature_part``: what is done to a part after the signature: see `_SPELLINGS`.
 - ``compact``: how the parts are joined.

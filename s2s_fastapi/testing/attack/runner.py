@@ -164,6 +164,8 @@ def _claims(route: AttackedRoute, start: str) -> dict[str, Any] | None:
 
 
 def _tried(ground: Ground, route: AttackedRoute, case: Case) -> Result:
+    if case.by_a_further_realm and not route.further:
+        return Result(route.name, case, "not_applicable", "the app accepts tokens of one realm")
     if case.start != "caller" and (route.permits.user or _claims(route, case.start) is None):
         return Result(route.name, case, "not_applicable", "the route permits this caller")
     token, request = _request(ground, route, case)
@@ -234,7 +236,9 @@ def _request(ground: Ground, route: AttackedRoute, case: Case) -> tuple[str, dic
         "path_of_script": route.path_with("1.js"),
         "public": ground.public,
     }
-    variables["token"] = forged(begin, case.token, realm.keyring, variables)
+    keyring = realm.keyring_with(route.further)
+    variables |= {"kid_further": keyring.kid("further", "RS256")} if route.further else {}
+    variables["token"] = forged(begin, case.token, keyring, variables)
     asked = filled(dict(case.request), variables)
     headers = [("authorization", value) for value in asked.get("authorization", [f"Bearer {variables['token']}"])]
     return variables["token"], {

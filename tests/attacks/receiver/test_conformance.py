@@ -12,8 +12,12 @@ from s2s_fastapi.testing.attack.recipe import forged
 from s2s_fastapi.testing.keys import RealmKeys
 from tests.attacks.receiver.stack import KEYS, NOW, Stack, stack, token
 
-TOKENS = [case for case in all_cases() if case.start == "caller" and not case.before and not case.request]
-"""The cases that change the token and nothing else."""
+TOKENS = [
+    case
+    for case in all_cases()
+    if case.start == "caller" and not (case.before or case.request or case.by_a_further_realm)
+]
+"""The cases that change the token and nothing else, for an app of one realm."""
 
 
 class KeysOfTheStack(RealmKeys):

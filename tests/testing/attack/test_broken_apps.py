@@ -123,7 +123,11 @@ def test_every_case_finds_a_guard_that_lets_everybody_in() -> None:
     report = run(target(Open), strict=False)
 
     full = next(route for route in report.routes if route.full)
-    missed = {result.case.id: result.detail for result in full.results if result.outcome not in ("accepted", "lenient")}
+    missed = {
+        result.case.id: result.detail
+        for result in full.results
+        if result.outcome not in ("accepted", "lenient") and not result.case.by_a_further_realm  # this app has none
+    }
     assert {case.partition(".")[0] for case in missed} == {
         "path-of-a-public-page",  # no route has such a path
         "private-path-in-a-header",  # the public page answers
@@ -163,7 +167,7 @@ def test_refusals_of_an_app_that_stops_to_accept_good_tokens_do_not_count() -> N
     report = run(target(Exhausted), strict=False, only=["audience", "issuer"])
 
     full = next(route for route in report.routes if route.full)
-    assert {result.outcome for result in full.results} == {"not_tried"}
+    assert {result.outcome for result in full.results if not result.case.by_a_further_realm} == {"not_tried"}
     assert "after the attacks a good token was not accepted any more: 401" in full.results[0].detail
 
 

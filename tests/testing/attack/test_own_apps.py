@@ -9,7 +9,7 @@ from starlette.middleware.httpsredirect import HTTPSRedirectMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.testclient import TestClient
 
-from s2s_fastapi import ServiceAuthMiddleware, require_caller, require_claim, require_that
+from s2s_fastapi import KeycloakSettings, ServiceAuthMiddleware, require_caller, require_claim, require_that
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.testing.attack import attack
 from tests.testing.attack.broken import ours
@@ -70,6 +70,28 @@ def test_a_claim_is_attacked_and_a_condition_that_a_made_up_caller_does_not_meet
 
 def ours_ran() -> None:
     raise AssertionError("the app's own code ran")
+
+
+def test_an_app_of_several_realms_is_attacked_in_the_first_one_and_by_the_others() -> None:
+    ours = KeycloakSettings(url="https://sso.corp.test", realm="corp", client_id="crm")
+    partners = KeycloakSettings(url="https://sso.techstore.test", realm="corp", name="partners", client_id="there")
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(ServiceAuthMiddleware, settings=[ours, partners])
+    theirs = require_caller("shop", realm="partners")
+    app.add_api_route("/ours", ours_ran, dependencies=[Depends(require_caller("billing", realm="corp"))])
+    app.add_api_route("/both", ours_ran, dependencies=[Depends(require_caller("billing") | theirs)])
+    app.add_api_route("/theirs", ours_ran, dependencies=[Depends(theirs)])
+
+    report = attack(app)
+
+    assert report.exit_code == 0
+    outcomes = {route.route: {each.outcome for each in route.results} for route in report.routes}
+    assert outcomes == {"GET /ours": {"held"}, "GET /both": {"held"}, "GET /theirs": {"not_tried"}}
+    assert next(route.problem for route in report.routes if route.left_out).startswith(
+        "Only callers of a further realm"
+    )
+    by_the_partner = {each.case.id for each in report.results if each.case.by_a_further_realm}
+    assert len(by_the_partner) == 2
 
 
 def test_each_middleware_gets_the_full_list_on_one_route() -> None:

@@ -100,6 +100,16 @@ class SwallowsErrors(ServiceAuthMiddleware):
         await self.app(scope, receive, send)
 
 
+def of_two_realms() -> FastAPI:
+    """Return an app that lets in whatever a further realm signs."""
+    ours = KeycloakSettings(url="https://sso.corp.test", realm="corp", client_id="orders")
+    partners = KeycloakSettings(url="https://sso.techstore.test", realm="techstore", client_id="orders")
+    who = require_caller("shop")
+    app = orders(SwallowsErrors, requires=[Depends(who)], settings=[ours, partners])
+    app.dependency_overrides[who] = lambda: None
+    return app
+
+
 def outside_of_the_guarded_app() -> Any:
     inner = FastAPI()
     inner.add_middleware(ServiceAuthMiddleware)
@@ -289,6 +299,8 @@ HOLES: dict[str, tuple[Callable[[], Any], str, str]] = {
     "refusal handled": (refusals_are_handled, "GET /orders", "stranger"),
     "condition inverted": (lambda: orders(Inverted, requires=()), "DELETE /orders", "no-token"),
     "observed only": (observed, "GET /orders", "audience-other"),
+    "further realm believed": (of_two_realms, "GET /orders", "key-of-a-further-realm-for-our-issuer"),
+    "further realm under our kid": (of_two_realms, "GET /orders", "key-of-a-further-realm-under-our-kid"),
     "audience skipped": (without_audience, "GET /orders", "audience-other"),
 }
 """What was built, and a route and a case that show its hole."""
