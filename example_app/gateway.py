@@ -11,7 +11,9 @@ from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from s2s_fastapi import Requirement, TokenVerifier, require_caller, require_scope, require_service, service_client
 
 # What two programs may read differently: bytes that no URL has, a slash, a dot, a backslash or a percent sign that is encoded, empty and dot segments.
-UNSAFE: Final = re.compile(rb"//|/\.{1,2}(/|$)|[\\;]|[^!-~]|%(2f|2e|5c|3b|25|0.|1.|7f)|%(?![0-9a-f]{2})", re.IGNORECASE)
+UNSAFE: Final = re.compile(
+    rb"//|/\.{1,2}(/|$)|[\\;]|[^!-~]|#|%(c[01]|2f|2e|5c|3b|25|0.|1.|7f)|%(?![0-9a-f]{2})", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Rule:
 
 RULES: Final = (
     Rule("GET", rb"/collections(/[^/]+)?", require_service().optional()),
-    Rule("POST", rb"/collections", require_scope("collections:write")),
+    Rule("POST", rb"/collections", require_service() & require_scope("collections:write")),
     Rule("DELETE", rb"/collections/[^/]+", require_caller("curator") & require_scope("collections:write")),
 )
 upstream = service_client(lambda: os.environ.get("CATALOGUE_URL", "http://localhost:8007"), audience="catalogue")
@@ -41,7 +43,7 @@ async def allowed(request: Request) -> bytes:
     """Return the path to ask for behind the gateway; what no rule allows is not there."""
     path: bytes = request.scope["raw_path"]
     rule = next((rule for rule in RULES if rule.fits(request.method, path)), None)
-    if rule is None or UNSAFE.search(path):
+    if rule is None or UNSAFE.search(path) or re.search(rb"[^!-~]|#", request.scope["query_string"]):
         raise HTTPException(404)
     if rule.who.needs_credentials:
         await verifier.authenticate(request, rule.who)

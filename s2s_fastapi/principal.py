@@ -7,12 +7,28 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, Final, Literal, NoReturn
 
-__all__ = ["INBOUND", "NOTHING", "Kind", "Payload", "Principal", "digest", "frozen", "length_of"]
+__all__ = [
+    "FURTHER",
+    "INBOUND",
+    "MOST_FURTHER",
+    "NOTHING",
+    "Kind",
+    "Payload",
+    "Principal",
+    "digest",
+    "frozen",
+    "length_of",
+]
 
 Kind = Literal["service", "user", "unknown"]
 
 INBOUND: ContextVar[bytes | None] = ContextVar("s2s_fastapi_inbound", default=None)
 """The `digest` of the current request's token: the one token that the calling side must never send on."""
+
+FURTHER: ContextVar[tuple[bytes, ...]] = ContextVar("s2s_fastapi_further", default=())
+"""The digests of tokens that the code itself authenticated in this context, the latest last. They must not be sent on either."""
+MOST_FURTHER: Final = 8
+"""A consumer may authenticate message after message in one context."""
 
 
 def digest(token: str | bytes) -> bytes:

@@ -17,7 +17,7 @@ from s2s_fastapi.caller.wanted import Names, Wanted, seconds, written_in_code
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.engine.steps import Steps, arun, run
 from s2s_fastapi.errors import ConfigurationError, S2SError, TokenWithheld
-from s2s_fastapi.principal import INBOUND
+from s2s_fastapi.principal import FURTHER, INBOUND
 from s2s_fastapi.text import named
 
 __all__ = ["ServiceTokenAuth"]
@@ -261,8 +261,10 @@ class ServiceTokenAuth(HttpxAuth):
             and not within(url, self._pins)
         ):
             raise self._environment.withheld(self._elsewhere(url))
-        inbound = INBOUND.get()
-        if inbound is not None and len(url.raw_path) >= SHORTEST_TOKEN and holds(url.raw_path, inbound):
+        inbound, foreign = INBOUND.get(), FURTHER.get()
+        if inbound is not None:
+            foreign = (inbound, *foreign)
+        if foreign and len(url.raw_path) >= SHORTEST_TOKEN and any(holds(url.raw_path, each) for each in foreign):
             raise self._environment.withheld(
                 "The URL holds the token of the current request; nothing was sent."
                 " That token was given to this service, not to the services that it calls."
@@ -278,7 +280,7 @@ class ServiceTokenAuth(HttpxAuth):
                         "The request already has an Authorization header, so this service's token was not added, and the request was not"
                         " sent. A user's token is never forwarded. Leave the header out, or write auth=None for this request."
                     )
-            elif inbound is not None and len(value) >= SHORTEST_TOKEN and holds(value, inbound):
+            elif foreign and len(value) >= SHORTEST_TOKEN and any(holds(value, each) for each in foreign):
                 del value
                 raise self._environment.withheld(
                     f"The header {named(name.decode('ascii', 'replace'))} holds the token of the current request; nothing was sent."

@@ -47,7 +47,7 @@ def asked_by(call: Any) -> Requirement | None:
     call = unwatched(call)
     while issubclass(type(call), functools.partial) and not call.args:
         call = call.func
-    if type(call) is MethodType and call.__func__ in (Requirement.__call__, OptionalOf.__call__):
+    if type(call) is MethodType and call.__func__ is Requirement.__call__:
         call = call.__self__
     return call if issubclass(type(call), Requirement) else None
 

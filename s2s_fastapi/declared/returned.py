@@ -130,12 +130,11 @@ class _Watched:
         return found if isinstance(found, HTTPConnection) else None
 
     def _look(self, value: Any, connection: HTTPConnection | None) -> Any:
-        state = None if connection is None else connection.scope.get(SCOPE_KEY)
-        anonymous = None if connection is None else Anonymous.of(connection.scope)
-        if not isinstance(state, Authenticated) and anonymous is None:
+        found = None if connection is None else connection.scope.get(SCOPE_KEY)
+        state = found if connection is None or isinstance(found, Authenticated) else Anonymous.of(connection.scope)
+        if state is None:
             return value  # a public path, or another app: asking the requirement there raises an error anyway
-        met = () if not isinstance(state, Authenticated) else tuple(state.asked)
-        found = next((each for each in _held(value) if not covers((*self._asking, *met), each)), None)
+        found = next((each for each in _held(value) if not covers((*self._asking, *state.asked), each)), None)
         if found is None:
             return value
         name, at = name_of(self.watched), line_of(self.watched)
@@ -151,8 +150,6 @@ class _Watched:
             raise ConfigurationError(unasked.text)
         if type(value) in (list, tuple, set, frozenset, dict):
             return value  # the code may choose one of them
-        if not isinstance(state, Authenticated):
-            return value  # without credentials: asking it by hand refuses the request
         waiting = state.unasked = {} if state.unasked is None else state.unasked
         key = object()
         waiting[key] = unasked
@@ -201,7 +198,7 @@ class _Returned(Requirement):
     judged: Callable[[], object]
 
     def __post_init__(self) -> None:
-        for name in ("_key", "_hash", "asks_code"):  # equal to the requirement it stands for
+        for name in ("_key", "_hash", "asks_code", "needs_credentials"):  # equal to the requirement it stands for
             object.__setattr__(self, name, getattr(self.requirement, name))
 
     def __reduce__(self) -> Any:

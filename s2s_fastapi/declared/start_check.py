@@ -354,9 +354,10 @@ class AccessCheck:
                 continue
             opened = self._opened(entry)
             optional |= opened.keys()
-            requiring = [route for route in opened if not _is_optional(route)]
-            yield from _others(entry, opened, requiring)
-            for route in requiring:
+            # Behind a template, another route may come first for some paths. If it requires a caller, it stays closed.
+            closed = [route for route in opened if not _is_optional(route)]
+            yield from _others(entry, opened, closed)
+            for route in (route for route in closed if entry.template is None or route.path == entry.path):
                 plain_ones = [part for part in _parts(route) if not isinstance(part, OptionalOf)]
                 whole = plain_ones[0] if len(plain_ones) == 1 else AllOf(tuple(plain_ones))
                 who = f"the requirement {whole}" if plain_ones else "CurrentPrincipal"

@@ -372,8 +372,8 @@ OTHER_CREDENTIALS: Final = (
     "not even an empty one, and no access_token in its query."
 )
 SHARED_ANSWER: Final = (
-    "An answer of a path in optional_paths to a request with credentials has a Cache-Control of the app with public or s-maxage. So a cache "
-    "may give it to other callers: write private or no-store for requests with credentials."
+    "An answer of a path in optional_paths to a request with credentials has a Cache-Control of the app with public, s-maxage or "
+    "must-revalidate. So a cache may give it to other callers: write private or no-store for requests with credentials."
 )
 NEVER_PUBLIC: Final = "but a WebSocket is never public."
 OTHER_PATH: Final = (

@@ -371,6 +371,11 @@ class _Opener:
         checked = self.checked
         return checked.public.open(method, path) or (self.anonymous is not None and checked.optional.open(method, path))
 
+    def mark(self, scope: Scope) -> None:
+        """Note in a scope that the middleware looked for credentials and found none."""
+        if self.anonymous is not None:
+            scope[ANONYMOUS_KEY] = self.anonymous
+
     def authenticate(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Run ``app`` for an accepted token; answer every other request."""
         if self.anonymous is not None:

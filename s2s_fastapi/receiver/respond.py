@@ -17,7 +17,7 @@ from s2s_fastapi.telemetry.spans import INVALID_SPAN, describe
 __all__ = ["report_acceptance", "reporting", "varying"]
 
 _STARTS: Final = frozenset({"http.response.start", "websocket.http.response.start"})
-_SHARED: Final = re.compile(r"(?:^|,)\s*(?:public|s-maxage)\b")
+_SHARED: Final = re.compile(r"(?:^|,)\s*(?:public|s-maxage|must-revalidate)\b")
 """What lets a shared cache keep the answer to a request with an Authorization header (RFC 9111 section 3.5)."""
 _ERROR: Final = 400
 """The first status of an answer that shows nothing of the app."""

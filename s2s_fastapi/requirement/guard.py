@@ -46,7 +46,10 @@ class Guarded:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app, or let Starlette answer the refusal. A public path below the guard needs no caller."""
         if scope["type"] != "lifespan":
-            if SCOPE_KEY not in scope and (opened := opened_request(scope)) is not None:
+            if SCOPE_KEY not in scope and (opened := opened_request(scope, self)) is not None:
+                if opened.compared(self) and Anonymous.of(scope) is not None:
+                    await self._opened(scope, receive, send)
+                    return
                 await opened.enter(self, scope, receive, send, public=self._opened, private=self)
                 return
             admit(scope, self._requirement)

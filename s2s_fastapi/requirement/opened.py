@@ -25,7 +25,11 @@ WEBSOCKET: Final = "WEBSOCKET"
 OPENED_KEY: Final = "s2s_fastapi.opened"
 
 ARRIVING: Final[ContextVar["Opened | None"]] = ContextVar("s2s_fastapi.opened", default=None)
-"""The request between the middleware and the first router. A middleware there may pass on a new scope without our key."""
+"""The request that a public or optional path opened, for as long as it runs. A middleware anywhere below may pass on a new scope without our key."""
+
+_INSIDE: Final[ContextVar[tuple[object, ...]]] = ContextVar("s2s_fastapi.inside", default=())
+"""The routers and guards that the opened request is in now. If one of them is called again from inside, that is another request, which the
+app itself makes in this process."""
 
 
 class Places:
@@ -64,6 +68,9 @@ class Opener(Protocol):
     def opens(self, method: str, path: str) -> bool:
         """Return whether such requests for ``path`` need no token."""
 
+    def mark(self, scope: Scope) -> None:
+        """Note in a scope, which may be a new one, that nobody calls, if the middleware looked and found no credentials."""
+
     def authenticate(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Run ``app`` if the request has an accepted token; answer it otherwise."""
 
@@ -77,10 +84,11 @@ class Opened:
     """The path that the outermost router matched."""
 
     arrived: bool = False
-    """True once a router or a guard has compared it. From then on only the scope shows that a request is this one.
+    """True once a router or a guard has compared it."""
 
-    A request that the endpoint itself makes in this process is another request.
-    """
+    def compared(self, place: object) -> bool:
+        """Return whether the router above compared the path, and ``place`` is an endpoint of it: then no path is left to compare."""
+        return self.arrived and not self.opener.places.prefixes(place)
 
     def enter(
         self, place: object, scope: Scope, receive: Receive, send: Send, *, public: ASGIApp, private: ASGIApp
@@ -89,7 +97,8 @@ class Opened:
         scope[OPENED_KEY] = self
         self.arrived = True
         if self._is_public(place, scope):
-            return public(scope, receive, send)
+            self.opener.mark(scope)
+            return _inside(place, public, scope, receive, send)
         return self.opener.authenticate(private, scope, receive, send)
 
     def _is_public(self, place: object, scope: Scope) -> bool:
@@ -118,16 +127,23 @@ def method_of(scope: Scope) -> str:
     return "" if scope["method"] == WEBSOCKET else str(scope["method"])
 
 
-def opened_request(scope: Scope) -> Opened | None:
-    """Return what is known of a request that a public path opened; None for every other request without a token.
+def opened_request(scope: Scope, place: object) -> Opened | None:
+    """Return what is known of a request that a public path opened, at a router or guard; None for every other request without a token.
 
     Ask it only if the scope has no `SCOPE_KEY`: a request with an accepted token may come from a public one.
     """
     opened = scope.get(OPENED_KEY)
     if isinstance(opened, Opened):
         return opened
-    opened = ARRIVING.get()
-    return None if opened is None or opened.arrived else opened
+    return None if any(each is place for each in _INSIDE.get()) else ARRIVING.get()
+
+
+async def _inside(place: object, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    inside = _INSIDE.set((*_INSIDE.get(), place))
+    try:
+        await app(scope, receive, send)
+    finally:
+        _INSIDE.reset(inside)
 
 
 class _PathCheck:
@@ -141,7 +157,7 @@ class _PathCheck:
 
     # Not a coroutine of its own, which would cost requests with a token more than the check does.
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if SCOPE_KEY in scope or scope["type"] == "lifespan" or (opened := opened_request(scope)) is None:
+        if SCOPE_KEY in scope or scope["type"] == "lifespan" or (opened := opened_request(scope, self._router)) is None:
             return self.app(scope, receive, send)
         return opened.enter(self._router, scope, receive, send, public=self.app, private=self.app)
 

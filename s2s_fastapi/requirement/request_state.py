@@ -151,7 +151,9 @@ class Anonymous:
     refusal: Decision | None = None
     """Set when a requirement refused: see `Authenticated`."""
     answered: bool = False
-    unasked: None = None
+    asked: list[Any] = field(default_factory=list)
+    """The requirements that were asked so far and need no credentials."""
+    unasked: "dict[object, Unasked] | None" = None
 
     @classmethod
     def of(cls, scope: Scope) -> "Anonymous | None":

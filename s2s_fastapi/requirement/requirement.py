@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
-from typing import Any, ClassVar, Final, Literal, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NoReturn, Self, TypeVar
 
 from fastapi.openapi.models import HTTPBearer
 from fastapi.security import SecurityScopes
@@ -186,6 +186,9 @@ class Requirement(_Scheme):
         scope = connection.scope
         state = scope.get(SCOPE_KEY)
         if type(state) is not Authenticated:
+            if not self.needs_credentials and (anonymous := Anonymous.of(scope)) is not None:
+                anonymous.asked.append(self)
+                return _nobody()
             state = Authenticated.of(scope)  # raises
         decision = requirement.judge(state.principal, state.service.client_id)
         if decision is _ALLOWED:  # the usual case, without another call
@@ -225,8 +228,8 @@ async def _given(principal: Principal) -> Principal:
     return principal
 
 
-async def _nobody() -> None:
-    """Give no caller: the request has no credentials."""
+async def _nobody() -> Any:
+    """Give no caller, None: the request has no credentials."""
 
 
 def _call(factory: str, *arguments: Iterable[str], **options: object) -> str:
@@ -460,14 +463,13 @@ class OptionalOf(Requirement):
         """Return it: it is optional already."""
         return self
 
-    @awaited
-    def __call__(
-        self, connection: HTTPConnection = _NO_CONNECTION, security_scopes: SecurityScopes = _NO_SCOPES
-    ) -> Awaitable[Any]:
-        """Return an awaitable of the caller, or of None if the request has no credentials and its path is optional."""
-        if connection is not _NO_CONNECTION and Anonymous.of(connection.scope) is not None:
-            return _nobody()
-        return super().__call__(connection, security_scopes)
+    if TYPE_CHECKING:  # the caller, or None
+
+        def __call__(
+            self, connection: HTTPConnection = _NO_CONNECTION, security_scopes: SecurityScopes = _NO_SCOPES
+        ) -> Awaitable[Any]:
+            """Return an awaitable of the caller, or of None if the request has no credentials and its path is optional."""
+            ...
 
     def _with(self, other: Requirement) -> Requirement:
         return OptionalOf(self.requirement & other)

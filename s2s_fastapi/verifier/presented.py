@@ -14,6 +14,8 @@ from s2s_fastapi.verifier.bearer import bearer_credentials, brings_credentials
 
 __all__ = ["Connection", "HasScope", "Pairs", "Presented"]
 
+_NO_TEXT: Final = b"Bearer ?"
+"""In the place of a value that is no text: credentials that are malformed, if they stand in the header for credentials."""
 _METADATA: Final = "In metadata of gRPC or of a message the name is `authorization`."
 
 
@@ -49,6 +51,8 @@ class Presented:
         if isinstance(scope, MutableMapping) and "headers" in scope:
             return cls(tuple(scope["headers"]), scope.get("query_string", b""), scope)
         pairs: Any = connection.items() if isinstance(connection, Mapping) else connection
+        if hasattr(connection, "headers") or (isinstance(connection, Mapping) and "headers" in connection):
+            pairs = None  # an ASGI scope, or another framework's request: a mapping of something else than headers
         if isinstance(pairs, Iterable) and not isinstance(pairs, str | bytes):
             try:
                 return cls(tuple(_pair(each) for each in pairs))
@@ -56,7 +60,7 @@ class Presented:
                 pass
         raise ConfigurationError(
             "authenticate takes a request or a WebSocket of Starlette, or pairs of header names and values, not "
-            f"{type(connection).__name__}. For an ASGI scope write HTTPConnection(scope)."
+            f"{type(connection).__name__}. For an ASGI scope write HTTPConnection(scope); of another framework's request give its headers."
         )
 
     @property
@@ -87,10 +91,11 @@ class Presented:
 
 
 def _pair(pair: Any) -> tuple[bytes, bytes]:
+    """Return a name and its value. A message may have any value under any name: what is no text is no token."""
     if isinstance(pair, str | bytes):
         raise TypeError  # a text of two characters is no pair
     name, value = pair
-    return _octets(name).lower(), _octets(value)
+    return _octets(name).lower(), _octets(value) if isinstance(value, str | bytes) else _NO_TEXT
 
 
 def _octets(text: object) -> bytes:

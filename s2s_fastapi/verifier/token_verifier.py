@@ -14,7 +14,7 @@ from s2s_fastapi.environment import realms_of
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.keycloak.cures import NOTHING_GIVEN, WHOLE_HEADER
 from s2s_fastapi.names import NO_AUDIENCE, audience_names
-from s2s_fastapi.principal import INBOUND, Principal, digest
+from s2s_fastapi.principal import FURTHER, MOST_FURTHER, Principal, digest
 from s2s_fastapi.telemetry import DecisionLog
 from s2s_fastapi.telemetry.metrics import decided
 from s2s_fastapi.telemetry.spans import current_span, describe, trace_id
@@ -95,8 +95,8 @@ class TokenVerifier:
         - ``connection``: a request or a WebSocket of Starlette, or pairs of header names and values. The rules for headers are those of the
           middleware, and so are the challenge, the record in the log and its cure.
         - ``requirement``: the caller must meet it, too. Without one, every caller with a token for this service is returned, users as well.
-        - The token of the caller is not sent on by `ServiceTokenAuth` in this context (the current task). A thread that you start by
-          yourself does not inherit that.
+        - `ServiceTokenAuth` does not send on the last 8 tokens that were authenticated in this context (the current task). A thread that you
+          start by yourself does not inherit that.
 
         Raises:
             AuthenticationError: There is no accepted token: 401, or 400 if the credentials are malformed (RFC 6750 section 3.1).
@@ -119,17 +119,16 @@ class TokenVerifier:
         if not presented.anonymous:
             return await self._authenticated(presented, requirement)
         self.ready()
-        INBOUND.set(None)
         self._log_located(presented, Decision(reason=Reason.ANONYMOUS))
         return None
 
     async def _authenticated(self, presented: Presented, requirement: Judge | None) -> Principal:
         verifier, credentials = self.ready(), presented.credentials
         # Also if it is refused: nobody has checked it, and it must not be sent on.
-        INBOUND.set(None if isinstance(credentials, Decision) else digest(token_in(credentials)))
         if isinstance(credentials, Decision):
             verdict = Verdict((credentials,))
         else:
+            FURTHER.set((*FURTHER.get()[1 - MOST_FURTHER :], digest(token_in(credentials))))
             verdict = verifier.known(credentials) or await verifier.adecide(credentials)
         decision, principal = verdict.decision, verdict.principal
         if principal is not None and verdict.accepted and requirement is not None:

@@ -142,7 +142,7 @@ class Verifier:
                 return self._unsigned(_NOT_SIGNED, jws.kid)
             claims = jws.claims()
             if isinstance(claims, Decision):
-                return Verdict((replace(claims, kid=shown(jws.kid)),))
+                return Verdict((replace(claims, kid=shown(jws.kid), issuer=shown(self.checks.issuer)),))
             now = self._clock()
             verdict = self.checks.judge(
                 jws,

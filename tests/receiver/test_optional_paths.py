@@ -7,6 +7,7 @@ import pytest
 from fastapi import Depends, FastAPI, Request, Security, WebSocket
 from fastapi.responses import JSONResponse
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
@@ -221,7 +222,7 @@ class TestASharedCache:
 
     @pytest.mark.parametrize(
         ("control", "warned"),
-        [("no-store", 0), ("private, max-age=5", 0), ("max-age=5", 0), ("public", 1), ("max-age=5, S-MaxAge=60", 1), ("max-age=1,public", 1)],
+        [("no-store", 0), ("private, max-age=5", 0), ("max-age=5", 0), ("public", 1), ("max-age=5, S-MaxAge=60", 1), ("max-age=1,public", 1), ("max-age=9, must-revalidate", 1)],
     )  # fmt: skip
     def test_is_kept_from_an_answer_that_the_app_made_public_by_one_warning(
         self, make_app: App, service: Headers, caplog: pytest.LogCaptureFixture, control: str, warned: int
@@ -365,6 +366,105 @@ class TestAPathThatIsChangedOnTheWay:
 
         assert client(self.app(options, ("/open", "/closed"), header=header)).get("/open").json() == "closed"
         assert observed.reasons == ["allowed"]
+
+
+class NewScope:
+    """A middleware below a router that passes on a scope of its own, with another path."""
+
+    def __init__(self, app: Any, after: str) -> None:
+        self.app, self.after = app, after
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] in ("http", "websocket"):
+            kept = (
+                "type",
+                "method",
+                "query_string",
+                "headers",
+                "extensions",
+                "app",
+                "http_version",
+                "server",
+                "client",
+                "scheme",
+            )
+            scope = {key: scope[key] for key in kept if key in scope} | {
+                "path": self.after,
+                "raw_path": self.after.encode(),
+            }
+        await self.app(scope, receive, send)
+
+
+class TestAMiddlewareBelowTheFirstRouter:
+    @pytest.mark.parametrize("option", ["public_paths", "optional_paths"])
+    @pytest.mark.parametrize("kind", ["mount", "guarded mount", "mount with middleware", "guard inside"])
+    def test_opens_no_other_route_by_a_scope_of_its_own(
+        self, options: Options, client: Client, observed: Observed, kind: str, option: str
+    ) -> None:
+        async def private(request: Request) -> PlainTextResponse:
+            return PlainTextResponse("private")
+
+        endpoint = require_caller("admin").guard(private) if kind == "guard inside" else private
+        routes = [Route("/open", lambda request: PlainTextResponse("open")), Route("/private", endpoint)]
+        inner = Starlette(routes=routes)
+        rewriting: Any = NewScope(inner, "/private")
+        mounted = require_caller("admin").guard(rewriting) if kind == "guarded mount" else rewriting
+        mount = Mount("/s", mounted)
+        if kind == "mount with middleware":
+            mount = Mount("/s", routes=routes, middleware=[Middleware(NewScope, after="/private")])
+        if kind == "guarded mount" and option == "optional_paths":
+            mount = Mount("/s", require_caller("admin").optional().guard(rewriting))
+        app = Starlette(routes=[mount])
+        app.add_middleware(ServiceAuthMiddleware, **options(**{option: ["/s/open"]}))
+
+        response = client(app).get("/s/open")
+
+        assert response.status_code == 401
+        assert "private" not in response.text
+        assert observed.reasons == ["no_credentials"]
+
+    def test_keeps_what_is_known_of_a_request_without_credentials(
+        self, options: Options, client: Client, service: Headers
+    ) -> None:
+        inner = FastAPI(openapi_url=None)
+
+        @inner.get("/open")
+        async def who(caller: OptionalPrincipal) -> Any:
+            return named(caller)
+
+        app = Starlette(routes=[Mount("/s", NewScope(inner, "/open"))])
+        app.add_middleware(ServiceAuthMiddleware, **options(optional_paths=["/s/open"]))
+
+        assert client(app).get("/s/open").json() == {"caller": None}
+
+
+class TestARequirementThatADependencyReturns:
+    def test_and_nobody_asks_is_a_fault_with_and_without_credentials(
+        self, make_app: App, client: Client, service: Headers
+    ) -> None:
+        app = make_app(optional_paths=["/x", "/y", "/z"])
+
+        def admin() -> Any:
+            return CHAT
+
+        @app.get("/x")
+        async def x(requirement: Annotated[Any, Depends(admin)]) -> str:
+            return "x"
+
+        @app.get("/y", dependencies=[Depends(admin)])
+        async def y() -> str:
+            return "y"
+
+        def anybody() -> Any:
+            return CHAT.optional()
+
+        @app.get("/z")
+        async def z(request: Request, requirement: Annotated[Any, Depends(anybody)]) -> Any:
+            return named(await requirement(request))
+
+        asking = client(app)
+        assert [asking.get(path).status_code for path in ("/x", "/y", "/z")] == [500, 500, 200]
+        assert [asking.get(path, headers=service()).status_code for path in ("/x", "/y", "/z")] == [500, 500, 200]
 
 
 class TestTheStartIsStopped:

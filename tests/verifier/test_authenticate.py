@@ -22,7 +22,7 @@ from s2s_fastapi import (
     require_caller,
     require_scope,
 )
-from s2s_fastapi.principal import INBOUND, digest
+from s2s_fastapi.principal import FURTHER, INBOUND, MOST_FURTHER, digest
 from tests.kit.realm import Realm, settings
 
 CHAT = require_caller("chat-app-service")
@@ -36,9 +36,10 @@ def verifier(realm: Realm) -> TokenVerifier:
 
 @pytest.fixture(autouse=True)
 def no_token_is_left() -> Iterator[None]:
-    left = INBOUND.set(None)
+    left, further = INBOUND.set(None), FURTHER.set(())
     yield
     INBOUND.reset(left)
+    FURTHER.reset(further)
 
 
 def connection(*headers: tuple[str, str], query: str = "") -> HTTPConnection:
@@ -49,6 +50,12 @@ def connection(*headers: tuple[str, str], query: str = "") -> HTTPConnection:
 
 def bearer(token: str) -> tuple[str, str]:
     return ("Authorization", f"Bearer {token}")
+
+
+class AnotherRequest(dict[str, str]):
+    """A request of another framework: a mapping of its own state, with headers."""
+
+    headers = httpx.Headers({"Authorization": "Bearer a.b.c"})
 
 
 @pytest.mark.anyio
@@ -67,7 +74,9 @@ class TestAuthenticate:
             assert (await verifier.authenticate(form)).client_id == "chat-app-service"
 
     @pytest.mark.parametrize(
-        "form", [None, "Bearer a.b.c", b"x", 1, [1], ["ab"], [("a", 1)], {"headers": []}], ids=repr
+        "form",
+        [None, "Bearer a.b.c", b"x", 1, [1], ["ab"], [(1, "a")], [("a", "b", "c")], {"headers": []}, AnotherRequest()],
+        ids=repr,
     )
     async def test_takes_nothing_else_for_a_connection(self, verifier: TokenVerifier, form: Any) -> None:
         for asking in (verifier.authenticate, verifier.authenticate_optional):
@@ -134,23 +143,31 @@ class TestAuthenticate:
         with pytest.raises(AuthorizationError):
             await verifier.authenticate_optional([bearer(realm.token(azp="b", client_id="b"))], CHAT)
 
-    async def test_keeps_the_token_of_the_caller_from_being_sent_on(
+    async def test_keeps_each_token_from_being_sent_on_and_forgets_none_of_the_request_around(
         self, realm: Realm, verifier: TokenVerifier
     ) -> None:
-        good, bad = realm.token(), realm.token(aud="another")
+        good, bad, around = realm.token(), realm.token(aud="another"), realm.token(azp="around")
+        INBOUND.set(digest(around))
         await verifier.authenticate([bearer(good)])
-        assert INBOUND.get() == digest(good)
         with pytest.raises(AuthenticationError):
-            await verifier.authenticate([bearer(bad)])
-        assert INBOUND.get() == digest(bad)  # nobody checked it, so it must not be sent on either
+            await verifier.authenticate([bearer(bad)])  # nobody checked it, so it must not be sent on either
+        await verifier.authenticate_optional([])
+        with pytest.raises(AuthenticationError):
+            await verifier.authenticate([("Authorization", "Bearer")])
 
         auth = ServiceTokenAuth("http://bob.test", audience="bob", settings=settings(client_secret="generated-secret"))
-        request = httpx.Request("GET", "http://bob.test/", headers={"X-Forwarded-Token": bad})
-        with pytest.raises(TokenWithheld):
-            await auth.async_auth_flow(request).__anext__()
+        for token in (good, bad, around):
+            request = httpx.Request("GET", "http://bob.test/", headers={"X-Forwarded-Token": token})
+            with pytest.raises(TokenWithheld):
+                await auth.async_auth_flow(request).__anext__()
 
-        await verifier.authenticate_optional([])
-        assert INBOUND.get() is None
+    async def test_remembers_the_latest_messages_of_a_consumer_only(
+        self, realm: Realm, verifier: TokenVerifier
+    ) -> None:
+        tokens = [realm.token() for _ in range(20)]
+        for token in tokens:
+            await verifier.authenticate([bearer(token)])
+        assert FURTHER.get() == tuple(map(digest, tokens[-MOST_FURTHER:]))
 
 
 def test_starlette_answers_the_refusal_over_http_and_on_a_websocket(realm: Realm, verifier: TokenVerifier) -> None:

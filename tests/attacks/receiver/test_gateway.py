@@ -101,6 +101,12 @@ def test_what_no_rule_allows_is_not_sent_on(
     assert upstream.seen == []
 
 
+def test_a_scope_does_not_say_that_a_service_calls(asking: TestClient, realm: Realm, upstream: Upstream) -> None:
+    user = {"Authorization": f"Bearer {realm.user_token(scope='collections:write')}"}
+    assert sent(asking, "POST", b"/collections", **user) == 403
+    assert upstream.seen == []
+
+
 def test_bad_credentials_are_never_anonymous(asking: TestClient, upstream: Upstream) -> None:
     for value in ("", "Basic x", "Bearer a.b.c", "DPoP a"):
         assert sent(asking, "GET", b"/collections", Authorization=value) == 401
@@ -114,7 +120,8 @@ def test_bad_credentials_are_never_anonymous(asking: TestClient, upstream: Upstr
         b"/collections/..%2fadmin", b"/collections/%2e%2e/admin", b"/collections/..", b"/collections/.", b"/collections/../admin",
         b"//collections", b"/collections//x", b"/collections/x;y", b"/collections/x\\..\\admin", b"/collections/%5c..%5cadmin",
         b"/collections/%252e%252e", b"/collections/x%00", b"/collections/x%0d%0a", b"/collections/x%2Fy", b"/collections/%3b", b"/collections/%7F",
-        b"/collections/%", b"/collections/%zz", b"/collections/%c0%ae%c0%ae%c0%af/admin", b"/collections/x\n", b"/collections/x/../../admin",
+        b"/collections/%", b"/collections/%zz", b"/collections/%c0%ae%c0%ae%c0%af/admin", b"/collections/x\n", b"/collections/x/../../admin", b"/collections/a#b",
+        b"/collections/%c0%ae%c0%ae%c0%afadmin", b"/collections/%C1%9c",
     ],
 )  # fmt: skip
 def test_a_path_that_two_programs_read_differently_is_not_sent_on(
