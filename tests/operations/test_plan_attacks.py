@@ -289,3 +289,10 @@ def test_a_client_that_was_there_and_gets_its_first_audience_is_said(more: dict[
         assert said not in sentences(plan_for(api, *file(HONEST, CHAT).apps), Severity.NOTE)
     with FakeKeycloak().api() as api:
         assert "was there, and gets" not in sentences(plan_for(api, *file(HONEST, CHAT).apps), Severity.NOTE)
+
+
+def test_a_client_that_already_had_a_role_is_none_that_gets_its_first() -> None:
+    server = there(FakeKeycloak())
+    server.granted[server.account_of("chat")] |= {server.add_role("", "partner")}
+    with server.api() as api:
+        assert "was there, and gets" not in sentences(plan_for(api, *file(HONEST, CHAT).apps), Severity.NOTE)
