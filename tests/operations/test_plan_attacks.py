@@ -205,8 +205,9 @@ def test_a_scope_that_counts_for_some_callers_only_is_named_with_the_one_that_is
     with server.api() as api:
         plan = plan_for(api, *file(HONEST, CHAT).apps)
 
-    assert "crm-audience is not used for the audience crm of chat: it counts only for callers with certain roles" in (
-        sentences(plan, Severity.NOTE)
+    assert (
+        "crm-audience is not used for the audience crm of chat: it counts only for callers with certain roles (vip)"
+        in (sentences(plan, Severity.NOTE))
     )
 
 
