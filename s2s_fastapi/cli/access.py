@@ -107,6 +107,7 @@ def _write(file: Path, text: str) -> None:
     except OSError as error:
         problem = problem_of(error)
     else:
+        tell(f"Wrote {file}.")
         return
     raise ConfigurationError(f"{file} cannot be written: {problem}.")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -154,6 +155,12 @@ def _as_written(file: Path, filled: dict[str, Any]) -> dict[str, Any]:
     )
 
 
+def _free(file: Path) -> str:
+    stem, dot, rest = file.name.partition(".")
+    names = (f"{stem}-{number}{dot}{rest}" for number in count(2))
+    return next(name for name in names if not file.with_name(name).exists())
+
+
 def _save(file: Path, content: dict[str, Any]) -> None:
     """Write a new file that only its owner can read: whoever writes to it decides what becomes of the realm."""
     try:
@@ -161,7 +168,7 @@ def _save(file: Path, content: dict[str, Any]) -> None:
         with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
             opened.write(f"{json.dumps(content, indent=2)}\n")
     except FileExistsError:
-        problem = "exists, and is not overwritten: remove it, or write another name"
+        problem = f"exists, and is not overwritten: remove it, or write another name, such as {_free(file)}"
     except OSError as error:
         problem = f"cannot be written: {problem_of(error)}"
     else:

@@ -72,8 +72,8 @@ class ScopeRules:
             return f"also has mappers of other kinds ({listed(kinds)})"
         if others := _every_audience(scope) - allowed:
             return f"also brings the audience {listed(others)}"
-        if self.now.mapped("clientScope", name):
-            return "counts only for callers with certain roles, and lets these into their tokens"
+        if roles := self.now.mapped("clientScope", name):
+            return f"counts only for callers with certain roles ({listed(role.name for role in roles)}), and lets these into their tokens"
         return ""
 
     def elsewhere(self, client_id: str, name: str) -> bool:

@@ -178,7 +178,7 @@ def test_a_plan_is_saved_in_a_new_file_only(tmp_path: Path) -> None:
         done = run(environment, "plan", *written(tmp_path, CRM, CHAT), "--out", tmp_path / "plan.json")
 
     assert done.exit_code == 2
-    assert "exists, and is not overwritten" in done.stderr
+    assert "exists, and is not overwritten: remove it, or write another name, such as plan-2.json." in done.stderr
     assert (tmp_path / "plan.json").read_text() == "planted"
 
 

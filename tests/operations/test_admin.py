@@ -521,3 +521,12 @@ def test_plain_http_to_another_machine_is_said(url: str) -> None:
     assert "is plain http" in replace(target, server=url).unprotected
     for fine in ("https://keycloak.corp.example", "http://localhost:8080", "http://[::1]:8080", "http://127.0.0.1"):
         assert replace(target, server=fine).unprotected == ""
+
+
+def test_the_time_of_a_request_starts_with_it_and_not_with_the_client() -> None:
+    server = FakeKeycloak()
+    with server.serving() as environment:
+        target = replace(target_of(), server=environment["KEYCLOAK_URL"])
+        with AdminApi(target, token=lambda: "a-token", seconds=0.5) as api:
+            threading.Event().wait(0.55)  # somebody reads the plan before he says yes
+            assert api.get(needs="view-realm")["realm"] == "corp"

@@ -501,6 +501,16 @@ def test_a_saved_plan_that_somebody_else_may_have_written_is_not_read(
         read_plan(file)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_saved_plan_of_another_user_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    file.touch(0o600)
+    os.chown(file, 4_242, -1)
+
+    with pytest.raises(ConfigurationError, match="belongs to another user"):
+        read_plan(file)
+
+
 @pytest.mark.parametrize("damage", ["not JSON", "other kind", "newer", "unknown step", "wrong type", "missing"])
 def test_a_plan_that_is_none_is_refused_in_a_sentence(damage: str, tmp_path: Path) -> None:
     with FakeKeycloak().api() as api:

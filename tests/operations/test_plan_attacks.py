@@ -205,8 +205,9 @@ def test_a_scope_that_counts_for_some_callers_only_is_named_with_the_one_that_is
     with server.api() as api:
         plan = plan_for(api, *file(HONEST, CHAT).apps)
 
-    assert "crm-audience is not used for the audience crm of chat: it counts only for callers with certain roles" in (
-        sentences(plan, Severity.NOTE)
+    assert (
+        "crm-audience is not used for the audience crm of chat: it counts only for callers with certain roles (vip)"
+        in (sentences(plan, Severity.NOTE))
     )
 
 
@@ -288,4 +289,11 @@ def test_a_client_that_was_there_and_gets_its_first_audience_is_said(more: dict[
         server.client("chat")["defaultClientScopes"].append("crm-audience")
         assert said not in sentences(plan_for(api, *file(HONEST, CHAT).apps), Severity.NOTE)
     with FakeKeycloak().api() as api:
+        assert "was there, and gets" not in sentences(plan_for(api, *file(HONEST, CHAT).apps), Severity.NOTE)
+
+
+def test_a_client_that_already_had_a_role_is_none_that_gets_its_first() -> None:
+    server = there(FakeKeycloak())
+    server.granted[server.account_of("chat")] |= {server.add_role("", "partner")}
+    with server.api() as api:
         assert "was there, and gets" not in sentences(plan_for(api, *file(HONEST, CHAT).apps), Severity.NOTE)
