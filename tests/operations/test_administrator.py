@@ -177,6 +177,15 @@ def test_a_client_that_is_missing_is_made_with_the_scope_that_is_there() -> None
     assert mended(server, found) == {}
 
 
+def test_a_client_that_is_missing_is_made_after_the_scope_that_it_gets() -> None:
+    server = keycloak()
+    server.delete_scope("for-the-ledger")
+    del server.clients[server.client_id("reporter")]
+    found = only(looked_at(server))
+    assert [change.path.rpartition("/")[2] for change in found.changes] == ["client-scopes", "clients"]
+    assert mended(server, found) == {}
+
+
 def test_a_client_id_in_another_case_is_named() -> None:
     server = keycloak()
     server.client("reporter")["clientId"] = "Reporter"
@@ -212,6 +221,16 @@ def test_a_mapper_that_does_not_write_into_access_tokens_is_named() -> None:
     found = only(looked_at(server))
     assert "does not add it to access tokens (step C)" in found.seen
     assert "for-the-ledger, Mappers" in found.console
+
+
+def test_a_mapper_in_a_scope_of_keycloak_itself_is_left_alone() -> None:
+    server = keycloak()
+    (mapper,) = server.scope("for-the-ledger")["protocolMappers"]
+    server.delete_scope("for-the-ledger")
+    silent = {**mapper, "config": {**mapper["config"], "access.token.claim": "false"}}
+    server.scope("roles")["protocolMappers"].append(silent)
+    found = only(looked_at(server))
+    assert "No client scope has an Audience mapper for ledger (step C)" in found.seen
 
 
 def test_an_audience_that_is_a_url_needs_no_client() -> None:
@@ -436,6 +455,7 @@ def test_a_scope_of_keycloak_itself_is_neither_assigned_nor_changed(scope: str) 
         assert [each.changes for each in found] == [()] * len(found)
         assert all("Switch" not in each.cure and "Assign" not in each.cure for each in found)
         assert found or held
+        assert held or ("is a client scope of Keycloak itself" in found[0].seen and not found[0].plan)
 
 
 def test_a_forbidden_plan_has_no_step() -> None:
@@ -464,14 +484,14 @@ def test_a_route_that_names_the_caller_and_refuses_it_is_a_warning_with_the_plan
     assert found.plan == "s2s-fastapi plan access.json"
 
 
-def test_a_route_counts_as_open_if_it_accepts_the_token_of_one_declared_call() -> None:
+@pytest.mark.parametrize("scopes", [((), "ledger:export"), ("ledger:export", ())], ids=["first", "last"])
+def test_a_route_counts_as_open_if_it_accepts_the_token_of_one_declared_call(scopes: tuple[Any, Any]) -> None:
     server = keycloak()
     server.add_scope("ledger:export")
     server.client("reporter")["optionalClientScopes"] = ["ledger:export"]
     export = require_caller("reporter") & require_scope("ledger:export")
-    both = replace(
-        BOTH[0], calls=(*caller("reporter", "ledger").calls, *caller("reporter", "ledger", scope="ledger:export").calls)
-    )
+    calls = tuple(call for scope in scopes for call in caller("reporter", "ledger", scope=scope).calls)
+    both = replace(BOTH[0], calls=calls)
     results = looked_at(server, both, receiver("ledger", require_caller("reporter"), export))
     assert findings(results) == {}
     assert results["routes"] == [Seen("No route of ledger that names this caller refuses it.")]
