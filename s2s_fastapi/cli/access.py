@@ -1,6 +1,5 @@
 """``s2s-fastapi access``: what apps declare, as a table or an access file; and access files against a realm file."""
 
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from s2s_fastapi.cli.mistake import in_one_sentence, problem_of
-from s2s_fastapi.cli.planned import read_access_files
+from s2s_fastapi.cli.planned import read_access_files, read_realm
 from s2s_fastapi.cli.printing import as_text, console, print_json, quiet, show, tell
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.text import listed, named
@@ -107,6 +106,7 @@ def _write(file: Path, text: str) -> None:
     except OSError as error:
         problem = problem_of(error)
     else:
+        tell(f"Wrote {file}.")
         return
     raise ConfigurationError(f"{file} cannot be written: {problem}.")
 
@@ -145,16 +145,12 @@ def _table(apps: Iterable["AppAccess"]) -> None:
 def _check(files: Iterable[str], realm_file: Path, version: str, *, as_json: bool) -> None:
     from s2s_fastapi.operations.access_check import check_access  # noqa: PLC0415 - slows --help down
     from s2s_fastapi.realm.model import RealmModel  # noqa: PLC0415 - as above
-    from s2s_fastapi.testing.documents import read_documents  # noqa: PLC0415 - as above
 
     apps = read_access_files(map(Path, files))
     twice = sorted({app.client_id for app in apps if sum(other.client_id == app.client_id for other in apps) > 1})
     if twice:
         raise ConfigurationError(f"Several apps have the client id {listed(twice)}: give each a client of its own.")
-    realms = read_documents([realm_file], os.environ).realms
-    if len(realms) != 1:
-        raise ConfigurationError(f"{realm_file} has {len(realms)} realms: give the file of one.")
-    findings = check_access(apps, RealmModel.read(realms[0], version=version))
+    findings = check_access(apps, RealmModel.read(read_realm(realm_file), version=version))
     if as_json:
         print_json(_json(findings))
     else:

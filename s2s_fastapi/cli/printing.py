@@ -42,11 +42,11 @@ def show(shown: "RenderableType", *, wrap: bool = True) -> None:
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
-def as_text(text: str, style: str = "") -> "Text":
+def as_text(text: str, style: str = "", *, longest: int = _LONGEST) -> "Text":
     """Return text in which nothing is markup, and no character changes the terminal."""
     from rich.text import Text  # noqa: PLC0415 - as above
 
-    return Text(printable(text, _LONGEST), style=style)
+    return Text(printable(text, longest), style=style)
 
 
 def columns(number: int, *, widths: Sequence[int] = ()) -> "Table":

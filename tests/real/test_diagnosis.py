@@ -22,6 +22,7 @@ from tests.kit.console import CALLER, REALM_ROLE, RECEIVER, ROLE, SCOPE, Console
 from tests.kit.declaring import caller
 from tests.kit.diagnosis import Mistake, Receiver, prove, prove_harmless
 from tests.kit.mistakes import MISTAKES, UNDER_AUTH
+from tests.real.admin import PLAIN
 from tests.real.operating import KEYS
 from tests.real.server import NEWEST, Keycloak
 from tests.test_docs import DOCS, plain, tables
@@ -89,7 +90,7 @@ class Live(Console):
         self._ask("PUT", "", {"accessTokenLifespan": seconds, "ssoSessionMaxLifespan": seconds})
 
     def ask(self, form: dict[str, str], **headers: str) -> dict[str, Any]:
-        answer = httpx.post(self.realm.token_url, data=form, headers=headers, timeout=30, trust_env=False)
+        answer = httpx.post(self.realm.token_url, data=form, headers=headers, timeout=30, trust_env=False, verify=PLAIN)
         assert answer.status_code == 200, answer.text
         granted: dict[str, Any] = answer.json()
         return granted
