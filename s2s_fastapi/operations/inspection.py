@@ -224,7 +224,9 @@ def inspected(
         similar = tuple(sorted(name for name in listed if name.casefold() == client_id.casefold()))
         return Inspection(client_id=client_id, reader=reader, snapshot=snapshot, steps=steps, similar=similar)
     found = api.get("clients", uuid, needs=_VIEW_CLIENTS)
-    attributes = found.get("attributes") or {}
+    attributes = (found.get("attributes") or {}) if isinstance(found, dict) else None
+    if not isinstance(attributes, dict):
+        raise AdminError("Keycloak answered with something else than a client: check KEYCLOAK_URL.")
     return Inspection(
         client_id=client_id,
         reader=reader,

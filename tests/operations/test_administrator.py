@@ -177,6 +177,15 @@ def test_a_client_that_is_missing_is_made_with_the_scope_that_is_there() -> None
     assert mended(server, found) == {}
 
 
+def test_a_client_that_is_missing_is_made_after_the_scope_that_it_gets() -> None:
+    server = keycloak()
+    server.delete_scope("for-the-ledger")
+    del server.clients[server.client_id("reporter")]
+    found = only(looked_at(server))
+    assert [change.path.rpartition("/")[2] for change in found.changes] == ["client-scopes", "clients"]
+    assert mended(server, found) == {}
+
+
 def test_a_client_id_in_another_case_is_named() -> None:
     server = keycloak()
     server.client("reporter")["clientId"] = "Reporter"
@@ -212,6 +221,16 @@ def test_a_mapper_that_does_not_write_into_access_tokens_is_named() -> None:
     found = only(looked_at(server))
     assert "does not add it to access tokens (step C)" in found.seen
     assert "for-the-ledger, Mappers" in found.console
+
+
+def test_a_mapper_in_a_scope_of_keycloak_itself_is_left_alone() -> None:
+    server = keycloak()
+    (mapper,) = server.scope("for-the-ledger")["protocolMappers"]
+    server.delete_scope("for-the-ledger")
+    silent = {**mapper, "config": {**mapper["config"], "access.token.claim": "false"}}
+    server.scope("roles")["protocolMappers"].append(silent)
+    found = only(looked_at(server))
+    assert "No client scope has an Audience mapper for ledger (step C)" in found.seen
 
 
 def test_an_audience_that_is_a_url_needs_no_client() -> None:
@@ -406,13 +425,13 @@ def test_a_role_for_a_scope_that_drops_out_is_named_if_the_plan_grants_it() -> N
     assert found.plan == "s2s-fastapi plan access.json"
 
 
-@pytest.mark.parametrize("audience", ["realm-management", "account", "Broker"])
+@pytest.mark.parametrize("audience", ["realm-management", "account", "Broker", "https://keycloak.test/realms/corp"])
 def test_an_audience_of_keycloak_itself_is_refused(audience: str) -> None:
     server = keycloak()
     other = receiver("other", require_caller("reporter"), audience=audience)
     for apps in ((caller("reporter", audience),), (caller("reporter", audience), other)):
         (found,) = nothing_is_offered(server, *apps)["steps"]
-        assert "is a client of Keycloak itself" in found.seen
+        assert "is a client of Keycloak itself" in found.seen or "Keycloak itself accepts tokens for that" in found.seen
         assert found.plan == ""
 
 
@@ -436,6 +455,7 @@ def test_a_scope_of_keycloak_itself_is_neither_assigned_nor_changed(scope: str) 
         assert [each.changes for each in found] == [()] * len(found)
         assert all("Switch" not in each.cure and "Assign" not in each.cure for each in found)
         assert found or held
+        assert held or ("is a client scope of Keycloak itself" in found[0].seen and not found[0].plan)
 
 
 def test_a_forbidden_plan_has_no_step() -> None:
@@ -464,14 +484,14 @@ def test_a_route_that_names_the_caller_and_refuses_it_is_a_warning_with_the_plan
     assert found.plan == "s2s-fastapi plan access.json"
 
 
-def test_a_route_counts_as_open_if_it_accepts_the_token_of_one_declared_call() -> None:
+@pytest.mark.parametrize("scopes", [((), "ledger:export"), ("ledger:export", ())], ids=["first", "last"])
+def test_a_route_counts_as_open_if_it_accepts_the_token_of_one_declared_call(scopes: tuple[Any, Any]) -> None:
     server = keycloak()
     server.add_scope("ledger:export")
     server.client("reporter")["optionalClientScopes"] = ["ledger:export"]
     export = require_caller("reporter") & require_scope("ledger:export")
-    both = replace(
-        BOTH[0], calls=(*caller("reporter", "ledger").calls, *caller("reporter", "ledger", scope="ledger:export").calls)
-    )
+    calls = tuple(call for scope in scopes for call in caller("reporter", "ledger", scope=scope).calls)
+    both = replace(BOTH[0], calls=calls)
     results = looked_at(server, both, receiver("ledger", require_caller("reporter"), export))
     assert findings(results) == {}
     assert results["routes"] == [Seen("No route of ledger that names this caller refuses it.")]
@@ -513,6 +533,14 @@ def test_reading_the_realm_ends_although_each_answer_comes_in_time() -> None:
     seconds = iter(range(0, 100_000, 30))
     with keycloak().api() as api, pytest.raises(AdminError, match="did not answer within 120 s"):
         inspected(api, "reporter", (), realm="corp", clock=lambda: next(seconds))
+
+
+@pytest.mark.parametrize("answer", [[], {"attributes": "none"}], ids=str)
+def test_an_answer_that_is_no_client_is_a_finding_and_no_crash(answer: Any) -> None:
+    server = keycloak()
+    page = f"/clients/{server.client_id('reporter')}"
+    server.before = lambda _, path: httpx.Response(200, json=answer) if path.endswith(page) else None
+    assert "something else than a client" in only(looked_at(server)).cure
 
 
 def test_no_more_tokens_are_requested_if_those_before_took_too_long() -> None:

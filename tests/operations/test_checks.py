@@ -26,6 +26,7 @@ from s2s_fastapi.testing.faults import (
     with_members,
 )
 from tests.caller.fakes import jwt
+from tests.kit.admin_rest import FakeKeycloak
 from tests.kit.console import CALLER, RECEIVER, hardcoded
 from tests.kit.declaring import caller, receiver
 from tests.kit.diagnosis import Mistake
@@ -564,6 +565,38 @@ def test_an_app_and_an_access_file_are_not_mixed(place: Place, access: str) -> N
         done = place.run("doctor", "--app", APP, *option)
         assert (done.exit_code, done.stdout) == (2, "")
         assert "--app imports code" in done.stderr
+
+
+@pytest.mark.parametrize("scope", [(), "tickets:write"], ids=["audience", "scope"])
+def test_a_fault_that_an_administrator_sees_is_one_finding(place: Place, scope: Any) -> None:
+    place.unassign(CALLER, "crm-audience")
+    place.give_role(on=False)
+    realm = FakeKeycloak()
+    realm.add_client(clientId=RECEIVER)
+    realm.add_scope("crm-audience", RECEIVER)
+    lists = {"defaultClientScopes": ["basic", "service_account", *["crm-audience"] * bool(scope)]}
+    realm.add_client(clientId=CALLER, serviceAccountsEnabled=True, fullScopeAllowed=False, **lists)
+    apps = (caller(CALLER, RECEIVER, scope=scope), receiver(RECEIVER, require_caller(CALLER)))
+    with realm.api() as api:
+        report = examined(Facts(apps=apps, files=("access.json",), settings=place.settings(), admin=api))
+    checks = {check.name: check for check in report.checks}
+    assert checks["downstreams"].results == (Skipped(f"No such token for {RECEIVER} is granted: see steps."),)
+    assert [name for name, check in checks.items() if check.state == "problem"] == ["steps"]
+    assert report.count("problem") == 1
+
+
+def test_a_token_that_an_administrator_would_expect_and_that_is_not_granted_stays_a_finding(place: Place) -> None:
+    place.unassign(CALLER, "crm-audience")
+    place.give_role(on=False)
+    realm = FakeKeycloak()
+    realm.add_client(clientId=RECEIVER)
+    realm.add_scope("crm-audience", RECEIVER)
+    lists = {"defaultClientScopes": ["basic", "service_account", "crm-audience"]}
+    realm.add_client(clientId=CALLER, serviceAccountsEnabled=True, fullScopeAllowed=False, **lists)
+    apps = (caller(CALLER, RECEIVER), receiver(RECEIVER, require_caller(CALLER)))
+    with realm.api() as api:
+        report = examined(Facts(apps=apps, files=("access.json",), settings=place.settings(), admin=api))
+    assert [check.name for check in report.checks if check.state == "problem"] == ["downstreams"]
 
 
 def test_the_variables_of_an_administrator_are_needed_if_they_were_asked_for(place: Place) -> None:

@@ -9,7 +9,7 @@ from s2s_fastapi.declared.asked import leaves_of
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.operations.facts import Facts
 from s2s_fastapi.operations.findings import Finding, Result, Seen, Skipped
-from s2s_fastapi.operations.forbidden import forbidden_client, forbidden_scope
+from s2s_fastapi.operations.forbidden import forbidden_audience, forbidden_client, forbidden_scope
 from s2s_fastapi.operations.inspection import Inspection
 from s2s_fastapi.operations.relations import judged
 from s2s_fastapi.operations.snapshot import AUDIENCE_MAPPER, audience_of
@@ -49,8 +49,7 @@ def check_steps(facts: Facts) -> Iterator[Result]:
 def on_the_way(facts: Facts, found: Inspection, downstream: Downstream) -> Iterator[Result]:
     """Look at the steps B to D for one declared call."""
     for audience in sorted(downstream.audiences):
-        problem = forbidden_client(audience, found.snapshot.realm) if "://" not in audience else ""
-        if problem:
+        if problem := forbidden_audience(audience, found.snapshot.realm):
             yield Finding(
                 seen=f"A call is for the audience {named(audience)}, and no plan grants it: {problem}.",
                 why="Whoever has such a token may have rights in Keycloak.",
