@@ -279,6 +279,24 @@ def test_a_narrow_page_is_never_scrolled_sideways(
         assert page.locator("#all").is_hidden()
 
 
+def test_a_narrow_table_names_its_columns_in_each_row(small: Landscape, look: Look) -> None:
+    page = look(small.html, width=390)
+    heads = page.locator("#rows tr").last.evaluate(
+        "(row) => [...row.cells].filter((e) => e.checkVisibility()).map((e) => getComputedStyle(e, '::before').content)"
+    )
+    assert heads == ['"caller "', '"receiver "', '"kind "', '"audience "', '"scope "', '"routes "']
+
+
+def test_the_command_of_a_plan_is_shown_if_there_is_one(look: Look) -> None:
+    command = "s2s-fastapi plan '<b>x.json'"
+    page = look(as_html([relation("shop", Status.IN_PART)], plan=command))
+
+    assert page.locator("#plan code").inner_text() == command
+    assert page.locator("#plan").is_visible()
+    assert page.locator("#rows td").last.inner_text() == "1 of 2"
+    assert look(as_html([relation("shop")])).locator("#plan").is_hidden()
+
+
 def test_nothing_moves_for_who_asks_for_that(small: Landscape, look: Look) -> None:
     def times(motion: str) -> set[str]:
         page = look(small.html, reduced_motion=motion)

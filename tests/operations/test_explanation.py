@@ -413,6 +413,18 @@ def test_a_realm_file_gets_a_plan_if_both_sides_declare_the_call_and_the_realm_d
     assert "apply" not in hints  # there is no server: the plan is for the file
 
 
+def test_two_files_of_one_client_are_refused(asking: Asking, tmp_path: Path) -> None:
+    opened = receiver(RECEIVER, require_service())
+    asking.realm_file.write_text(json.dumps(asking.place.realm))
+    given = declarations(tmp_path, CRM, opened)
+    done = asking.place.run("explain", "--client", CALLER, "--realm-file", asking.realm_file, *given)
+
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"Several apps have the client id {RECEIVER}")
+    same = asking.about(*declarations(tmp_path, CRM, CRM), app="")
+    assert len(same["routes"]) == len(CRM.routes)
+
+
 @pytest.mark.parametrize(
     ("apps", "words"),
     [

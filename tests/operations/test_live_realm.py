@@ -1,15 +1,19 @@
 """What a running server would answer to a client: its example token, corrected, and the realm beside it."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from s2s_fastapi import require_caller
+from s2s_fastapi.declared.access_file import AccessFile
 from s2s_fastapi.operations.admin import AdminError
 from s2s_fastapi.operations.explanation import Question, Token
 from s2s_fastapi.operations.live_realm import LiveRealm
 from tests.cli.command import run
 from tests.kit.admin_rest import VIEW, FakeKeycloak
+from tests.kit.declaring import caller, receiver
 from tests.operations.schemas import valid
 
 SCOPES = ["basic", "roles", "service_account", "crm-call"]
@@ -165,3 +169,16 @@ def test_the_command_asks_the_server_whose_administrator_is_named_and_changes_no
         json.loads(mail.stdout)["hints"]
     )
     assert server.writes() == []
+
+
+def test_for_a_server_the_plan_and_its_carrying_out_are_named(server: FakeKeycloak, tmp_path: Path) -> None:
+    server.client("chat")["defaultClientScopes"] = ["basic", "roles", "service_account"]
+    del server.example["aud"]
+    file = tmp_path / "access.json"
+    file.write_text(AccessFile((receiver("crm", require_caller("chat")), caller("chat", "crm"))).text)
+    with server.serving() as environment:
+        done = run("explain", "--json", "--client", "chat", "--to", "crm", "--access", str(file), **environment)
+
+    hints = "\n".join(json.loads(done.stdout)["hints"])
+    assert f"s2s-fastapi plan {file} --out plan.json" in hints
+    assert "s2s-fastapi apply --plan plan.json" in hints
