@@ -143,6 +143,7 @@ def _table(apps: Iterable["AppAccess"]) -> None:
 
 
 def _check(files: Iterable[str], realm_file: Path, version: str, *, as_json: bool) -> None:
+    from s2s_fastapi.declared.access_file import in_one_realm  # noqa: PLC0415 - slows --help down
     from s2s_fastapi.operations.access_check import check_access  # noqa: PLC0415 - slows --help down
     from s2s_fastapi.realm.model import RealmModel  # noqa: PLC0415 - as above
     from s2s_fastapi.testing.documents import read_documents  # noqa: PLC0415 - as above
@@ -154,7 +155,10 @@ def _check(files: Iterable[str], realm_file: Path, version: str, *, as_json: boo
     realms = read_documents([realm_file], os.environ).realms
     if len(realms) != 1:
         raise ConfigurationError(f"{realm_file} has {len(realms)} realms: give the file of one.")
-    findings = check_access(apps, RealmModel.read(realms[0], version=version))
+    here, elsewhere = in_one_realm(apps)
+    for note in elsewhere:
+        tell(note)
+    findings = check_access(here, RealmModel.read(realms[0], version=version))
     if as_json:
         print_json(_json(findings))
     else:
