@@ -70,8 +70,8 @@ test-wheel:  ## Run the tests against the built wheel, away from the source
 	.venv-layouts/bin/python -m pip install --quiet --disable-pip-version-check -r tests/receiver/layouts/packages/requirements.txt -e '.[otel]'
 	@touch $@
 
-test-layouts: .venv-layouts/.installed  ## Run the apps of tests/receiver/layouts, those on third-party packages too, in the pinned versions
-	.venv-layouts/bin/python -m pytest -W ignore::DeprecationWarning tests/receiver/layouts/test_layouts.py tests/receiver/layouts/packages/layouts_on_packages.py $(PYTEST)
+test-layouts: .venv-layouts/.installed  ## Run the apps of tests/receiver/layouts and tests/moving, those on third-party packages too, in the pinned versions
+	.venv-layouts/bin/python -m pytest -W ignore::DeprecationWarning tests/receiver/layouts/test_layouts.py tests/receiver/layouts/packages/layouts_on_packages.py tests/moving/before_on_packages.py tests/moving/mcp_on_packages.py $(PYTEST)
 
 .venv-fastapi-suite/.installed: pyproject.toml tests/fastapi_suite/requirements.txt
 	$(PYTHON) -m venv .venv-fastapi-suite

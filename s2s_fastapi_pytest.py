@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 _REALM_FILES = "s2s_realm_files"
 _MISSING = "it is unknown where Keycloak is"
-_NOTE = "In a test, give the app a test issuer instead: `client = client_of(app)`, with the fixture client_of. No environment variable is needed."
+_NOTE = (
+    "In a test, give the app a test issuer instead: `client = client_of(app)`, with the fixture client_of. If the code has a TokenVerifier, name"
+    " it as well: `client_of(app, verifier)`. No environment variable is needed."
+)
 _NOT_STARTED = "not_started"
 
 

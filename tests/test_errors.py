@@ -137,7 +137,7 @@ def test_reasons_are_a_closed_list_of_stable_names() -> None:
     assert [str(reason) for reason in Reason] == [name.lower() for name in Reason.__members__]
     assert len(set(Reason)) == len(Reason.__members__)
     for reason in Reason:
-        assert reason.detail or reason is Reason.ALLOWED
+        assert reason.detail or reason in (Reason.ALLOWED, Reason.ANONYMOUS)
         assert (reason.error == "insufficient_scope") is (reason.status == 403)
         assert (reason.error == "invalid_token") is (reason.status == 401 and reason is not Reason.NO_CREDENTIALS)
         assert reason.status in {200, 400, 401, 403, 500, 503}

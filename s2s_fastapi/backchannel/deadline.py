@@ -18,6 +18,10 @@ class Deadline:
 
     def __init__(self, seconds: float) -> None:
         """Start the time now."""
+        self.restart(seconds)
+
+    def restart(self, seconds: float) -> None:
+        """Start the time of the next exchange on the same connections."""
         self._end = time.monotonic() + seconds
 
     def left(self, at_most: float | None = None) -> float:

@@ -1,6 +1,5 @@
 """``s2s-fastapi access``: what apps declare, as a table or an access file; and access files against a realm file."""
 
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from s2s_fastapi.cli.mistake import in_one_sentence, problem_of
-from s2s_fastapi.cli.planned import read_access_files
+from s2s_fastapi.cli.planned import read_access_files, read_realm
 from s2s_fastapi.cli.printing import as_text, console, print_json, quiet, show, tell
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.text import listed, named
 
 if TYPE_CHECKING:
-    from s2s_fastapi.declared.access_file import AppAccess
+    from s2s_fastapi.declared.access_file import AppAccess, RouteEntry
     from s2s_fastapi.operations.wanted import RealmFinding
 
 __all__ = ["access"]
@@ -49,7 +48,8 @@ def access(
     Each app is imported in a process of its own. Variables KEYCLOAK_ADMIN... and KC_... must not be set. Nothing else imports code.
 
     `access check *.json --realm-file realm.json` compares access files with a realm file, without a Keycloak, for example in CI. Exit code
-    1: a declared call would be refused, a service gets an audience that no file declares, or nobody answers to an audience.
+    1: a declared call would be refused, a route names a caller and refuses its token, a service gets an audience that no file declares, or
+    nobody answers to an audience.
     """
     quiet()
     if apps[0] == _CHECK:
@@ -118,9 +118,8 @@ def _table(apps: Iterable["AppAccess"]) -> None:
         table = Table(title=as_text(app.client_id), title_justify="left", title_style="bold")
         table.add_column("Route")
         table.add_column("Who may call", overflow="fold")
-        by_app = "anybody" if app.requires is None else f"by the app: {app.requires}"
         for route in app.routes:
-            who = by_app if route.requires is None else f"{by_app} & {route.requires}"
+            who = _who(app, route)
             if app.requires is None and route.requires is not None:
                 who = f"nobody: no ServiceAuthMiddleware, so it answers 500; the route: {route.requires}"
             if route.public:
@@ -142,23 +141,29 @@ def _table(apps: Iterable["AppAccess"]) -> None:
         show(table)
 
 
+def _who(app: "AppAccess", route: "RouteEntry") -> str:
+    """Return what the app requires, and what the route requires in addition: nothing stands there twice."""
+    from s2s_fastapi.requirement.requirement import AllOf  # noqa: PLC0415 - slows --help down
+
+    if app.requires is None:
+        return "anybody"
+    every, own = (
+        [] if one is None else one.parts if isinstance(one, AllOf) else [one] for one in (app.requires, route.requires)
+    )
+    further = tuple(part for part in own if part not in every)
+    return f"app: {app.requires}{f' / route: {AllOf(further)}' if further else ''}"
+
+
 def _check(files: Iterable[str], realm_file: Path, version: str, *, as_json: bool) -> None:
     from s2s_fastapi.declared.access_file import in_one_realm  # noqa: PLC0415 - slows --help down
-    from s2s_fastapi.operations.access_check import check_access  # noqa: PLC0415 - slows --help down
+    from s2s_fastapi.operations.access_check import check_access  # noqa: PLC0415 - as above
     from s2s_fastapi.realm.model import RealmModel  # noqa: PLC0415 - as above
-    from s2s_fastapi.testing.documents import read_documents  # noqa: PLC0415 - as above
 
     apps = read_access_files(map(Path, files))
-    twice = sorted({app.client_id for app in apps if sum(other.client_id == app.client_id for other in apps) > 1})
-    if twice:
-        raise ConfigurationError(f"Several apps have the client id {listed(twice)}: give each a client of its own.")
-    realms = read_documents([realm_file], os.environ).realms
-    if len(realms) != 1:
-        raise ConfigurationError(f"{realm_file} has {len(realms)} realms: give the file of one.")
     here, elsewhere = in_one_realm(apps)
     for note in elsewhere:
         tell(note)
-    findings = check_access(here, RealmModel.read(realms[0], version=version))
+    findings = check_access(here, RealmModel.read(read_realm(realm_file), version=version))
     if as_json:
         print_json(_json(findings))
     else:
@@ -175,4 +180,6 @@ def _json(findings: Iterable["RealmFinding"]) -> dict[str, Any]:
 
 
 def _text(finding: "RealmFinding") -> Any:
-    return as_text(f"{finding.level}: {finding.text}", "" if finding.level == "note" else "yellow")
+    # "open" beside the name of a route would read as if anybody could call it.
+    note = finding.level == "note"
+    return as_text(f"{'note' if note else 'problem'}: {finding.text}", "" if note else "yellow")

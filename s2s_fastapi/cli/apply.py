@@ -1,13 +1,15 @@
 """``s2s-fastapi apply``: a plan is shown, confirmed and carried out."""
 
 import sys
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from s2s_fastapi.cli.mistake import in_one_sentence
-from s2s_fastapi.cli.planned import PlanSource, show_plan
+from s2s_fastapi.cli.mistake import ending_with_2, in_one_sentence
+from s2s_fastapi.cli.planned import PlanSource, show_plan, show_restarts
 from s2s_fastapi.cli.printing import print_json, quiet, tell
 from s2s_fastapi.errors import ConfigurationError
 
@@ -15,6 +17,7 @@ __all__ = ["apply"]
 
 
 @in_one_sentence
+@ending_with_2
 def apply(
     files: Annotated[
         list[Path] | None, typer.Argument(metavar="ACCESS.json...", help="Access files of the apps: see `access`.")
@@ -51,22 +54,39 @@ def apply(
     from s2s_fastapi.operations.plan import read_plan  # noqa: PLC0415 - as above
 
     if plan is not None:
-        saved, source = read_plan(plan), PlanSource.saved(plan, secrets)
+        saved, made_from = read_plan(plan)
+        source = PlanSource.saved(made_from, plan, secrets)
     else:
         saved, source = None, PlanSource.of(files or (), grant or (), secrets)
-    with AdminApi(AdminTarget.of(url=url, realm=realm)) as api:
+    target = AdminTarget.of(url=url, realm=realm)
+    if target.unprotected:
+        tell(target.unprotected)
+    with AdminApi(target) as api:
         made = saved or source.planned(api)
-        if not as_json:
-            show_plan(made)
+        ask = saved is None and not yes
+        # A question is only asked about what was shown. A saved plan that is out of date is not shown at all.
+        shown = partial(show_plan, made, stderr=as_json) if ask or not as_json else str
+        if saved is None or made.forbidden or not made.steps:
+            shown()
+            shown = str
         if made.forbidden:
-            sys.stderr.write("Nothing was changed: the access files ask for what is forbidden.\n")
+            tell("Nothing was changed: the access files ask for what is forbidden.")
             raise SystemExit(2)
         if made.steps:
-            if plan is None and not yes:
+            if ask:
                 _ask(len(made.steps))
-            apply_plan(made, api, again=source.plan_for, done=lambda step: tell(f"Done: {step}"))
+            number = count(1)
+            apply_plan(
+                made,
+                api,
+                again=source.plan_for,
+                begin=shown,
+                done=lambda step: tell(f"Done {next(number)} of {len(made.steps)}: {step}"),
+            )
     if as_json:
         print_json(made.as_json())
+    elif made.steps:
+        show_restarts(made)
     if any(finding.level == "open" for finding in made.findings):
         raise SystemExit(1)
 
@@ -82,7 +102,7 @@ def _ask(steps: int) -> None:
         raise ConfigurationError(
             "Nobody can be asked here: write --yes, or carry out a saved plan with --plan FILE. Nothing was changed."
         )
-    sys.stderr.write(f"\nCarry out these {steps} steps? Type yes: ")
+    sys.stderr.write(f"\nCarry out {'this step' if steps == 1 else f'these {steps} steps'}? Type yes: ")
     sys.stderr.flush()
     if sys.stdin.readline().strip() != "yes":
         sys.stderr.write("Nothing was changed.\n")

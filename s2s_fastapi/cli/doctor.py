@@ -13,6 +13,8 @@ from s2s_fastapi.cli.printing import as_text, columns, print_json, quiet, show
 from s2s_fastapi.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from s2s_fastapi.operations.admin import AdminApi
     from s2s_fastapi.operations.findings import Checked, Report
 
@@ -20,6 +22,9 @@ __all__ = ["doctor"]
 
 _SECONDS: Final = 10.0
 """For one answer of the Admin API."""
+_ADMIN_API: Final = "Admin API: "
+_PLAN: Final = "Plan, with the access files of both services: "
+_COPIED: Final = (_ADMIN_API, _PLAN)
 _STYLES: Final = {"fine": "green", "warning": "yellow", "problem": "bold red", "skipped": "dim"}
 
 
@@ -108,17 +113,54 @@ def _admin(*, required: bool) -> "tuple[AdminApi | None, str]":
 
 
 def _print(report: "Report") -> None:
-    table = columns(3)
+    skipped = _skipped(report)
+    shown: list[tuple[str, str, list[str]]] = []
     for check in report.checks:
-        name, state = as_text(check.name, "bold"), as_text(check.state, _STYLES[check.state])
-        for line in _lines(check):
-            table.add_row(state, name, as_text(line))
-            name = state = as_text("")
-    show(table)
+        if check.state != "skipped":
+            shown.append((check.state, check.name, _lines(check)))
+        elif names := skipped.pop(_said(check), []):
+            alone = len(names) == 1
+            shown.append(
+                ("skipped", names[0], _lines(check))
+                if alone
+                else ("skipped", f"{len(names)} checks", [f"{', '.join(names)}: {_said(check)}"])
+            )
+    widths = (max(map(len, _STYLES)), max(len(name) for _, name, _ in shown))
+    for state, name, lines in shown:
+        _print_one(as_text(state, _STYLES[state]), as_text(name, "bold"), lines, widths)
     problems, warnings = report.count("problem"), report.count("warning")
     sys.stdout.write(
         f"{problems} problem{'' if problems == 1 else 's'}, {warnings} warning{'' if warnings == 1 else 's'}.\n"
     )
+
+
+def _print_one(state: "Text", name: "Text", lines: list[str], widths: tuple[int, int]) -> None:
+    """Print one check. What somebody copies stands in a line of its own, which is never wrapped: a terminal marks it as one line."""
+    table = columns(3, widths=widths)
+    for line in lines:
+        if line.startswith(_COPIED):
+            if table.row_count:
+                show(table)
+            show(as_text(line), wrap=False)
+            table = columns(3, widths=widths)
+        else:
+            table.add_row(state, name, as_text(line))
+            state = name = as_text("")
+    if table.row_count:
+        show(table)
+
+
+def _skipped(report: "Report") -> dict[str, list[str]]:
+    """Return the names of the checks that were skipped, by the reason: there may be twenty for one."""
+    names: dict[str, list[str]] = {}
+    for check in report.checks:
+        if check.state == "skipped":
+            names.setdefault(_said(check), []).append(check.name)
+    return names
+
+
+def _said(check: "Checked") -> str:
+    return " ".join(_lines(check))
 
 
 def _lines(check: "Checked") -> list[str]:
@@ -129,8 +171,8 @@ def _lines(check: "Checked") -> list[str]:
         if isinstance(result, Finding):
             lines += [result.seen, f"Why: {result.why}", f"Cure: {result.cure}"]
             lines += [f"Console: {result.console}"] if result.console else []
-            lines += [f"Admin API: {change}" for change in result.changes]
-            lines += [f"Plan: {result.plan}"] if result.plan else []
+            lines += [f"{_ADMIN_API}{change}" for change in result.changes]
+            lines += [f"{_PLAN}{result.plan}"] if result.plan else []
         else:
             lines.append(result.text if isinstance(result, Seen) else result.why)
     return lines or ["Nothing to report."]

@@ -17,8 +17,11 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.text import listed, named
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from s2s_fastapi.declared.access_file import AppAccess
-    from s2s_fastapi.operations.explanation import Explanation, Question, RealmSource, Token
+    from s2s_fastapi.operations.explanation import Explanation, Question, RealmSource, RouteAnswer, Token
+    from s2s_fastapi.operations.records import LogRecord
     from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = ["explain"]
@@ -27,8 +30,8 @@ _LONGEST_INPUT: Final = 65_536
 _WAYS: Final = """\
 There are three ways to ask, and stdin has nothing:
   about a client      s2s-fastapi explain --client ID --to ID --realm-file REALM.json   (or KEYCLOAK_ADMIN_... instead of the file)
-  about a token       s2s-fastapi token --raw | s2s-fastapi explain --to ID
-  about a log record  s2s-fastapi explain < record.json   (the record of a refusal)"""
+  about a token       s2s-fastapi token --raw | s2s-fastapi explain --to ID --access FILE
+  about a log record  s2s-fastapi explain --access FILE < record.json   (the record of a refusal)"""
 _NO_REALM: Final = (
     "Add --realm-file REALM.json, or set KEYCLOAK_ADMIN_CLIENT_ID and KEYCLOAK_ADMIN_CLIENT_SECRET_FILE to ask the server, or --access FILE"
     " to see what the routes require: the token is predicted from a realm."
@@ -62,28 +65,31 @@ def explain(  # noqa: PLR0917 - the options of the command line
     with the log-in KEYCLOAK_ADMIN_CLIENT_ID and KEYCLOAK_ADMIN_CLIENT_SECRET_FILE (rights: view-clients, view-users, view-realm). Or stdin
     has a token, or the log record of a refusal. A token is never an argument: the list of processes would show it.
 
-    Exit code 0: at least one of the routes accepts the call. 1: none does.
+    What the routes require is in the access file of the called service: --access. Exit code 0: at least one of the routes accepts the
+    call. 1: none does, or the routes are not known.
     """
     quiet()
     from s2s_fastapi.operations.declarations import declared_by  # noqa: PLC0415 - slows --help down
-    from s2s_fastapi.operations.explanation import Question, declared_only, explained  # noqa: PLC0415 - as above
+    from s2s_fastapi.operations.explanation import Question, declared_only  # noqa: PLC0415 - as above
 
     if app:
         from s2s_fastapi.operations.applications import checked_name  # noqa: PLC0415 - as above
 
         checked_name(app)
     apps = declared_by(access or (), app)
-    files = (*map(str, access or ()), *(("",) if app else ()))
+    read = _Read(
+        apps, (*map(str, access or ()), *(("",) if app else ())), "" if realm_file is None else str(realm_file)
+    )
     question = Question(client_id=client, scopes=tuple(scope or ()), to=to)
     with _realm(realm_file, keycloak, _Server(url, realm), apps) as source:
         if client and source is not None:
-            explanation = explained(question, source.predicted(question), apps, files=files)
+            explanation = read.explained(question, source.predicted(question))
         elif client and apps:
             explanation = declared_only(question, apps)
         elif client:
             raise ConfigurationError(_NO_REALM)
         else:
-            explanation = _of_stdin(_stdin(), question, source, apps, files)
+            explanation = _of_stdin(_stdin(), question, source, read)
     if as_json:
         print_json(explanation.as_json())
     else:
@@ -106,6 +112,19 @@ class _Server(NamedTuple):
 
     url: str
     realm: str
+
+
+class _Read(NamedTuple):
+    """What was read, and from which files."""
+
+    apps: "tuple[AppAccess, ...]"
+    files: tuple[str, ...]
+    realm_file: str
+
+    def explained(self, question: "Question", token: "Token") -> "Explanation":
+        from s2s_fastapi.operations.explanation import explained  # noqa: PLC0415 - as above
+
+        return explained(question, token, self.apps, files=self.files, realm_file=self.realm_file)
 
 
 @contextmanager
@@ -131,39 +150,32 @@ def _realm(
         yield LiveRealm(api, audiences)
 
 
-def _of_stdin(
-    text: str,
-    question: "Question",
-    source: "RealmSource | None",
-    apps: "tuple[AppAccess, ...]",
-    files: tuple[str, ...],
-) -> "Explanation":
+def _of_stdin(text: str, question: "Question", source: "RealmSource | None", read: _Read) -> "Explanation":
     """Explain a token or a log record."""
-    from s2s_fastapi.operations.explanation import explained  # noqa: PLC0415 - as above
-    from s2s_fastapi.operations.records import is_record  # noqa: PLC0415 - as above
+    from s2s_fastapi.operations.records import is_record, read_record  # noqa: PLC0415 - as above
 
-    if is_record(text):
-        return _of_record(text, question, source, apps, files)
-    question, token = _given(text, question, source)
-    return explained(question, token, apps, files=files)
-
-
-def _of_record(
-    text: str,
-    question: "Question",
-    source: "RealmSource | None",
-    apps: "tuple[AppAccess, ...]",
-    files: tuple[str, ...],
-) -> "Explanation":
-    """Explain a refusal by the realm, if it is known; otherwise say what the record says, and what the route requires."""
-    from s2s_fastapi.operations.explanation import explained, required  # noqa: PLC0415 - as above
-    from s2s_fastapi.operations.records import read_record  # noqa: PLC0415 - as above
-
+    if not is_record(text):
+        question, token = _given(text, question, source)
+        return read.explained(question, token)
     record = read_record(text)
+    explanation = _of_record(record, question, source, read)
+    if record.among == 1:
+        return explanation
+    return replace(
+        explanation, hints=(f"stdin has {record.among} records: the last one is explained.", *explanation.hints)
+    )
+
+
+def _of_record(record: "LogRecord", question: "Question", source: "RealmSource | None", read: _Read) -> "Explanation":
+    """Explain a refusal by the realm, if it is known; otherwise say what the record says, and what the route requires."""
+    from s2s_fastapi.operations.explanation import ROUTES_UNKNOWN, required  # noqa: PLC0415 - as above
+
     asked = replace(record.question, scopes=question.scopes, to=question.to or record.question.to)
     if source is None or not asked.client_id:
-        return replace(record.explanation, hints=tuple(required(asked, apps)))
-    explanation = explained(asked, source.predicted(asked), apps, files=files)
+        return replace(record.explanation, hints=tuple(required(asked, read.apps)))
+    explanation = read.explained(asked, source.predicted(asked))
+    if unknown := [route.cure for route in explanation.routes if route.reason == ROUTES_UNKNOWN]:
+        return replace(explanation, routes=record.explanation.routes, hints=(*unknown, *explanation.hints))
     if not explanation.accepted:
         return explanation
     doubt = (
@@ -207,19 +219,34 @@ def _print(explanation: "Explanation") -> None:
     if not explanation.routes:
         return
     table = columns(3)
-    for route in explanation.routes:
-        state = as_text("accepted", "green") if route.accepted else as_text("refused", "bold red")
+    # A token that is no good in itself is refused by each route for the same reason: the row above has the cure.
+    said = {(str(each.reason), each.cure): "" for each in (token, *explanation.token.further)}
+
+    def once(reason: str, cure: str) -> str:
+        """Return the cure as the end of a row. Many routes have the same one: it is written once."""
+        shown = said.get((reason, cure), cure)
+        if cure:
+            said.setdefault((reason, cure), "as above")
+        return f". {shown}" if shown else ""
+
+    # Routes that need no token come last: nobody asks about them.
+    for route in sorted(explanation.routes, key=lambda each: each.public):
         text = route.route if route.reason == "allowed" else f"{route.route}: {route.reason}"
-        # A token that is no good in itself is refused by each route for the same reason: the row above has the cure.
-        said = {(str(each.reason), each.cure) for each in (token, *explanation.token.further)}
-        cure = "" if (route.reason, route.cure) in said else route.cure
-        table.add_row(
-            state, as_text(named(route.app) if route.app else "-"), as_text(f"{text}. {cure}" if cure else text)
-        )
+        name = as_text(named(route.app) if route.app else "-")
+        table.add_row(_state(route), name, as_text(f"{text}{once(route.reason, route.cure)}"))
         for each in route.then:
-            if (str(each.reason), each.cure) not in said:
-                table.add_row(as_text("then", "red"), as_text(""), as_text(f"{each.reason}. {each.cure}"))
+            reason = str(each.reason)
+            if said.get((reason, each.cure)) != "":
+                table.add_row(as_text("then", "red"), as_text(""), as_text(f"{reason}{once(reason, each.cure)}"))
     show(table)
+
+
+def _state(route: "RouteAnswer") -> "Text":
+    from s2s_fastapi.operations.explanation import ROUTES_UNKNOWN  # noqa: PLC0415 - as above
+
+    if route.reason == ROUTES_UNKNOWN:
+        return as_text("unknown", "yellow")
+    return as_text("accepted", "green") if route.accepted else as_text("refused", "bold red")
 
 
 def _rows(explanation: "Explanation") -> Iterator[tuple[str, str]]:

@@ -11,7 +11,8 @@ import typer
 from s2s_fastapi.cli.mistake import in_one_sentence, problem_of
 from s2s_fastapi.cli.printing import as_text, show, tell
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.operations.relations import Relation, Unanswered
+from s2s_fastapi.operations.plan_hint import plan_command
+from s2s_fastapi.operations.relations import Relation, Status, Unanswered
 from s2s_fastapi.realm.model import RealmModel
 from s2s_fastapi.text import listed, named
 
@@ -43,8 +44,8 @@ def graph(
     """Show who may call whom: what the apps declare, beside what the realm grants.
 
     The access files say which service calls which, and whom each route allows. With --realm-file, each caller's token is computed as
-    Keycloak would issue it, and each route judges it. Exit code 1: something declared is not granted, or something granted is not
-    declared.
+    Keycloak would issue it, and each route judges it. Exit code 1: something declared is not granted, something granted is not declared,
+    or a route names a caller and refuses its token.
     """
     # Imported for this command only: they would slow down --help.
     from s2s_fastapi.declared.access_file import AccessFile, in_one_realm  # noqa: PLC0415
@@ -62,7 +63,7 @@ def graph(
     if html is not None:
         title = f"Who may call whom{f' in the realm {model.name}' if model is not None else ''}"
         try:
-            html.write_text(drawn.as_html(found, lost, title=title), encoding="utf-8")
+            html.write_text(drawn.as_html(found, lost, title=title, plan=_plan(found, access)), encoding="utf-8")
         except OSError as error:
             raise ConfigurationError(f"{html} cannot be written: {problem_of(error)}.") from None
     if as_json:
@@ -70,7 +71,7 @@ def graph(
     elif mermaid:
         sys.stdout.write(drawn.as_mermaid(found))
     else:
-        _print(found, lost)
+        _print(found, lost, _plan(found, access))
     if lost or any(each.status.problem for each in found):
         raise typer.Exit(1)
 
@@ -95,7 +96,7 @@ def table_of(found: Iterable[Relation]) -> "Table":
     from rich.table import Table  # noqa: PLC0415 - slows --help down
 
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for head in ("caller", "receiver", "", "other\naudience", "scope", "routes"):
+    for head in ("caller", "receiver", "", "audience", "scope", "routes"):
         table.add_column(head, overflow="fold")  # a name that is cut could be another's
     for each in sorted(found, key=lambda one: not one.status.problem):
         accepted = sum(answer.accepted for answer in each.routes)
@@ -103,7 +104,7 @@ def table_of(found: Iterable[Relation]) -> "Table":
             each.caller,
             each.receiver,
             each.note or each.status.label,
-            " ".join(name for name in each.audiences if name != each.receiver),
+            " ".join(each.audiences),
             " ".join(each.scopes),
             f"{accepted} of {len(each.routes)}" if each.routes else "",
         )
@@ -111,8 +112,19 @@ def table_of(found: Iterable[Relation]) -> "Table":
     return table
 
 
-def _print(found: tuple[Relation, ...], lost: tuple[Unanswered, ...]) -> None:
+def _plan(found: Iterable[Relation], access: Iterable[Path]) -> str:
+    """Return the command that plans what the realm lacks, if it lacks something for a declared call."""
+    lacking = {Status.NOT_GRANTED, Status.REFUSED, Status.IN_PART}
+    return plan_command(*map(str, access)) if any(each.status in lacking for each in found) else ""
+
+
+def _print(found: tuple[Relation, ...], lost: tuple[Unanswered, ...], plan: str) -> None:
     show(table_of(found))
+    for each in found:
+        if each.cure:
+            show(as_text(f"{named(each.caller)} calls {named(each.receiver)}: {each.cure}"))
+    if plan:
+        show(as_text(f"What the realm lacks for declared calls is in a plan: {plan}"))
     for one in lost:
         sentence = (
             f"{named(one.caller)} calls the audience {named(one.audience)}, and none of the given apps accepts it."

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from s2s_fastapi.cli.mistake import in_one_sentence, problem_of
-from s2s_fastapi.cli.planned import PlanSource, show_plan
+from s2s_fastapi.cli.mistake import ending_with_2, in_one_sentence, problem_of
+from s2s_fastapi.cli.planned import PlanSource, names_of, read_realm, show_plan
 from s2s_fastapi.cli.printing import print_json, quiet, tell
 from s2s_fastapi.errors import ConfigurationError
 
@@ -19,6 +19,7 @@ __all__ = ["plan"]
 
 
 @in_one_sentence
+@ending_with_2
 def plan(
     files: Annotated[
         list[Path], typer.Argument(metavar="ACCESS.json...", help="Access files of the apps: see `access`.")
@@ -96,11 +97,15 @@ def plan(
 
 def _of_server(source: PlanSource, *, url: str, realm: str, out: Path | None) -> "Plan":
     from s2s_fastapi.operations.admin import AdminApi, AdminTarget  # noqa: PLC0415 - slows --help down
+    from s2s_fastapi.operations.plan import MADE_FROM  # noqa: PLC0415 - as above
 
-    with AdminApi(AdminTarget.of(url=url, realm=realm)) as api:
+    target = AdminTarget.of(url=url, realm=realm)
+    if target.unprotected:
+        tell(target.unprotected)
+    with AdminApi(target) as api:
         made = source.planned(api)
     if out is not None:
-        _save(out, {**made.as_json(), **source.as_json()})
+        _save(out, {**made.as_json(), MADE_FROM: source.as_json()})
     return made
 
 
@@ -110,21 +115,18 @@ def _of_file(
     from s2s_fastapi.operations.realm_file import RealmFile  # noqa: PLC0415 - slows --help down
     from s2s_fastapi.operations.realm_json import realm_json as changed  # noqa: PLC0415 - as above
     from s2s_fastapi.operations.terraform import terraform as resources  # noqa: PLC0415 - as above
-    from s2s_fastapi.testing.documents import read_documents  # noqa: PLC0415 - as above
 
     if terraform is not None and not terraform.name.endswith(".tf.json"):
         raise ConfigurationError(
             f"Terraform reads JSON only from files that end with .tf.json: write {terraform.stem}.tf.json."
         )
-    realms = read_documents([file], os.environ).realms
-    if len(realms) != 1:
-        raise ConfigurationError(f"{file} has {len(realms)} realms: give the file of one.")
-    realm = RealmFile(realms[0], version=version)
+    filled = read_realm(file)
+    realm = RealmFile(filled, version=version)
     made = source.planned_for_file(realm)
     if made.forbidden:
         return made  # nothing of it is written
     if realm_json is not None:
-        _save(realm_json, changed(_as_written(file, realms[0]), made))
+        _save(realm_json, changed(_as_written(file, filled), made))
         if not realm.lists_scopes and made.steps:
             tell(
                 f"{file} lists no client scopes, and {realm_json} does. A realm that is imported from it has all built-in ones, but Keycloak gives"
@@ -145,22 +147,10 @@ def _as_written(file: Path, filled: dict[str, Any]) -> dict[str, Any]:
     except (OSError, ValueError):
         content = None
     written = content[0] if isinstance(content, list) and len(content) == 1 else content
-    if isinstance(written, dict) and _names(written) == _names(filled):
+    if isinstance(written, dict) and names_of(written) == names_of(filled):
         return written
     raise ConfigurationError(
         f"--realm-json needs one JSON file with one realm, without placeholders in names and outside of quotes: {file} is another."
-    )
-
-
-def _names(realm: dict[str, Any]) -> object:
-    roles = realm.get("roles") or {}
-    return (
-        realm.get("realm"),
-        [client.get("clientId") for client in realm.get("clients") or ()],
-        [scope.get("name") for scope in realm.get("clientScopes") or ()],
-        [user.get("serviceAccountClientId") for user in realm.get("users") or ()],
-        [role.get("name") for role in roles.get("realm") or ()],
-        {owner: [role.get("name") for role in own] for owner, own in (roles.get("client") or {}).items()},
     )
 
 
@@ -171,9 +161,10 @@ def _save(file: Path, content: dict[str, Any]) -> None:
         with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
             opened.write(f"{json.dumps(content, indent=2)}\n")
     except FileExistsError:
-        problem = "exists, and a plan is never overwritten: remove it, or write another name"
+        problem = "exists, and is not overwritten: remove it, or write another name"
     except OSError as error:
         problem = f"cannot be written: {problem_of(error)}"
     else:
+        tell(f"Wrote {file}.")
         return
     raise ConfigurationError(f"{file} {problem}.")

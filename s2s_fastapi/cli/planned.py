@@ -1,5 +1,6 @@
 """What `plan` and `apply` share: their options, the realm that they read, and how a plan is shown."""
 
+import hashlib
 import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,18 +14,24 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.text import listed, named, printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from s2s_fastapi.operations.admin import AdminApi, AdminTarget
     from s2s_fastapi.operations.plan import Plan, Predicted
     from s2s_fastapi.operations.realm_file import RealmFile
     from s2s_fastapi.operations.snapshot import Snapshot
     from s2s_fastapi.operations.wanted import RealmFinding
 
-__all__ = ["PlanSource", "read_access_files", "show_plan"]
+__all__ = ["PlanSource", "names_of", "read_access_files", "read_realm", "show_plan", "show_restarts"]
 
+_LONGEST_PATH: Final = 4096
 _LARGEST: Final = 8 * 1024 * 1024
 _MOST_FILES: Final = 9
-_SOURCE: Final = "made_from"
-_UNSAFE: Final = frozenset('/\\:*?"<>|\0')
+_MARK: Final = "~"
+_UNSAFE: Final = frozenset(f'/\\:*?"<>|\0{_MARK}')
+_LONGEST_FILE: Final = 200  # bytes, of the 255 that file systems take
+_DIGITS: Final = 8
+_NARROWEST: Final = 20
 
 
 def read_access_files(files: Iterable[Path]) -> list[AppAccess]:
@@ -39,6 +46,40 @@ def read_access_files(files: Iterable[Path]) -> list[AppAccess]:
     return apps
 
 
+def read_realm(file: Path) -> dict[str, Any]:
+    """Return the realm of a file. No variable of this machine gets into it: what it names is printed, and may be a secret.
+
+    Raises:
+        ConfigurationError: It has no realm, or several, or a name with a placeholder that has no default.
+    """
+    from s2s_fastapi.testing.documents import read_documents  # noqa: PLC0415 - slows --help down
+
+    read = read_documents([file], {})
+    if len(read.realms) != 1:
+        raise ConfigurationError(f"{file} has {len(read.realms)} realms: give the file of one.")
+    (realm,) = read.realms
+    names = json.dumps(names_of(realm))
+    if unknown := sorted(name for name in read.generated if json.dumps(read.values[name])[1:-1] in names):
+        raise ConfigurationError(
+            f"{file} has ${{{unknown[0]}}} in a name, and variables of this machine are not read: write the name itself, or a default:"
+            f" ${{{unknown[0]}:corp}}."
+        )
+    return realm
+
+
+def names_of(realm: Mapping[str, Any]) -> object:
+    """Return the names of what a realm file has."""
+    roles = realm.get("roles") or {}
+    return (
+        realm.get("realm"),
+        [client.get("clientId") for client in realm.get("clients") or ()],
+        [scope.get("name") for scope in realm.get("clientScopes") or ()],
+        [user.get("serviceAccountClientId") for user in realm.get("users") or ()],
+        [role.get("name") for role in roles.get("realm") or ()],
+        {owner: [role.get("name") for role in own] for owner, own in (roles.get("client") or {}).items()},
+    )
+
+
 def _read(files: Iterable[Path]) -> tuple[list[AppAccess], list[str]]:
     """Return the apps of access files, and one sentence for each file that is none.
 
@@ -47,7 +88,13 @@ def _read(files: Iterable[Path]) -> tuple[list[AppAccess], list[str]]:
     """
     apps: list[AppAccess] = []
     problems: list[str] = []
+    given: set[Path] = set()
     for file in files:
+        if file.resolve() in given:
+            raise ConfigurationError(
+                f"{printable(str(file), _LONGEST_PATH)} is given twice. Is the file of the other app missing? A call needs the files of both."
+            )
+        given.add(file.resolve())
         try:
             apps += _apps_of(file)
         except ConfigurationError as error:
@@ -95,26 +142,25 @@ class PlanSource:
         return cls(apps=tuple(apps), grants=tuple(grants), secrets=secrets, unread=tuple(unread))
 
     @classmethod
-    def saved(cls, file: Path, secrets: Path) -> "PlanSource":
-        """Read it from a saved plan.
+    def saved(cls, content: Any, file: Path, secrets: Path) -> "PlanSource":
+        """Return what a saved plan says that it was made from.
 
         Raises:
-            ConfigurationError: It is not there, or is damaged.
+            ConfigurationError: It does not say it, or is damaged.
         """
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))[_SOURCE]
             each = [AccessFile.parse(json.dumps(one).encode(), source=str(file)) for one in content["access"]]
             grants = tuple(str(grant) for grant in content["grants"])
-        except (OSError, LookupError, TypeError, ValueError):
+        except (LookupError, TypeError, ValueError):
             pass
         else:
             return cls(apps=tuple(app for one in each for app in one.apps), grants=grants, secrets=secrets)
         raise ConfigurationError(f"The plan {file} does not say what it was made from: make it again with --out.")
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as a member of the saved plan. Each app is a file of its own: two may have one client id, which is a finding."""
+        """Return the member `made_from` of a saved plan. Each app is a file of its own: two may have one client id, which is a finding."""
         access = [json.loads(AccessFile((app,)).text) for app in self.apps]
-        return {_SOURCE: {"access": access, "grants": list(self.grants)}}
+        return {"access": access, "grants": list(self.grants)}
 
     def planned(self, api: "AdminApi") -> "Plan":
         """Read the realm and return the plan."""
@@ -185,10 +231,16 @@ class PlanSource:
 
 
 def _free_file(folder: Path, client_id: str) -> Path:
-    """Return a file that is not there yet. One that is there may be of an `apply` that was interrupted: it is never used again."""
+    """Return a file that is not there yet. One that is there may be of an `apply` that was interrupted: it is never used again.
+
+    No client id has a ``~`` left in its file name. So a name that was changed, and a second file, are never those of another client.
+    """
     name = "".join("_" if char in _UNSAFE or not char.isprintable() else char for char in client_id)
     name = f"_{name}" if name.startswith(".") else name
-    for suffix in ("", *(f".{number}" for number in range(2, _MOST_FILES))):
+    if name != client_id or len(name.encode()) > _LONGEST_FILE:
+        short = name.encode()[:_LONGEST_FILE].decode(errors="ignore")
+        name = f"{short}{_MARK}{hashlib.sha256(client_id.encode()).hexdigest()[:_DIGITS]}"
+    for suffix in ("", *(f"{_MARK}{number}" for number in range(2, _MOST_FILES))):
         file = folder.absolute() / f"{name}{suffix}.secret"
         if not file.exists():
             return file
@@ -197,31 +249,22 @@ def _free_file(folder: Path, client_id: str) -> Path:
     )
 
 
-def show_plan(plan: "Plan") -> None:
-    """Print a plan for a person, in full."""
-    out = console()
-
-    def line(text: str, style: str = "") -> None:
-        out.print(as_text(text, style), soft_wrap=True)
-
+def show_plan(plan: "Plan", *, stderr: bool = False) -> None:
+    """Print a plan for a person, in full: no text is cut."""
+    line = _Lines(console(stderr=stderr))
     place = f"on {plan.server} (issuer {plan.issuer}, Keycloak {plan.keycloak})"
     line(f"Realm {named(plan.realm)} {place if plan.server else f'of the file (Keycloak {plan.keycloak})'}", "bold")
     line("")
-    line(
-        f"Steps: {len(plan.steps)}" if plan.steps else "Steps: none. The realm has all that the plan would make.",
-        "bold",
-    )
+    nothing = "Steps: none." if plan.open else "Steps: none. The realm has all that the plan would make."
+    line(f"Steps: {len(plan.steps)}" if plan.steps else nothing, "bold")
     for number, step in enumerate(plan.steps, start=1):
-        line(f"{number:4}. {step}", "green")
+        line(str(step), "green", lead=f"{number:4}. ")
     if plan.tokens:
         line("")
         line("Predicted tokens", "bold")
         for token in plan.tokens:
-            for text, style in _token_lines(token):
-                line(text, style)
-    if plan.restarts:
-        line("")
-        line(f"Start with their new secret (KEYCLOAK_CLIENT_SECRET_FILE): {listed(plan.restarts)}", "bold")
+            for lead, text, style in _token_lines(token):
+                line(text, style, lead=lead)
     styles = {"forbidden": "bold red", "open": "yellow", "note": ""}
     for level, heading in (
         ("forbidden", "Forbidden: no plan does this"),
@@ -233,17 +276,43 @@ def show_plan(plan: "Plan") -> None:
             line("")
             line(heading, styles[level] or "bold")
             for text in found:
-                line(f"  - {text}", "bold" if text.startswith(("ANY SERVICE", "CHECK THIS")) else styles[level])
+                loud = text.startswith(("ANY SERVICE", "CHECK THIS"))
+                line(text, "bold" if loud else styles[level], lead="  - ")
+    show_restarts(plan, stderr=stderr)
 
 
-def _token_lines(token: "Predicted") -> Iterator[tuple[str, str]]:
+def show_restarts(plan: "Plan", *, stderr: bool = False) -> None:
+    """Name the services that get a new secret, each with the file from which it reads it."""
+    line = _Lines(console(stderr=stderr))
+    if plan.restarts:
+        line("")
+        line("Start with their new secret:", "bold")
+        for client, file in plan.restarts:
+            line(f"{named(client)}: KEYCLOAK_CLIENT_SECRET_FILE={shlex.quote(file)}", "bold", lead="  ")
+
+
+class _Lines:
+    """Prints lines of any length. On a terminal they are wrapped between words, below the beginning of their text."""
+
+    def __init__(self, out: "Console") -> None:
+        self._out = out
+
+    def __call__(self, text: str, style: str = "", *, lead: str = "") -> None:
+        shown, first = as_text(text, style, longest=len(text)), as_text(lead, style)
+        width = max(_NARROWEST, self._out.width - len(lead))
+        lines = shown.wrap(self._out, width, overflow="fold") if self._out.is_terminal and text else [shown]
+        for number, one in enumerate(lines):
+            self._out.print((first if number == 0 else as_text(" " * len(lead))) + one, soft_wrap=True)
+
+
+def _token_lines(token: "Predicted") -> Iterator[tuple[str, str, str]]:
     request = f" with scope={token.request}" if token.request else ""
     if token.before == token.after:
-        yield f"  {named(token.caller)}{request}: unchanged, {_claims(token.after)}", ""
+        yield "  ", f"{named(token.caller)}{request}: unchanged, {_claims(token.after)}", ""
         return
-    yield f"  {named(token.caller)}{request}:", ""
-    yield f"    before: {_claims(token.before)}", "red"
-    yield f"    after:  {_claims(token.after)}", "green"
+    yield "  ", f"{named(token.caller)}{request}:", ""
+    yield "    before: ", _claims(token.before), "red"
+    yield "    after:  ", _claims(token.after), "green"
 
 
 def _claims(claims: Mapping[str, Any]) -> str:

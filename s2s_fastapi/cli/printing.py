@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from s2s_fastapi.text import printable
@@ -28,31 +28,37 @@ def console(*, stderr: bool = False) -> "Console":
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
 
 
-def show(shown: "RenderableType") -> None:
-    """Print to stdout, without blanks at the ends of lines if it is no terminal: columns are filled up to the longest sentence."""
+def show(shown: "RenderableType", *, wrap: bool = True) -> None:
+    """Print to stdout, without blanks at the ends of lines if it is no terminal: columns are filled up to the longest sentence.
+
+    What is not to be wrapped is one line, however narrow the terminal is: so it can be copied as a whole.
+    """
     out = console()
     if out.is_terminal:
-        out.print(shown)
+        out.print(shown, soft_wrap=not wrap)
         return
     with out.capture() as captured:
-        out.print(shown)
+        out.print(shown, soft_wrap=not wrap)
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
-def as_text(text: str, style: str = "") -> "Text":
+def as_text(text: str, style: str = "", *, longest: int = _LONGEST) -> "Text":
     """Return text in which nothing is markup, and no character changes the terminal."""
     from rich.text import Text  # noqa: PLC0415 - as above
 
-    return Text(printable(text, _LONGEST), style=style)
+    return Text(printable(text, longest), style=style)
 
 
-def columns(number: int) -> "Table":
-    """Return a table without lines. In a narrow terminal its widest column is wrapped first, and no text is ever cut."""
+def columns(number: int, *, widths: Sequence[int] = ()) -> "Table":
+    """Return a table without lines. In a narrow terminal its widest column is wrapped first, and no text is ever cut.
+
+    ``widths`` are those of the first columns, so that several tables stand below each other as one.
+    """
     from rich.table import Table  # noqa: PLC0415 - as above
 
     table = Table.grid(padding=(0, 2))
-    for _ in range(number):
-        table.add_column(overflow="fold")
+    for width in (*widths, *[None] * (number - len(widths))):
+        table.add_column(overflow="fold", width=width)
     return table
 
 

@@ -45,7 +45,7 @@ def token(
     """Request a token as this service, and print its claims as the called service will judge them.
 
     The settings are the KEYCLOAK_... variables of the service. Exit code 1: Keycloak gives no such token, or the called service would
-    refuse it. The cure is printed.
+    refuse it. The cure is printed. With --raw and without --for, a token that every service refuses is printed as well.
 
     s2s-fastapi token --for crm-api-gateway --header | curl -H @- https://crm.example.com/tickets
     """
@@ -85,9 +85,12 @@ def _print(report: "TokenReport", form: _Form) -> None:
     if form is _Form.CLAIMS:
         print_pairs(_rows(report))
         return
-    # A token that the called service refuses is not printed: the reason is more help than its 401.
-    if report.granted is None or not report.accepted:
+    # A token that the called service refuses is not printed: the reason is more help than its 401. If no service was named, somebody
+    # wants to look at the token, with explain perhaps.
+    if not report.accepted:
         sys.stderr.write(f"{report.decision.cure}\n")
+    to_look_at = form is _Form.RAW and not report.wanted.audiences
+    if report.granted is None or not (report.accepted or to_look_at):
         return
     token = report.granted.value
     sys.stdout.write(f"Authorization: Bearer {token}\n" if form is _Form.HEADER else f"{token}\n")

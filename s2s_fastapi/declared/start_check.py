@@ -343,7 +343,7 @@ class AccessCheck:
             for route in requiring:
                 yield (
                     f"public_paths opens {opened[route]}, but {route.name} carries a requirement, its own or that of a "
-                    "router or app around it: remove one of the two."
+                    "router or app around it: remove one of the two. A requirement of all other routes stands on a router without this one."
                 )
 
     def _optional_problems(self) -> Iterator[str]:

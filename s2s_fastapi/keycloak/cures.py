@@ -147,6 +147,8 @@ def not_granted_cure(
     A token shows that step A is done. ``requested`` are the scopes of the request, ``granted`` those of the answer.
     """
     who, names, wanted = named(client_id), sorted(missing), frozenset(requested)
+    if token_id[2:4] == "lt":  # Keycloak 26.7 marks lightweight tokens there
+        return f"This is a lightweight token: {_not_lightweight(who)}."
     lost = wanted - frozenset(granted)
     if wanted and not lost:
         scopes = listed(wanted)
@@ -166,8 +168,6 @@ def not_granted_cure(
                 " No scope was requested: for an Optional scope write its name as scope= in service_client(...), "
                 "service_auth(...) or ServiceTokenAuth(...)."
             )
-    if token_id[2:4] == "lt":  # Keycloak 26.7 marks lightweight tokens there
-        cure += " This is a lightweight token: also switch on “Add to lightweight access token” in the mapper."
     return cure
 
 
@@ -335,10 +335,9 @@ def claim_cure(principal: Principal, path: tuple[str, ...], values: Iterable[obj
         return f"{said}. The token has it as a path: write require_claim(({names}), ...)."
     written = ".".join(name.replace(".", "\\.") for name in path)
     kind = "User Attribute or User Session Note" if principal.kind == "user" else "Hardcoded claim"
-    lightweight = " and “Add to lightweight access token”" if _mark(principal, "kind") == "lt" else ""
     return (
         f"{said}. Add a mapper “{kind}” to a client scope of {who} or to its own (Clients, {who}, Client scopes, {who}-dedicated, Add mapper, "
-        f"By configuration), with “Token Claim Name” {named(written)}, “Claim JSON Type” {_or(kinds)} and “Add to access token”{lightweight} on."
+        f"By configuration), with “Token Claim Name” {named(written)}, “Claim JSON Type” {_or(kinds)} and “Add to access token” on."
     )
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from s2s_fastapi.decision import Decision
 from s2s_fastapi.declared.access_file import AppAccess
-from s2s_fastapi.operations.relations import judged
+from s2s_fastapi.operations.declarations import one_for_each_client
+from s2s_fastapi.operations.relations import RouteAnswer, best_of, in_part, judged
 from s2s_fastapi.operations.wanted import RealmFinding, Severity, accepted_audiences
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.realm.model import Denied, RealmModel
@@ -17,8 +18,12 @@ __all__ = ["check_access"]
 
 
 def check_access(apps: Iterable[AppAccess], model: RealmModel) -> tuple[RealmFinding, ...]:
-    """Return what differs between what the apps declare and what the realm grants."""
-    checking = _Checking({app.client_id: app for app in apps}, model)
+    """Return what differs between what the apps declare and what the realm grants.
+
+    Raises:
+        ConfigurationError: Two apps have one client id.
+    """
+    checking = _Checking({app.client_id: app for app in one_for_each_client(apps)}, model)
     return tuple(sorted({*checking.calls(), *checking.undeclared()}))
 
 
@@ -30,6 +35,7 @@ class _Checking:
     def calls(self) -> Iterator[RealmFinding]:
         """Yield a finding for each declared call that would be refused, or that nobody answers."""
         for caller, app in sorted(self.apps.items()):
+            answers: dict[str, list[tuple[RouteAnswer, ...]]] = {}
             for call in app.calls:
                 request = " ".join(call.scopes) or None
                 said = f"{named(caller)} calls {listed(call.audiences) or 'a service'}" + (
@@ -52,6 +58,14 @@ class _Checking:
                 if lacking := sorted({*call.audiences} - principal.audiences):
                     yield RealmFinding(Severity.OPEN, f"{said}, and its token is not for {listed(lacking)}.")
                 yield from self._answered(said, call.audiences, principal)
+                for receiver in self.apps.values():
+                    if principal.audiences & {*call.audiences} & accepted_audiences(receiver):
+                        answers.setdefault(receiver.client_id, []).append(judged(principal, receiver))
+            for name, every in sorted(answers.items()):
+                best = best_of(every)
+                refused = in_part(caller, self.apps[name], best) if any(each.accepted for each in best) else ""
+                if refused:
+                    yield RealmFinding(Severity.OPEN, f"{named(caller)} calls {named(name)}, and {refused}.")
 
     def _answered(self, said: str, audiences: Iterable[str], principal: Principal) -> Iterator[RealmFinding]:
         for audience in audiences:

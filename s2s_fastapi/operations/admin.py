@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
+from s2s_fastapi.backchannel.deadline import Deadline, DeadlineTransport
 from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.granted import claims_of
 from s2s_fastapi.errors import ConfigurationError, S2SError
@@ -29,6 +30,7 @@ _LOGIN: Final = ("client_id", "client_secret", "client_secret_file", "client_key
 VARIABLES: Final = tuple(f"{_ADMIN}{name.upper()}" for name in (*_LOGIN, "realm"))
 """The variables of the admin client."""
 _PAGE: Final = 100
+_MOST_ENTRIES: Final = 100_000
 _LIMIT: Final = 32 * 1024 * 1024
 _SECONDS: Final = 60.0
 _SHOWN: Final = 200
@@ -38,6 +40,9 @@ _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
+_OR_ANOTHER: Final = "; or log in as the client that is meant for apply (KEYCLOAK_ADMIN_CLIENT_ID)"
+"""The client of the planner shall not get the right to change a realm."""
+_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 _NEWEST: Final = "26.7.3"
 _OLDEST: Final = "26.0.8"
 _EMBEDDED: Final = "s2s-fastapi embedded issuer"
@@ -116,6 +121,17 @@ class AdminTarget:
             login=KeycloakSettings(_env_prefix=_ADMIN, **at, **files, **login),
         )
 
+    @property
+    def unprotected(self) -> str:
+        """Say that the way to the server is not encrypted; "" if it is, or ends on this machine."""
+        url = httpx.URL(self.server)
+        if url.scheme == "https" or url.host in _LOOPBACK:
+            return ""
+        return (
+            f"{self.server} is plain http: everybody on the way can read the secret of the admin client and its tokens, and change the"
+            " answers. Write https:// in KEYCLOAK_URL, unless the way is inside of one encrypted network."
+        )
+
 
 class AdminApi:
     """The Admin API of one realm. It closes its connections at the end of the block; it never follows a redirect."""
@@ -128,21 +144,20 @@ class AdminApi:
         transport: httpx.BaseTransport | None = None,
         seconds: float = _SECONDS,
     ) -> None:
-        """Take the target. ``token`` and ``transport`` replace the log-in and the network. ``seconds`` bounds each wait for the server."""
+        """Take the target. ``token`` and ``transport`` replace the log-in and the network. ``seconds`` bounds each exchange as a whole."""
         self.target = target
         auth = ServiceTokenAuth(settings=target.login)
         self._token = token or auth.token
         self._refused = (lambda _: None) if token else auth.refused
         self._root = f"{target.server}/admin/realms/{quote(target.realm, safe='')}"
         proxy = target.login.proxy
-        self._http = httpx.Client(
-            transport=transport,
-            verify=_trusting(target.login) if target.server.startswith("https:") and transport is None else True,
-            proxy=None if proxy is None or transport is not None else proxy.get_secret_value(),
-            trust_env=False,
-            timeout=seconds,
-            follow_redirects=False,
-        )
+        self._seconds = seconds
+        self._deadline = Deadline(seconds)
+        through = None if proxy is None else httpx.Proxy(proxy.get_secret_value())
+        secure = target.server.startswith("https:") or (through is not None and through.url.scheme == "https")
+        if transport is None:
+            transport = DeadlineTransport(_trusting(target.login) if secure else None, self._deadline, through)
+        self._http = httpx.Client(transport=transport, trust_env=False, timeout=seconds, follow_redirects=False)
 
     def __enter__(self) -> Self:
         return self
@@ -184,6 +199,10 @@ class AdminApi:
                         " was read, or a proxy does not pass the page's number on. Try again."
                     )
                 seen.add(key)
+                if len(seen) > _MOST_ENTRIES:
+                    raise AdminError(
+                        f"Keycloak answered {self._shown(path)} with more than {_MOST_ENTRIES} entries: no more are read. Check KEYCLOAK_URL."
+                    )
                 yield one
             first += len(found)
 
@@ -260,7 +279,7 @@ class AdminApi:
         """Say that the admin client lacks a right, and what it could not do without."""
         return (
             f"{named(self.target.login.client_id)} has no right to {what}. Give its service account the role {right} of the client"
-            f" {named(self._holder)} in the realm {named(self.target.login.realm)}."
+            f" {named(self._holder)} in the realm {named(self.target.login.realm)}{_OR_ANOTHER if right.startswith('manage-') else ''}."
         )
 
     def surely_lacks(self, right: str) -> bool:
@@ -307,6 +326,7 @@ class AdminApi:
 
     def _answer(self, method: str, url: str, body: Any, query: Mapping[str, object], token: str) -> httpx.Response:
         problem = ""
+        self._deadline.restart(self._seconds)
         try:
             request = self._http.build_request(
                 method,
@@ -330,11 +350,14 @@ class AdminApi:
                 # Nothing is compressed here, so these are the bytes on the wire.
                 for chunk in answer.iter_bytes():
                     content += chunk
+                    self._deadline.left()
                     if len(content) > _LIMIT:
                         problem = f"answered more than {_LIMIT} bytes"
                         break
             finally:
                 answer.close()
+        except httpx.TimeoutException:
+            problem = f"did not answer in full within {self._seconds:g} seconds"
         except httpx.HTTPError as error:
             problem = f"cannot be reached ({type(error).__name__})"
         if problem:  # outside of the except block: the request holds the token
@@ -344,7 +367,7 @@ class AdminApi:
     def _json(self, answer: httpx.Response, path: tuple[str, ...]) -> Any:
         try:
             return answer.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             pass
         raise AdminError(f"Keycloak answered {self._shown(path)} with something else than JSON: check KEYCLOAK_URL.")
 
@@ -356,7 +379,7 @@ def _message(answer: httpx.Response) -> str:
     """Return what Keycloak said about a refusal: it names what was sent, and no secret."""
     try:
         said = answer.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     text = (
         (said.get("errorMessage") or said.get("error_description") or said.get("error"))

@@ -1,7 +1,8 @@
 """Apps are imported by processes of their own, each with a file of its own for its result.
 
 Importing runs the code of sixty teams and of what they depend on. The process that can change the realm never does it. An app can read
-the environment of the process that started its own, so no administrator's credentials may be there either.
+the environment of the process that started its own, so no administrator's credentials may be there either. Apps that do not trust each
+other are read in different jobs: an app can leave a process behind, and all processes of one user can change each other.
 """
 
 import contextlib
@@ -13,9 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 from s2s_fastapi.declared.access_file import AccessFile, AppAccess
@@ -29,7 +28,6 @@ _CHILD: Final = "s2s_fastapi.operations.declared_app"
 _SECONDS: Final = 120.0
 _LIMIT: Final = 16 * 1024 * 1024
 """Bytes of an answer."""
-_AT_A_TIME: Final = 4
 _TARGET: Final = re.compile(r"(?P<app>[^=]+)(?:=(?P<client>.+))?")
 
 
@@ -79,8 +77,8 @@ def read_apps(
             f"Unset {listed(admin)}: the code of an app runs when it is imported, and can read the environment of this process. Run"
             " access as another job or user than plan and apply."
         )
-    with ThreadPoolExecutor(_AT_A_TIME) as workers:
-        return tuple(workers.map(partial(_read, environment, seconds), targets))
+    # One at a time: an app could write into the answer of another one that is imported beside it, as the same user.
+    return tuple(_read(environment, seconds, target) for target in targets)
 
 
 def _read(environment: Mapping[str, str], seconds: float, target: AppTarget) -> ReadApp:
@@ -103,6 +101,8 @@ def _read(environment: Mapping[str, str], seconds: float, target: AppTarget) -> 
         return ReadApp(target, None, f"{process} and said more than {_LIMIT} bytes.")
     if not said:
         return ReadApp(target, None, f"{process} and said nothing.")
+    if ended != 0:  # somebody else may have written the answer, and stopped the process before its own
+        return ReadApp(target, None, f"{process}, so what it said does not count.")
     # The app's own code ran there: what it answers is text from outside.
     try:
         result = json.loads(said)

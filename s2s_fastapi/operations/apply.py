@@ -6,14 +6,16 @@ Keycloak has no locks and checks little. So everything is read again before and 
 
 import hmac
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.admin import AdminConflict, AdminError, AdminForbidden, AdminTarget
-from s2s_fastapi.operations.forbidden import forbidden_client, forbidden_role, forbidden_scope
+from s2s_fastapi.operations.forbidden import forbidden_audience, forbidden_client, forbidden_role, forbidden_scope
 from s2s_fastapi.operations.plan import Plan
+from s2s_fastapi.operations.predicted import claims_of, same_claims
 from s2s_fastapi.operations.secret_files import folder_problem, write_secret
 from s2s_fastapi.operations.snapshot import ReadApi, Snapshot, audience_of, read_snapshot
 from s2s_fastapi.operations.steps import (
@@ -70,16 +72,21 @@ def apply_plan(
     api: WriteApi,
     *,
     again: Callable[[Snapshot, AdminTarget], Plan] | None = None,
+    begin: Callable[[], object] = str,
     done: Callable[[Step], object] = str,
 ) -> None:
-    """Carry out a plan. ``again`` makes the plan anew for the realm that was read. ``done`` is called after each step.
+    """Carry out a plan. ``again`` makes the plan anew for the realm that was read.
+
+    ``begin`` is called before the first step, if the plan may be carried out; ``done`` after each step.
 
     Raises:
         ConfigurationError: The plan is for another realm, asks for what is forbidden, is not what ``again`` makes, or the realm has
             changed. Nothing was written.
-        AdminError: Keycloak refused a step. What was done before it stays.
+        AdminError: Keycloak refused a step, or the result is not the promised one. What was done stays.
     """
-    _Applying(plan, api, again).run(done)
+    applying = _Applying(plan, api, again)
+    begin()
+    applying.run(done)
 
 
 class _Applying:
@@ -108,6 +115,26 @@ class _Applying:
             raise AdminError(
                 f"Keycloak accepted every step, and the realm does not have the result of {len(missing)}: {missing[0]} Make the plan again."
             )
+        self._kept(after)
+
+    def _kept(self, after: Snapshot) -> None:
+        """Look whether the tokens are those that the plan promised: a scope or a role may have changed after it was read.
+
+        Raises:
+            AdminError: One is another.
+        """
+        for step in self.plan.steps:
+            if problem := _forbidden(step, after):
+                raise AdminError(
+                    f"Somebody changed the realm in the meantime, and this step should not be there: {step} The reason: {problem}. Take it back by hand."
+                )
+        for token in self.plan.tokens:
+            if not same_claims(token.after, claims_of(after, token.caller, token.request)):
+                request = f" with the scope {named(token.request)}" if token.request else ""
+                raise AdminError(
+                    f"Every step is done, and the token of {named(token.caller)}{request} is not the promised one: somebody changed the realm"
+                    " in the meantime. Make the plan again: it shows the token as it is now."
+                )
 
     def _checked(self) -> Snapshot:
         """Return the realm as it is now, if the plan may be carried out there."""
@@ -156,12 +183,30 @@ class _Applying:
             if problem := folder_problem(folder):
                 raise ConfigurationError(f"{problem} Nothing was changed.")
         # A saved plan is a file: somebody may have written it by hand.
-        if self.again is not None and _text(self.again(realm, target)) != _text(plan):
+        if self.again is not None and _text(found := self.again(realm, target)) != _text(plan):
             raise ConfigurationError(
-                "The plan is not what its access files and grants ask for: it was changed, another s2s-fastapi made it, or --secrets"
-                " differs or has a new file. Make it again. Nothing was changed."
+                "The plan is not what its access files and grants ask for: it was changed, or another s2s-fastapi made it."
+                f"{self._folders(found)} Make it again. Nothing was changed."
             )
         return realm
+
+    def _folders(self, found: Plan) -> str:
+        """Say into which folder the secrets of the plan go, and into which they would go now, if these differ."""
+        was, now = (
+            {
+                str(Path(step.secret_file).parent)
+                for step in plan.steps
+                if isinstance(step, MakeClient) and step.secret_file
+            }
+            for plan in (self.plan, found)
+        )
+        if was and now and was != now:
+            before, here = (printable(", ".join(sorted(folders)), _LONGEST_PATH) for folders in (was, now))
+            return (
+                f" Its secrets go to {before}, and here they would go to {here}: was it made in another folder? --secrets {shlex.quote(before)}"
+                " names the same one."
+            )
+        return " Or the folder for secrets has a new file since then." if was else ""
 
     # The steps
 
@@ -370,7 +415,7 @@ def _forbidden(step: Step, realm: Snapshot) -> str:
     match step:
         case MakeScope() | AddAudience():
             audiences = step.audiences if isinstance(step, MakeScope) else (step.audience,)
-            problems = [forbidden_scope(step.scope), *(forbidden_client(name, realm.realm) for name in audiences)]
+            problems = [forbidden_scope(step.scope), *(forbidden_audience(name, realm.realm) for name in audiences)]
             if isinstance(step, AddAudience) and realm.holders.get(step.scope):
                 problems.append(f"the client scope {named(step.scope)} is held by clients outside of the plan")
         case MakeClient():

@@ -11,9 +11,9 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.applications import documentation_of, imported
 from s2s_fastapi.realm.model import RealmModel
 from s2s_fastapi.requirement.requirement import Audience, Caller
-from s2s_fastapi.text import named, printable
+from s2s_fastapi.text import listed, named, printable
 
-__all__ = ["any_service_for", "audiences_of", "declared_by", "read_realm_file", "receiving"]
+__all__ = ["any_service_for", "audiences_of", "declared_by", "one_for_each_client", "read_realm_file", "receiving"]
 
 _LARGEST: Final = 64 * 1024 * 1024
 
@@ -22,7 +22,7 @@ def declared_by(access_files: Iterable[Path], app: str = "") -> tuple[AppAccess,
     """Return what the access files and the app declare.
 
     Raises:
-        ConfigurationError: A file is no access file, or the app cannot be imported or would not start.
+        ConfigurationError: A file is no access file, two of them are of one client, or the app cannot be imported or would not start.
     """
     apps = [each for file in access_files for each in AccessFile.read(file).apps]
     if app:
@@ -32,7 +32,20 @@ def declared_by(access_files: Iterable[Path], app: str = "") -> tuple[AppAccess,
                 f"The app {named(app)} has no ServiceAuthMiddleware, so it judges no token: app.add_middleware(ServiceAuthMiddleware)."
             )
         apps.append(AppAccess.of(documentation.check))
-    return tuple(apps)
+    return one_for_each_client(apps)
+
+
+def one_for_each_client(apps: Iterable[AppAccess]) -> tuple[AppAccess, ...]:
+    """Return the apps, each once.
+
+    Raises:
+        ConfigurationError: Two that declare different things have one client id. One of them could open the other.
+    """
+    each = tuple(dict.fromkeys(apps))
+    names = [app.client_id for app in each]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigurationError(f"Several apps have the client id {listed(twice)}: give each a client of its own.")
+    return each
 
 
 def receiving(apps: Iterable[AppAccess], to: str) -> tuple[AppAccess, ...]:

@@ -27,10 +27,12 @@ def about_the_code(
     *,
     realm: str,
     files: Iterable[str] = (),
+    realm_file: str = "",
 ) -> Iterator[str]:
     """Say what to change if ``client_id`` is refused by ``app`` for these reasons.
 
-    - A plan is named only if both sides declare the call and the realm does not grant it. ``files`` are the access files.
+    - A plan is named only if both sides declare the call and the realm does not grant it. ``files`` are the access files. With
+      ``realm_file`` it is a plan for this file, and nothing is carried out on a server.
     - For a call that nobody declares there is the line for the code and never a command: whoever pastes it would grant what was refused.
     """
     every = tuple(apps)
@@ -39,7 +41,12 @@ def about_the_code(
     needed, _ = wanted(every, realm=realm)
     who, called = named(client_id), named(app.client_id)
     callers = [each for each in every if each.client_id == client_id]
-    if _lacks(client_id, reasons, accepted_audiences(app), needed):
+    if realm_file and _lacks(client_id, reasons, accepted_audiences(app), needed):
+        yield (
+            f"{who} and {called} both declare this call, and the realm file does not grant it. Write a realm file that does:"
+            f" {plan_command(*files, realm_file=realm_file)}"
+        )
+    elif _lacks(client_id, reasons, accepted_audiences(app), needed):
         yield (
             f"{who} and {called} both declare this call, and the realm does not grant it. Save a plan of what the realm lacks, and look at it:"
             f" {plan_command(*files)} --out plan.json"

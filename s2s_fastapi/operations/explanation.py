@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from s2s_fastapi.backchannel.strict_json import json_object
@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # loaded when settings are first made
     from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = [
+    "ROUTES_UNKNOWN",
     "Explanation",
     "FileRealm",
     "Question",
@@ -47,6 +48,8 @@ __all__ = [
 
 VERSION: Final = 1
 """The version of the JSON: docs/schemas/explain.schema.json."""
+ROUTES_UNKNOWN: Final = "routes_unknown"
+"""The reason if the token is for the service, and nobody knows what its routes require."""
 _PUBLIC: Final = "public"
 _LEEWAY: Final = 30.0
 _MARKED: Final = (26, 2)
@@ -111,7 +114,7 @@ class RouteAnswer:
     app: str
     route: str
     reason: str
-    """``public`` if the route needs no token."""
+    """``public`` if the route needs no token, `ROUTES_UNKNOWN` if no route of the app is known."""
     cure: str = ""
     then: tuple[Decision, ...] = ()
     """What would stand in the way after that, one after the other."""
@@ -122,8 +125,13 @@ class RouteAnswer:
         return (self.reason, *(str(each.reason) for each in self.then))
 
     @property
+    def public(self) -> bool:
+        """Whether the route needs no token."""
+        return self.reason == _PUBLIC
+
+    @property
     def accepted(self) -> bool:
-        """Whether the route lets the caller in."""
+        """Whether the route lets the caller in. It is not said of a route that nobody knows."""
         return self.reason in (Reason.ALLOWED, _PUBLIC, CONDITION_UNKNOWN)
 
 
@@ -140,7 +148,7 @@ class Explanation:
     @property
     def accepted(self) -> bool:
         """Whether a route that needs a token lets the caller in; without such routes, whether the token is good in itself."""
-        asking = [route for route in self.routes if route.reason != _PUBLIC]
+        asking = [route for route in self.routes if not route.public]
         if not asking:
             return bool(self.routes) or self.token.decision.reason is Reason.ALLOWED
         return any(route.accepted for route in asking)
@@ -389,16 +397,22 @@ def _denied_cures(
 # Routes
 
 
-def explained(question: Question, token: Token, apps: Iterable[AppAccess], *, files: Iterable[str] = ()) -> Explanation:
+def explained(
+    question: Question, token: Token, apps: Iterable[AppAccess], *, files: Iterable[str] = (), realm_file: str = ""
+) -> Explanation:
     """Judge the token for each route of the called apps, and say what in the realm and in the code explains a refusal.
 
-    - Without a declaration of the called service, it is judged as an app that accepts any service with a token for it.
-    - ``files`` are the access files that were read.
+    - Without a declaration of the called service, only its audience is judged: what its routes require is not known.
+    - ``files`` are the access files that were read, and ``realm_file`` is the realm file, if no server was asked.
     """
     apps, elsewhere = in_one_realm(apps, token.principal.issuer if token.principal is not None else "")
     given = tuple(apps)
-    called = receiving(given, question.to) or ((any_service_for(question.to),) if question.to else ())
+    called = receiving(given, question.to)
     answers = {app: tuple(_answers(app, question, token)) for app in called}
+    if question.to and not called:
+        app = any_service_for(question.to)
+        called = (app,)
+        answers = {app: tuple(_as_far_as_known(answer) for answer in _answers(app, question, token))}
     routes = tuple(answer for each in answers.values() for answer in each)
     hints = [*_hints(question, token, routes, called), *elsewhere]
     for app, its in answers.items():
@@ -410,8 +424,21 @@ def explained(question: Question, token: Token, apps: Iterable[AppAccess], *, fi
         if refused := [each for each in its if not each.accepted]:
             hints += _without_credentials(app, question, {each.route for each in refused})
         realm = token.model.name if token.model is not None else ""
-        hints += about_the_code(question.client_id, reasons, app, given, realm=realm, files=files)
+        hints += about_the_code(
+            question.client_id, reasons, app, given, realm=realm, files=files, realm_file=realm_file
+        )
     return Explanation(question=question, token=token, routes=routes, hints=tuple(dict.fromkeys(hints)))
+
+
+def _as_far_as_known(answer: RouteAnswer) -> RouteAnswer:
+    """Return what a service answers of which only the audience is known."""
+    if not answer.accepted:
+        return answer
+    app = named(answer.app)
+    cure = (
+        f"The token is good for {app}. The routes of {app} are not known: add --access FILE, the access file of {app}."
+    )
+    return replace(answer, reason=ROUTES_UNKNOWN, cure=cure)
 
 
 def _without_credentials(app: AppAccess, question: Question, refused: Collection[str]) -> Iterator[str]:
@@ -568,10 +595,12 @@ def _hints(
             if scopes := _without_effect(question, token.model, found, audience):
                 yield (
                     f"The scope {listed(scopes)} is in effect and has an Audience mapper for {named(audience)}, which writes nothing into these"
-                    f" tokens: switch “Always use lightweight access token” off for {who}, or “Add to lightweight access token” on in the mapper."
+                    f" tokens: switch “Always use lightweight access token” off for {who}."
                 )
             else:
-                yield _steps(audience, token.model)
+                yield _steps(
+                    audience, token.model, [each.scope for each in found.dropped if audience in each.audiences]
+                )
     for offer in found.offers:
         names = offer.audiences & wanted
         if not names:
@@ -618,15 +647,20 @@ def _brought(model: RealmModel, scope: str) -> frozenset[str]:
     return audiences_brought_by(model.scopes[scope]) if scope in model.scopes else frozenset()
 
 
-def _steps(audience: str, model: RealmModel) -> str:
-    """Say which of the steps A to D the realm has. The token shows A; D is what is missing at least."""
+def _steps(audience: str, model: RealmModel, dropped: Collection[str]) -> str:
+    """Say which of the steps A to D the realm has. The token shows A; D is missing, unless its scope dropped out."""
     has = ["A"]
     if audience in model.client_ids or "://" in audience:
         has.append("B")
     if scopes := [name for name in model.scopes if audience in _brought(model, name)]:
         has.append(f"C ({listed(scopes)})")
+    if dropped:
+        has.append("D")
     missing = [step for step in "ABCD" if not any(each.startswith(step) for each in has)]
-    return f"Of the steps A to D in the README, the realm has {', '.join(has)} for {named(audience)}. Missing: {', '.join(missing)}."
+    steps = f"Of the steps A to D in the README, the realm has {', '.join(has)} for {named(audience)}."
+    lacks = f" Missing: {', '.join(missing)}." if missing else ""
+    done = f" D is done, and the scope {listed(dropped)} drops out." if dropped else ""
+    return f"{steps}{done}{lacks}"
 
 
 def _role(role: Role) -> str:

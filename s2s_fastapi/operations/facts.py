@@ -1,11 +1,12 @@
 """What is known of a service and its Keycloak, before it makes a call. Each thing is read or asked for once."""
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from s2s_fastapi.backchannel.channel import BackChannel, BackChannelError, Reply
 from s2s_fastapi.caller.granted import GrantedToken, claims_of
@@ -31,6 +32,9 @@ if TYPE_CHECKING:  # loaded when settings are first made
 __all__ = ["Answer", "Facts"]
 
 _OK = 200
+_MOST_SECONDS: Final = 60.0
+"""For all tokens together."""
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class Facts:
     - `admin` is the client that reads the realm, if somebody may; `admin_problem` says why there is none although it was asked for.
     - `admin_required` makes that a problem.
     - `settings` replaces the environment.
-    - `clock` returns the seconds since the epoch.
+    - `clock` returns the seconds since the epoch, `monotonic` seconds that only grow.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class Facts:
         settings: "KeycloakSettings | None" = None,
         environment: Mapping[str, str] = os.environ,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.environment = environment
         self.clock = clock
@@ -95,6 +100,8 @@ class Facts:
         self._app = app
         self._settings = settings
         self._tokens: dict[Wanted, GrantedToken | S2SError] = {}
+        self.monotonic = monotonic
+        self._waited = 0.0
 
     # What is declared
 
@@ -161,10 +168,31 @@ class Facts:
         """What the access files say of this service."""
         return tuple(app for app in self.apps if app.client_id == self.settings.client_id)
 
+    def receivers(self, audience: str) -> tuple[AppAccess, ...]:
+        """Return the apps of the access files that answer to an audience."""
+        return tuple(
+            app for app in self.apps if app.requires is not None and audience in (app.client_id, *audiences_of(app))
+        )
+
     def plan(self, audience: str = "") -> str:
-        """Return the command that plans what this service declares. The file of the called service belongs to it."""
-        known = not audience or any(audience in (app.client_id, *audiences_of(app)) for app in self.apps)
-        return plan_command(*self.files, *(() if known and self.files else ("",)))
+        """Return the command that plans what this service declares, with its access file and that of the called service.
+
+        ``audience`` is that of one call; without it, all calls count. A file that was not given has the name of its client.
+        """
+        called = {audience} if audience else {name for each in self.downstreams for name in each.audiences}
+        lacking = ["" if self.own_apps else self.settings.client_id]
+        lacking += sorted(name for name in called if not self.receivers(name))
+        return plan_command(*self.files, *(_file_of(name) for name in lacking if name))
+
+    @cached_property
+    def planned(self) -> tuple[AppAccess, ...]:
+        """The apps for which there is a plan; none unless the files of this service and of all services that it calls are given.
+
+        Without them a caller would grant itself what it declares.
+        """
+        called = {name for app in self.own_apps for each in app.calls for name in each.audiences}
+        whole = bool(self.own_apps) and all(map(self.receivers, called))
+        return tuple(app.within(self.settings.issuer) for app in self.apps) if whole else ()
 
     @cached_property
     def inspection(self) -> Inspection | str:
@@ -173,7 +201,12 @@ class Facts:
             return self.admin_problem
         try:
             return inspected(
-                self.admin, self.settings.client_id, self.downstreams, reader=self.admin.target.login.client_id
+                self.admin,
+                self.settings.client_id,
+                self.downstreams,
+                apps=self.planned,
+                realm=self.admin.target.realm,
+                reader=self.admin.target.login.client_id,
             )
         except S2SError as error:
             return str(error)
@@ -231,7 +264,15 @@ class Facts:
     def token(self, wanted: Wanted) -> GrantedToken | S2SError:
         """Return a token, or why there is none. It is requested once."""
         if wanted not in self._tokens:
-            self._tokens[wanted] = requested(self.settings, wanted)
+            began = self.monotonic()
+            if self._waited > _MOST_SECONDS:
+                self._tokens[wanted] = ConfigurationError(
+                    f"The token was not requested: Keycloak took more than {_MOST_SECONDS:g} s for those before. Look at its load and at the"
+                    " way to it."
+                )
+            else:
+                self._tokens[wanted] = requested(self.settings, wanted)
+            self._waited += self.monotonic() - began
         return self._tokens[wanted]
 
     @property
@@ -252,3 +293,8 @@ class Facts:
         """Whether this service can call others: it has a secret or a key."""
         settings = self.settings
         return any((settings.client_secret, settings.client_secret_file, settings.client_key_file))
+
+
+def _file_of(name: str) -> str:
+    """Return what the access file of a service may be called; "" if its name is no name of a file."""
+    return f"{name}.json" if _PLAIN.fullmatch(name) else ""

@@ -24,7 +24,8 @@ class Change:
     body: Any = None
 
     def __str__(self) -> str:
-        body = "" if self.body is None else f" {json.dumps(self.body, ensure_ascii=True)}"
+        # Between two quotes of a shell it stays one word: a role may be called "x'; touch /tmp/y".
+        body = "" if self.body is None else f" {json.dumps(self.body, ensure_ascii=True)}".replace("'", "\\u0027")
         return f"{self.method} {self.path}{body}"
 
     def as_json(self) -> dict[str, Any]:
@@ -45,9 +46,9 @@ class Finding:
     console: str = ""
     """Where in the admin console it is changed: page, tab, field."""
     changes: tuple[Change, ...] = ()
-    """The same as requests to the Admin API, in their order."""
+    """The same as requests to the Admin API, in their order: steps of the plan for the given access files, and nothing else."""
     plan: str = ""
-    """The command that plans it; only if the realm lacks what the code declares."""
+    """The command that plans it, with the access files of both services; only if the realm lacks what the code declares."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,14 @@ from s2s_fastapi.realm import builtins
 from s2s_fastapi.realm.entities import Role
 from s2s_fastapi.text import named
 
-__all__ = ["KEYCLOAKS_CLIENTS", "KEYCLOAKS_SCOPES", "forbidden_client", "forbidden_role", "forbidden_scope"]
+__all__ = [
+    "KEYCLOAKS_CLIENTS",
+    "KEYCLOAKS_SCOPES",
+    "forbidden_audience",
+    "forbidden_client",
+    "forbidden_role",
+    "forbidden_scope",
+]
 
 KEYCLOAKS_CLIENTS: Final = frozenset(
     str(client["clientId"]) for client in (*builtins.CLIENTS, builtins.ADMIN_PERMISSIONS)
@@ -29,6 +36,8 @@ KEYCLOAKS_SCOPES: Final = frozenset(
 _REALM_ROLES: Final = frozenset({"admin", "create-realm", "offline_access", "uma_authorization"})
 _DEFAULT_ROLE: Final = "default-roles-"
 _SCOPE_NAME: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 section 3.3: Keycloak refuses all else
+
+_OF_A_REALM: Final = re.compile(r"[a-z][a-z0-9+.-]*:/{2}.*/realms/[^/]+(?:/protocol/openid-connect(?:/.*)?)?")
 
 
 # Names are compared without regard to case: so do some of the databases below Keycloak.
@@ -46,6 +55,14 @@ def forbidden_client(client_id: str, realm: str) -> str:
     if realm.casefold() == "master" and plain.endswith("-realm"):
         return f"{named(client_id)} is the client in the realm master that administers another realm"
     return ""
+
+
+def forbidden_audience(audience: str, realm: str) -> str:
+    """Return why no plan may put this audience into a token, or ""."""
+    plain = audience.casefold().partition("?")[0].partition("#")[0].rstrip("/")
+    if _OF_A_REALM.fullmatch(plain):
+        return f"{named(audience)} is the issuer of a realm or one of its addresses, and Keycloak itself accepts tokens for that"
+    return forbidden_client(audience, realm)
 
 
 def forbidden_scope(name: str) -> str:

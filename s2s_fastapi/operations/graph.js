@@ -69,7 +69,8 @@ function column(side, names, current) {
 function choose(name, side) {
   chosen = name;
   pinned = name === null ? null : () => service(side, name);
-  draw();
+  at("plan").hidden = !data.plan; at("plan").append(made("code", "", data.plan));
+draw();
   const button = name !== null && [...at(SIDES[side]).querySelectorAll(".service")].find((each) => each.dataset.name === name);
   if (button) { button.focus(); service(side, name); }
 }
@@ -98,7 +99,7 @@ function draw() {
     }
   }
   svg.replaceChildren(...paths);
-  at("rows").replaceChildren(...[...current].sort((a, b) => problem(b) - problem(a)).map((r) => { const row = made("tr", r.status); row.append(...[r.caller, r.receiver, [label(r), r.note].filter(Boolean).join(": "), r.audiences.join(" "), r.scopes.join(" ")].map((text) => made("td", "", text))); return row; }), ...lost.map((u) => { const row = made("tr", "unanswered"); row.append(...[u.caller, "", "no given app accepts this audience", u.audience, ""].map((text) => made("td", "", text))); return row; }));
+  at("rows").replaceChildren(...[...current].sort((a, b) => problem(b) - problem(a)).map((r) => { const row = made("tr", r.status); row.append(...[r.caller, r.receiver, [label(r), r.note].filter(Boolean).join(": "), r.audiences.join(" "), r.scopes.join(" "), routes(r)].map((text) => made("td", "", text))); return row; }), ...lost.map((u) => { const row = made("tr", "unanswered"); row.append(...[u.caller, "", "no given app accepts this audience", u.audience, "", ""].map((text) => made("td", "", text))); return row; }));
   at("nothing").hidden = current.length + lost.length > 0;
   at("summary").replaceChildren(whole, verdict, current.length === data.relations.length ? "" : ` Shown: ${current.length}.`);
   at("all").hidden = chosen === null; at("all").textContent = chosen === null ? "" : `only ${visible(chosen)}: show all (Esc)`;
@@ -120,13 +121,16 @@ function hint() {
   at("detail").replaceChildren(made("h2", "", "What a line says"), made("p", "", "Point at a name, a card or a line: here is the token that Keycloak issues for it, and what each route answers."), made("p", "", "Press a name to see only what it calls and who calls it. Arrow keys move from name to name, / goes to the filter, Esc goes back."));
 }
 
-function about(r) { return [r.note, r.audiences.length ? `audience ${r.audiences.join(", ")}` : "", r.scopes.length ? `scope ${r.scopes.join(", ")}` : ""].filter(Boolean).join(" · "); }
+const routes = (r) => r.routes.length ? `${r.routes.filter((route) => route.accepted).length} of ${r.routes.length}` : "";
+
+function about(r) { return [r.note, r.audiences.length ? `audience ${r.audiences.join(", ")}` : "", r.scopes.length ? `scope ${r.scopes.join(", ")}` : "", r.cure].filter(Boolean).join(" · "); }
 
 function token(claims) { const lines = JSON.stringify(claims, null, 1).split("\n").map(visible).join("\n"), pre = made("pre"); pre.textContent = lines; return [made("h3", "", "Token (without dates and ids)"), pre]; }
 
 function relation(r) {
   const parts = [made("p", r.status, label(r))];
-  if (r.note) parts.push(made("p", "", `Keycloak answers ${r.note}`));
+  if (r.note) parts.push(made("p", "", r.status === "not_granted" ? `Keycloak answers ${r.note}` : r.note));
+  if (r.cure && !r.routes.some((route) => route.cure === r.cure)) parts.push(made("p", "", r.cure));
   for (const [name, list] of [["Audiences", r.audiences], ["Scopes", r.scopes]]) if (list.length) parts.push(made("h3", "", name), made("div", "", list.join(", ")));
   if (r.routes.length) { const list = made("ul"); for (const route of r.routes) list.append(made("li", route.accepted ? "yes" : "no", route.accepted ? `${route.route}: accepted${route.cure ? `. ${route.cure}` : ""}` : `${route.route}: ${route.reason}. ${route.cure}`)); parts.push(made("h3", "", "Routes"), list); }
   if (r.token) parts.push(...token(r.token));
@@ -166,4 +170,5 @@ addEventListener("keydown", (event) => {
   if (event.key === "/" && document.activeElement !== at("filter")) { event.preventDefault(); at("filter").focus(); }
   move(event);
 });
+at("plan").hidden = !data.plan; at("plan").append(made("code", "", data.plan));
 draw();

@@ -21,6 +21,7 @@ _ARROWS: Final = {
     Status.ALLOWED: "-.->",
     Status.NOT_DECLARED: "==>",
     Status.NOT_GRANTED: "-.->",
+    Status.IN_PART: "-.->",
     Status.REFUSED: "-.->",
     Status.NOT_ALLOWED: "-.->",
 }
@@ -44,6 +45,7 @@ def as_json(relations: Sequence[Relation], lost: Sequence[Unanswered] = ()) -> d
                 ],
                 "token": None if each.token is None else dict(each.token),
                 "note": each.note,
+                "cure": each.cure,
             }
             for each in relations
         ],
@@ -65,8 +67,14 @@ def as_mermaid(relations: Sequence[Relation]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def as_html(relations: Sequence[Relation], lost: Sequence[Unanswered] = (), *, title: str = "Who may call whom") -> str:
-    """Return one page that shows the relations: offline, with no other file.
+def as_html(
+    relations: Sequence[Relation],
+    lost: Sequence[Unanswered] = (),
+    *,
+    title: str = "Who may call whom",
+    plan: str = "",
+) -> str:
+    """Return one page that shows the relations: offline, with no other file. ``plan`` is the command that plans what the realm lacks.
 
     - Its data is inert: JSON in a script element that no browser runs, written to the page as text only.
     - Its policy allows the page's own script and style, by their hashes, and nothing else.
@@ -76,6 +84,7 @@ def as_html(relations: Sequence[Relation], lost: Sequence[Unanswered] = (), *, t
     data = {
         **as_json(relations, lost),
         "title": title,
+        "plan": plan,
         "services": len({*callers, *receivers}),
         "statuses": {str(status): {"label": status.label, "problem": status.problem} for status in Status},
         "callers": callers,

@@ -3,19 +3,37 @@
 As in `s2s_fastapi.operations.snapshot`, only the fields listed here are taken from an answer, so no secret gets into a report.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 from urllib.parse import quote
+from uuid import NAMESPACE_URL, uuid5
 
+from s2s_fastapi.declared.access_file import AppAccess
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.names import name_problem
+from s2s_fastapi.operations.admin import AdminError
 from s2s_fastapi.operations.findings import Change
+from s2s_fastapi.operations.plan import question_of, steps_of
 from s2s_fastapi.operations.snapshot import Question, ReadApi, Snapshot, audience_of, read_snapshot
+from s2s_fastapi.operations.steps import (
+    AddAudience,
+    AssignScope,
+    EnableServiceAccount,
+    GrantRole,
+    MakeClient,
+    MakeScope,
+    Step,
+    added_mapper,
+    new_client,
+    new_scope,
+)
+from s2s_fastapi.operations.wanted import wanted
+from s2s_fastapi.realm.entities import Role
 from s2s_fastapi.realm.model import Granted
 from s2s_fastapi.realm.provenance import Provenance
-from s2s_fastapi.text import named
 
 __all__ = ["Inspection", "inspected"]
 
@@ -23,6 +41,8 @@ _VIEW_CLIENTS: Final = "view-clients"
 _EXPIRES: Final = "client.secret.expiration.time"
 _ROTATED: Final = "client.secret.rotated"
 _ROTATED_EXPIRES: Final = "client.secret.rotated.expiration.time"
+_MOST_SECONDS: Final = 120.0
+"""For all answers of the Admin API together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +53,12 @@ class Inspection:
     reader: str
     """The admin client that read it."""
     snapshot: Snapshot
+    steps: tuple[Step, ...] = ()
+    """The plan for the access files, if those of all called services are given."""
     secret_expires: int | None = None
     """The second at which Keycloak refuses the client's secret; None if it never does."""
     former_expires: int | None = None
     """The same for the secret that the client had before; None if there is none."""
-    web_origins: tuple[str, ...] = ()
     authorization: bool = False
     """Whether Authorization Services are on: a change without this field deletes their settings."""
     similar: tuple[str, ...] = ()
@@ -67,73 +88,181 @@ class Inspection:
             )
         )
 
-    # Changes that mend something
+    # What the plan changes
+
+    def granting(self, audience: str) -> tuple[Step, ...]:
+        """Return the steps that bring an audience into tokens of the client."""
+        bring = {
+            *self.carriers(audience),
+            *(step.scope for step in self.steps if isinstance(step, MakeScope) and audience in step.audiences),
+            *(step.scope for step in self.steps if isinstance(step, AddAudience) and step.audience == audience),
+        }
+        held = {
+            *(self.client or {}).get("defaultClientScopes", ()),
+            *(self.client or {}).get("optionalClientScopes", ()),
+        }
+        gets = {step.scope for step in self.steps if isinstance(step, AssignScope) and step.client == self.client_id}
+        ours = (gets | held) & bring
+        return tuple(
+            step
+            for step in self.steps
+            if (isinstance(step, MakeScope) and step.scope in ours)
+            or (isinstance(step, AddAudience) and step.scope in ours and step.audience == audience)
+            or (isinstance(step, AssignScope) and step.client == self.client_id and step.scope in ours)
+        )
+
+    def making(self, client_id: str) -> tuple[Step, ...]:
+        """Return the steps that make a client, and the client scopes that it gets."""
+        made = [step for step in self.steps if isinstance(step, MakeClient) and step.client == client_id]
+        lists = {name for step in made for name in (*step.default, *step.optional)}
+        scopes = (step for step in self.steps if isinstance(step, MakeScope | AddAudience) and step.scope in lists)
+        return (*scopes, *made)
+
+    def enabling(self) -> tuple[Step, ...]:
+        """Return the step that switches the service account on."""
+        return tuple(
+            step for step in self.steps if isinstance(step, EnableServiceAccount) and step.client == self.client_id
+        )
+
+    def giving(self, roles: Collection[Role]) -> tuple[Step, ...]:
+        """Return the steps that give one of these roles to the service account."""
+        return tuple(
+            step
+            for step in self.steps
+            if isinstance(step, GrantRole) and step.client == self.client_id and Role(step.owner, step.role) in roles
+        )
+
+    def assigning(self, scope: str) -> tuple[Step, ...]:
+        """Return the steps that make a client scope and assign it to the client."""
+        gets = [
+            step
+            for step in self.steps
+            if isinstance(step, AssignScope) and (step.client, step.scope) == (self.client_id, scope)
+        ]
+        made = [step for step in self.steps if isinstance(step, MakeScope | AddAudience) and step.scope == scope]
+        return (*made, *gets) if gets else ()
 
     @cached_property
     def root(self) -> str:
         """The path of the realm in the Admin API."""
         return f"/admin/realms/{quote(self.snapshot.realm, safe='')}"
 
-    def change_client(self, **members: Any) -> Change:
-        """Return the change of some members of the client. All others stay."""
-        found = self.client or {}
-        body = {
-            "clientId": self.client_id,
-            # Keycloak 26.0 makes the service account anew, without its roles, if the first of them is missing.
-            "serviceAccountsEnabled": bool(found.get("serviceAccountsEnabled")),
-            "authorizationServicesEnabled": self.authorization,
-            **members,
-        }
-        return Change("PUT", f"{self.root}/clients/{self._id('client', self.client_id)}", body)
+    def requests(self, steps: Iterable[Step]) -> tuple[Change, ...]:
+        """Return steps of the plan as requests to the Admin API; none for roles, whose ids are known only after the step before."""
+        return tuple(change for step in steps for change in self._requests(step))
 
-    def assign(self, scope: str, *, optional: bool = False) -> Change:
-        """Return the assignment of a client scope to the client."""
-        kind = "optional" if optional else "default"
-        client = self._id("client", self.client_id)
-        return Change("PUT", f"{self.root}/clients/{client}/{kind}-client-scopes/{self._id('scope', scope)}")
+    def _requests(self, step: Step) -> Iterator[Change]:
+        match step:
+            case MakeScope():
+                # The id is ours, so that a later request can name what this one makes.
+                yield Change(
+                    "POST", f"{self.root}/client-scopes", {"id": self._scope_id(step.scope), **new_scope(step)}
+                )
+            case AddAudience():
+                scope = self.snapshot.scope(step.scope) or {"protocolMappers": ()}
+                path = f"{self.root}/client-scopes/{self._scope_id(step.scope)}/protocol-mappers/models"
+                yield Change("POST", path, added_mapper(step, scope))
+            case MakeClient():
+                yield Change("POST", f"{self.root}/clients", new_client(step))
+            case EnableServiceAccount():
+                body = {
+                    "clientId": step.client,
+                    "serviceAccountsEnabled": True,
+                    "authorizationServicesEnabled": self.authorization,
+                }
+                yield Change("PUT", f"{self.root}/clients/{self.snapshot.ids['client', step.client]}", body)
+            case AssignScope():
+                client = f"{self.root}/clients/{self.snapshot.ids['client', step.client]}"
+                kinds = ("optional", "default")[:: 1 if step.optional else -1]
+                mine, other = (f"{client}/{kind}-client-scopes/{self._scope_id(step.scope)}" for kind in kinds)
+                held = (self.snapshot.client(step.client) or {}).get(f"{kinds[1]}ClientScopes", ())
+                if step.scope in held:  # a PUT alone is answered with 204 and does nothing, if it is in the other list
+                    yield Change("DELETE", other)
+                yield Change("PUT", mine)
+            case _:
+                return
 
-    def new_secret(self) -> Change:
-        """Return the request that makes a new secret for the client."""
-        return Change("POST", f"{self.root}/clients/{self._id('client', self.client_id)}/client-secret")
-
-    def _id(self, kind: str, name: str) -> str:
-        return self.snapshot.ids.get((kind, name)) or f"<id of {named(name)}>"
-
-    def scope_path(self, scope: str) -> str:
-        """Return the path of a client scope in the Admin API."""
-        return f"{self.root}/client-scopes/{self._id('scope', scope)}"
+    def _scope_id(self, name: str) -> str:
+        made = str(uuid5(NAMESPACE_URL, f"{self.snapshot.realm_id}/client-scopes/{name}"))
+        return self.snapshot.ids.get(("scope", name), made)
 
 
-def inspected(api: ReadApi, client_id: str, downstreams: Iterable[Downstream], *, reader: str = "") -> Inspection:
+def inspected(
+    api: ReadApi,
+    client_id: str,
+    downstreams: Iterable[Downstream],
+    *,
+    apps: Iterable[AppAccess] = (),
+    realm: str,
+    reader: str = "",
+    clock: Callable[[], float] = time.monotonic,
+) -> Inspection:
     """Read the client, the clients that it calls, and the scopes that may stand between them.
+
+    ``apps`` are what is planned for.
 
     Raises:
         AdminForbidden: A right is missing; the sentence names it.
-        AdminError: There is no such realm, or Keycloak does not answer.
+        AdminError: There is no such realm, or Keycloak does not answer in time.
     """
-    downstreams = tuple(downstreams)
+    api, apps, downstreams = _Hurried(api, clock), tuple(apps), tuple(downstreams)
     audiences = frozenset(name for each in downstreams for name in each.audiences)
-    scopes = frozenset(name for each in downstreams for name in each.scopes) | {
-        f"{name}-audience" for name in audiences
-    }
-    clients = {client_id, *(name for name in audiences if not name_problem(name))}
-    snapshot = read_snapshot(api, Question(clients=frozenset(clients), scopes=scopes, audiences=audiences))
+    scopes = frozenset(name for each in downstreams for name in each.scopes)
+    clients = frozenset((client_id, *(name for name in audiences if not name_problem(name))))
+    planned = question_of(wanted(apps, realm=realm)[0])
+    question = Question(
+        clients=clients | planned.clients,
+        scopes=scopes | planned.scopes,
+        audiences=audiences | planned.audiences,
+        roles=planned.roles,
+    )
+    snapshot = read_snapshot(api, question)
+    steps = steps_of(apps, snapshot, realm)
     uuid = snapshot.ids.get(("client", client_id))
     if uuid is None:
         listed = (str(one.get("clientId", "")) for one in api.pages("clients", needs=_VIEW_CLIENTS))
         similar = tuple(sorted(name for name in listed if name.casefold() == client_id.casefold()))
-        return Inspection(client_id=client_id, reader=reader, snapshot=snapshot, similar=similar)
+        return Inspection(client_id=client_id, reader=reader, snapshot=snapshot, steps=steps, similar=similar)
     found = api.get("clients", uuid, needs=_VIEW_CLIENTS)
     attributes = found.get("attributes") or {}
     return Inspection(
         client_id=client_id,
         reader=reader,
         snapshot=snapshot,
+        steps=steps,
         secret_expires=_seconds(attributes.get(_EXPIRES)),
         former_expires=_seconds(attributes.get(_ROTATED_EXPIRES)) if attributes.get(_ROTATED) else None,
-        web_origins=tuple(sorted(map(str, found.get("webOrigins") or ()))),
         authorization=bool(found.get("authorizationServicesEnabled")),
     )
+
+
+class _Hurried:
+    """Reads as another one does, and stops if all answers together take too long: each of them may be slow."""
+
+    def __init__(self, api: ReadApi, clock: Callable[[], float]) -> None:
+        self._api, self._clock, self._end = api, clock, clock() + _MOST_SECONDS
+
+    def get(self, *path: str, needs: str, **query: object) -> Any:
+        self._look()
+        return self._api.get(*path, needs=needs, **query)
+
+    def pages(self, *path: str, needs: str, **query: object) -> Iterator[dict[str, Any]]:
+        for one in self._api.pages(*path, needs=needs, **query):
+            self._look()
+            yield one
+
+    def lacks(self, right: str, what: str) -> str:
+        return self._api.lacks(right, what)
+
+    def version(self) -> str:
+        self._look()
+        return self._api.version()
+
+    def _look(self) -> None:
+        if self._clock() > self._end:
+            raise AdminError(
+                f"Keycloak did not answer within {_MOST_SECONDS:g} s what is read of the realm: look at its load and at the way to it."
+            )
 
 
 def _seconds(value: object) -> int | None:

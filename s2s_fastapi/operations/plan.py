@@ -9,20 +9,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from s2s_fastapi.declared.access_file import AppAccess
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.planning import Planning
 from s2s_fastapi.operations.predicted import Predicted
 from s2s_fastapi.operations.scope_rules import scope_names
+from s2s_fastapi.operations.secret_files import read_own
 from s2s_fastapi.operations.snapshot import Question, Snapshot
 from s2s_fastapi.operations.steps import MakeClient, Step, step_from_json, step_json
-from s2s_fastapi.operations.wanted import RealmFinding, Severity, Wanted
+from s2s_fastapi.operations.wanted import RealmFinding, Severity, Wanted, wanted
 from s2s_fastapi.realm.entities import Role
 from s2s_fastapi.version import __version__
 
-__all__ = ["VERSION", "Plan", "Predicted", "make_plan", "question_of", "read_plan"]
+__all__ = ["MADE_FROM", "VERSION", "Plan", "Predicted", "make_plan", "question_of", "read_plan", "steps_of"]
 
 VERSION: Final = 1
 """The version of a saved plan. It grows with every change that an older reader would not understand."""
+MADE_FROM: Final = "made_from"
+"""The member of a saved plan with the access files and the grants."""
 _KIND: Final = "s2s-fastapi plan"
 _LARGEST: Final = 16 * 1024 * 1024
 
@@ -58,9 +62,11 @@ class Plan:
         return bool(self.steps) or any(finding.level is not Severity.NOTE for finding in self.findings)
 
     @property
-    def restarts(self) -> tuple[str, ...]:
-        """The services that get a new secret, and must be started with it."""
-        return tuple(step.client for step in self.steps if isinstance(step, MakeClient) and step.secret_file)
+    def restarts(self) -> tuple[tuple[str, str], ...]:
+        """The services that must be started with a new secret, each with the file of it."""
+        return tuple(
+            (step.client, step.secret_file) for step in self.steps if isinstance(step, MakeClient) and step.secret_file
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan as it is saved. It holds no secret."""
@@ -90,30 +96,23 @@ class Plan:
         }
 
 
-def read_plan(file: Path) -> Plan:
-    """Read a saved plan.
+def read_plan(file: Path) -> tuple[Plan, object]:
+    """Read a saved plan, and what it says that it was made from.
 
     Raises:
-        ConfigurationError: It cannot be read, or is no plan of this version.
+        ConfigurationError: It cannot be read, others can write to it, or it is no plan of this version.
     """
-    problem = ""
+    text = read_own(file, _LARGEST)
     try:
-        if file.stat().st_size > _LARGEST:
-            problem = "is larger than any plan"
-        else:
-            content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        problem = f"cannot be read: {error.strerror}"
-    except ValueError:
-        problem = "is not JSON"
-    if problem:
-        raise ConfigurationError(f"The plan {file} {problem}.")
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        content = None
     if not isinstance(content, dict) or content.get("kind") != _KIND or content.get("version") != VERSION:
         raise ConfigurationError(
             f"{file} is no plan that this s2s-fastapi reads (version {VERSION}): make it again with --out."
         )
     try:
-        return _from_json(content)
+        return _from_json(content), content.get(MADE_FROM)
     except (KeyError, TypeError, ValueError):
         pass
     raise ConfigurationError(f"The plan {file} is damaged: make it again with --out.")
@@ -141,26 +140,26 @@ def _from_json(content: Mapping[str, Any]) -> Plan:
     )
 
 
-def question_of(wanted: Wanted) -> Question:
+def question_of(needed: Wanted) -> Question:
     """Return what must be read of a realm to plan for this."""
-    audiences = frozenset(name for names in wanted.reach.values() for name in names)
+    audiences = frozenset(name for names in needed.reach.values() for name in names)
     return Question(
-        clients=frozenset(wanted.clients),
+        clients=frozenset(needed.clients),
         scopes=frozenset(
             (
-                *(name for call in wanted.calls for name in (*call.carriers, *call.scopes)),
-                *(each.scope for each in wanted.scopes),
+                *(name for call in needed.calls for name in (*call.carriers, *call.scopes)),
+                *(each.scope for each in needed.scopes),
                 *(name for audience in audiences for name in scope_names(audience)),
             )
         ),
         audiences=audiences,
-        roles=frozenset(each.role for each in wanted.roles),
+        roles=frozenset(each.role for each in needed.roles),
     )
 
 
 def make_plan(
     snapshot: Snapshot,
-    wanted: Wanted,
+    needed: Wanted,
     findings: Iterable[RealmFinding] = (),
     *,
     server: str,
@@ -168,7 +167,7 @@ def make_plan(
     secret_file: Callable[[str], str] = lambda client: f"{client}.secret",
 ) -> Plan:
     """Return the plan. ``secret_file`` returns the file for the new secret of a client."""
-    planning = Planning(snapshot, wanted, findings)
+    planning = Planning(snapshot, needed, findings)
     planning.run()
     steps = tuple(
         replace(step, secret_file=secret_file(step.client)) if isinstance(step, MakeClient) and step.caller else step
@@ -180,9 +179,19 @@ def make_plan(
         realm_id=snapshot.realm_id,
         issuer=issuer,
         keycloak=snapshot.version,
-        question=question_of(wanted),
+        question=question_of(needed),
         hash=snapshot.hash,
         steps=steps,
         findings=tuple(sorted(planning.findings)),
         tokens=planning.tokens(),
     )
+
+
+def steps_of(apps: Iterable[AppAccess], snapshot: Snapshot, realm: str, grants: Iterable[str] = ()) -> tuple[Step, ...]:
+    """Return the steps that a plan for these apps has: none of any other kind is a cure that a command may offer.
+
+    ``snapshot`` has what `question_of` asks for these apps. A plan with something forbidden in it is never applied, so it has no step here.
+    """
+    needed, findings = wanted(apps, grants, realm=realm)
+    made = make_plan(snapshot, needed, findings, server="", issuer="", secret_file=lambda _: "")
+    return () if made.forbidden else made.steps

@@ -7,7 +7,15 @@ from typing import Final
 
 from s2s_fastapi.operations.forbidden import forbidden_role, forbidden_scope
 from s2s_fastapi.operations.predicted import Predicted, claims_of, token_findings
-from s2s_fastapi.operations.scope_rules import FLOWS, LISTS, ScopeRules, of_scope, scope_names
+from s2s_fastapi.operations.scope_rules import (
+    LISTS,
+    ScopeRules,
+    built_in_problem,
+    flows_of,
+    of_scope,
+    of_scopes,
+    scope_names,
+)
 from s2s_fastapi.operations.snapshot import Snapshot
 from s2s_fastapi.operations.steps import (
     ORDER,
@@ -79,6 +87,7 @@ class Planning:
             if call.caller in self.usable:
                 self._call(call)
         self._built_in_scopes()
+        self._first()
         self._rotated()
         for finding in token_findings(self.now, self.wanted, self.usable):
             self.findings[finding] = None
@@ -184,8 +193,17 @@ class Planning:
 
     def _client(self, client_id: str, *, calls: bool) -> None:
         who, client = named(client_id), self.now.client(client_id)
+        # Keycloak itself gives this scope to every service account that is made.
+        odd = self._built_in("service_account") if calls and not (client or {}).get("serviceAccountsEnabled") else ""
+        if odd:
+            self._say(
+                Severity.OPEN,
+                f"{who} has no service account yet, and it would have the client scope {odd}: nothing is planned for it.",
+            )
+            return
         if client is None:
-            self._do(MakeClient(client=client_id, caller=calls, default=self._there("basic")))
+            default = self._there("basic") if not self._built_in("basic") else ()
+            self._do(MakeClient(client=client_id, caller=calls, default=default))
             self.usable.add(client_id)
             return
         if client.get("protocol", OIDC) != OIDC:
@@ -194,7 +212,7 @@ class Planning:
         if client.get("enabled") is False:
             self._say(Severity.OPEN, f"The client {who} is disabled: it gets no token. It is not changed.")
             return
-        flows = [name for flag, name in FLOWS.items() if client.get(flag)]
+        flows = flows_of(client)
         if flows:
             self._say(
                 Severity.NOTE,
@@ -241,8 +259,38 @@ class Planning:
             if not calls or client_id not in self.usable or client is None:
                 continue
             for name in self._there("basic", "service_account", *["roles"] * (client_id in with_roles)):
-                if name not in client["defaultClientScopes"]:
+                if name in client["defaultClientScopes"]:
+                    continue
+                if odd := self._built_in(name):
+                    self._say(
+                        Severity.OPEN,
+                        f"{named(client_id)} needs the client scope {odd}: it is not assigned. If this is right, assign it by hand.",
+                    )
+                else:
                     self._do(AssignScope(client=client_id, scope=name))
+
+    def _built_in(self, name: str) -> str:
+        """Return the name of a scope of Keycloak's own with what it has more than that, as a part of a sentence; "" if it is as Keycloak makes it."""
+        scope = self.before.scope(name)
+        if scope is None:
+            return ""
+        if more := built_in_problem(scope):
+            return f"{name}, which has mappers that Keycloak does not make there ({more})"
+        return f"{name}, which has role mappings" if self.before.mapped("clientScope", name) else ""
+
+    def _first(self) -> None:
+        """Name the clients that were there and get their first audience or role: whoever made one may know its secret."""
+        everybodys = {Role("", self.before.document["defaultRole"]["name"])}
+        for client_id in sorted(self.usable):
+            if self.before.client(client_id) is None or self.rules.had(client_id):
+                continue
+            held = self.before.granted(client_id) - everybodys
+            gets = bool(of_scopes(self.now, client_id)) or bool(self.now.granted(client_id) - everybodys)
+            if gets and not held:
+                self._say(
+                    Severity.NOTE,
+                    f"CHECK THIS: the client {named(client_id)} was there, and gets its first audience or role. Whoever has its secret gets it too.",
+                )
 
     def _rotated(self) -> None:
         """Say which services lose their secret: Keycloak's rotation of secrets takes every change of a client as the occasion."""
@@ -276,8 +324,11 @@ class Planning:
         problem = ""
         if not each.optional and not each.by_hand and rules.flows(each.caller):
             problem = f"{who} logs users in, and each of their tokens would get the client scope {what}"
+        elif self.before.scope(each.scope) is None and not each.by_hand and (beyond := rules.beyond(each.caller)):
+            problem = f"{who} shall have the new client scope {what}, {_beyond(beyond)}"
         elif self.now.scope(each.scope) is None:
             self._do(MakeScope(scope=each.scope))
+            self._new(f"client scope {what}")
         elif more := rules.more(each.scope, self.wanted.reach.get(each.caller, frozenset()), by_hand=each.by_hand):
             problem = f"{who} shall have the client scope {what}, which {more}"
         elif others := rules.strangers(each):
@@ -294,6 +345,9 @@ class Planning:
             self._say(Severity.OPEN, f"{problem}: it is not assigned. {granting(each.caller, each.scope)} assigns it.")
         else:
             self._assign(each.caller, each.scope, optional=each.optional)
+
+    def _new(self, what: str) -> None:
+        self._say(Severity.NOTE, f"CHECK THIS: the {what} is new. An app whose file is not given may require it.")
 
     def _assign(self, client_id: str, scope: str, *, optional: bool) -> None:
         client = self.now.client(client_id) or {}
@@ -319,6 +373,7 @@ class Planning:
         if role.client and (self.now.client(role.client) or {}).get("enabled") is False:
             return  # said of the client
         inside = self.now.inside(role)
+        new = not self.before.has_role(role)
         if problem := forbidden_role(role, self.now.realm, inside):
             self._say(Severity.FORBIDDEN, f"{who} shall have a role that no plan grants: {problem}.")
             return
@@ -331,6 +386,13 @@ class Planning:
             self._say(
                 Severity.OPEN,
                 f"{who} shall have the realm role {named(role.name)}, which the realm has: every app may require it, so it is not granted."
+                f" {granting(each.caller, role)} grants it.",
+            )
+            return
+        if not role.client and new and not each.by_hand and (beyond := self.rules.beyond(each.caller)):
+            self._say(
+                Severity.OPEN,
+                f"{who} shall have the new realm role {named(role.name)}, {_beyond(beyond)}: it is not granted."
                 f" {granting(each.caller, role)} grants it.",
             )
             return
@@ -351,6 +413,8 @@ class Planning:
             )
             return
         self._do(MakeRole(owner=role.client, role=role.name))
+        if new and not role.client:
+            self._new(f"realm role {named(role.name)}")
         if not client.get("fullScopeAllowed", True) and role.client != each.caller:
             self._do(MapRole(client=each.caller, owner=role.client, role=role.name))
         self._do(GrantRole(client=each.caller, owner=role.client, role=role.name))
@@ -479,6 +543,12 @@ class Planning:
                     f"There is no name left for a client scope that brings the audience {named(audience)}: {listed(usual)} are taken.",
                 )
                 return
+            for one in usual[: usual.index(name)]:
+                self._say(
+                    Severity.NOTE,
+                    f"The client scope {one} is not used for the audience {named(audience)} of {named(caller)}: it {rules.why_taken(one, audience)}."
+                    f" In its place {name} brings it.",
+                )
             if others := [one for one in self.before.scopes if rules.fits_but_for_its_name(caller, audience, one)]:
                 self._say(
                     Severity.NOTE,
@@ -494,3 +564,7 @@ class Planning:
 
     def _is_custom(self, audience: str) -> bool:
         return self.now.client(audience) is None
+
+
+def _beyond(audiences: Iterable[str]) -> str:
+    return f"and it has the audience {listed(audiences)}, to which an app answers whose file is not given and that may require it"

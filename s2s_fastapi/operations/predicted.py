@@ -11,7 +11,7 @@ from s2s_fastapi.realm.entities import Role
 from s2s_fastapi.realm.model import Denied
 from s2s_fastapi.text import listed, named
 
-__all__ = ["Predicted", "claims_of", "token_findings"]
+__all__ = ["Predicted", "claims_of", "same_claims", "token_findings"]
 
 _CLAIMS: Final = ("aud", "client_id", "scope", "realm_access", "resource_access")
 
@@ -32,6 +32,15 @@ def claims_of(realm: Snapshot, caller: str, request: str | None) -> dict[str, An
     if isinstance(granted, Denied):
         return {}
     return {name: granted.claims[name] for name in _CLAIMS if name in granted.claims}
+
+
+def same_claims(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two tokens give the same, in whatever order their claims list it."""
+    return _given_by(one) == _given_by(other)
+
+
+def _given_by(claims: Mapping[str, Any]) -> tuple[object, ...]:
+    return claims.get("client_id"), _audiences(claims), frozenset(str(claims.get("scope", "")).split()), _roles(claims)
 
 
 def token_findings(realm: Snapshot, wanted: Wanted, callers: Collection[str]) -> Iterator[RealmFinding]:
@@ -70,12 +79,15 @@ def token_findings(realm: Snapshot, wanted: Wanted, callers: Collection[str]) ->
 def _lacking(realm: Snapshot, wanted: Wanted, call: WantedCall, claims: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a token lacks, as the end of a sentence."""
     client = realm.client(call.caller) or {}
+    lightweight = client.get("attributes", {}).get("client.use.lightweight.access.token.enabled") == "true"
+    light = f", because “Always use lightweight access token” of the client {named(call.caller)} is on: switch it off"
+    because = light if lightweight else ""
     if not claims:
         yield "Keycloak would refuse its token request"
     if lacking := {*call.audiences} - _audiences(claims):
-        yield f"its token would lack the audience {listed(lacking)}"
+        yield f"its token would lack the audience {listed(lacking)}{because}"
     if claims.get("client_id") != call.caller:
-        yield "its token would lack client_id, so no receiver accepts it as a service's"
+        yield f"its token would lack client_id, so no receiver accepts it as a service's{because}"
     required = {each.scope for each in wanted.scopes if each.caller == call.caller}
     assigned = {*client["defaultClientScopes"], *{*call.scopes}.intersection(client["optionalClientScopes"])}
     for name in sorted((required & assigned).difference(str(claims.get("scope", "")).split(" "))):

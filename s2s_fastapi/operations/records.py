@@ -32,6 +32,8 @@ class LogRecord:
     """The caller and the route. The caller is empty if no signature held: then nobody knows who called."""
     reason: Reason
     cure: str
+    among: int = 1
+    """How many records the text has. This is the last one."""
 
     @property
     def explanation(self) -> Explanation:
@@ -55,18 +57,21 @@ def read_record(text: str) -> LogRecord:
 
     - As JSON, the fields may stand in an object inside of it. If only the message is there, that is read.
     - As text, something may stand before and after the message. What was cut off is missing.
+    - Of several lines with a record each, the last one counts.
 
     Nobody's name can imitate another field: in the message each value is in quotes, with the quotes inside of it escaped.
 
     Raises:
         ConfigurationError: It is no record of a decision.
     """
-    found = next(iter(_found(text, _DEEP)), None)
-    if found is None:
+    records = _records(text)
+    if not records:
         raise ConfigurationError(
             "This is no log record of the logger s2s_fastapi.decisions: it has neither a member reason with one of its reasons, nor a text"
             " such as “refused 403: scope_missing ...”."
         )
+
+    found = records[-1]
 
     def member(name: str) -> str:
         value = found.get(name)
@@ -75,7 +80,16 @@ def read_record(text: str) -> LogRecord:
     question = Question(
         client_id=member("client_id"), to=_called(member("explain")), method=member("method"), route=member("route")
     )
-    return LogRecord(question=question, reason=_REASONS[member("reason")], cure=member("cure"))
+    return LogRecord(question=question, reason=_REASONS[member("reason")], cure=member("cure"), among=len(records))
+
+
+def _records(text: str) -> list[Mapping[str, Any]]:
+    """Return the fields of each record: one for a JSON object, and otherwise one for each line that has any.
+
+    Nobody's name can make a record of its own: no record has a line break, and a second message in a line does not count.
+    """
+    whole = [text] if _as_object(text) is not None else text.splitlines()
+    return [found for found in (next(_found(each, _DEEP), None) for each in whole) if found is not None]
 
 
 def _found(content: object, deep: int) -> Iterator[Mapping[str, Any]]:
@@ -91,14 +105,18 @@ def _found(content: object, deep: int) -> Iterator[Mapping[str, Any]]:
         for value in content:
             yield from _found(value, deep - 1)
     elif isinstance(content, str):
-        try:
-            inside = json_object(content.encode()) if content.lstrip().startswith("{") else None
-        except (ValueError, RecursionError):  # cut off, perhaps: its message may still be whole
-            inside = None
+        inside = _as_object(content)
         if inside is not None:
             yield from _found(inside, deep - 1)
         else:
             yield from _in_text(content)
+
+
+def _as_object(content: str) -> Mapping[str, Any] | None:
+    try:
+        return json_object(content.encode()) if content.lstrip().startswith("{") else None
+    except (ValueError, RecursionError):  # cut off, perhaps: its message may still be whole
+        return None
 
 
 def _is_nested(value: object) -> bool:

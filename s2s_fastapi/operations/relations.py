@@ -1,6 +1,6 @@
 """Who may call whom: what the apps declare, beside what the realm grants."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, Self
@@ -8,14 +8,26 @@ from typing import Any, Final, Self
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.declared.access_file import AccessFile, AppAccess, CallAccess, RouteEntry
 from s2s_fastapi.declared.asked import leaves_of
+from s2s_fastapi.operations.declarations import one_for_each_client
 from s2s_fastapi.operations.wanted import accepted_audiences
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.realm.model import Denied, RealmModel
 from s2s_fastapi.requirement.conditions import CONDITION_UNKNOWN, HasClaim, Scalar, with_claim
 from s2s_fastapi.requirement.requirement import Audience, Caller, HasRole, HasScope
+from s2s_fastapi.text import listed, named
 from s2s_fastapi.verifier.predicted import predicted_principal
 
-__all__ = ["Relation", "RouteAnswer", "Status", "Unanswered", "judged", "relations", "unanswered"]
+__all__ = [
+    "Relation",
+    "RouteAnswer",
+    "Status",
+    "Unanswered",
+    "best_of",
+    "in_part",
+    "judged",
+    "relations",
+    "unanswered",
+]
 
 _ISSUED_AT: Final = 1
 _EXPIRES_AT: Final = 2
@@ -35,8 +47,9 @@ class Status(StrEnum):
         return member
 
     WORKS = "works", "declared, and Keycloak grants it", False
+    IN_PART = "in_part", "declared and granted, and a route that names this caller refuses it", True
     REFUSED = "refused", "declared, and the receiver would refuse the token", True
-    NOT_GRANTED = "not_granted", "declared, and Keycloak grants no token for it", True
+    NOT_GRANTED = "not_granted", "declared, and Keycloak does not grant it", True
     NOT_ALLOWED = "not_allowed", "the caller declares it, and no route of the receiver allows this caller", True
     NOT_DECLARED = "not_declared", "Keycloak grants it, and no app declares it", True
     DECLARED = "declared", "declared; no realm was given to compare with", False
@@ -69,7 +82,9 @@ class Relation:
     token: Mapping[str, Any] | None = None
     """The claims that Keycloak would issue, without dates and ids; None without a realm, or if Keycloak refuses."""
     note: str = ""
-    """What Keycloak answers in place of a token, or why no receiver can read the token."""
+    """What Keycloak answers in place of a token, why no receiver can read the token, or which routes refuse it."""
+    cure: str = ""
+    """What to change; empty if nothing needs attention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +101,20 @@ def relations(files: Iterable[AccessFile], realm: RealmModel | None = None) -> t
     - Declared calls, and callers that a route names, come from the access files.
     - With a `realm`, each token is computed as Keycloak would issue it, and each route of the receiver judges it. Then there is also every
       client that Keycloak grants a receiver's audience, although no app declares that.
+
+    Raises:
+        ConfigurationError: Two apps have one client id.
     """
-    apps = {app.client_id: app for file in files for app in file.apps}
+    apps = {app.client_id: app for app in one_for_each_client(app for file in files for app in file.apps)}
     receivers = [app for app in apps.values() if app.requires is not None]
     found: dict[tuple[str, str], Relation] = {}
     for caller in apps.values():
-        for call in caller.calls:
-            for receiver in receivers:
-                if receiver.client_id != caller.client_id and accepted_audiences(receiver) & set(call.audiences):
-                    found[caller.client_id, receiver.client_id] = _declared(caller.client_id, call, receiver, realm)
+        for receiver in receivers:
+            accepted = accepted_audiences(receiver)
+            calls = [call for call in caller.calls if accepted & set(call.audiences)]
+            if calls and receiver.client_id != caller.client_id:
+                each = [_declared(caller.client_id, call, receiver, realm) for call in calls]
+                found[caller.client_id, receiver.client_id] = _joined(each, receiver)
     for receiver in receivers:
         for name in sorted(_named(receiver) - {receiver.client_id}):
             found.setdefault((name, receiver.client_id), Relation(name, receiver.client_id, Status.ALLOWED))
@@ -104,7 +124,8 @@ def relations(files: Iterable[AccessFile], realm: RealmModel | None = None) -> t
             found[key] = relation
         elif found[key].status is Status.ALLOWED:
             found[key] = replace(relation, status=Status.ALLOWED)
-    return tuple(sorted(found.values(), key=lambda each: (each.receiver, each.caller)))
+    ordered = sorted(found.values(), key=lambda each: (each.receiver, each.caller))
+    return tuple(replace(each, cure=_cure(each, apps[each.receiver])) for each in ordered)
 
 
 def unanswered(files: Iterable[AccessFile]) -> tuple[Unanswered, ...]:
@@ -139,26 +160,112 @@ def _declared(caller: str, call: CallAccess, receiver: AppAccess, realm: RealmMo
     return replace(relation, status=Status.WORKS if accepted else Status.REFUSED)
 
 
+def _joined(found: Sequence[Relation], receiver: AppAccess) -> Relation:
+    """Return one relation for all tokens with which an app calls another: the first that has a problem, or what they open together."""
+    worst = next((each for each in found if each.status.problem), None)
+    if worst is not None or found[0].status is not Status.WORKS:
+        return worst or found[0]
+    first = found[0]
+    routes = best_of(each.routes for each in found)
+    note = in_part(first.caller, receiver, routes)
+    return replace(
+        first,
+        status=Status.IN_PART if note else Status.WORKS,
+        audiences=tuple(dict.fromkeys(name for each in found for name in each.audiences)),
+        scopes=tuple(dict.fromkeys(name for each in found for name in each.scopes)),
+        routes=routes,
+        note=note,
+    )
+
+
+def best_of(answers: Iterable[Sequence[RouteAnswer]]) -> tuple[RouteAnswer, ...]:
+    """Return what each route answers to the token of a caller that it likes best. Each sequence has the same routes."""
+    return tuple(
+        next((each for each in of_route if each.accepted), of_route[0]) for of_route in zip(*answers, strict=True)
+    )
+
+
+def in_part(caller: str, receiver: AppAccess, answers: Sequence[RouteAnswer]) -> str:
+    """Say which routes of the receiver name the caller and refuse it all the same, or return ""."""
+    own = _own(caller, receiver, answers)
+    refusing = [each for each in own if not each.accepted]
+    if not refusing:
+        return ""
+    names = ", ".join(f"{each.route} ({each.reason})" for each in refusing)
+    return f"{len(refusing)} of {len(own)} routes that name this caller {'refuses' if len(refusing) == 1 else 'refuse'} it: {names}"
+
+
+def _own(caller: str, receiver: AppAccess, answers: Sequence[RouteAnswer]) -> list[RouteAnswer]:
+    """Return the answers of the routes that name the caller."""
+    routes = [route for route in receiver.routes if not route.open]
+    return [answer for route, answer in zip(routes, answers, strict=True) if caller in _named_by(route)]
+
+
+def _cure(relation: Relation, receiver: AppAccess) -> str:
+    caller, called = named(relation.caller), named(relation.receiver)
+    if relation.status is Status.NOT_GRANTED:
+        return "s2s-fastapi plan shows what the realm lacks, and s2s-fastapi explain why."
+    if relation.status is Status.NOT_ALLOWED:
+        return f"Add {caller} to require_caller(...) in the code of {called}, or take the call out of the code of {caller}."
+    if relation.status is Status.NOT_DECLARED:
+        by = f"the scope {listed(relation.scopes)}" if relation.scopes else f"what brings {listed(relation.audiences)}"
+        return f"Declare the call in the code of {caller}, or take {by} from {caller} in Keycloak."
+    if not relation.status.problem or not relation.routes:
+        return ""
+    answers = _own(relation.caller, receiver, relation.routes) or relation.routes
+    return next((each.cure for each in answers if not each.accepted), "")
+
+
 def _granted(receivers: list[AppAccess], realm: RealmModel) -> Iterator[Relation]:
-    """Yield each client whose tokens are for a receiver: its plain token, and with each scope that it may ask for."""
+    """Yield each client whose tokens are for a receiver.
+
+    - Its plain token is tried, each scope that it may ask for, and all of these scopes together.
+    - The first one that a route accepts is shown; without such a token, the first that is for the receiver.
+    """
     for caller in realm.service_client_ids:
         left = {receiver.client_id: receiver for receiver in receivers if receiver.client_id != caller}
-        for scope in (None, *realm.optional_scopes(caller)):
-            granted = realm.service_token(caller, scope=scope, peer="127.0.0.1")
-            if isinstance(granted, Denied):
-                continue
-            principal = predicted_principal(granted.claims)
-            if isinstance(principal, Decision):
+        refused: dict[str, Relation] = {}
+        alone = [scope for scope in realm.optional_scopes(caller) if _token(caller, (scope,), realm) is not None]
+        for asked in dict.fromkeys(((), *((scope,) for scope in alone), tuple(alone))):
+            token = _token(caller, asked, realm)
+            if token is None:
                 continue
             for receiver in list(left.values()):
-                audiences = tuple(sorted(principal.audiences & accepted_audiences(receiver)))
-                routes = judged(principal, receiver) if audiences else ()
-                if any(answer.accepted for answer in routes):
+                relation = _undeclared(caller, asked, token, receiver)
+                if any(answer.accepted for answer in relation.routes):
                     del left[receiver.client_id]
-                    asked = () if scope is None else (scope,)
-                    yield Relation(
-                        caller, receiver.client_id, Status.NOT_DECLARED, audiences, asked, routes, granted.claims
-                    )
+                    yield _least(relation, receiver, realm)
+                elif relation.audiences:
+                    refused.setdefault(receiver.client_id, relation)
+        yield from (relation for name, relation in refused.items() if name in left)
+
+
+def _token(caller: str, asked: tuple[str, ...], realm: RealmModel) -> tuple[Principal, Mapping[str, Any]] | None:
+    """Return what a client gets if it asks for these scopes; None if it gets no token that a receiver can read."""
+    granted = realm.service_token(caller, scope=" ".join(asked) or None, peer="127.0.0.1")
+    principal = None if isinstance(granted, Denied) else predicted_principal(granted.claims)
+    return None if isinstance(granted, Denied) or not isinstance(principal, Principal) else (principal, granted.claims)
+
+
+def _undeclared(
+    caller: str, asked: tuple[str, ...], token: tuple[Principal, Mapping[str, Any]], receiver: AppAccess
+) -> Relation:
+    """Return what a token is good for at a receiver; without audiences and routes if it is not for the receiver."""
+    principal, claims = token
+    audiences = tuple(sorted(principal.audiences & accepted_audiences(receiver)))
+    routes = judged(principal, receiver) if audiences else ()
+    return Relation(caller, receiver.client_id, Status.NOT_DECLARED, audiences, asked, routes, claims)
+
+
+def _least(relation: Relation, receiver: AppAccess, realm: RealmModel) -> Relation:
+    """Return the relation without the scopes that it does not need to be accepted."""
+    for scope in relation.scopes if len(relation.scopes) > 1 else ():
+        fewer = tuple(name for name in relation.scopes if name != scope)
+        token = _token(relation.caller, fewer, realm)
+        without = None if token is None else _undeclared(relation.caller, fewer, token, receiver)
+        if without is not None and any(answer.accepted for answer in without.routes):
+            relation = without
+    return relation
 
 
 def judged(principal: Principal, receiver: AppAccess) -> tuple[RouteAnswer, ...]:
@@ -221,6 +328,9 @@ def _every_claim(leaves: Iterable[HasClaim]) -> dict[str, Any]:
 
 def _named(receiver: AppAccess) -> frozenset[str]:
     """Return the services that a route of the app names."""
-    leaves = [leaf for route in receiver.routes for leaf in leaves_of(route.requires)]
-    named = (leaf.client_ids for leaf in leaves if isinstance(leaf, Caller) and leaf.kind == "service")
-    return frozenset(name for names in named for name in names)
+    return frozenset(name for route in receiver.routes for name in _named_by(route))
+
+
+def _named_by(route: RouteEntry) -> frozenset[str]:
+    leaves = (leaf for leaf in leaves_of(route.requires) if isinstance(leaf, Caller) and leaf.kind == "service")
+    return frozenset(name for leaf in leaves for name in leaf.client_ids)

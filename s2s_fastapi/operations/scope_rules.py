@@ -10,20 +10,29 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from s2s_fastapi.operations.forbidden import forbidden_scope
-from s2s_fastapi.operations.snapshot import Snapshot, audience_of
+from s2s_fastapi.operations.snapshot import Snapshot, audience_of, every_audience_of
 from s2s_fastapi.operations.wanted import Wanted, WantedScope
+from s2s_fastapi.realm import builtins
 from s2s_fastapi.realm.entities import OIDC
 from s2s_fastapi.text import listed
 
-__all__ = ["FLOWS", "LISTS", "ScopeRules", "of_scope", "scope_names"]
+__all__ = ["LISTS", "ScopeRules", "built_in_problem", "flows_of", "of_scope", "of_scopes", "scope_names"]
 
-FLOWS: Final = {
+_FLOWS: Final = {
     "standardFlowEnabled": "Standard flow",
     "implicitFlowEnabled": "Implicit flow",
     "directAccessGrantsEnabled": "Direct access grants",
 }
-"""The settings of a client that logs users in, and their names at the console."""
+"""The settings of a client that gets tokens of users, and their names at the console."""
+_FLOW_ATTRIBUTES: Final = {
+    "oauth2.device.authorization.grant.enabled": "OAuth 2.0 Device Authorization Grant",
+    "oidc.ciba.grant.enabled": "OIDC CIBA Grant",
+    "standard.token.exchange.enabled": "Standard Token Exchange",
+    "oauth2.jwt.authorization.grant.enabled": "JWT Authorization Grant",
+}
+"""The same, of those that Keycloak keeps as attributes."""
 LISTS: Final = ("defaultClientScopes", "optionalClientScopes")
+_OF_NO_MATTER: Final = frozenset({"jsonType.label", "multivalued", "user.attribute"})
 _LONGEST: Final = 200  # of the 255 characters of Keycloak's column: there is room for all that is added
 _DIGITS: Final = 8
 
@@ -43,8 +52,7 @@ class ScopeRules:
 
     def flows(self, client_id: str) -> bool:
         """Return whether a client logs users in: each scope that is a default one is in their tokens too."""
-        client = self.now.client(client_id) or {}
-        return any(client.get(flag) for flag in FLOWS)
+        return bool(flows_of(self.now.client(client_id) or {}))
 
     def may_have(self, client_id: str, audience: str) -> bool:
         """Return whether all tokens of a client may be for the audience: also those of users, if it logs users in."""
@@ -62,7 +70,7 @@ class ScopeRules:
         mappers = scope["protocolMappers"]
         if kinds := {str(mapper["protocolMapper"]) for mapper in mappers if audience_of(mapper) is None}:
             return f"also has mappers of other kinds ({listed(kinds)})"
-        if others := of_scope(scope) - allowed:
+        if others := _every_audience(scope) - allowed:
             return f"also brings the audience {listed(others)}"
         if self.now.mapped("clientScope", name):
             return "counts only for callers with certain roles, and lets these into their tokens"
@@ -78,11 +86,15 @@ class ScopeRules:
         if not self._is_word(client_id, name):
             return False
         reached = self.wanted.reach.get(client_id, frozenset())
-        certain = {audience for audience in reached if (client_id, audience) in self.wanted.by_hand}
-        certain |= self._has(client_id) - reached
-        possible = reached | of_scope(self.before.scope(name) or {})
+        possible = reached | _every_audience(self.before.scope(name) or {})
         given = self.wanted.given
-        return bool(certain - given) or bool(possible - given and self._holders(name))
+        return bool(self.beyond(client_id)) or bool(possible - given and self._holders(name))
+
+    def beyond(self, client_id: str) -> frozenset[str]:
+        """Return the audiences of a client to which surely an app answers whose file is not given: it would see each scope and role too."""
+        reached = self.wanted.reach.get(client_id, frozenset())
+        by_hand = {audience for audience in reached if (client_id, audience) in self.wanted.by_hand}
+        return frozenset(by_hand | (self.had(client_id) - reached)) - self.wanted.given
 
     def fits(self, client_id: str, audience: str, name: str) -> bool:
         """Return whether a scope that is there can bring the client this audience, and gives it nothing else."""
@@ -112,6 +124,16 @@ class ScopeRules:
             and all(self.may_have(holder, audience) for holder in inside)
         )
 
+    def why_taken(self, name: str, audience: str) -> str:
+        """Return why `free` does not take a name, as the end of a sentence."""
+        if forbidden_scope(name):
+            return "has no name that a plan makes"
+        if name in self.wanted.gates:
+            return "is required by a route"
+        if more := self.more(name, frozenset({audience})):
+            return more
+        return "is held by clients that shall not have this audience"
+
     def strangers(self, each: WantedScope) -> list[str]:
         """Return who else holds the scope although no declaration names it for that; nobody if the caller holds it itself."""
         if each.by_hand or each.scope in self.held_by(each.caller):
@@ -130,12 +152,47 @@ class ScopeRules:
 
     def _answered(self, client_id: str) -> bool:
         """Return whether only apps whose files are given answer to the audiences that a client has, or will have."""
-        return self.wanted.reach.get(client_id, frozenset()) | self._has(client_id) <= self.wanted.given
+        return self.wanted.reach.get(client_id, frozenset()) | self.had(client_id) <= self.wanted.given
 
-    def _has(self, client_id: str) -> frozenset[str]:
-        """Return the audiences that Audience mappers put into tokens of the client before the plan."""
-        holders = (self.before.scope(name) or {} for name in self.held_by(client_id))
-        return of_scope(self.before.client(client_id) or {}).union(*map(of_scope, holders))
+    def had(self, client_id: str) -> frozenset[str]:
+        """Return the audiences that a client has before the plan."""
+        return of_scopes(self.before, client_id)
+
+
+def of_scopes(realm: Snapshot, client_id: str) -> frozenset[str]:
+    """Return the audiences that Audience mappers put into tokens of a client."""
+    client = realm.client(client_id) or {}
+    holders = (realm.scope(name) or {} for kind in LISTS for name in client.get(kind, ()))
+    return _every_audience(client).union(*map(_every_audience, holders))
+
+
+def flows_of(client: Mapping[str, Any]) -> list[str]:
+    """Return by which flows a client gets tokens of users, as the console names them."""
+    attributes = client.get("attributes") or {}
+    return [
+        *(name for flag, name in _FLOWS.items() if client.get(flag)),
+        *(name for flag, name in _FLOW_ATTRIBUTES.items() if attributes.get(flag) == "true"),
+    ]
+
+
+def built_in_problem(scope: Mapping[str, Any]) -> str:
+    """Return what a client scope with the name of one of Keycloak's own has beside the mappers of that; "" if nothing."""
+    own = [_does(mapper) for mapper in builtins.scope(str(scope["name"]))["protocolMappers"]]
+    return listed(str(mapper["name"]) for mapper in scope["protocolMappers"] if _does(mapper) not in own)
+
+
+def _does(mapper: Mapping[str, Any]) -> tuple[object, dict[str, str]]:
+    """Return what a mapper writes, whatever it is called. In which tokens it does is a matter of the version that made the realm."""
+    config = {
+        name: str(value)
+        for name, value in mapper["config"].items()
+        if value and not name.endswith(".claim") and name not in _OF_NO_MATTER
+    }
+    return mapper["protocolMapper"], config
+
+
+def _every_audience(holder: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset().union(*map(every_audience_of, holder.get("protocolMappers", ())))
 
 
 def of_scope(scope: Mapping[str, Any]) -> frozenset[str]:

@@ -1,5 +1,6 @@
-"""The files into which the secrets of new clients are written: each is new, and only its owner can read or replace it."""
+"""Files that decide who has power in a realm: those for the secrets of new clients, and saved plans. Nobody else can change them."""
 
+import errno
 import os
 import secrets
 import stat
@@ -9,7 +10,7 @@ from typing import Final
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.text import printable
 
-__all__ = ["folder_problem", "write_secret"]
+__all__ = ["folder_problem", "read_own", "write_secret"]
 
 _SECRET_BYTES: Final = 32
 _LONGEST_PATH: Final = 4096
@@ -34,11 +35,51 @@ def folder_problem(folder: Path) -> str:
             problem = "is no folder: name another one"
         elif found.st_mode & _OTHERS:
             problem = "can be written by other users, who could replace the files: chmod go-w, or name another one"
-        elif hasattr(os, "geteuid") and found.st_uid not in (_ROOT, os.geteuid()):
+        elif _is_of_others(found):
             problem = "belongs to another user, who could replace the files: name another one"
         else:
             return ""
     return f"The folder for new secrets {printable(str(folder), _LONGEST_PATH)} {problem} with --secrets."
+
+
+def _is_of_others(found: os.stat_result) -> bool:
+    return hasattr(os, "geteuid") and found.st_uid not in (_ROOT, os.geteuid())
+
+
+def _unfollowed(file: str, flags: int) -> int:
+    """Open a file: no link, and without waiting for the other end of a pipe."""
+    return os.open(file, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+
+
+def read_own(file: Path, longest: int) -> str:
+    """Return the text of a file that only its owner can change. It is opened once, so what was looked at is what is read.
+
+    Raises:
+        ConfigurationError: It cannot be read, is too long, or others can write to it.
+    """
+    problem = ""
+    try:
+        with open(file, "rb", opener=_unfollowed) as opened:
+            found = os.fstat(opened.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                problem = "is no file"
+            elif found.st_mode & _OTHERS:
+                problem = "can be written by other users, who could put steps of their own into it: chmod go-w, and read it before you use it"
+            elif _is_of_others(found):
+                problem = "belongs to another user, who could put steps of his own into it: copy it, and read it before you use it"
+            elif found.st_size > longest:
+                problem = f"is larger than {longest} bytes"
+            else:
+                return opened.read(longest).decode()
+    except UnicodeDecodeError:
+        problem = "is not UTF-8 text"
+    except OSError as error:
+        problem = (
+            "is a symbolic link, and whoever can change that decides what is read: name the file itself"
+            if error.errno == errno.ELOOP
+            else f"cannot be read: {(error.strerror or type(error).__name__).lower()}"
+        )
+    raise ConfigurationError(f"{printable(str(file), _LONGEST_PATH)} {problem}.")
 
 
 def write_secret(file: Path) -> str:

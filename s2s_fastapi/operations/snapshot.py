@@ -19,9 +19,10 @@ from s2s_fastapi.realm.mappers import KNOWN_MAPPERS
 from s2s_fastapi.realm.model import RealmModel
 from s2s_fastapi.text import named
 
-__all__ = ["AUDIENCE_MAPPER", "Question", "ReadApi", "Snapshot", "audience_of", "read_snapshot"]
+__all__ = ["AUDIENCE_MAPPER", "Question", "ReadApi", "Snapshot", "audience_of", "every_audience_of", "read_snapshot"]
 
 AUDIENCE_MAPPER: Final = "oidc-audience-mapper"
+_AUDIENCES: Final = ("included.client.audience", "included.custom.audience")
 
 _REALM: Final = (
     "accessTokenLifespan",
@@ -61,6 +62,10 @@ _ATTRIBUTES: Final = (
     "client.use.lightweight.access.token.enabled",
     "client_credentials.use_refresh_token",
     "dpop.bound.access.tokens",
+    "oauth2.device.authorization.grant.enabled",
+    "oauth2.jwt.authorization.grant.enabled",
+    "oidc.ciba.grant.enabled",
+    "standard.token.exchange.enabled",
     "tls.client.certificate.bound.access.tokens",
     "token.response.type.bearer.lower-case",
 )
@@ -232,6 +237,12 @@ def audience_of(mapper: Mapping[str, Any]) -> str | None:
     return str(audience) if config.get("access.token.claim") == "true" else ""
 
 
+def every_audience_of(mapper: Mapping[str, Any]) -> frozenset[str]:
+    """Return what an Audience mapper can add to a token of any kind: also to a lightweight one, and to the answer of an introspection."""
+    config = mapper.get("config") or {} if mapper.get("protocolMapper") == AUDIENCE_MAPPER else {}
+    return frozenset(str(config[name]) for name in _AUDIENCES if config.get(name))
+
+
 def _named_roles(realm: Iterable[str], by_client: Mapping[str, Iterable[str]]) -> Iterable[Role]:
     yield from (Role("", name) for name in realm)
     yield from (Role(client, name) for client, names in by_client.items() for name in names)
@@ -247,7 +258,13 @@ def read_snapshot(api: ReadApi, question: Question, *, progress: Callable[[str],
         AdminForbidden: A right is missing; the sentence names it.
         AdminError: There is no such realm, or Keycloak does not answer.
     """
-    return _Reading(api, question, progress).snapshot()
+    problem = ""
+    try:
+        return _Reading(api, question, progress).snapshot()
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        problem = type(error).__name__
+    # Outside of the except block: the error carries an answer, and with it secrets.
+    raise AdminError(f"Keycloak answered with something else than its Admin API does ({problem}): check KEYCLOAK_URL.")
 
 
 class _Reading:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
 from s2s_fastapi.backchannel.channel import BackChannel
@@ -15,6 +16,7 @@ from s2s_fastapi.errors import AudienceNotGranted, S2SError, TokenRequestError
 from s2s_fastapi.keycloak.cures import kind_cure
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.requirement.requirement import Caller
+from s2s_fastapi.text import named
 from s2s_fastapi.verifier.predicted import predicted_principal
 from s2s_fastapi.verifier.token_verifier import TokenVerifier
 from s2s_fastapi.verifier.verdict import Verdict
@@ -37,6 +39,7 @@ __all__ = [
 
 TIMEOUT: Final = 5.0
 """Seconds for one exchange with Keycloak, as for a service."""
+_CLOSE: Final = 0.85
 VERSION: Final = 1
 """The version of the JSON: docs/schemas/token.schema.json."""
 
@@ -130,10 +133,10 @@ def requested_and_judged(settings: "KeycloakSettings", wanted: Wanted) -> TokenR
     """
     found = requested(settings, wanted)
     if isinstance(found, AudienceNotGranted):
-        decision = Decision(reason=Reason.WRONG_AUDIENCE, cure=str(found))
-        return TokenReport(
-            wanted=wanted, decision=decision, principal=described_by(found.claims), claims=found.claims, verified=False
-        )
+        principal = described_by(found.claims)
+        cure = f"{_mistyped(wanted, principal)}{found}"
+        decision = Decision(reason=Reason.WRONG_AUDIENCE, cure=cure)
+        return TokenReport(wanted=wanted, decision=decision, principal=principal, claims=found.claims, verified=False)
     if isinstance(found, S2SError):
         raise found
     verdict = verdict_on(settings, found.value, wanted.audiences)
@@ -147,6 +150,15 @@ def requested_and_judged(settings: "KeycloakSettings", wanted: Wanted) -> TokenR
         verified=bool(verdict.decision.kid),
         granted=found,
     )
+
+
+def _mistyped(wanted: Wanted, principal: Principal | None) -> str:
+    """Ask whether a name was meant that the token has: its steps are done, and those for the mistyped name are no cure."""
+    held = () if principal is None else sorted(principal.audiences)
+    for name in sorted(wanted.audiences.difference(held)):
+        if close := get_close_matches(name, held, 1, _CLOSE):
+            return f"The token is for {named(close[0])}: is {named(name)} mistyped? If not: "
+    return ""
 
 
 def verdict_on(settings: "KeycloakSettings", token: str, audiences: Collection[str]) -> Verdict:

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 
 from s2s_fastapi.declared.access_file import AppAccess, CallAccess, RouteEntry
 from s2s_fastapi.declared.asked import leaves_of, ways_of
-from s2s_fastapi.operations.forbidden import forbidden_client, forbidden_role, forbidden_scope
+from s2s_fastapi.operations.forbidden import forbidden_audience, forbidden_client, forbidden_role, forbidden_scope
 from s2s_fastapi.realm.entities import Role
 from s2s_fastapi.requirement.conditions import Condition, HasClaim
 from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Audience, Caller, HasRole, HasScope, Requirement
@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 _MOST_WAYS: Final = 5_000
+_MOST_WAYS_OF_AN_APP: Final = 10_000
 _MOST_NAMED: Final = 3
 _Thing: TypeAlias = str | Role
 """What a route requires: a scope (text) or a role."""
@@ -250,17 +251,26 @@ class _Wanting:
     # The receivers
 
     def _ways(self, app: AppAccess) -> Iterator[_Way]:
+        left = _MOST_WAYS_OF_AN_APP
         for route in app.routes:
             if route.open:
                 continue
             parts = tuple(part for part in (app.requires, route.requires) if part is not None)
             requirement = AllOf(parts)
-            if _count(requirement) > _MOST_WAYS:
+            number = _count(requirement)
+            if number > min(left, _MOST_WAYS):
+                most = f"more than {_MOST_WAYS} ways" if number > _MOST_WAYS else f"{number} ways"
+                beside = (
+                    ""
+                    if number > _MOST_WAYS
+                    else f", which are more than {_MOST_WAYS_OF_AN_APP} with those of the routes before it"
+                )
                 self._say(
                     Severity.OPEN,
-                    f"{named(route.name)} of {named(app.client_id)} can be called in more than {_MOST_WAYS} ways: nothing is granted for it.",
+                    f"{named(route.name)} of {named(app.client_id)} can be called in {most}{beside}: nothing is granted for it.",
                 )
                 continue
+            left -= number
             problems = (
                 [_contradiction(leaves) for leaves in ways_of(route.requires)] if route.requires is not None else []
             )
@@ -359,7 +369,7 @@ class _Wanting:
 
     def _audience(self, caller: str, audience: str) -> bool:
         who, what = named(caller), named(audience)
-        if problem := forbidden_client(audience, self.realm):
+        if problem := forbidden_audience(audience, self.realm):
             self._say(Severity.FORBIDDEN, f"{who} calls {what}, and no plan grants that audience: {problem}.")
             return False
         if (caller, audience) in self.audiences:

@@ -77,7 +77,7 @@ def focused(page: "Page") -> str:
 
 def relation(name: str, status: Status = Status.NOT_DECLARED) -> Relation:
     routes = (RouteAnswer(f"GET /{name}", False, "expired", name), RouteAnswer(name, True))
-    return Relation(name, f"to {name}", status, (name,), (name,), routes, {"azp": name, "roles": [name]}, name)
+    return Relation(name, f"to {name}", status, (name,), (name,), routes, {"azp": name, "roles": [name]}, name, name)
 
 
 # Seen at once
@@ -165,7 +165,7 @@ def test_who_has_only_a_keyboard_reaches_and_reads_all(big: Landscape, look: Loo
         press("Tab")
     assert focused(page).startswith(" → ".join(big.missing))
     press("Enter")
-    assert "Keycloak grants no token" in page.locator("#detail").inner_text()
+    assert "Keycloak does not grant it" in page.locator("#detail").inner_text()
     press("Tab")
     press("Tab")  # the column is one stop
 
@@ -308,8 +308,8 @@ def test_names_are_shown_as_they_are_and_do_nothing(look: Look) -> None:
     assert sorted(page.locator("#receivers .service").all_text_contents()) == sorted(f"to {name}" for name in shown)
     rows = page.locator("#rows tr").evaluate_all("(all) => all.map((row) => [...row.cells].map((e) => e.textContent))")
     assert rows == [
-        *([name, f"to {name}", f"{Status.NOT_DECLARED.label}: {name}", name, name] for name in shown),
-        *([name, "", "no given app accepts this audience", name, ""] for name in shown),
+        *([name, f"to {name}", f"{Status.NOT_DECLARED.label}: {name}", name, name, "1 of 2"] for name in shown),
+        *([name, "", "no given app accepts this audience", name, "", ""] for name in shown),
     ]
     assert page.locator("#title").text_content() == page.title() == shown[1]
     for place, (name, given) in enumerate(zip(shown, HOSTILE, strict=True)):

@@ -151,8 +151,10 @@ def test_a_custom_audience_needs_no_client() -> None:
     assert "(B)" not in sentence
 
 
-def test_a_lightweight_token_gets_the_switch_of_its_mapper() -> None:
-    assert "lightweight" in str(refused(answer(jwt(jti="trltcc:1")), BOB))
+def test_a_lightweight_token_gets_the_switch_of_the_client_and_nothing_else() -> None:
+    said = str(refused(answer(jwt(jti="trltcc:1")), BOB))
+    assert "This is a lightweight token: switch off “Always use lightweight access token”" in said
+    assert "mapper" not in said
     assert "lightweight" not in str(refused(answer(jwt(jti="trrtcc:1")), BOB))
 
 

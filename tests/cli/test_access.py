@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from s2s_fastapi import require_caller, require_service
+from s2s_fastapi import require_caller, require_scope, require_service
 from s2s_fastapi.cli.commands import command_line
 from s2s_fastapi.declared.access_file import AccessFile
 from s2s_fastapi.operations.app_processes import AppTarget, read_apps
@@ -39,7 +39,14 @@ def test_apps_are_read_and_shown_as_a_table(tmp_path: Path) -> None:
     written = run("access", GATEWAY, "example_app.alice:app=alice", "--out", out, PYTHONPATH=str(ROOT))
 
     assert done.returncode == written.returncode == 0, done.stderr
-    assert 'by the app: require_audience("crm-api-gateway") & require_service()' in done.stdout
+    (get,) = (line for line in done.stdout.splitlines() if "GET /tickets" in line)
+    assert (
+        'app: require_audience("crm-api-gateway") & require_service() / route: require_caller("billing", "chat-app-service")'
+        in get
+    )
+    (post,) = (line for line in done.stdout.splitlines() if "POST /tickets" in line)
+    assert post.count("require_audience") == 1  # the app and the route require it
+    assert post.rstrip(" │|").endswith('/ route: require_caller("chat-app-service")')
     assert "charles, scope charles-audience at http://localhost:8006" in done.stdout
     apps = {app.client_id: app for app in AccessFile.read(out).apps}
     assert {call.audiences for call in apps["alice"].calls} == {("bob",), ("charles",)}
@@ -92,6 +99,43 @@ def test_an_app_that_ends_its_process_is_a_sentence(tmp_path: Path) -> None:
 
     assert read.access is None
     assert read.problem == "The process that imported the app ending:app ended with 3 and said nothing."
+
+
+WRITTEN_BY_ANOTHER = """
+import json, os, signal
+os.write(1 if os.readlink("/dev/fd/1").endswith("(deleted)") else next(fd for fd in range(3, 64) if os.path.lexists(f"/dev/fd/{fd}") and os.readlink(f"/dev/fd/{fd}").endswith("(deleted)")), os.environ["SAID"].encode())
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_stands_in_the_answer_of_a_process_that_was_stopped_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / "stopped.py").write_text(WRITTEN_BY_ANOTHER)
+    said = json.dumps({"problem": "", "access": AccessFile((caller("mine", "bob"),)).text})
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}", "SAID": said}
+    (read,) = read_apps([AppTarget("stopped:app", "mine")], environment)
+
+    assert read.access is None
+    assert read.problem.endswith("ended with -9, so what it said does not count.")
+
+
+WAITING = """
+import os
+with open("/proc/self/stat") as file:
+    parent = file.read().rsplit(")", 1)[1].split()[1]
+with open(f"/proc/{parent}/task/{parent}/children") as file:
+    beside = file.read().split()
+raise SystemExit if beside == [str(os.getpid())] else RuntimeError
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux lists the children of a process")
+def test_no_app_is_imported_beside_another_one(tmp_path: Path) -> None:
+    (tmp_path / "waiting.py").write_text(WAITING)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    first, second = read_apps([AppTarget("waiting:a", "a"), AppTarget("waiting:b", "b")], environment)
+
+    assert "SystemExit" in first.problem
+    assert "SystemExit" in second.problem
 
 
 LYING = """
@@ -296,6 +340,7 @@ def test_a_realm_file_is_compared_with_what_callers_of_the_first_realm_need(tmp_
 def test_each_way_in_which_they_do_not_fit_is_a_finding(tmp_path: Path) -> None:
     bob, alice = receiver("bob", require_caller("alice")), caller("alice", "bob")
     right = realm_file(tmp_path)
+    exporting = receiver("bob", require_caller("alice"), require_caller("alice") & require_scope("bob:export"))
     cases = {
         "its token is not for bob": ((bob, alice), realm_file(tmp_path, "other", bob="other")),
         "none of the access files is of an app that answers to bob": ((alice,), right),
@@ -305,6 +350,7 @@ def test_each_way_in_which_they_do_not_fit_is_a_finding(tmp_path: Path) -> None:
             (bob, alice),
             realm_file(tmp_path, "more", more=("mallory",)),
         ),
+        "1 of 2 routes that name this caller refuses it: POST /1 (scope_missing)": ((exporting, alice), right),
         "alice gets the audience bob in every token": ((receiver("bob", require_service()), caller("alice")), right),
     }
     file = tmp_path / "access.json"
@@ -313,6 +359,24 @@ def test_each_way_in_which_they_do_not_fit_is_a_finding(tmp_path: Path) -> None:
         done = in_process("access", "check", file, "--realm-file", realm, "--json")
         assert done.exit_code == 1, said
         assert said in "\n".join(each["text"] for each in valid(done.stdout, "access-check")["findings"])
+
+
+def test_a_finding_is_not_called_open_beside_the_name_of_a_route(tmp_path: Path) -> None:
+    file = tmp_path / "access.json"
+    file.write_text(AccessFile((caller("alice", "bob"),)).text)
+
+    assert in_process("access", "check", file, "--realm-file", realm_file(tmp_path)).stdout.startswith("problem: alice")
+
+
+def test_two_files_of_one_client_are_refused(tmp_path: Path) -> None:
+    files = [tmp_path / "one.json", tmp_path / "two.json"]
+    for path, allowed in zip(files, ("alice", "mallory"), strict=True):
+        path.write_text(AccessFile((receiver("bob", require_caller(allowed)),)).text)
+    realm = realm_file(tmp_path)
+    for command in (("access", "check", *files), ("graph", *files)):
+        done = in_process(*command, "--realm-file", realm)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert "Several apps have the client id bob" in done.stderr
 
 
 def test_a_check_without_a_realm_file_is_refused(tmp_path: Path) -> None:

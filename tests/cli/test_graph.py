@@ -61,6 +61,30 @@ def test_only_routes_of_the_first_realm_are_drawn_and_the_others_are_named(tmp_p
     assert f"{STOCK} also accepts callers of {shops}: they are not looked at here." in done.stderr
 
 
+def test_what_to_change_and_the_plan_stand_below_the_table_and_on_the_page(access: Path, tmp_path: Path) -> None:
+    page = tmp_path / "graph.html"
+    lacking = graph(access, "--realm-file", realm_file(tmp_path), "--html", page)
+    foreign = graph(access, "--realm-file", realm_file(tmp_path, STOCK, "else"))
+
+    assert f"{SHOP} calls {STOCK}: s2s-fastapi plan shows what the realm lacks" in lacking.stdout
+    assert f"is in a plan: s2s-fastapi plan {access}" in lacking.stdout
+    assert f'"plan": "s2s-fastapi plan {access}"' in page.read_text()
+    assert "s2s-fastapi plan" not in foreign.stdout
+
+
+def test_a_route_that_names_the_caller_and_refuses_it_is_exit_code_1(tmp_path: Path) -> None:
+    path = tmp_path / "access.json"
+    named = {"caller": [SHOP]}
+    strict = app(STOCK, route("/items", named), route("/export", {"and": [named, {"scope": ["export"]}]}))
+    calling = app(SHOP, calls=[call(STOCK)], receives=False)
+    path.write_text(json.dumps({"version": 1, "apps": [strict, calling]}))
+    done = graph(path, "--realm-file", realm_file(tmp_path, STOCK))
+
+    assert done.exit_code == 1
+    assert "1 of 2 routes that name this caller refuses it: GET /export (scope_missing)" in done.stdout
+    assert "lacks scope export. Assign the client scope export" in done.stdout
+
+
 def test_without_a_realm_what_is_declared_is_shown(access: Path) -> None:
     done = graph(access, "--mermaid")
 

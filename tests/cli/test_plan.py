@@ -1,7 +1,11 @@
 """``plan`` and ``apply`` as commands: what they print, how they end, and when they change nothing."""
 
 import json
+import os
+import pty
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +13,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from s2s_fastapi import require_caller, require_role, require_service
+from s2s_fastapi import require_caller, require_role, require_scope, require_service
 from s2s_fastapi.cli.commands import command_line
+from s2s_fastapi.cli.mistake import ending_with_2, in_one_sentence
 from s2s_fastapi.declared.access_file import AccessFile, AppAccess
 from tests.kit.admin_rest import FakeKeycloak
 from tests.kit.declaring import caller, receiver
@@ -43,7 +48,8 @@ def test_plan_shows_the_steps_and_the_tokens_and_changes_nothing(tmp_path: Path)
     assert "before: no token" in done.stdout
     assert "after:  aud [crm], scope [crm-audience], roles of crm [write]" in done.stdout
     assert f"its new secret is written to {tmp_path / 'secrets' / 'chat.secret'}" in done.stdout
-    assert "Start with their new secret (KEYCLOAK_CLIENT_SECRET_FILE): chat" in done.stdout
+    secret = f"  chat: KEYCLOAK_CLIENT_SECRET_FILE={tmp_path / 'secrets' / 'chat.secret'}\n"
+    assert done.stdout.endswith(f"Start with their new secret:\n{secret}")
     assert server.writes() == []
     assert not (tmp_path / "secrets").exists()
 
@@ -88,8 +94,15 @@ def test_a_saved_plan_is_carried_out_without_a_question_and_once_only(tmp_path: 
 
     assert first.exit_code == 0
     assert server.client_id("chat")
+    assert [line[:11] for line in first.stderr.splitlines() if line.startswith("Done")][:2] == [
+        "Done 1 of 6",
+        "Done 2 of 6",
+    ]
+    secret = tmp_path / "secrets" / "chat.secret"
+    assert first.stdout.endswith(f"Start with their new secret:\n  chat: KEYCLOAK_CLIENT_SECRET_FILE={secret}\n")
     assert again.exit_code == 2
     assert "The realm has changed since the plan was made" in again.stderr
+    assert again.stdout == ""  # it is out of date: nobody shall read it
 
 
 def _added(step: dict[str, object]) -> Callable[[Any], None]:
@@ -152,7 +165,10 @@ def test_a_saved_plan_writes_its_secrets_only_where_the_one_who_applies_it_says(
         done = run(environment, "apply", "--plan", saved, "--secrets", tmp_path / "other")
 
     assert done.exit_code == 2
-    assert "--secrets differs" in done.stderr
+    assert (
+        f"Its secrets go to {tmp_path / 'secrets'}, and here they would go to {tmp_path / 'other'}: was it made in"
+        in done.stderr
+    )
     assert server.writes() == []
 
 
@@ -162,7 +178,7 @@ def test_a_plan_is_saved_in_a_new_file_only(tmp_path: Path) -> None:
         done = run(environment, "plan", *written(tmp_path, CRM, CHAT), "--out", tmp_path / "plan.json")
 
     assert done.exit_code == 2
-    assert "exists, and a plan is never overwritten" in done.stderr
+    assert "exists, and is not overwritten" in done.stderr
     assert (tmp_path / "plan.json").read_text() == "planted"
 
 
@@ -263,7 +279,7 @@ def test_a_secret_file_of_an_interrupted_apply_is_left_and_another_name_taken(tm
         run(environment, "apply", *written(tmp_path, CRM, CHAT), "--yes", "--secrets", tmp_path)
 
     assert (tmp_path / "chat.secret").read_text() == "old"
-    assert server.client("chat")["secret"] == (tmp_path / "chat.2.secret").read_text()
+    assert server.client("chat")["secret"] == (tmp_path / "chat~2.secret").read_text()
 
 
 def test_a_file_that_is_no_access_file_is_a_sentence(tmp_path: Path) -> None:
@@ -305,3 +321,118 @@ def test_two_apps_with_one_client_id_are_one_sentence_and_the_rest_is_shown(tmp_
     assert done.stdout.count("2 apps that declare different things have the client id twice") == 1
     assert "Make the client chat" in done.stdout
     assert server.writes() == []
+
+
+def test_a_client_id_of_any_length_and_form_has_a_secret_file_of_its_own(tmp_path: Path) -> None:
+    names = [
+        "team:a",
+        "team/a",
+        "team_a",
+        "a",
+        "a.2",
+        "a~2",
+        "\N{CYRILLIC SMALL LETTER BE}" * 130,
+        "x" * 250,
+        "x" * 251,
+    ]
+    crm = receiver("crm", *(require_caller(name) for name in names))
+    secrets = tmp_path / "secrets"
+    secrets.mkdir(mode=0o700)
+    (secrets / "a.secret").write_text("of before")
+    server = FakeKeycloak()
+    with server.serving() as environment:
+        done = run(
+            environment,
+            "apply",
+            *written(tmp_path, crm, *(caller(name, "crm") for name in names)),
+            "--yes",
+            "--secrets",
+            secrets,
+        )
+
+    assert done.exit_code == 0
+    files = {file.name: file.read_text() for file in secrets.iterdir()}
+    assert files.pop("a.secret") == "of before"
+    assert len(files) == len(names)
+    assert {server.client(name)["secret"] for name in names} == {*files.values()}
+    assert files["team_a.secret"] == server.client("team_a")["secret"]
+    assert files["a~2.secret"] == server.client("a")["secret"]
+    assert files["a.2.secret"] == server.client("a.2")["secret"]
+
+
+def test_a_file_that_is_given_twice_is_refused_with_what_may_be_meant(tmp_path: Path) -> None:
+    (file, _) = written(tmp_path, CRM, CHAT)
+    done = run({}, "plan", file, tmp_path / "." / file.name)
+
+    assert done.exit_code == 2
+    assert "0.json is given twice. Is the file of the other app missing?" in done.stderr
+
+
+def test_a_plan_with_findings_and_without_steps_does_not_say_that_all_is_there(tmp_path: Path) -> None:
+    with FakeKeycloak().serving() as environment:
+        run(environment, "apply", *written(tmp_path, CRM, CHAT), "--yes", "--secrets", tmp_path / "secrets")
+        fine = run(environment, "plan", *written(tmp_path, CRM, CHAT))
+        alone = run(environment, "plan", *written(tmp_path, CHAT))
+
+    assert "Steps: none. The realm has all that the plan would make.\n" in fine.stdout
+    assert "Steps: none.\n" in alone.stdout
+    assert alone.exit_code == 1
+
+
+def test_a_step_is_shown_in_full_however_long_it_is(tmp_path: Path) -> None:
+    names = [f"{number:03}{'x' * 240}" for number in range(40)]
+    crm = receiver("crm", require_caller("chat") & require_scope(*names))
+    with FakeKeycloak().serving() as environment:
+        done = run(environment, "plan", *written(tmp_path, crm, CHAT))
+
+    (step,) = [line for line in done.stdout.splitlines() if "Make the client chat" in line]
+    assert len(step) > 9_000
+    assert all(name in step for name in names)
+
+
+def test_on_a_terminal_what_is_asked_about_was_shown_also_beside_json_and_lines_break_between_words(
+    tmp_path: Path,
+) -> None:
+    server, files = FakeKeycloak(), written(tmp_path, CRM, CHAT)
+    with server.serving() as environment:
+        primary, secondary = pty.openpty()
+        with subprocess.Popen(
+            [sys.executable, "-m", "s2s_fastapi.cli", "apply", *files, "--json", "--secrets", tmp_path / "secrets"],
+            env={**os.environ, **environment, "TERM": "dumb"},
+            stdin=secondary,
+            stdout=subprocess.PIPE,
+            stderr=secondary,
+        ) as process:
+            shown = ""
+            while "Type yes: " not in shown:
+                shown += os.read(primary, 4096).decode()
+            os.write(primary, b"no\n")
+            assert process.wait() == 2
+        os.close(primary)
+        os.close(secondary)
+
+    lines = shown.splitlines()
+    at = lines.index("   2. Make the client chat that calls others (service account on), without login")
+    assert lines[at + 1].startswith("      flows, Full scope allowed off")
+    assert "Carry out these 6 steps?" in shown
+    assert server.writes() == []
+
+
+def test_a_mistake_of_ours_ends_with_2_and_tells_no_content() -> None:
+    @in_one_sentence
+    @ending_with_2
+    def wrong() -> None:
+        raise KeyError("hush-hush")
+
+    with pytest.raises(SystemExit) as ended:
+        wrong()
+    assert ended.value.code == 2
+
+
+def test_plain_http_to_another_machine_is_said_before_the_log_in(tmp_path: Path) -> None:
+    place = {"KEYCLOAK_URL": "http://keycloak.invalid", "KEYCLOAK_REALM": "corp"}
+    login = {"KEYCLOAK_ADMIN_CLIENT_ID": "planner", "KEYCLOAK_ADMIN_CLIENT_SECRET": "a-secret-of-the-planner"}
+    for command in (("plan",), ("apply", "--yes")):
+        done = run({**place, **login}, *command, *written(tmp_path, CRM, CHAT))
+        assert done.exit_code == 2
+        assert done.stderr.startswith("http://keycloak.invalid is plain http: everybody on the way can read the secret")

@@ -1,7 +1,11 @@
 """How commands print: in a narrow terminal, too, no name loses its end."""
 
 import io
+import os
+import subprocess
+import sys
 
+import pytest
 from rich.console import Console
 
 from s2s_fastapi.cli.graph import table_of
@@ -32,3 +36,20 @@ def test_in_a_narrow_terminal_no_name_of_the_table_of_relations_is_cut() -> None
 
     assert "…" not in text
     assert text.count("-") == 3 * LONG.count("-") + 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals of this kind.")
+def test_what_is_not_to_be_wrapped_is_one_line_in_a_narrow_terminal() -> None:
+    code = f"from s2s_fastapi.cli.printing import as_text, show; show(as_text({LONG * 3!r}), wrap=False); show(as_text({LONG * 3!r}))"
+    ours, theirs = os.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=theirs, env={**os.environ, "COLUMNS": "80"}, check=True
+        )
+        assert done.returncode == 0
+        first, *others = os.read(ours, 4096).decode().splitlines()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert LONG * 3 in first
+    assert len(others) > 1

@@ -82,7 +82,7 @@ class TestPublicTemplates:
         found = check(get("/a/b"), get("/a/c", require_service()), get("/a/{x}"), public=("/a/{x}",))
         assert [problem.partition(", ")[2] for problem in found.problems()] == [
             "and with it GET /a/b: write the public paths out one by one.",
-            "but GET /a/c carries a requirement, its own or that of a router or app around it: remove one of the two.",
+            "but GET /a/c carries a requirement, its own or that of a router or app around it: remove one of the two. A requirement of all other routes stands on a router without this one.",
         ]
 
     def test_do_not_end_at_an_app_that_may_not_take_the_path(self) -> None:
@@ -98,7 +98,7 @@ def test_a_mount_and_its_route_may_name_their_parameters_alike() -> None:
     guarded = get("/{name}/{name}", require_service())
     opaque = RouteAccess("/files/{path}", opaque=True, requirement=require_service(), guarded_above=True)
     assert list(check(guarded, opaque, public=("/healthz", "/{name}/x")).problems()) == [
-        "public_paths opens GET /{name}/x, but GET /{name}/{name} carries a requirement, its own or that of a router or app around it: remove one of the two.",
+        "public_paths opens GET /{name}/x, but GET /{name}/{name} carries a requirement, its own or that of a router or app around it: remove one of the two. A requirement of all other routes stands on a router without this one.",
     ]
     assert list(check(opaque, public=("/files/{name}/b",)).problems()) == [
         "public_paths opens GET /files/{name}/b, and with it /files/{path}: write the public paths out one by one.",

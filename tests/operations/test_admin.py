@@ -1,8 +1,12 @@
 """The client of the Admin API, and what is read with it: rights, pages, bounds, and no secret."""
 
 import json
+import socket
+import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -283,7 +287,7 @@ def _raises(error: Exception) -> Any:
             "answered 400 .*: bad.\\[31m name",
         ),
         (_raises(httpx.ConnectError("secret-token")), "cannot be reached .ConnectError.[.]$"),
-        (_raises(httpx.ReadTimeout("secret-token")), "cannot be reached .ReadTimeout.[.]$"),
+        (_raises(httpx.ReadTimeout("secret-token")), "did not answer in full within 60 seconds[.]$"),
     ],
     ids=["401", "redirect", "html", "no list", "too large", "escape", "unreachable", "timeout"],
 )
@@ -444,3 +448,76 @@ def test_the_embedded_issuer_is_told_from_a_server_without_the_realm() -> None:
             pytest.raises(AdminError, match=r"is the embedded issuer \(s2s-fastapi dev\), which has no admin API"),
         ):
             api.get(needs="view-realm")
+
+
+def test_a_server_that_answers_byte_by_byte_has_only_the_time_of_one_answer() -> None:
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def drip(start: bytes) -> None:
+            connection, _ = listening.accept()
+            with connection, suppress(OSError):
+                connection.sendall(start)
+                while not ended.wait(0.05):
+                    connection.sendall(b"x")
+
+        for start in (b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"HTTP/1.1 200 OK\r\nX-Never: "):
+            ended.clear()
+            thread = threading.Thread(target=drip, args=(start,))
+            thread.start()
+            target = replace(target_of(), server=f"http://127.0.0.1:{listening.getsockname()[1]}")
+            with (
+                AdminApi(target, token=lambda: "a-token", seconds=0.3) as api,
+                pytest.raises(AdminError, match=r"did not answer in full within 0[.]3 seconds"),
+            ):
+                api.get(needs="view-realm")
+            ended.set()
+            thread.join()
+
+
+def test_a_list_without_an_end_is_given_up() -> None:
+    def page(request: httpx.Request) -> httpx.Response:
+        first = int(request.url.params["first"])
+        return httpx.Response(200, json=[{"id": f"{number}"} for number in range(first, first + 50_000)])
+
+    with (
+        AdminApi(target_of(), token=lambda: "a-token", transport=httpx.MockTransport(page)) as api,
+        pytest.raises(AdminError, match="more than 100000 entries"),
+    ):
+        for _ in api.pages("clients", needs="view-clients"):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("", ["accessTokenLifespan"]),
+        ("", "accessTokenLifespan"),
+        ("/clients", [{"id": "no client id"}]),
+        ("/client-scopes", {"name": "no list"}),
+        ("/client-policies/policies", {"policies": "all"}),
+    ],
+)
+def test_an_answer_in_an_unexpected_form_is_one_sentence(path: str, content: Any) -> None:
+    server = FakeKeycloak()
+    server.before = lambda _, asked: httpx.Response(200, json=content) if asked == f"/admin/realms/corp{path}" else None
+    with server.api() as api, pytest.raises(AdminError, match="something else") as caught:
+        read_snapshot(api, Question(clients=frozenset({"chat"})))
+    assert caught.value.__context__ is None
+
+
+def test_an_answer_nested_without_an_end_is_no_json() -> None:
+    deep = httpx.Response(200, content=b"[" * 200_000)
+    with (
+        AdminApi(target_of(), token=lambda: "a-token", transport=httpx.MockTransport(lambda _: deep)) as api,
+        pytest.raises(AdminError, match="something else than JSON"),
+    ):
+        api.get(needs="view-realm")
+
+
+@pytest.mark.parametrize("url", ["http://keycloak.corp.example", "http://keycloak.corp.example/auth"])
+def test_plain_http_to_another_machine_is_said(url: str) -> None:
+    target = target_of()
+    assert "is plain http" in replace(target, server=url).unprotected
+    for fine in ("https://keycloak.corp.example", "http://localhost:8080", "http://[::1]:8080", "http://127.0.0.1"):
+        assert replace(target, server=fine).unprotected == ""

@@ -2,23 +2,27 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
-from s2s_fastapi import KeycloakSettings, require_caller
+from s2s_fastapi import KeycloakSettings, require_caller, require_role, require_scope
+from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.declared.access_file import AppAccess
+from s2s_fastapi.operations.admin import AdminError
 from s2s_fastapi.operations.checks.table import CHECKS
 from s2s_fastapi.operations.facts import Facts
-from s2s_fastapi.operations.findings import Finding, Result, Seen, Skipped
+from s2s_fastapi.operations.findings import Change, Finding, Result, Seen, Skipped
+from s2s_fastapi.operations.inspection import inspected
 from tests.kit.admin_rest import FakeKeycloak
 from tests.kit.declaring import caller, receiver
 
 NOW = 1_800_000_000
 SECRET = "made-by-keycloak"
 BOTH = (caller("reporter", "ledger"), receiver("ledger", require_caller("reporter")))
-NAMES = ("admin", "client", "steps", "granted", "expiry")
+NAMES = ("admin", "client", "steps", "routes", "granted", "expiry")
 
 
 def keycloak(**reporter: Any) -> FakeKeycloak:
@@ -63,7 +67,7 @@ def only(results: dict[str, list[Result]]) -> Finding:
     return finding
 
 
-def mended(server: FakeKeycloak, *found: Finding) -> dict[str, list[Finding]]:
+def mended(server: FakeKeycloak, *found: Finding, apps: tuple[AppAccess, ...] = BOTH) -> dict[str, list[Finding]]:
     """Send the changes as they are printed, and look again."""
     for finding in found:
         assert finding.changes
@@ -75,7 +79,7 @@ def mended(server: FakeKeycloak, *found: Finding) -> dict[str, list[Finding]]:
             )
             assert answer.is_success, (change, answer.text)
     server.calls.clear()
-    return findings(looked_at(server))
+    return findings(looked_at(server, *apps))
 
 
 def test_nothing_is_found_if_everything_is_right() -> None:
@@ -87,31 +91,11 @@ def test_nothing_is_found_if_everything_is_right() -> None:
     assert results["expiry"] == [Seen("The secret of reporter does not expire.")]
 
 
-MISTAKES: list[tuple[Callable[[FakeKeycloak], Any], str]] = [
-    (lambda server: server.client("reporter").update(enabled=False), "disabled (step A)"),
-    (lambda server: server.client("reporter").update(publicClient=True), "is public (step A)"),
-    (lambda server: server.client("reporter").update(bearerOnly=True), "is bearer-only (step A)"),
-    (lambda server: server.client("reporter").update(clientAuthenticatorType="client-jwt"), "logs in by Signed Jwt"),
-    (lambda server: server.client("reporter").update(fullScopeAllowed=True), "“Full scope allowed” is on"),
-    (
-        lambda server: server.client("reporter").update(attributes={"access.token.signed.response.alg": "HS512"}),
-        "signed with HS512",
-    ),
-    (
-        lambda server: server.client("reporter").update(attributes={"client_credentials.use_refresh_token": "true"}),
-        "gets refresh tokens",
-    ),
-    (
-        lambda server: server.client("reporter").update(attributes={"dpop.bound.access.tokens": "true"}),
-        "needs a DPoP proof",
-    ),
-    (
-        lambda server: server.client("reporter").update(
-            attributes={"tls.client.certificate.bound.access.tokens": "true"}
-        ),
-        "needs a client certificate",
-    ),
-    (lambda server: server.client("ledger").update(enabled=False), "The client ledger is disabled (step B)"),
+def on_reporter(**members: Any) -> Callable[[FakeKeycloak], Any]:
+    return lambda server: server.client("reporter").update(members)
+
+
+BY_STEPS: list[tuple[Callable[[FakeKeycloak], Any], str]] = [
     (lambda server: server.clients.pop(server.client_id("ledger")), "no client ledger (step B)"),
     (
         lambda server: server.delete_scope("for-the-ledger"),
@@ -125,14 +109,43 @@ MISTAKES: list[tuple[Callable[[FakeKeycloak], Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("mistake", "words"), MISTAKES, ids=[words for _, words in MISTAKES])
-def test_a_mistake_is_one_finding_and_its_requests_mend_it(mistake: Callable[[FakeKeycloak], Any], words: str) -> None:
+@pytest.mark.parametrize(("mistake", "words"), BY_STEPS, ids=[words for _, words in BY_STEPS])
+def test_a_mistake_is_one_finding_and_the_steps_of_the_plan_mend_it_as_requests(
+    mistake: Callable[[FakeKeycloak], Any], words: str
+) -> None:
     server = keycloak()
     mistake(server)
     found = only(looked_at(server))
     assert words in found.seen
     assert found.console
+    assert found.plan == "s2s-fastapi plan access.json"
     assert mended(server, found) == {}
+
+
+BY_HAND: list[tuple[Callable[[FakeKeycloak], Any], str]] = [
+    (on_reporter(enabled=False), "disabled (step A)"),
+    (on_reporter(publicClient=True), "is public (step A)"),
+    (on_reporter(bearerOnly=True), "is bearer-only (step A)"),
+    (on_reporter(clientAuthenticatorType="client-jwt"), "logs in by Signed Jwt"),
+    (on_reporter(fullScopeAllowed=True), "“Full scope allowed” is on"),
+    (on_reporter(attributes={"access.token.signed.response.alg": "HS512"}), "signed with HS512"),
+    (on_reporter(attributes={"client_credentials.use_refresh_token": "true"}), "gets refresh tokens"),
+    (on_reporter(attributes={"dpop.bound.access.tokens": "true"}), "needs a DPoP proof"),
+    (on_reporter(attributes={"tls.client.certificate.bound.access.tokens": "true"}), "needs a client certificate"),
+    (lambda server: server.client("ledger").update(enabled=False), "The client ledger is disabled (step B)"),
+]
+
+
+@pytest.mark.parametrize(("mistake", "words"), BY_HAND, ids=[words for _, words in BY_HAND])
+def test_a_mistake_that_no_plan_mends_is_one_finding_with_its_place_in_the_console_and_no_request(
+    mistake: Callable[[FakeKeycloak], Any], words: str
+) -> None:
+    server = keycloak()
+    mistake(server)
+    found = only(looked_at(server))
+    assert words in found.seen
+    assert found.console
+    assert (found.changes, found.plan) == ((), "")
 
 
 def test_the_service_account_is_switched_on_and_keeps_its_roles_on_every_version() -> None:
@@ -146,12 +159,11 @@ def test_the_service_account_is_switched_on_and_keeps_its_roles_on_every_version
         "serviceAccountsEnabled": True,
         "authorizationServicesEnabled": False,
     }
-    server.client("reporter").update(serviceAccountsEnabled=True, enabled=False, authorizationServicesEnabled=True)
-    server._new_account(server.client_id("reporter"))
-    (disabled,) = findings(looked_at(server))["client"]
-    (change,) = disabled.changes
-    assert change.body["serviceAccountsEnabled"] is True
+    server.client("reporter")["authorizationServicesEnabled"] = True
+    (change,) = findings(looked_at(server))["client"][0].changes
     assert change.body["authorizationServicesEnabled"] is True
+    server.client("reporter")["authorizationServicesEnabled"] = False
+    assert mended(server, *findings(looked_at(server))["client"]) == {}
 
 
 def test_a_client_that_is_missing_is_made_with_the_scope_that_is_there() -> None:
@@ -205,12 +217,11 @@ def test_a_mapper_that_does_not_write_into_access_tokens_is_named() -> None:
 def test_an_audience_that_is_a_url_needs_no_client() -> None:
     server = keycloak()
     server.delete_scope("for-the-ledger")
-    found = only(looked_at(server, caller("reporter", "https://ledger.example/api")))
-    assert found.changes[0].body["name"] == "ledger.example-api-audience"
-    assert found.changes[0].body["protocolMappers"][0]["config"]["included.custom.audience"] == (
-        "https://ledger.example/api"
-    )
-    assert found.plan == "s2s-fastapi plan access.json ACCESS.json"
+    url = "https://ledger.example/api"
+    answering = receiver("ledger", require_caller("reporter"), audience=url)
+    found = only(looked_at(server, caller("reporter", url), answering))
+    assert found.changes[0].body["name"] == f"{url}-audience"
+    assert found.changes[0].body["protocolMappers"][0]["config"]["included.custom.audience"] == url
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -218,10 +229,14 @@ def test_a_scope_that_the_code_requests_and_that_is_not_assigned_is_found(*, the
     server = keycloak()
     if there:
         server.add_scope("ledger:read")
-    found = only(looked_at(server, caller("reporter", "ledger", scope="ledger:read"), BOTH[1]))
+    asking = receiver("ledger", require_caller("reporter") & require_scope("ledger:read"))
+    apps = (caller("reporter", "ledger", scope="ledger:read"), asking)
+    found = findings(looked_at(server, *apps))["steps"][0]
     assert "ledger:read" in found.seen
     assert "invalid_scope" in found.why
-    assert [change.method for change in found.changes] == (["PUT"] if there else ["POST"])
+    assert "Assign the client scope ledger:read to reporter as Optional." in found.cure
+    assert [change.method for change in found.changes] == (["PUT"] if there else ["POST", "PUT"])
+    assert mended(server, found, apps=apps) == {}
 
 
 def test_a_scope_whose_name_is_left_out_of_tokens_is_found() -> None:
@@ -261,7 +276,7 @@ def test_the_end_of_a_secret_is_found_early(days: int, level: str | None, words:
     assert words in (result.seen if isinstance(result, Finding) else result.text if isinstance(result, Seen) else "")
     assert (result.level if isinstance(result, Finding) else None) == level
     if isinstance(result, Finding):
-        assert [str(change).rpartition("/")[2] for change in result.changes] == ["client-secret"]
+        assert result.console.endswith("Client Secret, Regenerate")
 
 
 def test_a_former_secret_and_a_policy_that_rotates_are_found() -> None:
@@ -302,3 +317,207 @@ def test_a_right_that_is_missing_is_one_warning_and_nothing_is_taken_for_missing
 def test_a_service_that_only_receives_needs_no_service_account() -> None:
     results = looked_at(keycloak(), client_id="ledger", client_secret=None)
     assert findings(results) == {}
+
+
+# What the plan does not do is never offered
+
+
+def keycloak_without_grant() -> FakeKeycloak:
+    server = keycloak()
+    server.client("reporter")["defaultClientScopes"].remove("for-the-ledger")
+    return server
+
+
+def nothing_is_offered(server: FakeKeycloak, *apps: AppAccess, **settings: Any) -> dict[str, list[Finding]]:
+    """Return the findings, after looking that none of them has a request or assigns something."""
+    found = findings(looked_at(server, *apps, **settings))
+    assert found
+    for each in (one for several in found.values() for one in several):
+        assert each.changes == ()
+        assert "Assign" not in each.cure
+        assert "Assign" not in each.console
+        assert "Add client scope" not in each.console
+    return found
+
+
+@pytest.mark.parametrize("call", [("ledger", ()), ("ledger", "for-the-ledger"), ("payroll", ())], ids=str)
+def test_with_the_callers_file_alone_the_plan_is_named_and_nothing_else(call: tuple[str, Any]) -> None:
+    server = keycloak_without_grant()
+    server.add_client(clientId="payroll")
+    server.add_scope("payroll-audience", "payroll")
+    audience, scope = call
+    found = nothing_is_offered(server, caller("reporter", audience, scope=scope))
+    (finding,) = found["steps"]
+    assert finding.plan == f"s2s-fastapi plan access.json {audience}.json"
+    assert f"that of {audience} says who may call it" in finding.cure
+
+
+def test_a_caller_that_the_called_app_does_not_accept_is_offered_nothing() -> None:
+    refusing = receiver("ledger", require_caller("somebody-else"))
+    found = nothing_is_offered(keycloak_without_grant(), caller("reporter", "ledger"), refusing)
+    assert "Make the plan: it says why ledger is not granted." in found["steps"][0].cure
+
+
+def test_a_scope_that_brings_more_than_the_audience_is_not_chosen_for_its_name() -> None:
+    server = keycloak_without_grant()
+    server.add_scope("aaa", "ledger", "payroll")
+    (found,) = findings(looked_at(server))["steps"]
+    assert "The client scopes aaa and for-the-ledger bring ledger, and none of them is assigned" in found.seen
+    assert "aaa" not in found.cure
+    assert server.scope_id("aaa") not in str(found.changes)
+    assert mended(server, found) == {}
+
+
+def test_a_scope_that_others_hold_gets_no_mapper() -> None:
+    server = keycloak()
+    server.delete_scope("for-the-ledger")
+    shared = server.add_scope("ledger-audience")
+    server.add_client(clientId="outsider", serviceAccountsEnabled=True, defaultClientScopes=["ledger-audience"])
+    (found,) = findings(looked_at(server))["steps"]
+    assert shared not in str(found.changes)
+    assert mended(server, found) == {}
+
+
+def test_a_role_that_reaches_keycloaks_own_is_never_proposed() -> None:
+    server = keycloak()
+    role = server.add_role("", "platform-ops")
+    server.inside[role] = {uuid for uuid, one in server.roles.items() if one["name"] == "realm-admin"}
+    server.mapped[server.scope_id("for-the-ledger")] = {role}
+    (found,) = findings(looked_at(server))["steps"]
+    assert "platform-ops" not in found.cure
+    assert "role-mappings" not in str(found.changes)
+    nothing_is_offered(server, BOTH[0])
+    assert mended(server, found) == {}
+
+
+def test_a_role_for_a_scope_that_drops_out_is_named_if_the_plan_grants_it() -> None:
+    server = keycloak(optionalClientScopes=["ledger:read"])
+    server.add_scope("ledger:read")
+    server.client("reporter")["optionalClientScopes"] = ["ledger:read"]
+    server.mapped[server.scope_id("ledger:read")] = {server.add_role("ledger", "read")}
+    calling = caller("reporter", "ledger", scope="ledger:read")
+    (found,) = findings(looked_at(server, calling, BOTH[1]))["steps"]
+    assert (found.changes, found.plan) == ((), "")
+    assert "Request another scope; or ask whoever manages this one" in found.cure
+    (found,) = findings(
+        looked_at(server, calling, receiver("ledger", require_caller("reporter") & require_role("read")))
+    )["steps"]
+    assert "Give the role read of the client ledger to the service account of reporter." in found.cure
+    assert found.plan == "s2s-fastapi plan access.json"
+
+
+@pytest.mark.parametrize("audience", ["realm-management", "account", "Broker"])
+def test_an_audience_of_keycloak_itself_is_refused(audience: str) -> None:
+    server = keycloak()
+    other = receiver("other", require_caller("reporter"), audience=audience)
+    for apps in ((caller("reporter", audience),), (caller("reporter", audience), other)):
+        (found,) = nothing_is_offered(server, *apps)["steps"]
+        assert "is a client of Keycloak itself" in found.seen
+        assert found.plan == ""
+
+
+@pytest.mark.parametrize("client_id", ["admin-cli", "broker", "realm-management"])
+def test_a_client_of_keycloak_itself_is_not_touched_for_a_service(client_id: str) -> None:
+    found = nothing_is_offered(keycloak(), caller(client_id, "ledger"), BOTH[1], client_id=client_id)
+    (finding,) = found["client"]
+    assert "is a client of Keycloak itself" in finding.seen
+    assert "Make a client for this service alone" in finding.cure
+    assert list(found) == ["client"]
+
+
+@pytest.mark.parametrize("scope", ["offline_access", "roles", "email"])
+def test_a_scope_of_keycloak_itself_is_neither_assigned_nor_changed(scope: str) -> None:
+    for held in ([], [scope]):
+        server = keycloak(optionalClientScopes=held)
+        if scope == "roles":
+            server.client("reporter")["defaultClientScopes"].remove("roles")
+        asking = receiver("ledger", require_caller("reporter") & require_scope(scope))
+        found = findings(looked_at(server, caller("reporter", "ledger", scope=scope), asking)).get("steps", [])
+        assert [each.changes for each in found] == [()] * len(found)
+        assert all("Switch" not in each.cure and "Assign" not in each.cure for each in found)
+        assert found or held
+
+
+def test_a_forbidden_plan_has_no_step() -> None:
+    forbidding = receiver(
+        "ledger", require_caller("reporter") & require_role("manage-users", client="realm-management")
+    )
+    nothing_is_offered(keycloak_without_grant(), BOTH[0], BOTH[1], receiver("admin-cli", None))
+    nothing_is_offered(keycloak_without_grant(), BOTH[0], forbidding)
+
+
+def test_a_request_is_one_word_between_the_quotes_of_a_shell() -> None:
+    change = Change("POST", "/admin/realms/corp/clients", {"clientId": "x'; touch /tmp/owned; '"})
+    assert "'" not in str(change)
+    assert json.loads(str(change).partition("clients ")[2]) == change.body
+
+
+# The routes that name the caller
+
+
+def test_a_route_that_names_the_caller_and_refuses_it_is_a_warning_with_the_plan() -> None:
+    export = require_caller("reporter") & require_scope("ledger:export")
+    apps = (caller("reporter", "ledger"), receiver("ledger", require_caller("reporter"), export, require_scope("x")))
+    found = only(looked_at(keycloak(), *apps))
+    assert found.level == "warning"
+    assert found.seen == "1 of 2 routes of ledger that name this caller refuses it: POST /1 (scope_missing)."
+    assert found.plan == "s2s-fastapi plan access.json"
+
+
+def test_a_route_counts_as_open_if_it_accepts_the_token_of_one_declared_call() -> None:
+    server = keycloak()
+    server.add_scope("ledger:export")
+    server.client("reporter")["optionalClientScopes"] = ["ledger:export"]
+    export = require_caller("reporter") & require_scope("ledger:export")
+    both = replace(
+        BOTH[0], calls=(*caller("reporter", "ledger").calls, *caller("reporter", "ledger", scope="ledger:export").calls)
+    )
+    results = looked_at(server, both, receiver("ledger", require_caller("reporter"), export))
+    assert findings(results) == {}
+    assert results["routes"] == [Seen("No route of ledger that names this caller refuses it.")]
+
+
+# A service that only receives
+
+
+def test_a_service_that_only_receives_is_told_what_is_true_of_it() -> None:
+    results = looked_at(keycloak(), BOTH[1], client_id="ledger", client_secret=None)
+    assert findings(results) == {}
+    assert results["client"] == [
+        Seen("The client ledger is there and enabled. This service has no credentials, so it needs no service account.")
+    ]
+    assert results["steps"] == [Skipped("This service declares no call.")]
+    assert results["granted"] == [Skipped("This service has neither a secret nor a key, so it gets no token.")]
+
+
+def test_a_missing_or_disabled_receiver_is_the_same_finding_for_itself_and_for_its_caller() -> None:
+    server = keycloak()
+    server.client("ledger")["enabled"] = False
+    for _ in range(2):
+        of_caller = only(looked_at(server))
+        of_itself = only(looked_at(server, BOTH[1], client_id="ledger", client_secret=None))
+        assert (of_itself.level, of_itself.seen, of_itself.console) == (
+            of_caller.level,
+            of_caller.seen,
+            of_caller.console,
+        )
+        assert of_itself.level == "warning"
+        assert "(step B)" in of_itself.seen
+        server.clients.pop(server.client_id("ledger"), None)
+
+
+# Time
+
+
+def test_reading_the_realm_ends_although_each_answer_comes_in_time() -> None:
+    seconds = iter(range(0, 100_000, 30))
+    with keycloak().api() as api, pytest.raises(AdminError, match="did not answer within 120 s"):
+        inspected(api, "reporter", (), realm="corp", clock=lambda: next(seconds))
+
+
+def test_no_more_tokens_are_requested_if_those_before_took_too_long() -> None:
+    seconds = iter(range(0, 100_000, 40))
+    settings = KeycloakSettings(url="http://127.0.0.1:1", realm="corp", client_id="x", client_secret=SECRET)
+    facts = Facts(settings=settings, monotonic=lambda: next(seconds))
+    said = [str(facts.token(Wanted(frozenset({name}), frozenset()))) for name in ("a", "b", "c")]
+    assert ["took more than 60 s" in one for one in said] == [False, False, True]

@@ -618,3 +618,40 @@ def test_nothing_is_ever_deleted_but_the_place_of_a_scope_in_a_list(tmp_path: Pa
         applied(api, *APPS, secrets=str(tmp_path))
 
     assert all("-client-scopes/" in line for line in server.writes() if line.startswith("DELETE"))
+
+
+@pytest.mark.parametrize("what", ["power in the role", "an audience in the scope", "another role in the role"])
+def test_what_somebody_gives_while_the_plan_is_carried_out_is_not_called_done(what: str, tmp_path: Path) -> None:
+    server = FakeKeycloak()
+    server.add_client(clientId="crm")
+    server.add_client(clientId="payroll")
+    write, reader = server.add_role("crm", "write"), server.add_role("payroll", "reader")
+    server.add_scope("crm-audience", "crm")
+    with server.api() as api:
+        plan = plan_for(api, *APPS, secrets=str(tmp_path))
+    began: list[str] = []
+
+    def meanwhile(method: str, path: str) -> None:
+        if method == "GET" or began:
+            return
+        began.append(path)
+        if what == "power in the role":
+            server.inside[write] = {uuid for uuid, role in server.roles.items() if role["name"] == "realm-admin"}
+        elif what == "an audience in the scope":
+            scope = server.scope("crm-audience")
+            scope["protocolMappers"].append({**scope["protocolMappers"][0], "id": "q", "name": "q"})
+            scope["protocolMappers"][-1]["config"] = {
+                "included.client.audience": "payroll",
+                "access.token.claim": "true",
+            }
+        else:
+            server.inside[write] = {reader}
+
+    server.before = meanwhile
+    said = (
+        "The reason: .* contains a role that"
+        if what == "power in the role"
+        else "the token of chat is not the promised one"
+    )
+    refused(server, plan, said, AdminError)
+    assert began

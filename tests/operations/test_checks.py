@@ -14,7 +14,7 @@ from s2s_fastapi.cli.doctor import _print
 from s2s_fastapi.declared.access_file import AccessFile
 from s2s_fastapi.operations.checks.table import CHECKS, examined
 from s2s_fastapi.operations.facts import Facts
-from s2s_fastapi.operations.findings import Change, Checked, Finding, Report
+from s2s_fastapi.operations.findings import Change, Checked, Finding, Report, Seen, Skipped
 from s2s_fastapi.testing.faults import (
     Fault,
     answering,
@@ -37,7 +37,7 @@ from tests.test_docs import DOCS, plain, tables
 APP = "tests.operations.calling_app:app"
 SCOPED = "tests.operations.calling_app:scoped_app"
 PAGE = (DOCS / "doctor.md").read_text(encoding="utf-8")
-ADMIN = ["admin", "client", "steps", "granted", "expiry"]
+ADMIN = ["admin", "client", "steps", "routes", "granted", "expiry"]
 """The checks that need an administrator's rights."""
 SEEN_BY = {
     row[0]: row[1:]
@@ -515,14 +515,39 @@ def access(tmp_path: Path) -> str:
 
 def test_an_access_file_says_whom_the_service_calls_and_the_plan_is_named(place: Place, access: str) -> None:
     checks = doctor(place, "--access", access)
-    assert found(checks) == {}
+    assert list(found(checks)) == ["app"]
+    assert "it accepts requests without a token. Everybody may call it." in found(checks)["app"]
+    assert checks["app"]["seen"] == [f"The app calls {RECEIVER}."]
     assert checks["downstreams"]["seen"] == [f"A token for {RECEIVER} is granted."]
     place.unassign(CALLER, "crm-audience")
     place.give_role(on=False)
     (finding,) = doctor(place, "--access", access)["downstreams"]["findings"]
     assert finding["plan"] == f"s2s-fastapi plan {access}"
     (finding,) = doctor(place, "--app", APP)["downstreams"]["findings"]
-    assert finding["plan"] == "s2s-fastapi plan ACCESS.json"
+    assert finding["plan"] == f"s2s-fastapi plan {CALLER}.json {RECEIVER}.json"
+
+
+def test_the_receivers_access_file_says_what_it_accepts(place: Place, access: str) -> None:
+    place.set(client_id=RECEIVER, client_secret=None)
+    checks = doctor(place, "--access", access)
+    assert found(checks) == {}
+    assert checks["app"]["seen"] == [
+        f"The app accepts tokens for {RECEIVER}.",
+        "The app calls no service that it declares.",
+    ]
+
+
+def test_a_lightweight_token_is_no_matter_of_a_plan(place: Place) -> None:
+    place.client(CALLER, attributes={"client.use.lightweight.access.token.enabled": "true"})
+    (finding,) = doctor(place, "--app", APP)["downstreams"]["findings"]
+    assert "switch off “Always use lightweight access token”" in finding["cure"]
+    assert "mapper" not in finding["cure"]
+    assert finding["plan"] == ""
+
+
+def test_a_wrong_client_id_is_asked_for_before_the_code_is_blamed(place: Place) -> None:
+    cure = doctor(place, "--app", "example_app.crm_gateway:app")["app"]["findings"][0]["cure"]
+    assert cure.startswith(f"Is KEYCLOAK_CLIENT_ID={CALLER} right for this app? If it is: ")
 
 
 def test_an_access_file_of_another_service_is_a_warning(place: Place, tmp_path: Path) -> None:
@@ -572,13 +597,27 @@ def test_console_requests_and_plan_are_printed(capsys: pytest.CaptureFixture[str
     )
     report = Report((Checked("client", (finding,)),))
     _print(report)
-    text = " ".join(capsys.readouterr().out.split())
-    assert text.startswith("problem client a. Why: b. Cure: c. Console: Clients, x Admin API: PUT")
-    assert (
-        '/admin/realms/corp/clients/1 {"clientId": "[/team]\\u200f", "enabled": true} Plan: s2s-fastapi plan a.json'
-        in text
-    )
+    assert [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()] == [
+        "problem client a.",
+        "Why: b.",
+        "Cure: c.",
+        "Console: Clients, x",
+        'Admin API: PUT /admin/realms/corp/clients/1 {"clientId": "[/team]\\u200f", "enabled": true}',
+        "Plan, with the access files of both services: s2s-fastapi plan a.json",
+        "1 problem, 0 warnings.",
+    ]
     valid(json.dumps(report.as_json()), "doctor")
+
+
+def test_checks_that_are_skipped_for_one_reason_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    same = [Checked(name, (Skipped("No such variable."),)) for name in ("client", "steps", "expiry")]
+    _print(Report((same[0], Checked("kind", (Skipped("Another."),)), *same[1:], Checked("tls", (Seen("https."),)))))
+    assert [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()] == [
+        "skipped 3 checks client, steps, expiry: No such variable.",
+        "skipped kind Another.",
+        "fine tls https.",
+        "0 problems, 0 warnings.",
+    ]
 
 
 def test_web_origins_in_the_token_are_a_warning(place: Place) -> None:

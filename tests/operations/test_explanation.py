@@ -108,11 +108,17 @@ def test_the_prediction_is_the_token_that_the_server_gives(asking: Asking) -> No
         assert printed["token"][name] == real["token"][name]
 
 
-def test_without_a_declaration_the_audience_decides(asking: Asking) -> None:
+def test_without_a_declaration_the_audience_decides_and_no_route_is_said_to_accept(asking: Asking) -> None:
     printed = asking.about(app="")
-    assert [(each["app"], each["route"], each["reason"]) for each in printed["routes"]] == [
-        (RECEIVER, "any route", "allowed")
+    assert [(each["app"], each["route"], each["reason"], each["accepted"]) for each in printed["routes"]] == [
+        (RECEIVER, "any route", "routes_unknown", False)
     ]
+    assert "The routes of crm-api-gateway are not known: add --access FILE" in printed["routes"][0]["cure"]
+    assert not printed["accepted"]
+    shown = asking.place.run("explain", "--client", CALLER, "--to", RECEIVER, "--realm-file", asking.realm_file)
+    assert shown.exit_code == 1
+    assert "unknown" in shown.stdout
+    assert "accepted" not in shown.stdout
     assert asking.about(app="", to="billing")["routes"][0]["reason"] == "wrong_audience"
 
 
@@ -162,8 +168,12 @@ def _delete_audience_scope(place: Place) -> None:
             lambda place: place.map_role("crm-audience"),
             f"The scope crm-audience dropped out, and with it the audience {RECEIVER}: it has role mappings, and the service",
         ),
+        (
+            lambda place: place.map_role("crm-audience"),
+            f"has A, B, C (crm-audience), D for {RECEIVER}. D is done, and the scope crm-audience drops out.",
+        ),
     ],
-    ids=["optional", "at nobody", "nowhere", "at another", "dropped"],
+    ids=["optional", "at nobody", "nowhere", "at another", "dropped", "dropped is not missing"],
 )
 def test_a_refusal_says_what_in_the_realm_explains_it(asking: Asking, wrong: Any, hint: str) -> None:
     wrong(asking.place)
@@ -210,6 +220,18 @@ def test_the_cure_for_the_token_itself_is_printed_once_and_not_for_each_route(as
     assert done.exit_code == 1
     assert done.stdout.count("Make a client nobody") == 1
     assert done.stdout.count("no_credentials") > 2  # the row of the token, and those of the routes
+
+
+def test_routes_that_need_a_token_stand_first_and_the_same_cure_once(asking: Asking) -> None:
+    asking.place.unassign(CALLER, "crm-audience")
+    asking.place.give_role(on=False)
+    asking.realm_file.write_text(json.dumps(asking.place.realm))
+    done = asking.place.run("explain", "--client", CALLER, "--realm-file", asking.realm_file, "--app", APP)
+
+    rows = [line.split()[0] for line in done.stdout.splitlines() if line.startswith(("refused", "accepted"))]
+    assert rows == sorted(rows, reverse=True)
+    assert done.stdout.count("token of chat-app-service has no aud") == 1
+    assert "GET /only: wrong_audience. as above" in " ".join(done.stdout.split())
 
 
 def test_a_client_that_is_not_there_and_a_scope_that_is_not_assigned_are_said(asking: Asking) -> None:
@@ -285,8 +307,8 @@ def test_without_settings_a_token_is_shown_and_said_to_be_unchecked(asking: Aski
     printed = asking.of(token, "--to", RECEIVER)
     assert "its signature was not checked" in printed["source"]
     assert printed["token"]["client_id"] == CALLER
-    assert printed["accepted"]
-    assert not asking.of(token, "--to", "billing")["accepted"]
+    assert printed["routes"][0]["reason"] == "routes_unknown"
+    assert asking.of(token, "--to", "billing")["routes"][0]["reason"] == "wrong_audience"
 
 
 def test_the_realm_file_says_where_the_contents_of_a_token_come_from(asking: Asking) -> None:
@@ -378,15 +400,17 @@ def without_audience(asking: Asking) -> None:
 CRM = receiver(RECEIVER, require_caller(CALLER))
 
 
-def test_a_plan_is_named_if_both_sides_declare_the_call_and_the_realm_does_not_grant_it(
+def test_a_realm_file_gets_a_plan_if_both_sides_declare_the_call_and_the_realm_does_not_grant_it(
     asking: Asking, tmp_path: Path
 ) -> None:
     without_audience(asking)
     given = declarations(tmp_path, CRM, caller(CALLER, RECEIVER))
     hints = " ".join(asking.about(*given, app="")["hints"])
-    (planned,) = re.findall(r"s2s-fastapi plan .*? --out plan.json", hints)
-    assert shlex.split(planned) == ["s2s-fastapi", "plan", given[1], given[3], "--out", "plan.json"]
-    assert "s2s-fastapi apply --plan plan.json" in hints
+    (planned,) = re.findall(r"s2s-fastapi plan .* --realm-json NEW.json", hints)
+    realm_file = str(asking.realm_file)
+    expected = ["s2s-fastapi", "plan", given[1], given[3], "--realm-file", realm_file, "--realm-json", "NEW.json"]
+    assert shlex.split(planned) == expected
+    assert "apply" not in hints  # there is no server: the plan is for the file
 
 
 @pytest.mark.parametrize(
@@ -421,6 +445,7 @@ def test_no_plan_is_named_for_what_a_plan_does_not_change(asking: Asking, tmp_pa
     hints = " ".join(printed["hints"])
     assert "s2s-fastapi plan" not in hints
     assert "switch “Always use lightweight access token” off" in hints
+    assert "Add to lightweight" not in hints  # that would lead to unknown_kind
 
 
 @pytest.mark.parametrize(
@@ -520,6 +545,34 @@ def test_a_record_is_explained_by_the_realm_file_for_its_route(asking: Asking) -
     printed = asking.of(lines.lines[0], "--realm-file", asking.realm_file, "--app", APP)
     assert printed["accepted"]
     assert printed["hints"][0].startswith("The log says scope_missing, and the predicted token would be accepted")
+
+
+def test_a_record_of_a_route_that_is_not_known_is_not_denied(asking: Asking) -> None:
+    asking.place.unassign(CALLER, SCOPE)
+    lines = refused(asking.place, asking.place.issuer.service_token("corp", CALLER), "POST")
+    asking.realm_file.write_text(json.dumps(asking.place.realm))
+
+    printed = asking.of(lines.lines[0], "--realm-file", asking.realm_file)
+
+    (route,) = printed["routes"]
+    assert (route["route"], route["reason"], printed["accepted"]) == ("POST /tickets", "scope_missing", False)
+    assert "add --access FILE" in printed["hints"][0]
+    assert not [each for each in printed["hints"] if "would be accepted" in each]
+
+
+@pytest.mark.parametrize("form", ["lines", "messages"])
+def test_of_a_whole_log_the_last_record_is_explained_and_their_number_is_said(asking: Asking, form: str) -> None:
+    token = asking.place.issuer.service_token("corp", CALLER)
+    asking.place.unassign(CALLER, SCOPE)
+    first = refused(asking.place, token.replace(token[-8:], "AAAAAAAA"))
+    last = refused(asking.place, asking.place.issuer.service_token("corp", CALLER), "POST")
+    other = '{"message": "GET /healthz 200"}' if form == "lines" else "INFO: GET /healthz 200"
+    log = "\n".join([*getattr(first, form), other, *getattr(last, form), other])
+
+    printed = asking.of(log)
+
+    assert printed["routes"][0]["route"] == "POST /tickets"
+    assert printed["hints"][0] == "stdin has 2 records: the last one is explained."
 
 
 FORMATTERS: dict[str, Any] = {
@@ -636,8 +689,8 @@ def test_a_name_is_text_whatever_is_in_it(asking: Asking, name: str) -> None:
     printed = asking.about(to=name, app="")
     shown = place.run("explain", "--client", CALLER, "--to", name, "--realm-file", asking.realm_file)
 
-    assert printed["accepted"]
-    assert shown.exit_code == 0
+    assert printed["routes"][0]["reason"] == "routes_unknown"
+    assert shown.exit_code == 1
     joined = "".join(shown.stdout.split())
     assert joined.count(name.replace("\u200f", "\ufffd").replace('"', '\\"')) >= 4
     assert "\u200f" not in shown.output
@@ -674,9 +727,11 @@ def test_a_question_needs_a_realm_file_and_no_administrator(asking: Asking) -> N
 def test_the_example_of_the_page_prints_what_the_page_shows(tmp_path: Path) -> None:
     page = (DOCS / "doctor.md").read_text(encoding="utf-8").partition("## Explain a call")[2]
     (commands, shown), *_ = re.findall(r"```sh\n(.*?)```\n\n```text\n(.*?)```", page, re.DOTALL)
-    for command in commands.replace("access.json", str(tmp_path / "access.json")).splitlines():
-        words = shlex.split(command.replace("example_app/", f"{DOCS.parent}/example_app/"))[1:]
-        done = run(*words, PYTHONPATH=str(DOCS.parent))
+    (realm,) = re.findall(r"```json\n(.*?)```", (DOCS.parent / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "corp.json").write_text(realm)
+    for command in commands.replace("crm.json", str(tmp_path / "crm.json")).splitlines():
+        words = shlex.split(command.replace("corp.json", str(tmp_path / "corp.json")))[1:]
+        done = run(*words, PYTHONPATH=str(DOCS.parent / "example_app"))
         assert done.returncode == 0, done.stderr
     assert done.stdout == shown
 

@@ -50,7 +50,7 @@ def hash_of(text: str) -> str:
 
 def relation(name: str, status: Status = Status.NOT_DECLARED) -> Relation:
     return Relation(
-        name, "stock", status, (name,), (name,), (RouteAnswer(name, False, "expired", name),), {"azp": name}, name
+        name, "stock", status, (name,), (name,), (RouteAnswer(name, False, "expired", name),), {"azp": name}, name, name
     )
 
 
@@ -80,6 +80,12 @@ def test_a_browser_runs_only_the_script_and_the_style_of_the_page() -> None:
         attributes for _, attributes in page.elements if {"src", "href", "style", "onclick"} & attributes.keys()
     ]
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", as_html([relation("shop")]))
+
+
+def test_the_command_of_a_plan_is_data_as_names_are() -> None:
+    page = Page(as_html([relation("shop")], plan="s2s-fastapi plan '</script>'"))
+
+    assert json.loads(page.inside["data"])["plan"] == "s2s-fastapi plan '</script>'"
 
 
 def test_those_to_look_at_stand_first_in_both_columns() -> None:
@@ -130,6 +136,7 @@ def test_the_json_has_every_member_of_a_relation() -> None:
                 "routes": [{"route": "shop", "accepted": False, "reason": "expired", "cure": "shop"}],
                 "token": {"azp": "shop"},
                 "note": "shop",
+                "cure": "shop",
             }
         ],
         "unanswered": [{"caller": "shop", "audience": "ghost"}],

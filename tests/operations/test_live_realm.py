@@ -155,7 +155,11 @@ def test_the_command_asks_the_server_whose_administrator_is_named_and_changes_no
         done = run("explain", "--json", "--client", "chat", "--to", "crm", **environment)
         mail = run("explain", "--json", "--client", "chat", "--to", "mail", **environment)
     printed = valid(done.stdout, "explain")
-    assert (done.returncode, printed["accepted"], printed["token"]["kind"]) == (0, True, "service")
+    assert (done.returncode, printed["routes"][0]["reason"], printed["token"]["kind"]) == (
+        1,
+        "routes_unknown",
+        "service",
+    )
     assert mail.returncode == 1
     assert "The scope mail-call has an Audience mapper for mail and is not assigned to chat" in json.dumps(
         json.loads(mail.stdout)["hints"]

@@ -1,6 +1,7 @@
 """The plan: what it makes of an empty realm, of one that is there, and of one in which somebody changed something by hand."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from s2s_fastapi import require_caller, require_realm_role, require_role, requir
 from s2s_fastapi.declared.access_file import AppAccess, CallAccess
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.plan import Plan, read_plan
+from s2s_fastapi.operations.plan import steps_of as steps_for
+from s2s_fastapi.operations.snapshot import read_snapshot
+from s2s_fastapi.operations.steps import AssignScope
 from s2s_fastapi.operations.wanted import Severity
 from tests.kit.admin_rest import FakeKeycloak
 from tests.kit.declaring import caller, receiver
@@ -71,7 +75,7 @@ def test_an_empty_realm_gets_scopes_then_clients_then_roles() -> None:
         "Let the role write of the client crm into the tokens of chat (Clients, chat, Client scopes, chat-dedicated, Scope)",
         "Give the role write of the client crm to the service account of chat",
     ]
-    assert plan.restarts == ("alice", "billing", "chat")
+    assert plan.restarts == tuple((name, f"/nowhere/{name}.secret") for name in ("alice", "billing", "chat"))
     tokens = {token.caller: token.after for token in plan.tokens}
     assert tokens["chat"]["resource_access"] == {"crm": {"roles": ["write"]}}
     assert {name: tokens[name]["aud"] for name in tokens} == {"alice": "bob", "billing": "crm", "chat": "crm"}
@@ -461,10 +465,40 @@ def test_a_saved_plan_is_read_as_it_was(tmp_path: Path) -> None:
     with FakeKeycloak().api() as api:
         plan = plan_for(api, *APPS, receiver("admin-cli", require_service()))
     file = tmp_path / "plan.json"
-    file.write_text(json.dumps(plan.as_json()))
+    file.touch(0o600)
+    file.write_text(json.dumps({**plan.as_json(), "made_from": ["files"]}))
 
-    assert read_plan(file) == plan
+    assert read_plan(file) == (plan, ["files"])
     assert plan.forbidden
+
+
+def _as_pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda file: file.chmod(0o660), "can be written by other users"),
+        (lambda file: file.chmod(0o602), "can be written by other users"),
+        (lambda file: file.rename(file.with_name("real")) and file.symlink_to("real"), "is a symbolic link"),
+        (_as_pipe, "is no file"),
+        (lambda file: file.unlink() or file.mkdir(), "cannot be read: is a directory"),
+        (lambda file: file.unlink(), "cannot be read: no such file"),
+        (lambda file: file.write_bytes(b"\xff"), "is not UTF-8 text"),
+    ],
+    ids=["group", "everybody", "link", "pipe", "folder", "nothing", "bytes"],
+)
+def test_a_saved_plan_that_somebody_else_may_have_written_is_not_read(
+    change: Callable[[Path], object], said: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "plan.json"
+    file.touch(0o600)
+    change(file)
+
+    with pytest.raises(ConfigurationError, match=said):
+        read_plan(file)
 
 
 @pytest.mark.parametrize("damage", ["not JSON", "other kind", "newer", "unknown step", "wrong type", "missing"])
@@ -482,6 +516,7 @@ def test_a_plan_that_is_none_is_refused_in_a_sentence(damage: str, tmp_path: Pat
     elif damage == "missing":
         del content["hash"]
     file = tmp_path / "plan.json"
+    file.touch(0o600)
     file.write_text("{" if damage == "not JSON" else json.dumps(content))
 
     with pytest.raises(ConfigurationError, match="plan"):
@@ -730,3 +765,16 @@ def test_a_client_that_logs_users_in_gets_no_service_account_because_it_declares
 
     assert plan.steps == ()
     assert "--grant web:audience=NAME switches the account on" in said(plan, Severity.OPEN)
+
+
+def test_the_steps_of_apps_are_those_of_their_plan_and_none_for_a_caller_whose_receiver_is_not_given() -> None:
+    with FakeKeycloak().api() as api:
+        plan = plan_for(api, *APPS, secrets="")
+        snapshot = read_snapshot(api, plan.question)
+
+    assert [
+        str(step).partition("; its new secret")[0].removesuffix(".") for step in steps_for(APPS, snapshot, "corp")
+    ] == steps_of(plan)
+    assert not [step for step in steps_for([caller("chat", "crm")], snapshot, "corp") if isinstance(step, AssignScope)]
+    granted = steps_for([caller("chat", "crm")], snapshot, "corp", ["chat:audience=crm"])
+    assert "crm-audience" in str(granted[0])

@@ -350,7 +350,11 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "a server too": (("--realm-file", "realm.json", "--realm", "corp"), "takes the place of a server"),
     "a saved plan": (("--realm-file", "realm.json", "--out", "plan.json"), "`apply` changes no file"),
     "another ending": (("--realm-file", "realm.json", "--terraform", "x.json"), "write x.tf.json"),
-    "a file that is there": (("--realm-file", "realm.json", "--realm-json", "realm.json"), "is never overwritten"),
+    "a file that is there": (
+        ("--realm-file", "realm.json", "--realm-json", "realm.json"),
+        "exists, and is not overwritten",
+    ),
+    "a name with a variable": (("--realm-file", "unfilled.json"), "variables of this machine are not read"),
     "a name that is filled": (
         ("--realm-file", "filled.json", "--realm-json", "new.json"),
         "without placeholders in names",
@@ -365,13 +369,15 @@ def test_a_wrong_use_is_one_sentence_and_writes_nothing(
     arguments, sentence = WRONG[what]
     files = written(tmp_path, *APPS)
     (tmp_path / "realm.json").write_text(json.dumps(EMPTY))
-    (tmp_path / "filled.json").write_text(json.dumps({**EMPTY, "clients": [{"clientId": "${NAME}"}]}))
+    (tmp_path / "filled.json").write_text(json.dumps({**EMPTY, "clients": [{"clientId": "${NAME:chat}"}]}))
+    (tmp_path / "unfilled.json").write_text(json.dumps({**EMPTY, "realm": "r-${KEYCLOAK_ADMIN_CLIENT_SECRET}"}))
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.iterdir())
-    done = run({"NAME": "chat"}, "plan", *files, *arguments)
+    done = run({"NAME": "chat", "KEYCLOAK_ADMIN_CLIENT_SECRET": "hush-hush"}, "plan", *files, *arguments)
 
     assert done.exit_code == 2
     assert sentence in done.stderr
+    assert "hush-hush" not in done.output
     assert len(done.stderr.splitlines()) == 1
     assert sorted(tmp_path.iterdir()) == before
     assert json.loads((tmp_path / "realm.json").read_text()) == EMPTY

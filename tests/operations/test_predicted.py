@@ -135,6 +135,15 @@ def test_an_audience_that_comes_with_a_role_that_the_plan_grants_is_a_note() -> 
     assert "chat has the role reader of it, as it shall." in said(plan, Severity.NOTE)
     assert not said(plan)
 
+    server.inside[server.add_role("payroll", "reader")] = {server.add_role("payroll", "more")}
+    server.add_scope("wide", "payroll")
+    server.client("chat")["defaultClientScopes"].append("wide")
+    with server.api() as api:
+        plan = plan_for(api, CRM, payroll, caller("chat", "crm", url))
+
+    assert "the role reader, which contains other roles" in said(plan)
+    assert "client scope wide. Take it away there" in said(plan)
+
 
 def test_an_audience_that_comes_with_a_role_granted_by_hand_is_a_note() -> None:
     server = realm()
@@ -204,3 +213,15 @@ def test_the_roles_of_a_group_are_read_once_for_all_of_its_members() -> None:
         plan_for(api, CRM, CHAT, caller("billing", "crm"))
 
     assert len([path for _, path, _ in server.calls if path.endswith(f"groups/{group}/role-mappings")]) == 1
+
+
+def test_lightweight_tokens_are_named_as_the_cause_of_what_is_missing() -> None:
+    attributes = {"client.use.lightweight.access.token.enabled": "true"}
+    with realm(attributes=attributes).api() as api:
+        plan = plan_for(api, CRM, CHAT)
+
+    assert plan.steps == ()
+    assert (
+        "still cannot call crm: its token would lack the audience crm, because “Always use lightweight access token” of the client chat is"
+        " on: switch it off."
+    ) in said(plan)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.relations import Relation, Status, Unanswered, relations, unanswered
 from tests.operations.landscape import MAIL, SHOP, STOCK, app, call, client, file, realm, route
 
@@ -75,10 +76,57 @@ def test_a_grant_that_no_app_declares_is_found(by: str) -> None:
     assert found.scopes == (() if by == "mapper" else ("to-stock",))
 
 
-def test_a_grant_that_every_route_refuses_is_no_relation() -> None:
-    assert relations([file(RECEIVER)], realm(client(MAIL, STOCK), client(SHOP), client(STOCK))) == (
-        Relation(SHOP, STOCK, Status.ALLOWED),
-    )
+def test_an_audience_that_nobody_declares_is_found_even_if_every_route_refuses_its_token() -> None:
+    found = relations([file(RECEIVER)], realm(client(MAIL, STOCK), client(SHOP), client(STOCK)))
+
+    assert found[1] == Relation(SHOP, STOCK, Status.ALLOWED)
+    assert (found[0].caller, found[0].status, found[0].audiences) == (MAIL, Status.NOT_DECLARED, (STOCK,))
+    assert {each.reason for each in found[0].routes} == {"caller_not_allowed"}
+
+
+def test_a_grant_that_needs_two_optional_scopes_is_found_with_these_two() -> None:
+    strict = app(STOCK, route("/items", {"scope": ["admin"]}))
+    other = client(MAIL, optional=["unused", "to-stock", "admin"])
+    scopes = [("to-stock", STOCK), ("admin", "else"), ("unused", "else")]
+    found = only(*relations([file(strict)], realm(other, client(STOCK), scopes=scopes)))
+
+    assert (found.status, found.scopes) == (Status.NOT_DECLARED, ("to-stock", "admin"))
+    assert [each.accepted for each in found.routes] == [True]
+
+
+SCOPED = app(
+    STOCK, route("/items", ONLY_SHOP), route("/count", {"and": [ONLY_SHOP, {"scope": ["read"]}]}), route("/open")
+)
+
+
+def test_a_route_that_names_the_caller_and_refuses_it_needs_attention() -> None:
+    granted = realm(client(SHOP, STOCK, optional=["read"]), client(STOCK), scopes=[("read", "else")])
+    found = only(*relations([file(SCOPED, CALLER)], granted))
+
+    assert (found.status, found.status.problem) == (Status.IN_PART, True)
+    assert found.note == "1 of 2 routes that name this caller refuses it: GET /count (scope_missing)"
+
+
+def test_a_route_that_another_token_of_the_caller_opens_is_not_refused() -> None:
+    twice = app(SHOP, calls=[call(STOCK), call(STOCK, "read")], receives=False)
+    granted = realm(client(SHOP, STOCK, optional=["read"]), client(STOCK), scopes=[("read", "else")])
+    found = only(*relations([file(SCOPED, twice)], granted))
+
+    assert (found.status, found.note, found.scopes) == (Status.WORKS, "", ("read",))
+    assert all(each.accepted for each in found.routes)
+
+
+def test_of_several_tokens_the_one_with_a_problem_is_shown() -> None:
+    twice = app(SHOP, calls=[call(STOCK, "absent"), call(STOCK)], receives=False)
+
+    assert only(*relations([file(RECEIVER, twice)], realm(client(SHOP, STOCK)))).status is Status.NOT_GRANTED
+
+
+def test_a_second_app_of_the_same_client_is_refused() -> None:
+    opened = app(STOCK, route("/items"))
+    with pytest.raises(ConfigurationError, match="Several apps have the client id stock"):
+        relations([file(RECEIVER), file(opened)])
+    assert relations([file(RECEIVER), file(RECEIVER)]) == relations([file(RECEIVER)])
 
 
 def test_a_caller_whose_file_does_not_declare_the_call_is_a_grant_too_much_even_if_a_route_names_it() -> None:

@@ -98,6 +98,28 @@ def test_a_token_that_would_be_refused_is_not_printed(place: Place, form: str) -
     assert "Keycloak needs, of the steps A to D" in done.stderr
 
 
+def test_a_refused_token_is_printed_to_be_looked_at_if_no_service_is_named(place: Place) -> None:
+    place.audience_in_lightweight()
+    place.client(CALLER, attributes={LIGHTWEIGHT: "true"})
+
+    done = place.run("token", "--raw")
+
+    assert done.exit_code == 1
+    assert done.stdout.count(".") == 2
+    assert "lightweight" in done.stderr
+    assert place.run("token", "--header").stdout == place.run("token", "--raw", "--for", RECEIVER).stdout == ""
+    explained = place.run("explain", "--to", RECEIVER, stdin=done.stdout)
+    assert "unknown_kind" in explained.stdout
+
+
+def test_a_mistyped_audience_is_asked_about_before_any_step(place: Place) -> None:
+    done = place.run("token", "--for", "crm-api-gatway")
+
+    assert line(done.stdout, "refused").startswith(
+        f"by crm-api-gatway: wrong_audience. The token is for {RECEIVER}: is crm-api-gatway mistyped? If not: token of"
+    )
+
+
 def test_a_kind_that_nobody_can_tell_is_refused_with_its_reason(place: Place) -> None:
     place.audience_in_lightweight()
     place.client(CALLER, attributes={LIGHTWEIGHT: "true"})

@@ -439,3 +439,43 @@ def test_what_can_be_met_in_one_of_its_ways_is_no_finding() -> None:
     _, said = of(receiver("crm", either), caller("chat", "crm"))
 
     assert not any(said.values())
+
+
+@pytest.mark.parametrize(
+    "audience",
+    [
+        "https://sso.example/realms/corp",
+        "https://sso.example/auth/realms/corp/",
+        "HTTPS://sso.example/Realms/Corp/protocol/openid-connect/token",
+        "https://sso.example/realms/other/protocol/openid-connect?x=1#y",
+    ],
+)
+def test_an_audience_that_keycloak_itself_answers_to_is_forbidden(audience: str) -> None:
+    apps = (receiver("evil", require_caller("mallory"), audience=audience), caller("mallory", audience))
+    found, said = of(*apps, grant=(f"mallory:audience={audience}",))
+
+    assert found.reach.get("mallory", frozenset()) == frozenset()
+    assert "is the issuer of a realm or one of its addresses" in said[Severity.FORBIDDEN]
+
+
+@pytest.mark.parametrize(
+    "audience", ["https://api.example/realms", "realms/corp", "https://api.example/realms/corp/notes"]
+)
+def test_an_audience_that_only_looks_like_an_address_of_keycloak_is_granted(audience: str) -> None:
+    found, said = of(receiver("notes", require_caller("chat"), audience=audience), caller("chat", audience))
+
+    assert found.reach["chat"] == {audience}
+    assert not said[Severity.FORBIDDEN]
+
+
+def test_the_ways_into_all_routes_of_an_app_have_a_bound() -> None:
+    one = require_scope(*"a") | require_scope(*"b")
+    wide = one
+    for number in range(11):  # 4,096 ways
+        wide = wide & (require_scope(f"a{number}") | require_scope(f"b{number}"))
+    _, said = of(receiver("crm", wide, wide, wide, require_caller("chat")), caller("chat", "crm"))
+
+    assert "/2 of crm can be called in 4096 ways, which are more than 10000 with those of the routes before it" in (
+        said[Severity.OPEN].replace('"POST /2"', "/2")
+    )
+    assert "/1 of crm can be called" not in said[Severity.OPEN]

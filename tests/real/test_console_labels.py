@@ -24,6 +24,7 @@ ITALIC: Final = re.compile(r"(?<![*\w])\*([A-Z][^*`\n]+)\*(?![*\w])")
 OTHER: Final = frozenset({"Asked", "Audience", "Audience mapper", "Granted", "Not asked"})
 """What stands like a label, and is none. (The names of kinds of mappers come from the server, not from the console.)"""
 FORMER: Final = {
+    "Providers": "Add providers",
     "Service account roles": "Service accounts roles",
     "Require DPoP bound tokens": "OAuth 2.0 DPoP Bound Access Tokens Enabled",
 }

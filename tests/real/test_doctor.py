@@ -22,7 +22,7 @@ from tests.real.server import NEWEST, Keycloak
 SECRET = "the-secret-of-this-test"
 SCOPE = "for-the-ledger"
 APPS = (caller("reporter", "ledger"), receiver("ledger", require_caller("reporter")))
-CHECKED = ("admin", "client", "steps", "granted", "expiry")
+CHECKED = ("admin", "client", "steps", "routes", "granted", "expiry")
 MAPPER = {
     "name": "audience ledger",
     "protocol": "openid-connect",
@@ -176,7 +176,9 @@ def test_a_receiver_without_a_client_and_full_scope_are_found_and_mended(
 
         assert "The realm has no client ledger (step B)" in found["steps"][0].seen
         assert "“Full scope allowed” is on" in found["client"][0].seen
-        for finding in (*found["steps"], *found["client"]):
+        assert found["client"][0].changes == ()
+        live.client("reporter", fullScopeAllowed=False)
+        for finding in found["steps"]:
             for change in finding.changes:
                 live.keycloak.admin.request(change.method, change.path.removeprefix("/admin/realms"), change.body)
         assert live.works()

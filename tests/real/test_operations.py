@@ -110,7 +110,7 @@ def _play(target: AdminTarget, secrets: Secrets) -> None:
     assert refused == "wrong_audience"
 
 
-@pytest.mark.parametrize(("version", "number"), [(NEWEST, 24), (VERSIONS[-1], 12)], ids=str)
+@pytest.mark.parametrize(("version", "number"), [(NEWEST, 60), (VERSIONS[-1], 12)], ids=str)
 def test_a_landscape_gets_what_it_declares_and_each_token_is_as_predicted(
     version: str, number: int, keycloaks: Callable[[str], Keycloak], tmp_path: Path
 ) -> None:
@@ -392,10 +392,10 @@ def test_a_right_that_is_missing_is_named(keycloaks: Callable[[str], Keycloak], 
         "manage-users": (*RIGHTS[:-1], "manage-realm"),
         "manage-realm": RIGHTS,
     }.items():
-        wire, declared = Watched(), {"secrets": Secrets(tmp_path / right), "grants": GRANTS}
+        wire, secrets = Watched(), Secrets(tmp_path / right)
         with (
             empty_realm(keycloak, rights=rights) as target,
             pytest.raises(AdminError, match=f"the role {right} of the client realm-management"),
         ):
-            carried_out(plan_for(target, *LEDGER, **declared), target, declared["secrets"], wire)
+            carried_out(plan_for(target, *LEDGER, secrets=secrets, grants=GRANTS), target, secrets, wire)
         assert wire.writes == 0, right

@@ -200,7 +200,6 @@ class TestAClaim:
                 ["has no claim org.unit > level", "true or 2", "org\\\\.unit.level", "boolean or long"],
             ),
             (require_claim("tenant", "acme"), caller(kind="user"), ["User Attribute or User Session Note"]),
-            (require_claim("tenant", "acme"), caller(token_id="trltcc:x"), ["Add to lightweight access token"]),
             (
                 require_claim("level", 1),
                 caller({"level": "private"}),
@@ -209,7 +208,7 @@ class TestAClaim:
             (require_claim("level", "x"), caller({"level": "private"}), ["another value in the claim level"]),
             (require_claim("a.b", "x"), caller({"a": {"b": "x"}}), ['write require_claim(("a", "b"), ...)']),
         ],
-        ids=["missing", "a path", "a user", "lightweight", "another type", "another value", "a dot"],
+        ids=["missing", "a path", "a user", "another type", "another value", "a dot"],
     )
     def test_that_is_missing_names_the_mapper_and_shows_no_value_of_the_token(
         self, requirement: Requirement, principal: Principal, parts: list[str]

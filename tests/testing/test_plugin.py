@@ -153,6 +153,7 @@ def test_without_a_lifespan():
     said = pytest_in(folder, test, shell={})
     assert "2 failed" in said
     assert "client = client_of(app)" in said
+    assert "client_of(app, verifier)" in said
     assert "apps that had not started (s2s_fastapi)" in said
     assert said.count("test_it.py::test_without_a_lifespan") >= 2
 

@@ -25,6 +25,7 @@ from example_app import alice, charles, chat_app, crm_gateway, shop_api
 from example_app.realm import REALMS, claims_of
 from s2s_fastapi import (
     AuthenticationError,
+    AuthorizationError,
     ConfigurationError,
     KeycloakSettings,
     Principal,
@@ -369,6 +370,17 @@ def test_a_verifier_with_settings_keeps_its_audience(issuer: EmbeddedIssuer) -> 
     with issuer.trusted_by(verifier) as trusted:
         assert trusted.audiences == verifier.audiences == {"queue", "old-queue"}
         assert verifier.verify(issuer.as_service("caller", audience="old-queue").token).client_id == "caller"
+
+
+def test_a_verifier_asks_for_roles_of_its_own_client_and_names_it_in_the_challenge(issuer: EmbeddedIssuer) -> None:
+    verifier = TokenVerifier()
+    with issuer.trusted_by(verifier, client_id="queue"):
+        writer = issuer.as_service("caller", audience="queue", roles={"queue": ["writer"]})
+        other = issuer.as_service("caller", audience="queue")
+        assert asyncio.run(verifier.authenticate(writer.headers, require_role("writer"))).client_id == "caller"
+        with pytest.raises(AuthorizationError) as refused:
+            asyncio.run(verifier.authenticate(other.headers, require_role("writer")))
+    assert 'realm="queue"' in (refused.value.challenge or "")
 
 
 def test_a_service_that_calls_gets_its_token_as_the_client_that_the_test_names(issuer: EmbeddedIssuer) -> None:

@@ -4,10 +4,11 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from s2s_fastapi.operations.checks.grants import disabled_receiver, no_receiver
 from s2s_fastapi.operations.facts import Facts
-from s2s_fastapi.operations.findings import Change, Finding, Result, Seen, Skipped
+from s2s_fastapi.operations.findings import Finding, Result, Seen, Skipped
+from s2s_fastapi.operations.forbidden import forbidden_client
 from s2s_fastapi.operations.inspection import Inspection
-from s2s_fastapi.operations.steps import MakeClient, new_client
 from s2s_fastapi.realm.entities import OIDC
 from s2s_fastapi.text import listed, named
 from s2s_fastapi.verifier.algorithms import ALGORITHMS
@@ -34,7 +35,7 @@ _SWITCHES: Final[tuple[tuple[str, str, str, str], ...]] = (
     ),
     (
         "client_credentials.use_refresh_token",
-        "Advanced, Open ID Connect Compatibility Modes, Use refresh tokens for client credentials grant",
+        "Advanced, OpenID Connect Compatibility Modes, Use refresh tokens for client credentials grant",
         "gets refresh tokens for client credentials",
         "Its tokens have a session (sid), and receivers refuse them (unknown_kind).",
     ),
@@ -83,8 +84,20 @@ def check_client(facts: Facts) -> Iterator[Result]:
         yield Skipped(_NOT_READ)
         return
     client, who = found.client, named(found.client_id)
+    if problem := forbidden_client(found.client_id, found.snapshot.realm):
+        yield Finding(
+            seen=f"KEYCLOAK_CLIENT_ID names a client that no service may use: {problem}.",
+            why="Whoever has its secret may have rights in Keycloak.",
+            cure="Make a client for this service alone, and set KEYCLOAK_CLIENT_ID to it.",
+            console="Clients, Create client",
+        )
+        return
     if client is None:
-        yield _no_client(facts, found)
+        yield (
+            _no_client(facts, found)
+            if facts.calls
+            else no_receiver(facts, found, found.client_id, similar=found.similar)
+        )
         return
     if client.get("protocol", OIDC) != OIDC:
         yield Finding(
@@ -97,7 +110,11 @@ def check_client(facts: Facts) -> Iterator[Result]:
     findings = [*_step_a(facts, found, client), *_unusual(found, client)]
     yield from findings
     if not findings:
-        yield Seen(f"The client {who} is enabled, confidential and has a service account.")
+        yield Seen(
+            f"The client {who} is enabled, confidential and has a service account."
+            if facts.calls
+            else f"The client {who} is there and enabled. This service has no credentials, so it needs no service account."
+        )
     attributes: Mapping[str, str] = client.get("attributes") or {}
     if life := attributes.get("access.token.lifespan"):
         yield Seen(f"Its tokens live {life} s by a setting of its own (access.token.lifespan).")
@@ -111,36 +128,28 @@ def check_client(facts: Facts) -> Iterator[Result]:
 def _no_client(facts: Facts, found: Inspection) -> Finding:
     who = named(found.client_id)
     similar = f" It has {listed(found.similar)}." if found.similar else ""
-    default = [name for name in ("basic", "roles", "service_account") if found.snapshot.scope(name)]
-    carriers = {name for each in facts.downstreams for audience in each.audiences for name in found.carriers(audience)}
-    requested = {name for each in facts.downstreams for name in each.scopes}
-    make = MakeClient(
-        client=found.client_id,
-        caller=facts.calls or bool(facts.downstreams),
-        default=(*default, *sorted(carriers - requested)),
-        optional=tuple(sorted(name for name in requested if found.snapshot.scope(name))),
-    )
     return Finding(
         seen=f"The realm {named(found.snapshot.realm)} has no client {who} (step A).{similar}",
-        why=_NO_TOKEN if make.caller else "No Audience mapper can name it as a receiver.",
+        why=_NO_TOKEN,
         cure=f"Set KEYCLOAK_CLIENT_ID to {listed(found.similar, ' or ')}: upper and lower case count."
         if found.similar
         else f"Make the client {who}, and copy its secret to this service; or correct KEYCLOAK_CLIENT_ID or KEYCLOAK_REALM.",
         console=f"Clients, Create client: Client ID {who}; Client authentication on, Service account roles on, all other flows off",
-        changes=() if found.similar else (Change("POST", f"{found.root}/clients", new_client(make)),),
+        changes=() if found.similar else found.requests(found.making(found.client_id)),
         plan=facts.plan() if facts.downstreams and not found.similar else "",
     )
 
 
 def _step_a(facts: Facts, found: Inspection, client: Mapping[str, Any]) -> Iterator[Finding]:
     who, page = named(found.client_id), f"Clients, {named(found.client_id)}"
-    if not client.get("enabled", True):
+    if not client.get("enabled", True) and not facts.calls:
+        yield disabled_receiver(found.client_id)
+    elif not client.get("enabled", True):
         yield Finding(
             seen=f"The client {who} is disabled (step A).",
             why=_NO_TOKEN,
             cure=f"Enable the client {who}, unless somebody switched it off on purpose.",
             console=f"{page}, the switch at the top",
-            changes=(found.change_client(enabled=True),),
         )
     if not facts.calls:
         return
@@ -152,7 +161,6 @@ def _step_a(facts: Facts, found: Inspection, client: Mapping[str, Any]) -> Itera
             cure=f'Switch "Client authentication" and "Service account roles" on for the client {who}. It then has a secret: copy it to this'
             " service. If a browser logs in with this client, make another one for this service.",
             console=f"{page}, Settings, Capability config",
-            changes=(found.change_client(publicClient=False, bearerOnly=False, serviceAccountsEnabled=True),),
         )
     elif not client.get("serviceAccountsEnabled"):
         yield Finding(
@@ -160,18 +168,16 @@ def _step_a(facts: Facts, found: Inspection, client: Mapping[str, Any]) -> Itera
             why=_NO_TOKEN,
             cure=f'Switch "Service account roles" on for the client {who}.',
             console=f"{page}, Settings, Capability config",
-            changes=(found.change_client(serviceAccountsEnabled=True),),
+            changes=found.requests(found.enabling()),
             plan=facts.plan() if facts.downstreams else "",
         )
     for user in found.snapshot.document.get("users", ()):
         if user.get("serviceAccountClientId") == found.client_id and not user.get("enabled", True):
-            account = found.snapshot.ids["account", found.client_id]
             yield Finding(
                 seen=f"The service account of {who} is disabled.",
                 why=_NO_TOKEN,
                 cure="Enable this user.",
                 console=f"Users, {named(str(user['username']))}, the switch at the top",
-                changes=(Change("PUT", f"{found.root}/users/{account}", {"enabled": True}),),
             )
     expected = _AUTHENTICATORS[facts.settings.client_auth]
     authenticator = str(client.get("clientAuthenticatorType") or "client-secret")
@@ -181,7 +187,6 @@ def _step_a(facts: Facts, found: Inspection, client: Mapping[str, Any]) -> Itera
             why=_NO_TOKEN,
             cure=f"Choose {_SHOWN_AS[expected]} as Client Authenticator of {who}, or change KEYCLOAK_CLIENT_AUTH.",
             console=f"{page}, Credentials, Client Authenticator",
-            changes=(found.change_client(clientAuthenticatorType=expected),),
         )
 
 
@@ -197,7 +202,6 @@ def _unusual(found: Inspection, client: Mapping[str, Any]) -> Iterator[Finding]:
                 why=why,
                 cure=f"Switch {attribute} off for the client {who}.",
                 console=f"{page}, {place}",
-                changes=(found.change_client(attributes={attribute: "false"}),),
             )
     algorithm = attributes.get("access.token.signed.response.alg", "")
     if algorithm and algorithm not in ALGORITHMS:
@@ -206,7 +210,6 @@ def _unusual(found: Inspection, client: Mapping[str, Any]) -> Iterator[Finding]:
             why="Receivers refuse them (algorithm_not_allowed).",
             cure=f"Choose RS256 as access token signature algorithm of {who}.",
             console=f"{page}, Advanced, Fine grain OpenID Connect configuration, Access token signature algorithm",
-            changes=(found.change_client(attributes={"access.token.signed.response.alg": "RS256"}),),
         )
     if client.get("fullScopeAllowed"):
         yield Finding(
@@ -216,7 +219,6 @@ def _unusual(found: Inspection, client: Mapping[str, Any]) -> Iterator[Finding]:
             " with an Audience Resolve mapper is assigned.",
             cure="Switch it off, after the roles that receivers require are assigned in the same place.",
             console=f"{page}, Client scopes, {named(found.client_id + '-dedicated')}, Scope, Full scope allowed",
-            changes=(found.change_client(fullScopeAllowed=False),),
         )
 
 
@@ -230,10 +232,6 @@ def check_expiry(facts: Facts) -> Iterator[Result]:
         yield Skipped("This service has no secret in Keycloak.")
         return
     now, who = facts.clock(), named(found.client_id)
-    renew: dict[str, Any] = {
-        "console": f"Clients, {who}, Credentials, Client Secret, Regenerate",
-        "changes": (found.new_secret(),),
-    }
     where = facts.settings.worded(
         "KEYCLOAK_CLIENT_SECRET_FILE" if facts.settings.client_secret_file else "KEYCLOAK_CLIENT_SECRET"
     )
@@ -245,7 +243,7 @@ def check_expiry(facts: Facts) -> Iterator[Result]:
             seen=f"The secret of {who} {'expired' if over else 'expires'} on {_day(expires)}.",
             why="Keycloak refuses it from then on, in the same words as a wrong secret, and makes no new one by itself.",
             cure=f"Make a new secret, and write it to {where}. Keycloak accepts the old one beside it for as long as its policy says.",
-            **renew,
+            console=f"Clients, {who}, Credentials, Client Secret, Regenerate",
         )
     elif expires is not None:
         yield Seen(f"The secret of {who} expires on {_day(expires)}.")

@@ -8,7 +8,7 @@ import re
 import shlex
 import ssl
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,7 @@ from s2s_fastapi.declared.start_check import bounded
 from s2s_fastapi.keycloak.cures import shown
 from s2s_fastapi.operations.admin import VARIABLES
 from s2s_fastapi.operations.applications import without_middleware
+from s2s_fastapi.operations.declarations import audiences_of
 from s2s_fastapi.operations.facts import Facts
 from s2s_fastapi.operations.findings import Finding, Result, Seen, Skipped
 from s2s_fastapi.settings import KeycloakSettings
@@ -51,18 +52,19 @@ def check_versions(_: Facts) -> Iterator[Result]:
 def check_app(facts: Facts) -> Iterator[Result]:
     """Read what the app declares."""
     if not facts.app_name:
-        yield Skipped("No app was named: --app module:app reads what it declares and would say at its start.")
+        yield from _as_written(facts)
         return
     if facts.start_problem:
         yield Finding(
             seen=f"The app {named(facts.app_name)} would not start.",
             why="A server with this app ends, and what the app declares is not known.",
-            cure=facts.start_problem,
+            cure=f"{_right_client(facts)}{facts.start_problem}",
         )
         return
-    documentation, downstreams = facts.documentation, facts.downstreams
+    documentation = facts.documentation
     if documentation is None:
-        yield _unprotected(facts)
+        routes = () if facts.access is None else facts.access.routes
+        yield _unprotected([route.name for route in routes if route.requirement is not None])
     else:
         check = documentation.check
         names = check.audiences or check.declared
@@ -76,13 +78,40 @@ def check_app(facts: Facts) -> Iterator[Result]:
                 why="The app logs this at each start.",
                 cure="Change the code as the sentence says.",
             )
-    targets = [listed(each.audiences, " and ") or "a service without an audience" for each in downstreams]
-    yield Seen(f"The app calls {', '.join(dict.fromkeys(targets)) or 'no service that it declares'}.")
+    yield _calls(facts)
 
 
-def _unprotected(facts: Facts) -> Finding:
-    routes = () if facts.access is None else facts.access.routes
-    requiring = [route.name for route in routes if route.requirement is not None]
+def _right_client(facts: Facts) -> str:
+    """Ask for the client id if it is the one audience of an app that requires another one: the variable is easier to mistake than the code."""
+    settings, client_id = facts.settings, facts.settings.client_id
+    if not client_id or f"this app accepts only {named(client_id)}." not in facts.start_problem:
+        return ""
+    return f"Is {settings.worded('KEYCLOAK_CLIENT_ID')}={named(client_id)} right for this app? If it is: "
+
+
+def _calls(facts: Facts) -> Seen:
+    targets = [listed(each.audiences, " and ") or "a service without an audience" for each in facts.downstreams]
+    return Seen(f"The app calls {', '.join(dict.fromkeys(targets)) or 'no service that it declares'}.")
+
+
+def _as_written(facts: Facts) -> Iterator[Result]:
+    """Look at what the access file says of the app."""
+    if not facts.files:
+        yield Skipped("No app was named: --app module:app reads what it declares and would say at its start.")
+        return
+    for app in facts.own_apps:
+        if app.requires is None:
+            yield _unprotected([route.name for route in app.routes if route.requires is not None])
+        else:
+            names = audiences_of(app)
+            yield Seen(f"The app accepts tokens for {listed(names, ' or ') if names else 'any service'}.")
+    if facts.own_apps:
+        yield _calls(facts)
+    else:
+        yield Skipped("No access file has an app of this service: see downstreams.")
+
+
+def _unprotected(requiring: Sequence[str]) -> Finding:
     return Finding(
         level="problem" if requiring else "warning",
         seen=without_middleware(requiring),

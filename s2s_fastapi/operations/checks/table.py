@@ -70,6 +70,7 @@ CHECKS: Final[tuple[tuple[str, Collection[str], Callable[[Facts], Iterator[Resul
     ("admin", ("realm",), client.check_admin),
     ("client", ("admin",), client.check_client),
     ("steps", ("admin",), grants.check_steps),
+    ("routes", ("admin",), grants.check_routes),
     ("granted", ("admin",), grants.check_granted),
     ("expiry", ("admin",), client.check_expiry),
 )

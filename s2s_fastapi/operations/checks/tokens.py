@@ -11,6 +11,8 @@ from s2s_fastapi.decision import Reason
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.errors import AudienceNotGranted, S2SError, TokenRequestError
 from s2s_fastapi.keycloak.cures import SMALLER, also_for, shown
+from s2s_fastapi.operations.checks.client import check_client
+from s2s_fastapi.operations.checks.grants import on_the_way
 from s2s_fastapi.operations.facts import Facts
 from s2s_fastapi.operations.findings import Finding, Result, Seen, Skipped
 from s2s_fastapi.operations.inspection import Inspection
@@ -160,7 +162,6 @@ def check_origins(facts: Facts) -> Iterator[Result]:
     if not origins:
         yield Seen("The token has no allowed-origins.")
         return
-    found = facts.inspection
     shown_origins = listed(map(str, origins[:_MOST])) if isinstance(origins, list) else shown(origins)
     yield Finding(
         level="warning",
@@ -169,7 +170,6 @@ def check_origins(facts: Facts) -> Iterator[Result]:
         " browsers from these origins.",
         cure="Remove the Web origins of the client, unless a browser logs in with it. Then make another client for this service.",
         console=f"Clients, {named(facts.settings.client_id)}, Settings, Access settings, Web origins",
-        changes=(found.change_client(webOrigins=[]),) if isinstance(found, Inspection) else (),
     )
 
 
@@ -209,7 +209,12 @@ def _one_downstream(facts: Facts, downstream: Downstream) -> Iterator[Result]:
     if isinstance(found, S2SError):
         finding = _of_error(found, f"Calls to {target} are not sent.")
         lacks = isinstance(found, AudienceNotGranted) or getattr(found, "code", "") == "invalid_scope"
-        yield replace(finding, plan=facts.plan(min(wanted.audiences, default=""))) if lacks else finding
+        if lacks and (check := _known_by(facts, downstream)):
+            yield Skipped(f"No such token for {target} is granted: see {check}.")
+        elif lacks and not _is_lightweight(found):  # no plan changes the kind of the tokens
+            yield replace(finding, plan=facts.plan(min(wanted.audiences, default="")))
+        else:
+            yield finding
         return
     yield Seen(f"A token for {target}{f' with scope {listed(wanted.scopes)}' if wanted.scopes else ''} is granted.")
     for sentence in remarks(found, wanted, facts.settings):
@@ -230,3 +235,25 @@ def _one_downstream(facts: Facts, downstream: Downstream) -> Iterator[Result]:
             why=f"A route of {target} with only=True refuses it (audience_not_only).",
             cure=cure,
         )
+
+
+def _known_by(facts: Facts, downstream: Downstream) -> str:
+    """Return the check that sees as an administrator why a token is not granted: one fault is one finding."""
+    found = facts.inspection
+    if not isinstance(found, Inspection):
+        return ""
+    checks = {"steps": on_the_way(facts, found, downstream), "client": check_client(facts)}
+    return next(
+        (
+            name
+            for name, results in checks.items()
+            if any(isinstance(each, Finding) and each.level == "problem" for each in results)
+        ),
+        "",
+    )
+
+
+def _is_lightweight(error: S2SError) -> bool:
+    """Return whether the token that was given is one, as Keycloak 26.7 marks it."""
+    claims = error.claims if isinstance(error, AudienceNotGranted) else {}
+    return str(claims.get("jti", ""))[2:4] == "lt"
