@@ -54,6 +54,7 @@ def test_a_claim_is_attacked_and_a_condition_that_a_made_up_caller_does_not_meet
         "/met": require_that("a service", lambda caller: caller.kind == "service"),
         "/unmet": require_caller("billing") & require_that("nobody", lambda _: False),
         "/broken": require_that("a tenant", lambda caller: bool(caller.claims["tenant"])),
+        "/two values": require_claim("tenant", "acme", "umbrella") & require_claim("tenant", "stark", "umbrella"),
         "/either": require_that("nobody", lambda _: False) | require_caller("billing"),
     }
     for path, requirement in conditions.items():
@@ -65,7 +66,7 @@ def test_a_claim_is_attacked_and_a_condition_that_a_made_up_caller_does_not_meet
     assert {route.route for route in report.routes if route.left_out} == {"GET /unmet", "GET /broken"}
     assert all("Its condition (require_that) is not met" in route.problem for route in report.routes if route.left_out)
     outcomes = {result.route for result in report.results if result.outcome == "held"}
-    assert outcomes == {"GET /claim", "GET /met", "GET /either"}
+    assert outcomes == {"GET /claim", "GET /met", "GET /two values", "GET /either"}
 
 
 def ours_ran() -> None:
@@ -92,6 +93,17 @@ def test_an_app_of_several_realms_is_attacked_in_the_first_one_and_by_the_others
     )
     by_the_partner = {each.case.id for each in report.results if each.case.by_a_further_realm}
     assert len(by_the_partner) == 2
+
+
+def test_an_app_of_one_realm_may_name_it() -> None:
+    app = FastAPI(openapi_url=None)
+    settings = KeycloakSettings(url="https://sso.corp.test", realm="corp", client_id="crm")
+    app.add_middleware(ServiceAuthMiddleware, settings=settings)
+    app.add_api_route("/ours", ours_ran, dependencies=[Depends(require_caller("billing", realm="corp"))])
+
+    report = attack(app, only=["no-token"])
+
+    assert {str(each.outcome) for each in report.results} == {"held"}
 
 
 def test_each_middleware_gets_the_full_list_on_one_route() -> None:
