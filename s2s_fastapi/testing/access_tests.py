@@ -38,6 +38,10 @@ UPDATE_OPTION: Final = "--s2s-update"
 """The option of pytest that writes the access file."""
 _NOWHERE: Final = "/s2s-fastapi/no-such-path"
 _THE_APP: Final = "the app can be tested"
+_NO_ROUTE: Final = (
+    "This app has no route to try. If it adds its routes when it starts, add them where you make it: its lifespan does not run here. Or "
+    "pass a function that makes the whole app: access_tests(make)."
+)
 
 
 def access_tests(
@@ -183,10 +187,13 @@ class AccessSuite:
                     for number, other in enumerate(trusted.middlewares, 1)
                     if other is not middleware
                 )
-                unread = self._unread(read)
+                unread = tuple(self._unread(read))
+                own = [route for route in read.check.access.routes if not route.documentation]
         except ConfigurationError as error:
             return _Plan(problem=str(error))
-        if middleware is None and self._expect is None:
+        if not (own or elsewhere or unread):
+            return _Plan(declared, problem=_NO_ROUTE)
+        if middleware is None and self._expect is None and declared.routes:
             below = " Apps below it have one: write access_tests for each of them." if elsewhere else ""
             return _Plan(
                 declared,

@@ -545,6 +545,23 @@ def test_a_middleware_of_an_app_below_does_not_count_for_the_app_above() -> None
     assert "Apps below it have one" in found.text
 
 
+def test_an_app_above_without_a_route_of_its_own_is_not_open() -> None:
+    app = Starlette(routes=[Mount("/sub", app=make()), Host("api.x.test", app=make())])
+    found = check_access(app)
+    assert [each.result for each in found] == ["not tried", "not tried"]
+    assert all("write access_tests for that app" in each.text for each in found)
+
+
+@pytest.mark.parametrize("openapi_url", [None, "/openapi.json"])
+def test_an_app_whose_routes_are_not_there_yet_fails(tmp_path: Path, openapi_url: str | None) -> None:
+    app = FastAPI(openapi_url=openapi_url)
+    app.add_middleware(ServiceAuthMiddleware, audience="crm")
+    (found,) = check_access(app)
+    assert (found.result, found.text.partition(".")[0]) == ("failed", "This app has no route to try")
+    path = reviewed(tmp_path, app, client_id="crm")
+    assert found.name in bad(app, expect=path)
+
+
 def test_code_in_front_of_routes_is_named_and_no_request_is_sent_there() -> None:
     class Own(Starlette):
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
