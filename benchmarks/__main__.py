@@ -11,7 +11,7 @@ from benchmarks.caller import page as caller_page
 from benchmarks.caller import run as caller
 from benchmarks.caller.figures import CallerFigures
 from benchmarks.figures import Memory
-from benchmarks.realm import ROOT, issuer
+from benchmarks.realm import ROOT, SECOND, issuer
 from benchmarks.results import Results
 from benchmarks.telemetry import page as telemetry_page
 from benchmarks.telemetry import run as telemetry
@@ -53,7 +53,7 @@ def main() -> None:
 
 def _receiver(machine_then: dict[str, str], other_pythons: list[str], *, quick: bool) -> Results:
     rounds, wrk_rounds, seconds, tokens, interpreters = (20, 2, 1, 20_000, 5) if quick else (200, 8, 4, 200_000, 40)
-    realm = issuer()
+    realm = issuer(beside=[SECOND])
     with realm.serving():
         print("CPU time ...", flush=True)
         figures = cpu.measure(realm, rounds)

@@ -11,14 +11,16 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from benchmarks import rows
-from benchmarks.realm import CALLER, RECEIVER
+from benchmarks.realm import CALLER, RECEIVER, SECOND
 from s2s_fastapi import (
+    DOCS,
     KeycloakSettings,
     Principal,
     Requirement,
     ServiceAuthMiddleware,
     require_audience,
     require_caller,
+    require_that,
 )
 
 
@@ -104,6 +106,12 @@ def decoding(key: RSAKey) -> FastAPI:
     return app
 
 
+def of_two_realms(given: list[KeycloakSettings]) -> FastAPI:
+    """Return the route for the caller of either realm. The pages of the documentation must say who may see them."""
+    either = require_caller(CALLER) | require_caller(CALLER, realm=SECOND)
+    return guarded(given, either, public_paths=DOCS)
+
+
 def sync_bare() -> FastAPI:
     app = FastAPI()
 
@@ -150,6 +158,7 @@ def repeated(given: KeycloakSettings) -> dict[str, Any]:
         rows.ONE: guarded(given),
         rows.COMBINED: guarded(given, audience & caller),
         rows.TWO: guarded(given, audience, caller),
+        rows.CONDITION: guarded(given, caller & require_that("c", lambda each: bool(each.subject))),
         rows.CACHE_OFF: guarded(given, cached_tokens=0),
         rows.SYNC_BARE: sync_bare(),
         rows.SYNC: sync_guarded(given),

@@ -13,7 +13,7 @@ from benchmarks import rows as names
 from benchmarks.asgi import Call, bearer, request
 from benchmarks.batches import BATCH, WARM_UP, measured
 from benchmarks.figures import Figure
-from benchmarks.realm import REALM, settings, token
+from benchmarks.realm import REALM, SECOND, settings, token, two_realms
 from benchmarks.rows import REFUSALS, ROWS
 from s2s_fastapi import TokenVerifier
 from s2s_fastapi.testing import EmbeddedIssuer
@@ -65,6 +65,7 @@ def calls(issuer: EmbeddedIssuer, rounds: int) -> dict[str, Call]:
         **{row: request(app, same) for row, app in routes.items()},
         names.QUERY_BARE: request(apps.bare(), same, query=names.QUERY_STRING),
         names.QUERY: request(apps.guarded(settings(issuer)), same, query=names.QUERY_STRING),
+        names.TWO_REALMS: request(apps.of_two_realms(two_realms(issuer)), bearer(token(issuer, SECOND).encode)),
         names.NEW: request(apps.guarded(settings(issuer)), bearer(encoded(new()))),
         names.DECODING: request(apps.decoding(joserfc_key), bearer(encoded(new()))),
         names.VERIFIER: verify(lambda: again),

@@ -16,13 +16,12 @@ from typing import Any
 
 from benchmarks import apps, rows
 from benchmarks.asgi import Call, bearer, request
-from benchmarks.realm import CALLER, REALM, ROOT, issuer, settings, token
-from s2s_fastapi import TokenVerifier, require_caller, require_claim, require_that
+from benchmarks.realm import CALLER, REALM, ROOT, SECOND, issuer, settings, token, two_realms
+from s2s_fastapi import DOCS, TokenVerifier, require_caller, require_claim
 
 _TOOL = 3
 _WARM_UP = 20
-_SECOND = "partners"
-_TWO_REALMS = {REALM: "two realms, token of the first", _SECOND: "two realms, token of the second"}
+_TWO_REALMS = {REALM: rows.TWO_REALMS.replace("second", "first"), SECOND: rows.TWO_REALMS}
 Places = Counter[tuple[str, str]]
 
 
@@ -60,7 +59,7 @@ def _file(code: CodeType) -> str:
 def main() -> None:
     """Print what each row runs over the bare route, and where a repeated token spends more than the floor."""
     logging.getLogger("s2s_fastapi.decisions").propagate = False
-    realm = issuer(beside=[_SECOND])
+    realm = issuer(beside=[SECOND])
     with realm.serving():
         same = bearer(token(realm).encode)
         todo = {row: request(app, same) for row, app in apps.repeated(settings(realm)).items()}
@@ -68,22 +67,15 @@ def main() -> None:
         todo[rows.QUERY] = request(apps.guarded(settings(realm)), same, query=rows.QUERY_STRING)
         new = iter([token(realm).encode() for _ in range(_WARM_UP + 1)])
         todo[rows.NEW] = request(apps.guarded(settings(realm)), bearer(lambda: next(new)))
-        both = require_caller(CALLER) | require_caller(CALLER, realm=_SECOND)
         for name, row in _TWO_REALMS.items():
-            app = apps.guarded([settings(realm), settings(realm, _SECOND)], both, openapi_url=None)
-            todo[f"ours, `a | b`, {row}"] = request(app, bearer(token(realm, name).encode))
-        todo["ours, `a | b`, one realm"] = request(
-            apps.guarded(settings(realm), require_caller(CALLER) | require_caller("b"), openapi_url=None), same
-        )
-        # What a claim and a condition cost beside `a & b`. docs/speed.md has no rows for them.
+            app = apps.of_two_realms(two_realms(realm))
+            todo[row] = request(app, bearer(token(realm, name).encode))
+        either = require_caller(CALLER) | require_caller("b")
+        todo["ours, `a | b`, one realm"] = request(apps.guarded(settings(realm), either, public_paths=DOCS), same)
+        # What a claim costs beside `a & b`. docs/speed.md has no row for it.
         sub = str(TokenVerifier(settings(realm)).verify(token(realm)).subject)
-        beside = {
-            "a claim": require_claim("sub", sub),
-            "a condition": require_that("c", lambda caller: bool(caller.subject)),
-        }
-        for name, requirement in beside.items():
-            app = apps.guarded(settings(realm), require_caller(CALLER) & requirement)
-            todo[f"ours, `a & {name}`"] = request(app, same)
+        app = apps.guarded(settings(realm), require_caller(CALLER) & require_claim("sub", sub))
+        todo["ours, `a & claim`"] = request(app, same)
         found = {row: asyncio.run(counted(call)) for row, call in todo.items()}
     bases = {row.name: row.base for row in rows.ROWS}
     for row, places in found.items():

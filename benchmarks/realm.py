@@ -8,6 +8,7 @@ from s2s_fastapi.testing import EmbeddedIssuer, read_documents
 
 ROOT = Path(__file__).parents[1]
 REALM, RECEIVER, CALLER = "corp", "crm-api-gateway", "chat-app-service"
+SECOND = "partners"
 UNASSIGNED, USER = "chat-app-unassigned", "alice"
 """A client whose tokens are for nobody, and a user who logs in through `CALLER`."""
 _HALF_A_DAY = 12 * 3600
@@ -38,6 +39,11 @@ def issuer(
         "users": [{"username": USER, "enabled": True, "firstName": "A", "lastName": "B", "email": "a@b.test"}],
     }
     return EmbeddedIssuer(realm, *({**realm, "realm": name} for name in beside))
+
+
+def two_realms(of: EmbeddedIssuer) -> list[KeycloakSettings]:
+    """Return the settings of an app that accepts tokens of both realms."""
+    return [settings(of), settings(of, SECOND)]
 
 
 def settings(of: EmbeddedIssuer, realm: str = REALM) -> KeycloakSettings:

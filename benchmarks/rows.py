@@ -12,6 +12,8 @@ MIDDLEWARE: Final = "ours, middleware alone"
 ONE: Final = "ours, one requirement"
 COMBINED: Final = "ours, `a & b`"
 TWO: Final = "ours, two requirements in two `Depends`"
+CONDITION: Final = "ours, `a & condition`"
+TWO_REALMS: Final = "ours, one requirement for each of two realms, token of the second"
 QUERY_STRING: Final = b"page=2&size=50"
 QUERY_BARE: Final = "bare route, `?page=2&size=50`"
 QUERY: Final = "ours, one requirement, `?page=2&size=50`"
@@ -51,6 +53,8 @@ ROWS: Final = (
     Row(ONE, "ours"),
     Row(COMBINED, "ours"),
     Row(TWO, "ours"),
+    Row(CONDITION, "ours"),
+    Row(TWO_REALMS, "ours"),
     Row(QUERY_BARE, "base", None),
     Row(QUERY, "ours", QUERY_BARE),
     Row(NEW, "ours"),

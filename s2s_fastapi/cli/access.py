@@ -155,11 +155,15 @@ def _who(app: "AppAccess", route: "RouteEntry") -> str:
 
 
 def _check(files: Iterable[str], realm_file: Path, version: str, *, as_json: bool) -> None:
-    from s2s_fastapi.operations.access_check import check_access  # noqa: PLC0415 - slows --help down
+    from s2s_fastapi.declared.access_file import in_one_realm  # noqa: PLC0415 - slows --help down
+    from s2s_fastapi.operations.access_check import check_access  # noqa: PLC0415 - as above
     from s2s_fastapi.realm.model import RealmModel  # noqa: PLC0415 - as above
 
     apps = read_access_files(map(Path, files))
-    findings = check_access(apps, RealmModel.read(read_realm(realm_file), version=version))
+    here, elsewhere = in_one_realm(apps)
+    for note in elsewhere:
+        tell(note)
+    findings = check_access(here, RealmModel.read(read_realm(realm_file), version=version))
     if as_json:
         print_json(_json(findings))
     else:

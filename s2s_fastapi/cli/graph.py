@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from s2s_fastapi.cli.mistake import in_one_sentence, problem_of
-from s2s_fastapi.cli.printing import as_text, show
+from s2s_fastapi.cli.printing import as_text, show, tell
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.plan_hint import plan_command
 from s2s_fastapi.operations.relations import Relation, Status, Unanswered
@@ -48,13 +48,16 @@ def graph(
     or a route names a caller and refuses its token.
     """
     # Imported for this command only: they would slow down --help.
-    from s2s_fastapi.declared.access_file import AccessFile  # noqa: PLC0415
+    from s2s_fastapi.declared.access_file import AccessFile, in_one_realm  # noqa: PLC0415
     from s2s_fastapi.operations import graph as drawn  # noqa: PLC0415
     from s2s_fastapi.operations.relations import relations, unanswered  # noqa: PLC0415
 
     if mermaid and as_json:
         raise ConfigurationError("Write --mermaid or --json, not both.")
-    files = [AccessFile.read(path) for path in access]
+    apps, notes = in_one_realm(app for path in access for app in AccessFile.read(path).apps)
+    files = [AccessFile(apps)]
+    for note in notes:
+        tell(note)
     model = _realm(realm_file or [], realm)
     found, lost = relations(files, model), unanswered(files)
     if html is not None:

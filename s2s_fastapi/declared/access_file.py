@@ -33,8 +33,19 @@ from s2s_fastapi.requirement.requirement import (
     OptionalOf,
     Requirement,
 )
+from s2s_fastapi.text import named, printable
 
-__all__ = ["SCHEMA", "VERSION", "AccessFile", "AppAccess", "CallAccess", "RouteEntry", "canonical", "difference"]
+__all__ = [
+    "SCHEMA",
+    "VERSION",
+    "AccessFile",
+    "AppAccess",
+    "CallAccess",
+    "RouteEntry",
+    "canonical",
+    "difference",
+    "in_one_realm",
+]
 
 VERSION: Final = 1
 """The version of the format. It grows with every change that an older reader would not understand."""
@@ -228,6 +239,24 @@ class AccessFile:
         """The content as it is written: always the same for what means the same."""
         apps = sorted(self.apps, key=lambda each: each.client_id)
         return _text({"version": VERSION, "apps": [_app_json(app) for app in apps]}) + "\n"
+
+
+def in_one_realm(apps: Iterable[AppAccess], issuer: str = "") -> tuple[tuple[AppAccess, ...], tuple[str, ...]]:
+    """Return what apps declare for callers of one realm, and a sentence for each app that also accepts callers of others.
+
+    It is the first realm of each app, unless the issuer is one of its further realms.
+    """
+    every = tuple(apps)
+    notes: list[str] = []
+    for app in every:
+        others = [each for each in app.further_realms if each != issuer]
+        if issuer in app.further_realms:
+            others.insert(0, "its first realm")
+        if others:
+            notes.append(
+                f"{named(app.client_id)} also accepts callers of {', '.join(printable(each, 512) for each in others)}: they are not looked at here."
+            )
+    return tuple(app.within(issuer) for app in every), tuple(notes)
 
 
 def difference(reviewed: AppAccess, declared: AppAccess, *, name: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from s2s_fastapi.backchannel.strict_json import json_object
 from s2s_fastapi.decision import Decision, Reason
-from s2s_fastapi.declared.access_file import AppAccess, RouteEntry
+from s2s_fastapi.declared.access_file import AppAccess, RouteEntry, in_one_realm
 from s2s_fastapi.declared.asked import leaves_of
 from s2s_fastapi.keycloak.cures import unsigned_cure
 from s2s_fastapi.operations.declarations import any_service_for, audiences_of, receiving
@@ -405,6 +405,7 @@ def explained(
     - Without a declaration of the called service, only its audience is judged: what its routes require is not known.
     - ``files`` are the access files that were read, and ``realm_file`` is the realm file, if no server was asked.
     """
+    apps, elsewhere = in_one_realm(apps, token.principal.issuer if token.principal is not None else "")
     given = tuple(apps)
     called = receiving(given, question.to)
     answers = {app: tuple(_answers(app, question, token)) for app in called}
@@ -413,7 +414,7 @@ def explained(
         called = (app,)
         answers = {app: tuple(_as_far_as_known(answer) for answer in _answers(app, question, token))}
     routes = tuple(answer for each in answers.values() for answer in each)
-    hints = [*_hints(question, token, routes, called)]
+    hints = [*_hints(question, token, routes, called), *elsewhere]
     for app, its in answers.items():
         reasons = {reason for route in its if not route.accepted for reason in route.reasons}
         if _in_effect(question, token, app):

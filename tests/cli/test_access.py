@@ -326,6 +326,17 @@ def test_access_files_that_fit_a_realm_file_end_with_0(tmp_path: Path) -> None:
     assert "Every declared call is granted" in done.stdout
 
 
+def test_a_realm_file_is_compared_with_what_callers_of_the_first_realm_need(tmp_path: Path) -> None:
+    shops = "https://sso.partner.test/realms/shops"
+    file = tmp_path / "access.json"
+    bob = receiver("bob", require_caller("alice") | require_caller("carol", realm=shops))
+    file.write_text(AccessFile((bob, caller("alice", "bob"))).text)
+    done = in_process("access", "check", file, "--realm-file", realm_file(tmp_path))
+
+    assert done.exit_code == 0, done.output
+    assert f"bob also accepts callers of {shops}: they are not looked at here." in done.stderr
+
+
 def test_each_way_in_which_they_do_not_fit_is_a_finding(tmp_path: Path) -> None:
     bob, alice = receiver("bob", require_caller("alice")), caller("alice", "bob")
     right = realm_file(tmp_path)

@@ -48,6 +48,19 @@ def test_what_does_not_fit_is_exit_code_1(access: Path, tmp_path: Path) -> None:
     assert [each["status"] for each in json.loads(done.stdout)["relations"]] == ["not_granted"]
 
 
+def test_only_routes_of_the_first_realm_are_drawn_and_the_others_are_named(tmp_path: Path) -> None:
+    shops = "https://sso.partner.test/realms/shops"
+    theirs = route("/theirs", {"caller": [SHOP], "realm": shops})
+    apps = [app(STOCK, route("/items", {"caller": [SHOP]}), theirs), app(SHOP, calls=[call(STOCK)], receives=False)]
+    path = tmp_path / "two.json"
+    path.write_text(json.dumps({"version": 1, "apps": apps}))
+    done = graph(path, "--realm-file", realm_file(tmp_path, STOCK))
+
+    assert done.exit_code == 0, done.output
+    assert "1 of 1" in done.stdout
+    assert f"{STOCK} also accepts callers of {shops}: they are not looked at here." in done.stderr
+
+
 def test_what_to_change_and_the_plan_stand_below_the_table_and_on_the_page(access: Path, tmp_path: Path) -> None:
     page = tmp_path / "graph.html"
     lacking = graph(access, "--realm-file", realm_file(tmp_path), "--html", page)

@@ -776,3 +776,27 @@ def test_a_route_that_refuses_a_token_and_needs_none_says_so() -> None:
 
     [hint] = [each for each in found.hints if "without any credentials" in each]
     assert hint.startswith("GET/POST /search (for GET) of crm accepts a request without any credentials.")
+
+
+@pytest.mark.parametrize(
+    ("issuer", "accepted", "others"),
+    [
+        ("https://keycloak.invalid/realms/corp", "GET /ours", "https://sso.partner.test/realms/shops"),
+        ("https://sso.partner.test/realms/shops", "GET /theirs", "its first realm"),
+    ],
+)
+def test_a_token_is_judged_by_what_is_required_of_callers_of_its_realm(issuer: str, accepted: str, others: str) -> None:
+    """The same client has the same token in both realms."""
+    theirs = require_caller("chat", realm="https://sso.partner.test/realms/shops")
+    routes = [
+        RouteEntry("/ours", ("GET",), requires=require_caller("chat")),
+        RouteEntry("/theirs", ("GET",), requires=theirs),
+    ]
+    service = require_service() | require_service(realm="https://sso.partner.test/realms/shops")
+    caller = Principal(client_id="chat", kind="service", issuer=issuer, issued_at=0, expires_at=1)
+    token = Token(source="given", decision=Decision(reason=Reason.ALLOWED), principal=caller)
+
+    found = explained(Question(client_id="chat"), token, [AppAccess("crm", canonical(service), tuple(routes))])
+
+    assert [(each.route, each.accepted) for each in found.routes] == [(accepted, True)]
+    assert f"crm also accepts callers of {others}: they are not looked at here." in found.hints

@@ -9,7 +9,7 @@ from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.declared.asked import plain, ways_of
 from s2s_fastapi.requirement.conditions import HasClaim, Scalar, with_claim
 from s2s_fastapi.requirement.require import require_service, require_user
-from s2s_fastapi.requirement.requirement import AllOf, Audience, Caller, HasRole, HasScope, InRealm, Requirement
+from s2s_fastapi.requirement.requirement import AllOf, Audience, Caller, HasRole, HasScope, Requirement
 from s2s_fastapi.testing.attack.ground import Permits
 from s2s_fastapi.verifier.predicted import predicted_principal
 
@@ -38,8 +38,7 @@ def permits_of(
         return "" if decision.reason is Reason.ALLOWED else str(decision.reason)
 
     audience = min(audiences, default=client_id or "any-audience")
-    here = [way for way in ways_of(whole) if all(leaf.realm == realm for leaf in way if isinstance(leaf, InRealm))]
-    ways = [_claims(tuple(map(plain, way)), audiences, audience, client_id) for way in here]
+    ways = [_claims(tuple(map(plain, way)), audiences, audience, client_id) for way in ways_of(whole)]
     outcomes = [refused(each) for each in ways]
     wanted = next((each for each in ("", *UNDECIDED) if each in outcomes), None)
     if wanted is not None:
