@@ -182,7 +182,8 @@ class AccessSuite:
                     AccessOutcome(
                         f"a middleware of its own ({number})",
                         "not tried",
-                        "An app below has a ServiceAuthMiddleware of its own: write access_tests for that app, too.",
+                        "An app or a router below has a ServiceAuthMiddleware of its own: write access_tests for that app or "
+                        "router, too. That of a Mount is its `app`.",
                     )
                     for number, other in enumerate(trusted.middlewares, 1)
                     if other is not middleware
@@ -243,7 +244,7 @@ class AccessSuite:
         found = find(self._app)
         outermost = next(iter(found.outermost), None)
         for middleware, owner in found.middlewares:
-            if owner is None or owner is outermost:
+            if id(middleware) not in found.below and (owner is None or owner is outermost):
                 read = middleware.documentation(owner)
                 return _Read(read.check, middleware if read.below is middleware.app else read.below, middleware)
         check = AccessCheck(

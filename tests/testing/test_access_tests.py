@@ -20,7 +20,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.httpsredirect import HTTPSRedirectMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse, RedirectResponse
-from starlette.routing import Host, Mount, Route, WebSocketRoute
+from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
@@ -543,6 +543,21 @@ def test_a_middleware_of_an_app_below_does_not_count_for_the_app_above() -> None
     (found,) = check_access(app)
     assert "so every route of its own is open" in found.text
     assert "Apps below it have one" in found.text
+
+
+def test_the_middleware_of_a_mount_or_of_a_router_is_not_the_one_of_the_app() -> None:
+    guard = [Middleware(ServiceAuthMiddleware, audience="crm")]
+    mounted, routed = (Route("/s", CRM.guard(endpoint)) for _ in range(2))
+    mount, router = Mount("/mount", routes=[mounted], middleware=guard), Router([routed], middleware=guard)
+    app = make()
+    app.router.routes.append(mount)
+    app.mount("/router", router)
+    app.get("/own", dependencies=[Depends(CRM)])(ran)
+    found = check_access(app)
+    assert {each.name.partition(":")[0] for each in found if each.result == "held"} == {"POST /tickets", "GET /own"}
+    assert [each.result for each in found if each.result != "held"] == ["not tried", "not tried"]
+    for below in (mount.app, router):
+        assert {each.result for each in check_access(below, client_id="crm")} == {"held"}
 
 
 def test_an_app_above_without_a_route_of_its_own_is_not_open() -> None:

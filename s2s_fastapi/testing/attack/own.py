@@ -58,14 +58,16 @@ class OwnApp:
             prepare(realm)
         with ExitStack() as stack:
             trusted = stack.enter_context(issuer.trusted_by(self.app, client_id=self.client_id))
-            found = find(self.app).middlewares
+            everything = find(self.app)
+            found = everything.middlewares
             if not found:
                 raise ConfigurationError(
                     "This app has no ServiceAuthMiddleware: pass the app that it was added to, or write a Target for another guard."
                 )
             for middleware, owner in found:
                 _start(middleware, owner, trusted)
-            owners = {id(owner): middleware for middleware, owner in found}
+            own_last = sorted(found, key=lambda each: id(each[0]) not in everything.below)
+            owners = {id(owner): middleware for middleware, owner in own_last}
             routes: list[AttackedRoute] = []
             markers: list[Marker] = []
             places = tuple(places_below(self.app))
@@ -196,7 +198,8 @@ def _below(app: Any, prefix: str, host: str) -> Iterator[Place]:
                     continue
                 at = original.host if isinstance(original, Host) else host
                 path = f"{prefix}{getattr(context, 'path', '') or ''}"
-                inner = context.app if mounted_app(context) is None else mounted_app(context)
+                mounted = mounted_app(context)
+                inner = context.app if mounted is None or _authenticates(context.app) else mounted
                 yield from places_below(inner, path, at) if _authenticates(inner) else _below(inner, path, at)
         return
 
@@ -205,8 +208,14 @@ def _authenticates(app: Any) -> bool:
     return any(
         getattr(each, OWN_AUTHENTICATION, False)
         for layer in layers(app)
-        for each in (layer, *(entry.cls for entry in added_middleware(layer)))
+        for each in (layer, *(entry.cls for entry in added_middleware(layer)), *_stack(layer))
     )
+
+
+def _stack(layer: Any) -> Iterator[Any]:
+    """Yield the middleware that a router, or the router of an app, was made with."""
+    router = getattr(layer, "router", layer)
+    return layers(router.middleware_stack) if isinstance(router, Router) else iter(())
 
 
 def _middleware_of(app: Any, owners: dict[int, ServiceAuthMiddleware]) -> ServiceAuthMiddleware | None:
@@ -216,4 +225,7 @@ def _middleware_of(app: Any, owners: dict[int, ServiceAuthMiddleware]) -> Servic
             return layer
         if id(layer) in owners:
             return owners[id(layer)]
+        for each in _stack(layer):
+            if isinstance(each, ServiceAuthMiddleware):
+                return each
     return None

@@ -7,7 +7,7 @@ from fastapi import Depends, FastAPI
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
-from starlette.routing import Host, Route, Router
+from starlette.routing import Host, Mount, Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
 from s2s_fastapi import ServiceAuthMiddleware, require_caller
@@ -49,6 +49,16 @@ def below_one_middleware() -> Starlette:
 
 def each_with_its_own() -> Starlette:
     return Starlette(routes=[Host("api.y.test", _guarded()), Host(LEAKING, _guarded())], middleware=[Middleware(Leaks)])
+
+
+def mounts_with_middleware() -> FastAPI:
+    """Return an app with a middleware, a mount that has another, and a mounted router that has a third."""
+    guard = [Middleware(ServiceAuthMiddleware, audience="svc")]
+    app = _guarded()
+    mounted, routed = (Route("/s", require_caller("a").guard(endpoint)) for _ in range(2))
+    app.router.routes.append(Mount("/mount", routes=[mounted], middleware=guard))
+    app.mount("/router", Router([routed], middleware=guard))
+    return app
 
 
 def _guarded() -> FastAPI:

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from s2s_fastapi import KeycloakSettings, ServiceAuthMiddleware, require_caller, require_claim, require_that
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.testing.attack import attack
+from tests.testing.attack import hosts
 from tests.testing.attack.broken import ours
 
 EXAMPLES = ("crm_gateway", "notification_service", "notification_service_by_scope", "charles", "bob")
@@ -113,6 +114,16 @@ def test_each_middleware_gets_the_full_list_on_one_route() -> None:
         ("GET /crm/crm/{number}", True),
         ("GET /billing/billing/{number}", True),
     ]
+
+
+def test_the_middleware_of_a_mount_or_of_a_router_is_attacked_under_its_path() -> None:
+    report = attack(hosts.mounts_with_middleware(), only=["no-token", "stranger"])
+
+    assert report.exit_code == 0
+    assert {(route.route, route.full) for route in report.routes if route.route.startswith("GET")} == {
+        (f"GET {path}/s", True) for path in ("", "/mount", "/router")
+    }
+    assert {str(each.outcome) for each in report.results} == {"held"}
 
 
 def test_a_case_of_each_kind_is_tried_on_every_route() -> None:
