@@ -56,7 +56,10 @@ def mounts_with_middleware() -> FastAPI:
     guard = [Middleware(ServiceAuthMiddleware, audience="svc")]
     app = _guarded()
     mounted, routed = (Route("/s", require_caller("a").guard(endpoint)) for _ in range(2))
-    app.router.routes.append(Mount("/mount", routes=[mounted], middleware=guard))
+    deep = Mount("/mount", routes=[mounted], middleware=guard)
+    for part in "cba":  # so deep that it is found after the one of the app
+        deep = Mount(f"/{part}", routes=[deep])
+    app.router.routes.append(deep)
     app.mount("/router", Router([routed], middleware=guard))
     return app
 
