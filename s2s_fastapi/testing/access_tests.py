@@ -38,6 +38,10 @@ UPDATE_OPTION: Final = "--s2s-update"
 """The option of pytest that writes the access file."""
 _NOWHERE: Final = "/s2s-fastapi/no-such-path"
 _THE_APP: Final = "the app can be tested"
+_NO_ROUTE: Final = (
+    "This app has no route to try. If it adds its routes when it starts, add them where you make it: its lifespan does not run here. Or "
+    "pass a function that makes the whole app: access_tests(make)."
+)
 
 
 def access_tests(
@@ -178,15 +182,19 @@ class AccessSuite:
                     AccessOutcome(
                         f"a middleware of its own ({number})",
                         "not tried",
-                        "An app below has a ServiceAuthMiddleware of its own: write access_tests for that app, too.",
+                        "An app or a router below has a ServiceAuthMiddleware of its own: write access_tests for that app or "
+                        "router, too. That of a Mount is its `app`.",
                     )
                     for number, other in enumerate(trusted.middlewares, 1)
                     if other is not middleware
                 )
-                unread = self._unread(read)
+                unread = tuple(self._unread(read))
+                own = [route for route in read.check.access.routes if not route.documentation]
         except ConfigurationError as error:
             return _Plan(problem=str(error))
-        if middleware is None and self._expect is None:
+        if not (own or elsewhere or unread):
+            return _Plan(declared, problem=_NO_ROUTE)
+        if middleware is None and self._expect is None and declared.routes:
             below = " Apps below it have one: write access_tests for each of them." if elsewhere else ""
             return _Plan(
                 declared,
@@ -236,7 +244,7 @@ class AccessSuite:
         found = find(self._app)
         outermost = next(iter(found.outermost), None)
         for middleware, owner in found.middlewares:
-            if owner is None or owner is outermost:
+            if id(middleware) not in found.below and (owner is None or owner is outermost):
                 read = middleware.documentation(owner)
                 return _Read(read.check, middleware if read.below is middleware.app else read.below, middleware)
         check = AccessCheck(

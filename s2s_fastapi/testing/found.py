@@ -33,6 +33,8 @@ class Found:
     """All apps, each with its middleware stack. If no request has come yet, the stack was built to look into it."""
     middlewares: tuple[tuple[ServiceAuthMiddleware, Any], ...]
     """Each with the app that it was found in; None outside of all apps."""
+    below: frozenset[int]
+    """The ids of those middlewares to which a route or a mount leads."""
     verifiers: tuple[TokenVerifier, ...]
     routes: tuple[Any, ...]
     routers: tuple[Router, ...]
@@ -62,10 +64,11 @@ def find(*targets: Any) -> Found:
     routers: list[Router] = []
     included: set[int] = set()
     seen: set[int] = set()
-    waiting: list[tuple[Any, Any]] = [(target, None) for target in targets]
+    below: set[int] = set()
+    waiting: list[tuple[Any, Any, bool]] = [(target, None, False) for target in targets]
     outermost: list[Starlette] = []
     while waiting and len(seen) < _MOST:
-        held, owner = waiting.pop(0)
+        held, owner, inner = waiting.pop(0)
         if id(held) in seen or held is None or inspect.isclass(held):
             continue
         seen.add(id(held))
@@ -73,26 +76,28 @@ def find(*targets: Any) -> Found:
             verifiers.append(held)
         elif isinstance(held, ServiceAuthMiddleware):
             middlewares.append((held, owner))
-            waiting.append((held.app, owner))
+            below |= {id(held)} if inner else set()
+            waiting.append((held.app, owner, inner))
         elif isinstance(held, Starlette):
             stack = held.middleware_stack or held.build_middleware_stack()
             stacks.append((held, stack))
             outermost += [held] if owner is None else []
-            waiting += [(stack, held), (held.router, held)]
+            waiting += [(stack, held, inner), (held.router, held, inner)]
         elif isinstance(held, Router):
             routers.append(held)
             inside = [held.middleware_stack, *held.routes, *later_routes(held), behind(held.default)]
-            waiting += [(each, owner) for each in inside]
+            waiting += [(each, owner, inner) for each in inside]
         elif isinstance(held, BaseRoute) or included_router(held) is not None:
             routes.append(held)
             included |= {id(router) for router in (included_router(held) or ())[:1]}
-            waiting += [(each, owner) for each in _in_route(held)]
+            waiting += [(each, owner, True) for each in _in_route(held)]
         else:
-            waiting += [(each, owner) for each in _in_layer(held)]
+            waiting += [(each, owner, inner) for each in _in_layer(held)]
     return Found(
         tuple(outermost),
         tuple(stacks),
         tuple(middlewares),
+        frozenset(below),
         tuple(verifiers),
         tuple(routes),
         tuple(router for router in routers if id(router) not in included),

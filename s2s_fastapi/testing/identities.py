@@ -218,10 +218,13 @@ def _of_file(identity: Identity, model: RealmModel) -> Granted | Denied:
                 f"{name}= has no effect with a realm file, which decides about roles. claims= writes a claim as you want it."
             )
     if model.client(identity.client_id) is None:
-        known = ", ".join(sorted(model.service_client_ids)) or "none"
-        raise ConfigurationError(
-            f"The realm {model.name} has no client {identity.client_id}. Its clients with a service account: {known}."
+        ids, which = (
+            (model.client_ids, "clients")
+            if identity.username
+            else (model.service_client_ids, "clients with a service account")
         )
+        known = ", ".join(sorted(ids)) or "none"
+        raise ConfigurationError(f"The realm {model.name} has no client {identity.client_id}. Its {which}: {known}.")
     if identity.username and identity.username.lower() not in model.usernames:
         known = ", ".join(sorted(model.usernames)) or "none"
         raise ConfigurationError(f"The realm {model.name} has no user {identity.username}. Its users: {known}.")

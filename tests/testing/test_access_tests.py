@@ -20,7 +20,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.httpsredirect import HTTPSRedirectMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse, RedirectResponse
-from starlette.routing import Host, Mount, Route, WebSocketRoute
+from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
@@ -543,6 +543,38 @@ def test_a_middleware_of_an_app_below_does_not_count_for_the_app_above() -> None
     (found,) = check_access(app)
     assert "so every route of its own is open" in found.text
     assert "Apps below it have one" in found.text
+
+
+def test_the_middleware_of_a_mount_or_of_a_router_is_not_the_one_of_the_app() -> None:
+    guard = [Middleware(ServiceAuthMiddleware, audience="crm")]
+    mounted, routed = (Route("/s", CRM.guard(endpoint)) for _ in range(2))
+    mount, router = Mount("/mount", routes=[mounted], middleware=guard), Router([routed], middleware=guard)
+    app = make()
+    app.router.routes.append(mount)
+    app.mount("/router", router)
+    app.get("/own", dependencies=[Depends(CRM)])(ran)
+    found = check_access(app)
+    assert {each.name.partition(":")[0] for each in found if each.result == "held"} == {"POST /tickets", "GET /own"}
+    assert [each.result for each in found if each.result != "held"] == ["not tried", "not tried"]
+    for below in (mount.app, router):
+        assert {each.result for each in check_access(below, client_id="crm")} == {"held"}
+
+
+def test_an_app_above_without_a_route_of_its_own_is_not_open() -> None:
+    app = Starlette(routes=[Mount("/sub", app=make()), Host("api.x.test", app=make())])
+    found = check_access(app)
+    assert [each.result for each in found] == ["not tried", "not tried"]
+    assert all("write access_tests for that app" in each.text for each in found)
+
+
+@pytest.mark.parametrize("openapi_url", [None, "/openapi.json"])
+def test_an_app_whose_routes_are_not_there_yet_fails(tmp_path: Path, openapi_url: str | None) -> None:
+    app = FastAPI(openapi_url=openapi_url)
+    app.add_middleware(ServiceAuthMiddleware, audience="crm")
+    (found,) = check_access(app)
+    assert (found.result, found.text.partition(".")[0]) == ("failed", "This app has no route to try")
+    path = reviewed(tmp_path, app, client_id="crm")
+    assert found.name in bad(app, expect=path)
 
 
 def test_code_in_front_of_routes_is_named_and_no_request_is_sent_there() -> None:

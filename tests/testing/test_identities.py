@@ -108,6 +108,8 @@ def test_with_a_realm_file_only_what_it_grants_is_granted(issuer: EmbeddedIssuer
         ConfigurationError, match=r"has no client nobody\. Its clients with a service account: billing, chat"
     ):
         issuer.as_service("nobody").token  # noqa: B018 - it is made when it is read
+    with pytest.raises(ConfigurationError, match=r"has no client nobody\. Its clients: account, .*chat-app-service"):
+        issuer.as_user("ann", via="nobody").token  # noqa: B018
     with pytest.raises(ConfigurationError, match="grants chat-app-service no token for bob"):
         issuer.as_service("chat-app-service", audience="bob").token  # noqa: B018
     with pytest.raises(ConfigurationError, match="roles= has no effect with a realm file"):

@@ -44,6 +44,8 @@ class AttackedRoute:
     method: str
     path: str
     """As the app declares it."""
+    host: str = ""
+    """The host it answers to, as declared; empty for any."""
     sample: Sample
     permits: Permits
     guard: str = ""
@@ -66,7 +68,7 @@ class AttackedRoute:
     @property
     def name(self) -> str:
         """The route as one writes it."""
-        return f"{self.method} {self.path}"
+        return f"{self.method} {self.host and f'//{self.host}'}{self.path}"
 
     def path_with(self, name: str) -> str:
         """Return its path with this text for each path parameter."""

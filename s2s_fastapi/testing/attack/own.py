@@ -17,7 +17,7 @@ from s2s_fastapi.testing.attack.asgi import BASE_URL, AsgiSender, Outgoing
 from s2s_fastapi.testing.attack.ground import UNMARKED, AttackedRoute, Ground, unread_routes
 from s2s_fastapi.testing.attack.permits import UNDECIDED, permits_of
 from s2s_fastapi.testing.attack.realm import AttackedRealm, attacking_issuer
-from s2s_fastapi.testing.attack.routes import FoundRoute, routes_of
+from s2s_fastapi.testing.attack.routes import FoundRoute, is_named, routes_of
 from s2s_fastapi.testing.found import find
 from s2s_fastapi.testing.marked_endpoints import Marker, marked_endpoints
 from s2s_fastapi.testing.trust import Trusted
@@ -58,20 +58,22 @@ class OwnApp:
             prepare(realm)
         with ExitStack() as stack:
             trusted = stack.enter_context(issuer.trusted_by(self.app, client_id=self.client_id))
-            found = find(self.app).middlewares
+            everything = find(self.app)
+            found = everything.middlewares
             if not found:
                 raise ConfigurationError(
                     "This app has no ServiceAuthMiddleware: pass the app that it was added to, or write a Target for another guard."
                 )
             for middleware, owner in found:
                 _start(middleware, owner, trusted)
-            owners = {id(owner): middleware for middleware, owner in found}
+            own_last = sorted(found, key=lambda each: id(each[0]) not in everything.below)
+            owners = {id(owner): middleware for middleware, owner in own_last}
             routes: list[AttackedRoute] = []
             markers: list[Marker] = []
             places = tuple(places_below(self.app))
             unread = unread_routes(unread_apps(self.app, [read_access(place.app) for place in places]))
             for place in places:
-                declared = tuple(routes_of(place.app, place.prefix))
+                declared = tuple(routes_of(place.app, place.prefix, place.host))
                 marker = stack.enter_context(marked_endpoints(place.app))
                 markers.append(marker)
                 unmarked = {id(route.entry) for route in marker.unmarked}
@@ -93,7 +95,6 @@ class OwnApp:
             )
 
     def _route(self, found: FoundRoute, place: "Place", guard: "_Guard", *, unmarked: bool) -> AttackedRoute:
-        name = f"{found.method} {found.path}"
         permits = permits_of(
             found.access.requirement,
             audiences=guard.audiences,
@@ -103,10 +104,11 @@ class OwnApp:
         )
         refused = permits.refused(permits.claims)
         untried = _CONDITION if refused in UNDECIDED else _OF_ANOTHER_REALM if refused == Reason.OTHER_REALM else ""
-        public = name in self.public or (found.method in ("GET", "HEAD") and found.path in self.public)
+        public = is_named(found, self.public)
         return AttackedRoute(
             method=found.method,
             path=found.path,
+            host=found.host,
             sample=found.sample,
             permits=permits,
             guard=guard.name,
@@ -128,7 +130,7 @@ class _Guard:
     name: str = ""
     users: bool = False
     realm: str = ""
-    """What requirements call the first realm, if there are several."""
+    """What requirements call the first realm."""
     further: str = ""
     """A further realm of the test issuer, if there is one."""
     leeway: float = 30.0
@@ -147,7 +149,7 @@ class _Guard:
             client_id=check.client_id,
             name=str(id(middleware)),
             users=check.users,
-            realm=check.realms[0].name if others else "",
+            realm=check.realms[0].name,
             further=others[0].realm if others else "",
             leeway=documentation.settings.leeway,
             opens=check.public.open,
@@ -171,30 +173,34 @@ def _start(middleware: ServiceAuthMiddleware, owner: Any, trusted: Trusted) -> N
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An app whose routes are read together, and the path in front of them."""
+    """An app whose routes are read together, and the path and the host in front of them."""
 
     app: Any
     prefix: str = ""
+    host: str = ""
 
 
-def places_below(app: Any, prefix: str = "") -> Iterator[Place]:
+def places_below(app: Any, prefix: str = "", host: str = "") -> Iterator[Place]:
     """Yield the app, and each app below it that has a middleware of its own."""
-    yield Place(app, prefix)
-    yield from _below(app, prefix)
+    yield Place(app, prefix, host)
+    yield from _below(app, prefix, host)
 
 
-def _below(app: Any, prefix: str) -> Iterator[Place]:
+def _below(app: Any, prefix: str, host: str) -> Iterator[Place]:
     for layer in layers(app):
         router = getattr(layer, "router", layer) if isinstance(layer, Starlette) else layer
         if not isinstance(router, Router):
             continue
         for entry in (*router.routes, *later_routes(router)):
             for context in route_contexts(entry):
-                if not isinstance(original_route(context), Mount | Host):
+                original = original_route(context)
+                if not isinstance(original, Mount | Host):
                     continue
+                at = original.host if isinstance(original, Host) else host
                 path = f"{prefix}{getattr(context, 'path', '') or ''}"
-                inner = context.app if mounted_app(context) is None else mounted_app(context)
-                yield from places_below(inner, path) if _authenticates(inner) else _below(inner, path)
+                mounted = mounted_app(context)
+                inner = context.app if mounted is None or _authenticates(context.app) else mounted
+                yield from places_below(inner, path, at) if _authenticates(inner) else _below(inner, path, at)
         return
 
 
@@ -202,8 +208,14 @@ def _authenticates(app: Any) -> bool:
     return any(
         getattr(each, OWN_AUTHENTICATION, False)
         for layer in layers(app)
-        for each in (layer, *(entry.cls for entry in added_middleware(layer)))
+        for each in (layer, *(entry.cls for entry in added_middleware(layer)), *_stack(layer))
     )
+
+
+def _stack(layer: Any) -> Iterator[Any]:
+    """Yield the middleware that a router, or the router of an app, was made with."""
+    router = getattr(layer, "router", layer)
+    return layers(router.middleware_stack) if isinstance(router, Router) else iter(())
 
 
 def _middleware_of(app: Any, owners: dict[int, ServiceAuthMiddleware]) -> ServiceAuthMiddleware | None:
@@ -213,4 +225,7 @@ def _middleware_of(app: Any, owners: dict[int, ServiceAuthMiddleware]) -> Servic
             return layer
         if id(layer) in owners:
             return owners[id(layer)]
+        for each in _stack(layer):
+            if isinstance(each, ServiceAuthMiddleware):
+                return each
     return None

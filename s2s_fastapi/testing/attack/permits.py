@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.declared.asked import plain, ways_of
-from s2s_fastapi.requirement.conditions import HasClaim, with_claim
+from s2s_fastapi.requirement.conditions import HasClaim, Scalar, with_claim
 from s2s_fastapi.requirement.require import require_service, require_user
 from s2s_fastapi.requirement.requirement import AllOf, Audience, Caller, HasRole, HasScope, Requirement
 from s2s_fastapi.testing.attack.ground import Permits
@@ -27,7 +27,7 @@ def permits_of(
 ) -> Permits:
     """Return who of the attacked realm may call a route of an app that accepts these audiences.
 
-    ``client_id`` is the app's own. ``realm`` is what requirements of an app of several realms call the attacked one.
+    ``client_id`` is the app's own. ``realm`` is what requirements call the attacked one.
     """
     middleware = _ANYBODY if users else _SERVICE
     whole = middleware if requirement is None else AllOf((middleware, requirement))  # also of optional requirements
@@ -68,6 +68,10 @@ def _claims(
             access = claims.setdefault("resource_access", {}).setdefault(owner, {}) if not leaf.realm else None
             access = claims.setdefault("realm_access", {}) if access is None else access
             access["roles"] = sorted({*access.get("roles", ()), *leaf.roles})
-        elif isinstance(leaf, HasClaim):
-            with_claim(claims, leaf.path, leaf.values[0])
+    values: dict[tuple[str, ...], list[Scalar]] = {}
+    for leaf in leaves:
+        if isinstance(leaf, HasClaim):
+            values.setdefault(leaf.path, []).append(leaf.values[0])
+    for path, several in values.items():  # a list holds a value for each of them
+        with_claim(claims, path, several if len(several) > 1 else several[0])
     return claims

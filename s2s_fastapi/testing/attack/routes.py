@@ -1,6 +1,7 @@
 """The routes of an app, as an attacker sees them: each method with a request that passes validation."""
 
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from s2s_fastapi.declared.routes import RouteAccess, read_access
 from s2s_fastapi.testing.attack.samples import Sample, sample_of, with_path_parameters
 
-__all__ = ["FoundRoute", "routes_of"]
+__all__ = ["FoundRoute", "is_named", "routes_of"]
 
 _ANY: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 """For a route that takes any method."""
@@ -24,10 +25,12 @@ class FoundRoute:
     path: str
     sample: Sample
     access: RouteAccess
+    host: str = ""
+    """The host it answers to, as declared; empty for any."""
 
 
-def routes_of(app: Any, prefix: str = "") -> Iterator[FoundRoute]:
-    """Yield the routes of an app below ``prefix``, without the pages of its documentation."""
+def routes_of(app: Any, prefix: str = "", host: str = "") -> Iterator[FoundRoute]:
+    """Yield the routes of an app below ``prefix``, without the pages of its documentation. ``host`` is the one in front of the app."""
     documents = _Documents()
     access = read_access(app)
     for place in access.apps:
@@ -38,13 +41,25 @@ def routes_of(app: Any, prefix: str = "") -> Iterator[FoundRoute]:
         methods = ("WEBSOCKET",) if route.websocket else sorted(route.methods) or _ANY
         for method in methods:
             sample = documents.sample(method, route.path)
-            headers = (("host", with_path_parameters(route.host)), *sample.headers) if route.host else sample.headers
+            its_host = route.host or host
+            headers = (("host", with_path_parameters(its_host)), *sample.headers) if its_host else sample.headers
             path = f"{with_path_parameters(prefix)}{sample.path}"
             if route.opaque and not path.endswith("/"):
                 path += "/"  # where a mounted app begins
             yield FoundRoute(
-                method, f"{prefix}{route.path}" or "/", Sample(path or "/", sample.query, headers, sample.body), route
+                method,
+                f"{prefix}{route.path}" or "/",
+                Sample(path or "/", sample.query, headers, sample.body),
+                route,
+                its_host,
             )
+
+
+def is_named(route: FoundRoute, names: Collection[str]) -> bool:
+    """Return whether a route is among ``names``: with its method and, or without, its host; GET and HEAD also by the path alone."""
+    paths = {route.path, f"{route.host and f'//{route.host}'}{route.path}"}
+    with_method = {f"{route.method} {path}" for path in paths}
+    return not (with_method | (paths if route.method in ("GET", "HEAD") else set())).isdisjoint(names)
 
 
 class _Documents:
@@ -57,7 +72,9 @@ class _Documents:
         """Read the document of one app. It is made anew, because an app may replace its own."""
         if not isinstance(app, FastAPI):
             return
-        document = get_openapi(title="x", version="1", routes=app.routes)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what FastAPI has against the document is for whoever shows it
+            document = get_openapi(title="x", version="1", routes=app.routes)
         for path, methods in document.get("paths", {}).items():
             for method, operation in methods.items():
                 self._operations.setdefault((method.upper(), f"{prefix}{path}"), (operation, document))

@@ -1,6 +1,7 @@
 """The ways to start the attacks from Python: a report, or the items of a pytest file."""
 
-from collections.abc import Callable, Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -64,7 +65,7 @@ def attack_tests(
     import pytest  # noqa: PLC0415 - only a test run needs it
 
     opening, strict = _opening(app, client_id, public, base_url)
-    planned = {each.route.name: each for each in plan(opening, only=only, without=without)}
+    planned = _by_name(plan(opening, only=only, without=without))
 
     @cache
     def reported(route: str) -> RouteReport:
@@ -91,7 +92,7 @@ def attack_tests(
         if result in Report((reported(route),), strict=strict).findings:
             pytest.fail(f"{result}\nSources: {', '.join(result.case.source)}", pytrace=False)
 
-    items = [pytest.param("", _SOMEBODY, id=_SOMEBODY), *_items(planned.values())]
+    items = [pytest.param("", _SOMEBODY, id=_SOMEBODY), *_items(planned)]
     return pytest.mark.parametrize(("route", "case"), items)(test)
 
 
@@ -99,12 +100,23 @@ _SOMEBODY = "somebody-gets-in"
 _GOOD = "good-token"
 
 
-def _items(planned: Collection[Planned]) -> list[Any]:
+def _by_name(planned: Iterable[Planned]) -> dict[str, Planned]:
+    """Return what is tried on each route by its name. Routes that are declared twice have a number."""
+    seen = Counter[str]()
+    named: dict[str, Planned] = {}
+    for each in planned:
+        name = each.route.name
+        seen[name] += 1
+        named[name if seen[name] == 1 else f"{name} ({seen[name]})"] = each
+    return named
+
+
+def _items(planned: Mapping[str, Planned]) -> list[Any]:
     import pytest  # noqa: PLC0415 - as above
 
     return [
-        pytest.param(each.route.name, case, id=f"{each.route.name} {case}")
-        for each in planned
+        pytest.param(name, case, id=f"{name} {case}")
+        for name, each in planned.items()
         if not each.route.public
         for case in (_GOOD, *(case.id for case in each.cases))
     ]

@@ -10,7 +10,7 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.testing.attack.asgi import BASE_URL, AsgiSender
 from s2s_fastapi.testing.attack.ground import UNMARKED, AttackedRoute, Ground, Permits, unread_routes
 from s2s_fastapi.testing.attack.realm import REALM, AttackedRealm, attacking_issuer, foreign_keys
-from s2s_fastapi.testing.attack.routes import FoundRoute, routes_of
+from s2s_fastapi.testing.attack.routes import FoundRoute, is_named, routes_of
 from s2s_fastapi.testing.marked_endpoints import marked_endpoints
 from s2s_fastapi.testing.unread import unread_apps
 
@@ -103,12 +103,13 @@ class Target:
         return AttackedRoute(
             method=found.method,
             path=found.path,
+            host=found.host,
             sample=found.sample,
             permits=Permits(
                 claims={**self.claims, "azp": client_id, "client_id": client_id, "aud": self.audience},
                 refused=lambda claims: self._refused(claims, callers),
             ),
-            public=name in self.public or (found.method in ("GET", "HEAD") and found.path in self.public),
+            public=is_named(found, self.public),
             left_out=UNMARKED if unmarked else "",
             entry=found.access.entry,
         )

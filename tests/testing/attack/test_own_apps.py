@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from s2s_fastapi import KeycloakSettings, ServiceAuthMiddleware, require_caller, require_claim, require_that
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.testing.attack import attack
+from tests.testing.attack import hosts
 from tests.testing.attack.broken import ours
 
 EXAMPLES = ("crm_gateway", "notification_service", "notification_service_by_scope", "charles", "bob")
@@ -54,6 +55,7 @@ def test_a_claim_is_attacked_and_a_condition_that_a_made_up_caller_does_not_meet
         "/met": require_that("a service", lambda caller: caller.kind == "service"),
         "/unmet": require_caller("billing") & require_that("nobody", lambda _: False),
         "/broken": require_that("a tenant", lambda caller: bool(caller.claims["tenant"])),
+        "/two values": require_claim("tenant", "acme", "umbrella") & require_claim("tenant", "stark", "umbrella"),
         "/either": require_that("nobody", lambda _: False) | require_caller("billing"),
     }
     for path, requirement in conditions.items():
@@ -65,7 +67,7 @@ def test_a_claim_is_attacked_and_a_condition_that_a_made_up_caller_does_not_meet
     assert {route.route for route in report.routes if route.left_out} == {"GET /unmet", "GET /broken"}
     assert all("Its condition (require_that) is not met" in route.problem for route in report.routes if route.left_out)
     outcomes = {result.route for result in report.results if result.outcome == "held"}
-    assert outcomes == {"GET /claim", "GET /met", "GET /either"}
+    assert outcomes == {"GET /claim", "GET /met", "GET /two values", "GET /either"}
 
 
 def ours_ran() -> None:
@@ -94,6 +96,17 @@ def test_an_app_of_several_realms_is_attacked_in_the_first_one_and_by_the_others
     assert len(by_the_partner) == 2
 
 
+def test_an_app_of_one_realm_may_name_it() -> None:
+    app = FastAPI(openapi_url=None)
+    settings = KeycloakSettings(url="https://sso.corp.test", realm="corp", client_id="crm")
+    app.add_middleware(ServiceAuthMiddleware, settings=settings)
+    app.add_api_route("/ours", ours_ran, dependencies=[Depends(require_caller("billing", realm="corp"))])
+
+    report = attack(app, only=["no-token"])
+
+    assert {str(each.outcome) for each in report.results} == {"held"}
+
+
 def test_each_middleware_gets_the_full_list_on_one_route() -> None:
     report = attack(ours.two_services(), only=["audience"])
 
@@ -101,6 +114,16 @@ def test_each_middleware_gets_the_full_list_on_one_route() -> None:
         ("GET /crm/crm/{number}", True),
         ("GET /billing/billing/{number}", True),
     ]
+
+
+def test_the_middleware_of_a_mount_or_of_a_router_is_attacked_under_its_path() -> None:
+    report = attack(hosts.mounts_with_middleware(), only=["no-token", "stranger"])
+
+    assert report.exit_code == 0
+    assert {(route.route, route.full) for route in report.routes if route.route.startswith("GET")} == {
+        (f"GET {path}/s", True) for path in ("", "/a/b/c/mount", "/router")
+    }
+    assert {str(each.outcome) for each in report.results} == {"held"}
 
 
 def test_a_case_of_each_kind_is_tried_on_every_route() -> None:

@@ -2,12 +2,17 @@
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fastapi import Depends, FastAPI
 
+from s2s_fastapi import ServiceAuthMiddleware, require_caller
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.testing.attack import attack_tests
+from tests.testing.attack import hosts
 from tests.testing.attack.broken import ours
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -91,3 +96,40 @@ def test_two_collections_have_the_same_ids() -> None:
 def test_an_app_that_cannot_be_attacked_says_so_when_the_file_is_read() -> None:
     with pytest.raises(ConfigurationError, match="has no ServiceAuthMiddleware"):
         attack_tests(object())
+
+
+@pytest.mark.parametrize("make", [hosts.below_one_middleware, hosts.each_with_its_own], ids=lambda make: make.__name__)
+def test_a_hole_of_one_host_is_found_if_another_host_has_the_same_path(make: Any) -> None:
+    test = attack_tests(make(), only=["no-token"])
+
+    test("GET //api.y.test/s", "no-token")
+    with pytest.raises(pytest.fail.Exception, match=r"GET //api\.x\.test/s: no-token .* 200"):
+        test("GET //api.x.test/s", "no-token")
+    for host in ("x", "y"):
+        test(f"GET //api.{host}.test/s", "good-token")
+
+
+def runs() -> None:
+    raise AssertionError("the app's own code ran")
+
+
+def test_a_route_that_is_declared_twice_has_an_item_for_each() -> None:
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(ServiceAuthMiddleware, audience="orders")
+    for caller in ("billing", "shop"):
+        app.add_api_route("/x", runs, dependencies=[Depends(require_caller(caller))])
+
+    test = attack_tests(app, only=["no-token"])
+
+    ids = [item.id for item in test.pytestmark[0].args[1]]  # type: ignore[attr-defined]
+    assert ids[1:] == [f"GET /x{number} {case}" for number in ("", " (2)") for case in ("good-token", "no-token")]
+
+
+def test_a_function_of_two_methods_makes_no_warning() -> None:
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(ServiceAuthMiddleware, audience="orders")
+    app.add_api_route("/x", runs, methods=["GET", "POST"], dependencies=[Depends(require_caller("billing"))])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attack_tests(app, only=["no-token"])
