@@ -30,7 +30,8 @@ ANYBODY = [
     Reason.KEYS_UNAVAILABLE,
     Reason.NOT_STARTED,
 ]
-SIGNED = [reason for reason in Reason if reason not in ANYBODY and reason is not Reason.ALLOWED]
+ACCEPTED = [reason for reason in Reason if Decision(reason=reason).accepted]
+SIGNED = [reason for reason in Reason if reason not in (*ANYBODY, *ACCEPTED)]
 FULL = {
     "method": "POST",
     "route": "/tickets/{id}",
@@ -109,7 +110,7 @@ def test_each_decision_is_one_record_with_every_field(reason: Reason, written: R
 @pytest.mark.parametrize("reason", list(Reason))
 def test_acceptances_are_debug_refusals_warnings_and_our_own_faults_errors(reason: Reason, written: Records) -> None:
     written.tell(reason)
-    expected = logging.DEBUG if reason is Reason.ALLOWED else logging.WARNING if reason.status < 500 else logging.ERROR
+    expected = logging.DEBUG if reason in ACCEPTED else logging.WARNING if reason.status < 500 else logging.ERROR
     assert [record.levelno for record in written.records] == [expected]
 
 

@@ -66,9 +66,15 @@ def attack(
     from s2s_fastapi.testing.attack.target import Target  # noqa: PLC0415
 
     loaded = _loaded(app, factory=factory)
-    for name in ("s2s_fastapi", "s2s_fastapi.decisions", "s2s_fastapi.testing"):  # each refusal is a line of the log
-        logging.getLogger(name).setLevel(logging.CRITICAL)
     with ExitStack() as stack:
+        for name in (
+            "s2s_fastapi",
+            "s2s_fastapi.decisions",
+            "s2s_fastapi.testing",
+        ):  # each refusal is a line of the log
+            logger = logging.getLogger(name)
+            stack.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.CRITICAL)
         opening: Opening
         if isinstance(loaded, Target):
             if client_id is not None or public or base_url or url or unsafe_methods:
