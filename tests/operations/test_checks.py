@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from s2s_fastapi import require_caller
 from s2s_fastapi.cli.doctor import _print
-from s2s_fastapi.declared.access_file import AccessFile
+from s2s_fastapi.declared.access_file import AccessFile, RouteEntry
 from s2s_fastapi.operations.checks.table import CHECKS, examined
 from s2s_fastapi.operations.facts import Facts
 from s2s_fastapi.operations.findings import Change, Checked, Finding, Report, Seen, Skipped
@@ -506,6 +507,16 @@ def test_no_app_is_imported_beside_credentials_of_an_administrator(place: Place,
 # Access files, and an administrator
 
 
+def test_an_access_file_without_a_middleware_and_with_a_route_is_a_warning(place: Place, tmp_path: Path) -> None:
+    file = tmp_path / "access.json"
+    app = replace(caller(CALLER, RECEIVER), routes=(RouteEntry("/escalate", ("POST",)),))
+    file.write_text(AccessFile((app, receiver(RECEIVER, require_caller(CALLER)))).text)
+    checks = doctor(place, "--access", str(file))
+    assert list(found(checks)) == ["app"]
+    assert "it accepts requests without a token. Everybody may call it." in found(checks)["app"]
+    assert checks["app"]["seen"] == [f"The app calls {RECEIVER}."]
+
+
 @pytest.fixture
 def access(tmp_path: Path) -> str:
     """Give the access file of the calling app and of the called one."""
@@ -516,9 +527,8 @@ def access(tmp_path: Path) -> str:
 
 def test_an_access_file_says_whom_the_service_calls_and_the_plan_is_named(place: Place, access: str) -> None:
     checks = doctor(place, "--access", access)
-    assert list(found(checks)) == ["app"]
-    assert "it accepts requests without a token. Everybody may call it." in found(checks)["app"]
-    assert checks["app"]["seen"] == [f"The app calls {RECEIVER}."]
+    assert found(checks) == {}
+    assert checks["app"]["seen"] == ["The app has no route that anybody could call.", f"The app calls {RECEIVER}."]
     assert checks["downstreams"]["seen"] == [f"A token for {RECEIVER} is granted."]
     place.unassign(CALLER, "crm-audience")
     place.give_role(on=False)

@@ -100,7 +100,9 @@ def _as_written(facts: Facts) -> Iterator[Result]:
         yield Skipped("No app was named: --app module:app reads what it declares and would say at its start.")
         return
     for app in facts.own_apps:
-        if app.requires is None:
+        if app.requires is None and not app.routes:
+            yield Seen("The app has no route that anybody could call.")
+        elif app.requires is None:
             yield _unprotected([route.name for route in app.routes if route.requires is not None])
         else:
             names = audiences_of(app)
