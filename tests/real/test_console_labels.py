@@ -21,7 +21,7 @@ CODE_PATH: Final = re.compile(
 )
 QUOTED: Final = re.compile("“([A-Z][^”]*)”")
 ITALIC: Final = re.compile(r"(?<![*\w])\*([A-Z][^*`\n]+)\*(?![*\w])")
-OTHER: Final = frozenset({"Asked", "Audience", "Audience mapper", "Granted", "Not asked"})
+OTHER: Final = frozenset({"Asked", "Audience", "Audience mapper", "Granted", "Hardcoded claim", "Not asked"})
 """What stands like a label, and is none. (The names of kinds of mappers come from the server, not from the console.)"""
 FORMER: Final = {
     "Providers": "Add providers",
