@@ -197,13 +197,10 @@ class PlanSource:
         from s2s_fastapi.operations.wanted import RealmFinding, Severity  # noqa: PLC0415 - slows --help down
 
         for app in self.apps:
-            further = [each for each in app.further_realms if each != issuer]
-            first = ["its first realm"] if issuer in app.further_realms else []
-            if further or first:
+            if others := app.beside(issuer):
                 yield RealmFinding(
                     Severity.NOTE,
-                    f"{named(app.client_id)} also accepts callers of {', '.join([*first, *further])}: plan that realm by itself. Nothing here is "
-                    "granted for them.",
+                    f"{named(app.client_id)} also accepts callers of {others}: plan that realm by itself. Nothing here is granted for them.",
                 )
 
     def plan_for(self, snapshot: "Snapshot", target: "AdminTarget") -> "Plan":

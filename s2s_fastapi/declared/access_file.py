@@ -168,6 +168,12 @@ class AppAccess:
         leaves = (leaf for requirement in every for leaf in leaves_of(requirement))
         return tuple(sorted({leaf.realm for leaf in leaves if isinstance(leaf, InRealm)}))
 
+    def beside(self, issuer: str) -> str:
+        """Return whose callers `within` leaves out, for people; empty if it leaves nobody out."""
+        further = self.further_realms
+        first = ("its first realm",) if issuer in further else ()
+        return ", ".join(printable(each, 512) for each in (*first, *further) if each != issuer)
+
     def within(self, issuer: str) -> "AppAccess":
         """Return what the app declares for callers of one realm: of its first one, unless the issuer is one of the further realms.
 
@@ -247,15 +253,11 @@ def in_one_realm(apps: Iterable[AppAccess], issuer: str = "") -> tuple[tuple[App
     It is the first realm of each app, unless the issuer is one of its further realms.
     """
     every = tuple(apps)
-    notes: list[str] = []
-    for app in every:
-        others = [each for each in app.further_realms if each != issuer]
-        if issuer in app.further_realms:
-            others.insert(0, "its first realm")
-        if others:
-            notes.append(
-                f"{named(app.client_id)} also accepts callers of {', '.join(printable(each, 512) for each in others)}: they are not looked at here."
-            )
+    notes = (
+        f"{named(app.client_id)} also accepts callers of {others}: they are not looked at here."
+        for app in every
+        if (others := app.beside(issuer))
+    )
     return tuple(app.within(issuer) for app in every), tuple(notes)
 
 

@@ -112,6 +112,12 @@ class PublicPaths:
             return True
         return bool(self._templates) and any(entry.opens(method, path) for entry in self._templates)
 
+    def open_whole(self, method: str, path: str) -> bool:
+        """Return whether every request for ``path``, as a route declares it, needs no token."""
+        if "{" not in path:
+            return self.open(method, path)
+        return any(entry.path == path and method in entry.methods for entry in self.entries)
+
     def beside(self, path: str) -> str:
         """Return an entry that differs from ``path`` only in the method, in letter case or in a slash at the end; nothing if there is none."""
         key = path.strip("/").casefold()

@@ -84,11 +84,11 @@ class AccessCheck:
 
     def opens(self, method: str, path: str) -> bool:
         """Return whether every request for ``path``, as a route declares it, is public."""
-        return _opens(self.public, method, path)
+        return self.public.open_whole(method, path)
 
     def opens_without_credentials(self, method: str, path: str) -> bool:
         """Return whether every request for ``path`` without credentials is accepted, and one with credentials is judged."""
-        return _opens(self.optional, method, path)
+        return self.optional.open_whole(method, path)
 
     def ways(self, requirement: Requirement | None) -> list[tuple[Requirement, ...]]:
         """Return every way in which a token of this app can meet a requirement. Each way is plain requirements that must all be met."""
@@ -349,7 +349,7 @@ class AccessCheck:
     def _optional_problems(self) -> Iterator[str]:
         optional: set[RouteAccess] = set()
         for entry in self.optional.entries:
-            if any(_opens(self.public, method, entry.path) for method in entry.methods):
+            if any(self.opens(method, entry.path) for method in entry.methods):
                 yield f"{entry.text} stands in public_paths and in optional_paths: remove one of the two."
                 continue
             opened = self._opened(entry)
@@ -513,12 +513,6 @@ def _meet(entry: PublicPath, method: str, route: RouteAccess) -> bool:
     if entry.template is None:
         return path_pattern(declared).fullmatch(entry.path) is not None
     return declared == entry.path or _overlap(declared, entry.path)
-
-
-def _opens(paths: PublicPaths, method: str, path: str) -> bool:
-    if "{" not in path:
-        return paths.open(method, path)
-    return any(entry.path == path and method in entry.methods for entry in paths.entries)
 
 
 def _others(entry: PublicPath, opened: Mapping[RouteAccess, str], requiring: Collection[RouteAccess]) -> Iterator[str]:

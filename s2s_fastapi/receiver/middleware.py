@@ -1,7 +1,8 @@
 """The middleware: every request and WebSocket that is not public brings an accepted token, or is answered here."""
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -251,37 +252,40 @@ class ServiceAuthMiddleware:
         if credentials:
             await self._authenticate(checked, self.app, scope, receive, send)
             return
-        scope[KEYS_KEY] = checked.verifier
-        scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
         scope[ANONYMOUS_KEY] = state = Anonymous(checked.service, current_span())
-        scope[OPENED_KEY] = opened = Opened(_Opener(self, checked, state))
-        arriving, inbound = ARRIVING.set(opened), INBOUND.set(None)
         try:
-            await self.app(scope, receive, reporting(state, scope, send))
+            with self._opened(checked, scope, anonymous=state):
+                await self.app(scope, receive, reporting(state, scope, send))
         except (AuthenticationError, WebSocketException):
             if state.refusal is None or state.answered:
                 raise
             await answer(scope, state.refusal, checked.service.realm)(scope, receive, send)
         finally:
-            INBOUND.reset(inbound)
-            ARRIVING.reset(arriving)
             if not state.answered and state.refusal is None:
                 report_acceptance(state, scope)
 
     async def _open(self, checked: CheckedApp, scope: Scope, receive: Receive, send: Send) -> None:
         scope.pop(ANONYMOUS_KEY, None)
-        scope[KEYS_KEY] = checked.verifier
-        scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
         credentials = bearer_credentials(scope["headers"], scope["query_string"])
         # Nobody has checked a token that came here. It must not be sent on all the same.
-        inbound = INBOUND.set(None if isinstance(credentials, Decision) else digest(token_in(credentials)))
-        scope[OPENED_KEY] = opened = Opened(_Opener(self, checked))
-        arriving = ARRIVING.set(opened)
-        try:
+        inbound = None if isinstance(credentials, Decision) else digest(token_in(credentials))
+        with self._opened(checked, scope, inbound=inbound):
             await self.app(scope, receive, send)
+
+    @contextmanager
+    def _opened(
+        self, checked: CheckedApp, scope: Scope, *, inbound: bytes | None = None, anonymous: Anonymous | None = None
+    ) -> Iterator[None]:
+        """Prepare a request that runs without a token, because its path is public or optional, for as long as it runs."""
+        scope[KEYS_KEY] = checked.verifier
+        scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
+        scope[OPENED_KEY] = opened = Opened(_Opener(self, checked, anonymous))
+        arriving, before = ARRIVING.set(opened), INBOUND.set(inbound)
+        try:
+            yield
         finally:
+            INBOUND.reset(before)
             ARRIVING.reset(arriving)
-            INBOUND.reset(inbound)
 
     async def _refuse(
         self, checked: CheckedApp, scope: Scope, receive: Receive, send: Send, decision: Decision

@@ -17,17 +17,7 @@ from s2s_fastapi.telemetry.metrics import decided
 from s2s_fastapi.telemetry.spans import Span, describe
 from s2s_fastapi.verifier.verdict import Judge, Verdict
 
-__all__ = [
-    "ANONYMOUS_KEY",
-    "KEYS_KEY",
-    "SCOPE_KEY",
-    "Anonymous",
-    "Authenticated",
-    "Service",
-    "Unasked",
-    "admit",
-    "located",
-]
+__all__ = ["ANONYMOUS_KEY", "KEYS_KEY", "SCOPE_KEY", "Anonymous", "Authenticated", "Service", "Unasked", "admit"]
 
 SCOPE_KEY: Final = "s2s_fastapi.authenticated"
 ANONYMOUS_KEY: Final = "s2s_fastapi.anonymous"
