@@ -119,7 +119,8 @@ class Documentation:
         for name, operation, ways, anonymous in guarded:
             _add_security(document, operation, ways, schemes.get(name, frozenset()), anonymous=anonymous)
             operation.setdefault(_NOTE, [*map(str, ways), *([_ANYBODY] if anonymous else [])])
-            _add_answers(operation, refusals(ways, self.settings.client_id or self.settings.realm, body))
+            realm = self.settings.client_id or self.settings.realm
+            _add_answers(operation, refusals(ways, realm, body, anonymous=anonymous))
         return document
 
     def _ways(self, route: RouteAccess) -> list[Way]:

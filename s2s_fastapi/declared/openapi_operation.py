@@ -156,17 +156,25 @@ def _wanted_by(operations: Sequence[str]) -> str:
     return f"Required by {', '.join(operations[:_SHOWN_OPERATIONS])}" + (f" and {more} more" if more > 0 else "")
 
 
-def refusals(ways: Sequence[Way], realm: str, schema: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def refusals(
+    ways: Sequence[Way], realm: str, schema: Mapping[str, Any], *, anonymous: bool = False
+) -> dict[str, dict[str, Any]]:
     """Return the answers to everybody else, by status, with body (``schema``) and headers (RFC 6750 section 3).
 
-    ``realm`` is the protection space that the challenges name.
+    - ``realm`` is the protection space that the challenges name.
+    - ``anonymous``: requests without credentials are accepted.
     """
     scopes = next((" ".join(way.scopes) for way in ways if way.scopes), "")
     lacking = Decision(reason=Reason.SCOPE_MISSING if scopes else Reason.CALLER_NOT_ALLOWED, scope=scopes)
     required = "; or ".join(map(str, ways))
     texts = [
         (Decision(reason=Reason.INVALID_REQUEST), Reason.INVALID_REQUEST.detail),
-        (Decision(reason=Reason.NO_CREDENTIALS), "No access token, or one that is not accepted here."),
+        (
+            Decision(reason=Reason.NO_CREDENTIALS),
+            "Credentials that are not accepted here."
+            if anonymous
+            else "No access token, or one that is not accepted here.",
+        ),
         (lacking, f"The access token does not allow this. Required: {required}."),
         (Decision(reason=Reason.KEYS_UNAVAILABLE, retry_after=5), Reason.KEYS_UNAVAILABLE.detail),
     ]

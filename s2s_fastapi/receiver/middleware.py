@@ -106,8 +106,9 @@ class ServiceAuthMiddleware:
         options = Options(
             settings=settings,
             audience=audience,
-            public_paths=public_paths,
-            optional_paths=optional_paths,
+            # The app is read more than once, and an iterator would be empty then.
+            public_paths=tuple(public_paths) if isinstance(public_paths, Iterator) else public_paths,
+            optional_paths=tuple(optional_paths) if isinstance(optional_paths, Iterator) else optional_paths,
             users=users,
             observer=observer,
             audit=audit,

@@ -7,6 +7,7 @@ import pytest
 from fastapi import Depends, FastAPI, Request, Security, WebSocket
 from fastapi.responses import JSONResponse
 from starlette.applications import Starlette
+from starlette.endpoints import HTTPEndpoint
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import PlainTextResponse
@@ -293,15 +294,23 @@ class TestARequirementThatIsOptional:
         async def mounted(scope: Any, receive: Any, send: Any) -> None:
             await PlainTextResponse("mounted")(scope, receive, send)
 
+        class Page(HTTPEndpoint):
+            async def get(self, request: Request) -> PlainTextResponse:
+                return await who(request)
+
         guarded = CHAT.optional().guard
-        app = Starlette(routes=[Route("/x", guarded(who)), Mount("/m", guarded(mounted)), Route("/y", guarded(who))])
-        app.add_middleware(ServiceAuthMiddleware, **options(optional_paths=["/x", "/m/1"]))
+        pages = [Route("/page", guarded(Page)), Route("/closed", guarded(Page))]
+        plain = [Route("/x", guarded(who)), Mount("/m", guarded(mounted)), Route("/y", guarded(who))]
+        app = Starlette(routes=[*plain, *pages, Mount("/below", routes=pages)])
+        opened = ["/x", "/m/1", "/page", "/below/page"]
+        app.add_middleware(ServiceAuthMiddleware, **options(optional_paths=opened))
         asking = client(app)
 
-        assert [asking.get(path).status_code for path in ("/x", "/m/1", "/y", "/m/2")] == [200, 200, 401, 401]
+        assert [asking.get(path).status_code for path in opened] == [200] * 4
+        assert [asking.get(path).status_code for path in ("/y", "/m/2", "/closed", "/below/closed")] == [401] * 4
         billing = service(azp="billing", client_id="billing")
-        assert [asking.get(path, headers=billing).status_code for path in ("/x", "/m/1")] == [403, 403]
-        assert [asking.get(path, headers=service()).status_code for path in ("/x", "/m/1")] == [200, 200]
+        assert [asking.get(path, headers=billing).status_code for path in opened] == [403] * 4
+        assert [asking.get(path, headers=service()).status_code for path in opened] == [200] * 4
 
     def test_shows_that_anybody_may_call_in_the_document(self, app: FastAPI) -> None:
         app.openapi_url = "/openapi.json"
@@ -309,6 +318,7 @@ class TestARequirementThatIsOptional:
         search, tickets = document["paths"]["/search"], document["paths"]["/tickets"]
 
         assert search["get"]["security"] == [{"ServiceToken": []}, {}]
+        assert search["get"]["responses"]["401"]["description"] == "Credentials that are not accepted here."
         assert search["post"]["x-service-auth"] == [
             "service chat-app-service, token for crm-api-gateway",
             "anybody without credentials",
@@ -564,6 +574,28 @@ class TestTheStartIsStopped:
             else [Depends(CHAT.optional())],
         )(lambda: 1)
         assert client(right).get("/x").status_code == 200
+
+
+class TestARightAppStarts:
+    def test_with_a_guarded_route_in_front_of_an_optional_template_and_the_route_stays_closed(
+        self, make_app: App, client: Client, service: Headers
+    ) -> None:
+        app = make_app(optional_paths=["/items/{item}"])
+        app.get("/items/mine", dependencies=[Depends(CHAT)])(lambda: "mine")
+        app.get("/items/{item}")(lambda item: item)
+
+        asking = client(app)
+        assert [asking.get(path).status_code for path in ("/items/mine", "/items/1")] == [401, 200]
+        assert asking.get("/items/mine", headers=service()).json() == "mine"
+
+    def test_with_paths_from_an_iterator(self, make_app: App, client: Client) -> None:
+        app = make_app(optional_paths=(path for path in ["/x"]), public_paths=iter(["/y"]))
+        app.get("/x")(lambda: 1)
+        app.get("/y")(lambda: 1)
+        with TestClient(app):
+            pass
+        app.get("/late")(lambda: 1)  # the app is read again
+        assert [client(app).get(path).status_code for path in ("/x", "/y", "/late")] == [200, 200, 401]
 
 
 class TestARightAppIsToldOnce:

@@ -126,6 +126,17 @@ class TestAuthenticate:
         with pytest.raises(KeysUnavailable):
             await verifier.authenticate([bearer(realm.token())], CHAT)
 
+    @pytest.mark.parametrize("value", [3, None, True, 1.5, [], {}], ids=repr)
+    async def test_takes_no_value_that_is_no_text_for_a_token_and_stumbles_over_none(
+        self, realm: Realm, verifier: TokenVerifier, value: Any
+    ) -> None:
+        odd: Any = ("x-odd", value)
+        assert (await verifier.authenticate([odd, bearer(realm.token())])).client_id == "chat-app-service"
+        assert await verifier.authenticate_optional([odd]) is None
+        for name in ("Authorization", "DPoP"):
+            with pytest.raises(AuthenticationError):
+                await verifier.authenticate_optional([(name, value)])
+
     async def test_reports_accepted_calls_too(
         self, realm: Realm, verifier: TokenVerifier, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response, WebSocket
 from starlette.applications import Starlette
+from starlette.endpoints import HTTPEndpoint
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
@@ -30,7 +31,15 @@ async def page(request: Request) -> Response:
 
 
 search = APIRouter(prefix="/search", dependencies=[Depends(require_caller("chat-app-service").optional())])
-below = Starlette(routes=[Route("/page", page), Route("/closed", page)])
+
+
+@require_service().optional().guard
+class Page(HTTPEndpoint):
+    async def get(self, request: Request) -> Response:
+        return await page(request)
+
+
+below = Starlette(routes=[Route("/page", page), Route("/class", Page), Route("/closed", page)])
 app = FastAPI(dependencies=[Depends(require_service().optional())], openapi_url=None)
 app.add_middleware(
     ServiceAuthMiddleware,
@@ -39,6 +48,7 @@ app.add_middleware(
         "POST /search/things",
         "/items/{item}",
         "/below/page",
+        "/below/class",
         "WEBSOCKET /live",
         "/caller",
     ],
@@ -89,5 +99,6 @@ ANSWERS = [
     ("GET /plain", FOR_SERVICES),
     ("WEBSOCKET /live", FOR_SERVICES_OR_NOBODY),
     ("GET /below/page", FOR_SERVICES_OR_NOBODY),
+    ("GET /below/class", FOR_SERVICES_OR_NOBODY),
     ("GET /below/closed", FOR_ALL),
 ]
