@@ -256,14 +256,18 @@ def test_a_request_leaves_nothing_for_the_garbage_collector(options: Options, se
 
     async def found() -> int:
         await ask(app, headers)
-        gc.collect()
-        gc.disable()
-        try:
-            for _ in range(100):
-                sent = await ask(app, headers)
-                assert sent[0]["status"] == (401 if kind == "no token" else 200)
-            return gc.collect()
-        finally:
-            gc.enable()
+        least = 1_000
+        for _ in range(3):  # what other threads leave in the same moment counts, too, but not each time
+            gc.collect()
+            gc.disable()
+            try:
+                for _ in range(100):
+                    sent = await ask(app, headers)
+                    assert sent[0]["status"] == (401 if kind == "no token" else 200)
+                least = min(least, gc.collect())
+            finally:
+                gc.enable()
+        return least
 
-    assert anyio.run(found) < 10  # of the event loop and the thread pool, not of each request
+    # Of the event loop and the thread pool. Of each request it would be 100 or more.
+    assert anyio.run(found) < 10
