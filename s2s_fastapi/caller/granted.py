@@ -14,17 +14,18 @@ from s2s_fastapi.keycloak.cures import not_granted_cure, wrong_audience
 from s2s_fastapi.principal import digest
 from s2s_fastapi.text import listed, named
 
-__all__ = ["MAX_LIFE", "GrantedToken", "claims_of", "granted"]
+__all__ = ["MAX_LIFE", "MAX_TOKEN", "TOKEN68", "GrantedToken", "claims_of", "granted"]
 
 MAX_LIFE: Final = 86_400.0
 """Longest life of a token in seconds; receivers refuse longer ones."""
 
-_MAX_TOKEN = 16_384  # the limit of receivers, ours included
+MAX_TOKEN: Final = 16_384
+"""Longest token in characters: the limit of receivers, ours included."""
 _MAX_NAME = 255
 # For an opaque token without expires_in (RFC 6749 leaves its life to "other means"): Keycloak's shortest default.
 _UNKNOWN_LIFE = 60.0
 # RFC 6750 section 2.1: the characters that a Bearer header can carry. Others would fail inside the HTTP client and show the token.
-_TOKEN68: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
+TOKEN68: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+")
 _OTHER_TYPES = ("DPoP", "N_A", "mac", "PoP")
 _FAR = 10**12
@@ -68,12 +69,12 @@ def granted(answer: Mapping[str, Any], wanted: Wanted, *, client_id: str) -> Gra
     value = answer.get("access_token")
     if not isinstance(value, str) or not value:
         raise _unusable("it has no access_token")
-    if len(value) > _MAX_TOKEN:
+    if len(value) > MAX_TOKEN:
         raise _unusable(
-            f"its access_token is longer than {_MAX_TOKEN} characters",
+            f"its access_token is longer than {MAX_TOKEN} characters",
             "Take roles or claims out of the client's scopes.",
         )
-    if not _TOKEN68.fullmatch(value):
+    if not TOKEN68.fullmatch(value):
         raise _unusable("its access_token has a character no Bearer header can carry")
     claims = claims_of(value)
     kind = answer.get("token_type")
