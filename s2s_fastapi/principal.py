@@ -8,7 +8,7 @@ from hmac import compare_digest
 from types import MappingProxyType
 from typing import Any, Final, Literal, NoReturn, Self
 
-from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.errors import NoUserToActFor
 
 __all__ = [
     "FURTHER",
@@ -224,12 +224,15 @@ class AcceptedToken:
         """Return the token.
 
         Raises:
-            ConfigurationError: The request has ended.
+            NoUserToActFor: The request has ended.
         """
         credentials = self.credentials
         token = b"" if credentials is None else credentials.partition(b" ")[2]
         if not compare_digest(digest(token), self.digest):
-            raise ConfigurationError("The request has ended, so its token is not there any more.")
+            raise NoUserToActFor(
+                "There is no user to act for: the request has ended, and its token was dropped. Nothing was sent. Call before the answer is sent;"
+                " a background task calls as this service itself."
+            )
         return token.decode("ascii")
 
     def __copy__(self) -> Self:
