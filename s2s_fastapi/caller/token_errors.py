@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 from s2s_fastapi.backchannel.channel import BackChannelError, Reply
 from s2s_fastapi.caller.credentials import Proof
 from s2s_fastapi.caller.wanted import Wanted
-from s2s_fastapi.engine.loaded import State
 from s2s_fastapi.errors import S2SError, TokenRequestError
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.keycloak.server_cures import answer_cure, unreachable_cure
@@ -210,13 +209,16 @@ def retry_after(reply: Reply) -> float:
 
 
 @contextmanager
-def saying_when(state: Callable[[], State]) -> Iterator[None]:
-    """Add to a failure in how many seconds Keycloak is asked again: a caller that waits so long is not refused for the same reason."""
+def saying_when(next_try_in: Callable[[], float | None]) -> Iterator[None]:
+    """Add to a failure in how many seconds Keycloak is asked again: a caller that waits so long is not refused for the same reason.
+
+    `next_try_in` returns that time, or None if no failure is remembered.
+    """
     try:
         yield
     except TokenRequestError as error:  # this waiter's own
         if error.retryable:
-            left = state().next_try_in
+            left = next_try_in()
             # Without a remembered failure the load still runs; if it fails, that is remembered for RETRY and up to a tenth more.
             error.retry_after = max(1, math.ceil(1.1 * RETRY if left is None else left))
             error.headers = {"Retry-After": str(error.retry_after)}  # RFC 9110 section 10.2.3

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from s2s_fastapi.backchannel.channel import BackChannel
 from s2s_fastapi.caller.shared_token import DEADLINE, SharedToken
-from s2s_fastapi.caller.token_request import Channel, TokenKey
+from s2s_fastapi.caller.token_endpoint import Channel
+from s2s_fastapi.caller.token_request import TokenKey
 from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.engine.workers import TOKENS, Workers
 from s2s_fastapi.environment import settings_or_environment
