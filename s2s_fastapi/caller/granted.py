@@ -55,8 +55,8 @@ class GrantedToken:
         object.__setattr__(self, "digest", digest(self.value))
 
 
-def granted(answer: Mapping[str, Any], wanted: Wanted, *, client_id: str) -> GrantedToken:
-    """Return the token in Keycloak's `answer`, if it can be used as `wanted`.
+def granted(answer: Mapping[str, Any], wanted: Wanted, *, client_id: str, holder: str = "") -> GrantedToken:
+    """Return the token in Keycloak's `answer`, if it can be used as `wanted`. `holder` has the roles: by default the service account.
 
     Its payload is read without a check of the signature: it came from Keycloak itself over our own channel, and no caller is accepted
     because of it.
@@ -97,7 +97,7 @@ def granted(answer: Mapping[str, Any], wanted: Wanted, *, client_id: str) -> Gra
     life = _life(answer.get("expires_in"), claims)
     scopes = _scopes(answer, claims)
     if wanted.audiences:
-        _compare(claims, wanted, scopes, client_id)
+        _compare(claims, wanted, scopes, client_id, holder)
     text = claims or {}
     return GrantedToken(
         value=value, life=life, scopes=scopes, token_id=_text(text.get("jti")), issuer=_text(text.get("iss"))
@@ -168,7 +168,9 @@ def _scopes(answer: Mapping[str, Any], claims: Mapping[str, Any] | None) -> froz
     return frozenset(scope.split()) if isinstance(scope, str) else None
 
 
-def _compare(claims: Mapping[str, Any] | None, wanted: Wanted, scopes: frozenset[str] | None, client_id: str) -> None:
+def _compare(
+    claims: Mapping[str, Any] | None, wanted: Wanted, scopes: frozenset[str] | None, client_id: str, holder: str
+) -> None:
     audiences = listed(wanted.audiences, " and ")
     if claims is None:
         raise _unusable(f"its token is not a JWT that can be read, so it is unknown whether it is for {audiences}")
@@ -191,5 +193,6 @@ def _compare(claims: Mapping[str, Any] | None, wanted: Wanted, scopes: frozenset
             requested=wanted.scopes,
             granted=scopes or (),
             token_id=str(claims.get("jti", "")),
+            holder=holder,
         ),
     )

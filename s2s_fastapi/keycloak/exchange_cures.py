@@ -1,18 +1,36 @@
 """What to change in Keycloak if it does not exchange a user's token. The calling side and the operator's tools use the same words."""
 
 from collections.abc import Iterable
+from typing import Final
 
 from s2s_fastapi.text import listed, named
 
-__all__ = ["SESSION_OVER", "UNTRUSTED_ISSUER", "not_enabled", "not_in_audience", "public_client", "too_old", "unasked"]
+__all__ = [
+    "BOUND",
+    "SESSION_OVER",
+    "TOO_OLD",
+    "foreign_issuer",
+    "no_consent",
+    "not_enabled",
+    "not_in_audience",
+    "public_client",
+    "unasked",
+]
 
-SESSION_OVER = "the session of the user is over, the user is disabled, or the token has expired"
+BOUND: Final = "A sender-constrained user token (DPoP or mTLS) cannot be exchanged by the service that received it."
+SESSION_OVER: Final = "the session of the user is over, the user is disabled, or the token has expired"
 """What Keycloak's "Invalid token" means if it says so of one user."""
-
-UNTRUSTED_ISSUER = (
-    "Keycloak says the same of every user's token: compare its hostname (KC_HOSTNAME) with the issuer of the tokens, {issuer}"
-    " (KEYCLOAK_PUBLIC_URL or KEYCLOAK_ISSUER). It accepts only tokens with the issuer that it has now."
+TOO_OLD: Final = (
+    "Calls on behalf of a user need Keycloak 26.2 or newer, with the feature token-exchange-standard (on by default)."
 )
+
+
+def foreign_issuer(issuer: str) -> str:
+    """Return the cure if Keycloak says "Invalid token" of every user's token."""
+    return (
+        f"Compare Keycloak's hostname (KC_HOSTNAME) with the issuer of the tokens, {issuer} (KEYCLOAK_PUBLIC_URL or KEYCLOAK_ISSUER): Keycloak"
+        " accepts only tokens with the issuer that it has now."
+    )
 
 
 def not_enabled(client: str) -> str:
@@ -37,9 +55,12 @@ def public_client(client: str) -> str:
     return f'Switch "Client authentication" on for the client {named(client)} in Keycloak: a public client cannot exchange tokens.'
 
 
-def too_old() -> str:
-    """Return the cure for a Keycloak without standard token exchange."""
-    return "Calls on behalf of a user need Keycloak 26.2 or newer, with the feature token-exchange-standard (on by default)."
+def no_consent(client: str) -> str:
+    """Return the cure for a client that needs the consent of the user."""
+    return (
+        f'Switch "Consent required" off for the client {named(client)} in Keycloak: the user never logs in to it, so nobody could'
+        " be asked."
+    )
 
 
 def unasked(audiences: Iterable[str], scopes: Iterable[str], client: str) -> str:
