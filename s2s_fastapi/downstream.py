@@ -13,3 +13,5 @@ class Downstream:
     """``scheme://host:port`` of each place to which the token may be sent; empty if code allows any origin (``insecure_any_origin``)."""
     audiences: frozenset[str] = frozenset()
     scopes: frozenset[str] = frozenset()
+    on_behalf: bool = False
+    """Whether the token is a user's: exchanged for the one that the user showed to this service (RFC 8693)."""
