@@ -76,6 +76,11 @@ class WantedCall:
     """Whether the token is exchanged for that of a user."""
 
     @property
+    def exchanged_for(self) -> tuple[str, ...]:
+        """The audiences for which the token of a user is exchanged; empty for a token of the caller's own."""
+        return self.audiences if self.on_behalf else ()
+
+    @property
     def request(self) -> str | None:
         """The parameter ``scope`` of the token request."""
         return " ".join(sorted({*self.carriers, *self.scopes})) or None
@@ -224,13 +229,19 @@ class _Wanting:
             if name not in reach.get(caller, frozenset()) and self._audience(caller, name, on_behalf=False):
                 reach[caller] = reach.get(caller, frozenset()) | {name}
                 calls.append(WantedCall(caller=caller, audiences=(name,)))
-        scopes = tuple(sorted(set(self._scopes(calls, reach))))
+        own = {
+            caller: frozenset(
+                name for call in calls if call.caller == caller and not call.on_behalf for name in call.audiences
+            )
+            for caller in reach
+        }
+        scopes = tuple(sorted(set(self._scopes(calls, reach, own))))
         allowed = {(each.caller, each.scope) for each in scopes}
         calls = [
             replace(call, scopes=tuple(name for name in call.scopes if (call.caller, name) in allowed))
             for call in calls
         ]
-        roles = tuple(sorted(set(self._roles(reach))))
+        roles = tuple(sorted(set(self._roles(own))))
         self._unnamed(scopes, roles)
         exchanging = {call.caller for call in calls if call.on_behalf}
         callers = {*reach, *(each.caller for each in scopes), *(each.caller for each in roles)}
@@ -248,7 +259,12 @@ class _Wanting:
             reach=reach,
             by_hand=frozenset(self.audiences),
             given=self.given,
-            exchanges={name: self._exchange(self.apps[name], calls) for name in sorted(exchanging)},
+            exchanges={
+                name: self._exchange(
+                    name, calls, alone=not own.get(name) and all(role.caller != name for role in roles)
+                )
+                for name in sorted(exchanging)
+            },
         ), tuple(sorted(self.found))
 
     def _say(self, level: Severity, text: str) -> None:
@@ -414,22 +430,20 @@ class _Wanting:
                     on_behalf=call.on_behalf,
                 )
 
-    def _exchange(self, app: AppAccess, calls: Iterable[WantedCall]) -> WantedExchange:
-        own = next((receiver for receiver in self.receivers if receiver.client_id == app.client_id), None)
-        audiences = {
-            name for call in calls if call.on_behalf and call.caller == app.client_id for name in call.audiences
-        }
+    def _exchange(self, caller: str, calls: Iterable[WantedCall], *, alone: bool) -> WantedExchange:
+        own = next((receiver for receiver in self.receivers if receiver.client_id == caller), None)
+        audiences = {name for call in calls if call.on_behalf and call.caller == caller for name in call.audiences}
         through = (way.callers or frozenset[str]() for way in (own.ways_of_users if own is not None else ()))
         roles = {
             role
             for receiver in self._called_by(audiences)
             for way in receiver.ways_of_users
-            if way.names(app.client_id)
+            if way.names(caller)
             for role in way.roles
         }
         return WantedExchange(
-            caller=app.client_id,
-            alone=all(call.on_behalf for call in app.calls),
+            caller=caller,
+            alone=alone and all(call.on_behalf for call in self.apps[caller].calls),
             through=tuple(sorted(frozenset[str]().union(*through))),
             roles=tuple(sorted(roles)),
         )
@@ -509,11 +523,13 @@ class _Wanting:
 
     # Scopes and roles that routes require
 
-    def _scopes(self, calls: Sequence[WantedCall], reach: Mapping[str, frozenset[str]]) -> Iterator[WantedScope]:
+    def _scopes(
+        self, calls: Sequence[WantedCall], reach: Mapping[str, frozenset[str]], own: Mapping[str, frozenset[str]]
+    ) -> Iterator[WantedScope]:
         requested = {(call.caller, name) for call in calls for name in call.scopes}
         named_with = {
             (caller, name)
-            for caller, audiences in reach.items()
+            for caller, audiences in own.items()
             for receiver in self._called_by(audiences)
             for way in receiver.ways
             if way.names(caller)
