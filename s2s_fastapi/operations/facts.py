@@ -149,13 +149,21 @@ class Facts:
         """
         if self.access is None:
             return tuple(
-                Downstream(origins=each.origins, audiences=frozenset(each.audiences), scopes=frozenset(each.scopes))
+                Downstream(
+                    origins=each.origins,
+                    audiences=frozenset(each.audiences),
+                    scopes=frozenset(each.scopes),
+                    on_behalf=each.on_behalf,
+                )
                 for app in self.own_apps
                 for each in app.calls
             )
         try:
             return tuple(
-                sorted(self.access.downstreams, key=lambda each: (sorted(each.audiences), sorted(each.scopes)))
+                sorted(
+                    self.access.downstreams,
+                    key=lambda each: (sorted(each.audiences), sorted(each.scopes), each.on_behalf),
+                )
             )
         except ConfigurationError:
             raise

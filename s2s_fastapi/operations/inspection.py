@@ -17,10 +17,11 @@ from s2s_fastapi.names import name_problem
 from s2s_fastapi.operations.admin import AdminError
 from s2s_fastapi.operations.findings import Change
 from s2s_fastapi.operations.plan import question_of, steps_of
-from s2s_fastapi.operations.snapshot import Question, ReadApi, Snapshot, audience_of, read_snapshot
+from s2s_fastapi.operations.snapshot import EXCHANGE, Question, ReadApi, Snapshot, audience_of, read_snapshot
 from s2s_fastapi.operations.steps import (
     AddAudience,
     AssignScope,
+    EnableExchange,
     EnableServiceAccount,
     GrantRole,
     MakeClient,
@@ -124,6 +125,10 @@ class Inspection:
             step for step in self.steps if isinstance(step, EnableServiceAccount) and step.client == self.client_id
         )
 
+    def exchanging(self) -> tuple[Step, ...]:
+        """Return the step that lets the client exchange tokens."""
+        return tuple(step for step in self.steps if isinstance(step, EnableExchange) and step.client == self.client_id)
+
     def giving(self, roles: Collection[Role]) -> tuple[Step, ...]:
         """Return the steps that give one of these roles to the service account."""
         return tuple(
@@ -164,17 +169,20 @@ class Inspection:
                 yield Change("POST", path, added_mapper(step, scope))
             case MakeClient():
                 yield Change("POST", f"{self.root}/clients", new_client(step))
-            case EnableServiceAccount():
+            case EnableServiceAccount() | EnableExchange():
+                client = self.snapshot.client(step.client) or {}
+                exchange = isinstance(step, EnableExchange)
                 body = {
                     "clientId": step.client,
-                    "serviceAccountsEnabled": True,
+                    "serviceAccountsEnabled": bool(client.get("serviceAccountsEnabled")) if exchange else True,
                     "authorizationServicesEnabled": self.authorization,
+                    **({"attributes": {EXCHANGE: "true"}} if exchange else {}),
                 }
                 yield Change("PUT", f"{self.root}/clients/{self.snapshot.ids['client', step.client]}", body)
             case AssignScope():
-                client = f"{self.root}/clients/{self.snapshot.ids['client', step.client]}"
+                page = f"{self.root}/clients/{self.snapshot.ids['client', step.client]}"
                 kinds = ("optional", "default")[:: 1 if step.optional else -1]
-                mine, other = (f"{client}/{kind}-client-scopes/{self._scope_id(step.scope)}" for kind in kinds)
+                mine, other = (f"{page}/{kind}-client-scopes/{self._scope_id(step.scope)}" for kind in kinds)
                 held = (self.snapshot.client(step.client) or {}).get(f"{kinds[1]}ClientScopes", ())
                 if step.scope in held:  # a PUT alone is answered with 204 and does nothing, if it is in the other list
                     yield Change("DELETE", other)

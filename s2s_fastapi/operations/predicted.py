@@ -1,11 +1,11 @@
 """The tokens that a plan is about, as the realm model predicts them: what they hold, what they lack, and what nobody asked for."""
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from s2s_fastapi.names import EVERYBODYS_AUDIENCE
-from s2s_fastapi.operations.snapshot import Snapshot
+from s2s_fastapi.operations.snapshot import Snapshot, audience_of, exchanges
 from s2s_fastapi.operations.wanted import RealmFinding, Severity, Wanted, WantedCall
 from s2s_fastapi.realm.entities import Role
 from s2s_fastapi.realm.model import Denied
@@ -22,8 +22,16 @@ class Predicted:
 
     caller: str
     request: str | None
-    before: Mapping[str, Any]
-    after: Mapping[str, Any]
+    exchanged_for: tuple[str, ...] = ()
+    """The audiences for which the token of a user is exchanged; empty for a token of the caller's own."""
+    before: Mapping[str, Any] = field(default_factory=dict)
+    after: Mapping[str, Any] = field(default_factory=dict)
+
+    def claims_in(self, realm: Snapshot) -> dict[str, Any]:
+        """Return the claims that the token has in a realm."""
+        if self.exchanged_for:
+            return exchanged_claims(realm, self.caller, self.request)
+        return claims_of(realm, self.caller, self.request)
 
 
 def claims_of(realm: Snapshot, caller: str, request: str | None) -> dict[str, Any]:
@@ -32,6 +40,32 @@ def claims_of(realm: Snapshot, caller: str, request: str | None) -> dict[str, An
     if isinstance(granted, Denied):
         return {}
     return {name: granted.claims[name] for name in _CLAIMS if name in granted.claims}
+
+
+def exchanged_claims(realm: Snapshot, caller: str, request: str | None) -> dict[str, Any]:
+    """Return the claims that a plan shows of a token for which the token of any user was exchanged; none if Keycloak refuses that.
+
+    The roles of users are not known. So the token has none here, and a client scope with role mappings counts as left out.
+    """
+    client = realm.client(caller)
+    requested = (request or "").split()
+    if client is None or not exchanges(client) or client.get("publicClient") or client.get("enabled") is False:
+        return {}
+    if not {*requested} <= {*client["defaultClientScopes"], *client["optionalClientScopes"]}:
+        return {}
+    names = dict.fromkeys((*client["defaultClientScopes"], *requested))
+    scopes = [
+        scope for name in names if (scope := realm.scope(name)) is not None and not realm.mapped("clientScope", name)
+    ]
+    audiences = sorted({audience for holder in (client, *scopes) for audience in every_brought_by(holder)})
+    shown = [scope["name"] for scope in scopes if scope["attributes"].get("include.in.token.scope") != "false"]
+    aud = {"aud": audiences[0] if len(audiences) == 1 else audiences} if audiences else {}
+    return {**aud, "scope": " ".join(sorted(shown))}
+
+
+def every_brought_by(holder: Mapping[str, Any]) -> frozenset[str]:
+    """Return the audiences that the mappers of a client scope, or of a client, put into access tokens."""
+    return frozenset(audience for mapper in holder["protocolMappers"] if (audience := audience_of(mapper)))
 
 
 def same_claims(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -49,13 +83,16 @@ def token_findings(realm: Snapshot, wanted: Wanted, callers: Collection[str]) ->
     for call in wanted.calls:
         if call.caller not in callers:
             continue
-        claims = claims_of(realm, call.caller, call.request)
+        on_behalf = " on behalf of users" if call.on_behalf else ""
+        claims = _predicted(call).claims_in(realm)
         if problem := next(_lacking(realm, wanted, call, claims), ""):
             request = f" with the scope {named(call.request)}" if call.request else ""
             yield RealmFinding(
                 Severity.OPEN,
-                f"After all steps {named(call.caller)} still cannot call {listed(call.audiences)}{request}: {problem}.",
+                f"After all steps {named(call.caller)} still cannot call {listed(call.audiences)}{on_behalf}{request}: {problem}.",
             )
+        if call.on_behalf:
+            yield from _too_wide(call, _audiences(claims) - {*call.audiences})
         for audience in _audiences(claims) - wanted.reach.get(call.caller, frozenset()):
             unasked.setdefault((call.caller, audience), set()).update(_sources(realm, call, audience))
     for (caller, audience), sources in unasked.items():
@@ -76,6 +113,21 @@ def token_findings(realm: Snapshot, wanted: Wanted, callers: Collection[str]) ->
         )
 
 
+def _predicted(call: WantedCall) -> Predicted:
+    return Predicted(caller=call.caller, request=call.request, exchanged_for=call.exchanged_for)
+
+
+def _too_wide(call: WantedCall, others: Collection[str]) -> Iterator[RealmFinding]:
+    """Yield a note if the service that is called could send the user's token on."""
+    if others:
+        who = named(call.caller)
+        yield RealmFinding(
+            Severity.NOTE,
+            f"The tokens of users that {who} exchanges for {listed(call.audiences)} are also for {listed(others)}, so {listed(call.audiences)} could send"
+            f" them on. Request a client scope for each call (scope=... in the code of {who}): then it is Optional, and no other token has it.",
+        )
+
+
 def _lacking(realm: Snapshot, wanted: Wanted, call: WantedCall, claims: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a token lacks, as the end of a sentence."""
     client = realm.client(call.caller) or {}
@@ -83,18 +135,20 @@ def _lacking(realm: Snapshot, wanted: Wanted, call: WantedCall, claims: Mapping[
     light = f", because “Always use lightweight access token” of the client {named(call.caller)} is on: switch it off"
     because = light if lightweight else ""
     if not claims:
-        yield "Keycloak would refuse its token request"
+        yield f"Keycloak would refuse {'the exchange' if call.on_behalf else 'its token request'}"
     if lacking := {*call.audiences} - _audiences(claims):
         yield f"its token would lack the audience {listed(lacking)}{because}"
-    if claims.get("client_id") != call.caller:
+    if claims.get("client_id") != call.caller and not call.on_behalf:
         yield f"its token would lack client_id, so no receiver accepts it as a service's{because}"
     required = {each.scope for each in wanted.scopes if each.caller == call.caller}
     assigned = {*client["defaultClientScopes"], *{*call.scopes}.intersection(client["optionalClientScopes"])}
     for name in sorted((required & assigned).difference(str(claims.get("scope", "")).split(" "))):
         hidden = "“Include in token scope” is off"
         dropped = "it counts only for callers with certain roles, which it lacks"
-        why = hidden if realm.in_effect(call.caller, name) else dropped
+        why = hidden if not realm.mapped("clientScope", name) or realm.in_effect(call.caller, name) else dropped
         yield f"its token would lack the client scope {named(name)}, because {why}"
+    if call.on_behalf:  # a user has roles of his own
+        return
     roles = {each.role for each in wanted.roles if each.caller == call.caller} & realm.granted(call.caller)
     if left := roles - _roles(claims):
         yield f"its token would lack the role {listed(role.name for role in left)}, because no mapper puts it there"
