@@ -12,6 +12,7 @@ import httpx
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from s2s_fastapi.answers import ProtectionSpace
 from s2s_fastapi.backchannel.channel import BackChannel
 from s2s_fastapi.caller.shared_token import DEADLINE, SharedToken
 from s2s_fastapi.caller.token_source import TokenSource
@@ -25,7 +26,6 @@ from s2s_fastapi.engine.workers import Workers
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import DOCUMENT
 from s2s_fastapi.keycloak.endpoints import Endpoints
-from s2s_fastapi.names import audience_names
 from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware
 from s2s_fastapi.receiver.start import CheckedApp, Options, Start
 from s2s_fastapi.settings import KeycloakSettings
@@ -203,7 +203,8 @@ class Trusted:
         declared = {id(middleware): _declared(middleware, owner) for middleware, owner in self._found.middlewares}
         every = frozenset[str]().union(*declared.values())
         if not self.client_id:
-            self.client_id = next(iter(every)) if len(every) == 1 else MADE_UP
+            only = next(iter(every)) if len(every) == 1 else ""
+            self.client_id = MADE_UP if not only or "://" in only else only  # the URL of a resource is no client
         for app, layers in self._found.stacks:
             layers = layers.app if isinstance(layers, CallingLayer) else layers  # noqa: PLW2901 - of a block around this one
             if app in self._found.outermost:
@@ -227,7 +228,7 @@ class Trusted:
     def _options(self, middleware: ServiceAuthMiddleware, declared: frozenset[str]) -> Options:
         options: Options = original(middleware)["_start"].options
         given = options.settings
-        named = audience_names(options.audience)
+        named = options.audiences
         settings = self._all_settings(given, frozenset() if named or self._is_named else declared)
         skips = options.insecure_skip_audience
         self._accepted[id(middleware)] = self._realms_of(settings, named, skips=skips)
@@ -272,7 +273,7 @@ class Trusted:
             **vars(other),
             "_verifier": made,
             "_client_ids": {each.issuer: each.client_id for each in settings},
-            "_protects": settings[0].client_id or settings[0].realm,
+            "_protects": ProtectionSpace(settings[0].client_id or settings[0].realm),
             "_log": self._recorder(DecisionLog()),
         }
 
@@ -486,7 +487,7 @@ def _declared(middleware: ServiceAuthMiddleware, owner: Any) -> frozenset[str]:
     options: Options = original(middleware)["_start"].options
     given = options.settings
     first = given if given is None or isinstance(given, KeycloakSettings) else next(iter(given), None)
-    named = audience_names(options.audience) or (first.audiences if first is not None else frozenset())
+    named = options.audiences or (first.audiences if first is not None else frozenset())
     if named:
         return named
     below = owner if router_below(middleware.app) is None and owner is not None else middleware.app
