@@ -269,7 +269,7 @@ class Start:
             raise
         self.install(documentation)
         self._warn(documentation.check.warnings())
-        self._warn(self._unused_audiences(documentation))
+        self._warn(self._beside_the_resource(documentation))
         open_routes = list(documentation.check.open_routes())
         realms = documentation.check.realms
         if len(realms) > 1:
@@ -291,14 +291,20 @@ class Start:
             )
         return checked
 
-    def _unused_audiences(self, documentation: Documentation) -> Iterator[str]:
-        if self.options.resource and self.options.audience is None:
-            for settings in (documentation.settings, *documentation.others):
-                if unused := {*settings.audience} - self.options.audiences:
-                    yield settings.worded(
-                        f"resource=True: public_url is the only audience, so KEYCLOAK_AUDIENCE ({listed(sorted(unused))}) is not accepted. "
-                        "Remove that setting; or write audience=[...] with every audience that is accepted."
-                    )
+    def _beside_the_resource(self, documentation: Documentation) -> Iterator[str]:
+        """Yield a warning for everything that works no more because the app is a protected resource."""
+        resource, options = self._resource(documentation.check), self.options
+        if resource is None:
+            return
+        for settings in (documentation.settings, *documentation.others) if options.audience is None else ():
+            if unused := {*settings.audience} - options.audiences:
+                yield settings.worded(
+                    f"resource=True: public_url is the only audience, so KEYCLOAK_AUDIENCE ({listed(sorted(unused))}) is not accepted. "
+                    "Remove that setting; or write audience=[...] with every audience that is accepted."
+                )
+        hidden = [route.name for route in documentation.check.access.routes if route.path == resource.path]
+        if hidden:
+            yield f"resource=True: the middleware answers {resource.path}, so this route is never reached: {bounded(hidden)}. Remove it."
 
     def _checked(self, documentation: Documentation) -> CheckedApp:
         options, settings, check = self.options, documentation.settings, documentation.check
