@@ -26,6 +26,7 @@ from s2s_fastapi.engine.workers import Workers
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import DOCUMENT
 from s2s_fastapi.keycloak.endpoints import Endpoints
+from s2s_fastapi.names import audience_names
 from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware
 from s2s_fastapi.receiver.start import CheckedApp, Options, Start
 from s2s_fastapi.settings import KeycloakSettings
@@ -203,8 +204,7 @@ class Trusted:
         declared = {id(middleware): _declared(middleware, owner) for middleware, owner in self._found.middlewares}
         every = frozenset[str]().union(*declared.values())
         if not self.client_id:
-            only = next(iter(every)) if len(every) == 1 else ""
-            self.client_id = MADE_UP if not only or "://" in only else only  # the URL of a resource is no client
+            self.client_id = next(iter(every)) if len(every) == 1 else MADE_UP
         for app, layers in self._found.stacks:
             layers = layers.app if isinstance(layers, CallingLayer) else layers  # noqa: PLW2901 - of a block around this one
             if app in self._found.outermost:
@@ -483,11 +483,14 @@ def _exchange(stack: ExitStack, swap: Swap) -> None:
 
 
 def _declared(middleware: ServiceAuthMiddleware, owner: Any) -> frozenset[str]:
-    """Return the audiences that the middleware or its settings are given, or else those that the routes declare."""
+    """Return the audiences that the middleware or its settings are given, or else those that the routes declare.
+
+    The URL of a resource is none of them: an app is never a client of that name.
+    """
     options: Options = original(middleware)["_start"].options
     given = options.settings
     first = given if given is None or isinstance(given, KeycloakSettings) else next(iter(given), None)
-    named = options.audiences or (first.audiences if first is not None else frozenset())
+    named = audience_names(options.audience) or (first.audiences if first is not None else frozenset())
     if named:
         return named
     below = owner if router_below(middleware.app) is None and owner is not None else middleware.app
