@@ -32,7 +32,7 @@ from s2s_fastapi.principal import INBOUND, digest
 from s2s_fastapi.receiver.observe_mode import ObservedRefusals
 from s2s_fastapi.receiver.respond import report_acceptance, reporting, varying
 from s2s_fastapi.receiver.start import CheckedApp, Options, Start
-from s2s_fastapi.receiver.websocket import until_expiry
+from s2s_fastapi.receiver.websocket import revocation, until_expiry
 from s2s_fastapi.requirement.opened import ARRIVING, OPENED_KEY, Opened, Places, method_of
 from s2s_fastapi.requirement.request_state import ANONYMOUS_KEY, KEYS_KEY, SCOPE_KEY, Anonymous, Authenticated
 from s2s_fastapi.telemetry import Observer
@@ -251,7 +251,7 @@ class ServiceAuthMiddleware:
         if scope["type"] == "websocket":
             own = verifier.of(principal)
             ends = own.checks.ends(principal)
-            app = until_expiry(app, ends, self._clock, revoked=_revocation(own.keys, principal.issued_at))
+            app = until_expiry(app, ends, self._clock, revoked=revocation(own.keys, principal.issued_at))
         inbound = INBOUND.set(verdict.digest)
         try:
             await app(scope, receive, reporting(state, scope, send))
@@ -407,17 +407,6 @@ class _Opener:
             scope.pop(ANONYMOUS_KEY, None)
             self.anonymous.answered = True  # what comes now is decided and reported anew
         return self.middleware._authenticate(self.checked, app, scope, receive, send)  # noqa: SLF001 - one module
-
-
-def _revocation(keys: KeySource, issued_at: int) -> Callable[[], bool]:
-    """Return what says whether a token of that second was revoked. Asking it also renews the keys of an app that gets no requests."""
-
-    def revoked() -> bool:
-        if keys.peek() is None:
-            keys.start()
-        return issued_at < keys.not_before
-
-    return revoked
 
 
 def middleware_of(app: Any) -> ServiceAuthMiddleware | type[ServiceAuthMiddleware] | None:
