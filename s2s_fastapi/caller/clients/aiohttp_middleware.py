@@ -27,7 +27,7 @@ class ServiceMiddleware:
             pin_at(url.scheme, url.raw_host, url.port),
             user_name=url.raw_user is not None or url.raw_password is not None,
         )
-        self._rules.check_content(request.headers.items(), url.raw_path_qs)
+        self._rules.check_content(iter(request.headers.items()), url.raw_path_qs)
         request.headers[AUTHORIZATION] = await self._rules.aheader()
         written = AUTHORIZATION, *propagated(request.headers)
         try:

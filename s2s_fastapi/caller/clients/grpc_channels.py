@@ -1,6 +1,7 @@
 """Channels of gRPC that attach the token, for threads and for event loops, and call credentials for channels made elsewhere."""
 
 import asyncio
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from s2s_fastapi.telemetry.spans import propagated
 __all__ = ["GrpcChannels"]
 
 _AUTHORIZATION: Final = "authorization"
+_PORT: Final = re.compile(r":[0-9]+\Z")
 _NO_PROXY: Final = ("grpc.enable_http_proxy", 0)
 _OWN_CREDENTIALS: Final = (
     "have call credentials, which would send a second Authorization header; nothing was sent. Leave them out, or use for_grpc().call_credentials()"
@@ -85,10 +87,12 @@ class GrpcChannels:
         return grpc.metadata_call_credentials(_Plugin(self._rules), name="s2s_fastapi")
 
     def _check(self, target: str, credentials: grpc.ChannelCredentials | None) -> None:
-        self._rules.check_target(_pin_of(target, "http" if credentials is None else "https"))
-        if credentials is None:
-            return
-        if type(getattr(credentials, "_credentials", None)).__name__ == "CompositeChannelCredentials":
+        kind = type(getattr(credentials, "_credentials", None)).__name__
+        in_clear = credentials is None or kind == "LocalChannelCredentials"
+        # Without a port, gRPC takes 443 also in clear: no origin says that.
+        there = _pin_of(target, "http" if in_clear else "https") if _PORT.search(target) else None
+        self._rules.check_target(there)
+        if kind == "CompositeChannelCredentials":
             raise ConfigurationError(f"The channel's credentials {_OWN_CREDENTIALS}")
 
 
@@ -99,7 +103,7 @@ def _pin_of(target: str, scheme: str) -> Pin | None:
     )
     try:
         url = urlsplit(f"//{host}")
-        if url.netloc != host or "@" in host or url.port is None:
+        if url.netloc != host or "@" in host:
             return None
         return pin_at(scheme, url.hostname, url.port)
     except ValueError:
@@ -121,7 +125,7 @@ def _checked(rules: Rules, call: Any) -> dict[str, str]:
     """Check a call, and return the trace that it is to carry."""
     if call.credentials is not None:
         raise rules.withheld(f"The arguments of the call {_OWN_CREDENTIALS}")
-    rules.check_content(call.metadata or ())
+    rules.check_content(iter(call.metadata or ()))
     trace = {name.lower(): "" for name, _ in call.metadata or ()}
     return {name.lower(): trace[name] for name in propagated(trace)}
 
@@ -195,7 +199,7 @@ class _Interceptor(
             if _refuses(call.code(), call.trailing_metadata()):
                 self._rules.tokens.refused(_sent(details))
 
-        if not call.add_callback(note):  # it has ended already
+        if (isinstance(call, grpc.Future) and call.done()) or not call.add_callback(note):
             note()
         return call
 
@@ -264,9 +268,9 @@ class _Plugin(grpc.AuthMetadataPlugin):
 
     def __call__(self, context: grpc.AuthMetadataContext, callback: grpc.AuthMetadataPluginCallback) -> None:
         """Give the token for a call to ``context.service_url``, or an error."""
-        url = urlsplit(context.service_url)
+        scheme, _, rest = context.service_url.partition("://")  # no scheme: local credentials, so in clear
         try:
-            self._rules.check_target(pin_at(url.scheme, url.hostname, url.port), user_name="@" in url.netloc)
+            self._rules.check_target(_pin_of(rest.partition("/")[0], scheme or "http"))
             callback(((_AUTHORIZATION, self._rules.header()),), None)
         except S2SError as error:
             callback((), error)

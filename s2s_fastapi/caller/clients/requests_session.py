@@ -47,7 +47,7 @@ class _Carrying(BaseAdapter):
         """Send a copy with the token. The request stays without it, so that requests passes no old token on, to nobody."""
         url = urlsplit(str(request.url))  # as requests itself takes it apart
         self._rules.check_target(pin_at(url.scheme, url.hostname, url.port), user_name="@" in url.netloc)
-        self._rules.check_content(request.headers.items(), request.path_url)
+        self._rules.check_content(iter(request.headers.items()), request.path_url)
         carrying = request.copy()
         carrying.headers[AUTHORIZATION] = self._rules.header()
         propagated(carrying.headers)

@@ -61,14 +61,17 @@ class Rules:
         if self.pinned is not None and (there not in self.pinned or user_name):
             raise self.withheld(self.elsewhere(there, user_name))
 
-    def check_content(self, headers: Iterable[tuple[str, str | bytes]], path: str = "") -> None:
+    def check_content(self, headers: Iterator[tuple[str, str | bytes]], path: str = "") -> None:
         """Refuse a request that has an Authorization header of its own, or holds the token of the current request.
+
+        `headers` is an iterator, because error trackers record the arguments of each frame: it shows no value.
 
         Raises:
             TokenWithheld: The sentence names the header, without its value.
         """
         foreign = foreign_tokens()
         if foreign and len(path) >= SHORTEST_TOKEN and any(holds(path.encode(), each) for each in foreign):
+            del path
             raise self.withheld(HELD_BY_URL)
         for name, text in headers:
             value = text if isinstance(text, bytes) else text.encode("utf-8", "replace")
