@@ -8,6 +8,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -143,6 +144,7 @@ class Receiver:
         self.refused: set[str] = set()
         """Authorization values that are answered with 401 invalid_token, whenever they come."""
         self.sent = 0
+        self.headers: list[Message] = []
 
     def refuse(
         self, times: int = 1, headers: Mapping[str, str] = INVALID_TOKEN, body: bytes | Iterator[bytes] = b""
@@ -161,6 +163,7 @@ def receiver() -> Iterator[Receiver]:
         disable_nagle_algorithm = True  # or each answer waits 40 ms for an acknowledgement
 
         def answer(self) -> None:
+            there.headers.append(self.headers)
             there.seen.append(
                 Seen(self.command, self.path, self.headers["Host"], self.headers["Authorization"], self.content())
             )
