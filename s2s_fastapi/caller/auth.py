@@ -283,6 +283,7 @@ class ServiceTokenAuth(HttpxAuth):
         return Rules(
             tokens=self,
             pinned=None if self._any_origin else self._pins,
+            foreign=self._foreign_tokens,
             elsewhere=self._elsewhere,
             withheld=self._environment.withheld,
             resent=lambda: self._shared().resent(),
@@ -358,7 +359,7 @@ class ServiceTokenAuth(HttpxAuth):
         ):
             there = pin_of(url)
             raise self._environment.withheld(self._elsewhere(there if there[0] in PORTS else None, bool(url.userinfo)))
-        foreign = foreign_tokens()
+        foreign = self._foreign_tokens()
         if foreign and len(url.raw_path) >= SHORTEST_TOKEN and any(holds(url.raw_path, each) for each in foreign):
             raise self._environment.withheld(HELD_BY_URL)
         for name, value in request.headers.raw:
@@ -374,6 +375,10 @@ class ServiceTokenAuth(HttpxAuth):
                 raise self._environment.withheld(held_by_header(name.decode("ascii", "replace")))
         source, shared = self._bound
         return shared if shared is not None and source is IN_USE.source else self._shared()
+
+    def _foreign_tokens(self) -> tuple[bytes, ...]:
+        """Return the digests of the tokens that a request of this object must not hold."""
+        return foreign_tokens()
 
     def _attach(self, request: Any, token: GrantedToken, shared: SharedToken) -> None:
         # If the current request carries this same token, its caller is this service itself: no other caller's token is forwarded.

@@ -10,7 +10,6 @@ from s2s_fastapi.caller.carried import (
     OWN_AUTHORIZATION,
     SHORTEST_TOKEN,
     UNAUTHORIZED,
-    foreign_tokens,
     held_by_header,
     holds,
     is_placeholder,
@@ -45,6 +44,8 @@ class Rules:
     tokens: Tokens
     pinned: tuple[Pin, ...] | None
     """The origins of the token, or None for any."""
+    foreign: Callable[[], tuple[bytes, ...]]
+    """Returns the digests of the tokens that a request must not hold."""
     elsewhere: Callable[[Pin | None, bool], str]
     """Returns the sentence about a request to another place, or with a user name in its URL."""
     withheld: Callable[[str], TokenWithheld]
@@ -69,7 +70,7 @@ class Rules:
         Raises:
             TokenWithheld: The sentence names the header, without its value.
         """
-        foreign = foreign_tokens()
+        foreign = self.foreign()
         if foreign and len(path) >= SHORTEST_TOKEN and any(holds(path.encode(), each) for each in foreign):
             del path
             raise self.withheld(HELD_BY_URL)

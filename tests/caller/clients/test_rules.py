@@ -69,5 +69,7 @@ def test_each_client_passes_the_trace_on(bob: Receiver, grpc_bob: GrpcReceiver) 
             assert ask(auth, grpc_bob.url, {"x-mine": "1"}) == 200
 
     wanted = format(context_of(span).trace_id, "032x")
-    sent = [*bob.headers, *(dict(metadata) for metadata in grpc_bob.metadata)]
+    sent: list[dict[str, str]] = [
+        dict(headers) for headers in (*(each.items() for each in bob.headers), *grpc_bob.metadata)
+    ]
     assert [headers["traceparent"].split("-")[1] for headers in sent] == [wanted] * 4

@@ -20,12 +20,12 @@ class RefusedError(Exception):
 class Sdk:
     """It asks for the key before each request, always sends an Authorization header, follows redirects, and does not retry a 401."""
 
-    def __init__(self, api_key: str | Callable[[], str], base_url: str, http_client: Any = None) -> None:
+    def __init__(self, api_key: str | Callable[[], str], base_url: str, http_client: Any) -> None:
         if not api_key:
             raise ValueError("api_key must be set")
         self._api_key = api_key
         self._base_url = base_url
-        self._client = http_client or httpx.Client(follow_redirects=True)
+        self._client = http_client
 
     def chat(self) -> str:
         key = self._api_key() if callable(self._api_key) else self._api_key
@@ -82,14 +82,15 @@ def test_an_sdk_that_asks_a_function_gets_the_cached_token_and_another_one_after
     bob: Receiver, keycloak: Keycloak, clock: Clock
 ) -> None:
     auth = ServiceTokenAuth(bob.url)
-    sdk = Sdk(auth.token, bob.url)
-    assert [sdk.chat(), sdk.chat()] == ["ok", "ok"]
-    assert len(keycloak.requests) == 1
+    with httpx.Client(follow_redirects=True) as client:
+        sdk = Sdk(auth.token, bob.url, client)
+        assert [sdk.chat(), sdk.chat()] == ["ok", "ok"]
+        assert len(keycloak.requests) == 1
 
-    clock.now += 10
-    bob.refuse()
-    with pytest.raises(RefusedError):
-        sdk.chat()
-    auth.refused()
-    assert sdk.chat() == "ok"
+        clock.now += 10
+        bob.refuse()
+        with pytest.raises(RefusedError):
+            sdk.chat()
+        auth.refused()
+        assert sdk.chat() == "ok"
     assert bob.tokens[0] == bob.tokens[2] != bob.tokens[3]
