@@ -18,6 +18,15 @@ from s2s_fastapi.telemetry.spans import propagated
 __all__ = ["GrpcChannels"]
 
 _AUTHORIZATION: Final = "authorization"
+_SCHEMES: Final = {
+    "NoneType": "http",
+    "InsecureChannelCredentials": "http",
+    "LocalChannelCredentials": "http",
+    "SSLChannelCredentials": "https",
+    "ALTSChannelCredentials": "https",
+}
+"""The classes of channel credentials. Those of xDS may be in clear, as its server says."""
+_WITH_CALL_CREDENTIALS: Final = {"CompositeChannelCredentials", "ComputeEngineChannelCredentials"}
 _PORT: Final = re.compile(r":[0-9]+\Z")
 _NO_PROXY: Final = ("grpc.enable_http_proxy", 0)
 _OWN_CREDENTIALS: Final = (
@@ -50,7 +59,7 @@ class GrpcChannels:
 
         Raises:
             TokenWithheld: `target` is none of the origins.
-            ConfigurationError: `credentials` contain call credentials, or insecure ones.
+            ConfigurationError: `credentials` contain call credentials, or it cannot be known whether they encrypt.
         """
         self._check(target, credentials)
         options = _NO_PROXY, *(options or ())
@@ -87,13 +96,17 @@ class GrpcChannels:
         return grpc.metadata_call_credentials(_Plugin(self._rules), name="s2s_fastapi")
 
     def _check(self, target: str, credentials: grpc.ChannelCredentials | None) -> None:
-        kind = type(getattr(credentials, "_credentials", None)).__name__
-        in_clear = credentials is None or kind == "LocalChannelCredentials"
-        # Without a port, gRPC takes 443 also in clear: no origin says that.
-        there = _pin_of(target, "http" if in_clear else "https") if _PORT.search(target) else None
-        self._rules.check_target(there)
-        if kind == "CompositeChannelCredentials":
+        kind = type(getattr(credentials, "_credentials", None)).__name__  # gRPC says it nowhere else
+        if kind in _WITH_CALL_CREDENTIALS:
             raise ConfigurationError(f"The channel's credentials {_OWN_CREDENTIALS}")
+        scheme = _SCHEMES.get(kind)
+        if scheme is None:
+            raise ConfigurationError(
+                "It cannot be known whether a channel with these credentials is encrypted: use grpc.ssl_channel_credentials(), or make the"
+                " channel yourself with for_grpc().call_credentials()."
+            )
+        # Without a port, gRPC takes 443 also in clear: no origin says that.
+        self._rules.check_target(_pin_of(target, scheme) if _PORT.search(target) else None)
 
 
 def _pin_of(target: str, scheme: str) -> Pin | None:
