@@ -51,6 +51,8 @@ class Realm:
     """The server as ``iss`` names it, without its path."""
     auth_path: str
     values: Mapping[str, str] = field(repr=False)
+    exchanges: bool = True
+    """Whether the server exchanges tokens: Keycloak 26.2 and newer do."""
 
     @property
     def issuer(self) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import httpx
 
@@ -112,13 +112,13 @@ class Service:
         """Take the log as read: the next decision is looked for behind it."""
         self._read = self._log.stat().st_size
 
-    def decision(self, *, seconds: float = _LOG_SECONDS) -> tuple[str, str]:
-        """Return the reason and the rest of the first decision written since `forget`, waiting a moment for it."""
+    def decision(self, *, seconds: float = _LOG_SECONDS, outcome: str = "") -> tuple[str, str]:
+        """Return the reason and the rest of the first decision written since `forget`, waiting a moment for it; of one outcome if it is given."""
         until = time.monotonic() + seconds
         while True:
             written = self._log.read_bytes()[self._read :].decode("utf-8", errors="replace")
             for line in written.splitlines():
-                if found := _DECISION.match(line):
+                if (found := _DECISION.match(line)) and found[1].startswith(outcome):
                     return found[3], found[4]
             if time.monotonic() > until:
                 return "", written[-_TAIL:]  # no decision: what it wrote instead is what went wrong
@@ -128,6 +128,13 @@ class Service:
         """Send one request as a plain HTTP client would, with ``token`` as its bearer token."""
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         return httpx.request(method, self.url + path, headers=headers, json=json, timeout=30, trust_env=False)
+
+
+class UseTool(Protocol):
+    """A client of a tool server."""
+
+    def __call__(self, url: str, token: str, tool: str, **arguments: str) -> tuple[list[str], str]:
+        """Return the names of the tools that the token's owner sees, and what one of them answers."""
 
 
 class Stage:
@@ -190,6 +197,27 @@ class Stage:
         response = self[receiver].ask(method, path, token, json)
         reason, rest = decider.decision()
         return Answer(response.status_code, response.headers.get("WWW-Authenticate", ""), response.text, reason, rest)
+
+    def use_tool(self, server: str, use: UseTool, token: str, tool: str, *, refused: bool, **arguments: str) -> Answer:
+        """Let a client with ``token`` use one tool of ``server``, and return what it sees. The body has the tools that were listed, too."""
+        decider = self[server]
+        decider.forget()
+        listed, said = use(decider.url, token, tool, **arguments)
+        reason, rest = decider.decision(outcome="refused" if refused else "allowed")
+        return Answer(200, "", f"{sorted(listed)} {said}", reason, rest)
+
+    def use_session(self, server: str, opened_by: str, used_by: str, tool: str) -> Answer:
+        """Let one client open a session at ``server``, and another one, or the same, use a tool in it."""
+        from example_app.tool_client import Session  # noqa: PLC0415 - only story 4 needs the packages of tool servers
+
+        decider = self[server]
+        session = Session(decider.url)
+        session.open(opened_by)
+        decider.forget()
+        response = session.call(used_by, tool)
+        return Answer(
+            response.status_code, response.headers.get("WWW-Authenticate", ""), response.text, *decider.decision()
+        )
 
 
 def free_port() -> int:

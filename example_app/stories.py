@@ -1,4 +1,4 @@
-"""The three stories, line by line: who calls whom, with which token, and what must come of it.
+"""The four stories, line by line: who calls whom, with which token, and what must come of it.
 
 The same lines run on every server that is given to them. Each function yields a line after it was played; whoever reads them
 compares what was seen with what the story says.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from example_app.realm import Realm, claims_of
 from example_app.stage import Answer, Stage, free_port
 
-__all__ = ["STORIES", "Line", "abc", "corp", "techstore"]
+__all__ = ["STORIES", "Line", "abc", "corp", "techstore", "workshop"]
 
 _INVALID = 'error="invalid_token"'
 _INSUFFICIENT = 'error="insufficient_scope"'
@@ -32,6 +32,8 @@ class Line:
     """What the challenge must hold; empty where there must be none."""
     log: tuple[str, ...] = ()
     """What the operator's log must say."""
+    body: str = ""
+    """What the answer must hold."""
 
     @property
     def answer(self) -> str:
@@ -56,6 +58,7 @@ class Line:
             (seen.reason != self.reason, f"reason {seen.reason or 'none'}, expected {self.reason or 'none'}"),
             (bool(seen.challenge) != bool(self.challenge), f"challenge {seen.challenge or 'none'}"),
             (self.challenge not in seen.challenge, f"challenge {seen.challenge!r}, expected {self.challenge!r} in it"),
+            (self.body not in seen.body, f"answer {seen.body!r}, expected {self.body!r} in it"),
             *((words not in seen.log, f"the log does not say {words!r}: {seen.log}") for words in self.log),
         ]
         return tuple(text for wrong, text in found if wrong)
@@ -360,4 +363,125 @@ def abc(realm: Realm) -> Iterator[Line]:
         )
 
 
-STORIES = {"corp": corp, "techstore": techstore, "abc": abc}
+def workshop(realm: Realm) -> Iterator[Line]:
+    """Story 4: an agent, its tools and its users."""
+    from example_app import tool_client  # noqa: PLC0415 - only this story needs the packages of tool servers
+
+    ports = {name: free_port() for name in ("tool_server", "calendar_api")}
+    urls = {
+        "TOOLS_URL": f"http://127.0.0.1:{ports['tool_server']}",
+        "CALENDAR_URL": f"http://127.0.0.1:{ports['calendar_api']}",
+    }
+    clients = {"tool_server": tool_client.official, "tool_server_fastmcp": tool_client.with_fastmcp}
+    metadata = "https://tools.workshop.example/.well-known/oauth-protected-resource/mcp"
+    with Stage() as stage:
+        receiver = {
+            name: value
+            for name, value in realm.environment("assistant").items()
+            if name not in ("KEYCLOAK_CLIENT_ID", "KEYCLOAK_CLIENT_SECRET")
+        }
+        stage.add("tool_server", receiver, port=ports["tool_server"])
+        stage.add("tool_server_fastmcp", receiver)
+        stage.add("calendar_api", realm.environment("calendar-api"), port=ports["calendar_api"])
+        stage.add("assistant", {**realm.environment("assistant"), **urls})
+        stage.wait()
+
+        assistant, indexer, reporter = map(realm.service_token, ("assistant", "indexer", "reporter"))
+        ann, ben = (realm.user_token(name, via="assistant-ui") for name in ("ann", "ben"))
+
+        for server, client in clients.items():
+
+            def use(who: str, token: str, tool: str, reason: str = "allowed", **expected: object) -> Line:
+                arguments = {"text": "a note"} if tool == "publish" else {}
+                seen = stage.use_tool(server, client, token, tool, refused=reason != "allowed", **arguments)  # noqa: B023 - used in the loop only
+                return Line(f"{who}, {tool}: {server}", told(token), 200, reason, seen, **expected)  # type: ignore[arg-type]  # noqa: B023
+
+            path = metadata.removeprefix("https://tools.workshop.example")
+            response = stage[server].ask("GET", path)
+            document = Answer(response.status_code, "", response.text)
+            yield Line(
+                f"without a token, only the document that names the resource and the issuer: {server}",
+                told(None),
+                200,
+                "",
+                document,
+                body=realm.issuer,
+            )
+            seen = stage.ask(server, "POST", "/mcp", json={})
+            yield Line(
+                f"no token: {server}", told(None), 401, "no_credentials", seen, f'resource_metadata="{metadata}"'
+            )
+            yield use("the assistant", assistant, "publish", body="['publish', 'whoami'] published: a note")
+            yield use("a user, who sees one tool", ann, "whoami", body="['whoami'] user ann")
+            yield use(
+                "another service, which sees one tool",
+                indexer,
+                "publish",
+                "caller_not_allowed",
+                log=("indexer is not allowed here (allowed: assistant)",),
+                body="['whoami'] ",
+            )
+            seen = stage.ask(server, "POST", "/mcp", reporter, json={})
+            yield Line(
+                f"a token for another tool server: {server}",
+                told(reporter),
+                401,
+                "wrong_audience",
+                seen,
+                f'resource_metadata="{metadata}"',
+                ("has aud [https://other.workshop.example/mcp], expected https://tools.workshop.example/mcp",),
+            )
+            seen = stage.use_session(server, ann, ann, "whoami")
+            yield Line(f"Ann in her session: {server}", told(ann), 200, "allowed", seen, body="user ann")
+            seen = stage.use_session(server, ann, ben, "whoami")
+            yield Line(f"Ben in Ann's session: {server}", told(ben), 404, "allowed", seen)
+
+        def ask(
+            what: str, path: str, status: int, reason: str, log_of: str, method: str = "GET", **expected: object
+        ) -> Line:
+            seen = stage.ask("assistant", method, path, ann, log_of=log_of)
+            return Line(what, told(ann), status, reason, seen, **expected)  # type: ignore[arg-type]
+
+        yield ask(
+            "the assistant uses a tool, as itself",
+            "/publish",
+            200,
+            "allowed",
+            "tool_server",
+            "POST",
+            body="published: a note of ann",
+        )
+        if realm.exchanges:
+            through = '{"of":"ann","through":"assistant","asked_by":"ann"}'
+            yield ask(
+                "the assistant reads Ann's calendar, on behalf of Ann",
+                "/agenda",
+                200,
+                "allowed",
+                "calendar_api",
+                body=through,
+            )
+        else:
+            yield ask("the assistant reads Ann's calendar, on behalf of Ann", "/agenda", 503, "allowed", "assistant")
+        yield ask(
+            "the assistant tries it as itself",
+            "/agenda/as-myself",
+            200,
+            "not_a_user",
+            "calendar_api",
+            log=("token of assistant belongs to a service, expected a user",),
+            body='"status":403',
+        )
+        seen = stage.ask("calendar_api", "GET", "/appointments", ann)
+        yield Line(
+            "Ann's own token at the calendar",
+            told(ann),
+            401,
+            "wrong_audience",
+            seen,
+            _INVALID,
+            ("expected calendar-api",),
+        )
+
+
+STORIES = {"corp": corp, "techstore": techstore, "abc": abc, "workshop": workshop}

@@ -497,6 +497,8 @@ class EmptyStage:
     def ask(self, *_: object, **__: object) -> Answer:
         return Answer(0, "", "")
 
+    use_tool = use_session = ask
+
 
 class EmptyService:
     log = ""
