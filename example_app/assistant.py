@@ -52,8 +52,8 @@ async def agenda_as_myself(user: User, client: Annotated[httpx.AsyncClient, Depe
     return {"status": response.status_code, "asked_by": user.username or user.subject}
 
 
-@app.post("/publish")
-async def publish(user: User) -> dict[str, str]:
+@app.get("/note")
+async def note(user: User) -> dict[str, str]:
     """Use a tool as the assistant itself, with the official SDK's own client."""
     async with (
         httpx2.AsyncClient(auth=tools) as http,

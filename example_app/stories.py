@@ -365,104 +365,44 @@ def abc(realm: Realm) -> Iterator[Line]:
 
 def workshop(realm: Realm) -> Iterator[Line]:
     """Story 4: an agent, its tools and its users."""
-    from example_app import tool_client  # noqa: PLC0415 - only this story needs the packages of tool servers
-
     ports = {name: free_port() for name in ("tool_server", "calendar_api")}
     urls = {
         "TOOLS_URL": f"http://127.0.0.1:{ports['tool_server']}",
         "CALENDAR_URL": f"http://127.0.0.1:{ports['calendar_api']}",
     }
-    clients = {"tool_server": tool_client.official, "tool_server_fastmcp": tool_client.with_fastmcp}
-    metadata = "https://tools.workshop.example/.well-known/oauth-protected-resource/mcp"
+    # A tool server that calls nobody is no client of the realm: its audience is its URL.
+    receiver = {
+        name: value for name, value in realm.environment("assistant").items() if not name.startswith("KEYCLOAK_CLIENT_")
+    }
     with Stage() as stage:
-        receiver = {
-            name: value
-            for name, value in realm.environment("assistant").items()
-            if name not in ("KEYCLOAK_CLIENT_ID", "KEYCLOAK_CLIENT_SECRET")
-        }
         stage.add("tool_server", receiver, port=ports["tool_server"])
         stage.add("tool_server_fastmcp", receiver)
         stage.add("calendar_api", realm.environment("calendar-api"), port=ports["calendar_api"])
         stage.add("assistant", {**realm.environment("assistant"), **urls})
         stage.wait()
 
-        assistant, indexer, reporter = map(realm.service_token, ("assistant", "indexer", "reporter"))
-        ann, ben = (realm.user_token(name, via="assistant-ui") for name in ("ann", "ben"))
+        ann = realm.user_token("ann", via="assistant-ui")
 
-        for server, client in clients.items():
-
-            def use(who: str, token: str, tool: str, reason: str = "allowed", **expected: object) -> Line:
-                arguments = {"text": "a note"} if tool == "publish" else {}
-                seen = stage.use_tool(server, client, token, tool, refused=reason != "allowed", **arguments)  # noqa: B023 - used in the loop only
-                return Line(f"{who}, {tool}: {server}", told(token), 200, reason, seen, **expected)  # type: ignore[arg-type]  # noqa: B023
-
-            path = metadata.removeprefix("https://tools.workshop.example")
-            response = stage[server].ask("GET", path)
-            document = Answer(response.status_code, "", response.text)
-            yield Line(
-                f"without a token, only the document that names the resource and the issuer: {server}",
-                told(None),
-                200,
-                "",
-                document,
-                body=realm.issuer,
-            )
-            seen = stage.ask(server, "POST", "/mcp", json={})
-            yield Line(
-                f"no token: {server}", told(None), 401, "no_credentials", seen, f'resource_metadata="{metadata}"'
-            )
-            yield use("the assistant", assistant, "publish", body="['publish', 'whoami'] published: a note")
-            yield use("a user, who sees one tool", ann, "whoami", body="['whoami'] user ann")
-            yield use(
-                "another service, which sees one tool",
-                indexer,
-                "publish",
-                "caller_not_allowed",
-                log=("indexer is not allowed here (allowed: assistant)",),
-                body="['whoami'] ",
-            )
-            seen = stage.ask(server, "POST", "/mcp", reporter, json={})
-            yield Line(
-                f"a token for another tool server: {server}",
-                told(reporter),
-                401,
-                "wrong_audience",
-                seen,
-                f'resource_metadata="{metadata}"',
-                ("has aud [https://other.workshop.example/mcp], expected https://tools.workshop.example/mcp",),
-            )
-            seen = stage.use_session(server, ann, ann, "whoami")
-            yield Line(f"Ann in her session: {server}", told(ann), 200, "allowed", seen, body="user ann")
-            seen = stage.use_session(server, ann, ben, "whoami")
-            yield Line(f"Ben in Ann's session: {server}", told(ben), 404, "allowed", seen)
-
-        def ask(
-            what: str, path: str, status: int, reason: str, log_of: str, method: str = "GET", **expected: object
-        ) -> Line:
-            seen = stage.ask("assistant", method, path, ann, log_of=log_of)
+        def ask(what: str, path: str, status: int, reason: str, log_of: str, **expected: object) -> Line:
+            seen = stage.ask("assistant", "GET", path, ann, log_of=log_of)
             return Line(what, told(ann), status, reason, seen, **expected)  # type: ignore[arg-type]
 
+        for server, client in (("tool_server", "official"), ("tool_server_fastmcp", "fastmcp")):
+            yield from _tools(realm, stage, server, client, ann)
         yield ask(
             "the assistant uses a tool, as itself",
-            "/publish",
+            "/note",
             200,
             "allowed",
             "tool_server",
-            "POST",
             body="published: a note of ann",
         )
+        on_behalf = "the assistant reads Ann's calendar, on behalf of Ann"
         if realm.exchanges:
-            through = '{"of":"ann","through":"assistant","asked_by":"ann"}'
-            yield ask(
-                "the assistant reads Ann's calendar, on behalf of Ann",
-                "/agenda",
-                200,
-                "allowed",
-                "calendar_api",
-                body=through,
-            )
+            both = '{"of":"ann","through":"assistant","asked_by":"ann"}'
+            yield ask(on_behalf, "/agenda", 200, "allowed", "calendar_api", body=both)
         else:
-            yield ask("the assistant reads Ann's calendar, on behalf of Ann", "/agenda", 503, "allowed", "assistant")
+            yield ask(on_behalf, "/agenda", 503, "allowed", "assistant")
         yield ask(
             "the assistant tries it as itself",
             "/agenda/as-myself",
@@ -472,16 +412,65 @@ def workshop(realm: Realm) -> Iterator[Line]:
             log=("token of assistant belongs to a service, expected a user",),
             body='"status":403',
         )
-        seen = stage.ask("calendar_api", "GET", "/appointments", ann)
         yield Line(
             "Ann's own token at the calendar",
             told(ann),
             401,
             "wrong_audience",
-            seen,
+            stage.ask("calendar_api", "GET", "/appointments", ann),
             _INVALID,
             ("expected calendar-api",),
         )
+
+
+def _tools(realm: Realm, stage: Stage, server: str, client: str, ann: str) -> Iterator[Line]:
+    """Use the tools of one server, by the client of its SDK."""
+    assistant, indexer, reporter = map(realm.service_token, ("assistant", "indexer", "reporter"))
+    ben = realm.user_token("ben", via="assistant-ui")
+    path = "/.well-known/oauth-protected-resource/mcp"
+    metadata = f'resource_metadata="https://tools.workshop.example{path}"'
+
+    def use(who: str, token: str, tool: str, reason: str, body: str, *log: str) -> Line:
+        arguments = {"text": "a note"} if tool == "publish" else {}
+        seen = stage.use_tool(server, client, token, tool, refused=reason != "allowed", **arguments)
+        return Line(f"{who}: {server}", told(token), 200, reason, seen, log=log, body=body)
+
+    found = stage[server].ask("GET", path)
+    yield Line(
+        f"without a token, only the document that names the server and the realm: {server}",
+        told(None),
+        200,
+        "",
+        Answer(found.status_code, "", found.text),
+        body=realm.issuer,
+    )
+    seen = stage.ask(server, "POST", "/mcp", json={})
+    yield Line(f"no token: {server}", told(None), 401, "no_credentials", seen, metadata)
+    yield use("the assistant publishes", assistant, "publish", "allowed", "['publish', 'whoami'] published: a note")
+    yield use("a user, who sees one tool", ann, "whoami", "allowed", "['whoami'] user ann")
+    yield use(
+        "another service may not publish, and does not see the tool",
+        indexer,
+        "publish",
+        "caller_not_allowed",
+        "['whoami'] ",
+        "indexer is not allowed here (allowed: assistant)",
+    )
+    seen = stage.ask(server, "POST", "/mcp", reporter, json={})
+    wrong = "has aud [https://other.workshop.example/mcp], expected https://tools.workshop.example/mcp"
+    yield Line(
+        f"a token for another tool server: {server}",
+        told(reporter),
+        401,
+        "wrong_audience",
+        seen,
+        metadata,
+        (wrong,),
+    )
+    seen = stage.use_session(server, ann, ann, "whoami")
+    yield Line(f"Ann in her session: {server}", told(ann), 200, "allowed", seen, body="user ann")
+    seen = stage.use_session(server, ann, ben, "whoami")
+    yield Line(f"Ben in Ann's session: {server}", told(ben), 404, "allowed", seen)
 
 
 STORIES = {"corp": corp, "techstore": techstore, "abc": abc, "workshop": workshop}

@@ -12,10 +12,10 @@ from fastmcp.client.transports import StreamableHttpTransport
 from fastmcp.exceptions import ToolError
 from mcp.client.streamable_http import streamable_http_client
 
-__all__ = ["Session", "official", "with_fastmcp"]
+__all__ = ["CLIENTS", "Session"]
 
 
-def official(url: str, token: str, tool: str, **arguments: str) -> tuple[list[str], str]:
+def _official(url: str, token: str, tool: str, **arguments: str) -> tuple[list[str], str]:
     """Return the names of the tools that the token's owner sees, and what one of them answers: by the client of the official SDK."""
 
     async def ask() -> tuple[list[str], str]:
@@ -34,8 +34,8 @@ def official(url: str, token: str, tool: str, **arguments: str) -> tuple[list[st
     return anyio.run(ask)
 
 
-def with_fastmcp(url: str, token: str, tool: str, **arguments: str) -> tuple[list[str], str]:
-    """Do as `official`, by the client of FastMCP."""
+def _with_fastmcp(url: str, token: str, tool: str, **arguments: str) -> tuple[list[str], str]:
+    """Do as `_official`, by the client of FastMCP."""
 
     async def ask() -> tuple[list[str], str]:
         async with fastmcp.Client(StreamableHttpTransport(f"{url}/mcp", auth=token)) as client:
@@ -47,6 +47,9 @@ def with_fastmcp(url: str, token: str, tool: str, **arguments: str) -> tuple[lis
             return listed, str(result.content[0].text)
 
     return anyio.run(ask)
+
+
+CLIENTS = {"official": _official, "fastmcp": _with_fastmcp}
 
 
 class Session:
