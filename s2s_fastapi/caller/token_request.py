@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -72,21 +73,23 @@ class Recording:
         self._more = {ISSUER: key.issuer} | ({SCOPE: scope} if scope else {})
         self._duration = duration
 
-    def begun(self) -> dict[str, str]:
-        """Return the attributes of the span of one request."""
-        return {**self.attributes, CAUSE: cause(), **self._more}
-
-    def of(self, current: Span, ask: Callable[[], Loaded[GrantedToken] | Failed]) -> Loaded[GrantedToken] | Failed:
-        """Return what `ask()` returns, and record it in its span and in the metrics."""
-        began, labels = time.monotonic(), {**self.labels, CAUSE: cause()}
-        outcome = ask()
-        if isinstance(outcome, Loaded):
-            labels[OUTCOME] = "granted"
-            current.set_attributes({OUTCOME: "granted", TOKEN_ID: outcome.value.token_id})
-        else:
-            labels[OUTCOME], labels[ERROR_TYPE] = "failed", error_type(outcome.error)
-            current.set_attribute(OUTCOME, "failed")
-            failed(current, labels[ERROR_TYPE], str(outcome.error))
+    def of(
+        self,
+        spanning: Callable[[dict[str, str]], AbstractContextManager[Span]],
+        ask: Callable[[], Loaded[GrantedToken] | Failed],
+    ) -> Loaded[GrantedToken] | Failed:
+        """Return what `ask()` returns, and record it in the metrics and in the span that `spanning` makes of its attributes."""
+        began, why = time.monotonic(), cause()
+        labels = {**self.labels, CAUSE: why}
+        with spanning({**self.attributes, CAUSE: why, **self._more}) as current:
+            outcome = ask()
+            if isinstance(outcome, Loaded):
+                labels[OUTCOME] = "granted"
+                current.set_attributes({OUTCOME: "granted", TOKEN_ID: outcome.value.token_id})
+            else:
+                labels[OUTCOME], labels[ERROR_TYPE] = "failed", error_type(outcome.error)
+                current.set_attribute(OUTCOME, "failed")
+                failed(current, labels[ERROR_TYPE], str(outcome.error))
         report(partial(self._duration.record, time.monotonic() - began, labels))
         return outcome
 
@@ -111,8 +114,7 @@ class TokenRequest:
 
     def __call__(self) -> Loaded[GrantedToken] | Failed:
         """Request the token, and record the result in log, trace and metrics; never raises."""
-        with span("request token", self._recording.begun()) as current:
-            return self._recording.of(current, self._outcome)
+        return self._recording.of(lambda attributes: span("request token", attributes), self._outcome)
 
     def _outcome(self) -> Loaded[GrantedToken] | Failed:
         outcome = self._endpoint.ask(self._grant)

@@ -102,8 +102,9 @@ class ExchangeRequest:
 
     def __call__(self, subject: Subject) -> Loaded[GrantedToken] | Failed:
         """Exchange the token of `subject`, and record the result in log, trace and metrics; never raises an error of this package."""
-        with span("exchange token", self._recording.begun()) as current:
-            return self._recording.of(current, partial(self._outcome, subject))
+        return self._recording.of(
+            lambda attributes: span("exchange token", attributes), partial(self._outcome, subject)
+        )
 
     def _outcome(self, subject: Subject) -> Loaded[GrantedToken] | Failed:
         exchanger, settings = self.exchanger, self.exchanger.settings
