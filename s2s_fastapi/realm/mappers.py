@@ -39,9 +39,9 @@ class Mapped:
 
 
 def mapped(
-    realm: Realm, client: Client, account: Account, effect: InEffect, *, service: bool, peer: str | None
+    realm: Realm, client: Client, account: Account, effect: InEffect, *, service: str, peer: str | None
 ) -> Mapped:
-    """Run the mappers of the client and of the scopes in effect."""
+    """Run the mappers of the client and of the scopes in effect. ``service`` is the client whose own session it is, if it is no user's."""
     draft = partial(TokenDraft, realm=realm, client=client, account=account, service=service, peer=peer)
     lightweight = client.attributes.get("client.use.lightweight.access.token.enabled") == "true"
     token, response = draft(lightweight=lightweight, roles={}), draft(lightweight=False, roles={})
@@ -201,7 +201,7 @@ def _note(token: TokenDraft, mapper: Mapper) -> None:
     if not token.wants(mapper) or not token.service:
         return
     if note in {"client_id", "clientId"}:
-        token.write(mapper, token.client.id)
+        token.write(mapper, token.service)
     elif note in ADDRESSES and token.peer is not None:
         token.write(mapper, token.peer)
     elif note in ADDRESSES and claim not in ADDRESSES:

@@ -4,19 +4,22 @@
     scopes.py    the request -> the scopes in effect, and the roles that they allow
     mappers.py   scopes and roles -> claims
     provenance.py  which mapper puts each audience and role there
+    exchange.py  when a token is exchanged for another client's, and how the result is narrowed
     model.py     the questions that one can ask, and the refusals
 
 Tests compare every answer with real servers, claim by claim (``tests/real/test_parity.py``). `Granted.unknown` names what cannot be
 known from a realm's JSON, such as mappers of other vendors and client policies.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from hmac import compare_digest
 from itertools import combinations
 from typing import Any, Final
 
+from s2s_fastapi.realm import exchange
 from s2s_fastapi.realm.entities import OIDC, Account, Client, Realm, Scope
+from s2s_fastapi.realm.exchange import ACCESS_TOKEN, ID_TOKEN, REFRESH_TOKEN, SubjectToken
 from s2s_fastapi.realm.mappers import mapped
 from s2s_fastapi.realm.provenance import Provenance, provenance
 from s2s_fastapi.realm.reading import read_realm
@@ -39,6 +42,10 @@ class Granted:
     """Seconds; ``expires_in``."""
     scope: str
     """The response's ``scope``."""
+    client_id: str
+    """The client that gets the token: ``azp``, unless a mapper writes another one."""
+    account: str
+    """The name of the account that the token is about."""
     algorithm: str = "RS256"
     header_type: str = "JWT"
     openid: bool = False
@@ -49,14 +56,34 @@ class Granted:
     """The token has a session."""
     offline: bool = False
     """The session is an offline session."""
+    clients: frozenset[str] = frozenset()
+    """The clients that take part in the session. An exchange without a refresh token does not add the requester."""
     refresh_lifespan: int = 0
     """Seconds that the refresh_token is valid; 0 if there is none, or if it does not expire."""
+    service: str = ""
+    """The client to whose own token the session belongs; empty for a user's token, and if there is no session."""
+    issued_type: str = ""
+    """The response's ``issued_token_type``; empty unless the token came by token exchange. If it is that of an ID token, the answer has
+    an ID token in the place of the access token."""
     response: Mapping[str, Any] = field(default_factory=dict)
     """What mappers add to the answer, beside the token."""
     not_before: int = 0
     """The response's ``not-before-policy``."""
     unknown: tuple[str, ...] = ()
     """What this model cannot say about the token, one sentence each. If it is empty, Keycloak would answer exactly this."""
+
+    def as_subject(self) -> SubjectToken:
+        """Return this token as one that another client may exchange."""
+        audience = self.claims.get("aud", [])
+        return SubjectToken(
+            client_id=self.client_id,
+            audience=frozenset([audience] if isinstance(audience, str) else audience),
+            username=self.account,
+            session=self.session,
+            service=self.service,
+            offline=self.offline,
+            clients=self.clients,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +226,7 @@ class RealmModel:
             return Denied(status=401, error="invalid_request", description=f"User '{account.username}' disabled")
         # Rule 15: with a refresh token comes a session.
         session = client.attributes.get("client_credentials.use_refresh_token") == "true"
-        return self._issued(client, account, scope, service=True, session=session, peer=peer)
+        return self._issued(client, account, scope, service=client_id, session=session, peer=peer)
 
     def with_usable(self, client_id: str) -> "RealmModel":
         """Return the same realm in which nothing but the requested scopes keeps this client from getting a token of its own.
@@ -256,7 +283,76 @@ class RealmModel:
             return Denied(status=400, error="invalid_grant", description="Account disabled")
         if not user.ready:
             return Denied(status=400, error="invalid_grant", description="Account is not fully set up")
-        return self._issued(client, user, scope, service=False, session=True)
+        return self._issued(client, user, scope, session=True)
+
+    def may_exchange(self, client_id: str) -> Denied | None:
+        """Return why the client may not exchange tokens, whichever they are, or None (rule 37)."""
+        client = self._usable(client_id)
+        return client if isinstance(client, Denied) else _denied(exchange.enabled(self._realm, client))
+
+    def exchanged(
+        self,
+        client_id: str,
+        subject: SubjectToken | None,
+        *,
+        scope: str | None = None,
+        audiences: Collection[str] = (),
+        requested: str = ACCESS_TOKEN,
+        peer: str | None = None,
+    ) -> Granted | Denied:
+        """Answer a client that exchanges a token (RFC 8693), after the client was authenticated.
+
+        ``subject`` is None if the text is no token of this realm, or one that has expired or whose session has ended. ``audiences`` and
+        ``requested`` are the parameters ``audience`` and ``requested_token_type``.
+        """
+        client = self._usable(client_id)
+        if isinstance(client, Denied):
+            return client
+        if refused := _denied(exchange.enabled(self._realm, client)):
+            return refused
+        account = None if subject is None else exchange.subject_account(self._realm, subject)
+        if subject is None or account is None:
+            return Denied(status=400, error="invalid_request", description="Invalid token")
+        if refused := _denied(exchange.no_subject(client, subject)):
+            return refused
+        unsupported = Denied(status=400, error="invalid_request", description="requested_token_type unsupported")
+        if exchange.unsupported_type(client, requested):
+            return unsupported
+        if refused := _denied(exchange.wrong_audience(self._realm, client, subject, audiences)):
+            return refused
+        effect = in_effect(self._realm, client, account, scope)
+        if effect is None:
+            return self._invalid_scope(scope)
+        if requested not in {ACCESS_TOKEN, ID_TOKEN, REFRESH_TOKEN}:
+            return unsupported
+        refresh = requested == REFRESH_TOKEN
+        if refused := _denied(exchange.no_result(client, subject, effect, refresh=refresh)):
+            return refused
+        clients = subject.clients | ({client_id} if refresh else set())
+        token = self._token(
+            client,
+            account,
+            effect,
+            service=subject.service,
+            session=subject.session,
+            refresh=refresh,
+            peer=peer,
+            alone=client_id not in clients,
+        )
+        claims, missing = exchange.narrowed(token.claims, audiences) if audiences else (token.claims, [])
+        if missing:
+            reason = f"Requested audience not available: {', '.join(missing)}"
+            return Denied(status=400, error="invalid_request", description=reason)
+        id_token = requested == ID_TOKEN
+        return replace(
+            token,
+            claims=claims,
+            issued_type=requested,
+            openid=token.openid and not id_token,
+            offline=subject.offline,
+            service=subject.service,
+            clients=clients,
+        )
 
     def _found(self, client_id: str) -> Client | Denied:
         if not self._realm.enabled:
@@ -299,24 +395,39 @@ class RealmModel:
         account: Account,
         scope: str | None,
         *,
-        service: bool,
         session: bool,
+        service: str = "",
         peer: str | None = None,
     ) -> Granted | Denied:
-        realm = self._realm
-        effect = in_effect(realm, client, account, scope)
+        effect = in_effect(self._realm, client, account, scope)
         if effect is None:
             return self._invalid_scope(scope)
-        refresh = session and (service or client.attributes.get("use.refresh.tokens") != "false")
+        refresh = session and (bool(service) or client.attributes.get("use.refresh.tokens") != "false")
         if refresh and effect.offline and not effect.offline_allowed:
             reason = "Offline tokens not allowed for the user or client"
             return Denied(status=400, error="not_allowed", description=reason)
         if client.attributes.get("tls.client.certificate.bound.access.tokens") == "true":  # rule 30
             reason = "Client Certification missing for MTLS HoK Token Binding"
             return Denied(status=400, error="invalid_request", description=reason)
+        return self._token(client, account, effect, service=service, session=session, refresh=refresh, peer=peer)
+
+    def _token(
+        self,
+        client: Client,
+        account: Account,
+        effect: InEffect,
+        *,
+        service: str,
+        session: bool,
+        refresh: bool,
+        peer: str | None,
+        alone: bool = False,
+    ) -> Granted:
+        """``alone``: the session belongs to other clients only."""
+        realm = self._realm
         lower = client.attributes.get("token.response.type.bearer.lower-case") == "true"
-        # Rule 12: a token without a session has `sub` whatever its scopes; any other needs the mapper of `basic`.
-        claims = {"sub": account.id} if service and not session else {}
+        # Rule 12: a token without a session of its client has `sub` whatever its scopes; any other needs the mapper of `basic`.
+        claims = {"sub": account.id} if alone or not session else {}
         claims |= {"typ": "bearer" if lower else "Bearer", "azp": client.id, "scope": effect.text}
         claims |= {"sid": ""} if session else {}
         written = mapped(realm, client, account, effect, service=service, peer=peer)
@@ -331,7 +442,11 @@ class RealmModel:
             refresh=refresh,
             session=session,
             offline=session and effect.offline,
+            clients=frozenset({client.id} if session else ()),
             refresh_lifespan=_refresh_lifespan(realm, client, effect) if refresh else 0,
+            client_id=client.id,
+            account=account.username,
+            service=service if session else "",
             response=written.response,
             not_before=max(realm.not_before, client.not_before),
             unknown=realm.unknown + written.unknown,
@@ -339,6 +454,13 @@ class RealmModel:
 
 
 _NOBODY: Final = Account(username="", id="", attributes={})
+
+
+def _denied(refusal: exchange.Refusal | None) -> Denied | None:
+    if refusal is None:
+        return None
+    status, error, description = refusal
+    return Denied(status=status, error=error, description=description)
 
 
 def _same(presented: str | None, expected: str | None) -> bool:

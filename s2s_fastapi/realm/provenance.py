@@ -88,7 +88,7 @@ def _sources(realm: Realm, client: Client, account: Account, effect: InEffect) -
                 continue
             # Alone, but for those that change roles: what is in this token is what this mapper writes.
             alone = replace(client, own=replace(client.own, mappers=(*of_roles, mapper)))
-            written = mapped(realm, alone, account, replace(effect, scopes=()), service=True, peer=None)
+            written = mapped(realm, alone, account, replace(effect, scopes=()), service=client.id, peer=None)
             audiences, roles = _in_aud(written.claims), frozenset(_in_access(written.claims))
             if audiences or roles:
                 name = f"{client.id}-dedicated" if scope is client.own else scope.name

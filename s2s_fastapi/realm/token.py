@@ -24,7 +24,8 @@ class TokenDraft:
     realm: Realm
     client: Client
     account: Account
-    service: bool
+    service: str
+    """The client to whose own token the session belongs; empty if a user logged in."""
     peer: str | None
     """The address of the client, if it is known."""
     lightweight: bool

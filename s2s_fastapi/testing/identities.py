@@ -15,7 +15,7 @@ from s2s_fastapi.names import names_given, scope_problem
 from s2s_fastapi.realm.model import Denied, Granted, RealmModel
 from s2s_fastapi.testing.decisions import SENDING
 from s2s_fastapi.testing.keys import RealmKeys, once_in_a_process
-from s2s_fastapi.testing.minting import Mint
+from s2s_fastapi.testing.minting import Grant, Mint
 from s2s_fastapi.testing.named_realm import Named, realm_document
 from s2s_fastapi.testing.trust import Trusted
 
@@ -164,13 +164,19 @@ def make_token(identity: Identity, trusted: Trusted | None, mint: Mint, *, by_fi
     now = mint.now
     if life < 0:  # it was issued as long before its end as any other token
         life, now = granted.lifespan, now + life - granted.lifespan
-    mint = replace(mint, now=now, issuer=identity.issuer or mint.issuer)
-    claims = mint.claims(replace(granted, lifespan=life), "password" if identity.username else "client_credentials")
+    named = None if by_file else _named(identity, trusted, mint.realm.name)
+    own = replace(mint, now=now, named=named)
+    mint = replace(own, issuer=identity.issuer or own.issuer)
+    session = mint.session(granted)
+    grant: Grant = "password" if identity.username else "client_credentials"
+    claims = mint.claims(replace(granted, lifespan=life), grant, session)
     bound = {"cnf": {"jkt": _HOLDER.kid("ES256")}} if identity.dpop else {}
     claims = {name: value for name, value in {**claims, **bound, **identity.claims}.items() if value is not None}
     options: dict[str, Any] = {"algorithm": granted.algorithm, "header_type": granted.header_type}
     if identity.key == "realm":
-        return mint.realm.keys.sign(claims, **options)
+        token = mint.realm.keys.sign(claims, **options)
+        own.remember(token, claims, granted, session)
+        return token
     if identity.key in ("foreign", "forged"):
         kid = mint.realm.keys.kid(granted.algorithm) if identity.key == "forged" else ""
         return _FOREIGN.sign(claims, **options, kid=kid)
@@ -191,9 +197,14 @@ def refused(denied: Denied) -> TokenRequestError:
 
 def _as_named(identity: Identity, trusted: Trusted | None, realm: RealmModel) -> Granted | Denied:
     """Return what a realm grants that has this client, and nothing else."""
-    audiences = identity.audience or (trusted.audiences_in(realm.name) if trusted is not None else frozenset())
-    own = trusted.client_in(realm.name) if trusted is not None else next(iter(sorted(audiences)), identity.client_id)
-    named = Named(
+    named = _named(identity, trusted, realm.name)
+    return deepcopy(_granted_to(named, realm.name, ".".join(map(str, realm.version))))
+
+
+def _named(identity: Identity, trusted: Trusted | None, realm: str) -> Named:
+    audiences = identity.audience or (trusted.audiences_in(realm) if trusted is not None else frozenset())
+    own = trusted.client_in(realm) if trusted is not None else next(iter(sorted(audiences)), identity.client_id)
+    return Named(
         client_id=identity.client_id,
         username=identity.username,
         audiences=audiences,
@@ -201,14 +212,12 @@ def _as_named(identity: Identity, trusted: Trusted | None, realm: RealmModel) ->
         roles=frozenset((client or own, role) for client, role in identity.roles),
         realm_roles=identity.realm_roles,
     )
-    return deepcopy(_granted_to(named, ".".join(map(str, realm.version))))
 
 
 @lru_cache(1024)
-def _granted_to(named: Named, version: str) -> Granted | Denied:
-    return _answer(
-        RealmModel.read(realm_document("test", [named]), version=version), named.client_id, named.username, named.scopes
-    )
+def _granted_to(named: Named, realm: str, version: str) -> Granted | Denied:
+    model = RealmModel.read(realm_document(realm, [named]), version=version)
+    return _answer(model, named.client_id, named.username, named.scopes)
 
 
 def _of_file(identity: Identity, model: RealmModel) -> Granted | Denied:

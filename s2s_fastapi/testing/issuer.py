@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self, Unpack
 from urllib.parse import unquote, urlsplit
@@ -15,7 +16,7 @@ import httpx
 from s2s_fastapi.caller.wanted import Names, Wanted
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.names import names_given, realm_segment, scope_problem
-from s2s_fastapi.realm.model import Denied, Granted
+from s2s_fastapi.realm.model import Denied, Granted, RealmModel
 from s2s_fastapi.realm.notices import Notice
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.testing import answers
@@ -271,6 +272,19 @@ class EmbeddedIssuer:
         """Revoke the realm's tokens that were issued before `at`, in seconds since the epoch, and return it. The default is now."""
         self._realm(realm).not_before = moment = int(self.time.now()) if at is None else at
         return moment
+
+    def logout(self, username: str, *, realm: str = "") -> int:
+        """End all sessions of a user, as *Sign out* on the user's page does, and return how many there were.
+
+        - From then on no token of these sessions can be exchanged. Services that verify tokens themselves still accept them until they expire.
+        - ``username`` is that of `as_user`, or of the realm file; or of a service account, ``service-account-CLIENT``.
+        - ``realm``: the realm of the user, if the issuer has several.
+
+        Raises:
+            ConfigurationError: There is no such realm.
+        """
+        found = self._realm(self._realm_of(realm, None))
+        return found.issued.logout(username.lower(), now=int(self.time.now()))
 
     def service_environment(
         self, client_id: str, *, audience: Names = None, scope: Names = None, realm: str = ""
@@ -583,15 +597,28 @@ class EmbeddedIssuer:
         if endpoint == "certs":
             page = certs_page(realm)
         elif endpoint == "discovery":
-            page = discovery_page(self.issuer(realm.name), self._below(self._internal(request), realm.name))
+            internal = self._below(self._internal(request), realm.name)
+            page = discovery_page(self.issuer(realm.name), internal, exchanges=self._wire.exchanges)
         else:
             page = realm_page(realm, self.issuer(realm.name))
         return answers.with_origin(page, origin)
 
     def _mint(self, realm: IssuerRealm, client: str = "127.0.0.1") -> Mint:
         return Mint(
-            realm=realm, issuer=self.issuer(realm.name), wire=self._wire, now=int(self.time.now()), client=client
+            realm=realm,
+            issuer=self.issuer(realm.name),
+            wire=self._wire,
+            now=int(self.time.now()),
+            client=client,
+            with_named=partial(self._with_named, realm),
         )
+
+    def _with_named(self, realm: IssuerRealm, named: object) -> RealmModel:
+        """Return a realm without a file as it is while a token of somebody whom only a test named is exchanged."""
+        known = None if self._named is None else self._named.get(realm.name)
+        if known is None or not isinstance(named, Named):
+            return realm.model
+        return RealmModel.read(realm_document(realm.name, [*known, named]), version=self.version)
 
     def _token(self, realm: str, outcome: Granted | Denied, grant: Grant) -> str:
         if isinstance(outcome, Denied):

@@ -21,12 +21,13 @@ def granted(realm: str, client_id: str, token: Granted) -> None:
         return
     audience = token.claims.get("aud", [])
     audiences = [audience] if isinstance(audience, str) else audience
-    user = token.claims.get("preferred_username") if "sid" in token.claims else None
+    user = token.account if token.session and not token.service else None
     LOG.info(
-        "%s: token for %s%s: audience %s, scope %s, %d s",
+        "%s: token for %s%s%s: audience %s, scope %s, %d s",
         named(realm),
         named(client_id),
-        f" and the user {named(str(user))}" if user else "",
+        f" and the user {named(user)}" if user else "",
+        ", by exchange" if token.issued_type else "",
         listed(map(str, audiences)) or "none",
         printable(token.scope, _LONGEST) or "none",
         token.lifespan,

@@ -59,6 +59,7 @@ def _client(client_id: str, every: list[Named]) -> dict[str, Any]:
         "clientId": client_id,
         "serviceAccountsEnabled": True,
         "directAccessGrantsEnabled": True,
+        "attributes": {"standard.token.exchange.enabled": "true"},
         "defaultClientScopes": _DEFAULT,
         "optionalClientScopes": sorted({scope for one in own for scope in one.scopes} - {"openid", *_DEFAULT}),
         "protocolMappers": list(_audience_mappers(audiences)),

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from s2s_fastapi.realm.exchange import GRANT_TYPE
 from s2s_fastapi.testing.answers import json_response
 from s2s_fastapi.testing.realm import IssuerRealm
 from s2s_fastapi.testing.wire import Response
@@ -22,17 +23,18 @@ def certs_page(realm: IssuerRealm) -> Response:
     return json_response(200, {"keys": realm.keys.published()}, _NO_CACHE)
 
 
-def discovery_page(issuer: str, internal: str) -> Response:
+def discovery_page(issuer: str, internal: str, *, exchanges: bool) -> Response:
     """Return the metadata (OpenID Connect Discovery 1.0 section 3): only what is answered here.
 
     `issuer` is the realm's public URL; `internal` is the address at which the request arrived, and discovery sends services there.
+    ``exchanges``: whether this release exchanges tokens.
     """
     endpoints = f"{internal}/protocol/openid-connect"
     members: dict[str, Any] = {
         "issuer": issuer,
         "token_endpoint": f"{endpoints}/token",
         "jwks_uri": f"{endpoints}/certs",
-        "grant_types_supported": ["client_credentials", "password"],
+        "grant_types_supported": ["client_credentials", "password", *[GRANT_TYPE] * exchanges],
         "response_types_supported": ["none"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": list(_ALGORITHMS),

@@ -8,6 +8,7 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.realm.model import RealmModel
 from s2s_fastapi.realm.notices import Notice, notices
 from s2s_fastapi.testing.assertions import Seen
+from s2s_fastapi.testing.issued import IssuedTokens
 from s2s_fastapi.testing.keys import NewKey, RealmKeys
 
 __all__ = ["IssuerRealm"]
@@ -19,7 +20,7 @@ class IssuerRealm:
     """A realm of the issuer, as in its file. `model` computes what it puts into tokens.
 
     - `new_keys` gives what makes its keys, for its name.
-    - If a realm of that name is in `before`, this one has the keys, the made secrets and the revocations of that realm.
+    - If a realm of that name is in `before`, this one has the keys, the tokens, the made secrets and the revocations of that realm.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class IssuerRealm:
         self.not_before: int = max(self.model.not_before, previous.not_before if previous else 0)
         """Seconds since the epoch."""
         self.assertions: Seen = previous.assertions if previous else Seen()
+        self.issued: IssuedTokens = previous.issued if previous else IssuedTokens()
         self._document = document
         self._users = list(document.get("users") or ())
 

@@ -1,13 +1,15 @@
-"""The token endpoint: Keycloak's refusals in its order, from 26.0.8 and 26.7.3 (RFC 6749 sections 4.3, 4.4, 5.2; RFC 7523)."""
+"""The token endpoint: Keycloak's refusals in its order, from 26.0.8 and 26.7.3 (RFC 6749 sections 4.3, 4.4, 5.2; RFC 7523; RFC 8693)."""
 
 import hmac
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
+from s2s_fastapi.realm.exchange import ACCESS_TOKEN, GRANT_TYPE
 from s2s_fastapi.realm.model import Denied, Granted
 from s2s_fastapi.testing import log
 from s2s_fastapi.testing.answers import FAILED, INVALID_ORIGIN, NO_STORE, TOO_LARGE, json_response, with_origin
 from s2s_fastapi.testing.assertions import ASSERTION_TYPE, Assertion, AssertionRules
+from s2s_fastapi.testing.issued import IssuedToken
 from s2s_fastapi.testing.minting import Grant, Mint
 from s2s_fastapi.testing.wire import Credentials, Form, Malformed, Request, Response, basic
 
@@ -30,7 +32,14 @@ _NO_CLIENT_ID: Final = "Missing client_id parameter"
 _SIGNED: Final = "Client authentication with signed JWT failed: "
 _ASSERTION_PATHS: Final = ("token", "token/introspect", "ext/par/request", "ext/ciba/auth")
 _NO_USERNAME: Final = Denied(status=401, error="invalid_request", description="Missing parameter: username")
-_GRANTS: Final[dict[str, Grant]] = {"client_credentials": "client_credentials", "password": "password"}
+_GRANTS: Final[dict[str, Grant]] = {
+    "client_credentials": "client_credentials",
+    "password": "password",
+    GRANT_TYPE: "token_exchange",
+}
+_MAY_REPEAT: Final = frozenset({"audience", "resource"})
+_NOT_SUPPORTED: Final = ("requested_subject", "requested_issuer", "subject_issuer")
+_SUBJECT: Final = ("subject_token", "subject_token_type")
 
 
 def answer_token_request(request: Request, mint: Mint) -> Response:
@@ -43,7 +52,7 @@ def answer_token_request(request: Request, mint: Mint) -> Response:
         return TOO_LARGE
     if len(form.fields) > _MOST_FIELDS:
         return FAILED
-    client_id, grant, outcome = _outcome(form, request, mint)
+    client_id, grant, outcome, subject = _outcome(form, request, mint)
     origin = request.header("origin")
     if isinstance(outcome, Denied):
         log.refused(mint.realm.name, client_id, outcome)
@@ -56,30 +65,42 @@ def answer_token_request(request: Request, mint: Mint) -> Response:
             return INVALID_ORIGIN
         origin = None
     log.granted(mint.realm.name, client_id, outcome)
+    if subject is not None:
+        mint = replace(mint, subject=subject, named=subject.named)
     return with_origin(json_response(200, mint.answer(outcome, grant), NO_STORE), origin, exposed=True)
 
 
-def _outcome(form: Form, request: Request, mint: Mint) -> tuple[str, Grant, Granted | Denied]:
-    """Return the client, the grant and the answer."""
+class _Outcome(NamedTuple):
+    client_id: str
+    grant: Grant
+    answer: Granted | Denied
+    subject: IssuedToken | None = None
+    """The token that is exchanged."""
+
+
+def _outcome(form: Form, request: Request, mint: Mint) -> _Outcome:
     read = Form(tuple(pair for pair in form.fields if len(pair[1]) <= _LONGEST_READ)) if mint.wire.strict else form
     named = read.get("grant_type")
     if named is None:
-        return "", "client_credentials", _NO_GRANT
+        return _Outcome("", "client_credentials", _NO_GRANT)
     grant = _GRANTS.get(named)
-    if grant is None:
-        return "", "client_credentials", _UNKNOWN_GRANT
+    if grant is None or (grant == "token_exchange" and not mint.wire.exchanges):
+        return _Outcome("", "client_credentials", _UNKNOWN_GRANT)
     try:
         client = _credentials(read, request, strict=mint.wire.strict)
     except Malformed:
-        return "", grant, _BROKEN_BASIC
+        return _Outcome("", grant, _BROKEN_BASIC)
     client_id, denied = _authenticated(client, read, mint)
-    if denied is None and form.repeats:
+    if denied is None and form.repeated - (_MAY_REPEAT if grant == "token_exchange" else frozenset()):
         denied = _REPEATED
     if denied is not None:
-        return client_id, grant, denied
+        return _Outcome(client_id, grant, denied)
     if grant == "password":
-        return client_id, grant, _of_user(read, client_id, mint)
-    return client_id, grant, mint.realm.model.service_token(client_id, scope=read.get("scope"), peer=mint.client)
+        return _Outcome(client_id, grant, _of_user(read, client_id, mint))
+    if grant == "token_exchange":
+        return _exchange(read, client_id, mint)
+    token = mint.realm.model.service_token(client_id, scope=read.get("scope"), peer=mint.client)
+    return _Outcome(client_id, grant, token)
 
 
 def _authenticated(client: Credentials, form: Form, mint: Mint) -> tuple[str, Denied | None]:
@@ -156,3 +177,43 @@ def _of_user(form: Form, via: str, mint: Mint) -> Granted | Denied:
     password = form.get("password") or ""
     right = expected is not None and hmac.compare_digest(password.encode(), expected.encode())
     return mint.realm.model.password(username, via=via, scope=form.get("scope"), right_password=right)
+
+
+def _exchange(form: Form, client_id: str, mint: Mint) -> _Outcome:
+    refused = mint.realm.model.may_exchange(client_id)
+    for name in _NOT_SUPPORTED:
+        if form.get(name) is not None:
+            refused = _bad(f"Parameter '{name}' is not supported for standard token exchange")
+            break
+    for name in _SUBJECT:
+        if refused is None and form.get(name) is None:
+            refused = _bad(f"Parameter '{name}' required for standard token exchange")
+    if refused is None and form.get("subject_token_type") != ACCESS_TOKEN:
+        refused = _bad("Parameter 'subject_token' supports access tokens only")
+    if refused is not None:
+        return _Outcome(client_id, "token_exchange", refused)
+    subject = _subject(form.get("subject_token") or "", mint)
+    requested = form.get("requested_token_type")
+    answer = mint.model_for(subject).exchanged(
+        client_id,
+        subject.subject if subject is not None else None,
+        scope=form.get("scope"),
+        audiences=form.every("audience"),
+        requested=ACCESS_TOKEN if requested is None else requested,
+        peer=mint.client,
+    )
+    return _Outcome(client_id, "token_exchange", answer, subject)
+
+
+def _subject(token: str, mint: Mint) -> IssuedToken | None:
+    """Return a token of this realm that is valid now: it has not expired, and neither the user nor an administrator has revoked it."""
+    found = mint.realm.issued.find(token, now=mint.now)
+    if found is None:
+        return None
+    client = mint.realm.model.client(found.subject.client_id)
+    revoked = max(mint.realm.not_before, client.not_before if client is not None else 0)
+    return found if found.issued_at >= revoked else None
+
+
+def _bad(description: str) -> Denied:
+    return Denied(status=400, error="invalid_request", description=description)

@@ -22,6 +22,8 @@ class Wire:
     """Writes session, token type and grant in front of ``jti``."""
     short_sessions: bool
     """``sid`` is 24 characters of base64url, no UUID."""
+    exchanges: bool
+    """Knows standard token exchange."""
 
     @classmethod
     def of(cls, version: str) -> Self:
@@ -34,4 +36,9 @@ class Wire:
         if found is None:
             raise ConfigurationError(f"{version!r} is no version of Keycloak: write {NEWEST}.")
         release = int(found[1]), int(found[2])
-        return cls(strict=release >= (26, 7), marked_ids=release >= (26, 2), short_sessions=release >= (26, 5))
+        return cls(
+            strict=release >= (26, 7),
+            marked_ids=release >= (26, 2),
+            short_sessions=release >= (26, 5),
+            exchanges=release >= (26, 2),
+        )

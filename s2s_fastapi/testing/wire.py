@@ -2,6 +2,7 @@
 
 import re
 from base64 import b64decode
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -13,7 +14,12 @@ _FORM: Final = "application/x-www-form-urlencoded"
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HIDDEN: Final = "<redacted>"
 # The fields that a log may show. Any other field could be a secret, so this is a list of what is shown, not of what is hidden.
-_SHOWN: Final = frozenset({"grant_type", "client_id", "scope", "audience", "username", "client_assertion_type"})
+_SHOWN: Final = frozenset(
+    {
+        *("grant_type", "client_id", "scope", "audience", "username", "client_assertion_type"),
+        *("subject_token_type", "requested_token_type"),
+    }
+)
 
 
 class Malformed(ValueError):
@@ -49,10 +55,14 @@ class Form:
         """Return the first value of a field, or None."""
         return next((value for found, value in self.fields if found == name), None)
 
+    def every(self, name: str) -> list[str]:
+        """Return all values of a field."""
+        return [value for found, value in self.fields if found == name]
+
     @property
-    def repeats(self) -> bool:
-        """Whether a field occurs twice."""
-        return len({name for name, _ in self.fields}) != len(self.fields)
+    def repeated(self) -> frozenset[str]:
+        """The fields that occur more than once."""
+        return frozenset(name for name, times in Counter(name for name, _ in self.fields).items() if times > 1)
 
     @property
     def shown(self) -> dict[str, str]:
