@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NoReturn, TypeVar, cast, overload
 from weakref import WeakKeyDictionary, WeakSet
 
 import httpx
@@ -90,6 +90,8 @@ class OnBehalfAuth:
     """The dependency ``bob.on_behalf`` of `service_auth`. Only a request that a user sent gets an object; every other one is answered 403."""
 
     auth: ServiceTokenAuth
+    acts_for_user: ClassVar[bool] = True
+    """The start check sees that users may call the route."""
 
     @property
     def downstream(self) -> Downstream:
@@ -424,6 +426,8 @@ class OnBehalfClient(Generic[A, S]):
     """
 
     client: ServiceClient[A, S]
+    acts_for_user: ClassVar[bool] = True
+    """The start check sees that users may call the route."""
 
     @property
     def downstream(self) -> Downstream:
@@ -461,6 +465,8 @@ class SyncOnBehalfClient(Generic[S]):
     """The dependency ``crm.on_behalf.sync``: gives ``def`` routes a sync client of the user who sent the request."""
 
     client: ServiceClient[Any, S]
+    acts_for_user: ClassVar[bool] = True
+    """The start check sees that users may call the route."""
 
     @property
     def downstream(self) -> Downstream:

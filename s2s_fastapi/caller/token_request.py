@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from s2s_fastapi.errors import S2SError
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.telemetry.attributes import AUDIENCE, CAUSE, CLIENT_ID, ERROR_TYPE, ISSUER, OUTCOME, SCOPE, TOKEN_ID
 from s2s_fastapi.telemetry.metrics import TOKEN_REQUEST, audience_label
-from s2s_fastapi.telemetry.spans import cause, failed, span
+from s2s_fastapi.telemetry.spans import Span, cause, failed, span
 from s2s_fastapi.text import listed
 
 if TYPE_CHECKING:  # loaded when settings are first made
@@ -60,24 +61,27 @@ class TokenKey:
 
 
 class Recording:
-    """What a token request of `key` leaves in metrics and traces, under the name of its span."""
+    """What the token requests of `key` leave in metrics and traces."""
 
-    def __init__(self, key: TokenKey, name: str, duration: "Histogram") -> None:
+    def __init__(self, key: TokenKey, duration: "Histogram") -> None:
         audience, scope = listed(key.wanted.audiences, " "), listed(key.wanted.scopes, " ")
         client_id = key.authentication.client_id
         self.labels = {CLIENT_ID: client_id, AUDIENCE: audience_label(audience)}
-        """Its labels in metrics."""
+        """Their labels in metrics."""
         self.attributes = {CLIENT_ID: client_id} | ({AUDIENCE: audience} if audience else {})
-        """Its attributes in spans."""
+        """Their attributes in spans."""
         self._more = {ISSUER: key.issuer} | ({SCOPE: scope} if scope else {})
-        self._name = name
         self._duration = duration
 
-    def of(self, ask: Callable[[], Loaded[GrantedToken] | Failed]) -> Loaded[GrantedToken] | Failed:
-        """Return what `ask()` returns, and record it."""
+    def of(
+        self,
+        spanning: Callable[[dict[str, str]], AbstractContextManager[Span]],
+        ask: Callable[[], Loaded[GrantedToken] | Failed],
+    ) -> Loaded[GrantedToken] | Failed:
+        """Return what `ask()` returns, and record it in the metrics and in the span that `spanning` makes of its attributes."""
         began, why = time.monotonic(), cause()
         labels = {**self.labels, CAUSE: why}
-        with span(self._name, {**self.attributes, CAUSE: why, **self._more}) as current:
+        with spanning({**self.attributes, CAUSE: why, **self._more}) as current:
             outcome = ask()
             if isinstance(outcome, Loaded):
                 labels[OUTCOME] = "granted"
@@ -101,7 +105,7 @@ class TokenRequest:
     ) -> None:
         self._grant = _ClientCredentials(key.wanted, settings)
         self._endpoint = TokenEndpoint(key.token_url, key.authentication, settings, channel, clock)
-        self._recording = Recording(key, "request token", TOKEN_REQUEST)
+        self._recording = Recording(key, TOKEN_REQUEST)
         self.labels = self._recording.labels
         """Its labels in metrics."""
         self.attributes = self._recording.attributes
@@ -110,7 +114,7 @@ class TokenRequest:
 
     def __call__(self) -> Loaded[GrantedToken] | Failed:
         """Request the token, and record the result in log, trace and metrics; never raises."""
-        return self._recording.of(self._outcome)
+        return self._recording.of(lambda attributes: span("request token", attributes), self._outcome)
 
     def _outcome(self) -> Loaded[GrantedToken] | Failed:
         outcome = self._endpoint.ask(self._grant)

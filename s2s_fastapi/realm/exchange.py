@@ -54,6 +54,8 @@ class SubjectToken:
     """The client to whose own token the session belongs; empty for a user's session."""
     offline: bool = False
     """Whether the session is an offline session."""
+    clients: frozenset[str] = frozenset()
+    """The clients that take part in the session: the one through which the user logged in, and each that got a refresh token of it."""
     bound: bool = False
     """Whether the token is bound to a key (``cnf``)."""
 

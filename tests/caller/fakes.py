@@ -146,6 +146,7 @@ class Receiver:
         """Authorization values that are answered with 401 invalid_token, whenever they come."""
         self.sent = 0
         self.headers: list[Message] = []
+        self.connections = 0
 
     def refuse(
         self, times: int = 1, headers: Mapping[str, str] = INVALID_TOKEN, body: bytes | Iterator[bytes] = b""
@@ -162,6 +163,10 @@ def receiver(tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
     class Conversation(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True  # or each answer waits 40 ms for an acknowledgement
+
+        def setup(self) -> None:
+            there.connections += 1
+            super().setup()
 
         def answer(self) -> None:
             there.headers.append(self.headers)

@@ -18,6 +18,7 @@ from s2s_fastapi.engine.reports import report
 from s2s_fastapi.errors import ConfigurationError, S2SError, SessionEnded, TokenRequestError
 from s2s_fastapi.keycloak.exchange_cures import SESSION_OVER, foreign_issuer, unasked
 from s2s_fastapi.telemetry.metrics import TOKEN_EXCHANGE
+from s2s_fastapi.telemetry.spans import span
 from s2s_fastapi.text import listed, named
 
 if TYPE_CHECKING:  # loaded when settings are first made
@@ -93,7 +94,7 @@ class ExchangeRequest:
             )
         self.exchanger = exchanger
         self._wanted = key.wanted
-        self._recording = Recording(key, "exchange token", TOKEN_EXCHANGE)
+        self._recording = Recording(key, TOKEN_EXCHANGE)
         self.labels = self._recording.labels
         """Its labels in metrics."""
         self.attributes = self._recording.attributes
@@ -101,7 +102,9 @@ class ExchangeRequest:
 
     def __call__(self, subject: Subject) -> Loaded[GrantedToken] | Failed:
         """Exchange the token of `subject`, and record the result in log, trace and metrics; never raises an error of this package."""
-        return self._recording.of(partial(self._outcome, subject))
+        return self._recording.of(
+            lambda attributes: span("exchange token", attributes), partial(self._outcome, subject)
+        )
 
     def _outcome(self, subject: Subject) -> Loaded[GrantedToken] | Failed:
         exchanger, settings = self.exchanger, self.exchanger.settings
@@ -184,6 +187,8 @@ class _Exchange:
         claims = claims_of(token.value) or {}
         if answer.get("issued_token_type") != _ACCESS_TOKEN:
             raise _unusable(f"its issued_token_type is not {_ACCESS_TOKEN}", claims)
+        if token.digest == self.subject.digest:
+            raise _unusable("its token is the user's own", claims)
         for name, expected in (("sub", self.subject.subject), ("sid", self.subject.session), ("azp", client)):
             if claims.get(name) != expected:
                 raise _unusable(f"the {name} of its token is not {named(expected)}", claims)
