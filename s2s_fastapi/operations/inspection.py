@@ -5,6 +5,7 @@ As in `s2s_fastapi.operations.snapshot`, only the fields listed here are taken f
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -17,6 +18,7 @@ from s2s_fastapi.names import name_problem
 from s2s_fastapi.operations.admin import AdminError
 from s2s_fastapi.operations.findings import Change
 from s2s_fastapi.operations.plan import question_of, steps_of
+from s2s_fastapi.operations.predicted import exchanged_claims
 from s2s_fastapi.operations.snapshot import EXCHANGE, Question, ReadApi, Snapshot, audience_of, read_snapshot
 from s2s_fastapi.operations.steps import (
     AddAudience,
@@ -78,6 +80,15 @@ class Inspection:
         """Return the token that Keycloak gives the client for these scopes; None if it gives none."""
         outcome = self.snapshot.model.service_token(self.client_id, scope=" ".join(sorted(scopes)) or None)
         return outcome if isinstance(outcome, Granted) else None
+
+    def exchanged(self, scopes: Collection[str] = ()) -> Mapping[str, Any]:
+        """Return the claims of a token that the client exchanges for that of a user, as if it might; empty if Keycloak refuses the scopes."""
+        realm = deepcopy(dict(self.snapshot.document))
+        for client in realm["clients"]:
+            if client["clientId"] == self.client_id:
+                client["attributes"] = {**(client.get("attributes") or {}), EXCHANGE: "true"}
+        snapshot = self.snapshot.with_document(realm)
+        return exchanged_claims(snapshot, self.client_id, " ".join(sorted(scopes)) or None)
 
     def carriers(self, audience: str) -> tuple[str, ...]:
         """Return the client scopes with an Audience mapper for an audience."""
@@ -201,13 +212,14 @@ def inspected(
     downstreams: Iterable[Downstream],
     *,
     apps: Iterable[AppAccess] = (),
+    front_ends: Iterable[str] = (),
     realm: str,
     reader: str = "",
     clock: Callable[[], float] = time.monotonic,
 ) -> Inspection:
     """Read the client, the clients that it calls, and the scopes that may stand between them.
 
-    ``apps`` are what is planned for.
+    ``apps`` are what is planned for, ``front_ends`` the clients through which users call the service.
 
     Raises:
         AdminForbidden: A right is missing; the sentence names it.
@@ -218,10 +230,11 @@ def inspected(
     scopes = frozenset(name for each in downstreams for name in each.scopes)
     clients = frozenset((client_id, *(name for name in audiences if not name_problem(name))))
     planned = question_of(wanted(apps, realm=realm)[0])
+    users = frozenset((client_id,)) if any(each.on_behalf for each in downstreams) else frozenset()
     question = Question(
-        clients=clients | planned.clients,
+        clients=clients | planned.clients | (frozenset(front_ends) if users else frozenset()),
         scopes=scopes | planned.scopes,
-        audiences=audiences | planned.audiences,
+        audiences=audiences | planned.audiences | users,
         roles=planned.roles,
     )
     snapshot = read_snapshot(api, question)

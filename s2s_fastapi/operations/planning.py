@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from s2s_fastapi.operations.forbidden import forbidden_role, forbidden_scope
-from s2s_fastapi.operations.predicted import Predicted, every_brought_by, token_findings
+from s2s_fastapi.operations.predicted import EXCHANGES_SINCE, Predicted, Users, token_findings, users_of
 from s2s_fastapi.operations.scope_rules import (
     LISTS,
     ScopeRules,
@@ -44,8 +44,6 @@ from s2s_fastapi.text import listed, named
 __all__ = ["Planning"]
 
 _MOST_NAMES: Final = 20
-_EXCHANGES_SINCE: Final = (26, 2)
-"""The version from which on Keycloak exchanges the tokens of users without a feature being switched on."""
 
 
 class Planning:
@@ -171,7 +169,7 @@ class Planning:
 
     def _without_exchanges(self, wanted: Wanted) -> Wanted:
         """Return what is wanted without the calls on behalf of users, if the server exchanges no tokens."""
-        if not wanted.exchanges or self.before.model.version >= _EXCHANGES_SINCE:
+        if not wanted.exchanges or self.before.model.version >= EXCHANGES_SINCE:
             return wanted
         self._say(
             Severity.OPEN,
@@ -319,35 +317,24 @@ class Planning:
         who, name = named(client_id), named(front_end)
         if front_end in self.wanted.clients and client_id in self.wanted.reach.get(front_end, frozenset()):
             return  # it calls this one on behalf of users too: its calls are planned
-        client = self.before.client(front_end)
-        if client is None:
+        users = users_of(self.before, front_end, client_id)
+        if users is Users.NO_CLIENT:
             self._say(
                 Severity.OPEN,
                 f"{who} lets in users through {name}, and the realm has no such client: there is no user on whose behalf {who} could call.",
             )
-            return
-        default, optional = (
-            [
-                scope
-                for one in client.get(kind, ())
-                if (scope := self.before.scope(one)) and client_id in every_brought_by(scope)
-            ]
-            for kind in LISTS
-        )
-        if default or client_id in every_brought_by({"protocolMappers": client.get("protocolMappers", ())}):
-            return
-        if optional:
+        elif users is Users.ON_REQUEST:
             self._say(
                 Severity.NOTE,
-                f"The tokens of users of {name} are for {who} only if {name} requests the client scope {listed(scope['name'] for scope in optional)}."
-                f" {who} can exchange no other ones.",
+                f"The tokens of users of {name} are for {who} only if {name} requests the Optional client scope that brings it. {who} can exchange"
+                " no other ones.",
             )
-            return
-        self._say(
-            Severity.OPEN,
-            f"{who} lets in users through {name}, and no client scope puts {who} into aud of their tokens: {who} can neither accept nor exchange"
-            f" them. No plan changes clients that log users in: assign a client scope with an Audience mapper for {who} to {name}.",
-        )
+        elif users is Users.NEVER:
+            self._say(
+                Severity.OPEN,
+                f"{who} lets in users through {name}, and no client scope puts {who} into aud of their tokens: {who} can neither accept nor exchange"
+                f" them. No plan changes clients that log users in: assign a client scope with an Audience mapper for {who} to {name}.",
+            )
 
     def _there(self, *names: str) -> tuple[str, ...]:
         return tuple(name for name in names if self.now.scope(name) is not None)

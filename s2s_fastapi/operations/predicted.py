@@ -2,17 +2,31 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Final
 
 from s2s_fastapi.names import EVERYBODYS_AUDIENCE
-from s2s_fastapi.operations.snapshot import Snapshot, audience_of, exchanges
+from s2s_fastapi.operations.snapshot import Snapshot, audience_of
 from s2s_fastapi.operations.wanted import RealmFinding, Severity, Wanted, WantedCall
 from s2s_fastapi.realm.entities import Role
+from s2s_fastapi.realm.exchange import SubjectToken
 from s2s_fastapi.realm.model import Denied
 from s2s_fastapi.text import listed, named
 
-__all__ = ["Predicted", "claims_of", "same_claims", "token_findings"]
+__all__ = [
+    "EXCHANGES_SINCE",
+    "Predicted",
+    "Users",
+    "claims_of",
+    "every_brought_by",
+    "exchanged_claims",
+    "same_claims",
+    "token_findings",
+    "users_of",
+]
 
+EXCHANGES_SINCE: Final = (26, 2)
+"""The version from which on Keycloak exchanges the tokens of users without a feature being switched on."""
 _CLAIMS: Final = ("aud", "client_id", "scope", "realm_access", "resource_access")
 
 
@@ -42,30 +56,48 @@ def claims_of(realm: Snapshot, caller: str, request: str | None) -> dict[str, An
     return {name: granted.claims[name] for name in _CLAIMS if name in granted.claims}
 
 
-def exchanged_claims(realm: Snapshot, caller: str, request: str | None) -> dict[str, Any]:
-    """Return the claims that a plan shows of a token for which the token of any user was exchanged; none if Keycloak refuses that.
+def exchanged_claims(
+    realm: Snapshot, caller: str, request: str | None, audiences: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return the claims that a plan shows of a token for which the token of a user was exchanged; none if Keycloak refuses that.
 
-    The roles of users are not known. So the token has none here, and a client scope with role mappings counts as left out.
+    It is the token of a user about whom nothing is known: without any role, so that client scopes with role mappings are left out.
+    ``audiences`` are the parameter of the request.
     """
-    client = realm.client(caller)
-    requested = (request or "").split()
-    if client is None or not exchanges(client) or client.get("publicClient") or client.get("enabled") is False:
+    anybody = SubjectToken(client_id=caller, audience=frozenset((caller,)))
+    granted = realm.model.exchanged(caller, anybody, scope=request, audiences=audiences)
+    if isinstance(granted, Denied):
         return {}
-    if not {*requested} <= {*client["defaultClientScopes"], *client["optionalClientScopes"]}:
-        return {}
-    names = dict.fromkeys((*client["defaultClientScopes"], *requested))
-    scopes = [
-        scope for name in names if (scope := realm.scope(name)) is not None and not realm.mapped("clientScope", name)
-    ]
-    audiences = sorted({audience for holder in (client, *scopes) for audience in every_brought_by(holder)})
-    shown = [scope["name"] for scope in scopes if scope["attributes"].get("include.in.token.scope") != "false"]
-    aud = {"aud": audiences[0] if len(audiences) == 1 else audiences} if audiences else {}
-    return {**aud, "scope": " ".join(sorted(shown))}
+    return {name: granted.claims[name] for name in _CLAIMS if name in granted.claims}
+
+
+class Users(Enum):
+    """Whether the tokens of users that a client logs in are for a service."""
+
+    ALWAYS = "always"
+    ON_REQUEST = "on request"
+    """If the client requests an Optional client scope."""
+    NEVER = "never"
+    NO_CLIENT = "no client"
+
+
+def users_of(realm: Snapshot, front_end: str, service: str) -> Users:
+    """Return whether the tokens of the users of a client are for a service, as far as Audience mappers decide it."""
+    client = realm.client(front_end)
+    if client is None:
+        return Users.NO_CLIENT
+    default, optional = (
+        any(service in every_brought_by(scope) for name in client.get(kind, ()) if (scope := realm.scope(name)))
+        for kind in ("defaultClientScopes", "optionalClientScopes")
+    )
+    if default or service in every_brought_by(client):
+        return Users.ALWAYS
+    return Users.ON_REQUEST if optional else Users.NEVER
 
 
 def every_brought_by(holder: Mapping[str, Any]) -> frozenset[str]:
     """Return the audiences that the mappers of a client scope, or of a client, put into access tokens."""
-    return frozenset(audience for mapper in holder["protocolMappers"] if (audience := audience_of(mapper)))
+    return frozenset(audience for mapper in holder.get("protocolMappers", ()) if (audience := audience_of(mapper)))
 
 
 def same_claims(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

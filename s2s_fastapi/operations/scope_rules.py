@@ -57,7 +57,7 @@ class ScopeRules:
     def flows_of(self, client_id: str) -> list[str]:
         """Return by which flows a client gets tokens of users, as the console names them.
 
-        A declared exchange is none: no user gets these tokens, and each is requested for what its call declares.
+        A declared exchange is none: its tokens never reach a user's machine. If they are for others too, that is a finding by itself.
         """
         declared = client_id in self.wanted.exchanges
         found = flows_of(self.now.client(client_id) or {})

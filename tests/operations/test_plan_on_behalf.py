@@ -180,7 +180,7 @@ FRONT_ENDS: dict[str, tuple[dict[str, Any], Severity | None, str]] = {
     "an optional scope": (
         {"optionalClientScopes": ["shop"]},
         Severity.NOTE,
-        "only if web requests the client scope shop",
+        "only if web requests the Optional client scope",
     ),
     "a mapper of its own": (
         {
