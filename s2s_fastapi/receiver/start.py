@@ -279,6 +279,12 @@ class Start:
                 ", ".join(f"{named(realm.name)} ({realm.issuer})" for realm in realms),
                 named(realms[0].name),
             )
+        if checked.resource is not None:
+            _log.info(
+                "the app is a protected resource: tokens for %s are accepted, and %s needs no token.",
+                listed(documentation.check.audiences, " or ") or "any service",
+                checked.resource.address,
+            )
         if open_routes:
             _log.info(
                 "any caller that the middleware accepts may call, since no requirement stands on: %s",
@@ -299,7 +305,7 @@ class Start:
         for settings in (documentation.settings, *documentation.others) if options.audience is None else ():
             if unused := {*settings.audience} - options.audiences:
                 yield settings.worded(
-                    f"resource=True: public_url is the only audience, so KEYCLOAK_AUDIENCE ({listed(sorted(unused))}) is not accepted. "
+                    f"resource=True: public_url is the only audience, so KEYCLOAK_AUDIENCE ({listed(unused)}) is not accepted. "
                     "Remove that setting; or write audience=[...] with every audience that is accepted."
                 )
         hidden = [route.name for route in documentation.check.access.routes if route.path == resource.path]

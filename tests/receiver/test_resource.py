@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 from fastapi import Depends, FastAPI, HTTPException, Request, WebSocket
@@ -51,6 +52,7 @@ class TestThePublicUrl:
             ("wss://tools.example.com/mcp", "it does not start with http:// or https://"),
             ("http://tools.example.com/mcp", "http is accepted on loopback addresses only, so write https"),
             ("http://tools:8000/mcp", "http is accepted on loopback addresses only, so write https"),
+            ("http://10.0.0.5/mcp", "http is accepted on loopback addresses only, so write https"),
             ("http://127.0.0.1.example.com/", "http is accepted on loopback addresses only, so write https"),
             ("http://localhost.example.com/", "http is accepted on loopback addresses only, so write https"),
             ("https:///mcp", "it has no host"),
@@ -145,9 +147,20 @@ class TestTheAudience:
             "audience=[...] with every audience that is accepted."
         ) == 1  # fmt: skip
 
+    def test_the_start_logs_the_audience_and_the_address_of_the_document(
+        self, make_app: App, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, "s2s_fastapi")
+        with TestClient(tools(make_app)):
+            pass
+        assert (
+            f"the app is a protected resource: tokens for {URL} are accepted, and {ADDRESS} needs no token."
+            in caplog.messages
+        )
+
     @pytest.mark.parametrize(
         "changes",
-        [{}, {"settings": settings(audience=URL)}, {"settings": settings(audience="named"), "audience": "named"}],
+        [{}, {"settings": settings(audience=URL)}, {"settings": settings(audience="old"), "audience": "named"}],
         ids=["no audience", "the same", "named in code"],
     )
     def test_settings_that_say_the_same_are_no_warning(
@@ -227,8 +240,19 @@ class TestTheDocument:
 
     def test_head_has_the_headers_of_get_and_no_body(self, make_app: App, client: Client) -> None:
         http = client(tools(make_app))
-        answer = http.head(PATH)
-        assert (answer.status_code, answer.content, answer.headers) == (200, b"", http.get(PATH).headers)
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": "http.request"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "HEAD", "path": PATH, "query_string": b"", "headers": []}
+        anyio.run(http.app, scope, receive, send)
+        start, *bodies = sent
+        assert (start["status"], [body["body"] for body in bodies]) == (200, [b""])
+        assert httpx.Headers(start["headers"]).multi_items() == httpx.Headers(http.get(PATH).headers).multi_items()
 
     def test_a_preflight_request_of_any_origin_is_answered(self, make_app: App, client: Client) -> None:
         headers = {

@@ -106,7 +106,7 @@ def test_an_app_that_is_a_resource_is_attacked_with_tokens_for_its_url() -> None
     report = attack(app, only=["audience", "path", "caller"])
 
     assert report.exit_code == 0
-    assert [route.name for route in report.routes] == ["GET /mcp"]
+    assert [route.route for route in report.routes] == ["GET /mcp"]
     assert {result.outcome for result in report.results} <= {"held", "not_applicable"}
 
 
