@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.declared.asked import plain, ways_of
-from s2s_fastapi.errors import AuthenticationError
+from s2s_fastapi.errors import AuthenticationError, ConfigurationError
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.requirement.request_state import Authenticated
 from s2s_fastapi.requirement.require import require_service
@@ -52,6 +52,7 @@ class Refused(Exception):
 
     def __init__(self, decision: Decision) -> None:
         super().__init__(decision.reason.detail)
+        self.decision = decision
 
 
 class ClientMessage:
@@ -111,13 +112,19 @@ class ClientMessage:
         """What the middleware knows about the request.
 
         Raises:
-            Refused: It has no credentials.
-            ConfigurationError: There is no middleware.
+            Refused: It has no credentials, or no middleware has looked at it.
         """
         try:
             return Authenticated.of(self.request.scope)
         except AuthenticationError:
             raise Refused(Decision(reason=Reason.NO_CREDENTIALS)) from None
+        except ConfigurationError as error:
+            raise _failed(error) from None
+
+    @property
+    def inbound(self) -> bytes | None:
+        """The digest of the token that came with it, which must not be sent on."""
+        return self.state.verdict.digest if self.over_http else None
 
     def may(self, requirement: Requirement | None) -> bool:
         """Return whether the sender meets a requirement, or would be accepted while refusals are only logged. Nothing is reported."""
@@ -140,20 +147,28 @@ class ClientMessage:
         """
         if requirement is None and not self.over_http:
             return
+        try:
+            refused = self._reported(requirement, name)
+        except Refused as error:
+            self.refusal = error.decision
+            raise
+        if refused is not None:
+            self.refusal = refused
+            raise Refused(refused)
+
+    def _reported(self, requirement: Requirement | None, name: str) -> Decision | None:
+        """Report what is decided about the sender, once, and return the refusal."""
+        scope = self.request.scope  # an answer that was made admits nobody, whatever was decided before
         if requirement not in self._decided:
             state, judged = self.state, self._judged(requirement)
             self._decided[requirement] = judged.refused
-            scope = self.request.scope
             # Where a decision was made is read from the scope, and below one HTTP route there are many tools.
             route = f"{located(_ALLOWED, scope, state.span).route} {self.method} {name}"
             for decision in judged.decisions:
                 state.service.report(
                     decision, {**scope, "root_path": "", "route": SimpleNamespace(path=route)}, state.span
                 )
-        refused = self._decided[requirement]
-        if refused is not None:
-            self.refusal = refused
-            raise Refused(refused)
+        return self._decided[requirement]
 
     def _judged(self, requirement: Requirement | None) -> "_Judged":
         state = self.state
@@ -161,7 +176,10 @@ class ClientMessage:
         if not says_who(wanted):
             wanted = _SERVICES & wanted
         service, verdict = state.service, state.verdict
-        decision = wanted.judge(state.principal, service.client_id)
+        try:
+            decision = wanted.judge(state.principal, service.client_id)
+        except ConfigurationError as error:
+            raise _failed(error) from None
         if decision.reason is Reason.ALLOWED:
             return _Judged()
         if service.observing():
@@ -204,6 +222,12 @@ def current_request() -> Request:
         Exception: No HTTP request brought the message, or its answer was sent already. The text is a sentence that the caller may see.
     """
     return _current().request
+
+
+def _failed(error: ConfigurationError) -> Refused:
+    """Log a mistake in the app, which the caller must not read."""
+    _log.error("a message of a tool server was refused: %s", error)
+    return Refused(Decision(reason=Reason.NOT_STARTED))
 
 
 def _current() -> ClientMessage:

@@ -17,7 +17,7 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import added_middleware
 from s2s_fastapi.mcp.message import CALLS, MESSAGE, ClientMessage, Refused, field_of, says_who
 from s2s_fastapi.mcp.servers import ToolServer, endpoint_of, refusal_for_client, tool_server_of
-from s2s_fastapi.principal import Principal
+from s2s_fastapi.principal import INBOUND, Principal
 from s2s_fastapi.receiver.event_stream import stream_until_expiry
 from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware
 from s2s_fastapi.requirement.guard import GUARD_MARK
@@ -83,7 +83,8 @@ class _Guard:
 
     async def __call__(self, message: ClientMessage, answer: Callable[[], Awaitable[Any]]) -> Any:
         """Answer a message if its sender may use what it names. Lists are cut down to what the sender may use."""
-        reset = MESSAGE.set(message)
+        # On mcp 1.x a tool runs in the context of the request that opened the session.
+        reset, before = MESSAGE.set(message), INBOUND.set(message.inbound)
         try:
             if message.method in CALLS:
                 for component in await self._server.wanted(message):
@@ -98,6 +99,7 @@ class _Guard:
             raise
         finally:
             MESSAGE.reset(reset)
+            INBOUND.reset(before)
             message.over = True
         if message.refusal is not None and message.method in CALLS and _failed(result):
             raise _sentence(message.refusal)
@@ -168,11 +170,18 @@ def _checked(lifespan: Any, guard: _Guard) -> Any:
 
     @asynccontextmanager
     async def checked(app: Any) -> AsyncIterator[Any]:
-        async with lifespan(app) as state:
+        problem = ""
+        async with lifespan(app) as state:  # a server may know only then what it offers
             # If the middleware stands around the app, the first request tells whether users may come in.
             added = (entry for entry in added_middleware(app) if entry.cls is ServiceAuthMiddleware)
-            await guard.check(users=any(entry.kwargs.get("users") is True for entry in added))
-            yield state
+            try:
+                await guard.check(users=any(entry.kwargs.get("users") is True for entry in added))
+            except ConfigurationError as error:
+                problem = str(error)
+            else:
+                yield state
+        if problem:  # not raised before, because the SDK's tasks would make a group of it
+            raise ConfigurationError(problem)
 
     return checked
 

@@ -3,6 +3,7 @@
 from typing import Final
 
 import anyio
+import anyio.lowlevel
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message
 
@@ -50,6 +51,7 @@ class _StreamLifetime(Lifetime):
                 raise OSError("the response was ended: its access token expired")
             for scope in tuple(self._listening):
                 scope.cancel()
+            await anyio.lowlevel.checkpoint()  # let what listens hear it, also if the app only sends
             return
         if message["type"] == "http.response.body" and not message.get("more_body"):
             self._closed = True

@@ -54,7 +54,7 @@ class Caller:
     """A client of a tool server, with one token and at most one session."""
 
     def __init__(self, client: TestClient, token: str) -> None:
-        self._client = client
+        self.client = client
         self.token = token
         self.session = ""
 
@@ -70,7 +70,7 @@ class Caller:
 
     def send(self, method: str, *, notify: bool = False, **params: Any) -> Any:
         message = {"jsonrpc": "2.0", "method": method, "params": params, **({} if notify else {"id": 1})}
-        return self._client.post("/mcp", json=message, headers=self.headers)
+        return self.client.post("/mcp", json=message, headers=self.headers)
 
     def open(self) -> "Caller":
         """Open a session, so that what follows belongs to it."""
@@ -95,10 +95,10 @@ class Caller:
         return answer["result"]["content"][0]["text"]
 
     def stream(self) -> Any:
-        return self._client.get("/mcp", headers=self.headers)
+        return self.client.get("/mcp", headers=self.headers)
 
     def end(self) -> Any:
-        return self._client.delete("/mcp", headers=self.headers)
+        return self.client.delete("/mcp", headers=self.headers)
 
 
 def spoken(answer: Any) -> list[dict[str, Any]]:
