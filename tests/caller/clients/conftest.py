@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from s2s_fastapi.principal import INBOUND, digest
-from tests.caller.fakes import jwt
+from tests.caller.fakes import b64, jwt
 from tests.kit.calling import bob, charles, clock, environment, keycloak, source
 from tests.kit.other_clients import GrpcReceiver, grpc_receiver
 
@@ -21,7 +21,7 @@ def grpc_bob() -> Iterator[GrpcReceiver]:
 @pytest.fixture
 def inbound() -> Iterator[str]:
     """The token of the current request."""
-    token = jwt(sub="ann", pad="x" * 80)
+    token = b64('{"alg":"RS256"}') + jwt(sub="ann", pad="x" * 80).removeprefix(b64("{}"))
     before = INBOUND.set(digest(token))
     yield token
     INBOUND.reset(before)

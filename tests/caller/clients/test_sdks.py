@@ -20,12 +20,15 @@ class RefusedError(Exception):
 class Sdk:
     """It asks for the key before each request, always sends an Authorization header, follows redirects, and does not retry a 401."""
 
-    def __init__(self, api_key: str | Callable[[], str], base_url: str, http_client: Any) -> None:
+    def __init__(self, api_key: str | Callable[[], str], base_url: str, http_client: Any = None) -> None:
         if not api_key:
             raise ValueError("api_key must be set")
         self._api_key = api_key
         self._base_url = base_url
-        self._client = http_client
+        self._client = http_client or httpx.Client(follow_redirects=True)
+
+    def close(self) -> None:
+        self._client.close()
 
     def chat(self) -> str:
         key = self._api_key() if callable(self._api_key) else self._api_key
