@@ -1,4 +1,4 @@
-"""The realms of the three stories on a running server, and how a plain client asks them for a token."""
+"""The realms of the stories on a running server, and how a plain client asks them for a token."""
 
 import base64
 import json
