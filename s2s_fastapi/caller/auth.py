@@ -437,7 +437,7 @@ class _OnBehalf(ServiceTokenAuth):
 
     def _requested(self, source: TokenSource) -> RequestedToken:
         settings = self._environment.settings(source)
-        return UsersToken(source.exchanged.of(settings, self._wanted, self._user.subject()), self._user)
+        return UsersToken(source.token_for(self._user.subject(), settings, self._wanted), self._user)
 
     def _admit(self, request: Any) -> RequestedToken:
         # In a thread or a worker without the context of the user's request, nobody else knows that this token must not be sent on.
