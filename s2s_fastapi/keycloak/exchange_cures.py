@@ -29,7 +29,8 @@ def foreign_issuer(issuer: str) -> str:
     """Return the cure if Keycloak says "Invalid token" of every user's token."""
     return (
         f"Compare Keycloak's hostname (KC_HOSTNAME) with the issuer of the tokens, {issuer} (KEYCLOAK_PUBLIC_URL or KEYCLOAK_ISSUER): Keycloak"
-        " accepts only tokens with the issuer that it has now."
+        " accepts only tokens with the issuer that it has now. If all sessions of the realm were just ended, nothing is wrong: this ends with the"
+        " first user who logs in again."
     )
 
 
