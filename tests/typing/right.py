@@ -44,7 +44,10 @@ OTHER = service_client("http://other:8000", client_class=httpx2.AsyncClient)
 ORDERS = service_client("http://orders:8000", audience="orders")
 AUTH = service_auth("http://crm:8000", scope=["crm:read", "crm:write"])
 
-app = FastAPI(lifespan=service_lifespan(CRM, AUTH, ORDERS.on_behalf, ORDERS.on_behalf.sync, AUTH.on_behalf), dependencies=[Depends(require_service())])
+app = FastAPI(
+    lifespan=service_lifespan(CRM, AUTH, ORDERS.on_behalf, ORDERS.on_behalf.sync, AUTH.on_behalf),
+    dependencies=[Depends(require_service())],
+)
 app.add_middleware(ServiceAuthMiddleware, audience=["crm", "crm-v2"], public_paths=["/health", "POST /hooks/x"])
 
 
