@@ -20,7 +20,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,browser-test]'
 	@touch $@
 
-demo: $(VENV)/.installed  ## Play the three stories without a Keycloak, and show what came of each line
+demo: $(VENV)/.installed  ## Play the four stories without a Keycloak, and show what came of each line
 	$(BIN)/python -m example_app
 
 check: $(VENV)/.installed lint  ## Lint, check types, run the tests of the files that you changed (BASE=main: of your branch)
@@ -92,7 +92,7 @@ format: $(VENV)/.installed  ## Put the code into shape
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-keycloak: $(VENV)/.installed  ## Start a real Keycloak with the realms of the three stories, to play with
+keycloak: $(VENV)/.installed  ## Start a real Keycloak with the realms of the stories, to play with
 	$(BIN)/python -m tests.real
 
 parity: $(VENV)/.installed  ## Ask the embedded issuer and real servers the same about many realm files, and write docs/realm-parity.md (VERSIONS=26.0.8 for one, FILES="keys light" for some)
