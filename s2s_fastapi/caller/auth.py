@@ -525,7 +525,7 @@ class _OnBehalf(ServiceTokenAuth):
 
     def _requested(self, source: TokenSource) -> RequestedToken:
         settings = self._environment.settings(source)
-        return UsersToken(source.exchanged.of(settings, self._wanted, self._user.subject()), self._user)
+        return UsersToken(source.token_for(self._user.subject(), settings, self._wanted), self._user)
 
     def _foreign_tokens(self) -> tuple[bytes, ...]:
         # In a thread or a worker without the context of the user's request, nobody else knows that the user's token must not be sent on.

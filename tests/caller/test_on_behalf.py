@@ -376,7 +376,7 @@ def test_a_request_is_logged_once_by_httpx(realm: Realm, bob: Receiver, caplog: 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_derived_class_keeps_what_it_removed_and_what_it_adds(package: Any, realm: Realm, bob: Receiver) -> None:
-    class Tidy(package.AsyncClient):  # type: ignore[misc,name-defined]
+    class Tidy(package.AsyncClient):  # type: ignore[misc]
         def __init__(self, **options: Any) -> None:
             super().__init__(**options)
             del self.headers["user-agent"]
@@ -710,12 +710,11 @@ def test_a_stream_calls_until_its_last_part(realm: Realm, bob: Receiver) -> None
 def test_no_token_is_requested_at_the_start_for_calls_on_behalf_of_users(keycloak: ExchangingKeycloak) -> None:
     crm = service_client("http://bob", audience="bob")
     called = service_auth("http://charles", audience="charles")
-    for dependencies in ([crm.on_behalf, crm.on_behalf.sync, called.on_behalf],):
-        lifespan = service_lifespan(*dependencies)
-        with browser(FastAPI(lifespan=lifespan)):
-            assert keycloak.requests == []
-        assert len(lifespan.downstreams) == 2
-        assert all(each.on_behalf for each in lifespan.downstreams)
+    lifespan = service_lifespan(crm.on_behalf, crm.on_behalf.sync, called.on_behalf)
+    with browser(FastAPI(lifespan=lifespan)):
+        assert keycloak.requests == []
+    assert len(lifespan.downstreams) == 2
+    assert all(each.on_behalf for each in lifespan.downstreams)
     with browser(FastAPI(lifespan=service_lifespan(crm, crm.on_behalf))):
         assert [asked.form["grant_type"] for asked in keycloak.requests] == ["client_credentials"]
 

@@ -16,7 +16,7 @@ import pytest
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.principal import digest
-from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS, RememberedToken, AcceptedTokens
+from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS, AcceptedTokens, RememberedToken
 from s2s_fastapi.verifier.bearer import credentials_of, token_in
 from s2s_fastapi.verifier.checks import Checks
 from s2s_fastapi.verifier.jwks import VerificationKey
