@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from s2s_fastapi.backchannel.channel import BackChannel
+from s2s_fastapi.caller.exchange.exchanged_tokens import ExchangedTokens
 from s2s_fastapi.caller.shared_token import DEADLINE, SharedToken
-from s2s_fastapi.caller.token_request import Channel, TokenKey
+from s2s_fastapi.caller.token_endpoint import Channel
+from s2s_fastapi.caller.token_request import TokenKey
 from s2s_fastapi.caller.wanted import Wanted
-from s2s_fastapi.engine.workers import TOKENS, Workers
+from s2s_fastapi.engine.workers import EXCHANGES, TOKENS, Workers
 from s2s_fastapi.environment import settings_or_environment
 from s2s_fastapi.process import watch_forks
 
@@ -33,7 +35,8 @@ class TokenSource:
 
     - At most `capacity` keys are kept. The key that was unused for longest is dropped first; a caller that holds its token keeps it.
     - `settings` returns the settings to use: those of the caller, or those of the environment for None.
-    - `channel` makes the connection to Keycloak, and `workers` returns the threads for a URL.
+    - `channel` makes the connection to Keycloak, and `workers` returns the threads for a URL; `exchange_workers` those for tokens of users.
+    - `clock` is monotonic; `wall` returns seconds since the epoch.
     - Tests pass their own, and put the source in place with `using`.
     """
 
@@ -43,7 +46,9 @@ class TokenSource:
         channel: "Callable[[KeycloakSettings], Channel]" = _channel,
         settings: "Callable[[KeycloakSettings | None], KeycloakSettings]" = settings_or_environment,
         workers: Callable[[str], Workers] = TOKENS.to,
+        exchange_workers: Callable[[str], Workers] = EXCHANGES.to,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
         capacity: int = _CAPACITY,
     ) -> None:
         self.settings = settings
@@ -52,6 +57,8 @@ class TokenSource:
         self._clock = clock
         self._capacity = capacity
         self._tokens: dict[TokenKey, SharedToken] = {}
+        self.exchanged = ExchangedTokens(channel=channel, workers=exchange_workers, clock=clock, wall=wall)
+        """The tokens that were exchanged for users."""
         self.after_fork()
 
     def after_fork(self) -> None:
