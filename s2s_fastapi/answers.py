@@ -8,7 +8,7 @@ from starlette.websockets import WebSocketClose
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import AuthenticationError, AuthorizationError, ConditionFailed, KeysUnavailable, S2SError
 
-__all__ = ["answer", "challenge", "error_of", "error_within", "headers_of"]
+__all__ = ["answer", "challenge", "error_of", "error_within", "headers_of", "refused_within"]
 
 _POLICY_VIOLATION = 1008
 _TRY_AGAIN_LATER = 1013
@@ -61,6 +61,13 @@ def error_within(scope: Scope, decision: Decision, realm: str) -> Exception:
         # HTTPException would be a bare 500 here: the server cannot answer a handshake with a response of ours.
         return WebSocketException(_close_code(decision), decision.reason.detail)
     return error_of(decision, realm)
+
+
+def refused_within(scope: Scope, error: AuthenticationError | AuthorizationError) -> Exception:
+    """Return what to raise inside the app in place of a refusal, as `error_within` does."""
+    if scope["type"] == "websocket" and not _can_deny(scope):
+        return WebSocketException(_POLICY_VIOLATION, error.detail)
+    return error
 
 
 def answer(scope: Scope, decision: Decision, realm: str = "") -> ASGIApp:

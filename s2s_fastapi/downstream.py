@@ -1,8 +1,12 @@
 """A service that this service calls, and the token that is requested for it: a value that can be read from the app."""
 
 from dataclasses import dataclass
+from typing import Final
 
-__all__ = ["Downstream"]
+__all__ = ["ACTS_FOR_USER", "Downstream"]
+
+ACTS_FOR_USER: Final = "acts_for_user"
+"""The attribute of a dependency's type that is true if the dependency calls on behalf of the user who sent the request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,3 +17,5 @@ class Downstream:
     """``scheme://host:port`` of each place to which the token may be sent; empty if code allows any origin (``insecure_any_origin``)."""
     audiences: frozenset[str] = frozenset()
     scopes: frozenset[str] = frozenset()
+    on_behalf: bool = False
+    """Whether the token is a user's: exchanged for the one that the user showed to this service (RFC 8693)."""

@@ -3,9 +3,13 @@
 import itertools
 import logging
 from collections.abc import AsyncGenerator, Collection, Generator
-from typing import Any, ClassVar, Final
+from dataclasses import replace
+from typing import Any, Final, NoReturn
+
+from starlette.requests import HTTPConnection
 
 from s2s_fastapi import environment
+from s2s_fastapi.caller.acting_user import ActingUser, RequestedToken, UsersToken
 from s2s_fastapi.caller.carried import CARRIED, SHORTEST_TOKEN, UNAUTHORIZED, holds, propagate, refuses
 from s2s_fastapi.caller.granted import GrantedToken
 from s2s_fastapi.caller.httpx_compat import HttpxAuth
@@ -78,9 +82,7 @@ class ServiceTokenAuth(HttpxAuth):
         ConfigurationError: An origin or a name is malformed.
     """
 
-    _elsewhere_cure: ClassVar[str] = (
-        "If that is the same service, add its origin: ServiceTokenAuth(origin, another origin, ...)."
-    )
+    _elsewhere_cure: str = "If that is the same service, add its origin: ServiceTokenAuth(origin, another origin, ...)."
 
     @written_in_code
     def __init__(
@@ -112,7 +114,7 @@ class ServiceTokenAuth(HttpxAuth):
         self._any_origin = any_origin
         self._min_validity = min_validity
         self._warned = False
-        self._bound: tuple[TokenSource | None, SharedToken | None] = (None, None)
+        self._bound: tuple[TokenSource | None, RequestedToken | None] = (None, None)
 
     def asking(
         self,
@@ -132,16 +134,49 @@ class ServiceTokenAuth(HttpxAuth):
         """
         given = Wanted.of(audience, scope)
         wanted = Wanted(given.audiences or self._wanted.audiences, given.scopes or self._wanted.scopes)
-        other = ServiceTokenAuth()
-        pinned = self._pins if origins is None else pins(origins)
-        other._setup(
-            pinned,
+        return self._alike(
+            self._pins if origins is None else pins(origins),
             wanted,
-            self._environment,
             any_origin=self._any_origin and origins is None,
             min_validity=self._needed(min_validity),
         )
+
+    def _alike(
+        self, pinned: tuple[Pin, ...], wanted: Wanted, *, any_origin: bool, min_validity: float
+    ) -> "ServiceTokenAuth":
+        other = ServiceTokenAuth()
+        other._setup(pinned, wanted, self._environment, any_origin=any_origin, min_validity=min_validity)
         return other
+
+    def on_behalf_of(self, user: str | HTTPConnection) -> "ServiceTokenAuth":
+        """Return an auth object whose requests carry a token of one user: the user's token, exchanged for this object's audience (RFC 8693).
+
+        - It has the origins, settings and rules of this object: ``client.get(url, auth=crm.auth.on_behalf_of(request))``.
+        - A token is exchanged at the first call, and remembered for all calls of this user to this audience until one of the two tokens
+          expires. Keycloak 26.2 or newer exchanges it, if the client has "Standard token exchange" switched on.
+        - The user's token goes to Keycloak and nowhere else. This service's own token is never sent in its place.
+        - After the answer to `user`'s request was sent, nothing more is exchanged. A token that is remembered can still be used.
+        - `min_validity` has no meaning for it.
+
+        Args:
+            user: The `Request` or `WebSocket` that `ServiceAuthMiddleware` accepted, or the text of a user's access token that you verified.
+
+        Raises:
+            NoUserToActFor: There is no user: the caller is a service, of another realm or nobody, or the request has ended. Requests raise
+                it too.
+            SessionEnded: The user is no longer logged in. Requests raise it too.
+            TokenRequestError: The user's token is not for this service. Requests raise it for every other reason why Keycloak exchanges none.
+            ConfigurationError: The settings are missing or contradictory, or `user` is something else.
+        """
+        return _OnBehalf(
+            ActingUser.of(user),
+            self._elsewhere_cure,
+            self._pins,
+            self._wanted,
+            self._environment,
+            any_origin=self._any_origin,
+            min_validity=self._min_validity,
+        )
 
     @property
     def downstream(self) -> Downstream:
@@ -218,7 +253,7 @@ class ServiceTokenAuth(HttpxAuth):
             if again is not None:
                 yield again
 
-    def _after(self, response: Any, token: GrantedToken, shared: SharedToken) -> Steps[Any]:
+    def _after(self, response: Any, token: GrantedToken, shared: RequestedToken) -> Steps[Any]:
         """Return the request to send once more with another token, or None."""
         if response.history:
             self._look_at_redirects(response)
@@ -238,11 +273,18 @@ class ServiceTokenAuth(HttpxAuth):
         self._attach(response.request, another, shared)
         return response.request
 
-    def _shared(self) -> SharedToken:
+    def _own(self, source: TokenSource) -> SharedToken:
+        """Return this service's own token; no network yet."""
+        return source.token(self._environment.settings(source), self._wanted)
+
+    def _requested(self, source: TokenSource) -> RequestedToken:
+        return self._own(source)
+
+    def _shared(self) -> RequestedToken:
         source, shared = self._bound
         if shared is None or source is not IN_USE.source:
             source = IN_USE.source
-            shared = source.token(self._environment.settings(source), self._wanted)
+            shared = self._requested(source)
             self._bound = source, shared
             if self._any_origin and not self._warned:
                 self._warned = True
@@ -251,7 +293,7 @@ class ServiceTokenAuth(HttpxAuth):
                 )
         return shared
 
-    def _admit(self, request: Any) -> SharedToken:
+    def _admit(self, request: Any) -> RequestedToken:
         """Refuse a request that must not carry our token, before a token is requested or the request is sent."""
         url = request.url
         # `within`, written out: on this hot path a call costs as much as the comparison. Only the URL of a WebSocket takes the call.
@@ -289,7 +331,7 @@ class ServiceTokenAuth(HttpxAuth):
         source, shared = self._bound
         return shared if shared is not None and source is IN_USE.source else self._shared()
 
-    def _attach(self, request: Any, token: GrantedToken, shared: SharedToken) -> None:
+    def _attach(self, request: Any, token: GrantedToken, shared: RequestedToken) -> None:
         # If the current request carries this same token, its caller is this service itself: no other caller's token is forwarded.
         request.headers["Authorization"] = token.header
         request.extensions[CARRIED] = token, None if self._any_origin else self._pins, shared, self._environment
@@ -354,6 +396,65 @@ class ServiceTokenAuth(HttpxAuth):
         names = sorted(self._wanted.audiences) or None, sorted(self._wanted.scopes) or None
         flags = self._any_origin, self._min_validity
         return _rebuild, (tuple(map(spelled, self._pins)), *names, self._environment.given, *flags)
+
+
+class _OnBehalf(ServiceTokenAuth):
+    """The auth object of one user's calls: its token is exchanged for the user's. See `ServiceTokenAuth.on_behalf_of`."""
+
+    def __init__(
+        self,
+        user: ActingUser,
+        elsewhere_cure: str,
+        pinned: tuple[Pin, ...],
+        wanted: Wanted,
+        environment: _Environment,
+        *,
+        any_origin: bool,
+        min_validity: float,
+    ) -> None:
+        self._setup(pinned, wanted, environment, any_origin=any_origin, min_validity=min_validity)
+        self._elsewhere_cure = elsewhere_cure
+        self._user = user
+        # Now, while the request runs: what cannot be exchanged is refused here, and what is remembered is found later.
+        self._shared().fresh(min_validity)
+
+    @property
+    def downstream(self) -> Downstream:
+        return replace(super().downstream, on_behalf=True)
+
+    def _alike(
+        self, pinned: tuple[Pin, ...], wanted: Wanted, *, any_origin: bool, min_validity: float
+    ) -> ServiceTokenAuth:
+        return _OnBehalf(
+            self._user,
+            self._elsewhere_cure,
+            pinned,
+            wanted,
+            self._environment,
+            any_origin=any_origin,
+            min_validity=min_validity,
+        )
+
+    def _requested(self, source: TokenSource) -> RequestedToken:
+        settings = self._environment.settings(source)
+        return UsersToken(source.token_for(self._user.subject(), settings, self._wanted), self._user)
+
+    def _admit(self, request: Any) -> RequestedToken:
+        # In a thread or a worker without the context of the user's request, nobody else knows that this token must not be sent on.
+        before = FURTHER.set((*FURTHER.get(), self._user.digest))
+        try:
+            return super()._admit(request)
+        finally:
+            FURTHER.reset(before)
+
+    def _value(self) -> tuple[object, ...]:
+        return *super()._value(), self._user.digest
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()}.on_behalf_of(...)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("A user's token is not pickled: it belongs to the request that brought it.")
 
 
 def _rebuild(  # noqa: PLR0917 - the arguments, for pickle

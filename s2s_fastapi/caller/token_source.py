@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from s2s_fastapi.backchannel.channel import BackChannel
-from s2s_fastapi.caller.exchange.exchanged_tokens import ExchangedTokens
+from s2s_fastapi.caller.exchange.exchanged_tokens import ExchangedToken, ExchangedTokens
+from s2s_fastapi.caller.exchange.subject import Subject
 from s2s_fastapi.caller.shared_token import DEADLINE, SharedToken
 from s2s_fastapi.caller.token_endpoint import Channel
 from s2s_fastapi.caller.token_request import TokenKey
@@ -81,6 +82,14 @@ class TokenSource:
                     del self._tokens[next(iter(self._tokens))]
             self._tokens[key] = token  # at the end: the order is the order of last use
             return token
+
+    def token_for(self, subject: Subject, settings: "KeycloakSettings", wanted: Wanted) -> ExchangedToken:
+        """Return the place of the token for `wanted` on behalf of a user; no network yet.
+
+        Raises:
+            NoUserToActFor, SessionEnded, TokenRequestError, ConfigurationError: as `ExchangedTokens.of`.
+        """
+        return self.exchanged.of(settings, wanted, subject)
 
     def tokens(self) -> tuple[SharedToken, ...]:
         """Return the kept tokens, the least recently used one first."""

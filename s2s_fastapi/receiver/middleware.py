@@ -226,7 +226,9 @@ class ServiceAuthMiddleware:
         if principal.other_realm:
             service = checked.services[principal.issuer]
         # Taken here, while it is the server's: the app makes others below it.
-        scope[SCOPE_KEY] = state = Authenticated(verdict, principal, service, current_span())
+        scope[SCOPE_KEY] = state = Authenticated(
+            principal, verdict.digest, credentials, verdict, service, current_span()
+        )
         # New for each request: the list inside is mutable, and what one request appends must not open the next.
         scope["user"], scope["auth"] = principal, AuthCredentials(verdict.scopes)
         if scope["type"] == "websocket":
@@ -243,6 +245,7 @@ class ServiceAuthMiddleware:
             await answer(scope, state.refusal, service.realm)(scope, receive, send)
         finally:
             INBOUND.reset(inbound)
+            state.credentials = None
             if not state.answered and state.refusal is None:
                 report_acceptance(state, scope)  # it ran, even if nothing came of it
 

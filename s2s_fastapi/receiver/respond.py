@@ -26,6 +26,10 @@ _ANONYMOUS: Final = Decision(reason=Reason.ANONYMOUS)
 _ANSWERS: Final = frozenset(
     {"http.response.start", "websocket.http.response.start", "websocket.accept", "websocket.close"}
 )
+_LAST: Final = frozenset(
+    {"http.response.body", "http.response.pathsend", "websocket.http.response.body", "websocket.close"}
+)
+"""What ends an answer, if no more of it is announced."""
 
 
 def reporting(state: Authenticated | Anonymous, scope: Scope, send: Send) -> Send:
@@ -34,6 +38,9 @@ def reporting(state: Authenticated | Anonymous, scope: Scope, send: Send) -> Sen
     # Not a coroutine of its own, which would cost more than all it does.
     def send_and_report(message: Message) -> Awaitable[None]:
         if state.answered or message["type"] not in _ANSWERS:
+            # A background task that runs after the answer is not the caller's request any more.
+            if message["type"] in _LAST and not message.get("more_body"):
+                state.credentials = None
             return send(message)
         if state.unasked and message.get("status", 0) < _ERROR and message["type"] != "websocket.close":
             unasked = [each.text for each in state.unasked.values() if not each.covered(state.asked)]

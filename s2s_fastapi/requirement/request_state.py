@@ -10,7 +10,7 @@ from s2s_fastapi.answers import error_within
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.keycloak.cures import ASKED_ANYWAY, credentials_cure
-from s2s_fastapi.principal import Principal
+from s2s_fastapi.principal import SCOPE_KEY, AcceptedToken, Principal
 from s2s_fastapi.telemetry import Observer
 from s2s_fastapi.telemetry.located import located
 from s2s_fastapi.telemetry.metrics import decided
@@ -19,7 +19,6 @@ from s2s_fastapi.verifier.verdict import Judge, Verdict
 
 __all__ = ["ANONYMOUS_KEY", "KEYS_KEY", "SCOPE_KEY", "Anonymous", "Authenticated", "Service", "Unasked", "admit"]
 
-SCOPE_KEY: Final = "s2s_fastapi.authenticated"
 ANONYMOUS_KEY: Final = "s2s_fastapi.anonymous"
 KEYS_KEY: Final = "s2s_fastapi.keys"
 """What a request's token is verified with, on public paths too: for `auth_ready`."""
@@ -53,15 +52,14 @@ class Unasked:
     """Return whether a caller that met these requirements meets it, too."""
 
 
-@dataclass(slots=True)
-class Authenticated:
+@dataclass(slots=True, eq=False)
+class Authenticated(AcceptedToken):
     """One request that the middleware accepted, for the requirements behind it.
 
     It is not Starlette's ``scope["user"]``, which any inner middleware may replace.
     """
 
     verdict: Verdict
-    principal: Principal
     service: Service
     span: Span
     """The server's, if somebody traces requests."""
@@ -138,6 +136,8 @@ class Anonymous:
 
     service: Service
     span: Span
+    credentials: None = None
+    """It has none."""
     refusal: Decision | None = None
     """Set when a requirement refused: see `Authenticated`."""
     answered: bool = False

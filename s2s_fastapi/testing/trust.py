@@ -13,6 +13,8 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from s2s_fastapi.backchannel.channel import BackChannel
+from s2s_fastapi.caller.exchange.exchanged_tokens import ExchangedToken
+from s2s_fastapi.caller.exchange.subject import Subject
 from s2s_fastapi.caller.shared_token import DEADLINE, SharedToken
 from s2s_fastapi.caller.token_source import TokenSource
 from s2s_fastapi.caller.wanted import Wanted
@@ -306,7 +308,9 @@ class Trusted:
             channel=lambda _: BackChannel(transport=self.issuer.transport, timeout=DEADLINE),
             settings=self._of_caller,
             workers=lambda _: self._workers[1],
+            exchange_workers=lambda _: self._workers[1],
             clock=self.issuer.time.monotonic,
+            wall=self.issuer.time.now,
         )
 
     def _asked(self, settings: KeycloakSettings, wanted: Wanted) -> None:
@@ -417,6 +421,10 @@ class _Source(TokenSource):
     def token(self, settings: KeycloakSettings, wanted: Wanted) -> SharedToken:
         self._asked(settings, wanted)
         return super().token(settings, wanted)
+
+    def token_for(self, subject: Subject, settings: KeycloakSettings, wanted: Wanted) -> ExchangedToken:
+        self._asked(settings, wanted)
+        return super().token_for(subject, settings, wanted)
 
 
 @contextmanager

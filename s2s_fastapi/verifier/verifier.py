@@ -14,7 +14,7 @@ from s2s_fastapi.telemetry.attributes import AUDIENCE, OUTCOME
 from s2s_fastapi.telemetry.metrics import HIT, LOOKUPS, MISS, VERIFICATION
 from s2s_fastapi.telemetry.spans import Span, describe, failed, span
 from s2s_fastapi.text import listed
-from s2s_fastapi.verifier.accepted_tokens import AcceptedToken, AcceptedTokens
+from s2s_fastapi.verifier.accepted_tokens import AcceptedTokens, RememberedToken
 from s2s_fastapi.verifier.bearer import token_in
 from s2s_fastapi.verifier.checks import Checks
 from s2s_fastapi.verifier.jwks import KeySet, VerificationKey
@@ -59,7 +59,7 @@ class Verifier:
         if keys is None:
             return None
         entry = self.tokens.recent.get(credentials)
-        # All that `AcceptedToken.holds` checks, for the usual case: without the four calls to it.
+        # All that `RememberedToken.holds` checks, for the usual case: without the four calls to it.
         if (
             entry is not None
             and entry.keys is keys
@@ -157,7 +157,7 @@ class Verifier:
                 ends = self.checks.ends(principal)
                 if verdict.observed:
                     ends = min(ends, self._observe_until)
-                self.tokens.put(credentials, AcceptedToken(verdict, key, principal.issued_at, verdict.begins, ends))
+                self.tokens.put(credentials, RememberedToken(verdict, key, principal.issued_at, verdict.begins, ends))
             return verdict
 
     def _unsigned(self, refusal: Decision, kid: str = "") -> Verdict:

@@ -143,6 +143,7 @@ class Receiver:
         self.refused: set[str] = set()
         """Authorization values that are answered with 401 invalid_token, whenever they come."""
         self.sent = 0
+        self.connections = 0
 
     def refuse(
         self, times: int = 1, headers: Mapping[str, str] = INVALID_TOKEN, body: bytes | Iterator[bytes] = b""
@@ -159,6 +160,10 @@ def receiver() -> Iterator[Receiver]:
     class Conversation(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True  # or each answer waits 40 ms for an acknowledgement
+
+        def setup(self) -> None:
+            there.connections += 1
+            super().setup()
 
         def answer(self) -> None:
             there.seen.append(
