@@ -171,7 +171,7 @@ def _of_record(record: "LogRecord", question: "Question", source: "RealmSource |
     from s2s_fastapi.operations.explanation import ROUTES_UNKNOWN, required  # noqa: PLC0415 - as above
 
     asked = replace(record.question, scopes=question.scopes, to=question.to or record.question.to)
-    if source is None or not asked.client_id:
+    if source is None or not asked.client_id or record.user:  # nobody can predict which roles a user has
         return replace(record.explanation, hints=tuple(required(asked, read.apps)))
     explanation = read.explained(asked, source.predicted(asked))
     if unknown := [route.cure for route in explanation.routes if route.reason == ROUTES_UNKNOWN]:
