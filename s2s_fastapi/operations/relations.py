@@ -12,7 +12,7 @@ from s2s_fastapi.operations.declarations import one_for_each_client
 from s2s_fastapi.operations.wanted import accepted_audiences
 from s2s_fastapi.principal import Kind, Principal
 from s2s_fastapi.realm.exchange import SubjectToken
-from s2s_fastapi.realm.model import Denied, RealmModel
+from s2s_fastapi.realm.model import Denied, Granted, RealmModel
 from s2s_fastapi.requirement.conditions import CONDITION_UNKNOWN, HasClaim, Scalar, with_claim
 from s2s_fastapi.requirement.requirement import Audience, Caller, HasRole, HasScope, Requirement
 from s2s_fastapi.text import listed, named
@@ -24,9 +24,12 @@ __all__ = [
     "Status",
     "Unanswered",
     "best_of",
+    "caller_of",
+    "granted_for",
     "in_part",
     "judged",
     "relations",
+    "seen_by",
     "unanswered",
 ]
 
@@ -149,27 +152,43 @@ def _declared(caller: str, call: CallAccess, receiver: AppAccess, realm: RealmMo
         return replace(relation, status=Status.NOT_ALLOWED)
     if realm is None:
         return relation
-    scope = " ".join(call.scopes) or None
-    if call.on_behalf:
-        anybody = SubjectToken(client_id=caller, audience=frozenset((caller,)))
-        granted = realm.exchanged(caller, anybody, scope=scope, peer="127.0.0.1")
-    else:
-        granted = realm.service_token(caller, scope=scope, peer="127.0.0.1")
+    granted = granted_for(call, caller, realm, peer="127.0.0.1")
     if isinstance(granted, Denied):
         note = f"{granted.status} {granted.error}{granted.description and f': {granted.description}'}"
         return replace(relation, status=Status.NOT_GRANTED, note=note)
-    session = {"sub": "any user", "sid": "any session"} if call.on_behalf else {}
-    principal = predicted_principal({**granted.claims, **session})
+    principal = caller_of(call, granted)
     if isinstance(principal, Decision):
         return replace(relation, status=Status.REFUSED, token=granted.claims, note=principal.cure)
-    if call.on_behalf:  # a user has roles and claims of his own: nobody knows them here
-        best = _best(caller, receiver, "user")
-        principal = replace(principal, realm_roles=best.realm_roles, client_roles=best.client_roles, claims=best.claims)
+    principal = seen_by(receiver, principal)
     relation = replace(relation, token=granted.claims, routes=judged(principal, receiver))
     if not principal.audiences & set(audiences):
         return replace(relation, status=Status.NOT_GRANTED)
     accepted = any(answer.accepted for answer in relation.routes)
     return replace(relation, status=Status.WORKS if accepted else Status.REFUSED)
+
+
+def granted_for(call: CallAccess, caller: str, realm: RealmModel, *, peer: str | None = None) -> Granted | Denied:
+    """Return the token that Keycloak gives for a declared call: the caller's own, or one that it exchanges for that of any user."""
+    scope = " ".join(call.scopes) or None
+    if not call.on_behalf:
+        return realm.service_token(caller, scope=scope, peer=peer)
+    return realm.exchanged(
+        caller, SubjectToken(client_id=caller, audience=frozenset((caller,))), scope=scope, peer=peer
+    )
+
+
+def caller_of(call: CallAccess, granted: Granted) -> Principal | Decision:
+    """Return the caller that a receiver sees in the token of a declared call, or why it cannot read the token."""
+    session = {"sub": "any user", "sid": "any session"} if call.on_behalf else {}
+    return predicted_principal({**granted.claims, **session})
+
+
+def seen_by(receiver: AppAccess, caller: Principal) -> Principal:
+    """Return a user with all roles and claims that the receiver asks for: nobody knows here which ones users have. A service stays as it is."""
+    if caller.kind != "user":
+        return caller
+    best = _best(caller.client_id, receiver, "user")
+    return replace(caller, realm_roles=best.realm_roles, client_roles=best.client_roles, claims=best.claims)
 
 
 def _joined(found: Sequence[Relation], receiver: AppAccess) -> Relation:

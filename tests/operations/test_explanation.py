@@ -559,6 +559,26 @@ def test_a_record_is_explained_by_the_realm_file_for_its_route(asking: Asking) -
     assert printed["hints"][0].startswith("The log says scope_missing, and the predicted token would be accepted")
 
 
+def test_a_record_of_a_user_is_not_explained_by_the_token_of_the_service_that_called_for_it(asking: Asking) -> None:
+    asking.realm_file.write_text(json.dumps(asking.place.realm))
+    cure = f"{CALLER} is not allowed here (allowed: web). It seems to be a user's token that the service {CALLER} exchanged"
+    record = {
+        "reason": "caller_not_allowed",
+        "client_id": CALLER,
+        "user": "ann",
+        "cure": cure,
+        "method": "POST",
+        "route": "/tickets",
+    }
+
+    printed = asking.of(json.dumps(record), "--realm-file", asking.realm_file, "--app", APP)
+
+    (route,) = printed["routes"]
+    assert (route["reason"], route["cure"]) == ("caller_not_allowed", cure)
+    assert not printed["accepted"]
+    assert not any("predicted token" in hint for hint in printed["hints"])
+
+
 def test_a_record_of_a_route_that_is_not_known_is_not_denied(asking: Asking) -> None:
     asking.place.unassign(CALLER, SCOPE)
     lines = refused(asking.place, asking.place.issuer.service_token("corp", CALLER), "POST")

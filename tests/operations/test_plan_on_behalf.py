@@ -10,6 +10,7 @@ import pytest
 from s2s_fastapi import require_caller, require_role, require_service, require_user
 from s2s_fastapi.declared.access_file import AppAccess, CallAccess
 from s2s_fastapi.operations.apply import apply_plan
+from s2s_fastapi.operations.declared_app import declared_by
 from s2s_fastapi.operations.plan import Plan, make_plan, question_of, read_plan
 from s2s_fastapi.operations.realm_file import RealmFile
 from s2s_fastapi.operations.realm_json import realm_json
@@ -333,3 +334,22 @@ def test_a_saved_plan_with_an_exchange_is_read_carried_out_and_shown(tmp_path: P
     assert server.client("shop-api")["attributes"] == {EXCHANGE: "true"}
     assert again.exit_code == 0, again.output
     assert json.loads(out.read_text())["made_from"]["access"][1]["apps"][0]["calls"][0]["on_behalf"] is True
+
+
+# The code
+
+
+def test_a_client_whose_on_behalf_a_route_uses_is_no_caller_of_its_own_unless_a_route_depends_on_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {"URL": "https://sso.example", "REALM": "corp", "CLIENT_ID": "shop-api"}.items():
+        monkeypatch.setenv(f"KEYCLOAK_{name}", value)
+
+    app = declared_by("tests.operations.on_behalf_app:app", "")
+
+    assert [(call.audiences, call.on_behalf) for call in app.calls] == [
+        (("crm",), True),
+        (("https://tools.example.com/mcp",), True),
+        (("stock",), False),
+        (("stock",), True),
+    ]

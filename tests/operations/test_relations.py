@@ -1,10 +1,14 @@
 """Who may call whom: each way in which what is declared and what is granted can fit together, or not."""
 
+from typing import Any
+
 import pytest
 
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.operations.access_check import check_access
 from s2s_fastapi.operations.graph import as_json
 from s2s_fastapi.operations.relations import Relation, Status, Unanswered, relations, unanswered
+from s2s_fastapi.realm.model import RealmModel
 from tests.operations.landscape import MAIL, SHOP, STOCK, app, call, client, file, realm, route
 
 ONLY_SHOP = {"caller": [SHOP]}
@@ -253,3 +257,15 @@ def test_calls_of_both_kinds_are_one_relation() -> None:
 
     assert found.status is Status.WORKS
     assert [each.accepted for each in found.routes] == [True, True]
+
+
+def test_access_check_knows_calls_on_behalf_of_users() -> None:
+    def said(receiver: Any, model: RealmModel) -> str:
+        return "\n".join(finding.text for finding in check_access(file(receiver, ON_BEHALF).apps, model))
+
+    assert said(FOR_A_CLERK, realm(EXCHANGES, client(STOCK))) == ""
+    assert said(FOR_A_CLERK, realm(client(SHOP, STOCK), client(STOCK))) == (
+        "shop calls stock on behalf of users, and Keycloak refuses the exchange: invalid_request Standard token exchange is not enabled for"
+        " the requested client."
+    )
+    assert "no route of stock accepts its token" in said(RECEIVER, realm(EXCHANGES, client(STOCK)))
