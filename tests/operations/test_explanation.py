@@ -638,7 +638,6 @@ def test_a_record_is_read_however_it_was_written(asking: Asking, written: Any) -
     assert {name: printed["question"][name] for name in ("client", "to", "method", "route")} == {
         "client": CALLER,
         "to": RECEIVER,
-        "on_behalf": False,
         "method": "POST",
         "route": "/tickets",
     }

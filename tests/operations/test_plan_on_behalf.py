@@ -1,6 +1,8 @@
 """What a plan makes for calls on behalf of users: a client that may exchange their tokens, and no more than the receiver lets in."""
 
 import json
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from s2s_fastapi.operations.realm_json import realm_json
 from s2s_fastapi.operations.snapshot import read_snapshot
 from s2s_fastapi.operations.terraform import terraform
 from s2s_fastapi.operations.wanted import Severity, wanted
+from s2s_fastapi.text import named
 from tests.cli.test_plan import run, written
 from tests.kit.admin_rest import FakeKeycloak
 from tests.kit.declaring import caller, on_behalf, receiver, with_users
@@ -353,3 +356,25 @@ def test_a_client_whose_on_behalf_a_route_uses_is_no_caller_of_its_own_unless_a_
         (("stock",), False),
         (("stock",), True),
     ]
+
+
+# Hostile names
+
+
+@pytest.mark.parametrize("name", ["https://t.example/$(id)'><script>", "${x}", '"] ; click', "--yes"])
+def test_a_name_is_text_in_what_is_said_of_calls_on_behalf_of_users(name: str, tmp_path: Path) -> None:
+    tools = with_users(receiver(name, require_user(name), require_user("shop-api")))
+    shop = with_users(receiver("shop-api", require_user(name), calls=on_behalf("", name).calls))
+    other = replace(on_behalf("other", name), client_id=f"{name}2")
+    server = FakeKeycloak()
+    with server.serving() as environment:
+        shown = run(environment, "plan", *written(tmp_path, tools, shop, other))
+    with server.api() as api:
+        plan = plan_for(api, tools, shop, other)
+
+    assert named(name) in shown.stdout
+    assert shlex.split(said(plan, Severity.OPEN).partition("or --grant ")[2].partition(" grants the")[0]) == [
+        f"{name}2:audience={name}"
+    ]
+    for block in json.dumps(terraform(plan)[0]).split('"'):
+        assert not re.search(r"(?<!\$)\$\{x\}", block)
