@@ -143,9 +143,13 @@ def test_two_apps_of_one_server_ask_once() -> None:
 @pytest.mark.parametrize(
     ("server", "app", "said"),
     [
-        (lambda: object(), None, "takes a server of the official SDK"),
+        (object, None, "takes a server of the official SDK"),
         (lambda: FastMCP("x"), Starlette, "the app of the transport streamable HTTP"),
-        (lambda: FastMCP("x"), lambda: FastMCP("y").http_app(transport="sse"), "the app of the transport streamable HTTP"),
+        (
+            lambda: FastMCP("x"),
+            lambda: FastMCP("y").http_app(transport="sse"),
+            "the app of the transport streamable HTTP",
+        ),
         (lambda: FastMCP("x", auth=StaticTokenVerifier({})), None, "verifies tokens itself"),
     ],
     ids=["no server", "no tool server's app", "the transport SSE", "a verifier of its own"],
