@@ -10,7 +10,9 @@ from mcp.server.mcpserver.exceptions import ToolError
 
 ISSUER = os.environ["KEYCLOAK_ISSUER"]
 RESOURCE = "https://tools.example.com/mcp"
-keys = jwt.PyJWKClient(f"{os.environ['KEYCLOAK_URL']}/realms/{os.environ['KEYCLOAK_REALM']}/protocol/openid-connect/certs")
+keys = jwt.PyJWKClient(
+    f"{os.environ['KEYCLOAK_URL']}/realms/{os.environ['KEYCLOAK_REALM']}/protocol/openid-connect/certs"
+)
 
 
 class KeycloakTokenVerifier:
