@@ -3,6 +3,7 @@
 import runpy
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -112,7 +113,7 @@ def test_the_guide_says_what_comes_of_each_situation_before_and_after(name: str,
     row = next(row for table in tables(GUIDE) for row in table if row[0] == name)
     for file, cell in zip(("before", "after"), row[1:], strict=True):
         with using(TokenSource(clock=situation.clock)):
-            assert SITUATIONS[name](situation, lambda file=file: runpy.run_path(str(HERE / f"{file}.py"))) == cell
+            assert SITUATIONS[name](situation, partial(runpy.run_path, str(HERE / f"{file}.py"))) == cell
         situation.bob.seen.clear()
         situation.charles.seen.clear()
         situation.bob.answers.clear()

@@ -13,11 +13,11 @@ REALM = f"{os.environ['KEYCLOAK_URL']}/realms/{os.environ['KEYCLOAK_REALM']}"
 class Token:
     """The token, until 10 s before it expires."""
 
-    def __init__(self):
-        self.value = None
+    def __init__(self) -> None:
+        self.value: str | None = None
         self.good_until = 0.0
 
-    def get(self):
+    def get(self) -> str:
         if self.value is None or time.time() >= self.good_until:
             answer = requests.post(
                 f"{REALM}/protocol/openid-connect/token",
@@ -36,17 +36,17 @@ class Token:
             self.good_until = time.time() + max(0, fields.get("expires_in", 60) - 10)
         return self.value
 
-    def forget(self):
+    def forget(self) -> None:
         self.value = None
 
 
 class WithToken(AuthBase):
     """Attaches it."""
 
-    def __init__(self, token):
+    def __init__(self, token: Token) -> None:
         self.token = token
 
-    def __call__(self, request):
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         request.headers["Authorization"] = f"Bearer {self.token.get()}"
         return request
 
@@ -56,7 +56,7 @@ session = requests.Session()
 session.auth = WithToken(token)
 
 
-def tickets():
+def tickets() -> requests.Response:
     answer = session.get(f"{CRM}/tickets", timeout=5)
     if answer.status_code == 401:
         token.forget()
