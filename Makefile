@@ -78,8 +78,8 @@ test-layouts: .venv-layouts/.installed  ## Run the apps of tests/receiver/layout
 	.venv-mcp/bin/python -m pip install --quiet --disable-pip-version-check -r tests/mcp/requirements.txt -e '.[otel]'
 	@touch $@
 
-test-mcp: .venv-mcp/.installed  ## Run tests/mcp on the older generation of the two MCP SDKs
-	.venv-mcp/bin/python -m pytest -W ignore::DeprecationWarning tests/mcp $(PYTEST)
+test-mcp: .venv-mcp/.installed  ## Run tests/mcp on the older generation of the two MCP SDKs (story 4 is written for the newer one)
+	.venv-mcp/bin/python -m pytest -W ignore::DeprecationWarning --ignore=tests/mcp/test_story.py tests/mcp $(PYTEST)
 
 .venv-fastapi-suite/.installed: pyproject.toml tests/fastapi_suite/requirements.txt
 	$(PYTHON) -m venv .venv-fastapi-suite
