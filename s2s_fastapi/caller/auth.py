@@ -280,7 +280,7 @@ class ServiceTokenAuth(HttpxAuth):
         - It reads no proxy and no ``.netrc`` from the environment, and keeps no cookies. Close it as any session.
 
         Raises:
-            ConfigurationError: requests is not installed.
+            ConfigurationError: requests is not installed, or this object has `insecure_any_origin`.
         """
         with installed("for_requests()", "requests>=2.32"):
             from s2s_fastapi.caller.clients.requests_session import ServiceSession  # noqa: PLC0415 - an optional package
@@ -295,7 +295,7 @@ class ServiceTokenAuth(HttpxAuth):
           ``cookie_jar=aiohttp.DummyCookieJar()`` if it serves several users.
 
         Raises:
-            ConfigurationError: aiohttp 3.12 or newer is not installed.
+            ConfigurationError: aiohttp 3.12 or newer is not installed, or this object has `insecure_any_origin`.
         """
         with installed("for_aiohttp()", "aiohttp>=3.12"):
             from s2s_fastapi.caller.clients.aiohttp_middleware import ServiceMiddleware  # noqa: PLC0415 - an optional package
@@ -308,16 +308,23 @@ class ServiceTokenAuth(HttpxAuth):
         - ``.call_credentials()`` is for a TLS channel that another library makes, with fewer guarantees.
 
         Raises:
-            ConfigurationError: grpcio is not installed.
+            ConfigurationError: grpcio is not installed, or this object has `insecure_any_origin`.
         """
         with installed("for_grpc()", "grpcio>=1.60"):
             from s2s_fastapi.caller.clients.grpc_channels import GrpcChannels  # noqa: PLC0415 - an optional package
         return GrpcChannels(self._rules())
 
     def _rules(self) -> Rules:
+        if (
+            self._any_origin
+        ):  # these clients follow redirects by themselves, and show us each hop as if it were a request of its own
+            raise ConfigurationError(
+                "Clients other than httpx need origins: write ServiceTokenAuth(origin, ...) instead of insecure_any_origin=True. Otherwise"
+                " a redirect could take the token to any host."
+            )
         return Rules(
             tokens=self,
-            pinned=None if self._any_origin else self._pins,
+            pinned=self._pins,
             foreign=self._foreign_tokens,
             elsewhere=self._elsewhere,
             withheld=self._environment.withheld,

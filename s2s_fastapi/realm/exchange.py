@@ -76,7 +76,7 @@ def subject_account(realm: Realm, subject: SubjectToken) -> Account | None:
         return None
     if not subject.username:
         return Account(username="", id="", attributes={})
-    own = (one.account for one in realm.clients.values() if one.account is not None and one.service_accounts)
+    own = (one.account for one in realm.clients.values() if one.account is not None)
     found = realm.users.get(subject.username) or next((one for one in own if one.username == subject.username), None)
     return found if found is not None and found.enabled else None
 

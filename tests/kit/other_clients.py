@@ -1,6 +1,7 @@
 """Clients other than httpx, each on a real socket, as one function; and a receiver that speaks gRPC."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -73,6 +74,9 @@ class GrpcReceiver:
         self.url = f"{scheme}://{self.target}"
         self.metadata: list[list[tuple[str, str]]] = []
         self.refusals: list[tuple[tuple[str, str], ...]] = []
+        self.answering = threading.Event()
+        """Calls wait while it is not set."""
+        self.answering.set()
 
     def refuse(self, times: int = 1, trailing: tuple[tuple[str, str], ...] = ()) -> None:
         self.refusals += [trailing] * times
@@ -83,6 +87,7 @@ class GrpcReceiver:
 
     def answer(self, context: Any) -> None:
         self.metadata.append([(name, value) for name, value in context.invocation_metadata() if name != "user-agent"])
+        assert self.answering.wait(20)
         if self.refusals:
             context.set_trailing_metadata(self.refusals.pop(0))
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "The token is not valid.")

@@ -144,8 +144,11 @@ def late(tools: Tools, requirement: Requirement | None = None) -> None:
 
 @pytest.mark.parametrize("requirement", [None, require_scope("profile")], ids=["nothing", "a scope alone"])
 def test_a_late_tool_that_does_not_say_who_may_call_is_for_services(
-    start: Start, tools: Tools, token_of: Any, user_token: Any, observed: Observed, requirement: Requirement | None
+    request: pytest.FixtureRequest, tools: Tools, requirement: Requirement | None
 ) -> None:
+    start, token_of, user_token, observed = map(
+        request.getfixturevalue, ("start", "token_of", "user_token", "observed")
+    )
     make = start(users=True)
     ann, agent = make(user_token("ann")).open(), make(token_of("agent")).open()
     late(tools, requirement)

@@ -143,7 +143,7 @@ def test_two_apps_of_one_server_ask_once() -> None:
 @pytest.mark.parametrize(
     ("server", "app", "said"),
     [
-        (lambda: object(), None, "takes a server of the official SDK"),
+        (object, None, "takes a server of the official SDK"),
         (lambda: FastMCP("x"), Starlette, "the app of the transport streamable HTTP"),
         (
             lambda: FastMCP("x"),

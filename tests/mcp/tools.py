@@ -1,10 +1,12 @@
 """Tool servers of both SDKs that offer the same, and a client that speaks protocol 2025-06-18 by hand."""
 
+import importlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import uvicorn
@@ -14,15 +16,15 @@ from starlette.testclient import TestClient
 from s2s_fastapi import Requirement
 from s2s_fastapi.mcp import allowed
 
-try:
-    from mcp.server.mcpserver import MCPServer as Official  # mcp 2.x
-except ImportError:
-    from mcp.server.fastmcp import FastMCP as Official  # type: ignore[no-redef,import-not-found] # mcp 1.x
-
+# mcp 2.x, or mcp 1.x under its name of then.
+OFFICIAL: Any = (
+    importlib.import_module("mcp.server.mcpserver").MCPServer
+    if find_spec("mcp.server.mcpserver")
+    else importlib.import_module("mcp.server.fastmcp").FastMCP
+)
 KINDS = ("official", "fastmcp")
 LOOPBACK = "http://127.0.0.1:8000"
 """The official server answers no other host, unless it is told to."""
-Offer = Callable[..., Any]
 
 
 class Tools:
@@ -30,7 +32,7 @@ class Tools:
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self.server: Any = Official("tools") if kind == "official" else FastMCP("tools")
+        self.server: Any = OFFICIAL("tools") if kind == "official" else FastMCP("tools")
 
     def tool(self, function: Any, requirement: Requirement | None = None) -> None:
         self._add(self.server.tool, function, requirement)
@@ -74,7 +76,11 @@ class Caller:
 
     def open(self) -> "Caller":
         """Open a session, so that what follows belongs to it."""
-        asks = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+        asks: dict[str, Any] = {
+            "protocolVersion": "2025-06-18",
+            "capabilities": {},
+            "clientInfo": {"name": "test", "version": "1"},
+        }
         opened = self.send("initialize", **asks)
         assert opened.status_code == 200, opened.text
         self.session = opened.headers["mcp-session-id"]

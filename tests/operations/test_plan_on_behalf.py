@@ -1,6 +1,8 @@
 """What a plan makes for calls on behalf of users: a client that may exchange their tokens, and no more than the receiver lets in."""
 
 import json
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,14 @@ import pytest
 from s2s_fastapi import require_caller, require_role, require_service, require_user
 from s2s_fastapi.declared.access_file import AppAccess, CallAccess
 from s2s_fastapi.operations.apply import apply_plan
+from s2s_fastapi.operations.declared_app import declared_by
 from s2s_fastapi.operations.plan import Plan, make_plan, question_of, read_plan
 from s2s_fastapi.operations.realm_file import RealmFile
 from s2s_fastapi.operations.realm_json import realm_json
 from s2s_fastapi.operations.snapshot import read_snapshot
 from s2s_fastapi.operations.terraform import terraform
 from s2s_fastapi.operations.wanted import Severity, wanted
+from s2s_fastapi.text import named
 from tests.cli.test_plan import run, written
 from tests.kit.admin_rest import FakeKeycloak
 from tests.kit.declaring import caller, on_behalf, receiver, with_users
@@ -333,3 +337,44 @@ def test_a_saved_plan_with_an_exchange_is_read_carried_out_and_shown(tmp_path: P
     assert server.client("shop-api")["attributes"] == {EXCHANGE: "true"}
     assert again.exit_code == 0, again.output
     assert json.loads(out.read_text())["made_from"]["access"][1]["apps"][0]["calls"][0]["on_behalf"] is True
+
+
+# The code
+
+
+def test_a_client_whose_on_behalf_a_route_uses_is_no_caller_of_its_own_unless_a_route_depends_on_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {"URL": "https://sso.example", "REALM": "corp", "CLIENT_ID": "shop-api"}.items():
+        monkeypatch.setenv(f"KEYCLOAK_{name}", value)
+
+    app = declared_by("tests.operations.on_behalf_app:app", "")
+
+    assert [(call.audiences, call.on_behalf) for call in app.calls] == [
+        (("crm",), True),
+        (("https://tools.example.com/mcp",), True),
+        (("stock",), False),
+        (("stock",), True),
+    ]
+
+
+# Hostile names
+
+
+@pytest.mark.parametrize("name", ["https://t.example/$(id)'><script>", "${x}", '"] ; click', "--yes"])
+def test_a_name_is_text_in_what_is_said_of_calls_on_behalf_of_users(name: str, tmp_path: Path) -> None:
+    tools = with_users(receiver(name, require_user(name), require_user("shop-api")))
+    shop = with_users(receiver("shop-api", require_user(name), calls=on_behalf("", name).calls))
+    other = replace(on_behalf("other", name), client_id=f"{name}2")
+    server = FakeKeycloak()
+    with server.serving() as environment:
+        shown = run(environment, "plan", *written(tmp_path, tools, shop, other))
+    with server.api() as api:
+        plan = plan_for(api, tools, shop, other)
+
+    assert named(name) in shown.stdout
+    assert shlex.split(said(plan, Severity.OPEN).partition("or --grant ")[2].partition(" grants the")[0]) == [
+        f"{name}2:audience={name}"
+    ]
+    for block in json.dumps(terraform(plan)[0]).split('"'):
+        assert not re.search(r"(?<!\$)\$\{x\}", block)

@@ -320,7 +320,8 @@ def _plain(status: int, body: Mapping[str, Any], subject: str) -> Any:
         return status, dict(body)
     shown: dict[str, Any] = {
         "members": [name for name in body if name != "not-before-policy"],
-        **{name: body[name] for name in ("expires_in", "refresh_expires_in", "token_type", "issued_token_type")},
+        **{name: body[name] for name in ("token_type", "issued_token_type")},
+        **{name: _about(body[name]) for name in ("expires_in", "refresh_expires_in")},
         "scope": sorted(body["scope"].split()),
     }
     for name in ("access_token", "id_token"):
@@ -330,10 +331,15 @@ def _plain(status: int, body: Mapping[str, Any], subject: str) -> Any:
     return shown
 
 
+def _about(seconds: int) -> int:
+    """Return a time of life without the seconds that a busy server needs between reading its clock and answering."""
+    return -(-(seconds - 1) // 30) * 30
+
+
 def _plain_claims(claims: dict[str, Any], subject: dict[str, Any]) -> dict[str, Any]:
     shown = {name: value for name, value in claims.items() if name not in {"iss", "iat", "exp", "auth_time"}}
     shown["jti"] = shown["jti"].rpartition(":")[0]
-    shown["life"] = round((claims["exp"] - claims["iat"]) / 10) * 10
+    shown["life"] = _about(claims["exp"] - claims["iat"])
     for name in ("sub", "sid"):
         if name in shown and len(shown[name]) > 20:
             shown[name] = "the subject's" if shown[name] == subject.get(name) else "made"

@@ -94,7 +94,7 @@ def test_rule_40_an_audience_narrows_the_result_and_must_be_there() -> None:
 
 def test_rule_41_consent_and_a_second_session_are_missing() -> None:
     assert "Missing consents" in _refused("consenting")
-    refresh = {"requested": REFRESH_TOKEN}
+    refresh: dict[str, Any] = {"requested": REFRESH_TOKEN}
     assert _exchanged("refreshing", **refresh).refresh
     assert "creating a new session" in _refused("refreshing", replace(SOMEBODY, offline=True), **refresh)
     assert "creating a new session" in _refused("refreshing", replace(SOMEBODY, session=False), **refresh)

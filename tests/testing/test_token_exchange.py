@@ -166,6 +166,11 @@ def test_the_token_is_the_users_and_names_the_requester(answered: dict[str, Any]
     assert not {"client_id", "sid"} & service.keys()
 
 
+def test_the_subject_is_in_every_token_unless_the_requester_takes_part_in_the_session(answered: dict[str, Any]) -> None:
+    assert answered["no-scopes"]["access_token"]["sub"] == "the subject's"
+    assert "sub" not in answered["no-scopes, a refresh token"]["access_token"]
+
+
 def test_a_service_with_a_session_is_named_in_the_token_that_another_gets_for_it(answered: dict[str, Any]) -> None:
     claims = answered["the service svc-session"]["access_token"]
     assert (claims["azp"], claims["client_id"], claims["sid"]) == ("alice", "svc-session", "the subject's")
@@ -234,6 +239,8 @@ def test_a_logout_ends_the_sessions_of_one_user_and_nobody_elses_and_a_new_login
 def test_a_logout_revokes_older_tokens_of_a_service_account_that_have_no_session() -> None:
     issuer = EmbeddedIssuer(document(), clock=lambda: 1_800_000_000.0)
     service = _token(issuer, service_form("svc"))
+    assert issuer.logout("service-account-svc") == 0
+    assert _status(issuer, service) == 200  # of the same second, as with Keycloak
     issuer.time.forward(1)
     issuer.logout("service-account-svc")
     assert _status(issuer, service) == 400

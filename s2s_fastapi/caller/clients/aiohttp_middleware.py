@@ -23,10 +23,8 @@ class ServiceMiddleware:
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         """Send `request` with the token; if it is refused, with another token once."""
         url = request.url
-        self._rules.check_target(
-            pin_at(url.scheme, url.raw_host, url.port),
-            user_name=url.raw_user is not None or url.raw_password is not None,
-        )
+        # aiohttp has already made an Authorization header of a user name in the URL.
+        self._rules.check_target(pin_at(url.scheme, url.raw_host, url.port))
         self._rules.check_content(iter(request.headers.items()), url.raw_path_qs)
         request.headers[AUTHORIZATION] = await self._rules.aheader()
         written = AUTHORIZATION, *propagated(request.headers)

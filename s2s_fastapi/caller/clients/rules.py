@@ -42,8 +42,8 @@ class Rules:
     """What the adapter of a client asks before it sends, and after a refusal."""
 
     tokens: Tokens
-    pinned: tuple[Pin, ...] | None
-    """The origins of the token, or None for any."""
+    pinned: tuple[Pin, ...]
+    """The origins of the token."""
     foreign: Callable[[], tuple[bytes, ...]]
     """Returns the digests of the tokens that a request must not hold."""
     elsewhere: Callable[[Pin | None, bool], str]
@@ -59,7 +59,7 @@ class Rules:
         Raises:
             TokenWithheld: It may not get the token.
         """
-        if self.pinned is not None and (there not in self.pinned or user_name):
+        if there not in self.pinned or user_name:
             raise self.withheld(self.elsewhere(there, user_name))
 
     def check_content(self, headers: Iterator[tuple[str, str | bytes]], path: str = "") -> None:
@@ -104,10 +104,10 @@ class Rules:
         return await arun(self._another(refused, resend))
 
     def _another(self, refused: str, resend: bool) -> Steps[str | None]:
-        self.tokens.refused(refused)
-        if not resend:
-            return None
         try:
+            self.tokens.refused(refused)
+            if not resend:
+                return None
             header: str = yield self.header, self.aheader
         except S2SError:
             return None  # the load has logged why; the caller gets the refusal

@@ -44,6 +44,11 @@ _MOST_TARGETS: Final = 1024
 _MOST_WAITERS: Final = 10_000
 """Callers that may wait for one exchange."""
 
+_SLOW: Final = (
+    "Compare the time of an exchange (the metric s2s_fastapi.token.exchange.duration) with the load of Keycloak, or spread the users over more"
+    " processes."
+)
+
 _Session: TypeAlias = tuple[str, str]
 """Issuer and session of a user."""
 
@@ -313,7 +318,7 @@ class ExchangedTokens:
         client = target.client
         if client.failure is not None and client.exchanger.endpoint.another_secret():
             client.failure = None
-        context = None
+        context, waiter = None, None
         with self._lock:
             now = self._clock()
             found = self._found(session, key)
@@ -329,12 +334,18 @@ class ExchangedTokens:
                 for remembered in (failure, target.failure, client.failure):
                     if remembered is not None and now < remembered.until:
                         raise remembered.error.again()
-                if client.workers.waiting >= self._most_waiting:
-                    raise self._unavailable(target, f"{self._most_waiting} exchanges for users are waiting already")
-                context = foreground("needed" if seen is None else "forced")
-                flight = self._flights[key] = _Flight(session, key)
-            flight.calls.append(ref(call))
-            waiter = flight.join(_MOST_WAITERS)
+                if client.workers.waiting < self._most_waiting:
+                    context = foreground("needed" if seen is None else "forced")
+                    flight = self._flights[key] = _Flight(session, key)
+            if flight is not None:
+                flight.calls.append(ref(call))
+                waiter = flight.join(_MOST_WAITERS)
+        if flight is None:
+            error = self._unavailable(
+                target, f"{self._most_waiting} exchanges for users are waiting already", cure=_SLOW
+            )
+            client.exchanger.endpoint.warn(str(error))
+            raise error
         if waiter is None:
             raise self._unavailable(target, f"{_MOST_WAITERS} callers are waiting already")
         if context is not None:
@@ -370,7 +381,10 @@ class ExchangedTokens:
         for remembered in (target.failure, target.client.failure):
             if remembered is not None and now < remembered.until:  # others have just asked
                 return Failed(remembered.error, 0.0)
-        subject = flight.subject()
+        with self._lock:  # nobody can join between the look and the end
+            subject = flight.subject()
+            if subject is None:
+                del self._flights[flight.key]
         if subject is None:
             return Failed(self._unavailable(target, "nobody waits for it any more"), 0.0)
         return target.request(subject)

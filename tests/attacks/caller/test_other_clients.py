@@ -296,6 +296,8 @@ def test_a_channel_in_clear_is_only_where_http_was_written(grpc_bob: GrpcReceive
         secure.aio_channel(grpc_bob.target)
     with pytest.raises(TokenWithheld):
         in_clear.channel(grpc_bob.target, tls())
+    with pytest.raises(TokenWithheld):  # without a port gRPC would take 443, in clear
+        ServiceTokenAuth("http://127.0.0.1").for_grpc().channel("127.0.0.1")
     insecure: Any = grpc.experimental
     with pytest.raises(TokenWithheld):
         secure.channel(grpc_bob.target, insecure.insecure_channel_credentials())

@@ -89,6 +89,20 @@ def test_a_body_that_is_not_known_to_be_repeatable_is_sent_once(
     assert bob.tokens[1] != bob.tokens[2], "the next request has another token"
 
 
+@pytest.mark.parametrize("challenge", ['Bearer error="insufficient_scope"', "Basic"])
+def test_another_refusal_renews_nothing(challenge: str, bob: Receiver, keycloak: Keycloak, clock: Clock) -> None:
+    async def talk(session: aiohttp.ClientSession) -> list[int]:
+        async with session.get(bob.url):
+            pass
+        clock.now += 10
+        bob.refuse(headers={"WWW-Authenticate": challenge})
+        async with session.get(bob.url) as first, session.get(bob.url) as second:
+            return [first.status, second.status]
+
+    assert with_session(ServiceTokenAuth(bob.url), talk) == [401, 200]
+    assert len(keycloak.requests) == 1
+
+
 def test_raise_for_status_sees_the_second_answer_only(bob: Receiver, clock: Clock) -> None:
     async def talk(session: aiohttp.ClientSession) -> None:
         async with session.get(bob.url):

@@ -97,9 +97,11 @@ def test_a_hook_that_raises_sees_the_second_answer_only(bob: Receiver, clock: Cl
 
 
 @pytest.mark.parametrize("challenge", ['Bearer error="insufficient_scope"', "Bearer", "Basic", None])
-def test_another_refusal_renews_nothing(challenge: str | None, bob: Receiver, keycloak: Keycloak) -> None:
-    bob.refuse(headers={"WWW-Authenticate": challenge} if challenge else {})
+def test_another_refusal_renews_nothing(challenge: str | None, bob: Receiver, keycloak: Keycloak, clock: Clock) -> None:
     with ServiceTokenAuth(bob.url).for_requests() as session:
+        session.get(bob.url)
+        clock.now += 10
+        bob.refuse(headers={"WWW-Authenticate": challenge} if challenge else {})
         assert session.get(bob.url).status_code == 401
         session.get(bob.url)
     assert len(keycloak.requests) == 1

@@ -29,6 +29,14 @@ def test_a_package_that_is_missing_is_one_sentence_that_names_it(package: str, m
         method(ServiceTokenAuth("http://bob:8000"))
 
 
+@pytest.mark.parametrize("package", ADAPTERS)
+def test_no_adapter_sends_the_token_to_any_host_that_a_redirect_may_name(package: str) -> None:
+    _, method = ADAPTERS[package]
+
+    with pytest.raises(ConfigurationError, match="need origins"):
+        method(ServiceTokenAuth(insecure_any_origin=True))
+
+
 @pytest.mark.parametrize(
     ("scheme", "host", "port", "pin"),
     [

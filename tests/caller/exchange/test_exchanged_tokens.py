@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import os
 import threading
 import time
@@ -262,9 +263,13 @@ def test_a_refused_token_is_exchanged_once_more_for_all(
     there.refuse(seen)
     assert there.peek() is None
     another = WAYS[way](there.renewing(user(), seen))
+    clock.now += RESEND
     there.refuse(seen)
 
     assert another.value != seen.value
+    kept = there.peek()
+    assert kept is not None
+    assert kept.value == another.value
     assert run(there.renewing(user(), seen)).value == another.value, "it was refused before it was there"
     assert len(keycloak.requests) == 2
 
@@ -302,12 +307,11 @@ def test_a_refused_token_is_not_used_again_if_no_other_comes(
 
 
 def test_users_beyond_the_bound_are_told_when_to_come_again_and_a_service_token_is_not_delayed(
-    keycloak: ExchangingKeycloak, gate: threading.Event, clock: Clock, wall: Wall
+    keycloak: ExchangingKeycloak, gate: threading.Event, wall: Wall, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = TokenSource(
         channel=lambda given: keycloak,
         exchange_workers=WorkersByServer("exchanges", threads=8).to,
-        clock=clock,
         wall=wall,
     )
     tokens = source.exchanged
@@ -325,7 +329,9 @@ def test_users_beyond_the_bound_are_told_when_to_come_again_and_a_service_token_
     thread = threading.Thread(target=lambda: asyncio.run(all_of_them()))
     thread.start()
     until(lambda: len(results) == 92)
-    assert {str(error).partition(": ")[2] for error in results} == {"200 exchanges for users are waiting already."}
+    (said,) = set(map(str, results))
+    assert "chat-app-service: 200 exchanges for users are waiting already. Compare the time of an exchange" in said
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [said]
     assert {error.headers["Retry-After"] for error in results} == {"6"}
     assert keycloak.running == 8
     keycloak.gate = None
