@@ -390,6 +390,21 @@ def test_a_secret_that_is_rotated_while_the_exchange_is_under_way_is_sent_in_the
     assert len({asked.headers["Authorization"] for asked in keycloak.requests}) == 2
 
 
+def test_a_secret_that_worked_before_is_tried_once_more_by_the_next_user(
+    tokens: ExchangedTokens, keycloak: ExchangingKeycloak
+) -> None:
+    exchanged(tokens, "ann")
+    keycloak.answers = [refusal(401, "unauthorized_client")]  # of a node that is out of date
+
+    refused(tokens, "bea")
+
+    assert exchanged(tokens, "carl")
+    keycloak.always = refusal(401, "unauthorized_client")
+    for name in ("dora", "emil", "fay"):
+        refused(tokens, name)
+    assert len(keycloak.requests) == 5, "one more, and then no other user asks"
+
+
 def test_our_own_client_is_named(tokens: ExchangedTokens, keycloak: ExchangingKeycloak) -> None:
     keycloak.answers = [refusal(400, "invalid_request", ENABLED)]
 

@@ -263,9 +263,13 @@ def test_a_refused_token_is_exchanged_once_more_for_all(
     there.refuse(seen)
     assert there.peek() is None
     another = WAYS[way](there.renewing(user(), seen))
+    clock.now += RESEND
     there.refuse(seen)
 
     assert another.value != seen.value
+    kept = there.peek()
+    assert kept is not None
+    assert kept.value == another.value
     assert run(there.renewing(user(), seen)).value == another.value, "it was refused before it was there"
     assert len(keycloak.requests) == 2
 
