@@ -23,7 +23,8 @@ class OnBehalf:
 
     @property
     def downstream(self) -> Downstream:
-        return replace((self.client or self.auth).downstream, on_behalf=True)
+        own: Downstream = (self.client or self.auth).downstream
+        return replace(own, on_behalf=True)
 
     async def __call__(self) -> None: ...
 
