@@ -33,7 +33,7 @@ test-one: $(VENV)/.installed  ## Run one file, folder or test: T=tests/test_name
 
 test: $(VENV)/.installed lint  ## Lint, check types, run every test; those on a real Keycloak if Java and Maven are there
 	$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/real $(PYTEST)
-	$(BIN)/python -m pytest $(PARALLEL) tests/real $(PYTEST)
+	$(BIN)/python -m pytest $(PARALLEL) --no-loadscope-reorder tests/real $(PYTEST)
 
 coverage: $(VENV)/.installed  ## Run every test without a real Keycloak, and fail if too few branches of the package run
 	$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/real --cov --cov-fail-under=$(COVERED) $(PYTEST)
