@@ -1,5 +1,6 @@
 """What was decided about a request, and why: a value. The answer, the log and the tests only render it."""
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal, Self
@@ -8,6 +9,8 @@ __all__ = ["Decision", "Outcome", "Reason"]
 
 Outcome = Literal["allowed", "observed", "refused", "failed"]
 
+_EXCHANGED: Final = re.compile(r"[a-z]{2}(?:rt|lt)te:")
+"""How Keycloak marks the ``jti`` of an exchanged token since 26.2. It is not documented there."""
 _UNTRUSTED = "The access token was not accepted."
 
 
@@ -125,6 +128,8 @@ class Decision:
     scope: str = ""
     """For ``insufficient_scope``: the scopes that would be enough, for the challenge."""
     client_id: str = ""
+    user: str = ""
+    """If a user called, its ``sub``: the user in Keycloak. ``client_id`` is then the client through which it called."""
     token_id: str = ""
     issuer: str = ""
     kid: str = ""
@@ -139,6 +144,14 @@ class Decision:
     retry_after: int = 0
     trace_id: str = ""
     """The trace that the request belongs to, 32 hexadecimal digits (W3C Trace Context); empty without tracing."""
+
+    @property
+    def exchanged(self) -> bool:
+        """Whether the token seems to be exchanged for another one: ``client_id`` is then the service that exchanged it.
+
+        It is a hint for people, by the mark that Keycloak writes into ``jti``. No decision looks at it.
+        """
+        return _EXCHANGED.match(self.token_id) is not None
 
     @property
     def outcome(self) -> Outcome:

@@ -482,6 +482,38 @@ def test_nothing_of_a_token_that_nobody_signed_is_recorded(broken: str) -> None:
     assert fields["unverified_kid"] == (realm.key.kid if broken != "header" else "")
 
 
+@pytest.mark.parametrize(
+    ("token_id", "hint"),
+    [
+        ("ntrtte:1", "exchanged token"),
+        ("onrtte:1", "exchanged token"),
+        ("trrtte:1", "exchanged token"),
+        ("onrtro:1", ""),
+        ("trrtcc:1", ""),
+        ("rtte:1", ""),
+        ("", ""),
+    ],
+)
+def test_the_log_hints_that_a_token_was_exchanged_and_says_user_and_service(
+    token_id: str, hint: str, written: Records
+) -> None:
+    written.tell(Reason.CALLER_NOT_ALLOWED, client_id="shop-api", user="ann's id", token_id=token_id)
+
+    (record,) = written.records
+    fields = vars(record)
+    assert (fields["client_id"], fields["user"], fields["hint"]) == ("shop-api", "ann's id", hint)
+    assert ("hint='exchanged token'" in record.getMessage()) is bool(hint)
+
+
+def test_the_log_names_the_user_of_a_users_token_and_none_for_a_service() -> None:
+    realm = Realm()
+    for token in (realm.user_token(sub="ann"), realm.user_token(sub="ann", aud="account")):
+        record, _ = told(token, realm)
+        assert vars(record)["user"] == "ann"
+    record, _ = told(realm.token(aud="account"), realm)
+    assert vars(record)["user"] == ""
+
+
 def test_of_a_token_whose_signature_held_the_log_records_who_and_what_to_change_but_never_the_token() -> None:
     realm = Realm()
     token = realm.token(aud="account", jti="trrtcc:9", email="alice@example.com")

@@ -36,6 +36,10 @@ _NO_REALM: Final = (
     "Add --realm-file REALM.json, or set KEYCLOAK_ADMIN_CLIENT_ID and KEYCLOAK_ADMIN_CLIENT_SECRET_FILE to ask the server, or --access FILE"
     " to see what the routes require: the token is predicted from a realm."
 )
+_ON_BEHALF: Final = (
+    "--on-behalf is a question about a client: add --client ID, and --realm-file REALM.json or KEYCLOAK_ADMIN_... to ask the server. A user's own"
+    " token is explained without it."
+)
 _SETTINGS: Final = ("KEYCLOAK_URL", "KEYCLOAK_ISSUER")
 
 
@@ -46,6 +50,9 @@ def explain(  # noqa: PLR0917 - the options of the command line
         list[str] | None, typer.Option(metavar="SCOPE", help="A scope that it requests; may be given several times.")
     ] = None,
     to: Annotated[str, typer.Option(metavar="ID", help="The called service: its client id or its audience.")] = "",
+    on_behalf: Annotated[
+        bool, typer.Option("--on-behalf", help="The client calls on behalf of a user, with an exchanged token.")
+    ] = False,
     realm_file: Annotated[
         Path | None, typer.Option(metavar="REALM.json", help="A realm file or export, to predict the token from.")
     ] = None,
@@ -63,14 +70,14 @@ def explain(  # noqa: PLR0917 - the options of the command line
 
     A question names a client: --client shop-api --to notification-service --realm-file realm.json. Without a realm file a server is asked,
     with the log-in KEYCLOAK_ADMIN_CLIENT_ID and KEYCLOAK_ADMIN_CLIENT_SECRET_FILE (rights: view-clients, view-users, view-realm). Or stdin
-    has a token, or the log record of a refusal. A token is never an argument: the list of processes would show it.
+    has a token, or the log record of a refusal. With --on-behalf the client calls on behalf of a user, with an exchanged token. A token is never an argument: the list of processes would show it.
 
     What the routes require is in the access file of the called service: --access. Exit code 0: at least one of the routes accepts the
     call. 1: none does, or the routes are not known.
     """
     quiet()
     from s2s_fastapi.operations.declarations import declared_by  # noqa: PLC0415 - slows --help down
-    from s2s_fastapi.operations.explanation import Question, declared_only  # noqa: PLC0415 - as above
+    from s2s_fastapi.operations.explanation import Question, declared_only, exchanged  # noqa: PLC0415 - as above
 
     if app:
         from s2s_fastapi.operations.applications import checked_name  # noqa: PLC0415 - as above
@@ -80,10 +87,13 @@ def explain(  # noqa: PLR0917 - the options of the command line
     read = _Read(
         apps, (*map(str, access or ()), *(("",) if app else ())), "" if realm_file is None else str(realm_file)
     )
-    question = Question(client_id=client, scopes=tuple(scope or ()), to=to)
+    question = Question(client_id=client, scopes=tuple(scope or ()), to=to, on_behalf=on_behalf)
     with _realm(realm_file, keycloak, _Server(url, realm), apps) as source:
         if client and source is not None:
-            explanation = read.explained(question, source.predicted(question))
+            token = exchanged(source.model(question), question) if on_behalf else source.predicted(question)
+            explanation = read.explained(question, token)
+        elif on_behalf:
+            raise ConfigurationError(_ON_BEHALF)
         elif client and apps:
             explanation = declared_only(question, apps)
         elif client:
@@ -171,7 +181,7 @@ def _of_record(record: "LogRecord", question: "Question", source: "RealmSource |
     from s2s_fastapi.operations.explanation import ROUTES_UNKNOWN, required  # noqa: PLC0415 - as above
 
     asked = replace(record.question, scopes=question.scopes, to=question.to or record.question.to)
-    if source is None or not asked.client_id:
+    if source is None or not asked.client_id or record.user:  # nobody can predict which roles a user has
         return replace(record.explanation, hints=tuple(required(asked, read.apps)))
     explanation = read.explained(asked, source.predicted(asked))
     if unknown := [route.cure for route in explanation.routes if route.reason == ROUTES_UNKNOWN]:

@@ -303,7 +303,8 @@ class _Lines:
 
 
 def _token_lines(token: "Predicted") -> Iterator[tuple[str, str, str]]:
-    request = f" with scope={token.request}" if token.request else ""
+    request = " on behalf of users" if token.exchanged_for else ""
+    request += f" with scope={token.request}" if token.request else ""
     if token.before == token.after:
         yield "  ", f"{named(token.caller)}{request}: unchanged, {_claims(token.after)}", ""
         return

@@ -49,6 +49,8 @@ __all__ = [
 
 VERSION: Final = 1
 """The version of the format. It grows with every change that an older reader would not understand."""
+ON_BEHALF: Final = "on_behalf"
+"""The member of a call that is made on behalf of a user."""
 SCHEMA: Final = Path(__file__).with_name("access_file.schema.json")
 """The JSON schema of the format."""
 
@@ -118,6 +120,13 @@ class CallAccess:
     scopes: tuple[str, ...] = ()
     origins: tuple[str, ...] = field(default=(), compare=False)
     """Not compared: they differ between a developer's machine and production."""
+    on_behalf: bool = False
+    """Whether the token is exchanged for that of a user, on whose behalf the app calls."""
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """Where it stands in the file."""
+        return self.audiences, self.scopes, self.on_behalf
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,11 +350,13 @@ def _calls(check: AccessCheck) -> tuple[CallAccess, ...]:
     for each in downstreams:
         by_token.setdefault(_call(each), set()).update(each.origins)
     calls = (replace(call, origins=tuple(sorted(origins))) for call, origins in by_token.items())
-    return tuple(sorted(calls, key=lambda call: (call.audiences, call.scopes)))
+    return tuple(sorted(calls, key=lambda call: call.order))
 
 
 def _call(downstream: Downstream) -> CallAccess:
-    return CallAccess(tuple(sorted(downstream.audiences)), tuple(sorted(downstream.scopes)))
+    return CallAccess(
+        tuple(sorted(downstream.audiences)), tuple(sorted(downstream.scopes)), on_behalf=downstream.on_behalf
+    )
 
 
 # Writing
@@ -358,11 +369,13 @@ def _app_json(app: AppAccess) -> dict[str, Any]:
         "public_paths": list(app.public_paths),
         **({"optional_paths": list(app.optional_paths)} if app.optional_paths else {}),
         "routes": [_route_json(route) for route in app.routes],
-        "calls": [
-            {"audiences": list(call.audiences), "scopes": list(call.scopes), "origins": list(call.origins)}
-            for call in app.calls
-        ],
+        "calls": [_call_json(call) for call in app.calls],
     }
+
+
+def _call_json(call: CallAccess) -> dict[str, Any]:
+    lists = {"audiences": list(call.audiences), "scopes": list(call.scopes), "origins": list(call.origins)}
+    return {**lists, **({ON_BEHALF: True} if call.on_behalf else {})}
 
 
 def _route_json(route: RouteEntry) -> dict[str, Any]:
@@ -466,7 +479,7 @@ class _Reader:
             public_paths=self._paths(where, content, "public_paths"),
             optional_paths=self._paths(where, content, OPTIONAL),
             routes=tuple(sorted(routes, key=lambda route: route.order)),
-            calls=tuple(sorted(calls, key=lambda call: (call.audiences, call.scopes))),
+            calls=tuple(sorted(calls, key=lambda call: call.order)),
         )
 
     def _paths(self, where: str, content: Mapping[str, Any], option: str) -> tuple[str, ...]:
@@ -509,11 +522,14 @@ class _Reader:
         )
 
     def _call(self, where: str, content: Any) -> CallAccess:
-        self._members(where, content, required=("audiences", "scopes", "origins"))
+        self._members(where, content, required=("audiences", "scopes", "origins"), optional=(ON_BEHALF,))
+        if ON_BEHALF in content and content[ON_BEHALF] is not True:
+            _fail(self.source, f"{where}.{ON_BEHALF}", "it is true or left out")
         return CallAccess(
             audiences=tuple(sorted(self._names(f"{where}.audiences", content["audiences"], least=0))),
             scopes=tuple(sorted(self._names(f"{where}.scopes", content["scopes"], scope_problem, least=0))),
             origins=tuple(sorted(self._texts(f"{where}.origins", content["origins"]))),
+            on_behalf=ON_BEHALF in content,
         )
 
     def _requires(self, where: str, content: Any) -> Requirement | None:

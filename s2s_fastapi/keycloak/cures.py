@@ -79,8 +79,8 @@ def _audience_cure(principal: Principal, expected: Iterable[str]) -> str:
     who, said = named(client), wrong_audience(client, principal.audiences, wanted)
     if principal.kind == "user":
         return (
-            f"{said}. It is a user's token. A service that calls on behalf of a user must request a token of its own "
-            f"(grant client_credentials). Only a front end that calls {_or(wanted)} itself needs an Audience mapper for {_or(wanted)}."
+            f"{said}. It is a user's token. A service that calls on behalf of a user must exchange it (on_behalf), or request a token of its "
+            f"own (grant client_credentials). Only a front end that calls {_or(wanted)} itself needs an Audience mapper for {_or(wanted)}."
         )
     if _mark(principal, "kind") == "lt":
         return f"{said}. It is a lightweight token: {_not_lightweight(who)}."
@@ -248,7 +248,7 @@ def kind_cure(principal: Principal) -> str:
     if _mark(principal, "kind") == "lt":
         return f"{said}. It is a lightweight token: {_not_lightweight(who)}."
     if _mark(principal, "grant") == "te":
-        return f"{said}. It comes from a token exchange: {own}."
+        return f"{said}. It was exchanged for the token of a service, and is always refused: {own}."
     scope = (
         f"{said}. Assign the client scope service_account (and basic) to client {who}: a realm imported with a users entry for the "
         "service account does not have it."
@@ -257,13 +257,20 @@ def kind_cure(principal: Principal) -> str:
         return scope
     return (
         f"{scope} Or, if it is a lightweight token, {_not_lightweight(who)}. "
-        f"An exchanged token looks the same and is always refused: {own}."
+        f"A token that was exchanged for that of a service looks the same and is always refused: {own}."
     )
 
 
 def wrong_kind_cure(principal: Principal, expected: str) -> str:
     """Return what to change if a user called where a service is expected, or the other way round."""
-    said = f"token of {named(principal.client_id)} belongs to a {principal.kind}, expected a {expected}"
+    who = named(principal.client_id)
+    said = f"token of {who} belongs to a {principal.kind}, expected a {expected}"
+    if expected == "service" and _mark(principal, "grant") == "te":
+        return (
+            f"{said}. {_exchanged_by(who)}. If {who} may call this route on behalf of users, set users=True in ServiceAuthMiddleware(...)"
+            f" and write require_user({_text(principal.client_id)}) on the route. If it calls as itself, it must request a token of its own"
+            " (grant client_credentials)."
+        )
     if expected == "service":
         return (
             f"{said}. The calling service must request a token of its own (grant client_credentials), not forward a user's. If users "
@@ -275,8 +282,16 @@ def wrong_kind_cure(principal: Principal, expected: str) -> str:
 def caller_cure(principal: Principal, allowed: Iterable[str]) -> str:
     """Return what to change if a client called that the route does not name."""
     who = named(principal.client_id)
+    said = f"{who} is not allowed here (allowed: {listed(allowed)})"
+    if principal.kind == "user" and _mark(principal, "grant") == "te":
+        return f"{said}. {_exchanged_by(who)}. To let users in through {who}, add {_text(principal.client_id)} to require_user(...)."
     require = "require_user" if principal.kind == "user" else "require_caller"
-    return f"{who} is not allowed here (allowed: {listed(allowed)}). To allow it, add {_text(principal.client_id)} to {require}(...)."
+    return f"{said}. To allow it, add {_text(principal.client_id)} to {require}(...)."
+
+
+def _exchanged_by(who: str) -> str:
+    """Say whose token it is, by the mark in its id."""
+    return f"It seems to be a user's token that the service {who} exchanged to call on behalf of the user"
 
 
 def realm_cure(principal: Principal, realm: str = "") -> str:

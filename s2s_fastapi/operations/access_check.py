@@ -7,12 +7,11 @@ from typing import Any
 from s2s_fastapi.decision import Decision
 from s2s_fastapi.declared.access_file import AppAccess
 from s2s_fastapi.operations.declarations import one_for_each_client
-from s2s_fastapi.operations.relations import RouteAnswer, best_of, in_part, judged
+from s2s_fastapi.operations.relations import RouteAnswer, best_of, caller_of, granted_for, in_part, judged, seen_by
 from s2s_fastapi.operations.wanted import RealmFinding, Severity, accepted_audiences
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.realm.model import Denied, RealmModel
 from s2s_fastapi.text import listed, named
-from s2s_fastapi.verifier.predicted import predicted_principal
 
 __all__ = ["check_access"]
 
@@ -38,20 +37,20 @@ class _Checking:
             answers: dict[str, list[tuple[RouteAnswer, ...]]] = {}
             for call in app.calls:
                 request = " ".join(call.scopes) or None
-                said = f"{named(caller)} calls {listed(call.audiences) or 'a service'}" + (
-                    f" with the scope {named(request)}" if request else ""
-                )
-                granted = self.model.service_token(caller, scope=request)
+                said = f"{named(caller)} calls {listed(call.audiences) or 'a service'}"
+                said += " on behalf of users" if call.on_behalf else ""
+                said += f" with the scope {named(request)}" if request else ""
+                granted = granted_for(call, caller, self.model)
                 if isinstance(granted, Denied):
+                    what = "the exchange" if call.on_behalf else "the token request"
                     yield RealmFinding(
                         Severity.OPEN,
-                        f"{said}, and Keycloak refuses the token request: {granted.error} {granted.description}".rstrip()
-                        + ".",
+                        f"{said}, and Keycloak refuses {what}: {granted.error} {granted.description}".rstrip() + ".",
                     )
                     continue
                 for unknown in granted.unknown:
                     yield RealmFinding(Severity.NOTE, f"{said}, and the prediction may be wrong: {unknown}.")
-                principal = predicted_principal(granted.claims)
+                principal = caller_of(call, granted)
                 if isinstance(principal, Decision):
                     yield RealmFinding(Severity.OPEN, f"{said}, and no receiver can read its token: {principal.cure}.")
                     continue
@@ -60,11 +59,16 @@ class _Checking:
                 yield from self._answered(said, call.audiences, principal)
                 for receiver in self.apps.values():
                     if principal.audiences & {*call.audiences} & accepted_audiences(receiver):
-                        answers.setdefault(receiver.client_id, []).append(judged(principal, receiver))
+                        answers.setdefault(receiver.client_id, []).append(
+                            judged(seen_by(receiver, principal), receiver)
+                        )
+            kinds = {call.on_behalf for call in app.calls}
             for name, every in sorted(answers.items()):
                 best = best_of(every)
-                refused = in_part(caller, self.apps[name], best) if any(each.accepted for each in best) else ""
-                if refused:
+                accepted = any(each.accepted for each in best)
+                # Routes for users and routes for services may name one caller: each takes the tokens of its own kind.
+                refused = in_part(caller, self.apps[name], best, on_behalf=True in kinds) if len(kinds) == 1 else ""
+                if refused and accepted:
                     yield RealmFinding(Severity.OPEN, f"{named(caller)} calls {named(name)}, and {refused}.")
 
     def _answered(self, said: str, audiences: Iterable[str], principal: Principal) -> Iterator[RealmFinding]:
@@ -76,7 +80,7 @@ class _Checking:
                     f"{said}, and none of the access files is of an app that answers to {named(audience)}.",
                 )
             elif audience in principal.audiences and not any(
-                answer.accepted for app in receivers for answer in judged(principal, app)
+                answer.accepted for app in receivers for answer in judged(seen_by(app, principal), app)
             ):
                 yield RealmFinding(
                     Severity.OPEN,

@@ -15,12 +15,13 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.admin import AdminConflict, AdminError, AdminForbidden, AdminTarget
 from s2s_fastapi.operations.forbidden import forbidden_audience, forbidden_client, forbidden_role, forbidden_scope
 from s2s_fastapi.operations.plan import Plan
-from s2s_fastapi.operations.predicted import claims_of, same_claims
+from s2s_fastapi.operations.predicted import same_claims
 from s2s_fastapi.operations.secret_files import folder_problem, write_secret
-from s2s_fastapi.operations.snapshot import ReadApi, Snapshot, audience_of, read_snapshot
+from s2s_fastapi.operations.snapshot import EXCHANGE, ReadApi, Snapshot, audience_of, read_snapshot
 from s2s_fastapi.operations.steps import (
     AddAudience,
     AssignScope,
+    EnableExchange,
     EnableServiceAccount,
     GrantRole,
     MakeClient,
@@ -129,8 +130,9 @@ class _Applying:
                     f"Somebody changed the realm in the meantime, and this step should not be there: {step} The reason: {problem}. Take it back by hand."
                 )
         for token in self.plan.tokens:
-            if not same_claims(token.after, claims_of(after, token.caller, token.request)):
-                request = f" with the scope {named(token.request)}" if token.request else ""
+            if not same_claims(token.after, token.claims_in(after)):
+                request = " on behalf of users" if token.exchanged_for else ""
+                request += f" with the scope {named(token.request)}" if token.request else ""
                 raise AdminError(
                     f"Every step is done, and the token of {named(token.caller)}{request} is not the promised one: somebody changed the realm"
                     " in the meantime. Make the plan again: it shows the token as it is now."
@@ -229,7 +231,9 @@ class _Applying:
             case MakeClient():
                 self._make_client(step)
             case EnableServiceAccount():
-                self._enable(step)
+                self._change(step.client, serviceAccountsEnabled=True)
+            case EnableExchange():
+                self._change(step.client, attributes={EXCHANGE: "true"})
             case AssignScope():
                 self._assign(step)
             case MakeRole():
@@ -289,15 +293,16 @@ class _Applying:
         except AdminError:
             return uuid, ""
 
-    def _enable(self, step: EnableServiceAccount) -> None:
-        client = self._id("client", step.client)
+    def _change(self, client_id: str, **changes: object) -> None:
+        client = self._id("client", client_id)
         found = self.api.get("clients", client, needs="view-clients")
         # A merge: what is not named stays, with two exceptions. 26.0 loses the roles of the service account without the one, and
         # every version deletes all authorization settings of the client without the other.
         body = {
-            "clientId": step.client,
-            "serviceAccountsEnabled": True,
+            "clientId": client_id,
+            "serviceAccountsEnabled": bool(found.get("serviceAccountsEnabled")),
             "authorizationServicesEnabled": bool(found.get("authorizationServicesEnabled")),
+            **changes,
         }
         self.api.put("clients", client, needs=_MANAGE_CLIENTS, body=body)
 
@@ -421,7 +426,7 @@ def _forbidden(step: Step, realm: Snapshot) -> str:
         case MakeClient():
             problems = [forbidden_client(step.client, realm.realm)]
             problems += [forbidden_scope(name) for name in (*step.default, *step.optional) if name not in _BUILT_IN]
-        case EnableServiceAccount():
+        case EnableServiceAccount() | EnableExchange():
             problems = [forbidden_client(step.client, realm.realm)]
         case AssignScope():
             problems = [forbidden_client(step.client, realm.realm)]

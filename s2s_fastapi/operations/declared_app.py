@@ -18,6 +18,7 @@ from s2s_fastapi.declared.access_file import AccessFile, AppAccess
 from s2s_fastapi.declared.public_paths import PublicPaths
 from s2s_fastapi.declared.routes import Access, read_access
 from s2s_fastapi.declared.start_check import AccessCheck
+from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.errors import ConfigurationError, S2SError
 from s2s_fastapi.operations.applications import checked_name, documentation_of, imported
 from s2s_fastapi.text import named
@@ -59,17 +60,37 @@ def declared_by(name: str, client_id: str) -> AppAccess:
 
 
 def _with_named_callers(access: Access, module: ModuleType | None) -> Access:
-    """Return the access with the callers that are names of a module: a plain `ServiceTokenAuth` is no dependency of any route."""
+    """Return the access with the callers that are names of a module: a plain `ServiceTokenAuth` is no dependency of any route.
+
+    A client whose ``on_behalf`` a route uses calls on behalf of users, and as the service only if a route depends on the client itself.
+    """
     modules = [vars(module)] if module is not None else []
     modules += [endpoint.__globals__ for endpoint in _endpoints(access)]
     found = (value for names in modules for value in list(names.values()) if isinstance(value, _CALLERS))
+    users = {id(inner) for caller in access.callers if _for_users(caller) for inner in _inside(caller)}
     asking = (
         value
         for value in found
-        if not isinstance(value, ServiceTokenAuth) or value.downstream.audiences or value.downstream.scopes
+        if users.isdisjoint(map(id, (value, *_inside(value))))
+        and (not isinstance(value, ServiceTokenAuth) or value.downstream.audiences or value.downstream.scopes)
     )
     callers = {id(value): value for value in (*access.callers, *asking)}
     return replace(access, callers=tuple(callers.values()))
+
+
+def _for_users(caller: Any) -> bool:
+    try:
+        return bool(getattr(caller, "downstream", Downstream(origins=())).on_behalf)
+    except Exception:  # noqa: BLE001 - the base URL may be a function of the app; whoever reads the calls says that it failed
+        return False
+
+
+def _inside(caller: Any) -> Iterator[Any]:
+    """Yield the objects that a caller is made of: the client, and its auth object."""
+    for name in ("client", "auth"):
+        if isinstance(inner := getattr(caller, name, None), _CALLERS):
+            yield inner
+            yield from _inside(inner)
 
 
 def _endpoints(access: Access) -> Iterator[FunctionType]:

@@ -16,6 +16,7 @@ from s2s_fastapi.operations.declared_calls import about_the_code
 from s2s_fastapi.operations.tokens import described, described_by, verdict_on
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.realm.entities import Role
+from s2s_fastapi.realm.exchange import SubjectToken
 from s2s_fastapi.realm.model import Denied, Granted, RealmModel
 from s2s_fastapi.realm.provenance import Provenance, audiences_brought_by
 from s2s_fastapi.requirement.conditions import CONDITION_UNKNOWN
@@ -38,6 +39,7 @@ __all__ = [
     "Token",
     "declared_only",
     "denied",
+    "exchanged",
     "explained",
     "given",
     "predicted",
@@ -69,6 +71,8 @@ class Question:
     scopes: tuple[str, ...] = ()
     to: str = ""
     """The called service, by its client id or its audience; empty for all that are declared."""
+    on_behalf: bool = False
+    """Whether the client calls on behalf of a user."""
     method: str = ""
     route: str = ""
     """With `method`, the one route that is meant; empty for all."""
@@ -162,6 +166,7 @@ class Explanation:
                 "client": question.client_id,
                 "scopes": list(question.scopes),
                 "to": question.to,
+                "on_behalf": question.on_behalf,
                 "method": question.method,
                 "route": question.route,
             },
@@ -215,6 +220,54 @@ def predicted(model: RealmModel, question: Question, *, clock: Callable[[], floa
     notes = tuple(f"The prediction may differ from Keycloak: {each}." for each in outcome.unknown)
     claims = whole_claims(model, question.client_id, outcome, now=int(clock()))
     return token_of_claims(model, question, outcome, claims, source=source, notes=notes, clock=clock)
+
+
+def exchanged(model: RealmModel, question: Question, *, clock: Callable[[], float] = time.time) -> Token:
+    """Return the token that the client would get for that of a user without any role, or why Keycloak would not exchange it."""
+    client = question.client_id
+    anybody = SubjectToken(client_id=client, audience=frozenset((client,)))
+    outcome = model.exchanged(client, anybody, scope=question.scope)
+    source = f"predicted for the realm {named(model.name)} on Keycloak {'.'.join(map(str, model.version))}, exchanged for that of a user"
+    if isinstance(outcome, Denied):
+        cure = _exchange_cure(model, question, outcome)
+        return Token(source=source, decision=Decision(reason=Reason.NO_CREDENTIALS, cure=cure), model=model)
+    claims = {**whole_claims(model, client, outcome, now=int(clock())), "sub": "predicted", "sid": "predicted"}
+    notes = (
+        "It is the token of a user without any role. What a user may do is decided by the user's own roles.",
+        f"Keycloak exchanges only tokens of users that have {named(client)} in aud.",
+        *(f"The prediction may differ from Keycloak: {each}." for each in outcome.unknown),
+    )
+    decision, *further = _judged(claims, outcome.algorithm, now=clock())
+    return Token(
+        source=source,
+        decision=decision,
+        further=tuple(further),
+        principal=described_by(claims),
+        model=model,
+        notes=notes,
+    )
+
+
+def _exchange_cure(model: RealmModel, question: Question, outcome: Denied) -> str:
+    """Say what is to change before Keycloak exchanges tokens for the client."""
+    who, client = named(question.client_id), model.client(question.client_id)
+    description = f" ({outcome.description})" if outcome.description else ""
+    said = f"Keycloak would exchange no token for {who}: {outcome.error}{description}."
+    if client is None:
+        return f"{said} Make a client {who} (step A of the README): the realm {named(model.name)} has none."
+    if not client.enabled:
+        return f"{said} Enable the client {who}."
+    if outcome.error == "unsupported_grant_type":
+        return f"{said} Calls on behalf of a user need Keycloak 26.2 or newer."
+    if client.public or client.bearer_only:
+        return f'{said} Switch "Client authentication" on for the client {who}.'
+    if outcome.error == "invalid_scope":
+        held = {*model.default_scopes(client.id), *model.optional_scopes(client.id)}
+        lacking = listed([name for name in question.scopes if name not in held] or question.scopes, " and ")
+        return f"{said} Assign {lacking} to the client {who} as optional client scopes, or request others."
+    if model.may_exchange(client.id) is not None:
+        return f"{said} Switch “Standard Token Exchange” on for the client {who} (Settings, Capability config): s2s-fastapi plan does it."
+    return f"{said} Look at the client {who} in Keycloak."
 
 
 def token_of_claims(

@@ -12,6 +12,7 @@ from s2s_fastapi.backchannel.channel import BackChannel, BackChannelError, Reply
 from s2s_fastapi.caller.granted import GrantedToken, claims_of
 from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.declared.access_file import AppAccess
+from s2s_fastapi.declared.asked import leaves_of
 from s2s_fastapi.declared.routes import Access, read_access
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.environment import settings_or_environment
@@ -23,6 +24,7 @@ from s2s_fastapi.operations.declarations import audiences_of
 from s2s_fastapi.operations.inspection import Inspection, inspected
 from s2s_fastapi.operations.plan_hint import plan_command
 from s2s_fastapi.operations.tokens import TIMEOUT, requested
+from s2s_fastapi.requirement.requirement import Caller
 from s2s_fastapi.verifier.jwks import KeySet
 
 if TYPE_CHECKING:  # loaded when settings are first made
@@ -149,13 +151,21 @@ class Facts:
         """
         if self.access is None:
             return tuple(
-                Downstream(origins=each.origins, audiences=frozenset(each.audiences), scopes=frozenset(each.scopes))
+                Downstream(
+                    origins=each.origins,
+                    audiences=frozenset(each.audiences),
+                    scopes=frozenset(each.scopes),
+                    on_behalf=each.on_behalf,
+                )
                 for app in self.own_apps
                 for each in app.calls
             )
         try:
             return tuple(
-                sorted(self.access.downstreams, key=lambda each: (sorted(each.audiences), sorted(each.scopes)))
+                sorted(
+                    self.access.downstreams,
+                    key=lambda each: (sorted(each.audiences), sorted(each.scopes), each.on_behalf),
+                )
             )
         except ConfigurationError:
             raise
@@ -167,6 +177,19 @@ class Facts:
     def own_apps(self) -> tuple[AppAccess, ...]:
         """What the access files say of this service."""
         return tuple(app for app in self.apps if app.client_id == self.settings.client_id)
+
+    @property
+    def front_ends(self) -> tuple[str, ...]:
+        """The other clients that a route of this service names in ``require_user``: users call it through them."""
+        routes = self.access.routes if self.access is not None else ()
+        required = [
+            *(route.requirement for route in routes),
+            *(route.requires for app in self.own_apps for route in app.routes),
+        ]
+        users = (
+            leaf for one in required for leaf in leaves_of(one) if isinstance(leaf, Caller) and leaf.kind == "user"
+        )
+        return tuple(sorted({name for leaf in users for name in leaf.client_ids} - {self.settings.client_id}))
 
     def receivers(self, audience: str) -> tuple[AppAccess, ...]:
         """Return the apps of the access files that answer to an audience."""
@@ -205,6 +228,7 @@ class Facts:
                 self.settings.client_id,
                 self.downstreams,
                 apps=self.planned,
+                front_ends=self.front_ends,
                 realm=self.admin.target.realm,
                 reader=self.admin.target.login.client_id,
             )

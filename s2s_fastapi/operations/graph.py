@@ -39,6 +39,7 @@ def as_json(relations: Sequence[Relation], lost: Sequence[Unanswered] = ()) -> d
                 "problem": each.status.problem,
                 "audiences": list(each.audiences),
                 "scopes": list(each.scopes),
+                "on_behalf": each.on_behalf,
                 "routes": [
                     {"route": one.route, "accepted": one.accepted, "reason": one.reason, "cure": one.cure}
                     for one in each.routes

@@ -5,6 +5,7 @@ As in `s2s_fastapi.operations.snapshot`, only the fields listed here are taken f
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -17,10 +18,12 @@ from s2s_fastapi.names import name_problem
 from s2s_fastapi.operations.admin import AdminError
 from s2s_fastapi.operations.findings import Change
 from s2s_fastapi.operations.plan import question_of, steps_of
-from s2s_fastapi.operations.snapshot import Question, ReadApi, Snapshot, audience_of, read_snapshot
+from s2s_fastapi.operations.predicted import exchanged_claims
+from s2s_fastapi.operations.snapshot import EXCHANGE, Question, ReadApi, Snapshot, audience_of, read_snapshot
 from s2s_fastapi.operations.steps import (
     AddAudience,
     AssignScope,
+    EnableExchange,
     EnableServiceAccount,
     GrantRole,
     MakeClient,
@@ -78,6 +81,15 @@ class Inspection:
         outcome = self.snapshot.model.service_token(self.client_id, scope=" ".join(sorted(scopes)) or None)
         return outcome if isinstance(outcome, Granted) else None
 
+    def exchanged(self, scopes: Collection[str] = ()) -> Mapping[str, Any]:
+        """Return the claims of a token that the client exchanges for that of a user, as if it might; empty if Keycloak refuses the scopes."""
+        realm = deepcopy(dict(self.snapshot.document))
+        for client in realm["clients"]:
+            if client["clientId"] == self.client_id:
+                client["attributes"] = {**(client.get("attributes") or {}), EXCHANGE: "true"}
+        snapshot = self.snapshot.with_document(realm)
+        return exchanged_claims(snapshot, self.client_id, " ".join(sorted(scopes)) or None)
+
     def carriers(self, audience: str) -> tuple[str, ...]:
         """Return the client scopes with an Audience mapper for an audience."""
         return tuple(
@@ -124,6 +136,10 @@ class Inspection:
             step for step in self.steps if isinstance(step, EnableServiceAccount) and step.client == self.client_id
         )
 
+    def exchanging(self) -> tuple[Step, ...]:
+        """Return the step that lets the client exchange tokens."""
+        return tuple(step for step in self.steps if isinstance(step, EnableExchange) and step.client == self.client_id)
+
     def giving(self, roles: Collection[Role]) -> tuple[Step, ...]:
         """Return the steps that give one of these roles to the service account."""
         return tuple(
@@ -164,17 +180,20 @@ class Inspection:
                 yield Change("POST", path, added_mapper(step, scope))
             case MakeClient():
                 yield Change("POST", f"{self.root}/clients", new_client(step))
-            case EnableServiceAccount():
+            case EnableServiceAccount() | EnableExchange():
+                client = self.snapshot.client(step.client) or {}
+                exchange = isinstance(step, EnableExchange)
                 body = {
                     "clientId": step.client,
-                    "serviceAccountsEnabled": True,
+                    "serviceAccountsEnabled": bool(client.get("serviceAccountsEnabled")) if exchange else True,
                     "authorizationServicesEnabled": self.authorization,
+                    **({"attributes": {EXCHANGE: "true"}} if exchange else {}),
                 }
                 yield Change("PUT", f"{self.root}/clients/{self.snapshot.ids['client', step.client]}", body)
             case AssignScope():
-                client = f"{self.root}/clients/{self.snapshot.ids['client', step.client]}"
+                page = f"{self.root}/clients/{self.snapshot.ids['client', step.client]}"
                 kinds = ("optional", "default")[:: 1 if step.optional else -1]
-                mine, other = (f"{client}/{kind}-client-scopes/{self._scope_id(step.scope)}" for kind in kinds)
+                mine, other = (f"{page}/{kind}-client-scopes/{self._scope_id(step.scope)}" for kind in kinds)
                 held = (self.snapshot.client(step.client) or {}).get(f"{kinds[1]}ClientScopes", ())
                 if step.scope in held:  # a PUT alone is answered with 204 and does nothing, if it is in the other list
                     yield Change("DELETE", other)
@@ -193,13 +212,14 @@ def inspected(
     downstreams: Iterable[Downstream],
     *,
     apps: Iterable[AppAccess] = (),
+    front_ends: Iterable[str] = (),
     realm: str,
     reader: str = "",
     clock: Callable[[], float] = time.monotonic,
 ) -> Inspection:
     """Read the client, the clients that it calls, and the scopes that may stand between them.
 
-    ``apps`` are what is planned for.
+    ``apps`` are what is planned for, ``front_ends`` the clients through which users call the service.
 
     Raises:
         AdminForbidden: A right is missing; the sentence names it.
@@ -210,10 +230,11 @@ def inspected(
     scopes = frozenset(name for each in downstreams for name in each.scopes)
     clients = frozenset((client_id, *(name for name in audiences if not name_problem(name))))
     planned = question_of(wanted(apps, realm=realm)[0])
+    users = frozenset((client_id,)) if any(each.on_behalf for each in downstreams) else frozenset()
     question = Question(
-        clients=clients | planned.clients,
+        clients=clients | planned.clients | (frozenset(front_ends) if users else frozenset()),
         scopes=scopes | planned.scopes,
-        audiences=audiences | planned.audiences,
+        audiences=audiences | planned.audiences | users,
         roles=planned.roles,
     )
     snapshot = read_snapshot(api, question)

@@ -90,7 +90,13 @@ class Plan:
             "steps": [step_json(step) for step in self.steps],
             "findings": [{"level": str(finding.level), "text": finding.text} for finding in self.findings],
             "tokens": [
-                {"caller": one.caller, "scope": one.request, "before": dict(one.before), "after": dict(one.after)}
+                {
+                    "caller": one.caller,
+                    "scope": one.request,
+                    "exchanged_for": list(one.exchanged_for),
+                    "before": dict(one.before),
+                    "after": dict(one.after),
+                }
                 for one in self.tokens
             ],
         }
@@ -134,7 +140,13 @@ def _from_json(content: Mapping[str, Any]) -> Plan:
         steps=tuple(step_from_json(step) for step in content["steps"]),
         findings=tuple(RealmFinding(Severity(one["level"]), str(one["text"])) for one in content["findings"]),
         tokens=tuple(
-            Predicted(caller=one["caller"], request=one["scope"], before=one["before"], after=one["after"])
+            Predicted(
+                caller=one["caller"],
+                request=one["scope"],
+                exchanged_for=tuple(one["exchanged_for"]),
+                before=one["before"],
+                after=one["after"],
+            )
             for one in content["tokens"]
         ),
     )
@@ -143,8 +155,10 @@ def _from_json(content: Mapping[str, Any]) -> Plan:
 def question_of(needed: Wanted) -> Question:
     """Return what must be read of a realm to plan for this."""
     audiences = frozenset(name for names in needed.reach.values() for name in names)
+    # Whether the tokens of users are for the caller that exchanges them.
+    through = frozenset(name for each in needed.exchanges.values() for name in each.through)
     return Question(
-        clients=frozenset(needed.clients),
+        clients=frozenset(needed.clients) | through,
         scopes=frozenset(
             (
                 *(name for call in needed.calls for name in (*call.carriers, *call.scopes)),
@@ -152,7 +166,7 @@ def question_of(needed: Wanted) -> Question:
                 *(name for audience in audiences for name in scope_names(audience)),
             )
         ),
-        audiences=audiences,
+        audiences=audiences | frozenset(needed.exchanges),
         roles=frozenset(each.role for each in needed.roles),
     )
 

@@ -6,21 +6,21 @@ from dataclasses import replace
 from typing import Final
 
 from s2s_fastapi.operations.forbidden import forbidden_role, forbidden_scope
-from s2s_fastapi.operations.predicted import Predicted, claims_of, token_findings
+from s2s_fastapi.operations.predicted import EXCHANGES_SINCE, Predicted, Users, token_findings, users_of
 from s2s_fastapi.operations.scope_rules import (
     LISTS,
     ScopeRules,
     built_in_problem,
-    flows_of,
     of_scope,
     of_scopes,
     scope_names,
 )
-from s2s_fastapi.operations.snapshot import Snapshot
+from s2s_fastapi.operations.snapshot import Snapshot, exchanges
 from s2s_fastapi.operations.steps import (
     ORDER,
     AddAudience,
     AssignScope,
+    EnableExchange,
     EnableServiceAccount,
     GrantRole,
     MakeClient,
@@ -55,7 +55,7 @@ class Planning:
         self.document = deepcopy(dict(snapshot.document))
         self.now = snapshot.with_document(self.document)
         self.findings: dict[RealmFinding, None] = dict.fromkeys(findings)
-        self.wanted = self._without_claims(wanted)
+        self.wanted = self._without_exchanges(self._without_claims(wanted))
         self.steps: list[Step] = []
         self.usable: set[str] = set()
         """The clients that exist, or will, and are what a plan may work with."""
@@ -87,6 +87,7 @@ class Planning:
             if call.caller in self.usable:
                 self._call(call)
         self._built_in_scopes()
+        self._users()
         self._first()
         self._rotated()
         for finding in token_findings(self.now, self.wanted, self.usable):
@@ -97,27 +98,29 @@ class Planning:
         made = {step.client for step in self.steps if isinstance(step, MakeClient)}
         steps: list[Step] = []
         for step in self.steps:
-            if isinstance(step, AssignScope) and step.client in made:
+            if isinstance(step, AssignScope | EnableExchange) and step.client in made:
                 continue
             if isinstance(step, MakeClient):
                 client = self.now.client(step.client) or {}
                 lists = {name: tuple(sorted(client.get(name, ()))) for name in LISTS}
-                steps.append(replace(step, default=lists[LISTS[0]], optional=lists[LISTS[1]]))
+                exchange = exchanges(client)
+                steps.append(replace(step, default=lists[LISTS[0]], optional=lists[LISTS[1]], exchange=exchange))
             else:
                 steps.append(step)
         return sorted(steps, key=lambda step: ORDER.index(type(step)))
 
     def tokens(self) -> tuple[Predicted, ...]:
         """Return the tokens of all calls, before and after."""
-        requests = {(call.caller, call.request): None for call in self.wanted.calls if call.caller in self.usable}
-        return tuple(
-            Predicted(
-                caller=caller,
-                request=request,
-                before=claims_of(self.before, caller, request),
-                after=claims_of(self.now, caller, request),
+        requests = {
+            (call.caller, call.request or "", call.exchanged_for): Predicted(
+                caller=call.caller, request=call.request, exchanged_for=call.exchanged_for
             )
-            for caller, request in sorted(requests, key=lambda one: (one[0], one[1] or ""))
+            for call in self.wanted.calls
+            if call.caller in self.usable
+        }
+        return tuple(
+            replace(token, before=token.claims_in(self.before), after=token.claims_in(self.now))
+            for _, token in sorted(requests.items(), key=lambda one: one[0])
         )
 
     def _say(self, level: Severity, text: str) -> None:
@@ -164,6 +167,33 @@ class Planning:
             },
         )
 
+    def _without_exchanges(self, wanted: Wanted) -> Wanted:
+        """Return what is wanted without the calls on behalf of users, if the server exchanges no tokens."""
+        if not wanted.exchanges or self.before.model.version >= EXCHANGES_SINCE:
+            return wanted
+        self._say(
+            Severity.OPEN,
+            f"{listed(wanted.exchanges)} calls on behalf of users, and that needs the token exchange of Keycloak 26.2 or newer: this server is"
+            f" {self.before.version}, so nothing is planned for these calls.",
+        )
+        calls = tuple(call for call in wanted.calls if not call.on_behalf)
+        reach = {
+            caller: frozenset(name for call in calls if call.caller == caller for name in call.audiences)
+            for caller in wanted.reach
+        }
+        requested = {(call.caller, name) for call in calls for name in call.scopes}
+        return replace(
+            wanted,
+            calls=calls,
+            scopes=tuple(
+                each
+                for each in wanted.scopes
+                if each.by_hand or not each.optional or (each.caller, each.scope) in requested
+            ),
+            reach={caller: names for caller, names in reach.items() if names},
+            exchanges={},
+        )
+
     def _held(self) -> None:
         """Say which callers hold what a route requires although nobody names them for it."""
         for client_id in sorted(self.wanted.clients):
@@ -193,8 +223,11 @@ class Planning:
 
     def _client(self, client_id: str, *, calls: bool) -> None:
         who, client = named(client_id), self.now.client(client_id)
+        exchange = self.wanted.exchanges.get(client_id)
+        # A client that is there and only exchanges tokens needs no service account.
+        account = calls and (client is None or exchange is None or not exchange.alone)
         # Keycloak itself gives this scope to every service account that is made.
-        odd = self._built_in("service_account") if calls and not (client or {}).get("serviceAccountsEnabled") else ""
+        odd = self._built_in("service_account") if account and not (client or {}).get("serviceAccountsEnabled") else ""
         if odd:
             self._say(
                 Severity.OPEN,
@@ -205,6 +238,8 @@ class Planning:
             default = self._there("basic") if not self._built_in("basic") else ()
             self._do(MakeClient(client=client_id, caller=calls, default=default))
             self.usable.add(client_id)
+            if exchange is not None:
+                self._do(EnableExchange(client=client_id))
             return
         if client.get("protocol", OIDC) != OIDC:
             self._say(Severity.OPEN, f"The client {who} is not for OpenID Connect, so its tokens cannot be planned.")
@@ -212,7 +247,7 @@ class Planning:
         if client.get("enabled") is False:
             self._say(Severity.OPEN, f"The client {who} is disabled: it gets no token. It is not changed.")
             return
-        flows = flows_of(client)
+        flows = self.rules.flows_of(client_id)
         if flows:
             self._say(
                 Severity.NOTE,
@@ -236,7 +271,7 @@ class Planning:
             )
         needed = self.wanted.reach.get(client_id, frozenset())
         by_hand = needed and all((client_id, audience) in self.wanted.by_hand for audience in needed)
-        if flows and not client.get("serviceAccountsEnabled") and not by_hand:
+        if flows and account and not client.get("serviceAccountsEnabled") and not by_hand:
             grants = " ".join(granting(client_id, audience=audience) for audience in sorted(needed or {"NAME"}))
             self._say(
                 Severity.OPEN,
@@ -245,8 +280,61 @@ class Planning:
             )
             return
         self.usable.add(client_id)
-        if not client.get("serviceAccountsEnabled"):
+        if account and not client.get("serviceAccountsEnabled"):
             self._do(EnableServiceAccount(client=client_id))
+        if exchange is not None:
+            self._do(EnableExchange(client=client_id))
+
+    # Users
+
+    def _users(self) -> None:
+        """Say what the users need on whose behalf a caller calls: no plan changes the clients that log them in, and what users may do."""
+        for client_id, exchange in self.wanted.exchanges.items():
+            if client_id not in self.usable:
+                continue
+            who = named(client_id)
+            for role in exchange.roles:
+                shown = (
+                    f"{named(role.name)} of {named(role.client)}" if role.client else f"{named(role.name)} of the realm"
+                )
+                self._say(
+                    Severity.NOTE,
+                    f"Users on whose behalf {who} calls need the role {shown}, and no plan gives roles to users. If “Full scope allowed” of {who}"
+                    f" is off, also add it to the scope of {who} (Clients, {who}, Client scopes, {named(client_id + '-dedicated')}, Scope).",
+                )
+            through = [name for name in exchange.through if name != client_id]
+            for name in through:
+                self._logging_in(client_id, name)
+            if not through:
+                self._say(
+                    Severity.NOTE,
+                    f"{who} exchanges the tokens of users, which must have {who} in aud: each client that logs users in for it needs a client"
+                    f" scope with an Audience mapper for {who}. No route of {who} names one in require_user(...), so this was not looked at.",
+                )
+
+    def _logging_in(self, client_id: str, front_end: str) -> None:
+        """Look whether the tokens of a client that logs users in are for the caller that exchanges them."""
+        who, name = named(client_id), named(front_end)
+        if front_end in self.wanted.clients and client_id in self.wanted.reach.get(front_end, frozenset()):
+            return  # it calls this one on behalf of users too: its calls are planned
+        users = users_of(self.before, front_end, client_id)
+        if users is Users.NO_CLIENT:
+            self._say(
+                Severity.OPEN,
+                f"{who} lets in users through {name}, and the realm has no such client: there is no user on whose behalf {who} could call.",
+            )
+        elif users is Users.ON_REQUEST:
+            self._say(
+                Severity.NOTE,
+                f"The tokens of users of {name} are for {who} only if {name} requests the Optional client scope that brings it. {who} can exchange"
+                " no other ones.",
+            )
+        elif users is Users.NEVER:
+            self._say(
+                Severity.OPEN,
+                f"{who} lets in users through {name}, and no client scope puts {who} into aud of their tokens: {who} can neither accept nor exchange"
+                f" them. No plan changes clients that log users in: assign a client scope with an Audience mapper for {who} to {name}.",
+            )
 
     def _there(self, *names: str) -> tuple[str, ...]:
         return tuple(name for name in names if self.now.scope(name) is not None)
@@ -258,7 +346,11 @@ class Planning:
             client = self.now.client(client_id)
             if not calls or client_id not in self.usable or client is None:
                 continue
-            for name in self._there("basic", "service_account", *["roles"] * (client_id in with_roles)):
+            account = [
+                *["service_account"] * bool(client.get("serviceAccountsEnabled")),
+                *["roles"] * (client_id in with_roles),
+            ]
+            for name in self._there("basic", *account):
                 if name in client["defaultClientScopes"]:
                     continue
                 if odd := self._built_in(name):
@@ -297,7 +389,9 @@ class Planning:
         if not self.before.rotating:
             return
         policy = f"The client policy {listed(self.before.rotating)}"
-        if changed := [step.client for step in self.steps if isinstance(step, EnableServiceAccount)]:
+        if changed := sorted(
+            {step.client for step in self.steps if isinstance(step, EnableServiceAccount | EnableExchange)}
+        ):
             self._say(
                 Severity.NOTE,
                 f"{policy} may give {listed(changed)} a new secret when it is changed: start these services with the secret on the page"

@@ -32,6 +32,8 @@ class LogRecord:
     """The caller and the route. The caller is empty if no signature held: then nobody knows who called."""
     reason: Reason
     cure: str
+    user: str = ""
+    """The user, if a user called: the caller is then the client through which it called."""
     among: int = 1
     """How many records the text has. This is the last one."""
 
@@ -80,7 +82,13 @@ def read_record(text: str) -> LogRecord:
     question = Question(
         client_id=member("client_id"), to=_called(member("explain")), method=member("method"), route=member("route")
     )
-    return LogRecord(question=question, reason=_REASONS[member("reason")], cure=member("cure"), among=len(records))
+    return LogRecord(
+        question=question,
+        reason=_REASONS[member("reason")],
+        cure=member("cure"),
+        user=member("user"),
+        among=len(records),
+    )
 
 
 def _records(text: str) -> list[Mapping[str, Any]]:

@@ -10,10 +10,11 @@ from s2s_fastapi.declared.access_file import AccessFile, AppAccess, CallAccess, 
 from s2s_fastapi.declared.asked import leaves_of
 from s2s_fastapi.operations.declarations import one_for_each_client
 from s2s_fastapi.operations.wanted import accepted_audiences
-from s2s_fastapi.principal import Principal
-from s2s_fastapi.realm.model import Denied, RealmModel
+from s2s_fastapi.principal import Kind, Principal
+from s2s_fastapi.realm.exchange import SubjectToken
+from s2s_fastapi.realm.model import Denied, Granted, RealmModel
 from s2s_fastapi.requirement.conditions import CONDITION_UNKNOWN, HasClaim, Scalar, with_claim
-from s2s_fastapi.requirement.requirement import Audience, Caller, HasRole, HasScope
+from s2s_fastapi.requirement.requirement import Audience, Caller, HasRole, HasScope, Requirement
 from s2s_fastapi.text import listed, named
 from s2s_fastapi.verifier.predicted import predicted_principal
 
@@ -23,9 +24,12 @@ __all__ = [
     "Status",
     "Unanswered",
     "best_of",
+    "caller_of",
+    "granted_for",
     "in_part",
     "judged",
     "relations",
+    "seen_by",
     "unanswered",
 ]
 
@@ -85,6 +89,8 @@ class Relation:
     """What Keycloak answers in place of a token, why no receiver can read the token, or which routes refuse it."""
     cure: str = ""
     """What to change; empty if nothing needs attention."""
+    on_behalf: bool = False
+    """Whether the token is that of a user, on whose behalf the caller calls. The user's own roles are not known, and count as there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,23 +147,48 @@ def unanswered(files: Iterable[AccessFile]) -> tuple[Unanswered, ...]:
 
 def _declared(caller: str, call: CallAccess, receiver: AppAccess, realm: RealmModel | None) -> Relation:
     audiences = tuple(sorted(accepted_audiences(receiver) & set(call.audiences)))
-    relation = Relation(caller, receiver.client_id, Status.DECLARED, audiences, call.scopes)
-    if not _may_ever(caller, receiver):
+    relation = Relation(caller, receiver.client_id, Status.DECLARED, audiences, call.scopes, on_behalf=call.on_behalf)
+    if not _may_ever(caller, receiver, on_behalf=call.on_behalf):
         return replace(relation, status=Status.NOT_ALLOWED)
     if realm is None:
         return relation
-    granted = realm.service_token(caller, scope=" ".join(call.scopes) or None, peer="127.0.0.1")
+    granted = granted_for(call, caller, realm, peer="127.0.0.1")
     if isinstance(granted, Denied):
         note = f"{granted.status} {granted.error}{granted.description and f': {granted.description}'}"
         return replace(relation, status=Status.NOT_GRANTED, note=note)
-    principal = predicted_principal(granted.claims)
+    principal = caller_of(call, granted)
     if isinstance(principal, Decision):
         return replace(relation, status=Status.REFUSED, token=granted.claims, note=principal.cure)
+    principal = seen_by(receiver, principal)
     relation = replace(relation, token=granted.claims, routes=judged(principal, receiver))
     if not principal.audiences & set(audiences):
         return replace(relation, status=Status.NOT_GRANTED)
     accepted = any(answer.accepted for answer in relation.routes)
     return replace(relation, status=Status.WORKS if accepted else Status.REFUSED)
+
+
+def granted_for(call: CallAccess, caller: str, realm: RealmModel, *, peer: str | None = None) -> Granted | Denied:
+    """Return the token that Keycloak gives for a declared call: the caller's own, or one that it exchanges for that of any user."""
+    scope = " ".join(call.scopes) or None
+    if not call.on_behalf:
+        return realm.service_token(caller, scope=scope, peer=peer)
+    return realm.exchanged(
+        caller, SubjectToken(client_id=caller, audience=frozenset((caller,))), scope=scope, peer=peer
+    )
+
+
+def caller_of(call: CallAccess, granted: Granted) -> Principal | Decision:
+    """Return the caller that a receiver sees in the token of a declared call, or why it cannot read the token."""
+    session = {"sub": "any user", "sid": "any session"} if call.on_behalf else {}
+    return predicted_principal({**granted.claims, **session})
+
+
+def seen_by(receiver: AppAccess, caller: Principal) -> Principal:
+    """Return a user with all roles and claims that the receiver asks for: nobody knows here which ones users have. A service stays as it is."""
+    if caller.kind != "user":
+        return caller
+    best = _best(caller.client_id, receiver, "user")
+    return replace(caller, realm_roles=best.realm_roles, client_roles=best.client_roles, claims=best.claims)
 
 
 def _joined(found: Sequence[Relation], receiver: AppAccess) -> Relation:
@@ -167,7 +198,9 @@ def _joined(found: Sequence[Relation], receiver: AppAccess) -> Relation:
         return worst or found[0]
     first = found[0]
     routes = best_of(each.routes for each in found)
-    note = in_part(first.caller, receiver, routes)
+    # Routes for users and routes for services name one caller: each takes the tokens of its own kind.
+    kinds = {each.on_behalf for each in found}
+    note = "" if len(kinds) > 1 else in_part(first.caller, receiver, routes, on_behalf=first.on_behalf)
     return replace(
         first,
         status=Status.IN_PART if note else Status.WORKS,
@@ -185,9 +218,9 @@ def best_of(answers: Iterable[Sequence[RouteAnswer]]) -> tuple[RouteAnswer, ...]
     )
 
 
-def in_part(caller: str, receiver: AppAccess, answers: Sequence[RouteAnswer]) -> str:
+def in_part(caller: str, receiver: AppAccess, answers: Sequence[RouteAnswer], *, on_behalf: bool = False) -> str:
     """Say which routes of the receiver name the caller and refuse it all the same, or return ""."""
-    own = _own(caller, receiver, answers)
+    own = _own(caller, receiver, answers, on_behalf=on_behalf)
     refusing = [each for each in own if not each.accepted]
     if not refusing:
         return ""
@@ -195,10 +228,11 @@ def in_part(caller: str, receiver: AppAccess, answers: Sequence[RouteAnswer]) ->
     return f"{len(refusing)} of {len(own)} routes that name this caller {'refuses' if len(refusing) == 1 else 'refuse'} it: {names}"
 
 
-def _own(caller: str, receiver: AppAccess, answers: Sequence[RouteAnswer]) -> list[RouteAnswer]:
+def _own(caller: str, receiver: AppAccess, answers: Sequence[RouteAnswer], *, on_behalf: bool) -> list[RouteAnswer]:
     """Return the answers of the routes that name the caller."""
     routes = [route for route in receiver.routes if not route.open]
-    return [answer for route, answer in zip(routes, answers, strict=True) if caller in _named_by(route)]
+    kind: Kind = "user" if on_behalf else "service"
+    return [answer for route, answer in zip(routes, answers, strict=True) if caller in _named_by(route, kind)]
 
 
 def _cure(relation: Relation, receiver: AppAccess) -> str:
@@ -206,13 +240,14 @@ def _cure(relation: Relation, receiver: AppAccess) -> str:
     if relation.status is Status.NOT_GRANTED:
         return "s2s-fastapi plan shows what the realm lacks, and s2s-fastapi explain why."
     if relation.status is Status.NOT_ALLOWED:
-        return f"Add {caller} to require_caller(...) in the code of {called}, or take the call out of the code of {caller}."
+        require = "require_user" if relation.on_behalf else "require_caller"
+        return f"Add {caller} to {require}(...) in the code of {called}, or take the call out of the code of {caller}."
     if relation.status is Status.NOT_DECLARED:
         by = f"the scope {listed(relation.scopes)}" if relation.scopes else f"what brings {listed(relation.audiences)}"
         return f"Declare the call in the code of {caller}, or take {by} from {caller} in Keycloak."
     if not relation.status.problem or not relation.routes:
         return ""
-    answers = _own(relation.caller, receiver, relation.routes) or relation.routes
+    answers = _own(relation.caller, receiver, relation.routes, on_behalf=relation.on_behalf) or relation.routes
     return next((each.cure for each in answers if not each.accepted), "")
 
 
@@ -287,18 +322,32 @@ def _answer(principal: Principal, receiver: AppAccess, route: RouteEntry) -> Rou
     return RouteAnswer(route.name, accepted=False, reason=str(refusal.reason), cure=refusal.cure)
 
 
-def _may_ever(caller: str, receiver: AppAccess) -> bool:
-    """Return whether a route would accept this service if Keycloak granted it all that the route asks for."""
-    leaves = [
+def _may_ever(caller: str, receiver: AppAccess, *, on_behalf: bool = False) -> bool:
+    """Return whether a route would accept this service, or users through it, if Keycloak granted all that the route asks for."""
+    best = _best(caller, receiver, "user" if on_behalf else "service")
+    leaves = _leaves(receiver)
+    every = [frozenset(leaf.audiences) for leaf in leaves if isinstance(leaf, Audience)] or [frozenset()]
+    tokens = [replace(best, audiences=audiences) for audiences in (*every, frozenset[str]().union(*every))]
+    routes = [route for route in receiver.routes if not route.open]
+    return any(_answer(token, receiver, route).accepted for token in tokens for route in routes)
+
+
+def _leaves(receiver: AppAccess) -> list[Requirement]:
+    return [
         leaf for part in (receiver.requires, *(route.requires for route in receiver.routes)) for leaf in leaves_of(part)
     ]
+
+
+def _best(caller: str, receiver: AppAccess, kind: Kind) -> Principal:
+    """Return a caller that has all scopes, roles and claims for which a route asks, and no audience."""
+    leaves = _leaves(receiver)
     roles: dict[str, set[str]] = {}
     for leaf in leaves:
         if isinstance(leaf, HasRole) and not leaf.realm:
             roles.setdefault(leaf.client or receiver.client_id, set()).update(leaf.roles)
-    best = Principal(
+    return Principal(
         client_id=caller,
-        kind="service",
+        kind=kind,
         issuer="",
         issued_at=_ISSUED_AT,
         expires_at=_EXPIRES_AT,
@@ -309,10 +358,6 @@ def _may_ever(caller: str, receiver: AppAccess) -> bool:
         client_roles={client: frozenset(names) for client, names in roles.items()},
         claims=_every_claim(leaf for leaf in leaves if isinstance(leaf, HasClaim)),
     )
-    every = [frozenset(leaf.audiences) for leaf in leaves if isinstance(leaf, Audience)] or [frozenset()]
-    tokens = [replace(best, audiences=audiences) for audiences in (*every, frozenset[str]().union(*every))]
-    routes = [route for route in receiver.routes if not route.open]
-    return any(_answer(token, receiver, route).accepted for token in tokens for route in routes)
 
 
 def _every_claim(leaves: Iterable[HasClaim]) -> dict[str, Any]:
@@ -331,6 +376,6 @@ def _named(receiver: AppAccess) -> frozenset[str]:
     return frozenset(name for route in receiver.routes for name in _named_by(route))
 
 
-def _named_by(route: RouteEntry) -> frozenset[str]:
-    leaves = (leaf for leaf in leaves_of(route.requires) if isinstance(leaf, Caller) and leaf.kind == "service")
+def _named_by(route: RouteEntry, kind: Kind = "service") -> frozenset[str]:
+    leaves = (leaf for leaf in leaves_of(route.requires) if isinstance(leaf, Caller) and leaf.kind == kind)
     return frozenset(name for leaf in leaves for name in leaf.client_ids)

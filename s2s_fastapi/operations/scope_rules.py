@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from s2s_fastapi.operations.forbidden import forbidden_scope
-from s2s_fastapi.operations.snapshot import Snapshot, audience_of, every_audience_of
+from s2s_fastapi.operations.snapshot import EXCHANGE, Snapshot, audience_of, every_audience_of
 from s2s_fastapi.operations.wanted import Wanted, WantedScope
 from s2s_fastapi.realm import builtins
 from s2s_fastapi.realm.entities import OIDC
@@ -27,7 +27,7 @@ _FLOWS: Final = {
 _FLOW_ATTRIBUTES: Final = {
     "oauth2.device.authorization.grant.enabled": "OAuth 2.0 Device Authorization Grant",
     "oidc.ciba.grant.enabled": "OIDC CIBA Grant",
-    "standard.token.exchange.enabled": "Standard Token Exchange",
+    EXCHANGE: "Standard Token Exchange",
     "oauth2.jwt.authorization.grant.enabled": "JWT Authorization Grant",
 }
 """The same, of those that Keycloak keeps as attributes."""
@@ -52,7 +52,16 @@ class ScopeRules:
 
     def flows(self, client_id: str) -> bool:
         """Return whether a client logs users in: each scope that is a default one is in their tokens too."""
-        return bool(flows_of(self.now.client(client_id) or {}))
+        return bool(self.flows_of(client_id))
+
+    def flows_of(self, client_id: str) -> list[str]:
+        """Return by which flows a client gets tokens of users, as the console names them.
+
+        A declared exchange is none: its tokens never reach a user's machine. If they are for others too, that is a finding by itself.
+        """
+        declared = client_id in self.wanted.exchanges
+        found = flows_of(self.now.client(client_id) or {})
+        return [name for name in found if not (declared and name == _FLOW_ATTRIBUTES[EXCHANGE])]
 
     def may_have(self, client_id: str, audience: str) -> bool:
         """Return whether all tokens of a client may be for the audience: also those of users, if it logs users in."""

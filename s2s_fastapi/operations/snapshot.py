@@ -19,9 +19,21 @@ from s2s_fastapi.realm.mappers import KNOWN_MAPPERS
 from s2s_fastapi.realm.model import RealmModel
 from s2s_fastapi.text import named
 
-__all__ = ["AUDIENCE_MAPPER", "Question", "ReadApi", "Snapshot", "audience_of", "every_audience_of", "read_snapshot"]
+__all__ = [
+    "AUDIENCE_MAPPER",
+    "EXCHANGE",
+    "Question",
+    "ReadApi",
+    "Snapshot",
+    "audience_of",
+    "every_audience_of",
+    "exchanges",
+    "read_snapshot",
+]
 
 AUDIENCE_MAPPER: Final = "oidc-audience-mapper"
+EXCHANGE: Final = "standard.token.exchange.enabled"
+"""The attribute of a client that may exchange tokens."""
 _AUDIENCES: Final = ("included.client.audience", "included.custom.audience")
 
 _REALM: Final = (
@@ -65,7 +77,7 @@ _ATTRIBUTES: Final = (
     "oauth2.device.authorization.grant.enabled",
     "oauth2.jwt.authorization.grant.enabled",
     "oidc.ciba.grant.enabled",
-    "standard.token.exchange.enabled",
+    EXCHANGE,
     "tls.client.certificate.bound.access.tokens",
     "token.response.type.bearer.lower-case",
 )
@@ -226,6 +238,11 @@ class Snapshot:
             for role in roles
             if role.get("composites")
         }
+
+
+def exchanges(client: Mapping[str, Any]) -> bool:
+    """Return whether a client may exchange tokens."""
+    return (client.get("attributes") or {}).get(EXCHANGE) == "true"
 
 
 def audience_of(mapper: Mapping[str, Any]) -> str | None:

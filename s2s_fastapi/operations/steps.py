@@ -10,7 +10,7 @@ from itertools import chain, count
 from typing import Any, ClassVar, Final, TypeAlias
 
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.operations.snapshot import AUDIENCE_MAPPER, Snapshot, audience_of
+from s2s_fastapi.operations.snapshot import AUDIENCE_MAPPER, EXCHANGE, Snapshot, audience_of, exchanges
 from s2s_fastapi.realm.entities import OIDC, Role
 from s2s_fastapi.text import listed, named, printable
 
@@ -18,6 +18,7 @@ __all__ = [
     "ORDER",
     "AddAudience",
     "AssignScope",
+    "EnableExchange",
     "EnableServiceAccount",
     "GrantRole",
     "MakeClient",
@@ -96,6 +97,8 @@ class MakeClient:
     caller: bool
     default: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    exchange: bool = False
+    """Whether it exchanges the tokens of users."""
     secret_file: str = ""
     """Where its new secret is written; empty for a client that never logs in."""
 
@@ -107,6 +110,7 @@ class MakeClient:
             and found.get("serviceAccountsEnabled", False) is self.caller
             and {*self.default} <= {*found["defaultClientScopes"]}
             and {*self.optional} <= {*found["optionalClientScopes"]}
+            and (exchanges(found) or not self.exchange)
         )
 
     def on(self, document: _Json) -> None:
@@ -120,6 +124,7 @@ class MakeClient:
         kind = "that calls others (service account on)" if self.caller else "that only receives"
         scopes = f", default scopes {listed(self.default)}" if self.default else ""
         scopes += f", optional scopes {listed(self.optional)}" if self.optional else ""
+        scopes += ", Standard Token Exchange on" if self.exchange else ""
         secret = (
             f"; its new secret is written to {printable(self.secret_file, _LONGEST_PATH)}" if self.secret_file else ""
         )
@@ -149,6 +154,26 @@ class EnableServiceAccount:
 
     def __str__(self) -> str:
         return f"Switch “Service account roles” of the client {named(self.client)} on."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnableExchange:
+    """Let a client exchange the tokens of users."""
+
+    do: ClassVar = "enable_exchange"
+    client: str
+
+    def holds(self, realm: Snapshot) -> bool:
+        """Return whether the realm already is so."""
+        return exchanges(realm.client(self.client) or {})
+
+    def on(self, document: _Json) -> None:
+        """Change the document as Keycloak will."""
+        client = next(one for one in document["clients"] if one["clientId"] == self.client)
+        client["attributes"] = {**(client.get("attributes") or {}), EXCHANGE: "true"}
+
+    def __str__(self) -> str:
+        return f"Switch “Standard Token Exchange” of the client {named(self.client)} on."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,13 +272,22 @@ class GrantRole:
 
 
 Step: TypeAlias = (
-    MakeScope | AddAudience | MakeClient | EnableServiceAccount | AssignScope | MakeRole | MapRole | GrantRole
+    MakeScope
+    | AddAudience
+    | MakeClient
+    | EnableServiceAccount
+    | EnableExchange
+    | AssignScope
+    | MakeRole
+    | MapRole
+    | GrantRole
 )
 ORDER: Final[tuple[type[Step], ...]] = (
     MakeScope,
     AddAudience,
     MakeClient,
     EnableServiceAccount,
+    EnableExchange,
     AssignScope,
     MakeRole,
     MapRole,
@@ -353,6 +387,7 @@ def new_client(step: MakeClient) -> _Json:
         "fullScopeAllowed": False,
         "defaultClientScopes": list(step.default),
         "optionalClientScopes": list(step.optional),
+        **({"attributes": {EXCHANGE: "true"}} if step.exchange else {}),
     }
 
 

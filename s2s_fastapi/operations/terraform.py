@@ -13,6 +13,7 @@ from s2s_fastapi.operations.plan import Plan
 from s2s_fastapi.operations.steps import (
     AddAudience,
     AssignScope,
+    EnableExchange,
     EnableServiceAccount,
     GrantRole,
     MakeClient,
@@ -105,7 +106,7 @@ class _File:
                     role=self._role(step.owner, step.role, "name"),
                     **owner,
                 )
-            case AssignScope() | EnableServiceAccount():
+            case AssignScope() | EnableServiceAccount() | EnableExchange():
                 return False
         return True
 
@@ -121,6 +122,7 @@ class _File:
             direct_access_grants_enabled=False,
             service_accounts_enabled=step.caller,
             full_scope_allowed=False,
+            **({"standard_token_exchange_enabled": True} if step.exchange else {}),
             **_KEPT,
         )
         # Both lists, also if one is empty: Keycloak gives a new client the lists of the realm, and these resources take the rest away.

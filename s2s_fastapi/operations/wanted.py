@@ -1,9 +1,10 @@
 """What Keycloak must grant so that the apps can do what they declare: a pure function of their access files.
 
 The rule "to whom": a caller cannot grant itself anything, and no app opens another one. An audience that is the client id of an app is
-granted if the file of that app accepts the caller; any other one, if every app that accepts the audience accepts the caller. A scope or a
-role is granted if one declaration of another app names both it and the caller, and every other app that requires it does so too. For
-everything else an operator writes ``--grant``; otherwise it is a finding.
+granted if the file of that app accepts the caller; any other one, if every app that accepts the audience accepts the caller. For calls on
+behalf of users, a file accepts the caller if it lets users in through it: ``require_user("caller")``. A scope or a role is granted if one
+declaration of another app names both it and the caller, and every other app that requires it does so too. For everything else an operator
+writes ``--grant``; otherwise it is a finding.
 """
 
 import json
@@ -26,6 +27,7 @@ __all__ = [
     "Severity",
     "Wanted",
     "WantedCall",
+    "WantedExchange",
     "WantedRole",
     "WantedScope",
     "accepted_audiences",
@@ -70,6 +72,13 @@ class WantedCall:
     """The scopes that the code requests and that may bring the audiences: no route requires them."""
     scopes: tuple[str, ...] = ()
     """The scopes that the code requests and that a route requires, or that an operator granted."""
+    on_behalf: bool = False
+    """Whether the token is exchanged for that of a user."""
+
+    @property
+    def exchanged_for(self) -> tuple[str, ...]:
+        """The audiences for which the token of a user is exchanged; empty for a token of the caller's own."""
+        return self.audiences if self.on_behalf else ()
 
     @property
     def request(self) -> str | None:
@@ -98,6 +107,19 @@ class WantedRole:
     by_hand: bool = False
 
 
+@dataclass(frozen=True, slots=True, order=True, kw_only=True)
+class WantedExchange:
+    """That a caller exchanges the tokens of users."""
+
+    caller: str
+    alone: bool
+    """Whether it requests no token of its own."""
+    through: tuple[str, ...] = ()
+    """The clients that the caller's own routes name in ``require_user``: users call it through them."""
+    roles: tuple[Role, ...] = ()
+    """The roles that users must have for the routes which name the caller."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """What the realm must contain."""
@@ -117,6 +139,8 @@ class Wanted:
     """Each caller and audience that an operator granted."""
     given: frozenset[str] = frozenset()
     """The client ids of all apps whose files were read."""
+    exchanges: Mapping[str, WantedExchange] = field(default_factory=dict)
+    """Each caller that exchanges the tokens of users."""
 
 
 def wanted(
@@ -141,14 +165,16 @@ def granting(caller: str, what: _Thing | None = None, *, audience: str = "") -> 
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """One way in which a service may call a route: everything in it must hold."""
+    """One way in which a service, or a user, may call a route: everything in it must hold."""
 
     route: str
     callers: frozenset[str] | None
-    """None: any service."""
+    """None: any service, or users through any client."""
     audiences: frozenset[str]
     scopes: frozenset[str]
     roles: frozenset[Role]
+    users: bool = False
+    """Whether it is a way for users, and `callers` are the clients through which they call."""
 
     def names(self, caller: str) -> bool:
         return self.callers is not None and caller in self.callers
@@ -159,10 +185,19 @@ class _Receiver:
     client_id: str
     audiences: frozenset[str]
     ways: tuple[_Way, ...]
+    """Those of services."""
+    ways_of_users: tuple[_Way, ...]
 
-    def asks(self, what: _Thing) -> tuple[_Way, ...]:
-        """Return the ways that require it."""
-        return tuple(way for way in self.ways if what in (way.roles if isinstance(what, Role) else way.scopes))
+    @classmethod
+    def of(cls, app: AppAccess, ways: Iterable[_Way]) -> "_Receiver":
+        every = tuple(ways)
+        services, users = (tuple(way for way in every if way.users is kind) for kind in (False, True))
+        return cls(app.client_id, accepted_audiences(app), services, users)
+
+    def asks(self, what: _Thing, *, users: bool = False) -> tuple[_Way, ...]:
+        """Return the ways that require it. With `users`, also the ways of users."""
+        ways = (*self.ways, *(self.ways_of_users if users else ()))
+        return tuple(way for way in ways if what in (way.roles if isinstance(what, Role) else way.scopes))
 
 
 class _Wanting:
@@ -177,9 +212,7 @@ class _Wanting:
         """Who requires it, on whatever route: also if no service can take that way, and also if nothing is planned for the app."""
         self.apps = self._unique(every)
         self.receivers = tuple(
-            _Receiver(app.client_id, accepted_audiences(app), tuple(self._ways(app)))
-            for app in self.apps.values()
-            if app.requires is not None
+            _Receiver.of(app, self._ways(app)) for app in self.apps.values() if app.requires is not None
         )
         self.audiences: set[tuple[str, str]] = set()
         """What an operator grants: each caller and audience."""
@@ -193,17 +226,24 @@ class _Wanting:
         for call in calls:
             reach[call.caller] = reach.get(call.caller, frozenset()) | frozenset(call.audiences)
         for caller, name in sorted(self.audiences):  # an audience that no call declares
-            if name not in reach.get(caller, frozenset()) and self._audience(caller, name):
+            if name not in reach.get(caller, frozenset()) and self._audience(caller, name, on_behalf=False):
                 reach[caller] = reach.get(caller, frozenset()) | {name}
                 calls.append(WantedCall(caller=caller, audiences=(name,)))
-        scopes = tuple(sorted(set(self._scopes(calls, reach))))
+        own = {
+            caller: frozenset(
+                name for call in calls if call.caller == caller and not call.on_behalf for name in call.audiences
+            )
+            for caller in reach
+        }
+        scopes = tuple(sorted(set(self._scopes(calls, reach, own))))
         allowed = {(each.caller, each.scope) for each in scopes}
         calls = [
             replace(call, scopes=tuple(name for name in call.scopes if (call.caller, name) in allowed))
             for call in calls
         ]
-        roles = tuple(sorted(set(self._roles(reach))))
+        roles = tuple(sorted(set(self._roles(own))))
         self._unnamed(scopes, roles)
+        exchanging = {call.caller for call in calls if call.on_behalf}
         callers = {*reach, *(each.caller for each in scopes), *(each.caller for each in roles)}
         return Wanted(
             clients={
@@ -219,6 +259,12 @@ class _Wanting:
             reach=reach,
             by_hand=frozenset(self.audiences),
             given=self.given,
+            exchanges={
+                name: self._exchange(
+                    name, calls, alone=not own.get(name) and all(role.caller != name for role in roles)
+                )
+                for name in sorted(exchanging)
+            },
         ), tuple(sorted(self.found))
 
     def _say(self, level: Severity, text: str) -> None:
@@ -282,7 +328,8 @@ class _Wanting:
                 continue
             for leaves in ways_of(requirement):
                 if (way := _way(route, leaves, app.client_id)) is not None:
-                    self._beside(way, leaves, app)
+                    if not way.users:
+                        self._beside(way, leaves, app)
                     yield way
 
     def _beside(self, way: _Way, leaves: Iterable[Requirement], app: AppAccess) -> None:
@@ -360,29 +407,65 @@ class _Wanting:
 
     def _calls(self, app: AppAccess) -> Iterator[WantedCall]:
         for call in app.calls:
-            audiences = tuple(name for name in call.audiences if self._audience(app.client_id, name))
+            audiences = tuple(
+                name for name in call.audiences if self._audience(app.client_id, name, on_behalf=call.on_behalf)
+            )
+            if call.on_behalf and not audiences:
+                if not call.audiences:  # else the audience has its finding
+                    self._say(
+                        Severity.OPEN,
+                        f"{named(app.client_id)} calls on behalf of users, and names no audience for it: Keycloak would give it tokens that are"
+                        " for nobody. Write audience=... in its code.",
+                    )
+                continue
             gates = [name for name in call.scopes if name in self.requiring or (app.client_id, name) in self.by_hand]
             others = [name for name in call.scopes if name not in gates]
             carriers = tuple(name for name in others if self._carrier(app.client_id, name, call, audiences))
             if audiences or gates or carriers:
-                yield WantedCall(caller=app.client_id, audiences=audiences, carriers=carriers, scopes=tuple(gates))
+                yield WantedCall(
+                    caller=app.client_id,
+                    audiences=audiences,
+                    carriers=carriers,
+                    scopes=tuple(gates),
+                    on_behalf=call.on_behalf,
+                )
 
-    def _audience(self, caller: str, audience: str) -> bool:
+    def _exchange(self, caller: str, calls: Iterable[WantedCall], *, alone: bool) -> WantedExchange:
+        own = next((receiver for receiver in self.receivers if receiver.client_id == caller), None)
+        audiences = {name for call in calls if call.on_behalf and call.caller == caller for name in call.audiences}
+        through = (way.callers or frozenset[str]() for way in (own.ways_of_users if own is not None else ()))
+        roles = {
+            role
+            for receiver in self._called_by(audiences)
+            for way in receiver.ways_of_users
+            if way.names(caller)
+            for role in way.roles
+        }
+        return WantedExchange(
+            caller=caller,
+            alone=alone and all(call.on_behalf for call in self.apps[caller].calls),
+            through=tuple(sorted(frozenset[str]().union(*through))),
+            roles=tuple(sorted(roles)),
+        )
+
+    def _audience(self, caller: str, audience: str, *, on_behalf: bool) -> bool:
         who, what = named(caller), named(audience)
+        calls = f"calls {what} on behalf of users" if on_behalf else f"calls {what}"
         if problem := forbidden_audience(audience, self.realm):
-            self._say(Severity.FORBIDDEN, f"{who} calls {what}, and no plan grants that audience: {problem}.")
+            self._say(Severity.FORBIDDEN, f"{who} {calls}, and no plan grants that audience: {problem}.")
             return False
         if (caller, audience) in self.audiences:
             self._say(Severity.NOTE, f"{who} gets the audience {what}, because --grant says so.")
             return True
         # An app speaks for its own client id. For another audience it does not let itself in.
         receivers = [one for one in self._called_by([audience]) if audience == one.client_id or one.client_id != caller]
-        ways = [self._ways_in(receiver, caller, audience) for receiver in receivers]
+        ways = [self._ways_in(receiver, caller, audience, on_behalf=on_behalf) for receiver in receivers]
         if ways and all(ways):
             if open_ways := [way for each in ways if not any(way.names(caller) for way in each) for way in each]:
                 self._say(
                     Severity.NOTE,
-                    f"ANY SERVICE may call {what}: its file names no caller on {_some(way.route for way in open_ways)}. So {who} gets the audience.",
+                    f"{'ANY USER, THROUGH ANY SERVICE,' if on_behalf else 'ANY SERVICE'} may call {what}: its file names no"
+                    f" {'client' if on_behalf else 'caller'} on {_some(way.route for way in open_ways)}. So {who} gets the audience.",
                 )
             if audience not in self.given:
                 self._say(
@@ -392,29 +475,36 @@ class _Wanting:
                 )
             return True
         closed = listed(one.client_id for one, each in zip(receivers, ways, strict=True) if not each)
+        refusing = (
+            f"no route of {closed} accepts users through {who}. If it may call on their behalf, add it to require_user(...) there; or"
+            if on_behalf
+            else f"no route of {closed} accepts {who}. If it may call, add it to require_caller(...) there; or"
+        )
         why = (
-            f"no route of {closed} accepts {who}. If it may call, add it to require_caller(...) there; or"
+            refusing
             if receivers
             else f"{what} accepts no token with this audience;"
             if audience in self.apps
             else f"no access file of the app that is {what} is given. Give it; or"
         )
-        self._say(
-            Severity.OPEN, f"{who} calls {what}, and {why} {granting(caller, audience=audience)} grants the audience."
-        )
+        self._say(Severity.OPEN, f"{who} {calls}, and {why} {granting(caller, audience=audience)} grants the audience.")
         return False
 
-    def _ways_in(self, receiver: _Receiver, caller: str, audience: str) -> tuple[_Way, ...]:
+    def _ways_in(self, receiver: _Receiver, caller: str, audience: str, *, on_behalf: bool) -> tuple[_Way, ...]:
         """Return the ways for which a token with this audience is of use to the caller."""
         return tuple(
             way
-            for way in receiver.ways
+            for way in (receiver.ways_of_users if on_behalf else receiver.ways)
             if audience in way.audiences and (way.names(caller) or self._any_service(way, caller))
         )
 
     def _any_service(self, way: _Way, caller: str) -> bool:
-        """Return whether the way names no caller and requires nothing else, unless an operator granted it to this caller."""
-        return way.callers is None and all((caller, what) in self.by_hand for what in (*way.scopes, *way.roles))
+        """Return whether the way names no caller and requires nothing else, unless an operator granted it to this caller.
+
+        The roles of users are their own, and no plan grants them.
+        """
+        needed = way.scopes if way.users else (*way.scopes, *way.roles)
+        return way.callers is None and all((caller, what) in self.by_hand for what in needed)
 
     def _carrier(self, caller: str, scope: str, call: CallAccess, audiences: Collection[str]) -> bool:
         """Return whether a scope that the code requests, and that no route requires, may bring the audiences of the call."""
@@ -433,23 +523,26 @@ class _Wanting:
 
     # Scopes and roles that routes require
 
-    def _scopes(self, calls: Iterable[WantedCall], reach: Mapping[str, frozenset[str]]) -> Iterator[WantedScope]:
+    def _scopes(
+        self, calls: Sequence[WantedCall], reach: Mapping[str, frozenset[str]], own: Mapping[str, frozenset[str]]
+    ) -> Iterator[WantedScope]:
         requested = {(call.caller, name) for call in calls for name in call.scopes}
         named_with = {
             (caller, name)
-            for caller, audiences in reach.items()
+            for caller, audiences in own.items()
             for receiver in self._called_by(audiences)
             for way in receiver.ways
             if way.names(caller)
             for name in way.scopes
         }
+        on_behalf = {(call.caller, name) for call in calls if call.on_behalf for name in call.scopes}
         by_hand = {(caller, what) for caller, what in self.by_hand if isinstance(what, str)}
         for caller, name in sorted(requested | named_with | by_hand):
             who, what = named(caller), named(name)
             hand = (caller, name) in by_hand
             if problem := forbidden_scope(name):
                 self._say(Severity.FORBIDDEN, f"{who} shall have the scope {what}, and no plan grants it: {problem}.")
-            elif hand or self._named_everywhere(caller, name, reach):
+            elif hand or self._named_everywhere(caller, name, reach, users=(caller, name) in on_behalf):
                 if hand:
                     self._say(Severity.NOTE, f"{who} gets the scope {what}, because --grant says so.")
                 yield WantedScope(caller=caller, scope=name, optional=(caller, name) in requested, by_hand=hand)
@@ -462,10 +555,15 @@ class _Wanting:
                     " grants the scope.",
                 )
 
-    def _named_everywhere(self, caller: str, what: _Thing, reach: Mapping[str, frozenset[str]]) -> bool:
-        """Return whether every other app that requires this names the caller beside it, and the caller can call one of them."""
+    def _named_everywhere(
+        self, caller: str, what: _Thing, reach: Mapping[str, frozenset[str]], *, users: bool = False
+    ) -> bool:
+        """Return whether every other app that requires this names the caller beside it, and the caller can call one of them.
+
+        With `users`, an app that lets in users through the caller names it too.
+        """
         others = (one for one in self.receivers if one.client_id != caller)
-        naming = {one.client_id for one in others if any(way.names(caller) for way in one.asks(what))}
+        naming = {one.client_id for one in others if any(way.names(caller) for way in one.asks(what, users=users))}
         called = {one.client_id for one in self._called_by(reach.get(caller, frozenset()))}
         return not naming.isdisjoint(called) and self.requiring[what] - {caller} <= naming
 
@@ -522,15 +620,14 @@ class _Wanting:
 
 
 def _way(route: RouteEntry, leaves: Sequence[Requirement], client_id: str) -> _Way | None:
-    """Return the way of these plain requirements, or None if no service can take it."""
+    """Return the way of these plain requirements, or None if nobody can take it."""
+    kinds = {leaf.kind for leaf in leaves if isinstance(leaf, Caller)}
     callers: frozenset[str] | None = None
     audiences: frozenset[str] | None = None
     scopes: set[str] = set()
     roles: set[Role] = set()
     for leaf in leaves:
         if isinstance(leaf, Caller):
-            if leaf.kind != "service":
-                return None
             if leaf.client_ids:
                 callers = leaf.client_ids if callers is None else callers & leaf.client_ids
         elif isinstance(leaf, Audience):
@@ -543,9 +640,11 @@ def _way(route: RouteEntry, leaves: Sequence[Requirement], client_id: str) -> _W
             roles |= {Role("" if leaf.realm else leaf.client or client_id, name) for name in leaf.roles}
         elif not isinstance(leaf, HasClaim | Condition):
             return None  # a kind that this version does not know: nothing is granted for it
-    if callers is not None and not callers:
+    if (callers is not None and not callers) or len(kinds) > 1:
         return None
-    return _Way(named(route.name), callers, audiences or frozenset(), frozenset(scopes), frozenset(roles))
+    return _Way(
+        named(route.name), callers, audiences or frozenset(), frozenset(scopes), frozenset(roles), "user" in kinds
+    )
 
 
 def _contradiction(leaves: Iterable[Requirement]) -> str:

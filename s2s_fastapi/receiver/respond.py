@@ -7,7 +7,7 @@ from typing import Final
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Scope, Send
 
-from s2s_fastapi.answers import headers_of
+from s2s_fastapi.answers import ProtectionSpace, headers_of
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.requirement.request_state import Anonymous, Authenticated
@@ -51,7 +51,7 @@ def reporting(state: Authenticated | Anonymous, scope: Scope, send: Send) -> Sen
         if refusal is None:
             report_acceptance(state, scope)
         elif message["type"].endswith(".response.start"):
-            message = _with_challenge(message, refusal, state.service.realm)
+            message = _with_challenge(message, refusal, state.service.space)
         return send(message)
 
     return send_and_report
@@ -101,14 +101,14 @@ def varying(send: Send, *, credentials: bool, shared: Callable[[], None]) -> Sen
     return send_with_headers
 
 
-def _with_challenge(message: Message, refusal: Decision, realm: str) -> Message:
+def _with_challenge(message: Message, refusal: Decision, space: ProtectionSpace) -> Message:
     """Return the response start with the refusal's headers, which the app's own exception handler may have dropped."""
     if message["status"] != refusal.status:
         return message  # the app made something else of it: a redirect, a page of its own
     present = {name.lower() for name, _ in message.get("headers", ())}
     missing = [
         (name.lower().encode(), value.encode("latin-1"))
-        for name, value in headers_of(refusal, realm).items()
+        for name, value in headers_of(refusal, space).items()
         if name.lower().encode() not in present
     ]
     return {**message, "headers": [*message.get("headers", ()), *missing]} if missing else message

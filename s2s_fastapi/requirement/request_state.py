@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from starlette.types import Scope
 
-from s2s_fastapi.answers import error_within
+from s2s_fastapi.answers import ProtectionSpace, error_within
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.keycloak.cures import ASKED_ANYWAY, credentials_cure
@@ -29,8 +29,8 @@ class Service:
     """The receiving app, as far as decisions about its requests need it."""
 
     client_id: str
-    realm: str
-    """The protection space named in challenges (RFC 7235 section 2.2)."""
+    space: ProtectionSpace
+    """What challenges say of it."""
     observer: Observer
     observing: Callable[[], bool]
     """Return whether refusals are only logged: see ``insecure_observe_until``."""
@@ -111,7 +111,7 @@ class Authenticated(AcceptedToken):
             decision = min(enforced, key=lambda refusal: refusal.status)
         self.refusal = decision = self._of_this_token(decision)
         service.report(decision, scope, self.span)
-        raise error_within(scope, decision, service.realm)
+        raise error_within(scope, decision, service.space)
 
     def _observe(self, scope: Scope, decision: Decision) -> None:
         """Keep a refusal that is only logged until the answer starts: one for each reason, however often it was found."""
@@ -155,7 +155,7 @@ class Anonymous:
         """Report that a requirement needs a caller, and return what Starlette answers."""
         self.refusal = decision = Decision(reason=Reason.NO_CREDENTIALS, cure=credentials_cure(ASKED_ANYWAY))
         self.service.report(decision, scope, self.span)
-        return error_within(scope, decision, self.service.realm)
+        return error_within(scope, decision, self.service.space)
 
 
 def admit(scope: Scope, requirement: Judge) -> Principal | None:

@@ -23,14 +23,15 @@ _LONGEST = 256
 _LONGEST_CURE = 4096
 _LONGEST_NAME = 200  # a claim is cut there before it comes here
 _ESCAPED = frozenset("'\"\\\N{REPLACEMENT CHARACTER}")
+_EXCHANGED = "exchanged token"
 _OF_ANYBODYS_CHOICE = frozenset({"method", "route", "unverified_kid"})
 
 
 class DecisionLog:
     """Write refusals to the logger ``s2s_fastapi.decisions``, acceptances at DEBUG, or at INFO for an audit trail.
 
-    - The fields are attributes of the record: ``outcome``, ``reason``, ``status``, ``method``, ``route``, ``client_id``, ``token_id``,
-      ``kid``, ``issuer``, ``cure``, ``unverified_kid``, ``trace_id``. They are printable and of limited length, whatever was sent.
+    - The fields are attributes of the record: ``outcome``, ``reason``, ``status``, ``method``, ``route``, ``client_id``, ``user``, ``hint``,
+      ``token_id``, ``kid``, ``issuer``, ``cure``, ``unverified_kid``, ``trace_id``. They are printable and of limited length, whatever was sent.
     - ``explain`` is the command that explains a refusal, if the token's signature held. It is also the end of the message.
     - ``routed`` says whether the route belongs to the app.
     - A reason is written at most 20 times in 10 s for each caller, and once for each further route, up to 32 routes. So a flood hides no
@@ -109,6 +110,8 @@ class DecisionLog:
             "method": printable(decision.method, _LONGEST),
             "route": printable(decision.route, _LONGEST),
             "client_id": printable(decision.client_id, _LONGEST),
+            "user": printable(decision.user, _LONGEST),
+            "hint": _EXCHANGED if decision.exchanged else "",
             "token_id": printable(decision.token_id, _LONGEST),
             "kid": printable(decision.kid, _LONGEST),
             "issuer": printable(decision.issuer, _LONGEST),
@@ -166,7 +169,9 @@ _SHOWN = (
     "method",
     "route",
     "client_id",
+    "user",
     "cure",
+    "hint",
     "suppressed",
     "age",
     "token_id",

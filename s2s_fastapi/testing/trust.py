@@ -12,6 +12,7 @@ import httpx
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from s2s_fastapi.answers import ProtectionSpace
 from s2s_fastapi.backchannel.channel import BackChannel
 from s2s_fastapi.caller.exchange.exchanged_tokens import ExchangedToken
 from s2s_fastapi.caller.exchange.subject import Subject
@@ -229,7 +230,7 @@ class Trusted:
     def _options(self, middleware: ServiceAuthMiddleware, declared: frozenset[str]) -> Options:
         options: Options = original(middleware)["_start"].options
         given = options.settings
-        named = audience_names(options.audience)
+        named = options.audiences
         settings = self._all_settings(given, frozenset() if named or self._is_named else declared)
         skips = options.insecure_skip_audience
         self._accepted[id(middleware)] = self._realms_of(settings, named, skips=skips)
@@ -274,7 +275,7 @@ class Trusted:
             **vars(other),
             "_verifier": made,
             "_client_ids": {each.issuer: each.client_id for each in settings},
-            "_protects": settings[0].client_id or settings[0].realm,
+            "_protects": ProtectionSpace(settings[0].client_id or settings[0].realm),
             "_log": self._recorder(DecisionLog()),
         }
 
@@ -490,7 +491,10 @@ def _exchange(stack: ExitStack, swap: Swap) -> None:
 
 
 def _declared(middleware: ServiceAuthMiddleware, owner: Any) -> frozenset[str]:
-    """Return the audiences that the middleware or its settings are given, or else those that the routes declare."""
+    """Return the audiences that the middleware or its settings are given, or else those that the routes declare.
+
+    The URL of a resource is none of them: an app is never a client of that name.
+    """
     options: Options = original(middleware)["_start"].options
     given = options.settings
     first = given if given is None or isinstance(given, KeycloakSettings) else next(iter(given), None)

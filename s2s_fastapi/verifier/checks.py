@@ -51,6 +51,7 @@ class _Presented:
             cure=cure,
             kid=shown(self.kid),
             client_id=shown(claims.get("azp", "")),
+            user=shown(self.principal.subject) if self.principal.kind == "user" else "",
             token_id=shown(claims.get("jti", "")),
             issuer=shown(self.expected.issuer),  # whose key signed it; what the token says stands in the cure
             receiver=min(self.expected.audiences, default="")

@@ -66,6 +66,7 @@ class Verdict:
                 reason=Reason.ALLOWED,
                 kid=shown(self._kid),
                 client_id=shown(principal.client_id),
+                user=shown(principal.subject) if principal.kind == "user" else "",
                 token_id=shown(principal.token_id),
                 issuer=shown(principal.issuer),
             )
@@ -83,6 +84,7 @@ class Verdict:
         return replace(
             decision,
             client_id=known.client_id,
+            user=known.user,
             token_id=known.token_id,
             issuer=known.issuer,
             kid=known.kid,

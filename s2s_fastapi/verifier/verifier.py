@@ -48,7 +48,7 @@ class Verifier:
         self.keys = keys
         self.tokens = tokens
         self._observe_until = observe_until
-        self._clock = clock
+        self.clock = clock
 
     def known(self, credentials: bytes) -> Verdict | None:
         """Return the verdict on a token that was accepted before and still would be. Never waits.
@@ -63,7 +63,7 @@ class Verifier:
         if (
             entry is not None
             and entry.keys is keys
-            and entry.begins <= self._clock() < entry.ends
+            and entry.begins <= self.clock() < entry.ends
             and entry.issued_at >= self.keys.not_before
         ):
             LOOKUPS.add(1, HIT)
@@ -122,7 +122,7 @@ class Verifier:
         entry = self.tokens.get(credentials)
         if entry is None:
             return None
-        if entry.holds(keys, self.keys.not_before, self._clock()):
+        if entry.holds(keys, self.keys.not_before, self.clock()):
             return entry.verdict
         self.tokens.drop(credentials)
         return None
@@ -143,7 +143,7 @@ class Verifier:
             claims = jws.claims()
             if isinstance(claims, Decision):
                 return Verdict((replace(claims, kid=shown(jws.kid), issuer=shown(self.checks.issuer)),))
-            now = self._clock()
+            now = self.clock()
             verdict = self.checks.judge(
                 jws,
                 claims,

@@ -6,9 +6,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from fastapi import Depends, FastAPI
 from hypothesis import given
@@ -38,6 +40,7 @@ from s2s_fastapi.declared.access_file import SCHEMA, AccessFile, AppAccess, Call
 from s2s_fastapi.declared.asked import leaves_of
 from s2s_fastapi.declared.public_paths import PublicPaths
 from s2s_fastapi.declared.start_check import AccessCheck, RealmAccess
+from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.requirement.conditions import Condition
 
 PARTNERS = "https://sso.partner.test/realms/shops"
@@ -187,6 +190,34 @@ def test_a_call_says_which_token_is_requested_and_its_origins_are_not_compared()
     assert there.with_origins_of(here).calls[0].origins == ("http://localhost:8001",)
 
 
+class OnBehalf:
+    """What a route depends on to call on behalf of its user: it says so of its call."""
+
+    downstream = Downstream(origins=("http://localhost:8001",), audiences=frozenset({"crm"}), on_behalf=True)
+
+    async def __call__(self) -> None: ...
+
+
+def test_a_call_on_behalf_of_users_is_another_call_than_one_of_the_service() -> None:
+    app = FastAPI(openapi_url=None)
+    own = service_client("http://localhost:8001", audience="crm")
+    app.get("/users", dependencies=[Depends(OnBehalf())])(endpoint)
+    app.get("/own", dependencies=[Depends(own)])(endpoint)
+    found = declared(app)
+
+    assert found.calls == (CallAccess(("crm",)), CallAccess(("crm",), on_behalf=True))
+    text = AccessFile((found,)).text
+    assert text.count("on_behalf") == 1
+    assert '{"audiences": ["crm"], "scopes": [], "origins": ["http://localhost:8001"], "on_behalf": true}' in text
+    assert AccessFile.parse(text.encode()).apps == (found,)
+    jsonschema.validate(json.loads(text), json.loads(SCHEMA.read_text()))
+    only_own = replace(found, calls=found.calls[:1])
+    assert (
+        '-        {"audiences": ["crm"], "scopes": [], "origins": ["http://localhost:8001"], "on_behalf": true}'
+        in difference(found, only_own, name="x")
+    )
+
+
 def test_a_base_url_that_cannot_be_found_out_is_an_error_in_one_sentence() -> None:
     app = FastAPI(openapi_url=None)
     app.get("/x", dependencies=[Depends(service_client(lambda: str(1 / 0), audience="crm"))])(endpoint)
@@ -315,6 +346,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a number as an origin": (
         changed(lambda file, _: file["apps"][0].update(calls=[{"audiences": [], "scopes": [], "origins": [1]}])),
         r"origins\[0\]: it is not text",
+    ),
+    "false for a call on behalf of users": (
+        changed(
+            lambda file, _: file["apps"][0].update(
+                calls=[{"audiences": [], "scopes": [], "origins": [], "on_behalf": False}]
+            )
+        ),
+        r"calls\[0\]\.on_behalf: it is true or left out",
     ),
     "an unknown requirement": (requiring({"tenant": ["a"]}), r'requires: "tenant" is no requirement .*\(audience, '),
     "an unknown one inside": (

@@ -337,7 +337,9 @@ def _put_client(server: FakeKeycloak, uuid: str, body: Object, **_: Any) -> http
         account = None
     if not body.get("authorizationServicesEnabled"):
         client.pop("authorizationSettings", None)
+    attributes = {**client.get("attributes", {}), **body.get("attributes", {})}
     client |= {name: value for name, value in body.items() if not name.endswith("ClientScopes")}
+    client |= {"attributes": attributes} if attributes else {}
     if client.get("serviceAccountsEnabled") and account is None:
         server._new_account(uuid)
     return _ok()

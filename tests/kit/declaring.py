@@ -1,9 +1,11 @@
 """What apps declare, in short: for tests of the commands that compare it with a realm."""
 
+from dataclasses import replace
+
 from s2s_fastapi.declared.access_file import AppAccess, CallAccess, RouteEntry
 from s2s_fastapi.requirement.requirement import Audience, Caller, Requirement
 
-__all__ = ["caller", "receiver"]
+__all__ = ["caller", "on_behalf", "receiver", "with_users"]
 
 
 def receiver(
@@ -20,3 +22,16 @@ def caller(client_id: str, *audiences: str, scope: str | tuple[str, ...] = ()) -
     return AppAccess(
         client_id, None, calls=tuple(CallAccess((name,), scopes) for name in audiences) or (CallAccess((), scopes),)
     )
+
+
+def with_users(app: AppAccess) -> AppAccess:
+    """Return the app as it is with ``users=True``."""
+    audiences = frozenset({app.client_id})
+    return replace(app, requires=(Caller("service") | Caller("user")) & Audience(audiences))
+
+
+def on_behalf(client_id: str, *audiences: str, scope: str = "", own: tuple[CallAccess, ...] = ()) -> AppAccess:
+    """Return an app that calls each of these on behalf of users; `own` are its calls as itself."""
+    scopes = (scope,) if scope else ()
+    calls = (CallAccess((name,) if name else (), scopes, on_behalf=True) for name in audiences)
+    return AppAccess(client_id, None, calls=(*calls, *own))

@@ -8,21 +8,23 @@ from typing import Any
 import httpx
 import pytest
 
-from s2s_fastapi import KeycloakSettings, require_caller, require_role, require_scope
+from s2s_fastapi import KeycloakSettings, require_caller, require_role, require_scope, require_user
 from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.declared.access_file import AppAccess
 from s2s_fastapi.operations.admin import AdminError
+from s2s_fastapi.operations.checks.exchange import check_exchange
 from s2s_fastapi.operations.checks.table import CHECKS
 from s2s_fastapi.operations.facts import Facts
 from s2s_fastapi.operations.findings import Change, Finding, Result, Seen, Skipped
 from s2s_fastapi.operations.inspection import inspected
+from s2s_fastapi.testing import EmbeddedIssuer
 from tests.kit.admin_rest import FakeKeycloak
-from tests.kit.declaring import caller, receiver
+from tests.kit.declaring import caller, on_behalf, receiver, with_users
 
 NOW = 1_800_000_000
 SECRET = "made-by-keycloak"
 BOTH = (caller("reporter", "ledger"), receiver("ledger", require_caller("reporter")))
-NAMES = ("admin", "client", "steps", "routes", "granted", "expiry")
+NAMES = ("admin", "client", "steps", "exchange", "routes", "granted", "expiry")
 
 
 def keycloak(**reporter: Any) -> FakeKeycloak:
@@ -549,3 +551,98 @@ def test_no_more_tokens_are_requested_if_those_before_took_too_long() -> None:
     facts = Facts(settings=settings, monotonic=lambda: next(seconds))
     said = [str(facts.token(Wanted(frozenset({name}), frozenset()))) for name in ("a", "b", "c")]
     assert ["took more than 60 s" in one for one in said] == [False, False, True]
+
+
+# Calls on behalf of users
+
+USERS_LEDGER = with_users(receiver("ledger", require_user("reporter")))
+ON_BEHALF = (on_behalf("reporter", "ledger"), USERS_LEDGER)
+LETS_IN = (
+    with_users(receiver("reporter", require_user("web"), calls=ON_BEHALF[0].calls)),
+    USERS_LEDGER,
+)
+EXCHANGE = {"standard.token.exchange.enabled": "true"}
+
+
+def test_nothing_is_said_of_exchange_if_no_call_is_made_on_behalf_of_users() -> None:
+    assert looked_at(keycloak())["exchange"] == [Skipped("This service declares no call on behalf of users.")]
+
+
+def test_a_client_that_may_not_exchange_tokens_is_a_problem_and_the_change_cures_it() -> None:
+    server = keycloak(attributes={"access.token.lifespan": "60"})
+    (finding,) = findings(looked_at(server, *ON_BEHALF))["exchange"]
+
+    assert finding.level == "problem"
+    assert finding.seen == "The client reporter may not exchange tokens."
+    assert finding.plan == "s2s-fastapi plan access.json"
+    (change,) = finding.changes
+    assert change.body == {
+        "clientId": "reporter",
+        "serviceAccountsEnabled": True,
+        "authorizationServicesEnabled": False,
+        "attributes": EXCHANGE,
+    }
+    assert mended(server, finding, apps=ON_BEHALF) == {}
+    assert server.client("reporter")["attributes"] == {"access.token.lifespan": "60", **EXCHANGE}
+
+
+def test_a_right_set_up_for_users_is_no_finding() -> None:
+    results = looked_at(keycloak(attributes=EXCHANGE), *ON_BEHALF)
+
+    assert findings(results) == {}
+    assert Seen("The client reporter may exchange tokens.") in results["exchange"]
+    assert Seen("ledger is in the tokens that are exchanged for those of users (steps C and D).") in results["steps"]
+
+
+def test_a_scope_that_brings_the_audience_to_users_and_is_not_assigned_is_found_by_the_steps() -> None:
+    server = keycloak(attributes=EXCHANGE, defaultClientScopes=["basic", "service_account"])
+    (finding,) = findings(looked_at(server, *ON_BEHALF))["steps"]
+
+    assert "for-the-ledger" in finding.seen
+    assert "is not assigned to reporter (step D)" in finding.seen
+
+
+@pytest.mark.parametrize(
+    ("web", "problem"),
+    [
+        (None, "the realm has no such client"),
+        ({}, "The tokens of users of web are not for reporter"),
+        ({"defaultClientScopes": ["for-reporter"]}, ""),
+        ({"optionalClientScopes": ["for-reporter"]}, ""),
+    ],
+    ids=["no client", "no scope", "a default scope", "an optional scope"],
+)
+def test_users_tokens_that_are_not_for_the_service_are_found(web: dict[str, Any] | None, problem: str) -> None:
+    server = keycloak(attributes=EXCHANGE)
+    server.add_scope("for-reporter", "reporter")
+    if web is not None:
+        server.add_client(clientId="web", publicClient=True, standardFlowEnabled=True, **web)
+    results = looked_at(server, *LETS_IN)
+
+    found = findings(results).get("exchange", [])
+    assert [problem in one.seen for one in found] == [True] * bool(problem)
+    assert bool(problem) or any("of users of web are for reporter" in str(one) for one in results["exchange"])
+
+
+@pytest.mark.parametrize(("version", "able"), [("26.0.8", False), ("26.7.3", True)])
+def test_a_server_without_token_exchange_is_found_without_an_administrator(version: str, able: bool) -> None:
+    issuer = EmbeddedIssuer({"realm": "corp", "enabled": True}, version=version)
+    with issuer.serving():
+        settings = KeycloakSettings(url=issuer.url, realm="corp", client_id="reporter")
+        (found,) = check_exchange(Facts(apps=ON_BEHALF, files=("access.json",), settings=settings))
+
+    if able:
+        assert found == Seen(
+            "This Keycloak exchanges tokens. Whether it does so for this service, only an administrator sees (ledger)."
+        )
+    else:
+        assert isinstance(found, Finding)
+        assert "Update Keycloak to 26.2 or newer" in found.cure
+
+
+def test_a_server_without_token_exchange_is_found_by_its_version_too() -> None:
+    server = FakeKeycloak(old=True)
+    server.add_client(clientId="reporter", serviceAccountsEnabled=True)
+
+    (finding,) = findings(looked_at(server, *ON_BEHALF))["exchange"]
+    assert finding.seen == "This Keycloak exchanges no tokens."

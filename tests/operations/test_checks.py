@@ -39,8 +39,8 @@ from tests.test_docs import DOCS, plain, tables
 APP = "tests.operations.calling_app:app"
 SCOPED = "tests.operations.calling_app:scoped_app"
 PAGE = (DOCS / "doctor.md").read_text(encoding="utf-8")
-ADMIN = ["admin", "client", "steps", "routes", "granted", "expiry"]
-"""The checks that need an administrator's rights."""
+ADMIN = ["admin", "client", "steps", "exchange", "routes", "granted", "expiry"]
+"""The checks that need an administrator's rights, or a call on behalf of users."""
 SEEN_BY = {
     row[0]: row[1:]
     for row in next(each for each in tables(DOCS / "doctor.md") if each[0][0].startswith("the audience"))

@@ -10,18 +10,28 @@ from typing import Any
 
 import pytest
 
-from s2s_fastapi import Principal, require_caller, require_claim, require_service, require_that
+from s2s_fastapi import (
+    Principal,
+    require_caller,
+    require_claim,
+    require_role,
+    require_service,
+    require_that,
+    require_user,
+)
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.declared.access_file import AccessFile, AppAccess, RouteEntry, canonical
 from s2s_fastapi.operations.declarations import declared_by
-from s2s_fastapi.operations.explanation import Question, Token, explained
+from s2s_fastapi.operations.explanation import Explanation, Question, Token, exchanged, explained
 from s2s_fastapi.operations.records import read_record
+from s2s_fastapi.realm.model import RealmModel
 from s2s_fastapi.telemetry import DecisionLog
 from tests.cli.command import run
 from tests.kit.console import CALLER, FRONT_END, REALM_ROLE, RECEIVER, ROLE, SCOPE
-from tests.kit.declaring import caller, receiver
+from tests.kit.declaring import caller, receiver, with_users
 from tests.kit.diagnosis import Mistake, Receiver
 from tests.kit.mistakes import MISTAKES, UNDER_AUTH
+from tests.operations.landscape import mapper
 from tests.operations.place import HOSTILE, Place
 from tests.operations.schemas import valid
 from tests.test_docs import DOCS, plain, tables
@@ -538,6 +548,7 @@ def test_a_record_alone_repeats_its_reason_and_cure(asking: Asking) -> None:
         "client": CALLER,
         "scopes": [],
         "to": RECEIVER,
+        "on_behalf": False,
         "method": "POST",
         "route": "/tickets",
     }
@@ -557,6 +568,26 @@ def test_a_record_is_explained_by_the_realm_file_for_its_route(asking: Asking) -
     printed = asking.of(lines.lines[0], "--realm-file", asking.realm_file, "--app", APP)
     assert printed["accepted"]
     assert printed["hints"][0].startswith("The log says scope_missing, and the predicted token would be accepted")
+
+
+def test_a_record_of_a_user_is_not_explained_by_the_token_of_the_service_that_called_for_it(asking: Asking) -> None:
+    asking.realm_file.write_text(json.dumps(asking.place.realm))
+    cure = f"{CALLER} is not allowed here (allowed: web). It seems to be a user's token that the service {CALLER} exchanged"
+    record = {
+        "reason": "caller_not_allowed",
+        "client_id": CALLER,
+        "user": "ann",
+        "cure": cure,
+        "method": "POST",
+        "route": "/tickets",
+    }
+
+    printed = asking.of(json.dumps(record), "--realm-file", asking.realm_file, "--app", APP)
+
+    (route,) = printed["routes"]
+    assert (route["reason"], route["cure"]) == ("caller_not_allowed", cure)
+    assert not printed["accepted"]
+    assert not any("predicted token" in hint for hint in printed["hints"])
 
 
 def test_a_record_of_a_route_that_is_not_known_is_not_denied(asking: Asking) -> None:
@@ -812,3 +843,71 @@ def test_a_token_is_judged_by_what_is_required_of_callers_of_its_realm(issuer: s
 
     assert [(each.route, each.accepted) for each in found.routes] == [(accepted, True)]
     assert f"crm also accepts callers of {others}: they are not looked at here." in found.hints
+
+
+# Calls on behalf of users
+
+OF_USERS = with_users(receiver("crm", require_user("shop-api"), require_user("shop-api") & require_role("clerk")))
+
+
+def shop(**changes: Any) -> dict[str, Any]:
+    """Return a realm in which shop-api may call crm on behalf of users."""
+    client = {
+        "clientId": "shop-api",
+        "secret": "x",
+        "serviceAccountsEnabled": True,
+        "attributes": {"standard.token.exchange.enabled": "true"},
+        "protocolMappers": [mapper("crm")],
+        **changes,
+    }
+    return {"realm": "corp", "enabled": True, "clients": [client, {"clientId": "crm"}]}
+
+
+def on_behalf_of(document: dict[str, Any], *scopes: str, version: str = "26.7.3") -> Explanation:
+    question = Question(client_id="shop-api", to="crm", scopes=scopes, on_behalf=True)
+    return explained(question, exchanged(RealmModel.read(document, version=version), question), [OF_USERS])
+
+
+def test_a_call_on_behalf_of_a_user_is_judged_with_a_users_token() -> None:
+    found = on_behalf_of(shop())
+
+    assert found.token.principal is not None
+    assert (found.token.principal.kind, found.token.principal.client_id) == ("user", "shop-api")
+    assert [(each.route, each.reason) for each in found.routes] == [("POST /0", "allowed"), ("POST /1", "role_missing")]
+    assert "Give it to the user" in found.routes[1].cure
+    assert any("without any role" in note for note in found.token.notes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "version", "cure"),
+    [
+        ({"attributes": {}}, "26.7.3", "Switch “Standard Token Exchange” on for the client shop-api"),
+        ({"publicClient": True}, "26.7.3", 'Switch "Client authentication" on for the client shop-api'),
+        ({"enabled": False}, "26.7.3", "Enable the client shop-api"),
+        ({"clientId": "another"}, "26.7.3", "Make a client shop-api"),
+        ({}, "26.0.8", "Calls on behalf of a user need Keycloak 26.2 or newer"),
+    ],
+    ids=["not enabled", "public", "disabled", "no client", "an old server"],
+)
+def test_why_keycloak_exchanges_no_token_is_said_by_name(changes: dict[str, Any], version: str, cure: str) -> None:
+    found = on_behalf_of(shop(**changes), version=version)
+
+    assert not found.accepted
+    assert found.token.decision.cure.startswith("Keycloak would exchange no token for shop-api: ")
+    assert cure in found.token.decision.cure
+
+
+def test_a_scope_that_is_not_assigned_and_an_audience_that_nobody_brings_are_said_for_users_too() -> None:
+    assert (
+        "Assign crm:write to the client shop-api as optional" in on_behalf_of(shop(), "crm:write").token.decision.cure
+    )
+    assert on_behalf_of(shop(protocolMappers=[])).routes[0].reason == "wrong_audience"
+
+
+def test_the_command_asks_about_a_call_on_behalf_of_a_user(asking: Asking) -> None:
+    printed = asking.about("--on-behalf", client=CALLER)
+    assert printed["question"]["on_behalf"] is True
+    assert "Switch “Standard Token Exchange” on" in printed["cure"]
+    without = asking.place.run("explain", "--on-behalf", "--client", CALLER)
+    assert without.exit_code == 2
+    assert "--on-behalf is a question about a client" in without.output

@@ -67,6 +67,7 @@ NAMES: Final = (
     "%s{}",
     "é",
     "n" * 255,
+    "https://tools.example.com/mcp?a=$(id)&b='><script>",
 )
 SCOPES: Final = tuple(name for name in NAMES if not scope_problem(name) and not forbidden_scope(name))
 REFUSED: Final = {

@@ -1,9 +1,14 @@
 """Who may call whom: each way in which what is declared and what is granted can fit together, or not."""
 
+from typing import Any
+
 import pytest
 
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.operations.access_check import check_access
+from s2s_fastapi.operations.graph import as_json
 from s2s_fastapi.operations.relations import Relation, Status, Unanswered, relations, unanswered
+from s2s_fastapi.realm.model import RealmModel
 from tests.operations.landscape import MAIL, SHOP, STOCK, app, call, client, file, realm, route
 
 ONLY_SHOP = {"caller": [SHOP]}
@@ -201,3 +206,66 @@ def test_a_claim_that_no_mapper_writes_is_refused_and_could_be_written() -> None
     assert found.status is Status.REFUSED
     assert [each.reason for each in found.routes] == ["claim_missing"]
     assert only(*relations([file(strict, CALLER)])).status is Status.DECLARED
+
+
+# Calls on behalf of users
+
+EITHER = {"or": [{"service": "any"}, {"user": "any"}]}
+FOR_USERS = {
+    **RECEIVER,
+    "requires": {"and": [{"audience": [STOCK]}, EITHER]},
+    "routes": [route("/items", {"user": [SHOP]})],
+}
+FOR_A_CLERK = {
+    **FOR_USERS,
+    "routes": [
+        route("/items", {"and": [{"user": [SHOP]}, {"role": ["clerk"], "client": STOCK}]}),
+        route("/own", ONLY_SHOP),
+    ],
+}
+ON_BEHALF = app(SHOP, calls=[{**call(STOCK), "on_behalf": True}], receives=False)
+EXCHANGES = {**client(SHOP, STOCK), "attributes": {"standard.token.exchange.enabled": "true"}}
+
+
+def test_a_call_on_behalf_of_users_is_judged_with_a_users_token_whose_roles_nobody_knows() -> None:
+    for receiver in (FOR_USERS, FOR_A_CLERK):
+        found = only(*relations([file(receiver, ON_BEHALF)], realm(EXCHANGES, client(STOCK))))
+
+        assert (found.status, found.on_behalf, found.note) == (Status.WORKS, True, "")
+        assert found.token is not None
+        assert "client_id" not in found.token
+    assert as_json([found])["relations"][0]["on_behalf"] is True
+
+
+def test_a_client_that_may_not_exchange_tokens_calls_nobody_on_behalf_of_users() -> None:
+    found = only(*relations([file(FOR_USERS, ON_BEHALF)], realm(client(SHOP, STOCK), client(STOCK))))
+
+    assert found.status is Status.NOT_GRANTED
+    assert found.note == "400 invalid_request: Standard token exchange is not enabled for the requested client"
+
+
+def test_a_receiver_that_names_only_the_service_does_not_let_its_users_in() -> None:
+    found = only(*relations([file(RECEIVER, ON_BEHALF)], realm(EXCHANGES, client(STOCK))))
+
+    assert found.status is Status.NOT_ALLOWED
+    assert found.cure.startswith(f"Add {SHOP} to require_user(...)")
+
+
+def test_calls_of_both_kinds_are_one_relation() -> None:
+    both = app(SHOP, calls=[call(STOCK), {**call(STOCK), "on_behalf": True}], receives=False)
+    found = only(*relations([file(FOR_A_CLERK, both)], realm(EXCHANGES, client(STOCK))))
+
+    assert found.status is Status.WORKS
+    assert [each.accepted for each in found.routes] == [True, True]
+
+
+def test_access_check_knows_calls_on_behalf_of_users() -> None:
+    def said(receiver: Any, model: RealmModel) -> str:
+        return "\n".join(finding.text for finding in check_access(file(receiver, ON_BEHALF).apps, model))
+
+    assert said(FOR_A_CLERK, realm(EXCHANGES, client(STOCK))) == ""
+    assert said(FOR_A_CLERK, realm(client(SHOP, STOCK), client(STOCK))) == (
+        "shop calls stock on behalf of users, and Keycloak refuses the exchange: invalid_request Standard token exchange is not enabled for"
+        " the requested client."
+    )
+    assert "no route of stock accepts its token" in said(RECEIVER, realm(EXCHANGES, client(STOCK)))

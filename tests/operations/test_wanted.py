@@ -14,10 +14,10 @@ from s2s_fastapi import (
     require_user,
 )
 from s2s_fastapi.declared.access_file import AppAccess, CallAccess
-from s2s_fastapi.operations.wanted import Severity, Wanted, WantedCall, WantedRole, WantedScope, wanted
+from s2s_fastapi.operations.wanted import Severity, Wanted, WantedCall, WantedExchange, WantedRole, WantedScope, wanted
 from s2s_fastapi.realm.entities import Role
 from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Requirement
-from tests.kit.declaring import caller, receiver
+from tests.kit.declaring import caller, on_behalf, receiver, with_users
 
 
 def of(*apps: AppAccess, grant: tuple[str, ...] = (), realm: str = "corp") -> tuple[Wanted, dict[Severity, str]]:
@@ -479,3 +479,119 @@ def test_the_ways_into_all_routes_of_an_app_have_a_bound() -> None:
         said[Severity.OPEN].replace('"POST /2"', "/2")
     )
     assert "/1 of crm can be called" not in said[Severity.OPEN]
+
+
+CRM = with_users(receiver("crm", require_user("shop-api")))
+
+
+def test_a_call_on_behalf_of_users_is_granted_if_the_receiver_lets_them_in_through_the_caller() -> None:
+    found, said = of(CRM, on_behalf("shop-api", "crm"))
+
+    assert found.calls == (WantedCall(caller="shop-api", audiences=("crm",), on_behalf=True),)
+    assert found.calls[0].exchanged_for == ("crm",)
+    assert found.reach == {"shop-api": frozenset({"crm"})}
+    assert found.exchanges == {"shop-api": WantedExchange(caller="shop-api", alone=True)}
+    assert not any(said.values())
+
+
+def test_who_may_call_as_itself_may_not_call_on_behalf_of_users_nor_the_other_way_round() -> None:
+    services = with_users(receiver("crm", require_caller("shop-api")))
+    other = with_users(receiver("crm", require_user("web")))
+    for app in (services, other, receiver("crm", require_user("shop-api"))):  # the last one accepts services only
+        found, said = of(app, on_behalf("shop-api", "crm"))
+        assert found.reach == {}
+        assert found.exchanges == {}
+        assert (
+            "shop-api calls crm on behalf of users, and no route of crm accepts users through shop-api. If it may call on their behalf, add it"
+            " to require_user(...) there; or --grant shop-api:audience=crm grants the audience." in said[Severity.OPEN]
+        )
+    found, said = of(CRM, caller("shop-api", "crm"))
+    assert found.reach == {}
+    assert "no route of crm accepts shop-api" in said[Severity.OPEN]
+
+
+def test_a_receiver_that_accepts_any_user_is_said_in_capitals() -> None:
+    for app in (
+        with_users(receiver("crm", require_user())),
+        with_users(receiver("crm", require_role("clerk") & require_user())),
+    ):
+        found, said = of(app, on_behalf("shop-api", "crm"))
+
+        assert found.reach == {"shop-api": frozenset({"crm"})}
+        assert said[Severity.NOTE].startswith(
+            'ANY USER, THROUGH ANY SERVICE, may call crm: its file names no client on "POST /0".'
+        )
+    found, said = of(
+        with_users(receiver("crm", require_user() & require_scope("crm:write"))), on_behalf("shop-api", "crm")
+    )
+    assert found.reach == {}
+
+
+def test_without_the_file_of_the_receiver_no_exchange_is_granted_unless_an_operator_does() -> None:
+    found, said = of(on_behalf("shop-api", "payroll"))
+    assert found.exchanges == {}
+    assert "no access file of the app that is payroll is given" in said[Severity.OPEN]
+
+    found, said = of(on_behalf("shop-api", "payroll"), grant=("shop-api:payroll",))
+    assert found.exchanges.keys() == {"shop-api"}
+    assert "because --grant says so" in said[Severity.NOTE]
+
+
+@pytest.mark.parametrize("audience", ["realm-management", "account", "https://sso.example/realms/corp"])
+def test_no_token_is_exchanged_for_keycloak_itself(audience: str) -> None:
+    found, said = of(on_behalf("shop-api", audience), grant=(f"shop-api:{audience}",))
+
+    assert found.exchanges == {}
+    assert "on behalf of users, and no plan grants that audience" in said[Severity.FORBIDDEN]
+
+
+def test_a_call_on_behalf_of_users_for_nobody_is_a_finding() -> None:
+    found, said = of(CRM, on_behalf("shop-api", "", scope="crm:write"))
+
+    assert found.calls == ()
+    assert "shop-api calls on behalf of users, and names no audience for it" in said[Severity.OPEN]
+
+
+def test_a_scope_that_is_named_beside_users_is_granted_to_who_requests_it_on_their_behalf() -> None:
+    crm = with_users(receiver("crm", require_user("shop-api") & require_scope("crm:write"), require_caller("shop-api")))
+
+    found, said = of(crm, on_behalf("shop-api", "crm", scope="crm:write"))
+    assert found.scopes == (WantedScope(caller="shop-api", scope="crm:write", optional=True),)
+    assert said[Severity.OPEN] == ""
+
+    found, said = of(crm, caller("shop-api", "crm", scope="crm:write"))
+    assert found.scopes == ()
+    assert "no declaration names both" in said[Severity.OPEN]
+
+    found, said = of(crm, on_behalf("shop-api", "crm"))
+    assert found.scopes == ()  # the code does not request it, and its own tokens shall not have it
+
+
+def test_a_role_of_users_is_no_role_of_the_service() -> None:
+    crm = with_users(
+        receiver(
+            "crm", require_user("shop-api") & require_role("clerk"), require_caller("shop-api") & require_role("boss")
+        )
+    )
+
+    found, said = of(crm, on_behalf("shop-api", "crm"))
+
+    assert found.roles == ()
+    assert found.exchanges["shop-api"].roles == (Role("crm", "clerk"),)
+    assert said[Severity.OPEN] == ""
+    found, _ = of(crm, on_behalf("shop-api", "crm", own=caller("shop-api", "crm").calls))
+    assert found.roles == (WantedRole(caller="shop-api", role=Role("crm", "boss")),)
+    assert found.exchanges["shop-api"].alone is False
+
+
+def test_the_clients_through_which_users_call_are_those_that_the_caller_names() -> None:
+    shop = with_users(
+        receiver(
+            "shop-api",
+            require_user("web", "app"),
+            require_service() | require_user("kiosk"),
+            calls=on_behalf("", "crm").calls,
+        )
+    )
+
+    assert of(CRM, shop)[0].exchanges["shop-api"].through == ("app", "kiosk", "web")

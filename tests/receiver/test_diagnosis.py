@@ -9,7 +9,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from example_app.stage import Service
-from s2s_fastapi import require_caller, require_realm_role, require_role, require_scope
+from s2s_fastapi import require_caller, require_realm_role, require_role, require_scope, require_service, require_user
+from s2s_fastapi.decision import Reason
 from s2s_fastapi.keycloak import cures
 from s2s_fastapi.principal import Kind, Principal
 from s2s_fastapi.telemetry import DecisionLog
@@ -60,7 +61,12 @@ def caller(kind: Kind = "unknown", **claims: Any) -> Principal:
     ("principal", "words"),
     [
         (caller(jti="trltcc:1"), ["It is a lightweight token: switch off", "of client billing"]),
-        (caller(jti="trrtte:1"), ["It comes from a token exchange: billing must request a token of its own"]),
+        (
+            caller(jti="trrtte:1"),
+            [
+                "It was exchanged for the token of a service, and is always refused: billing must request a token of its own"
+            ],
+        ),
         (caller(jti="trrtcc:1"), ["Assign the client scope service_account (and basic) to client billing"]),
         (caller(jti="5e95c88a"), ["service_account", "Or, if it is a lightweight token, switch off", "exchanged"]),
         (caller(client_id="billing", sid="s"), ["both client_id and sid", "client_credentials.use_refresh_token"]),
@@ -72,6 +78,33 @@ def test_each_unknown_kind_has_a_sentence_of_its_own(principal: Principal, words
     cure = cures.kind_cure(principal)
     assert cure.startswith("token of billing has ")
     assert [word for word in words if word not in cure] == []
+
+
+EXCHANGED = "It seems to be a user's token that the service billing exchanged to call on behalf of the user. "
+
+
+@pytest.mark.parametrize("mark", ["ntrtte:", "onrtte:"])
+def test_the_cure_for_an_exchanged_token_of_a_user_names_the_service_that_exchanged_it(mark: str) -> None:
+    principal = caller("user", sid="s", jti=f"{mark}1")
+
+    decision = require_user("web").judge(principal)
+    assert decision.reason is Reason.CALLER_NOT_ALLOWED
+    assert decision.cure == (
+        f'billing is not allowed here (allowed: web). {EXCHANGED}To let users in through billing, add "billing" to require_user(...).'
+    )
+    decision = require_caller("billing").judge(principal)
+    assert decision.reason is Reason.NOT_A_SERVICE
+    assert f"{EXCHANGED}If billing may call this route on behalf of users, set users=True" in decision.cure
+    assert 'write require_user("billing") on the route' in decision.cure
+    assert require_user("billing").judge(principal).reason is Reason.ALLOWED
+
+
+def test_the_mark_of_an_exchange_decides_nothing() -> None:
+    for mark in ("ntrtte:", "onrtro:", "", "trrtcc:"):
+        assert require_user("billing").judge(caller("user", sid="s", jti=f"{mark}1")).reason is Reason.ALLOWED
+        assert require_user("web").judge(caller("user", sid="s", jti=f"{mark}1")).reason is Reason.CALLER_NOT_ALLOWED
+        assert require_service().judge(caller(jti=f"{mark}1")).reason is Reason.UNKNOWN_KIND
+    assert "exchanged" not in require_user("web").judge(caller("user", sid="s", jti="onrtro:1")).cure
 
 
 def test_what_a_mark_rules_out_is_not_advised() -> None:

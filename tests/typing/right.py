@@ -6,8 +6,12 @@
 from collections.abc import Callable
 from typing import Annotated, assert_type
 
+import aiohttp
+import grpc
+import grpc.aio
 import httpx
 import httpx2
+import requests
 from fastapi import Depends, FastAPI
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -89,6 +93,17 @@ async def on_behalf(
 @app.get("/users/sync")
 def on_behalf_sync(orders: Annotated[httpx.Client, Depends(ORDERS.on_behalf.sync)]) -> int:
     return orders.get("/").status_code
+
+
+async def other_clients(auth: ServiceTokenAuth) -> None:
+    with auth.for_requests() as session:
+        assert_type(session.get("http://bob:8000"), requests.Response)
+    async with aiohttp.ClientSession(middlewares=[auth.for_aiohttp()]) as opened:
+        assert_type(opened, aiohttp.ClientSession)
+    assert_type(auth.for_grpc().channel("bob:8000"), grpc.Channel)
+    assert_type(auth.for_grpc().aio_channel("bob:8000", grpc.ssl_channel_credentials()), grpc.aio.Channel)
+    assert_type(auth.placeholder, str)
+    auth.refused()
 
 
 def requirements() -> None:

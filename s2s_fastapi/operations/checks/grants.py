@@ -115,6 +115,9 @@ def disabled_receiver(audience: str) -> Finding:
 
 def _steps_c_and_d(facts: Facts, found: Inspection, downstream: Downstream, audience: str) -> Iterator[Result]:
     token, provenance = found.token(downstream.scopes), found.provenance(downstream.scopes)
+    if downstream.on_behalf and audience in _audiences(found.exchanged(downstream.scopes)):
+        yield Seen(f"{named(audience)} is in the tokens that are exchanged for those of users (steps C and D).")
+        return
     if token is not None and audience in _audiences(token.claims):
         by = sorted(
             f"mapper {named(each.mapper)} of {named(each.scope)}"
@@ -279,7 +282,11 @@ def check_routes(facts: Facts) -> Iterator[Result]:
         yield Skipped(_NOT_READ)
         return
     called = {
-        app.client_id: app for each in facts.downstreams for name in each.audiences for app in facts.receivers(name)
+        app.client_id: app
+        for each in facts.downstreams
+        if not each.on_behalf  # what a user may do is decided by that user's roles
+        for name in each.audiences
+        for app in facts.receivers(name)
     }
     if not called:
         yield Skipped("The access file of no called service was given: see --access.")
@@ -293,7 +300,7 @@ def _of_receiver(facts: Facts, found: Inspection, app: AppAccess) -> Iterator[Re
     naming = {route.name for route in app.routes if not route.open and found.client_id in _callers(route.requires)}
     refused: dict[str, str] | None = None
     for each in facts.downstreams:
-        token = found.token(each.scopes)
+        token = None if each.on_behalf else found.token(each.scopes)
         audiences = {
             name for name in each.audiences if app.client_id in (one.client_id for one in facts.receivers(name))
         }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.operations.checks import client, grants, server, service, tokens
+from s2s_fastapi.operations.checks import client, exchange, grants, server, service, tokens
 from s2s_fastapi.operations.facts import Facts
 from s2s_fastapi.operations.findings import Checked, Finding, Report, Result, Skipped
 
@@ -70,6 +70,7 @@ CHECKS: Final[tuple[tuple[str, Collection[str], Callable[[Facts], Iterator[Resul
     ("admin", ("realm",), client.check_admin),
     ("client", ("admin",), client.check_client),
     ("steps", ("admin",), grants.check_steps),
+    ("exchange", ("realm",), exchange.check_exchange),
     ("routes", ("admin",), grants.check_routes),
     ("granted", ("admin",), grants.check_granted),
     ("expiry", ("admin",), client.check_expiry),

@@ -192,7 +192,13 @@ def check_downstreams(facts: Facts) -> Iterator[Result]:
         yield Skipped("The app declares no call. A call of ServiceTokenAuth(...) in the code is not a declaration.")
         return
     for downstream in facts.downstreams:
-        yield from _one_downstream(facts, downstream)
+        if downstream.on_behalf:
+            target = listed(downstream.audiences, " and ") or "a service without an audience"
+            yield Seen(
+                f"Calls to {target} on behalf of users: see exchange. There is no user here whose token could be exchanged."
+            )
+        else:
+            yield from _one_downstream(facts, downstream)
 
 
 def _one_downstream(facts: Facts, downstream: Downstream) -> Iterator[Result]:
