@@ -238,8 +238,15 @@ class ExchangedTokens:
             NoUserToActFor, SessionEnded, TokenRequestError: The user's token cannot be exchanged by this client.
             ConfigurationError: Client id or secret is not set, no audience is given, or the scope is ``openid``.
         """
-        subject.check(settings, self._wall())
         target = self._target(settings, wanted)
+        try:
+            subject.check(settings, self._wall())
+        except TokenRequestError as error:  # Keycloak is not asked, so nothing else would tell the operator
+            target.client.exchanger.endpoint.warn(
+                f"tokens of users that {named(subject.client_id)} requests are not for {named(settings.client_id)}, so Keycloak would not"
+                f" exchange them. {error.cure}"
+            )
+            raise
         return ExchangedToken(self, target, (subject.issuer, subject.session), subject.digest)
 
     def kept(self, target: _Target, session: _Session, digest: bytes) -> _Kept | None:
