@@ -10,17 +10,17 @@ COVERED ?= 97
 # What `make check` compares the files with: BASE=main for all of a branch.
 BASE ?= HEAD
 
-.PHONY: help demo check test test-one coverage constraints surface pictures test-lowest test-wheel test-layouts fastapi-suite lint format keycloak parity env trace bench clean
+.PHONY: help demo check test test-one coverage constraints surface pictures test-lowest test-wheel test-layouts test-mcp fastapi-suite lint format keycloak parity env trace bench clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,browser-test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,browser-test,mcp-test]'
 	@touch $@
 
-demo: $(VENV)/.installed  ## Play the three stories without a Keycloak, and show what came of each line
+demo: $(VENV)/.installed  ## Play the four stories without a Keycloak, and show what came of each line
 	$(BIN)/python -m example_app
 
 check: $(VENV)/.installed lint  ## Lint, check types, run the tests of the files that you changed (BASE=main: of your branch)
@@ -53,7 +53,7 @@ test-lowest:  ## Run the tests on the oldest versions of our dependencies that w
 	mkdir -p build && $(BIN)/python -m uv pip compile --quiet --resolution lowest-direct --extra cli --extra otel -o build/lowest.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c build/lowest.txt -e '.[test]'
 	# Old packages warn about new ones below them; that is theirs to mend.
-	$(BIN)/python -m pytest -W ignore::DeprecationWarning --ignore=tests/browser $(PYTEST)
+	$(BIN)/python -m pytest -W ignore::DeprecationWarning --ignore=tests/browser --ignore=tests/mcp $(PYTEST)
 
 test-wheel: VENV = .venv-wheel
 test-wheel:  ## Run the tests against the built wheel, away from the source
@@ -63,7 +63,7 @@ test-wheel:  ## Run the tests against the built wheel, away from the source
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$(ls build/wheel/*.whl)[test]"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps build/wheel/*.whl
 	cp -r tests example_app docs README.md CHANGELOG.md pyproject.toml constraints.txt build/wheel/
-	cd build/wheel && $(abspath $(BIN))/python -m pytest --ignore=tests/browser --ignore=tests/test_docs.py --ignore=tests/test_compose.py --ignore=tests/test_make_trace.py --ignore=tests/test_speed.py $(PYTEST)
+	cd build/wheel && $(abspath $(BIN))/python -m pytest --ignore=tests/browser --ignore=tests/mcp --ignore=tests/test_docs.py --ignore=tests/test_compose.py --ignore=tests/test_make_trace.py --ignore=tests/test_speed.py $(PYTEST)
 
 .venv-layouts/.installed: pyproject.toml tests/receiver/layouts/packages/requirements.txt
 	$(PYTHON) -m venv .venv-layouts
@@ -72,6 +72,14 @@ test-wheel:  ## Run the tests against the built wheel, away from the source
 
 test-layouts: .venv-layouts/.installed  ## Run the apps of tests/receiver/layouts and tests/moving, those on third-party packages too, in the pinned versions
 	.venv-layouts/bin/python -m pytest -W ignore::DeprecationWarning tests/receiver/layouts/test_layouts.py tests/receiver/layouts/packages/layouts_on_packages.py tests/moving/before_on_packages.py tests/moving/mcp_on_packages.py $(PYTEST)
+
+.venv-mcp/.installed: pyproject.toml tests/mcp/requirements.txt
+	$(PYTHON) -m venv .venv-mcp
+	.venv-mcp/bin/python -m pip install --quiet --disable-pip-version-check -r tests/mcp/requirements.txt -e '.[otel]'
+	@touch $@
+
+test-mcp: .venv-mcp/.installed  ## Run tests/mcp on the older generation of the two MCP SDKs (story 4 is written for the newer one)
+	.venv-mcp/bin/python -m pytest -W ignore::DeprecationWarning --ignore=tests/mcp/test_story.py tests/mcp $(PYTEST)
 
 .venv-fastapi-suite/.installed: pyproject.toml tests/fastapi_suite/requirements.txt
 	$(PYTHON) -m venv .venv-fastapi-suite
@@ -92,7 +100,7 @@ format: $(VENV)/.installed  ## Put the code into shape
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-keycloak: $(VENV)/.installed  ## Start a real Keycloak with the realms of the three stories, to play with
+keycloak: $(VENV)/.installed  ## Start a real Keycloak with the realms of the stories, to play with
 	$(BIN)/python -m tests.real
 
 parity: $(VENV)/.installed  ## Ask the embedded issuer and real servers the same about many realm files, and write docs/realm-parity.md (VERSIONS=26.0.8 for one, FILES="keys light" for some)

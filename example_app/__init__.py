@@ -1,1 +1,1 @@
-"""The three stories as small services, each role one file to copy."""
+"""The stories as small services, each role one file to copy."""

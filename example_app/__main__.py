@@ -1,4 +1,4 @@
-"""``make demo``: play the three stories on the embedded issuer, over real sockets, and show what came of each line.
+"""``make demo``: play the four stories on the embedded issuer, over real sockets, and show what came of each line.
 
 The issuer reads the same realm files as a real Keycloak, and every service is a uvicorn of its own.
 """
@@ -20,6 +20,7 @@ TITLES = {
     "corp": "1  Chat to CRM: the audience says which service a token is for",
     "techstore": "2  Shop to notifications: only this service, only as itself, from wherever it runs",
     "abc": "3  Alice, Bob and Charles do not trust each other",
+    "workshop": "4  An agent, its tools and its users: each tool says who may use it, and the user comes along",
 }
 
 
@@ -61,7 +62,7 @@ def _table(title: str) -> Table:
 def _add(table: Table, line: Line, *, brief: bool) -> None:
     """Add a line as it was seen, and below it whatever differs from the story; the four steps are spelled out once."""
     good = not line.deviations
-    refused = line.seen.status not in (200, 201, 202)
+    refused = line.seen.status not in (200, 201, 202) or line.seen.reason not in ("", "allowed")
     reason = Text(line.seen.reason or "-", style="yellow" if refused else "green")
     if refused and line.log:
         cure = line.cure.partition(_STEPS)[0].removesuffix(":") + " ..." * (_STEPS in line.cure) if brief else line.cure

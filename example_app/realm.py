@@ -1,4 +1,4 @@
-"""The realms of the three stories on a running server, and how a plain client asks them for a token."""
+"""The realms of the stories on a running server, and how a plain client asks them for a token."""
 
 import base64
 import json
@@ -51,6 +51,8 @@ class Realm:
     """The server as ``iss`` names it, without its path."""
     auth_path: str
     values: Mapping[str, str] = field(repr=False)
+    exchanges: bool = True
+    """Whether the server exchanges tokens: Keycloak 26.2 and newer do."""
 
     @property
     def issuer(self) -> str:

@@ -112,13 +112,13 @@ class Service:
         """Take the log as read: the next decision is looked for behind it."""
         self._read = self._log.stat().st_size
 
-    def decision(self, *, seconds: float = _LOG_SECONDS) -> tuple[str, str]:
-        """Return the reason and the rest of the first decision written since `forget`, waiting a moment for it."""
+    def decision(self, *, seconds: float = _LOG_SECONDS, outcome: str = "") -> tuple[str, str]:
+        """Return the reason and the rest of the first decision written since `forget`, waiting a moment for it; of one outcome if it is given."""
         until = time.monotonic() + seconds
         while True:
             written = self._log.read_bytes()[self._read :].decode("utf-8", errors="replace")
             for line in written.splitlines():
-                if found := _DECISION.match(line):
+                if (found := _DECISION.match(line)) and found[1].startswith(outcome):
                     return found[3], found[4]
             if time.monotonic() > until:
                 return "", written[-_TAIL:]  # no decision: what it wrote instead is what went wrong
@@ -191,10 +191,39 @@ class Stage:
         reason, rest = decider.decision()
         return Answer(response.status_code, response.headers.get("WWW-Authenticate", ""), response.text, reason, rest)
 
+    def use_tool(self, server: str, client: str, token: str, tool: str, *, refused: bool, **arguments: str) -> Answer:
+        """Let a client with ``token`` use one tool of ``server``, and return what it sees: the tools that were listed, and the answer."""
+        from example_app.tool_client import CLIENTS  # noqa: PLC0415 - only story 4 needs the packages of tool servers
+
+        decider = self[server]
+        decider.forget()
+        listed, said = CLIENTS[client](decider.url, token, tool, **arguments)
+        reason, rest = decider.decision(outcome="refused" if refused else "allowed")
+        return Answer(200, "", f"{sorted(listed)} {said}", reason, rest)
+
+    def use_session(self, server: str, opened_by: str, used_by: str, tool: str) -> Answer:
+        """Let one client open a session at ``server``, and another one, or the same, use a tool in it."""
+        from example_app.tool_client import Session  # noqa: PLC0415 - only story 4 needs the packages of tool servers
+
+        decider = self[server]
+        session = Session(decider.url)
+        session.open(opened_by)
+        decider.forget()
+        response = session.call(used_by, tool)
+        return Answer(
+            response.status_code, response.headers.get("WWW-Authenticate", ""), response.text, *decider.decision()
+        )
+
+
+_GIVEN: set[int] = set()
+
 
 def free_port() -> int:
-    """Return a port of this machine that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port of this machine that is free now, and that this process was not given before: its service may not listen yet."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port not in _GIVEN:
+            _GIVEN.add(port)
+            return port

@@ -1,4 +1,4 @@
-"""The three stories, line by line: who calls whom, with which token, and what must come of it.
+"""The four stories, line by line: who calls whom, with which token, and what must come of it.
 
 The same lines run on every server that is given to them. Each function yields a line after it was played; whoever reads them
 compares what was seen with what the story says.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from example_app.realm import Realm, claims_of
 from example_app.stage import Answer, Stage, free_port
 
-__all__ = ["STORIES", "Line", "abc", "corp", "techstore"]
+__all__ = ["STORIES", "Line", "abc", "corp", "techstore", "workshop"]
 
 _INVALID = 'error="invalid_token"'
 _INSUFFICIENT = 'error="insufficient_scope"'
@@ -32,6 +32,8 @@ class Line:
     """What the challenge must hold; empty where there must be none."""
     log: tuple[str, ...] = ()
     """What the operator's log must say."""
+    body: str = ""
+    """What the answer must hold."""
 
     @property
     def answer(self) -> str:
@@ -56,6 +58,7 @@ class Line:
             (seen.reason != self.reason, f"reason {seen.reason or 'none'}, expected {self.reason or 'none'}"),
             (bool(seen.challenge) != bool(self.challenge), f"challenge {seen.challenge or 'none'}"),
             (self.challenge not in seen.challenge, f"challenge {seen.challenge!r}, expected {self.challenge!r} in it"),
+            (self.body not in seen.body, f"answer {seen.body!r}, expected {self.body!r} in it"),
             *((words not in seen.log, f"the log does not say {words!r}: {seen.log}") for words in self.log),
         ]
         return tuple(text for wrong, text in found if wrong)
@@ -360,4 +363,114 @@ def abc(realm: Realm) -> Iterator[Line]:
         )
 
 
-STORIES = {"corp": corp, "techstore": techstore, "abc": abc}
+def workshop(realm: Realm) -> Iterator[Line]:
+    """Story 4: an agent, its tools and its users."""
+    ports = {name: free_port() for name in ("tool_server", "calendar_api")}
+    urls = {
+        "TOOLS_URL": f"http://127.0.0.1:{ports['tool_server']}",
+        "CALENDAR_URL": f"http://127.0.0.1:{ports['calendar_api']}",
+    }
+    # A tool server that calls nobody is no client of the realm: its audience is its URL.
+    receiver = {
+        name: value for name, value in realm.environment("assistant").items() if not name.startswith("KEYCLOAK_CLIENT_")
+    }
+    with Stage() as stage:
+        stage.add("tool_server", receiver, port=ports["tool_server"])
+        stage.add("tool_server_fastmcp", receiver)
+        stage.add("calendar_api", realm.environment("calendar-api"), port=ports["calendar_api"])
+        stage.add("assistant", {**realm.environment("assistant"), **urls})
+        stage.wait()
+
+        ann = realm.user_token("ann", via="assistant-ui")
+
+        def ask(what: str, path: str, status: int, reason: str, log_of: str, **expected: object) -> Line:
+            seen = stage.ask("assistant", "GET", path, ann, log_of=log_of)
+            return Line(what, told(ann), status, reason, seen, **expected)  # type: ignore[arg-type]
+
+        for server, client in (("tool_server", "official"), ("tool_server_fastmcp", "fastmcp")):
+            yield from _tools(realm, stage, server, client, ann)
+        yield ask(
+            "the assistant uses a tool, as itself",
+            "/note",
+            200,
+            "allowed",
+            "tool_server",
+            body="published: a note of ann",
+        )
+        on_behalf = "the assistant reads Ann's calendar, on behalf of Ann"
+        if realm.exchanges:
+            both = '{"of":"ann","through":"assistant","asked_by":"ann"}'
+            yield ask(on_behalf, "/agenda", 200, "allowed", "calendar_api", body=both)
+        else:
+            yield ask(on_behalf, "/agenda", 503, "allowed", "assistant")
+        yield ask(
+            "the assistant tries it as itself",
+            "/agenda/as-myself",
+            200,
+            "not_a_user",
+            "calendar_api",
+            log=("token of assistant belongs to a service, expected a user",),
+            body='"status":403',
+        )
+        yield Line(
+            "Ann's own token at the calendar",
+            told(ann),
+            401,
+            "wrong_audience",
+            stage.ask("calendar_api", "GET", "/appointments", ann),
+            _INVALID,
+            ("expected calendar-api",),
+        )
+
+
+def _tools(realm: Realm, stage: Stage, server: str, client: str, ann: str) -> Iterator[Line]:
+    """Use the tools of one server, by the client of its SDK."""
+    assistant, indexer, reporter = map(realm.service_token, ("assistant", "indexer", "reporter"))
+    ben = realm.user_token("ben", via="assistant-ui")
+    path = "/.well-known/oauth-protected-resource/mcp"
+    metadata = f'resource_metadata="https://tools.workshop.example{path}"'
+
+    def use(who: str, token: str, tool: str, reason: str, body: str, *log: str) -> Line:
+        arguments = {"text": "a note"} if tool == "publish" else {}
+        seen = stage.use_tool(server, client, token, tool, refused=reason != "allowed", **arguments)
+        return Line(f"{who}: {server}", told(token), 200, reason, seen, log=log, body=body)
+
+    found = stage[server].ask("GET", path)
+    yield Line(
+        f"without a token, only the document that names the server and the realm: {server}",
+        told(None),
+        200,
+        "",
+        Answer(found.status_code, "", found.text),
+        body=realm.issuer,
+    )
+    seen = stage.ask(server, "POST", "/mcp", json={})
+    yield Line(f"no token: {server}", told(None), 401, "no_credentials", seen, metadata)
+    yield use("the assistant publishes", assistant, "publish", "allowed", "['publish', 'whoami'] published: a note")
+    yield use("a user, who sees one tool", ann, "whoami", "allowed", "['whoami'] user ann")
+    yield use(
+        "another service may not publish, and does not see the tool",
+        indexer,
+        "publish",
+        "caller_not_allowed",
+        "['whoami'] ",
+        "indexer is not allowed here (allowed: assistant)",
+    )
+    seen = stage.ask(server, "POST", "/mcp", reporter, json={})
+    wrong = "has aud [https://other.workshop.example/mcp], expected https://tools.workshop.example/mcp"
+    yield Line(
+        f"a token for another tool server: {server}",
+        told(reporter),
+        401,
+        "wrong_audience",
+        seen,
+        metadata,
+        (wrong,),
+    )
+    seen = stage.use_session(server, ann, ann, "whoami")
+    yield Line(f"Ann in her session: {server}", told(ann), 200, "allowed", seen, body="user ann")
+    seen = stage.use_session(server, ann, ben, "whoami")
+    yield Line(f"Ben in Ann's session: {server}", told(ben), 404, "allowed", seen)
+
+
+STORIES = {"corp": corp, "techstore": techstore, "abc": abc, "workshop": workshop}

@@ -1,8 +1,12 @@
 """A service that this service calls, and the token that is requested for it: a value that can be read from the app."""
 
 from dataclasses import dataclass
+from typing import Final
 
-__all__ = ["Downstream"]
+__all__ = ["ACTS_FOR_USER", "Downstream"]
+
+ACTS_FOR_USER: Final = "acts_for_user"
+"""The attribute of a dependency's type that is true if the dependency calls on behalf of the user who sent the request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

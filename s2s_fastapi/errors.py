@@ -3,7 +3,9 @@
     S2SError
     ├── ConfigurationError       a setting or a route is missing or contradictory: what to set
     ├── AuthenticationError      400 or 401: the credentials were not accepted
+    │   └── SessionEnded         401: the user for whom this service calls is no longer logged in
     ├── AuthorizationError       403: a valid token, but not for this caller, scope, role, claim or condition
+    │   └── NoUserToActFor       403: a call on behalf of a user, and no user's token to exchange
     ├── ConditionFailed          500: the function of a condition raised, or answered neither True nor False
     ├── KeysUnavailable          503: no keys to check a signature with
     ├── TokenRequestError        503: Keycloak gave no token
@@ -28,7 +30,9 @@ __all__ = [
     "ConditionFailed",
     "ConfigurationError",
     "KeysUnavailable",
+    "NoUserToActFor",
     "S2SError",
+    "SessionEnded",
     "TokenRequestError",
     "TokenWithheld",
 ]
@@ -110,6 +114,24 @@ class AuthenticationError(_Refusal):
     status = 401
 
 
+class SessionEnded(AuthenticationError):
+    """The user for whom this service calls is no longer logged in, or the user's token has expired: 401 to the user.
+
+    Keycloak exchanges no token of such a session (RFC 8693 section 2.2.2). Nothing was sent. The front end must request another token, or
+    let the user log in again.
+    """
+
+    code = "session_ended"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            message,
+            code=self.code,
+            detail="The session of the user has ended, or the access token has expired.",
+            challenge='Bearer error="invalid_token"',
+        )
+
+
 class AuthorizationError(_Refusal):
     """The token is valid, but its caller is not allowed here: 403 (RFC 6750 section 3.1, ``insufficient_scope``).
 
@@ -117,6 +139,23 @@ class AuthorizationError(_Refusal):
     """
 
     status = 403
+
+
+class NoUserToActFor(AuthorizationError):
+    """A call on behalf of a user has no user's token that can be exchanged; nothing was sent, and this service's own token is no substitute.
+
+    The caller is a service, of another realm, or nobody; or the token is bound to a key.
+    """
+
+    code = "no_user_to_act_for"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            message,
+            code=self.code,
+            detail="This request needs the access token of a user.",
+            challenge='Bearer error="insufficient_scope"',
+        )
 
 
 class ConditionFailed(_Answer):

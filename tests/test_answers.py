@@ -6,30 +6,31 @@ import anyio
 import pytest
 from fastapi import WebSocketException
 
-from s2s_fastapi.answers import answer, challenge, error_of, error_within, headers_of
+from s2s_fastapi.answers import ProtectionSpace, answer, challenge, error_of, error_within, headers_of
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import AuthenticationError, AuthorizationError, KeysUnavailable
 
 DENIAL: dict[str, Any] = {"websocket.http.response": {}}
+SPACE = ProtectionSpace("r")
 
 
 async def receive() -> Any:
     raise NotImplementedError
 
 
-def sent(scope: dict[str, Any], decision: Decision, realm: str = "r") -> list[dict[str, Any]]:
+def sent(scope: dict[str, Any], decision: Decision, space: ProtectionSpace = SPACE) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = []
 
     async def send(message: Any) -> None:
         messages.append(dict(message))
 
-    anyio.run(answer(scope, decision, realm), scope, receive, send)
+    anyio.run(answer(scope, decision, space), scope, receive, send)
     return messages
 
 
 @pytest.mark.parametrize("reason", Reason)
 def test_the_status_decides_whether_there_is_a_challenge(reason: Reason) -> None:
-    value = challenge(Decision(reason=reason), "r")
+    value = challenge(Decision(reason=reason), SPACE)
     assert value.startswith('Bearer realm="r"') if reason.status in {400, 401, 403} else value == ""
 
 
@@ -56,18 +57,26 @@ def test_the_status_decides_whether_there_is_a_challenge(reason: Reason) -> None
     ],
 )
 def test_a_challenge_is_one_line_of_quoted_parameters(decision: Decision, realm: str, value: str) -> None:
-    assert challenge(decision, realm) == value
+    assert challenge(decision, ProtectionSpace(realm)) == value
 
 
 @pytest.mark.parametrize("realm", ["a\\b", 'a"b', "日 本", "café", "a\r\nX: y", "a\tb", "a\x7fb"])
 def test_a_challenge_leaves_the_realm_out_if_it_would_lose_a_character(realm: str) -> None:
-    assert challenge(Decision(reason=Reason.NO_CREDENTIALS), realm) == "Bearer"
-    assert challenge(Decision(reason=Reason.REVOKED), realm) == 'Bearer error="invalid_token"'
+    assert challenge(Decision(reason=Reason.NO_CREDENTIALS), ProtectionSpace(realm)) == "Bearer"
+    assert challenge(Decision(reason=Reason.REVOKED), ProtectionSpace(realm)) == 'Bearer error="invalid_token"'
 
 
 @pytest.mark.parametrize("realm", ["a b", "a, b=c", "it's", "~!", "a;b"])
 def test_a_challenge_says_every_realm_that_quotes_can_hold(realm: str) -> None:
-    assert challenge(Decision(reason=Reason.NO_CREDENTIALS), realm) == f'Bearer realm="{realm}"'
+    assert challenge(Decision(reason=Reason.NO_CREDENTIALS), ProtectionSpace(realm)) == f'Bearer realm="{realm}"'
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_challenge_names_the_document_about_the_resource(reason: Reason) -> None:
+    address = "https://tools.example.com/.well-known/oauth-protected-resource/mcp"
+    value = challenge(Decision(reason=reason), ProtectionSpace("r", address))
+    expected = f'Bearer realm="r", resource_metadata="{address}"'
+    assert value.startswith(expected) if reason.status in {400, 401, 403} else value == ""
 
 
 def test_all_reasons_before_the_signature_holds_share_one_sentence() -> None:
@@ -94,16 +103,20 @@ def test_all_reasons_before_the_signature_holds_share_one_sentence() -> None:
 )
 def test_an_error_says_the_same_as_the_answer(reason: Reason, kind: type[Any]) -> None:
     decision = Decision(reason=reason, cure="the cure", retry_after=7)
-    error: Any = error_of(decision, "r")
+    error: Any = error_of(decision, SPACE)
     assert type(error) is kind
-    assert (error.status_code, error.detail, error.headers) == (reason.status, reason.detail, headers_of(decision, "r"))
+    assert (error.status_code, error.detail, error.headers) == (
+        reason.status,
+        reason.detail,
+        headers_of(decision, SPACE),
+    )
     assert "the cure" in str(error)
     assert "the cure" not in error.detail
 
 
 def test_only_missing_keys_say_when_to_come_again() -> None:
-    assert headers_of(Decision(reason=Reason.KEYS_UNAVAILABLE, retry_after=7), "r") == {"Retry-After": "7"}
-    assert headers_of(Decision(reason=Reason.NOT_STARTED, retry_after=7), "r") == {}
+    assert headers_of(Decision(reason=Reason.KEYS_UNAVAILABLE, retry_after=7), SPACE) == {"Retry-After": "7"}
+    assert headers_of(Decision(reason=Reason.NOT_STARTED, retry_after=7), SPACE) == {}
 
 
 @pytest.mark.parametrize(("kind", "prefix"), [("http", "http"), ("websocket", "websocket.http")])
@@ -137,14 +150,14 @@ def test_an_answer_is_json_with_the_challenge(kind: str, prefix: str) -> None:
 def test_a_websocket_that_cannot_be_denied_is_closed(extensions: Any, reason: Reason, code: int) -> None:
     scope = {"type": "websocket", **extensions}
     assert sent(scope, Decision(reason=reason)) == [{"type": "websocket.close", "code": code, "reason": reason.detail}]
-    error = error_within(scope, Decision(reason=reason), "r")
+    error = error_within(scope, Decision(reason=reason), SPACE)
     assert isinstance(error, WebSocketException)
     assert (error.code, error.reason) == (code, reason.detail)
 
 
 @pytest.mark.parametrize("scope", [{"type": "http"}, {"type": "websocket", "extensions": DENIAL}], ids=str)
 def test_within_the_app_starlette_gets_an_error_it_answers(scope: Any) -> None:
-    assert isinstance(error_within(scope, Decision(reason=Reason.ROLE_MISSING), "r"), AuthorizationError)
+    assert isinstance(error_within(scope, Decision(reason=Reason.ROLE_MISSING), SPACE), AuthorizationError)
 
 
 @pytest.mark.parametrize("reason", Reason)

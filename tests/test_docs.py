@@ -441,6 +441,7 @@ def test_a_story_shows_the_line_that_the_operator_reads(story: str, decision: De
         ("corp", "story-1-chat-to-crm"),
         ("techstore", "story-2-shop-to-notifications"),
         ("abc", "story-3-alice-bob-charles"),
+        ("workshop", "story-4-an-agent-and-its-tools"),
     ],
 )
 def test_a_storys_table_has_the_lines_that_are_played(story: str, page: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -496,6 +497,8 @@ class EmptyStage:
 
     def ask(self, *_: object, **__: object) -> Answer:
         return Answer(0, "", "")
+
+    use_tool = use_session = ask
 
 
 class EmptyService:

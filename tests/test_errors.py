@@ -28,7 +28,9 @@ from s2s_fastapi.errors import (
     ConditionFailed,
     ConfigurationError,
     KeysUnavailable,
+    NoUserToActFor,
     S2SError,
+    SessionEnded,
     TokenRequestError,
     TokenWithheld,
 )
@@ -67,6 +69,8 @@ EXAMPLES: list[Any] = [
         cure="Assign the scope.",
     ),
     TokenWithheld("The request goes elsewhere."),
+    SessionEnded("Keycloak exchanged no token: the session is over."),
+    NoUserToActFor("The caller is a service."),
     ConditionFailed('condition_failed: the function of the condition "x" raised KeyError'),
 ]
 IDS = [f"{type(error).__name__} {error.code}" for error in EXAMPLES]
@@ -124,6 +128,8 @@ def test_codes_are_stable_and_nobody_shares_one() -> None:
         "TokenRequestError": "token_request",
         "AudienceNotGranted": "audience_not_granted",
         "TokenWithheld": "token_withheld",
+        "SessionEnded": "session_ended",
+        "NoUserToActFor": "no_user_to_act_for",
     }
     given = [code for code in codes.values() if code]
     assert len(set(given)) == len(given)

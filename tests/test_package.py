@@ -55,8 +55,9 @@ import sys, threading
 import fastapi, httpx
 before = threading.active_count()
 from s2s_fastapi import *
+from s2s_fastapi.caller.auth import ServiceTokenAuth
 assert threading.active_count() == before
-late = {"joserfc", "cryptography", "authlib", "httpx2"} & set(sys.modules)
+late = {"joserfc", "cryptography", "authlib", "httpx2", "requests", "aiohttp", "grpc"} & set(sys.modules)
 assert not late, late
 """
     run(script, KEYCLOAK_URL="nonsense", KEYCLOAK_LEEWAY="-1")

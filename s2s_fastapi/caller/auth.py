@@ -3,13 +3,33 @@
 import itertools
 import logging
 from collections.abc import AsyncGenerator, Collection, Generator
-from typing import Any, ClassVar, Final
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+from weakref import ReferenceType, ref
+
+from starlette.requests import HTTPConnection
 
 from s2s_fastapi import environment
-from s2s_fastapi.caller.carried import CARRIED, SHORTEST_TOKEN, UNAUTHORIZED, holds, propagate, refuses
+from s2s_fastapi.caller.acting_user import ActingUser, RequestedToken, UsersToken
+from s2s_fastapi.caller.carried import (
+    CARRIED,
+    HELD_BY_URL,
+    OWN_AUTHORIZATION,
+    PLACEHOLDER,
+    SHORTEST_TOKEN,
+    UNAUTHORIZED,
+    foreign_tokens,
+    held_by_header,
+    holds,
+    is_placeholder,
+    propagate,
+    refuses,
+)
+from s2s_fastapi.caller.clients.rules import Rules, installed
 from s2s_fastapi.caller.granted import GrantedToken
 from s2s_fastapi.caller.httpx_compat import HttpxAuth
-from s2s_fastapi.caller.origins import Pin, pin_of, pins, spelled, within
+from s2s_fastapi.caller.origins import PORTS, Pin, pin_of, pins, spelled, within
 from s2s_fastapi.caller.resend import discarding, replayable
 from s2s_fastapi.caller.shared_token import SharedToken
 from s2s_fastapi.caller.token_source import IN_USE, TokenSource
@@ -17,12 +37,21 @@ from s2s_fastapi.caller.wanted import Names, Wanted, seconds, written_in_code
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.engine.steps import Steps, arun, run
 from s2s_fastapi.errors import ConfigurationError, S2SError, TokenWithheld
-from s2s_fastapi.principal import FURTHER, INBOUND
-from s2s_fastapi.text import named
+from s2s_fastapi.principal import digest
+
+if TYPE_CHECKING:  # loaded when they are asked for: a service needs none of these packages
+    from s2s_fastapi.caller.clients.aiohttp_middleware import ServiceMiddleware
+    from s2s_fastapi.caller.clients.grpc_channels import GrpcChannels
+    from s2s_fastapi.caller.clients.requests_session import ServiceSession
 
 __all__ = ["ServiceTokenAuth"]
 
 LOG: Final = logging.getLogger("s2s_fastapi.caller")
+
+_GIVEN: "ContextVar[tuple[ReferenceType[ServiceTokenAuth], bytes] | None]" = ContextVar(
+    "s2s_fastapi_given", default=None
+)
+"""Who gave a token to this thread or task last, and its digest: what `ServiceTokenAuth.refused` means without an argument."""
 
 
 class _Environment:
@@ -78,9 +107,7 @@ class ServiceTokenAuth(HttpxAuth):
         ConfigurationError: An origin or a name is malformed.
     """
 
-    _elsewhere_cure: ClassVar[str] = (
-        "If that is the same service, add its origin: ServiceTokenAuth(origin, another origin, ...)."
-    )
+    _elsewhere_cure: str = "If that is the same service, add its origin: ServiceTokenAuth(origin, another origin, ...)."
 
     @written_in_code
     def __init__(
@@ -112,7 +139,7 @@ class ServiceTokenAuth(HttpxAuth):
         self._any_origin = any_origin
         self._min_validity = min_validity
         self._warned = False
-        self._bound: tuple[TokenSource | None, SharedToken | None] = (None, None)
+        self._bound: tuple[TokenSource | None, RequestedToken | None] = (None, None)
 
     def asking(
         self,
@@ -132,16 +159,49 @@ class ServiceTokenAuth(HttpxAuth):
         """
         given = Wanted.of(audience, scope)
         wanted = Wanted(given.audiences or self._wanted.audiences, given.scopes or self._wanted.scopes)
-        other = ServiceTokenAuth()
-        pinned = self._pins if origins is None else pins(origins)
-        other._setup(
-            pinned,
+        return self._alike(
+            self._pins if origins is None else pins(origins),
             wanted,
-            self._environment,
             any_origin=self._any_origin and origins is None,
             min_validity=self._needed(min_validity),
         )
+
+    def _alike(
+        self, pinned: tuple[Pin, ...], wanted: Wanted, *, any_origin: bool, min_validity: float
+    ) -> "ServiceTokenAuth":
+        other = ServiceTokenAuth()
+        other._setup(pinned, wanted, self._environment, any_origin=any_origin, min_validity=min_validity)
         return other
+
+    def on_behalf_of(self, user: str | HTTPConnection) -> "ServiceTokenAuth":
+        """Return an auth object whose requests carry a token of one user: the user's token, exchanged for this object's audience (RFC 8693).
+
+        - It has the origins, settings and rules of this object: ``client.get(url, auth=crm.auth.on_behalf_of(request))``.
+        - A token is exchanged at the first call, and remembered for all calls of this user to this audience until one of the two tokens
+          expires. Keycloak 26.2 or newer exchanges it, if the client has "Standard token exchange" switched on.
+        - The user's token goes to Keycloak and nowhere else. This service's own token is never sent in its place.
+        - After the answer to `user`'s request was sent, nothing more is exchanged. A token that is remembered can still be used.
+        - `min_validity` has no meaning for it.
+
+        Args:
+            user: The `Request` or `WebSocket` that `ServiceAuthMiddleware` accepted, or the text of a user's access token that you verified.
+
+        Raises:
+            NoUserToActFor: There is no user: the caller is a service, of another realm or nobody, or the request has ended. Requests raise
+                it too.
+            SessionEnded: The user is no longer logged in. Requests raise it too.
+            TokenRequestError: The user's token is not for this service. Requests raise it for every other reason why Keycloak exchanges none.
+            ConfigurationError: The settings are missing or contradictory, or `user` is something else.
+        """
+        return _OnBehalf(
+            ActingUser.of(user),
+            self._elsewhere_cure,
+            self._pins,
+            self._wanted,
+            self._environment,
+            any_origin=self._any_origin,
+            min_validity=self._min_validity,
+        )
 
     @property
     def downstream(self) -> Downstream:
@@ -164,33 +224,112 @@ class ServiceTokenAuth(HttpxAuth):
             ConfigurationError: The settings are missing or contradictory, or `min_validity` is not a number of seconds.
         """
         needed, shared = self._needed(min_validity), self._shared()
-        return (shared.fresh(needed) or shared.get(needed)).value
+        return self._give(shared.fresh(needed) or shared.get(needed))
 
     async def atoken(self, *, min_validity: float | None = None) -> str:
         """Do as `token`, without blocking the running asyncio or trio loop."""
         needed, shared = self._needed(min_validity), self._shared()
-        return (shared.fresh(needed) or await shared.aget(needed)).value
+        return self._give(shared.fresh(needed) or await shared.aget(needed))
+
+    def _give(self, token: GrantedToken) -> str:
+        _GIVEN.set((ref(self), digest(token.value)))
+        return token.value
 
     def _needed(self, min_validity: float | None) -> float:
         return self._min_validity if min_validity is None else seconds(min_validity)
 
-    def refused(self, token: str) -> None:
+    def refused(self, token: str | None = None) -> None:
         """Report that a receiver answered 401 ``invalid_token`` to `token`: the next call requests another one from Keycloak.
 
-        - Only for clients other than httpx: with httpx it happens by itself. Never blocks.
+        - Only for clients other than httpx and those of `for_requests`, `for_aiohttp` and `for_grpc`: with these it happens by itself.
+          Never blocks.
         - Only the current token can be marked, so a late call changes nothing.
         - Keycloak is asked at most once in 10 s. While it gives no other token, the refused one is used until it expires.
 
         Args:
-            token: What `token` or `atoken` returned, or the header value made from it (``Bearer ...``).
+            token: What `token` or `atoken` returned, or the header value made from it (``Bearer ...``). None: the token that this object
+                gave last to this thread or task; if it gave none here, the current token.
 
         Raises:
             ConfigurationError: The settings are missing or contradictory.
         """
         shared = self._shared()
         current = shared.current()
-        if current is not None and token in {current.value, current.header}:
+        if current is not None and (self._gave(current) if token is None else token in {current.value, current.header}):
             shared.refuse(current)
+
+    def _gave(self, current: GrantedToken) -> bool:
+        """Return whether `current` is what this thread or task got last, as far as that is known."""
+        given = _GIVEN.get()
+        return given is None or given[0]() is not self or given[1] == digest(current.value)
+
+    @property
+    def placeholder(self) -> str:
+        """The API key for SDKs that insist on one, beside an httpx client with this object as ``auth``: the token takes its place.
+
+        It is no secret, and the same text everywhere. Only ``Bearer <placeholder>``, character by character, is replaced. A request to
+        another origin raises `TokenWithheld`, as always.
+        """
+        return PLACEHOLDER
+
+    def for_requests(self) -> "ServiceSession":
+        """Return a new ``requests.Session`` whose requests carry the token, with the rules of this object.
+
+        - A redirect to another origin raises `TokenWithheld`: write ``allow_redirects=False``, and follow it with another session.
+        - Bytes, text, JSON and forms are sent once more after a refusal. Of files and generators the 401 is returned.
+        - It reads no proxy and no ``.netrc`` from the environment, and keeps no cookies. Close it as any session.
+
+        Raises:
+            ConfigurationError: requests is not installed, or this object has `insecure_any_origin`.
+        """
+        with installed("for_requests()", "requests>=2.32"):
+            from s2s_fastapi.caller.clients.requests_session import ServiceSession  # noqa: PLC0415 - an optional package
+        return ServiceSession(self._rules())
+
+    def for_aiohttp(self) -> "ServiceMiddleware":
+        """Return a middleware for ``aiohttp.ClientSession(middlewares=[...])``, with the rules of this object. Put it last.
+
+        - A redirect to another origin raises `TokenWithheld`: write ``allow_redirects=False``, and follow it with another session.
+        - Bytes, text, JSON and urlencoded forms are sent once more after a refusal. Of every other body the 401 is returned.
+        - ``ws_connect`` works, too. Proxies, ``.netrc`` and cookies are the session's: leave out ``trust_env=True``, and give it
+          ``cookie_jar=aiohttp.DummyCookieJar()`` if it serves several users.
+
+        Raises:
+            ConfigurationError: aiohttp 3.12 or newer is not installed, or this object has `insecure_any_origin`.
+        """
+        with installed("for_aiohttp()", "aiohttp>=3.12"):
+            from s2s_fastapi.caller.clients.aiohttp_middleware import ServiceMiddleware  # noqa: PLC0415 - an optional package
+        return ServiceMiddleware(self._rules())
+
+    def for_grpc(self) -> "GrpcChannels":
+        """Return what makes gRPC channels whose calls carry the token: ``.channel(target)`` and ``.aio_channel(target)``.
+
+        - `target` is compared with the origins when the channel is made. In clear only if the origin was written with http.
+        - ``.call_credentials()`` is for a TLS channel that another library makes, with fewer guarantees.
+
+        Raises:
+            ConfigurationError: grpcio is not installed, or this object has `insecure_any_origin`.
+        """
+        with installed("for_grpc()", "grpcio>=1.60"):
+            from s2s_fastapi.caller.clients.grpc_channels import GrpcChannels  # noqa: PLC0415 - an optional package
+        return GrpcChannels(self._rules())
+
+    def _rules(self) -> Rules:
+        if (
+            self._any_origin
+        ):  # these clients follow redirects by themselves, and show us each hop as if it were a request of its own
+            raise ConfigurationError(
+                "Clients other than httpx need origins: write ServiceTokenAuth(origin, ...) instead of insecure_any_origin=True. Otherwise"
+                " a redirect could take the token to any host."
+            )
+        return Rules(
+            tokens=self,
+            pinned=self._pins,
+            foreign=self._foreign_tokens,
+            elsewhere=self._elsewhere,
+            withheld=self._environment.withheld,
+            resent=lambda: self._shared().resent(),
+        )
 
     def auth_flow(self, request: Any) -> Generator[Any, Any, None]:
         """Do as `sync_auth_flow`; httpx itself never calls it."""
@@ -218,7 +357,7 @@ class ServiceTokenAuth(HttpxAuth):
             if again is not None:
                 yield again
 
-    def _after(self, response: Any, token: GrantedToken, shared: SharedToken) -> Steps[Any]:
+    def _after(self, response: Any, token: GrantedToken, shared: RequestedToken) -> Steps[Any]:
         """Return the request to send once more with another token, or None."""
         if response.history:
             self._look_at_redirects(response)
@@ -238,11 +377,18 @@ class ServiceTokenAuth(HttpxAuth):
         self._attach(response.request, another, shared)
         return response.request
 
-    def _shared(self) -> SharedToken:
+    def _own(self, source: TokenSource) -> SharedToken:
+        """Return this service's own token; no network yet."""
+        return source.token(self._environment.settings(source), self._wanted)
+
+    def _requested(self, source: TokenSource) -> RequestedToken:
+        return self._own(source)
+
+    def _shared(self) -> RequestedToken:
         source, shared = self._bound
         if shared is None or source is not IN_USE.source:
             source = IN_USE.source
-            shared = source.token(self._environment.settings(source), self._wanted)
+            shared = self._requested(source)
             self._bound = source, shared
             if self._any_origin and not self._warned:
                 self._warned = True
@@ -251,7 +397,7 @@ class ServiceTokenAuth(HttpxAuth):
                 )
         return shared
 
-    def _admit(self, request: Any) -> SharedToken:
+    def _admit(self, request: Any) -> RequestedToken:
         """Refuse a request that must not carry our token, before a token is requested or the request is sent."""
         url = request.url
         # `within`, written out: on this hot path a call costs as much as the comparison. Only the URL of a WebSocket takes the call.
@@ -260,36 +406,30 @@ class ServiceTokenAuth(HttpxAuth):
             and ((url.scheme, url.raw_host, url.port) not in self._pins or url.userinfo)
             and not within(url, self._pins)
         ):
-            raise self._environment.withheld(self._elsewhere(url))
-        inbound, foreign = INBOUND.get(), FURTHER.get()
-        if inbound is not None:
-            foreign = (inbound, *foreign)
+            there = pin_of(url)
+            raise self._environment.withheld(self._elsewhere(there if there[0] in PORTS else None, bool(url.userinfo)))
+        foreign = self._foreign_tokens()
         if foreign and len(url.raw_path) >= SHORTEST_TOKEN and any(holds(url.raw_path, each) for each in foreign):
-            raise self._environment.withheld(
-                "The URL holds the token of the current request; nothing was sent."
-                " That token was given to this service, not to the services that it calls."
-            )
+            raise self._environment.withheld(HELD_BY_URL)
         for name, value in request.headers.raw:
             if len(name) == 13 and name.lower() == b"authorization":  # noqa: PLR2004 - its length: other headers need not be lowered
                 carried = request.extensions.get(CARRIED)
-                if (
-                    carried is None or value != carried[0].header_bytes
-                ):  # the same Request, sent again, carries our own earlier token
+                # The same Request, sent again, carries our own earlier token.
+                ours = carried is not None and value == carried[0].header_bytes
+                if not ours and not is_placeholder(value):
                     del value  # it may be a user's token, and error trackers record the locals of each frame that logs
-                    raise self._environment.withheld(
-                        "The request already has an Authorization header, so this service's token was not added, and the request was not"
-                        " sent. A user's token is never forwarded. Leave the header out, or write auth=None for this request."
-                    )
+                    raise self._environment.withheld(f"{OWN_AUTHORIZATION}, or write auth=None for this request.")
             elif foreign and len(value) >= SHORTEST_TOKEN and any(holds(value, each) for each in foreign):
                 del value
-                raise self._environment.withheld(
-                    f"The header {named(name.decode('ascii', 'replace'))} holds the token of the current request; nothing was sent."
-                    " That token was given to this service, not to the services that it calls."
-                )
+                raise self._environment.withheld(held_by_header(name.decode("ascii", "replace")))
         source, shared = self._bound
         return shared if shared is not None and source is IN_USE.source else self._shared()
 
-    def _attach(self, request: Any, token: GrantedToken, shared: SharedToken) -> None:
+    def _foreign_tokens(self) -> tuple[bytes, ...]:
+        """Return the digests of the tokens that a request of this object must not hold."""
+        return foreign_tokens()
+
+    def _attach(self, request: Any, token: GrantedToken, shared: RequestedToken) -> None:
         # If the current request carries this same token, its caller is this service itself: no other caller's token is forwarded.
         request.headers["Authorization"] = token.header
         request.extensions[CARRIED] = token, None if self._any_origin else self._pins, shared, self._environment
@@ -312,14 +452,11 @@ class ServiceTokenAuth(HttpxAuth):
                 f" {cure}"
             )
 
-    def _elsewhere(self, url: Any) -> str:
-        try:
-            there = spelled(pin_of(url))
-        except KeyError:
-            there = "a URL that is neither http nor https"
+    def _elsewhere(self, pinned: Pin | None, with_user: bool) -> str:
+        there = "an address that is no host and port over http or https" if pinned is None else spelled(pinned)
         if not self._pins:
             return f"This ServiceTokenAuth has no origin, so its token is sent to no service: write ServiceTokenAuth({there!r}, ...). Nothing was sent."
-        if url.userinfo:
+        if with_user:
             return f"The URL of a request to {there} contains a user name: the token was withheld and nothing was sent. Leave the user name out."
         here = ", ".join(map(spelled, self._pins))
         return f"The token for {here} is not sent to {there}: nothing was sent. {self._elsewhere_cure}"
@@ -354,6 +491,61 @@ class ServiceTokenAuth(HttpxAuth):
         names = sorted(self._wanted.audiences) or None, sorted(self._wanted.scopes) or None
         flags = self._any_origin, self._min_validity
         return _rebuild, (tuple(map(spelled, self._pins)), *names, self._environment.given, *flags)
+
+
+class _OnBehalf(ServiceTokenAuth):
+    """The auth object of one user's calls: its token is exchanged for the user's. See `ServiceTokenAuth.on_behalf_of`."""
+
+    def __init__(
+        self,
+        user: ActingUser,
+        elsewhere_cure: str,
+        pinned: tuple[Pin, ...],
+        wanted: Wanted,
+        environment: _Environment,
+        *,
+        any_origin: bool,
+        min_validity: float,
+    ) -> None:
+        self._setup(pinned, wanted, environment, any_origin=any_origin, min_validity=min_validity)
+        self._elsewhere_cure = elsewhere_cure
+        self._user = user
+        # Now, while the request runs: what cannot be exchanged is refused here, and what is remembered is found later.
+        self._shared().fresh(min_validity)
+
+    @property
+    def downstream(self) -> Downstream:
+        return replace(super().downstream, on_behalf=True)
+
+    def _alike(
+        self, pinned: tuple[Pin, ...], wanted: Wanted, *, any_origin: bool, min_validity: float
+    ) -> ServiceTokenAuth:
+        return _OnBehalf(
+            self._user,
+            self._elsewhere_cure,
+            pinned,
+            wanted,
+            self._environment,
+            any_origin=any_origin,
+            min_validity=min_validity,
+        )
+
+    def _requested(self, source: TokenSource) -> RequestedToken:
+        settings = self._environment.settings(source)
+        return UsersToken(source.token_for(self._user.subject(), settings, self._wanted), self._user)
+
+    def _foreign_tokens(self) -> tuple[bytes, ...]:
+        # In a thread or a worker without the context of the user's request, nobody else knows that the user's token must not be sent on.
+        return *super()._foreign_tokens(), self._user.digest
+
+    def _value(self) -> tuple[object, ...]:
+        return *super()._value(), self._user.digest
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()}.on_behalf_of(...)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("A user's token is not pickled: it belongs to the request that brought it.")
 
 
 def _rebuild(  # noqa: PLR0917 - the arguments, for pickle

@@ -1,20 +1,28 @@
 """What a request carries: our token, a token it must not carry, and the trace."""
 
+from hmac import compare_digest
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from s2s_fastapi.caller.origins import within
 from s2s_fastapi.caller.resend import bearer_error
-from s2s_fastapi.principal import digest, length_of
+from s2s_fastapi.principal import FURTHER, INBOUND, digest, length_of
 from s2s_fastapi.telemetry.spans import INVALID_SPAN, current_span, propagated
+from s2s_fastapi.text import named
 
 __all__ = [
     "CARRIED",
+    "HELD_BY_URL",
+    "OWN_AUTHORIZATION",
+    "PLACEHOLDER",
     "SHORTEST_TOKEN",
     "UNAUTHORIZED",
     "anote_refusal",
     "astrip_elsewhere",
+    "foreign_tokens",
+    "held_by_header",
     "holds",
+    "is_placeholder",
     "note_refusal",
     "propagate",
     "refuses",
@@ -26,6 +34,19 @@ CARRIED: Final = "s2s_fastapi.carried"
 
 SHORTEST_TOKEN: Final = 64
 """No token of Keycloak is shorter, so most values need not be searched."""
+PLACEHOLDER: Final = "s2s-fastapi-placeholder"
+"""The API key for SDKs that insist on one. It is no secret: our token takes its place before the request is sent."""
+_HEADER_OF_PLACEHOLDER: Final = f"Bearer {PLACEHOLDER}".encode()
+
+HELD_BY_URL: Final = (
+    "The URL holds the token of the current request; nothing was sent."
+    " That token was given to this service, not to the services that it calls."
+)
+OWN_AUTHORIZATION: Final = (
+    "The request already has an Authorization header, so this service's token was not added, and the request was not sent."
+    " A user's token is never forwarded. Leave the header out"
+)
+
 _PROPAGATED: Final = "s2s_fastapi.propagated"
 _NOTHING: Final = None, None, None, None
 UNAUTHORIZED: Final = 401
@@ -89,6 +110,25 @@ def note_refusal(response: Any) -> None:
 async def anote_refusal(response: Any) -> None:
     """Do as `note_refusal`, as a hook of an async client."""
     note_refusal(response)
+
+
+def is_placeholder(value: bytes) -> bool:
+    """Return whether the value of an Authorization header is exactly the placeholder's, and so stands for no header."""
+    return compare_digest(value, _HEADER_OF_PLACEHOLDER)
+
+
+def foreign_tokens() -> tuple[bytes, ...]:
+    """Return the digests of the tokens that this context must not send on."""
+    inbound, further = INBOUND.get(), FURTHER.get()
+    return further if inbound is None else (inbound, *further)
+
+
+def held_by_header(name: str) -> str:
+    """Return the sentence about a header that holds the token of the current request."""
+    return (
+        f"The header {named(name)} holds the token of the current request; nothing was sent."
+        " That token was given to this service, not to the services that it calls."
+    )
 
 
 def holds(value: bytes, inbound: bytes) -> bool:

@@ -46,13 +46,13 @@ class Proof:
     algorithm: str = ""
 
     def echoed_in(self, text: str) -> bool:
-        """Return whether `text` repeats the secret, plain or in a form in which we send it, or the signature of the assertion."""
+        """Return whether `text` repeats the secret, plain or in a form in which we send it, or the signature of an assertion or a token."""
         forms = {
             self.material,
             *(coded(self.material, safe="", errors="surrogateescape") for coded in (quote, quote_plus)),
         }
         forms.update(value.rpartition(" ")[2] for value in self.headers.values())
-        forms.add(self.form.get("client_assertion", "").rpartition(".")[2])
+        forms.update(self.form.get(name, "").rpartition(".")[2] for name in ("client_assertion", "subject_token"))
         return any(form and form in text for form in forms)
 
 

@@ -14,17 +14,18 @@ from s2s_fastapi.keycloak.cures import not_granted_cure, wrong_audience
 from s2s_fastapi.principal import digest
 from s2s_fastapi.text import listed, named
 
-__all__ = ["MAX_LIFE", "GrantedToken", "claims_of", "granted"]
+__all__ = ["MAX_LIFE", "MAX_TOKEN", "TOKEN68", "GrantedToken", "claims_of", "granted"]
 
 MAX_LIFE: Final = 86_400.0
 """Longest life of a token in seconds; receivers refuse longer ones."""
 
-_MAX_TOKEN = 16_384  # the limit of receivers, ours included
+MAX_TOKEN: Final = 16_384
+"""Longest token in characters: the limit of receivers, ours included."""
 _MAX_NAME = 255
 # For an opaque token without expires_in (RFC 6749 leaves its life to "other means"): Keycloak's shortest default.
 _UNKNOWN_LIFE = 60.0
 # RFC 6750 section 2.1: the characters that a Bearer header can carry. Others would fail inside the HTTP client and show the token.
-_TOKEN68: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
+TOKEN68: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+")
 _OTHER_TYPES = ("DPoP", "N_A", "mac", "PoP")
 _FAR = 10**12
@@ -54,8 +55,8 @@ class GrantedToken:
         object.__setattr__(self, "digest", digest(self.value))
 
 
-def granted(answer: Mapping[str, Any], wanted: Wanted, *, client_id: str) -> GrantedToken:
-    """Return the token in Keycloak's `answer`, if it can be used as `wanted`.
+def granted(answer: Mapping[str, Any], wanted: Wanted, *, client_id: str, holder: str = "") -> GrantedToken:
+    """Return the token in Keycloak's `answer`, if it can be used as `wanted`. `holder` has the roles: by default the service account.
 
     Its payload is read without a check of the signature: it came from Keycloak itself over our own channel, and no caller is accepted
     because of it.
@@ -68,12 +69,12 @@ def granted(answer: Mapping[str, Any], wanted: Wanted, *, client_id: str) -> Gra
     value = answer.get("access_token")
     if not isinstance(value, str) or not value:
         raise _unusable("it has no access_token")
-    if len(value) > _MAX_TOKEN:
+    if len(value) > MAX_TOKEN:
         raise _unusable(
-            f"its access_token is longer than {_MAX_TOKEN} characters",
+            f"its access_token is longer than {MAX_TOKEN} characters",
             "Take roles or claims out of the client's scopes.",
         )
-    if not _TOKEN68.fullmatch(value):
+    if not TOKEN68.fullmatch(value):
         raise _unusable("its access_token has a character no Bearer header can carry")
     claims = claims_of(value)
     kind = answer.get("token_type")
@@ -96,7 +97,7 @@ def granted(answer: Mapping[str, Any], wanted: Wanted, *, client_id: str) -> Gra
     life = _life(answer.get("expires_in"), claims)
     scopes = _scopes(answer, claims)
     if wanted.audiences:
-        _compare(claims, wanted, scopes, client_id)
+        _compare(claims, wanted, scopes, client_id, holder)
     text = claims or {}
     return GrantedToken(
         value=value, life=life, scopes=scopes, token_id=_text(text.get("jti")), issuer=_text(text.get("iss"))
@@ -167,7 +168,9 @@ def _scopes(answer: Mapping[str, Any], claims: Mapping[str, Any] | None) -> froz
     return frozenset(scope.split()) if isinstance(scope, str) else None
 
 
-def _compare(claims: Mapping[str, Any] | None, wanted: Wanted, scopes: frozenset[str] | None, client_id: str) -> None:
+def _compare(
+    claims: Mapping[str, Any] | None, wanted: Wanted, scopes: frozenset[str] | None, client_id: str, holder: str
+) -> None:
     audiences = listed(wanted.audiences, " and ")
     if claims is None:
         raise _unusable(f"its token is not a JWT that can be read, so it is unknown whether it is for {audiences}")
@@ -190,5 +193,6 @@ def _compare(claims: Mapping[str, Any] | None, wanted: Wanted, scopes: frozenset
             requested=wanted.scopes,
             granted=scopes or (),
             token_id=str(claims.get("jti", "")),
+            holder=holder,
         ),
     )

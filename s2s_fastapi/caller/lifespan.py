@@ -13,7 +13,15 @@ import anyio
 
 from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.dependants import endpoints
-from s2s_fastapi.caller.service_client import ServiceAuth, ServiceClient, SyncServiceClient
+from s2s_fastapi.caller.service_client import (
+    OnBehalfAuth,
+    OnBehalfClient,
+    ServiceAuth,
+    ServiceClient,
+    SyncOnBehalfClient,
+    SyncServiceClient,
+)
+from s2s_fastapi.caller.token_source import IN_USE
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.engine.workers import THREADS, Workers
 from s2s_fastapi.errors import ConfigurationError, S2SError, TokenRequestError
@@ -26,7 +34,12 @@ LOG: Final = logging.getLogger("s2s_fastapi.caller")
 Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Any]]
 """What FastAPI and Starlette take as ``lifespan``."""
 
-_Called: TypeAlias = ServiceClient[Any, Any] | SyncServiceClient[Any] | ServiceAuth | ServiceTokenAuth
+_Acting: TypeAlias = OnBehalfClient[Any, Any] | SyncOnBehalfClient[Any] | OnBehalfAuth
+_Called: TypeAlias = ServiceClient[Any, Any] | SyncServiceClient[Any] | ServiceAuth | ServiceTokenAuth | _Acting
+
+
+_OF_A_CLIENT: Final = (SyncServiceClient, OnBehalfClient, SyncOnBehalfClient)
+_OF_A_USER: Final = (OnBehalfClient, SyncOnBehalfClient, OnBehalfAuth)
 
 
 class ServiceLifespan:
@@ -54,7 +67,7 @@ class ServiceLifespan:
         async with AsyncExitStack() as stack:
             try:
                 for client in self._clients:
-                    owner = client.client if isinstance(client, SyncServiceClient) else client
+                    owner = client.client if isinstance(client, _OF_A_CLIENT) else client
                     if isinstance(owner, ServiceClient):
                         for endpoint in endpoints(app):
                             owner.look_at(endpoint)
@@ -77,7 +90,8 @@ def service_lifespan(*clients: _Called, lifespan: Lifespan | None = None, warm_u
     - At shutdown the clients are closed after the app's own lifespan.
 
     Args:
-        clients: What `service_client` and `service_auth` returned, or `ServiceTokenAuth` objects.
+        clients: What `service_client` and `service_auth` returned, or `ServiceTokenAuth` objects. For ``crm.on_behalf`` no token is
+            requested: there is no user yet.
         lifespan: The app's own lifespan. It runs inside this one, and what it yields becomes the state.
         warm_up: With False no token is requested before the first request.
 
@@ -85,7 +99,7 @@ def service_lifespan(*clients: _Called, lifespan: Lifespan | None = None, warm_u
         ConfigurationError: An argument is something else.
     """
     for client in clients:
-        if not isinstance(client, ServiceClient | SyncServiceClient | ServiceAuth | ServiceTokenAuth):
+        if not isinstance(client, (ServiceClient, ServiceAuth, ServiceTokenAuth, *_OF_A_CLIENT, *_OF_A_USER)):
             raise ConfigurationError(
                 "service_lifespan takes what service_client(...) or service_auth(...) returned;"
                 f" {type(client).__name__} is neither. The app's own lifespan goes in as lifespan=..."
@@ -101,14 +115,17 @@ async def _warm(clients: tuple[_Called, ...]) -> S2SError | None:
     - At most as many requests wait for a server as it has worker threads. So each request has its full 5 s, even with a slow Keycloak.
     - After a request without any answer, no other request waits for that server.
     """
-    auths = list(dict.fromkeys(client if isinstance(client, ServiceTokenAuth) else _auth(client) for client in clients))
+    own = [
+        client for client in clients if not isinstance(client, _OF_A_USER)
+    ]  # there is no user yet whose token to exchange
+    auths = list(dict.fromkeys(client if isinstance(client, ServiceTokenAuth) else _auth(client) for client in own))
     refused: dict[int, S2SError] = {}
     turns: dict[Workers, anyio.CapacityLimiter] = {}
     silent: set[Workers] = set()
 
     async def ask(number: int, auth: ServiceTokenAuth) -> None:
         try:
-            shared = auth._shared()  # noqa: SLF001 - of the same room, and users need no such method
+            shared = auth._own(IN_USE.source)  # noqa: SLF001 - of the same room, and users need no such method
             async with turns.setdefault(shared.workers, anyio.CapacityLimiter(THREADS)):
                 if shared.workers in silent:
                     shared.start()

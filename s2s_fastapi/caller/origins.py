@@ -8,13 +8,13 @@ import httpx
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.names import NO_URL_CHARACTER, url_problem
 
-__all__ = ["Pin", "base", "pin", "pin_of", "pins", "spelled", "within"]
+__all__ = ["PORTS", "WEBSOCKETS", "Pin", "base", "pin", "pin_of", "pins", "spelled", "within"]
 
 Pin: TypeAlias = tuple[str, bytes, int | None]
 """Scheme, host and port as httpx normalises them: lower case, IDNA, None for the scheme's own port. Never ``ws`` or ``wss``."""
 
-_PORTS = {"http": 80, "https": 443}
-_WEBSOCKETS = {"ws": "http", "wss": "https"}
+PORTS = {"http": 80, "https": 443}
+WEBSOCKETS = {"ws": "http", "wss": "https"}
 """A WebSocket begins as a request over http or https (RFC 6455 section 3), so it is at the same origin."""
 
 
@@ -25,7 +25,7 @@ def within(url: Any, pinned: Collection[Pin]) -> bool:
 
 def pin_of(url: Any) -> Pin:
     """Return the pin of a URL of httpx or httpx2."""
-    return _WEBSOCKETS.get(url.scheme, url.scheme), url.raw_host, url.port
+    return WEBSOCKETS.get(url.scheme, url.scheme), url.raw_host, url.port
 
 
 def pins(origins: Collection[str]) -> tuple[Pin, ...]:
@@ -63,12 +63,12 @@ def base(text: str, *, what: str = "base_url") -> httpx.URL:
         raise ConfigurationError(
             f"The {what} must be a text such as http://crm-gateway:8000, not {type(text).__name__}."
         )
-    problem = NO_URL_CHARACTER if "*" in text else url_problem(text, {*_PORTS, *_WEBSOCKETS})
+    problem = NO_URL_CHARACTER if "*" in text else url_problem(text, {*PORTS, *WEBSOCKETS})
     if not problem:
         try:
             scheme, rest = text.split(":", 1)
             scheme = scheme.lower()  # httpx knows the scheme's own port by its lower case only
-            return httpx.URL(f"{_WEBSOCKETS.get(scheme, scheme)}:{rest}")
+            return httpx.URL(f"{WEBSOCKETS.get(scheme, scheme)}:{rest}")
         except httpx.InvalidURL:
             problem = "its host or port cannot be read"
     # Not repeated if it may contain a password.
@@ -81,4 +81,4 @@ def spelled(pinned: Pin) -> str:
     """Return ``scheme://host:port``, the port always written out."""
     scheme, raw_host, port = pinned
     host = raw_host.decode("ascii")
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port or _PORTS[scheme]}"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port or PORTS[scheme]}"

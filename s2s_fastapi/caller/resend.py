@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from s2s_fastapi.engine.steps import Steps
 
-__all__ = ["bearer_error", "discarding", "replayable"]
+__all__ = ["bearer_error", "discarding", "replayable", "short"]
 
 _MAX_CHALLENGE = 8192
 _SMALL_BODY = 4096
@@ -69,11 +69,15 @@ def discarding(response: Any) -> Steps[None]:
 def _worth_closing(response: Any) -> bool:
     if response.is_closed or response.is_stream_consumed:  # a hook has read it
         return False
-    if "Content-Encoding" in response.headers:  # a few bytes of it may become gigabytes
-        return True
-    # Reading a short body keeps the connection for the second request.
-    length = response.headers.get("Content-Length", "")
-    return not (_DIGITS.fullmatch(length) and int(length) <= _SMALL_BODY)
+    return not short(response.headers)
+
+
+def short(headers: Any) -> bool:
+    """Return whether the body of a response is worth reading: reading a short one keeps the connection for the second request."""
+    if "Content-Encoding" in headers:  # a few bytes of it may become gigabytes
+        return False
+    length = headers.get("Content-Length", "")
+    return _DIGITS.fullmatch(length) is not None and int(length) <= _SMALL_BODY
 
 
 def _empty(response: Any) -> None:

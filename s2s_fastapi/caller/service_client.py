@@ -4,17 +4,19 @@ import inspect
 import sys
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NoReturn, TypeVar, cast, overload
 from weakref import WeakKeyDictionary, WeakSet
 
 import httpx
 from starlette.requests import HTTPConnection
 
 from s2s_fastapi import environment
+from s2s_fastapi.answers import refused_within
 from s2s_fastapi.caller.auth import ServiceTokenAuth
+from s2s_fastapi.caller.borrowing import Template
 from s2s_fastapi.caller.carried import anote_refusal, astrip_elsewhere, note_refusal, strip_elsewhere
 from s2s_fastapi.caller.dependants import dependences
 from s2s_fastapi.caller.origins import base
@@ -22,13 +24,22 @@ from s2s_fastapi.caller.pool import Pool, here
 from s2s_fastapi.caller.token_source import IN_USE, TokenSource
 from s2s_fastapi.caller.wanted import BaseUrl, Names, Wanted, written_in_code
 from s2s_fastapi.downstream import Downstream
-from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.errors import AuthenticationError, AuthorizationError, ConfigurationError
 from s2s_fastapi.fastapi_internals import awaited
 
 if TYPE_CHECKING:
     import httpx2
 
-__all__ = ["ServiceAuth", "ServiceClient", "SyncServiceClient", "service_auth", "service_client"]
+__all__ = [
+    "OnBehalfAuth",
+    "OnBehalfClient",
+    "ServiceAuth",
+    "ServiceClient",
+    "SyncOnBehalfClient",
+    "SyncServiceClient",
+    "service_auth",
+    "service_client",
+]
 
 A = TypeVar("A")
 S = TypeVar("S")
@@ -36,6 +47,11 @@ T = TypeVar("T")
 
 _BY_HAND: Final[Any] = None
 """No connection: a developer awaited the dependency, not FastAPI."""
+
+_NO_USER_YET: Final = (
+    "Write Depends(crm.on_behalf), without parentheses: FastAPI passes the request, and the request has the user. Without FastAPI write"
+    " `await crm.on_behalf(request)`, or auth=crm.auth.on_behalf_of(request) for a single call."
+)
 
 _PROCESS: Final = None  # the place of the sync client, which all threads share
 
@@ -54,6 +70,11 @@ class ServiceAuth:
         """Origins, audiences and scopes of the called service."""
         return self.auth.downstream
 
+    @property
+    def on_behalf(self) -> "OnBehalfAuth":
+        """The dependency that gives an auth object for the calls of the request's user: see `ServiceTokenAuth.on_behalf_of`."""
+        return OnBehalfAuth(self.auth)
+
     @awaited
     def __call__(self) -> "_NotYet[ServiceTokenAuth]":
         """Return an awaitable of the auth object."""
@@ -62,6 +83,25 @@ class ServiceAuth:
             "Do not call what service_auth(...) returned. In a route write Depends(bob), without parentheses after bob. Elsewhere use"
             " ServiceTokenAuth itself.",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class OnBehalfAuth:
+    """The dependency ``bob.on_behalf`` of `service_auth`. Only a request that a user sent gets an object; every other one is answered 403."""
+
+    auth: ServiceTokenAuth
+    acts_for_user: ClassVar[bool] = True
+    """The start check sees that users may call the route."""
+
+    @property
+    def downstream(self) -> Downstream:
+        """Origins, audiences and scopes of the called service."""
+        return replace(self.auth.downstream, on_behalf=True)
+
+    @awaited
+    def __call__(self, connection: HTTPConnection = _BY_HAND) -> "_NotYet[ServiceTokenAuth]":
+        """Return an awaitable of the auth object; FastAPI passes the `connection`."""
+        return _NotYet(lambda: _acting_for(self.auth, connection), _NO_USER_YET)
 
 
 @written_in_code
@@ -93,11 +133,19 @@ class _ClientAuth(ServiceTokenAuth):
 
 
 @dataclass(frozen=True, slots=True)
+class _Made(Generic[T]):
+    """An open client, and what clients of single users are copied from."""
+
+    client: T
+    template: Template
+
+
+@dataclass(frozen=True, slots=True)
 class _Pools(Generic[A, S]):
     """The open clients of one `service_client`, for async code and for other code."""
 
-    asynchronous: Pool[A]
-    sync: Pool[S]
+    asynchronous: Pool[_Made[A]]
+    sync: Pool[_Made[S]]
 
 
 class ServiceClient(Generic[A, S]):
@@ -147,6 +195,15 @@ class ServiceClient(Generic[A, S]):
         """The dependency for ``def`` routes: gives the ``Client`` that all threads share."""
         return SyncServiceClient(self)
 
+    @property
+    def on_behalf(self) -> "OnBehalfClient[A, S]":
+        """The dependency for calls on behalf of the request's user: gives a client whose requests carry the user's exchanged token.
+
+        - ``Depends(crm.on_behalf)`` in async routes, ``Depends(crm.on_behalf.sync)`` in ``def`` routes.
+        - Only a request that a user sent gets a client; every other one is answered 403. See `ServiceTokenAuth.on_behalf_of`.
+        """
+        return OnBehalfClient(self)
+
     @awaited
     def __call__(self, connection: HTTPConnection = _BY_HAND) -> "_NotYet[A]":
         """Return an awaitable of the client of the running loop.
@@ -156,7 +213,7 @@ class ServiceClient(Generic[A, S]):
         if connection is not _BY_HAND:
             self.look_at(connection.scope.get("endpoint"))
         return _NotYet(
-            lambda: self._open().asynchronous.lend(here()),
+            lambda: self._open().asynchronous.lend(here()).client,
             "Do not call what service_client(...) returned. In a route write Depends(crm), without parentheses after crm. Elsewhere write"
             " `with crm as client` or `async with crm as client`.",
         )
@@ -174,11 +231,21 @@ class ServiceClient(Generic[A, S]):
 
     def lend_sync(self) -> S:
         """Return the sync client of this process."""
-        return self._open().sync.lend(_PROCESS)
+        return self._open().sync.lend(_PROCESS).client
+
+    def lend_to(self, user: ServiceTokenAuth) -> A:
+        """Return a client of one user, on the connections of the running loop's client."""
+        made = self._open().asynchronous.lend(here())
+        return cast("A", made.template.client(user, made.client))
+
+    def lend_sync_to(self, user: ServiceTokenAuth) -> S:
+        """Return a sync client of one user, on the connections of the process's client."""
+        made = self._open().sync.lend(_PROCESS)
+        return cast("S", made.template.client(user, made.client))
 
     async def __aenter__(self) -> A:
         """Return the client of the running loop, open until the last ``async with`` on that loop ends."""
-        return self._open().asynchronous.hold(here())
+        return self._open().asynchronous.hold(here()).client
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
@@ -188,7 +255,7 @@ class ServiceClient(Generic[A, S]):
 
     def __enter__(self) -> S:
         """Return the sync client, open until the last ``with`` ends."""
-        return self._open().sync.hold(_PROCESS)
+        return self._open().sync.hold(_PROCESS).client
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
@@ -233,11 +300,15 @@ class ServiceClient(Generic[A, S]):
             self._resolved = self._made.setdefault("resolved", (text, auth))
         return self._resolved
 
-    def _make_async(self) -> A:
-        return cast("A", self._make(self._client_class, asynchronous=True))
+    def _make_async(self) -> _Made[A]:
+        return self._made_with_template(self._make(self._client_class, asynchronous=True))
 
-    def _make_sync(self) -> S:
-        return cast("S", self._make(_twin(self._client_class), asynchronous=False))
+    def _make_sync(self) -> _Made[S]:
+        return self._made_with_template(self._make(_twin(self._client_class), asynchronous=False))
+
+    def _made_with_template(self, client: Any) -> _Made[Any]:
+        # Now: a route may change the client that it gets, and what is for one user must not reach the next.
+        return _Made(client, Template(client, self._options.get("cookies")))
 
     def _make(self, kind: Any, *, asynchronous: bool) -> Any:
         url, auth = self._resolve()
@@ -346,6 +417,83 @@ class SyncServiceClient(Generic[S]):
             """Is never reached."""
 
 
+@dataclass(frozen=True, slots=True)
+class OnBehalfClient(Generic[A, S]):
+    """The dependency ``crm.on_behalf``: gives async routes a client of the user who sent the request.
+
+    - It is a client for this request: what a route changes in it, cookies and headers too, reaches no other request. Its connections are
+      those that ``crm`` uses; to close it does not close them.
+    """
+
+    client: ServiceClient[A, S]
+    acts_for_user: ClassVar[bool] = True
+    """The start check sees that users may call the route."""
+
+    @property
+    def downstream(self) -> Downstream:
+        """Origin, audiences and scopes of the called service."""
+        return replace(self.client.downstream, on_behalf=True)
+
+    @property
+    def client_class(self) -> type[A]:
+        """The class of the client that routes get, or one derived from it."""
+        return self.client.client_class
+
+    @property
+    def sync(self) -> "SyncOnBehalfClient[S]":
+        """The dependency for ``def`` routes."""
+        return SyncOnBehalfClient(self.client)
+
+    @awaited
+    def __call__(self, connection: HTTPConnection = _BY_HAND) -> "_NotYet[A]":
+        """Return an awaitable of the client; FastAPI passes the `connection`."""
+        if connection is not _BY_HAND:
+            self.client.look_at(connection.scope.get("endpoint"))
+        return _NotYet(lambda: self.client.lend_to(_acting_for(self.client.auth, connection)), _NO_USER_YET)
+
+    def __repr__(self) -> str:
+        return f"{self.client!r}.on_behalf"
+
+    if not TYPE_CHECKING:  # mypy says it by itself
+
+        def __getattr__(self, name: str) -> NoReturn:
+            _no_attribute(self, name)
+
+
+@dataclass(frozen=True, slots=True)
+class SyncOnBehalfClient(Generic[S]):
+    """The dependency ``crm.on_behalf.sync``: gives ``def`` routes a sync client of the user who sent the request."""
+
+    client: ServiceClient[Any, S]
+    acts_for_user: ClassVar[bool] = True
+    """The start check sees that users may call the route."""
+
+    @property
+    def downstream(self) -> Downstream:
+        """Origin, audiences and scopes of the called service."""
+        return replace(self.client.downstream, on_behalf=True)
+
+    @property
+    def client_class(self) -> type[S]:
+        """The class of the client that routes get, or one derived from it."""
+        return self.client.sync.client_class
+
+    @awaited
+    def __call__(self, connection: HTTPConnection = _BY_HAND) -> "_NotYet[S]":
+        """Return an awaitable of the client; FastAPI passes the `connection`."""
+        if connection is not _BY_HAND:
+            self.client.look_at(connection.scope.get("endpoint"))
+        return _NotYet(lambda: self.client.lend_sync_to(_acting_for(self.client.auth, connection)), _NO_USER_YET)
+
+    def __repr__(self) -> str:
+        return f"{self.client!r}.on_behalf.sync"
+
+    if not TYPE_CHECKING:  # mypy says it by itself
+
+        def __getattr__(self, name: str) -> NoReturn:
+            _no_attribute(self, name)
+
+
 class _NotYet(Generic[T]):
     """The result of calling a dependency. Awaited it gives the client; any other use raises and says what to write instead.
 
@@ -380,10 +528,13 @@ def _no_attribute(client: Any, name: str) -> NoReturn:
     """Raise, and say how to get the HTTP client that a developer expected `client` to be."""
     if name.startswith("_") or not hasattr(httpx.AsyncClient, name):
         raise AttributeError(f"{type(client).__name__!r} object has no attribute {name!r}")
-    sync = isinstance(client, SyncServiceClient)
-    parameter = "httpx.Client, Depends(crm.sync)" if sync else "httpx.AsyncClient, Depends(crm)"
+    dependency = {ServiceClient: "crm", SyncServiceClient: "crm.sync", OnBehalfClient: "crm.on_behalf"}.get(
+        type(client), "crm.on_behalf.sync"
+    )
+    kind = "httpx.Client" if dependency.endswith("sync") else "httpx.AsyncClient"
+    elsewhere = "" if "on_behalf" in dependency else ", or `with crm as client` elsewhere"
     raise AttributeError(
-        f"{client!r} is not an HTTP client itself. Write `client: Annotated[{parameter}]` in a route, or `with crm as client` elsewhere,"
+        f"{client!r} is not an HTTP client itself. Write `client: Annotated[{kind}, Depends({dependency})]` in a route{elsewhere},"
         f" and then client.{name}."
     )
 
@@ -397,8 +548,8 @@ def _look_at(endpoint: Any, client: ServiceClient[Any, Any]) -> None:
     for found in dependences(endpoint):
         owner = found.dependency
         # Compared by equality: typing caches Annotated for equal arguments, so this may be another, equal client.
-        if not isinstance(owner, ServiceClient | SyncServiceClient) or client != (
-            owner.client if isinstance(owner, SyncServiceClient) else owner
+        if not isinstance(owner, ServiceClient | SyncServiceClient | OnBehalfClient | SyncOnBehalfClient) or client != (
+            owner if isinstance(owner, ServiceClient) else owner.client
         ):
             continue
         given, say = (
@@ -509,15 +660,29 @@ def _twin(kind: Any) -> Any:
     )
 
 
-def _is_closed(client: Any) -> bool:
-    return bool(client.is_closed)
+def _is_closed(made: _Made[Any]) -> bool:
+    return bool(made.client.is_closed)
 
 
-async def _aclose(client: Any) -> None:
-    if client is not None:
-        await client.aclose()
+async def _aclose(made: _Made[Any] | None) -> None:
+    if made is not None:
+        await made.client.aclose()
 
 
-def _close(client: Any) -> None:
-    if client is not None:
-        client.close()
+def _close(made: _Made[Any] | None) -> None:
+    if made is not None:
+        made.client.close()
+
+
+def _acting_for(auth: ServiceTokenAuth, connection: HTTPConnection) -> ServiceTokenAuth:
+    """Return the auth object of the user who sent a request.
+
+    Raises:
+        NoUserToActFor, SessionEnded: as `ServiceTokenAuth.on_behalf_of`; in a WebSocket that cannot be answered otherwise, what closes it.
+    """
+    if connection is _BY_HAND:
+        raise ConfigurationError(_NO_USER_YET)
+    try:
+        return auth.on_behalf_of(connection)
+    except (AuthenticationError, AuthorizationError) as error:
+        raise refused_within(connection.scope, error) from error

@@ -6,8 +6,9 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final
 
 from s2s_fastapi.caller.granted import GrantedToken
+from s2s_fastapi.caller.token_endpoint import Channel
 from s2s_fastapi.caller.token_errors import reach_cure, saying_when
-from s2s_fastapi.caller.token_request import Channel, TokenKey, TokenRequest
+from s2s_fastapi.caller.token_request import TokenKey, TokenRequest
 from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.engine.refreshing import Refreshing, State
 from s2s_fastapi.engine.steps import Steps, arun, run
@@ -86,7 +87,7 @@ class SharedToken:
     def getting(self, min_validity: float = 0.0) -> Steps[GrantedToken]:
         """Return the body of `get` and `aget`."""
         self._forget_failure_of_old_secret()
-        with saying_when(self.state):
+        with saying_when(lambda: self.state().next_try_in):
             token = self._value.ready()
             if token is None:
                 with self._waiting():

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 from s2s_fastapi.backchannel.channel import BackChannelError, Reply
 from s2s_fastapi.caller.credentials import Proof
 from s2s_fastapi.caller.wanted import Wanted
-from s2s_fastapi.engine.loaded import State
 from s2s_fastapi.errors import S2SError, TokenRequestError
+from s2s_fastapi.keycloak import exchange_cures
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.keycloak.server_cures import answer_cure, unreachable_cure
 from s2s_fastapi.text import listed, named, without_tokens
@@ -54,6 +54,7 @@ _ERRORS: Final = frozenset(
         "unauthorized_client",
         "unsupported_grant_type",
         "invalid_scope",
+        "access_denied",
     }
 )
 
@@ -134,16 +135,31 @@ _CASES: Final = (
 )
 
 
-def refusal(reply: Reply, settings: "KeycloakSettings", wanted: Wanted, proof: Proof) -> TokenRequestError:
-    """Return the error for an answer without a token.
+# The answers to an exchange (RFC 8693) that other requests do not get; the others are in _CASES.
+_EXCHANGE_CASES: Final = (
+    _Case("invalid_request", "exchange is not enabled", "{enabled}"),
+    _Case("access_denied", "within the token audience", "{audience}"),
+    _Case("invalid_client", "public client", "{public}"),
+    _Case("unsupported_grant_type", "", exchange_cures.TOO_OLD),
+    _Case("invalid_scope", "consent", "{consent}"),
+    _Case("invalid_request", "sender-constrained", exchange_cures.BOUND),
+    _Case("invalid_request", "", "", status=_UNAUTHORIZED),
+)
+
+
+def refusal(
+    reply: Reply, settings: "KeycloakSettings", wanted: Wanted, proof: Proof, *, exchange: bool = False
+) -> TokenRequestError:
+    """Return the error for an answer without a token; with `exchange`, for the exchange of a user's token.
 
     Keycloak's text is cut to 200 printable characters. It is left out if it repeats the secret; any JWT in it is left out.
     """
     error, description = _error_in(reply, proof)
     status, token_url = reply.status, Endpoints.of(settings).token
     words = f"{error} {description}".lower()
+    cases = (*_EXCHANGE_CASES, *_CASES) if exchange else _CASES
     case = next(
-        (case for case in _CASES if case.error in ("", error) and case.words in words and case.status in (0, status)),
+        (case for case in cases if case.error in ("", error) and case.words in words and case.status in (0, status)),
         None,
     )
     known = case is not None and bool(error)
@@ -210,13 +226,16 @@ def retry_after(reply: Reply) -> float:
 
 
 @contextmanager
-def saying_when(state: Callable[[], State]) -> Iterator[None]:
-    """Add to a failure in how many seconds Keycloak is asked again: a caller that waits so long is not refused for the same reason."""
+def saying_when(next_try_in: Callable[[], float | None]) -> Iterator[None]:
+    """Add to a failure in how many seconds Keycloak is asked again: a caller that waits so long is not refused for the same reason.
+
+    `next_try_in` returns that time, or None if no failure is remembered.
+    """
     try:
         yield
     except TokenRequestError as error:  # this waiter's own
         if error.retryable:
-            left = state().next_try_in
+            left = next_try_in()
             # Without a remembered failure the load still runs; if it fails, that is remembered for RETRY and up to a tenth more.
             error.retry_after = max(1, math.ceil(1.1 * RETRY if left is None else left))
             error.headers = {"Retry-After": str(error.retry_after)}  # RFC 9110 section 10.2.3
@@ -254,6 +273,10 @@ def _fill(cure: str, settings: "KeycloakSettings", wanted: Wanted, proof: Proof)
         realm=settings.realm,
         scopes=listed(wanted.scopes, " and ") or "the scopes",
         credentials=_credentials(settings),
+        enabled=exchange_cures.not_enabled(settings.client_id),
+        audience=exchange_cures.not_in_audience(settings.client_id),
+        public=exchange_cures.public_client(settings.client_id),
+        consent=exchange_cures.no_consent(settings.client_id),
         algorithm=proof.algorithm,
         keys=f"Give the client {named(settings.client_id)} in Keycloak the public half of the key in {settings.client_key_file}"
         f" (KEYCLOAK_CLIENT_KEY_FILE), under the kid {proof.kid}: `s2s-fastapi keygen --client-id {shlex.quote(settings.client_id)}"

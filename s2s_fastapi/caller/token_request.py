@@ -1,46 +1,34 @@
-"""One token request to Keycloak: the form, the check of the answer, and what is logged and measured."""
+"""One token request of a service for itself: the form, the check of the answer, and what is logged and measured."""
 
-import logging
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any
 
-from s2s_fastapi.backchannel.channel import BackChannelError, Reply
+from s2s_fastapi.backchannel.channel import Reply
 from s2s_fastapi.caller.credentials import ClientAuthentication, Proof, client_authentication
 from s2s_fastapi.caller.granted import GrantedToken, granted
-from s2s_fastapi.caller.token_errors import (
-    RETRY,
-    RETRY_CREDENTIALS,
-    error_type,
-    refusal,
-    retry_after,
-    unreachable,
-    wrong_credentials,
-)
+from s2s_fastapi.caller.token_endpoint import LOG, Channel, TokenEndpoint, remarks
+from s2s_fastapi.caller.token_errors import error_type, refusal
 from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.engine.loaded import Failed, Loaded
 from s2s_fastapi.engine.reports import report
-from s2s_fastapi.errors import AudienceNotGranted, S2SError, TokenRequestError
+from s2s_fastapi.errors import S2SError
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.telemetry.attributes import AUDIENCE, CAUSE, CLIENT_ID, ERROR_TYPE, ISSUER, OUTCOME, SCOPE, TOKEN_ID
 from s2s_fastapi.telemetry.metrics import TOKEN_REQUEST, audience_label
-from s2s_fastapi.telemetry.spans import cause, failed, span
-from s2s_fastapi.text import listed, named
+from s2s_fastapi.telemetry.spans import Span, cause, failed, span
+from s2s_fastapi.text import listed
 
 if TYPE_CHECKING:  # loaded when settings are first made
+    from opentelemetry.metrics import Histogram
+
     from s2s_fastapi.settings import KeycloakSettings, ProxyUrl
 
-__all__ = ["Channel", "TokenKey", "TokenRequest", "remarks"]
-
-LOG: Final = logging.getLogger("s2s_fastapi.caller")
-
-# Tokens of 1 or 2 s are used to their end: ``exp`` has whole seconds, so there is no margin to renew in.
-_TOO_SHORT_TO_DIVIDE: Final = 2.0
-_OK: Final = 200
+__all__ = ["TokenKey", "TokenRequest"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,15 +60,38 @@ class TokenKey:
         )
 
 
-class Channel(Protocol):
-    """Sends a form to Keycloak and returns the answer; blocks."""
+class Recording:
+    """What the token requests of `key` leave in metrics and traces."""
 
-    def post_form(self, url: str, form: dict[str, str], headers: dict[str, str] | None = None) -> Reply:
-        """Return the answer, whatever its status.
+    def __init__(self, key: TokenKey, duration: "Histogram") -> None:
+        audience, scope = listed(key.wanted.audiences, " "), listed(key.wanted.scopes, " ")
+        client_id = key.authentication.client_id
+        self.labels = {CLIENT_ID: client_id, AUDIENCE: audience_label(audience)}
+        """Their labels in metrics."""
+        self.attributes = {CLIENT_ID: client_id} | ({AUDIENCE: audience} if audience else {})
+        """Their attributes in spans."""
+        self._more = {ISSUER: key.issuer} | ({SCOPE: scope} if scope else {})
+        self._duration = duration
 
-        Raises:
-            BackChannelError: there is no complete answer.
-        """
+    def of(
+        self,
+        spanning: Callable[[dict[str, str]], AbstractContextManager[Span]],
+        ask: Callable[[], Loaded[GrantedToken] | Failed],
+    ) -> Loaded[GrantedToken] | Failed:
+        """Return what `ask()` returns, and record it in the metrics and in the span that `spanning` makes of its attributes."""
+        began, why = time.monotonic(), cause()
+        labels = {**self.labels, CAUSE: why}
+        with spanning({**self.attributes, CAUSE: why, **self._more}) as current:
+            outcome = ask()
+            if isinstance(outcome, Loaded):
+                labels[OUTCOME] = "granted"
+                current.set_attributes({OUTCOME: "granted", TOKEN_ID: outcome.value.token_id})
+            else:
+                labels[OUTCOME], labels[ERROR_TYPE] = "failed", error_type(outcome.error)
+                current.set_attribute(OUTCOME, "failed")
+                failed(current, labels[ERROR_TYPE], str(outcome.error))
+        report(partial(self._duration.record, time.monotonic() - began, labels))
+        return outcome
 
 
 class TokenRequest:
@@ -92,168 +103,42 @@ class TokenRequest:
     def __init__(
         self, key: TokenKey, settings: "KeycloakSettings", channel: Channel, clock: Callable[[], float]
     ) -> None:
-        self._key = key
-        self._settings = settings
-        self._channel = channel
-        self._clock = clock
-        self._refused: list[object] = []  # the stamp of the secret that was refused, if one was
-        self._worked: list[object] = []  # the stamp of the secret that brought a token, if one did
-        self._refused_since = math.inf  # since when the secret that worked is refused
-        self._forgotten_at = -math.inf
-        self._warned: set[str] = set()
-        audience = listed(key.wanted.audiences, " ")
-        self.labels = {CLIENT_ID: settings.client_id, AUDIENCE: audience_label(audience)}
+        self._grant = _ClientCredentials(key.wanted, settings)
+        self._endpoint = TokenEndpoint(key.token_url, key.authentication, settings, channel, clock)
+        self._recording = Recording(key, TOKEN_REQUEST)
+        self.labels = self._recording.labels
         """Its labels in metrics."""
-        self.attributes = {CLIENT_ID: settings.client_id} | ({AUDIENCE: audience} if audience else {})
+        self.attributes = self._recording.attributes
         """Its attributes in spans."""
-
-    def another_secret(self) -> bool:
-        """Return once True if the secret that Keycloak refused was replaced in its file, so another request may succeed."""
-        if self._refused and self._refused != [self._key.authentication.stamp()]:
-            now = self._clock()
-            if (
-                now >= self._forgotten_at + RETRY
-            ):  # a file that is rewritten all the time must not cause a request each time
-                self._refused, self._forgotten_at = [], now
-                return True
-        return False
+        self.another_secret = self._endpoint.another_secret
 
     def __call__(self) -> Loaded[GrantedToken] | Failed:
         """Request the token, and record the result in log, trace and metrics; never raises."""
-        began = time.monotonic()
-        labels, scope = {**self.labels, CAUSE: cause()}, listed(self._key.wanted.scopes, " ")
-        shown = {**self.attributes, CAUSE: labels[CAUSE], ISSUER: self._key.issuer} | ({SCOPE: scope} if scope else {})
-        with span("request token", shown) as current:
-            outcome = self._outcome()
-            if isinstance(outcome, Loaded):
-                labels[OUTCOME] = "granted"
-                current.set_attributes({OUTCOME: "granted", TOKEN_ID: outcome.value.token_id})
-            else:
-                labels[OUTCOME], labels[ERROR_TYPE] = "failed", error_type(outcome.error)
-                current.set_attribute(OUTCOME, "failed")
-                failed(current, labels[ERROR_TYPE], str(outcome.error))
-        report(partial(TOKEN_REQUEST.record, time.monotonic() - began, labels))
-        return outcome
+        return self._recording.of(lambda attributes: span("request token", attributes), self._outcome)
 
     def _outcome(self) -> Loaded[GrantedToken] | Failed:
-        try:
-            outcome = self._ask()
-        except AudienceNotGranted as error:
-            outcome = Failed(self._worded(error), RETRY_CREDENTIALS)
-        except S2SError as error:
-            outcome = Failed(self._worded(error), RETRY)
+        outcome = self._endpoint.ask(self._grant)
         if isinstance(outcome, Failed):
             report(partial(LOG.warning, "%s", outcome.error))
         else:
-            self._refused = []
             # Not in the frame that holds the answer: error trackers record the locals of each frame that logs.
-            self._look(outcome.value)
+            for sentence in remarks(outcome.value, self._grant.wanted, self._grant.settings):
+                self._endpoint.warn(sentence)
         return outcome
 
-    def _worded(self, error: S2SError) -> S2SError:
-        """Return an equal error that was never raised, with the names of the variables that these settings were read from."""
-        again = error.again()
-        again.args = (self._settings.worded(str(error)), *error.args[1:])
-        return again
 
-    def _ask(self) -> Loaded[GrantedToken] | Failed:
-        authentication, began = self._key.authentication, self._clock()
-        stamp, proof = authentication.stamp(), authentication.prove()
-        outcome = self._exchange(proof, began)
-        if _refused_credentials(outcome) is not None:
-            again = authentication.prove()
-            if again.material != proof.material:  # the secret was rotated while we held the old one
-                stamp = authentication.stamp()
-                outcome = self._exchange(again, began)
-        if isinstance(outcome, Loaded):
-            self._worked, self._refused_since = [stamp], math.inf
-        elif (error := _refused_credentials(outcome)) is not None:
-            return self._credentials_refused(error, stamp)
-        return outcome
+@dataclass(frozen=True, slots=True)
+class _ClientCredentials:
+    """A token for the service itself (RFC 6749 section 4.4)."""
 
-    def _credentials_refused(self, error: TokenRequestError, stamp: object) -> Failed:
-        """Return how long Keycloak is not asked after it refused client, secret or key.
+    wanted: Wanted
+    settings: "KeycloakSettings"
 
-        One node of a cluster may be out of date and refuse credentials that worked before. So a caller without a token asks once more
-        at once, and all others after 5 s. A refusal 5 s later counts as final.
-        """
-        self._refused = [stamp]
-        if self._worked != [stamp]:
-            return Failed(error, RETRY_CREDENTIALS)
-        now, first = self._clock(), self._refused_since == math.inf
-        if first:
-            self._refused_since = now
-        error.retryable = now - self._refused_since < RETRY
-        return Failed(error, RETRY if error.retryable else RETRY_CREDENTIALS, doubtful=first)
+    def form(self) -> dict[str, str]:
+        return self.wanted.form()
 
-    def _exchange(self, proof: Proof, began: float) -> Loaded[GrantedToken] | Failed:
-        """Send one request, and return the token, or why there is none.
+    def granted(self, answer: Mapping[str, Any]) -> GrantedToken:
+        return granted(answer, self.wanted, client_id=self.settings.client_id)
 
-        Raises:
-            TokenRequestError: The answer has a token that cannot be used.
-        """
-        try:
-            # The form is in no local of this frame: error trackers record those of all frames above a record.
-            reply = self._channel.post_form(
-                self._key.token_url, {**self._key.wanted.form(), **proof.form}, dict(proof.headers)
-            )
-            answer = reply.json_object() if reply.status == _OK else None
-        except BackChannelError as error:
-            return Failed(unreachable(str(error), self._settings), RETRY)
-        if answer is None or "error" in answer:
-            return Failed(refusal(reply, self._settings, self._key.wanted, proof), retry_after(reply))
-        token = granted(answer, self._key.wanted, client_id=self._settings.client_id)
-        loaded = _kept(token)
-        if self._clock() - began >= loaded.usable_for:
-            raise TokenRequestError(
-                f"Keycloak took longer to answer than its token for {named(self._settings.client_id)} lives ({token.life:g} s).",
-                http_status=_OK,
-                cure="Check the load of Keycloak, and the access token lifespan of the client and of the realm.",
-            )
-        return loaded
-
-    def _look(self, token: GrantedToken) -> None:
-        """Warn once of what is unusual but may be intended."""
-        for sentence in remarks(token, self._key.wanted, self._settings):
-            self._warn(sentence)
-
-    def _warn(self, sentence: str) -> None:
-        sentence = self._settings.worded(sentence)
-        if sentence not in self._warned and len(self._warned) < 16:  # noqa: PLR2004 - a bound, not a meaning
-            self._warned.add(sentence)
-            report(partial(LOG.warning, "%s", sentence))
-
-
-def remarks(token: GrantedToken, wanted: Wanted, settings: "KeycloakSettings") -> Iterator[str]:
-    """Yield a sentence for each thing about a token that is unusual but may be intended."""
-    missing = sorted(wanted.scopes - token.scopes) if token.scopes is not None else []
-    client = named(settings.client_id)
-    if missing:
-        yield (
-            f"the token of {client} does not name the requested scope {listed(missing)}: its client scope may hide its name"
-            ' ("Include in token scope" is off), or Keycloak dropped it because the service account has none of its roles'
-        )
-    if token.life < settings.leeway:
-        yield (
-            f"the token of {client} lives {token.life:g} s, less than the {settings.leeway:g} s by which clocks may differ, so"
-            " Keycloak is asked very often: raise the access token lifespan of the client or of the realm"
-        )
-    if token.issuer and token.issuer != settings.issuer:
-        yield (
-            f"the token of {client} has iss {token.issuer}, the settings say {settings.issuer}: services that expect the issuer of"
-            " the settings will refuse it; set KEYCLOAK_PUBLIC_URL to the address in iss, and KC_HOSTNAME in Keycloak so that it stays the same"
-        )
-
-
-def _kept(token: GrantedToken) -> Loaded[GrantedToken]:
-    """Return for how many seconds a token is fresh, and for how many more it is used while another one is requested."""
-    life = token.life
-    if life <= _TOO_SHORT_TO_DIVIDE:
-        return Loaded(token, life, 0.0)
-    fresh_for = max(life - 60, 0.7 * life)
-    return Loaded(token, fresh_for, life - min(10, 0.1 * life) - fresh_for)
-
-
-def _refused_credentials(outcome: Loaded[GrantedToken] | Failed) -> TokenRequestError | None:
-    error = outcome.error if isinstance(outcome, Failed) else None
-    return error if isinstance(error, TokenRequestError) and wrong_credentials(error) else None
+    def refusal(self, reply: Reply, proof: Proof) -> S2SError:
+        return refusal(reply, self.settings, self.wanted, proof)

@@ -7,10 +7,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from s2s_fastapi.backchannel.channel import BackChannel
+from s2s_fastapi.caller.exchange.exchanged_tokens import ExchangedToken, ExchangedTokens
+from s2s_fastapi.caller.exchange.subject import Subject
 from s2s_fastapi.caller.shared_token import DEADLINE, SharedToken
-from s2s_fastapi.caller.token_request import Channel, TokenKey
+from s2s_fastapi.caller.token_endpoint import Channel
+from s2s_fastapi.caller.token_request import TokenKey
 from s2s_fastapi.caller.wanted import Wanted
-from s2s_fastapi.engine.workers import TOKENS, Workers
+from s2s_fastapi.engine.workers import EXCHANGES, TOKENS, Workers
 from s2s_fastapi.environment import settings_or_environment
 from s2s_fastapi.process import watch_forks
 
@@ -33,7 +36,8 @@ class TokenSource:
 
     - At most `capacity` keys are kept. The key that was unused for longest is dropped first; a caller that holds its token keeps it.
     - `settings` returns the settings to use: those of the caller, or those of the environment for None.
-    - `channel` makes the connection to Keycloak, and `workers` returns the threads for a URL.
+    - `channel` makes the connection to Keycloak, and `workers` returns the threads for a URL; `exchange_workers` those for tokens of users.
+    - `clock` is monotonic; `wall` returns seconds since the epoch.
     - Tests pass their own, and put the source in place with `using`.
     """
 
@@ -43,7 +47,9 @@ class TokenSource:
         channel: "Callable[[KeycloakSettings], Channel]" = _channel,
         settings: "Callable[[KeycloakSettings | None], KeycloakSettings]" = settings_or_environment,
         workers: Callable[[str], Workers] = TOKENS.to,
+        exchange_workers: Callable[[str], Workers] = EXCHANGES.to,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
         capacity: int = _CAPACITY,
     ) -> None:
         self.settings = settings
@@ -52,6 +58,8 @@ class TokenSource:
         self._clock = clock
         self._capacity = capacity
         self._tokens: dict[TokenKey, SharedToken] = {}
+        self.exchanged = ExchangedTokens(channel=channel, workers=exchange_workers, clock=clock, wall=wall)
+        """The tokens that were exchanged for users."""
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -74,6 +82,14 @@ class TokenSource:
                     del self._tokens[next(iter(self._tokens))]
             self._tokens[key] = token  # at the end: the order is the order of last use
             return token
+
+    def token_for(self, subject: Subject, settings: "KeycloakSettings", wanted: Wanted) -> ExchangedToken:
+        """Return the place of the token for `wanted` on behalf of a user; no network yet.
+
+        Raises:
+            NoUserToActFor, SessionEnded, TokenRequestError, ConfigurationError: as `ExchangedTokens.of`.
+        """
+        return self.exchanged.of(settings, wanted, subject)
 
     def tokens(self) -> tuple[SharedToken, ...]:
         """Return the kept tokens, the least recently used one first."""

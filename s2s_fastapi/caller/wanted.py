@@ -55,9 +55,9 @@ class Wanted:
         """
         return cls(names_given("audience", audience), names_given("scope", scope, scope_problem))
 
-    def form(self) -> dict[str, str]:
+    def form(self, grant_type: str = "client_credentials") -> dict[str, str]:
         """Return the fields of the token request: scopes in one fixed order, single spaces (Keycloak refuses double ones)."""
-        form = {"grant_type": "client_credentials"}
+        form = {"grant_type": grant_type}
         if self.scopes:
             form["scope"] = " ".join(sorted(self.scopes))
         return form

@@ -9,6 +9,7 @@ from s2s_fastapi.declared.asked import asked, asked_by, below, covers, lost_scop
 from s2s_fastapi.declared.callables import Role, line_of, name_of
 from s2s_fastapi.declared.sentences import Mistake, Unevaluated, Written
 from s2s_fastapi.declared.written import Reader
+from s2s_fastapi.downstream import ACTS_FOR_USER
 from s2s_fastapi.fastapi_internals import attributes_of, chain, dependant_of, original_route, returned_by, unwatched
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.requirement.guard import GUARD_MARK, GUARDED_MARK, Guarded
@@ -32,6 +33,11 @@ class Compared:
     current_principal: bool = False
     """Whether a dependency is `CurrentPrincipal`."""
     optional_principal: bool = False
+
+    @property
+    def acts_for_user(self) -> bool:
+        """Whether a dependency calls another service on behalf of the user who sent the request."""
+        return any(getattr(type(caller), ACTS_FOR_USER, False) for caller in self.callers)
 
     @classmethod
     def read_app(cls, reader: Reader, app: Any, around: tuple[Requirement, ...], above: Iterable[Written]) -> Self:

@@ -11,6 +11,7 @@ from fastapi.encoders import jsonable_encoder
 from fastapi.security.base import SecurityBase
 from starlette.types import ASGIApp
 
+from s2s_fastapi.answers import ProtectionSpace
 from s2s_fastapi.declared.openapi_operation import ERROR_SCHEMA, Way, refusals, scheme, security
 from s2s_fastapi.declared.routes import OWN_AUTHENTICATION, AppAt, RouteAccess, layers, read_access
 from s2s_fastapi.declared.start_check import AccessCheck
@@ -85,6 +86,13 @@ class Documentation:
     """The app that the middleware was added to, if it is not found below the middleware."""
     others: "tuple[KeycloakSettings, ...]" = ()
     """The settings of further realms."""
+    resource_metadata: str = ""
+    """The address of the document that describes the app as a protected resource; empty if there is none."""
+
+    @property
+    def space(self) -> ProtectionSpace:
+        """What challenges say of the app."""
+        return ProtectionSpace(self.settings.client_id or self.settings.realm, self.resource_metadata)
 
     def places(self) -> Iterator[AppAt]:
         """Yield each FastAPI app whose callers this middleware decides about, once, at its first mount."""
@@ -119,8 +127,7 @@ class Documentation:
         for name, operation, ways, anonymous in guarded:
             _add_security(document, operation, ways, schemes.get(name, frozenset()), anonymous=anonymous)
             operation.setdefault(_NOTE, [*map(str, ways), *([_ANYBODY] if anonymous else [])])
-            realm = self.settings.client_id or self.settings.realm
-            _add_answers(operation, refusals(ways, realm, body, anonymous=anonymous))
+            _add_answers(operation, refusals(ways, self.space, body, anonymous=anonymous))
         return document
 
     def _ways(self, route: RouteAccess) -> list[Way]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final, Literal, Self
 
-from s2s_fastapi.answers import headers_of
+from s2s_fastapi.answers import ProtectionSpace, headers_of
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.keycloak.endpoints import PublicEndpoints
 from s2s_fastapi.requirement.conditions import Condition, HasClaim
@@ -157,11 +157,11 @@ def _wanted_by(operations: Sequence[str]) -> str:
 
 
 def refusals(
-    ways: Sequence[Way], realm: str, schema: Mapping[str, Any], *, anonymous: bool = False
+    ways: Sequence[Way], space: ProtectionSpace, schema: Mapping[str, Any], *, anonymous: bool = False
 ) -> dict[str, dict[str, Any]]:
     """Return the answers to everybody else, by status, with body (``schema``) and headers (RFC 6750 section 3).
 
-    - ``realm`` is the protection space that the challenges name.
+    - ``space`` is what the challenges say of the service.
     - ``anonymous``: requests without credentials are accepted.
     """
     scopes = next((" ".join(way.scopes) for way in ways if way.scopes), "")
@@ -181,7 +181,7 @@ def refusals(
     return {
         str(decision.status): {
             "description": text,
-            "headers": {name: _header(name, value) for name, value in headers_of(decision, realm).items()},
+            "headers": {name: _header(name, value) for name, value in headers_of(decision, space).items()},
             "content": {"application/json": {"schema": dict(schema), "example": {"detail": decision.reason.detail}}},
         }
         for decision, text in texts

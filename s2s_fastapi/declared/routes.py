@@ -63,6 +63,8 @@ class RouteAccess:
     """Whether one of its dependencies is `CurrentPrincipal`."""
     optional_principal: bool = False
     """Whether one of them is `OptionalPrincipal`."""
+    acts_for_user: bool = False
+    """Whether one of them calls on behalf of the user who sent the request, so that nobody else can call the route."""
     documentation: str = ""
     """The usual path of the page, if FastAPI added the route for its documentation."""
     entry: Any = field(default=None, compare=False, repr=False)
@@ -269,6 +271,7 @@ def _read_route(context: Any, place: _Place) -> Iterator[RouteAccess]:
             guarded_above=bool(place.requirements) and not read.requirements,
             current_principal=read.current_principal,
             optional_principal=read.optional_principal,
+            acts_for_user=read.acts_for_user,
             documentation=documentation_page(original) if trees is None else "",
             entry=place.entry,
             missed=_joined(place.missed),

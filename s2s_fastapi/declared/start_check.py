@@ -394,7 +394,10 @@ class AccessCheck:
                     return
 
     def _impossible(self, route: RouteAccess) -> Iterator[Mistake]:
-        """Yield what is wrong with the requirement of a route if no token can meet it."""
+        """Yield what is wrong with a route if no token can meet its requirement, or no user can call it although it calls on behalf of one."""
+        at = line_of(getattr(route.entry, "endpoint", None))
+        if route.acts_for_user and (problem := self._without_user(route)):
+            yield Mistake(f"it calls on behalf of the user who called it (on_behalf), and {problem}", at)
         ways = [] if route.requirement is None else ways_of(route.requirement)
         problems = [self._contradiction(way) for way in ways]
         owners = {
@@ -405,8 +408,23 @@ class AccessCheck:
         if "" in owners:
             problems = ["require_role needs client=... or KEYCLOAK_CLIENT_ID to know whose role it is"]
         if problems and "" not in problems:
-            text = f"no token of this app can meet its requirement: {problems[0]}"
-            yield Mistake(text, line_of(getattr(route.entry, "endpoint", None)))
+            yield Mistake(f"no token of this app can meet its requirement: {problems[0]}", at)
+
+    def _without_user(self, route: RouteAccess) -> str:
+        """Return why no user can call a route, and what to write instead; nothing if one can."""
+        if not self.users:
+            return "the middleware accepts only services (to accept users as well, write users=True in ServiceAuthMiddleware(...))"
+        if self._is_public(route):
+            return "it is public, so nobody knows the user: take it out of public_paths"
+        if all(
+            any(isinstance(leaf, Caller) and leaf.kind == "service" for leaf in map(plain, way))
+            for way in ways_of(route.requirement)
+        ):
+            return (
+                f"its requirement {route.requirement} accepts only services (to accept users, write require_user(...); a service calls as itself,"
+                " with the client without on_behalf)"
+            )
+        return ""
 
     def _contradiction(self, way: Collection[Requirement]) -> str:
         """Return why no token can meet all of these plain requirements, and what to write instead; nothing if one can."""

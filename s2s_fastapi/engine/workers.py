@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 
 from s2s_fastapi.process import delay_forks, watch_exit, watch_forks
 
-__all__ = ["KEYS", "THREADS", "TOKENS", "Workers", "WorkersByServer"]
+__all__ = ["EXCHANGES", "KEYS", "THREADS", "TOKENS", "Workers", "WorkersByServer"]
 
 R = TypeVar("R")
 
@@ -69,6 +69,11 @@ class Workers:
         self._working: set[threading.Thread] = set()
         self._finishing: set[threading.Thread] = set()
         self._watched = False  # one thread at most sleeps until the next delayed job is due
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs no thread has begun yet."""
+        return len(self._queue)
 
     @property
     def unsettled(self) -> bool:
@@ -190,8 +195,9 @@ class Workers:
 class WorkersByServer:
     """Separate workers for each server: a server that hangs, or whose name hangs in DNS, delays no other server."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, threads: int = THREADS) -> None:
         self._name = name
+        self._threads = threads
         self._pools: WeakValueDictionary[tuple[str, str], Workers] = WeakValueDictionary()
         self.after_fork()
 
@@ -206,10 +212,12 @@ class WorkersByServer:
         with self._lock:
             workers = self._pools.get((there.scheme, there.netloc))
             if workers is None:
-                workers = self._pools[there.scheme, there.netloc] = Workers(self._name)
+                workers = self._pools[there.scheme, there.netloc] = Workers(self._name, threads=self._threads)
             return workers
 
 
 KEYS: Final = WorkersByServer("keys")
 """Separate from `TOKENS`: a token endpoint that hangs never delays the receiver's keys."""
 TOKENS: Final = WorkersByServer("tokens")
+EXCHANGES: Final = WorkersByServer("exchanges", threads=8)
+"""Separate from `TOKENS`: however many users come, this service's own tokens never wait for theirs."""

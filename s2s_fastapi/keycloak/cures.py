@@ -141,10 +141,12 @@ def not_granted_cure(
     requested: Iterable[str],
     granted: Iterable[str],
     token_id: str = "",
+    holder: str = "",
 ) -> str:
     """Return what to change if Keycloak gave a client a token without the audiences that it requested.
 
-    A token shows that step A is done. ``requested`` are the scopes of the request, ``granted`` those of the answer.
+    A token shows that step A is done. ``requested`` are the scopes of the request, ``granted`` those of the answer. ``holder`` has the
+    roles: by default the service account of the client.
     """
     who, names, wanted = named(client_id), sorted(missing), frozenset(requested)
     if token_id[2:4] == "lt":  # Keycloak 26.7 marks lightweight tokens there
@@ -161,7 +163,7 @@ def not_granted_cure(
         if lost:
             cure += (
                 f" The scope {listed(lost)} was requested and not granted: assign it to {who}. Keycloak also leaves out a scope with "
-                f"role mappings if the service account of {who} has none of those roles."
+                f"role mappings if {holder or f'the service account of {who}'} has none of those roles."
             )
         else:
             cure += (

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from s2s_fastapi.backchannel.channel import BackChannel
 from s2s_fastapi.caller.granted import GrantedToken, claims_of
-from s2s_fastapi.caller.token_request import TokenKey, TokenRequest, remarks
+from s2s_fastapi.caller.token_endpoint import remarks
+from s2s_fastapi.caller.token_request import TokenKey, TokenRequest
 from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.engine.loaded import Loaded

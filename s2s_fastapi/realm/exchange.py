@@ -54,6 +54,8 @@ class SubjectToken:
     """The client to whose own token the session belongs; empty for a user's session."""
     offline: bool = False
     """Whether the session is an offline session."""
+    clients: frozenset[str] = frozenset()
+    """The clients that take part in the session: the one through which the user logged in, and each that got a refresh token of it."""
     bound: bool = False
     """Whether the token is bound to a key (``cnf``)."""
 
@@ -74,7 +76,7 @@ def subject_account(realm: Realm, subject: SubjectToken) -> Account | None:
         return None
     if not subject.username:
         return Account(username="", id="", attributes={})
-    own = (one.account for one in realm.clients.values() if one.account is not None and one.service_accounts)
+    own = (one.account for one in realm.clients.values() if one.account is not None)
     found = realm.users.get(subject.username) or next((one for one in own if one.username == subject.username), None)
     return found if found is not None and found.enabled else None
 

@@ -56,6 +56,8 @@ class Granted:
     """The token has a session."""
     offline: bool = False
     """The session is an offline session."""
+    clients: frozenset[str] = frozenset()
+    """The clients that take part in the session. An exchange without a refresh token does not add the requester."""
     refresh_lifespan: int = 0
     """Seconds that the refresh_token is valid; 0 if there is none, or if it does not expire."""
     service: str = ""
@@ -80,6 +82,7 @@ class Granted:
             session=self.session,
             service=self.service,
             offline=self.offline,
+            clients=self.clients,
         )
 
 
@@ -325,8 +328,16 @@ class RealmModel:
         refresh = requested == REFRESH_TOKEN
         if refused := _denied(exchange.no_result(client, subject, effect, refresh=refresh)):
             return refused
+        clients = subject.clients | ({client_id} if refresh else set())
         token = self._token(
-            client, account, effect, service=subject.service, session=subject.session, refresh=refresh, peer=peer
+            client,
+            account,
+            effect,
+            service=subject.service,
+            session=subject.session,
+            refresh=refresh,
+            peer=peer,
+            alone=client_id not in clients,
         )
         claims, missing = exchange.narrowed(token.claims, audiences) if audiences else (token.claims, [])
         if missing:
@@ -340,6 +351,7 @@ class RealmModel:
             openid=token.openid and not id_token,
             offline=subject.offline,
             service=subject.service,
+            clients=clients,
         )
 
     def _found(self, client_id: str) -> Client | Denied:
@@ -409,11 +421,13 @@ class RealmModel:
         session: bool,
         refresh: bool,
         peer: str | None,
+        alone: bool = False,
     ) -> Granted:
+        """``alone``: the session belongs to other clients only."""
         realm = self._realm
         lower = client.attributes.get("token.response.type.bearer.lower-case") == "true"
-        # Rule 12: a token without a session has `sub` whatever its scopes; any other needs the mapper of `basic`.
-        claims = {} if session else {"sub": account.id}
+        # Rule 12: a token without a session of its client has `sub` whatever its scopes; any other needs the mapper of `basic`.
+        claims = {"sub": account.id} if alone or not session else {}
         claims |= {"typ": "bearer" if lower else "Bearer", "azp": client.id, "scope": effect.text}
         claims |= {"sid": ""} if session else {}
         written = mapped(realm, client, account, effect, service=service, peer=peer)
@@ -428,6 +442,7 @@ class RealmModel:
             refresh=refresh,
             session=session,
             offline=session and effect.offline,
+            clients=frozenset({client.id} if session else ()),
             refresh_lifespan=_refresh_lifespan(realm, client, effect) if refresh else 0,
             client_id=client.id,
             account=account.username,

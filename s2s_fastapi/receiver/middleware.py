@@ -32,7 +32,7 @@ from s2s_fastapi.principal import INBOUND, digest
 from s2s_fastapi.receiver.observe_mode import ObservedRefusals
 from s2s_fastapi.receiver.respond import report_acceptance, reporting, varying
 from s2s_fastapi.receiver.start import CheckedApp, Options, Start
-from s2s_fastapi.receiver.websocket import until_expiry
+from s2s_fastapi.receiver.websocket import revocation, until_expiry
 from s2s_fastapi.requirement.opened import ARRIVING, OPENED_KEY, Opened, Places, method_of
 from s2s_fastapi.requirement.request_state import ANONYMOUS_KEY, KEYS_KEY, SCOPE_KEY, Anonymous, Authenticated
 from s2s_fastapi.telemetry import Observer
@@ -67,6 +67,8 @@ class ServiceAuthMiddleware:
         settings: "environment.KeycloakSettings | Sequence[environment.KeycloakSettings] | None" = None,
         *,
         audience: str | Collection[str] | None = None,
+        public_url: str | None = None,
+        resource: bool = False,
         public_paths: Iterable[str] = (),
         optional_paths: Iterable[str] = (),
         users: bool = False,
@@ -86,6 +88,13 @@ class ServiceAuthMiddleware:
 
         - ``settings``: read from the environment at the start, unless given. A list accepts tokens of several realms: a requirement speaks
           of the first one unless it says ``realm=``. ``audience`` replaces the audience in them.
+        - ``public_url``: the URL at which callers reach this app, such as ``"https://tools.example.com/mcp"``: ASCII, https (http on
+          loopback addresses only), without user name, query and fragment. It is compared exactly, and never guessed from a request.
+        - ``resource=True``: the app is a protected resource (RFC 9728), as tool servers are (MCP). ``public_url`` is then its only audience,
+          in each realm, in place of the settings' client id and audience. If ``audience`` is given too, only that counts. Every
+          challenge names the document at ``https://tools.example.com/.well-known/oauth-protected-resource/mcp``. The middleware answers
+          GET, HEAD and CORS preflight requests for it without a token. It names ``public_url`` and the issuers of the settings, and nothing else.
+          The proxy must pass that path on unchanged.
         - ``public_paths``: exact paths for GET and HEAD, or ``"POST /hooks/x"``.
         - ``optional_paths``: written like ``public_paths``, or as ``"WEBSOCKET /x"``. A request without any credentials is accepted there,
           and a request with credentials is judged as everywhere. See `OptionalPrincipal` and `Requirement.optional`.
@@ -106,6 +115,8 @@ class ServiceAuthMiddleware:
         options = Options(
             settings=settings,
             audience=audience,
+            public_url=public_url,
+            resource=resource,
             # The app is read more than once, and an iterator would be empty then.
             public_paths=tuple(public_paths) if isinstance(public_paths, Iterator) else public_paths,
             optional_paths=tuple(optional_paths) if isinstance(optional_paths, Iterator) else optional_paths,
@@ -145,6 +156,12 @@ class ServiceAuthMiddleware:
         if checked.routes.problem:
             await self._not_started(scope, receive, send, checked.routes.problem)
             return
+        if checked.resource is not None and scope["type"] == "http":
+            if checked.resource.answers(scope):
+                await checked.resource(scope, receive, send)
+                return
+            if problem := checked.resource.out_of_reach(scope):
+                self._start.warn(problem)
         scope[WATCH_KEY] = checked.routes
         if (
             checked.public.entries
@@ -226,13 +243,15 @@ class ServiceAuthMiddleware:
         if principal.other_realm:
             service = checked.services[principal.issuer]
         # Taken here, while it is the server's: the app makes others below it.
-        scope[SCOPE_KEY] = state = Authenticated(verdict, principal, service, current_span())
+        scope[SCOPE_KEY] = state = Authenticated(
+            principal, verdict.digest, credentials, verdict, service, current_span()
+        )
         # New for each request: the list inside is mutable, and what one request appends must not open the next.
         scope["user"], scope["auth"] = principal, AuthCredentials(verdict.scopes)
         if scope["type"] == "websocket":
             own = verifier.of(principal)
             ends = own.checks.ends(principal)
-            app = until_expiry(app, ends, self._clock, revoked=_revocation(own.keys, principal.issued_at))
+            app = until_expiry(app, ends, self._clock, revoked=revocation(own.keys, principal.issued_at))
         inbound = INBOUND.set(verdict.digest)
         try:
             await app(scope, receive, reporting(state, scope, send))
@@ -240,9 +259,10 @@ class ServiceAuthMiddleware:
             if state.refusal is None or state.answered:
                 raise
             # There is no Starlette app around the guard to do it.
-            await answer(scope, state.refusal, service.realm)(scope, receive, send)
+            await answer(scope, state.refusal, service.space)(scope, receive, send)
         finally:
             INBOUND.reset(inbound)
+            state.credentials = None
             if not state.answered and state.refusal is None:
                 report_acceptance(state, scope)  # it ran, even if nothing came of it
 
@@ -260,7 +280,7 @@ class ServiceAuthMiddleware:
         except (AuthenticationError, WebSocketException):
             if state.refusal is None or state.answered:
                 raise
-            await answer(scope, state.refusal, checked.service.realm)(scope, receive, send)
+            await answer(scope, state.refusal, checked.service.space)(scope, receive, send)
         finally:
             if not state.answered and state.refusal is None:
                 report_acceptance(state, scope)
@@ -292,7 +312,7 @@ class ServiceAuthMiddleware:
         self, checked: CheckedApp, scope: Scope, receive: Receive, send: Send, decision: Decision
     ) -> None:
         checked.service.report(decision, scope, current_span())
-        await answer(scope, decision, checked.service.realm)(scope, receive, send)
+        await answer(scope, decision, checked.service.space)(scope, receive, send)
 
     def _without_token(self, checked: CheckedApp, refusal: Decision, scope: Scope) -> Decision:
         """Return the refusal of a request without a token. Its cure does not advise what `public_paths` already has."""
@@ -387,17 +407,6 @@ class _Opener:
             scope.pop(ANONYMOUS_KEY, None)
             self.anonymous.answered = True  # what comes now is decided and reported anew
         return self.middleware._authenticate(self.checked, app, scope, receive, send)  # noqa: SLF001 - one module
-
-
-def _revocation(keys: KeySource, issued_at: int) -> Callable[[], bool]:
-    """Return what says whether a token of that second was revoked. Asking it also renews the keys of an app that gets no requests."""
-
-    def revoked() -> bool:
-        if keys.peek() is None:
-            keys.start()
-        return issued_at < keys.not_before
-
-    return revoked
 
 
 def middleware_of(app: Any) -> ServiceAuthMiddleware | type[ServiceAuthMiddleware] | None:

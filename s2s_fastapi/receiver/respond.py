@@ -7,7 +7,7 @@ from typing import Final
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Scope, Send
 
-from s2s_fastapi.answers import headers_of
+from s2s_fastapi.answers import ProtectionSpace, headers_of
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.requirement.request_state import Anonymous, Authenticated
@@ -26,6 +26,10 @@ _ANONYMOUS: Final = Decision(reason=Reason.ANONYMOUS)
 _ANSWERS: Final = frozenset(
     {"http.response.start", "websocket.http.response.start", "websocket.accept", "websocket.close"}
 )
+_LAST: Final = frozenset(
+    {"http.response.body", "http.response.pathsend", "websocket.http.response.body", "websocket.close"}
+)
+"""What ends an answer, if no more of it is announced."""
 
 
 def reporting(state: Authenticated | Anonymous, scope: Scope, send: Send) -> Send:
@@ -34,6 +38,9 @@ def reporting(state: Authenticated | Anonymous, scope: Scope, send: Send) -> Sen
     # Not a coroutine of its own, which would cost more than all it does.
     def send_and_report(message: Message) -> Awaitable[None]:
         if state.answered or message["type"] not in _ANSWERS:
+            # A background task that runs after the answer is not the caller's request any more.
+            if message["type"] in _LAST and not message.get("more_body"):
+                state.credentials = None
             return send(message)
         if state.unasked and message.get("status", 0) < _ERROR and message["type"] != "websocket.close":
             unasked = [each.text for each in state.unasked.values() if not each.covered(state.asked)]
@@ -44,7 +51,7 @@ def reporting(state: Authenticated | Anonymous, scope: Scope, send: Send) -> Sen
         if refusal is None:
             report_acceptance(state, scope)
         elif message["type"].endswith(".response.start"):
-            message = _with_challenge(message, refusal, state.service.realm)
+            message = _with_challenge(message, refusal, state.service.space)
         return send(message)
 
     return send_and_report
@@ -94,14 +101,14 @@ def varying(send: Send, *, credentials: bool, shared: Callable[[], None]) -> Sen
     return send_with_headers
 
 
-def _with_challenge(message: Message, refusal: Decision, realm: str) -> Message:
+def _with_challenge(message: Message, refusal: Decision, space: ProtectionSpace) -> Message:
     """Return the response start with the refusal's headers, which the app's own exception handler may have dropped."""
     if message["status"] != refusal.status:
         return message  # the app made something else of it: a redirect, a page of its own
     present = {name.lower() for name, _ in message.get("headers", ())}
     missing = [
         (name.lower().encode(), value.encode("latin-1"))
-        for name, value in headers_of(refusal, realm).items()
+        for name, value in headers_of(refusal, space).items()
         if name.lower().encode() not in present
     ]
     return {**message, "headers": [*message.get("headers", ()), *missing]} if missing else message

@@ -22,6 +22,7 @@ from s2s_fastapi.fastapi_internals import added_middleware, get_route_path, hidd
 from s2s_fastapi.names import NO_AUDIENCE, audience_names
 from s2s_fastapi.process import watch_forks
 from s2s_fastapi.receiver.observe_mode import ObservedRefusals, Observing, end_of_observing
+from s2s_fastapi.receiver.resource import ProtectedResource, resource_url
 from s2s_fastapi.requirement.opened import Places
 from s2s_fastapi.requirement.request_state import Service
 from s2s_fastapi.requirement.require import require_service, require_user
@@ -50,6 +51,8 @@ class Options:
 
     settings: "KeycloakSettings | Sequence[KeycloakSettings] | None"
     audience: str | Collection[str] | None
+    public_url: str | None
+    resource: bool
     public_paths: Iterable[str]
     optional_paths: Iterable[str]
     users: bool
@@ -65,6 +68,25 @@ class Options:
     keys: "Callable[[KeycloakSettings], KeySource]" = field(repr=False)
     """Makes the source of the realm's keys."""
     clock: Callable[[], float] = field(repr=False)
+
+    @property
+    def resource_url(self) -> str:
+        """The URL of the app, if it is a protected resource; empty if it is none.
+
+        Raises:
+            ConfigurationError: ``public_url`` or ``resource`` is wrong.
+        """
+        return resource_url(self.public_url, self.resource)
+
+    @property
+    def audiences(self) -> frozenset[str]:
+        """The audiences that the code names, in every realm; empty if the settings name them.
+
+        Raises:
+            ConfigurationError: ``audience``, ``public_url`` or ``resource`` is wrong.
+        """
+        url = self.resource_url
+        return audience_names(self.audience) or frozenset((url,) if url else ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +104,8 @@ class CheckedApp:
     """Paths of routes that are not public, each with the public path that no route answers and that was probably meant for it."""
     services: Mapping[str, Service] = field(default_factory=dict)
     """The app as callers of further realms see it, by the issuer."""
+    resource: ProtectedResource | None = None
+    """The document about the app that everybody may read."""
     root_path: str = ""
     """The root path that the app below sets when it is called: FastAPI(root_path=...)."""
 
@@ -194,7 +218,7 @@ class Start:
         root = self._root(app)
         # What is below, or the app itself if a layer below hides its routes.
         below = self._app if root is None or router_below(self._app) is not None else root
-        audience = audience_names(options.audience)
+        audience = options.audiences
         realms = [
             RealmAccess(
                 name=each.name,
@@ -219,7 +243,12 @@ class Start:
             realms=tuple(realms),
             unchecked=_route_names(options.insecure_unchecked),
         )
-        return Documentation(below, check, settings, root, tuple(others))
+        resource = self._resource(check)
+        return Documentation(below, check, settings, root, tuple(others), resource.address if resource else "")
+
+    def _resource(self, check: AccessCheck) -> ProtectedResource | None:
+        url = self.options.resource_url
+        return ProtectedResource.of(url, [realm.issuer for realm in check.realms]) if url else None
 
     def _root(self, app: Any) -> Any:
         """Return ``app`` if the middleware was added to it, else None: below a mount it is the outer app, whose routes are not ours."""
@@ -240,6 +269,7 @@ class Start:
             raise
         self.install(documentation)
         self._warn(documentation.check.warnings())
+        self._warn(self._beside_the_resource(documentation))
         open_routes = list(documentation.check.open_routes())
         realms = documentation.check.realms
         if len(realms) > 1:
@@ -248,6 +278,12 @@ class Start:
                 len(realms),
                 ", ".join(f"{named(realm.name)} ({realm.issuer})" for realm in realms),
                 named(realms[0].name),
+            )
+        if checked.resource is not None:
+            _log.info(
+                "the app is a protected resource: tokens for %s are accepted, and %s needs no token.",
+                listed(documentation.check.audiences, " or ") or "any service",
+                checked.resource.address,
             )
         if open_routes:
             _log.info(
@@ -260,6 +296,21 @@ class Start:
                 "requests without credentials are accepted, as optional_paths say, on: %s", bounded(optional_routes)
             )
         return checked
+
+    def _beside_the_resource(self, documentation: Documentation) -> Iterator[str]:
+        """Yield a warning for everything that works no more because the app is a protected resource."""
+        resource, options = self._resource(documentation.check), self.options
+        if resource is None:
+            return
+        for settings in (documentation.settings, *documentation.others) if options.audience is None else ():
+            if unused := {*settings.audience} - options.audiences:
+                yield settings.worded(
+                    f"resource=True: public_url is the only audience, so KEYCLOAK_AUDIENCE ({listed(unused)}) is not accepted. "
+                    "Remove that setting; or write audience=[...] with every audience that is accepted."
+                )
+        hidden = [route.name for route in documentation.check.access.routes if route.path == resource.path]
+        if hidden:
+            yield f"resource=True: the middleware answers {resource.path}, so this route is never reached: {bounded(hidden)}. Remove it."
 
     def _checked(self, documentation: Documentation) -> CheckedApp:
         options, settings, check = self.options, documentation.settings, documentation.check
@@ -276,7 +327,7 @@ class Start:
         ]
         service = Service(
             client_id=settings.client_id,
-            realm=settings.client_id or settings.realm,
+            space=documentation.space,
             observer=self._observing or self.observer,
             observing=lambda: clock() < observe_until,
         )
@@ -291,6 +342,7 @@ class Start:
             places=places,
             services={each.issuer: replace(service, client_id=each.client_id) for each in documentation.others},
             meant={found.nearest.path: found.entry.text for found in check.unanswered() if found.nearest is not None},
+            resource=self._resource(check),
             root_path=own_root_path(router_below(self._app) or hidden_app(self._app)),
         )
 

@@ -8,7 +8,9 @@ from typing import Final
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["until_expiry"]
+from s2s_fastapi.verifier.keys import KeySource
+
+__all__ = ["Lifetime", "revocation", "until_expiry", "within"]
 
 _CLOSE: Final = {
     "type": "websocket.close",
@@ -36,9 +38,25 @@ def until_expiry(
     - The app is not cancelled. As after a client went away, its next ``receive`` is a disconnect, its next ``send`` an `OSError`.
     - If the token expires during the handshake, the WebSocket is closed right after the handshake.
     """
+    return within(app, lambda receive, send: _WebSocketLifetime(receive, send, expires_at, clock, revoked))
+
+
+def revocation(keys: KeySource, issued_at: int) -> Callable[[], bool]:
+    """Return what says whether a token of that second was revoked. Asking it also renews the keys of an app that gets no requests."""
+
+    def revoked() -> bool:
+        if keys.peek() is None:
+            keys.start()
+        return issued_at < keys.not_before
+
+    return revoked
+
+
+def within(app: ASGIApp, lifetime_of: "Callable[[Receive, Send], Lifetime]") -> ASGIApp:
+    """Return ``app`` so that it runs between a `Lifetime` and the server. What the app raises is raised."""
 
     async def bounded(scope: Scope, receive: Receive, send: Send) -> None:
-        lifetime = _Lifetime(receive, send, expires_at, clock, revoked)
+        lifetime = lifetime_of(receive, send)
         failure: BaseException | None = None
         try:
             async with anyio.create_task_group() as group:
@@ -64,8 +82,8 @@ def until_expiry(
     return bounded
 
 
-class _Lifetime:
-    """One WebSocket, between the server and the app."""
+class Lifetime:
+    """One connection between the server and the app, for as long as its token is valid."""
 
     def __init__(
         self,
@@ -80,7 +98,7 @@ class _Lifetime:
         self._expires_at = expires_at
         self._clock = clock
         self._revoked = revoked
-        self._accepted = anyio.Event()
+        self._began = anyio.Event()
         self._closed = False
         self._cut = False
         self._gone = False
@@ -88,8 +106,8 @@ class _Lifetime:
         self.expired = False
 
     async def watch(self) -> None:
-        """Close the WebSocket when its token has expired, then wake the app if it is receiving."""
-        await self._accepted.wait()
+        """Close the connection when its token has expired, then wake the app if it is receiving."""
+        await self._began.wait()
         until = anyio.current_time() + self._expires_at - self._clock()
         while not self._over() and (left := until - anyio.current_time()) > 0:  # noqa: ASYNC110 - a clock wakes nobody
             await anyio.sleep(min(left, _LOOKING))
@@ -100,7 +118,31 @@ class _Lifetime:
 
     async def receive(self) -> Message:
         """Receive from the client while the token is valid."""
-        if not self._accepted.is_set():
+        raise NotImplementedError
+
+    async def send(self, message: Message) -> None:
+        """Send to the client while the token is valid."""
+        raise NotImplementedError
+
+    def _over(self) -> bool:
+        return self.expired or self._clock() >= self._expires_at or self._revoked()
+
+    async def _close(self) -> None:
+        if not (self._closed or self._gone):
+            self._closed = self._cut = True
+            # If the client has gone, servers raise different errors.
+            with anyio.move_on_after(_CLOSING), contextlib.suppress(OSError, RuntimeError):
+                await self._end()
+
+    async def _end(self) -> None:
+        """Tell the client that it is over."""
+        raise NotImplementedError
+
+
+class _WebSocketLifetime(Lifetime):
+    async def receive(self) -> Message:
+        """Receive from the client while the token is valid."""
+        if not self._began.is_set():
             return await self._receive()
         if not self._over():
             with anyio.CancelScope() as scope:
@@ -129,14 +171,7 @@ class _Lifetime:
             self._closed = True
         await self._send(message)
         if message["type"] == "websocket.accept":
-            self._accepted.set()
+            self._began.set()
 
-    def _over(self) -> bool:
-        return self.expired or self._clock() >= self._expires_at or self._revoked()
-
-    async def _close(self) -> None:
-        if not (self._closed or self._gone):
-            self._closed = self._cut = True
-            # If the client has gone, servers raise different errors.
-            with anyio.move_on_after(_CLOSING), contextlib.suppress(OSError, RuntimeError):
-                await self._send(dict(_CLOSE))
+    async def _end(self) -> None:
+        await self._send(dict(_CLOSE))

@@ -6,11 +6,11 @@ from typing import Any, Final
 
 from starlette.types import Scope
 
-from s2s_fastapi.answers import error_within
+from s2s_fastapi.answers import ProtectionSpace, error_within
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.keycloak.cures import ASKED_ANYWAY, credentials_cure
-from s2s_fastapi.principal import Principal
+from s2s_fastapi.principal import SCOPE_KEY, AcceptedToken, Principal
 from s2s_fastapi.telemetry import Observer
 from s2s_fastapi.telemetry.located import located
 from s2s_fastapi.telemetry.metrics import decided
@@ -19,7 +19,6 @@ from s2s_fastapi.verifier.verdict import Judge, Verdict
 
 __all__ = ["ANONYMOUS_KEY", "KEYS_KEY", "SCOPE_KEY", "Anonymous", "Authenticated", "Service", "Unasked", "admit"]
 
-SCOPE_KEY: Final = "s2s_fastapi.authenticated"
 ANONYMOUS_KEY: Final = "s2s_fastapi.anonymous"
 KEYS_KEY: Final = "s2s_fastapi.keys"
 """What a request's token is verified with, on public paths too: for `auth_ready`."""
@@ -30,8 +29,8 @@ class Service:
     """The receiving app, as far as decisions about its requests need it."""
 
     client_id: str
-    realm: str
-    """The protection space named in challenges (RFC 7235 section 2.2)."""
+    space: ProtectionSpace
+    """What challenges say of it."""
     observer: Observer
     observing: Callable[[], bool]
     """Return whether refusals are only logged: see ``insecure_observe_until``."""
@@ -53,15 +52,14 @@ class Unasked:
     """Return whether a caller that met these requirements meets it, too."""
 
 
-@dataclass(slots=True)
-class Authenticated:
+@dataclass(slots=True, eq=False)
+class Authenticated(AcceptedToken):
     """One request that the middleware accepted, for the requirements behind it.
 
     It is not Starlette's ``scope["user"]``, which any inner middleware may replace.
     """
 
     verdict: Verdict
-    principal: Principal
     service: Service
     span: Span
     """The server's, if somebody traces requests."""
@@ -113,7 +111,7 @@ class Authenticated:
             decision = min(enforced, key=lambda refusal: refusal.status)
         self.refusal = decision = self._of_this_token(decision)
         service.report(decision, scope, self.span)
-        raise error_within(scope, decision, service.realm)
+        raise error_within(scope, decision, service.space)
 
     def _observe(self, scope: Scope, decision: Decision) -> None:
         """Keep a refusal that is only logged until the answer starts: one for each reason, however often it was found."""
@@ -138,6 +136,8 @@ class Anonymous:
 
     service: Service
     span: Span
+    credentials: None = None
+    """It has none."""
     refusal: Decision | None = None
     """Set when a requirement refused: see `Authenticated`."""
     answered: bool = False
@@ -155,7 +155,7 @@ class Anonymous:
         """Report that a requirement needs a caller, and return what Starlette answers."""
         self.refusal = decision = Decision(reason=Reason.NO_CREDENTIALS, cure=credentials_cure(ASKED_ANYWAY))
         self.service.report(decision, scope, self.span)
-        return error_within(scope, decision, self.service.realm)
+        return error_within(scope, decision, self.service.space)
 
 
 def admit(scope: Scope, requirement: Judge) -> Principal | None:

@@ -38,6 +38,7 @@ __all__ = [
     "OTHER",
     "RESENDS",
     "TOKEN_AGE",
+    "TOKEN_EXCHANGE",
     "TOKEN_REQUEST",
     "VERIFICATION",
     "Metric",
@@ -109,6 +110,15 @@ KEYS_FETCH: Final = _histogram(
 TOKEN_REQUEST: Final = _histogram(
     "s2s_fastapi.token.request.duration",
     "Time to get a token from Keycloak; cause tells renewals ahead of time (ahead) from those that a 401 forced (forced).",
+    OUTCOME,
+    CAUSE,
+    CLIENT_ID,
+    AUDIENCE,
+    ERROR_TYPE,
+)
+TOKEN_EXCHANGE: Final = _histogram(
+    "s2s_fastapi.token.exchange.duration",
+    "Time to exchange a user's token at Keycloak; cause tells exchanges that a 401 forced (forced).",
     OUTCOME,
     CAUSE,
     CLIENT_ID,

@@ -4,6 +4,7 @@
     fetch keys        one load of the realm's keys
     wait for token    what a request waits for a token
     request token     one load of a token
+    exchange token    one exchange of a user's token
     GET, POST         one exchange with Keycloak (HTTP semantic conventions, client span)
 
 The server's span is not ours. The instrumentation of FastAPI, or of the server, makes it; we add what was decided.

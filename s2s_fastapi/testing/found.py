@@ -10,7 +10,14 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Router
 
 from s2s_fastapi.caller.auth import ServiceTokenAuth
-from s2s_fastapi.caller.service_client import ServiceAuth, ServiceClient, SyncServiceClient
+from s2s_fastapi.caller.service_client import (
+    OnBehalfAuth,
+    OnBehalfClient,
+    ServiceAuth,
+    ServiceClient,
+    SyncOnBehalfClient,
+    SyncServiceClient,
+)
 from s2s_fastapi.declared.late_routes import behind
 from s2s_fastapi.declared.routes import layers, read_access
 from s2s_fastapi.fastapi_internals import included_router, later_routes, mounted_app
@@ -20,7 +27,10 @@ from s2s_fastapi.verifier.token_verifier import TokenVerifier
 __all__ = ["Found", "find"]
 
 _MOST: Final = 20_000
-_CALLER: Final = (ServiceTokenAuth, ServiceClient, SyncServiceClient, ServiceAuth)
+_CALLER: Final = (
+    *(ServiceTokenAuth, ServiceClient, SyncServiceClient, ServiceAuth),
+    *(OnBehalfClient, SyncOnBehalfClient, OnBehalfAuth),
+)
 
 
 @dataclass(frozen=True, slots=True)

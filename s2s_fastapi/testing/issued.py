@@ -22,8 +22,6 @@ class IssuedToken:
     subject: SubjectToken
     session: str
     """``sid``; empty if the token has no session."""
-    clients: frozenset[str]
-    """The clients of the session: the one through which the user logged in, and those that got a refresh token."""
     valid_from: float
     issued_at: int
     expires_at: int
@@ -32,9 +30,7 @@ class IssuedToken:
     """What a test named about the account, if there is no realm file."""
 
     @classmethod
-    def of(
-        cls, claims: Mapping[str, Any], granted: Granted, *, session: str, named: object, clients: frozenset[str]
-    ) -> "IssuedToken | None":
+    def of(cls, claims: Mapping[str, Any], granted: Granted, *, session: str, named: object) -> "IssuedToken | None":
         """Return what to remember of an access token, or None if it is none that Keycloak would exchange.
 
         A test may have replaced claims. A token with another session or client than the real one is not good any more.
@@ -47,12 +43,11 @@ class IssuedToken:
         times = [claims.get(name, 0) for name in ("iat", "exp", "nbf")]
         if not right or not all(isinstance(time, (int, float)) for time in times):
             return None
-        given = replace(granted, claims={**granted.claims, "aud": claims.get("aud", [])}).as_subject()
+        given = replace(granted, claims={**granted.claims, "aud": _names(claims.get("aud"))}).as_subject()
         issued_at, expires_at, valid_from = times
         return cls(
             subject=replace(given, bound="cnf" in claims),
             session=session,
-            clients=clients,
             issued_at=issued_at,
             expires_at=expires_at,
             valid_from=valid_from,
@@ -101,6 +96,11 @@ class IssuedTokens:
     def not_before(self, username: str) -> int:
         """Return the second before which the account's tokens are revoked: that of its last logout, or 0."""
         return self._logouts.get(username, 0)
+
+
+def _names(audience: object) -> list[str]:
+    names = audience if isinstance(audience, list) else [audience]
+    return [name for name in names if isinstance(name, str)]
 
 
 def _digest(token: str) -> bytes:

@@ -75,8 +75,7 @@ class Mint:
 
     def remember(self, token: str, claims: Mapping[str, Any], granted: Granted, session: str) -> None:
         """Remember an access token of this realm, so that a client can exchange it."""
-        clients = self._clients | ({granted.client_id} if granted.refresh or self.subject is None else set())
-        issued = IssuedToken.of(claims, granted, session=session, named=self.named, clients=clients)
+        issued = IssuedToken.of(claims, granted, session=session, named=self.named)
         if issued is not None and claims.get("iss") == self.issuer:
             self.realm.issued.add(token, issued, now=self.now)
 
@@ -97,14 +96,10 @@ class Mint:
         if not self.wire.marked_ids:
             return str(uuid.uuid4())
         letter = "f" if granted.offline else "n"
-        kept = self.subject is None or granted.refresh or granted.client_id in self._clients
-        session = "tr" if not granted.session else f"o{letter}" if kept else f"{letter}t"
+        own = granted.client_id in granted.clients
+        session = "tr" if not granted.session else f"o{letter}" if own else f"{letter}t"
         kind = "lt" if self.realm.lightweight(str(granted.claims.get("azp", ""))) else "rt"
         return f"{session}{kind}{_MARKS[grant]}:{uuid.uuid4()}"
-
-    @property
-    def _clients(self) -> frozenset[str]:
-        return frozenset() if self.subject is None else self.subject.clients
 
     def session(self, granted: Granted) -> str:
         """Return the id of the token's session: a new one, or that of the token that is exchanged; empty if there is no session."""

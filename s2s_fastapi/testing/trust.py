@@ -12,7 +12,10 @@ import httpx
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from s2s_fastapi.answers import ProtectionSpace
 from s2s_fastapi.backchannel.channel import BackChannel
+from s2s_fastapi.caller.exchange.exchanged_tokens import ExchangedToken
+from s2s_fastapi.caller.exchange.subject import Subject
 from s2s_fastapi.caller.shared_token import DEADLINE, SharedToken
 from s2s_fastapi.caller.token_source import TokenSource
 from s2s_fastapi.caller.wanted import Wanted
@@ -227,7 +230,7 @@ class Trusted:
     def _options(self, middleware: ServiceAuthMiddleware, declared: frozenset[str]) -> Options:
         options: Options = original(middleware)["_start"].options
         given = options.settings
-        named = audience_names(options.audience)
+        named = options.audiences
         settings = self._all_settings(given, frozenset() if named or self._is_named else declared)
         skips = options.insecure_skip_audience
         self._accepted[id(middleware)] = self._realms_of(settings, named, skips=skips)
@@ -272,7 +275,7 @@ class Trusted:
             **vars(other),
             "_verifier": made,
             "_client_ids": {each.issuer: each.client_id for each in settings},
-            "_protects": settings[0].client_id or settings[0].realm,
+            "_protects": ProtectionSpace(settings[0].client_id or settings[0].realm),
             "_log": self._recorder(DecisionLog()),
         }
 
@@ -306,7 +309,9 @@ class Trusted:
             channel=lambda _: BackChannel(transport=self.issuer.transport, timeout=DEADLINE),
             settings=self._of_caller,
             workers=lambda _: self._workers[1],
+            exchange_workers=lambda _: self._workers[1],
             clock=self.issuer.time.monotonic,
+            wall=self.issuer.time.now,
         )
 
     def _asked(self, settings: KeycloakSettings, wanted: Wanted) -> None:
@@ -418,6 +423,10 @@ class _Source(TokenSource):
         self._asked(settings, wanted)
         return super().token(settings, wanted)
 
+    def token_for(self, subject: Subject, settings: KeycloakSettings, wanted: Wanted) -> ExchangedToken:
+        self._asked(settings, wanted)
+        return super().token_for(subject, settings, wanted)
+
 
 @contextmanager
 def trusting(
@@ -482,7 +491,10 @@ def _exchange(stack: ExitStack, swap: Swap) -> None:
 
 
 def _declared(middleware: ServiceAuthMiddleware, owner: Any) -> frozenset[str]:
-    """Return the audiences that the middleware or its settings are given, or else those that the routes declare."""
+    """Return the audiences that the middleware or its settings are given, or else those that the routes declare.
+
+    The URL of a resource is none of them: an app is never a client of that name.
+    """
     options: Options = original(middleware)["_start"].options
     given = options.settings
     first = given if given is None or isinstance(given, KeycloakSettings) else next(iter(given), None)

@@ -9,7 +9,7 @@ from s2s_fastapi.process import watch_forks
 from s2s_fastapi.verifier.jwks import KeySet, VerificationKey
 from s2s_fastapi.verifier.verdict import Verdict
 
-__all__ = ["CACHED_TOKENS", "AcceptedToken", "AcceptedTokens"]
+__all__ = ["CACHED_TOKENS", "AcceptedTokens", "RememberedToken"]
 
 CACHED_TOKENS: Final = 10_000
 _BYTES_PER_TOKEN: Final = 1_000
@@ -18,7 +18,7 @@ _LOCKS: Final = 16
 
 
 @dataclass(slots=True)
-class AcceptedToken:
+class RememberedToken:
     """One accepted token: its verdict, and what time or Keycloak can take away from it."""
 
     verdict: Verdict
@@ -58,9 +58,9 @@ class AcceptedTokens:
         self._half = (size + 1) // 2
         self._half_bytes = self._half * _BYTES_PER_TOKEN
         self._bytes = 0
-        self.recent: dict[bytes, AcceptedToken] = {}
+        self.recent: dict[bytes, RememberedToken] = {}
         """The younger generation. The hot path reads it without a call."""
-        self._older: dict[bytes, AcceptedToken] = {}
+        self._older: dict[bytes, RememberedToken] = {}
         self._watched = False
         self.after_fork()
 
@@ -77,14 +77,14 @@ class AcceptedTokens:
         """Return whether a token with exactly these credentials is kept."""
         return credentials in self.recent or credentials in self._older
 
-    def get(self, credentials: bytes) -> AcceptedToken | None:
+    def get(self, credentials: bytes) -> RememberedToken | None:
         """Return what is remembered of a token. The caller must check whether it still holds."""
         found = self.recent.get(credentials)
         if found is None and (found := self._older.get(credentials)) is not None:
             self.put(credentials, found)
         return found
 
-    def put(self, credentials: bytes, accepted: AcceptedToken) -> None:
+    def put(self, credentials: bytes, accepted: RememberedToken) -> None:
         """Remember a token.
 
         Threads that meet here can at worst drop a generation too early, which costs a verification.

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol, Self
 
-from s2s_fastapi.answers import error_of, error_within
+from s2s_fastapi.answers import ProtectionSpace, error_of, error_within
 from s2s_fastapi.decision import Decision
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.keycloak.cures import credentials_cure
@@ -85,9 +85,9 @@ class Presented:
             return located(decision, self.scope, current_span())
         return replace(decision, trace_id=trace_id(current_span()))
 
-    def error(self, decision: Decision, realm: str) -> Exception:
+    def error(self, decision: Decision, space: ProtectionSpace) -> Exception:
         """Return the exception for a refusal. Starlette answers it if there is a request."""
-        return error_of(decision, realm) if self.scope is None else error_within(self.scope, decision, realm)
+        return error_of(decision, space) if self.scope is None else error_within(self.scope, decision, space)
 
 
 def _pair(pair: Any) -> tuple[bytes, bytes]:

@@ -8,7 +8,7 @@ from typing import Final
 import httpx
 
 from s2s_fastapi import environment
-from s2s_fastapi.answers import error_of
+from s2s_fastapi.answers import ProtectionSpace, error_of
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.environment import realms_of
 from s2s_fastapi.errors import ConfigurationError
@@ -70,7 +70,7 @@ class TokenVerifier:
         self._cached_tokens = cached_tokens
         self._verifier: Verifier | RealmsVerifier | None = None
         self._made: dict[str, Verifier | RealmsVerifier] = {}
-        self._protects = ""
+        self._protects = ProtectionSpace()
         self._client_ids: dict[str, str] = {}
         self._max_lifetime = max_lifetime
         self._log = DecisionLog()
@@ -173,7 +173,7 @@ class TokenVerifier:
         """
         if self._verifier is None:
             first, *others = realms_of(self._given)
-            self._protects = first.client_id or first.realm
+            self._protects = ProtectionSpace(first.client_id or first.realm)
             self._client_ids = {each.issuer: each.client_id for each in (first, *others)}
             alone = self._of(first)
             made: Verifier | RealmsVerifier = alone

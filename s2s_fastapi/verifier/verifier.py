@@ -14,7 +14,7 @@ from s2s_fastapi.telemetry.attributes import AUDIENCE, OUTCOME
 from s2s_fastapi.telemetry.metrics import HIT, LOOKUPS, MISS, VERIFICATION
 from s2s_fastapi.telemetry.spans import Span, describe, failed, span
 from s2s_fastapi.text import listed
-from s2s_fastapi.verifier.accepted_tokens import AcceptedToken, AcceptedTokens
+from s2s_fastapi.verifier.accepted_tokens import AcceptedTokens, RememberedToken
 from s2s_fastapi.verifier.bearer import token_in
 from s2s_fastapi.verifier.checks import Checks
 from s2s_fastapi.verifier.jwks import KeySet, VerificationKey
@@ -48,7 +48,7 @@ class Verifier:
         self.keys = keys
         self.tokens = tokens
         self._observe_until = observe_until
-        self._clock = clock
+        self.clock = clock
 
     def known(self, credentials: bytes) -> Verdict | None:
         """Return the verdict on a token that was accepted before and still would be. Never waits.
@@ -59,11 +59,11 @@ class Verifier:
         if keys is None:
             return None
         entry = self.tokens.recent.get(credentials)
-        # All that `AcceptedToken.holds` checks, for the usual case: without the four calls to it.
+        # All that `RememberedToken.holds` checks, for the usual case: without the four calls to it.
         if (
             entry is not None
             and entry.keys is keys
-            and entry.begins <= self._clock() < entry.ends
+            and entry.begins <= self.clock() < entry.ends
             and entry.issued_at >= self.keys.not_before
         ):
             LOOKUPS.add(1, HIT)
@@ -122,7 +122,7 @@ class Verifier:
         entry = self.tokens.get(credentials)
         if entry is None:
             return None
-        if entry.holds(keys, self.keys.not_before, self._clock()):
+        if entry.holds(keys, self.keys.not_before, self.clock()):
             return entry.verdict
         self.tokens.drop(credentials)
         return None
@@ -143,7 +143,7 @@ class Verifier:
             claims = jws.claims()
             if isinstance(claims, Decision):
                 return Verdict((replace(claims, kid=shown(jws.kid), issuer=shown(self.checks.issuer)),))
-            now = self._clock()
+            now = self.clock()
             verdict = self.checks.judge(
                 jws,
                 claims,
@@ -157,7 +157,7 @@ class Verifier:
                 ends = self.checks.ends(principal)
                 if verdict.observed:
                     ends = min(ends, self._observe_until)
-                self.tokens.put(credentials, AcceptedToken(verdict, key, principal.issued_at, verdict.begins, ends))
+                self.tokens.put(credentials, RememberedToken(verdict, key, principal.issued_at, verdict.begins, ends))
             return verdict
 
     def _unsigned(self, refusal: Decision, kid: str = "") -> Verdict:

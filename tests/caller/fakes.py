@@ -2,12 +2,14 @@
 
 import json
 import socket
+import ssl
 import threading
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -135,14 +137,16 @@ Answer = tuple[int, Mapping[str, str], bytes | Iterator[bytes]]
 class Receiver:
     """A service on a real socket: it reads what was really sent, which httpx.MockTransport does not show."""
 
-    def __init__(self, port: int) -> None:
-        self.url = f"http://127.0.0.1:{port}"
+    def __init__(self, port: int, scheme: str = "http") -> None:
+        self.url = f"{scheme}://127.0.0.1:{port}"
         self.seen: list[Seen] = []
         self.answers: list[Answer] = []
         self.always: Answer = (200, {}, b"ok")
         self.refused: set[str] = set()
         """Authorization values that are answered with 401 invalid_token, whenever they come."""
         self.sent = 0
+        self.headers: list[Message] = []
+        self.connections = 0
 
     def refuse(
         self, times: int = 1, headers: Mapping[str, str] = INVALID_TOKEN, body: bytes | Iterator[bytes] = b""
@@ -155,12 +159,17 @@ class Receiver:
 
 
 @contextmanager
-def receiver() -> Iterator[Receiver]:
+def receiver(tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
     class Conversation(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True  # or each answer waits 40 ms for an acknowledgement
 
+        def setup(self) -> None:
+            there.connections += 1
+            super().setup()
+
         def answer(self) -> None:
+            there.headers.append(self.headers)
             there.seen.append(
                 Seen(self.command, self.path, self.headers["Host"], self.headers["Authorization"], self.content())
             )
@@ -213,7 +222,9 @@ def receiver() -> Iterator[Receiver]:
                 super().shutdown_request(request)
 
     server = Server(("127.0.0.1", 0), Conversation)
-    there = Receiver(server.server_address[1])
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    there = Receiver(server.server_address[1], "https" if tls else "http")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005}, daemon=True)
     thread.start()
     try:

@@ -15,7 +15,7 @@ import time
 import traceback
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -804,6 +804,30 @@ def test_another_client_says_that_a_token_was_refused(written: str, keycloak: Ke
     auth.asking(min_validity=5).refused(old)
     assert auth.token() == new
     assert len(keycloak.requests) == 2
+
+
+def test_refused_without_a_token_means_the_last_one_of_this_thread_or_task(keycloak: Keycloak, clock: Clock) -> None:
+    async def task() -> None:
+        await auth.atoken()
+        clock.now += 10
+        await asyncio.to_thread(auth.refused)  # somebody whose context is a copy
+        assert await asyncio.create_task(auth.atoken()) == auth.token()
+
+    auth = ServiceTokenAuth()
+    old = auth.token()
+    clock.now += 10
+    with ThreadPoolExecutor(1) as elsewhere:
+        elsewhere.submit(auth.refused).result()  # it got none: the current one
+        new = elsewhere.submit(auth.token).result()
+        assert new != old
+        auth.refused()  # late: this thread got the old one last
+        clock.now += 10
+        assert elsewhere.submit(auth.token).result() == new
+        ServiceTokenAuth(audience="bob").token()
+        auth.refused()  # another object gave the last one: the current one of this object
+        assert auth.token() != new
+    asyncio.run(task())
+    assert len(keycloak.requests) == 5
 
 
 def test_another_client_that_is_refused_for_ever_costs_one_request_in_10_s(keycloak: Keycloak, clock: Clock) -> None:

@@ -1,22 +1,24 @@
 """The documented gRPC example, tried: a real server, both kinds of channel, tokens of the embedded issuer."""
 
 import asyncio
+import runpy
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import pytest
 
-from example_app import shop_grpc
 from example_app.notifications_grpc import ServiceTokens
 from s2s_fastapi import AudienceNotGranted, KeycloakSettings, TokenVerifier, require_caller
 from s2s_fastapi.caller.token_source import TokenSource, using
 from s2s_fastapi.testing import EmbeddedIssuer
 
 REALM = Path(__file__).resolve().parents[2] / "example_app/realms/techstore.json"
+SHOP = REALM.parents[1] / "shop_grpc.py"
 SEND = "/notifications.Notifications/Send"
 WATCH = "/notifications.Notifications/Watch"
 Metadata = Sequence[tuple[str, str]]
@@ -80,17 +82,24 @@ def bearer(token: str) -> tuple[str, str]:
     return "authorization", f"Bearer {token}"
 
 
+@pytest.fixture
+def shop(target: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The example of the caller, for this server."""
+    monkeypatch.setenv("NOTIFICATIONS_TARGET", target)
+    return SimpleNamespace(**runpy.run_path(str(SHOP)))
+
+
 def test_every_call_carries_the_token_of_one_request(
-    target: str, issuer: EmbeddedIssuer, monkeypatch: pytest.MonkeyPatch
+    shop: Any, issuer: EmbeddedIssuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def calls() -> list[bytes]:
-        async with shop_grpc.async_channel(target) as channel:
+        async with shop.async_channel() as channel:
             send: Any = channel.unary_unary(SEND)
             return list(await asyncio.gather(*(send(b"hello", timeout=20) for _ in range(10))))
 
     issuer.requests.clear()
     with running_as("shop-api", issuer, monkeypatch):
-        with shop_grpc.channel(target) as channel:
+        with shop.channel() as channel:
             send: Any = channel.unary_unary(SEND)
             answers = [send(b"hello", timeout=20) for _ in range(10)]
         answers += asyncio.run(calls())
@@ -100,11 +109,11 @@ def test_every_call_carries_the_token_of_one_request(
 
 
 def test_a_token_that_is_not_granted_is_the_callers_own_error_and_nothing_is_sent(
-    target: str, issuer: EmbeddedIssuer, monkeypatch: pytest.MonkeyPatch
+    shop: Any, target: str, issuer: EmbeddedIssuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = shop_grpc.notifications.asking(audience="shop-ui")
+    other = shop.notifications.asking(audience="shop-ui")
 
-    with running_as("shop-api", issuer, monkeypatch), shop_grpc.channel(target, other) as channel:
+    with running_as("shop-api", issuer, monkeypatch), other.for_grpc().channel(target) as channel:
         send: Any = channel.unary_unary(SEND)
         with pytest.raises(AudienceNotGranted):
             send(b"hello", timeout=20)

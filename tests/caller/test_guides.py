@@ -16,7 +16,7 @@ from s2s_fastapi import ServiceTokenAuth, TokenRequestError, service_client, ser
 from s2s_fastapi.backchannel.channel import BackChannelError
 from s2s_fastapi.caller.granted import GrantedToken
 from s2s_fastapi.caller.shared_token import RENEWAL_SPACING
-from s2s_fastapi.caller.token_request import _kept
+from s2s_fastapi.caller.token_endpoint import _kept
 from s2s_fastapi.engine.loaded import Held
 from tests.caller.fakes import Clock, Keycloak, Receiver, wait_until_idle
 

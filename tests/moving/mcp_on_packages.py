@@ -34,11 +34,10 @@ def test_who_has_no_token_learns_where_to_get_one(client: Any) -> None:
 
     assert refused.status_code == 401
     assert challenge.startswith("Bearer ")
-    assert 'resource_metadata="http://testserver/.well-known/oauth-protected-resource"' in challenge
-    assert client.get("/.well-known/oauth-protected-resource").json() == {
-        "resource": "http://testserver",
-        "authorization_servers": ["https://sso.example.com/realms/corp"],
-    }
+    assert 'resource_metadata="https://tools.example.com/.well-known/oauth-protected-resource/mcp"' in challenge
+    document = client.get("/.well-known/oauth-protected-resource/mcp").json()
+    assert document["resource"] == "https://tools.example.com/mcp"
+    assert len(document["authorization_servers"]) == 1
 
 
 def test_a_tool_knows_who_calls(client: Any, as_user: Callable[..., Any], as_service: Callable[..., Any]) -> None:
@@ -51,10 +50,10 @@ def test_a_tool_knows_who_calls(client: Any, as_user: Callable[..., Any], as_ser
 
 
 def test_a_tool_can_ask_for_a_scope(client: Any, as_service: Callable[..., Any]) -> None:
-    refused = call(client, "delete_project", as_service("agent"), name="one").json()["result"]
+    refused = call(client, "delete_project", as_service("agent"), name="one").json()["error"]
     allowed = call(client, "delete_project", as_service("agent", scope="projects:write"), name="one").json()["result"]
 
-    assert (refused["isError"], refused["content"][0]["text"]) == (True, "The access token lacks a scope.")
+    assert refused["message"] == "The access token lacks a scope."
     assert (allowed["isError"], allowed["content"][0]["text"]) == (False, "one is deleted")
 
 

@@ -39,9 +39,14 @@ def test_the_guide_lists_each_answer_that_changes_and_no_other(name: str) -> Non
     assert listed.count("\n| ") == len(rows) + 1  # and the heading
 
 
+def code_of(path: Path) -> list[str]:
+    """Return the lines of code of a file: no blank lines, comments and docstrings of one line."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line.strip() and not line.strip().startswith(("#", '"""'))]
+
+
 @pytest.mark.parametrize("name", ["stac_proxy", "agent_platform", "mcp_server"])
 def test_the_guide_counts_the_lines_of_a_moved_service_right(name: str) -> None:
-    lines = (Path(__file__).parent / name / "auth.py").read_text(encoding="utf-8").splitlines()
-    code = [line for line in lines if line.strip() and not line.strip().startswith(("#", '"""'))]
+    code = code_of(Path(__file__).parent / name / "auth.py")
 
     assert f"(../tests/moving/{name}/auth.py) | {len(code)} |" in GUIDE.read_text(encoding="utf-8")

@@ -10,7 +10,12 @@ def main() -> None:
     print(f"Starting Keycloak {NEWEST}, about 20 s ...", flush=True)
     with Keycloak(NEWEST) as keycloak:
         print(f"Keycloak {NEWEST} at {keycloak.url}, administrator {keycloak.admin.login}\n")
-        for name, client in (("corp", "chat-app-service"), ("techstore", "shop-api"), ("abc", "alice")):
+        for name, client in (
+            ("corp", "chat-app-service"),
+            ("techstore", "shop-api"),
+            ("abc", "alice"),
+            ("workshop", "assistant"),
+        ):
             print(f"# {client} of realm {name}")
             for variable, value in keycloak.realm(name).environment(client).items():
                 print(f"export {variable}={value}")

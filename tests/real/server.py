@@ -56,7 +56,7 @@ _WATCHED = 'exec 3<&0; (cat <&3 >/dev/null; kill -TERM 0) & exec "$0" "$@" </dev
 
 
 class Keycloak:
-    """One server with the realms of the three stories, imported as ``--import-realm`` does.
+    """One server with the realms of the stories, imported as ``--import-realm`` does.
 
     ``auth_path`` is ``""`` or ``"/auth"``. ``public_url`` is the address that stands in ``iss``, without that path; unless
     given it is the address on which the server is reached. It may hold ``{port}``. ``environment`` adds ``KC_*`` variables
@@ -101,8 +101,9 @@ class Keycloak:
         self.close()
 
     def realm(self, name: str) -> Realm:
-        """Return one of the imported realms: ``corp``, ``techstore`` or ``abc``."""
-        return Realm(name, self.url, self.public_url, self.auth_path, self.values)
+        """Return one of the imported realms: ``corp``, ``techstore``, ``abc`` or ``workshop``."""
+        exchanges = not self.version.startswith("26.0.")
+        return Realm(name, self.url, self.public_url, self.auth_path, self.values, exchanges)
 
     @contextlib.contextmanager
     def copy_of(self, realm: str) -> Iterator[Realm]:

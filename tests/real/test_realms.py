@@ -1,4 +1,4 @@
-"""What the realms of the three stories put into a token, asked with plain httpx: the ground the stories stand on.
+"""What the realms of the stories put into a token, asked with plain httpx: the ground the stories stand on.
 
 Nothing of the package is used here, so that a story that fails tells whether Keycloak or the package changed its mind.
 """

@@ -1,6 +1,8 @@
 """Around an app without any framework: what was refused inside keeps its challenge, and every end is told once."""
 
+import copy
 import gc
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -15,12 +17,14 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from s2s_fastapi import (
     AuthorizationError,
+    NoUserToActFor,
     ServiceAuthMiddleware,
     require_caller,
     require_role,
     require_scope,
     require_service,
 )
+from s2s_fastapi.principal import SCOPE_KEY
 from s2s_fastapi.requirement.request_state import Authenticated
 from tests.kit.realm import Clock, Realm
 from tests.kit.receiving import Headers, Options
@@ -271,3 +275,89 @@ def test_a_request_leaves_nothing_for_the_garbage_collector(options: Options, se
 
     # Of the event loop and the thread pool. Of each request it would be 100 or more.
     assert anyio.run(found) < 10
+
+
+# The token of the request
+
+
+def keeping(seen: list[bool], *messages: dict[str, Any]) -> Any:
+    """Return an app that sends these messages, and notes after each whether the request still has its token."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        seen.append(scope[SCOPE_KEY].credentials is not None)
+        for message in messages:
+            await send(message)
+            seen.append(scope[SCOPE_KEY].credentials is not None)
+
+    return app
+
+
+START = {"type": "http.response.start", "status": 200, "headers": []}
+DENIAL = {"type": "websocket.http.response.start", "status": 403, "headers": []}
+
+
+@pytest.mark.parametrize(
+    ("kind", "messages", "there"),
+    [
+        ("http", [START, {"type": "http.response.body", "body": b"x"}], [True, True, False]),
+        (
+            "http",
+            [
+                START,
+                {"type": "http.response.body", "body": b"x", "more_body": True},
+                {"type": "http.response.body", "body": b"", "more_body": False},
+            ],
+            [True, True, True, False],
+        ),
+        ("http", [START, {"type": "http.response.pathsend", "path": "/x"}], [True, True, False]),
+        ("websocket", [DENIAL, {"type": "websocket.http.response.body", "body": b""}], [True, True, False]),
+        (
+            "websocket",
+            [
+                {"type": "websocket.accept"},
+                {"type": "websocket.send", "text": "x"},
+                {"type": "websocket.close", "code": 1000},
+            ],
+            [True, True, True, False],
+        ),
+    ],
+    ids=["an answer", "a stream", "a file of the server", "a denied handshake", "a WebSocket"],
+)
+def test_a_request_has_its_token_until_the_last_byte_of_its_answer(
+    kind: str, messages: list[dict[str, Any]], there: list[bool], options: Options, service: Headers
+) -> None:
+    seen: list[bool] = []
+    anyio.run(ask, ServiceAuthMiddleware(keeping(seen, *messages), **options()), service(), kind)
+    assert seen == there
+
+
+def test_a_request_whose_app_raises_has_no_token_afterwards(options: Options, service: Headers) -> None:
+    states: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        states.append(scope[SCOPE_KEY])
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        anyio.run(ask, ServiceAuthMiddleware(app, **options()), service())
+    with pytest.raises(NoUserToActFor, match="the request has ended"):
+        states[0].token()
+
+
+def test_the_token_of_a_request_is_what_was_verified_and_is_shown_nowhere(options: Options, service: Headers) -> None:
+    headers = service()
+    token = headers["Authorization"].removeprefix("Bearer ")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        state = scope[SCOPE_KEY]
+        scope["headers"] = [(b"authorization", b"Bearer other")]
+        assert state.token() == token
+        assert token not in repr(state)
+        assert copy.deepcopy(state) is copy.copy(state) is state  # a copy would outlive the request
+        with pytest.raises(TypeError, match="not pickled"):
+            pickle.dumps(state)
+        await send(START)
+
+    # However the header spells the scheme: what is kept is one spelling.
+    anyio.run(ask, ServiceAuthMiddleware(app, **options()), {"Authorization": f"bearer  {token}"})

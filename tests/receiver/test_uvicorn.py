@@ -204,6 +204,23 @@ class TestOverHttp:
         assert statuses == [200, 401, 401, 401]
         assert 200 not in raw
 
+    @pytest.mark.parametrize("root_path", ["", "/api"])
+    def test_the_document_about_a_resource_is_where_callers_look_for_it(self, make_app: App, root_path: str) -> None:
+        url = "https://tools.example.com/api/mcp"
+        path = "/.well-known/oauth-protected-resource/api/mcp"
+        with (
+            served(make_app(public_url=url, resource=True), root_path=root_path) as address,
+            httpx.Client(base_url=f"http://{address}", trust_env=False) as there,
+        ):
+            answers = [there.request(method, path) for method in ("GET", "HEAD", "OPTIONS", "POST")]
+            elsewhere = [there.get(f"{prefix}{path}{rest}") for prefix, rest in (("/api", ""), ("", "/"), ("/x", ""))]
+            challenge = there.get("/mcp").headers["WWW-Authenticate"]
+        assert [answer.status_code for answer in answers] == [200, 200, 204, 405]
+        assert answers[0].json()["resource"] == url
+        assert answers[1].headers["Content-Length"] == str(len(answers[0].content))
+        assert [answer.status_code for answer in elsewhere] == [401] * 3
+        assert f'resource_metadata="https://tools.example.com{path}"' in challenge
+
     def test_a_host_header_does_not_move_the_path(self, app: FastAPI) -> None:
         with served(app) as address:
             for host in ("x/healthz", "healthz", "x?/healthz"):

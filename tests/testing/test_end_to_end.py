@@ -125,7 +125,7 @@ def test_one_auth_object_serves_both_httpx_generations(reached: EmbeddedIssuer, 
 
 @pytest.fixture(scope="module", params=["26.7.3", "26.0.8"])
 def stories(request: pytest.FixtureRequest) -> Iterator[EmbeddedIssuer]:
-    """Give the realms of the three stories on a socket, under /auth and with a public address of their own."""
+    """Give the realms of the stories on a socket, under /auth and with a public address of their own."""
     issuer = EmbeddedIssuer.read(
         *REALMS.values(), version=request.param, auth_path="/auth", public_url="http://auth.example:{port}"
     )

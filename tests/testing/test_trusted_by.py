@@ -293,6 +293,30 @@ def test_settings_of_the_app_keep_their_audiences_and_their_leeway(issuer: Embed
         assert trusted.middlewares[0]._start.options.settings.client_id == "me"  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("client_id", ["tools", None])
+def test_the_url_of_a_resource_is_its_audience_and_never_its_client(
+    issuer: EmbeddedIssuer, client_id: str | None
+) -> None:
+    url, app = "https://tools.example.com/mcp", FastAPI(openapi_url=None)
+    given = KeycloakSettings(url="http://x", realm="corp", client_id=client_id) if client_id else None
+    app.add_middleware(ServiceAuthMiddleware, settings=given, public_url=url, resource=True)
+    app.get("/mcp", dependencies=[Depends(require_role("writer"))])(lambda: "in")
+    with client_of(app, issuer=issuer) as client:
+        assert client.trusted.audiences == {url}
+        name = client_id or "service-under-test"
+        assert client.get("/mcp", auth=issuer.as_service("agent", roles=["writer"])).text == '"in"'
+        refused = client.get("/mcp", auth=issuer.as_service("agent", roles=["writer"], audience=name))
+        assert refused.status_code == 401
+        path = "/.well-known/oauth-protected-resource/mcp"
+        assert refused.headers["WWW-Authenticate"] == (
+            f'Bearer realm="{name}", resource_metadata="https://tools.example.com{path}", error="invalid_token"'
+        )
+        document = client.get(path).json()
+        assert document["resource"] == url
+        assert [issuer.realm_of(each) for each in document["authorization_servers"]] == ["test"]
+    assert client.trusted.client_id == name
+
+
 def test_settings_without_a_client_accept_what_the_routes_declare(issuer: EmbeddedIssuer) -> None:
     app = make_app(settings=KeycloakSettings(url="http://x", realm="corp"))
     app.get("/old", dependencies=[Depends(require_audience("old-tickets"))])(lambda: None)

@@ -16,7 +16,7 @@ import pytest
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.principal import digest
-from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS, AcceptedToken, AcceptedTokens
+from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS, AcceptedTokens, RememberedToken
 from s2s_fastapi.verifier.bearer import credentials_of, token_in
 from s2s_fastapi.verifier.checks import Checks
 from s2s_fastapi.verifier.jwks import VerificationKey
@@ -354,7 +354,7 @@ def test_a_token_that_was_used_often_is_known_exactly_as_long_as_it_holds(
 # Bounds
 
 
-def entry(**changes: Any) -> AcceptedToken:
+def entry(**changes: Any) -> RememberedToken:
     bench = Bench()
     bench.reason(token := bench.token())
     return replace(bench.verifier.tokens.recent[token], **changes)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from s2s_fastapi.caller.granted import MAX_LIFE, claims_of
-from s2s_fastapi.caller.token_request import remarks
+from s2s_fastapi.caller.token_endpoint import remarks
 from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.decision import Reason
 from s2s_fastapi.downstream import Downstream

@@ -4,22 +4,24 @@ from fastapi import FastAPI
 from fastmcp import FastMCP
 
 from s2s_fastapi import require_scope
-from tests.moving.mcp_server.auth import caller, protect
+from s2s_fastapi.mcp import allowed, current_principal, tool_server
+from tests.moving.mcp_server.auth import anybody, protect
 
 tools = FastMCP("tools")
-served = tools.http_app(path="/mcp", stateless_http=True, json_response=True)
-app = FastAPI(lifespan=served.lifespan, openapi_url=None)
 
 
-@tools.tool
+@tools.tool(auth=allowed(anybody))
 async def whoami() -> str:
-    return (await caller()).client_id
+    return current_principal().client_id
 
 
-@tools.tool
+@tools.tool(auth=allowed(anybody & require_scope("projects:write")))
 async def delete_project(name: str) -> str:
-    await caller(require_scope("projects:write"))
     return f"{name} is deleted"
+
+
+served = tool_server(tools, tools.http_app(path="/mcp", stateless_http=True, json_response=True))
+app = FastAPI(lifespan=served.router.lifespan_context, openapi_url=None)
 
 
 @app.get("/health")
@@ -27,4 +29,5 @@ async def health() -> str:
     return "ok"
 
 
-protect(app, served, resource="http://testserver", issuer="https://sso.example.com/realms/corp")
+app.mount("/", served)
+protect(app, "https://tools.example.com/mcp")

@@ -96,6 +96,20 @@ def test_an_app_of_several_realms_is_attacked_in_the_first_one_and_by_the_others
     assert len(by_the_partner) == 2
 
 
+def test_an_app_that_is_a_resource_is_attacked_with_tokens_for_its_url() -> None:
+    app = FastAPI(openapi_url=None)
+    given = KeycloakSettings(url="http://x", realm="corp", client_id="tools")
+    url = "https://tools.example.com/mcp"
+    app.add_middleware(ServiceAuthMiddleware, settings=given, public_url=url, resource=True)
+    app.get("/mcp", dependencies=[Depends(require_caller("agent"))])(lambda: None)
+
+    report = attack(app, only=["audience", "path", "caller"])
+
+    assert report.exit_code == 0
+    assert [route.route for route in report.routes] == ["GET /mcp"]
+    assert {result.outcome for result in report.results} <= {"held", "not_applicable"}
+
+
 def test_an_app_of_one_realm_may_name_it() -> None:
     app = FastAPI(openapi_url=None)
     settings = KeycloakSettings(url="https://sso.corp.test", realm="corp", client_id="crm")

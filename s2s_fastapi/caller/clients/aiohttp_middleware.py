@@ -1,0 +1,49 @@
+"""The middleware of aiohttp's client that attaches the token. It runs for each hop of a redirect, and for WebSockets."""
+
+from typing import Final
+
+from aiohttp import BytesPayload, ClientHandlerType, ClientRequest, ClientResponse, JsonPayload, StringPayload, hdrs
+
+from s2s_fastapi.caller.clients.rules import AUTHORIZATION, Rules, pin_at, refuses
+from s2s_fastapi.caller.resend import short
+from s2s_fastapi.telemetry.spans import propagated
+
+__all__ = ["ServiceMiddleware"]
+
+_EXACT: Final = {type(None), bytes, BytesPayload, StringPayload, JsonPayload}
+"""The bodies that can be sent a second time exactly. A generator would be empty the second time, without an error."""
+
+
+class ServiceMiddleware:
+    """A client middleware whose requests carry this service's own token. Made by `ServiceTokenAuth.for_aiohttp`."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+
+    async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+        """Send `request` with the token; if it is refused, with another token once."""
+        url = request.url
+        # aiohttp has already made an Authorization header of a user name in the URL.
+        self._rules.check_target(pin_at(url.scheme, url.raw_host, url.port))
+        self._rules.check_content(iter(request.headers.items()), url.raw_path_qs)
+        request.headers[AUTHORIZATION] = await self._rules.aheader()
+        written = AUTHORIZATION, *propagated(request.headers)
+        try:
+            return await self._send(request, handler)
+        finally:  # a middleware around this one may send the same request again
+            for name in written:
+                request.headers.pop(name, None)
+
+    async def _send(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+        response = await handler(request)
+        if refuses(response.status, response.headers.getall(hdrs.WWW_AUTHENTICATE, ())):
+            resend = type(request.body) in _EXACT
+            header = await self._rules.aanother(request.headers[AUTHORIZATION], resend=resend)
+            if header is not None:
+                request.headers[AUTHORIZATION] = header
+                del header  # error trackers record the locals of each frame
+                if short(response.headers):
+                    await response.read()  # the connection is kept
+                response.close()
+                return await handler(request)
+        return response

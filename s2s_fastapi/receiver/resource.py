@@ -1,0 +1,144 @@
+"""The app as a protected resource: the URL at which callers reach it, and the document that says so (RFC 9728)."""
+
+import ipaddress
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
+from urllib.parse import unquote, urlsplit
+
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.names import name_problem, url_problem
+
+__all__ = ["ProtectedResource", "checked_url", "resource_url"]
+
+_WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
+_METHODS: Final = "GET, HEAD, OPTIONS"
+_KEPT: Final = 3600
+"""Seconds for which clients and browsers may keep the document, and the answer to a preflight request."""
+_ANY_ORIGIN: Final = {"Access-Control-Allow-Origin": "*"}
+
+
+def checked_url(public_url: object) -> str:
+    """Return the URL at which callers reach an app, exactly as it was written: it is compared, never completed or corrected.
+
+    Raises:
+        ConfigurationError: It is not an https URL, or not one that a header can quote. On a loopback address http is accepted, too.
+    """
+    if problem := _problem(public_url):
+        raise ConfigurationError(
+            f'public_url= takes the URL at which callers reach this app, such as "https://tools.example.com/mcp": {problem}.'
+        )
+    return str(public_url)
+
+
+def resource_url(public_url: object, resource: object) -> str:
+    """Return the URL of an app that is a protected resource; nothing if it is none.
+
+    Raises:
+        ConfigurationError: as `checked_url`; or the URL is missing, or was given as ``resource``.
+    """
+    url = "" if public_url is None else checked_url(public_url)
+    if not isinstance(resource, bool):
+        raise ConfigurationError(
+            "resource= takes True or False: write resource=True, and the URL of this app in public_url=."
+        )
+    if resource and not url:
+        raise ConfigurationError(
+            'resource=True needs the URL at which callers reach this app: public_url="https://tools.example.com/mcp".'
+        )
+    return url if resource else ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProtectedResource:
+    """The document of one app (RFC 9728 section 3). Everybody may read it, so all that is in it comes from the settings."""
+
+    url: str
+    """The identifier of the resource: its URL."""
+    address: str
+    """The URL of the document. ``/.well-known/oauth-protected-resource`` stands between host and path of ``url`` (section 3.1)."""
+    path: str
+    """The path of ``address``, as servers decode it."""
+    document: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, url: str, issuers: Iterable[str]) -> Self:
+        """Return the document of the resource ``url``, whose tokens come from ``issuers``."""
+        path = urlsplit(url).path
+        origin, path = url.removesuffix(path), path.removesuffix("/") if path == "/" else path
+        document = {
+            "resource": url,
+            "authorization_servers": [*issuers],
+            "bearer_methods_supported": ["header"],
+        }
+        return cls(url, f"{origin}{_WELL_KNOWN}{path}", unquote(_WELL_KNOWN + path), json.dumps(document).encode())
+
+    def answers(self, scope: Scope) -> bool:
+        """Return whether a request is for the document: for its path as the server got it, whatever the root path is.
+
+        Some servers put their root path in front of the path, and others do not.
+        """
+        path: str = scope["path"]
+        return path.endswith(self.path) and path in (self.path, f"{_root_path_of_server(scope)}{self.path}")
+
+    def out_of_reach(self, scope: Scope) -> str:
+        """Return a sentence if the app is mounted where no request for the document comes; nothing if one may come."""
+        mount = str(scope["root_path"]).removeprefix(_root_path_of_server(scope)) if "app_root_path" in scope else ""
+        if not mount or self.path.startswith(f"{mount}/"):
+            return ""
+        return (
+            f"resource=True: the app is mounted at {mount}, so requests for {self.address} do not reach it, and clients learn nothing of its "
+            "realm. Add ServiceAuthMiddleware to the outermost app, or let that app or the proxy answer them."
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request for the document. A page of any origin may read it: there is nothing in it that is not public."""
+        await _response(scope["method"], self.document)(scope, receive, send)
+
+
+def _response(method: str, document: bytes) -> Response:
+    if method in ("GET", "HEAD"):
+        headers = {**_ANY_ORIGIN, "Cache-Control": f"public, max-age={_KEPT}", "Content-Length": str(len(document))}
+        return Response(document if method == "GET" else b"", 200, headers, "application/json")
+    if method == "OPTIONS":
+        headers = {
+            **_ANY_ORIGIN,
+            "Access-Control-Allow-Methods": _METHODS,
+            "Access-Control-Allow-Headers": "*",
+            "Access-Control-Max-Age": str(_KEPT),
+            "Allow": _METHODS,
+        }
+        return Response(None, 204, headers)
+    return JSONResponse({"detail": "Method Not Allowed"}, 405, {**_ANY_ORIGIN, "Allow": _METHODS})
+
+
+def _root_path_of_server(scope: Scope) -> str:
+    """Return the root path as the server gave it. A mount puts another one into the scope."""
+    return str(scope.get("app_root_path", scope.get("root_path", "")))
+
+
+def _problem(url: Any) -> str:
+    """Return why ``url`` is not the public URL of an app, such as "it has no host"; nothing if it is one."""
+    if problem := name_problem(url):
+        return problem
+    if not url.isascii():
+        return "it has a character that is not ASCII. Write its host in Punycode (xn--...), and its path with percent signs"
+    if problem := url_problem(url):
+        return problem
+    parts = urlsplit(url)
+    if parts.scheme == "http" and not _loopback(str(parts.hostname)):
+        return "http is accepted on loopback addresses only, so write https"
+    return ""
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):  # RFC 6761 section 6.3
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
