@@ -38,8 +38,8 @@ if TYPE_CHECKING:  # loaded when settings are first made
 __all__ = ["ExchangedToken", "ExchangedTokens"]
 
 _MOST_TOKENS: Final = 10_000
-_MOST_WAITING: Final = 200
-"""Exchanges that may wait for a thread. More would not begin before their callers give up: 8 run at a time, in 50 to 100 ms each."""
+_MOST_WAITING: Final = 1_000
+"""Exchanges that may wait for a thread. 8 run at a time, in 20 to 100 ms each, and each caller waits 5 s at most."""
 _MOST_TARGETS: Final = 1024
 _MOST_WAITERS: Final = 10_000
 """Callers that may wait for one exchange."""

@@ -324,13 +324,13 @@ def test_users_beyond_the_bound_are_told_when_to_come_again_and_a_service_token_
             results.append(error)
 
     async def all_of_them() -> None:
-        await asyncio.gather(*(one(number) for number in range(300)))
+        await asyncio.gather(*(one(number) for number in range(1_100)))
 
     thread = threading.Thread(target=lambda: asyncio.run(all_of_them()))
     thread.start()
     until(lambda: len(results) == 92)
     (said,) = set(map(str, results))
-    assert "chat-app-service: 200 exchanges for users are waiting already. Compare the time of an exchange" in said
+    assert "chat-app-service: 1000 exchanges for users are waiting already. Compare the time of an exchange" in said
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [said]
     assert {error.headers["Retry-After"] for error in results} == {"6"}
     assert keycloak.running == 8
@@ -342,7 +342,7 @@ def test_users_beyond_the_bound_are_told_when_to_come_again_and_a_service_token_
     gate.set()
     thread.join(10)
 
-    assert sum(isinstance(result, GrantedToken) for result in results) == 208
+    assert sum(isinstance(result, GrantedToken) for result in results) == 1_008
     assert keycloak.most_at_a_time <= 9, "eight users, and the service"
 
 
