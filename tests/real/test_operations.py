@@ -1,20 +1,25 @@
 """Plans on real servers: an empty realm becomes one in which the declared calls of the stories work, and stays so."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from example_app.realm import filled, fresh_secrets
+from example_app.realm import claims_of, filled, fresh_secrets
 from example_app.stage import Stage, free_port
-from s2s_fastapi import require_caller, require_realm_role, require_role, require_scope
+from s2s_fastapi import require_caller, require_realm_role, require_role, require_scope, require_user
 from s2s_fastapi.declared.access_file import AppAccess
 from s2s_fastapi.operations.admin import AdminError, AdminForbidden, AdminTarget
 from s2s_fastapi.operations.app_processes import AppTarget, read_apps
+from s2s_fastapi.operations.predicted import same_claims
 from s2s_fastapi.operations.steps import AssignScope
 from s2s_fastapi.operations.wanted import Severity
-from tests.kit.declaring import caller, receiver
+from s2s_fastapi.realm.exchange import ACCESS_TOKEN, GRANT_TYPE
+from tests.kit.declaring import caller, on_behalf, receiver, with_users
+from tests.real.admin import PLAIN
 from tests.real.landscape import STRANGER, generated
 from tests.real.operating import (
     RIGHTS,
@@ -399,3 +404,46 @@ def test_a_right_that_is_missing_is_named(keycloaks: Callable[[str], Keycloak], 
         ):
             carried_out(plan_for(target, *LEDGER, secrets=secrets, grants=GRANTS), target, secrets, wire)
         assert wire.writes == 0, right
+
+
+def test_calls_on_behalf_of_users_get_what_the_plan_says_and_the_next_plan_is_empty(
+    keycloak: Keycloak, tmp_path: Path
+) -> None:
+    secrets = Secrets(tmp_path)
+    url = "https://tools.example.com/mcp"
+    receivers = (
+        with_users(receiver("crm", require_user("shop-api"))),
+        replace(with_users(receiver(url, require_user("shop-api"))), client_id="tools"),
+    )
+    shop = on_behalf("shop-api", "crm")
+    shop = replace(shop, calls=(*shop.calls, *on_behalf("shop-api", url, scope="for-tools").calls))
+    with empty_realm(keycloak) as target:
+        plan = applied(target, *receivers, shop, secrets=secrets)
+        again = plan_for(target, *receivers, shop, secrets=secrets)
+
+        assert again.steps == ()
+        if keycloak.version != NEWEST:
+            assert any("26.2 or newer" in finding.text for finding in plan.findings)
+            return
+        assert not again.open
+        (own,) = {secrets.of("shop-api")}
+        client = {"client_id": "shop-api", "client_secret": own}
+        subject = ask_token({**client, "grant_type": "client_credentials"}, target)
+        for token in plan.tokens:
+            form = {
+                **client,
+                "grant_type": GRANT_TYPE,
+                "subject_token": subject,
+                "subject_token_type": ACCESS_TOKEN,
+                **({"scope": token.request} if token.request else {}),
+            }
+            claims = claims_of(ask_token(form, target))
+            assert same_claims({**claims, "client_id": None}, {**token.after, "client_id": None})
+
+
+def ask_token(form: dict[str, str], target: AdminTarget) -> str:
+    answer = httpx.post(
+        f"{target.issuer}/protocol/openid-connect/token", data=form, timeout=30, trust_env=False, verify=PLAIN
+    )
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["access_token"])
