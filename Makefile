@@ -7,6 +7,8 @@ WORKERS ?= 2
 PARALLEL = -n $(WORKERS) --dist loadfile
 # Percent of lines and branches that the tests must run: what was measured (98.4), less one, because some tests depend on the machine.
 COVERED ?= 97
+# What installs packages into the environment $(1). UV=uv is less work: 5 s of CPU for all that the tests need, in place of 40.
+install = $(if $(UV),$(UV) pip install --quiet --python $(1)/bin/python,$(1)/bin/python -m pip install --quiet --disable-pip-version-check)
 # What `make check` compares the files with: BASE=main for all of a branch.
 BASE ?= HEAD
 
@@ -17,7 +19,7 @@ help:  ## Say what there is
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,browser-test,mcp-test]'
+	$(call install,$(VENV)) -c constraints.txt -e '.[test,browser-test,mcp-test]'
 	@touch $@
 
 demo: $(VENV)/.installed  ## Play the four stories without a Keycloak, and show what came of each line
@@ -31,7 +33,7 @@ test-one: $(VENV)/.installed  ## Run one file, folder or test: T=tests/test_name
 
 test: $(VENV)/.installed lint  ## Lint, check types, run every test; those on a real Keycloak if Java and Maven are there
 	$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/real $(PYTEST)
-	$(BIN)/python -m pytest $(PARALLEL) tests/real $(PYTEST)
+	$(BIN)/python -m pytest $(PARALLEL) --no-loadscope-reorder tests/real $(PYTEST)
 
 coverage: $(VENV)/.installed  ## Run every test without a real Keycloak, and fail if too few branches of the package run
 	$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/real --cov --cov-fail-under=$(COVERED) $(PYTEST)
@@ -49,9 +51,9 @@ pictures: $(VENV)/.installed  ## Take the pictures of the docs anew, in Chromium
 test-lowest: VENV = .venv-lowest
 test-lowest:  ## Run the tests on the oldest versions of our dependencies that we allow
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(call install,$(VENV)) uv
 	mkdir -p build && $(BIN)/python -m uv pip compile --quiet --resolution lowest-direct --extra cli --extra otel -o build/lowest.txt pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c build/lowest.txt -e '.[test]'
+	$(call install,$(VENV)) -c build/lowest.txt -e '.[test]'
 	# Old packages warn about new ones below them; that is theirs to mend.
 	$(BIN)/python -m pytest -W ignore::DeprecationWarning --ignore=tests/browser --ignore=tests/mcp $(PYTEST)
 
@@ -60,14 +62,14 @@ test-wheel:  ## Run the tests against the built wheel, away from the source
 	rm -rf build/wheel && mkdir -p build/wheel
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w build/wheel .
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$(ls build/wheel/*.whl)[test]"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps build/wheel/*.whl
-	cp -r tests example_app docs README.md CHANGELOG.md pyproject.toml constraints.txt build/wheel/
+	$(call install,$(VENV)) -c constraints.txt "$$(ls build/wheel/*.whl)[test]"
+	$(call install,$(VENV)) --force-reinstall --no-deps build/wheel/*.whl
+	tar c --exclude=__pycache__ tests example_app docs README.md CHANGELOG.md pyproject.toml constraints.txt | tar x -C build/wheel
 	cd build/wheel && $(abspath $(BIN))/python -m pytest --ignore=tests/browser --ignore=tests/mcp --ignore=tests/test_docs.py --ignore=tests/test_compose.py --ignore=tests/test_make_trace.py --ignore=tests/test_speed.py $(PYTEST)
 
 .venv-layouts/.installed: pyproject.toml tests/receiver/layouts/packages/requirements.txt
 	$(PYTHON) -m venv .venv-layouts
-	.venv-layouts/bin/python -m pip install --quiet --disable-pip-version-check -r tests/receiver/layouts/packages/requirements.txt -e '.[otel]'
+	$(call install,.venv-layouts) -r tests/receiver/layouts/packages/requirements.txt -e '.[otel]'
 	@touch $@
 
 test-layouts: .venv-layouts/.installed  ## Run the apps of tests/receiver/layouts and tests/moving, those on third-party packages too, in the pinned versions
@@ -75,7 +77,7 @@ test-layouts: .venv-layouts/.installed  ## Run the apps of tests/receiver/layout
 
 .venv-mcp/.installed: pyproject.toml tests/mcp/requirements.txt
 	$(PYTHON) -m venv .venv-mcp
-	.venv-mcp/bin/python -m pip install --quiet --disable-pip-version-check -r tests/mcp/requirements.txt -e '.[otel]'
+	$(call install,.venv-mcp) -r tests/mcp/requirements.txt -e '.[otel]'
 	@touch $@
 
 test-mcp: .venv-mcp/.installed  ## Run tests/mcp on the older generation of the two MCP SDKs (story 4 is written for the newer one)
@@ -83,7 +85,7 @@ test-mcp: .venv-mcp/.installed  ## Run tests/mcp on the older generation of the 
 
 .venv-fastapi-suite/.installed: pyproject.toml tests/fastapi_suite/requirements.txt
 	$(PYTHON) -m venv .venv-fastapi-suite
-	.venv-fastapi-suite/bin/python -m pip install --quiet --disable-pip-version-check -r tests/fastapi_suite/requirements.txt -e .
+	$(call install,.venv-fastapi-suite) -r tests/fastapi_suite/requirements.txt -e .
 	@touch $@
 
 fastapi-suite: .venv-fastapi-suite/.installed  ## Run FastAPI's own tests behind our middleware, and compare (SUITE=--part for security, dependencies and WebSockets)

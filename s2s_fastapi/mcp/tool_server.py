@@ -153,11 +153,12 @@ class _Endpoint:
         verifier = scope[KEYS_KEY]
         users = _accepts_users(verifier.checks.accepts)
         if self._checked is not users:
-            self._checked, self._problem = users, ""
+            problem = ""
             try:
                 await self._guard.check(users=users)
             except ConfigurationError as error:
-                self._problem = str(error)
+                problem = str(error)
+            self._checked, self._problem = users, problem  # last: no request passes while the check is still running
         if self._problem:
             raise ConfigurationError(self._problem)
         user = _user_of(state.principal)

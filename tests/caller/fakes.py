@@ -17,6 +17,7 @@ import httpx
 
 from s2s_fastapi.backchannel.channel import BackChannelError, Reply
 from s2s_fastapi.settings import KeycloakSettings
+from tests.kit.reported import sleeping
 
 SECRET = "s3cret-of-the-chat-app"
 
@@ -61,11 +62,10 @@ def refusal(status: int, error: str, description: str = "") -> Reply:
 def wait_until_idle() -> None:
     """Let loads end, and what they report. A thread may start another, and one of an earlier test may sleep for a minute."""
     until = time.monotonic() + 10
-    while working := [thread for thread in threading.enumerate() if thread.name.startswith("s2s_fastapi-")]:
-        for thread in working:
-            thread.join(max(0.0, until - time.monotonic()))
+    while any(thread.name.startswith("s2s_fastapi-") and not sleeping(thread) for thread in threading.enumerate()):
         if time.monotonic() > until:
             return
+        time.sleep(0.001)
 
 
 @dataclass

@@ -603,6 +603,19 @@ def test_a_token_that_cannot_be_exchanged_is_refused_when_it_is_given(
     assert keycloak.requests == []
 
 
+def test_the_log_says_once_what_to_change_if_users_tokens_are_not_for_this_service(
+    keycloak: ExchangingKeycloak, caplog: pytest.LogCaptureFixture
+) -> None:
+    auth = ServiceTokenAuth("http://bob", audience="bob")
+    for name in ("id-of-ann", "id-of-ben"):
+        with pytest.raises(TokenRequestError):
+            auth.on_behalf_of(jwt(**claims_of_user(aud=["other"], sub=name)))
+    (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert f"add an Audience mapper for {CLIENT}" in line
+    assert "id-of-" not in line
+    assert keycloak.requests == []
+
+
 def test_min_validity_is_for_the_services_own_token() -> None:
     auth = ServiceTokenAuth("http://bob", audience="bob")
     token = jwt(**claims_of_user())

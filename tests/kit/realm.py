@@ -153,6 +153,11 @@ class Clock:
         self.now += seconds
 
 
+def as_if_fetches_took_5_seconds(realm: Realm) -> Callable[[], float]:
+    """Return a clock for a realm's keys on which the next fetch may begin as soon as one has ended: an unknown key is looked for at once."""
+    return lambda: time.monotonic() + 5.0 * realm.fetches
+
+
 def key_source(realm: Realm, clock: Callable[[], float] = time.monotonic) -> KeySource:
     """Return the receiver's key source over a realm, on a clock of the test's own."""
     return KeySource(Endpoints.of(settings()), BackChannel(transport=realm.transport, timeout=3.0), clock=clock)

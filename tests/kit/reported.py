@@ -8,6 +8,7 @@ from s2s_fastapi.engine.reports import Reports
 from s2s_fastapi.engine.workers import Workers
 
 _PATIENCE = 5.0
+_SOON = 1.0
 
 
 def reported() -> None:
@@ -16,6 +17,15 @@ def reported() -> None:
     while any(map(_reports, threading.enumerate())):
         assert time.monotonic() < end, "a load does not end to report"
         time.sleep(0.001)
+
+
+def sleeping(thread: threading.Thread) -> bool:
+    """Return whether a thread of ours waits for a job that is not due soon: one that an earlier test has put off."""
+    frame, waits = sys._current_frames().get(thread.ident or 0), False
+    while frame is not None and frame.f_code is not Workers._next.__code__:
+        waits, frame = waits or frame.f_code is threading.Condition.wait.__code__, frame.f_back
+    queue = frame.f_locals["self"]._queue if frame is not None and waits else []
+    return bool(queue) and queue[0][0] - time.monotonic() > _SOON
 
 
 def _reports(thread: threading.Thread) -> bool:

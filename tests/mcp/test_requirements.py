@@ -168,6 +168,27 @@ def test_a_late_tool_for_users_is_for_users(start: Start, tools: Tools, token_of
     assert make(token_of("agent")).open().call("late_tool") == "Only users may call this."
 
 
+def test_an_argument_is_completed_only_for_who_may_use_what_it_is_for(
+    start: Start, tools: Tools, ran: list[str], token_of: Any
+) -> None:
+    async def complete(ref: Any, argument: Any, context: Any) -> Any:
+        ran.append("complete")
+
+    asked = {"ref": {"type": "ref/prompt", "name": "guarded_prompt"}, "argument": {"name": "x", "value": "a"}}
+    decorate = getattr(tools.server, "completion", None)
+    if decorate is None:  # FastMCP 3
+        assert "Method not found" in start()(token_of("agent")).open().send("completion/complete", **asked).text
+        return
+    (decorate() if tools.kind == "official" else decorate)(complete)
+    make = start()
+
+    refused = make(token_of("billing")).open().ask("completion/complete", **asked)
+    assert ran == []
+    assert refused.get("error", {}).get("message", NOT_ALLOWED) == NOT_ALLOWED
+    make(token_of("agent")).open().ask("completion/complete", **asked)
+    assert ran == ["complete"]
+
+
 class TestInOneSession:
     """On mcp 1.x the context variables of a tool are those of the request that opened the session."""
 

@@ -133,6 +133,7 @@ def test_the_json_has_every_member_of_a_relation() -> None:
                 "problem": True,
                 "audiences": ["shop"],
                 "scopes": ["shop"],
+                "on_behalf": False,
                 "routes": [{"route": "shop", "accepted": False, "reason": "expired", "cure": "shop"}],
                 "token": {"azp": "shop"},
                 "note": "shop",

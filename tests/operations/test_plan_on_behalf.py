@@ -290,17 +290,13 @@ def of_file(document: dict[str, Any], *apps: AppAccess, version: str = "26.7.3")
 
 @pytest.mark.parametrize("there", [False, True], ids=["a new client", "a client that is there"])
 def test_a_realm_file_with_the_plan_carried_out_has_the_exchange_on(there: bool) -> None:
-    shop = {
-        "clientId": "shop-api",
-        "serviceAccountsEnabled": True,
-        "secret": "x",
-        "attributes": {"access.token.lifespan": "60"},
-    }
+    before = {"access.token.lifespan": "60"} if there else {}
+    shop = {"clientId": "shop-api", "serviceAccountsEnabled": True, "secret": "x", "attributes": before}
     given = {"realm": "corp", "enabled": True, "clients": [shop] if there else []}
     document = realm_json(given, of_file(given, CRM, SHOP))
 
     client = next(one for one in document["clients"] if one["clientId"] == "shop-api")
-    assert client["attributes"] == {**(shop["attributes"] if there else {}), EXCHANGE: "true"}
+    assert client["attributes"] == {**before, EXCHANGE: "true"}
     assert not of_file(document, CRM, SHOP).steps
 
 

@@ -14,6 +14,8 @@ from tests.real.server import NEWEST, VERSIONS, Keycloak
 
 UNDER_AUTH = f"{NEWEST} under /auth"
 _HERE = Path(__file__).parent
+# A worker that takes a long file last leaves the other one idle.
+_FIRST = ("test_caller_outage.py", "test_server.py", "test_compose.py", "test_diagnosis.py", "test_realms.py")
 _TIMEOUT = 1200  # seconds: the first test waits until servers are downloaded, built and started
 
 
@@ -23,11 +25,17 @@ class Servers(Protocol):
     def __call__(self, name: str) -> Keycloak: ...
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:  # the hook sees the whole session's tests
         if _HERE in item.path.parents:
             item.add_marker(pytest.mark.keycloak)
             item.add_marker(pytest.mark.timeout(_TIMEOUT))
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: _FIRST.index(item.path.name) if _real_and_long(item) else len(_FIRST))
+
+
+def _real_and_long(item: pytest.Item) -> bool:
+    return item.path.parent == _HERE and item.path.name in _FIRST
 
 
 @pytest.fixture(scope="session")

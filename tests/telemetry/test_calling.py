@@ -23,6 +23,7 @@ from s2s_fastapi.testing import EmbeddedIssuer
 from s2s_fastapi.testing.faults import answering
 from s2s_fastapi.testing.server import LoopbackServer
 from s2s_fastapi.testing.wire import Request, Response
+from tests.kit.other_clients import HTTP
 from tests.kit.realm import Clock
 from tests.kit.tracing import Measured, Traces, Tree, context_of, request
 
@@ -400,6 +401,17 @@ def test_a_request_that_is_sent_once_more_is_counted(
 
     (point,) = metrics_read("s2s_fastapi.resends")
     assert (point.attributes, point.unit, point.value) == (LABELS, "{request}", 1)
+
+
+@pytest.mark.parametrize("client", HTTP)
+def test_a_request_of_another_client_that_is_sent_once_more_is_counted(
+    client: str, there: Service, auth: ServiceTokenAuth, clock: Clock, metrics_read: Measured
+) -> None:
+    refuse_once(there, auth, clock)
+
+    assert HTTP[client](auth, there.url) == 200
+    (point,) = metrics_read("s2s_fastapi.resends")
+    assert (point.attributes, point.value) == (LABELS, 1)
 
 
 def test_each_token_of_a_request_that_is_sent_once_more_is_measured_by_its_own_age(

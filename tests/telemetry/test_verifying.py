@@ -6,7 +6,7 @@ import httpx
 import pytest
 from opentelemetry.trace import SpanKind, StatusCode
 
-from tests.kit.realm import DECIDING, Clock, Decide, Realm, SigningKey, token_verifier
+from tests.kit.realm import DECIDING, Clock, Decide, Realm, SigningKey, as_if_fetches_took_5_seconds, token_verifier
 from tests.kit.tracing import Traces, Tree, request
 
 
@@ -106,7 +106,8 @@ def test_of_a_token_that_nobody_signed_only_the_kid_is_recorded_and_as_unverifie
     realm: Realm, traces: Traces, decide: Decide, forged: str
 ) -> None:
     other = SigningKey("RS256", kid=realm.key.kid if forged == "signature" else "another")
-    decide(token_verifier(realm), realm.token(key=other, jti="of-the-forger", client_id="of-the-forger"))
+    verifier = token_verifier(realm, monotonic=as_if_fetches_took_5_seconds(realm))
+    decide(verifier, realm.token(key=other, jti="of-the-forger", client_id="of-the-forger"))
 
     assert told(traces) == {
         "outcome": "refused",
@@ -135,7 +136,8 @@ def test_a_span_that_had_no_keys_is_an_error(realm: Realm, traces: Traces, decid
 
 def test_a_kid_of_the_forgers_choice_is_printable_and_short(realm: Realm, traces: Traces) -> None:
     kid = "\r\n\x1b[31m\u202e" + "k" * 150
-    token_verifier(realm).decide(realm.token(key=SigningKey("ES256", kid=kid)))
+    verifier = token_verifier(realm, monotonic=as_if_fetches_took_5_seconds(realm))
+    verifier.decide(realm.token(key=SigningKey("ES256", kid=kid)))
 
     shown = told(traces)["unverified_kid"]
     assert shown.isprintable()

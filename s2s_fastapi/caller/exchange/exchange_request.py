@@ -85,7 +85,7 @@ class ExchangeRequest:
     def __init__(self, key: TokenKey, exchanger: Exchanger) -> None:
         if "openid" in key.wanted.scopes:
             raise ConfigurationError(
-                "scope=openid cannot be requested on behalf of a user: Keycloak would answer with an ID token, which no service accepts."
+                "scope=openid cannot be requested on behalf of a user: it only adds an ID token to Keycloak's answer, which no service accepts."
             )
         if not key.wanted.audiences:
             raise ConfigurationError(

@@ -38,8 +38,8 @@ if TYPE_CHECKING:  # loaded when settings are first made
 __all__ = ["ExchangedToken", "ExchangedTokens"]
 
 _MOST_TOKENS: Final = 10_000
-_MOST_WAITING: Final = 200
-"""Exchanges that may wait for a thread. More would not begin before their callers give up: 8 run at a time, in 50 to 100 ms each."""
+_MOST_WAITING: Final = 1_000
+"""Exchanges that may wait for a thread. 8 run at a time, in 20 to 100 ms each, and each caller waits 5 s at most."""
 _MOST_TARGETS: Final = 1024
 _MOST_WAITERS: Final = 10_000
 """Callers that may wait for one exchange."""
@@ -238,8 +238,15 @@ class ExchangedTokens:
             NoUserToActFor, SessionEnded, TokenRequestError: The user's token cannot be exchanged by this client.
             ConfigurationError: Client id or secret is not set, no audience is given, or the scope is ``openid``.
         """
-        subject.check(settings, self._wall())
         target = self._target(settings, wanted)
+        try:
+            subject.check(settings, self._wall())
+        except TokenRequestError as error:  # Keycloak is not asked, so nothing else would tell the operator
+            target.client.exchanger.endpoint.warn(
+                f"tokens of users that {named(subject.client_id)} requests are not for {named(settings.client_id)}, so Keycloak would not"
+                f" exchange them. {error.cure}"
+            )
+            raise
         return ExchangedToken(self, target, (subject.issuer, subject.session), subject.digest)
 
     def kept(self, target: _Target, session: _Session, digest: bytes) -> _Kept | None:
