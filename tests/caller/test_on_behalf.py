@@ -210,6 +210,21 @@ def test_the_text_of_a_users_token_is_enough_outside_of_a_request(package: Any, 
     assert auth.token() == token
 
 
+def test_other_clients_call_on_behalf_of_the_user_too(realm: Realm, bob: Receiver, charles: Receiver) -> None:
+    pytest.importorskip("requests")
+    token = user_token(realm)
+    with ServiceTokenAuth(bob.url, audience="bob").on_behalf_of(token).for_requests() as session:
+        assert session.get(bob.url, timeout=5).status_code == 200
+        with pytest.raises(TokenWithheld, match="holds the token"):
+            session.get(bob.url, timeout=5, headers={"X-User-Token": token})
+        with pytest.raises(TokenWithheld, match="holds the token"):
+            session.get(bob.url, timeout=5, params={"t": token})
+        with pytest.raises(TokenWithheld):
+            session.get(charles.url, timeout=5)
+    assert callers(bob) == [ANN]
+    assert charles.seen == []
+
+
 def test_another_audience_is_asked_for_on_behalf_of_the_same_user(
     realm: Realm, charles: Receiver, bob: Receiver, keycloak: ExchangingKeycloak
 ) -> None:
