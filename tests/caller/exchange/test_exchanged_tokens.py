@@ -394,7 +394,7 @@ def test_an_exchange_under_way_is_not_evicted(
 
 
 def test_a_thousand_users_do_not_ask_a_thousand_times_what_has_nothing_to_do_with_them(
-    tokens: ExchangedTokens, keycloak: ExchangingKeycloak
+    tokens: ExchangedTokens, keycloak: ExchangingKeycloak, gate: threading.Event
 ) -> None:
     keycloak.always = BackChannelError("cannot connect")
     errors: list[S2SError] = []
@@ -406,11 +406,16 @@ def test_a_thousand_users_do_not_ask_a_thousand_times_what_has_nothing_to_do_wit
             errors.append(error)
 
     async def all_of_them() -> None:
-        await asyncio.gather(*(one(number) for number in range(200)))
+        async with asyncio.TaskGroup() as group:
+            for number in range(200):
+                group.create_task(one(number))
+            await asyncio.to_thread(until, lambda: len(tokens._flights) == 200)
+            gate.set()
 
     asyncio.run(all_of_them())
 
     assert len(errors) == len(set(map(id, errors))) == 200, "each has an error of its own"
+    assert {str(error).partition(" Is Keycloak")[0].rpartition(": ")[2] for error in errors} == {"cannot connect."}
     assert len(keycloak.requests) <= 8
     assert len(tokens) == 0
 
