@@ -174,7 +174,10 @@ def test_an_argument_is_completed_only_for_who_may_use_what_it_is_for(
     async def complete(ref: Any, argument: Any, context: Any) -> Any:
         ran.append("complete")
 
-    asked = {"ref": {"type": "ref/prompt", "name": "guarded_prompt"}, "argument": {"name": "x", "value": "a"}}
+    asked: dict[str, Any] = {
+        "ref": {"type": "ref/prompt", "name": "guarded_prompt"},
+        "argument": {"name": "x", "value": "a"},
+    }
     decorate = getattr(tools.server, "completion", None)
     if decorate is None:  # FastMCP 3
         assert "Method not found" in start()(token_of("agent")).open().send("completion/complete", **asked).text
