@@ -453,7 +453,9 @@ class ServiceTokenAuth(HttpxAuth):
             )
 
     def _elsewhere(self, pinned: Pin | None, with_user: bool) -> str:
-        there = "an address that is no host and port over http or https" if pinned is None else spelled(pinned)
+        there = (
+            "an address that is neither http nor https, or has no host and port" if pinned is None else spelled(pinned)
+        )
         if not self._pins:
             return f"This ServiceTokenAuth has no origin, so its token is sent to no service: write ServiceTokenAuth({there!r}, ...). Nothing was sent."
         if with_user:
