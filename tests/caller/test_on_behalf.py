@@ -38,6 +38,7 @@ from s2s_fastapi.principal import INBOUND
 from tests.caller.exchange.fakes import CLIENT, INVALID_TOKEN, ExchangingKeycloak, claims_of_user
 from tests.caller.fakes import Clock, Receiver, jwt, refusal
 from tests.caller.on_behalf import ANYONE, as_service, as_user, browser, callers, guarded, user_token, users_app
+from tests.kit.other_clients import GRPC, HTTP, grpc_receiver
 from tests.kit.realm import Realm
 
 pytestmark = pytest.mark.usefixtures("source")
@@ -223,6 +224,31 @@ def test_other_clients_call_on_behalf_of_the_user_too(realm: Realm, bob: Receive
             session.get(charles.url, timeout=5)
     assert callers(bob) == [ANN]
     assert charles.seen == []
+
+
+@pytest.mark.parametrize("client", HTTP)
+def test_clients_other_than_httpx_call_on_behalf_of_a_user_too_and_never_send_on_the_users_own_token(
+    client: str, realm: Realm, bob: Receiver
+) -> None:
+    shown = user_token(realm)
+    auth = ServiceTokenAuth(bob.url, audience="bob").on_behalf_of(shown)
+
+    assert HTTP[client](auth, bob.url) == 200
+    with pytest.raises(TokenWithheld):
+        HTTP[client](auth, bob.url, {"X-Token": shown})
+    assert callers(bob) == [ANN]
+
+
+@pytest.mark.parametrize("call", GRPC)
+def test_grpc_calls_on_behalf_of_a_user_too_and_never_sends_on_the_users_own_token(call: str, realm: Realm) -> None:
+    shown = user_token(realm)
+    with grpc_receiver() as there:
+        auth = ServiceTokenAuth(there.url, audience="bob").on_behalf_of(shown)
+        assert GRPC[call](auth, there.url) == 200
+        with pytest.raises(TokenWithheld):
+            GRPC[call](auth, there.url, {"x-token": shown})
+
+    assert there.tokens == [f"Bearer {auth.token()}"]
 
 
 def test_another_audience_is_asked_for_on_behalf_of_the_same_user(
