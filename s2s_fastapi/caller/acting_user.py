@@ -5,12 +5,12 @@ from typing import Final, NoReturn, Protocol
 
 from starlette.requests import HTTPConnection
 
+from s2s_fastapi.accepted import SCOPE_KEY, AcceptedToken
 from s2s_fastapi.caller.exchange.exchanged_tokens import ExchangedToken
 from s2s_fastapi.caller.exchange.subject import Subject
 from s2s_fastapi.caller.granted import GrantedToken
 from s2s_fastapi.engine.steps import Steps, arun, run
 from s2s_fastapi.errors import ConfigurationError, NoUserToActFor
-from s2s_fastapi.principal import SCOPE_KEY, AcceptedToken
 from s2s_fastapi.text import named
 
 __all__ = ["ActingUser", "RequestedToken", "UsersToken"]

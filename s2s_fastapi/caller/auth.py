@@ -11,6 +11,7 @@ from weakref import ReferenceType, ref
 from starlette.requests import HTTPConnection
 
 from s2s_fastapi import environment
+from s2s_fastapi.accepted import digest
 from s2s_fastapi.caller.acting_user import ActingUser, RequestedToken, UsersToken
 from s2s_fastapi.caller.carried import (
     CARRIED,
@@ -37,7 +38,6 @@ from s2s_fastapi.caller.wanted import Names, Wanted, seconds, written_in_code
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.engine.steps import Steps, arun, run
 from s2s_fastapi.errors import ConfigurationError, S2SError, TokenWithheld
-from s2s_fastapi.principal import digest
 
 if TYPE_CHECKING:  # loaded when they are asked for: a service needs none of these packages
     from s2s_fastapi.caller.clients.aiohttp_middleware import ServiceMiddleware

@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from starlette.authentication import AuthCredentials
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from s2s_fastapi.accepted import INBOUND
 from s2s_fastapi.decision import Decision
 from s2s_fastapi.declared.asked import leaves_of, plain
 from s2s_fastapi.declared.start_check import bounded
@@ -17,7 +18,7 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import added_middleware
 from s2s_fastapi.mcp.message import CALLS, MESSAGE, ClientMessage, Refused, field_of, says_who
 from s2s_fastapi.mcp.servers import ToolServer, endpoint_of, refusal_for_client, tool_server_of
-from s2s_fastapi.principal import INBOUND, Principal
+from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.event_stream import stream_until_expiry
 from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware
 from s2s_fastapi.requirement.guard import GUARD_MARK

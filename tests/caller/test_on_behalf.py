@@ -33,8 +33,8 @@ from s2s_fastapi import (
     service_client,
     service_lifespan,
 )
+from s2s_fastapi.accepted import INBOUND
 from s2s_fastapi.caller.token_source import TokenSource, using
-from s2s_fastapi.principal import INBOUND
 from tests.caller.exchange.fakes import CLIENT, INVALID_TOKEN, ExchangingKeycloak, claims_of_user
 from tests.caller.fakes import Clock, Receiver, jwt, refusal
 from tests.caller.on_behalf import ANYONE, as_service, as_user, browser, callers, guarded, user_token, users_app

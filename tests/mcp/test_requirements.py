@@ -19,9 +19,9 @@ from s2s_fastapi import (
     require_service,
     require_user,
 )
+from s2s_fastapi.accepted import INBOUND, digest
 from s2s_fastapi.mcp import allowed, current_principal, current_request
 from s2s_fastapi.mcp.message import ClientMessage, Refused
-from s2s_fastapi.principal import INBOUND, digest
 from tests.kit.realm import settings
 from tests.kit.receiving import Observed
 from tests.mcp.conftest import Start

@@ -10,8 +10,8 @@ from mcp.server.auth.settings import AuthSettings
 from starlette.testclient import TestClient
 
 from s2s_fastapi import KeysUnavailable, TokenVerifier, require_caller
+from s2s_fastapi.accepted import FURTHER, digest
 from s2s_fastapi.mcp import SdkTokenVerifier, fastmcp_token_verifier
-from s2s_fastapi.principal import FURTHER, digest
 from tests.kit.realm import Realm, settings
 from tests.mcp.tools import LOOPBACK, OFFICIAL, Caller
 

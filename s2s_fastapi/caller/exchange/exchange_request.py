@@ -187,7 +187,7 @@ class _Exchange:
         claims = claims_of(token.value) or {}
         if answer.get("issued_token_type") != _ACCESS_TOKEN:
             raise _unusable(f"its issued_token_type is not {_ACCESS_TOKEN}", claims)
-        if token.digest == self.subject.digest:
+        if token.value == self.subject.text:
             raise _unusable("its token is the user's own", claims)
         for name, expected in (("sub", self.subject.subject), ("sid", self.subject.session), ("azp", client)):
             if claims.get(name) != expected:

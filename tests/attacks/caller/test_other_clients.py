@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from s2s_fastapi import ConfigurationError, ServiceTokenAuth, TokenWithheld
-from s2s_fastapi.principal import INBOUND, digest
+from s2s_fastapi.accepted import INBOUND, digest
 from s2s_fastapi.testing import EmbeddedIssuer
 from tests.attacks.caller.stack import asked
 from tests.attacks.caller.test_where_it_goes import looks_alike
