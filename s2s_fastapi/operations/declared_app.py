@@ -13,19 +13,26 @@ from types import FunctionType, ModuleType
 from typing import Any, Final
 
 from s2s_fastapi.caller.auth import ServiceTokenAuth
-from s2s_fastapi.caller.service_client import ServiceAuth, ServiceClient, SyncServiceClient
+from s2s_fastapi.caller.service_client import (
+    OnBehalfAuth,
+    OnBehalfClient,
+    ServiceAuth,
+    ServiceClient,
+    SyncOnBehalfClient,
+    SyncServiceClient,
+)
 from s2s_fastapi.declared.access_file import AccessFile, AppAccess
 from s2s_fastapi.declared.public_paths import PublicPaths
 from s2s_fastapi.declared.routes import Access, read_access
 from s2s_fastapi.declared.start_check import AccessCheck
-from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.errors import ConfigurationError, S2SError
 from s2s_fastapi.operations.applications import checked_name, documentation_of, imported
 from s2s_fastapi.text import named
 
 __all__ = ["declared_by", "main"]
 
-_CALLERS: Final = (ServiceTokenAuth, ServiceAuth, ServiceClient, SyncServiceClient)
+_FOR_USERS: Final = (OnBehalfAuth, OnBehalfClient, SyncOnBehalfClient)
+_CALLERS: Final = (ServiceTokenAuth, ServiceAuth, ServiceClient, SyncServiceClient, *_FOR_USERS)
 
 
 def declared_by(name: str, client_id: str) -> AppAccess:
@@ -62,27 +69,22 @@ def declared_by(name: str, client_id: str) -> AppAccess:
 def _with_named_callers(access: Access, module: ModuleType | None) -> Access:
     """Return the access with the callers that are names of a module: a plain `ServiceTokenAuth` is no dependency of any route.
 
-    A client whose ``on_behalf`` a route uses calls on behalf of users, and as the service only if a route depends on the client itself.
+    A client whose ``on_behalf`` is named calls on behalf of users: by a route, in a lifespan, as a name of a module. It calls as the
+    service only if a route or a lifespan names the client itself.
     """
     modules = [vars(module)] if module is not None else []
     modules += [endpoint.__globals__ for endpoint in _endpoints(access)]
-    found = (value for names in modules for value in list(names.values()) if isinstance(value, _CALLERS))
-    users = {id(inner) for caller in access.callers if _for_users(caller) for inner in _inside(caller)}
+    found = [value for names in modules for value in list(names.values()) if isinstance(value, _CALLERS)]
+    by_name = [client for caller in access.callers for client in getattr(caller, "clients", (caller,))]
+    users = {id(inner) for caller in (*by_name, *found) if isinstance(caller, _FOR_USERS) for inner in _inside(caller)}
     asking = (
         value
         for value in found
-        if users.isdisjoint(map(id, (value, *_inside(value))))
+        if (isinstance(value, _FOR_USERS) or users.isdisjoint(map(id, (value, *_inside(value)))))
         and (not isinstance(value, ServiceTokenAuth) or value.downstream.audiences or value.downstream.scopes)
     )
     callers = {id(value): value for value in (*access.callers, *asking)}
     return replace(access, callers=tuple(callers.values()))
-
-
-def _for_users(caller: Any) -> bool:
-    try:
-        return bool(getattr(caller, "downstream", Downstream(origins=())).on_behalf)
-    except Exception:  # noqa: BLE001 - the base URL may be a function of the app; whoever reads the calls says that it failed
-        return False
 
 
 def _inside(caller: Any) -> Iterator[Any]:

@@ -354,6 +354,43 @@ def test_a_client_whose_on_behalf_a_route_uses_is_no_caller_of_its_own_unless_a_
     ]
 
 
+@pytest.mark.parametrize(
+    ("lifespan", "names", "calls"),
+    [
+        ("service_lifespan(crm.on_behalf)", "", [True]),
+        ("service_lifespan(crm.on_behalf.sync)", "", [True]),
+        ("service_lifespan(crm, crm.on_behalf)", "", [False, True]),
+        ("service_lifespan(crm)", "", [False]),
+        ("None", "acting = crm.on_behalf", [True]),
+        ("service_lifespan(crm)", "acting = crm.on_behalf", [False, True]),
+        ("None", "", [False]),
+    ],
+)
+def test_a_call_by_the_text_of_a_token_is_found_if_the_lifespan_or_a_name_says_on_behalf(
+    lifespan: str, names: str, calls: list[bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"URL": "https://sso.example", "REALM": "corp", "CLIENT_ID": "shop-api"}.items():
+        monkeypatch.setenv(f"KEYCLOAK_{name}", value)
+    module = f"on_behalf_by_name_{tmp_path.name}"
+    (tmp_path / f"{module}.py").write_text(f"""
+from fastapi import Depends, FastAPI, Request
+from s2s_fastapi import ServiceAuthMiddleware, require_user, service_client, service_lifespan
+crm = service_client("http://crm.example", audience="crm")
+{names}
+app = FastAPI(lifespan={lifespan}, openapi_url=None)
+app.add_middleware(ServiceAuthMiddleware, users=True)
+@app.get("/", dependencies=[Depends(require_user("web"))])
+async def route(request: Request) -> None:
+    crm.auth.on_behalf_of(request)
+""")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    app = declared_by(f"{module}:app", "")
+
+    assert [call.on_behalf for call in app.calls] == calls
+    assert {call.audiences for call in app.calls} == {("crm",)}
+
+
 # Hostile names
 
 
