@@ -191,7 +191,7 @@ def unreachable(problem: str, settings: "KeycloakSettings") -> TokenRequestError
 
 
 def reach_cure(settings: "KeycloakSettings", problem: str = "") -> str:
-    """Return what to check if Keycloak does not answer; `problem` is the sentence of the exchange."""
+    """Return what to check if Keycloak does not answer; `problem` is what the back channel said."""
     return settings.worded(unreachable_cure(Endpoints.of(settings).token, problem, proxied=settings.proxy is not None))
 
 
