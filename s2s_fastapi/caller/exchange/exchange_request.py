@@ -16,7 +16,7 @@ from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.engine.loaded import Failed, Loaded
 from s2s_fastapi.engine.reports import report
 from s2s_fastapi.errors import ConfigurationError, S2SError, SessionEnded, TokenRequestError
-from s2s_fastapi.keycloak.exchange_cures import SESSION_OVER, foreign_issuer, unasked
+from s2s_fastapi.keycloak.exchange import ACCESS_TOKEN, GRANT_TYPE, SESSION_OVER, foreign_issuer, unasked
 from s2s_fastapi.telemetry.metrics import TOKEN_EXCHANGE
 from s2s_fastapi.telemetry.spans import span
 from s2s_fastapi.text import listed, named
@@ -26,8 +26,6 @@ if TYPE_CHECKING:  # loaded when settings are first made
 
 __all__ = ["ExchangeRequest", "Exchanger", "concerns"]
 
-_GRANT: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
-_ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"
 _USERS_IN_A_ROW: Final = 5
 """Different users of whom Keycloak says "Invalid token" without one success in between: then it is not the users' fault."""
 _TOO_MANY: Final = 429
@@ -174,10 +172,10 @@ class _Exchange:
     def form(self) -> dict[str, str]:
         # No audience=: Keycloak knows only clients by it, and would refuse the URL of a custom audience.
         return {
-            **self.wanted.form(_GRANT),
+            **self.wanted.form(GRANT_TYPE),
             "subject_token": self.subject.text,
-            "subject_token_type": _ACCESS_TOKEN,
-            "requested_token_type": _ACCESS_TOKEN,
+            "subject_token_type": ACCESS_TOKEN,
+            "requested_token_type": ACCESS_TOKEN,
         }
 
     def granted(self, answer: Mapping[str, Any]) -> GrantedToken:
@@ -185,8 +183,8 @@ class _Exchange:
         client = self.settings.client_id
         token = granted(answer, self.wanted, client_id=client, holder="the user")
         claims = claims_of(token.value) or {}
-        if answer.get("issued_token_type") != _ACCESS_TOKEN:
-            raise _unusable(f"its issued_token_type is not {_ACCESS_TOKEN}", claims)
+        if answer.get("issued_token_type") != ACCESS_TOKEN:
+            raise _unusable(f"its issued_token_type is not {ACCESS_TOKEN}", claims)
         if token.value == self.subject.text:
             raise _unusable("its token is the user's own", claims)
         for name, expected in (("sub", self.subject.subject), ("sid", self.subject.session), ("azp", client)):
