@@ -15,6 +15,7 @@ from s2s_fastapi.declared.asked import leaves_of, plain
 from s2s_fastapi.declared.start_check import bounded
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import added_middleware
+from s2s_fastapi.mcp.allowed import requirement_on
 from s2s_fastapi.mcp.message import CALLS, MESSAGE, ClientMessage, Refused, field_of, says_who
 from s2s_fastapi.mcp.servers import ToolServer, endpoint_of, refusal_for_client, tool_server_of
 from s2s_fastapi.principal import INBOUND, Principal
@@ -36,6 +37,18 @@ _LISTS: Final = {
     "resources/templates/list": ("resourceTemplates", "uriTemplate"),
 }
 """The methods that list, each with the names of the list and of what names an entry."""
+_USE_NOTHING: Final = {
+    *_LISTS,
+    "initialize",
+    "logging/setLevel",
+    "notifications/cancelled",
+    "notifications/initialized",
+    "notifications/progress",
+    "notifications/roots/list_changed",
+    "ping",
+    "server/discover",
+}
+"""The methods of the protocol that every accepted caller needs. Every other one uses something, such as what an extension adds."""
 _PYTHON_NAMES: Final = {"resourceTemplates": "resource_templates", "uriTemplate": "uri_template"}
 _MARK: Final = "__s2s_tool_server__"
 _UNCOVERED: Final = (
@@ -89,6 +102,8 @@ class _Guard:
             if message.method in CALLS:
                 for component in await self._server.wanted(message):
                     message.admit(component.requirement, component.name)
+            elif message.method not in _USE_NOTHING:
+                message.admit(requirement_on(message.handler), "")
             result = await answer()
             hidden = self._hidden(message)
         except Refused as refused:
