@@ -176,7 +176,7 @@ class _Endpoint:
             self._checked, self._problem = users, problem  # last: no request passes while the check is still running
         if self._problem:
             raise ConfigurationError(self._problem)
-        user = _user_of(state.principal)
+        user = _user_of(state.principal, state.verdict.digest)
         app = stream_until_expiry(self._app, state.principal, verifier.of(state.principal))
         await app({**scope, "user": user, "auth": AuthCredentials(user.scopes)}, receive, send)
 
@@ -207,22 +207,23 @@ def _accepts_users(accepts: object) -> bool:
     return any(isinstance(leaf := plain(each), Caller) and leaf.kind == "user" for each in leaves)
 
 
-def _user_of(principal: Principal) -> Any:
+def _user_of(principal: Principal, digest: bytes) -> Any:
     """Return the caller as the SDK knows one. It compares issuer, client and subject with those of whoever opened a session."""
     user: Any = importlib.import_module("mcp.server.auth.middleware.bearer_auth").AuthenticatedUser
-    return user(access_token_of(principal))
+    return user(access_token_of(principal, digest))
 
 
-def access_token_of(principal: Principal, resource: str | None = None) -> Any:
-    """Return what the SDK keeps of a caller. The token is left out of it, so that no tool can send it on.
+def access_token_of(principal: Principal, digest: bytes, resource: str | None = None) -> Any:
+    """Return what the SDK keeps of a caller. Instead of the token it has the digest, so that no tool can send the token on.
 
+    FastMCP tells callers apart by the text of the token, for example in `ResponseCachingMiddleware`. So it must differ with each token.
     If the realm leaves `sub` out of its tokens, the subject of a user is the log-in (`sid`), so that two users of one client stay apart.
     """
     login = principal.claims.get("sid") if principal.kind != "service" else None
     subject = principal.subject or (f"sid:{login}" if isinstance(login, str) and login else None)
     token: Any = importlib.import_module("mcp.server.auth.provider").AccessToken
     return token(
-        token="",
+        token=f"digest:{digest.hex()}",
         client_id=principal.client_id,
         scopes=sorted(principal.scopes),
         expires_at=principal.expires_at,
