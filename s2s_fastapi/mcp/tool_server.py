@@ -17,6 +17,7 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import added_middleware
 from s2s_fastapi.mcp.allowed import requirement_on
 from s2s_fastapi.mcp.message import CALLS, MESSAGE, ClientMessage, Refused, field_of, says_who
+from s2s_fastapi.mcp.resumption import separate_sessions
 from s2s_fastapi.mcp.servers import ToolServer, endpoint_of, refusal_for_client, tool_server_of
 from s2s_fastapi.principal import INBOUND, Principal
 from s2s_fastapi.receiver.event_stream import stream_until_expiry
@@ -82,6 +83,9 @@ def tool_server(server: Any, app: Starlette | None = None) -> Starlette:
         guard = _Guard(kind)
         kind.install(guard)
         setattr(server, _MARK, guard)
+    endpoint: Any = route.endpoint
+    if endpoint.session_manager is not None:  # FastMCP makes its own when it starts
+        separate_sessions(endpoint.session_manager)
     route.endpoint = route.app = _Endpoint(route.app, guard)
     app.router.lifespan_context = _checked(app.router.lifespan_context, guard)
     return app
