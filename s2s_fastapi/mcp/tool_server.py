@@ -169,6 +169,7 @@ class _Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the SDK for an accepted caller, whom it then knows."""
         state = Authenticated.of(scope)
+        _take_token_out(scope)  # before the check, which asks FastMCP's proxies
         verifier = scope[KEYS_KEY]
         users = _accepts_users(verifier.checks.accepts)
         if self._checked is not users:
@@ -204,6 +205,18 @@ def _checked(lifespan: Any, guard: _Guard) -> Any:
             raise ConfigurationError(problem)
 
     return checked
+
+
+def _take_token_out(scope: Scope) -> None:
+    """Take the header Authorization out of a request, because the proxies of FastMCP send it on to other servers.
+
+    The list itself is changed: FastMCP has kept the scope of an outer layer, which holds the same list.
+    """
+    kept = [(name, value) for name, value in scope["headers"] if name.lower() != b"authorization"]
+    if isinstance(scope["headers"], list):
+        scope["headers"][:] = kept
+    else:
+        scope["headers"] = kept
 
 
 def _accepts_users(accepts: object) -> bool:
