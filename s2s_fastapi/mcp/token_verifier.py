@@ -3,9 +3,9 @@
 import importlib
 from typing import Any
 
+from s2s_fastapi.accepted import digest
 from s2s_fastapi.errors import AuthenticationError, AuthorizationError
 from s2s_fastapi.mcp.tool_server import access_token_of
-from s2s_fastapi.principal import digest
 from s2s_fastapi.requirement.require import require_service
 from s2s_fastapi.requirement.requirement import Requirement
 from s2s_fastapi.verifier.token_verifier import TokenVerifier

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from s2s_fastapi import require_service, require_user
+from s2s_fastapi.accepted import digest
 from s2s_fastapi.mcp import current_principal
-from s2s_fastapi.principal import digest
 from tests.kit.realm import Realm, settings
 from tests.mcp.conftest import Start
 from tests.mcp.tools import Tools
