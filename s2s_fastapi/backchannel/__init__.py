@@ -1,1 +1,1 @@
-"""Bounded exchanges with Keycloak over HTTP."""
+"""Bounded requests to Keycloak over HTTP."""

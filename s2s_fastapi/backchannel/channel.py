@@ -1,6 +1,6 @@
-"""HTTP exchanges with Keycloak, limited in time and size. Redirects are not followed, and no secret is logged.
+"""HTTP requests to Keycloak, limited in time and size. Redirects are not followed, and no secret is logged.
 
-An exchange blocks, and runs on worker threads. Whatever the other side does, it ends by its deadline with a `Reply`, or with one
+A request blocks, and runs on worker threads. Whatever the other side does, it ends by its deadline with a `Reply`, or with one
 sentence that is safe for the log.
 """
 
@@ -21,7 +21,7 @@ from s2s_fastapi.backchannel.strict_json import AmbiguousJsonError, NotAnObjectE
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.process import undisturbed
 from s2s_fastapi.telemetry.foreign import held_back
-from s2s_fastapi.telemetry.spans import Span, answered, failed, propagated, span_of_exchange
+from s2s_fastapi.telemetry.spans import Span, answered, failed, propagated, span_of_request
 
 if TYPE_CHECKING:
     from s2s_fastapi.backchannel.deadline import Deadline
@@ -39,7 +39,14 @@ _HEADERS: Final = {
 
 
 class BackChannelError(Exception):
-    """Keycloak gave no answer, or no readable one. The text names the reason, and never shows what was sent."""
+    """Keycloak gave no answer, or no readable one. The text names the reason, and never shows what was sent.
+
+    ``connected`` says that a connection stood: then another request may well get an answer.
+    """
+
+    def __init__(self, sentence: str, *, connected: bool = False) -> None:
+        super().__init__(sentence)
+        self.connected = connected
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,7 @@ class Reply:
             except ValueError:  # not UTF-8, not JSON, numbers of thousands of digits
                 pass
         # Outside the except block: a JSONDecodeError carries the whole document.
-        raise BackChannelError(problem)
+        raise BackChannelError(problem, connected=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +129,13 @@ class _Body:
 
 
 class BackChannel:
-    """Exchanges with Keycloak, each on its own connection: no cookie is kept, and no socket is shared across a fork.
+    """Requests to Keycloak, each on its own connection: no cookie is kept, and no socket is shared across a fork.
 
-    - `timeout`: seconds for a whole exchange, even if the answer arrives byte by byte (only DNS may take longer).
+    - `timeout`: seconds for a whole request and its answer, even if the answer arrives byte by byte (only DNS may take longer).
     - `limit`: largest body in bytes.
     - Redirects are not followed. The environment's proxies and other settings are not read; if `proxy` is given, it is always used.
     - TLS trusts the system's certificates and those in `ca_file`, which is read again after a failed connection.
-    - `transport` makes one httpx transport for each exchange, instead of the network.
+    - `transport` makes one httpx transport for each request, instead of the network.
     """
 
     def __init__(
@@ -149,7 +156,7 @@ class BackChannel:
 
     @property
     def proxied(self) -> bool:
-        """Whether all exchanges go through a proxy."""
+        """Whether all requests go through a proxy."""
         return self._proxy is not None
 
     @classmethod
@@ -167,7 +174,7 @@ class BackChannel:
             BackChannelError: there is no complete answer.
             ConfigurationError: ``KEYCLOAK_CA_FILE`` cannot be read.
         """
-        return self._exchange(_Question("GET", url, headers, None), timeout or self._timeout)
+        return self._request(_Question("GET", url, headers, None), timeout or self._timeout)
 
     def post_form(self, url: str, form: Mapping[str, str], headers: Mapping[str, str] | None = None) -> Reply:
         """Return the answer to a POST of `form`, as ``application/x-www-form-urlencoded``.
@@ -178,29 +185,31 @@ class BackChannel:
         """
         question = _Question("POST", url, headers, form)
         del form, headers  # this frame is above httpx's frames too
-        return self._exchange(question, self._timeout)
+        return self._request(question, self._timeout)
 
-    def _exchange(self, question: _Question, timeout: float) -> Reply:
-        with span_of_exchange(question.method, question.url) as current:
+    def _request(self, question: _Question, timeout: float) -> Reply:
+        with span_of_request(question.method, question.url) as current:
             with held_back():
                 outcome = self._outcome(question, timeout, current)
             if not isinstance(outcome, Reply):
-                failed(current, *outcome)
+                failed(current, *outcome[:2])
         if isinstance(outcome, Reply):
             return outcome
         # Outside all except blocks: then even the hidden context does not lead to the frames below. Outside the span too: it would
         # record this error's type instead of the cause.
-        raise BackChannelError(outcome[1])
+        raise BackChannelError(outcome[1], connected=outcome[2])
 
-    def _outcome(self, question: _Question, timeout: float, current: Span) -> Reply | tuple[str, str]:
-        """Return the answer, or the kind of failure and its sentence."""
+    def _outcome(self, question: _Question, timeout: float, current: Span) -> Reply | tuple[str, str, bool]:
+        """Return the answer, or the kind of failure, its sentence, and whether a connection stood."""
+        connected = False
         try:
             return self._converse(question, timeout, current)
         except ConfigurationError:
             raise
         except BackChannelError as error:
-            kind, sentence = "unusable_answer", str(error)
-        except httpx.TimeoutException:
+            kind, sentence, connected = "unusable_answer", str(error), True
+        except httpx.TimeoutException as error:
+            connected = not isinstance(error, httpx.ConnectTimeout)
             kind, sentence = "timeout", f"no complete answer within {timeout:g} s"
         except httpx.ConnectError as error:
             kind, sentence = (
@@ -210,7 +219,7 @@ class BackChannel:
             if self._ca_file is not None:  # the file may be replaced while we run: read it again at the next try
                 self._tls = None
         except httpx.NetworkError as error:
-            kind, sentence = "connection", f"the connection broke: {_reason(error)}"
+            kind, sentence, connected = "connection", f"the connection broke: {_reason(error)}", True
         except httpx.ProxyError as error:
             kind, sentence = (
                 "proxy",
@@ -218,12 +227,13 @@ class BackChannel:
             )
         except httpx.RemoteProtocolError:
             kind, sentence = "protocol", "the answer is not HTTP, or the connection was closed too early"
+            connected = True
         except Exception as error:  # noqa: BLE001 - only the type is named: text and frames may contain the secret
             kind, sentence = type(error).__name__, f"the request could not be made: {type(error).__name__}"
-        return kind, sentence
+        return kind, sentence, connected
 
     def _converse(self, question: _Question, timeout: float, current: Span) -> Reply:
-        # httpcore takes as long to import as this whole package: it is loaded for the first exchange, on a worker thread.
+        # httpcore takes as long to import as this whole package: it is loaded for the first request, on a worker thread.
         from s2s_fastapi.backchannel.deadline import Deadline  # noqa: PLC0415
 
         deadline = Deadline(timeout)
@@ -278,7 +288,7 @@ class BackChannel:
 
 
 def unused_proxy(url: str) -> str:
-    """Return the environment variable that names a proxy for `url`, or "". No exchange with Keycloak uses it.
+    """Return the environment variable that names a proxy for `url`, or "". No request to Keycloak uses it.
 
     The value of the variable is not shown: it may contain a password.
     """

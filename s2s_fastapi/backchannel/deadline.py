@@ -1,4 +1,4 @@
-"""Sockets with a deadline: no wait on them is longer than the time that is left of one exchange."""
+"""Sockets with a deadline: no wait on them is longer than the time that is left of one request."""
 
 import socket
 import ssl
@@ -14,14 +14,14 @@ __all__ = ["Deadline", "DeadlineTransport"]
 
 
 class Deadline:
-    """The time at which one exchange must end."""
+    """The time at which one request must end."""
 
     def __init__(self, seconds: float) -> None:
         """Start the time now."""
         self.restart(seconds)
 
     def restart(self, seconds: float) -> None:
-        """Start the time of the next exchange on the same connections."""
+        """Start the time of the next request on the same connections."""
         self._end = time.monotonic() + seconds
 
     def left(self, at_most: float | None = None) -> float:
@@ -37,7 +37,7 @@ class Deadline:
 
 
 class DeadlineTransport(httpx.BaseTransport):
-    """HTTP over sockets that wait no longer than the time that is left of the exchange.
+    """HTTP over sockets that wait no longer than the time that is left of the request.
 
     - The timeouts of httpx start again with each byte: 0.5 s became 11.7 s with a server that sent byte by byte.
     - It uses httpcore itself: `httpx.HTTPTransport` takes no sockets of others, and builds a TLS context even for plain http.

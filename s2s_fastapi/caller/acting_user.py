@@ -74,7 +74,10 @@ class ActingUser:
             ConfigurationError: It is something else.
         """
         if isinstance(given, str):
-            return cls(Subject.of(given))
+            try:
+                return cls(Subject.of(given))
+            finally:
+                del given  # error trackers record the locals of each frame that raises
         if not isinstance(given, HTTPConnection):
             raise ConfigurationError(
                 "on_behalf_of takes the text of a user's access token, or the Request or WebSocket that ServiceAuthMiddleware accepted, not"

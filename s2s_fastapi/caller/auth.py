@@ -193,8 +193,12 @@ class ServiceTokenAuth(HttpxAuth):
             TokenRequestError: The user's token is not for this service. Requests raise it for every other reason why Keycloak exchanges none.
             ConfigurationError: The settings are missing or contradictory, or `user` is something else.
         """
+        try:
+            acting = ActingUser.of(user)
+        finally:
+            del user  # error trackers record the locals of each frame that raises
         return _OnBehalf(
-            ActingUser.of(user),
+            acting,
             self._elsewhere_cure,
             self._pins,
             self._wanted,

@@ -120,12 +120,12 @@ class TokenEndpoint:
     def _ask(self, grant: Grant) -> Loaded[GrantedToken] | Failed:
         authentication, began = self._authentication, self._clock()
         stamp, proof = authentication.stamp(), authentication.prove()
-        outcome = self._exchange(grant, proof, began)
+        outcome = self._post(grant, proof, began)
         if _refused_credentials(outcome) is not None:
             again = authentication.prove()
             if again.material != proof.material:  # the secret was rotated while we held the old one
                 stamp = authentication.stamp()
-                outcome = self._exchange(grant, again, began)
+                outcome = self._post(grant, again, began)
         if isinstance(outcome, Loaded):
             self._worked, self._refused_since = [stamp], math.inf
         elif (error := _refused_credentials(outcome)) is not None:
@@ -147,7 +147,7 @@ class TokenEndpoint:
         error.retryable = now - self._refused_since < RETRY
         return Failed(error, RETRY if error.retryable else RETRY_CREDENTIALS, doubtful=first)
 
-    def _exchange(self, grant: Grant, proof: Proof, began: float) -> Loaded[GrantedToken] | Failed:
+    def _post(self, grant: Grant, proof: Proof, began: float) -> Loaded[GrantedToken] | Failed:
         """Send one request, and return the token, or why there is none.
 
         Raises:
@@ -158,7 +158,7 @@ class TokenEndpoint:
             reply = self._channel.post_form(self._url, {**grant.form(), **proof.form}, dict(proof.headers))
             answer = reply.json_object() if reply.status == _OK else None
         except BackChannelError as error:
-            return Failed(unreachable(str(error), self._settings), RETRY)
+            return Failed(unreachable(str(error), self._settings), RETRY, connected=error.connected)
         if answer is None or "error" in answer:
             return Failed(grant.refusal(reply, proof), retry_after(reply))
         token = grant.granted(answer)

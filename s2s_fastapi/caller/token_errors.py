@@ -14,7 +14,7 @@ from s2s_fastapi.backchannel.channel import BackChannelError, Reply
 from s2s_fastapi.caller.credentials import Proof
 from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.errors import S2SError, TokenRequestError
-from s2s_fastapi.keycloak import exchange_cures
+from s2s_fastapi.keycloak import exchange as exchange_cures
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.keycloak.server_cures import answer_cure, unreachable_cure
 from s2s_fastapi.text import listed, named, without_tokens
@@ -191,7 +191,7 @@ def unreachable(problem: str, settings: "KeycloakSettings") -> TokenRequestError
 
 
 def reach_cure(settings: "KeycloakSettings", problem: str = "") -> str:
-    """Return what to check if Keycloak does not answer; `problem` is the sentence of the exchange."""
+    """Return what to check if Keycloak does not answer; `problem` is what the back channel said."""
     return settings.worded(unreachable_cure(Endpoints.of(settings).token, problem, proxied=settings.proxy is not None))
 
 

@@ -26,7 +26,7 @@ _CAPACITY: Final = 1024
 
 
 def _channel(settings: "KeycloakSettings") -> Channel:
-    # No longer than the first waiter waits: otherwise exchanges that hang would block the worker threads for all other loads. A load
+    # No longer than the first waiter waits: otherwise requests that hang would block the worker threads for all other loads. A load
     # may still outlast its waiters (it began late, or sends two requests); its late answer is kept.
     return BackChannel.shared(settings.ca_file, DEADLINE, settings.proxy)
 

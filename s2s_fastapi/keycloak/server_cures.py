@@ -80,7 +80,7 @@ def said_by(reply: Reply) -> str:
 def unreachable_cure(url: str, problem: str = "", *, proxied: bool = False) -> str:
     """Return what to change if there was no answer from `url`, or none that can be read.
 
-    `problem` is the sentence of the exchange. `proxied` says that ``KEYCLOAK_PROXY`` is in use.
+    `problem` is what the back channel said. `proxied` says that ``KEYCLOAK_PROXY`` is in use.
     """
     if _PLAIN_HTTP.search(problem):
         return "The port answers in plain http: write http:// in KEYCLOAK_URL, or use Keycloak's port for https."

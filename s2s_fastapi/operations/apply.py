@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.keycloak.exchange import ATTRIBUTE
 from s2s_fastapi.operations.admin import AdminConflict, AdminError, AdminForbidden, AdminTarget
 from s2s_fastapi.operations.forbidden import forbidden_audience, forbidden_client, forbidden_role, forbidden_scope
 from s2s_fastapi.operations.plan import Plan
 from s2s_fastapi.operations.predicted import same_claims
 from s2s_fastapi.operations.secret_files import folder_problem, write_secret
-from s2s_fastapi.operations.snapshot import EXCHANGE, ReadApi, Snapshot, audience_of, read_snapshot
+from s2s_fastapi.operations.snapshot import ReadApi, Snapshot, audience_of, read_snapshot
 from s2s_fastapi.operations.steps import (
     AddAudience,
     AssignScope,
@@ -233,7 +234,7 @@ class _Applying:
             case EnableServiceAccount():
                 self._change(step.client, serviceAccountsEnabled=True)
             case EnableExchange():
-                self._change(step.client, attributes={EXCHANGE: "true"})
+                self._change(step.client, attributes={ATTRIBUTE: "true"})
             case AssignScope():
                 self._assign(step)
             case MakeRole():

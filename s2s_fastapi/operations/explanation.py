@@ -10,6 +10,7 @@ from s2s_fastapi.backchannel.strict_json import json_object
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.declared.access_file import AppAccess, RouteEntry, in_one_realm
 from s2s_fastapi.declared.asked import leaves_of
+from s2s_fastapi.keycloak import exchange
 from s2s_fastapi.keycloak.cures import unsigned_cure
 from s2s_fastapi.operations.declarations import any_service_for, audiences_of, receiving
 from s2s_fastapi.operations.declared_calls import about_the_code
@@ -258,15 +259,15 @@ def _exchange_cure(model: RealmModel, question: Question, outcome: Denied) -> st
     if not client.enabled:
         return f"{said} Enable the client {who}."
     if outcome.error == "unsupported_grant_type":
-        return f"{said} Calls on behalf of a user need Keycloak 26.2 or newer."
+        return f"{said} {exchange.TOO_OLD}"
     if client.public or client.bearer_only:
-        return f'{said} Switch "Client authentication" on for the client {who}.'
+        return f"{said} {exchange.public_client(client.id)}"
     if outcome.error == "invalid_scope":
         held = {*model.default_scopes(client.id), *model.optional_scopes(client.id)}
         lacking = listed([name for name in question.scopes if name not in held] or question.scopes, " and ")
         return f"{said} Assign {lacking} to the client {who} as optional client scopes, or request others."
     if model.may_exchange(client.id) is not None:
-        return f"{said} Switch “Standard Token Exchange” on for the client {who} (Settings, Capability config): s2s-fastapi plan does it."
+        return f"{said} {exchange.not_enabled(client.id)}"
     return f"{said} Look at the client {who} in Keycloak."
 
 

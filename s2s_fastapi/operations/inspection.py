@@ -14,12 +14,13 @@ from uuid import NAMESPACE_URL, uuid5
 
 from s2s_fastapi.declared.access_file import AppAccess
 from s2s_fastapi.downstream import Downstream
+from s2s_fastapi.keycloak.exchange import ATTRIBUTE
 from s2s_fastapi.names import name_problem
 from s2s_fastapi.operations.admin import AdminError
 from s2s_fastapi.operations.findings import Change
 from s2s_fastapi.operations.plan import question_of, steps_of
 from s2s_fastapi.operations.predicted import exchanged_claims
-from s2s_fastapi.operations.snapshot import EXCHANGE, Question, ReadApi, Snapshot, audience_of, read_snapshot
+from s2s_fastapi.operations.snapshot import Question, ReadApi, Snapshot, audience_of, read_snapshot
 from s2s_fastapi.operations.steps import (
     AddAudience,
     AssignScope,
@@ -86,7 +87,7 @@ class Inspection:
         realm = deepcopy(dict(self.snapshot.document))
         for client in realm["clients"]:
             if client["clientId"] == self.client_id:
-                client["attributes"] = {**(client.get("attributes") or {}), EXCHANGE: "true"}
+                client["attributes"] = {**(client.get("attributes") or {}), ATTRIBUTE: "true"}
         snapshot = self.snapshot.with_document(realm)
         return exchanged_claims(snapshot, self.client_id, " ".join(sorted(scopes)) or None)
 
@@ -187,7 +188,7 @@ class Inspection:
                     "clientId": step.client,
                     "serviceAccountsEnabled": bool(client.get("serviceAccountsEnabled")) if exchange else True,
                     "authorizationServicesEnabled": self.authorization,
-                    **({"attributes": {EXCHANGE: "true"}} if exchange else {}),
+                    **({"attributes": {ATTRIBUTE: "true"}} if exchange else {}),
                 }
                 yield Change("PUT", f"{self.root}/clients/{self.snapshot.ids['client', step.client]}", body)
             case AssignScope():

@@ -5,8 +5,9 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import Final
 
+from s2s_fastapi.keycloak.exchange import SINCE
 from s2s_fastapi.operations.forbidden import forbidden_role, forbidden_scope
-from s2s_fastapi.operations.predicted import EXCHANGES_SINCE, Predicted, Users, token_findings, users_of
+from s2s_fastapi.operations.predicted import Predicted, Users, token_findings, users_of
 from s2s_fastapi.operations.scope_rules import (
     LISTS,
     ScopeRules,
@@ -169,11 +170,11 @@ class Planning:
 
     def _without_exchanges(self, wanted: Wanted) -> Wanted:
         """Return what is wanted without the calls on behalf of users, if the server exchanges no tokens."""
-        if not wanted.exchanges or self.before.model.version >= EXCHANGES_SINCE:
+        if not wanted.exchanges or self.before.model.version >= SINCE:
             return wanted
         self._say(
             Severity.OPEN,
-            f"{listed(wanted.exchanges)} calls on behalf of users, and that needs the token exchange of Keycloak 26.2 or newer: this server is"
+            f"{listed(wanted.exchanges)} calls on behalf of users, and that needs the token exchange of Keycloak {'.'.join(map(str, SINCE))} or newer: this server is"
             f" {self.before.version}, so nothing is planned for these calls.",
         )
         calls = tuple(call for call in wanted.calls if not call.on_behalf)

@@ -14,7 +14,6 @@ from s2s_fastapi.realm.model import Denied
 from s2s_fastapi.text import listed, named
 
 __all__ = [
-    "EXCHANGES_SINCE",
     "Predicted",
     "Users",
     "claims_of",
@@ -25,8 +24,6 @@ __all__ = [
     "users_of",
 ]
 
-EXCHANGES_SINCE: Final = (26, 2)
-"""The version from which on Keycloak exchanges the tokens of users without a feature being switched on."""
 _CLAIMS: Final = ("aud", "client_id", "scope", "realm_access", "resource_access")
 
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from s2s_fastapi.keycloak.exchange import ATTRIBUTE
 from s2s_fastapi.operations.forbidden import forbidden_scope
-from s2s_fastapi.operations.snapshot import EXCHANGE, Snapshot, audience_of, every_audience_of
+from s2s_fastapi.operations.snapshot import Snapshot, audience_of, every_audience_of
 from s2s_fastapi.operations.wanted import Wanted, WantedScope
 from s2s_fastapi.realm import builtins
 from s2s_fastapi.realm.entities import OIDC
@@ -27,7 +28,7 @@ _FLOWS: Final = {
 _FLOW_ATTRIBUTES: Final = {
     "oauth2.device.authorization.grant.enabled": "OAuth 2.0 Device Authorization Grant",
     "oidc.ciba.grant.enabled": "OIDC CIBA Grant",
-    EXCHANGE: "Standard Token Exchange",
+    ATTRIBUTE: "Standard Token Exchange",
     "oauth2.jwt.authorization.grant.enabled": "JWT Authorization Grant",
 }
 """The same, of those that Keycloak keeps as attributes."""
@@ -61,7 +62,7 @@ class ScopeRules:
         """
         declared = client_id in self.wanted.exchanges
         found = flows_of(self.now.client(client_id) or {})
-        return [name for name in found if not (declared and name == _FLOW_ATTRIBUTES[EXCHANGE])]
+        return [name for name in found if not (declared and name == _FLOW_ATTRIBUTES[ATTRIBUTE])]
 
     def may_have(self, client_id: str, audience: str) -> bool:
         """Return whether all tokens of a client may be for the audience: also those of users, if it logs users in."""

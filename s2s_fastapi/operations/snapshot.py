@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Protocol
 
+from s2s_fastapi.keycloak.exchange import ATTRIBUTE
 from s2s_fastapi.operations.admin import AdminError
 from s2s_fastapi.realm.builtins import CLIENT_ID_MAPPERS
 from s2s_fastapi.realm.entities import OIDC, Role
@@ -21,7 +22,6 @@ from s2s_fastapi.text import named
 
 __all__ = [
     "AUDIENCE_MAPPER",
-    "EXCHANGE",
     "Question",
     "ReadApi",
     "Snapshot",
@@ -32,8 +32,6 @@ __all__ = [
 ]
 
 AUDIENCE_MAPPER: Final = "oidc-audience-mapper"
-EXCHANGE: Final = "standard.token.exchange.enabled"
-"""The attribute of a client that may exchange tokens."""
 _AUDIENCES: Final = ("included.client.audience", "included.custom.audience")
 
 _REALM: Final = (
@@ -77,7 +75,7 @@ _ATTRIBUTES: Final = (
     "oauth2.device.authorization.grant.enabled",
     "oauth2.jwt.authorization.grant.enabled",
     "oidc.ciba.grant.enabled",
-    EXCHANGE,
+    ATTRIBUTE,
     "tls.client.certificate.bound.access.tokens",
     "token.response.type.bearer.lower-case",
 )
@@ -242,7 +240,7 @@ class Snapshot:
 
 def exchanges(client: Mapping[str, Any]) -> bool:
     """Return whether a client may exchange tokens."""
-    return (client.get("attributes") or {}).get(EXCHANGE) == "true"
+    return (client.get("attributes") or {}).get(ATTRIBUTE) == "true"
 
 
 def audience_of(mapper: Mapping[str, Any]) -> str | None:

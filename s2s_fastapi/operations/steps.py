@@ -10,7 +10,8 @@ from itertools import chain, count
 from typing import Any, ClassVar, Final, TypeAlias
 
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.operations.snapshot import AUDIENCE_MAPPER, EXCHANGE, Snapshot, audience_of, exchanges
+from s2s_fastapi.keycloak.exchange import ATTRIBUTE
+from s2s_fastapi.operations.snapshot import AUDIENCE_MAPPER, Snapshot, audience_of, exchanges
 from s2s_fastapi.realm.entities import OIDC, Role
 from s2s_fastapi.text import listed, named, printable
 
@@ -170,7 +171,7 @@ class EnableExchange:
     def on(self, document: _Json) -> None:
         """Change the document as Keycloak will."""
         client = next(one for one in document["clients"] if one["clientId"] == self.client)
-        client["attributes"] = {**(client.get("attributes") or {}), EXCHANGE: "true"}
+        client["attributes"] = {**(client.get("attributes") or {}), ATTRIBUTE: "true"}
 
     def __str__(self) -> str:
         return f"Switch “Standard Token Exchange” of the client {named(self.client)} on."
@@ -387,7 +388,7 @@ def new_client(step: MakeClient) -> _Json:
         "fullScopeAllowed": False,
         "defaultClientScopes": list(step.default),
         "optionalClientScopes": list(step.optional),
-        **({"attributes": {EXCHANGE: "true"}} if step.exchange else {}),
+        **({"attributes": {ATTRIBUTE: "true"}} if step.exchange else {}),
     }
 
 

@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 TIMEOUT: Final = 5.0
-"""Seconds for one exchange with Keycloak, as for a service."""
+"""Seconds for one request to Keycloak, as for a service."""
 _CLOSE: Final = 0.85
 VERSION: Final = 1
 """The version of the JSON: docs/schemas/token.schema.json."""

@@ -9,9 +9,11 @@ from s2s_fastapi.realm.scopes import InEffect
 
 __all__ = [
     "ACCESS_TOKEN",
+    "ENABLED",
     "GRANT_TYPE",
     "ID_TOKEN",
     "REFRESH_TOKEN",
+    "SINCE",
     "Refusal",
     "SubjectToken",
     "enabled",
@@ -24,6 +26,7 @@ __all__ = [
     "wrong_audience",
 ]
 
+# GRANT_TYPE, ACCESS_TOKEN, ENABLED and SINCE stand in keycloak/exchange.py too: the model of a realm imports nothing of that room.
 GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 _TYPE: Final = "urn:ietf:params:oauth:token-type:"
 ACCESS_TOKEN: Final = f"{_TYPE}access_token"
@@ -31,9 +34,9 @@ ID_TOKEN: Final = f"{_TYPE}id_token"
 REFRESH_TOKEN: Final = f"{_TYPE}refresh_token"
 _SAML: Final = f"{_TYPE}saml2"
 
-_ENABLED: Final = "standard.token.exchange.enabled"
+ENABLED: Final = "standard.token.exchange.enabled"
 _REFRESH: Final = "standard.token.exchange.enableRefreshRequestedTokenType"
-_FIRST: Final = (26, 2)
+SINCE: Final = (26, 2)
 
 Refusal = tuple[int, str, str]
 """Status, error and description."""
@@ -62,9 +65,9 @@ class SubjectToken:
 
 def enabled(realm: Realm, client: Client) -> Refusal | None:
     """Return why this client may not exchange tokens at all, or None (rule 37)."""
-    if realm.version < _FIRST:
+    if realm.version < SINCE:
         return 400, "unsupported_grant_type", "Unsupported grant_type"
-    if client.attributes.get(_ENABLED) != "true":
+    if client.attributes.get(ENABLED) != "true":
         return 400, "invalid_request", "Standard token exchange is not enabled for the requested client"
     return None
 

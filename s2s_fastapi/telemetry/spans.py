@@ -46,7 +46,7 @@ __all__ = [
     "hide_query",
     "propagated",
     "span",
-    "span_of_exchange",
+    "span_of_request",
     "trace_id",
     "warming_up",
 ]
@@ -151,8 +151,8 @@ def trace_id(current: Span) -> str:
 
 
 @contextmanager
-def span_of_exchange(method: str, url: str) -> Iterator[Span]:
-    """Make what runs inside one span of an HTTP exchange with Keycloak.
+def span_of_request(method: str, url: str) -> Iterator[Span]:
+    """Make what runs inside one span of an HTTP request to Keycloak.
 
     An instrumentation of httpx makes no second span of it, and does not see the headers, which hold the client's secret.
     """

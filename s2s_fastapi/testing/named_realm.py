@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from s2s_fastapi.keycloak.exchange import ATTRIBUTE
 from s2s_fastapi.realm import builtins
 
 __all__ = ["Named", "realm_document"]
@@ -59,7 +60,7 @@ def _client(client_id: str, every: list[Named]) -> dict[str, Any]:
         "clientId": client_id,
         "serviceAccountsEnabled": True,
         "directAccessGrantsEnabled": True,
-        "attributes": {"standard.token.exchange.enabled": "true"},
+        "attributes": {ATTRIBUTE: "true"},
         "defaultClientScopes": _DEFAULT,
         "optionalClientScopes": sorted({scope for one in own for scope in one.scopes} - {"openid", *_DEFAULT}),
         "protocolMappers": list(_audience_mappers(audiences)),

@@ -37,9 +37,9 @@ from s2s_fastapi.testing import calling
 from s2s_fastapi.testing.calling import CallingLayer
 from s2s_fastapi.testing.clock import IssuerTime
 from s2s_fastapi.testing.decisions import Recorder
-from s2s_fastapi.testing.exchange import Swap, exchanging, original, present
 from s2s_fastapi.testing.found import Found, find
 from s2s_fastapi.testing.served import from_elsewhere, refuse_served
+from s2s_fastapi.testing.swapping import Swap, original, present, swapping
 from s2s_fastapi.verifier.accepted_tokens import AcceptedTokens
 from s2s_fastapi.verifier.checks import Checks
 from s2s_fastapi.verifier.keys import KeySource
@@ -180,7 +180,7 @@ class Trusted:
         Raises:
             ConfigurationError: The block has ended: nothing may trust the issuer any more.
         """
-        with exchanging:
+        with swapping:
             self._reset()
 
     def _reset(self) -> None:
@@ -196,7 +196,7 @@ class Trusted:
             vars(verifier).update(self._verifier(verifier))
 
     def begin(self, stack: ExitStack) -> None:
-        """Exchange everything. `stack` brings it back.
+        """Swap everything. `stack` brings it back.
 
         Raises:
             ConfigurationError: An app trusts another issuer at the moment, or a setting is wrong.
@@ -212,7 +212,7 @@ class Trusted:
             if app in self._found.outermost:
                 layers = CallingLayer(layers, self._caller)  # noqa: PLW2901 - see above
             document = present(app, DOCUMENT) if isinstance(app, FastAPI) else {}
-            _exchange(stack, Swap(app, {**document, "middleware_stack": layers}, self.issuer))
+            _swap(stack, Swap(app, {**document, "middleware_stack": layers}, self.issuer))
         for middleware, _ in self._found.middlewares:
             options = self._options(middleware, declared[id(middleware)])
             attributes = {
@@ -220,9 +220,9 @@ class Trusted:
                 "_clock": options.clock,
                 "_authenticate": _here_only(middleware),
             }
-            _exchange(stack, Swap(middleware, attributes, self.issuer))
+            _swap(stack, Swap(middleware, attributes, self.issuer))
         for verifier in self._found.verifiers:
-            _exchange(stack, Swap(verifier, self._verifier(verifier), self.issuer))
+            _swap(stack, Swap(verifier, self._verifier(verifier), self.issuer))
         calling.begin(self._caller)
         stack.callback(calling.end, self._caller)
         stack.callback(self._flush)
@@ -280,7 +280,7 @@ class Trusted:
         }
 
     def _end(self) -> None:
-        with exchanging:
+        with swapping:
             self._open = False
 
     def _flush(self) -> None:
@@ -388,7 +388,7 @@ class _Start(Start):
     """The start of an app inside a block. If it ends after the block, it leaves nothing in the app."""
 
     def install(self, documentation: Documentation) -> None:
-        with exchanging:
+        with swapping:
             if self._middleware._start is self:  # type: ignore[attr-defined] # noqa: SLF001 - the middleware's whole state
                 super().install(documentation)
 
@@ -485,7 +485,7 @@ def _takes_a_request(function: FunctionType) -> bool:
     return not all(each.default is not each.empty for each in inspect.signature(function).parameters.values())
 
 
-def _exchange(stack: ExitStack, swap: Swap) -> None:
+def _swap(stack: ExitStack, swap: Swap) -> None:
     swap.begin()
     stack.callback(swap.end)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.keycloak.exchange import SINCE
 
 __all__ = ["NEWEST", "Wire"]
 
@@ -40,5 +41,5 @@ class Wire:
             strict=release >= (26, 7),
             marked_ids=release >= (26, 2),
             short_sessions=release >= (26, 5),
-            exchanges=release >= (26, 2),
+            exchanges=release >= SINCE,
         )

@@ -22,6 +22,7 @@ from starlette.websockets import WebSocketDisconnect
 from s2s_fastapi import (
     ConfigurationError,
     NoUserToActFor,
+    S2SError,
     ServiceTokenAuth,
     SessionEnded,
     TokenRequestError,
@@ -640,6 +641,21 @@ def test_the_log_says_once_what_to_change_if_users_tokens_are_not_for_this_servi
     assert f"add an Audience mapper for {CLIENT}" in line
     assert "id-of-" not in line
     assert keycloak.requests == []
+
+
+@pytest.mark.parametrize("changes", [{"sid": None}, {"aud": "another"}, {"exp": 1}, {"cnf": {"jkt": "x"}}], ids=str)
+def test_no_frame_of_a_refusal_shows_the_users_token(changes: dict[str, Any], realm: Realm) -> None:
+    token, auth = user_token(realm, **changes), ServiceTokenAuth("http://bob:8000", audience="bob")
+    with pytest.raises(S2SError) as caught:
+        auth.on_behalf_of(token)
+
+    trace = caught.value.__traceback__
+    assert trace is not None
+    shown = []
+    while (trace := trace.tb_next) is not None:
+        shown.append(repr(trace.tb_frame.f_locals))
+    assert len(shown) > 1
+    assert token not in "".join(shown)
 
 
 def test_min_validity_is_for_the_services_own_token() -> None:

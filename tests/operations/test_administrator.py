@@ -637,7 +637,7 @@ def test_a_server_without_token_exchange_is_found_without_an_administrator(versi
         )
     else:
         assert isinstance(found, Finding)
-        assert "Update Keycloak to 26.2 or newer" in found.cure
+        assert "Calls on behalf of a user need Keycloak 26.2 or newer" in found.cure
 
 
 def test_a_server_without_token_exchange_is_found_by_its_version_too() -> None:

@@ -881,7 +881,7 @@ def test_a_call_on_behalf_of_a_user_is_judged_with_a_users_token() -> None:
 @pytest.mark.parametrize(
     ("changes", "version", "cure"),
     [
-        ({"attributes": {}}, "26.7.3", "Switch “Standard Token Exchange” on for the client shop-api"),
+        ({"attributes": {}}, "26.7.3", 'Switch "Standard Token Exchange" on for the client shop-api'),
         ({"publicClient": True}, "26.7.3", 'Switch "Client authentication" on for the client shop-api'),
         ({"enabled": False}, "26.7.3", "Enable the client shop-api"),
         ({"clientId": "another"}, "26.7.3", "Make a client shop-api"),
@@ -907,7 +907,7 @@ def test_a_scope_that_is_not_assigned_and_an_audience_that_nobody_brings_are_sai
 def test_the_command_asks_about_a_call_on_behalf_of_a_user(asking: Asking) -> None:
     printed = asking.about("--on-behalf", client=CALLER)
     assert printed["question"]["on_behalf"] is True
-    assert "Switch “Standard Token Exchange” on" in printed["cure"]
+    assert 'Switch "Standard Token Exchange" on' in printed["cure"]
     without = asking.place.run("explain", "--on-behalf", "--client", CALLER)
     assert without.exit_code == 2
     assert "--on-behalf is a question about a client" in without.output

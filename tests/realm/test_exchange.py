@@ -3,7 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from s2s_fastapi.realm.exchange import ID_TOKEN, REFRESH_TOKEN, SubjectToken
+from s2s_fastapi.keycloak import exchange
+from s2s_fastapi.realm.exchange import ACCESS_TOKEN, ENABLED, GRANT_TYPE, ID_TOKEN, REFRESH_TOKEN, SINCE, SubjectToken
 from s2s_fastapi.realm.model import Denied, Granted, RealmModel
 from tests.realm.exchanges import document
 
@@ -130,3 +131,8 @@ def test_the_type_of_the_answer_is_the_type_that_was_requested() -> None:
     identity = _exchanged(requested=ID_TOKEN, scope="openid")
     assert (identity.issued_type, identity.openid) == (ID_TOKEN, False)
     assert _exchanged(scope="openid").openid
+
+
+def test_the_model_and_the_callers_have_the_same_names_and_the_same_first_version() -> None:
+    ours = (GRANT_TYPE, ACCESS_TOKEN, ENABLED, SINCE)
+    assert ours == (exchange.GRANT_TYPE, exchange.ACCESS_TOKEN, exchange.ATTRIBUTE, exchange.SINCE)

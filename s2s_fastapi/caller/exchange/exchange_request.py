@@ -16,7 +16,7 @@ from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.engine.loaded import Failed, Loaded
 from s2s_fastapi.engine.reports import report
 from s2s_fastapi.errors import ConfigurationError, S2SError, SessionEnded, TokenRequestError
-from s2s_fastapi.keycloak.exchange_cures import SESSION_OVER, foreign_issuer, unasked
+from s2s_fastapi.keycloak.exchange import ACCESS_TOKEN, GRANT_TYPE, SESSION_OVER, foreign_issuer, unasked
 from s2s_fastapi.telemetry.metrics import TOKEN_EXCHANGE
 from s2s_fastapi.telemetry.spans import span
 from s2s_fastapi.text import listed, named
@@ -26,10 +26,8 @@ if TYPE_CHECKING:  # loaded when settings are first made
 
 __all__ = ["ExchangeRequest", "Exchanger", "concerns"]
 
-_GRANT: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
-_ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"
 _USERS_IN_A_ROW: Final = 5
-"""Different users of whom Keycloak says "Invalid token" without one success in between: then it is not the users' fault."""
+"""Different users whose exchanges fail in the same way without one success in between: then it is not the users' fault."""
 _TOO_MANY: Final = 429
 _OK: Final = 200
 
@@ -48,11 +46,20 @@ class Exchanger:
         self.endpoint = TokenEndpoint(key.token_url, key.authentication, settings, channel, clock)
         self.settings = settings
         self.wall = wall
-        self._refused: set[str] = set()  # the users since the last success; at most _USERS_IN_A_ROW
+        # The users since the last success; at most _USERS_IN_A_ROW each.
+        self._refused: set[str] = set()
+        self._unanswered: set[str] = set()
 
     def succeeded(self) -> None:
         """Remember that Keycloak still accepts users' tokens."""
         self._refused.clear()
+        self._unanswered.clear()
+
+    def unanswered(self, failed: Failed, subject: Subject) -> Failed:
+        """Return what it means that there is no readable answer: it is this user's (one with too many groups), or Keycloak hangs."""
+        if len(self._unanswered) < _USERS_IN_A_ROW:
+            self._unanswered.add(subject.subject)
+        return replace(failed, connected=len(self._unanswered) < _USERS_IN_A_ROW)
 
     def invalid(self, subject: Subject) -> S2SError:
         """Return what an "Invalid token" means, and log it: the session of this user is over, or Keycloak refuses everybody's tokens."""
@@ -114,6 +121,8 @@ class ExchangeRequest:
         if isinstance(outcome, Failed):
             if isinstance(outcome.error, SessionEnded):
                 return replace(outcome, error=exchanger.invalid(subject))
+            if outcome.connected:
+                outcome = exchanger.unanswered(outcome, subject)
             said = f"on behalf of the user {who}: " if concerns(outcome) == "user" else ""
             report(partial(LOG.warning, "%s%s", said, outcome.error))
             return outcome
@@ -153,7 +162,7 @@ def concerns(failed: Failed) -> Literal["client", "wanted", "user"]:
     error = failed.error
     if isinstance(error, ConfigurationError):
         return "client"  # the secret cannot be read
-    if not isinstance(error, TokenRequestError) or error.http_status == _OK:
+    if failed.connected or not isinstance(error, TokenRequestError) or error.http_status == _OK:
         return "user"
     if wrong_credentials(error) or error.error == "unsupported_grant_type" or "not enabled" in error.error_description:
         return "client"
@@ -174,10 +183,10 @@ class _Exchange:
     def form(self) -> dict[str, str]:
         # No audience=: Keycloak knows only clients by it, and would refuse the URL of a custom audience.
         return {
-            **self.wanted.form(_GRANT),
+            **self.wanted.form(GRANT_TYPE),
             "subject_token": self.subject.text,
-            "subject_token_type": _ACCESS_TOKEN,
-            "requested_token_type": _ACCESS_TOKEN,
+            "subject_token_type": ACCESS_TOKEN,
+            "requested_token_type": ACCESS_TOKEN,
         }
 
     def granted(self, answer: Mapping[str, Any]) -> GrantedToken:
@@ -185,8 +194,8 @@ class _Exchange:
         client = self.settings.client_id
         token = granted(answer, self.wanted, client_id=client, holder="the user")
         claims = claims_of(token.value) or {}
-        if answer.get("issued_token_type") != _ACCESS_TOKEN:
-            raise _unusable(f"its issued_token_type is not {_ACCESS_TOKEN}", claims)
+        if answer.get("issued_token_type") != ACCESS_TOKEN:
+            raise _unusable(f"its issued_token_type is not {ACCESS_TOKEN}", claims)
         if token.value == self.subject.text:
             raise _unusable("its token is the user's own", claims)
         for name, expected in (("sub", self.subject.subject), ("sid", self.subject.session), ("azp", client)):

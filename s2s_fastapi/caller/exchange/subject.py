@@ -8,7 +8,7 @@ from s2s_fastapi.accepted import digest
 from s2s_fastapi.caller.granted import MAX_TOKEN, TOKEN68, claims_of
 from s2s_fastapi.errors import NoUserToActFor, SessionEnded, TokenRequestError
 from s2s_fastapi.keycloak.cures import issuer_steps
-from s2s_fastapi.keycloak.exchange_cures import BOUND, not_in_audience
+from s2s_fastapi.keycloak.exchange import BOUND, not_in_audience
 from s2s_fastapi.text import named
 
 if TYPE_CHECKING:  # loaded when settings are first made

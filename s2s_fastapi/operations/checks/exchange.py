@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from typing import Final
 
+from s2s_fastapi.keycloak.exchange import GRANT_TYPE, SINCE, TOO_OLD, not_enabled, not_in_audience
 from s2s_fastapi.operations.facts import Facts
 from s2s_fastapi.operations.findings import Finding, Result, Seen, Skipped
 from s2s_fastapi.operations.inspection import Inspection
-from s2s_fastapi.operations.predicted import EXCHANGES_SINCE, Users, users_of
+from s2s_fastapi.operations.predicted import Users, users_of
 from s2s_fastapi.operations.snapshot import exchanges
-from s2s_fastapi.realm.exchange import GRANT_TYPE
 from s2s_fastapi.text import listed, named
 
 __all__ = ["check_exchange"]
@@ -25,7 +25,7 @@ def check_exchange(facts: Facts) -> Iterator[Result]:
         return
     found = facts.inspection
     if isinstance(found, Inspection):
-        able = found.snapshot.model.version >= EXCHANGES_SINCE
+        able = found.snapshot.model.version >= SINCE
     else:
         grants = facts.discovery.content.get("grant_types_supported")
         able = not isinstance(grants, list) or GRANT_TYPE in grants
@@ -33,7 +33,7 @@ def check_exchange(facts: Facts) -> Iterator[Result]:
         yield Finding(
             seen="This Keycloak exchanges no tokens.",
             why=_NOT_SENT,
-            cure="Update Keycloak to 26.2 or newer, and leave its feature token-exchange-standard on, as it is by default.",
+            cure=TOO_OLD,
         )
         return
     if not isinstance(found, Inspection):
@@ -51,7 +51,7 @@ def check_exchange(facts: Facts) -> Iterator[Result]:
         yield Finding(
             seen=f"The client {who} may not exchange tokens.",
             why=f"{_NOT_SENT} {_NO_TOKEN}",
-            cure=f"Switch “Standard Token Exchange” on for the client {who}.",
+            cure=not_enabled(found.client_id),
             console=f"Clients, {who}, Settings, Capability config, Standard Token Exchange",
             changes=found.requests(found.exchanging()),
             plan=facts.plan(),
@@ -88,6 +88,6 @@ def _users(facts: Facts, found: Inspection) -> Iterator[Result]:
             yield Finding(
                 seen=f"The tokens of users of {front_end} are not for {who}: no client scope of {front_end} puts it into aud.",
                 why="This service neither accepts nor exchanges them (Client is not within the token audience).",
-                cure=f"Assign a client scope with an Audience mapper for {who} to {front_end}.",
+                cure=not_in_audience(found.client_id, name),
                 console=f"Clients, {front_end}, Client scopes, Add client scope",
             )

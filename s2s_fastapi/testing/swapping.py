@@ -6,15 +6,15 @@ from typing import Any, Final
 
 from s2s_fastapi.errors import ConfigurationError
 
-__all__ = ["Swap", "exchanging", "original", "present"]
+__all__ = ["Swap", "original", "present", "swapping"]
 
 _ABSENT: Final = object()
-exchanging: Final = threading.RLock()
+swapping: Final = threading.RLock()
 _changed: "Final[dict[int, _Changed]]" = {}
 
 
 class Swap:
-    """The attributes that one block gives to one object: one exchange for each object. `owner` tells blocks apart that must not meet."""
+    """The attributes that one block gives to one object: one swap for each object. `owner` tells blocks apart that must not meet."""
 
     def __init__(self, target: Any, attributes: Mapping[str, Any], owner: object) -> None:
         """Take note. Nothing is changed before `begin`."""
@@ -28,7 +28,7 @@ class Swap:
         Raises:
             ConfigurationError: A block with another owner is open.
         """
-        with exchanging:
+        with swapping:
             changed = _changed.get(id(self.target)) or _Changed(self.target)
             if any(block.owner is not self.owner for block in changed.blocks):
                 raise ConfigurationError(
@@ -46,7 +46,7 @@ class Swap:
 
     def end(self) -> None:
         """Show what the newest of the other blocks has, or else what was there before all of them."""
-        with exchanging:
+        with swapping:
             changed = _changed[id(self.target)]
             newest = changed.shown() is self
             changed.blocks.remove(self)
@@ -71,7 +71,7 @@ class _Changed:
 
 def original(target: Any) -> dict[str, Any]:
     """Return the attributes of `target` as they were before all open blocks."""
-    with exchanging:
+    with swapping:
         changed = _changed.get(id(target))
         kept = {} if changed is None else changed.original.attributes
         return {name: value for name, value in {**vars(target), **kept}.items() if value is not _ABSENT}

@@ -1,4 +1,7 @@
-"""What to change in Keycloak if it does not exchange a user's token. The calling side and the operator's tools use the same words."""
+"""Keycloak's standard token exchange (RFC 8693): its names, its first version, and what to change if it exchanges no token of a user.
+
+The calling side and the operator's tools use the same words.
+"""
 
 from collections.abc import Iterable
 from typing import Final
@@ -6,8 +9,12 @@ from typing import Final
 from s2s_fastapi.text import listed, named
 
 __all__ = [
+    "ACCESS_TOKEN",
+    "ATTRIBUTE",
     "BOUND",
+    "GRANT_TYPE",
     "SESSION_OVER",
+    "SINCE",
     "TOO_OLD",
     "foreign_issuer",
     "no_consent",
@@ -17,12 +24,16 @@ __all__ = [
     "unasked",
 ]
 
+GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
+ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"
+ATTRIBUTE: Final = "standard.token.exchange.enabled"
+"""The attribute of a client that may exchange tokens."""
+SINCE: Final = (26, 2)
+"""The version from which on Keycloak exchanges the tokens of users without a feature being switched on."""
 BOUND: Final = "A sender-constrained user token (DPoP or mTLS) cannot be exchanged by the service that received it."
 SESSION_OVER: Final = "the session of the user is over, the user is disabled, or the token has expired"
 """What Keycloak's "Invalid token" means if it says so of one user."""
-TOO_OLD: Final = (
-    "Calls on behalf of a user need Keycloak 26.2 or newer, with the feature token-exchange-standard (on by default)."
-)
+TOO_OLD: Final = f"Calls on behalf of a user need Keycloak {'.'.join(map(str, SINCE))} or newer, with the feature token-exchange-standard (on by default)."
 
 
 def foreign_issuer(issuer: str) -> str:
@@ -37,8 +48,8 @@ def foreign_issuer(issuer: str) -> str:
 def not_enabled(client: str) -> str:
     """Return the cure for a client that may not exchange tokens."""
     return (
-        f'Switch "Standard token exchange" on for the client {named(client)} in Keycloak (Settings, Capability config; attribute'
-        " standard.token.exchange.enabled). `s2s-fastapi plan` does it for a call on behalf of a user."
+        f'Switch "Standard Token Exchange" on for the client {named(client)} in Keycloak (Settings, Capability config; attribute'
+        f" {ATTRIBUTE}). `s2s-fastapi plan` does it for a call on behalf of a user."
     )
 
 
