@@ -22,7 +22,7 @@ from s2s_fastapi import (
 TOOLS_URL = os.environ.get("TOOLS_URL", "http://localhost:8011")
 CALENDAR_URL = os.environ.get("CALENDAR_URL", "http://localhost:8012")
 
-tools = ServiceTokenAuth(TOOLS_URL, audience="https://tools.workshop.example/mcp")
+tools = ServiceTokenAuth(TOOLS_URL, audience="https://tools.workshop.example/mcp", scope="tools-audience")
 calendar = service_client(CALENDAR_URL, audience="calendar-api", scope="calendar-audience")
 
 app = FastAPI(title="Assistant", lifespan=service_lifespan(calendar))

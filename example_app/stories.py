@@ -425,7 +425,8 @@ def workshop(realm: Realm) -> Iterator[Line]:
 
 def _tools(realm: Realm, stage: Stage, server: str, client: str, ann: str) -> Iterator[Line]:
     """Use the tools of one server, by the client of its SDK."""
-    assistant, indexer, reporter = map(realm.service_token, ("assistant", "indexer", "reporter"))
+    assistant = realm.service_token("assistant", "tools-audience")
+    indexer, reporter = map(realm.service_token, ("indexer", "reporter"))
     ben = realm.user_token("ben", via="assistant-ui")
     path = "/.well-known/oauth-protected-resource/mcp"
     metadata = f'resource_metadata="https://tools.workshop.example{path}"'

@@ -1,9 +1,13 @@
 """The lines of story 4 on the embedded issuer: the same ones that tests/real plays on real servers."""
 
+import json
+
 import pytest
 
 from example_app.realm import REALMS, Realm
 from example_app.stories import STORIES
+from s2s_fastapi.realm.exchange import SubjectToken
+from s2s_fastapi.realm.model import Granted, RealmModel
 from s2s_fastapi.testing import EmbeddedIssuer
 
 
@@ -17,3 +21,14 @@ def test_the_story_of_an_agent_goes_as_told_without_a_keycloak(version: str, exc
     deviations = [f"{line.what}: {deviation}" for line in lines for deviation in line.deviations]
     assert not deviations, "\n".join(deviations)
     assert len(lines) == 20
+
+
+def test_what_the_calendar_gets_of_ann_is_not_good_at_the_tool_server() -> None:
+    model = RealmModel.read(json.loads(REALMS["workshop"].read_text()), new_secret=str)
+    ui = "assistant-ui"
+    of_ann = SubjectToken(client_id=ui, audience=frozenset({"assistant"}), username="ann", clients=frozenset({ui}))
+
+    granted = model.exchanged("assistant", of_ann, scope="calendar-audience")
+
+    assert isinstance(granted, Granted)
+    assert granted.claims["aud"] == "calendar-api"
