@@ -51,6 +51,11 @@ class ServiceLifespan:
         self._warm_up = warm_up
 
     @property
+    def clients(self) -> tuple[_Called, ...]:
+        """The clients, as they were given."""
+        return self._clients
+
+    @property
     def downstreams(self) -> tuple[Downstream, ...]:
         """The services that the app calls, each once."""
         return tuple(dict.fromkeys(client.downstream for client in self._clients))

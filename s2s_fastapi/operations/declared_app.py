@@ -13,6 +13,7 @@ from types import FunctionType, ModuleType
 from typing import Any, Final
 
 from s2s_fastapi.caller.auth import ServiceTokenAuth
+from s2s_fastapi.caller.lifespan import ServiceLifespan
 from s2s_fastapi.caller.service_client import ServiceAuth, ServiceClient, SyncServiceClient
 from s2s_fastapi.declared.access_file import AccessFile, AppAccess
 from s2s_fastapi.declared.public_paths import PublicPaths
@@ -62,12 +63,18 @@ def declared_by(name: str, client_id: str) -> AppAccess:
 def _with_named_callers(access: Access, module: ModuleType | None) -> Access:
     """Return the access with the callers that are names of a module: a plain `ServiceTokenAuth` is no dependency of any route.
 
-    A client whose ``on_behalf`` a route uses calls on behalf of users, and as the service only if a route depends on the client itself.
+    A client whose ``on_behalf`` a route or the lifespan uses calls on behalf of users, and as the service only if a route or the lifespan
+    has the client itself.
     """
     modules = [vars(module)] if module is not None else []
     modules += [endpoint.__globals__ for endpoint in _endpoints(access)]
     found = (value for names in modules for value in list(names.values()) if isinstance(value, _CALLERS))
-    users = {id(inner) for caller in access.callers if _for_users(caller) for inner in _inside(caller)}
+    known = (
+        each
+        for caller in access.callers
+        for each in (caller.clients if isinstance(caller, ServiceLifespan) else (caller,))
+    )
+    users = {id(inner) for caller in known if _for_users(caller) for inner in _inside(caller)}
     asking = (
         value
         for value in found
