@@ -20,7 +20,7 @@ from benchmarks.caller.rows import ATTACH, Attach
 from benchmarks.caller.ways import URL, ByHand, Client, StaticHeader, StaticHeader2
 from benchmarks.figures import Figure
 from benchmarks.realm import CALLER, token
-from s2s_fastapi.principal import INBOUND, digest
+from s2s_fastapi.accepted import INBOUND, digest
 from s2s_fastapi.testing import EmbeddedIssuer
 
 BATCH, WARM_UP = 100, 20

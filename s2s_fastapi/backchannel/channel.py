@@ -39,7 +39,14 @@ _HEADERS: Final = {
 
 
 class BackChannelError(Exception):
-    """Keycloak gave no answer, or no readable one. The text names the reason, and never shows what was sent."""
+    """Keycloak gave no answer, or no readable one. The text names the reason, and never shows what was sent.
+
+    ``connected`` says that a connection stood: then another request may well get an answer.
+    """
+
+    def __init__(self, sentence: str, *, connected: bool = False) -> None:
+        super().__init__(sentence)
+        self.connected = connected
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,7 @@ class Reply:
             except ValueError:  # not UTF-8, not JSON, numbers of thousands of digits
                 pass
         # Outside the except block: a JSONDecodeError carries the whole document.
-        raise BackChannelError(problem)
+        raise BackChannelError(problem, connected=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,22 +192,24 @@ class BackChannel:
             with held_back():
                 outcome = self._outcome(question, timeout, current)
             if not isinstance(outcome, Reply):
-                failed(current, *outcome)
+                failed(current, *outcome[:2])
         if isinstance(outcome, Reply):
             return outcome
         # Outside all except blocks: then even the hidden context does not lead to the frames below. Outside the span too: it would
         # record this error's type instead of the cause.
-        raise BackChannelError(outcome[1])
+        raise BackChannelError(outcome[1], connected=outcome[2])
 
-    def _outcome(self, question: _Question, timeout: float, current: Span) -> Reply | tuple[str, str]:
-        """Return the answer, or the kind of failure and its sentence."""
+    def _outcome(self, question: _Question, timeout: float, current: Span) -> Reply | tuple[str, str, bool]:
+        """Return the answer, or the kind of failure, its sentence, and whether a connection stood."""
+        connected = False
         try:
             return self._converse(question, timeout, current)
         except ConfigurationError:
             raise
         except BackChannelError as error:
-            kind, sentence = "unusable_answer", str(error)
-        except httpx.TimeoutException:
+            kind, sentence, connected = "unusable_answer", str(error), True
+        except httpx.TimeoutException as error:
+            connected = not isinstance(error, httpx.ConnectTimeout)
             kind, sentence = "timeout", f"no complete answer within {timeout:g} s"
         except httpx.ConnectError as error:
             kind, sentence = (
@@ -210,7 +219,7 @@ class BackChannel:
             if self._ca_file is not None:  # the file may be replaced while we run: read it again at the next try
                 self._tls = None
         except httpx.NetworkError as error:
-            kind, sentence = "connection", f"the connection broke: {_reason(error)}"
+            kind, sentence, connected = "connection", f"the connection broke: {_reason(error)}", True
         except httpx.ProxyError as error:
             kind, sentence = (
                 "proxy",
@@ -218,9 +227,10 @@ class BackChannel:
             )
         except httpx.RemoteProtocolError:
             kind, sentence = "protocol", "the answer is not HTTP, or the connection was closed too early"
+            connected = True
         except Exception as error:  # noqa: BLE001 - only the type is named: text and frames may contain the secret
             kind, sentence = type(error).__name__, f"the request could not be made: {type(error).__name__}"
-        return kind, sentence
+        return kind, sentence, connected
 
     def _converse(self, question: _Question, timeout: float, current: Span) -> Reply:
         # httpcore takes as long to import as this whole package: it is loaded for the first request, on a worker thread.

@@ -5,12 +5,12 @@ from typing import Final, NoReturn, Protocol
 
 from starlette.requests import HTTPConnection
 
+from s2s_fastapi.accepted import SCOPE_KEY, AcceptedToken
 from s2s_fastapi.caller.exchange.exchanged_tokens import ExchangedToken
 from s2s_fastapi.caller.exchange.subject import Subject
 from s2s_fastapi.caller.granted import GrantedToken
 from s2s_fastapi.engine.steps import Steps, arun, run
 from s2s_fastapi.errors import ConfigurationError, NoUserToActFor
-from s2s_fastapi.principal import SCOPE_KEY, AcceptedToken
 from s2s_fastapi.text import named
 
 __all__ = ["ActingUser", "RequestedToken", "UsersToken"]
@@ -74,7 +74,10 @@ class ActingUser:
             ConfigurationError: It is something else.
         """
         if isinstance(given, str):
-            return cls(Subject.of(given))
+            try:
+                return cls(Subject.of(given))
+            finally:
+                del given  # error trackers record the locals of each frame that raises
         if not isinstance(given, HTTPConnection):
             raise ConfigurationError(
                 "on_behalf_of takes the text of a user's access token, or the Request or WebSocket that ServiceAuthMiddleware accepted, not"

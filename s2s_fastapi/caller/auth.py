@@ -11,6 +11,7 @@ from weakref import ReferenceType, ref
 from starlette.requests import HTTPConnection
 
 from s2s_fastapi import environment
+from s2s_fastapi.accepted import digest
 from s2s_fastapi.caller.acting_user import ActingUser, RequestedToken, UsersToken
 from s2s_fastapi.caller.carried import (
     CARRIED,
@@ -37,7 +38,6 @@ from s2s_fastapi.caller.wanted import Names, Wanted, seconds, written_in_code
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.engine.steps import Steps, arun, run
 from s2s_fastapi.errors import ConfigurationError, S2SError, TokenWithheld
-from s2s_fastapi.principal import digest
 
 if TYPE_CHECKING:  # loaded when they are asked for: a service needs none of these packages
     from s2s_fastapi.caller.clients.aiohttp_middleware import ServiceMiddleware
@@ -193,8 +193,12 @@ class ServiceTokenAuth(HttpxAuth):
             TokenRequestError: The user's token is not for this service. Requests raise it for every other reason why Keycloak exchanges none.
             ConfigurationError: The settings are missing or contradictory, or `user` is something else.
         """
+        try:
+            acting = ActingUser.of(user)
+        finally:
+            del user  # error trackers record the locals of each frame that raises
         return _OnBehalf(
-            ActingUser.of(user),
+            acting,
             self._elsewhere_cure,
             self._pins,
             self._wanted,

@@ -4,9 +4,9 @@ from hmac import compare_digest
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
+from s2s_fastapi.accepted import FURTHER, INBOUND, digest, length_of
 from s2s_fastapi.caller.origins import within
 from s2s_fastapi.caller.resend import bearer_error
-from s2s_fastapi.principal import FURTHER, INBOUND, digest, length_of
 from s2s_fastapi.telemetry.spans import INVALID_SPAN, current_span, propagated
 from s2s_fastapi.text import named
 

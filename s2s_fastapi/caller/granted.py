@@ -11,7 +11,6 @@ from s2s_fastapi.backchannel.strict_json import json_object
 from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.errors import AudienceNotGranted, TokenRequestError
 from s2s_fastapi.keycloak.cures import not_granted_cure, wrong_audience
-from s2s_fastapi.principal import digest
 from s2s_fastapi.text import listed, named
 
 __all__ = ["MAX_LIFE", "MAX_TOKEN", "TOKEN68", "GrantedToken", "claims_of", "granted"]
@@ -46,13 +45,11 @@ class GrantedToken:
     """The granted scopes, as far as the answer names them; None if it names none."""
     header: str = field(init=False, repr=False)
     header_bytes: bytes = field(init=False, repr=False)
-    digest: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         header = f"Bearer {self.value}"
         object.__setattr__(self, "header", header)
         object.__setattr__(self, "header_bytes", header.encode("ascii"))
-        object.__setattr__(self, "digest", digest(self.value))
 
 
 def granted(answer: Mapping[str, Any], wanted: Wanted, *, client_id: str, holder: str = "") -> GrantedToken:

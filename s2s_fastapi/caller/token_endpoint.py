@@ -158,7 +158,7 @@ class TokenEndpoint:
             reply = self._channel.post_form(self._url, {**grant.form(), **proof.form}, dict(proof.headers))
             answer = reply.json_object() if reply.status == _OK else None
         except BackChannelError as error:
-            return Failed(unreachable(str(error), self._settings), RETRY)
+            return Failed(unreachable(str(error), self._settings), RETRY, connected=error.connected)
         if answer is None or "error" in answer:
             return Failed(grant.refusal(reply, proof), retry_after(reply))
         token = grant.granted(answer)

@@ -38,11 +38,13 @@ class Failed:
 
     - ``retry_in``: seconds, and up to 10 % more, in which no further load begins by itself.
     - ``doubtful``: the next load may well succeed, so a caller without any value tries once more at once.
+    - ``connected``: the other side was reached, and its answer did not come or cannot be read. Another request may get one.
     """
 
     error: S2SError
     retry_in: float
     doubtful: bool = False
+    connected: bool = False
 
 
 Cause: TypeAlias = Literal["needed", "ahead", "forced", "warm_up"]

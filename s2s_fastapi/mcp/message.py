@@ -62,10 +62,12 @@ class ClientMessage:
     tool are those of the request that opened the session.
     """
 
-    def __init__(self, request: object, method: str, params: object = None) -> None:
+    def __init__(self, request: object, method: str, params: object = None, handler: object = None) -> None:
         self._request = request if isinstance(request, Request) else None
         self.method = method
         self.params = params
+        self.handler = handler
+        """The function that the SDK has for the method; None if it is not known."""
         self.over = False
         """The answer is made. A task that the tool has left behind must not act for the caller any more."""
         self.refusal: Decision | None = None
@@ -74,10 +76,20 @@ class ClientMessage:
     @property
     def target(self) -> str:
         """The name or the URI of what the message uses; empty if it uses nothing, or if it does not say what in a text."""
-        named = field_of(self.params, CALLS.get(self.method, ""))
         if self.method == "completion/complete":
-            named = field_of(named, "name") or field_of(named, "uri")
+            return self.completes[-1][1]
+        named = field_of(self.params, CALLS.get(self.method, ""))
         return "" if named is None else str(named)
+
+    @property
+    def completes(self) -> list[tuple[str, str]]:
+        """The prompt and the template whose argument is completed: kind, and name or URI.
+
+        A caller may name both. The SDK then chooses by a third field, so each of them must be judged.
+        """
+        ref = field_of(self.params, "ref")
+        named = [("prompt", field_of(ref, "name")), ("template", field_of(ref, "uri"))]
+        return [(kind, str(name)) for kind, name in named if name] or [("prompt", "")]
 
     @property
     def uris(self) -> list[str]:
@@ -86,7 +98,8 @@ class ClientMessage:
             wished = field_of(self.params, "notifications")
             return [
                 str(uri)
-                for uri in field_of(wished, "resourceSubscriptions") or field_of(wished, "resource_subscriptions") or ()
+                for spelled in ("resourceSubscriptions", "resource_subscriptions")
+                for uri in field_of(wished, spelled) or ()
             ]
         return [self.target]
 
@@ -163,7 +176,9 @@ class ClientMessage:
             state, judged = self.state, self._judged(requirement)
             self._decided[requirement] = judged.refused
             # Where a decision was made is read from the scope, and below one HTTP route there are many tools.
-            route = f"{located(_ALLOWED, scope, state.span).route} {self.method} {name}"
+            # A name that nobody has registered is the caller's own text: it must not become one of a metric.
+            method = self.method if self.method in CALLS or self.handler is not None else ""
+            route = " ".join(filter(None, (located(_ALLOWED, scope, state.span).route, method, name)))
             for decision in judged.decisions:
                 state.service.report(
                     decision, {**scope, "root_path": "", "route": SimpleNamespace(path=route)}, state.span

@@ -81,13 +81,13 @@ class _Official:
     async def wanted(self, message: ClientMessage) -> list[Component]:
         target = message.target
         if message.method == "tools/call":
-            return [each for each in self._tools() if each.name == target]
+            return [_among(self._tools(), "tool", target)]
         if message.method == "prompts/get":
-            return [each for each in self._prompts() if each.name == target]
+            return [_among(self._prompts(), "prompt", target)]
         if message.method == "completion/complete":
-            known = [*self._prompts(), *self._templates()]
-            return [each for each in known if each.name == target] or [Component("completion", target, None)]
-        return [each for uri in message.uris for each in self._at(uri)]
+            known = {"prompt": self._prompts, "template": self._templates}
+            return [_among(known[kind](), kind, name) for kind, name in message.completes]
+        return [self._at(uri) for uri in message.uris]
 
     def shown(self, method: str) -> list[Component]:
         lists = {
@@ -114,10 +114,11 @@ class _Official:
     def _templates(self) -> list[Component]:
         return [Component("template", each.uri_template, requirement_on(each.fn)) for each in self._template_list()]
 
-    def _at(self, uri: str) -> list[Component]:
+    def _at(self, uri: str) -> Component:
         """Return the resource of a URI, or the first template that it matches, as the SDK does."""
-        if concrete := [each for each in self._resources() if each.name == uri]:
-            return concrete
+        for resource in self._resources():
+            if resource.name == uri:
+                return resource
         for template in self._template_list():
             try:
                 # mcp 2.x returns None, mcp 1.x an empty dict; a template without parameters has an empty one in both.
@@ -125,8 +126,8 @@ class _Official:
             except Exception:  # noqa: BLE001 - the SDK refuses such a URI with an error of its own
                 matches = True
             if matches:
-                return [Component("template", template.uri_template, requirement_on(template.fn))]
-        return []
+                return Component("template", template.uri_template, requirement_on(template.fn))
+        return Component("resource", "", None)
 
     def _template_list(self) -> list[Any]:
         templates: list[Any] = self._server._resource_manager.list_templates()  # noqa: SLF001 - the same
@@ -241,6 +242,11 @@ def refusal_for_client(sentence: str) -> Exception:
     return error
 
 
+def _among(components: list[Component], kind: str, name: str) -> Component:
+    """Return the component of a name. An extension or a subclass may offer what the server does not list: nothing is required on it."""
+    return next((each for each in components if each.name == name), Component(kind, "", None))
+
+
 def _read(kind: str, component: Any, name: str) -> Component:
     return Component(kind, name, required(component))
 
@@ -250,7 +256,9 @@ def _install(lowlevel: Any, guard: Guard) -> None:
     if hasattr(lowlevel, "middleware"):
 
         async def pass_guard(context: Any, call_next: Callable[[Any], Awaitable[Any]]) -> Any:
-            message = ClientMessage(context.request, context.method, context.params)
+            method = context.method
+            entry = lowlevel.get_request_handler(method) or lowlevel.get_notification_handler(method)
+            message = ClientMessage(context.request, method, context.params, getattr(entry, "handler", None))
             return await guard(message, lambda: call_next(context))
 
         lowlevel.middleware.append(pass_guard)
@@ -273,7 +281,7 @@ class _GuardedHandlers(dict[Any, Any]):
             return None
 
         async def pass_guard(request: Any) -> Any:
-            message = ClientMessage(self._lowlevel.request_context.request, request.method, request.params)
+            message = ClientMessage(self._lowlevel.request_context.request, request.method, request.params, handler)
             return await self._guard(message, lambda: handler(request))
 
         return pass_guard

@@ -3,6 +3,7 @@
 import importlib
 from typing import Any
 
+from s2s_fastapi.accepted import digest
 from s2s_fastapi.errors import AuthenticationError, AuthorizationError
 from s2s_fastapi.mcp.tool_server import access_token_of
 from s2s_fastapi.requirement.require import require_service
@@ -47,7 +48,7 @@ class SdkTokenVerifier:
             principal = await self._verifier.authenticate(presented, self._requirement)
         except (AuthenticationError, AuthorizationError):
             return None
-        return access_token_of(principal, self._resource)
+        return access_token_of(principal, digest(token), self._resource)
 
 
 def fastmcp_token_verifier(

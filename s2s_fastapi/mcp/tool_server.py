@@ -10,14 +10,17 @@ from starlette.applications import Starlette
 from starlette.authentication import AuthCredentials
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from s2s_fastapi.accepted import INBOUND
 from s2s_fastapi.decision import Decision
 from s2s_fastapi.declared.asked import leaves_of, plain
 from s2s_fastapi.declared.start_check import bounded
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import added_middleware
+from s2s_fastapi.mcp.allowed import requirement_on
 from s2s_fastapi.mcp.message import CALLS, MESSAGE, ClientMessage, Refused, field_of, says_who
+from s2s_fastapi.mcp.resumption import separate_sessions
 from s2s_fastapi.mcp.servers import ToolServer, endpoint_of, refusal_for_client, tool_server_of
-from s2s_fastapi.principal import INBOUND, Principal
+from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.event_stream import stream_until_expiry
 from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware
 from s2s_fastapi.requirement.guard import GUARD_MARK
@@ -36,6 +39,18 @@ _LISTS: Final = {
     "resources/templates/list": ("resourceTemplates", "uriTemplate"),
 }
 """The methods that list, each with the names of the list and of what names an entry."""
+_USE_NOTHING: Final = {
+    *_LISTS,
+    "initialize",
+    "logging/setLevel",
+    "notifications/cancelled",
+    "notifications/initialized",
+    "notifications/progress",
+    "notifications/roots/list_changed",
+    "ping",
+    "server/discover",
+}
+"""The methods of the protocol that every accepted caller needs. Every other one uses something, such as what an extension adds."""
 _PYTHON_NAMES: Final = {"resourceTemplates": "resource_templates", "uriTemplate": "uri_template"}
 _MARK: Final = "__s2s_tool_server__"
 _UNCOVERED: Final = (
@@ -69,6 +84,9 @@ def tool_server(server: Any, app: Starlette | None = None) -> Starlette:
         guard = _Guard(kind)
         kind.install(guard)
         setattr(server, _MARK, guard)
+    endpoint: Any = route.endpoint
+    if endpoint.session_manager is not None:  # FastMCP makes its own when it starts
+        separate_sessions(endpoint.session_manager)
     route.endpoint = route.app = _Endpoint(route.app, guard)
     app.router.lifespan_context = _checked(app.router.lifespan_context, guard)
     return app
@@ -89,6 +107,8 @@ class _Guard:
             if message.method in CALLS:
                 for component in await self._server.wanted(message):
                     message.admit(component.requirement, component.name)
+            elif message.method not in _USE_NOTHING:
+                message.admit(requirement_on(message.handler), "")
             result = await answer()
             hidden = self._hidden(message)
         except Refused as refused:
@@ -150,6 +170,7 @@ class _Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the SDK for an accepted caller, whom it then knows."""
         state = Authenticated.of(scope)
+        _take_token_out(scope)  # before the check, which asks FastMCP's proxies
         verifier = scope[KEYS_KEY]
         users = _accepts_users(verifier.checks.accepts)
         if self._checked is not users:
@@ -161,7 +182,7 @@ class _Endpoint:
             self._checked, self._problem = users, problem  # last: no request passes while the check is still running
         if self._problem:
             raise ConfigurationError(self._problem)
-        user = _user_of(state.principal)
+        user = _user_of(state.principal, state.verdict.digest)
         app = stream_until_expiry(self._app, state.principal, verifier.of(state.principal))
         await app({**scope, "user": user, "auth": AuthCredentials(user.scopes)}, receive, send)
 
@@ -187,27 +208,40 @@ def _checked(lifespan: Any, guard: _Guard) -> Any:
     return checked
 
 
+def _take_token_out(scope: Scope) -> None:
+    """Take the header Authorization out of a request, because the proxies of FastMCP send it on to other servers.
+
+    The list itself is changed: FastMCP has kept the scope of an outer layer, which holds the same list.
+    """
+    kept = [(name, value) for name, value in scope["headers"] if name.lower() != b"authorization"]
+    if isinstance(scope["headers"], list):
+        scope["headers"][:] = kept
+    else:
+        scope["headers"] = kept
+
+
 def _accepts_users(accepts: object) -> bool:
     leaves = leaves_of(accepts if isinstance(accepts, Requirement) else None)
     return any(isinstance(leaf := plain(each), Caller) and leaf.kind == "user" for each in leaves)
 
 
-def _user_of(principal: Principal) -> Any:
+def _user_of(principal: Principal, digest: bytes) -> Any:
     """Return the caller as the SDK knows one. It compares issuer, client and subject with those of whoever opened a session."""
     user: Any = importlib.import_module("mcp.server.auth.middleware.bearer_auth").AuthenticatedUser
-    return user(access_token_of(principal))
+    return user(access_token_of(principal, digest))
 
 
-def access_token_of(principal: Principal, resource: str | None = None) -> Any:
-    """Return what the SDK keeps of a caller. The token is left out of it, so that no tool can send it on.
+def access_token_of(principal: Principal, digest: bytes, resource: str | None = None) -> Any:
+    """Return what the SDK keeps of a caller. Instead of the token it has the digest, so that no tool can send the token on.
 
+    FastMCP tells callers apart by the text of the token, for example in `ResponseCachingMiddleware`. So it must differ with each token.
     If the realm leaves `sub` out of its tokens, the subject of a user is the log-in (`sid`), so that two users of one client stay apart.
     """
     login = principal.claims.get("sid") if principal.kind != "service" else None
     subject = principal.subject or (f"sid:{login}" if isinstance(login, str) and login else None)
     token: Any = importlib.import_module("mcp.server.auth.provider").AccessToken
     return token(
-        token="",
+        token=f"digest:{digest.hex()}",
         client_id=principal.client_id,
         scopes=sorted(principal.scopes),
         expires_at=principal.expires_at,

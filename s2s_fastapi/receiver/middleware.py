@@ -13,6 +13,7 @@ from starlette.exceptions import WebSocketException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from s2s_fastapi import environment
+from s2s_fastapi.accepted import INBOUND, digest
 from s2s_fastapi.answers import answer
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.declared.late_routes import WATCH_KEY, Checkpoint
@@ -28,7 +29,6 @@ from s2s_fastapi.keycloak.cures import (
     SHARED_ANSWER,
     credentials_cure,
 )
-from s2s_fastapi.principal import INBOUND, digest
 from s2s_fastapi.receiver.observe_mode import ObservedRefusals
 from s2s_fastapi.receiver.respond import report_acceptance, reporting, varying
 from s2s_fastapi.receiver.start import CheckedApp, Options, Start
@@ -262,7 +262,7 @@ class ServiceAuthMiddleware:
             await answer(scope, state.refusal, service.space)(scope, receive, send)
         finally:
             INBOUND.reset(inbound)
-            state.credentials = None
+            state.ended()
             if not state.answered and state.refusal is None:
                 report_acceptance(state, scope)  # it ran, even if nothing came of it
 

@@ -40,7 +40,7 @@ def reporting(state: Authenticated | Anonymous, scope: Scope, send: Send) -> Sen
         if state.answered or message["type"] not in _ANSWERS:
             # A background task that runs after the answer is not the caller's request any more.
             if message["type"] in _LAST and not message.get("more_body"):
-                state.credentials = None
+                state.ended()
             return send(message)
         if state.unasked and message.get("status", 0) < _ERROR and message["type"] != "websocket.close":
             unasked = [each.text for each in state.unasked.values() if not each.covered(state.asked)]

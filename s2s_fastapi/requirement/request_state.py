@@ -6,11 +6,12 @@ from typing import Any, Final
 
 from starlette.types import Scope
 
+from s2s_fastapi.accepted import SCOPE_KEY, AcceptedToken
 from s2s_fastapi.answers import ProtectionSpace, error_within
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.keycloak.cures import ASKED_ANYWAY, credentials_cure
-from s2s_fastapi.principal import SCOPE_KEY, AcceptedToken, Principal
+from s2s_fastapi.principal import Principal
 from s2s_fastapi.telemetry import Observer
 from s2s_fastapi.telemetry.located import located
 from s2s_fastapi.telemetry.metrics import decided
@@ -136,8 +137,6 @@ class Anonymous:
 
     service: Service
     span: Span
-    credentials: None = None
-    """It has none."""
     refusal: Decision | None = None
     """Set when a requirement refused: see `Authenticated`."""
     answered: bool = False
@@ -156,6 +155,9 @@ class Anonymous:
         self.refusal = decision = Decision(reason=Reason.NO_CREDENTIALS, cure=credentials_cure(ASKED_ANYWAY))
         self.service.report(decision, scope, self.span)
         return error_within(scope, decision, self.service.space)
+
+    def ended(self) -> None:
+        """Do nothing: there is no token to drop."""
 
 
 def admit(scope: Scope, requirement: Judge) -> Principal | None:

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from s2s_fastapi.accepted import digest
 from s2s_fastapi.backchannel.strict_json import json_object
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.keycloak.cures import CLOCKS, audience_cure, binding_cure, issuer_cure, shown, type_cure
-from s2s_fastapi.principal import Payload, Principal, digest
+from s2s_fastapi.principal import Payload, Principal
 from s2s_fastapi.text import named
 from s2s_fastapi.verifier.claims import read_principal
 from s2s_fastapi.verifier.jws import Jws

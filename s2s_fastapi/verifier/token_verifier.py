@@ -8,13 +8,14 @@ from typing import Final
 import httpx
 
 from s2s_fastapi import environment
+from s2s_fastapi.accepted import FURTHER, MOST_FURTHER, digest
 from s2s_fastapi.answers import ProtectionSpace, error_of
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.environment import realms_of
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.keycloak.cures import NOTHING_GIVEN, WHOLE_HEADER
 from s2s_fastapi.names import NO_AUDIENCE, audience_names
-from s2s_fastapi.principal import FURTHER, MOST_FURTHER, Principal, digest
+from s2s_fastapi.principal import Principal
 from s2s_fastapi.telemetry import DecisionLog
 from s2s_fastapi.telemetry.metrics import decided
 from s2s_fastapi.telemetry.spans import current_span, describe, trace_id

@@ -321,6 +321,7 @@ def test_what_is_not_a_complete_answer_is_said_in_a_sentence(script: bytes, sent
 def test_no_failure_reports_the_secret(script: bytes) -> None:
     with Server(script) as keycloak, pytest.raises(BackChannelError) as caught:
         channel(limit=1000).post_form(keycloak.url, {"client_secret": SECRET}, {"Authorization": SECRET})
+    assert caught.value.connected
     assert caught.value.__context__ is None
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 

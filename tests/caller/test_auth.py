@@ -24,13 +24,13 @@ import httpx2
 import pytest
 import trio
 
+from s2s_fastapi.accepted import INBOUND, digest
 from s2s_fastapi.backchannel.channel import BackChannelError, Reply
 from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.carried import holds
 from s2s_fastapi.caller.service_client import service_client
 from s2s_fastapi.caller.token_source import IN_USE, TokenSource, using
 from s2s_fastapi.errors import AudienceNotGranted, ConfigurationError, TokenRequestError, TokenWithheld
-from s2s_fastapi.principal import INBOUND, digest
 from tests.caller.fakes import (
     INVALID_TOKEN,
     SECRET,

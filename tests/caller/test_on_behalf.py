@@ -22,6 +22,7 @@ from starlette.websockets import WebSocketDisconnect
 from s2s_fastapi import (
     ConfigurationError,
     NoUserToActFor,
+    S2SError,
     ServiceTokenAuth,
     SessionEnded,
     TokenRequestError,
@@ -35,9 +36,9 @@ from s2s_fastapi import (
     service_client,
     service_lifespan,
 )
+from s2s_fastapi.accepted import INBOUND
 from s2s_fastapi.backchannel.channel import Reply
 from s2s_fastapi.caller.token_source import TokenSource, using
-from s2s_fastapi.principal import INBOUND
 from tests.caller.exchange.fakes import CLIENT, INVALID_TOKEN, ExchangingKeycloak, claims_of_user
 from tests.caller.fakes import Asked, Clock, Receiver, jwt, refusal
 from tests.caller.on_behalf import ANYONE, as_service, as_user, browser, callers, guarded, user_token, users_app
@@ -652,6 +653,21 @@ def test_the_log_says_once_what_to_change_if_users_tokens_are_not_for_this_servi
     assert f"add an Audience mapper for {CLIENT}" in line
     assert "id-of-" not in line
     assert keycloak.requests == []
+
+
+@pytest.mark.parametrize("changes", [{"sid": None}, {"aud": "another"}, {"exp": 1}, {"cnf": {"jkt": "x"}}], ids=str)
+def test_no_frame_of_a_refusal_shows_the_users_token(changes: dict[str, Any], realm: Realm) -> None:
+    token, auth = user_token(realm, **changes), ServiceTokenAuth("http://bob:8000", audience="bob")
+    with pytest.raises(S2SError) as caught:
+        auth.on_behalf_of(token)
+
+    trace = caught.value.__traceback__
+    assert trace is not None
+    shown = []
+    while (trace := trace.tb_next) is not None:
+        shown.append(repr(trace.tb_frame.f_locals))
+    assert len(shown) > 1
+    assert token not in "".join(shown)
 
 
 def test_min_validity_is_for_the_services_own_token() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from s2s_fastapi import require_service, require_user
+from s2s_fastapi.accepted import digest
 from s2s_fastapi.mcp import current_principal
 from tests.kit.realm import Realm, settings
 from tests.mcp.conftest import Start
@@ -102,9 +103,10 @@ def test_the_sdk_knows_the_caller_and_has_no_token_to_send_on(start: Start, tool
         return ""
 
     tools.tool(look)
-    start()(token_of("agent", scope="profile email")).open().ask("tools/call", name="look", arguments={})
+    token = token_of("agent", scope="profile email")
+    start()(token).open().ask("tools/call", name="look", arguments={})
 
     assert [(each.client_id, each.subject, each.claims["iss"], each.token) for each in seen] == [
-        ("agent", "sub-of-agent", "http://keycloak.test/realms/corp", "")
+        ("agent", "sub-of-agent", "http://keycloak.test/realms/corp", f"digest:{digest(token).hex()}")
     ]
     assert seen[0].scopes == ["email", "profile"]

@@ -10,8 +10,8 @@ from mcp.server.auth.settings import AuthSettings
 from starlette.testclient import TestClient
 
 from s2s_fastapi import KeysUnavailable, TokenVerifier, require_caller
+from s2s_fastapi.accepted import FURTHER, digest
 from s2s_fastapi.mcp import SdkTokenVerifier, fastmcp_token_verifier
-from s2s_fastapi.principal import FURTHER, digest
 from tests.kit.realm import Realm, settings
 from tests.mcp.tools import LOOPBACK, OFFICIAL, Caller
 
@@ -32,7 +32,7 @@ def test_it_returns_who_calls_and_never_the_token(realm: Realm, token_of: Any) -
     found = anyio.run(ours.verify_token, token)
 
     assert found.model_dump() == {
-        "token": "",
+        "token": f"digest:{digest(token).hex()}",
         "client_id": "agent",
         "scopes": ["email", "profile"],
         "expires_at": 4_000_000_000,

@@ -29,7 +29,7 @@ from s2s_fastapi import (
     require_scope,
     require_service,
 )
-from s2s_fastapi.principal import INBOUND, digest
+from s2s_fastapi.accepted import INBOUND, digest
 from tests.kit.realm import Realm, SigningKey
 from tests.kit.receiving import App, Client, Headers, Options
 

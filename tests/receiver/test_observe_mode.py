@@ -26,7 +26,7 @@ from s2s_fastapi import (
     require_service,
     require_user,
 )
-from s2s_fastapi.principal import INBOUND, digest
+from s2s_fastapi.accepted import INBOUND, digest
 from tests.kit.realm import Clock, Realm, SigningKey, settings
 from tests.kit.receiving import App, Client, Options
 

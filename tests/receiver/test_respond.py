@@ -24,7 +24,7 @@ from s2s_fastapi import (
     require_scope,
     require_service,
 )
-from s2s_fastapi.principal import SCOPE_KEY
+from s2s_fastapi.accepted import SCOPE_KEY
 from s2s_fastapi.requirement.request_state import Authenticated
 from tests.kit.realm import Clock, Realm
 from tests.kit.receiving import Headers, Options

@@ -13,9 +13,9 @@ import anyio
 import httpx
 import pytest
 
+from s2s_fastapi.accepted import digest
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.principal import digest
 from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS, AcceptedTokens, RememberedToken
 from s2s_fastapi.verifier.bearer import credentials_of, token_in
 from s2s_fastapi.verifier.checks import Checks

@@ -22,7 +22,7 @@ from s2s_fastapi import (
     require_caller,
     require_scope,
 )
-from s2s_fastapi.principal import FURTHER, INBOUND, MOST_FURTHER, digest
+from s2s_fastapi.accepted import FURTHER, INBOUND, MOST_FURTHER, digest
 from tests.kit.realm import Realm, settings
 
 CHAT = require_caller("chat-app-service")

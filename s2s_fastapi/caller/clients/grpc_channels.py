@@ -19,15 +19,19 @@ __all__ = ["GrpcChannels"]
 
 _AUTHORIZATION: Final = "authorization"
 _SCHEMES: Final = {
-    "NoneType": "http",
+    "": "http",
     "InsecureChannelCredentials": "http",
     "LocalChannelCredentials": "http",
     "SSLChannelCredentials": "https",
     "ALTSChannelCredentials": "https",
 }
-"""The classes of channel credentials. Those of xDS may be in clear, as its server says."""
+"""The classes of channel credentials, "" for none. Those of xDS may be in clear, as its server says."""
 _WITH_CALL_CREDENTIALS: Final = {"CompositeChannelCredentials", "ComputeEngineChannelCredentials"}
+_OTHER_RESOLVERS: Final = {"unix", "unix-abstract", "vsock", "xds", "google-c2p", "ipv4", "ipv6"}
+"""What gRPC takes for a resolver and not for a host. A host of that name is written ``dns:///unix:443``."""
 _PORT: Final = re.compile(r":[0-9]+\Z")
+_IPV6: Final = re.compile(r"\[[^][]+\]:[0-9]+")
+"""urlsplit drops what stands around the brackets."""
 _NO_PROXY: Final = ("grpc.enable_http_proxy", 0)
 _OWN_CREDENTIALS: Final = (
     "have call credentials, which would send a second Authorization header; nothing was sent. Leave them out, or use for_grpc().call_credentials()"
@@ -96,7 +100,8 @@ class GrpcChannels:
         return grpc.metadata_call_credentials(_Plugin(self._rules), name="s2s_fastapi")
 
     def _check(self, target: str, credentials: grpc.ChannelCredentials | None) -> None:
-        kind = type(getattr(credentials, "_credentials", None)).__name__  # gRPC says it nowhere else
+        # gRPC says it nowhere else. If it says it no more, the class is unknown, never "none".
+        kind = "" if credentials is None else type(getattr(credentials, "_credentials", None)).__name__
         if kind in _WITH_CALL_CREDENTIALS:
             raise ConfigurationError(f"The channel's credentials {_OWN_CREDENTIALS}")
         scheme = _SCHEMES.get(kind)
@@ -111,12 +116,14 @@ class GrpcChannels:
 
 def _pin_of(target: str, scheme: str) -> Pin | None:
     """Return where a target leads, or None if that is no host with a port."""
+    if target.partition(":")[0].lower() in _OTHER_RESOLVERS:
+        return None
     host = (
         target.removeprefix("dns:").removeprefix("///") if target.startswith("dns:///") else target.removeprefix("dns:")
     )
     try:
         url = urlsplit(f"//{host}")
-        if url.netloc != host or "@" in host:
+        if url.netloc != host or "@" in host or ("[" in host and not _IPV6.fullmatch(host)):
             return None
         return pin_at(scheme, url.hostname, url.port)
     except ValueError:

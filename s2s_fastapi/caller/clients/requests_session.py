@@ -1,10 +1,11 @@
 """The session of requests that attaches the token. The checks are below its hooks and redirects, directly above the connection."""
 
+from collections.abc import MutableMapping
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
-from requests import PreparedRequest, Response, Session
+from requests import PreparedRequest, RequestException, Response, Session
 from requests.adapters import BaseAdapter
 
 from s2s_fastapi.caller.clients.rules import AUTHORIZATION, Rules, pin_at, refuses
@@ -49,18 +50,23 @@ class _Carrying(BaseAdapter):
         self._rules.check_target(pin_at(url.scheme, url.hostname, url.port), user_name="@" in url.netloc)
         self._rules.check_content(iter(request.headers.items()), request.path_url)
         carrying = request.copy()
-        carrying.headers[AUTHORIZATION] = self._rules.header()
-        propagated(carrying.headers)
-        response = self._adapter.send(carrying, *args, **options)
-        if refuses(response.status_code, [response.headers.get("WWW-Authenticate", "")]):
-            header = self._rules.another(carrying.headers[AUTHORIZATION], resend=type(request.body) in _EXACT)
-            if header is not None:
-                carrying.headers[AUTHORIZATION] = header
-                del header  # error trackers record the locals of each frame
-                if short(response.headers):
-                    response.content  # noqa: B018 - it is read, and the connection is kept
-                response.close()
-                response = self._adapter.send(carrying, *args, **options)
+        headers: MutableMapping[str, Any] = carrying.headers
+        headers[AUTHORIZATION] = self._rules.header()
+        propagated(headers)
+        try:
+            response = self._adapter.send(carrying, *args, **options)
+            if refuses(response.status_code, [response.headers.get("WWW-Authenticate", "")]):
+                header = self._rules.another(headers[AUTHORIZATION], resend=type(request.body) in _EXACT)
+                if header is not None:
+                    headers[AUTHORIZATION] = header
+                    del header  # error trackers record the locals of each frame
+                    if short(response.headers):
+                        response.content  # noqa: B018 - it is read, and the connection is kept
+                    response.close()
+                    response = self._adapter.send(carrying, *args, **options)
+        except RequestException as error:
+            error.request = request  # as of an answer: without the token
+            raise
         response.request = request
         return response
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # loaded when settings are first made
 __all__ = ["ExchangeRequest", "Exchanger", "concerns"]
 
 _USERS_IN_A_ROW: Final = 5
-"""Different users of whom Keycloak says "Invalid token" without one success in between: then it is not the users' fault."""
+"""Different users whose exchanges fail in the same way without one success in between: then it is not the users' fault."""
 _TOO_MANY: Final = 429
 _OK: Final = 200
 
@@ -46,11 +46,20 @@ class Exchanger:
         self.endpoint = TokenEndpoint(key.token_url, key.authentication, settings, channel, clock)
         self.settings = settings
         self.wall = wall
-        self._refused: set[str] = set()  # the users since the last success; at most _USERS_IN_A_ROW
+        # The users since the last success; at most _USERS_IN_A_ROW each.
+        self._refused: set[str] = set()
+        self._unanswered: set[str] = set()
 
     def succeeded(self) -> None:
         """Remember that Keycloak still accepts users' tokens."""
         self._refused.clear()
+        self._unanswered.clear()
+
+    def unanswered(self, failed: Failed, subject: Subject) -> Failed:
+        """Return what it means that there is no readable answer: it is this user's (one with too many groups), or Keycloak hangs."""
+        if len(self._unanswered) < _USERS_IN_A_ROW:
+            self._unanswered.add(subject.subject)
+        return replace(failed, connected=len(self._unanswered) < _USERS_IN_A_ROW)
 
     def invalid(self, subject: Subject) -> S2SError:
         """Return what an "Invalid token" means, and log it: the session of this user is over, or Keycloak refuses everybody's tokens."""
@@ -112,6 +121,8 @@ class ExchangeRequest:
         if isinstance(outcome, Failed):
             if isinstance(outcome.error, SessionEnded):
                 return replace(outcome, error=exchanger.invalid(subject))
+            if outcome.connected:
+                outcome = exchanger.unanswered(outcome, subject)
             said = f"on behalf of the user {who}: " if concerns(outcome) == "user" else ""
             report(partial(LOG.warning, "%s%s", said, outcome.error))
             return outcome
@@ -151,7 +162,7 @@ def concerns(failed: Failed) -> Literal["client", "wanted", "user"]:
     error = failed.error
     if isinstance(error, ConfigurationError):
         return "client"  # the secret cannot be read
-    if not isinstance(error, TokenRequestError) or error.http_status == _OK:
+    if failed.connected or not isinstance(error, TokenRequestError) or error.http_status == _OK:
         return "user"
     if wrong_credentials(error) or error.error == "unsupported_grant_type" or "not enabled" in error.error_description:
         return "client"
@@ -185,7 +196,7 @@ class _Exchange:
         claims = claims_of(token.value) or {}
         if answer.get("issued_token_type") != ACCESS_TOKEN:
             raise _unusable(f"its issued_token_type is not {ACCESS_TOKEN}", claims)
-        if token.digest == self.subject.digest:
+        if token.value == self.subject.text:
             raise _unusable("its token is the user's own", claims)
         for name, expected in (("sub", self.subject.subject), ("sid", self.subject.session), ("azp", client)):
             if claims.get(name) != expected:

@@ -5,8 +5,10 @@ whoever needs a token brings the user's, waits for the exchange, and gets the to
 """
 
 import contextvars
+import itertools
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -40,6 +42,8 @@ __all__ = ["ExchangedToken", "ExchangedTokens"]
 _MOST_TOKENS: Final = 10_000
 _MOST_WAITING: Final = 1_000
 """Exchanges that may wait for a thread. 8 run at a time, in 20 to 100 ms each, and each caller waits 5 s at most."""
+_MOST_OF_SESSION: Final = 100
+"""Tokens of one session that are kept, and exchanges of one session that may wait. More would be taken from other users."""
 _MOST_TARGETS: Final = 1024
 _MOST_WAITERS: Final = 10_000
 """Callers that may wait for one exchange."""
@@ -185,7 +189,7 @@ class ExchangedTokens:
     - "Invalid token" drops all tokens of that user's session.
     - A failure that has nothing to do with the user is remembered once for the client: 30 s for credentials, 5 s for most others.
     - At most `capacity` tokens are kept; those of the session that was unused for longest are dropped first. At most `waiting` exchanges
-      wait for a thread of the server.
+      wait for a thread of the server. One session has at most 100 of each.
     - `channel`, `workers`, `clock` and `wall` are as in `TokenSource`; `wall` returns seconds since the epoch.
     """
 
@@ -207,7 +211,8 @@ class ExchangedTokens:
         self._most_waiting = waiting
         self._targets: dict[TokenKey, _Target] = {}
         self._clients: WeakValueDictionary[TokenKey, _Client] = WeakValueDictionary()
-        self._sessions: dict[_Session, dict[_Key, _Kept | _Failure]] = {}  # the least recently used first
+        # The least recently used first. A session that is in use is never out of it: others look without the lock.
+        self._sessions: OrderedDict[_Session, dict[_Key, _Kept | _Failure]] = OrderedDict()
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -311,10 +316,10 @@ class ExchangedTokens:
 
     def _found(self, session: _Session, key: _Key) -> _Kept | _Failure | None:
         """Return what is kept, and make its session the last one to be dropped. The lock is held."""
-        kept = self._sessions.pop(session, None)
+        kept = self._sessions.get(session)
         if kept is None:
             return None
-        self._sessions[session] = kept
+        self._sessions.move_to_end(session)
         return kept.get(key)
 
     def _join(
@@ -325,7 +330,7 @@ class ExchangedTokens:
         client = target.client
         if client.failure is not None and client.exchanger.endpoint.another_secret():
             client.failure = None
-        context, waiter = None, None
+        context, waiter, too_many = None, None, ""
         with self._lock:
             now = self._clock()
             found = self._found(session, key)
@@ -341,16 +346,19 @@ class ExchangedTokens:
                 for remembered in (failure, target.failure, client.failure):
                     if remembered is not None and now < remembered.until:
                         raise remembered.error.again()
-                if client.workers.waiting < self._most_waiting:
+                of_session = sum(each.session == session for each in self._flights.values())
+                if of_session >= _MOST_OF_SESSION:
+                    too_many = f"{_MOST_OF_SESSION} exchanges of this user's session are under way already"
+                elif client.workers.waiting >= self._most_waiting:
+                    too_many = f"{self._most_waiting} exchanges for users are waiting already"
+                else:
                     context = foreground("needed" if seen is None else "forced")
                     flight = self._flights[key] = _Flight(session, key)
             if flight is not None:
                 flight.calls.append(ref(call))
                 waiter = flight.join(_MOST_WAITERS)
         if flight is None:
-            error = self._unavailable(
-                target, f"{self._most_waiting} exchanges for users are waiting already", cure=_SLOW
-            )
+            error = self._unavailable(target, too_many, cure=_SLOW)
             client.exchanger.endpoint.warn(str(error))
             raise error
         if waiter is None:
@@ -439,13 +447,18 @@ class ExchangedTokens:
 
     def _keep(self, flight: _Flight, value: _Kept | _Failure) -> None:
         now, wall = self._clock(), self._wall()
-        before = self._sessions.pop(flight.session, {})
-        after = {key: kept for key, kept in before.items() if _counts(kept, now, wall)}
+        before = self._sessions.get(flight.session, {})
+        after = {key: kept for key, kept in before.items() if key != flight.key and _counts(kept, now, wall)}
+        while len(after) >= _MOST_OF_SESSION:
+            del after[next(iter(after))]
         after[flight.key] = value
         self._sessions[flight.session] = after
+        self._sessions.move_to_end(flight.session)
         self._size += len(after) - len(before)
-        while self._size > self._capacity:
-            self._size -= len(self._sessions.pop(next(iter(self._sessions))))
+        for oldest, kept in list(itertools.islice(self._sessions.items(), 10)):
+            if self._size <= self._capacity and any(_counts(each, now, wall) for each in kept.values()):
+                break
+            self._size -= len(self._sessions.pop(oldest))
 
     def _next_try_in(self, target: _Target, session: _Session, digest: bytes) -> float | None:
         now = self._clock()

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
+from s2s_fastapi.accepted import digest
 from s2s_fastapi.caller.granted import MAX_TOKEN, TOKEN68, claims_of
 from s2s_fastapi.errors import NoUserToActFor, SessionEnded, TokenRequestError
 from s2s_fastapi.keycloak.cures import issuer_steps
 from s2s_fastapi.keycloak.exchange import BOUND, not_in_audience
-from s2s_fastapi.principal import digest
 from s2s_fastapi.text import named
 
 if TYPE_CHECKING:  # loaded when settings are first made

@@ -21,8 +21,8 @@ from s2s_fastapi import (
     service_auth,
     service_client,
 )
+from s2s_fastapi.accepted import SCOPE_KEY, AcceptedToken
 from s2s_fastapi.caller.token_source import TokenSource, using
-from s2s_fastapi.principal import SCOPE_KEY, AcceptedToken
 from tests.caller.exchange.fakes import CLIENT, ExchangingKeycloak, read
 from tests.caller.fakes import SECRET, Clock, reply
 from tests.caller.on_behalf import ANYONE, as_service, as_user, browser, guarded, user_token, users_app
@@ -172,9 +172,11 @@ def test_what_only_looks_like_an_accepted_token_is_nobody(
 ) -> None:
     crm = service_client("http://bob", audience="bob")
     principal = Principal(client_id="front-end", kind="user", issuer="", issued_at=0, expires_at=0)
+    sentence = "no token that ServiceAuthMiddleware accepted"
     if forged == "another's":  # the digest of one token, and the text of another
         forged = AcceptedToken(principal, b"digest of ben's", f"Bearer {user_token(realm)}".encode())
-    with pytest.raises(NoUserToActFor):
+        sentence = "is not the one that ServiceAuthMiddleware accepted"
+    with pytest.raises(NoUserToActFor, match=sentence):
         crm.auth.on_behalf_of(Request({"type": "http", "headers": [], SCOPE_KEY: forged}))
     assert keycloak.requests == []
 

@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from s2s_fastapi import ConfigurationError, ServiceTokenAuth, TokenWithheld
-from s2s_fastapi.principal import INBOUND, digest
+from s2s_fastapi.accepted import INBOUND, digest
 from s2s_fastapi.testing import EmbeddedIssuer
 from tests.attacks.caller.stack import asked
 from tests.attacks.caller.test_where_it_goes import looks_alike
@@ -285,6 +285,23 @@ def test_a_channel_to_what_looks_alike_is_not_made(spelling: str, grpc_bob: Grpc
         channels.channel(target)
     with pytest.raises(TokenWithheld):
         channels.aio_channel(target)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["unix:[::1]:443", "xds:[::1]:443", "evil[::1]:443", "ipv6:[::1]:443", "dns:///evil[::1]:443", "[::1]x:443"],
+)
+def test_a_channel_to_what_looks_like_an_ipv6_address_is_not_made(target: str) -> None:
+    with pytest.raises(TokenWithheld):
+        ServiceTokenAuth("http://[::1]:443", audience="receiver").for_grpc().channel(target)
+
+
+@pytest.mark.parametrize("name", ["unix", "xds", "ipv4", "vsock"])
+def test_a_host_with_the_name_of_a_resolver_is_reached_by_dns_only(name: str) -> None:
+    channels = ServiceTokenAuth(f"http://{name}:443", audience="receiver").for_grpc()
+    with pytest.raises(TokenWithheld):
+        channels.channel(f"{name}:443")
+    channels.channel(f"dns:///{name}:443").close()
 
 
 def test_a_channel_in_clear_is_only_where_http_was_written(grpc_bob: GrpcReceiver) -> None:

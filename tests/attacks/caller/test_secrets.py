@@ -37,8 +37,8 @@ from s2s_fastapi import (
     service_client,
     service_lifespan,
 )
+from s2s_fastapi.accepted import INBOUND, digest
 from s2s_fastapi.caller.token_source import IN_USE, TokenSource, using
-from s2s_fastapi.principal import INBOUND, digest
 from s2s_fastapi.testing import EmbeddedIssuer
 from s2s_fastapi.testing.faults import answering, refusing, with_members
 from tests.attacks.caller.stack import TLS, asked, idle, in_asyncio, in_trio

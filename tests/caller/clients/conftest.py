@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from s2s_fastapi.principal import INBOUND, digest
+from s2s_fastapi.accepted import INBOUND, digest
 from tests.caller.fakes import b64, jwt
 from tests.kit.calling import bob, charles, clock, environment, keycloak, source
 from tests.kit.other_clients import GrpcReceiver, grpc_receiver

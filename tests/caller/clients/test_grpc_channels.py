@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import grpc.experimental
 import pytest
 
 from s2s_fastapi import ConfigurationError, ServiceTokenAuth, TokenRequestError, TokenWithheld
@@ -209,6 +210,42 @@ def test_a_target_is_written_in_each_way_that_names_a_host_and_a_port(target: st
     with ServiceTokenAuth(grpc_bob.url).for_grpc().channel(target.format(grpc_bob.target)) as channel:
         say: Any = channel.unary_unary(SAY)
         assert say(b"x", timeout=20) == b"ok"
+
+
+INSECURE: Any = grpc.experimental.insecure_channel_credentials
+ENCRYPTED = grpc.ssl_channel_credentials()
+CALL = grpc.access_token_call_credentials("x")
+CREDENTIALS: dict[str, tuple[grpc.ChannelCredentials, str]] = {
+    "TLS": (ENCRYPTED, "https"),
+    "ALTS": (grpc.alts_channel_credentials(), "https"),
+    "local": (grpc.local_channel_credentials(), "http"),
+    "in clear": (INSECURE(), "http"),
+    "with call credentials": (grpc.composite_channel_credentials(ENCRYPTED, CALL), "call credentials"),
+    "Compute Engine": (grpc.compute_engine_channel_credentials(CALL), "call credentials"),
+    "unknown": (grpc.ChannelCredentials(object()), "cannot be known"),
+}
+
+
+@pytest.mark.parametrize("kind", CREDENTIALS)
+def test_each_kind_of_credentials_is_known_or_refused(kind: str) -> None:
+    credentials, expected = CREDENTIALS[kind]
+    for scheme in ("http", "https"):
+        channels = ServiceTokenAuth(f"{scheme}://bob:8000").for_grpc()
+        if expected == scheme:
+            channels.channel("bob:8000", credentials).close()
+        else:
+            error = TokenWithheld if expected.startswith("http") else ConfigurationError
+            with pytest.raises(error, match="not sent to" if error is TokenWithheld else expected):
+                channels.channel("bob:8000", credentials)
+
+
+def test_credentials_of_a_grpc_that_names_them_otherwise_are_not_taken_for_none() -> None:
+    class Renamed(grpc.ChannelCredentials):
+        def __init__(self) -> None:
+            self.core = CREDENTIALS["with call credentials"][0]
+
+    with pytest.raises(ConfigurationError, match="cannot be known"):
+        ServiceTokenAuth("http://bob:8000").for_grpc().channel("bob:8000", Renamed())
 
 
 @pytest.fixture

@@ -77,6 +77,29 @@ def test_a_prepared_request_that_is_sent_again_has_the_new_token_and_never_holds
     assert "Authorization" not in {**prepared.headers, **response.request.headers, **again.request.headers}
 
 
+def test_an_error_of_the_connection_has_the_request_without_the_token(bob: Receiver, clock: Clock) -> None:
+    class Broken(HTTPAdapter):
+        def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
+            if len(bob.seen) == 2:
+                raise requests.ConnectionError(request=request)
+            return super().send(request, *args, **options)
+
+    nobody = ServiceTokenAuth("http://127.0.0.1:1")
+    with nobody.for_requests() as session, pytest.raises(requests.ConnectionError) as first:
+        session.get("http://127.0.0.1:1")
+    with ServiceTokenAuth(bob.url).for_requests() as session:
+        session.mount("http://", Broken())
+        session.get(bob.url)
+        clock.now += 10
+        bob.refuse()
+        with pytest.raises(requests.ConnectionError) as second:
+            session.get(bob.url)
+
+    for error in (first.value, second.value):
+        assert error.request is not None
+        assert "Authorization" not in error.request.headers
+
+
 def test_a_hook_that_raises_sees_the_second_answer_only(bob: Receiver, clock: Clock) -> None:
     def check(response: requests.Response, *_: Any, **__: Any) -> None:
         seen.append(response.status_code)

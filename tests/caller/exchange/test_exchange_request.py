@@ -179,6 +179,8 @@ ERRORS: dict[str, tuple[Reply | BackChannelError, str, str]] = {
         "client",
     ),
     "unreachable": (BackChannelError("cannot connect"), "Is Keycloak up", "client"),
+    "too large": (BackChannelError("the answer is larger than 262144 bytes", connected=True), "", "user"),
+    "not JSON": (reply(200, b"{"), "", "user"),
     "a proxy's page": (reply(502, b"<html>"), "", "client"),
     "overloaded": (reply(503, b"", {"Retry-After": "20"}), "", "client"),
     "an unknown scope": (
@@ -260,6 +262,29 @@ def test_a_failure_that_concerns_everybody_is_asked_about_again_after_its_time(
 
     assert isinstance(first, TokenRequestError)
     assert first.retry_after == (seconds if first.retryable else None)
+
+
+def test_after_five_users_in_a_row_without_an_answer_it_is_keycloak_that_hangs(
+    tokens: ExchangedTokens, keycloak: ExchangingKeycloak, clock: Any
+) -> None:
+    silent = BackChannelError("no complete answer within 5 s", connected=True)
+    keycloak.answers = [silent] * 4
+    for name in ("ann", "bea", "carl", "dora"):
+        refused(tokens, name)
+    exchanged(tokens, "emil")
+    keycloak.answers = [silent] * 5
+
+    for name in ("ann", "bea", "carl", "dora"):
+        clock.now += 6
+        refused(tokens, name)
+    exchange_is_tried = len(keycloak.requests)
+    refused(tokens, "fay")
+    assert len(keycloak.requests) == exchange_is_tried + 1
+    refused(tokens, "gus")
+    assert len(keycloak.requests) == exchange_is_tried + 1, "nobody else waits for it"
+
+    clock.now += 6
+    exchanged(tokens, "gus")
 
 
 def test_a_session_that_is_over_is_a_401_to_the_user(

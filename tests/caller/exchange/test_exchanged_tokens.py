@@ -376,6 +376,54 @@ def test_one_session_takes_no_more_than_the_bound_and_its_ended_tokens_leave(
     assert len(tokens) <= 3
 
 
+def test_one_session_takes_no_more_than_its_share_of_the_store_and_of_the_places(
+    keycloak: ExchangingKeycloak, gate: threading.Event, clock: Clock, wall: Wall
+) -> None:
+    tokens = ExchangedTokens(channel=keycloak, clock=clock, wall=wall, capacity=150, waiting=150)
+    results: list[Any] = []
+    gate.set()
+    for number in range(20):
+        exchanged(tokens, user(f"user-{number}"))
+    gate.clear()
+
+    async def one(number: int) -> None:
+        try:
+            results.append(await arun(tokens.token(settings(), BOB, user("eve", jti=str(number)))))
+        except TokenRequestError as error:
+            results.append(error)
+
+    async def many() -> None:
+        async with asyncio.TaskGroup() as group:
+            for number in range(180):
+                group.create_task(one(number))
+            await asyncio.to_thread(until, lambda: len(results) == 80)
+            group.create_task(arun(tokens.token(settings(), BOB, user("ann"))))
+            await asyncio.to_thread(until, lambda: len(tokens._flights) == 101)
+            gate.set()
+
+    asyncio.run(many())
+
+    (said,) = {str(result) for result in results if isinstance(result, TokenRequestError)}
+    assert "100 exchanges of this user's session are under way already" in said
+    for number in range(180, 230):
+        exchanged(tokens, user("eve", jti=str(number)))
+    assert len(tokens) == 121
+    assert place(tokens, user("eve", jti="229")).peek()
+    assert all(place(tokens, user(f"user-{number}")).peek() for number in range(20))
+
+
+def test_what_has_ended_leaves_as_others_come(keycloak: ExchangingKeycloak, clock: Clock, wall: Wall) -> None:
+    tokens = ExchangedTokens(channel=keycloak, clock=clock, wall=wall)
+    for number in range(15):
+        exchanged(tokens, user(f"user-{number}"))
+    clock.now += 1000
+
+    for name in ("ann", "bea"):
+        exchanged(tokens, user(name))
+
+    assert len(tokens) == 2
+
+
 def test_an_exchange_under_way_is_not_evicted(
     keycloak: ExchangingKeycloak, gate: threading.Event, clock: Clock, wall: Wall
 ) -> None:
