@@ -14,7 +14,14 @@ from typing import Any, Final
 
 from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.lifespan import ServiceLifespan
-from s2s_fastapi.caller.service_client import ServiceAuth, ServiceClient, SyncServiceClient
+from s2s_fastapi.caller.service_client import (
+    OnBehalfAuth,
+    OnBehalfClient,
+    ServiceAuth,
+    ServiceClient,
+    SyncOnBehalfClient,
+    SyncServiceClient,
+)
 from s2s_fastapi.declared.access_file import AccessFile, AppAccess
 from s2s_fastapi.declared.public_paths import PublicPaths
 from s2s_fastapi.declared.routes import Access, read_access
@@ -27,6 +34,7 @@ from s2s_fastapi.text import named
 __all__ = ["declared_by", "main"]
 
 _CALLERS: Final = (ServiceTokenAuth, ServiceAuth, ServiceClient, SyncServiceClient)
+_FOR_USERS: Final = (OnBehalfAuth, OnBehalfClient, SyncOnBehalfClient)
 
 
 def declared_by(name: str, client_id: str) -> AppAccess:
@@ -63,23 +71,28 @@ def declared_by(name: str, client_id: str) -> AppAccess:
 def _with_named_callers(access: Access, module: ModuleType | None) -> Access:
     """Return the access with the callers that are names of a module: a plain `ServiceTokenAuth` is no dependency of any route.
 
-    A client whose ``on_behalf`` a route or the lifespan uses calls on behalf of users, and as the service only if a route or the lifespan
-    has the client itself.
+    A client whose ``on_behalf`` a route, the lifespan or a name of the module has calls on behalf of users, and as the service only if a
+    route or the lifespan has the client itself.
     """
     modules = [vars(module)] if module is not None else []
     modules += [endpoint.__globals__ for endpoint in _endpoints(access)]
-    found = (value for names in modules for value in list(names.values()) if isinstance(value, _CALLERS))
+    found = [
+        value for names in modules for value in list(names.values()) if isinstance(value, (*_CALLERS, *_FOR_USERS))
+    ]
     known = (
         each
         for caller in access.callers
         for each in (caller.clients if isinstance(caller, ServiceLifespan) else (caller,))
     )
-    users = {id(inner) for caller in known if _for_users(caller) for inner in _inside(caller)}
+    users = {id(inner) for caller in (*known, *found) if _for_users(caller) for inner in _inside(caller)}
     asking = (
         value
         for value in found
-        if users.isdisjoint(map(id, (value, *_inside(value))))
-        and (not isinstance(value, ServiceTokenAuth) or value.downstream.audiences or value.downstream.scopes)
+        if isinstance(value, _FOR_USERS)
+        or (
+            users.isdisjoint(map(id, (value, *_inside(value))))
+            and (not isinstance(value, ServiceTokenAuth) or value.downstream.audiences or value.downstream.scopes)
+        )
     )
     callers = {id(value): value for value in (*access.callers, *asking)}
     return replace(access, callers=tuple(callers.values()))

@@ -28,7 +28,8 @@ async def customers(
 def sync(of_crm: Annotated[Any, Depends(crm.on_behalf.sync)]) -> None: ...
 
 
-# Calls in the code only: the lifespan says that they are on behalf of users.
+# Calls in the code only: the lifespan, or a name of the module, says that they are on behalf of users.
+tools_for_users = tools.on_behalf
 http = httpx.AsyncClient()
 in_the_code = FastAPI(openapi_url=None, lifespan=service_lifespan(crm.on_behalf))
 in_the_code.add_middleware(ServiceAuthMiddleware, users=True)
