@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI
+import httpx
+from fastapi import Depends, FastAPI, Request
 
-from s2s_fastapi import ServiceAuthMiddleware, require_user, service_auth, service_client
+from s2s_fastapi import ServiceAuthMiddleware, require_user, service_auth, service_client, service_lifespan
 
 crm = service_client("http://crm.example", audience="crm")
 tools = service_auth("https://tools.example.com", audience="https://tools.example.com/mcp")
@@ -25,3 +26,15 @@ async def customers(
 
 @app.get("/sync", dependencies=[Depends(require_user("web"))])
 def sync(of_crm: Annotated[Any, Depends(crm.on_behalf.sync)]) -> None: ...
+
+
+# Calls in the code only: the lifespan, or a name of the module, says that they are on behalf of users.
+tools_for_users = tools.on_behalf
+http = httpx.AsyncClient()
+in_the_code = FastAPI(openapi_url=None, lifespan=service_lifespan(crm.on_behalf))
+in_the_code.add_middleware(ServiceAuthMiddleware, users=True)
+
+
+@in_the_code.get("/customers", dependencies=[Depends(require_user("web"))])
+async def by_hand(request: Request) -> str:
+    return (await http.get("http://crm.example/customers", auth=crm.auth.on_behalf_of(request))).text

@@ -391,6 +391,20 @@ async def route(request: Request) -> None:
     assert {call.audiences for call in app.calls} == {("crm",)}
 
 
+def test_a_client_whose_on_behalf_the_lifespan_or_the_module_has_is_no_caller_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {"URL": "https://sso.example", "REALM": "corp", "CLIENT_ID": "shop-api"}.items():
+        monkeypatch.setenv(f"KEYCLOAK_{name}", value)
+
+    app = declared_by("tests.operations.on_behalf_app:in_the_code", "")
+
+    assert [(call.audiences, call.on_behalf) for call in app.calls if "stock" not in call.audiences] == [
+        (("crm",), True),
+        (("https://tools.example.com/mcp",), True),
+    ]
+
+
 # Hostile names
 
 
