@@ -695,7 +695,7 @@ def test_a_session_that_is_over_is_a_401_for_the_user(
     keycloak.logged_out.add("session-of-ann")
     answer = browser(_calling(service_client(bob.url, audience="bob"), realm, kind)).get("/", headers=as_user(realm))
     assert answer.status_code == 401
-    assert answer.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
+    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="chat-app-service", error="invalid_token"'
     assert "The session of the user has ended" in answer.text
     assert bob.seen == []
 
