@@ -70,5 +70,5 @@ def unasked(audiences: Iterable[str], scopes: Iterable[str], client: str) -> str
     return (
         f"a token that {named(client)} exchanged is also for {listed(audiences)}, which nobody asked for and which could call other services"
         f" with it: look at the Audience mappers of {f'the scope {where} and of ' if where else ''}the default client scopes of {named(client)}, and"
-        ' make those scopes optional, or switch "Full scope allowed" off'
+        ' make those scopes optional and name the wanted one with scope= in the code, or switch "Full scope allowed" off'
     )

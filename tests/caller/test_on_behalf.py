@@ -661,10 +661,11 @@ def test_no_frame_of_a_refusal_shows_the_users_token(changes: dict[str, Any], re
 def test_min_validity_is_for_the_services_own_token() -> None:
     auth = ServiceTokenAuth("http://bob", audience="bob")
     token = jwt(**claims_of_user())
+    assert auth.asking(min_validity=30).on_behalf_of(token) == auth.on_behalf_of(token)
     with pytest.raises(ConfigurationError, match="Leave min_validity out"):
         auth.on_behalf_of(token).token(min_validity=30)
     with pytest.raises(ConfigurationError, match="Leave min_validity out"):
-        auth.asking(min_validity=30).on_behalf_of(token)
+        auth.on_behalf_of(token).asking(min_validity=30)
 
 
 # When the session is over
