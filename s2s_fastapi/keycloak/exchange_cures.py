@@ -37,7 +37,7 @@ def foreign_issuer(issuer: str) -> str:
 def not_enabled(client: str) -> str:
     """Return the cure for a client that may not exchange tokens."""
     return (
-        f'Switch "Standard token exchange" on for the client {named(client)} in Keycloak (Settings, Capability config; attribute'
+        f'Switch "Standard Token Exchange" on for the client {named(client)} in Keycloak (Settings, Capability config; attribute'
         " standard.token.exchange.enabled). `s2s-fastapi plan` does it for a call on behalf of a user."
     )
 

@@ -254,7 +254,7 @@ def test_a_disabled_user_gets_no_new_token(shop: Shop, browser: TestClient) -> N
 @pytest.mark.parametrize(
     ("client_id", "scope", "cure"),
     [
-        ("not-enabled", None, 'Switch "Standard token exchange" on for the client not-enabled'),
+        ("not-enabled", None, 'Switch "Standard Token Exchange" on for the client not-enabled'),
         ("elsewhere", None, "Give the users' tokens the audience elsewhere: add an Audience mapper"),
         ("no-scope", "crm-audience", "Assign crm-audience to the client no-scope"),
         ("no-scope", None, "a client scope with an Audience mapper for crm"),

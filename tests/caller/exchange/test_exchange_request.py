@@ -159,7 +159,7 @@ ENABLED = "Standard token exchange is not enabled for the requested client"
 ERRORS: dict[str, tuple[Reply | BackChannelError, str, str]] = {
     "not enabled": (
         refusal(400, "invalid_request", ENABLED),
-        'Switch "Standard token exchange" on for the client chat-app-service',
+        'Switch "Standard Token Exchange" on for the client chat-app-service',
         "client",
     ),
     "public": (
