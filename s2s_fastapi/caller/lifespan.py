@@ -46,14 +46,15 @@ class ServiceLifespan:
     """What `service_lifespan` returns: give it to ``FastAPI(lifespan=...)``."""
 
     def __init__(self, clients: tuple[_Called, ...], lifespan: Lifespan | None, *, warm_up: bool) -> None:
-        self._clients = clients
+        self.clients = clients
+        """What was given to `service_lifespan`."""
         self._lifespan = lifespan
         self._warm_up = warm_up
 
     @property
     def downstreams(self) -> tuple[Downstream, ...]:
         """The services that the app calls, each once."""
-        return tuple(dict.fromkeys(client.downstream for client in self._clients))
+        return tuple(dict.fromkeys(client.downstream for client in self.clients))
 
     @asynccontextmanager
     async def __call__(self, app: Any) -> AsyncIterator[Any]:
@@ -66,13 +67,13 @@ class ServiceLifespan:
         refused: S2SError | None = None
         async with AsyncExitStack() as stack:
             try:
-                for client in self._clients:
+                for client in self.clients:
                     owner = client.client if isinstance(client, _OF_A_CLIENT) else client
                     if isinstance(owner, ServiceClient):
                         for endpoint in endpoints(app):
                             owner.look_at(endpoint)
                         await stack.enter_async_context(owner.serving())
-                refused = await _warm(self._clients) if self._warm_up else None
+                refused = await _warm(self.clients) if self._warm_up else None
             except ConfigurationError as error:
                 refused = error.again()
             if refused is None:

@@ -13,6 +13,7 @@ from types import FunctionType, ModuleType
 from typing import Any, Final
 
 from s2s_fastapi.caller.auth import ServiceTokenAuth
+from s2s_fastapi.caller.lifespan import ServiceLifespan
 from s2s_fastapi.caller.service_client import ServiceAuth, ServiceClient, SyncServiceClient
 from s2s_fastapi.declared.access_file import AccessFile, AppAccess
 from s2s_fastapi.declared.public_paths import PublicPaths
@@ -62,12 +63,13 @@ def declared_by(name: str, client_id: str) -> AppAccess:
 def _with_named_callers(access: Access, module: ModuleType | None) -> Access:
     """Return the access with the callers that are names of a module: a plain `ServiceTokenAuth` is no dependency of any route.
 
-    A client whose ``on_behalf`` a route uses calls on behalf of users, and as the service only if a route depends on the client itself.
+    A client whose ``on_behalf`` a route or the lifespan uses calls on behalf of users, and as the service only if a route or the lifespan
+    has the client itself.
     """
     modules = [vars(module)] if module is not None else []
     modules += [endpoint.__globals__ for endpoint in _endpoints(access)]
     found = (value for names in modules for value in list(names.values()) if isinstance(value, _CALLERS))
-    users = {id(inner) for caller in access.callers if _for_users(caller) for inner in _inside(caller)}
+    users = {id(inner) for caller in _each(access) if _for_users(caller) for inner in _inside(caller)}
     asking = (
         value
         for value in found
@@ -76,6 +78,12 @@ def _with_named_callers(access: Access, module: ModuleType | None) -> Access:
     )
     callers = {id(value): value for value in (*access.callers, *asking)}
     return replace(access, callers=tuple(callers.values()))
+
+
+def _each(access: Access) -> Iterator[Any]:
+    """Yield the callers, and for a lifespan those that it opens."""
+    for caller in access.callers:
+        yield from caller.clients if isinstance(caller, ServiceLifespan) else (caller,)
 
 
 def _for_users(caller: Any) -> bool:
