@@ -248,7 +248,8 @@ class ServiceTokenAuth(HttpxAuth):
         - Only for clients other than httpx and those of `for_requests`, `for_aiohttp` and `for_grpc`: with these it happens by itself.
           Never blocks.
         - Only the current token can be marked, so a late call changes nothing.
-        - Keycloak is asked at most once in 10 s. While it gives no other token, the refused one is used until it expires.
+        - Keycloak is asked at most once in 10 s. While it gives no other token, the refused one is used until it expires; one
+          that was exchanged for a user is not.
 
         Args:
             token: What `token` or `atoken` returned, or the header value made from it (``Bearer ...``). None: the token that this object
