@@ -15,6 +15,8 @@ __all__ = ["Allowed", "admits", "allowed", "required", "requirement_on"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 _MARK: Final = "__s2s_allowed__"
+_MOST_NAMES: Final = 8
+"""How many names in front of a URI are looked at. A caller writes the URI."""
 
 
 def allowed(requirement: Requirement) -> "Allowed":
@@ -128,9 +130,17 @@ def _is_named(component: Any, target: str) -> bool:
     """Return whether a component is the one that a message names. A server that mounts it puts a name in front."""
     matches = getattr(component, "matches", None)  # a template
     if callable(matches):
-        return matches(target) is not None or str(component.uri_template) == target
+        template = str(component.uri_template)
+        return any(matches(uri) is not None or template == uri for uri in _without_names_in_front(target))
     uri = getattr(component, "uri", None)
-    return target.endswith(str(component.name)) if uri is None else str(uri) == target
+    return target.endswith(str(component.name)) if uri is None else str(uri) in _without_names_in_front(target)
+
+
+def _without_names_in_front(uri: str) -> list[str]:
+    """Return a URI, and what it is on the servers that are mounted: `data://one/two/x` may be their `data://two/x` or `data://x`."""
+    scheme, separator, rest = uri.partition("://")
+    parts = rest.split("/", _MOST_NAMES)
+    return [f"{scheme}{separator}{'/'.join(parts[start:])}" for start in range(len(parts))]
 
 
 def _marks(function: object) -> tuple[Requirement, ...]:

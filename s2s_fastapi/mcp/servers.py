@@ -150,17 +150,19 @@ class _FastMcp:
         self._server.add_middleware(middleware(auth=_Default()))
 
     async def components(self) -> list[Component]:
+        server = self._server
+        lists = (
+            ("tool", server.list_tools, "name"),
+            ("prompt", server.list_prompts, "name"),
+            ("resource", server.list_resources, "uri"),
+            ("template", server.list_resource_templates, "uri_template"),
+        )
         reading = READING.set(True)
         try:
-            server = self._server
             return [
-                *(_read("tool", each, each.name) for each in await server.list_tools(run_middleware=False)),
-                *(_read("prompt", each, each.name) for each in await server.list_prompts(run_middleware=False)),
-                *(_read("resource", each, str(each.uri)) for each in await server.list_resources(run_middleware=False)),
-                *(
-                    _read("template", each, each.uri_template)
-                    for each in await server.list_resource_templates(run_middleware=False)
-                ),
+                _read(kind, await _behind(each), str(getattr(each, name)))
+                for kind, listed, name in lists
+                for each in await listed(run_middleware=False)
             ]
         finally:
             READING.reset(reading)
@@ -181,7 +183,7 @@ class _FastMcp:
                 ]
         finally:
             READING.reset(reading)
-        return [_read(message.method, each, target) for each in found if each is not None]
+        return [_read(message.method, await _behind(each), target) for each in found if each is not None]
 
     def shown(self, method: str) -> list[Component]:  # noqa: ARG002 - the seam's signature
         return []
@@ -192,8 +194,28 @@ class _Default:
 
     __name__ = "allowed(require_service(), unless a component says otherwise)"
 
-    def __call__(self, subject: Any) -> bool:
-        return required(subject.component) is not None or admits(subject.component, None)
+    async def __call__(self, subject: Any) -> bool:
+        component = subject.component
+        return required(await _behind(component)) is not None or admits(component, None)
+
+
+async def _behind(component: Any) -> Any:
+    """Return the component of a mounted server, if this is only the wrapper that FastMCP puts around it. The wrapper has no ``auth``."""
+    reading = READING.set(True)
+    try:
+        while component.auth is None and (server := getattr(component, "_server", None)) is not None:
+            ways = {
+                "_original_name": server.get_prompt if hasattr(component, "render") else server.get_tool,
+                "_original_uri": server.get_resource,
+                "_original_uri_template": server.get_resource_template,
+            }
+            found = [await get(named) for name, get in ways.items() if (named := getattr(component, name, None))]
+            if not found or found[0] is None:
+                break
+            component = found[0]
+    finally:
+        READING.reset(reading)
+    return component
 
 
 def tool_server_of(server: Any) -> ToolServer:
