@@ -10,11 +10,19 @@ from starlette.routing import Route
 
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.mcp.allowed import admits, required, requirement_on
-from s2s_fastapi.mcp.message import ClientMessage
+from s2s_fastapi.mcp.message import ClientMessage, noting
 from s2s_fastapi.mcp.reading import READING
 from s2s_fastapi.requirement.requirement import Requirement
 
-__all__ = ["Component", "Guard", "ToolServer", "endpoint_of", "refusal_for_client", "tool_server_of"]
+__all__ = [
+    "Component",
+    "Guard",
+    "ToolServer",
+    "endpoint_of",
+    "failure_for_client",
+    "refusal_for_client",
+    "tool_server_of",
+]
 
 Guard = Callable[[ClientMessage, Callable[[], Awaitable[Any]]], Awaitable[Any]]
 """What every message passes: it is given the message, and what answers it."""
@@ -22,6 +30,7 @@ Guard = Callable[[ClientMessage, Callable[[], Awaitable[Any]]], Awaitable[Any]]
 _ENDPOINT: Final = "StreamableHTTPASGIApp"
 """The class of the endpoint, in all of them."""
 _INVALID_REQUEST: Final = -32600
+_INTERNAL_ERROR: Final = -32603
 """JSON-RPC 2.0 section 5.1."""
 _UNKNOWN: Final = (
     "tool_server takes a server of the official SDK (mcp.server.mcpserver.MCPServer, or mcp.server.fastmcp.FastMCP in mcp 1.x) or of FastMCP "
@@ -74,6 +83,9 @@ class _Official:
 
     def install(self, guard: Guard) -> None:
         _install(self._lowlevel, guard)
+        manager = self._server._tool_manager  # noqa: SLF001 - the SDK has no other way
+        call_tool = manager.call_tool
+        manager.call_tool = lambda *args, **kwargs: noting(call_tool(*args, **kwargs))
 
     async def components(self) -> list[Component]:
         return [*self._tools(), *self._prompts(), *self._resources(), *self._templates()]
@@ -147,7 +159,12 @@ class _FastMcp:
     def install(self, guard: Guard) -> None:
         _install(self._server._mcp_server, guard)  # noqa: SLF001 - FastMCP has no other way
         middleware = importlib.import_module("fastmcp.server.middleware.authorization").AuthMiddleware
-        self._server.add_middleware(middleware(auth=_Default()))
+
+        class Innermost(middleware):  # type: ignore[misc, valid-type] # its base is only known now
+            async def on_call_tool(self, context: Any, call_next: Any) -> Any:
+                return await super().on_call_tool(context, lambda inner: noting(call_next(inner)))
+
+        self._server.add_middleware(Innermost(auth=_Default()))
 
     async def components(self) -> list[Component]:
         server = self._server
@@ -254,12 +271,21 @@ def endpoint_of(app: Any) -> Route:
 
 def refusal_for_client(sentence: str) -> Exception:
     """Return the exception that the SDK answers with a JSON-RPC error."""
+    return _error_for_client(_INVALID_REQUEST, sentence)
+
+
+def failure_for_client(sentence: str) -> Exception:
+    """Return the same for a failure of the server."""
+    return _error_for_client(_INTERNAL_ERROR, sentence)
+
+
+def _error_for_client(code: int, sentence: str) -> Exception:
     errors: Any = importlib.import_module("mcp.shared.exceptions")
     error: Exception
     if hasattr(errors, "MCPError"):
-        error = errors.MCPError(_INVALID_REQUEST, sentence)
+        error = errors.MCPError(code, sentence)
     else:
-        data = importlib.import_module("mcp.types").ErrorData(code=_INVALID_REQUEST, message=sentence)
+        data = importlib.import_module("mcp.types").ErrorData(code=code, message=sentence)
         error = errors.McpError(data)
     return error
 
