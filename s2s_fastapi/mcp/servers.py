@@ -213,7 +213,11 @@ class _Default:
 
     async def __call__(self, subject: Any) -> bool:
         component = subject.component
-        return required(await _behind(component)) is not None or admits(component, None)
+        behind = await _behind(component)
+        on_function = requirement_on(getattr(behind, "fn", None))
+        if on_function is not None and not admits(component, on_function):
+            return False
+        return required(behind) is not None or admits(component, None)
 
 
 async def _behind(component: Any) -> Any:

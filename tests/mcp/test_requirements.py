@@ -331,3 +331,36 @@ def test_two_requirements_on_one_function_are_both_asked(start: Start, tools: To
     assert make(token_of("agent", scope="x")).open().call("both") == "ran"
     assert make(token_of("agent")).open().call("both") == "The access token lacks a scope."
     assert make(token_of("billing", scope="x")).open().call("both") == NOT_ALLOWED
+
+
+@pytest.mark.parametrize("order", ["above", "below"])
+def test_the_order_of_the_two_decorators_does_not_matter(
+    start: Start, tools: Tools, token_of: Any, user_token: Any, order: str
+) -> None:
+    def ordered() -> str:
+        return "ran"
+
+    if order == "above":
+        tools.server.tool()(ordered)
+        allowed(AGENT)(ordered)
+    else:
+        tools.server.tool()(allowed(AGENT)(ordered))
+    make = start(users=True)
+    billing = make(token_of("billing")).open()
+
+    assert make(token_of("agent")).open().call("ordered") == "ran"
+    assert billing.call("ordered") == NOT_ALLOWED
+    assert billing.ask("tools/list")["result"]["tools"] == []
+
+
+def test_one_function_has_another_requirement_under_another_name(start: Start, tools: Tools, token_of: Any) -> None:
+    def shared() -> str:
+        return "ran"
+
+    tools.server.tool(name="first")(allowed(AGENT)(shared))
+    tools.server.tool(name="second")(allowed(require_caller("billing"))(shared))
+    make = start()
+
+    assert make(token_of("agent")).open().call("first") == "ran"
+    assert make(token_of("billing")).open().call("second") == "ran"
+    assert make(token_of("billing")).open().call("first") == NOT_ALLOWED
