@@ -82,7 +82,7 @@ class _Official:
         return app
 
     def install(self, guard: Guard) -> None:
-        _install(self._lowlevel, guard)
+        install_guard(self._lowlevel, guard)
         manager = self._server._tool_manager  # noqa: SLF001 - the SDK has no other way
         call_tool = manager.call_tool
         manager.call_tool = lambda *args, **kwargs: noting(call_tool(*args, **kwargs))
@@ -157,7 +157,7 @@ class _FastMcp:
         return app
 
     def install(self, guard: Guard) -> None:
-        _install(self._server._mcp_server, guard)  # noqa: SLF001 - FastMCP has no other way
+        install_guard(self._server._mcp_server, guard)  # noqa: SLF001 - FastMCP has no other way
         middleware = importlib.import_module("fastmcp.server.middleware.authorization").AuthMiddleware
 
         class Innermost(middleware):  # type: ignore[misc, valid-type] # its base is only known now
@@ -303,7 +303,7 @@ def _read(kind: str, component: Any, name: str) -> Component:
     return Component(kind, name, required(component))
 
 
-def _install(lowlevel: Any, guard: Guard) -> None:
+def install_guard(lowlevel: Any, guard: Guard) -> None:
     """Let every message of the SDK's low-level server pass the guard."""
     if hasattr(lowlevel, "middleware"):
 
@@ -326,13 +326,18 @@ class _GuardedHandlers(dict[Any, Any]):
         self._lowlevel = lowlevel
         self._guard = guard
 
-    def get(self, key: Any, default: Any = None) -> Any:
-        """Return the handler that answers a message. The SDK itself reads the others by index."""
-        handler = super().get(key, default)
-        if handler is None:
-            return None
+    def __getitem__(self, key: Any) -> Any:
+        return self._guarded(super().__getitem__(key))
 
+    def get(self, key: Any, default: Any = None) -> Any:
+        """Return the handler that answers a message."""
+        handler = super().get(key)
+        return default if handler is None else self._guarded(handler)
+
+    def _guarded(self, handler: Any) -> Any:
         async def pass_guard(request: Any) -> Any:
+            if request is None:  # the SDK itself reads what tools there are
+                return await handler(request)
             message = ClientMessage(self._lowlevel.request_context.request, request.method, request.params, handler)
             return await self._guard(message, lambda: handler(request))
 

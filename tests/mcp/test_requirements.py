@@ -14,6 +14,7 @@ from s2s_fastapi import (
     ConfigurationError,
     Requirement,
     require_caller,
+    require_claim,
     require_role,
     require_scope,
     require_service,
@@ -252,6 +253,22 @@ def test_until_the_day_refusals_are_only_logged(
     assert "guarded" in [each["name"] for each in billing.ask("tools/list")["result"]["tools"]]
     assert [(each.outcome, each.route) for each in observed.decisions if each.outcome != "allowed"] == [
         ("observed", "/mcp tools/call guarded")
+    ]
+
+
+def test_what_a_route_refuses_while_refusals_are_only_logged_a_tool_refuses_too(
+    start: Start, tools: Tools, token_of: Any, observed: Observed
+) -> None:
+    def of_acme() -> str:
+        return "ran"
+
+    tools.tool(of_acme, AGENT & require_claim("tenant", "acme"))
+    day = (dt.datetime.now(dt.UTC) + dt.timedelta(days=7)).date().isoformat()
+    billing = start(insecure_observe_until=day)(token_of("billing")).open()
+
+    assert billing.call("of_acme") == "The access token lacks a claim, or its value."
+    assert [(each.outcome, each.reason) for each in observed.decisions if each.outcome != "allowed"] == [
+        ("refused", "claim_missing")
     ]
 
 
