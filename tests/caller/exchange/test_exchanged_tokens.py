@@ -5,7 +5,6 @@ import gc
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -335,9 +334,8 @@ def test_users_beyond_the_bound_are_told_when_to_come_again_and_a_service_token_
     assert {error.headers["Retry-After"] for error in results} == {"6"}
     assert keycloak.running == 8
     keycloak.gate = None
-    before = time.monotonic()
     source.token(settings(), BOB).get()
-    assert time.monotonic() - before < 1
+    assert keycloak.running == 8, "it did not wait for theirs"
 
     gate.set()
     thread.join(10)
