@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,6 +21,7 @@ from s2s_fastapi.engine.workers import WorkersByServer
 from s2s_fastapi.errors import S2SError, SessionEnded, TokenRequestError
 from tests.caller.exchange.fakes import NOW, ExchangingKeycloak, Wall, user
 from tests.caller.fakes import Clock, settings
+from tests.kit.forks import in_child, needs_fork
 from tests.kit.reported import reported
 from tests.kit.tracing import until
 
@@ -521,25 +521,29 @@ def holders(root: object, text: str) -> list[str]:
     return found
 
 
+@needs_fork
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12: fork beside threads
 def test_a_forked_child_keeps_the_tokens_and_waits_for_no_exchange_of_its_parent(
-    tokens: ExchangedTokens, keycloak: ExchangingKeycloak
+    tokens: ExchangedTokens, keycloak: ExchangingKeycloak, gate: threading.Event
 ) -> None:
+    keycloak.gate = None
     kept = exchanged(tokens, user())
-    keycloak.gate = threading.Event()
+    keycloak.gate = gate
     results: list[Any] = []
     asked = in_background(tokens.token(settings(), BOB, user("bea")), results)
     until(lambda: len(keycloak.requests) == 2)
 
-    child = os.fork()
-    if child == 0:
+    def child() -> None:
         keycloak.gate, keycloak.lock = None, threading.Lock()
-        good = exchanged(tokens, user()) == kept and len(tokens) == 1 and bool(exchanged(tokens, user("bea")))
-        os._exit(0 if good else 1)
-    _, status = os.waitpid(child, 0)
-    keycloak.gate.set()
+        assert exchanged(tokens, user()) == kept
+        assert len(tokens) == 1
+        assert exchanged(tokens, user("bea"))
+
+    status = in_child(child)
+    gate.set()
     asked.join(10)
 
-    assert os.waitstatus_to_exitcode(status) == 0
+    assert status == 0
     assert isinstance(results[0], GrantedToken)
 
 
