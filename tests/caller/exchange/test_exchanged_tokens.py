@@ -78,10 +78,11 @@ def test_a_token_is_exchanged_once(way: str, tokens: ExchangedTokens, keycloak: 
 def test_threads_and_tasks_of_all_loops_share_one_exchange(
     tokens: ExchangedTokens, keycloak: ExchangingKeycloak, gate: threading.Event
 ) -> None:
+    client, ann = settings(), user()
     seen: list[str] = []
 
     async def one() -> None:
-        seen.append((await arun(tokens.token(settings(), BOB, user()))).value)
+        seen.append((await arun(tokens.token(client, BOB, ann))).value)
 
     async def many() -> None:
         await asyncio.gather(*(one() for _ in range(100)))
@@ -313,12 +314,12 @@ def test_users_beyond_the_bound_are_told_when_to_come_again_and_a_service_token_
         exchange_workers=WorkersByServer("exchanges", threads=8).to,
         wall=wall,
     )
-    tokens = source.exchanged
+    tokens, client = source.exchanged, settings()
     results: list[Any] = []
 
     async def one(number: int) -> None:
         try:
-            results.append(await arun(tokens.token(settings(), BOB, user(f"user-{number}"))))
+            results.append(await arun(tokens.token(client, BOB, user(f"user-{number}"))))
         except TokenRequestError as error:
             results.append(error)
 
@@ -395,11 +396,12 @@ def test_a_thousand_users_do_not_ask_a_thousand_times_what_has_nothing_to_do_wit
     tokens: ExchangedTokens, keycloak: ExchangingKeycloak, gate: threading.Event
 ) -> None:
     keycloak.always = BackChannelError("cannot connect")
+    client = settings()
     errors: list[S2SError] = []
 
     async def one(number: int) -> None:
         try:
-            await arun(tokens.token(settings(), BOB, user(f"user-{number}")))
+            await arun(tokens.token(client, BOB, user(f"user-{number}")))
         except S2SError as error:
             errors.append(error)
 
