@@ -25,7 +25,7 @@ __all__ = ["dev"]
 
 _WARNING: Final = """\
 EMBEDDED ISSUER, FOR DEVELOPMENT ONLY. This is not a Keycloak.
-Its keys are new at each start. It has no sessions, and checks only the secrets below.
+Its keys are new at each start. It checks only the secrets below, and forgets all sessions when it stops.
 It answers on {url}, on this machine only. Stop it with Ctrl-C."""
 
 _MOST_NOTICES: Final = 10
