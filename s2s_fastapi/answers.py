@@ -11,7 +11,16 @@ from starlette.websockets import WebSocketClose
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import AuthenticationError, AuthorizationError, ConditionFailed, KeysUnavailable, S2SError
 
-__all__ = ["ProtectionSpace", "answer", "challenge", "error_of", "error_within", "headers_of", "refused_within"]
+__all__ = [
+    "ProtectionSpace",
+    "answer",
+    "challenge",
+    "error_of",
+    "error_within",
+    "headers_of",
+    "placed",
+    "refused_within",
+]
 
 _POLICY_VIOLATION = 1008
 _TRY_AGAIN_LATER = 1013
@@ -35,10 +44,7 @@ def challenge(decision: Decision, space: ProtectionSpace = _UNNAMED) -> str:
     if decision.status not in (400, 401, 403):
         return ""
     reason = decision.reason
-    # A name with a character that cannot be quoted is left out: without that character it would be the name of another client or scope.
-    parts = [f'realm="{space.realm}"'] if space.realm and _quotable(space.realm) else []
-    if space.resource_metadata:
-        parts.append(f'resource_metadata="{space.resource_metadata}"')
+    parts = _parameters(space)
     if reason.error:
         parts.append(f'error="{reason.error}"')
     if reason is Reason.EXPIRED:
@@ -46,6 +52,11 @@ def challenge(decision: Decision, space: ProtectionSpace = _UNNAMED) -> str:
     if joined := " ".join(name for name in decision.scope.split(" ") if name and _quotable(name)):
         parts.append(f'scope="{joined}"')
     return f"Bearer {', '.join(parts)}".rstrip()
+
+
+def placed(challenge: str, space: ProtectionSpace) -> str:
+    """Return a challenge ``Bearer error=...`` with what every challenge says of the service."""
+    return f"Bearer {', '.join([*_parameters(space), challenge.removeprefix('Bearer ')])}"
 
 
 def headers_of(decision: Decision, space: ProtectionSpace = _UNNAMED) -> dict[str, str]:
@@ -96,6 +107,12 @@ def answer(scope: Scope, decision: Decision, space: ProtectionSpace = _UNNAMED) 
     if scope["type"] == "websocket" and not _can_deny(scope):
         return WebSocketClose(_close_code(decision), decision.reason.detail)
     return JSONResponse({"detail": decision.reason.detail}, decision.status, headers_of(decision, space))
+
+
+def _parameters(space: ProtectionSpace) -> list[str]:
+    # A name with a character that cannot be quoted is left out: without that character it would be the name of another client or scope.
+    realm = [f'realm="{space.realm}"'] if space.realm and _quotable(space.realm) else []
+    return [*realm, f'resource_metadata="{space.resource_metadata}"'] if space.resource_metadata else realm
 
 
 def _can_deny(scope: Scope) -> bool:

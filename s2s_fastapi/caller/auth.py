@@ -178,10 +178,10 @@ class ServiceTokenAuth(HttpxAuth):
 
         - It has the origins, settings and rules of this object: ``client.get(url, auth=crm.auth.on_behalf_of(request))``.
         - A token is exchanged at the first call, and remembered for all calls of this user to this audience until one of the two tokens
-          expires. Keycloak 26.2 or newer exchanges it, if the client has "Standard token exchange" switched on.
+          expires. Keycloak 26.2 or newer exchanges it, if the client has "Standard Token Exchange" switched on.
         - The user's token goes to Keycloak and nowhere else. This service's own token is never sent in its place.
         - After the answer to `user`'s request was sent, nothing more is exchanged. A token that is remembered can still be used.
-        - `min_validity` has no meaning for it.
+        - `min_validity` of this object has no meaning for it: a user's token is not renewed before it ends.
 
         Args:
             user: The `Request` or `WebSocket` that `ServiceAuthMiddleware` accepted, or the text of a user's access token that you verified.
@@ -204,7 +204,7 @@ class ServiceTokenAuth(HttpxAuth):
             self._wanted,
             self._environment,
             any_origin=self._any_origin,
-            min_validity=self._min_validity,
+            min_validity=0.0,
         )
 
     @property

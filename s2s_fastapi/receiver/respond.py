@@ -7,9 +7,9 @@ from typing import Final
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Scope, Send
 
-from s2s_fastapi.answers import ProtectionSpace, headers_of
+from s2s_fastapi.answers import ProtectionSpace, headers_of, placed
 from s2s_fastapi.decision import Decision, Reason
-from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.errors import ConfigurationError, NoUserToActFor, SessionEnded
 from s2s_fastapi.requirement.request_state import Anonymous, Authenticated
 from s2s_fastapi.telemetry.located import located
 from s2s_fastapi.telemetry.spans import INVALID_SPAN, describe
@@ -21,6 +21,12 @@ _SHARED: Final = re.compile(r"(?:^|,)\s*(?:public|s-maxage|must-revalidate)\b")
 """What lets a shared cache keep the answer to a request with an Authorization header (RFC 9111 section 3.5)."""
 _ERROR: Final = 400
 """The first status of an answer that shows nothing of the app."""
+
+_UNPLACED: Final = {
+    error.status_code: (str(error.challenge), str(error.challenge).encode())
+    for error in (SessionEnded(""), NoUserToActFor(""))
+}
+"""The challenges of errors that a route raises without knowing which service it is in."""
 
 _ANONYMOUS: Final = Decision(reason=Reason.ANONYMOUS)
 _ANSWERS: Final = frozenset(
@@ -50,6 +56,8 @@ def reporting(state: Authenticated | Anonymous, scope: Scope, send: Send) -> Sen
         refusal = state.refusal
         if refusal is None:
             report_acceptance(state, scope)
+            if message.get("status") in _UNPLACED:
+                message = _with_place(message, state.service.space)
         elif message["type"].endswith(".response.start"):
             message = _with_challenge(message, refusal, state.service.space)
         return send(message)
@@ -99,6 +107,18 @@ def varying(send: Send, *, credentials: bool, shared: Callable[[], None]) -> Sen
         return send(message)
 
     return send_with_headers
+
+
+def _with_place(message: Message, space: ProtectionSpace) -> Message:
+    """Return the response start of a call on behalf of a user that failed: its challenge names the service, as every other one."""
+    text, octets = _UNPLACED[message["status"]]
+    headers = [
+        (name, placed(text, space).encode("latin-1"))
+        if value == octets and name.lower() == b"www-authenticate"
+        else (name, value)
+        for name, value in message.get("headers", ())
+    ]
+    return {**message, "headers": headers}
 
 
 def _with_challenge(message: Message, refusal: Decision, space: ProtectionSpace) -> Message:

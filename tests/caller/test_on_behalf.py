@@ -661,10 +661,11 @@ def test_no_frame_of_a_refusal_shows_the_users_token(changes: dict[str, Any], re
 def test_min_validity_is_for_the_services_own_token() -> None:
     auth = ServiceTokenAuth("http://bob", audience="bob")
     token = jwt(**claims_of_user())
+    assert auth.asking(min_validity=30).on_behalf_of(token) == auth.on_behalf_of(token)
     with pytest.raises(ConfigurationError, match="Leave min_validity out"):
         auth.on_behalf_of(token).token(min_validity=30)
     with pytest.raises(ConfigurationError, match="Leave min_validity out"):
-        auth.asking(min_validity=30).on_behalf_of(token)
+        auth.on_behalf_of(token).asking(min_validity=30)
 
 
 # When the session is over
@@ -695,7 +696,7 @@ def test_a_session_that_is_over_is_a_401_for_the_user(
     keycloak.logged_out.add("session-of-ann")
     answer = browser(_calling(service_client(bob.url, audience="bob"), realm, kind)).get("/", headers=as_user(realm))
     assert answer.status_code == 401
-    assert answer.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
+    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="chat-app-service", error="invalid_token"'
     assert "The session of the user has ended" in answer.text
     assert bob.seen == []
 

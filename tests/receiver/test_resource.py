@@ -14,7 +14,14 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
-from s2s_fastapi import ConfigurationError, ServiceAuthMiddleware, openapi_schema, require_caller, require_scope
+from s2s_fastapi import (
+    ConfigurationError,
+    ServiceAuthMiddleware,
+    SessionEnded,
+    openapi_schema,
+    require_caller,
+    require_scope,
+)
 from s2s_fastapi.requirement.request_state import Authenticated
 from tests.kit.realm import settings
 from tests.kit.realms import corp_and_partners, settings_of, transport_to
@@ -370,6 +377,18 @@ class TestTheChallenges:
         answer = client(tools(make_app)).get(path, headers=given)
         assert (answer.status_code, answer.headers["WWW-Authenticate"].removeprefix(SPACE)) == refusal
         assert answer.headers["WWW-Authenticate"].startswith(SPACE)
+
+    def test_that_of_a_users_session_that_ended_names_it_too(
+        self, make_app: App, client: Client, service: Headers
+    ) -> None:
+        app = tools(make_app)
+
+        @app.get("/as-the-user")
+        async def route() -> None:
+            raise SessionEnded("over")
+
+        answer = client(app).get("/as-the-user", headers=service(aud=URL))
+        assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, f'{SPACE}, error="invalid_token"')
 
     def test_an_exception_handler_of_the_app_does_not_lose_it(
         self, make_app: App, client: Client, service: Headers

@@ -19,6 +19,7 @@ from s2s_fastapi import (
     AuthorizationError,
     NoUserToActFor,
     ServiceAuthMiddleware,
+    SessionEnded,
     require_caller,
     require_role,
     require_scope,
@@ -115,6 +116,39 @@ def test_a_challenge_that_is_there_already_is_not_sent_twice(options: Options, s
 
     sent = anyio.run(ask, ServiceAuthMiddleware(app, **options()), service())
     assert (sent[0]["status"], challenges(sent)) == (403, [CHALLENGE.encode()])
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+@pytest.mark.parametrize("error", [SessionEnded, NoUserToActFor])
+def test_a_failed_call_on_behalf_of_a_user_names_the_service_in_its_challenge(
+    options: Options, service: Headers, observed: Any, error: Any, kind: str
+) -> None:
+    app = FastAPI(openapi_url=None)
+
+    @app.get("/x")
+    async def route() -> None:
+        raise error("x")
+
+    @app.websocket("/x")
+    async def socket(websocket: WebSocket) -> None:
+        raise error("x")
+
+    sent = anyio.run(ask, ServiceAuthMiddleware(app, **options()), service(), kind)
+    assert sent[0]["status"] == error("x").status_code
+    assert challenges(sent) == [error("x").challenge.replace("Bearer ", 'Bearer realm="crm-api-gateway", ').encode()]
+    assert observed.reasons == ["allowed"]
+
+
+@pytest.mark.parametrize("value", ['Bearer error="insufficient_scope", scope="x"', 'Bearer realm="other"', "Basic"])
+def test_a_challenge_of_the_app_stays_as_it_is(options: Options, service: Headers, value: str) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"www-authenticate", value.encode()), (b"x-mine", b'Bearer error="insufficient_scope"')]
+        await send({"type": "http.response.start", "status": 403, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    sent = anyio.run(ask, ServiceAuthMiddleware(app, **options()), service())
+    assert dict(sent[0]["headers"])[b"x-mine"] == b'Bearer error="insufficient_scope"'
+    assert challenges(sent) == [value.encode()]
 
 
 def test_a_denial_keeps_its_challenge_past_an_exception_handler_of_the_app(

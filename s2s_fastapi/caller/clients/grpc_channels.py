@@ -111,7 +111,12 @@ class GrpcChannels:
                 " channel yourself with for_grpc().call_credentials()."
             )
         # Without a port, gRPC takes 443 also in clear: no origin says that.
-        self._rules.check_target(_pin_of(target, scheme) if _PORT.search(target) else None)
+        there = _pin_of(target, scheme) if _PORT.search(target) else None
+        if there is None:
+            raise self._rules.withheld(
+                "The target of a gRPC channel must be host:port or dns:///host:port, as in the origin: no channel was made."
+            )
+        self._rules.check_target(there)
 
 
 def _pin_of(target: str, scheme: str) -> Pin | None:

@@ -299,7 +299,7 @@ def test_a_channel_to_what_looks_like_an_ipv6_address_is_not_made(target: str) -
 @pytest.mark.parametrize("name", ["unix", "xds", "ipv4", "vsock"])
 def test_a_host_with_the_name_of_a_resolver_is_reached_by_dns_only(name: str) -> None:
     channels = ServiceTokenAuth(f"http://{name}:443", audience="receiver").for_grpc()
-    with pytest.raises(TokenWithheld):
+    with pytest.raises(TokenWithheld, match="must be host:port or dns:///host:port"):
         channels.channel(f"{name}:443")
     channels.channel(f"dns:///{name}:443").close()
 
