@@ -144,7 +144,7 @@ class AuthorizationError(_Refusal):
 class NoUserToActFor(AuthorizationError):
     """A call on behalf of a user has no user's token that can be exchanged; nothing was sent, and this service's own token is no substitute.
 
-    The caller is a service, of another realm, or nobody; or the token is bound to a key.
+    The caller is a service, of another realm, or nobody; the token is bound to a key; or the request has ended.
     """
 
     code = "no_user_to_act_for"

@@ -33,7 +33,11 @@ _OK: Final = 200
 
 
 class Exchanger:
-    """What all exchanges of one client have in common: its credentials, and how many users in a row Keycloak refused."""
+    """What all exchanges of one client have in common: its credentials, and how many users in a row Keycloak refused.
+
+    Its 8 threads share it, and its `TokenEndpoint`, without a lock: each state is replaced in one step. At worst a sentence is logged twice, or
+    a rotated secret is tried twice.
+    """
 
     def __init__(
         self,
