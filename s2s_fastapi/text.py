@@ -5,7 +5,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["base64url", "listed", "named", "printable", "quoted", "without_tokens"]
+__all__ = ["base64url", "listed", "named", "names_in", "printable", "quoted", "without_tokens"]
 
 _CUT: Final = "..."
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_/](?:[A-Za-z0-9_.:/@%+~#&=?-]*[A-Za-z0-9_/])?")
@@ -46,6 +46,15 @@ def named(name: str) -> str:
 def listed(names: Iterable[str], separator: str = ", ") -> str:
     """Return names in order, each as `named`: so two names are never read as one."""
     return separator.join(map(named, sorted(names)))
+
+
+def names_in(claim: object) -> list[str]:
+    """Return the names in a claim that is a text or a list of texts, as ``aud`` is (RFC 7519 section 4.1.3). What is no text is left out."""
+    return [
+        name
+        for name in (claim if isinstance(claim, list | tuple | set | frozenset) else (claim,))
+        if isinstance(name, str)
+    ]
 
 
 def without_tokens(text: str) -> str:

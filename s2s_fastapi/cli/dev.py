@@ -25,7 +25,7 @@ __all__ = ["dev"]
 
 _WARNING: Final = """\
 EMBEDDED ISSUER, FOR DEVELOPMENT ONLY. This is not a Keycloak.
-Its keys are new at each start. It checks only the secrets below, and forgets all sessions when it stops.
+Its keys are new at each start. It has no login page, and checks only the secrets below.
 It answers on {url}, on this machine only. Stop it with Ctrl-C."""
 
 _MOST_NOTICES: Final = 10

@@ -11,7 +11,7 @@ from s2s_fastapi.operations.relations import RouteAnswer, best_of, caller_of, gr
 from s2s_fastapi.operations.wanted import RealmFinding, Severity, accepted_audiences
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.realm.model import Denied, RealmModel
-from s2s_fastapi.text import listed, named
+from s2s_fastapi.text import listed, named, names_in
 
 __all__ = ["check_access"]
 
@@ -109,5 +109,4 @@ class _Checking:
 
 
 def _names(claims: Mapping[str, Any]) -> frozenset[str]:
-    found = claims.get("aud", ())
-    return frozenset((found,) if isinstance(found, str) else found)
+    return frozenset(names_in(claims.get("aud")))

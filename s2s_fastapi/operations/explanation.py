@@ -17,7 +17,7 @@ from s2s_fastapi.operations.declared_calls import about_the_code
 from s2s_fastapi.operations.tokens import described, described_by, verdict_on
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.realm.entities import Role
-from s2s_fastapi.realm.exchange import SubjectToken
+from s2s_fastapi.realm.exchange import ANY_SESSION, SubjectToken
 from s2s_fastapi.realm.model import Denied, Granted, RealmModel
 from s2s_fastapi.realm.provenance import Provenance, audiences_brought_by
 from s2s_fastapi.requirement.conditions import CONDITION_UNKNOWN
@@ -226,13 +226,12 @@ def predicted(model: RealmModel, question: Question, *, clock: Callable[[], floa
 def exchanged(model: RealmModel, question: Question, *, clock: Callable[[], float] = time.time) -> Token:
     """Return the token that the client would get for that of a user without any role, or why Keycloak would not exchange it."""
     client = question.client_id
-    anybody = SubjectToken(client_id=client, audience=frozenset((client,)))
-    outcome = model.exchanged(client, anybody, scope=question.scope)
+    outcome = model.exchanged(client, SubjectToken.of_any_user(client), scope=question.scope)
     source = f"predicted for the realm {named(model.name)} on Keycloak {'.'.join(map(str, model.version))}, exchanged for that of a user"
     if isinstance(outcome, Denied):
         cure = _exchange_cure(model, question, outcome)
         return Token(source=source, decision=Decision(reason=Reason.NO_CREDENTIALS, cure=cure), model=model)
-    claims = {**whole_claims(model, client, outcome, now=int(clock())), "sub": "predicted", "sid": "predicted"}
+    claims = {**whole_claims(model, client, outcome, now=int(clock())), **ANY_SESSION}
     notes = (
         "It is the token of a user without any role. What a user may do is decided by the user's own roles.",
         f"Keycloak exchanges only tokens of users that have {named(client)} in aud.",

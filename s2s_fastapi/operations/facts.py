@@ -313,6 +313,11 @@ class Facts:
         return claims_of(self.own_token.value) or {}
 
     @property
+    def only_for_users(self) -> bool:
+        """Whether every declared call is on behalf of a user. Then the client needs no token of its own, and so no service account."""
+        return bool(self.downstreams) and all(each.on_behalf for each in self.downstreams)
+
+    @property
     def calls(self) -> bool:
         """Whether this service can call others: it has a secret or a key."""
         settings = self.settings

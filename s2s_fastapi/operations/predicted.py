@@ -11,7 +11,7 @@ from s2s_fastapi.operations.wanted import RealmFinding, Severity, Wanted, Wanted
 from s2s_fastapi.realm.entities import Role
 from s2s_fastapi.realm.exchange import SubjectToken
 from s2s_fastapi.realm.model import Denied
-from s2s_fastapi.text import listed, named
+from s2s_fastapi.text import listed, named, names_in
 
 __all__ = [
     "Predicted",
@@ -61,8 +61,7 @@ def exchanged_claims(
     It is the token of a user about whom nothing is known: without any role, so that client scopes with role mappings are left out.
     ``audiences`` are the parameter of the request.
     """
-    anybody = SubjectToken(client_id=caller, audience=frozenset((caller,)))
-    granted = realm.model.exchanged(caller, anybody, scope=request, audiences=audiences)
+    granted = realm.model.exchanged(caller, SubjectToken.of_any_user(caller), scope=request, audiences=audiences)
     if isinstance(granted, Denied):
         return {}
     return {name: granted.claims[name] for name in _CLAIMS if name in granted.claims}
@@ -192,8 +191,7 @@ def _sources(realm: Snapshot, call: WantedCall, audience: str) -> Iterator[str]:
 
 
 def _audiences(claims: Mapping[str, Any]) -> frozenset[str]:
-    found = claims.get("aud", ())
-    return frozenset((found,) if isinstance(found, str) else found)
+    return frozenset(names_in(claims.get("aud")))
 
 
 def _roles(claims: Mapping[str, Any]) -> frozenset[Role]:

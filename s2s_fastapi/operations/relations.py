@@ -11,7 +11,7 @@ from s2s_fastapi.declared.asked import leaves_of
 from s2s_fastapi.operations.declarations import one_for_each_client
 from s2s_fastapi.operations.wanted import accepted_audiences
 from s2s_fastapi.principal import Kind, Principal
-from s2s_fastapi.realm.exchange import SubjectToken
+from s2s_fastapi.realm.exchange import ANY_SESSION, SubjectToken
 from s2s_fastapi.realm.model import Denied, Granted, RealmModel
 from s2s_fastapi.requirement.conditions import CONDITION_UNKNOWN, HasClaim, Scalar, with_claim
 from s2s_fastapi.requirement.requirement import Audience, Caller, HasRole, HasScope, Requirement
@@ -172,15 +172,12 @@ def granted_for(call: CallAccess, caller: str, realm: RealmModel, *, peer: str |
     scope = " ".join(call.scopes) or None
     if not call.on_behalf:
         return realm.service_token(caller, scope=scope, peer=peer)
-    return realm.exchanged(
-        caller, SubjectToken(client_id=caller, audience=frozenset((caller,))), scope=scope, peer=peer
-    )
+    return realm.exchanged(caller, SubjectToken.of_any_user(caller), scope=scope, peer=peer)
 
 
 def caller_of(call: CallAccess, granted: Granted) -> Principal | Decision:
     """Return the caller that a receiver sees in the token of a declared call, or why it cannot read the token."""
-    session = {"sub": "any user", "sid": "any session"} if call.on_behalf else {}
-    return predicted_principal({**granted.claims, **session})
+    return predicted_principal({**granted.claims, **(ANY_SESSION if call.on_behalf else {})})
 
 
 def seen_by(receiver: AppAccess, caller: Principal) -> Principal:

@@ -2,13 +2,16 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, Self
 
 from s2s_fastapi.realm.entities import Account, Client, Realm
 from s2s_fastapi.realm.scopes import InEffect
+from s2s_fastapi.text import names_in
 
 __all__ = [
     "ACCESS_TOKEN",
+    "ANY_SESSION",
     "ENABLED",
     "GRANT_TYPE",
     "ID_TOKEN",
@@ -38,6 +41,9 @@ ENABLED: Final = "standard.token.exchange.enabled"
 _REFRESH: Final = "standard.token.exchange.enableRefreshRequestedTokenType"
 SINCE: Final = (26, 2)
 
+ANY_SESSION: Final[Mapping[str, str]] = MappingProxyType({"sub": "any user", "sid": "any session"})
+"""The claims that make a predicted token that of a user about whom nothing is known."""
+
 Refusal = tuple[int, str, str]
 """Status, error and description."""
 
@@ -61,6 +67,11 @@ class SubjectToken:
     """The clients that take part in the session: the one through which the user logged in, and each that got a refresh token of it."""
     bound: bool = False
     """Whether the token is bound to a key (``cnf``)."""
+
+    @classmethod
+    def of_any_user(cls, client_id: str) -> Self:
+        """Return the token of a user about whom nothing is known, logged in through the client that exchanges it."""
+        return cls(client_id=client_id, audience=frozenset((client_id,)))
 
 
 def enabled(realm: Realm, client: Client) -> Refusal | None:
@@ -139,8 +150,7 @@ def narrowed(claims: Mapping[str, Any], audiences: Collection[str]) -> tuple[dic
 
     Only ``aud`` and ``resource_access`` are narrowed: realm roles and claims of other names stay.
     """
-    there = claims.get("aud", [])
-    every = [there] if isinstance(there, str) else list(there)
+    every = names_in(claims.get("aud"))
     kept = [one for one in every if one in audiences]
     roles = {client: held for client, held in claims.get("resource_access", {}).items() if client in audiences}
     return dict(_shown(claims, kept, roles)), [one for one in dict.fromkeys(audiences) if one not in every]

@@ -24,6 +24,7 @@ from s2s_fastapi.realm.mappers import mapped
 from s2s_fastapi.realm.provenance import Provenance, provenance
 from s2s_fastapi.realm.reading import read_realm
 from s2s_fastapi.realm.scopes import InEffect, in_effect
+from s2s_fastapi.text import names_in
 
 __all__ = ["Denied", "Granted", "RealmModel"]
 
@@ -74,10 +75,9 @@ class Granted:
 
     def as_subject(self) -> SubjectToken:
         """Return this token as one that another client may exchange."""
-        audience = self.claims.get("aud", [])
         return SubjectToken(
             client_id=self.client_id,
-            audience=frozenset([audience] if isinstance(audience, str) else audience),
+            audience=frozenset(names_in(self.claims.get("aud"))),
             username=self.account,
             session=self.session,
             service=self.service,

@@ -7,6 +7,7 @@ from typing import Any
 from s2s_fastapi.realm.entities import Account, Client, Mapper, Realm, Role, Roles, Scope
 from s2s_fastapi.realm.mappers import mapped
 from s2s_fastapi.realm.scopes import InEffect, expanded, in_effect, words
+from s2s_fastapi.text import names_in
 
 __all__ = ["Dropped", "Offer", "Provenance", "Source", "audiences_brought_by", "provenance"]
 
@@ -96,8 +97,7 @@ def _sources(realm: Realm, client: Client, account: Account, effect: InEffect) -
 
 
 def _in_aud(claims: Mapping[str, Any]) -> frozenset[str]:
-    found = claims.get("aud", ())
-    return frozenset((found,) if isinstance(found, str) else map(str, found))
+    return frozenset(names_in(claims.get("aud")))
 
 
 def _in_access(claims: Mapping[str, Any]) -> Iterator[Role]:

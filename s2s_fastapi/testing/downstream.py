@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from s2s_fastapi.caller.origins import Pin, pin_of, pins, spelled
 from s2s_fastapi.testing import calling
+from s2s_fastapi.text import names_in
 
 __all__ = ["Call", "PlayedService", "playing"]
 
@@ -48,8 +49,7 @@ class Call:
     @property
     def audiences(self) -> frozenset[str]:
         """For whom the token is."""
-        aud = self.claims.get("aud", ())
-        return frozenset([aud] if isinstance(aud, str) else aud)
+        return frozenset(names_in(self.claims.get("aud")))
 
     def json(self) -> Any:
         """Return the body as JSON."""

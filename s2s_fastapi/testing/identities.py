@@ -18,6 +18,7 @@ from s2s_fastapi.testing.keys import RealmKeys, once_in_a_process
 from s2s_fastapi.testing.minting import Grant, Mint
 from s2s_fastapi.testing.named_realm import Named, realm_document
 from s2s_fastapi.testing.trust import Trusted
+from s2s_fastapi.text import names_in
 
 __all__ = ["Caller", "Identity", "TokenOptions", "make_token", "refused"]
 
@@ -239,8 +240,7 @@ def _of_file(identity: Identity, model: RealmModel) -> Granted | Denied:
         raise ConfigurationError(f"The realm {model.name} has no user {identity.username}. Its users: {known}.")
     granted = _answer(model, identity.client_id, identity.username, identity.scope)
     if isinstance(granted, Granted):
-        aud = granted.claims.get("aud", ())
-        missing = identity.audience - {aud} if isinstance(aud, str) else identity.audience - set(aud)
+        missing = identity.audience.difference(names_in(granted.claims.get("aud")))
         if missing:
             raise ConfigurationError(
                 f"The realm file grants {identity.client_id} no token for {', '.join(sorted(missing))}: give it a scope with an audience "

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from s2s_fastapi.realm.exchange import SubjectToken
 from s2s_fastapi.realm.model import Granted
+from s2s_fastapi.text import names_in
 
 __all__ = ["IssuedToken", "IssuedTokens"]
 
@@ -43,7 +44,7 @@ class IssuedToken:
         times = [claims.get(name, 0) for name in ("iat", "exp", "nbf")]
         if not right or not all(isinstance(time, (int, float)) for time in times):
             return None
-        given = replace(granted, claims={**granted.claims, "aud": _names(claims.get("aud"))}).as_subject()
+        given = replace(granted, claims={**granted.claims, "aud": names_in(claims.get("aud"))}).as_subject()
         issued_at, expires_at, valid_from = times
         return cls(
             subject=replace(given, bound="cnf" in claims),
@@ -96,11 +97,6 @@ class IssuedTokens:
     def not_before(self, username: str) -> int:
         """Return the second before which the account's tokens are revoked: that of its last logout, or 0."""
         return self._logouts.get(username, 0)
-
-
-def _names(audience: object) -> list[str]:
-    names = audience if isinstance(audience, list) else [audience]
-    return [name for name in names if isinstance(name, str)]
 
 
 def _digest(token: str) -> bytes:

@@ -4,7 +4,7 @@ import logging
 from typing import Final
 
 from s2s_fastapi.realm.model import Denied, Granted
-from s2s_fastapi.text import listed, named, printable, without_tokens
+from s2s_fastapi.text import listed, named, names_in, printable, without_tokens
 
 __all__ = ["LOG", "granted", "refused", "refused_origin"]
 
@@ -19,8 +19,7 @@ def granted(realm: str, client_id: str, token: Granted) -> None:
     """Log a token with what a receiver looks at first."""
     if not LOG.isEnabledFor(logging.INFO):
         return
-    audience = token.claims.get("aud", [])
-    audiences = [audience] if isinstance(audience, str) else audience
+    audiences = names_in(token.claims.get("aud"))
     user = token.account if token.session and not token.service else None
     LOG.info(
         "%s: token for %s%s%s: audience %s, scope %s, %d s",

@@ -27,6 +27,8 @@ from s2s_fastapi import (
     SessionEnded,
     TokenRequestError,
     TokenWithheld,
+    auth_ready,
+    health,
     require_caller,
     require_service,
     require_user,
@@ -35,9 +37,10 @@ from s2s_fastapi import (
     service_lifespan,
 )
 from s2s_fastapi.accepted import INBOUND
+from s2s_fastapi.backchannel.channel import Reply
 from s2s_fastapi.caller.token_source import TokenSource, using
 from tests.caller.exchange.fakes import CLIENT, INVALID_TOKEN, ExchangingKeycloak, claims_of_user
-from tests.caller.fakes import Clock, Receiver, jwt, refusal
+from tests.caller.fakes import Asked, Clock, Receiver, jwt, refusal
 from tests.caller.on_behalf import ANYONE, as_service, as_user, browser, callers, guarded, user_token, users_app
 from tests.kit.other_clients import GRPC, HTTP, grpc_receiver
 from tests.kit.realm import Realm
@@ -57,6 +60,15 @@ def keycloak() -> ExchangingKeycloak:
 @pytest.fixture
 def realm() -> Realm:
     return Realm()
+
+
+class OnlyExchanging(ExchangingKeycloak):
+    """Has a client without a service account."""
+
+    def exchange(self, asked: Asked, number: int) -> Reply:
+        if asked.form["grant_type"] == "client_credentials":
+            return refusal(401, "unauthorized_client", "Client not enabled to retrieve service account")
+        return super().exchange(asked, number)
 
 
 def subjects(keycloak: ExchangingKeycloak) -> list[str]:
@@ -788,6 +800,25 @@ def test_no_token_is_requested_at_the_start_for_calls_on_behalf_of_users(keycloa
     assert all(each.on_behalf for each in lifespan.downstreams)
     with browser(FastAPI(lifespan=service_lifespan(crm, crm.on_behalf))):
         assert [asked.form["grant_type"] for asked in keycloak.requests] == ["client_credentials"]
+
+
+def test_a_client_without_a_service_account_starts_calls_and_is_ready(realm: Realm, bob: Receiver) -> None:
+    crm = service_client(bob.url, audience="bob")
+    app = users_app(lifespan=service_lifespan(crm.on_behalf))
+    app.add_route("/readyz", auth_ready)
+
+    @app.get("/")
+    async def route(client: Annotated[httpx.AsyncClient, Depends(crm.on_behalf)]) -> int:
+        return (await client.get("/tickets")).status_code
+
+    keycloak = OnlyExchanging()
+    with using(TokenSource(channel=keycloak)), browser(guarded(app, realm, public_paths=["/readyz"])) as client:
+        assert client.get("/", headers=as_user(realm)).json() == 200
+        ready = client.get("/readyz")
+        state = health(app)
+    assert keycloak.requests
+    assert (ready.status_code, ready.json()["tokens"]) == (200, {"usable": 0, "failing": 0, "idle": 0})
+    assert (state.ready, state.problem, state.tokens) == (True, None, ())
 
 
 @pytest.mark.parametrize(

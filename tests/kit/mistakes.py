@@ -203,7 +203,7 @@ MISTAKES = [
         Reason.WRONG_AUDIENCE,
         (
             f"token of {FRONT_END} has no aud, expected {RECEIVER}. It is a user's token",
-            "must request a token of its own (grant client_credentials)",
+            "must exchange it (on_behalf), or request a token of its own (grant client_credentials)",
         ),
         lambda console: console.unassign(FRONT_END, "crm-audience"),
         send=lambda console: str(console.user()["access_token"]),

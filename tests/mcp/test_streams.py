@@ -37,7 +37,7 @@ def test_the_answer_of_a_tool_does_not_go_out_after_the_token_is_over(
         if end == "expired":
             now[0] += 400
         else:
-            keys[0].not_before = int(now[0]) + 1
+            keys[0].not_before = int(now[0]) + 60
         return f"a secret of {current_principal().client_id}"
 
     tools.tool(slow)

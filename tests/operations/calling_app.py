@@ -5,18 +5,18 @@ from typing import Annotated, Any
 import httpx
 from fastapi import Depends, FastAPI
 
-from s2s_fastapi import ServiceAuthMiddleware, require_caller, service_client
+from s2s_fastapi import ServiceAuthMiddleware, require_caller, require_user, service_client
 from tests.kit.console import RECEIVER, SCOPE
 
 crm = service_client("http://crm.example", audience=RECEIVER)
 scoped = service_client("http://crm.example", audience=RECEIVER, scope=SCOPE)
 
 
-def calling(client: Any) -> FastAPI:
-    app = FastAPI()
-    app.add_middleware(ServiceAuthMiddleware)
+def calling(client: Any, *, users: bool = False) -> FastAPI:
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(ServiceAuthMiddleware, users=users)
 
-    @app.get("/call")
+    @app.get("/call", dependencies=[Depends(require_user())] if users else [])
     async def call(crm: Annotated[httpx.AsyncClient, Depends(client)]) -> str:
         return str(crm.base_url)
 
@@ -25,6 +25,7 @@ def calling(client: Any) -> FastAPI:
 
 app = calling(crm)
 scoped_app = calling(scoped)
+on_behalf_app = calling(crm.on_behalf, users=True)
 anybody = calling(service_client("http://crm.example"))
 
 

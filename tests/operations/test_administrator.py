@@ -594,6 +594,21 @@ def test_a_right_set_up_for_users_is_no_finding() -> None:
     assert Seen("ledger is in the tokens that are exchanged for those of users (steps C and D).") in results["steps"]
 
 
+def test_a_client_that_only_exchanges_tokens_needs_no_service_account() -> None:
+    server = keycloak(attributes=EXCHANGE, serviceAccountsEnabled=False)
+    alone = looked_at(server, *ON_BEHALF)
+    assert findings(alone) == {}
+    assert (
+        Seen(
+            "The client reporter is enabled and confidential. This service calls only on behalf of users, so it needs no service account."
+        )
+        in alone["client"]
+    )
+
+    (finding,) = findings(looked_at(server))["client"]
+    assert finding.seen == "The client reporter has no service account (step A)."
+
+
 def test_a_scope_that_brings_the_audience_to_users_and_is_not_assigned_is_found_by_the_steps() -> None:
     server = keycloak(attributes=EXCHANGE, defaultClientScopes=["basic", "service_account"])
     (finding,) = findings(looked_at(server, *ON_BEHALF))["steps"]

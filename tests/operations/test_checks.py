@@ -38,6 +38,7 @@ from tests.test_docs import DOCS, plain, tables
 
 APP = "tests.operations.calling_app:app"
 SCOPED = "tests.operations.calling_app:scoped_app"
+ON_BEHALF = "tests.operations.calling_app:on_behalf_app"
 PAGE = (DOCS / "doctor.md").read_text(encoding="utf-8")
 ADMIN = ["admin", "client", "steps", "exchange", "routes", "granted", "expiry"]
 """The checks that need an administrator's rights, or a call on behalf of users."""
@@ -394,6 +395,33 @@ def test_an_app_that_calls_needs_a_secret(place: Place) -> None:
     assert list(seen) == ["secret"]
     assert f"The app calls {RECEIVER}, and has neither a secret nor a key." in seen["secret"]
     assert "Set KEYCLOAK_CLIENT_SECRET or KEYCLOAK_CLIENT_SECRET_FILE" in seen["secret"]
+
+
+def test_a_service_that_calls_only_on_behalf_of_users_needs_no_service_account(place: Place) -> None:
+    place.client(CALLER, serviceAccountsEnabled=False)
+    checks = doctor(place, "--app", ON_BEHALF)
+    assert found(checks) == {}
+    assert checks["credentials"]["seen"] == [f"Keycloak accepts the credentials of {CALLER} (client_secret_basic)."]
+    (why,) = checks["credentials"]["skipped"]
+    assert f"{CALLER} has no service account, and needs none" in why
+    for name in ("token", "kind", "lifetime", "size", "varying", "origins"):
+        assert checks[name]["skipped"] == [why]
+
+
+def test_a_wrong_secret_is_found_without_a_service_account_too(place: Place) -> None:
+    place.client(CALLER, serviceAccountsEnabled=False)
+    place.set(client_secret=f"{place.secrets[CALLER][:-4]}wX9q")
+    assert "unauthorized_client" in found(doctor(place, "--app", ON_BEHALF))["credentials"]
+
+
+@pytest.mark.parametrize(("app", "asked"), [((), True), (("--app", APP), False)], ids=["no app", "an app"])
+def test_a_missing_service_account_is_found_and_without_an_app_the_cure_says_who_needs_none(
+    place: Place, app: tuple[str, ...], asked: bool
+) -> None:
+    place.client(CALLER, serviceAccountsEnabled=False)
+    seen = found(doctor(place, *app))["credentials"]
+    assert "Service account roles" in seen
+    assert ("If it calls only on behalf of users, it needs no service account: name its app" in seen) is asked
 
 
 # Tokens

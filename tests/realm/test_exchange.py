@@ -3,9 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from s2s_fastapi.keycloak import exchange
 from s2s_fastapi.realm.exchange import ACCESS_TOKEN, ENABLED, GRANT_TYPE, ID_TOKEN, REFRESH_TOKEN, SINCE, SubjectToken
 from s2s_fastapi.realm.model import Denied, Granted, RealmModel
+from s2s_fastapi.text import names_in
 from tests.realm.exchanges import document
 
 MODEL = RealmModel.read(document())
@@ -136,3 +139,25 @@ def test_the_type_of_the_answer_is_the_type_that_was_requested() -> None:
 def test_the_model_and_the_callers_have_the_same_names_and_the_same_first_version() -> None:
     ours = (GRANT_TYPE, ACCESS_TOKEN, ENABLED, SINCE)
     assert ours == (exchange.GRANT_TYPE, exchange.ACCESS_TOKEN, exchange.ATTRIBUTE, exchange.SINCE)
+
+
+def test_the_token_of_any_user_is_for_the_client_that_exchanges_it_and_has_no_role() -> None:
+    granted = _exchanged("alice", SubjectToken.of_any_user("alice"), scope="bob-aud")
+    assert granted.claims["azp"] == "alice"
+    assert "bob" in names_in(granted.claims["aud"])
+    assert "realm_access" not in granted.claims
+
+
+@pytest.mark.parametrize(
+    ("claim", "names"),
+    [
+        ("bob", ["bob"]),
+        (["bob", "al"], ["bob", "al"]),
+        (("bob", 7, None), ["bob"]),
+        (None, []),
+        ({"bob": 1}, []),
+        ("", [""]),
+    ],
+)
+def test_the_names_in_aud_are_the_texts_in_it(claim: object, names: list[str]) -> None:
+    assert names_in(claim) == names

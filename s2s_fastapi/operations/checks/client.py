@@ -111,7 +111,9 @@ def check_client(facts: Facts) -> Iterator[Result]:
     yield from findings
     if not findings:
         yield Seen(
-            f"The client {who} is enabled, confidential and has a service account."
+            f"The client {who} is enabled and confidential. This service calls only on behalf of users, so it needs no service account."
+            if facts.calls and facts.only_for_users and not client.get("serviceAccountsEnabled")
+            else f"The client {who} is enabled, confidential and has a service account."
             if facts.calls
             else f"The client {who} is there and enabled. This service has no credentials, so it needs no service account."
         )
@@ -162,7 +164,7 @@ def _step_a(facts: Facts, found: Inspection, client: Mapping[str, Any]) -> Itera
             " service. If a browser logs in with this client, make another one for this service.",
             console=f"{page}, Settings, Capability config",
         )
-    elif not client.get("serviceAccountsEnabled"):
+    elif not client.get("serviceAccountsEnabled") and not facts.only_for_users:
         yield Finding(
             seen=f"The client {who} has no service account (step A).",
             why=_NO_TOKEN,

@@ -17,7 +17,7 @@ from s2s_fastapi.operations.steps import Step
 from s2s_fastapi.realm.entities import Role
 from s2s_fastapi.realm.provenance import Dropped
 from s2s_fastapi.requirement.requirement import Caller
-from s2s_fastapi.text import listed, named
+from s2s_fastapi.text import listed, named, names_in
 from s2s_fastapi.verifier.predicted import predicted_principal
 
 __all__ = ["check_granted", "check_routes", "check_steps", "on_the_way"]
@@ -385,8 +385,7 @@ def check_granted(facts: Facts) -> Iterator[Result]:
 
 
 def _audiences(claims: Mapping[str, Any]) -> frozenset[str]:
-    found = claims.get("aud", ())
-    return frozenset((found,) if isinstance(found, str) else map(str, found))
+    return frozenset(names_in(claims.get("aud")))
 
 
 def _role(role: Role) -> str:

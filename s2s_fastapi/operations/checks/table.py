@@ -15,10 +15,10 @@ __all__ = ["CHECKS", "examined"]
 
 
 def examined(facts: Facts) -> Report:
-    """Make all checks in their order. A check is skipped if one that it needs found a problem or was skipped."""
+    """Make all checks in their order. A check is skipped if one that it needs found a problem, or skipped something."""
     done: dict[str, Checked] = {}
     for name, needs, check in CHECKS:
-        in_the_way = next((each for each in needs if done[each].state in ("problem", "skipped")), "")
+        in_the_way = next((each for each in needs if done[each].state == "problem" or _left_out(done[each])), "")
         if in_the_way:
             why = _skipped_because(done[in_the_way])
             done[name] = Checked(name, (Skipped(why),))
@@ -42,7 +42,11 @@ def examined(facts: Facts) -> Report:
 def _skipped_because(check: Checked) -> str:
     if check.state == "problem":
         return f"First solve the problem of {check.name}."
-    return next(result.why for result in check.results if isinstance(result, Skipped))
+    return _left_out(check)
+
+
+def _left_out(check: Checked) -> str:
+    return next((result.why for result in check.results if isinstance(result, Skipped)), "")
 
 
 CHECKS: Final[tuple[tuple[str, Collection[str], Callable[[Facts], Iterator[Result]]], ...]] = (

@@ -39,6 +39,7 @@ _CHANGING: Final = frozenset({"exp", "iat", "nbf", "jti", "auth_time", "sid"})
 """Claims that differ in every token, by their meaning."""
 
 _CANNOT_CALL: Final = "This service cannot call any other: it has no token."
+_IF_FOR_USERS: Final = "If it calls only on behalf of users, it needs no service account: name its app (--app module:app) or its access file (--access)."
 
 
 def check_credentials(facts: Facts) -> Iterator[Result]:
@@ -47,7 +48,24 @@ def check_credentials(facts: Facts) -> Iterator[Result]:
     if not isinstance(found, S2SError):
         yield Seen(f"Keycloak gives {named(facts.settings.client_id)} a token ({facts.settings.client_auth}).")
         return
-    yield _of_error(found, _CANNOT_CALL)
+    who = named(facts.settings.client_id)
+    if not _no_service_account(found):
+        yield _of_error(found, _CANNOT_CALL)
+    elif facts.only_for_users:
+        yield Seen(f"Keycloak accepts the credentials of {who} ({facts.settings.client_auth}).")
+        yield Skipped(
+            f"{who} has no service account, and needs none: this service calls only on behalf of users, so it has no token of its own."
+        )
+    else:
+        finding = _of_error(found, _CANNOT_CALL)
+        yield finding if facts.downstreams else replace(finding, cure=f"{finding.cure} {_IF_FOR_USERS}")
+
+
+def _no_service_account(error: S2SError) -> bool:
+    """Return whether the credentials are right and only the service account is missing: Keycloak says so after it has checked them."""
+    if not isinstance(error, TokenRequestError) or error.error != "unauthorized_client":
+        return False
+    return "client not enabled to retrieve service account" in error.error_description.lower()
 
 
 def _of_error(error: S2SError, why: str) -> Finding:
