@@ -17,7 +17,7 @@ from s2s_fastapi.declared.routes import layers
 from s2s_fastapi.errors import ConfigurationError, KeysUnavailable
 from s2s_fastapi.fastapi_internals import mounted_app, route_contexts
 from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware, middleware_of
-from s2s_fastapi.requirement.request_state import KEYS_KEY
+from s2s_fastapi.requirement.request_state import VERIFIER_KEY
 from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.realms import RealmsVerifier
 from s2s_fastapi.verifier.verifier import Verifier
@@ -178,7 +178,7 @@ async def auth_ready(request: Request) -> Response:
     Raises:
         ConfigurationError: It is outside the middleware whose keys it needs.
     """
-    verifier, retry_after = request.scope.get(KEYS_KEY), None
+    verifier, retry_after = request.scope.get(VERIFIER_KEY), None
     keys: tuple[KeySource, ...] = ()
     if isinstance(verifier, Verifier | RealmsVerifier):
         keys = tuple(realm.keys for realm in verifier.realms)

@@ -41,7 +41,7 @@ from s2s_fastapi.caller.token_source import TokenSource, using
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.readiness import Health, KeysHealth, TokenHealth
 from s2s_fastapi.receiver.middleware import middleware_of
-from s2s_fastapi.requirement.request_state import KEYS_KEY
+from s2s_fastapi.requirement.request_state import VERIFIER_KEY
 from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.testing import EmbeddedIssuer
 from s2s_fastapi.testing.faults import answering, disconnecting
@@ -262,7 +262,7 @@ class TestWithTheKeys:
 
         async def probe() -> None:
             """Probe without the app in between: a busy machine would need all of the 3 s for two thousand apps."""
-            response = await auth_ready(Request({"type": "http", KEYS_KEY: service.verifier}))
+            response = await auth_ready(Request({"type": "http", VERIFIER_KEY: service.verifier}))
             statuses.append(response.status_code)
 
         token = realm.token().encode()
@@ -390,7 +390,7 @@ class TestWhereItStands:
         other.get()
 
         async def outside(scope: Scope, receive: Receive, send: Send) -> None:
-            await service.app({**scope, KEYS_KEY: other}, receive, send)
+            await service.app({**scope, VERIFIER_KEY: other}, receive, send)
 
         assert TestClient(outside).get("/readyz").status_code == 503
 
@@ -399,7 +399,7 @@ class TestWhereItStands:
         app = fastapi_app()
 
         async def outside(scope: Scope, receive: Receive, send: Send) -> None:
-            await app({**scope, KEYS_KEY: put}, receive, send)
+            await app({**scope, VERIFIER_KEY: put}, receive, send)
 
         assert TestClient(outside).get("/readyz").json()["keys"] is None
 

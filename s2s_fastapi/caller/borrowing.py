@@ -18,7 +18,7 @@ class Template:
 
     def __init__(self, client: Any, cookies: Any) -> None:
         """Take a new client, and the ``cookies`` that it was given."""
-        self._cookies = _each_their_own(cookies)
+        self._cookies = _initial_cookies(cookies)
         self._kept: Any = copy.copy(client)
         self._kept.__class__ = _borrowing(type(client))
         self._dropped: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ class Template:
         made.cookies = self._cookies
 
 
-def _each_their_own(cookies: Any) -> Any:
+def _initial_cookies(cookies: Any) -> Any:
     """Return the cookies that each copy starts with. A jar is shared with the client that it was given to, so copies do not read it."""
     if cookies is None or isinstance(cookies, CookieJar):
         return None
@@ -69,20 +69,20 @@ def _borrowing(kind: Any) -> Any:
         check(client)
         return await kind.send(client, request, **options)
 
-    def same(client: Any) -> Any:
+    def return_client(client: Any) -> Any:
         return client
 
-    async def asame(client: Any) -> Any:
+    async def areturn_client(client: Any) -> Any:
         return client
 
-    def nothing(client: Any, *_: object) -> None:
+    def keep_open(client: Any, *_: object) -> None:
         pass
 
-    async def anothing(client: Any, *_: object) -> None:
+    async def akeep_open(client: Any, *_: object) -> None:
         pass
 
-    sync = {"send": send, "close": nothing, "__enter__": same, "__exit__": nothing}
-    asynchronous = {"send": asend, "aclose": anothing, "__aenter__": asame, "__aexit__": anothing}
+    sync = {"send": send, "close": keep_open, "__enter__": return_client, "__exit__": keep_open}
+    asynchronous = {"send": asend, "aclose": akeep_open, "__aenter__": areturn_client, "__aexit__": akeep_open}
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
     own = asynchronous if hasattr(kind, "aclose") else sync
     return type(kind.__name__, (kind,), {**names, "is_closed": property(is_closed), **own})

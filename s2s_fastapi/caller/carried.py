@@ -43,7 +43,7 @@ HELD_BY_URL: Final = (
     " That token was given to this service, not to the services that it calls."
 )
 OWN_AUTHORIZATION: Final = (
-    "The request already has an Authorization header, so this service's token was not added, and the request was not sent."
+    "The request already has an Authorization header, so no token was added, and the request was not sent."
     " A user's token is never forwarded. Leave the header out"
 )
 

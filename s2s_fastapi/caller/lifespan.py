@@ -47,7 +47,7 @@ class ServiceLifespan:
 
     def __init__(self, clients: tuple[_Called, ...], lifespan: Lifespan | None, *, warm_up: bool) -> None:
         self.clients = clients
-        """What the app named."""
+        """What was given to `service_lifespan`."""
         self._lifespan = lifespan
         self._warm_up = warm_up
 

@@ -24,7 +24,7 @@ from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.event_stream import stream_until_expiry
 from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware
 from s2s_fastapi.requirement.guard import GUARD_MARK
-from s2s_fastapi.requirement.request_state import KEYS_KEY, Authenticated
+from s2s_fastapi.requirement.request_state import VERIFIER_KEY, Authenticated
 from s2s_fastapi.requirement.require import require_service, require_user
 from s2s_fastapi.requirement.requirement import Caller, Requirement
 
@@ -176,7 +176,7 @@ class _Endpoint:
         """Run the SDK for an accepted caller, whom it then knows."""
         state = Authenticated.of(scope)
         _take_token_out(scope)  # before the check, which asks FastMCP's proxies
-        verifier = scope[KEYS_KEY]
+        verifier = scope[VERIFIER_KEY]
         users = _accepts_users(verifier.checks.accepts)
         if self._checked is not users:
             problem = ""

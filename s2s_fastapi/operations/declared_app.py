@@ -13,6 +13,7 @@ from types import FunctionType, ModuleType
 from typing import Any, Final
 
 from s2s_fastapi.caller.auth import ServiceTokenAuth
+from s2s_fastapi.caller.lifespan import ServiceLifespan
 from s2s_fastapi.caller.service_client import (
     OnBehalfAuth,
     OnBehalfClient,
@@ -75,7 +76,11 @@ def _with_named_callers(access: Access, module: ModuleType | None) -> Access:
     modules = [vars(module)] if module is not None else []
     modules += [endpoint.__globals__ for endpoint in _endpoints(access)]
     found = [value for names in modules for value in list(names.values()) if isinstance(value, _CALLERS)]
-    by_name = [client for caller in access.callers for client in getattr(caller, "clients", (caller,))]
+    by_name = [
+        client
+        for caller in access.callers
+        for client in (caller.clients if isinstance(caller, ServiceLifespan) else (caller,))
+    ]
     users = {id(inner) for caller in (*by_name, *found) if isinstance(caller, _FOR_USERS) for inner in _inside(caller)}
     asking = (
         value

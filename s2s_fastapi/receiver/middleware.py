@@ -34,7 +34,7 @@ from s2s_fastapi.receiver.respond import report_acceptance, reporting, varying
 from s2s_fastapi.receiver.start import CheckedApp, Options, Start
 from s2s_fastapi.receiver.websocket import revocation, until_expiry
 from s2s_fastapi.requirement.opened import ARRIVING, OPENED_KEY, Opened, Places, method_of
-from s2s_fastapi.requirement.request_state import ANONYMOUS_KEY, KEYS_KEY, SCOPE_KEY, Anonymous, Authenticated
+from s2s_fastapi.requirement.request_state import ANONYMOUS_KEY, SCOPE_KEY, VERIFIER_KEY, Anonymous, Authenticated
 from s2s_fastapi.telemetry import Observer
 from s2s_fastapi.telemetry.located import located
 from s2s_fastapi.telemetry.metrics import decided
@@ -228,7 +228,7 @@ class ServiceAuthMiddleware:
     ) -> None:
         """Run ``app`` for an accepted token; answer every other request."""
         verifier, service = checked.verifier, checked.service
-        scope[KEYS_KEY] = verifier  # always, so that nothing which was there before is believed
+        scope[VERIFIER_KEY] = verifier  # always, so that nothing which was there before is believed
         credentials = bearer_credentials(scope["headers"], scope["query_string"], verifier.tokens.recent)
         if isinstance(credentials, Decision):
             if scope["query_string"]:
@@ -298,7 +298,7 @@ class ServiceAuthMiddleware:
         self, checked: CheckedApp, scope: Scope, *, inbound: bytes | None = None, anonymous: Anonymous | None = None
     ) -> Iterator[None]:
         """Prepare a request that runs without a token, because its path is public or optional, for as long as it runs."""
-        scope[KEYS_KEY] = checked.verifier
+        scope[VERIFIER_KEY] = checked.verifier
         scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
         scope[OPENED_KEY] = opened = Opened(_Opener(self, checked, anonymous))
         arriving, before = ARRIVING.set(opened), INBOUND.set(inbound)

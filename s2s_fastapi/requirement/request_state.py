@@ -18,10 +18,10 @@ from s2s_fastapi.telemetry.metrics import decided
 from s2s_fastapi.telemetry.spans import Span, describe
 from s2s_fastapi.verifier.verdict import Judge, Verdict
 
-__all__ = ["ANONYMOUS_KEY", "KEYS_KEY", "SCOPE_KEY", "Anonymous", "Authenticated", "Service", "Unasked", "admit"]
+__all__ = ["ANONYMOUS_KEY", "SCOPE_KEY", "VERIFIER_KEY", "Anonymous", "Authenticated", "Service", "Unasked", "admit"]
 
 ANONYMOUS_KEY: Final = "s2s_fastapi.anonymous"
-KEYS_KEY: Final = "s2s_fastapi.keys"
+VERIFIER_KEY: Final = "s2s_fastapi.keys"
 """What a request's token is verified with, on public paths too: for `auth_ready`."""
 
 

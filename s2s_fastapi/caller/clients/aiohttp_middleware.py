@@ -15,7 +15,7 @@ _EXACT: Final = {type(None), bytes, BytesPayload, StringPayload, JsonPayload}
 
 
 class ServiceMiddleware:
-    """A client middleware whose requests carry this service's own token. Made by `ServiceTokenAuth.for_aiohttp`."""
+    """A client middleware whose requests carry the token of one `ServiceTokenAuth`: this service's own, or a user's. Made by `ServiceTokenAuth.for_aiohttp`."""
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules

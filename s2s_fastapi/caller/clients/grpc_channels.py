@@ -41,7 +41,7 @@ Options = Sequence[tuple[str, Any]] | None
 
 
 class GrpcChannels:
-    """Channels whose calls carry this service's own token. Made by `ServiceTokenAuth.for_grpc`."""
+    """Channels whose calls carry the token of one `ServiceTokenAuth`: this service's own, or a user's. Made by `ServiceTokenAuth.for_grpc`."""
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules

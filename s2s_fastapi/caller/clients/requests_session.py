@@ -20,7 +20,7 @@ _NO_COOKIES: Final = DefaultCookiePolicy(allowed_domains=())
 
 
 class ServiceSession(Session):
-    """A ``requests.Session`` whose requests carry this service's own token. Made by `ServiceTokenAuth.for_requests`."""
+    """A ``requests.Session`` whose requests carry the token of one `ServiceTokenAuth`: this service's own, or a user's. Made by `ServiceTokenAuth.for_requests`."""
 
     def __init__(self, rules: Rules) -> None:
         super().__init__()

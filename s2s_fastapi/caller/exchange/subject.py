@@ -8,7 +8,7 @@ from s2s_fastapi.accepted import digest
 from s2s_fastapi.caller.granted import MAX_TOKEN, TOKEN68, claims_of
 from s2s_fastapi.errors import NoUserToActFor, SessionEnded, TokenRequestError
 from s2s_fastapi.keycloak.cures import issuer_steps
-from s2s_fastapi.keycloak.exchange import BOUND, not_in_audience
+from s2s_fastapi.keycloak.exchange import not_in_audience
 from s2s_fastapi.text import named
 
 if TYPE_CHECKING:  # loaded when settings are first made
@@ -110,7 +110,7 @@ def _problem(claims: Mapping[str, Any]) -> str:
     if not claims:
         return "the text is not an access token of Keycloak that can be read."
     if "cnf" in claims:
-        return f"{BOUND[0].lower()}{BOUND[1:]}"
+        return "a sender-constrained user token (DPoP or mTLS) cannot be exchanged by the service that received it."
     kind = claims.get("typ")
     if not isinstance(kind, str) or kind.lower() != "bearer":
         return "the token is not an access token (its typ is not Bearer)."

@@ -13,7 +13,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from s2s_fastapi import ServiceAuthMiddleware
 from s2s_fastapi.declared.late_routes import WATCH_KEY
 from s2s_fastapi.requirement.opened import OPENED_KEY
-from s2s_fastapi.requirement.request_state import KEYS_KEY, SCOPE_KEY
+from s2s_fastapi.requirement.request_state import SCOPE_KEY, VERIFIER_KEY
 from tests.kit.receiving import App, Headers, Options
 from tests.receiver.surroundings.servers import SERVERS, served
 
@@ -65,7 +65,7 @@ class TestMessages:
         await ServiceAuthMiddleware(app, **options(public_paths=["/public"]))(dict(scope), receive, send)
         assert all(one is other for one, other in zip(heard, self.IN, strict=True))
         assert all(one is other for one, other in zip(said, self.OUT, strict=True))
-        added = {"user", "auth", KEYS_KEY, WATCH_KEY} | {OPENED_KEY if path == "/public" else SCOPE_KEY}
+        added = {"user", "auth", VERIFIER_KEY, WATCH_KEY} | {OPENED_KEY if path == "/public" else SCOPE_KEY}
         assert {name: value for name, value in scopes[0].items() if name not in added} == scope
         assert added <= set(scopes[0])
 
