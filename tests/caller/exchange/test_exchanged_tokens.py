@@ -4,8 +4,8 @@ import asyncio
 import gc
 import logging
 import os
+import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -229,6 +229,20 @@ def test_an_invalid_token_drops_every_token_of_that_session_and_no_other(
     assert len(keycloak.requests) == 5
 
 
+def test_the_fifth_user_in_a_row_loses_the_tokens_of_the_session_too(
+    tokens: ExchangedTokens, keycloak: ExchangingKeycloak
+) -> None:
+    exchanged(tokens, user("emil"))
+    names = ("ann", "bea", "carl", "dora", "emil")
+    keycloak.logged_out = {f"session-of-{name}" for name in names}
+    for name in names:
+        with pytest.raises(S2SError) as caught:
+            exchanged(tokens, user(name), CHARLES)
+
+    assert isinstance(caught.value, TokenRequestError)
+    assert place(tokens, user("emil")).peek() is None
+
+
 def test_an_answer_that_arrives_after_the_session_ended_is_not_kept(
     tokens: ExchangedTokens, keycloak: ExchangingKeycloak, gate: threading.Event
 ) -> None:
@@ -335,9 +349,8 @@ def test_users_beyond_the_bound_are_told_when_to_come_again_and_a_service_token_
     assert {error.headers["Retry-After"] for error in results} == {"6"}
     assert keycloak.running == 8
     keycloak.gate = None
-    before = time.monotonic()
     source.token(settings(), BOB).get()
-    assert time.monotonic() - before < 1
+    assert keycloak.running == 8, "and no exchange had to end for it"
 
     gate.set()
     thread.join(10)
@@ -553,7 +566,7 @@ def test_after_its_exchange_nothing_holds_the_users_token(
     reported()
     gc.collect()
 
-    assert [type(held) for held in gc.get_referrers(subject) if held is not locals()] == []
+    assert [type(held) for held in gc.get_referrers(subject)] == []
     assert holders(tokens, subject.text) == []
 
 
@@ -581,13 +594,19 @@ def test_a_forked_child_keeps_the_tokens_and_waits_for_no_exchange_of_its_parent
     until(lambda: len(keycloak.requests) == 2)
 
     child = os.fork()
-    if child == 0:
-        keycloak.gate, keycloak.lock = None, threading.Lock()
-        good = exchanged(tokens, user()) == kept and len(tokens) == 1 and bool(exchanged(tokens, user("bea")))
-        os._exit(0 if good else 1)
-    _, status = os.waitpid(child, 0)
+    if child == 0:  # whatever happens, no second pytest runs on
+        good = False
+        try:
+            keycloak.gate, keycloak.lock = None, threading.Lock()
+            good = exchanged(tokens, user()) == kept and len(tokens) == 1 and bool(exchanged(tokens, user("bea")))
+        finally:
+            os._exit(0 if good else 1)
     keycloak.gate.set()
     asked.join(10)
+    hanging = threading.Timer(20, os.kill, (child, signal.SIGKILL))
+    hanging.start()
+    _, status = os.waitpid(child, 0)
+    hanging.cancel()
 
     assert os.waitstatus_to_exitcode(status) == 0
     assert isinstance(results[0], GrantedToken)
