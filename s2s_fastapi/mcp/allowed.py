@@ -1,7 +1,8 @@
 """A requirement on one tool, resource, template or prompt."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, Final, TypeVar, cast, overload
 
 from s2s_fastapi.errors import ConfigurationError
@@ -15,6 +16,10 @@ __all__ = ["Allowed", "admits", "allowed", "required", "requirement_on"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 _MARK: Final = "__s2s_allowed__"
+_ELSEWHERE: Final = "__s2s_allowed_elsewhere__"
+"""The mark of the function in a decorated one. A server that was given the function itself has ``@mcp.tool()`` below `allowed`."""
+_MOST_NAMES: Final = 8
+"""How many names in front of a URI are looked at. A caller writes the URI."""
 
 
 def allowed(requirement: Requirement) -> "Allowed":
@@ -22,6 +27,7 @@ def allowed(requirement: Requirement) -> "Allowed":
 
     - FastMCP: ``@mcp.tool(auth=allowed(require_caller("agent")))``, likewise for resources and prompts.
     - The official SDK: ``@allowed(require_caller("agent"))`` below ``@mcp.tool()``, ``@mcp.resource(...)`` or ``@mcp.prompt()``.
+      In the other order, and on FastMCP, it counts as well.
     - It is decided by the HTTP request of the message, before the function runs. Without one, over stdio for example, it refuses.
     - The caller gets one fixed sentence. The log and the observer get the refusal as that of a route, with the name of the tool.
     - Lists show the tools, resources and prompts that the caller may use, and no others.
@@ -86,23 +92,34 @@ class Allowed:
                 return function(*args, **kwargs)
 
         setattr(wrapped, _MARK, (*_marks(function), requirement))
+        with suppress(AttributeError):  # a bound method, for example, which nobody decorates
+            setattr(function, _ELSEWHERE, (*_marks(function, _ELSEWHERE), requirement))
         return cast("F", wrapped)
 
 
 def requirement_on(function: object) -> Requirement | None:
     """Return everything that `allowed` requires on a function, joined with ``&``; None for nothing."""
+    chain = list(_unwrapped(function))
+    for mark in (_MARK, _ELSEWHERE):
+        for each in chain:
+            if marks := _marks(each, mark):
+                return functools.reduce(lambda one, other: one & other, marks)
+    return None
+
+
+def _unwrapped(function: object) -> Iterator[object]:
     while function is not None:
-        if marks := _marks(function):
-            return functools.reduce(lambda one, other: one & other, marks)
+        yield function
         # pydantic's validate_call keeps what it wraps in one of these.
         function = getattr(function, "__wrapped__", None) or getattr(function, "raw_function", None)
-    return None
 
 
 def required(component: Any) -> Requirement | None:
     """Return everything that `allowed` requires on a component of FastMCP, joined with ``&``; None for nothing."""
     checks = component.auth if isinstance(component.auth, list | tuple) else [component.auth]
     wanted = [check.requirement for check in checks if isinstance(check, Allowed)]
+    if (on_function := requirement_on(getattr(component, "fn", None))) is not None:
+        wanted.append(on_function)
     return functools.reduce(lambda one, other: one & other, wanted) if wanted else None
 
 
@@ -128,10 +145,18 @@ def _is_named(component: Any, target: str) -> bool:
     """Return whether a component is the one that a message names. A server that mounts it puts a name in front."""
     matches = getattr(component, "matches", None)  # a template
     if callable(matches):
-        return matches(target) is not None or str(component.uri_template) == target
+        template = str(component.uri_template)
+        return any(matches(uri) is not None or template == uri for uri in _without_names_in_front(target))
     uri = getattr(component, "uri", None)
-    return target.endswith(str(component.name)) if uri is None else str(uri) == target
+    return target.endswith(str(component.name)) if uri is None else str(uri) in _without_names_in_front(target)
 
 
-def _marks(function: object) -> tuple[Requirement, ...]:
-    return cast("tuple[Requirement, ...]", getattr(function, "__dict__", {}).get(_MARK, ()))
+def _without_names_in_front(uri: str) -> list[str]:
+    """Return a URI, and what it is on the servers that are mounted: `data://one/two/x` may be their `data://two/x` or `data://x`."""
+    scheme, separator, rest = uri.partition("://")
+    parts = rest.split("/", _MOST_NAMES)
+    return [f"{scheme}{separator}{'/'.join(parts[start:])}" for start in range(len(parts))]
+
+
+def _marks(function: object, mark: str = _MARK) -> tuple[Requirement, ...]:
+    return cast("tuple[Requirement, ...]", getattr(function, "__dict__", {}).get(mark, ()))

@@ -1,11 +1,11 @@
 """One message of a client of a tool server: which HTTP request brought it, who sent it, and what it may call."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from starlette.requests import Request
 
@@ -26,8 +26,11 @@ __all__ = [
     "current_principal",
     "current_request",
     "field_of",
+    "noting",
     "says_who",
 ]
+
+T = TypeVar("T")
 
 _log = logging.getLogger("s2s_fastapi")
 
@@ -71,6 +74,8 @@ class ClientMessage:
         self.over = False
         """The answer is made. A task that the tool has left behind must not act for the caller any more."""
         self.refusal: Decision | None = None
+        self.raised: Exception | None = None
+        """What a tool raised, as its SDK has wrapped it. The SDK makes an answer of it that says only its text."""
         self._decided: dict[Requirement | None, Decision | None] = {}
 
     @property
@@ -252,6 +257,16 @@ def _current() -> ClientMessage:
 def says_who(requirement: Requirement | None) -> bool:
     """Return whether each way to meet a requirement says if a service or a user may call."""
     return all(any(isinstance(plain(leaf), Caller) for leaf in way) for way in ways_of(requirement))
+
+
+async def noting(call: Awaitable[T]) -> T:
+    """Return what a call of a tool returns. What it raises is noted for the message."""
+    try:
+        return await call
+    except Exception as raised:
+        if (message := MESSAGE.get()) is not None:
+            message.raised = raised
+        raise
 
 
 def field_of(params: object, name: str) -> Any:

@@ -10,11 +10,19 @@ from starlette.routing import Route
 
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.mcp.allowed import admits, required, requirement_on
-from s2s_fastapi.mcp.message import ClientMessage
+from s2s_fastapi.mcp.message import ClientMessage, noting
 from s2s_fastapi.mcp.reading import READING
 from s2s_fastapi.requirement.requirement import Requirement
 
-__all__ = ["Component", "Guard", "ToolServer", "endpoint_of", "refusal_for_client", "tool_server_of"]
+__all__ = [
+    "Component",
+    "Guard",
+    "ToolServer",
+    "endpoint_of",
+    "failure_for_client",
+    "refusal_for_client",
+    "tool_server_of",
+]
 
 Guard = Callable[[ClientMessage, Callable[[], Awaitable[Any]]], Awaitable[Any]]
 """What every message passes: it is given the message, and what answers it."""
@@ -22,6 +30,7 @@ Guard = Callable[[ClientMessage, Callable[[], Awaitable[Any]]], Awaitable[Any]]
 _ENDPOINT: Final = "StreamableHTTPASGIApp"
 """The class of the endpoint, in all of them."""
 _INVALID_REQUEST: Final = -32600
+_INTERNAL_ERROR: Final = -32603
 """JSON-RPC 2.0 section 5.1."""
 _UNKNOWN: Final = (
     "tool_server takes a server of the official SDK (mcp.server.mcpserver.MCPServer, or mcp.server.fastmcp.FastMCP in mcp 1.x) or of FastMCP "
@@ -73,7 +82,10 @@ class _Official:
         return app
 
     def install(self, guard: Guard) -> None:
-        _install(self._lowlevel, guard)
+        install_guard(self._lowlevel, guard)
+        manager = self._server._tool_manager  # noqa: SLF001 - the SDK has no other way
+        call_tool = manager.call_tool
+        manager.call_tool = lambda *args, **kwargs: noting(call_tool(*args, **kwargs))
 
     async def components(self) -> list[Component]:
         return [*self._tools(), *self._prompts(), *self._resources(), *self._templates()]
@@ -145,22 +157,29 @@ class _FastMcp:
         return app
 
     def install(self, guard: Guard) -> None:
-        _install(self._server._mcp_server, guard)  # noqa: SLF001 - FastMCP has no other way
+        install_guard(self._server._mcp_server, guard)  # noqa: SLF001 - FastMCP has no other way
         middleware = importlib.import_module("fastmcp.server.middleware.authorization").AuthMiddleware
-        self._server.add_middleware(middleware(auth=_Default()))
+
+        class Innermost(middleware):  # type: ignore[misc, valid-type] # its base is only known now
+            async def on_call_tool(self, context: Any, call_next: Any) -> Any:
+                return await super().on_call_tool(context, lambda inner: noting(call_next(inner)))
+
+        self._server.add_middleware(Innermost(auth=_Default()))
 
     async def components(self) -> list[Component]:
+        server = self._server
+        lists = (
+            ("tool", server.list_tools, "name"),
+            ("prompt", server.list_prompts, "name"),
+            ("resource", server.list_resources, "uri"),
+            ("template", server.list_resource_templates, "uri_template"),
+        )
         reading = READING.set(True)
         try:
-            server = self._server
             return [
-                *(_read("tool", each, each.name) for each in await server.list_tools(run_middleware=False)),
-                *(_read("prompt", each, each.name) for each in await server.list_prompts(run_middleware=False)),
-                *(_read("resource", each, str(each.uri)) for each in await server.list_resources(run_middleware=False)),
-                *(
-                    _read("template", each, each.uri_template)
-                    for each in await server.list_resource_templates(run_middleware=False)
-                ),
+                _read(kind, await _behind(each), str(getattr(each, name)))
+                for kind, listed, name in lists
+                for each in await listed(run_middleware=False)
             ]
         finally:
             READING.reset(reading)
@@ -181,7 +200,7 @@ class _FastMcp:
                 ]
         finally:
             READING.reset(reading)
-        return [_read(message.method, each, target) for each in found if each is not None]
+        return [_read(message.method, await _behind(each), target) for each in found if each is not None]
 
     def shown(self, method: str) -> list[Component]:  # noqa: ARG002 - the seam's signature
         return []
@@ -192,8 +211,32 @@ class _Default:
 
     __name__ = "allowed(require_service(), unless a component says otherwise)"
 
-    def __call__(self, subject: Any) -> bool:
-        return required(subject.component) is not None or admits(subject.component, None)
+    async def __call__(self, subject: Any) -> bool:
+        component = subject.component
+        behind = await _behind(component)
+        on_function = requirement_on(getattr(behind, "fn", None))
+        if on_function is not None and not admits(component, on_function):
+            return False
+        return required(behind) is not None or admits(component, None)
+
+
+async def _behind(component: Any) -> Any:
+    """Return the component of a mounted server, if this is only the wrapper that FastMCP puts around it. The wrapper has no ``auth``."""
+    reading = READING.set(True)
+    try:
+        while component.auth is None and (server := getattr(component, "_server", None)) is not None:
+            ways = {
+                "_original_name": server.get_prompt if hasattr(component, "render") else server.get_tool,
+                "_original_uri": server.get_resource,
+                "_original_uri_template": server.get_resource_template,
+            }
+            found = [await get(named) for name, get in ways.items() if (named := getattr(component, name, None))]
+            if not found or found[0] is None:
+                break
+            component = found[0]
+    finally:
+        READING.reset(reading)
+    return component
 
 
 def tool_server_of(server: Any) -> ToolServer:
@@ -232,12 +275,21 @@ def endpoint_of(app: Any) -> Route:
 
 def refusal_for_client(sentence: str) -> Exception:
     """Return the exception that the SDK answers with a JSON-RPC error."""
+    return _error_for_client(_INVALID_REQUEST, sentence)
+
+
+def failure_for_client(sentence: str) -> Exception:
+    """Return the same for a failure of the server."""
+    return _error_for_client(_INTERNAL_ERROR, sentence)
+
+
+def _error_for_client(code: int, sentence: str) -> Exception:
     errors: Any = importlib.import_module("mcp.shared.exceptions")
     error: Exception
     if hasattr(errors, "MCPError"):
-        error = errors.MCPError(_INVALID_REQUEST, sentence)
+        error = errors.MCPError(code, sentence)
     else:
-        data = importlib.import_module("mcp.types").ErrorData(code=_INVALID_REQUEST, message=sentence)
+        data = importlib.import_module("mcp.types").ErrorData(code=code, message=sentence)
         error = errors.McpError(data)
     return error
 
@@ -251,7 +303,7 @@ def _read(kind: str, component: Any, name: str) -> Component:
     return Component(kind, name, required(component))
 
 
-def _install(lowlevel: Any, guard: Guard) -> None:
+def install_guard(lowlevel: Any, guard: Guard) -> None:
     """Let every message of the SDK's low-level server pass the guard."""
     if hasattr(lowlevel, "middleware"):
 
@@ -274,13 +326,18 @@ class _GuardedHandlers(dict[Any, Any]):
         self._lowlevel = lowlevel
         self._guard = guard
 
-    def get(self, key: Any, default: Any = None) -> Any:
-        """Return the handler that answers a message. The SDK itself reads the others by index."""
-        handler = super().get(key, default)
-        if handler is None:
-            return None
+    def __getitem__(self, key: Any) -> Any:
+        return self._guarded(super().__getitem__(key))
 
+    def get(self, key: Any, default: Any = None) -> Any:
+        """Return the handler that answers a message."""
+        handler = super().get(key)
+        return default if handler is None else self._guarded(handler)
+
+    def _guarded(self, handler: Any) -> Any:
         async def pass_guard(request: Any) -> Any:
+            if request is None:  # the SDK itself reads what tools there are
+                return await handler(request)
             message = ClientMessage(self._lowlevel.request_context.request, request.method, request.params, handler)
             return await self._guard(message, lambda: handler(request))
 

@@ -11,15 +11,15 @@ from starlette.authentication import AuthCredentials
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from s2s_fastapi.accepted import INBOUND
-from s2s_fastapi.decision import Decision
 from s2s_fastapi.declared.asked import leaves_of, plain
 from s2s_fastapi.declared.start_check import bounded
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import added_middleware
 from s2s_fastapi.mcp.allowed import requirement_on
+from s2s_fastapi.mcp.failures import ours, sentence
 from s2s_fastapi.mcp.message import CALLS, MESSAGE, ClientMessage, Refused, field_of, says_who
 from s2s_fastapi.mcp.resumption import separate_sessions
-from s2s_fastapi.mcp.servers import ToolServer, endpoint_of, refusal_for_client, tool_server_of
+from s2s_fastapi.mcp.servers import ToolServer, endpoint_of, failure_for_client, refusal_for_client, tool_server_of
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.receiver.event_stream import stream_until_expiry
 from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware
@@ -102,8 +102,9 @@ class _Guard:
     async def __call__(self, message: ClientMessage, answer: Callable[[], Awaitable[Any]]) -> Any:
         """Answer a message if its sender may use what it names. Lists are cut down to what the sender may use."""
         # On mcp 1.x a tool runs in the context of the request that opened the session.
-        reset, before = MESSAGE.set(message), INBOUND.set(message.inbound)
+        reset, before = MESSAGE.set(message), INBOUND.set(None)
         try:
+            INBOUND.set(message.inbound)
             if message.method in CALLS:
                 for component in await self._server.wanted(message):
                     message.admit(component.requirement, component.name)
@@ -113,16 +114,20 @@ class _Guard:
             hidden = self._hidden(message)
         except Refused as refused:
             raise refusal_for_client(str(refused)) from None
-        except Exception:
-            if message.refusal is not None:
-                raise _sentence(message.refusal) from None
+        except Exception as raised:
+            if (instead := _instead_of(raised, message)) is not None:
+                raise instead from None
             raise
         finally:
             MESSAGE.reset(reset)
             INBOUND.reset(before)
             message.over = True
-        if message.refusal is not None and message.method in CALLS and _failed(result):
-            raise _sentence(message.refusal)
+        if (
+            message.method in CALLS
+            and _failed(result)
+            and (instead := _instead_of(message.raised, message)) is not None
+        ):
+            raise instead
         return _without(result, message.method, hidden) if hidden else result
 
     async def check(self, *, users: bool) -> None:
@@ -251,8 +256,15 @@ def access_token_of(principal: Principal, digest: bytes, resource: str | None = 
     )
 
 
-def _sentence(refusal: Decision) -> Exception:
-    return refusal_for_client(refusal.reason.detail)
+def _instead_of(raised: Exception | None, message: ClientMessage) -> Exception | None:
+    """Return the fixed sentence that the caller gets instead of what a tool raised; None if the caller may read that."""
+    if message.refusal is not None:
+        return refusal_for_client(message.refusal.reason.detail)
+    error = None if raised is None else ours(raised)
+    if error is None:
+        return None
+    _log.error("%s failed: %s: %s", message.method, type(error).__name__, error)
+    return failure_for_client(sentence(error))
 
 
 def _failed(result: Any) -> bool:

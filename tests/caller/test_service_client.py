@@ -32,6 +32,7 @@ from s2s_fastapi.caller.lifespan import service_lifespan
 from s2s_fastapi.caller.service_client import service_auth, service_client
 from s2s_fastapi.errors import ConfigurationError, TokenWithheld
 from tests.caller.fakes import SECRET, Clock, Keycloak, Receiver, settings
+from tests.kit.forks import in_child, needs_fork
 
 pytestmark = pytest.mark.usefixtures("source")
 
@@ -537,18 +538,16 @@ def test_a_client_somebody_closed_is_replaced(loop: str) -> None:
         assert not crm.lend_sync().is_closed
 
 
+@needs_fork
 def test_a_forked_child_opens_its_own_and_leaves_the_parents_alone() -> None:
     crm = service_client("http://bob")
     parents = crm.lend_sync()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            status = 0 if crm.lend_sync() is not parents and not parents.is_closed else 2
-        finally:
-            os._exit(status)
 
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    def child() -> None:
+        assert crm.lend_sync() is not parents
+        assert not parents.is_closed
+
+    assert in_child(child) == 0
     assert crm.lend_sync() is parents
     parents.close()
 

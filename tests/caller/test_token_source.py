@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 import math
-import os
 import pickle
 import sys
 import threading
@@ -40,6 +39,7 @@ from tests.caller.fakes import (
     settings,
     wait_until_idle,
 )
+from tests.kit.forks import in_child, needs_fork
 
 BOB = Wanted.of("bob", None)
 
@@ -798,23 +798,20 @@ def test_who_waits_behind_other_exchanges_is_reported_so_and_not_to_look_at_its_
     assert queued.get() is not hung.get()
 
 
+@needs_fork
 def test_a_forked_child_has_the_token_and_can_ask_for_another(
     keycloak: Keycloak, clock: Clock, source: TokenSource
 ) -> None:
     shared = source.token(settings(), BOB)
     first = shared.get()
     wait_until_idle()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            clock.now += 1000
-            fine = shared.get() is not first and source.token(settings(), Wanted.of("charles", None)) is not shared
-            status = 0 if fine else 2
-        finally:
-            os._exit(status)
 
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    def child() -> None:
+        clock.now += 1000
+        assert shared.get() is not first
+        assert source.token(settings(), Wanted.of("charles", None)) is not shared
+
+    assert in_child(child) == 0
 
 
 def everything_of(error: BaseException) -> str:

@@ -5,16 +5,19 @@ import re
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Final, ForwardRef, get_args, get_origin
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import s2s_fastapi
+import s2s_fastapi.mcp
 
 __all__ = ["REVIEWED", "surface"]
 
 REVIEWED: Final = Path(__file__).resolve().parents[1] / "public_surface.txt"
 _HEADING: Final = "The public names of s2s_fastapi. Written by `make surface`; review every change.\n\n"
+_OF_MODULE: Final = "\nThe public names of {}.\n\n"
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
 _MODULE: Final = re.compile(r"\b(?:[a-z_0-9]+\.)+(?=[A-Z])")
 _ALIASES: Final = {"ASGIApp": ASGIApp, "Receive": Receive, "Send": Send, "Scope": Scope}
@@ -22,9 +25,12 @@ _ALIASES: Final = {"ASGIApp": ASGIApp, "Receive": Receive, "Send": Send, "Scope"
 
 
 def surface() -> str:
-    """Return all of `s2s_fastapi.__all__`, a line for each name, and for each public member of a class."""
-    lines = (line for name in sorted(s2s_fastapi.__all__) for line in _lines(name, getattr(s2s_fastapi, name)))
-    return _HEADING + "\n".join(lines) + "\n"
+    """Return what the modules that users import have in `__all__`: a line for each name, and for each public member of a class."""
+    return _HEADING + _names(s2s_fastapi) + _OF_MODULE.format(s2s_fastapi.mcp.__name__) + _names(s2s_fastapi.mcp)
+
+
+def _names(module: ModuleType) -> str:
+    return "".join(f"{line}\n" for name in sorted(module.__all__) for line in _lines(name, getattr(module, name)))
 
 
 def _lines(name: str, value: Any) -> Iterator[str]:

@@ -1,59 +1,92 @@
-"""A tool that calls another service for the user who sent the message."""
+"""A tool calls another service on behalf of the user whose message it answers: the embedded issuer exchanges the token."""
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
 
-from s2s_fastapi import ServiceAuthMiddleware, require_user, service_auth
+from s2s_fastapi import ServiceAuthMiddleware, require_service, require_user, service_client, service_lifespan
 from s2s_fastapi.mcp import current_request, tool_server
-from tests.mcp.tools import LOOPBACK, Caller, Tools
+from s2s_fastapi.testing import EmbeddedIssuer, client_of
+from tests.mcp.tools import Caller, Tools
 
 URL = "https://tools.example.com/mcp"
-CRM = "http://crm:8000"
 
 
 @pytest.fixture
-def server(tools: Tools) -> Any:
-    """A server as docs/tool-servers.md has it; its tool says how a call failed."""
-    crm = service_auth(CRM, audience="crm", scope="crm-audience")
+def issuer() -> EmbeddedIssuer:
+    return EmbeddedIssuer.for_tests()
 
-    async def my_tickets() -> str:
-        async with httpx.AsyncClient() as client:
-            response = await client.get(f"{CRM}/tickets", auth=crm.auth.on_behalf_of(current_request()))
-        return str(response.json())
 
-    tools.tool(my_tickets, require_user())
+@pytest.fixture
+def make(tools: Tools, issuer: EmbeddedIssuer) -> Iterator[Callable[[str], Caller]]:
+    crm = service_client("http://crm:8000", audience="crm")
+
+    async def my_tickets() -> list[str]:
+        client = await crm.on_behalf(current_request())
+        answer = await client.get("/tickets")
+        return list(answer.raise_for_status().json())
+
+    async def whose_token() -> str:
+        def echo(request: httpx.Request) -> httpx.Response:
+            return httpx.Response(200, text=request.headers["Authorization"])
+
+        async with httpx.AsyncClient(base_url="http://crm:8000", transport=httpx.MockTransport(echo)) as client:
+            return (await client.get("/tickets", auth=crm.auth.on_behalf_of(current_request()))).text
+
+    anybody = require_user() | require_service()
+    tools.tool(my_tickets, anybody)
+    tools.tool(whose_token, anybody)
     app = tool_server(tools.server)
-    app.add_middleware(ServiceAuthMiddleware, users=True, public_url=URL, resource=True)
-    return app
+    app.router.lifespan_context = service_lifespan(crm.on_behalf, lifespan=app.router.lifespan_context)
+    app.add_middleware(ServiceAuthMiddleware, public_url=URL, resource=True, users=True)
+    with client_of(app, issuer=issuer, client_id="tools", base_url="http://127.0.0.1:8000") as client:
+        yield lambda token: Caller(client, token).open()
 
 
-def called(client: Any, token: str) -> Any:
-    client.base_url = LOOPBACK
-    return Caller(client, token).open().call("my_tickets")
+def token_of(caller: Any) -> str:
+    return str(caller.headers["Authorization"].removeprefix("Bearer "))
 
 
-def test_a_tool_calls_as_each_user_with_a_token_for_the_other_service_only(
-    server: Any, client_of: Any, as_user: Any, keycloak_issuer: Any
-) -> None:
-    crm = keycloak_issuer.downstream(CRM).answer(json="a printer")
-    client = client_of(server, client_id="tools")
+def test_the_other_service_is_called_as_the_user(make: Any, issuer: EmbeddedIssuer) -> None:
+    crm = issuer.downstream("http://crm:8000").answer(json=["the printer is on fire"])
+    ann, bob = (token_of(issuer.as_user(name, via="ui", audience=[URL, "tools"])) for name in ("ann", "bob"))
+    session = make(ann)
 
-    for name in ("ann", "ben"):
-        assert called(client, as_user(name, via="ui", audience=[URL, "tools"]).token) == "a printer"
+    assert "the printer is on fire" in session.call("my_tickets")
+    (call,) = crm.calls
+    assert (call.client_id, call.audiences) == ("tools", frozenset({"crm"}))
+    assert call.claims["preferred_username"] == "ann"
+    assert call.token != ann
+    make(bob).call("my_tickets")
+    assert crm.calls[-1].claims["preferred_username"] == "bob"
 
-    assert [call.claims["preferred_username"] for call in crm.calls] == ["ann", "ben"]
-    assert {(call.client_id, call.audiences) for call in crm.calls} == {("tools", frozenset({"crm"}))}
+
+def test_a_single_call_of_another_client_carries_the_exchanged_token(make: Any, issuer: EmbeddedIssuer) -> None:
+    ann = token_of(issuer.as_user("ann", via="ui", audience=[URL, "tools"]))
+
+    sent = make(ann).call("whose_token").removeprefix("Bearer ")
+
+    assert sent.count(".") == 2
+    assert sent != ann
+
+
+def test_a_service_and_a_user_who_logged_out_get_one_sentence(make: Any, issuer: EmbeddedIssuer) -> None:
+    agent = make(token_of(issuer.as_service("agent", audience=[URL, "tools"])))
+    ann = make(token_of(issuer.as_user("ann", via="ui", audience=[URL, "tools"])))
+    issuer.logout("ann")
+
+    assert agent.call("my_tickets") == "This request needs the access token of a user."
+    assert ann.call("my_tickets") == "The session of the user has ended, or the access token has expired."
 
 
 def test_a_users_token_for_the_url_alone_is_not_exchanged_and_the_log_says_for_whom_it_must_be(
-    server: Any, client_of: Any, as_user: Any, keycloak_issuer: Any, caplog: pytest.LogCaptureFixture
+    make: Any, issuer: EmbeddedIssuer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    crm = keycloak_issuer.downstream(CRM).answer(json="a printer")
+    crm = issuer.downstream("http://crm:8000").answer(json=["the printer is on fire"])
 
-    answer = called(client_of(server, client_id="tools"), as_user("ann", via="ui", audience=URL).token)
+    assert "printer" not in make(token_of(issuer.as_user("ann", via="ui", audience=URL))).call("my_tickets")
 
-    assert "printer" not in answer
     assert not crm.calls
     assert "is not for tools" in caplog.text

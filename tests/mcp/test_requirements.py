@@ -14,6 +14,7 @@ from s2s_fastapi import (
     ConfigurationError,
     Requirement,
     require_caller,
+    require_claim,
     require_role,
     require_scope,
     require_service,
@@ -255,6 +256,22 @@ def test_until_the_day_refusals_are_only_logged(
     ]
 
 
+def test_what_a_route_refuses_while_refusals_are_only_logged_a_tool_refuses_too(
+    start: Start, tools: Tools, token_of: Any, observed: Observed
+) -> None:
+    def of_acme() -> str:
+        return "ran"
+
+    tools.tool(of_acme, AGENT & require_claim("tenant", "acme"))
+    day = (dt.datetime.now(dt.UTC) + dt.timedelta(days=7)).date().isoformat()
+    billing = start(insecure_observe_until=day)(token_of("billing")).open()
+
+    assert billing.call("of_acme") == "The access token lacks a claim, or its value."
+    assert [(each.outcome, each.reason) for each in observed.decisions if each.outcome != "allowed"] == [
+        ("refused", "claim_missing")
+    ]
+
+
 class TestWithoutARequest:
     @pytest.fixture
     def kept(self, start: Start, tools: Tools, token_of: Any) -> list[contextvars.Context]:
@@ -331,3 +348,36 @@ def test_two_requirements_on_one_function_are_both_asked(start: Start, tools: To
     assert make(token_of("agent", scope="x")).open().call("both") == "ran"
     assert make(token_of("agent")).open().call("both") == "The access token lacks a scope."
     assert make(token_of("billing", scope="x")).open().call("both") == NOT_ALLOWED
+
+
+@pytest.mark.parametrize("order", ["above", "below"])
+def test_the_order_of_the_two_decorators_does_not_matter(
+    start: Start, tools: Tools, token_of: Any, user_token: Any, order: str
+) -> None:
+    def ordered() -> str:
+        return "ran"
+
+    if order == "above":
+        tools.server.tool()(ordered)
+        allowed(AGENT)(ordered)
+    else:
+        tools.server.tool()(allowed(AGENT)(ordered))
+    make = start(users=True)
+    billing = make(token_of("billing")).open()
+
+    assert make(token_of("agent")).open().call("ordered") == "ran"
+    assert billing.call("ordered") == NOT_ALLOWED
+    assert billing.ask("tools/list")["result"]["tools"] == []
+
+
+def test_one_function_has_another_requirement_under_another_name(start: Start, tools: Tools, token_of: Any) -> None:
+    def shared() -> str:
+        return "ran"
+
+    tools.server.tool(name="first")(allowed(AGENT)(shared))
+    tools.server.tool(name="second")(allowed(require_caller("billing"))(shared))
+    make = start()
+
+    assert make(token_of("agent")).open().call("first") == "ran"
+    assert make(token_of("billing")).open().call("second") == "ran"
+    assert make(token_of("billing")).open().call("first") == NOT_ALLOWED

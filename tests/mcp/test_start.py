@@ -3,8 +3,10 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
+import anyio
 import pytest
 from fastapi import FastAPI
 from fastmcp import FastMCP
@@ -13,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from s2s_fastapi import ConfigurationError, ServiceAuthMiddleware, require_caller, require_service, require_user
-from s2s_fastapi.mcp import tool_server
+from s2s_fastapi.mcp import servers, tool_server
 from tests.mcp.conftest import Start
 from tests.mcp.tools import LOOPBACK, Caller, Tools
 
@@ -132,12 +134,27 @@ def test_another_route_of_the_server_is_a_route_like_any_other(
         pass
 
 
+@pytest.mark.parametrize("read", [lambda handlers: handlers["call"], lambda handlers: handlers.get("call")])
+def test_however_mcp_1_reads_its_handlers_each_message_passes_the_guard(read: Callable[[Any], Any]) -> None:
+    async def call_tool(request: Any) -> str:
+        return "the tool ran"
+
+    async def guard(message: Any, answer: Any) -> str:
+        return f"the guard was asked about {message.method}"
+
+    lowlevel = SimpleNamespace(request_handlers={"call": call_tool}, request_context=SimpleNamespace(request=None))
+    servers.install_guard(lowlevel, guard)
+
+    request = SimpleNamespace(method="tools/call", params=None)
+    assert anyio.run(read(lowlevel.request_handlers), request) == "the guard was asked about tools/call"
+
+
 def test_two_apps_of_one_server_ask_once() -> None:
     server = FastMCP("tools")
     first, second = tool_server(server), tool_server(server, server.http_app(path="/other"))
 
     assert [[getattr(route, "path", "") for route in app.routes] for app in (first, second)] == [["/mcp"], ["/other"]]
-    assert [type(each).__name__ for each in server.middleware].count("AuthMiddleware") == 1
+    assert [type(each).__name__ for each in server.middleware].count("Innermost") == 1
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any
 
-import httpx
 from fastapi import Depends, FastAPI, Request
 
 from s2s_fastapi import ServiceAuthMiddleware, require_user, service_auth, service_client, service_lifespan
@@ -11,7 +10,10 @@ crm = service_client("http://crm.example", audience="crm")
 tools = service_auth("https://tools.example.com", audience="https://tools.example.com/mcp")
 stock = service_client("http://stock.example", audience="stock")
 
-app = FastAPI(openapi_url=None)
+mail = service_client("http://mail.example", audience="mail")
+bank = service_client("http://bank.example", audience="bank")
+
+app = FastAPI(openapi_url=None, lifespan=service_lifespan(mail.on_behalf, bank, bank.on_behalf))
 app.add_middleware(ServiceAuthMiddleware, users=True)
 
 
@@ -28,13 +30,6 @@ async def customers(
 def sync(of_crm: Annotated[Any, Depends(crm.on_behalf.sync)]) -> None: ...
 
 
-# Calls in the code only: the lifespan, or a name of the module, says that they are on behalf of users.
-tools_for_users = tools.on_behalf
-http = httpx.AsyncClient()
-in_the_code = FastAPI(openapi_url=None, lifespan=service_lifespan(crm.on_behalf))
-in_the_code.add_middleware(ServiceAuthMiddleware, users=True)
-
-
-@in_the_code.get("/customers", dependencies=[Depends(require_user("web"))])
-async def by_hand(request: Request) -> str:
-    return (await http.get("http://crm.example/customers", auth=crm.auth.on_behalf_of(request))).text
+@app.post("/letters", dependencies=[Depends(require_user("web"))])
+async def letters(request: Request) -> None:
+    mail.auth.on_behalf_of(request)

@@ -338,7 +338,7 @@ def test_a_saved_plan_with_an_exchange_is_read_carried_out_and_shown(tmp_path: P
 # The code
 
 
-def test_a_client_whose_on_behalf_a_route_uses_is_no_caller_of_its_own_unless_a_route_depends_on_it(
+def test_a_client_whose_on_behalf_a_route_or_the_lifespan_uses_is_no_caller_of_its_own_unless_it_is_there_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in {"URL": "https://sso.example", "REALM": "corp", "CLIENT_ID": "shop-api"}.items():
@@ -347,8 +347,11 @@ def test_a_client_whose_on_behalf_a_route_uses_is_no_caller_of_its_own_unless_a_
     app = declared_by("tests.operations.on_behalf_app:app", "")
 
     assert [(call.audiences, call.on_behalf) for call in app.calls] == [
+        (("bank",), False),
+        (("bank",), True),
         (("crm",), True),
         (("https://tools.example.com/mcp",), True),
+        (("mail",), True),
         (("stock",), False),
         (("stock",), True),
     ]
@@ -389,20 +392,6 @@ async def route(request: Request) -> None:
 
     assert [call.on_behalf for call in app.calls] == calls
     assert {call.audiences for call in app.calls} == {("crm",)}
-
-
-def test_a_client_whose_on_behalf_the_lifespan_or_the_module_has_is_no_caller_of_its_own(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for name, value in {"URL": "https://sso.example", "REALM": "corp", "CLIENT_ID": "shop-api"}.items():
-        monkeypatch.setenv(f"KEYCLOAK_{name}", value)
-
-    app = declared_by("tests.operations.on_behalf_app:in_the_code", "")
-
-    assert [(call.audiences, call.on_behalf) for call in app.calls if "stock" not in call.audiences] == [
-        (("crm",), True),
-        (("https://tools.example.com/mcp",), True),
-    ]
 
 
 # Hostile names

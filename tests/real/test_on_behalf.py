@@ -295,7 +295,7 @@ def _nowhere() -> httpx.MockTransport:
 
 def _wait_for(condition: Callable[[], bool]) -> None:
     """Wait for what another thread logs after the answer."""
-    until = time.monotonic() + 5
+    until = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.01)

@@ -162,6 +162,8 @@ async def test_a_response_of_starlette_that_goes_on_for_ever_ends() -> None:
 
     async def events() -> AsyncGenerator[bytes]:
         while True:
+            # It never waits, so no timeout would end it.
+            assert wire.now < 1020, "the response still takes events from an app that only sends"
             yield b"data: x\n\n"
             wire.now += 1
 
@@ -174,3 +176,32 @@ async def test_a_response_of_starlette_that_goes_on_for_ever_ends() -> None:
 
     assert len(wire.sent) == 12
     assert wire.sent[-1] == END
+
+
+async def test_a_client_that_has_gone_is_sent_no_end() -> None:
+    wire = Wire()
+    wire.incoming.append({"type": "http.disconnect"})
+
+    async def app(receive: Any, send: Any) -> None:
+        await send(start())
+        assert [(await receive())["type"] for _ in range(2)] == ["http.request", "http.disconnect"]
+        wire.now = 2000.0
+        assert await receive() == {"type": "http.disconnect"}
+
+    await wire.run(app)
+
+    assert wire.sent == [start()]
+
+
+async def test_a_stream_that_the_app_has_ended_is_not_ended_again_while_it_goes_on_listening() -> None:
+    wire = Wire()
+
+    async def app(receive: Any, send: Any) -> None:
+        await send(start())
+        await send(part(more=False))
+        wire.now = 2000.0
+        assert (await receive())["type"] == "http.disconnect"
+
+    await wire.run(app)
+
+    assert wire.sent == [start(), part(more=False)]

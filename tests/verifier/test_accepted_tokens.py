@@ -1,6 +1,5 @@
 """A token that was accepted is not verified again, and refused in the very second in which it would be refused as a new one."""
 
-import os
 import random
 import signal
 import threading
@@ -25,6 +24,7 @@ from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.token_verifier import TokenVerifier
 from s2s_fastapi.verifier.verdict import Verdict
 from s2s_fastapi.verifier.verifier import Verifier
+from tests.kit.forks import in_child, needs_fork
 from tests.kit.realm import Clock, Realm, SigningKey, key_source, settings, token_verifier
 
 NOW = 1_800_000_000
@@ -479,7 +479,7 @@ def test_threads_that_come_and_go_get_each_token_its_own_verdict() -> None:
     assert len(bench.verifier.tokens) <= 8 + 1
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@needs_fork
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12: fork beside threads
 def test_a_child_forked_while_a_thread_verifies_can_verify() -> None:
     bench = Bench()
@@ -489,19 +489,15 @@ def test_a_child_forked_while_a_thread_verifies_can_verify() -> None:
     verifying = ThreadPoolExecutor(1)  # not this thread, which the child has: the locks are re-entrant
     for lock in held:
         assert verifying.submit(lock.acquire).result()
-    if (child := os.fork()) == 0:
-        fresh = bench.token()
-        os._exit(0 if bench.reason(fresh) is bench.reason(token) is Reason.ALLOWED else 1)
+
+    def child() -> None:
+        assert bench.reason(bench.token()) is bench.reason(token) is Reason.ALLOWED
+
+    status = in_child(child)
     for lock in held:
         verifying.submit(lock.release).result()
     verifying.shutdown()
-    deadline = time.monotonic() + 20
-    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    if ended == (0, 0):
-        os.kill(child, 9)
-        ended = os.waitpid(child, 0)
-    assert ended == (child, 0)
+    assert status == 0
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there are no such signals here")

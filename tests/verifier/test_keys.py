@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import math
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from s2s_fastapi.errors import KeysUnavailable
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.verifier.jwks import KeySet, VerificationKey
 from s2s_fastapi.verifier.keys import KeySource
+from tests.kit.forks import in_child, needs_fork
 from tests.kit.realm import Clock, Realm, SigningKey, judged, key_source, settings, token_verifier
 from tests.kit.reported import reported
 
@@ -798,7 +798,7 @@ def test_a_forked_child_forgets_who_waited_in_the_parent() -> None:
         thread.join(10)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@needs_fork
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12: fork beside threads
 def test_a_child_forked_while_a_hundred_wait_finds_a_new_key() -> None:
     scene = Scene()
@@ -808,16 +808,13 @@ def test_a_child_forked_while_a_hundred_wait_finds_a_new_key() -> None:
     scene.clock.advance(SPACING)
     scene.realm.published = [FIRST.jwk, SECOND.jwk]
     scene.source._waiting = 100
+
+    def child() -> None:
+        assert isinstance(scene.ask(SECOND), VerificationKey)
+
     with scene.source._lock:
-        if (child := os.fork()) == 0:
-            os._exit(0 if isinstance(scene.ask(SECOND), VerificationKey) else 1)
-    deadline = time.monotonic() + 20
-    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    if ended == (0, 0):
-        os.kill(child, 9)
-        ended = os.waitpid(child, 0)
-    assert ended == (child, 0)
+        status = in_child(child)
+    assert status == 0
 
 
 def test_the_memory_for_invented_names_is_bounded() -> None:

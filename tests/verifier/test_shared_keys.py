@@ -2,8 +2,6 @@
 
 import asyncio
 import gc
-import os
-import signal
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +18,7 @@ from s2s_fastapi.testing import EmbeddedIssuer
 from s2s_fastapi.testing.faults import answering, slow
 from s2s_fastapi.verifier.keys import KeySource, SharedSources
 from s2s_fastapi.verifier.token_verifier import TokenVerifier
+from tests.kit.forks import in_child, needs_fork
 from tests.kit.realm import Clock
 from tests.testing.asking import document
 
@@ -299,19 +298,22 @@ def test_many_realms_that_nobody_uses_any_more_leave_nothing() -> None:
     assert len(shared._sources) == 0
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@needs_fork
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12: fork beside threads
 def test_a_child_has_the_keys_and_makes_sources_though_the_parent_held_the_lock(issuer: EmbeddedIssuer) -> None:
     source = KeySource.of(given(issuer))
     shared = SharedSources()
     held = shared.source(given(issuer))
     source.get()
+
+    def child() -> None:
+        assert KeySource.of(given(issuer)) is source
+        assert source.peek() is not None
+        assert shared.source(given(issuer)) is held
+
     with ThreadPoolExecutor(1) as pool:
         pool.submit(shared._lock.acquire).result()
-        if (child := os.fork()) == 0:
-            signal.alarm(10)  # ends a child that waits for the lock
-            same = KeySource.of(given(issuer)) is source and source.peek() is not None
-            os._exit(0 if same and shared.source(given(issuer)) is held else 1)
+        status = in_child(child)
         pool.submit(shared._lock.release).result()
-    assert os.waitpid(child, 0)[1] == 0
+    assert status == 0
     assert fetches(issuer) == 1

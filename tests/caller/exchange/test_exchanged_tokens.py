@@ -3,9 +3,7 @@
 import asyncio
 import gc
 import logging
-import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +21,7 @@ from s2s_fastapi.engine.workers import WorkersByServer
 from s2s_fastapi.errors import S2SError, SessionEnded, TokenRequestError
 from tests.caller.exchange.fakes import NOW, ExchangingKeycloak, Wall, user
 from tests.caller.fakes import Clock, settings
+from tests.kit.forks import in_child, needs_fork
 from tests.kit.reported import reported
 from tests.kit.tracing import until
 
@@ -79,10 +78,11 @@ def test_a_token_is_exchanged_once(way: str, tokens: ExchangedTokens, keycloak: 
 def test_threads_and_tasks_of_all_loops_share_one_exchange(
     tokens: ExchangedTokens, keycloak: ExchangingKeycloak, gate: threading.Event
 ) -> None:
+    client, ann = settings(), user()
     seen: list[str] = []
 
     async def one() -> None:
-        seen.append((await arun(tokens.token(settings(), BOB, user()))).value)
+        seen.append((await arun(tokens.token(client, BOB, ann))).value)
 
     async def many() -> None:
         await asyncio.gather(*(one() for _ in range(100)))
@@ -314,12 +314,12 @@ def test_users_beyond_the_bound_are_told_when_to_come_again_and_a_service_token_
         exchange_workers=WorkersByServer("exchanges", threads=8).to,
         wall=wall,
     )
-    tokens = source.exchanged
+    tokens, client = source.exchanged, settings()
     results: list[Any] = []
 
     async def one(number: int) -> None:
         try:
-            results.append(await arun(tokens.token(settings(), BOB, user(f"user-{number}"))))
+            results.append(await arun(tokens.token(client, BOB, user(f"user-{number}"))))
         except TokenRequestError as error:
             results.append(error)
 
@@ -335,9 +335,8 @@ def test_users_beyond_the_bound_are_told_when_to_come_again_and_a_service_token_
     assert {error.headers["Retry-After"] for error in results} == {"6"}
     assert keycloak.running == 8
     keycloak.gate = None
-    before = time.monotonic()
     source.token(settings(), BOB).get()
-    assert time.monotonic() - before < 1
+    assert keycloak.running == 8, "it did not wait for theirs"
 
     gate.set()
     thread.join(10)
@@ -445,11 +444,12 @@ def test_a_thousand_users_do_not_ask_a_thousand_times_what_has_nothing_to_do_wit
     tokens: ExchangedTokens, keycloak: ExchangingKeycloak, gate: threading.Event
 ) -> None:
     keycloak.always = BackChannelError("cannot connect")
+    client = settings()
     errors: list[S2SError] = []
 
     async def one(number: int) -> None:
         try:
-            await arun(tokens.token(settings(), BOB, user(f"user-{number}")))
+            await arun(tokens.token(client, BOB, user(f"user-{number}")))
         except S2SError as error:
             errors.append(error)
 
@@ -553,7 +553,7 @@ def test_after_its_exchange_nothing_holds_the_users_token(
     reported()
     gc.collect()
 
-    assert [type(held) for held in gc.get_referrers(subject) if held is not locals()] == []
+    assert [type(held) for held in gc.get_referrers(subject)] == []
     assert holders(tokens, subject.text) == []
 
 
@@ -571,25 +571,29 @@ def holders(root: object, text: str) -> list[str]:
     return found
 
 
+@needs_fork
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12: fork beside threads
 def test_a_forked_child_keeps_the_tokens_and_waits_for_no_exchange_of_its_parent(
-    tokens: ExchangedTokens, keycloak: ExchangingKeycloak
+    tokens: ExchangedTokens, keycloak: ExchangingKeycloak, gate: threading.Event
 ) -> None:
+    keycloak.gate = None
     kept = exchanged(tokens, user())
-    keycloak.gate = threading.Event()
+    keycloak.gate = gate
     results: list[Any] = []
     asked = in_background(tokens.token(settings(), BOB, user("bea")), results)
     until(lambda: len(keycloak.requests) == 2)
 
-    child = os.fork()
-    if child == 0:
+    def child() -> None:
         keycloak.gate, keycloak.lock = None, threading.Lock()
-        good = exchanged(tokens, user()) == kept and len(tokens) == 1 and bool(exchanged(tokens, user("bea")))
-        os._exit(0 if good else 1)
-    _, status = os.waitpid(child, 0)
-    keycloak.gate.set()
+        assert exchanged(tokens, user()) == kept
+        assert len(tokens) == 1
+        assert exchanged(tokens, user("bea"))
+
+    status = in_child(child)
+    gate.set()
     asked.join(10)
 
-    assert os.waitstatus_to_exitcode(status) == 0
+    assert status == 0
     assert isinstance(results[0], GrantedToken)
 
 
