@@ -79,8 +79,6 @@ def test_a_service_and_a_user_who_logged_out_get_one_sentence(make: Any, issuer:
 
     assert agent.call("my_tickets") == "This request needs the access token of a user."
     assert ann.call("my_tickets") == "The session of the user has ended, or the access token has expired."
-<<<<<<< HEAD
-=======
 
 
 def test_a_users_token_for_the_url_alone_is_not_exchanged_and_the_log_says_for_whom_it_must_be(
@@ -92,4 +90,3 @@ def test_a_users_token_for_the_url_alone_is_not_exchanged_and_the_log_says_for_w
 
     assert not crm.calls
     assert "is not for tools" in caplog.text
->>>>>>> wip-b
