@@ -1,6 +1,5 @@
 """The session of requests that attaches the token. The checks are below its hooks and redirects, directly above the connection."""
 
-from collections.abc import MutableMapping
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
@@ -49,16 +48,16 @@ class _Carrying(BaseAdapter):
         url = urlsplit(str(request.url))  # as requests itself takes it apart
         self._rules.check_target(pin_at(url.scheme, url.hostname, url.port), user_name="@" in url.netloc)
         self._rules.check_content(iter(request.headers.items()), request.path_url)
-        carrying = request.copy()
-        headers: MutableMapping[str, Any] = carrying.headers
-        headers[AUTHORIZATION] = self._rules.header()
-        propagated(headers)
+        carrying: Any = request.copy()
+        # Its headers are in no local of this frame: error trackers record those, and they show the token.
+        carrying.headers[AUTHORIZATION] = self._rules.header()
+        propagated(carrying.headers)
         try:
             response = self._adapter.send(carrying, *args, **options)
             if refuses(response.status_code, [response.headers.get("WWW-Authenticate", "")]):
-                header = self._rules.another(headers[AUTHORIZATION], resend=type(request.body) in _EXACT)
+                header = self._rules.another(carrying.headers[AUTHORIZATION], resend=type(request.body) in _EXACT)
                 if header is not None:
-                    headers[AUTHORIZATION] = header
+                    carrying.headers[AUTHORIZATION] = header
                     del header  # error trackers record the locals of each frame
                     if short(response.headers):
                         response.content  # noqa: B018 - it is read, and the connection is kept
