@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Awaitable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Final, TypeVar
 
@@ -195,23 +195,14 @@ class ClientMessage:
         wanted = _SERVICES if requirement is None else requirement
         if not says_who(wanted):
             wanted = _SERVICES & wanted
-        service, verdict = state.service, state.verdict
         try:
-            decision = wanted.judge(state.principal, service.client_id)
+            decision = wanted.judge(state.principal, state.service.client_id)
         except ConfigurationError as error:
             raise _failed(error) from None
         if decision.reason is Reason.ALLOWED:
             return _Judged()
-        if service.observing():
-            refusals = wanted.refusals(state.principal, service.client_id) or (decision,)
-            enforced = [refusal for refusal in refusals if not refusal.reason.observable]
-            if not enforced:
-                return _Judged(
-                    tuple(replace(verdict.with_token(each, service.client_id), observed=True) for each in refusals)
-                )
-            decision = min(enforced, key=lambda refusal: refusal.status)
-        refused = verdict.with_token(decision, service.client_id)
-        return _Judged((refused,), refused)
+        observed, refused = state.weighed(wanted, decision)
+        return _Judged(observed if refused is None else (refused,), refused)
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,7 +139,10 @@ class _Guard:
         try:
             components = await self._server.components()
         except Exception:  # noqa: BLE001 - a server may ask others what they offer; each message is judged all the same
-            _log.warning("what the tool server offers could not be read, so nobody checks at the start who may use it.")
+            _log.warning(
+                "what the tool server offers could not be read, so nobody checks at the start who may use it.",
+                exc_info=True,
+            )
             return
         if users and (uncovered := [each for each in components if not says_who(each.requirement)]):
             raise ConfigurationError(_UNCOVERED.format(bounded(map(str, uncovered))))

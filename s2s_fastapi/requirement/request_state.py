@@ -99,20 +99,27 @@ class Authenticated(AcceptedToken):
         if decision.reason is Reason.ALLOWED:
             self.asked.append(requirement)
             return self.principal
+        observed, refused = self.weighed(requirement, decision)
+        if refused is None:
+            for each in observed:
+                self._observe(scope, each)
+            self.asked.append(requirement)
+            return self.principal
+        self.refusal = refused
+        self.service.report(refused, scope, self.span)
+        raise error_within(scope, refused, self.service.space)
+
+    def weighed(self, requirement: Judge, decision: Decision) -> tuple[tuple[Decision, ...], Decision | None]:
+        """Return what follows from a refusal: the refusals that are only logged, or none and the one that refuses. Nothing is reported."""
         service = self.service
         if service.observing():
             refusals = requirement.refusals(self.principal, service.client_id) or (decision,)
             enforced = [refusal for refusal in refusals if not refusal.reason.observable]
             if not enforced:
-                for refusal in refusals:
-                    self._observe(scope, replace(self._of_this_token(refusal), observed=True))
-                self.asked.append(requirement)
-                return self.principal
+                return tuple(replace(self._of_this_token(refusal), observed=True) for refusal in refusals), None
             # A refusal decides, whatever a condition that failed would have answered.
             decision = min(enforced, key=lambda refusal: refusal.status)
-        self.refusal = decision = self._of_this_token(decision)
-        service.report(decision, scope, self.span)
-        raise error_within(scope, decision, service.space)
+        return (), self._of_this_token(decision)
 
     def _observe(self, scope: Scope, decision: Decision) -> None:
         """Keep a refusal that is only logged until the answer starts: one for each reason, however often it was found."""

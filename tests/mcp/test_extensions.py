@@ -29,14 +29,17 @@ class TestAnExtensionOfTheOfficialSdk:
         async def secret(context: Any, params: Any) -> dict[str, Any]:
             return {"value": current_principal().client_id}
 
+        @allowed(require_user())
+        async def of_users(context: Any, params: Any) -> dict[str, Any]:
+            return {"value": current_principal().client_id}
+
         class Acme(extension.Extension):  # type: ignore[name-defined, misc]  # a class of a package that may be absent
             identifier = "com.example/acme"
 
             def methods(self) -> Any:
-                ours = allowed(require_user())(secret)
                 return [
                     extension.MethodBinding("acme/open", types.RequestParams, secret),
-                    extension.MethodBinding("acme/users", types.RequestParams, ours),
+                    extension.MethodBinding("acme/users", types.RequestParams, of_users),
                 ]
 
             async def intercept_tool_call(self, params: Any, context: Any, call_next: Any) -> Any:

@@ -202,7 +202,15 @@ class _Exchange:
             raise _unusable(f"its issued_token_type is not {ACCESS_TOKEN}", claims)
         if token.value == self.subject.text:
             raise _unusable("its token is the user's own", claims)
-        for name, expected in (("sub", self.subject.subject), ("sid", self.subject.session), ("azp", client)):
+        if str(claims.get("typ")).lower() != "bearer" or "cnf" in claims:
+            raise _unusable("its token is no bearer access token", claims)
+        subject = self.subject
+        for name, expected in (
+            ("iss", subject.issuer),
+            ("sub", subject.subject),
+            ("sid", subject.session),
+            ("azp", client),
+        ):
             if claims.get(name) != expected:
                 raise _unusable(f"the {name} of its token is not {named(expected)}", claims)
         return token

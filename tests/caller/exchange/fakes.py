@@ -109,7 +109,7 @@ class ExchangingKeycloak:
         if subject["sid"] in self.logged_out:
             return INVALID_TOKEN
         claims = {
-            "iss": ISSUER,
+            "iss": subject["iss"],
             "azp": CLIENT,
             "aud": self.aud,
             "typ": "Bearer",

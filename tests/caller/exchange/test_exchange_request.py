@@ -11,7 +11,7 @@ from s2s_fastapi.caller.granted import GrantedToken
 from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.engine.steps import run
 from s2s_fastapi.errors import AudienceNotGranted, ConfigurationError, S2SError, SessionEnded, TokenRequestError
-from tests.caller.exchange.fakes import ACCESS_TOKEN, CLIENT, INVALID_TOKEN, NOW, ExchangingKeycloak, Wall, user
+from tests.caller.exchange.fakes import ACCESS_TOKEN, CLIENT, INVALID_TOKEN, ISSUER, NOW, ExchangingKeycloak, Wall, user
 from tests.caller.fakes import SECRET, refusal, reply, settings
 from tests.kit.reported import reported
 
@@ -67,6 +67,10 @@ LIES: dict[str, tuple[dict[str, Any], str]] = {
     "another session": ({"claims": {"sid": "session-of-bea"}}, "the sid of its token is not session-of-ann"),
     "no session": ({"claims": {"sid": None}}, "the sid"),
     "another client": ({"claims": {"azp": "front-end"}}, "belongs to front-end"),
+    "another issuer": ({"claims": {"iss": f"{ISSUER}-of-mallory"}}, f"the iss of its token is not {ISSUER}"),
+    "a token of another kind": ({"claims": {"typ": "ID"}}, "no bearer access token"),
+    "a token of no kind": ({"claims": {"typ": None}}, "no bearer access token"),
+    "a token for the holder of a key": ({"claims": {"cnf": {"jkt": "x"}}}, "no bearer access token"),
     "no client": ({"claims": {"azp": None}}, "the azp of its token is not chat-app-service"),
     "an ID token": ({"body": {"token_type": "N_A"}}, "token_type N_A, not Bearer"),
     "bound to a key": ({"body": {"token_type": "DPoP"}}, "token_type DPoP"),

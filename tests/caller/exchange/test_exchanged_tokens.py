@@ -229,6 +229,20 @@ def test_an_invalid_token_drops_every_token_of_that_session_and_no_other(
     assert len(keycloak.requests) == 5
 
 
+def test_the_fifth_user_in_a_row_loses_the_tokens_of_the_session_too(
+    tokens: ExchangedTokens, keycloak: ExchangingKeycloak
+) -> None:
+    exchanged(tokens, user("emil"))
+    names = ("ann", "bea", "carl", "dora", "emil")
+    keycloak.logged_out = {f"session-of-{name}" for name in names}
+    for name in names:
+        with pytest.raises(S2SError) as caught:
+            exchanged(tokens, user(name), CHARLES)
+
+    assert isinstance(caught.value, TokenRequestError)
+    assert place(tokens, user("emil")).peek() is None
+
+
 def test_an_answer_that_arrives_after_the_session_ended_is_not_kept(
     tokens: ExchangedTokens, keycloak: ExchangingKeycloak, gate: threading.Event
 ) -> None:
