@@ -56,9 +56,15 @@ def by_aiohttp(
     auth: ServiceTokenAuth, url: str, headers: Mapping[str, str] | None = None, body: Any = b"text", **options: Any
 ) -> int:
     async def main() -> int:
-        session = aiohttp.ClientSession(middlewares=[auth.for_aiohttp()])
-        async with session, session.post(url, data=body, headers=headers, **options) as response:
-            return response.status
+        connector = aiohttp.TCPConnector()
+        session = aiohttp.ClientSession(connector=connector, middlewares=[auth.for_aiohttp()])
+        try:
+            async with session.post(url, data=body, headers=headers, **options) as response:
+                return response.status
+        finally:
+            await connector.close(abort_ssl=True)
+            await session.close()
+            await asyncio.sleep(0.05)  # or the loop may end before TLS has said goodbye, and leave an open socket
 
     return asyncio.run(main())
 

@@ -13,8 +13,8 @@ import pytest
 from s2s_fastapi.caller.token_source import TokenSource, using
 from s2s_fastapi.errors import S2SError
 from s2s_fastapi.testing import EmbeddedIssuer
-from tests.attacks.caller.stack import idle, realm
-from tests.caller.fakes import INVALID_TOKEN, Clock, Receiver
+from tests.attacks.caller.stack import realm
+from tests.caller.fakes import INVALID_TOKEN, Clock, Receiver, wait_until_idle
 from tests.kit.calling import bob, charles
 from tests.moving.test_moving import GUIDE, code_of
 from tests.test_docs import tables
@@ -42,7 +42,7 @@ def situation(
     monkeypatch.setenv("CRM_AUDIENCE", "receiver")
     served.requests.clear()
     yield SimpleNamespace(issuer=served, bob=bob, charles=charles, environment=monkeypatch, clock=Clock())
-    idle()
+    wait_until_idle()
 
 
 def call(module: dict[str, Any]) -> str:
