@@ -87,7 +87,9 @@ class Mint:
             "iss": self.issuer,
             **granted.claims,
         }
-        return claims | {name: session for name in ("sid", "session_state") if claims.get(name) == ""}
+        # A mapper shows the id of a session also if there is none: Keycloak makes one for the moment.
+        shown = session or self._new_session()
+        return claims | {name: shown for name in ("sid", "session_state") if claims.get(name) == ""}
 
     def _dates(self, life: int) -> dict[str, int]:
         return {"exp": self.now + life, "iat": self.now}
@@ -107,6 +109,9 @@ class Mint:
             return ""
         if self.subject is not None:
             return self.subject.session
+        return self._new_session()
+
+    def _new_session(self) -> str:
         return secrets.token_urlsafe(18) if self.wire.short_sessions else str(uuid.uuid4())
 
     def _refresh_token(self, granted: Granted, claims: dict[str, Any]) -> str:

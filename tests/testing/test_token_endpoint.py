@@ -131,6 +131,15 @@ def test_a_users_token_has_a_session_of_the_releases_shape(issuer: EmbeddedIssue
         assert "client_id" not in claims
 
 
+def test_a_mapper_of_the_session_shows_an_id_for_a_service_too_which_has_no_session() -> None:
+    of_session = {"name": "s", "protocol": "openid-connect", "protocolMapper": "oidc-session-state-mapper"}
+    realm = document()
+    realm["clients"][0]["protocolMappers"] = [of_session | {"config": {"access.token.claim": "true"}}]
+    claims = part(token(EmbeddedIssuer(realm)), 1)
+    assert len(claims["session_state"]) == 24
+    assert "sid" not in claims
+
+
 def test_a_users_refresh_token_is_signed_with_a_key_that_nobody_can_check(issuer: EmbeddedIssuer) -> None:
     members = body(post(issuer, LOGIN))
     claims, header = part(members["refresh_token"], 1), part(members["refresh_token"], 0)
