@@ -14,6 +14,8 @@ import anyio
 from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.dependants import endpoints
 from s2s_fastapi.caller.service_client import (
+    CALLERS,
+    FOR_USERS,
     OnBehalfAuth,
     OnBehalfClient,
     ServiceAuth,
@@ -37,9 +39,8 @@ Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Any]]
 _Acting: TypeAlias = OnBehalfClient[Any, Any] | SyncOnBehalfClient[Any] | OnBehalfAuth
 _Called: TypeAlias = ServiceClient[Any, Any] | SyncServiceClient[Any] | ServiceAuth | ServiceTokenAuth | _Acting
 
-
 _OF_A_CLIENT: Final = (SyncServiceClient, OnBehalfClient, SyncOnBehalfClient)
-_OF_A_USER: Final = (OnBehalfClient, SyncOnBehalfClient, OnBehalfAuth)
+"""The dependencies that are made of a `ServiceClient`."""
 
 
 class ServiceLifespan:
@@ -100,7 +101,7 @@ def service_lifespan(*clients: _Called, lifespan: Lifespan | None = None, warm_u
         ConfigurationError: An argument is something else.
     """
     for client in clients:
-        if not isinstance(client, (ServiceClient, ServiceAuth, ServiceTokenAuth, *_OF_A_CLIENT, *_OF_A_USER)):
+        if not isinstance(client, CALLERS):
             raise ConfigurationError(
                 "service_lifespan takes what service_client(...) or service_auth(...) returned;"
                 f" {type(client).__name__} is neither. The app's own lifespan goes in as lifespan=..."
@@ -116,9 +117,8 @@ async def _warm(clients: tuple[_Called, ...]) -> S2SError | None:
     - At most as many requests wait for a server as it has worker threads. So each request has its full 5 s, even with a slow Keycloak.
     - After a request without any answer, no other request waits for that server.
     """
-    own = [
-        client for client in clients if not isinstance(client, _OF_A_USER)
-    ]  # there is no user yet whose token to exchange
+    # There is no user yet whose token to exchange.
+    own = [client for client in clients if not isinstance(client, FOR_USERS)]
     auths = list(dict.fromkeys(client if isinstance(client, ServiceTokenAuth) else _auth(client) for client in own))
     refused: dict[int, S2SError] = {}
     turns: dict[Workers, anyio.CapacityLimiter] = {}

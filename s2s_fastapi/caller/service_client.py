@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import httpx2
 
 __all__ = [
+    "CALLERS",
+    "FOR_USERS",
     "OnBehalfAuth",
     "OnBehalfClient",
     "ServiceAuth",
@@ -492,6 +494,12 @@ class SyncOnBehalfClient(Generic[S]):
 
         def __getattr__(self, name: str) -> NoReturn:
             _no_attribute(self, name)
+
+
+FOR_USERS: Final = (OnBehalfClient, SyncOnBehalfClient, OnBehalfAuth)
+"""The dependencies that call on behalf of a request's user."""
+CALLERS: Final = (ServiceTokenAuth, ServiceAuth, ServiceClient, SyncServiceClient, *FOR_USERS)
+"""All that calls another service."""
 
 
 class _NotYet(Generic[T]):

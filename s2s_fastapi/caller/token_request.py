@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from s2s_fastapi.errors import S2SError
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.telemetry.attributes import AUDIENCE, CAUSE, CLIENT_ID, ERROR_TYPE, ISSUER, OUTCOME, SCOPE, TOKEN_ID
 from s2s_fastapi.telemetry.metrics import TOKEN_REQUEST, audience_label
-from s2s_fastapi.telemetry.spans import Span, cause, failed, span
+from s2s_fastapi.telemetry.spans import cause, failed, span
 from s2s_fastapi.text import listed
 
 if TYPE_CHECKING:  # loaded when settings are first made
@@ -28,7 +27,7 @@ if TYPE_CHECKING:  # loaded when settings are first made
 
     from s2s_fastapi.settings import KeycloakSettings, ProxyUrl
 
-__all__ = ["TokenKey", "TokenRequest"]
+__all__ = ["Recording", "TokenKey", "TokenRequest"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,25 +62,22 @@ class TokenKey:
 class Recording:
     """What the token requests of `key` leave in metrics and traces."""
 
-    def __init__(self, key: TokenKey, duration: "Histogram") -> None:
+    def __init__(self, span_name: str, key: TokenKey, duration: "Histogram") -> None:
         audience, scope = listed(key.wanted.audiences, " "), listed(key.wanted.scopes, " ")
         client_id = key.authentication.client_id
         self.labels = {CLIENT_ID: client_id, AUDIENCE: audience_label(audience)}
         """Their labels in metrics."""
         self.attributes = {CLIENT_ID: client_id} | ({AUDIENCE: audience} if audience else {})
         """Their attributes in spans."""
+        self._span_name = span_name
         self._more = {ISSUER: key.issuer} | ({SCOPE: scope} if scope else {})
         self._duration = duration
 
-    def of(
-        self,
-        spanning: Callable[[dict[str, str]], AbstractContextManager[Span]],
-        ask: Callable[[], Loaded[GrantedToken] | Failed],
-    ) -> Loaded[GrantedToken] | Failed:
-        """Return what `ask()` returns, and record it in the metrics and in the span that `spanning` makes of its attributes."""
+    def of(self, ask: Callable[[], Loaded[GrantedToken] | Failed]) -> Loaded[GrantedToken] | Failed:
+        """Return what `ask()` returns, and record it in the metrics and in a span."""
         began, why = time.monotonic(), cause()
         labels = {**self.labels, CAUSE: why}
-        with spanning({**self.attributes, CAUSE: why, **self._more}) as current:
+        with span(self._span_name, {**self.attributes, CAUSE: why, **self._more}) as current:
             outcome = ask()
             if isinstance(outcome, Loaded):
                 labels[OUTCOME] = "granted"
@@ -105,7 +101,7 @@ class TokenRequest:
     ) -> None:
         self._grant = _ClientCredentials(key.wanted, settings)
         self._endpoint = TokenEndpoint(key.token_url, key.authentication, settings, channel, clock)
-        self._recording = Recording(key, TOKEN_REQUEST)
+        self._recording = Recording("request token", key, TOKEN_REQUEST)
         self.labels = self._recording.labels
         """Its labels in metrics."""
         self.attributes = self._recording.attributes
@@ -114,7 +110,7 @@ class TokenRequest:
 
     def __call__(self) -> Loaded[GrantedToken] | Failed:
         """Request the token, and record the result in log, trace and metrics; never raises."""
-        return self._recording.of(lambda attributes: span("request token", attributes), self._outcome)
+        return self._recording.of(self._outcome)
 
     def _outcome(self) -> Loaded[GrantedToken] | Failed:
         outcome = self._endpoint.ask(self._grant)

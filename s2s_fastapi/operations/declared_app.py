@@ -10,18 +10,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from types import FunctionType, ModuleType
-from typing import Any, Final
+from typing import Any
 
 from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.lifespan import ServiceLifespan
-from s2s_fastapi.caller.service_client import (
-    OnBehalfAuth,
-    OnBehalfClient,
-    ServiceAuth,
-    ServiceClient,
-    SyncOnBehalfClient,
-    SyncServiceClient,
-)
+from s2s_fastapi.caller.service_client import CALLERS, FOR_USERS
 from s2s_fastapi.declared.access_file import AccessFile, AppAccess
 from s2s_fastapi.declared.public_paths import PublicPaths
 from s2s_fastapi.declared.routes import Access, read_access
@@ -31,9 +24,6 @@ from s2s_fastapi.operations.applications import checked_name, documentation_of, 
 from s2s_fastapi.text import named
 
 __all__ = ["declared_by", "main"]
-
-_FOR_USERS: Final = (OnBehalfAuth, OnBehalfClient, SyncOnBehalfClient)
-_CALLERS: Final = (ServiceTokenAuth, ServiceAuth, ServiceClient, SyncServiceClient, *_FOR_USERS)
 
 
 def declared_by(name: str, client_id: str) -> AppAccess:
@@ -75,17 +65,17 @@ def _with_named_callers(access: Access, module: ModuleType | None) -> Access:
     """
     modules = [vars(module)] if module is not None else []
     modules += [endpoint.__globals__ for endpoint in _endpoints(access)]
-    found = [value for names in modules for value in list(names.values()) if isinstance(value, _CALLERS)]
+    found = [value for names in modules for value in list(names.values()) if isinstance(value, CALLERS)]
     by_name = [
         client
         for caller in access.callers
         for client in (caller.clients if isinstance(caller, ServiceLifespan) else (caller,))
     ]
-    users = {id(inner) for caller in (*by_name, *found) if isinstance(caller, _FOR_USERS) for inner in _inside(caller)}
+    users = {id(inner) for caller in (*by_name, *found) if isinstance(caller, FOR_USERS) for inner in _inside(caller)}
     asking = (
         value
         for value in found
-        if (isinstance(value, _FOR_USERS) or users.isdisjoint(map(id, (value, *_inside(value)))))
+        if (isinstance(value, FOR_USERS) or users.isdisjoint(map(id, (value, *_inside(value)))))
         and (not isinstance(value, ServiceTokenAuth) or value.downstream.audiences or value.downstream.scopes)
     )
     callers = {id(value): value for value in (*access.callers, *asking)}
@@ -95,7 +85,7 @@ def _with_named_callers(access: Access, module: ModuleType | None) -> Access:
 def _inside(caller: Any) -> Iterator[Any]:
     """Yield the objects that a caller is made of: the client, and its auth object."""
     for name in ("client", "auth"):
-        if isinstance(inner := getattr(caller, name, None), _CALLERS):
+        if isinstance(inner := getattr(caller, name, None), CALLERS):
             yield inner
             yield from _inside(inner)
 

@@ -32,12 +32,7 @@ class _StreamLifetime(Lifetime):
     async def receive(self) -> Message:
         """Receive the request, then whether the client has gone."""
         while not (self._began.is_set() and self._over()):
-            with anyio.CancelScope() as scope:
-                self._listening.add(scope)
-                try:
-                    message = await self._receive()
-                finally:
-                    self._listening.discard(scope)
+            if (message := await self._listen()) is not None:
                 self._gone = self._gone or message["type"] == "http.disconnect"
                 return message
         await self._close()

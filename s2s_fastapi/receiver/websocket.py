@@ -124,6 +124,16 @@ class Lifetime:
         """Send to the client while the token is valid."""
         raise NotImplementedError
 
+    async def _listen(self) -> Message | None:
+        """Receive a message from the client; None if the token ended meanwhile."""
+        with anyio.CancelScope() as scope:
+            self._listening.add(scope)
+            try:
+                return await self._receive()
+            finally:
+                self._listening.discard(scope)
+        return None
+
     def _over(self) -> bool:
         return self.expired or self._clock() >= self._expires_at or self._revoked()
 
@@ -144,19 +154,13 @@ class _WebSocketLifetime(Lifetime):
         """Receive from the client while the token is valid."""
         if not self._began.is_set():
             return await self._receive()
-        if not self._over():
-            with anyio.CancelScope() as scope:
-                self._listening.add(scope)
-                try:
-                    message = await self._receive()
-                finally:
-                    self._listening.discard(scope)
-                # After our close some servers report a disconnect with a code of their own.
-                if message["type"] == "websocket.disconnect" and not self._cut:
-                    self._gone = True
-                    return message
-                if not self._over():
-                    return message
+        if not self._over() and (message := await self._listen()) is not None:
+            # After our close some servers report a disconnect with a code of their own.
+            if message["type"] == "websocket.disconnect" and not self._cut:
+                self._gone = True
+                return message
+            if not self._over():
+                return message
         await self._close()
         return dict(_DISCONNECT)
 

@@ -9,15 +9,7 @@ from typing import Any, Final
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Router
 
-from s2s_fastapi.caller.auth import ServiceTokenAuth
-from s2s_fastapi.caller.service_client import (
-    OnBehalfAuth,
-    OnBehalfClient,
-    ServiceAuth,
-    ServiceClient,
-    SyncOnBehalfClient,
-    SyncServiceClient,
-)
+from s2s_fastapi.caller.service_client import CALLERS
 from s2s_fastapi.declared.late_routes import behind
 from s2s_fastapi.declared.routes import layers, read_access
 from s2s_fastapi.fastapi_internals import included_router, later_routes, mounted_app
@@ -27,10 +19,6 @@ from s2s_fastapi.verifier.token_verifier import TokenVerifier
 __all__ = ["Found", "find"]
 
 _MOST: Final = 20_000
-_CALLER: Final = (
-    *(ServiceTokenAuth, ServiceClient, SyncServiceClient, ServiceAuth),
-    *(OnBehalfClient, SyncOnBehalfClient, OnBehalfAuth),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +99,7 @@ def find(*targets: Any) -> Found:
         tuple(verifiers),
         tuple(routes),
         tuple(router for router in routers if id(router) not in included),
-        any(isinstance(target, _CALLER) for target in targets),
+        any(isinstance(target, CALLERS) for target in targets),
     )
 
 
@@ -158,7 +146,7 @@ def _calls(entry: Any) -> bool:
     modules = [
         value for value in names.values() if isinstance(value, ModuleType) and not value.__name__.startswith(ours)
     ]
-    return any(isinstance(value, _CALLER) for held in (names, *map(vars, modules)) for value in list(held.values()))
+    return any(isinstance(value, CALLERS) for held in (names, *map(vars, modules)) for value in list(held.values()))
 
 
 _NOTHING: Final = ModuleType("nothing")

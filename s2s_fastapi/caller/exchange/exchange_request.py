@@ -18,8 +18,7 @@ from s2s_fastapi.engine.reports import report
 from s2s_fastapi.errors import ConfigurationError, S2SError, SessionEnded, TokenRequestError
 from s2s_fastapi.keycloak.exchange import ACCESS_TOKEN, GRANT_TYPE, SESSION_OVER, foreign_issuer, unasked
 from s2s_fastapi.telemetry.metrics import TOKEN_EXCHANGE
-from s2s_fastapi.telemetry.spans import span
-from s2s_fastapi.text import listed, named
+from s2s_fastapi.text import listed, named, names_in
 
 if TYPE_CHECKING:  # loaded when settings are first made
     from s2s_fastapi.settings import KeycloakSettings
@@ -105,7 +104,7 @@ class ExchangeRequest:
             )
         self.exchanger = exchanger
         self._wanted = key.wanted
-        self._recording = Recording(key, TOKEN_EXCHANGE)
+        self._recording = Recording("exchange token", key, TOKEN_EXCHANGE)
         self.labels = self._recording.labels
         """Its labels in metrics."""
         self.attributes = self._recording.attributes
@@ -113,9 +112,7 @@ class ExchangeRequest:
 
     def __call__(self, subject: Subject) -> Loaded[GrantedToken] | Failed:
         """Exchange the token of `subject`, and record the result in log, trace and metrics; never raises an error of this package."""
-        return self._recording.of(
-            lambda attributes: span("exchange token", attributes), partial(self._outcome, subject)
-        )
+        return self._recording.of(partial(self._outcome, subject))
 
     def _outcome(self, subject: Subject) -> Loaded[GrantedToken] | Failed:
         exchanger, settings = self.exchanger, self.exchanger.settings
@@ -153,7 +150,7 @@ class ExchangeRequest:
         return Loaded(token, min(outcome.usable_for, left), 0.0)
 
     def _unasked(self, token: GrantedToken) -> Iterator[str]:
-        more = _audiences(claims_of(token.value) or {}) - self._wanted.audiences
+        more = set(names_in((claims_of(token.value) or {}).get("aud"))) - self._wanted.audiences
         if more:
             yield unasked(more, self._wanted.scopes, self.exchanger.settings.client_id)
 
@@ -170,7 +167,7 @@ def concerns(failed: Failed) -> Literal["client", "wanted", "user"]:
         return "user"
     if wrong_credentials(error) or error.error == "unsupported_grant_type" or "not enabled" in error.error_description:
         return "client"
-    if error.error == "invalid_scope" and "onsent" not in error.error_description:
+    if error.error == "invalid_scope" and "consent" not in error.error_description.lower():
         return "wanted"
     # No answer, or one that is not Keycloak's own.
     return "client" if not error.error or error.http_status == _TOO_MANY else "user"
@@ -236,9 +233,3 @@ def _unusable(what: str, claims: Mapping[str, Any]) -> TokenRequestError:
         retryable=False,
         claims=claims,
     )
-
-
-def _audiences(claims: Mapping[str, Any]) -> frozenset[str]:
-    aud = claims.get("aud", ())
-    names = (aud,) if isinstance(aud, str) else aud
-    return frozenset(names)

@@ -399,7 +399,7 @@ class ExchangedTokens:
         with self._lock:  # nobody can join between the look and the end
             subject = flight.subject()
             if subject is None:
-                del self._flights[flight.key]
+                self._leave(flight)
         if subject is None:
             return Failed(self._unavailable(target, "nobody waits for it any more"), 0.0)
         return target.request(subject)
@@ -421,9 +421,13 @@ class ExchangedTokens:
                 else:
                     self._remember(target, flight, result)
         finally:  # whatever happened: callers are waiting
-            if self._flights.get(flight.key) is flight:
-                del self._flights[flight.key]
+            self._leave(flight)
             flight.finish(result)
+
+    def _leave(self, flight: _Flight) -> None:
+        """Let nobody join `flight` any more. Another one may have taken its place."""
+        if self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]
 
     def _remember(self, target: _Target, flight: _Flight, failed: Failed) -> None:
         """Remember a failure for those whom it concerns. The lock is held."""

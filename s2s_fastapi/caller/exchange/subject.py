@@ -9,7 +9,7 @@ from s2s_fastapi.caller.granted import MAX_TOKEN, TOKEN68, claims_of
 from s2s_fastapi.errors import NoUserToActFor, SessionEnded, TokenRequestError
 from s2s_fastapi.keycloak.cures import issuer_steps
 from s2s_fastapi.keycloak.exchange import not_in_audience
-from s2s_fastapi.text import named
+from s2s_fastapi.text import named, names_in
 
 if TYPE_CHECKING:  # loaded when settings are first made
     from s2s_fastapi.settings import KeycloakSettings
@@ -55,8 +55,6 @@ class Subject:
         if problem:
             del token  # error trackers record the locals of each frame that raises
             raise NoUserToActFor(f"There is no user to act for: {problem} Nothing was sent.")
-        aud = claims.get("aud", ())
-        names = (aud,) if isinstance(aud, str) else aud
         return cls(
             text=token,
             digest=digest(token),
@@ -65,7 +63,7 @@ class Subject:
             subject=claims["sub"],
             session=claims["sid"],
             expires_at=int(claims["exp"]),
-            audiences=frozenset(name for name in names if isinstance(name, str)),
+            audiences=frozenset(names_in(claims.get("aud"))),
         )
 
     def check(self, settings: "KeycloakSettings", now: float) -> None:
