@@ -13,6 +13,7 @@ import pytest
 from s2s_fastapi.caller.token_source import TokenSource, using
 from s2s_fastapi.errors import S2SError
 from s2s_fastapi.testing import EmbeddedIssuer
+from s2s_fastapi.testing.faults import slow
 from tests.attacks.caller.stack import realm
 from tests.caller.fakes import INVALID_TOKEN, Clock, Receiver, wait_until_idle
 from tests.kit.calling import bob, charles
@@ -89,8 +90,10 @@ def proxied(there: SimpleNamespace, load: Callable[[], dict[str, Any]]) -> str:
 
 def cold(there: SimpleNamespace, load: Callable[[], dict[str, Any]]) -> str:
     module = load()
+    there.issuer.faults.add("token", slow(0.2), times=None)  # long enough that all ten find no token
     with ThreadPoolExecutor(10) as threads:
         list(threads.map(lambda _: call(module), range(10)))
+    there.issuer.faults.clear()
     return "one token request" if len(there.issuer.requests("token")) == 1 else "up to ten token requests"
 
 
