@@ -89,9 +89,11 @@ class InProcessReplayStore:
             if any(short in bucket.keys for bucket in self._buckets.values()):
                 return False
             if end <= self._forgotten:
+                wait = math.floor(self._forgotten - end) + 1
                 raise ReplayStoreUnavailable(
                     "The clock of this machine was set back, so nobody can tell which proofs were used."
-                    f" Proofs are refused for {math.ceil(self._forgotten - end)} s, or until this service is restarted, which forgets them."
+                    f" New proofs are refused for {wait} s, or until this service is restarted, which forgets all of them.",
+                    retry_after=wait,
                 )
             if len(self) >= self.size:
                 raise ReplayStoreUnavailable(
