@@ -272,7 +272,7 @@ class Start:
 
     def _resource(self, check: AccessCheck) -> ProtectedResource | None:
         url = self.options.resource_url
-        return ProtectedResource.of(url, [realm.issuer for realm in check.realms]) if url else None
+        return ProtectedResource.of(url, [realm.issuer for realm in check.realms], check.dpop) if url else None
 
     def _root(self, app: Any) -> Any:
         """Return ``app`` if the middleware was added to it, else None: below a mount it is the outer app, whose routes are not ours."""
