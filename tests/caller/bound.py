@@ -11,6 +11,7 @@ from joserfc import jws
 from joserfc.jwk import ECKey
 
 from s2s_fastapi.backchannel.channel import Reply
+from tests.caller.exchange.fakes import ExchangingKeycloak
 from tests.caller.fakes import Keycloak, Receiver, jwt, refusal, reply
 
 TOKEN_URL = "http://keycloak:8080/realms/corp/protocol/openid-connect/token"
@@ -62,9 +63,11 @@ def thumbprint_in(authorization: str | None) -> Any:
 
 
 @dataclass
-class BindingKeycloak(Keycloak):
+class Binds:
     """Binds each token to the key of the request's proof. Its clock is `ahead` seconds ahead of this machine's."""
 
+    answers: list[Any] = field(default_factory=list)
+    claims: dict[str, Any] = field(default_factory=dict)
     ahead: float = 0.0
     body: dict[str, Any] = field(default_factory=dict)
     shown: list[Proof] = field(default_factory=list)
@@ -74,7 +77,7 @@ class BindingKeycloak(Keycloak):
     """The nonce that a proof must have."""
 
     def post_form(self, url: str, form: dict[str, str], headers: dict[str, str] | None = None) -> Reply:
-        answer = super().post_form(url, form, headers)
+        answer: Reply = super().post_form(url, form, headers)  # type: ignore[misc] - of the Keycloak beside it
         now = time.time() + self.ahead
         answer.headers["Date"] = formatdate(now, usegmt=True)
         proof = (headers or {}).get("DPoP")
@@ -96,3 +99,13 @@ class BindingKeycloak(Keycloak):
             bound["cnf"] = {"x5t#S256": "x", "jkt": read.thumbprint}
         body = {**given, "access_token": jwt(**{**claims, **bound, **self.claims}), "token_type": "DPoP", **self.body}
         return reply(200, body, {"Date": answer.headers["Date"]})
+
+
+@dataclass
+class BindingKeycloak(Binds, Keycloak):
+    """Grants bound tokens to a service."""
+
+
+@dataclass
+class BindingExchange(Binds, ExchangingKeycloak):
+    """Exchanges users' tokens for bound ones."""
