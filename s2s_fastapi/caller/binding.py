@@ -68,7 +68,6 @@ class Binding:
         servers = self.servers
         now, at, nonce = servers.time(origin), servers.clock(), servers.nonce(origin)
         proof = self.key.proof(method, url, now=now, token=token, nonce=nonce)
-        del token  # error trackers record the locals of each frame
         return Proven(proof, method, url, origin, nonce, now, at)
 
     def explained(self, error: str, proven: Proven) -> Remedy:
