@@ -131,7 +131,7 @@ def test_no_frame_above_a_log_record_shows_a_private_key_or_a_proof(tracker: Tra
 
     keycloak = BindingKeycloak(nonce="wanted")
     with receiver() as bob, using(TokenSource(channel=keycloak)):
-        options = {"audience": "bob", "settings": settings(), "dpop": True}
+        options: dict[str, Any] = {"audience": "bob", "settings": settings(), "dpop": True}
         auth = ServiceTokenAuth(bob.url, **options)
         wanted = {"WWW-Authenticate": 'DPoP error="use_dpop_nonce"', "DPoP-Nonce": "n"}
         bob.answers = [(307, {"Location": "/b"}, b""), (401, wanted, b""), (200, {}, b"")]
