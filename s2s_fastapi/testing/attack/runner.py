@@ -9,13 +9,14 @@ from s2s_fastapi.decision import Reason
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.testing.attack.cases import Case, all_cases
 from s2s_fastapi.testing.attack.ground import AttackedRoute, Ground, Shot
+from s2s_fastapi.testing.attack.prover import PROVER, binding, good_proof, proof_variables
 from s2s_fastapi.testing.attack.realm import AttackedRealm
 from s2s_fastapi.testing.attack.recipe import forged, read_parts
 from s2s_fastapi.testing.attack.report import Outcome, Report, Result, RouteReport
 from s2s_fastapi.testing.attack.templates import filled
 from s2s_fastapi.verifier.bearer import brings_credentials
 
-__all__ = ["Opening", "Planned", "attack_routes", "plan", "run"]
+__all__ = ["Opening", "Planned", "attack_routes", "good_headers", "plan", "run"]
 
 _REFUSALS: Final = (400, 401, 403)
 _PUBLIC: Final = 200
@@ -51,7 +52,7 @@ def run(opening: Opening, *, strict: bool = True, only: Collection[str] = (), wi
 def plan(opening: Opening, *, only: Collection[str] = (), without: Collection[str] = ()) -> tuple[Planned, ...]:
     """Return what to try: the full list on one route of each guard, one case of each kind on every other route.
 
-    ``only`` and ``without`` name kinds of cases, entries or cases.
+    Cases about bound tokens are left out if the app accepts none, and those about bearer tokens if the route accepts none. ``only`` and ``without`` name kinds of cases, entries or cases.
 
     Raises:
         ConfigurationError: There is no such kind, entry or case.
@@ -68,11 +69,17 @@ def plan(opening: Opening, *, only: Collection[str] = (), without: Collection[st
     with opening() as ground:
         full = {id(route) for route in _chosen(ground)}
         return tuple(
-            Planned(
-                route, () if route.public or route.unread else cases if id(route) in full else some, id(route) in full
-            )
+            Planned(route, tuple(_fitting(route, cases if id(route) in full else some)), id(route) in full)
             for route in ground.routes
         )
+
+
+def _fitting(route: AttackedRoute, cases: Iterable[Case]) -> Iterator[Case]:
+    """Yield the cases that have a meaning on a route."""
+    if route.public or route.unread:
+        return
+    wrong = {"" if route.dpop else "proofs", "no proofs" if route.dpop else "", "bearer" if route.bound else ""} - {""}
+    yield from (case for case in cases if case.where not in wrong)
 
 
 def _names(case: Case) -> frozenset[str]:
@@ -110,7 +117,7 @@ def _attacked(ground: Ground, planned: Planned) -> RouteReport:
         return replace(_untried(planned, f"an earlier route answers its path: {first.elsewhere}"), left_out=True)
     if not first.reached:
         return _refused(ground, planned, f"a good token was not accepted: {_told(first)}")
-    results = [_tried(ground, route, case) for case in planned.cases if not case.before]
+    results = [_tried(ground, route, case) for case in planned.cases if not case.apart]
     last = _control(ground, route)
     lost = ""
     if not last.reached:
@@ -134,7 +141,7 @@ def _refused(ground: Ground, planned: Planned, why: str) -> RouteReport:
 
 
 def _with_apart(opening: Opening, planned: Planned, report: RouteReport) -> RouteReport:
-    apart = tuple(_tried_apart(opening, planned.route, case) for case in planned.cases if case.before)
+    apart = tuple(_tried_apart(opening, planned.route, case) for case in planned.cases if case.apart)
     return replace(report, results=(*report.results, *apart))
 
 
@@ -144,12 +151,29 @@ def _untried(planned: Planned, why: str) -> RouteReport:
 
 
 def _control(ground: Ground, route: AttackedRoute) -> Shot:
+    return ground.shoot(route, headers=good_headers(ground, route))
+
+
+def good_headers(ground: Ground, route: AttackedRoute) -> tuple[tuple[str, str], ...]:
+    """Return the credentials of a caller that may: a good token, and a new proof if the token must be bound."""
     token = _good(ground, route)
-    return ground.shoot(route, headers=(("authorization", f"Bearer {token}"),))
+    if not route.bound:
+        return (("authorization", f"Bearer {token}"),)
+    return (("authorization", f"DPoP {token}"), ("dpop", _proof(ground, route, token, route.sample.path)))
 
 
-def _good(ground: Ground, route: AttackedRoute) -> str:
-    return ground.realm.token(route.permits.claims, user=route.permits.user, now=int(ground.now()))
+def _good(ground: Ground, route: AttackedRoute, *, bound: bool = False) -> str:
+    claims = {**route.permits.claims, **(binding() if bound else {})}
+    return ground.realm.token(claims, user=route.permits.user, now=int(ground.now()))
+
+
+def _proof(ground: Ground, route: AttackedRoute, token: str, path: str) -> str:
+    return good_proof(token, method=_method(route), url=route.proof_url(path), now=int(ground.now()))
+
+
+def _method(route: AttackedRoute) -> str:
+    """Return the method on the wire: a WebSocket begins as a GET."""
+    return "GET" if route.method == "WEBSOCKET" else route.method
 
 
 def _claims(route: AttackedRoute, start: str) -> dict[str, Any] | None:
@@ -171,6 +195,10 @@ def _tried(ground: Ground, route: AttackedRoute, case: Case) -> Result:
     token, request = _request(ground, route, case)
     if route.anonymous and not _brings_credentials(request):
         return Result(route.name, case, "not_applicable", "the route accepts requests without credentials")
+    if case.before.get("sent"):
+        before = ground.shoot(route, **request)
+        if not before.reached:
+            return Result(route.name, case, "not_tried", f"the first request was not accepted: {_told(before)}")
     return _judged(ground, route, case, token, ground.shoot(route, **request))
 
 
@@ -196,6 +224,8 @@ def _tried_apart(opening: Opening, route: AttackedRoute, case: Case) -> Result:
         elif keys == "revoked":
             ground.realm.revoke(int(ground.now()) + 1)
         ground.turn(seconds)
+        if case.where != "proofs":
+            request = _request(ground, route, case, token)[1]  # the same token; a proof would be too old
         fresh = _control(ground, route)  # a good token of now: with it an app sees what changed
         shot = ground.shoot(route, **request)
         if not (fresh.reached or shot.reached or shot.allowed):
@@ -215,11 +245,15 @@ def _tried_without_keys(ground: Ground, route: AttackedRoute, case: Case, second
     return _tried(ground, route, case)
 
 
-def _request(ground: Ground, route: AttackedRoute, case: Case) -> tuple[str, dict[str, Any]]:
-    """Return the token of the case, and what is sent: a good request of which the case changes one thing."""
+def _request(ground: Ground, route: AttackedRoute, case: Case, again: str = "") -> tuple[str, dict[str, Any]]:
+    """Return the token of the case, and what is sent: a good request of which the case changes one thing.
+
+    ``again``: the token of the case, if it was sent before.
+    """
     now = int(ground.now())
     realm = ground.realm
-    good = _good(ground, route)
+    bound = route.bound or case.where == "proofs"
+    good = _good(ground, route, bound=bound)
     user = route.permits.user or case.start == "user"
     begin = good if case.start == "caller" else realm.token(_claims(route, case.start) or {}, user=user, now=now)
     claims = read_parts(good)[1]
@@ -238,13 +272,30 @@ def _request(ground: Ground, route: AttackedRoute, case: Case) -> tuple[str, dic
     }
     keyring = realm.keyring_with(route.further)
     variables |= {"kid_further": keyring.kid("further", "RS256")} if route.further else {}
-    variables["token"] = forged(begin, case.token, keyring, variables)
+    proofs = _proof_variables(route, "") if case.where == "proofs" else {}
+    token = again or forged(begin, case.token, keyring, {**variables, **proofs})
+    variables["token"] = token
+    if bound:
+        path = str(filled(case.request.get("path", route.sample.path), variables))
+        variables["good_proof"] = _proof(ground, route, token, path)
+        if case.where == "proofs":
+            variables |= _proof_variables(route, path)
+        variables["proof"] = forged(variables["good_proof"], case.proof, PROVER, variables)
     asked = filled(dict(case.request), variables)
-    headers = [("authorization", value) for value in asked.get("authorization", [f"Bearer {variables['token']}"])]
-    return variables["token"], {
+    values = asked.get("authorization", [f"{'DPoP' if bound else 'Bearer'} {token}"])
+    if bound and case.where != "proofs":
+        values = [value.replace("Bearer", "DPoP") for value in values]
+    headers = [("authorization", value) for value in values]
+    headers += [("dpop", value) for value in asked.get("proofs", [variables["proof"]])] if bound and values else []
+    return token, {
         "headers": (*headers, *((name, value) for name, value in asked.get("headers", ()))),
         **{name: asked[name] for name in ("path", "query") if name in asked},
     }
+
+
+def _proof_variables(route: AttackedRoute, path: str) -> dict[str, Any]:
+    url = route.proof_url(path or route.sample.path)
+    return proof_variables(method=_method(route), url=url, another_token="another token")
 
 
 def _brings_credentials(request: Mapping[str, Any]) -> bool:
@@ -285,9 +336,9 @@ def _outcome(
         return ("held", told) if right else ("otherwise", f"{told}, expected {expected.reason}")
     if route.method == "WEBSOCKET":
         return "held", told  # a server answers 403 to whatever the app refuses
-    challenged = (
-        expected.status != Reason.NO_CREDENTIALS.status or "bearer" in shot.answer.header("www-authenticate").lower()
-    )
+    schemes = ("bearer", "dpop") if route.dpop else ("bearer",)
+    challenge = shot.answer.header("www-authenticate").lower()
+    challenged = expected.status != Reason.NO_CREDENTIALS.status or any(scheme in challenge for scheme in schemes)
     if status == expected.status and challenged:
         return "held", told
     return "otherwise", f"{told}, expected {expected.status}{'' if challenged else ' with a Bearer challenge'}"

@@ -105,7 +105,7 @@ def test_a_guard_without_a_hole_has_none() -> None:
 
     assert report.findings == ()
     assert report.exit_code == 0
-    assert {result.case.id for result in report.results} == {case.id for case in all_cases()}
+    assert {result.case.id for result in report.results} == {case.id for case in all_cases() if case.where != "proofs"}
     lenient = {result.case.entry for result in report.results if result.outcome == "lenient"}
     assert lenient <= {"deep-claims", "deep-header", "cached-after-its-revocation"}
     assert {result.case.id for result in report.results if result.outcome == "otherwise"} == {
