@@ -40,6 +40,7 @@ class _Checking:
                 said = f"{named(caller)} calls {listed(call.audiences) or 'a service'}"
                 said += " on behalf of users" if call.on_behalf else ""
                 said += f" with the scope {named(request)}" if request else ""
+                said += " with a bound token (DPoP)" if call.dpop else ""
                 granted = granted_for(call, caller, self.model)
                 if isinstance(granted, Denied):
                     what = "the exchange" if call.on_behalf else "the token request"

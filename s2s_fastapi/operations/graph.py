@@ -40,6 +40,7 @@ def as_json(relations: Sequence[Relation], lost: Sequence[Unanswered] = ()) -> d
                 "audiences": list(each.audiences),
                 "scopes": list(each.scopes),
                 "on_behalf": each.on_behalf,
+                "dpop": each.dpop,
                 "routes": [
                     {"route": one.route, "accepted": one.accepted, "reason": one.reason, "cure": one.cure}
                     for one in each.routes

@@ -14,6 +14,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from s2s_fastapi.declared.access_file import AppAccess
 from s2s_fastapi.downstream import Downstream
+from s2s_fastapi.keycloak.dpop import ATTRIBUTE as DPOP
 from s2s_fastapi.keycloak.exchange import ATTRIBUTE
 from s2s_fastapi.names import name_problem
 from s2s_fastapi.operations.admin import AdminError
@@ -29,6 +30,7 @@ from s2s_fastapi.operations.steps import (
     GrantRole,
     MakeClient,
     MakeScope,
+    RequireBinding,
     Step,
     added_mapper,
     new_client,
@@ -141,6 +143,10 @@ class Inspection:
         """Return the step that lets the client exchange tokens."""
         return tuple(step for step in self.steps if isinstance(step, EnableExchange) and step.client == self.client_id)
 
+    def binding(self) -> tuple[Step, ...]:
+        """Return the step that lets the client get bound tokens only."""
+        return tuple(step for step in self.steps if isinstance(step, RequireBinding) and step.client == self.client_id)
+
     def giving(self, roles: Collection[Role]) -> tuple[Step, ...]:
         """Return the steps that give one of these roles to the service account."""
         return tuple(
@@ -181,14 +187,15 @@ class Inspection:
                 yield Change("POST", path, added_mapper(step, scope))
             case MakeClient():
                 yield Change("POST", f"{self.root}/clients", new_client(step))
-            case EnableServiceAccount() | EnableExchange():
+            case EnableServiceAccount() | EnableExchange() | RequireBinding():
                 client = self.snapshot.client(step.client) or {}
-                exchange = isinstance(step, EnableExchange)
+                account = isinstance(step, EnableServiceAccount)
+                attribute = DPOP if isinstance(step, RequireBinding) else ATTRIBUTE
                 body = {
                     "clientId": step.client,
-                    "serviceAccountsEnabled": bool(client.get("serviceAccountsEnabled")) if exchange else True,
+                    "serviceAccountsEnabled": account or bool(client.get("serviceAccountsEnabled")),
                     "authorizationServicesEnabled": self.authorization,
-                    **({"attributes": {ATTRIBUTE: "true"}} if exchange else {}),
+                    **({} if account else {"attributes": {attribute: "true"}}),
                 }
                 yield Change("PUT", f"{self.root}/clients/{self.snapshot.ids['client', step.client]}", body)
             case AssignScope():

@@ -8,7 +8,9 @@ from typing import Any, Final, Self
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.declared.access_file import AccessFile, AppAccess, CallAccess, RouteEntry
 from s2s_fastapi.declared.asked import leaves_of
+from s2s_fastapi.keycloak.dpop import accept_first, bind_first
 from s2s_fastapi.operations.declarations import one_for_each_client
+from s2s_fastapi.operations.predicted import ANY_KEY
 from s2s_fastapi.operations.wanted import accepted_audiences
 from s2s_fastapi.principal import Kind, Principal
 from s2s_fastapi.realm.exchange import ANY_SESSION, SubjectToken
@@ -24,6 +26,7 @@ __all__ = [
     "Status",
     "Unanswered",
     "best_of",
+    "binding_problem",
     "caller_of",
     "granted_for",
     "in_part",
@@ -91,6 +94,8 @@ class Relation:
     """What to change; empty if nothing needs attention."""
     on_behalf: bool = False
     """Whether the token is that of a user, on whose behalf the caller calls. The user's own roles are not known, and count as there."""
+    dpop: bool = False
+    """Whether the token is bound to a key of the caller, and each request carries a proof (RFC 9449)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +153,12 @@ def unanswered(files: Iterable[AccessFile]) -> tuple[Unanswered, ...]:
 def _declared(caller: str, call: CallAccess, receiver: AppAccess, realm: RealmModel | None) -> Relation:
     audiences = tuple(sorted(accepted_audiences(receiver) & set(call.audiences)))
     relation = Relation(caller, receiver.client_id, Status.DECLARED, audiences, call.scopes, on_behalf=call.on_behalf)
+    relation = replace(relation, dpop=call.dpop)
     if not _may_ever(caller, receiver, on_behalf=call.on_behalf):
         return replace(relation, status=Status.NOT_ALLOWED)
     if realm is None:
-        return relation
+        problem = binding_problem(caller, receiver, dpop=call.dpop)
+        return replace(relation, status=Status.REFUSED, note=problem.cure) if problem is not None else relation
     granted = granted_for(call, caller, realm, peer="127.0.0.1")
     if isinstance(granted, Denied):
         note = f"{granted.status} {granted.error}{granted.description and f': {granted.description}'}"
@@ -169,15 +176,26 @@ def _declared(caller: str, call: CallAccess, receiver: AppAccess, realm: RealmMo
 
 def granted_for(call: CallAccess, caller: str, realm: RealmModel, *, peer: str | None = None) -> Granted | Denied:
     """Return the token that Keycloak gives for a declared call: the caller's own, or one that it exchanges for that of any user."""
-    scope = " ".join(call.scopes) or None
+    scope, jkt = " ".join(call.scopes) or None, ANY_KEY if call.dpop else ""
     if not call.on_behalf:
-        return realm.service_token(caller, scope=scope, peer=peer)
-    return realm.exchanged(caller, SubjectToken.of_any_user(caller), scope=scope, peer=peer)
+        return realm.service_token(caller, scope=scope, peer=peer, jkt=jkt)
+    return realm.exchanged(caller, SubjectToken.of_any_user(caller), scope=scope, peer=peer, jkt=jkt)
 
 
 def caller_of(call: CallAccess, granted: Granted) -> Principal | Decision:
     """Return the caller that a receiver sees in the token of a declared call, or why it cannot read the token."""
-    return predicted_principal({**granted.claims, **(ANY_SESSION if call.on_behalf else {})})
+    found = predicted_principal({**granted.claims, **(ANY_SESSION if call.on_behalf else {})})
+    bound = "cnf" in granted.claims  # an older server ignores the proof
+    return replace(found, binding="dpop") if bound and isinstance(found, Principal) else found
+
+
+def binding_problem(caller: str, receiver: AppAccess, *, dpop: bool) -> Decision | None:
+    """Return why a receiver refuses every token of a caller that binds its tokens, or does not; None if it takes them."""
+    if dpop and not receiver.dpop:
+        return Decision(reason=Reason.SENDER_CONSTRAINED, cure=accept_first([receiver.client_id], caller))
+    if not dpop and receiver.dpop == "required":
+        return Decision(reason=Reason.BEARER_NOT_ACCEPTED, cure=bind_first([receiver.client_id], caller))
+    return None
 
 
 def seen_by(receiver: AppAccess, caller: Principal) -> Principal:
@@ -311,6 +329,8 @@ def _answer(principal: Principal, receiver: AppAccess, route: RouteEntry) -> Rou
         for requirement in (receiver.requires, route.requires)
         if requirement is not None
     ]
+    if problem := binding_problem(principal.client_id, receiver, dpop=principal.binding == "dpop"):
+        decisions.insert(0, problem)
     refusal = next((decision for decision in decisions if decision.reason is not Reason.ALLOWED), None)
     if refusal is None:
         return RouteAnswer(route.name, accepted=True)
@@ -322,6 +342,8 @@ def _answer(principal: Principal, receiver: AppAccess, route: RouteEntry) -> Rou
 def _may_ever(caller: str, receiver: AppAccess, *, on_behalf: bool = False) -> bool:
     """Return whether a route would accept this service, or users through it, if Keycloak granted all that the route asks for."""
     best = _best(caller, receiver, "user" if on_behalf else "service")
+    # Whether it sends a bound token is a matter of deployment: it has a sentence of its own.
+    best = replace(best, binding="dpop" if receiver.dpop else "")
     leaves = _leaves(receiver)
     every = [frozenset(leaf.audiences) for leaf in leaves if isinstance(leaf, Audience)] or [frozenset()]
     tokens = [replace(best, audiences=audiences) for audiences in (*every, frozenset[str]().union(*every))]
