@@ -59,7 +59,12 @@ class Reason(StrEnum):
         "invalid_token",
         "The access token is bound to a key and cannot be used as a bearer token.",
     )
-    NOT_BOUND = "not_bound", 401, "invalid_token", "The access token is not bound to a key, and this service needs one that is."
+    NOT_BOUND = (
+        "not_bound",
+        401,
+        "invalid_token",
+        "The access token is not bound to a key, and this service needs one that is.",
+    )
     WRONG_TYPE = "wrong_type", 401, "invalid_token", "The token is not an access token."
     MALFORMED_CLAIMS = "malformed_claims", 401, "invalid_token", "A claim of the access token is missing or malformed."
     WRONG_ISSUER = "wrong_issuer", 401, "invalid_token", "The access token is from another issuer."

@@ -220,7 +220,9 @@ class AppAccess:
         """Return the same with the public URLs of ``other``, and the origins that it has for equal calls."""
         origins = {call: call.origins for call in other.calls}
         calls = tuple(replace(call, origins=origins.get(call, call.origins)) for call in self.calls)
-        return replace(self, calls=calls, public_urls=other.public_urls if self.dpop and other.dpop else self.public_urls)
+        return replace(
+            self, calls=calls, public_urls=other.public_urls if self.dpop and other.dpop else self.public_urls
+        )
 
 
 @dataclass(frozen=True, slots=True)

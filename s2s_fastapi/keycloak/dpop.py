@@ -69,4 +69,4 @@ def bind_or_switch_off(client: str) -> str:
 
 def no_bound_tokens(client: str) -> str:
     """Return the cure if Keycloak binds no tokens, and a service wants bound ones."""
-    return f"{TOO_OLD} Update Keycloak, or set KEYCLOAK_DPOP=false for {named(client)} until then."
+    return f"{TOO_OLD} Until Keycloak is newer, write KEYCLOAK_DPOP=false for {named(client)}."

@@ -156,6 +156,7 @@ class Facts:
                     audiences=frozenset(each.audiences),
                     scopes=frozenset(each.scopes),
                     on_behalf=each.on_behalf,
+                    dpop=each.dpop,
                 )
                 for app in self.own_apps
                 for each in app.calls
@@ -164,7 +165,7 @@ class Facts:
             return tuple(
                 sorted(
                     self.access.downstreams,
-                    key=lambda each: (sorted(each.audiences), sorted(each.scopes), each.on_behalf),
+                    key=lambda each: (sorted(each.audiences), sorted(each.scopes), each.on_behalf, each.dpop),
                 )
             )
         except ConfigurationError:
@@ -190,6 +191,13 @@ class Facts:
             leaf for one in required for leaf in leaves_of(one) if isinstance(leaf, Caller) and leaf.kind == "user"
         )
         return tuple(sorted({name for leaf in users for name in leaf.client_ids} - {self.settings.client_id}))
+
+    @property
+    def binding_mode(self) -> str:
+        """Whether this service itself accepts or requires bound tokens, as its middleware's option says; empty if it refuses them."""
+        if self.documentation is not None:
+            return self.documentation.check.dpop or ""
+        return next((app.dpop for app in self.own_apps), "")
 
     def receivers(self, audience: str) -> tuple[AppAccess, ...]:
         """Return the apps of the access files that answer to an audience."""

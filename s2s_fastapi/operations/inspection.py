@@ -20,8 +20,8 @@ from s2s_fastapi.names import name_problem
 from s2s_fastapi.operations.admin import AdminError
 from s2s_fastapi.operations.findings import Change
 from s2s_fastapi.operations.plan import question_of, steps_of
-from s2s_fastapi.operations.predicted import exchanged_claims
-from s2s_fastapi.operations.snapshot import Question, ReadApi, Snapshot, audience_of, read_snapshot
+from s2s_fastapi.operations.predicted import ANY_KEY, exchanged_claims
+from s2s_fastapi.operations.snapshot import Question, ReadApi, Snapshot, audience_of, binds, read_snapshot
 from s2s_fastapi.operations.steps import (
     AddAudience,
     AssignScope,
@@ -81,7 +81,8 @@ class Inspection:
 
     def token(self, scopes: Collection[str] = ()) -> Granted | None:
         """Return the token that Keycloak gives the client for these scopes; None if it gives none."""
-        outcome = self.snapshot.model.service_token(self.client_id, scope=" ".join(sorted(scopes)) or None)
+        jkt = ANY_KEY if binds(self.client or {}) else ""
+        outcome = self.snapshot.model.service_token(self.client_id, scope=" ".join(sorted(scopes)) or None, jkt=jkt)
         return outcome if isinstance(outcome, Granted) else None
 
     def exchanged(self, scopes: Collection[str] = ()) -> Mapping[str, Any]:
@@ -91,7 +92,9 @@ class Inspection:
             if client["clientId"] == self.client_id:
                 client["attributes"] = {**(client.get("attributes") or {}), ATTRIBUTE: "true"}
         snapshot = self.snapshot.with_document(realm)
-        return exchanged_claims(snapshot, self.client_id, " ".join(sorted(scopes)) or None)
+        return exchanged_claims(
+            snapshot, self.client_id, " ".join(sorted(scopes)) or None, dpop=binds(self.client or {})
+        )
 
     def carriers(self, audience: str) -> tuple[str, ...]:
         """Return the client scopes with an Audience mapper for an audience."""

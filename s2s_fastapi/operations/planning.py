@@ -442,7 +442,11 @@ class Planning:
             return
         policy = f"The client policy {listed(self.before.rotating)}"
         if changed := sorted(
-            {step.client for step in self.steps if isinstance(step, EnableServiceAccount | EnableExchange | RequireBinding)}
+            {
+                step.client
+                for step in self.steps
+                if isinstance(step, EnableServiceAccount | EnableExchange | RequireBinding)
+            }
         ):
             self._say(
                 Severity.NOTE,

@@ -16,7 +16,7 @@ from s2s_fastapi.principal import Kind, Principal
 from s2s_fastapi.realm.exchange import ANY_SESSION, SubjectToken
 from s2s_fastapi.realm.model import Denied, Granted, RealmModel
 from s2s_fastapi.requirement.conditions import CONDITION_UNKNOWN, HasClaim, Scalar, with_claim
-from s2s_fastapi.requirement.requirement import Audience, Caller, HasRole, HasScope, Requirement
+from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Audience, Bound, Caller, HasRole, HasScope, Requirement
 from s2s_fastapi.text import listed, named
 from s2s_fastapi.verifier.predicted import predicted_principal
 
@@ -31,7 +31,9 @@ __all__ = [
     "granted_for",
     "in_part",
     "judged",
+    "liked",
     "relations",
+    "routes_for_bound_tokens",
     "seen_by",
     "unanswered",
 ]
@@ -189,6 +191,11 @@ def caller_of(call: CallAccess, granted: Granted) -> Principal | Decision:
     return replace(found, binding="dpop") if bound and isinstance(found, Principal) else found
 
 
+def liked(principal: Principal, receiver: AppAccess) -> Principal:
+    """Return the caller with a bound token if the receiver takes one, else with a bearer token: for all else than the binding."""
+    return replace(principal, binding="dpop" if receiver.dpop else "")
+
+
 def binding_problem(caller: str, receiver: AppAccess, *, dpop: bool) -> Decision | None:
     """Return why a receiver refuses every token of a caller that binds its tokens, or does not; None if it takes them."""
     if dpop and not receiver.dpop:
@@ -219,6 +226,7 @@ def _joined(found: Sequence[Relation], receiver: AppAccess) -> Relation:
     return replace(
         first,
         status=Status.IN_PART if note else Status.WORKS,
+        dpop=all(each.dpop for each in found),
         audiences=tuple(dict.fromkeys(name for each in found for name in each.audiences)),
         scopes=tuple(dict.fromkeys(name for each in found for name in each.scopes)),
         routes=routes,
@@ -292,9 +300,14 @@ def _granted(receivers: list[AppAccess], realm: RealmModel) -> Iterator[Relation
 
 def _token(caller: str, asked: tuple[str, ...], realm: RealmModel) -> tuple[Principal, Mapping[str, Any]] | None:
     """Return what a client gets if it asks for these scopes; None if it gets no token that a receiver can read."""
-    granted = realm.service_token(caller, scope=" ".join(asked) or None, peer="127.0.0.1")
-    principal = None if isinstance(granted, Denied) else predicted_principal(granted.claims)
+    granted = realm.service_token(caller, scope=" ".join(asked) or None, peer="127.0.0.1", jkt=_forced(caller, realm))
+    principal = None if isinstance(granted, Denied) else caller_of(CallAccess(), granted)
     return None if isinstance(granted, Denied) or not isinstance(principal, Principal) else (principal, granted.claims)
+
+
+def _forced(caller: str, realm: RealmModel) -> str:
+    """Return the key of a client that gets bound tokens only; empty for any other one, which may choose."""
+    return "" if realm.proof_missing(caller) is None else ANY_KEY
 
 
 def _undeclared(
@@ -302,6 +315,7 @@ def _undeclared(
 ) -> Relation:
     """Return what a token is good for at a receiver; without audiences and routes if it is not for the receiver."""
     principal, claims = token
+    principal = principal if principal.binding else liked(principal, receiver)
     audiences = tuple(sorted(principal.audiences & accepted_audiences(receiver)))
     routes = judged(principal, receiver) if audiences else ()
     return Relation(caller, receiver.client_id, Status.NOT_DECLARED, audiences, asked, routes, claims)
@@ -321,6 +335,19 @@ def _least(relation: Relation, receiver: AppAccess, realm: RealmModel) -> Relati
 def judged(principal: Principal, receiver: AppAccess) -> tuple[RouteAnswer, ...]:
     """Return what each route of an app that needs a token answers to a caller."""
     return tuple(_answer(principal, receiver, route) for route in receiver.routes if not route.open)
+
+
+def routes_for_bound_tokens(receiver: AppAccess) -> tuple[str, ...]:
+    """Return the routes of an app that no bearer token opens: in each way to meet what they require, it must be bound."""
+    return tuple(route.name for route in receiver.routes if not route.open and _needs_bound(route.requires))
+
+
+def _needs_bound(requirement: Requirement | None) -> bool:
+    if isinstance(requirement, AllOf):
+        return any(map(_needs_bound, requirement.parts))
+    if isinstance(requirement, AnyOf):
+        return all(map(_needs_bound, requirement.parts))
+    return isinstance(requirement, Bound)
 
 
 def _answer(principal: Principal, receiver: AppAccess, route: RouteEntry) -> RouteAnswer:
@@ -343,7 +370,7 @@ def _may_ever(caller: str, receiver: AppAccess, *, on_behalf: bool = False) -> b
     """Return whether a route would accept this service, or users through it, if Keycloak granted all that the route asks for."""
     best = _best(caller, receiver, "user" if on_behalf else "service")
     # Whether it sends a bound token is a matter of deployment: it has a sentence of its own.
-    best = replace(best, binding="dpop" if receiver.dpop else "")
+    best = liked(best, receiver)
     leaves = _leaves(receiver)
     every = [frozenset(leaf.audiences) for leaf in leaves if isinstance(leaf, Audience)] or [frozenset()]
     tokens = [replace(best, audiences=audiences) for audiences in (*every, frozenset[str]().union(*every))]

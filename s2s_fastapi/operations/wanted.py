@@ -274,9 +274,7 @@ class _Wanting:
             bound=frozenset(
                 name for name, app in self.apps.items() if app.calls and all(call.dpop for call in app.calls)
             ),
-            unbound=frozenset(
-                name for name, app in self.apps.items() if any(not call.dpop for call in app.calls)
-            ),
+            unbound=frozenset(name for name, app in self.apps.items() if any(not call.dpop for call in app.calls)),
         ), tuple(sorted(self.found))
 
     def _say(self, level: Severity, text: str) -> None:

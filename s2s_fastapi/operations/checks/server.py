@@ -25,6 +25,7 @@ __all__ = [
     "check_realm",
     "check_revocation",
     "check_tls",
+    "clock_offset",
 ]
 
 _OK: Final = 200
@@ -158,7 +159,7 @@ def check_revocation(facts: Facts) -> Iterator[Result]:
 
 def check_clock(facts: Facts) -> Iterator[Result]:
     """Compare Keycloak's clock with this host's."""
-    offset, source = _offset(facts.certs), "the Date of its answer"
+    offset, source = clock_offset(facts.certs), "the Date of its answer"
     if offset is None and facts.calls and not isinstance(facts.token(Wanted()), S2SError):
         issued_at = facts.own_claims.get("iat")
         if isinstance(issued_at, int):
@@ -183,7 +184,7 @@ def check_clock(facts: Facts) -> Iterator[Result]:
         )
 
 
-def _offset(answer: Answer) -> float | None:
+def clock_offset(answer: Answer) -> float | None:
     """Return how many seconds the server's clock is ahead, by the header Date (RFC 9110 section 6.6.1)."""
     text = "" if answer.reply is None else answer.reply.headers.get("Date", "")
     try:
