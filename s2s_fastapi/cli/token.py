@@ -27,6 +27,8 @@ _METHOD: Final = re.compile(r"[A-Z]{1,32}")
 _SECONDS: Final = 30
 """How old a receiver lets a proof be."""
 _LONGEST_URL: Final = 512
+_VERSION: Final = 1
+"""The version of the JSON of ``--dpop``: docs/schemas/token-dpop.schema.json."""
 
 
 class _Form(StrEnum):
@@ -116,7 +118,7 @@ def _print_bound(wanted: Wanted, method: str, url: str, form: _Form) -> None:
         " further request."
     )
     if form is _Form.JSON:
-        print_json({"method": method, "url": url, "headers": headers, "seconds": _SECONDS})
+        print_json({"version": _VERSION, "method": method, "url": url, "headers": headers, "seconds": _SECONDS})
     elif form is _Form.HEADER:
         sys.stdout.write("".join(f"{name}: {value}\n" for name, value in headers.items()))
     else:
