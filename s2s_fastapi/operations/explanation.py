@@ -23,7 +23,7 @@ from s2s_fastapi.realm.provenance import Provenance, audiences_brought_by
 from s2s_fastapi.requirement.conditions import CONDITION_UNKNOWN
 from s2s_fastapi.requirement.requirement import Audience, HasRole, HasScope
 from s2s_fastapi.text import listed, named
-from s2s_fastapi.verifier.algorithms import ALGORITHMS
+from s2s_fastapi.jose.algorithms import ALGORITHMS
 from s2s_fastapi.verifier.checks import Checks
 from s2s_fastapi.verifier.jws import Jws, parse
 

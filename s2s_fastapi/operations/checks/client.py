@@ -13,7 +13,7 @@ from s2s_fastapi.operations.forbidden import forbidden_client
 from s2s_fastapi.operations.inspection import Inspection
 from s2s_fastapi.realm.entities import OIDC
 from s2s_fastapi.text import listed, named
-from s2s_fastapi.verifier.algorithms import ALGORITHMS
+from s2s_fastapi.jose.algorithms import ALGORITHMS
 
 __all__ = ["check_admin", "check_client", "check_expiry"]
 
