@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from s2s_fastapi.jose.algorithms import KEY_TYPES
 from s2s_fastapi.text import base64url
@@ -28,7 +28,7 @@ class UnusableKeyError(Exception):
     """A key is not one to verify with; the text says why, and what to change, without the key's numbers."""
 
 
-def public_members(algorithm: str, jwk: Mapping[str, str]) -> dict[str, str]:
+def public_members(algorithm: str, jwk: Mapping[str, Any]) -> dict[str, Any]:
     """Return the members of `jwk` that make the public key for `algorithm`.
 
     Raises:
@@ -38,12 +38,12 @@ def public_members(algorithm: str, jwk: Mapping[str, str]) -> dict[str, str]:
     return {"kty": key_type, **{member: jwk[member] for member in PUBLIC[key_type]}}
 
 
-def thumbprint(members: Mapping[str, str]) -> str:
+def thumbprint(members: Mapping[str, Any]) -> str:
     """Return the thumbprint (RFC 7638 section 3, SHA-256) of a key whose `public_members` these are."""
     return base64url(hashlib.sha256(json.dumps(members, separators=(",", ":"), sort_keys=True).encode()).digest())
 
 
-def signature_check(algorithm: str, members: Mapping[str, str]) -> Callable[[bytes, bytes], bool]:
+def signature_check(algorithm: str, members: Mapping[str, Any]) -> Callable[[bytes, bytes], bool]:
     """Return the function that says whether its second argument is this key's signature of the first.
 
     - The key has refused a signature that nobody made. If this machine's OpenSSL cannot use the key, that shows here, and not later.

@@ -99,7 +99,7 @@ def check_proof(
         claims = json_object(payload)
     except (ValueError, RecursionError):
         return _refused("the claims of the proof are not a JSON object with exactly one reading")
-    return _claimed(claims, header.thumbprint, method, urls, token, now)
+    return _claimed(claims, header.thumbprint, method=method, urls=urls, token=token, now=now)
 
 
 def _refused(cure: str) -> Decision:
@@ -116,7 +116,7 @@ def _loaded(header: ProofHeader) -> Callable[[bytes, bytes], bool] | None:
 
 
 def _claimed(
-    claims: dict[str, Any], thumbprint: str, method: str, urls: Collection[str], token: bytes, now: float
+    claims: dict[str, Any], thumbprint: str, *, method: str, urls: Collection[str], token: bytes, now: float
 ) -> Proof | Decision:
     """Compare the claims of a proof whose signature was checked with the request."""
     jti, htm, htu, ath = (claims.get(name) for name in ("jti", "htm", "htu", "ath"))

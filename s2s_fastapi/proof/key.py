@@ -35,7 +35,7 @@ class ProofKey:
         from joserfc.jwk import ECKey  # noqa: PLC0415 - a fifth of our import time
         from joserfc.jws import JWSRegistry  # noqa: PLC0415
 
-        self._private: Any = ECKey.generate_key("P-256")
+        self._private: Any = ECKey.generate_key("P-256")  # Any: the types of joserfc are imported with it
         members = public_members(_ALGORITHM, self._private.as_dict(private=False))
         self._sign = JWSRegistry.algorithms[_ALGORITHM].sign
         self._header = _part({"typ": TYPE, "alg": _ALGORITHM, "jwk": members})
@@ -103,4 +103,4 @@ def _called(url: str) -> str:
     scheme, mark, rest = place.partition("://")
     if "@" in rest.partition("/")[0]:
         raise ValueError("a user name or password does not belong in the URL of a proof")
-    return f"{_SECURE.get(scheme, scheme)}{mark}{rest}"
+    return f"{_SECURE.get(scheme.lower(), scheme)}{mark}{rest}"
