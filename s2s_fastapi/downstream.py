@@ -20,4 +20,4 @@ class Downstream:
     on_behalf: bool = False
     """Whether the token is a user's: exchanged for the one that the user showed to this service (RFC 8693)."""
     dpop: bool = False
-    """Whether the token is bound to a key of this service, and each request carries a proof (RFC 9449)."""
+    """Whether the token is bound to a key of this service, so that each call carries a proof (RFC 9449)."""
