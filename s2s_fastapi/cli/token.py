@@ -182,6 +182,8 @@ def _rows(report: "TokenReport") -> Iterator[tuple[str, str]]:
     if principal is not None:
         yield "client", f"{named(principal.client_id)} (azp)"
         yield "kind", f"{principal.kind}. {kind_because(principal)}"
+        if principal.binding:
+            yield "bound", "to a key of this command (cnf): see --dpop."
         yield "issuer", principal.issuer
         yield "audiences", listed(principal.audiences) or "none (no aud)"
         yield "scopes", listed(principal.scopes) or "none"

@@ -56,8 +56,6 @@ DPOP: Final = "dpop"
 """The member of an app that takes bound tokens, and of a call that is made with one (DPoP, RFC 9449)."""
 PUBLIC_URLS: Final = "public_urls"
 """The member of an app that takes bound tokens: where callers reach it."""
-BOUND: Final = "bound"
-"""The member of a requirement that the token is bound."""
 SCHEMA: Final = Path(__file__).with_name("access_file.schema.json")
 """The JSON schema of the format."""
 
@@ -182,7 +180,7 @@ class AppAccess:
             public_paths=tuple(sorted({entry.text for entry in check.public.entries})),
             optional_paths=tuple(sorted({entry.text for entry in check.optional.entries})),
             calls=_calls(check),
-            dpop=(check.dpop or "") if middleware else "",
+            dpop=check.dpop if middleware else "",
             public_urls=tuple(sorted(check.public_urls)) if middleware else (),
         )
 
@@ -437,8 +435,6 @@ def _requirement_json(requirement: Requirement) -> dict[str, Any]:
         return {"claim": list(requirement.path), "values": list(requirement.values)}
     if isinstance(requirement, Condition) and kind is Condition:
         return {"condition": requirement.name}
-    if isinstance(requirement, Bound) and kind is Bound:
-        return {BOUND: True}
     raise ConfigurationError(
         f"The access file has no form for {kind.__name__}, a requirement of your own: write the route with require_...(...), or leave the app out."
     )
@@ -519,10 +515,10 @@ class _Reader:
             return ""
         if content["requires"] is None:
             _fail(self.source, f"{where}.{DPOP}", "an app without a middleware takes no tokens")
-        mode: Any = content[DPOP]
-        if not isinstance(mode, str) or mode not in _DPOP_MODES:
-            _fail(self.source, f"{where}.{DPOP}", 'it is "accepted" or "required", or left out')
-        return mode
+        for mode in _DPOP_MODES:
+            if content[DPOP] == mode:
+                return mode
+        _fail(self.source, f"{where}.{DPOP}", 'it is "accepted" or "required", or left out')
 
     def _paths(self, where: str, content: Mapping[str, Any], option: str) -> tuple[str, ...]:
         paths = self._texts(f"{where}.{option}", content.get(option, []))
@@ -661,12 +657,6 @@ class _Reader:
         self._members(where, content, required=("condition",))
         return Condition(self._name(f"{where}.condition", content["condition"]), only_the_app)
 
-    def bound(self, where: str, content: Mapping[str, Any]) -> Requirement:
-        self._members(where, content, required=(BOUND,))
-        if content[BOUND] is not True:
-            _fail(self.source, f"{where}.{BOUND}", "it is true")
-        return Bound()
-
     def _members(self, where: str, content: Any, *, required: Iterable[str], optional: Iterable[str] = ()) -> None:
         if not isinstance(content, dict):
             _fail(self.source, where, "it is not an object")
@@ -722,7 +712,6 @@ _LEAVES: Final[Mapping[str, _Leaf]] = {
     "bound": _Reader.bound,
     "claim": _Reader.claim,
     "condition": _Reader.condition,
-    BOUND: _Reader.bound,
 }
 """Every kind of requirement and what reads it.
 

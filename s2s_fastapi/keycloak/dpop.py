@@ -3,12 +3,13 @@
 The calling side and the operator's tools use the same words.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from s2s_fastapi.text import listed, named
 
 __all__ = [
+    "ABOUT_PROOFS",
     "AHEAD",
     "ATTRIBUTE",
     "CONSOLE",
@@ -41,6 +42,33 @@ TOO_OLD: Final = (
 )
 ORDER: Final = 'First dpop="accepted" on receivers, then dpop=True (KEYCLOAK_DPOP=true) on callers, then dpop="required" on receivers.'
 """In which order bound tokens are adopted."""
+
+ABOUT_PROOFS: Final[Mapping[str, str]] = {
+    "proof_missing": (
+        "The request has a bound token and no header DPoP. A caller with this package sends both. Look for a proxy that drops the header DPoP, and for"
+        " code that takes Authorization alone from headers_for(...)."
+    ),
+    "invalid_proof": (
+        "The cure says which part of the proof is wrong. If it is iat, compare the clocks: s2s-fastapi doctor shows the seconds between them. If it is"
+        " htu, public_url of the called service is not the URL that the caller calls. If it is htm, something on the way changes the method. If it is ath"
+        " or the key, the proof was made for another token."
+    ),
+    "proof_replayed": (
+        "The same proof came twice. Each request and each retry needs a proof of its own: look for a proxy or a client that repeats requests, and for"
+        " code that keeps headers. If there is none, somebody copied a request: its copy was refused."
+    ),
+    "not_bound": (
+        "The caller sent a bearer token where the called service requires a bound one: write dpop=True in its call, or set its KEYCLOAK_DPOP=true."
+    ),
+    "bearer_not_accepted": (
+        "The called service accepts bound tokens only: write dpop=True in the call of the caller, or set its KEYCLOAK_DPOP=true."
+    ),
+    "replay_store_unavailable": (
+        "The caller did nothing wrong. The called service cannot reach its replay store, or the store is full: until that ends, it answers each"
+        " request with a bound token 503. Bearer tokens are accepted as before."
+    ),
+}
+"""What the reasons about bound tokens mean beyond the token itself, for people. No realm explains them."""
 
 
 def accept_first(receivers: Iterable[str], caller: str) -> str:

@@ -8,7 +8,7 @@ from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.declared.access_file import AppAccess, CallAccess
 from s2s_fastapi.keycloak.dpop import ORDER, TOO_OLD, bind_first, bind_or_switch_off
 from s2s_fastapi.operations.declarations import one_for_each_client
-from s2s_fastapi.operations.predicted import ANY_KEY
+from s2s_fastapi.operations.predicted import ANY_THUMBPRINT
 from s2s_fastapi.operations.relations import (
     RouteAnswer,
     best_of,
@@ -139,7 +139,7 @@ class _Checking:
             declared = {audience for call in (app.calls if app else ()) for audience in call.audiences}
             found: dict[str, str | None] = {}
             for request in (None, *self.model.optional_scopes(caller)):
-                granted = self.model.service_token(caller, scope=request, jkt=ANY_KEY)
+                granted = self.model.service_token(caller, scope=request, jkt=ANY_THUMBPRINT)
                 if not isinstance(granted, Denied):
                     for audience in _names(granted.claims):
                         found.setdefault(audience, request)

@@ -196,7 +196,7 @@ class Facts:
     def binding_mode(self) -> str:
         """Whether this service itself accepts or requires bound tokens, as its middleware's option says; empty if it refuses them."""
         if self.documentation is not None:
-            return self.documentation.check.dpop or ""
+            return self.documentation.check.dpop
         return next((app.dpop for app in self.own_apps), "")
 
     def receivers(self, audience: str) -> tuple[AppAccess, ...]:

@@ -20,7 +20,7 @@ from s2s_fastapi.names import name_problem
 from s2s_fastapi.operations.admin import AdminError
 from s2s_fastapi.operations.findings import Change
 from s2s_fastapi.operations.plan import question_of, steps_of
-from s2s_fastapi.operations.predicted import ANY_KEY, exchanged_claims
+from s2s_fastapi.operations.predicted import ANY_THUMBPRINT, exchanged_claims
 from s2s_fastapi.operations.snapshot import Question, ReadApi, Snapshot, audience_of, binds, read_snapshot
 from s2s_fastapi.operations.steps import (
     AddAudience,
@@ -81,7 +81,7 @@ class Inspection:
 
     def token(self, scopes: Collection[str] = ()) -> Granted | None:
         """Return the token that Keycloak gives the client for these scopes; None if it gives none."""
-        jkt = ANY_KEY if binds(self.client or {}) else ""
+        jkt = ANY_THUMBPRINT if binds(self.client or {}) else ""
         outcome = self.snapshot.model.service_token(self.client_id, scope=" ".join(sorted(scopes)) or None, jkt=jkt)
         return outcome if isinstance(outcome, Granted) else None
 

@@ -14,7 +14,7 @@ from s2s_fastapi.realm.model import Denied
 from s2s_fastapi.text import listed, named, names_in
 
 __all__ = [
-    "ANY_KEY",
+    "ANY_THUMBPRINT",
     "Predicted",
     "Users",
     "claims_of",
@@ -25,7 +25,7 @@ __all__ = [
     "users_of",
 ]
 
-ANY_KEY: Final = "predicted"
+ANY_THUMBPRINT: Final = "A" * 43
 """In the place of the thumbprint of a caller's key, which is another one in each process."""
 _CLAIMS: Final = ("aud", "client_id", "cnf", "scope", "realm_access", "resource_access")
 
@@ -52,7 +52,7 @@ class Predicted:
 
 def claims_of(realm: Snapshot, caller: str, request: str | None, *, dpop: bool = False) -> dict[str, Any]:
     """Return the claims that a plan shows of the token of a service; none if Keycloak refuses the request. With `dpop` it has a proof."""
-    granted = realm.model.service_token(caller, scope=request, jkt=ANY_KEY if dpop else "")
+    granted = realm.model.service_token(caller, scope=request, jkt=ANY_THUMBPRINT if dpop else "")
     if isinstance(granted, Denied):
         return {}
     return {name: granted.claims[name] for name in _CLAIMS if name in granted.claims}
@@ -67,7 +67,7 @@ def exchanged_claims(
     ``audiences`` are the parameter of the request. With `dpop` it has a proof.
     """
     granted = realm.model.exchanged(
-        caller, SubjectToken.of_any_user(caller), scope=request, audiences=audiences, jkt=ANY_KEY if dpop else ""
+        caller, SubjectToken.of_any_user(caller), scope=request, audiences=audiences, jkt=ANY_THUMBPRINT if dpop else ""
     )
     if isinstance(granted, Denied):
         return {}

@@ -10,7 +10,7 @@ from s2s_fastapi.declared.access_file import AccessFile, AppAccess, CallAccess, 
 from s2s_fastapi.declared.asked import leaves_of
 from s2s_fastapi.keycloak.dpop import accept_first, bind_first
 from s2s_fastapi.operations.declarations import one_for_each_client
-from s2s_fastapi.operations.predicted import ANY_KEY
+from s2s_fastapi.operations.predicted import ANY_THUMBPRINT
 from s2s_fastapi.operations.wanted import accepted_audiences
 from s2s_fastapi.principal import Kind, Principal
 from s2s_fastapi.realm.exchange import ANY_SESSION, SubjectToken
@@ -178,7 +178,7 @@ def _declared(caller: str, call: CallAccess, receiver: AppAccess, realm: RealmMo
 
 def granted_for(call: CallAccess, caller: str, realm: RealmModel, *, peer: str | None = None) -> Granted | Denied:
     """Return the token that Keycloak gives for a declared call: the caller's own, or one that it exchanges for that of any user."""
-    scope, jkt = " ".join(call.scopes) or None, ANY_KEY if call.dpop else ""
+    scope, jkt = " ".join(call.scopes) or None, ANY_THUMBPRINT if call.dpop else ""
     if not call.on_behalf:
         return realm.service_token(caller, scope=scope, peer=peer, jkt=jkt)
     return realm.exchanged(caller, SubjectToken.of_any_user(caller), scope=scope, peer=peer, jkt=jkt)
@@ -186,9 +186,7 @@ def granted_for(call: CallAccess, caller: str, realm: RealmModel, *, peer: str |
 
 def caller_of(call: CallAccess, granted: Granted) -> Principal | Decision:
     """Return the caller that a receiver sees in the token of a declared call, or why it cannot read the token."""
-    found = predicted_principal({**granted.claims, **(ANY_SESSION if call.on_behalf else {})})
-    bound = "cnf" in granted.claims  # an older server ignores the proof
-    return replace(found, binding="dpop") if bound and isinstance(found, Principal) else found
+    return predicted_principal({**granted.claims, **(ANY_SESSION if call.on_behalf else {})})
 
 
 def liked(principal: Principal, receiver: AppAccess) -> Principal:
@@ -301,13 +299,13 @@ def _granted(receivers: list[AppAccess], realm: RealmModel) -> Iterator[Relation
 def _token(caller: str, asked: tuple[str, ...], realm: RealmModel) -> tuple[Principal, Mapping[str, Any]] | None:
     """Return what a client gets if it asks for these scopes; None if it gets no token that a receiver can read."""
     granted = realm.service_token(caller, scope=" ".join(asked) or None, peer="127.0.0.1", jkt=_forced(caller, realm))
-    principal = None if isinstance(granted, Denied) else caller_of(CallAccess(), granted)
+    principal = None if isinstance(granted, Denied) else predicted_principal(granted.claims)
     return None if isinstance(granted, Denied) or not isinstance(principal, Principal) else (principal, granted.claims)
 
 
 def _forced(caller: str, realm: RealmModel) -> str:
     """Return the key of a client that gets bound tokens only; empty for any other one, which may choose."""
-    return "" if realm.proof_missing(caller) is None else ANY_KEY
+    return "" if realm.proof_missing(caller) is None else ANY_THUMBPRINT
 
 
 def _undeclared(
