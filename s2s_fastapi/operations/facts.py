@@ -101,7 +101,7 @@ class Facts:
         self.admin_required = admin_required
         self._app = app
         self._settings = settings
-        self._tokens: dict[Wanted, GrantedToken | S2SError] = {}
+        self._tokens: dict[tuple[Wanted, bool], GrantedToken | S2SError] = {}
         self.monotonic = monotonic
         self._waited = 0.0
 
@@ -293,19 +293,29 @@ class Facts:
         """The published keys."""
         return KeySet.read(self.certs.content)
 
-    def token(self, wanted: Wanted) -> GrantedToken | S2SError:
-        """Return a token, or why there is none. It is requested once."""
-        if wanted not in self._tokens:
+    @cached_property
+    def binds(self) -> bool:
+        """Whether this service requests bound tokens only: as its declared calls say, or else its settings."""
+        try:
+            calls = self.downstreams
+        except ConfigurationError:  # said by another check
+            calls = ()
+        return all(each.dpop for each in calls) if calls else self.settings.dpop
+
+    def token(self, wanted: Wanted, *, dpop: bool | None = None) -> GrantedToken | S2SError:
+        """Return a token, or why there is none. It is requested once. With `dpop` it is bound; None: as this service requests its tokens."""
+        asked = wanted, self.binds if dpop is None else dpop
+        if asked not in self._tokens:
             began = self.monotonic()
             if self._waited > _MOST_SECONDS:
-                self._tokens[wanted] = ConfigurationError(
+                self._tokens[asked] = ConfigurationError(
                     f"The token was not requested: Keycloak took more than {_MOST_SECONDS:g} s for those before. Look at its load and at the"
                     " way to it."
                 )
             else:
-                self._tokens[wanted] = requested(self.settings, wanted)
+                self._tokens[asked] = requested(self.settings, wanted, dpop=asked[1])
             self._waited += self.monotonic() - began
-        return self._tokens[wanted]
+        return self._tokens[asked]
 
     @property
     def own_token(self) -> GrantedToken:

@@ -116,10 +116,14 @@ def kind_because(principal: Principal) -> str:
     return kind_cure(principal)
 
 
-def requested(settings: "KeycloakSettings", wanted: Wanted) -> GrantedToken | S2SError:
-    """Return a token, requested once and without any cache, or the error that says why there is none."""
+def requested(settings: "KeycloakSettings", wanted: Wanted, *, dpop: bool | None = None) -> GrantedToken | S2SError:
+    """Return a token, requested once and without any cache, or the error that says why there is none.
+
+    With `dpop` it is bound to a key that is made for it. None: as the settings say.
+    """
     try:
         key = TokenKey.of(settings, wanted)
+        key = key if dpop is None else replace(key, dpop=dpop)
     except S2SError as error:
         return error.again()
     channel = BackChannel.shared(settings.ca_file, TIMEOUT, settings.proxy)

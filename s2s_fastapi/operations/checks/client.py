@@ -200,7 +200,7 @@ def _unusual(facts: Facts, found: Inspection, client: Mapping[str, Any]) -> Iter
     if not client.get("serviceAccountsEnabled"):
         return
     for attribute, place, what, why in _SWITCHES:
-        if attribute == DPOP and _binds_all(facts):
+        if attribute == DPOP and facts.binds:
             continue
         if attributes.get(attribute, "") not in _OFF:
             yield Finding(
@@ -228,13 +228,6 @@ def _unusual(facts: Facts, found: Inspection, client: Mapping[str, Any]) -> Iter
             cure="Switch it off, after the roles that receivers require are assigned in the same place.",
             console=f"{page}, Client scopes, {named(found.client_id + '-dedicated')}, Scope, Full scope allowed",
         )
-
-
-def _binds_all(facts: Facts) -> bool:
-    """Return whether this service requests bound tokens only."""
-    if facts.downstreams:
-        return all(each.dpop for each in facts.downstreams)
-    return facts.settings.dpop
 
 
 def check_expiry(facts: Facts) -> Iterator[Result]:
