@@ -103,6 +103,8 @@ class Facts:
         self._settings = settings
         self._tokens: dict[tuple[Wanted, bool], GrantedToken | S2SError] = {}
         self.monotonic = monotonic
+        self.own_token_at = 0.0
+        """The moment in the middle of the request for the first token, in seconds since the epoch."""
         self._waited = 0.0
 
     # What is declared
@@ -306,7 +308,7 @@ class Facts:
         """Return a token, or why there is none. It is requested once. With `dpop` it is bound; None: as this service requests its tokens."""
         asked = wanted, self.binds if dpop is None else dpop
         if asked not in self._tokens:
-            began = self.monotonic()
+            began, wall = self.monotonic(), self.clock()
             if self._waited > _MOST_SECONDS:
                 self._tokens[asked] = ConfigurationError(
                     f"The token was not requested: Keycloak took more than {_MOST_SECONDS:g} s for those before. Look at its load and at the"
@@ -315,6 +317,7 @@ class Facts:
             else:
                 self._tokens[asked] = requested(self.settings, wanted, dpop=asked[1])
             self._waited += self.monotonic() - began
+            self.own_token_at = self.own_token_at or (wall + self.clock()) / 2
         return self._tokens[asked]
 
     @property

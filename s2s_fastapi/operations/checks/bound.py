@@ -103,9 +103,9 @@ def _of_receiver(facts: Facts, call: Downstream, app: AppAccess) -> Iterator[Res
 
 def _of_clocks(facts: Facts, *, calls: bool) -> Iterator[Result]:
     """Compare Keycloak's clock with this host's, and say how much of the windows for proofs remains."""
-    offset = clock_offset(facts.certs)
+    offset, _ = clock_offset(facts)
     if offset is None:
-        yield Seen("The clocks were not compared: Keycloak's answer has no Date.")
+        yield Seen("The clocks were not compared: Keycloak's answer has no Date, and there is no token to compare.")
         return
     size, ahead = abs(offset), offset > 0
     said = (
