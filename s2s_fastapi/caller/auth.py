@@ -32,11 +32,12 @@ from s2s_fastapi.caller.carried import (
     refuses,
     remedy,
 )
+from s2s_fastapi.caller.challenges import UNAUTHORIZED
 from s2s_fastapi.caller.clients.rules import Rules, installed
 from s2s_fastapi.caller.granted import GrantedToken
 from s2s_fastapi.caller.httpx_compat import HttpxAuth
 from s2s_fastapi.caller.origins import PORTS, Pin, pin_of, pins, spelled, within
-from s2s_fastapi.caller.resend import UNAUTHORIZED, discarding, replayable
+from s2s_fastapi.caller.resend import discarding, replayable
 from s2s_fastapi.caller.shared_token import SharedToken
 from s2s_fastapi.caller.token_source import IN_USE, TokenSource
 from s2s_fastapi.caller.wanted import Names, Wanted, seconds, written_in_code
@@ -285,14 +286,20 @@ class ServiceTokenAuth(HttpxAuth):
             ConfigurationError: as `token`, but a bound token is no error.
         """
         called = self._called(url)
-        shared, needed = self._shared(), self._min_validity
-        return self._both(shared.fresh(needed) or shared.get(needed), method, called)
+        return self._both(self._ready(), method, called)
 
     async def aheaders_for(self, method: str, url: str) -> dict[str, str]:
         """Do as `headers_for`, without blocking the running asyncio or trio loop."""
         called = self._called(url)
+        return self._both(await self._aready(), method, called)
+
+    def _ready(self) -> GrantedToken:
         shared, needed = self._shared(), self._min_validity
-        return self._both(shared.fresh(needed) or await shared.aget(needed), method, called)
+        return shared.fresh(needed) or shared.get(needed)
+
+    async def _aready(self) -> GrantedToken:
+        shared, needed = self._shared(), self._min_validity
+        return shared.fresh(needed) or await shared.aget(needed)
 
     def _called(self, url: str) -> httpx.URL:
         """Return `url` if it may get the token.
