@@ -11,6 +11,7 @@ from s2s_fastapi.text import listed, named
 __all__ = [
     "ABOUT_PROOFS",
     "AHEAD",
+    "ANY_THUMBPRINT",
     "ATTRIBUTE",
     "CONSOLE",
     "OLDEST",
@@ -24,6 +25,8 @@ __all__ = [
     "no_bound_tokens",
 ]
 
+ANY_THUMBPRINT: Final = "A" * 43
+"""For predictions, in the place of the thumbprint of a caller's key, which is another one in each process."""
 ATTRIBUTE: Final = "dpop.bound.access.tokens"
 """The attribute of a client that gets bound tokens only: Keycloak refuses its requests without a proof."""
 SINCE: Final = (26, 4)

@@ -6,9 +6,8 @@ from typing import Any
 
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.declared.access_file import AppAccess, CallAccess
-from s2s_fastapi.keycloak.dpop import ORDER, TOO_OLD, bind_first, bind_or_switch_off
+from s2s_fastapi.keycloak.dpop import ANY_THUMBPRINT, ORDER, TOO_OLD, bind_first, bind_or_switch_off
 from s2s_fastapi.operations.declarations import one_for_each_client
-from s2s_fastapi.operations.predicted import ANY_THUMBPRINT
 from s2s_fastapi.operations.relations import (
     RouteAnswer,
     best_of,

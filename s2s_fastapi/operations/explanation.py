@@ -13,10 +13,9 @@ from s2s_fastapi.declared.asked import leaves_of
 from s2s_fastapi.jose.algorithms import ALGORITHMS
 from s2s_fastapi.keycloak import exchange
 from s2s_fastapi.keycloak.cures import unsigned_cure
-from s2s_fastapi.keycloak.dpop import bind_or_switch_off
+from s2s_fastapi.keycloak.dpop import ANY_THUMBPRINT, bind_or_switch_off
 from s2s_fastapi.operations.declarations import any_service_for, audiences_of, receiving
 from s2s_fastapi.operations.declared_calls import about_the_code
-from s2s_fastapi.operations.predicted import ANY_THUMBPRINT
 from s2s_fastapi.operations.relations import binding_problem
 from s2s_fastapi.operations.tokens import described, described_by, verdict_on
 from s2s_fastapi.principal import Principal

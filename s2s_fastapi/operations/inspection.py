@@ -14,13 +14,14 @@ from uuid import NAMESPACE_URL, uuid5
 
 from s2s_fastapi.declared.access_file import AppAccess
 from s2s_fastapi.downstream import Downstream
+from s2s_fastapi.keycloak.dpop import ANY_THUMBPRINT
 from s2s_fastapi.keycloak.dpop import ATTRIBUTE as DPOP
 from s2s_fastapi.keycloak.exchange import ATTRIBUTE
 from s2s_fastapi.names import name_problem
 from s2s_fastapi.operations.admin import AdminError
 from s2s_fastapi.operations.findings import Change
 from s2s_fastapi.operations.plan import question_of, steps_of
-from s2s_fastapi.operations.predicted import ANY_THUMBPRINT, exchanged_claims
+from s2s_fastapi.operations.predicted import exchanged_claims
 from s2s_fastapi.operations.snapshot import Question, ReadApi, Snapshot, audience_of, binds, read_snapshot
 from s2s_fastapi.operations.steps import (
     AddAudience,

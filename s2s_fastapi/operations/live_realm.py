@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final
 
+from s2s_fastapi.keycloak.dpop import ANY_THUMBPRINT
 from s2s_fastapi.operations.admin import AdminApi
 from s2s_fastapi.operations.explanation import Question, Token, denied, token_of_claims, whole_claims
 from s2s_fastapi.operations.forbidden import KEYCLOAKS_CLIENTS
-from s2s_fastapi.operations.predicted import ANY_THUMBPRINT
 from s2s_fastapi.operations.snapshot import Question as RealmQuestion
 from s2s_fastapi.operations.snapshot import Snapshot, read_snapshot
 from s2s_fastapi.realm.model import Denied, Granted, RealmModel

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
+from s2s_fastapi.keycloak.dpop import ANY_THUMBPRINT
 from s2s_fastapi.names import EVERYBODYS_AUDIENCE
 from s2s_fastapi.operations.snapshot import Snapshot, audience_of
 from s2s_fastapi.operations.wanted import RealmFinding, Severity, Wanted, WantedCall
@@ -14,7 +15,6 @@ from s2s_fastapi.realm.model import Denied
 from s2s_fastapi.text import listed, named, names_in
 
 __all__ = [
-    "ANY_THUMBPRINT",
     "Predicted",
     "Users",
     "claims_of",
@@ -25,8 +25,6 @@ __all__ = [
     "users_of",
 ]
 
-ANY_THUMBPRINT: Final = "A" * 43
-"""In the place of the thumbprint of a caller's key, which is another one in each process."""
 _CLAIMS: Final = ("aud", "client_id", "cnf", "scope", "realm_access", "resource_access")
 
 

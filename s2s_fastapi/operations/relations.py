@@ -8,9 +8,8 @@ from typing import Any, Final, Self
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.declared.access_file import AccessFile, AppAccess, CallAccess, RouteEntry
 from s2s_fastapi.declared.asked import leaves_of
-from s2s_fastapi.keycloak.dpop import accept_first, bind_first
+from s2s_fastapi.keycloak.dpop import ANY_THUMBPRINT, accept_first, bind_first
 from s2s_fastapi.operations.declarations import one_for_each_client
-from s2s_fastapi.operations.predicted import ANY_THUMBPRINT
 from s2s_fastapi.operations.wanted import accepted_audiences
 from s2s_fastapi.principal import Kind, Principal
 from s2s_fastapi.realm.exchange import ANY_SESSION, SubjectToken
