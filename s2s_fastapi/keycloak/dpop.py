@@ -67,8 +67,8 @@ ABOUT_PROOFS: Final[Mapping[str, str]] = {
         "The called service accepts bound tokens only: write dpop=True in the call of the caller, or set its KEYCLOAK_DPOP=true."
     ),
     "replay_store_unavailable": (
-        "The caller did nothing wrong. The called service cannot reach its replay store, or the store is full: until that ends, it answers each"
-        " request with a bound token 503. Bearer tokens are accepted as before."
+        "The token is good. The replay store of the called service does not answer or is full, or this caller has used up its share of it: the cure"
+        " says which. Until that ends, requests with bound tokens are answered 503, so that no proof counts twice. Bearer tokens do not need the store."
     ),
 }
 """What the reasons about bound tokens mean beyond the token itself, for people. No realm explains them."""
