@@ -89,6 +89,7 @@ class RedisReplayStore:
     """
 
     def __init__(self, url: str, *, prefix: str = "", timeout: float = _LONGEST) -> None:
+        self._prefix = prefix
         self._options, self._shown, wrong = _read(url)
         del url  # error trackers record the locals of each frame that raises
         if wrong:
@@ -101,7 +102,6 @@ class RedisReplayStore:
             raise ConfigurationError(
                 "prefix= takes at most 100 of these: ASCII letters, digits, dot, hyphen and underscore."
             )
-        self._prefix = prefix
         self._timeout = float(timeout)
         self._here: dict[asyncio.AbstractEventLoop, _Connections] = {}
         self._of_parent: list[object] = []
@@ -317,7 +317,7 @@ def _failed(error: Exception) -> _Failed:
             return _Failed(why)
     if isinstance(error, exceptions.ResponseError):
         word = _CODE.match(str(error))
-        return _Failed(f"it answers the error {word[0] if word else 'without a code'}. See its log.")
+        return _Failed(f"it answers an error{f' ({word[0]})' if word else ''}. See its log.")
     return _Failed(
         f"the connection failed{_said_by_the_system(error)}. See whether it runs, and whether the URL names it.",
         lost=True,

@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -218,32 +218,32 @@ async def test_a_thousand_at_once_use_a_key_once(empty: RedisServer) -> None:
         assert asked.info("clients")["connected_clients"] <= 10 + 1
 
 
+LOOPS = """
+import asyncio, threading
+from s2s_fastapi.redis import RedisReplayStore
+store = RedisReplayStore({url!r})
+uses = []
+def use():
+    uses.append(asyncio.run(store.first_use(b"one", 45)))
+for _ in range(3):
+    use()
+threads = [threading.Thread(target=use) for _ in range(3)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(*uses)
+"""
+
+
 @needs_redis
 def test_one_store_serves_one_event_loop_after_another_and_several_at_once(empty: RedisServer) -> None:
-    store = RedisReplayStore(empty.url)
-    taken: list[bool] = []
+    """And nobody has to close it: the process says nothing and ends."""
+    code = LOOPS.format(url=empty.url)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
 
-    async def use() -> None:
-        taken.append(await store.first_use(KEY, 45))
-        await store.aclose()
-
-    async def use_and_leave_open() -> None:
-        taken.append(await store.first_use(KEY, 45))
-
-    with (
-        pytest.MonkeyPatch.context() as patch
-    ):  # its connections are closed with their loop, and say so as asyncio's do
-        patch.setattr("warnings.warn", lambda *_, **__: None)
-        asyncio.run(use_and_leave_open())
-        asyncio.run(use())
-        gc.collect()
-    threads = [threading.Thread(target=lambda: asyncio.run(use())) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert taken == [True] + 5 * [False]
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.split() == ["True", *5 * ["False"]]
 
 
 @needs_redis
@@ -284,17 +284,17 @@ async def test_a_connection_keeps_nothing_of_the_request_that_opened_it(empty: R
         pass
 
     held = contextvars.ContextVar[Token]("held")
-    token = Token()
-    gone = weakref.ref(token)
 
     async with open_store(empty.url) as store:
 
-        async def request() -> None:
+        async def request() -> weakref.ref[Token]:
+            token = Token()
             held.set(token)
             assert await store.first_use(KEY, 45)
+            return weakref.ref(token)
 
-        await asyncio.create_task(request())
-        del token
+        gone = await asyncio.create_task(request())
+        await asyncio.sleep(0)  # the loop forgets its timers
         gc.collect()
         assert gone() is None
 
@@ -371,7 +371,7 @@ async def test_a_full_store_refuses_and_forgets_nothing(tmp_path: Path) -> None:
             assert await store.first_use(KEY, 45)
             with client.Redis(port=running.port) as asked:
                 asked.config_set("maxmemory", 1)
-            with pytest.raises(ReplayStoreUnavailable, match="its memory is full. Raise `maxmemory`"):
+            with pytest.raises(ReplayStoreUnavailable, match="its memory is full"):
                 await store.first_use(b"another", 45)
             with client.Redis(port=running.port) as asked:
                 asked.config_set("maxmemory", 0)
@@ -388,7 +388,7 @@ async def test_a_replica_is_unavailable_and_asked_again_once_it_is_the_primary(t
                 await store.first_use(KEY, 45)
             assert "it is a replica" in await store.check()
             with client.Redis(port=running.port) as asked:
-                asked.replicaof("NO", "ONE")  # type: ignore[no-untyped-call]
+                asked.replicaof("NO", "ONE")
             assert await store.first_use(KEY, 45)
             assert await store.check() == ""
 
@@ -406,10 +406,10 @@ async def test_a_replica_is_unavailable_and_asked_again_once_it_is_the_primary(t
         (b"-READONLY You can't write against a read only replica.\r\n", "it is a replica"),
         (b"-NOAUTH Authentication required.\r\n", "it refuses the user name or the password"),
         (b"-NOPERM this user has no permissions\r\n", "the user may not do this"),
-        (b"-MISCONF Redis is configured to save RDB snapshots\r\n", "it answers the error MISCONF"),
-        (b"-NOREPLICAS Not enough good replicas to write.\r\n", "it answers the error NOREPLICAS"),
+        (b"-MISCONF Redis is configured to save RDB snapshots\r\n", "it answers an error (MISCONF). See its log."),
+        (b"-NOREPLICAS Not enough good replicas to write.\r\n", "it answers an error (NOREPLICAS)."),
         (b"-ERR max number of clients reached\r\n", "the connection failed"),
-        (b"-" + PASSWORD.encode() + b" s2s:dpop:\r\n", "it answers the error without a code"),
+        (b"-" + PASSWORD.encode() + b" s2s:dpop:\r\n", "it answers an error. See its log."),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "the connection failed"),
         (b"+QUEUED\r\n", "it answered what no Redis answers"),
         (b":1\r\n", "it answered what no Redis answers"),
@@ -431,7 +431,7 @@ async def test_a_server_that_repeats_the_password_in_its_error_is_not_quoted() -
     echo = f"-ERR unknown command 'AUTH', with args beginning with: '{PASSWORD}' \r\n".encode()
     async with answering(echo) as url:
         said = await why_unavailable(url.replace("//", f"//:{PASSWORD}@"))
-    assert "it answers the error ERR" in said
+    assert "it answers an error. See its log." in said
     assert PASSWORD not in said
 
 
@@ -534,6 +534,8 @@ async def test_a_replay_whose_answer_gets_lost_is_refused(empty: RedisServer) ->
     lost: list[bytes] = []
 
     def lose(command: bytes) -> str:
+        if command == b"CLIENT":  # redis-py introduces itself
+            return "pass"
         lost.append(command)
         return "cut" if lost == [b"SET"] else "pass"
 
@@ -618,9 +620,9 @@ async def test_a_store_that_is_killed_and_comes_back_under_load(tmp_path: Path, 
     assert set(again) == {not persistent}
 
 
-async def until(holds: Any) -> None:
+async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while not holds():
+        while not holds():  # noqa: ASYNC110 - it is about what other tasks counted
             await asyncio.sleep(0.002)
 
 
@@ -676,13 +678,3 @@ async def test_a_check_of_a_server_that_hangs_ends() -> None:
         silent.listen()
         async with open_store(f"redis://127.0.0.1:{silent.getsockname()[1]}") as store, asyncio.timeout(20):
             assert "it did not answer within 2 s" in await store.check()
-
-
-@needs_redis
-def test_a_process_ends_while_its_connections_are_open(empty: RedisServer) -> None:
-    code = (
-        "import asyncio; from s2s_fastapi.redis import RedisReplayStore as Store\n"
-        f"asyncio.run(Store({empty.url!r}).first_use(b'of a process', 45))"
-    )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
-    assert (ended.returncode, ended.stderr) == (0, "")
