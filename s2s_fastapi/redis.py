@@ -127,8 +127,8 @@ class RedisReplayStore:
         # Outside the except block: otherwise the error is chained to exceptions whose frames hold the password.
         raise self._unavailable(why)
 
-    async def check(self) -> str:
-        """Return what is wrong with the server, as sentences for an operator; empty if nothing is. Called when the app starts.
+    async def problems_at_start(self) -> str:
+        """Return what is wrong with the server, as sentences for an operator; empty if nothing is. The middleware calls it when the app starts.
 
         Raises:
             ConfigurationError: There is no event loop of asyncio.

@@ -163,7 +163,7 @@ def test_it_is_not_pickled_and_a_copy_is_itself() -> None:
 def test_on_trio_one_sentence_says_what_it_needs() -> None:
     store = RedisReplayStore(DOWN)
 
-    for use in (lambda: store.first_use(KEY, 45), store.check):
+    for use in (lambda: store.first_use(KEY, 45), store.problems_at_start):
         with pytest.raises(ConfigurationError, match="needs asyncio") as raised:
             trio.run(use)
         assert raised.value.__context__ is None
@@ -342,7 +342,7 @@ async def test_a_user_who_may_do_no_more_than_it_needs(tmp_path: Path) -> None:
         async with open_store(url, prefix="crm") as store:
             assert await store.first_use(KEY, 45)
             assert not await store.first_use(KEY, 45)
-            assert "Allow `+set +get +info`" in await store.check()
+            assert "Allow `+set +get +info`" in await store.problems_at_start()
         assert "Allow `+set +get +info`" in await why_unavailable(url, prefix="billing")
 
 
@@ -386,11 +386,11 @@ async def test_a_replica_is_unavailable_and_asked_again_once_it_is_the_primary(t
         async with open_store(running.url) as store:
             with pytest.raises(ReplayStoreUnavailable, match="it is a replica"):
                 await store.first_use(KEY, 45)
-            assert "it is a replica" in await store.check()
+            assert "it is a replica" in await store.problems_at_start()
             with client.Redis(port=running.port) as asked:
                 asked.replicaof("NO", "ONE")
             assert await store.first_use(KEY, 45)
-            assert await store.check() == ""
+            assert await store.problems_at_start() == ""
 
 
 @pytest.mark.anyio
@@ -448,7 +448,7 @@ async def test_a_server_that_repeats_the_password_in_its_error_is_not_quoted() -
 async def test_a_server_that_is_not_there_is_unavailable_and_the_check_says_so(url: str, sentence: str) -> None:
     assert sentence in await why_unavailable(url)
     async with open_store(url) as store:
-        assert sentence in await store.check()
+        assert sentence in await store.problems_at_start()
 
 
 @needs_redis
@@ -633,7 +633,7 @@ async def until(holds: Callable[[], bool]) -> None:
 @pytest.mark.anyio
 async def test_the_check_finds_nothing_on_a_server_that_forgets_nothing(empty: RedisServer) -> None:
     async with open_store(empty.url) as store:
-        assert await store.check() == ""
+        assert await store.problems_at_start() == ""
 
 
 @needs_redis
@@ -650,7 +650,7 @@ async def test_the_check_finds_nothing_on_a_server_that_forgets_nothing(empty: R
 async def test_the_check_names_a_server_that_forgets(tmp_path: Path, options: list[str], sentence: str) -> None:
     with RedisServer(tmp_path, *options) as running:
         async with open_store(running.url) as store:
-            said = await store.check()
+            said = await store.problems_at_start()
     assert said.startswith(f"RedisReplayStore('{running.url}'): it ")
     assert said.endswith(sentence) or sentence in said
     assert said.count(": it ") == 1
@@ -668,7 +668,7 @@ async def test_the_check_names_a_server_that_forgets(tmp_path: Path, options: li
 )
 async def test_the_check_names_what_is_no_store(info: bytes, sentence: str) -> None:
     async with answering(b"$%d\r\n%s\r\n" % (len(info), info)) as url, open_store(url) as store:
-        assert sentence in await store.check()
+        assert sentence in await store.problems_at_start()
 
 
 @pytest.mark.anyio
@@ -677,4 +677,4 @@ async def test_a_check_of_a_server_that_hangs_ends() -> None:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         async with open_store(f"redis://127.0.0.1:{silent.getsockname()[1]}") as store, asyncio.timeout(20):
-            assert "it did not answer within 2 s" in await store.check()
+            assert "it did not answer within 2 s" in await store.problems_at_start()
