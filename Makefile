@@ -52,7 +52,7 @@ test-lowest: VENV = .venv-lowest
 test-lowest:  ## Run the tests on the oldest versions of our dependencies that we allow
 	$(PYTHON) -m venv $(VENV)
 	$(call install,$(VENV)) uv
-	mkdir -p build && $(BIN)/python -m uv pip compile --quiet --resolution lowest-direct --extra cli --extra otel -o build/lowest.txt pyproject.toml
+	mkdir -p build && $(BIN)/python -m uv pip compile --quiet --resolution lowest-direct --extra cli --extra otel --extra redis -o build/lowest.txt pyproject.toml
 	$(call install,$(VENV)) -c build/lowest.txt -e '.[test]'
 	# Old packages warn about new ones below them; that is theirs to mend.
 	$(BIN)/python -m pytest -W ignore::DeprecationWarning --ignore=tests/browser --ignore=tests/mcp $(PYTEST)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 
 from benchmarks import batches, cpu, imports, machine, page, plot, pythons, throughput
+from benchmarks.bound import page as bound_page
+from benchmarks.bound import run as bound
 from benchmarks.caller import page as caller_page
 from benchmarks.caller import run as caller
 from benchmarks.caller.figures import CallerFigures
@@ -16,7 +18,7 @@ from benchmarks.results import Results
 from benchmarks.telemetry import page as telemetry_page
 from benchmarks.telemetry import run as telemetry
 
-PARTS = ("receiver", "caller", "telemetry")
+PARTS = ("receiver", "caller", "bound", "telemetry")
 PAGE, PICTURE = ROOT / "docs/speed.md", ROOT / "docs/speed.svg"
 
 
@@ -41,6 +43,11 @@ def main() -> None:
         _show(figures)
         if not given.quick:
             page.write(caller_page.measured_part(figures), PAGE, caller_page.BEGIN, caller_page.END)
+    if "bound" in asked:
+        proven = bound.measure(bound.QUICK if given.quick else bound.WHOLE, _without_wrk(machine_then))
+        _print(bound_page.costs(proven))
+        if not given.quick:
+            page.write(bound_page.measured_part(proven), PAGE, bound_page.BEGIN, bound_page.END)
     if "telemetry" in asked:
         told = telemetry.measure(telemetry.QUICK if given.quick else telemetry.WHOLE, _without_wrk(machine_then))
         for told_cells in (telemetry_page.costs, telemetry_page.goals):

@@ -382,6 +382,7 @@ class ServiceAuthMiddleware:
             if message["type"] == "lifespan.startup.complete":
                 try:
                     self._start.run(scope.get("app"), again=True)
+                    await self._start.ask_store()
                 except ConfigurationError as error:
                     failure = str(error)
                     return

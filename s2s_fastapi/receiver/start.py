@@ -219,6 +219,16 @@ class Start:
             raise ConfigurationError(" ".join([*problems, *check.way_out()]))
         return documentation
 
+    async def ask_store(self) -> None:
+        """Log what is wrong with the replay store, if it is one that can say so (`RedisReplayStore.problems_at_start`).
+
+        Raises:
+            ConfigurationError: The store cannot work in this app.
+        """
+        problems = getattr(self.options.replay_store, "problems_at_start", None)
+        if problems is not None and (said := await problems()):
+            self.warn(said)
+
     def warn(self, sentence: str) -> None:
         """Log a sentence once."""
         self._warn([sentence])
