@@ -1,0 +1,838 @@
+"""Proofs of a key (DPoP, RFC 9449) over real sockets: one property of a good one is broken at a time, on a warm and on a cold cache, with lying headers.
+
+Each broken request stands between requests with good proofs and the same token, which are accepted. `tests/proof/broken.py` has the list
+of the checks themselves; here are those and all that only a socket shows: several header lines, Host, `X-Forwarded-*`, spellings of a path.
+"""
+
+import hashlib
+import hmac
+import http.client
+import json
+import logging
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final
+
+import pytest
+from fastapi import Depends, FastAPI, WebSocket
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from s2s_fastapi import InProcessReplayStore, Principal, ServiceAuthMiddleware, require_service
+from tests.attacks.receiver.stack import Observed
+from tests.kit.missing import MISSING
+from tests.kit.realm import Clock, Realm, SigningKey, b64, settings
+from tests.receiver.surroundings.servers import UVICORN, served
+
+PUBLIC: Final = "https://crm.example.com/api"
+"""Where callers reach the app. The server listens on another port, without the prefix: as behind a proxy."""
+URL: Final = f"{PUBLIC}/letters"
+LYING: Final = (
+    b"Host: evil.example",
+    b"X-Forwarded-Host: evil.example",
+    b"X-Forwarded-Proto: http",
+    b"X-Forwarded-Port: 81",
+    b"X-Forwarded-Prefix: /evil",
+    b"X-Forwarded-For: 127.0.0.1",
+    b"Forwarded: host=evil.example;proto=http",
+    b"X-Original-URL: /evil",
+    b"X-Rewrite-URL: /evil",
+    b"X-HTTP-Method-Override: DELETE",
+)
+INVALID: Final = ('error="invalid_dpop_proof"',)
+
+
+class Keys:
+    """Keys of a caller, made once: RSA takes its time."""
+
+    good = SigningKey("ES256")
+    thief = SigningKey("ES256")
+    rsa = SigningKey("RS256")
+    es384 = SigningKey("ES384")
+
+
+def public(key: SigningKey) -> dict[str, Any]:
+    """Return the public JWK of a key, with nothing that is not needed."""
+    return {
+        name: value for name, value in key.private.as_dict(private=False).items() if name not in ("kid", "alg", "use")
+    }
+
+
+def hashed(token: str | bytes) -> str:
+    raw = token.encode() if isinstance(token, str) else token
+    return b64(hashlib.sha256(raw).digest())
+
+
+@dataclass
+class Call:
+    """A good call, and the parts of which a broken one is made."""
+
+    token: str
+    now: int
+    key: SigningKey = field(default_factory=lambda: Keys.good)
+    method: str = "POST"
+    url: str = URL
+
+    @property
+    def head(self) -> dict[str, Any]:
+        return {"typ": "dpop+jwt", "alg": self.key.algorithm, "jwk": public(self.key)}
+
+    @property
+    def claims(self) -> dict[str, Any]:
+        return {
+            "jti": secrets.token_urlsafe(16),
+            "htm": self.method,
+            "htu": self.url,
+            "iat": self.now,
+            "ath": hashed(self.token),
+        }
+
+    def proof(self, *, key: SigningKey | None = None, head: dict[str, Any] | None = None, **claims: Any) -> str:
+        """Return a proof with some members changed; MISSING leaves one out."""
+        made = {**self.head, **(head or {})}, {**self.claims, **claims}
+        return self.signed(*({n: v for n, v in part.items() if v is not MISSING} for part in made), key=key)
+
+    def signed(
+        self,
+        head: dict[str, Any] | str | bytes,
+        payload: dict[str, Any] | str | bytes,
+        *,
+        key: SigningKey | None = None,
+    ) -> str:
+        signing_input = f"{b64(head)}.{b64(payload)}"
+        return f"{signing_input}.{(key or self.key).sign(signing_input)}"
+
+    @property
+    def authorization(self) -> bytes:
+        return f"Authorization: DPoP {self.token}".encode()
+
+    @property
+    def good(self) -> tuple[bytes, ...]:
+        return self.with_proof(self.proof())
+
+    def with_proof(self, *values: str | bytes) -> tuple[bytes, ...]:
+        """Return the header lines of the call with these values of ``DPoP``, a line for each."""
+        raw = (value if isinstance(value, bytes) else value.encode() for value in values)
+        return (self.authorization, *(b"DPoP: " + value for value in raw))
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    challenges: tuple[str, ...]
+    body: bytes
+
+
+@dataclass
+class Store:
+    """Counts what is remembered: a proof that was refused must leave nothing behind."""
+
+    inner: InProcessReplayStore = field(default_factory=InProcessReplayStore)
+    asked: int = 0
+
+    async def first_use(self, key: bytes, seconds: float) -> bool:
+        self.asked += 1
+        return await self.inner.first_use(key, seconds)
+
+
+class Service:
+    """One app on a real server."""
+
+    def __init__(self, dpop: str = "accepted", public_url: str = PUBLIC, **options: Any) -> None:
+        self.realm, self.observed, self.clock, self.store = Realm(), Observed(), Clock(), Store()
+        self.ran: list[str] = []
+        self.port = 0
+        self.options: dict[str, Any] = {
+            "settings": settings(),
+            "transport": self.realm.transport,
+            "observer": self.observed,
+            "clock": self.clock,
+            "dpop": dpop,
+            "public_url": public_url,
+            "replay_store": self.store,
+            **options,
+        }
+
+    def app(self) -> FastAPI:
+        app = FastAPI(openapi_url=None)
+        app.add_middleware(ServiceAuthMiddleware, **self.options)
+
+        @app.api_route("/letters", methods=["GET", "HEAD", "POST"])
+        @app.api_route("/a%2Fb", methods=["POST"])
+        @app.api_route("/{rest:path}", methods=["POST"])
+        async def letters(request: Request, caller: Annotated[Principal, Depends(require_service())]) -> dict[str, str]:
+            self.ran.append(request.url.path)
+            return {"from": caller.client_id, "binding": caller.binding}
+
+        @app.websocket("/ws")
+        async def ws(websocket: WebSocket, caller: Annotated[Principal, Depends(require_service())]) -> None:
+            await websocket.accept()
+            await websocket.send_text(caller.binding)
+            await websocket.close()
+
+        return app
+
+    def token(self, key: SigningKey | None = None, **changes: Any) -> str:
+        """Return a new token that is bound to a key: no two are alike, so that each begins on a cold cache."""
+        now = int(self.clock())
+        jkt = (key or Keys.good).private.thumbprint()
+        bound = {"typ": "DPoP", "cnf": {"jkt": jkt, "kc-jkt-type": "DPoP"}}
+        return self.realm.token(**{"iat": now, "exp": now + 300, **bound, **changes})
+
+    def call(self, key: SigningKey | None = None, method: str = "POST", url: str = URL, **changes: Any) -> Call:
+        key = key or Keys.good
+        return Call(self.token(key, **changes), int(self.clock()), key, method, url)
+
+    def send(self, *lines: bytes, target: bytes = b"/letters", method: bytes = b"POST", body: bytes = b"") -> Answer:
+        """Send a request as it is written, and read its answer."""
+        head = [b"%s %s HTTP/1.1" % (method, target), *lines, b"Connection: close", b"Content-Length: %d" % len(body)]
+        if not any(line.lower().startswith(b"host:") for line in lines):
+            head.insert(1, b"Host: crm.internal")
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as wire:
+            wire.sendall(b"\r\n".join(head) + b"\r\n\r\n" + body)
+            answer = http.client.HTTPResponse(wire, method=method.decode())
+            answer.begin()
+            challenges = tuple(value for name, value in answer.getheaders() if name.lower() == "www-authenticate")
+            return Answer(answer.status, challenges, answer.read())
+
+    def accepts(self, call: Call, *extra: bytes, **request: Any) -> None:
+        ran = len(self.ran)
+        answer = self.send(*call.good, *extra, **request)
+        assert (answer.status, answer.body) == (200, b'{"from":"chat-app-service","binding":"dpop"}'), self.last
+        assert len(self.ran) == ran + 1
+
+    def refuses(self, *lines: bytes, reason: str, status: int = 401, **request: Any) -> Answer:
+        """Prove that a request is refused for ``reason``: no endpoint ran, nothing was remembered, nothing of it is in the log."""
+        ran, decided, written = len(self.ran), len(self.observed.decisions), len(self.observed.lines)
+        asked, fetched = self.store.asked, len(self.realm.requests)
+        answer = self.send(*lines, **request)
+        decisions = self.observed.decisions[decided:]
+        assert (answer.status, [str(decision.reason) for decision in decisions]) == (status, [reason]), self.last
+        assert len(self.ran) == ran
+        assert self.store.asked == asked + (reason == "proof_replayed")
+        assert len(self.realm.requests) <= max(fetched, 2)  # the realm's own two pages, once
+        for text in self.observed.lines[written:]:
+            assert text.isprintable()
+            for line in lines:
+                credential = line.partition(b": ")[2].decode("latin-1")
+                assert all(len(part) < 40 or part not in text for part in credential.replace(" ", ".").split("."))
+        return answer
+
+    @property
+    def last(self) -> str:
+        return self.observed.lines[-1] if self.observed.lines else "no decision"
+
+
+def running(service: Service, app: Any, server: str, **options: Any) -> Iterator[Service]:
+    with served(app, server, proxy_headers=True, forwarded_allow_ips="*", **options) as address:
+        service.port = address.port
+        yield service
+
+
+@pytest.fixture(scope="module", params=UVICORN)
+def service(request: Any) -> Iterator[Service]:
+    service = Service()
+    yield from running(service, service.app(), request.param)
+
+
+Broken = Callable[[Call], tuple[bytes, ...]]
+"""The header lines of a call in which one property is broken."""
+
+
+def value(make: Callable[[Call], str | bytes]) -> Broken:
+    return lambda call: call.with_proof(make(call))
+
+
+def claim(**changes: Any) -> Broken:
+    return lambda call: call.with_proof(call.proof(**changes))
+
+
+def header(**changes: Any) -> Broken:
+    return lambda call: call.with_proof(call.proof(head=changes))
+
+
+def jwk(**changes: Any) -> Broken:
+    def make(call: Call) -> tuple[bytes, ...]:
+        made = {n: v for n, v in {**public(call.key), **changes}.items() if v is not MISSING}
+        return call.with_proof(call.proof(head={"jwk": made}))
+
+    return make
+
+
+def later(seconds: float) -> Broken:
+    return lambda call: call.with_proof(call.proof(iat=call.now + seconds))
+
+
+def by(key: SigningKey) -> Broken:
+    """Return the proof of another key, right in everything else."""
+    return lambda call: call.with_proof(Call(call.token, call.now, key, call.method, call.url).proof())
+
+
+def parts(change: Callable[[str, str, str], str]) -> Broken:
+    def make(call: Call) -> tuple[bytes, ...]:
+        head, payload, signature = call.proof().split(".")
+        return call.with_proof(change(head, payload, signature))
+
+    return make
+
+
+def raw_header(change: Callable[[str], str]) -> Broken:
+    """Change the text of the header, and sign it."""
+    return lambda call: call.with_proof(call.signed(change(json.dumps(call.head)), call.claims))
+
+
+def raw_claims(change: Callable[[str], str]) -> Broken:
+    return lambda call: call.with_proof(call.signed(call.head, change(json.dumps(call.claims))))
+
+
+def hmac_signed(call: Call) -> str:
+    signing_input = f"{b64({**call.head, 'alg': 'HS256'})}.{b64(call.claims)}"
+    secret = json.dumps(public(call.key)).encode()
+    return f"{signing_input}.{b64(hmac.digest(secret, signing_input.encode(), 'sha256'))}"
+
+
+def high_bits(head: str, payload: str, signature: str) -> str:
+    """Spell the last character of the signature in another way: the bits beyond the last byte are not zero."""
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    last = alphabet[alphabet.index(signature[-1]) ^ 1]
+    return f"{head}.{payload}.{signature[:-1]}{last}"
+
+
+HEADER_LINES: dict[str, Broken] = {
+    "two lines with a good proof each": lambda call: call.with_proof(call.proof(), call.proof()),
+    "two equal lines": lambda call: call.with_proof(*[call.proof()] * 2),
+    "a good line and an empty one": lambda call: call.with_proof(call.proof(), b""),
+    "a good line behind a broken one": lambda call: call.with_proof(b"x", call.proof()),
+    "two proofs in one line, with a comma": value(lambda call: f"{call.proof()}, {call.proof()}"),
+    "a comma behind the proof": value(lambda call: f"{call.proof()},"),
+    "a word before the proof": value(lambda call: f"DPoP {call.proof()}"),
+    "quotes around the proof": value(lambda call: f'"{call.proof()}"'),
+    "a blank inside": value(lambda call: call.proof().replace(".", ". ", 1)),
+    "a byte beyond ASCII behind it": value(lambda call: call.proof().encode() + b"\xe9"),
+    "a proof of 5 KB": claim(padding="x" * 5000),
+    "text": value(lambda call: "proof"),
+    "two dots alone": value(lambda call: ".."),
+    "the token": value(lambda call: call.token),
+}
+
+FORM: dict[str, Broken] = {
+    "a part less": parts(lambda head, payload, signature: f"{head}.{payload}"),
+    "a part more": parts(lambda head, payload, signature: f"{head}.{payload}.{signature}.{signature}"),
+    "no signature": parts(lambda head, payload, signature: f"{head}.{payload}."),
+    "padding": parts(lambda head, payload, signature: f"{head}.{payload}.{signature}=="),
+    "another spelling of the signature": parts(high_bits),
+    "a shorter signature": parts(lambda head, payload, signature: f"{head}.{payload}.{signature[:-4]}"),
+    "a longer signature": parts(lambda head, payload, signature: f"{head}.{payload}.{signature}AAAA"),
+    "the signature of zeros": parts(lambda head, payload, signature: f"{head}.{payload}.{b64(bytes(64))}"),
+    "r and s exchanged": parts(lambda head, payload, signature: f"{head}.{payload}.{signature[43:]}{signature[:43]}"),
+    "the signature of another proof": value(
+        lambda call: ".".join([*call.proof().split(".")[:2], call.proof().split(".")[2]])
+    ),
+    "the header is a list": value(lambda call: call.signed("[]", call.claims)),
+    "the payload is a list": value(lambda call: call.signed(call.head, "[]")),
+    "the payload is empty": value(lambda call: call.signed(call.head, "")),
+    "a member of the header twice": raw_header(lambda text: text[:-1] + ', "typ": "dpop+jwt"}'),
+    "a member of the payload twice": raw_claims(lambda text: text[:-1] + f', "htu": "{URL}"}}'),
+    "trailing text behind the payload": raw_claims(lambda text: text + " {}"),
+    "an infinite number": raw_claims(lambda text: text[:-1] + ', "n": Infinity}'),
+}
+
+HEADER: dict[str, Broken] = {
+    "no typ": header(typ=MISSING),
+    "typ JWT": header(typ="JWT"),
+    "typ at+jwt": header(typ="at+jwt"),
+    "typ is a list": header(typ=["dpop+jwt"]),
+    "no alg": header(alg=MISSING),
+    "alg none": header(alg="none"),
+    "alg none and no signature": value(lambda call: f"{b64({**call.head, 'alg': 'none'})}.{b64(call.claims)}."),
+    "alg in lower case": header(alg="es256"),
+    "alg of another curve": header(alg="ES384"),
+    "alg of another kind of key": header(alg="RS256"),
+    "alg is a list": header(alg=["ES256"]),
+    "HS256 with the public key as the secret": value(hmac_signed),
+    "no jwk": header(jwk=MISSING),
+    "jwk is null": header(jwk=None),
+    "jwk is text": header(jwk=json.dumps(public(Keys.good))),
+    "a set of keys": header(jwk={"keys": [public(Keys.good)]}),
+    "jwk with the private key": jwk(d=Keys.good.private.as_dict(private=True)["d"]),
+    "jwk with a private member that is empty": jwk(d=""),
+    "jwk without y": jwk(y=MISSING),
+    "jwk with a point that is not on the curve": jwk(y=public(Keys.good)["x"]),
+    "jwk of another curve": jwk(crv="P-384"),
+    "jwk of a curve that nobody knows": jwk(crv="P-257"),
+    "jwk with a number": jwk(x=1),
+    "jwk of a symmetric key": header(jwk={"kty": "oct", "k": b64(b"k" * 32)}, alg="HS256"),
+    "a key of another caller, with its own jwk": by(Keys.thief),
+    "a key of another kind, with its own jwk": by(Keys.rsa),
+    "the good jwk, signed by another key": value(lambda call: call.proof(key=Keys.thief)),
+    "jku": header(jku="https://evil.example/jwks"),
+    "x5u": header(x5u="https://evil.example/certificate"),
+    "x5c": header(x5c=["MIIB"]),
+    "kid": header(kid="1"),
+    "crit": header(crit=["exp"], exp=1),
+    "b64": header(b64=False, crit=["b64"]),
+}
+
+CLAIMS: dict[str, Broken] = {
+    "no htm": claim(htm=MISSING),
+    "htm of another method": claim(htm="GET"),
+    "htm in lower case": claim(htm="post"),
+    "htm is a list": claim(htm=["POST"]),
+    "htm of the overriding header": claim(htm="DELETE"),
+    "no htu": claim(htu=MISSING),
+    "htu is a list": claim(htu=[URL]),
+    "htu over http": claim(htu=URL.replace("https", "http")),
+    "htu of another host": claim(htu="https://charles.example.com/api/letters"),
+    "htu of a host below ours": claim(htu="https://a.crm.example.com/api/letters"),
+    "htu of a host that begins as ours": claim(htu="https://crm.example.com.evil.example/api/letters"),
+    "htu of another port": claim(htu="https://crm.example.com:8443/api/letters"),
+    "htu without the prefix": claim(htu="https://crm.example.com/letters"),
+    "htu of another path": claim(htu=f"{PUBLIC}/other"),
+    "htu with a slash more": claim(htu=f"{URL}/"),
+    "htu in another case of the path": claim(htu=f"{PUBLIC}/Letters"),
+    "htu of the origin alone": claim(htu="https://crm.example.com"),
+    "htu of the prefix alone": claim(htu=PUBLIC),
+    "htu without an origin": claim(htu="/api/letters"),
+    "htu without a scheme": claim(htu="//crm.example.com/api/letters"),
+    "htu with a user name": claim(htu="https://crm.example.com@evil.example/api/letters"),
+    "htu with our user name": claim(htu="https://alice@crm.example.com/api/letters"),
+    "htu as Host says": claim(htu="http://evil.example/letters"),
+    "htu as the forwarded headers say": claim(htu="http://evil.example:81/evil/letters"),
+    "htu as the server sees it": claim(htu="http://crm.internal/letters"),
+    "no iat": claim(iat=MISSING),
+    "iat is text": claim(iat="1800000000"),
+    "iat is true": claim(iat=True),
+    "iat is null": claim(iat=None),
+    "iat of 1970": claim(iat=0),
+    "iat below zero": claim(iat=-1),
+    "iat in thousandths": later(1000 * 1_800_000_000),
+    "iat 31 s ago": later(-31),
+    "iat 11 s ahead": later(11),
+    "no jti": claim(jti=MISSING),
+    "jti is empty": claim(jti=""),
+    "jti is a number": claim(jti=7),
+    "jti is a list": claim(jti=["a" * 22]),
+    "jti of 2,000 characters": claim(jti="j" * 2000),
+    "no ath": claim(ath=MISSING),
+    "ath is empty": claim(ath=""),
+    "ath of another token": claim(ath=hashed("another")),
+    "ath is the token": lambda call: call.with_proof(call.proof(ath=call.token)),
+    "ath in hexadecimal": lambda call: call.with_proof(call.proof(ath=hashlib.sha256(call.token.encode()).hexdigest())),
+    "ath with padding": lambda call: call.with_proof(call.proof(ath=hashed(call.token) + "=")),
+    "ath of SHA-512": lambda call: call.with_proof(call.proof(ath=b64(hashlib.sha512(call.token.encode()).digest()))),
+    "ath with the scheme": lambda call: call.with_proof(call.proof(ath=hashed(f"DPoP {call.token}"))),
+}
+
+BROKEN: Final = {**HEADER_LINES, **FORM, **HEADER, **CLAIMS}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_proof_with_one_broken_property_is_refused_on_a_cold_and_a_warm_cache(service: Service, name: str) -> None:
+    for lying in ((), LYING):
+        for warm in (False, True):
+            call = service.call()
+            if warm:
+                service.accepts(call, *lying)
+            answer = service.refuses(*BROKEN[name](call), *lying, reason="invalid_proof")
+            assert all(error in answer.challenges[-1] for error in INVALID)
+            service.accepts(call, *lying)
+
+
+def test_at_least_sixty_properties_are_broken() -> None:
+    assert len(BROKEN) >= 60
+
+
+def test_all_broken_proofs_get_one_answer(service: Service) -> None:
+    answers = {service.refuses(*broken(service.call()), reason="invalid_proof") for broken in BROKEN.values()}
+
+    (answer,) = answers
+    assert [challenge.partition(" ")[0] for challenge in answer.challenges] == ["DPoP"]
+
+
+NO_PROOF: Final[dict[str, Broken]] = {
+    "nothing": lambda call: (call.authorization,),
+    "another header": lambda call: (call.authorization, f"X-DPoP: {call.proof()}".encode()),
+    "a header whose name has an underscore": lambda call: (call.authorization, f"DPo_P: {call.proof()}".encode()),
+}
+
+
+@pytest.mark.parametrize("name", NO_PROOF)
+def test_a_bound_token_without_a_proof_is_refused_on_a_cold_and_a_warm_cache(service: Service, name: str) -> None:
+    for warm in (False, True):
+        call = service.call()
+        if warm:
+            service.accepts(call)
+        answer = service.refuses(*NO_PROOF[name](call), reason="proof_missing")
+        assert any('error="invalid_dpop_proof"' in challenge for challenge in answer.challenges)
+        service.accepts(call)
+
+
+def test_a_proof_in_the_url_or_in_the_body_is_none(service: Service) -> None:
+    call = service.call()
+    proof = call.proof()
+    service.refuses(call.authorization, target=f"/letters?DPoP={proof}&dpop={proof}".encode(), reason="proof_missing")
+    service.refuses(call.authorization, body=f"DPoP={proof}".encode(), reason="proof_missing")
+    service.accepts(call)
+
+
+def test_a_proof_is_accepted_once_however_the_second_request_is_written(service: Service) -> None:
+    call = service.call()
+    lines = call.good
+    assert service.send(*lines).status == 200
+
+    for headers, target in (
+        (lines, b"/letters"),
+        (lines[::-1], b"/letters"),
+        ((*lines, *LYING), b"/letters"),
+        (lines, b"/letters?again=1"),
+        (lines, b"/%6Cetters"),
+        ((lines[0].replace(b"DPoP ", b"dpop  "), lines[1].replace(b"DPoP: ", b"dpop:\t")), b"/letters"),
+    ):
+        answer = service.refuses(*headers, target=target, reason="proof_replayed")
+        assert any('error="invalid_dpop_proof"' in challenge for challenge in answer.challenges)
+    service.accepts(call)
+
+
+def test_the_same_jti_of_another_key_or_for_another_path_is_another_proof(service: Service) -> None:
+    jti = secrets.token_urlsafe(16)
+    call, other = service.call(), service.call(Keys.thief)
+    for each in (call, other):
+        assert service.send(*each.with_proof(each.proof(jti=jti))).status == 200
+    assert service.send(*call.with_proof(call.proof(jti=jti, htu=f"{PUBLIC}/other")), target=b"/other").status == 200
+    service.refuses(*call.with_proof(call.proof(jti=jti)), reason="proof_replayed")
+
+
+@pytest.mark.parametrize("seconds", [-30, 10])
+def test_a_proof_is_accepted_at_the_last_second_of_its_window_and_refused_a_second_later(
+    service: Service, seconds: int
+) -> None:
+    call = service.call()
+    outside = seconds - 1 if seconds < 0 else seconds + 1
+    assert service.send(*later(seconds)(call)).status == 200
+    service.refuses(*later(outside)(call), reason="invalid_proof")
+
+
+def test_a_proof_from_the_future_is_remembered_until_it_has_run_out(service: Service) -> None:
+    call, before = service.call(), service.clock()
+    proof = call.proof(iat=call.now + 10)
+    try:
+        assert service.send(*call.with_proof(proof)).status == 200
+        service.clock.advance(40)
+        service.refuses(*call.with_proof(proof), reason="proof_replayed")
+        service.clock.advance(1)
+        service.refuses(*call.with_proof(proof), reason="invalid_proof")
+    finally:
+        service.clock.now = before
+
+
+class TestTheToken:
+    """The proof is good; something is wrong with what it is a proof for."""
+
+    def test_a_bound_token_under_bearer_is_refused_whatever_comes_with_it(self, service: Service) -> None:
+        for warm in (False, True):
+            call = service.call()
+            bearer = f"Authorization: Bearer {call.token}".encode()
+            if warm:
+                service.accepts(call)
+            for proof in ((), call.with_proof(call.proof())[1:]):
+                answer = service.refuses(bearer, *proof, reason="sender_constrained")
+                assert any(c.startswith("Bearer ") and 'error="invalid_token"' in c for c in answer.challenges)
+            service.accepts(call)
+
+    def test_a_bearer_token_is_not_made_better_by_a_proof(self, service: Service) -> None:
+        call = service.call(typ="Bearer", cnf=None)
+        answer = service.refuses(*call.good, reason="not_bound")
+        assert any(c.startswith("DPoP ") and 'error="invalid_token"' in c for c in answer.challenges)
+        assert service.send(f"Authorization: Bearer {call.token}".encode()).status == 200
+
+    def test_a_token_of_another_key_is_refused_with_our_proof(self, service: Service) -> None:
+        ours, theirs = service.call(), service.call(Keys.thief)
+        for call, other in ((ours, theirs), (theirs, ours)):
+            mixed = Call(call.token, call.now, other.key)
+            service.refuses(*mixed.good, reason="invalid_proof")
+            service.accepts(call)
+
+    def test_two_authorization_headers_are_a_bad_request(self, service: Service) -> None:
+        call = service.call()
+        bearer = f"Authorization: Bearer {service.token(typ='Bearer', cnf=None)}".encode()
+        for lines in ((*call.good, call.authorization), (*call.good, bearer), (bearer, *call.good)):
+            service.refuses(*lines, reason="invalid_request", status=400)
+        service.accepts(call)
+
+    @pytest.mark.parametrize(
+        "cnf",
+        [
+            pytest.param({}, id="nothing in it"),
+            pytest.param({"jkt": ""}, id="an empty thumbprint"),
+            pytest.param({"jkt": None}, id="null"),
+            pytest.param({"jkt": [Keys.good.private.thumbprint()]}, id="a list"),
+            pytest.param({"jkt": Keys.good.private.thumbprint() + "="}, id="padding"),
+            pytest.param({"jkt": Keys.good.private.thumbprint()[:-1]}, id="a character less"),
+            pytest.param({"JKT": Keys.good.private.thumbprint()}, id="another case"),
+            pytest.param({"x5t#S256": Keys.good.private.thumbprint()}, id="a certificate"),
+            pytest.param({"jkt": Keys.good.private.thumbprint(), "x5t#S256": "x"}, id="a certificate too"),
+            pytest.param({"jwk": public(Keys.good)}, id="a key"),
+        ],
+    )
+    def test_a_confirmation_that_names_no_key_confirms_none(self, service: Service, cnf: dict[str, Any]) -> None:
+        call = service.call(cnf=cnf)
+        answer = service.send(*call.good)
+        assert answer.status == 401
+        assert str(service.observed.decisions[-1].reason) in ("sender_constrained", "malformed_claims")
+        assert service.send(f"Authorization: Bearer {call.token}".encode()).status == 401
+
+    @pytest.mark.parametrize("cnf", ["text", [], 1, True], ids=str)
+    def test_a_confirmation_of_the_wrong_type_is_refused(self, service: Service, cnf: object) -> None:
+        call = service.call(cnf=cnf)
+        assert service.send(*call.good).status == 401
+
+    def test_the_type_alone_binds_nothing(self, service: Service) -> None:
+        call = service.call(cnf=None)
+        assert service.send(*call.good).status == 401
+        assert service.send(f"Authorization: Bearer {call.token}".encode()).status == 401
+
+    def test_a_bound_token_of_type_bearer_is_bound(self, service: Service) -> None:
+        call = service.call(typ="Bearer")
+        service.refuses(f"Authorization: Bearer {call.token}".encode(), reason="sender_constrained")
+        service.accepts(call)
+
+    def test_a_token_that_is_over_is_refused_with_a_good_proof_although_it_is_remembered(
+        self, service: Service
+    ) -> None:
+        before = service.clock()
+        call = service.call(exp=int(before) + 60)
+        service.accepts(call)
+        try:
+            service.clock.advance(91)
+            late = Call(call.token, int(service.clock()))
+            service.refuses(*late.good, reason="expired")
+        finally:
+            service.clock.now = before
+
+    def test_a_token_for_another_service_or_of_another_signature_is_refused_before_its_proof_is_read(
+        self, service: Service
+    ) -> None:
+        other = service.call(aud="billing")
+        service.refuses(*other.good, reason="wrong_audience")
+        head, payload, _ = service.token().split(".")
+        forged = Call(f"{head}.{payload}.{service.token().split('.')[2]}", int(service.clock()))
+        service.refuses(*forged.good, reason="invalid_signature")
+        service.refuses(forged.authorization, reason="invalid_signature")
+
+
+class TestOnTheWire:
+    """What only a socket shows."""
+
+    def test_a_folded_header_is_refused_by_the_server_or_by_us(self, service: Service) -> None:
+        call = service.call()
+        head, _, rest = call.proof().partition(".")
+        folded = f"DPoP: {head}.\r\n {rest}".encode()
+        ran = len(service.ran)
+        assert service.send(call.authorization, folded).status in (400, 401)
+        assert len(service.ran) == ran
+
+    @pytest.mark.parametrize(
+        "line", [b"dpop: @", b"DPOP: @", b"DPoP:@", b"DPoP: \t@", b"DPoP: @ ", b"DPoP: @\t"], ids=repr
+    )
+    def test_white_space_and_case_around_a_good_proof_are_no_fault(self, service: Service, line: bytes) -> None:
+        call = service.call()
+        assert service.send(call.authorization, line.replace(b"@", call.proof().encode())).status == 200
+        assert service.send(line.replace(b"@", call.proof().encode()), call.authorization).status == 200
+
+    @pytest.mark.parametrize(
+        ("target", "htu"),
+        [
+            (b"/letters", "https://crm.example.com/api/letters"),
+            (b"/letters", "HTTPS://CRM.example.com/api/letters"),
+            (b"/letters", "https://crm.example.com:443/api/letters"),
+            (b"/letters?a=1&b=%2F", "https://crm.example.com/api/letters"),
+            (b"/letters?", "https://crm.example.com/api/letters"),
+            (b"/letters?a=1", "https://crm.example.com/api/letters?a=1#b"),
+            (b"/%6cetters", "https://crm.example.com/api/letters"),
+            (b"/letters", "https://crm.example.com/api/%6Cetters"),
+            (b"/a%2Fb", "https://crm.example.com/api/a%2Fb"),
+            (b"/a%2fb", "https://crm.example.com/api/a%2Fb"),
+            (b"/caf%C3%A9", "https://crm.example.com/api/caf%c3%a9"),
+            (b"/~x", "https://crm.example.com/api/%7Ex"),
+            (b"/", "https://crm.example.com/api/"),
+        ],
+        ids=str,
+    )
+    def test_equal_spellings_of_a_url_are_equal(self, service: Service, target: bytes, htu: str) -> None:
+        call = service.call(url=htu)
+        answer = service.send(*call.good, target=target)
+        assert answer.status == 200, service.last
+
+    @pytest.mark.parametrize(
+        ("target", "htu"),
+        [
+            (b"/letters/", "https://crm.example.com/api/letters"),
+            (b"//letters", "https://crm.example.com/api/letters"),
+            (b"/Letters", "https://crm.example.com/api/letters"),
+            (b"/a/b", "https://crm.example.com/api/a%2Fb"),
+            (b"/a%2Fb", "https://crm.example.com/api/a/b"),
+            (b"/a%252Fb", "https://crm.example.com/api/a%2Fb"),
+            (b"/letters%3Fa=1", "https://crm.example.com/api/letters?a=1"),
+            (b"/letters%23", "https://crm.example.com/api/letters"),
+            (b"/letters;v=1", "https://crm.example.com/api/letters"),
+            (b"/letters%00", "https://crm.example.com/api/letters"),
+            (b"/letters%20", "https://crm.example.com/api/letters"),
+            (b"/letters.", "https://crm.example.com/api/letters"),
+        ],
+        ids=str,
+    )
+    def test_another_path_needs_another_proof(self, service: Service, target: bytes, htu: str) -> None:
+        call = service.call(url=htu)
+        service.refuses(*call.good, target=target, reason="invalid_proof")
+
+    def test_head_and_get_are_two_methods(self, service: Service) -> None:
+        get, head = service.call(method="GET"), service.call(method="HEAD")
+        assert service.send(*get.good, method=b"GET").status == 200
+        assert service.send(*head.good, method=b"HEAD").status == 200
+        service.refuses(*get.good, method=b"HEAD", reason="invalid_proof")
+        service.refuses(*head.good, method=b"GET", reason="invalid_proof")
+
+    def test_an_absolute_request_target_moves_nothing(self, service: Service) -> None:
+        call = service.call(url="http://evil.example/letters")
+        ran = len(service.ran)
+        assert service.send(*call.good, target=b"http://evil.example/letters").status in (400, 401)
+        assert len(service.ran) == ran
+
+    def test_nothing_that_a_proxy_writes_moves_the_url(self, service: Service) -> None:
+        for line in LYING:
+            service.accepts(service.call(), line)
+        name = LYING[0].partition(b" ")[2].decode()
+        for scheme in ("http", "https"):
+            for prefix in ("", "/api", "/evil"):
+                call = service.call(url=f"{scheme}://{name}{prefix}/letters")
+                service.refuses(*call.good, *LYING, reason="invalid_proof")
+
+
+def test_a_websocket_is_a_get_of_the_https_url(service: Service) -> None:
+    def opened(call: Call, *lines: bytes) -> str | int:
+        headers = [tuple(line.decode().split(": ", 1)) for line in (lines or call.good)]
+        try:
+            with connect(f"ws://127.0.0.1:{service.port}/ws?a=1", additional_headers=headers, proxy=None) as connected:
+                return str(connected.recv(5))
+        except InvalidStatus as refused:
+            return refused.response.status_code
+
+    url = f"{PUBLIC}/ws"
+    call = service.call(method="GET", url=url)
+    lines = call.good
+    assert opened(call, *lines) == "dpop"
+    assert opened(call, *lines) == 401  # the proof of the first handshake
+    assert opened(call, call.authorization) == 401
+    assert opened(call, f"Authorization: Bearer {call.token}".encode()) == 401
+    assert opened(service.call(method="GET", url=url.replace("https", "wss"))) == "dpop"
+    assert opened(service.call(method="GET", url=url.replace("https", "ws"))) == 401
+    assert opened(service.call(method="POST", url=url)) == 401
+    assert opened(service.call(method="GET", url=URL)) == 401
+    assert opened(call) == "dpop"
+
+
+@pytest.mark.parametrize("server", UVICORN)
+@pytest.mark.parametrize("arrangement", ["a mount", "a root path"])
+def test_the_url_is_that_of_the_caller_also_below_a_mount_and_a_root_path(server: str, arrangement: str) -> None:
+    service = Service()
+    mounted = arrangement == "a mount"
+    app: Any = Starlette(routes=[Mount("/inner", app=service.app())]) if mounted else service.app()
+    target = b"/inner/letters" if mounted else b"/letters"
+    for _ in running(service, app, server, root_path="" if mounted else "/inner"):
+        for lying in ((), LYING):
+            call = service.call()
+            service.accepts(call, *lying, target=target)
+            for url in (
+                f"{PUBLIC}/inner/letters",
+                "https://crm.example.com/inner/letters",
+                "http://evil.example/letters",
+            ):
+                wrong = Call(call.token, call.now, url=url)
+                service.refuses(*wrong.good, *lying, target=target, reason="invalid_proof")
+
+
+def test_several_public_urls_are_each_accepted_and_no_other(service: Service) -> None:
+    both = Service(public_url=("https://crm.example.com/api", "https://crm.internal.example"))
+    for _ in running(both, both.app(), UVICORN[0]):
+        for url in (URL, "https://crm.internal.example/letters"):
+            both.accepts(both.call(url=url))
+        for url in ("https://crm.internal.example/api/letters", "https://crm.example.com/letters"):
+            both.refuses(*both.call(url=url).good, reason="invalid_proof")
+
+
+class TestRequired:
+    @pytest.fixture(scope="class")
+    def required(self) -> Iterator[Service]:
+        service = Service("required")
+        yield from running(service, service.app(), UVICORN[0])
+
+    def test_a_bearer_token_is_refused_and_told_of_dpop_alone(self, required: Service) -> None:
+        call = required.call()
+        bearer = f"Authorization: Bearer {required.token(typ='Bearer', cnf=None)}".encode()
+        answer = required.refuses(bearer, reason="bearer_not_accepted")
+        assert [challenge.partition(" ")[0] for challenge in answer.challenges] == ["DPoP"]
+        required.accepts(call)
+
+    def test_whoever_shows_nothing_is_told_of_dpop_alone(self, required: Service) -> None:
+        answer = required.refuses(reason="no_credentials")
+        assert [challenge.partition(" ")[0] for challenge in answer.challenges] == ["DPoP"]
+        assert "algs=" in answer.challenges[0]
+        assert "error=" not in answer.challenges[0]
+
+
+def test_whoever_shows_nothing_is_told_of_both_schemes_in_a_header_field_each(service: Service) -> None:
+    answer = service.refuses(reason="no_credentials")
+    assert sorted(challenge.partition(" ")[0] for challenge in answer.challenges) == ["Bearer", "DPoP"]
+    assert not any("error=" in challenge for challenge in answer.challenges)
+
+
+def test_without_bound_tokens_a_proof_changes_nothing() -> None:
+    plain = Service()
+    for option in ("dpop", "public_url", "replay_store"):
+        del plain.options[option]
+    for _ in running(plain, plain.app(), UVICORN[0]):
+        call = plain.call()
+        assert plain.send(*call.good).status == 401
+        plain.refuses(f"Authorization: Bearer {call.token}".encode(), call.good[1], reason="sender_constrained")
+        bearer = f"Authorization: Bearer {plain.token(typ='Bearer', cnf=None)}".encode()
+        assert plain.send(bearer).status == 200
+
+
+RFC_PROOF: Final = (
+    # RFC 9449 section 7.1: the proof beside the opaque token, as it is printed there.
+    "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2IiwiandrIjp7Imt0eSI6IkVDIiwieCI6Imw4dEZyaHgtMzR0VjNoUklDUkRZOXpDa0RscEJoRjQyVVFVZldWQVdCRnMi"
+    "LCJ5IjoiOVZFNGpmX09rX282NHpiVFRsY3VOSmFqSG10NnY5VERWclUwQ2R2R1JEQSIsImNydiI6IlAtMjU2In19.eyJqdGkiOiJlMWozVl9iS2ljOC1MQUVCIiwiaHRt"
+    "IjoiR0VUIiwiaHR1IjoiaHR0cHM6Ly9yZXNvdXJjZS5leGFtcGxlLm9yZy9wcm90ZWN0ZWRyZXNvdXJjZSIsImlhdCI6MTU2MjI2MjYxOCwiYXRoIjoiZlVIeU8ycjJa"
+    "M0RaNTNFc05yV0JiMHhXWG9hTnk1OUlpS0NBcWtzbVFFbyJ9.2oW9RP35yRqzhrtNP86L-Ey71EOptxRimPPToA1plemAgR6pxHF8y6-yqyVnmcw6Fy1dqd-jfxSYoMxhAJpLjA"
+)
+RFC_THUMBPRINT: Final = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"
+RFC_TIME: Final = 1562262618.0
+
+
+def test_the_proof_of_rfc_9449_holds_in_everything_but_the_token_which_is_no_jwt() -> None:
+    service = Service(public_url="https://resource.example.org")
+    service.clock.now = RFC_TIME
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(ServiceAuthMiddleware, **service.options)
+    app.router.routes.append(Route("/protectedresource", lambda request: PlainTextResponse("in")))
+    for _ in running(service, app, UVICORN[0]):
+        token = service.token(cnf={"jkt": RFC_THUMBPRINT})
+        lines = (f"Authorization: DPoP {token}".encode(), f"DPoP: {RFC_PROOF}".encode())
+        service.refuses(*lines, target=b"/protectedresource", method=b"GET", reason="invalid_proof")
+        cure = service.observed.decisions[-1].cure
+        assert "ath" in cure
+        assert not any(name in cure for name in ("htu", "htm", "iat", "signature", "thumbprint"))
+
+
+def test_nothing_of_a_refusal_is_logged_by_anybody_else(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        call = service.call()
+        for broken in BROKEN.values():
+            service.send(*broken(call))
+    assert call.token.split(".")[1] not in caplog.text
