@@ -13,7 +13,7 @@ CHARLES_URL = os.environ.get("CHARLES_URL", "http://localhost:8006")
 
 app = FastAPI(title="Alice")
 # One token for both: the realm writes both names into aud.
-friends = ServiceTokenAuth(BOB_URL, CHARLES_URL, audience="bob", dpop=True)
+friends = ServiceTokenAuth(BOB_URL, CHARLES_URL, audience=["bob", "charles"], dpop=True)
 
 
 @app.get("/healthz")
