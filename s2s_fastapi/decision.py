@@ -17,7 +17,8 @@ _UNTRUSTED = "The access token was not accepted."
 class Reason(StrEnum):
     """Why a request was accepted or refused: a closed list of stable names.
 
-    - Each reason carries its answer: ``status`` (HTTP), ``error`` (RFC 6750 section 3.1, empty if the challenge has none) and ``detail``
+    - Each reason carries its answer: ``status`` (HTTP), ``error`` (RFC 6750 section 3.1 and RFC 9449 section 7.1,
+      empty if the challenge has none) and ``detail``
       (the one sentence that a caller sees).
     - All reasons that are found before the signature holds share one sentence, so that a forger learns nothing.
     """
@@ -58,6 +59,12 @@ class Reason(StrEnum):
         "invalid_token",
         "The access token is bound to a key and cannot be used as a bearer token.",
     )
+    NOT_BOUND = (
+        "not_bound",
+        401,
+        "invalid_token",
+        "The access token is not bound to a key, and this service needs one that is.",
+    )
     WRONG_TYPE = "wrong_type", 401, "invalid_token", "The token is not an access token."
     MALFORMED_CLAIMS = "malformed_claims", 401, "invalid_token", "A claim of the access token is missing or malformed."
     WRONG_ISSUER = "wrong_issuer", 401, "invalid_token", "The access token is from another issuer."
@@ -67,6 +74,17 @@ class Reason(StrEnum):
     REVOKED = "revoked", 401, "invalid_token", "The access token was revoked."
     WRONG_AUDIENCE = "wrong_audience", 401, "invalid_token", "The access token is not for this service."
     AUDIENCE_NOT_ONLY = "audience_not_only", 401, "invalid_token", "The access token is for other services too."
+    BEARER_NOT_ACCEPTED = (
+        "bearer_not_accepted",
+        401,
+        "invalid_token",
+        "This service accepts only access tokens that are bound to a key (DPoP).",
+    )
+
+    # The token is good and bound to a key; the request does not prove that its sender has the key (RFC 9449 section 7.1).
+    PROOF_MISSING = "proof_missing", 401, "invalid_dpop_proof", "The DPoP proof of the request is missing."
+    INVALID_PROOF = "invalid_proof", 401, "invalid_dpop_proof", "The DPoP proof of the request was not accepted."
+    PROOF_REPLAYED = "proof_replayed", 401, "invalid_dpop_proof", "The DPoP proof was used before."
 
     # The token is good; its caller may not do this.
     OTHER_REALM = "other_realm", 403, "insufficient_scope", "Callers of this realm may not call this."
@@ -86,6 +104,12 @@ class Reason(StrEnum):
 
     # The fault is ours or Keycloak's.
     KEYS_UNAVAILABLE = "keys_unavailable", 503, "", "The service cannot check tokens at the moment."
+    REPLAY_STORE_UNAVAILABLE = (
+        "replay_store_unavailable",
+        503,
+        "",
+        "The service cannot check DPoP proofs at the moment.",
+    )
     NOT_STARTED = "not_started", 500, "", "Internal Server Error"
     CONDITION_FAILED = "condition_failed", 500, "", "Internal Server Error"
 
@@ -100,6 +124,8 @@ _OBSERVABLE: Final = frozenset(
         # The audience.
         Reason.WRONG_AUDIENCE,
         Reason.AUDIENCE_NOT_ONLY,
+        # The scheme of an app that goes from accepted to required. What is wrong with a binding or a proof is never observed.
+        Reason.BEARER_NOT_ACCEPTED,
         # The kind of the caller.
         Reason.NOT_A_SERVICE,
         Reason.NOT_A_USER,
@@ -133,6 +159,8 @@ class Decision:
     token_id: str = ""
     issuer: str = ""
     kid: str = ""
+    binding: str = ""
+    """To what the token is bound, as in `Principal.binding`; empty if it is not bound, or if no signature held."""
     unverified_kid: str = ""
     receiver: str = ""
     """The service that was called, as ``s2s-fastapi explain --to`` takes it; empty if no signature held, or if a user or a caller of another

@@ -8,6 +8,7 @@
     │   └── NoUserToActFor       403: a call on behalf of a user, and no user's token to exchange
     ├── ConditionFailed          500: the function of a condition raised, or answered neither True nor False
     ├── KeysUnavailable          503: no keys to check a signature with
+    ├── ReplayStoreUnavailable   503: nobody can tell whether a proof was used before
     ├── TokenRequestError        503: Keycloak gave no token
     │   └── AudienceNotGranted   503: Keycloak gave a token that is not for the wanted audience
     └── TokenWithheld            500: a request that must not carry our token
@@ -31,6 +32,7 @@ __all__ = [
     "ConfigurationError",
     "KeysUnavailable",
     "NoUserToActFor",
+    "ReplayStoreUnavailable",
     "S2SError",
     "SessionEnded",
     "TokenRequestError",
@@ -179,6 +181,24 @@ class KeysUnavailable(_Answer):
     def __init__(self, message: str, *, retry_after: int = 5) -> None:
         super().__init__(
             message, detail="The service cannot check tokens at the moment.", headers={"Retry-After": str(retry_after)}
+        )
+        self.retry_after = retry_after
+
+
+class ReplayStoreUnavailable(_Answer):
+    """A replay store cannot tell whether a proof was used before: 503 with ``Retry-After``. Nobody was let in.
+
+    ``retry_after`` is in seconds, rounded up. The status is never 401: the proof may be good (RFC 9449 section 11.1).
+    """
+
+    code = "replay_store_unavailable"
+    status = 503
+
+    def __init__(self, message: str, *, retry_after: int = 5) -> None:
+        super().__init__(
+            message,
+            detail="The service cannot check DPoP proofs at the moment.",
+            headers={"Retry-After": str(retry_after)},
         )
         self.retry_after = retry_after
 

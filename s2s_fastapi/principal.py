@@ -7,6 +7,7 @@ from typing import Any, Final, Literal, NoReturn
 
 __all__ = [
     "NOTHING",
+    "Binding",
     "Kind",
     "Payload",
     "Principal",
@@ -14,6 +15,7 @@ __all__ = [
 ]
 
 Kind = Literal["service", "user", "unknown"]
+Binding = Literal["", "dpop", "certificate"]
 
 
 def frozen(value: Any) -> Any:
@@ -109,6 +111,8 @@ class Principal:
     give one name to different realms: what must be unique is kept by ``issuer``."""
     other_realm: str = ""
     """The same name if the realm is not the first one of the service. A requirement that names no realm does not accept such a caller."""
+    binding: Binding = ""
+    """How the request proved that it comes from the owner of the token's key: ``dpop`` by a DPoP proof (RFC 9449). Empty for a bearer token."""
 
     @property
     def is_authenticated(self) -> bool:
@@ -151,6 +155,7 @@ class Principal:
             "audiences": sorted(self.audiences),
             "scopes": sorted(self.scopes),
             "realm_roles": sorted(self.realm_roles),
+            "binding": self.binding,
             "client_roles": {client: sorted(self.client_roles[client]) for client in sorted(self.client_roles)},
         }
 

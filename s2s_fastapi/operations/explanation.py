@@ -10,6 +10,7 @@ from s2s_fastapi.backchannel.strict_json import json_object
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.declared.access_file import AppAccess, RouteEntry, in_one_realm
 from s2s_fastapi.declared.asked import leaves_of
+from s2s_fastapi.jose.algorithms import ALGORITHMS
 from s2s_fastapi.keycloak import exchange
 from s2s_fastapi.keycloak.cures import unsigned_cure
 from s2s_fastapi.operations.declarations import any_service_for, audiences_of, receiving
@@ -23,7 +24,6 @@ from s2s_fastapi.realm.provenance import Provenance, audiences_brought_by
 from s2s_fastapi.requirement.conditions import CONDITION_UNKNOWN
 from s2s_fastapi.requirement.requirement import Audience, HasRole, HasScope
 from s2s_fastapi.text import listed, named
-from s2s_fastapi.verifier.algorithms import ALGORITHMS
 from s2s_fastapi.verifier.checks import Checks
 from s2s_fastapi.verifier.jws import Jws, parse
 

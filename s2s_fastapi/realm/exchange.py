@@ -19,6 +19,7 @@ __all__ = [
     "SINCE",
     "Refusal",
     "SubjectToken",
+    "bound_to",
     "enabled",
     "narrowed",
     "no_result",
@@ -65,8 +66,8 @@ class SubjectToken:
     """Whether the session is an offline session."""
     clients: frozenset[str] = frozenset()
     """The clients that take part in the session: the one through which the user logged in, and each that got a refresh token of it."""
-    bound: bool = False
-    """Whether the token is bound to a key (``cnf``)."""
+    bound: str = ""
+    """The thumbprint of the key to which the token is bound: see `bound_to`."""
 
     @classmethod
     def of_any_user(cls, client_id: str) -> Self:
@@ -95,14 +96,27 @@ def subject_account(realm: Realm, subject: SubjectToken) -> Account | None:
     return found if found is not None and found.enabled else None
 
 
-def no_subject(client: Client, subject: SubjectToken) -> Refusal | None:
-    """Return why a token that is bound to a key is not exchanged, or None (rule 38). This model has no proof of possession."""
+def bound_to(claims: Mapping[str, Any]) -> str:
+    """Return the thumbprint of the key to which a token is bound (``cnf.jkt``); ``?`` if it is bound in another way, empty if it is not."""
+    if "cnf" not in claims:
+        return ""
+    confirmation = claims["cnf"]
+    thumbprint = confirmation.get("jkt") if isinstance(confirmation, Mapping) else None
+    return thumbprint if isinstance(thumbprint, str) and thumbprint else "?"
+
+
+def no_subject(client: Client, subject: SubjectToken, jkt: str) -> Refusal | None:
+    """Return why a token that is bound to a key is not exchanged, or None (rule 38). ``jkt`` is the thumbprint of the proof's key."""
     if not subject.bound:
         return None
-    if subject.client_id == client.id:
+    if subject.client_id != client.id:
+        issued = "the token was not issued for the requesting client"
+        return 400, "invalid_request", f"Sender-constrained token exchange rejected as {issued}"
+    if not jkt:
         return 400, "invalid_request", "DPoP proof is missing"
-    issued = "the token was not issued for the requesting client"
-    return 400, "invalid_request", f"Sender-constrained token exchange rejected as {issued}"
+    if jkt != subject.bound:
+        return 400, "invalid_request", "DPoP confirmation doesn't match DPoP proof"
+    return None
 
 
 def offers_refresh(client: Client) -> bool:

@@ -19,14 +19,17 @@ from typing import Any, Final
 
 from s2s_fastapi.realm import exchange
 from s2s_fastapi.realm.entities import OIDC, Account, Client, Realm, Scope
-from s2s_fastapi.realm.exchange import ACCESS_TOKEN, ID_TOKEN, REFRESH_TOKEN, SubjectToken
+from s2s_fastapi.realm.exchange import ACCESS_TOKEN, ID_TOKEN, REFRESH_TOKEN, SubjectToken, bound_to
 from s2s_fastapi.realm.mappers import mapped
 from s2s_fastapi.realm.provenance import Provenance, provenance
 from s2s_fastapi.realm.reading import read_realm
 from s2s_fastapi.realm.scopes import InEffect, in_effect
 from s2s_fastapi.text import names_in
 
-__all__ = ["Denied", "Granted", "RealmModel"]
+__all__ = ["DPOP_BOUND", "Denied", "Granted", "RealmModel"]
+
+DPOP_BOUND: Final = "dpop.bound.access.tokens"
+"""The attribute of a client that gets only tokens which are bound to a key by DPoP (RFC 9449)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +50,8 @@ class Granted:
     """The client that gets the token: ``azp``, unless a mapper writes another one."""
     account: str
     """The name of the account that the token is about."""
+    token_type: str = "Bearer"
+    """The response's ``token_type``, unless the answer has an ID token in the place of the access token."""
     algorithm: str = "RS256"
     header_type: str = "JWT"
     openid: bool = False
@@ -83,6 +88,7 @@ class Granted:
             service=self.service,
             offline=self.offline,
             clients=self.clients,
+            bound=bound_to(self.claims),
         )
 
 
@@ -100,7 +106,8 @@ _CREDENTIALS: Final = "Invalid client or Invalid client credentials"
 _ASSERTION_MISSING: Final = "Parameter client_assertion_type is missing"
 
 
-_BOUND: Final = ("dpop.bound.access.tokens", "tls.client.certificate.bound.access.tokens")
+_DPOP_SINCE: Final = (26, 4)
+_BOUND: Final = (DPOP_BOUND, "tls.client.certificate.bound.access.tokens")
 """The attributes of a client that gets only tokens which are bound to a key."""
 
 
@@ -212,9 +219,15 @@ class RealmModel:
         """Answer a request for a service's own token (RFC 6749 section 4.4)."""
         return self.authenticate(client_id, secret) or self.service_token(client_id, scope=scope)
 
-    def service_token(self, client_id: str, *, scope: str | None = None, peer: str | None = None) -> Granted | Denied:
-        """Answer as `client_credentials` does after the client was authenticated. ``peer`` is its address, for mappers that write it."""
-        client = self._usable(client_id)
+    def service_token(
+        self, client_id: str, *, scope: str | None = None, peer: str | None = None, jkt: str = ""
+    ) -> Granted | Denied:
+        """Answer as `client_credentials` does after the client was authenticated.
+
+        - ``peer`` is its address, for mappers that write it.
+        - ``jkt`` is the thumbprint of the key of a DPoP proof that was verified; empty if the request has none (rule 42).
+        """
+        client = self._usable(client_id, jkt)
         if isinstance(client, Denied):
             return client
         if client.public or not client.service_accounts or client.account is None:
@@ -226,7 +239,7 @@ class RealmModel:
             return Denied(status=401, error="invalid_request", description=f"User '{account.username}' disabled")
         # Rule 15: with a refresh token comes a session.
         session = client.attributes.get("client_credentials.use_refresh_token") == "true"
-        return self._issued(client, account, scope, service=client_id, session=session, peer=peer)
+        return self._issued(client, account, scope, service=client_id, session=session, peer=peer, jkt=jkt)
 
     def with_usable(self, client_id: str) -> "RealmModel":
         """Return the same realm in which nothing but the requested scopes keeps this client from getting a token of its own.
@@ -256,10 +269,13 @@ class RealmModel:
         return provenance(self._realm, client, client.account, scope)
 
     def password(
-        self, username: str, *, via: str, scope: str | None = None, right_password: bool = True
+        self, username: str, *, via: str, scope: str | None = None, right_password: bool = True, jkt: str = ""
     ) -> Granted | Denied:
-        """Answer a user's login through the client ``via`` (RFC 6749 section 4.3). The caller compares the password."""
-        client = self._usable(via)
+        """Answer a user's login through the client ``via`` (RFC 6749 section 4.3). The caller compares the password.
+
+        ``jkt`` is as in `service_token`.
+        """
+        client = self._usable(via, jkt)
         if isinstance(client, Denied):
             return client
         if not client.direct_access:
@@ -283,11 +299,26 @@ class RealmModel:
             return Denied(status=400, error="invalid_grant", description="Account disabled")
         if not user.ready:
             return Denied(status=400, error="invalid_grant", description="Account is not fully set up")
-        return self._issued(client, user, scope, session=True)
+        return self._issued(client, user, scope, session=True, jkt=jkt)
 
-    def may_exchange(self, client_id: str) -> Denied | None:
+    def proof_missing(self, client_id: str) -> Denied | None:
+        """Return the refusal of a client that gets only tokens which are bound to a key, if its request has no proof; else None (rule 42).
+
+        Before 26.4, DPoP was off unless an administrator switched it on, and the attribute had no effect.
+        """
+        client = self._realm.clients.get(client_id)
+        if client is None or client.attributes.get(DPOP_BOUND) != "true" or not self.binds:
+            return None
+        return Denied(status=400, error="invalid_request", description="DPoP proof is missing")
+
+    @property
+    def binds(self) -> bool:
+        """Whether the server looks at DPoP proofs, and binds tokens to their keys (RFC 9449): 26.4 and newer."""
+        return self._realm.version >= _DPOP_SINCE
+
+    def may_exchange(self, client_id: str, *, jkt: str = "") -> Denied | None:
         """Return why the client may not exchange tokens, whichever they are, or None (rule 37)."""
-        client = self._usable(client_id)
+        client = self._usable(client_id, jkt)
         return client if isinstance(client, Denied) else _denied(exchange.enabled(self._realm, client))
 
     def exchanged(
@@ -299,13 +330,14 @@ class RealmModel:
         audiences: Collection[str] = (),
         requested: str = ACCESS_TOKEN,
         peer: str | None = None,
+        jkt: str = "",
     ) -> Granted | Denied:
         """Answer a client that exchanges a token (RFC 8693), after the client was authenticated.
 
         ``subject`` is None if the text is no token of this realm, or one that has expired or whose session has ended. ``audiences`` and
-        ``requested`` are the parameters ``audience`` and ``requested_token_type``.
+        ``requested`` are the parameters ``audience`` and ``requested_token_type``. ``jkt`` is as in `service_token`.
         """
-        client = self._usable(client_id)
+        client = self._usable(client_id, jkt)
         if isinstance(client, Denied):
             return client
         if refused := _denied(exchange.enabled(self._realm, client)):
@@ -313,7 +345,7 @@ class RealmModel:
         account = None if subject is None else exchange.subject_account(self._realm, subject)
         if subject is None or account is None:
             return Denied(status=400, error="invalid_request", description="Invalid token")
-        if refused := _denied(exchange.no_subject(client, subject)):
+        if refused := _denied(exchange.no_subject(client, subject, jkt)):
             return refused
         unsupported = Denied(status=400, error="invalid_request", description="requested_token_type unsupported")
         if exchange.unsupported_type(client, requested):
@@ -338,6 +370,7 @@ class RealmModel:
             refresh=refresh,
             peer=peer,
             alone=client_id not in clients,
+            jkt=jkt,
         )
         claims, missing = exchange.narrowed(token.claims, audiences) if audiences else (token.claims, [])
         if missing:
@@ -362,9 +395,11 @@ class RealmModel:
             return Denied(status=401, error="invalid_client", description=_CREDENTIALS)
         return client
 
-    def _usable(self, client_id: str) -> Client | Denied:
+    def _usable(self, client_id: str, jkt: str) -> Client | Denied:
         client = self._found(client_id)
-        return client if isinstance(client, Denied) else self._unusable(client) or self._unbound(client) or client
+        if isinstance(client, Denied):
+            return client
+        return self._unusable(client) or (None if jkt else self.proof_missing(client_id)) or client
 
     def _unusable(self, client: Client) -> Denied | None:
         if client.protocol != OIDC:
@@ -373,12 +408,6 @@ class RealmModel:
             return Denied(status=401, error="unauthorized_client", description=_CREDENTIALS)
         if client.bearer_only:
             return Denied(status=400, error="invalid_client", description="Bearer-only not allowed")
-        return None
-
-    def _unbound(self, client: Client) -> Denied | None:
-        """Rule 30: this model has no proof of possession. Before 26.4, DPoP was off unless an administrator switched it on."""
-        if client.attributes.get("dpop.bound.access.tokens") == "true" and self._realm.version >= (26, 4):
-            return Denied(status=400, error="invalid_request", description="DPoP proof is missing")
         return None
 
     def _is_service_account(self, user: Account) -> bool:
@@ -398,6 +427,7 @@ class RealmModel:
         session: bool,
         service: str = "",
         peer: str | None = None,
+        jkt: str = "",
     ) -> Granted | Denied:
         effect = in_effect(self._realm, client, account, scope)
         if effect is None:
@@ -409,7 +439,9 @@ class RealmModel:
         if client.attributes.get("tls.client.certificate.bound.access.tokens") == "true":  # rule 30
             reason = "Client Certification missing for MTLS HoK Token Binding"
             return Denied(status=400, error="invalid_request", description=reason)
-        return self._token(client, account, effect, service=service, session=session, refresh=refresh, peer=peer)
+        return self._token(
+            client, account, effect, service=service, session=session, refresh=refresh, peer=peer, jkt=jkt
+        )
 
     def _token(
         self,
@@ -422,20 +454,25 @@ class RealmModel:
         refresh: bool,
         peer: str | None,
         alone: bool = False,
+        jkt: str = "",
     ) -> Granted:
         """``alone``: the session belongs to other clients only."""
         realm = self._realm
         lower = client.attributes.get("token.response.type.bearer.lower-case") == "true"
         # Rule 12: a token without a session of its client has `sub` whatever its scopes; any other needs the mapper of `basic`.
         claims = {"sub": account.id} if alone or not session else {}
-        claims |= {"typ": "bearer" if lower else "Bearer", "azp": client.id, "scope": effect.text}
+        binds = bool(jkt) and self.binds
+        kind = "DPoP" if binds else "bearer" if lower else "Bearer"
+        claims |= {"typ": kind, "azp": client.id, "scope": effect.text}
         claims |= {"sid": ""} if session else {}
         written = mapped(realm, client, account, effect, service=service, peer=peer)
+        bound = {"cnf": {"jkt": jkt, "kc-jkt-type": "DPoP"}} if binds else {}
         rfc9068 = client.attributes.get("access.token.header.type.rfc9068") == "true" and not realm.old
         return Granted(
-            claims=claims | written.claims,
+            claims=claims | written.claims | bound,
             lifespan=_lifespan(realm, client, effect),
             scope=effect.text,
+            token_type=kind.lower() if lower else kind,
             algorithm=client.attributes.get("access.token.signed.response.alg") or realm.algorithm,
             header_type="at+jwt" if rfc9068 else "JWT",
             openid=effect.openid,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from s2s_fastapi.realm.model import Granted, RealmModel
+from s2s_fastapi.realm.model import DPOP_BOUND, Granted, RealmModel
 from s2s_fastapi.realm.profile import Profile
 from s2s_fastapi.realm.refusals import refusals
 from s2s_fastapi.realm.representations import convert
@@ -39,7 +39,8 @@ def notices(document: _Document, model: RealmModel) -> tuple[Notice, ...]:
     converted = convert(document, model.version)
     unknown = (f"it does not know the field `{place}`" for place in converted.unknown_fields)
     refused = [*unknown, *refusals(converted.document, model.version)]
-    different = [*(said for check in _CHECKS for said in check(converted.document)), *_unknown(model)]
+    different = [said for check in _CHECKS for said in check(converted.document)]
+    different += [*_ignored_binding(converted.document, model), *_unknown(model)]
     return tuple(
         Notice(model.name, said, refused=whether)
         for whether, every in ((True, refused), (False, different))
@@ -84,14 +85,25 @@ def _user_profile(document: _Document) -> Iterator[str]:
 
 
 def _bound_tokens(document: _Document) -> Iterator[str]:
-    for attribute, proof in _BOUND.items():
-        bound = [
-            client["clientId"]
-            for client in document.get("clients") or ()
-            if (client.get("attributes") or {}).get(attribute) == "true"
-        ]
-        if bound:
-            yield f"it accepts {proof} from {_some(bound)}. The embedded issuer accepts none, and refuses every request"
+    if bound := _with_attribute(document, "tls.client.certificate.bound.access.tokens"):
+        yield (
+            f"it accepts a client certificate from {_some(bound)}. The embedded issuer accepts none, and refuses every request"
+        )
+
+
+def _ignored_binding(document: _Document, model: RealmModel) -> Iterator[str]:
+    bound = _with_attribute(document, DPOP_BOUND)
+    if bound and not model.binds:
+        yield (
+            f"it binds tokens of {_some(bound)} to a key if its preview feature dpop is on. The embedded issuer ignores the attribute "
+            f"`{DPOP_BOUND}` before 26.4, as a server without the feature does"
+        )
+
+
+def _with_attribute(document: _Document, attribute: str) -> list[str]:
+    """Return the clients that have the attribute."""
+    clients = document.get("clients") or ()
+    return [client["clientId"] for client in clients if (client.get("attributes") or {}).get(attribute) == "true"]
 
 
 def _hashed_passwords(document: _Document) -> Iterator[str]:
@@ -178,10 +190,6 @@ def _some(names: list[str]) -> str:
     return shown if more <= 0 else f"{shown} and {more} more"
 
 
-_BOUND: Final = {
-    "dpop.bound.access.tokens": "a DPoP proof",
-    "tls.client.certificate.bound.access.tokens": "a client certificate",
-}
 _USUAL_FLOWS: Final = {"directGrantFlow": "direct grant", "clientAuthenticationFlow": "clients"}
 _OLD_FORMS: Final = ("applications", "oauthClients", "clientTemplates", "applicationScopeMappings", "protocolMappers")
 

@@ -51,6 +51,7 @@ async def _request(scope: Scope, receive: Receive) -> Request:
         headers=tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]),
         body=body,
         client=(scope.get("client") or ("127.0.0.1", 0))[0],
+        scheme=scope.get("scheme", "http"),
     )
 
 

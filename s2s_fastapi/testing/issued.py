@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from s2s_fastapi.realm.exchange import SubjectToken
+from s2s_fastapi.realm.exchange import SubjectToken, bound_to
 from s2s_fastapi.realm.model import Granted
 from s2s_fastapi.text import names_in
 
@@ -47,7 +47,7 @@ class IssuedToken:
         given = replace(granted, claims={**granted.claims, "aud": names_in(claims.get("aud"))}).as_subject()
         issued_at, expires_at, valid_from = times
         return cls(
-            subject=replace(given, bound="cnf" in claims),
+            subject=replace(given, bound=bound_to(claims)),
             session=session,
             issued_at=issued_at,
             expires_at=expires_at,

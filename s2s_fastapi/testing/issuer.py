@@ -593,12 +593,13 @@ class EmbeddedIssuer:
         if request.method != allowed and not head:
             return answers.NOT_FOUND if endpoint == "discovery" else answers.METHOD_NOT_ALLOWED
         if endpoint == "token":
-            return answer_token_request(request, self._mint(realm, request.client))
+            return answer_token_request(request, self._mint(realm, request.client), self._asked_url(request))
         if endpoint == "certs":
             page = certs_page(realm)
         elif endpoint == "discovery":
             internal = self._below(self._internal(request), realm.name)
-            page = discovery_page(self.issuer(realm.name), internal, exchanges=self._wire.exchanges)
+            binds = realm.model.binds
+            page = discovery_page(self.issuer(realm.name), internal, exchanges=self._wire.exchanges, binds=binds)
         else:
             page = realm_page(realm, self.issuer(realm.name))
         return answers.with_origin(page, origin)
@@ -640,6 +641,11 @@ class EmbeddedIssuer:
         if self._public_url is None or not host:
             return self.public_url
         return f"{urlsplit(self.url).scheme}://{host}"
+
+    def _asked_url(self, request: Request) -> str:
+        """Return the URL at which a request arrived. Keycloak compares DPoP proofs with it, and not with its public address."""
+        host = request.header("host") or urlsplit(self.url).netloc
+        return f"{request.scheme}://{host}{request.path.partition('?')[0]}"
 
     def _below(self, server: str, realm: str) -> str:
         return f"{server}{self.auth_path}/realms/{realm_segment(realm)}"

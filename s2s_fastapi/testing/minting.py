@@ -57,7 +57,7 @@ class Mint:
         }
         if granted.refresh:
             answer["refresh_token"] = self._refresh_token(granted, claims)
-        answer["token_type"] = _NOT_APPLICABLE if granted.issued_type == ID_TOKEN else claims.get("typ", "Bearer")
+        answer["token_type"] = _NOT_APPLICABLE if granted.issued_type == ID_TOKEN else granted.token_type
         if granted.openid:
             answer["id_token"] = self._id_token(granted, claims, token)
         revoked = self.realm.issued.not_before(granted.account)
@@ -116,7 +116,11 @@ class Mint:
 
     def _refresh_token(self, granted: Granted, claims: dict[str, Any]) -> str:
         """Return a refresh token: signed with an unpublished key. This issuer does not redeem it."""
-        shared: dict[str, Any] = {name: claims[name] for name in ("sub", "azp", "sid") if name in claims}
+        client = self.realm.model.client(granted.client_id)
+        bound = (
+            ("cnf",) if client is not None and client.public else ()
+        )  # nobody but a public client proves its key again
+        shared: dict[str, Any] = {name: claims[name] for name in ("sub", "azp", "sid", *bound) if name in claims}
         members: dict[str, Any] = {
             **self._dates(_REFRESH_LIFESPAN),
             "jti": str(uuid.uuid4()),

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from s2s_fastapi.realm.exchange import GRANT_TYPE
 from s2s_fastapi.testing.answers import json_response
+from s2s_fastapi.testing.proofs import PROOF_ALGORITHMS
 from s2s_fastapi.testing.realm import IssuerRealm
 from s2s_fastapi.testing.wire import Response
 
@@ -23,11 +24,11 @@ def certs_page(realm: IssuerRealm) -> Response:
     return json_response(200, {"keys": realm.keys.published()}, _NO_CACHE)
 
 
-def discovery_page(issuer: str, internal: str, *, exchanges: bool) -> Response:
+def discovery_page(issuer: str, internal: str, *, exchanges: bool, binds: bool) -> Response:
     """Return the metadata (OpenID Connect Discovery 1.0 section 3): only what is answered here.
 
     `issuer` is the realm's public URL; `internal` is the address at which the request arrived, and discovery sends services there.
-    ``exchanges``: whether this release exchanges tokens.
+    ``exchanges``: whether this release exchanges tokens. ``binds``: whether it looks at DPoP proofs.
     """
     endpoints = f"{internal}/protocol/openid-connect"
     members: dict[str, Any] = {
@@ -41,6 +42,7 @@ def discovery_page(issuer: str, internal: str, *, exchanges: bool) -> Response:
         "token_endpoint_auth_methods_supported": ["private_key_jwt", "client_secret_basic", "client_secret_post"],
         "token_endpoint_auth_signing_alg_values_supported": list(_ALGORITHMS),
         "claim_types_supported": ["normal"],
+        **({"dpop_signing_alg_values_supported": list(PROOF_ALGORITHMS)} if binds else {}),
     }
     return json_response(200, members, _DISCOVERY_CACHE)
 

@@ -44,6 +44,8 @@ class IssuerRealm:
         self.not_before: int = max(self.model.not_before, previous.not_before if previous else 0)
         """Seconds since the epoch."""
         self.assertions: Seen = previous.assertions if previous else Seen()
+        self.proofs: Seen = previous.proofs if previous else Seen()
+        """The ids of the DPoP proofs that it has accepted."""
         self.issued: IssuedTokens = previous.issued if previous else IssuedTokens()
         self._document = document
         self._users = list(document.get("users") or ())

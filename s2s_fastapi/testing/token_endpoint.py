@@ -11,6 +11,7 @@ from s2s_fastapi.testing.answers import FAILED, INVALID_ORIGIN, NO_STORE, TOO_LA
 from s2s_fastapi.testing.assertions import ASSERTION_TYPE, Assertion, AssertionRules
 from s2s_fastapi.testing.issued import IssuedToken
 from s2s_fastapi.testing.minting import Grant, Mint
+from s2s_fastapi.testing.proofs import ProofRules, proved
 from s2s_fastapi.testing.wire import Credentials, Form, Malformed, Request, Response, basic
 
 __all__ = ["answer_token_request"]
@@ -42,8 +43,11 @@ _NOT_SUPPORTED: Final = ("requested_subject", "requested_issuer", "subject_issue
 _SUBJECT: Final = ("subject_token", "subject_token_type")
 
 
-def answer_token_request(request: Request, mint: Mint) -> Response:
-    """Return the answer to a POST: a token, or the refusal that comes first."""
+def answer_token_request(request: Request, mint: Mint, url: str) -> Response:
+    """Return the answer to a POST: a token, or the refusal that comes first.
+
+    ``url`` is the URL of the request as the server sees it, without its query: DPoP proofs must name it.
+    """
     try:
         form = request.form
     except Malformed:
@@ -52,7 +56,7 @@ def answer_token_request(request: Request, mint: Mint) -> Response:
         return TOO_LARGE
     if len(form.fields) > _MOST_FIELDS:
         return FAILED
-    client_id, grant, outcome, subject = _outcome(form, request, mint)
+    client_id, grant, outcome, subject = _outcome(form, request, mint, url)
     origin = request.header("origin")
     if isinstance(outcome, Denied):
         log.refused(mint.realm.name, client_id, outcome)
@@ -78,7 +82,7 @@ class _Outcome(NamedTuple):
     """The token that is exchanged."""
 
 
-def _outcome(form: Form, request: Request, mint: Mint) -> _Outcome:
+def _outcome(form: Form, request: Request, mint: Mint, url: str) -> _Outcome:
     read = Form(tuple(pair for pair in form.fields if len(pair[1]) <= _LONGEST_READ)) if mint.wire.strict else form
     named = read.get("grant_type")
     if named is None:
@@ -95,12 +99,24 @@ def _outcome(form: Form, request: Request, mint: Mint) -> _Outcome:
         denied = _REPEATED
     if denied is not None:
         return _Outcome(client_id, grant, denied)
+    jkt = _proved(request, client_id, mint, url)
+    if isinstance(jkt, Denied):
+        return _Outcome(client_id, grant, jkt)
     if grant == "password":
-        return _Outcome(client_id, grant, _of_user(read, client_id, mint))
+        return _Outcome(client_id, grant, _of_user(read, client_id, mint, jkt))
     if grant == "token_exchange":
-        return _exchange(read, client_id, mint)
-    token = mint.realm.model.service_token(client_id, scope=read.get("scope"), peer=mint.client)
+        return _exchange(read, client_id, mint, jkt)
+    token = mint.realm.model.service_token(client_id, scope=read.get("scope"), peer=mint.client, jkt=jkt)
     return _Outcome(client_id, grant, token)
+
+
+def _proved(request: Request, client_id: str, mint: Mint, url: str) -> str | Denied:
+    """Return the thumbprint of the key of the request's DPoP proof (RFC 9449 section 5); empty if it has no proof and needs none."""
+    headers = request.every_header("dpop") if mint.realm.model.binds else []
+    if not headers:
+        return mint.realm.model.proof_missing(client_id) or ""
+    rules = ProofRules(url=url, method=request.method, now=mint.now, seen=mint.realm.proofs)
+    return proved(",".join(headers), rules)
 
 
 def _authenticated(client: Credentials, form: Form, mint: Mint) -> tuple[str, Denied | None]:
@@ -168,7 +184,7 @@ def _credentials(form: Form, request: Request, *, strict: bool) -> Credentials:
     return found if secret is None else replace(found, secret=secret)
 
 
-def _of_user(form: Form, via: str, mint: Mint) -> Granted | Denied:
+def _of_user(form: Form, via: str, mint: Mint, jkt: str) -> Granted | Denied:
     login = form.get("username")
     if login is None:
         return _NO_USERNAME
@@ -176,11 +192,11 @@ def _of_user(form: Form, via: str, mint: Mint) -> Granted | Denied:
     expected = mint.realm.password(username)
     password = form.get("password") or ""
     right = expected is not None and hmac.compare_digest(password.encode(), expected.encode())
-    return mint.realm.model.password(username, via=via, scope=form.get("scope"), right_password=right)
+    return mint.realm.model.password(username, via=via, scope=form.get("scope"), right_password=right, jkt=jkt)
 
 
-def _exchange(form: Form, client_id: str, mint: Mint) -> _Outcome:
-    refused = mint.realm.model.may_exchange(client_id)
+def _exchange(form: Form, client_id: str, mint: Mint, jkt: str) -> _Outcome:
+    refused = mint.realm.model.may_exchange(client_id, jkt=jkt)
     for name in _NOT_SUPPORTED:
         if form.get(name) is not None:
             refused = _bad(f"Parameter '{name}' is not supported for standard token exchange")
@@ -201,6 +217,7 @@ def _exchange(form: Form, client_id: str, mint: Mint) -> _Outcome:
         audiences=form.every("audience"),
         requested=ACCESS_TOKEN if requested is None else requested,
         peer=mint.client,
+        jkt=jkt,
     )
     return _Outcome(client_id, "token_exchange", answer, subject)
 

@@ -33,6 +33,7 @@ class IssuerTransport(httpx.BaseTransport):
                 path=request.url.raw_path.decode("ascii"),
                 headers=tuple(request.headers.items()),
                 body=request.read(),
+                scheme=request.url.scheme,
             )
         )
         timeouts: dict[str, Any] = request.extensions.get("timeout") or {}

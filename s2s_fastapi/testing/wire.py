@@ -110,10 +110,16 @@ class Request:
     body: bytes = b""
     client: str = "127.0.0.1"
     """The address it came from."""
+    scheme: str = "http"
+    """Of the URL, as the server sees it."""
 
     def header(self, name: str) -> str | None:
         """Return the first header of that name, in whatever case, or None."""
         return next((value for found, value in self.headers if found.lower() == name.lower()), None)
+
+    def every_header(self, name: str) -> list[str]:
+        """Return all headers of that name, in whatever case."""
+        return [value for found, value in self.headers if found.lower() == name.lower()]
 
     @property
     def form(self) -> Form:

@@ -4,24 +4,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
+from s2s_fastapi.jose.algorithms import KEY_TYPES
+from s2s_fastapi.jose.keys import PRIVATE, UnusableKeyError, public_members, signature_check, thumbprint
 from s2s_fastapi.text import listed, named
-from s2s_fastapi.verifier.algorithms import KEY_TYPES
 
 __all__ = ["KeySet", "UnusableKeyError", "VerificationKey", "bound_key"]
 
 _RSA_BITS: Final = range(2048, 16_384 + 1)
 _RSA_EXPONENTS: Final = range(3, 2**64, 2)
-# The public members of each key type (RFC 7518 section 6, RFC 8037 section 2). Nothing else is handed on: no private part, no
-# hint that a library might act on.
-_PUBLIC: Final = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
-_SECRET: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
-# A signature that nobody made, in the length that the algorithm reads: it would refuse another length unread. The one of EdDSA (the
-# neutral element and 0) is valid for every message if the key is the neutral element.
-_NO_SIGNATURE: Final = {"ES256": bytes(64), "ES384": bytes(96), "ES512": bytes(132), "EdDSA": b"\1" + bytes(63)}
-
-
-class UnusableKeyError(Exception):
-    """A published key is not one to verify with; the text says why, and what to change, without the key's numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +106,8 @@ def _read_key(entry: Any, bind: Bind) -> VerificationKey | None:
     if problem:
         raise UnusableKeyError(problem)
     kid, name = entry["kid"], entry["alg"]
-    key_type, _ = KEY_TYPES[name]
     try:
-        return bind(kid, name, {"kty": key_type, **{member: entry[member] for member in _PUBLIC[key_type]}})
+        return bind(kid, name, public_members(name, entry))
     except UnusableKeyError:
         raise
     except Exception as error:  # noqa: BLE001 (UnsupportedAlgorithm in a FIPS build and whatever else: this key, not the set)
@@ -130,7 +119,7 @@ def _problem(entry: Any) -> str:
     """Return why a published entry is not a key to verify with, as far as its members show."""
     if not isinstance(entry, dict):
         return "it is not an object"
-    if not _SECRET.isdisjoint(entry):
+    if not PRIVATE.isdisjoint(entry):
         return "its secret part is published: replace it, and publish public keys only"
     if not _kid(entry):
         return "it has no kid"
@@ -161,22 +150,11 @@ def bound_key(kid: str, algorithm: str, members: Mapping[str, Any]) -> Verificat
     Raises:
         UnusableKeyError: It can be read, and is not safe to verify with.
     """
-    # joserfc costs a fifth of our import time: it is loaded with the first keys, on the thread that fetched them.
-    from joserfc.jwk import import_key  # noqa: PLC0415
-    from joserfc.jws import JWSRegistry  # noqa: PLC0415
-    from joserfc.util import base64_to_int  # noqa: PLC0415
-
-    # Before the import: joserfc warns about a short key. If warnings are errors, the key would look broken.
     if "n" in members:
+        from joserfc.util import base64_to_int  # noqa: PLC0415 - a fifth of our import time, loaded with the first keys
+
         _check_rsa(base64_to_int(members["n"]), base64_to_int(members["e"]))
-    model = JWSRegistry.algorithms[algorithm]
-    key = import_key(dict(members))
-    model.check_key(key)
-    if model.verify(b"", _NO_SIGNATURE.get(algorithm, bytes(256)), key):
-        raise UnusableKeyError("it accepts a signature that nobody made: replace it")
-    return VerificationKey(
-        kid, algorithm, key.thumbprint(), lambda message, signature: model.verify(message, signature, key)
-    )
+    return VerificationKey(kid, algorithm, thumbprint(members), signature_check(algorithm, members))
 
 
 def _check_rsa(modulus: int, exponent: int) -> None:

@@ -4,16 +4,15 @@ Libraries differ in what they tolerate (padding, duplicate members, encodings, `
 vulnerability. A token that passes here has exactly one reading.
 """
 
-import string
-from binascii import a2b_base64
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
 from s2s_fastapi.backchannel.strict_json import json_object
 from s2s_fastapi.decision import Decision, Reason
+from s2s_fastapi.jose.algorithms import ALGORITHMS
+from s2s_fastapi.jose.base64url import decoded
 from s2s_fastapi.keycloak.cures import size_cure, unreadable
-from s2s_fastapi.verifier.algorithms import ALGORITHMS
 
 __all__ = ["MAX_TOKEN_BYTES", "Jws", "parse"]
 
@@ -23,14 +22,6 @@ _MAX_KID: Final = 512
 _TYPES: Final = frozenset({"jwt", "at+jwt"})  # RFC 7519 section 5.1, RFC 9068 section 2.1
 # Headers that change what is signed or encrypted, or that bring a key or its URL. Keycloak sends none of them.
 _FORBIDDEN: Final = frozenset({"crit", "b64", "zip", "enc", "cty", "jwk", "jku", "x5u", "x5c"})
-
-_ALPHABET: Final = string.ascii_uppercase.encode() + string.ascii_lowercase.encode() + string.digits.encode() + b"-_"
-"""Base64url (RFC 4648 section 5)."""
-_FROM_URLSAFE: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
-"""Translates to the alphabet of `a2b_base64`. A character that base64url does not have becomes one that `a2b_base64` refuses."""
-_LAST: Final = (None, b"", _ALPHABET[::16], _ALPHABET[::4])
-"""By the length of a segment modulo 4: its last character, if bits are left over in it and must be zero."""
-
 
 _MALFORMED: Final = Decision(reason=Reason.MALFORMED_TOKEN)
 _UNSUPPORTED: Final = Decision(reason=Reason.UNSUPPORTED_HEADER)
@@ -80,9 +71,9 @@ def parse(token: bytes) -> Jws | Decision:
         return Jws(
             algorithm=algorithm,
             kid=kid,
-            payload=_decoded(parts[1]),
+            payload=decoded(parts[1]),
             signing_input=token[: len(parts[0]) + 1 + len(parts[1])],
-            signature=_decoded(parts[2]),
+            signature=decoded(parts[2]),
         )
     except (ValueError, RecursionError):
         return _MALFORMED
@@ -91,7 +82,7 @@ def parse(token: bytes) -> Jws | Decision:
 @lru_cache(maxsize=64)
 def _header(segment: bytes) -> tuple[str, str] | Decision:
     """Return ``alg`` and ``kid``. Remembered, since all tokens that a key signed begin with the same header."""
-    header = json_object(_decoded(segment))
+    header = json_object(decoded(segment))
     if not _FORBIDDEN.isdisjoint(header):
         return _UNSUPPORTED
     typ = header.get("typ")
@@ -104,16 +95,3 @@ def _header(segment: bytes) -> tuple[str, str] | Decision:
     if not isinstance(kid, str) or not 0 < len(kid) <= _MAX_KID:
         return _MALFORMED
     return algorithm, kid
-
-
-def _decoded(segment: bytes) -> bytes:
-    """Return the bytes of one part.
-
-    Raises:
-        ValueError: It is empty or not canonical base64url.
-    """
-    # Python's decoder ignores the bits that are left over in the last character; one token must have one spelling.
-    spare = _LAST[len(segment) % 4]
-    if not segment or (spare is not None and segment[-1] not in spare):
-        raise ValueError("not canonical base64url")
-    return a2b_base64(segment.translate(_FROM_URLSAFE) + b"=" * (-len(segment) % 4), strict_mode=True)

@@ -6,7 +6,16 @@ from typing import Any
 import pytest
 
 from s2s_fastapi.keycloak import exchange
-from s2s_fastapi.realm.exchange import ACCESS_TOKEN, ENABLED, GRANT_TYPE, ID_TOKEN, REFRESH_TOKEN, SINCE, SubjectToken
+from s2s_fastapi.realm.exchange import (
+    ACCESS_TOKEN,
+    ENABLED,
+    GRANT_TYPE,
+    ID_TOKEN,
+    REFRESH_TOKEN,
+    SINCE,
+    SubjectToken,
+    bound_to,
+)
 from s2s_fastapi.realm.model import Denied, Granted, RealmModel
 from s2s_fastapi.text import names_in
 from tests.realm.exchanges import document
@@ -72,10 +81,37 @@ def test_rule_38_the_client_of_the_subject_and_its_account_must_be_enabled() -> 
         assert good or answer == Denied(status=400, error="invalid_request", description="Invalid token")
 
 
-def test_rule_38_a_bound_token_is_exchanged_by_nobody_here() -> None:
-    bound = replace(SOMEBODY, bound=True)
+def test_rule_38_a_bound_token_is_exchanged_only_by_its_own_client_with_a_proof_by_its_key() -> None:
+    bound = replace(SOMEBODY, bound="thumb")
     assert "was not issued for the requesting client" in _refused(subject=bound)
-    assert _refused(subject=replace(bound, client_id="alice")) == "DPoP proof is missing"
+    assert "was not issued for the requesting client" in _refused(subject=bound, jkt="thumb")
+    own = replace(bound, client_id="alice")
+    assert _refused(subject=own) == "DPoP proof is missing"
+    assert _refused(subject=own, jkt="another") == "DPoP confirmation doesn't match DPoP proof"
+    assert _exchanged(subject=own, jkt="thumb").claims["cnf"]["jkt"] == "thumb"
+
+
+def test_rule_42_a_proof_binds_the_new_token_also_if_the_subject_is_bound_to_nothing() -> None:
+    assert _exchanged(jkt="thumb").claims["cnf"] == {"jkt": "thumb", "kc-jkt-type": "DPoP"}
+    assert _exchanged(audiences=["bob"], scope="bob-aud", jkt="thumb").claims["typ"] == "DPoP"
+    assert "cnf" not in _exchanged().claims
+
+
+@pytest.mark.parametrize(
+    ("claims", "bound"),
+    [
+        ({}, ""),
+        ({"cnf": {"jkt": "thumb"}}, "thumb"),
+        ({"cnf": {"x5t#S256": "a certificate"}}, "?"),
+        ({"cnf": {"jkt": ""}}, "?"),
+        ({"cnf": {"jkt": 7}}, "?"),
+        ({"cnf": None}, "?"),
+    ],
+)
+def test_a_token_that_is_bound_in_a_way_nobody_can_prove_is_bound_all_the_same(
+    claims: dict[str, Any], bound: str
+) -> None:
+    assert bound_to(claims) == bound
 
 
 def test_rule_39_the_requester_must_be_in_the_audience_unless_the_token_is_its_own() -> None:

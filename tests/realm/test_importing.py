@@ -548,7 +548,7 @@ def test_rule_29_a_scope_is_one_of_organizations_by_its_mapper_and_not_by_its_na
 # Rule 30: bound tokens
 
 
-def test_rule_30_a_client_with_bound_tokens_needs_a_proof_that_this_model_never_has() -> None:
+def test_rule_30_a_client_with_bound_tokens_needs_a_proof_and_this_model_never_has_a_certificate() -> None:
     dpop, mtls = {"dpop.bound.access.tokens": True}, {"tls.client.certificate.bound.access.tokens": "true"}
     document = realm(
         clients=[
@@ -568,6 +568,46 @@ def test_rule_30_a_client_with_bound_tokens_needs_a_proof_that_this_model_never_
     login = RealmModel.read(document).password("dora", via="ui")
     assert isinstance(login, Denied)
     assert login.description == proof[2]
+
+
+# Rule 42: a proof binds every token of the request to its key, whatever the client is set to
+
+
+def test_rule_42_a_proof_binds_the_token_to_its_key() -> None:
+    dpop, lower = {"dpop.bound.access.tokens": "true"}, {"token.response.type.bearer.lower-case": "true"}
+    typ = claim("typ", "X")
+    clients = [
+        caller("must", attributes=dpop, protocolMappers=[typ]),
+        caller("may"),
+        caller("lower", attributes=lower),
+        {**FRONT, "attributes": dpop},
+    ]
+    model = RealmModel.read(realm(clients=clients, users=[user("dora")]))
+    for client_id, token_type in (("must", "DPoP"), ("may", "DPoP"), ("lower", "dpop")):
+        token = model.service_token(client_id, jkt="thumb")
+        assert isinstance(token, Granted)
+        assert (token.token_type, token.claims["typ"]) == (token_type, "DPoP")
+        assert token.claims["cnf"] == {"jkt": "thumb", "kc-jkt-type": "DPoP"}
+        assert token.as_subject().bound == "thumb"
+    login = model.password("dora", via="ui", jkt="thumb")
+    assert isinstance(login, Granted)
+    assert login.claims["cnf"]["jkt"] == "thumb"
+    plain = model.service_token("may")
+    assert isinstance(plain, Granted)
+    assert (plain.token_type, "cnf" in plain.claims, plain.as_subject().bound) == ("Bearer", False, "")
+
+
+@pytest.mark.parametrize(("version", "binds"), [("26.0.8", False), ("26.3.9", False), ("26.4.0", True)])
+def test_rule_42_before_26_4_attribute_and_proof_are_ignored(version: str, binds: bool) -> None:
+    model = RealmModel.read(
+        realm(clients=[caller("c", attributes={"dpop.bound.access.tokens": "true"})]), version=version
+    )
+    assert model.binds is binds
+    assert (model.proof_missing("c") is not None) is binds
+    assert isinstance(model.service_token("c"), Denied if binds else Granted)
+    token = model.service_token("c", jkt="thumb")
+    assert isinstance(token, Granted)
+    assert ("cnf" in token.claims, token.token_type) == ((True, "DPoP") if binds else (False, "Bearer"))
 
 
 # Rule 31: the address of the client

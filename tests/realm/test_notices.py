@@ -159,7 +159,6 @@ DIFFERENT: dict[str, tuple[dict[str, Any], str]] = {
         {"clients": [caller(name, secret="**********") for name in "abcde"]},
         "the mask ********** as the secret of a, b, c and 2 more",
     ),
-    "DPoP": ({"clients": [caller("c", attributes={"dpop.bound.access.tokens": True})]}, "accepts a DPoP proof from c"),
     "mTLS": (
         {"clients": [caller("c", attributes={"tls.client.certificate.bound.access.tokens": "true"})]},
         "a client certificate from c",
@@ -293,10 +292,20 @@ def test_how_keycloak_may_answer_otherwise_is_said_once(case: str) -> None:
         {"sslRequired": "external"},
         {"clients": [caller("c", secret="s*")]},
         {"clients": [caller("c", attributes={"dpop.bound.access.tokens": "false"})]},
+        {"clients": [caller("c", attributes={"dpop.bound.access.tokens": True})]},
     ],
 )
 def test_of_what_is_right_nothing_is_said(members: dict[str, Any]) -> None:
     assert said(realm(**members)) == ()
+
+
+def test_before_26_4_a_client_that_must_prove_its_key_gets_tokens_without_one() -> None:
+    document = realm(clients=[caller("c", attributes={"dpop.bound.access.tokens": True}), caller("d")])
+    for version, told in (("26.0.8", True), ("26.3.5", True), ("26.4.0", False), ("26.7.3", False)):
+        found = notices(document, RealmModel.read(document, version=version))
+        assert [("binds tokens of c to a key" in str(notice), notice.refused) for notice in found] == [
+            (True, False)
+        ] * told
 
 
 @pytest.mark.parametrize("name", REALMS)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from joserfc.jwk import RSAKey
 
 from s2s_fastapi.decision import Reason
-from s2s_fastapi.verifier.algorithms import ALGORITHMS
+from s2s_fastapi.jose.algorithms import ALGORITHMS
 from s2s_fastapi.verifier.jwks import KeySet, VerificationKey, bound_key
 from tests.kit.realm import Clock, Realm, SigningKey, b64, judged, token_verifier
 

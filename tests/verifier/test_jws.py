@@ -19,8 +19,8 @@ from joserfc.jwk import RSAKey
 from s2s_fastapi.backchannel.strict_json import _check_depth
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import AuthenticationError
+from s2s_fastapi.jose.algorithms import ALGORITHMS
 from s2s_fastapi.keycloak.cures import NOTHING_GIVEN
-from s2s_fastapi.verifier.algorithms import ALGORITHMS
 from s2s_fastapi.verifier.jws import Jws, parse
 from s2s_fastapi.verifier.token_verifier import TokenVerifier
 from tests.kit.realm import Clock, Realm, SigningKey, b64, judged, token_verifier, unsigned_sentence

@@ -19,9 +19,9 @@ from joserfc.jwk import ECKey
 
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import AuthenticationError, ConfigurationError, KeysUnavailable
+from s2s_fastapi.jose.algorithms import ALGORITHMS
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.settings import KeycloakSettings
-from s2s_fastapi.verifier.algorithms import ALGORITHMS
 from s2s_fastapi.verifier.token_verifier import TokenVerifier
 from s2s_fastapi.verifier.verdict import Verdict
 from tests.kit.realm import Clock, Realm, SigningKey, b64, judged, settings, token_verifier, unsigned_sentence

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from s2s_fastapi.jose.algorithms import ALGORITHMS
 from s2s_fastapi.operations.checks.grants import disabled_receiver, no_receiver
 from s2s_fastapi.operations.facts import Facts
 from s2s_fastapi.operations.findings import Finding, Result, Seen, Skipped
@@ -11,7 +12,6 @@ from s2s_fastapi.operations.forbidden import forbidden_client
 from s2s_fastapi.operations.inspection import Inspection
 from s2s_fastapi.realm.entities import OIDC
 from s2s_fastapi.text import listed, named
-from s2s_fastapi.verifier.algorithms import ALGORITHMS
 
 __all__ = ["check_admin", "check_client", "check_expiry"]
 

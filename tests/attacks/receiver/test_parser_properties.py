@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from s2s_fastapi.decision import Decision, Reason
-from s2s_fastapi.verifier.algorithms import ALGORITHMS
+from s2s_fastapi.jose.algorithms import ALGORITHMS
 from s2s_fastapi.verifier.bearer import bearer_credentials, credentials_of, token_in
 from s2s_fastapi.verifier.jws import Jws, parse
 from tests.attacks.receiver.stack import KEYS, Stack, stack, token
