@@ -505,7 +505,9 @@ def vault(realm: Realm) -> Iterator[Line]:
 
         yield ask("Dora writes with a bearer token", "bound_bob", dora, 200, "allowed")
         yield ask("Bob sends Dora's token on", "unbound_charles", dora, 200, "allowed")
-        yield ask("and where bound tokens are required", "bound_charles", dora, 401, "bearer_not_accepted", challenge=_DPOP)
+        yield ask(
+            "and where bound tokens are required", "bound_charles", dora, 401, "bearer_not_accepted", challenge=_DPOP
+        )
         yield ask("no token", "bound_charles", None, 401, "no_credentials", challenge="DPoP realm=")
 
 
@@ -541,7 +543,9 @@ def _bound(stage: Stage, charles_url: str) -> Iterator[Line]:
     yield steal("and where no token is bound", "unbound_charles", "sender_constrained", bearer, _INVALID)
     alone = {"Authorization": authorization}
     yield steal("Bob sends her token without a proof", "bound_charles", "proof_missing", alone, _INVALID_PROOF)
-    yield steal("with the proof that she made for Bob", "bound_charles", "invalid_proof", stolen(), _INVALID_PROOF, "htu")
+    yield steal(
+        "with the proof that she made for Bob", "bound_charles", "invalid_proof", stolen(), _INVALID_PROOF, "htu"
+    )
     by_bob = ProofKey().proof("POST", f"{charles_url}/letters", now=time.time(), token=token)
     own = {**alone, "DPoP": by_bob}
     yield steal("with a proof by a key of Bob's", "bound_charles", "invalid_proof", own, _INVALID_PROOF, "key")
