@@ -316,6 +316,7 @@ HEADER_LINES: dict[str, Broken] = {
     "a blank inside": value(lambda call: call.proof().replace(".", ". ", 1)),
     "a byte beyond ASCII behind it": value(lambda call: call.proof().encode() + b"\xe9"),
     "a proof of 5 KB": claim(padding="x" * 5000),
+    "an empty line": value(lambda call: b""),
     "text": value(lambda call: "proof"),
     "two dots alone": value(lambda call: ".."),
     "the token": value(lambda call: call.token),
