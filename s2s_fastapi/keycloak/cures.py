@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from s2s_fastapi.backchannel.strict_json import AmbiguousJsonError, DuplicateMembersError, doubled
 from s2s_fastapi.decision import Reason
+from s2s_fastapi.errors import S2SError
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.text import listed, named, printable
 
@@ -20,6 +21,9 @@ __all__ = [
     "CHANGED_PATH",
     "CLOCKS",
     "NEVER_PUBLIC",
+    "NO_PROOF",
+    "PROOF_USED",
+    "MANY_PROOFS",
     "NOT_A_TOKEN",
     "NO_TOKEN",
     "OTHER_CREDENTIALS",
@@ -31,6 +35,11 @@ __all__ = [
     "also_for",
     "audience_cure",
     "audience_steps",
+    "bearer_cure",
+    "confirmation_cure",
+    "not_bound_cure",
+    "unbound_cure",
+    "store_cure",
     "binding_cure",
     "caller_cure",
     "claim_cure",
@@ -218,13 +227,59 @@ def type_cure(claims: Mapping[str, Any]) -> str:
     return f"{said}{instead.get(kind, '') if isinstance(kind, str) else ''}."
 
 
-def binding_cure(claims: Mapping[str, Any]) -> str:
-    """Return what to change if a token is bound to a key and so is not a bearer token (RFC 7800 section 3.1)."""
+def binding_cure(claims: Mapping[str, Any], *, dpop: str = "") -> str:
+    """Return what to change if a token is bound to a key and so is not a bearer token (RFC 7800 section 3.1).
+
+    ``dpop`` is not empty if this service takes such tokens under the scheme DPoP.
+    """
     who, bound = _client_of(claims), claims.get("cnf")
-    said = f"{token_of(claims)} is bound to a key, but was sent as a bearer token. Switch off"
+    said = f"{token_of(claims)} is bound to a key, but was sent as a bearer token."
     if isinstance(bound, dict) and "x5t#S256" in bound:
-        return f"{said} certificate bound access tokens (tls.client.certificate.bound.access.tokens) for {who}."
-    return f"{said} DPoP bound tokens (dpop.bound.access.tokens) for {who}, and request its token without a DPoP proof."
+        return f"{said} Switch off {_CERTIFICATE_BOUND} for {who}."
+    if dpop:
+        return f"{said} {_SEND_BOUND}"
+    return (
+        f"{said} Switch off DPoP bound tokens (dpop.bound.access.tokens) for {who}, and request its token without a DPoP proof. "
+        'Or accept bound tokens here: ServiceAuthMiddleware(dpop="accepted").'
+    )
+
+
+def confirmation_cure(claims: Mapping[str, Any]) -> str:
+    """Return what to change if a token under the scheme DPoP is bound in another way than by DPoP (RFC 9449 section 6.1)."""
+    bound = claims.get("cnf")
+    if isinstance(bound, dict) and "x5t#S256" in bound:
+        return (
+            f"{token_of(claims)} is bound to a client certificate, which is not checked here. Switch off {_CERTIFICATE_BOUND} for "
+            f"{_client_of(claims)}."
+        )
+    return (
+        f"{token_of(claims)} has a cnf that is not the thumbprint of one DPoP key alone (jkt). Keycloak writes it by itself: remove the mapper "
+        "that writes cnf."
+    )
+
+
+def not_bound_cure(claims: Mapping[str, Any]) -> str:
+    """Return what to change if a token under the scheme DPoP is not bound to a key (RFC 9449 section 7.1)."""
+    return f"{token_of(claims)} was sent under the scheme DPoP, but is not bound to a key (no cnf). {_REQUEST_BOUND}"
+
+
+def unbound_cure(principal: Principal) -> str:
+    """Return what to change if a route requires a bound token, and a bearer token came."""
+    return f"token of {named(principal.client_id)} is not bound to a key, and the route has require_bound(). {_REQUEST_BOUND}"
+
+
+def bearer_cure(principal: Principal) -> str:
+    """Return what to change if a bearer token came to a service that takes only bound ones."""
+    return (
+        f'token of {named(principal.client_id)} is not bound to a key, and this service has dpop="required". {_REQUEST_BOUND} '
+        'While callers change over, dpop="accepted" takes both.'
+    )
+
+
+def store_cure(error: Exception) -> str:
+    """Return what to look at if the store of DPoP proofs gave no answer. A store may be code of the app, so its text may hold anything."""
+    said = f": {printable(str(error), _LONGEST)}" if isinstance(error, S2SError) else ""
+    return f"the store of DPoP proofs gave no answer ({type(error).__name__}{said}), and without it a copied proof looks like a new one."
 
 
 def kind_cure(principal: Principal) -> str:
@@ -416,6 +471,24 @@ NOT_A_TOKEN: Final = (
 
 SMALLER: Final = (
     "Switch off “Full scope allowed” of the client that got it, or remove roles and claims from its client scopes."
+)
+_CERTIFICATE_BOUND: Final = "certificate bound access tokens (tls.client.certificate.bound.access.tokens)"
+_SEND_BOUND: Final = (
+    "Send it as `Authorization: DPoP <token>`, with a proof for this request in the header DPoP: a caller with this package does so."
+)
+_REQUEST_BOUND: Final = (
+    "The caller must request a bound token and send a proof with it: KEYCLOAK_DPOP=true, or dpop=True, in a caller with this package."
+)
+NO_PROOF: Final = (
+    "the request has a bound token (scheme DPoP), but no header DPoP. Look for a proxy that removes the header. A caller without this package must send "
+    "a proof of its own with each request."
+)
+PROOF_USED: Final = (
+    "the proof in the header DPoP came before. Each request needs a new one. If nobody copied it, look for a client or a proxy that sends a "
+    "request again as it was."
+)
+MANY_PROOFS: Final = (
+    "this caller has sent so many proofs in a short time that there is no room for more: each one is remembered for some seconds."
 )
 CLOCKS: Final = "Compare the clocks of this host and of Keycloak (NTP)."
 

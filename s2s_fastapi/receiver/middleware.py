@@ -67,8 +67,10 @@ class ServiceAuthMiddleware:
         settings: "environment.KeycloakSettings | Sequence[environment.KeycloakSettings] | None" = None,
         *,
         audience: str | Collection[str] | None = None,
-        public_url: str | None = None,
+        public_url: str | Collection[str] | None = None,
         resource: bool = False,
+        dpop: Literal["accepted", "required"] | None = None,
+        replay_store: ReplayStore | None = None,
         public_paths: Iterable[str] = (),
         optional_paths: Iterable[str] = (),
         users: bool = False,
@@ -89,12 +91,18 @@ class ServiceAuthMiddleware:
         - ``settings``: read from the environment at the start, unless given. A list accepts tokens of several realms: a requirement speaks
           of the first one unless it says ``realm=``. ``audience`` replaces the audience in them.
         - ``public_url``: the URL at which callers reach this app, such as ``"https://tools.example.com/mcp"``: ASCII, https (http on
-          loopback addresses only), without user name, query and fragment. It is compared exactly, and never guessed from a request.
+          loopback addresses only), without user name, query and fragment. It is compared exactly, and never guessed from a request. An app
+          that is reached at several URLs names all of them in a list.
         - ``resource=True``: the app is a protected resource (RFC 9728), as tool servers are (MCP). ``public_url`` is then its only audience,
           in each realm, in place of the settings' client id and audience. If ``audience`` is given too, only that counts. Every
           challenge names the document at ``https://tools.example.com/.well-known/oauth-protected-resource/mcp``. The middleware answers
           GET, HEAD and CORS preflight requests for it without a token. It names ``public_url`` and the issuers of the settings, and nothing else.
-          The proxy must pass that path on unchanged.
+          The proxy must pass that path on unchanged. Of several URLs in ``public_url`` the first one is the resource.
+        - ``dpop="accepted"``: a token that is bound to a key is accepted under the scheme DPoP, with a new proof in each request (RFC 9449),
+          and bearer tokens as before. ``dpop="required"``: only bound tokens are accepted. Both need ``public_url``, because a proof names the
+          URL that the caller called. Without ``dpop`` a bound token is refused.
+        - ``replay_store``: where proofs are remembered, so that none counts twice. By default it is the memory of this process: if several
+          processes serve the app, give them one store, such as `s2s_fastapi.redis.RedisReplayStore`.
         - ``public_paths``: exact paths for GET and HEAD, or ``"POST /hooks/x"``.
         - ``optional_paths``: written like ``public_paths``, or as ``"WEBSOCKET /x"``. A request without any credentials is accepted there,
           and a request with credentials is judged as everywhere. See `OptionalPrincipal` and `Requirement.optional`.
@@ -117,6 +125,8 @@ class ServiceAuthMiddleware:
             audience=audience,
             public_url=public_url,
             resource=resource,
+            dpop=dpop,
+            replay_store=replay_store,
             # The app is read more than once, and an iterator would be empty then.
             public_paths=tuple(public_paths) if isinstance(public_paths, Iterator) else public_paths,
             optional_paths=tuple(optional_paths) if isinstance(optional_paths, Iterator) else optional_paths,
@@ -230,12 +240,16 @@ class ServiceAuthMiddleware:
         verifier, service = checked.verifier, checked.service
         scope[VERIFIER_KEY] = verifier  # always, so that nothing which was there before is believed
         credentials = bearer_credentials(scope["headers"], scope["query_string"], verifier.tokens.recent)
-        if isinstance(credentials, Decision):
+        if not isinstance(credentials, Decision):
+            verdict = verifier.known(credentials) or await verifier.adecide(credentials)
+        elif checked.bound is not None and isinstance(bound := checked.bound.credentials(scope), bytes):
+            credentials, checked = bound, checked.bound.checked
+            service, verdict = checked.service, await checked.bound.decide(bound, scope)
+        else:
             if scope["query_string"]:
                 hide_query(current_span())  # it may hold the token, and servers' spans show it
             await self._refuse(checked, scope, receive, send, self._without_token(checked, credentials, scope))
             return
-        verdict = verifier.known(credentials) or await verifier.adecide(credentials)
         principal = verdict.principal
         if principal is None or not verdict.accepted:
             await self._refuse(checked, scope, receive, send, verdict.decision)
