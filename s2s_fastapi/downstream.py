@@ -19,3 +19,5 @@ class Downstream:
     scopes: frozenset[str] = frozenset()
     on_behalf: bool = False
     """Whether the token is a user's: exchanged for the one that the user showed to this service (RFC 8693)."""
+    dpop: bool = False
+    """Whether the token is bound to a key of this service, so that each call carries a proof (RFC 9449)."""

@@ -87,6 +87,8 @@ class TokenHealth:
     """The wanted audiences; empty if none were named."""
     scopes: tuple[str, ...]
     """The requested scopes."""
+    dpop: bool = False
+    """Whether the token is bound to a key of this process (RFC 9449)."""
     usable: bool
     """Whether calls get the token without waiting."""
     fresh: bool
@@ -109,6 +111,7 @@ class TokenHealth:
             issuer=token.issuer,
             audiences=tuple(sorted(token.wanted.audiences)),
             scopes=tuple(sorted(token.wanted.scopes)),
+            dpop=token.dpop,
             usable=bool(state.left),
             fresh=state.fresh,
             age=state.age,

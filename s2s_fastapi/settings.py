@@ -122,6 +122,8 @@ class KeycloakSettings(BaseSettings, _Merged):
     """A PEM file with certificates to trust for Keycloak, besides those of the system."""
     proxy: ProxyUrl | None = None
     """A proxy for requests to Keycloak. ``HTTP_PROXY`` and ``HTTPS_PROXY`` are not used."""
+    dpop: bool = False
+    """Whether the tokens of this service are bound to a key of its own, and each call carries a proof (RFC 9449)."""
     leeway: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = 30.0
     """Seconds by which clocks may differ."""
 

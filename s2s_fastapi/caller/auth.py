@@ -8,30 +8,34 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 from weakref import ReferenceType, ref
 
+import httpx
 from starlette.requests import HTTPConnection
 
 from s2s_fastapi import environment
 from s2s_fastapi.accepted import digest
 from s2s_fastapi.caller.acting_user import ActingUser, RequestedToken, UsersToken
+from s2s_fastapi.caller.binding import PROOF
 from s2s_fastapi.caller.carried import (
     CARRIED,
     HELD_BY_URL,
     OWN_AUTHORIZATION,
     PLACEHOLDER,
     SHORTEST_TOKEN,
-    UNAUTHORIZED,
     foreign_tokens,
     held_by_header,
     holds,
     is_placeholder,
     propagate,
+    prove,
+    proven,
     refuses,
+    remedy,
 )
 from s2s_fastapi.caller.clients.rules import Rules, installed
 from s2s_fastapi.caller.granted import GrantedToken
 from s2s_fastapi.caller.httpx_compat import HttpxAuth
 from s2s_fastapi.caller.origins import PORTS, Pin, pin_of, pins, spelled, within
-from s2s_fastapi.caller.resend import discarding, replayable
+from s2s_fastapi.caller.resend import UNAUTHORIZED, discarding, replayable
 from s2s_fastapi.caller.shared_token import SharedToken
 from s2s_fastapi.caller.token_source import IN_USE, TokenSource
 from s2s_fastapi.caller.wanted import Names, Wanted, seconds, written_in_code
@@ -48,6 +52,11 @@ __all__ = ["ServiceTokenAuth"]
 
 LOG: Final = logging.getLogger("s2s_fastapi.caller")
 
+_BOUND: Final = (
+    "The tokens of this ServiceTokenAuth are bound to a key (dpop), and work only with a proof for each request, so {what} has none to give."
+    " Write auth.headers_for(method, url), which returns both headers, or dpop=False for a receiver that takes bearer tokens."
+)
+
 _GIVEN: "ContextVar[tuple[ReferenceType[ServiceTokenAuth], bytes] | None]" = ContextVar(
     "s2s_fastapi_given", default=None
 )
@@ -57,18 +66,32 @@ _GIVEN: "ContextVar[tuple[ReferenceType[ServiceTokenAuth], bytes] | None]" = Con
 class _Environment:
     """The settings of one auth object and of all that `asking` derived from it. Read once, at the first use."""
 
-    __slots__ = ("given", "resolved", "warned")
+    __slots__ = ("dpop", "given", "resolved", "warned")
 
-    def __init__(self, given: "environment.KeycloakSettings | None") -> None:
+    def __init__(self, given: "environment.KeycloakSettings | None", dpop: bool | None = None) -> None:
         self.given = given
+        self.dpop = dpop
+        """What code says instead of the setting; None if it says nothing."""
         self.warned: frozenset[str] = frozenset()
         self.resolved: tuple[TokenSource, environment.KeycloakSettings] | None = None
 
     def settings(self, source: TokenSource) -> "environment.KeycloakSettings":
         resolved = self.resolved
         if resolved is None or resolved[0] is not source:
-            self.resolved = resolved = source, source.settings(self.given)
+            settings = source.settings(self.given)
+            if self.dpop is not None and self.dpop != settings.dpop:
+                settings = settings.model_copy(update={"dpop": self.dpop})
+            self.resolved = resolved = source, settings
         return resolved[1]
+
+    def bound(self) -> bool:
+        """Return whether tokens are bound to a key. Settings that are incomplete say no, as long as they are."""
+        if self.dpop is not None:
+            return self.dpop
+        try:
+            return IN_USE.source.settings(self.given).dpop
+        except ConfigurationError:
+            return False
 
     def warn(self, sentence: str, level: int = logging.WARNING) -> None:
         """Log a sentence once."""
@@ -92,6 +115,8 @@ class ServiceTokenAuth(HttpxAuth):
     - A request that must not carry the token raises `TokenWithheld` and is not sent. Without a token nothing is sent either.
     - A request that holds the token of the current request, in a header or in its URL, is not sent either. Bodies are not searched,
       nor requests from a thread without the current request's context (``run_in_executor``).
+    - With `dpop` the token is bound to a key that only this process has, and each request carries a proof made with it (RFC 9449): a
+      service that gets the token cannot use it elsewhere.
     - After a 401 with ``error="invalid_token"`` the token is renewed (RFC 6750 section 3.1). The request is sent once more if its body
       can be repeated exactly. Otherwise the 401 is returned, and the next request has another token.
 
@@ -102,6 +127,7 @@ class ServiceTokenAuth(HttpxAuth):
         scope: A client scope to ask for, or several.
         settings: Instead of the environment.
         insecure_any_origin: Attach the token to every request that uses this object. Logged at the first use.
+        dpop: Whether to bind the token to a key. None: as the settings say (``KEYCLOAK_DPOP``).
 
     Raises:
         ConfigurationError: An origin or a name is malformed.
@@ -117,12 +143,13 @@ class ServiceTokenAuth(HttpxAuth):
         scope: Names = None,
         settings: "environment.KeycloakSettings | None" = None,
         insecure_any_origin: bool = False,
+        dpop: bool | None = None,
     ) -> None:
         if origins and insecure_any_origin:
             raise ConfigurationError(
                 "Give origins or insecure_any_origin=True, not both: with insecure_any_origin=True the origins have no effect."
             )
-        self._setup(pins(origins), Wanted.of(audience, scope), _Environment(settings), any_origin=insecure_any_origin)
+        self._setup(pins(origins), Wanted.of(audience, scope), _Environment(settings, dpop), any_origin=insecure_any_origin)
 
     def _setup(
         self,
@@ -211,7 +238,10 @@ class ServiceTokenAuth(HttpxAuth):
     def downstream(self) -> Downstream:
         """Origins, audiences and scopes of the services that this object calls."""
         return Downstream(
-            origins=tuple(map(spelled, self._pins)), audiences=self._wanted.audiences, scopes=self._wanted.scopes
+            origins=tuple(map(spelled, self._pins)),
+            audiences=self._wanted.audiences,
+            scopes=self._wanted.scopes,
+            dpop=self._environment.bound(),
         )
 
     def token(self, *, min_validity: float | None = None) -> str:
@@ -225,19 +255,78 @@ class ServiceTokenAuth(HttpxAuth):
         Raises:
             TokenRequestError: Keycloak gave no token (`AudienceNotGranted`: no token for the wanted audience), or none that lives for
                 `min_validity` seconds.
-            ConfigurationError: The settings are missing or contradictory, or `min_validity` is not a number of seconds.
+            ConfigurationError: The settings are missing or contradictory, or `min_validity` is not a number of seconds. Or the token is bound
+                to a key (`dpop`), and useless without a proof: use `headers_for`.
         """
-        needed, shared = self._needed(min_validity), self._shared()
-        return self._give(shared.fresh(needed) or shared.get(needed))
+        shared = self._unbound("token()")
+        needed = self._needed(min_validity)
+        return self._give(shared.fresh(needed) or shared.get(needed)).value
 
     async def atoken(self, *, min_validity: float | None = None) -> str:
         """Do as `token`, without blocking the running asyncio or trio loop."""
-        needed, shared = self._needed(min_validity), self._shared()
-        return self._give(shared.fresh(needed) or await shared.aget(needed))
+        shared = self._unbound("atoken()")
+        needed = self._needed(min_validity)
+        return self._give(shared.fresh(needed) or await shared.aget(needed)).value
 
-    def _give(self, token: GrantedToken) -> str:
+    def headers_for(self, method: str, url: str) -> dict[str, str]:
+        """Return the headers for one request of a client that is none of httpx, requests and aiohttp, such as a WebSocket client.
+
+        - ``Authorization``; with `dpop` also ``DPoP``: a proof for exactly this request, good for half a minute and for one use. Take new
+          headers for each request, each redirect and each retry.
+        - `url` is the URL as it is called. That of a WebSocket may begin with ``ws`` or ``wss``, and its method is ``GET``.
+        - Blocks at most 5 s, as `token`. If the receiver answers ``invalid_token``, call `refused`.
+
+        Raises:
+            TokenWithheld: `url` is at none of the origins, or holds the token of the current request.
+            TokenRequestError: as `token`.
+            ConfigurationError: as `token`, but a bound token is no error.
+        """
+        called = self._called(url)
+        shared, needed = self._shared(), self._min_validity
+        return self._both(shared.fresh(needed) or shared.get(needed), method, called)
+
+    async def aheaders_for(self, method: str, url: str) -> dict[str, str]:
+        """Do as `headers_for`, without blocking the running asyncio or trio loop."""
+        called = self._called(url)
+        shared, needed = self._shared(), self._min_validity
+        return self._both(shared.fresh(needed) or await shared.aget(needed), method, called)
+
+    def _called(self, url: str) -> httpx.URL:
+        """Return `url` if it may get the token.
+
+        Raises:
+            TokenWithheld: It may not.
+        """
+        try:
+            called = httpx.URL(url)
+        except (httpx.InvalidURL, TypeError):
+            called = httpx.URL("")
+        self._check_url(called)
+        if pin_of(called)[0] not in PORTS:  # with insecure_any_origin
+            raise self._environment.withheld(self._elsewhere(None, with_user=False))
+        return called
+
+    def _both(self, token: GrantedToken, method: str, url: httpx.URL) -> dict[str, str]:
+        headers = {"Authorization": self._give(token).header}
+        if token.binding is not None:
+            plain = url.copy_with(userinfo=b"")
+            headers[PROOF] = token.binding.prove(method.upper(), str(plain), pin_of(plain), token.value).header
+        return headers
+
+    def _unbound(self, what: str) -> RequestedToken:
+        """Return the token that needs no proof.
+
+        Raises:
+            ConfigurationError: It is bound to a key.
+        """
+        shared = self._shared()
+        if self._environment.settings(IN_USE.source).dpop:
+            raise ConfigurationError(_BOUND.format(what=what))
+        return shared
+
+    def _give(self, token: GrantedToken) -> GrantedToken:
         _GIVEN.set((ref(self), digest(token.value)))
-        return token.value
+        return token
 
     def _needed(self, min_validity: float | None) -> float:
         return self._min_validity if min_validity is None else seconds(min_validity)
@@ -252,7 +341,7 @@ class ServiceTokenAuth(HttpxAuth):
           of `on_behalf_of`, is not: the next call then fails.
 
         Args:
-            token: What `token` or `atoken` returned, or the header value made from it (``Bearer ...``). None: the token that this object
+            token: What `token` or `atoken` returned, or the value of the Authorization header (``Bearer ...``, ``DPoP ...``). None: the token that this object
                 gave last to this thread or task; if it gave none here, the current token.
 
         Raises:
@@ -313,8 +402,10 @@ class ServiceTokenAuth(HttpxAuth):
         - ``.call_credentials()`` is for a TLS channel that another library makes, with fewer guarantees.
 
         Raises:
-            ConfigurationError: grpcio is not installed, or this object has `insecure_any_origin`.
+            ConfigurationError: grpcio is not installed, or this object has `insecure_any_origin` or `dpop`: a call of gRPC has no proof.
         """
+        if self._environment.bound():
+            raise ConfigurationError(_BOUND.format(what="for_grpc()"))
         with installed("for_grpc()", "grpcio>=1.60"):
             from s2s_fastapi.caller.clients.grpc_channels import GrpcChannels  # noqa: PLC0415 - an optional package
         return GrpcChannels(self._rules())
@@ -334,6 +425,8 @@ class ServiceTokenAuth(HttpxAuth):
             elsewhere=self._elsewhere,
             withheld=self._environment.withheld,
             resent=lambda: self._shared().resent(),
+            shared=self._shared,
+            min_validity=self._min_validity,
         )
 
     def auth_flow(self, request: Any) -> Generator[Any, Any, None]:
@@ -346,7 +439,11 @@ class ServiceTokenAuth(HttpxAuth):
         token = (shared.fresh(needed) if needed else shared.peek()) or shared.get(needed)
         self._attach(request, token, shared)
         response = yield request
-        if response.history or response.status_code == UNAUTHORIZED:
+        if token.binding is not None:
+            tried: set[str] = set()
+            while (again := run(self._after_proof(response, shared, tried))) is not None:
+                response = yield again
+        elif response.history or response.status_code == UNAUTHORIZED:
             again = run(self._after(response, token, shared))
             if again is not None:
                 yield again
@@ -357,7 +454,11 @@ class ServiceTokenAuth(HttpxAuth):
         token = (shared.fresh(needed) if needed else shared.peek()) or await shared.aget(needed)
         self._attach(request, token, shared)
         response = yield request
-        if response.history or response.status_code == UNAUTHORIZED:
+        if token.binding is not None:
+            tried: set[str] = set()
+            while (again := await arun(self._after_proof(response, shared, tried))) is not None:
+                response = yield again
+        elif response.history or response.status_code == UNAUTHORIZED:
             again = await arun(self._after(response, token, shared))
             if again is not None:
                 yield again
@@ -382,6 +483,33 @@ class ServiceTokenAuth(HttpxAuth):
         self._attach(response.request, another, shared)
         return response.request
 
+    def _after_proof(self, response: Any, shared: RequestedToken, tried: set[str]) -> Steps[Any]:
+        """Return the request to send once more with another token or another proof, or None. Each remedy is tried once."""
+        if response.history:
+            self._look_at_redirects(response)
+        needed = remedy(response)
+        if not needed or needed in tried:
+            return None
+        tried.add(needed)
+        request = response.request
+        token = request.extensions[CARRIED][0]
+        if needed == "token":
+            shared.refuse(token)
+        if not replayable(request):
+            return None
+        if needed == "token":
+            try:
+                another = yield from shared.renewing(token)
+            except S2SError:
+                return None  # the load has logged why; the caller gets the 401
+            if another.value == token.value:
+                return None
+            token = another
+        yield from discarding(response)
+        shared.resent()
+        self._attach(request, token, shared)
+        return request
+
     def _own(self, source: TokenSource) -> SharedToken:
         """Return this service's own token; no network yet."""
         return source.token(self._environment.settings(source), self._wanted)
@@ -402,6 +530,18 @@ class ServiceTokenAuth(HttpxAuth):
                 )
         return shared
 
+    def _check_url(self, url: Any) -> None:
+        """Refuse a URL that must not get our token.
+
+        Raises:
+            TokenWithheld: It is at none of the origins, or holds the token of the current request.
+        """
+        if not self._any_origin and not within(url, self._pins):
+            there = pin_of(url)
+            raise self._environment.withheld(self._elsewhere(there if there[0] in PORTS else None, bool(url.userinfo)))
+        if any(holds(url.raw_path, each) for each in self._foreign_tokens()):
+            raise self._environment.withheld(HELD_BY_URL)
+
     def _admit(self, request: Any) -> RequestedToken:
         """Refuse a request that must not carry our token, before a token is requested or the request is sent."""
         url = request.url
@@ -409,10 +549,8 @@ class ServiceTokenAuth(HttpxAuth):
         if (
             not self._any_origin
             and ((url.scheme, url.raw_host, url.port) not in self._pins or url.userinfo)
-            and not within(url, self._pins)
         ):
-            there = pin_of(url)
-            raise self._environment.withheld(self._elsewhere(there if there[0] in PORTS else None, bool(url.userinfo)))
+            self._check_url(url)
         foreign = self._foreign_tokens()
         if foreign and len(url.raw_path) >= SHORTEST_TOKEN and any(holds(url.raw_path, each) for each in foreign):
             raise self._environment.withheld(HELD_BY_URL)
@@ -440,13 +578,29 @@ class ServiceTokenAuth(HttpxAuth):
         request.extensions[CARRIED] = token, None if self._any_origin else self._pins, shared, self._environment
         shared.used(token)
         propagate(request)
+        if token.binding is not None:
+            self._prove(request, token)
+
+    def _prove(self, request: Any, token: GrantedToken) -> None:
+        made, there = proven(request), request.headers.get(PROOF)
+        if there is not None and (made is None or there != made.header):  # the same Request, sent again, has our own earlier proof
+            raise self._environment.withheld(
+                "The request already has a DPoP header, and each request gets a proof of its own; nothing was sent. Leave the header out."
+            )
+        prove(request, token)
 
     def _look_at_redirects(self, response: Any) -> None:
         """Warn, once for each pair of origins, of a redirect that dropped the token."""
         for before, after in itertools.pairwise([answer.request for answer in (*response.history, response)]):
+            there = pin_of(after.url)
+            if PROOF in before.headers and before.headers[PROOF] == after.headers.get(PROOF):
+                self._environment.warn(
+                    f"a redirect led from {spelled(pin_of(before.url))} to {spelled(there)}, and httpx sent the proof (DPoP) of the first"
+                    " request there, which no other request may use: call the address that it leads to, or use service_client, whose"
+                    " requests get a proof for each hop"
+                )
             if "Authorization" not in before.headers or "Authorization" in after.headers:
                 continue
-            there = pin_of(after.url)
             cure = (
                 "httpx removes it if a redirect leads to another origin, even one that may get the token: call that address"
                 if self._any_origin or there in self._pins
@@ -469,7 +623,8 @@ class ServiceTokenAuth(HttpxAuth):
         return f"The token for {here} is not sent to {there}: nothing was sent. {self._elsewhere_cure}"
 
     def _value(self) -> tuple[object, ...]:
-        return frozenset(self._pins), self._wanted, self._environment.given, self._any_origin, self._min_validity
+        given = self._environment
+        return frozenset(self._pins), self._wanted, given.given, given.dpop, self._any_origin, self._min_validity
 
     def __eq__(self, other: object) -> bool:
         return self._value() == other._value() if isinstance(other, ServiceTokenAuth) else NotImplemented
@@ -484,6 +639,8 @@ class ServiceTokenAuth(HttpxAuth):
                 parts.append(f"{what}={sorted(names)!r}")
         if self._any_origin:
             parts.append("insecure_any_origin=True")
+        if self._environment.dpop is not None:
+            parts.append(f"dpop={self._environment.dpop}")
         if self._min_validity:
             parts.append(f"min_validity={self._min_validity:g}")
         return f"ServiceTokenAuth({', '.join(parts)})"
@@ -496,7 +653,7 @@ class ServiceTokenAuth(HttpxAuth):
 
     def __reduce__(self) -> tuple[Any, ...]:
         names = sorted(self._wanted.audiences) or None, sorted(self._wanted.scopes) or None
-        flags = self._any_origin, self._min_validity
+        flags = self._any_origin, self._min_validity, self._environment.dpop
         return _rebuild, (tuple(map(spelled, self._pins)), *names, self._environment.given, *flags)
 
 
@@ -562,6 +719,9 @@ def _rebuild(  # noqa: PLR0917 - the arguments, for pickle
     settings: "environment.KeycloakSettings | None",
     any_origin: bool,
     min_validity: float,
+    dpop: bool | None,
 ) -> ServiceTokenAuth:
-    auth = ServiceTokenAuth(*origins, audience=audience, scope=scope, settings=settings, insecure_any_origin=any_origin)
+    auth = ServiceTokenAuth(
+        *origins, audience=audience, scope=scope, settings=settings, insecure_any_origin=any_origin, dpop=dpop
+    )
     return auth.asking(min_validity=min_validity) if min_validity else auth

@@ -5,8 +5,9 @@ from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from s2s_fastapi.accepted import FURTHER, INBOUND, digest, length_of
-from s2s_fastapi.caller.origins import within
-from s2s_fastapi.caller.resend import bearer_error
+from s2s_fastapi.caller.origins import pin_of, within
+from s2s_fastapi.caller.binding import NONCE, PROOF, Answer, Proven, Remedy
+from s2s_fastapi.caller.resend import UNAUTHORIZED, challenge_error
 from s2s_fastapi.telemetry.spans import INVALID_SPAN, current_span, propagated
 from s2s_fastapi.text import named
 
@@ -16,7 +17,6 @@ __all__ = [
     "OWN_AUTHORIZATION",
     "PLACEHOLDER",
     "SHORTEST_TOKEN",
-    "UNAUTHORIZED",
     "anote_refusal",
     "astrip_elsewhere",
     "foreign_tokens",
@@ -25,7 +25,10 @@ __all__ = [
     "is_placeholder",
     "note_refusal",
     "propagate",
+    "prove",
+    "proven",
     "refuses",
+    "remedy",
     "strip_elsewhere",
 ]
 
@@ -47,16 +50,17 @@ OWN_AUTHORIZATION: Final = (
     " A user's token is never forwarded. Leave the header out"
 )
 
+_PROVEN: Final = "s2s_fastapi.proven"
+_FIRST: Final = "s2s_fastapi.proven_for_first_hop"
 _PROPAGATED: Final = "s2s_fastapi.propagated"
 _NOTHING: Final = None, None, None, None
-UNAUTHORIZED: Final = 401
 _BEGINNING: Final = b"ey"  # { and a quote or a space in base64url: how the header of every JWT begins
 
 
 def strip_elsewhere(request: Any) -> None:
-    """Remove our token and the trace from a request that was redirected to an origin that must not get them.
+    """Remove our token, its proof and the trace from a request that was redirected to an origin that must not get them.
 
-    httpx keeps the token on a redirect from http to https of one host, and every other header on any redirect.
+    A request that stays at our origins gets a proof of its own for each hop. httpx keeps the token on a redirect from http to https of one host, and every other header on any redirect.
 
     Raises:
         TokenWithheld: Another hook has replaced the token.
@@ -72,10 +76,44 @@ def strip_elsewhere(request: Any) -> None:
                 "An event hook of this client has replaced this service's token with another Authorization header; nothing was sent."
                 " A user's token is never forwarded. Write auth=None for a request that must carry another header."
             )
+        if token.binding is not None:
+            if there is None:
+                request.headers.pop(PROOF, None)
+            else:
+                _prove_hop(request, token)
         return
     if there == token.header:
         del request.headers["Authorization"]
+    if token.binding is not None:
+        request.headers.pop(PROOF, None)
     withdraw(request)
+
+
+def prove(request: Any, token: Any) -> None:
+    """Write a fresh proof for `request` as it is now into its headers (RFC 9449 section 4.2)."""
+    url = request.url.copy_with(userinfo=b"") if request.url.userinfo else request.url
+    made = token.binding.prove(request.method, str(url), pin_of(url), token.value)
+    request.headers[PROOF] = made.header
+    request.extensions[_PROVEN] = made
+    request.extensions[_FIRST] = True
+
+
+def proven(request: Any) -> Proven | None:
+    """Return the proof that we made for `request`, or for the one that was redirected to it."""
+    made: Proven | None = request.extensions.get(_PROVEN)
+    return made
+
+
+def _prove_hop(request: Any, token: Any) -> None:
+    """Make a proof for a redirected request, and for one that another hook has changed."""
+    made = proven(request)
+    if (
+        not request.extensions.pop(_FIRST, False)
+        or made is None
+        or (request.method, str(request.url), request.headers.get(PROOF)) != (made.method, made.url, made.header)
+    ):
+        prove(request, token)
+        del request.extensions[_FIRST]
 
 
 async def astrip_elsewhere(request: Any) -> None:
@@ -94,16 +132,36 @@ def refuses(response: Any) -> bool:
     token, pinned, *_ = request.extensions.get(CARRIED, _NOTHING)
     return (
         token is not None
-        and bearer_error(response.headers.get_list("WWW-Authenticate")) == "invalid_token"
-        and [value for name, value in request.headers.raw if name.lower() == b"authorization"] == [token.header_bytes]
-        and (pinned is None or within(request.url, pinned))
+        and challenge_error(response.headers.get_list("WWW-Authenticate")) == "invalid_token"
+        and _carries(request, token, pinned)
     )
+
+
+def remedy(response: Any) -> Remedy:
+    """Take note of what a receiver said to our proof; return what the request needs if it was refused. "" for any other request."""
+    request = response.request
+    token, pinned, *_ = request.extensions.get(CARRIED, _NOTHING)
+    made = proven(request)
+    if made is None or not _carries(request, token, pinned):
+        return ""
+    headers = response.headers
+    answer = Answer(
+        response.status_code, headers.get_list("WWW-Authenticate"), headers.get(NONCE), headers.get("Date")
+    )
+    needed: Remedy = token.binding.remedy(made, answer)
+    return needed
+
+
+def _carries(request: Any, token: Any, pinned: Any) -> bool:
+    return [value for name, value in request.headers.raw if name.lower() == b"authorization"] == [
+        token.header_bytes
+    ] and (pinned is None or within(request.url, pinned))
 
 
 def note_refusal(response: Any) -> None:
     """Mark our token as refused as soon as the 401 arrives: if a later hook raises, the auth flow never sees the response."""
-    if refuses(response):
-        token, _, shared, _ = response.request.extensions[CARRIED]
+    token, _, shared, _ = response.request.extensions.get(CARRIED, _NOTHING)
+    if token is not None and (refuses(response) if token.binding is None else remedy(response) == "token"):
         shared.refuse(token)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from s2s_fastapi.backchannel.strict_json import json_object
+from s2s_fastapi.caller.binding import PROOF, Binding
 from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.errors import AudienceNotGranted, TokenRequestError
 from s2s_fastapi.keycloak.cures import not_granted_cure, wrong_audience
@@ -26,7 +27,11 @@ _UNKNOWN_LIFE = 60.0
 # RFC 6750 section 2.1: the characters that a Bearer header can carry. Others would fail inside the HTTP client and show the token.
 TOKEN68: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+")
-_OTHER_TYPES = ("DPoP", "N_A", "mac", "PoP")
+_OTHER_TYPES = ("DPoP", "Bearer", "N_A", "mac", "PoP")
+NO_DPOP: Final = (
+    "Update Keycloak to 26.4 or newer, where DPoP is on. Older ones ignore it, unless they are started with --features=dpop. Or set"
+    " KEYCLOAK_DPOP=false."
+)
 _FAR = 10**12
 _DIGITS: Final = re.compile(r"[0-9]{1,9}")
 
@@ -43,25 +48,31 @@ class GrantedToken:
     issuer: str = ""
     scopes: frozenset[str] | None = None
     """The granted scopes, as far as the answer names them; None if it names none."""
+    binding: Binding | None = field(default=None, repr=False)
+    """The key that it is bound to: it is used with no other key. None for a bearer token."""
     header: str = field(init=False, repr=False)
     header_bytes: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        header = f"Bearer {self.value}"
+        header = f"{'Bearer' if self.binding is None else PROOF} {self.value}"
         object.__setattr__(self, "header", header)
         object.__setattr__(self, "header_bytes", header.encode("ascii"))
 
 
-def granted(answer: Mapping[str, Any], wanted: Wanted, *, client_id: str, holder: str = "") -> GrantedToken:
+def granted(
+    answer: Mapping[str, Any], wanted: Wanted, *, client_id: str, holder: str = "", binding: Binding | None = None
+) -> GrantedToken:
     """Return the token in Keycloak's `answer`, if it can be used as `wanted`. `holder` has the roles: by default the service account.
+
+    With `binding`, the token must be bound to its key (RFC 9449 section 5).
 
     Its payload is read without a check of the signature: it came from Keycloak itself over our own channel, and no caller is accepted
     because of it.
 
     Raises:
         AudienceNotGranted: A wanted audience is not in ``aud``; the error says what to change in Keycloak.
-        TokenRequestError: The answer is not the one RFC 6749 section 5.1 describes, or the token is no bearer token, has expired, or
-            belongs to another client.
+        TokenRequestError: The answer is not the one RFC 6749 section 5.1 describes, or the token is no bearer token (with `binding`: not
+            bound to its key), has expired, or belongs to another client.
     """
     value = answer.get("access_token")
     if not isinstance(value, str) or not value:
@@ -75,12 +86,15 @@ def granted(answer: Mapping[str, Any], wanted: Wanted, *, client_id: str, holder
         raise _unusable("its access_token has a character no Bearer header can carry")
     claims = claims_of(value)
     kind = answer.get("token_type")
-    if not isinstance(kind, str) or kind.lower() != "bearer":
+    expected = "Bearer" if binding is None else PROOF
+    if not isinstance(kind, str) or kind.lower() != expected.lower():
         found = f"token_type {kind}" if kind in _OTHER_TYPES else "no known token_type"
+        if binding is not None and isinstance(kind, str) and kind.lower() == "bearer":
+            raise _unusable("Keycloak ignored the proof: its token_type is Bearer, not DPoP", NO_DPOP, claims)
         raise _unusable(
-            f"it has {found}, not Bearer",
+            f"it has {found}, not {expected}",
             f'Switch "Require DPoP bound tokens" off for the client {named(client_id)} in Keycloak.'
-            if kind == "DPoP"
+            if kind == PROOF
             else "Look for what answers in Keycloak's place, or changes its answers: Keycloak always writes token_type.",
             claims,
         )
@@ -91,14 +105,43 @@ def granted(answer: Mapping[str, Any], wanted: Wanted, *, client_id: str, holder
             " process and Keycloak.",
             claims,
         )
+    if binding is not None:
+        _check_bound(claims, binding, client_id)
     life = _life(answer.get("expires_in"), claims)
     scopes = _scopes(answer, claims)
     if wanted.audiences:
         _compare(claims, wanted, scopes, client_id, holder)
     text = claims or {}
     return GrantedToken(
-        value=value, life=life, scopes=scopes, token_id=_text(text.get("jti")), issuer=_text(text.get("iss"))
+        value=value,
+        life=life,
+        scopes=scopes,
+        token_id=_text(text.get("jti")),
+        issuer=_text(text.get("iss")),
+        binding=binding,
     )
+
+
+def _check_bound(claims: Mapping[str, Any] | None, binding: Binding, client_id: str) -> None:
+    """Compare ``cnf`` with our key. Keycloak writes ``DPoP`` into token_type and typ also if it binds the token to something else."""
+    if claims is None:
+        raise _unusable("its token is not a JWT that can be read, so it is unknown whether it is bound to the key of this process")
+    cnf = claims.get("cnf")
+    bound = cnf if isinstance(cnf, dict) else {}
+    if "x5t#S256" in bound:
+        raise _unusable(
+            "its token is bound to a client certificate (cnf.x5t#S256), and this package sends proofs (DPoP)",
+            f'Switch "OAuth 2.0 Mutual TLS Certificate Bound Access Tokens" off for the client {named(client_id)} in Keycloak: it cannot be'
+            " used together with DPoP.",
+            claims,
+        )
+    if bound.get("jkt") != binding.key.thumbprint:
+        raise _unusable(
+            "its token is not bound to the key of this process" + (" but to another one" if "jkt" in bound else " (it has no cnf.jkt)"),
+            f"Take the mapper that writes cnf out of the client scopes of {named(client_id)}; if there is none, look for a cache between this"
+            " process and Keycloak.",
+            claims,
+        )
 
 
 def _unusable(what: str, cure: str = "", claims: Mapping[str, Any] | None = None) -> TokenRequestError:

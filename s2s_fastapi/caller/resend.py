@@ -6,7 +6,9 @@ from typing import Any, Final
 
 from s2s_fastapi.engine.steps import Steps
 
-__all__ = ["bearer_error", "discarding", "replayable", "short"]
+__all__ = ["UNAUTHORIZED", "challenge_error", "discarding", "replayable", "short"]
+
+UNAUTHORIZED: Final = 401
 
 _MAX_CHALLENGE = 8192
 _SMALL_BODY = 4096
@@ -19,13 +21,14 @@ _ITEM: Final = re.compile(
 )
 
 
-def bearer_error(challenges: Iterable[str]) -> str:
-    """Return the ``error`` of the first Bearer challenge (RFC 6750 section 3), or "" if there is none.
+def challenge_error(challenges: Iterable[str], scheme: str = "Bearer") -> str:
+    """Return the ``error`` of the first challenge of `scheme` that has one (RFC 6750 section 3, RFC 9449 section 7.1), or "" if none has.
 
     Many services write challenges by hand. Text that cannot be parsed is skipped up to the next comma or semicolon.
     """
+    wanted = scheme.lower()
     for challenge in challenges:
-        scheme, position, text = "", 0, challenge[:_MAX_CHALLENGE]
+        found, position, text = "", 0, challenge[:_MAX_CHALLENGE]
         while position < len(text):
             item = _ITEM.match(text, position)
             if item is None:
@@ -37,8 +40,8 @@ def bearer_error(challenges: Iterable[str]) -> str:
             if quoted is None and plain is None:
                 # A word in the middle of unquoted text, such as scope=a b, is no scheme.
                 if first or "," in separator or _PARAMETER.match(text, position):
-                    scheme = name.lower()
-            elif scheme == "bearer" and name.lower() == "error":
+                    found = name.lower()
+            elif found == wanted and name.lower() == "error":
                 return str(plain.strip("'") if quoted is None else quoted)
     return ""
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final
 
+from s2s_fastapi.caller.binding import BoundClients
 from s2s_fastapi.caller.granted import GrantedToken
 from s2s_fastapi.caller.token_endpoint import Channel
 from s2s_fastapi.caller.token_errors import reach_cure, saying_when
@@ -41,12 +42,13 @@ class SharedToken:
         channel: Channel,
         workers: Workers,
         clock: Callable[[], float],
+        clients: BoundClients | None = None,
     ) -> None:
         self._key = key
         self._settings = settings
         self.workers = workers
         """The threads that request it. Each server has its own."""
-        self._request = TokenRequest(key, settings, channel, clock)
+        self._request = TokenRequest(key, settings, channel, clock, clients)
         self._value = Refreshing[GrantedToken](
             self._request,
             name=f"the token of {named(settings.client_id)}",
@@ -59,6 +61,7 @@ class SharedToken:
             background=background,
             unavailable=_unavailable,
             unanswered=self._unanswered,
+            inheritable=lambda token: token.binding is None,
         )
         self.peek = self._value.peek  # the hot path: no call in between
 
@@ -146,6 +149,11 @@ class SharedToken:
     def wanted(self) -> Wanted:
         """Its audiences and scopes."""
         return self._key.wanted
+
+    @property
+    def dpop(self) -> bool:
+        """Whether it is bound to a key of this process."""
+        return self._key.dpop
 
     def state(self) -> State:
         """Return the state of the token: its age, the last error, the next try."""

@@ -6,10 +6,21 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import httpx
+
 from s2s_fastapi.backchannel.channel import BackChannelError, Reply
+from s2s_fastapi.caller.binding import NONCE, PROOF, Binding, BoundClient
 from s2s_fastapi.caller.credentials import ClientAuthentication, Proof
 from s2s_fastapi.caller.granted import GrantedToken
-from s2s_fastapi.caller.token_errors import RETRY, RETRY_CREDENTIALS, retry_after, unreachable, wrong_credentials
+from s2s_fastapi.caller.origins import pin_of
+from s2s_fastapi.caller.token_errors import (
+    RETRY,
+    RETRY_CREDENTIALS,
+    proof_refusal,
+    retry_after,
+    unreachable,
+    wrong_credentials,
+)
 from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.engine.loaded import Failed, Loaded
 from s2s_fastapi.engine.reports import report
@@ -45,8 +56,8 @@ class Grant(Protocol):
     def form(self) -> dict[str, str]:
         """Return the fields of the request, without those that prove who the client is."""
 
-    def granted(self, answer: Mapping[str, Any]) -> GrantedToken:
-        """Return the token in Keycloak's answer.
+    def granted(self, answer: Mapping[str, Any], binding: Binding | None) -> GrantedToken:
+        """Return the token in Keycloak's answer; with `binding`, a token that is bound to its key.
 
         Raises:
             TokenRequestError: It cannot be used.
@@ -69,12 +80,15 @@ class TokenEndpoint:
         settings: "KeycloakSettings",
         channel: Channel,
         clock: Callable[[], float],
+        bound: BoundClient | None = None,
     ) -> None:
         self._url = url
         self._authentication = authentication
         self._settings = settings
         self._channel = channel
         self._clock = clock
+        self._bound = bound
+        self._origin = pin_of(httpx.URL(url))
         self._refused: list[object] = []  # the stamp of the secret that was refused, if one was
         self._worked: list[object] = []  # the stamp of the secret that brought a token, if one did
         self._refused_since = math.inf  # since when the secret that worked is refused
@@ -153,15 +167,18 @@ class TokenEndpoint:
         Raises:
             TokenRequestError: The answer has a token that cannot be used.
         """
+        binding = None if self._bound is None else self._bound.binding()
         try:
-            # The form is in no local of this frame: error trackers record those of all frames above a record.
-            reply = self._channel.post_form(self._url, {**grant.form(), **proof.form}, dict(proof.headers))
+            reply, again = self._send(grant, proof, binding)
+            if again:  # with Keycloak's nonce or time; an assertion is accepted only once
+                proof = self._authentication.prove()
+                reply, _ = self._send(grant, proof, binding)
             answer = reply.json_object() if reply.status == _OK else None
         except BackChannelError as error:
             return Failed(unreachable(str(error), self._settings), RETRY, connected=error.connected)
         if answer is None or "error" in answer:
             return Failed(grant.refusal(reply, proof), retry_after(reply))
-        token = grant.granted(answer)
+        token = grant.granted(answer, binding)
         loaded = _kept(token)
         if self._clock() - began >= loaded.usable_for:
             raise TokenRequestError(
@@ -170,6 +187,26 @@ class TokenEndpoint:
                 cure="Check the load of Keycloak, and the access token lifespan of the client and of the realm.",
             )
         return loaded
+
+    def _send(self, grant: Grant, proof: Proof, binding: Binding | None) -> tuple[Reply, bool]:
+        """Return the answer, and whether the same request with another proof may get a better one.
+
+        Raises:
+            BackChannelError: There is no complete answer.
+        """
+        # Form and headers are in no local of this frame: error trackers record those of all frames above a record.
+        if binding is None:
+            return self._channel.post_form(self._url, {**grant.form(), **proof.form}, dict(proof.headers)), False
+        origin, since, servers = self._origin, binding.servers.clock(), binding.servers
+        reply = self._channel.post_form(
+            self._url,
+            {**grant.form(), **proof.form},
+            {**proof.headers, PROOF: binding.proof("POST", self._url, origin)},
+        )
+        refused = proof_refusal(reply)
+        nonce = servers.gave_nonce(origin, reply.headers.get(NONCE))
+        time = servers.showed_time(origin, reply.headers.get("Date"), since, issuer=True)
+        return reply, (refused == "nonce" and nonce) or (refused == "time" and time)
 
 
 def remarks(token: GrantedToken, wanted: Wanted, settings: "KeycloakSettings") -> Iterator[str]:

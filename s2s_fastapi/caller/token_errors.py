@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from s2s_fastapi.backchannel.channel import BackChannelError, Reply
 from s2s_fastapi.caller.credentials import Proof
+from s2s_fastapi.caller.servers import seconds_of
 from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.errors import S2SError, TokenRequestError
 from s2s_fastapi.keycloak import exchange as exchange_cures
@@ -26,6 +27,7 @@ __all__ = [
     "RETRY",
     "RETRY_CREDENTIALS",
     "error_type",
+    "proof_refusal",
     "reach_cure",
     "refusal",
     "retry_after",
@@ -42,6 +44,7 @@ RETRY_CREDENTIALS: Final = 30.0
 _MAX_WAIT = 60.0
 _MAX_TEXT = 200
 _SECONDS: Final = re.compile(r"[0-9]{1,10}")
+_BAD_REQUEST = 400
 _UNAUTHORIZED = 401
 _PROXY_WANTS_PASSWORD = 407
 _SERVER_ERROR = 500
@@ -59,6 +62,8 @@ _ERRORS: Final = frozenset(
 )
 
 _REUSED: Final = "token reuse detected"
+_NOT_ACTIVE: Final = "dpop proof is not active"
+_PROOF_REUSED: Final = "dpop proof has already been used"
 _CLOCKS: Final = "Compare the clocks of this machine and of Keycloak's: an assertion lives 60 s, and Keycloak takes none from more than 15 s ahead."
 
 
@@ -97,10 +102,32 @@ _CASES: Final = (
         "Look for what sends a token request twice between this process and Keycloak, such as a proxy that repeats POST: each of our"
         " requests has an assertion of its own.",
     ),
+    _Case("", "dpop proof is missing", "{no_proof}"),
+    _Case("", _NOT_ACTIVE, "{clocks}"),
+    _Case(
+        "",
+        _PROOF_REUSED,
+        "Look for what sends a token request twice between this process and Keycloak, such as a proxy that repeats POST: each of our"
+        " requests has a proof of its own.",
+    ),
+    _Case(
+        "",
+        "dpop http url mismatch",
+        "Keycloak sees another URL than {token_url}: a proxy before it hides host or scheme. Let the proxy send X-Forwarded-Host, -Proto and"
+        " -Port, and start Keycloak with --proxy-headers=xforwarded (KC_HOSTNAME does not matter here), or set KEYCLOAK_URL to the address"
+        " of Keycloak itself.",
+    ),
+    _Case(
+        "",
+        "use_dpop_nonce",
+        "Look for what takes the header DPoP-Nonce out of answers between Keycloak and this process, or sends requests to several servers"
+        " whose nonces differ.",
+    ),
     _Case(
         "",
         "dpop",
-        'Switch "Require DPoP bound tokens" off for the client {client} in Keycloak: this package sends bearer tokens.',
+        "Look for what changes the header DPoP or the method between this process and Keycloak, such as a proxy that joins or repeats"
+        " headers. If that is impossible, set KEYCLOAK_DPOP=false.",
     ),
     _Case(
         "",
@@ -164,7 +191,7 @@ def refusal(
     )
     known = case is not None and bool(error)
     if case is not None and known:
-        cure = _fill(case.cure, settings, wanted, proof)
+        cure = _fill(case.cure, settings, wanted, proof, reply)
     elif not error and status == _PROXY_WANTS_PASSWORD and settings.proxy is not None:
         cure = "Put the user name and password that the proxy wants into KEYCLOAK_PROXY."
     else:
@@ -178,7 +205,7 @@ def refusal(
         cure=settings.worded(cure),
         # What stands before Keycloak while it starts answers with its own pages; only Keycloak's own no is final. And the next
         # assertion is another one.
-        retryable=not error or _REUSED in words or status >= _SERVER_ERROR or status in _TRY_LATER,
+        retryable=not error or _REUSED in words or _PROOF_REUSED in words or _NOT_ACTIVE in words or status >= _SERVER_ERROR or status in _TRY_LATER,
     )
 
 
@@ -267,8 +294,24 @@ def _clean(text: object, proof: Proof) -> str:
     return " ".join(printable.split())
 
 
-def _fill(cure: str, settings: "KeycloakSettings", wanted: Wanted, proof: Proof) -> str:
+def proof_refusal(reply: Reply) -> Literal["", "nonce", "time"]:
+    """Return what Keycloak wants of another proof: a nonce (RFC 9449 section 8), or the right time; "" if another proof changes nothing."""
+    if reply.status not in (_BAD_REQUEST, _UNAUTHORIZED):
+        return ""
+    try:
+        body = reply.json_object()
+    except BackChannelError:
+        return ""
+    if body.get("error") == "use_dpop_nonce":
+        return "nonce"
+    return "time" if str(body.get("error_description", "")).lower() == _NOT_ACTIVE else ""
+
+
+def _fill(cure: str, settings: "KeycloakSettings", wanted: Wanted, proof: Proof, reply: Reply) -> str:
     return cure.format(
+        no_proof=_no_proof(settings),
+        clocks=_two_clocks(reply),
+        token_url=Endpoints.of(settings).token,
         client=named(settings.client_id),
         realm=settings.realm,
         scopes=listed(wanted.scopes, " and ") or "the scopes",
@@ -283,6 +326,31 @@ def _fill(cure: str, settings: "KeycloakSettings", wanted: Wanted, proof: Proof)
         f" --key {settings.client_key_file}` prints what the client needs.",
         issuer=f"Set KEYCLOAK_PUBLIC_URL or KEYCLOAK_ISSUER to the issuer that Keycloak names in its discovery document: the assertion is"
         f" for {settings.issuer}.",
+    )
+
+
+def _no_proof(settings: "KeycloakSettings") -> str:
+    if settings.dpop:
+        return "Look for what takes the header DPoP out of token requests between this process and Keycloak."
+    return (
+        f'Set KEYCLOAK_DPOP=true: "Require DPoP bound tokens" is on for the client {named(settings.client_id)} in Keycloak, or a client'
+        " policy demands it."
+    )
+
+
+def _two_clocks(reply: Reply) -> str:
+    """Return what the two clocks show. The proof had Keycloak's time if that differs by less than 10 minutes."""
+    here = datetime.now(UTC)
+    there = seconds_of(reply.headers.get("Date"))
+    said = (
+        "Keycloak's answer has no Date"
+        if there is None
+        else f"Keycloak's answer says {datetime.fromtimestamp(there, UTC):%Y-%m-%dT%H:%M:%SZ}, {abs(there - here.timestamp()):.0f} s"
+        f" {'ahead' if there > here.timestamp() else 'behind'}"
+    )
+    return (
+        f"Set the clocks: this machine's shows {here:%Y-%m-%dT%H:%M:%SZ}, {said}. Keycloak takes proofs that are at most 25 s old or 15 s"
+        " ahead; a difference of up to 10 minutes is corrected by the Date of its answers, so look also for what holds requests back."
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s2s_fastapi.backchannel.channel import Reply
+from s2s_fastapi.caller.binding import Binding, BoundClients
 from s2s_fastapi.caller.credentials import ClientAuthentication, Proof, client_authentication
 from s2s_fastapi.caller.granted import GrantedToken, granted
 from s2s_fastapi.caller.token_endpoint import LOG, Channel, TokenEndpoint, remarks
@@ -41,6 +42,8 @@ class TokenKey:
     authentication: ClientAuthentication = field(repr=False)
     """Client, method, and the secret or its file."""
     wanted: Wanted
+    dpop: bool = False
+    """Whether it is bound to a key of this process (RFC 9449)."""
 
     @classmethod
     def of(cls, settings: "KeycloakSettings", wanted: Wanted) -> "TokenKey":
@@ -56,6 +59,7 @@ class TokenKey:
             proxy=settings.proxy,
             authentication=client_authentication(settings),
             wanted=wanted,
+            dpop=settings.dpop,
         )
 
 
@@ -97,10 +101,16 @@ class TokenRequest:
     """
 
     def __init__(
-        self, key: TokenKey, settings: "KeycloakSettings", channel: Channel, clock: Callable[[], float]
+        self,
+        key: TokenKey,
+        settings: "KeycloakSettings",
+        channel: Channel,
+        clock: Callable[[], float],
+        clients: BoundClients | None = None,
     ) -> None:
         self._grant = _ClientCredentials(key.wanted, settings)
-        self._endpoint = TokenEndpoint(key.token_url, key.authentication, settings, channel, clock)
+        bound = (clients or BoundClients(clock=clock)).of(key)
+        self._endpoint = TokenEndpoint(key.token_url, key.authentication, settings, channel, clock, bound)
         self._recording = Recording("request token", key, TOKEN_REQUEST)
         self.labels = self._recording.labels
         """Its labels in metrics."""
@@ -133,8 +143,8 @@ class _ClientCredentials:
     def form(self) -> dict[str, str]:
         return self.wanted.form()
 
-    def granted(self, answer: Mapping[str, Any]) -> GrantedToken:
-        return granted(answer, self.wanted, client_id=self.settings.client_id)
+    def granted(self, answer: Mapping[str, Any], binding: Binding | None) -> GrantedToken:
+        return granted(answer, self.wanted, client_id=self.settings.client_id, binding=binding)
 
     def refusal(self, reply: Reply, proof: Proof) -> S2SError:
         return refusal(reply, self.settings, self.wanted, proof)

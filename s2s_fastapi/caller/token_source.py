@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from s2s_fastapi.backchannel.channel import BackChannel
+from s2s_fastapi.caller.binding import BoundClients
 from s2s_fastapi.caller.exchange.exchanged_tokens import ExchangedToken, ExchangedTokens
 from s2s_fastapi.caller.exchange.subject import Subject
 from s2s_fastapi.caller.shared_token import DEADLINE, SharedToken
@@ -58,7 +59,10 @@ class TokenSource:
         self._clock = clock
         self._capacity = capacity
         self._tokens: dict[TokenKey, SharedToken] = {}
-        self.exchanged = ExchangedTokens(channel=channel, workers=exchange_workers, clock=clock, wall=wall)
+        self._clients = BoundClients(clock=clock, wall=wall)
+        self.exchanged = ExchangedTokens(
+            channel=channel, workers=exchange_workers, clock=clock, wall=wall, clients=self._clients
+        )
         """The tokens that were exchanged for users."""
         self.after_fork()
 
@@ -77,7 +81,9 @@ class TokenSource:
         with self._lock:
             token = self._tokens.pop(key, None)
             if token is None:
-                token = SharedToken(key, settings, self._channel(settings), self._workers(key.token_url), self._clock)
+                token = SharedToken(
+                    key, settings, self._channel(settings), self._workers(key.token_url), self._clock, self._clients
+                )
                 while len(self._tokens) >= self._capacity:
                     del self._tokens[next(iter(self._tokens))]
             self._tokens[key] = token  # at the end: the order is the order of last use

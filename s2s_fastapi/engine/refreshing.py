@@ -39,6 +39,10 @@ _ANY: Final = object()
 _random: Final = SystemRandom().random  # needs no seed of its own in a forked child
 
 
+def _always(_: object) -> bool:
+    return True
+
+
 def _empty_context(_: Cause) -> contextvars.Context:
     return contextvars.Context()
 
@@ -63,6 +67,7 @@ class Refreshing(Generic[T]):
       empty: a load sees nothing of the request that began it.
     - `unavailable` turns a sentence into the owner's error: for the deadline, too many waiters, or a loader that broke.
       `unanswered`, if given, does so for the deadline of a load that has begun. Only then is the other side to blame.
+    - A forked child keeps the value if `inheritable` returns True for it.
     - `clock` is monotonic. `jitter` returns a number in [0, 1).
 
     A remembered failure does not stop a caller without any value if the failure says nothing about the next load:
@@ -92,6 +97,7 @@ class Refreshing(Generic[T]):
         background: Callable[[Cause], contextvars.Context] = _empty_context,
         unavailable: Callable[[str], S2SError] = S2SError,
         unanswered: Callable[[str], S2SError] | None = None,
+        inheritable: Callable[[T], bool] = _always,
         jitter: Callable[[], float] = _random,
     ) -> None:
         self._load = load
@@ -106,6 +112,7 @@ class Refreshing(Generic[T]):
         self._background = background
         self._unavailable = unavailable
         self._unanswered = unanswered or unavailable
+        self._inheritable = inheritable
         self._draw_jitter = jitter
         self._held: Held[T] | None = None
         self._last_failure: RememberedFailure | None = None
@@ -116,7 +123,7 @@ class Refreshing(Generic[T]):
         self.after_fork()
 
     def after_fork(self) -> None:
-        """Keep the value; drop what belongs to the parent's threads. Called in the child, and once by the constructor."""
+        """Keep the value if it can be inherited; drop what belongs to the parent's threads. Called in the child, and once by the constructor."""
         # Held only to look and decide, never to load or to wake a waiter. Re-entrant: the garbage collector may run a finalizer
         # while it is held, and that finalizer may ask for the value.
         self._lock = threading.RLock()
@@ -124,7 +131,8 @@ class Refreshing(Generic[T]):
         # Drawn once per process: worker processes that were forked with the same value renew it at different times.
         self._jitter = self._draw_jitter()
         if (held := self._held) is not None:
-            self._held = Held.of(held.loaded, held.began, self._jitter).refused(held.refused_from)
+            again = Held.of(held.loaded, held.began, self._jitter).refused(held.refused_from)
+            self._held = again if self._inheritable(held.value) else None
 
     def peek(self) -> T | None:
         """Return the value if it is fresh, else None; start nothing."""

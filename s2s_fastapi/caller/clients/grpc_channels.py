@@ -11,7 +11,7 @@ import grpc.aio
 
 from s2s_fastapi.caller.clients.rules import Rules, pin_at
 from s2s_fastapi.caller.origins import Pin
-from s2s_fastapi.caller.resend import bearer_error
+from s2s_fastapi.caller.resend import challenge_error
 from s2s_fastapi.errors import ConfigurationError, S2SError
 from s2s_fastapi.telemetry.spans import propagated
 
@@ -177,7 +177,7 @@ def _refuses(code: Any, trailing: Iterable[Any] | None) -> bool:
     if code is not grpc.StatusCode.UNAUTHENTICATED:
         return False
     challenges = [value for name, value in trailing or () if name == "www-authenticate" and isinstance(value, str)]
-    return not challenges or bearer_error(challenges) == "invalid_token"
+    return not challenges or challenge_error(challenges) == "invalid_token"
 
 
 class _Interceptor(

@@ -9,13 +9,12 @@ from s2s_fastapi.caller.carried import (
     HELD_BY_URL,
     OWN_AUTHORIZATION,
     SHORTEST_TOKEN,
-    UNAUTHORIZED,
     held_by_header,
     holds,
     is_placeholder,
 )
 from s2s_fastapi.caller.origins import PORTS, WEBSOCKETS, Pin
-from s2s_fastapi.caller.resend import bearer_error
+from s2s_fastapi.caller.resend import UNAUTHORIZED, challenge_error
 from s2s_fastapi.engine.steps import Steps, arun, run
 from s2s_fastapi.errors import ConfigurationError, S2SError, TokenWithheld
 
@@ -127,7 +126,7 @@ def pin_at(scheme: str, host: str | None, port: int | None) -> Pin | None:
 
 def refuses(status: int, challenges: Iterable[str]) -> bool:
     """Return whether an answer says that the token is refused (RFC 6750 section 3.1)."""
-    return status == UNAUTHORIZED and bearer_error(challenges) == "invalid_token"
+    return status == UNAUTHORIZED and challenge_error(challenges) == "invalid_token"
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from s2s_fastapi.backchannel.channel import Reply
+from s2s_fastapi.caller.binding import PROOF, Binding, BoundClients
 from s2s_fastapi.caller.credentials import Proof
 from s2s_fastapi.caller.exchange.subject import Subject
 from s2s_fastapi.caller.granted import GrantedToken, claims_of, granted
@@ -45,8 +46,10 @@ class Exchanger:
         channel: Channel,
         clock: Callable[[], float],
         wall: Callable[[], float],
+        clients: BoundClients | None = None,
     ) -> None:
-        self.endpoint = TokenEndpoint(key.token_url, key.authentication, settings, channel, clock)
+        bound = (clients or BoundClients(clock=clock, wall=wall)).of(key)
+        self.endpoint = TokenEndpoint(key.token_url, key.authentication, settings, channel, clock, bound)
         self.settings = settings
         self.wall = wall
         # The users since the last success; at most _USERS_IN_A_ROW each.
@@ -190,17 +193,18 @@ class _Exchange:
             "requested_token_type": ACCESS_TOKEN,
         }
 
-    def granted(self, answer: Mapping[str, Any]) -> GrantedToken:
+    def granted(self, answer: Mapping[str, Any], binding: Binding | None) -> GrantedToken:
         """Return the token in the answer (RFC 8693 section 2.2.1), if it is the same user's, and ours."""
         client = self.settings.client_id
-        token = granted(answer, self.wanted, client_id=client, holder="the user")
-        claims = claims_of(token.value) or {}
+        token = granted(answer, self.wanted, client_id=client, holder="the user", binding=binding)
+        claims, kind = claims_of(token.value) or {}, "bearer" if binding is None else PROOF
         if answer.get("issued_token_type") != ACCESS_TOKEN:
             raise _unusable(f"its issued_token_type is not {ACCESS_TOKEN}", claims)
         if token.value == self.subject.text:
             raise _unusable("its token is the user's own", claims)
-        if str(claims.get("typ")).lower() != "bearer" or "cnf" in claims:
-            raise _unusable("its token is no bearer access token", claims)
+        # `granted` has compared ``cnf`` of a bound token with our key.
+        if str(claims.get("typ")).lower() != kind.lower() or (binding is None and "cnf" in claims):
+            raise _unusable(f"its token is no {kind} access token", claims)
         subject = self.subject
         for name, expected in (
             ("iss", subject.issuer),

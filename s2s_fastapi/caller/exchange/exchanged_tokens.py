@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 from weakref import WeakValueDictionary, ref
 
+from s2s_fastapi.caller.binding import Binding, BoundClients
 from s2s_fastapi.caller.exchange.exchange_request import Exchanger, ExchangeRequest, concerns
 from s2s_fastapi.caller.exchange.subject import Subject
 from s2s_fastapi.caller.granted import GrantedToken
@@ -89,12 +90,13 @@ class _Kept(NamedTuple):
     began: float
     until: float  # monotonic
     until_wall: float
+    binding: Binding | None = None
 
     def lives(self, now: float, wall: float) -> bool:
         return now < self.until and wall < self.until_wall
 
     def token(self) -> GrantedToken:
-        return GrantedToken(value=self.value, life=self.life)
+        return GrantedToken(value=self.value, life=self.life, binding=self.binding)
 
 
 _Key: TypeAlias = tuple[_Target, bytes]
@@ -202,11 +204,13 @@ class ExchangedTokens:
         wall: Callable[[], float] = time.time,
         capacity: int = _MOST_TOKENS,
         waiting: int = _MOST_WAITING,
+        clients: BoundClients | None = None,
     ) -> None:
         self._channel = channel
         self._workers = workers
         self._clock = clock
         self._wall = wall
+        self._bound_clients = clients
         self._capacity = capacity
         self._most_waiting = waiting
         self._targets: dict[TokenKey, _Target] = {}
@@ -216,10 +220,16 @@ class ExchangedTokens:
         self.after_fork()
 
     def after_fork(self) -> None:
-        """Keep the tokens; drop the exchanges under way and the lock, which belong to threads of the parent."""
+        """Keep the bearer tokens; drop the bound ones, and the exchanges under way and the lock, which belong to threads of the parent."""
         # Held only to look and decide. Re-entrant: the garbage collector may run a finalizer that asks for a token.
         self._lock = threading.RLock()
         self._flights: dict[_Key, _Flight] = {}
+        for session, tokens in list(self._sessions.items()):
+            left = {key: kept for key, kept in tokens.items() if not (isinstance(kept, _Kept) and kept.binding)}
+            if left:
+                self._sessions[session] = left
+            else:
+                del self._sessions[session]
         self._size = sum(map(len, self._sessions.values()))  # a thread of the parent may have been counting
 
     def __len__(self) -> int:
@@ -310,7 +320,9 @@ class ExchangedTokens:
         key = TokenKey.of(settings, Wanted())
         client = self._clients.get(key)
         if client is None:
-            exchanger = Exchanger(key, settings, self._channel(settings), self._clock, self._wall)
+            exchanger = Exchanger(
+                key, settings, self._channel(settings), self._clock, self._wall, self._bound_clients
+            )
             client = self._clients[key] = _Client(exchanger, self._workers(key.token_url))
         return client
 
@@ -417,7 +429,7 @@ class ExchangedTokens:
                 if isinstance(result, Loaded):
                     if not flight.dropped:
                         token, usable = result.value, result.usable_for
-                        self._keep(flight, _Kept(token.value, token.life, began, began + usable, wall + usable))
+                        self._keep(flight, _Kept(token.value, token.life, began, began + usable, wall + usable, token.binding))
                 else:
                     self._remember(target, flight, result)
         finally:  # whatever happened: callers are waiting
