@@ -740,7 +740,7 @@ def test_a_websocket_is_a_get_of_the_https_url(service: Service) -> None:
 
 @pytest.mark.parametrize("server", UVICORN)
 @pytest.mark.parametrize("arrangement", ["a mount", "a root path"])
-def test_the_url_is_that_of_the_caller_also_below_a_mount_and_a_root_path(server: str, arrangement: str) -> None:
+def test_the_url_is_the_public_one_also_below_a_mount_and_a_root_path(server: str, arrangement: str) -> None:
     service = Service()
     mounted = arrangement == "a mount"
     app: Any = Starlette(routes=[Mount("/inner", app=service.app())]) if mounted else service.app()
