@@ -10,7 +10,14 @@ from starlette.types import ASGIApp, Scope
 from starlette.websockets import WebSocketClose
 
 from s2s_fastapi.decision import Decision, Reason
-from s2s_fastapi.errors import AuthenticationError, AuthorizationError, ConditionFailed, KeysUnavailable, S2SError
+from s2s_fastapi.errors import (
+    AuthenticationError,
+    AuthorizationError,
+    ConditionFailed,
+    KeysUnavailable,
+    ReplayStoreUnavailable,
+    S2SError,
+)
 
 __all__ = [
     "ProtectionSpace",
@@ -115,6 +122,8 @@ def error_of(decision: Decision, space: ProtectionSpace = _UNNAMED) -> S2SError:
     message = f"{decision.reason}: {decision.cure or decision.reason.detail}"
     if decision.reason is Reason.KEYS_UNAVAILABLE:
         return KeysUnavailable(message, retry_after=decision.retry_after)
+    if decision.reason is Reason.REPLAY_STORE_UNAVAILABLE:
+        return ReplayStoreUnavailable(message, retry_after=decision.retry_after)
     if decision.reason is Reason.CONDITION_FAILED:
         return ConditionFailed(message)
     kind = AuthorizationError if decision.status == 403 else AuthenticationError  # noqa: PLR2004 - HTTP's own number

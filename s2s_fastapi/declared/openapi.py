@@ -30,6 +30,8 @@ _CONVERTOR: Final = re.compile(r"{([^}:]+):[^}]+}")
 _NOTE: Final = "x-service-auth"
 _ANYBODY: Final = "anybody without credentials"
 
+_UNNAMED: Final = ProtectionSpace()
+
 _Document = dict[str, Any]
 
 
@@ -86,13 +88,8 @@ class Documentation:
     """The app that the middleware was added to, if it is not found below the middleware."""
     others: "tuple[KeycloakSettings, ...]" = ()
     """The settings of further realms."""
-    resource_metadata: str = ""
-    """The address of the document that describes the app as a protected resource; empty if there is none."""
-
-    @property
-    def space(self) -> ProtectionSpace:
-        """What challenges say of the app."""
-        return ProtectionSpace(self.settings.client_id or self.settings.realm, self.resource_metadata)
+    space: ProtectionSpace = _UNNAMED
+    """What challenges say of the app."""
 
     def places(self) -> Iterator[AppAt]:
         """Yield each FastAPI app whose callers this middleware decides about, once, at its first mount."""

@@ -72,6 +72,8 @@ class AccessCheck:
     """All realms, the first one first; empty if nobody said which."""
     unchecked: frozenset[str] = frozenset()
     """Names of routes whose mistakes do not stop the start: see ``insecure_unchecked``."""
+    dpop: bool = False
+    """Whether bound tokens are accepted."""
 
     @property
     def declared(self) -> frozenset[str]:

@@ -23,7 +23,6 @@ __all__ = [
     "NEVER_PUBLIC",
     "NO_PROOF",
     "PROOF_USED",
-    "MANY_PROOFS",
     "NOT_A_TOKEN",
     "NO_TOKEN",
     "OTHER_CREDENTIALS",
@@ -486,9 +485,6 @@ NO_PROOF: Final = (
 PROOF_USED: Final = (
     "the proof in the header DPoP came before. Each request needs a new one. If nobody copied it, look for a client or a proxy that sends a "
     "request again as it was."
-)
-MANY_PROOFS: Final = (
-    "this caller has sent so many proofs in a short time that there is no room for more: each one is remembered for some seconds."
 )
 CLOCKS: Final = "Compare the clocks of this host and of Keycloak (NTP)."
 

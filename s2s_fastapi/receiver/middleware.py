@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import httpx
 from starlette.authentication import AuthCredentials, UnauthenticatedUser
@@ -29,18 +29,19 @@ from s2s_fastapi.keycloak.cures import (
     SHARED_ANSWER,
     credentials_cure,
 )
+from s2s_fastapi.proof.replay import ReplayStore
 from s2s_fastapi.receiver.observe_mode import ObservedRefusals
 from s2s_fastapi.receiver.respond import report_acceptance, reporting, varying
 from s2s_fastapi.receiver.start import CheckedApp, Options, Start
 from s2s_fastapi.receiver.websocket import revocation, until_expiry
 from s2s_fastapi.requirement.opened import ARRIVING, OPENED_KEY, Opened, Places, method_of
-from s2s_fastapi.requirement.request_state import ANONYMOUS_KEY, SCOPE_KEY, VERIFIER_KEY, Anonymous, Authenticated
+from s2s_fastapi.requirement.request_state import ANONYMOUS_KEY, SCOPE_KEY, VERIFIER_KEY, Anonymous, Authenticated, Service
 from s2s_fastapi.telemetry import Observer
 from s2s_fastapi.telemetry.located import located
 from s2s_fastapi.telemetry.metrics import decided
 from s2s_fastapi.telemetry.spans import current_span, describe, hide_query
 from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS
-from s2s_fastapi.verifier.bearer import bearer_credentials, brings_credentials, token_in
+from s2s_fastapi.verifier.bearer import BEARER_OR_DPOP, bearer_credentials, brings_credentials, token_in
 from s2s_fastapi.verifier.checks import MAX_LIFETIME
 from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.realms import RealmsVerifier
@@ -240,22 +241,25 @@ class ServiceAuthMiddleware:
         verifier, service = checked.verifier, checked.service
         scope[VERIFIER_KEY] = verifier  # always, so that nothing which was there before is believed
         credentials = bearer_credentials(scope["headers"], scope["query_string"], verifier.tokens.recent)
-        if not isinstance(credentials, Decision):
-            verdict = verifier.known(credentials) or await verifier.adecide(credentials)
-        elif checked.bound is not None and isinstance(bound := checked.bound.credentials(scope), bytes):
-            credentials, checked = bound, checked.bound.checked
-            service, verdict = checked.service, await checked.bound.decide(bound, scope)
+        if isinstance(credentials, Decision):
+            if (bound := checked.bound) is not None:
+                credentials = bearer_credentials(scope["headers"], scope["query_string"], schemes=BEARER_OR_DPOP)
+            if bound is None or isinstance(credentials, Decision):
+                if scope["query_string"]:
+                    hide_query(current_span())  # it may hold the token, and servers' spans show it
+                await self._refuse(service, scope, receive, send, self._without_token(checked, credentials, scope))
+                return
+            service, services = bound.service, bound.services
+            verdict = await bound.tokens.decide(credentials, scope, checked.root_path or None)
         else:
-            if scope["query_string"]:
-                hide_query(current_span())  # it may hold the token, and servers' spans show it
-            await self._refuse(checked, scope, receive, send, self._without_token(checked, credentials, scope))
-            return
+            services = checked.services
+            verdict = verifier.known(credentials) or await verifier.adecide(credentials)
         principal = verdict.principal
         if principal is None or not verdict.accepted:
-            await self._refuse(checked, scope, receive, send, verdict.decision)
+            await self._refuse(service, scope, receive, send, verdict.decision)
             return
         if principal.other_realm:
-            service = checked.services[principal.issuer]
+            service = services[principal.issuer]
         # Taken here, while it is the server's: the app makes others below it.
         scope[SCOPE_KEY] = state = Authenticated(
             principal, verdict.digest, credentials, verdict, service, current_span()
@@ -301,7 +305,7 @@ class ServiceAuthMiddleware:
 
     async def _open(self, checked: CheckedApp, scope: Scope, receive: Receive, send: Send) -> None:
         scope.pop(ANONYMOUS_KEY, None)
-        credentials = bearer_credentials(scope["headers"], scope["query_string"])
+        credentials = bearer_credentials(scope["headers"], scope["query_string"], schemes=BEARER_OR_DPOP)
         # Nobody has checked a token that came here. It must not be sent on all the same.
         inbound = None if isinstance(credentials, Decision) else digest(token_in(credentials))
         with self._opened(checked, scope, inbound=inbound):
@@ -323,10 +327,10 @@ class ServiceAuthMiddleware:
             ARRIVING.reset(arriving)
 
     async def _refuse(
-        self, checked: CheckedApp, scope: Scope, receive: Receive, send: Send, decision: Decision
+        self, service: Service, scope: Scope, receive: Receive, send: Send, decision: Decision
     ) -> None:
-        checked.service.report(decision, scope, current_span())
-        await answer(scope, decision, checked.service.space)(scope, receive, send)
+        service.report(decision, scope, current_span())
+        await answer(scope, decision, service.space)(scope, receive, send)
 
     def _without_token(self, checked: CheckedApp, refusal: Decision, scope: Scope) -> Decision:
         """Return the refusal of a request without a token. Its cure does not advise what `public_paths` already has."""
