@@ -12,6 +12,7 @@ from s2s_fastapi.caller.httpx_compat import HttpxAuth
 from s2s_fastapi.caller.wanted import Names
 from s2s_fastapi.errors import ConfigurationError, TokenRequestError
 from s2s_fastapi.names import names_given, scope_problem
+from s2s_fastapi.proof.key import ProofKey
 from s2s_fastapi.realm.model import Denied, Granted, RealmModel
 from s2s_fastapi.testing.decisions import SENDING
 from s2s_fastapi.testing.keys import RealmKeys, once_in_a_process
@@ -20,14 +21,15 @@ from s2s_fastapi.testing.named_realm import Named, realm_document
 from s2s_fastapi.testing.trust import Trusted
 from s2s_fastapi.text import names_in
 
-__all__ = ["Caller", "Identity", "TokenOptions", "make_token", "refused"]
+__all__ = ["Caller", "Identity", "TokenOptions", "holder", "make_token", "refused"]
 
 Roles: TypeAlias = str | Collection[str] | Mapping[str, str | Collection[str]] | None
 TokenKey: TypeAlias = Literal["realm", "foreign", "forged"] | Key
 
 _FOREIGN: Final = RealmKeys(once_in_a_process("nobody publishes it"))
 
-_HOLDER: Final = RealmKeys(once_in_a_process("a caller proves that it has it"))
+_HOLDERS: Final[dict[tuple[str, str], ProofKey]] = {}
+"""The key of each caller whose tokens are bound, by client id and user name."""
 
 
 class TokenOptions(TypedDict, total=False):
@@ -50,7 +52,7 @@ class TokenOptions(TypedDict, total=False):
     key: TokenKey
     """What signs it: ``"foreign"`` is a key that nobody publishes, ``"forged"`` the same under the name of the realm's key."""
     dpop: bool
-    """Bind the token to a key of the caller (RFC 9449 section 6.1)."""
+    """Bind the token to a key of the caller (RFC 9449 section 6.1), and send a proof with each request. Each caller has a key of its own."""
     realm: str
     """The realm, if the issuer or the app has several: its name in Keycloak, or what the app calls it, ``KeycloakSettings(name=...)``."""
 
@@ -103,7 +105,9 @@ class Identity:
 class Caller(HttpxAuth):
     """An auth object for every client of httpx and httpx2. Each request has a token for the app that it goes to.
 
-    `token` and `headers` are for everything else, as WebSockets: a token for the only app that trusts the issuer.
+    - `token` and `headers` are for everything else, as WebSockets: a token for the only app that trusts the issuer.
+    - With ``dpop=True`` each request has a bound token and a new proof (RFC 9449). The proof names the URL below the app's ``public_url``,
+      whatever the test client calls. For everything else there is `headers_for`.
     """
 
     def __init__(
@@ -111,10 +115,12 @@ class Caller(HttpxAuth):
         identity: Identity,
         make: Callable[[Identity, Trusted | None], str],
         only: Callable[[Identity], Trusted | None],
+        now: Callable[[], float],
     ) -> None:
         self._identity = identity
         self._make = make
         self._only = only
+        self._now = now
 
     @property
     def token(self) -> str:
@@ -124,14 +130,42 @@ class Caller(HttpxAuth):
             ConfigurationError: No app or several apps trust the issuer and no ``audience`` was given, or the realm file has no such client or user.
             TokenRequestError: Keycloak would refuse the token.
         """
+        return self._make(self._identity, self._trusted)
+
+    @property
+    def _trusted(self) -> Trusted | None:
+        """The block of the app that is asked."""
         sending = SENDING.get()
-        trusted: Trusted | None = sending.trusted if sending is not None else self._only(self._identity)
-        return self._make(self._identity, trusted)
+        return sending.trusted if sending is not None else self._only(self._identity)
 
     @property
     def headers(self) -> dict[str, str]:
-        """The Authorization header with a new token."""
+        """The Authorization header with a new token.
+
+        Raises:
+            ConfigurationError: With ``dpop=True``: a proof is for one request, so `headers_for` must know which.
+        """
+        if self._identity.dpop:
+            raise ConfigurationError(
+                f"A bound token needs a proof of its own for each request: write auth={self!r}, or "
+                f'headers={self!r}.headers_for("GET", "/path").'
+            )
         return {"Authorization": f"Bearer {self.token}"}
+
+    def headers_for(self, method: str, url: str, *, token: str = "") -> dict[str, str]:
+        """Return the headers of one request: a token, and with ``dpop=True`` also a new proof.
+
+        - ``url``: a path of the app, or what the client calls. The proof names the same path below the app's ``public_url``. The method of
+          a WebSocket is GET.
+        - ``token``: another token than a new one of this caller. So a test plays a thief: the proof is by this caller's key all the same.
+        """
+        token = token or self.token
+        if not self._identity.dpop:
+            return {"Authorization": f"Bearer {token}"}
+        trusted = self._trusted
+        called = url if trusted is None else trusted.public_url_of(url)
+        proof = holder(self._identity).proof(method, called, now=self._now(), token=token)
+        return {"Authorization": f"DPoP {token}", "DPoP": proof}
 
     def __iter__(self) -> NoReturn:
         """Refuse to be headers.
@@ -142,13 +176,23 @@ class Caller(HttpxAuth):
         raise TypeError(f"{self!r} is an auth object: write auth={self!r}, or headers={self!r}.headers.")
 
     def auth_flow(self, request: Any) -> Generator[Any, Any, None]:
-        """Attach a token for the app that the request goes to."""
-        request.headers["Authorization"] = f"Bearer {self.token}"
+        """Attach a token for the app that the request goes to, and a proof if the token is bound."""
+        request.headers.update(self.headers_for(request.method, str(request.url)))
         yield request
 
     def __repr__(self) -> str:
         who = self._identity
-        return f"as_user({who.username!r}, via={who.client_id!r})" if who.username else f"as_service({who.client_id!r})"
+        name, named = ("as_user", f"{who.username!r}, via=") if who.username else ("as_service", "")
+        return f"{name}({named}{who.client_id!r}{', dpop=True' if who.dpop else ''})"
+
+
+def holder(identity: Identity) -> ProofKey:
+    """Return the key of a caller whose tokens are bound: always the same one in a process, and another one than that of any other caller."""
+    name = (identity.client_id, identity.username)
+    key = _HOLDERS.get(name)
+    if key is None or not key.usable:  # in a child of the process that made it
+        key = _HOLDERS[name] = ProofKey()
+    return key
 
 
 def make_token(identity: Identity, trusted: Trusted | None, mint: Mint, *, by_file: bool) -> str:
@@ -158,6 +202,10 @@ def make_token(identity: Identity, trusted: Trusted | None, mint: Mint, *, by_fi
         ConfigurationError: The realm file has no such client or user, or it decides about what was given.
         TokenRequestError: Keycloak would refuse the token.
     """
+    if identity.dpop and not mint.realm.model.binds:
+        raise ConfigurationError(
+            "dpop=True needs a newer Keycloak: before 26.4 it binds no token. Make the issuer with another version=."
+        )
     granted = _of_file(identity, mint.realm.model) if by_file else _as_named(identity, trusted, mint.realm.model)
     if isinstance(granted, Denied):
         raise refused(granted)
@@ -171,8 +219,7 @@ def make_token(identity: Identity, trusted: Trusted | None, mint: Mint, *, by_fi
     session = mint.session(granted)
     grant: Grant = "password" if identity.username else "client_credentials"
     claims = mint.claims(replace(granted, lifespan=life), grant, session)
-    bound = {"cnf": {"jkt": _HOLDER.kid("ES256")}} if identity.dpop else {}
-    claims = {name: value for name, value in {**claims, **bound, **identity.claims}.items() if value is not None}
+    claims = {name: value for name, value in {**claims, **identity.claims}.items() if value is not None}
     options: dict[str, Any] = {"algorithm": granted.algorithm, "header_type": granted.header_type}
     if identity.key == "realm":
         token = mint.realm.keys.sign(claims, **options)
@@ -199,7 +246,11 @@ def refused(denied: Denied) -> TokenRequestError:
 def _as_named(identity: Identity, trusted: Trusted | None, realm: RealmModel) -> Granted | Denied:
     """Return what a realm grants that has this client, and nothing else."""
     named = _named(identity, trusted, realm.name)
-    return deepcopy(_granted_to(named, realm.name, ".".join(map(str, realm.version))))
+    return deepcopy(_granted_to(named, realm.name, ".".join(map(str, realm.version)), _jkt(identity)))
+
+
+def _jkt(identity: Identity) -> str:
+    return holder(identity).thumbprint if identity.dpop else ""
 
 
 def _named(identity: Identity, trusted: Trusted | None, realm: str) -> Named:
@@ -216,9 +267,9 @@ def _named(identity: Identity, trusted: Trusted | None, realm: str) -> Named:
 
 
 @lru_cache(1024)
-def _granted_to(named: Named, realm: str, version: str) -> Granted | Denied:
+def _granted_to(named: Named, realm: str, version: str, jkt: str) -> Granted | Denied:
     model = RealmModel.read(realm_document(realm, [named]), version=version)
-    return _answer(model, named.client_id, named.username, named.scopes)
+    return _answer(model, named.client_id, named.username, named.scopes, jkt)
 
 
 def _of_file(identity: Identity, model: RealmModel) -> Granted | Denied:
@@ -238,7 +289,7 @@ def _of_file(identity: Identity, model: RealmModel) -> Granted | Denied:
     if identity.username and identity.username.lower() not in model.usernames:
         known = ", ".join(sorted(model.usernames)) or "none"
         raise ConfigurationError(f"The realm {model.name} has no user {identity.username}. Its users: {known}.")
-    granted = _answer(model, identity.client_id, identity.username, identity.scope)
+    granted = _answer(model, identity.client_id, identity.username, identity.scope, _jkt(identity))
     if isinstance(granted, Granted):
         missing = identity.audience.difference(names_in(granted.claims.get("aud")))
         if missing:
@@ -249,8 +300,8 @@ def _of_file(identity: Identity, model: RealmModel) -> Granted | Denied:
     return granted
 
 
-def _answer(model: RealmModel, client_id: str, username: str, scopes: Collection[str]) -> Granted | Denied:
+def _answer(model: RealmModel, client_id: str, username: str, scopes: Collection[str], jkt: str) -> Granted | Denied:
     scope = " ".join(sorted(scopes)) or None
     if username:
-        return model.password(username, via=client_id, scope=scope)
-    return model.service_token(client_id, scope=scope, peer="127.0.0.1")
+        return model.password(username, via=client_id, scope=scope, jkt=jkt)
+    return model.service_token(client_id, scope=scope, peer="127.0.0.1", jkt=jkt)

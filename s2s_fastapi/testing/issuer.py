@@ -16,6 +16,7 @@ import httpx
 from s2s_fastapi.caller.wanted import Names, Wanted
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.names import names_given, realm_segment, scope_problem
+from s2s_fastapi.proof.key import ProofKey
 from s2s_fastapi.realm.model import Denied, Granted, RealmModel
 from s2s_fastapi.realm.notices import Notice
 from s2s_fastapi.settings import KeycloakSettings
@@ -468,13 +469,13 @@ class EmbeddedIssuer:
         - ``claims`` replace what Keycloak would write; None removes a claim.
         - ``expires_in``: seconds from now. If it is negative, the token was issued before it expired.
         - ``issuer``: another ``iss``. ``key``: ``"foreign"``, ``"forged"`` or a private key of joserfc. ``dpop=True`` binds
-          the token to a key.
+          the token to a key of the caller, and each request has a proof.
         - With a realm file only what the file grants is granted, and an unknown client is an error.
 
         Raises:
             ConfigurationError: A name is invalid.
         """
-        return Caller(Identity.of(client_id, **options), self._made_for, self._only)
+        return Caller(Identity.of(client_id, **options), self._made_for, self._only, self.time.now)
 
     def as_user(self, username: str, *, via: str = "", **options: Unpack[TokenOptions]) -> Caller:
         """Return an httpx auth object for a user who logged in through the client `via`. The rest is as in `as_service`.
@@ -486,7 +487,7 @@ class EmbeddedIssuer:
             raise ConfigurationError(
                 f'Say with via= through which client the user logged in: as_user("{username}", via="front-end").'
             )
-        return Caller(Identity.of(via, username, **options), self._made_for, self._only)
+        return Caller(Identity.of(via, username, **options), self._made_for, self._only, self.time.now)
 
     def _only(self, identity: Identity) -> Trusted | None:
         """Return the block of the only app that trusts this issuer."""
@@ -532,15 +533,21 @@ class EmbeddedIssuer:
 
     # Tokens without a request
 
-    def service_token(self, realm: str, client_id: str, *, scope: str | None = None) -> str:
+    def service_token(
+        self, realm: str, client_id: str, *, scope: str | None = None, dpop: ProofKey | None = None
+    ) -> str:
         """Return a service's access token, as the token endpoint would give it; without recording a request or using a fault.
+
+        ``dpop``: the key to which the token is bound (RFC 9449). ``dpop.proof(method, url, now=time.time(), token=token)`` makes the proof
+        of one request.
 
         Raises:
             TokenRequestError: Keycloak would refuse it.
             ConfigurationError: There is no such realm.
         """
         self._name(Named(client_id=client_id), realm)
-        outcome = self._realm(realm).model.service_token(client_id, scope=scope, peer="127.0.0.1")
+        jkt = dpop.thumbprint if dpop is not None else ""
+        outcome = self._realm(realm).model.service_token(client_id, scope=scope, peer="127.0.0.1", jkt=jkt)
         return self._token(realm, outcome, "client_credentials")
 
     def user_token(self, realm: str, username: str, *, via: str, scope: str | None = None) -> str:
