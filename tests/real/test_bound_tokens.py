@@ -286,12 +286,13 @@ def test_a_service_that_is_told_by_its_environment_binds(realm: Realm) -> None:
     assert headers["Authorization"].startswith("DPoP ")
 
 
+@pytest.fixture(scope="module")
+def old(keycloaks: Servers) -> Realm:
+    return keycloaks(OLDEST).realm("vault")
+
+
 class TestKeycloak260:
     """The oldest server that this package works with: it binds no token, and says so to nobody."""
-
-    @pytest.fixture(scope="class")
-    def old(self, keycloaks: Servers) -> Realm:
-        return keycloaks(OLDEST).realm("vault")
 
     def test_a_caller_that_wants_a_bound_token_gets_an_error_and_sends_nothing(self, old: Realm) -> None:
         with (
