@@ -19,6 +19,7 @@ from s2s_fastapi.caller.carried import (
     CARRIED,
     HELD_BY_URL,
     OWN_AUTHORIZATION,
+    OWN_PROOF,
     PLACEHOLDER,
     SHORTEST_TOKEN,
     foreign_tokens,
@@ -149,7 +150,9 @@ class ServiceTokenAuth(HttpxAuth):
             raise ConfigurationError(
                 "Give origins or insecure_any_origin=True, not both: with insecure_any_origin=True the origins have no effect."
             )
-        self._setup(pins(origins), Wanted.of(audience, scope), _Environment(settings, dpop), any_origin=insecure_any_origin)
+        self._setup(
+            pins(origins), Wanted.of(audience, scope), _Environment(settings, dpop), any_origin=insecure_any_origin
+        )
 
     def _setup(
         self,
@@ -546,10 +549,7 @@ class ServiceTokenAuth(HttpxAuth):
         """Refuse a request that must not carry our token, before a token is requested or the request is sent."""
         url = request.url
         # `within`, written out: on this hot path a call costs as much as the comparison. Only the URL of a WebSocket takes the call.
-        if (
-            not self._any_origin
-            and ((url.scheme, url.raw_host, url.port) not in self._pins or url.userinfo)
-        ):
+        if not self._any_origin and ((url.scheme, url.raw_host, url.port) not in self._pins or url.userinfo):
             self._check_url(url)
         foreign = self._foreign_tokens()
         if foreign and len(url.raw_path) >= SHORTEST_TOKEN and any(holds(url.raw_path, each) for each in foreign):
@@ -583,10 +583,10 @@ class ServiceTokenAuth(HttpxAuth):
 
     def _prove(self, request: Any, token: GrantedToken) -> None:
         made, there = proven(request), request.headers.get(PROOF)
-        if there is not None and (made is None or there != made.header):  # the same Request, sent again, has our own earlier proof
-            raise self._environment.withheld(
-                "The request already has a DPoP header, and each request gets a proof of its own; nothing was sent. Leave the header out."
-            )
+        if there is not None and (
+            made is None or there != made.header
+        ):  # the same Request, sent again, has our own earlier proof
+            raise self._environment.withheld(OWN_PROOF)
         prove(request, token)
 
     def _look_at_redirects(self, response: Any) -> None:

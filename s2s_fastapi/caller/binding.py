@@ -126,9 +126,7 @@ class BoundClient:
 class BoundClients:
     """The keys of this process: one for each client, realm and way to authenticate, whatever audience or scope is asked for."""
 
-    def __init__(
-        self, *, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
         self._servers = Servers(clock=clock, wall=wall)
         self._clients: WeakValueDictionary[tuple[str, ClientAuthentication], BoundClient] = WeakValueDictionary()
         self.after_fork()

@@ -5,8 +5,8 @@ from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from s2s_fastapi.accepted import FURTHER, INBOUND, digest, length_of
-from s2s_fastapi.caller.origins import pin_of, within
 from s2s_fastapi.caller.binding import NONCE, PROOF, Answer, Proven, Remedy
+from s2s_fastapi.caller.origins import pin_of, within
 from s2s_fastapi.caller.resend import UNAUTHORIZED, challenge_error
 from s2s_fastapi.telemetry.spans import INVALID_SPAN, current_span, propagated
 from s2s_fastapi.text import named
@@ -15,6 +15,7 @@ __all__ = [
     "CARRIED",
     "HELD_BY_URL",
     "OWN_AUTHORIZATION",
+    "OWN_PROOF",
     "PLACEHOLDER",
     "SHORTEST_TOKEN",
     "anote_refusal",
@@ -50,6 +51,7 @@ OWN_AUTHORIZATION: Final = (
     " A user's token is never forwarded. Leave the header out"
 )
 
+OWN_PROOF: Final = "The request already has a DPoP header, and each request gets a proof of its own; nothing was sent. Leave the header out."
 _PROVEN: Final = "s2s_fastapi.proven"
 _FIRST: Final = "s2s_fastapi.proven_for_first_hop"
 _PROPAGATED: Final = "s2s_fastapi.propagated"
@@ -145,9 +147,7 @@ def remedy(response: Any) -> Remedy:
     if made is None or not _carries(request, token, pinned):
         return ""
     headers = response.headers
-    answer = Answer(
-        response.status_code, headers.get_list("WWW-Authenticate"), headers.get(NONCE), headers.get("Date")
-    )
+    answer = Answer(response.status_code, headers.get_list("WWW-Authenticate"), headers.get(NONCE), headers.get("Date"))
     needed: Remedy = token.binding.remedy(made, answer)
     return needed
 

@@ -125,7 +125,9 @@ def granted(
 def _check_bound(claims: Mapping[str, Any] | None, binding: Binding, client_id: str) -> None:
     """Compare ``cnf`` with our key. Keycloak writes ``DPoP`` into token_type and typ also if it binds the token to something else."""
     if claims is None:
-        raise _unusable("its token is not a JWT that can be read, so it is unknown whether it is bound to the key of this process")
+        raise _unusable(
+            "its token is not a JWT that can be read, so it is unknown whether it is bound to the key of this process"
+        )
     cnf = claims.get("cnf")
     bound = cnf if isinstance(cnf, dict) else {}
     if "x5t#S256" in bound:
@@ -137,7 +139,8 @@ def _check_bound(claims: Mapping[str, Any] | None, binding: Binding, client_id: 
         )
     if bound.get("jkt") != binding.key.thumbprint:
         raise _unusable(
-            "its token is not bound to the key of this process" + (" but to another one" if "jkt" in bound else " (it has no cnf.jkt)"),
+            "its token is not bound to the key of this process"
+            + (" but to another one" if "jkt" in bound else " (it has no cnf.jkt)"),
             f"Take the mapper that writes cnf out of the client scopes of {named(client_id)}; if there is none, look for a cache between this"
             " process and Keycloak.",
             claims,

@@ -39,9 +39,7 @@ class Servers:
     - An origin that has said nothing gets the time of the Keycloak that was heard last: most services share it.
     """
 
-    def __init__(
-        self, *, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
         self.clock = clock
         self._wall = wall
         self._servers: OrderedDict[Pin, _Server] = OrderedDict()

@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NoReturn, TypeVar, cast, overload
@@ -113,6 +114,7 @@ def service_auth(
     scope: Names = None,
     settings: "environment.KeycloakSettings | None" = None,
     insecure_any_origin: bool = False,
+    dpop: bool | None = None,
 ) -> ServiceAuth:
     """Return a dependency that gives the shared `ServiceTokenAuth`, for routes that bring their own httpx client.
 
@@ -123,7 +125,12 @@ def service_auth(
     """
     return ServiceAuth(
         ServiceTokenAuth(
-            *origins, audience=audience, scope=scope, settings=settings, insecure_any_origin=insecure_any_origin
+            *origins,
+            audience=audience,
+            scope=scope,
+            settings=settings,
+            insecure_any_origin=insecure_any_origin,
+            dpop=dpop,
         )
     )
 
@@ -160,7 +167,10 @@ class ServiceClient(Generic[A, S]):
         settings: "environment.KeycloakSettings | None",
         client_class: type[A],
         options: dict[str, Any],
+        *,
+        dpop: bool | None = None,
     ) -> None:
+        self._dpop = dpop
         self._base_url = base_url
         self._wanted = wanted
         self._settings = settings
@@ -297,6 +307,7 @@ class ServiceClient(Generic[A, S]):
                 audience=self._wanted.audiences or None,
                 scope=self._wanted.scopes or None,
                 settings=self._settings,
+                dpop=self._dpop,
             )
             # Several threads may come here, and the function may return a different URL to each: the first one counts for all.
             self._resolved = self._made.setdefault("resolved", (text, auth))
@@ -333,7 +344,7 @@ class ServiceClient(Generic[A, S]):
         return kind(base_url=url, auth=auth, event_hooks=hooks, **options)
 
     def _value(self) -> tuple[object, ...]:
-        return self._base_url, self._wanted, self._settings, self._client_class
+        return self._base_url, self._wanted, self._settings, self._client_class, self._dpop
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ServiceClient):
@@ -351,7 +362,8 @@ class ServiceClient(Generic[A, S]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Settings with a secret refuse to be pickled, and say what to do instead.
-        return ServiceClient, (self._base_url, self._wanted, self._settings, self._client_class, self._options)
+        given = self._base_url, self._wanted, self._settings, self._client_class, self._options
+        return partial(ServiceClient, dpop=self._dpop), given
 
     if not TYPE_CHECKING:  # mypy says it by itself
 
@@ -364,7 +376,8 @@ class ServiceClient(Generic[A, S]):
             for what, names in (("audience", self._wanted.audiences), ("scope", self._wanted.scopes))
             if names
         )
-        return f"service_client({self._base_url!r}{names})"
+        bound = "" if self._dpop is None else f", dpop={self._dpop}"
+        return f"service_client({self._base_url!r}{names}{bound})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -593,6 +606,7 @@ def service_client(
     scope: Names = None,
     settings: "environment.KeycloakSettings | None" = None,
     client_class: type[httpx.AsyncClient] = ...,
+    dpop: bool | None = None,
     **client_options: Any,
 ) -> ServiceClient[httpx.AsyncClient, httpx.Client]: ...
 @overload
@@ -603,6 +617,7 @@ def service_client(
     scope: Names = None,
     settings: "environment.KeycloakSettings | None" = None,
     client_class: "type[httpx2.AsyncClient]",
+    dpop: bool | None = None,
     **client_options: Any,
 ) -> "ServiceClient[httpx2.AsyncClient, httpx2.Client]": ...
 @written_in_code
@@ -613,6 +628,7 @@ def service_client(
     scope: Names = None,
     settings: "environment.KeycloakSettings | None" = None,
     client_class: Any = httpx.AsyncClient,
+    dpop: bool | None = None,
     **client_options: Any,
 ) -> ServiceClient[Any, Any]:
     """Return a dependency that gives an HTTP client for one other service, with this service's token.
@@ -629,6 +645,8 @@ def service_client(
         scope: A client scope to ask for, or several.
         settings: Instead of the environment.
         client_class: ``AsyncClient`` of httpx or httpx2, or a subclass. ``.sync`` gives the ``Client`` of the same package.
+        dpop: Whether to bind the token to a key of this process, so that each request carries a proof (RFC 9449). None: as the settings say
+            (``KEYCLOAK_DPOP``).
         client_options: Arguments of that class, such as ``timeout`` or ``headers``. All clients made here share an object such as
             ``transport``. Cookies that a service sets are kept only if ``cookies`` is given. The environment of httpx
             (``HTTP_PROXY``, ``SSL_CERT_FILE``) is read only with ``trust_env=True``.
@@ -654,7 +672,7 @@ def service_client(
         raise ConfigurationError(
             "headers= contains an Authorization header: service_client sets that header, and refuses requests that have one."
         )
-    return ServiceClient(base_url, Wanted.of(audience, scope), settings, client_class, client_options)
+    return ServiceClient(base_url, Wanted.of(audience, scope), settings, client_class, client_options, dpop=dpop)
 
 
 def _twin(kind: Any) -> Any:

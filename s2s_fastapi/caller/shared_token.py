@@ -42,13 +42,14 @@ class SharedToken:
         channel: Channel,
         workers: Workers,
         clock: Callable[[], float],
+        *,
         clients: BoundClients | None = None,
     ) -> None:
         self._key = key
         self._settings = settings
         self.workers = workers
         """The threads that request it. Each server has its own."""
-        self._request = TokenRequest(key, settings, channel, clock, clients)
+        self._request = TokenRequest(key, settings, channel, clock, clients=clients)
         self._value = Refreshing[GrantedToken](
             self._request,
             name=f"the token of {named(settings.client_id)}",

@@ -16,7 +16,7 @@ from s2s_fastapi.caller.origins import pin_of
 from s2s_fastapi.caller.token_errors import (
     RETRY,
     RETRY_CREDENTIALS,
-    proof_refusal,
+    proof_error,
     retry_after,
     unreachable,
     wrong_credentials,
@@ -80,6 +80,7 @@ class TokenEndpoint:
         settings: "KeycloakSettings",
         channel: Channel,
         clock: Callable[[], float],
+        *,
         bound: BoundClient | None = None,
     ) -> None:
         self._url = url
@@ -197,16 +198,14 @@ class TokenEndpoint:
         # Form and headers are in no local of this frame: error trackers record those of all frames above a record.
         if binding is None:
             return self._channel.post_form(self._url, {**grant.form(), **proof.form}, dict(proof.headers)), False
-        origin, since, servers = self._origin, binding.servers.clock(), binding.servers
+        servers = binding.servers
+        proven = binding.prove("POST", self._url, self._origin)
         reply = self._channel.post_form(
-            self._url,
-            {**grant.form(), **proof.form},
-            {**proof.headers, PROOF: binding.proof("POST", self._url, origin)},
+            self._url, {**grant.form(), **proof.form}, {**proof.headers, PROOF: proven.header}
         )
-        refused = proof_refusal(reply)
-        nonce = servers.gave_nonce(origin, reply.headers.get(NONCE))
-        time = servers.showed_time(origin, reply.headers.get("Date"), since, issuer=True)
-        return reply, (refused == "nonce" and nonce) or (refused == "time" and time)
+        servers.gave_nonce(self._origin, reply.headers.get(NONCE))
+        servers.showed_time(self._origin, reply.headers.get("Date"), proven.at, issuer=True)
+        return reply, bool(binding.explained(proof_error(reply), proven))
 
 
 def remarks(token: GrantedToken, wanted: Wanted, settings: "KeycloakSettings") -> Iterator[str]:

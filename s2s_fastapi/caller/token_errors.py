@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from s2s_fastapi.backchannel.channel import BackChannelError, Reply
 from s2s_fastapi.caller.credentials import Proof
@@ -27,7 +27,7 @@ __all__ = [
     "RETRY",
     "RETRY_CREDENTIALS",
     "error_type",
-    "proof_refusal",
+    "proof_error",
     "reach_cure",
     "refusal",
     "retry_after",
@@ -205,7 +205,12 @@ def refusal(
         cure=settings.worded(cure),
         # What stands before Keycloak while it starts answers with its own pages; only Keycloak's own no is final. And the next
         # assertion is another one.
-        retryable=not error or _REUSED in words or _PROOF_REUSED in words or _NOT_ACTIVE in words or status >= _SERVER_ERROR or status in _TRY_LATER,
+        retryable=not error
+        or _REUSED in words
+        or _PROOF_REUSED in words
+        or _NOT_ACTIVE in words
+        or status >= _SERVER_ERROR
+        or status in _TRY_LATER,
     )
 
 
@@ -294,8 +299,8 @@ def _clean(text: object, proof: Proof) -> str:
     return " ".join(printable.split())
 
 
-def proof_refusal(reply: Reply) -> Literal["", "nonce", "time"]:
-    """Return what Keycloak wants of another proof: a nonce (RFC 9449 section 8), or the right time; "" if another proof changes nothing."""
+def proof_error(reply: Reply) -> str:
+    """Return the error of RFC 9449 that says that another proof may be accepted: one with Keycloak's nonce (section 8) or time. Else ""."""
     if reply.status not in (_BAD_REQUEST, _UNAUTHORIZED):
         return ""
     try:
@@ -303,8 +308,8 @@ def proof_refusal(reply: Reply) -> Literal["", "nonce", "time"]:
     except BackChannelError:
         return ""
     if body.get("error") == "use_dpop_nonce":
-        return "nonce"
-    return "time" if str(body.get("error_description", "")).lower() == _NOT_ACTIVE else ""
+        return "use_dpop_nonce"
+    return "invalid_dpop_proof" if str(body.get("error_description", "")).lower() == _NOT_ACTIVE else ""
 
 
 def _fill(cure: str, settings: "KeycloakSettings", wanted: Wanted, proof: Proof, reply: Reply) -> str:

@@ -106,11 +106,12 @@ class TokenRequest:
         settings: "KeycloakSettings",
         channel: Channel,
         clock: Callable[[], float],
+        *,
         clients: BoundClients | None = None,
     ) -> None:
         self._grant = _ClientCredentials(key.wanted, settings)
         bound = (clients or BoundClients(clock=clock)).of(key)
-        self._endpoint = TokenEndpoint(key.token_url, key.authentication, settings, channel, clock, bound)
+        self._endpoint = TokenEndpoint(key.token_url, key.authentication, settings, channel, clock, bound=bound)
         self._recording = Recording("request token", key, TOKEN_REQUEST)
         self.labels = self._recording.labels
         """Its labels in metrics."""

@@ -82,7 +82,12 @@ class TokenSource:
             token = self._tokens.pop(key, None)
             if token is None:
                 token = SharedToken(
-                    key, settings, self._channel(settings), self._workers(key.token_url), self._clock, self._clients
+                    key,
+                    settings,
+                    self._channel(settings),
+                    self._workers(key.token_url),
+                    self._clock,
+                    clients=self._clients,
                 )
                 while len(self._tokens) >= self._capacity:
                     del self._tokens[next(iter(self._tokens))]

@@ -4,7 +4,8 @@ from typing import Final
 
 from aiohttp import BytesPayload, ClientHandlerType, ClientRequest, ClientResponse, JsonPayload, StringPayload, hdrs
 
-from s2s_fastapi.caller.clients.rules import AUTHORIZATION, Rules, pin_at, refuses
+from s2s_fastapi.caller.binding import NONCE, PROOF, Answer
+from s2s_fastapi.caller.clients.rules import AUTHORIZATION, Attempt, Rules, pin_at
 from s2s_fastapi.caller.resend import short
 from s2s_fastapi.telemetry.spans import propagated
 
@@ -23,27 +24,31 @@ class ServiceMiddleware:
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         """Send `request` with the token; if it is refused, with another token once."""
         url = request.url
+        origin = pin_at(url.scheme, url.raw_host, url.port)
         # aiohttp has already made an Authorization header of a user name in the URL.
-        self._rules.check_target(pin_at(url.scheme, url.raw_host, url.port))
+        self._rules.check_target(origin)
         self._rules.check_content(iter(request.headers.items()), url.raw_path_qs)
-        request.headers[AUTHORIZATION] = await self._rules.aheader()
-        written = AUTHORIZATION, *propagated(request.headers)
+        attempt = Attempt(self._rules, request.headers, method=request.method, url=str(url), origin=origin)
+        await attempt.aattach()
+        written = AUTHORIZATION, PROOF, *propagated(request.headers)
         try:
-            return await self._send(request, handler)
+            return await self._send(request, handler, attempt)
         finally:  # a middleware around this one may send the same request again
             for name in written:
                 request.headers.pop(name, None)
 
-    async def _send(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+    async def _send(self, request: ClientRequest, handler: ClientHandlerType, attempt: Attempt) -> ClientResponse:
         response = await handler(request)
-        if refuses(response.status, response.headers.getall(hdrs.WWW_AUTHENTICATE, ())):
-            resend = type(request.body) in _EXACT
-            header = await self._rules.aanother(request.headers[AUTHORIZATION], resend=resend)
-            if header is not None:
-                request.headers[AUTHORIZATION] = header
-                del header  # error trackers record the locals of each frame
-                if short(response.headers):
-                    await response.read()  # the connection is kept
-                response.close()
-                return await handler(request)
+        while await attempt.aagain(_answer(response), resend=type(request.body) in _EXACT):
+            if short(response.headers):
+                await response.read()  # the connection is kept
+            response.close()
+            response = await handler(request)
         return response
+
+
+def _answer(response: ClientResponse) -> Answer:
+    headers = response.headers
+    return Answer(
+        response.status, headers.getall(hdrs.WWW_AUTHENTICATE, ()), headers.get(NONCE), headers.get(hdrs.DATE)
+    )

@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 from requests import PreparedRequest, RequestException, Response, Session
 from requests.adapters import BaseAdapter
 
-from s2s_fastapi.caller.clients.rules import AUTHORIZATION, Rules, pin_at, refuses
+from s2s_fastapi.caller.binding import NONCE, Answer
+from s2s_fastapi.caller.clients.rules import Attempt, Rules, pin_at
 from s2s_fastapi.caller.resend import short
 from s2s_fastapi.telemetry.spans import propagated
 
@@ -46,23 +47,23 @@ class _Carrying(BaseAdapter):
     def send(self, request: PreparedRequest, *args: Any, **options: Any) -> Response:
         """Send a copy with the token. The request stays without it, so that requests passes no old token on, to nobody."""
         url = urlsplit(str(request.url))  # as requests itself takes it apart
-        self._rules.check_target(pin_at(url.scheme, url.hostname, url.port), user_name="@" in url.netloc)
+        origin = pin_at(url.scheme, url.hostname, url.port)
+        self._rules.check_target(origin, user_name="@" in url.netloc)
         self._rules.check_content(iter(request.headers.items()), request.path_url)
         carrying: Any = request.copy()
         # Its headers are in no local of this frame: error trackers record those, and they show the token.
-        carrying.headers[AUTHORIZATION] = self._rules.header()
+        attempt = Attempt(
+            self._rules, carrying.headers, method=str(request.method), url=str(request.url), origin=origin
+        )
+        attempt.attach()
         propagated(carrying.headers)
         try:
             response = self._adapter.send(carrying, *args, **options)
-            if refuses(response.status_code, [response.headers.get("WWW-Authenticate", "")]):
-                header = self._rules.another(carrying.headers[AUTHORIZATION], resend=type(request.body) in _EXACT)
-                if header is not None:
-                    carrying.headers[AUTHORIZATION] = header
-                    del header  # error trackers record the locals of each frame
-                    if short(response.headers):
-                        response.content  # noqa: B018 - it is read, and the connection is kept
-                    response.close()
-                    response = self._adapter.send(carrying, *args, **options)
+            while attempt.again(_answer(response), resend=type(request.body) in _EXACT):
+                if short(response.headers):
+                    response.content  # noqa: B018 - it is read, and the connection is kept
+                response.close()
+                response = self._adapter.send(carrying, *args, **options)
         except RequestException as error:
             error.request = request  # as of an answer: without the token
             raise
@@ -71,3 +72,8 @@ class _Carrying(BaseAdapter):
 
     def close(self) -> None:
         """Leave the adapter open: the session closes it."""
+
+
+def _answer(response: Response) -> Answer:
+    headers = response.headers
+    return Answer(response.status_code, [headers.get("WWW-Authenticate", "")], headers.get(NONCE), headers.get("Date"))

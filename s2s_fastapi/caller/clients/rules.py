@@ -1,24 +1,29 @@
 """The rules of `ServiceTokenAuth` for requests of other clients: where the token may go, what a request must not carry, one resend."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
+from s2s_fastapi.caller.acting_user import RequestedToken
+from s2s_fastapi.caller.binding import PROOF, Answer, Proven, Remedy
 from s2s_fastapi.caller.carried import (
     HELD_BY_URL,
     OWN_AUTHORIZATION,
+    OWN_PROOF,
     SHORTEST_TOKEN,
     held_by_header,
     holds,
     is_placeholder,
 )
+from s2s_fastapi.caller.granted import GrantedToken
 from s2s_fastapi.caller.origins import PORTS, WEBSOCKETS, Pin
 from s2s_fastapi.caller.resend import UNAUTHORIZED, challenge_error
 from s2s_fastapi.engine.steps import Steps, arun, run
 from s2s_fastapi.errors import ConfigurationError, S2SError, TokenWithheld
 
-__all__ = ["AUTHORIZATION", "Rules", "Tokens", "installed", "pin_at", "refuses"]
+__all__ = ["AUTHORIZATION", "Attempt", "Rules", "Tokens", "installed", "pin_at", "refuses"]
 
 AUTHORIZATION: Final = "Authorization"
 
@@ -51,6 +56,9 @@ class Rules:
     """Logs a sentence, and returns the error."""
     resent: Callable[[], None]
     """Counts a request that is sent once more."""
+    shared: Callable[[], RequestedToken]
+    """Returns the token itself, for clients that can send a proof with it."""
+    min_validity: float = 0.0
 
     def check_target(self, there: Pin | None, *, user_name: bool = False) -> None:
         """Refuse a target that is none of the origins. None is a target that cannot be known.
@@ -114,6 +122,90 @@ class Rules:
             return None
         self.resent()
         return header
+
+
+class Attempt:
+    """One request, or one hop of a redirect, of a client that shows its method and URL: what it carries, and whether it is sent once more.
+
+    It writes into the headers of the client's own request, and keeps them in no local, because error trackers show those.
+    """
+
+    __slots__ = ("_headers", "_method", "_origin", "_proven", "_rules", "_token", "_tried", "_url")
+
+    def __init__(
+        self, rules: Rules, headers: MutableMapping[str, str], *, method: str, url: str, origin: Pin | None
+    ) -> None:
+        self._rules = rules
+        self._headers = headers
+        self._method = method
+        self._url = url
+        self._origin = origin
+        self._token: GrantedToken | None = None
+        self._proven: Proven | None = None
+        self._tried: set[str] = set()
+
+    def attach(self) -> None:
+        """Write the token and its proof.
+
+        Raises:
+            TokenWithheld: The request has a proof already.
+            S2SError: There is no token.
+        """
+        run(self._attach())
+
+    async def aattach(self) -> None:
+        """Do as `attach`, without blocking the loop."""
+        await arun(self._attach())
+
+    def again(self, answer: Answer, *, resend: bool) -> bool:
+        """Return whether the request was refused, and can be sent once more with what was written into its headers now."""
+        return run(self._again(answer, resend))
+
+    async def aagain(self, answer: Answer, *, resend: bool) -> bool:
+        """Do as `again`, without blocking the loop."""
+        return await arun(self._again(answer, resend))
+
+    def _attach(self) -> Steps[None]:
+        shared, needed = self._rules.shared(), self._rules.min_validity
+        token = shared.fresh(needed)
+        if token is None:
+            token = yield partial(shared.get, needed), partial(shared.aget, needed)
+        if token.binding is not None and PROOF in self._headers:
+            raise self._rules.withheld(OWN_PROOF)
+        self._write(token)
+
+    def _write(self, token: GrantedToken) -> None:
+        self._token = token
+        self._headers[AUTHORIZATION] = token.header
+        if token.binding is not None and self._origin is not None:
+            self._proven = token.binding.prove(self._method, self._url, self._origin, token.value)
+            self._headers[PROOF] = self._proven.header
+
+    def _again(self, answer: Answer, resend: bool) -> Steps[bool]:
+        token, needed = self._token, self._needed(answer)
+        if token is None or not needed or needed in self._tried:
+            return False
+        self._tried.add(needed)
+        shared, another = self._rules.shared(), token
+        if needed == "token":
+            shared.refuse(token)
+        if not resend:
+            return False
+        if needed == "token":
+            try:
+                another = yield from shared.renewing(token)
+            except S2SError:
+                return False  # the load has logged why; the caller gets the refusal
+            if another.value == token.value:
+                return False
+        self._rules.resent()
+        self._write(another)
+        return True
+
+    def _needed(self, answer: Answer) -> Remedy:
+        if self._token is not None and self._token.binding is not None and self._proven is not None:
+            return self._token.binding.remedy(self._proven, answer)
+        return "token" if refuses(answer.status, answer.challenges) else ""
 
 
 def pin_at(scheme: str, host: str | None, port: int | None) -> Pin | None:

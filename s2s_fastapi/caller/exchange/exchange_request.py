@@ -46,10 +46,11 @@ class Exchanger:
         channel: Channel,
         clock: Callable[[], float],
         wall: Callable[[], float],
+        *,
         clients: BoundClients | None = None,
     ) -> None:
         bound = (clients or BoundClients(clock=clock, wall=wall)).of(key)
-        self.endpoint = TokenEndpoint(key.token_url, key.authentication, settings, channel, clock, bound)
+        self.endpoint = TokenEndpoint(key.token_url, key.authentication, settings, channel, clock, bound=bound)
         self.settings = settings
         self.wall = wall
         # The users since the last success; at most _USERS_IN_A_ROW each.

@@ -321,7 +321,7 @@ class ExchangedTokens:
         client = self._clients.get(key)
         if client is None:
             exchanger = Exchanger(
-                key, settings, self._channel(settings), self._clock, self._wall, self._bound_clients
+                key, settings, self._channel(settings), self._clock, self._wall, clients=self._bound_clients
             )
             client = self._clients[key] = _Client(exchanger, self._workers(key.token_url))
         return client
@@ -429,7 +429,9 @@ class ExchangedTokens:
                 if isinstance(result, Loaded):
                     if not flight.dropped:
                         token, usable = result.value, result.usable_for
-                        self._keep(flight, _Kept(token.value, token.life, began, began + usable, wall + usable, token.binding))
+                        self._keep(
+                            flight, _Kept(token.value, token.life, began, began + usable, wall + usable, token.binding)
+                        )
                 else:
                     self._remember(target, flight, result)
         finally:  # whatever happened: callers are waiting

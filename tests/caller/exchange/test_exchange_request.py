@@ -209,7 +209,7 @@ ERRORS: dict[str, tuple[Reply | BackChannelError, str, str]] = {
     ),
     "DPoP wanted": (
         refusal(400, "invalid_request", "DPoP proof is missing"),
-        'Switch "Require DPoP bound tokens" off',
+        "Set KEYCLOAK_DPOP=true",
         "user",
     ),
     "a mapper that broke": (refusal(500, "unknown_error", "For more on this error consult the server log"), "", "user"),
