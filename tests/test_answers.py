@@ -6,12 +6,17 @@ import anyio
 import pytest
 from fastapi import WebSocketException
 
-from s2s_fastapi.answers import ProtectionSpace, answer, challenge, error_of, error_within, headers_of
+from s2s_fastapi.answers import ProtectionSpace, answer, challenges, error_of, error_within, headers_of
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import AuthenticationError, AuthorizationError, KeysUnavailable
 
 DENIAL: dict[str, Any] = {"websocket.http.response": {}}
 SPACE = ProtectionSpace("r")
+
+
+def challenge(decision: Decision, space: ProtectionSpace) -> str:
+    """Return the challenge of an app that accepts bearer tokens only: one, or none."""
+    return "\n".join(challenges(decision, space))
 
 
 async def receive() -> Any:

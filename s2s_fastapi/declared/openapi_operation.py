@@ -11,7 +11,7 @@ from s2s_fastapi.answers import ProtectionSpace, headers_of
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.keycloak.endpoints import PublicEndpoints
 from s2s_fastapi.requirement.conditions import Condition, HasClaim
-from s2s_fastapi.requirement.requirement import Audience, Caller, HasRole, HasScope, Requirement
+from s2s_fastapi.requirement.requirement import Audience, Bound, Caller, HasRole, HasScope, Requirement
 from s2s_fastapi.text import listed, named
 
 __all__ = ["ERROR_SCHEMA", "Way", "refusals", "scheme", "security"]
@@ -46,6 +46,9 @@ class Way:
     issuer: str = ""
     """The realm, if it is not the first one."""
 
+    bound: bool = False
+    """Whether the token must be bound to a key (DPoP)."""
+
     @classmethod
     def of(cls, leaves: Collection[Requirement], audiences: frozenset[str], client_id: str, issuer: str = "") -> Self:
         """Return the way that plain requirements make together, in an app that accepts ``audiences`` and is ``client_id``."""
@@ -66,6 +69,7 @@ class Way:
             claims=tuple(sorted({_claim(leaf) for leaf in leaves if isinstance(leaf, HasClaim)})),
             conditions=tuple(sorted({leaf.name for leaf in leaves if isinstance(leaf, Condition)})),
             issuer=issuer,
+            bound=any(isinstance(leaf, Bound) for leaf in leaves),
         )
 
     @property
@@ -83,6 +87,7 @@ class Way:
             if who
             else "any user",
             *(f"token for {audience}" for audience in self.audiences),
+            *(("token bound to a key (DPoP)",) if self.bound else ()),
             *(f"scope {named(scope)}" for scope in self.scopes),
             *self.roles,
             *(f"claim {claim}" for claim in self.claims),
@@ -181,11 +186,19 @@ def refusals(
     return {
         str(decision.status): {
             "description": text,
-            "headers": {name: _header(name, value) for name, value in headers_of(decision, space).items()},
+            "headers": _headers(headers_of(decision, space)),
             "content": {"application/json": {"schema": dict(schema), "example": {"detail": decision.reason.detail}}},
         }
         for decision, text in texts
     }
+
+
+def _headers(headers: Mapping[str, str]) -> dict[str, Any]:
+    """Return the headers of an answer. OpenAPI has one entry for a name, so two challenges are one example, as RFC 9110 section 5.3 joins them."""
+    joined: dict[str, list[str]] = {}
+    for name, value in headers.items():
+        joined.setdefault(name.title() if name.lower() != "www-authenticate" else "WWW-Authenticate", []).append(value)
+    return {name: _header(name, ", ".join(values)) for name, values in joined.items()}
 
 
 def _header(name: str, value: str) -> dict[str, Any]:

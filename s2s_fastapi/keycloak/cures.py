@@ -21,42 +21,44 @@ __all__ = [
     "CHANGED_PATH",
     "CLOCKS",
     "NEVER_PUBLIC",
-    "NO_PROOF",
-    "PROOF_USED",
     "NOT_A_TOKEN",
+    "NO_PROOF",
     "NO_TOKEN",
     "OTHER_CREDENTIALS",
     "OTHER_PATH",
+    "PROOF_USED",
     "SHARED_ANSWER",
     "SMALLER",
+    "STORE_UNCLEAR",
     "TOKEN_IN_URL",
     "TWO_HEADERS",
+    "UNPROVABLE",
     "also_for",
     "audience_cure",
     "audience_steps",
     "bearer_cure",
-    "confirmation_cure",
-    "not_bound_cure",
-    "unbound_cure",
-    "store_cure",
     "binding_cure",
     "caller_cure",
     "claim_cure",
     "condition_cure",
     "condition_fault",
     "condition_unknown",
+    "confirmation_cure",
     "credentials_cure",
     "issuer_cure",
     "issuer_steps",
     "kind_cure",
+    "not_bound_cure",
     "not_granted_cure",
     "realm_cure",
     "role_cure",
     "scope_cure",
     "shown",
     "size_cure",
+    "store_cure",
     "token_of",
     "type_cure",
+    "unbound_cure",
     "unreadable",
     "unsigned_cure",
     "wrong_audience",
@@ -472,19 +474,23 @@ SMALLER: Final = (
     "Switch off “Full scope allowed” of the client that got it, or remove roles and claims from its client scopes."
 )
 _CERTIFICATE_BOUND: Final = "certificate bound access tokens (tls.client.certificate.bound.access.tokens)"
-_SEND_BOUND: Final = (
-    "Send it as `Authorization: DPoP <token>`, with a proof for this request in the header DPoP: a caller with this package does so."
-)
-_REQUEST_BOUND: Final = (
-    "The caller must request a bound token and send a proof with it: KEYCLOAK_DPOP=true, or dpop=True, in a caller with this package."
-)
+_SEND_BOUND: Final = "Send it as `Authorization: DPoP <token>`, with a proof for this request in the header DPoP: a caller with this package does so."
+_REQUEST_BOUND: Final = "The caller must request a bound token and send a proof with it: KEYCLOAK_DPOP=true, or dpop=True, in a caller with this package."
 NO_PROOF: Final = (
     "the request has a bound token (scheme DPoP), but no header DPoP. Look for a proxy that removes the header. A caller without this package must send "
     "a proof of its own with each request."
 )
+UNPROVABLE: Final = (
+    "the token is bound to a key, and only headers were given. A proof names the method and the URL of its request: give "
+    "authenticate the request of Starlette. In messages and in gRPC, bearer tokens are accepted."
+)
 PROOF_USED: Final = (
     "the proof in the header DPoP came before. Each request needs a new one. If nobody copied it, look for a client or a proxy that sends a "
     "request again as it was."
+)
+STORE_UNCLEAR: Final = (
+    "first_use of the store of DPoP proofs returned neither True nor False, so nobody knows whether the proof is new. It is an async function "
+    "that returns a bool."
 )
 CLOCKS: Final = "Compare the clocks of this host and of Keycloak (NTP)."
 

@@ -25,6 +25,7 @@ _SPARE: Final = 5
 """Seconds that a proof is remembered longer: the clocks of two receivers with one store differ."""
 _JTI: Final = range(8, 256 + 1)
 _PARTS: Final = 3
+_SHOWN: Final = 1e15
 
 _MISSING: Final = Decision(
     reason=Reason.PROOF_MISSING,
@@ -146,11 +147,9 @@ def _claimed(
 
 
 def _untimely(issued_at: float, now: float) -> str:
-    if issued_at > now:
-        offset, where, limit = issued_at - now, "ahead of", f"{AHEAD} s ahead"
-    else:
-        offset, where, limit = now - issued_at, "behind", f"{OLDEST} s behind"
+    offset = max(-_SHOWN, min(issued_at, _SHOWN)) - now  # a huge integer has no float
+    where, limit = ("ahead of", f"{AHEAD} s ahead") if offset > 0 else ("behind", f"{OLDEST} s behind")
     return (
-        f"the iat of the proof is {offset:.0f} s {where} the clock of this machine, and may be at most {limit}: set the clocks of both machines by"
+        f"the iat of the proof is {abs(offset):.0f} s {where} the clock of this machine, and may be at most {limit}: set the clocks of both machines by"
         " NTP, and make a proof for each request when it is sent"
     )

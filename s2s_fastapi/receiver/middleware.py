@@ -35,7 +35,14 @@ from s2s_fastapi.receiver.respond import report_acceptance, reporting, varying
 from s2s_fastapi.receiver.start import CheckedApp, Options, Start
 from s2s_fastapi.receiver.websocket import revocation, until_expiry
 from s2s_fastapi.requirement.opened import ARRIVING, OPENED_KEY, Opened, Places, method_of
-from s2s_fastapi.requirement.request_state import ANONYMOUS_KEY, SCOPE_KEY, VERIFIER_KEY, Anonymous, Authenticated, Service
+from s2s_fastapi.requirement.request_state import (
+    ANONYMOUS_KEY,
+    SCOPE_KEY,
+    VERIFIER_KEY,
+    Anonymous,
+    Authenticated,
+    Service,
+)
 from s2s_fastapi.telemetry import Observer
 from s2s_fastapi.telemetry.located import located
 from s2s_fastapi.telemetry.metrics import decided
@@ -242,12 +249,14 @@ class ServiceAuthMiddleware:
         scope[VERIFIER_KEY] = verifier  # always, so that nothing which was there before is believed
         credentials = bearer_credentials(scope["headers"], scope["query_string"], verifier.tokens.recent)
         if isinstance(credentials, Decision):
-            if (bound := checked.bound) is not None:
+            refusal, bound = credentials, checked.bound
+            if bound is not None:
                 credentials = bearer_credentials(scope["headers"], scope["query_string"], schemes=BEARER_OR_DPOP)
+                refusal = credentials if isinstance(credentials, Decision) else refusal
             if bound is None or isinstance(credentials, Decision):
                 if scope["query_string"]:
                     hide_query(current_span())  # it may hold the token, and servers' spans show it
-                await self._refuse(service, scope, receive, send, self._without_token(checked, credentials, scope))
+                await self._refuse(service, scope, receive, send, self._without_token(checked, refusal, scope))
                 return
             service, services = bound.service, bound.services
             verdict = await bound.tokens.decide(credentials, scope, checked.root_path or None)
@@ -326,9 +335,7 @@ class ServiceAuthMiddleware:
             INBOUND.reset(before)
             ARRIVING.reset(arriving)
 
-    async def _refuse(
-        self, service: Service, scope: Scope, receive: Receive, send: Send, decision: Decision
-    ) -> None:
+    async def _refuse(self, service: Service, scope: Scope, receive: Receive, send: Send, decision: Decision) -> None:
         service.report(decision, scope, current_span())
         await answer(scope, decision, service.space)(scope, receive, send)
 

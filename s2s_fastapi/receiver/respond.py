@@ -128,9 +128,7 @@ def _with_challenge(message: Message, refusal: Decision, space: ProtectionSpace)
     if message["status"] != refusal.status:
         return message  # the app made something else of it: a redirect, a page of its own
     headers = message.get("headers", ())
-    wanted = [
-        (name.lower().encode(), value.encode("latin-1")) for name, value in headers_of(refusal, space).items()
-    ]
+    wanted = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers_of(refusal, space).items()]
     present = {name.lower() for name, _ in headers}
     values = {bytes(value) for name, value in headers if name.lower() == _CHALLENGE}
     # A handler that keeps headers in a dict keeps one of two challenges; one that has written a challenge of its own has its reasons.

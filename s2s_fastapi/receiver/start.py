@@ -267,7 +267,7 @@ class Start:
             skip_audience=options.insecure_skip_audience,
             realms=tuple(realms),
             unchecked=_route_names(options.insecure_unchecked),
-            dpop=bool(options.proving.mode),
+            dpop=options.proving.mode,
         )
         resource, proving = self._resource(check), options.proving
         space = ProtectionSpace(settings.client_id or settings.realm, resource.address if resource else "")

@@ -2,11 +2,12 @@
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from types import FunctionType
 from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
 
 import httpx
 from fastapi import FastAPI
@@ -26,9 +27,10 @@ from s2s_fastapi.declared.routes import read_access, router_below
 from s2s_fastapi.declared.start_check import AccessCheck
 from s2s_fastapi.engine.workers import Workers
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.fastapi_internals import DOCUMENT
+from s2s_fastapi.fastapi_internals import DOCUMENT, hidden_app, own_root_path
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.names import audience_names
+from s2s_fastapi.proof.replay import InProcessReplayStore
 from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware
 from s2s_fastapi.receiver.start import CheckedApp, Options, Start
 from s2s_fastapi.settings import KeycloakSettings
@@ -43,11 +45,12 @@ from s2s_fastapi.testing.swapping import Swap, original, present, swapping
 from s2s_fastapi.verifier.accepted_tokens import AcceptedTokens
 from s2s_fastapi.verifier.checks import Checks
 from s2s_fastapi.verifier.keys import KeySource
+from s2s_fastapi.verifier.public_url import PublicUrls
 from s2s_fastapi.verifier.realms import RealmsVerifier
 from s2s_fastapi.verifier.token_verifier import TokenVerifier
 from s2s_fastapi.verifier.verifier import Verifier
 
-__all__ = ["MADE_UP", "Trusted", "TrustedIssuer", "TrustedRealm", "trusting"]
+__all__ = ["MADE_UP", "Trusted", "TrustedIssuer", "TrustedRealm", "proof_url", "trusting"]
 
 _log: Final = logging.getLogger("s2s_fastapi.testing")
 _TIMEOUT: Final = 3.0
@@ -127,6 +130,7 @@ class Trusted:
         self._accepted: dict[int, tuple[TrustedRealm, ...]] = {}
         self._further: frozenset[str] = frozenset()
         self._workers = Workers("test keys"), Workers("test tokens")
+        self._proofs = self._replay_store()
         self._logs: list[DecisionLog] = []
         self._caller = calling.CallingApp(name, tuple(map(id, found.outermost)) or id(self), self._source())
 
@@ -165,6 +169,18 @@ class Trusted:
         """Return the realms whose tokens one of them accepts, the first one first."""
         return self._accepted[id(receiver)]
 
+    def public_url_of(self, url: str) -> str:
+        """Return the URL that the proof of a request must name (``htu``): below the app's public URL, whatever the test client calls.
+
+        ``url`` may be a path of the app. If the app accepts no bound tokens, the URL stays as it is.
+        """
+        for middleware, owner in self._found.middlewares:
+            options = middleware._start.options.proving  # noqa: SLF001 - what the app was given
+            if options.mode:
+                below = router_below(middleware.app) or hidden_app(middleware.app) if owner is None else owner
+                return proof_url(url, options.urls, root_path=own_root_path(below))
+        return url
+
     def audiences_in(self, realm: str) -> frozenset[str]:
         """Return the audiences that the middlewares and verifiers accept in tokens of one realm."""
         return frozenset(name for each in self._every_realm if each.realm == realm for name in each.audiences)
@@ -189,9 +205,12 @@ class Trusted:
                 f"The block in which {self.name} trusted the test issuer has ended: reset it inside."
             )
         self.decisions.clear()
+        self._proofs = self._replay_store()
         self._caller.source = self._source()
         for middleware, _ in self._found.middlewares:
-            middleware._start = self._start(middleware, middleware._start.options)  # noqa: SLF001 - its whole state
+            options = middleware._start.options  # noqa: SLF001 - its whole state
+            options = replace(options, replay_store=self._proofs if options.dpop else None)
+            middleware._start = self._start(middleware, options)  # noqa: SLF001 - its whole state
         for verifier in self._found.verifiers:
             vars(verifier).update(self._verifier(verifier))
 
@@ -234,7 +253,13 @@ class Trusted:
         settings = self._all_settings(given, frozenset() if named or self._is_named else declared)
         skips = options.insecure_skip_audience
         self._accepted[id(middleware)] = self._realms_of(settings, named, skips=skips)
-        return replace(options, settings=_as_given(settings), keys=self._keys, clock=self.issuer.time.now)
+        return replace(
+            options,
+            settings=_as_given(settings),
+            keys=self._keys,
+            clock=self.issuer.time.now,
+            replay_store=self._proofs if options.dpop else None,
+        )
 
     def _start(self, middleware: ServiceAuthMiddleware, options: Options) -> Start:
         start = _Start(middleware, middleware.app, options)
@@ -291,6 +316,10 @@ class Trusted:
         if isinstance(observer, DecisionLog):
             self._logs.append(observer)
         return Recorder(observer, self.decisions, self)
+
+    def _replay_store(self) -> InProcessReplayStore:
+        """Return where the proofs of this block are remembered, whatever store the app has in production."""
+        return InProcessReplayStore(clock=self.issuer.time.monotonic, wall=self.issuer.time.now)
 
     def _keys(self, settings: KeycloakSettings) -> KeySource:
         return KeySource(
@@ -510,6 +539,13 @@ def _declared(middleware: ServiceAuthMiddleware, owner: Any) -> frozenset[str]:
         users=options.users,
         skip_audience=options.insecure_skip_audience,
     ).declared
+
+
+def proof_url(url: str, public_urls: Collection[str], *, root_path: str = "") -> str:
+    """Return the URL that callers reach, for a path or a URL that a test client calls. It is below the first public URL."""
+    path = urlsplit(url).path
+    found = PublicUrls.of(tuple(public_urls)[:1]).of_request({"raw_path": path.encode() or b"/"}, root_path)
+    return min(found, default=url)
 
 
 def _as_given(settings: tuple[KeycloakSettings, ...]) -> KeycloakSettings | tuple[KeycloakSettings, ...]:

@@ -12,6 +12,7 @@ from s2s_fastapi.verifier.jws import MAX_TOKEN_BYTES
 
 __all__ = [
     "BEARER_OR_DPOP",
+    "ONLY_BEARER",
     "bearer_credentials",
     "brings_credentials",
     "credentials_of",
@@ -23,8 +24,8 @@ __all__ = [
 
 _BEARER: Final = b"Bearer "
 _DPOP: Final = b"DPoP "
-_ONLY_BEARER: Final[Mapping[bytes, bytes]] = MappingProxyType({b"bearer": _BEARER})
-BEARER_OR_DPOP: Final[Mapping[bytes, bytes]] = MappingProxyType({**_ONLY_BEARER, b"dpop": _DPOP})
+ONLY_BEARER: Final[Mapping[bytes, bytes]] = MappingProxyType({b"bearer": _BEARER})
+BEARER_OR_DPOP: Final[Mapping[bytes, bytes]] = MappingProxyType({**ONLY_BEARER, b"dpop": _DPOP})
 """The schemes of an app that accepts DPoP: each in lower case, and as credentials begin with it."""
 _CREDENTIALS: Final = frozenset({b"authorization", b"dpop"})
 """Headers of a request that brings credentials, whatever is in them (RFC 7235 section 4.2, RFC 9449 section 4.1)."""
@@ -68,7 +69,7 @@ def bearer_credentials(
     headers: Iterable[tuple[bytes, bytes]],
     query_string: bytes,
     known: Container[bytes] = (),
-    schemes: Mapping[bytes, bytes] = _ONLY_BEARER,
+    schemes: Mapping[bytes, bytes] = ONLY_BEARER,
 ) -> bytes | Decision:
     """Return the bearer credentials of a request, or the refusal if it has none.
 

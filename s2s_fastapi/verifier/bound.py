@@ -13,7 +13,7 @@ import anyio
 from s2s_fastapi.answers import ProtectionSpace
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError, ReplayStoreUnavailable
-from s2s_fastapi.keycloak.cures import PROOF_USED, store_cure
+from s2s_fastapi.keycloak.cures import PROOF_USED, STORE_UNCLEAR, store_cure
 from s2s_fastapi.proof.algorithms import PROOF_ALGORITHMS
 from s2s_fastapi.proof.checked import Proof, check_proof
 from s2s_fastapi.proof.replay import SIZE, InProcessReplayStore, ReplayQuota, ReplayStore
@@ -91,7 +91,9 @@ class BoundTokens:
         self.store = options.store or InProcessReplayStore(wall=self._clock)
         self._proofs = ReplayQuota(self.store, size=getattr(self.store, "size", quota))
 
-    async def decide(self, credentials: bytes, scope: MutableMapping[str, Any], root_path: str | None = None) -> Verdict:
+    async def decide(
+        self, credentials: bytes, scope: MutableMapping[str, Any], root_path: str | None = None
+    ) -> Verdict:
         """Return the verdict on a request, or on the handshake of a WebSocket, whose credentials are ``DPoP <token>``.
 
         ``root_path`` is the one that the app below will set, if it is not in the scope yet.
@@ -116,17 +118,26 @@ class BoundTokens:
         refusal = await self._used(verdict, proof, now)
         return verdict.proven(proof) if refusal is None else verdict.refused(refusal)
 
+    async def unasked(self, credentials: bytes, cure: str) -> Verdict:
+        """Return the refusal of a token whose proof cannot be checked, because nobody knows the request that it came with."""
+        verdict = self._tokens.known(credentials) or await self._tokens.adecide(credentials)
+        if not isinstance(verdict, BoundVerdict):
+            return verdict
+        return verdict.refused(Decision(reason=Reason.INVALID_PROOF, cure=cure))
+
     async def _used(self, verdict: BoundVerdict, proof: Proof, now: float) -> Decision | None:
-        """Remember a proof; return the refusal if it came before, or if nobody can tell. Only a plain True says that it is new."""
+        """Remember a proof; return the refusal if it came before, or if nobody can tell. Only True says that it is new."""
         owner = verdict.owner
         try:
             with anyio.fail_after(_STORE):
                 new: object = await self._proofs.first_use(
                     (owner.issuer, owner.client_id), proof.replay_key(owner.issuer), proof.remember_for(now)
                 )
-            if new is not True and new is not False:
-                raise TypeError("neither True nor False")
         except Exception as error:  # noqa: BLE001 - whatever a store raises, a proof that may have been used lets nobody in
             wait = error.retry_after if isinstance(error, ReplayStoreUnavailable) else _RETRY_AFTER
             return Decision(reason=Reason.REPLAY_STORE_UNAVAILABLE, cure=store_cure(error), retry_after=wait)
-        return None if new else Decision(reason=Reason.PROOF_REPLAYED, cure=PROOF_USED)
+        if new is True:
+            return None
+        if new is False:
+            return Decision(reason=Reason.PROOF_REPLAYED, cure=PROOF_USED)
+        return Decision(reason=Reason.REPLAY_STORE_UNAVAILABLE, cure=STORE_UNCLEAR, retry_after=_RETRY_AFTER)

@@ -77,12 +77,13 @@ def test_each_option_has_the_refusal_that_it_is_for(issuer: EmbeddedIssuer) -> N
             ({"key": own}, "unknown_key"),
             ({"claims": {"iat": None}}, "malformed_claims"),
             ({"claims": {"typ": "ID"}}, "wrong_type"),
-            ({"dpop": True}, "sender_constrained"),
             ({"claims": {"cnf": {"jkt": "x"}}}, "sender_constrained"),
             ({"claims": {"nbf": int(time.time()) + 600}}, "not_yet_valid"),
         ):
             given: Any = options
             assert_refused(client.get("/x", auth=issuer.as_service("a", **given)), 401, reason)
+        bound = issuer.as_service("a", dpop=True)
+        assert_refused(client.get("/x", headers={"Authorization": f"Bearer {bound.token}"}), 401, "sender_constrained")
         assert client.get("/x", auth=issuer.as_service("a")).status_code == 200
 
 
