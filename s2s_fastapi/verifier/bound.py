@@ -88,7 +88,7 @@ class BoundTokens:
         self._tokens = verifier.beside()
         self._clock: Callable[[], float] = verifier.realms[0].clock
         self._urls = PublicUrls.of(options.urls)
-        self.store = options.store or InProcessReplayStore(wall=self._clock)
+        self.store = InProcessReplayStore(wall=self._clock) if options.store is None else options.store  # an empty store is false
         self._proofs = ReplayQuota(self.store, size=getattr(self.store, "size", quota))
 
     async def decide(

@@ -514,6 +514,23 @@ def test_a_proof_is_accepted_once_however_the_second_request_is_written(service:
     service.accepts(call)
 
 
+def test_two_workers_with_one_store_accept_a_proof_once() -> None:
+    """The store of the second worker is empty when it starts, and so is that of the first: they must not take it for none."""
+    first, second = Service(), Service()
+    second.options["replay_store"] = first.options["replay_store"] = InProcessReplayStore()
+    second.realm = first.realm
+    second.options["transport"] = first.realm.transport
+    for _ in running(first, first.app(), UVICORN[0]):
+        for _ in running(second, second.app(), UVICORN[0]):
+            for here, there in ((first, second), (second, first)):
+                call = here.call()
+                lines = call.good
+                assert here.send(*lines).status == 200
+                assert there.send(*lines).status == 401
+                assert str(there.observed.decisions[-1].reason) == "proof_replayed"
+                assert there.send(*call.good).status == 200
+
+
 def test_the_same_jti_of_another_key_or_for_another_path_is_another_proof(service: Service) -> None:
     jti = secrets.token_urlsafe(16)
     call, other = service.call(), service.call(Keys.thief)
