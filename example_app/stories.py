@@ -497,7 +497,8 @@ def vault(realm: Realm) -> Iterator[Line]:
             asked = stage["bound_alice"].ask("POST", "/letters/bob")
             reached = stage["bound_bob"].decision(seconds=0.5)[0]
             seen = Answer(asked.status_code, "", asked.text, reached, stage["bound_alice"].log)
-            yield Line("Alice writes, but Keycloak 26.0 binds no token: nothing is sent", told(None), 503, "", seen)
+            what = "Alice writes, but Keycloak 26.0 binds no token: nothing is sent"
+            yield Line(what, told(None), 503, "", seen, log=("Keycloak ignored the proof",))
 
         def ask(what: str, to: str, token: str | None, status: int, reason: str, **expected: object) -> Line:
             seen = stage.ask(to, "POST", "/letters", token)
