@@ -285,14 +285,20 @@ class ServiceTokenAuth(HttpxAuth):
             ConfigurationError: as `token`, but a bound token is no error.
         """
         called = self._called(url)
-        shared, needed = self._shared(), self._min_validity
-        return self._both(shared.fresh(needed) or shared.get(needed), method, called)
+        return self._both(self._ready(), method, called)
 
     async def aheaders_for(self, method: str, url: str) -> dict[str, str]:
         """Do as `headers_for`, without blocking the running asyncio or trio loop."""
         called = self._called(url)
+        return self._both(await self._aready(), method, called)
+
+    def _ready(self) -> GrantedToken:
         shared, needed = self._shared(), self._min_validity
-        return self._both(shared.fresh(needed) or await shared.aget(needed), method, called)
+        return shared.fresh(needed) or shared.get(needed)
+
+    async def _aready(self) -> GrantedToken:
+        shared, needed = self._shared(), self._min_validity
+        return shared.fresh(needed) or await shared.aget(needed)
 
     def _called(self, url: str) -> httpx.URL:
         """Return `url` if it may get the token.

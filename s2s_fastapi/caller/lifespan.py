@@ -134,7 +134,7 @@ async def _warm(clients: tuple[_Called, ...]) -> S2SError | None:
                         "starting without a token for %s: Keycloak did not answer a request for another one", auth
                     )
                     return
-                await auth.atoken()
+                await auth._aready()  # noqa: SLF001 - as above
         except TokenRequestError as error:
             if not error.retryable:
                 refused[number] = error.again()

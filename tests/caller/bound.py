@@ -11,7 +11,8 @@ from joserfc import jws
 from joserfc.jwk import ECKey
 
 from s2s_fastapi.backchannel.channel import Reply
-from tests.caller.fakes import Asked, Keycloak, Receiver, jwt, refusal, reply
+from tests.caller.exchange.fakes import ExchangingKeycloak
+from tests.caller.fakes import Keycloak, Receiver, jwt, refusal, reply
 
 TOKEN_URL = "http://keycloak:8080/realms/corp/protocol/openid-connect/token"
 INVALID_TOKEN = {"WWW-Authenticate": 'DPoP realm="bob", error="invalid_token", algs="ES256"'}
@@ -36,6 +37,17 @@ class Proof:
         return cls(text, header, payload, key.thumbprint())
 
 
+class Pairs(dict[str, str]):
+    """Headers of an answer, among them several of one name."""
+
+    def __init__(self, *pairs: tuple[str, str]) -> None:
+        super().__init__(pairs)
+        self.pairs = pairs
+
+    def items(self) -> Any:
+        return self.pairs
+
+
 def proofs(receiver: Receiver) -> list[Proof | None]:
     """Return the proof of each request that a receiver got; a request with two of them is an error."""
     found = [headers.get_all("DPoP") or [] for headers in receiver.headers]
@@ -51,17 +63,21 @@ def thumbprint_in(authorization: str | None) -> Any:
 
 
 @dataclass
-class BindingKeycloak(Keycloak):
+class Binds:
     """Binds each token to the key of the request's proof. Its clock is `ahead` seconds ahead of this machine's."""
 
+    answers: list[Any] = field(default_factory=list)
+    claims: dict[str, Any] = field(default_factory=dict)
     ahead: float = 0.0
     body: dict[str, Any] = field(default_factory=dict)
     shown: list[Proof] = field(default_factory=list)
+    both: bool = False
+    """Whether the token is bound to a certificate too."""
     nonce: str = ""
     """The nonce that a proof must have."""
 
     def post_form(self, url: str, form: dict[str, str], headers: dict[str, str] | None = None) -> Reply:
-        answer = super().post_form(url, form, headers)
+        answer: Reply = super().post_form(url, form, headers)  # type: ignore[misc] - of the Keycloak beside it
         now = time.time() + self.ahead
         answer.headers["Date"] = formatdate(now, usegmt=True)
         proof = (headers or {}).get("DPoP")
@@ -78,10 +94,18 @@ class BindingKeycloak(Keycloak):
             return refused
         given = answer.json_object()
         claims = json.loads(urlsafe_b64decode(given["access_token"].split(".")[1] + "=="))
-        bound = {"typ": "DPoP", "cnf": {"jkt": read.thumbprint, "kc-jkt-type": "DPoP"}}
+        bound: dict[str, Any] = {"typ": "DPoP", "cnf": {"jkt": read.thumbprint, "kc-jkt-type": "DPoP"}}
+        if self.both:
+            bound["cnf"] = {"x5t#S256": "x", "jkt": read.thumbprint}
         body = {**given, "access_token": jwt(**{**claims, **bound, **self.claims}), "token_type": "DPoP", **self.body}
         return reply(200, body, {"Date": answer.headers["Date"]})
 
-    @property
-    def asked(self) -> Asked:
-        return self.requests[-1]
+
+@dataclass
+class BindingKeycloak(Binds, Keycloak):
+    """Grants bound tokens to a service."""
+
+
+@dataclass
+class BindingExchange(Binds, ExchangingKeycloak):
+    """Exchanges users' tokens for bound ones."""

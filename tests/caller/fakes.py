@@ -147,6 +147,8 @@ class Receiver:
         self.sent = 0
         self.headers: list[Message] = []
         self.connections = 0
+        self.dates: str | None = None
+        """What its answers say in ``Date``; None: what its clock shows, "": nothing."""
 
     def refuse(
         self, times: int = 1, headers: Mapping[str, str] = INVALID_TOKEN, body: bytes | Iterator[bytes] = b""
@@ -206,6 +208,9 @@ def receiver(tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
                 self.rfile.readline()
             self.rfile.readline()
             return body
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            return super().date_time_string(timestamp) if there.dates is None else there.dates
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name
             pass
