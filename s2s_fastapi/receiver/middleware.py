@@ -343,18 +343,19 @@ class ServiceAuthMiddleware:
         """Return the refusal of a request without a token. Its cure does not advise what `public_paths` already has."""
         if refusal.cure:
             return refusal
+        dpop = checked.service.space.dpop
         opened = scope.get(OPENED_KEY)
         if isinstance(opened, Opened) and isinstance(opened.opener, _Opener) and opened.opener.middleware is self:
-            return Decision(reason=refusal.reason, cure=credentials_cure(CHANGED_PATH))
+            return Decision(reason=refusal.reason, cure=credentials_cure(CHANGED_PATH, dpop))
         path = checked.route_path(scope)
         if checked.optional.open(method_of(scope), path):
-            return Decision(reason=refusal.reason, cure=credentials_cure(OTHER_CREDENTIALS))
+            return Decision(reason=refusal.reason, cure=credentials_cure(OTHER_CREDENTIALS, dpop))
         beside = checked.public.beside(path) or checked.meant.get(path, "")
         other = NEVER_PUBLIC if scope["type"] == "websocket" else OTHER_PATH
         said = f"public_paths has {beside}, {other}" if beside else ""
         if not said and (beside := checked.optional.beside(path)):
             said = f"optional_paths has {beside}, {OTHER_PATH}"
-        return Decision(reason=refusal.reason, cure=credentials_cure(said))
+        return Decision(reason=refusal.reason, cure=credentials_cure(said, dpop))
 
     async def _not_started(self, scope: Scope, receive: Receive, send: Send, problem: str) -> None:
         decision = Decision(reason=Reason.NOT_STARTED, cure=problem)

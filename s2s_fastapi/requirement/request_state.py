@@ -159,7 +159,8 @@ class Anonymous:
 
     def refused(self, scope: Scope) -> Exception:
         """Report that a requirement needs a caller, and return what Starlette answers."""
-        self.refusal = decision = Decision(reason=Reason.NO_CREDENTIALS, cure=credentials_cure(ASKED_ANYWAY))
+        cure = credentials_cure(ASKED_ANYWAY, self.service.space.dpop)
+        self.refusal = decision = Decision(reason=Reason.NO_CREDENTIALS, cure=cure)
         self.service.report(decision, scope, self.span)
         return error_within(scope, decision, self.service.space)
 

@@ -109,7 +109,7 @@ class Store:
 class Service:
     """One app on a real server."""
 
-    def __init__(self, dpop: str = "accepted", public_url: str = PUBLIC, **options: Any) -> None:
+    def __init__(self, dpop: str = "accepted", public_url: str | tuple[str, ...] = PUBLIC, **options: Any) -> None:
         self.realm, self.observed, self.clock, self.store = Realm(), Observed(), Clock(), Store()
         self.ran: list[str] = []
         self.port = 0
@@ -553,7 +553,7 @@ class TestOnTheWire:
 
 def test_a_websocket_is_a_get_of_the_https_url(service: Service) -> None:
     def opened(call: Call, *lines: bytes) -> str | int:
-        headers = [tuple(line.decode().split(": ", 1)) for line in (lines or call.good)]
+        headers = [(name, value) for name, _, value in (line.decode().partition(": ") for line in lines or call.good)]
         try:
             with connect(f"ws://127.0.0.1:{service.port}/ws?a=1", additional_headers=headers, proxy=None) as connected:
                 return str(connected.recv(5))
