@@ -52,13 +52,13 @@ class AccessCase:
         return f"{self.route.name}: {self.what}"
 
 
-def access_cases(app: AppAccess) -> list[AccessCase]:
-    """Return the cases of an app, each with a name of its own."""
-    cases = [case for route in app.routes for case in _of_route(route, app.requires)]
+def access_cases(app: AppAccess, *, bound: bool = False) -> list[AccessCase]:
+    """Return the cases of an app, each with a name of its own. ``bound``: it accepts only tokens that are bound to a key."""
+    cases = [case for route in app.routes for case in _of_route(route, app.requires, bound=bound)]
     return [*cases, *_public_paths_elsewhere(app)]
 
 
-def _of_route(route: RouteEntry, around: Requirement | None) -> Iterator[AccessCase]:
+def _of_route(route: RouteEntry, around: Requirement | None, *, bound: bool) -> Iterator[AccessCase]:
     if path_to(route) is None:
         yield AccessCase(route=route, what="not tried", not_tried="No value for the parameters of its path is known.")
         return
@@ -77,7 +77,7 @@ def _of_route(route: RouteEntry, around: Requirement | None) -> Iterator[AccessC
         problem = f"Its requirement can be met in more than {_MOST_WAYS} ways."
         yield AccessCase(route=route, what="not tried", not_tried=problem)
         return
-    tokens = satisfying_tokens(whole)
+    tokens = satisfying_tokens(whole, bound=bound)
     conditions = undecided_conditions(whole)
     for name in conditions:
         problem = (
@@ -97,7 +97,7 @@ def _of_route(route: RouteEntry, around: Requirement | None) -> Iterator[AccessC
     closed = tuple(method for method in guarded if method not in route.optional)
     if closed:
         yield AccessCase(route=route, what="no token", methods=closed, reason=Reason.NO_CREDENTIALS, beside=tokens[0])
-    for what, each in _numbered((each.what, each) for each in refused_tokens(whole)):
+    for what, each in _numbered((each.what, each) for each in refused_tokens(whole, bound=bound)):
         yield AccessCase(
             route=route, what=what, methods=guarded, token=each.token, reason=each.reason, beside=each.beside
         )

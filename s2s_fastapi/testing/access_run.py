@@ -14,12 +14,14 @@ from s2s_fastapi.testing.access_cases import AccessCase, path_to
 from s2s_fastapi.testing.attack.asgi import Answer, AsgiSender, Outgoing
 from s2s_fastapi.testing.attack.samples import with_path_parameters
 from s2s_fastapi.testing.caller_tokens import CallerToken
+from s2s_fastapi.testing.identities import Caller
 from s2s_fastapi.testing.issuer import EmbeddedIssuer
 from s2s_fastapi.testing.marked_endpoints import Marker, Reached
 
 __all__ = ["AccessOutcome", "AccessRun", "NotTriedError"]
 
 _USER: Final = "ann"
+_THIEF: Final = "somebody-who-has-the-token-but-not-its-key"
 _LONG_AGO: Final = -600
 """Seconds: no service has so much leeway."""
 _OK: Final = range(200, 300)
@@ -149,14 +151,25 @@ class AccessRun:
         headers = {"host": with_path_parameters(route.host)} if route.host else {}
         headers |= {name.lower(): value for name, value in self.headers.items() if name.lower() not in headers}
         if token is not None:
-            headers["authorization"] = f"Bearer {self._token(token)}"
+            headers |= self._credentials(token, "GET" if method == "WEBSOCKET" else method, path_to(route) or "/")
         answer = self.sender.send(Outgoing(method=method, path=path_to(route) or "/", headers=tuple(headers.items())))
         return _Shot(answer, tuple(self.marker.reached[reached:]), tuple(self.decisions[decided:]))
 
-    def _token(self, token: CallerToken) -> str:
-        options: dict[str, Any] = {"claims": token.claims, "realm": token.realm}
+    def _credentials(self, token: CallerToken, method: str, path: str) -> dict[str, str]:
+        """Return the headers with a new token, and with a new proof if the token is bound."""
+        caller = self._caller(token)
+        if not token.bound:
+            return {"authorization": f"Bearer {caller.token}"}
+        if token.proof == "none":
+            return {"authorization": f"DPoP {caller.token}"}
+        prover = caller if token.proof == "right" else self.issuer.as_service(_THIEF, dpop=True)
+        sent = prover.headers_for(method, path, token=caller.token)
+        return {name.lower(): value for name, value in sent.items()}
+
+    def _caller(self, token: CallerToken) -> Caller:
+        options: dict[str, Any] = {"claims": token.claims, "realm": token.realm, "dpop": token.bound}
         if token.expired:
             options["expires_in"] = _LONG_AGO
         if token.kind == "user":
-            return self.issuer.as_user(_USER, via=token.client_id, **options).token
-        return self.issuer.as_service(token.client_id, **options).token
+            return self.issuer.as_user(_USER, via=token.client_id, **options)
+        return self.issuer.as_service(token.client_id, **options)

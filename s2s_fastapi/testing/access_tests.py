@@ -189,6 +189,7 @@ class AccessSuite:
                     if other is not middleware
                 )
                 unread = tuple(self._unread(read))
+                bound = middleware is not None and middleware._start.options.dpop == "required"  # noqa: SLF001 - what the app was given
                 own = [route for route in read.check.access.routes if not route.documentation]
         except ConfigurationError as error:
             return _Plan(problem=str(error))
@@ -202,7 +203,7 @@ class AccessSuite:
                 f"app.add_middleware(ServiceAuthMiddleware).{below} If that is meant, review it: "
                 'access_tests(app, expect="access.json").',
             )
-        return _Plan(declared, tuple(_with_own_names(access_cases(declared))), (*elsewhere, *unread))
+        return _Plan(declared, tuple(_with_own_names(access_cases(declared, bound=bound))), (*elsewhere, *unread))
 
     @cached_property
     def _outcomes(self) -> dict[str, AccessOutcome]:

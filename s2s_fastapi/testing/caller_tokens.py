@@ -11,7 +11,17 @@ from s2s_fastapi.decision import Reason
 from s2s_fastapi.declared.asked import leaves_of, plain, ways_of
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.requirement.conditions import Condition, HasClaim, Scalar, with_claim
-from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Audience, Caller, HasRole, HasScope, InRealm, Requirement
+from s2s_fastapi.requirement.requirement import (
+    AllOf,
+    AnyOf,
+    Audience,
+    Bound,
+    Caller,
+    HasRole,
+    HasScope,
+    InRealm,
+    Requirement,
+)
 
 __all__ = [
     "ANOTHER",
@@ -47,6 +57,10 @@ class CallerToken:
     expired: bool = False
     realm: str = ""
     """The issuer of a further realm of the app; empty for the first one."""
+    bound: bool = False
+    """Whether the token is bound to a key (RFC 9449)."""
+    proof: Literal["right", "none", "of another key"] = "right"
+    """The proof of the request, if the token is bound."""
 
     @property
     def claims(self) -> dict[str, Any]:
@@ -83,11 +97,16 @@ class CallerToken:
                 client: frozenset(role for owner, role in self.roles if owner == client) for client, _ in self.roles
             },
             claims=self.claims,
+            binding="dpop" if self.bound else "",
         )
 
     def reason(self, requirement: Requirement) -> Reason:
         """Return what a requirement decides about it."""
-        return Reason.EXPIRED if self.expired else requirement.judge(self.principal).reason
+        if self.expired:
+            return Reason.EXPIRED
+        if self.bound and self.proof != "right":
+            return Reason.PROOF_MISSING if self.proof == "none" else Reason.INVALID_PROOF
+        return requirement.judge(self.principal).reason
 
     def __str__(self) -> str:
         who = f"service {self.client_id}" if self.kind == "service" else f"user of {self.client_id}"
@@ -100,7 +119,10 @@ class CallerToken:
         ]
         said = "".join(f", {name} {' '.join(sorted(values))}" for name, values in held if values)
         where = f" of the realm {self.realm}" if self.realm else ""
-        return f"{who}{where}{said}{', expired' if self.expired else ''}"
+        proof = (
+            "" if self.proof == "right" else ", without a proof" if self.proof == "none" else f", a proof {self.proof}"
+        )
+        return f"{who}{where}{said}{', bound' if self.bound else ''}{proof}{', expired' if self.expired else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +146,12 @@ def count_ways(requirement: Requirement) -> int:
     return 1
 
 
-def satisfying_tokens(requirement: Requirement) -> list[CallerToken]:
-    """Return the smallest token for each way to meet a requirement; none for a way that no token can meet."""
-    tokens = (_smallest(way) for way in ways_of(requirement))
+def satisfying_tokens(requirement: Requirement, *, bound: bool = False) -> list[CallerToken]:
+    """Return the smallest token for each way to meet a requirement; none for a way that no token can meet.
+
+    ``bound``: the app accepts only tokens that are bound to a key.
+    """
+    tokens = (_smallest(way, bound=bound) for way in ways_of(requirement))
     return list(dict.fromkeys(token for token in tokens if token.reason(requirement) is Reason.ALLOWED))
 
 
@@ -137,20 +162,21 @@ def undecided_conditions(requirement: Requirement) -> list[str]:
     )
 
 
-def refused_tokens(requirement: Requirement) -> list[Refused]:
+def refused_tokens(requirement: Requirement, *, bound: bool = False) -> list[Refused]:
     """Return tokens that lack one thing of a satisfying one, and that meet no other way either.
 
-    A token that a condition may let in is left out: only the app can tell.
+    A token that a condition may let in is left out: only the app can tell. ``bound`` is as in `satisfying_tokens`: then a bearer token is
+    refused before any requirement is asked.
     """
     found: dict[tuple[str, CallerToken], Refused] = {}
     realms = _audiences_by_realm(requirement)
-    for token in satisfying_tokens(requirement):
+    for token in satisfying_tokens(requirement, bound=bound):
         others = (
             replace(token, realm=realm, audiences=names) for realm, names in realms.items() if realm != token.realm
         )
         elsewhere = (("a caller of another realm", other) for other in others)
         for what, lacking in (*_lacking(token), *elsewhere):
-            reason = lacking.reason(requirement)
+            reason = lacking.reason(requirement) if lacking.bound or not bound else Reason.BEARER_NOT_ACCEPTED
             if reason not in (Reason.ALLOWED, Reason.CONDITION_NOT_MET):
                 found.setdefault((what, lacking), Refused(what, lacking, reason, token))
     return list(found.values())
@@ -189,9 +215,13 @@ def _lacking(token: CallerToken) -> Iterator[tuple[str, CallerToken]]:
         yield f"without claim {name}", replace(token, values=rest)
         yield f"another value in claim {name}", replace(token, values=rest | {(path, str, ANOTHER)})
     yield "an expired token", replace(token, expired=True)
+    if token.bound:
+        yield "the same token without a proof", replace(token, proof="none")
+        yield "the same token with a proof of another key", replace(token, proof="of another key")
+        yield "a token that is bound to no key", replace(token, bound=False)
 
 
-def _smallest(leaves: tuple[Requirement, ...]) -> CallerToken:
+def _smallest(leaves: tuple[Requirement, ...], *, bound: bool) -> CallerToken:
     """Return the smallest token for plain requirements that must all be met; one that meets not all of them if none can."""
     way = tuple(map(plain, leaves))
     callers = [leaf for leaf in way if isinstance(leaf, Caller)]
@@ -208,6 +238,7 @@ def _smallest(leaves: tuple[Requirement, ...]) -> CallerToken:
         values=frozenset(
             (leaf.path, type(leaf.values[0]), leaf.values[0]) for leaf in way if isinstance(leaf, HasClaim)
         ),
+        bound=bound or any(isinstance(leaf, Bound) for leaf in way),
     )
 
 

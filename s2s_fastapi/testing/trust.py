@@ -43,6 +43,7 @@ from s2s_fastapi.testing.found import Found, find
 from s2s_fastapi.testing.served import from_elsewhere, refuse_served
 from s2s_fastapi.testing.swapping import Swap, original, present, swapping
 from s2s_fastapi.verifier.accepted_tokens import AcceptedTokens
+from s2s_fastapi.verifier.bound import BoundTokens, DpopOptions
 from s2s_fastapi.verifier.checks import Checks
 from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.public_url import PublicUrls
@@ -179,6 +180,10 @@ class Trusted:
             if options.mode:
                 below = router_below(middleware.app) or hidden_app(middleware.app) if owner is None else owner
                 return proof_url(url, options.urls, root_path=own_root_path(below))
+        for verifier in self._found.verifiers:
+            options = verifier._dpop  # noqa: SLF001 - what it was given
+            if options.mode:
+                return proof_url(url, options.urls)
         return url
 
     def audiences_in(self, realm: str) -> frozenset[str]:
@@ -288,6 +293,7 @@ class Trusted:
                     frozenset() if skips else named or each.audiences,
                     first=each is settings[0],
                     max_lifetime=before["_max_lifetime"],
+                    dpop=before["_dpop"].mode,
                 ),
                 self._keys(each),
                 AcceptedTokens(before["_cached_tokens"]),
@@ -296,11 +302,15 @@ class Trusted:
             for each in settings
         )
         made = RealmsVerifier(realms) if len(realms) > 1 else realms[0]
+        dpop: DpopOptions = before["_dpop"]
+        dpop = replace(dpop, store=self._proofs) if dpop.mode else dpop
         return {
             **vars(other),
             "_verifier": made,
+            "_dpop": dpop,
+            "_bound": BoundTokens(made, dpop) if dpop.mode else None,
             "_client_ids": {each.issuer: each.client_id for each in settings},
-            "_protects": ProtectionSpace(settings[0].client_id or settings[0].realm),
+            "_protects": dpop.placed(ProtectionSpace(settings[0].client_id or settings[0].realm)),
             "_log": self._recorder(DecisionLog()),
         }
 

@@ -30,6 +30,7 @@ from s2s_fastapi import (
     KeycloakSettings,
     ServiceAuthMiddleware,
     require_audience,
+    require_bound,
     require_caller,
     require_claim,
     require_realm_role,
@@ -133,6 +134,61 @@ def test_an_optional_path_is_open_without_credentials_and_closed_to_bad_ones() -
         "GET /search: a wrong audience",
         "GET /search: an expired token",
     ]
+
+
+PROVEN = {"dpop": "required", "public_url": "https://crm.example.com/api"}
+
+
+@pytest.mark.parametrize("how", ["required", "on the route"])
+def test_bound_tokens_are_tried_without_their_proof_and_with_that_of_a_thief(how: str) -> None:
+    app = (
+        make(**PROVEN)
+        if how == "required"
+        else make(requirement=CRM & require_bound(), **{**PROVEN, "dpop": "accepted"})
+    )
+    app.websocket("/live", dependencies=[Depends(CRM if how == "required" else CRM & require_bound())])(socket)
+    outcomes = check_access(app)
+    assert {each.result for each in outcomes} == {"held"}
+    for route in ("POST /tickets", "WEBSOCKET /live"):
+        for what in (
+            "the right caller",
+            "no token",
+            "a wrong audience",
+            "the same token without a proof",
+            "the same token with a proof of another key",
+            "a token that is bound to no key",
+        ):
+            assert f"{route}: {what}" in [each.name for each in outcomes]
+
+
+class BelievesTheBinding(ServiceAuthMiddleware):
+    """Lets everybody in who sends a bound token, with whatever proof."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope.get("headers", ()))
+        if headers.get(b"authorization", b"").startswith(b"DPoP ") and scope["path"] == "/tickets":
+            await self.app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+def test_an_app_that_looks_at_no_proof_fails() -> None:
+    app = FastAPI(openapi_url=None)
+    app.post("/tickets")(ran)
+    app.add_middleware(BelievesTheBinding, audience="crm", dpop="required", public_url="https://crm.example.com")
+    found = bad(app, client_id="crm")
+    assert {
+        "POST /tickets: the same token without a proof",
+        "POST /tickets: the same token with a proof of another key",
+    } <= found.keys()
+    text = found["POST /tickets: the same token without a proof"].text
+    assert "POST with a token of service any-service, aud crm, bound, without a proof reached the endpoint" in text
+    assert "401 proof_missing" in text
+
+
+def test_an_app_that_still_accepts_bearer_tokens_is_tried_with_them_and_passes() -> None:
+    assert bad(make(**{**PROVEN, "dpop": "accepted"})) == {}
+    assert "POST /tickets: a token that is bound to no key" not in names(make(**{**PROVEN, "dpop": "accepted"}))
 
 
 def test_a_claim_is_tried_and_a_condition_is_named_as_not_tried() -> None:

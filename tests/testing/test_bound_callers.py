@@ -4,12 +4,24 @@ from typing import Any
 
 import pytest
 from fastapi import Depends, FastAPI, WebSocket
-from starlette.routing import Mount
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
+from starlette.testclient import TestClient
 
 from example_app.realm import REALMS, claims_of
-from s2s_fastapi import ConfigurationError, CurrentPrincipal, ServiceAuthMiddleware, require_caller
+from s2s_fastapi import (
+    AuthenticationError,
+    ConfigurationError,
+    CurrentPrincipal,
+    ServiceAuthMiddleware,
+    TokenVerifier,
+    require_bound,
+    require_caller,
+    require_user,
+)
 from s2s_fastapi.proof.key import ProofKey
-from s2s_fastapi.requirement.require import require_bound, require_user
 from s2s_fastapi.testing import EmbeddedIssuer, assert_refused, async_client_of, client_of, refused
 
 PUBLIC = "https://crm.example.com/api"
@@ -239,3 +251,43 @@ def test_what_a_block_remembers_goes_by_the_clock_of_the_issuer(issuer: Embedded
         assert_refused(client.get("/x/1", headers=headers), 401, "invalid_proof")
         assert client.get("/x/1", auth=issuer.as_service("alice", dpop=True)).status_code == 200
     issuer.time.reset()
+
+
+def test_a_verifier_without_the_middleware_sees_proofs_too(issuer: EmbeddedIssuer) -> None:
+    class Store:
+        async def first_use(self, key: bytes, seconds: float) -> bool:
+            raise AssertionError((key, seconds))
+
+    verifier = TokenVerifier(audience="crm", dpop="required", public_url=PUBLIC, replay_store=Store())
+
+    async def answer(request: Request) -> JSONResponse:
+        try:
+            principal = await verifier.authenticate(request)
+        except AuthenticationError as error:
+            return JSONResponse(str(error.code), 401)
+        return JSONResponse(principal.binding)
+
+    app = Starlette(routes=[Route("/x", answer)])
+    with issuer.trusted_by(verifier), TestClient(app) as client:
+        alice = issuer.as_service("alice", dpop=True)
+        headers = alice.headers_for("GET", "/x")
+        assert client.get("/x", headers=headers).json() == "dpop"
+        assert client.get("/x", headers=headers).json() == "proof_replayed"
+        assert client.get("/x", auth=alice).json() == "dpop"
+        assert client.get("/x", auth=issuer.as_service("alice")).json() == "bearer_not_accepted"
+    assert verifier._dpop.store.__class__ is Store
+
+
+def test_the_store_of_production_is_back_after_the_block(issuer: EmbeddedIssuer) -> None:
+    class Store:
+        asked = 0
+
+        async def first_use(self, key: bytes, seconds: float) -> bool:
+            raise AssertionError((key, seconds))
+
+    store = Store()
+    app = make_app(replay_store=store)
+    with client_of(app, issuer=issuer) as client:
+        (middleware,) = client.trusted.middlewares
+        assert middleware._start.options.replay_store is not store
+    assert middleware._start.options.replay_store is store

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from s2s_fastapi import (
     Requirement,
     require_audience,
+    require_bound,
     require_caller,
     require_claim,
     require_realm_role,
@@ -243,3 +244,41 @@ def test_the_claims_say_exactly_what_the_token_has() -> None:
         "resource_access": {"x": {"roles": ["q", "r"]}},
     }
     assert set(CallerToken().claims.values()) == {None}
+
+
+def test_a_bound_token_is_also_tried_without_its_proof_and_without_its_binding() -> None:
+    requirement = APP & require_bound()
+    whole = token(bound=True)
+    assert satisfying_tokens(requirement) == [whole]
+    assert {each.what: str(each.reason) for each in refused_tokens(requirement)} == {
+        "a user's token": "not_a_service",
+        "a wrong audience": "wrong_audience",
+        "an expired token": "expired",
+        "the same token without a proof": "proof_missing",
+        "the same token with a proof of another key": "invalid_proof",
+        "a token that is bound to no key": "not_bound",
+    }
+    assert str(whole) == "service any-service, aud api, bound"
+    assert {str(each.token) for each in refused_tokens(requirement)} >= {
+        f"{whole}, without a proof",
+        f"{whole}, a proof of another key",
+    }
+
+
+def test_if_the_app_accepts_bound_tokens_only_every_token_is_bound_and_another_is_refused_first() -> None:
+    requirement = APP & require_caller("a")
+    assert satisfying_tokens(requirement, bound=True) == [token(client_id="a", bound=True)]
+    reasons = {each.what: str(each.reason) for each in refused_tokens(requirement, bound=True)}
+    assert reasons["a token that is bound to no key"] == "bearer_not_accepted"
+    assert reasons["another service"] == "caller_not_allowed"
+    assert all(
+        each.token.bound for each in refused_tokens(requirement, bound=True) if each.reason != "bearer_not_accepted"
+    )
+
+
+def test_a_way_that_needs_no_binding_takes_bound_tokens_too() -> None:
+    requirement = APP & (require_bound() | require_caller("a"))
+    assert satisfying_tokens(requirement) == [token(bound=True), token(client_id="a")]
+    whats = {each.what for each in refused_tokens(requirement)}
+    assert "a token that is bound to no key" in whats  # of any service
+    assert "the same token without a proof" in whats
