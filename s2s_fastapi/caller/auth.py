@@ -32,11 +32,12 @@ from s2s_fastapi.caller.carried import (
     refuses,
     remedy,
 )
+from s2s_fastapi.caller.challenges import UNAUTHORIZED
 from s2s_fastapi.caller.clients.rules import Rules, installed
 from s2s_fastapi.caller.granted import GrantedToken
 from s2s_fastapi.caller.httpx_compat import HttpxAuth
 from s2s_fastapi.caller.origins import PORTS, Pin, pin_of, pins, spelled, within
-from s2s_fastapi.caller.resend import UNAUTHORIZED, discarding, replayable
+from s2s_fastapi.caller.resend import discarding, replayable
 from s2s_fastapi.caller.shared_token import SharedToken
 from s2s_fastapi.caller.token_source import IN_USE, TokenSource
 from s2s_fastapi.caller.wanted import Names, Wanted, seconds, written_in_code

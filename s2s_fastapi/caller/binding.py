@@ -2,20 +2,16 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, NoReturn, Self, TypeAlias
+from typing import Final, Literal, NoReturn, Self, TypeAlias
 from weakref import WeakValueDictionary
 
-from s2s_fastapi.caller.credentials import ClientAuthentication
+from s2s_fastapi.caller.challenges import UNAUTHORIZED, challenge_error
 from s2s_fastapi.caller.origins import Pin
-from s2s_fastapi.caller.resend import UNAUTHORIZED, challenge_error
 from s2s_fastapi.caller.servers import Servers
 from s2s_fastapi.process import watch_forks
 from s2s_fastapi.proof.key import ProofKey
-
-if TYPE_CHECKING:
-    from s2s_fastapi.caller.token_request import TokenKey
 
 __all__ = ["NONCE", "PROOF", "Answer", "Binding", "BoundClient", "BoundClients", "Proven", "Remedy"]
 
@@ -68,7 +64,6 @@ class Binding:
         servers = self.servers
         now, at, nonce = servers.time(origin), servers.clock(), servers.nonce(origin)
         proof = self.key.proof(method, url, now=now, token=token, nonce=nonce)
-        del token  # error trackers record the locals of each frame
         return Proven(proof, method, url, origin, nonce, now, at)
 
     def explained(self, error: str, proven: Proven) -> Remedy:
@@ -128,20 +123,17 @@ class BoundClients:
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
         self._servers = Servers(clock=clock, wall=wall)
-        self._clients: WeakValueDictionary[tuple[str, ClientAuthentication], BoundClient] = WeakValueDictionary()
+        self._clients: WeakValueDictionary[Hashable, BoundClient] = WeakValueDictionary()
         self.after_fork()
 
     def after_fork(self) -> None:
         """Replace the lock: another thread of the parent may have held it."""
         self._lock = threading.Lock()
 
-    def of(self, key: "TokenKey") -> BoundClient | None:
-        """Return the client of a token; None if its tokens are bearer tokens."""
-        if not key.dpop:
-            return None
+    def of(self, credential: Hashable) -> BoundClient:
+        """Return the client of `credential`: all that says who asks whom, and nothing of what is asked for."""
         watch_forks(self)
         watch_forks(self._servers)
-        credential = key.issuer, key.authentication
         with self._lock:
             client = self._clients.get(credential)
             if client is None:

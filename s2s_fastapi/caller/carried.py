@@ -6,8 +6,8 @@ from urllib.parse import unquote_to_bytes
 
 from s2s_fastapi.accepted import FURTHER, INBOUND, digest, length_of
 from s2s_fastapi.caller.binding import NONCE, PROOF, Answer, Proven, Remedy
+from s2s_fastapi.caller.challenges import UNAUTHORIZED, challenge_error
 from s2s_fastapi.caller.origins import pin_of, within
-from s2s_fastapi.caller.resend import UNAUTHORIZED, challenge_error
 from s2s_fastapi.telemetry.spans import INVALID_SPAN, current_span, propagated
 from s2s_fastapi.text import named
 

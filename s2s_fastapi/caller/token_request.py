@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s2s_fastapi.backchannel.channel import Reply
-from s2s_fastapi.caller.binding import Binding, BoundClients
+from s2s_fastapi.caller.binding import Binding, BoundClient, BoundClients
 from s2s_fastapi.caller.credentials import ClientAuthentication, Proof, client_authentication
 from s2s_fastapi.caller.granted import GrantedToken, granted
 from s2s_fastapi.caller.token_endpoint import LOG, Channel, TokenEndpoint, remarks
@@ -62,6 +62,10 @@ class TokenKey:
             dpop=settings.dpop,
         )
 
+    def bound(self, clients: BoundClients) -> BoundClient | None:
+        """Return whose key the token is bound to, whatever audience and scope it has; None for a bearer token."""
+        return clients.of((self.issuer, self.authentication)) if self.dpop else None
+
 
 class Recording:
     """What the token requests of `key` leave in metrics and traces."""
@@ -110,7 +114,7 @@ class TokenRequest:
         clients: BoundClients | None = None,
     ) -> None:
         self._grant = _ClientCredentials(key.wanted, settings)
-        bound = (clients or BoundClients(clock=clock)).of(key)
+        bound = key.bound(clients or BoundClients(clock=clock))
         self._endpoint = TokenEndpoint(key.token_url, key.authentication, settings, channel, clock, bound=bound)
         self._recording = Recording("request token", key, TOKEN_REQUEST)
         self.labels = self._recording.labels

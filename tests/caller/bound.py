@@ -77,7 +77,8 @@ class Binds:
     """The nonce that a proof must have."""
 
     def post_form(self, url: str, form: dict[str, str], headers: dict[str, str] | None = None) -> Reply:
-        answer: Reply = super().post_form(url, form, headers)  # type: ignore[misc] - of the Keycloak beside it
+        beside: Any = super()
+        answer: Reply = beside.post_form(url, form, headers)
         now = time.time() + self.ahead
         answer.headers["Date"] = formatdate(now, usegmt=True)
         proof = (headers or {}).get("DPoP")

@@ -961,7 +961,7 @@ def test_every_spelling_of_the_challenge_renews(challenge: str, bob: Receiver, c
 
 
 def test_a_monstrous_challenge_costs_nothing(bob: Receiver) -> None:
-    from s2s_fastapi.caller.resend import challenge_error
+    from s2s_fastapi.caller.challenges import challenge_error
 
     for text in (
         '"' * 10**6,

@@ -92,8 +92,8 @@ def test_one_client_has_one_key_for_all_audiences_and_scopes(
     bob: Receiver, charles: Receiver, keycloak: BindingKeycloak
 ) -> None:
     keycloak.aud = ["bob", "charles"]
-    for there, options in ((bob, {"audience": "bob"}), (charles, {"audience": "charles", "scope": "profile"})):
-        httpx.get(there.url, auth=ServiceTokenAuth(there.url, dpop=True, **options))
+    for there, audience, scope in ((bob, "bob", None), (charles, "charles", "profile")):
+        httpx.get(there.url, auth=ServiceTokenAuth(there.url, audience=audience, scope=scope, dpop=True))
 
     assert len(keycloak.requests) == 2
     assert len({proof.thumbprint for proof in keycloak.shown}) == 1

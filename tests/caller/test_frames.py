@@ -1,5 +1,6 @@
 """Error trackers record the locals of every frame above a log record: no such frame shows what proves who we are."""
 
+import asyncio
 import importlib
 import logging
 import socketserver
@@ -10,17 +11,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
+import aiohttp
 import httpx
 import pytest
 from joserfc.jwk import ECKey
 
-from s2s_fastapi import KeycloakSettings, KeysUnavailable, ServiceTokenAuth, TokenRequestError
+from s2s_fastapi import KeycloakSettings, KeysUnavailable, ServiceTokenAuth, TokenRequestError, TokenWithheld
 from s2s_fastapi.backchannel.channel import BackChannel
 from s2s_fastapi.caller.client_key import ClientKey, registration
+from s2s_fastapi.caller.service_client import service_client
 from s2s_fastapi.caller.token_source import TokenSource, using
 from s2s_fastapi.telemetry.foreign import LOGGERS, held_back
 from s2s_fastapi.testing import EmbeddedIssuer
 from s2s_fastapi.verifier.keys import KeySource
+from tests.caller.bound import BindingKeycloak, proofs
+from tests.caller.fakes import receiver, settings
 from tests.kit.reported import reported
 from tests.testing.asking import SECRET, client, document
 
@@ -116,6 +121,44 @@ def test_no_frame_above_a_log_record_shows_a_secret_an_assertion_or_a_token(
     assert "httpcore.http11" in tracker.names
     assert "httpx" not in tracker.names
     assert tracker.leaks(*sent) == []
+
+
+@pytest.mark.parametrize("way", ["httpx", "service_client", "requests", "aiohttp", "headers_for"])
+def test_no_frame_above_a_log_record_shows_a_private_key_or_a_proof(tracker: Tracker, way: str) -> None:
+    async def by_aiohttp() -> None:
+        async with aiohttp.ClientSession(middlewares=[auth.for_aiohttp()]) as session:
+            await session.get(bob.url)
+
+    keycloak = BindingKeycloak(nonce="wanted")
+    with receiver() as bob, using(TokenSource(channel=keycloak)):
+        options: dict[str, Any] = {"audience": "bob", "settings": settings(), "dpop": True}
+        auth = ServiceTokenAuth(bob.url, **options)
+        wanted = {"WWW-Authenticate": 'DPoP error="use_dpop_nonce"', "DPoP-Nonce": "n"}
+        bob.answers = [(307, {"Location": "/b"}, b""), (401, wanted, b""), (200, {}, b"")]
+        if way == "httpx":
+            httpx.get(bob.url, auth=auth, follow_redirects=True)
+        elif way == "service_client":
+            with service_client(bob.url, follow_redirects=True, **options) as client:
+                client.get("/")
+        elif way == "requests":
+            with auth.for_requests() as session:
+                session.get(bob.url)
+        elif way == "aiohttp":
+            asyncio.run(by_aiohttp())
+        else:
+            with pytest.raises(TokenWithheld):
+                auth.headers_for("GET", f"{bob.url}0")
+            httpx.get(bob.url, headers=auth.headers_for("GET", bob.url))
+        token = auth._ready()
+    reported()
+    assert token.binding is not None
+    private = token.binding.key._private.as_dict(private=True)["d"]
+    texts = [proof.text.rpartition(".")[2] for proof in (*proofs(bob), *keycloak.shown) if proof is not None]
+    assert len(texts) >= 3
+    assert tracker.kept
+    assert tracker.leaks(private) == []
+    if way not in {"requests", "headers_for"}:  # there, frames of other packages hold the headers while they log
+        assert tracker.leaks(token.value, *texts) == []
 
 
 PASSWORD = "p4ssword-of-the-proxy"

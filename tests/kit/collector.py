@@ -195,6 +195,13 @@ def learn(stack: ExitStack, search: Search) -> None:
     """Learn every secret where it is made: a harness may stand in between, a test may not."""
     from s2s_fastapi.caller.credentials import Proof
     from s2s_fastapi.caller.granted import GrantedToken
+    from s2s_fastapi.proof.key import ProofKey
+
+    def private(made: ProofKey, _: object) -> None:
+        search.learn(made._private.as_dict(private=True)["d"], "the private key of proofs")
+
+    def bound(_: ProofKey, made: str) -> None:
+        search.learn_exactly(made, "a proof")
 
     def proof(made: Proof, _: object) -> None:
         for text in _KEY_TEXT.findall(made.material) if made.kid else [made.material]:
@@ -215,6 +222,8 @@ def learn(stack: ExitStack, search: Search) -> None:
     _after(stack, SecretStr, "__init__", lambda made, _: search.learn(made.get_secret_value(), "a SecretStr"))
     _after(stack, Proof, "__init__", proof)
     _after(stack, GrantedToken, "__init__", token)
+    _after(stack, ProofKey, "__init__", private)
+    _after(stack, ProofKey, "proof", bound)
     for algorithm in {type(model) for model in JWSRegistry.algorithms.values()}:
         _after(stack, algorithm, "sign", signature)
 

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 import grpc
 import grpc.aio
 
+from s2s_fastapi.caller.challenges import challenge_error
 from s2s_fastapi.caller.clients.rules import Rules, pin_at
 from s2s_fastapi.caller.origins import Pin
-from s2s_fastapi.caller.resend import challenge_error
 from s2s_fastapi.errors import ConfigurationError, S2SError
 from s2s_fastapi.telemetry.spans import propagated
 

@@ -17,9 +17,9 @@ from s2s_fastapi.caller.carried import (
     holds,
     is_placeholder,
 )
+from s2s_fastapi.caller.challenges import UNAUTHORIZED, challenge_error
 from s2s_fastapi.caller.granted import GrantedToken
 from s2s_fastapi.caller.origins import PORTS, WEBSOCKETS, Pin
-from s2s_fastapi.caller.resend import UNAUTHORIZED, challenge_error
 from s2s_fastapi.engine.steps import Steps, arun, run
 from s2s_fastapi.errors import ConfigurationError, S2SError, TokenWithheld
 

@@ -49,7 +49,7 @@ class Exchanger:
         *,
         clients: BoundClients | None = None,
     ) -> None:
-        bound = (clients or BoundClients(clock=clock, wall=wall)).of(key)
+        bound = key.bound(clients or BoundClients(clock=clock, wall=wall))
         self.endpoint = TokenEndpoint(key.token_url, key.authentication, settings, channel, clock, bound=bound)
         self.settings = settings
         self.wall = wall
