@@ -26,12 +26,14 @@ They need a server of their own, a socket, a setting or many requests. The tests
 ## The language
 
 [case.schema.json](case.schema.json) is the schema. A case begins with a good request: a token that the realm has signed for a caller that the
-route permits, in one `Authorization: Bearer` header. Then the members below take effect, in this order.
+route permits, in one `Authorization: Bearer` header. If the route accepts only tokens that are bound to a key, the request has a bound
+token under the scheme DPoP, and a good proof (RFC 9449). Then the members below take effect, in this order.
 
 | Member | What it changes |
 |---|---|
 | `from` | the good token is of a `stranger` (another service of the realm) or of a `user` |
-| `before` | first the realm changes, or time passes. With `seconds`, the same token was accepted before |
+| `before` | first the realm changes, or time passes. With `seconds`, the same token was accepted before. With `sent`, the same request was accepted a moment ago |
+| `where` | the routes on which the case is tried: `bearer` where bearer tokens are accepted, `no proofs` where no bound tokens are, `proofs` where bound tokens are: there the good token is bound to a key |
 | `token.header`, `token.claims` | members that are set |
 | `token.without_header`, `token.without_claims` | members that are left out |
 | `token.algorithm` | another algorithm of the realm; `alg` and `kid` follow |
@@ -42,12 +44,16 @@ route permits, in one `Authorization: Bearer` header. Then the members below tak
 | `token.secret` | the form of the public key that is the secret of an HMAC |
 | `token.header_part`, `token.claims_part`, `token.signature_part` | what is done to a part after the signature |
 | `token.compact` | how the parts are joined |
+| `proof` | the DPoP proof of the request, with the members of `token`. `foreign` is then an attacker's key for proofs |
 | `request.authorization` | the values of all Authorization headers |
+| `request.proofs` | the values of all DPoP headers |
 | `request.headers`, `request.query`, `request.path` | what else is sent |
 
 `each` makes variants: `${{each}}` is the value, and the id of the case is the entry, a dot and the name of the variant. Other variables are `issuer`,
 `audience`, `client_id`, `leeway`, `kid`, `kid_es256`, `kid_foreign`, `kid_further`, `jwk_foreign`, `good` (the good token), `good_signature`, `token`, `path`, `path_of_public`,
-`path_of_style`, `path_of_script`, `jwks_foreign` (where the attacker serves its keys) and `public` (a public path of the app). An object with one member that begins with a dollar sign is a function:
+`path_of_style`, `path_of_script`, `jwks_foreign` (where the attacker serves its keys) and `public` (a public path of the app). A case with `where: proofs` also has `proof`, `good_proof`, `method`, `method_in_lower_case`,
+`another_method`, `url` (what `htu` must be), `url_of_another_host` and others like it, `path_alone`, `ath_of_another_token`, `jwk`, `jwk_private` and `jkt_foreign`; its
+`jwk_foreign` is a key for proofs. An object with one member that begins with a dollar sign is a function:
 
 | Function | Value |
 |---|---|

@@ -9,11 +9,13 @@ from typing import Any, Final, Literal
 
 from s2s_fastapi.errors import ConfigurationError
 
-__all__ = ["FILES", "Case", "Expected", "Start", "all_cases", "read_cases"]
+__all__ = ["FILES", "Case", "Expected", "Start", "Where", "all_cases", "read_cases"]
 
 Start = Literal["caller", "stranger", "user"]
 
-FILES: Final = ("algorithms", "headers", "parsing", "claims", "around-the-token", "caches-and-keys")
+Where = Literal["", "bearer", "no proofs", "proofs"]
+
+FILES: Final = ("algorithms", "headers", "parsing", "claims", "around-the-token", "caches-and-keys", "proofs")
 """The data files, in the order in which the cases are tried."""
 
 _VERSION: Final = 1
@@ -51,8 +53,18 @@ class Case:
     """What happens between an accepted request with the token and the attack with the same token, or before the app is asked at all."""
     token: Mapping[str, Any] = field(default_factory=dict)
     """The recipe: see `recipe`."""
+    proof: Mapping[str, Any] = field(default_factory=dict)
+    """The recipe of the DPoP proof."""
+    where: Where = ""
+    """On which routes it is tried: everywhere, where bearer tokens are accepted, where no bound tokens are, or where bound tokens are. In the last
+    case the good token is bound to a key."""
     request: Mapping[str, Any] = field(default_factory=dict)
-    """What else is changed: ``authorization``, ``headers``, ``query``, ``path``."""
+    """What else is changed: ``authorization``, ``proofs``, ``headers``, ``query``, ``path``."""
+
+    @property
+    def apart(self) -> bool:
+        """Whether it changes the realm or the time, so that the app is opened for it alone."""
+        return bool(self.before.keys() - {"sent"})
 
     @property
     def by_a_further_realm(self) -> bool:
@@ -102,6 +114,8 @@ def _case(entry: Mapping[str, Any], variant: str, value: Any) -> Case:
         start=entry.get("from", "caller"),
         before=entry.get("before", {}),
         token=_with_variant(entry.get("token", {}), value),
+        proof=_with_variant(entry.get("proof", {}), value),
+        where=entry.get("where", ""),
         request=_with_variant(entry.get("request", {}), value),
     )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from s2s_fastapi.decision import Decision
 from s2s_fastapi.testing.attack.asgi import Answer, Outgoing
@@ -62,6 +62,10 @@ class AttackedRoute:
     """Why no request is sent: for example, because it would run code of the app."""
     unread: bool = False
     """Whether it stands for a whole app, to which no route leads that can be read."""
+    dpop: Literal["", "accepted", "required"] = ""
+    """Whether the app accepts tokens that are bound to a key by DPoP, beside bearer tokens or alone."""
+    proof_url: Callable[[str], str] = field(default=str, compare=False, repr=False)
+    """Returns the URL that a proof must name (``htu``), for a path that is requested."""
     entry: Any = field(default=None, compare=False, repr=False)
     """What runs the route: markers tell by it which route a request reached."""
 
@@ -69,6 +73,11 @@ class AttackedRoute:
     def name(self) -> str:
         """The route as one writes it."""
         return f"{self.method} {self.host and f'//{self.host}'}{self.path}"
+
+    @property
+    def bound(self) -> bool:
+        """Whether a good token for it must be bound to a key."""
+        return "cnf" in self.permits.claims
 
     def path_with(self, name: str) -> str:
         """Return its path with this text for each path parameter."""

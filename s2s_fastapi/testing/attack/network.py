@@ -17,6 +17,7 @@ from s2s_fastapi.testing.attack.asgi import Answer, Outgoing
 from s2s_fastapi.testing.attack.ground import AttackedRoute, Ground, Shot
 from s2s_fastapi.testing.attack.own import OwnApp
 from s2s_fastapi.testing.attack.realm import AttackedRealm
+from s2s_fastapi.testing.attack.runner import good_headers
 from s2s_fastapi.testing.issuer import EmbeddedIssuer
 
 __all__ = ["HttpSender", "ServedApp", "loopback"]
@@ -161,5 +162,4 @@ class ServedApp:
 
     def _with_and_without(self, ground: Ground, route: AttackedRoute) -> tuple[Shot, Shot]:
         """Send a good token, and then none."""
-        token = ground.realm.token(route.permits.claims, user=route.permits.user, now=int(ground.now()))
-        return ground.shoot(route, headers=(("authorization", f"Bearer {token}"),)), ground.shoot(route)
+        return ground.shoot(route, headers=good_headers(ground, route)), ground.shoot(route)

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, Literal
 
 from starlette.applications import Starlette
 from starlette.routing import Host, Mount, Router
@@ -20,7 +21,7 @@ from s2s_fastapi.testing.attack.realm import AttackedRealm, attacking_issuer
 from s2s_fastapi.testing.attack.routes import FoundRoute, is_named, routes_of
 from s2s_fastapi.testing.found import find
 from s2s_fastapi.testing.marked_endpoints import Marker, marked_endpoints
-from s2s_fastapi.testing.trust import Trusted
+from s2s_fastapi.testing.trust import Trusted, proof_url
 from s2s_fastapi.testing.unread import unread_apps
 
 __all__ = ["OwnApp", "places_below"]
@@ -77,7 +78,7 @@ class OwnApp:
                 marker = stack.enter_context(marked_endpoints(place.app))
                 markers.append(marker)
                 unmarked = {id(route.entry) for route in marker.unmarked}
-                guard = _Guard.of(_middleware_of(place.app, owners), place.app, trusted)
+                guard = _Guard.of(_middleware_of(place.app, owners), place, trusted)
                 routes += [
                     self._route(each, place, guard, unmarked=id(each.access.entry) in unmarked) for each in declared
                 ]
@@ -101,6 +102,7 @@ class OwnApp:
             client_id=guard.client_id,
             users=guard.users,
             realm=guard.realm,
+            bound=guard.dpop == "required",
         )
         refused = permits.refused(permits.claims)
         untried = _CONDITION if refused in UNDECIDED else _OF_ANOTHER_REALM if refused == Reason.OTHER_REALM else ""
@@ -117,6 +119,8 @@ class OwnApp:
             public=public or guard.opens(found.method, found.sample.path.removeprefix(place.prefix)),
             anonymous=guard.opens_without_credentials(found.method, found.sample.path.removeprefix(place.prefix)),
             left_out=UNMARKED if unmarked else untried,
+            dpop=guard.dpop,
+            proof_url=guard.proof_url,
             entry=found.access.entry,
         )
 
@@ -134,11 +138,14 @@ class _Guard:
     further: str = ""
     """A further realm of the test issuer, if there is one."""
     leeway: float = 30.0
+    dpop: Literal["", "accepted", "required"] = ""
+    proof_url: Callable[[str], str] = str
     opens: Callable[[str, str], bool] = lambda _method, _path: False
     opens_without_credentials: Callable[[str, str], bool] = lambda _method, _path: False
 
     @classmethod
-    def of(cls, middleware: ServiceAuthMiddleware | None, app: Any, trusted: Trusted) -> "_Guard":
+    def of(cls, middleware: ServiceAuthMiddleware | None, place: "Place", trusted: Trusted) -> "_Guard":
+        app = place.app
         if middleware is None:
             return cls(audiences=trusted.audiences, client_id=trusted.client_id)
         documentation = middleware.documentation(app)  # reads all routes, so it is asked once
@@ -152,6 +159,8 @@ class _Guard:
             realm=check.realms[0].name,
             further=others[0].realm if others else "",
             leeway=documentation.settings.leeway,
+            dpop=(proving := middleware._start.options.proving).mode,  # noqa: SLF001 - what the app was given
+            proof_url=partial(proof_url, public_urls=proving.urls, root_path=place.prefix) if proving.mode else str,
             opens=check.public.open,
             opens_without_credentials=check.optional.open,
         )

@@ -9,13 +9,14 @@ from s2s_fastapi.decision import Reason
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.testing.attack.cases import Case, all_cases
 from s2s_fastapi.testing.attack.ground import AttackedRoute, Ground, Shot
+from s2s_fastapi.testing.attack.prover import PROVER, binding, good_proof, proof_variables
 from s2s_fastapi.testing.attack.realm import AttackedRealm
 from s2s_fastapi.testing.attack.recipe import forged, read_parts
 from s2s_fastapi.testing.attack.report import Outcome, Report, Result, RouteReport
 from s2s_fastapi.testing.attack.templates import filled
 from s2s_fastapi.verifier.bearer import brings_credentials
 
-__all__ = ["Opening", "Planned", "attack_routes", "plan", "run"]
+__all__ = ["Opening", "Planned", "attack_routes", "good_headers", "plan", "run"]
 
 _REFUSALS: Final = (400, 401, 403)
 _PUBLIC: Final = 200
@@ -110,7 +111,7 @@ def _attacked(ground: Ground, planned: Planned) -> RouteReport:
         return replace(_untried(planned, f"an earlier route answers its path: {first.elsewhere}"), left_out=True)
     if not first.reached:
         return _refused(ground, planned, f"a good token was not accepted: {_told(first)}")
-    results = [_tried(ground, route, case) for case in planned.cases if not case.before]
+    results = [_tried(ground, route, case) for case in planned.cases if not case.apart]
     last = _control(ground, route)
     lost = ""
     if not last.reached:
@@ -134,7 +135,7 @@ def _refused(ground: Ground, planned: Planned, why: str) -> RouteReport:
 
 
 def _with_apart(opening: Opening, planned: Planned, report: RouteReport) -> RouteReport:
-    apart = tuple(_tried_apart(opening, planned.route, case) for case in planned.cases if case.before)
+    apart = tuple(_tried_apart(opening, planned.route, case) for case in planned.cases if case.apart)
     return replace(report, results=(*report.results, *apart))
 
 
@@ -144,12 +145,29 @@ def _untried(planned: Planned, why: str) -> RouteReport:
 
 
 def _control(ground: Ground, route: AttackedRoute) -> Shot:
+    return ground.shoot(route, headers=good_headers(ground, route))
+
+
+def good_headers(ground: Ground, route: AttackedRoute) -> tuple[tuple[str, str], ...]:
+    """Return the credentials of a caller that may: a good token, and a new proof if the token must be bound."""
     token = _good(ground, route)
-    return ground.shoot(route, headers=(("authorization", f"Bearer {token}"),))
+    if not route.bound:
+        return (("authorization", f"Bearer {token}"),)
+    return (("authorization", f"DPoP {token}"), ("dpop", _proof(ground, route, token, route.sample.path)))
 
 
-def _good(ground: Ground, route: AttackedRoute) -> str:
-    return ground.realm.token(route.permits.claims, user=route.permits.user, now=int(ground.now()))
+def _good(ground: Ground, route: AttackedRoute, *, bound: bool = False) -> str:
+    claims = {**route.permits.claims, **(binding() if bound else {})}
+    return ground.realm.token(claims, user=route.permits.user, now=int(ground.now()))
+
+
+def _proof(ground: Ground, route: AttackedRoute, token: str, path: str) -> str:
+    return good_proof(token, method=_method(route), url=route.proof_url(path), now=int(ground.now()))
+
+
+def _method(route: AttackedRoute) -> str:
+    """Return the method on the wire: a WebSocket begins as a GET."""
+    return "GET" if route.method == "WEBSOCKET" else route.method
 
 
 def _claims(route: AttackedRoute, start: str) -> dict[str, Any] | None:
@@ -166,17 +184,36 @@ def _claims(route: AttackedRoute, start: str) -> dict[str, Any] | None:
 def _tried(ground: Ground, route: AttackedRoute, case: Case) -> Result:
     if case.by_a_further_realm and not route.further:
         return Result(route.name, case, "not_applicable", "the app accepts tokens of one realm")
+    if misplaced := _misplaced(route, case):
+        return Result(route.name, case, "not_applicable", misplaced)
     if case.start != "caller" and (route.permits.user or _claims(route, case.start) is None):
         return Result(route.name, case, "not_applicable", "the route permits this caller")
     token, request = _request(ground, route, case)
     if route.anonymous and not _brings_credentials(request):
         return Result(route.name, case, "not_applicable", "the route accepts requests without credentials")
+    if case.before.get("sent"):
+        before = ground.shoot(route, **request)
+        if not before.reached:
+            return Result(route.name, case, "not_tried", f"the first request was not accepted: {_told(before)}")
     return _judged(ground, route, case, token, ground.shoot(route, **request))
+
+
+def _misplaced(route: AttackedRoute, case: Case) -> str:
+    """Return why a case has no meaning on a route; nothing if it has one."""
+    if case.where == "proofs" and not route.dpop:
+        return "the app accepts no bound tokens"
+    if case.where == "no proofs" and route.dpop:
+        return "the app accepts bound tokens"
+    if case.where == "bearer" and route.bound:
+        return "the route accepts no bearer tokens"
+    return ""
 
 
 def _tried_apart(opening: Opening, route: AttackedRoute, case: Case) -> Result:
     """Try a case that changes the realm or the time."""
     keys, seconds = case.before.get("keys", ""), case.before.get("seconds", 0)
+    if misplaced := _misplaced(route, case):
+        return Result(route.name, case, "not_applicable", misplaced)
     if not seconds:
         with opening(lambda realm: realm.hide_keys(keys)) as ground:
             if not ground.fresh:
@@ -196,6 +233,8 @@ def _tried_apart(opening: Opening, route: AttackedRoute, case: Case) -> Result:
         elif keys == "revoked":
             ground.realm.revoke(int(ground.now()) + 1)
         ground.turn(seconds)
+        if case.where != "proofs":
+            request = _request(ground, route, case, token)[1]  # the same token; a proof would be too old
         fresh = _control(ground, route)  # a good token of now: with it an app sees what changed
         shot = ground.shoot(route, **request)
         if not (fresh.reached or shot.reached or shot.allowed):
@@ -215,11 +254,15 @@ def _tried_without_keys(ground: Ground, route: AttackedRoute, case: Case, second
     return _tried(ground, route, case)
 
 
-def _request(ground: Ground, route: AttackedRoute, case: Case) -> tuple[str, dict[str, Any]]:
-    """Return the token of the case, and what is sent: a good request of which the case changes one thing."""
+def _request(ground: Ground, route: AttackedRoute, case: Case, again: str = "") -> tuple[str, dict[str, Any]]:
+    """Return the token of the case, and what is sent: a good request of which the case changes one thing.
+
+    ``again``: the token of the case, if it was sent before.
+    """
     now = int(ground.now())
     realm = ground.realm
-    good = _good(ground, route)
+    bound = route.bound or case.where == "proofs"
+    good = _good(ground, route, bound=bound)
     user = route.permits.user or case.start == "user"
     begin = good if case.start == "caller" else realm.token(_claims(route, case.start) or {}, user=user, now=now)
     claims = read_parts(good)[1]
@@ -238,13 +281,30 @@ def _request(ground: Ground, route: AttackedRoute, case: Case) -> tuple[str, dic
     }
     keyring = realm.keyring_with(route.further)
     variables |= {"kid_further": keyring.kid("further", "RS256")} if route.further else {}
-    variables["token"] = forged(begin, case.token, keyring, variables)
+    proofs = _proof_variables(route, "") if case.where == "proofs" else {}
+    token = again or forged(begin, case.token, keyring, {**variables, **proofs})
+    variables["token"] = token
+    if bound:
+        path = str(filled(case.request.get("path", route.sample.path), variables))
+        variables["good_proof"] = _proof(ground, route, token, path)
+        if case.where == "proofs":
+            variables |= _proof_variables(route, path)
+        variables["proof"] = forged(variables["good_proof"], case.proof, PROVER, variables)
     asked = filled(dict(case.request), variables)
-    headers = [("authorization", value) for value in asked.get("authorization", [f"Bearer {variables['token']}"])]
-    return variables["token"], {
+    values = asked.get("authorization", [f"{'DPoP' if bound else 'Bearer'} {token}"])
+    if bound and case.where != "proofs":
+        values = [value.replace("Bearer", "DPoP") for value in values]
+    headers = [("authorization", value) for value in values]
+    headers += [("dpop", value) for value in asked.get("proofs", [variables["proof"]])] if bound and values else []
+    return token, {
         "headers": (*headers, *((name, value) for name, value in asked.get("headers", ()))),
         **{name: asked[name] for name in ("path", "query") if name in asked},
     }
+
+
+def _proof_variables(route: AttackedRoute, path: str) -> dict[str, Any]:
+    url = route.proof_url(path or route.sample.path)
+    return proof_variables(method=_method(route), url=url, another_token="another token")
 
 
 def _brings_credentials(request: Mapping[str, Any]) -> bool:
@@ -285,9 +345,9 @@ def _outcome(
         return ("held", told) if right else ("otherwise", f"{told}, expected {expected.reason}")
     if route.method == "WEBSOCKET":
         return "held", told  # a server answers 403 to whatever the app refuses
-    challenged = (
-        expected.status != Reason.NO_CREDENTIALS.status or "bearer" in shot.answer.header("www-authenticate").lower()
-    )
+    schemes = ("bearer", "dpop") if route.dpop else ("bearer",)
+    challenge = shot.answer.header("www-authenticate").lower()
+    challenged = expected.status != Reason.NO_CREDENTIALS.status or any(scheme in challenge for scheme in schemes)
     if status == expected.status and challenged:
         return "held", told
     return "otherwise", f"{told}, expected {expected.status}{'' if challenged else ' with a Bearer challenge'}"

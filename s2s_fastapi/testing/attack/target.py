@@ -3,12 +3,13 @@
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from s2s_fastapi.declared.routes import read_access
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.testing.attack.asgi import BASE_URL, AsgiSender
 from s2s_fastapi.testing.attack.ground import UNMARKED, AttackedRoute, Ground, Permits, unread_routes
+from s2s_fastapi.testing.attack.prover import binding
 from s2s_fastapi.testing.attack.realm import REALM, AttackedRealm, attacking_issuer, foreign_keys
 from s2s_fastapi.testing.attack.routes import FoundRoute, is_named, routes_of
 from s2s_fastapi.testing.marked_endpoints import marked_endpoints
@@ -44,6 +45,8 @@ class Target:
     - ``turns_clock``: whether the app reads its time from `TrustedIssuer.clock` alone. Otherwise no case that needs time is tried.
     - ``run_dependencies``: whether dependencies of FastAPI run. They must if one of them is the guard.
     - ``base_url``: the scheme and the host of every request, for an app that insists on them.
+    - ``dpop``: whether the app accepts tokens that are bound to a key (RFC 9449), beside bearer tokens (``"accepted"``) or alone (``"required"``).
+    - ``public_url``: the URL at which callers reach the app: proofs name it in ``htu``. The default is ``base_url``.
     """
 
     make: Callable[[TrustedIssuer], Any] = field(repr=False)
@@ -55,6 +58,8 @@ class Target:
     turns_clock: bool = False
     run_dependencies: bool = True
     base_url: str = BASE_URL
+    dpop: Literal["accepted", "required"] | None = None
+    public_url: str = ""
 
     @contextmanager
     def __call__(self, prepare: Callable[[AttackedRealm], None] | None = None) -> Iterator[Ground]:
@@ -100,17 +105,20 @@ class Target:
         name = f"{found.method} {found.path}"
         callers = self.callers.get(name, ()) if isinstance(self.callers, Mapping) else self.callers
         client_id = min(callers, default="calling-service")
+        bound = binding() if self.dpop == "required" else {}
         return AttackedRoute(
             method=found.method,
             path=found.path,
             host=found.host,
             sample=found.sample,
             permits=Permits(
-                claims={**self.claims, "azp": client_id, "client_id": client_id, "aud": self.audience},
+                claims={**self.claims, "azp": client_id, "client_id": client_id, "aud": self.audience, **bound},
                 refused=lambda claims: self._refused(claims, callers),
             ),
             public=is_named(found, self.public),
             left_out=UNMARKED if unmarked else "",
+            dpop=self.dpop or "",
+            proof_url=lambda path: f"{(self.public_url or self.base_url).rstrip('/')}{path}",
             entry=found.access.entry,
         )
 

@@ -126,7 +126,9 @@ def test_every_case_finds_a_guard_that_lets_everybody_in() -> None:
     missed = {
         result.case.id: result.detail
         for result in full.results
-        if result.outcome not in ("accepted", "lenient") and not result.case.by_a_further_realm  # this app has none
+        if result.outcome not in ("accepted", "lenient")
+        and not result.case.by_a_further_realm  # this app has none
+        and result.case.where != "proofs"  # see test_broken_proofs.py
     }
     assert {case.partition(".")[0] for case in missed} == {
         "path-of-a-public-page",  # no route has such a path
