@@ -443,6 +443,7 @@ def test_a_story_shows_the_line_that_the_operator_reads(story: str, decision: De
         ("techstore", "story-2-shop-to-notifications"),
         ("abc", "story-3-alice-bob-charles"),
         ("workshop", "story-4-an-agent-and-its-tools"),
+        ("vault", "story-5-a-stolen-token"),
     ],
 )
 def test_a_storys_table_has_the_lines_that_are_played(story: str, page: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -500,6 +501,9 @@ class EmptyStage:
         return Answer(0, "", "")
 
     use_tool = use_session = ask
+
+    def kept(self, *_: object) -> dict[str, str]:
+        return {"authorization": f"DPoP {jwt(azp='alice', cnf={})}", "dpop": "proof"}
 
 
 class EmptyService:
