@@ -42,6 +42,7 @@ __all__ = [
     "Requirement",
     "of_another_realm",
     "scopes_around",
+    "within",
 ]
 
 E = TypeVar("E")
@@ -182,7 +183,7 @@ class Requirement(_Scheme):
                 " write `await admin(request)`."
             )
         scopes = security_scopes.scopes
-        requirement = self._with(scopes_around(self, scopes)) if scopes else self
+        requirement = within(self, scopes) if scopes else self
         scope = connection.scope
         state = scope.get(SCOPE_KEY)
         if type(state) is not Authenticated:
@@ -190,6 +191,9 @@ class Requirement(_Scheme):
                 anonymous.asked.append(self)
                 return _nobody()
             state = Authenticated.of(scope)  # raises
+        if state.noted and requirement in state.noted:
+            state.noted = [each for each in state.noted if each != requirement]
+            return _given(state.principal)
         decision = requirement.judge(state.principal, state.service.client_id)
         if decision is _ALLOWED:  # the usual case, without another call
             state.asked.append(requirement)
@@ -215,7 +219,7 @@ class Requirement(_Scheme):
         """Require both."""
         return AllOf(parts=(*_parts(self, AllOf), *_parts(other, AllOf)))
 
-    def _with(self, other: "Requirement") -> "Requirement":
+    def with_scopes(self, other: "Requirement") -> "Requirement":
         """Require the scopes of a ``Security`` around it as well."""
         return self & other
 
@@ -471,7 +475,8 @@ class OptionalOf(Requirement):
             """Return an awaitable of the caller, or of None if the request has no credentials and its path is optional."""
             ...
 
-    def _with(self, other: Requirement) -> Requirement:
+    def with_scopes(self, other: Requirement) -> Requirement:
+        """Require the scopes of those that bring credentials."""
         return OptionalOf(self.requirement & other)
 
     def judge(self, principal: Principal, client_id: str = "") -> Decision:
@@ -523,6 +528,12 @@ def scopes_around(requirement: Requirement, scopes: Iterable[str]) -> Requiremen
     realms = dict.fromkeys(_realms_in(requirement))
     parts = tuple(InRealm(realm, wanted) if realm else wanted for realm in realms)
     return parts[0] if len(parts) == 1 else AnyOf(parts)
+
+
+def within(requirement: Requirement, scopes: Iterable[str]) -> Requirement:
+    """Return what FastAPI asks for a requirement with the ``scopes`` of a ``Security`` around it."""
+    wanted = tuple(scopes)
+    return requirement.with_scopes(scopes_around(requirement, wanted)) if wanted else requirement
 
 
 def _realms_in(requirement: Requirement) -> Iterator[str]:
