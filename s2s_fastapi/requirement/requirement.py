@@ -11,6 +11,7 @@ from fastapi.openapi.models import HTTPBearer
 from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection  # FastAPI reads the annotation below at run time
+from starlette.types import Scope
 
 from s2s_fastapi.answers import error_of
 from s2s_fastapi.decision import Decision, Reason
@@ -40,6 +41,7 @@ __all__ = [
     "InRealm",
     "OptionalOf",
     "Requirement",
+    "ask",
     "of_another_realm",
     "scopes_around",
     "within",
@@ -226,6 +228,26 @@ class Requirement(_Scheme):
     def __or__(self, other: "Requirement") -> "Requirement":
         """Require one of the two."""
         return AnyOf(parts=(*_parts(self, AnyOf), *_parts(other, AnyOf)))
+
+
+def ask(requirement: Requirement, scope: Scope) -> None:
+    """Ask as FastAPI does for ``Depends(requirement)``, in front of FastAPI.
+
+    Raises:
+        AuthorizationError, AuthenticationError: The caller does not meet it.
+        ConfigurationError: `ServiceAuthMiddleware` did not authenticate the request.
+    """
+    state = scope.get(SCOPE_KEY)
+    if type(state) is not Authenticated:
+        if not requirement.needs_credentials and (anonymous := Anonymous.of(scope)) is not None:
+            anonymous.asked.append(requirement)
+            return
+        state = Authenticated.of(scope)  # raises
+    decision = requirement.judge(state.principal, state.service.client_id)
+    if decision is _ALLOWED:
+        state.asked.append(requirement)
+    else:
+        state.decided(scope, requirement, decision)
 
 
 async def _given(principal: Principal) -> Principal:

@@ -20,12 +20,13 @@ from starlette.responses import Response
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import (
     WatchedList,
+    awaited,
     gives,
     handler_with,
     route_of_handler,
 )
 from s2s_fastapi.requirement.request_state import SCOPE_KEY, Anonymous, Authenticated
-from s2s_fastapi.requirement.requirement import Requirement, within
+from s2s_fastapi.requirement.requirement import Requirement, ask, within
 
 __all__ = ["ServiceRoute", "asks_first"]
 
@@ -72,7 +73,7 @@ class ServiceRoute(APIRoute):
                 if dependency.call is not call:
                     return await plain(request)
             for requirement in plan.requirements:
-                await requirement(request)
+                ask(requirement, request.scope)
             if plan.conditions:
                 _note(request, plan.conditions)
             return await (plan.short or plain)(request)
@@ -120,29 +121,34 @@ def _short_handler(
     names = tuple(each.name for each in taken if each.name is not None)
     own = dependant.request_param_name or dependant.http_connection_param_name
 
-    def complete(values: dict[str, Any]) -> dict[str, Any]:
-        connection = values[own] if own else values.pop(_CONNECTION)
-        state = connection.scope.get(SCOPE_KEY) or Anonymous.of(connection.scope)
-        if not isinstance(state, Authenticated | Anonymous) or not all(each in state.asked for each in requirements):
-            raise ConfigurationError(
-                f"{dependant.path}: the endpoint does not run, because not every requirement was asked."
-            )
-        state.noted = ()
-        if names:
-            values.update(dict.fromkeys(names, state.principal if isinstance(state, Authenticated) else None))
+    def completed(values: dict[str, Any]) -> dict[str, Any]:
+        scope = (values[own] if own else values.pop(_CONNECTION)).scope
+        state = scope.get(SCOPE_KEY)
+        if type(state) is not Authenticated:
+            state = Anonymous.of(scope)
+        for requirement in requirements:
+            if state is None or requirement not in state.asked:
+                raise ConfigurationError(
+                    f"{dependant.path}: the endpoint does not run, because {requirement} was not asked."
+                )
+        if state.noted:
+            state.noted = ()
+        for name in names:
+            values[name] = None if type(state) is Anonymous else state.principal
         return values
 
     if gives(dependant.call) == "coroutine":
-
+        # No coroutine of its own: FastAPI awaits what it returns.
+        @awaited
         @functools.wraps(dependant.call)
-        async def endpoint(**values: Any) -> Any:
-            return await dependant.call(**complete(values))
+        def endpoint(**values: Any) -> Any:
+            return dependant.call(**completed(values))
 
     else:
 
         @functools.wraps(dependant.call)
         def endpoint(**values: Any) -> Any:
-            return dependant.call(**complete(values))
+            return dependant.call(**completed(values))
 
     shorter = {} if own else {"http_connection_param_name": _CONNECTION}
     return handler_with(route, dataclasses.replace(dependant, dependencies=rest, call=endpoint, **shorter))
