@@ -67,11 +67,8 @@ class ServiceRoute(APIRoute):
             # Without a start check nobody notices a change of the list. With overrides only FastAPI knows what to ask.
             if type(held) is not WatchedList or (overrides is not None and overrides.dependency_overrides):
                 return await plain(request)
-            if plan is None or plan.held is not held or plan.mark is not WatchedList.mark:
+            if plan is None or not plan.holds(held):
                 plan = _Plan(route, dependant, may_shorten=may_shorten)
-            for dependency, call in plan.calls:
-                if dependency.call is not call:
-                    return await plain(request)
             for requirement in plan.requirements:
                 ask(requirement, request.scope)
             if plan.conditions:
@@ -105,6 +102,12 @@ class _Plan:
         if may_shorten and taken and gives(dependant.call) in _ENDPOINTS:
             rest = [each for each in dependencies if not any(each is one for one in taken)]
             self.short = _short_handler(route, dependant, rest, taken, self.requirements)
+
+    def holds(self, held: Any) -> bool:
+        """Return whether FastAPI still holds the list and the requirements that this was read from."""
+        if self.held is not held or self.mark is not WatchedList.mark:
+            return False
+        return all(dependency.call is call for dependency, call in self.calls)
 
 
 def _is_plain(call: Any) -> bool:
