@@ -1,6 +1,6 @@
 """Service-to-service authentication for FastAPI and Starlette with Keycloak.
 
-Receive: `ServiceAuthMiddleware`, the ``require_*`` functions, `Principal`, `TokenVerifier`, `Observer`.
+Receive: `ServiceAuthMiddleware`, `ServiceRoute`, the ``require_*`` functions, `Principal`, `TokenVerifier`, `Observer`.
 Call: `service_client`, `service_lifespan`, `service_auth`, `ServiceTokenAuth`.
 Both: `auth_ready`, `health`, `KeycloakSettings`, and the errors in `s2s_fastapi.errors`.
 
@@ -54,6 +54,7 @@ if TYPE_CHECKING:  # what type checkers and editors read
         require_user,
     )
     from s2s_fastapi.requirement.requirement import Requirement
+    from s2s_fastapi.requirement.service_route import ServiceRoute
     from s2s_fastapi.settings import KeycloakSettings
     from s2s_fastapi.telemetry.observer import Observer
     from s2s_fastapi.verifier.token_verifier import TokenVerifier
@@ -80,6 +81,7 @@ __all__ = [
     "Requirement",
     "S2SError",
     "ServiceAuthMiddleware",
+    "ServiceRoute",
     "ServiceTokenAuth",
     "SessionEnded",
     "TokenRequestError",
@@ -127,6 +129,7 @@ _MODULES: Final = {
     "Requirement": "requirement.requirement",
     "S2SError": "errors",
     "ServiceAuthMiddleware": "receiver.middleware",
+    "ServiceRoute": "requirement.service_route",
     "ServiceTokenAuth": "caller.auth",
     "SessionEnded": "errors",
     "TokenRequestError": "errors",

@@ -6,18 +6,19 @@ the lowest and the newest releases that are allowed, and show whether the start 
 
 import asyncio
 import contextlib
+import copy
 import functools
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from itertools import count
 from operator import is_
 from types import FunctionType, MappingProxyType, MemberDescriptorType, MethodType, NoneType
 from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, routing
 from fastapi.dependencies.models import _is_async_gen_callable, _is_coroutine_callable, _is_gen_callable
 from fastapi.dependencies.utils import (
     get_dependant,
@@ -28,6 +29,8 @@ from fastapi.dependencies.utils import (
 from fastapi.routing import APIRoute, iter_route_contexts
 from starlette._utils import get_route_path, is_async_callable
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route, Router, compile_path
 from starlette.types import Scope
 
@@ -51,6 +54,7 @@ __all__ = [
     "documentation_page",
     "get_route_path",
     "gives",
+    "handler_with",
     "hidden_app",
     "included_below",
     "included_router",
@@ -70,6 +74,7 @@ __all__ = [
     "path_pattern",
     "returned_by",
     "route_contexts",
+    "route_of_handler",
     "router_of",
     "running",
     "running_route",
@@ -410,6 +415,24 @@ def matched_route(scope: Scope) -> Any:
     included = (scope.get("fastapi") or {}).get("effective_route_context")
     # It stays in the scope when an app below matches a route of its own.
     return included if route is not None and getattr(included, "original_route", None) is route else route
+
+
+def route_of_handler(route: APIRoute) -> Any:
+    """Return what runs ``route`` with the handler that FastAPI is making now, inside of ``get_route_handler``: see `running`."""
+    included = routing._effective_route_context_var.get()  # noqa: SLF001 - FastAPI says in no other way for which include it is
+    return included if included is not None and included.original_route is route else route
+
+
+def handler_with(running: Any, dependant: Any) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    """Return a handler as FastAPI makes it for what `running` returned, but from another ``dependant``. It changes neither."""
+    original = original_route(running)
+    # A copy of the route as it was written, because FastAPI looks for the included one by the identity of that.
+    twin = copy.copy(original)
+    vars(twin).update({name: value for name, value in vars(running).items() if name in vars(twin)}, dependant=dependant)
+    # FastAPI's errors name the file and the line of the endpoint.
+    known = routing._extract_endpoint_context(inspect.unwrap(dependant.call))  # noqa: SLF001
+    routing._endpoint_context_cache[id(dependant.call)] = known  # noqa: SLF001
+    return APIRoute.get_route_handler(twin)
 
 
 def dependant_of(call: Callable[..., Any]) -> Any:

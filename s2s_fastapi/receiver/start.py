@@ -28,6 +28,7 @@ from s2s_fastapi.receiver.resource import ProtectedResource, resource_url
 from s2s_fastapi.requirement.opened import Places
 from s2s_fastapi.requirement.request_state import Service
 from s2s_fastapi.requirement.require import require_service, require_user
+from s2s_fastapi.requirement.service_route import asks_first
 from s2s_fastapi.telemetry import DecisionLog, Observer
 from s2s_fastapi.text import listed, named
 from s2s_fastapi.verifier.accepted_tokens import AcceptedTokens
@@ -337,6 +338,9 @@ class Start:
             _log.info(
                 "requests without credentials are accepted, as optional_paths say, on: %s", bounded(optional_routes)
             )
+        first = [route.name for route in documentation.check.access.routes if asks_first(route.entry)]
+        if first:
+            _log.info("ServiceRoute asks the requirements before the body is read on: %s", bounded(first))
         return checked
 
     def _beside_the_resource(self, documentation: Documentation) -> Iterator[str]:

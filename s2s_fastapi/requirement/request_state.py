@@ -76,6 +76,8 @@ class Authenticated(AcceptedToken):
     answered: bool = False
     asked: list[Any] = field(default_factory=list)
     """The requirements that were asked and met so far."""
+    noted: list[Any] | tuple[()] = ()
+    """Requirements with a condition that a `ServiceRoute` has just asked. When FastAPI comes to one, it is met without running code again."""
     unasked: "dict[object, Unasked] | None" = None
     """Requirements that dependencies returned instead of asking them, and that the code has not asked yet."""
 
@@ -156,6 +158,8 @@ class Anonymous:
     answered: bool = False
     asked: list[Any] = field(default_factory=list)
     """The requirements that were asked so far and need no credentials."""
+    noted: list[Any] | tuple[()] = ()
+    """Empty: no condition is asked without a caller."""
     unasked: "dict[object, Unasked] | None" = None
 
     @classmethod

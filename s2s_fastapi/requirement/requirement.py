@@ -11,6 +11,7 @@ from fastapi.openapi.models import HTTPBearer
 from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection  # FastAPI reads the annotation below at run time
+from starlette.types import Scope
 
 from s2s_fastapi.answers import error_of
 from s2s_fastapi.decision import Decision, Reason
@@ -42,8 +43,10 @@ __all__ = [
     "InRealm",
     "OptionalOf",
     "Requirement",
+    "ask",
     "of_another_realm",
     "scopes_around",
+    "within",
 ]
 
 E = TypeVar("E")
@@ -185,7 +188,7 @@ class Requirement(_Scheme):
                 " write `await admin(request)`."
             )
         scopes = security_scopes.scopes
-        requirement = self._with(scopes_around(self, scopes)) if scopes else self
+        requirement = within(self, scopes) if scopes else self
         scope = connection.scope
         state = scope.get(SCOPE_KEY)
         if type(state) is not Authenticated:
@@ -193,6 +196,9 @@ class Requirement(_Scheme):
                 anonymous.asked.append(self)
                 return _nobody()
             state = Authenticated.of(scope)  # raises
+        if state.noted and requirement in state.noted:
+            state.noted = [each for each in state.noted if each != requirement]
+            return _given(state.principal)
         decision = requirement.judge(state.principal, state.service.client_id)
         if decision is _ALLOWED:  # the usual case, without another call
             state.asked.append(requirement)
@@ -218,13 +224,33 @@ class Requirement(_Scheme):
         """Require both."""
         return AllOf(parts=(*_parts(self, AllOf), *_parts(other, AllOf)))
 
-    def _with(self, other: "Requirement") -> "Requirement":
+    def with_scopes(self, other: "Requirement") -> "Requirement":
         """Require the scopes of a ``Security`` around it as well."""
         return self & other
 
     def __or__(self, other: "Requirement") -> "Requirement":
         """Require one of the two."""
         return AnyOf(parts=(*_parts(self, AnyOf), *_parts(other, AnyOf)))
+
+
+def ask(requirement: Requirement, scope: Scope) -> None:
+    """Ask as FastAPI does for ``Depends(requirement)``, in front of FastAPI.
+
+    Raises:
+        AuthorizationError, AuthenticationError: The caller does not meet it.
+        ConfigurationError: `ServiceAuthMiddleware` did not authenticate the request.
+    """
+    state = scope.get(SCOPE_KEY)
+    if type(state) is not Authenticated:
+        if not requirement.needs_credentials and (anonymous := Anonymous.of(scope)) is not None:
+            anonymous.asked.append(requirement)
+            return
+        state = Authenticated.of(scope)  # raises
+    decision = requirement.judge(state.principal, state.service.client_id)
+    if decision is _ALLOWED:
+        state.asked.append(requirement)
+    else:
+        state.decided(scope, requirement, decision)
 
 
 async def _given(principal: Principal) -> Principal:
@@ -490,7 +516,8 @@ class OptionalOf(Requirement):
             """Return an awaitable of the caller, or of None if the request has no credentials and its path is optional."""
             ...
 
-    def _with(self, other: Requirement) -> Requirement:
+    def with_scopes(self, other: Requirement) -> Requirement:
+        """Require the scopes of those that bring credentials."""
         return OptionalOf(self.requirement & other)
 
     def judge(self, principal: Principal, client_id: str = "") -> Decision:
@@ -542,6 +569,12 @@ def scopes_around(requirement: Requirement, scopes: Iterable[str]) -> Requiremen
     realms = dict.fromkeys(_realms_in(requirement))
     parts = tuple(InRealm(realm, wanted) if realm else wanted for realm in realms)
     return parts[0] if len(parts) == 1 else AnyOf(parts)
+
+
+def within(requirement: Requirement, scopes: Iterable[str]) -> Requirement:
+    """Return what FastAPI asks for a requirement with the ``scopes`` of a ``Security`` around it."""
+    wanted = tuple(scopes)
+    return requirement.with_scopes(scopes_around(requirement, wanted)) if wanted else requirement
 
 
 def _realms_in(requirement: Requirement) -> Iterator[str]:
