@@ -26,6 +26,7 @@ from s2s_fastapi.requirement.requirement import (
     AllOf,
     AnyOf,
     Audience,
+    Bound,
     Caller,
     HasRole,
     HasScope,
@@ -302,7 +303,7 @@ def canonical(requirement: Requirement) -> Requirement:
 
 
 def _order(requirement: Requirement) -> tuple[int, str, str]:
-    ranks: list[type[Requirement]] = [Audience, Caller, HasScope, HasRole, HasClaim, Condition]
+    ranks: list[type[Requirement]] = [Audience, Bound, Caller, HasScope, HasRole, HasClaim, Condition]
     kind = type(plain(requirement))
     rank = ranks.index(kind) if kind in ranks else len(ranks)
     realm = requirement.realm if isinstance(requirement, InRealm) else ""
@@ -408,6 +409,8 @@ def _requirement_json(requirement: Requirement) -> dict[str, Any]:
         return {"realm_role" if requirement.realm else "role": sorted(requirement.roles), **owner}
     if isinstance(requirement, Audience) and kind is Audience:
         return {"audience": sorted(requirement.audiences), **({"only": True} if requirement.only else {})}
+    if isinstance(requirement, Bound) and kind is Bound:
+        return {"bound": True}
     if isinstance(requirement, HasClaim) and kind is HasClaim:
         return {"claim": list(requirement.path), "values": list(requirement.values)}
     if isinstance(requirement, Condition) and kind is Condition:
@@ -596,6 +599,12 @@ class _Reader:
             _fail(self.source, f"{where}.only", "it is true or left out")
         return Audience(self._names(f"{where}.audience", content["audience"]), "only" in content)
 
+    def bound(self, where: str, content: Mapping[str, Any]) -> Requirement:
+        self._members(where, content, required=("bound",))
+        if content["bound"] is not True:
+            _fail(self.source, f"{where}.bound", "it is true: leave the requirement out if the token need not be bound")
+        return Bound()
+
     def claim(self, where: str, content: Mapping[str, Any]) -> Requirement:
         self._members(where, content, required=("claim", "values"))
         path = [self._name(at, each) for at, each in self._list(f"{where}.claim", content["claim"])]
@@ -663,6 +672,7 @@ _LEAVES: Final[Mapping[str, _Leaf]] = {
     "scope": _Reader.scope,
     "role": _Reader.role,
     "realm_role": _Reader.realm_role,
+    "bound": _Reader.bound,
     "claim": _Reader.claim,
     "condition": _Reader.condition,
 }

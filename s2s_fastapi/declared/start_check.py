@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal
 
 from starlette.convertors import FloatConvertor, IntegerConvertor, StringConvertor, UUIDConvertor
 from starlette.routing import compile_path
@@ -24,6 +24,7 @@ from s2s_fastapi.requirement.opened import WEBSOCKET
 from s2s_fastapi.requirement.requirement import (
     AllOf,
     Audience,
+    Bound,
     Caller,
     HasRole,
     HasScope,
@@ -72,6 +73,8 @@ class AccessCheck:
     """All realms, the first one first; empty if nobody said which."""
     unchecked: frozenset[str] = frozenset()
     """Names of routes whose mistakes do not stop the start: see ``insecure_unchecked``."""
+    dpop: Literal["", "accepted", "required"] = ""
+    """Whether bound tokens are accepted, beside bearer tokens or alone."""
 
     @property
     def declared(self) -> frozenset[str]:
@@ -128,6 +131,7 @@ class AccessCheck:
         yield from self._public_problems()
         yield from self._optional_problems()
         yield from self._unknown_realms()
+        yield from self._never_bound()
         if len(self.realms) > 1 and not self.users:
             yield from _uncovered(
                 guarded,
@@ -169,6 +173,19 @@ class AccessCheck:
             yield (
                 f"{bounded(routes)}: no settings of this service have the name {listed([name])} (known: {known}). Write another realm=, or give the "
                 f"settings of that realm this name: KeycloakSettings(name={json.dumps(name)})."
+            )
+
+    def _never_bound(self) -> Iterator[str]:
+        """Yield a problem if a route requires a bound token and the app accepts none: every caller would be refused."""
+        routes = [
+            route.name
+            for route in self.access.routes
+            if not self.dpop and any(isinstance(plain(leaf), Bound) for leaf in leaves_of(route.requirement))
+        ]
+        if routes:
+            yield (
+                f"{bounded(routes)}: require_bound() needs an app that accepts bound tokens. Write "
+                'ServiceAuthMiddleware(dpop="accepted", public_url="https://...") with the URL at which callers reach this app.'
             )
 
     def way_out(self) -> Iterator[str]:
@@ -323,7 +340,7 @@ class AccessCheck:
         if isinstance(leaf, Audience):
             accepted = self.audiences or self.declared
             return not leaf.only and not self.skip_audience and accepted <= leaf.audiences
-        return False
+        return isinstance(leaf, Bound) and self.dpop == "required"
 
     def _is_public(self, route: RouteAccess) -> bool:
         methods = route.methods or {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}

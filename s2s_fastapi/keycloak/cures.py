@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from s2s_fastapi.backchannel.strict_json import AmbiguousJsonError, DuplicateMembersError, doubled
 from s2s_fastapi.decision import Reason
+from s2s_fastapi.errors import S2SError
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.text import listed, named, printable
 
@@ -21,34 +22,43 @@ __all__ = [
     "CLOCKS",
     "NEVER_PUBLIC",
     "NOT_A_TOKEN",
+    "NO_PROOF",
     "NO_TOKEN",
     "OTHER_CREDENTIALS",
     "OTHER_PATH",
+    "PROOF_USED",
     "SHARED_ANSWER",
     "SMALLER",
+    "STORE_UNCLEAR",
     "TOKEN_IN_URL",
     "TWO_HEADERS",
+    "UNPROVABLE",
     "also_for",
     "audience_cure",
     "audience_steps",
+    "bearer_cure",
     "binding_cure",
     "caller_cure",
     "claim_cure",
     "condition_cure",
     "condition_fault",
     "condition_unknown",
+    "confirmation_cure",
     "credentials_cure",
     "issuer_cure",
     "issuer_steps",
     "kind_cure",
+    "not_bound_cure",
     "not_granted_cure",
     "realm_cure",
     "role_cure",
     "scope_cure",
     "shown",
     "size_cure",
+    "store_cure",
     "token_of",
     "type_cure",
+    "unbound_cure",
     "unreadable",
     "unsigned_cure",
     "wrong_audience",
@@ -218,13 +228,59 @@ def type_cure(claims: Mapping[str, Any]) -> str:
     return f"{said}{instead.get(kind, '') if isinstance(kind, str) else ''}."
 
 
-def binding_cure(claims: Mapping[str, Any]) -> str:
-    """Return what to change if a token is bound to a key and so is not a bearer token (RFC 7800 section 3.1)."""
+def binding_cure(claims: Mapping[str, Any], *, dpop: str = "") -> str:
+    """Return what to change if a token is bound to a key and so is not a bearer token (RFC 7800 section 3.1).
+
+    ``dpop`` is not empty if this service takes such tokens under the scheme DPoP.
+    """
     who, bound = _client_of(claims), claims.get("cnf")
-    said = f"{token_of(claims)} is bound to a key, but was sent as a bearer token. Switch off"
+    said = f"{token_of(claims)} is bound to a key, but was sent as a bearer token."
     if isinstance(bound, dict) and "x5t#S256" in bound:
-        return f"{said} certificate bound access tokens (tls.client.certificate.bound.access.tokens) for {who}."
-    return f"{said} DPoP bound tokens (dpop.bound.access.tokens) for {who}, and request its token without a DPoP proof."
+        return f"{said} Switch off {_CERTIFICATE_BOUND} for {who}."
+    if dpop:
+        return f"{said} {_SEND_BOUND}"
+    return (
+        f"{said} Switch off DPoP bound tokens (dpop.bound.access.tokens) for {who}, and request its token without a DPoP proof. "
+        'Or accept bound tokens here: ServiceAuthMiddleware(dpop="accepted").'
+    )
+
+
+def confirmation_cure(claims: Mapping[str, Any]) -> str:
+    """Return what to change if a token under the scheme DPoP is bound in another way than by DPoP (RFC 9449 section 6.1)."""
+    bound = claims.get("cnf")
+    if isinstance(bound, dict) and "x5t#S256" in bound:
+        return (
+            f"{token_of(claims)} is bound to a client certificate, which is not checked here. Switch off {_CERTIFICATE_BOUND} for "
+            f"{_client_of(claims)}."
+        )
+    return (
+        f"{token_of(claims)} has a cnf that is not the thumbprint of one DPoP key alone (jkt). Keycloak writes it by itself: remove the mapper "
+        "that writes cnf."
+    )
+
+
+def not_bound_cure(claims: Mapping[str, Any]) -> str:
+    """Return what to change if a token under the scheme DPoP is not bound to a key (RFC 9449 section 7.1)."""
+    return f"{token_of(claims)} was sent under the scheme DPoP, but is not bound to a key (no cnf). {_REQUEST_BOUND}"
+
+
+def unbound_cure(principal: Principal) -> str:
+    """Return what to change if a route requires a bound token, and a bearer token came."""
+    return f"token of {named(principal.client_id)} is not bound to a key, and the route has require_bound(). {_REQUEST_BOUND}"
+
+
+def bearer_cure(principal: Principal) -> str:
+    """Return what to change if a bearer token came to a service that takes only bound ones."""
+    return (
+        f'token of {named(principal.client_id)} is not bound to a key, and this service has dpop="required". {_REQUEST_BOUND} '
+        'While callers change over, dpop="accepted" takes both.'
+    )
+
+
+def store_cure(error: Exception) -> str:
+    """Return what to look at if the store of DPoP proofs gave no answer. A store may be code of the app, so its text may hold anything."""
+    said = f": {printable(str(error), _LONGEST)}" if isinstance(error, S2SError) else ""
+    return f"the store of DPoP proofs gave no answer ({type(error).__name__}{said}), and without it a copied proof looks like a new one."
 
 
 def kind_cure(principal: Principal) -> str:
@@ -417,13 +473,36 @@ NOT_A_TOKEN: Final = (
 SMALLER: Final = (
     "Switch off “Full scope allowed” of the client that got it, or remove roles and claims from its client scopes."
 )
+_CERTIFICATE_BOUND: Final = "certificate bound access tokens (tls.client.certificate.bound.access.tokens)"
+_SEND_BOUND: Final = "Send it as `Authorization: DPoP <token>`, with a proof for this request in the header DPoP: a caller with this package does so."
+_REQUEST_BOUND: Final = "The caller must request a bound token and send a proof with it: KEYCLOAK_DPOP=true, or dpop=True, in a caller with this package."
+NO_PROOF: Final = (
+    "the request has a bound token (scheme DPoP), but no header DPoP. Look for a proxy that removes the header. A caller without this package must send "
+    "a proof of its own with each request."
+)
+UNPROVABLE: Final = (
+    "the token is bound to a key, and only headers were given. A proof names the method and the URL of its request: give "
+    "authenticate the request of Starlette. In messages and in gRPC, bearer tokens are accepted."
+)
+PROOF_USED: Final = (
+    "the proof in the header DPoP came before. Each request needs a new one. If nobody copied it, look for a client or a proxy that sends a "
+    "request again as it was."
+)
+STORE_UNCLEAR: Final = (
+    "first_use of the store of DPoP proofs returned neither True nor False, so nobody knows whether the proof is new. It is an async function "
+    "that returns a bool."
+)
 CLOCKS: Final = "Compare the clocks of this host and of Keycloak (NTP)."
 
 
-def credentials_cure(public: str = "") -> str:
-    """Return what to change if a request has no bearer token. ``public`` says what `public_paths` has to do with it."""
+def credentials_cure(public: str = "", dpop: str = "") -> str:
+    """Return what to change if a request has no bearer token. ``public`` says what `public_paths` has to do with it.
+
+    ``dpop`` says whether bound tokens are accepted: beside bearer tokens, or alone (required).
+    """
+    header = {"accepted": "Bearer <token>` or `Authorization: DPoP <token>", "required": "DPoP <token>"}.get(dpop)
     return (
-        "no `Authorization: Bearer <token>` header (other schemes and tokens in the URL do not count). "
+        f"no `Authorization: {header or 'Bearer <token>'}` header (other schemes and tokens in the URL do not count). "
         "A service sends one if it calls with service_client(...). "
         + (public or "If this route is a probe or a webhook, add it to public_paths.")
     )

@@ -19,7 +19,7 @@ from s2s_fastapi.declared.asked import leaves_of, ways_of
 from s2s_fastapi.operations.forbidden import forbidden_audience, forbidden_client, forbidden_role, forbidden_scope
 from s2s_fastapi.realm.entities import Role
 from s2s_fastapi.requirement.conditions import Condition, HasClaim
-from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Audience, Caller, HasRole, HasScope, Requirement
+from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Audience, Bound, Caller, HasRole, HasScope, Requirement
 from s2s_fastapi.text import listed, named
 
 __all__ = [
@@ -638,7 +638,7 @@ def _way(route: RouteEntry, leaves: Sequence[Requirement], client_id: str) -> _W
             scopes |= leaf.scopes
         elif isinstance(leaf, HasRole):
             roles |= {Role("" if leaf.realm else leaf.client or client_id, name) for name in leaf.roles}
-        elif not isinstance(leaf, HasClaim | Condition):
+        elif not isinstance(leaf, HasClaim | Condition | Bound):
             return None  # a kind that this version does not know: nothing is granted for it
     if (callers is not None and not callers) or len(kinds) > 1:
         return None

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import httpx
 from starlette.authentication import AuthCredentials, UnauthenticatedUser
@@ -29,18 +29,26 @@ from s2s_fastapi.keycloak.cures import (
     SHARED_ANSWER,
     credentials_cure,
 )
+from s2s_fastapi.proof.replay import ReplayStore
 from s2s_fastapi.receiver.observe_mode import ObservedRefusals
 from s2s_fastapi.receiver.respond import report_acceptance, reporting, varying
 from s2s_fastapi.receiver.start import CheckedApp, Options, Start
 from s2s_fastapi.receiver.websocket import revocation, until_expiry
 from s2s_fastapi.requirement.opened import ARRIVING, OPENED_KEY, Opened, Places, method_of
-from s2s_fastapi.requirement.request_state import ANONYMOUS_KEY, SCOPE_KEY, VERIFIER_KEY, Anonymous, Authenticated
+from s2s_fastapi.requirement.request_state import (
+    ANONYMOUS_KEY,
+    SCOPE_KEY,
+    VERIFIER_KEY,
+    Anonymous,
+    Authenticated,
+    Service,
+)
 from s2s_fastapi.telemetry import Observer
 from s2s_fastapi.telemetry.located import located
 from s2s_fastapi.telemetry.metrics import decided
 from s2s_fastapi.telemetry.spans import current_span, describe, hide_query
 from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS
-from s2s_fastapi.verifier.bearer import bearer_credentials, brings_credentials, token_in
+from s2s_fastapi.verifier.bearer import BEARER_OR_DPOP, bearer_credentials, brings_credentials, token_in
 from s2s_fastapi.verifier.checks import MAX_LIFETIME
 from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.realms import RealmsVerifier
@@ -67,8 +75,10 @@ class ServiceAuthMiddleware:
         settings: "environment.KeycloakSettings | Sequence[environment.KeycloakSettings] | None" = None,
         *,
         audience: str | Collection[str] | None = None,
-        public_url: str | None = None,
+        public_url: str | Collection[str] | None = None,
         resource: bool = False,
+        dpop: Literal["accepted", "required"] | None = None,
+        replay_store: ReplayStore | None = None,
         public_paths: Iterable[str] = (),
         optional_paths: Iterable[str] = (),
         users: bool = False,
@@ -89,12 +99,18 @@ class ServiceAuthMiddleware:
         - ``settings``: read from the environment at the start, unless given. A list accepts tokens of several realms: a requirement speaks
           of the first one unless it says ``realm=``. ``audience`` replaces the audience in them.
         - ``public_url``: the URL at which callers reach this app, such as ``"https://tools.example.com/mcp"``: ASCII, https (http on
-          loopback addresses only), without user name, query and fragment. It is compared exactly, and never guessed from a request.
+          loopback addresses only), without user name, query and fragment. It is compared exactly, and never guessed from a request. An app
+          that is reached at several URLs names all of them in a list.
         - ``resource=True``: the app is a protected resource (RFC 9728), as tool servers are (MCP). ``public_url`` is then its only audience,
           in each realm, in place of the settings' client id and audience. If ``audience`` is given too, only that counts. Every
           challenge names the document at ``https://tools.example.com/.well-known/oauth-protected-resource/mcp``. The middleware answers
           GET, HEAD and CORS preflight requests for it without a token. It names ``public_url`` and the issuers of the settings, and nothing else.
-          The proxy must pass that path on unchanged.
+          The proxy must pass that path on unchanged. Of several URLs in ``public_url`` the first one is the resource.
+        - ``dpop="accepted"``: a token that is bound to a key is accepted under the scheme DPoP, with a new proof in each request (RFC 9449),
+          and bearer tokens as before. ``dpop="required"``: only bound tokens are accepted. Both need ``public_url``, because a proof names the
+          URL that the caller called. Without ``dpop`` a bound token is refused.
+        - ``replay_store``: where proofs are remembered, so that none counts twice. By default it is the memory of this process: if several
+          processes serve the app, give them one store, such as `s2s_fastapi.redis.RedisReplayStore`.
         - ``public_paths``: exact paths for GET and HEAD, or ``"POST /hooks/x"``.
         - ``optional_paths``: written like ``public_paths``, or as ``"WEBSOCKET /x"``. A request without any credentials is accepted there,
           and a request with credentials is judged as everywhere. See `OptionalPrincipal` and `Requirement.optional`.
@@ -117,6 +133,8 @@ class ServiceAuthMiddleware:
             audience=audience,
             public_url=public_url,
             resource=resource,
+            dpop=dpop,
+            replay_store=replay_store,
             # The app is read more than once, and an iterator would be empty then.
             public_paths=tuple(public_paths) if isinstance(public_paths, Iterator) else public_paths,
             optional_paths=tuple(optional_paths) if isinstance(optional_paths, Iterator) else optional_paths,
@@ -231,17 +249,25 @@ class ServiceAuthMiddleware:
         scope[VERIFIER_KEY] = verifier  # always, so that nothing which was there before is believed
         credentials = bearer_credentials(scope["headers"], scope["query_string"], verifier.tokens.recent)
         if isinstance(credentials, Decision):
-            if scope["query_string"]:
-                hide_query(current_span())  # it may hold the token, and servers' spans show it
-            await self._refuse(checked, scope, receive, send, self._without_token(checked, credentials, scope))
-            return
-        verdict = verifier.known(credentials) or await verifier.adecide(credentials)
+            refusal, bound = credentials, checked.bound
+            if bound is not None:
+                credentials = bearer_credentials(scope["headers"], scope["query_string"], schemes=BEARER_OR_DPOP)
+                refusal = credentials if isinstance(credentials, Decision) else refusal
+            if bound is None or isinstance(credentials, Decision):
+                if scope["query_string"]:
+                    hide_query(current_span())  # it may hold the token, and servers' spans show it
+                await self._refuse(service, scope, receive, send, self._without_token(checked, refusal, scope))
+                return
+            service = bound.service
+            verdict = await bound.tokens.decide(credentials, scope, checked.root_path or None)
+        else:
+            verdict = verifier.known(credentials) or await verifier.adecide(credentials)
         principal = verdict.principal
         if principal is None or not verdict.accepted:
-            await self._refuse(checked, scope, receive, send, verdict.decision)
+            await self._refuse(service, scope, receive, send, verdict.decision)
             return
         if principal.other_realm:
-            service = checked.services[principal.issuer]
+            service = service.further[principal.issuer]
         # Taken here, while it is the server's: the app makes others below it.
         scope[SCOPE_KEY] = state = Authenticated(
             principal, verdict.digest, credentials, verdict, service, current_span()
@@ -287,7 +313,7 @@ class ServiceAuthMiddleware:
 
     async def _open(self, checked: CheckedApp, scope: Scope, receive: Receive, send: Send) -> None:
         scope.pop(ANONYMOUS_KEY, None)
-        credentials = bearer_credentials(scope["headers"], scope["query_string"])
+        credentials = bearer_credentials(scope["headers"], scope["query_string"], schemes=BEARER_OR_DPOP)
         # Nobody has checked a token that came here. It must not be sent on all the same.
         inbound = None if isinstance(credentials, Decision) else digest(token_in(credentials))
         with self._opened(checked, scope, inbound=inbound):
@@ -308,28 +334,27 @@ class ServiceAuthMiddleware:
             INBOUND.reset(before)
             ARRIVING.reset(arriving)
 
-    async def _refuse(
-        self, checked: CheckedApp, scope: Scope, receive: Receive, send: Send, decision: Decision
-    ) -> None:
-        checked.service.report(decision, scope, current_span())
-        await answer(scope, decision, checked.service.space)(scope, receive, send)
+    async def _refuse(self, service: Service, scope: Scope, receive: Receive, send: Send, decision: Decision) -> None:
+        service.report(decision, scope, current_span())
+        await answer(scope, decision, service.space)(scope, receive, send)
 
     def _without_token(self, checked: CheckedApp, refusal: Decision, scope: Scope) -> Decision:
         """Return the refusal of a request without a token. Its cure does not advise what `public_paths` already has."""
         if refusal.cure:
             return refusal
+        dpop = checked.service.space.dpop
         opened = scope.get(OPENED_KEY)
         if isinstance(opened, Opened) and isinstance(opened.opener, _Opener) and opened.opener.middleware is self:
-            return Decision(reason=refusal.reason, cure=credentials_cure(CHANGED_PATH))
+            return Decision(reason=refusal.reason, cure=credentials_cure(CHANGED_PATH, dpop))
         path = checked.route_path(scope)
         if checked.optional.open(method_of(scope), path):
-            return Decision(reason=refusal.reason, cure=credentials_cure(OTHER_CREDENTIALS))
+            return Decision(reason=refusal.reason, cure=credentials_cure(OTHER_CREDENTIALS, dpop))
         beside = checked.public.beside(path) or checked.meant.get(path, "")
         other = NEVER_PUBLIC if scope["type"] == "websocket" else OTHER_PATH
         said = f"public_paths has {beside}, {other}" if beside else ""
         if not said and (beside := checked.optional.beside(path)):
             said = f"optional_paths has {beside}, {OTHER_PATH}"
-        return Decision(reason=refusal.reason, cure=credentials_cure(said))
+        return Decision(reason=refusal.reason, cure=credentials_cure(said, dpop))
 
     async def _not_started(self, scope: Scope, receive: Receive, send: Send, problem: str) -> None:
         decision = Decision(reason=Reason.NOT_STARTED, cure=problem)

@@ -1,19 +1,19 @@
 """The app as a protected resource: the URL at which callers reach it, and the document that says so (RFC 9728)."""
 
-import ipaddress
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Final, Self
 from urllib.parse import unquote, urlsplit
 
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.names import name_problem, url_problem
+from s2s_fastapi.proof.algorithms import PROOF_ALGORITHMS
+from s2s_fastapi.verifier.public_url import checked_urls
 
-__all__ = ["ProtectedResource", "checked_url", "resource_url"]
+__all__ = ["ProtectedResource", "resource_url"]
 
 _WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
 _METHODS: Final = "GET, HEAD, OPTIONS"
@@ -22,35 +22,22 @@ _KEPT: Final = 3600
 _ANY_ORIGIN: Final = {"Access-Control-Allow-Origin": "*"}
 
 
-def checked_url(public_url: object) -> str:
-    """Return the URL at which callers reach an app, exactly as it was written: it is compared, never completed or corrected.
-
-    Raises:
-        ConfigurationError: It is not an https URL, or not one that a header can quote. On a loopback address http is accepted, too.
-    """
-    if problem := _problem(public_url):
-        raise ConfigurationError(
-            f'public_url= takes the URL at which callers reach this app, such as "https://tools.example.com/mcp": {problem}.'
-        )
-    return str(public_url)
-
-
 def resource_url(public_url: object, resource: object) -> str:
-    """Return the URL of an app that is a protected resource; nothing if it is none.
+    """Return the URL of an app that is a protected resource, the first of its public ones; nothing if it is none.
 
     Raises:
-        ConfigurationError: as `checked_url`; or the URL is missing, or was given as ``resource``.
+        ConfigurationError: as `checked_urls`; or the URL is missing, or was given as ``resource``.
     """
-    url = "" if public_url is None else checked_url(public_url)
+    urls = checked_urls(public_url)
     if not isinstance(resource, bool):
         raise ConfigurationError(
             "resource= takes True or False: write resource=True, and the URL of this app in public_url=."
         )
-    if resource and not url:
+    if resource and not urls:
         raise ConfigurationError(
             'resource=True needs the URL at which callers reach this app: public_url="https://tools.example.com/mcp".'
         )
-    return url if resource else ""
+    return urls[0] if resource else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +53,19 @@ class ProtectedResource:
     document: bytes = field(repr=False)
 
     @classmethod
-    def of(cls, url: str, issuers: Iterable[str]) -> Self:
-        """Return the document of the resource ``url``, whose tokens come from ``issuers``."""
+    def of(cls, url: str, issuers: Iterable[str], dpop: str = "") -> Self:
+        """Return the document of the resource ``url``, whose tokens come from ``issuers``.
+
+        ``dpop`` says whether bound tokens are accepted, beside bearer tokens or alone.
+        """
         path = urlsplit(url).path
         origin, path = url.removesuffix(path), path.removesuffix("/") if path == "/" else path
         document = {
             "resource": url,
             "authorization_servers": [*issuers],
             "bearer_methods_supported": ["header"],
+            **({"dpop_signing_alg_values_supported": PROOF_ALGORITHMS} if dpop else {}),
+            **({"dpop_bound_access_tokens_required": True} if dpop == "required" else {}),
         }
         return cls(url, f"{origin}{_WELL_KNOWN}{path}", unquote(_WELL_KNOWN + path), json.dumps(document).encode())
 
@@ -119,26 +111,3 @@ def _response(method: str, document: bytes) -> Response:
 def _root_path_of_server(scope: Scope) -> str:
     """Return the root path as the server gave it. A mount puts another one into the scope."""
     return str(scope.get("app_root_path", scope.get("root_path", "")))
-
-
-def _problem(url: Any) -> str:
-    """Return why ``url`` is not the public URL of an app, such as "it has no host"; nothing if it is one."""
-    if problem := name_problem(url):
-        return problem
-    if not url.isascii():
-        return "it has a character that is not ASCII. Write its host in Punycode (xn--...), and its path with percent signs"
-    if problem := url_problem(url):
-        return problem
-    parts = urlsplit(url)
-    if parts.scheme == "http" and not _loopback(str(parts.hostname)):
-        return "http is accepted on loopback addresses only, so write https"
-    return ""
-
-
-def _loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):  # RFC 6761 section 6.3
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

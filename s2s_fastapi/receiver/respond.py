@@ -22,6 +22,8 @@ _SHARED: Final = re.compile(r"(?:^|,)\s*(?:public|s-maxage|must-revalidate)\b")
 _ERROR: Final = 400
 """The first status of an answer that shows nothing of the app."""
 
+_CHALLENGE: Final = b"www-authenticate"
+
 _UNPLACED: Final = {
     error.status_code: (str(error.challenge), str(error.challenge).encode())
     for error in (SessionEnded(""), NoUserToActFor(""))
@@ -125,10 +127,15 @@ def _with_challenge(message: Message, refusal: Decision, space: ProtectionSpace)
     """Return the response start with the refusal's headers, which the app's own exception handler may have dropped."""
     if message["status"] != refusal.status:
         return message  # the app made something else of it: a redirect, a page of its own
-    present = {name.lower() for name, _ in message.get("headers", ())}
+    headers = message.get("headers", ())
+    wanted = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers_of(refusal, space).items()]
+    present = {name.lower() for name, _ in headers}
+    values = {bytes(value) for name, value in headers if name.lower() == _CHALLENGE}
+    # A handler that keeps headers in a dict keeps one of two challenges; one that has written a challenge of its own has its reasons.
+    kept = any(name == _CHALLENGE and value in values for name, value in wanted)
     missing = [
-        (name.lower().encode(), value.encode("latin-1"))
-        for name, value in headers_of(refusal, space).items()
-        if name.lower().encode() not in present
+        (name, value)
+        for name, value in wanted
+        if name not in present or (name == _CHALLENGE and kept and value not in values)
     ]
-    return {**message, "headers": [*message.get("headers", ()), *missing]} if missing else message
+    return {**message, "headers": [*headers, *missing]} if missing else message

@@ -5,11 +5,12 @@ import math
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Scope
 
+from s2s_fastapi.answers import ProtectionSpace
 from s2s_fastapi.declared.late_routes import FailingRoute, ReadRoutes, Watch
 from s2s_fastapi.declared.openapi import Documentation
 from s2s_fastapi.declared.public_paths import OPTIONAL, PublicPaths
@@ -21,6 +22,7 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import added_middleware, get_route_path, hidden_app, own_root_path
 from s2s_fastapi.names import NO_AUDIENCE, audience_names
 from s2s_fastapi.process import watch_forks
+from s2s_fastapi.proof.replay import InProcessReplayStore, ReplayStore
 from s2s_fastapi.receiver.observe_mode import ObservedRefusals, Observing, end_of_observing
 from s2s_fastapi.receiver.resource import ProtectedResource, resource_url
 from s2s_fastapi.requirement.opened import Places
@@ -29,6 +31,7 @@ from s2s_fastapi.requirement.require import require_service, require_user
 from s2s_fastapi.telemetry import DecisionLog, Observer
 from s2s_fastapi.text import listed, named
 from s2s_fastapi.verifier.accepted_tokens import AcceptedTokens
+from s2s_fastapi.verifier.bound import BoundTokens, DpopOptions
 from s2s_fastapi.verifier.checks import Checks
 from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.realms import RealmsVerifier
@@ -51,8 +54,10 @@ class Options:
 
     settings: "KeycloakSettings | Sequence[KeycloakSettings] | None"
     audience: str | Collection[str] | None
-    public_url: str | None
+    public_url: str | Collection[str] | None
     resource: bool
+    dpop: Literal["accepted", "required"] | None
+    replay_store: ReplayStore | None
     public_paths: Iterable[str]
     optional_paths: Iterable[str]
     users: bool
@@ -79,6 +84,15 @@ class Options:
         return resource_url(self.public_url, self.resource)
 
     @property
+    def proving(self) -> DpopOptions:
+        """How the app accepts bound tokens.
+
+        Raises:
+            ConfigurationError: ``dpop``, ``public_url`` or ``replay_store`` is wrong.
+        """
+        return DpopOptions.of(self.dpop, self.public_url, self.replay_store)
+
+    @property
     def audiences(self) -> frozenset[str]:
         """The audiences that the code names, in every realm; empty if the settings name them.
 
@@ -87,6 +101,14 @@ class Options:
         """
         url = self.resource_url
         return audience_names(self.audience) or frozenset((url,) if url else ())
+
+
+@dataclass(frozen=True, slots=True)
+class BoundApp:
+    """An app as requests with a token under the scheme DPoP see it."""
+
+    tokens: BoundTokens
+    service: Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +124,8 @@ class CheckedApp:
     places: Places
     meant: Mapping[str, str]
     """Paths of routes that are not public, each with the public path that no route answers and that was probably meant for it."""
-    services: Mapping[str, Service] = field(default_factory=dict)
-    """The app as callers of further realms see it, by the issuer."""
+    bound: BoundApp | None = None
+    """None if bound tokens are not accepted."""
     resource: ProtectedResource | None = None
     """The document about the app that everybody may read."""
     root_path: str = ""
@@ -242,13 +264,15 @@ class Start:
             skip_audience=options.insecure_skip_audience,
             realms=tuple(realms),
             unchecked=_route_names(options.insecure_unchecked),
+            dpop=options.proving.mode,
         )
-        resource = self._resource(check)
-        return Documentation(below, check, settings, root, tuple(others), resource.address if resource else "")
+        resource, proving = self._resource(check), options.proving
+        space = ProtectionSpace(settings.client_id or settings.realm, resource.address if resource else "")
+        return Documentation(below, check, settings, root, tuple(others), proving.placed(space))
 
     def _resource(self, check: AccessCheck) -> ProtectedResource | None:
         url = self.options.resource_url
-        return ProtectedResource.of(url, [realm.issuer for realm in check.realms]) if url else None
+        return ProtectedResource.of(url, [realm.issuer for realm in check.realms], check.dpop) if url else None
 
     def _root(self, app: Any) -> Any:
         """Return ``app`` if the middleware was added to it, else None: below a mount it is the outer app, whose routes are not ours."""
@@ -284,6 +308,13 @@ class Start:
                 "the app is a protected resource: tokens for %s are accepted, and %s needs no token.",
                 listed(documentation.check.audiences, " or ") or "any service",
                 checked.resource.address,
+            )
+        if checked.bound is not None:
+            _log.info(
+                "tokens that are bound to a key (DPoP) are %s, for requests to %s. %s",
+                "required" if self.options.dpop == "required" else "accepted beside bearer tokens",
+                listed(self.options.proving.urls, " or "),
+                _of_store(checked.bound.tokens.store),
             )
         if open_routes:
             _log.info(
@@ -333,14 +364,18 @@ class Start:
         )
         _look_at_returned(check)
         places = _watched(check)
+        accepting = RealmsVerifier((verifier, *others), ready=options.ready) if others else verifier
+        proving = options.proving
+        further = {each.issuer: replace(service, client_id=each.client_id) for each in documentation.others}
+        service = replace(service, further=further)
         return CheckedApp(
-            verifier=RealmsVerifier((verifier, *others), ready=options.ready) if others else verifier,
+            verifier=accepting,
             public=check.public,
             optional=check.optional,
             service=service,
             routes=_read_routes(self._middleware, check),
             places=places,
-            services={each.issuer: replace(service, client_id=each.client_id) for each in documentation.others},
+            bound=BoundApp(BoundTokens(accepting, proving), service.under_dpop()) if proving.mode else None,
             meant={found.nearest.path: found.entry.text for found in check.unanswered() if found.nearest is not None},
             resource=self._resource(check),
             root_path=own_root_path(router_below(self._app) or hidden_app(self._app)),
@@ -355,7 +390,14 @@ class Start:
             require_service(realm=realm) | require_user(realm=realm) if options.users else require_service(realm=realm)
         )
         return Verifier(
-            Checks.of(settings, audiences, accepts, first=first, max_lifetime=options.max_lifetime),
+            Checks.of(
+                settings,
+                audiences,
+                accepts,
+                first=first,
+                max_lifetime=options.max_lifetime,
+                dpop=options.proving.mode,
+            ),
             options.keys(settings),
             AcceptedTokens(options.cached_tokens),
             observe_until=observe_until,
@@ -401,6 +443,11 @@ class Start:
                 "audit=True, but the logger s2s_fastapi.decisions is not enabled for INFO or has no handler for it, so no accepted call is "
                 'written: logging.getLogger("s2s_fastapi.decisions").setLevel("INFO"), and logging.basicConfig() for a handler.'
             )
+        if options.dpop == "required" and options.replay_store is None:
+            yield (
+                'dpop="required" without replay_store=: proofs are remembered in this process only, so a copied proof is accepted once more by each '
+                "other process and machine that serves this app. If there are several, share one store: replay_store=RedisReplayStore(...)."
+            )
         if options.insecure_skip_audience:
             yield "insecure_skip_audience is on: tokens meant for other services are accepted."
         if self._observing is not None:
@@ -444,6 +491,15 @@ def _watched(check: AccessCheck) -> Places:
 def _look_at_returned(check: AccessCheck) -> None:
     entries = (route.entry for route in check.access.routes if route.name not in check.unchecked)
     look_at_returned(dependant for entry in entries if (dependant := getattr(entry, "dependant", None)) is not None)
+
+
+def _of_store(store: ReplayStore) -> str:
+    if isinstance(store, InProcessReplayStore):
+        return (
+            "Proofs are remembered in this process only: another process or machine that serves the app accepts a copied proof once more. To "
+            "share one store, write replay_store=RedisReplayStore(...)."
+        )
+    return f"Proofs are remembered in {type(store).__name__}."
 
 
 def _read_routes(

@@ -19,7 +19,7 @@ from s2s_fastapi.names import checked_names, name_problem, scope_problem
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.requirement.conditions import SCALARS, Condition, HasClaim, Predicate, Scalar
 from s2s_fastapi.requirement.request_state import Anonymous, Authenticated
-from s2s_fastapi.requirement.requirement import Audience, Caller, HasRole, HasScope, InRealm, Requirement
+from s2s_fastapi.requirement.requirement import Audience, Bound, Caller, HasRole, HasScope, InRealm, Requirement
 
 __all__ = [
     "FACTORIES",
@@ -28,6 +28,7 @@ __all__ = [
     "current_principal",
     "optional_principal",
     "require_audience",
+    "require_bound",
     "require_caller",
     "require_claim",
     "require_realm_role",
@@ -49,8 +50,9 @@ _INSTEAD: Final = {
         "an address counts only if email_verified is true: "
         'write require_that("the owner", lambda caller: caller.email == "a@b.example")'
     ),
+    "cnf": "write require_bound()",
     **dict.fromkeys(
-        ("iss", "exp", "iat", "nbf", "typ", "jti", "cnf"), "the middleware checks it in each token, so leave it out"
+        ("iss", "exp", "iat", "nbf", "typ", "jti"), "the middleware checks it in each token, so leave it out"
     ),
 }
 """Claims that have a requirement of their own, or that mean nothing without another claim, and what to write."""
@@ -131,6 +133,16 @@ def require_audience(*audiences: str, only: bool = False, realm: str | None = No
 
 
 @_with_parentheses
+def require_bound(*, realm: str | None = None) -> Requirement:
+    """Require a token that is bound to a key, with the proof of this request (DPoP, RFC 9449). A bearer token is answered 401.
+
+    - It needs ``ServiceAuthMiddleware(dpop=...)``. With ``dpop="required"`` every route has it already.
+    - It does not say who is calling. Observe mode enforces it.
+    """
+    return _in("require_bound", realm, Bound())
+
+
+@_with_parentheses
 def require_claim(name_or_path: str | tuple[str, ...], *values: Scalar, realm: str | None = None) -> Requirement:
     """Require that a claim has one of these values, or is a list that holds one of them.
 
@@ -186,6 +198,7 @@ FACTORIES: Final = (
     require_role,
     require_realm_role,
     require_audience,
+    require_bound,
     require_claim,
     require_that,
 )

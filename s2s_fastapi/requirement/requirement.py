@@ -24,6 +24,7 @@ from s2s_fastapi.keycloak.cures import (
     realm_cure,
     role_cure,
     scope_cure,
+    unbound_cure,
     wrong_kind_cure,
 )
 from s2s_fastapi.principal import Principal
@@ -34,6 +35,7 @@ __all__ = [
     "AllOf",
     "AnyOf",
     "Audience",
+    "Bound",
     "Caller",
     "HasRole",
     "HasScope",
@@ -55,6 +57,7 @@ _PRECEDENCE: Final = (
     Reason.OTHER_REALM,
     Reason.WRONG_AUDIENCE,
     Reason.AUDIENCE_NOT_ONLY,
+    Reason.NOT_BOUND,
     Reason.UNKNOWN_KIND,
     Reason.NOT_A_SERVICE,
     Reason.NOT_A_USER,
@@ -442,6 +445,22 @@ class Audience(Requirement):
         if self.only and others:
             return Decision(reason=Reason.AUDIENCE_NOT_ONLY, cure=also_for(principal, others))
         return _ALLOWED
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Bound(Requirement):
+    """The token is bound to a key, and the request proved that its sender has the key."""
+
+    def __repr__(self) -> str:
+        return "require_bound()"
+
+    def judge(self, principal: Principal, client_id: str = "") -> Decision:  # noqa: ARG002 - the seam's signature
+        """Decide by what the request proved, never by the claim ``cnf`` alone."""
+        if principal.other_realm:
+            return of_another_realm(principal)
+        if principal.binding:
+            return _ALLOWED
+        return Decision(reason=Reason.NOT_BOUND, cure=unbound_cure(principal))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

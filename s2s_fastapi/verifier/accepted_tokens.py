@@ -55,6 +55,7 @@ class AcceptedTokens:
             raise ConfigurationError(
                 f"cached_tokens takes the number of tokens to remember, 0 to remember none, not {size!r}."
             )
+        self._size = size
         self._half = (size + 1) // 2
         self._half_bytes = self._half * _BYTES_PER_TOKEN
         self._bytes = 0
@@ -68,6 +69,10 @@ class AcceptedTokens:
         """Replace the locks: threads of the parent may have held them."""
         # Re-entrant: a finalizer may verify a token too, and the garbage collector runs it in any thread at any line.
         self._locks = tuple(threading.RLock() for _ in range(_LOCKS))
+
+    def empty(self) -> "AcceptedTokens":
+        """Return a place for as many other tokens."""
+        return AcceptedTokens(self._size)
 
     def __len__(self) -> int:
         """Return how many tokens are kept. A token counts twice while it is in both generations."""

@@ -1,17 +1,32 @@
-"""From the request's headers to its bearer credentials: ``Bearer``, one space, one token (RFC 6750 section 2.1)."""
+"""From the request's headers to its credentials: ``Bearer`` or ``DPoP``, one space, one token (RFC 6750 section 2.1, RFC 9449 section 7.1)."""
 
 import re
 import string
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.keycloak.cures import NO_TOKEN, NOT_A_TOKEN, TOKEN_IN_URL, TWO_HEADERS, size_cure
 from s2s_fastapi.verifier.jws import MAX_TOKEN_BYTES
 
-__all__ = ["bearer_credentials", "brings_credentials", "credentials_of", "has_token", "token_in"]
+__all__ = [
+    "BEARER_OR_DPOP",
+    "ONLY_BEARER",
+    "bearer_credentials",
+    "brings_credentials",
+    "credentials_of",
+    "has_token",
+    "is_dpop",
+    "proofs_in",
+    "token_in",
+]
 
-_SCHEME: Final = b"Bearer "
+_BEARER: Final = b"Bearer "
+_DPOP: Final = b"DPoP "
+ONLY_BEARER: Final[Mapping[bytes, bytes]] = MappingProxyType({b"bearer": _BEARER})
+BEARER_OR_DPOP: Final[Mapping[bytes, bytes]] = MappingProxyType({**ONLY_BEARER, b"dpop": _DPOP})
+"""The schemes of an app that accepts DPoP: each in lower case, and as credentials begin with it."""
 _CREDENTIALS: Final = frozenset({b"authorization", b"dpop"})
 """Headers of a request that brings credentials, whatever is in them (RFC 7235 section 4.2, RFC 9449 section 4.1)."""
 _TOKEN68: Final = string.ascii_letters.encode() + string.digits.encode() + b"-._~+/"
@@ -31,22 +46,35 @@ _TOKEN_IN_URL: Final = Decision(reason=Reason.INVALID_REQUEST, cure=TOKEN_IN_URL
 
 
 def credentials_of(token: bytes) -> bytes:
-    """Return the one spelling under which a token is remembered: a header value as almost every client sends it."""
-    return _SCHEME + token
+    """Return the one spelling under which a bearer token is remembered: a header value as almost every client sends it."""
+    return _BEARER + token
 
 
 def token_in(credentials: bytes) -> bytes:
     """Return the token in credentials that `bearer_credentials` or `credentials_of` returned."""
-    return credentials[len(_SCHEME) :]
+    return credentials[credentials.index(b" ") + 1 :]
+
+
+def is_dpop(credentials: bytes) -> bool:
+    """Return whether credentials came under the scheme DPoP. Such a token accepts nothing without the proof of its own request."""
+    return credentials.startswith(_DPOP)
+
+
+def proofs_in(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, ...]:
+    """Return the values of all DPoP headers. A request must have exactly one (RFC 9449 section 4.3)."""
+    return tuple(value for name, value in headers if name.lower() == b"dpop")
 
 
 def bearer_credentials(
-    headers: Iterable[tuple[bytes, bytes]], query_string: bytes, known: Container[bytes] = ()
+    headers: Iterable[tuple[bytes, bytes]],
+    query_string: bytes,
+    known: Container[bytes] = (),
+    schemes: Mapping[bytes, bytes] = ONLY_BEARER,
 ) -> bytes | Decision:
     """Return the bearer credentials of a request, or the refusal if it has none.
 
     - The credentials are ``Bearer``, one space and one token68 word of at most 16 KB, however the header spells the scheme.
-      Nothing else is known about the token.
+      Nothing else is known about the token. With ``schemes=BEARER_OR_DPOP`` they may also be ``DPoP`` and the word.
     - ``known`` holds credentials that were checked before. If the header's value is one of them, only the query is checked.
     - Credentials that are malformed or given more than once are refused with 400 (RFC 6750 section 3.1).
     """
@@ -60,15 +88,17 @@ def bearer_credentials(
         return _NO_CREDENTIALS
     if value not in known:
         scheme, _, token = value.strip(b" \t").partition(b" ")
-        if scheme.lower() != b"bearer":
-            return _NOT_A_TOKEN if scheme.lower().startswith((b"bearer\t", b"bearer,")) else _NO_CREDENTIALS
+        spelled = schemes.get(scheme.lower())
+        if spelled is None:
+            begun = any(scheme.lower().startswith((name + b"\t", name + b",")) for name in schemes)
+            return _NOT_A_TOKEN if begun else _NO_CREDENTIALS
         token = token.lstrip(b" ")
         if len(token) > MAX_TOKEN_BYTES:
             return Decision(reason=Reason.INVALID_REQUEST, cure=size_cure(len(token), MAX_TOKEN_BYTES))
         if not _is_token68(token):
             return _NOT_A_TOKEN if token else _NO_TOKEN
         # Keep the same object if it is spelled that way: its hash was computed above, and that of 16 KB takes longer than this.
-        value = value if value == credentials_of(token) else credentials_of(token)
+        value = value if value == spelled + token else spelled + token
     return _TOKEN_IN_URL if query_string and has_token(query_string) else value
 
 

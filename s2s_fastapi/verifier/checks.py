@@ -1,19 +1,31 @@
 """What one service checks in every token whose signature held: an ordered table of pure functions."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from s2s_fastapi.accepted import digest
 from s2s_fastapi.backchannel.strict_json import json_object
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.keycloak.cures import CLOCKS, audience_cure, binding_cure, issuer_cure, shown, type_cure
+from s2s_fastapi.keycloak.cures import (
+    CLOCKS,
+    audience_cure,
+    bearer_cure,
+    binding_cure,
+    confirmation_cure,
+    issuer_cure,
+    not_bound_cure,
+    shown,
+    type_cure,
+)
 from s2s_fastapi.principal import Payload, Principal
 from s2s_fastapi.text import named
+from s2s_fastapi.verifier.bearer import is_dpop, token_in
 from s2s_fastapi.verifier.claims import read_principal
 from s2s_fastapi.verifier.jws import Jws
-from s2s_fastapi.verifier.verdict import Judge, Verdict
+from s2s_fastapi.verifier.verdict import BoundVerdict, Judge, Verdict
 
 if TYPE_CHECKING:  # loaded when settings are first made
     from s2s_fastapi.settings import KeycloakSettings
@@ -25,6 +37,10 @@ MAX_LIFETIME: Final = 24 * 3600
 _LIFETIMES: Final = (60, 30 * MAX_LIFETIME)
 """What a service may say. A token that lives for longer than a month is a password that nobody can take back."""
 _HOUR: Final = 3600
+_THUMBPRINT: Final = re.compile(r"[A-Za-z0-9_-]{43}")
+"""SHA-256 in base64url (RFC 7638 section 3)."""
+_OTHER_BINDINGS: Final = frozenset({"x5t#S256", "jwk", "jwe", "kid", "jku"})
+"""Further ways to bind a token (RFC 7800 section 3, RFC 8705 section 3.1). Nobody here checks them, so they must not be taken for checked."""
 _PREFIX: Final = "KEYCLOAK_"
 _UNREAD: Final = Principal(client_id="", kind="unknown", issuer="", issued_at=0, expires_at=0)
 
@@ -32,11 +48,21 @@ _UNREAD: Final = Principal(client_id="", kind="unknown", issuer="", issued_at=0,
 class _Presented:
     """One token whose signature held, while the checks look at it."""
 
-    __slots__ = ("claims", "expected", "kid", "nbf", "not_before", "now", "payload", "principal")
+    __slots__ = ("claims", "dpop", "expected", "kid", "nbf", "not_before", "now", "payload", "principal")
 
-    def __init__(self, expected: "Checks", jws: Jws, claims: dict[str, Any], not_before: int, now: float) -> None:
+    def __init__(
+        self,
+        expected: "Checks",
+        jws: Jws,
+        claims: dict[str, Any],
+        not_before: int,
+        now: float,
+        *,
+        dpop: bool = False,
+    ) -> None:
         self.expected = expected
         self.claims = claims
+        self.dpop = dpop
         self.payload = jws.payload
         self.kid = jws.kid
         self.not_before = not_before
@@ -55,10 +81,15 @@ class _Presented:
             user=shown(self.principal.subject) if self.principal.kind == "user" else "",
             token_id=shown(claims.get("jti", "")),
             issuer=shown(self.expected.issuer),  # whose key signed it; what the token says stands in the cure
-            receiver=min(self.expected.audiences, default="")
-            if self.expected.first and self.principal.kind != "user"
-            else "",
+            binding="dpop" if _thumbprint(claims) else "",
+            receiver=self.receiver,
         )
+
+    @property
+    def receiver(self) -> str:
+        """The service that was called, as `Decision.receiver` has it."""
+        expected = self.expected
+        return min(expected.audiences, default="") if expected.first and self.principal.kind != "user" else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +113,8 @@ class Checks:
     """The name of the realm in this service: see `KeycloakSettings.name`."""
     first: bool = True
     """Whether it is the realm that requirements mean if they name none."""
+    dpop: Literal["", "accepted", "required"] = ""
+    """Whether the service accepts tokens under the scheme DPoP, beside those under Bearer or alone."""
 
     def __post_init__(self) -> None:
         value: object = self.max_lifetime
@@ -101,6 +134,7 @@ class Checks:
         *,
         first: bool = True,
         max_lifetime: float = MAX_LIFETIME,
+        dpop: Literal["", "accepted", "required"] = "",
     ) -> Self:
         """Return what the settings say, with these audiences, this kind of callers and this limit for a token's life.
 
@@ -120,6 +154,7 @@ class Checks:
             prefix=settings.worded(_PREFIX),
             realm=settings.name,
             first=first,
+            dpop=dpop,
         )
 
     def judge(
@@ -129,7 +164,7 @@ class Checks:
         *,
         not_before: int,
         now: float,
-        token: bytes,
+        credentials: bytes,
         observing: bool = False,
     ) -> Verdict:
         """Decide about a token whose signature held.
@@ -137,9 +172,11 @@ class Checks:
         - The key of this realm made the signature; whether the token names this realm is one of the checks.
         - ``now`` and the realm's ``not_before`` are in seconds since the epoch.
         - While ``observing`` a wrong audience and a wrong kind of caller are reported and accepted.
-        - ``token`` is the token itself: if it is accepted, the verdict keeps its digest.
+        - ``credentials`` are the scheme and the token: if it is accepted, the verdict keeps the token's digest.
+        - What is good under the scheme DPoP is a `BoundVerdict`, which accepts no request by itself.
         """
-        presented = _Presented(self, jws, claims, not_before, now)
+        dpop = is_dpop(credentials)
+        presented = _Presented(self, jws, claims, not_before, now, dpop=dpop)
         refusals: list[Decision] = []
         for reason, check in CHECKS:
             if cure := check(presented):
@@ -153,7 +190,9 @@ class Checks:
             if not refusals or observing:
                 observed = tuple(replace(refusal, observed=True) for refusal in refusals)
                 begins = max(presented.principal.issued_at, presented.nbf) - self.leeway
-                return Verdict(observed, presented.principal, digest(token), jws.kid, begins)
+                principal = replace(presented.principal, binding="dpop") if dpop else presented.principal
+                verdict = Verdict(observed, principal, digest(token_in(credentials)), jws.kid, begins)
+                return BoundVerdict(verdict, _thumbprint(claims), presented.receiver) if dpop else verdict
         principal = presented.principal
         return Verdict((refusals[0],), None if principal is _UNREAD else principal)
 
@@ -182,13 +221,36 @@ class Checks:
         return principal.expires_at + self.leeway
 
 
+def _thumbprint(claims: dict[str, Any]) -> str:
+    """Return the thumbprint of the key that a token is bound to by DPoP; nothing if it is bound in another way, or in two.
+
+    ``cnf`` alone decides (RFC 9449 section 6.1). Members of it that nobody here knows are ignored, as RFC 7800 section 3.1 says.
+    """
+    bound = claims.get("cnf")
+    if not isinstance(bound, dict) or not _OTHER_BINDINGS.isdisjoint(bound):
+        return ""
+    thumbprint = bound.get("jkt")
+    return thumbprint if isinstance(thumbprint, str) and _THUMBPRINT.fullmatch(thumbprint) else ""
+
+
 def _bound_to_a_key(token: _Presented) -> str:
-    return binding_cure(token.claims) if "cnf" in token.claims else ""
+    """Refuse a bound token under the scheme Bearer (RFC 9449 section 7.2), and under DPoP one that is bound in another way."""
+    if "cnf" not in token.claims:
+        return ""
+    if not token.dpop:
+        return binding_cure(token.claims, dpop=token.expected.dpop)
+    return "" if _thumbprint(token.claims) else confirmation_cure(token.claims)
+
+
+def _not_bound(token: _Presented) -> str:
+    """Refuse a token under the scheme DPoP that is bound to no key: no proof says anything about who sent it."""
+    return not_bound_cure(token.claims) if token.dpop and "cnf" not in token.claims else ""
 
 
 def _not_an_access_token(token: _Presented) -> str:
     kind = token.claims.get("typ")
-    return "" if isinstance(kind, str) and kind.lower() == "bearer" else type_cure(token.claims)
+    accepted = ("bearer", "dpop") if token.dpop else ("bearer",)  # what is under DPoP here is bound: the check above
+    return "" if isinstance(kind, str) and kind.lower() in accepted else type_cure(token.claims)
 
 
 def _malformed(token: _Presented) -> str:
@@ -274,8 +336,14 @@ def _for_another_service(token: _Presented) -> str:
     return audience_cure(principal, audiences, expected.worded(expected.audience_setting))
 
 
+def _under_bearer(token: _Presented) -> str:
+    """Refuse a bearer token, which is good in itself, if the service takes only bound ones."""
+    return bearer_cure(token.principal) if token.expected.dpop == "required" and not token.dpop else ""
+
+
 CHECKS: Final[tuple[tuple[Reason, Callable[[_Presented], str]], ...]] = (
     (Reason.SENDER_CONSTRAINED, _bound_to_a_key),
+    (Reason.NOT_BOUND, _not_bound),
     (Reason.WRONG_TYPE, _not_an_access_token),
     (Reason.MALFORMED_CLAIMS, _malformed),
     (Reason.WRONG_ISSUER, _of_another_issuer),
@@ -285,11 +353,12 @@ CHECKS: Final[tuple[tuple[Reason, Callable[[_Presented], str]], ...]] = (
     (Reason.REVOKED, _revoked),
     (Reason.MALFORMED_CLAIMS, _without_a_life),
     (Reason.WRONG_AUDIENCE, _for_another_service),
+    (Reason.BEARER_NOT_ACCEPTED, _under_bearer),
 )
 """All checks in their order. Each returns the cure if its reason holds, or nothing. The first reason is the answer.
 
 The kind of caller comes after them: a requirement decides that.
 """
 
-_OBSERVED: Final = frozenset({Reason.WRONG_AUDIENCE})
+_OBSERVED: Final = frozenset({Reason.WRONG_AUDIENCE, Reason.BEARER_NOT_ACCEPTED})
 """Reasons that observe mode only reports: such a token is good in itself."""

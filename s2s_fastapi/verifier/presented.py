@@ -10,7 +10,7 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.keycloak.cures import credentials_cure
 from s2s_fastapi.telemetry.located import located
 from s2s_fastapi.telemetry.spans import current_span, hide_query, trace_id
-from s2s_fastapi.verifier.bearer import bearer_credentials, brings_credentials
+from s2s_fastapi.verifier.bearer import BEARER_OR_DPOP, ONLY_BEARER, bearer_credentials, brings_credentials
 
 __all__ = ["Connection", "HasScope", "Pairs", "Presented"]
 
@@ -63,15 +63,14 @@ class Presented:
             f"{type(connection).__name__}. For an ASGI scope write HTTPConnection(scope); of another framework's request give its headers."
         )
 
-    @property
-    def credentials(self) -> bytes | Decision:
-        """The bearer credentials, or the refusal if there are none."""
-        found = bearer_credentials(self.headers, self.query)
+    def credentials(self, dpop: str = "") -> bytes | Decision:
+        """Return the bearer credentials, or the refusal if there are none. With ``dpop`` those under the scheme DPoP count, too."""
+        found = bearer_credentials(self.headers, self.query, schemes=BEARER_OR_DPOP if dpop else ONLY_BEARER)
         if isinstance(found, Decision):
             if self.query and self.scope is not None:
                 hide_query(current_span())  # it may hold the token, and servers' spans show it
             if not found.cure:
-                return Decision(reason=found.reason, cure=credentials_cure(_METADATA))
+                return Decision(reason=found.reason, cure=credentials_cure(_METADATA, dpop))
         return found
 
     @property

@@ -58,6 +58,10 @@ class RealmsVerifier:
         """Return the realm that decided about a caller."""
         return self._by_issuer[principal.issuer]
 
+    def beside(self) -> "RealmsVerifier":
+        """Return a verifier of the same realms that remembers other tokens."""
+        return RealmsVerifier(tuple(realm.beside() for realm in self.realms))
+
     def known(self, credentials: bytes) -> Verdict | None:
         """Return the verdict on a token that was accepted before and still would be: by its own realm's keys and not-before alone."""
         for realm in self.realms:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, Literal
 
 import httpx
 
@@ -13,14 +13,16 @@ from s2s_fastapi.answers import ProtectionSpace, error_of
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.environment import realms_of
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.keycloak.cures import NOTHING_GIVEN, WHOLE_HEADER
+from s2s_fastapi.keycloak.cures import NOTHING_GIVEN, UNPROVABLE, WHOLE_HEADER
 from s2s_fastapi.names import NO_AUDIENCE, audience_names
 from s2s_fastapi.principal import Principal
+from s2s_fastapi.proof.replay import ReplayStore
 from s2s_fastapi.telemetry import DecisionLog
 from s2s_fastapi.telemetry.metrics import decided
 from s2s_fastapi.telemetry.spans import current_span, describe, trace_id
 from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS, AcceptedTokens
-from s2s_fastapi.verifier.bearer import credentials_of, token_in
+from s2s_fastapi.verifier.bearer import credentials_of, is_dpop, token_in
+from s2s_fastapi.verifier.bound import BoundTokens, DpopOptions
 from s2s_fastapi.verifier.checks import MAX_LIFETIME, Checks
 from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.presented import Connection, Presented
@@ -51,6 +53,9 @@ class TokenVerifier:
         audience: str | Collection[str] | None = None,
         cached_tokens: int = CACHED_TOKENS,
         max_lifetime: float = MAX_LIFETIME,
+        dpop: Literal["accepted", "required"] | None = None,
+        public_url: str | Collection[str] | None = None,
+        replay_store: ReplayStore | None = None,
         insecure_skip_audience: bool = False,
         transport: Callable[[], httpx.BaseTransport] | None = None,
         clock: Callable[[], float] = time.time,
@@ -61,8 +66,16 @@ class TokenVerifier:
         - ``audience`` replaces the audience in the settings.
         - ``cached_tokens`` accepted tokens are remembered and not verified again while they hold. 0 verifies each token each time.
         - ``max_lifetime`` is the seconds that a token may live, from ``iat`` to ``exp``: from 60 to 30 days, by default 24 hours.
+        - ``dpop``, ``public_url`` and ``replay_store``: as for `ServiceAuthMiddleware`. They count for `authenticate` with a request or a
+          WebSocket: a proof names the method and the URL of its request (RFC 9449 section 4.2). A token alone, and pairs of names and values,
+          have neither, so a bound token is refused there.
         - ``transport`` makes the httpx transport for Keycloak. ``clock`` returns the seconds since the epoch.
+
+        Raises:
+            ConfigurationError: ``dpop`` is something else, or needs ``public_url``.
         """
+        self._dpop = DpopOptions.of(dpop, public_url, replay_store)
+        self._bound: BoundTokens | None = None
         self._given = settings
         self._audience = audience_names(audience)
         self._skip_audience = insecure_skip_audience
@@ -71,6 +84,7 @@ class TokenVerifier:
         self._cached_tokens = cached_tokens
         self._verifier: Verifier | RealmsVerifier | None = None
         self._made: dict[str, Verifier | RealmsVerifier] = {}
+        self._proving: dict[str, BoundTokens] = {}
         self._protects = ProtectionSpace()
         self._client_ids: dict[str, str] = {}
         self._max_lifetime = max_lifetime
@@ -124,13 +138,18 @@ class TokenVerifier:
         return None
 
     async def _authenticated(self, presented: Presented, requirement: Judge | None) -> Principal:
-        verifier, credentials = self.ready(), presented.credentials
+        verifier, credentials = self.ready(), presented.credentials(self._dpop.mode)
+        space = self._protects
         # Also if it is refused: nobody has checked it, and it must not be sent on.
         if isinstance(credentials, Decision):
             verdict = Verdict((credentials,))
         else:
             FURTHER.set((*FURTHER.get()[1 - MOST_FURTHER :], digest(token_in(credentials))))
-            verdict = verifier.known(credentials) or await verifier.adecide(credentials)
+            if self._bound is not None and is_dpop(credentials):
+                space = space.under_dpop()
+                verdict = await self._proven(self._bound, credentials, presented)
+            else:
+                verdict = verifier.known(credentials) or await verifier.adecide(credentials)
         decision, principal = verdict.decision, verdict.principal
         if principal is not None and verdict.accepted and requirement is not None:
             own = self._client_ids.get(principal.issuer, "")
@@ -138,8 +157,13 @@ class TokenVerifier:
             decision = decision if found.reason is Reason.ALLOWED else verdict.with_token(found, own)
         self._log_located(presented, decision)
         if principal is None or not decision.accepted:
-            raise presented.error(decision, self._protects)
+            raise presented.error(decision, space)
         return principal
+
+    async def _proven(self, bound: BoundTokens, credentials: bytes, presented: Presented) -> Verdict:
+        if presented.scope is None or presented.scope.get("type") not in ("http", "websocket"):
+            return await bound.unasked(credentials, UNPROVABLE)
+        return await bound.decide(credentials, presented.scope)
 
     def _log_located(self, presented: Presented, decision: Decision) -> None:
         decided(decision)
@@ -174,14 +198,17 @@ class TokenVerifier:
         """
         if self._verifier is None:
             first, *others = realms_of(self._given)
-            self._protects = ProtectionSpace(first.client_id or first.realm)
+            self._protects = self._dpop.placed(ProtectionSpace(first.client_id or first.realm))
             self._client_ids = {each.issuer: each.client_id for each in (first, *others)}
             alone = self._of(first)
             made: Verifier | RealmsVerifier = alone
             if others:
                 made = RealmsVerifier((alone, *(self._of(settings, first=False) for settings in others)))
             # Threads may meet here. One of them wins, or each would remember its own tokens. There is no lock: a fork could find it taken.
-            self._verifier = self._made.setdefault("verifier", made)
+            made = self._made.setdefault("verifier", made)
+            if self._dpop.mode:
+                self._bound = self._proving.setdefault("bound", BoundTokens(made, self._dpop))
+            self._verifier = made  # last: another thread that sees it needs the rest, too
         return self._verifier
 
     def _of(self, settings: "environment.KeycloakSettings", *, first: bool = True) -> Verifier:
@@ -194,6 +221,7 @@ class TokenVerifier:
                 frozenset() if self._skip_audience else audiences,
                 first=first,
                 max_lifetime=self._max_lifetime,
+                dpop=self._dpop.mode,
             ),
             KeySource.of(settings, self._transport),
             AcceptedTokens(self._cached_tokens),

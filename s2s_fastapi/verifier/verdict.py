@@ -5,11 +5,12 @@ from functools import lru_cache
 from typing import Protocol
 
 from s2s_fastapi.decision import Decision, Reason
-from s2s_fastapi.keycloak.cures import shown
+from s2s_fastapi.keycloak.cures import NO_PROOF, shown
 from s2s_fastapi.principal import Principal
+from s2s_fastapi.proof.checked import Proof
 from s2s_fastapi.telemetry.metrics import DECISIONS, accepted_labels
 
-__all__ = ["Judge", "Verdict"]
+__all__ = ["BoundVerdict", "Judge", "Verdict"]
 
 
 class Judge(Protocol):
@@ -69,6 +70,7 @@ class Verdict:
                 user=shown(principal.subject) if principal.kind == "user" else "",
                 token_id=shown(principal.token_id),
                 issuer=shown(principal.issuer),
+                binding=principal.binding,
             )
             self._decisions = (allowed,)
         return self._decisions
@@ -88,6 +90,7 @@ class Verdict:
             token_id=known.token_id,
             issuer=known.issuer,
             kid=known.kid,
+            binding=known.binding,
             receiver="" if principal is None or principal.kind == "user" or principal.other_realm else receiver,
         )
 
@@ -108,6 +111,41 @@ class Verdict:
             client_id, issuer = ("", "") if principal is None else (shown(principal.client_id), shown(principal.issuer))
             self._labels = labels = accepted_labels(client_id, issuer)
         DECISIONS.add(1, labels)
+
+
+class BoundVerdict(Verdict):
+    """What was decided about a token that is bound to a key (RFC 7800 section 3.1). By itself it is a refusal: the proof is missing.
+
+    So a token that is remembered, or a verdict that code takes for another one, lets nobody in. `proven` returns the acceptance, for one
+    request, after the proof of that request was checked.
+    """
+
+    __slots__ = ("_of_token", "receiver", "thumbprint")
+
+    def __init__(self, of_token: Verdict, thumbprint: str, receiver: str = "") -> None:
+        """Take what was decided about the token alone, the thumbprint of its key (``cnf.jkt``, RFC 9449 section 6.1), and who was called."""
+        self._of_token = of_token
+        self.thumbprint = thumbprint
+        self.receiver = receiver
+        super().__init__((self._refusal(Decision(reason=Reason.PROOF_MISSING, cure=NO_PROOF)),), begins=of_token.begins)
+
+    @property
+    def owner(self) -> Principal:
+        """Who owns the token. Whether the owner sent it is not known yet."""
+        principal = self._of_token.principal
+        assert principal is not None  # noqa: S101 - only an accepted token becomes such a verdict
+        return principal
+
+    def refused(self, refusal: Decision) -> Verdict:
+        """Return the refusal of one request, with what the token's signature vouches for."""
+        return Verdict((self._refusal(refusal),))
+
+    def proven(self, proof: Proof) -> Verdict:  # noqa: ARG002 - nobody gets an acceptance without a proof that was checked
+        """Return the acceptance of the one request whose proof was checked and is new."""
+        return self._of_token
+
+    def _refusal(self, refusal: Decision) -> Decision:
+        return self._of_token.with_token(refusal, self.receiver)
 
 
 @lru_cache(maxsize=256)

@@ -10,7 +10,7 @@ from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import KeysUnavailable
 from s2s_fastapi.keycloak.cures import shown, unsigned_cure
 from s2s_fastapi.principal import Principal
-from s2s_fastapi.telemetry.attributes import AUDIENCE, OUTCOME
+from s2s_fastapi.telemetry.attributes import AUDIENCE, CALLER, OUTCOME
 from s2s_fastapi.telemetry.metrics import HIT, LOOKUPS, MISS, VERIFICATION
 from s2s_fastapi.telemetry.spans import Span, describe, failed, span
 from s2s_fastapi.text import listed
@@ -20,7 +20,7 @@ from s2s_fastapi.verifier.checks import Checks
 from s2s_fastapi.verifier.jwks import KeySet, VerificationKey
 from s2s_fastapi.verifier.jws import Jws, parse
 from s2s_fastapi.verifier.keys import KeySource, unavailable
-from s2s_fastapi.verifier.verdict import Verdict
+from s2s_fastapi.verifier.verdict import BoundVerdict, Verdict
 
 __all__ = ["Verifier", "reported"]
 
@@ -49,6 +49,12 @@ class Verifier:
         self.tokens = tokens
         self._observe_until = observe_until
         self.clock = clock
+
+    def beside(self) -> "Verifier":
+        """Return a verifier of the same realm that remembers other tokens: bound ones never lie where bearer tokens are looked up."""
+        return Verifier(
+            self.checks, self.keys, self.tokens.empty(), observe_until=self._observe_until, clock=self.clock
+        )
 
     def known(self, credentials: bytes) -> Verdict | None:
         """Return the verdict on a token that was accepted before and still would be. Never waits.
@@ -150,10 +156,10 @@ class Verifier:
                 not_before=self.keys.not_before,
                 now=now,
                 observing=now < self._observe_until,
-                token=token_in(credentials),
+                credentials=credentials,
             )
-            principal = verdict.principal
-            if principal is not None and verdict.accepted:
+            principal = verdict.owner if isinstance(verdict, BoundVerdict) else verdict.principal
+            if principal is not None and (verdict.accepted or isinstance(verdict, BoundVerdict)):
                 ends = self.checks.ends(principal)
                 if verdict.observed:
                     ends = min(ends, self._observe_until)
@@ -174,13 +180,15 @@ class Verifier:
 
 def reported(verdict: Verdict, current: Span, began: float) -> Verdict:
     """Report the verdict on a token that was not known to the trace and the metrics."""
-    outcome = "allowed"
-    if not verdict.accepted or verdict.observed:
+    outcome = "allowed"  # also of a bound token: what the request's proof is worth is decided after this
+    if isinstance(verdict, BoundVerdict):
+        current.set_attribute(CALLER, verdict.decision.client_id)
+    elif not verdict.accepted or verdict.observed:
         decision = verdict.decision
         outcome = decision.outcome
         if outcome == "failed":
             failed(current, str(decision.reason), decision.cure)
-    if current.is_recording():
+    if current.is_recording() and not isinstance(verdict, BoundVerdict):
         describe(current, verdict.decision)
         if verdict.principal is not None:
             names = sorted(verdict.principal.audiences)[:16]

@@ -1,0 +1,144 @@
+"""Tokens that are bound to a key (DPoP, RFC 9449): one becomes an acceptance only by the proof of the same request.
+
+The token is verified first, as every other one (`s2s_fastapi.verifier.verifier`), and then the proof (`s2s_fastapi.proof.checked`). The
+proof is remembered last, so that what is refused takes no place in the store.
+"""
+
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, Self
+
+import anyio
+
+from s2s_fastapi.answers import ProtectionSpace
+from s2s_fastapi.decision import Decision, Reason
+from s2s_fastapi.errors import ConfigurationError, ReplayStoreUnavailable
+from s2s_fastapi.keycloak.cures import PROOF_USED, STORE_UNCLEAR, store_cure
+from s2s_fastapi.proof.algorithms import PROOF_ALGORITHMS
+from s2s_fastapi.proof.checked import Proof, check_proof
+from s2s_fastapi.proof.replay import SIZE, InProcessReplayStore, ReplayQuota, ReplayStore
+from s2s_fastapi.verifier.bearer import proofs_in, token_in
+from s2s_fastapi.verifier.public_url import PublicUrls, checked_urls
+from s2s_fastapi.verifier.realms import RealmsVerifier
+from s2s_fastapi.verifier.verdict import BoundVerdict, Verdict
+from s2s_fastapi.verifier.verifier import Verifier
+
+__all__ = ["BoundTokens", "DpopOptions"]
+
+_STORE: Final = 0.6
+"""Seconds for which a store may look for a proof, all in all."""
+_RETRY_AFTER: Final = 5
+_MODES: Final[tuple[object, ...]] = ("accepted", "required")
+
+
+@dataclass(frozen=True, slots=True)
+class DpopOptions:
+    """How a service accepts bound tokens: what `ServiceAuthMiddleware` or `TokenVerifier` was told, checked."""
+
+    mode: Literal["", "accepted", "required"] = ""
+    urls: tuple[str, ...] = ()
+    store: ReplayStore | None = None
+
+    @classmethod
+    def of(
+        cls, dpop: Literal["accepted", "required"] | None, public_url: object, replay_store: ReplayStore | None
+    ) -> Self:
+        """Check the options.
+
+        Raises:
+            ConfigurationError: One is wrong, or lacks another one.
+        """
+        urls = checked_urls(public_url)
+        if dpop is None:
+            if replay_store is not None:
+                raise ConfigurationError(
+                    'replay_store= is of use only with dpop=: write dpop="accepted" to accept bound tokens beside bearer tokens, or remove it.'
+                )
+            return cls(urls=urls)
+        if dpop not in _MODES:
+            raise ConfigurationError(
+                'dpop= takes "accepted" (bound tokens and bearer tokens) or "required" (bound tokens only), not '
+                f"{dpop!r}. Leave it out to accept bearer tokens only."
+            )
+        if not urls:
+            raise ConfigurationError(
+                f'dpop="{dpop}" needs the URL at which callers reach this app, because a proof names the URL of its request, and the headers of a'
+                ' request may lie about it: public_url="https://crm.example.com".'
+            )
+        if replay_store is not None and not callable(getattr(replay_store, "first_use", None)):
+            raise ConfigurationError(
+                "replay_store= takes a store of proofs: an object with `async def first_use(self, key: bytes, seconds: float) -> bool`, such as"
+                f" RedisReplayStore, not {type(replay_store).__name__}."
+            )
+        return cls(dpop, urls, replay_store)
+
+    def placed(self, space: ProtectionSpace) -> ProtectionSpace:
+        """Return what challenges say of the service, with the schemes that it accepts."""
+        return replace(space, dpop=self.mode, algorithms=PROOF_ALGORITHMS) if self.mode else space
+
+
+class BoundTokens:
+    """Decide about requests with a token under the scheme DPoP."""
+
+    def __init__(self, verifier: Verifier | RealmsVerifier, options: DpopOptions, *, quota: int = SIZE) -> None:
+        """Take the verifier of the service. Bound tokens are verified as it does, and remembered in another place.
+
+        Each caller may fill half of ``quota`` proofs. Without a store in the options, proofs are remembered in this process.
+        """
+        self._tokens = verifier.beside()
+        self._clock: Callable[[], float] = verifier.realms[0].clock
+        self._urls = PublicUrls.of(options.urls)
+        # Not `or`: an empty store that has a length is false.
+        self.store = InProcessReplayStore(wall=self._clock) if options.store is None else options.store
+        self._proofs = ReplayQuota(self.store, size=getattr(self.store, "size", quota))
+
+    async def decide(
+        self, credentials: bytes, scope: MutableMapping[str, Any], root_path: str | None = None
+    ) -> Verdict:
+        """Return the verdict on a request, or on the handshake of a WebSocket, whose credentials are ``DPoP <token>``.
+
+        ``root_path`` is the one that the app below will set, if it is not in the scope yet.
+        """
+        verdict = self._tokens.known(credentials) or await self._tokens.adecide(credentials)
+        if not isinstance(verdict, BoundVerdict):
+            return verdict
+        values = proofs_in(scope["headers"])
+        if not values:
+            return verdict  # which is this refusal
+        now = self._clock()
+        proof = check_proof(
+            values,
+            thumbprint=verdict.thumbprint,
+            method="GET" if scope["type"] == "websocket" else scope["method"],
+            urls=self._urls.of_request(scope, root_path),
+            token=token_in(credentials),
+            now=now,
+        )
+        if isinstance(proof, Decision):
+            return verdict.refused(proof)
+        refusal = await self._used(verdict, proof, now)
+        return verdict.proven(proof) if refusal is None else verdict.refused(refusal)
+
+    async def unasked(self, credentials: bytes, cure: str) -> Verdict:
+        """Return the refusal of a token whose proof cannot be checked, because nobody knows the request that it came with."""
+        verdict = self._tokens.known(credentials) or await self._tokens.adecide(credentials)
+        if not isinstance(verdict, BoundVerdict):
+            return verdict
+        return verdict.refused(Decision(reason=Reason.INVALID_PROOF, cure=cure))
+
+    async def _used(self, verdict: BoundVerdict, proof: Proof, now: float) -> Decision | None:
+        """Remember a proof; return the refusal if it came before, or if nobody can tell. Only True says that it is new."""
+        owner = verdict.owner
+        try:
+            with anyio.fail_after(_STORE):
+                new: object = await self._proofs.first_use(
+                    (owner.issuer, owner.client_id), proof.replay_key(owner.issuer), proof.remember_for(now)
+                )
+        except Exception as error:  # noqa: BLE001 - whatever a store raises, a proof that may have been used lets nobody in
+            wait = error.retry_after if isinstance(error, ReplayStoreUnavailable) else _RETRY_AFTER
+            return Decision(reason=Reason.REPLAY_STORE_UNAVAILABLE, cure=store_cure(error), retry_after=wait)
+        if new is True:
+            return None
+        if new is False:
+            return Decision(reason=Reason.PROOF_REPLAYED, cure=PROOF_USED)
+        return Decision(reason=Reason.REPLAY_STORE_UNAVAILABLE, cure=STORE_UNCLEAR, retry_after=_RETRY_AFTER)

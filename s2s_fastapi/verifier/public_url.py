@@ -1,0 +1,139 @@
+"""The URLs at which callers reach an app, and the URL of one request: what a DPoP proof must name (``htu``, RFC 9449 section 4.2)."""
+
+import ipaddress
+from collections.abc import Collection, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Final, Self
+from urllib.parse import quote, unquote_to_bytes, urlsplit
+
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.names import name_problem, url_problem
+from s2s_fastapi.proof.urls import normalised
+
+__all__ = ["PublicUrls", "checked_url", "checked_urls"]
+
+_RAW: Final = "".join(map(chr, range(0x21, 0x7F)))
+"""What a path on the wire keeps. Other bytes are written with percent signs, as clients write them."""
+_DECODED: Final = "/:@!$&'()*+,;=-._~"
+"""What stands for itself in a path (RFC 3986 section 3.3)."""
+
+
+def checked_url(public_url: object) -> str:
+    """Return the URL at which callers reach an app, exactly as it was written: it is compared, never completed or corrected.
+
+    Raises:
+        ConfigurationError: It is not an https URL, or not one that a header can quote. On a loopback address http is accepted, too.
+    """
+    if problem := _problem(public_url):
+        raise ConfigurationError(
+            f'public_url= takes the URL at which callers reach this app, such as "https://tools.example.com/mcp": {problem}.'
+        )
+    return str(public_url)
+
+
+def checked_urls(public_url: object) -> tuple[str, ...]:
+    """Return the URLs of an app that is reached at one or at several, in their order; none if ``public_url`` is None.
+
+    Raises:
+        ConfigurationError: as `checked_url`, or the list is empty.
+    """
+    if public_url is None:
+        return ()
+    if isinstance(public_url, str | bytes | Mapping) or not isinstance(public_url, Collection):
+        return (checked_url(public_url),)
+    if not public_url:
+        raise ConfigurationError("public_url= is an empty list: name at least one URL, or leave public_url= out.")
+    return tuple(map(checked_url, public_url))
+
+
+@dataclass(frozen=True, slots=True)
+class PublicUrls:
+    """The public URLs of one app, ready to be put in front of the path of a request. No header of a request changes them."""
+
+    prefixes: tuple[tuple[str, str], ...]
+    """Of each URL the origin, and the path without a slash at its end."""
+
+    @classmethod
+    def of(cls, urls: Collection[str]) -> Self:
+        """Take URLs that `checked_urls` returned."""
+        parts = ((url, urlsplit(url).path) for url in urls)
+        return cls(tuple((url.removesuffix(path), path.rstrip("/")) for url, path in parts))
+
+    def of_request(self, scope: MutableMapping[str, Any], root_path: str | None = None) -> frozenset[str]:
+        """Return the URLs that callers may have used for a request, normalised: one for each public URL.
+
+        - The path is the one on the wire, behind the root path, with its percent signs.
+        - Without a root path, a proxy may have left the prefix of the public URL in place: it is not put in front twice.
+        - ``root_path`` is the one that the app below will set, if it is not in the scope yet.
+        """
+        root = str(scope.get("root_path") or "") if root_path is None else root_path
+        path = _behind(_raw_path(scope), root.rstrip("/"))
+        return frozenset(found for each in self._joined(path, rooted=bool(root)) if (found := _normal(each)))
+
+    def _joined(self, path: str, *, rooted: bool) -> Iterator[str]:
+        if path and not path.startswith("/"):
+            return  # attack: "GET .evil.example/x" or "GET @evil.example/x" would change the host
+        for origin, prefix in self.prefixes:
+            if not rooted and prefix and _behind(path, unquoted(prefix)) != path:
+                yield origin + path
+                continue
+            yield origin + prefix + path
+            if path in ("", "/"):
+                # The root of the app: a proxy makes "/" of both spellings.
+                yield origin + prefix
+                yield f"{origin}{prefix}/"
+
+
+def unquoted(path: str) -> str:
+    """Return a path as servers decode it."""
+    return unquote_to_bytes(path).decode("utf-8", "replace")
+
+
+def _raw_path(scope: MutableMapping[str, Any]) -> str:
+    """Return the path as it stood in the request line. Some servers leave it out, and some leave the query in it."""
+    raw = scope.get("raw_path")
+    if isinstance(raw, bytes) and raw:
+        return quote(raw.partition(b"?")[0], safe=_RAW)
+    return quote(str(scope.get("path", "")), safe=_DECODED)
+
+
+def _behind(raw: str, root: str) -> str:
+    """Return what is behind ``root`` in a raw path; all of it if it is not below ``root``, because some servers take it off themselves."""
+    if not root:
+        return raw
+    # A character of the root path has up to three characters for each of its bytes in the raw path.
+    longest = min(len(raw), 3 * len(root.encode("utf-8", "surrogatepass")))
+    for end in range(len(root), longest + 1):
+        if (end == len(raw) or raw[end] == "/") and unquoted(raw[:end]) == root:
+            return raw[end:]
+    return raw
+
+
+def _normal(url: str) -> str:
+    try:
+        return normalised(url)
+    except ValueError:  # no proof can name such a path
+        return ""
+
+
+def _problem(url: Any) -> str:
+    """Return why ``url`` is not the public URL of an app, such as "it has no host"; nothing if it is one."""
+    if problem := name_problem(url):
+        return problem
+    if not url.isascii():
+        return "it has a character that is not ASCII. Write its host in Punycode (xn--...), and its path with percent signs"
+    if problem := url_problem(url):
+        return problem
+    parts = urlsplit(url)
+    if parts.scheme == "http" and not _loopback(str(parts.hostname)):
+        return "http is accepted on loopback addresses only, so write https"
+    return ""
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):  # RFC 6761 section 6.3
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
