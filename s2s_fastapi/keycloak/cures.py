@@ -457,15 +457,13 @@ TWO_HEADERS: Final = (
     "the request has two Authorization headers. Send one: look for a client or a proxy that adds another one."
 )
 TOKEN_IN_URL: Final = "the URL has the parameter access_token beside the Authorization header. Remove it from the URL, which is written to logs."
-NO_TOKEN: Final = (
-    "the Authorization header has no token after Bearer. The caller's token is empty: check how it gets its token."
-)
+NO_TOKEN: Final = "the Authorization header has no token after its scheme (Bearer or DPoP). The caller's token is empty: check how it gets its token."
 NOTHING_GIVEN: Final = "no token was given: it is empty, or neither text nor bytes. Check where your code reads it from: the message may have none."
 WHOLE_HEADER: Final = (
     "a whole header was given, with its scheme. Give only the token: what stands after `Bearer ` in the header."
 )
 NOT_A_TOKEN: Final = (
-    "the Authorization header does not hold exactly one token after Bearer and a space. Send the token as it is, without quotes, "
+    "the Authorization header does not hold exactly one token after its scheme (Bearer or DPoP) and a space. Send the token as it is, without quotes, "
     "commas or spaces."
 )
 
@@ -495,10 +493,14 @@ STORE_UNCLEAR: Final = (
 CLOCKS: Final = "Compare the clocks of this host and of Keycloak (NTP)."
 
 
-def credentials_cure(public: str = "") -> str:
-    """Return what to change if a request has no bearer token. ``public`` says what `public_paths` has to do with it."""
+def credentials_cure(public: str = "", dpop: str = "") -> str:
+    """Return what to change if a request has no bearer token. ``public`` says what `public_paths` has to do with it.
+
+    ``dpop`` says whether bound tokens are accepted: beside bearer tokens, or alone (required).
+    """
+    header = {"accepted": "Bearer <token>` or `Authorization: DPoP <token>", "required": "DPoP <token>"}.get(dpop)
     return (
-        "no `Authorization: Bearer <token>` header (other schemes and tokens in the URL do not count). "
+        f"no `Authorization: {header or 'Bearer <token>'}` header (other schemes and tokens in the URL do not count). "
         "A service sends one if it calls with service_client(...). "
         + (public or "If this route is a probe or a webhook, add it to public_paths.")
     )

@@ -67,7 +67,7 @@ def check_proof(
     - `values` are the values of all DPoP headers of the request. `urls` are the URLs of the request, normalised.
     - In this order: one value of at most 4 KB; a strict compact JWS; ``typ``, ``alg`` and the key in the header; the thumbprint of the key;
       the signature; the claims; ``iat``; ``htm``; ``htu``; ``ath``. So nobody orders a signature check with a key that the token does
-      not name, and no proof orders more than one.
+      not name, and no proof orders more than two: the second is for a key that is seen for the first time.
     - ``iat`` is at most 30 s behind and at most 10 s ahead of `now`. ``jti`` has 8 to 256 characters; this package sends 22.
     - Claims that are not named here are ignored, ``nonce`` too: this package demands no nonce of callers.
     - Nothing in a proof leads to I/O. No value raises.
@@ -91,10 +91,11 @@ def check_proof(
         return _refused(f"the proof is not accepted: {header}")
     if header.thumbprint != thumbprint:
         return _refused("the proof is of another key than the one that the token is bound to (cnf.jkt)")
-    holds = _loaded(header)
-    if holds is None:
+    try:
+        holds = _loaded(header)(value[: len(parts[0]) + 1 + len(parts[1])], signature)
+    except Exception:  # noqa: BLE001 - whatever the library says about a key, such as a point that is not on the curve
         return _refused("the key in the proof is not a usable public key")
-    if not holds(value[: len(parts[0]) + 1 + len(parts[1])], signature):
+    if not holds:
         return _refused("the signature of the proof is wrong")
     try:
         claims = json_object(payload)
@@ -108,12 +109,9 @@ def _refused(cure: str) -> Decision:
 
 
 @lru_cache(maxsize=512)
-def _loaded(header: ProofHeader) -> Callable[[bytes, bytes], bool] | None:
-    """Return the function that checks a signature of this key, or None if the key cannot be used. Remembered like the header."""
-    try:
-        return signature_check(header.algorithm, header.members)
-    except Exception:  # noqa: BLE001 - whatever the library says about a key, such as a point that is not on the curve
-        return None
+def _loaded(header: ProofHeader) -> Callable[[bytes, bytes], bool]:
+    """Return the function that checks a signature of this key. It is remembered like the header; a key that cannot be used is not."""
+    return signature_check(header.algorithm, header.members)
 
 
 def _claimed(
