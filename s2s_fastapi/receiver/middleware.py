@@ -258,17 +258,16 @@ class ServiceAuthMiddleware:
                     hide_query(current_span())  # it may hold the token, and servers' spans show it
                 await self._refuse(service, scope, receive, send, self._without_token(checked, refusal, scope))
                 return
-            service, services = bound.service, bound.services
+            service = bound.service
             verdict = await bound.tokens.decide(credentials, scope, checked.root_path or None)
         else:
-            services = checked.services
             verdict = verifier.known(credentials) or await verifier.adecide(credentials)
         principal = verdict.principal
         if principal is None or not verdict.accepted:
             await self._refuse(service, scope, receive, send, verdict.decision)
             return
         if principal.other_realm:
-            service = services[principal.issuer]
+            service = service.further[principal.issuer]
         # Taken here, while it is the server's: the app makes others below it.
         scope[SCOPE_KEY] = state = Authenticated(
             principal, verdict.digest, credentials, verdict, service, current_span()

@@ -917,3 +917,9 @@ class TestTheUrl:
                 assert client.get("/mcp", headers=headers).json() == "here"
                 document = client.get("/.well-known/oauth-protected-resource/mcp").json()
                 assert document["resource"] == f"{PUBLIC_URL}/mcp"
+                assert document["dpop_signing_alg_values_supported"] == [*PROOF_ALGORITHMS]
+                assert "dpop_bound_access_tokens_required" not in document
+        app = make_app(dpop="required", public_url=f"{PUBLIC_URL}/mcp", resource=True)
+        with TestClient(app) as client:
+            document = client.get("/.well-known/oauth-protected-resource/mcp").json()
+            assert document["dpop_bound_access_tokens_required"] is True
