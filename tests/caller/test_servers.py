@@ -1,5 +1,6 @@
 """What servers said: clocks that are followed, and nonces that are kept."""
 
+import threading
 import time
 from email.utils import formatdate
 
@@ -161,7 +162,9 @@ def test_the_memory_is_bounded_and_forgets_who_said_nothing_for_longest() -> Non
 def test_a_forked_child_has_a_lock_of_its_own() -> None:
     servers = Servers()
     servers.gave_nonce(BOB, "n")
-    servers._lock.acquire()  # as another thread of the parent
+    thread = threading.Thread(target=servers._lock.acquire)  # as one of the parent's
+    thread.start()
+    thread.join()
     servers.after_fork()
     servers.gave_nonce(BOB, "n-2")
     assert servers.nonce(BOB) == "n-2"
