@@ -290,7 +290,7 @@ def other_key() -> Key:
     return ec_key("ES256", 1)
 
 
-_COMPACT = "not a compact JWS"
+_COMPACT = "not a compact JWS."
 _READING = "exactly one reading"
 _OTHER_MEMBERS = "other members than typ, alg and jwk"
 _JWK_MEMBERS = "members that are not allowed"
