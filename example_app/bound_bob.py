@@ -6,8 +6,7 @@ from typing import Annotated, Final
 from fastapi import Depends, FastAPI, Request
 from starlette.types import Receive, Scope, Send
 
-from s2s_fastapi import Principal, ServiceAuthMiddleware, require_service
-from s2s_fastapi.proof.replay import InProcessReplayStore
+from s2s_fastapi import InProcessReplayStore, Principal, ServiceAuthMiddleware, require_service
 
 PUBLIC_URL = os.environ.get("BOB_URL", "http://localhost:8005")
 

@@ -36,7 +36,7 @@ from s2s_fastapi import (
 )
 from s2s_fastapi.caller.token_source import TokenSource, using
 from s2s_fastapi.decision import Decision, Reason
-from s2s_fastapi.keycloak.cures import audience_cure
+from s2s_fastapi.keycloak.cures import PROOF_USED, audience_cure
 from s2s_fastapi.operations.admin import VARIABLES
 from s2s_fastapi.testing import EmbeddedIssuer
 from tests.caller.fakes import Keycloak, jwt
@@ -427,6 +427,7 @@ def wrong_audience(principal: Principal, service: str) -> Decision:
         ("1-chat-to-crm", wrong_audience(UNASSIGNED, "crm-api-gateway")),
         ("2-shop-to-notifications", require_caller("shop-api").judge(USER)),
         ("3-alice-bob-charles", wrong_audience(REPLAYED, "charles")),
+        ("5-a-stolen-token", Decision(reason=Reason.PROOF_REPLAYED, cure=PROOF_USED)),
     ],
 )
 def test_a_story_shows_the_line_that_the_operator_reads(story: str, decision: Decision) -> None:

@@ -22,8 +22,7 @@ from starlette.routing import Mount, Route
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from s2s_fastapi import Principal, ServiceAuthMiddleware, require_service
-from s2s_fastapi.proof.replay import InProcessReplayStore
+from s2s_fastapi import InProcessReplayStore, Principal, ServiceAuthMiddleware, require_service
 from tests.attacks.receiver.stack import Observed
 from tests.kit.realm import Clock, Realm, b64, settings
 from tests.proof.broken import BROKEN, Asked, Key, ec_key
