@@ -29,12 +29,14 @@ if TYPE_CHECKING:  # what type checkers and editors read
         ConfigurationError,
         KeysUnavailable,
         NoUserToActFor,
+        ReplayStoreUnavailable,
         S2SError,
         SessionEnded,
         TokenRequestError,
         TokenWithheld,
     )
     from s2s_fastapi.principal import Principal
+    from s2s_fastapi.proof.replay import InProcessReplayStore, ReplayStore
     from s2s_fastapi.readiness import auth_ready, health
     from s2s_fastapi.receiver.middleware import ServiceAuthMiddleware, observed_refusals
     from s2s_fastapi.requirement.require import (
@@ -65,6 +67,7 @@ __all__ = [
     "ConfigurationError",
     "CurrentPrincipal",
     "Decision",
+    "InProcessReplayStore",
     "KeycloakSettings",
     "KeysUnavailable",
     "NoUserToActFor",
@@ -72,6 +75,8 @@ __all__ = [
     "OptionalPrincipal",
     "Principal",
     "Reason",
+    "ReplayStore",
+    "ReplayStoreUnavailable",
     "Requirement",
     "S2SError",
     "ServiceAuthMiddleware",
@@ -109,6 +114,7 @@ _MODULES: Final = {
     "ConfigurationError": "errors",
     "CurrentPrincipal": "requirement.require",
     "Decision": "decision",
+    "InProcessReplayStore": "proof.replay",
     "KeycloakSettings": "settings",
     "KeysUnavailable": "errors",
     "NoUserToActFor": "errors",
@@ -116,6 +122,8 @@ _MODULES: Final = {
     "OptionalPrincipal": "requirement.require",
     "Principal": "principal",
     "Reason": "decision",
+    "ReplayStore": "proof.replay",
+    "ReplayStoreUnavailable": "errors",
     "Requirement": "requirement.requirement",
     "S2SError": "errors",
     "ServiceAuthMiddleware": "receiver.middleware",

@@ -29,6 +29,7 @@ from s2s_fastapi.errors import (
     ConfigurationError,
     KeysUnavailable,
     NoUserToActFor,
+    ReplayStoreUnavailable,
     S2SError,
     SessionEnded,
     TokenRequestError,
@@ -72,6 +73,7 @@ EXAMPLES: list[Any] = [
     SessionEnded("Keycloak exchanged no token: the session is over."),
     NoUserToActFor("The caller is a service."),
     ConditionFailed('condition_failed: the function of the condition "x" raised KeyError'),
+    ReplayStoreUnavailable("The replay store is full.", retry_after=7),
 ]
 IDS = [f"{type(error).__name__} {error.code}" for error in EXAMPLES]
 
@@ -130,11 +132,13 @@ def test_codes_are_stable_and_nobody_shares_one() -> None:
         "TokenWithheld": "token_withheld",
         "SessionEnded": "session_ended",
         "NoUserToActFor": "no_user_to_act_for",
+        "ReplayStoreUnavailable": "replay_store_unavailable",
     }
     given = [code for code in codes.values() if code]
     assert len(set(given)) == len(given)
     assert set(given) & {str(reason) for reason in Reason} == {
         "keys_unavailable",
+        "replay_store_unavailable",
         "condition_failed",
     }  # one thing, one name
 
@@ -228,12 +232,14 @@ def test_an_error_that_a_route_does_not_catch_is_its_status_and_one_safe_sentenc
     assert (response.status_code, response.text) == (error.status_code, error.detail)
     assert str(error) not in response.text
     assert response.headers.get("WWW-Authenticate") == getattr(error, "challenge", None)
-    assert response.headers.get("Retry-After") == ("7" if isinstance(error, KeysUnavailable) else None)
+    assert response.headers.get("Retry-After") == (
+        "7" if isinstance(error, KeysUnavailable | ReplayStoreUnavailable) else None
+    )
 
 
 def test_a_token_that_is_not_to_be_had_is_never_a_401() -> None:
     for error in RENDERED:
-        if isinstance(error, TokenRequestError | KeysUnavailable):
+        if isinstance(error, TokenRequestError | KeysUnavailable | ReplayStoreUnavailable):
             assert error.status_code == 503
 
 

@@ -91,10 +91,11 @@ def check_proof(
         return _refused(f"the proof is not accepted: {header}")
     if header.thumbprint != thumbprint:
         return _refused("the proof is of another key than the one that the token is bound to (cnf.jkt)")
-    holds = _loaded(header)
-    if holds is None:
+    try:
+        holds = _loaded(header)(value[: len(parts[0]) + 1 + len(parts[1])], signature)
+    except Exception:  # noqa: BLE001 - whatever the library says about a key, such as a point that is not on the curve
         return _refused("the key in the proof is not a usable public key")
-    if not holds(value[: len(parts[0]) + 1 + len(parts[1])], signature):
+    if not holds:
         return _refused("the signature of the proof is wrong")
     try:
         claims = json_object(payload)
@@ -108,12 +109,9 @@ def _refused(cure: str) -> Decision:
 
 
 @lru_cache(maxsize=512)
-def _loaded(header: ProofHeader) -> Callable[[bytes, bytes], bool] | None:
-    """Return the function that checks a signature of this key, or None if the key cannot be used. Remembered like the header."""
-    try:
-        return signature_check(header.algorithm, header.members)
-    except Exception:  # noqa: BLE001 - whatever the library says about a key, such as a point that is not on the curve
-        return None
+def _loaded(header: ProofHeader) -> Callable[[bytes, bytes], bool]:
+    """Return the function that checks a signature of this key. It is remembered like the header; a key that cannot be used is not."""
+    return signature_check(header.algorithm, header.members)
 
 
 def _claimed(

@@ -14,6 +14,7 @@ __all__ = ["ProofKey"]
 
 _ALGORITHM: Final = "ES256"
 _JTI_BYTES: Final = 16
+_as_json: Final = json.JSONEncoder(separators=(",", ":")).encode  # made once: json.dumps would make one for each proof
 _SECURE: Final = {"ws": "http", "wss": "https"}
 
 
@@ -95,7 +96,7 @@ class ProofKey:
 
 
 def _part(members: dict[str, Any]) -> str:
-    return base64url(json.dumps(members, separators=(",", ":")).encode())
+    return base64url(_as_json(members).encode())
 
 
 def _called(url: str) -> str:

@@ -72,8 +72,9 @@ class InProcessReplayStore:
         """Keep what is known and replace the lock: another thread of the parent may have held it."""
         self._lock = threading.Lock()
 
-    def __len__(self) -> int:
-        """Return how many proofs it remembers; those that ran out since the last call are still among them."""
+    @property
+    def remembered(self) -> int:
+        """How many proofs it remembers; those that ran out since the last call are still among them."""
         return sum(len(bucket.keys) for bucket in list(self._buckets.values()))
 
     async def first_use(self, key: bytes, seconds: float) -> bool:
@@ -89,11 +90,13 @@ class InProcessReplayStore:
             if any(short in bucket.keys for bucket in self._buckets.values()):
                 return False
             if end <= self._forgotten:
+                wait = math.floor(self._forgotten - end) + 1
                 raise ReplayStoreUnavailable(
                     "The clock of this machine was set back, so nobody can tell which proofs were used."
-                    f" Proofs are refused for {math.ceil(self._forgotten - end)} s, or until this service is restarted, which forgets them."
+                    f" New proofs are refused for {wait} s, or until this service is restarted, which forgets all of them.",
+                    retry_after=wait,
                 )
-            if len(self) >= self.size:
+            if self.remembered >= self.size:
                 raise ReplayStoreUnavailable(
                     f"The replay store is full: it remembers {self.size} proofs. Give InProcessReplayStore a larger size,"
                     " or let more processes share the load."
