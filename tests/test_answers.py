@@ -1,12 +1,12 @@
 """A refusal tells its caller a status, a challenge and one fixed sentence, on every kind of connection."""
 
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import pytest
 from fastapi import WebSocketException
 
-from s2s_fastapi.answers import ProtectionSpace, answer, challenges, error_of, error_within, headers_of
+from s2s_fastapi.answers import ProtectionSpace, answer, challenges, error_of, error_within, headers_of, placed
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.errors import AuthenticationError, AuthorizationError, KeysUnavailable
 
@@ -168,3 +168,59 @@ def test_within_the_app_starlette_gets_an_error_it_answers(scope: Any) -> None:
 @pytest.mark.parametrize("reason", Reason)
 def test_a_close_reason_fits_its_frame(reason: Reason) -> None:
     assert len(reason.detail.encode()) <= 123
+
+
+ALGORITHMS = ("ES256", "RS256")
+BEARER, DPOP = 'Bearer realm="r"', 'DPoP realm="r", algs="ES256 RS256"'
+
+
+def space(mode: Literal["", "accepted", "required"], *, dpop: bool) -> ProtectionSpace:
+    made = ProtectionSpace("r", dpop=mode, algorithms=ALGORITHMS if mode else ())
+    return made.under_dpop() if dpop else made
+
+
+@pytest.mark.parametrize(
+    ("reason", "mode", "dpop", "expected"),
+    [
+        (Reason.NO_CREDENTIALS, "", False, [BEARER]),
+        (Reason.NO_CREDENTIALS, "accepted", False, [BEARER, DPOP]),
+        (Reason.NO_CREDENTIALS, "required", False, [DPOP]),
+        (Reason.SENDER_CONSTRAINED, "", False, ['Bearer realm="r", error="invalid_token"']),
+        (Reason.SENDER_CONSTRAINED, "accepted", False, ['Bearer realm="r", error="invalid_token"', DPOP]),
+        (Reason.SENDER_CONSTRAINED, "required", False, ['DPoP realm="r", error="invalid_token", algs="ES256 RS256"']),
+        (Reason.SENDER_CONSTRAINED, "accepted", True, ['DPoP realm="r", error="invalid_token", algs="ES256 RS256"']),
+        (
+            Reason.EXPIRED,
+            "accepted",
+            False,
+            ['Bearer realm="r", error="invalid_token", error_description="The access token expired."'],
+        ),
+        (Reason.REVOKED, "accepted", True, ['DPoP realm="r", error="invalid_token", algs="ES256 RS256"']),
+        (Reason.NOT_BOUND, "accepted", False, ['DPoP realm="r", error="invalid_token", algs="ES256 RS256"']),
+        (Reason.NOT_BOUND, "", False, ['Bearer realm="r", error="invalid_token"']),
+        (Reason.BEARER_NOT_ACCEPTED, "required", False, ['DPoP realm="r", error="invalid_token", algs="ES256 RS256"']),
+        (Reason.PROOF_MISSING, "accepted", True, ['DPoP realm="r", error="invalid_dpop_proof", algs="ES256 RS256"']),
+        (Reason.REPLAY_STORE_UNAVAILABLE, "accepted", True, []),
+    ],
+)
+def test_errors_are_told_under_the_scheme_of_the_request(
+    reason: Reason, mode: Literal["", "accepted", "required"], dpop: bool, expected: list[str]
+) -> None:
+    found = space(mode, dpop=dpop)
+    assert list(challenges(Decision(reason=reason), found)) == expected
+    (start, _) = sent({"type": "http"}, Decision(reason=reason), found)
+    fields = [value.decode() for name, value in start["headers"] if name == b"www-authenticate"]
+    assert fields == expected  # each in a header field of its own
+
+
+def test_an_error_has_the_first_challenge_and_the_headers_of_all() -> None:
+    error = error_of(Decision(reason=Reason.NO_CREDENTIALS), space("accepted", dpop=False))
+    assert isinstance(error, AuthenticationError)
+    assert error.challenge == BEARER
+    assert error.headers == {"WWW-Authenticate": BEARER, "www-authenticate": DPOP}
+
+
+def test_a_challenge_that_a_route_raised_is_placed_under_the_scheme_of_the_request() -> None:
+    raised = 'Bearer error="invalid_token"'
+    assert placed(raised, space("accepted", dpop=False)) == 'Bearer realm="r", error="invalid_token"'
+    assert placed(raised, space("accepted", dpop=True)) == 'DPoP realm="r", error="invalid_token", algs="ES256 RS256"'

@@ -149,7 +149,11 @@ def test_reasons_are_a_closed_list_of_stable_names() -> None:
     for reason in Reason:
         assert reason.detail or reason in (Reason.ALLOWED, Reason.ANONYMOUS)
         assert (reason.error == "insufficient_scope") is (reason.status == 403)
-        assert (reason.error == "invalid_token") is (reason.status == 401 and reason is not Reason.NO_CREDENTIALS)
+        proof = reason in (Reason.PROOF_MISSING, Reason.INVALID_PROOF, Reason.PROOF_REPLAYED)
+        assert (reason.error == "invalid_dpop_proof") is proof
+        assert (reason.error == "invalid_token") is (
+            reason.status == 401 and not proof and reason is not Reason.NO_CREDENTIALS
+        )
         assert reason.status in {200, 400, 401, 403, 500, 503}
 
 

@@ -12,7 +12,15 @@ from fastapi.security.base import SecurityBase
 from starlette.types import ASGIApp
 
 from s2s_fastapi.answers import ProtectionSpace
-from s2s_fastapi.declared.openapi_operation import ERROR_SCHEMA, Way, refusals, scheme, security
+from s2s_fastapi.declared.openapi_operation import (
+    ERROR_SCHEMA,
+    PROOF_SCHEME,
+    PROOF_SCHEME_NAME,
+    Way,
+    refusals,
+    scheme,
+    security,
+)
 from s2s_fastapi.declared.routes import OWN_AUTHENTICATION, AppAt, RouteAccess, layers, read_access
 from s2s_fastapi.declared.start_check import AccessCheck
 from s2s_fastapi.errors import ConfigurationError
@@ -122,7 +130,8 @@ class Documentation:
         body = _error_schema(document)
         schemes = _schemes_of_dependencies(place.app)
         for name, operation, ways, anonymous in guarded:
-            _add_security(document, operation, ways, schemes.get(name, frozenset()), anonymous=anonymous)
+            own = schemes.get(name, frozenset())
+            _add_security(document, operation, ways, own, anonymous=anonymous, dpop=self.space.dpop)
             operation.setdefault(_NOTE, [*map(str, ways), *([_ANYBODY] if anonymous else [])])
             _add_answers(operation, refusals(ways, self.space, body, anonymous=anonymous))
         return document
@@ -154,6 +163,8 @@ class Documentation:
         urls = {each.issuer: PublicEndpoints.of(each) for each in self.others} | {"": PublicEndpoints.of(self.settings)}
         for scheme_name, scopes in used.items():
             schemes.setdefault(scheme_name, scheme(scheme_name, urls[issuers[scheme_name]], scopes))
+        if self.space.dpop:
+            schemes.setdefault(PROOF_SCHEME_NAME, dict(PROOF_SCHEME))
 
 
 class _Name(NamedTuple):
@@ -227,7 +238,13 @@ def _operations(document: _Document) -> Iterator[tuple[_Name, dict[str, Any]]]:
 
 
 def _add_security(
-    document: _Document, operation: dict[str, Any], ways: list[Way], generated: frozenset[str], *, anonymous: bool
+    document: _Document,
+    operation: dict[str, Any],
+    ways: list[Way],
+    generated: frozenset[str],
+    *,
+    anonymous: bool,
+    dpop: str,
 ) -> None:
     """Add who may call, unless the user has described the operation's security already. ``anonymous``: also requests without credentials.
 
@@ -236,7 +253,7 @@ def _add_security(
     entries = operation.get("security", document.get("security"))
     own = [entry for entry in entries or () if entry.keys() != {Requirement.scheme_name}]
     if entries is None or (entries and all(entry.keys() <= generated for entry in own)):
-        operation["security"] = security(ways, own, anonymous=anonymous)
+        operation["security"] = security(ways, own, anonymous=anonymous, dpop=dpop)
     elif "security" in operation:
         operation["security"] = own
 

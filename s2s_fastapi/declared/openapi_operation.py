@@ -14,7 +14,7 @@ from s2s_fastapi.requirement.conditions import Condition, HasClaim
 from s2s_fastapi.requirement.requirement import Audience, Bound, Caller, HasRole, HasScope, Requirement
 from s2s_fastapi.text import listed, named
 
-__all__ = ["ERROR_SCHEMA", "Way", "refusals", "scheme", "security"]
+__all__ = ["ERROR_SCHEMA", "PROOF_SCHEME", "PROOF_SCHEME_NAME", "Way", "refusals", "scheme", "security"]
 
 ERROR_SCHEMA: Final[Mapping[str, Any]] = {
     "title": "ServiceAuthError",
@@ -23,6 +23,17 @@ ERROR_SCHEMA: Final[Mapping[str, Any]] = {
     "required": ["detail"],
 }
 """The body of every refusal."""
+
+PROOF_SCHEME_NAME: Final = "DPoP"
+PROOF_SCHEME: Final[Mapping[str, Any]] = {
+    "type": "http",
+    "scheme": "dpop",
+    "description": (
+        "The access token is bound to a key (request it with a DPoP proof), is sent under the scheme DPoP, and each request has a new proof in "
+        "the header DPoP (RFC 9449)."
+    ),
+}
+"""How a bound token is sent. Where it comes from, the scheme beside it says."""
 
 _SHOWN_OPERATIONS: Final = 3
 
@@ -119,11 +130,12 @@ def _audiences(accepted: frozenset[str], leaves: Sequence[Audience]) -> Iterable
 
 
 def security(
-    ways: Iterable[Way], own: Iterable[Mapping[str, Any]] = (), *, anonymous: bool = False
+    ways: Iterable[Way], own: Iterable[Mapping[str, Any]] = (), *, anonymous: bool = False, dpop: str = ""
 ) -> list[dict[str, Any]]:
     """Return the alternatives of one operation; each is combined with one of its ``own``, because our token is always needed.
 
-    With ``anonymous`` each of its ``own`` is enough, and ``{}`` stands for a request without credentials.
+    - With ``anonymous`` each of its ``own`` is enough, and ``{}`` stands for a request without credentials.
+    - ``dpop`` says whether bound tokens are accepted, beside bearer tokens or alone.
 
     Entries of a list mean "or", names within one entry "and" (OpenAPI Specification, Security Requirement Object).
     """
@@ -131,8 +143,9 @@ def security(
     for other in list(own) or [{}]:
         for way in ways:
             entry = {**other, way.scheme: list(way.scopes)}
-            if entry not in made:
-                made.append(entry)
+            bound = {**entry, PROOF_SCHEME_NAME: []}
+            entries = [bound] if dpop == "required" or way.bound else [entry, bound] if dpop else [entry]
+            made += [each for each in entries if each not in made]
         if anonymous:
             made.append(dict(other))
     return made
@@ -169,6 +182,7 @@ def refusals(
     - ``space`` is what the challenges say of the service.
     - ``anonymous``: requests without credentials are accepted.
     """
+    proofs = " A bound token needs a new proof in each request." if space.dpop else ""
     scopes = next((" ".join(way.scopes) for way in ways if way.scopes), "")
     lacking = Decision(reason=Reason.SCOPE_MISSING if scopes else Reason.CALLER_NOT_ALLOWED, scope=scopes)
     required = "; or ".join(map(str, ways))
@@ -176,9 +190,12 @@ def refusals(
         (Decision(reason=Reason.INVALID_REQUEST), Reason.INVALID_REQUEST.detail),
         (
             Decision(reason=Reason.NO_CREDENTIALS),
-            "Credentials that are not accepted here."
-            if anonymous
-            else "No access token, or one that is not accepted here.",
+            (
+                "Credentials that are not accepted here."
+                if anonymous
+                else "No access token, or one that is not accepted here."
+            )
+            + proofs,
         ),
         (lacking, f"The access token does not allow this. Required: {required}."),
         (Decision(reason=Reason.KEYS_UNAVAILABLE, retry_after=5), Reason.KEYS_UNAVAILABLE.detail),

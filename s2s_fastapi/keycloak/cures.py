@@ -495,10 +495,14 @@ STORE_UNCLEAR: Final = (
 CLOCKS: Final = "Compare the clocks of this host and of Keycloak (NTP)."
 
 
-def credentials_cure(public: str = "") -> str:
-    """Return what to change if a request has no bearer token. ``public`` says what `public_paths` has to do with it."""
+def credentials_cure(public: str = "", dpop: str = "") -> str:
+    """Return what to change if a request has no bearer token. ``public`` says what `public_paths` has to do with it.
+
+    ``dpop`` says whether bound tokens are accepted: beside bearer tokens, or alone (required).
+    """
+    header = {"accepted": "Bearer <token>` or `Authorization: DPoP <token>", "required": "DPoP <token>"}.get(dpop)
     return (
-        "no `Authorization: Bearer <token>` header (other schemes and tokens in the URL do not count). "
+        f"no `Authorization: {header or 'Bearer <token>'}` header (other schemes and tokens in the URL do not count). "
         "A service sends one if it calls with service_client(...). "
         + (public or "If this route is a probe or a webhook, add it to public_paths.")
     )

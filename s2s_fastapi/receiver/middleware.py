@@ -258,17 +258,16 @@ class ServiceAuthMiddleware:
                     hide_query(current_span())  # it may hold the token, and servers' spans show it
                 await self._refuse(service, scope, receive, send, self._without_token(checked, refusal, scope))
                 return
-            service, services = bound.service, bound.services
+            service = bound.service
             verdict = await bound.tokens.decide(credentials, scope, checked.root_path or None)
         else:
-            services = checked.services
             verdict = verifier.known(credentials) or await verifier.adecide(credentials)
         principal = verdict.principal
         if principal is None or not verdict.accepted:
             await self._refuse(service, scope, receive, send, verdict.decision)
             return
         if principal.other_realm:
-            service = services[principal.issuer]
+            service = service.further[principal.issuer]
         # Taken here, while it is the server's: the app makes others below it.
         scope[SCOPE_KEY] = state = Authenticated(
             principal, verdict.digest, credentials, verdict, service, current_span()
@@ -343,18 +342,19 @@ class ServiceAuthMiddleware:
         """Return the refusal of a request without a token. Its cure does not advise what `public_paths` already has."""
         if refusal.cure:
             return refusal
+        dpop = checked.service.space.dpop
         opened = scope.get(OPENED_KEY)
         if isinstance(opened, Opened) and isinstance(opened.opener, _Opener) and opened.opener.middleware is self:
-            return Decision(reason=refusal.reason, cure=credentials_cure(CHANGED_PATH))
+            return Decision(reason=refusal.reason, cure=credentials_cure(CHANGED_PATH, dpop))
         path = checked.route_path(scope)
         if checked.optional.open(method_of(scope), path):
-            return Decision(reason=refusal.reason, cure=credentials_cure(OTHER_CREDENTIALS))
+            return Decision(reason=refusal.reason, cure=credentials_cure(OTHER_CREDENTIALS, dpop))
         beside = checked.public.beside(path) or checked.meant.get(path, "")
         other = NEVER_PUBLIC if scope["type"] == "websocket" else OTHER_PATH
         said = f"public_paths has {beside}, {other}" if beside else ""
         if not said and (beside := checked.optional.beside(path)):
             said = f"optional_paths has {beside}, {OTHER_PATH}"
-        return Decision(reason=refusal.reason, cure=credentials_cure(said))
+        return Decision(reason=refusal.reason, cure=credentials_cure(said, dpop))
 
     async def _not_started(self, scope: Scope, receive: Receive, send: Send, problem: str) -> None:
         decision = Decision(reason=Reason.NOT_STARTED, cure=problem)

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.proof.algorithms import PROOF_ALGORITHMS
 from s2s_fastapi.verifier.public_url import checked_urls
 
 __all__ = ["ProtectedResource", "resource_url"]
@@ -52,14 +53,19 @@ class ProtectedResource:
     document: bytes = field(repr=False)
 
     @classmethod
-    def of(cls, url: str, issuers: Iterable[str]) -> Self:
-        """Return the document of the resource ``url``, whose tokens come from ``issuers``."""
+    def of(cls, url: str, issuers: Iterable[str], dpop: str = "") -> Self:
+        """Return the document of the resource ``url``, whose tokens come from ``issuers``.
+
+        ``dpop`` says whether bound tokens are accepted, beside bearer tokens or alone.
+        """
         path = urlsplit(url).path
         origin, path = url.removesuffix(path), path.removesuffix("/") if path == "/" else path
         document = {
             "resource": url,
             "authorization_servers": [*issuers],
             "bearer_methods_supported": ["header"],
+            **({"dpop_signing_alg_values_supported": PROOF_ALGORITHMS} if dpop else {}),
+            **({"dpop_bound_access_tokens_required": True} if dpop == "required" else {}),
         }
         return cls(url, f"{origin}{_WELL_KNOWN}{path}", unquote(_WELL_KNOWN + path), json.dumps(document).encode())
 

@@ -109,7 +109,6 @@ class BoundApp:
 
     tokens: BoundTokens
     service: Service
-    services: Mapping[str, Service]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +124,6 @@ class CheckedApp:
     places: Places
     meant: Mapping[str, str]
     """Paths of routes that are not public, each with the public path that no route answers and that was probably meant for it."""
-    services: Mapping[str, Service] = field(default_factory=dict)
-    """The app as callers of further realms see it, by the issuer."""
     bound: BoundApp | None = None
     """None if bound tokens are not accepted."""
     resource: ProtectedResource | None = None
@@ -285,7 +282,7 @@ class Start:
 
     def _resource(self, check: AccessCheck) -> ProtectedResource | None:
         url = self.options.resource_url
-        return ProtectedResource.of(url, [realm.issuer for realm in check.realms]) if url else None
+        return ProtectedResource.of(url, [realm.issuer for realm in check.realms], check.dpop) if url else None
 
     def _root(self, app: Any) -> Any:
         """Return ``app`` if the middleware was added to it, else None: below a mount it is the outer app, whose routes are not ours."""
@@ -378,7 +375,9 @@ class Start:
         _look_at_returned(check)
         places = _watched(check)
         accepting = RealmsVerifier((verifier, *others), ready=options.ready) if others else verifier
-        services = {each.issuer: replace(service, client_id=each.client_id) for each in documentation.others}
+        proving = options.proving
+        further = {each.issuer: replace(service, client_id=each.client_id) for each in documentation.others}
+        service = replace(service, further=further)
         return CheckedApp(
             verifier=accepting,
             public=check.public,
@@ -386,8 +385,7 @@ class Start:
             service=service,
             routes=_read_routes(self._middleware, check),
             places=places,
-            services=services,
-            bound=_bound(accepting, options.proving, service, services),
+            bound=BoundApp(BoundTokens(accepting, proving), service.under_dpop()) if proving.mode else None,
             meant={found.nearest.path: found.entry.text for found in check.unanswered() if found.nearest is not None},
             resource=self._resource(check),
             root_path=own_root_path(router_below(self._app) or hidden_app(self._app)),
@@ -483,19 +481,6 @@ class Start:
                 "CORSMiddleware is inside ServiceAuthMiddleware, so preflight requests are refused: add it after "
                 "ServiceAuthMiddleware (what is added last is outermost)."
             )
-
-
-def _bound(
-    verifier: Verifier | RealmsVerifier, options: DpopOptions, service: Service, services: Mapping[str, Service]
-) -> BoundApp | None:
-    if not options.mode:
-        return None
-    space = service.space.under_dpop()
-    return BoundApp(
-        BoundTokens(verifier, options),
-        replace(service, space=space),
-        {issuer: replace(each, space=space) for issuer, each in services.items()},
-    )
 
 
 def _watched(check: AccessCheck) -> Places:

@@ -1,6 +1,6 @@
 """What the middleware knows about a request. Only the middleware can put it there."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -35,6 +35,13 @@ class Service:
     observer: Observer
     observing: Callable[[], bool]
     """Return whether refusals are only logged: see ``insecure_observe_until``."""
+    further: "Mapping[str, Service]" = field(default_factory=dict)
+    """The app as callers of further realms see it, by the issuer."""
+
+    def under_dpop(self) -> "Service":
+        """Return the app as requests with a token under the scheme DPoP see it."""
+        further = {issuer: each.under_dpop() for issuer, each in self.further.items()}
+        return replace(self, space=self.space.under_dpop(), further=further)
 
     def report(self, decision: Decision, scope: Scope, current: Span) -> None:
         """Report a refusal, or one that is only observed, to the metrics, the server's span and the observer."""
@@ -159,7 +166,8 @@ class Anonymous:
 
     def refused(self, scope: Scope) -> Exception:
         """Report that a requirement needs a caller, and return what Starlette answers."""
-        self.refusal = decision = Decision(reason=Reason.NO_CREDENTIALS, cure=credentials_cure(ASKED_ANYWAY))
+        cure = credentials_cure(ASKED_ANYWAY, self.service.space.dpop)
+        self.refusal = decision = Decision(reason=Reason.NO_CREDENTIALS, cure=cure)
         self.service.report(decision, scope, self.span)
         return error_within(scope, decision, self.service.space)
 

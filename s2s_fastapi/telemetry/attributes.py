@@ -7,6 +7,7 @@ from s2s_fastapi.text import printable
 
 __all__ = [
     "AUDIENCE",
+    "BINDING",
     "CALLER",
     "CAUSE",
     "CLIENT_ID",
@@ -33,6 +34,8 @@ KID: Final = "s2s_fastapi.kid"
 UNVERIFIED_KID: Final = "s2s_fastapi.unverified_kid"
 TOKEN_ID: Final = "s2s_fastapi.token_id"
 """``jti``; Keycloak's own spans have it as ``kc.token.id``, its events as ``token_id``."""
+BINDING: Final = "s2s_fastapi.binding"
+"""``dpop`` if the token is bound to a key; there is none for a bearer token."""
 OUTCOME: Final = "s2s_fastapi.outcome"
 REASON: Final = "s2s_fastapi.reason"
 CAUSE: Final = "s2s_fastapi.cause"
@@ -50,6 +53,7 @@ def of_decision(decision: Decision) -> dict[str, str]:
         CALLER: decision.client_id,
         TOKEN_ID: decision.token_id,
         KID: decision.kid,
+        BINDING: decision.binding,
         ISSUER: decision.issuer,
         UNVERIFIED_KID: decision.unverified_kid,
     }

@@ -31,7 +31,7 @@ class DecisionLog:
     """Write refusals to the logger ``s2s_fastapi.decisions``, acceptances at DEBUG, or at INFO for an audit trail.
 
     - The fields are attributes of the record: ``outcome``, ``reason``, ``status``, ``method``, ``route``, ``client_id``, ``user``, ``hint``,
-      ``token_id``, ``kid``, ``issuer``, ``cure``, ``unverified_kid``, ``trace_id``. They are printable and of limited length, whatever was sent.
+      ``token_id``, ``kid``, ``binding``, ``issuer``, ``cure``, ``unverified_kid``, ``trace_id``. They are printable and of limited length, whatever was sent.
     - ``explain`` is the command that explains a refusal, if the token's signature held. It is also the end of the message.
     - ``routed`` says whether the route belongs to the app.
     - A reason is written at most 20 times in 10 s for each caller, and once for each further route, up to 32 routes. So a flood hides no
@@ -114,6 +114,7 @@ class DecisionLog:
             "hint": _EXCHANGED if decision.exchanged else "",
             "token_id": printable(decision.token_id, _LONGEST),
             "kid": printable(decision.kid, _LONGEST),
+            "binding": decision.binding,
             "issuer": printable(decision.issuer, _LONGEST),
             "cure": printable(decision.cure, _LONGEST_CURE),
             "unverified_kid": printable(decision.unverified_kid, _LONGEST),
@@ -175,6 +176,7 @@ _SHOWN = (
     "suppressed",
     "age",
     "token_id",
+    "binding",
     "kid",
     "unverified_kid",
     "issuer",

@@ -88,7 +88,8 @@ class BoundTokens:
         self._tokens = verifier.beside()
         self._clock: Callable[[], float] = verifier.realms[0].clock
         self._urls = PublicUrls.of(options.urls)
-        self.store = options.store or InProcessReplayStore(wall=self._clock)
+        # Not `or`: an empty store that has a length is false.
+        self.store = InProcessReplayStore(wall=self._clock) if options.store is None else options.store
         self._proofs = ReplayQuota(self.store, size=getattr(self.store, "size", quota))
 
     async def decide(

@@ -63,14 +63,14 @@ class Presented:
             f"{type(connection).__name__}. For an ASGI scope write HTTPConnection(scope); of another framework's request give its headers."
         )
 
-    def credentials(self, *, dpop: bool = False) -> bytes | Decision:
-        """Return the bearer credentials, with ``dpop`` also those under the scheme DPoP, or the refusal if there are none."""
+    def credentials(self, dpop: str = "") -> bytes | Decision:
+        """Return the bearer credentials, or the refusal if there are none. With ``dpop`` those under the scheme DPoP count, too."""
         found = bearer_credentials(self.headers, self.query, schemes=BEARER_OR_DPOP if dpop else ONLY_BEARER)
         if isinstance(found, Decision):
             if self.query and self.scope is not None:
                 hide_query(current_span())  # it may hold the token, and servers' spans show it
             if not found.cure:
-                return Decision(reason=found.reason, cure=credentials_cure(_METADATA))
+                return Decision(reason=found.reason, cure=credentials_cure(_METADATA, dpop))
         return found
 
     @property

@@ -138,7 +138,7 @@ class TokenVerifier:
         return None
 
     async def _authenticated(self, presented: Presented, requirement: Judge | None) -> Principal:
-        verifier, credentials = self.ready(), presented.credentials(dpop=self._bound is not None)
+        verifier, credentials = self.ready(), presented.credentials(self._dpop.mode)
         space = self._protects
         # Also if it is refused: nobody has checked it, and it must not be sent on.
         if isinstance(credentials, Decision):

@@ -26,6 +26,7 @@ from s2s_fastapi import (
     Requirement,
     read_access,
     require_audience,
+    require_bound,
     require_caller,
     require_claim,
     require_realm_role,
@@ -59,6 +60,8 @@ LEAVES = (
     require_claim("tenant", "acme", 1, True, 1.0, "1"),
     require_claim(("org", "level"), 2),
     require_that("partner of level 2", lambda principal: principal.client_id == "a"),
+    require_bound(),
+    require_bound(realm=PARTNERS),
     require_caller("a", realm=PARTNERS),
     require_audience("api", realm=PARTNERS),
     require_role("admin", client="other", realm=PARTNERS),
@@ -75,6 +78,7 @@ PRINCIPALS = st.builds(
     subject=st.just("s"),
     issuer=st.sampled_from(["i", PARTNERS]),
     other_realm=st.sampled_from(["", "shops"]),
+    binding=st.sampled_from(["", "dpop"]),
     audiences=st.sets(st.sampled_from(["api", "other"])).map(frozenset),
     scopes=st.sets(st.sampled_from(["read", "write"])).map(frozenset),
     realm_roles=st.sets(st.just("admin")).map(frozenset),
@@ -392,6 +396,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a realm by its name": (requiring({"caller": ["a"], "realm": "partners"}), "realm: it is no issuer"),
     "a realm that is a number": (requiring({"caller": ["a"], "realm": 1}), "realm: it is not text"),
     "a realm alone": (requiring({"realm": PARTNERS}), "realm: it stands beside a plain requirement"),
+    "a binding that is no binding": (requiring({"bound": False}), "it is true"),
+    "a binding with a name": (requiring({"bound": True, "client": "x"}), '"client" is unknown here'),
     "a realm role with a client": (requiring({"realm_role": ["a"], "client": "x"}), '"client" is unknown here'),
 }
 READER_ONLY: dict[str, tuple[dict[str, Any], str]] = {

@@ -32,6 +32,7 @@ from s2s_fastapi import (
     ServiceAuthMiddleware,
     openapi_schema,
     require_audience,
+    require_bound,
     require_caller,
     require_claim,
     require_realm_role,
@@ -908,3 +909,40 @@ class TestARequirementIsASecurityScheme:
         assert "model" not in repr(requirement)
         assert "scheme_name" not in repr(requirement)
         assert SecurityScopes in requirement.__call__.__annotations__.values()
+
+
+class TestBoundTokens:
+    def serving(self, make_app: App, mode: str) -> Document:
+        app = make_app(dpop=mode, public_url="https://crm.example.com")
+        route(app, "/any")
+        route(app, "/bound", require_caller("a") & require_bound())
+        return served(app)
+
+    def test_beside_bearer_tokens_are_a_second_alternative(self, make_app: App) -> None:
+        document = self.serving(make_app, "accepted")
+        scheme = document["components"]["securitySchemes"]["DPoP"]
+        assert (scheme["type"], scheme["scheme"]) == ("http", "dpop")
+        assert document["paths"]["/any"]["get"]["security"] == [{"ServiceToken": []}, {"ServiceToken": [], "DPoP": []}]
+        assert document["paths"]["/bound"]["get"]["security"] == [{"ServiceToken": [], "DPoP": []}]
+        assert document["paths"]["/bound"]["get"]["x-service-auth"] == [
+            "service a, token for crm-api-gateway, token bound to a key (DPoP)"
+        ]
+
+    def test_alone_are_the_only_one(self, make_app: App) -> None:
+        document = self.serving(make_app, "required")
+        for path in ("/any", "/bound"):
+            assert document["paths"][path]["get"]["security"] == [{"ServiceToken": [], "DPoP": []}]
+
+    @pytest.mark.parametrize(
+        ("mode", "begins"), [("accepted", 'Bearer realm="crm-api-gateway", DPoP realm='), ("required", "DPoP realm=")]
+    )
+    def test_the_answer_shows_every_challenge(self, mode: str, begins: str, make_app: App) -> None:
+        answer = self.serving(make_app, mode)["paths"]["/any"]["get"]["responses"]["401"]
+        assert list(answer["headers"]) == ["WWW-Authenticate"]
+        assert answer["headers"]["WWW-Authenticate"]["example"].startswith(begins)
+        assert "new proof" in answer["description"]
+
+    def test_are_not_mentioned_by_an_app_that_takes_none(self, make_app: App) -> None:
+        app = make_app()
+        route(app, "/any")
+        assert "dpop" not in json.dumps(served(app)).lower()

@@ -1,5 +1,6 @@
 """The check of declarations against settings, as values: what it lets pass and what it names."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from s2s_fastapi import (
     Requirement,
     require_audience,
+    require_bound,
     require_caller,
     require_role,
     require_scope,
@@ -213,3 +215,32 @@ def test_one_token_may_be_for_two_audiences() -> None:
 def test_mistakes_are_named_with_their_route() -> None:
     route = RouteAccess("/x", GET, mistakes=(Mistake("one"), Mistake("two", "app.py:12")))
     assert list(check(route).problems()) == ["GET /x: one.", "GET /x (app.py:12): two."]
+
+
+class TestBoundTokens:
+    @pytest.mark.parametrize(
+        "requirement",
+        [
+            require_bound(),
+            require_caller("a") & require_bound(),
+            require_bound() | require_caller("a"),
+            (require_caller("a") & require_bound()).optional(),
+            require_bound(realm="partners"),
+        ],
+        ids=str,
+    )
+    def test_that_a_route_requires_need_an_app_that_takes_them(self, requirement: Requirement) -> None:
+        found = check(get("/x", requirement), get("/y"))
+        (problem,) = [each for each in found.problems() if "require_bound" in each]
+        assert problem.startswith("GET /x: require_bound() needs an app that accepts bound tokens.")
+        assert 'dpop="accepted", public_url=' in problem
+        for mode in ("accepted", "required"):
+            assert not [each for each in replace(found, dpop=mode).problems() if "require_bound" in each]
+
+    def test_do_not_say_who_calls(self) -> None:
+        found = replace(check(get("/x", require_bound()), users=True), dpop="required")
+        (problem,) = found.problems()
+        assert "who may call it" in problem
+        assert not list(
+            replace(check(get("/x", require_bound() & require_service()), users=True), dpop="required").problems()
+        )

@@ -173,7 +173,7 @@ class TestAClaim:
             (("iss", "x"), "the middleware checks it in each token"),
             (("exp", 1), "the middleware checks it in each token"),
             (("typ", "Bearer"), "the middleware checks it in each token"),
-            (("cnf", "x"), "the middleware checks it in each token"),
+            (("cnf", "x"), "write require_bound()"),
         ],
         ids=repr,
     )
@@ -451,6 +451,7 @@ class TestObserveMode:
         assert {str(reason) for reason in Reason if reason.observable} == {
             "wrong_audience",
             "audience_not_only",
+            "bearer_not_accepted",
             "not_a_service",
             "not_a_user",
             "unknown_kind",

@@ -627,6 +627,7 @@ def test_the_named_fields_are_json_in_a_fixed_order_and_other_claims_are_left_ou
         "audiences": ["crm-api-gateway", "z"],
         "scopes": ["a", "b"],
         "realm_roles": ["x", "y"],
+        "binding": "",
         "client_roles": {"a": ["c"], "z": ["a", "b"]},
     }
     assert list(fields["client_roles"]) == ["a", "z"]
