@@ -1,4 +1,4 @@
-"""``make demo``: play the four stories on the embedded issuer, over real sockets, and show what came of each line.
+"""``make demo``: play the five stories on the embedded issuer, over real sockets, and show what came of each line.
 
 The issuer reads the same realm files as a real Keycloak, and every service is a uvicorn of its own.
 """
@@ -21,6 +21,7 @@ TITLES = {
     "techstore": "2  Shop to notifications: only this service, only as itself, from wherever it runs",
     "abc": "3  Alice, Bob and Charles do not trust each other",
     "workshop": "4  An agent, its tools and its users: each tool says who may use it, and the user comes along",
+    "vault": "5  A stolen token: Bob keeps what Alice sent him, and can do nothing with it",
 }
 
 

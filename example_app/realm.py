@@ -53,6 +53,8 @@ class Realm:
     values: Mapping[str, str] = field(repr=False)
     exchanges: bool = True
     """Whether the server exchanges tokens: Keycloak 26.2 and newer do."""
+    binds: bool = True
+    """Whether the server binds tokens to keys (DPoP): Keycloak 26.4 and newer do."""
 
     @property
     def issuer(self) -> str:

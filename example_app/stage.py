@@ -124,10 +124,19 @@ class Service:
                 return "", written[-_TAIL:]  # no decision: what it wrote instead is what went wrong
             time.sleep(0.02)
 
-    def ask(self, method: str, path: str, token: str | None = None, json: object = None) -> httpx.Response:
-        """Send one request as a plain HTTP client would, with ``token`` as its bearer token."""
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        return httpx.request(method, self.url + path, headers=headers, json=json, timeout=30, trust_env=False)
+    def ask(
+        self,
+        method: str,
+        path: str,
+        token: str | None = None,
+        json: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """Send one request as a plain HTTP client would, with ``token`` as its bearer token, or with ``headers`` as they are."""
+        sent = {} if token is None else {"Authorization": f"Bearer {token}"}
+        return httpx.request(
+            method, self.url + path, headers={**sent, **(headers or {})}, json=json, timeout=30, trust_env=False
+        )
 
 
 class Stage:
@@ -182,14 +191,20 @@ class Stage:
         token: str | None = None,
         *,
         json: object = None,
+        headers: Mapping[str, str] | None = None,
         log_of: str | None = None,
     ) -> Answer:
         """Send one request to ``receiver`` and return the answer, with the decision of ``log_of`` (the receiver unless given)."""
         decider = self[log_of or receiver]
         decider.forget()
-        response = self[receiver].ask(method, path, token, json)
+        response = self[receiver].ask(method, path, token, json, headers)
         reason, rest = decider.decision()
         return Answer(response.status_code, response.headers.get("WWW-Authenticate", ""), response.text, reason, rest)
+
+    def kept(self, receiver: str) -> dict[str, str]:
+        """Return the credentials that a dishonest receiver kept of its last letter."""
+        copied: dict[str, str] = self[receiver].ask("GET", "/kept").json()
+        return copied
 
     def use_tool(self, server: str, client: str, token: str, tool: str, *, refused: bool, **arguments: str) -> Answer:
         """Let a client with ``token`` use one tool of ``server``, and return what it sees: the tools that were listed, and the answer."""

@@ -1,20 +1,24 @@
-"""The four stories, line by line: who calls whom, with which token, and what must come of it.
+"""The five stories, line by line: who calls whom, with which token, and what must come of it.
 
 The same lines run on every server that is given to them. Each function yields a line after it was played; whoever reads them
 compares what was seen with what the story says.
 """
 
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from example_app.realm import Realm, claims_of
 from example_app.stage import Answer, Stage, free_port
+from s2s_fastapi.proof.key import ProofKey
 
-__all__ = ["STORIES", "Line", "abc", "corp", "techstore", "workshop"]
+__all__ = ["STORIES", "Line", "abc", "corp", "techstore", "vault", "workshop"]
 
 _INVALID = 'error="invalid_token"'
 _INSUFFICIENT = 'error="insufficient_scope"'
+_DPOP = "DPoP "
+_INVALID_PROOF = 'error="invalid_dpop_proof"'
 _NOTE = {"to": "customer", "text": "hello"}
 
 
@@ -71,7 +75,7 @@ def told(token: str | None) -> str:
     claims = claims_of(token)
     audience = claims.get("aud", [])
     names = sorted([audience] if isinstance(audience, str) else audience)
-    who = "user of " if "sid" in claims else ""
+    who = "user of " if "sid" in claims else "bound token of " if "cnf" in claims else ""
     return f"{who}{claims.get('azp')}, aud [{', '.join(names)}], scope [{claims.get('scope', '')}]"
 
 
@@ -474,4 +478,79 @@ def _tools(realm: Realm, stage: Stage, server: str, client: str, ann: str) -> It
     yield Line(f"Ben in Ann's session: {server}", told(ben), 404, "allowed", seen)
 
 
-STORIES = {"corp": corp, "techstore": techstore, "abc": abc, "workshop": workshop}
+def vault(realm: Realm) -> Iterator[Line]:
+    """Story 5: Bob keeps Alice's token, and tries it at a service that trusts them both."""
+    ports = {name: free_port() for name in ("bob", "charles")}
+    urls = {f"{name.upper()}_URL": f"http://127.0.0.1:{port}" for name, port in ports.items()}
+    receivers = {name: {**realm.environment(name), **urls} for name in ports}
+    with Stage() as stage:
+        stage.add("bound_bob", receivers["bob"], port=ports["bob"])
+        stage.add("bound_charles", receivers["charles"], port=ports["charles"])
+        stage.add("unbound_charles", receivers["charles"])
+        stage.add("bound_alice", {**realm.environment("alice"), **urls})
+        stage.wait()
+
+        dora = realm.service_token("dora")
+        if realm.binds:
+            yield from _bound(stage, urls["CHARLES_URL"])
+        else:
+            asked = stage["bound_alice"].ask("POST", "/letters/bob")
+            reached = stage["bound_bob"].decision(seconds=0.5)[0]
+            seen = Answer(asked.status_code, "", asked.text, reached, stage["bound_alice"].log)
+            what = "Alice writes, but Keycloak 26.0 binds no token: nothing is sent"
+            yield Line(what, told(None), 503, "", seen, log=("Keycloak ignored the proof",))
+
+        def ask(what: str, to: str, token: str | None, status: int, reason: str, **expected: object) -> Line:
+            seen = stage.ask(to, "POST", "/letters", token)
+            return Line(f"{what}: {to}", told(token), status, reason, seen, **expected)  # type: ignore[arg-type]
+
+        yield ask("Dora writes with a bearer token", "bound_bob", dora, 200, "allowed")
+        yield ask("Bob sends Dora's token on", "unbound_charles", dora, 200, "allowed")
+        yield ask(
+            "and where bound tokens are required", "bound_charles", dora, 401, "bearer_not_accepted", challenge=_DPOP
+        )
+        yield ask("no token", "bound_charles", None, 401, "no_credentials", challenge="DPoP realm=")
+
+
+def _bound(stage: Stage, charles_url: str) -> Iterator[Line]:
+    """Let Alice write with her key, and Bob try what he can without it."""
+
+    def write(what: str, to: str) -> Line:
+        seen = stage.ask("bound_alice", "POST", f"/letters/{to}", log_of=f"bound_{to}")
+        return Line(what, told(token), 200, "allowed", seen, body='"binding":"dpop"')
+
+    def stolen() -> dict[str, str]:
+        """Return the credentials of a letter that Bob just got."""
+        stage["bound_alice"].ask("POST", "/letters/bob")
+        return stage.kept("bound_bob")
+
+    def steal(what: str, to: str, reason: str, headers: dict[str, str], challenge: str, *log: str) -> Line:
+        seen = stage.ask(to, "POST", "/letters", headers=headers)
+        return Line(f"{what}: {to}", told(token), 401, reason, seen, challenge, log)
+
+    copy = stolen()
+    authorization = copy["authorization"]
+    token = authorization.partition(" ")[2]
+    yield write("Alice writes to Bob", "bob")
+    yield write("Alice writes to Charles, with the same token", "charles")
+
+    copy = stolen()
+    yield steal("a copy of her letter", "bound_bob", "proof_replayed", copy, _INVALID_PROOF)
+    other = {**copy, "X-Worker": "2"}
+    yield steal("the same copy, at Bob's other worker", "bound_bob", "proof_replayed", other, _INVALID_PROOF)
+
+    bearer = {"Authorization": f"Bearer {token}"}
+    yield steal("Bob sends her token on as a bearer token", "bound_charles", "sender_constrained", bearer, _INVALID)
+    yield steal("and where no token is bound", "unbound_charles", "sender_constrained", bearer, _INVALID)
+    alone = {"Authorization": authorization}
+    yield steal("Bob sends her token without a proof", "bound_charles", "proof_missing", alone, _INVALID_PROOF)
+    yield steal(
+        "with the proof that she made for Bob", "bound_charles", "invalid_proof", stolen(), _INVALID_PROOF, "htu"
+    )
+    by_bob = ProofKey().proof("POST", f"{charles_url}/letters", now=time.time(), token=token)
+    own = {**alone, "DPoP": by_bob}
+    yield steal("with a proof by a key of Bob's", "bound_charles", "invalid_proof", own, _INVALID_PROOF, "key")
+    yield write("Alice writes to Charles again", "charles")
+
+
+STORIES = {"corp": corp, "techstore": techstore, "abc": abc, "workshop": workshop, "vault": vault}

@@ -36,7 +36,7 @@ from s2s_fastapi import (
 )
 from s2s_fastapi.caller.token_source import TokenSource, using
 from s2s_fastapi.decision import Decision, Reason
-from s2s_fastapi.keycloak.cures import audience_cure
+from s2s_fastapi.keycloak.cures import PROOF_USED, audience_cure
 from s2s_fastapi.operations.admin import VARIABLES
 from s2s_fastapi.testing import EmbeddedIssuer
 from tests.caller.fakes import Keycloak, jwt
@@ -426,6 +426,7 @@ def wrong_audience(principal: Principal, service: str) -> Decision:
         ("1-chat-to-crm", wrong_audience(UNASSIGNED, "crm-api-gateway")),
         ("2-shop-to-notifications", require_caller("shop-api").judge(USER)),
         ("3-alice-bob-charles", wrong_audience(REPLAYED, "charles")),
+        ("5-a-stolen-token", Decision(reason=Reason.PROOF_REPLAYED, cure=PROOF_USED)),
     ],
 )
 def test_a_story_shows_the_line_that_the_operator_reads(story: str, decision: Decision) -> None:
@@ -442,6 +443,7 @@ def test_a_story_shows_the_line_that_the_operator_reads(story: str, decision: De
         ("techstore", "story-2-shop-to-notifications"),
         ("abc", "story-3-alice-bob-charles"),
         ("workshop", "story-4-an-agent-and-its-tools"),
+        ("vault", "story-5-a-stolen-token"),
     ],
 )
 def test_a_storys_table_has_the_lines_that_are_played(story: str, page: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -499,6 +501,9 @@ class EmptyStage:
         return Answer(0, "", "")
 
     use_tool = use_session = ask
+
+    def kept(self, *_: object) -> dict[str, str]:
+        return {"authorization": f"DPoP {jwt(azp='alice', cnf={})}", "dpop": "proof"}
 
 
 class EmptyService:

@@ -15,6 +15,7 @@ def main() -> None:
             ("techstore", "shop-api"),
             ("abc", "alice"),
             ("workshop", "assistant"),
+            ("vault", "alice"),
         ):
             print(f"# {client} of realm {name}")
             for variable, value in keycloak.realm(name).environment(client).items():

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -101,9 +102,9 @@ class Keycloak:
         self.close()
 
     def realm(self, name: str) -> Realm:
-        """Return one of the imported realms: ``corp``, ``techstore``, ``abc`` or ``workshop``."""
-        exchanges = not self.version.startswith("26.0.")
-        return Realm(name, self.url, self.public_url, self.auth_path, self.values, exchanges)
+        """Return one of the imported realms: ``corp``, ``techstore``, ``abc``, ``workshop`` or ``vault``."""
+        new = not self.version.startswith("26.0.")
+        return Realm(name, self.url, self.public_url, self.auth_path, self.values, exchanges=new, binds=new)
 
     @contextlib.contextmanager
     def copy_of(self, realm: str) -> Iterator[Realm]:
@@ -111,7 +112,7 @@ class Keycloak:
         name, values = f"{realm}-{secrets.token_hex(3)}", fresh_secrets()
         self.admin.create_realm({**filled(realm, values), "realm": name})
         try:
-            yield Realm(name, self.url, self.public_url, self.auth_path, values)
+            yield replace(self.realm(realm), name=name, values=values)
         finally:
             self.admin.delete_realm(name)
 

@@ -159,7 +159,7 @@ def http() -> Iterator[httpx.Client]:
 
 # The realms of the stories: everything that can be asked.
 
-_LEAST = {"corp": (30, 200), "techstore": (40, 250), "abc": (200, 1300), "workshop": (70, 400)}
+_LEAST = {"corp": (30, 200), "techstore": (40, 250), "abc": (200, 1300), "workshop": (70, 400), "vault": (30, 30)}
 
 
 @pytest.mark.parametrize("name", REALMS)
