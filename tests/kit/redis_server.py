@@ -49,7 +49,7 @@ class RedisServer:
         """Start it, and return when it listens."""
         assert _PROGRAM is not None, "redis-server is not installed"
         always = "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""
-        listens = () if "--tls-port" in self.options else ("--port", str(self.port))
+        listens: tuple[str, ...] = () if "--tls-port" in self.options else ("--port", str(self.port))
         if "--cluster-enabled" in self.options:  # otherwise it is 10,000 more than the port, which may be too high
             listens += "--cluster-port", str(free_port())
         with (self.folder / "log").open("ab") as log:
