@@ -67,7 +67,7 @@ def check_proof(
     - `values` are the values of all DPoP headers of the request. `urls` are the URLs of the request, normalised.
     - In this order: one value of at most 4 KB; a strict compact JWS; ``typ``, ``alg`` and the key in the header; the thumbprint of the key;
       the signature; the claims; ``iat``; ``htm``; ``htu``; ``ath``. So nobody orders a signature check with a key that the token does
-      not name, and no proof orders more than one.
+      not name, and no proof orders more than two: the second is for a key that is seen for the first time.
     - ``iat`` is at most 30 s behind and at most 10 s ahead of `now`. ``jti`` has 8 to 256 characters; this package sends 22.
     - Claims that are not named here are ignored, ``nonce`` too: this package demands no nonce of callers.
     - Nothing in a proof leads to I/O. No value raises.

@@ -3,6 +3,7 @@
 import string
 
 import httpx
+import idna
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -142,6 +143,14 @@ def test_what_is_no_url_of_a_server_is_refused_and_not_shown(url: str) -> None:
 )
 def test_another_url_is_another(url: str) -> None:
     assert normalised(url) != normalised("https://api.example/a")
+
+
+def test_a_host_that_is_too_long_is_refused_before_its_letters_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(idna, "encode", lambda host, **_: asked.append(host))
+    with pytest.raises(ValueError, match="host"):
+        normalised("https://" + "\N{LATIN SMALL LETTER U WITH DIAERESIS}" * 254 + "/")
+    assert asked == []
 
 
 # Properties
