@@ -365,7 +365,8 @@ def test_every_setting_is_in_the_table_with_its_default() -> None:
         if default in ("", None, ()):  # nothing, or another variable's value
             assert not cell.startswith("`") or cell.startswith("`KEYCLOAK_"), name
         else:
-            assert plain(cell) == (f"{default:g}" if isinstance(default, float) else default), name
+            written = str(default).lower() if isinstance(default, bool) else default
+            assert plain(cell) == (f"{default:g}" if isinstance(default, float) else written), name
         for choice in get_args(field.annotation):
             assert not isinstance(choice, str) or f"`{choice}`" in meaning, name
 

@@ -580,19 +580,18 @@ class ServiceTokenAuth(HttpxAuth):
         return foreign_tokens()
 
     def _attach(self, request: Any, token: GrantedToken, shared: RequestedToken) -> None:
+        if token.binding is not None:
+            self._prove(request, token)
         # If the current request carries this same token, its caller is this service itself: no other caller's token is forwarded.
         request.headers["Authorization"] = token.header
         request.extensions[CARRIED] = token, None if self._any_origin else self._pins, shared, self._environment
         shared.used(token)
         propagate(request)
-        if token.binding is not None:
-            self._prove(request, token)
 
     def _prove(self, request: Any, token: GrantedToken) -> None:
         made, there = proven(request), request.headers.get(PROOF)
-        if there is not None and (
-            made is None or there != made.header
-        ):  # the same Request, sent again, has our own earlier proof
+        # The same Request, sent again, carries our own earlier proof.
+        if there is not None and (made is None or there != made.header):
             raise self._environment.withheld(OWN_PROOF)
         prove(request, token)
 

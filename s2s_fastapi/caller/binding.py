@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 from s2s_fastapi.caller.challenges import UNAUTHORIZED, challenge_error
 from s2s_fastapi.caller.origins import Pin
 from s2s_fastapi.caller.servers import Servers
-from s2s_fastapi.process import watch_forks
+from s2s_fastapi.process import undisturbed, watch_forks
 from s2s_fastapi.proof.key import ProofKey
 
 __all__ = ["NONCE", "PROOF", "Answer", "Binding", "BoundClient", "BoundClients", "Proven", "Remedy"]
@@ -102,19 +102,19 @@ class BoundClient:
     def __init__(self, servers: Servers) -> None:
         self.servers = servers
         self._binding: Binding | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         watch_forks(self)
 
     def after_fork(self) -> None:
         """Forget the key of the parent: two processes with one key could not be told apart."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._binding = None
 
     def binding(self) -> Binding:
         """Return the key for the next token."""
         with self._lock:
             if self._binding is None or not self._binding.key.usable:
-                self._binding = Binding(ProofKey(), self.servers)
+                self._binding = Binding(undisturbed(ProofKey), self.servers)
             return self._binding
 
 
@@ -128,7 +128,7 @@ class BoundClients:
 
     def after_fork(self) -> None:
         """Replace the lock: another thread of the parent may have held it."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def of(self, credential: Hashable) -> BoundClient:
         """Return the client of `credential`: all that says who asks whom, and nothing of what is asked for."""

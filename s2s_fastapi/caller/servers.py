@@ -48,7 +48,7 @@ class Servers:
 
     def after_fork(self) -> None:
         """Keep what was said, and replace the lock: another thread of the parent may have held it."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def time(self, origin: Pin) -> float:
         """Return the time for a proof to `origin`, in seconds since the epoch."""

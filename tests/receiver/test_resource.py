@@ -52,7 +52,7 @@ class TestThePublicUrl:
         ("url", "problem"),
         [
             ("", "it is empty"),
-            (["https://tools.example.com"], "it is not text"),
+            (["https://a.example", "tools.example.com"], "it does not start with http:// or https://"),
             (b"https://tools.example.com", "it is not text"),
             ("tools.example.com/mcp", "it does not start with http:// or https://"),
             ("/mcp", "it does not start with http:// or https://"),
