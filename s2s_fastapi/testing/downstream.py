@@ -32,14 +32,17 @@ class Call:
     def token(self) -> str:
         """The access token; empty if there is none."""
         scheme, _, token = self.headers.get("authorization", "").partition(" ")
-        return token if scheme.lower() == "bearer" else ""
+        return token if scheme.lower() in ("bearer", "dpop") else ""
 
     @property
     def claims(self) -> dict[str, Any]:
         """What the token says. Nobody has verified it."""
-        part = self.token.split(".")[1] if self.token.count(".") == 2 else ""  # noqa: PLR2004 - header, payload, signature
-        claims: dict[str, Any] = json_.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4))) if part else {}
-        return claims
+        return _claims_of(self.token)
+
+    @property
+    def proof(self) -> dict[str, Any]:
+        """What the DPoP proof says (RFC 9449 section 4.2): ``htm``, ``htu`` and others; empty if there is none. Nobody has verified it."""
+        return _claims_of(self.headers.get("dpop", ""))
 
     @property
     def client_id(self) -> str:
@@ -54,6 +57,12 @@ class Call:
     def json(self) -> Any:
         """Return the body as JSON."""
         return json_.loads(self.body)
+
+
+def _claims_of(token: str) -> dict[str, Any]:
+    part = token.split(".")[1] if token.count(".") == 2 else ""  # noqa: PLR2004 - header, payload, signature
+    claims: dict[str, Any] = json_.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4))) if part else {}
+    return claims
 
 
 @dataclass(frozen=True, slots=True)

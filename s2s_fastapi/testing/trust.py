@@ -411,7 +411,7 @@ class Trusted:
         own = given if given is not None and given.audiences else None  # named by an audience, or by a client id
         audience = own.audience if own is not None else tuple(sorted(self._audience or declared))
         values |= {"audience": audience} if audience else {}
-        values |= {"leeway": given.leeway, "name": given.name} if given is not None else {}
+        values |= {"leeway": given.leeway, "name": given.name, "dpop": given.dpop} if given is not None else {}
         if calls:
             values |= self.issuer.credentials(realm, client_id)
             if (

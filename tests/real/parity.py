@@ -35,6 +35,9 @@ export), the issuer reads the export, and all clients ask again. *Not asked* mea
 A server with `--import-realm` imports as the Admin API does, with two differences: it replaces placeholders, and a field that it
 does not know stops the start. `tests/real/test_realms.py` compares both ways.
 
+Proofs of possession (DPoP) are compared by `tests/real/test_dpop_parity.py`: 208 token requests with good and bad proofs, on both servers and on the
+issuer. All answers are equal: claims, members, statuses and words. The clients on this page that need a proof send none.
+
 A difference is *announced* if `s2s-fastapi dev` prints a notice about it. It is *silent* if not.
 """
 

@@ -52,7 +52,7 @@ def run(opening: Opening, *, strict: bool = True, only: Collection[str] = (), wi
 def plan(opening: Opening, *, only: Collection[str] = (), without: Collection[str] = ()) -> tuple[Planned, ...]:
     """Return what to try: the full list on one route of each guard, one case of each kind on every other route.
 
-    ``only`` and ``without`` name kinds of cases, entries or cases.
+    Cases about bound tokens are left out if the app accepts none, and those about bearer tokens if the route accepts none. ``only`` and ``without`` name kinds of cases, entries or cases.
 
     Raises:
         ConfigurationError: There is no such kind, entry or case.
@@ -69,11 +69,17 @@ def plan(opening: Opening, *, only: Collection[str] = (), without: Collection[st
     with opening() as ground:
         full = {id(route) for route in _chosen(ground)}
         return tuple(
-            Planned(
-                route, () if route.public or route.unread else cases if id(route) in full else some, id(route) in full
-            )
+            Planned(route, tuple(_fitting(route, cases if id(route) in full else some)), id(route) in full)
             for route in ground.routes
         )
+
+
+def _fitting(route: AttackedRoute, cases: Iterable[Case]) -> Iterator[Case]:
+    """Yield the cases that have a meaning on a route."""
+    if route.public or route.unread:
+        return
+    wrong = {"" if route.dpop else "proofs", "no proofs" if route.dpop else "", "bearer" if route.bound else ""} - {""}
+    yield from (case for case in cases if case.where not in wrong)
 
 
 def _names(case: Case) -> frozenset[str]:
@@ -184,8 +190,6 @@ def _claims(route: AttackedRoute, start: str) -> dict[str, Any] | None:
 def _tried(ground: Ground, route: AttackedRoute, case: Case) -> Result:
     if case.by_a_further_realm and not route.further:
         return Result(route.name, case, "not_applicable", "the app accepts tokens of one realm")
-    if misplaced := _misplaced(route, case):
-        return Result(route.name, case, "not_applicable", misplaced)
     if case.start != "caller" and (route.permits.user or _claims(route, case.start) is None):
         return Result(route.name, case, "not_applicable", "the route permits this caller")
     token, request = _request(ground, route, case)
@@ -198,22 +202,9 @@ def _tried(ground: Ground, route: AttackedRoute, case: Case) -> Result:
     return _judged(ground, route, case, token, ground.shoot(route, **request))
 
 
-def _misplaced(route: AttackedRoute, case: Case) -> str:
-    """Return why a case has no meaning on a route; nothing if it has one."""
-    if case.where == "proofs" and not route.dpop:
-        return "the app accepts no bound tokens"
-    if case.where == "no proofs" and route.dpop:
-        return "the app accepts bound tokens"
-    if case.where == "bearer" and route.bound:
-        return "the route accepts no bearer tokens"
-    return ""
-
-
 def _tried_apart(opening: Opening, route: AttackedRoute, case: Case) -> Result:
     """Try a case that changes the realm or the time."""
     keys, seconds = case.before.get("keys", ""), case.before.get("seconds", 0)
-    if misplaced := _misplaced(route, case):
-        return Result(route.name, case, "not_applicable", misplaced)
     if not seconds:
         with opening(lambda realm: realm.hide_keys(keys)) as ground:
             if not ground.fresh:

@@ -43,10 +43,10 @@ def test_anything_else_is_refused(url: str) -> None:
         loopback(url)
 
 
-def app_for(issuer_url: str, *, middleware: Any = ServiceAuthMiddleware) -> FastAPI:
+def app_for(issuer_url: str, *, middleware: Any = ServiceAuthMiddleware, **options: Any) -> FastAPI:
     app = FastAPI(openapi_url=None)
     settings = KeycloakSettings(url=issuer_url, realm="attacked", client_id="orders")
-    app.add_middleware(middleware, settings=settings)
+    app.add_middleware(middleware, settings=settings, **options)
 
     def note(method: str) -> Any:
         def endpoint() -> str:
@@ -94,6 +94,27 @@ def test_a_served_app_is_attacked_by_get_unless_more_is_asked_for(issuer: Embedd
     assert routes["DELETE /orders"].problem == ("" if unsafe else "--unsafe-methods would try it")
     assert ("DELETE" in ran) == unsafe
     assert report.exit_code == 0
+
+
+@pytest.mark.parametrize("store", ["ours", "forgets"])
+def test_an_app_that_accepts_only_bound_tokens_is_attacked_with_proofs_for_its_public_url(
+    issuer: EmbeddedIssuer, store: str
+) -> None:
+    class Forgets:
+        async def first_use(self, key: bytes, seconds: float) -> bool:
+            return True
+
+    given: dict[str, Any] = {"dpop": "required", "public_url": "https://orders.example.com/api"}
+    running = app_for(issuer.url, **given, replay_store=None if store == "ours" else Forgets())
+    with served(running) as url:
+        opening = ServedApp(app=OwnApp(app=app_for(issuer.url, **given)), url=url, issuer=issuer)
+        report = run(opening, strict=False, only=["proof", "audience-other"])
+
+    (route,) = [route for route in report.routes if route.route == "GET /orders"]
+    by_outcome = {result.case.id: result.outcome for result in route.results if result.outcome != "held"}
+    untried = {"proof-used-before": "not_tried", "proof-expired-meanwhile": "not_tried"}  # nobody can turn its clock
+    assert by_outcome == untried | ({} if store == "ours" else {"proof-used": "accepted"})
+    assert report.exit_code == (0 if store == "ours" else 1)
 
 
 class Open(ServiceAuthMiddleware):

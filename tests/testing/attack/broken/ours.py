@@ -20,6 +20,7 @@ from s2s_fastapi import (
     KeycloakSettings,
     ServiceAuthMiddleware,
     require_audience,
+    require_bound,
     require_caller,
     require_role,
     require_scope,
@@ -302,6 +303,11 @@ HOLES: dict[str, tuple[Callable[[], Any], str, str]] = {
     "further realm believed": (of_two_realms, "GET /orders", "key-of-a-further-realm-for-our-issuer"),
     "further realm under our kid": (of_two_realms, "GET /orders", "key-of-a-further-realm-under-our-kid"),
     "audience skipped": (without_audience, "GET /orders", "audience-other"),
+    "proof not asked": (
+        lambda: orders(ProofNotAsked, requires=(), dpop="required", public_url="https://orders.example.com"),
+        "GET /orders",
+        "proof-missing",
+    ),
 }
 """What was built, and a route and a case that show its hole."""
 
@@ -355,7 +361,41 @@ def optional_credentials() -> Any:
     return importlib.import_module("tests.receiver.layouts.apps.optional_credentials").app
 
 
+PUBLIC_URL = "https://orders.example.com/api"
+
+
+def bound(mode: str) -> Callable[[], Any]:
+    return lambda: orders(dpop=mode, public_url=[PUBLIC_URL, "https://orders.internal.example"])
+
+
+def bound_on_one_route() -> FastAPI:
+    app = orders(dpop="accepted", public_url=PUBLIC_URL)
+    both = [Depends(require_bound() & require_caller("shop"))]
+    app.add_api_route("/payouts/{number}", runs, methods=["POST"], dependencies=both)
+    return app
+
+
+def bound_and_mounted() -> Any:
+    outer = FastAPI(openapi_url=None)
+    outer.mount("/v1", orders(dpop="required", public_url=f"{PUBLIC_URL}/v1"))
+    return outer
+
+
+class ProofNotAsked(ServiceAuthMiddleware):
+    """Lets in who sends the scheme DPoP, with whatever behind it."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if dict(scope.get("headers", ())).get(b"authorization", b"").startswith(b"DPoP ey"):
+            await self.app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
 RIGHT: dict[str, Callable[[], Any]] = {
+    "bound tokens accepted": bound("accepted"),
+    "bound tokens required": bound("required"),
+    "bound on one route": bound_on_one_route,
+    "bound and mounted": bound_and_mounted,
     "orders": orders,
     "two services": two_services,
     "many requirements": many_requirements,

@@ -96,7 +96,7 @@ class Proving(Guard):
         self.check_proof_claims(said, scope, token)
 
     def proof(self, scope: Scope) -> str:
-        values = [value.decode("latin-1") for name, value in scope["headers"] if name == b"dpop"]
+        values: list[str] = [value.decode("latin-1") for name, value in scope["headers"] if name == b"dpop"]
         refuse_unless(len(values) == 1)
         return values[0]
 
@@ -361,12 +361,12 @@ class JtiOptional(Proving):
 
 class FirstProofCounts(Proving):
     def proof(self, scope: Scope) -> str:
-        return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"dpop"), "")
+        return str(next((value.decode("latin-1") for name, value in scope["headers"] if name == b"dpop"), ""))
 
 
 class LastProofCounts(Proving):
     def proof(self, scope: Scope) -> str:
-        return [value.decode("latin-1") for name, value in scope["headers"] if name == b"dpop"][-1]
+        return str([value.decode("latin-1") for name, value in scope["headers"] if name == b"dpop"][-1])
 
 
 class FirstOfTheList(Proving):
