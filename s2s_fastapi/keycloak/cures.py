@@ -457,15 +457,13 @@ TWO_HEADERS: Final = (
     "the request has two Authorization headers. Send one: look for a client or a proxy that adds another one."
 )
 TOKEN_IN_URL: Final = "the URL has the parameter access_token beside the Authorization header. Remove it from the URL, which is written to logs."
-NO_TOKEN: Final = (
-    "the Authorization header has no token after Bearer. The caller's token is empty: check how it gets its token."
-)
+NO_TOKEN: Final = "the Authorization header has no token after its scheme (Bearer or DPoP). The caller's token is empty: check how it gets its token."
 NOTHING_GIVEN: Final = "no token was given: it is empty, or neither text nor bytes. Check where your code reads it from: the message may have none."
 WHOLE_HEADER: Final = (
     "a whole header was given, with its scheme. Give only the token: what stands after `Bearer ` in the header."
 )
 NOT_A_TOKEN: Final = (
-    "the Authorization header does not hold exactly one token after Bearer and a space. Send the token as it is, without quotes, "
+    "the Authorization header does not hold exactly one token after its scheme (Bearer or DPoP) and a space. Send the token as it is, without quotes, "
     "commas or spaces."
 )
 
