@@ -60,6 +60,19 @@ def test_each_hop_at_home_has_a_proof_for_its_own_method_and_url(
 
 
 @both_packages
+def test_a_redirect_to_the_very_same_url_has_a_proof_of_its_own_too(package: Any, bob: Receiver) -> None:
+    bob.answers = [(307, {"Location": "/a"}, b"")]
+    ask(
+        service_client(bob.url, dpop=True, client_class=package.AsyncClient, follow_redirects=True),
+        "GET",
+        "/a",
+        asynchronous=False,
+    )
+
+    assert len({proof.claims["jti"] for proof in proofs(bob) if proof is not None}) == len(bob.seen) == 2
+
+
+@both_packages
 @both_ways
 @pytest.mark.parametrize("status", [302, 307])
 def test_another_port_gets_neither_token_nor_proof(

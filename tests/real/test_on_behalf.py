@@ -18,6 +18,7 @@ from example_app.realm import claims_of
 from s2s_fastapi import (
     CurrentPrincipal,
     KeycloakSettings,
+    NoUserToActFor,
     ServiceAuthMiddleware,
     ServiceTokenAuth,
     SessionEnded,
@@ -389,3 +390,15 @@ def test_many_users_at_once_cost_one_exchange_each_and_get_their_own(shop: Shop)
 
     asyncio.run(storm(shop, tokens))
     assert shop.exchanges - before == SESSIONS
+
+
+def test_the_exchanged_token_can_be_bound_to_the_key_of_the_service_and_a_bound_one_is_not_exchanged(
+    shop: Shop,
+) -> None:
+    acting = shop.acting(shop.user_token(), dpop=True)
+    bound = acting.headers_for("GET", "http://crm.test/me")["Authorization"].removeprefix("DPoP ")
+    claims = claims_of(bound)
+
+    assert (claims["typ"], claims["azp"], set(claims["cnf"]) >= {"jkt"}) == ("DPoP", "shop-api", True)
+    with pytest.raises(NoUserToActFor, match="sender-constrained"):
+        shop.acting(bound)
