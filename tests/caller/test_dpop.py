@@ -72,6 +72,8 @@ def test_a_request_carries_the_token_and_a_proof_for_exactly_this_request(
     ath = urlsafe_b64encode(hashlib.sha256(token.removeprefix("DPoP ").encode()).digest()).decode().rstrip("=")
     assert proof.claims["ath"] == ath
     assert thumbprint_in(token) == proof.thumbprint == keycloak.shown[0].thumbprint
+    send(auth_for(bob), "GET", bob.url)
+    assert proofs(bob)[1].claims["htu"] == f"{bob.url}/"  # type: ignore[union-attr]
     asked = keycloak.shown[0]
     assert (asked.claims["htm"], asked.claims["htu"]) == ("POST", TOKEN_URL)
     assert "ath" not in asked.claims
