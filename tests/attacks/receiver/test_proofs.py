@@ -99,9 +99,12 @@ class Store:
 
     inner: InProcessReplayStore = field(default_factory=InProcessReplayStore)
     asked: int = 0
+    seconds: float = 0.0
+    """For which the last one is remembered."""
 
     async def first_use(self, key: bytes, seconds: float) -> bool:
         self.asked += 1
+        self.seconds = seconds
         return await self.inner.first_use(key, seconds)
 
 
@@ -356,6 +359,7 @@ def test_a_proof_is_accepted_at_the_last_second_of_its_window_and_refused_a_seco
     call = service.call()
     outside = seconds - 1 if seconds < 0 else seconds + 1
     assert service.send(*call.lines(call.proof(iat=int(call.now) + seconds))).status == 200
+    assert service.store.seconds == seconds + 30 + 10 + 5  # no clock of a receiver accepts it for longer
     service.refuses(*call.lines(call.proof(iat=int(call.now) + outside)), reason="invalid_proof")
 
 
