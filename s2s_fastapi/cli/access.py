@@ -135,10 +135,15 @@ def _table(apps: Iterable["AppAccess"]) -> None:
                 who = f"anybody without credentials{'' if every else f' for {listed(route.optional)}'}; with a token {who}"
             name = f"{route.name} (its routes cannot be read)" if route.opaque else route.name
             table.add_row(as_text(name), as_text(who))
+        if app.dpop:
+            urls = f" at {', '.join(app.public_urls)}" if app.public_urls else ""
+            table.add_row(as_text("bound tokens", "italic"), as_text(f"{app.dpop}{urls}"))
         for call in app.calls:
             scopes = f", scope {listed(call.scopes)}" if call.scopes else ""
             origins = f" at {', '.join(call.origins)}" if call.origins else ""
-            called = as_text(f"{listed(call.audiences) or 'no audience'}{scopes}{origins}")
+            called = as_text(
+                f"{listed(call.audiences) or 'no audience'}{scopes}{', with a bound token' if call.dpop else ''}{origins}"
+            )
             table.add_row(as_text("calls", "italic"), called)
         show(table)
 

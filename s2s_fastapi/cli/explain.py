@@ -53,6 +53,9 @@ def explain(  # noqa: PLR0917 - the options of the command line
     on_behalf: Annotated[
         bool, typer.Option("--on-behalf", help="The client calls on behalf of a user, with an exchanged token.")
     ] = False,
+    dpop: Annotated[
+        bool, typer.Option("--dpop", help="The client sends a proof, and so gets a bound token (DPoP).")
+    ] = False,
     realm_file: Annotated[
         Path | None, typer.Option(metavar="REALM.json", help="A realm file or export, to predict the token from.")
     ] = None,
@@ -77,7 +80,12 @@ def explain(  # noqa: PLR0917 - the options of the command line
     """
     quiet()
     from s2s_fastapi.operations.declarations import declared_by  # noqa: PLC0415 - slows --help down
-    from s2s_fastapi.operations.explanation import Question, declared_only, exchanged  # noqa: PLC0415 - as above
+    from s2s_fastapi.operations.explanation import (  # noqa: PLC0415 - as above
+        Question,
+        declared_only,
+        declares_bound,
+        exchanged,
+    )
 
     if app:
         from s2s_fastapi.operations.applications import checked_name  # noqa: PLC0415 - as above
@@ -88,6 +96,7 @@ def explain(  # noqa: PLR0917 - the options of the command line
         apps, (*map(str, access or ()), *(("",) if app else ())), "" if realm_file is None else str(realm_file)
     )
     question = Question(client_id=client, scopes=tuple(scope or ()), to=to, on_behalf=on_behalf)
+    question = replace(question, dpop=dpop or declares_bound(apps, client, to))
     with _realm(realm_file, keycloak, _Server(url, realm), apps) as source:
         if client and source is not None:
             token = exchanged(source.model(question), question) if on_behalf else source.predicted(question)
@@ -178,14 +187,19 @@ def _of_stdin(text: str, question: "Question", source: "RealmSource | None", rea
 
 def _of_record(record: "LogRecord", question: "Question", source: "RealmSource | None", read: _Read) -> "Explanation":
     """Explain a refusal by the realm, if it is known; otherwise say what the record says, and what the route requires."""
+    from s2s_fastapi.keycloak.dpop import ABOUT_PROOFS  # noqa: PLC0415 - as above
     from s2s_fastapi.operations.explanation import ROUTES_UNKNOWN, required  # noqa: PLC0415 - as above
 
     asked = replace(record.question, scopes=question.scopes, to=question.to or record.question.to)
+    asked = replace(asked, dpop=asked.dpop or question.dpop)
+    proof = tuple(ABOUT_PROOFS[name] for name in (str(record.reason),) if name in ABOUT_PROOFS)
     if source is None or not asked.client_id or record.user:  # nobody can predict which roles a user has
-        return replace(record.explanation, hints=tuple(required(asked, read.apps)))
+        return replace(record.explanation, hints=(*proof, *required(asked, read.apps)))
     explanation = read.explained(asked, source.predicted(asked))
     if unknown := [route.cure for route in explanation.routes if route.reason == ROUTES_UNKNOWN]:
         return replace(explanation, routes=record.explanation.routes, hints=(*unknown, *explanation.hints))
+    if proof:  # the token is not at fault, whatever the realm says of it
+        return replace(explanation, routes=record.explanation.routes, hints=(*proof, *explanation.hints))
     if not explanation.accepted:
         return explanation
     doubt = (
@@ -270,6 +284,8 @@ def _rows(explanation: "Explanation") -> Iterator[tuple[str, str]]:
         yield "kind", f"{principal.kind}. {kind_because(principal)}"
         yield "audiences", listed(principal.audiences) or "none (no aud)"
         yield "scopes", listed(principal.scopes) or "none"
+        if principal.binding:
+            yield "bound", "to a key (cnf). Each request needs a proof by it, which is not looked at here."
     if str(token.decision.reason) != "allowed":
         yield "refused", f"{token.decision.reason}. {token.decision.cure}"
     for each in token.further:

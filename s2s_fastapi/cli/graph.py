@@ -103,7 +103,7 @@ def table_of(found: Iterable[Relation]) -> "Table":
         cells = (
             each.caller,
             each.receiver,
-            each.note or each.status.label,
+            each.note or f"{each.status.label}{', with a bound token' if each.dpop else ''}",
             " ".join(each.audiences),
             " ".join(each.scopes),
             f"{accepted} of {len(each.routes)}" if each.routes else "",

@@ -305,6 +305,7 @@ class _Lines:
 def _token_lines(token: "Predicted") -> Iterator[tuple[str, str, str]]:
     request = " on behalf of users" if token.exchanged_for else ""
     request += f" with scope={token.request}" if token.request else ""
+    request += " with a proof (DPoP)" if token.dpop else ""
     if token.before == token.after:
         yield "  ", f"{named(token.caller)}{request}: unchanged, {_claims(token.after)}", ""
         return
@@ -327,4 +328,5 @@ def _claims(claims: Mapping[str, Any]) -> str:
         f"roles of {named(client)} [{listed(access['roles'])}]"
         for client, access in sorted((claims.get("resource_access") or {}).items())
     ]
+    parts += ["bound to a key (cnf)"] * ("cnf" in claims)
     return ", ".join(parts)

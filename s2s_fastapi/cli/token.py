@@ -1,23 +1,34 @@
 """``s2s-fastapi token``: the token that this service gets, as the called service will judge it."""
 
+import re
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
+from urllib.parse import urlsplit
 
 import typer
 
 from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.cli.mistake import in_one_sentence
-from s2s_fastapi.cli.printing import print_json, print_pairs, quiet
+from s2s_fastapi.cli.printing import print_json, print_pairs, quiet, tell
 from s2s_fastapi.environment import settings_or_environment
 from s2s_fastapi.errors import ConfigurationError, TokenRequestError
-from s2s_fastapi.text import listed, named
+from s2s_fastapi.names import url_problem
+from s2s_fastapi.text import listed, named, printable
 
 if TYPE_CHECKING:
     from s2s_fastapi.operations.tokens import TokenReport
 
 __all__ = ["token"]
+
+
+_METHOD: Final = re.compile(r"[A-Z]{1,32}")
+_SECONDS: Final = 30
+"""How old a receiver lets a proof be."""
+_LONGEST_URL: Final = 512
+_VERSION: Final = 1
+"""The version of the JSON of ``--dpop``: docs/schemas/token-dpop.schema.json."""
 
 
 class _Form(StrEnum):
@@ -36,11 +47,21 @@ def token(
     scope: Annotated[
         list[str] | None, typer.Option(metavar="SCOPE", help="A scope to request; may be given several times.")
     ] = None,
+    *,
     raw: Annotated[bool, typer.Option("--raw", help="Print the token and nothing else.")] = False,
     header: Annotated[
         bool, typer.Option("--header", help="Print the header, for `curl -H @-`. It stays out of the process list.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the claims as JSON, without the token.")] = False,
+    dpop: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            "--dpop",
+            metavar="METHOD URL",
+            help="Request a bound token, and print both headers for one request to this URL, as arguments of curl. With --header as lines"
+            " for `curl -H @-`, with --json as JSON.",
+        ),
+    ] = None,
 ) -> None:
     """Request a token as this service, and print its claims as the called service will judge them.
 
@@ -48,9 +69,16 @@ def token(
     refuse it. The cure is printed. With --raw and without --for, a token that every service refuses is printed as well.
 
     s2s-fastapi token --for crm-api-gateway --header | curl -H @- https://crm.example.com/tickets
+
+    With --dpop the token is bound to a key that this command makes and forgets. The proof is for one request to the URL, within 30 s:
+
+    s2s-fastapi token --for crm --dpop GET https://crm.example.com/tickets --header | curl -H @- https://crm.example.com/tickets
     """
     form = _form(raw=raw, header=header, as_json=as_json)
     quiet()
+    if dpop is not None:
+        _print_bound(Wanted.of(to or None, scope or None), *dpop, form)
+        return
     from s2s_fastapi.operations.tokens import refused_json, requested_and_judged  # noqa: PLC0415 - slows --help down
 
     wanted = Wanted.of(to or None, scope or None)
@@ -69,6 +97,57 @@ def token(
     else:
         sys.stderr.write(f"{problem}\n")
     raise SystemExit(1)
+
+
+def _print_bound(wanted: Wanted, method: str, url: str, form: _Form) -> None:
+    """Print a bound token with a proof for one request. Nothing is printed if Keycloak gives no such token."""
+    if form is _Form.RAW:
+        raise ConfigurationError(
+            "--raw prints a token alone, and a bound token is of no use without its proof: leave --raw out."
+        )
+    headers, refused, problem = _headers_for(wanted, method, url)
+    # Outside of any except block: the frames below it held the secret.
+    if headers is None:
+        if form is _Form.JSON:
+            print_json(refused)
+        else:
+            sys.stderr.write(f"{problem}\n")
+        raise SystemExit(1)
+    tell(
+        f"The proof is good for one {method} request to {printable(url, _LONGEST_URL)} within {_SECONDS} s. Make another one for each"
+        " further request."
+    )
+    if form is _Form.JSON:
+        print_json({"version": _VERSION, "method": method, "url": url, "headers": headers, "seconds": _SECONDS})
+    elif form is _Form.HEADER:
+        sys.stdout.write("".join(f"{name}: {value}\n" for name, value in headers.items()))
+    else:
+        sys.stdout.write(" ".join(f"-H '{name}: {value}'" for name, value in headers.items()) + "\n")
+
+
+def _headers_for(wanted: Wanted, method: str, url: str) -> tuple[dict[str, str] | None, dict[str, Any], str]:
+    """Return the headers; if Keycloak gives no such token, None, the report as JSON, and what is to change."""
+    from s2s_fastapi.caller.auth import ServiceTokenAuth  # noqa: PLC0415 - slows --help down
+    from s2s_fastapi.operations.tokens import refused_json  # noqa: PLC0415 - as above
+
+    auth = ServiceTokenAuth(_origin(method, url), audience=wanted.audiences or None, scope=wanted.scopes or None, dpop=True)
+    try:
+        return auth.headers_for(method, url), {}, ""
+    except TokenRequestError as error:
+        return None, refused_json(wanted, error), str(error)
+
+
+def _origin(method: str, url: str) -> str:
+    if not _METHOD.fullmatch(method):
+        raise ConfigurationError(
+            f"{named(method)} is no method of HTTP: write --dpop GET https://crm.example.com/tickets."
+        )
+    if problem := url_problem(url.partition("?")[0]):
+        raise ConfigurationError(
+            f"{named(url)} is no URL to call: {problem}. Write --dpop {method} https://crm.example.com/tickets."
+        )
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _form(**chosen: bool) -> _Form:
@@ -103,6 +182,8 @@ def _rows(report: "TokenReport") -> Iterator[tuple[str, str]]:
     if principal is not None:
         yield "client", f"{named(principal.client_id)} (azp)"
         yield "kind", f"{principal.kind}. {kind_because(principal)}"
+        if principal.binding:
+            yield "bound", "to a key of this command (cnf): see --dpop."
         yield "issuer", principal.issuer
         yield "audiences", listed(principal.audiences) or "none (no aud)"
         yield "scopes", listed(principal.scopes) or "none"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import unified_diff
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, Literal, NoReturn
 
 from s2s_fastapi.backchannel.strict_json import NotAnObjectError, json_object
 from s2s_fastapi.declared.asked import leaves_of, plain
@@ -52,6 +52,10 @@ VERSION: Final = 1
 """The version of the format. It grows with every change that an older reader would not understand."""
 ON_BEHALF: Final = "on_behalf"
 """The member of a call that is made on behalf of a user."""
+DPOP: Final = "dpop"
+"""The member of an app that takes bound tokens, and of a call that is made with one (DPoP, RFC 9449)."""
+PUBLIC_URLS: Final = "public_urls"
+"""The member of an app that takes bound tokens: where callers reach it."""
 SCHEMA: Final = Path(__file__).with_name("access_file.schema.json")
 """The JSON schema of the format."""
 
@@ -59,6 +63,7 @@ _WIDTH: Final = 110
 _ANY: Final = "any"
 _APART: Final = ("apps", "routes", "calls")
 """The lists whose entries have a line of their own, however short they are."""
+_DPOP_MODES: Final = ("accepted", "required")
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
@@ -123,11 +128,13 @@ class CallAccess:
     """Not compared: they differ between a developer's machine and production."""
     on_behalf: bool = False
     """Whether the token is exchanged for that of a user, on whose behalf the app calls."""
+    dpop: bool = False
+    """Whether the token is bound to a key of the app, and each request carries a proof (RFC 9449)."""
 
     @property
     def order(self) -> tuple[Any, ...]:
         """Where it stands in the file."""
-        return self.audiences, self.scopes, self.on_behalf
+        return self.audiences, self.scopes, self.on_behalf, self.dpop
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +150,10 @@ class AppAccess:
     optional_paths: tuple[str, ...] = ()
     """The other option: paths on which requests without credentials are accepted."""
     calls: tuple[CallAccess, ...] = ()
+    dpop: Literal["", "accepted", "required"] = ""
+    """The option of the middleware: whether bound tokens are accepted or required. Empty: they are refused."""
+    public_urls: tuple[str, ...] = field(default=(), compare=False)
+    """Where callers reach the app: the other option. Not compared, as the origins of calls."""
 
     @classmethod
     def of(cls, check: AccessCheck, *, middleware: bool = True) -> "AppAccess":
@@ -169,6 +180,8 @@ class AppAccess:
             public_paths=tuple(sorted({entry.text for entry in check.public.entries})),
             optional_paths=tuple(sorted({entry.text for entry in check.optional.entries})),
             calls=_calls(check),
+            dpop=check.dpop if middleware else "",
+            public_urls=tuple(sorted(check.public_urls)) if middleware else (),
         )
 
     @property
@@ -202,9 +215,12 @@ class AppAccess:
         return replace(self, requires=requires, routes=tuple(routes))
 
     def with_origins_of(self, other: "AppAccess") -> "AppAccess":
-        """Return the same with the origins that ``other`` has for equal calls."""
+        """Return the same with the public URLs of ``other``, and the origins that it has for equal calls."""
         origins = {call: call.origins for call in other.calls}
-        return replace(self, calls=tuple(replace(call, origins=origins.get(call, call.origins)) for call in self.calls))
+        calls = tuple(replace(call, origins=origins.get(call, call.origins)) for call in self.calls)
+        return replace(
+            self, calls=calls, public_urls=other.public_urls if self.dpop and other.dpop else self.public_urls
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,7 +372,10 @@ def _calls(check: AccessCheck) -> tuple[CallAccess, ...]:
 
 def _call(downstream: Downstream) -> CallAccess:
     return CallAccess(
-        tuple(sorted(downstream.audiences)), tuple(sorted(downstream.scopes)), on_behalf=downstream.on_behalf
+        tuple(sorted(downstream.audiences)),
+        tuple(sorted(downstream.scopes)),
+        on_behalf=downstream.on_behalf,
+        dpop=downstream.dpop,
     )
 
 
@@ -369,6 +388,7 @@ def _app_json(app: AppAccess) -> dict[str, Any]:
         "requires": None if app.requires is None else _requirement_json(app.requires),
         "public_paths": list(app.public_paths),
         **({"optional_paths": list(app.optional_paths)} if app.optional_paths else {}),
+        **({DPOP: app.dpop, PUBLIC_URLS: list(app.public_urls)} if app.dpop else {}),
         "routes": [_route_json(route) for route in app.routes],
         "calls": [_call_json(call) for call in app.calls],
     }
@@ -376,7 +396,7 @@ def _app_json(app: AppAccess) -> dict[str, Any]:
 
 def _call_json(call: CallAccess) -> dict[str, Any]:
     lists = {"audiences": list(call.audiences), "scopes": list(call.scopes), "origins": list(call.origins)}
-    return {**lists, **({ON_BEHALF: True} if call.on_behalf else {})}
+    return {**lists, **({ON_BEHALF: True} if call.on_behalf else {}), **({DPOP: True} if call.dpop else {})}
 
 
 def _route_json(route: RouteEntry) -> dict[str, Any]:
@@ -473,7 +493,8 @@ class _Reader:
 
     def _app(self, where: str, content: Any) -> AppAccess:
         required = ("client_id", "requires", "public_paths", "routes", "calls")
-        self._members(where, content, required=required, optional=(OPTIONAL,))
+        self._members(where, content, required=required, optional=(OPTIONAL, DPOP, PUBLIC_URLS))
+        dpop = self._dpop(where, content)
         routes = [self._route(at, each) for at, each in self._list(f"{where}.routes", content["routes"])]
         calls = [self._call(at, each) for at, each in self._list(f"{where}.calls", content["calls"])]
         return AppAccess(
@@ -483,7 +504,21 @@ class _Reader:
             optional_paths=self._paths(where, content, OPTIONAL),
             routes=tuple(sorted(routes, key=lambda route: route.order)),
             calls=tuple(sorted(calls, key=lambda call: call.order)),
+            dpop=dpop,
+            public_urls=tuple(sorted(self._texts(f"{where}.{PUBLIC_URLS}", content.get(PUBLIC_URLS, [])))),
         )
+
+    def _dpop(self, where: str, content: Mapping[str, Any]) -> Literal["", "accepted", "required"]:
+        if DPOP not in content:
+            if PUBLIC_URLS in content:
+                _fail(self.source, f"{where}.{PUBLIC_URLS}", f"it stands beside {DPOP}")
+            return ""
+        if content["requires"] is None:
+            _fail(self.source, f"{where}.{DPOP}", "an app without a middleware takes no tokens")
+        for mode in _DPOP_MODES:
+            if content[DPOP] == mode:
+                return mode
+        _fail(self.source, f"{where}.{DPOP}", 'it is "accepted" or "required", or left out')
 
     def _paths(self, where: str, content: Mapping[str, Any], option: str) -> tuple[str, ...]:
         paths = self._texts(f"{where}.{option}", content.get(option, []))
@@ -525,14 +560,16 @@ class _Reader:
         )
 
     def _call(self, where: str, content: Any) -> CallAccess:
-        self._members(where, content, required=("audiences", "scopes", "origins"), optional=(ON_BEHALF,))
-        if ON_BEHALF in content and content[ON_BEHALF] is not True:
-            _fail(self.source, f"{where}.{ON_BEHALF}", "it is true or left out")
+        self._members(where, content, required=("audiences", "scopes", "origins"), optional=(ON_BEHALF, DPOP))
+        for flag in (ON_BEHALF, DPOP):
+            if flag in content and content[flag] is not True:
+                _fail(self.source, f"{where}.{flag}", "it is true or left out")
         return CallAccess(
             audiences=tuple(sorted(self._names(f"{where}.audiences", content["audiences"], least=0))),
             scopes=tuple(sorted(self._names(f"{where}.scopes", content["scopes"], scope_problem, least=0))),
             origins=tuple(sorted(self._texts(f"{where}.origins", content["origins"]))),
             on_behalf=ON_BEHALF in content,
+            dpop=DPOP in content,
         )
 
     def _requires(self, where: str, content: Any) -> Requirement | None:

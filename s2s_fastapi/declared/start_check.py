@@ -75,6 +75,8 @@ class AccessCheck:
     """Names of routes whose mistakes do not stop the start: see ``insecure_unchecked``."""
     dpop: Literal["", "accepted", "required"] = ""
     """Whether bound tokens are accepted, beside bearer tokens or alone."""
+    public_urls: tuple[str, ...] = ()
+    """Where callers reach the app."""
 
     @property
     def declared(self) -> frozenset[str]:

@@ -4,10 +4,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from s2s_fastapi.decision import Decision
-from s2s_fastapi.declared.access_file import AppAccess
+from s2s_fastapi.decision import Decision, Reason
+from s2s_fastapi.declared.access_file import AppAccess, CallAccess
+from s2s_fastapi.keycloak.dpop import ANY_THUMBPRINT, ORDER, TOO_OLD, bind_first, bind_or_switch_off
 from s2s_fastapi.operations.declarations import one_for_each_client
-from s2s_fastapi.operations.relations import RouteAnswer, best_of, caller_of, granted_for, in_part, judged, seen_by
+from s2s_fastapi.operations.relations import (
+    RouteAnswer,
+    best_of,
+    binding_problem,
+    caller_of,
+    granted_for,
+    in_part,
+    judged,
+    liked,
+    seen_by,
+)
 from s2s_fastapi.operations.wanted import RealmFinding, Severity, accepted_audiences
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.realm.model import Denied, RealmModel
@@ -40,13 +51,18 @@ class _Checking:
                 said = f"{named(caller)} calls {listed(call.audiences) or 'a service'}"
                 said += " on behalf of users" if call.on_behalf else ""
                 said += f" with the scope {named(request)}" if request else ""
+                said += " with a bound token (DPoP)" if call.dpop else ""
                 granted = granted_for(call, caller, self.model)
                 if isinstance(granted, Denied):
                     what = "the exchange" if call.on_behalf else "the token request"
                     yield RealmFinding(
                         Severity.OPEN,
-                        f"{said}, and Keycloak refuses {what}: {granted.error} {granted.description}".rstrip() + ".",
+                        f"{said}, and Keycloak refuses {what}: {granted.error} {granted.description}".rstrip()
+                        + f".{self._unbound(caller, dpop=call.dpop)}",
                     )
+                    continue
+                if call.dpop and not self.model.binds:
+                    yield RealmFinding(Severity.OPEN, f"{said}, and this Keycloak binds no tokens. {TOO_OLD}")
                     continue
                 for unknown in granted.unknown:
                     yield RealmFinding(Severity.NOTE, f"{said}, and the prediction may be wrong: {unknown}.")
@@ -57,10 +73,11 @@ class _Checking:
                 if lacking := sorted({*call.audiences} - principal.audiences):
                     yield RealmFinding(Severity.OPEN, f"{said}, and its token is not for {listed(lacking)}.")
                 yield from self._answered(said, call.audiences, principal)
+                yield from self._bound(said, call, principal)
                 for receiver in self.apps.values():
                     if principal.audiences & {*call.audiences} & accepted_audiences(receiver):
                         answers.setdefault(receiver.client_id, []).append(
-                            judged(seen_by(receiver, principal), receiver)
+                            judged(liked(seen_by(receiver, principal), receiver), receiver)
                         )
             kinds = {call.on_behalf for call in app.calls}
             for name, every in sorted(answers.items()):
@@ -80,12 +97,38 @@ class _Checking:
                     f"{said}, and none of the access files is of an app that answers to {named(audience)}.",
                 )
             elif audience in principal.audiences and not any(
-                answer.accepted for app in receivers for answer in judged(seen_by(app, principal), app)
+                answer.accepted for app in receivers for answer in judged(liked(seen_by(app, principal), app), app)
             ):
                 yield RealmFinding(
                     Severity.OPEN,
                     f"{said}, and no route of {listed(app.client_id for app in receivers)} accepts its token.",
                 )
+
+    def _bound(self, said: str, call: CallAccess, principal: Principal) -> Iterator[RealmFinding]:
+        """Yield a finding for each receiver that takes no bound tokens, or no others, and for routes that need bound ones."""
+        for app in self.apps.values():
+            if not principal.audiences & {*call.audiences} & accepted_audiences(app):
+                continue
+            who = named(app.client_id)
+            if problem := binding_problem(principal.client_id, app, dpop=call.dpop):
+                what = "refuses bound tokens" if call.dpop else "requires bound tokens"
+                yield RealmFinding(
+                    Severity.OPEN, f"{said}, and {who} {what} ({problem.reason}). {problem.cure} {ORDER}"
+                )
+                continue
+            caller = seen_by(app, principal)
+            both = zip(judged(caller, app), judged(liked(caller, app), app), strict=True)
+            if routes := [one.route for one, other in both if other.accepted and not one.accepted]:
+                yield RealmFinding(
+                    Severity.OPEN,
+                    f"{said}, and {', '.join(routes)} of {who} requires a bound token ({Reason.NOT_BOUND})."
+                    f" {bind_first([app.client_id], principal.client_id)}",
+                )
+
+    def _unbound(self, caller: str, *, dpop: bool) -> str:
+        """Return what to change if Keycloak gives the caller bound tokens only, and it requests another one."""
+        needs = not dpop and self.model.proof_missing(caller) is not None
+        return f" {bind_or_switch_off(caller)}" if needs else ""
 
     def undeclared(self) -> Iterator[RealmFinding]:
         """Yield a finding for each audience of these apps that a service gets without declaring that it calls the app."""
@@ -95,7 +138,7 @@ class _Checking:
             declared = {audience for call in (app.calls if app else ()) for audience in call.audiences}
             found: dict[str, str | None] = {}
             for request in (None, *self.model.optional_scopes(caller)):
-                granted = self.model.service_token(caller, scope=request)
+                granted = self.model.service_token(caller, scope=request, jkt=ANY_THUMBPRINT)
                 if not isinstance(granted, Denied):
                     for audience in _names(granted.claims):
                         found.setdefault(audience, request)

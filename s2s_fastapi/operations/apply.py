@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.keycloak.dpop import ATTRIBUTE as DPOP
 from s2s_fastapi.keycloak.exchange import ATTRIBUTE
 from s2s_fastapi.operations.admin import AdminConflict, AdminError, AdminForbidden, AdminTarget
 from s2s_fastapi.operations.forbidden import forbidden_audience, forbidden_client, forbidden_role, forbidden_scope
@@ -29,6 +30,7 @@ from s2s_fastapi.operations.steps import (
     MakeRole,
     MakeScope,
     MapRole,
+    RequireBinding,
     Step,
     added_mapper,
     new_client,
@@ -235,6 +237,8 @@ class _Applying:
                 self._change(step.client, serviceAccountsEnabled=True)
             case EnableExchange():
                 self._change(step.client, attributes={ATTRIBUTE: "true"})
+            case RequireBinding():
+                self._change(step.client, attributes={DPOP: "true"})
             case AssignScope():
                 self._assign(step)
             case MakeRole():
@@ -427,7 +431,7 @@ def _forbidden(step: Step, realm: Snapshot) -> str:
         case MakeClient():
             problems = [forbidden_client(step.client, realm.realm)]
             problems += [forbidden_scope(name) for name in (*step.default, *step.optional) if name not in _BUILT_IN]
-        case EnableServiceAccount() | EnableExchange():
+        case EnableServiceAccount() | EnableExchange() | RequireBinding():
             problems = [forbidden_client(step.client, realm.realm)]
         case AssignScope():
             problems = [forbidden_client(step.client, realm.realm)]

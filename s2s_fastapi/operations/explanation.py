@@ -13,8 +13,10 @@ from s2s_fastapi.declared.asked import leaves_of
 from s2s_fastapi.jose.algorithms import ALGORITHMS
 from s2s_fastapi.keycloak import exchange
 from s2s_fastapi.keycloak.cures import unsigned_cure
+from s2s_fastapi.keycloak.dpop import ANY_THUMBPRINT, bind_or_switch_off
 from s2s_fastapi.operations.declarations import any_service_for, audiences_of, receiving
 from s2s_fastapi.operations.declared_calls import about_the_code
+from s2s_fastapi.operations.relations import binding_problem
 from s2s_fastapi.operations.tokens import described, described_by, verdict_on
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.realm.entities import Role
@@ -39,6 +41,7 @@ __all__ = [
     "RouteAnswer",
     "Token",
     "declared_only",
+    "declares_bound",
     "denied",
     "exchanged",
     "explained",
@@ -57,8 +60,6 @@ _PUBLIC: Final = "public"
 _LEEWAY: Final = 30.0
 _MARKED: Final = (26, 2)
 """The version from which on Keycloak marks the kind of a token in its ``jti``."""
-_DPOP: Final = (26, 4)
-"""The version from which on Keycloak can require DPoP without a feature being switched on."""
 _REALM_DISABLED: Final = 403
 _ANOTHER_TOKEN: Final = frozenset({Reason.WRONG_TYPE, Reason.NOT_A_SERVICE, Reason.NOT_A_USER})
 _LIGHTWEIGHT: Final = "client.use.lightweight.access.token.enabled"
@@ -74,6 +75,8 @@ class Question:
     """The called service, by its client id or its audience; empty for all that are declared."""
     on_behalf: bool = False
     """Whether the client calls on behalf of a user."""
+    dpop: bool = False
+    """Whether the client sends a proof, so that its token is bound (RFC 9449)."""
     method: str = ""
     route: str = ""
     """With `method`, the one route that is meant; empty for all."""
@@ -168,6 +171,7 @@ class Explanation:
                 "scopes": list(question.scopes),
                 "to": question.to,
                 "on_behalf": question.on_behalf,
+                "dpop": question.dpop,
                 "method": question.method,
                 "route": question.route,
             },
@@ -214,7 +218,7 @@ class FileRealm:
 
 def predicted(model: RealmModel, question: Question, *, clock: Callable[[], float] = time.time) -> Token:
     """Return the token that Keycloak would give the client for these scopes, or why it would give none."""
-    outcome = model.service_token(question.client_id, scope=question.scope)
+    outcome = model.service_token(question.client_id, scope=question.scope, jkt=_key(question))
     source = f"predicted for the realm {named(model.name)} on Keycloak {'.'.join(map(str, model.version))}"
     if isinstance(outcome, Denied):
         return denied(model, question, outcome, source=source, clock=clock)
@@ -226,7 +230,7 @@ def predicted(model: RealmModel, question: Question, *, clock: Callable[[], floa
 def exchanged(model: RealmModel, question: Question, *, clock: Callable[[], float] = time.time) -> Token:
     """Return the token that the client would get for that of a user without any role, or why Keycloak would not exchange it."""
     client = question.client_id
-    outcome = model.exchanged(client, SubjectToken.of_any_user(client), scope=question.scope)
+    outcome = model.exchanged(client, SubjectToken.of_any_user(client), scope=question.scope, jkt=_key(question))
     source = f"predicted for the realm {named(model.name)} on Keycloak {'.'.join(map(str, model.version))}, exchanged for that of a user"
     if isinstance(outcome, Denied):
         cure = _exchange_cure(model, question, outcome)
@@ -246,6 +250,11 @@ def exchanged(model: RealmModel, question: Question, *, clock: Callable[[], floa
         model=model,
         notes=notes,
     )
+
+
+def _key(question: Question) -> str:
+    """Return the thumbprint of the key of a proof, if the client sends one."""
+    return ANY_THUMBPRINT if question.dpop else ""
 
 
 def _exchange_cure(model: RealmModel, question: Question, outcome: Denied) -> str:
@@ -308,7 +317,7 @@ def denied(
     usable = model.with_usable(question.client_id)
     missing = () if provenance is None else provenance.not_assigned
     scopes = tuple(name for name in question.scopes if name not in missing)
-    then = usable.service_token(question.client_id, scope=" ".join(scopes) or None)
+    then = usable.service_token(question.client_id, scope=" ".join(scopes) or None, jkt=_key(question))
     claims = None if isinstance(then, Denied) else whole_claims(usable, question.client_id, then, now=int(clock()))
     judged = () if isinstance(then, Denied) or claims is None else _judged(claims, then.algorithm, now=clock())
     return Token(
@@ -405,7 +414,8 @@ def _judged(claims: Mapping[str, Any], algorithm: str, *, now: float, not_before
     issuer = claims.get("iss")
     checks = Checks(issuer=issuer if isinstance(issuer, str) else "", audiences=frozenset(), leeway=_LEEWAY)
     jws = Jws(algorithm=algorithm, kid="", payload=payload, signing_input=b"", signature=b"")
-    refusals, _ = checks.refusals(jws, json_object(payload), not_before=not_before, now=now)
+    # Whether the service accepts bound tokens at all is asked for each service: see `_answer`.
+    refusals, _ = checks.refusals(jws, json_object(payload), not_before=not_before, now=now, dpop="cnf" in claims)
     return (*found, *refusals) or (Decision(reason=Reason.ALLOWED),)
 
 
@@ -434,10 +444,8 @@ def _denied_cures(
         found.append(
             f"{make}Assign {names} to the client {who} in Keycloak, as optional (or default) client scopes, or ask for others."
         )
-    if client.attributes.get("dpop.bound.access.tokens") == "true" and model.version >= _DPOP:
-        found.append(
-            f'Switch "Require DPoP bound tokens" off for the client {who} in Keycloak: this package sends bearer tokens.'
-        )
+    if not question.dpop and model.proof_missing(client.id) is not None:
+        found.append(f"{bind_or_switch_off(client.id)} With --dpop, this is explained for a bound token.")
     if client.attributes.get("tls.client.certificate.bound.access.tokens") == "true":
         found.append(
             f'Switch "OAuth 2.0 Mutual TLS Certificate Bound Access Tokens Enabled" off for the client {who} in Keycloak: this package'
@@ -551,10 +559,20 @@ def declared_only(question: Question, apps: Iterable[AppAccess]) -> Explanation:
             " that they require"
         ),
         decision=Decision(reason=Reason.ALLOWED),
-        supposed=described_by(claims),
+        supposed=described_by(claims | ({"cnf": {"jkt": ANY_THUMBPRINT}} if question.dpop else {})),
     )
     routes = tuple(answer for app in called for answer in _answers(app, question, token))
     return Explanation(question=question, token=token, routes=routes, hints=tuple(required(question, called)))
+
+
+def declares_bound(apps: Iterable[AppAccess], client_id: str, to: str) -> bool:
+    """Return whether an app declares that it calls a service with bound tokens, and with no others."""
+    given = tuple(apps)
+    names = {to} | {name for app in receiving(given, to) for name in (app.client_id, *audiences_of(app))}
+    calls = [
+        call for app in given if app.client_id == client_id for call in app.calls if names & {*call.audiences} or not to
+    ]
+    return bool(calls) and all(call.dpop for call in calls)
 
 
 def required(question: Question, apps: Iterable[AppAccess]) -> Iterator[str]:
@@ -593,6 +611,8 @@ def _answer(app: AppAccess, route: RouteEntry | None, token: Token) -> dict[str,
     """Return the first reason, which is what the service answers, and those that would follow."""
     found = list(_refusals((token.decision, *token.further)))
     caller = token.principal or token.supposed
+    if caller is not None and (problem := binding_problem(caller.client_id, app, dpop=caller.binding == "dpop")):
+        found.append(problem)
     for requirement in (app.requires, None if route is None else route.requires):
         if requirement is None or caller is None:
             continue

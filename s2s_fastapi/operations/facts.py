@@ -101,8 +101,10 @@ class Facts:
         self.admin_required = admin_required
         self._app = app
         self._settings = settings
-        self._tokens: dict[Wanted, GrantedToken | S2SError] = {}
+        self._tokens: dict[tuple[Wanted, bool], GrantedToken | S2SError] = {}
         self.monotonic = monotonic
+        self.own_token_at = 0.0
+        """The moment in the middle of the request for the first token, in seconds since the epoch."""
         self._waited = 0.0
 
     # What is declared
@@ -156,6 +158,7 @@ class Facts:
                     audiences=frozenset(each.audiences),
                     scopes=frozenset(each.scopes),
                     on_behalf=each.on_behalf,
+                    dpop=each.dpop,
                 )
                 for app in self.own_apps
                 for each in app.calls
@@ -164,7 +167,7 @@ class Facts:
             return tuple(
                 sorted(
                     self.access.downstreams,
-                    key=lambda each: (sorted(each.audiences), sorted(each.scopes), each.on_behalf),
+                    key=lambda each: (sorted(each.audiences), sorted(each.scopes), each.on_behalf, each.dpop),
                 )
             )
         except ConfigurationError:
@@ -190,6 +193,13 @@ class Facts:
             leaf for one in required for leaf in leaves_of(one) if isinstance(leaf, Caller) and leaf.kind == "user"
         )
         return tuple(sorted({name for leaf in users for name in leaf.client_ids} - {self.settings.client_id}))
+
+    @property
+    def binding_mode(self) -> str:
+        """Whether this service itself accepts or requires bound tokens, as its middleware's option says; empty if it refuses them."""
+        if self.documentation is not None:
+            return self.documentation.check.dpop
+        return next((app.dpop for app in self.own_apps), "")
 
     def receivers(self, audience: str) -> tuple[AppAccess, ...]:
         """Return the apps of the access files that answer to an audience."""
@@ -285,19 +295,30 @@ class Facts:
         """The published keys."""
         return KeySet.read(self.certs.content)
 
-    def token(self, wanted: Wanted) -> GrantedToken | S2SError:
-        """Return a token, or why there is none. It is requested once."""
-        if wanted not in self._tokens:
-            began = self.monotonic()
+    @cached_property
+    def binds(self) -> bool:
+        """Whether this service requests bound tokens only: as its declared calls say, or else its settings."""
+        try:
+            calls = self.downstreams
+        except ConfigurationError:  # said by another check
+            calls = ()
+        return all(each.dpop for each in calls) if calls else self.settings.dpop
+
+    def token(self, wanted: Wanted, *, dpop: bool | None = None) -> GrantedToken | S2SError:
+        """Return a token, or why there is none. It is requested once. With `dpop` it is bound; None: as this service requests its tokens."""
+        asked = wanted, self.binds if dpop is None else dpop
+        if asked not in self._tokens:
+            began, wall = self.monotonic(), self.clock()
             if self._waited > _MOST_SECONDS:
-                self._tokens[wanted] = ConfigurationError(
+                self._tokens[asked] = ConfigurationError(
                     f"The token was not requested: Keycloak took more than {_MOST_SECONDS:g} s for those before. Look at its load and at the"
                     " way to it."
                 )
             else:
-                self._tokens[wanted] = requested(self.settings, wanted)
+                self._tokens[asked] = requested(self.settings, wanted, dpop=asked[1])
             self._waited += self.monotonic() - began
-        return self._tokens[wanted]
+            self.own_token_at = self.own_token_at or (wall + self.clock()) / 2
+        return self._tokens[asked]
 
     @property
     def own_token(self) -> GrantedToken:

@@ -95,11 +95,11 @@ function draw() {
     const d = `M0,${from.get(r.caller)} C${MIDDLE},${from.get(r.caller)} ${MIDDLE},${to.get(r.receiver)} ${2 * MIDDLE},${to.get(r.receiver)}`;
     for (const kind of [r.status, "near"]) {
       const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
-      path.setAttribute("d", d); path.setAttribute("class", kind); path.dataset.relation = r.number; paths.push(path);
+      path.setAttribute("d", d); path.setAttribute("class", r.dpop && kind !== "near" ? `${kind} bound` : kind); path.dataset.relation = r.number; paths.push(path);
     }
   }
   svg.replaceChildren(...paths);
-  at("rows").replaceChildren(...[...current].sort((a, b) => problem(b) - problem(a)).map((r) => { const row = made("tr", r.status); row.append(...[r.caller, r.receiver, [label(r), r.note].filter(Boolean).join(": "), r.audiences.join(" "), r.scopes.join(" "), routes(r)].map((text) => made("td", "", text))); return row; }), ...lost.map((u) => { const row = made("tr", "unanswered"); row.append(...[u.caller, "", "no given app accepts this audience", u.audience, "", ""].map((text) => made("td", "", text))); return row; }));
+  at("rows").replaceChildren(...[...current].sort((a, b) => problem(b) - problem(a)).map((r) => { const row = made("tr", r.status); row.append(...[r.caller, r.receiver, [[label(r), bound(r)].filter(Boolean).join(", "), r.note].filter(Boolean).join(": "), r.audiences.join(" "), r.scopes.join(" "), routes(r)].map((text) => made("td", "", text))); return row; }), ...lost.map((u) => { const row = made("tr", "unanswered"); row.append(...[u.caller, "", "no given app accepts this audience", u.audience, "", ""].map((text) => made("td", "", text))); return row; }));
   at("nothing").hidden = current.length + lost.length > 0;
   at("summary").replaceChildren(whole, verdict, current.length === data.relations.length ? "" : ` Shown: ${current.length}.`);
   at("all").hidden = chosen === null; at("all").textContent = chosen === null ? "" : `only ${visible(chosen)}: show all (Esc)`;
@@ -123,12 +123,15 @@ function hint() {
 
 const routes = (r) => r.routes.length ? `${r.routes.filter((route) => route.accepted).length} of ${r.routes.length}` : "";
 
-function about(r) { return [r.note, r.audiences.length ? `audience ${r.audiences.join(", ")}` : "", r.scopes.length ? `scope ${r.scopes.join(", ")}` : "", r.cure].filter(Boolean).join(" · "); }
+const bound = (r) => r.dpop ? "with a bound token" : "";
+
+function about(r) { return [r.note, bound(r), r.audiences.length ? `audience ${r.audiences.join(", ")}` : "", r.scopes.length ? `scope ${r.scopes.join(", ")}` : "", r.cure].filter(Boolean).join(" · "); }
 
 function token(claims) { const lines = JSON.stringify(claims, null, 1).split("\n").map(visible).join("\n"), pre = made("pre"); pre.textContent = lines; return [made("h3", "", "Token (without dates and ids)"), pre]; }
 
 function relation(r) {
   const parts = [made("p", r.status, label(r))];
+  if (r.dpop) parts.push(made("p", "", "The token is bound to a key of the caller (DPoP)."));
   if (r.note) parts.push(made("p", "", r.status === "not_granted" ? `Keycloak answers ${r.note}` : r.note));
   if (r.cure && !r.routes.some((route) => route.cure === r.cure)) parts.push(made("p", "", r.cure));
   for (const [name, list] of [["Audiences", r.audiences], ["Scopes", r.scopes]]) if (list.length) parts.push(made("h3", "", name), made("div", "", list.join(", ")));

@@ -40,6 +40,7 @@ def as_json(relations: Sequence[Relation], lost: Sequence[Unanswered] = ()) -> d
                 "audiences": list(each.audiences),
                 "scopes": list(each.scopes),
                 "on_behalf": each.on_behalf,
+                "dpop": each.dpop,
                 "routes": [
                     {"route": one.route, "accepted": one.accepted, "reason": one.reason, "cure": one.cure}
                     for one in each.routes
@@ -60,7 +61,8 @@ def as_mermaid(relations: Sequence[Relation]) -> str:
     ids = {name: f"s{number}" for number, name in enumerate(names)}
     lines = ["flowchart LR", *(f'  {ids[name]}["{_label(name)}"]' for name in names)]
     for each in relations:
-        label = f'|"{each.status.replace("_", " ")}"|' if each.status is not Status.WORKS else ""
+        words = [each.status.replace("_", " ")] * (each.status is not Status.WORKS) + ["bound"] * each.dpop
+        label = f'|"{", ".join(words)}"|' if words else ""
         lines.append(f"  {ids[each.caller]} {_ARROWS[each.status]}{label} {ids[each.receiver]}")
     wrong = [str(number) for number, each in enumerate(relations) if each.status.problem]
     if wrong:

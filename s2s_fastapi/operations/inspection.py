@@ -14,13 +14,15 @@ from uuid import NAMESPACE_URL, uuid5
 
 from s2s_fastapi.declared.access_file import AppAccess
 from s2s_fastapi.downstream import Downstream
+from s2s_fastapi.keycloak.dpop import ANY_THUMBPRINT
+from s2s_fastapi.keycloak.dpop import ATTRIBUTE as DPOP
 from s2s_fastapi.keycloak.exchange import ATTRIBUTE
 from s2s_fastapi.names import name_problem
 from s2s_fastapi.operations.admin import AdminError
 from s2s_fastapi.operations.findings import Change
 from s2s_fastapi.operations.plan import question_of, steps_of
 from s2s_fastapi.operations.predicted import exchanged_claims
-from s2s_fastapi.operations.snapshot import Question, ReadApi, Snapshot, audience_of, read_snapshot
+from s2s_fastapi.operations.snapshot import Question, ReadApi, Snapshot, audience_of, binds, read_snapshot
 from s2s_fastapi.operations.steps import (
     AddAudience,
     AssignScope,
@@ -29,6 +31,7 @@ from s2s_fastapi.operations.steps import (
     GrantRole,
     MakeClient,
     MakeScope,
+    RequireBinding,
     Step,
     added_mapper,
     new_client,
@@ -79,7 +82,8 @@ class Inspection:
 
     def token(self, scopes: Collection[str] = ()) -> Granted | None:
         """Return the token that Keycloak gives the client for these scopes; None if it gives none."""
-        outcome = self.snapshot.model.service_token(self.client_id, scope=" ".join(sorted(scopes)) or None)
+        jkt = ANY_THUMBPRINT if binds(self.client or {}) else ""
+        outcome = self.snapshot.model.service_token(self.client_id, scope=" ".join(sorted(scopes)) or None, jkt=jkt)
         return outcome if isinstance(outcome, Granted) else None
 
     def exchanged(self, scopes: Collection[str] = ()) -> Mapping[str, Any]:
@@ -89,7 +93,9 @@ class Inspection:
             if client["clientId"] == self.client_id:
                 client["attributes"] = {**(client.get("attributes") or {}), ATTRIBUTE: "true"}
         snapshot = self.snapshot.with_document(realm)
-        return exchanged_claims(snapshot, self.client_id, " ".join(sorted(scopes)) or None)
+        return exchanged_claims(
+            snapshot, self.client_id, " ".join(sorted(scopes)) or None, dpop=binds(self.client or {})
+        )
 
     def carriers(self, audience: str) -> tuple[str, ...]:
         """Return the client scopes with an Audience mapper for an audience."""
@@ -141,6 +147,10 @@ class Inspection:
         """Return the step that lets the client exchange tokens."""
         return tuple(step for step in self.steps if isinstance(step, EnableExchange) and step.client == self.client_id)
 
+    def binding(self) -> tuple[Step, ...]:
+        """Return the step that lets the client get bound tokens only."""
+        return tuple(step for step in self.steps if isinstance(step, RequireBinding) and step.client == self.client_id)
+
     def giving(self, roles: Collection[Role]) -> tuple[Step, ...]:
         """Return the steps that give one of these roles to the service account."""
         return tuple(
@@ -181,14 +191,15 @@ class Inspection:
                 yield Change("POST", path, added_mapper(step, scope))
             case MakeClient():
                 yield Change("POST", f"{self.root}/clients", new_client(step))
-            case EnableServiceAccount() | EnableExchange():
+            case EnableServiceAccount() | EnableExchange() | RequireBinding():
                 client = self.snapshot.client(step.client) or {}
-                exchange = isinstance(step, EnableExchange)
+                account = isinstance(step, EnableServiceAccount)
+                attribute = DPOP if isinstance(step, RequireBinding) else ATTRIBUTE
                 body = {
                     "clientId": step.client,
-                    "serviceAccountsEnabled": bool(client.get("serviceAccountsEnabled")) if exchange else True,
+                    "serviceAccountsEnabled": account or bool(client.get("serviceAccountsEnabled")),
                     "authorizationServicesEnabled": self.authorization,
-                    **({"attributes": {ATTRIBUTE: "true"}} if exchange else {}),
+                    **({} if account else {"attributes": {attribute: "true"}}),
                 }
                 yield Change("PUT", f"{self.root}/clients/{self.snapshot.ids['client', step.client]}", body)
             case AssignScope():

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final
 
+from s2s_fastapi.keycloak.dpop import ANY_THUMBPRINT
 from s2s_fastapi.operations.admin import AdminApi
 from s2s_fastapi.operations.explanation import Question, Token, denied, token_of_claims, whole_claims
 from s2s_fastapi.operations.forbidden import KEYCLOAKS_CLIENTS
@@ -24,7 +25,7 @@ from s2s_fastapi.text import listed, named, printable
 __all__ = ["LiveRealm"]
 
 _VIEW_CLIENTS: Final = "view-clients"
-_OF_THE_REQUEST: Final = ("client_id", "clientHost", "clientAddress", "sid", "session_state")
+_OF_THE_REQUEST: Final = ("client_id", "clientHost", "clientAddress", "cnf", "sid", "session_state")
 """The claims in which an example differs from the token that the client gets."""
 _OF_EACH_TOKEN: Final = frozenset({*_OF_THE_REQUEST, "exp", "iat", "auth_time", "jti", "iss", "sub"})
 """The claims that are not compared: each token has its own, or the example is known to differ."""
@@ -59,12 +60,15 @@ class LiveRealm:
                 f"Whether the secret or key of {named(question.client_id)} is right is not looked at: s2s-fastapi doctor does that, in its"
                 " environment."
             )
-        outcome = model.service_token(question.client_id, scope=question.scope)
+        jkt = ANY_THUMBPRINT if question.dpop else ""
+        outcome = model.service_token(question.client_id, scope=question.scope, jkt=jkt)
         if isinstance(outcome, Denied):
             source = f"read from {server}: it gives none"
             return denied(model, question, outcome, source=source, notes=tuple(notes), clock=self._clock)
         example = self._example(snapshot, question)
         notes += [f"The example token has what this package cannot predict: {each}." for each in outcome.unknown]
+        if "cnf" in outcome.claims:  # no example has a proof
+            example = {**example, "typ": outcome.claims["typ"]}
         notes += _differences(example, outcome)
         claims = self._corrected(example, model, outcome, snapshot, question.client_id)
         source = f"the example token of {server}, with the claims of a token request"

@@ -94,6 +94,7 @@ class Plan:
                     "caller": one.caller,
                     "scope": one.request,
                     "exchanged_for": list(one.exchanged_for),
+                    "dpop": one.dpop,
                     "before": dict(one.before),
                     "after": dict(one.after),
                 }
@@ -144,6 +145,7 @@ def _from_json(content: Mapping[str, Any]) -> Plan:
                 caller=one["caller"],
                 request=one["scope"],
                 exchanged_for=tuple(one["exchanged_for"]),
+                dpop=one["dpop"] is True,
                 before=one["before"],
                 after=one["after"],
             )

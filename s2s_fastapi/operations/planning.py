@@ -5,6 +5,7 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import Final
 
+from s2s_fastapi.keycloak import dpop
 from s2s_fastapi.keycloak.exchange import SINCE
 from s2s_fastapi.operations.forbidden import forbidden_role, forbidden_scope
 from s2s_fastapi.operations.predicted import Predicted, Users, token_findings, users_of
@@ -16,7 +17,7 @@ from s2s_fastapi.operations.scope_rules import (
     of_scopes,
     scope_names,
 )
-from s2s_fastapi.operations.snapshot import Snapshot, exchanges
+from s2s_fastapi.operations.snapshot import Snapshot, binds, exchanges
 from s2s_fastapi.operations.steps import (
     ORDER,
     AddAudience,
@@ -28,6 +29,7 @@ from s2s_fastapi.operations.steps import (
     MakeRole,
     MakeScope,
     MapRole,
+    RequireBinding,
     Step,
 )
 from s2s_fastapi.operations.wanted import (
@@ -89,6 +91,7 @@ class Planning:
                 self._call(call)
         self._built_in_scopes()
         self._users()
+        self._bound()
         self._first()
         self._rotated()
         for finding in token_findings(self.now, self.wanted, self.usable):
@@ -99,13 +102,14 @@ class Planning:
         made = {step.client for step in self.steps if isinstance(step, MakeClient)}
         steps: list[Step] = []
         for step in self.steps:
-            if isinstance(step, AssignScope | EnableExchange) and step.client in made:
+            if isinstance(step, AssignScope | EnableExchange | RequireBinding) and step.client in made:
                 continue
             if isinstance(step, MakeClient):
                 client = self.now.client(step.client) or {}
                 lists = {name: tuple(sorted(client.get(name, ()))) for name in LISTS}
-                exchange = exchanges(client)
-                steps.append(replace(step, default=lists[LISTS[0]], optional=lists[LISTS[1]], exchange=exchange))
+                default, optional = (lists[name] for name in LISTS)
+                exchange, bound = exchanges(client), binds(client)
+                steps.append(replace(step, default=default, optional=optional, exchange=exchange, bound=bound))
             else:
                 steps.append(step)
         return sorted(steps, key=lambda step: ORDER.index(type(step)))
@@ -113,8 +117,8 @@ class Planning:
     def tokens(self) -> tuple[Predicted, ...]:
         """Return the tokens of all calls, before and after."""
         requests = {
-            (call.caller, call.request or "", call.exchanged_for): Predicted(
-                caller=call.caller, request=call.request, exchanged_for=call.exchanged_for
+            (call.caller, call.request or "", call.exchanged_for, call.dpop): Predicted(
+                caller=call.caller, request=call.request, exchanged_for=call.exchanged_for, dpop=call.dpop
             )
             for call in self.wanted.calls
             if call.caller in self.usable
@@ -337,6 +341,53 @@ class Planning:
                 f" them. No plan changes clients that log users in: assign a client scope with an Audience mapper for {who} to {name}.",
             )
 
+    # Bound tokens
+
+    def _bound(self) -> None:
+        """Let the callers get bound tokens only of which every call is declared so. No plan switches that off."""
+        wanted, able = self.wanted, self.before.model.version >= dpop.SINCE
+        asking = sorted(wanted.bound | {call.caller for call in wanted.calls if call.dpop})
+        if asking and not able:
+            self._say(
+                Severity.OPEN,
+                f"{listed(asking)} calls with bound tokens (DPoP), and this server is Keycloak {self.before.version}: nothing is planned for that."
+                f" {dpop.TOO_OLD}",
+            )
+        for client_id in sorted(self.usable):
+            client = self.now.client(client_id) or {}
+            if binds(client) and client_id in wanted.unbound:
+                self._say(
+                    Severity.OPEN,
+                    f"Keycloak gives {named(client_id)} bound tokens only, and its access file declares calls with bearer tokens. It is not switched"
+                    f" off. {dpop.bind_or_switch_off(client_id)}",
+                )
+            elif able and client_id in wanted.bound and not binds(client):
+                self._bind(client_id)
+            elif able and client_id in asking and not binds(client):
+                self._say(
+                    Severity.NOTE,
+                    f"“Require DPoP bound tokens” of the client {named(client_id)} stays off: its access file also declares calls with bearer tokens,"
+                    " and Keycloak would refuse their token requests. Whoever has its secret can still get bearer tokens.",
+                )
+
+    def _bind(self, client_id: str) -> None:
+        who = named(client_id)
+        if flows := self.rules.flows_of(client_id):
+            self._say(
+                Severity.NOTE,
+                f"“Require DPoP bound tokens” of the client {who} stays off: it logs users in ({', '.join(flows)}), and their logins would need"
+                " proofs too.",
+            )
+            return
+        new = self.before.client(client_id) is None
+        self._do(RequireBinding(client=client_id))
+        if not new:
+            self._say(
+                Severity.NOTE,
+                f"CHECK THIS: after this plan Keycloak refuses each token request of {who} without a proof. First start every process of {who} with"
+                " dpop=True or KEYCLOAK_DPOP=true, also those on other hosts.",
+            )
+
     def _there(self, *names: str) -> tuple[str, ...]:
         return tuple(name for name in names if self.now.scope(name) is not None)
 
@@ -391,7 +442,11 @@ class Planning:
             return
         policy = f"The client policy {listed(self.before.rotating)}"
         if changed := sorted(
-            {step.client for step in self.steps if isinstance(step, EnableServiceAccount | EnableExchange)}
+            {
+                step.client
+                for step in self.steps
+                if isinstance(step, EnableServiceAccount | EnableExchange | RequireBinding)
+            }
         ):
             self._say(
                 Severity.NOTE,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
+from s2s_fastapi.keycloak.dpop import ANY_THUMBPRINT
 from s2s_fastapi.names import EVERYBODYS_AUDIENCE
 from s2s_fastapi.operations.snapshot import Snapshot, audience_of
 from s2s_fastapi.operations.wanted import RealmFinding, Severity, Wanted, WantedCall
@@ -24,7 +25,7 @@ __all__ = [
     "users_of",
 ]
 
-_CLAIMS: Final = ("aud", "client_id", "scope", "realm_access", "resource_access")
+_CLAIMS: Final = ("aud", "client_id", "cnf", "scope", "realm_access", "resource_access")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,33 +36,37 @@ class Predicted:
     request: str | None
     exchanged_for: tuple[str, ...] = ()
     """The audiences for which the token of a user is exchanged; empty for a token of the caller's own."""
+    dpop: bool = False
+    """Whether the request has a proof, so that the token is bound to its key."""
     before: Mapping[str, Any] = field(default_factory=dict)
     after: Mapping[str, Any] = field(default_factory=dict)
 
     def claims_in(self, realm: Snapshot) -> dict[str, Any]:
         """Return the claims that the token has in a realm."""
         if self.exchanged_for:
-            return exchanged_claims(realm, self.caller, self.request)
-        return claims_of(realm, self.caller, self.request)
+            return exchanged_claims(realm, self.caller, self.request, dpop=self.dpop)
+        return claims_of(realm, self.caller, self.request, dpop=self.dpop)
 
 
-def claims_of(realm: Snapshot, caller: str, request: str | None) -> dict[str, Any]:
-    """Return the claims that a plan shows of the token of a service; none if Keycloak refuses the request."""
-    granted = realm.model.service_token(caller, scope=request)
+def claims_of(realm: Snapshot, caller: str, request: str | None, *, dpop: bool = False) -> dict[str, Any]:
+    """Return the claims that a plan shows of the token of a service; none if Keycloak refuses the request. With `dpop` it has a proof."""
+    granted = realm.model.service_token(caller, scope=request, jkt=ANY_THUMBPRINT if dpop else "")
     if isinstance(granted, Denied):
         return {}
     return {name: granted.claims[name] for name in _CLAIMS if name in granted.claims}
 
 
 def exchanged_claims(
-    realm: Snapshot, caller: str, request: str | None, audiences: Collection[str] = ()
+    realm: Snapshot, caller: str, request: str | None, audiences: Collection[str] = (), *, dpop: bool = False
 ) -> dict[str, Any]:
     """Return the claims that a plan shows of a token for which the token of a user was exchanged; none if Keycloak refuses that.
 
     It is the token of a user about whom nothing is known: without any role, so that client scopes with role mappings are left out.
-    ``audiences`` are the parameter of the request.
+    ``audiences`` are the parameter of the request. With `dpop` it has a proof.
     """
-    granted = realm.model.exchanged(caller, SubjectToken.of_any_user(caller), scope=request, audiences=audiences)
+    granted = realm.model.exchanged(
+        caller, SubjectToken.of_any_user(caller), scope=request, audiences=audiences, jkt=ANY_THUMBPRINT if dpop else ""
+    )
     if isinstance(granted, Denied):
         return {}
     return {name: granted.claims[name] for name in _CLAIMS if name in granted.claims}
@@ -102,7 +107,8 @@ def same_claims(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def _given_by(claims: Mapping[str, Any]) -> tuple[object, ...]:
-    return claims.get("client_id"), _audiences(claims), frozenset(str(claims.get("scope", "")).split()), _roles(claims)
+    scopes = frozenset(str(claims.get("scope", "")).split())
+    return claims.get("client_id"), "cnf" in claims, _audiences(claims), scopes, _roles(claims)
 
 
 def token_findings(realm: Snapshot, wanted: Wanted, callers: Collection[str]) -> Iterator[RealmFinding]:
@@ -142,7 +148,7 @@ def token_findings(realm: Snapshot, wanted: Wanted, callers: Collection[str]) ->
 
 
 def _predicted(call: WantedCall) -> Predicted:
-    return Predicted(caller=call.caller, request=call.request, exchanged_for=call.exchanged_for)
+    return Predicted(caller=call.caller, request=call.request, exchanged_for=call.exchanged_for, dpop=call.dpop)
 
 
 def _too_wide(call: WantedCall, others: Collection[str]) -> Iterator[RealmFinding]:

@@ -79,12 +79,17 @@ def read_record(text: str) -> LogRecord:
         value = found.get(name)
         return printable(value, _LONGEST) if isinstance(value, str) else ""
 
+    reason = _REASONS[member("reason")]
     question = Question(
-        client_id=member("client_id"), to=_called(member("explain")), method=member("method"), route=member("route")
+        client_id=member("client_id"),
+        to=_called(member("explain")),
+        dpop=member("binding") == "dpop",
+        method=member("method"),
+        route=member("route"),
     )
     return LogRecord(
         question=question,
-        reason=_REASONS[member("reason")],
+        reason=reason,
         cure=member("cure"),
         user=member("user"),
         among=len(records),

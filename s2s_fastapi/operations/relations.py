@@ -8,13 +8,14 @@ from typing import Any, Final, Self
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.declared.access_file import AccessFile, AppAccess, CallAccess, RouteEntry
 from s2s_fastapi.declared.asked import leaves_of
+from s2s_fastapi.keycloak.dpop import ANY_THUMBPRINT, accept_first, bind_first
 from s2s_fastapi.operations.declarations import one_for_each_client
 from s2s_fastapi.operations.wanted import accepted_audiences
 from s2s_fastapi.principal import Kind, Principal
 from s2s_fastapi.realm.exchange import ANY_SESSION, SubjectToken
 from s2s_fastapi.realm.model import Denied, Granted, RealmModel
 from s2s_fastapi.requirement.conditions import CONDITION_UNKNOWN, HasClaim, Scalar, with_claim
-from s2s_fastapi.requirement.requirement import Audience, Caller, HasRole, HasScope, Requirement
+from s2s_fastapi.requirement.requirement import AllOf, AnyOf, Audience, Bound, Caller, HasRole, HasScope, Requirement
 from s2s_fastapi.text import listed, named
 from s2s_fastapi.verifier.predicted import predicted_principal
 
@@ -24,11 +25,14 @@ __all__ = [
     "Status",
     "Unanswered",
     "best_of",
+    "binding_problem",
     "caller_of",
     "granted_for",
     "in_part",
     "judged",
+    "liked",
     "relations",
+    "routes_for_bound_tokens",
     "seen_by",
     "unanswered",
 ]
@@ -91,6 +95,8 @@ class Relation:
     """What to change; empty if nothing needs attention."""
     on_behalf: bool = False
     """Whether the token is that of a user, on whose behalf the caller calls. The user's own roles are not known, and count as there."""
+    dpop: bool = False
+    """Whether the token is bound to a key of the caller, and each request carries a proof (RFC 9449)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +154,12 @@ def unanswered(files: Iterable[AccessFile]) -> tuple[Unanswered, ...]:
 def _declared(caller: str, call: CallAccess, receiver: AppAccess, realm: RealmModel | None) -> Relation:
     audiences = tuple(sorted(accepted_audiences(receiver) & set(call.audiences)))
     relation = Relation(caller, receiver.client_id, Status.DECLARED, audiences, call.scopes, on_behalf=call.on_behalf)
+    relation = replace(relation, dpop=call.dpop)
     if not _may_ever(caller, receiver, on_behalf=call.on_behalf):
         return replace(relation, status=Status.NOT_ALLOWED)
     if realm is None:
-        return relation
+        problem = binding_problem(caller, receiver, dpop=call.dpop)
+        return replace(relation, status=Status.REFUSED, note=problem.cure) if problem is not None else relation
     granted = granted_for(call, caller, realm, peer="127.0.0.1")
     if isinstance(granted, Denied):
         note = f"{granted.status} {granted.error}{granted.description and f': {granted.description}'}"
@@ -169,15 +177,29 @@ def _declared(caller: str, call: CallAccess, receiver: AppAccess, realm: RealmMo
 
 def granted_for(call: CallAccess, caller: str, realm: RealmModel, *, peer: str | None = None) -> Granted | Denied:
     """Return the token that Keycloak gives for a declared call: the caller's own, or one that it exchanges for that of any user."""
-    scope = " ".join(call.scopes) or None
+    scope, jkt = " ".join(call.scopes) or None, ANY_THUMBPRINT if call.dpop else ""
     if not call.on_behalf:
-        return realm.service_token(caller, scope=scope, peer=peer)
-    return realm.exchanged(caller, SubjectToken.of_any_user(caller), scope=scope, peer=peer)
+        return realm.service_token(caller, scope=scope, peer=peer, jkt=jkt)
+    return realm.exchanged(caller, SubjectToken.of_any_user(caller), scope=scope, peer=peer, jkt=jkt)
 
 
 def caller_of(call: CallAccess, granted: Granted) -> Principal | Decision:
     """Return the caller that a receiver sees in the token of a declared call, or why it cannot read the token."""
     return predicted_principal({**granted.claims, **(ANY_SESSION if call.on_behalf else {})})
+
+
+def liked(principal: Principal, receiver: AppAccess) -> Principal:
+    """Return the caller with a bound token if the receiver takes one, else with a bearer token: for all else than the binding."""
+    return replace(principal, binding="dpop" if receiver.dpop else "")
+
+
+def binding_problem(caller: str, receiver: AppAccess, *, dpop: bool) -> Decision | None:
+    """Return why a receiver refuses every token of a caller that binds its tokens, or does not; None if it takes them."""
+    if dpop and not receiver.dpop:
+        return Decision(reason=Reason.SENDER_CONSTRAINED, cure=accept_first([receiver.client_id], caller))
+    if not dpop and receiver.dpop == "required":
+        return Decision(reason=Reason.BEARER_NOT_ACCEPTED, cure=bind_first([receiver.client_id], caller))
+    return None
 
 
 def seen_by(receiver: AppAccess, caller: Principal) -> Principal:
@@ -201,6 +223,7 @@ def _joined(found: Sequence[Relation], receiver: AppAccess) -> Relation:
     return replace(
         first,
         status=Status.IN_PART if note else Status.WORKS,
+        dpop=all(each.dpop for each in found),
         audiences=tuple(dict.fromkeys(name for each in found for name in each.audiences)),
         scopes=tuple(dict.fromkeys(name for each in found for name in each.scopes)),
         routes=routes,
@@ -274,9 +297,14 @@ def _granted(receivers: list[AppAccess], realm: RealmModel) -> Iterator[Relation
 
 def _token(caller: str, asked: tuple[str, ...], realm: RealmModel) -> tuple[Principal, Mapping[str, Any]] | None:
     """Return what a client gets if it asks for these scopes; None if it gets no token that a receiver can read."""
-    granted = realm.service_token(caller, scope=" ".join(asked) or None, peer="127.0.0.1")
+    granted = realm.service_token(caller, scope=" ".join(asked) or None, peer="127.0.0.1", jkt=_forced(caller, realm))
     principal = None if isinstance(granted, Denied) else predicted_principal(granted.claims)
     return None if isinstance(granted, Denied) or not isinstance(principal, Principal) else (principal, granted.claims)
+
+
+def _forced(caller: str, realm: RealmModel) -> str:
+    """Return the key of a client that gets bound tokens only; empty for any other one, which may choose."""
+    return "" if realm.proof_missing(caller) is None else ANY_THUMBPRINT
 
 
 def _undeclared(
@@ -284,6 +312,7 @@ def _undeclared(
 ) -> Relation:
     """Return what a token is good for at a receiver; without audiences and routes if it is not for the receiver."""
     principal, claims = token
+    principal = principal if principal.binding else liked(principal, receiver)
     audiences = tuple(sorted(principal.audiences & accepted_audiences(receiver)))
     routes = judged(principal, receiver) if audiences else ()
     return Relation(caller, receiver.client_id, Status.NOT_DECLARED, audiences, asked, routes, claims)
@@ -305,12 +334,27 @@ def judged(principal: Principal, receiver: AppAccess) -> tuple[RouteAnswer, ...]
     return tuple(_answer(principal, receiver, route) for route in receiver.routes if not route.open)
 
 
+def routes_for_bound_tokens(receiver: AppAccess) -> tuple[str, ...]:
+    """Return the routes of an app that no bearer token opens: in each way to meet what they require, it must be bound."""
+    return tuple(route.name for route in receiver.routes if not route.open and _needs_bound(route.requires))
+
+
+def _needs_bound(requirement: Requirement | None) -> bool:
+    if isinstance(requirement, AllOf):
+        return any(map(_needs_bound, requirement.parts))
+    if isinstance(requirement, AnyOf):
+        return all(map(_needs_bound, requirement.parts))
+    return isinstance(requirement, Bound)
+
+
 def _answer(principal: Principal, receiver: AppAccess, route: RouteEntry) -> RouteAnswer:
     decisions: list[Decision] = [
         requirement.judge(principal, receiver.client_id)
         for requirement in (receiver.requires, route.requires)
         if requirement is not None
     ]
+    if problem := binding_problem(principal.client_id, receiver, dpop=principal.binding == "dpop"):
+        decisions.insert(0, problem)
     refusal = next((decision for decision in decisions if decision.reason is not Reason.ALLOWED), None)
     if refusal is None:
         return RouteAnswer(route.name, accepted=True)
@@ -322,6 +366,8 @@ def _answer(principal: Principal, receiver: AppAccess, route: RouteEntry) -> Rou
 def _may_ever(caller: str, receiver: AppAccess, *, on_behalf: bool = False) -> bool:
     """Return whether a route would accept this service, or users through it, if Keycloak granted all that the route asks for."""
     best = _best(caller, receiver, "user" if on_behalf else "service")
+    # Whether it sends a bound token is a matter of deployment: it has a sentence of its own.
+    best = liked(best, receiver)
     leaves = _leaves(receiver)
     every = [frozenset(leaf.audiences) for leaf in leaves if isinstance(leaf, Audience)] or [frozenset()]
     tokens = [replace(best, audiences=audiences) for audiences in (*every, frozenset[str]().union(*every))]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Protocol
 
+from s2s_fastapi.keycloak.dpop import ATTRIBUTE as DPOP
 from s2s_fastapi.keycloak.exchange import ATTRIBUTE
 from s2s_fastapi.operations.admin import AdminError
 from s2s_fastapi.realm.builtins import CLIENT_ID_MAPPERS
@@ -26,6 +27,7 @@ __all__ = [
     "ReadApi",
     "Snapshot",
     "audience_of",
+    "binds",
     "every_audience_of",
     "exchanges",
     "read_snapshot",
@@ -71,7 +73,7 @@ _ATTRIBUTES: Final = (
     "client.session.max.lifespan",
     "client.use.lightweight.access.token.enabled",
     "client_credentials.use_refresh_token",
-    "dpop.bound.access.tokens",
+    DPOP,
     "oauth2.device.authorization.grant.enabled",
     "oauth2.jwt.authorization.grant.enabled",
     "oidc.ciba.grant.enabled",
@@ -241,6 +243,11 @@ class Snapshot:
 def exchanges(client: Mapping[str, Any]) -> bool:
     """Return whether a client may exchange tokens."""
     return (client.get("attributes") or {}).get(ATTRIBUTE) == "true"
+
+
+def binds(client: Mapping[str, Any]) -> bool:
+    """Return whether Keycloak gives a client bound tokens only (DPoP)."""
+    return (client.get("attributes") or {}).get(DPOP) == "true"
 
 
 def audience_of(mapper: Mapping[str, Any]) -> str | None:

@@ -10,8 +10,9 @@ from itertools import chain, count
 from typing import Any, ClassVar, Final, TypeAlias
 
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.keycloak.dpop import ATTRIBUTE as DPOP
 from s2s_fastapi.keycloak.exchange import ATTRIBUTE
-from s2s_fastapi.operations.snapshot import AUDIENCE_MAPPER, Snapshot, audience_of, exchanges
+from s2s_fastapi.operations.snapshot import AUDIENCE_MAPPER, Snapshot, audience_of, binds, exchanges
 from s2s_fastapi.realm.entities import OIDC, Role
 from s2s_fastapi.text import listed, named, printable
 
@@ -26,6 +27,7 @@ __all__ = [
     "MakeRole",
     "MakeScope",
     "MapRole",
+    "RequireBinding",
     "Step",
     "added_mapper",
     "audience_mapper",
@@ -100,6 +102,8 @@ class MakeClient:
     optional: tuple[str, ...] = ()
     exchange: bool = False
     """Whether it exchanges the tokens of users."""
+    bound: bool = False
+    """Whether it gets bound tokens only."""
     secret_file: str = ""
     """Where its new secret is written; empty for a client that never logs in."""
 
@@ -112,6 +116,7 @@ class MakeClient:
             and {*self.default} <= {*found["defaultClientScopes"]}
             and {*self.optional} <= {*found["optionalClientScopes"]}
             and (exchanges(found) or not self.exchange)
+            and (binds(found) or not self.bound)
         )
 
     def on(self, document: _Json) -> None:
@@ -126,6 +131,7 @@ class MakeClient:
         scopes = f", default scopes {listed(self.default)}" if self.default else ""
         scopes += f", optional scopes {listed(self.optional)}" if self.optional else ""
         scopes += ", Standard Token Exchange on" if self.exchange else ""
+        scopes += ", Require DPoP bound tokens on" if self.bound else ""
         secret = (
             f"; its new secret is written to {printable(self.secret_file, _LONGEST_PATH)}" if self.secret_file else ""
         )
@@ -175,6 +181,26 @@ class EnableExchange:
 
     def __str__(self) -> str:
         return f"Switch “Standard Token Exchange” of the client {named(self.client)} on."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequireBinding:
+    """Let a client get bound tokens only (DPoP, RFC 9449): Keycloak then refuses its requests without a proof."""
+
+    do: ClassVar = "require_binding"
+    client: str
+
+    def holds(self, realm: Snapshot) -> bool:
+        """Return whether the realm already is so."""
+        return binds(realm.client(self.client) or {})
+
+    def on(self, document: _Json) -> None:
+        """Change the document as Keycloak will."""
+        client = next(one for one in document["clients"] if one["clientId"] == self.client)
+        client["attributes"] = {**(client.get("attributes") or {}), DPOP: "true"}
+
+    def __str__(self) -> str:
+        return f"Switch “Require DPoP bound tokens” of the client {named(self.client)} on."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,6 +308,7 @@ Step: TypeAlias = (
     | MakeRole
     | MapRole
     | GrantRole
+    | RequireBinding
 )
 ORDER: Final[tuple[type[Step], ...]] = (
     MakeScope,
@@ -293,6 +320,7 @@ ORDER: Final[tuple[type[Step], ...]] = (
     MakeRole,
     MapRole,
     GrantRole,
+    RequireBinding,
 )
 """In which order the steps of a plan are carried out."""
 
@@ -375,6 +403,7 @@ def new_scope(step: MakeScope) -> _Json:
 
 def new_client(step: MakeClient) -> _Json:
     """Return the client that a step makes, without its secret."""
+    attributes = {**({ATTRIBUTE: "true"} if step.exchange else {}), **({DPOP: "true"} if step.bound else {})}
     return {
         "clientId": step.client,
         "protocol": OIDC,
@@ -388,7 +417,7 @@ def new_client(step: MakeClient) -> _Json:
         "fullScopeAllowed": False,
         "defaultClientScopes": list(step.default),
         "optionalClientScopes": list(step.optional),
-        **({"attributes": {ATTRIBUTE: "true"}} if step.exchange else {}),
+        **({"attributes": attributes} if attributes else {}),
     }
 
 

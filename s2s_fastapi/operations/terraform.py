@@ -20,6 +20,7 @@ from s2s_fastapi.operations.steps import (
     MakeRole,
     MakeScope,
     MapRole,
+    RequireBinding,
     Step,
 )
 
@@ -106,7 +107,7 @@ class _File:
                     role=self._role(step.owner, step.role, "name"),
                     **owner,
                 )
-            case AssignScope() | EnableServiceAccount() | EnableExchange():
+            case AssignScope() | EnableServiceAccount() | EnableExchange() | RequireBinding():
                 return False
         return True
 
@@ -123,6 +124,7 @@ class _File:
             service_accounts_enabled=step.caller,
             full_scope_allowed=False,
             **({"standard_token_exchange_enabled": True} if step.exchange else {}),
+            **({"require_dpop_bound_tokens": True} if step.bound else {}),
             **_KEPT,
         )
         # Both lists, also if one is empty: Keycloak gives a new client the lists of the realm, and these resources take the rest away.

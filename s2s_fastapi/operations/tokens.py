@@ -20,7 +20,7 @@ from s2s_fastapi.requirement.requirement import Caller
 from s2s_fastapi.text import named
 from s2s_fastapi.verifier.predicted import predicted_principal
 from s2s_fastapi.verifier.token_verifier import TokenVerifier
-from s2s_fastapi.verifier.verdict import Verdict
+from s2s_fastapi.verifier.verdict import BoundVerdict, Verdict
 
 if TYPE_CHECKING:  # loaded when settings are first made
     from s2s_fastapi.settings import KeycloakSettings
@@ -31,6 +31,7 @@ __all__ = [
     "decision_on",
     "described",
     "described_by",
+    "is_bound",
     "kind_because",
     "refused_json",
     "requested",
@@ -90,6 +91,7 @@ def described(principal: Principal | None) -> dict[str, Any]:
         "token": {
             "client_id": principal.client_id,
             "kind": principal.kind,
+            "binding": principal.binding,
             "because": kind_because(principal),
             "issuer": principal.issuer,
             "subject": principal.subject,
@@ -114,10 +116,14 @@ def kind_because(principal: Principal) -> str:
     return kind_cure(principal)
 
 
-def requested(settings: "KeycloakSettings", wanted: Wanted) -> GrantedToken | S2SError:
-    """Return a token, requested once and without any cache, or the error that says why there is none."""
+def requested(settings: "KeycloakSettings", wanted: Wanted, *, dpop: bool | None = None) -> GrantedToken | S2SError:
+    """Return a token, requested once and without any cache, or the error that says why there is none.
+
+    With `dpop` it is bound to a key that is made for it. None: as the settings say.
+    """
     try:
         key = TokenKey.of(settings, wanted)
+        key = key if dpop is None else replace(key, dpop=dpop)
     except S2SError as error:
         return error.again()
     channel = BackChannel.shared(settings.ca_file, TIMEOUT, settings.proxy)
@@ -163,9 +169,20 @@ def _mistyped(wanted: Wanted, principal: Principal | None) -> str:
 
 
 def verdict_on(settings: "KeycloakSettings", token: str, audiences: Collection[str]) -> Verdict:
-    """Return what a service of this realm with one of these audiences decides about a token; without audiences, any service."""
+    """Return what a service of this realm with one of these audiences decides about a token; without audiences, any service.
+
+    A bound token is judged as by a service that accepts bound tokens, and as if the request had a good proof.
+    """
     verifier = TokenVerifier(settings, audience=sorted(audiences) or None, insecure_skip_audience=not audiences)
-    return verifier.decide(token)
+    if not is_bound(token):
+        return verifier.decide(token)
+    found = verifier.ready().decide(f"DPoP {token}".encode("ascii", "replace"))
+    return Verdict((), found.owner, kid=found.decision.kid) if isinstance(found, BoundVerdict) else found
+
+
+def is_bound(token: str) -> bool:
+    """Return whether a token says that it is bound to a key. Its signature is not checked."""
+    return "cnf" in (claims_of(token) or {})
 
 
 def decision_on(verdict: Verdict) -> Decision:

@@ -74,6 +74,8 @@ class WantedCall:
     """The scopes that the code requests and that a route requires, or that an operator granted."""
     on_behalf: bool = False
     """Whether the token is exchanged for that of a user."""
+    dpop: bool = False
+    """Whether the token is bound to a key of the caller (RFC 9449)."""
 
     @property
     def exchanged_for(self) -> tuple[str, ...]:
@@ -141,6 +143,10 @@ class Wanted:
     """The client ids of all apps whose files were read."""
     exchanges: Mapping[str, WantedExchange] = field(default_factory=dict)
     """Each caller that exchanges the tokens of users."""
+    bound: frozenset[str] = frozenset()
+    """The callers of which every declared call is made with a bound token."""
+    unbound: frozenset[str] = frozenset()
+    """The callers with a declared call that is made with a bearer token."""
 
 
 def wanted(
@@ -265,6 +271,10 @@ class _Wanting:
                 )
                 for name in sorted(exchanging)
             },
+            bound=frozenset(
+                name for name, app in self.apps.items() if app.calls and all(call.dpop for call in app.calls)
+            ),
+            unbound=frozenset(name for name, app in self.apps.items() if any(not call.dpop for call in app.calls)),
         ), tuple(sorted(self.found))
 
     def _say(self, level: Severity, text: str) -> None:
@@ -428,6 +438,7 @@ class _Wanting:
                     carriers=carriers,
                     scopes=tuple(gates),
                     on_behalf=call.on_behalf,
+                    dpop=call.dpop,
                 )
 
     def _exchange(self, caller: str, calls: Iterable[WantedCall], *, alone: bool) -> WantedExchange:

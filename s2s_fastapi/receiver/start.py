@@ -275,6 +275,7 @@ class Start:
             realms=tuple(realms),
             unchecked=_route_names(options.insecure_unchecked),
             dpop=options.proving.mode,
+            public_urls=options.proving.urls,
         )
         resource, proving = self._resource(check), options.proving
         space = ProtectionSpace(settings.client_id or settings.realm, resource.address if resource else "")

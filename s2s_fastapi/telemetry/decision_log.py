@@ -157,7 +157,8 @@ def _command(decision: Decision) -> str:
     if decision.reason is Reason.ALLOWED or not all(map(_is_safe, names)):
         return ""
     client, receiver = map(shlex.quote, names)
-    return f"s2s-fastapi explain --client {client} --to {receiver}"
+    bound = " --dpop" if decision.binding == "dpop" else ""
+    return f"s2s-fastapi explain --client {client} --to {receiver}{bound}"
 
 
 def _is_safe(name: str) -> bool:

@@ -197,13 +197,14 @@ class Checks:
         return Verdict((refusals[0],), None if principal is _UNREAD else principal)
 
     def refusals(
-        self, jws: Jws, claims: dict[str, Any], *, not_before: int, now: float
+        self, jws: Jws, claims: dict[str, Any], *, not_before: int, now: float, dpop: bool = False
     ) -> tuple[tuple[Decision, ...], Principal | None]:
         """Return every check that a token does not pass, in their order, and the caller if it can be read.
 
-        `judge` stops at the first, which is what a service answers. After a malformed claim the others are not looked at.
+        `judge` stops at the first, which is what a service answers. After a malformed claim the others are not looked at. With ``dpop`` the
+        token is under the scheme DPoP.
         """
-        presented = _Presented(self, jws, claims, not_before, now)
+        presented = _Presented(self, jws, claims, not_before, now, dpop=dpop)
         refusals: list[Decision] = []
         for reason, check in CHECKS:
             if cure := check(presented):

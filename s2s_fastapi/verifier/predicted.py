@@ -1,6 +1,7 @@
 """The caller of a token that somebody predicts or explains. Nothing is verified here: never use it for a request."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -14,7 +15,13 @@ _MADE_UP: Final = {"iss": "https://keycloak.invalid/realms/predicted", "iat": 1,
 
 
 def predicted_principal(claims: Mapping[str, Any]) -> Principal | Decision:
-    """Return the caller that these claims describe, or why no receiver could read them. Issuer and dates are made up if they are missing."""
+    """Return the caller that these claims describe, or why no receiver could read them.
+
+    Issuer and dates are made up if they are missing. The caller of a bound token is taken for one that proves to have its key.
+    """
     whole = {**_MADE_UP, **claims}
     found = read_principal(whole, MappingProxyType(whole))
-    return found if isinstance(found, Decision) else found[0]
+    if isinstance(found, Decision):
+        return found
+    cnf = claims.get("cnf")
+    return replace(found[0], binding="dpop") if isinstance(cnf, Mapping) and "jkt" in cnf else found[0]

@@ -222,6 +222,62 @@ def test_a_call_on_behalf_of_users_is_another_call_than_one_of_the_service() -> 
     )
 
 
+def test_a_call_with_a_bound_token_is_another_call_than_one_with_a_bearer_token() -> None:
+    app = FastAPI(openapi_url=None)
+    app.get("/a", dependencies=[Depends(service_client("http://localhost:8001", audience="crm", dpop=True))])(endpoint)
+    app.get("/b", dependencies=[Depends(service_client("http://localhost:8001", audience="crm", dpop=False))])(endpoint)
+    found = declared(app)
+
+    assert found.calls == (CallAccess(("crm",)), CallAccess(("crm",), dpop=True))
+    text = AccessFile((found,)).text
+    assert text.count("dpop") == 1
+    assert '{"audiences": ["crm"], "scopes": [], "origins": ["http://localhost:8001"], "dpop": true}' in text
+    assert AccessFile.parse(text.encode()).apps == (found,)
+    jsonschema.validate(json.loads(text), json.loads(SCHEMA.read_text()))
+
+
+def test_the_variable_says_of_calls_what_the_code_leaves_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = FastAPI(openapi_url=None)
+    app.get("/a", dependencies=[Depends(service_client("http://localhost:8001", audience="crm"))])(endpoint)
+    for name, value in {"URL": "http://localhost", "REALM": "corp", "DPOP": "true"}.items():
+        monkeypatch.setenv(f"KEYCLOAK_{name}", value)
+    assert declared(app).calls == (CallAccess(("crm",), dpop=True),)
+
+
+@pytest.mark.parametrize("mode", ["accepted", "required"])
+def test_an_app_says_whether_it_accepts_bound_tokens_and_its_urls_are_not_compared(mode: Any) -> None:
+    app = FastAPI(openapi_url=None)
+    app.get("/x", dependencies=[Depends(require_bound())])(endpoint)
+    found = declared(app, dpop=mode, public_urls=("https://b.example", "https://a.example"))
+    there = declared(app, dpop=mode, public_urls=("https://c.example",))
+
+    (entry,) = json.loads(text := AccessFile((found,)).text)["apps"]
+    assert (entry["dpop"], entry["public_urls"]) == (mode, ["https://a.example", "https://b.example"])
+    assert entry["routes"][0]["requires"] == {"bound": True}
+    assert AccessFile.parse(text.encode()).apps == (found,)
+    assert AccessFile.parse(text.encode()).apps[0].public_urls == found.public_urls
+    jsonschema.validate(json.loads(text), json.loads(SCHEMA.read_text()))
+    assert found == there
+    assert difference(found, there, name="x") == ""
+    assert there.with_origins_of(found).public_urls == found.public_urls
+
+
+def test_an_app_that_no_longer_requires_bound_tokens_differs_by_one_line() -> None:
+    app = FastAPI(openapi_url=None)
+    before, after = (declared(app, dpop=mode, public_urls=("https://a.example",)) for mode in ("required", "accepted"))
+    changed = [line for line in difference(before, after, name="x").splitlines() if line[:2] in ("- ", "+ ")]
+    assert changed == ['-      "dpop": "required",', '+      "dpop": "accepted",']
+
+
+def test_an_app_that_refuses_bound_tokens_says_nothing_of_them() -> None:
+    text = AccessFile((declared(FastAPI(openapi_url=None), public_urls=("https://a.example",)),)).text
+    assert "dpop" not in text
+    assert "public_urls" not in text
+    calling = declared(FastAPI(openapi_url=None), middleware=False, dpop="accepted", public_urls=("https://a.example",))
+    assert calling.dpop == ""
+    assert AccessFile.parse(AccessFile((calling,)).text.encode()).apps == (calling,)
+
+
 def test_a_base_url_that_cannot_be_found_out_is_an_error_in_one_sentence() -> None:
     app = FastAPI(openapi_url=None)
     app.get("/x", dependencies=[Depends(service_client(lambda: str(1 / 0), audience="crm"))])(endpoint)
@@ -359,6 +415,32 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         ),
         r"calls\[0\]\.on_behalf: it is true or left out",
     ),
+    "false for a call with a bound token": (
+        changed(
+            lambda file, _: file["apps"][0].update(
+                calls=[{"audiences": [], "scopes": [], "origins": [], "dpop": False}]
+            )
+        ),
+        r"calls\[0\]\.dpop: it is true or left out",
+    ),
+    "bound tokens that are refused": (
+        changed(lambda file, _: file["apps"][0].update(dpop="refused")),
+        r'apps\[0\]\.dpop: it is "accepted" or "required", or left out',
+    ),
+    "true for bound tokens": (changed(lambda file, _: file["apps"][0].update(dpop=True)), r"apps\[0\]\.dpop: it is"),
+    "bound tokens without a middleware": (
+        changed(lambda file, _: file["apps"][0].update(dpop="accepted", requires=None)),
+        r"apps\[0\]\.dpop: an app without a middleware takes no tokens",
+    ),
+    "public URLs without bound tokens": (
+        changed(lambda file, _: file["apps"][0].update(public_urls=["https://a.example"])),
+        r"apps\[0\]\.public_urls: it stands beside dpop",
+    ),
+    "a number as a public URL": (
+        changed(lambda file, _: file["apps"][0].update(dpop="accepted", public_urls=[1])),
+        r"public_urls\[0\]: it is not text",
+    ),
+    "a token that is not bound": (requiring({"bound": False}), "bound: it is true"),
     "an unknown requirement": (requiring({"tenant": ["a"]}), r'requires: "tenant" is no requirement .*\(audience, '),
     "an unknown one inside": (
         requiring({"and": [{"caller": ["a"]}, {"or": [{"scope": ["a"]}, {"dpop": True}]}]}),

@@ -5,7 +5,7 @@ from dataclasses import replace
 from s2s_fastapi.declared.access_file import AppAccess, CallAccess, RouteEntry
 from s2s_fastapi.requirement.requirement import Audience, Caller, Requirement
 
-__all__ = ["caller", "on_behalf", "receiver", "with_users"]
+__all__ = ["bound", "caller", "on_behalf", "receiver", "with_users"]
 
 
 def receiver(
@@ -18,10 +18,16 @@ def receiver(
 
 def caller(client_id: str, *audiences: str, scope: str | tuple[str, ...] = ()) -> AppAccess:
     """Return an app that calls each of these, with one request for a token each."""
-    scopes = (scope,) if isinstance(scope, str) else scope
+    scopes = (scope,) * bool(scope) if isinstance(scope, str) else scope
     return AppAccess(
         client_id, None, calls=tuple(CallAccess((name,), scopes) for name in audiences) or (CallAccess((), scopes),)
     )
+
+
+def bound(client_id: str, *audiences: str, scope: str = "") -> AppAccess:
+    """Return the same app with a bound token (DPoP) for each call."""
+    app = caller(client_id, *audiences, scope=scope)
+    return replace(app, calls=tuple(replace(call, dpop=True) for call in app.calls))
 
 
 def with_users(app: AppAccess) -> AppAccess:

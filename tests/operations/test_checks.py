@@ -40,8 +40,8 @@ APP = "tests.operations.calling_app:app"
 SCOPED = "tests.operations.calling_app:scoped_app"
 ON_BEHALF = "tests.operations.calling_app:on_behalf_app"
 PAGE = (DOCS / "doctor.md").read_text(encoding="utf-8")
-ADMIN = ["admin", "client", "steps", "exchange", "routes", "granted", "expiry"]
-"""The checks that need an administrator's rights, or a call on behalf of users."""
+ADMIN = ["admin", "client", "steps", "exchange", "bound", "routes", "granted", "expiry"]
+"""The checks that need an administrator's rights, a call on behalf of users, or bound tokens."""
 SEEN_BY = {
     row[0]: row[1:]
     for row in next(each for each in tables(DOCS / "doctor.md") if each[0][0].startswith("the audience"))

@@ -549,6 +549,7 @@ def test_a_record_alone_repeats_its_reason_and_cure(asking: Asking) -> None:
         "scopes": [],
         "to": RECEIVER,
         "on_behalf": False,
+        "dpop": False,
         "method": "POST",
         "route": "/tickets",
     }

@@ -134,6 +134,7 @@ def test_the_json_has_every_member_of_a_relation() -> None:
                 "audiences": ["shop"],
                 "scopes": ["shop"],
                 "on_behalf": False,
+                "dpop": False,
                 "routes": [{"route": "shop", "accepted": False, "reason": "expired", "cure": "shop"}],
                 "token": {"azp": "shop"},
                 "note": "shop",

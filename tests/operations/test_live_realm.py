@@ -104,7 +104,7 @@ def test_the_example_of_a_lightweight_token_gets_the_subject_of_the_account(serv
         ({}, ("mail-call",), "Assign mail-call to the client chat"),
         ({"enabled": False}, (), "Enable the client chat."),
         ({"publicClient": True}, (), 'Switch "Client authentication"'),
-        ({"attributes": {"dpop.bound.access.tokens": "true"}}, (), 'Switch "Require DPoP bound tokens" off'),
+        ({"attributes": {"dpop.bound.access.tokens": "true"}}, (), 'or switch "Require DPoP bound tokens" off'),
         ({"attributes": {"tls.client.certificate.bound.access.tokens": "true"}}, (), "Mutual TLS Certificate Bound"),
     ],
     ids=["unknown scope", "scope of others", "disabled", "public", "DPoP", "mTLS"],

@@ -10,15 +10,29 @@ import pytest
 
 from example_app.realm import claims_of, filled, fresh_secrets
 from example_app.stage import Stage, free_port
-from s2s_fastapi import require_caller, require_realm_role, require_role, require_scope, require_user
+from s2s_fastapi import (
+    KeycloakSettings,
+    require_caller,
+    require_realm_role,
+    require_role,
+    require_scope,
+    require_user,
+)
+from s2s_fastapi.caller.granted import GrantedToken
+from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.declared.access_file import AppAccess
-from s2s_fastapi.operations.admin import AdminError, AdminForbidden, AdminTarget
+from s2s_fastapi.errors import TokenRequestError
+from s2s_fastapi.operations.admin import AdminApi, AdminError, AdminForbidden, AdminTarget
 from s2s_fastapi.operations.app_processes import AppTarget, read_apps
+from s2s_fastapi.operations.checks.table import examined
+from s2s_fastapi.operations.facts import Facts
+from s2s_fastapi.operations.findings import Checked, Seen
 from s2s_fastapi.operations.predicted import same_claims
 from s2s_fastapi.operations.steps import AssignScope
+from s2s_fastapi.operations.tokens import requested
 from s2s_fastapi.operations.wanted import Severity
 from s2s_fastapi.realm.exchange import ACCESS_TOKEN, GRANT_TYPE
-from tests.kit.declaring import caller, on_behalf, receiver, with_users
+from tests.kit.declaring import bound, caller, on_behalf, receiver, with_users
 from tests.real.admin import PLAIN
 from tests.real.landscape import STRANGER, generated
 from tests.real.operating import (
@@ -447,3 +461,64 @@ def ask_token(form: dict[str, str], target: AdminTarget) -> str:
     )
     assert answer.status_code == 200, answer.text
     return str(answer.json()["access_token"])
+
+
+# Bound tokens
+
+BOUND = (replace(receiver("crm", require_caller("billing")), dpop="accepted"), bound("billing", "crm"))
+FORCED = "dpop.bound.access.tokens"
+FOR_CRM = Wanted(frozenset({"crm"}), frozenset())
+
+
+def _examined(target: AdminTarget, settings: KeycloakSettings, *, admin: bool) -> dict[str, Checked]:
+    with AdminApi(target, transport=Watched()) as api:
+        report = examined(Facts(apps=BOUND, files=("access.json",), settings=settings, admin=api if admin else None))
+    return {check.name: check for check in report.checks}
+
+
+def test_a_caller_that_binds_every_token_gets_no_other_ones_and_doctor_says_so(
+    keycloak: Keycloak, tmp_path: Path
+) -> None:
+    secrets = Secrets(tmp_path)
+    with empty_realm(keycloak) as target:
+        plan = applied(target, *BOUND, secrets=secrets)
+        (token,) = plan.tokens
+        settings = KeycloakSettings(
+            url=keycloak.url, realm=target.realm, client_id="billing", client_secret=secrets.of("billing")
+        )
+        granted = requested(settings, FOR_CRM, dpop=True)
+        if keycloak.version != NEWEST:
+            assert isinstance(granted, TokenRequestError)
+            assert "Keycloak ignored the proof" in str(granted)
+            assert any("billing calls with bound tokens (DPoP)" in each.text for each in plan.findings)
+            assert not any("DPoP" in str(step) for step in plan.steps)
+            for admin in (False, True):
+                (finding,) = _examined(target, settings, admin=admin)["bound"].findings
+                assert finding.seen == "This Keycloak binds no tokens."
+            return
+
+        assert isinstance(granted, GrantedToken)
+        claims = claims_of(granted.value)
+        assert set(claims["cnf"]) == {"jkt", "kc-jkt-type"}
+        shown = {name: claims[name] for name in token.after if name != "cnf"}
+        assert same_claims({**shown, "cnf": {}}, token.after)
+        refused = requested(settings, FOR_CRM, dpop=False)
+        assert isinstance(refused, TokenRequestError)
+        assert "KEYCLOAK_DPOP" in refused.cure
+        assert not plan_for(target, *BOUND, secrets=secrets).open
+        checks = _examined(target, settings, admin=True)
+        assert {name: check.findings for name, check in checks.items() if check.findings} == {}
+        assert Seen("Keycloak gives billing bound tokens only.") in checks["bound"].results
+
+        # Somebody switches it off: the plan and doctor name the same change, and the change that doctor names is enough.
+        keycloak.admin.update_client(target.realm, "billing", attributes={FORCED: "false"})
+        again = plan_for(target, *BOUND, secrets=secrets)
+        assert [str(step) for step in again.steps] == ["Switch “Require DPoP bound tokens” of the client billing on."]
+        (finding,) = _examined(target, settings, admin=True)["bound"].findings
+        for change in finding.changes:
+            keycloak.admin.request(change.method, change.path.removeprefix("/admin/realms"), change.body)
+        assert not plan_for(target, *BOUND, secrets=secrets).open
+        keycloak.admin.update_client(target.realm, "billing", attributes={FORCED: "false"})
+        carried_out(again, target, secrets)
+        assert isinstance(requested(settings, FOR_CRM, dpop=False), TokenRequestError)
+        assert isinstance(requested(settings, FOR_CRM, dpop=True), GrantedToken)

@@ -77,6 +77,12 @@ def typed(command: str, place: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
+def test_the_command_for_a_bound_token_asks_about_one(tmp_path: Path) -> None:
+    (bound,) = [written(refusal("billing", binding="dpop")).__dict__["explain"]]
+    assert typed(bound, tmp_path)[-3:] == ["--to", "crm", "--dpop"]
+    assert "--dpop" not in written(refusal("billing")).__dict__["explain"]
+
+
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
 def test_a_pasted_command_has_the_name_as_one_word_and_runs_nothing_else(tmp_path: Path, name: str) -> None:
     record = written(refusal(name))

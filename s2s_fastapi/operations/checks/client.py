@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from s2s_fastapi.jose.algorithms import ALGORITHMS
+from s2s_fastapi.keycloak.dpop import ATTRIBUTE as DPOP
+from s2s_fastapi.keycloak.dpop import CONSOLE, bind_or_switch_off
 from s2s_fastapi.operations.checks.grants import disabled_receiver, no_receiver
 from s2s_fastapi.operations.facts import Facts
 from s2s_fastapi.operations.findings import Finding, Result, Seen, Skipped
@@ -40,10 +42,10 @@ _SWITCHES: Final[tuple[tuple[str, str, str, str], ...]] = (
         "Its tokens have a session (sid), and receivers refuse them (unknown_kind).",
     ),
     (
-        "dpop.bound.access.tokens",
-        "Settings, Capability config, Require DPoP bound tokens",
+        DPOP,
+        CONSOLE,
         "needs a DPoP proof",
-        _NO_TOKEN + " This package sends bearer tokens.",
+        _NO_TOKEN + " It requests bearer tokens.",
     ),
     (
         "tls.client.certificate.bound.access.tokens",
@@ -107,7 +109,7 @@ def check_client(facts: Facts) -> Iterator[Result]:
             console="Clients, Create client",
         )
         return
-    findings = [*_step_a(facts, found, client), *_unusual(found, client)]
+    findings = [*_step_a(facts, found, client), *_unusual(facts, found, client)]
     yield from findings
     if not findings:
         yield Seen(
@@ -192,17 +194,21 @@ def _step_a(facts: Facts, found: Inspection, client: Mapping[str, Any]) -> Itera
         )
 
 
-def _unusual(found: Inspection, client: Mapping[str, Any]) -> Iterator[Finding]:
+def _unusual(facts: Facts, found: Inspection, client: Mapping[str, Any]) -> Iterator[Finding]:
     who, page = named(found.client_id), f"Clients, {named(found.client_id)}"
     attributes: Mapping[str, str] = client.get("attributes") or {}
     if not client.get("serviceAccountsEnabled"):
         return
     for attribute, place, what, why in _SWITCHES:
+        if attribute == DPOP and facts.binds:
+            continue
         if attributes.get(attribute, "") not in _OFF:
             yield Finding(
                 seen=f"The client {who} {what} ({attribute}).",
                 why=why,
-                cure=f"Switch {attribute} off for the client {who}.",
+                cure=bind_or_switch_off(found.client_id)
+                if attribute == DPOP
+                else f"Switch {attribute} off for the client {who}.",
                 console=f"{page}, {place}",
             )
     algorithm = attributes.get("access.token.signed.response.alg", "")

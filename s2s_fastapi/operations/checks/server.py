@@ -25,6 +25,7 @@ __all__ = [
     "check_realm",
     "check_revocation",
     "check_tls",
+    "clock_offset",
 ]
 
 _OK: Final = 200
@@ -158,11 +159,7 @@ def check_revocation(facts: Facts) -> Iterator[Result]:
 
 def check_clock(facts: Facts) -> Iterator[Result]:
     """Compare Keycloak's clock with this host's."""
-    offset, source = _offset(facts.certs), "the Date of its answer"
-    if offset is None and facts.calls and not isinstance(facts.token(Wanted()), S2SError):
-        issued_at = facts.own_claims.get("iat")
-        if isinstance(issued_at, int):
-            offset, source = issued_at + 0.5 - facts.clock(), "iat of its token"
+    offset, source = clock_offset(facts)
     if offset is None:
         yield Skipped("Keycloak's answer has no Date, and there is no token to compare.")
         return
@@ -183,7 +180,17 @@ def check_clock(facts: Facts) -> Iterator[Result]:
         )
 
 
-def _offset(answer: Answer) -> float | None:
+def clock_offset(facts: Facts) -> tuple[float | None, str]:
+    """Return how many seconds Keycloak's clock is ahead of this host's, and what shows it; None if nothing does."""
+    offset, source = _by_date(facts.certs), "the Date of its answer"
+    if offset is None and facts.calls and not isinstance(facts.token(Wanted()), S2SError):
+        issued_at = facts.own_claims.get("iat")
+        if isinstance(issued_at, int):
+            offset, source = issued_at + 0.5 - facts.own_token_at, "iat of its token"
+    return offset, source
+
+
+def _by_date(answer: Answer) -> float | None:
     """Return how many seconds the server's clock is ahead, by the header Date (RFC 9110 section 6.6.1)."""
     text = "" if answer.reply is None else answer.reply.headers.get("Date", "")
     try:

@@ -35,7 +35,7 @@ _LONG_LIFE: Final = 3600
 _LARGE: Final = 6000
 """Bytes of a token. Servers and proxies commonly take 8 KB of headers."""
 _MOST: Final = 20
-_CHANGING: Final = frozenset({"exp", "iat", "nbf", "jti", "auth_time", "sid"})
+_CHANGING: Final = frozenset({"exp", "iat", "nbf", "jti", "auth_time", "sid", "cnf"})
 """Claims that differ in every token, by their meaning."""
 
 _CANNOT_CALL: Final = "This service cannot call any other: it has no token."
@@ -147,7 +147,7 @@ def check_size(facts: Facts) -> Iterator[Result]:
 
 def check_varying(facts: Facts) -> Iterator[Result]:
     """Compare two tokens."""
-    other = requested(facts.settings, Wanted())
+    other = requested(facts.settings, Wanted(), dpop=facts.binds)
     if isinstance(other, S2SError):
         yield _of_error(other, "Keycloak gave a token just before.")
         return
@@ -229,7 +229,7 @@ def _one_downstream(facts: Facts, downstream: Downstream) -> Iterator[Result]:
             why="Nobody checks that the token is for the called service, before the service refuses it.",
             cure='Write audience="..." in service_client(...).',
         )
-    found = facts.token(wanted)
+    found = facts.token(wanted, dpop=downstream.dpop)
     if isinstance(found, S2SError):
         finding = _of_error(found, f"Calls to {target} are not sent.")
         lacks = isinstance(found, AudienceNotGranted) or getattr(found, "code", "") == "invalid_scope"
@@ -240,7 +240,9 @@ def _one_downstream(facts: Facts, downstream: Downstream) -> Iterator[Result]:
         else:
             yield finding
         return
-    yield Seen(f"A token for {target}{f' with scope {listed(wanted.scopes)}' if wanted.scopes else ''} is granted.")
+    yield Seen(
+        f"A {'bound ' if downstream.dpop else ''}token for {target}{f' with scope {listed(wanted.scopes)}' if wanted.scopes else ''} is granted."
+    )
     for sentence in remarks(found, wanted, facts.settings):
         if "requested scope" in sentence:
             yield Finding(
