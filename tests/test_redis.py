@@ -6,6 +6,7 @@ import copy
 import gc
 import pickle
 import re
+import selectors
 import socket
 import subprocess
 import sys
@@ -227,6 +228,7 @@ def use():
     uses.append(asyncio.run(store.first_use(b"one", 45)))
 for _ in range(3):
     use()
+assert len(store._here) == 1, "it keeps loops that were closed"
 threads = [threading.Thread(target=use) for _ in range(3)]
 for thread in threads:
     thread.start()
@@ -275,6 +277,30 @@ def test_after_a_fork_the_child_has_connections_of_its_own(empty: RedisServer) -
         await store.aclose()
 
     asyncio.run(parent())
+
+
+@needs_redis
+@needs_fork
+def test_a_child_that_goes_on_with_the_loop_of_its_parent_does_not_read_its_answers(empty: RedisServer) -> None:
+    store = RedisReplayStore(empty.url)
+
+    def connected() -> int:
+        with client.Redis(port=empty.port) as asked:
+            return int(asked.info("clients")["connected_clients"]) - 1
+
+    def child() -> None:
+        assert not loop.run_until_complete(store.first_use(KEY, 45))
+        assert connected() == 2, "its own and the parent's"
+
+    loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
+    try:
+        assert loop.run_until_complete(store.first_use(KEY, 45))
+        assert connected() == 1
+        assert in_child(child) == 0
+        assert not loop.run_until_complete(store.first_use(KEY, 45))
+        loop.run_until_complete(store.aclose())
+    finally:
+        loop.close()
 
 
 @needs_redis

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.bound.rows import BOUND
 from benchmarks.caller.rows import ATTACH, BURSTS, OUTAGES
 from benchmarks.caller.rows import GOALS as CALLER_GOALS
 from benchmarks.rows import BARE, GOALS, PEERS, REFUSALS, ROWS, STACKS, Goal
@@ -16,7 +17,8 @@ from tests.test_docs import ROOT, inner, tables
 
 PAGE = ROOT / "docs/speed.md"
 GOAL_ROWS, CPU_ROWS, PYTHON_ROWS, REFUSAL_ROWS, THROUGHPUT_ROWS, MEMORY_ROWS, IMPORT_ROWS, VERSIONS, *_ = tables(PAGE)
-CALLER_GOAL_ROWS, ATTACH_ROWS, BURST_ROWS, OUTAGE_ROWS, KEY_ROWS, CALLER_VERSIONS = tables(PAGE)[-9:-3]
+CALLER_GOAL_ROWS, ATTACH_ROWS, BURST_ROWS, OUTAGE_ROWS, KEY_ROWS, CALLER_VERSIONS = tables(PAGE)[-11:-5]
+BOUND_ROWS, BOUND_VERSIONS = tables(PAGE)[-5:-3]
 TOLD_GOAL_ROWS, TOLD_ROWS, TOLD_VERSIONS = tables(PAGE)[-3:]
 
 
@@ -36,6 +38,11 @@ def test_the_page_has_every_row_of_the_caller_and_no_other() -> None:
     assert [row[:3] for row in BURST_ROWS] == [[row.name, row.callers, f"{row.size:,}"] for row in BURSTS]
     assert [row[:2] for row in OUTAGE_ROWS] == [[row.name, row.callers] for row in OUTAGES]
     assert names(CALLER_GOAL_ROWS) == [goal.what for goal in CALLER_GOALS]
+
+
+def test_the_page_has_every_row_of_bound_tokens_and_no_other() -> None:
+    assert names(BOUND_ROWS) == [row.name for row in BOUND]
+    assert [row[4].partition(":")[0] for row in BOUND_ROWS] == [row.physical for row in BOUND]
 
 
 def test_the_page_has_every_row_of_telemetry_and_no_other() -> None:
@@ -96,7 +103,7 @@ def test_every_peer_stands_with_its_version() -> None:
         )
     )
     del required["matplotlib"]  # it draws
-    stated = dict(row[:2] for row in (*VERSIONS, *CALLER_VERSIONS, *TOLD_VERSIONS))
+    stated = dict(row[:2] for row in (*VERSIONS, *CALLER_VERSIONS, *BOUND_VERSIONS, *TOLD_VERSIONS))
 
     assert {name: stated.get(name) for name in required} == required
     assert {"CPU", "cores", "kernel", "Python", "wrk"} <= stated.keys()

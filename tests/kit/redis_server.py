@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, Self
@@ -49,7 +49,9 @@ class RedisServer:
         """Start it, and return when it listens."""
         assert _PROGRAM is not None, "redis-server is not installed"
         always = "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""
-        listens = () if "--tls-port" in self.options else ("--port", str(self.port))
+        listens: tuple[str, ...] = () if "--tls-port" in self.options else ("--port", str(self.port))
+        if "--cluster-enabled" in self.options:  # otherwise it is 10,000 more than the port, which may be too high
+            listens += "--cluster-port", str(free_port())
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen([_PROGRAM, *listens, *always, *self.options], stdout=log, stderr=log)
         until = time.monotonic() + _SECONDS
@@ -90,6 +92,36 @@ def _listens(port: int) -> bool:
 
 
 @asynccontextmanager
+async def _serving(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[str]:
+    """Serve each connection, and give the URL. At the end the connections are closed, and those who serve them come to their end."""
+    serving: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+
+    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        serving[task] = writer
+        try:
+            await serve(reader, writer)
+        finally:
+            writer.close()
+            del serving[task]
+
+    server = await asyncio.start_server(served, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        yield f"redis://127.0.0.1:{port}"
+    finally:
+        server.close()
+        await asyncio.sleep(0)  # a connection that was just taken is served by then
+        tasks = list(serving)
+        for writer in serving.values():
+            writer.close()
+        await asyncio.gather(*tasks)
+
+
+@asynccontextmanager
 async def answering(*answers: bytes) -> AsyncIterator[str]:
     """Serve what answers the commands of each connection with `answers`, then with the last one for ever; give its URL."""
 
@@ -97,11 +129,9 @@ async def answering(*answers: bytes) -> AsyncIterator[str]:
         left = list(answers)
         while await _command(reader):
             writer.write(left.pop(0) if len(left) > 1 else left[0])
-        writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with _serving(serve) as url:
+        yield url
 
 
 async def _command(reader: asyncio.StreamReader) -> list[bytes]:
@@ -129,9 +159,8 @@ class Proxy:
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[str]:
         """Give the URL of the proxy."""
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        async with server:
-            yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with _serving(self._serve) as url:
+            yield url
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", self.port)
@@ -147,8 +176,7 @@ class Proxy:
                     return
                 if fate == "pass":
                     writer.write(answer)
-        except ConnectionError:
+        except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
-            writer.close()
             back.close()
