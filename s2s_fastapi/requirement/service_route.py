@@ -20,7 +20,6 @@ from starlette.responses import Response
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import (
     WatchedList,
-    awaited,
     gives,
     handler_with,
     route_of_handler,
@@ -33,8 +32,6 @@ __all__ = ["ServiceRoute", "asks_first"]
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 _MARK: Final = "__s2s_asks_first__"
-_ENDPOINTS: Final = ("coroutine", "function")
-"""What an endpoint may be for a shorter handler. FastAPI itself runs those that yield."""
 _CONNECTION: Final = "s2s_fastapi_connection"
 """The parameter in which the endpoint of the shorter handler gets the request, if it has none of its own."""
 
@@ -99,7 +96,7 @@ class _Plan:
         self.conditions = tuple(each for each in self.requirements if each.asks_code)
         taken = [each for each in direct if each.use_cache and getattr(each, "concurrency", None) is None]
         self.short: Handler | None = None
-        if may_shorten and taken and gives(dependant.call) in _ENDPOINTS:
+        if may_shorten and taken:
             rest = [each for each in dependencies if not any(each is one for one in taken)]
             self.short = _short_handler(route, dependant, rest, taken, self.requirements)
 
@@ -116,8 +113,8 @@ def _is_plain(call: Any) -> bool:
 
 def _short_handler(
     route: APIRoute, dependant: Any, rest: list[Any], taken: Iterable[Any], requirements: tuple[Requirement, ...]
-) -> Handler:
-    """Return a handler as FastAPI would make it, with only the ``rest`` of the dependencies.
+) -> Handler | None:
+    """Return a handler as FastAPI would make it, with only the ``rest`` of the dependencies; None if it would treat the endpoint in another way.
 
     Its endpoint gets what the dependencies ``taken`` would have given by name. It runs only if ``requirements`` were asked and met.
     """
@@ -140,19 +137,13 @@ def _short_handler(
             values[name] = None if type(state) is Anonymous else state.principal
         return values
 
-    if gives(dependant.call) == "coroutine":
-        # No coroutine of its own: FastAPI awaits what it returns.
-        @awaited
-        @functools.wraps(dependant.call)
-        def endpoint(**values: Any) -> Any:
-            return dependant.call(**completed(values))
+    # FastAPI looks at what is wrapped to see whether to await it, to iterate over it, or to run it in a thread.
+    @functools.wraps(dependant.call)
+    def endpoint(**values: Any) -> Any:
+        return dependant.call(**completed(values))
 
-    else:
-
-        @functools.wraps(dependant.call)
-        def endpoint(**values: Any) -> Any:
-            return dependant.call(**completed(values))
-
+    if gives(endpoint) != gives(dependant.call):
+        return None
     shorter = {} if own else {"http_connection_param_name": _CONNECTION}
     return handler_with(route, dataclasses.replace(dependant, dependencies=rest, call=endpoint, **shorter))
 

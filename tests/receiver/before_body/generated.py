@@ -233,7 +233,7 @@ class Generated:
         how = self.random.random()
         if how < 0.15:
             return Security(requirement, scopes=["y"])
-        if how < 0.25:
+        if how < 0.3:
             return Depends(requirement, use_cache=False)
         return Depends(requirement)
 
@@ -470,7 +470,7 @@ class Generated:
             )
             self.late_paths = [f"/{each}/middle/i/late" for each in prefixes]
         tops = [route for route in app.routes if isinstance(route, APIRoute)]
-        add, change = (self.random.random() < 0.3 for _ in range(2))
+        add, change = (self.random.random() < 0.5 for _ in range(2))
         added, changed = Depends(self._requirement()), self._requirement()
         donor = APIRoute("/", print, dependencies=[added])
 
@@ -478,7 +478,7 @@ class Generated:
             self.late_route()
             if add:
                 tops[0].dependant.dependencies.append(donor.dependant.dependencies[0])
-            held = [each for each in tops[1].dependant.dependencies if isinstance(each.call, Requirement)]
+            held = [each for each in tops[1].dependant.dependencies if each.name and isinstance(each.call, Requirement)]
             if change and held:
                 held[0].call = changed
 
