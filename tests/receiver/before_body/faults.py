@@ -77,7 +77,6 @@ FAULTS: dict[str, tuple[tuple[str, str], ...]] = {
     "leaves out another route class": (('getattr(inner, "__func__", None) is APIRoute.get_route_handler', "True"),),
     "asks the conditions again": (("_note(request, plan.conditions)", "pass"),),
     "remembers the conditions for the endpoint's own code": (("            state.noted = ()", "            pass"),),
-    "makes one of two that are asked each time": (("each.use_cache and ", ""),),
 }
 
 

@@ -18,6 +18,7 @@ def first_difference(comparison: Comparison, realm: Realm, route_class: type[API
     async def first() -> Any:
         async for difference in comparison.differences(range(APPS), realm, route_class):
             return difference
+        return None
 
     return asyncio.run(first())
 
