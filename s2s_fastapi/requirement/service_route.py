@@ -94,11 +94,10 @@ class _Plan:
         wanted = (within(each.call, each.own_oauth_scopes or ()) for each in direct)
         self.requirements: tuple[Requirement, ...] = tuple(dict.fromkeys(wanted))
         self.conditions = tuple(each for each in self.requirements if each.asks_code)
-        taken = [each for each in direct if each.use_cache and getattr(each, "concurrency", None) is None]
         self.short: Handler | None = None
-        if may_shorten and taken:
-            rest = [each for each in dependencies if not any(each is one for one in taken)]
-            self.short = _short_handler(route, dependant, rest, taken, self.requirements)
+        if may_shorten and direct and _asked_once(dependencies):
+            rest = [each for each in dependencies if not _is_plain(each.call)]
+            self.short = _short_handler(route, dependant, rest, direct, self.requirements)
 
     def holds(self, held: Any) -> bool:
         """Return whether FastAPI still holds the list and the requirements that this was read from."""
@@ -109,6 +108,18 @@ class _Plan:
 
 def _is_plain(call: Any) -> bool:
     return issubclass(type(call), Requirement) and type(call).__call__ is Requirement.__call__
+
+
+def _asked_once(dependencies: Iterable[Any]) -> bool:
+    """Return whether FastAPI asks each requirement once, here and below: it does not with ``use_cache=False``."""
+    return all(
+        (
+            not issubclass(type(each.call), Requirement)
+            or (each.use_cache and getattr(each, "concurrency", None) is None)
+        )
+        and _asked_once(each.dependencies)
+        for each in dependencies
+    )
 
 
 def _short_handler(

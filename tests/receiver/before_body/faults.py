@@ -63,9 +63,9 @@ FAULTS: dict[str, tuple[tuple[str, str], ...]] = {
     "asks although there are overrides": ((" or (overrides is not None and overrides.dependency_overrides)", ""),),
     "does not notice a dependency that comes later": ((" or self.mark is not WatchedList.mark", ""),),
     "does not notice a requirement that is replaced": (("dependency.call is call for", "True for"),),
-    "drops all other dependencies": (("not any(each is one for one in taken)", "False"),),
+    "drops all other dependencies": (("if not _is_plain(each.call)]", "if False]"),),
     "drops dependencies below which something is asked": (
-        ("not any(each is one for one in taken)", "not any(each is one for one in taken) and not each.dependencies"),
+        ("if not _is_plain(each.call)]", "if not _is_plain(each.call) and not each.dependencies]"),
     ),
     "gives no value": (("for name in names:", "for name in ():"),),
     "gives a value to the first name only": (("for name in names:", "for name in names[:1]:"),),
