@@ -64,7 +64,7 @@ class ServiceRoute(APIRoute):
             # Without a start check nobody notices a change of the list. With overrides only FastAPI knows what to ask.
             if type(held) is not WatchedList or (overrides is not None and overrides.dependency_overrides):
                 return await plain(request)
-            if plan is None or not plan.holds(held):
+            if plan is None or not plan.holds(dependant):
                 plan = _Plan(route, dependant, may_shorten=may_shorten)
             for requirement in plan.requirements:
                 ask(requirement, request.scope)
@@ -83,11 +83,12 @@ def asks_first(entry: Any) -> bool:
 class _Plan:
     """What a route asks first, and the handler that does without. Read from the dependencies that FastAPI holds."""
 
-    __slots__ = ("calls", "conditions", "held", "mark", "requirements", "short")
+    __slots__ = ("calls", "conditions", "endpoint", "held", "mark", "requirements", "short")
 
     def __init__(self, route: APIRoute, dependant: Any, *, may_shorten: bool) -> None:
         self.mark = WatchedList.mark  # before the list is read
         self.held = dependant.dependencies
+        self.endpoint = dependant.call
         dependencies = tuple(self.held)
         direct = [each for each in dependencies if _is_plain(each.call)]
         self.calls = tuple((each, each.call) for each in direct)
@@ -99,11 +100,14 @@ class _Plan:
             rest = [each for each in dependencies if not _is_plain(each.call)]
             self.short = _short_handler(route, dependant, rest, direct, self.requirements)
 
-    def holds(self, held: Any) -> bool:
-        """Return whether FastAPI still holds the list and the requirements that this was read from."""
-        if self.held is not held or self.mark is not WatchedList.mark:
-            return False
-        return all(dependency.call is call for dependency, call in self.calls)
+    def holds(self, dependant: Any) -> bool:
+        """Return whether FastAPI still holds the list, the endpoint and the requirements that this was read from."""
+        return (
+            self.mark is WatchedList.mark
+            and dependant.dependencies is self.held
+            and dependant.call is self.endpoint  # another one may take other arguments: `access_tests` exchanges it
+            and all(dependency.call is call for dependency, call in self.calls)
+        )
 
 
 def _is_plain(call: Any) -> bool:

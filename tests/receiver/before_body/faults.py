@@ -27,9 +27,10 @@ FAULTS: dict[str, tuple[tuple[str, str], ...]] = {
     "asks what the last route of a loop requires": (
         ("nonlocal plan\n", "global plan\n"),
         ("plan: _Plan | None = None\n", "globals()['plan'] = None\n"),
-        ("self.held is not held or ", ""),
+        ("dependant.dependencies is self.held", "True"),
+        ("dependant.call is self.endpoint", "True"),
         ("self.calls)", "())"),
-        ("plan is None or not plan.holds(held)", "plan is None"),
+        ("plan is None or not plan.holds(dependant)", "plan is None"),
     ),
     "asks each caller once, whoever it is": (
         (
@@ -61,7 +62,7 @@ FAULTS: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "forgets the scopes of Security": (("each.own_oauth_scopes or ()", "()"), _UNCHECKED),
     "asks although there are overrides": ((" or (overrides is not None and overrides.dependency_overrides)", ""),),
-    "does not notice a dependency that comes later": ((" or self.mark is not WatchedList.mark", ""),),
+    "does not notice a dependency that comes later": (("self.mark is WatchedList.mark", "True"),),
     "does not notice a requirement that is replaced": (("dependency.call is call for", "True for"),),
     "drops all other dependencies": (("if not _is_plain(each.call)]", "if False]"),),
     "drops dependencies below which something is asked": (
