@@ -23,6 +23,7 @@ from s2s_fastapi import (
     require_that,
 )
 from s2s_fastapi.requirement.request_state import SCOPE_KEY
+from s2s_fastapi.testing.marked_endpoints import MARKED_HEADER, marked_endpoints
 from tests.kit.receiving import App, Client, Headers, Observed
 from tests.receiver.test_uvicorn import served
 
@@ -299,6 +300,27 @@ def test_requests_at_the_same_time_keep_their_callers_apart(make_app: App, servi
         return await asyncio.gather(*(get(name) for name in ("a", "b", "c") * 20))
 
     assert asyncio.run(all_at_once()) == [b'"a"', b'"b"', b'"c"'] * 20
+
+
+def test_access_tests_can_put_a_marker_in_the_place_of_an_endpoint_and_take_it_out(
+    make_app: App, client: Client, service: Headers
+) -> None:
+    app = routed(ALLOWED)
+
+    @app.post("/x")
+    async def route(size: Annotated[int, Body(embed=True)], caller: Annotated[Principal, Depends(ALLOWED)]) -> str:
+        return f"{caller.client_id} {size}"
+
+    reader = client(make_app(app=app))
+
+    def posted(**changes: Any) -> Any:
+        return reader.post("/x", json={"size": 1}, headers=service(**changes))
+
+    assert posted().json() == "chat-app-service 1"
+    with marked_endpoints(app):
+        assert MARKED_HEADER in posted().headers
+        assert posted(client_id="billing", azp="billing").status_code == 403
+    assert posted().json() == "chat-app-service 1"
 
 
 def test_the_start_says_which_routes_ask_first(
