@@ -224,10 +224,6 @@ class Requirement(_Scheme):
         """Require both."""
         return AllOf(parts=(*_parts(self, AllOf), *_parts(other, AllOf)))
 
-    def with_scopes(self, other: "Requirement") -> "Requirement":
-        """Require the scopes of a ``Security`` around it as well."""
-        return self & other
-
     def __or__(self, other: "Requirement") -> "Requirement":
         """Require one of the two."""
         return AnyOf(parts=(*_parts(self, AnyOf), *_parts(other, AnyOf)))
@@ -516,10 +512,6 @@ class OptionalOf(Requirement):
             """Return an awaitable of the caller, or of None if the request has no credentials and its path is optional."""
             ...
 
-    def with_scopes(self, other: Requirement) -> Requirement:
-        """Require the scopes of those that bring credentials."""
-        return OptionalOf(self.requirement & other)
-
     def judge(self, principal: Principal, client_id: str = "") -> Decision:
         """Decide about a caller as the requirement does."""
         return self.requirement.judge(principal, client_id)
@@ -574,7 +566,11 @@ def scopes_around(requirement: Requirement, scopes: Iterable[str]) -> Requiremen
 def within(requirement: Requirement, scopes: Iterable[str]) -> Requirement:
     """Return what FastAPI asks for a requirement with the ``scopes`` of a ``Security`` around it."""
     wanted = tuple(scopes)
-    return requirement.with_scopes(scopes_around(requirement, wanted)) if wanted else requirement
+    if not wanted:
+        return requirement
+    if isinstance(requirement, OptionalOf):
+        return OptionalOf(requirement.requirement & scopes_around(requirement, wanted))
+    return requirement & scopes_around(requirement, wanted)
 
 
 def _realms_in(requirement: Requirement) -> Iterator[str]:

@@ -20,7 +20,6 @@ from starlette.responses import Response
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import (
     WatchedList,
-    awaited,
     gives,
     handler_with,
     route_of_handler,
@@ -33,8 +32,6 @@ __all__ = ["ServiceRoute", "asks_first"]
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 _MARK: Final = "__s2s_asks_first__"
-_ENDPOINTS: Final = ("coroutine", "function")
-"""What an endpoint may be for a shorter handler. FastAPI itself runs those that yield."""
 _CONNECTION: Final = "s2s_fastapi_connection"
 """The parameter in which the endpoint of the shorter handler gets the request, if it has none of its own."""
 
@@ -67,7 +64,7 @@ class ServiceRoute(APIRoute):
             # Without a start check nobody notices a change of the list. With overrides only FastAPI knows what to ask.
             if type(held) is not WatchedList or (overrides is not None and overrides.dependency_overrides):
                 return await plain(request)
-            if plan is None or not plan.holds(held):
+            if plan is None or not plan.holds(dependant):
                 plan = _Plan(route, dependant, may_shorten=may_shorten)
             for requirement in plan.requirements:
                 ask(requirement, request.scope)
@@ -86,38 +83,53 @@ def asks_first(entry: Any) -> bool:
 class _Plan:
     """What a route asks first, and the handler that does without. Read from the dependencies that FastAPI holds."""
 
-    __slots__ = ("calls", "conditions", "held", "mark", "requirements", "short")
+    __slots__ = ("calls", "conditions", "endpoint", "held", "mark", "requirements", "short")
 
     def __init__(self, route: APIRoute, dependant: Any, *, may_shorten: bool) -> None:
         self.mark = WatchedList.mark  # before the list is read
         self.held = dependant.dependencies
+        self.endpoint = dependant.call
         dependencies = tuple(self.held)
         direct = [each for each in dependencies if _is_plain(each.call)]
         self.calls = tuple((each, each.call) for each in direct)
         wanted = (within(each.call, each.own_oauth_scopes or ()) for each in direct)
         self.requirements: tuple[Requirement, ...] = tuple(dict.fromkeys(wanted))
         self.conditions = tuple(each for each in self.requirements if each.asks_code)
-        taken = [each for each in direct if each.use_cache and getattr(each, "concurrency", None) is None]
         self.short: Handler | None = None
-        if may_shorten and taken and gives(dependant.call) in _ENDPOINTS:
-            rest = [each for each in dependencies if not any(each is one for one in taken)]
-            self.short = _short_handler(route, dependant, rest, taken, self.requirements)
+        if may_shorten and direct and _asked_once(dependencies):
+            rest = [each for each in dependencies if not _is_plain(each.call)]
+            self.short = _short_handler(route, dependant, rest, direct, self.requirements)
 
-    def holds(self, held: Any) -> bool:
-        """Return whether FastAPI still holds the list and the requirements that this was read from."""
-        if self.held is not held or self.mark is not WatchedList.mark:
-            return False
-        return all(dependency.call is call for dependency, call in self.calls)
+    def holds(self, dependant: Any) -> bool:
+        """Return whether FastAPI still holds the list, the endpoint and the requirements that this was read from."""
+        return (
+            self.mark is WatchedList.mark
+            and dependant.dependencies is self.held
+            and dependant.call is self.endpoint  # another one may take other arguments: `access_tests` exchanges it
+            and all(dependency.call is call for dependency, call in self.calls)
+        )
 
 
 def _is_plain(call: Any) -> bool:
     return issubclass(type(call), Requirement) and type(call).__call__ is Requirement.__call__
 
 
+def _asked_once(dependencies: Iterable[Any]) -> bool:
+    """Return whether FastAPI asks each requirement once, here and below: it does not with ``use_cache=False``."""
+    return all(
+        (
+            not issubclass(type(each.call), Requirement)
+            or (each.use_cache and getattr(each, "concurrency", None) is None)
+        )
+        and _asked_once(each.dependencies)
+        for each in dependencies
+    )
+
+
 def _short_handler(
     route: APIRoute, dependant: Any, rest: list[Any], taken: Iterable[Any], requirements: tuple[Requirement, ...]
-) -> Handler:
-    """Return a handler as FastAPI would make it, with only the ``rest`` of the dependencies.
+) -> Handler | None:
+    """Return a handler as FastAPI would make it, with only the ``rest`` of the dependencies; None if it would treat the endpoint in another way.
 
     Its endpoint gets what the dependencies ``taken`` would have given by name. It runs only if ``requirements`` were asked and met.
     """
@@ -140,19 +152,13 @@ def _short_handler(
             values[name] = None if type(state) is Anonymous else state.principal
         return values
 
-    if gives(dependant.call) == "coroutine":
-        # No coroutine of its own: FastAPI awaits what it returns.
-        @awaited
-        @functools.wraps(dependant.call)
-        def endpoint(**values: Any) -> Any:
-            return dependant.call(**completed(values))
+    # FastAPI looks at what is wrapped to see whether to await it, to iterate over it, or to run it in a thread.
+    @functools.wraps(dependant.call)
+    def endpoint(**values: Any) -> Any:
+        return dependant.call(**completed(values))
 
-    else:
-
-        @functools.wraps(dependant.call)
-        def endpoint(**values: Any) -> Any:
-            return dependant.call(**completed(values))
-
+    if gives(endpoint) != gives(dependant.call):
+        return None
     shorter = {} if own else {"http_connection_param_name": _CONNECTION}
     return handler_with(route, dataclasses.replace(dependant, dependencies=rest, call=endpoint, **shorter))
 

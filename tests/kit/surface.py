@@ -39,7 +39,9 @@ def _lines(name: str, value: Any) -> Iterator[str]:
         return
     bases = ", ".join(base.__name__ for base in value.__bases__ if base is not object)
     yield f"class {name}({bases})"
-    if not issubclass(value, Enum):  # its members are what users see, and the signature differs between Pythons
+    # An enumeration's members are what users see. Its signature, and that of FastAPI's own classes, differs between releases.
+    made = next(base for base in value.__mro__ if "__init__" in vars(base) or "__new__" in vars(base))
+    if not issubclass(value, Enum) and not made.__module__.startswith("fastapi"):
         yield f"    {name}{_signature(value)}"
     foreign = [base for base in value.__mro__ if not base.__module__.startswith("s2s_fastapi")]
     for member in sorted(vars(value)):
