@@ -400,6 +400,7 @@ BROKEN: Mapping[str, Broken] = {
     "a key for another alg": jwk(_JWK_MEMBERS, alg="ES384"),
     "the numbers of another kty too": jwk(_JWK_MEMBERS, n="AQAB", e="AQAB"),
     "a crv in a key of RSA": jwk(_JWK_MEMBERS, rsa_key, crv="P-256"),
+    "a key that may not be exported": jwk(_JWK_MEMBERS, ext=False),
     "a kid that is no text": jwk(_JWK_MEMBERS, kid={"a": 1}),
     # Keys that must not be used, with tokens that are bound to them.
     "an x of 31 bytes": bound_to("wrong length", _resized("x", lambda x: x[1:])),

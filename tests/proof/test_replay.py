@@ -403,3 +403,13 @@ def test_callers_that_are_silent_are_forgotten() -> None:
         clocks.pass_by(1)
         assert use(limited, ("i", f"c{number}"))
     assert len(limited._counts) < 60
+
+
+def test_callers_that_are_always_there_keep_none_of_the_others_in_memory() -> None:
+    clocks = Clocks()
+    limited = quota(Store(), clocks)
+    for number in range(300):
+        clocks.pass_by(1)
+        for caller in (ANN, BOB, ("i", f"c{number}")):
+            assert use(limited, caller)
+    assert len(limited._counts) < 60
