@@ -275,22 +275,17 @@ def _pss_under_the_name_of_pkcs1() -> Key:
     return replace(rsa_key("PS256"), algorithm="RS256")
 
 
-def _short_coordinate() -> Key:
-    """A good key whose x begins with a zero byte, which is left out: RFC 7518 section 6.2.1.2 wants the full length."""
+def _resized(name: str, resize: Callable[[bytes], bytes]) -> Callable[[], Key]:
+    """A good key with one coordinate of another length: RFC 7518 section 6.2.1.2 wants all bytes, also those that are zero."""
     good = ec_key()
-    return replace(good, jwk={**good.jwk, "x": b64(base64.urlsafe_b64decode(good.jwk["x"] + "==")[1:])})
-
-
-def _long_coordinate() -> Key:
-    good = ec_key()
-    return replace(good, jwk={**good.jwk, "x": b64(b"\0" + base64.urlsafe_b64decode(good.jwk["x"] + "=="))})
+    return lambda: replace(good, jwk={**good.jwk, name: b64(resize(base64.urlsafe_b64decode(good.jwk[name] + "==")))})
 
 
 def other_key() -> Key:
     return ec_key("ES256", 1)
 
 
-_COMPACT = "not a compact JWS"
+_COMPACT = "not a compact JWS."
 _READING = "exactly one reading"
 _OTHER_MEMBERS = "other members than typ, alg and jwk"
 _JWK_MEMBERS = "members that are not allowed"
@@ -405,10 +400,13 @@ BROKEN: Mapping[str, Broken] = {
     "a key for another alg": jwk(_JWK_MEMBERS, alg="ES384"),
     "the numbers of another kty too": jwk(_JWK_MEMBERS, n="AQAB", e="AQAB"),
     "a crv in a key of RSA": jwk(_JWK_MEMBERS, rsa_key, crv="P-256"),
+    "a key that may not be exported": jwk(_JWK_MEMBERS, ext=False),
     "a kid that is no text": jwk(_JWK_MEMBERS, kid={"a": 1}),
     # Keys that must not be used, with tokens that are bound to them.
-    "an x of 31 bytes": bound_to("wrong length", _short_coordinate),
-    "an x of 33 bytes": bound_to("wrong length", _long_coordinate),
+    "an x of 31 bytes": bound_to("wrong length", _resized("x", lambda x: x[1:])),
+    "an x of 33 bytes": bound_to("wrong length", _resized("x", lambda x: b"\0" + x)),
+    "a y of 31 bytes": bound_to("wrong length", _resized("y", lambda y: y[1:])),
+    "a y of 33 bytes": bound_to("wrong length", _resized("y", lambda y: b"\0" + y)),
     "a point that is not on the curve": bound_to("not a usable public key", _not_on_the_curve),
     "a point of zeros": bound_to("not a usable public key", _zeros),
     "the neutral element of Ed25519": bound_to("not a usable public key", _neutral_element),

@@ -113,6 +113,50 @@ def test_a_clock_that_is_set_back_refuses_what_could_have_been_forgotten() -> No
     assert first(store, 3)
 
 
+def test_what_was_forgotten_is_the_latest_end_of_all_that_was_forgotten_together() -> None:
+    clocks = Clocks()
+    store = clocks.store()
+    start = clocks.wall
+    assert first(store, 1)
+    clocks.wall -= 8
+    assert first(store, 2)  # in the same step as the first one, with an earlier end
+    clocks.pass_by(50)
+    clocks.wall = start - 5
+    with pytest.raises(ReplayStoreUnavailable):
+        first(store, 1)
+
+
+def test_what_was_forgotten_later_may_have_ended_earlier() -> None:
+    clocks = Clocks()
+    store = clocks.store()
+    start = clocks.wall
+    assert first(store, 1)
+    clocks.pass_by(10)
+    clocks.wall = start - 100
+    assert first(store, 2)
+    clocks.pass_by(60)
+    clocks.wall = start - 10
+    with pytest.raises(ReplayStoreUnavailable):
+        first(store, 1)
+
+
+def test_the_clocks_are_read_and_all_else_is_done_under_the_lock() -> None:
+    """Without the lock, two threads would find the same proof new only once in a million tries."""
+    held: list[bool] = []
+
+    def clock_of(owner: Callable[[], InProcessReplayStore | ReplayQuota]) -> Callable[[], float]:
+        def clock() -> float:
+            held.append(owner()._lock.locked())
+            return 0.0
+
+        return clock
+
+    store = InProcessReplayStore(clock=clock_of(lambda: store))
+    limited = ReplayQuota(store, clock=clock_of(lambda: limited))
+    assert asyncio.run(limited.first_use(ANN, key(1), LIFE))
+    assert held == [True, True]
+
+
 def test_a_clock_that_is_corrected_by_a_few_seconds_refuses_nobody() -> None:
     clocks = Clocks()
     store = clocks.store()
@@ -358,4 +402,14 @@ def test_callers_that_are_silent_are_forgotten() -> None:
     for number in range(500):
         clocks.pass_by(1)
         assert use(limited, ("i", f"c{number}"))
+    assert len(limited._counts) < 60
+
+
+def test_callers_that_are_always_there_keep_none_of_the_others_in_memory() -> None:
+    clocks = Clocks()
+    limited = quota(Store(), clocks)
+    for number in range(300):
+        clocks.pass_by(1)
+        for caller in (ANN, BOB, ("i", f"c{number}")):
+            assert use(limited, caller)
     assert len(limited._counts) < 60
