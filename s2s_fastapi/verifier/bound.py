@@ -16,7 +16,7 @@ from s2s_fastapi.errors import ConfigurationError, ReplayStoreUnavailable
 from s2s_fastapi.keycloak.cures import PROOF_USED, STORE_UNCLEAR, store_cure
 from s2s_fastapi.proof.algorithms import PROOF_ALGORITHMS
 from s2s_fastapi.proof.checked import Proof, check_proof
-from s2s_fastapi.proof.replay import SIZE, InProcessReplayStore, ReplayQuota, ReplayStore
+from s2s_fastapi.proof.replay import InProcessReplayStore, ReplayQuota, ReplayStore
 from s2s_fastapi.verifier.bearer import proofs_in, token_in
 from s2s_fastapi.verifier.public_url import PublicUrls, checked_urls
 from s2s_fastapi.verifier.realms import RealmsVerifier
@@ -80,17 +80,17 @@ class DpopOptions:
 class BoundTokens:
     """Decide about requests with a token under the scheme DPoP."""
 
-    def __init__(self, verifier: Verifier | RealmsVerifier, options: DpopOptions, *, quota: int = SIZE) -> None:
+    def __init__(self, verifier: Verifier | RealmsVerifier, options: DpopOptions) -> None:
         """Take the verifier of the service. Bound tokens are verified as it does, and remembered in another place.
 
-        Each caller may fill half of ``quota`` proofs. Without a store in the options, proofs are remembered in this process.
+        Without a store in the options, proofs are remembered in this process.
         """
         self._tokens = verifier.beside()
         self._clock: Callable[[], float] = verifier.realms[0].clock
         self._urls = PublicUrls.of(options.urls)
         # Not `or`: an empty store that has a length is false.
         self.store = InProcessReplayStore(wall=self._clock) if options.store is None else options.store
-        self._proofs = ReplayQuota(self.store, size=getattr(self.store, "size", quota))
+        self._proofs = ReplayQuota(self.store)
 
     async def decide(
         self, credentials: bytes, scope: MutableMapping[str, Any], root_path: str | None = None

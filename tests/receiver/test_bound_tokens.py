@@ -466,6 +466,11 @@ def fails(error: BaseException) -> Callable[[], Any]:
     return answer
 
 
+async def says_yes_at_last() -> bool:
+    await asyncio.sleep(5)  # nobody waits for it
+    return True
+
+
 class TestTheStore:
     @pytest.mark.parametrize(
         ("answer", "wait"),
@@ -477,7 +482,7 @@ class TestTheStore:
             (lambda: None, "5"),
             (lambda: 1, "5"),
             (lambda: "True", "5"),
-            (lambda: asyncio.sleep(60), "5"),
+            (says_yes_at_last, "5"),
         ],
         ids=["unavailable", "broken", "unreachable", "slow", "None", "1", "text", "hangs"],
     )
@@ -724,6 +729,10 @@ class TestAWebSocket:
         assert fields(refused.value) == [BEARER, DPOP]
 
 
+END = 1_801_440_000.0
+"""2027-02-01, 00:00 UTC."""
+
+
 class TestObserveMode:
     def test_opens_the_scheme_and_nothing_else_of_a_binding(
         self, serve: Callable[..., TestClient], owner: Owner, realm: Realm, observed: Observed
@@ -751,7 +760,7 @@ class TestObserveMode:
     def test_a_bound_token_for_another_service_is_observed_only_with_its_proof(
         self, serve: Callable[..., TestClient], realm: Realm, observed: Observed
     ) -> None:
-        clock = Clock()
+        clock = Clock(END - 100)
         client = serve(insecure_observe_until="2027-02-01", clock=clock)
         mine = Owner(realm, clock=clock)
         token = mine.token(iat=int(clock.now), exp=int(clock.now) + 300, aud="other")
@@ -760,6 +769,10 @@ class TestObserveMode:
             assert (observed.reasons[-1], observed.decisions[-1].observed) == ("wrong_audience", True)
             assert client.get("/x", headers=mine.headers(token, "/x")[:1]).status_code == 401
             assert observed.reasons[-1] == "proof_missing"
+        # The token is remembered, lives on after the day, and is refused all the same.
+        clock.advance(END - clock.now)
+        assert client.get("/x", headers=mine.headers(token, "/x")).status_code == 401
+        assert (observed.reasons[-1], observed.decisions[-1].observed) == ("wrong_audience", False)
 
 
 class TestSeveralRealms:

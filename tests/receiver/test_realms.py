@@ -25,6 +25,7 @@ from s2s_fastapi import (
     observed_refusals,
     openapi_schema,
     require_audience,
+    require_bound,
     require_caller,
     require_claim,
     require_role,
@@ -122,6 +123,7 @@ def test_a_requirement_speaks_of_the_first_realm_unless_it_names_another(require
 def test_every_kind_of_requirement_refuses_callers_of_another_realm_and_takes_a_realm(factory: Any) -> None:
     said: dict[Any, tuple[Any, ...]] = {
         require_service: (),
+        require_bound: (),
         require_role: ("reader",),
         require_claim: ("tenant", "acme"),
         require_that: ("always", lambda _: True),
@@ -140,6 +142,7 @@ def test_every_kind_of_requirement_refuses_callers_of_another_realm_and_takes_a_
         claims={"tenant": "acme"},
         realm="partners",
         other_realm="partners",
+        binding="dpop",
     )
     ours = replace(theirs, issuer="https://corp.test/realms/c", realm="corp", other_realm="")
     arguments = said.get(factory, ("a",))
