@@ -590,9 +590,8 @@ class ServiceTokenAuth(HttpxAuth):
 
     def _prove(self, request: Any, token: GrantedToken) -> None:
         made, there = proven(request), request.headers.get(PROOF)
-        if there is not None and (
-            made is None or there != made.header
-        ):  # the same Request, sent again, has our own earlier proof
+        # The same Request, sent again, carries our own earlier proof.
+        if there is not None and (made is None or there != made.header):
             raise self._environment.withheld(OWN_PROOF)
         prove(request, token)
 

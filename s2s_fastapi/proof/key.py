@@ -104,4 +104,7 @@ def _called(url: str) -> str:
     scheme, mark, rest = place.partition("://")
     if "@" in rest.partition("/")[0]:
         raise ValueError("a user name or password does not belong in the URL of a proof")
-    return f"{_SECURE.get(scheme.lower(), scheme)}{mark}{rest}"
+    path = (
+        "" if "/" in rest else "/"
+    )  # what is sent for an empty one; not every receiver normalises (RFC 3986 section 6.2.3)
+    return f"{_SECURE.get(scheme.lower(), scheme)}{mark}{rest}{path}"

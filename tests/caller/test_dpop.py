@@ -6,13 +6,16 @@ import hashlib
 import io
 import pickle
 import re
+import threading
 import time
 from base64 import urlsafe_b64encode
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI
 from joserfc.jwk import ECKey
@@ -72,6 +75,8 @@ def test_a_request_carries_the_token_and_a_proof_for_exactly_this_request(
     ath = urlsafe_b64encode(hashlib.sha256(token.removeprefix("DPoP ").encode()).digest()).decode().rstrip("=")
     assert proof.claims["ath"] == ath
     assert thumbprint_in(token) == proof.thumbprint == keycloak.shown[0].thumbprint
+    send(auth_for(bob), "GET", bob.url)
+    assert proofs(bob)[1].claims["htu"] == f"{bob.url}/"  # type: ignore[union-attr]
     asked = keycloak.shown[0]
     assert (asked.claims["htm"], asked.claims["htu"]) == ("POST", TOKEN_URL)
     assert "ath" not in asked.claims
@@ -97,6 +102,26 @@ def test_one_client_has_one_key_for_all_audiences_and_scopes(
 
     assert len(keycloak.requests) == 2
     assert len({proof.thumbprint for proof in keycloak.shown}) == 1
+
+
+def test_threads_that_need_a_key_at_the_same_moment_get_one(keycloak: BindingKeycloak) -> None:
+    auth, meeting = ServiceTokenAuth("http://bob:8000", dpop=True), threading.Barrier(8)
+
+    def ask(number: int) -> str:
+        meeting.wait(10)
+        return Proof.read(auth.asking(scope=f"s{number}").headers_for("GET", "http://bob:8000")["DPoP"]).thumbprint
+
+    with ThreadPoolExecutor(8) as threads:
+        assert len(set(threads.map(ask, range(8)))) == 1
+    assert len(keycloak.requests) == 8
+
+
+@pytest.mark.parametrize("package", [httpx, httpx2])
+def test_a_websocket_on_an_httpx_client_opens_with_a_proof(package: Any, bob: Receiver) -> None:
+    with package.Client(auth=auth_for(bob)) as client, client.stream("GET", bob.url.replace("http", "ws") + "/room"):
+        pass
+
+    assert proofs(bob)[0].claims["htu"] == f"{bob.url}/room"  # type: ignore[union-attr]
 
 
 def test_another_client_has_another_key(bob: Receiver, keycloak: BindingKeycloak) -> None:

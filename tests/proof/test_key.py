@@ -88,7 +88,7 @@ def test_no_two_proofs_have_the_same_jti_and_each_has_128_bits() -> None:
         ("https://api.example/a?password=x#top", "https://api.example/a"),
         ("https://api.example/a#top?b", "https://api.example/a"),
         ("https://api.example/a@b", "https://api.example/a@b"),
-        ("https://api.example?a@b", "https://api.example"),
+        ("https://api.example?a@b", "https://api.example/"),
         ("wss://api.example/a", "https://api.example/a"),
         ("WS://api.example/a", "http://api.example/a"),
         ("http://[::1]:8000/a", "http://[::1]:8000/a"),

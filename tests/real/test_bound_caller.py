@@ -1,6 +1,7 @@
 """Requests for bound tokens on real servers: clocks that are wrong, signed assertions, and each refusal with its cure."""
 
 import json
+import secrets
 import time
 from base64 import urlsafe_b64decode
 from pathlib import Path
@@ -68,8 +69,8 @@ def test_a_machine_whose_clock_is_eleven_minutes_off_is_told(off: float, keycloa
 
 def test_a_proof_that_was_used_is_told(keycloak: Keycloak, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of(keycloak.realm("corp"), CLIENT)
-    fixed = proof_key.secrets.token_bytes(16)
-    monkeypatch.setattr(proof_key.secrets, "token_bytes", lambda _: fixed)
+    fixed = secrets.token_bytes(16)
+    monkeypatch.setattr(secrets, "token_bytes", lambda _: fixed)
     with using(TokenSource()):
         calling(settings).headers_for("GET", URL)
         error = refused(settings, scope="profile")
