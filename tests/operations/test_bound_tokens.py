@@ -14,6 +14,7 @@ from s2s_fastapi.operations.access_check import check_access
 from s2s_fastapi.operations.apply import apply_plan
 from s2s_fastapi.operations.graph import as_html, as_json, as_mermaid
 from s2s_fastapi.operations.plan import Plan, make_plan, question_of, read_plan
+from s2s_fastapi.operations.predicted import same_claims
 from s2s_fastapi.operations.realm_file import RealmFile
 from s2s_fastapi.operations.realm_json import realm_json
 from s2s_fastapi.operations.relations import Status, relations
@@ -254,6 +255,12 @@ def test_a_client_with_one_bearer_call_is_not_forced_and_a_note_says_why() -> No
         in noted(plan, Severity.NOTE)
     )
     assert [token.dpop for token in plan.tokens] == [False, True]
+
+
+def test_a_promised_token_that_is_bound_is_another_one_than_a_bearer_token() -> None:
+    bearer = {"aud": "crm", "client_id": "billing"}
+    assert not same_claims({**bearer, "cnf": {"jkt": "a"}}, bearer)
+    assert same_claims({**bearer, "cnf": {"jkt": "a"}}, {**bearer, "cnf": {"jkt": "b"}})
 
 
 def test_nothing_is_said_or_done_if_no_call_is_bound() -> None:
