@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI
+from fastapi.routing import APIRoute
 from joserfc import jwt as joserfc
 from joserfc.jwk import RSAKey
 from starlette.applications import Starlette
@@ -77,10 +78,12 @@ def guarded(
     given: KeycloakSettings | list[KeycloakSettings],
     *requirements: Requirement,
     openapi_url: str | None = "/openapi.json",
+    route_class: type[APIRoute] = APIRoute,
     **options: Any,
 ) -> FastAPI:
     """Return the route behind one requirement, or behind two, each in a ``Depends`` of its own."""
     app = FastAPI(openapi_url=openapi_url)
+    app.router.route_class = route_class
     app.add_middleware(ServiceAuthMiddleware, given, **options)
     first, *others = requirements or (require_caller(CALLER),)
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from benchmarks import apps, rows
 from benchmarks.asgi import Call, bearer, request
-from benchmarks.realm import CALLER, REALM, ROOT, SECOND, issuer, settings, token, two_realms
-from s2s_fastapi import DOCS, TokenVerifier, require_caller, require_claim
+from benchmarks.realm import CALLER, REALM, RECEIVER, ROOT, SECOND, issuer, settings, token, two_realms
+from s2s_fastapi import DOCS, ServiceRoute, TokenVerifier, require_audience, require_caller, require_claim
 
 _TOOL = 3
 _WARM_UP = 20
@@ -72,6 +72,10 @@ def main() -> None:
             todo[row] = request(app, bearer(token(realm, name).encode))
         either = require_caller(CALLER) | require_caller("b")
         todo["ours, `a | b`, one realm"] = request(apps.guarded(settings(realm), either, public_paths=DOCS), same)
+        audience, caller = require_audience(RECEIVER), require_caller(CALLER)
+        for row, requirements in {rows.ONE: (caller,), rows.TWO: (audience, caller)}.items():
+            app = apps.guarded(settings(realm), *requirements, route_class=ServiceRoute)
+            todo[f"{row}, `ServiceRoute`"] = request(app, same)
         # What a claim costs beside `a & b`. docs/speed.md has no row for it.
         sub = str(TokenVerifier(settings(realm)).verify(token(realm)).subject)
         app = apps.guarded(settings(realm), require_caller(CALLER) & require_claim("sub", sub))

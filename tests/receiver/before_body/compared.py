@@ -49,10 +49,10 @@ class Comparison:
                 if number == 2 * REQUESTS // 3:
                     for app in apps.values():
                         app.override()
-                if number == REQUESTS // 2:
+                if number == REQUESTS // 4:
                     for app in apps.values():
                         app.late()
-                paths = ours.paths + (ours.late_paths if number >= REQUESTS // 2 else [])
+                paths = ours.paths + (ours.late_paths if number >= REQUESTS // 4 else [])
                 path = draw.choice(paths)
                 own = ours.methods.get(path.rpartition("/")[2], "GET")
                 case = Case(

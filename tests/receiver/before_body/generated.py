@@ -472,7 +472,7 @@ class Generated:
             )
             self.late_paths = [f"/{each}/middle/i/late" for each in prefixes]
         tops = [route for route in app.routes if isinstance(route, APIRoute)]
-        add, change = (self.random.random() < 0.5 for _ in range(2))
+        add, change = (self.random.random() < 0.6 for _ in range(2))
         added, changed = Depends(self._requirement()), self._requirement()
         donor = APIRoute("/", print, dependencies=[added])
 
