@@ -888,10 +888,13 @@ class TestTheUrl:
         app.mount("/inner", inner)
         assert self.ask(app, owner, "/inner/x", f"{PUBLIC_URL}/inner/x").json() == "here"
 
+    @pytest.mark.parametrize("root", ["/api", "/inner"])
     @pytest.mark.parametrize("outside", [True, False])
-    def test_knows_the_root_path_of_the_app_itself(self, outside: bool, owner: Owner, options: Options) -> None:
+    def test_knows_the_root_path_of_the_app_itself(
+        self, outside: bool, root: str, owner: Owner, options: Options
+    ) -> None:
         app = FastAPI(openapi_url=None)
-        app.root_path = "/api"
+        app.root_path = root
         app.get("/x")(lambda: "here")
         made = options(dpop="accepted", public_url=f"{PUBLIC_URL}/api")
         served: Any = app
@@ -899,7 +902,7 @@ class TestTheUrl:
             served = ServiceAuthMiddleware(app, **made)
         else:
             app.add_middleware(ServiceAuthMiddleware, **made)
-        for path in ("/x", "/api/x"):
+        for path in ("/x", f"{root}/x"):
             assert self.ask(served, owner, path, f"{PUBLIC_URL}/api/x").json() == "here"
 
     def test_is_asked_with_the_method_on_the_wire(self, make_app: App, owner: Owner) -> None:
