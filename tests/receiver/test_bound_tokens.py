@@ -792,6 +792,8 @@ class TestSeveralRealms:
         def x(caller: CurrentPrincipal) -> str:
             return f"{caller.realm} {caller.binding}"
 
+        app.get("/y", dependencies=[Depends(require_caller("chat-app-service"))])(lambda: None)
+
         with TestClient(app) as client:
             owner = Owner(partners)
             token = owner.token()
@@ -801,6 +803,9 @@ class TestSeveralRealms:
             home = Owner(corp)
             response = client.get("/x", headers=home.headers(home.token(), "/x"))
             assert (response.status_code, observed.reasons[-1]) == (403, "other_realm")
+            response = client.get("/y", headers=owner.headers(token, "/y"))
+            assert (response.status_code, observed.reasons[-1]) == (403, "other_realm")
+            assert fields(response) == [f'DPoP {REALM}, error="insufficient_scope", {ALGS}']
 
 
 class TestTheUrl:
