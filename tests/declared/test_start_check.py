@@ -244,3 +244,9 @@ class TestBoundTokens:
         assert not list(
             replace(check(get("/x", require_bound() & require_service()), users=True), dpop="required").problems()
         )
+
+    def test_are_asked_for_anyway_if_they_are_required_of_every_request(self) -> None:
+        """A requirement that FastAPI does not ask stops no start if the middleware lets in nobody who does not meet it."""
+        lost = RouteAccess("/x", GET, mistakes=(Mistake("not asked", requirement=require_bound()),))
+        assert [each for each in replace(check(lost), dpop="accepted").problems() if "not asked" in each]
+        assert not list(replace(check(lost), dpop="required").problems())

@@ -792,6 +792,8 @@ class TestSeveralRealms:
         def x(caller: CurrentPrincipal) -> str:
             return f"{caller.realm} {caller.binding}"
 
+        app.get("/y", dependencies=[Depends(require_caller("chat-app-service"))])(lambda: None)
+
         with TestClient(app) as client:
             owner = Owner(partners)
             token = owner.token()
@@ -801,6 +803,9 @@ class TestSeveralRealms:
             home = Owner(corp)
             response = client.get("/x", headers=home.headers(home.token(), "/x"))
             assert (response.status_code, observed.reasons[-1]) == (403, "other_realm")
+            response = client.get("/y", headers=owner.headers(token, "/y"))
+            assert (response.status_code, observed.reasons[-1]) == (403, "other_realm")
+            assert fields(response) == [f'DPoP {REALM}, error="insufficient_scope", {ALGS}']
 
 
 class TestTheUrl:
@@ -888,10 +893,13 @@ class TestTheUrl:
         app.mount("/inner", inner)
         assert self.ask(app, owner, "/inner/x", f"{PUBLIC_URL}/inner/x").json() == "here"
 
+    @pytest.mark.parametrize("root", ["/api", "/inner"])
     @pytest.mark.parametrize("outside", [True, False])
-    def test_knows_the_root_path_of_the_app_itself(self, outside: bool, owner: Owner, options: Options) -> None:
+    def test_knows_the_root_path_of_the_app_itself(
+        self, outside: bool, root: str, owner: Owner, options: Options
+    ) -> None:
         app = FastAPI(openapi_url=None)
-        app.root_path = "/api"
+        app.root_path = root
         app.get("/x")(lambda: "here")
         made = options(dpop="accepted", public_url=f"{PUBLIC_URL}/api")
         served: Any = app
@@ -899,7 +907,7 @@ class TestTheUrl:
             served = ServiceAuthMiddleware(app, **made)
         else:
             app.add_middleware(ServiceAuthMiddleware, **made)
-        for path in ("/x", "/api/x"):
+        for path in ("/x", f"{root}/x"):
             assert self.ask(served, owner, path, f"{PUBLIC_URL}/api/x").json() == "here"
 
     def test_is_asked_with_the_method_on_the_wire(self, make_app: App, owner: Owner) -> None:

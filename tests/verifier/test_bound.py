@@ -85,6 +85,9 @@ def test_the_challenge_is_that_of_the_scheme(made: Made, owner: Owner) -> None:
     error = refused(made(), request(owner.headers(owner.token(), "/y")))
     assert isinstance(error, AuthenticationError)
     assert (error.challenge or "").startswith('DPoP realm="crm-api-gateway", error="invalid_dpop_proof", algs="ES256 ')
+    error = refused(made(), request(owner.headers(owner.token(aud="other"), "/x")))
+    assert isinstance(error, AuthenticationError)
+    assert (error.challenge or "").startswith('DPoP realm="crm-api-gateway", error="invalid_token", algs="ES256 ')
 
 
 @pytest.mark.parametrize(
@@ -197,6 +200,7 @@ class TestTheUrlOfARequest:
         ("scope", "url"),
         [
             ({"raw_path": b"/x?a=b"}, "/x"),
+            ({"path": "/api", "raw_path": b"/api?a=b", "root_path": "/api"}, ""),
             ({"raw_path": None}, "/x"),
             ({"raw_path": b""}, "/x"),
             ({"path": "/é b", "raw_path": None}, "/%C3%A9%20b"),
