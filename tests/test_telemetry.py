@@ -38,6 +38,7 @@ FULL = {
     "client_id": "chat-app-service",
     "token_id": "trrtcc:1",
     "kid": "key-1",
+    "binding": "dpop",
     "issuer": "https://sso.example.com/realms/corp",
     "cure": "give it a scope",
 }

@@ -120,11 +120,12 @@ class BoundVerdict(Verdict):
     request, after the proof of that request was checked.
     """
 
-    __slots__ = ("_of_token", "receiver", "thumbprint")
+    __slots__ = ("of_token", "receiver", "thumbprint")
 
     def __init__(self, of_token: Verdict, thumbprint: str, receiver: str = "") -> None:
         """Take what was decided about the token alone, the thumbprint of its key (``cnf.jkt``, RFC 9449 section 6.1), and who was called."""
-        self._of_token = of_token
+        self.of_token = of_token
+        """What is remembered, and for how long, depends on it. It accepts no request."""
         self.thumbprint = thumbprint
         self.receiver = receiver
         super().__init__((self._refusal(Decision(reason=Reason.PROOF_MISSING, cure=NO_PROOF)),), begins=of_token.begins)
@@ -132,7 +133,7 @@ class BoundVerdict(Verdict):
     @property
     def owner(self) -> Principal:
         """Who owns the token. Whether the owner sent it is not known yet."""
-        principal = self._of_token.principal
+        principal = self.of_token.principal
         assert principal is not None  # noqa: S101 - only an accepted token becomes such a verdict
         return principal
 
@@ -142,10 +143,10 @@ class BoundVerdict(Verdict):
 
     def proven(self, proof: Proof) -> Verdict:  # noqa: ARG002 - nobody gets an acceptance without a proof that was checked
         """Return the acceptance of the one request whose proof was checked and is new."""
-        return self._of_token
+        return self.of_token
 
     def _refusal(self, refusal: Decision) -> Decision:
-        return self._of_token.with_token(refusal, self.receiver)
+        return self.of_token.with_token(refusal, self.receiver)
 
 
 @lru_cache(maxsize=256)

@@ -158,10 +158,11 @@ class Verifier:
                 observing=now < self._observe_until,
                 credentials=credentials,
             )
-            principal = verdict.owner if isinstance(verdict, BoundVerdict) else verdict.principal
-            if principal is not None and (verdict.accepted or isinstance(verdict, BoundVerdict)):
+            token = verdict.of_token if isinstance(verdict, BoundVerdict) else verdict
+            principal = token.principal
+            if principal is not None and token.accepted:
                 ends = self.checks.ends(principal)
-                if verdict.observed:
+                if token.observed:
                     ends = min(ends, self._observe_until)
                 self.tokens.put(credentials, RememberedToken(verdict, key, principal.issued_at, verdict.begins, ends))
             return verdict

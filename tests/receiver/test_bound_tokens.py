@@ -729,6 +729,10 @@ class TestAWebSocket:
         assert fields(refused.value) == [BEARER, DPOP]
 
 
+END = 1_801_440_000.0
+"""2027-02-01, 00:00 UTC."""
+
+
 class TestObserveMode:
     def test_opens_the_scheme_and_nothing_else_of_a_binding(
         self, serve: Callable[..., TestClient], owner: Owner, realm: Realm, observed: Observed
@@ -756,7 +760,7 @@ class TestObserveMode:
     def test_a_bound_token_for_another_service_is_observed_only_with_its_proof(
         self, serve: Callable[..., TestClient], realm: Realm, observed: Observed
     ) -> None:
-        clock = Clock()
+        clock = Clock(END - 100)
         client = serve(insecure_observe_until="2027-02-01", clock=clock)
         mine = Owner(realm, clock=clock)
         token = mine.token(iat=int(clock.now), exp=int(clock.now) + 300, aud="other")
@@ -765,6 +769,10 @@ class TestObserveMode:
             assert (observed.reasons[-1], observed.decisions[-1].observed) == ("wrong_audience", True)
             assert client.get("/x", headers=mine.headers(token, "/x")[:1]).status_code == 401
             assert observed.reasons[-1] == "proof_missing"
+        # The token is remembered, lives on after the day, and is refused all the same.
+        clock.advance(END - clock.now)
+        assert client.get("/x", headers=mine.headers(token, "/x")).status_code == 401
+        assert (observed.reasons[-1], observed.decisions[-1].observed) == ("wrong_audience", False)
 
 
 class TestSeveralRealms:
@@ -822,6 +830,7 @@ class TestTheUrl:
             (f"{PUBLIC_URL}/api/", {}, "/x", "https://crm.example.com/api/x"),
             (f"{PUBLIC_URL}/api", {"root_path": "/api"}, "/x", "https://crm.example.com/api/x"),
             (f"{PUBLIC_URL}/api", {"root_path": "/api"}, "/api/x", "https://crm.example.com/api/x"),
+            (f"{PUBLIC_URL}/api", {"root_path": "/api"}, "/api/api/x", "https://crm.example.com/api/api/x"),
             (f"{PUBLIC_URL}/api", {}, "/api/x", "https://crm.example.com/api/x"),
             (f"{PUBLIC_URL}/api", {"root_path": "/api"}, "/", "https://crm.example.com/api"),
             (f"{PUBLIC_URL}/api", {"root_path": "/api"}, "/", "https://crm.example.com/api/"),
@@ -854,6 +863,7 @@ class TestTheUrl:
             (f"{PUBLIC_URL}/api", {}, "/x", "https://crm.example.com/x"),
             (f"{PUBLIC_URL}/api", {}, "/apix", "https://crm.example.com/apix"),
             (f"{PUBLIC_URL}/api", {"root_path": "/api"}, "/api/x", "https://crm.example.com/api/api/x"),
+            (f"{PUBLIC_URL}/api", {"root_path": "/api"}, "/api/api/x", "https://crm.example.com/api/x"),
             (["https://other.example", f"{PUBLIC_URL}/api"], {}, "/x", "https://other.example/api/x"),
         ],
         ids=str,

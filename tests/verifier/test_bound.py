@@ -197,6 +197,7 @@ class TestTheUrlOfARequest:
         ("scope", "url"),
         [
             ({"raw_path": b"/x?a=b"}, "/x"),
+            ({"path": "/api", "raw_path": b"/api?a=b", "root_path": "/api"}, ""),
             ({"raw_path": None}, "/x"),
             ({"raw_path": b""}, "/x"),
             ({"path": "/é b", "raw_path": None}, "/%C3%A9%20b"),
