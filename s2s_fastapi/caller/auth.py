@@ -725,7 +725,7 @@ def _rebuild(  # noqa: PLR0917 - the arguments, for pickle
     settings: "environment.KeycloakSettings | None",
     any_origin: bool,
     min_validity: float,
-    dpop: bool | None,
+    dpop: bool | None = None,  # not in a pickle of an earlier version
 ) -> ServiceTokenAuth:
     auth = ServiceTokenAuth(
         *origins, audience=audience, scope=scope, settings=settings, insecure_any_origin=any_origin, dpop=dpop

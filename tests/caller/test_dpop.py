@@ -424,6 +424,32 @@ def test_a_receiver_whose_nonce_changes_all_the_time_gets_two_requests(send: Sen
     assert len(bob.seen) == 2
 
 
+def test_a_receiver_that_refuses_its_own_nonce_gets_one_request(send: Send, bob: Receiver) -> None:
+    auth = auth_for(bob)
+    bob.answers.append((200, {"DPoP-Nonce": "n"}, b""))
+    send(auth, "GET", bob.url)
+    bob.refuse(9, headers={**NONCE_WANTED, "DPoP-Nonce": "n"})
+
+    assert send(auth, "GET", bob.url).status_code == 401
+    assert len(bob.seen) == 2
+
+
+@pytest.mark.parametrize("status", [200, 400, 403, 407])
+@pytest.mark.parametrize("headers", [INVALID_TOKEN, {**NONCE_WANTED, "DPoP-Nonce": "n"}])
+def test_only_a_401_is_a_refusal(
+    headers: dict[str, str], status: int, bob: Receiver, keycloak: BindingKeycloak, clock: Clock
+) -> None:
+    auth = auth_for(bob)
+    httpx.get(bob.url, auth=auth)
+    clock.now += 11
+    bob.answers.append((status, headers, b""))
+
+    assert httpx.get(bob.url, auth=auth).status_code == status
+    httpx.get(bob.url, auth=auth)
+    assert len(bob.seen) == 3
+    assert len(keycloak.requests) == 1
+
+
 def test_a_renewed_token_may_need_a_nonce_and_then_it_ends(
     send: Send, bob: Receiver, keycloak: BindingKeycloak, clock: Clock
 ) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import ssl
+import time
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.service_client import service_client
 from s2s_fastapi.errors import TokenWithheld
 from tests.caller.bound import BindingKeycloak, Proof, proofs
-from tests.caller.fakes import Receiver, receiver
+from tests.caller.fakes import Clock, Receiver, receiver
 from tests.kit.authority import make_authority, server_context
 
 pytestmark = pytest.mark.usefixtures("source")
@@ -98,6 +100,53 @@ def test_back_from_another_host_there_is_neither_token_nor_proof(
     ask(crm, "GET", "/", asynchronous=False)
     assert (charles.tokens, proofs(charles)) == ([None], [None])
     assert [token is None for token in bob.tokens] == [proof is None for proof in proofs(bob)] == [False, True]
+
+
+@both_packages
+def test_between_two_origins_of_the_token_the_proof_stays_with_the_token(
+    package: Any, bob: Receiver, charles: Receiver
+) -> None:
+    bob.always = (307, {"Location": charles.url}, b"")
+    both = ServiceTokenAuth(bob.url, charles.url, dpop=True)
+    with service_client(bob.url, dpop=True, client_class=package.AsyncClient, follow_redirects=True) as client:
+        client.get("/", auth=both)
+
+    assert (charles.tokens, proofs(charles)) == ([None], [None])  # httpx drops the token between two origins
+
+
+REFUSALS = {
+    "invalid_token": {"WWW-Authenticate": 'DPoP error="invalid_token"'},
+    "use_dpop_nonce": {"WWW-Authenticate": 'DPoP error="use_dpop_nonce"', "DPoP-Nonce": "n"},
+    "invalid_dpop_proof": {"WWW-Authenticate": 'DPoP error="invalid_dpop_proof"'},
+}
+
+
+@both_packages
+@pytest.mark.parametrize("bare", [False, True])
+@pytest.mark.parametrize("headers", REFUSALS.values(), ids=REFUSALS)
+def test_what_another_host_refuses_says_nothing_of_our_token_our_nonce_and_our_clock(  # noqa: PLR0917 - fixtures
+    headers: dict[str, str],
+    bare: bool,
+    package: Any,
+    bob: Receiver,
+    charles: Receiver,
+    keycloak: BindingKeycloak,
+    clock: Clock,
+) -> None:
+    bob.answers = [(307, {"Location": charles.url}, b"")]
+    charles.always = (401, headers, b"")
+    charles.dates = formatdate(time.time() + 300, usegmt=True)
+    crm = service_client(bob.url, dpop=True, client_class=package.AsyncClient, follow_redirects=True)
+    with package.Client(auth=crm.auth, base_url=bob.url, follow_redirects=True) if bare else crm as client:
+        assert client.get("/").status_code == 401
+        clock.now += 11
+        client.get("/")
+
+    assert len(charles.seen) == len(keycloak.requests) == 1
+    proof = proofs(bob)[-1]
+    assert proof is not None
+    assert "nonce" not in proof.claims
+    assert abs(proof.claims["iat"] - time.time()) < 60
 
 
 @both_packages
