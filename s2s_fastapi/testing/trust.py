@@ -131,7 +131,7 @@ class Trusted:
         self._accepted: dict[int, tuple[TrustedRealm, ...]] = {}
         self._further: frozenset[str] = frozenset()
         self._workers = Workers("test keys"), Workers("test tokens")
-        self._proofs = self._replay_store()
+        self._proofs = InProcessReplayStore()  # by the real clocks: a test may turn its own ones back
         self._logs: list[DecisionLog] = []
         self._caller = calling.CallingApp(name, tuple(map(id, found.outermost)) or id(self), self._source())
 
@@ -210,7 +210,7 @@ class Trusted:
                 f"The block in which {self.name} trusted the test issuer has ended: reset it inside."
             )
         self.decisions.clear()
-        self._proofs = self._replay_store()
+        self._proofs = InProcessReplayStore()
         self._caller.source = self._source()
         for middleware, _ in self._found.middlewares:
             options = middleware._start.options  # noqa: SLF001 - its whole state
@@ -326,10 +326,6 @@ class Trusted:
         if isinstance(observer, DecisionLog):
             self._logs.append(observer)
         return Recorder(observer, self.decisions, self)
-
-    def _replay_store(self) -> InProcessReplayStore:
-        """Return where the proofs of this block are remembered, whatever store the app has in production."""
-        return InProcessReplayStore(clock=self.issuer.time.monotonic, wall=self.issuer.time.now)
 
     def _keys(self, settings: KeycloakSettings) -> KeySource:
         return KeySource(

@@ -597,7 +597,7 @@ def test_rule_42_a_proof_binds_the_token_to_its_key() -> None:
     assert (plain.token_type, "cnf" in plain.claims, plain.as_subject().bound) == ("Bearer", False, "")
 
 
-@pytest.mark.parametrize(("version", "binds"), [("26.0.8", False), ("26.3.9", False), ("26.4.0", True)])
+@pytest.mark.parametrize(("version", "binds"), [("26.0.8", False), ("26.3.9", False), ("26.4", True), ("26.4.0", True)])
 def test_rule_42_before_26_4_attribute_and_proof_are_ignored(version: str, binds: bool) -> None:
     model = RealmModel.read(
         realm(clients=[caller("c", attributes={"dpop.bound.access.tokens": "true"})]), version=version
