@@ -502,6 +502,7 @@ class TestOnTheWire:
             (b"/letters", "https://crm.example.com:443/api/letters"),
             (b"/letters?a=1&b=%2F", "https://crm.example.com/api/letters"),
             (b"/letters?", "https://crm.example.com/api/letters"),
+            (b"/api/letters", "https://crm.example.com/api/letters"),  # from a proxy that leaves the prefix in place
             (b"/letters?a=1", "https://crm.example.com/api/letters?a=1#b"),
             (b"/%6cetters", "https://crm.example.com/api/letters"),
             (b"/letters", "https://crm.example.com/api/%6Cetters"),
