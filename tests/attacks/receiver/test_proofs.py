@@ -22,7 +22,13 @@ from starlette.routing import Mount, Route
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from s2s_fastapi import InProcessReplayStore, Principal, ServiceAuthMiddleware, require_service
+from s2s_fastapi import (
+    InProcessReplayStore,
+    Principal,
+    ReplayStoreUnavailable,
+    ServiceAuthMiddleware,
+    require_service,
+)
 from tests.attacks.receiver.stack import Observed
 from tests.kit.realm import Clock, Realm, b64, settings
 from tests.proof.broken import BROKEN, Asked, Key, ec_key
@@ -496,6 +502,7 @@ class TestOnTheWire:
             (b"/letters", "https://crm.example.com:443/api/letters"),
             (b"/letters?a=1&b=%2F", "https://crm.example.com/api/letters"),
             (b"/letters?", "https://crm.example.com/api/letters"),
+            (b"/api/letters", "https://crm.example.com/api/letters"),  # from a proxy that leaves the prefix in place
             (b"/letters?a=1", "https://crm.example.com/api/letters?a=1#b"),
             (b"/%6cetters", "https://crm.example.com/api/letters"),
             (b"/letters", "https://crm.example.com/api/%6Cetters"),
@@ -598,6 +605,20 @@ def test_the_url_is_the_public_one_also_below_a_mount_and_a_root_path(server: st
             ):
                 wrong = Call(call.token, call.now, url=url)
                 service.refuses(*wrong.good, *lying, target=target, reason="invalid_proof")
+
+
+@pytest.mark.parametrize("says", [None, 1, "yes", RuntimeError("down"), ReplayStoreUnavailable("full")], ids=repr)
+def test_a_store_that_does_not_say_that_a_proof_is_new_lets_nobody_in(says: object) -> None:
+    class Unclear:
+        async def first_use(self, key: bytes, seconds: float) -> Any:
+            if isinstance(says, Exception):
+                raise says
+            return says
+
+    service = Service(replay_store=Unclear())
+    for _ in running(service, service.app(), UVICORN[0]):
+        answer = service.refuses(*service.call().good, status=503, reason="replay_store_unavailable")
+        assert answer.challenges == ()
 
 
 def test_several_public_urls_are_each_accepted_and_no_other() -> None:
