@@ -130,7 +130,9 @@ def _headers_for(wanted: Wanted, method: str, url: str) -> tuple[dict[str, str] 
     from s2s_fastapi.caller.auth import ServiceTokenAuth  # noqa: PLC0415 - slows --help down
     from s2s_fastapi.operations.tokens import refused_json  # noqa: PLC0415 - as above
 
-    auth = ServiceTokenAuth(_origin(method, url), audience=wanted.audiences or None, scope=wanted.scopes or None, dpop=True)
+    auth = ServiceTokenAuth(
+        _origin(method, url), audience=wanted.audiences or None, scope=wanted.scopes or None, dpop=True
+    )
     try:
         return auth.headers_for(method, url), {}, ""
     except TokenRequestError as error:

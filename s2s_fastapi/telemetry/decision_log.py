@@ -114,7 +114,7 @@ class DecisionLog:
             "hint": _EXCHANGED if decision.exchanged else "",
             "token_id": printable(decision.token_id, _LONGEST),
             "kid": printable(decision.kid, _LONGEST),
-            "binding": decision.binding,
+            "binding": printable(decision.binding, _LONGEST),
             "issuer": printable(decision.issuer, _LONGEST),
             "cure": printable(decision.cure, _LONGEST_CURE),
             "unverified_kid": printable(decision.unverified_kid, _LONGEST),
