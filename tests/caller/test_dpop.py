@@ -267,6 +267,16 @@ def test_a_machine_whose_clock_is_eight_minutes_off_works(
     assert len(keycloak.shown) == 3  # what was learned is kept
 
 
+def test_without_a_date_the_iat_of_a_token_shows_the_time(bob: Receiver, keycloak: BindingKeycloak) -> None:
+    keycloak.dated, keycloak.ahead = False, -12
+    keycloak.claims = {"iat": int(time.time()) - 12, "exp": int(time.time()) + 288}
+    httpx.get(bob.url, auth=auth_for(bob))
+
+    (proof,) = proofs(bob)
+    assert proof is not None
+    assert -16 < proof.claims["iat"] - time.time() < -8
+
+
 def test_a_clock_that_is_eleven_minutes_off_is_said_with_both_clocks(bob: Receiver, keycloak: BindingKeycloak) -> None:
     keycloak.ahead = 660
 
