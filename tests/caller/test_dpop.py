@@ -522,6 +522,29 @@ def test_the_same_request_can_be_sent_again(bob: Receiver) -> None:
     assert first.claims["jti"] != second.claims["jti"]
 
 
+def test_the_same_request_with_another_proof_is_refused(bob: Receiver) -> None:
+    with httpx.Client(auth=auth_for(bob)) as client:
+        request = client.build_request("GET", bob.url)
+        client.send(request)
+        request.headers["DPoP"] = "a.b.c"
+        with pytest.raises(TokenWithheld, match="already has a DPoP header"):
+            client.send(request)
+
+
+def test_a_token_is_marked_as_refused_also_if_its_request_cannot_be_repeated(
+    bob: Receiver, keycloak: BindingKeycloak, clock: Clock
+) -> None:
+    auth = auth_for(bob)
+    httpx.get(bob.url, auth=auth)
+    clock.now += 11
+    bob.refuse(headers=INVALID_TOKEN)
+
+    assert httpx.post(bob.url, auth=auth, files={"f": io.BytesIO(b"x")}).status_code == 401
+    httpx.get(bob.url, auth=auth)
+    assert len(bob.seen) == 3
+    assert len(keycloak.requests) == 2
+
+
 def test_the_placeholder_of_an_sdk_is_replaced(bob: Receiver) -> None:
     auth = auth_for(bob)
     httpx.get(bob.url, auth=auth, headers={"Authorization": f"Bearer {auth.placeholder}"})
