@@ -72,8 +72,11 @@ class Servers:
         A ``Date`` has whole seconds, and the answer took its time: if this machine's clock may be right after all, it counts.
         """
         seconds = seconds_of(date)
-        if seconds is None:
-            return
+        if seconds is not None:
+            self.showed(origin, seconds, since, issuer=issuer)
+
+    def showed(self, origin: Pin, seconds: float, since: float, *, issuer: bool = False) -> None:
+        """Learn from what a server's clock showed, in whole seconds, while it answered a request that began at `since`."""
         now, wall = self.clock(), self._wall()
         least, most = seconds - wall, seconds + 1.0 - (wall - max(0.0, now - since))
         offset = 0.0 if least - _TOLERATED <= 0.0 <= most + _TOLERATED else (least + most) / 2

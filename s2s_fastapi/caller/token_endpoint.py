@@ -11,7 +11,7 @@ import httpx
 from s2s_fastapi.backchannel.channel import BackChannelError, Reply
 from s2s_fastapi.caller.binding import NONCE, PROOF, Binding, BoundClient
 from s2s_fastapi.caller.credentials import ClientAuthentication, Proof
-from s2s_fastapi.caller.granted import GrantedToken
+from s2s_fastapi.caller.granted import GrantedToken, claims_of
 from s2s_fastapi.caller.origins import pin_of
 from s2s_fastapi.caller.token_errors import (
     RETRY,
@@ -37,6 +37,7 @@ LOG: Final = logging.getLogger("s2s_fastapi.caller")
 # Tokens of 1 or 2 s are used to their end: ``exp`` has whole seconds, so there is no margin to renew in.
 _TOO_SHORT_TO_DIVIDE: Final = 2.0
 _OK: Final = 200
+_FAR: Final = 10**11
 
 
 class Channel(Protocol):
@@ -180,6 +181,10 @@ class TokenEndpoint:
         if answer is None or "error" in answer:
             return Failed(grant.refusal(reply, proof), retry_after(reply))
         token = grant.granted(answer, binding)
+        if binding is not None and "Date" not in reply.headers:  # Keycloak itself sends none
+            issued = (claims_of(token.value) or {}).get("iat")
+            if type(issued) is int:
+                binding.servers.showed(self._origin, min(issued, _FAR), began, issuer=True)
         loaded = _kept(token)
         if self._clock() - began >= loaded.usable_for:
             raise TokenRequestError(

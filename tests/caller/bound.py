@@ -71,6 +71,8 @@ class Binds:
     ahead: float = 0.0
     body: dict[str, Any] = field(default_factory=dict)
     shown: list[Proof] = field(default_factory=list)
+    dated: bool = True
+    """Whether its answers have a ``Date``: Keycloak itself sends none."""
     both: bool = False
     """Whether the token is bound to a certificate too."""
     nonce: str = ""
@@ -80,7 +82,8 @@ class Binds:
         beside: Any = super()
         answer: Reply = beside.post_form(url, form, headers)
         now = time.time() + self.ahead
-        answer.headers["Date"] = formatdate(now, usegmt=True)
+        if self.dated:
+            answer.headers["Date"] = formatdate(now, usegmt=True)
         proof = (headers or {}).get("DPoP")
         if answer.status != 200 or proof is None or self.answers:
             return answer
@@ -91,7 +94,7 @@ class Binds:
             return refused
         if not -24 <= read.claims["iat"] - now <= 14:
             refused = refusal(400, "invalid_request", "DPoP proof is not active")
-            refused.headers["Date"] = answer.headers["Date"]
+            refused.headers.update({name: value for name, value in answer.headers.items() if name == "date"})
             return refused
         given = answer.json_object()
         claims = json.loads(urlsafe_b64decode(given["access_token"].split(".")[1] + "=="))
@@ -99,7 +102,7 @@ class Binds:
         if self.both:
             bound["cnf"] = {"x5t#S256": "x", "jkt": read.thumbprint}
         body = {**given, "access_token": jwt(**{**claims, **bound, **self.claims}), "token_type": "DPoP", **self.body}
-        return reply(200, body, {"Date": answer.headers["Date"]})
+        return reply(200, body, answer.headers)
 
 
 @dataclass

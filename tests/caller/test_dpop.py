@@ -267,6 +267,16 @@ def test_a_machine_whose_clock_is_eight_minutes_off_works(
     assert len(keycloak.shown) == 3  # what was learned is kept
 
 
+def test_without_a_date_the_iat_of_a_token_shows_the_time(bob: Receiver, keycloak: BindingKeycloak) -> None:
+    keycloak.dated, keycloak.ahead = False, -12
+    keycloak.claims = {"iat": int(time.time()) - 12, "exp": int(time.time()) + 288}
+    httpx.get(bob.url, auth=auth_for(bob))
+
+    (proof,) = proofs(bob)
+    assert proof is not None
+    assert -16 < proof.claims["iat"] - time.time() < -8
+
+
 def test_a_clock_that_is_eleven_minutes_off_is_said_with_both_clocks(bob: Receiver, keycloak: BindingKeycloak) -> None:
     keycloak.ahead = 660
 
@@ -510,6 +520,29 @@ def test_the_same_request_can_be_sent_again(bob: Receiver) -> None:
     assert first is not None
     assert second is not None
     assert first.claims["jti"] != second.claims["jti"]
+
+
+def test_the_same_request_with_another_proof_is_refused(bob: Receiver) -> None:
+    with httpx.Client(auth=auth_for(bob)) as client:
+        request = client.build_request("GET", bob.url)
+        client.send(request)
+        request.headers["DPoP"] = "a.b.c"
+        with pytest.raises(TokenWithheld, match="already has a DPoP header"):
+            client.send(request)
+
+
+def test_a_token_is_marked_as_refused_also_if_its_request_cannot_be_repeated(
+    bob: Receiver, keycloak: BindingKeycloak, clock: Clock
+) -> None:
+    auth = auth_for(bob)
+    httpx.get(bob.url, auth=auth)
+    clock.now += 11
+    bob.refuse(headers=INVALID_TOKEN)
+
+    assert httpx.post(bob.url, auth=auth, files={"f": io.BytesIO(b"x")}).status_code == 401
+    httpx.get(bob.url, auth=auth)
+    assert len(bob.seen) == 3
+    assert len(keycloak.requests) == 2
 
 
 def test_the_placeholder_of_an_sdk_is_replaced(bob: Receiver) -> None:

@@ -62,7 +62,9 @@ def test_each_hop_at_home_has_a_proof_for_its_own_method_and_url(
 
 
 @both_packages
-def test_a_redirect_to_the_very_same_url_has_a_proof_of_its_own_too(package: Any, bob: Receiver) -> None:
+def test_a_redirect_to_the_very_same_url_has_a_proof_of_its_own_too(
+    package: Any, bob: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
     bob.answers = [(307, {"Location": "/a"}, b"")]
     ask(
         service_client(bob.url, dpop=True, client_class=package.AsyncClient, follow_redirects=True),
@@ -72,6 +74,7 @@ def test_a_redirect_to_the_very_same_url_has_a_proof_of_its_own_too(package: Any
     )
 
     assert len({proof.claims["jti"] for proof in proofs(bob) if proof is not None}) == len(bob.seen) == 2
+    assert "sent the proof" not in caplog.text
 
 
 @both_packages

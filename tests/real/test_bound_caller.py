@@ -15,7 +15,8 @@ from s2s_fastapi import KeycloakSettings, ServiceTokenAuth, TokenRequestError
 from s2s_fastapi.caller.token_source import TokenSource, using
 from s2s_fastapi.cli.commands import command_line
 from s2s_fastapi.proof import key as proof_key
-from tests.real.server import Keycloak
+from tests.real.conftest import Servers
+from tests.real.server import NEWEST, Keycloak
 from tests.real.settings import settings_of
 
 CLIENT = "chat-app-service"
@@ -44,26 +45,30 @@ def must_bind(keycloak: Keycloak, realm: Realm) -> None:
     keycloak.admin.request("PUT", f"/{realm.name}/clients/{there['id']}", {**there, "attributes": attributes})
 
 
-@pytest.mark.parametrize("off", [-480.0, 0.0, 480.0])
-def test_a_machine_whose_clock_is_eight_minutes_off_gets_its_tokens_and_makes_right_proofs(
-    off: float, keycloak: Keycloak
-) -> None:
+@pytest.fixture(scope="module")
+def keycloak(keycloaks: Servers) -> Keycloak:
+    return keycloaks(NEWEST)
+
+
+@pytest.mark.parametrize("off", [-10.0, 0.0, 10.0])
+def test_a_clock_that_is_a_little_off_gets_its_tokens(off: float, keycloak: Keycloak) -> None:
     settings = settings_of(keycloak.realm("corp"), CLIENT)
     with using(TokenSource(wall=lambda: time.time() + off)):
         headers = calling(settings).headers_for("GET", URL)
 
     assert "jkt" in claims_of(headers["Authorization"].removeprefix("DPoP "))["cnf"]
-    assert abs(proof_in(headers)["iat"] - time.time()) < 5
+    assert abs(proof_in(headers)["iat"] - time.time()) < 15
 
 
-@pytest.mark.parametrize("off", [-660.0, 660.0])
-def test_a_machine_whose_clock_is_eleven_minutes_off_is_told(off: float, keycloak: Keycloak) -> None:
+@pytest.mark.parametrize("off", [-480.0, 480.0])
+def test_keycloak_itself_sends_no_date_so_a_clock_that_is_far_off_is_told(off: float, keycloak: Keycloak) -> None:
     settings = settings_of(keycloak.realm("corp"), CLIENT)
     with using(TokenSource(wall=lambda: time.time() + off)):
         error = refused(settings)
 
     assert error.error_description == "DPoP proof is not active"
     assert "Set the clocks: this machine's shows" in error.cure
+    assert "has no Date" in error.cure
     assert error.retryable
 
 

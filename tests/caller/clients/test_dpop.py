@@ -1,6 +1,7 @@
 """Bound tokens with requests and aiohttp, WebSockets too: what is sent, sent again and refused, seen by the receiver."""
 
 import asyncio
+import io
 import time
 from collections.abc import Callable
 from email.utils import formatdate
@@ -112,6 +113,28 @@ def test_another_refusal_changes_nothing(
 
     assert send(auth, bob.url) == 401
     assert len(bob.seen) == len(keycloak.requests) == 1
+
+
+def test_a_nonce_that_changes_all_the_time_ends_after_two_requests(send: Send, bob: Receiver) -> None:
+    for number in range(9):
+        bob.refuse(headers={**NONCE_WANTED, "DPoP-Nonce": f"n-{number}"})
+
+    assert send(auth_for(bob), bob.url) == 401
+    assert len(bob.seen) == 2
+
+
+def test_a_token_is_marked_as_refused_also_if_its_request_cannot_be_repeated(
+    send: Send, bob: Receiver, keycloak: BindingKeycloak, clock: Clock
+) -> None:
+    auth = auth_for(bob)
+    send(auth, bob.url)
+    clock.now += 11
+    bob.refuse(headers=INVALID_TOKEN)
+
+    assert send(auth, bob.url, data=io.BytesIO(b"x")) == 401
+    send(auth, bob.url)
+    assert len(bob.seen) == 3
+    assert len(keycloak.requests) == 2
 
 
 def test_a_proof_of_ones_own_is_refused(send: Send, bob: Receiver) -> None:
