@@ -167,7 +167,7 @@ class RedisReplayStore:
         if found is None:
             for other in [other for other in list(self._here) if other.is_closed()]:
                 self._here.pop(other, None)
-            found = self._here.setdefault(loop, _Connections(self._connection))
+            found = self._here.setdefault(loop, _Connections(self._connection, self._options.get("host", "")))
         return found
 
     def _connection(self) -> "_Connection":
@@ -246,11 +246,13 @@ class _Connection(Protocol):
 class _Connections:
     """The connections of one event loop."""
 
-    def __init__(self, make: Callable[[], _Connection]) -> None:
+    def __init__(self, make: Callable[[], _Connection], host: str) -> None:
         self._make = make
+        self._host = host
         self._seats = asyncio.Semaphore(_CONNECTIONS)
         self._idle: list[_Connection] = []
         self._opening: asyncio.Task[_Failed | None] | None = None
+        self._lookup: asyncio.Task[OSError | None] | None = None
 
     async def ask(self, *command: str | bytes | int) -> object:
         """Return the answer to one command. A connection that was not answered is not used again: an answer may still come."""
@@ -271,10 +273,7 @@ class _Connections:
         raise failed
 
     async def _free(self) -> _Connection:
-        """Return a connection that nobody uses.
-
-        One is opened at a time, in a task of its own: if the name server hangs, each attempt would keep a thread that others need.
-        """
+        """Return a connection that nobody uses. One is opened at a time, in a task of its own."""
         while not self._idle:
             if self._opening is None or self._opening.done():
                 # In an empty context: the connection would keep that of this request alive.
@@ -288,12 +287,25 @@ class _Connections:
         connection = self._make()
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
+                if self._host:
+                    await self._look_up()
                 await connection.connect()
         except Exception as error:  # noqa: BLE001 - returned, because asyncio logs what a task raises: its frames hold the password
             await connection.disconnect(nowait=True)
             return _failed(error)
         self._idle.append(connection)
         return None
+
+    async def _look_up(self) -> None:
+        """Look the host up. A look-up that nobody waits for any more goes on, and the next attempt waits for the same one.
+
+        It keeps a thread that others need. If the name server hangs, there is one such thread, not one for each attempt.
+        """
+        if self._lookup is None or self._lookup.done():
+            self._lookup = asyncio.create_task(_address_of(self._host))
+        failed = await asyncio.shield(self._lookup)
+        if failed is not None:
+            raise failed
 
     async def drop_idle(self) -> None:
         """Close what nobody uses, without a wait."""
@@ -308,6 +320,15 @@ class _Connections:
         idle, self._idle = self._idle, []
         for connection in idle:
             await connection.disconnect()
+
+
+async def _address_of(host: str) -> OSError | None:
+    """Look a host up, and return why it has no address: asyncio would log an error that nobody waits for."""
+    try:
+        await asyncio.get_running_loop().getaddrinfo(host, None)
+    except OSError as error:
+        return error
+    return None
 
 
 def _failed(error: Exception) -> _Failed:
