@@ -5,10 +5,12 @@ lost would then find itself, and a fresh proof would count as replayed.
 """
 
 import asyncio
+import ipaddress
 import math
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from contextvars import Context
 from typing import Any, Final, NoReturn, Protocol
 from urllib.parse import parse_qsl, urlsplit
@@ -167,7 +169,7 @@ class RedisReplayStore:
         if found is None:
             for other in [other for other in list(self._here) if other.is_closed()]:
                 self._here.pop(other, None)
-            found = self._here.setdefault(loop, _Connections(self._connection, self._options.get("host", "")))
+            found = self._here.setdefault(loop, _Connections(self._connection, _name_in(self._options)))
         return found
 
     def _connection(self) -> "_Connection":
@@ -246,9 +248,9 @@ class _Connection(Protocol):
 class _Connections:
     """The connections of one event loop."""
 
-    def __init__(self, make: Callable[[], _Connection], host: str) -> None:
+    def __init__(self, make: Callable[[], _Connection], name: str) -> None:
         self._make = make
-        self._host = host
+        self._name = name
         self._seats = asyncio.Semaphore(_CONNECTIONS)
         self._idle: list[_Connection] = []
         self._opening: asyncio.Task[_Failed | None] | None = None
@@ -287,7 +289,7 @@ class _Connections:
         connection = self._make()
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
-                if self._host:
+                if self._name:
                     await self._look_up()
                 await connection.connect()
         except Exception as error:  # noqa: BLE001 - returned, because asyncio logs what a task raises: its frames hold the password
@@ -297,12 +299,12 @@ class _Connections:
         return None
 
     async def _look_up(self) -> None:
-        """Look the host up. A look-up that nobody waits for any more goes on, and the next attempt waits for the same one.
+        """Look the name of the server up. A look-up that nobody waits for any more goes on, and the next attempt waits for the same one.
 
         It keeps a thread that others need. If the name server hangs, there is one such thread, not one for each attempt.
         """
         if self._lookup is None or self._lookup.done():
-            self._lookup = asyncio.create_task(_address_of(self._host))
+            self._lookup = asyncio.create_task(_look_up(self._name))
         failed = await asyncio.shield(self._lookup)
         if failed is not None:
             raise failed
@@ -322,10 +324,19 @@ class _Connections:
             await connection.disconnect()
 
 
-async def _address_of(host: str) -> OSError | None:
-    """Look a host up, and return why it has no address: asyncio would log an error that nobody waits for."""
+def _name_in(options: Mapping[str, Any]) -> str:
+    """Return the name of the server that a name server is asked for; empty if the URL has an address or a path."""
+    host: str = options.get("host", "")
+    with suppress(ValueError):
+        ipaddress.ip_address(host.partition("%")[0])
+        return ""
+    return host
+
+
+async def _look_up(name: str) -> OSError | None:
+    """Look a name up, and return why it has no address: asyncio would log an error that nobody waits for."""
     try:
-        await asyncio.get_running_loop().getaddrinfo(host, None)
+        await asyncio.get_running_loop().getaddrinfo(name, None)
     except OSError as error:
         return error
     return None
