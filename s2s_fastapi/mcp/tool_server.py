@@ -32,6 +32,7 @@ __all__ = ["access_token_of", "tool_server"]
 
 _log = logging.getLogger("s2s_fastapi")
 
+_CREDENTIALS: Final = frozenset({b"authorization", b"dpop"})
 _LISTS: Final = {
     "tools/list": ("tools", "name"),
     "prompts/list": ("prompts", "name"),
@@ -217,11 +218,11 @@ def _checked(lifespan: Any, guard: _Guard) -> Any:
 
 
 def _take_token_out(scope: Scope) -> None:
-    """Take the header Authorization out of a request, because the proxies of FastMCP send it on to other servers.
+    """Take the token and its proof out of the headers of a request, because the proxies of FastMCP send them on to other servers.
 
     The list itself is changed: FastMCP has kept the scope of an outer layer, which holds the same list.
     """
-    kept = [(name, value) for name, value in scope["headers"] if name.lower() != b"authorization"]
+    kept = [(name, value) for name, value in scope["headers"] if name.lower() not in _CREDENTIALS]
     if isinstance(scope["headers"], list):
         scope["headers"][:] = kept
     else:

@@ -25,7 +25,7 @@ def test_a_proxy_asks_the_other_server_without_the_token_of_its_caller(
     seen: list[str | None] = []
 
     async def other(request: Any) -> Response:
-        seen.append(request.headers.get("authorization"))
+        seen.extend(request.headers.get(name) for name in ("authorization", "dpop"))
         return Response(status_code=500)
 
     with served(Starlette(routes=[Route("/mcp", other, methods=["GET", "POST"])])) as url:
@@ -34,6 +34,7 @@ def test_a_proxy_asks_the_other_server_without_the_token_of_its_caller(
         app = tool_server(server)
         app.add_middleware(ServiceAuthMiddleware, **options())
         with TestClient(app, LOOPBACK, raise_server_exceptions=False) as client:
+            client.headers["DPoP"] = "proof"  # without a bound token nobody looks at it
             agent = Caller(client, token_of("agent")).open()
             agent.ask("tools/list")
             agent.ask("tools/call", name="other_x", arguments={})
