@@ -185,8 +185,13 @@ def test_a_store_that_cannot_tell_is_a_503(made: Made, owner: Owner) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"public_url": None}, {"dpop": "yes"}, {"dpop": None, "replay_store": InProcessReplayStore()}],
-    ids=["no URL", "another mode", "a store for nothing"],
+    [
+        {"public_url": None},
+        {"public_url": "https://[::1%25eth0]"},
+        {"dpop": "yes"},
+        {"dpop": None, "replay_store": InProcessReplayStore()},
+    ],
+    ids=["no URL", "a URL that no proof can name", "another mode", "a store for nothing"],
 )
 def test_wrong_options_are_refused_at_once(wrong: dict[str, Any], made: Made) -> None:
     with pytest.raises(ConfigurationError):
@@ -229,6 +234,51 @@ class TestTheUrlOfARequest:
         token = owner.token()
         headers = [("Authorization", f"DPoP {token}"), ("DPoP", owner.proof(token, url))]
         assert refused(made(), request(headers, raw_path=raw)).code == "invalid_proof"
+
+    @pytest.mark.parametrize(
+        ("raw", "url"),
+        [
+            (b"/admin/../b", "/b"),
+            (b"/admin/%2e%2E/b", "/b"),
+            (b"/admin/.%2e/b", "/b"),
+            (b"/a/./b", "/a/b"),
+            (b"/a/%2E", "/a/"),
+            (b"/crm/b/..", "/crm/"),
+            (b"/../b", "/b"),
+            (b"/..", "/"),
+            (b"/crm/../other/x", "/other/x"),
+            (b"/crm/%2e%2e/other/x", "/other/x"),
+            (b"/b#x/7", "/b"),
+            (b"/b#", "/b"),
+            (b"/b#/../b", "/b"),
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("base", ["", "/crm"])
+    def test_is_none_if_clients_and_routers_read_the_path_in_different_ways(
+        self, raw: bytes, url: str, base: str, made: Made, owner: Owner
+    ) -> None:
+        """Clients resolve dot segments and cut at `#`. Routers do neither, so the proof would open another route, or be for another service."""
+        token = owner.token()
+        for named in (url, base + url, raw.decode()):
+            error = refused(made(public_url=PUBLIC_URL + base), request(owner.headers(token, named), raw_path=raw))
+            assert error.code == "invalid_proof"
+
+    def test_that_no_url_has_is_told(self, made: Made, owner: Owner, caplog: pytest.LogCaptureFixture) -> None:
+        refused(made(), request(owner.headers(owner.token(), "/b"), raw_path=b"/admin/../b"))
+        assert "no URL has the path of the request" in caplog.text
+
+    @pytest.mark.parametrize(
+        "path", ["/.b", "/..b/c", "/a..", "/a/...", "/%2E.x", "/a%2F..%2Fb", "/a/.well-known/x", "/b%23x"]
+    )
+    def test_may_have_dots_that_are_no_segment(self, path: str, made: Made, owner: Owner) -> None:
+        assert asyncio.run(made().authenticate(request(owner.headers(owner.token(), path), path)))
+
+    @pytest.mark.parametrize("raw", ["/a/x", "/%61/x", "/a%2Fx"])
+    def test_keeps_a_prefix_that_the_proxy_left_in_place(self, raw: str, made: Made, owner: Owner) -> None:
+        verifier = made(public_url="https://CRM.example.com:443/%61/../%61/")
+        url = "/a" + raw if "%2F" in raw else "/a/x"  # an escaped slash is a character of a segment
+        assert asyncio.run(verifier.authenticate(request(owner.headers(owner.token(), url), raw_path=raw.encode())))
 
     def test_costs_little_however_long_the_path_is(self, made: Made, owner: Owner) -> None:
         """The root path is looked for in the first few characters only."""
