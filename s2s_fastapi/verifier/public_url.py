@@ -4,6 +4,7 @@ import ipaddress
 import re
 from collections.abc import Collection, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Self
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
@@ -11,13 +12,15 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.names import name_problem, url_problem
 from s2s_fastapi.proof.urls import normalised, respelled
 
-__all__ = ["PublicUrls", "checked_url", "checked_urls"]
+__all__ = ["PublicUrls", "checked_url", "checked_urls", "outermost_root"]
 
 _RAW: Final = "".join(map(chr, range(0x21, 0x7F)))
 """What a path on the wire keeps. Other bytes are written with percent signs, as clients write them."""
 _NO_URL: Final = re.compile(r"[^/]|.*?(?:#|/(?:\.|%2[eE]){1,2}(?:/|$))", re.DOTALL)
 """A path on the wire that no URL has. Clients resolve dot segments and keep the fragment to themselves, and routers do neither: a proof for
 ``/b`` would open ``/admin/../b`` and ``/b#x/7``. What does not begin with a slash could change the host: ``GET .evil.example/x``."""
+_REMEMBERED: Final = 256
+"""Bytes of a path whose normal form is remembered."""
 _DECODED: Final = "/:@!$&'()*+,;=-._~"
 """What stands for itself in a path (RFC 3986 section 3.3)."""
 
@@ -72,11 +75,13 @@ class PublicUrls:
         - Without a root path, a proxy may have left the prefix of the public URL in place: it is not put in front twice.
         - ``root_path`` is the one that the app below will set, if it is not in the scope yet.
         """
-        raw = _raw_path(scope)
-        if _NO_URL.match(raw):
-            return frozenset()
+        raw = scope.get("raw_path")
+        if not isinstance(raw, bytes) or not raw:
+            raw = quote(str(scope.get("path", "")), safe=_DECODED).encode()  # some servers leave it out
         root = str(scope.get("root_path") or "") if root_path is None else root_path
-        return frozenset(self._joined(respelled(_behind(raw, root.rstrip("/"))), rooted=bool(root)))
+        # What is long is not remembered, so that the memory stays small.
+        path = (_path if len(raw) <= _REMEMBERED else _path.__wrapped__)(raw, root.rstrip("/"))
+        return frozenset() if path is None else frozenset(self._joined(path, rooted=bool(root)))
 
     def _joined(self, path: str, *, rooted: bool) -> Iterator[str]:
         for origin, prefix in self.prefixes:
@@ -91,17 +96,21 @@ class PublicUrls:
             yield origin + prefix + path
 
 
+def outermost_root(scope: MutableMapping[str, Any]) -> str:
+    """Return the root path with which a request came in. A mount below has added its own path since, which callers do use in their URL."""
+    return str(scope.get("app_root_path", scope.get("root_path")) or "")
+
+
 def unquoted(path: str) -> str:
     """Return a path as servers decode it."""
     return unquote_to_bytes(path).decode("utf-8", "replace")
 
 
-def _raw_path(scope: MutableMapping[str, Any]) -> str:
-    """Return the path as it stood in the request line. Some servers leave it out, and some leave the query in it."""
-    raw = scope.get("raw_path")
-    if isinstance(raw, bytes) and raw:
-        return quote(raw.partition(b"?")[0], safe=_RAW)
-    return quote(str(scope.get("path", "")), safe=_DECODED)
+@lru_cache(maxsize=512)
+def _path(raw: bytes, root: str) -> str | None:
+    """Return the normalised path of a request line behind ``root``; None if no URL has it. Some servers leave the query in it."""
+    path = quote(raw.partition(b"?")[0], safe=_RAW)
+    return None if _NO_URL.match(path) else respelled(_behind(path, root))
 
 
 def _behind(raw: str, root: str) -> str:

@@ -26,6 +26,7 @@ from s2s_fastapi.verifier.bound import BoundTokens, DpopOptions
 from s2s_fastapi.verifier.checks import MAX_LIFETIME, Checks
 from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.presented import Connection, Presented
+from s2s_fastapi.verifier.public_url import outermost_root
 from s2s_fastapi.verifier.realms import RealmsVerifier
 from s2s_fastapi.verifier.verdict import Judge, Verdict
 from s2s_fastapi.verifier.verifier import Verifier
@@ -163,7 +164,7 @@ class TokenVerifier:
     async def _proven(self, bound: BoundTokens, credentials: bytes, presented: Presented) -> Verdict:
         if presented.scope is None or presented.scope.get("type") not in ("http", "websocket"):
             return await bound.unasked(credentials, UNPROVABLE)
-        return await bound.decide(credentials, presented.scope)
+        return await bound.decide(credentials, presented.scope, outermost_root(presented.scope))
 
     def _log_located(self, presented: Presented, decision: Decision) -> None:
         decided(decision)

@@ -13,8 +13,9 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, Router
 from starlette.testclient import TestClient, WebSocketDenialResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from s2s_fastapi import (
     ConfigurationError,
@@ -535,6 +536,37 @@ class TestTheStore:
         other = Owner(realm)
         token = other.token(azp="billing", client_id="billing")
         assert client.get("/x", headers=other.headers(token, "/x")).status_code == 200
+
+
+async def _private(request: Request) -> JSONResponse:
+    return JSONResponse("private")
+
+
+class _Rewrites:
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope = {**scope, "path": scope["path"].replace("/pub", "/private")}
+        await self.app(scope, receive, send)
+
+
+@pytest.mark.parametrize("root_path", ["", "/api"])
+def test_a_token_that_is_asked_for_below_a_mount_needs_a_proof_of_the_url_that_was_called(
+    root_path: str, make_app: App, owner: Owner
+) -> None:
+    app = make_app(dpop="accepted", public_url=PUBLIC_URL, public_paths=["/sub/pub"])
+    below = [
+        Route("/private", require_caller("chat-app-service").guard(_private)),
+        Route("/pub", lambda request: JSONResponse("public")),
+    ]
+    app.mount("/sub", Router(routes=below, middleware=[Middleware(_Rewrites)]))
+    token = owner.token()
+    with TestClient(app, root_path=root_path) as client:
+        assert client.get(f"{root_path}/sub/pub", headers=owner.headers(token, "/sub/pub")).json() == "private"
+        assert client.get(f"{root_path}/sub/pub", headers=owner.headers(token, "/pub")).status_code == 401
+        assert client.get(f"{root_path}/sub/pub").status_code == 401
 
 
 class TestTheStart:

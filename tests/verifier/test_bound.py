@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 from fastapi import FastAPI, Request, WebSocket
 from fastapi.testclient import TestClient
+from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.testclient import WebSocketDenialResponse
 
 from s2s_fastapi import AuthenticationError, ConfigurationError, S2SError, TokenVerifier, require_bound
@@ -263,6 +266,28 @@ class TestTheUrlOfARequest:
         for named in (url, base + url, raw.decode()):
             error = refused(made(public_url=PUBLIC_URL + base), request(owner.headers(token, named), raw_path=raw))
             assert error.code == "invalid_proof"
+
+    @pytest.mark.parametrize("root_path", ["", "/api"])
+    def test_has_the_path_of_the_mounts_above_it(self, root_path: str, made: Made, owner: Owner) -> None:
+        """Callers use them. Without them the proof for /x would open /admin/x."""
+        verifier = made()
+
+        async def x(request: Request) -> PlainTextResponse:
+            return PlainTextResponse((await verifier.authenticate(request)).binding)
+
+        admin = FastAPI()
+        admin.add_route("/x", x)
+        routes: list[BaseRoute] = [
+            Route("/x", x),
+            Mount("/admin", routes=[Route("/x", x), Mount("/deep", routes=[Route("/x", x)])]),
+            Mount("/other", app=admin),
+        ]
+        token, paths = owner.token(), ["/x", "/admin/x", "/admin/deep/x", "/other/x"]
+        with TestClient(Starlette(routes=routes), root_path=root_path) as client:
+            for path in paths:
+                for named in paths:
+                    response = client.get(root_path + path, headers=owner.headers(token, named))
+                    assert (path, response.status_code) == (path, 200 if path == named else 401)
 
     def test_that_no_url_has_is_told(self, made: Made, owner: Owner, caplog: pytest.LogCaptureFixture) -> None:
         refused(made(), request(owner.headers(owner.token(), "/b"), raw_path=b"/admin/../b"))
