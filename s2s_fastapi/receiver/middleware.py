@@ -248,6 +248,7 @@ class ServiceAuthMiddleware:
         scope: Scope,
         receive: Receive,
         send: Send,
+        *,
         root_path: str | None = None,
     ) -> None:
         """Run ``app`` for an accepted token; answer every other request.
@@ -443,7 +444,7 @@ class _Opener:
         if self.anonymous is not None:
             scope.pop(ANONYMOUS_KEY, None)
             self.anonymous.answered = True  # what comes now is decided and reported anew
-        return self.middleware._authenticate(self.checked, app, scope, receive, send, self.root_path)  # noqa: SLF001 - one module
+        return self.middleware._authenticate(self.checked, app, scope, receive, send, root_path=self.root_path)  # noqa: SLF001 - one module
 
 
 def middleware_of(app: Any) -> ServiceAuthMiddleware | type[ServiceAuthMiddleware] | None:

@@ -1,6 +1,7 @@
 """Code without a middleware accepts bound tokens of requests, with the same proofs; a token alone and plain headers prove nothing."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,8 @@ from s2s_fastapi import AuthenticationError, ConfigurationError, S2SError, Token
 from s2s_fastapi.accepted import FURTHER, digest
 from s2s_fastapi.errors import ReplayStoreUnavailable
 from s2s_fastapi.proof.replay import InProcessReplayStore
+from s2s_fastapi.verifier.bound import _USED
+from s2s_fastapi.verifier.token_verifier import _log_once
 from tests.kit.proving import PUBLIC_URL, Owner
 from tests.kit.realm import Realm, settings
 
@@ -199,6 +202,88 @@ def test_a_store_that_cannot_tell_is_a_503(made: Made, owner: Owner) -> None:
 def test_wrong_options_are_refused_at_once(wrong: dict[str, Any], made: Made) -> None:
     with pytest.raises(ConfigurationError):
         made(**wrong)
+
+
+@pytest.mark.parametrize("store", [None, InProcessReplayStore()], ids=["the process's", "its own"])
+class TestARequestThatIsAskedTwice:
+    """Two dependencies may ask the same verifier, or a mounted app its own one. A proof counts once for each request, not for each question."""
+
+    def test_is_accepted_again(self, store: Any, made: Made, owner: Owner) -> None:
+        verifier, other = made(replay_store=store), made(replay_store=store)
+        connection = request(owner.headers(owner.token(), "/x"))
+        for each in (verifier, verifier, other):
+            assert asyncio.run(each.authenticate(connection)).binding == "dpop"
+        copied = HTTPConnection(dict(connection.scope))  # as a middleware passes it on
+        assert asyncio.run(verifier.authenticate(copied)).binding == "dpop"
+
+    def test_is_refused_with_what_another_request_used(self, store: Any, made: Made, owner: Owner) -> None:
+        verifier, token = made(replay_store=store), owner.token()
+        headers, others = owner.headers(token, "/x"), owner.headers(token, "/x")
+        for each in (headers, others):
+            asyncio.run(verifier.authenticate(request(each)))
+        assert refused(verifier, request(headers)).code == "proof_replayed"
+        connection = request(owner.headers(token, "/x"))
+        asyncio.run(verifier.authenticate(connection))
+        connection.scope["headers"] = request(headers).scope["headers"]
+        assert refused(verifier, HTTPConnection(connection.scope)).code == "proof_replayed"
+
+    def test_is_refused_in_another_store_that_knows_its_proof(self, store: Any, made: Made, owner: Owner) -> None:
+        elsewhere = InProcessReplayStore()
+        headers = owner.headers(owner.token(), "/x")
+        asyncio.run(made(replay_store=elsewhere).authenticate(request(headers)))
+        connection = request(headers)
+        asyncio.run(made(replay_store=store).authenticate(connection))
+        assert refused(made(replay_store=elsewhere), connection).code == "proof_replayed"
+
+    def test_keeps_nothing_of_a_proof_that_was_refused(self, store: Any, made: Made, owner: Owner) -> None:
+        verifier = made(replay_store=store)
+        headers = owner.headers(owner.token(), "/x")
+        asyncio.run(verifier.authenticate(request(headers)))
+        connection = request(headers)
+        for _ in range(2):
+            assert refused(verifier, connection).code == "proof_replayed"
+
+    def test_knows_it_by_nothing_that_code_outside_can_write(self, store: Any, made: Made, owner: Owner) -> None:
+        class Equal:
+            def __eq__(self, other: object) -> bool:
+                return True
+
+            __hash__ = None  # type: ignore[assignment]
+
+        verifier = made(replay_store=store)
+        headers = owner.headers(owner.token(), "/x")
+        asyncio.run(verifier.authenticate(request(headers)))
+        for written in (Equal(), True, ()):
+            assert refused(verifier, request(headers, **{_USED: written})).code == "proof_replayed"
+
+
+def test_verifiers_without_a_store_share_one_so_that_one_for_each_request_knows_the_last(
+    made: Made, owner: Owner
+) -> None:
+    headers = owner.headers(owner.token(), "/x")
+    assert asyncio.run(made().authenticate(request(headers))).binding == "dpop"
+    assert refused(made(), request(headers)).code == "proof_replayed"
+
+
+@pytest.mark.parametrize(
+    ("changes", "levels"),
+    [
+        ({"dpop": None}, []),
+        ({"dpop": "accepted"}, [logging.INFO]),
+        ({"dpop": "required"}, [logging.INFO, logging.WARNING]),
+        ({"dpop": "required", "replay_store": InProcessReplayStore()}, [logging.INFO]),
+    ],
+    ids=["none", "accepted", "required", "required with a store"],
+)
+def test_where_proofs_are_remembered_is_logged_once_however_many_verifiers_there_are(
+    changes: Any, levels: list[int], made: Made, caplog: pytest.LogCaptureFixture
+) -> None:
+    _log_once.cache_clear()
+    with caplog.at_level(logging.INFO, "s2s_fastapi"):
+        for _ in range(3):
+            made(**changes).ready()
+    assert [record.levelno for record in caplog.records] == levels
+    assert all("remembered in this process only" in record.getMessage() for record in caplog.records)
 
 
 class TestTheUrlOfARequest:
