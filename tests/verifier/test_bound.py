@@ -253,7 +253,8 @@ class TestARequestThatIsAskedTwice:
         verifier = made(replay_store=store)
         headers = owner.headers(owner.token(), "/x")
         asyncio.run(verifier.authenticate(request(headers)))
-        for written in (Equal(), True, ()):
+        writings: list[Any] = [Equal(), True, ()]
+        for written in writings:
             assert refused(verifier, request(headers, **{_USED: written})).code == "proof_replayed"
 
 
@@ -382,13 +383,15 @@ class TestTheUrlOfARequest:
         "path", ["/.b", "/..b/c", "/a..", "/a/...", "/%2E.x", "/a%2F..%2Fb", "/a/.well-known/x", "/b%23x"]
     )
     def test_may_have_dots_that_are_no_segment(self, path: str, made: Made, owner: Owner) -> None:
-        assert asyncio.run(made().authenticate(request(owner.headers(owner.token(), path), path)))
+        caller = asyncio.run(made().authenticate(request(owner.headers(owner.token(), path), path)))
+        assert caller.binding == "dpop"
 
     @pytest.mark.parametrize("raw", ["/a/x", "/%61/x", "/a%2Fx"])
     def test_keeps_a_prefix_that_the_proxy_left_in_place(self, raw: str, made: Made, owner: Owner) -> None:
         verifier = made(public_url="https://CRM.example.com:443/%61/../%61/")
         url = "/a" + raw if "%2F" in raw else "/a/x"  # an escaped slash is a character of a segment
-        assert asyncio.run(verifier.authenticate(request(owner.headers(owner.token(), url), raw_path=raw.encode())))
+        connection = request(owner.headers(owner.token(), url), raw_path=raw.encode())
+        assert asyncio.run(verifier.authenticate(connection)).binding == "dpop"
 
     def test_costs_little_however_long_the_path_is(self, made: Made, owner: Owner) -> None:
         """The root path is looked for in the first few characters only."""
