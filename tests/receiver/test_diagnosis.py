@@ -40,7 +40,7 @@ def test_a_mistake_about_the_path_and_the_public_address_is_named(mistake: Mista
 
 
 def test_the_page_names_each_mistake_its_reason_and_where_it_was_tried() -> None:
-    (table,) = tables(DOCS / "diagnosis.md")
+    table, *_ = tables(DOCS / "diagnosis.md")
 
     assert [(name, plain(reason), where) for name, reason, _, where in table] == [
         *((mistake.name, str(mistake.reason), ", ".join(sorted(mistake.versions))) for mistake in MISTAKES),
