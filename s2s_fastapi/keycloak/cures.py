@@ -20,6 +20,7 @@ __all__ = [
     "ASKED_ANYWAY",
     "CHANGED_PATH",
     "CLOCKS",
+    "DPOP_REFUSED",
     "NEVER_PUBLIC",
     "NOT_A_TOKEN",
     "NO_PROOF",
@@ -457,6 +458,10 @@ TWO_HEADERS: Final = (
     "the request has two Authorization headers. Send one: look for a client or a proxy that adds another one."
 )
 TOKEN_IN_URL: Final = "the URL has the parameter access_token beside the Authorization header. Remove it from the URL, which is written to logs."
+DPOP_REFUSED: Final = (
+    'the request has a bound token (scheme DPoP), and this service does not accept bound tokens. Write dpop="accepted" and public_url=... here, '
+    "or KEYCLOAK_DPOP=false (or dpop=False) in the caller."
+)
 NO_TOKEN: Final = "the Authorization header has no token after its scheme (Bearer or DPoP). The caller's token is empty: check how it gets its token."
 NOTHING_GIVEN: Final = "no token was given: it is empty, or neither text nor bytes. Check where your code reads it from: the message may have none."
 WHOLE_HEADER: Final = (

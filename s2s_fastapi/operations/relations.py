@@ -196,7 +196,7 @@ def liked(principal: Principal, receiver: AppAccess) -> Principal:
 def binding_problem(caller: str, receiver: AppAccess, *, dpop: bool) -> Decision | None:
     """Return why a receiver refuses every token of a caller that binds its tokens, or does not; None if it takes them."""
     if dpop and not receiver.dpop:
-        return Decision(reason=Reason.SENDER_CONSTRAINED, cure=accept_first([receiver.client_id], caller))
+        return Decision(reason=Reason.NO_CREDENTIALS, cure=accept_first([receiver.client_id], caller))
     if not dpop and receiver.dpop == "required":
         return Decision(reason=Reason.BEARER_NOT_ACCEPTED, cure=bind_first([receiver.client_id], caller))
     return None

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from s2s_fastapi.decision import Decision, Reason
-from s2s_fastapi.keycloak.cures import NO_TOKEN, NOT_A_TOKEN, TOKEN_IN_URL, TWO_HEADERS, size_cure
+from s2s_fastapi.keycloak.cures import DPOP_REFUSED, NO_TOKEN, NOT_A_TOKEN, TOKEN_IN_URL, TWO_HEADERS, size_cure
 from s2s_fastapi.verifier.jws import MAX_TOKEN_BYTES
 
 __all__ = [
@@ -39,6 +39,7 @@ _TOKEN_IN_QUERY: Final = re.compile(
 
 # A token in the URL is not a credential here: it ends up in logs and histories.
 _NO_CREDENTIALS: Final = Decision(reason=Reason.NO_CREDENTIALS)
+_DPOP_REFUSED: Final = Decision(reason=Reason.NO_CREDENTIALS, cure=DPOP_REFUSED)
 _TWO_HEADERS: Final = Decision(reason=Reason.INVALID_REQUEST, cure=TWO_HEADERS)
 _NO_TOKEN: Final = Decision(reason=Reason.INVALID_REQUEST, cure=NO_TOKEN)
 _NOT_A_TOKEN: Final = Decision(reason=Reason.INVALID_REQUEST, cure=NOT_A_TOKEN)
@@ -90,6 +91,8 @@ def bearer_credentials(
         scheme, _, token = value.strip(b" \t").partition(b" ")
         spelled = schemes.get(scheme.lower())
         if spelled is None:
+            if scheme.lower() == b"dpop":
+                return _DPOP_REFUSED
             begun = any(scheme.lower().startswith((name + b"\t", name + b",")) for name in schemes)
             return _NOT_A_TOKEN if begun else _NO_CREDENTIALS
         token = token.lstrip(b" ")

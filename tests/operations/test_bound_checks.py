@@ -145,7 +145,7 @@ def test_a_receiver_that_would_refuse_bound_tokens_is_a_problem_with_the_order_o
         "problem",
         "ledger refuses bound tokens, and calls to it are made with bound tokens.",
     )
-    assert finding.why == "ledger answers 401 (sender_constrained)."
+    assert finding.why == "ledger answers 401 (no_credentials)."
     assert finding.cure.startswith('Write dpop="accepted" and public_url=... in ServiceAuthMiddleware of ledger')
     assert finding.cure.index("on receivers") < finding.cure.index("on callers")
     assert findings(seen_of(bound("reporter", "ledger"), LEDGER)) == []
@@ -408,7 +408,7 @@ def test_a_question_about_a_bound_token_is_answered_for_one(place: Place, tmp_pa
     # The caller's access file says it too.
     assert reasons(explained(place, *asked, *written(tmp_path, CRM, bound(CALLER, RECEIVER)))) == ["allowed"] * 2
     refusing = replace(CRM, dpop="")
-    assert reasons(explained(place, *asked, "--dpop", *written(tmp_path, refusing))) == ["sender_constrained"] * 2
+    assert reasons(explained(place, *asked, "--dpop", *written(tmp_path, refusing))) == ["no_credentials"] * 2
     requiring = replace(CRM, dpop="required")
     assert reasons(explained(place, *asked, *written(tmp_path, requiring))) == ["bearer_not_accepted"] * 2
 
@@ -434,7 +434,7 @@ def test_a_bound_token_on_stdin_is_judged_as_one(place: Place, tmp_path: Path) -
     assert (printed["reason"], reasons(printed)) == ("allowed", ["allowed"] * 2)
     assert "its signature holds" in printed["source"]
     refusing = explained(place, "--to", RECEIVER, *written(tmp_path, replace(CRM, dpop="")), stdin=token)
-    assert reasons(refusing) == ["sender_constrained"] * 2
+    assert reasons(refusing) == ["no_credentials"] * 2
     assert 'dpop="accepted"' in refusing["routes"][0]["cure"]
 
 

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from s2s_fastapi.decision import Decision, Reason
-from s2s_fastapi.keycloak.cures import NO_TOKEN, NOT_A_TOKEN, TOKEN_IN_URL, TWO_HEADERS
+from s2s_fastapi.keycloak.cures import DPOP_REFUSED, NO_TOKEN, NOT_A_TOKEN, TOKEN_IN_URL, TWO_HEADERS
 from s2s_fastapi.verifier.bearer import bearer_credentials, credentials_of, token_in
 
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.e30.c2ln"
@@ -49,7 +49,7 @@ def refused(*values: bytes | str, query: bytes = b"", name: bytes = b"authorizat
     decision = refusal(*values, query=query, name=name)
     # Nothing of the request but the size of a token that is too long stands in the sentence.
     cure = re.sub(r"^the token has [0-9]{5,} bytes, more than the 16384 that are read\. .*", "", decision.cure)
-    assert cure in {"", NO_TOKEN, NOT_A_TOKEN, TOKEN_IN_URL, TWO_HEADERS}
+    assert cure in {"", DPOP_REFUSED, NO_TOKEN, NOT_A_TOKEN, TOKEN_IN_URL, TWO_HEADERS}
     assert bool(decision.cure) == (decision.reason is Reason.INVALID_REQUEST)
     return decision.reason
 
