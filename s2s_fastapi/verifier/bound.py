@@ -25,7 +25,7 @@ from s2s_fastapi.verifier.verifier import Verifier
 
 __all__ = ["BoundTokens", "DpopOptions"]
 
-_STORE: Final = 0.6
+_STORE_SECONDS: Final = 0.6
 """Seconds for which a store may look for a proof, all in all."""
 _RETRY_AFTER: Final = 5
 _MODES: Final[tuple[object, ...]] = ("accepted", "required")
@@ -102,12 +102,9 @@ class BoundTokens:
         verdict = self._tokens.known(credentials) or await self._tokens.adecide(credentials)
         if not isinstance(verdict, BoundVerdict):
             return verdict
-        values = proofs_in(scope["headers"])
-        if not values:
-            return verdict  # which is this refusal
         now = self._clock()
         proof = check_proof(
-            values,
+            proofs_in(scope["headers"]),
             thumbprint=verdict.thumbprint,
             method="GET" if scope["type"] == "websocket" else scope["method"],
             urls=self._urls.of_request(scope, root_path),
@@ -130,7 +127,7 @@ class BoundTokens:
         """Remember a proof; return the refusal if it came before, or if nobody can tell. Only True says that it is new."""
         owner = verdict.owner
         try:
-            with anyio.fail_after(_STORE):
+            with anyio.fail_after(_STORE_SECONDS):
                 new: object = await self._proofs.first_use(
                     (owner.issuer, owner.client_id), proof.replay_key(owner.issuer), proof.remember_for(now)
                 )

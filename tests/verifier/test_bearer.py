@@ -50,7 +50,7 @@ def refused(*values: bytes | str, query: bytes = b"", name: bytes = b"authorizat
     # Nothing of the request but the size of a token that is too long stands in the sentence.
     cure = re.sub(r"^the token has [0-9]{5,} bytes, more than the 16384 that are read\. .*", "", decision.cure)
     assert cure in {"", DPOP_REFUSED, NO_TOKEN, NOT_A_TOKEN, TOKEN_IN_URL, TWO_HEADERS}
-    assert bool(decision.cure) == (decision.reason is Reason.INVALID_REQUEST)
+    assert bool(decision.cure) == (decision.reason is Reason.INVALID_REQUEST or decision.cure == DPOP_REFUSED)
     return decision.reason
 
 
