@@ -12,6 +12,7 @@ from s2s_fastapi.caller.binding import PROOF, Binding
 from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.errors import AudienceNotGranted, TokenRequestError
 from s2s_fastapi.keycloak.cures import not_granted_cure, wrong_audience
+from s2s_fastapi.keycloak.dpop import no_bound_tokens
 from s2s_fastapi.text import listed, named
 
 __all__ = ["MAX_LIFE", "MAX_TOKEN", "TOKEN68", "GrantedToken", "claims_of", "granted"]
@@ -28,10 +29,6 @@ _UNKNOWN_LIFE = 60.0
 TOKEN68: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+")
 _OTHER_TYPES = ("DPoP", "Bearer", "N_A", "mac", "PoP")
-NO_DPOP: Final = (
-    "Update Keycloak to 26.4 or newer, where DPoP is on. Older ones ignore it, unless they are started with --features=dpop. Or set"
-    " KEYCLOAK_DPOP=false."
-)
 _FAR = 10**12
 _DIGITS: Final = re.compile(r"[0-9]{1,9}")
 
@@ -90,7 +87,9 @@ def granted(
     if not isinstance(kind, str) or kind.lower() != expected.lower():
         found = f"token_type {kind}" if kind in _OTHER_TYPES else "no known token_type"
         if binding is not None and isinstance(kind, str) and kind.lower() == "bearer":
-            raise _unusable("Keycloak ignored the proof: its token_type is Bearer, not DPoP", NO_DPOP, claims)
+            raise _unusable(
+                "Keycloak ignored the proof: its token_type is Bearer, not DPoP", no_bound_tokens(client_id), claims
+            )
         raise _unusable(
             f"it has {found}, not {expected}",
             f'Switch "Require DPoP bound tokens" off for the client {named(client_id)} in Keycloak.'

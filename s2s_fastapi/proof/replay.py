@@ -14,7 +14,7 @@ from s2s_fastapi.text import named
 __all__ = ["SIZE", "InProcessReplayStore", "ReplayQuota", "ReplayStore"]
 
 SIZE: Final = 200_000
-"""Proofs that are remembered at one time, each for 45 s or a little more: enough for 4,000 requests a second. They take 16 MB."""
+"""Proofs that are remembered at one time, each for 45 to 60 s: enough for 4,000 requests a second. They take 16 MB."""
 
 _BUCKET_SECONDS: Final = 4
 """Proofs that run out within the same seconds are forgotten together, in one step."""
