@@ -279,9 +279,9 @@ def bearer_cure(principal: Principal) -> str:
 
 
 def store_cure(error: Exception) -> str:
-    """Return what to look at if the store of DPoP proofs gave no answer. A store may be code of the app, so its text may hold anything."""
+    """Return what to look at if the replay store gave no answer. A store may be code of the app, so its text may hold anything."""
     said = f": {printable(str(error), _LONGEST)}" if isinstance(error, S2SError) else ""
-    return f"the store of DPoP proofs gave no answer ({type(error).__name__}{said}), and without it a copied proof looks like a new one."
+    return f"the replay store gave no answer ({type(error).__name__}{said}), and without it a copied proof looks like a new one."
 
 
 def kind_cure(principal: Principal) -> str:
@@ -484,15 +484,15 @@ NO_PROOF: Final = (
     "a proof of its own with each request."
 )
 UNPROVABLE: Final = (
-    "the token is bound to a key, and only headers were given. A proof names the method and the URL of its request: give "
-    "authenticate the request of Starlette. In messages and in gRPC, bearer tokens are accepted."
+    "the token is bound to a key, and authenticate got header pairs only. Pass the Starlette request, because a proof names the method and the "
+    "URL. In messages and in gRPC, bearer tokens are accepted."
 )
 PROOF_USED: Final = (
-    "the proof in the header DPoP came before. Each request needs a new one. If nobody copied it, look for a client or a proxy that sends a "
+    "the proof in the DPoP header was used before. Each request needs a new one. If nobody copied it, look for a client or a proxy that sends a "
     "request again as it was."
 )
 STORE_UNCLEAR: Final = (
-    "first_use of the store of DPoP proofs returned neither True nor False, so nobody knows whether the proof is new. It is an async function "
+    "first_use of the replay store returned neither True nor False, so nobody knows whether the proof is new. It is an async function "
     "that returns a bool."
 )
 CLOCKS: Final = "Compare the clocks of this host and of Keycloak (NTP)."

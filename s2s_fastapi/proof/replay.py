@@ -22,7 +22,7 @@ _KEY_BYTES: Final = 16
 """Half of a SHA-256: nobody finds two proofs with the same 128 bits."""
 _MOST_CALLERS: Final = 10_000
 _OTHERS: Final = ("", "")
-"""Has the share of all callers that came when there were too many."""
+"""The key under which all further callers are counted together."""
 
 
 class ReplayStore(Protocol):
@@ -74,7 +74,7 @@ class InProcessReplayStore:
 
     @property
     def remembered(self) -> int:
-        """How many proofs it remembers; those that ran out since the last call are still among them."""
+        """How many proofs it remembers; including those that expired since the last call."""
         return sum(len(bucket.keys) for bucket in list(self._buckets.values()))
 
     async def first_use(self, key: bytes, seconds: float) -> bool:

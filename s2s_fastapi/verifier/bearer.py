@@ -13,8 +13,8 @@ from s2s_fastapi.verifier.jws import MAX_TOKEN_BYTES
 __all__ = [
     "BEARER_OR_DPOP",
     "ONLY_BEARER",
-    "bearer_credentials",
     "brings_credentials",
+    "credentials_in",
     "credentials_of",
     "has_token",
     "is_dpop",
@@ -52,7 +52,7 @@ def credentials_of(token: bytes) -> bytes:
 
 
 def token_in(credentials: bytes) -> bytes:
-    """Return the token in credentials that `bearer_credentials` or `credentials_of` returned."""
+    """Return the token in credentials that `credentials_in` or `credentials_of` returned."""
     return credentials[credentials.index(b" ") + 1 :]
 
 
@@ -66,13 +66,13 @@ def proofs_in(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, ...]:
     return tuple(value for name, value in headers if name.lower() == b"dpop")
 
 
-def bearer_credentials(
+def credentials_in(
     headers: Iterable[tuple[bytes, bytes]],
     query_string: bytes,
     known: Container[bytes] = (),
     schemes: Mapping[bytes, bytes] = ONLY_BEARER,
 ) -> bytes | Decision:
-    """Return the bearer credentials of a request, or the refusal if it has none.
+    """Return the credentials of a request under one of the schemes, or the refusal if it has none.
 
     - The credentials are ``Bearer``, one space and one token68 word of at most 16 KB, however the header spells the scheme.
       Nothing else is known about the token. With ``schemes=BEARER_OR_DPOP`` they may also be ``DPoP`` and the word.

@@ -67,7 +67,7 @@ class DpopOptions:
             )
         if replay_store is not None and not callable(getattr(replay_store, "first_use", None)):
             raise ConfigurationError(
-                "replay_store= takes a store of proofs: an object with `async def first_use(self, key: bytes, seconds: float) -> bool`, such as"
+                "replay_store= takes an object with `async def first_use(self, key: bytes, seconds: float) -> bool`, such as"
                 f" RedisReplayStore, not {type(replay_store).__name__}."
             )
         return cls(dpop, urls, replay_store)

@@ -568,7 +568,7 @@ class TestTheStart:
             ({"dpop": ""}, 'dpop= takes "accepted"'),
             ({"dpop": ["accepted"]}, 'dpop= takes "accepted"'),
             ({"dpop": None, "replay_store": InProcessReplayStore()}, "only with dpop="),
-            ({"replay_store": {}}, "replay_store= takes a store of proofs"),
+            ({"replay_store": {}}, "replay_store= takes an object"),
             ({"public_url": "http://crm.example.com"}, "write https"),
             ({"public_url": "https://crm.example.com?x"}, "public_url= takes"),
             ({"public_url": "https://a:b@crm.example.com"}, "public_url= takes"),
