@@ -28,7 +28,7 @@ _UNKNOWN_LIFE = 60.0
 # RFC 6750 section 2.1: the characters that a Bearer header can carry. Others would fail inside the HTTP client and show the token.
 TOKEN68: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+")
-_OTHER_TYPES = ("DPoP", "Bearer", "N_A", "mac", "PoP")
+_KNOWN_TYPES = ("DPoP", "Bearer", "N_A", "mac", "PoP")
 _FAR = 10**12
 _DIGITS: Final = re.compile(r"[0-9]{1,9}")
 
@@ -85,7 +85,7 @@ def granted(
     kind = answer.get("token_type")
     expected = "Bearer" if binding is None else PROOF
     if not isinstance(kind, str) or kind.lower() != expected.lower():
-        found = f"token_type {kind}" if kind in _OTHER_TYPES else "no known token_type"
+        found = f"token_type {kind}" if kind in _KNOWN_TYPES else "no known token_type"
         if binding is not None and isinstance(kind, str) and kind.lower() == "bearer":
             raise _unusable(
                 "Keycloak ignored the proof: its token_type is Bearer, not DPoP", no_bound_tokens(client_id), claims
