@@ -541,7 +541,7 @@ def _bound(stage: Stage, charles_url: str) -> Iterator[Line]:
 
     bearer = {"Authorization": f"Bearer {token}"}
     yield steal("Bob sends her token on as a bearer token", "bound_charles", "sender_constrained", bearer, _INVALID)
-    yield steal("and where no token is bound", "unbound_charles", "sender_constrained", bearer, _INVALID)
+    yield steal("and at an app without dpop=", "unbound_charles", "sender_constrained", bearer, _INVALID)
     alone = {"Authorization": authorization}
     yield steal("Bob sends her token without a proof", "bound_charles", "proof_missing", alone, _INVALID_PROOF)
     yield steal(

@@ -37,7 +37,7 @@ _CHALLENGE_FIELDS: Final = ("WWW-Authenticate", "www-authenticate")
 
 _BEARER: Final = "Bearer"
 _DPOP: Final = "DPoP"
-_BOUND: Final = frozenset(
+_DPOP_REASONS: Final = frozenset(
     {
         Reason.PROOF_MISSING,
         Reason.INVALID_PROOF,
@@ -87,7 +87,7 @@ def challenges(decision: Decision, space: ProtectionSpace = _UNNAMED) -> tuple[s
     if decision.status not in (400, 401, 403):
         return ()
     reason, scheme = decision.reason, space.scheme
-    if space.dpop and reason in _BOUND:
+    if space.dpop and reason in _DPOP_REASONS:
         scheme = _DPOP
     parts = _parameters(space)
     if reason.error:

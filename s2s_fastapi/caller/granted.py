@@ -12,6 +12,7 @@ from s2s_fastapi.caller.binding import PROOF, Binding
 from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.errors import AudienceNotGranted, TokenRequestError
 from s2s_fastapi.keycloak.cures import not_granted_cure, wrong_audience
+from s2s_fastapi.keycloak.dpop import no_bound_tokens
 from s2s_fastapi.text import listed, named
 
 __all__ = ["MAX_LIFE", "MAX_TOKEN", "TOKEN68", "GrantedToken", "claims_of", "granted"]
@@ -27,11 +28,7 @@ _UNKNOWN_LIFE = 60.0
 # RFC 6750 section 2.1: the characters that a Bearer header can carry. Others would fail inside the HTTP client and show the token.
 TOKEN68: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+")
-_OTHER_TYPES = ("DPoP", "Bearer", "N_A", "mac", "PoP")
-NO_DPOP: Final = (
-    "Update Keycloak to 26.4 or newer, where DPoP is on. Older ones ignore it, unless they are started with --features=dpop. Or set"
-    " KEYCLOAK_DPOP=false."
-)
+_KNOWN_TYPES = ("DPoP", "Bearer", "N_A", "mac", "PoP")
 _FAR = 10**12
 _DIGITS: Final = re.compile(r"[0-9]{1,9}")
 
@@ -88,9 +85,11 @@ def granted(
     kind = answer.get("token_type")
     expected = "Bearer" if binding is None else PROOF
     if not isinstance(kind, str) or kind.lower() != expected.lower():
-        found = f"token_type {kind}" if kind in _OTHER_TYPES else "no known token_type"
+        found = f"token_type {kind}" if kind in _KNOWN_TYPES else "no known token_type"
         if binding is not None and isinstance(kind, str) and kind.lower() == "bearer":
-            raise _unusable("Keycloak ignored the proof: its token_type is Bearer, not DPoP", NO_DPOP, claims)
+            raise _unusable(
+                "Keycloak ignored the proof: its token_type is Bearer, not DPoP", no_bound_tokens(client_id), claims
+            )
         raise _unusable(
             f"it has {found}, not {expected}",
             f'Switch "Require DPoP bound tokens" off for the client {named(client_id)} in Keycloak.'

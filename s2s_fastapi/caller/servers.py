@@ -12,9 +12,9 @@ from typing import Final
 
 from s2s_fastapi.caller.origins import Pin
 
-__all__ = ["Servers", "seconds_of"]
+__all__ = ["MOST_OFFSET", "Servers", "seconds_of"]
 
-_MOST_OFFSET: Final = 600.0
+MOST_OFFSET: Final = 600.0
 """A clock that differs by more seconds is not followed: what answers is not the server, or this machine's clock was never set."""
 _TOLERATED: Final = 1.0
 """Seconds by which a ``Date`` may be old when it is sent: many servers make it once a second."""
@@ -32,11 +32,11 @@ class _Server:
 
 
 class Servers:
-    """Clocks and nonces of at most 1024 origins; that of the one which was unused for longest is forgotten first.
+    """Clocks and nonces of at most 1024 origins; the least recently changed origin is forgotten first.
 
     - Time goes on with the monotonic clock, so a step of this machine's clock changes nothing.
     - A clock is never followed further than 10 minutes from this machine's clock. A machine that slept has the right time only there.
-    - An origin that has said nothing gets the time of the Keycloak that was heard last: most services share it.
+    - An origin that has said nothing gets the time of the Keycloak that answered last: most services have the same clock.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
@@ -80,7 +80,7 @@ class Servers:
         now, wall = self.clock(), self._wall()
         least, most = seconds - wall, seconds + 1.0 - (wall - max(0.0, now - since))
         offset = 0.0 if least - _TOLERATED <= 0.0 <= most + _TOLERATED else (least + most) / 2
-        if abs(offset) > _MOST_OFFSET:
+        if abs(offset) > MOST_OFFSET:
             return
         with self._lock:
             there = replace(self._servers.get(origin, _Server()), shown=wall + offset, at=now)
@@ -93,7 +93,7 @@ class Servers:
         if there.shown is None:
             return wall
         now = there.shown + self.clock() - there.at
-        return now if abs(now - wall) <= _MOST_OFFSET else wall
+        return now if abs(now - wall) <= MOST_OFFSET else wall
 
     def _remember(self, origin: Pin, there: _Server) -> None:
         self._servers[origin] = there

@@ -355,7 +355,7 @@ def _two_clocks(reply: Reply) -> str:
     )
     return (
         f"Set the clocks: this machine's shows {here:%Y-%m-%dT%H:%M:%SZ}, {said}. Keycloak takes proofs that are at most 25 s old or 15 s"
-        " ahead; a difference of up to 10 minutes is corrected if its answers have a Date (a proxy before it can add one). Look also for what holds requests back."
+        " ahead; a difference of up to 10 minutes is corrected if its answers have a Date (a proxy before it can add one), or after the first token. Look also for what holds requests back."
     )
 
 

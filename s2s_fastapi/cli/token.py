@@ -15,6 +15,7 @@ from s2s_fastapi.cli.printing import print_json, print_pairs, quiet, tell
 from s2s_fastapi.environment import settings_or_environment
 from s2s_fastapi.errors import ConfigurationError, TokenRequestError
 from s2s_fastapi.names import url_problem
+from s2s_fastapi.proof.checked import OLDEST
 from s2s_fastapi.text import listed, named, printable
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ __all__ = ["token"]
 
 
 _METHOD: Final = re.compile(r"[A-Z]{1,32}")
-_SECONDS: Final = 30
-"""How old a receiver lets a proof be."""
 _LONGEST_URL: Final = 512
 _VERSION: Final = 1
 """The version of the JSON of ``--dpop``: docs/schemas/token-dpop.schema.json."""
@@ -114,11 +113,11 @@ def _print_bound(wanted: Wanted, method: str, url: str, form: _Form) -> None:
             sys.stderr.write(f"{problem}\n")
         raise SystemExit(1)
     tell(
-        f"The proof is good for one {method} request to {printable(url, _LONGEST_URL)} within {_SECONDS} s. Make another one for each"
+        f"The proof is good for one {method} request to {printable(url, _LONGEST_URL)} within {OLDEST} s. Make another one for each"
         " further request."
     )
     if form is _Form.JSON:
-        print_json({"version": _VERSION, "method": method, "url": url, "headers": headers, "seconds": _SECONDS})
+        print_json({"version": _VERSION, "method": method, "url": url, "headers": headers, "seconds": OLDEST})
     elif form is _Form.HEADER:
         sys.stdout.write("".join(f"{name}: {value}\n" for name, value in headers.items()))
     else:

@@ -46,7 +46,7 @@ def thumbprint(members: Mapping[str, Any]) -> str:
 def signature_check(algorithm: str, members: Mapping[str, Any]) -> Callable[[bytes, bytes], bool]:
     """Return the function that says whether its second argument is this key's signature of the first.
 
-    - The key has refused a signature that nobody made. If this machine's OpenSSL cannot use the key, that shows here, and not later.
+    - A test signature of zeros was refused before. If this machine's OpenSSL cannot use the key, that shows here, and not later.
     - The caller checks the numbers of an RSA key before: joserfc warns about a short one, and a long one costs time.
     - It raises whatever the library raises: for a point that is not on the curve, for example.
 

@@ -20,6 +20,7 @@ __all__ = [
     "ASKED_ANYWAY",
     "CHANGED_PATH",
     "CLOCKS",
+    "DPOP_REFUSED",
     "NEVER_PUBLIC",
     "NOT_A_TOKEN",
     "NO_PROOF",
@@ -278,9 +279,9 @@ def bearer_cure(principal: Principal) -> str:
 
 
 def store_cure(error: Exception) -> str:
-    """Return what to look at if the store of DPoP proofs gave no answer. A store may be code of the app, so its text may hold anything."""
+    """Return what to look at if the replay store gave no answer. A store may be code of the app, so its text may hold anything."""
     said = f": {printable(str(error), _LONGEST)}" if isinstance(error, S2SError) else ""
-    return f"the store of DPoP proofs gave no answer ({type(error).__name__}{said}), and without it a copied proof looks like a new one."
+    return f"the replay store gave no answer ({type(error).__name__}{said}), and without it a copied proof looks like a new one."
 
 
 def kind_cure(principal: Principal) -> str:
@@ -457,6 +458,10 @@ TWO_HEADERS: Final = (
     "the request has two Authorization headers. Send one: look for a client or a proxy that adds another one."
 )
 TOKEN_IN_URL: Final = "the URL has the parameter access_token beside the Authorization header. Remove it from the URL, which is written to logs."
+DPOP_REFUSED: Final = (
+    'the request has a bound token (scheme DPoP), and this service does not accept bound tokens. Write dpop="accepted" and public_url=... here, '
+    "or KEYCLOAK_DPOP=false (or dpop=False) in the caller."
+)
 NO_TOKEN: Final = "the Authorization header has no token after its scheme (Bearer or DPoP). The caller's token is empty: check how it gets its token."
 NOTHING_GIVEN: Final = "no token was given: it is empty, or neither text nor bytes. Check where your code reads it from: the message may have none."
 WHOLE_HEADER: Final = (
@@ -479,15 +484,15 @@ NO_PROOF: Final = (
     "a proof of its own with each request."
 )
 UNPROVABLE: Final = (
-    "the token is bound to a key, and only headers were given. A proof names the method and the URL of its request: give "
-    "authenticate the request of Starlette. In messages and in gRPC, bearer tokens are accepted."
+    "the token is bound to a key, and authenticate got header pairs only. Pass the Starlette request, because a proof names the method and the "
+    "URL. In messages and in gRPC, bearer tokens are accepted."
 )
 PROOF_USED: Final = (
-    "the proof in the header DPoP came before. Each request needs a new one. If nobody copied it, look for a client or a proxy that sends a "
+    "the proof in the DPoP header was used before. Each request needs a new one. If nobody copied it, look for a client or a proxy that sends a "
     "request again as it was."
 )
 STORE_UNCLEAR: Final = (
-    "first_use of the store of DPoP proofs returned neither True nor False, so nobody knows whether the proof is new. It is an async function "
+    "first_use of the replay store returned neither True nor False, so nobody knows whether the proof is new. It is an async function "
     "that returns a bool."
 )
 CLOCKS: Final = "Compare the clocks of this host and of Keycloak (NTP)."

@@ -1,6 +1,6 @@
 """Keycloak's bound tokens (DPoP, RFC 9449): its names, its first version, its windows, and what to change if a token is not bound.
 
-The calling side and the operator's tools use the same words.
+The operator's tools use these words. The calling side takes from here what to do if Keycloak binds no token.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,11 +10,11 @@ from s2s_fastapi.text import listed, named
 
 __all__ = [
     "ABOUT_PROOFS",
-    "AHEAD",
     "ANY_THUMBPRINT",
     "ATTRIBUTE",
     "CONSOLE",
-    "OLDEST",
+    "KEYCLOAK_AHEAD",
+    "KEYCLOAK_OLDEST",
     "ORDER",
     "SINCE",
     "SUPPORTED",
@@ -33,9 +33,9 @@ SINCE: Final = (26, 4)
 """The version from which on Keycloak binds tokens without a feature being switched on."""
 SUPPORTED: Final = "dpop_signing_alg_values_supported"
 """The member of the discovery document that is there if Keycloak binds tokens (RFC 9449 section 5.1)."""
-OLDEST: Final = 25.0
+KEYCLOAK_OLDEST: Final = 25.0
 """Seconds that a proof for the token endpoint may be old: 10 s of life and 15 s of tolerance, by Keycloak's clock."""
-AHEAD: Final = 15.0
+KEYCLOAK_AHEAD: Final = 15.0
 """Seconds that such a proof may be ahead of Keycloak's clock."""
 CONSOLE: Final = "Settings, Capability config, Require DPoP bound tokens"
 """Where the switch is, on the page of the client."""

@@ -16,8 +16,8 @@ from s2s_fastapi.operations.relations import (
     granted_for,
     in_part,
     judged,
-    liked,
     seen_by,
+    with_accepted_binding,
 )
 from s2s_fastapi.operations.wanted import RealmFinding, Severity, accepted_audiences
 from s2s_fastapi.principal import Principal
@@ -77,7 +77,7 @@ class _Checking:
                 for receiver in self.apps.values():
                     if principal.audiences & {*call.audiences} & accepted_audiences(receiver):
                         answers.setdefault(receiver.client_id, []).append(
-                            judged(liked(seen_by(receiver, principal), receiver), receiver)
+                            judged(with_accepted_binding(seen_by(receiver, principal), receiver), receiver)
                         )
             kinds = {call.on_behalf for call in app.calls}
             for name, every in sorted(answers.items()):
@@ -97,7 +97,9 @@ class _Checking:
                     f"{said}, and none of the access files is of an app that answers to {named(audience)}.",
                 )
             elif audience in principal.audiences and not any(
-                answer.accepted for app in receivers for answer in judged(liked(seen_by(app, principal), app), app)
+                answer.accepted
+                for app in receivers
+                for answer in judged(with_accepted_binding(seen_by(app, principal), app), app)
             ):
                 yield RealmFinding(
                     Severity.OPEN,
@@ -117,7 +119,7 @@ class _Checking:
                 )
                 continue
             caller = seen_by(app, principal)
-            both = zip(judged(caller, app), judged(liked(caller, app), app), strict=True)
+            both = zip(judged(caller, app), judged(with_accepted_binding(caller, app), app), strict=True)
             if routes := [one.route for one, other in both if other.accepted and not one.accepted]:
                 yield RealmFinding(
                     Severity.OPEN,

@@ -480,7 +480,9 @@ def explained(
         reasons = {reason for route in its if not route.accepted for reason in route.reasons}
         if _in_effect(question, token, app):
             reasons -= {Reason.WRONG_AUDIENCE}  # no plan makes a scope that is there
-        if not _makes_client(question, token):
+        if token.principal is not None or not _makes_client(
+            question, token
+        ):  # a token that is there is refused for its binding
             reasons -= {Reason.NO_CREDENTIALS}
         if refused := [each for each in its if not each.accepted]:
             hints += _without_credentials(app, question, {each.route for each in refused})

@@ -30,11 +30,11 @@ __all__ = [
     "granted_for",
     "in_part",
     "judged",
-    "liked",
     "relations",
     "routes_for_bound_tokens",
     "seen_by",
     "unanswered",
+    "with_accepted_binding",
 ]
 
 _ISSUED_AT: Final = 1
@@ -188,7 +188,7 @@ def caller_of(call: CallAccess, granted: Granted) -> Principal | Decision:
     return predicted_principal({**granted.claims, **(ANY_SESSION if call.on_behalf else {})})
 
 
-def liked(principal: Principal, receiver: AppAccess) -> Principal:
+def with_accepted_binding(principal: Principal, receiver: AppAccess) -> Principal:
     """Return the caller with a bound token if the receiver takes one, else with a bearer token: for all else than the binding."""
     return replace(principal, binding="dpop" if receiver.dpop else "")
 
@@ -196,7 +196,7 @@ def liked(principal: Principal, receiver: AppAccess) -> Principal:
 def binding_problem(caller: str, receiver: AppAccess, *, dpop: bool) -> Decision | None:
     """Return why a receiver refuses every token of a caller that binds its tokens, or does not; None if it takes them."""
     if dpop and not receiver.dpop:
-        return Decision(reason=Reason.SENDER_CONSTRAINED, cure=accept_first([receiver.client_id], caller))
+        return Decision(reason=Reason.NO_CREDENTIALS, cure=accept_first([receiver.client_id], caller))
     if not dpop and receiver.dpop == "required":
         return Decision(reason=Reason.BEARER_NOT_ACCEPTED, cure=bind_first([receiver.client_id], caller))
     return None
@@ -312,7 +312,7 @@ def _undeclared(
 ) -> Relation:
     """Return what a token is good for at a receiver; without audiences and routes if it is not for the receiver."""
     principal, claims = token
-    principal = principal if principal.binding else liked(principal, receiver)
+    principal = principal if principal.binding else with_accepted_binding(principal, receiver)
     audiences = tuple(sorted(principal.audiences & accepted_audiences(receiver)))
     routes = judged(principal, receiver) if audiences else ()
     return Relation(caller, receiver.client_id, Status.NOT_DECLARED, audiences, asked, routes, claims)
@@ -367,7 +367,7 @@ def _may_ever(caller: str, receiver: AppAccess, *, on_behalf: bool = False) -> b
     """Return whether a route would accept this service, or users through it, if Keycloak granted all that the route asks for."""
     best = _best(caller, receiver, "user" if on_behalf else "service")
     # Whether it sends a bound token is a matter of deployment: it has a sentence of its own.
-    best = liked(best, receiver)
+    best = with_accepted_binding(best, receiver)
     leaves = _leaves(receiver)
     every = [frozenset(leaf.audiences) for leaf in leaves if isinstance(leaf, Audience)] or [frozenset()]
     tokens = [replace(best, audiences=audiences) for audiences in (*every, frozenset[str]().union(*every))]

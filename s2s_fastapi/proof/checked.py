@@ -10,6 +10,7 @@ from s2s_fastapi.backchannel.strict_json import json_object
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.jose.base64url import decoded
 from s2s_fastapi.jose.keys import signature_check
+from s2s_fastapi.keycloak.cures import NO_PROOF
 from s2s_fastapi.proof.header import ProofHeader, read_header
 from s2s_fastapi.proof.urls import normalised
 from s2s_fastapi.text import base64url, listed, named
@@ -21,17 +22,12 @@ OLDEST: Final = 30
 """Seconds that a proof may be old (RFC 9449 section 11.1)."""
 AHEAD: Final = 10
 """Seconds that the caller's clock may be ahead."""
-_SPARE: Final = 5
-"""Seconds that a proof is remembered longer: the clocks of two receivers with one store differ."""
+_SPARE: Final = 15
+"""Seconds that a proof is remembered after the last one in which it is accepted: the clocks of two receivers with one store may differ by that."""
 _JTI: Final = range(8, 256 + 1)
 _PARTS: Final = 3
 _SHOWN: Final = 1e15
 
-_MISSING: Final = Decision(
-    reason=Reason.PROOF_MISSING,
-    cure="the request has a bound token and no DPoP header. The caller must send a proof with every request (in ServiceTokenAuth:"
-    " dpop=True, or KEYCLOAK_DPOP=true), and a proxy in between must pass the header on.",
-)
 _NO_URL: Final = (
     "no URL has the path of the request, so no proof can name it: it has a segment `.` or `..` or a `#`, or does not begin with `/`. HTTP clients send no"
     " such path"
@@ -40,7 +36,7 @@ _NO_URL: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """A proof that was checked, but for one thing: whether it was used before. Accept it only after a replay store said that it was not."""
+    """A checked proof. Not checked yet: whether it was used before. Accept it only after a replay store said that it was not."""
 
     jti: str
     issued_at: float
@@ -60,7 +56,7 @@ class Proof:
 
     def remember_for(self, now: float) -> float:
         """Return the seconds for which it must be remembered: until no receiver accepts it, and at least 1."""
-        return max(1.0, self.issued_at + OLDEST + AHEAD + _SPARE - now)
+        return max(1.0, self.issued_at + OLDEST + _SPARE - now)
 
 
 def check_proof(
@@ -70,15 +66,15 @@ def check_proof(
 
     - `values` are the values of all DPoP headers of the request. `urls` are the URLs of the request, normalised.
     - In this order: one value of at most 4 KB; a strict compact JWS; ``typ``, ``alg`` and the key in the header; the thumbprint of the key;
-      the signature; the claims; ``iat``; ``htm``; ``htu``; ``ath``. So nobody orders a signature check with a key that the token does
-      not name, and no proof orders more than two: the second is for a key that is seen for the first time.
+      the signature; the claims; ``iat``; ``htm``; ``htu``; ``ath``. So a key that the token does not name never costs a
+      signature check, and no proof costs more than two: the second is for a key that is seen for the first time.
     - ``iat`` is at most 30 s behind and at most 10 s ahead of `now`. ``jti`` has 8 to 256 characters; this package sends 22.
     - Claims that are not named here are ignored, ``nonce`` too: this package demands no nonce of callers.
     - Nothing in a proof leads to I/O. No value raises.
     - The cure shows values of the proof only after its signature was checked.
     """
     if not values:
-        return _MISSING
+        return Decision(reason=Reason.PROOF_MISSING, cure=NO_PROOF)
     value = values[0].strip(b" \t")
     if len(values) > 1 or b"," in value:
         return _refused("the request has more than one proof")

@@ -21,7 +21,7 @@ _SECURE: Final = {"ws": "http", "wss": "https"}
 class ProofKey:
     """A new P-256 key. Tokens that are bound to it can be used only by this process.
 
-    - After a fork it is dead in the child: two processes must not share a key. A token that is bound to it is lost there too.
+    - A forked child cannot use it: two processes must not share a key. A token that is bound to it is lost there too.
     - It cannot be pickled. A copy of it is the same object.
     - The private key is in no ``repr``, exception or log.
     """

@@ -13,7 +13,7 @@ from s2s_fastapi.text import named
 __all__ = ["SIZE", "InProcessReplayStore", "ReplayQuota", "ReplayStore", "Sender", "quota_of"]
 
 SIZE: Final = 200_000
-"""Proofs that are remembered at one time, each for 45 s or a little more: enough for 4,000 requests a second. They take 16 MB."""
+"""Proofs that are remembered at one time, each for 45 to 60 s: enough for 4,000 requests a second. They take 16 MB."""
 
 _BUCKET_SECONDS: Final = 4
 """Proofs that run out within the same seconds are forgotten together, in one step."""
@@ -72,7 +72,7 @@ class InProcessReplayStore:
 
     @property
     def remembered(self) -> int:
-        """How many proofs it remembers; those that ran out since the last call are still among them."""
+        """How many proofs it remembers; including those that expired since the last call."""
         return sum(len(bucket.keys) for bucket in list(self._buckets.values()))
 
     async def first_use(self, key: bytes, seconds: float) -> bool:

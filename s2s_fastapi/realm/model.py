@@ -107,7 +107,7 @@ _ASSERTION_MISSING: Final = "Parameter client_assertion_type is missing"
 
 
 _DPOP_SINCE: Final = (26, 4)
-_BOUND: Final = (DPOP_BOUND, "tls.client.certificate.bound.access.tokens")
+_BINDING_ATTRIBUTES: Final = (DPOP_BOUND, "tls.client.certificate.bound.access.tokens")
 """The attributes of a client that gets only tokens which are bound to a key."""
 
 
@@ -257,7 +257,7 @@ class RealmModel:
             bearer_only=False,
             service_accounts=True,
             account=replace(account, enabled=True),
-            attributes={name: value for name, value in client.attributes.items() if name not in _BOUND},
+            attributes={name: value for name, value in client.attributes.items() if name not in _BINDING_ATTRIBUTES},
         )
         return RealmModel(replace(self._realm, enabled=True, clients={**self._realm.clients, client_id: usable}))
 

@@ -48,7 +48,7 @@ from s2s_fastapi.telemetry.located import located
 from s2s_fastapi.telemetry.metrics import decided
 from s2s_fastapi.telemetry.spans import current_span, describe, hide_query
 from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS
-from s2s_fastapi.verifier.bearer import BEARER_OR_DPOP, bearer_credentials, brings_credentials, token_in
+from s2s_fastapi.verifier.bearer import BEARER_OR_DPOP, brings_credentials, credentials_in, is_dpop, token_in
 from s2s_fastapi.verifier.checks import MAX_LIFETIME
 from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.realms import RealmsVerifier
@@ -257,17 +257,14 @@ class ServiceAuthMiddleware:
         """
         verifier, service = checked.verifier, checked.service
         scope[VERIFIER_KEY] = verifier  # always, so that nothing which was there before is believed
-        credentials = bearer_credentials(scope["headers"], scope["query_string"], verifier.tokens.recent)
+        schemes, bound = checked.schemes, checked.bound
+        credentials = credentials_in(scope["headers"], scope["query_string"], verifier.tokens.recent, schemes)
         if isinstance(credentials, Decision):
-            refusal, bound = credentials, checked.bound
-            if bound is not None:
-                credentials = bearer_credentials(scope["headers"], scope["query_string"], schemes=BEARER_OR_DPOP)
-                refusal = credentials if isinstance(credentials, Decision) else refusal
-            if bound is None or isinstance(credentials, Decision):
-                if scope["query_string"]:
-                    hide_query(current_span())  # it may hold the token, and servers' spans show it
-                await self._refuse(service, scope, receive, send, self._without_token(checked, refusal, scope))
-                return
+            if scope["query_string"]:
+                hide_query(current_span())  # it may hold the token, and servers' spans show it
+            await self._refuse(service, scope, receive, send, self._without_token(checked, credentials, scope))
+            return
+        if bound is not None and is_dpop(credentials):
             service = bound.service
             verdict = await bound.tokens.decide(credentials, scope, checked.root_path or root_path)
         else:
@@ -323,7 +320,7 @@ class ServiceAuthMiddleware:
 
     async def _open(self, checked: CheckedApp, scope: Scope, receive: Receive, send: Send) -> None:
         scope.pop(ANONYMOUS_KEY, None)
-        credentials = bearer_credentials(scope["headers"], scope["query_string"], schemes=BEARER_OR_DPOP)
+        credentials = credentials_in(scope["headers"], scope["query_string"], schemes=BEARER_OR_DPOP)
         # Nobody has checked a token that came here. It must not be sent on all the same.
         inbound = None if isinstance(credentials, Decision) else digest(token_in(credentials))
         with self._opened(checked, scope, inbound=inbound):

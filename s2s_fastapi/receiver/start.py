@@ -32,6 +32,7 @@ from s2s_fastapi.requirement.service_route import asks_first
 from s2s_fastapi.telemetry import DecisionLog, Observer
 from s2s_fastapi.text import listed, named
 from s2s_fastapi.verifier.accepted_tokens import AcceptedTokens
+from s2s_fastapi.verifier.bearer import BEARER_OR_DPOP, ONLY_BEARER
 from s2s_fastapi.verifier.bound import BoundTokens, DpopOptions
 from s2s_fastapi.verifier.checks import Checks
 from s2s_fastapi.verifier.keys import KeySource
@@ -127,6 +128,8 @@ class CheckedApp:
     """Paths of routes that are not public, each with the public path that no route answers and that was probably meant for it."""
     bound: BoundApp | None = None
     """None if bound tokens are not accepted."""
+    schemes: Mapping[bytes, bytes] = ONLY_BEARER
+    """Those under which the app takes credentials: `BEARER_OR_DPOP` if bound tokens are accepted."""
     resource: ProtectedResource | None = None
     """The document about the app that everybody may read."""
     root_path: str = ""
@@ -387,6 +390,7 @@ class Start:
             routes=_read_routes(self._middleware, check),
             places=places,
             bound=BoundApp(BoundTokens(accepting, proving), service.under_dpop()) if proving.mode else None,
+            schemes=BEARER_OR_DPOP if proving.mode else ONLY_BEARER,
             meant={found.nearest.path: found.entry.text for found in check.unanswered() if found.nearest is not None},
             resource=self._resource(check),
             root_path=own_root_path(router_below(self._app) or hidden_app(self._app)),

@@ -42,7 +42,7 @@ class ServiceRoute(APIRoute):
     Write ``APIRouter(route_class=ServiceRoute)``, or ``app.router.route_class = ServiceRoute`` before the routes.
 
     - It asks the requirements that stand in a ``Depends`` or ``Security`` of the route, its routers and its app, in FastAPI's order.
-    - So 403 comes before 422, no other dependency runs for a caller that may not, and no byte of its body is read.
+    - So 403 comes before 422, no other dependency runs for a caller that is not allowed, and no byte of its body is read.
     - FastAPI asks all others: those below another dependency, those on WebSockets, and all while ``dependency_overrides`` has any.
     - A subclass may override ``get_route_handler``. What it does before it calls the handler of ``super()`` comes before the requirements.
     """

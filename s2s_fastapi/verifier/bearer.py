@@ -7,14 +7,14 @@ from types import MappingProxyType
 from typing import Final
 
 from s2s_fastapi.decision import Decision, Reason
-from s2s_fastapi.keycloak.cures import NO_TOKEN, NOT_A_TOKEN, TOKEN_IN_URL, TWO_HEADERS, size_cure
+from s2s_fastapi.keycloak.cures import DPOP_REFUSED, NO_TOKEN, NOT_A_TOKEN, TOKEN_IN_URL, TWO_HEADERS, size_cure
 from s2s_fastapi.verifier.jws import MAX_TOKEN_BYTES
 
 __all__ = [
     "BEARER_OR_DPOP",
     "ONLY_BEARER",
-    "bearer_credentials",
     "brings_credentials",
+    "credentials_in",
     "credentials_of",
     "has_token",
     "is_dpop",
@@ -39,6 +39,7 @@ _TOKEN_IN_QUERY: Final = re.compile(
 
 # A token in the URL is not a credential here: it ends up in logs and histories.
 _NO_CREDENTIALS: Final = Decision(reason=Reason.NO_CREDENTIALS)
+_DPOP_REFUSED: Final = Decision(reason=Reason.NO_CREDENTIALS, cure=DPOP_REFUSED)
 _TWO_HEADERS: Final = Decision(reason=Reason.INVALID_REQUEST, cure=TWO_HEADERS)
 _NO_TOKEN: Final = Decision(reason=Reason.INVALID_REQUEST, cure=NO_TOKEN)
 _NOT_A_TOKEN: Final = Decision(reason=Reason.INVALID_REQUEST, cure=NOT_A_TOKEN)
@@ -51,7 +52,7 @@ def credentials_of(token: bytes) -> bytes:
 
 
 def token_in(credentials: bytes) -> bytes:
-    """Return the token in credentials that `bearer_credentials` or `credentials_of` returned."""
+    """Return the token in credentials that `credentials_in` or `credentials_of` returned."""
     return credentials[credentials.index(b" ") + 1 :]
 
 
@@ -65,13 +66,13 @@ def proofs_in(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, ...]:
     return tuple(value for name, value in headers if name.lower() == b"dpop")
 
 
-def bearer_credentials(
+def credentials_in(
     headers: Iterable[tuple[bytes, bytes]],
     query_string: bytes,
     known: Container[bytes] = (),
     schemes: Mapping[bytes, bytes] = ONLY_BEARER,
 ) -> bytes | Decision:
-    """Return the bearer credentials of a request, or the refusal if it has none.
+    """Return the credentials of a request under one of the schemes, or the refusal if it has none.
 
     - The credentials are ``Bearer``, one space and one token68 word of at most 16 KB, however the header spells the scheme.
       Nothing else is known about the token. With ``schemes=BEARER_OR_DPOP`` they may also be ``DPoP`` and the word.
@@ -90,6 +91,8 @@ def bearer_credentials(
         scheme, _, token = value.strip(b" \t").partition(b" ")
         spelled = schemes.get(scheme.lower())
         if spelled is None:
+            if scheme.lower() == b"dpop":
+                return _DPOP_REFUSED
             begun = any(scheme.lower().startswith((name + b"\t", name + b",")) for name in schemes)
             return _NOT_A_TOKEN if begun else _NO_CREDENTIALS
         token = token.lstrip(b" ")

@@ -27,7 +27,7 @@ from s2s_fastapi.verifier.verifier import Verifier
 
 __all__ = ["BoundTokens", "DpopOptions"]
 
-_STORE: Final = 0.6
+_STORE_SECONDS: Final = 0.6
 """Seconds for which a store may look for a proof, all in all."""
 _RETRY_AFTER: Final = 5
 _NOT_SHARED: Final = (
@@ -92,7 +92,7 @@ class DpopOptions:
             )
         if replay_store is not None and not callable(getattr(replay_store, "first_use", None)):
             raise ConfigurationError(
-                "replay_store= takes a store of proofs: an object with `async def first_use(self, key: bytes, seconds: float) -> bool`, such as"
+                "replay_store= takes an object with `async def first_use(self, key: bytes, seconds: float) -> bool`, such as"
                 f" RedisReplayStore, not {type(replay_store).__name__}."
             )
         return cls(dpop, urls, replay_store)
@@ -148,12 +148,9 @@ class BoundTokens:
         verdict = self._tokens.known(credentials) or await self._tokens.adecide(credentials)
         if not isinstance(verdict, BoundVerdict):
             return verdict
-        values = proofs_in(scope["headers"])
-        if not values:
-            return verdict  # which is this refusal
         now = self._clock()
         proof = check_proof(
-            values,
+            proofs_in(scope["headers"]),
             thumbprint=verdict.thumbprint,
             method="GET" if scope["type"] == "websocket" else scope["method"],
             urls=self._urls.of_request(scope, root_path),
@@ -186,7 +183,7 @@ class BoundTokens:
         user = owner.subject if owner.kind == "user" else ""
         sender = Sender(owner.issuer, owner.client_id, user, self._several, bool(owner.other_realm))
         try:
-            with anyio.fail_after(_STORE):
+            with anyio.fail_after(_STORE_SECONDS):
                 new: object = await self._proofs.first_use(sender, using.key, proof.remember_for(now))
         except Exception as error:  # noqa: BLE001 - whatever a store raises, a proof that may have been used lets nobody in
             wait = error.retry_after if isinstance(error, ReplayStoreUnavailable) else _RETRY_AFTER

@@ -10,7 +10,7 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.keycloak.cures import credentials_cure
 from s2s_fastapi.telemetry.located import located
 from s2s_fastapi.telemetry.spans import current_span, hide_query, trace_id
-from s2s_fastapi.verifier.bearer import BEARER_OR_DPOP, ONLY_BEARER, bearer_credentials, brings_credentials
+from s2s_fastapi.verifier.bearer import BEARER_OR_DPOP, ONLY_BEARER, brings_credentials, credentials_in
 
 __all__ = ["Connection", "HasScope", "Pairs", "Presented"]
 
@@ -65,7 +65,7 @@ class Presented:
 
     def credentials(self, dpop: str = "") -> bytes | Decision:
         """Return the bearer credentials, or the refusal if there are none. With ``dpop`` those under the scheme DPoP count, too."""
-        found = bearer_credentials(self.headers, self.query, schemes=BEARER_OR_DPOP if dpop else ONLY_BEARER)
+        found = credentials_in(self.headers, self.query, schemes=BEARER_OR_DPOP if dpop else ONLY_BEARER)
         if isinstance(found, Decision):
             if self.query and self.scope is not None:
                 hide_query(current_span())  # it may hold the token, and servers' spans show it

@@ -18,6 +18,7 @@ from s2s_fastapi.backchannel.channel import Reply
 from s2s_fastapi.decision import Reason
 from s2s_fastapi.declared.access_file import AccessFile, AppAccess
 from s2s_fastapi.keycloak.dpop import ABOUT_PROOFS, SUPPORTED
+from s2s_fastapi.operations.checks import bound as bound_checks
 from s2s_fastapi.operations.checks.bound import check_bound
 from s2s_fastapi.operations.checks.client import check_client
 from s2s_fastapi.operations.checks.table import examined
@@ -145,7 +146,7 @@ def test_a_receiver_that_would_refuse_bound_tokens_is_a_problem_with_the_order_o
         "problem",
         "ledger refuses bound tokens, and calls to it are made with bound tokens.",
     )
-    assert finding.why == "ledger answers 401 (sender_constrained)."
+    assert finding.why == "ledger answers 401 (no_credentials)."
     assert finding.cure.startswith('Write dpop="accepted" and public_url=... in ServiceAuthMiddleware of ledger')
     assert finding.cure.index("on receivers") < finding.cure.index("on callers")
     assert findings(seen_of(bound("reporter", "ledger"), LEDGER)) == []
@@ -210,6 +211,30 @@ def test_the_clocks_of_a_caller_are_compared_in_seconds(apart: float, level: str
     assert any(words in str(each) for each in results), results
     if level:
         assert findings(results)[0].cure.startswith("Compare the clocks")
+
+
+@pytest.mark.parametrize(
+    ("offset", "level"), [(24.0, ""), (26.0, "problem"), (-14.0, ""), (-16.0, "problem"), (-601.0, "problem")], ids=str
+)
+def test_a_clock_that_no_date_corrects_is_a_problem_for_the_first_token(
+    offset: float, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bound_checks, "clock_offset", lambda facts: (offset, "iat of its token"))
+    found = findings(seen_of(bound("reporter", "ledger"), LEDGER))
+
+    assert [finding.level for finding in found] == [level] * bool(level)
+    if level and abs(offset) < 600:
+        assert found[0].why == (
+            "Keycloak's answers have no Date, so the first token request with a proof is refused (DPoP proof is not active)."
+        )
+
+
+def test_clocks_that_nothing_compares_are_said_with_what_the_first_token_request_needs() -> None:
+    facts = facts_of(bound("reporter", "ledger"), LEDGER, client_secret=None)
+    vars(facts).update(certs=Answer("http://keycloak.test", Reply(200, httpx.Headers(), b"{}"), "", NOW))
+    assert any(
+        "a clock that is at most 15 s ahead of Keycloak's or 25 s behind it" in str(each) for each in check_bound(facts)
+    )
 
 
 @pytest.mark.parametrize(("apart", "found"), [(9.0, False), (11.0, True), (-29.0, False), (-31.0, True)], ids=str)
@@ -408,7 +433,7 @@ def test_a_question_about_a_bound_token_is_answered_for_one(place: Place, tmp_pa
     # The caller's access file says it too.
     assert reasons(explained(place, *asked, *written(tmp_path, CRM, bound(CALLER, RECEIVER)))) == ["allowed"] * 2
     refusing = replace(CRM, dpop="")
-    assert reasons(explained(place, *asked, "--dpop", *written(tmp_path, refusing))) == ["sender_constrained"] * 2
+    assert reasons(explained(place, *asked, "--dpop", *written(tmp_path, refusing))) == ["no_credentials"] * 2
     requiring = replace(CRM, dpop="required")
     assert reasons(explained(place, *asked, *written(tmp_path, requiring))) == ["bearer_not_accepted"] * 2
 
@@ -434,7 +459,7 @@ def test_a_bound_token_on_stdin_is_judged_as_one(place: Place, tmp_path: Path) -
     assert (printed["reason"], reasons(printed)) == ("allowed", ["allowed"] * 2)
     assert "its signature holds" in printed["source"]
     refusing = explained(place, "--to", RECEIVER, *written(tmp_path, replace(CRM, dpop="")), stdin=token)
-    assert reasons(refusing) == ["sender_constrained"] * 2
+    assert reasons(refusing) == ["no_credentials"] * 2
     assert 'dpop="accepted"' in refusing["routes"][0]["cure"]
 
 

@@ -73,7 +73,7 @@ def test_two_sides_that_agree_are_no_finding(mode: str, dpop: bool) -> None:
 
 def test_a_bound_token_for_an_app_that_refuses_them_is_found_with_the_side_to_change_first() -> None:
     assert said(stock(), shop(True)) == (
-        'shop calls stock with a bound token (DPoP), and stock refuses bound tokens (sender_constrained). Write dpop="accepted" and'
+        'shop calls stock with a bound token (DPoP), and stock refuses bound tokens (no_credentials). Write dpop="accepted" and'
         " public_url=... in ServiceAuthMiddleware of stock, and deploy that before shop binds its tokens (KEYCLOAK_DPOP). First"
         ' dpop="accepted" on receivers, then dpop=True (KEYCLOAK_DPOP=true) on callers, then dpop="required" on receivers.'
     )
@@ -145,14 +145,14 @@ def test_a_grant_that_nobody_declares_is_found_although_the_client_gets_bound_to
     assert found[MAIL].status is Status.NOT_DECLARED
     assert [each.accepted for each in found[MAIL].routes] == [False]  # it is not named
     open_to_all = {each.caller: each for each in relations([file(stock("", route("/items")), shop(False))], model)}
-    assert [each.reason for each in open_to_all[MAIL].routes] == ["sender_constrained"]
+    assert [each.reason for each in open_to_all[MAIL].routes] == ["no_credentials"]
 
 
 # The graph
 
 
 @pytest.mark.parametrize(
-    ("mode", "dpop", "reason"), [("", True, "sender_constrained"), ("required", False, "bearer_not_accepted")], ids=str
+    ("mode", "dpop", "reason"), [("", True, "no_credentials"), ("required", False, "bearer_not_accepted")], ids=str
 )
 def test_a_relation_in_which_one_side_does_not_fit_is_refused_and_says_what_to_change(
     mode: str, dpop: bool, reason: str

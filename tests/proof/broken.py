@@ -296,7 +296,7 @@ _WRONG = "signature of the proof is wrong"
 
 BROKEN: Mapping[str, Broken] = {
     # How many there are, and what they look like.
-    "none": Broken(lambda key, asked: [], "no DPoP header", reason=Reason.PROOF_MISSING),
+    "none": Broken(lambda key, asked: [], "no header DPoP", reason=Reason.PROOF_MISSING),
     "two headers": Broken(lambda key, asked: [key.proof(asked), key.proof(asked)], "more than one proof"),
     "the same header twice": Broken(lambda key, asked: [key.proof(asked)] * 2, "more than one proof"),
     "a good one and an empty one": Broken(lambda key, asked: [key.proof(asked), b""], "more than one proof"),

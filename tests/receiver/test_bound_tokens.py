@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,9 +28,11 @@ from s2s_fastapi import (
     require_caller,
 )
 from s2s_fastapi.errors import ReplayStoreUnavailable
+from s2s_fastapi.operations.relations import binding_problem
 from s2s_fastapi.proof.algorithms import PROOF_ALGORITHMS
 from s2s_fastapi.proof.replay import InProcessReplayStore
 from s2s_fastapi.verifier.verdict import BoundVerdict
+from tests.kit.declaring import receiver
 from tests.kit.proving import PUBLIC_URL, Owner
 from tests.kit.realm import Clock, Realm, settings
 from tests.kit.realms import corp_and_partners, settings_of, transport_to
@@ -328,9 +331,25 @@ class TestWithoutDpop:
         client, token = serve(dpop=None, public_url=None), owner.token()
         response = client.get("/x", headers=owner.headers(token, "/x")[: 2 if proof else 1])
         assert (response.status_code, fields(response), observed.reasons) == (401, [BEARER], ["no_credentials"])
+        assert observed.decisions[-1].cure == (
+            "the request has a bound token (scheme DPoP), and this service does not accept bound tokens. Write"
+            ' dpop="accepted" and public_url=... here, or KEYCLOAK_DPOP=false (or dpop=False) in the caller.'
+        )
         response = client.get("/x", headers=bearer(token))
         assert (fields(response), observed.reasons[-1]) == ([BEARER_INVALID], "sender_constrained")
         assert client.get("/x", headers=bearer(owner.realm.token())).status_code == 200
+
+
+@pytest.mark.parametrize("mode", [None, "accepted", "required"])
+@pytest.mark.parametrize("dpop", [True, False])
+def test_the_commands_predict_the_reason_of_a_real_request(
+    mode: Any, dpop: bool, serve: Callable[..., TestClient], owner: Owner, observed: Observed
+) -> None:
+    token = owner.token() if dpop else owner.realm.token()
+    serve(dpop=mode).get("/x", headers=owner.headers(token, "/x") if dpop else bearer(token))
+
+    predicted = binding_problem("chat", replace(receiver("crm"), dpop=mode or ""), dpop=dpop)
+    assert observed.reasons[-1] == ("allowed" if predicted is None else str(predicted.reason))
 
 
 class TestAThief:
@@ -620,12 +639,14 @@ class TestTheStart:
             ({"dpop": ""}, 'dpop= takes "accepted"'),
             ({"dpop": ["accepted"]}, 'dpop= takes "accepted"'),
             ({"dpop": None, "replay_store": InProcessReplayStore()}, "only with dpop="),
-            ({"replay_store": {}}, "replay_store= takes a store of proofs"),
+            ({"replay_store": {}}, "replay_store= takes an object"),
             ({"public_url": "http://crm.example.com"}, "write https"),
             ({"public_url": "https://crm.example.com?x"}, "public_url= takes"),
             ({"public_url": "https://a:b@crm.example.com"}, "public_url= takes"),
             ({"public_url": [PUBLIC_URL, "crm"]}, "public_url= takes"),
             ({"public_url": b"https://crm.example.com"}, "public_url= takes"),
+            ({"public_url": "https://a^b.example"}, "its host is none"),
+            ({"public_url": [PUBLIC_URL, "https://[fe80::1%25eth0]"]}, "its host is none"),
         ],
         ids=lambda value: re.sub(r" object at 0x\w+", "", str(value)),  # the same in every process
     )

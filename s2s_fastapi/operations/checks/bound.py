@@ -3,26 +3,31 @@
 from collections.abc import Iterator
 from typing import Final
 
+from s2s_fastapi.caller.servers import MOST_OFFSET
 from s2s_fastapi.declared.access_file import AppAccess
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.keycloak.cures import CLOCKS
-from s2s_fastapi.keycloak.dpop import AHEAD, CONSOLE, OLDEST, ORDER, SUPPORTED, bind_first, no_bound_tokens
-from s2s_fastapi.operations.checks.server import clock_offset
+from s2s_fastapi.keycloak.dpop import (
+    CONSOLE,
+    KEYCLOAK_AHEAD,
+    KEYCLOAK_OLDEST,
+    ORDER,
+    SUPPORTED,
+    bind_first,
+    no_bound_tokens,
+)
+from s2s_fastapi.operations.checks.server import BY_DATE, clock_offset
 from s2s_fastapi.operations.facts import Facts
 from s2s_fastapi.operations.findings import Finding, Result, Seen, Skipped
 from s2s_fastapi.operations.inspection import Inspection
 from s2s_fastapi.operations.relations import binding_problem, routes_for_bound_tokens
 from s2s_fastapi.operations.snapshot import binds
+from s2s_fastapi.proof.checked import AHEAD, OLDEST
 from s2s_fastapi.text import listed, named
 
 __all__ = ["check_bound"]
 
 _NOT_SENT: Final = "Calls with bound tokens are not sent."
-_CORRECTED: Final = 600.0
-"""Seconds up to which a caller corrects its proofs by the Date of Keycloak's answers."""
-_OLDEST_HERE: Final = 30.0
-_AHEAD_HERE: Final = 10.0
-"""The same limits as `OLDEST` and `AHEAD`, at a receiver."""
 _EXACT: Final = 1.0
 """Date has whole seconds: a smaller difference cannot be told from none."""
 
@@ -91,7 +96,7 @@ def _of_receiver(facts: Facts, call: Downstream, app: AppAccess) -> Iterator[Res
             cure=f"{problem.cure} {ORDER}",
         )
     elif call.dpop:
-        yield Seen(f"{called} takes bound tokens ({app.dpop}).")
+        yield Seen(f'{called} accepts bound tokens (dpop="{app.dpop}").')
     elif routes := routes_for_bound_tokens(app):
         yield Finding(
             level="warning",
@@ -103,9 +108,11 @@ def _of_receiver(facts: Facts, call: Downstream, app: AppAccess) -> Iterator[Res
 
 def _of_clocks(facts: Facts, *, calls: bool) -> Iterator[Result]:
     """Compare Keycloak's clock with this host's, and say how much of the windows for proofs remains."""
-    offset, _ = clock_offset(facts)
+    offset, source = clock_offset(facts)
     if offset is None:
-        yield Seen("The clocks were not compared: Keycloak's answer has no Date, and there is no token to compare.")
+        said = "The clocks were not compared: Keycloak's answer has no Date, and there is no token to compare."
+        first = f"The first token request needs a clock that is at most {KEYCLOAK_AHEAD:.0f} s ahead of Keycloak's or {KEYCLOAK_OLDEST:.0f} s behind it."
+        yield Seen(f"{said} {first}" if calls else said)
         return
     size, ahead = abs(offset), offset > 0
     said = (
@@ -115,13 +122,21 @@ def _of_clocks(facts: Facts, *, calls: bool) -> Iterator[Result]:
     )
     if calls:
         # To a clock that is ahead, a proof looks old.
-        limit = OLDEST if ahead else AHEAD
+        limit = KEYCLOAK_OLDEST if ahead else KEYCLOAK_AHEAD
         left = limit - size
-        window = f"Keycloak accepts a proof that is at most {OLDEST:.0f} s old and {AHEAD:.0f} s ahead."
-        if size > _CORRECTED:
+        window = (
+            f"Keycloak accepts a proof that is at most {KEYCLOAK_OLDEST:.0f} s old and {KEYCLOAK_AHEAD:.0f} s ahead."
+        )
+        if size > MOST_OFFSET:
             yield Finding(
                 seen=f"{said} {window}",
-                why=f"Proofs are corrected by the Date of Keycloak's answers up to {_CORRECTED:.0f} s. Keycloak refuses them (DPoP proof is not active).",
+                why=f"Proofs are corrected by Keycloak's time up to {MOST_OFFSET:.0f} s. Keycloak refuses them (DPoP proof is not active).",
+                cure=CLOCKS,
+            )
+        elif left <= 0 and source != BY_DATE:
+            yield Finding(
+                seen=f"{said} {window}",
+                why="Keycloak's answers have no Date, so the first token request with a proof is refused (DPoP proof is not active).",
                 cure=CLOCKS,
             )
         elif left <= 0:
@@ -135,8 +150,8 @@ def _of_clocks(facts: Facts, *, calls: bool) -> Iterator[Result]:
             yield Seen(f"{said} {window} {left:.0f} s of it remain.")
     if facts.binding_mode:
         # Callers make their proofs by Keycloak's clock.
-        limit = _AHEAD_HERE if ahead else _OLDEST_HERE
-        window = f"This service accepts a proof that is at most {_OLDEST_HERE:.0f} s old and {_AHEAD_HERE:.0f} s ahead by its own clock"
+        limit = AHEAD if ahead else OLDEST
+        window = f"This service accepts a proof that is at most {OLDEST} s old and {AHEAD} s ahead by its own clock"
         if size > limit:
             yield Finding(
                 seen=f"{said} {window}, and callers make theirs by Keycloak's.",

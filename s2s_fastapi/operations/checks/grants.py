@@ -11,7 +11,7 @@ from s2s_fastapi.operations.facts import Facts
 from s2s_fastapi.operations.findings import Finding, Result, Seen, Skipped
 from s2s_fastapi.operations.forbidden import forbidden_audience, forbidden_client, forbidden_scope
 from s2s_fastapi.operations.inspection import Inspection
-from s2s_fastapi.operations.relations import judged, liked
+from s2s_fastapi.operations.relations import judged, with_accepted_binding
 from s2s_fastapi.operations.snapshot import AUDIENCE_MAPPER, audience_of
 from s2s_fastapi.operations.steps import Step
 from s2s_fastapi.realm.entities import Role
@@ -309,7 +309,7 @@ def _of_receiver(facts: Facts, found: Inspection, app: AppAccess) -> Iterator[Re
             continue  # client says why
         if audiences.isdisjoint(principal.audiences):
             continue  # steps says why
-        answers = judged(liked(principal, app), app)  # about the binding, see bound
+        answers = judged(with_accepted_binding(principal, app), app)  # about the binding, see bound
         reasons = {one.route: one.reason for one in answers if not one.accepted and one.route in naming}
         refused = reasons if refused is None else {name: why for name, why in refused.items() if name in reasons}
     who = named(app.client_id)

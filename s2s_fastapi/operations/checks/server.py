@@ -17,6 +17,7 @@ from s2s_fastapi.operations.findings import Finding, Result, Seen, Skipped
 from s2s_fastapi.text import listed, named
 
 __all__ = [
+    "BY_DATE",
     "check_clock",
     "check_issuer",
     "check_keys",
@@ -180,9 +181,12 @@ def check_clock(facts: Facts) -> Iterator[Result]:
         )
 
 
+BY_DATE: Final = "the Date of its answer"
+
+
 def clock_offset(facts: Facts) -> tuple[float | None, str]:
     """Return how many seconds Keycloak's clock is ahead of this host's, and what shows it; None if nothing does."""
-    offset, source = _by_date(facts.certs), "the Date of its answer"
+    offset, source = _by_date(facts.certs), BY_DATE
     if offset is None and facts.calls and not isinstance(facts.token(Wanted()), S2SError):
         issued_at = facts.own_claims.get("iat")
         if isinstance(issued_at, int):

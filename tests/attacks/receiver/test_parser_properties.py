@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.jose.algorithms import ALGORITHMS
-from s2s_fastapi.verifier.bearer import bearer_credentials, credentials_of, token_in
+from s2s_fastapi.verifier.bearer import credentials_in, credentials_of, token_in
 from s2s_fastapi.verifier.jws import Jws, parse
 from tests.attacks.receiver.stack import KEYS, Stack, stack, token
 from tests.kit.realm import Realm, b64
@@ -55,7 +55,7 @@ QUERIES = st.sampled_from(
 
 
 def bearer(headers: list[tuple[bytes, bytes]], query: bytes, known: set[bytes] | None = None) -> bytes | Reason:
-    found = bearer_credentials(headers, query, {credentials_of(token) for token in known or ()})
+    found = credentials_in(headers, query, {credentials_of(token) for token in known or ()})
     return found.reason if isinstance(found, Decision) else token_in(found)
 
 
