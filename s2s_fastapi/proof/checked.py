@@ -32,6 +32,10 @@ _MISSING: Final = Decision(
     cure="the request has a bound token and no DPoP header. The caller must send a proof with every request (in ServiceTokenAuth:"
     " dpop=True, or KEYCLOAK_DPOP=true), and a proxy in between must pass the header on.",
 )
+_NO_URL: Final = (
+    "no URL has the path of the request, so no proof can name it: it has a segment `.` or `..` or a `#`, or does not begin with `/`. HTTP clients send no"
+    " such path"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +134,10 @@ def _claimed(
         return _refused(_untimely(issued_at, now))
     if htm != method:
         return _refused(f"the proof is for the method {named(htm)} (htm), and the request has {named(method)}")
+    if not urls:
+        return _refused(_NO_URL)
     try:
-        url = normalised(htu)
+        url = htu if htu in urls else normalised(htu)
     except ValueError:
         return _refused("the htu of the proof is not an absolute URL of a server")
     if url not in urls:

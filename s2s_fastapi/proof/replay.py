@@ -1,17 +1,16 @@
-"""Each proof is accepted once (RFC 9449 section 11.1): what a replay store is, the one in memory, and the share of one caller in it."""
+"""Each proof is accepted once (RFC 9449 section 11.1): what a replay store is, the one in memory, and the shares of callers in it."""
 
 import math
 import threading
 import time
-from collections.abc import Callable
-from itertools import islice
-from typing import Final, Protocol
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple, Protocol
 
 from s2s_fastapi.errors import ConfigurationError, ReplayStoreUnavailable
 from s2s_fastapi.process import watch_forks
 from s2s_fastapi.text import named
 
-__all__ = ["SIZE", "InProcessReplayStore", "ReplayQuota", "ReplayStore"]
+__all__ = ["SIZE", "InProcessReplayStore", "ReplayQuota", "ReplayStore", "Sender", "quota_of"]
 
 SIZE: Final = 200_000
 """Proofs that are remembered at one time, each for 45 s or a little more: enough for 4,000 requests a second. They take 16 MB."""
@@ -20,9 +19,8 @@ _BUCKET_SECONDS: Final = 4
 """Proofs that run out within the same seconds are forgotten together, in one step."""
 _KEY_BYTES: Final = 16
 """Half of a SHA-256: nobody finds two proofs with the same 128 bits."""
-_MOST_CALLERS: Final = 10_000
-_OTHERS: Final = ("", "")
-"""Has the share of all callers that came when there were too many."""
+_USERS: Final = 10
+"""One user may have this part of the share of its client."""
 
 
 class ReplayStore(Protocol):
@@ -115,24 +113,39 @@ class InProcessReplayStore:
             del self._buckets[number]
 
 
-class ReplayQuota:
-    """Stands in front of any replay store, and keeps one caller from filling it.
+class Sender(NamedTuple):
+    """Whose proofs count together. Not a key: a client can make any number of keys."""
 
-    - A caller is an issuer and a client id, and not a key: a client can make any number of keys.
-    - Each caller may have half of `size` remembered at one time; `size` is that of the store if it has one, otherwise 200,000.
+    issuer: str
+    client_id: str
+    user: str = ""
+    """The subject, if a user is calling."""
+    several: bool = False
+    """Whether the service accepts tokens of several realms."""
+    further: bool = False
+    """Whether this one's realm is not the first of them."""
+
+
+class ReplayQuota:
+    """Stands in front of any replay store, and keeps one caller, or one realm, from filling it.
+
+    - Each may have half of what is above it: a client of the share of its realm; the first of several realms of the store; all further realms
+      together of the store, and each of them of that half. The only realm of a service may have all. One user may have a tenth of its client.
+    - `size` is that of an `InProcessReplayStore`. For every other store it is 200,000.
     - Only first uses count: whoever sends a stolen proof many times uses up nothing of its owner's share.
-    - It counts in this process. It knows 10,000 callers; if there are more at the same time, the others have one share together.
+    - It holds a few numbers for each proof that counts, so its memory is bounded as the store's is. It counts in this process.
     """
 
     def __init__(
         self, store: ReplayStore, *, size: int | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.store = store
-        own = getattr(store, "size", SIZE) if size is None else size
-        self._share = max(1, (own if isinstance(own, int) else SIZE) // 2)
+        # Of no other store: what its attribute of that name means is not known.
+        own = store.size if isinstance(store, InProcessReplayStore) else SIZE
+        self._size = own if size is None else size
         self._clock = clock
-        self._counts: dict[tuple[str, str], dict[int, int]] = {}
-        """By caller, the caller of the latest proof last: how many proofs run out in which bucket."""
+        self._buckets: dict[int, dict[int, int]] = {}
+        """By the time at which proofs run out: how many each name has. The hash of a name stands for it, however long it is."""
         self.after_fork()
         watch_forks(self)
 
@@ -140,14 +153,14 @@ class ReplayQuota:
         """Keep what is known and replace the lock: another thread of the parent may have held it."""
         self._lock = threading.Lock()
 
-    async def first_use(self, caller: tuple[str, str], key: bytes, seconds: float) -> bool:
-        """Return what the store says about `key`, unless the `caller` (issuer, client id) has used up its share.
+    async def first_use(self, sender: Sender, key: bytes, seconds: float) -> bool:
+        """Return what the store says about `key`, unless a share of the `sender` is used up.
 
         Raises:
             ReplayStoreUnavailable: The share is used up, or the store cannot tell.
         """
         # Counted before, because many requests of one caller may wait for the store at the same time.
-        uncount = self._count(caller, seconds)
+        uncount = self._count(sender, seconds)
         try:
             first = await self.store.first_use(key, seconds)
         except Exception:  # not if the request was cancelled: the store may have remembered its proof
@@ -157,36 +170,67 @@ class ReplayQuota:
             uncount()
         return first
 
-    def _count(self, caller: tuple[str, str], seconds: float) -> Callable[[], None]:
+    def _shares(self, sender: Sender) -> Iterator[tuple[tuple[str, ...], int]]:
+        """Return the names for which a proof counts, each with the most that it may have."""
+        issuer, client_id, user, several, further = sender
+        size = self._size // 2 if several else self._size
+        if further:
+            yield (), size
+            size //= 2
+        yield (issuer,), size
+        yield (issuer, client_id), size // 2
+        if user:
+            yield (issuer, client_id, user), size // 2 // _USERS
+
+    def _count(self, sender: Sender, seconds: float) -> Callable[[], None]:
         """Count one more proof, and return what takes it back."""
+        names: list[int] = []
         with self._lock:
             now = self._clock()
-            self._forget(now)
-            if caller not in self._counts and len(self._counts) >= _MOST_CALLERS:
-                caller = _OTHERS
-            counts = self._counts[caller] = self._counts.pop(caller, {})  # now the last
-            for number in [number for number in counts if number * _BUCKET_SECONDS <= now]:
-                del counts[number]
-            if sum(counts.values()) >= self._share:
-                raise ReplayStoreUnavailable(
-                    f"The client {named(caller[1])} has {self._share} proofs that are still remembered, which is half of the replay store."
-                    " Give the store a larger size if one client may send that many requests in 1 minute."
-                )
-            number = _bucket(now + seconds)
-            counts[number] = counts.get(number, 0) + 1
+            for number in [number for number in self._buckets if number * _BUCKET_SECONDS <= now]:
+                del self._buckets[number]
+            for name, share in self._shares(sender):
+                hashed = hash(name)
+                if sum([bucket.get(hashed, 0) for bucket in self._buckets.values()]) >= max(1, share):
+                    raise ReplayStoreUnavailable(
+                        f"{_told(name)} {max(1, share)} proofs that are still remembered, which is"
+                        " the whole share in the replay store. Give the store a larger size if so many requests may come in 1 minute."
+                    )
+                names.append(hashed)
+            bucket = self._buckets.setdefault(_bucket(now + seconds), {})
+            for hashed in names:
+                bucket[hashed] = bucket.get(hashed, 0) + 1
 
         def uncount() -> None:
             with self._lock:
-                if number in counts:
-                    counts[number] -= 1
+                for hashed in names:
+                    bucket[hashed] -= 1
+                    if not bucket[hashed]:
+                        del bucket[hashed]
 
         return uncount
 
-    def _forget(self, now: float) -> None:
-        # The first has been silent for the longest time. Two in each step: the work is bounded, and faster than new callers come.
-        for caller in tuple(islice(self._counts, 2)):
-            if all(number * _BUCKET_SECONDS <= now for number in self._counts[caller]):
-                del self._counts[caller]
+
+_DEFAULT: Final[dict[str, ReplayQuota]] = {}
+
+
+def quota_of(store: ReplayStore | None) -> ReplayQuota:
+    """Return a quota in front of a store. None stands for the store that all apps and verifiers of this process share.
+
+    So one that is made for each request still knows the proofs of the last one.
+    """
+    if store is not None:
+        return ReplayQuota(store)
+    # Without a lock, which a fork could find taken: of two threads that meet here, one wins.
+    return _DEFAULT.get("") or _DEFAULT.setdefault("", ReplayQuota(InProcessReplayStore()))
+
+
+def _told(name: tuple[str, ...]) -> str:
+    if not name:
+        return "The callers of all realms after the first one have together"
+    who = ("The callers of", "The client", "The user")[len(name) - 1]
+    of = f" of the client {named(name[1])}" if len(name) > 2 else ""  # noqa: PLR2004 - a user has its client in front
+    return f"{who} {named(name[-1])}{of} {'have' if len(name) == 1 else 'has'}"
 
 
 class _Bucket:

@@ -4,13 +4,13 @@ import re
 from ipaddress import IPv6Address
 from typing import Final
 
-__all__ = ["normalised"]
+__all__ = ["normalised", "respelled"]
 
 _SCHEMES: Final = {"http": ("http", 80), "ws": ("http", 80), "https": ("https", 443), "wss": ("https", 443)}
 _URL: Final = re.compile(r"(?P<scheme>[A-Za-z]+)://(?P<authority>[^/?#]*)(?P<path>[^?#]*)", re.DOTALL)
 _HOST_AND_PORT: Final = re.compile(r"(?P<host>\[[^\[\]]*\]|[^\[\]:]+)(?::(?P<port>[0-9]*))?")
 _NORMAL: Final = re.compile(
-    r"https?://[a-z0-9-]+(?:\.[a-z0-9-]+)*(?:/[A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9._~!$&'()*+,;=:@-]*)+/?"
+    r"https?://[a-z0-9-]+(?:\.[a-z0-9-]+)*(?:/|(?:/[A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9._~!$&'()*+,;=:@-]*)+/?)"
 )
 """What most URLs look like: nothing in them can be spelled in another way."""
 _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -47,7 +47,12 @@ def normalised(url: str) -> str:
     if not 0 < port <= _LARGEST_PORT:
         raise ValueError("not a port")
     place = _host(parts["host"]) if port == standard else f"{_host(parts['host'])}:{port}"
-    return f"{scheme}://{place}{_without_dots(_ESCAPED.sub(_spelled, found['path']))}"
+    return f"{scheme}://{place}{_without_dots(respelled(found['path']))}"
+
+
+def respelled(path: str) -> str:
+    """Return a path whose percent signs are spelled as in `normalised`. Its dot segments stay."""
+    return _ESCAPED.sub(_spelled, path)
 
 
 def _host(host: str) -> str:

@@ -242,9 +242,19 @@ class ServiceAuthMiddleware:
         return self._start.problem
 
     async def _authenticate(
-        self, checked: CheckedApp, app: ASGIApp, scope: Scope, receive: Receive, send: Send
+        self,
+        checked: CheckedApp,
+        app: ASGIApp,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        root_path: str | None = None,
     ) -> None:
-        """Run ``app`` for an accepted token; answer every other request."""
+        """Run ``app`` for an accepted token; answer every other request.
+
+        ``root_path`` is the one with which the request came here, if it is below mounts by now.
+        """
         verifier, service = checked.verifier, checked.service
         scope[VERIFIER_KEY] = verifier  # always, so that nothing which was there before is believed
         credentials = bearer_credentials(scope["headers"], scope["query_string"], verifier.tokens.recent)
@@ -259,7 +269,7 @@ class ServiceAuthMiddleware:
                 await self._refuse(service, scope, receive, send, self._without_token(checked, refusal, scope))
                 return
             service = bound.service
-            verdict = await bound.tokens.decide(credentials, scope, checked.root_path or None)
+            verdict = await bound.tokens.decide(credentials, scope, checked.root_path or root_path)
         else:
             verdict = verifier.known(credentials) or await verifier.adecide(credentials)
         principal = verdict.principal
@@ -326,7 +336,7 @@ class ServiceAuthMiddleware:
         """Prepare a request that runs without a token, because its path is public or optional, for as long as it runs."""
         scope[VERIFIER_KEY] = checked.verifier
         scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
-        scope[OPENED_KEY] = opened = Opened(_Opener(self, checked, anonymous))
+        scope[OPENED_KEY] = opened = Opened(_Opener(self, checked, anonymous, str(scope.get("root_path") or "")))
         arriving, before = ARRIVING.set(opened), INBOUND.set(inbound)
         try:
             yield
@@ -411,6 +421,8 @@ class _Opener:
     checked: CheckedApp
     anonymous: Anonymous | None = None
     """The state of a request that an optional path opened, because it has no credentials."""
+    root_path: str = ""
+    """The one with which the request came in. A mount on its way down adds its own path, which the caller used."""
 
     @property
     def places(self) -> Places:
@@ -432,7 +444,7 @@ class _Opener:
         if self.anonymous is not None:
             scope.pop(ANONYMOUS_KEY, None)
             self.anonymous.answered = True  # what comes now is decided and reported anew
-        return self.middleware._authenticate(self.checked, app, scope, receive, send)  # noqa: SLF001 - one module
+        return self.middleware._authenticate(self.checked, app, scope, receive, send, root_path=self.root_path)  # noqa: SLF001 - one module
 
 
 def middleware_of(app: Any) -> ServiceAuthMiddleware | type[ServiceAuthMiddleware] | None:

@@ -22,7 +22,7 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.fastapi_internals import added_middleware, get_route_path, hidden_app, own_root_path
 from s2s_fastapi.names import NO_AUDIENCE, audience_names
 from s2s_fastapi.process import watch_forks
-from s2s_fastapi.proof.replay import InProcessReplayStore, ReplayStore
+from s2s_fastapi.proof.replay import ReplayStore
 from s2s_fastapi.receiver.observe_mode import ObservedRefusals, Observing, end_of_observing
 from s2s_fastapi.receiver.resource import ProtectedResource, resource_url
 from s2s_fastapi.requirement.opened import Places
@@ -321,13 +321,9 @@ class Start:
                 listed(documentation.check.audiences, " or ") or "any service",
                 checked.resource.address,
             )
-        if checked.bound is not None:
-            _log.info(
-                "tokens that are bound to a key (DPoP) are %s, for requests to %s. %s",
-                "required" if self.options.dpop == "required" else "accepted beside bearer tokens",
-                listed(self.options.proving.urls, " or "),
-                _of_store(checked.bound.tokens.store),
-            )
+        for level, said in self.options.proving.said:
+            if level == logging.INFO:
+                _log.info("%s", said)
         if open_routes:
             _log.info(
                 "any caller that the middleware accepts may call, since no requirement stands on: %s",
@@ -458,11 +454,7 @@ class Start:
                 "audit=True, but the logger s2s_fastapi.decisions is not enabled for INFO or has no handler for it, so no accepted call is "
                 'written: logging.getLogger("s2s_fastapi.decisions").setLevel("INFO"), and logging.basicConfig() for a handler.'
             )
-        if options.dpop == "required" and options.replay_store is None:
-            yield (
-                'dpop="required" without replay_store=: proofs are remembered in this process only, so a copied proof is accepted once more by each '
-                "other process and machine that serves this app. If there are several, share one store: replay_store=RedisReplayStore(...)."
-            )
+        yield from (said for level, said in options.proving.said if level == logging.WARNING)
         if options.insecure_skip_audience:
             yield "insecure_skip_audience is on: tokens meant for other services are accepted."
         if self._observing is not None:
@@ -506,15 +498,6 @@ def _watched(check: AccessCheck) -> Places:
 def _look_at_returned(check: AccessCheck) -> None:
     entries = (route.entry for route in check.access.routes if route.name not in check.unchecked)
     look_at_returned(dependant for entry in entries if (dependant := getattr(entry, "dependant", None)) is not None)
-
-
-def _of_store(store: ReplayStore) -> str:
-    if isinstance(store, InProcessReplayStore):
-        return (
-            "Proofs are remembered in this process only: another process or machine that serves the app accepts a copied proof once more. To "
-            "share one store, write replay_store=RedisReplayStore(...)."
-        )
-    return f"Proofs are remembered in {type(store).__name__}."
 
 
 def _read_routes(

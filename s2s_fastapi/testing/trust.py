@@ -434,7 +434,9 @@ def _here_only(middleware: ServiceAuthMiddleware) -> Callable[..., Awaitable[Non
     The server may have been started after the block, may be another one than uvicorn, and may be a child of this process.
     """
 
-    async def authenticate(checked: CheckedApp, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    async def authenticate(
+        checked: CheckedApp, app: ASGIApp, scope: Scope, receive: Receive, send: Send, *, root_path: str | None = None
+    ) -> None:
         elsewhere = from_elsewhere(scope)
         if elsewhere:
             problem = (
@@ -442,7 +444,7 @@ def _here_only(middleware: ServiceAuthMiddleware) -> Callable[..., Awaitable[Non
             )
             await middleware._not_started(scope, receive, send, problem)  # noqa: SLF001 - answers 500 and says why
             return
-        await ServiceAuthMiddleware._authenticate(middleware, checked, app, scope, receive, send)  # noqa: SLF001 - what it stands for
+        await ServiceAuthMiddleware._authenticate(middleware, checked, app, scope, receive, send, root_path=root_path)  # noqa: SLF001 - what it stands for
 
     return authenticate
 

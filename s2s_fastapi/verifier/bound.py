@@ -4,8 +4,9 @@ The token is verified first, as every other one (`s2s_fastapi.verifier.verifier`
 proof is remembered last, so that what is refused takes no place in the store.
 """
 
+import logging
 from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, Self
 
 import anyio
@@ -16,7 +17,8 @@ from s2s_fastapi.errors import ConfigurationError, ReplayStoreUnavailable
 from s2s_fastapi.keycloak.cures import PROOF_USED, STORE_UNCLEAR, store_cure
 from s2s_fastapi.proof.algorithms import PROOF_ALGORITHMS
 from s2s_fastapi.proof.checked import Proof, check_proof
-from s2s_fastapi.proof.replay import InProcessReplayStore, ReplayQuota, ReplayStore
+from s2s_fastapi.proof.replay import InProcessReplayStore, ReplayStore, Sender, quota_of
+from s2s_fastapi.text import listed
 from s2s_fastapi.verifier.bearer import proofs_in, token_in
 from s2s_fastapi.verifier.public_url import PublicUrls, checked_urls
 from s2s_fastapi.verifier.realms import RealmsVerifier
@@ -28,7 +30,30 @@ __all__ = ["BoundTokens", "DpopOptions"]
 _STORE: Final = 0.6
 """Seconds for which a store may look for a proof, all in all."""
 _RETRY_AFTER: Final = 5
+_NOT_SHARED: Final = (
+    'dpop="required" without replay_store=: proofs are remembered in this process only, so a copied proof is accepted once more by each '
+    "other process and machine that serves this app. If there are several, share one store: replay_store=RedisReplayStore(...)."
+)
+_USED: Final = "s2s_fastapi.used_proof"
 _MODES: Final[tuple[object, ...]] = ("accepted", "required")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Used:
+    """In the scope of a request: the proof that this request has used. Only this module makes one, so nothing that is sent can pass for it."""
+
+    store: ReplayStore = field(repr=False)
+    token: bytes = field(repr=False)
+    """The digest of its token."""
+    key: bytes = field(repr=False)
+
+    def same(self, other: object) -> bool:
+        """Return whether ``other`` is the same proof of the same token in the same store."""
+        return (
+            isinstance(other, _Used)
+            and (self.token, self.key) == (other.token, other.key)
+            and self.store is other.store  # a store may say that it equals everything
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +97,31 @@ class DpopOptions:
             )
         return cls(dpop, urls, replay_store)
 
+    @property
+    def said(self) -> tuple[tuple[int, str], ...]:
+        """What a start logs, each with its level: which tokens are accepted, and where their proofs are remembered."""
+        if not self.mode:
+            return ()
+        accepted = "required" if self.mode == "required" else "accepted beside bearer tokens"
+        urls = listed(self.urls, " or ")
+        said = (
+            logging.INFO,
+            f"tokens that are bound to a key (DPoP) are {accepted}, for requests to {urls}. {_of_store(self.store)}",
+        )
+        return (said, (logging.WARNING, _NOT_SHARED)) if self.mode == "required" and self.store is None else (said,)
+
     def placed(self, space: ProtectionSpace) -> ProtectionSpace:
         """Return what challenges say of the service, with the schemes that it accepts."""
         return replace(space, dpop=self.mode, algorithms=PROOF_ALGORITHMS) if self.mode else space
+
+
+def _of_store(store: ReplayStore | None) -> str:
+    if store is None or isinstance(store, InProcessReplayStore):
+        return (
+            "Proofs are remembered in this process only: another process or machine that serves the app accepts a copied proof once more. To "
+            "share one store, write replay_store=RedisReplayStore(...)."
+        )
+    return f"Proofs are remembered in {type(store).__name__}."
 
 
 class BoundTokens:
@@ -83,14 +130,13 @@ class BoundTokens:
     def __init__(self, verifier: Verifier | RealmsVerifier, options: DpopOptions) -> None:
         """Take the verifier of the service. Bound tokens are verified as it does, and remembered in another place.
 
-        Without a store in the options, proofs are remembered in this process.
+        Without a store in the options, proofs are remembered in the store that all apps and verifiers of this process share.
         """
         self._tokens = verifier.beside()
         self._clock: Callable[[], float] = verifier.realms[0].clock
+        self._several = len(verifier.realms) > 1
         self._urls = PublicUrls.of(options.urls)
-        # Not `or`: an empty store that has a length is false.
-        self.store = InProcessReplayStore(wall=self._clock) if options.store is None else options.store
-        self._proofs = ReplayQuota(self.store)
+        self._proofs = quota_of(options.store)
 
     async def decide(
         self, credentials: bytes, scope: MutableMapping[str, Any], root_path: str | None = None
@@ -116,7 +162,7 @@ class BoundTokens:
         )
         if isinstance(proof, Decision):
             return verdict.refused(proof)
-        refusal = await self._used(verdict, proof, now)
+        refusal = await self._used(verdict, proof, now, scope)
         return verdict.proven(proof) if refusal is None else verdict.refused(refusal)
 
     async def unasked(self, credentials: bytes, cure: str) -> Verdict:
@@ -126,18 +172,27 @@ class BoundTokens:
             return verdict
         return verdict.refused(Decision(reason=Reason.INVALID_PROOF, cure=cure))
 
-    async def _used(self, verdict: BoundVerdict, proof: Proof, now: float) -> Decision | None:
-        """Remember a proof; return the refusal if it came before, or if nobody can tell. Only True says that it is new."""
+    async def _used(
+        self, verdict: BoundVerdict, proof: Proof, now: float, scope: MutableMapping[str, Any]
+    ) -> Decision | None:
+        """Remember a proof; return the refusal if it came before, or if nobody can tell. Only True says that it is new.
+
+        It is also new for the very request that used it: a middleware of a mounted app, or a second dependency, asks once more.
+        """
         owner = verdict.owner
+        using = _Used(self._proofs.store, verdict.of_token.digest, proof.replay_key(owner.issuer))
+        if using.same(scope.get(_USED)):
+            return None
+        user = owner.subject if owner.kind == "user" else ""
+        sender = Sender(owner.issuer, owner.client_id, user, self._several, bool(owner.other_realm))
         try:
             with anyio.fail_after(_STORE):
-                new: object = await self._proofs.first_use(
-                    (owner.issuer, owner.client_id), proof.replay_key(owner.issuer), proof.remember_for(now)
-                )
+                new: object = await self._proofs.first_use(sender, using.key, proof.remember_for(now))
         except Exception as error:  # noqa: BLE001 - whatever a store raises, a proof that may have been used lets nobody in
             wait = error.retry_after if isinstance(error, ReplayStoreUnavailable) else _RETRY_AFTER
             return Decision(reason=Reason.REPLAY_STORE_UNAVAILABLE, cure=store_cure(error), retry_after=wait)
         if new is True:
+            scope[_USED] = using
             return None
         if new is False:
             return Decision(reason=Reason.PROOF_REPLAYED, cure=PROOF_USED)

@@ -1,19 +1,26 @@
 """The URLs at which callers reach an app, and the URL of one request: what a DPoP proof must name (``htu``, RFC 9449 section 4.2)."""
 
 import ipaddress
+import re
 from collections.abc import Collection, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Self
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.names import name_problem, url_problem
-from s2s_fastapi.proof.urls import normalised
+from s2s_fastapi.proof.urls import normalised, respelled
 
-__all__ = ["PublicUrls", "checked_url", "checked_urls"]
+__all__ = ["PublicUrls", "checked_url", "checked_urls", "outermost_root"]
 
 _RAW: Final = "".join(map(chr, range(0x21, 0x7F)))
 """What a path on the wire keeps. Other bytes are written with percent signs, as clients write them."""
+_NO_URL: Final = re.compile(r"[^/]|.*?(?:#|/(?:\.|%2[eE]){1,2}(?:/|$))", re.DOTALL)
+"""A path on the wire that no URL has. Clients resolve dot segments and keep the fragment to themselves, and routers do neither: a proof for
+``/b`` would open ``/admin/../b`` and ``/b#x/7``. What does not begin with a slash could change the host: ``GET .evil.example/x``."""
+_REMEMBERED: Final = 256
+"""Bytes of a path whose normal form is remembered."""
 _DECODED: Final = "/:@!$&'()*+,;=-._~"
 """What stands for itself in a path (RFC 3986 section 3.3)."""
 
@@ -51,37 +58,47 @@ class PublicUrls:
     """The public URLs of one app, ready to be put in front of the path of a request. No header of a request changes them."""
 
     prefixes: tuple[tuple[str, str], ...]
-    """Of each URL the origin, and the path without a slash at its end."""
+    """Of each URL the origin, and the path without a slash at its end; both normalised."""
 
     @classmethod
     def of(cls, urls: Collection[str]) -> Self:
         """Take URLs that `checked_urls` returned."""
-        parts = ((url, urlsplit(url).path) for url in urls)
+        parts = ((url, urlsplit(url).path) for url in map(normalised, urls))
         return cls(tuple((url.removesuffix(path), path.rstrip("/")) for url, path in parts))
 
     def of_request(self, scope: MutableMapping[str, Any], root_path: str | None = None) -> frozenset[str]:
-        """Return the URLs that callers may have used for a request, normalised: one for each public URL.
+        """Return the URLs that callers may have used for a request, normalised: one for each public URL, or none at all.
 
         - The path is the one on the wire, behind the root path, with its percent signs.
+        - If it has a dot segment or ``#``, or does not begin with a slash, no URL has it. Nothing is resolved here, because the router
+          below resolves nothing.
         - Without a root path, a proxy may have left the prefix of the public URL in place: it is not put in front twice.
         - ``root_path`` is the one that the app below will set, if it is not in the scope yet.
         """
+        raw = scope.get("raw_path")
+        if not isinstance(raw, bytes) or not raw:
+            raw = quote(str(scope.get("path", "")), safe=_DECODED).encode()  # some servers leave it out
         root = str(scope.get("root_path") or "") if root_path is None else root_path
-        path = _behind(_raw_path(scope), root.rstrip("/"))
-        return frozenset(found for each in self._joined(path, rooted=bool(root)) if (found := _normal(each)))
+        # What is long is not remembered, so that the memory stays small.
+        path = (_path if len(raw) <= _REMEMBERED else _path.__wrapped__)(raw, root.rstrip("/"))
+        return frozenset() if path is None else frozenset(self._joined(path, rooted=bool(root)))
 
     def _joined(self, path: str, *, rooted: bool) -> Iterator[str]:
-        if path and not path.startswith("/"):
-            return  # attack: "GET .evil.example/x" or "GET @evil.example/x" would change the host
         for origin, prefix in self.prefixes:
-            if not rooted and prefix and _behind(path, unquoted(prefix)) != path:
+            if not rooted and prefix and (path == prefix or path.startswith(f"{prefix}/")):
                 yield origin + path
                 continue
-            yield origin + prefix + path
             if path in ("", "/"):
                 # The root of the app: a proxy makes "/" of both spellings.
-                yield origin + prefix
+                yield origin + (prefix or "/")
                 yield f"{origin}{prefix}/"
+                continue
+            yield origin + prefix + path
+
+
+def outermost_root(scope: MutableMapping[str, Any]) -> str:
+    """Return the root path with which a request came in. A mount below has added its own path since, which callers do use in their URL."""
+    return str(scope.get("app_root_path", scope.get("root_path")) or "")
 
 
 def unquoted(path: str) -> str:
@@ -89,12 +106,11 @@ def unquoted(path: str) -> str:
     return unquote_to_bytes(path).decode("utf-8", "replace")
 
 
-def _raw_path(scope: MutableMapping[str, Any]) -> str:
-    """Return the path as it stood in the request line. Some servers leave it out, and some leave the query in it."""
-    raw = scope.get("raw_path")
-    if isinstance(raw, bytes) and raw:
-        return quote(raw.partition(b"?")[0], safe=_RAW)
-    return quote(str(scope.get("path", "")), safe=_DECODED)
+@lru_cache(maxsize=512)
+def _path(raw: bytes, root: str) -> str | None:
+    """Return the normalised path of a request line behind ``root``; None if no URL has it. Some servers leave the query in it."""
+    path = quote(raw.partition(b"?")[0], safe=_RAW)
+    return None if _NO_URL.match(path) else respelled(_behind(path, root))
 
 
 def _behind(raw: str, root: str) -> str:
@@ -109,13 +125,6 @@ def _behind(raw: str, root: str) -> str:
     return raw
 
 
-def _normal(url: str) -> str:
-    try:
-        return normalised(url)
-    except ValueError:  # no proof can name such a path
-        return ""
-
-
 def _problem(url: Any) -> str:
     """Return why ``url`` is not the public URL of an app, such as "it has no host"; nothing if it is one."""
     if problem := name_problem(url):
@@ -124,6 +133,10 @@ def _problem(url: Any) -> str:
         return "it has a character that is not ASCII. Write its host in Punycode (xn--...), and its path with percent signs"
     if problem := url_problem(url):
         return problem
+    try:
+        normalised(url)
+    except ValueError as error:
+        return f"no proof can name it ({error})"
     parts = urlsplit(url)
     if parts.scheme == "http" and not _loopback(str(parts.hostname)):
         return "http is accepted on loopback addresses only, so write https"

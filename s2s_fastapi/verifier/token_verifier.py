@@ -1,8 +1,10 @@
 """Verify a token outside of any web framework, with the settings read at the first one."""
 
+import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Final, Literal
 
 import httpx
@@ -26,11 +28,14 @@ from s2s_fastapi.verifier.bound import BoundTokens, DpopOptions
 from s2s_fastapi.verifier.checks import MAX_LIFETIME, Checks
 from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.presented import Connection, Presented
+from s2s_fastapi.verifier.public_url import outermost_root
 from s2s_fastapi.verifier.realms import RealmsVerifier
 from s2s_fastapi.verifier.verdict import Judge, Verdict
 from s2s_fastapi.verifier.verifier import Verifier
 
 __all__ = ["TokenVerifier"]
+
+_log = logging.getLogger("s2s_fastapi")
 
 _NOTHING_GIVEN: Final = Decision(reason=Reason.MALFORMED_TOKEN, cure=NOTHING_GIVEN)
 _WHOLE_HEADER: Final = Decision(reason=Reason.MALFORMED_TOKEN, cure=WHOLE_HEADER)
@@ -163,7 +168,7 @@ class TokenVerifier:
     async def _proven(self, bound: BoundTokens, credentials: bytes, presented: Presented) -> Verdict:
         if presented.scope is None or presented.scope.get("type") not in ("http", "websocket"):
             return await bound.unasked(credentials, UNPROVABLE)
-        return await bound.decide(credentials, presented.scope)
+        return await bound.decide(credentials, presented.scope, outermost_root(presented.scope))
 
     def _log_located(self, presented: Presented, decision: Decision) -> None:
         decided(decision)
@@ -208,6 +213,8 @@ class TokenVerifier:
             made = self._made.setdefault("verifier", made)
             if self._dpop.mode:
                 self._bound = self._proving.setdefault("bound", BoundTokens(made, self._dpop))
+                for level, said in self._dpop.said:
+                    _log_once(level, said)
             self._verifier = made  # last: another thread that sees it needs the rest, too
         return self._verifier
 
@@ -237,6 +244,12 @@ class TokenVerifier:
             decided(verdict.decision)
         self._log.decided(replace(verdict.decision, trace_id=trace_id(current_span())))
         return verdict
+
+
+@lru_cache(maxsize=64)
+def _log_once(level: int, sentence: str) -> None:
+    """Log a sentence once in this process, because code may make a verifier for each request."""
+    _log.log(level, "%s", sentence)
 
 
 def _credentials(token: object) -> bytes | Decision:

@@ -1,6 +1,7 @@
 """A proof is accepted once, and never forgotten before its time, whatever the clocks, the load and the callers do."""
 
 import asyncio
+import contextlib
 import os
 import threading
 import time
@@ -13,8 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from s2s_fastapi.errors import ConfigurationError, ReplayStoreUnavailable
-from s2s_fastapi.proof import replay
-from s2s_fastapi.proof.replay import InProcessReplayStore, ReplayQuota, ReplayStore
+from s2s_fastapi.proof.replay import InProcessReplayStore, ReplayQuota, ReplayStore, Sender, quota_of
 from tests.kit.forks import in_child, needs_fork
 
 IN_ITS_OWN_TIME = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -219,7 +219,7 @@ def test_a_forked_child_knows_what_its_parent_knew_even_if_a_thread_held_the_loc
     def child() -> None:
         assert not first(store, 1)
         assert first(store, 2)
-        assert asyncio.run(quota.first_use(("i", "c"), key(3), LIFE))
+        assert asyncio.run(quota.first_use(Sender("i", "c"), key(3), LIFE))
 
     with store._lock, quota._lock:
         assert in_child(child) == 0
@@ -251,7 +251,8 @@ def test_the_clocks_of_a_store_are_those_of_the_machine() -> None:
 
 # The share of a caller
 
-ANN, BOB = ("https://sso.example/realms/a", "ann"), ("https://sso.example/realms/a", "bob")
+REALM = "https://sso.example/realms/a"
+ANN, BOB = Sender(REALM, "ann"), Sender(REALM, "bob")
 
 
 @dataclass
@@ -266,7 +267,7 @@ class Store:
         return self.answer()
 
 
-def use(quota: ReplayQuota, caller: tuple[str, str], number: int = 0, seconds: float = LIFE) -> bool:
+def use(quota: ReplayQuota, caller: Sender, number: int = 0, seconds: float = LIFE) -> bool:
     return asyncio.run(quota.first_use(caller, key(number), seconds))
 
 
@@ -287,7 +288,7 @@ def test_the_same_client_id_of_another_issuer_is_another_caller() -> None:
     clocks = Clocks()
     limited = quota(Store(), clocks, size=2)
     assert use(limited, ANN)
-    assert use(limited, ("https://sso.example/realms/b", "ann"))
+    assert use(limited, Sender("https://sso.example/realms/b", "ann"))
     with pytest.raises(ReplayStoreUnavailable):
         use(limited, ANN)
 
@@ -371,45 +372,99 @@ def test_a_store_is_not_asked_when_the_share_is_used_up() -> None:
     assert store.asked == [key(1)]
 
 
-def test_a_store_without_a_size_is_taken_for_one_of_200_000() -> None:
-    assert ReplayQuota(Store())._share == 100_000
-    assert ReplayQuota(InProcessReplayStore(50))._share == 25
-    assert ReplayQuota(InProcessReplayStore(1))._share == 1
-    assert ReplayQuota(Store(), size=9)._share == 4
+def refuses(quota: ReplayQuota, caller: Sender, said: str) -> bool:
+    with pytest.raises(ReplayStoreUnavailable, match=said):
+        use(quota, caller)
+    return True
 
 
-def test_the_callers_it_knows_are_bounded_and_the_others_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay, "_MOST_CALLERS", 3)
+def fill(quota: ReplayQuota, caller: Sender) -> int:
+    """Return how many proofs a caller gets accepted."""
+    for used in range(1000):
+        try:
+            assert use(quota, caller, used)
+        except ReplayStoreUnavailable:
+            return used
+    raise AssertionError("it has no end")
+
+
+class Sized(Store):
+    """One whose connections have a size."""
+
+    size = 3
+
+
+@pytest.mark.parametrize(
+    ("store", "size"),
+    [
+        (Store(), 200_000),
+        (Sized(), 200_000),
+        (InProcessReplayStore(50), 50),
+        (InProcessReplayStore(1), 1),
+    ],
+    ids=["another", "another with a size", "ours", "the smallest"],
+)
+def test_the_size_is_that_of_our_own_store_only(store: ReplayStore, size: int) -> None:
+    assert ReplayQuota(store)._size == size
+    assert ReplayQuota(store, size=9)._size == 9
+
+
+def test_a_realm_of_several_leaves_half_to_the_first_one_however_many_names_it_makes_up() -> None:
+    limited = quota(Store(), Clocks(), size=40)
+    partner = "https://sso.example/realms/partner"
+    further = [Sender(partner, f"c{number}", several=True, further=True) for number in range(10)]
+    assert sum(use(limited, each, 1) for each in further) == 10
+    assert refuses(limited, Sender(partner, "c11", several=True, further=True), "callers of .*partner")
+    other = Sender("https://sso.example/realms/other", "x", several=True, further=True)
+    assert fill(limited, other) == 5
+    own = [Sender(REALM, name, several=True) for name in ("ann", "bob", "charles")]
+    assert [fill(limited, each) for each in own] == [10, 10, 0]
+
+
+def test_all_further_realms_together_have_half() -> None:
+    limited = quota(Store(), Clocks(), size=40)
+    realms = [f"https://sso.example/realms/{number}" for number in range(5)]
+    further = [Sender(realm, name, several=True, further=True) for realm in realms for name in ("a", "b")]
+    assert sum(fill(limited, each) for each in further) == 20
+    assert refuses(limited, further[-1], "all realms after the first one have together 20 proofs")
+
+
+def test_the_only_realm_has_all() -> None:
+    limited = quota(Store(), Clocks(), size=40)
+    assert [fill(limited, each) for each in (ANN, BOB, Sender(REALM, "charles"))] == [20, 20, 0]
+
+
+def test_one_user_leaves_room_for_the_other_users_of_the_client() -> None:
+    limited = quota(Store(), Clocks(), size=60)
+    assert fill(limited, Sender(REALM, "app", "eve")) == 3
+    assert refuses(limited, Sender(REALM, "app", "eve"), "user eve of the client app has 3 proofs")
+    assert fill(limited, Sender(REALM, "app", "alice")) == 3
+    assert fill(limited, Sender(REALM, "other", "eve")) == 3
+    assert fill(limited, Sender(REALM, "app")) == 24  # what the two have left of the client's 30
+
+
+def test_its_memory_is_that_of_the_proofs_that_count_however_many_names_there_are() -> None:
     clocks = Clocks()
-    limited = quota(Store(), clocks, size=4)
-    for number in range(3):
-        assert use(limited, ("i", f"c{number}"))
-    assert use(limited, ("i", "c3"))
-    assert use(limited, ("i", "c4"))
-    with pytest.raises(ReplayStoreUnavailable):
-        use(limited, ("i", "c5"))
-    assert use(limited, ("i", "c0"))
-    assert len(limited._counts) == 4
+    limited = quota(Store(), clocks, size=100)
+    for number in range(1000):
+        clocks.pass_by(0.3)
+        with contextlib.suppress(ReplayStoreUnavailable):
+            use(limited, Sender(REALM, f"c{number}" * 1000, f"u{number}"))
+        assert sum(map(len, limited._buckets.values())) <= 3 * 100
     clocks.pass_by(LIFE + 4)
-    for number in range(10, 13):
-        assert use(limited, ("i", f"c{number}"))
-    assert len(limited._counts) == 3
+    assert use(limited, ANN)
+    assert sum(map(len, limited._buckets.values())) == 2
 
 
-def test_callers_that_are_silent_are_forgotten() -> None:
-    clocks = Clocks()
-    limited = quota(Store(), clocks)
-    for number in range(500):
-        clocks.pass_by(1)
-        assert use(limited, ("i", f"c{number}"))
-    assert len(limited._counts) < 60
+def test_what_is_taken_back_leaves_nothing() -> None:
+    limited = quota(Store(lambda: False), Clocks())
+    for number in range(10):
+        assert not use(limited, Sender(REALM, f"c{number}", f"u{number}"))
+    assert not any(limited._buckets.values())
 
 
-def test_callers_that_are_always_there_keep_none_of_the_others_in_memory() -> None:
-    clocks = Clocks()
-    limited = quota(Store(), clocks)
-    for number in range(300):
-        clocks.pass_by(1)
-        for caller in (ANN, BOB, ("i", f"c{number}")):
-            assert use(limited, caller)
-    assert len(limited._counts) < 60
+def test_all_who_name_no_store_have_one_together() -> None:
+    assert quota_of(None) is quota_of(None)
+    assert isinstance(quota_of(None).store, InProcessReplayStore)
+    own = InProcessReplayStore()
+    assert quota_of(own).store is own

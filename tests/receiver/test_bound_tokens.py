@@ -13,8 +13,9 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, Router
 from starlette.testclient import TestClient, WebSocketDenialResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from s2s_fastapi import (
     ConfigurationError,
@@ -523,6 +524,45 @@ class TestTheStore:
         assert one.get("/x", headers=seen).status_code == 200
         assert other.get("/x", headers=seen).status_code == 401
 
+    @pytest.mark.parametrize("store", [None, InProcessReplayStore()], ids=["the process's", "their own"])
+    def test_may_be_shared_with_a_mounted_app_that_has_its_own_middleware(
+        self, store: Any, make_app: App, owner: Owner
+    ) -> None:
+        below = make_app(dpop="accepted", public_url=f"{PUBLIC_URL}/in", replay_store=store)
+
+        @below.get("/y")
+        def y(caller: CurrentPrincipal) -> str:
+            return caller.binding
+
+        app = make_app(dpop="accepted", public_url=PUBLIC_URL, replay_store=store)
+        app.mount("/in", below)
+        token = owner.token()
+        seen = owner.headers(token, "/in/y")
+        with TestClient(app) as client:
+            assert client.get("/in/y", headers=seen).json() == "dpop"
+            assert client.get("/in/y", headers=seen).status_code == 401
+            assert client.get("/in/y", headers=owner.headers(token, "/in/y")).json() == "dpop"
+
+    def test_is_filled_by_no_caller_of_a_further_realm(self, make_app: App) -> None:
+        """Whoever administers that realm may make up any number of clients, none of which may call anything."""
+        corp, partners = corp_and_partners()
+        app = make_app(
+            settings=settings_of(corp, partners),
+            transport=transport_to(corp, partners),
+            dpop="accepted",
+            public_url=PUBLIC_URL,
+            replay_store=InProcessReplayStore(size=8),
+        )
+        app.get("/x", dependencies=[Depends(require_caller("chat-app-service"))])(lambda: None)
+        stranger, ours = Owner(partners), Owner(corp)
+        with TestClient(app) as client:
+            found = [
+                client.get("/x", headers=stranger.headers(stranger.token(azp=name, client_id=name), "/x")).status_code
+                for name in ("a", "b", "c", "d", "e")
+            ]
+            assert found == [403, 403, 503, 503, 503]
+            assert client.get("/x", headers=ours.headers(ours.token(), "/x")).status_code == 200
+
     def test_one_caller_alone_cannot_fill_it(
         self, serve: Callable[..., TestClient], realm: Realm, observed: Observed
     ) -> None:
@@ -535,6 +575,37 @@ class TestTheStore:
         other = Owner(realm)
         token = other.token(azp="billing", client_id="billing")
         assert client.get("/x", headers=other.headers(token, "/x")).status_code == 200
+
+
+async def _private(request: Request) -> JSONResponse:
+    return JSONResponse("private")
+
+
+class _Rewrites:
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope = {**scope, "path": scope["path"].replace("/pub", "/private")}
+        await self.app(scope, receive, send)
+
+
+@pytest.mark.parametrize("root_path", ["", "/api"])
+def test_a_token_that_is_asked_for_below_a_mount_needs_a_proof_of_the_url_that_was_called(
+    root_path: str, make_app: App, owner: Owner
+) -> None:
+    app = make_app(dpop="accepted", public_url=PUBLIC_URL, public_paths=["/sub/pub"])
+    below = [
+        Route("/private", require_caller("chat-app-service").guard(_private)),
+        Route("/pub", lambda request: JSONResponse("public")),
+    ]
+    app.mount("/sub", Router(routes=below, middleware=[Middleware(_Rewrites)]))
+    token = owner.token()
+    with TestClient(app, root_path=root_path) as client:
+        assert client.get(f"{root_path}/sub/pub", headers=owner.headers(token, "/sub/pub")).json() == "private"
+        assert client.get(f"{root_path}/sub/pub", headers=owner.headers(token, "/pub")).status_code == 401
+        assert client.get(f"{root_path}/sub/pub").status_code == 401
 
 
 class TestTheStart:

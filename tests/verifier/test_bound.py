@@ -1,19 +1,25 @@
 """Code without a middleware accepts bound tokens of requests, with the same proofs; a token alone and plain headers prove nothing."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from fastapi import FastAPI, Request, WebSocket
 from fastapi.testclient import TestClient
+from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.testclient import WebSocketDenialResponse
 
 from s2s_fastapi import AuthenticationError, ConfigurationError, S2SError, TokenVerifier, require_bound
 from s2s_fastapi.accepted import FURTHER, digest
 from s2s_fastapi.errors import ReplayStoreUnavailable
 from s2s_fastapi.proof.replay import InProcessReplayStore
+from s2s_fastapi.verifier.bound import _USED
+from s2s_fastapi.verifier.token_verifier import _log_once
 from tests.kit.proving import PUBLIC_URL, Owner
 from tests.kit.realm import Realm, settings
 
@@ -185,12 +191,100 @@ def test_a_store_that_cannot_tell_is_a_503(made: Made, owner: Owner) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"public_url": None}, {"dpop": "yes"}, {"dpop": None, "replay_store": InProcessReplayStore()}],
-    ids=["no URL", "another mode", "a store for nothing"],
+    [
+        {"public_url": None},
+        {"public_url": "https://[::1%25eth0]"},
+        {"dpop": "yes"},
+        {"dpop": None, "replay_store": InProcessReplayStore()},
+    ],
+    ids=["no URL", "a URL that no proof can name", "another mode", "a store for nothing"],
 )
 def test_wrong_options_are_refused_at_once(wrong: dict[str, Any], made: Made) -> None:
     with pytest.raises(ConfigurationError):
         made(**wrong)
+
+
+@pytest.mark.parametrize("store", [None, InProcessReplayStore()], ids=["the process's", "its own"])
+class TestARequestThatIsAskedTwice:
+    """Two dependencies may ask the same verifier, or a mounted app its own one. A proof counts once for each request, not for each question."""
+
+    def test_is_accepted_again(self, store: Any, made: Made, owner: Owner) -> None:
+        verifier, other = made(replay_store=store), made(replay_store=store)
+        connection = request(owner.headers(owner.token(), "/x"))
+        for each in (verifier, verifier, other):
+            assert asyncio.run(each.authenticate(connection)).binding == "dpop"
+        copied = HTTPConnection(dict(connection.scope))  # as a middleware passes it on
+        assert asyncio.run(verifier.authenticate(copied)).binding == "dpop"
+
+    def test_is_refused_with_what_another_request_used(self, store: Any, made: Made, owner: Owner) -> None:
+        verifier, token = made(replay_store=store), owner.token()
+        headers, others = owner.headers(token, "/x"), owner.headers(token, "/x")
+        for each in (headers, others):
+            asyncio.run(verifier.authenticate(request(each)))
+        assert refused(verifier, request(headers)).code == "proof_replayed"
+        connection = request(owner.headers(token, "/x"))
+        asyncio.run(verifier.authenticate(connection))
+        connection.scope["headers"] = request(headers).scope["headers"]
+        assert refused(verifier, HTTPConnection(connection.scope)).code == "proof_replayed"
+
+    def test_is_refused_in_another_store_that_knows_its_proof(self, store: Any, made: Made, owner: Owner) -> None:
+        elsewhere = InProcessReplayStore()
+        headers = owner.headers(owner.token(), "/x")
+        asyncio.run(made(replay_store=elsewhere).authenticate(request(headers)))
+        connection = request(headers)
+        asyncio.run(made(replay_store=store).authenticate(connection))
+        assert refused(made(replay_store=elsewhere), connection).code == "proof_replayed"
+
+    def test_keeps_nothing_of_a_proof_that_was_refused(self, store: Any, made: Made, owner: Owner) -> None:
+        verifier = made(replay_store=store)
+        headers = owner.headers(owner.token(), "/x")
+        asyncio.run(verifier.authenticate(request(headers)))
+        connection = request(headers)
+        for _ in range(2):
+            assert refused(verifier, connection).code == "proof_replayed"
+
+    def test_knows_it_by_nothing_that_code_outside_can_write(self, store: Any, made: Made, owner: Owner) -> None:
+        class Equal:
+            def __eq__(self, other: object) -> bool:
+                return True
+
+            __hash__ = None  # type: ignore[assignment]
+
+        verifier = made(replay_store=store)
+        headers = owner.headers(owner.token(), "/x")
+        asyncio.run(verifier.authenticate(request(headers)))
+        writings: list[Any] = [Equal(), True, ()]
+        for written in writings:
+            assert refused(verifier, request(headers, **{_USED: written})).code == "proof_replayed"
+
+
+def test_verifiers_without_a_store_share_one_so_that_one_for_each_request_knows_the_last(
+    made: Made, owner: Owner
+) -> None:
+    headers = owner.headers(owner.token(), "/x")
+    assert asyncio.run(made().authenticate(request(headers))).binding == "dpop"
+    assert refused(made(), request(headers)).code == "proof_replayed"
+
+
+@pytest.mark.parametrize(
+    ("changes", "levels"),
+    [
+        ({"dpop": None}, []),
+        ({"dpop": "accepted"}, [logging.INFO]),
+        ({"dpop": "required"}, [logging.INFO, logging.WARNING]),
+        ({"dpop": "required", "replay_store": InProcessReplayStore()}, [logging.INFO]),
+    ],
+    ids=["none", "accepted", "required", "required with a store"],
+)
+def test_where_proofs_are_remembered_is_logged_once_however_many_verifiers_there_are(
+    changes: Any, levels: list[int], made: Made, caplog: pytest.LogCaptureFixture
+) -> None:
+    _log_once.cache_clear()
+    with caplog.at_level(logging.INFO, "s2s_fastapi"):
+        for _ in range(3):
+            made(**changes).ready()
+    assert [record.levelno for record in caplog.records] == levels
+    assert all("remembered in this process only" in record.getMessage() for record in caplog.records)
 
 
 class TestTheUrlOfARequest:
@@ -229,6 +323,75 @@ class TestTheUrlOfARequest:
         token = owner.token()
         headers = [("Authorization", f"DPoP {token}"), ("DPoP", owner.proof(token, url))]
         assert refused(made(), request(headers, raw_path=raw)).code == "invalid_proof"
+
+    @pytest.mark.parametrize(
+        ("raw", "url"),
+        [
+            (b"/admin/../b", "/b"),
+            (b"/admin/%2e%2E/b", "/b"),
+            (b"/admin/.%2e/b", "/b"),
+            (b"/a/./b", "/a/b"),
+            (b"/a/%2E", "/a/"),
+            (b"/crm/b/..", "/crm/"),
+            (b"/../b", "/b"),
+            (b"/..", "/"),
+            (b"/crm/../other/x", "/other/x"),
+            (b"/crm/%2e%2e/other/x", "/other/x"),
+            (b"/b#x/7", "/b"),
+            (b"/b#", "/b"),
+            (b"/b#/../b", "/b"),
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("base", ["", "/crm"])
+    def test_is_none_if_clients_and_routers_read_the_path_in_different_ways(
+        self, raw: bytes, url: str, base: str, made: Made, owner: Owner
+    ) -> None:
+        """Clients resolve dot segments and cut at `#`. Routers do neither, so the proof would open another route, or be for another service."""
+        token = owner.token()
+        for named in (url, base + url, raw.decode()):
+            error = refused(made(public_url=PUBLIC_URL + base), request(owner.headers(token, named), raw_path=raw))
+            assert error.code == "invalid_proof"
+
+    @pytest.mark.parametrize("root_path", ["", "/api"])
+    def test_has_the_path_of_the_mounts_above_it(self, root_path: str, made: Made, owner: Owner) -> None:
+        """Callers use them. Without them the proof for /x would open /admin/x."""
+        verifier = made()
+
+        async def x(request: Request) -> PlainTextResponse:
+            return PlainTextResponse((await verifier.authenticate(request)).binding)
+
+        admin = FastAPI()
+        admin.add_route("/x", x)
+        routes: list[BaseRoute] = [
+            Route("/x", x),
+            Mount("/admin", routes=[Route("/x", x), Mount("/deep", routes=[Route("/x", x)])]),
+            Mount("/other", app=admin),
+        ]
+        token, paths = owner.token(), ["/x", "/admin/x", "/admin/deep/x", "/other/x"]
+        with TestClient(Starlette(routes=routes), root_path=root_path) as client:
+            for path in paths:
+                for named in paths:
+                    response = client.get(root_path + path, headers=owner.headers(token, named))
+                    assert (path, response.status_code) == (path, 200 if path == named else 401)
+
+    def test_that_no_url_has_is_told(self, made: Made, owner: Owner, caplog: pytest.LogCaptureFixture) -> None:
+        refused(made(), request(owner.headers(owner.token(), "/b"), raw_path=b"/admin/../b"))
+        assert "no URL has the path of the request" in caplog.text
+
+    @pytest.mark.parametrize(
+        "path", ["/.b", "/..b/c", "/a..", "/a/...", "/%2E.x", "/a%2F..%2Fb", "/a/.well-known/x", "/b%23x"]
+    )
+    def test_may_have_dots_that_are_no_segment(self, path: str, made: Made, owner: Owner) -> None:
+        caller = asyncio.run(made().authenticate(request(owner.headers(owner.token(), path), path)))
+        assert caller.binding == "dpop"
+
+    @pytest.mark.parametrize("raw", ["/a/x", "/%61/x", "/a%2Fx"])
+    def test_keeps_a_prefix_that_the_proxy_left_in_place(self, raw: str, made: Made, owner: Owner) -> None:
+        verifier = made(public_url="https://CRM.example.com:443/%61/../%61/")
+        url = "/a" + raw if "%2F" in raw else "/a/x"  # an escaped slash is a character of a segment
+        connection = request(owner.headers(owner.token(), url), raw_path=raw.encode())
+        assert asyncio.run(verifier.authenticate(connection)).binding == "dpop"
 
     def test_costs_little_however_long_the_path_is(self, made: Made, owner: Owner) -> None:
         """The root path is looked for in the first few characters only."""
