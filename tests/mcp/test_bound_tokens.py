@@ -80,7 +80,8 @@ def test_a_server_below_a_prefix_accepts_the_proof_for_its_whole_url(
     tools.tool(write, require_bound() & require_service())
     served = tool_server(tools.server)
     served.add_middleware(ServiceAuthMiddleware, **options(**{**DPOP, "public_url": f"{LOOPBACK}/ai/mcp"}))
-    around = Starlette(routes=[Mount("/ai", served)], lifespan=lambda _: served.router.lifespan_context(served))
+    lifespan: Any = served.router.lifespan_context
+    around = Starlette(routes=[Mount("/ai", served)], lifespan=lambda _: lifespan(served))
     owner, root_path = Owner(realm), {"root path": "/ai", "prefix kept": "/ai/"}.get(layout, "")
     token = token_of("agent", typ="DPoP", cnf={"jkt": owner.key.thumbprint})
     client = TestClient(around if layout == "mount" else served, LOOPBACK, root_path=root_path)
