@@ -497,7 +497,7 @@ class ServiceTokenAuth(HttpxAuth):
         """Return the request to send once more with another token or another proof, or None. Each remedy is tried once."""
         if response.history:
             self._look_at_redirects(response)
-        needed = remedy(response)
+        needed = remedy(response, tried)
         if not needed or needed in tried:
             return None
         tried.add(needed)
@@ -599,6 +599,8 @@ class ServiceTokenAuth(HttpxAuth):
         """Warn, once for each pair of origins, of a redirect that dropped the token."""
         for before, after in itertools.pairwise([answer.request for answer in (*response.history, response)]):
             there = pin_of(after.url)
+            if before is after:
+                continue  # no redirect: sent once more
             if PROOF in before.headers and before.headers[PROOF] == after.headers.get(PROOF):
                 self._environment.warn(
                     f"a redirect led from {spelled(pin_of(before.url))} to {spelled(there)}, and httpx sent the proof (DPoP) of the first"

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NoReturn, Self, TypeAlias
 from weakref import WeakValueDictionary
@@ -33,8 +33,8 @@ class Answer:
     date: str | None = None
 
 
-Remedy: TypeAlias = Literal["", "token", "nonce", "time"]
-"""What a refused request needs to be accepted: another token, or a proof with another nonce or time; "" if nothing is known."""
+Remedy: TypeAlias = Literal["", "token", "nonce", "time", "proof"]
+"""What a refused request needs to be accepted: another token, a proof with another nonce or time, or just a new proof; "" if nothing is known."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,15 +76,26 @@ class Binding:
             return "time" if abs(should_have_been - proven.time) > _EXPLAINS else ""
         return ""
 
-    def remedy(self, proven: Proven, answer: Answer) -> Remedy:
-        """Take note of what a receiver said to a proof; return what the request needs if it was refused (RFC 9449 sections 7.1 and 9)."""
+    def remedy(self, proven: Proven, answer: Answer, tried: Collection[str] = ()) -> Remedy:
+        """Take note of what a receiver said to a proof; return what the request needs if it was refused (RFC 9449 sections 7.1 and 9).
+
+        `tried` are the remedies that this request had already.
+        """
         self.servers.gave_nonce(proven.origin, answer.nonce)
         if answer.status != UNAUTHORIZED:
             return ""
         error = challenge_error(answer.challenges, PROOF)
         if error == "invalid_dpop_proof":
             self.servers.showed_time(proven.origin, answer.date, proven.at)
+            return self.explained(error, proven) or self._new_proof(proven.origin, tried)
         return "token" if error == "invalid_token" else self.explained(error, proven)
+
+    def _new_proof(self, origin: Pin, tried: Collection[str]) -> Remedy:
+        """Return whether a new proof may help: a retry below the auth object, which it cannot see, has used the refused one up."""
+        if "proof" in tried:
+            self.servers.refused_new_proof(origin)
+            return ""
+        return "proof" if self.servers.worth_new_proof(origin) else ""
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("A key of proofs is not pickled: each process has its own.")

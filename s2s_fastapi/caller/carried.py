@@ -1,5 +1,6 @@
 """What a request carries: our token, a token it must not carry, and the trace."""
 
+from collections.abc import Collection
 from hmac import compare_digest
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
@@ -139,8 +140,11 @@ def refuses(response: Any) -> bool:
     )
 
 
-def remedy(response: Any) -> Remedy:
-    """Take note of what a receiver said to our proof; return what the request needs if it was refused. "" for any other request."""
+def remedy(response: Any, tried: Collection[str] = ()) -> Remedy:
+    """Take note of what a receiver said to our proof; return what the request needs if it was refused. "" for any other request.
+
+    `tried` are the remedies that this request had already.
+    """
     request = response.request
     token, pinned, *_ = request.extensions.get(CARRIED, _NOTHING)
     made = proven(request)
@@ -148,7 +152,7 @@ def remedy(response: Any) -> Remedy:
         return ""
     headers = response.headers
     answer = Answer(response.status_code, headers.get_list("WWW-Authenticate"), headers.get(NONCE), headers.get("Date"))
-    needed: Remedy = token.binding.remedy(made, answer)
+    needed: Remedy = token.binding.remedy(made, answer, tried)
     return needed
 
 

@@ -1,5 +1,6 @@
-"""What servers said that get our proofs: what their clocks show, and their nonces (RFC 9449 sections 8 and 9). One memory for a process."""
+"""What servers said that get our proofs: what their clocks show, their nonces (RFC 9449 sections 8 and 9), and whether a new proof helped. One memory for a process."""
 
+import math
 import re
 import threading
 import time
@@ -19,6 +20,8 @@ MOST_OFFSET: Final = 600.0
 _TOLERATED: Final = 1.0
 """Seconds by which a ``Date`` may be old when it is sent: many servers make it once a second."""
 _MOST_SERVERS: Final = 1024
+_PAUSE: Final = 10.0
+"""Seconds for which requests to an origin get no new proof after one did not help: what it refuses is not how often a proof was sent."""
 _NONCE: Final = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]{1,512}")
 """RFC 9449 section 8.1, with a bound. No other character reaches a proof."""
 
@@ -29,6 +32,8 @@ class _Server:
     shown: float | None = None
     """What its clock showed, in seconds since the epoch, at ``at`` of the monotonic clock."""
     at: float = 0.0
+    stubborn: float = -math.inf
+    """When it refused a new proof, too, by the monotonic clock."""
 
 
 class Servers:
@@ -65,6 +70,16 @@ class Servers:
         if nonce is not None and nonce != self.nonce(origin) and _NONCE.fullmatch(nonce):
             with self._lock:
                 self._remember(origin, replace(self._servers.get(origin, _Server()), nonce=nonce))
+
+    def refused_new_proof(self, origin: Pin) -> None:
+        """Remember that a new proof did not help."""
+        with self._lock:
+            self._remember(origin, replace(self._servers.get(origin, _Server()), stubborn=self.clock()))
+
+    def worth_new_proof(self, origin: Pin) -> bool:
+        """Return whether a refused request is sent once more with a new proof: not in the 10 s after that did not help."""
+        there = self._servers.get(origin)
+        return there is None or self.clock() - there.stubborn >= _PAUSE
 
     def showed_time(self, origin: Pin, date: str | None, since: float, *, issuer: bool = False) -> None:
         """Learn from the ``Date`` of an answer to a request that began at `since` of the monotonic clock.

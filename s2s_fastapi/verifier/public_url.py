@@ -73,6 +73,7 @@ class PublicUrls:
         - If it has a dot segment or ``#``, or does not begin with a slash, no URL has it. Nothing is resolved here, because the router
           below resolves nothing.
         - Without a root path, a proxy may have left the prefix of the public URL in place: it is not put in front twice.
+        - If the path of a public URL begins with the root path, the rest of it is in the path of the request: the URL is root path and path.
         - ``root_path`` is the one that the app below will set, if it is not in the scope yet.
         """
         raw = scope.get("raw_path")
@@ -80,11 +81,13 @@ class PublicUrls:
             raw = quote(str(scope.get("path", "")), safe=_DECODED).encode()  # some servers leave it out
         root = str(scope.get("root_path") or "") if root_path is None else root_path
         # What is long is not remembered, so that the memory stays small.
-        path = (_path if len(raw) <= _REMEMBERED else _path.__wrapped__)(raw, root.rstrip("/"))
-        return frozenset() if path is None else frozenset(self._joined(path, rooted=bool(root)))
+        paths = (_path if len(raw) <= _REMEMBERED else _path.__wrapped__)(raw, root.rstrip("/"))
+        return frozenset() if paths is None else frozenset(self._joined(*paths, rooted=bool(root)))
 
-    def _joined(self, path: str, *, rooted: bool) -> Iterator[str]:
-        for origin, prefix in self.prefixes:
+    def _joined(self, root: str, path: str, *, rooted: bool) -> Iterator[str]:
+        for origin, public in self.prefixes:
+            # What stands behind the root path in a public URL stands in the path, too: /ai/mcp for a route /mcp below /ai.
+            prefix = root if root and public.startswith(f"{root}/") else public
             if not rooted and prefix and (path == prefix or path.startswith(f"{prefix}/")):
                 yield origin + path
                 continue
@@ -107,10 +110,14 @@ def unquoted(path: str) -> str:
 
 
 @lru_cache(maxsize=512)
-def _path(raw: bytes, root: str) -> str | None:
-    """Return the normalised path of a request line behind ``root``; None if no URL has it. Some servers leave the query in it."""
-    path = quote(raw.partition(b"?")[0], safe=_RAW)
-    return None if _NO_URL.match(path) else respelled(_behind(path, root))
+def _path(raw: bytes, root: str) -> tuple[str, str] | None:
+    """Return ``root`` and what is behind it in a request line, normalised; None if no URL has that path. Some servers leave the query in it."""
+    whole = quote(raw.partition(b"?")[0], safe=_RAW)
+    if _NO_URL.match(whole):
+        return None
+    path = _behind(whole, root)
+    above = whole.removesuffix(path) if path != whole else quote(root.encode("utf-8", "surrogatepass"), safe=_DECODED)
+    return respelled(above), respelled(path)
 
 
 def _behind(raw: str, root: str) -> str:

@@ -309,14 +309,68 @@ def test_a_receiver_with_another_clock_is_asked_once_more_with_its_time(
 
 
 @pytest.mark.parametrize("off", [0, 3, -3, 660, None])
-def test_a_refused_proof_that_the_date_does_not_explain_is_sent_once(
-    off: float | None, send: Send, bob: Receiver, keycloak: BindingKeycloak
+def test_a_refused_proof_that_the_date_does_not_explain_is_replaced_once(
+    off: float | None, send: Send, bob: Receiver, keycloak: BindingKeycloak, caplog: pytest.LogCaptureFixture
 ) -> None:
     bob.dates = "" if off is None else formatdate(time.time() + off, usegmt=True)
-    bob.refuse(9, headers=INVALID_PROOF)
+    bob.refuse(headers=INVALID_PROOF)
 
-    assert send(auth_for(bob), "GET", bob.url).status_code == 401
-    assert len(bob.seen) == len(keycloak.requests) == 1
+    assert send(auth_for(bob), "POST", bob.url, content=b"again").status_code == 200
+    first, second = proofs(bob)
+    assert first is not None
+    assert second is not None
+    assert first.claims["jti"] != second.claims["jti"]
+    assert [seen.body for seen in bob.seen] == [b"again"] * 2
+    assert len(set(bob.tokens)) == len(keycloak.requests) == 1
+    assert "redirect" not in caplog.text
+
+
+def test_an_origin_that_refuses_a_new_proof_too_gets_none_for_ten_seconds(
+    send: Send, bob: Receiver, charles: Receiver, clock: Clock
+) -> None:
+    auth, bob.dates, charles.dates = auth_for(bob, charles), "", ""
+    for there in (bob, charles):
+        there.always = (401, INVALID_PROOF, b"")
+
+    assert send(auth, "GET", bob.url).status_code == 401
+    assert len(bob.seen) == 2
+    clock.now += 9
+    send(auth, "GET", f"{bob.url}/x")
+    assert len(bob.seen) == 3
+    send(auth, "GET", charles.url)
+    assert len(charles.seen) == 2
+    clock.now += 2
+    send(auth, "GET", bob.url)
+    assert len(bob.seen) == 5
+
+
+def test_a_body_that_cannot_be_repeated_is_not_sent_with_a_new_proof(bob: Receiver) -> None:
+    auth = auth_for(bob)
+    bob.refuse(headers=INVALID_PROOF)
+
+    assert httpx.post(bob.url, auth=auth, content=iter([b"x"])).status_code == 401
+    assert len(bob.seen) == 1
+    bob.refuse(headers=INVALID_PROOF)
+    assert httpx.post(bob.url, auth=auth, content=b"x").status_code == 200
+
+
+@pytest.mark.parametrize("package", [httpx, httpx2])
+def test_a_transport_that_sends_a_request_again_gets_a_new_proof_when_it_is_refused(
+    package: Any, bob: Receiver
+) -> None:
+    class Retrying(package.HTTPTransport):  # type: ignore[misc]
+        def handle_request(self, request: Any) -> Any:
+            answer = super().handle_request(request)
+            if answer.status_code != 503:
+                return answer
+            answer.close()
+            return super().handle_request(request)
+
+    bob.answers = [(503, {}, b""), (401, INVALID_PROOF, b"")]
+    with package.Client(auth=auth_for(bob), transport=Retrying()) as client:
+        assert client.get(bob.url).status_code == 200
+    first, repeated, third = (str(proof and proof.text) for proof in proofs(bob))
+    assert first == repeated != third
 
 
 # A receiver's refusals
@@ -343,7 +397,6 @@ REFUSED_AT_ONCE = {
     "the scheme Bearer": {"WWW-Authenticate": 'Bearer realm="bob", error="invalid_token"'},
     "no error": {"WWW-Authenticate": 'DPoP realm="bob", algs="ES256"'},
     "another error": {"WWW-Authenticate": 'DPoP error="insufficient_scope"'},
-    "a refused proof": INVALID_PROOF,
     "a nonce is wanted, and none is given": NONCE_WANTED,
     "an empty nonce": {**NONCE_WANTED, "DPoP-Nonce": ""},
     "a nonce with a space": {**NONCE_WANTED, "DPoP-Nonce": "a b"},

@@ -15,7 +15,7 @@ import pytest
 from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.service_client import service_client
 from s2s_fastapi.errors import TokenWithheld
-from tests.caller.bound import BindingKeycloak, Proof, proofs
+from tests.caller.bound import INVALID_PROOF, BindingKeycloak, Proof, proofs
 from tests.caller.fakes import Clock, Receiver, receiver
 from tests.kit.authority import make_authority, server_context
 
@@ -234,6 +234,18 @@ def test_a_bare_client_that_follows_redirects_is_told_once(
     assert len(told) == 1
     assert f"from {bob.url} to {charles.url}" in told[0]
     assert "use service_client" in told[0]
+
+
+@both_packages
+def test_a_bare_client_that_follows_a_redirect_at_home_is_sent_there_again_with_a_proof_of_its_own(
+    package: Any, bob: Receiver
+) -> None:
+    bob.answers = [(307, {"Location": "/b"}, b""), (401, INVALID_PROOF, b"")]
+    with package.Client(auth=ServiceTokenAuth(bob.url, dpop=True), follow_redirects=True) as client:
+        assert client.get(f"{bob.url}/a").status_code == 200
+
+    assert _said(bob) == [("GET", f"{bob.url}/a"), ("GET", f"{bob.url}/a"), ("GET", f"{bob.url}/b")]
+    assert [seen.path for seen in bob.seen] == ["/a", "/b", "/b"]
 
 
 # requests and aiohttp

@@ -162,6 +162,24 @@ def test_the_memory_is_bounded_and_forgets_who_said_nothing_for_longest() -> Non
     assert servers.nonce(pin("http://s1024")) == "n"
 
 
+def test_that_a_new_proof_did_not_help_is_of_one_server_and_bounded_as_all_else() -> None:
+    machine = Machine()
+    servers = machine.servers
+    servers.gave_nonce(BOB, "n")
+    servers.refused_new_proof(BOB)
+    assert not servers.worth_new_proof(BOB)
+    assert servers.worth_new_proof(CHARLES)
+    assert servers.nonce(BOB) == "n"
+    machine.hear(NOW)
+    machine.pass_by(9.9)
+    assert not servers.worth_new_proof(BOB)
+    machine.pass_by(0.1)
+    assert servers.worth_new_proof(BOB)
+    for number in range(1025):
+        servers.refused_new_proof(pin(f"http://s{number}"))
+    assert len(servers._servers) == 1024
+
+
 def test_a_forked_child_has_a_lock_of_its_own() -> None:
     servers = Servers()
     servers.gave_nonce(BOB, "n")

@@ -1,10 +1,16 @@
 """A bound token works in a tool server, with a new proof in each message; a session that was opened with it widens nothing."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
-from s2s_fastapi import TokenVerifier, require_bound, require_service
-from s2s_fastapi.mcp import SdkTokenVerifier, current_principal
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.testclient import TestClient
+
+from s2s_fastapi import ServiceAuthMiddleware, TokenVerifier, require_bound, require_service
+from s2s_fastapi.mcp import SdkTokenVerifier, current_principal, tool_server
 from tests.kit.proving import Owner
 from tests.kit.realm import Realm, settings
 from tests.mcp.conftest import Start
@@ -16,13 +22,13 @@ DPOP = {"dpop": "accepted", "public_url": f"{LOOPBACK}/mcp", "audience": "crm-ap
 class Proving(Caller):
     """A caller that sends a new proof with each message."""
 
-    def __init__(self, client: Any, token: str, owner: Owner, session: str = "") -> None:
+    def __init__(self, client: Any, token: str, owner: Owner, session: str = "", url: str = "/mcp") -> None:
         super().__init__(client, token)
-        self.owner, self.session, self.method = owner, session, "POST"
+        self.owner, self.session, self.method, self.url = owner, session, "POST", url
 
     @property
     def headers(self) -> dict[str, str]:
-        proof = self.owner.proof(self.token, f"{LOOPBACK}/mcp", self.method)
+        proof = self.owner.proof(self.token, LOOPBACK + self.url, self.method)
         return {**super().headers, "Authorization": f"DPoP {self.token}", "DPoP": proof}
 
     def end(self) -> Any:
@@ -65,6 +71,31 @@ def test_each_message_needs_its_own_proof(tools: Tools, start: Start, realm: Rea
     refused = bearer.send("tools/call", name="narrow", arguments={})
     assert '"in"' not in refused.text
     assert agent.end().status_code < 300
+
+
+@pytest.mark.parametrize("layout", ["mount", "root path", "prefix kept"])
+def test_a_server_below_a_prefix_accepts_the_proof_for_its_whole_url(
+    layout: str, tools: Tools, options: Callable[..., dict[str, Any]], realm: Realm, token_of: Any
+) -> None:
+    tools.tool(write, require_bound() & require_service())
+    served = tool_server(tools.server)
+    served.add_middleware(ServiceAuthMiddleware, **options(**{**DPOP, "public_url": f"{LOOPBACK}/ai/mcp"}))
+    lifespan: Any = served.router.lifespan_context
+    around = Starlette(routes=[Mount("/ai", served)], lifespan=lambda _: lifespan(served))
+    owner, root_path = Owner(realm), {"root path": "/ai", "prefix kept": "/ai/"}.get(layout, "")
+    token = token_of("agent", typ="DPoP", cnf={"jkt": owner.key.thumbprint})
+    client = TestClient(around if layout == "mount" else served, LOOPBACK, root_path=root_path)
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    path = "/mcp" if layout == "root path" else "/ai/mcp"
+    with client:
+        for url, status in (("/ai/mcp", 200), ("/mcp", 401), ("/ai/mcp/mcp", 401), ("/ai", 401)):
+            agent = Proving(client, token, owner, url=url)
+            answer = client.post(path, json=message, headers=agent.headers)
+            assert (url, answer.status_code == 401) == (url, status == 401)
+
+
+def write() -> str:
+    return "written"
 
 
 def test_the_verifiers_for_servers_without_a_middleware_refuse_bound_tokens(realm: Realm) -> None:

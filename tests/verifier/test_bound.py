@@ -393,6 +393,48 @@ class TestTheUrlOfARequest:
         connection = request(owner.headers(owner.token(), url), raw_path=raw.encode())
         assert asyncio.run(verifier.authenticate(connection)).binding == "dpop"
 
+    @pytest.mark.parametrize(
+        ("raw", "root_path"),
+        [
+            ("/ai/mcp", "/ai"),  # below a mount; behind a proxy that keeps the prefix; uvicorn with a root path
+            ("/mcp", "/ai"),  # behind a proxy that strips it, and FastAPI(root_path=...)
+            ("/%61i/mcp", "/ai/"),
+            ("/ai/mcp", ""),
+            ("/mcp", "/ai/mcp"),
+            ("/ai/mcp/mcp", "/ai/mcp"),
+        ],
+    )
+    def test_has_the_path_of_a_public_url_once(self, raw: str, root_path: str, made: Made, owner: Owner) -> None:
+        verifier, token = made(public_url=f"{PUBLIC_URL}/ai/mcp"), owner.token()
+        right = "/ai/mcp/mcp" if root_path == "/ai/mcp" else "/ai/mcp"
+        for url in ("/ai/mcp", "/mcp", "/ai", "/ai/mcp/mcp", "/ai/mcp/ai/mcp", "/ai/ai/mcp"):
+            connection = request(owner.headers(token, url), raw_path=raw.encode(), root_path=root_path)
+            if url == right:
+                assert asyncio.run(verifier.authenticate(connection)).binding == "dpop"
+            else:
+                assert refused(verifier, connection).code == "invalid_proof"
+
+    @pytest.mark.parametrize(
+        ("public", "root_path", "url"),
+        [
+            ("/ai/mcp", "/ai", "/ai/x"),  # another route of the same app
+            ("/a%C3%A9/mcp", "/aé", "/a%C3%A9/x"),
+            ("/ai", "/a", "/ai/x"),  # the beginning of a name is no prefix
+            ("/api", "/internal", "/api/x"),
+            ("", "/ai", "/x"),
+        ],
+    )
+    def test_has_the_root_path_if_the_public_url_has_it(
+        self, public: str, root_path: str, url: str, made: Made, owner: Owner
+    ) -> None:
+        verifier, token = made(public_url=PUBLIC_URL + public), owner.token()
+        for named in {url, f"{public}/x", "/x"}:
+            connection = request(owner.headers(token, named), raw_path=b"/x", root_path=root_path)
+            if named == url:
+                assert asyncio.run(verifier.authenticate(connection)).binding == "dpop"
+            else:
+                assert refused(verifier, connection).code == "invalid_proof"
+
     def test_costs_little_however_long_the_path_is(self, made: Made, owner: Owner) -> None:
         """The root path is looked for in the first few characters only."""
         token, path = owner.token(), "/" * 60_000

@@ -204,7 +204,7 @@ class Attempt:
 
     def _needed(self, answer: Answer) -> Remedy:
         if self._token is not None and self._token.binding is not None and self._proven is not None:
-            return self._token.binding.remedy(self._proven, answer)
+            return self._token.binding.remedy(self._proven, answer, self._tried)
         return "token" if refuses(answer.status, answer.challenges) else ""
 
 
