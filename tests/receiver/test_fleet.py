@@ -28,7 +28,7 @@ from tests.kit.redis_server import RedisServer, free_port, needs_redis
 PUBLIC: Final = "https://crm.example.com"
 WORKERS: Final = 4
 KEYS_TO_COME: Final = 503
-ROUNDS: Final = int(os.environ.get("FLEET_ROUNDS", "200"))
+ROUNDS: Final = int(os.environ.get("FLEET_ROUNDS", "60"))
 PROGRAM: Final = f"""
 import json, os
 import httpx
