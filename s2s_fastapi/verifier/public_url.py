@@ -147,10 +147,6 @@ def _problem(url: Any) -> str:
     parts = urlsplit(url)
     if parts.scheme == "http" and not _loopback(str(parts.hostname)):
         return "http is accepted on loopback addresses only, so write https"
-    try:
-        normalised(str(url))
-    except ValueError:  # no proof could name it, so each would be refused
-        return "its host is none that a URL can name (RFC 3986)"
     return ""
 
 

@@ -645,8 +645,8 @@ class TestTheStart:
             ({"public_url": "https://a:b@crm.example.com"}, "public_url= takes"),
             ({"public_url": [PUBLIC_URL, "crm"]}, "public_url= takes"),
             ({"public_url": b"https://crm.example.com"}, "public_url= takes"),
-            ({"public_url": "https://a^b.example"}, "its host is none"),
-            ({"public_url": [PUBLIC_URL, "https://[fe80::1%25eth0]"]}, "its host is none"),
+            ({"public_url": "https://a^b.example"}, "not the name of a host"),
+            ({"public_url": [PUBLIC_URL, "https://[fe80::1%25eth0]"]}, "an address with a zone"),
         ],
         ids=lambda value: re.sub(r" object at 0x\w+", "", str(value)),  # the same in every process
     )

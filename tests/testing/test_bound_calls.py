@@ -88,6 +88,8 @@ def test_against_an_old_keycloak_a_caller_that_wants_bound_tokens_gets_an_error(
     client = {"clientId": "chat", "secret": SECRET, "serviceAccountsEnabled": True}
     issuer = EmbeddedIssuer({"realm": "r", "enabled": True, "clients": [client]}, version="26.0.8")
     crm = service_client(URL, dpop=True)
-    refused = pytest.raises(TokenRequestError, match=r"its token_type is Bearer, not DPoP\. Update Keycloak to 26\.4")
+    refused = pytest.raises(
+        TokenRequestError, match=r"its token_type is Bearer, not DPoP\. Bound tokens need Keycloak 26\.4"
+    )
     with refused, client_of(calling(crm), issuer=issuer, client_id="chat"):  # it asks for its token when it starts
         pass
