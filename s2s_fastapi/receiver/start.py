@@ -126,10 +126,10 @@ class CheckedApp:
     places: Places
     meant: Mapping[str, str]
     """Paths of routes that are not public, each with the public path that no route answers and that was probably meant for it."""
+    schemes: Mapping[bytes, bytes]
+    """Those under which the app takes credentials: `BEARER_OR_DPOP` if bound tokens are accepted."""
     bound: BoundApp | None = None
     """None if bound tokens are not accepted."""
-    schemes: Mapping[bytes, bytes] = ONLY_BEARER
-    """Those under which the app takes credentials: `BEARER_OR_DPOP` if bound tokens are accepted."""
     resource: ProtectedResource | None = None
     """The document about the app that everybody may read."""
     root_path: str = ""
