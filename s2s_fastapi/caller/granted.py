@@ -132,7 +132,7 @@ def _check_bound(claims: Mapping[str, Any] | None, binding: Binding, client_id: 
     if "x5t#S256" in bound:
         raise _unusable(
             "its token is bound to a client certificate (cnf.x5t#S256), and this package sends proofs (DPoP)",
-            f'Switch "OAuth 2.0 Mutual TLS Certificate Bound Access Tokens" off for the client {named(client_id)} in Keycloak: it cannot be'
+            f'Switch "OAuth 2.0 Mutual TLS Certificate Bound Access Tokens Enabled" off for the client {named(client_id)} in Keycloak: it cannot be'
             " used together with DPoP.",
             claims,
         )

@@ -132,7 +132,7 @@ _CASES: Final = (
     _Case(
         "",
         "mtls",
-        'Switch "OAuth 2.0 Mutual TLS Certificate Bound Access Tokens" off for the client {client} in Keycloak.',
+        'Switch "OAuth 2.0 Mutual TLS Certificate Bound Access Tokens Enabled" off for the client {client} in Keycloak.',
     ),
     _Case(
         "unauthorized_client",
