@@ -379,17 +379,20 @@ async def logged_in(shop: Shop, number: int) -> list[str]:
 
 
 def test_many_users_at_once_cost_one_exchange_each_and_get_their_own(shop: Shop) -> None:
-    tokens = asyncio.run(logged_in(shop, SESSIONS))
-    assert len({claims_of(token)["sid"] for token in tokens}) == SESSIONS
-    before = shop.exchanges
+    for _ in range(3):  # on a busy machine one request may take longer than all exchanges
+        tokens = asyncio.run(logged_in(shop, SESSIONS))
+        assert len({claims_of(token)["sid"] for token in tokens}) == SESSIONS
+        before = shop.exchanges
 
-    came = asyncio.run(storm(shop, tokens))
-    assert shop.exchanges - before == SESSIONS
-    assert set(came.answers) == {200}
-    assert came.waiting > 0, "the service's own token waited for all exchanges"
+        came = asyncio.run(storm(shop, tokens))
+        assert shop.exchanges - before == SESSIONS
+        assert set(came.answers) == {200}
 
-    asyncio.run(storm(shop, tokens))
-    assert shop.exchanges - before == SESSIONS
+        asyncio.run(storm(shop, tokens))
+        assert shop.exchanges - before == SESSIONS
+        if came.waiting > 0:
+            return
+    pytest.fail("the service's own token waited for all exchanges")
 
 
 def test_the_exchanged_token_can_be_bound_to_the_key_of_the_service_and_a_bound_one_is_not_exchanged(
