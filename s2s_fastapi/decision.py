@@ -86,6 +86,20 @@ class Reason(StrEnum):
     INVALID_PROOF = "invalid_proof", 401, "invalid_dpop_proof", "The DPoP proof of the request was not accepted."
     PROOF_REPLAYED = "proof_replayed", 401, "invalid_dpop_proof", "The DPoP proof was used before."
 
+    # The token is good and bound to a client certificate (RFC 8705 section 3).
+    CERTIFICATE_MISSING = (
+        "certificate_missing",
+        401,
+        "invalid_token",
+        "The request came without the client certificate that the access token is bound to.",
+    )
+    WRONG_CERTIFICATE = (
+        "wrong_certificate",
+        401,
+        "invalid_token",
+        "The access token is bound to another client certificate.",
+    )
+
     # The token is good; its caller may not do this.
     OTHER_REALM = "other_realm", 403, "insufficient_scope", "Callers of this realm may not call this."
     NOT_A_SERVICE = "not_a_service", 403, "insufficient_scope", "Only services may call this."

@@ -122,7 +122,7 @@ def _written(file: Path) -> int:
 
 def _reload(files: _Files, issuer: "EmbeddedIssuer") -> None:
     """Take the realms from their files again. If they cannot be read, the realms stay as they were."""
-    before = {(realm, client_id) for realm in issuer.realms for client_id in issuer.secrets(realm)}
+    before = {(realm, client_id) for realm in issuer.realms for client_id in _services(issuer, realm)}
     try:
         documents = files.read()
         issuer.reload(*documents.realms, values=documents.values)
@@ -166,18 +166,24 @@ def _print_clients(issuer: "EmbeddedIssuer", *, without: Collection[tuple[str, s
     # No markup: a secret with ":key:" in it is not an emoji, and a long one stays on one line.
     out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     for realm in issuer.realms:
-        for client_id in issuer.secrets(realm):
+        for client_id, brings in _services(issuer, realm).items():
             if (realm, client_id) in without:
                 continue
             out.print(f"# {shown(realm)}: {shown(client_id)}", style="bold")
             for name, value in issuer.environment(realm, client_id).items():
-                out.print(f"export {name}={shlex.quote(value)}")
+                aside = f"  # and set {brings}" if name == "KEYCLOAK_CLIENT_AUTH" else ""
+                out.print(f"export {name}={shlex.quote(value)}{aside}")
             out.print()
         for username, password in issuer.passwords(realm).items() if not without else ():
             out.print(
                 f"# {shown(realm)}: the user {shown(username)} has the password {shown(password)}\n", style="bold"
             )
     out.file.flush()
+
+
+def _services(issuer: "EmbeddedIssuer", realm: str) -> dict[str, str]:
+    """Return the clients that a service may be, each with the variable that its operator sets; empty if it has a secret."""
+    return {**issuer.without_secret(realm), **dict.fromkeys(issuer.secrets(realm), "")}
 
 
 def _log_to_stderr() -> None:

@@ -18,6 +18,13 @@ from s2s_fastapi.declared.routes import RouteAccess
 from s2s_fastapi.declared.start_check import AccessCheck
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.keycloak.client_authentication import (
+    PROVIDER_KINDS,
+    ByCertificate,
+    ByFederation,
+    ClientAuthentication,
+    TrustedProvider,
+)
 from s2s_fastapi.names import name_problem, scope_problem, url_problem
 from s2s_fastapi.requirement.conditions import SCALARS, Condition, HasClaim, only_the_app
 from s2s_fastapi.requirement.opened import WEBSOCKET
@@ -54,6 +61,8 @@ ON_BEHALF: Final = "on_behalf"
 """The member of a call that is made on behalf of a user."""
 DPOP: Final = "dpop"
 """The member of an app that takes bound tokens, and of a call that is made with one (DPoP, RFC 9449)."""
+CLIENT_AUTHENTICATION: Final = "client_authentication"
+"""The member of an app whose client has no secret. People write it: no code says it, and commands keep it."""
 PUBLIC_URLS: Final = "public_urls"
 """The member of an app that takes bound tokens: where callers reach it."""
 SCHEMA: Final = Path(__file__).with_name("access_file.schema.json")
@@ -154,6 +163,8 @@ class AppAccess:
     """The option of the middleware: whether bound tokens are accepted or required. Empty: they are refused."""
     public_urls: tuple[str, ...] = field(default=(), compare=False)
     """Where callers reach the app: the other option. Not compared, as the origins of calls."""
+    client_authentication: ClientAuthentication | None = field(default=None, compare=False)
+    """How its client proves itself to Keycloak without a secret. Not compared: it differs between environments, and no code says it."""
 
     @classmethod
     def of(cls, check: AccessCheck, *, middleware: bool = True) -> "AppAccess":
@@ -219,7 +230,10 @@ class AppAccess:
         origins = {call: call.origins for call in other.calls}
         calls = tuple(replace(call, origins=origins.get(call, call.origins)) for call in self.calls)
         return replace(
-            self, calls=calls, public_urls=other.public_urls if self.dpop and other.dpop else self.public_urls
+            self,
+            calls=calls,
+            public_urls=other.public_urls if self.dpop and other.dpop else self.public_urls,
+            client_authentication=self.client_authentication or other.client_authentication,
         )
 
 
@@ -262,7 +276,9 @@ class AccessFile:
         return next((app for app in self.apps if app.client_id == client_id), None)
 
     def with_app(self, app: AppAccess) -> "AccessFile":
-        """Return the file with this app, in the place of the one with the same client id."""
+        """Return the file with this app, in the place of the one with the same client id. How that one authenticates its client stays."""
+        if (former := self.app(app.client_id)) is not None and app.client_authentication is None:
+            app = replace(app, client_authentication=former.client_authentication)
         others = (each for each in self.apps if each.client_id != app.client_id)
         return AccessFile(tuple(sorted((*others, app), key=lambda each: each.client_id)))
 
@@ -385,12 +401,32 @@ def _call(downstream: Downstream) -> CallAccess:
 def _app_json(app: AppAccess) -> dict[str, Any]:
     return {
         "client_id": app.client_id,
+        **(
+            {CLIENT_AUTHENTICATION: _authentication_json(app.client_authentication)}
+            if app.client_authentication is not None
+            else {}
+        ),
         "requires": None if app.requires is None else _requirement_json(app.requires),
         "public_paths": list(app.public_paths),
         **({"optional_paths": list(app.optional_paths)} if app.optional_paths else {}),
         **({DPOP: app.dpop, PUBLIC_URLS: list(app.public_urls)} if app.dpop else {}),
         "routes": [_route_json(route) for route in app.routes],
         "calls": [_call_json(call) for call in app.calls],
+    }
+
+
+def _authentication_json(authentication: ClientAuthentication) -> dict[str, Any]:
+    if isinstance(authentication, ByCertificate):
+        names = {"subject_dn": authentication.subject_dn, "issuer_dn": authentication.issuer_dn}
+        return {"method": "tls_client_auth", **names}
+    provider = authentication.provider
+    return {
+        "method": "federated_jwt",
+        "provider": provider.alias,
+        "type": provider.kind,
+        "issuer": provider.issuer,
+        **({"keys": provider.keys} if provider.keys else {}),
+        "subject": authentication.subject,
     }
 
 
@@ -493,7 +529,7 @@ class _Reader:
 
     def _app(self, where: str, content: Any) -> AppAccess:
         required = ("client_id", "requires", "public_paths", "routes", "calls")
-        self._members(where, content, required=required, optional=(OPTIONAL, DPOP, PUBLIC_URLS))
+        self._members(where, content, required=required, optional=(CLIENT_AUTHENTICATION, OPTIONAL, DPOP, PUBLIC_URLS))
         dpop = self._dpop(where, content)
         routes = [self._route(at, each) for at, each in self._list(f"{where}.routes", content["routes"])]
         calls = [self._call(at, each) for at, each in self._list(f"{where}.calls", content["calls"])]
@@ -506,7 +542,43 @@ class _Reader:
             calls=tuple(sorted(calls, key=lambda call: call.order)),
             dpop=dpop,
             public_urls=tuple(sorted(self._texts(f"{where}.{PUBLIC_URLS}", content.get(PUBLIC_URLS, [])))),
+            client_authentication=self._authentication(f"{where}.{CLIENT_AUTHENTICATION}", content),
         )
+
+    def _authentication(self, where: str, content: Mapping[str, Any]) -> ClientAuthentication | None:
+        if CLIENT_AUTHENTICATION not in content:
+            return None
+        found = content[CLIENT_AUTHENTICATION]
+        made: ClientAuthentication
+        match found.get("method") if isinstance(found, dict) else None:
+            case "federated_jwt":
+                required = ("method", "provider", "type", "issuer", "subject")
+                self._members(where, found, required=required, optional=("keys",))
+                kind = next((kind for kind in PROVIDER_KINDS if kind == found["type"]), None)
+                if kind is None:
+                    _fail(self.source, f"{where}.type", f"it is one of {', '.join(PROVIDER_KINDS)}")
+                provider = TrustedProvider(
+                    alias=self._name(f"{where}.provider", found["provider"]),
+                    kind=kind,
+                    issuer=self._text(f"{where}.issuer", found["issuer"]),
+                    keys=self._text(f"{where}.keys", found.get("keys", "")),
+                )
+                made = ByFederation(provider=provider, subject=self._name(f"{where}.subject", found["subject"]))
+            case "tls_client_auth":
+                self._members(where, found, required=("method", "subject_dn", "issuer_dn"))
+                made = ByCertificate(
+                    subject_dn=self._name(f"{where}.subject_dn", found["subject_dn"]),
+                    issuer_dn=self._name(f"{where}.issuer_dn", found["issuer_dn"]),
+                )
+            case _:
+                _fail(
+                    self.source,
+                    where,
+                    'its method is "federated_jwt" or "tls_client_auth"; a client with a secret has none',
+                )
+        if made.problem:
+            _fail(self.source, where, made.problem)
+        return made
 
     def _dpop(self, where: str, content: Mapping[str, Any]) -> Literal["", "accepted", "required"]:
         if DPOP not in content:

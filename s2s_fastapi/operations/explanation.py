@@ -448,8 +448,8 @@ def _denied_cures(
         found.append(f"{bind_or_switch_off(client.id)} With --dpop, this is explained for a bound token.")
     if client.attributes.get("tls.client.certificate.bound.access.tokens") == "true":
         found.append(
-            f'Switch "OAuth 2.0 Mutual TLS Certificate Bound Access Tokens Enabled" off for the client {who} in Keycloak: this package'
-            " sends bearer tokens."
+            f"Set KEYCLOAK_CLIENT_CERT_FILE for the service {who}: Keycloak gives it only tokens that are bound to a certificate. Or switch"
+            f' "OAuth 2.0 Mutual TLS Certificate Bound Access Tokens Enabled" off for the client {who} in Keycloak.'
         )
     first, *others = found or [f"Look at the client {who} in Keycloak."]
     return (f"{said} {first}", *others)

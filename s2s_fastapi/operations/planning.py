@@ -1,12 +1,14 @@
 """How a plan is made: what a realm lacks, as steps in order, and what no step of a plan changes, as findings."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from copy import deepcopy
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypedDict
 
 from s2s_fastapi.keycloak import dpop
+from s2s_fastapi.keycloak.client_authentication import ByFederation, ClientAuthentication
 from s2s_fastapi.keycloak.exchange import SINCE
+from s2s_fastapi.operations.federation import obstacle
 from s2s_fastapi.operations.forbidden import forbidden_role, forbidden_scope
 from s2s_fastapi.operations.predicted import Predicted, Users, token_findings, users_of
 from s2s_fastapi.operations.scope_rules import (
@@ -26,10 +28,12 @@ from s2s_fastapi.operations.steps import (
     EnableServiceAccount,
     GrantRole,
     MakeClient,
+    MakeProvider,
     MakeRole,
     MakeScope,
     MapRole,
     RequireBinding,
+    SetAuthentication,
     Step,
 )
 from s2s_fastapi.operations.wanted import (
@@ -40,6 +44,7 @@ from s2s_fastapi.operations.wanted import (
     WantedRole,
     WantedScope,
     granting,
+    replacing,
 )
 from s2s_fastapi.realm.entities import OIDC, Role
 from s2s_fastapi.text import listed, named
@@ -240,8 +245,12 @@ class Planning:
             )
             return
         if client is None:
+            if not self._provable(client_id):
+                return
             default = self._there("basic") if not self._built_in("basic") else ()
-            self._do(MakeClient(client=client_id, caller=calls, default=default))
+            self._do(
+                MakeClient(client=client_id, caller=calls, default=default, **_proof(self._authentication(client_id)))
+            )
             self.usable.add(client_id)
             if exchange is not None:
                 self._do(EnableExchange(client=client_id))
@@ -285,10 +294,65 @@ class Planning:
             )
             return
         self.usable.add(client_id)
+        self._authenticate(client_id, flows)
         if account and not client.get("serviceAccountsEnabled"):
             self._do(EnableServiceAccount(client=client_id))
         if exchange is not None:
             self._do(EnableExchange(client=client_id))
+
+    # Clients without a secret
+
+    def _authentication(self, client_id: str) -> ClientAuthentication | None:
+        return self.wanted.authentication.get(client_id)
+
+    def _authenticate(self, client_id: str, flows: Collection[str]) -> None:
+        """Let a client that is there log in as its access file says, if an operator says so too."""
+        how, who = self._authentication(client_id), named(client_id)
+        if how is None:
+            return
+        step = SetAuthentication(client=client_id, **_proof(how))
+        if step.holds(self.now):
+            self._provable(client_id)  # says what is not as it should be
+        elif flows:
+            self._say(
+                Severity.OPEN,
+                f"{who} logs users in ({', '.join(flows)}), and its way to log in is not changed: make a client of its own for the service.",
+            )
+        elif client_id not in self.wanted.replaced:
+            # Whoever writes the access file of a client that is there would otherwise get all its rights.
+            self._say(
+                Severity.OPEN,
+                f"The client {who} is there, and logs in in another way than its access file says. It is not changed. {replacing(client_id)} changes it.",
+            )
+        elif self._provable(client_id):
+            self._do(step)
+            self._say(
+                Severity.NOTE,
+                f"CHECK THIS: after this plan {who} logs in by nothing else than {how}. A process of {who} that is started otherwise gets no"
+                " token from then on.",
+            )
+
+    def _provable(self, client_id: str) -> bool:
+        """See to it that the realm has the identity provider that proves a client. Return whether it has, and proves no other client so."""
+        if client_id in self.wanted.conflicting:
+            return False
+        how = self._authentication(client_id)
+        if not isinstance(how, ByFederation):
+            return True
+        if (found := obstacle(self.now, client_id, how)) is not None:
+            self.findings[found] = None
+            return False
+        provider = how.provider
+        if self.now.provider(provider.alias) is not None:
+            return True
+        self._do(MakeProvider(alias=provider.alias, kind=provider.kind, issuer=provider.issuer, keys=provider.keys))
+        preview = " Keycloak has this type only with --features=spiffe (preview)." if provider.kind == "spiffe" else ""
+        self._say(
+            Severity.NOTE,
+            f"CHECK THIS: the identity provider {named(provider.alias)} is new. Whoever makes tokens for {named(provider.issuer)} can log in as each"
+            f" client that it proves.{preview}",
+        )
+        return True
 
     # Users
 
@@ -445,7 +509,7 @@ class Planning:
             {
                 step.client
                 for step in self.steps
-                if isinstance(step, EnableServiceAccount | EnableExchange | RequireBinding)
+                if isinstance(step, EnableServiceAccount | EnableExchange | RequireBinding | SetAuthentication)
             }
         ):
             self._say(
@@ -453,7 +517,11 @@ class Planning:
                 f"{policy} may give {listed(changed)} a new secret when it is changed: start these services with the secret on the page"
                 " Credentials of their client.",
             )
-        if new := [step.client for step in self.steps if isinstance(step, MakeClient) and step.caller]:
+        if new := [
+            step.client
+            for step in self.steps
+            if isinstance(step, MakeClient) and step.caller and not step.authentication
+        ]:
             self._say(
                 Severity.NOTE,
                 f"{policy} may let the new secret of {listed(new)} expire: note when, on the page Credentials of the client.",
@@ -714,6 +782,22 @@ class Planning:
 
     def _is_custom(self, audience: str) -> bool:
         return self.now.client(audience) is None
+
+
+class _Proof(TypedDict, total=False):
+    provider: str
+    subject: str
+    subject_dn: str
+    issuer_dn: str
+
+
+def _proof(how: ClientAuthentication | None) -> _Proof:
+    """Return how a client proves itself, as a step says it."""
+    if how is None:
+        return {}
+    if isinstance(how, ByFederation):
+        return {"provider": how.provider.alias, "subject": how.subject}
+    return {"subject_dn": how.subject_dn, "issuer_dn": how.issuer_dn}
 
 
 def _beyond(audiences: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.plan import Plan
 from s2s_fastapi.operations.steps import (
     AddAudience,
@@ -17,10 +18,12 @@ from s2s_fastapi.operations.steps import (
     EnableServiceAccount,
     GrantRole,
     MakeClient,
+    MakeProvider,
     MakeRole,
     MakeScope,
     MapRole,
     RequireBinding,
+    SetAuthentication,
     Step,
 )
 
@@ -43,6 +46,10 @@ _CLIENT_ROLE: Final = "keycloak_openid_client_service_account_role"
 _REALM_ROLE: Final = "keycloak_openid_client_service_account_realm_role"
 _KEPT: Final = {"lifecycle": {"prevent_destroy": True}}
 """Terraform makes a client, scope or role anew only if somebody takes this away: it would have another secret, or no holders."""
+_NO_PROVIDER: Final = (
+    "The plan has a client that proves itself by tokens of an identity provider, and the provider keycloak/keycloak has no resource for that:"
+    " use --realm-json, or `apply`."
+)
 _IDENTIFIER: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]*(_[A-Za-z0-9-]+)*")
 _NO_IDENTIFIER: Final = re.compile(r"[^A-Za-z0-9-]+")
 _LONGEST: Final = 60
@@ -107,7 +114,9 @@ class _File:
                     role=self._role(step.owner, step.role, "name"),
                     **owner,
                 )
-            case AssignScope() | EnableServiceAccount() | EnableExchange() | RequireBinding():
+            case MakeProvider():
+                raise ConfigurationError(_NO_PROVIDER)
+            case AssignScope() | EnableServiceAccount() | EnableExchange() | RequireBinding() | SetAuthentication():
                 return False
         return True
 
@@ -125,6 +134,7 @@ class _File:
             full_scope_allowed=False,
             **({"standard_token_exchange_enabled": True} if step.exchange else {}),
             **({"require_dpop_bound_tokens": True} if step.bound else {}),
+            **_authenticator(step),
             **_KEPT,
         )
         # Both lists, also if one is empty: Keycloak gives a new client the lists of the realm, and these resources take the rest away.
@@ -169,6 +179,17 @@ class _File:
 
     def _resource(self, kind: str, names: tuple[str, ...], **arguments: Any) -> None:
         self.resources.setdefault(kind, {})[_label(names)] = {"realm_id": self.realm, **arguments}
+
+
+def _authenticator(step: MakeClient) -> dict[str, Any]:
+    """Return how a client without a secret logs in."""
+    fields = step.authentication
+    if not fields:
+        return {}
+    if step.provider:
+        raise ConfigurationError(_NO_PROVIDER)
+    extra = {name: _text(value) for name, value in sorted(fields["attributes"].items())}
+    return {"client_authenticator_type": fields["clientAuthenticatorType"], "extra_config": extra}
 
 
 def _text(name: str) -> str:

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
 from s2s_fastapi.backchannel.channel import BackChannel
+from s2s_fastapi.backchannel.client_certificate import ClientCertificate
 from s2s_fastapi.caller.granted import GrantedToken, claims_of
 from s2s_fastapi.caller.token_endpoint import remarks
 from s2s_fastapi.caller.token_request import TokenKey, TokenRequest
@@ -126,7 +127,7 @@ def requested(settings: "KeycloakSettings", wanted: Wanted, *, dpop: bool | None
         key = key if dpop is None else replace(key, dpop=dpop)
     except S2SError as error:
         return error.again()
-    channel = BackChannel.shared(settings.ca_file, TIMEOUT, settings.proxy)
+    channel = BackChannel.shared(settings.ca_file, TIMEOUT, settings.proxy, ClientCertificate.of(settings))
     outcome = TokenRequest(key, settings, channel, time.monotonic)()
     return outcome.value if isinstance(outcome, Loaded) else outcome.error
 

@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 
 from s2s_fastapi.declared.access_file import AppAccess, CallAccess, RouteEntry
 from s2s_fastapi.declared.asked import leaves_of, ways_of
+from s2s_fastapi.keycloak.client_authentication import ByFederation, ClientAuthentication
 from s2s_fastapi.operations.forbidden import forbidden_audience, forbidden_client, forbidden_role, forbidden_scope
 from s2s_fastapi.realm.entities import Role
 from s2s_fastapi.requirement.conditions import Condition, HasClaim
@@ -32,12 +33,15 @@ __all__ = [
     "WantedScope",
     "accepted_audiences",
     "granting",
+    "replacing",
     "wanted",
 ]
 
 _MOST_WAYS: Final = 5_000
 _MOST_WAYS_OF_AN_APP: Final = 10_000
 _MOST_NAMED: Final = 3
+_AUTHENTICATION: Final = "client_authentication"
+"""What one grants so that a client which is there logs in as its access file says."""
 _Thing: TypeAlias = str | Role
 """What a route requires: a scope (text) or a role."""
 
@@ -147,6 +151,12 @@ class Wanted:
     """The callers of which every declared call is made with a bound token."""
     unbound: frozenset[str] = frozenset()
     """The callers with a declared call that is made with a bearer token."""
+    authentication: Mapping[str, ClientAuthentication] = field(default_factory=dict)
+    """How each caller without a secret proves itself."""
+    conflicting: frozenset[str] = frozenset()
+    """The callers whose access files contradict another one in that: nothing is planned for them."""
+    replaced: frozenset[str] = frozenset()
+    """The callers that are there, and that an operator lets log in so from now on."""
 
 
 def wanted(
@@ -155,9 +165,15 @@ def wanted(
     """Return what the apps need of the realm, and what they declare and do not get.
 
     ``grants`` are ``CALLER:audience=NAME``, ``CALLER:scope=NAME``, ``CALLER:role=OWNER/NAME`` and ``CALLER:realm-role=NAME``, of what a file
-    declares. ``CALLER:NAME`` is enough if the name fits one of them only.
+    declares. ``CALLER:NAME`` is enough if the name fits one of them only. ``CALLER:client_authentication`` lets a client that is there
+    log in as its access file says.
     """
     return _Wanting(apps, grants, realm).result()
+
+
+def replacing(client: str) -> str:
+    """Return the option that lets a client which is there log in as its access file says."""
+    return f"--grant {shlex.quote(f'{client}:{_AUTHENTICATION}')}"
 
 
 def granting(caller: str, what: _Thing | None = None, *, audience: str = "") -> str:
@@ -224,6 +240,8 @@ class _Wanting:
         """What an operator grants: each caller and audience."""
         self.by_hand: set[tuple[str, _Thing]] = set()
         """The same for scopes and roles."""
+        self.replaced: set[str] = set()
+        """The clients that may log in in another way from now on."""
         self._take(grants)
 
     def result(self) -> tuple[Wanted, tuple[RealmFinding, ...]]:
@@ -251,6 +269,7 @@ class _Wanting:
         self._unnamed(scopes, roles)
         exchanging = {call.caller for call in calls if call.on_behalf}
         callers = {*reach, *(each.caller for each in scopes), *(each.caller for each in roles)}
+        authentication, conflicting = self._authentication(callers)
         return Wanted(
             clients={
                 name: name in callers or bool(app.calls)
@@ -275,6 +294,9 @@ class _Wanting:
                 name for name, app in self.apps.items() if app.calls and all(call.dpop for call in app.calls)
             ),
             unbound=frozenset(name for name, app in self.apps.items() if any(not call.dpop for call in app.calls)),
+            authentication=authentication,
+            conflicting=conflicting,
+            replaced=frozenset(self.replaced),
         ), tuple(sorted(self.found))
 
     def _say(self, level: Severity, text: str) -> None:
@@ -284,7 +306,7 @@ class _Wanting:
         by_client: dict[str, list[AppAccess]] = {}
         for app in apps:
             same = by_client.setdefault(app.client_id, [])
-            if app not in same:
+            if all(app != one or app.client_authentication != one.client_authentication for one in same):
                 same.append(app)
         for client_id, same in by_client.items():
             if problem := forbidden_client(client_id, self.realm):
@@ -303,6 +325,42 @@ class _Wanting:
             for client_id, same in sorted(by_client.items())
             if len(same) == 1 and not forbidden_client(client_id, self.realm)
         }
+
+    # Clients without a secret
+
+    def _authentication(self, callers: Collection[str]) -> tuple[dict[str, ClientAuthentication], frozenset[str]]:
+        """Return how callers prove themselves, and which of them contradict each other: of these nothing is planned."""
+        found: dict[str, ClientAuthentication] = {}
+        for name, app in self.apps.items():
+            if (how := app.client_authentication) is None:
+                continue
+            if app.calls or name in callers:
+                found[name] = how
+            else:
+                self._say(
+                    Severity.NOTE,
+                    f"{named(name)} calls nobody, so its client does not log in: client_authentication is not planned.",
+                )
+        federated = {name: how for name, how in found.items() if isinstance(how, ByFederation)}
+        conflicting: set[str] = set()
+        for name, how in federated.items():
+            for other, its in federated.items():
+                mine, theirs = how.provider, its.provider
+                if name >= other:
+                    continue
+                if mine.alias == theirs.alias and mine != theirs:
+                    problem = f"describe the identity provider {named(mine.alias)} differently: one of them would decide who proves the other"
+                elif mine.alias != theirs.alias and mine.issuer == theirs.issuer:
+                    problem = f"have two identity providers for one issuer ({named(mine.alias)}, {named(theirs.alias)}), and Keycloak refuses the second: name the same one"
+                elif mine.alias == theirs.alias and how.subject == its.subject:
+                    problem = f"have the same subject {named(how.subject)} of {named(mine.alias)}, and Keycloak refuses both, or goes on with the one that it knows"
+                else:
+                    continue
+                conflicting |= {name, other}
+                self._say(
+                    Severity.FORBIDDEN, f"{named(name)} and {named(other)} {problem}. Nothing is planned for them."
+                )
+        return {name: how for name, how in found.items() if name not in conflicting}, frozenset(conflicting)
 
     # The receivers
 
@@ -391,6 +449,14 @@ class _Wanting:
             audiences = [(caller, name) for caller, _ in known for name in sorted(self._audiences())]
             others = [(caller, what) for caller, _ in known for what in things]
             option = f"--grant {shlex.quote(grant)}"
+            if replaced := [caller for caller, name in known if name == _AUTHENTICATION]:
+                self.replaced.update(name for name in replaced if self.apps[name].client_authentication is not None)
+                for name in replaced:
+                    if self.apps[name].client_authentication is None:
+                        self._say(
+                            Severity.OPEN, f"{option}: the access file of {named(name)} has no client_authentication."
+                        )
+                continue
             exact_audiences = [one for one in audiences if granting(one[0], audience=one[1]) == option]
             exact_others = [one for one in others if granting(*one) == option]
             if not exact_audiences and not exact_others:

@@ -1,0 +1,206 @@
+"""How a client without a secret proves itself to Keycloak: by a token of another issuer, or by a certificate. Names, values and cures.
+
+The access file, the plan and the operator's tools use the same words. Nothing here is a secret.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+from s2s_fastapi.names import name_problem, url_problem
+from s2s_fastapi.text import listed, named
+
+__all__ = [
+    "ATTRIBUTES",
+    "CERTIFICATE",
+    "FEDERATED",
+    "PROVIDER",
+    "PROVIDER_KINDS",
+    "SINCE",
+    "SUBJECT",
+    "ByCertificate",
+    "ByFederation",
+    "ClientAuthentication",
+    "ProviderKind",
+    "TrustedProvider",
+    "client_fields",
+    "dn_parts",
+    "dn_problem",
+    "same_subject",
+]
+
+FEDERATED: Final = "federated-jwt"
+"""Keycloak's client authenticator for the tokens of other issuers."""
+CERTIFICATE: Final = "client-x509"
+"""Keycloak's client authenticator for certificates."""
+PROVIDER: Final = "jwt.credential.issuer"
+"""The attribute of a client with the alias of its identity provider."""
+SUBJECT: Final = "jwt.credential.sub"
+"""The attribute of a client with the subject of its tokens there."""
+DN: Final = "x509.subjectdn"
+ISSUER_DN: Final = "x509.casubjectdn"
+REGEX: Final = "x509.allow.regex.pattern.comparison"
+"""Absent, Keycloak compares the DN as a regular expression: only "false" compares it as a name."""
+ATTRIBUTES: Final = (PROVIDER, SUBJECT, DN, ISSUER_DN, REGEX)
+"""All attributes of a client that say how it authenticates itself."""
+SINCE: Final = (26, 6)
+"""The version from which on Keycloak takes the tokens of other issuers without a feature being switched on."""
+
+ProviderKind: TypeAlias = Literal["kubernetes", "oidc", "spiffe"]
+PROVIDER_KINDS: Final[tuple[ProviderKind, ...]] = ("kubernetes", "oidc", "spiffe")
+_ALIAS: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+_TRUST_DOMAIN: Final = re.compile(r"spiffe://[a-z0-9._-]{1,255}")
+_RDN: Final = re.compile(r"(?<!\\),")
+_NARROW: Final = frozenset({"CN", "UID", "SERIALNUMBER"})
+"""The parts of a DN that name the one that the certificate is for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class TrustedProvider:
+    """An identity provider of the realm whose tokens prove clients."""
+
+    alias: str
+    kind: ProviderKind
+    issuer: str
+    """The ``iss`` of its tokens; for SPIFFE the trust domain."""
+    keys: str = ""
+    """Where its keys are, for ``oidc`` and ``spiffe``. Those of ``kubernetes`` are found by its issuer."""
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with it, for people; "" if it can be made."""
+        if _ALIAS.fullmatch(self.alias) is None:
+            return f"{named(self.alias)} is no alias: letters, digits, “.”, “_” and “-”"
+        if self.kind == "spiffe":
+            if _TRUST_DOMAIN.fullmatch(self.issuer) is None:
+                return f"{named(self.issuer)} is no trust domain: write spiffe://example.org"
+        elif problem := url_problem(self.issuer):
+            return f"{named(self.issuer)} is no issuer: {problem}"
+        if self.kind == "kubernetes":
+            return "Keycloak finds the keys of kubernetes by its issuer: leave keys out" if self.keys else ""
+        return f"keys is no URL: {problem}" if (problem := url_problem(self.keys)) else ""
+
+    @property
+    def config(self) -> dict[str, str]:
+        """Its settings in Keycloak that decide which tokens count."""
+        match self.kind:
+            case "kubernetes":
+                return {"issuer": self.issuer}
+            case "spiffe":
+                return {"trustDomain": self.issuer, "bundleEndpoint": self.keys}
+            case "oidc":
+                return {
+                    "issuer": self.issuer,
+                    "jwksUrl": self.keys,
+                    # A service sends the token in its file until another one is written there.
+                    "supportsClientAssertionReuse": "true",
+                    "supportsClientAssertions": "true",
+                    "useJwksUrl": "true",
+                    "validateSignature": "true",
+                }
+
+    @property
+    def representation(self) -> dict[str, Any]:
+        """The identity provider as Keycloak takes it. No user can log in through it: it proves clients only."""
+        hidden = {"hideOnLogin": True, "linkOnly": True}
+        return {"alias": self.alias, "providerId": self.kind, "enabled": True, **hidden, "config": self.config}
+
+    def difference(self, found: Mapping[str, Any]) -> str:
+        """Return in what an identity provider of the same alias differs, for people; "" if its tokens count the same."""
+        config: Mapping[str, Any] = found.get("config") or {}
+        if found.get("providerId") != self.kind:
+            return f"its type is {named(str(found.get('providerId')))}"
+        if not found.get("enabled", True):
+            return "it is disabled"
+        return next(
+            (
+                f"its {name} is {named(str(config.get(name) or ''))}, and the access file says {named(value)}"
+                for name, value in self.config.items()
+                if str(config.get(name) or "") != value
+            ),
+            "",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class ByFederation:
+    """A client proves itself by a token of an identity provider (KEYCLOAK_CLIENT_AUTH=federated_jwt)."""
+
+    provider: TrustedProvider
+    subject: str
+    """The ``sub`` of the token, such as ``system:serviceaccount:prod:chat``."""
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with it, for people; "" if nothing is."""
+        if self.provider.problem:
+            return self.provider.problem
+        if problem := name_problem(self.subject):
+            return f"{named(self.subject)} is no subject: {problem}"
+        if self.provider.kind == "spiffe" and not self.subject.startswith(f"{self.provider.issuer}/"):
+            return f"{named(self.subject)} is no SPIFFE ID of {named(self.provider.issuer)}"
+        return ""
+
+    def __str__(self) -> str:
+        return f"tokens of the identity provider {named(self.provider.alias)} with the subject {named(self.subject)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class ByCertificate:
+    """A client proves itself by a certificate (KEYCLOAK_CLIENT_AUTH=tls_client_auth, RFC 8705 section 2.1)."""
+
+    subject_dn: str
+    issuer_dn: str
+    """The subject of the CA that signs the certificate."""
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with it, for people; "" if nothing is."""
+        return dn_problem(self.subject_dn) or dn_problem(self.issuer_dn)
+
+    def __str__(self) -> str:
+        return f"certificates of {named(self.subject_dn)} signed by {named(self.issuer_dn)}"
+
+
+ClientAuthentication: TypeAlias = ByFederation | ByCertificate
+
+
+def client_fields(
+    *, provider: str = "", subject: str = "", subject_dn: str = "", issuer_dn: str = ""
+) -> dict[str, Any]:
+    """Return the fields of a client that proves itself by a token of ``provider``, or by a certificate; none for one with a secret."""
+    if provider:
+        return {"clientAuthenticatorType": FEDERATED, "attributes": {PROVIDER: provider, SUBJECT: subject}}
+    if subject_dn:
+        # Without "false" the dots of a name are wildcards, and a right name without spaces fails.
+        names = {DN: subject_dn, ISSUER_DN: issuer_dn, REGEX: "false"}
+        return {"clientAuthenticatorType": CERTIFICATE, "attributes": names}
+    return {}
+
+
+def same_subject(alias: str, subject: str, clients: Iterable[str]) -> str:
+    """Return what is wrong if other clients have the same subject at the same identity provider."""
+    return (
+        f"the subject {named(subject)} of the identity provider {named(alias)} already proves {listed(clients)}. Keycloak refuses all of"
+        " several clients, or goes on with the one that it knows. Give each client a subject of its own"
+    )
+
+
+def dn_parts(name: str) -> tuple[tuple[str, str], ...]:
+    """Return the parts of a distinguished name (RFC 4514) as Keycloak compares them: without spaces around them, keys in capitals."""
+    pairs = (part.partition("=") for part in _RDN.split(name))
+    return tuple((key.strip().upper(), value.strip()) for key, _, value in pairs)
+
+
+def dn_problem(name: str) -> str:
+    """Return what is wrong with a distinguished name, for people; "" if Keycloak can compare it."""
+    if problem := name_problem(name):
+        return f"{named(name)} is no distinguished name: {problem}"
+    parts = dn_parts(name)
+    if name.startswith("/") or not all(key and value for key, value in parts):
+        return f"{named(name)} is no distinguished name such as CN=chat,OU=services,O=Example"
+    if len(parts) > 1 and parts[-1][0] in _NARROW and parts[0][0] not in _NARROW:
+        turned = ",".join(f"{key}={value}" for key, value in reversed(parts))
+        return f"{named(name)} has the order of openssl, and Keycloak compares the most specific part first: write {named(turned)}"
+    return ""
