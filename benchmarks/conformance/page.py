@@ -1,10 +1,11 @@
 """Writes docs/conformance.md and the pages of docs/conformance from the cases and from the results: ``python -m benchmarks.conformance.page``."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.conformance.results import FILE, Guard, Results, read
 from s2s_fastapi.testing.attack.cases import FILES, Case, all_cases, read_cases
@@ -140,6 +141,7 @@ def pages(results: Results) -> dict[Path, str]:
         PAGE: f"{before}{BEGIN}\n\n{_summary(results)}\n\n{END}{after}",
         FOLDER / "guards.md": _guards(results),
         **{FOLDER / f"{each.file}.md": _property(each, results) for each in PROPERTIES},
+        FOLDER / "caller.md": _caller(),
     }
 
 
@@ -296,6 +298,57 @@ def _guard(guard: Guard) -> str:
             )
         ]
     return "\n\n".join(lines)
+
+
+CALLER_CASES: Final = FOLDER / "caller.json"
+CALLER_PROPERTIES: Final = {
+    "answer": "What the token endpoint answers",
+    "time": "How long a token is used",
+    "destination": "Where a token may go",
+    "refusal": "What a refusal costs",
+    "identity": "Whose token it is",
+    "bound": "Bound tokens",
+    "load": "What Keycloak is asked",
+    "secrets": "Secrets",
+}
+_ABOUT_CALLER: Final = """\
+What a service that fetches tokens from Keycloak and sends them must not do, in any language. {cases} lines with {variants} cases. The data file is
+[caller.json](caller.json).
+
+- {tried} cases have what is `given` as data: what the token endpoint answers (`token_answer`; `token_members` and `token_claims` change a good answer),
+  the `url` that the code asks for, or what the service answers (`answer`). A test tries all of them on this package, each with a good answer beside it:
+  all are held. They are marked "data".
+- The other lines need time, load, processes or a second user. A number leads to [the list of attacks on the caller](../attacks-caller.md), which
+  names the tests that hold them here.
+- The three other guards do not fetch tokens, so they have no column here.
+
+This page is written by a command: `make conformance`."""
+
+
+def _caller() -> str:
+    cases = json.loads(CALLER_CASES.read_text(encoding="utf-8"))["cases"]
+    about = _ABOUT_CALLER.format(
+        cases=len(cases),
+        variants=sum(map(_variants, cases)),
+        tried=sum(_variants(case) for case in cases if "given" in case),
+    )
+    heading = ["case", "what happens", "what a caller must do", "source", "given as", "line"]
+    parts = [
+        f"## {title}\n\n{table(heading, (_caller_row(case) for case in cases if case['property'] == name))}"
+        for name, title in CALLER_PROPERTIES.items()
+    ]
+    return "\n\n".join(("# What a caller must not do", about, *parts, ""))
+
+
+def _variants(case: dict[str, Any]) -> int:
+    return len(case.get("each") or [""])
+
+
+def _caller_row(case: dict[str, Any]) -> list[str]:
+    variants = f" ({_variants(case)})" if _variants(case) > 1 else ""
+    line = f"[{case['line']}](../attacks-caller.md)"
+    given = "data" if "given" in case else "words"
+    return [f"`{case['id']}`{variants}", case["title"], case["expected"], "; ".join(case["source"]), given, line]
 
 
 if __name__ == "__main__":
