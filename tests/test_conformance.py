@@ -18,7 +18,7 @@ from benchmarks.conformance import ours
 from benchmarks.conformance.page import CALLER_CASES, CALLER_PROPERTIES, FOLDER, OURS, PAGE, PROPERTIES, pages, word
 from benchmarks.conformance.results import read
 from s2s_fastapi.testing.attack import all_cases
-from tests.test_docs import ROOT, anchors, inner, tables, tokens
+from tests.test_docs import ROOT, anchors, inner, said, tables, tokens
 
 RESULTS = read()
 CASES = {case.id: case for case in all_cases()}
@@ -108,7 +108,11 @@ def test_the_service_in_another_language_is_attacked_as_the_page_says(
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
 
     ran = subprocess.run(
-        ["sh", "-c", re.sub("8000|8181", lambda port: ports[port[0]], commands)],
+        [
+            "sh",
+            "-c",
+            re.sub("8000|8181", lambda port: ports[port[0]], commands).replace(" --url", " --json report.json --url"),
+        ],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -117,6 +121,9 @@ def test_the_service_in_another_language_is_attacked_as_the_page_says(
     )
 
     assert (ran.stderr, ran.stdout.splitlines()[-1:]) == ("", [printed.strip()])
+    counts = json.loads((tmp_path / "report.json").read_text("utf-8"))["counts"]
+    figures = "{held} cases were held, {lenient} are lenient, {otherwise} were refused with another status than expected, and {not_tried} could"
+    assert figures.format(**counts) in said(PAGE)
 
 
 @pytest.mark.parametrize("page", [PAGE, *sorted(FOLDER.glob("*.md"))], ids=lambda page: page.name)
