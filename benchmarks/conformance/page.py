@@ -101,7 +101,7 @@ PROPERTIES: Final = (
 WORDS: Final = {
     "refused": "refused with the expected status and challenge, between two good tokens that were accepted",
     "refused otherwise": "refused with another status than expected (in brackets), or without the challenge",
-    "lenient": "let in, but the realm itself signed such a token for this caller: the guard is not open, only less strict",
+    "lenient": "let in, but whoever sends it has a good token of this caller, or the realm itself signed it: less strict, not open",
     "let in": "the attack reached the route",
     "error": "the app answered 500: nobody got in, and the log has a traceback",
     "no route": "the framework knows no route for this path and answered 404 or 307, so the guard was not asked: nobody got in",
@@ -321,6 +321,7 @@ What a service that fetches tokens from Keycloak and sends them must not do, in 
 - The other lines need time, load, processes or a second user. A number leads to [the list of attacks on the caller](../attacks-caller.md), which
   names the tests that hold them here.
 - The three other guards do not fetch tokens, so they have no column here.
+- To try another caller, read the file, and play the token endpoint and the service: `tests/attacks/caller/test_cases.py` does so in 140 lines. [caller.schema.json](caller.schema.json) explains each member.
 
 This page is written by a command: `make conformance`."""
 
