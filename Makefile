@@ -122,13 +122,13 @@ trace: env  ## Start docker compose with Keycloak and the services tracing, and 
 bench: .venv-bench/.installed  ## Measure what a guarded route and a token that goes out cost, beside others, and write docs/speed.md (BENCH=--quick only tries it out)
 	.venv-bench/bin/python -m benchmarks $(BENCH)
 
-.venv-conformance/.installed: pyproject.toml benchmarks/conformance/requirements.txt
+.venv-conformance/.installed: pyproject.toml constraints.txt benchmarks/conformance/requirements.txt
 	$(PYTHON) -m venv .venv-conformance
-	$(call install,.venv-conformance) -r benchmarks/conformance/requirements.txt -e .
+	$(call install,.venv-conformance) -c constraints.txt -r benchmarks/conformance/requirements.txt -e .
 	@touch $@
 
-conformance: .venv-conformance/.installed  ## Attack an app behind our guard and behind three others, and write docs/conformance.md and docs/conformance
-	.venv-conformance/bin/python -m benchmarks.conformance.run
+conformance: .venv-conformance/.installed  ## Attack an app behind our guard and behind three others, and write docs/conformance.md (CONFORMANCE=--check only compares)
+	.venv-conformance/bin/python -m benchmarks.conformance.run $(CONFORMANCE)
 
 clean:  ## Remove what was built
 	rm -rf $(VENV) .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,5 +1,9 @@
-"""Attacks an app behind each guard, and writes docs/conformance/results.json and the pages: ``python -m benchmarks.conformance.run``."""
+"""Attacks an app behind each guard, and writes docs/conformance/results.json and the pages: ``python -m benchmarks.conformance.run``.
 
+``--check`` writes nothing, and fails if something came out differently.
+"""
+
+import argparse
 import inspect
 import logging
 import platform
@@ -15,17 +19,34 @@ from benchmarks.conformance.results import Cell, Guard, Results
 from s2s_fastapi.testing.attack import Case, Target, all_cases, attack
 
 
-def main() -> None:
+def main(*, check: bool = False) -> None:
     logging.disable(logging.CRITICAL)  # each refusal is a line of the log
     measured = {
         "date": datetime.now(UTC).date().isoformat(),
         "Python": platform.python_version(),
         **_versions(["fastapi", "starlette", "cryptography", "joserfc"]),
     }
-    results.write(Results(measured, (_ours(), *(_theirs(peer) for peer in PEERS))))
-    page.write(results.read())
-    for guard in results.read().guards:
+    found = Results(measured, (_ours(), *(_theirs(peer) for peer in PEERS)))
+    for guard in found.guards:
         print(guard.name, dict(page.counts(guard, all_cases())))
+    if check:
+        _compare(found, results.read())
+    else:
+        results.write(found)
+        page.write(results.read())
+
+
+def _compare(found: Results, written: Results) -> None:
+    if [guard.name for guard in found.guards] != [guard.name for guard in written.guards]:
+        raise SystemExit("There are other guards than in results.json: run make conformance.")
+    differ = [
+        f"{guard.name} {case}: {cell.outcome} {cell.detail}"
+        for guard, before in zip(found.guards, written.guards, strict=True)
+        for case, cell in guard.cells.items()
+        if cell != before.cells.get(case)
+    ]
+    if differ:
+        raise SystemExit("\n".join(["Not as in results.json. If it is right, run make conformance:", *differ]))
 
 
 def _ours() -> Guard:
@@ -75,4 +96,8 @@ def _source(functions: Iterable[Callable[..., Any]]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser()
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing, and fail if something came out differently"
+    )
+    main(check=parser.parse_args().check)
