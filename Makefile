@@ -12,7 +12,7 @@ install = $(if $(UV),$(UV) pip install --quiet --python $(1)/bin/python,$(1)/bin
 # What `make check` compares the files with: BASE=main for all of a branch.
 BASE ?= HEAD
 
-.PHONY: help demo check test test-one coverage constraints surface pictures test-lowest test-wheel test-layouts test-mcp fastapi-suite lint format keycloak parity env trace bench clean
+.PHONY: help demo check test test-one coverage constraints surface pictures test-lowest test-wheel test-layouts test-mcp fastapi-suite lint format keycloak parity env trace bench conformance clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -65,7 +65,7 @@ test-wheel:  ## Run the tests against the built wheel, away from the source
 	$(call install,$(VENV)) -c constraints.txt "$$(ls build/wheel/*.whl)[test]"
 	$(call install,$(VENV)) --force-reinstall --no-deps build/wheel/*.whl
 	tar c --exclude=__pycache__ tests example_app docs README.md CHANGELOG.md pyproject.toml constraints.txt | tar x -C build/wheel
-	cd build/wheel && $(abspath $(BIN))/python -m pytest --ignore=tests/browser --ignore=tests/mcp --ignore=tests/test_docs.py --ignore=tests/test_compose.py --ignore=tests/test_make_trace.py --ignore=tests/test_speed.py $(PYTEST)
+	cd build/wheel && $(abspath $(BIN))/python -m pytest --ignore=tests/browser --ignore=tests/mcp --ignore=tests/test_docs.py --ignore=tests/test_compose.py --ignore=tests/test_make_trace.py --ignore=tests/test_speed.py --ignore=tests/test_conformance.py $(PYTEST)
 
 .venv-layouts/.installed: pyproject.toml tests/receiver/layouts/packages/requirements.txt
 	$(PYTHON) -m venv .venv-layouts
@@ -121,6 +121,14 @@ trace: env  ## Start docker compose with Keycloak and the services tracing, and 
 
 bench: .venv-bench/.installed  ## Measure what a guarded route and a token that goes out cost, beside others, and write docs/speed.md (BENCH=--quick only tries it out)
 	.venv-bench/bin/python -m benchmarks $(BENCH)
+
+.venv-conformance/.installed: pyproject.toml constraints.txt benchmarks/conformance/requirements.txt
+	$(PYTHON) -m venv .venv-conformance
+	$(call install,.venv-conformance) -c constraints.txt -r benchmarks/conformance/requirements.txt -e .
+	@touch $@
+
+conformance: .venv-conformance/.installed  ## Attack an app behind our guard and behind three others, and write docs/conformance.md (CONFORMANCE=--check only compares)
+	.venv-conformance/bin/python -m benchmarks.conformance.run $(CONFORMANCE)
 
 clean:  ## Remove what was built
 	rm -rf $(VENV) .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

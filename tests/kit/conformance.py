@@ -18,6 +18,7 @@ _HEAD = """\
 Each case is data: whose good token an attacker takes, the one thing that is changed, the expected answer, and the source.
 [The attack suite](../attack-suite.md) tries the cases on an app. The files are in
 [s2s_fastapi/testing/attack/cases]({folder}), and so in the wheel. This page is written from them: `python -m tests.kit.conformance`.
+[The conformance page](../conformance.md) has the same cases by what must hold, with what came of them behind four guards.
 
 There are {entries} entries with {variants} cases. `line` is the line in [the list of attacks](../attacks.md).
 These lines have no case: {missing}.
