@@ -14,10 +14,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.kit.compose import FILE, PROFILE, SECRETS, SWITCHES, services
+from tests.kit.compose import BUILT, FILE, PROFILE, SECRETS, SWITCHES, services
 
 ROOT = FILE.parent
-OURS = sorted(name for name, service in services(SECRETS).items() if "build" in service)
+OURS = sorted(name for name, service in services(SECRETS).items() if service["image"] == BUILT)
 
 
 class Docker:
@@ -68,7 +68,7 @@ def make_trace(directory: Path, path: Path, **environment: str) -> subprocess.Co
     make = shutil.which("make")
     assert make is not None
     return subprocess.run(
-        [make, "trace", f"VENV={sys.prefix}", "-o", f"{sys.prefix}/.installed"],
+        [make, "trace", f"VENV={sys.prefix}", f"PYTHON={sys.executable}", "-o", f"{sys.prefix}/.installed"],
         cwd=directory,
         env={"PATH": str(path), "HOME": str(directory), **environment},
         capture_output=True,

@@ -17,6 +17,8 @@ GRAFANA_URL = os.environ.get("GRAFANA_URL", "http://localhost:3000")
 _SWITCHES = {
     "OTEL_EXPORTER_OTLP_ENDPOINT": "http://grafana:4318",
     "KC_TRACING_ENABLED": "true",
+    "KC_TRACING_ENDPOINT": "http://grafana:4318",
+    "KC_TRACING_PROTOCOL": "http/protobuf",
     "KC_TRACING_JDBC_ENABLED": "false",  # a thousand spans of its start, and some in each request
     "STORY_2": __package__ or "",  # without a warm-up
 }
