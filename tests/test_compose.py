@@ -98,6 +98,8 @@ def test_durations_are_durations() -> None:
 def test_what_is_mounted_and_built_from_is_there() -> None:
     for volume in SERVICES["keycloak"]["volumes"]:
         assert (ROOT / volume.split(":")[0]).is_dir()
+    for volume in WITH_GRAFANA["grafana"]["volumes"]:
+        assert (ROOT / volume.split(":")[0]).exists()
     build = SERVICES["crm-gateway"]["build"]
     assert (ROOT / build["context"] / build["dockerfile"]).is_file()
 
@@ -227,6 +229,20 @@ def test_without_a_profile_nothing_observes_and_nothing_exports() -> None:
 def test_the_image_that_observes_is_pinned() -> None:
     assert re.fullmatch(r"grafana/otel-lgtm:\d+\.\d+\.\d+", WITH_GRAFANA["grafana"]["image"])
     assert "otel" in re.findall(r"\.\[(\w+)\]", (ROOT / "example_app" / "Dockerfile").read_text())[0]
+
+
+def test_the_container_that_observes_has_the_alerts_and_the_dashboard() -> None:
+    inside = {there: ROOT / here for here, there, _ in (v.split(":") for v in WITH_GRAFANA["grafana"]["volumes"])}
+    prometheus, provider = (
+        yaml.safe_load(file.read_text(encoding="utf-8")) for file in inside.values() if file.is_file()
+    )
+
+    named = [*prometheus["rule_files"], *(one["options"]["path"] for one in provider["providers"])]
+    assert [inside[str(Path(name).parent)] / Path(name).name for name in named] == [
+        ROOT / "docs/operate/alerts.yml",
+        ROOT / "docs/operate/dashboard.json",
+    ]
+    assert "/otel-lgtm/prometheus.yaml" in inside  # where the image has its own
 
 
 @contextmanager

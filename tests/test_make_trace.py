@@ -17,6 +17,7 @@ import pytest
 from tests.kit.compose import BUILT, FILE, PROFILE, SECRETS, SWITCHES, services
 
 ROOT = FILE.parent
+DASHBOARD = json.loads((ROOT / "docs" / "operate" / "dashboard.json").read_text(encoding="utf-8"))
 OURS = sorted(name for name, service in services(SECRETS).items() if service["image"] == BUILT)
 
 
@@ -94,6 +95,7 @@ def test_make_trace_starts_everything_and_says_where_the_traces_are(tmp_path: Pa
     pages = [urlsplit(line.strip()) for line in done.stdout.splitlines() if "/explore?" in line]
     assert {f"{page.scheme}://{page.netloc}" for page in pages} == {"http://localhost:3000"}
     shown = [json.loads(parse_qs(page.query)["panes"][0])["trace"]["queries"][0]["query"] for page in pages]
+    assert f"http://localhost:3000/d/{DASHBOARD['uid']}" in done.stdout
     assert shown == [re.fullmatch(r"00-([0-9a-f]{32})-[0-9a-f]{16}-01", sent)[1] for _, sent in seen]  # type: ignore[index]
 
 

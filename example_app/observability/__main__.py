@@ -35,7 +35,9 @@ def main() -> int:
     for command in (_UP, _ANEW):
         if _docker(*command):
             return 1
-    return max(_show(f"{SHOP_URL}/checkout"), _show(f"{CHAT_URL}/escalate"))
+    failed = max(_show(f"{SHOP_URL}/checkout"), _show(f"{CHAT_URL}/escalate"))
+    print(f"Dashboard: {GRAFANA_URL}/d/s2s-fastapi\n`make down` ends everything.")
+    return failed
 
 
 def _missing() -> str:

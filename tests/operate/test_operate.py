@@ -170,6 +170,19 @@ def test_an_alert_fires_if_its_counter_grows_or_appears_and_in_no_other_case(
     assert said == ""
 
 
+def test_prometheus_takes_the_configuration_of_the_container(tmp_path: Path) -> None:
+    configuration = yaml.safe_load((FOLDER / "prometheus.yaml").read_text(encoding="utf-8"))
+    del configuration["otlp"]  # Debian's Prometheus is too old for it
+    configuration["rule_files"] = [str(FOLDER / Path(name).name) for name in configuration["rule_files"]]
+    (tmp_path / "prometheus.yaml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
+
+    command = [str(_PROGRAM), "check", "config", str(tmp_path / "prometheus.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert f"SUCCESS: {len(RULES)} rules found" in done.stdout
+
+
 def test_keys_that_are_old_are_told_of_the_issuer_whose_keys_cannot_be_loaded_and_of_no_other(
     emitted: Emitted, tmp_path: Path
 ) -> None:
