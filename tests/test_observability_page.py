@@ -87,7 +87,7 @@ def test_an_alert_asks_for_metrics_and_labels_that_prometheus_gets_from_us(alert
 
 
 def test_an_alert_asks_for_values_that_there_are() -> None:
-    outcomes = {Decision(reason=reason, observed=told).outcome for reason in Reason for told in (False, True)}
+    outcomes: set[str] = {Decision(reason=reason, observed=told).outcome for reason in Reason for told in (False, True)}
     outcomes |= {"granted", "loaded", "failed"}
 
     for alert in PROMQL:
