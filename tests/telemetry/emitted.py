@@ -1,4 +1,4 @@
-"""The series that the package emits, as Prometheus scrapes them: ``python -m tests.operate.emitted``.
+"""The series that the package emits, as Prometheus scrapes them: ``python -m tests.telemetry.emitted``.
 
 It plays requests of every outcome in an interpreter of its own, because a meter provider is set once for each process.
 """

@@ -1,7 +1,7 @@
 """docs/operate: each alert fires when it should and not otherwise, and each panel shows something, on the series that the package emits.
 
 `promtool` is Prometheus' own tool. It parses the expressions, and computes them over series whose names and labels come from a run of the
-package (`tests.operate.emitted`).
+package (`tests.telemetry.emitted`).
 """
 
 import json
@@ -67,7 +67,7 @@ class Emitted:
 
 @pytest.fixture(scope="module")
 def emitted() -> Emitted:
-    command = [sys.executable, "-m", "tests.operate.emitted"]
+    command = [sys.executable, "-m", "tests.telemetry.emitted"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return Emitted(done.stdout)
 
