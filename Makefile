@@ -12,7 +12,7 @@ install = $(if $(UV),$(UV) pip install --quiet --python $(1)/bin/python,$(1)/bin
 # What `make check` compares the files with: BASE=main for all of a branch.
 BASE ?= HEAD
 
-.PHONY: help demo check test test-one coverage constraints surface pictures test-lowest test-wheel test-layouts test-mcp fastapi-suite lint format keycloak parity env trace bench conformance clean
+.PHONY: help demo check test test-one coverage constraints surface pictures test-lowest test-wheel test-layouts test-mcp fastapi-suite lint format keycloak parity env trace bench conformance down clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -108,10 +108,13 @@ keycloak: $(VENV)/.installed  ## Start a real Keycloak with the realms of the st
 parity: $(VENV)/.installed  ## Ask the embedded issuer and real servers the same about many realm files, and write docs/realm-parity.md (VERSIONS=26.0.8 for one, FILES="keys light" for some)
 	$(BIN)/python -m tests.real.parity $(VERSIONS) $(FILES)
 
-env: $(VENV)/.installed  ## Write .env with fresh secrets for docker compose, unless it is there
-	$(BIN)/python -m example_app.env
+env:  ## Write .env with fresh secrets for docker compose, unless it is there (needs only Python)
+	$(PYTHON) -m example_app.env
 
-trace: env  ## Start docker compose with Keycloak and the services tracing, and print where to look at a checkout's trace
+down: env  ## End what docker compose started, Grafana too
+	docker compose --profile observability down --remove-orphans
+
+trace: $(VENV)/.installed env  ## Start docker compose with Keycloak and the services tracing, and print where to look at a checkout's trace
 	$(BIN)/python -m example_app.observability
 
 .venv-bench/.installed: pyproject.toml benchmarks/requirements.txt

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,25 +11,19 @@ from typing import Any
 import httpx
 
 from example_app import cluster
+from example_app.env import PLACEHOLDER, REALMS, placeholders
 
 __all__ = ["REALMS", "Realm", "claims_of", "filled", "fresh_secrets"]
-
-_FILES = Path(__file__).resolve().parent / "realms"
-REALMS = {path.stem: path for path in sorted(_FILES.glob("*.json"))}
-
-# Upper case only: "${client_id}" in a role mapper is Keycloak's own.
-_PLACEHOLDER = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
 
 
 def fresh_secrets() -> dict[str, str]:
     """Return a new random value for every placeholder of every realm file."""
-    names = {name for path in REALMS.values() for name in _PLACEHOLDER.findall(path.read_text(encoding="utf-8"))}
-    return {name: secrets.token_urlsafe(24) for name in sorted(names)} | {"CLUSTER_KEY": cluster.public_key()}
+    return {name: secrets.token_urlsafe(24) for name in placeholders()} | {"CLUSTER_KEY": cluster.public_key()}
 
 
 def filled(realm: str, values: Mapping[str, str]) -> dict[str, Any]:
     """Return a realm file with its placeholders replaced, as ``--import-realm`` would read it."""
-    text = _PLACEHOLDER.sub(lambda found: json.dumps(values[found[1]])[1:-1], REALMS[realm].read_text(encoding="utf-8"))
+    text = PLACEHOLDER.sub(lambda found: json.dumps(values[found[1]])[1:-1], REALMS[realm].read_text(encoding="utf-8"))
     representation: dict[str, Any] = json.loads(text)
     return representation
 

@@ -2,20 +2,24 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
+from example_app.env import FOR_SERVICES
 from example_app.realm import REALMS, fresh_secrets
 from example_app.stage import Stage, free_port
 from s2s_fastapi import KeycloakSettings
 from s2s_fastapi.testing import EmbeddedIssuer
-from tests.kit.compose import FILE, PROFILE, SECRETS, SWITCHES, VARIABLE, on_this_machine, services
+from tests.kit.compose import BUILT, FILE, PROFILE, SECRETS, SWITCHES, VARIABLE, mounted, on_this_machine, services
 from tests.kit.otlp import Collector, Span, kept, rendered
 from tests.test_docs import blocks
 from tests.test_observability_page import PAGE, SPANS, listed
@@ -44,11 +48,32 @@ def test_the_services_and_their_ports_are_the_ones_that_are_promised_and_on_this
     assert published == {name: [f"127.0.0.1:{port}:{port}" for port in ports] for name, ports in promised.items()}
 
 
-def test_every_service_has_a_health_check_and_a_memory_limit() -> None:
+def test_every_service_has_a_health_check_and_limits_and_is_started_again() -> None:
     for name, service in WITH_GRAFANA.items():
         assert service["healthcheck"]["test"][0] == "CMD", name
         assert service["healthcheck"]["retries"] > 1
         assert re.fullmatch(r"\d+[mg]", service["mem_limit"])
+        assert service["pids_limit"] > 0
+        assert service["restart"] == "unless-stopped"
+        assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_keycloak_has_four_minutes_to_start() -> None:
+    assert SERVICES["keycloak"]["healthcheck"]["start_period"] == "240s"
+
+
+def test_our_services_and_keycloak_have_no_capability_and_our_services_write_nowhere_but_to_tmp() -> None:
+    assert all(SERVICES[name]["cap_drop"] == ["ALL"] for name in PORTS)
+    for name in OURS:
+        assert SERVICES[name]["read_only"] is True
+        assert [mount.partition(":")[0] for mount in SERVICES[name]["tmpfs"]] == ["/tmp"]  # noqa: S108 - the container's
+
+
+def test_one_service_builds_the_image_and_nobody_fetches_one_of_that_name() -> None:
+    built = {name: service["pull_policy"] for name, service in SERVICES.items() if service["image"] == BUILT}
+
+    assert built == dict.fromkeys(OURS, "never") | {"crm-gateway": "build"}
+    assert [name for name, service in SERVICES.items() if "build" in service] == ["crm-gateway"]
 
 
 def test_whom_a_service_waits_for_exists_and_can_be_healthy() -> None:
@@ -73,9 +98,10 @@ def test_durations_are_durations() -> None:
 def test_what_is_mounted_and_built_from_is_there() -> None:
     for volume in SERVICES["keycloak"]["volumes"]:
         assert (ROOT / volume.split(":")[0]).is_dir()
-    for name in OURS:
-        build = SERVICES[name]["build"]
-        assert (ROOT / build["context"] / build["dockerfile"]).is_file()
+    for volume in WITH_GRAFANA["grafana"]["volumes"]:
+        assert (ROOT / volume.split(":")[0]).exists()
+    build = SERVICES["crm-gateway"]["build"]
+    assert (ROOT / build["context"] / build["dockerfile"]).is_file()
 
 
 def test_the_image_copies_only_what_is_there() -> None:
@@ -85,6 +111,16 @@ def test_the_image_copies_only_what_is_there() -> None:
     for name in " ".join(copied).split():
         assert (ROOT / name.removeprefix("./")).exists()
         assert f"!{name.removeprefix('./')}" in ignored
+
+
+def test_the_image_copies_all_that_its_wheel_is_built_from() -> None:
+    before = (ROOT / "example_app" / "Dockerfile").read_text().partition("RUN pip")[0]
+    copied = " ".join(re.findall(r"^COPY (.+) \S+$", before, re.MULTILINE)).split()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+
+    needed = {*wheel["packages"], *wheel["force-include"], "pyproject.toml", project["project"]["readme"]}
+    assert needed | {*project["project"]["license-files"]} == set(copied)
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -113,19 +149,64 @@ def test_a_services_environment_is_whole(name: str) -> None:
             assert PORTS[host] == int(port)
 
 
+def made(folder: Path) -> dict[str, str]:
+    """Run `make env` in a folder with the files that it needs and a Python that has no packages, and return what .env says."""
+    for name in ("Makefile", "example_app/__init__.py", "example_app/env.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    shutil.copytree(ROOT / "example_app" / "realms", folder / "example_app" / "realms", dirs_exist_ok=True)
+    command = ["make", "env", f"PYTHON={sys.executable} -E -S"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return dict(line.split("=", 1) for line in (folder / ".env").read_text().splitlines())
+
+
 def test_every_secret_that_is_used_is_made_by_make_env(tmp_path: Path) -> None:
     file = tmp_path / ".env"
-    for _ in range(2):  # the second time it leaves the file alone
-        subprocess.run([sys.executable, "-m", "example_app.env", str(file)], cwd=ROOT, check=True, capture_output=True)
-        values = dict(line.split("=", 1) for line in file.read_text().splitlines())
+    values = made(tmp_path)
+    again = made(tmp_path)  # the second time it leaves the file alone
 
     used = {found[1]: found[2] for found in VARIABLE.finditer(FILE.read_text(encoding="utf-8"))}
     assert {name for name, how in used.items() if how != "-"} <= set(values)
     assert {name for name, how in used.items() if how == "-"} <= SWITCHES
+    assert again == values
     assert "${" not in json.dumps(services(values, PROFILE))
     assert set(fresh_secrets()) <= set(values)
     assert all(len(value) >= 20 for value in values.values())
     assert file.stat().st_mode & 0o077 == 0
+
+
+def test_a_services_secret_is_a_file_that_only_its_container_and_its_owner_reach(tmp_path: Path) -> None:
+    values = made(tmp_path)
+    (tmp_path / ".env.d" / "SHOP_API_SECRET").unlink()  # as after `git pull`, from the time when .env was all
+    made(tmp_path)
+    declared = yaml.safe_load(FILE.read_text(encoding="utf-8"))["secrets"]
+
+    assert {secret["file"] for secret in declared.values()} == {f".env.d/{name}" for name in FOR_SERVICES}
+    assert (tmp_path / ".env.d").stat().st_mode & 0o077 == 0  # on the host nobody else comes to the files in it
+    for secret in declared.values():
+        file = tmp_path / secret["file"]
+        assert file.read_text(encoding="utf-8") == values[file.name]
+        assert file.stat().st_mode & 0o777 == 0o644  # the user of the container is another one
+    for name, client in (("chat-app", "CHAT_APP_SERVICE_SECRET"), ("shop-api", "SHOP_API_SECRET")):
+        (used,) = SERVICES[name]["secrets"]
+        assert SERVICES[name]["environment"]["KEYCLOAK_CLIENT_SECRET_FILE"] == f"/run/secrets/{used}"
+        assert declared[used]["file"] == f".env.d/{client}"
+    assert not [name for name in OURS if "secret" in SERVICES[name]["environment"].values()]
+
+
+def test_make_env_says_so_if_a_secret_is_missing_in_the_file_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("KEYCLOAK_ADMIN_PASSWORD=secret\nSHOP_API_SECRET=secret\n", encoding="utf-8")
+    command = [sys.executable, "-m", "example_app.env", str(tmp_path / ".env")]
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (1, "CHAT_APP_SERVICE_SECRET missing: remove the file for fresh secrets\n")
+
+
+def test_make_down_ends_the_profile_too() -> None:
+    done = subprocess.run(["make", "-n", "down"], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1] == f"docker compose --profile {PROFILE} down --remove-orphans"
 
 
 def test_the_file_with_the_secrets_is_never_committed() -> None:
@@ -141,11 +222,8 @@ def test_without_a_profile_nothing_observes_and_nothing_exports() -> None:
     for name in OURS:
         assert SERVICES[name]["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"] == ""
         assert SERVICES[name]["environment"]["OTEL_SERVICE_NAME"] == name
-    keycloak = SERVICES["keycloak"]["environment"]
-    assert keycloak["KC_TRACING_ENABLED"] == "false"
-    assert (
-        "KC_TRACING_JDBC_ENABLED" not in keycloak
-    )  # Keycloak 26.7.3 warns of it, and does not start with an empty one
+    # Keycloak 26.7.3 warns of each one that it does not use, and does not start with an empty one.
+    assert [name for name in SERVICES["keycloak"]["environment"] if name.startswith("KC_TRACING_")] == []
 
 
 def test_the_image_that_observes_is_pinned() -> None:
@@ -153,8 +231,22 @@ def test_the_image_that_observes_is_pinned() -> None:
     assert "otel" in re.findall(r"\.\[(\w+)\]", (ROOT / "example_app" / "Dockerfile").read_text())[0]
 
 
+def test_the_container_that_observes_has_the_alerts_and_the_dashboard() -> None:
+    inside = {there: ROOT / here for here, there, _ in (v.split(":") for v in WITH_GRAFANA["grafana"]["volumes"])}
+    prometheus, provider = (
+        yaml.safe_load(file.read_text(encoding="utf-8")) for file in inside.values() if file.is_file()
+    )
+
+    named = [*prometheus["rule_files"], *(one["options"]["path"] for one in provider["providers"])]
+    assert [inside[str(Path(name).parent)] / Path(name).name for name in named] == [
+        ROOT / "docs/operate/alerts.yml",
+        ROOT / "docs/operate/dashboard.json",
+    ]
+    assert "/otel-lgtm/prometheus.yaml" in inside  # where the image has its own
+
+
 @contextmanager
-def story_2(collector: Collector | None, **more: str) -> Iterator[tuple[Stage, EmbeddedIssuer]]:
+def story_2(folder: Path, collector: Collector | None, **more: str) -> Iterator[tuple[Stage, EmbeddedIssuer]]:
     """Run shop-api and notification-service as the compose file says, at an issuer in the place of Keycloak."""
     issuer = EmbeddedIssuer.read(*REALMS.values(), public_url="http://localhost:8080")
     exporting = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url} if collector else {}
@@ -162,7 +254,7 @@ def story_2(collector: Collector | None, **more: str) -> Iterator[tuple[Stage, E
     with issuer.serving(), Stage() as stage:
         ports = {name: free_port() for name in ("notification-service", "shop-api")}
         urls = {f"http://{name}:{PORTS[name]}": f"http://127.0.0.1:{port}" for name, port in ports.items()}
-        urls["http://keycloak:8080"] = issuer.url
+        urls |= {"http://keycloak:8080": issuer.url, **mounted(folder, issuer.values)}
         for name, port in ports.items():
             environment = {**on_this_machine(declared[name], urls), **more}
             stage.add(name, environment, app=declared[name]["command"][1], port=port)
@@ -177,13 +269,19 @@ def checkout(stage: Stage, traceparent: str) -> int:
     return response.status_code
 
 
-def test_with_an_endpoint_both_services_export_one_trace_of_a_checkout_the_one_that_the_page_shows() -> None:
+def test_with_an_endpoint_both_services_export_one_trace_of_a_checkout_the_one_that_the_page_shows(
+    tmp_path: Path,
+) -> None:
     trace_id, caller = "5" * 32, "6" * 16
 
-    with Collector().listening() as collector, story_2(collector) as (stage, issuer):
+    with Collector().listening() as collector, story_2(tmp_path, collector) as (stage, issuer):
+        probe = [sys.executable, "-m", "example_app.probe", str(stage["shop-api"].port)]
+        assert subprocess.run(probe, cwd=ROOT, check=False).returncode == 0
         assert checkout(stage, f"00-{trace_id}-{caller}-01") == 200
 
         collector.wait_for(lambda: len(served(collector.trace(trace_id))) == 2)
+        # Of /healthz, only what this test itself asked for, which is in no trace of a caller.
+        assert {s.parent_id for s in collector.spans if s.kind == "SERVER" and "healthz" in s.name} == {""}
         trace = collector.trace(trace_id)
         answered = served(trace)
 
@@ -206,8 +304,8 @@ def served(spans: Iterable[Span]) -> dict[str, Span]:
     return {span.service: span for span in spans if span.kind == "SERVER"}
 
 
-def test_without_an_endpoint_no_exporter_is_even_imported_and_nobody_is_warned() -> None:
-    with story_2(None, PYTHONPROFILEIMPORTTIME="1") as (stage, _):
+def test_without_an_endpoint_no_exporter_is_even_imported_and_nobody_is_warned(tmp_path: Path) -> None:
+    with story_2(tmp_path, None, PYTHONPROFILEIMPORTTIME="1") as (stage, _):
         assert checkout(stage, f"00-{'5' * 32}-{'6' * 16}-01") == 200
 
         for name in ("shop-api", "notification-service"):

@@ -14,10 +14,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.kit.compose import FILE, PROFILE, SECRETS, SWITCHES, services
+from tests.kit.compose import BUILT, FILE, PROFILE, SECRETS, SWITCHES, services
 
 ROOT = FILE.parent
-OURS = sorted(name for name, service in services(SECRETS).items() if "build" in service)
+DASHBOARD = json.loads((ROOT / "docs" / "operate" / "dashboard.json").read_text(encoding="utf-8"))
+OURS = sorted(name for name, service in services(SECRETS).items() if service["image"] == BUILT)
 
 
 class Docker:
@@ -68,7 +69,7 @@ def make_trace(directory: Path, path: Path, **environment: str) -> subprocess.Co
     make = shutil.which("make")
     assert make is not None
     return subprocess.run(
-        [make, "trace", f"VENV={sys.prefix}", "-o", f"{sys.prefix}/.installed"],
+        [make, "trace", f"VENV={sys.prefix}", f"PYTHON={sys.executable}", "-o", f"{sys.prefix}/.installed"],
         cwd=directory,
         env={"PATH": str(path), "HOME": str(directory), **environment},
         capture_output=True,
@@ -94,6 +95,7 @@ def test_make_trace_starts_everything_and_says_where_the_traces_are(tmp_path: Pa
     pages = [urlsplit(line.strip()) for line in done.stdout.splitlines() if "/explore?" in line]
     assert {f"{page.scheme}://{page.netloc}" for page in pages} == {"http://localhost:3000"}
     shown = [json.loads(parse_qs(page.query)["panes"][0])["trace"]["queries"][0]["query"] for page in pages]
+    assert f"http://localhost:3000/d/{DASHBOARD['uid']}" in done.stdout
     assert shown == [re.fullmatch(r"00-([0-9a-f]{32})-[0-9a-f]{16}-01", sent)[1] for _, sent in seen]  # type: ignore[index]
 
 

@@ -17,6 +17,8 @@ GRAFANA_URL = os.environ.get("GRAFANA_URL", "http://localhost:3000")
 _SWITCHES = {
     "OTEL_EXPORTER_OTLP_ENDPOINT": "http://grafana:4318",
     "KC_TRACING_ENABLED": "true",
+    "KC_TRACING_ENDPOINT": "http://grafana:4318",
+    "KC_TRACING_PROTOCOL": "http/protobuf",
     "KC_TRACING_JDBC_ENABLED": "false",  # a thousand spans of its start, and some in each request
     "STORY_2": __package__ or "",  # without a warm-up
 }
@@ -33,7 +35,9 @@ def main() -> int:
     for command in (_UP, _ANEW):
         if _docker(*command):
             return 1
-    return max(_show(f"{SHOP_URL}/checkout"), _show(f"{CHAT_URL}/escalate"))
+    failed = max(_show(f"{SHOP_URL}/checkout"), _show(f"{CHAT_URL}/escalate"))
+    print(f"Dashboard: {GRAFANA_URL}/d/s2s-fastapi\n`make down` ends everything.")
+    return failed
 
 
 def _missing() -> str:

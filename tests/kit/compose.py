@@ -7,15 +7,24 @@ from typing import Any
 
 import yaml
 
+from example_app.env import secret_files
 from example_app.realm import fresh_secrets
 
-__all__ = ["FILE", "PROFILE", "SECRETS", "SWITCHES", "VARIABLE", "on_this_machine", "services"]
+__all__ = ["BUILT", "FILE", "PROFILE", "SECRETS", "SWITCHES", "VARIABLE", "mounted", "on_this_machine", "services"]
 
 FILE = Path(__file__).parents[2] / "docker-compose.yml"
 PROFILE = "observability"
 SECRETS = {"KEYCLOAK_ADMIN_PASSWORD": "secret", **dict.fromkeys(fresh_secrets(), "secret")}
+BUILT = "s2s-fastapi-example"
 # What make trace sets, and what anybody may set.
-SWITCHES = {"OTEL_EXPORTER_OTLP_ENDPOINT", "KC_TRACING_ENABLED", "KC_TRACING_JDBC_ENABLED", "STORY_2"}
+SWITCHES = {
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "KC_TRACING_ENABLED",
+    "KC_TRACING_ENDPOINT",
+    "KC_TRACING_PROTOCOL",
+    "KC_TRACING_JDBC_ENABLED",
+    "STORY_2",
+}
 VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)(?::([-?])([^}]*))?\}")
 
 
@@ -49,6 +58,13 @@ def services(environment: Mapping[str, str], *profiles: str) -> dict[str, dict[s
     return {name: service for name, service in read.items() if {*service.get("profiles", profiles)} <= {*profiles}}
 
 
-def on_this_machine(service: Mapping[str, Any], urls: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a service that runs outside of its container, its addresses replaced by `urls`."""
-    return {name: urls.get(value, value) for name, value in service["environment"].items()}
+def mounted(folder: Path, values: Mapping[str, str]) -> dict[str, str]:
+    """Write the secrets as ``make env`` does, and return where each is that a container finds below /run/secrets."""
+    secret_files(folder, dict(values))
+    declared = yaml.safe_load(FILE.read_text(encoding="utf-8"))["secrets"]
+    return {f"/run/secrets/{name}": str(folder / Path(secret["file"]).name) for name, secret in declared.items()}
+
+
+def on_this_machine(service: Mapping[str, Any], there: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a service that runs outside of its container, its addresses and files replaced by `there`."""
+    return {name: there.get(value, value) for name, value in service["environment"].items()}
