@@ -12,7 +12,7 @@ install = $(if $(UV),$(UV) pip install --quiet --python $(1)/bin/python,$(1)/bin
 # What `make check` compares the files with: BASE=main for all of a branch.
 BASE ?= HEAD
 
-.PHONY: help demo check test test-one coverage constraints surface pictures test-lowest test-wheel test-layouts test-mcp fastapi-suite lint format keycloak parity env trace bench clean
+.PHONY: help demo check test test-one coverage constraints surface pictures test-lowest test-wheel test-layouts test-mcp fastapi-suite lint format keycloak parity env trace bench release clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -121,6 +121,14 @@ trace: env  ## Start docker compose with Keycloak and the services tracing, and 
 
 bench: .venv-bench/.installed  ## Measure what a guarded route and a token that goes out cost, beside others, and write docs/speed.md (BENCH=--quick only tries it out)
 	.venv-bench/bin/python -m benchmarks $(BENCH)
+
+.venv-release/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-release
+	$(call install,.venv-release) -c constraints.txt -e '.[release]'
+	@touch $@
+
+release: .venv-release/.installed  ## Make dist/ from the last commit, twice with the same bytes, and look at it; SBOM and licences (TAG=v0.1.0 must fit the version)
+	.venv-release/bin/python -m tests.release $(if $(TAG),--tag $(TAG))
 
 clean:  ## Remove what was built
 	rm -rf $(VENV) .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
