@@ -227,8 +227,10 @@ def _run(*command: str, where: Path = _ROOT, environment: Mapping[str, str] | No
 
 
 def _found(command: Sequence[str]) -> list[str]:
-    first = Path(sys.executable) if command[0] == "python" else Path(sys.executable).with_name(command[0])
-    return [str(first) if first.exists() else command[0], *command[1:]]
+    """Take a tool from this environment, if it is there."""
+    name, *rest = command
+    here = Path(sys.executable) if name == "python" else Path(sys.executable).parent / name  # an absolute path stays
+    return [str(here) if here.exists() else name, *rest]
 
 
 def _output(*command: str, where: Path) -> str:
