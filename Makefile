@@ -65,7 +65,7 @@ test-wheel:  ## Run the tests against the built wheel, away from the source
 	$(call install,$(VENV)) -c constraints.txt "$$(ls build/wheel/*.whl)[test]"
 	$(call install,$(VENV)) --force-reinstall --no-deps build/wheel/*.whl
 	tar c --exclude=__pycache__ tests example_app docs README.md CHANGELOG.md pyproject.toml constraints.txt | tar x -C build/wheel
-	cd build/wheel && $(abspath $(BIN))/python -m pytest --ignore=tests/browser --ignore=tests/mcp --ignore=tests/test_docs.py --ignore=tests/test_compose.py --ignore=tests/test_make_trace.py --ignore=tests/test_speed.py $(PYTEST)
+	cd build/wheel && $(abspath $(BIN))/python -m pytest --ignore=tests/browser --ignore=tests/mcp --ignore=tests/test_docs.py --ignore=tests/release --ignore=tests/test_compose.py --ignore=tests/test_make_trace.py --ignore=tests/test_speed.py $(PYTEST)
 
 .venv-layouts/.installed: pyproject.toml tests/receiver/layouts/packages/requirements.txt
 	$(PYTHON) -m venv .venv-layouts

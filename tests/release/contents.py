@@ -25,6 +25,8 @@ _PRIVATE_NAME: Final = re.compile(
 _PRIVATE_KEY: Final = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----\s+[A-Za-z0-9+/=\s]{100}")
 """A key, and not the code or the sentence that names its first line."""
 
+_RELATIVE_LINK: Final = re.compile(rb"\]\((?!https://|http://|#)([^)]*)\)")
+
 
 def read_wheel(path: Path) -> dict[str, bytes]:
     """Return each file of a wheel by its name."""
@@ -62,6 +64,12 @@ def wrong_in_wheel(files: Mapping[str, bytes], tracked: Mapping[str, bytes]) -> 
         *(f"{name} is missing in the metadata" for name in sorted(_ADDED_TO_WHEEL - added)),
         *(f"{name} in the metadata is unknown" for name in sorted(added - _ADDED_TO_WHEEL)),
         *(f"{name} must be in the wheel" for name in sorted(_MUST_SHIP - files.keys())),
+        *(
+            f"the description links to {link.decode()}, and an index has no such page"
+            for name, content in files.items()
+            if name.endswith(".dist-info/METADATA")
+            for link in _RELATIVE_LINK.findall(content)
+        ),
         *_private(files),
     ]
 

@@ -338,10 +338,13 @@ CRM = service_client("http://crm:8000", audience="crm", timeout=5.0)
 @app.get("/auth")
 async def use_service_auth(auth: Annotated[ServiceTokenAuth, Depends(AUTH)]) -> None:
     assert_type(await auth.atoken(), str)
+    service_auth("http://crm:8000", "http://crm-2:8000", scope=["crm:read"], dpop=True)
 
 
 @app.get("/client")
-async def use_service_client(client: Annotated[httpx.AsyncClient, Depends(CRM)]) -> int:
+async def use_service_client(client: Annotated[httpx.AsyncClient, Depends(CRM)], request: Request) -> int:
+    other = service_client(lambda: "http://other:8000", scope="x", follow_redirects=True)
+    assert_type(await other.on_behalf(request), httpx.AsyncClient)
     return (await client.get("/x")).status_code
 
 

@@ -100,7 +100,7 @@ def misuse_condition_failed() -> None:
 
 
 def misuse_configuration_error(error: ConfigurationError) -> None:
-    error.status_code  # type: ignore[attr-defined]
+    _ = error.status_code  # type: ignore[attr-defined]
 
 
 async def misuse_current_principal(caller: CurrentPrincipal) -> str:
@@ -173,7 +173,7 @@ def misuse_requirement(requirement: Requirement) -> None:
 
 
 def misuse_s2s_error(error: S2SError) -> None:
-    error.cure  # type: ignore[attr-defined]
+    _ = error.cure  # type: ignore[attr-defined]
 
 
 def misuse_service_auth_middleware() -> None:
@@ -202,7 +202,7 @@ async def misuse_token_verifier() -> Principal:
 
 
 def misuse_token_withheld(error: TokenWithheld) -> None:
-    error.token  # type: ignore[attr-defined]
+    _ = error.token  # type: ignore[attr-defined]
 
 
 async def misuse_auth_ready() -> None:
@@ -244,7 +244,7 @@ def misuse_openapi_schema() -> str:
 
 
 def misuse_read_access() -> None:
-    read_access(app).routes[0].paths  # type: ignore[attr-defined]
+    _ = read_access(app).routes[0].paths  # type: ignore[attr-defined]
 
 
 def misuse_require_audience() -> None:
@@ -296,6 +296,7 @@ def misuse_service_auth() -> None:
 
 
 async def misuse_service_client(client: Annotated[httpx.Client, Depends(CRM)], request: Request) -> httpx.Client:
+    service_client("http://crm:8000", audience=1)  # type: ignore[call-overload]
     client.get("/x")
     return await CRM.on_behalf(request)  # type: ignore[return-value]
 
