@@ -13,7 +13,6 @@ import io
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tarfile
@@ -203,13 +202,14 @@ def _import_time() -> None:
     code = "import time; begun = time.process_time(); {}; print(time.process_time() - begun)"
 
     def milliseconds(statement: str) -> float:
-        runs = [float(_output(python, "-c", code.format(statement), where=_PLACE)) for _ in range(4)]
-        return 1000 * statistics.median(runs[1:])  # the first one wrote the bytecode
+        return 1000 * min(float(_output(python, "-c", code.format(statement), where=_PLACE)) for _ in range(2))
 
+    every_name = "import fastapi, httpx; from s2s_fastapi import *"
+    milliseconds(every_name)  # writes the bytecode
     framework = milliseconds("import fastapi, httpx")
     print(
         f"Import, in CPU time: s2s_fastapi {milliseconds('import s2s_fastapi'):.0f} ms; every public name "
-        f"{milliseconds('import fastapi, httpx; from s2s_fastapi import *') - framework:.0f} ms more than fastapi and httpx, "
+        f"{milliseconds(every_name) - framework:.0f} ms more than fastapi and httpx, "
         f"which take {framework:.0f} ms"
     )
 
