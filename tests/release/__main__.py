@@ -55,7 +55,7 @@ _SURROUNDINGS: Final[tuple[tuple[str, int, Mapping[str, str]], ...]] = (
 _TYPES: Final = ("each_right.py", "each_wrong.py")
 _MYPY: Final = "[mypy]\nstrict = true\nwarn_unreachable = true\nenable_error_code = ignore-without-code\n"
 _PYRIGHT: Final = {
-    "typeCheckingMode": "standard",
+    "typeCheckingMode": "strict",
     "enableTypeIgnoreComments": True,
     "reportUnnecessaryTypeIgnoreComment": "error",
 }
@@ -193,7 +193,7 @@ def _types(tracked: Mapping[str, bytes]) -> None:
     python = str(_INSTALLED / "bin" / "python")
     _run("mypy", "--python-executable", python, *_TYPES, where=place)
     _run("basedpyright", "--pythonpath", python, where=place)
-    print("Types: mypy --strict and pyright accept each right program, and find the fault in each wrong one")
+    print("Types: mypy and pyright, both strict, accept each right program, and find the fault in each wrong one")
 
 
 def _import_time() -> None:
