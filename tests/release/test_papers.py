@@ -133,12 +133,20 @@ def test_this_version_has_a_dated_section_and_newer_changes_have_a_place() -> No
 
 
 def test_the_notes_of_a_release_lead_to_the_files_of_that_version() -> None:
-    text = "# Changelog\n\n## Unreleased\n\n## 1.2.3 - 2030-01-02\n\nSee [a](docs/a.md#b), [c](https://x.example).\n\n## 1.2.2 - 2030-01-01\n"
+    text = "# Changelog\n\n## 1.2.3 - 2030-01-02\n\nSee [a](docs/a.md#b), [c](https://x.example).\n\n## 1.2.2 - 2030-01-01\n"
     assert dated_section(text, "1.2.3") == f"See [a]({HOME}/blob/v1.2.3/docs/a.md#b), [c](https://x.example).\n"
-    with pytest.raises(SystemExit, match=r"no section `## 1\.2\.2 "):
-        dated_section(text, "1.2.2")
-    with pytest.raises(SystemExit, match=r"no section `## 1x2\.3 "):
-        dated_section(text, "1x2.3")
+
+
+@pytest.mark.parametrize("version", ["1.2.2", "1.2", "11213"])
+def test_a_version_without_a_dated_section_that_says_something_is_not_released(version: str) -> None:
+    with pytest.raises(SystemExit, match=f"no section `## {re.escape(version)} - "):
+        dated_section("## 1.2.2 - 2030-01-01\n\n## 1.2.1.3 - 2030-01-01\n\nText.\n", version)
+
+
+def test_the_notes_of_a_release_have_each_paragraph_in_one_line() -> None:
+    section = "One\ntwo.\n\n### A\n\n- three\n  four\n  - five\n- six\n\n| a |\n|---|\n| b |\n"
+    notes = "One two.\n\n### A\n\n- three four\n  - five\n- six\n\n| a |\n|---|\n| b |\n"
+    assert dated_section(f"## 1.0.0 - 2030-01-01\n\n{section}", "1.0.0") == notes
 
 
 def test_the_supported_version_is_the_one_that_is_released() -> None:
