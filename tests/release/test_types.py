@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 import s2s_fastapi
-from s2s_fastapi import mcp, redis
+from s2s_fastapi import mcp, redis, testing
 
 FOLDER = Path(__file__).resolve().parents[1] / "typing"
 NAMES = [
     *s2s_fastapi.__all__,
     *mcp.__all__,
     *redis.__all__,
+    *testing.__all__,
     *("Health", "KeysHealth", "TokenHealth", "ObservedRefusal", "ObservedRefusals"),
 ]
 

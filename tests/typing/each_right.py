@@ -62,6 +62,7 @@ from s2s_fastapi import (
     service_auth,
     service_client,
     service_lifespan,
+    testing,
 )
 from s2s_fastapi.mcp import (
     SdkTokenVerifier,
@@ -386,3 +387,88 @@ def use_tool_server(server: object) -> None:
     tools = tool_server(server)
     tools.add_middleware(ServiceAuthMiddleware)
     assert_type(tools, Starlette)
+
+
+def use_access_outcome(outcome: testing.AccessOutcome) -> bool:
+    assert_type(outcome.text, str)
+    return outcome.result == "held"
+
+
+def use_call(call: testing.Call) -> None:
+    assert_type(call.token, str)
+
+
+def use_embedded_issuer() -> None:
+    issuer = testing.EmbeddedIssuer({"realm": "corp", "clients": []}, version="26.7.3")
+    with issuer.trusted_by(app) as trusted:
+        assert_type(trusted, testing.Trusted)
+
+
+def use_exchange(exchange: testing.Exchange) -> None:
+    assert_type(exchange.request, testing.Request)
+    assert_type(exchange.response, testing.Response)
+    assert_type(exchange.status, int)
+
+
+def use_fault() -> None:
+    assert_type(testing.Fault(status=503) & testing.Fault(delay=1.0), testing.Fault)
+
+
+def use_played_service() -> None:
+    crm = testing.PlayedService("http://crm:8001")
+    assert_type(crm.calls, list[testing.Call])
+
+
+def use_request(request: testing.Request) -> None:
+    assert_type(request.method, str)
+
+
+def use_response() -> None:
+    assert_type(testing.Response(200, body=b"{}").header("Content-Type"), str | None)
+
+
+def use_trusted(trusted: testing.Trusted) -> None:
+    assert_type(trusted.name, str)
+
+
+test_access = testing.access_tests(app, expect="access.json")
+
+
+def use_access_tests() -> None:
+    assert_type(testing.access_tests(app), Callable[..., None])
+
+
+def use_assert_refused(response: httpx.Response) -> None:
+    assert_type(testing.assert_refused(response, 403, "caller_not_allowed"), Decision)
+
+
+async def use_async_client_of() -> None:
+    async with testing.async_client_of(app) as client:
+        assert_type(await client.get("/x"), httpx.Response)
+
+
+def use_attack_tests() -> None:
+    assert_type(testing.attack_tests(app, without=["replay"]), Callable[[str, str], None])
+
+
+def use_check_access() -> None:
+    assert_type(testing.check_access(app), tuple[testing.AccessOutcome, ...])
+
+
+def use_client_of() -> None:
+    with testing.client_of(app, client_id="crm") as client:
+        assert_type(client.get("/x").status_code, int)
+
+
+def use_faults() -> None:
+    assert_type(testing.faults.html(502), testing.Fault)
+
+
+def use_read_documents() -> None:
+    documents = testing.read_documents(["corp.json"], {})
+    testing.EmbeddedIssuer(*documents.realms, values=documents.values)
+
+
+def use_refused() -> None:
+    with testing.refused(403, "caller_not_allowed"):
+        pass

@@ -59,6 +59,7 @@ from s2s_fastapi import (
     service_auth,
     service_client,
     service_lifespan,
+    testing,
 )
 from s2s_fastapi.mcp import (
     SdkTokenVerifier,
@@ -331,3 +332,76 @@ def misuse_fastmcp_token_verifier() -> None:
 
 def misuse_tool_server() -> None:
     tool_server(app, "tools")  # type: ignore[arg-type]
+
+
+def misuse_access_outcome(outcome: testing.AccessOutcome) -> None:
+    outcome.result = "held"  # type: ignore[misc]
+
+
+def misuse_call(call: testing.Call) -> None:
+    call.headers["authorization"] = ""  # type: ignore[index]
+
+
+def misuse_embedded_issuer() -> None:
+    testing.EmbeddedIssuer("corp.json")  # type: ignore[arg-type]
+
+
+def misuse_exchange(exchange: testing.Exchange) -> str:
+    return exchange.status  # type: ignore[return-value]
+
+
+def misuse_fault() -> None:
+    testing.Fault(disconnect="after")  # type: ignore[arg-type]
+
+
+def misuse_played_service() -> None:
+    testing.PlayedService(["http://crm:8001"])  # type: ignore[arg-type]
+
+
+def misuse_request() -> None:
+    testing.Request("GET")  # type: ignore[call-arg]
+
+
+def misuse_response() -> None:
+    testing.Response("200")  # type: ignore[arg-type]
+
+
+def misuse_trusted(trusted: testing.Trusted) -> int:
+    return trusted.name  # type: ignore[return-value]
+
+
+def misuse_access_tests() -> None:
+    testing.access_tests(app, "access.json")  # type: ignore[call-arg]
+
+
+def misuse_assert_refused(response: httpx.Response) -> None:
+    testing.assert_refused(response, "403", "caller_not_allowed")  # type: ignore[arg-type]
+
+
+async def misuse_async_client_of() -> None:
+    with testing.async_client_of(app):  # type: ignore[attr-defined]
+        pass
+
+
+def misuse_attack_tests() -> None:
+    testing.attack_tests(app, kinds=["replay"])  # type: ignore[call-arg]
+
+
+def misuse_check_access() -> bool:
+    return testing.check_access(app)  # type: ignore[return-value]
+
+
+def misuse_client_of() -> None:
+    testing.client_of(app).get("/x")  # type: ignore[attr-defined]
+
+
+def misuse_faults() -> None:
+    testing.faults.lost()  # type: ignore[attr-defined]
+
+
+def misuse_read_documents() -> None:
+    testing.read_documents(["corp.json"])  # type: ignore[call-arg]
+
+
+def misuse_refused() -> None:
+    testing.refused("caller_not_allowed", 403)  # type: ignore[arg-type]
