@@ -12,7 +12,7 @@ install = $(if $(UV),$(UV) pip install --quiet --python $(1)/bin/python,$(1)/bin
 # What `make check` compares the files with: BASE=main for all of a branch.
 BASE ?= HEAD
 
-.PHONY: help demo check test test-one coverage constraints surface pictures test-lowest test-wheel test-layouts test-mcp fastapi-suite lint format keycloak parity env trace bench conformance down clean
+.PHONY: help demo check test test-one coverage constraints surface pictures test-lowest test-wheel test-layouts test-mcp fastapi-suite lint format keycloak parity env trace bench conformance down release clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -65,7 +65,7 @@ test-wheel:  ## Run the tests against the built wheel, away from the source
 	$(call install,$(VENV)) -c constraints.txt "$$(ls build/wheel/*.whl)[test]"
 	$(call install,$(VENV)) --force-reinstall --no-deps build/wheel/*.whl
 	tar c --exclude=__pycache__ tests example_app docs README.md CHANGELOG.md pyproject.toml constraints.txt | tar x -C build/wheel
-	cd build/wheel && $(abspath $(BIN))/python -m pytest --ignore=tests/browser --ignore=tests/mcp --ignore=tests/test_docs.py --ignore=tests/test_compose.py --ignore=tests/test_make_trace.py --ignore=tests/test_speed.py --ignore=tests/test_conformance.py $(PYTEST)
+	cd build/wheel && $(abspath $(BIN))/python -m pytest --ignore=tests/browser --ignore=tests/mcp --ignore=tests/test_docs.py --ignore=tests/test_compose.py --ignore=tests/test_make_trace.py --ignore=tests/test_speed.py --ignore=tests/test_conformance.py --ignore=tests/release $(PYTEST)
 
 .venv-layouts/.installed: pyproject.toml tests/receiver/layouts/packages/requirements.txt
 	$(PYTHON) -m venv .venv-layouts
@@ -132,6 +132,14 @@ bench: .venv-bench/.installed  ## Measure what a guarded route and a token that 
 
 conformance: .venv-conformance/.installed  ## Attack an app behind our guard and behind three others, and write docs/conformance.md (CONFORMANCE=--check only compares)
 	.venv-conformance/bin/python -m benchmarks.conformance.run $(CONFORMANCE)
+
+.venv-release/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-release
+	$(call install,.venv-release) -c constraints.txt -e '.[release]'
+	@touch $@
+
+release: .venv-release/.installed  ## Make dist/ from the last commit, twice with the same bytes, and look at it; SBOM and licences (TAG=v0.1.0 must fit the version)
+	.venv-release/bin/python -m tests.release $(if $(TAG),--tag $(TAG))
 
 clean:  ## Remove what was built
 	rm -rf $(VENV) .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

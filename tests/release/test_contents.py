@@ -1,0 +1,100 @@
+"""The files of a release hold what git has, and a release stops at the first thing that must not leave the repository."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.release.contents import read_sdist, wrong_in_sdist, wrong_in_wheel
+
+PACKAGE = {
+    "s2s_fastapi/__init__.py": b"",
+    "s2s_fastapi/py.typed": b"",
+    "s2s_fastapi/declared/access_file.schema.json": b"{}",
+    "s2s_fastapi_pytest.py": b"",
+}
+TRACKED = PACKAGE | {"README.md": b"# Hello", "tests/test_a.py": b""}
+METADATA = {
+    f"s2s_fastapi-0.1.0.dist-info/{name}": b""
+    for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")
+}
+KEY = b"-----BEGIN " + b"PRIVATE KEY-----\n" + b"MIIEvQIBADANBgkqhkiG9w0BAQEFAASC" * 4
+
+
+def test_a_wheel_of_the_package_alone_is_right() -> None:
+    assert wrong_in_wheel(PACKAGE | METADATA, TRACKED) == []
+
+
+def test_a_source_distribution_of_all_files_is_right() -> None:
+    assert wrong_in_sdist(TRACKED | {"PKG-INFO": b""}, TRACKED) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("s2s_fastapi/notes.txt", b"", "s2s_fastapi/notes.txt is not in git"),
+        ("s2s_fastapi/__init__.py", b"import os", "s2s_fastapi/__init__.py differs from git"),
+        ("tests/test_a.py", b"", "tests/test_a.py is not in git"),
+        ("s2s_fastapi-0.1.0.dist-info/direct_url.json", b"", "direct_url.json in the metadata is unknown"),
+    ],
+)
+def test_a_wheel_with_something_else_is_refused(name: str, content: bytes, sentence: str) -> None:
+    assert wrong_in_wheel(PACKAGE | METADATA | {name: content}, TRACKED) == [sentence]
+
+
+@pytest.mark.parametrize("name", sorted(PACKAGE))
+def test_a_wheel_without_one_of_its_files_is_refused(name: str) -> None:
+    files = {there: content for there, content in (PACKAGE | METADATA).items() if there != name}
+    assert wrong_in_wheel(files, TRACKED) == [f"{name} is missing", f"{name} must be in the wheel"]
+
+
+@pytest.mark.parametrize("name", sorted(METADATA))
+def test_a_wheel_without_its_metadata_is_refused(name: str) -> None:
+    files = {there: content for there, content in (PACKAGE | METADATA).items() if there != name}
+    assert wrong_in_wheel(files, TRACKED) == [f"{name.partition('.dist-info/')[2]} is missing in the metadata"]
+
+
+def test_a_description_with_a_link_that_needs_the_repository_is_refused() -> None:
+    links = b"[here](#here), [there](https://x.example/a.md), [lost](docs/a.md#b)"
+    files = PACKAGE | METADATA | {"s2s_fastapi-0.1.0.dist-info/METADATA": links}
+    assert wrong_in_wheel(files, TRACKED) == ["the description links to docs/a.md#b, and an index has no such page"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".env",
+        "docs/.env.prod",
+        "dev.env",
+        "tests/a.pem",
+        "tests/a.key",
+        "tests/__pycache__/a.txt",
+        "s2s_fastapi/a.pyc",
+    ],
+)
+def test_a_file_with_a_private_name_is_refused_also_if_git_has_it(name: str) -> None:
+    tracked = TRACKED | {name: b""}
+    assert wrong_in_sdist(tracked | {"PKG-INFO": b""}, tracked) == [f"{name} must not be packed"]
+
+
+def test_a_private_key_is_refused_in_whatever_file() -> None:
+    tracked = TRACKED | {"docs/a.md": b"as here:\n" + KEY}
+    assert wrong_in_sdist(tracked | {"PKG-INFO": b""}, tracked) == ["docs/a.md contains a private key"]
+
+
+def test_a_sentence_that_names_the_first_line_of_a_key_is_no_key() -> None:
+    tracked = TRACKED | {"docs/a.md": KEY[:30] + b" must stand first."}
+    assert wrong_in_sdist(tracked | {"PKG-INFO": b""}, tracked) == []
+
+
+def test_a_source_distribution_with_a_link_is_refused(tmp_path: Path) -> None:
+    link = tarfile.TarInfo("s2s_fastapi-0.1.0/a")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        archive.addfile(link)
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(packed.getvalue())
+    with pytest.raises(ValueError, match="is no plain file"):
+        read_sdist(path)
