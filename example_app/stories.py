@@ -140,7 +140,7 @@ def corp(realm: Realm) -> Iterator[Line]:
         )
         yield ask("the chat app, plain client", chat, 201, "allowed")
         seen = stage.ask("chat_app", "POST", "/escalate", log_of="crm_gateway")
-        yield Line("the chat app, our own caller", told(chat), 200, "allowed", seen)
+        yield Line("the chat app, our own caller", told(chat), 201, "allowed", seen)
         yield ask("billing may list", billing, 200, "allowed", "GET")
         yield ask(
             "billing may not open",
