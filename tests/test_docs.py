@@ -474,6 +474,7 @@ def test_a_storys_table_has_the_lines_that_are_played(story: str, page: str, mon
         for line in stories.STORIES[story](realm)
     ]
 
+    assert len(played) == stories.LINES[story]
     assert [
         (what, token.partition(", for ")[0], int(status.removeprefix("exit ")), plain(reason))
         for what, token, status, reason in tables(DOCS / f"{page}.md")[0]
