@@ -39,7 +39,7 @@ _FILE_NAME: Final = re.compile(r"[A-Za-z0-9][\w.@-]*", re.ASCII)
 def dev(
     realms: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="REALM.json...", help="Realm files, as Keycloak imports them, or a directory of them."),
+        typer.Argument(metavar="REALM.json", help="Realm files, as Keycloak imports them, or a directory of them."),
     ] = None,
     *,
     example: Annotated[

@@ -24,7 +24,7 @@ __all__ = ["graph", "table_of"]
 
 @in_one_sentence
 def graph(
-    access: Annotated[list[Path], typer.Argument(metavar="ACCESS.json...", help="Access files of the apps.")],
+    access: Annotated[list[Path], typer.Argument(metavar="ACCESS.json", help="Access files of the apps.")],
     *,
     realm_file: Annotated[
         list[Path] | None,
