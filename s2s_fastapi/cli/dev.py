@@ -28,8 +28,9 @@ __all__ = ["Services", "dev"]
 
 _WARNING: Final = """\
 EMBEDDED ISSUER, FOR DEVELOPMENT ONLY. This is not a Keycloak.
-Its keys are new at each start. It has no login page, and checks only the secrets below.
-It answers on {url}, on this machine only. Stop it with Ctrl-C."""
+Its keys are new at each start. It has no login page.
+It answers on {url}, on this machine only.
+Stop it with Ctrl-C."""
 
 _MOST_NOTICES: Final = 10
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9][\w.@-]*", re.ASCII)
@@ -170,7 +171,9 @@ def _print(issuer: "EmbeddedIssuer", notices: list[str], *, generated: tuple[str
     aside.print(Panel(_WARNING.format(url=issuer.url + issuer.auth_path), border_style="bold red"))
     if generated:
         kept = f"kept in {env_file}" if env_file else "new at the next start, unless --env-file keeps them"
-        aside.print(f"Generated, because they have no value: {', '.join(generated)} ({kept}).")
+        aside.print(
+            f"Generated, because they have no value: {', '.join(generated)} ({kept}).", soft_wrap=not aside.is_terminal
+        )
     for notice in notices[:_MOST_NOTICES]:
         aside.print(notice, soft_wrap=True)
     if len(notices) > _MOST_NOTICES:
