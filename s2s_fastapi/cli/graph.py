@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = ["graph", "table_of"]
+
+_WHOLE: Final = 16
+"""Characters of a name that stay on one line in a terminal of 80 columns."""
 
 
 @in_one_sentence
@@ -95,9 +98,13 @@ def table_of(found: Iterable[Relation]) -> "Table":
     """Return one row for each relation, those that need attention first."""
     from rich.table import Table  # noqa: PLC0415 - slows --help down
 
+    found = tuple(found)
+    names = (name for each in found for name in (each.caller, each.receiver, *each.audiences))
+    whole = max(map(len, names), default=0) <= _WHOLE
     table = Table(box=None, padding=(0, 2, 0, 0))
     for head in ("caller", "receiver", "", "audience", "scope", "routes"):
-        table.add_column(head, overflow="fold")  # a name that is cut could be another's
+        # A name that is cut could be another's. In a narrow terminal the sentence is wrapped before a usual name is broken.
+        table.add_column(head, overflow="fold", no_wrap=whole and head in ("caller", "receiver", "audience"))
     for each in sorted(found, key=lambda one: not one.status.problem):
         accepted = sum(answer.accepted for answer in each.routes)
         cells = (

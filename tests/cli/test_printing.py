@@ -38,6 +38,14 @@ def test_in_a_narrow_terminal_no_name_of_the_table_of_relations_is_cut() -> None
     assert text.count("-") == 3 * LONG.count("-") + 1
 
 
+def test_in_a_terminal_of_80_columns_a_usual_name_of_the_table_of_relations_is_not_broken() -> None:
+    text = shown(table_of((Relation("chat-app-service", "crm-api-gateway", Status.ALLOWED, ("crm-api-gateway",), ()),)))
+
+    assert "chat-app-service" in text
+    assert text.count("crm-api-gateway") == 2
+    assert "routes" in text
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals of this kind.")
 def test_what_is_not_to_be_wrapped_is_one_line_in_a_narrow_terminal() -> None:
     code = f"from s2s_fastapi.cli.printing import as_text, show; show(as_text({LONG * 3!r}), wrap=False); show(as_text({LONG * 3!r}))"
