@@ -4,7 +4,6 @@ import json
 import signal
 import socket
 import subprocess
-import tomllib
 from pathlib import Path
 
 import httpx
@@ -20,8 +19,6 @@ from tests.cli.command import COMMAND, dev, environment, run
 from tests.realm.secretless import document as secretless
 from tests.realm.secretless import providing
 from tests.testing.asking import client, document
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def grants(variables: dict[str, str]) -> httpx.Response:
@@ -120,13 +117,6 @@ def test_the_example_needs_no_file_and_each_service_starts_with_the_file_that_is
     assert all(str(file) in said for file in files.values())
     assert {file.stat().st_mode & 0o077 for file in files.values()} == {0}
     assert printed == ""
-
-
-def test_what_the_wheel_takes_from_elsewhere_is_in_the_image_before_it_is_built_there() -> None:
-    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    before = (ROOT / "example_app" / "Dockerfile").read_text().partition("RUN pip install")[0]
-
-    assert [file for file in build["force-include"] if file not in before.split()] == []
 
 
 def test_a_client_whose_name_is_no_file_name_gets_no_file_and_is_named(
