@@ -1,20 +1,30 @@
-"""``make demo``: play the five stories on the embedded issuer, over real sockets, and show what came of each line.
+"""``make demo``: play the five stories on the embedded issuer, over real sockets, and show each line as it happens.
 
 The issuer reads the same realm files as a real Keycloak, and every service is a uvicorn of its own.
 """
 
+import os
+import re
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from example_app.realm import REALMS, Realm, fresh_secrets
-from example_app.stories import STORIES, Line
+from example_app.stories import LINES, STORIES, Line
 from s2s_fastapi.testing import EmbeddedIssuer
 
 _STEPS = " Keycloak needs, of"
+_NARROW = 110
+"""Columns below which a line is two lines of text instead of a row of columns."""
+_PIPE = 160
+"""Columns of output that is no terminal."""
+
+__all__ = ["Shown", "main", "token_in_pieces"]
 
 TITLES = {
     "corp": "1  Chat to CRM: the audience says which service a token is for",
@@ -27,52 +37,131 @@ TITLES = {
 
 def main() -> int:
     """Play every line and return 0 if all went as told."""
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    began, played, deviations, explained = time.monotonic(), 0, 0, False
+    console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE, highlight=False)
+    shown = Shown(console, sum(LINES[name] for name in STORIES))
+    began = time.monotonic()
     issuer = EmbeddedIssuer.read(*REALMS.values(), values=fresh_secrets())
     with issuer.serving():
         for name, story in STORIES.items():
-            table = _table(TITLES[name])
+            console.print(Text(TITLES[name], style="bold"))
             realm = Realm(name, issuer.url, issuer.public_url, issuer.auth_path, issuer.values)
             with console.status("starting the services ...") as status:
                 for line in story(realm):
-                    status.update(line.what)
-                    _add(table, line, brief=explained)
-                    explained = explained or _STEPS in line.cure
-                    played += 1
-                    deviations += bool(line.deviations)
-            console.print(table, "")
-    seconds = time.monotonic() - began
-    told = "all as told" if not deviations else f"{deviations} not as told"
+                    shown.add(line)
+                    status.update("the next line ...")
+            console.print()
     console.print(
-        f"{played} lines, {told}, {seconds:.0f} s. The embedded issuer is for development only.\nThe same lines run on a real Keycloak in the tests. The services and realm files are in example_app/."
+        "The same lines run on a real Keycloak in the tests. The services and realm files are in example_app/."
+        " The embedded issuer is for development only."
     )
-    return 1 if deviations else 0
+    console.print(shown.verdict(time.monotonic() - began))
+    return 1 if shown.deviating else 0
 
 
-def _table(title: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", expand=True, show_lines=False, pad_edge=False)
-    table.add_column("", width=1)
-    table.add_column("what happens", ratio=5)
-    table.add_column("with which token", ratio=5, style="dim")
-    table.add_column("answer", justify="right", no_wrap=True)
-    table.add_column("reason, and what the operator reads", ratio=8)
-    return table
+@dataclass(slots=True)
+class Shown:
+    """The lines that were shown so far."""
+
+    console: Console
+    expected: int
+    played: int = 0
+    deviating: list[str] = field(default_factory=list)
+    """The lines that did not go as told, by number and name."""
+    accepted: list[str] = field(default_factory=list)
+    """Those of them in which an attack was accepted."""
+    explained: bool = False
+
+    def add(self, line: Line) -> None:
+        """Show a line, and below it whatever differs from the story; the four steps in Keycloak are spelled out once."""
+        self.played += 1
+        if line.deviations:
+            self.deviating.append(f"{self.played}: {line.what}")
+        if line.accepted_attack:
+            self.accepted.append(f"{self.played}: {line.what}")
+        number = Text(
+            f"{self.played} of {self.expected}".rjust(len(f"{self.expected} of {self.expected}")), style="dim"
+        )
+        mark = Text("✗", style="bold red") if line.deviations else Text("✓", style="green")
+        if self.console.width < _NARROW:
+            self._two_lines(line, Text.assemble(number, " ", mark, " "))
+        else:
+            self._row(line, number, mark)
+
+    def _two_lines(self, line: Line, start: Text) -> None:
+        """The case with its answer, and the token. The scope is left out if it does not fit beside the audience."""
+        width = self.console.width - start.cell_len
+        case = Text.assemble(_answer(line), " ", _reason(line), f": {line.what}")
+        pieces = _pieces(line.token)
+        token = token_in_pieces(pieces if len(line.token) <= width else pieces[:2], width)
+        for text in (case, token, *(Text(each, style="bold red") for each in line.deviations)):
+            for wrapped in text.wrap(self.console, width):
+                wrapped.rstrip()
+                self.console.print(Text.assemble(start, wrapped), soft_wrap=True)
+                start = Text(" " * start.cell_len)
+
+    def _row(self, line: Line, number: Text, mark: Text) -> None:
+        rest = self.console.width - number.cell_len - len("✓") - len("exit 1") - 2 * 5
+        token = min(max(30, rest * 5 // 18), 70)
+        what = min(max(22, rest * 4 // 18), 60)
+        reason = _reason(line)
+        if _refused(line) and line.cure:
+            cure = line.cure
+            if self.explained and _STEPS in cure:
+                cure = cure.partition(_STEPS)[0].removesuffix(":") + " ..."
+            reason.append(f"\n{cure}", style="dim")
+        self.explained = self.explained or _STEPS in line.cure
+        for deviation in line.deviations:
+            reason.append(f"\n{deviation}", style="bold red")
+        grid = _grid(number.cell_len, 1, what, token, len("exit 1"), rest - what - token, gap=2)
+        grid.add_row(number, mark, Text(line.what), token_in_pieces(_pieces(line.token), token), _answer(line), reason)
+        self.console.print(grid)
+
+    def verdict(self, seconds: float) -> Text:
+        """Return the last line: whether all went as told, and which attacks were accepted."""
+        played = f"{self.played} of {self.expected} lines, {seconds:.0f} s"
+        if self.accepted:
+            return Text(f"ACCEPTED, and must be refused: {'; '.join(self.accepted)}. {played}.", style="bold red")
+        if self.deviating or self.played != self.expected:
+            return Text(f"Not as told: {'; '.join(self.deviating) or 'lines are missing'}. {played}.", style="bold red")
+        return Text(f"All as told: {played}.", style="bold green")
 
 
-def _add(table: Table, line: Line, *, brief: bool) -> None:
-    """Add a line as it was seen, and below it whatever differs from the story; the four steps are spelled out once."""
-    good = not line.deviations
-    refused = line.seen.status not in (200, 201, 202) or line.seen.reason not in ("", "allowed")
-    reason = Text(line.seen.reason or "-", style="yellow" if refused else "green")
-    if refused and line.log:
-        cure = line.cure.partition(_STEPS)[0].removesuffix(":") + " ..." * (_STEPS in line.cure) if brief else line.cure
-        reason.append(f"\n{cure}", style="dim")
-    for deviation in line.deviations:
-        reason.append(f"\n{deviation}", style="bold red")
-    mark = Text("✓", style="green") if good else Text("✗", style="bold red")
-    answer = Text(line.answer, style="yellow" if refused else "green")
-    table.add_row(mark, Text(line.what), Text(line.token), answer, reason)
+def _grid(*widths: int, gap: int = 0) -> Table:
+    grid = Table.grid(padding=(0, gap, 0, 0))
+    for width in widths:
+        grid.add_column(width=width, overflow="fold")
+    return grid
+
+
+def _refused(line: Line) -> bool:
+    return line.seen.status not in (200, 201, 202) or line.seen.reason not in ("", "allowed")
+
+
+def _answer(line: Line) -> Text:
+    return Text(line.answer, style="yellow" if _refused(line) else "green")
+
+
+def _reason(line: Line) -> Text:
+    """The reason of the service; without one, no service was asked for a decision."""
+    return Text(line.seen.reason or "nothing to decide", style="yellow" if _refused(line) else "green")
+
+
+def token_in_pieces(pieces: Sequence[str], width: int) -> Text:
+    """Return who, for whom and what for, broken between them. The audience is what the stories are about: it is never dim."""
+    text = Text()
+    used = 0
+    for piece in pieces:
+        if used:
+            fits = used + len(", ") + len(piece) + len(",") <= width
+            text.append(", " if fits else ",\n")
+            used = used + len(", ") if fits else 0
+        text.append(piece, style="bold" if piece.startswith("aud ") else "dim" if piece.startswith("scope ") else "")
+        used += len(piece)
+    return text
+
+
+def _pieces(token: str) -> list[str]:
+    return re.split(r", (?=(?:aud|scope) \[)", token)
 
 
 if __name__ == "__main__":

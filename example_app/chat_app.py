@@ -18,7 +18,7 @@ async def healthz() -> str:
     return "ok"
 
 
-@app.post("/escalate")
+@app.post("/escalate", status_code=201)
 async def escalate(client: Annotated[httpx.AsyncClient, Depends(crm)]) -> dict[str, str | int]:
     """Open a ticket at the CRM gateway; the client brings the token."""
     response = await client.post("/tickets", json={"subject": "the chat bot did not help"})

@@ -15,7 +15,7 @@ from example_app.realm import Realm, claims_of
 from example_app.stage import Answer, Stage, free_port
 from s2s_fastapi.proof.key import ProofKey
 
-__all__ = ["STORIES", "Line", "abc", "corp", "techstore", "vault", "workshop"]
+__all__ = ["LINES", "STORIES", "Line", "abc", "corp", "techstore", "vault", "workshop"]
 
 _INVALID = 'error="invalid_token"'
 _INSUFFICIENT = 'error="insufficient_scope"'
@@ -56,6 +56,12 @@ class Line:
         )
 
     @property
+    def accepted_attack(self) -> bool:
+        """Whether what must be refused went through: the worst that a line can show."""
+        must_be_refused = self.reason != "allowed" and (bool(self.reason) or not _went_well(self.status))
+        return must_be_refused and _went_well(self.seen.status) and self.seen.reason in ("", "allowed")
+
+    @property
     def deviations(self) -> tuple[str, ...]:
         """What differs from the story, nothing where it went as told."""
         seen = self.seen
@@ -68,6 +74,10 @@ class Line:
             *((words not in seen.log, f"the log does not say {words!r}: {seen.log}") for words in self.log),
         ]
         return tuple(text for wrong, text in found if wrong)
+
+
+def _went_well(status: int) -> bool:
+    return status == 0 or 200 <= status < 300  # noqa: PLR2004 - a process that ended without an error, and HTTP's successes
 
 
 def told(token: str | None) -> str:
@@ -140,7 +150,7 @@ def corp(realm: Realm) -> Iterator[Line]:
         )
         yield ask("the chat app, plain client", chat, 201, "allowed")
         seen = stage.ask("chat_app", "POST", "/escalate", log_of="crm_gateway")
-        yield Line("the chat app, our own caller", told(chat), 200, "allowed", seen)
+        yield Line("the chat app, our own caller", told(chat), 201, "allowed", seen)
         yield ask("billing may list", billing, 200, "allowed", "GET")
         yield ask(
             "billing may not open",
@@ -575,3 +585,5 @@ def _without_secret(stage: Stage, realm: Realm, urls: Mapping[str, str]) -> Iter
 
 
 STORIES = {"corp": corp, "techstore": techstore, "abc": abc, "workshop": workshop, "vault": vault}
+LINES = {"corp": 8, "techstore": 18, "abc": 31, "workshop": 20, "vault": 16}
+"""How many lines each story has on a server that exchanges and binds tokens."""

@@ -45,6 +45,7 @@ from tests.kit.realm import Realm
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
+FIRST_STEPS = DOCS / "first-steps.md"
 GUIDES = [README, *sorted(DOCS.glob("*.md"))]
 PAGES = [*GUIDES, *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"))]
 
@@ -190,16 +191,16 @@ def test_the_tests_of_a_page_pass(page: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_the_readme_shows_what_the_dev_command_prints() -> None:
-    (shown,) = (block.text.splitlines() for block in blocks(README, "text") if "export " in block.text)
+def test_the_first_steps_show_what_the_dev_command_prints() -> None:
+    (shown,) = (block.text.splitlines() for block in blocks(FIRST_STEPS, "text") if "export " in block.text)
     issuer = EmbeddedIssuer.read(ROOT / "example_app/realms/corp.json", url="http://127.0.0.1:8180")
     printed = issuer.environment("corp", "chat-app-service") | {"KEYCLOAK_CLIENT_SECRET": shown[-1].partition("=")[2]}
 
     assert shown == ["# corp: chat-app-service", *(f"export {name}={value}" for name, value in printed.items())]
 
 
-def test_the_readme_has_the_commands_of_the_compose_file() -> None:
-    (commands,) = (block.text.splitlines() for block in blocks(README, "sh") if "docker compose" in block.text)
+def test_the_first_steps_have_the_commands_of_the_compose_file() -> None:
+    (commands,) = (block.text.splitlines() for block in blocks(FIRST_STEPS, "sh") if "docker compose" in block.text)
     head = (ROOT / "docker-compose.yml").read_text(encoding="utf-8").partition("\nname:")[0]
 
     assert [command for command in commands if command.partition("  ")[0] not in head] == []
@@ -230,7 +231,11 @@ def test_a_complete_program_starts_without_a_warning(
 
 @pytest.mark.parametrize(
     "block",
-    [block for block in PYTHON if block.page.stem in ("README", "protect-a-service", "call-another-service")],
+    [
+        block
+        for block in PYTHON
+        if block.page.stem in ("README", "first-steps", "protect-a-service", "call-another-service")
+    ],
     ids=str,
 )
 def test_an_example_can_be_pasted_after_those_before_it(block: Block) -> None:
@@ -259,12 +264,14 @@ def names(text: str) -> tuple[set[str], set[str]]:
     return made, used
 
 
-def test_the_readme_shows_what_its_gateway_logs(
+def test_the_first_steps_show_what_their_gateway_logs(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (shown,) = (block.text.splitlines() for block in blocks(README, "text") if "refused" in block.text)
+    (shown,) = (block.text.splitlines() for block in blocks(FIRST_STEPS, "text") if "refused" in block.text)
     realm = Realm()
-    with TestClient(program(readme_program("crm_gateway.py"), monkeypatch, "crm-api-gateway", realm)) as client:
+    with TestClient(
+        program(program_of(FIRST_STEPS, "crm_gateway.py"), monkeypatch, "crm-api-gateway", realm)
+    ) as client:
         for headers in ({}, {"Authorization": "Bearer nonsense"}):
             client.post("/tickets", headers=headers)
     logged = [record.message for record in caplog.records if record.name == "s2s_fastapi.decisions"]
@@ -289,8 +296,8 @@ def program(block: Block, monkeypatch: pytest.MonkeyPatch, client_id: str, realm
     return app
 
 
-def readme_program(name: str) -> Block:
-    (block,) = (block for block in blocks(README, "python") if block.sources[0].name == name)
+def program_of(page: Path, name: str) -> Block:
+    (block,) = (block for block in blocks(page, "python") if block.sources and block.sources[0].name == name)
     return block
 
 
@@ -298,16 +305,13 @@ def test_the_gateway_of_the_readme_answers_as_its_table_says(monkeypatch: pytest
     realm = Realm()
     token = realm.token()
     answers = []
-    with TestClient(program(readme_program("crm_gateway.py"), monkeypatch, "crm-api-gateway", realm)) as client:
+    with TestClient(program(program_of(README, "crm_gateway.py"), monkeypatch, "crm-api-gateway", realm)) as client:
 
-        def ask(bearer: str, method: str = "POST") -> Any:
+        def ask(bearer: str) -> Any:
             headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
-            return client.request(
-                method, "/tickets", headers=headers, json={"subject": "help"} if method == "POST" else None
-            )
+            return client.post("/tickets", headers=headers, json={"subject": "help"})
 
         assert ask(token).status_code == 201
-        assert ask(realm.token(azp="billing", client_id="billing"), "GET").json() == ["help"]
         answers.append({told(ask(""))})
         foreign = [
             realm.token(exp=1_700_000_300, iat=1_700_000_000),
@@ -320,10 +324,24 @@ def test_the_gateway_of_the_readme_answers_as_its_table_says(monkeypatch: pytest
         answers.append({told(ask(realm.token(azp="billing", client_id="billing")))})
     realm = Realm()
     realm.answer = lambda request: httpx.Response(503)
-    with TestClient(program(readme_program("crm_gateway.py"), monkeypatch, "crm-api-gateway", realm)) as client:
+    with TestClient(program(program_of(README, "crm_gateway.py"), monkeypatch, "crm-api-gateway", realm)) as client:
         answers.append({told(ask(token))})
 
     assert answers == [{row[1].replace("`", "")} for row in tables(README)[0]]
+
+
+def test_the_gateway_of_the_first_steps_lets_billing_list_the_tickets_of_the_chat_app(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    realm = Realm()
+    app = program(program_of(FIRST_STEPS, "crm_gateway.py"), monkeypatch, "crm-api-gateway", realm)
+    with TestClient(app) as client:
+        for method, caller, status in (("POST", "chat-app-service", 201), ("GET", "billing", 200)):
+            bearer = {"Authorization": f"Bearer {realm.token(azp=caller, client_id=caller)}"}
+            answer = client.request(method, "/tickets", headers=bearer, json={"subject": "help"})
+            assert answer.status_code == status
+
+    assert answer.json() == ["help"]
 
 
 def told(response: Any) -> str:
@@ -332,14 +350,14 @@ def told(response: Any) -> str:
 
 
 def test_the_chat_app_of_the_readme_does_not_start_without_the_grant(monkeypatch: pytest.MonkeyPatch) -> None:
-    app = program(readme_program("chat_app.py"), monkeypatch, "chat-app-service", Realm())
+    app = program(program_of(README, "chat_app.py"), monkeypatch, "chat-app-service", Realm())
 
     with using(TokenSource(channel=Keycloak(aud="account"))), pytest.raises(AudienceNotGranted), TestClient(app):
         pass
 
 
-def test_the_realm_of_the_readme_is_a_part_of_story_1() -> None:
-    (block,) = blocks(README, "json")
+def test_the_realm_of_the_first_steps_is_a_part_of_story_1() -> None:
+    (block,) = blocks(FIRST_STEPS, "json")
 
     assert within(
         json.loads(block.text), json.loads((ROOT / "example_app/realms/corp.json").read_text(encoding="utf-8"))
@@ -355,7 +373,7 @@ def within(part: Any, whole: Any) -> bool:
 
 
 def test_every_setting_is_in_the_table_with_its_default() -> None:
-    rows = next(table for table in tables(README) if table[0][0] == "`KEYCLOAK_URL`")
+    rows = next(table for table in tables(DOCS / "settings.md") if table[0][0] == "`KEYCLOAK_URL`")
 
     assert [plain(name) for name, _, _ in rows] == [
         f"KEYCLOAK_{name.upper()}" for name in KeycloakSettings.model_fields
@@ -456,6 +474,7 @@ def test_a_storys_table_has_the_lines_that_are_played(story: str, page: str, mon
         for line in stories.STORIES[story](realm)
     ]
 
+    assert len(played) == stories.LINES[story]
     assert [
         (what, token.partition(", for ")[0], int(status.removeprefix("exit ")), plain(reason))
         for what, token, status, reason in tables(DOCS / f"{page}.md")[0]

@@ -30,7 +30,7 @@ def access(
     apps: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODULE:APP...",
+            metavar="MODULE:APP",
             help="Apps as uvicorn takes them, each with =CLIENT-ID if its settings do not name it. Or: check ACCESS.json...",
         ),
     ],

@@ -20,7 +20,7 @@ __all__ = ["apply"]
 @ending_with_2
 def apply(
     files: Annotated[
-        list[Path] | None, typer.Argument(metavar="ACCESS.json...", help="Access files of the apps: see `access`.")
+        list[Path] | None, typer.Argument(metavar="ACCESS.json", help="Access files of the apps: see `access`.")
     ] = None,
     *,
     plan: Annotated[

@@ -1,14 +1,55 @@
 """The command line as a whole: its commands, and what it says if the extra is missing."""
 
+import inspect
 import sys
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Final
 
 if TYPE_CHECKING:
     import typer
 
-__all__ = ["command_line", "main"]
+__all__ = ["EXAMPLES", "command_line", "main"]
 
 _EXTRA: Final = 'The command line needs the extra "cli": pip install "s2s-fastapi[cli]"'
+
+EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
+    "access": (
+        "s2s-fastapi access chat_app:app --out chat-app-service.json",
+        "s2s-fastapi access check chat-app-service.json crm-api-gateway.json --realm-file corp.json",
+    ),
+    "apply": (
+        "s2s-fastapi apply --plan plan.json",
+        "s2s-fastapi apply chat-app-service.json crm-api-gateway.json --realm corp",
+    ),
+    "attack": (
+        "s2s-fastapi attack crm_gateway:app --client-id crm-api-gateway",
+        "s2s-fastapi attack crm_gateway:app --url http://127.0.0.1:8001",
+    ),
+    "dev": (
+        "s2s-fastapi dev --example corp --env-dir .",
+        "s2s-fastapi dev corp.json --env-file dev.env",
+    ),
+    "doctor": ("s2s-fastapi doctor --app crm_gateway:app",),
+    "explain": (
+        "s2s-fastapi explain --client chat-app-service --to crm-api-gateway --realm-file corp.json --access crm.json",
+        "s2s-fastapi explain --access crm.json < refusal.log",
+    ),
+    "federate": (
+        "s2s-fastapi federate --client-id chat --subject system:serviceaccount:prod:chat --issuer https://kubernetes.default.svc",
+    ),
+    "graph": ("s2s-fastapi graph chat-app-service.json crm-api-gateway.json --realm-file corp.json --html graph.html",),
+    "keygen": ("s2s-fastapi keygen --client-id chat-app-service --out chat.pem > client.json",),
+    "plan": (
+        "s2s-fastapi plan chat-app-service.json crm-api-gateway.json --realm corp --out plan.json",
+        "s2s-fastapi plan chat-app-service.json crm-api-gateway.json --realm-file corp.json",
+    ),
+    "token": (
+        "s2s-fastapi token --for crm-api-gateway",
+        "s2s-fastapi token --for crm-api-gateway --header | curl -H @- http://localhost:8001/tickets",
+        "s2s-fastapi token --for crm --dpop GET http://localhost:8001/tickets --header | curl -H @- http://localhost:8001/tickets",
+    ),
+}
+"""What the help of each command ends with."""
 
 
 def main() -> None:
@@ -42,10 +83,39 @@ def command_line() -> "typer.Typer":
 
     app = typer.Typer(
         help="Service-to-service authentication with Keycloak.",
+        epilog=_examples(("s2s-fastapi dev --example corp --env-dir .", "s2s-fastapi dev --help")),
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,  # its frames show local variables, and with them secrets
     )
+
+    @app.callback()
+    def options(
+        *,
+        version: Annotated[
+            bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+        ] = False,
+    ) -> None:
+        """Take the options of the command line as a whole."""
+
     for command in (access, apply, attack, dev, doctor, explain, federate, graph, keygen, plan, token):
-        app.command()(command)
+        app.command(help=_paragraphs(command), epilog=_examples(EXAMPLES[command.__name__]))(command)
     return app
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from s2s_fastapi.version import __version__  # noqa: PLC0415
+
+        sys.stdout.write(f"s2s-fastapi {__version__}\n")
+        sys.stdout.flush()
+        raise SystemExit(0)
+
+
+def _paragraphs(command: Callable[..., None]) -> str:
+    """Return what a command does, each paragraph in one line: typer keeps the line breaks of a docstring, and wraps once more."""
+    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def _examples(lines: tuple[str, ...]) -> str:
+    return "\n\n".join(("Examples:" if len(lines) > 1 else "Example:", *lines))

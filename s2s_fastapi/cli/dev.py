@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
@@ -13,35 +14,50 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from s2s_fastapi.cli.env_file import add_values, read_values
+from s2s_fastapi.cli.env_file import add_values, read_values, write_new
+from s2s_fastapi.cli.examples import Example, realm_of
 from s2s_fastapi.cli.mistake import in_one_sentence, problem_of
+from s2s_fastapi.cli.printing import tell
 from s2s_fastapi.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from s2s_fastapi.testing.documents import Documents
     from s2s_fastapi.testing.issuer import EmbeddedIssuer
 
-__all__ = ["dev"]
+__all__ = ["Services", "dev"]
 
 _WARNING: Final = """\
 EMBEDDED ISSUER, FOR DEVELOPMENT ONLY. This is not a Keycloak.
-Its keys are new at each start. It has no login page, and checks only the secrets below.
-It answers on {url}, on this machine only. Stop it with Ctrl-C."""
+Its keys are new at each start. It has no login page.
+It answers on {url}, on this machine only.
+Stop it with Ctrl-C."""
 
 _MOST_NOTICES: Final = 10
+_FILE_NAME: Final = re.compile(r"[A-Za-z0-9][\w.@-]*", re.ASCII)
 
 
 @in_one_sentence
 def dev(
     realms: Annotated[
-        list[Path],
-        typer.Argument(metavar="REALM.json...", help="Realm files, as Keycloak imports them, or a directory of them."),
-    ],
+        list[Path] | None,
+        typer.Argument(metavar="REALM.json", help="Realm files, as Keycloak imports them, or a directory of them."),
+    ] = None,
+    *,
+    example: Annotated[
+        Example | None,
+        typer.Option(help="Take a realm file that comes with the package; corp is the realm of the first steps."),
+    ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 8180,
     auth_path: Annotated[str, typer.Option(metavar="PATH", help="Path of the server, such as /auth.")] = "",
     env_file: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Values for ${NAME}. Generated values are added to it for the next start."),
+    ] = None,
+    env_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Write CLIENT.env for each service instead of printing it: for `uvicorn --env-file`."
+        ),
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Do not start if Keycloak refuses a file or may answer in another way.")
@@ -50,10 +66,14 @@ def dev(
     """Run an embedded issuer for development: no Keycloak, fresh keys at each start, this machine only.
 
     Every ${NAME} in the realm files comes from the environment, or from --env-file, or is generated. The command prints the
-    variables with which to start each service, names what Keycloak would refuse in the files or do in another way, and then logs
+    variables with which to start each service (with --env-dir it writes them), names what Keycloak would refuse in the files or do in another way, and then logs
     each token. If a file changes, the command reads all files again and keeps the keys.
     """
-    files = _Files(tuple(realms), env_file)
+    named = (*(realms or ()), *((realm_of(example),) if example else ()))
+    if not named:
+        raise ConfigurationError("Name a realm file, or take the one that comes with the package: --example corp")
+    files = _Files(named, env_file)
+    services = Services(env_dir)
     documents = files.read()
     # Imported for this command only: it would slow down --help.
     from s2s_fastapi.testing.issuer import EmbeddedIssuer  # noqa: PLC0415
@@ -70,11 +90,12 @@ def dev(
     try:
         with issuer.serving(port):
             _print(issuer, notices, generated=tuple(sorted(documents.generated)), env_file=env_file)
+            services.show(issuer)
             seen = files.state()
             while not stopped.wait(0.5):  # with a timeout: on Windows a wait without one hears no Ctrl-C
                 if (state := files.state()) != seen:
                     seen = state
-                    _reload(files, issuer)
+                    _reload(files, issuer, services)
     except OSError as error:
         raise ConfigurationError(
             f"The issuer cannot listen on 127.0.0.1:{port}: {problem_of(error)}. --port takes another port."
@@ -120,7 +141,7 @@ def _written(file: Path) -> int:
         return 0
 
 
-def _reload(files: _Files, issuer: "EmbeddedIssuer") -> None:
+def _reload(files: _Files, issuer: "EmbeddedIssuer", services: "Services") -> None:
     """Take the realms from their files again. If they cannot be read, the realms stay as they were."""
     before = {(realm, client_id) for realm in issuer.realms for client_id in _services(issuer, realm)}
     try:
@@ -130,7 +151,7 @@ def _reload(files: _Files, issuer: "EmbeddedIssuer") -> None:
     except ConfigurationError as error:
         problem = str(error)
     else:
-        _print_clients(issuer, without=before)
+        services.show(issuer, without=before)
         text = "\n".join(["The realm files were read again.", *_notices(documents, issuer)[:_MOST_NOTICES]])
         sys.stderr.write(f"{text}\n")
         return
@@ -150,12 +171,45 @@ def _print(issuer: "EmbeddedIssuer", notices: list[str], *, generated: tuple[str
     aside.print(Panel(_WARNING.format(url=issuer.url + issuer.auth_path), border_style="bold red"))
     if generated:
         kept = f"kept in {env_file}" if env_file else "new at the next start, unless --env-file keeps them"
-        aside.print(f"Generated, because they have no value: {', '.join(generated)} ({kept}).")
+        aside.print(
+            f"Generated, because they have no value: {', '.join(generated)} ({kept}).", soft_wrap=not aside.is_terminal
+        )
     for notice in notices[:_MOST_NOTICES]:
         aside.print(notice, soft_wrap=True)
     if len(notices) > _MOST_NOTICES:
         aside.print(f"There are {len(notices) - _MOST_NOTICES} more such notices. Start with --strict to see all.")
-    _print_clients(issuer, without=set())
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Where the variables of each service are shown: on stdout, or in a file for each."""
+
+    folder: Path | None
+
+    def show(self, issuer: "EmbeddedIssuer", *, without: Collection[tuple[str, str]] = ()) -> None:
+        """Print the variables of each service that is not among those `without`, or write the files of all of them.
+
+        Raises:
+            ConfigurationError: A file cannot be written, or is not of this command.
+        """
+        if self.folder is None:
+            _print_clients(issuer, without=without)
+            return
+        taken: set[str] = set()
+        written: list[str] = []
+        for realm in issuer.realms:
+            for client_id in _services(issuer, realm):
+                name = client_id if len(issuer.realms) == 1 else f"{realm}.{client_id}"
+                # By lower case: on some systems "A.env" is "a.env", and the second would replace the first.
+                if not _FILE_NAME.fullmatch(name) or name.lower() in taken:
+                    tell(f"The client {client_id} of {realm} gets no file: its name cannot be the name of one.")
+                    continue
+                taken.add(name.lower())
+                file = self.folder / f"{name}.env"
+                write_new(file, issuer.environment(realm, client_id))
+                written.append(str(file))
+        if not without:
+            tell(f"The settings of each service, for `uvicorn --env-file FILE`: {', '.join(written)}")
 
 
 def _print_clients(issuer: "EmbeddedIssuer", *, without: Collection[tuple[str, str]]) -> None:

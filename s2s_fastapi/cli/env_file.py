@@ -1,14 +1,19 @@
-"""A file of ``NAME=value`` lines, which keeps generated secrets from one start to the next."""
+"""Files of ``NAME=value`` lines: one that keeps generated secrets from one start to the next, and the settings of a service."""
 
 import os
+import re
 from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
+from typing import Final
 
 from s2s_fastapi.cli.mistake import problem_of
 from s2s_fastapi.errors import ConfigurationError
 
-__all__ = ["add_values", "read_values"]
+__all__ = ["add_values", "read_values", "write_new"]
+
+_MARK: Final = b"# Written by s2s-fastapi, which writes it anew at each start.\n"
+_PLAIN: Final = re.compile(r"[\w.,:/@%+=-]*", re.ASCII)
 
 
 def read_values(file: Path) -> dict[str, str | None]:
@@ -51,3 +56,36 @@ def add_values(file: Path, values: Mapping[str, str]) -> None:
     else:
         return
     raise ConfigurationError(f"{file} cannot be written: {problem}.")
+
+
+def write_new(file: Path, values: Mapping[str, str]) -> None:
+    """Write the values in the place of those that this function wrote before. Only the owner can read the file.
+
+    Raises:
+        ConfigurationError: The file cannot be written, is a link, or is not of this function.
+    """
+    lines = "".join(f"{name}={_quoted(value)}\n" for name, value in values.items())
+    try:
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+        with os.fdopen(os.open(file, flags, 0o600), "r+b") as opened:
+            before = opened.read(len(_MARK))
+            if ours := before in (b"", _MARK):
+                os.chmod(opened.fileno() if os.chmod in os.supports_fd else file, 0o600)  # noqa: PTH101 - as above
+                opened.seek(0)
+                opened.truncate()
+                opened.write(_MARK + lines.encode())
+    except OSError as error:
+        problem = f"cannot be written: {problem_of(error)}"
+    else:
+        if ours:
+            return
+        problem = "is not overwritten, because another program wrote it. Move it, or name another folder"
+    raise ConfigurationError(f"{file} {problem}.")
+
+
+def _quoted(value: str) -> str:
+    """Return a value as python-dotenv reads it, and with it ``uvicorn --env-file``."""
+    if _PLAIN.fullmatch(value):
+        return value
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

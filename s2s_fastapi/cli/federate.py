@@ -33,7 +33,7 @@ def federate(
         str,
         typer.Option(
             metavar="SUB",
-            help="The sub of its tokens. In Kubernetes: system:serviceaccount:NAMESPACE:NAME.",
+            help="The sub of its tokens. In Kubernetes: system:serviceaccount: and then NAMESPACE:NAME.",
         ),
     ],
     issuer: Annotated[

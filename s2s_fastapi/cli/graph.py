@@ -2,14 +2,14 @@
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
 from s2s_fastapi.cli.mistake import in_one_sentence, problem_of
-from s2s_fastapi.cli.printing import as_text, show, tell
+from s2s_fastapi.cli.printing import as_text, console, show, tell
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.plan_hint import plan_command
 from s2s_fastapi.operations.relations import Relation, Status, Unanswered
@@ -17,14 +17,18 @@ from s2s_fastapi.realm.model import RealmModel
 from s2s_fastapi.text import listed, named
 
 if TYPE_CHECKING:
+    from rich.console import Group, RenderableType
     from rich.table import Table
 
-__all__ = ["graph", "table_of"]
+__all__ = ["graph", "lines_of", "table_of"]
+
+_NARROW: Final = 110
+"""Columns below which a relation is two lines instead of a row."""
 
 
 @in_one_sentence
 def graph(
-    access: Annotated[list[Path], typer.Argument(metavar="ACCESS.json...", help="Access files of the apps.")],
+    access: Annotated[list[Path], typer.Argument(metavar="ACCESS.json", help="Access files of the apps.")],
     *,
     realm_file: Annotated[
         list[Path] | None,
@@ -98,6 +102,37 @@ def table_of(found: Iterable[Relation]) -> "Table":
     table = Table(box=None, padding=(0, 2, 0, 0))
     for head in ("caller", "receiver", "", "audience", "scope", "routes"):
         table.add_column(head, overflow="fold")  # a name that is cut could be another's
+    for row in _rows(found):
+        table.add_row(*map(as_text, row.cells), style=row.style)
+    return table
+
+
+def lines_of(found: Iterable[Relation]) -> "Group":
+    """Return two lines for each relation, for a terminal in which the table would break names."""
+    from rich.console import Group  # noqa: PLC0415 - as above
+    from rich.padding import Padding  # noqa: PLC0415 - as above
+
+    lines: list[RenderableType] = []
+    for row in _rows(found):
+        caller, receiver, said, audiences, scopes, routes = row.cells
+        more = (
+            f"audience {audiences}" * bool(audiences),
+            f"scope {scopes}" * bool(scopes),
+            f"routes {routes}" * bool(routes),
+        )
+        lines += [
+            as_text(f"{caller} > {receiver}: {said}", row.style),
+            Padding(as_text("; ".join(filter(None, more)), row.style), (0, 0, 0, 4)),
+        ]
+    return Group(*lines)
+
+
+class _Row(NamedTuple):
+    cells: tuple[str, str, str, str, str, str]
+    style: str
+
+
+def _rows(found: Iterable[Relation]) -> Iterator[_Row]:
     for each in sorted(found, key=lambda one: not one.status.problem):
         accepted = sum(answer.accepted for answer in each.routes)
         cells = (
@@ -108,8 +143,7 @@ def table_of(found: Iterable[Relation]) -> "Table":
             " ".join(each.scopes),
             f"{accepted} of {len(each.routes)}" if each.routes else "",
         )
-        table.add_row(*map(as_text, cells), style="bold red" if each.status.problem else "")
-    return table
+        yield _Row(cells, "bold red" if each.status.problem else "")
 
 
 def _plan(found: Iterable[Relation], access: Iterable[Path]) -> str:
@@ -119,7 +153,7 @@ def _plan(found: Iterable[Relation], access: Iterable[Path]) -> str:
 
 
 def _print(found: tuple[Relation, ...], lost: tuple[Unanswered, ...], plan: str) -> None:
-    show(table_of(found))
+    show(lines_of(found) if console().width < _NARROW else table_of(found))
     for each in found:
         if each.cure:
             show(as_text(f"{named(each.caller)} calls {named(each.receiver)}: {each.cure}"))

@@ -22,9 +22,7 @@ __all__ = ["plan"]
 @in_one_sentence
 @ending_with_2
 def plan(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="ACCESS.json...", help="Access files of the apps: see `access`.")
-    ],
+    files: Annotated[list[Path], typer.Argument(metavar="ACCESS.json", help="Access files of the apps: see `access`.")],
     *,
     url: Annotated[str, typer.Option(metavar="URL", help="Keycloak's address; KEYCLOAK_URL by default.")] = "",
     realm: Annotated[str, typer.Option(metavar="NAME", help="The realm; KEYCLOAK_REALM by default.")] = "",

@@ -67,11 +67,7 @@ def token(
     The settings are the KEYCLOAK_... variables of the service. Exit code 1: Keycloak gives no such token, or the called service would
     refuse it. The cure is printed. With --raw and without --for, a token that every service refuses is printed as well.
 
-    s2s-fastapi token --for crm-api-gateway --header | curl -H @- https://crm.example.com/tickets
-
-    With --dpop the token is bound to a key that this command makes and forgets. The proof is for one request to the URL, within 30 s:
-
-    s2s-fastapi token --for crm --dpop GET https://crm.example.com/tickets --header | curl -H @- https://crm.example.com/tickets
+    With --dpop the token is bound to a key that this command makes and forgets. The proof is for one request to the URL, within 30 s.
     """
     form = _form(raw=raw, header=header, as_json=as_json)
     quiet()

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from dotenv import dotenv_values
 from typer.testing import CliRunner
 
 from example_app.realm import REALMS
 from s2s_fastapi.cli.commands import command_line
-from tests.cli.command import dev, run
+from s2s_fastapi.cli.dev import Services
+from s2s_fastapi.testing import EmbeddedIssuer
+from tests.cli.command import COMMAND, dev, environment, run
 from tests.realm.secretless import document as secretless
 from tests.realm.secretless import providing
 from tests.testing.asking import client, document
@@ -97,6 +100,43 @@ def test_an_env_file_is_made_for_its_owner_only_and_keeps_the_secrets(tmp_path: 
     assert secrets[0] == secrets[1]
     assert made.stat().st_mode & 0o077 == 0
     assert made.read_text() == f"CALLER_SECRET={secrets[0]}\n"
+
+
+def test_the_example_needs_no_file_and_each_service_starts_with_the_file_that_is_written_for_it(tmp_path: Path) -> None:
+    command = [*COMMAND, "dev", "--example", "corp", "--port", "0", "--env-dir", str(tmp_path)]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as dev:
+        assert dev.stderr is not None
+        said = next(line for line in dev.stderr if "--env-file FILE" in line)
+        files = {path.stem: path for path in tmp_path.glob("*.env")}
+        chat = {name: str(value) for name, value in dotenv_values(files["chat-app-service"]).items()}
+        answer = grants(chat)
+        dev.send_signal(signal.SIGINT)
+        printed, _ = dev.communicate(timeout=20)
+    assert answer.status_code == 200
+    assert set(files) == {"crm-api-gateway", "chat-app-service", "chat-app-unassigned", "billing"}
+    assert all(str(file) in said for file in files.values())
+    assert {file.stat().st_mode & 0o077 for file in files.values()} == {0}
+    assert printed == ""
+
+
+def test_a_client_whose_name_is_no_file_name_gets_no_file_and_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("../evil", "a/b", ".hidden", "Caller", "caller", "good.one")
+    issuer = EmbeddedIssuer(document(clients=[client(name, secret="it's \\ #1") for name in names]))
+    with issuer.serving():
+        Services(tmp_path).show(issuer)
+    assert {path.name for path in tmp_path.rglob("*")} == {"Caller.env", "good.one.env"}
+    assert dotenv_values(tmp_path / "good.one.env")["KEYCLOAK_CLIENT_SECRET"] == "it's \\ #1"
+    told = capsys.readouterr().err
+    assert [name in told for name in names[:3]] == [True, True, True]
+    assert told.count("gets no file") == 4
+
+
+def test_without_a_realm_file_the_command_names_the_example() -> None:
+    done = CliRunner().invoke(command_line(), ["dev"])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == "Name a realm file, or take the one that comes with the package: --example corp\n"
 
 
 def test_what_is_printed_is_a_shell_script_whatever_the_secrets_are(tmp_path: Path) -> None:

@@ -6,6 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from dotenv import dotenv_values
+
+from s2s_fastapi.cli.env_file import write_new
+from s2s_fastapi.errors import ConfigurationError
 
 
 def test_an_env_file_that_was_there_becomes_its_owners_and_a_link_is_not_followed(tmp_path: Path) -> None:
@@ -50,3 +54,28 @@ add_values(file, {"A": "b"})
     assert another.stat().st_mode & 0o777 == 0o644
     assert another.read_text() == "another's"
     assert (tmp_path / "own.opened").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_settings_of_a_service_replace_those_that_the_command_wrote_before_and_nothing_else(tmp_path: Path) -> None:
+    file, other, link = tmp_path / "chat.env", tmp_path / "other.env", tmp_path / "link.env"
+    other.write_text("SECRET=of somebody else\n")
+    link.symlink_to(tmp_path / "elsewhere")
+
+    write_new(file, {"A": "a long value", "B": "2"})
+    file.chmod(0o644)
+    write_new(file, {"A": "short"})
+
+    assert dotenv_values(file) == {"A": "short"}
+    assert file.stat().st_mode & 0o077 == 0
+    for refused in (other, link, tmp_path / "no" / "folder.env"):
+        with pytest.raises(ConfigurationError, match=refused.name):
+            write_new(refused, {"A": "short"})
+    assert other.read_text() == "SECRET=of somebody else\n"
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("value", ["", "plain", "it's", "two words", "a#b", "#a", "back\\slash\\'", '"quoted"', "é\n2"])
+def test_the_settings_of_a_service_are_read_as_they_were_written(tmp_path: Path, value: str) -> None:
+    write_new(tmp_path / "chat.env", {"A": value, "B": "after"})
+
+    assert dotenv_values(tmp_path / "chat.env") == {"A": value, "B": "after"}

@@ -8,7 +8,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from s2s_fastapi.cli.graph import table_of
+from s2s_fastapi.cli.graph import lines_of, table_of
 from s2s_fastapi.cli.printing import as_text, columns
 from s2s_fastapi.operations.relations import Relation, Status
 
@@ -36,6 +36,15 @@ def test_in_a_narrow_terminal_no_name_of_the_table_of_relations_is_cut() -> None
 
     assert "…" not in text
     assert text.count("-") == 3 * LONG.count("-") + 1
+
+
+def test_in_a_narrow_terminal_a_relation_is_two_lines_in_which_no_name_is_broken() -> None:
+    made = Relation("chat-app-service", "crm-api-gateway", Status.WORKS, ("crm-api-gateway",), ("crm-audience",))
+
+    assert [line.rstrip() for line in shown(lines_of((made,))).splitlines()] == [
+        "chat-app-service > crm-api-gateway: declared, and Keycloak grants it",
+        "    audience crm-api-gateway; scope crm-audience",
+    ]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals of this kind.")

@@ -771,7 +771,7 @@ def test_a_question_needs_a_realm_file_and_no_administrator(asking: Asking) -> N
 def test_the_example_of_the_page_prints_what_the_page_shows(tmp_path: Path) -> None:
     page = (DOCS / "doctor.md").read_text(encoding="utf-8").partition("## Explain a call")[2]
     (commands, shown), *_ = re.findall(r"```sh\n(.*?)```\n\n```text\n(.*?)```", page, re.DOTALL)
-    (realm,) = re.findall(r"```json\n(.*?)```", (DOCS.parent / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (realm,) = re.findall(r"```json\n(.*?)```", (DOCS / "first-steps.md").read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / "corp.json").write_text(realm)
     for command in commands.replace("crm.json", str(tmp_path / "crm.json")).splitlines():
         words = shlex.split(command.replace("corp.json", str(tmp_path / "corp.json")))[1:]

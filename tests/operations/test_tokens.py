@@ -20,7 +20,7 @@ from tests.kit.mistakes import LIGHTWEIGHT
 from tests.operations.place import HOSTILE, Place
 from tests.operations.schemas import valid
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+FIRST_STEPS = (Path(__file__).resolve().parents[2] / "docs" / "first-steps.md").read_text(encoding="utf-8")
 
 
 def line(text: str, name: str) -> str:
@@ -193,8 +193,8 @@ def test_a_name_is_text_whatever_is_in_it(place: Place, name: str) -> None:
     assert "\u200f" not in shown.output + printed.output
 
 
-def test_the_readme_shows_the_rows_that_the_command_prints(place: Place) -> None:
-    (shown,) = re.findall(r"```sh\ns2s-fastapi (token .*)\n```\n\n```text\n((?:.*\n)+?)```", README)
+def test_the_first_steps_show_the_rows_that_the_command_prints(place: Place) -> None:
+    (shown,) = re.findall(r"```sh\ns2s-fastapi (token .*)\n```\n\n```text\n((?:.*\n)+?)```", FIRST_STEPS)
     done = place.run(*shlex.split(shown[0]))
 
     names = [row.split()[0] for row in shown[1].splitlines()]
@@ -209,9 +209,9 @@ def test_a_report_shows_no_token(place: Place) -> None:
     assert report.granted.value not in repr(report)
 
 
-def test_the_readme_shows_what_the_command_prints_for_its_realm_file() -> None:
-    (realm,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
-    (shown,) = re.findall(r"```text\n(client .*?)```", README, re.DOTALL)
+def test_the_first_steps_show_what_the_command_prints_for_its_realm_file() -> None:
+    (realm,) = re.findall(r"```json\n(.*?)```", FIRST_STEPS, re.DOTALL)
+    (shown,) = re.findall(r"```text\n(client .*?)```", FIRST_STEPS, re.DOTALL)
     issuer = EmbeddedIssuer(json.loads(re.sub(r"\$\{(\w+)\}", r"the-value-of-\1", realm)))
     with issuer.serving():
         printed = CliRunner().invoke(

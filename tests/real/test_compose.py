@@ -28,7 +28,7 @@ def test_the_composed_services_work_together_behind_an_issuer_they_do_not_reach_
         escalated = stage.ask("chat-app", "POST", "/escalate", log_of="crm-gateway")
         sold = stage.ask("shop-api", "POST", "/checkout", log_of="notification-service")
 
-        assert (escalated.status, escalated.reason) == (200, "allowed"), escalated.log
+        assert (escalated.status, escalated.reason) == (201, "allowed"), escalated.log
         assert (sold.status, sold.reason) == (200, "allowed"), sold.log
         assert "issuer='http://localhost:8080/realms/corp'" in escalated.log
         assert stage["crm-gateway"].ask("POST", "/tickets", json={"subject": "x"}).status_code == 401
