@@ -18,7 +18,9 @@ def test_each_reason_and_each_exception_has_a_section_that_says_something() -> N
 
 
 def test_the_tables_of_errors_lead_from_each_name_to_its_section() -> None:
-    led = re.findall(r"^\| \[`(\w+)`\]\(it-does-not-work\.md#(\w+)\) \|", (DOCS / "errors.md").read_text(), re.MULTILINE)
+    led = re.findall(
+        r"^\| \[`(\w+)`\]\(it-does-not-work\.md#(\w+)\) \|", (DOCS / "errors.md").read_text(), re.MULTILINE
+    )
 
     assert sorted(led) == sorted((name, name.lower()) for name in NAMES)
 
