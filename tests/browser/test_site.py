@@ -30,7 +30,6 @@ PUBLIC = (
     "s2s_fastapi.testing",
     "s2s_fastapi.testing.attack",
 )
-PHONE = {"width": 390, "height": 844}
 COUNTED = ("ol", "ul", "li", "table", "tr", "pre", "img", "h1", "h2", "h3", "strong", "em")
 
 
@@ -90,6 +89,15 @@ def pages(site: Path) -> dict[Path, Read]:
     return {path: Read(path.read_text(encoding="utf-8")) for path in sorted(site.rglob("*.html"))}
 
 
+def run(*command: str) -> tuple[int, str]:
+    """Run a module in the root of the repository; return its exit code, and all that it wrote but for the log."""
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout or (done.stderr if done.returncode else "")
+
+
 def dangling(pages: dict[Path, Read]) -> Iterator[str]:
     for page, read in pages.items():
         for link in read.links:
@@ -134,6 +142,10 @@ def test_a_page_has_the_same_parts_on_the_site_as_on_a_code_host(page: Path, sit
     assert {name: here[name] for name in COUNTED} == {name: there[name] for name in COUNTED}
 
 
+def test_every_program_of_a_page_runs_after_those_before_it(tmp_path: Path) -> None:
+    assert run("tests.kit.programs", str(tmp_path)) == (0, "")
+
+
 def test_the_search_works_from_the_file_system(browser: "Browser", site: Path) -> None:
     context = browser.new_context()
     seen = watched(context)
@@ -148,7 +160,9 @@ def test_the_search_works_from_the_file_system(browser: "Browser", site: Path) -
 
 
 def test_no_page_is_wider_than_a_phone(browser: "Browser", pages: dict[Path, Read]) -> None:
-    page = browser.new_context(viewport=PHONE, java_script_enabled=False).new_page()  # scripts take ten times as long
+    page = browser.new_context(
+        viewport={"width": 390, "height": 844}, java_script_enabled=False
+    ).new_page()  # scripts take ten times as long
     wide = []
     for path in pages:
         page.goto(path.as_uri(), wait_until="domcontentloaded")
