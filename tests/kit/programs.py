@@ -74,9 +74,8 @@ def _run(block: Block, space: dict[str, Any], folder: Path) -> None:
         return
     if block.page.stem in CONTINUES:
         space = runpy.run_path(str(ROOT / CONTINUES[block.page.stem]), run_name="excerpt")
-    exec(
-        compile(textwrap.dedent(block.text).replace("/certs/ca.crt", str(folder / "ca.crt")), str(block), "exec"), space
-    )  # noqa: S102 - our own documentation
+    text = textwrap.dedent(block.text).replace("/certs/ca.crt", str(folder / "ca.crt"))
+    exec(compile(text, str(block), "exec"), space)  # noqa: S102 - our own documentation
 
 
 if __name__ == "__main__":
