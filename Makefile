@@ -12,7 +12,7 @@ install = $(if $(UV),$(UV) pip install --quiet --python $(1)/bin/python,$(1)/bin
 # What `make check` compares the files with: BASE=main for all of a branch.
 BASE ?= HEAD
 
-.PHONY: help demo check test test-one coverage constraints surface pictures test-lowest test-wheel test-layouts test-mcp fastapi-suite lint format keycloak parity env trace bench docs clean
+.PHONY: help demo check test test-one coverage constraints surface pictures test-lowest test-wheel test-layouts test-mcp fastapi-suite lint format keycloak parity env trace bench clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -45,7 +45,11 @@ constraints: $(VENV)/.installed  ## Write constraints.txt: the newest versions o
 surface: $(VENV)/.installed  ## Write tests/public_surface.txt anew: the public names and signatures, for a review of what changed
 	$(BIN)/python -m tests.kit.surface
 
-pictures: $(VENV)/.installed  ## Take the pictures of the docs anew, in Chromium
+.PHONY: docs
+docs: $(VENV)/.installed  ## Build the site of docs/ into build/site; open build/site/index.html, no server is needed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict -f docs/mkdocs.yml
+
+pictures: $(VENV)/.installed  ## Take the pictures of the docs anew, of what runs
 	$(BIN)/python -m tests.browser.pictures
 
 test-lowest: VENV = .venv-lowest
@@ -107,9 +111,6 @@ keycloak: $(VENV)/.installed  ## Start a real Keycloak with the realms of the st
 
 parity: $(VENV)/.installed  ## Ask the embedded issuer and real servers the same about many realm files, and write docs/realm-parity.md (VERSIONS=26.0.8 for one, FILES="keys light" for some)
 	$(BIN)/python -m tests.real.parity $(VERSIONS) $(FILES)
-
-docs: $(VENV)/.installed  ## Build the site of docs/ into build/site; open build/site/index.html, no server is needed
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict -f docs/mkdocs.yml
 
 env: $(VENV)/.installed  ## Write .env with fresh secrets for docker compose, unless it is there
 	$(BIN)/python -m example_app.env
