@@ -4,12 +4,16 @@
 import posixpath
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _UNTOLD: Final = "https://github.com/s2s-fastapi/s2s-fastapi"
 _FENCE: Final = re.compile(r"^([ ]*```)(\w+) (.*)$", re.MULTILINE)
+_MARKER: Final = re.compile(r"(?:[-*]|\d+\.) +")
+_FIRST_MARKER: Final = re.compile(r"(?:[-*]|1\.) +")
+"""What begins a list below the line of a paragraph: no other number does."""
 _LINK: Final = re.compile(r"(\]\(|^\[[^\]]+\]: )((?:\.\./)+)([^)\s#]*)", re.MULTILINE)
 
 
@@ -27,7 +31,31 @@ def on_config(config: Any) -> Any:
 
 def on_page_markdown(markdown: str, *, page: Any, **_: object) -> str:
     """Return the page as Python-Markdown understands it."""
-    return _LINK.sub(lambda link: _outward(link, posixpath.dirname(page.file.src_uri)), _FENCE.sub(_fence, markdown))
+    folder = posixpath.dirname(page.file.src_uri)
+    return _LINK.sub(lambda link: _outward(link, folder), _FENCE.sub(_fence, "\n".join(_listed(markdown.split("\n")))))
+
+
+def _listed(lines: list[str]) -> Iterator[str]:
+    """Give what belongs to an entry of a list four spaces, and a list an empty line before it: CommonMark needs less."""
+    width, apart, fenced, before = 0, False, False, ""
+    for line in lines:
+        inside = bool(width) and line.startswith(" " * width)
+        found = None if fenced else (_MARKER if width or not before else _FIRST_MARKER).match(line)
+        if found:
+            if before and (apart or not width):
+                yield ""
+            width, apart = len(found[0]), False
+        elif inside and not fenced and _MARKER.match(line.lstrip()) and not apart:
+            if before:
+                yield ""
+            apart = True
+        elif not fenced and line and not before:
+            apart = inside
+            width = width if inside else 0
+        if line.lstrip().startswith("```"):
+            fenced = not fenced
+        yield " " * (4 - width) + line if inside and apart and width < 4 else line  # noqa: PLR2004 - what Python-Markdown wants
+        before = line
 
 
 def _fence(fence: re.Match[str]) -> str:

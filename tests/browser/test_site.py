@@ -145,7 +145,7 @@ def test_no_page_is_wider_than_a_phone(browser: "Browser", pages: dict[Path, Rea
     ).new_page()  # scripts take ten times as long
     wide = []
     for path in pages:
-        page.goto(path.as_uri(), wait_until="domcontentloaded")
+        page.goto(path.as_uri(), wait_until="load")
         if page.evaluate("document.querySelector('.md-content').scrollWidth > innerWidth"):
             wide.append(path.name)
     page.context.close()

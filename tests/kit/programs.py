@@ -67,6 +67,8 @@ def _run(block: Block, space: dict[str, Any], folder: Path) -> None:
     name = block.text.partition("\n")[0].removeprefix("# ")
     if name.endswith(".py"):
         (folder / name).write_text(block.text, encoding="utf-8")
+    for source in block.sources if "complete" in block.words else ():
+        (folder / source.name).write_text(block.text, encoding="utf-8")
     if "pytest" in block.words:  # run as tests are
         return
     if block.sources and "complete" not in block.words:  # an excerpt: what its file has is there for what follows
