@@ -19,7 +19,7 @@ help:  ## Say what there is
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(call install,$(VENV)) -c constraints.txt -e '.[test,browser-test,mcp-test]'
+	$(call install,$(VENV)) -c constraints.txt -e '.[test,browser-test,mcp-test,docs]'
 	@touch $@
 
 demo: $(VENV)/.installed  ## Play the five stories without a Keycloak, and show what came of each line
@@ -45,7 +45,11 @@ constraints: $(VENV)/.installed  ## Write constraints.txt: the newest versions o
 surface: $(VENV)/.installed  ## Write tests/public_surface.txt anew: the public names and signatures, for a review of what changed
 	$(BIN)/python -m tests.kit.surface
 
-pictures: $(VENV)/.installed  ## Take the pictures of the docs anew, in Chromium
+.PHONY: docs
+docs: $(VENV)/.installed  ## Build the site of docs/ into build/site; open build/site/index.html, no server is needed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict -f docs/mkdocs.yml
+
+pictures: $(VENV)/.installed  ## Take the pictures of the docs anew, of what runs
 	$(BIN)/python -m tests.browser.pictures
 
 test-lowest: VENV = .venv-lowest

@@ -120,7 +120,7 @@ def said(page: Path) -> str:
 
 
 def plain(cell: str) -> str:
-    return cell.strip("`")
+    return (cell[1:].partition("](")[0] if cell.startswith("[") else cell).strip("`")
 
 
 PYTHON = [block for page in GUIDES for block in blocks(page, "python")]

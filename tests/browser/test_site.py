@@ -1,0 +1,153 @@
+"""The site of docs/: it builds without a warning, each link leads somewhere, and it works from the file system, on a phone, without a network."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+import pytest
+from markdown_it import MarkdownIt
+
+from tests.browser.chromium import opened, watched
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PUBLIC = (
+    "s2s_fastapi",
+    "s2s_fastapi.mcp",
+    "s2s_fastapi.readiness",
+    "s2s_fastapi.redis",
+    "s2s_fastapi.testing",
+    "s2s_fastapi.testing.attack",
+)
+COUNTED = ("ol", "ul", "li", "table", "tr", "pre", "img", "h1", "h2", "h3", "strong", "em")
+
+
+@dataclass
+class Read(HTMLParser):
+    """What of a page matters here."""
+
+    text: str
+    ids: set[str] = field(default_factory=set)
+    links: list[str] = field(default_factory=list)
+    loaded: list[str] = field(default_factory=list)
+    elements: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.feed(self.text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        has = {name: value or "" for name, value in attrs}
+        self.elements[tag] += 1
+        self.ids |= {has[name] for name in ("id", "name") if name in has}
+        if tag == "a" and "href" in has:
+            self.links.append(has["href"])
+        elif tag in ("script", "link", "img", "iframe", "source"):
+            self.loaded += [has[name] for name in ("src", "href") if name in has and has.get("rel") != "canonical"]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    built = tmp_path_factory.mktemp("site")
+    assert run("mkdocs", "build", "--quiet", "--strict", "-f", "docs/mkdocs.yml", "-d", str(built)) == (0, "")
+    return built
+
+
+@pytest.fixture(scope="module")
+def pages(site: Path) -> dict[Path, Read]:
+    return {path: Read(path.read_text(encoding="utf-8")) for path in sorted(site.rglob("*.html"))}
+
+
+def run(*command: str) -> tuple[int, str]:
+    """Run a module in the root of the repository; return its exit code, and all that it wrote but for the log."""
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout or (done.stderr if done.returncode else "")
+
+
+def dangling(pages: dict[Path, Read]) -> Iterator[str]:
+    for page, read in pages.items():
+        for link in read.links:
+            if link.startswith(("https://", "http://", "mailto:", "javascript:")):
+                continue
+            path, _, anchor = unquote(link).partition("#")
+            target = (page.parent / path).resolve() if path else page
+            if not target.is_file() or (anchor and target in pages and anchor not in pages[target].ids):
+                yield f"{page.name}: {link}"
+
+
+def test_every_link_and_anchor_of_the_site_leads_to_a_file_or_a_place_in_it(pages: dict[Path, Read]) -> None:
+    assert list(dangling(pages)) == []
+
+
+def test_no_page_loads_anything_from_elsewhere(pages: dict[Path, Read]) -> None:
+    loaded = {(page.parent / part).resolve() for page, read in pages.items() for part in read.loaded}
+
+    assert {part for read in pages.values() for part in read.loaded if "//" in part} == set()
+    assert [part for part in loaded if not part.exists()] == []
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_the_api_page_has_each_public_name(module: str, pages: dict[Path, Read]) -> None:
+    api = next(read for page, read in pages.items() if page.name == "api.html")
+    names = import_module(module).__all__
+
+    assert [name for name in names if not {f"{module}.{name}", f"s2s_fastapi.{name}"} & api.ids] == []
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.relative_to(DOCS).as_posix())
+def test_a_page_has_the_same_parts_on_the_site_as_on_a_code_host(page: Path, site: Path) -> None:
+    if page.name == "api.md":  # a code host shows only its list
+        return
+    built = page.with_stem("index") if page.stem == "README" else page
+    text = (site / built.relative_to(DOCS)).with_suffix(".html").read_text(encoding="utf-8")
+    article = text.partition("<article")[2].partition("</article>")[0].partition('<aside class="md-source')[0]
+    hosted = MarkdownIt("commonmark").enable("table").render(page.read_text(encoding="utf-8"))
+    here, there = Read(article).elements, Read(hosted).elements
+
+    # Python-Markdown needs four spaces before what belongs to an entry of a list, and an empty line before a list.
+    assert {name: here[name] for name in COUNTED} == {name: there[name] for name in COUNTED}
+
+
+def test_every_program_of_a_page_runs_after_those_before_it(tmp_path: Path) -> None:
+    assert run("tests.kit.programs", str(tmp_path)) == (0, "")
+
+
+def test_the_search_works_from_the_file_system(browser: "Browser", site: Path) -> None:
+    context = browser.new_context()
+    seen = watched(context)
+    page = opened(context, site / "index.html")
+    page.get_by_placeholder("Search").fill("unknown_kind")
+    found = page.locator(".md-search-result__item a").first
+    found.wait_for()
+
+    assert [url for url in seen.requests if not url.startswith(("file:", "data:"))] == []
+    assert seen.console == []
+    context.close()
+
+
+def test_no_page_is_wider_than_a_phone(browser: "Browser", pages: dict[Path, Read]) -> None:
+    page = browser.new_context(
+        viewport={"width": 390, "height": 844}, java_script_enabled=False
+    ).new_page()  # scripts take ten times as long
+    wide = []
+    for path in pages:
+        page.goto(path.as_uri(), wait_until="load")
+        if page.evaluate("document.querySelector('.md-content').scrollWidth > innerWidth"):
+            wide.append(path.name)
+    page.context.close()
+
+    assert wide == []
