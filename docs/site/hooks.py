@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
-_UNTOLD: Final = "https://github.com/s2s-fastapi/s2s-fastapi"
 _FENCE: Final = re.compile(r"^([ ]*```)(\w+) (.*)$", re.MULTILINE)
 _MARKER: Final = re.compile(r"(?:[-*]|\d+\.) +")
 _FIRST_MARKER: Final = re.compile(r"(?:[-*]|1\.) +")
@@ -20,7 +19,7 @@ _LINK: Final = re.compile(r"(\]\(|^\[[^\]]+\]: )((?:\.\./)+)([^)\s#]*)", re.MULT
 def _repository() -> str:
     project = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     urls = {name.lower(): url for name, url in project.get("urls", {}).items()}
-    return str(next((urls[name] for name in ("repository", "source") if name in urls), _UNTOLD)).rstrip("/")
+    return str(next((urls[name] for name in ("repository", "source") if name in urls))).rstrip("/")
 
 
 def on_config(config: Any) -> Any:
