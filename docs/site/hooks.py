@@ -18,8 +18,7 @@ _LINK: Final = re.compile(r"(\]\(|^\[[^\]]+\]: )((?:\.\./)+)([^)\s#]*)", re.MULT
 
 def _repository() -> str:
     project = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    urls = {name.lower(): url for name, url in project.get("urls", {}).items()}
-    return str(next((urls[name] for name in ("repository", "source") if name in urls))).rstrip("/")
+    return str(project["urls"]["Source"])
 
 
 def on_config(config: Any) -> Any:
