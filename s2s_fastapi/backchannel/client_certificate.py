@@ -40,7 +40,8 @@ _KEPT: Final = 4
 """Certificates that are kept: a token that is bound to one of them lives on, and needs it."""
 _ATTEMPTS: Final = 3
 _MAX_NAME: Final = 300
-_CERTIFICATE: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
+_END: Final = b"-----END CERTIFICATE-----"
 _ALERTS: Final = re.compile(
     "ALERT_(.*_)?CERTIFICATE(_.*)?|.*ALERT_(UNKNOWN_CA|ACCESS_DENIED|NO_CERTIFICATE|HANDSHAKE_FAILURE|DECRYPT_ERROR)"
 )
@@ -141,7 +142,8 @@ class ClientTls:
         self.certificate = certificate
         self.trust = trust
         self._state = _State()
-        _loading.add(self)
+        self._loading = _loading_of(certificate)
+        self._loading.add(self)
 
     @classmethod
     def shared(cls, certificate: ClientCertificate, ca_file: Path | None) -> "ClientTls":
@@ -166,7 +168,7 @@ class ClientTls:
         """
         state = self._state
         if self._outdated(state):
-            with _loading.lock:
+            with self._loading.lock:
                 if self._outdated(self._state):  # else another thread loaded it meanwhile
                     undisturbed(self._load)
                 state = self._state
@@ -187,7 +189,7 @@ class ClientTls:
 
     def forget(self) -> None:
         """Read everything again at the next use, also what `trust` reads."""
-        with _loading.lock:
+        with self._loading.lock:
             self._state = _State(kept=self._state.kept)
 
     def context(self) -> ssl.SSLContext:
@@ -207,7 +209,7 @@ class ClientTls:
         for _ in range(_ATTEMPTS):
             stamp = self.certificate.stamp()
             own = self.certificate.load(self.trust)
-            others = [(tls, tls.beside(stamp)) for tls in _loading.together(self)]
+            others = [(tls, tls.beside(stamp)) for tls in self._loading.others(self)]
             # Else a file was replaced meanwhile, and the two may be of different pairs.
             if stamp == self.certificate.stamp():
                 break
@@ -240,30 +242,36 @@ class ClientTls:
 
 
 class _Loading:
-    """The one load of client certificates that a process makes at a time, and who takes part in it.
+    """The one load of a certificate that a process makes at a time, and who takes part in it.
 
-    Without the lock, a slow thread could put what it began with over what another one loaded meanwhile, and lose a certificate.
+    Without the lock, a slow thread could put what it began with over what another one loaded meanwhile, and lose a certificate. Each
+    certificate has a lock of its own: a file system that hangs stops no other certificate.
     """
 
     def __init__(self) -> None:
         # Reentrant, because a signal handler may make a request on the thread that loads.
         self.lock = threading.RLock()
         self._all: WeakValueDictionary[int, ClientTls] = WeakValueDictionary()
+        watch_forks(self)
 
     def add(self, tls: ClientTls) -> None:
         self._all[id(tls)] = tls
-        watch_forks(self)
 
-    def together(self, tls: ClientTls) -> list[ClientTls]:
-        """Return the others that show the same certificate."""
+    def others(self, tls: ClientTls) -> list[ClientTls]:
+        """Return all others that show the certificate."""
         alive = [reference() for reference in self._all.valuerefs()]
-        return [each for each in alive if each is not None and each is not tls and each.certificate == tls.certificate]
+        return [each for each in alive if each is not None and each is not tls]
 
     def after_fork(self) -> None:
         self.lock = threading.RLock()
 
 
-_loading: Final = _Loading()
+_loadings: Final[dict[ClientCertificate, _Loading]] = {}
+
+
+def _loading_of(certificate: ClientCertificate) -> _Loading:
+    # Threads may come here together: the first one counts for all.
+    return _loadings.get(certificate) or _loadings.setdefault(certificate, _Loading())
 
 
 class RenewedContext(ssl.SSLContext):
@@ -399,8 +407,11 @@ def _described(file: Path) -> dict[str, Any] | str:
 def _first_certificate(file: Path) -> bytes:
     """Return the first certificate of a file in PEM, or nothing; no object that outlives this call holds the rest of the file."""
     with file.open("rb") as opened:
-        found = _CERTIFICATE.search(opened.read(_LARGEST))
-    return b"" if found is None else found[0]
+        content = opened.read(_LARGEST)
+    # No regular expression: it would look for the end anew from each of many beginnings, and stop the process for half a minute.
+    begin = content.find(_BEGIN)
+    end = content.find(_END, begin)
+    return b"" if begin < 0 or end < 0 else content[begin : end + len(_END)]
 
 
 def _load_pair(context: ssl.SSLContext, cert_file: Path, key_file: Path) -> str:
