@@ -15,7 +15,7 @@ from s2s_fastapi.caller.credentials import FederatedJwt, client_authentication
 from s2s_fastapi.caller.token_source import TokenSource
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.settings import KeycloakSettings
-from tests.caller.fakes import Asked, Clock, Keycloak, refusal, reply, settings, wait_until_idle
+from tests.caller.fakes import Asked, Clock, Keycloak, jwt, refusal, reply, settings, wait_until_idle
 from tests.caller.federated import CLUSTER, ISSUER, NOW, SUBJECT, federated, token
 
 BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -365,6 +365,59 @@ def test_nothing_of_the_token_is_in_a_repr_an_exception_a_pickle_or_a_log(
         assert part not in shown
         assert part.encode() not in pickled
     assert "left out" in error.error_description
+
+
+def halves(asked: Asked) -> Any:
+    signature = asked.form["client_assertion"].rpartition(".")[2]
+    return refusal(400, signature[:20], signature[20:])
+
+
+def with_blanks(asked: Asked) -> Any:
+    return refusal(400, "invalid_client", " ".join(asked.form["client_assertion"].rpartition(".")[2]))
+
+
+def in_claim(name: str, part: int, **claims: Any) -> Any:
+    def answer(asked: Asked) -> Any:
+        text = ".".join(asked.form["client_assertion"].split(".")[part:])
+        made = jwt(**{"azp": "chat-app-service", "aud": "x", "jti": "t", **claims, name: text})
+        return reply(200, {"access_token": made, "token_type": "Bearer", "expires_in": 300})
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        halves,
+        with_blanks,
+        in_claim("azp", 0),
+        in_claim("azp", -1),
+        in_claim("aud", -1),
+        in_claim("jti", -1, aud="bob"),
+        in_claim("iss", -1, aud="bob"),
+        lambda asked: reply(
+            200, {"access_token": "a.b.c", "token_type": "Bearer", "scope": asked.form["client_assertion"]}
+        ),
+    ],
+)
+def test_an_answer_that_repeats_a_part_of_the_token_shows_nothing_of_its_signature(
+    source: TokenSource, keycloak: Keycloak, file: Path, caplog: pytest.LogCaptureFixture, echo: Any
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    keycloak.answers = [echo]
+    error = refused(ServiceTokenAuth(audience="bob", settings=federated(file)))
+
+    shown = "".join(f"{error} {error!r} {vars(error)!r} {caplog.text}".split())
+    signature = token().rpartition(".")[2]
+    assert not any(signature[at : at + 16] in shown for at in range(len(signature) - 15))
+
+
+@pytest.mark.parametrize("name", ["azp", "aud"])
+def test_a_claim_that_is_a_token_is_not_shown(source: TokenSource, keycloak: Keycloak, file: Path, name: str) -> None:
+    payload = ".".join(token().split(".")[:2])
+    keycloak.claims = {"azp": "chat-app-service", "aud": "x", name: payload}
+
+    assert "eyJ" not in str(refused(ServiceTokenAuth(audience="bob", settings=federated(file))))
 
 
 def test_equal_values_prove_the_same_and_nothing_else_is_equal(file: Path, tmp_path: Path) -> None:
