@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 _LARGEST: Final = 262_144
+_LOOK: Final = "look at the path, at what is mounted there, and at who may read it"
 _KEPT: Final = 4
 """Certificates that are kept: a token that is bound to one of them lives on, and needs it."""
 _ATTEMPTS: Final = 3
@@ -368,9 +369,9 @@ def _unreadable(file: Path) -> str:
             return "is a pipe, which can be read only once: write a file"
         size = file.stat().st_size
         if not os.access(file, os.R_OK):
-            return "cannot be read (Permission denied)"
+            return f"cannot be read (Permission denied): {_LOOK}"
     except OSError as error:
-        return f"cannot be read ({error.strerror or type(error).__name__})"
+        return f"cannot be read ({error.strerror or type(error).__name__}): {_LOOK}"
     if file.is_dir():
         return "is a directory: give the file in it"
     if not size:
@@ -401,7 +402,7 @@ def _described(file: Path) -> dict[str, Any] | str:
             "ends": certificate.not_valid_after_utc,
         }
     except Exception:  # noqa: BLE001 - the parser may raise anything for a damaged certificate
-        return "holds a certificate that is damaged"
+        return "holds a certificate that is damaged: write it again"
 
 
 def _first_certificate(file: Path) -> bytes:
@@ -436,8 +437,13 @@ def _load_pair(context: ssl.SSLContext, cert_file: Path, key_file: Path) -> str:
         )
     if not reason:
         return ""
-    if reason == "KEY_VALUES_MISMATCH" or "TYPE_MISMATCH" in reason:
-        return "holds a key that does not belong to the certificate in {certificate}: write both files of one renewal"
+    if (
+        reason in {"KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"} or "TYPE_MISMATCH" in reason
+    ):  # the second: RSA and EC
+        return (
+            "holds a key that does not belong to the certificate in {certificate}: write both files of one renewal, and the service's"
+            " own certificate before those of authorities"
+        )
     if reason in {"EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"}:
         return f"belongs to a certificate that is too weak for TLS ({reason})"
     return f"holds no private key in PEM ({printable(reason, _MAX_NAME)}): set {_KEY} to the file of the key"

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from s2s_fastapi.backchannel import client_certificate
 from s2s_fastapi.backchannel.channel import BackChannel, BackChannelError
@@ -303,7 +304,9 @@ def test_threads_that_find_a_renewed_certificate_at_once_load_it_once(
     old = keycloak.now().thumbprint
     new = renew(issue(authority, tmp_path / "new"), file)
     found: dict[int, LoadedCertificate] = {}
-    monkeypatch.setattr(client_certificate._loadings[pair(file)], "lock", MeetingLock(4))  # all four have seen the new file there
+    monkeypatch.setattr(
+        client_certificate._loadings[pair(file)], "lock", MeetingLock(4)
+    )  # all four have seen the new file there
 
     def look(number: int, tls: ClientTls) -> None:
         found[number] = tls.now()
@@ -467,8 +470,17 @@ def test_a_token_is_not_requested_without_the_certificate(authority: Path, tmp_p
 def test_a_key_of_another_certificate_is_named(authority: Path, file: Path, tmp_path: Path) -> None:
     other = issue(authority, tmp_path / "other").with_suffix(".key")
     assert problem(ClientCertificate(file, other)) == (
-        f"KEYCLOAK_CLIENT_CERT_KEY_FILE: {other} holds a key that does not belong to the certificate in {file}: write both files of one renewal."
+        f"KEYCLOAK_CLIENT_CERT_KEY_FILE: {other} holds a key that does not belong to the certificate in {file}: write both"
+        " files of one renewal, and the service's own certificate before those of authorities."
     )
+
+
+def test_a_key_of_another_kind_is_no_missing_key(file: Path) -> None:
+    key = rsa.generate_private_key(public_exponent=65_537, key_size=2048)
+    file.with_suffix(".key").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    assert "holds a key that does not belong to the certificate" in problem(pair(file))
 
 
 def test_an_encrypted_key_is_named_and_nobody_is_asked_for_its_password(file: Path) -> None:
@@ -486,11 +498,14 @@ def test_an_encrypted_key_is_named_and_nobody_is_asked_for_its_password(file: Pa
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (None, "cannot be read (No such file or directory)"),
+        (None, "cannot be read (No such file or directory): look at the path"),
         (b"", "is empty"),
         (b"nothing", "holds no complete certificate in PEM"),
         (b"-----BEGIN CERTIFICATE-----\nMIIB", "holds no complete certificate in PEM"),
-        (b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", "holds a certificate that is damaged"),
+        (
+            b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
+            "holds a certificate that is damaged: write it again",
+        ),
         (b"x" * 300_000, "is too large"),
     ],
 )

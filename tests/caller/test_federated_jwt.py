@@ -254,10 +254,11 @@ def test_a_refusal_with_a_reason_has_nothing_to_do_with_a_new_key(
     assert len(granting.requests) == 1
 
 
+@pytest.mark.parametrize("said", ["Token is not active", "Token was issued in the future"])
 def test_a_token_that_was_issued_a_moment_ago_is_tried_again_soon(
-    source: TokenSource, granting: Keycloak, clock: Clock, file: Path
+    source: TokenSource, granting: Keycloak, clock: Clock, file: Path, said: str
 ) -> None:
-    granting.answers = [refusal(400, "invalid_client", "Token is not active")]
+    granting.answers = [refusal(400, "invalid_client", said)]
     auth = ServiceTokenAuth(settings=federated(file))
 
     error = refused(auth)
@@ -278,6 +279,7 @@ CURES = [
     (400, "invalid_client", "Token jti claim is required", 'Set supportsClientAssertionReuse to "true" in the identity provider of'),
     (400, "invalid_client", "Token was issued too far in the past to be used now", "of type kubernetes takes a token for 3600 s after its iat"),
     (400, "invalid_client", "Token is not active", f"Compare the clocks of Keycloak and of {CLUSTER}"),
+    (400, "invalid_client", "Token was issued in the future", f"Compare the clocks of Keycloak and of {CLUSTER}"),
     (400, "invalid_client", "client_id parameter does not match authenticated client", f"Its subject is {SUBJECT}, and another client has"),
 ]  # fmt: skip
 
