@@ -8,7 +8,7 @@ import re
 import ssl
 import threading
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -39,6 +39,8 @@ _LARGEST: Final = 262_144
 _LOOK: Final = "look at the path, at what is mounted there, and at who may read it"
 _KEPT: Final = 4
 """Certificates that are kept: a token that is bound to one of them lives on, and needs it."""
+_MOST_LAST: Final = 16
+"""Upper bound on the kinds of trust for which certificates outlive the clients that showed them."""
 _ATTEMPTS: Final = 3
 _MAX_NAME: Final = 300
 _BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
@@ -147,6 +149,18 @@ class ClientTls:
         self._loading.add(self)
 
     @classmethod
+    def succeeding(
+        cls, certificate: ClientCertificate, trust: Callable[[], ssl.SSLContext], trusts: Hashable
+    ) -> "ClientTls":
+        """Return a new one, which has the certificates of the one before with equal `trusts`: those for which `trust` makes equal contexts.
+
+        So an HTTP client that is opened after a renewal knows the certificate of a token that this process still uses.
+        """
+        made = cls(certificate, trust)
+        made._loading.succeed(made, trusts)
+        return made
+
+    @classmethod
     def shared(cls, certificate: ClientCertificate, ca_file: Path | None) -> "ClientTls":
         """Return the one of this process that shows `certificate` to servers of the system's authorities and of those in `ca_file`."""
         return _shared(certificate, ca_file)
@@ -229,6 +243,10 @@ class ClientTls:
         except Exception:  # noqa: BLE001 - `trust` may be of an HTTP client, and its failure must not be that of the other one
             return None
 
+    def begin_with(self, kept: tuple[LoadedCertificate, ...]) -> None:
+        """Keep certificates that another one loaded."""
+        self._state = _State(kept=kept)
+
     def take(self, stamp: object, loaded: LoadedCertificate | str | None) -> None:
         """Use what was loaded from files with this stamp."""
         kept = self._state.kept
@@ -253,10 +271,21 @@ class _Loading:
         # Reentrant, because a signal handler may make a request on the thread that loads.
         self.lock = threading.RLock()
         self._all: WeakValueDictionary[int, ClientTls] = WeakValueDictionary()
+        self._last: dict[Hashable, ClientTls] = {}
         watch_forks(self)
 
     def add(self, tls: ClientTls) -> None:
         self._all[id(tls)] = tls
+
+    def succeed(self, tls: ClientTls, trusts: Hashable) -> None:
+        """Let `tls` begin with what the last one with equal `trusts` had. It loads with all others as long as the process lives."""
+        with self.lock:
+            before = self._last.pop(trusts, None)
+            if before is not None:
+                tls.begin_with(before.kept)
+            elif len(self._last) >= _MOST_LAST:
+                del self._last[next(iter(self._last))]
+            self._last[trusts] = tls
 
     def others(self, tls: ClientTls) -> list[ClientTls]:
         """Return all others that show the certificate."""
