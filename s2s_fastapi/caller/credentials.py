@@ -228,7 +228,7 @@ def _stamp(file: Path) -> object:
         seen = file.stat()  # follows the link by which Kubernetes replaces a mounted secret
     except OSError:
         return None
-    return seen.st_ino, seen.st_mtime_ns, seen.st_size
+    return seen.st_ino, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size  # ctime: copies may keep size and mtime
 
 
 _METHODS: Mapping[str, type[ClientSecretBasic | ClientSecretPost]] = {
