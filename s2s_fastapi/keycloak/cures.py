@@ -548,7 +548,8 @@ WITHOUT_REQUEST: Final = (
 )
 ADDRESS_REWRITTEN: Final = (
     'the header with the client certificate does not count: the address of the connection (scope["client"]) also stands in X-Forwarded-For or '
-    "Forwarded, so the server has taken it from there. Start uvicorn with --no-proxy-headers, or let the proxy send neither header."
+    "Forwarded, or cannot be compared with them (it is no address, or they have more than 100). So the server may have taken it from there. Start "
+    "uvicorn with --no-proxy-headers, or let the proxy send neither header."
 )
 PROOF_USED: Final = (
     "the proof in the DPoP header was used before. Each request needs a new one. If nobody copied it, look for a client or a proxy that sends a "
