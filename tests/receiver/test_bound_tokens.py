@@ -332,8 +332,9 @@ class TestWithoutDpop:
         response = client.get("/x", headers=owner.headers(token, "/x")[: 2 if proof else 1])
         assert (response.status_code, fields(response), observed.reasons) == (401, [BEARER], ["no_credentials"])
         assert observed.decisions[-1].cure == (
-            "the request has a bound token (scheme DPoP), and this service does not accept bound tokens. Write"
+            "the request has a token under the scheme DPoP, and this service accepts none. Write"
             ' dpop="accepted" and public_url=... here, or KEYCLOAK_DPOP=false (or dpop=False) in the caller.'
+            " A token that is bound to a certificate is sent under Bearer."
         )
         response = client.get("/x", headers=bearer(token))
         assert (fields(response), observed.reasons[-1]) == ([BEARER_INVALID], "sender_constrained")
