@@ -97,7 +97,7 @@ def federate(
 def _refuse(realm: "Snapshot", client_id: str, how: ByFederation) -> None:
     from s2s_fastapi.operations.federation import obstacle  # noqa: PLC0415 - slows --help down
 
-    if (found := obstacle(realm, client_id, how)) is not None:
+    if (found := obstacle(realm, client_id, how, replaced={client_id})) is not None:
         raise ConfigurationError(found.text)
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "ClientAuthentication",
     "ProviderKind",
     "TrustedProvider",
+    "alias_in_use",
     "client_fields",
     "dn_parts",
     "dn_problem",
@@ -184,6 +185,15 @@ def same_subject(alias: str, subject: str, clients: Iterable[str]) -> str:
     return (
         f"the subject {named(subject)} of the identity provider {named(alias)} already proves {listed(clients)}. Keycloak refuses all of"
         " several clients, or goes on with the one that it knows. Give each client a subject of its own"
+    )
+
+
+def alias_in_use(alias: str, clients: Iterable[str]) -> str:
+    """Return what is wrong if other clients name an identity provider that is not there: whoever makes it could log in as them."""
+    return (
+        f"the identity provider {named(alias)} is not there, and the realm already has clients that name it: {listed(clients)}. Whoever makes"
+        " tokens for a new one of this alias could log in as them. Name another alias, make the identity provider by hand, or give their access files, too, and"
+        " --grant CLIENT:client_authentication for each"
     )
 
 

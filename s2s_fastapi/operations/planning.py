@@ -339,7 +339,7 @@ class Planning:
         how = self._authentication(client_id)
         if not isinstance(how, ByFederation):
             return True
-        if (found := obstacle(self.now, client_id, how)) is not None:
+        if (found := obstacle(self.now, client_id, how, replaced=self._replaced(how))) is not None:
             self.findings[found] = None
             return False
         provider = how.provider
@@ -353,6 +353,15 @@ class Planning:
             f" client that it proves.{preview}",
         )
         return True
+
+    def _replaced(self, how: ByFederation) -> frozenset[str]:
+        """Return the clients whose access files name the same identity provider, and of which an operator says that they log in so."""
+        authentication = self.wanted.authentication
+        return frozenset(
+            name
+            for name in self.wanted.replaced
+            if isinstance(other := authentication.get(name), ByFederation) and other.provider == how.provider
+        )
 
     # Users
 

@@ -193,6 +193,11 @@ class Snapshot:
         inside = (name for name, client in self._clients.items() if proof_of(client) == (alias, subject))
         return tuple(sorted({*inside, *(name for *proof, name in self.subjects if proof == [alias, subject])}))
 
+    def naming(self, alias: str) -> tuple[str, ...]:
+        """Return the clients, of the plan or not, that this identity provider proves, or would prove if it were there."""
+        inside = (name for name, client in self._clients.items() if proof_of(client)[0] == alias)
+        return tuple(sorted({*inside, *(name for other, _, name in self.subjects if other == alias)}))
+
     def scope(self, name: str) -> Mapping[str, Any] | None:
         """Return a client scope, or None."""
         return self._scopes.get(name)
