@@ -6,6 +6,7 @@ The access file, the plan and the operator's tools use the same words. Nothing h
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias
 
 from s2s_fastapi.names import name_problem, url_problem
@@ -28,6 +29,7 @@ __all__ = [
     "client_fields",
     "dn_parts",
     "dn_problem",
+    "same_dn",
     "same_subject",
 ]
 
@@ -52,7 +54,17 @@ ProviderKind: TypeAlias = Literal["kubernetes", "oidc", "spiffe"]
 PROVIDER_KINDS: Final[tuple[ProviderKind, ...]] = ("kubernetes", "oidc", "spiffe")
 _ALIAS: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _TRUST_DOMAIN: Final = re.compile(r"spiffe://[a-z0-9._-]{1,255}")
-_RDN: Final = re.compile(r"(?<!\\),")
+_PART: Final = re.compile(r"""\s*([A-Za-z][\w.-]*|\d+(?:\.\d+)+)\s*=\s*("(?:[^"\\]|\\.)*"|(?:[^",;\\]|\\.)*)\s*""")
+_ESCAPED: Final = re.compile(r"((?:\\[0-9A-Fa-f]{2})+)|\\(.)")
+_OIDS: Final = MappingProxyType(
+    {
+        "SERIALNUMBER": "2.5.4.5",
+        "BUSINESSCATEGORY": "2.5.4.15",
+        "JURISDICTIONCOUNTRYNAME": "1.3.6.1.4.1.311.60.2.1.3",
+        "EMAILADDRESS": "1.2.840.113549.1.9.1",
+    }
+)
+"""The names of parts that Keycloak knows beside Java's own: it compares them as object identifiers."""
 _NARROW: Final = frozenset({"CN", "UID", "SERIALNUMBER"})
 """The parts of a DN that name the one that the certificate is for."""
 
@@ -198,17 +210,52 @@ def alias_in_use(alias: str, clients: Iterable[str]) -> str:
 
 
 def dn_parts(name: str) -> tuple[tuple[str, str], ...]:
-    """Return the parts of a distinguished name (RFC 4514) as Keycloak compares them: without spaces around them, keys in capitals."""
-    pairs = (part.partition("=") for part in _RDN.split(name))
-    return tuple((key.strip().upper(), value.strip()) for key, _, value in pairs)
+    """Return the parts of a distinguished name (RFC 4514) as Keycloak compares them, the most specific first.
+
+    - Keys are in capitals. The four names that Keycloak adds are object identifiers, as other tools write them.
+    - Values are without quotes and escapes: an escaped C3 BC is one letter in UTF-8.
+
+    Raises:
+        ValueError: It is no distinguished name.
+    """
+    return tuple((_OIDS.get(key, key), _ESCAPED.sub(_unescaped, value)) for key, value in _written_parts(name))
+
+
+def same_dn(one: str, other: str) -> bool:
+    """Return whether two texts are the same distinguished name for Keycloak."""
+    try:
+        return dn_parts(one) == dn_parts(other)
+    except ValueError:
+        return False
+
+
+def _written_parts(name: str) -> list[tuple[str, str]]:
+    """Return the parts as they are written, with their escapes, but without quotes."""
+    found: list[tuple[str, str]] = []
+    at = 0
+    while at < len(name) or not found:
+        part = _PART.match(name, at)
+        if part is None or (part.end() < len(name) and name[part.end()] not in ",;+"):
+            raise ValueError("it is no distinguished name")
+        value = part[2][1:-1] if part[2].startswith('"') else part[2].strip()
+        found.append((part[1].upper(), value))
+        at = part.end() + 1
+    return found
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return bytes.fromhex(found[1].replace("\\", "")).decode(errors="replace") if found[1] else found[2]
 
 
 def dn_problem(name: str) -> str:
     """Return what is wrong with a distinguished name, for people; "" if Keycloak can compare it."""
     if problem := name_problem(name):
         return f"{named(name)} is no distinguished name: {problem}"
-    parts = dn_parts(name)
-    if name.startswith("/") or not all(key and value for key, value in parts):
+    try:
+        parts = _written_parts(name)
+    except ValueError:
+        parts = []
+    if not parts or not all(value for _, value in parts):
         return f"{named(name)} is no distinguished name such as CN=chat,OU=services,O=Example"
     if len(parts) > 1 and parts[-1][0] in _NARROW and parts[0][0] not in _NARROW:
         turned = ",".join(f"{key}={value}" for key, value in reversed(parts))

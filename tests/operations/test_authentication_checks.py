@@ -279,7 +279,7 @@ def test_each_trap_of_a_distinguished_name_is_found_with_its_field(
     assert "Clients, chat, Credentials, " in text(results)
 
 
-@pytest.mark.parametrize("name", ["cn=chat, ou=svc, o=Acme", "CN=chat , OU=svc,O=Acme"])
+@pytest.mark.parametrize("name", ["cn=chat, ou=svc, o=Acme", "CN=chat , OU=svc,O=Acme", 'CN=ch\\61t,OU=svc,O="Acme"'])
 def test_blanks_and_the_case_of_keys_make_no_difference(name: str, tmp_path: Path) -> None:
     facts = facts_of(with_certificate(subject=name), now=time.time(), **by_certificate(tmp_path))
     assert text(check_authentication(facts)) == ""

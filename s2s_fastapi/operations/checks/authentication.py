@@ -15,8 +15,8 @@ from s2s_fastapi.keycloak.client_authentication import (
     ISSUER_DN,
     REGEX,
     ByFederation,
-    dn_parts,
     dn_problem,
+    same_dn,
     same_subject,
 )
 from s2s_fastapi.operations.facts import Facts
@@ -280,7 +280,7 @@ def _of_certificate(facts: Facts, found: Inspection, client: Mapping[str, Any]) 
                 Finding(
                     seen=f"{place} of the client {who}: {problem.partition(': write ')[0]}.",
                     why=f"{_NO_TOKEN} Keycloak says only that the client or its credentials are invalid.",
-                    cure=f"Write {problem.partition(': write ')[2] or 'the name as `openssl x509 -noout -subject -nameopt RFC2253` shows it'}.",
+                    cure=f"Write {problem.partition(': write ')[2] or 'the name as `openssl x509 -noout -subject -nameopt RFC2253,-esc_msb,utf8` shows it'}.",
                     console=f"{page}, {place}",
                 )
             )
@@ -296,7 +296,7 @@ def _differences(who: str, page: str, own: LoadedCertificate, wanted: str, autho
         ("Subject DN", own.subject, wanted),
         ("Certificate Authority subject DN", own.issuer, authority),
     ):
-        if its and dn_parts(mine) != dn_parts(its):
+        if its and not same_dn(mine, its):
             yield Finding(
                 seen=f"{place} of the client {who} is {named(its)}, and the certificate of this service has {named(mine)}.",
                 why=f"{_NO_TOKEN} Keycloak says only that the client or its credentials are invalid.",
