@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias
+from urllib.parse import urlsplit
 
 from s2s_fastapi.names import name_problem, url_problem
 from s2s_fastapi.text import listed, named
@@ -65,6 +66,7 @@ _OIDS: Final = MappingProxyType(
     }
 )
 """The names of parts that Keycloak knows beside Java's own: it compares them as object identifiers."""
+_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _NARROW: Final = frozenset({"CN", "UID", "SERIALNUMBER"})
 """The parts of a DN that name the one that the certificate is for."""
 
@@ -93,6 +95,19 @@ class TrustedProvider:
         if self.kind == "kubernetes":
             return "Keycloak finds the keys of kubernetes by its issuer: leave keys out" if self.keys else ""
         return f"keys is no URL: {problem}" if (problem := url_problem(self.keys)) else ""
+
+    @property
+    def caution(self) -> str:
+        """What to look at before it is made, for people; "" if nothing."""
+        # An issuer is a name for Keycloak, but that of a cluster is also where its keys are looked for.
+        fetched = self.issuer if self.kind == "kubernetes" else self.keys
+        parts = urlsplit(fetched)
+        if parts.scheme != "http" or parts.hostname in _LOOPBACK:
+            return ""
+        return (
+            f"Keycloak fetches the keys of the identity provider {named(self.alias)} without TLS ({named(fetched)}): whoever is on the way can log in"
+            " as each client that it proves. Use https"
+        )
 
     @property
     def config(self) -> dict[str, str]:

@@ -352,6 +352,8 @@ class Planning:
             f"CHECK THIS: the identity provider {named(provider.alias)} is new. Whoever makes tokens for {named(provider.issuer)} can log in as each"
             f" client that it proves.{preview}",
         )
+        if provider.caution:
+            self._say(Severity.NOTE, f"CHECK THIS: {provider.caution}.")
         return True
 
     def _replaced(self, how: ByFederation) -> frozenset[str]:

@@ -564,6 +564,34 @@ def test_federate_writes_the_block_into_an_access_file(tmp_path: Path) -> None:
     assert "has no app with the client id chat" in stderr
 
 
+def test_federate_gives_two_apps_of_an_access_file_two_subjects(tmp_path: Path) -> None:
+    file = tmp_path / "access.json"
+    before = AccessFile((caller("chat", "crm"), chat(client_id="older"))).text
+    file.write_text(before)
+    code, stdout, stderr = federate("--access", str(file))
+    assert (code, stdout, file.read_text()) == (2, "", before)
+    assert "already proves older" in stderr
+
+
+@pytest.mark.parametrize(
+    ("issuer", "keys", "said"),
+    [
+        ("http://issuer.example", "http://issuer.example/jwks", True),
+        ("http://issuer.example", "https://issuer.example/jwks", False),
+        ("https://issuer.example", "http://127.0.0.1:8000/jwks", False),
+    ],
+)
+def test_keys_that_are_fetched_without_tls_are_said(issuer: str, keys: str, said: bool) -> None:
+    provider = TrustedProvider(alias="own", kind="oidc", issuer=issuer, keys=keys)
+    options = ("--type", "oidc", "--alias", "own", "--issuer", issuer, "--keys", keys)
+    result = run({}, "federate", "--client-id", "chat", "--subject", "s", *options)
+    assert (result.exit_code, "without TLS" in result.stderr) == (0, said)
+    with FakeKeycloak().api() as api:
+        assert ("without TLS" in findings(plan_for(api, CRM, chat("s", provider)), Severity.NOTE)) is said
+    cluster = TrustedProvider(alias="k8s", kind="kubernetes", issuer=issuer)
+    assert ("without TLS" in cluster.caution) is issuer.startswith("http:")
+
+
 def test_federate_refuses_what_is_no_issuer() -> None:
     result = run({}, "federate", "--client-id", "chat", "--subject", SUBJECT, "--issuer", "cluster.local")
     assert result.exit_code == 2
