@@ -333,6 +333,18 @@ def test_an_identity_provider_that_was_removed_is_made_again_if_an_operator_name
     assert [each["alias"] for each in realm.providers] == ["k8s"]
 
 
+def test_a_client_that_an_operator_gives_to_another_identity_provider_is_named_all_the_same() -> None:
+    realm = FakeKeycloak()
+    realm.add_client(
+        clientId="payroll", serviceAccountsEnabled=True, clientAuthenticatorType="federated-jwt", attributes=ATTRIBUTES
+    )
+    k9s = TrustedProvider(alias="k9s", kind="kubernetes", issuer="https://k9s.example")
+    with realm.api() as api:
+        payroll = chat("theirs", k9s, client_id="payroll")
+        plan = plan_for(api, CRM, chat("mine", EVIL), payroll, grant=("payroll:client_authentication",))
+    assert "clients that name it: payroll" in findings(plan, Severity.FORBIDDEN)
+
+
 def test_a_saved_plan_with_an_identity_provider_that_others_name_is_refused() -> None:
     realm = FakeKeycloak()
     plan = planned(realm)

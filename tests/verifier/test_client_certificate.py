@@ -323,6 +323,7 @@ class TestTheAddress:
             ("10.0.0.5 ", "x-forwarded-for", "10.0.0.5 :80"),
             ('10.0.0.5"', "x-forwarded-for", '10.0.0.5":80'),
             ("10.0.0.5:5", "x-forwarded-for", "[10.0.0.5:5]:80"),
+            ("[10.0.0.5", "x-forwarded-for", "[[10.0.0.5]:80"),
             (" 2001:db8::1 ", "x-forwarded-for", "[ 2001:db8::1 ]:80"),
         ],
     )
