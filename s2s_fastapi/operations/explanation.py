@@ -18,7 +18,7 @@ from s2s_fastapi.keycloak.dpop import ANY_THUMBPRINT, bind_or_switch_off
 from s2s_fastapi.operations.declarations import any_service_for, audiences_of, receiving
 from s2s_fastapi.operations.declared_calls import about_the_code
 from s2s_fastapi.operations.relations import binding_problem, certificate_notes
-from s2s_fastapi.operations.tokens import described, described_by, verdict_on
+from s2s_fastapi.operations.tokens import described, described_by, under_dpop, verdict_on
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.realm.entities import Role
 from s2s_fastapi.realm.exchange import ANY_SESSION, SubjectToken
@@ -417,10 +417,12 @@ def _judged(claims: Mapping[str, Any], algorithm: str, *, now: float, not_before
         found.append(Decision(reason=Reason.ALGORITHM_NOT_ALLOWED, cure=cure))
     payload = json.dumps(dict(claims)).encode()
     issuer = claims.get("iss")
-    checks = Checks(issuer=issuer if isinstance(issuer, str) else "", audiences=frozenset(), leeway=_LEEWAY)
+    checks = Checks(
+        issuer=issuer if isinstance(issuer, str) else "", audiences=frozenset(), leeway=_LEEWAY, certificate=True
+    )
     jws = Jws(algorithm=algorithm, kid="", payload=payload, signing_input=b"", signature=b"")
     # Whether the service accepts bound tokens at all is asked for each service: see `_answer`.
-    refusals, _ = checks.refusals(jws, json_object(payload), not_before=not_before, now=now, dpop="cnf" in claims)
+    refusals, _ = checks.refusals(jws, json_object(payload), not_before=not_before, now=now, dpop=under_dpop(claims))
     return (*found, *refusals) or (Decision(reason=Reason.ALLOWED),)
 
 
