@@ -330,7 +330,7 @@ def test_what_terraform_cannot_change_is_said_with_what_to_write(tmp_path: Path)
 def text_of(**cnf: str) -> str:
     """Return a token as a service sends it; nobody looks at its signature."""
     now = int(time.time())
-    claims = {
+    claims: dict[str, Any] = {
         "iss": "https://sso.example.com/realms/corp",
         "typ": "Bearer",
         "azp": SHOP,
