@@ -57,7 +57,7 @@ class Reason(StrEnum):
         "sender_constrained",
         401,
         "invalid_token",
-        "The access token is bound to a key and cannot be used as a bearer token.",
+        "The access token is bound to a key or a client certificate, and this service does not accept it as it was sent.",
     )
     NOT_BOUND = (
         "not_bound",

@@ -16,6 +16,9 @@ from s2s_fastapi.text import listed, named
 __all__ = [
     "ATTRIBUTES",
     "CERTIFICATE",
+    "CERTIFICATE_BOUND",
+    "COMPARES_AUTHORITY",
+    "CONSOLE",
     "FEDERATED",
     "PROVIDER",
     "PROVIDER_KINDS",
@@ -26,10 +29,14 @@ __all__ = [
     "ClientAuthentication",
     "ProviderKind",
     "TrustedProvider",
+    "accept_certificate_first",
     "alias_in_use",
+    "any_authority",
+    "bind_to_certificate_first",
     "client_fields",
     "dn_parts",
     "dn_problem",
+    "needs_certificate",
     "same_dn",
     "same_subject",
 ]
@@ -50,6 +57,12 @@ ATTRIBUTES: Final = (PROVIDER, SUBJECT, DN, ISSUER_DN, REGEX)
 """All attributes of a client that say how it authenticates itself."""
 SINCE: Final = (26, 6)
 """The version from which on Keycloak takes the tokens of other issuers without a feature being switched on."""
+COMPARES_AUTHORITY: Final = (26, 7)
+"""The version from which on Keycloak compares the authority of a certificate (``x509.casubjectdn``). Older ones ignore that attribute."""
+CERTIFICATE_BOUND: Final = "tls.client.certificate.bound.access.tokens"
+"""The attribute of a client that gets only tokens which are bound to its certificate: Keycloak refuses its requests without one."""
+CONSOLE: Final = "Advanced, OAuth 2.0 Mutual TLS Certificate Bound Access Tokens Enabled"
+"""Where that switch is, on the page of the client."""
 
 ProviderKind: TypeAlias = Literal["kubernetes", "oidc", "spiffe"]
 PROVIDER_KINDS: Final[tuple[ProviderKind, ...]] = ("kubernetes", "oidc", "spiffe")
@@ -205,6 +218,40 @@ def client_fields(
         names = {DN: subject_dn, ISSUER_DN: issuer_dn, REGEX: "false"}
         return {"clientAuthenticatorType": CERTIFICATE, "attributes": names}
     return {}
+
+
+def any_authority(client_id: str, version: str) -> str:
+    """Return what a server means that does not compare the authority of a certificate."""
+    since = ".".join(map(str, COMPARES_AUTHORITY))
+    return (
+        f"Keycloak {version} does not compare who signed the certificate of {named(client_id)} ({ISSUER_DN} has an effect from {since} on): any authority that"
+        " Keycloak trusts can issue one with the same subject. Trust one authority for clients only, or use a newer Keycloak."
+    )
+
+
+def accept_certificate_first(receivers: Iterable[str], caller: str) -> str:
+    """Return the cure if Keycloak binds the tokens of a caller to its certificate, and a receiver refuses such tokens."""
+    return (
+        f"Write client_certificate=... in ServiceAuthMiddleware of {listed(receivers)}, and deploy that before Keycloak binds the tokens of"
+        f" {named(caller)} (attribute {CERTIFICATE_BOUND}); or switch that off for {named(caller)}."
+    )
+
+
+def bind_to_certificate_first(receivers: Iterable[str], caller: str) -> str:
+    """Return the cure if a receiver requires tokens that are bound to a certificate, and those of a caller are not."""
+    return (
+        f"{listed(receivers)} takes tokens that are bound to a client certificate: give {named(caller)} one (KEYCLOAK_CLIENT_CERT_FILE), and then let Keycloak"
+        f" bind its tokens ({CERTIFICATE_BOUND} of its client; in the console: {CONSOLE})."
+    )
+
+
+def needs_certificate(client_id: str) -> str:
+    """Return what a client needs to get a token if Keycloak binds its tokens to its certificate."""
+    who = named(client_id)
+    return (
+        f"Keycloak gives {who} only tokens that are bound to its client certificate, and none without one: set KEYCLOAK_CLIENT_CERT_FILE for the service"
+        f" {who}, or switch “OAuth 2.0 Mutual TLS Certificate Bound Access Tokens Enabled” off for its client ({CERTIFICATE_BOUND})."
+    )
 
 
 def same_subject(alias: str, subject: str, clients: Iterable[str]) -> str:

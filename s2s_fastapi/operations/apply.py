@@ -13,7 +13,6 @@ from typing import Final, Protocol
 
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.keycloak.client_authentication import alias_in_use, same_subject
-from s2s_fastapi.keycloak.dpop import ATTRIBUTE as DPOP
 from s2s_fastapi.keycloak.exchange import ATTRIBUTE
 from s2s_fastapi.operations.admin import AdminConflict, AdminError, AdminForbidden, AdminTarget
 from s2s_fastapi.operations.forbidden import forbidden_audience, forbidden_client, forbidden_role, forbidden_scope
@@ -245,7 +244,7 @@ class _Applying:
             case EnableExchange():
                 self._change(step.client, attributes={ATTRIBUTE: "true"})
             case RequireBinding():
-                self._change(step.client, attributes={DPOP: "true"})
+                self._change(step.client, attributes={step.attribute: "true"})
             case SetAuthentication():
                 self._change(step.client, **step.authentication)
             case AssignScope():

@@ -349,7 +349,7 @@ def test_the_commands_predict_the_reason_of_a_real_request(
     token = owner.token() if dpop else owner.realm.token()
     serve(dpop=mode).get("/x", headers=owner.headers(token, "/x") if dpop else bearer(token))
 
-    predicted = binding_problem("chat", replace(receiver("crm"), dpop=mode or ""), dpop=dpop)
+    predicted = binding_problem("chat", replace(receiver("crm"), dpop=mode or ""), binding="dpop" if dpop else "")
     assert observed.reasons[-1] == ("allowed" if predicted is None else str(predicted.reason))
 
 

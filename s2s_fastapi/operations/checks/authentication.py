@@ -10,11 +10,13 @@ from s2s_fastapi.caller.assertion_file import Assertion
 from s2s_fastapi.errors import ConfigurationError, TokenRequestError
 from s2s_fastapi.keycloak.client_authentication import (
     CERTIFICATE,
+    COMPARES_AUTHORITY,
     DN,
     FEDERATED,
     ISSUER_DN,
     REGEX,
     ByFederation,
+    any_authority,
     dn_problem,
     same_dn,
     same_subject,
@@ -271,6 +273,16 @@ def _of_certificate(facts: Facts, found: Inspection, client: Mapping[str, Any]) 
                 seen=f"The client {who} names no authority ({ISSUER_DN}).",
                 why="A certificate with the same subject of any authority that Keycloak trusts passes.",
                 cure=f"Write the subject of the authority{_shown_issuer(own)}, the most specific part first.",
+                console=f"{page}, Certificate Authority subject DN",
+            )
+        )
+    elif found.snapshot.model.version < COMPARES_AUTHORITY:
+        results.append(
+            Finding(
+                level="warning",
+                seen=f"This Keycloak is {found.snapshot.version}, and does not compare who signed the certificate ({ISSUER_DN}).",
+                why=any_authority(found.client_id, found.snapshot.version),
+                cure="Keep one authority alone in Keycloak's truststore, or use a newer Keycloak.",
                 console=f"{page}, Certificate Authority subject DN",
             )
         )
