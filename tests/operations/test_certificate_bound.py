@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from s2s_fastapi.operations.realm_file import RealmFile
 from s2s_fastapi.operations.realm_json import realm_json
 from s2s_fastapi.operations.relations import Status, relations
 from s2s_fastapi.operations.snapshot import read_snapshot
+from s2s_fastapi.operations.steps import MakeClient
 from s2s_fastapi.operations.terraform import terraform
 from s2s_fastapi.operations.wanted import Severity, wanted
 from s2s_fastapi.realm.model import RealmModel
@@ -224,6 +226,30 @@ def test_nothing_is_switched_on_if_no_route_needs_it(app: AppAccess, caller_: Ap
     plan = of_file(with_billing(), app, caller_)
     assert binding(plan) == []
     assert "certificate" not in noted(plan, Severity.OPEN)
+
+
+NAMED = Caller("service", frozenset({"billing"}))
+
+
+@pytest.mark.parametrize(
+    ("requires", "steps"),
+    [((Bound() & NAMED, NAMED), 1), ((Bound(),), 1), ((Bound(), NAMED), 0)],
+    ids=["one of two that name it", "every route", "one that does not name it"],
+)
+def test_a_route_counts_if_it_names_the_caller_or_if_no_route_takes_bearer_tokens(requires: Any, steps: int) -> None:
+    app = replace(receiver("crm", *requires), client_certificate=True)
+    assert len(binding(of_file(with_billing(), app, BILLING))) == steps
+
+
+def test_a_client_that_was_made_without_the_switch_is_not_the_planned_one() -> None:
+    plan = of_file({"realm": "corp", "enabled": True, "clients": []}, CRM, BILLING)
+    (step,) = (each for each in plan.steps if isinstance(each, MakeClient) and each.client == "billing")
+    snapshot = read_snapshot(RealmFile(with_billing(), version="26.7.3"), plan.question)
+    document = deepcopy(dict(snapshot.document))
+    step.on(document)
+    assert step.holds(snapshot.with_document(document))
+    replace(step, certificate_bound=False).on(document)
+    assert not step.holds(snapshot.with_document(document))
 
 
 OTHER = receiver("stock", Caller("service", frozenset({"billing"})))
