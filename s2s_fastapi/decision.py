@@ -57,13 +57,13 @@ class Reason(StrEnum):
         "sender_constrained",
         401,
         "invalid_token",
-        "The access token is bound to a key and cannot be used as a bearer token.",
+        "The access token is bound to a key or a client certificate, and this service does not accept it as it was sent.",
     )
     NOT_BOUND = (
         "not_bound",
         401,
         "invalid_token",
-        "The access token is not bound to a key, and this service needs one that is.",
+        "The access token is not bound, and this service needs one that is.",
     )
     WRONG_TYPE = "wrong_type", 401, "invalid_token", "The token is not an access token."
     MALFORMED_CLAIMS = "malformed_claims", 401, "invalid_token", "A claim of the access token is missing or malformed."

@@ -8,7 +8,7 @@ import re
 import ssl
 import threading
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -36,11 +36,15 @@ __all__ = [
 ]
 
 _LARGEST: Final = 262_144
+_LOOK: Final = "look at the path, at what is mounted there, and at who may read it"
 _KEPT: Final = 4
 """Certificates that are kept: a token that is bound to one of them lives on, and needs it."""
+_MOST_LAST: Final = 16
+"""Upper bound on the kinds of trust for which certificates outlive the clients that showed them."""
 _ATTEMPTS: Final = 3
 _MAX_NAME: Final = 300
-_CERTIFICATE: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
+_END: Final = b"-----END CERTIFICATE-----"
 _ALERTS: Final = re.compile(
     "ALERT_(.*_)?CERTIFICATE(_.*)?|.*ALERT_(UNKNOWN_CA|ACCESS_DENIED|NO_CERTIFICATE|HANDSHAKE_FAILURE|DECRYPT_ERROR)"
 )
@@ -141,7 +145,20 @@ class ClientTls:
         self.certificate = certificate
         self.trust = trust
         self._state = _State()
-        _loading.add(self)
+        self._loading = _loading_of(certificate)
+        self._loading.add(self)
+
+    @classmethod
+    def succeeding(
+        cls, certificate: ClientCertificate, trust: Callable[[], ssl.SSLContext], trusts: Hashable
+    ) -> "ClientTls":
+        """Return a new one, which has the certificates of the one before with equal `trusts`: those for which `trust` makes equal contexts.
+
+        So an HTTP client that is opened after a renewal knows the certificate of a token that this process still uses.
+        """
+        made = cls(certificate, trust)
+        made._loading.succeed(made, trusts)
+        return made
 
     @classmethod
     def shared(cls, certificate: ClientCertificate, ca_file: Path | None) -> "ClientTls":
@@ -166,7 +183,7 @@ class ClientTls:
         """
         state = self._state
         if self._outdated(state):
-            with _loading.lock:
+            with self._loading.lock:
                 if self._outdated(self._state):  # else another thread loaded it meanwhile
                     undisturbed(self._load)
                 state = self._state
@@ -187,7 +204,7 @@ class ClientTls:
 
     def forget(self) -> None:
         """Read everything again at the next use, also what `trust` reads."""
-        with _loading.lock:
+        with self._loading.lock:
             self._state = _State(kept=self._state.kept)
 
     def context(self) -> ssl.SSLContext:
@@ -207,7 +224,7 @@ class ClientTls:
         for _ in range(_ATTEMPTS):
             stamp = self.certificate.stamp()
             own = self.certificate.load(self.trust)
-            others = [(tls, tls.beside(stamp)) for tls in _loading.together(self)]
+            others = [(tls, tls.beside(stamp)) for tls in self._loading.others(self)]
             # Else a file was replaced meanwhile, and the two may be of different pairs.
             if stamp == self.certificate.stamp():
                 break
@@ -226,6 +243,10 @@ class ClientTls:
         except Exception:  # noqa: BLE001 - `trust` may be of an HTTP client, and its failure must not be that of the other one
             return None
 
+    def begin_with(self, kept: tuple[LoadedCertificate, ...]) -> None:
+        """Keep certificates that another one loaded."""
+        self._state = _State(kept=kept)
+
     def take(self, stamp: object, loaded: LoadedCertificate | str | None) -> None:
         """Use what was loaded from files with this stamp."""
         kept = self._state.kept
@@ -240,30 +261,47 @@ class ClientTls:
 
 
 class _Loading:
-    """The one load of client certificates that a process makes at a time, and who takes part in it.
+    """The one load of a certificate that a process makes at a time, and who takes part in it.
 
-    Without the lock, a slow thread could put what it began with over what another one loaded meanwhile, and lose a certificate.
+    Without the lock, a slow thread could put what it began with over what another one loaded meanwhile, and lose a certificate. Each
+    certificate has a lock of its own: a file system that hangs stops no other certificate.
     """
 
     def __init__(self) -> None:
         # Reentrant, because a signal handler may make a request on the thread that loads.
         self.lock = threading.RLock()
         self._all: WeakValueDictionary[int, ClientTls] = WeakValueDictionary()
+        self._last: dict[Hashable, ClientTls] = {}
+        watch_forks(self)
 
     def add(self, tls: ClientTls) -> None:
         self._all[id(tls)] = tls
-        watch_forks(self)
 
-    def together(self, tls: ClientTls) -> list[ClientTls]:
-        """Return the others that show the same certificate."""
+    def succeed(self, tls: ClientTls, trusts: Hashable) -> None:
+        """Let `tls` begin with what the last one with equal `trusts` had. It loads with all others as long as the process lives."""
+        with self.lock:
+            before = self._last.pop(trusts, None)
+            if before is not None:
+                tls.begin_with(before.kept)
+            elif len(self._last) >= _MOST_LAST:
+                del self._last[next(iter(self._last))]
+            self._last[trusts] = tls
+
+    def others(self, tls: ClientTls) -> list[ClientTls]:
+        """Return all others that show the certificate."""
         alive = [reference() for reference in self._all.valuerefs()]
-        return [each for each in alive if each is not None and each is not tls and each.certificate == tls.certificate]
+        return [each for each in alive if each is not None and each is not tls]
 
     def after_fork(self) -> None:
         self.lock = threading.RLock()
 
 
-_loading: Final = _Loading()
+_loadings: Final[dict[ClientCertificate, _Loading]] = {}
+
+
+def _loading_of(certificate: ClientCertificate) -> _Loading:
+    # Threads may come here together: the first one counts for all.
+    return _loadings.get(certificate) or _loadings.setdefault(certificate, _Loading())
 
 
 class RenewedContext(ssl.SSLContext):
@@ -360,9 +398,9 @@ def _unreadable(file: Path) -> str:
             return "is a pipe, which can be read only once: write a file"
         size = file.stat().st_size
         if not os.access(file, os.R_OK):
-            return "cannot be read (Permission denied)"
+            return f"cannot be read (Permission denied): {_LOOK}"
     except OSError as error:
-        return f"cannot be read ({error.strerror or type(error).__name__})"
+        return f"cannot be read ({error.strerror or type(error).__name__}): {_LOOK}"
     if file.is_dir():
         return "is a directory: give the file in it"
     if not size:
@@ -393,14 +431,17 @@ def _described(file: Path) -> dict[str, Any] | str:
             "ends": certificate.not_valid_after_utc,
         }
     except Exception:  # noqa: BLE001 - the parser may raise anything for a damaged certificate
-        return "holds a certificate that is damaged"
+        return "holds a certificate that is damaged: write it again"
 
 
 def _first_certificate(file: Path) -> bytes:
     """Return the first certificate of a file in PEM, or nothing; no object that outlives this call holds the rest of the file."""
     with file.open("rb") as opened:
-        found = _CERTIFICATE.search(opened.read(_LARGEST))
-    return b"" if found is None else found[0]
+        content = opened.read(_LARGEST)
+    # No regular expression: it would look for the end anew from each of many beginnings, and stop the process for half a minute.
+    begin = content.find(_BEGIN)
+    end = content.find(_END, begin)
+    return b"" if begin < 0 or end < 0 else content[begin : end + len(_END)]
 
 
 def _load_pair(context: ssl.SSLContext, cert_file: Path, key_file: Path) -> str:
@@ -425,8 +466,13 @@ def _load_pair(context: ssl.SSLContext, cert_file: Path, key_file: Path) -> str:
         )
     if not reason:
         return ""
-    if reason == "KEY_VALUES_MISMATCH" or "TYPE_MISMATCH" in reason:
-        return "holds a key that does not belong to the certificate in {certificate}: write both files of one renewal"
+    if (
+        reason in {"KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"} or "TYPE_MISMATCH" in reason
+    ):  # the second: RSA and EC
+        return (
+            "holds a key that does not belong to the certificate in {certificate}: write both files of one renewal, and the service's"
+            " own certificate before those of authorities"
+        )
     if reason in {"EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"}:
         return f"belongs to a certificate that is too weak for TLS ({reason})"
     return f"holds no private key in PEM ({printable(reason, _MAX_NAME)}): set {_KEY} to the file of the key"

@@ -19,12 +19,12 @@ MAX_AGE: Final = 3600
 """Seconds after ``iat`` for which Keycloak accepts the token of a Kubernetes service account; those of other issuers 300 s."""
 
 _LARGEST: Final = 16_384
-_LONGEST_NAME: Final = 255
 _SHOWN: Final = 3
 _FAR: Final = 10**12
 _JWT: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _SPIFFE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
 _COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")  # RFC 7515 section 7.1
+_LOOK: Final = "look at the path, at what is mounted there (in Kubernetes, the folder of the projected token), and at who may read it"
 _NO_JWT: Final = "holds no token: it must be one signed JWT (header.payload.signature)"
 
 
@@ -90,19 +90,22 @@ def _read(file: Path, audience: str, now: Callable[[], float]) -> _Found | _Prob
         # Opening a pipe could wait for ever, on a thread that others need.
         descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            mode = os.fstat(descriptor).st_mode
+            if stat.S_ISDIR(mode):
+                return "is a directory: give the file in it"
+            if not stat.S_ISREG(mode):
                 return "is not a regular file: a pipe can be read only once. Write a file"
             with open(descriptor, "rb", closefd=False) as opened:
                 content = opened.read(_LARGEST + 1)
         finally:
             os.close(descriptor)
     except OSError as error:
-        return f"cannot be read ({error.strerror or type(error).__name__})"
+        return f"cannot be read ({error.strerror or type(error).__name__}): {_LOOK}"
     if len(content) > _LARGEST:
         return "is too large for a token"
     text = content.decode("ascii", errors="replace").rstrip("\r\n")
     if not text.strip():
-        return "is empty"
+        return "is empty: look at what writes the token into it"
     if not _COMPACT.fullmatch(text):
         return _NO_JWT
     header, payload, _ = text.split(".")
@@ -153,7 +156,7 @@ def _object(part: str) -> dict[str, Any] | None:
 
 
 def _name(value: object) -> str:
-    return value if isinstance(value, str) and value.isprintable() and len(value) <= _LONGEST_NAME else ""
+    return value if isinstance(value, str) else ""  # however long: Keycloak decides, and sentences cut it
 
 
 def _seconds(value: object) -> float | None:

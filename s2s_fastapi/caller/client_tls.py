@@ -7,6 +7,7 @@ must not mix them up: a token keeps to the connections with its certificate unti
 import ssl
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -20,6 +21,7 @@ from s2s_fastapi.backchannel.client_certificate import (
     trusting,
 )
 from s2s_fastapi.caller.carried import CARRIED
+from s2s_fastapi.caller.httpx_compat import environment_proxies
 from s2s_fastapi.caller.origins import Pin, within
 from s2s_fastapi.errors import ConfigurationError
 
@@ -32,7 +34,7 @@ _MANY: Final = 4
 """Transports of one client that are not looked through: there are only a few if certificates are not replaced all the time."""
 _OWN: Final = ("transport", "cert")
 """Arguments of a client with which it brings its own TLS."""
-_OF_TRANSPORT: Final = ("http1", "http2", "limits", "proxy")
+_OF_TRANSPORT: Final = ("http1", "http2", "limits")
 
 
 def client_tls(settings: "KeycloakSettings | None" = None, *, ca_file: "str | Path | None" = None) -> ssl.SSLContext:
@@ -59,7 +61,7 @@ def client_tls(settings: "KeycloakSettings | None" = None, *, ca_file: "str | Pa
         )
     trusted = None if ca_file is None else Path(ca_file)
     try:
-        return ClientTls(certificate, lambda: trusting(trusted, "ca_file=")).context()
+        return ClientTls.succeeding(certificate, lambda: trusting(trusted, "ca_file="), trusted).context()
     except ConfigurationError as error:
         problem = given.worded(str(error))
     raise ConfigurationError(problem)
@@ -77,16 +79,21 @@ def with_certificate(
     tls = _tls_of(options, settings, package) if any(pin[0] == "https" for pin in pins) else None
     if tls is None:
         return given
-    if options.get("trust_env") or options.get("mounts"):
-        # Then httpx chooses a transport for each URL. All show the certificate that is current when they connect.
-        return {**given, "verify": tls.context()}
     more = {name: given.pop(name) for name in _OF_TRANSPORT if name in given}
+    proxy = given.pop("proxy", None)
     transport = package.AsyncHTTPTransport if asynchronous else package.HTTPTransport
 
-    def make(context: ssl.SSLContext) -> Any:
-        return transport(verify=context, trust_env=False, **more)
+    def through(proxy: Any) -> Any:
+        def make(context: ssl.SSLContext) -> Any:
+            return transport(verify=context, trust_env=False, proxy=proxy, **more)
 
-    return {**given, "transport": (_AsyncTransports if asynchronous else _Transports)(tls, make, pins)}
+        return (_AsyncTransports if asynchronous else _Transports)(tls, make, pins)
+
+    proxies: dict[str, Any] = {} if proxy is None else {"all://": proxy}
+    if proxy is None and given.get("trust_env"):
+        proxies = environment_proxies(package)  # the client itself reads them only if it makes its transports
+    mounts = {pattern: None if one is None else through(one) for pattern, one in proxies.items()}
+    return {**given, "transport": through(None), "mounts": mounts | dict(given.get("mounts") or {})}
 
 
 def _tls_of(options: Mapping[str, Any], settings: "KeycloakSettings", package: Any) -> ClientTls | None:
@@ -107,7 +114,10 @@ def _tls_of(options: Mapping[str, Any], settings: "KeycloakSettings", package: A
         made: ssl.SSLContext = package.create_ssl_context(verify=verify, trust_env=trust_env)
         return made
 
-    return ClientTls(certificate, trust)
+    tls = ClientTls.succeeding(certificate, trust, (package.__name__, str(verify), trust_env))
+    with suppress(ConfigurationError):  # each request says it
+        tls.now()  # else it would not know the certificate of a token that is requested before the first call, and used after a renewal
+    return tls
 
 
 def _package(kind: Any) -> str:

@@ -34,6 +34,8 @@ __all__ = [
 BY_OTHERS: Final = frozenset({"federated_jwt", "tls_client_auth"})
 """The values of ``client_auth`` for which somebody else says who this is. The file may be that of another client (its ``azp`` shows it)."""
 
+_PIECE: Final = 16
+"""Characters of a signature by which it is recognised: no other text has them, and so few are of no use."""
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
@@ -56,14 +58,23 @@ class Proof:
     """The token of another issuer, if that proves the client: we signed nothing."""
 
     def echoed_in(self, text: str) -> bool:
-        """Return whether `text` repeats the secret, plain or in a form in which we send it, or the signature of an assertion or a token."""
+        """Return whether `text` repeats the secret, plain or in a form in which we send it, or a piece of what `signed_in` looks for."""
         forms = {
             self.material,
             *(coded(self.material, safe="", errors="surrogateescape") for coded in (quote, quote_plus)),
         }
         forms.update(value.rpartition(" ")[2] for value in self.headers.values())
         forms.update(self.form.get(name, "").rpartition(".")[2] for name in ("client_assertion", "subject_token"))
-        return any(form and form in text for form in forms)
+        return any(form and form in text for form in forms) or self.signed_in(text)
+
+    def signed_in(self, text: str) -> bool:
+        """Return whether `text` repeats 16 characters of the signature of an assertion or a token that is sent, with blanks in between or not."""
+        joined = "".join(text.split())
+        for name in ("client_assertion", "subject_token"):
+            signature = self.form.get(name, "").rpartition(".")[2]
+            if any(signature[at : at + _PIECE] in joined for at in range(len(signature) - _PIECE + 1)):
+                return True
+        return False
 
 
 class ClientAuthentication(Protocol):
@@ -217,7 +228,7 @@ def _stamp(file: Path) -> object:
         seen = file.stat()  # follows the link by which Kubernetes replaces a mounted secret
     except OSError:
         return None
-    return seen.st_ino, seen.st_mtime_ns, seen.st_size
+    return seen.st_ino, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size  # ctime: copies may keep size and mtime
 
 
 _METHODS: Mapping[str, type[ClientSecretBasic | ClientSecretPost]] = {

@@ -13,7 +13,7 @@ from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.errors import AudienceNotGranted, TokenRequestError
 from s2s_fastapi.keycloak.cures import not_granted_cure, wrong_audience
 from s2s_fastapi.keycloak.dpop import no_bound_tokens
-from s2s_fastapi.text import listed, named
+from s2s_fastapi.text import listed, named, without_tokens
 
 __all__ = ["MAX_LIFE", "MAX_TOKEN", "TOKEN68", "GrantedToken", "claims_of", "granted"]
 
@@ -112,7 +112,7 @@ def granted(
         )
     if claims is not None and claims.get("azp", client_id) != client_id:
         raise _unusable(
-            f"its token belongs to {named(claims['azp']) if isinstance(claims['azp'], str) else 'no client'} (azp), not to {named(client_id)}",
+            f"its token belongs to {named(without_tokens(claims['azp'])) if isinstance(claims['azp'], str) else 'no client'} (azp), not to {named(client_id)}",
             f"Take the mapper that writes azp out of the client scopes of {named(client_id)}; if there is none, look for a cache between this"
             " process and Keycloak.",
             claims,
@@ -267,7 +267,7 @@ def _compare(
     if not missing:
         return
     raise AudienceNotGranted(
-        f"{wrong_audience(client_id, granted, wanted.audiences, ' and ')}; it was not used.",
+        f"{wrong_audience(client_id, map(without_tokens, granted), wanted.audiences, ' and ')}; it was not used.",
         wanted=wanted.audiences,
         granted=granted,
         claims=claims,

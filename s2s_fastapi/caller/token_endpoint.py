@@ -1,5 +1,6 @@
 """Keycloak's token endpoint, asked as one client: the proof, a secret that was rotated, and failures as values."""
 
+import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -217,6 +218,13 @@ class TokenEndpoint:
             return Failed(unreachable(str(error), self._settings), RETRY, connected=error.connected)
         if answer is None or "error" in answer:
             return Failed(grant.refusal(reply, proof), retry_after(reply))
+        if proof.signed_in(_told(answer)):
+            raise TokenRequestError(
+                "Keycloak's answer cannot be used: it repeats a part of the assertion that proved who asks.",
+                http_status=_OK,
+                cure="Look for what answers in Keycloak's place: Keycloak never does that.",
+                retryable=False,
+            )
         token = grant.granted(answer, binding, reply.certificate)
         if binding is not None and "Date" not in reply.headers:  # Keycloak itself sends none
             issued = (claims_of(token.value) or {}).get("iat")
@@ -248,6 +256,13 @@ class TokenEndpoint:
         servers.gave_nonce(self._origin, reply.headers.get(NONCE))
         servers.showed_time(self._origin, reply.headers.get("Date"), proven.at, issuer=True)
         return reply, bool(binding.explained(proof_error(reply), proven))
+
+
+def _told(answer: Mapping[str, Any]) -> str:
+    """Return all of an answer that our sentences, logs and spans may show: its members, and the claims of its token."""
+    token = answer.get("access_token")
+    claims = claims_of(token) if isinstance(token, str) else None
+    return json.dumps([claims, {name: value for name, value in answer.items() if name != "access_token"}])
 
 
 def remarks(token: GrantedToken, wanted: Wanted, settings: "KeycloakSettings") -> Iterator[str]:

@@ -68,6 +68,7 @@ _ERRORS: Final = frozenset(
 
 _REUSED: Final = "token reuse detected"
 _ASSERTION_NOT_ACTIVE: Final = "token is not active"
+_ASSERTION_AHEAD: Final = "issued in the future"
 _NOT_ACTIVE: Final = "dpop proof is not active"
 _PROOF_REUSED: Final = "dpop proof has already been used"
 _NOT_SEEN: Final = (
@@ -75,6 +76,11 @@ _NOT_SEEN: Final = (
     " --spi-x509cert-lookup--provider= for that proxy."
 )
 _CLOCKS: Final = "Compare the clocks of this machine and of Keycloak's: an assertion lives 60 s, and Keycloak takes none from more than 15 s ahead."
+
+_CLOCK_OF_ISSUER: Final = (
+    "Compare the clocks of Keycloak and of {assertion_issuer}, which issued the token: Keycloak takes none whose iat or nbf is ahead of its own"
+    " clock, or whose exp has passed."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +110,7 @@ _CASES: Final = (
     ),
     _Case("invalid_client", "audience", "{issuer}"),
     _Case("invalid_client", "token is not active", _CLOCKS),
-    _Case("invalid_client", "issued in the future", _CLOCKS),
+    _Case("invalid_client", _ASSERTION_AHEAD, _CLOCKS),
     _Case("invalid_client", "too far in the past", _CLOCKS),
     _Case(
         "invalid_client",
@@ -184,12 +190,8 @@ _FEDERATED_CASES: Final = (
         "Have {file} written anew more often: an identity provider of type kubernetes takes a token for 3600 s after its iat, one of another"
         " type for 300 s. For the tokens of a Kubernetes cluster use the type kubernetes.",
     ),
-    _Case(
-        "invalid_client",
-        _ASSERTION_NOT_ACTIVE,
-        "Compare the clocks of Keycloak and of {assertion_issuer}, which issued the token: Keycloak takes none whose iat or nbf is ahead of"
-        " its own clock, or whose exp has passed.",
-    ),
+    _Case("invalid_client", _ASSERTION_NOT_ACTIVE, _CLOCK_OF_ISSUER),
+    _Case("invalid_client", _ASSERTION_AHEAD, _CLOCK_OF_ISSUER),
     _Case("unauthorized_client", "credentials", "{federated}"),
     _Case("invalid_client", "", "{federated}", status=_UNAUTHORIZED),
 )
@@ -243,7 +245,9 @@ def refusal(
         # assertion is another one.
         retryable=not error
         or (_REUSED in words and proof.assertion is None)
-        or (_ASSERTION_NOT_ACTIVE in words and proof.assertion is not None)  # the token was issued a moment ago
+        or (
+            (_ASSERTION_NOT_ACTIVE in words or _ASSERTION_AHEAD in words) and proof.assertion is not None
+        )  # the token was issued a moment ago
         or _PROOF_REUSED in words
         or _NOT_ACTIVE in words
         or status >= _SERVER_ERROR

@@ -7,10 +7,12 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Final, Self
 
 import typer
 
@@ -34,6 +36,13 @@ Stop it with Ctrl-C."""
 
 _MOST_NOTICES: Final = 10
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9][\w.@-]*", re.ASCII)
+_RENEWAL: Final = 60.0
+"""Seconds between two tokens of an identity provider for one service."""
+_ASSERTION_FILE: Final = "KEYCLOAK_CLIENT_ASSERTION_FILE"
+_CERTIFICATE_FILE: Final = "KEYCLOAK_CLIENT_CERT_FILE"
+_NO_TLS: Final = (
+    "it needs a client certificate, and this command speaks http. In a test, issuer.serving(tls=...) speaks https."
+)
 
 
 @in_one_sentence
@@ -73,7 +82,6 @@ def dev(
     if not named:
         raise ConfigurationError("Name a realm file, or take the one that comes with the package: --example corp")
     files = _Files(named, env_file)
-    services = Services(env_dir)
     documents = files.read()
     # Imported for this command only: it would slow down --help.
     from s2s_fastapi.testing.issuer import EmbeddedIssuer  # noqa: PLC0415
@@ -84,18 +92,20 @@ def dev(
         raise ConfigurationError("\n".join(notices))
     files.keep_generated(documents)
     _log_to_stderr()
+    services = Services(issuer, env_dir)
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     try:
-        with issuer.serving(port):
+        with issuer.serving(port), services:
             _print(issuer, notices, generated=tuple(sorted(documents.generated)), env_file=env_file)
-            services.show(issuer)
+            services.show()
             seen = files.state()
             while not stopped.wait(0.5):  # with a timeout: on Windows a wait without one hears no Ctrl-C
                 if (state := files.state()) != seen:
                     seen = state
                     _reload(files, issuer, services)
+                services.renew()
     except OSError as error:
         raise ConfigurationError(
             f"The issuer cannot listen on 127.0.0.1:{port}: {problem_of(error)}. --port takes another port."
@@ -143,7 +153,6 @@ def _written(file: Path) -> int:
 
 def _reload(files: _Files, issuer: "EmbeddedIssuer", services: "Services") -> None:
     """Take the realms from their files again. If they cannot be read, the realms stay as they were."""
-    before = {(realm, client_id) for realm in issuer.realms for client_id in _services(issuer, realm)}
     try:
         documents = files.read()
         issuer.reload(*documents.realms, values=documents.values)
@@ -151,7 +160,7 @@ def _reload(files: _Files, issuer: "EmbeddedIssuer", services: "Services") -> No
     except ConfigurationError as error:
         problem = str(error)
     else:
-        services.show(issuer, without=before)
+        services.show()
         text = "\n".join(["The realm files were read again.", *_notices(documents, issuer)[:_MOST_NOTICES]])
         sys.stderr.write(f"{text}\n")
         return
@@ -163,7 +172,7 @@ def _notices(documents: "Documents", issuer: "EmbeddedIssuer") -> list[str]:
 
 
 def _print(issuer: "EmbeddedIssuer", notices: list[str], *, generated: tuple[str, ...], env_file: Path | None) -> None:
-    """Print the warning to stderr and the variables of each service to stdout, so that stdout is a shell script."""
+    """Print to stderr what the issuer is, and what its operator should know of the realm files."""
     from rich.console import Console  # noqa: PLC0415
     from rich.panel import Panel  # noqa: PLC0415
 
@@ -180,64 +189,159 @@ def _print(issuer: "EmbeddedIssuer", notices: list[str], *, generated: tuple[str
         aside.print(f"There are {len(notices) - _MOST_NOTICES} more such notices. Start with --strict to see all.")
 
 
+class _Assertions:
+    """The tokens of identity providers by which the services prove themselves here, in files that their owner alone can read."""
+
+    def __init__(self, issuer: "EmbeddedIssuer") -> None:
+        self._issuer = issuer
+        self._files: dict[tuple[str, str], Path] = {}
+        self._due = 0.0
+
+    def __enter__(self) -> None:
+        self._folder = TemporaryDirectory(prefix="s2s-fastapi-dev-")
+
+    def __exit__(self, *exc: object) -> None:
+        self._folder.cleanup()
+
+    def file(self, realm: str, client_id: str) -> Path | None:
+        """Return the file with the token of a service, which is written now; None if the realm lacks its identity provider."""
+        file = Path(self._folder.name) / f"{len(self._files) + 1}.jwt"
+        file = self._files.setdefault((realm, client_id), file)
+        return file if self._write(realm, client_id, file) else None
+
+    def renew(self) -> None:
+        """Write all files again if the last time is a minute ago: Keycloak takes no token of oidc that is older than 300 s."""
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + _RENEWAL
+            for (realm, client_id), file in self._files.items():
+                self._write(realm, client_id, file)
+
+    def _write(self, realm: str, client_id: str, file: Path) -> bool:
+        try:
+            token = self._issuer.assertion(client_id, realm=realm)
+        except ConfigurationError:  # it is not there, or not any more since a file was read again
+            return False
+        new = file.with_suffix(".new")
+        new.touch(0o600)
+        new.write_text(token, encoding="ascii")
+        new.replace(file)
+        return True
+
+
 @dataclass(frozen=True, slots=True)
+class _Service:
+    """What is shown of a client that a service may be."""
+
+    realm: str
+    client_id: str
+    variables: Mapping[str, str]
+    """With what the service starts; empty if it cannot start here."""
+    missing: str = ""
+    """The variable that its operator sets, too."""
+
+
 class Services:
-    """Where the variables of each service are shown: on stdout, or in a file for each."""
+    """What each service starts with: shown on stdout, as a shell script, or in a file for each.
 
-    folder: Path | None
+    The tokens of identity providers are in files for as long as this is entered; call `renew` all the time.
+    """
 
-    def show(self, issuer: "EmbeddedIssuer", *, without: Collection[tuple[str, str]] = ()) -> None:
-        """Print the variables of each service that is not among those `without`, or write the files of all of them.
+    def __init__(self, issuer: "EmbeddedIssuer", folder: Path | None) -> None:
+        self._issuer = issuer
+        self._folder = folder
+        self._assertions = _Assertions(issuer)
+        self._shown: Collection[tuple[str, str]] | None = None
+
+    def __enter__(self) -> Self:
+        self._assertions.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._assertions.__exit__(*exc)
+
+    def renew(self) -> None:
+        """Write the tokens again that will soon be too old."""
+        self._assertions.renew()
+
+    def show(self) -> None:
+        """Print the services that were not there the last time, or write the files of all.
 
         Raises:
             ConfigurationError: A file cannot be written, or is not of this command.
         """
-        if self.folder is None:
-            _print_clients(issuer, without=without)
-            return
+        services = list(self._services())
+        before = self._shown or ()
+        new = [each for each in services if (each.realm, each.client_id) not in before]
+        if self._folder is None:
+            self._print(new, users=self._shown is None)
+        else:
+            self._write(self._folder, services, new)
+        self._shown = {(each.realm, each.client_id) for each in services}
+
+    def _services(self) -> Iterator[_Service]:
+        """Yield all services. This alone decides with what each of them starts."""
+        for realm in self._issuer.realms:
+            without = self._issuer.without_secret(realm)
+            # Keycloak keeps the secret of a client that no longer logs in by it.
+            for client_id in dict.fromkeys((*without, *self._issuer.secrets(realm))):
+                brings = without.get(client_id, "")
+                if brings == _CERTIFICATE_FILE:
+                    # The settings refuse a certificate beside http, so no variables would do.
+                    yield _Service(realm, client_id, {})
+                    continue
+                variables = self._issuer.environment(realm, client_id)
+                if brings == _ASSERTION_FILE and (file := self._assertions.file(realm, client_id)):
+                    yield _Service(realm, client_id, {**variables, _ASSERTION_FILE: str(file)})
+                else:
+                    yield _Service(realm, client_id, variables, brings)
+
+    def _print(self, services: list[_Service], *, users: bool) -> None:
+        from rich.console import Console  # noqa: PLC0415
+
+        from s2s_fastapi.keycloak.cures import shown  # noqa: PLC0415
+
+        # No markup: a secret with ":key:" in it is not an emoji, and a long one stays on one line.
+        out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+        for realm in self._issuer.realms:
+            for each in services:
+                if each.realm != realm:
+                    continue
+                if not each.variables:
+                    out.print(f"# {shown(realm)}, {shown(each.client_id)}: {_NO_TLS}\n", style="bold")
+                    continue
+                out.print(f"# {shown(realm)}: {shown(each.client_id)}", style="bold")
+                for name, value in each.variables.items():
+                    aside = f"  # and set {each.missing}" if each.missing and name == "KEYCLOAK_CLIENT_AUTH" else ""
+                    out.print(f"export {name}={shlex.quote(value)}{aside}")
+                out.print()
+            for username, password in self._issuer.passwords(realm).items() if users else ():
+                out.print(
+                    f"# {shown(realm)}: the user {shown(username)} has the password {shown(password)}\n", style="bold"
+                )
+        out.file.flush()
+
+    def _write(self, folder: Path, services: list[_Service], new: list[_Service]) -> None:
         taken: set[str] = set()
         written: list[str] = []
-        for realm in issuer.realms:
-            for client_id in _services(issuer, realm):
-                name = client_id if len(issuer.realms) == 1 else f"{realm}.{client_id}"
-                # By lower case: on some systems "A.env" is "a.env", and the second would replace the first.
-                if not _FILE_NAME.fullmatch(name) or name.lower() in taken:
-                    tell(f"The client {client_id} of {realm} gets no file: its name cannot be the name of one.")
-                    continue
+        for each in services:
+            name = each.client_id if len(self._issuer.realms) == 1 else f"{each.realm}.{each.client_id}"
+            problem = "" if each.variables else _NO_TLS
+            # By lower case: on some systems "A.env" is "a.env", and the second would replace the first.
+            if not _FILE_NAME.fullmatch(name) or name.lower() in taken:
+                problem = "its name cannot be the name of one."
+            if not problem:
                 taken.add(name.lower())
-                file = self.folder / f"{name}.env"
-                write_new(file, issuer.environment(realm, client_id))
+                file = folder / f"{name}.env"
+                write_new(file, each.variables)
                 written.append(str(file))
-        if not without:
-            tell(f"The settings of each service, for `uvicorn --env-file FILE`: {', '.join(written)}")
-
-
-def _print_clients(issuer: "EmbeddedIssuer", *, without: Collection[tuple[str, str]]) -> None:
-    from rich.console import Console  # noqa: PLC0415
-
-    from s2s_fastapi.keycloak.cures import shown  # noqa: PLC0415
-
-    # No markup: a secret with ":key:" in it is not an emoji, and a long one stays on one line.
-    out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-    for realm in issuer.realms:
-        for client_id, brings in _services(issuer, realm).items():
-            if (realm, client_id) in without:
+            if each not in new:
                 continue
-            out.print(f"# {shown(realm)}: {shown(client_id)}", style="bold")
-            for name, value in issuer.environment(realm, client_id).items():
-                aside = f"  # and set {brings}" if name == "KEYCLOAK_CLIENT_AUTH" else ""
-                out.print(f"export {name}={shlex.quote(value)}{aside}")
-            out.print()
-        for username, password in issuer.passwords(realm).items() if not without else ():
-            out.print(
-                f"# {shown(realm)}: the user {shown(username)} has the password {shown(password)}\n", style="bold"
-            )
-    out.file.flush()
-
-
-def _services(issuer: "EmbeddedIssuer", realm: str) -> dict[str, str]:
-    """Return the clients that a service may be, each with the variable that its operator sets; empty if it has a secret."""
-    return {**issuer.without_secret(realm), **dict.fromkeys(issuer.secrets(realm), "")}
+            if problem:
+                tell(f"The client {each.client_id} of {each.realm} gets no file: {problem}")
+            elif each.missing:
+                tell(f"{file} does not set {each.missing}: set it, too.")
+        if self._shown is None:
+            tell(f"The settings of each service, for `uvicorn --env-file FILE`: {', '.join(written)}")
 
 
 def _log_to_stderr() -> None:

@@ -14,7 +14,7 @@ from s2s_fastapi.cli.planned import read_realm
 from s2s_fastapi.cli.printing import quiet, tell
 from s2s_fastapi.declared.access_file import AccessFile
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.keycloak.client_authentication import ByFederation, TrustedProvider
+from s2s_fastapi.keycloak.client_authentication import ByFederation, TrustedProvider, same_subject
 from s2s_fastapi.names import name_problem
 from s2s_fastapi.text import named
 
@@ -83,6 +83,8 @@ def federate(
     )
     if how.problem:
         raise ConfigurationError(f"{how.problem}.")
+    if how.provider.caution:
+        tell(f"{how.provider.caution}.")
     if realm_file is not None and live:
         raise ConfigurationError("--realm-file takes the place of a server: leave --live out.")
     if realm_file is not None:
@@ -97,7 +99,7 @@ def federate(
 def _refuse(realm: "Snapshot", client_id: str, how: ByFederation) -> None:
     from s2s_fastapi.operations.federation import obstacle  # noqa: PLC0415 - slows --help down
 
-    if (found := obstacle(realm, client_id, how)) is not None:
+    if (found := obstacle(realm, client_id, how, replaced={client_id})) is not None:
         raise ConfigurationError(found.text)
 
 
@@ -126,6 +128,15 @@ def _write(file: Path, client_id: str, how: ByFederation) -> None:
     app = content.app(client_id)
     if app is None:
         raise ConfigurationError(f"The access file {file} has no app with the client id {named(client_id)}.")
+    others = [
+        other.client_id
+        for other in content.apps
+        if other.client_id != client_id
+        and isinstance(theirs := other.client_authentication, ByFederation)
+        and (theirs.provider.alias, theirs.subject) == (how.provider.alias, how.subject)
+    ]
+    if others:
+        raise ConfigurationError(f"{same_subject(how.provider.alias, how.subject, others)}.")
     try:
         file.write_text(content.with_app(replace(app, client_authentication=how)).text, encoding="utf-8")
     except OSError as error:

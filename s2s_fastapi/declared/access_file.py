@@ -63,6 +63,8 @@ DPOP: Final = "dpop"
 """The member of an app that takes bound tokens, and of a call that is made with one (DPoP, RFC 9449)."""
 CLIENT_AUTHENTICATION: Final = "client_authentication"
 """The member of an app whose client has no secret. People write it: no code says it, and commands keep it."""
+CLIENT_CERTIFICATE: Final = "client_certificate"
+"""The member of an app that takes tokens which are bound to a client certificate (RFC 8705)."""
 PUBLIC_URLS: Final = "public_urls"
 """The member of an app that takes bound tokens: where callers reach it."""
 SCHEMA: Final = Path(__file__).with_name("access_file.schema.json")
@@ -72,6 +74,7 @@ _WIDTH: Final = 110
 _ANY: Final = "any"
 _APART: Final = ("apps", "routes", "calls")
 """The lists whose entries have a line of their own, however short they are."""
+_OPTIONS: Final = (CLIENT_AUTHENTICATION, OPTIONAL, DPOP, PUBLIC_URLS, CLIENT_CERTIFICATE)
 _DPOP_MODES: Final = ("accepted", "required")
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
@@ -161,6 +164,8 @@ class AppAccess:
     calls: tuple[CallAccess, ...] = ()
     dpop: Literal["", "accepted", "required"] = ""
     """The option of the middleware: whether bound tokens are accepted or required. Empty: they are refused."""
+    client_certificate: bool = False
+    """Whether it takes tokens that are bound to a client certificate: the option of the middleware is set, to whichever source."""
     public_urls: tuple[str, ...] = field(default=(), compare=False)
     """Where callers reach the app: the other option. Not compared, as the origins of calls."""
     client_authentication: ClientAuthentication | None = field(default=None, compare=False)
@@ -192,6 +197,7 @@ class AppAccess:
             optional_paths=tuple(sorted({entry.text for entry in check.optional.entries})),
             calls=_calls(check),
             dpop=check.dpop if middleware else "",
+            client_certificate=check.certificate and middleware,
             public_urls=tuple(sorted(check.public_urls)) if middleware else (),
         )
 
@@ -410,6 +416,7 @@ def _app_json(app: AppAccess) -> dict[str, Any]:
         "public_paths": list(app.public_paths),
         **({"optional_paths": list(app.optional_paths)} if app.optional_paths else {}),
         **({DPOP: app.dpop, PUBLIC_URLS: list(app.public_urls)} if app.dpop else {}),
+        **({CLIENT_CERTIFICATE: True} if app.client_certificate else {}),
         "routes": [_route_json(route) for route in app.routes],
         "calls": [_call_json(call) for call in app.calls],
     }
@@ -529,7 +536,7 @@ class _Reader:
 
     def _app(self, where: str, content: Any) -> AppAccess:
         required = ("client_id", "requires", "public_paths", "routes", "calls")
-        self._members(where, content, required=required, optional=(CLIENT_AUTHENTICATION, OPTIONAL, DPOP, PUBLIC_URLS))
+        self._members(where, content, required=required, optional=_OPTIONS)
         dpop = self._dpop(where, content)
         routes = [self._route(at, each) for at, each in self._list(f"{where}.routes", content["routes"])]
         calls = [self._call(at, each) for at, each in self._list(f"{where}.calls", content["calls"])]
@@ -541,6 +548,7 @@ class _Reader:
             routes=tuple(sorted(routes, key=lambda route: route.order)),
             calls=tuple(sorted(calls, key=lambda call: call.order)),
             dpop=dpop,
+            client_certificate=self._client_certificate(where, content),
             public_urls=tuple(sorted(self._texts(f"{where}.{PUBLIC_URLS}", content.get(PUBLIC_URLS, [])))),
             client_authentication=self._authentication(f"{where}.{CLIENT_AUTHENTICATION}", content),
         )
@@ -591,6 +599,15 @@ class _Reader:
             if content[DPOP] == mode:
                 return mode
         _fail(self.source, f"{where}.{DPOP}", 'it is "accepted" or "required", or left out')
+
+    def _client_certificate(self, where: str, content: Mapping[str, Any]) -> bool:
+        if CLIENT_CERTIFICATE not in content:
+            return False
+        if content[CLIENT_CERTIFICATE] is not True:
+            _fail(self.source, f"{where}.{CLIENT_CERTIFICATE}", "it is true or left out")
+        if content["requires"] is None:
+            _fail(self.source, f"{where}.{CLIENT_CERTIFICATE}", "an app without a middleware takes no tokens")
+        return True
 
     def _paths(self, where: str, content: Mapping[str, Any], option: str) -> tuple[str, ...]:
         paths = self._texts(f"{where}.{option}", content.get(option, []))

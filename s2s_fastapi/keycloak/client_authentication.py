@@ -6,7 +6,9 @@ The access file, the plan and the operator's tools use the same words. Nothing h
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias
+from urllib.parse import urlsplit
 
 from s2s_fastapi.names import name_problem, url_problem
 from s2s_fastapi.text import listed, named
@@ -14,6 +16,9 @@ from s2s_fastapi.text import listed, named
 __all__ = [
     "ATTRIBUTES",
     "CERTIFICATE",
+    "CERTIFICATE_BOUND",
+    "COMPARES_AUTHORITY",
+    "CONSOLE",
     "FEDERATED",
     "PROVIDER",
     "PROVIDER_KINDS",
@@ -24,9 +29,15 @@ __all__ = [
     "ClientAuthentication",
     "ProviderKind",
     "TrustedProvider",
+    "accept_certificate_first",
+    "alias_in_use",
+    "any_authority",
+    "bind_to_certificate_first",
     "client_fields",
     "dn_parts",
     "dn_problem",
+    "needs_certificate",
+    "same_dn",
     "same_subject",
 ]
 
@@ -46,12 +57,29 @@ ATTRIBUTES: Final = (PROVIDER, SUBJECT, DN, ISSUER_DN, REGEX)
 """All attributes of a client that say how it authenticates itself."""
 SINCE: Final = (26, 6)
 """The version from which on Keycloak takes the tokens of other issuers without a feature being switched on."""
+COMPARES_AUTHORITY: Final = (26, 7)
+"""The version from which on Keycloak compares the authority of a certificate (``x509.casubjectdn``). Older ones ignore that attribute."""
+CERTIFICATE_BOUND: Final = "tls.client.certificate.bound.access.tokens"
+"""The attribute of a client that gets only tokens which are bound to its certificate: Keycloak refuses its requests without one."""
+CONSOLE: Final = "Advanced, OAuth 2.0 Mutual TLS Certificate Bound Access Tokens Enabled"
+"""Where that switch is, on the page of the client."""
 
 ProviderKind: TypeAlias = Literal["kubernetes", "oidc", "spiffe"]
 PROVIDER_KINDS: Final[tuple[ProviderKind, ...]] = ("kubernetes", "oidc", "spiffe")
 _ALIAS: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _TRUST_DOMAIN: Final = re.compile(r"spiffe://[a-z0-9._-]{1,255}")
-_RDN: Final = re.compile(r"(?<!\\),")
+_PART: Final = re.compile(r"""\s*([A-Za-z][\w.-]*|\d+(?:\.\d+)+)\s*=\s*("(?:[^"\\]|\\.)*"|(?:[^",;\\]|\\.)*)\s*""")
+_ESCAPED: Final = re.compile(r"((?:\\[0-9A-Fa-f]{2})+)|\\(.)")
+_OIDS: Final = MappingProxyType(
+    {
+        "SERIALNUMBER": "2.5.4.5",
+        "BUSINESSCATEGORY": "2.5.4.15",
+        "JURISDICTIONCOUNTRYNAME": "1.3.6.1.4.1.311.60.2.1.3",
+        "EMAILADDRESS": "1.2.840.113549.1.9.1",
+    }
+)
+"""The names of parts that Keycloak knows beside Java's own: it compares them as object identifiers."""
+_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _NARROW: Final = frozenset({"CN", "UID", "SERIALNUMBER"})
 """The parts of a DN that name the one that the certificate is for."""
 
@@ -80,6 +108,19 @@ class TrustedProvider:
         if self.kind == "kubernetes":
             return "Keycloak finds the keys of kubernetes by its issuer: leave keys out" if self.keys else ""
         return f"keys is no URL: {problem}" if (problem := url_problem(self.keys)) else ""
+
+    @property
+    def caution(self) -> str:
+        """What to look at before it is made, for people; "" if nothing."""
+        # An issuer is a name for Keycloak, but that of a cluster is also where its keys are looked for.
+        fetched = self.issuer if self.kind == "kubernetes" else self.keys
+        parts = urlsplit(fetched)
+        if parts.scheme != "http" or parts.hostname in _LOOPBACK:
+            return ""
+        return (
+            f"Keycloak fetches the keys of the identity provider {named(self.alias)} without TLS ({named(fetched)}): whoever is on the way can log in"
+            " as each client that it proves. Use https"
+        )
 
     @property
     def config(self) -> dict[str, str]:
@@ -179,6 +220,40 @@ def client_fields(
     return {}
 
 
+def any_authority(client_id: str, version: str) -> str:
+    """Return what a server means that does not compare the authority of a certificate."""
+    since = ".".join(map(str, COMPARES_AUTHORITY))
+    return (
+        f"Keycloak {version} does not compare who signed the certificate of {named(client_id)} ({ISSUER_DN} has an effect from {since} on): any authority that"
+        " Keycloak trusts can issue one with the same subject. Trust one authority for clients only, or use a newer Keycloak."
+    )
+
+
+def accept_certificate_first(receivers: Iterable[str], caller: str) -> str:
+    """Return the cure if Keycloak binds the tokens of a caller to its certificate, and a receiver refuses such tokens."""
+    return (
+        f"Write client_certificate=... in ServiceAuthMiddleware of {listed(receivers)}, and deploy that before Keycloak binds the tokens of"
+        f" {named(caller)} (attribute {CERTIFICATE_BOUND}); or switch that off for {named(caller)}."
+    )
+
+
+def bind_to_certificate_first(receivers: Iterable[str], caller: str) -> str:
+    """Return the cure if a receiver requires tokens that are bound to a certificate, and those of a caller are not."""
+    return (
+        f"{listed(receivers)} takes tokens that are bound to a client certificate: give {named(caller)} one (KEYCLOAK_CLIENT_CERT_FILE), and then let Keycloak"
+        f" bind its tokens ({CERTIFICATE_BOUND} of its client; in the console: {CONSOLE})."
+    )
+
+
+def needs_certificate(client_id: str) -> str:
+    """Return what a client needs to get a token if Keycloak binds its tokens to its certificate."""
+    who = named(client_id)
+    return (
+        f"Keycloak gives {who} only tokens that are bound to its client certificate, and none without one: set KEYCLOAK_CLIENT_CERT_FILE for the service"
+        f" {who}, or switch “OAuth 2.0 Mutual TLS Certificate Bound Access Tokens Enabled” off for its client ({CERTIFICATE_BOUND})."
+    )
+
+
 def same_subject(alias: str, subject: str, clients: Iterable[str]) -> str:
     """Return what is wrong if other clients have the same subject at the same identity provider."""
     return (
@@ -187,18 +262,62 @@ def same_subject(alias: str, subject: str, clients: Iterable[str]) -> str:
     )
 
 
+def alias_in_use(alias: str, clients: Iterable[str]) -> str:
+    """Return what is wrong if other clients name an identity provider that is not there: whoever makes it could log in as them."""
+    return (
+        f"the identity provider {named(alias)} is not there, and the realm already has clients that name it: {listed(clients)}. Whoever makes"
+        " tokens for a new one of this alias could log in as them. Name another alias, make the identity provider by hand, or give their access files, too, and"
+        " --grant CLIENT:client_authentication for each"
+    )
+
+
 def dn_parts(name: str) -> tuple[tuple[str, str], ...]:
-    """Return the parts of a distinguished name (RFC 4514) as Keycloak compares them: without spaces around them, keys in capitals."""
-    pairs = (part.partition("=") for part in _RDN.split(name))
-    return tuple((key.strip().upper(), value.strip()) for key, _, value in pairs)
+    """Return the parts of a distinguished name (RFC 4514) as Keycloak compares them, the most specific first.
+
+    - Keys are in capitals. The four names that Keycloak adds are object identifiers, as other tools write them.
+    - Values are without quotes and escapes: an escaped C3 BC is one letter in UTF-8.
+
+    Raises:
+        ValueError: It is no distinguished name.
+    """
+    return tuple((_OIDS.get(key, key), _ESCAPED.sub(_unescaped, value)) for key, value in _written_parts(name))
+
+
+def same_dn(one: str, other: str) -> bool:
+    """Return whether two texts are the same distinguished name for Keycloak."""
+    try:
+        return dn_parts(one) == dn_parts(other)
+    except ValueError:
+        return False
+
+
+def _written_parts(name: str) -> list[tuple[str, str]]:
+    """Return the parts as they are written, with their escapes, but without quotes."""
+    found: list[tuple[str, str]] = []
+    at = 0
+    while at < len(name) or not found:
+        part = _PART.match(name, at)
+        if part is None or (part.end() < len(name) and name[part.end()] not in ",;+"):
+            raise ValueError("it is no distinguished name")
+        value = part[2][1:-1] if part[2].startswith('"') else part[2].strip()
+        found.append((part[1].upper(), value))
+        at = part.end() + 1
+    return found
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return bytes.fromhex(found[1].replace("\\", "")).decode(errors="replace") if found[1] else found[2]
 
 
 def dn_problem(name: str) -> str:
     """Return what is wrong with a distinguished name, for people; "" if Keycloak can compare it."""
     if problem := name_problem(name):
         return f"{named(name)} is no distinguished name: {problem}"
-    parts = dn_parts(name)
-    if name.startswith("/") or not all(key and value for key, value in parts):
+    try:
+        parts = _written_parts(name)
+    except ValueError:
+        parts = []
+    if not parts or not all(value for _, value in parts):
         return f"{named(name)} is no distinguished name such as CN=chat,OU=services,O=Example"
     if len(parts) > 1 and parts[-1][0] in _NARROW and parts[0][0] not in _NARROW:
         turned = ",".join(f"{key}={value}" for key, value in reversed(parts))

@@ -286,7 +286,11 @@ def not_bound_cure(claims: Mapping[str, Any]) -> str:
 
 def unbound_cure(principal: Principal) -> str:
     """Return what to change if a route requires a bound token, and a bearer token came."""
-    return f"token of {named(principal.client_id)} is not bound to a key, and the route has require_bound(). {_REQUEST_BOUND}"
+    return (
+        f"token of {named(principal.client_id)} is bound neither to a key nor to a certificate, and the route has require_bound(). If this service has "
+        f"client_certificate=, switch on {_CERTIFICATE_BOUND} for {named(principal.client_id)}, and set KEYCLOAK_CLIENT_CERT_FILE in the caller. If it "
+        "has dpop=, set KEYCLOAK_DPOP=true (or dpop=True) in the caller."
+    )
 
 
 def bearer_cure(principal: Principal) -> str:
@@ -502,8 +506,8 @@ TWO_HEADERS: Final = (
 )
 TOKEN_IN_URL: Final = "the URL has the parameter access_token beside the Authorization header. Remove it from the URL, which is written to logs."
 DPOP_REFUSED: Final = (
-    'the request has a bound token (scheme DPoP), and this service does not accept bound tokens. Write dpop="accepted" and public_url=... here, '
-    "or KEYCLOAK_DPOP=false (or dpop=False) in the caller."
+    'the request has a token under the scheme DPoP, and this service accepts none. Write dpop="accepted" and public_url=... here, or '
+    "KEYCLOAK_DPOP=false (or dpop=False) in the caller. A token that is bound to a certificate is sent under Bearer."
 )
 NO_TOKEN: Final = "the Authorization header has no token after its scheme (Bearer or DPoP). The caller's token is empty: check how it gets its token."
 NOTHING_GIVEN: Final = "no token was given: it is empty, or neither text nor bytes. Check where your code reads it from: the message may have none."
@@ -548,7 +552,8 @@ WITHOUT_REQUEST: Final = (
 )
 ADDRESS_REWRITTEN: Final = (
     'the header with the client certificate does not count: the address of the connection (scope["client"]) also stands in X-Forwarded-For or '
-    "Forwarded, so the server has taken it from there. Start uvicorn with --no-proxy-headers, or let the proxy send neither header."
+    "Forwarded, or cannot be compared with them (it is no address, or they have more than 100). So the server may have taken it from there. Start "
+    "uvicorn with --no-proxy-headers, or let the proxy send neither header."
 )
 PROOF_USED: Final = (
     "the proof in the DPoP header was used before. Each request needs a new one. If nobody copied it, look for a client or a proxy that sends a "

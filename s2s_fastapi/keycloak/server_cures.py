@@ -32,6 +32,10 @@ _CERTIFICATES: Final = (
         "Set KEYCLOAK_URL to a name that is in the certificate, or issue a certificate for this name.",
     ),
     (
+        "key usage",
+        "Make its authority again, with the extension keyUsage=critical,keyCertSign (`openssl req -x509 -addext`): Python 3.13 wants it.",
+    ),
+    (
         "self-signed",
         "Set KEYCLOAK_CA_FILE to it, or to that of its authority: a proxy that opens TLS has one of its own.",
     ),

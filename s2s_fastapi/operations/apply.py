@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.keycloak.client_authentication import same_subject
-from s2s_fastapi.keycloak.dpop import ATTRIBUTE as DPOP
+from s2s_fastapi.keycloak.client_authentication import alias_in_use, same_subject
 from s2s_fastapi.keycloak.exchange import ATTRIBUTE
 from s2s_fastapi.operations.admin import AdminConflict, AdminError, AdminForbidden, AdminTarget
 from s2s_fastapi.operations.forbidden import forbidden_audience, forbidden_client, forbidden_role, forbidden_scope
@@ -245,7 +244,7 @@ class _Applying:
             case EnableExchange():
                 self._change(step.client, attributes={ATTRIBUTE: "true"})
             case RequireBinding():
-                self._change(step.client, attributes={DPOP: "true"})
+                self._change(step.client, attributes={step.attribute: "true"})
             case SetAuthentication():
                 self._change(step.client, **step.authentication)
             case AssignScope():
@@ -435,7 +434,10 @@ def _forbidden(step: Step, realm: Snapshot) -> str:
     """Return why a step is none that a plan may have. A saved plan is a file: somebody may have written it by hand."""
     match step:
         case MakeProvider():
-            problems = [step.provider.problem]
+            others = (
+                [] if realm.provider(step.alias) else [name for alias, _, name in realm.subjects if alias == step.alias]
+            )
+            problems = [step.provider.problem, alias_in_use(step.alias, others) if others else ""]
         case MakeScope() | AddAudience():
             audiences = step.audiences if isinstance(step, MakeScope) else (step.audience,)
             problems = [forbidden_scope(step.scope), *(forbidden_audience(name, realm.realm) for name in audiences)]

@@ -1,8 +1,9 @@
 """A client that an identity provider of the realm proves: what is in the way of it in a realm, and how both look in realm JSON."""
 
+from collections.abc import Collection
 from typing import Any
 
-from s2s_fastapi.keycloak.client_authentication import SINCE, ByFederation, client_fields, same_subject
+from s2s_fastapi.keycloak.client_authentication import SINCE, ByFederation, alias_in_use, client_fields, same_subject
 from s2s_fastapi.operations.snapshot import Question, Snapshot
 from s2s_fastapi.operations.wanted import RealmFinding, Severity
 from s2s_fastapi.text import listed, named
@@ -15,8 +16,11 @@ def question_for(client_id: str, how: ByFederation) -> Question:
     return Question(clients=frozenset({client_id}), providers=frozenset({how.provider.alias}))
 
 
-def obstacle(realm: Snapshot, client_id: str, how: ByFederation) -> RealmFinding | None:
-    """Return why this realm cannot let the client log in so, or None. No identity provider is changed to make room for it."""
+def obstacle(realm: Snapshot, client_id: str, how: ByFederation, *, replaced: Collection[str]) -> RealmFinding | None:
+    """Return why this realm cannot let the client log in so, or None. No identity provider is changed to make room for it.
+
+    ``replaced``: the clients of which an operator says that they may log in by this identity provider, if it has to be made.
+    """
     who, provider = named(client_id), how.provider
     if realm.model.version < SINCE:
         return RealmFinding(
@@ -39,6 +43,9 @@ def obstacle(realm: Snapshot, client_id: str, how: ByFederation) -> RealmFinding
             if problem
             else None
         )
+    if others := [name for name in realm.naming(provider.alias) if name not in replaced]:
+        problem = alias_in_use(provider.alias, others)
+        return RealmFinding(Severity.FORBIDDEN, f"{who} cannot log in as its access file says: {problem}.")
     same = [
         str(one["alias"])
         for one in realm.document.get("identityProviders", ())

@@ -15,7 +15,6 @@ from uuid import NAMESPACE_URL, uuid5
 from s2s_fastapi.declared.access_file import AppAccess
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.keycloak.dpop import ANY_THUMBPRINT
-from s2s_fastapi.keycloak.dpop import ATTRIBUTE as DPOP
 from s2s_fastapi.keycloak.exchange import ATTRIBUTE
 from s2s_fastapi.names import name_problem
 from s2s_fastapi.operations.admin import AdminError, AdminForbidden
@@ -100,7 +99,8 @@ class Inspection:
     def token(self, scopes: Collection[str] = ()) -> Granted | None:
         """Return the token that Keycloak gives the client for these scopes; None if it gives none."""
         jkt = ANY_THUMBPRINT if binds(self.client or {}) else ""
-        outcome = self.snapshot.model.service_token(self.client_id, scope=" ".join(sorted(scopes)) or None, jkt=jkt)
+        scope = " ".join(sorted(scopes)) or None
+        outcome = self.snapshot.model.service_token(self.client_id, scope=scope, jkt=jkt, x5t=ANY_THUMBPRINT)
         return outcome if isinstance(outcome, Granted) else None
 
     def exchanged(self, scopes: Collection[str] = ()) -> Mapping[str, Any]:
@@ -165,8 +165,12 @@ class Inspection:
         return tuple(step for step in self.steps if isinstance(step, EnableExchange) and step.client == self.client_id)
 
     def binding(self) -> tuple[Step, ...]:
-        """Return the step that lets the client get bound tokens only."""
-        return tuple(step for step in self.steps if isinstance(step, RequireBinding) and step.client == self.client_id)
+        """Return the step that lets the client get bound tokens only (DPoP)."""
+        return tuple(
+            step
+            for step in self.steps
+            if isinstance(step, RequireBinding) and step.client == self.client_id and not step.certificate
+        )
 
     def giving(self, roles: Collection[Role]) -> tuple[Step, ...]:
         """Return the steps that give one of these roles to the service account."""
@@ -211,7 +215,7 @@ class Inspection:
             case EnableServiceAccount() | EnableExchange() | RequireBinding():
                 client = self.snapshot.client(step.client) or {}
                 account = isinstance(step, EnableServiceAccount)
-                attribute = DPOP if isinstance(step, RequireBinding) else ATTRIBUTE
+                attribute = step.attribute if isinstance(step, RequireBinding) else ATTRIBUTE
                 body = {
                     "clientId": step.client,
                     "serviceAccountsEnabled": account or bool(client.get("serviceAccountsEnabled")),

@@ -6,11 +6,21 @@ from dataclasses import replace
 from typing import Final, TypedDict
 
 from s2s_fastapi.keycloak import dpop
-from s2s_fastapi.keycloak.client_authentication import ByFederation, ClientAuthentication
+from s2s_fastapi.keycloak.client_authentication import (
+    CERTIFICATE,
+    CERTIFICATE_BOUND,
+    COMPARES_AUTHORITY,
+    ByFederation,
+    ClientAuthentication,
+    accept_certificate_first,
+    any_authority,
+    bind_to_certificate_first,
+)
 from s2s_fastapi.keycloak.exchange import SINCE
 from s2s_fastapi.operations.federation import obstacle
 from s2s_fastapi.operations.forbidden import forbidden_role, forbidden_scope
 from s2s_fastapi.operations.predicted import Predicted, Users, token_findings, users_of
+from s2s_fastapi.operations.relations import certificate_notes
 from s2s_fastapi.operations.scope_rules import (
     LISTS,
     ScopeRules,
@@ -19,7 +29,7 @@ from s2s_fastapi.operations.scope_rules import (
     of_scopes,
     scope_names,
 )
-from s2s_fastapi.operations.snapshot import Snapshot, binds, exchanges
+from s2s_fastapi.operations.snapshot import Snapshot, binds, binds_to_certificate, exchanges
 from s2s_fastapi.operations.steps import (
     ORDER,
     AddAudience,
@@ -97,6 +107,7 @@ class Planning:
         self._built_in_scopes()
         self._users()
         self._bound()
+        self._bound_to_certificates()
         self._first()
         self._rotated()
         for finding in token_findings(self.now, self.wanted, self.usable):
@@ -113,8 +124,11 @@ class Planning:
                 client = self.now.client(step.client) or {}
                 lists = {name: tuple(sorted(client.get(name, ()))) for name in LISTS}
                 default, optional = (lists[name] for name in LISTS)
-                exchange, bound = exchanges(client), binds(client)
-                steps.append(replace(step, default=default, optional=optional, exchange=exchange, bound=bound))
+                made_with = replace(step, exchange=exchanges(client), bound=binds(client))
+                certificate_bound = binds_to_certificate(client)
+                steps.append(
+                    replace(made_with, default=default, optional=optional, certificate_bound=certificate_bound)
+                )
             else:
                 steps.append(step)
         return sorted(steps, key=lambda step: ORDER.index(type(step)))
@@ -339,7 +353,7 @@ class Planning:
         how = self._authentication(client_id)
         if not isinstance(how, ByFederation):
             return True
-        if (found := obstacle(self.now, client_id, how)) is not None:
+        if (found := obstacle(self.now, client_id, how, replaced=self._replaced(how))) is not None:
             self.findings[found] = None
             return False
         provider = how.provider
@@ -352,7 +366,18 @@ class Planning:
             f"CHECK THIS: the identity provider {named(provider.alias)} is new. Whoever makes tokens for {named(provider.issuer)} can log in as each"
             f" client that it proves.{preview}",
         )
+        if provider.caution:
+            self._say(Severity.NOTE, f"CHECK THIS: {provider.caution}.")
         return True
+
+    def _replaced(self, how: ByFederation) -> frozenset[str]:
+        """Return the clients whose access files name the same identity provider, and of which an operator says that they log in so."""
+        authentication = self.wanted.authentication
+        return frozenset(
+            name
+            for name in self.wanted.replaced
+            if isinstance(other := authentication.get(name), ByFederation) and other.provider == how.provider
+        )
 
     # Users
 
@@ -450,6 +475,53 @@ class Planning:
                 Severity.NOTE,
                 f"CHECK THIS: after this plan Keycloak refuses each token request of {who} without a proof. First start every process of {who} with"
                 " dpop=True or KEYCLOAK_DPOP=true, also those on other hosts.",
+            )
+
+    def _bound_to_certificates(self) -> None:
+        """Let Keycloak bind the tokens of the callers to their certificates if a called service needs that. No plan switches that off."""
+        old = self.before.model.version < COMPARES_AUTHORITY
+        for client_id in sorted(self.usable):
+            who, client = named(client_id), self.now.client(client_id) or {}
+            certified = client.get("clientAuthenticatorType") == CERTIFICATE
+            if certified and old:
+                self._say(Severity.NOTE, any_authority(client_id, self.before.version))
+            needing, refusing = (each.get(client_id, ()) for each in (self.wanted.certified, self.wanted.uncertified))
+            if binds_to_certificate(client) and refusing:
+                self._say(
+                    Severity.OPEN,
+                    f"Keycloak binds the tokens of {who} to its client certificate, and no access file says that {listed(refusing)} accepts such tokens. It is"
+                    f" not switched off. {accept_certificate_first(refusing, client_id)}",
+                )
+            elif needing and not binds_to_certificate(client):
+                self._bind_to_certificate(client_id, needing, refusing, certified=certified)
+            for note in certificate_notes(self.now.model, client_id) if self.wanted.clients.get(client_id) else ():
+                self._say(Severity.NOTE, note)
+
+    def _bind_to_certificate(
+        self, client_id: str, needing: Collection[str], refusing: Collection[str], *, certified: bool
+    ) -> None:
+        who = named(client_id)
+        problem = ""
+        if not certified:
+            problem = f"{who} does not log in by a certificate, so perhaps it has none"
+        elif flows := self.rules.flows_of(client_id):
+            problem = f"{who} logs users in ({', '.join(flows)}), and their logins would need a certificate too"
+        elif refusing:
+            problem = f"no access file says that {listed(refusing)}, which {who} also calls, accepts such tokens"
+        if problem:
+            self._say(
+                Severity.OPEN,
+                f"{listed(needing)} has routes that only a token bound to a client certificate opens, and Keycloak does not bind the tokens of {who}. It is"
+                f" not switched on: {problem}. {bind_to_certificate_first(needing, client_id)}",
+            )
+            return
+        new = self.before.client(client_id) is None
+        self._do(RequireBinding(client=client_id, certificate=True))
+        if not new:
+            self._say(
+                Severity.NOTE,
+                f"CHECK THIS: after this plan each token of {who} is bound to its client certificate ({CERTIFICATE_BOUND}). Services whose access files are"
+                " not given, and that do not check certificates, refuse it.",
             )
 
     def _there(self, *names: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, Final, Protocol
 
 from s2s_fastapi.keycloak.client_authentication import ATTRIBUTES as AUTHENTICATION
-from s2s_fastapi.keycloak.client_authentication import PROVIDER, SUBJECT
+from s2s_fastapi.keycloak.client_authentication import CERTIFICATE_BOUND, PROVIDER, SUBJECT
 from s2s_fastapi.keycloak.dpop import ATTRIBUTE as DPOP
 from s2s_fastapi.keycloak.exchange import ATTRIBUTE
 from s2s_fastapi.operations.admin import AdminError
@@ -30,6 +30,7 @@ __all__ = [
     "Snapshot",
     "audience_of",
     "binds",
+    "binds_to_certificate",
     "every_audience_of",
     "exchanges",
     "proof_of",
@@ -95,7 +96,7 @@ _ATTRIBUTES: Final = (
     "oauth2.jwt.authorization.grant.enabled",
     "oidc.ciba.grant.enabled",
     ATTRIBUTE,
-    "tls.client.certificate.bound.access.tokens",
+    CERTIFICATE_BOUND,
     "token.response.type.bearer.lower-case",
 )
 _NEW_CLIENTS: Final = "every new client"
@@ -193,6 +194,11 @@ class Snapshot:
         inside = (name for name, client in self._clients.items() if proof_of(client) == (alias, subject))
         return tuple(sorted({*inside, *(name for *proof, name in self.subjects if proof == [alias, subject])}))
 
+    def naming(self, alias: str) -> tuple[str, ...]:
+        """Return the clients, of the plan or not, that this identity provider proves, or would prove if it were there."""
+        inside = (name for name, client in self._clients.items() if proof_of(client)[0] == alias)
+        return tuple(sorted({*inside, *(name for other, _, name in self.subjects if other == alias)}))
+
     def scope(self, name: str) -> Mapping[str, Any] | None:
         """Return a client scope, or None."""
         return self._scopes.get(name)
@@ -287,6 +293,11 @@ def proof_of(client: Mapping[str, Any]) -> tuple[str, str]:
 def binds(client: Mapping[str, Any]) -> bool:
     """Return whether Keycloak gives a client bound tokens only (DPoP)."""
     return (client.get("attributes") or {}).get(DPOP) == "true"
+
+
+def binds_to_certificate(client: Mapping[str, Any]) -> bool:
+    """Return whether Keycloak gives a client only tokens that are bound to its certificate (RFC 8705)."""
+    return (client.get("attributes") or {}).get(CERTIFICATE_BOUND) == "true"
 
 
 def audience_of(mapper: Mapping[str, Any]) -> str | None:

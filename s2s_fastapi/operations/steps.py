@@ -10,10 +10,17 @@ from itertools import chain, count
 from typing import Any, ClassVar, Final, TypeAlias
 
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.keycloak.client_authentication import PROVIDER_KINDS, TrustedProvider, client_fields
+from s2s_fastapi.keycloak.client_authentication import CERTIFICATE_BOUND, PROVIDER_KINDS, TrustedProvider, client_fields
 from s2s_fastapi.keycloak.dpop import ATTRIBUTE as DPOP
 from s2s_fastapi.keycloak.exchange import ATTRIBUTE
-from s2s_fastapi.operations.snapshot import AUDIENCE_MAPPER, Snapshot, audience_of, binds, exchanges
+from s2s_fastapi.operations.snapshot import (
+    AUDIENCE_MAPPER,
+    Snapshot,
+    audience_of,
+    binds,
+    binds_to_certificate,
+    exchanges,
+)
 from s2s_fastapi.realm.entities import OIDC, Role
 from s2s_fastapi.text import listed, named, printable
 
@@ -41,6 +48,7 @@ __all__ = [
 ]
 
 _Json = dict[str, Any]
+_CERTIFICATE_SWITCH: Final = "OAuth 2.0 Mutual TLS Certificate Bound Access Tokens Enabled"
 _LONGEST_PATH: Final = 4096
 _LONGEST_NAME: Final = 255
 _LONGEST_CUT: Final = 240
@@ -143,7 +151,9 @@ class MakeClient:
     exchange: bool = False
     """Whether it exchanges the tokens of users."""
     bound: bool = False
-    """Whether it gets bound tokens only."""
+    """Whether it gets bound tokens only (DPoP)."""
+    certificate_bound: bool = False
+    """Whether it gets only tokens that are bound to its certificate (RFC 8705)."""
     provider: str = ""
     """The alias of the identity provider whose tokens prove it."""
     subject: str = ""
@@ -168,6 +178,7 @@ class MakeClient:
             and {*self.optional} <= {*found["optionalClientScopes"]}
             and (exchanges(found) or not self.exchange)
             and (binds(found) or not self.bound)
+            and (binds_to_certificate(found) or not self.certificate_bound)
             and _has(found, self.authentication)
         )
 
@@ -184,6 +195,7 @@ class MakeClient:
         scopes += f", optional scopes {listed(self.optional)}" if self.optional else ""
         scopes += ", Standard Token Exchange on" if self.exchange else ""
         scopes += ", Require DPoP bound tokens on" if self.bound else ""
+        scopes += f", {_CERTIFICATE_SWITCH} on" if self.certificate_bound else ""
         scopes += f", which logs in by {_login(self)}" if self.authentication else ""
         secret = (
             f"; its new secret is written to {printable(self.secret_file, _LONGEST_PATH)}" if self.secret_file else ""
@@ -238,22 +250,31 @@ class EnableExchange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequireBinding:
-    """Let a client get bound tokens only (DPoP, RFC 9449): Keycloak then refuses its requests without a proof."""
+    """Let a client get bound tokens only: Keycloak then refuses its requests without a proof (DPoP, RFC 9449), or without a certificate."""
 
     do: ClassVar = "require_binding"
     client: str
+    certificate: bool = False
+    """Whether they are bound to its certificate (RFC 8705), and not to the key of a proof."""
+
+    @property
+    def attribute(self) -> str:
+        """The attribute of the client that is switched on."""
+        return CERTIFICATE_BOUND if self.certificate else DPOP
 
     def holds(self, realm: Snapshot) -> bool:
         """Return whether the realm already is so."""
-        return binds(realm.client(self.client) or {})
+        client = realm.client(self.client) or {}
+        return binds_to_certificate(client) if self.certificate else binds(client)
 
     def on(self, document: _Json) -> None:
         """Change the document as Keycloak will."""
         client = next(one for one in document["clients"] if one["clientId"] == self.client)
-        client["attributes"] = {**(client.get("attributes") or {}), DPOP: "true"}
+        client["attributes"] = {**(client.get("attributes") or {}), self.attribute: "true"}
 
     def __str__(self) -> str:
-        return f"Switch “Require DPoP bound tokens” of the client {named(self.client)} on."
+        switch = f"“{_CERTIFICATE_SWITCH}”" if self.certificate else "“Require DPoP bound tokens”"
+        return f"Switch {switch} of the client {named(self.client)} on."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -494,6 +515,7 @@ def new_client(step: MakeClient) -> _Json:
     attributes = {
         **({ATTRIBUTE: "true"} if step.exchange else {}),
         **({DPOP: "true"} if step.bound else {}),
+        **({CERTIFICATE_BOUND: "true"} if step.certificate_bound else {}),
         **proof.get("attributes", {}),
     }
     return {

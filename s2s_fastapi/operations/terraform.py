@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.keycloak.client_authentication import CERTIFICATE_BOUND
 from s2s_fastapi.operations.plan import Plan
 from s2s_fastapi.operations.steps import (
     AddAudience,
@@ -27,7 +28,7 @@ from s2s_fastapi.operations.steps import (
     Step,
 )
 
-__all__ = ["terraform"]
+__all__ = ["by_hand", "terraform"]
 
 _Block = Mapping[str, Any]
 _COMMENT: Final = (
@@ -65,6 +66,17 @@ def terraform(plan: Plan) -> tuple[dict[str, Any], tuple[Step, ...]]:
     file = _File(plan)
     left_out = tuple(step for step in plan.steps if not file.add(step))
     return file.content(), left_out
+
+
+def by_hand(step: Step) -> str:
+    """Return what a step that is not in the file asks of the resource that has the client; "" if the step itself says it."""
+    if isinstance(step, SetAuthentication):
+        if step.provider:
+            return "Terraform's provider has no resource for that: use `apply`, and let Terraform ignore the changes of client_authenticator_type."
+        return f"Write in its resource: {json.dumps(_by_fields(step.authentication), ensure_ascii=False)}."
+    if isinstance(step, RequireBinding) and step.certificate:
+        return f"Write in its resource: {json.dumps({'extra_config': {step.attribute: 'true'}})}."
+    return ""
 
 
 class _File:
@@ -188,6 +200,11 @@ def _authenticator(step: MakeClient) -> dict[str, Any]:
         return {}
     if step.provider:
         raise ConfigurationError(_NO_PROVIDER)
+    switch = {CERTIFICATE_BOUND: "true"} if step.certificate_bound else {}
+    return _by_fields({**fields, "attributes": {**fields["attributes"], **switch}})
+
+
+def _by_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     extra = {name: _text(value) for name, value in sorted(fields["attributes"].items())}
     return {"client_authenticator_type": fields["clientAuthenticatorType"], "extra_config": extra}
 

@@ -149,6 +149,10 @@ class Wanted:
     """Each caller that exchanges the tokens of users."""
     bound: frozenset[str] = frozenset()
     """The callers of which every declared call is made with a bound token."""
+    certified: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """For each caller, the called apps with a route that only a token bound to a client certificate opens."""
+    uncertified: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """For each caller, the called apps that refuse such tokens, and the audiences of which no app is known."""
     unbound: frozenset[str] = frozenset()
     """The callers with a declared call that is made with a bearer token."""
     authentication: Mapping[str, ClientAuthentication] = field(default_factory=dict)
@@ -195,6 +199,8 @@ class _Way:
     audiences: frozenset[str]
     scopes: frozenset[str]
     roles: frozenset[Role]
+    bound: bool = False
+    """Whether the token must be bound."""
     users: bool = False
     """Whether it is a way for users, and `callers` are the clients through which they call."""
 
@@ -209,12 +215,23 @@ class _Receiver:
     ways: tuple[_Way, ...]
     """Those of services."""
     ways_of_users: tuple[_Way, ...]
+    certificates: bool = False
+    """Whether it takes tokens that are bound to a client certificate."""
+    certificates_only: bool = False
+    """Whether it takes no other bound tokens."""
 
     @classmethod
     def of(cls, app: AppAccess, ways: Iterable[_Way]) -> "_Receiver":
         every = tuple(ways)
         services, users = (tuple(way for way in every if way.users is kind) for kind in (False, True))
-        return cls(app.client_id, accepted_audiences(app), services, users)
+        certificates = app.client_certificate
+        return cls(app.client_id, accepted_audiences(app), services, users, certificates, certificates and not app.dpop)
+
+    def only_bound(self, caller: str) -> bool:
+        """Return whether a route that names this service takes bound tokens only, or each route that lets it in does."""
+        ways = [way for way in self.ways if way.callers is None or caller in way.callers]
+        unbound = {way.route for way in ways if not way.bound}
+        return any(way.route not in unbound for way in ways if way.names(caller) or not unbound)
 
     def asks(self, what: _Thing, *, users: bool = False) -> tuple[_Way, ...]:
         """Return the ways that require it. With `users`, also the ways of users."""
@@ -293,11 +310,33 @@ class _Wanting:
             bound=frozenset(
                 name for name, app in self.apps.items() if app.calls and all(call.dpop for call in app.calls)
             ),
+            certified=self._certified(calls),
+            uncertified=self._uncertified(calls),
             unbound=frozenset(name for name, app in self.apps.items() if any(not call.dpop for call in app.calls)),
             authentication=authentication,
             conflicting=conflicting,
             replaced=frozenset(self.replaced),
         ), tuple(sorted(self.found))
+
+    def _certified(self, calls: Iterable[WantedCall]) -> dict[str, tuple[str, ...]]:
+        found: dict[str, set[str]] = {}
+        for call in calls:
+            if call.on_behalf or call.dpop:  # Keycloak binds no exchanged token to a certificate
+                continue
+            for receiver in self._called_by(call.audiences):
+                if receiver.certificates_only and receiver.only_bound(call.caller):
+                    found.setdefault(call.caller, set()).add(receiver.client_id)
+        return {caller: tuple(sorted(names)) for caller, names in found.items()}
+
+    def _uncertified(self, calls: Iterable[WantedCall]) -> dict[str, tuple[str, ...]]:
+        found: dict[str, set[str]] = {}
+        for call in calls:
+            if call.on_behalf:
+                continue
+            refusing = {each.client_id for each in self._called_by(call.audiences) if not each.certificates}
+            unknown = {name for name in call.audiences if not self._called_by([name])}
+            found.setdefault(call.caller, set()).update(refusing | unknown)
+        return {caller: tuple(sorted(names)) for caller, names in found.items() if names}
 
     def _say(self, level: Severity, text: str) -> None:
         self.found[RealmFinding(level, text)] = None
@@ -720,7 +759,13 @@ def _way(route: RouteEntry, leaves: Sequence[Requirement], client_id: str) -> _W
     if (callers is not None and not callers) or len(kinds) > 1:
         return None
     return _Way(
-        named(route.name), callers, audiences or frozenset(), frozenset(scopes), frozenset(roles), "user" in kinds
+        named(route.name),
+        callers,
+        audiences or frozenset(),
+        frozenset(scopes),
+        frozenset(roles),
+        bound=any(isinstance(leaf, Bound) for leaf in leaves),
+        users="user" in kinds,
     )
 
 

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from s2s_fastapi.keycloak.client_authentication import dn_parts
 from s2s_fastapi.realm.model import Denied
 from s2s_fastapi.text import base64url
 
@@ -27,8 +28,6 @@ _UNKNOWN_CLIENT: Final = Denied(
 _FAILED: Final = Denied(
     status=400, error="unauthorized_client", description="Unexpected error when authenticating client"
 )
-_PART: Final = re.compile(r"""\s*([A-Za-z][\w.-]*|\d+(?:\.\d+)+)\s*=\s*("(?:[^"\\]|\\.)*"|(?:[^",;\\]|\\.)*)\s*""")
-_ESCAPED: Final = re.compile(r"\\([0-9A-Fa-f]{2}|.)")
 _SPECIAL: Final = re.compile(r'[,+"\\<>;=]|^[ #]| $')
 
 
@@ -53,10 +52,6 @@ def made_up(name: str) -> str:
     made = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
     made = made.not_valid_before(datetime.now(UTC) - day).not_valid_after(datetime.now(UTC) + day)
     return made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
-
-
-class _NoNameError(ValueError):
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,35 +83,17 @@ class ClientCertificate:
             if attributes.get("x509.allow.regex.pattern.comparison", "true") == "true":
                 named = re.fullmatch(subject, _shown(certificate.subject)) is not None
             else:
-                named = _parts(subject) == _parts(certificate.subject.rfc4514_string())
+                named = dn_parts(subject) == dn_parts(certificate.subject.rfc4514_string())
             issuer = attributes.get("x509.casubjectdn", "") if authorities else ""
-            issued = not issuer or _parts(issuer) == _parts(certificate.issuer.rfc4514_string())
-        except (_NoNameError, re.error):
+            issued = not issuer or dn_parts(issuer) == dn_parts(certificate.issuer.rfc4514_string())
+        except (ValueError, re.error):
             return _FAILED
         return None if named and issued else _UNKNOWN_CLIENT
-
-
-def _parts(name: str) -> list[tuple[str, str]]:
-    """Return the parts of a distinguished name, most specific first: keys in upper case, values as they are, without escapes."""
-    found: list[tuple[str, str]] = []
-    at = 0
-    while at < len(name) or not found:
-        part = _PART.match(name, at)
-        if part is None or (part.end() < len(name) and name[part.end()] not in ",;+"):
-            raise _NoNameError
-        value = part[2][1:-1] if part[2].startswith('"') else part[2].strip()
-        found.append((part[1].upper(), _ESCAPED.sub(_unescaped, value)))
-        at = part.end() + 1
-    return found
-
-
-def _unescaped(found: re.Match[str]) -> str:
-    return chr(int(found[1], 16)) if len(found[1]) > 1 else found[1]
 
 
 def _shown(name: x509.Name) -> str:
     """Return the name as Java shows it, with which a pattern is compared: a space after each comma, and quotes in the place of escapes."""
     return ", ".join(
         f'{key}="{value}"' if _SPECIAL.search(value) else f"{key}={value}"
-        for key, value in _parts(name.rfc4514_string())
+        for key, value in dn_parts(name.rfc4514_string())
     )

@@ -10,7 +10,7 @@ import os
 import re
 from base64 import urlsafe_b64encode
 from binascii import a2b_base64
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -34,8 +34,17 @@ __all__ = ["CertificateHeader", "CertificateSource", "ClientCertificates", "Matc
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 """The name of a header (RFC 9110 section 5.1)."""
-_TAKEN: Final = frozenset({"authorization", "dpop", "cookie", "host", "forwarded", "x-forwarded-for"})
-"""Headers that callers write, or that mean something else."""
+_TAKEN: Final = frozenset(
+    {
+        *("authorization", "dpop", "cookie", "user-agent", "accept", "origin", "referer", "date", "range"),
+        *("host", "forwarded", "via", "x-real-ip", "x-request-id", "traceparent", "tracestate"),
+        *(f"x-forwarded-{each}" for each in ("for", "host", "proto", "port", "prefix", "server", "by", "scheme")),
+        *("connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "expect"),
+        *("proxy-authenticate", "proxy-authorization", "proxy-connection"),
+        *("content-length", "content-type", "content-encoding"),
+    }
+)
+"""Headers that callers write, that mean something else, or that end at the next hop."""
 _LEAST_SECRET: Final = 32
 """Bytes of a secret, at least."""
 _MOST_SECRET: Final = 4096
@@ -49,6 +58,8 @@ _BAD_PERCENT: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _ELEMENT: Final = re.compile(rb'([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^",;]*)(;|\Z)')
 """One pair of an element of Envoy's header. A comma outside quotes begins the next element, so it fits nowhere here."""
 _HASH: Final = re.compile(rb"[0-9A-Fa-f]{64}")
+_MOST_ADDRESSES: Final = 100
+"""Addresses in ``X-Forwarded-For`` and ``Forwarded`` together that are compared, at most: callers write them."""
 _FOR: Final = re.compile(r'(?i)for\s*=\s*("(?:[^"\\]|\\.)*"|[^;,\s]*)')
 
 Form = Literal["rfc9440", "envoy", "nginx", "traefik"]
@@ -73,7 +84,8 @@ class CertificateHeader:
       visible ASCII. Several lines are several secrets, so that a new one can be rolled out beside the old one. The file is read again when
       it changes. While it cannot be read, no certificate counts.
     - A request without the secret, with two such headers, or with more than one certificate brings none. Neither does a request whose address
-      in ``scope["client"]`` also stands in ``X-Forwarded-For`` or ``Forwarded``: the server believes these headers then.
+      in ``scope["client"]`` also stands in ``X-Forwarded-For`` or ``Forwarded``: the server believes these headers then. With more than
+      100 addresses there, or with a ``scope["client"]`` that is no address beside them, it brings none either.
 
     Raises:
         ConfigurationError: A name is not that of a header, or the form is unknown.
@@ -209,7 +221,7 @@ class _Secrets:
         """Read the file if it is not the one that was read last. Return what is wrong with it, or nothing."""
         try:
             now = self._path.stat()  # follows links: an orchestrator swaps them
-            seen = (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns)
+            seen = (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
             if seen != self._seen:
                 self._seen, self._values = (), ()
                 self._values, self.failure = self._secrets()
@@ -256,7 +268,9 @@ def _of_connection(scope: Mapping[str, Any]) -> str | Decision:
     if tls.get("client_cert_error"):
         return _missing(f"{UNVERIFIED_CERTIFICATE} The server says: {printable(str(tls['client_cert_error']), 200)}.")
     chain = tls.get("client_cert_chain")
-    first = next(iter(chain), None) if isinstance(chain, list | tuple) else None
+    if isinstance(chain, Iterator) and isinstance(tls, MutableMapping):
+        chain = tls["client_cert_chain"] = tuple(chain)  # it can be read once, and a mounted app reads it again
+    first = next(iter(chain), None) if isinstance(chain, Iterable) and not isinstance(chain, str | Mapping) else None
     if not isinstance(first, str):
         return _missing(NO_CERTIFICATE)
     try:
@@ -270,32 +284,39 @@ def _missing(cure: str) -> Decision:
 
 
 def _rewritten(client: object, headers: Mapping[bytes, list[bytes]]) -> bool:
-    """Return whether the server took the address of the connection from a header: then it also stands there."""
-    if not isinstance(client, list | tuple) or not client:
-        return False
-    address = _address(str(client[0]))
+    """Return whether the server may have taken the address of the connection from a header: then it also stands there."""
     said = ",".join(value.decode("latin-1") for value in headers.get(b"x-forwarded-for", []))
     forwarded = ",".join(value.decode("latin-1") for value in headers.get(b"forwarded", []))
-    return bool(address) and any(_address(each) == address for each in (*said.split(","), *_FOR.findall(forwarded)))
+    if not (said or forwarded) or not isinstance(client, list | tuple) or not client or not client[0]:
+        return False  # a Unix socket has no address
+    if said.count(",") + forwarded.count("=") > _MOST_ADDRESSES:
+        return True  # to read them all would stop the event loop
+    address = _address(str(client[0]))
+    if address is None:
+        return True  # no connection has such an address
+    return any(_address(each) == address for each in (*said.split(","), *_FOR.findall(forwarded)))
 
 
-def _address(text: str) -> str:
-    """Return an address without quotes, brackets, port and zone, in one spelling. What is none is compared as it is."""
-    bare = text.strip().strip('"').strip().lower()
-    if bare.startswith("["):
-        bare = bare[1:].partition("]")[0]
-    elif bare.count(":") == 1:
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the address in a text, without quotes, spaces, brackets, port and zone; None if it has none.
+
+    What a server cuts out of the text has the same address: cutting again changes nothing.
+    """
+    bare = "".join(text.replace('"', "").split()).lstrip("[").partition("]")[0]
+    if bare.count(":") == 1:
         bare = bare.partition(":")[0]
     try:
         found = ipaddress.ip_address(bare.partition("%")[0])
     except ValueError:
-        return bare
-    return str(getattr(found, "ipv4_mapped", None) or found)
+        return None
+    return getattr(found, "ipv4_mapped", None) or found
 
 
 def _thumbprint(der: bytes) -> str:
-    # One ASN.1 sequence from the first byte to the last: nothing stands before or behind the certificate.
-    if der[:2] != b"\x30\x82" or int.from_bytes(der[2:4]) != len(der) - 4:
+    # One ASN.1 sequence from the first byte to the last, so that nothing comes before or after the certificate.
+    # Its length takes two bytes, or one byte if it is below 256.
+    digits = {b"\x30\x81": 1, b"\x30\x82": 2}.get(der[:2], 0)
+    if not digits or int.from_bytes(der[2 : 2 + digits]) != len(der) - 2 - digits:
         raise ValueError("it is not one certificate in DER")
     return urlsafe_b64encode(sha256(der).digest()).rstrip(b"=").decode()
 

@@ -6,12 +6,14 @@ import pickle
 import shutil
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from s2s_fastapi.backchannel import client_certificate
 from s2s_fastapi.backchannel.channel import BackChannel, BackChannelError
@@ -302,7 +304,9 @@ def test_threads_that_find_a_renewed_certificate_at_once_load_it_once(
     old = keycloak.now().thumbprint
     new = renew(issue(authority, tmp_path / "new"), file)
     found: dict[int, LoadedCertificate] = {}
-    monkeypatch.setattr(client_certificate._loading, "lock", MeetingLock(4))  # all four have seen the new file there
+    monkeypatch.setattr(
+        client_certificate._loadings[pair(file)], "lock", MeetingLock(4)
+    )  # all four have seen the new file there
 
     def look(number: int, tls: ClientTls) -> None:
         found[number] = tls.now()
@@ -342,7 +346,7 @@ def test_a_child_that_is_forked_while_a_thread_loads_has_a_lock_of_its_own(autho
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with client_certificate._loading.lock:  # as a thread that is about to load
+        with client_certificate._loadings[pair(file)].lock:  # as a thread that is about to load
             held.set()
             done.wait(60)
 
@@ -354,6 +358,31 @@ def test_a_child_that_is_forked_while_a_thread_loads_has_a_lock_of_its_own(autho
     finally:
         done.set()
         thread.join(30)
+
+
+def test_a_certificate_whose_file_hangs_stops_no_other_one(authority: Path, file: Path, tmp_path: Path) -> None:
+    hanging, other = (
+        ClientTls(pair(each), lambda: trusting(authority)) for each in (file, issue(authority, tmp_path / "other"))
+    )
+    held, done = threading.Event(), threading.Event()
+
+    def trust() -> ssl.SSLContext:  # a file system that does not answer
+        held.set()
+        done.wait(60)
+        return trusting(authority)
+
+    hanging.trust = trust
+    threads = [threading.Thread(target=hanging.now), threading.Thread(target=other.now)]
+    try:
+        threads[0].start()
+        assert held.wait(20)
+        threads[1].start()
+        threads[1].join(20)
+        assert len(other.kept) == 1
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join(30)
 
 
 # What a server says of it.
@@ -441,8 +470,17 @@ def test_a_token_is_not_requested_without_the_certificate(authority: Path, tmp_p
 def test_a_key_of_another_certificate_is_named(authority: Path, file: Path, tmp_path: Path) -> None:
     other = issue(authority, tmp_path / "other").with_suffix(".key")
     assert problem(ClientCertificate(file, other)) == (
-        f"KEYCLOAK_CLIENT_CERT_KEY_FILE: {other} holds a key that does not belong to the certificate in {file}: write both files of one renewal."
+        f"KEYCLOAK_CLIENT_CERT_KEY_FILE: {other} holds a key that does not belong to the certificate in {file}: write both"
+        " files of one renewal, and the service's own certificate before those of authorities."
     )
+
+
+def test_a_key_of_another_kind_is_no_missing_key(file: Path) -> None:
+    key = rsa.generate_private_key(public_exponent=65_537, key_size=2048)
+    file.with_suffix(".key").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    assert "holds a key that does not belong to the certificate" in problem(pair(file))
 
 
 def test_an_encrypted_key_is_named_and_nobody_is_asked_for_its_password(file: Path) -> None:
@@ -460,11 +498,14 @@ def test_an_encrypted_key_is_named_and_nobody_is_asked_for_its_password(file: Pa
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (None, "cannot be read (No such file or directory)"),
+        (None, "cannot be read (No such file or directory): look at the path"),
         (b"", "is empty"),
         (b"nothing", "holds no complete certificate in PEM"),
         (b"-----BEGIN CERTIFICATE-----\nMIIB", "holds no complete certificate in PEM"),
-        (b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", "holds a certificate that is damaged"),
+        (
+            b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
+            "holds a certificate that is damaged: write it again",
+        ),
         (b"x" * 300_000, "is too large"),
     ],
 )
@@ -475,6 +516,13 @@ def test_a_certificate_that_is_none_is_said_so(file: Path, content: bytes | None
     told = problem(pair(file))
     assert told.startswith(f"KEYCLOAK_CLIENT_CERT_FILE: {file} ")
     assert sentence in told
+
+
+def test_many_beginnings_of_a_certificate_without_an_end_cost_no_time(file: Path) -> None:
+    file.write_bytes(b"-----BEGIN CERTIFICATE-----\n" * 9_362)
+    before = time.thread_time()  # of the processor: the machine may be busy
+    assert "holds no complete certificate in PEM" in problem(pair(file))
+    assert time.thread_time() - before < 5  # 35 s with a regular expression that starts again at each
 
 
 def test_a_certificate_without_a_key_names_the_setting_for_the_key(file: Path) -> None:

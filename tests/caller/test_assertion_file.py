@@ -57,6 +57,8 @@ def test_a_token_for_the_realm_alone_is_read(file: Path, end: str) -> None:
         ({"exp": NOW + 2}, 1.5),
         ({"exp": NOW + 31_536_000}, 3600),  # kubernetes: no upper limit
         ({"iat": NOW + 60, "nbf": NOW + 60}, 1),  # our clock may be behind
+        ({"sub": "system:serviceaccount:" + "n" * 63 + ":" + "a" * 253}, 1),  # the longest that Kubernetes allows
+        ({"iss": "https://issuer.example/" + "i" * 400}, 1),
         ({"iss": None, "sub": "spiffe://acme.test/ns/prod/sa/chat"}, 1),
     ],
 )
@@ -130,7 +132,7 @@ def part(text: bytes) -> str:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "is empty"),
+        (b"", "is empty: look at what writes the token"),
         (b"\n\n", "is empty"),
         (b"   ", "is empty"),
         (b"s3cret", "holds no token"),
@@ -162,9 +164,9 @@ def test_a_file_without_a_token_names_itself_and_shows_nothing_of_its_content(
 
 
 def test_a_file_that_is_not_there_and_a_folder_name_themselves(file: Path, tmp_path: Path) -> None:
-    assert "cannot be read (No such file or directory)" in str(refused(file))
+    assert "cannot be read (No such file or directory): look at the path" in str(refused(file))
     file.mkdir()
-    assert "is not a regular file" in str(refused(file))
+    assert "is a directory: give the file in it" in str(refused(file))
 
 
 def test_a_pipe_is_refused_without_a_wait(file: Path) -> None:

@@ -19,8 +19,10 @@ from s2s_fastapi import AudienceNotGranted, ServiceTokenAuth, TokenRequestError,
 from s2s_fastapi.backchannel.channel import BackChannelError
 from s2s_fastapi.backchannel.client_certificate import ClientCertificate
 from s2s_fastapi.caller.binding import Binding
+from s2s_fastapi.caller.client_tls import with_certificate
 from s2s_fastapi.caller.credentials import TlsClientAuth, client_authentication
 from s2s_fastapi.caller.granted import claims_of, granted
+from s2s_fastapi.caller.origins import pin
 from s2s_fastapi.caller.servers import Servers
 from s2s_fastapi.caller.token_source import TokenSource, using
 from s2s_fastapi.caller.wanted import Wanted
@@ -345,8 +347,9 @@ def test_no_call_fails_while_the_certificate_is_renewed_under_load(
     )
 
 
+@pytest.mark.parametrize("options", [{}, {"trust_env": True}, {"mounts": {"http://elsewhere": None}}])
 def test_a_redirect_to_another_origin_shows_no_certificate(
-    there: tuple[TlsServer, TlsServer], authority: Path, file: Path
+    there: tuple[TlsServer, TlsServer], authority: Path, file: Path, options: dict[str, Any]
 ) -> None:
     issuer, _ = there
 
@@ -360,7 +363,7 @@ def test_a_redirect_to_another_origin_shows_no_certificate(
 
         with TlsServer(authority, to_other) as bob:
             crm = service_client(
-                bob.url, audience="bob", settings=calling(issuer, authority, file), follow_redirects=True
+                bob.url, audience="bob", settings=calling(issuer, authority, file), follow_redirects=True, **options
             )
             with crm as client:
                 assert client.get("/").json() == {"thumbprint": "", "authorization": ""}
@@ -399,15 +402,122 @@ def test_services_of_an_own_authority_are_trusted_by_a_file_or_a_context(
             client.get("/")
 
 
-def test_a_client_with_mounts_shows_the_certificate_of_each_connection(
-    there: tuple[TlsServer, TlsServer], authority: Path, file: Path
+@pytest.mark.parametrize("options", [{"mounts": {"http://elsewhere": None}}, {"trust_env": True}])
+def test_a_client_with_mounts_or_the_environment_sends_each_token_over_a_connection_with_its_certificate(
+    authority: Path, file: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:
-    issuer, service = there
-    crm = service_client(
-        service.url, audience="bob", settings=calling(issuer, authority, file), mounts={"http://elsewhere": None}
+    with (
+        TlsServer(authority, binding_keycloak(issued, life=300)) as issuer,
+        TlsServer(authority, binding_receiver(read)) as service,
+        using(TokenSource()),
+    ):
+        none_kept = httpx.Limits(max_keepalive_connections=0)
+        crm = service_client(
+            service.url, audience="bob", settings=calling(issuer, authority, file), limits=none_kept, **options
+        )
+        old = thumbprint(file)
+        with crm as client:
+            assert client.get("/").json() == {"thumbprint": old}
+            renew(authority, file, tmp_path / "new")
+            assert client.post("/", content=iter([b"a"])).json() == {"thumbprint": old}
+
+
+class Mounted(httpx.MockTransport):
+    def __init__(self) -> None:
+        super().__init__(lambda request: httpx.Response(200, text="mounted"))
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize("package", [httpx, httpx2])
+def test_proxies_of_the_environment_and_mounts_stay_where_they_were(
+    file: Path, package: Any, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    monkeypatch.setenv("NO_PROXY", "near.example")
+    mocked = Mounted()
+    options = {"trust_env": True, "mounts": {"https://mine.example": mocked}}
+    client_class = package.AsyncClient if kind == "async" else package.Client
+    plain = client_class(**options)
+    made = client_class(
+        **with_certificate(
+            options, client_class, showing(file), (pin("https://far.example"),), asynchronous=kind == "async"
+        )
     )
-    with crm as client:
-        assert client.get("/").json() == {"thumbprint": thumbprint(file)}
+
+    assert [pattern.pattern for pattern in made._mounts] == [pattern.pattern for pattern in plain._mounts]
+    for url in ("https://far.example", "https://near.example", "https://mine.example", "http://far.example"):
+        there, here = (client._transport_for_url(package.URL(url)) for client in (plain, made))
+        assert (there is plain._transport) == (here is made._transport)
+        assert (there is mocked) == (here is mocked)
+    only_one = with_certificate(
+        {"proxy": "http://proxy.example:1"},
+        client_class,
+        showing(file),
+        (pin("https://far.example"),),
+        asynchronous=False,
+    )
+    assert list(only_one["mounts"]) == ["all://"]
+
+
+def test_a_client_that_is_opened_after_a_renewal_knows_the_certificate_of_the_token_in_use(
+    authority: Path, file: Path, tmp_path: Path
+) -> None:
+    with (
+        TlsServer(authority, binding_keycloak(issued, life=300)) as issuer,
+        TlsServer(authority, binding_receiver(read)) as service,
+        using(TokenSource()),
+    ):
+        given, old = calling(issuer, authority, file), thumbprint(file)
+
+        def opened(**options: Any) -> str:
+            with service_client(service.url, audience="bob", settings=given, **options) as client:
+                return str(client.post("/", content=iter([b"a"])).json().get("thumbprint"))
+
+        def by_context() -> str:
+            return opened(verify=client_tls(given, ca_file=authority))
+
+        assert [opened(), by_context()] == [old, old]
+        renew(authority, file, tmp_path / "new")
+        assert [opened(), by_context()] == [old, old]
+    assert len(issuer.came) == 1
+
+
+def test_a_client_knows_the_certificate_that_there_was_when_it_was_opened(
+    authority: Path, file: Path, tmp_path: Path
+) -> None:
+    with (
+        TlsServer(authority, binding_keycloak(issued, life=300)) as issuer,
+        TlsServer(authority, binding_receiver(read)) as service,
+        using(TokenSource()),
+    ):
+        crm = service_client(service.url, audience="bob", settings=calling(issuer, authority, file))
+        crm.auth.token()
+        with crm as client:
+            old = thumbprint(file)
+            renew(authority, file, tmp_path / "new")
+            assert client.post("/", content=iter([b"a"])).json() == {"thumbprint": old}
+
+
+def test_an_own_authority_is_trusted_for_new_connections_as_its_file_is_now(
+    authority: Path, file: Path, tmp_path: Path
+) -> None:
+    trusted = tmp_path / "trusted.pem"
+    with (
+        TlsServer(authority, binding_keycloak(issued)) as issuer,
+        TlsServer(authority, binding_receiver(read)) as service,
+        using(TokenSource()),
+    ):
+        crm = service_client(
+            service.url, audience="bob", settings=calling(issuer, authority, file), verify=str(trusted)
+        )
+        shutil.copy(make_authority(tmp_path / "foreign"), trusted)
+        with crm as client, pytest.raises(httpx.ConnectError):
+            client.get("/")
+        shutil.copy(authority, trusted)
+        with crm as client:
+            assert client.get("/").status_code == 200
 
 
 def test_a_receiver_that_does_not_trust_the_certificate_is_told_from_a_network_fault(

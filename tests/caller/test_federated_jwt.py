@@ -15,7 +15,7 @@ from s2s_fastapi.caller.credentials import FederatedJwt, client_authentication
 from s2s_fastapi.caller.token_source import TokenSource
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.settings import KeycloakSettings
-from tests.caller.fakes import Asked, Clock, Keycloak, refusal, reply, settings, wait_until_idle
+from tests.caller.fakes import Asked, Clock, Keycloak, jwt, refusal, reply, settings, wait_until_idle
 from tests.caller.federated import CLUSTER, ISSUER, NOW, SUBJECT, federated, token
 
 BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -254,10 +254,11 @@ def test_a_refusal_with_a_reason_has_nothing_to_do_with_a_new_key(
     assert len(granting.requests) == 1
 
 
+@pytest.mark.parametrize("said", ["Token is not active", "Token was issued in the future"])
 def test_a_token_that_was_issued_a_moment_ago_is_tried_again_soon(
-    source: TokenSource, granting: Keycloak, clock: Clock, file: Path
+    source: TokenSource, granting: Keycloak, clock: Clock, file: Path, said: str
 ) -> None:
-    granting.answers = [refusal(400, "invalid_client", "Token is not active")]
+    granting.answers = [refusal(400, "invalid_client", said)]
     auth = ServiceTokenAuth(settings=federated(file))
 
     error = refused(auth)
@@ -278,6 +279,7 @@ CURES = [
     (400, "invalid_client", "Token jti claim is required", 'Set supportsClientAssertionReuse to "true" in the identity provider of'),
     (400, "invalid_client", "Token was issued too far in the past to be used now", "of type kubernetes takes a token for 3600 s after its iat"),
     (400, "invalid_client", "Token is not active", f"Compare the clocks of Keycloak and of {CLUSTER}"),
+    (400, "invalid_client", "Token was issued in the future", f"Compare the clocks of Keycloak and of {CLUSTER}"),
     (400, "invalid_client", "client_id parameter does not match authenticated client", f"Its subject is {SUBJECT}, and another client has"),
 ]  # fmt: skip
 
@@ -365,6 +367,59 @@ def test_nothing_of_the_token_is_in_a_repr_an_exception_a_pickle_or_a_log(
         assert part not in shown
         assert part.encode() not in pickled
     assert "left out" in error.error_description
+
+
+def halves(asked: Asked) -> Any:
+    signature = asked.form["client_assertion"].rpartition(".")[2]
+    return refusal(400, signature[:20], signature[20:])
+
+
+def with_blanks(asked: Asked) -> Any:
+    return refusal(400, "invalid_client", " ".join(asked.form["client_assertion"].rpartition(".")[2]))
+
+
+def in_claim(name: str, part: int, **claims: Any) -> Any:
+    def answer(asked: Asked) -> Any:
+        text = ".".join(asked.form["client_assertion"].split(".")[part:])
+        made = jwt(**{"azp": "chat-app-service", "aud": "x", "jti": "t", **claims, name: text})
+        return reply(200, {"access_token": made, "token_type": "Bearer", "expires_in": 300})
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        halves,
+        with_blanks,
+        in_claim("azp", 0),
+        in_claim("azp", -1),
+        in_claim("aud", -1),
+        in_claim("jti", -1, aud="bob"),
+        in_claim("iss", -1, aud="bob"),
+        lambda asked: reply(
+            200, {"access_token": "a.b.c", "token_type": "Bearer", "scope": asked.form["client_assertion"]}
+        ),
+    ],
+)
+def test_an_answer_that_repeats_a_part_of_the_token_shows_nothing_of_its_signature(
+    source: TokenSource, keycloak: Keycloak, file: Path, caplog: pytest.LogCaptureFixture, echo: Any
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    keycloak.answers = [echo]
+    error = refused(ServiceTokenAuth(audience="bob", settings=federated(file)))
+
+    shown = "".join(f"{error} {error!r} {vars(error)!r} {caplog.text}".split())
+    signature = token().rpartition(".")[2]
+    assert not any(signature[at : at + 16] in shown for at in range(len(signature) - 15))
+
+
+@pytest.mark.parametrize("name", ["azp", "aud"])
+def test_a_claim_that_is_a_token_is_not_shown(source: TokenSource, keycloak: Keycloak, file: Path, name: str) -> None:
+    payload = ".".join(token().split(".")[:2])
+    keycloak.claims = {"azp": "chat-app-service", "aud": "x", name: payload}
+
+    assert "eyJ" not in str(refused(ServiceTokenAuth(audience="bob", settings=federated(file))))
 
 
 def test_equal_values_prove_the_same_and_nothing_else_is_equal(file: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from dotenv import dotenv_values
 from typer.testing import CliRunner
 
 from example_app.realm import REALMS
+from s2s_fastapi import KeycloakSettings, ServiceTokenAuth
 from s2s_fastapi.cli.commands import command_line
 from s2s_fastapi.cli.dev import Services
 from s2s_fastapi.testing import EmbeddedIssuer
@@ -76,7 +77,9 @@ def test_a_realm_with_an_identity_provider_is_served_and_its_services_are_shown_
         file.write_text(json.dumps(made))
         with dev(file, clients=2) as running:
             chat = running.exports["secretless: chat"]
-            assert chat["KEYCLOAK_CLIENT_AUTH"] == "federated_jwt  # and set KEYCLOAK_CLIENT_ASSERTION_FILE"
+            assert chat["KEYCLOAK_CLIENT_AUTH"] == "federated_jwt"
+            held = Path(chat["KEYCLOAK_CLIENT_ASSERTION_FILE"])
+            assert held.stat().st_mode & 0o077 == 0
             assert "KEYCLOAK_CLIENT_SECRET" not in chat
             issuer = f"{chat['KEYCLOAK_URL']}/realms/secretless"
             kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -86,6 +89,29 @@ def test_a_realm_with_an_identity_provider_is_served_and_its_services_are_shown_
                 url = f"{issuer}/protocol/openid-connect/token"
                 answer = httpx.post(url, data={**form, "client_assertion": token}, trust_env=False, timeout=20)
                 assert answer.status_code == status
+            settings = KeycloakSettings(
+                url=chat["KEYCLOAK_URL"],
+                realm="secretless",
+                client_id="chat",
+                client_auth="federated_jwt",
+                client_assertion_file=held,
+            )
+            with httpx.Client(
+                auth=ServiceTokenAuth(chat["KEYCLOAK_URL"], audience="api", settings=settings), trust_env=False
+            ) as caller:
+                assert caller.get(f"{chat['KEYCLOAK_URL']}/realms/secretless").status_code == 200
+            assert running.stop()[0] == 0
+    assert not held.exists()
+
+
+def test_a_client_that_needs_a_certificate_gets_no_variables_that_the_settings_refuse(tmp_path: Path) -> None:
+    file = tmp_path / "realm.json"
+    by_name = {"clientAuthenticatorType": "client-x509", "attributes": {"x509.subjectdn": "CN=x"}}
+    file.write_text(json.dumps(document(clients=[client("caller", secret="s"), client("x509", **by_name)])))
+    with dev(file, clients=2) as running:
+        assert [name for name, variables in running.exports.items() if variables] == ["corp: caller"]
+        assert "it needs a client certificate" in running.text
+        assert "tls_client_auth" not in running.text
 
 
 def test_an_env_file_is_made_for_its_owner_only_and_keeps_the_secrets(tmp_path: Path) -> None:
@@ -119,13 +145,41 @@ def test_the_example_needs_no_file_and_each_service_starts_with_the_file_that_is
     assert printed == ""
 
 
+def test_the_file_of_a_service_without_a_secret_names_what_it_brings_and_none_is_written_that_settings_refuse(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with providing() as provider:
+        made = secretless(provider.url)
+        made["clients"] = [each for each in made["clients"] if each["clientId"] in ("api", "chat")]
+        made["identityProviders"] = [each for each in made["identityProviders"] if each["alias"] == "k8s"]
+        by_name = {"clientAuthenticatorType": "client-x509", "attributes": {"x509.subjectdn": "CN=x"}}
+        signing = client("signing", clientAuthenticatorType="client-jwt")
+        made["clients"] += [client("x509", **by_name), signing]
+        issuer = EmbeddedIssuer(made)
+        with issuer.serving(), Services(issuer, tmp_path) as services:
+            services.show()
+            told = capsys.readouterr().err
+            services.show()
+            again = capsys.readouterr().err
+            settings = {path.stem: dotenv_values(path) for path in tmp_path.glob("*.env")}
+            held = Path(str(settings["chat"]["KEYCLOAK_CLIENT_ASSERTION_FILE"]))
+            assert held.stat().st_mode & 0o077 == 0
+            assert held.read_text().count(".") == 2
+    assert not held.exists()
+    assert set(settings) == {"api", "chat", "signing"}
+    assert settings["chat"]["KEYCLOAK_CLIENT_AUTH"] == "federated_jwt"
+    assert "x509 of secretless gets no file: it needs a client certificate" in told
+    assert f"{tmp_path / 'signing.env'} does not set KEYCLOAK_CLIENT_KEY_FILE: set it, too." in told
+    assert again == ""
+
+
 def test_a_client_whose_name_is_no_file_name_gets_no_file_and_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = ("../evil", "a/b", ".hidden", "Caller", "caller", "good.one")
     issuer = EmbeddedIssuer(document(clients=[client(name, secret="it's \\ #1") for name in names]))
-    with issuer.serving():
-        Services(tmp_path).show(issuer)
+    with issuer.serving(), Services(issuer, tmp_path) as services:
+        services.show()
     assert {path.name for path in tmp_path.rglob("*")} == {"Caller.env", "good.one.env"}
     assert dotenv_values(tmp_path / "good.one.env")["KEYCLOAK_CLIENT_SECRET"] == "it's \\ #1"
     told = capsys.readouterr().err

@@ -11,10 +11,10 @@ from urllib.parse import quote
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
 
-__all__ = ["Authority", "Certificate", "client_context"]
+__all__ = ["Authority", "Certificate", "client_context", "tiny"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Certificate:
     """A certificate and its key."""
 
     certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
+    key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
     @property
     def der(self) -> bytes:
@@ -70,6 +70,15 @@ class Certificate:
         (folder / f"{name}.pem").write_text(self.pem)
         (folder / f"{name}.key").write_bytes(self.key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, clear))
         return folder / f"{name}.pem", folder / f"{name}.key"
+
+
+def tiny(name: str) -> Certificate:
+    """Return a certificate of less than 256 bytes: Ed25519, no extension. Nobody has signed it but itself."""
+    key = ed25519.Ed25519PrivateKey.generate()
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(subject, subject, key.public_key(), 1, now, now + timedelta(hours=1))
+    return Certificate(made.sign(key, None), key)
 
 
 class Authority:

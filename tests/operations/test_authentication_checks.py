@@ -22,6 +22,7 @@ from s2s_fastapi.operations.checks.client import check_client, check_expiry
 from s2s_fastapi.operations.checks.service import check_files, check_secret
 from s2s_fastapi.operations.facts import Facts
 from s2s_fastapi.operations.findings import Finding, Result, Seen, Skipped
+from s2s_fastapi.operations.inspection import Inspection
 from tests.kit.admin_rest import FakeKeycloak
 from tests.kit.authority import issue, make_authority
 from tests.kit.declaring import caller
@@ -186,6 +187,21 @@ def test_a_reader_who_may_not_see_identity_providers_still_sees_the_rest(federat
     assert any(isinstance(each, Seen) and "view-identity-providers" in each.text for each in results)
 
 
+def test_of_a_spiffe_provider_only_the_subject_is_compared(federated: dict[str, Any]) -> None:
+    subject = "spiffe://example.org/chat"
+    federated["client_assertion_file"].write_text(token(sub=subject))  # it may have any iss, or none
+    realm = cluster(providerId="spiffe", config={"trustDomain": "spiffe://example.org"})
+    realm.client("chat")["attributes"]["jwt.credential.sub"] = subject
+    results = list(check_authentication(facts_of(realm, **federated)))
+    assert results == [Seen("The identity provider k8s (spiffe) is there.")]
+
+
+def test_a_token_file_that_cannot_be_read_ends_no_check_of_the_realm(federated: dict[str, Any]) -> None:
+    facts = facts_of(cluster(), **federated)
+    federated["client_assertion_file"].unlink()
+    assert list(check_authentication(facts)) == [Seen("The identity provider k8s (kubernetes) is there.")]
+
+
 def test_another_client_authenticator_is_found_by_its_name_in_the_console(federated: dict[str, Any]) -> None:
     realm = cluster()
     realm.client("chat")["clientAuthenticatorType"] = "client-secret"
@@ -279,7 +295,27 @@ def test_each_trap_of_a_distinguished_name_is_found_with_its_field(
     assert "Clients, chat, Credentials, " in text(results)
 
 
-@pytest.mark.parametrize("name", ["cn=chat, ou=svc, o=Acme", "CN=chat , OU=svc,O=Acme"])
+@pytest.mark.parametrize("subject", ["O=.*,CN=chat", "CN=.*,OU=svc,O=Acme"], ids=["order", "wildcard"])
+def test_a_subject_that_is_meant_as_a_regular_expression_is_not_compared_as_a_name(
+    subject: str, tmp_path: Path
+) -> None:
+    facts = facts_of(with_certificate(subject=subject, regex="true"), now=time.time(), **by_certificate(tmp_path))
+    (found,) = check_authentication(facts)
+    assert "as a regular expression" in text([found])
+
+
+@pytest.mark.parametrize(("version", "found"), [("26.0.8", 1), ("26.6.3", 1), ("26.7.0", 0), ("27.0.0", 0)])
+def test_a_keycloak_that_does_not_compare_the_authority_is_found(version: str, found: int, tmp_path: Path) -> None:
+    facts = facts_of(with_certificate(), now=time.time(), **by_certificate(tmp_path))
+    assert isinstance(facts.inspection, Inspection)
+    snapshot = replace(facts.inspection.snapshot, version=version)
+    facts.inspection = replace(facts.inspection, snapshot=snapshot)
+    results = [each for each in check_authentication(facts) if isinstance(each, Finding)]
+    assert [each.level for each in results] == ["warning"] * found
+    assert all("does not compare who signed the certificate" in each.seen for each in results)
+
+
+@pytest.mark.parametrize("name", ["cn=chat, ou=svc, o=Acme", "CN=chat , OU=svc,O=Acme", 'CN=ch\\61t,OU=svc,O="Acme"'])
 def test_blanks_and_the_case_of_keys_make_no_difference(name: str, tmp_path: Path) -> None:
     facts = facts_of(with_certificate(subject=name), now=time.time(), **by_certificate(tmp_path))
     assert text(check_authentication(facts)) == ""
@@ -296,6 +332,13 @@ def test_a_certificate_that_ends_is_found_with_its_day(hours: float, level: str,
     assert (found.level, problem in found.seen) == (level, True)
 
 
+def test_a_certificate_that_is_not_valid_yet_is_found_with_its_day(tmp_path: Path) -> None:
+    settings = by_certificate(tmp_path)
+    (found,) = check_secret(facts_of(now=time.time() - 49 * 3600, **settings))
+    assert isinstance(found, Finding)
+    assert (found.level, "is valid only from" in found.seen) == ("problem", True)
+
+
 def test_a_key_of_another_certificate_is_found_and_not_shown(tmp_path: Path) -> None:
     settings = by_certificate(tmp_path)
     other = issue(tmp_path / "ca" / "ca.pem", tmp_path / "other", "chat").with_suffix(".key")
@@ -303,6 +346,8 @@ def test_a_key_of_another_certificate_is_found_and_not_shown(tmp_path: Path) -> 
     (found,) = check_secret(facts_of(now=time.time(), **settings))
     assert isinstance(found, Finding)
     assert "does not belong to the certificate" in found.seen
+    assert found.seen.endswith(".")
+    assert not found.seen.endswith("..")
     assert "PRIVATE KEY" not in repr(found)
 
 

@@ -285,6 +285,7 @@ def test_a_subject_that_already_proves_another_client_is_forbidden() -> None:
 
 def test_the_same_subject_at_another_identity_provider_is_another_subject() -> None:
     realm = FakeKeycloak()
+    provider_in(realm, alias="k9s", config={"issuer": "https://k9s.example"})
     realm.add_client(clientId="older", attributes={**ATTRIBUTES, "jwt.credential.issuer": "k9s"})
     other = chat(
         "x", TrustedProvider(alias="k9s", kind="kubernetes", issuer="https://k9s.example"), client_id="billing"
@@ -292,7 +293,67 @@ def test_the_same_subject_at_another_identity_provider_is_another_subject() -> N
     with realm.api() as api:
         plan = plan_for(api, CRM, chat(), other)
     assert not plan.forbidden
-    assert len([step for step in plan.steps if isinstance(step, MakeProvider)]) == 2
+    assert len([step for step in plan.steps if isinstance(step, MakeProvider)]) == 1
+
+
+EVIL = TrustedProvider(alias="k8s", kind="oidc", issuer="https://evil.example", keys="https://evil.example/jwks")
+
+
+@pytest.mark.parametrize("asking", ["chat", "payroll"], ids=["a new client", "the client itself"])
+def test_an_alias_that_clients_name_already_is_given_to_no_new_identity_provider(asking: str) -> None:
+    """Somebody removed it, or has yet to make it: whoever makes it first could log in as these clients."""
+    realm = FakeKeycloak()
+    realm.add_client(
+        clientId="payroll", serviceAccountsEnabled=True, clientAuthenticatorType="federated-jwt", attributes=ATTRIBUTES
+    )
+    with realm.api() as api:
+        plan = plan_for(api, CRM, chat(SUBJECT if asking == "payroll" else "mine", EVIL, client_id=asking))
+    assert "k8s is not there, and the realm already has clients that name it: payroll" in findings(
+        plan, Severity.FORBIDDEN
+    )
+    assert not any(isinstance(step, MakeProvider) for step in plan.steps)
+
+
+def test_an_identity_provider_that_was_removed_is_made_again_if_an_operator_names_each_of_its_clients() -> None:
+    realm = FakeKeycloak()
+    apps = [CRM, chat(), chat("system:serviceaccount:prod:billing", client_id="billing")]
+    for client_id, subject in (("chat", SUBJECT), ("billing", "system:serviceaccount:prod:billing")):
+        realm.add_client(
+            clientId=client_id,
+            serviceAccountsEnabled=True,
+            clientAuthenticatorType="federated-jwt",
+            attributes={**ATTRIBUTES, "jwt.credential.sub": subject},
+        )
+    grants = ("chat:client_authentication", "billing:client_authentication")
+    with realm.api() as api:
+        assert plan_for(api, *apps, grant=grants[:1]).forbidden
+        plan = plan_for(api, *apps, grant=grants)
+        assert not plan.forbidden
+        apply_plan(plan, api)
+    assert [each["alias"] for each in realm.providers] == ["k8s"]
+
+
+def test_a_client_that_an_operator_gives_to_another_identity_provider_is_named_all_the_same() -> None:
+    realm = FakeKeycloak()
+    realm.add_client(
+        clientId="payroll", serviceAccountsEnabled=True, clientAuthenticatorType="federated-jwt", attributes=ATTRIBUTES
+    )
+    k9s = TrustedProvider(alias="k9s", kind="kubernetes", issuer="https://k9s.example")
+    with realm.api() as api:
+        payroll = chat("theirs", k9s, client_id="payroll")
+        plan = plan_for(api, CRM, chat("mine", EVIL), payroll, grant=("payroll:client_authentication",))
+    assert "clients that name it: payroll" in findings(plan, Severity.FORBIDDEN)
+
+
+def test_a_saved_plan_with_an_identity_provider_that_others_name_is_refused() -> None:
+    realm = FakeKeycloak()
+    plan = planned(realm)
+    realm.add_client(clientId="payroll", attributes={**ATTRIBUTES, "jwt.credential.sub": "theirs"})
+    with realm.api() as api:
+        now = read_snapshot(api, plan.question)
+        with pytest.raises(ConfigurationError, match="The plan has a step that no plan has: the identity provider k8s"):
+            apply_plan(replace(plan, hash=now.hash), api)
+    assert realm.writes() == []
 
 
 @pytest.mark.parametrize(
@@ -369,6 +430,7 @@ def test_a_client_with_the_same_subject_that_comes_during_the_work_is_said_at_it
 
 def test_a_saved_plan_that_names_a_subject_of_somebody_else_is_refused() -> None:
     realm = FakeKeycloak()
+    provider_in(realm)
     realm.add_client(clientId="older", attributes={**ATTRIBUTES, "jwt.credential.sub": "theirs"})
     plan = planned(realm)
     steps = tuple(replace(step, subject="theirs") if isinstance(step, MakeClient) else step for step in plan.steps)
@@ -467,8 +529,12 @@ def test_federate_prints_what_a_realm_file_takes_and_how_to_start_the_service() 
             {"identityProviders": [{"alias": "other", "providerId": "kubernetes", "config": {"issuer": ISSUER}}]},
             "Name other in its access file",
         ),
+        (
+            {"clients": [{"clientId": "older", "attributes": {**ATTRIBUTES, "jwt.credential.sub": "theirs"}}]},
+            "the realm already has clients that name it: older",
+        ),
     ],
-    ids=["subject", "alias", "issuer"],
+    ids=["subject", "alias", "issuer", "alias of others"],
 )
 def test_federate_refuses_what_the_realm_of_a_file_contradicts(realm: Any, problem: str, tmp_path: Path) -> None:
     file = tmp_path / "realm.json"
@@ -508,6 +574,34 @@ def test_federate_writes_the_block_into_an_access_file(tmp_path: Path) -> None:
     code, stdout, stderr = federate("--access", str(file))
     assert (code, stdout) == (2, "")
     assert "has no app with the client id chat" in stderr
+
+
+def test_federate_gives_two_apps_of_an_access_file_two_subjects(tmp_path: Path) -> None:
+    file = tmp_path / "access.json"
+    before = AccessFile((caller("chat", "crm"), chat(client_id="older"))).text
+    file.write_text(before)
+    code, stdout, stderr = federate("--access", str(file))
+    assert (code, stdout, file.read_text()) == (2, "", before)
+    assert "already proves older" in stderr
+
+
+@pytest.mark.parametrize(
+    ("issuer", "keys", "said"),
+    [
+        ("http://issuer.example", "http://issuer.example/jwks", True),
+        ("http://issuer.example", "https://issuer.example/jwks", False),
+        ("https://issuer.example", "http://127.0.0.1:8000/jwks", False),
+    ],
+)
+def test_keys_that_are_fetched_without_tls_are_said(issuer: str, keys: str, said: bool) -> None:
+    provider = TrustedProvider(alias="own", kind="oidc", issuer=issuer, keys=keys)
+    options = ("--type", "oidc", "--alias", "own", "--issuer", issuer, "--keys", keys)
+    result = run({}, "federate", "--client-id", "chat", "--subject", "s", *options)
+    assert (result.exit_code, "without TLS" in result.stderr) == (0, said)
+    with FakeKeycloak().api() as api:
+        assert ("without TLS" in findings(plan_for(api, CRM, chat("s", provider)), Severity.NOTE)) is said
+    cluster = TrustedProvider(alias="k8s", kind="kubernetes", issuer=issuer)
+    assert ("without TLS" in cluster.caution) is issuer.startswith("http:")
 
 
 def test_federate_refuses_what_is_no_issuer() -> None:

@@ -172,12 +172,17 @@ def test_every_client_of_the_stories_gets_the_token_that_the_model_computes(
         user["username"]: user["credentials"][0]["value"] for user in document.get("users", []) if "credentials" in user
     }
     model = RealmModel.read(document, version=every_keycloak.version)
+    assertions = {
+        one["clientId"] for one in document["clients"] if one.get("clientAuthenticatorType") == "federated-jwt"
+    }
     asked = Comparison(every_keycloak, model, secrets.get, http)
     for client_id in secrets:
         defaults = " ".join(model.default_scopes(client_id))
         for scope in (*model.scope_requests(client_id), defaults, f"openid {defaults}", "nope", f"{defaults} nope"):
             asked.client_credentials(client_id, scope)
         asked.client_credentials(client_id, None, secret="wrong")
+        if client_id in assertions:
+            continue  # a login needs its assertion, too
         for username, password in (*passwords.items(), ("nobody", "x")):
             for scope in (*model.scope_requests(client_id), "openid", "nope"):
                 asked.login(username, password, client_id, scope)

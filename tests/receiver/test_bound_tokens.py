@@ -332,8 +332,9 @@ class TestWithoutDpop:
         response = client.get("/x", headers=owner.headers(token, "/x")[: 2 if proof else 1])
         assert (response.status_code, fields(response), observed.reasons) == (401, [BEARER], ["no_credentials"])
         assert observed.decisions[-1].cure == (
-            "the request has a bound token (scheme DPoP), and this service does not accept bound tokens. Write"
+            "the request has a token under the scheme DPoP, and this service accepts none. Write"
             ' dpop="accepted" and public_url=... here, or KEYCLOAK_DPOP=false (or dpop=False) in the caller.'
+            " A token that is bound to a certificate is sent under Bearer."
         )
         response = client.get("/x", headers=bearer(token))
         assert (fields(response), observed.reasons[-1]) == ([BEARER_INVALID], "sender_constrained")
@@ -348,7 +349,7 @@ def test_the_commands_predict_the_reason_of_a_real_request(
     token = owner.token() if dpop else owner.realm.token()
     serve(dpop=mode).get("/x", headers=owner.headers(token, "/x") if dpop else bearer(token))
 
-    predicted = binding_problem("chat", replace(receiver("crm"), dpop=mode or ""), dpop=dpop)
+    predicted = binding_problem("chat", replace(receiver("crm"), dpop=mode or ""), binding="dpop" if dpop else "")
     assert observed.reasons[-1] == ("allowed" if predicted is None else str(predicted.reason))
 
 

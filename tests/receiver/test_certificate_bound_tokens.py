@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,12 @@ from s2s_fastapi import (
     require_bound,
     require_service,
 )
+from s2s_fastapi.operations.relations import binding_problem
 from s2s_fastapi.proof.checked import Proof
 from s2s_fastapi.verifier.client_certificate import MatchedCertificate
 from s2s_fastapi.verifier.verdict import BoundVerdict
 from tests.kit.certificates import Authority
+from tests.kit.declaring import receiver
 from tests.kit.proving import PUBLIC_URL, Owner
 from tests.kit.realm import Realm, settings
 from tests.kit.receiving import App, Observed
@@ -124,6 +127,21 @@ def test_without_the_option_it_is_refused_as_ever(dpop: Any, serve: Serve, realm
         assert client.get("/x", headers=bearer(realm.token(cnf=GOOD.cnf), *WITH)).status_code == 401
         assert observed.reasons[-1] == "sender_constrained"
     assert "client_certificate=" in observed.decisions[-1].cure
+
+
+@pytest.mark.parametrize("mode", [None, "accepted", "required"])
+@pytest.mark.parametrize("takes", [True, False])
+@pytest.mark.parametrize("binding", ["certificate", ""])
+def test_the_commands_predict_the_reason_of_a_real_request(  # noqa: PLR0917 - fixtures
+    mode: Any, takes: bool, binding: Any, serve: Serve, realm: Realm, observed: Observed
+) -> None:
+    client = serve(**({} if takes else {"client_certificate": None}), dpop=mode, public_url=PUBLIC_URL)
+    token = realm.token(cnf=GOOD.cnf) if binding else realm.token()
+    client.get("/x", headers=bearer(token, *WITH))
+
+    app = replace(receiver("crm-api-gateway"), dpop=mode or "", client_certificate=takes)
+    predicted = binding_problem("chat-app-service", app, binding=binding)
+    assert observed.reasons[-1] == ("allowed" if predicted is None else str(predicted.reason))
 
 
 def test_keycloak_s_type_of_a_token_with_a_proof_does_not_matter(serve: Serve, realm: Realm) -> None:

@@ -1,19 +1,26 @@
 """The certificate in a request: each form of each proxy, what is malformed in it, and when it does not count."""
 
+import asyncio
+import os
 import pickle
 from base64 import b64encode
+from collections import deque
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from s2s_fastapi import CertificateHeader, ConfigurationError, Reason
 from s2s_fastapi.decision import Decision
 from s2s_fastapi.verifier.client_certificate import ClientCertificates, MatchedCertificate
-from tests.kit.certificates import Authority
+from tests.kit.certificates import Authority, tiny
 
 CA = Authority()
 GOOD, OTHER = CA.client("chat-app-service"), CA.client("billing")
+TINY = tiny("chat")
 SECRET = "s" * 16 + "0123456789abcdef"
 Form = Literal["rfc9440", "envoy", "nginx", "traefik"]
 FORMS: tuple[Form, ...] = ("rfc9440", "envoy", "nginx", "traefik")
@@ -61,6 +68,14 @@ def test_each_form_names_the_certificate_and_no_other(form: Form, secret: Path) 
 def test_a_form_is_not_taken_for_another_one(form: Form, other: Form, secret: Path) -> None:
     found = ClientCertificates(header(form, secret)).matched(scope(("client-cert", GOOD.form(other))), GOOD.thumbprint)
     assert isinstance(found, MatchedCertificate) == (form == other)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_certificate_of_less_than_256_bytes_counts(form: Form, secret: Path) -> None:
+    """Its length in DER takes one byte: Ed25519 and a short name."""
+    assert TINY.der[:2] == b"\x30\x81"
+    found = ClientCertificates(header(form, secret)).matched(scope(("client-cert", TINY.form(form))), TINY.thumbprint)
+    assert isinstance(found, MatchedCertificate)
 
 
 HASH = GOOD.envoy.split("Hash=")[1][:64]
@@ -124,6 +139,7 @@ MALFORMED: dict[Form, dict[str, str]] = {
         "a space behind": f"{GOOD.traefik} x",
         "not DER": b64encode(b"certificate").decode(),
         "a short sequence": b64encode(b"\x30\x03abc").decode(),
+        "a byte behind a small one": b64encode(TINY.der + b"x").decode(),
     },
 }
 
@@ -165,6 +181,10 @@ class TestTheHeader:
             for pair in (("client-cert", second), ("Client-Cert", second)):
                 assert "2 fields" in cure(certificates.matched(scope(one, pair), GOOD.thumbprint))
                 assert "2 fields" in cure(certificates.matched(scope(pair, one), GOOD.thumbprint))
+
+    def test_is_read_up_to_64_kb(self, certificates: ClientCertificates) -> None:
+        for size, said in ((64 * 1024, "it is not one byte sequence"), (64 * 1024 + 1, "longer than 64 KB")):
+            assert said in cure(certificates.matched(scope(("client-cert", "A" * size)), GOOD.thumbprint))
 
     def test_that_is_missing_or_empty_is_no_certificate(self, certificates: ClientCertificates) -> None:
         for headers in ([], [("client-cert", "")]):
@@ -234,6 +254,19 @@ class TestTheSecret:
         assert "another value" in cure(certificates.matched(old, GOOD.thumbprint))
         assert isinstance(certificates.matched(new, GOOD.thumbprint), MatchedCertificate)
 
+    def test_is_read_again_if_only_its_bytes_changed(self, secret: Path) -> None:
+        """A copy that keeps the times, of the same size, into the same file: the old secret is withdrawn all the same."""
+        certificates = ClientCertificates(header("rfc9440", secret))
+        old = scope(("client-cert", GOOD.rfc9440))
+        assert isinstance(certificates.matched(old, GOOD.thumbprint), MatchedCertificate)
+        before = secret.stat()
+        while secret.stat().st_ctime_ns == before.st_ctime_ns:  # the clock of a file system ticks every few ms
+            secret.write_text(f"{'n' * len(SECRET)}\n")
+            os.utime(secret, ns=(before.st_atime_ns, before.st_mtime_ns))
+        after = secret.stat()
+        assert (after.st_size, after.st_mtime_ns, after.st_ino) == (before.st_size, before.st_mtime_ns, before.st_ino)
+        assert "another value" in cure(certificates.matched(old, GOOD.thumbprint))
+
     def test_that_cannot_be_read_any_more_lets_nobody_in(self, secret: Path) -> None:
         certificates = ClientCertificates(header("rfc9440", secret))
         request = scope(("client-cert", GOOD.rfc9440))
@@ -286,6 +319,12 @@ class TestTheAddress:
             ("10.0.0.5", "forwarded", 'proto=https;For="10.0.0.5:443"'),
             ("10.0.0.5", "forwarded", "for=203.0.113.9, for=10.0.0.5;by=192.0.2.1"),
             ("2001:db8::1", "forwarded", 'for="[2001:db8::1]:443"'),
+            ("caller.example", "x-forwarded-for", "203.0.113.9"),  # no connection has such an address
+            ("10.0.0.5 ", "x-forwarded-for", "10.0.0.5 :80"),
+            ('10.0.0.5"', "x-forwarded-for", '10.0.0.5":80'),
+            ("10.0.0.5:5", "x-forwarded-for", "[10.0.0.5:5]:80"),
+            ("[10.0.0.5", "x-forwarded-for", "[[10.0.0.5]:80"),
+            (" 2001:db8::1 ", "x-forwarded-for", "[ 2001:db8::1 ]:80"),
         ],
     )
     def test_that_also_stands_in_a_header_was_taken_from_there(
@@ -297,9 +336,60 @@ class TestTheAddress:
         request = scope(("client-cert", GOOD.rfc9440), (name, "192.0.2.77"), (name, value), client=[client, 0])
         assert "--no-proxy-headers" in cure(certificates.matched(request, GOOD.thumbprint))
 
+    @given(
+        value=st.lists(
+            st.sampled_from(
+                [
+                    "203.0.113.9",
+                    "2001:db8::1",
+                    "::ffff:203.0.113.9",
+                    "127.0.0.1",
+                    *'[]:,"% \t\xa0\x851',
+                    ":80",
+                    "::",
+                    "%eth0",
+                ]
+            ),
+            max_size=9,
+        ).map("".join),
+        trusted=st.sampled_from(["*", "127.0.0.1"]),
+    )
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=400)
+    def test_that_uvicorn_takes_from_a_header_is_found_in_every_spelling(
+        self, value: str, trusted: str, secret: Path
+    ) -> None:
+        request = scope(("client-cert", GOOD.rfc9440), ("x-forwarded-for", value), client=("127.0.0.1", 4321))
+        seen: list[Any] = []
+
+        async def app(given: Any, receive: object, send: object) -> None:
+            seen.append(given["client"])
+
+        asyncio.run(ProxyHeadersMiddleware(app, trusted)(cast("Any", request), cast("Any", None), cast("Any", None)))
+        if seen == [("127.0.0.1", 4321)]:
+            return  # it took nothing
+        found = ClientCertificates(header("rfc9440", secret)).matched(request, GOOD.thumbprint)
+        assert "--no-proxy-headers" in cure(found)
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("x-forwarded-for", "203.0.113.9," * 101),
+            ("x-forwarded-for", "," * 60_000),
+            ("forwarded", "for=203.0.113.9," * 101),
+        ],
+        ids=["addresses", "commas", "forwarded"],
+    )
+    def test_is_not_looked_for_among_more_than_100(self, name: str, value: str, secret: Path) -> None:
+        """Callers write them: to read 60 KB of them takes most of a second of the event loop."""
+        certificates = ClientCertificates(header("rfc9440", secret))
+        request = scope(("client-cert", GOOD.rfc9440), (name, value))
+        assert "more than 100" in cure(certificates.matched(request, GOOD.thumbprint))
+
     @pytest.mark.parametrize(
         ("client", "name", "value"),
         [
+            (("10.0.0.5", 1), "x-forwarded-for", ", ".join(["203.0.113.9"] * 100)),
+            (("testclient", 1), "x-forwarded-host", "crm.example"),
             (("10.0.0.5", 1), "x-forwarded-for", "203.0.113.9"),
             (("10.0.0.5", 1), "x-forwarded-for", "10.0.0.50, 110.0.0.5"),
             (("10.0.0.5", 1), "forwarded", "for=203.0.113.9;by=10.0.0.5;host=10.0.0.5"),
@@ -327,6 +417,13 @@ class TestTheTlsExtension:
         found = self.found({"tls": {"client_cert_chain": [OTHER.pem, GOOD.pem]}})
         assert isinstance(found, Decision)
         assert found.reason is Reason.WRONG_CERTIFICATE
+
+    def test_the_chain_may_be_any_iterable_and_is_there_for_the_next_reader(self) -> None:
+        """A mounted app with a middleware of its own reads the same scope again."""
+        extensions = {"tls": {"client_cert_chain": (each for each in (GOOD.pem, CA.own.pem))}}
+        assert isinstance(self.found(extensions), MatchedCertificate)
+        assert isinstance(self.found(extensions), MatchedCertificate)
+        assert isinstance(self.found({"tls": {"client_cert_chain": deque([GOOD.pem])}}), MatchedCertificate)
 
     @pytest.mark.parametrize("extensions", [None, {}, {"tls": None}, {"tls": []}, "tls", {"http.response.push": {}}])
     def test_a_server_without_it_hands_no_certificate_on(self, extensions: Any) -> None:
@@ -359,6 +456,12 @@ class TestTheTlsExtension:
         {"name": b"Client-Cert"},
         {"name": "Authorization"},
         {"name": "x-forwarded-for"},
+        {"name": "X-Forwarded-Proto"},
+        {"name": "X-Real-IP"},
+        {"name": "User-Agent"},
+        {"secret_header": "Connection"},
+        {"secret_header": "Content-Length"},
+        {"secret_header": "Transfer-Encoding"},
         {"secret_header": "x secret"},
         {"secret_header": "client-CERT"},
         {"secret_header": "Cookie"},
@@ -385,6 +488,14 @@ def test_a_header_that_cannot_be_meant_is_refused(wrong: dict[str, Any], secret:
 def test_a_source_that_is_none_is_refused(source: Any) -> None:
     with pytest.raises(ConfigurationError, match="client_certificate="):
         ClientCertificates.of(source)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Client-Cert", "X-Forwarded-Client-Cert", "X-Forwarded-Tls-Client-Cert", "X-Client-Cert", "ssl-client-cert"],
+)
+def test_a_header_of_a_proxy_is_taken(name: str, secret: Path) -> None:
+    assert ClientCertificates.of(header("rfc9440", secret, name)) is not None
 
 
 def test_no_source_is_none() -> None:

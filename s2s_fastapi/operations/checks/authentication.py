@@ -10,13 +10,15 @@ from s2s_fastapi.caller.assertion_file import Assertion
 from s2s_fastapi.errors import ConfigurationError, TokenRequestError
 from s2s_fastapi.keycloak.client_authentication import (
     CERTIFICATE,
+    COMPARES_AUTHORITY,
     DN,
     FEDERATED,
     ISSUER_DN,
     REGEX,
     ByFederation,
-    dn_parts,
+    any_authority,
     dn_problem,
+    same_dn,
     same_subject,
 )
 from s2s_fastapi.operations.facts import Facts
@@ -274,13 +276,23 @@ def _of_certificate(facts: Facts, found: Inspection, client: Mapping[str, Any]) 
                 console=f"{page}, Certificate Authority subject DN",
             )
         )
+    elif found.snapshot.model.version < COMPARES_AUTHORITY:
+        results.append(
+            Finding(
+                level="warning",
+                seen=f"This Keycloak is {found.snapshot.version}, and does not compare who signed the certificate ({ISSUER_DN}).",
+                why=any_authority(found.client_id, found.snapshot.version),
+                cure="Keep one authority alone in Keycloak's truststore, or use a newer Keycloak.",
+                console=f"{page}, Certificate Authority subject DN",
+            )
+        )
     for place, name in (("Subject DN", wanted if exact else ""), ("Certificate Authority subject DN", authority)):
         if name and (problem := dn_problem(name)):
             results.append(
                 Finding(
                     seen=f"{place} of the client {who}: {problem.partition(': write ')[0]}.",
                     why=f"{_NO_TOKEN} Keycloak says only that the client or its credentials are invalid.",
-                    cure=f"Write {problem.partition(': write ')[2] or 'the name as `openssl x509 -noout -subject -nameopt RFC2253` shows it'}.",
+                    cure=f"Write {problem.partition(': write ')[2] or 'the name as `openssl x509 -noout -subject -nameopt RFC2253,-esc_msb,utf8` shows it'}.",
                     console=f"{page}, {place}",
                 )
             )
@@ -296,7 +308,7 @@ def _differences(who: str, page: str, own: LoadedCertificate, wanted: str, autho
         ("Subject DN", own.subject, wanted),
         ("Certificate Authority subject DN", own.issuer, authority),
     ):
-        if its and dn_parts(mine) != dn_parts(its):
+        if its and not same_dn(mine, its):
             yield Finding(
                 seen=f"{place} of the client {who} is {named(its)}, and the certificate of this service has {named(mine)}.",
                 why=f"{_NO_TOKEN} Keycloak says only that the client or its credentials are invalid.",

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from s2s_fastapi.jose.algorithms import ALGORITHMS
+from s2s_fastapi.keycloak.client_authentication import CERTIFICATE_BOUND
+from s2s_fastapi.keycloak.client_authentication import CONSOLE as CERTIFICATE_CONSOLE
 from s2s_fastapi.keycloak.dpop import ATTRIBUTE as DPOP
 from s2s_fastapi.keycloak.dpop import CONSOLE, bind_or_switch_off
 from s2s_fastapi.operations.checks.authentication import AUTHENTICATORS, SHOWN_AS
@@ -21,7 +23,6 @@ __all__ = ["check_admin", "check_client", "check_expiry"]
 _NO_TOKEN: Final = "Keycloak gives this service no token."
 _NOT_READ: Final = "The realm was not read: see admin."
 _SOON: Final = 14 * 24 * 3600
-_CERTIFICATE_BOUND: Final = "tls.client.certificate.bound.access.tokens"
 _OFF: Final = {"": "", "false": ""}
 """Values of a switch that is off."""
 _SWITCHES: Final[tuple[tuple[str, str, str, str], ...]] = (
@@ -44,8 +45,8 @@ _SWITCHES: Final[tuple[tuple[str, str, str, str], ...]] = (
         _NO_TOKEN + " It requests bearer tokens.",
     ),
     (
-        _CERTIFICATE_BOUND,
-        "Advanced, OAuth 2.0 Mutual TLS Certificate Bound Access Tokens Enabled",
+        CERTIFICATE_BOUND,
+        CERTIFICATE_CONSOLE,
         "needs a client certificate",
         _NO_TOKEN + " This service shows none (KEYCLOAK_CLIENT_CERT_FILE).",
     ),
@@ -198,7 +199,7 @@ def _unusual(facts: Facts, found: Inspection, client: Mapping[str, Any]) -> Iter
     for attribute, place, what, why in _SWITCHES:
         if attribute == DPOP and facts.binds:
             continue
-        if attribute == _CERTIFICATE_BOUND and facts.settings.client_cert_file is not None:
+        if attribute == CERTIFICATE_BOUND and facts.settings.client_cert_file is not None:
             continue
         if attributes.get(attribute, "") not in _OFF:
             yield Finding(
