@@ -25,3 +25,8 @@ def test_a_feature_needs_the_version_from_which_the_code_uses_it(page: str, sinc
 
 def test_the_newest_version_is_the_one_that_the_realm_model_was_measured_on() -> None:
     assert f"**{NEWEST}**" in PAGE
+
+
+def test_the_authority_of_a_certificate_is_compared_from_the_version_that_the_code_names() -> None:
+    since = ".".join(map(str, client_authentication.COMPARES_AUTHORITY))
+    assert f"| the authority of a client certificate (`x509.casubjectdn`) | {since} |" in PAGE
