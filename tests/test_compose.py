@@ -117,9 +117,11 @@ def test_the_image_copies_all_that_its_wheel_is_built_from() -> None:
     before = (ROOT / "example_app" / "Dockerfile").read_text().partition("RUN pip")[0]
     copied = " ".join(re.findall(r"^COPY (.+) \S+$", before, re.MULTILINE)).split()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    hatch = project["tool"]["hatch"]
+    wheel = hatch["build"]["targets"]["wheel"]
+    readme = {part["path"] for part in hatch["metadata"]["hooks"]["fancy-pypi-readme"]["fragments"]}
 
-    needed = {*wheel["packages"], *wheel["force-include"], "pyproject.toml", project["project"]["readme"]}
+    needed = {*wheel["packages"], *wheel["force-include"], "pyproject.toml", *readme}
     assert needed | {*project["project"]["license-files"]} == set(copied)
 
 

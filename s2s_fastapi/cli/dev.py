@@ -243,7 +243,7 @@ class _Service:
 class Services:
     """What each service starts with: shown on stdout, as a shell script, or in a file for each.
 
-    The tokens of identity providers are in files for as long as this is entered; call `renew` all the time.
+    The tokens of identity providers are in files for as long as this is entered; call `renew` at least once a minute.
     """
 
     def __init__(self, issuer: "EmbeddedIssuer", folder: Path | None) -> None:

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +60,8 @@ def _read(process: subprocess.Popen[str], clients: int) -> Running:
 
 
 @contextmanager
-def dev(*arguments: str | Path, clients: int, **values: str) -> Iterator[Running]:
-    command = [*COMMAND, "dev", "--port", "0", *map(str, arguments)]
+def dev(*arguments: str | Path, clients: int, program: Sequence[str] = COMMAND, **values: str) -> Iterator[Running]:
+    command = [*program, "dev", "--port", "0", *map(str, arguments)]
     with subprocess.Popen(
         command, env=environment(**values), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -4,6 +4,8 @@ import json
 import signal
 import socket
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -104,6 +106,23 @@ def test_a_realm_with_an_identity_provider_is_served_and_its_services_are_shown_
     assert not held.exists()
 
 
+def test_the_file_with_the_token_of_a_service_is_written_again(tmp_path: Path) -> None:
+    with providing() as provider:
+        made = secretless(provider.url)
+        made["clients"] = [each for each in made["clients"] if each["clientId"] in ("api", "chat")]
+        made["identityProviders"] = [each for each in made["identityProviders"] if each["alias"] == "k8s"]
+        file = tmp_path / "realm.json"
+        file.write_text(json.dumps(made))
+        often = "from s2s_fastapi.cli import dev, main; dev._RENEWAL = 0; main()"
+        with dev(file, clients=2, program=(sys.executable, "-c", often)) as running:
+            held = Path(running.exports["secretless: chat"]["KEYCLOAK_CLIENT_ASSERTION_FILE"])
+            for _ in range(2):
+                before = held.stat().st_mtime_ns
+                while held.stat().st_mtime_ns == before:
+                    time.sleep(0.1)
+            assert running.stop()[0] == 0
+
+
 def test_a_client_that_needs_a_certificate_gets_no_variables_that_the_settings_refuse(tmp_path: Path) -> None:
     file = tmp_path / "realm.json"
     by_name = {"clientAuthenticatorType": "client-x509", "attributes": {"x509.subjectdn": "CN=x"}}
@@ -171,6 +190,18 @@ def test_the_file_of_a_service_without_a_secret_names_what_it_brings_and_none_is
     assert "x509 of secretless gets no file: it needs a client certificate" in told
     assert f"{tmp_path / 'signing.env'} does not set KEYCLOAK_CLIENT_KEY_FILE: set it, too." in told
     assert again == ""
+
+
+def test_a_service_is_printed_once_and_a_user_too(capsys: pytest.CaptureFixture[str]) -> None:
+    user = {"username": "alice", "enabled": True, "credentials": [{"type": "password", "value": "alices"}]}
+    issuer = EmbeddedIssuer(document(clients=[client("caller", secret="s")], users=[user]))
+    with issuer.serving(), Services(issuer, None) as services:
+        services.show()
+        first = capsys.readouterr().out
+        services.show()
+    assert "export KEYCLOAK_CLIENT_ID=caller" in first
+    assert "# corp: the user alice has the password alices" in first
+    assert capsys.readouterr().out == ""
 
 
 def test_a_client_whose_name_is_no_file_name_gets_no_file_and_is_named(
