@@ -445,7 +445,9 @@ def test_a_server_that_is_down_or_breaks_off_its_answer_says_nothing_of_the_cert
     assert not down.certificate
     assert "connection refused" in str(down)
     assert not broken.certificate
-    assert ("the connection broke" if resets else "closed too early") in str(broken)
+    # Before Python 3.13 a reset may look like an early end.
+    said = ("the connection broke", "closed too early") if resets else ("closed too early",)
+    assert any(words in str(broken) for words in said)
 
 
 def test_keys_are_fetched_without_a_certificate_that_cannot_be_used_or_has_expired(

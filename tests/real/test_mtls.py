@@ -384,9 +384,12 @@ def test_a_planned_client_gets_its_token_with_its_certificate_and_with_no_other(
 
         with AdminApi(target, transport=Watched()) as admin:
             report = {each.name: each for each in examined(Facts(admin=admin, settings=settings)).checks}
-        assert report["authentication"].findings == ()
+        # 26.0 does not compare who signed the certificate, and doctor says so.
+        said = [] if keycloak.version == NEWEST else ["warning"]
+        assert [each.level for each in report["authentication"].findings] == said
         assert report["client"].findings == ()
         with AdminApi(target, transport=Watched()) as admin:
             facts = Facts(admin=admin, settings=settings.model_copy(update=shown))
-            (found,) = {each.name: each for each in examined(facts).checks}["authentication"].findings
-        assert "and the certificate of this service has" in found.seen
+            found = {each.name: each for each in examined(facts).checks}["authentication"].findings
+        assert [each.level for each in found if "and the certificate of this service has" in each.seen] == ["problem"]
+        assert len(found) == 1 + len(said)
