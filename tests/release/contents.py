@@ -2,6 +2,7 @@
 
 import re
 import tarfile
+import tomllib
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,11 +53,8 @@ def read_sdist(path: Path) -> dict[str, bytes]:
 
 def wrong_in_wheel(files: Mapping[str, bytes], tracked: Mapping[str, bytes]) -> list[str]:
     """Return a sentence for each fault of a wheel's files beside the files that git has."""
-    wanted = {
-        name: content
-        for name, content in tracked.items()
-        if name.startswith("s2s_fastapi/") or name == "s2s_fastapi_pytest.py"
-    }
+    wanted = {name: content for name, content in tracked.items() if name.startswith("s2s_fastapi/")}
+    wanted |= {packed: tracked[name] for name, packed in _elsewhere(tracked).items()}
     packed = {name: content for name, content in files.items() if ".dist-info/" not in name}
     added = {name.partition(".dist-info/")[2] for name in files.keys() - packed.keys()}
     return [
@@ -72,6 +70,13 @@ def wrong_in_wheel(files: Mapping[str, bytes], tracked: Mapping[str, bytes]) -> 
         ),
         *_private(files),
     ]
+
+
+def _elsewhere(tracked: Mapping[str, bytes]) -> dict[str, str]:
+    """Return the files that a wheel has from outside the package: the name in git, and the one in the wheel."""
+    build = tomllib.loads(tracked["pyproject.toml"].decode())["tool"]["hatch"]["build"]
+    found: dict[str, str] = build["targets"]["wheel"]["force-include"]
+    return found
 
 
 def wrong_in_sdist(files: Mapping[str, bytes], tracked: Mapping[str, bytes]) -> list[str]:

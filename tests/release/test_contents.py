@@ -1,20 +1,30 @@
 """The files of a release hold what git has, and a release stops at the first thing that must not leave the repository."""
 
 import io
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from tests.release.contents import read_sdist, wrong_in_sdist, wrong_in_wheel
+from tests.release.contents import read_sdist, read_wheel, wrong_in_sdist, wrong_in_wheel
 
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = {
     "s2s_fastapi/__init__.py": b"",
     "s2s_fastapi/py.typed": b"",
     "s2s_fastapi/declared/access_file.schema.json": b"{}",
     "s2s_fastapi_pytest.py": b"",
 }
-TRACKED = PACKAGE | {"README.md": b"# Hello", "tests/test_a.py": b""}
+PROJECT = b"""
+[tool.hatch.build.targets.wheel.force-include]
+"s2s_fastapi_pytest.py" = "s2s_fastapi_pytest.py"
+"example_app/realm.json" = "s2s_fastapi/cli/realm.json"
+"""
+OUTSIDE = {"example_app/realm.json": b"{}", "pyproject.toml": PROJECT}
+PACKED = PACKAGE | {"s2s_fastapi/cli/realm.json": b"{}"}
+TRACKED = PACKAGE | OUTSIDE | {"README.md": b"# Hello", "tests/test_a.py": b""}
 METADATA = {
     f"s2s_fastapi-0.1.0.dist-info/{name}": b""
     for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")
@@ -23,7 +33,21 @@ KEY = b"-----BEGIN " + b"PRIVATE KEY-----\n" + b"MIIEvQIBADANBgkqhkiG9w0BAQEFAAS
 
 
 def test_a_wheel_of_the_package_alone_is_right() -> None:
-    assert wrong_in_wheel(PACKAGE | METADATA, TRACKED) == []
+    assert wrong_in_wheel(PACKED | METADATA, TRACKED) == []
+
+
+def test_the_wheel_that_is_built_is_right(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=60)
+    (wheel,) = tmp_path.glob("*.whl")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True, timeout=60)
+    tracked = {name: (ROOT / name).read_bytes() for name in listed.stdout.splitlines() if (ROOT / name).is_file()}
+    assert wrong_in_wheel(read_wheel(wheel), tracked) == []
+
+
+def test_a_file_from_outside_the_package_is_the_one_that_git_has() -> None:
+    files = PACKED | METADATA | {"s2s_fastapi/cli/realm.json": b"[]"}
+    assert wrong_in_wheel(files, TRACKED) == ["s2s_fastapi/cli/realm.json differs from git"]
 
 
 def test_a_source_distribution_of_all_files_is_right() -> None:
@@ -40,24 +64,24 @@ def test_a_source_distribution_of_all_files_is_right() -> None:
     ],
 )
 def test_a_wheel_with_something_else_is_refused(name: str, content: bytes, sentence: str) -> None:
-    assert wrong_in_wheel(PACKAGE | METADATA | {name: content}, TRACKED) == [sentence]
+    assert wrong_in_wheel(PACKED | METADATA | {name: content}, TRACKED) == [sentence]
 
 
 @pytest.mark.parametrize("name", sorted(PACKAGE))
 def test_a_wheel_without_one_of_its_files_is_refused(name: str) -> None:
-    files = {there: content for there, content in (PACKAGE | METADATA).items() if there != name}
+    files = {there: content for there, content in (PACKED | METADATA).items() if there != name}
     assert wrong_in_wheel(files, TRACKED) == [f"{name} is missing", f"{name} must be in the wheel"]
 
 
 @pytest.mark.parametrize("name", sorted(METADATA))
 def test_a_wheel_without_its_metadata_is_refused(name: str) -> None:
-    files = {there: content for there, content in (PACKAGE | METADATA).items() if there != name}
+    files = {there: content for there, content in (PACKED | METADATA).items() if there != name}
     assert wrong_in_wheel(files, TRACKED) == [f"{name.partition('.dist-info/')[2]} is missing in the metadata"]
 
 
 def test_a_description_with_a_link_that_needs_the_repository_is_refused() -> None:
     links = b"[here](#here), [there](https://x.example/a.md), [lost](docs/a.md#b)"
-    files = PACKAGE | METADATA | {"s2s_fastapi-0.1.0.dist-info/METADATA": links}
+    files = PACKED | METADATA | {"s2s_fastapi-0.1.0.dist-info/METADATA": links}
     assert wrong_in_wheel(files, TRACKED) == ["the description links to docs/a.md#b, and an index has no such page"]
 
 
