@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from example_app.realm import REALMS, Realm
+from example_app.realm import REALMS, Realm, fresh_secrets
 from example_app.stories import STORIES, Line
 from s2s_fastapi.testing import EmbeddedIssuer
 
@@ -29,7 +29,7 @@ def main() -> int:
     """Play every line and return 0 if all went as told."""
     console = Console(width=None if sys.stdout.isatty() else 160)
     began, played, deviations, explained = time.monotonic(), 0, 0, False
-    issuer = EmbeddedIssuer.read(*REALMS.values())
+    issuer = EmbeddedIssuer.read(*REALMS.values(), values=fresh_secrets())
     with issuer.serving():
         for name, story in STORIES.items():
             table = _table(TITLES[name])

@@ -11,6 +11,8 @@ from typing import Any
 
 import httpx
 
+from example_app import cluster
+
 __all__ = ["REALMS", "Realm", "claims_of", "filled", "fresh_secrets"]
 
 _FILES = Path(__file__).resolve().parent / "realms"
@@ -23,7 +25,7 @@ _PLACEHOLDER = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
 def fresh_secrets() -> dict[str, str]:
     """Return a new random value for every placeholder of every realm file."""
     names = {name for path in REALMS.values() for name in _PLACEHOLDER.findall(path.read_text(encoding="utf-8"))}
-    return {name: secrets.token_urlsafe(24) for name in sorted(names)}
+    return {name: secrets.token_urlsafe(24) for name in sorted(names)} | {"CLUSTER_KEY": cluster.public_key()}
 
 
 def filled(realm: str, values: Mapping[str, str]) -> dict[str, Any]:
@@ -86,12 +88,23 @@ class Realm:
 
     def environment(self, client_id: str) -> dict[str, str]:
         """Return the ``KEYCLOAK_*`` variables of the service that is this client."""
+        return {**self._place(client_id), "KEYCLOAK_CLIENT_SECRET": self.secret(client_id)}
+
+    def _place(self, client_id: str) -> dict[str, str]:
         variables = {"KEYCLOAK_URL": self.url, "KEYCLOAK_REALM": self.name, "KEYCLOAK_CLIENT_ID": client_id}
         if self.public_url != self.url:
             variables["KEYCLOAK_PUBLIC_URL"] = self.public_url
         if self.auth_path:
             variables["KEYCLOAK_AUTH_PATH"] = self.auth_path
-        return {**variables, "KEYCLOAK_CLIENT_SECRET": self.secret(client_id)}
+        return variables
+
+    def without_secret(self, client_id: str, token: Path) -> dict[str, str]:
+        """Return the ``KEYCLOAK_*`` variables of the service that is this client, and proves it by a token of the cluster."""
+        return {
+            **self._place(client_id),
+            "KEYCLOAK_CLIENT_AUTH": "federated_jwt",
+            "KEYCLOAK_CLIENT_ASSERTION_FILE": str(token),
+        }
 
     def ask(self, **form: str) -> httpx.Response:
         """Send a form to the token endpoint and return the answer, whatever it is."""

@@ -5,10 +5,12 @@ compares what was seen with what the story says.
 """
 
 import re
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from example_app import cluster
 from example_app.realm import Realm, claims_of
 from example_app.stage import Answer, Stage, free_port
 from s2s_fastapi.proof.key import ProofKey
@@ -493,6 +495,7 @@ def vault(realm: Realm) -> Iterator[Line]:
         dora = realm.service_token("dora")
         if realm.binds:
             yield from _bound(stage, urls["CHARLES_URL"])
+            yield from _without_secret(stage, realm, urls)
         else:
             asked = stage["bound_alice"].ask("POST", "/letters/bob")
             reached = stage["bound_bob"].decision(seconds=0.5)[0]
@@ -551,6 +554,24 @@ def _bound(stage: Stage, charles_url: str) -> Iterator[Line]:
     own = {**alone, "DPoP": by_bob}
     yield steal("with a proof by a key of Bob's", "bound_charles", "invalid_proof", own, _INVALID_PROOF, "key")
     yield write("Alice writes to Charles again", "charles")
+
+
+def _without_secret(stage: Stage, realm: Realm, urls: Mapping[str, str]) -> Iterator[Line]:
+    """Let Emil write, whose environment has no secret: a file has the token that his cluster gives him."""
+    with tempfile.TemporaryDirectory(prefix="emil-") as folder:
+        file = cluster.write(folder, "emil", realm.issuer)
+        stage.add("emil", {**realm.without_secret("emil", file), **urls}, app="example_app.bound_alice:app")
+        stage.wait()
+        seen = stage.ask("emil", "POST", "/letters/charles", log_of="bound_charles")
+        token = "bound token of emil, aud [bob, charles], scope [friends-audience]"
+        yield Line("Emil, who has no secret, writes to Charles", token, 200, "allowed", seen, body='"from":"emil"')
+    stolen = cluster.service_account_token("bob", realm.issuer)
+    kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+    asked = realm.ask(
+        grant_type="client_credentials", client_id="emil", client_assertion_type=kind, client_assertion=stolen
+    )
+    seen = Answer(asked.status_code, "", asked.text)
+    yield Line("Bob asks for Emil's token with his own pod's token", "none", 401, "", seen, body="invalid_client")
 
 
 STORIES = {"corp": corp, "techstore": techstore, "abc": abc, "workshop": workshop, "vault": vault}

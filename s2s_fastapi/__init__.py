@@ -1,7 +1,7 @@
 """Service-to-service authentication for FastAPI and Starlette with Keycloak.
 
 Receive: `ServiceAuthMiddleware`, `ServiceRoute`, the ``require_*`` functions, `Principal`, `TokenVerifier`, `Observer`.
-Call: `service_client`, `service_lifespan`, `service_auth`, `ServiceTokenAuth`.
+Call: `service_client`, `service_lifespan`, `service_auth`, `ServiceTokenAuth`, `client_tls`.
 Both: `auth_ready`, `health`, `KeycloakSettings`, and the errors in `s2s_fastapi.errors`.
 
 Importing the package loads none of these. Each name is loaded when it is first used.
@@ -15,6 +15,7 @@ from s2s_fastapi.version import __version__ as __version__
 
 if TYPE_CHECKING:  # what type checkers and editors read
     from s2s_fastapi.caller.auth import ServiceTokenAuth
+    from s2s_fastapi.caller.client_tls import client_tls
     from s2s_fastapi.caller.lifespan import service_lifespan
     from s2s_fastapi.caller.service_client import service_auth, service_client
     from s2s_fastapi.decision import Decision, Reason
@@ -57,6 +58,7 @@ if TYPE_CHECKING:  # what type checkers and editors read
     from s2s_fastapi.requirement.service_route import ServiceRoute
     from s2s_fastapi.settings import KeycloakSettings
     from s2s_fastapi.telemetry.observer import Observer
+    from s2s_fastapi.verifier.client_certificate import CertificateHeader
     from s2s_fastapi.verifier.token_verifier import TokenVerifier
 
 __all__ = [
@@ -64,6 +66,7 @@ __all__ = [
     "AudienceNotGranted",
     "AuthenticationError",
     "AuthorizationError",
+    "CertificateHeader",
     "ConditionFailed",
     "ConfigurationError",
     "CurrentPrincipal",
@@ -88,6 +91,7 @@ __all__ = [
     "TokenVerifier",
     "TokenWithheld",
     "auth_ready",
+    "client_tls",
     "health",
     "observed_refusals",
     "openapi_schema",
@@ -112,6 +116,7 @@ _MODULES: Final = {
     "AudienceNotGranted": "errors",
     "AuthenticationError": "errors",
     "AuthorizationError": "errors",
+    "CertificateHeader": "verifier.client_certificate",
     "ConditionFailed": "errors",
     "ConfigurationError": "errors",
     "CurrentPrincipal": "requirement.require",
@@ -136,6 +141,7 @@ _MODULES: Final = {
     "TokenVerifier": "verifier.token_verifier",
     "TokenWithheld": "errors",
     "auth_ready": "readiness",
+    "client_tls": "caller.client_tls",
     "health": "readiness",
     "observed_refusals": "receiver.middleware",
     "openapi_schema": "declared.openapi",

@@ -57,13 +57,13 @@ class Reason(StrEnum):
         "sender_constrained",
         401,
         "invalid_token",
-        "The access token is bound to a key and cannot be used as a bearer token.",
+        "The access token is bound to a key or a client certificate, and this service does not accept it as it was sent.",
     )
     NOT_BOUND = (
         "not_bound",
         401,
         "invalid_token",
-        "The access token is not bound to a key, and this service needs one that is.",
+        "The access token is not bound, and this service needs one that is.",
     )
     WRONG_TYPE = "wrong_type", 401, "invalid_token", "The token is not an access token."
     MALFORMED_CLAIMS = "malformed_claims", 401, "invalid_token", "A claim of the access token is missing or malformed."
@@ -85,6 +85,20 @@ class Reason(StrEnum):
     PROOF_MISSING = "proof_missing", 401, "invalid_dpop_proof", "The DPoP proof of the request is missing."
     INVALID_PROOF = "invalid_proof", 401, "invalid_dpop_proof", "The DPoP proof of the request was not accepted."
     PROOF_REPLAYED = "proof_replayed", 401, "invalid_dpop_proof", "The DPoP proof was used before."
+
+    # The token is good and bound to a client certificate (RFC 8705 section 3).
+    CERTIFICATE_MISSING = (
+        "certificate_missing",
+        401,
+        "invalid_token",
+        "The request came without the client certificate that the access token is bound to.",
+    )
+    WRONG_CERTIFICATE = (
+        "wrong_certificate",
+        401,
+        "invalid_token",
+        "The access token is bound to another client certificate.",
+    )
 
     # The token is good; its caller may not do this.
     OTHER_REALM = "other_realm", 403, "insufficient_scope", "Callers of this realm may not call this."

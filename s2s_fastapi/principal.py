@@ -112,7 +112,8 @@ class Principal:
     other_realm: str = ""
     """The same name if the realm is not the first one of the service. A requirement that names no realm does not accept such a caller."""
     binding: Binding = ""
-    """How the request proved that it comes from the owner of the token's key: ``dpop`` by a DPoP proof (RFC 9449). Empty for a bearer token."""
+    """How the request proved that it comes from the owner of the token's key: ``dpop`` by a DPoP proof (RFC 9449), ``certificate`` by the client
+    certificate of its connection (RFC 8705 section 3). A token that is bound in both ways needs both, and is ``dpop``. Empty for a bearer token."""
 
     @property
     def is_authenticated(self) -> bool:

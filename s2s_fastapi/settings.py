@@ -30,7 +30,20 @@ _SHOWN: Final = 80
 _IN_CODE: Final = (
     "If code sets url, issuer or realm, nothing is taken from the environment: set the other values in code too."
 )
-_CREDENTIALS: Final = ("client_secret", "client_secret_file", "client_key_file")
+_CREDENTIALS: Final = (
+    "client_secret",
+    "client_secret_file",
+    "client_key_file",
+    "client_assertion_file",
+    "client_cert_file",
+    "client_cert_key_file",
+)
+_FILES: Final[Mapping[str, tuple[str, str]]] = {
+    "private_key_jwt": ("client_key_file", "signs with the key there"),
+    "federated_jwt": ("client_assertion_file", "sends the token there"),
+    "tls_client_auth": ("client_cert_file", "shows the certificate there"),
+}
+"""For each client authentication without a secret: the file that it needs, and what it does with it."""
 _PREFIXES: Final = re.compile("[A-Za-z][A-Za-z0-9_]*_")
 _PROXY: Final = re.compile(  # without a path; the user information is that of RFC 3986 section 3.2.1
     r"(?P<scheme>https?)://(?:(?:[A-Za-z0-9\-._~!$&'()*+,;=:]|%[0-9A-Fa-f]{2})*@)?(?P<address>[^/@]*)/?", re.IGNORECASE
@@ -115,7 +128,15 @@ class KeycloakSettings(BaseSettings, _Merged):
     """A file with the secret; read again if Keycloak refuses the old one."""
     client_key_file: Path | None = None
     """A file with the private key for ``private_key_jwt``, PEM or JWK; read for every token request."""
-    client_auth: Literal["client_secret_basic", "client_secret_post", "private_key_jwt"] = "client_secret_basic"
+    client_assertion_file: Path | None = None
+    """A file with the token of another issuer for ``federated_jwt``, such as that of a Kubernetes service account; read for every token request."""
+    client_cert_file: Path | None = None
+    """A PEM file with the client certificate for ``tls_client_auth`` and for certificate-bound tokens; read again if it changes."""
+    client_cert_key_file: Path | None = None
+    """A PEM file with the private key of the certificate, if it is not in the same file."""
+    client_auth: Literal[
+        "client_secret_basic", "client_secret_post", "private_key_jwt", "federated_jwt", "tls_client_auth"
+    ] = "client_secret_basic"
     audience: Annotated[tuple[str, ...], NoDecode] = ()
     """The audiences that this service accepts; its client id by default. A comma-separated list in the environment; in code a text is one name."""
     ca_file: Path | None = None
@@ -345,7 +366,15 @@ class KeycloakSettings(BaseSettings, _Merged):
             _wrong(f"must be the URL of an http or https proxy such as http://proxy.example.com:3128: {problem}.")
         return text
 
-    @field_validator("client_secret_file", "client_key_file", "ca_file", mode="before")
+    @field_validator(
+        "client_secret_file",
+        "client_key_file",
+        "client_assertion_file",
+        "client_cert_file",
+        "client_cert_key_file",
+        "ca_file",
+        mode="before",
+    )
     @classmethod
     def _file(cls, value: Any) -> Any:
         if value == "":  # Path("") would be the working directory
@@ -399,23 +428,7 @@ class KeycloakSettings(BaseSettings, _Merged):
                 _wrong(
                     f"{_PREFIX}{name.upper()} already ends in {self.auth_path}: give it there or in KEYCLOAK_AUTH_PATH, not in both."
                 )
-        if self.client_secret is not None and self.client_secret_file is not None:
-            _wrong("KEYCLOAK_CLIENT_SECRET and KEYCLOAK_CLIENT_SECRET_FILE are both set: keep one.")
-        if not self.client_id and (self.client_secret is not None or self.client_secret_file is not None):
-            _wrong("Set KEYCLOAK_CLIENT_ID: there is a client secret, but no client.")
-        if not self.client_id and self.client_key_file is not None:
-            _wrong("Set KEYCLOAK_CLIENT_ID: there is a key of a client, but no client.")
-        if self.client_auth == "private_key_jwt":
-            if self.client_secret is not None or self.client_secret_file is not None:
-                _wrong(
-                    "KEYCLOAK_CLIENT_AUTH is private_key_jwt, and there is a client secret: remove the one that is not meant."
-                )
-            if self.client_key_file is None:
-                _wrong(
-                    "Set KEYCLOAK_CLIENT_KEY_FILE: KEYCLOAK_CLIENT_AUTH is private_key_jwt, which signs with the key there."
-                )
-        elif self.client_key_file is not None:
-            _wrong("Set KEYCLOAK_CLIENT_AUTH=private_key_jwt: KEYCLOAK_CLIENT_KEY_FILE is used by nothing else.")
+        self._one_way_to_authenticate()
         if self.client_id == EVERYBODYS_AUDIENCE and not self.audience:
             _wrong('KEYCLOAK_CLIENT_ID cannot be "account": nearly every token of a realm carries that audience.')
         if not self.issuer:
@@ -424,6 +437,45 @@ class KeycloakSettings(BaseSettings, _Merged):
         for name, value in fill.items():
             object.__setattr__(self, name, value)  # frozen for all other code; derived once, here
         return self
+
+    def _one_way_to_authenticate(self) -> None:
+        secret = self.client_secret is not None or self.client_secret_file is not None
+        if self.client_secret is not None and self.client_secret_file is not None:
+            _wrong("KEYCLOAK_CLIENT_SECRET and KEYCLOAK_CLIENT_SECRET_FILE are both set: keep one.")
+        if self.client_cert_key_file is not None and self.client_cert_file is None:
+            _wrong("Set KEYCLOAK_CLIENT_CERT_FILE: KEYCLOAK_CLIENT_CERT_KEY_FILE is only the key of a certificate.")
+        if not self.client_id:
+            self._no_client_for(
+                ("a client secret", secret),
+                ("a key of a client", self.client_key_file),
+                ("a token that proves a client", self.client_assertion_file),
+                ("a certificate of a client", self.client_cert_file),
+            )
+        method = self.client_auth
+        needed, use = _FILES.get(method, ("", ""))
+        if needed and secret:
+            _wrong(f"KEYCLOAK_CLIENT_AUTH is {method}, and there is a client secret: remove the one that is not meant.")
+        for other, (name, _) in _FILES.items():
+            # A certificate may stand beside any method: tokens are bound to it.
+            if name in (needed, "client_cert_file") or getattr(self, name) is None:
+                continue
+            if needed:
+                _wrong(
+                    f"KEYCLOAK_CLIENT_AUTH is {method}, and {_PREFIX}{name.upper()} is for {other}: remove the one that is not meant."
+                )
+            _wrong(f"Set KEYCLOAK_CLIENT_AUTH={other}: {_PREFIX}{name.upper()} is used by nothing else.")
+        if needed and getattr(self, needed) is None:
+            _wrong(f"Set {_PREFIX}{needed.upper()}: KEYCLOAK_CLIENT_AUTH is {method}, which {use}.")
+        if method == "tls_client_auth" and not (self.url or self.issuer).lower().startswith("https:"):
+            _wrong(
+                f"{_PREFIX}{'URL' if self.url else 'ISSUER'} is http, and KEYCLOAK_CLIENT_AUTH is tls_client_auth: a certificate is shown"
+                " only over TLS. Give an https URL."
+            )
+
+    def _no_client_for(self, *credentials: tuple[str, object]) -> None:
+        for what, given in credentials:
+            if given:
+                _wrong(f"Set KEYCLOAK_CLIENT_ID: there is {what}, but no client.")
 
 
 def _secret_problem(text: str) -> str:

@@ -465,6 +465,9 @@ def test_a_storys_table_has_the_lines_that_are_played(story: str, page: str, mon
 class ScriptedRealm(ExampleRealm):
     """Gives tokens that say who asked."""
 
+    def ask(self, **form: str) -> httpx.Response:
+        return httpx.Response(401)
+
     def environment(self, client_id: str) -> dict[str, str]:
         return {}
 

@@ -471,6 +471,73 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         )
         for secret in ({"client_secret": SECRET}, {"client_secret_file": "/run/secrets/crm"})
     ],
+    (
+        {**BASE, "client_assertion_file": "/run/t"},
+        "Set KEYCLOAK_CLIENT_ID: there is a token that proves a client, but no client.",
+    ),
+    (
+        {**BASE, "client_cert_file": "/run/c"},
+        "Set KEYCLOAK_CLIENT_ID: there is a certificate of a client, but no client.",
+    ),
+    *[
+        ({**BASE, "client_id": "crm", name: ""}, f"KEYCLOAK_{name.upper()} is set but empty.")
+        for name in ("client_assertion_file", "client_cert_file", "client_cert_key_file")
+    ],
+    (
+        {**BASE, "client_id": "crm", "client_assertion_file": "/run/t"},
+        "Set KEYCLOAK_CLIENT_AUTH=federated_jwt: KEYCLOAK_CLIENT_ASSERTION_FILE is used by nothing else.",
+    ),
+    (
+        {**BASE, "client_id": "crm", "client_auth": "federated_jwt"},
+        "Set KEYCLOAK_CLIENT_ASSERTION_FILE: KEYCLOAK_CLIENT_AUTH is federated_jwt, which sends the token there.",
+    ),
+    (
+        {**BASE, "client_id": "crm", "client_auth": "tls_client_auth"},
+        "Set KEYCLOAK_CLIENT_CERT_FILE: KEYCLOAK_CLIENT_AUTH is tls_client_auth, which shows the certificate there.",
+    ),
+    (
+        {**BASE, "client_id": "crm", "client_cert_key_file": "/run/k"},
+        "Set KEYCLOAK_CLIENT_CERT_FILE: KEYCLOAK_CLIENT_CERT_KEY_FILE is only the key of a certificate.",
+    ),
+    *[
+        (
+            {**BASE, "client_id": "crm", "client_auth": method, needed: "/run/x", **secret},
+            f"KEYCLOAK_CLIENT_AUTH is {method}, and there is a client secret: remove the one that is not meant.",
+        )
+        for method, needed in (("federated_jwt", "client_assertion_file"), ("tls_client_auth", "client_cert_file"))
+        for secret in ({"client_secret": SECRET}, {"client_secret_file": "/run/secrets/crm"})
+    ],
+    *[
+        (
+            {**BASE, "client_id": "crm", "client_auth": method, needed: "/run/x", other: "/run/y"},
+            f"KEYCLOAK_CLIENT_AUTH is {method}, and KEYCLOAK_{other.upper()} is for {its}: remove the one that is not meant.",
+        )
+        for method, needed, other, its in (
+            ("private_key_jwt", "client_key_file", "client_assertion_file", "federated_jwt"),
+            ("federated_jwt", "client_assertion_file", "client_key_file", "private_key_jwt"),
+            ("tls_client_auth", "client_cert_file", "client_key_file", "private_key_jwt"),
+            ("tls_client_auth", "client_cert_file", "client_assertion_file", "federated_jwt"),
+        )
+    ],
+    (
+        {
+            "url": "http://sso.example.com",
+            "realm": "corp",
+            "client_id": "crm",
+            "client_auth": "tls_client_auth",
+            "client_cert_file": "/c",
+        },
+        "KEYCLOAK_URL is http, and KEYCLOAK_CLIENT_AUTH is tls_client_auth: a certificate is shown only over TLS. Give an https URL.",
+    ),
+    (
+        {
+            "issuer": "http://sso.example.com/realms/corp",
+            "client_id": "crm",
+            "client_auth": "tls_client_auth",
+            "client_cert_file": "/c",
+        },
+        "KEYCLOAK_ISSUER is http, and KEYCLOAK_CLIENT_AUTH is tls_client_auth: a certificate is shown only over TLS. Give an https URL.",
+    ),
     ({**BASE, "client_auth": "none"}, "KEYCLOAK_CLIENT_AUTH: "),
     ({**BASE, "client_auth": "CLIENT_SECRET_BASIC"}, "KEYCLOAK_CLIENT_AUTH: "),
     *[

@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +18,15 @@ from urllib.request import getproxies_environment, proxy_bypass
 
 import httpx
 
+from s2s_fastapi.backchannel.client_certificate import (
+    ClientCertificate,
+    ClientTls,
+    LoadedCertificate,
+    alert_in,
+    chain,
+    ended,
+    trusting,
+)
 from s2s_fastapi.backchannel.strict_json import AmbiguousJsonError, NotAnObjectError, json_object
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.process import undisturbed
@@ -27,7 +37,11 @@ if TYPE_CHECKING:
     from s2s_fastapi.backchannel.deadline import Deadline
     from s2s_fastapi.settings import ProxyUrl
 
-__all__ = ["BackChannel", "BackChannelError", "Reply", "unused_proxy"]
+__all__ = ["CLIENT_CERTIFICATE", "BackChannel", "BackChannelError", "Reply", "unused_proxy"]
+
+CLIENT_CERTIFICATE: Final = "client certificate"
+"""Stands in the sentence of a failure that is due to our certificate, and in no other."""
+_WANTED: Final = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
 
 _HEADERS: Final = {
     "Accept": "application/json",
@@ -41,12 +55,14 @@ _HEADERS: Final = {
 class BackChannelError(Exception):
     """Keycloak gave no answer, or no readable one. The text names the reason, and never shows what was sent.
 
-    ``connected`` says that a connection stood: then another request may well get an answer.
+    - ``connected`` says that a connection stood: then another request may well get an answer.
+    - ``certificate`` says that the server did not accept our client certificate, or wants one: the same request will not get an answer.
     """
 
-    def __init__(self, sentence: str, *, connected: bool = False) -> None:
+    def __init__(self, sentence: str, *, connected: bool = False, certificate: bool = False) -> None:
         super().__init__(sentence)
         self.connected = connected
+        self.certificate = certificate
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +72,8 @@ class Reply:
     status: int
     headers: httpx.Headers = field(repr=False)
     body: bytes = field(repr=False)
+    certificate: str = field(default="", repr=False)
+    """``x5t#S256`` of the client certificate that the request showed; empty if it showed none."""
 
     @property
     def sentence(self) -> str:
@@ -135,6 +153,8 @@ class BackChannel:
     - `limit`: largest body in bytes.
     - Redirects are not followed. The environment's proxies and other settings are not read; if `proxy` is given, it is always used.
     - TLS trusts the system's certificates and those in `ca_file`, which is read again after a failed connection.
+    - `certificate` is shown to Keycloak over https, never to a proxy. A POST needs it. A GET, which asks for what everybody may know, goes
+      without it if it cannot be used or has expired: then services still get the keys.
     - `transport` makes one httpx transport for each request, instead of the network.
     """
 
@@ -143,6 +163,7 @@ class BackChannel:
         *,
         ca_file: Path | None = None,
         proxy: "ProxyUrl | None" = None,
+        certificate: ClientCertificate | None = None,
         transport: Callable[[], httpx.BaseTransport] | None = None,
         timeout: float,
         limit: int = 262_144,
@@ -153,6 +174,7 @@ class BackChannel:
         self._timeout = timeout
         self._limit = limit
         self._tls: ssl.SSLContext | None = None
+        self._client = None if certificate is None else ClientTls.shared(certificate, ca_file)
 
     @property
     def proxied(self) -> bool:
@@ -160,12 +182,18 @@ class BackChannel:
         return self._proxy is not None
 
     @classmethod
-    def shared(cls, ca_file: Path | None, timeout: float, proxy: "ProxyUrl | None" = None) -> "BackChannel":
+    def shared(
+        cls,
+        ca_file: Path | None,
+        timeout: float,
+        proxy: "ProxyUrl | None" = None,
+        certificate: ClientCertificate | None = None,
+    ) -> "BackChannel":
         """Return the one channel of this process with the same certificates, timeout and proxy.
 
         The trusted certificates take 0.9 MB and 25 ms to read, so apps and tokens share them.
         """
-        return _shared(ca_file, timeout, proxy)
+        return _shared(ca_file, timeout, proxy, certificate)
 
     def get(self, url: str, headers: Mapping[str, str] | None = None, *, timeout: float | None = None) -> Reply:
         """Return the answer to a GET; `timeout` replaces the channel's own.
@@ -181,7 +209,7 @@ class BackChannel:
 
         Raises:
             BackChannelError: there is no complete answer.
-            ConfigurationError: ``KEYCLOAK_CA_FILE`` cannot be read.
+            ConfigurationError: ``KEYCLOAK_CA_FILE`` or the client certificate cannot be used.
         """
         question = _Question("POST", url, headers, form)
         del form, headers  # this frame is above httpx's frames too
@@ -197,13 +225,14 @@ class BackChannel:
             return outcome
         # Outside all except blocks: then even the hidden context does not lead to the frames below. Outside the span too: it would
         # record this error's type instead of the cause.
-        raise BackChannelError(outcome[1], connected=outcome[2])
+        raise BackChannelError(outcome[1], connected=outcome[2], certificate=outcome[0] == "certificate")
 
     def _outcome(self, question: _Question, timeout: float, current: Span) -> Reply | tuple[str, str, bool]:
         """Return the answer, or the kind of failure, its sentence, and whether a connection stood."""
-        connected = False
+        connected, shown, begun = False, None, list[int]()
         try:
-            return self._converse(question, timeout, current)
+            shown = self._shown(question)
+            return self._converse(question, timeout, current, shown, begun)
         except ConfigurationError:
             raise
         except BackChannelError as error:
@@ -218,21 +247,81 @@ class BackChannel:
             )
             if self._ca_file is not None:  # the file may be replaced while we run: read it again at the next try
                 self._tls = None
+                if self._client is not None:
+                    self._client.forget()
+            kind, sentence = self._certificate_refused(error, shown, begun) or (kind, sentence)
         except httpx.NetworkError as error:
             kind, sentence, connected = "connection", f"the connection broke: {_reason(error)}", True
+            kind, sentence = self._certificate_refused(error, shown, begun) or (kind, sentence)
         except httpx.ProxyError as error:
             kind, sentence = (
                 "proxy",
                 f"no connection to {_origin(question.url)}{self._through()}, which {_answered(error)}",
             )
-        except httpx.RemoteProtocolError:
+        except httpx.RemoteProtocolError as error:
             kind, sentence = "protocol", "the answer is not HTTP, or the connection was closed too early"
             connected = True
+            kind, sentence = self._certificate_refused(error, shown, begun) or (kind, sentence)
         except Exception as error:  # noqa: BLE001 - only the type is named: text and frames may contain the secret
             kind, sentence = type(error).__name__, f"the request could not be made: {type(error).__name__}"
         return kind, sentence, connected
 
-    def _converse(self, question: _Question, timeout: float, current: Span) -> Reply:
+    def _shown(self, question: _Question) -> LoadedCertificate | None:
+        """Return the certificate that a request shows, or None.
+
+        Raises:
+            ConfigurationError: It needs one, and there is none that can be used.
+        """
+        if self._client is None or self._transport is not None or not question.url.lower().startswith("https:"):
+            return None
+        if question.method != "GET":
+            return self._client.now()
+        try:
+            current = self._client.now()
+        except ConfigurationError:
+            return None
+        return current if current.lasts() else None
+
+    def _certificate_refused(
+        self, error: BaseException, shown: LoadedCertificate | None, begun: list[int]
+    ) -> tuple[str, str] | None:
+        """Return the kind and the sentence of a failure that is due to the client certificate, or None if it is due to something else.
+
+        `begun` has the status of an answer that had begun.
+        """
+        alert = alert_in(error)
+        if shown is None or self._client is None:
+            if alert == _WANTED:
+                return "certificate", f"the server wants a {CLIENT_CERTIFICATE}, and this request showed none ({alert})"
+            return None
+        # In TLS 1.3 the server looks at the certificate after our handshake is complete, and some end the connection without a word.
+        if not alert and (begun or not ended(error)):
+            return None
+        now, files = datetime.now(UTC), self._client.certificate.named
+        said = (
+            f"the server does not accept the {CLIENT_CERTIFICATE} {shown.subject}"
+            if alert
+            else (
+                f"the server ended the connection without an answer, as if it did not accept the {CLIENT_CERTIFICATE} {shown.subject}"
+            )
+        )
+        more = f" ({alert})" if alert else ""
+        if now > shown.ends:
+            more += f", which expired at {shown.ends:%Y-%m-%dT%H:%M:%SZ}"
+        elif now < shown.begins:
+            more += f", which is valid from {shown.begins:%Y-%m-%dT%H:%M:%SZ} on"
+        if self._client.problem:
+            more += f"; it was read before its files changed, and now {self._client.problem}"
+        return "certificate", f"{said}, issued by {shown.issuer}, in {files}{more}"
+
+    def _converse(
+        self,
+        question: _Question,
+        timeout: float,
+        current: Span,
+        shown: LoadedCertificate | None,
+        begun: list[int],
+    ) -> Reply:
         # httpcore takes as long to import as this whole package: it is loaded for the first request, on a worker thread.
         from s2s_fastapi.backchannel.deadline import Deadline  # noqa: PLC0415
 
@@ -240,9 +329,10 @@ class BackChannel:
         # No httpx.Client: it would log before the result is published, and a log handler may need our token.
         request = question.request(timeout)
         with (
-            self._transport() if self._transport else self._wire(request.url, deadline) as transport,
+            self._transport() if self._transport else self._wire(request.url, deadline, shown) as transport,
             closing(transport.handle_request(request)) as response,
         ):
+            begun.append(response.status_code)
             answered(current, response.status_code)
             if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
                 raise BackChannelError("the answer is compressed, although the request forbids it")
@@ -254,14 +344,15 @@ class BackChannel:
                 if len(body) > self._limit:
                     raise BackChannelError(f"the answer is larger than {self._limit} bytes")
                 deadline.left()
-            return Reply(response.status_code, response.headers, bytes(body))
+            return Reply(response.status_code, response.headers, bytes(body), shown.thumbprint if shown else "")
 
-    def _wire(self, url: httpx.URL, deadline: "Deadline") -> httpx.BaseTransport:
+    def _wire(self, url: httpx.URL, deadline: "Deadline", shown: LoadedCertificate | None) -> httpx.BaseTransport:
         from s2s_fastapi.backchannel.deadline import DeadlineTransport  # noqa: PLC0415 - as above
 
         proxy = None if self._proxy is None else httpx.Proxy(self._proxy.get_secret_value())
-        secure = url.scheme == "https" or (proxy is not None and proxy.url.scheme == "https")
-        return DeadlineTransport(self._trusting() if secure else None, deadline, proxy)
+        secure_proxy = proxy is not None and proxy.url.scheme == "https"
+        plain = self._trusting() if secure_proxy or (url.scheme == "https" and shown is None) else None
+        return DeadlineTransport(plain if shown is None else shown.context, deadline, proxy, plain)
 
     def _through(self) -> str:
         return "" if self._proxy is None else f" through the proxy {self._proxy} (KEYCLOAK_PROXY)"
@@ -271,20 +362,8 @@ class BackChannel:
         # in Python 3.11 it has one lock for all channels, and a fork may happen while a thread is about to take it.
         context = self._tls
         if context is None:
-            context = self._tls = undisturbed(self._trust)
+            context = self._tls = undisturbed(lambda: trusting(self._ca_file))
         return context
-
-    def _trust(self) -> ssl.SSLContext:
-        context = ssl.create_default_context()
-        if self._ca_file is None:
-            return context
-        try:
-            context.load_verify_locations(self._ca_file)
-        except OSError as error:  # ssl.SSLError is one
-            reason = error.strerror or type(error).__name__
-        else:
-            return context
-        raise ConfigurationError(f"KEYCLOAK_CA_FILE: cannot read certificates from {self._ca_file}: {reason}.")
 
 
 def unused_proxy(url: str) -> str:
@@ -309,8 +388,10 @@ def _answered(error: httpx.ProxyError) -> str:
 
 
 @lru_cache(maxsize=16)
-def _shared(ca_file: Path | None, timeout: float, proxy: "ProxyUrl | None") -> BackChannel:
-    return BackChannel(ca_file=ca_file, proxy=proxy, timeout=timeout)
+def _shared(
+    ca_file: Path | None, timeout: float, proxy: "ProxyUrl | None", certificate: ClientCertificate | None
+) -> BackChannel:
+    return BackChannel(ca_file=ca_file, proxy=proxy, timeout=timeout, certificate=certificate)
 
 
 def _origin(url: str) -> str:
@@ -320,13 +401,11 @@ def _origin(url: str) -> str:
 
 def _reason(error: BaseException) -> str:
     """Return the reason that the operating system or TLS gave at the end of the chain."""
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in chain(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"its certificate is not trusted: {cause.verify_message}"
         if isinstance(cause, ssl.SSLError):
             return f"TLS failed: {cause.reason}"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror.lower()
-        cause = cause.__cause__ or cause.__context__
     return "no reason given"

@@ -41,10 +41,16 @@ class DeadlineTransport(httpx.BaseTransport):
 
     - The timeouts of httpx start again with each byte: 0.5 s became 11.7 s with a server that sent byte by byte.
     - It uses httpcore itself: `httpx.HTTPTransport` takes no sockets of others, and builds a TLS context even for plain http.
-    - `tls` is None for plain http.
+    - `tls` is None for plain http. `proxy_tls` is for a proxy that speaks TLS, if it differs: a proxy gets no client certificate.
     """
 
-    def __init__(self, tls: ssl.SSLContext | None, deadline: Deadline, proxy: httpx.Proxy | None = None) -> None:
+    def __init__(
+        self,
+        tls: ssl.SSLContext | None,
+        deadline: Deadline,
+        proxy: httpx.Proxy | None = None,
+        proxy_tls: ssl.SSLContext | None = None,
+    ) -> None:
         network = _Network(deadline)
         self._pool: httpcore.ConnectionPool = (
             httpcore.ConnectionPool(ssl_context=tls, network_backend=network)
@@ -53,7 +59,7 @@ class DeadlineTransport(httpx.BaseTransport):
                 proxy_url=str(proxy.url),
                 proxy_auth=proxy.raw_auth,
                 ssl_context=tls,
-                proxy_ssl_context=tls if proxy.url.scheme == "https" else None,
+                proxy_ssl_context=(proxy_tls or tls) if proxy.url.scheme == "https" else None,
                 network_backend=network,
             )
         )

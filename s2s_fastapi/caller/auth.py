@@ -520,6 +520,18 @@ class ServiceTokenAuth(HttpxAuth):
         self._attach(request, token, shared)
         return request
 
+    @property
+    def pins(self) -> tuple[Pin, ...]:
+        """Where the token may be sent."""
+        return self._pins
+
+    def settings_if_complete(self) -> "environment.KeycloakSettings | None":
+        """Return the settings, or None if they are not complete: a request for the token says what is missing."""
+        try:
+            return self._environment.settings(IN_USE.source)
+        except ConfigurationError:
+            return None
+
     def _own(self, source: TokenSource) -> SharedToken:
         """Return this service's own token; no network yet."""
         return source.token(self._environment.settings(source), self._wanted)

@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import quote, quote_plus
 
 from pydantic import SecretStr
 
+from s2s_fastapi.backchannel.client_certificate import ClientCertificate
+from s2s_fastapi.caller.assertion_file import Assertion
 from s2s_fastapi.caller.client_key import ClientKey
 from s2s_fastapi.errors import ConfigurationError
 
@@ -18,14 +20,22 @@ if TYPE_CHECKING:  # loaded when settings are first made
     from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = [
+    "BY_OTHERS",
     "ClientAuthentication",
     "ClientSecretBasic",
     "ClientSecretPost",
+    "FederatedJwt",
     "PrivateKeyJwt",
     "Proof",
+    "TlsClientAuth",
     "client_authentication",
 ]
 
+BY_OTHERS: Final = frozenset({"federated_jwt", "tls_client_auth"})
+"""The values of ``client_auth`` for which somebody else says who this is. The file may be that of another client (its ``azp`` shows it)."""
+
+_PIECE: Final = 16
+"""Characters of a signature by which it is recognised: no other text has them, and so few are of no use."""
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
@@ -44,16 +54,27 @@ class Proof:
     kid: str = ""
     """The id of the key that signed; empty if none did. Not a secret."""
     algorithm: str = ""
+    assertion: Assertion | None = None
+    """The token of another issuer, if that proves the client: we signed nothing."""
 
     def echoed_in(self, text: str) -> bool:
-        """Return whether `text` repeats the secret, plain or in a form in which we send it, or the signature of an assertion or a token."""
+        """Return whether `text` repeats the secret, plain or in a form in which we send it, or a piece of what `signed_in` looks for."""
         forms = {
             self.material,
             *(coded(self.material, safe="", errors="surrogateescape") for coded in (quote, quote_plus)),
         }
         forms.update(value.rpartition(" ")[2] for value in self.headers.values())
         forms.update(self.form.get(name, "").rpartition(".")[2] for name in ("client_assertion", "subject_token"))
-        return any(form and form in text for form in forms)
+        return any(form and form in text for form in forms) or self.signed_in(text)
+
+    def signed_in(self, text: str) -> bool:
+        """Return whether `text` repeats 16 characters of the signature of an assertion or a token that is sent, with blanks in between or not."""
+        joined = "".join(text.split())
+        for name in ("client_assertion", "subject_token"):
+            signature = self.form.get(name, "").rpartition(".")[2]
+            if any(signature[at : at + _PIECE] in joined for at in range(len(signature) - _PIECE + 1)):
+                return True
+        return False
 
 
 class ClientAuthentication(Protocol):
@@ -149,12 +170,65 @@ class PrivateKeyJwt:
         return _stamp(self.file)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsClientAuth:
+    """Show the client certificate in TLS (RFC 8705 section 2, ``tls_client_auth``). The back channel does that; the form only says who asks."""
+
+    client_id: str
+    certificate: ClientCertificate
+
+    def prove(self) -> Proof:
+        """Return the field ``client_id`` (RFC 8705 section 2): the certificate does not say which client it is."""
+        return Proof(form={"client_id": self.client_id}, material="")
+
+    def stamp(self) -> object:
+        """Return a value that changes if a file is replaced."""
+        return self.certificate.stamp()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FederatedJwt:
+    """Send the token of another issuer that is in `file`, such as that of a Kubernetes service account (RFC 7521 section 6.1, RFC 7523).
+
+    The file is read for each proof: whoever writes it replaces the token before it expires. A token that is not for `issuer` alone is
+    not sent.
+    """
+
+    client_id: str
+    file: Path
+    issuer: str
+    now: Callable[[], float] = field(default=time.time, repr=False, compare=False)
+
+    def prove(self) -> Proof:
+        """Return the fields ``client_id``, ``client_assertion_type`` and ``client_assertion``.
+
+        Raises:
+            TokenRequestError: Keycloak would refuse the token, or it is for somebody else.
+        """
+        assertion = Assertion.read(self.file, said="KEYCLOAK_CLIENT_ASSERTION_FILE", audience=self.issuer, now=self.now)
+        return Proof(
+            form={
+                # Optional for Keycloak. Without it, a wrong file would log us in as somebody else.
+                "client_id": self.client_id,
+                "client_assertion_type": assertion.type,
+                "client_assertion": assertion.text,
+            },
+            material=assertion.text,
+            kid=assertion.kid,
+            assertion=assertion,
+        )
+
+    def stamp(self) -> object:
+        """Return a value that changes if the file is replaced. It needs one ``stat`` and does not read the file."""
+        return _stamp(self.file)
+
+
 def _stamp(file: Path) -> object:
     try:
         seen = file.stat()  # follows the link by which Kubernetes replaces a mounted secret
     except OSError:
         return None
-    return seen.st_ino, seen.st_mtime_ns, seen.st_size
+    return seen.st_ino, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size  # ctime: copies may keep size and mtime
 
 
 _METHODS: Mapping[str, type[ClientSecretBasic | ClientSecretPost]] = {
@@ -175,6 +249,11 @@ def client_authentication(settings: "KeycloakSettings") -> ClientAuthentication:
         )
     if settings.client_key_file is not None:  # the settings ensure that this is private_key_jwt
         return PrivateKeyJwt(client_id=settings.client_id, file=settings.client_key_file, issuer=settings.issuer)
+    certificate = ClientCertificate.of(settings)
+    if settings.client_auth == "tls_client_auth" and certificate is not None:  # the settings ensure that there is one
+        return TlsClientAuth(client_id=settings.client_id, certificate=certificate)
+    if settings.client_assertion_file is not None:  # and that this is federated_jwt
+        return FederatedJwt(client_id=settings.client_id, file=settings.client_assertion_file, issuer=settings.issuer)
     secret = settings.client_secret or settings.client_secret_file
     if secret is None:
         raise ConfigurationError(

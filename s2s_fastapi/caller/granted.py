@@ -13,7 +13,7 @@ from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.errors import AudienceNotGranted, TokenRequestError
 from s2s_fastapi.keycloak.cures import not_granted_cure, wrong_audience
 from s2s_fastapi.keycloak.dpop import no_bound_tokens
-from s2s_fastapi.text import listed, named
+from s2s_fastapi.text import listed, named, without_tokens
 
 __all__ = ["MAX_LIFE", "MAX_TOKEN", "TOKEN68", "GrantedToken", "claims_of", "granted"]
 
@@ -29,6 +29,7 @@ _UNKNOWN_LIFE = 60.0
 TOKEN68: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+")
 _KNOWN_TYPES = ("DPoP", "Bearer", "N_A", "mac", "PoP")
+_THUMBPRINT: Final = "x5t#S256"
 _FAR = 10**12
 _DIGITS: Final = re.compile(r"[0-9]{1,9}")
 
@@ -47,6 +48,8 @@ class GrantedToken:
     """The granted scopes, as far as the answer names them; None if it names none."""
     binding: Binding | None = field(default=None, repr=False)
     """The key that it is bound to: it is used with no other key. None for a bearer token."""
+    certificate: str = field(default="", repr=False)
+    """``cnf.x5t#S256``: the client certificate that it is bound to (RFC 8705 section 3.1); empty if it is bound to none."""
     header: str = field(init=False, repr=False)
     header_bytes: bytes = field(init=False, repr=False)
 
@@ -57,11 +60,21 @@ class GrantedToken:
 
 
 def granted(
-    answer: Mapping[str, Any], wanted: Wanted, *, client_id: str, holder: str = "", binding: Binding | None = None
+    answer: Mapping[str, Any],
+    wanted: Wanted,
+    *,
+    client_id: str,
+    holder: str = "",
+    binding: Binding | None = None,
+    names_client: bool = False,
+    certificate: str = "",
 ) -> GrantedToken:
     """Return the token in Keycloak's `answer`, if it can be used as `wanted`. `holder` has the roles: by default the service account.
 
-    With `binding`, the token must be bound to its key (RFC 9449 section 5).
+    - With `binding`, the token must be bound to its key (RFC 9449 section 5).
+    - With `names_client`, it must say that it is `client_id`'s (``azp``): what proved the client was made by others, and may prove another client.
+    - `certificate` is the thumbprint of the client certificate that the request showed. A token that is bound to a certificate must be bound
+      to this one (RFC 8705 section 3). One that is bound to none is used, too: a certificate may prove only who asks.
 
     Its payload is read without a check of the signature: it came from Keycloak itself over our own channel, and no caller is accepted
     because of it.
@@ -69,7 +82,7 @@ def granted(
     Raises:
         AudienceNotGranted: A wanted audience is not in ``aud``; the error says what to change in Keycloak.
         TokenRequestError: The answer is not the one RFC 6749 section 5.1 describes, or the token is no bearer token (with `binding`: not
-            bound to its key), has expired, or belongs to another client.
+            bound to its key), has expired, is bound to another certificate, or belongs to another client.
     """
     value = answer.get("access_token")
     if not isinstance(value, str) or not value:
@@ -99,13 +112,22 @@ def granted(
         )
     if claims is not None and claims.get("azp", client_id) != client_id:
         raise _unusable(
-            f"its token belongs to {named(claims['azp']) if isinstance(claims['azp'], str) else 'no client'} (azp), not to {named(client_id)}",
+            f"its token belongs to {named(without_tokens(claims['azp'])) if isinstance(claims['azp'], str) else 'no client'} (azp), not to {named(client_id)}",
             f"Take the mapper that writes azp out of the client scopes of {named(client_id)}; if there is none, look for a cache between this"
             " process and Keycloak.",
             claims,
         )
+    if names_client and (claims is None or "azp" not in claims):
+        raise _unusable(
+            f"its token does not say that it belongs to {named(client_id)} (azp)"
+            if claims is not None
+            else f"its token is not a JWT that can be read, so it is unknown whether it belongs to {named(client_id)}",
+            f"Let Keycloak write azp into the access tokens of {named(client_id)}: without it, a token of another client looks the same.",
+            claims,
+        )
     if binding is not None:
-        _check_bound(claims, binding, client_id)
+        _check_bound(claims, binding, client_id, certificate)
+    bound_to = _bound_to(claims, certificate, client_id)
     life = _life(answer.get("expires_in"), claims)
     scopes = _scopes(answer, claims)
     if wanted.audiences:
@@ -118,18 +140,38 @@ def granted(
         token_id=_text(text.get("jti")),
         issuer=_text(text.get("iss")),
         binding=binding,
+        certificate=bound_to,
     )
 
 
-def _check_bound(claims: Mapping[str, Any] | None, binding: Binding, client_id: str) -> None:
-    """Compare ``cnf`` with our key. Keycloak writes ``DPoP`` into token_type and typ also if it binds the token to something else."""
+def _bound_to(claims: Mapping[str, Any] | None, shown: str, client_id: str) -> str:
+    """Return the thumbprint of the certificate that the token is bound to, or "". Without `shown`, a proxy may have shown one for us."""
+    cnf = (claims or {}).get("cnf")
+    thumbprint = cnf.get(_THUMBPRINT, "") if isinstance(cnf, dict) else ""
+    if thumbprint == "" or (thumbprint == shown and isinstance(thumbprint, str)):
+        return shown if thumbprint else ""
+    if shown or not isinstance(thumbprint, str):
+        raise _unusable(
+            "its token is bound to another certificate than the one that this service showed (cnf.x5t#S256)",
+            "Look for a proxy between this process and Keycloak that opens TLS and shows a certificate of its own, or passes on that of somebody"
+            f" else. If there is none, take the mapper that writes cnf out of the client scopes of {named(client_id)}.",
+            claims,
+        )
+    return thumbprint
+
+
+def _check_bound(claims: Mapping[str, Any] | None, binding: Binding, client_id: str, shown: str) -> None:
+    """Compare ``cnf`` with our key. Keycloak writes ``DPoP`` into token_type and typ also if it binds the token to something else.
+
+    A certificate beside our key is good only if this service has `shown` one: `_bound_to` compares them.
+    """
     if claims is None:
         raise _unusable(
             "its token is not a JWT that can be read, so it is unknown whether it is bound to the key of this process"
         )
     cnf = claims.get("cnf")
     bound = cnf if isinstance(cnf, dict) else {}
-    if "x5t#S256" in bound:
+    if _THUMBPRINT in bound and not (shown and "jkt" in bound):
         raise _unusable(
             "its token is bound to a client certificate (cnf.x5t#S256), and this package sends proofs (DPoP)",
             f'Switch "OAuth 2.0 Mutual TLS Certificate Bound Access Tokens Enabled" off for the client {named(client_id)} in Keycloak: it cannot be'
@@ -225,7 +267,7 @@ def _compare(
     if not missing:
         return
     raise AudienceNotGranted(
-        f"{wrong_audience(client_id, granted, wanted.audiences, ' and ')}; it was not used.",
+        f"{wrong_audience(client_id, map(without_tokens, granted), wanted.audiences, ' and ')}; it was not used.",
         wanted=wanted.audiences,
         granted=granted,
         claims=claims,

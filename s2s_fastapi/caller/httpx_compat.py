@@ -1,5 +1,6 @@
-"""The auth base class that both httpx and httpx2 accept."""
+"""What httpx and httpx2 do not say in public: an auth base class that both accept, and which proxies the environment names."""
 
+import importlib
 import importlib.util
 from collections.abc import AsyncGenerator, Generator
 from functools import cache
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
-__all__ = ["HttpxAuth"]
+__all__ = ["HttpxAuth", "environment_proxies"]
 
 if TYPE_CHECKING:
     import httpx2
@@ -48,3 +49,9 @@ def _accepted_by_both(kind: type) -> type:
         return kind
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
     return type(kind.__name__, (kind, httpx2.Auth), names)
+
+
+def environment_proxies(package: Any) -> dict[str, str | None]:
+    """Return for patterns of URLs the proxies that the environment names, as `package` itself reads it; None for no proxy."""
+    found: dict[str, str | None] = importlib.import_module(f"{package.__name__}._utils").get_environment_proxies()
+    return found

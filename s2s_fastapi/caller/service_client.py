@@ -19,6 +19,7 @@ from s2s_fastapi.answers import refused_within
 from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.borrowing import Template
 from s2s_fastapi.caller.carried import anote_refusal, astrip_elsewhere, note_refusal, strip_elsewhere
+from s2s_fastapi.caller.client_tls import with_certificate
 from s2s_fastapi.caller.dependants import dependences
 from s2s_fastapi.caller.origins import base
 from s2s_fastapi.caller.pool import Pool, here
@@ -341,6 +342,9 @@ class ServiceClient(Generic[A, S]):
         hooks["request"] = [*hooks.get("request", []), astrip_elsewhere if asynchronous else strip_elsewhere]
         # First: another hook may raise, as in the example of httpx (raise_for_status).
         hooks["response"] = [anote_refusal if asynchronous else note_refusal, *hooks.get("response", [])]
+        settings = auth.settings_if_complete()
+        if settings is not None:
+            options = with_certificate(options, kind, settings, auth.pins, asynchronous=asynchronous)
         return kind(base_url=url, auth=auth, event_hooks=hooks, **options)
 
     def _value(self) -> tuple[object, ...]:
@@ -637,6 +641,8 @@ def service_client(
       ``with crm as client`` or ``async with crm as client``.
     - There is one client for each running loop, on asyncio and trio. Nothing is opened before the first use.
     - The token is sent only to the origin of `base_url`. A redirect to another origin, or from http to https, carries no token.
+    - If the settings have a client certificate, connections to the origin show it (RFC 8705), unless ``transport``, ``cert`` or a TLS context of
+      your own as ``verify`` is given. ``verify=client_tls(ca_file="ca.pem")`` chooses which services are trusted. A token that is bound to a certificate goes over connections that show this one, also while it is renewed.
 
     Args:
         base_url: The URL of the service, or a function that returns it; called at the first use.

@@ -1,5 +1,6 @@
 """Keycloak's token endpoint, asked as one client: the proof, a secret that was rotated, and failures as values."""
 
+import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import httpx
 
 from s2s_fastapi.backchannel.channel import BackChannelError, Reply
+from s2s_fastapi.backchannel.client_certificate import ClientCertificate
 from s2s_fastapi.caller.binding import NONCE, PROOF, Binding, BoundClient
 from s2s_fastapi.caller.credentials import ClientAuthentication, Proof
 from s2s_fastapi.caller.granted import GrantedToken, claims_of
@@ -16,6 +18,8 @@ from s2s_fastapi.caller.origins import pin_of
 from s2s_fastapi.caller.token_errors import (
     RETRY,
     RETRY_CREDENTIALS,
+    RETRY_NEW_KEY,
+    certificate_refused,
     proof_error,
     retry_after,
     unreachable,
@@ -38,6 +42,9 @@ LOG: Final = logging.getLogger("s2s_fastapi.caller")
 _TOO_SHORT_TO_DIVIDE: Final = 2.0
 _OK: Final = 200
 _FAR: Final = 10**11
+_UNAUTHORIZED: Final = 401
+_NEW_KEY: Final = 20.0
+"""Seconds for which a key of another issuer is new. Keycloak needs 10 s at most."""
 
 
 class Channel(Protocol):
@@ -57,8 +64,10 @@ class Grant(Protocol):
     def form(self) -> dict[str, str]:
         """Return the fields of the request, without those that prove who the client is."""
 
-    def granted(self, answer: Mapping[str, Any], binding: Binding | None) -> GrantedToken:
+    def granted(self, answer: Mapping[str, Any], binding: Binding | None, certificate: str) -> GrantedToken:
         """Return the token in Keycloak's answer; with `binding`, a token that is bound to its key.
+
+        `certificate` is the thumbprint of the client certificate that the request showed, or "".
 
         Raises:
             TokenRequestError: It cannot be used.
@@ -90,16 +99,18 @@ class TokenEndpoint:
         self._channel = channel
         self._clock = clock
         self._bound = bound
+        self._certificate = ClientCertificate.of(settings)
         self._origin = pin_of(httpx.URL(url))
-        self._refused: list[object] = []  # the stamp of the secret that was refused, if one was
-        self._worked: list[object] = []  # the stamp of the secret that brought a token, if one did
+        self._refused: list[object] = []  # the stamp of the secret or certificate that was refused, if one was
+        self._worked: list[object] = []  # the stamp of those that brought a token, if any did
         self._refused_since = math.inf  # since when the secret that worked is refused
         self._forgotten_at = -math.inf
+        self._kid = ("", -math.inf)  # the key that signed the last assertion of another issuer, and since when
         self._warned: set[str] = set()
 
     def another_secret(self) -> bool:
         """Return once True if the secret that Keycloak refused was replaced in its file, so another request may succeed."""
-        if self._refused and self._refused != [self._authentication.stamp()]:
+        if self._refused and self._refused != [self._stamp()]:
             now = self._clock()
             if (
                 now >= self._forgotten_at + RETRY
@@ -131,30 +142,55 @@ class TokenEndpoint:
         """Return an equal error that was never raised, with the names of the variables that these settings were read from."""
         again = error.again()
         again.args = (self._settings.worded(str(error)), *error.args[1:])
+        if isinstance(again, TokenRequestError):
+            again.cure = self._settings.worded(again.cure)
         return again
 
     def _ask(self, grant: Grant) -> Loaded[GrantedToken] | Failed:
         authentication, began = self._authentication, self._clock()
-        stamp, proof = authentication.stamp(), authentication.prove()
+        stamp, proof = self._stamp(), self._seen(authentication.prove())
         outcome = self._post(grant, proof, began)
         if _refused_credentials(outcome) is not None:
             again = authentication.prove()
             if again.material != proof.material:  # the secret was rotated while we held the old one
-                stamp = authentication.stamp()
-                outcome = self._post(grant, again, began)
+                stamp, proof = self._stamp(), self._seen(again)
+                outcome = self._post(grant, proof, began)
         if isinstance(outcome, Loaded):
             self._worked, self._refused_since = [stamp], math.inf
         elif (error := _refused_credentials(outcome)) is not None:
-            return self._credentials_refused(error, stamp)
+            return self._credentials_refused(error, stamp, proof)
         return outcome
 
-    def _credentials_refused(self, error: TokenRequestError, stamp: object) -> Failed:
+    def _stamp(self) -> object:
+        """Return a value that changes if a file of the secret, key or certificate is replaced."""
+        certificate = self._certificate
+        return self._authentication.stamp(), None if certificate is None else certificate.stamp()
+
+    def _seen(self, proof: Proof) -> Proof:
+        """Remember since when there is the key that signed an assertion of another issuer."""
+        if proof.assertion is not None and proof.kid != self._kid[0]:
+            self._kid = (proof.kid, self._clock())
+        return proof
+
+    def _new_key(self, proof: Proof) -> bool:
+        """Return whether that key is so new here that Keycloak may not have fetched it yet."""
+        kid, since = self._kid
+        return proof.assertion is not None and proof.kid == kid and self._clock() - since < _NEW_KEY
+
+    def _credentials_refused(self, error: TokenRequestError, stamp: object, proof: Proof) -> Failed:
         """Return how long Keycloak is not asked after it refused client, secret or key.
+
+        Keycloak fetches the keys of another issuer at most every 10 s, and refuses a new key until then: that is over soon.
 
         One node of a cluster may be out of date and refuse credentials that worked before. So a caller without a token asks once more
         at once, and all others after 5 s. A refusal 5 s later counts as final.
         """
         self._refused = [stamp]
+        if error.http_status == _UNAUTHORIZED and self._new_key(proof):
+            error.retryable = True
+            return Failed(error, RETRY_NEW_KEY)
+        if error.retryable and proof.assertion is not None:  # a clock that is behind
+            return Failed(error, RETRY)
         if self._worked != [stamp]:
             return Failed(error, RETRY_CREDENTIALS)
         now, first = self._clock(), self._refused_since == math.inf
@@ -177,10 +213,19 @@ class TokenEndpoint:
                 reply, _ = self._send(grant, proof, binding)
             answer = reply.json_object() if reply.status == _OK else None
         except BackChannelError as error:
+            if error.certificate:
+                return Failed(certificate_refused(str(error), self._settings), RETRY_CREDENTIALS)
             return Failed(unreachable(str(error), self._settings), RETRY, connected=error.connected)
         if answer is None or "error" in answer:
             return Failed(grant.refusal(reply, proof), retry_after(reply))
-        token = grant.granted(answer, binding)
+        if proof.signed_in(_told(answer)):
+            raise TokenRequestError(
+                "Keycloak's answer cannot be used: it repeats a part of the assertion that proved who asks.",
+                http_status=_OK,
+                cure="Look for what answers in Keycloak's place: Keycloak never does that.",
+                retryable=False,
+            )
+        token = grant.granted(answer, binding, reply.certificate)
         if binding is not None and "Date" not in reply.headers:  # Keycloak itself sends none
             issued = (claims_of(token.value) or {}).get("iat")
             if type(issued) is int:
@@ -211,6 +256,13 @@ class TokenEndpoint:
         servers.gave_nonce(self._origin, reply.headers.get(NONCE))
         servers.showed_time(self._origin, reply.headers.get("Date"), proven.at, issuer=True)
         return reply, bool(binding.explained(proof_error(reply), proven))
+
+
+def _told(answer: Mapping[str, Any]) -> str:
+    """Return all of an answer that our sentences, logs and spans may show: its members, and the claims of its token."""
+    token = answer.get("access_token")
+    claims = claims_of(token) if isinstance(token, str) else None
+    return json.dumps([claims, {name: value for name, value in answer.items() if name != "access_token"}])
 
 
 def remarks(token: GrantedToken, wanted: Wanted, settings: "KeycloakSettings") -> Iterator[str]:

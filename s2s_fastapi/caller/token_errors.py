@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
 from s2s_fastapi.backchannel.channel import BackChannelError, Reply
+from s2s_fastapi.backchannel.client_certificate import ClientCertificate
 from s2s_fastapi.caller.credentials import Proof
 from s2s_fastapi.caller.servers import seconds_of
 from s2s_fastapi.caller.wanted import Wanted
@@ -26,6 +27,8 @@ if TYPE_CHECKING:  # loaded when settings are first made
 __all__ = [
     "RETRY",
     "RETRY_CREDENTIALS",
+    "RETRY_NEW_KEY",
+    "certificate_refused",
     "error_type",
     "proof_error",
     "reach_cure",
@@ -40,6 +43,8 @@ RETRY: Final = 5.0
 """Seconds for which most failures are remembered."""
 RETRY_CREDENTIALS: Final = 30.0
 """Seconds for which wrong credentials, and tokens for another audience or client, are remembered."""
+RETRY_NEW_KEY: Final = 3.0
+"""Seconds for which a 401 is remembered while the key of another issuer is so new that Keycloak may not have fetched it."""
 
 _MAX_WAIT = 60.0
 _MAX_TEXT = 200
@@ -62,9 +67,20 @@ _ERRORS: Final = frozenset(
 )
 
 _REUSED: Final = "token reuse detected"
+_ASSERTION_NOT_ACTIVE: Final = "token is not active"
+_ASSERTION_AHEAD: Final = "issued in the future"
 _NOT_ACTIVE: Final = "dpop proof is not active"
 _PROOF_REUSED: Final = "dpop proof has already been used"
+_NOT_SEEN: Final = (
+    "If that is right, Keycloak does not see the certificate: start it with --https-client-auth=request, or, if a proxy before it opens TLS, with"
+    " --spi-x509cert-lookup--provider= for that proxy."
+)
 _CLOCKS: Final = "Compare the clocks of this machine and of Keycloak's: an assertion lives 60 s, and Keycloak takes none from more than 15 s ahead."
+
+_CLOCK_OF_ISSUER: Final = (
+    "Compare the clocks of Keycloak and of {assertion_issuer}, which issued the token: Keycloak takes none whose iat or nbf is ahead of its own"
+    " clock, or whose exp has passed."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +110,7 @@ _CASES: Final = (
     ),
     _Case("invalid_client", "audience", "{issuer}"),
     _Case("invalid_client", "token is not active", _CLOCKS),
-    _Case("invalid_client", "issued in the future", _CLOCKS),
+    _Case("invalid_client", _ASSERTION_AHEAD, _CLOCKS),
     _Case("invalid_client", "too far in the past", _CLOCKS),
     _Case(
         "invalid_client",
@@ -132,7 +148,7 @@ _CASES: Final = (
     _Case(
         "",
         "mtls",
-        'Switch "OAuth 2.0 Mutual TLS Certificate Bound Access Tokens Enabled" off for the client {client} in Keycloak.',
+        "{no_certificate}",
     ),
     _Case(
         "unauthorized_client",
@@ -146,7 +162,7 @@ _CASES: Final = (
     _Case(
         "invalid_client",
         "",
-        "Set KEYCLOAK_CLIENT_ID: the realm {realm} has no enabled client {client!r} that may authenticate this way.",
+        "Set KEYCLOAK_CLIENT_ID: the realm {realm} has no enabled client {client!r} that may authenticate this way.{certificate}",
     ),
     _Case(
         "invalid_scope",
@@ -161,6 +177,24 @@ _CASES: Final = (
     ),
 )
 
+
+# The answers to an assertion of another issuer; the others are in _CASES.
+_FEDERATED_CASES: Final = (
+    _Case("", "does not match authenticated client", "{another}"),
+    _Case("invalid_client", "audience", "{federated_audience}"),
+    _Case("invalid_client", _REUSED, "{reuse}"),
+    _Case("invalid_client", "jti claim is required", "{reuse}"),
+    _Case(
+        "invalid_client",
+        "too far in the past",
+        "Have {file} written anew more often: an identity provider of type kubernetes takes a token for 3600 s after its iat, one of another"
+        " type for 300 s. For the tokens of a Kubernetes cluster use the type kubernetes.",
+    ),
+    _Case("invalid_client", _ASSERTION_NOT_ACTIVE, _CLOCK_OF_ISSUER),
+    _Case("invalid_client", _ASSERTION_AHEAD, _CLOCK_OF_ISSUER),
+    _Case("unauthorized_client", "credentials", "{federated}"),
+    _Case("invalid_client", "", "{federated}", status=_UNAUTHORIZED),
+)
 
 # The answers to an exchange (RFC 8693) that other requests do not get; the others are in _CASES.
 _EXCHANGE_CASES: Final = (
@@ -184,7 +218,11 @@ def refusal(
     error, description = _error_in(reply, proof)
     status, token_url = reply.status, Endpoints.of(settings).token
     words = f"{error} {description}".lower()
-    cases = (*_EXCHANGE_CASES, *_CASES) if exchange else _CASES
+    cases = (
+        *(_EXCHANGE_CASES if exchange else ()),
+        *(_FEDERATED_CASES if proof.assertion is not None else ()),
+        *_CASES,
+    )
     case = next(
         (case for case in cases if case.error in ("", error) and case.words in words and case.status in (0, status)),
         None,
@@ -206,7 +244,10 @@ def refusal(
         # What stands before Keycloak while it starts answers with its own pages; only Keycloak's own no is final. And the next
         # assertion is another one.
         retryable=not error
-        or _REUSED in words
+        or (_REUSED in words and proof.assertion is None)
+        or (
+            (_ASSERTION_NOT_ACTIVE in words or _ASSERTION_AHEAD in words) and proof.assertion is not None
+        )  # the token was issued a moment ago
         or _PROOF_REUSED in words
         or _NOT_ACTIVE in words
         or status >= _SERVER_ERROR
@@ -222,14 +263,26 @@ def unreachable(problem: str, settings: "KeycloakSettings") -> TokenRequestError
     )
 
 
+def certificate_refused(problem: str, settings: "KeycloakSettings") -> TokenRequestError:
+    """Return the error for a TLS connection that Keycloak, or what stands before it, ended because of our certificate."""
+    error = unreachable(problem, settings)
+    error.retryable = False  # the next connection shows the same certificate
+    return error
+
+
 def reach_cure(settings: "KeycloakSettings", problem: str = "") -> str:
     """Return what to check if Keycloak does not answer; `problem` is what the back channel said."""
     return settings.worded(unreachable_cure(Endpoints.of(settings).token, problem, proxied=settings.proxy is not None))
 
 
 def wrong_credentials(error: TokenRequestError) -> bool:
-    """Return whether Keycloak refused client, secret or key, so that another secret or key could help."""
-    return _REUSED not in error.error_description.lower() and error.error in ("unauthorized_client", "invalid_client")
+    """Return whether Keycloak refused client, secret, key or certificate, so that another one could help."""
+    if not error.http_status and not error.retryable:  # `certificate_refused`
+        return True
+    repeated = (
+        error.retryable and _REUSED in error.error_description.lower()
+    )  # the next assertion of ours is another one
+    return not repeated and error.error in ("unauthorized_client", "invalid_client")
 
 
 def error_type(error: S2SError) -> str:
@@ -315,6 +368,8 @@ def proof_error(reply: Reply) -> str:
 def _fill(cure: str, settings: "KeycloakSettings", wanted: Wanted, proof: Proof, reply: Reply) -> str:
     return cure.format(
         no_proof=_no_proof(settings),
+        no_certificate=_no_certificate(settings),
+        certificate=f" Or: {_certificate_cure(settings)}" if settings.client_auth == "tls_client_auth" else "",
         clocks=_two_clocks(reply),
         token_url=Endpoints.of(settings).token,
         client=named(settings.client_id),
@@ -331,7 +386,31 @@ def _fill(cure: str, settings: "KeycloakSettings", wanted: Wanted, proof: Proof,
         f" --key {settings.client_key_file}` prints what the client needs.",
         issuer=f"Set KEYCLOAK_PUBLIC_URL or KEYCLOAK_ISSUER to the issuer that Keycloak names in its discovery document: the assertion is"
         f" for {settings.issuer}.",
+        **_federated(settings, proof),
     )
+
+
+def _federated(settings: "KeycloakSettings", proof: Proof) -> dict[str, str]:
+    """Return what to say about an assertion of another issuer. Its issuer and its subject are shown: Keycloak finds the client by them."""
+    assertion = proof.assertion
+    if assertion is None:
+        return {}
+    client, issuer, subject = named(settings.client_id), named(assertion.issuer), named(assertion.subject)
+    provider = f"the identity provider of {issuer}" if assertion.issuer else "the identity provider of type spiffe"
+    return {
+        "file": f"{settings.client_assertion_file} (KEYCLOAK_CLIENT_ASSERTION_FILE)",
+        "assertion_issuer": issuer,
+        "federated_audience": f"Set KEYCLOAK_PUBLIC_URL or KEYCLOAK_ISSUER to the issuer that Keycloak names in its discovery document, and have"
+        f" the token in {settings.client_assertion_file} made for that issuer (aud): it is for {settings.issuer}.",
+        "reuse": f'Set supportsClientAssertionReuse to "true" in {provider} in Keycloak: this service sends the token in its file until another'
+        " one is written there. Or take the type kubernetes if it is the token of a Kubernetes cluster.",
+        "another": f"Give {client} the token of its own subject in {settings.client_assertion_file}, or set KEYCLOAK_CLIENT_ID to the client that"
+        f" this token proves. Its subject is {subject}, and another client has that as jwt.credential.sub.",
+        "federated": f"Compare the client {client} in Keycloak with the token in {settings.client_assertion_file}: clientAuthenticatorType must be"
+        f" federated-jwt, jwt.credential.sub must be {subject}, and jwt.credential.issuer must be the alias of {provider}. This provider must"
+        ' be enabled, must have supportsClientAssertions "true" if it is of type oidc, and must know the key of the token (Keycloak fetches'
+        " new keys at most every 10 s). Keycloak 26.0 has no such clients: use private_key_jwt there.",
+    }
 
 
 def _no_proof(settings: "KeycloakSettings") -> str:
@@ -340,6 +419,32 @@ def _no_proof(settings: "KeycloakSettings") -> str:
     return (
         f'Set KEYCLOAK_DPOP=true: "Require DPoP bound tokens" is on for the client {named(settings.client_id)} in Keycloak, or a client'
         " policy demands it."
+    )
+
+
+def _no_certificate(settings: "KeycloakSettings") -> str:
+    """Return what to change if Keycloak saw no certificate, and binds the tokens of this client to one (RFC 8705 section 3)."""
+    if settings.client_cert_file is None:
+        return (
+            'Set KEYCLOAK_CLIENT_CERT_FILE and KEYCLOAK_CLIENT_CERT_KEY_FILE, or switch "OAuth 2.0 Mutual TLS Certificate Bound Access Tokens"'
+            f" off for the client {named(settings.client_id)} in Keycloak."
+        )
+    if not Endpoints.of(settings).token.lower().startswith("https:"):
+        return (
+            "Write https:// in KEYCLOAK_URL, and use Keycloak's port for https: a certificate is shown only over TLS."
+        )
+    return _NOT_SEEN
+
+
+def _certificate_cure(settings: "KeycloakSettings") -> str:
+    """Return what to compare if Keycloak does not take the certificate for that of the client. It says only that the client is invalid."""
+    certificate = ClientCertificate.of(settings)
+    subject, issuer = ("", "") if certificate is None else certificate.names()
+    names = f' Its "Subject DN" (x509.subjectdn) must be exactly `{subject}`.' if subject else ""
+    names += f' And "CA Subject DN" (x509.casubjectdn), if it is set, `{issuer}`.' if issuer else ""
+    return (
+        f'Set the "Client Authenticator" of the client {named(settings.client_id)} in Keycloak to "X509 Certificate" (Credentials page), with'
+        f' "Allow regex pattern comparison" off.{names} The most specific part comes first, not as openssl prints it. {_NOT_SEEN}'
     )
 
 
@@ -361,10 +466,16 @@ def _two_clocks(reply: Reply) -> str:
 
 def _credentials(settings: "KeycloakSettings") -> str:
     client = f"the client {named(settings.client_id)} in Keycloak"
+    if settings.client_auth == "tls_client_auth":
+        return _certificate_cure(settings)
     if settings.client_key_file:
         return (
             f'Set the "Client Authenticator" of {client} to "Signed Jwt" (Credentials page), and give it the public key; or set'
             " KEYCLOAK_CLIENT_AUTH to what the client is set to."
+        )
+    if settings.client_assertion_file:
+        return (
+            f'Set the "Client Authenticator" of {client} to the one that KEYCLOAK_CLIENT_AUTH names (Credentials page).'
         )
     file = settings.client_secret_file
     secret = (

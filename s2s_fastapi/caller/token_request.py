@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s2s_fastapi.backchannel.channel import Reply
+from s2s_fastapi.backchannel.client_certificate import ClientCertificate
 from s2s_fastapi.caller.binding import Binding, BoundClient, BoundClients
-from s2s_fastapi.caller.credentials import ClientAuthentication, Proof, client_authentication
+from s2s_fastapi.caller.credentials import BY_OTHERS, ClientAuthentication, Proof, client_authentication
 from s2s_fastapi.caller.granted import GrantedToken, granted
 from s2s_fastapi.caller.token_endpoint import LOG, Channel, TokenEndpoint, remarks
 from s2s_fastapi.caller.token_errors import error_type, refusal
@@ -39,6 +40,7 @@ class TokenKey:
     token_url: str
     ca_file: Path | None
     proxy: "ProxyUrl | None"
+    certificate: ClientCertificate | None
     authentication: ClientAuthentication = field(repr=False)
     """Client, method, and the secret or its file."""
     wanted: Wanted
@@ -57,6 +59,7 @@ class TokenKey:
             token_url=Endpoints.of(settings).token,
             ca_file=settings.ca_file,
             proxy=settings.proxy,
+            certificate=ClientCertificate.of(settings),
             authentication=client_authentication(settings),
             wanted=wanted,
             dpop=settings.dpop,
@@ -148,8 +151,16 @@ class _ClientCredentials:
     def form(self) -> dict[str, str]:
         return self.wanted.form()
 
-    def granted(self, answer: Mapping[str, Any], binding: Binding | None) -> GrantedToken:
-        return granted(answer, self.wanted, client_id=self.settings.client_id, binding=binding)
+    def granted(self, answer: Mapping[str, Any], binding: Binding | None, certificate: str) -> GrantedToken:
+        settings = self.settings
+        return granted(
+            answer,
+            self.wanted,
+            client_id=settings.client_id,
+            binding=binding,
+            names_client=settings.client_auth in BY_OTHERS,
+            certificate=certificate,
+        )
 
     def refusal(self, reply: Reply, proof: Proof) -> S2SError:
         return refusal(reply, self.settings, self.wanted, proof)

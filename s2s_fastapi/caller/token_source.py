@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from s2s_fastapi.backchannel.channel import BackChannel
+from s2s_fastapi.backchannel.client_certificate import ClientCertificate
 from s2s_fastapi.caller.binding import BoundClients
 from s2s_fastapi.caller.exchange.exchanged_tokens import ExchangedToken, ExchangedTokens
 from s2s_fastapi.caller.exchange.subject import Subject
@@ -29,7 +30,7 @@ _CAPACITY: Final = 1024
 def _channel(settings: "KeycloakSettings") -> Channel:
     # No longer than the first waiter waits: otherwise requests that hang would block the worker threads for all other loads. A load
     # may still outlast its waiters (it began late, or sends two requests); its late answer is kept.
-    return BackChannel.shared(settings.ca_file, DEADLINE, settings.proxy)
+    return BackChannel.shared(settings.ca_file, DEADLINE, settings.proxy, ClientCertificate.of(settings))
 
 
 class TokenSource:

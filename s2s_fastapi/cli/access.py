@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -14,7 +15,7 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.text import listed, named
 
 if TYPE_CHECKING:
-    from s2s_fastapi.declared.access_file import AppAccess, RouteEntry
+    from s2s_fastapi.declared.access_file import AccessFile, AppAccess, RouteEntry
     from s2s_fastapi.operations.wanted import RealmFinding
 
 __all__ = ["access"]
@@ -86,13 +87,25 @@ def _read(names: Iterable[str], out: Path | None, *, as_json: bool) -> None:
     if by_client:
         file = AccessFile(tuple(by_client.values()))
         if out is not None:
-            _write(out, file.text)
+            _write(out, _keeping(out, file).text)
         if as_json:
             sys.stdout.write(file.text)
         elif out is None:
             _table(by_client.values())
     if problems:
         raise SystemExit(2)
+
+
+def _keeping(out: Path, file: "AccessFile") -> "AccessFile":
+    """Return what is written, with what people wrote into the file that is there: how the client of each app logs in."""
+    from s2s_fastapi.declared.access_file import AccessFile  # noqa: PLC0415 - slows --help down
+
+    try:
+        there = AccessFile.read(out)
+    except ConfigurationError:
+        return file  # there is none, or none that says it
+    former = {app.client_id: app.client_authentication for app in there.apps}
+    return AccessFile(tuple(replace(app, client_authentication=former.get(app.client_id)) for app in file.apps))
 
 
 def _unprotected(app: "AppAccess") -> str:
@@ -138,6 +151,8 @@ def _table(apps: Iterable["AppAccess"]) -> None:
         if app.dpop:
             urls = f" at {', '.join(app.public_urls)}" if app.public_urls else ""
             table.add_row(as_text("bound tokens", "italic"), as_text(f"{app.dpop}{urls}"))
+        if app.client_authentication is not None:
+            table.add_row(as_text("logs in by", "italic"), as_text(str(app.client_authentication)))
         for call in app.calls:
             scopes = f", scope {listed(call.scopes)}" if call.scopes else ""
             origins = f" at {', '.join(call.origins)}" if call.origins else ""

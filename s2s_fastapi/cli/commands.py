@@ -34,6 +34,7 @@ def command_line() -> "typer.Typer":
     from s2s_fastapi.cli.dev import dev  # noqa: PLC0415
     from s2s_fastapi.cli.doctor import doctor  # noqa: PLC0415
     from s2s_fastapi.cli.explain import explain  # noqa: PLC0415
+    from s2s_fastapi.cli.federate import federate  # noqa: PLC0415
     from s2s_fastapi.cli.graph import graph  # noqa: PLC0415
     from s2s_fastapi.cli.keygen import keygen  # noqa: PLC0415
     from s2s_fastapi.cli.plan import plan  # noqa: PLC0415
@@ -45,6 +46,6 @@ def command_line() -> "typer.Typer":
         add_completion=False,
         pretty_exceptions_enable=False,  # its frames show local variables, and with them secrets
     )
-    for command in (access, apply, attack, dev, doctor, explain, graph, keygen, plan, token):
+    for command in (access, apply, attack, dev, doctor, explain, federate, graph, keygen, plan, token):
         app.command()(command)
     return app

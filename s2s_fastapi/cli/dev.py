@@ -6,9 +6,11 @@ import shlex
 import signal
 import sys
 import threading
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -25,10 +27,16 @@ __all__ = ["dev"]
 
 _WARNING: Final = """\
 EMBEDDED ISSUER, FOR DEVELOPMENT ONLY. This is not a Keycloak.
-Its keys are new at each start. It has no login page, and checks only the secrets below.
+Its keys are new at each start. It has no login page, and checks only what is below.
 It answers on {url}, on this machine only. Stop it with Ctrl-C."""
 
 _MOST_NOTICES: Final = 10
+_RENEWAL: Final = 60.0
+"""Seconds between two tokens of an identity provider for one service."""
+_ASSERTION_FILE: Final = "KEYCLOAK_CLIENT_ASSERTION_FILE"
+_NO_TLS: Final = (
+    "it needs a client certificate, and this command speaks http. In a test, issuer.serving(tls=...) speaks https."
+)
 
 
 @in_one_sentence
@@ -64,17 +72,19 @@ def dev(
         raise ConfigurationError("\n".join(notices))
     files.keep_generated(documents)
     _log_to_stderr()
+    assertions = _Assertions(issuer)
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     try:
-        with issuer.serving(port):
-            _print(issuer, notices, generated=tuple(sorted(documents.generated)), env_file=env_file)
+        with issuer.serving(port), assertions:
+            _print(issuer, assertions, notices, generated=tuple(sorted(documents.generated)), env_file=env_file)
             seen = files.state()
             while not stopped.wait(0.5):  # with a timeout: on Windows a wait without one hears no Ctrl-C
                 if (state := files.state()) != seen:
                     seen = state
-                    _reload(files, issuer)
+                    _reload(files, issuer, assertions)
+                assertions.renew()
     except OSError as error:
         raise ConfigurationError(
             f"The issuer cannot listen on 127.0.0.1:{port}: {problem_of(error)}. --port takes another port."
@@ -113,6 +123,45 @@ class _Files:
         return tuple((file, _written(file)) for file in files)
 
 
+class _Assertions:
+    """The tokens of identity providers by which the services prove themselves here, in files that their owner alone can read."""
+
+    def __init__(self, issuer: "EmbeddedIssuer") -> None:
+        self._issuer = issuer
+        self._files: dict[tuple[str, str], Path] = {}
+        self._due = 0.0
+
+    def __enter__(self) -> None:
+        self._folder = TemporaryDirectory(prefix="s2s-fastapi-dev-")
+
+    def __exit__(self, *exc: object) -> None:
+        self._folder.cleanup()
+
+    def file(self, realm: str, client_id: str) -> Path | None:
+        """Return the file with the token of a service, which is written now; None if the realm lacks its identity provider."""
+        file = Path(self._folder.name) / f"{len(self._files) + 1}.jwt"
+        file = self._files.setdefault((realm, client_id), file)
+        return file if self._write(realm, client_id, file) else None
+
+    def renew(self) -> None:
+        """Write all files again if the last time is a minute ago: Keycloak takes no token of oidc that is older than 300 s."""
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + _RENEWAL
+            for (realm, client_id), file in self._files.items():
+                self._write(realm, client_id, file)
+
+    def _write(self, realm: str, client_id: str, file: Path) -> bool:
+        try:
+            token = self._issuer.assertion(client_id, realm=realm)
+        except ConfigurationError:  # it is not there, or not any more since a file was read again
+            return False
+        new = file.with_suffix(".new")
+        new.touch(0o600)
+        new.write_text(token, encoding="ascii")
+        new.replace(file)
+        return True
+
+
 def _written(file: Path) -> int:
     try:
         return file.stat().st_mtime_ns
@@ -120,9 +169,9 @@ def _written(file: Path) -> int:
         return 0
 
 
-def _reload(files: _Files, issuer: "EmbeddedIssuer") -> None:
+def _reload(files: _Files, issuer: "EmbeddedIssuer", assertions: _Assertions) -> None:
     """Take the realms from their files again. If they cannot be read, the realms stay as they were."""
-    before = {(realm, client_id) for realm in issuer.realms for client_id in issuer.secrets(realm)}
+    before = {(realm, client_id) for realm in issuer.realms for client_id in _services(issuer, realm)}
     try:
         documents = files.read()
         issuer.reload(*documents.realms, values=documents.values)
@@ -130,7 +179,7 @@ def _reload(files: _Files, issuer: "EmbeddedIssuer") -> None:
     except ConfigurationError as error:
         problem = str(error)
     else:
-        _print_clients(issuer, without=before)
+        _print_clients(issuer, assertions, without=before)
         text = "\n".join(["The realm files were read again.", *_notices(documents, issuer)[:_MOST_NOTICES]])
         sys.stderr.write(f"{text}\n")
         return
@@ -141,7 +190,14 @@ def _notices(documents: "Documents", issuer: "EmbeddedIssuer") -> list[str]:
     return [str(notice) for notice in (*documents.notices, *issuer.notices)]
 
 
-def _print(issuer: "EmbeddedIssuer", notices: list[str], *, generated: tuple[str, ...], env_file: Path | None) -> None:
+def _print(
+    issuer: "EmbeddedIssuer",
+    assertions: _Assertions,
+    notices: list[str],
+    *,
+    generated: tuple[str, ...],
+    env_file: Path | None,
+) -> None:
     """Print the warning to stderr and the variables of each service to stdout, so that stdout is a shell script."""
     from rich.console import Console  # noqa: PLC0415
     from rich.panel import Panel  # noqa: PLC0415
@@ -155,10 +211,10 @@ def _print(issuer: "EmbeddedIssuer", notices: list[str], *, generated: tuple[str
         aside.print(notice, soft_wrap=True)
     if len(notices) > _MOST_NOTICES:
         aside.print(f"There are {len(notices) - _MOST_NOTICES} more such notices. Start with --strict to see all.")
-    _print_clients(issuer, without=set())
+    _print_clients(issuer, assertions, without=set())
 
 
-def _print_clients(issuer: "EmbeddedIssuer", *, without: Collection[tuple[str, str]]) -> None:
+def _print_clients(issuer: "EmbeddedIssuer", assertions: _Assertions, *, without: Collection[tuple[str, str]]) -> None:
     from rich.console import Console  # noqa: PLC0415
 
     from s2s_fastapi.keycloak.cures import shown  # noqa: PLC0415
@@ -166,18 +222,33 @@ def _print_clients(issuer: "EmbeddedIssuer", *, without: Collection[tuple[str, s
     # No markup: a secret with ":key:" in it is not an emoji, and a long one stays on one line.
     out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     for realm in issuer.realms:
-        for client_id in issuer.secrets(realm):
+        for client_id, brings in _services(issuer, realm).items():
             if (realm, client_id) in without:
                 continue
+            if brings == "KEYCLOAK_CLIENT_CERT_FILE":
+                # The settings refuse a certificate beside http, so no variables would do.
+                out.print(f"# {shown(realm)}, {shown(client_id)}: {_NO_TLS}\n", style="bold")
+                continue
             out.print(f"# {shown(realm)}: {shown(client_id)}", style="bold")
+            file = assertions.file(realm, client_id) if brings == _ASSERTION_FILE else None
             for name, value in issuer.environment(realm, client_id).items():
-                out.print(f"export {name}={shlex.quote(value)}")
+                aside = f"  # and set {brings}" if name == "KEYCLOAK_CLIENT_AUTH" and file is None else ""
+                out.print(f"export {name}={shlex.quote(value)}{aside}")
+            if file is not None:
+                out.print(f"export {_ASSERTION_FILE}={shlex.quote(str(file))}")
             out.print()
         for username, password in issuer.passwords(realm).items() if not without else ():
             out.print(
                 f"# {shown(realm)}: the user {shown(username)} has the password {shown(password)}\n", style="bold"
             )
     out.file.flush()
+
+
+def _services(issuer: "EmbeddedIssuer", realm: str) -> dict[str, str]:
+    """Return the clients that a service may be, each with the variable that its operator sets; empty if it has a secret."""
+    without = issuer.without_secret(realm)
+    # Keycloak keeps the secret of a client that no longer logs in by it.
+    return {**without, **{client_id: "" for client_id in issuer.secrets(realm) if client_id not in without}}
 
 
 def _log_to_stderr() -> None:

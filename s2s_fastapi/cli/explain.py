@@ -40,6 +40,10 @@ _ON_BEHALF: Final = (
     "--on-behalf is a question about a client: add --client ID, and --realm-file REALM.json or KEYCLOAK_ADMIN_... to ask the server. A user's own"
     " token is explained without it."
 )
+_BOUND: Final = {
+    "dpop": "to a key (cnf). Each request needs a proof by it, which is not looked at here.",
+    "certificate": "to a client certificate (cnf). Each request needs a connection with it, which is not looked at here.",
+}
 _SETTINGS: Final = ("KEYCLOAK_URL", "KEYCLOAK_ISSUER")
 
 
@@ -285,7 +289,7 @@ def _rows(explanation: "Explanation") -> Iterator[tuple[str, str]]:
         yield "audiences", listed(principal.audiences) or "none (no aud)"
         yield "scopes", listed(principal.scopes) or "none"
         if principal.binding:
-            yield "bound", "to a key (cnf). Each request needs a proof by it, which is not looked at here."
+            yield "bound", _BOUND[principal.binding]
     if str(token.decision.reason) != "allowed":
         yield "refused", f"{token.decision.reason}. {token.decision.cure}"
     for each in token.further:

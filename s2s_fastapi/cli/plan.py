@@ -115,6 +115,7 @@ def _of_file(
 ) -> "Plan":
     from s2s_fastapi.operations.realm_file import RealmFile  # noqa: PLC0415 - slows --help down
     from s2s_fastapi.operations.realm_json import realm_json as changed  # noqa: PLC0415 - as above
+    from s2s_fastapi.operations.terraform import by_hand  # noqa: PLC0415 - as above
     from s2s_fastapi.operations.terraform import terraform as resources  # noqa: PLC0415 - as above
 
     if terraform is not None and not terraform.name.endswith(".tf.json"):
@@ -137,7 +138,7 @@ def _of_file(
         content, left_out = resources(made)
         _save(terraform, content)
         for step in left_out:
-            tell(f"Not in {terraform}, because another resource has this client: {step}")
+            tell(f"Not in {terraform}, because another resource has this client: {step} {by_hand(step)}".rstrip())
     return made
 
 

@@ -328,5 +328,6 @@ def _claims(claims: Mapping[str, Any]) -> str:
         f"roles of {named(client)} [{listed(access['roles'])}]"
         for client, access in sorted((claims.get("resource_access") or {}).items())
     ]
-    parts += ["bound to a key (cnf)"] * ("cnf" in claims)
+    if bound := claims.get("cnf"):
+        parts.append(f"bound to {'a key' if 'jkt' in bound else 'a client certificate'} (cnf)")
     return ", ".join(parts)

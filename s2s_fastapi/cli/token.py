@@ -184,7 +184,8 @@ def _rows(report: "TokenReport") -> Iterator[tuple[str, str]]:
         yield "client", f"{named(principal.client_id)} (azp)"
         yield "kind", f"{principal.kind}. {kind_because(principal)}"
         if principal.binding:
-            yield "bound", "to a key of this command (cnf): see --dpop."
+            to_key = "to a key of this command (cnf): see --dpop."
+            yield "bound", to_key if principal.binding == "dpop" else "to the client certificate of this command (cnf)."
         yield "issuer", principal.issuer
         yield "audiences", listed(principal.audiences) or "none (no aud)"
         yield "scopes", listed(principal.scopes) or "none"

@@ -18,6 +18,13 @@ from s2s_fastapi.declared.routes import RouteAccess
 from s2s_fastapi.declared.start_check import AccessCheck
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.keycloak.client_authentication import (
+    PROVIDER_KINDS,
+    ByCertificate,
+    ByFederation,
+    ClientAuthentication,
+    TrustedProvider,
+)
 from s2s_fastapi.names import name_problem, scope_problem, url_problem
 from s2s_fastapi.requirement.conditions import SCALARS, Condition, HasClaim, only_the_app
 from s2s_fastapi.requirement.opened import WEBSOCKET
@@ -54,6 +61,10 @@ ON_BEHALF: Final = "on_behalf"
 """The member of a call that is made on behalf of a user."""
 DPOP: Final = "dpop"
 """The member of an app that takes bound tokens, and of a call that is made with one (DPoP, RFC 9449)."""
+CLIENT_AUTHENTICATION: Final = "client_authentication"
+"""The member of an app whose client has no secret. People write it: no code says it, and commands keep it."""
+CLIENT_CERTIFICATE: Final = "client_certificate"
+"""The member of an app that takes tokens which are bound to a client certificate (RFC 8705)."""
 PUBLIC_URLS: Final = "public_urls"
 """The member of an app that takes bound tokens: where callers reach it."""
 SCHEMA: Final = Path(__file__).with_name("access_file.schema.json")
@@ -63,6 +74,7 @@ _WIDTH: Final = 110
 _ANY: Final = "any"
 _APART: Final = ("apps", "routes", "calls")
 """The lists whose entries have a line of their own, however short they are."""
+_OPTIONS: Final = (CLIENT_AUTHENTICATION, OPTIONAL, DPOP, PUBLIC_URLS, CLIENT_CERTIFICATE)
 _DPOP_MODES: Final = ("accepted", "required")
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
@@ -152,8 +164,12 @@ class AppAccess:
     calls: tuple[CallAccess, ...] = ()
     dpop: Literal["", "accepted", "required"] = ""
     """The option of the middleware: whether bound tokens are accepted or required. Empty: they are refused."""
+    client_certificate: bool = False
+    """Whether it takes tokens that are bound to a client certificate: the option of the middleware is set, to whichever source."""
     public_urls: tuple[str, ...] = field(default=(), compare=False)
     """Where callers reach the app: the other option. Not compared, as the origins of calls."""
+    client_authentication: ClientAuthentication | None = field(default=None, compare=False)
+    """How its client proves itself to Keycloak without a secret. Not compared: it differs between environments, and no code says it."""
 
     @classmethod
     def of(cls, check: AccessCheck, *, middleware: bool = True) -> "AppAccess":
@@ -181,6 +197,7 @@ class AppAccess:
             optional_paths=tuple(sorted({entry.text for entry in check.optional.entries})),
             calls=_calls(check),
             dpop=check.dpop if middleware else "",
+            client_certificate=check.certificate and middleware,
             public_urls=tuple(sorted(check.public_urls)) if middleware else (),
         )
 
@@ -219,7 +236,10 @@ class AppAccess:
         origins = {call: call.origins for call in other.calls}
         calls = tuple(replace(call, origins=origins.get(call, call.origins)) for call in self.calls)
         return replace(
-            self, calls=calls, public_urls=other.public_urls if self.dpop and other.dpop else self.public_urls
+            self,
+            calls=calls,
+            public_urls=other.public_urls if self.dpop and other.dpop else self.public_urls,
+            client_authentication=self.client_authentication or other.client_authentication,
         )
 
 
@@ -262,7 +282,9 @@ class AccessFile:
         return next((app for app in self.apps if app.client_id == client_id), None)
 
     def with_app(self, app: AppAccess) -> "AccessFile":
-        """Return the file with this app, in the place of the one with the same client id."""
+        """Return the file with this app, in the place of the one with the same client id. How that one authenticates its client stays."""
+        if (former := self.app(app.client_id)) is not None and app.client_authentication is None:
+            app = replace(app, client_authentication=former.client_authentication)
         others = (each for each in self.apps if each.client_id != app.client_id)
         return AccessFile(tuple(sorted((*others, app), key=lambda each: each.client_id)))
 
@@ -385,12 +407,33 @@ def _call(downstream: Downstream) -> CallAccess:
 def _app_json(app: AppAccess) -> dict[str, Any]:
     return {
         "client_id": app.client_id,
+        **(
+            {CLIENT_AUTHENTICATION: _authentication_json(app.client_authentication)}
+            if app.client_authentication is not None
+            else {}
+        ),
         "requires": None if app.requires is None else _requirement_json(app.requires),
         "public_paths": list(app.public_paths),
         **({"optional_paths": list(app.optional_paths)} if app.optional_paths else {}),
         **({DPOP: app.dpop, PUBLIC_URLS: list(app.public_urls)} if app.dpop else {}),
+        **({CLIENT_CERTIFICATE: True} if app.client_certificate else {}),
         "routes": [_route_json(route) for route in app.routes],
         "calls": [_call_json(call) for call in app.calls],
+    }
+
+
+def _authentication_json(authentication: ClientAuthentication) -> dict[str, Any]:
+    if isinstance(authentication, ByCertificate):
+        names = {"subject_dn": authentication.subject_dn, "issuer_dn": authentication.issuer_dn}
+        return {"method": "tls_client_auth", **names}
+    provider = authentication.provider
+    return {
+        "method": "federated_jwt",
+        "provider": provider.alias,
+        "type": provider.kind,
+        "issuer": provider.issuer,
+        **({"keys": provider.keys} if provider.keys else {}),
+        "subject": authentication.subject,
     }
 
 
@@ -493,7 +536,7 @@ class _Reader:
 
     def _app(self, where: str, content: Any) -> AppAccess:
         required = ("client_id", "requires", "public_paths", "routes", "calls")
-        self._members(where, content, required=required, optional=(OPTIONAL, DPOP, PUBLIC_URLS))
+        self._members(where, content, required=required, optional=_OPTIONS)
         dpop = self._dpop(where, content)
         routes = [self._route(at, each) for at, each in self._list(f"{where}.routes", content["routes"])]
         calls = [self._call(at, each) for at, each in self._list(f"{where}.calls", content["calls"])]
@@ -505,8 +548,45 @@ class _Reader:
             routes=tuple(sorted(routes, key=lambda route: route.order)),
             calls=tuple(sorted(calls, key=lambda call: call.order)),
             dpop=dpop,
+            client_certificate=self._client_certificate(where, content),
             public_urls=tuple(sorted(self._texts(f"{where}.{PUBLIC_URLS}", content.get(PUBLIC_URLS, [])))),
+            client_authentication=self._authentication(f"{where}.{CLIENT_AUTHENTICATION}", content),
         )
+
+    def _authentication(self, where: str, content: Mapping[str, Any]) -> ClientAuthentication | None:
+        if CLIENT_AUTHENTICATION not in content:
+            return None
+        found = content[CLIENT_AUTHENTICATION]
+        made: ClientAuthentication
+        match found.get("method") if isinstance(found, dict) else None:
+            case "federated_jwt":
+                required = ("method", "provider", "type", "issuer", "subject")
+                self._members(where, found, required=required, optional=("keys",))
+                kind = next((kind for kind in PROVIDER_KINDS if kind == found["type"]), None)
+                if kind is None:
+                    _fail(self.source, f"{where}.type", f"it is one of {', '.join(PROVIDER_KINDS)}")
+                provider = TrustedProvider(
+                    alias=self._name(f"{where}.provider", found["provider"]),
+                    kind=kind,
+                    issuer=self._text(f"{where}.issuer", found["issuer"]),
+                    keys=self._text(f"{where}.keys", found.get("keys", "")),
+                )
+                made = ByFederation(provider=provider, subject=self._name(f"{where}.subject", found["subject"]))
+            case "tls_client_auth":
+                self._members(where, found, required=("method", "subject_dn", "issuer_dn"))
+                made = ByCertificate(
+                    subject_dn=self._name(f"{where}.subject_dn", found["subject_dn"]),
+                    issuer_dn=self._name(f"{where}.issuer_dn", found["issuer_dn"]),
+                )
+            case _:
+                _fail(
+                    self.source,
+                    where,
+                    'its method is "federated_jwt" or "tls_client_auth"; a client with a secret has none',
+                )
+        if made.problem:
+            _fail(self.source, where, made.problem)
+        return made
 
     def _dpop(self, where: str, content: Mapping[str, Any]) -> Literal["", "accepted", "required"]:
         if DPOP not in content:
@@ -519,6 +599,15 @@ class _Reader:
             if content[DPOP] == mode:
                 return mode
         _fail(self.source, f"{where}.{DPOP}", 'it is "accepted" or "required", or left out')
+
+    def _client_certificate(self, where: str, content: Mapping[str, Any]) -> bool:
+        if CLIENT_CERTIFICATE not in content:
+            return False
+        if content[CLIENT_CERTIFICATE] is not True:
+            _fail(self.source, f"{where}.{CLIENT_CERTIFICATE}", "it is true or left out")
+        if content["requires"] is None:
+            _fail(self.source, f"{where}.{CLIENT_CERTIFICATE}", "an app without a middleware takes no tokens")
+        return True
 
     def _paths(self, where: str, content: Mapping[str, Any], option: str) -> tuple[str, ...]:
         paths = self._texts(f"{where}.{option}", content.get(option, []))

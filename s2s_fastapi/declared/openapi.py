@@ -13,6 +13,8 @@ from starlette.types import ASGIApp
 
 from s2s_fastapi.answers import ProtectionSpace
 from s2s_fastapi.declared.openapi_operation import (
+    CERTIFICATE_SCHEME,
+    CERTIFICATE_SCHEME_NAME,
     ERROR_SCHEMA,
     PROOF_SCHEME,
     PROOF_SCHEME_NAME,
@@ -131,7 +133,7 @@ class Documentation:
         schemes = _schemes_of_dependencies(place.app)
         for name, operation, ways, anonymous in guarded:
             own = schemes.get(name, frozenset())
-            _add_security(document, operation, ways, own, anonymous=anonymous, dpop=self.space.dpop)
+            _add_security(document, operation, ways, own, anonymous=anonymous, check=self.check)
             operation.setdefault(_NOTE, [*map(str, ways), *([_ANYBODY] if anonymous else [])])
             _add_answers(operation, refusals(ways, self.space, body, anonymous=anonymous))
         return document
@@ -165,6 +167,8 @@ class Documentation:
             schemes.setdefault(scheme_name, scheme(scheme_name, urls[issuers[scheme_name]], scopes))
         if self.space.dpop:
             schemes.setdefault(PROOF_SCHEME_NAME, dict(PROOF_SCHEME))
+        if self.check.certificate and self.check.dpop != "required":
+            schemes.setdefault(CERTIFICATE_SCHEME_NAME, dict(CERTIFICATE_SCHEME))
 
 
 class _Name(NamedTuple):
@@ -244,7 +248,7 @@ def _add_security(
     generated: frozenset[str],
     *,
     anonymous: bool,
-    dpop: str,
+    check: AccessCheck,
 ) -> None:
     """Add who may call, unless the user has described the operation's security already. ``anonymous``: also requests without credentials.
 
@@ -253,7 +257,7 @@ def _add_security(
     entries = operation.get("security", document.get("security"))
     own = [entry for entry in entries or () if entry.keys() != {Requirement.scheme_name}]
     if entries is None or (entries and all(entry.keys() <= generated for entry in own)):
-        operation["security"] = security(ways, own, anonymous=anonymous, dpop=dpop)
+        operation["security"] = security(ways, own, anonymous=anonymous, dpop=check.dpop, certificate=check.certificate)
     elif "security" in operation:
         operation["security"] = own
 

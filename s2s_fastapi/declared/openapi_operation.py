@@ -14,7 +14,17 @@ from s2s_fastapi.requirement.conditions import Condition, HasClaim
 from s2s_fastapi.requirement.requirement import Audience, Bound, Caller, HasRole, HasScope, Requirement
 from s2s_fastapi.text import listed, named
 
-__all__ = ["ERROR_SCHEMA", "PROOF_SCHEME", "PROOF_SCHEME_NAME", "Way", "refusals", "scheme", "security"]
+__all__ = [
+    "CERTIFICATE_SCHEME",
+    "CERTIFICATE_SCHEME_NAME",
+    "ERROR_SCHEMA",
+    "PROOF_SCHEME",
+    "PROOF_SCHEME_NAME",
+    "Way",
+    "refusals",
+    "scheme",
+    "security",
+]
 
 ERROR_SCHEMA: Final[Mapping[str, Any]] = {
     "title": "ServiceAuthError",
@@ -34,6 +44,16 @@ PROOF_SCHEME: Final[Mapping[str, Any]] = {
     ),
 }
 """How a bound token is sent. Where it comes from, the scheme beside it says."""
+
+CERTIFICATE_SCHEME_NAME: Final = "ClientCertificate"
+CERTIFICATE_SCHEME: Final[Mapping[str, Any]] = {
+    "type": "mutualTLS",
+    "description": (
+        "The access token is bound to a client certificate (request it with the certificate), and the connection of each request has that "
+        "certificate (RFC 8705 section 3)."
+    ),
+}
+"""How a token that is bound to a certificate is sent. Where it comes from, the scheme beside it says."""
 
 _SHOWN_OPERATIONS: Final = 3
 
@@ -58,7 +78,7 @@ class Way:
     """The realm, if it is not the first one."""
 
     bound: bool = False
-    """Whether the token must be bound to a key (DPoP)."""
+    """Whether the token must be bound: to a key (DPoP), or to a client certificate."""
 
     @classmethod
     def of(cls, leaves: Collection[Requirement], audiences: frozenset[str], client_id: str, issuer: str = "") -> Self:
@@ -98,7 +118,7 @@ class Way:
             if who
             else "any user",
             *(f"token for {audience}" for audience in self.audiences),
-            *(("token bound to a key (DPoP)",) if self.bound else ()),
+            *(("bound token",) if self.bound else ()),
             *(f"scope {named(scope)}" for scope in self.scopes),
             *self.roles,
             *(f"claim {claim}" for claim in self.claims),
@@ -130,12 +150,18 @@ def _audiences(accepted: frozenset[str], leaves: Sequence[Audience]) -> Iterable
 
 
 def security(
-    ways: Iterable[Way], own: Iterable[Mapping[str, Any]] = (), *, anonymous: bool = False, dpop: str = ""
+    ways: Iterable[Way],
+    own: Iterable[Mapping[str, Any]] = (),
+    *,
+    anonymous: bool = False,
+    dpop: str = "",
+    certificate: bool = False,
 ) -> list[dict[str, Any]]:
     """Return the alternatives of one operation; each is combined with one of its ``own``, because our token is always needed.
 
     - With ``anonymous`` each of its ``own`` is enough, and ``{}`` stands for a request without credentials.
-    - ``dpop`` says whether bound tokens are accepted, beside bearer tokens or alone.
+    - ``dpop`` says whether tokens under the scheme DPoP are accepted, beside bearer tokens or alone.
+    - ``certificate`` says whether tokens that are bound to a client certificate are accepted.
 
     Entries of a list mean "or", names within one entry "and" (OpenAPI Specification, Security Requirement Object).
     """
@@ -143,8 +169,12 @@ def security(
     for other in list(own) or [{}]:
         for way in ways:
             entry = {**other, way.scheme: list(way.scopes)}
-            bound = {**entry, PROOF_SCHEME_NAME: []}
-            entries = [bound] if dpop == "required" or way.bound else [entry, bound] if dpop else [entry]
+            bearer = dpop != "required"
+            entries = [
+                *([entry] if bearer and not way.bound else []),
+                *([{**entry, PROOF_SCHEME_NAME: []}] if dpop else []),
+                *([{**entry, CERTIFICATE_SCHEME_NAME: []}] if bearer and certificate else []),
+            ]
             made += [each for each in entries if each not in made]
         if anonymous:
             made.append(dict(other))

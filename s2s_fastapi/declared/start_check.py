@@ -77,6 +77,8 @@ class AccessCheck:
     """Whether bound tokens are accepted, beside bearer tokens or alone."""
     public_urls: tuple[str, ...] = ()
     """Where callers reach the app."""
+    certificate: bool = False
+    """Whether tokens that are bound to a client certificate are accepted."""
 
     @property
     def declared(self) -> frozenset[str]:
@@ -182,12 +184,14 @@ class AccessCheck:
         routes = [
             route.name
             for route in self.access.routes
-            if not self.dpop and any(isinstance(plain(leaf), Bound) for leaf in leaves_of(route.requirement))
+            if not (self.dpop or self.certificate)
+            and any(isinstance(plain(leaf), Bound) for leaf in leaves_of(route.requirement))
         ]
         if routes:
             yield (
                 f"{bounded(routes)}: require_bound() needs an app that accepts bound tokens. Write "
-                'ServiceAuthMiddleware(dpop="accepted", public_url="https://...") with the URL at which callers reach this app.'
+                'ServiceAuthMiddleware(dpop="accepted", public_url="https://...") with the URL at which callers reach this app,'
+                " or client_certificate=... if callers use client certificates."
             )
 
     def way_out(self) -> Iterator[str]:

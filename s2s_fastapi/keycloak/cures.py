@@ -17,13 +17,16 @@ from s2s_fastapi.principal import Principal
 from s2s_fastapi.text import listed, named, printable
 
 __all__ = [
+    "ADDRESS_REWRITTEN",
     "ASKED_ANYWAY",
     "CHANGED_PATH",
     "CLOCKS",
     "DPOP_REFUSED",
     "NEVER_PUBLIC",
     "NOT_A_TOKEN",
+    "NO_CERTIFICATE",
     "NO_PROOF",
+    "NO_TLS_EXTENSION",
     "NO_TOKEN",
     "OTHER_CREDENTIALS",
     "OTHER_PATH",
@@ -34,12 +37,15 @@ __all__ = [
     "TOKEN_IN_URL",
     "TWO_HEADERS",
     "UNPROVABLE",
+    "UNVERIFIED_CERTIFICATE",
+    "WITHOUT_REQUEST",
     "also_for",
     "audience_cure",
     "audience_steps",
     "bearer_cure",
     "binding_cure",
     "caller_cure",
+    "certificate_header_cure",
     "claim_cure",
     "condition_cure",
     "condition_fault",
@@ -51,6 +57,8 @@ __all__ = [
     "kind_cure",
     "not_bound_cure",
     "not_granted_cure",
+    "other_certificate_cure",
+    "proxy_secret_cure",
     "realm_cure",
     "role_cure",
     "scope_cure",
@@ -229,15 +237,21 @@ def type_cure(claims: Mapping[str, Any]) -> str:
     return f"{said}{instead.get(kind, '') if isinstance(kind, str) else ''}."
 
 
-def binding_cure(claims: Mapping[str, Any], *, dpop: str = "") -> str:
+def binding_cure(claims: Mapping[str, Any], *, dpop: str = "", certificate: bool = False) -> str:
     """Return what to change if a token is bound to a key and so is not a bearer token (RFC 7800 section 3.1).
 
-    ``dpop`` is not empty if this service takes such tokens under the scheme DPoP.
+    ``dpop`` is not empty if this service takes such tokens under the scheme DPoP, and ``certificate`` says whether it takes tokens that are
+    bound to a client certificate.
     """
     who, bound = _client_of(claims), claims.get("cnf")
     said = f"{token_of(claims)} is bound to a key, but was sent as a bearer token."
-    if isinstance(bound, dict) and "x5t#S256" in bound:
-        return f"{said} Switch off {_CERTIFICATE_BOUND} for {who}."
+    if isinstance(bound, dict) and "x5t#S256" in bound and not certificate:
+        return f"{said} Switch off {_CERTIFICATE_BOUND} for {who}. {_TAKE_CERTIFICATES}"
+    if isinstance(bound, dict) and "jkt" not in bound and certificate:
+        return (
+            f"{token_of(claims)} has a cnf that is not the thumbprint of one certificate alone (x5t#S256). Keycloak writes it by itself: remove the "
+            "mapper that writes cnf."
+        )
     if dpop:
         return f"{said} {_SEND_BOUND}"
     return (
@@ -246,13 +260,18 @@ def binding_cure(claims: Mapping[str, Any], *, dpop: str = "") -> str:
     )
 
 
-def confirmation_cure(claims: Mapping[str, Any]) -> str:
+def confirmation_cure(claims: Mapping[str, Any], *, certificate: bool = False) -> str:
     """Return what to change if a token under the scheme DPoP is bound in another way than by DPoP (RFC 9449 section 6.1)."""
     bound = claims.get("cnf")
-    if isinstance(bound, dict) and "x5t#S256" in bound:
+    if isinstance(bound, dict) and "x5t#S256" in bound and not certificate:
         return (
             f"{token_of(claims)} is bound to a client certificate, which is not checked here. Switch off {_CERTIFICATE_BOUND} for "
-            f"{_client_of(claims)}."
+            f"{_client_of(claims)}. {_TAKE_CERTIFICATES}"
+        )
+    if isinstance(bound, dict) and "x5t#S256" in bound and "jkt" not in bound:
+        return (
+            f"{token_of(claims)} is bound to a client certificate alone, but was sent under the scheme DPoP. Send it as `Authorization: Bearer "
+            "<token>` over the connection with that certificate."
         )
     return (
         f"{token_of(claims)} has a cnf that is not the thumbprint of one DPoP key alone (jkt). Keycloak writes it by itself: remove the mapper "
@@ -267,7 +286,11 @@ def not_bound_cure(claims: Mapping[str, Any]) -> str:
 
 def unbound_cure(principal: Principal) -> str:
     """Return what to change if a route requires a bound token, and a bearer token came."""
-    return f"token of {named(principal.client_id)} is not bound to a key, and the route has require_bound(). {_REQUEST_BOUND}"
+    return (
+        f"token of {named(principal.client_id)} is bound neither to a key nor to a certificate, and the route has require_bound(). If this service has "
+        f"client_certificate=, switch on {_CERTIFICATE_BOUND} for {named(principal.client_id)}, and set KEYCLOAK_CLIENT_CERT_FILE in the caller. If it "
+        "has dpop=, set KEYCLOAK_DPOP=true (or dpop=True) in the caller."
+    )
 
 
 def bearer_cure(principal: Principal) -> str:
@@ -282,6 +305,30 @@ def store_cure(error: Exception) -> str:
     """Return what to look at if the replay store gave no answer. A store may be code of the app, so its text may hold anything."""
     said = f": {printable(str(error), _LONGEST)}" if isinstance(error, S2SError) else ""
     return f"the replay store gave no answer ({type(error).__name__}{said}), and without it a copied proof looks like a new one."
+
+
+def proxy_secret_cure(header: str, problem: str) -> str:
+    """Return what to look at if a request does not show that it comes from the proxy. What the request says is not repeated."""
+    return (
+        f"the header with the client certificate counts only together with the secret of the proxy in {header}, and {problem}. Compare the proxy's "
+        "configuration with secret_file, and let nobody reach this service past the proxy."
+    )
+
+
+def certificate_header_cure(header: str, form: str, problem: str) -> str:
+    """Return what to look at if the header with the client certificate is not exactly one certificate."""
+    return (
+        f'{header} is not exactly one certificate in the form "{form}": {problem}. The proxy must overwrite the header in each request, and '
+        "CertificateHeader(form=) must name its form."
+    )
+
+
+def other_certificate_cure(found: str, bound: str) -> str:
+    """Return what to look at if the request has another client certificate than its token is bound to (RFC 8705 section 3)."""
+    return (
+        f"the token is bound to the certificate with x5t#S256 {bound}, and the request has {found}. If nobody stole the token, the caller changed "
+        "its certificate: it must request a new token with it. If a proxy on the way ends TLS, it must pass on the caller's certificate, not its own."
+    )
 
 
 def kind_cure(principal: Principal) -> str:
@@ -459,8 +506,8 @@ TWO_HEADERS: Final = (
 )
 TOKEN_IN_URL: Final = "the URL has the parameter access_token beside the Authorization header. Remove it from the URL, which is written to logs."
 DPOP_REFUSED: Final = (
-    'the request has a bound token (scheme DPoP), and this service does not accept bound tokens. Write dpop="accepted" and public_url=... here, '
-    "or KEYCLOAK_DPOP=false (or dpop=False) in the caller."
+    'the request has a token under the scheme DPoP, and this service accepts none. Write dpop="accepted" and public_url=... here, or '
+    "KEYCLOAK_DPOP=false (or dpop=False) in the caller. A token that is bound to a certificate is sent under Bearer."
 )
 NO_TOKEN: Final = "the Authorization header has no token after its scheme (Bearer or DPoP). The caller's token is empty: check how it gets its token."
 NOTHING_GIVEN: Final = "no token was given: it is empty, or neither text nor bytes. Check where your code reads it from: the message may have none."
@@ -477,6 +524,7 @@ SMALLER: Final = (
     "Switch off “Full scope allowed” of the client that got it, or remove roles and claims from its client scopes."
 )
 _CERTIFICATE_BOUND: Final = "certificate bound access tokens (tls.client.certificate.bound.access.tokens)"
+_TAKE_CERTIFICATES: Final = "Or accept it here, if this service sees the certificates of its callers: ServiceAuthMiddleware(client_certificate=...)."
 _SEND_BOUND: Final = "Send it as `Authorization: DPoP <token>`, with a proof for this request in the header DPoP: a caller with this package does so."
 _REQUEST_BOUND: Final = "The caller must request a bound token and send a proof with it: KEYCLOAK_DPOP=true, or dpop=True, in a caller with this package."
 NO_PROOF: Final = (
@@ -486,6 +534,26 @@ NO_PROOF: Final = (
 UNPROVABLE: Final = (
     "the token is bound to a key, and authenticate got header pairs only. Pass the Starlette request, because a proof names the method and the "
     "URL. In messages and in gRPC, bearer tokens are accepted."
+)
+NO_CERTIFICATE: Final = (
+    "the token is bound to a client certificate, and the request came without one. The caller must use the certificate with which it got the "
+    "token: KEYCLOAK_CLIENT_CERT_FILE in a caller with this package. The server or the proxy that ends TLS must ask for it."
+)
+NO_TLS_EXTENSION: Final = (
+    'the token is bound to a client certificate, and the server hands none on: its scope has no ASGI TLS extension, which client_certificate="tls" '
+    "needs. uvicorn and hypercorn have none. Let a proxy end TLS, and name its header: client_certificate=CertificateHeader(...)."
+)
+UNVERIFIED_CERTIFICATE: Final = (
+    "the token is bound to a client certificate, and the server did not accept that of the request."
+)
+WITHOUT_REQUEST: Final = (
+    "the token is bound to a client certificate, and no request was given that has one. Give authenticate the request of Starlette. In messages and "
+    "in gRPC, bearer tokens are accepted."
+)
+ADDRESS_REWRITTEN: Final = (
+    'the header with the client certificate does not count: the address of the connection (scope["client"]) also stands in X-Forwarded-For or '
+    "Forwarded, or cannot be compared with them (it is no address, or they have more than 100). So the server may have taken it from there. Start "
+    "uvicorn with --no-proxy-headers, or let the proxy send neither header."
 )
 PROOF_USED: Final = (
     "the proof in the DPoP header was used before. Each request needs a new one. If nobody copied it, look for a client or a proxy that sends a "

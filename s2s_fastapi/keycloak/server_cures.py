@@ -7,7 +7,7 @@ import re
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from s2s_fastapi.backchannel.channel import BackChannelError, Reply, unused_proxy
+from s2s_fastapi.backchannel.channel import CLIENT_CERTIFICATE, BackChannelError, Reply, unused_proxy
 from s2s_fastapi.text import named
 
 __all__ = ["answer_cure", "said_by", "unreachable_cure"]
@@ -16,6 +16,11 @@ __all__ = ["answer_cure", "said_by", "unreachable_cure"]
 _PLAIN_HTTP: Final = re.compile("TLS failed: (WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE|PACKET_LENGTH_TOO_LONG)")
 _NOT_HTTP: Final = "the answer is not HTTP"
 _CERTIFICATE: Final = "certificate"
+_NOT_ACCEPTED: Final = (
+    "Let Keycloak trust the authority that issued it (--truststore-paths; or what a proxy before Keycloak trusts), or set KEYCLOAK_CLIENT_CERT_FILE to a"
+    " certificate of an authority that it trusts, followed by those between the two. Look at its dates, too. A new try without a change cannot help."
+)
+_WANTED: Final = "Set KEYCLOAK_CLIENT_CERT_FILE and KEYCLOAK_CLIENT_CERT_KEY_FILE, or start Keycloak with --https-client-auth=request instead of required."
 _CERTIFICATES: Final = (
     (
         "has expired",
@@ -25,6 +30,10 @@ _CERTIFICATES: Final = (
     (
         "mismatch",
         "Set KEYCLOAK_URL to a name that is in the certificate, or issue a certificate for this name.",
+    ),
+    (
+        "key usage",
+        "Make its authority again, with the extension keyUsage=critical,keyCertSign (`openssl req -x509 -addext`): Python 3.13 wants it.",
     ),
     (
         "self-signed",
@@ -82,6 +91,8 @@ def unreachable_cure(url: str, problem: str = "", *, proxied: bool = False) -> s
 
     `problem` is what the back channel said. `proxied` says that ``KEYCLOAK_PROXY`` is in use.
     """
+    if CLIENT_CERTIFICATE in problem:
+        return _WANTED if "showed none" in problem else _NOT_ACCEPTED
     if _PLAIN_HTTP.search(problem):
         return "The port answers in plain http: write http:// in KEYCLOAK_URL, or use Keycloak's port for https."
     for said, certificate in _CERTIFICATES:

@@ -6,13 +6,15 @@ from typing import Any
 
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.declared.access_file import AppAccess, CallAccess
-from s2s_fastapi.keycloak.dpop import ANY_THUMBPRINT, ORDER, TOO_OLD, bind_first, bind_or_switch_off
+from s2s_fastapi.keycloak.dpop import ANY_THUMBPRINT, ORDER, TOO_OLD, bind_or_switch_off
 from s2s_fastapi.operations.declarations import one_for_each_client
 from s2s_fastapi.operations.relations import (
     RouteAnswer,
     best_of,
     binding_problem,
+    bound_first,
     caller_of,
+    certificate_notes,
     granted_for,
     in_part,
     judged,
@@ -66,6 +68,9 @@ class _Checking:
                     continue
                 for unknown in granted.unknown:
                     yield RealmFinding(Severity.NOTE, f"{said}, and the prediction may be wrong: {unknown}.")
+                if not call.on_behalf:
+                    for note in certificate_notes(self.model, caller):
+                        yield RealmFinding(Severity.NOTE, note)
                 principal = caller_of(call, granted)
                 if isinstance(principal, Decision):
                     yield RealmFinding(Severity.OPEN, f"{said}, and no receiver can read its token: {principal.cure}.")
@@ -112,11 +117,13 @@ class _Checking:
             if not principal.audiences & {*call.audiences} & accepted_audiences(app):
                 continue
             who = named(app.client_id)
-            if problem := binding_problem(principal.client_id, app, dpop=call.dpop):
-                what = "refuses bound tokens" if call.dpop else "requires bound tokens"
-                yield RealmFinding(
-                    Severity.OPEN, f"{said}, and {who} {what} ({problem.reason}). {problem.cure} {ORDER}"
-                )
+            if problem := binding_problem(principal.client_id, app, binding=principal.binding):
+                what, order = "requires bound tokens", f" {ORDER}"
+                if problem.reason is Reason.NO_CREDENTIALS:
+                    what = "refuses bound tokens"
+                elif problem.reason is Reason.SENDER_CONSTRAINED:
+                    what, order = "refuses tokens that are bound to a client certificate", ""
+                yield RealmFinding(Severity.OPEN, f"{said}, and {who} {what} ({problem.reason}). {problem.cure}{order}")
                 continue
             caller = seen_by(app, principal)
             both = zip(judged(caller, app), judged(with_accepted_binding(caller, app), app), strict=True)
@@ -124,7 +131,7 @@ class _Checking:
                 yield RealmFinding(
                     Severity.OPEN,
                     f"{said}, and {', '.join(routes)} of {who} requires a bound token ({Reason.NOT_BOUND})."
-                    f" {bind_first([app.client_id], principal.client_id)}",
+                    f" {bound_first([app], principal.client_id)}",
                 )
 
     def _unbound(self, caller: str, *, dpop: bool) -> str:
@@ -140,7 +147,7 @@ class _Checking:
             declared = {audience for call in (app.calls if app else ()) for audience in call.audiences}
             found: dict[str, str | None] = {}
             for request in (None, *self.model.optional_scopes(caller)):
-                granted = self.model.service_token(caller, scope=request, jkt=ANY_THUMBPRINT)
+                granted = self.model.service_token(caller, scope=request, jkt=ANY_THUMBPRINT, x5t=ANY_THUMBPRINT)
                 if not isinstance(granted, Denied):
                     for audience in _names(granted.claims):
                         found.setdefault(audience, request)

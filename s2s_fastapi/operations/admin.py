@@ -5,7 +5,6 @@ answer: see `s2s_fastapi.operations.snapshot`, which takes the fields that it kn
 """
 
 import os
-import ssl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
@@ -13,6 +12,7 @@ from urllib.parse import quote
 
 import httpx
 
+from s2s_fastapi.backchannel.client_certificate import trusting
 from s2s_fastapi.backchannel.deadline import Deadline, DeadlineTransport
 from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.granted import claims_of
@@ -156,7 +156,7 @@ class AdminApi:
         through = None if proxy is None else httpx.Proxy(proxy.get_secret_value())
         secure = target.server.startswith("https:") or (through is not None and through.url.scheme == "https")
         if transport is None:
-            transport = DeadlineTransport(_trusting(target.login) if secure else None, self._deadline, through)
+            transport = DeadlineTransport(trusting(target.login.ca_file) if secure else None, self._deadline, through)
         self._http = httpx.Client(transport=transport, trust_env=False, timeout=seconds, follow_redirects=False)
 
     def __enter__(self) -> Self:
@@ -395,16 +395,3 @@ def _origin(url: str) -> tuple[str, str, int | None]:
     except httpx.InvalidURL:
         return ("", url, None)
     return (parsed.scheme, parsed.host, parsed.port)
-
-
-def _trusting(settings: KeycloakSettings) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if settings.ca_file is None:
-        return context
-    try:
-        context.load_verify_locations(settings.ca_file)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-    else:
-        return context
-    raise ConfigurationError(f"KEYCLOAK_CA_FILE: cannot read certificates from {settings.ca_file}: {reason}.")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.keycloak.dpop import ATTRIBUTE as DPOP
+from s2s_fastapi.keycloak.client_authentication import alias_in_use, same_subject
 from s2s_fastapi.keycloak.exchange import ATTRIBUTE
 from s2s_fastapi.operations.admin import AdminConflict, AdminError, AdminForbidden, AdminTarget
 from s2s_fastapi.operations.forbidden import forbidden_audience, forbidden_client, forbidden_role, forbidden_scope
@@ -27,10 +27,12 @@ from s2s_fastapi.operations.steps import (
     EnableServiceAccount,
     GrantRole,
     MakeClient,
+    MakeProvider,
     MakeRole,
     MakeScope,
     MapRole,
     RequireBinding,
+    SetAuthentication,
     Step,
     added_mapper,
     new_client,
@@ -44,6 +46,7 @@ __all__ = ["WriteApi", "apply_plan"]
 _MANAGE_CLIENTS: Final = "manage-clients"
 _MANAGE_USERS: Final = "manage-users"
 _MANAGE_REALM: Final = "manage-realm"
+_MANAGE_PROVIDERS: Final = "manage-identity-providers"
 _BUILT_IN: Final = frozenset({"basic", "roles", "service_account"})
 """The scopes of Keycloak's own that a plan assigns to a caller, and never changes."""
 _IN_SCOPE: Final = "include.in.token.scope"
@@ -217,6 +220,9 @@ class _Applying:
 
     def _carry_out(self, step: Step) -> None:
         match step:
+            case MakeProvider():
+                body = step.provider.representation
+                self.api.post("identity-provider", "instances", needs=_MANAGE_PROVIDERS, body=body)
             case MakeScope():
                 self.ids["scope", step.scope] = self.api.post(
                     "client-scopes", needs=_MANAGE_CLIENTS, body=new_scope(step)
@@ -238,7 +244,9 @@ class _Applying:
             case EnableExchange():
                 self._change(step.client, attributes={ATTRIBUTE: "true"})
             case RequireBinding():
-                self._change(step.client, attributes={DPOP: "true"})
+                self._change(step.client, attributes={step.attribute: "true"})
+            case SetAuthentication():
+                self._change(step.client, **step.authentication)
             case AssignScope():
                 self._assign(step)
             case MakeRole():
@@ -388,6 +396,8 @@ def _needs(step: Step) -> str:
             return _MANAGE_REALM
         case GrantRole():
             return _MANAGE_USERS
+        case MakeProvider():
+            return _MANAGE_PROVIDERS
         case _:
             return _MANAGE_CLIENTS
 
@@ -423,6 +433,11 @@ def _text(plan: Plan) -> str:
 def _forbidden(step: Step, realm: Snapshot) -> str:
     """Return why a step is none that a plan may have. A saved plan is a file: somebody may have written it by hand."""
     match step:
+        case MakeProvider():
+            others = (
+                [] if realm.provider(step.alias) else [name for alias, _, name in realm.subjects if alias == step.alias]
+            )
+            problems = [step.provider.problem, alias_in_use(step.alias, others) if others else ""]
         case MakeScope() | AddAudience():
             audiences = step.audiences if isinstance(step, MakeScope) else (step.audience,)
             problems = [forbidden_scope(step.scope), *(forbidden_audience(name, realm.realm) for name in audiences)]
@@ -431,8 +446,11 @@ def _forbidden(step: Step, realm: Snapshot) -> str:
         case MakeClient():
             problems = [forbidden_client(step.client, realm.realm)]
             problems += [forbidden_scope(name) for name in (*step.default, *step.optional) if name not in _BUILT_IN]
+            problems += [_proves_another(step, realm)]
         case EnableServiceAccount() | EnableExchange() | RequireBinding():
             problems = [forbidden_client(step.client, realm.realm)]
+        case SetAuthentication():
+            problems = [forbidden_client(step.client, realm.realm), _proves_another(step, realm)]
         case AssignScope():
             problems = [forbidden_client(step.client, realm.realm)]
             problems += [forbidden_scope(step.scope)] * (step.scope not in _BUILT_IN)
@@ -445,3 +463,11 @@ def _forbidden(step: Step, realm: Snapshot) -> str:
                 forbidden_role(role, realm.realm, realm.inside(role)),
             ]
     return next(filter(None, problems), "")
+
+
+def _proves_another(step: MakeClient | SetAuthentication, realm: Snapshot) -> str:
+    """Return why this token may not prove the client: Keycloak stores several clients with it, and refuses them or goes on with the one that it knows."""
+    others = (
+        [name for name in realm.proven(step.provider, step.subject) if name != step.client] if step.provider else []
+    )
+    return same_subject(step.provider, step.subject, others) if others else ""

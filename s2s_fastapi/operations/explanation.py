@@ -12,12 +12,13 @@ from s2s_fastapi.declared.access_file import AppAccess, RouteEntry, in_one_realm
 from s2s_fastapi.declared.asked import leaves_of
 from s2s_fastapi.jose.algorithms import ALGORITHMS
 from s2s_fastapi.keycloak import exchange
+from s2s_fastapi.keycloak.client_authentication import CERTIFICATE_BOUND
 from s2s_fastapi.keycloak.cures import unsigned_cure
 from s2s_fastapi.keycloak.dpop import ANY_THUMBPRINT, bind_or_switch_off
 from s2s_fastapi.operations.declarations import any_service_for, audiences_of, receiving
 from s2s_fastapi.operations.declared_calls import about_the_code
-from s2s_fastapi.operations.relations import binding_problem
-from s2s_fastapi.operations.tokens import described, described_by, verdict_on
+from s2s_fastapi.operations.relations import binding_problem, certificate_notes
+from s2s_fastapi.operations.tokens import described, described_by, under_dpop, verdict_on
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.realm.entities import Role
 from s2s_fastapi.realm.exchange import ANY_SESSION, SubjectToken
@@ -218,11 +219,12 @@ class FileRealm:
 
 def predicted(model: RealmModel, question: Question, *, clock: Callable[[], float] = time.time) -> Token:
     """Return the token that Keycloak would give the client for these scopes, or why it would give none."""
-    outcome = model.service_token(question.client_id, scope=question.scope, jkt=_key(question))
+    outcome = model.service_token(question.client_id, scope=question.scope, jkt=_key(question), x5t=ANY_THUMBPRINT)
     source = f"predicted for the realm {named(model.name)} on Keycloak {'.'.join(map(str, model.version))}"
     if isinstance(outcome, Denied):
         return denied(model, question, outcome, source=source, clock=clock)
-    notes = tuple(f"The prediction may differ from Keycloak: {each}." for each in outcome.unknown)
+    unknown = (f"The prediction may differ from Keycloak: {each}." for each in outcome.unknown)
+    notes = (*certificate_notes(model, question.client_id), *unknown)
     claims = whole_claims(model, question.client_id, outcome, now=int(clock()))
     return token_of_claims(model, question, outcome, claims, source=source, notes=notes, clock=clock)
 
@@ -319,6 +321,9 @@ def denied(
     scopes = tuple(name for name in question.scopes if name not in missing)
     then = usable.service_token(question.client_id, scope=" ".join(scopes) or None, jkt=_key(question))
     claims = None if isinstance(then, Denied) else whole_claims(usable, question.client_id, then, now=int(clock()))
+    client = model.client(question.client_id)
+    if claims is not None and client is not None and client.attributes.get(CERTIFICATE_BOUND) == "true":
+        claims["cnf"] = {**claims.get("cnf", {}), "x5t#S256": ANY_THUMBPRINT}
     judged = () if isinstance(then, Denied) or claims is None else _judged(claims, then.algorithm, now=clock())
     return Token(
         source=source,
@@ -412,10 +417,12 @@ def _judged(claims: Mapping[str, Any], algorithm: str, *, now: float, not_before
         found.append(Decision(reason=Reason.ALGORITHM_NOT_ALLOWED, cure=cure))
     payload = json.dumps(dict(claims)).encode()
     issuer = claims.get("iss")
-    checks = Checks(issuer=issuer if isinstance(issuer, str) else "", audiences=frozenset(), leeway=_LEEWAY)
+    checks = Checks(
+        issuer=issuer if isinstance(issuer, str) else "", audiences=frozenset(), leeway=_LEEWAY, certificate=True
+    )
     jws = Jws(algorithm=algorithm, kid="", payload=payload, signing_input=b"", signature=b"")
     # Whether the service accepts bound tokens at all is asked for each service: see `_answer`.
-    refusals, _ = checks.refusals(jws, json_object(payload), not_before=not_before, now=now, dpop="cnf" in claims)
+    refusals, _ = checks.refusals(jws, json_object(payload), not_before=not_before, now=now, dpop=under_dpop(claims))
     return (*found, *refusals) or (Decision(reason=Reason.ALLOWED),)
 
 
@@ -446,11 +453,6 @@ def _denied_cures(
         )
     if not question.dpop and model.proof_missing(client.id) is not None:
         found.append(f"{bind_or_switch_off(client.id)} With --dpop, this is explained for a bound token.")
-    if client.attributes.get("tls.client.certificate.bound.access.tokens") == "true":
-        found.append(
-            f'Switch "OAuth 2.0 Mutual TLS Certificate Bound Access Tokens Enabled" off for the client {who} in Keycloak: this package'
-            " sends bearer tokens."
-        )
     first, *others = found or [f"Look at the client {who} in Keycloak."]
     return (f"{said} {first}", *others)
 
@@ -613,7 +615,7 @@ def _answer(app: AppAccess, route: RouteEntry | None, token: Token) -> dict[str,
     """Return the first reason, which is what the service answers, and those that would follow."""
     found = list(_refusals((token.decision, *token.further)))
     caller = token.principal or token.supposed
-    if caller is not None and (problem := binding_problem(caller.client_id, app, dpop=caller.binding == "dpop")):
+    if caller is not None and (problem := binding_problem(caller.client_id, app, binding=caller.binding)):
         found.append(problem)
     for requirement in (app.requires, None if route is None else route.requires):
         if requirement is None or caller is None:

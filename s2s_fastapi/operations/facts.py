@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from s2s_fastapi.backchannel.channel import BackChannel, BackChannelError, Reply
+from s2s_fastapi.backchannel.client_certificate import ClientCertificate
 from s2s_fastapi.caller.granted import GrantedToken, claims_of
 from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.declared.access_file import AppAccess
@@ -259,7 +260,12 @@ class Facts:
 
     @cached_property
     def _channel(self) -> BackChannel:
-        return BackChannel(ca_file=self.settings.ca_file, proxy=self.settings.proxy, timeout=TIMEOUT)
+        return BackChannel(
+            ca_file=self.settings.ca_file,
+            proxy=self.settings.proxy,
+            certificate=ClientCertificate.of(self.settings),
+            timeout=TIMEOUT,
+        )
 
     def answer(self, url: str) -> Answer:
         """Return the answer of a public page of the realm."""
@@ -340,9 +346,10 @@ class Facts:
 
     @property
     def calls(self) -> bool:
-        """Whether this service can call others: it has a secret or a key."""
+        """Whether this service can call others: it has something that proves who it is."""
         settings = self.settings
-        return any((settings.client_secret, settings.client_secret_file, settings.client_key_file))
+        proofs = (settings.client_secret, settings.client_secret_file, settings.client_key_file)
+        return any((*proofs, settings.client_assertion_file)) or settings.client_auth == "tls_client_auth"
 
 
 def _file_of(name: str) -> str:

@@ -15,14 +15,22 @@ from uuid import NAMESPACE_URL, uuid5
 from s2s_fastapi.declared.access_file import AppAccess
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.keycloak.dpop import ANY_THUMBPRINT
-from s2s_fastapi.keycloak.dpop import ATTRIBUTE as DPOP
 from s2s_fastapi.keycloak.exchange import ATTRIBUTE
 from s2s_fastapi.names import name_problem
-from s2s_fastapi.operations.admin import AdminError
+from s2s_fastapi.operations.admin import AdminError, AdminForbidden
 from s2s_fastapi.operations.findings import Change
 from s2s_fastapi.operations.plan import question_of, steps_of
 from s2s_fastapi.operations.predicted import exchanged_claims
-from s2s_fastapi.operations.snapshot import Question, ReadApi, Snapshot, audience_of, binds, read_snapshot
+from s2s_fastapi.operations.snapshot import (
+    Question,
+    ReadApi,
+    Snapshot,
+    audience_of,
+    binds,
+    proof_of,
+    providers_of,
+    read_snapshot,
+)
 from s2s_fastapi.operations.steps import (
     AddAudience,
     AssignScope,
@@ -30,8 +38,10 @@ from s2s_fastapi.operations.steps import (
     EnableServiceAccount,
     GrantRole,
     MakeClient,
+    MakeProvider,
     MakeScope,
     RequireBinding,
+    SetAuthentication,
     Step,
     added_mapper,
     new_client,
@@ -68,6 +78,12 @@ class Inspection:
     """The same for the secret that the client had before; None if there is none."""
     authorization: bool = False
     """Whether Authorization Services are on: a change without this field deletes their settings."""
+    same_subject: tuple[str, ...] = ()
+    """The other clients that the same token of an identity provider proves."""
+    provider: Mapping[str, Any] | None = None
+    """The identity provider that proves the client; None if the realm has none of this alias."""
+    provider_problem: str = ""
+    """Why the identity provider is not known."""
     similar: tuple[str, ...] = ()
     """If the realm has no such client: those whose ids differ in case only."""
 
@@ -83,7 +99,8 @@ class Inspection:
     def token(self, scopes: Collection[str] = ()) -> Granted | None:
         """Return the token that Keycloak gives the client for these scopes; None if it gives none."""
         jkt = ANY_THUMBPRINT if binds(self.client or {}) else ""
-        outcome = self.snapshot.model.service_token(self.client_id, scope=" ".join(sorted(scopes)) or None, jkt=jkt)
+        scope = " ".join(sorted(scopes)) or None
+        outcome = self.snapshot.model.service_token(self.client_id, scope=scope, jkt=jkt, x5t=ANY_THUMBPRINT)
         return outcome if isinstance(outcome, Granted) else None
 
     def exchanged(self, scopes: Collection[str] = ()) -> Mapping[str, Any]:
@@ -148,8 +165,12 @@ class Inspection:
         return tuple(step for step in self.steps if isinstance(step, EnableExchange) and step.client == self.client_id)
 
     def binding(self) -> tuple[Step, ...]:
-        """Return the step that lets the client get bound tokens only."""
-        return tuple(step for step in self.steps if isinstance(step, RequireBinding) and step.client == self.client_id)
+        """Return the step that lets the client get bound tokens only (DPoP)."""
+        return tuple(
+            step
+            for step in self.steps
+            if isinstance(step, RequireBinding) and step.client == self.client_id and not step.certificate
+        )
 
     def giving(self, roles: Collection[Role]) -> tuple[Step, ...]:
         """Return the steps that give one of these roles to the service account."""
@@ -194,7 +215,7 @@ class Inspection:
             case EnableServiceAccount() | EnableExchange() | RequireBinding():
                 client = self.snapshot.client(step.client) or {}
                 account = isinstance(step, EnableServiceAccount)
-                attribute = DPOP if isinstance(step, RequireBinding) else ATTRIBUTE
+                attribute = step.attribute if isinstance(step, RequireBinding) else ATTRIBUTE
                 body = {
                     "clientId": step.client,
                     "serviceAccountsEnabled": account or bool(client.get("serviceAccountsEnabled")),
@@ -210,6 +231,16 @@ class Inspection:
                 if step.scope in held:  # a PUT alone is answered with 204 and does nothing, if it is in the other list
                     yield Change("DELETE", other)
                 yield Change("PUT", mine)
+            case MakeProvider():
+                yield Change("POST", f"{self.root}/identity-provider/instances", step.provider.representation)
+            case SetAuthentication():
+                client = self.snapshot.client(step.client) or {}
+                kept = {
+                    "serviceAccountsEnabled": bool(client.get("serviceAccountsEnabled")),
+                    "authorizationServicesEnabled": self.authorization,
+                }
+                path = f"{self.root}/clients/{self.snapshot.ids['client', step.client]}"
+                yield Change("PUT", path, {"clientId": step.client, **kept, **step.authentication})
             case _:
                 return
 
@@ -248,6 +279,7 @@ def inspected(
         scopes=scopes | planned.scopes,
         audiences=audiences | planned.audiences | users,
         roles=planned.roles,
+        providers=planned.providers,
     )
     snapshot = read_snapshot(api, question)
     steps = steps_of(apps, snapshot, realm)
@@ -260,15 +292,37 @@ def inspected(
     attributes = (found.get("attributes") or {}) if isinstance(found, dict) else None
     if not isinstance(attributes, dict):
         raise AdminError("Keycloak answered with something else than a client: check KEYCLOAK_URL.")
+    same, provider, problem = _proving(api, client_id, *proof_of(found))
     return Inspection(
         client_id=client_id,
         reader=reader,
         snapshot=snapshot,
         steps=steps,
+        same_subject=same,
+        provider=provider,
+        provider_problem=problem,
         secret_expires=_seconds(attributes.get(_EXPIRES)),
         former_expires=_seconds(attributes.get(_ROTATED_EXPIRES)) if attributes.get(_ROTATED) else None,
         authorization=bool(found.get("authorizationServicesEnabled")),
     )
+
+
+def _proving(
+    api: ReadApi, client_id: str, alias: str, subject: str
+) -> tuple[tuple[str, ...], Mapping[str, Any] | None, str]:
+    """Return the other clients that the same token proves, and the identity provider, or why it is not known."""
+    if not alias:
+        return (), None, ""
+    same = (
+        str(one.get("clientId", ""))
+        for one in api.pages("clients", needs=_VIEW_CLIENTS)
+        if proof_of(one) == (alias, subject)
+    )
+    others = tuple(sorted(name for name in same if name != client_id))
+    try:
+        return others, next((one for one in providers_of(api) if one["alias"] == alias), None), ""
+    except AdminForbidden as error:
+        return others, None, str(error)
 
 
 class _Hurried:

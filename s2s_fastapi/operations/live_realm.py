@@ -17,6 +17,7 @@ from s2s_fastapi.keycloak.dpop import ANY_THUMBPRINT
 from s2s_fastapi.operations.admin import AdminApi
 from s2s_fastapi.operations.explanation import Question, Token, denied, token_of_claims, whole_claims
 from s2s_fastapi.operations.forbidden import KEYCLOAKS_CLIENTS
+from s2s_fastapi.operations.relations import certificate_notes
 from s2s_fastapi.operations.snapshot import Question as RealmQuestion
 from s2s_fastapi.operations.snapshot import Snapshot, read_snapshot
 from s2s_fastapi.realm.model import Denied, Granted, RealmModel
@@ -61,11 +62,12 @@ class LiveRealm:
                 " environment."
             )
         jkt = ANY_THUMBPRINT if question.dpop else ""
-        outcome = model.service_token(question.client_id, scope=question.scope, jkt=jkt)
+        outcome = model.service_token(question.client_id, scope=question.scope, jkt=jkt, x5t=ANY_THUMBPRINT)
         if isinstance(outcome, Denied):
             source = f"read from {server}: it gives none"
             return denied(model, question, outcome, source=source, notes=tuple(notes), clock=self._clock)
         example = self._example(snapshot, question)
+        notes += certificate_notes(model, question.client_id)
         notes += [f"The example token has what this package cannot predict: {each}." for each in outcome.unknown]
         if "cnf" in outcome.claims:  # no example has a proof
             example = {**example, "typ": outcome.claims["typ"]}

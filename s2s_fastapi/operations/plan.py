@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from s2s_fastapi.declared.access_file import AppAccess
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.keycloak.client_authentication import ByFederation
 from s2s_fastapi.operations.planning import Planning
 from s2s_fastapi.operations.predicted import Predicted
 from s2s_fastapi.operations.scope_rules import scope_names
@@ -85,6 +86,7 @@ class Plan:
                 "scopes": sorted(question.scopes),
                 "audiences": sorted(question.audiences),
                 "roles": [list(role) for role in sorted(question.roles)],
+                "providers": sorted(question.providers),
             },
             "hash": self.hash,
             "steps": [step_json(step) for step in self.steps],
@@ -137,6 +139,7 @@ def _from_json(content: Mapping[str, Any]) -> Plan:
             scopes=frozenset(read["scopes"]),
             audiences=frozenset(read["audiences"]),
             roles=frozenset(Role(owner, name) for owner, name in read["roles"]),
+            providers=frozenset(read["providers"]),
         ),
         steps=tuple(step_from_json(step) for step in content["steps"]),
         findings=tuple(RealmFinding(Severity(one["level"]), str(one["text"])) for one in content["findings"]),
@@ -170,6 +173,9 @@ def question_of(needed: Wanted) -> Question:
         ),
         audiences=audiences | frozenset(needed.exchanges),
         roles=frozenset(each.role for each in needed.roles),
+        providers=frozenset(
+            each.provider.alias for each in needed.authentication.values() if isinstance(each, ByFederation)
+        ),
     )
 
 
@@ -186,7 +192,9 @@ def make_plan(
     planning = Planning(snapshot, needed, findings)
     planning.run()
     steps = tuple(
-        replace(step, secret_file=secret_file(step.client)) if isinstance(step, MakeClient) and step.caller else step
+        replace(step, secret_file=secret_file(step.client))
+        if isinstance(step, MakeClient) and step.caller and not step.authentication
+        else step
         for step in planning.ordered()
     )
     return Plan(

@@ -1,14 +1,26 @@
 """How a plan is made: what a realm lacks, as steps in order, and what no step of a plan changes, as findings."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from copy import deepcopy
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypedDict
 
 from s2s_fastapi.keycloak import dpop
+from s2s_fastapi.keycloak.client_authentication import (
+    CERTIFICATE,
+    CERTIFICATE_BOUND,
+    COMPARES_AUTHORITY,
+    ByFederation,
+    ClientAuthentication,
+    accept_certificate_first,
+    any_authority,
+    bind_to_certificate_first,
+)
 from s2s_fastapi.keycloak.exchange import SINCE
+from s2s_fastapi.operations.federation import obstacle
 from s2s_fastapi.operations.forbidden import forbidden_role, forbidden_scope
 from s2s_fastapi.operations.predicted import Predicted, Users, token_findings, users_of
+from s2s_fastapi.operations.relations import certificate_notes
 from s2s_fastapi.operations.scope_rules import (
     LISTS,
     ScopeRules,
@@ -17,7 +29,7 @@ from s2s_fastapi.operations.scope_rules import (
     of_scopes,
     scope_names,
 )
-from s2s_fastapi.operations.snapshot import Snapshot, binds, exchanges
+from s2s_fastapi.operations.snapshot import Snapshot, binds, binds_to_certificate, exchanges
 from s2s_fastapi.operations.steps import (
     ORDER,
     AddAudience,
@@ -26,10 +38,12 @@ from s2s_fastapi.operations.steps import (
     EnableServiceAccount,
     GrantRole,
     MakeClient,
+    MakeProvider,
     MakeRole,
     MakeScope,
     MapRole,
     RequireBinding,
+    SetAuthentication,
     Step,
 )
 from s2s_fastapi.operations.wanted import (
@@ -40,6 +54,7 @@ from s2s_fastapi.operations.wanted import (
     WantedRole,
     WantedScope,
     granting,
+    replacing,
 )
 from s2s_fastapi.realm.entities import OIDC, Role
 from s2s_fastapi.text import listed, named
@@ -92,6 +107,7 @@ class Planning:
         self._built_in_scopes()
         self._users()
         self._bound()
+        self._bound_to_certificates()
         self._first()
         self._rotated()
         for finding in token_findings(self.now, self.wanted, self.usable):
@@ -108,8 +124,11 @@ class Planning:
                 client = self.now.client(step.client) or {}
                 lists = {name: tuple(sorted(client.get(name, ()))) for name in LISTS}
                 default, optional = (lists[name] for name in LISTS)
-                exchange, bound = exchanges(client), binds(client)
-                steps.append(replace(step, default=default, optional=optional, exchange=exchange, bound=bound))
+                made_with = replace(step, exchange=exchanges(client), bound=binds(client))
+                certificate_bound = binds_to_certificate(client)
+                steps.append(
+                    replace(made_with, default=default, optional=optional, certificate_bound=certificate_bound)
+                )
             else:
                 steps.append(step)
         return sorted(steps, key=lambda step: ORDER.index(type(step)))
@@ -240,8 +259,12 @@ class Planning:
             )
             return
         if client is None:
+            if not self._provable(client_id):
+                return
             default = self._there("basic") if not self._built_in("basic") else ()
-            self._do(MakeClient(client=client_id, caller=calls, default=default))
+            self._do(
+                MakeClient(client=client_id, caller=calls, default=default, **_proof(self._authentication(client_id)))
+            )
             self.usable.add(client_id)
             if exchange is not None:
                 self._do(EnableExchange(client=client_id))
@@ -285,10 +308,76 @@ class Planning:
             )
             return
         self.usable.add(client_id)
+        self._authenticate(client_id, flows)
         if account and not client.get("serviceAccountsEnabled"):
             self._do(EnableServiceAccount(client=client_id))
         if exchange is not None:
             self._do(EnableExchange(client=client_id))
+
+    # Clients without a secret
+
+    def _authentication(self, client_id: str) -> ClientAuthentication | None:
+        return self.wanted.authentication.get(client_id)
+
+    def _authenticate(self, client_id: str, flows: Collection[str]) -> None:
+        """Let a client that is there log in as its access file says, if an operator says so too."""
+        how, who = self._authentication(client_id), named(client_id)
+        if how is None:
+            return
+        step = SetAuthentication(client=client_id, **_proof(how))
+        if step.holds(self.now):
+            self._provable(client_id)  # says what is not as it should be
+        elif flows:
+            self._say(
+                Severity.OPEN,
+                f"{who} logs users in ({', '.join(flows)}), and its way to log in is not changed: make a client of its own for the service.",
+            )
+        elif client_id not in self.wanted.replaced:
+            # Whoever writes the access file of a client that is there would otherwise get all its rights.
+            self._say(
+                Severity.OPEN,
+                f"The client {who} is there, and logs in in another way than its access file says. It is not changed. {replacing(client_id)} changes it.",
+            )
+        elif self._provable(client_id):
+            self._do(step)
+            self._say(
+                Severity.NOTE,
+                f"CHECK THIS: after this plan {who} logs in by nothing else than {how}. A process of {who} that is started otherwise gets no"
+                " token from then on.",
+            )
+
+    def _provable(self, client_id: str) -> bool:
+        """See to it that the realm has the identity provider that proves a client. Return whether it has, and proves no other client so."""
+        if client_id in self.wanted.conflicting:
+            return False
+        how = self._authentication(client_id)
+        if not isinstance(how, ByFederation):
+            return True
+        if (found := obstacle(self.now, client_id, how, replaced=self._replaced(how))) is not None:
+            self.findings[found] = None
+            return False
+        provider = how.provider
+        if self.now.provider(provider.alias) is not None:
+            return True
+        self._do(MakeProvider(alias=provider.alias, kind=provider.kind, issuer=provider.issuer, keys=provider.keys))
+        preview = " Keycloak has this type only with --features=spiffe (preview)." if provider.kind == "spiffe" else ""
+        self._say(
+            Severity.NOTE,
+            f"CHECK THIS: the identity provider {named(provider.alias)} is new. Whoever makes tokens for {named(provider.issuer)} can log in as each"
+            f" client that it proves.{preview}",
+        )
+        if provider.caution:
+            self._say(Severity.NOTE, f"CHECK THIS: {provider.caution}.")
+        return True
+
+    def _replaced(self, how: ByFederation) -> frozenset[str]:
+        """Return the clients whose access files name the same identity provider, and of which an operator says that they log in so."""
+        authentication = self.wanted.authentication
+        return frozenset(
+            name
+            for name in self.wanted.replaced
+            if isinstance(other := authentication.get(name), ByFederation) and other.provider == how.provider
+        )
 
     # Users
 
@@ -388,6 +477,53 @@ class Planning:
                 " dpop=True or KEYCLOAK_DPOP=true, also those on other hosts.",
             )
 
+    def _bound_to_certificates(self) -> None:
+        """Let Keycloak bind the tokens of the callers to their certificates if a called service needs that. No plan switches that off."""
+        old = self.before.model.version < COMPARES_AUTHORITY
+        for client_id in sorted(self.usable):
+            who, client = named(client_id), self.now.client(client_id) or {}
+            certified = client.get("clientAuthenticatorType") == CERTIFICATE
+            if certified and old:
+                self._say(Severity.NOTE, any_authority(client_id, self.before.version))
+            needing, refusing = (each.get(client_id, ()) for each in (self.wanted.certified, self.wanted.uncertified))
+            if binds_to_certificate(client) and refusing:
+                self._say(
+                    Severity.OPEN,
+                    f"Keycloak binds the tokens of {who} to its client certificate, and no access file says that {listed(refusing)} accepts such tokens. It is"
+                    f" not switched off. {accept_certificate_first(refusing, client_id)}",
+                )
+            elif needing and not binds_to_certificate(client):
+                self._bind_to_certificate(client_id, needing, refusing, certified=certified)
+            for note in certificate_notes(self.now.model, client_id) if self.wanted.clients.get(client_id) else ():
+                self._say(Severity.NOTE, note)
+
+    def _bind_to_certificate(
+        self, client_id: str, needing: Collection[str], refusing: Collection[str], *, certified: bool
+    ) -> None:
+        who = named(client_id)
+        problem = ""
+        if not certified:
+            problem = f"{who} does not log in by a certificate, so perhaps it has none"
+        elif flows := self.rules.flows_of(client_id):
+            problem = f"{who} logs users in ({', '.join(flows)}), and their logins would need a certificate too"
+        elif refusing:
+            problem = f"no access file says that {listed(refusing)}, which {who} also calls, accepts such tokens"
+        if problem:
+            self._say(
+                Severity.OPEN,
+                f"{listed(needing)} has routes that only a token bound to a client certificate opens, and Keycloak does not bind the tokens of {who}. It is"
+                f" not switched on: {problem}. {bind_to_certificate_first(needing, client_id)}",
+            )
+            return
+        new = self.before.client(client_id) is None
+        self._do(RequireBinding(client=client_id, certificate=True))
+        if not new:
+            self._say(
+                Severity.NOTE,
+                f"CHECK THIS: after this plan each token of {who} is bound to its client certificate ({CERTIFICATE_BOUND}). Services whose access files are"
+                " not given, and that do not check certificates, refuse it.",
+            )
+
     def _there(self, *names: str) -> tuple[str, ...]:
         return tuple(name for name in names if self.now.scope(name) is not None)
 
@@ -445,7 +581,7 @@ class Planning:
             {
                 step.client
                 for step in self.steps
-                if isinstance(step, EnableServiceAccount | EnableExchange | RequireBinding)
+                if isinstance(step, EnableServiceAccount | EnableExchange | RequireBinding | SetAuthentication)
             }
         ):
             self._say(
@@ -453,7 +589,11 @@ class Planning:
                 f"{policy} may give {listed(changed)} a new secret when it is changed: start these services with the secret on the page"
                 " Credentials of their client.",
             )
-        if new := [step.client for step in self.steps if isinstance(step, MakeClient) and step.caller]:
+        if new := [
+            step.client
+            for step in self.steps
+            if isinstance(step, MakeClient) and step.caller and not step.authentication
+        ]:
             self._say(
                 Severity.NOTE,
                 f"{policy} may let the new secret of {listed(new)} expire: note when, on the page Credentials of the client.",
@@ -714,6 +854,22 @@ class Planning:
 
     def _is_custom(self, audience: str) -> bool:
         return self.now.client(audience) is None
+
+
+class _Proof(TypedDict, total=False):
+    provider: str
+    subject: str
+    subject_dn: str
+    issuer_dn: str
+
+
+def _proof(how: ClientAuthentication | None) -> _Proof:
+    """Return how a client proves itself, as a step says it."""
+    if how is None:
+        return {}
+    if isinstance(how, ByFederation):
+        return {"provider": how.provider.alias, "subject": how.subject}
+    return {"subject_dn": how.subject_dn, "issuer_dn": how.issuer_dn}
 
 
 def _beyond(audiences: Iterable[str]) -> str:

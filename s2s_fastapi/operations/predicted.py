@@ -49,8 +49,11 @@ class Predicted:
 
 
 def claims_of(realm: Snapshot, caller: str, request: str | None, *, dpop: bool = False) -> dict[str, Any]:
-    """Return the claims that a plan shows of the token of a service; none if Keycloak refuses the request. With `dpop` it has a proof."""
-    granted = realm.model.service_token(caller, scope=request, jkt=ANY_THUMBPRINT if dpop else "")
+    """Return the claims that a plan shows of the token of a service; none if Keycloak refuses the request.
+
+    With `dpop` the request has a proof. It has a client certificate: the token is bound to it if Keycloak binds the tokens of the client.
+    """
+    granted = realm.model.service_token(caller, scope=request, jkt=ANY_THUMBPRINT if dpop else "", x5t=ANY_THUMBPRINT)
     if isinstance(granted, Denied):
         return {}
     return {name: granted.claims[name] for name in _CLAIMS if name in granted.claims}

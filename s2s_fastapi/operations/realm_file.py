@@ -86,6 +86,8 @@ class RealmFile:
                 return self._account(name).get("groups") or []
             case ("roles-by-id", text, "composites"):
                 return [_role(role) for role in sorted(self._inside.get(Role(*json.loads(text)), ()))]
+            case ("identity-provider", "instances"):
+                return document.get("identityProviders") or []
             case ("client-policies", "policies"):
                 return document.get("clientPolicies") or {}
             case ("client-policies", "profiles"):

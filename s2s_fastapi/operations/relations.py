@@ -8,10 +8,17 @@ from typing import Any, Final, Self
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.declared.access_file import AccessFile, AppAccess, CallAccess, RouteEntry
 from s2s_fastapi.declared.asked import leaves_of
+from s2s_fastapi.keycloak.client_authentication import (
+    CERTIFICATE,
+    CERTIFICATE_BOUND,
+    accept_certificate_first,
+    bind_to_certificate_first,
+    needs_certificate,
+)
 from s2s_fastapi.keycloak.dpop import ANY_THUMBPRINT, accept_first, bind_first
 from s2s_fastapi.operations.declarations import one_for_each_client
 from s2s_fastapi.operations.wanted import accepted_audiences
-from s2s_fastapi.principal import Kind, Principal
+from s2s_fastapi.principal import Binding, Kind, Principal
 from s2s_fastapi.realm.exchange import ANY_SESSION, SubjectToken
 from s2s_fastapi.realm.model import Denied, Granted, RealmModel
 from s2s_fastapi.requirement.conditions import CONDITION_UNKNOWN, HasClaim, Scalar, with_claim
@@ -26,7 +33,9 @@ __all__ = [
     "Unanswered",
     "best_of",
     "binding_problem",
+    "bound_first",
     "caller_of",
+    "certificate_notes",
     "granted_for",
     "in_part",
     "judged",
@@ -158,7 +167,7 @@ def _declared(caller: str, call: CallAccess, receiver: AppAccess, realm: RealmMo
     if not _may_ever(caller, receiver, on_behalf=call.on_behalf):
         return replace(relation, status=Status.NOT_ALLOWED)
     if realm is None:
-        problem = binding_problem(caller, receiver, dpop=call.dpop)
+        problem = binding_problem(caller, receiver, binding="dpop" if call.dpop else "")
         return replace(relation, status=Status.REFUSED, note=problem.cure) if problem is not None else relation
     granted = granted_for(call, caller, realm, peer="127.0.0.1")
     if isinstance(granted, Denied):
@@ -176,10 +185,13 @@ def _declared(caller: str, call: CallAccess, receiver: AppAccess, realm: RealmMo
 
 
 def granted_for(call: CallAccess, caller: str, realm: RealmModel, *, peer: str | None = None) -> Granted | Denied:
-    """Return the token that Keycloak gives for a declared call: the caller's own, or one that it exchanges for that of any user."""
+    """Return the token that Keycloak gives for a declared call: the caller's own, or one that it exchanges for that of any user.
+
+    The caller is taken for one that shows a client certificate: the token is bound to it if Keycloak binds the tokens of the client.
+    """
     scope, jkt = " ".join(call.scopes) or None, ANY_THUMBPRINT if call.dpop else ""
     if not call.on_behalf:
-        return realm.service_token(caller, scope=scope, peer=peer, jkt=jkt)
+        return realm.service_token(caller, scope=scope, peer=peer, jkt=jkt, x5t=ANY_THUMBPRINT)
     return realm.exchanged(caller, SubjectToken.of_any_user(caller), scope=scope, peer=peer, jkt=jkt)
 
 
@@ -190,16 +202,36 @@ def caller_of(call: CallAccess, granted: Granted) -> Principal | Decision:
 
 def with_accepted_binding(principal: Principal, receiver: AppAccess) -> Principal:
     """Return the caller with a bound token if the receiver takes one, else with a bearer token: for all else than the binding."""
-    return replace(principal, binding="dpop" if receiver.dpop else "")
+    return replace(principal, binding="dpop" if receiver.dpop else "certificate" if receiver.client_certificate else "")
 
 
-def binding_problem(caller: str, receiver: AppAccess, *, dpop: bool) -> Decision | None:
-    """Return why a receiver refuses every token of a caller that binds its tokens, or does not; None if it takes them."""
-    if dpop and not receiver.dpop:
+def binding_problem(caller: str, receiver: AppAccess, *, binding: Binding) -> Decision | None:
+    """Return why a receiver refuses every token of a caller that is bound so, or is a bearer token; None if it takes them."""
+    if binding == "dpop" and not receiver.dpop:
         return Decision(reason=Reason.NO_CREDENTIALS, cure=accept_first([receiver.client_id], caller))
-    if not dpop and receiver.dpop == "required":
+    if binding == "certificate" and not receiver.client_certificate:
+        return Decision(reason=Reason.SENDER_CONSTRAINED, cure=accept_certificate_first([receiver.client_id], caller))
+    if binding != "dpop" and receiver.dpop == "required":
         return Decision(reason=Reason.BEARER_NOT_ACCEPTED, cure=bind_first([receiver.client_id], caller))
     return None
+
+
+def bound_first(receivers: Iterable[AppAccess], caller: str) -> str:
+    """Return the cure if these receivers require bound tokens, and a caller sends bearer tokens: in the way that they take."""
+    given = tuple(receivers)
+    by_certificate = all(each.client_certificate and not each.dpop for each in given)
+    return (bind_to_certificate_first if by_certificate else bind_first)([each.client_id for each in given], caller)
+
+
+def certificate_notes(model: RealmModel, client_id: str) -> tuple[str, ...]:
+    """Return what is to be known about a token that is bound to a certificate. No realm says whether the service has one.
+
+    A client that logs in by its certificate has one.
+    """
+    client = model.client(client_id)
+    if client is None or client.attributes.get(CERTIFICATE_BOUND) != "true" or client.authenticator == CERTIFICATE:
+        return ()
+    return (needs_certificate(client_id),)
 
 
 def seen_by(receiver: AppAccess, caller: Principal) -> Principal:
@@ -268,7 +300,10 @@ def _cure(relation: Relation, receiver: AppAccess) -> str:
     if not relation.status.problem or not relation.routes:
         return ""
     answers = _own(relation.caller, receiver, relation.routes, on_behalf=relation.on_behalf) or relation.routes
-    return next((each.cure for each in answers if not each.accepted), "")
+    refused = next((each for each in answers if not each.accepted), None)
+    if refused is not None and refused.reason == Reason.NOT_BOUND:
+        return bound_first([receiver], relation.caller)
+    return "" if refused is None else refused.cure
 
 
 def _granted(receivers: list[AppAccess], realm: RealmModel) -> Iterator[Relation]:
@@ -297,7 +332,13 @@ def _granted(receivers: list[AppAccess], realm: RealmModel) -> Iterator[Relation
 
 def _token(caller: str, asked: tuple[str, ...], realm: RealmModel) -> tuple[Principal, Mapping[str, Any]] | None:
     """Return what a client gets if it asks for these scopes; None if it gets no token that a receiver can read."""
-    granted = realm.service_token(caller, scope=" ".join(asked) or None, peer="127.0.0.1", jkt=_forced(caller, realm))
+    granted = realm.service_token(
+        caller,
+        scope=" ".join(asked) or None,
+        peer="127.0.0.1",
+        jkt=_forced(caller, realm),
+        x5t=ANY_THUMBPRINT,
+    )
     principal = None if isinstance(granted, Denied) else predicted_principal(granted.claims)
     return None if isinstance(granted, Denied) or not isinstance(principal, Principal) else (principal, granted.claims)
 
@@ -353,7 +394,7 @@ def _answer(principal: Principal, receiver: AppAccess, route: RouteEntry) -> Rou
         for requirement in (receiver.requires, route.requires)
         if requirement is not None
     ]
-    if problem := binding_problem(principal.client_id, receiver, dpop=principal.binding == "dpop"):
+    if problem := binding_problem(principal.client_id, receiver, binding=principal.binding):
         decisions.insert(0, problem)
     refusal = next((decision for decision in decisions if decision.reason is not Reason.ALLOWED), None)
     if refusal is None:

@@ -8,10 +8,12 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final, Protocol
 
+from s2s_fastapi.keycloak.client_authentication import ATTRIBUTES as AUTHENTICATION
+from s2s_fastapi.keycloak.client_authentication import CERTIFICATE_BOUND, PROVIDER, SUBJECT
 from s2s_fastapi.keycloak.dpop import ATTRIBUTE as DPOP
 from s2s_fastapi.keycloak.exchange import ATTRIBUTE
 from s2s_fastapi.operations.admin import AdminError
@@ -28,8 +30,11 @@ __all__ = [
     "Snapshot",
     "audience_of",
     "binds",
+    "binds_to_certificate",
     "every_audience_of",
     "exchanges",
+    "proof_of",
+    "providers_of",
     "read_snapshot",
 ]
 
@@ -65,7 +70,20 @@ _CLIENT: Final = (
     "serviceAccountsEnabled",
     "standardFlowEnabled",
 )
+_PROVIDER: Final = ("alias", "enabled", "providerId")
+_PROVIDER_CONFIG: Final = (
+    "bundleEndpoint",
+    "issuer",
+    "jwksUrl",
+    "supportsClientAssertionReuse",
+    "supportsClientAssertions",
+    "trustDomain",
+    "useJwksUrl",
+    "validateSignature",
+)
+"""What decides which tokens of an identity provider count. Its own client secret is not among it."""
 _ATTRIBUTES: Final = (
+    *AUTHENTICATION,
     "access.token.header.type.rfc9068",
     "access.token.lifespan",
     "access.token.signed.response.alg",
@@ -78,7 +96,7 @@ _ATTRIBUTES: Final = (
     "oauth2.jwt.authorization.grant.enabled",
     "oidc.ciba.grant.enabled",
     ATTRIBUTE,
-    "tls.client.certificate.bound.access.tokens",
+    CERTIFICATE_BOUND,
     "token.response.type.bearer.lower-case",
 )
 _NEW_CLIENTS: Final = "every new client"
@@ -91,6 +109,7 @@ _ROTATION: Final = "secret-rotation"
 _VIEW_CLIENTS: Final = "view-clients"
 _VIEW_USERS: Final = "view-users"
 _VIEW_REALM: Final = "view-realm"
+_VIEW_PROVIDERS: Final = "view-identity-providers"
 
 
 class ReadApi(Protocol):
@@ -117,6 +136,8 @@ class Question:
     scopes: frozenset[str] = frozenset()
     audiences: frozenset[str] = frozenset()
     roles: frozenset[Role] = frozenset()
+    providers: frozenset[str] = frozenset()
+    """The aliases of identity providers that prove clients. If there are none, no identity provider is read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +151,8 @@ class Snapshot:
     """For each scope, the clients outside of the plan that hold it: Keycloak's own too, and those that will be made."""
     rotating: tuple[str, ...] = ()
     """The client policies that give a client a new secret when it is changed."""
+    subjects: tuple[tuple[str, str, str], ...] = ()
+    """The clients outside of the plan that one of its identity providers proves: alias, subject and client."""
     notes: tuple[str, ...] = ()
     """What may make the prediction wrong, one sentence each."""
     realm_id: str = ""
@@ -144,7 +167,9 @@ class Snapshot:
     @cached_property
     def hash(self) -> str:
         """A hash of all that was read. Equal if, and only if, nothing changed that a plan looks at."""
-        text = json.dumps([self.document, self.holders, self.rotating, self.version, self.realm_id], sort_keys=True)
+        text = json.dumps(
+            [self.document, self.holders, self.rotating, self.version, self.realm_id, self.subjects], sort_keys=True
+        )
         return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
@@ -154,11 +179,25 @@ class Snapshot:
 
     def with_document(self, document: Mapping[str, Any]) -> "Snapshot":
         """Return the same realm with another document: as it will be."""
-        return Snapshot(document=document, version=self.version, holders=self.holders, realm_id=self.realm_id)
+        return replace(self, document=document, rotating=(), notes=(), ids={})
 
     def client(self, client_id: str) -> Mapping[str, Any] | None:
         """Return a client, or None if the realm has none of this name."""
         return self._clients.get(client_id)
+
+    def provider(self, alias: str) -> Mapping[str, Any] | None:
+        """Return an identity provider, or None. They are read only if a client of the plan is proven by one."""
+        return next((one for one in self.document.get("identityProviders", ()) if one["alias"] == alias), None)
+
+    def proven(self, alias: str, subject: str) -> tuple[str, ...]:
+        """Return the clients, of the plan or not, that a token of this identity provider and subject proves."""
+        inside = (name for name, client in self._clients.items() if proof_of(client) == (alias, subject))
+        return tuple(sorted({*inside, *(name for *proof, name in self.subjects if proof == [alias, subject])}))
+
+    def naming(self, alias: str) -> tuple[str, ...]:
+        """Return the clients, of the plan or not, that this identity provider proves, or would prove if it were there."""
+        inside = (name for name, client in self._clients.items() if proof_of(client)[0] == alias)
+        return tuple(sorted({*inside, *(name for other, _, name in self.subjects if other == alias)}))
 
     def scope(self, name: str) -> Mapping[str, Any] | None:
         """Return a client scope, or None."""
@@ -245,9 +284,20 @@ def exchanges(client: Mapping[str, Any]) -> bool:
     return (client.get("attributes") or {}).get(ATTRIBUTE) == "true"
 
 
+def proof_of(client: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the identity provider and the subject that prove a client; both are empty if it has none."""
+    attributes = client.get("attributes") or {}
+    return str(attributes.get(PROVIDER) or ""), str(attributes.get(SUBJECT) or "")
+
+
 def binds(client: Mapping[str, Any]) -> bool:
     """Return whether Keycloak gives a client bound tokens only (DPoP)."""
     return (client.get("attributes") or {}).get(DPOP) == "true"
+
+
+def binds_to_certificate(client: Mapping[str, Any]) -> bool:
+    """Return whether Keycloak gives a client only tokens that are bound to its certificate (RFC 8705)."""
+    return (client.get("attributes") or {}).get(CERTIFICATE_BOUND) == "true"
 
 
 def audience_of(mapper: Mapping[str, Any]) -> str | None:
@@ -289,6 +339,12 @@ def read_snapshot(api: ReadApi, question: Question, *, progress: Callable[[str],
     raise AdminError(f"Keycloak answered with something else than its Admin API does ({problem}): check KEYCLOAK_URL.")
 
 
+def providers_of(api: ReadApi) -> list[dict[str, Any]]:
+    """Return the identity providers of a realm, without their secrets."""
+    found = api.get("identity-provider", "instances", needs=_VIEW_PROVIDERS)
+    return sorted(map(_identity_provider, found), key=lambda provider: str(provider["alias"]))
+
+
 class _Reading:
     """One reading of a realm."""
 
@@ -301,6 +357,7 @@ class _Reading:
         self.roles: dict[Role, tuple[Role, ...]] = {}
         self.groups: dict[str, frozenset[Role]] = {}
         self.uuids: dict[str, str] = {}
+        self.subjects: list[tuple[str, str, str]] = []
         self.version = api.version()
 
     def snapshot(self) -> Snapshot:
@@ -353,6 +410,9 @@ class _Reading:
         mentioned |= {*self.question.audiences, *(role.client for role in self.question.roles)} & self.uuids.keys()
         stubs = [{"clientId": name, "enabled": True} for name in sorted((mentioned | {"account"}) - listed)]
         document["clients"] = [*clients, *stubs]
+        if self.question.providers:
+            # All of them: the issuer of each counts, because Keycloak refuses a second one with the same.
+            document["identityProviders"] = providers_of(self.api)
         policies, rotating = self._policies()
         document["clientPolicies"] = {"policies": policies}
         return Snapshot(
@@ -360,6 +420,7 @@ class _Reading:
             version=self.version,
             holders={name: names for name, names in holders.items() if names},
             rotating=rotating,
+            subjects=tuple(sorted(self.subjects)),
             notes=tuple(self.notes),
             realm_id=str(realm.get("id", "")),
             ids=self.ids,
@@ -377,6 +438,9 @@ class _Reading:
                 self.ids["client", client_id] = str(client["id"])
                 found.append(_client(client, old=self.version.startswith(_OLD)))
             else:
+                alias, subject = proof_of(client)
+                if alias in self.question.providers:
+                    self.subjects.append((alias, subject, client_id))
                 names = (*(client.get("defaultClientScopes") or ()), *(client.get("optionalClientScopes") or ()))
                 held[client_id] = frozenset(map(sys.intern, names))  # thousands of clients hold the same few scopes
         for owner in {role.client for role in self.question.roles} & self.uuids.keys():
@@ -521,6 +585,14 @@ def _client(client: Mapping[str, Any], *, old: bool) -> dict[str, Any]:
         "protocolMappers": mappers,
         "defaultClientScopes": sorted(client.get("defaultClientScopes") or ()),
         "optionalClientScopes": sorted(client.get("optionalClientScopes") or ()),
+    }
+
+
+def _identity_provider(found: Mapping[str, Any]) -> dict[str, Any]:
+    config = found.get("config") or {}
+    return {
+        **{name: found[name] for name in _PROVIDER if name in found},
+        "config": {name: str(config[name]) for name in _PROVIDER_CONFIG if name in config},
     }
 
 

@@ -10,9 +10,17 @@ from itertools import chain, count
 from typing import Any, ClassVar, Final, TypeAlias
 
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.keycloak.client_authentication import CERTIFICATE_BOUND, PROVIDER_KINDS, TrustedProvider, client_fields
 from s2s_fastapi.keycloak.dpop import ATTRIBUTE as DPOP
 from s2s_fastapi.keycloak.exchange import ATTRIBUTE
-from s2s_fastapi.operations.snapshot import AUDIENCE_MAPPER, Snapshot, audience_of, binds, exchanges
+from s2s_fastapi.operations.snapshot import (
+    AUDIENCE_MAPPER,
+    Snapshot,
+    audience_of,
+    binds,
+    binds_to_certificate,
+    exchanges,
+)
 from s2s_fastapi.realm.entities import OIDC, Role
 from s2s_fastapi.text import listed, named, printable
 
@@ -24,10 +32,12 @@ __all__ = [
     "EnableServiceAccount",
     "GrantRole",
     "MakeClient",
+    "MakeProvider",
     "MakeRole",
     "MakeScope",
     "MapRole",
     "RequireBinding",
+    "SetAuthentication",
     "Step",
     "added_mapper",
     "audience_mapper",
@@ -38,10 +48,48 @@ __all__ = [
 ]
 
 _Json = dict[str, Any]
+_CERTIFICATE_SWITCH: Final = "OAuth 2.0 Mutual TLS Certificate Bound Access Tokens Enabled"
 _LONGEST_PATH: Final = 4096
 _LONGEST_NAME: Final = 255
 _LONGEST_CUT: Final = 240
 _DIGITS: Final = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MakeProvider:
+    """Make an identity provider whose tokens prove clients. No user can log in through it."""
+
+    do: ClassVar = "make_provider"
+    alias: str
+    kind: str
+    issuer: str
+    keys: str = ""
+
+    @property
+    def provider(self) -> TrustedProvider:
+        """The identity provider."""
+        kind = next((kind for kind in PROVIDER_KINDS if kind == self.kind), None)
+        if kind is None:
+            raise ConfigurationError(
+                f"The plan has an identity provider of a type that no plan makes: {named(self.kind)}."
+            )
+        return TrustedProvider(alias=self.alias, kind=kind, issuer=self.issuer, keys=self.keys)
+
+    def holds(self, realm: Snapshot) -> bool:
+        """Return whether the realm already is so."""
+        found = realm.provider(self.alias)
+        return found is not None and not self.provider.difference(found)
+
+    def on(self, document: _Json) -> None:
+        """Change the document as Keycloak will."""
+        document["identityProviders"] = [*(document.get("identityProviders") or ()), self.provider.representation]
+
+    def __str__(self) -> str:
+        keys = f", keys at {printable(self.keys, _LONGEST_PATH)}" if self.keys else ""
+        return (
+            f"Make the identity provider {named(self.alias)} ({self.kind}) for the tokens of {printable(self.issuer, _LONGEST_PATH)}{keys}: it"
+            " proves clients, and no user can log in through it."
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +151,22 @@ class MakeClient:
     exchange: bool = False
     """Whether it exchanges the tokens of users."""
     bound: bool = False
-    """Whether it gets bound tokens only."""
+    """Whether it gets bound tokens only (DPoP)."""
+    certificate_bound: bool = False
+    """Whether it gets only tokens that are bound to its certificate (RFC 8705)."""
+    provider: str = ""
+    """The alias of the identity provider whose tokens prove it."""
+    subject: str = ""
+    subject_dn: str = ""
+    """The subject of the certificate that proves it, and below that of the CA."""
+    issuer_dn: str = ""
     secret_file: str = ""
-    """Where its new secret is written; empty for a client that never logs in."""
+    """Where its new secret is written; empty for a client that never logs in, or has no secret."""
+
+    @property
+    def authentication(self) -> _Json:
+        """The fields that say how it proves itself; empty for a client with a secret."""
+        return _authentication(self)
 
     def holds(self, realm: Snapshot) -> bool:
         """Return whether the realm already is so."""
@@ -117,6 +178,8 @@ class MakeClient:
             and {*self.optional} <= {*found["optionalClientScopes"]}
             and (exchanges(found) or not self.exchange)
             and (binds(found) or not self.bound)
+            and (binds_to_certificate(found) or not self.certificate_bound)
+            and _has(found, self.authentication)
         )
 
     def on(self, document: _Json) -> None:
@@ -132,6 +195,8 @@ class MakeClient:
         scopes += f", optional scopes {listed(self.optional)}" if self.optional else ""
         scopes += ", Standard Token Exchange on" if self.exchange else ""
         scopes += ", Require DPoP bound tokens on" if self.bound else ""
+        scopes += f", {_CERTIFICATE_SWITCH} on" if self.certificate_bound else ""
+        scopes += f", which logs in by {_login(self)}" if self.authentication else ""
         secret = (
             f"; its new secret is written to {printable(self.secret_file, _LONGEST_PATH)}" if self.secret_file else ""
         )
@@ -185,22 +250,61 @@ class EnableExchange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequireBinding:
-    """Let a client get bound tokens only (DPoP, RFC 9449): Keycloak then refuses its requests without a proof."""
+    """Let a client get bound tokens only: Keycloak then refuses its requests without a proof (DPoP, RFC 9449), or without a certificate."""
 
     do: ClassVar = "require_binding"
     client: str
+    certificate: bool = False
+    """Whether they are bound to its certificate (RFC 8705), and not to the key of a proof."""
+
+    @property
+    def attribute(self) -> str:
+        """The attribute of the client that is switched on."""
+        return CERTIFICATE_BOUND if self.certificate else DPOP
 
     def holds(self, realm: Snapshot) -> bool:
         """Return whether the realm already is so."""
-        return binds(realm.client(self.client) or {})
+        client = realm.client(self.client) or {}
+        return binds_to_certificate(client) if self.certificate else binds(client)
 
     def on(self, document: _Json) -> None:
         """Change the document as Keycloak will."""
         client = next(one for one in document["clients"] if one["clientId"] == self.client)
-        client["attributes"] = {**(client.get("attributes") or {}), DPOP: "true"}
+        client["attributes"] = {**(client.get("attributes") or {}), self.attribute: "true"}
 
     def __str__(self) -> str:
-        return f"Switch “Require DPoP bound tokens” of the client {named(self.client)} on."
+        switch = f"“{_CERTIFICATE_SWITCH}”" if self.certificate else "“Require DPoP bound tokens”"
+        return f"Switch {switch} of the client {named(self.client)} on."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAuthentication:
+    """Let a client that is there log in by a token of an identity provider, or by a certificate, and no more by what it had."""
+
+    do: ClassVar = "set_authentication"
+    client: str
+    provider: str = ""
+    subject: str = ""
+    subject_dn: str = ""
+    issuer_dn: str = ""
+
+    @property
+    def authentication(self) -> _Json:
+        """The fields that say how it proves itself."""
+        return _authentication(self)
+
+    def holds(self, realm: Snapshot) -> bool:
+        """Return whether the realm already is so."""
+        return _has(realm.client(self.client) or {}, self.authentication)
+
+    def on(self, document: _Json) -> None:
+        """Change the document as Keycloak will."""
+        client = next(one for one in document["clients"] if one["clientId"] == self.client)
+        fields = self.authentication
+        client |= {**fields, "attributes": {**(client.get("attributes") or {}), **fields["attributes"]}}
+
+    def __str__(self) -> str:
+        return f"Let the client {named(self.client)} log in by {_login(self)}, and by nothing else."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,8 +413,11 @@ Step: TypeAlias = (
     | MapRole
     | GrantRole
     | RequireBinding
+    | MakeProvider
+    | SetAuthentication
 )
 ORDER: Final[tuple[type[Step], ...]] = (
+    MakeProvider,
     MakeScope,
     AddAudience,
     MakeClient,
@@ -321,6 +428,7 @@ ORDER: Final[tuple[type[Step], ...]] = (
     MapRole,
     GrantRole,
     RequireBinding,
+    SetAuthentication,
 )
 """In which order the steps of a plan are carried out."""
 
@@ -403,13 +511,19 @@ def new_scope(step: MakeScope) -> _Json:
 
 def new_client(step: MakeClient) -> _Json:
     """Return the client that a step makes, without its secret."""
-    attributes = {**({ATTRIBUTE: "true"} if step.exchange else {}), **({DPOP: "true"} if step.bound else {})}
+    proof = step.authentication
+    attributes = {
+        **({ATTRIBUTE: "true"} if step.exchange else {}),
+        **({DPOP: "true"} if step.bound else {}),
+        **({CERTIFICATE_BOUND: "true"} if step.certificate_bound else {}),
+        **proof.get("attributes", {}),
+    }
     return {
         "clientId": step.client,
         "protocol": OIDC,
         "enabled": True,
         "publicClient": False,
-        "clientAuthenticatorType": "client-secret",
+        "clientAuthenticatorType": proof.get("clientAuthenticatorType", "client-secret"),
         "standardFlowEnabled": False,
         "implicitFlowEnabled": False,
         "directAccessGrantsEnabled": False,
@@ -419,6 +533,28 @@ def new_client(step: MakeClient) -> _Json:
         "optionalClientScopes": list(step.optional),
         **({"attributes": attributes} if attributes else {}),
     }
+
+
+def _authentication(step: MakeClient | SetAuthentication) -> _Json:
+    return client_fields(
+        provider=step.provider, subject=step.subject, subject_dn=step.subject_dn, issuer_dn=step.issuer_dn
+    )
+
+
+def _has(client: Mapping[str, Any], authentication: _Json) -> bool:
+    """Return whether a client authenticates itself so. Without any, it may do so as it likes."""
+    attributes = client.get("attributes") or {}
+    kind = authentication.get("clientAuthenticatorType")
+    return kind is None or (
+        client.get("clientAuthenticatorType") == kind
+        and all(attributes.get(name) == value for name, value in authentication["attributes"].items())
+    )
+
+
+def _login(step: MakeClient | SetAuthentication) -> str:
+    if step.provider:
+        return f"tokens of the identity provider {named(step.provider)} with the subject {named(step.subject)}"
+    return f"certificates of {named(step.subject_dn)} signed by {named(step.issuer_dn)}"
 
 
 def _new_account(document: _Json, client_id: str) -> _Json:

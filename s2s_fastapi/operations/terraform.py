@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.keycloak.client_authentication import CERTIFICATE_BOUND
 from s2s_fastapi.operations.plan import Plan
 from s2s_fastapi.operations.steps import (
     AddAudience,
@@ -17,14 +19,16 @@ from s2s_fastapi.operations.steps import (
     EnableServiceAccount,
     GrantRole,
     MakeClient,
+    MakeProvider,
     MakeRole,
     MakeScope,
     MapRole,
     RequireBinding,
+    SetAuthentication,
     Step,
 )
 
-__all__ = ["terraform"]
+__all__ = ["by_hand", "terraform"]
 
 _Block = Mapping[str, Any]
 _COMMENT: Final = (
@@ -43,6 +47,10 @@ _CLIENT_ROLE: Final = "keycloak_openid_client_service_account_role"
 _REALM_ROLE: Final = "keycloak_openid_client_service_account_realm_role"
 _KEPT: Final = {"lifecycle": {"prevent_destroy": True}}
 """Terraform makes a client, scope or role anew only if somebody takes this away: it would have another secret, or no holders."""
+_NO_PROVIDER: Final = (
+    "The plan has a client that proves itself by tokens of an identity provider, and the provider keycloak/keycloak has no resource for that:"
+    " use --realm-json, or `apply`."
+)
 _IDENTIFIER: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]*(_[A-Za-z0-9-]+)*")
 _NO_IDENTIFIER: Final = re.compile(r"[^A-Za-z0-9-]+")
 _LONGEST: Final = 60
@@ -58,6 +66,17 @@ def terraform(plan: Plan) -> tuple[dict[str, Any], tuple[Step, ...]]:
     file = _File(plan)
     left_out = tuple(step for step in plan.steps if not file.add(step))
     return file.content(), left_out
+
+
+def by_hand(step: Step) -> str:
+    """Return what a step that is not in the file asks of the resource that has the client; "" if the step itself says it."""
+    if isinstance(step, SetAuthentication):
+        if step.provider:
+            return "Terraform's provider has no resource for that: use `apply`, and let Terraform ignore the changes of client_authenticator_type."
+        return f"Write in its resource: {json.dumps(_by_fields(step.authentication), ensure_ascii=False)}."
+    if isinstance(step, RequireBinding) and step.certificate:
+        return f"Write in its resource: {json.dumps({'extra_config': {step.attribute: 'true'}})}."
+    return ""
 
 
 class _File:
@@ -107,7 +126,9 @@ class _File:
                     role=self._role(step.owner, step.role, "name"),
                     **owner,
                 )
-            case AssignScope() | EnableServiceAccount() | EnableExchange() | RequireBinding():
+            case MakeProvider():
+                raise ConfigurationError(_NO_PROVIDER)
+            case AssignScope() | EnableServiceAccount() | EnableExchange() | RequireBinding() | SetAuthentication():
                 return False
         return True
 
@@ -125,6 +146,7 @@ class _File:
             full_scope_allowed=False,
             **({"standard_token_exchange_enabled": True} if step.exchange else {}),
             **({"require_dpop_bound_tokens": True} if step.bound else {}),
+            **_authenticator(step),
             **_KEPT,
         )
         # Both lists, also if one is empty: Keycloak gives a new client the lists of the realm, and these resources take the rest away.
@@ -169,6 +191,22 @@ class _File:
 
     def _resource(self, kind: str, names: tuple[str, ...], **arguments: Any) -> None:
         self.resources.setdefault(kind, {})[_label(names)] = {"realm_id": self.realm, **arguments}
+
+
+def _authenticator(step: MakeClient) -> dict[str, Any]:
+    """Return how a client without a secret logs in."""
+    fields = step.authentication
+    if not fields:
+        return {}
+    if step.provider:
+        raise ConfigurationError(_NO_PROVIDER)
+    switch = {CERTIFICATE_BOUND: "true"} if step.certificate_bound else {}
+    return _by_fields({**fields, "attributes": {**fields["attributes"], **switch}})
+
+
+def _by_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    extra = {name: _text(value) for name, value in sorted(fields["attributes"].items())}
+    return {"client_authenticator_type": fields["clientAuthenticatorType"], "extra_config": extra}
 
 
 def _text(name: str) -> str:

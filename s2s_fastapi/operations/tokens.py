@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
 from s2s_fastapi.backchannel.channel import BackChannel
+from s2s_fastapi.backchannel.client_certificate import ClientCertificate
 from s2s_fastapi.caller.granted import GrantedToken, claims_of
 from s2s_fastapi.caller.token_endpoint import remarks
 from s2s_fastapi.caller.token_request import TokenKey, TokenRequest
@@ -31,11 +32,11 @@ __all__ = [
     "decision_on",
     "described",
     "described_by",
-    "is_bound",
     "kind_because",
     "refused_json",
     "requested",
     "requested_and_judged",
+    "under_dpop",
     "verdict_on",
 ]
 
@@ -126,7 +127,7 @@ def requested(settings: "KeycloakSettings", wanted: Wanted, *, dpop: bool | None
         key = key if dpop is None else replace(key, dpop=dpop)
     except S2SError as error:
         return error.again()
-    channel = BackChannel.shared(settings.ca_file, TIMEOUT, settings.proxy)
+    channel = BackChannel.shared(settings.ca_file, TIMEOUT, settings.proxy, ClientCertificate.of(settings))
     outcome = TokenRequest(key, settings, channel, time.monotonic)()
     return outcome.value if isinstance(outcome, Loaded) else outcome.error
 
@@ -171,18 +172,27 @@ def _mistyped(wanted: Wanted, principal: Principal | None) -> str:
 def verdict_on(settings: "KeycloakSettings", token: str, audiences: Collection[str]) -> Verdict:
     """Return what a service of this realm with one of these audiences decides about a token; without audiences, any service.
 
-    A bound token is judged as by a service that accepts bound tokens, and as if the request had a good proof.
+    A bound token is judged as by a service that accepts bound tokens, and as if the request had a good proof or the certificate.
     """
-    verifier = TokenVerifier(settings, audience=sorted(audiences) or None, insecure_skip_audience=not audiences)
-    if not is_bound(token):
+    verifier = TokenVerifier(
+        settings,
+        audience=sorted(audiences) or None,
+        insecure_skip_audience=not audiences,
+        client_certificate="tls",  # so that a token which is bound to a certificate is read: no request is decided here
+    )
+    claims = claims_of(token) or {}
+    if "cnf" not in claims:
         return verifier.decide(token)
-    found = verifier.ready().decide(f"DPoP {token}".encode("ascii", "replace"))
+    scheme = "DPoP" if under_dpop(claims) else "Bearer"
+    found = verifier.ready().decide(f"{scheme} {token}".encode("ascii", "replace"))
     return Verdict((), found.owner, kid=found.decision.kid) if isinstance(found, BoundVerdict) else found
 
 
-def is_bound(token: str) -> bool:
-    """Return whether a token says that it is bound to a key. Its signature is not checked."""
-    return "cnf" in (claims_of(token) or {})
+def under_dpop(claims: Mapping[str, Any]) -> bool:
+    """Return whether a token is sent under the scheme DPoP: each bound one, unless it is bound to a client certificate alone (RFC 8705)."""
+    cnf = claims.get("cnf")
+    by_certificate = isinstance(cnf, Mapping) and "x5t#S256" in cnf and "jkt" not in cnf
+    return "cnf" in claims and not by_certificate
 
 
 def decision_on(verdict: Verdict) -> Decision:

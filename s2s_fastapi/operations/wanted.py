@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 
 from s2s_fastapi.declared.access_file import AppAccess, CallAccess, RouteEntry
 from s2s_fastapi.declared.asked import leaves_of, ways_of
+from s2s_fastapi.keycloak.client_authentication import ByFederation, ClientAuthentication
 from s2s_fastapi.operations.forbidden import forbidden_audience, forbidden_client, forbidden_role, forbidden_scope
 from s2s_fastapi.realm.entities import Role
 from s2s_fastapi.requirement.conditions import Condition, HasClaim
@@ -32,12 +33,15 @@ __all__ = [
     "WantedScope",
     "accepted_audiences",
     "granting",
+    "replacing",
     "wanted",
 ]
 
 _MOST_WAYS: Final = 5_000
 _MOST_WAYS_OF_AN_APP: Final = 10_000
 _MOST_NAMED: Final = 3
+_AUTHENTICATION: Final = "client_authentication"
+"""What one grants so that a client which is there logs in as its access file says."""
 _Thing: TypeAlias = str | Role
 """What a route requires: a scope (text) or a role."""
 
@@ -145,8 +149,18 @@ class Wanted:
     """Each caller that exchanges the tokens of users."""
     bound: frozenset[str] = frozenset()
     """The callers of which every declared call is made with a bound token."""
+    certified: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """For each caller, the called apps with a route that only a token bound to a client certificate opens."""
+    uncertified: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """For each caller, the called apps that refuse such tokens, and the audiences of which no app is known."""
     unbound: frozenset[str] = frozenset()
     """The callers with a declared call that is made with a bearer token."""
+    authentication: Mapping[str, ClientAuthentication] = field(default_factory=dict)
+    """How each caller without a secret proves itself."""
+    conflicting: frozenset[str] = frozenset()
+    """The callers whose access files contradict another one in that: nothing is planned for them."""
+    replaced: frozenset[str] = frozenset()
+    """The callers that are there, and that an operator lets log in so from now on."""
 
 
 def wanted(
@@ -155,9 +169,15 @@ def wanted(
     """Return what the apps need of the realm, and what they declare and do not get.
 
     ``grants`` are ``CALLER:audience=NAME``, ``CALLER:scope=NAME``, ``CALLER:role=OWNER/NAME`` and ``CALLER:realm-role=NAME``, of what a file
-    declares. ``CALLER:NAME`` is enough if the name fits one of them only.
+    declares. ``CALLER:NAME`` is enough if the name fits one of them only. ``CALLER:client_authentication`` lets a client that is there
+    log in as its access file says.
     """
     return _Wanting(apps, grants, realm).result()
+
+
+def replacing(client: str) -> str:
+    """Return the option that lets a client which is there log in as its access file says."""
+    return f"--grant {shlex.quote(f'{client}:{_AUTHENTICATION}')}"
 
 
 def granting(caller: str, what: _Thing | None = None, *, audience: str = "") -> str:
@@ -179,6 +199,8 @@ class _Way:
     audiences: frozenset[str]
     scopes: frozenset[str]
     roles: frozenset[Role]
+    bound: bool = False
+    """Whether the token must be bound."""
     users: bool = False
     """Whether it is a way for users, and `callers` are the clients through which they call."""
 
@@ -193,12 +215,23 @@ class _Receiver:
     ways: tuple[_Way, ...]
     """Those of services."""
     ways_of_users: tuple[_Way, ...]
+    certificates: bool = False
+    """Whether it takes tokens that are bound to a client certificate."""
+    certificates_only: bool = False
+    """Whether it takes no other bound tokens."""
 
     @classmethod
     def of(cls, app: AppAccess, ways: Iterable[_Way]) -> "_Receiver":
         every = tuple(ways)
         services, users = (tuple(way for way in every if way.users is kind) for kind in (False, True))
-        return cls(app.client_id, accepted_audiences(app), services, users)
+        certificates = app.client_certificate
+        return cls(app.client_id, accepted_audiences(app), services, users, certificates, certificates and not app.dpop)
+
+    def only_bound(self, caller: str) -> bool:
+        """Return whether a route that names this service takes bound tokens only, or each route that lets it in does."""
+        ways = [way for way in self.ways if way.callers is None or caller in way.callers]
+        unbound = {way.route for way in ways if not way.bound}
+        return any(way.route not in unbound for way in ways if way.names(caller) or not unbound)
 
     def asks(self, what: _Thing, *, users: bool = False) -> tuple[_Way, ...]:
         """Return the ways that require it. With `users`, also the ways of users."""
@@ -224,6 +257,8 @@ class _Wanting:
         """What an operator grants: each caller and audience."""
         self.by_hand: set[tuple[str, _Thing]] = set()
         """The same for scopes and roles."""
+        self.replaced: set[str] = set()
+        """The clients that may log in in another way from now on."""
         self._take(grants)
 
     def result(self) -> tuple[Wanted, tuple[RealmFinding, ...]]:
@@ -251,6 +286,7 @@ class _Wanting:
         self._unnamed(scopes, roles)
         exchanging = {call.caller for call in calls if call.on_behalf}
         callers = {*reach, *(each.caller for each in scopes), *(each.caller for each in roles)}
+        authentication, conflicting = self._authentication(callers)
         return Wanted(
             clients={
                 name: name in callers or bool(app.calls)
@@ -274,8 +310,33 @@ class _Wanting:
             bound=frozenset(
                 name for name, app in self.apps.items() if app.calls and all(call.dpop for call in app.calls)
             ),
+            certified=self._certified(calls),
+            uncertified=self._uncertified(calls),
             unbound=frozenset(name for name, app in self.apps.items() if any(not call.dpop for call in app.calls)),
+            authentication=authentication,
+            conflicting=conflicting,
+            replaced=frozenset(self.replaced),
         ), tuple(sorted(self.found))
+
+    def _certified(self, calls: Iterable[WantedCall]) -> dict[str, tuple[str, ...]]:
+        found: dict[str, set[str]] = {}
+        for call in calls:
+            if call.on_behalf or call.dpop:  # Keycloak binds no exchanged token to a certificate
+                continue
+            for receiver in self._called_by(call.audiences):
+                if receiver.certificates_only and receiver.only_bound(call.caller):
+                    found.setdefault(call.caller, set()).add(receiver.client_id)
+        return {caller: tuple(sorted(names)) for caller, names in found.items()}
+
+    def _uncertified(self, calls: Iterable[WantedCall]) -> dict[str, tuple[str, ...]]:
+        found: dict[str, set[str]] = {}
+        for call in calls:
+            if call.on_behalf:
+                continue
+            refusing = {each.client_id for each in self._called_by(call.audiences) if not each.certificates}
+            unknown = {name for name in call.audiences if not self._called_by([name])}
+            found.setdefault(call.caller, set()).update(refusing | unknown)
+        return {caller: tuple(sorted(names)) for caller, names in found.items() if names}
 
     def _say(self, level: Severity, text: str) -> None:
         self.found[RealmFinding(level, text)] = None
@@ -284,7 +345,7 @@ class _Wanting:
         by_client: dict[str, list[AppAccess]] = {}
         for app in apps:
             same = by_client.setdefault(app.client_id, [])
-            if app not in same:
+            if all(app != one or app.client_authentication != one.client_authentication for one in same):
                 same.append(app)
         for client_id, same in by_client.items():
             if problem := forbidden_client(client_id, self.realm):
@@ -303,6 +364,42 @@ class _Wanting:
             for client_id, same in sorted(by_client.items())
             if len(same) == 1 and not forbidden_client(client_id, self.realm)
         }
+
+    # Clients without a secret
+
+    def _authentication(self, callers: Collection[str]) -> tuple[dict[str, ClientAuthentication], frozenset[str]]:
+        """Return how callers prove themselves, and which of them contradict each other: of these nothing is planned."""
+        found: dict[str, ClientAuthentication] = {}
+        for name, app in self.apps.items():
+            if (how := app.client_authentication) is None:
+                continue
+            if app.calls or name in callers:
+                found[name] = how
+            else:
+                self._say(
+                    Severity.NOTE,
+                    f"{named(name)} calls nobody, so its client does not log in: client_authentication is not planned.",
+                )
+        federated = {name: how for name, how in found.items() if isinstance(how, ByFederation)}
+        conflicting: set[str] = set()
+        for name, how in federated.items():
+            for other, its in federated.items():
+                mine, theirs = how.provider, its.provider
+                if name >= other:
+                    continue
+                if mine.alias == theirs.alias and mine != theirs:
+                    problem = f"describe the identity provider {named(mine.alias)} differently: one of them would decide who proves the other"
+                elif mine.alias != theirs.alias and mine.issuer == theirs.issuer:
+                    problem = f"have two identity providers for one issuer ({named(mine.alias)}, {named(theirs.alias)}), and Keycloak refuses the second: name the same one"
+                elif mine.alias == theirs.alias and how.subject == its.subject:
+                    problem = f"have the same subject {named(how.subject)} of {named(mine.alias)}, and Keycloak refuses both, or goes on with the one that it knows"
+                else:
+                    continue
+                conflicting |= {name, other}
+                self._say(
+                    Severity.FORBIDDEN, f"{named(name)} and {named(other)} {problem}. Nothing is planned for them."
+                )
+        return {name: how for name, how in found.items() if name not in conflicting}, frozenset(conflicting)
 
     # The receivers
 
@@ -391,6 +488,14 @@ class _Wanting:
             audiences = [(caller, name) for caller, _ in known for name in sorted(self._audiences())]
             others = [(caller, what) for caller, _ in known for what in things]
             option = f"--grant {shlex.quote(grant)}"
+            if replaced := [caller for caller, name in known if name == _AUTHENTICATION]:
+                self.replaced.update(name for name in replaced if self.apps[name].client_authentication is not None)
+                for name in replaced:
+                    if self.apps[name].client_authentication is None:
+                        self._say(
+                            Severity.OPEN, f"{option}: the access file of {named(name)} has no client_authentication."
+                        )
+                continue
             exact_audiences = [one for one in audiences if granting(one[0], audience=one[1]) == option]
             exact_others = [one for one in others if granting(*one) == option]
             if not exact_audiences and not exact_others:
@@ -654,7 +759,13 @@ def _way(route: RouteEntry, leaves: Sequence[Requirement], client_id: str) -> _W
     if (callers is not None and not callers) or len(kinds) > 1:
         return None
     return _Way(
-        named(route.name), callers, audiences or frozenset(), frozenset(scopes), frozenset(roles), "user" in kinds
+        named(route.name),
+        callers,
+        audiences or frozenset(),
+        frozenset(scopes),
+        frozenset(roles),
+        bound=any(isinstance(leaf, Bound) for leaf in leaves),
+        users="user" in kinds,
     )
 
 

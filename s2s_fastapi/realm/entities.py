@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-__all__ = ["OIDC", "Account", "Client", "Mapper", "Realm", "Role", "Roles", "Scope", "acr_levels"]
+__all__ = ["OIDC", "Account", "Client", "IdentityProvider", "Mapper", "Realm", "Role", "Roles", "Scope", "acr_levels"]
 
 OIDC: Final = "openid-connect"
 
@@ -81,6 +81,16 @@ class Client:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityProvider:
+    """Somebody else whose tokens the realm believes: ``kind`` is Keycloak's ``providerId``."""
+
+    alias: str
+    kind: str
+    enabled: bool
+    config: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Realm:
     """A realm as a server of ``version`` holds it."""
 
@@ -95,6 +105,7 @@ class Realm:
     users: Mapping[str, Account]
     scopes: Mapping[str, Scope]
     """Every client scope, assigned to a client or not."""
+    identity_providers: tuple[IdentityProvider, ...]
     inside: Mapping[Role, Roles]
     """The roles that each composite role contains directly."""
     organizations: bool

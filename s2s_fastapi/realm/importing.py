@@ -13,7 +13,10 @@ from typing import Any, Final
 from s2s_fastapi.realm import builtins
 from s2s_fastapi.realm.entities import OIDC
 
-__all__ = ["imported", "scope_name", "with_secrets"]
+__all__ = ["WITHOUT_SECRET", "imported", "scope_name", "with_secrets"]
+
+WITHOUT_SECRET: Final = frozenset({"client-jwt", "client-x509", "federated-jwt"})
+"""The client authenticators that look at no secret."""
 
 _Document = Mapping[str, Any]
 _Rule = Callable[[_Document], dict[str, Any]]
@@ -48,7 +51,7 @@ def with_secrets(document: _Document, new_secret: Callable[[str], str]) -> dict[
         if (
             client.get("publicClient")
             or client.get("bearerOnly")
-            or client.get("clientAuthenticatorType") == "client-jwt"
+            or client.get("clientAuthenticatorType") in WITHOUT_SECRET
         ):
             return client
         there = str(client.get("secret") or "").strip("*")

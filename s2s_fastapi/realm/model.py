@@ -18,7 +18,7 @@ from itertools import combinations
 from typing import Any, Final
 
 from s2s_fastapi.realm import exchange
-from s2s_fastapi.realm.entities import OIDC, Account, Client, Realm, Scope
+from s2s_fastapi.realm.entities import OIDC, Account, Client, IdentityProvider, Realm, Scope
 from s2s_fastapi.realm.exchange import ACCESS_TOKEN, ID_TOKEN, REFRESH_TOKEN, SubjectToken, bound_to
 from s2s_fastapi.realm.mappers import mapped
 from s2s_fastapi.realm.provenance import Provenance, provenance
@@ -26,10 +26,13 @@ from s2s_fastapi.realm.reading import read_realm
 from s2s_fastapi.realm.scopes import InEffect, in_effect
 from s2s_fastapi.text import names_in
 
-__all__ = ["DPOP_BOUND", "Denied", "Granted", "RealmModel"]
+__all__ = ["CERTIFICATE_BOUND", "DPOP_BOUND", "Denied", "Granted", "RealmModel"]
 
 DPOP_BOUND: Final = "dpop.bound.access.tokens"
 """The attribute of a client that gets only tokens which are bound to a key by DPoP (RFC 9449)."""
+
+CERTIFICATE_BOUND: Final = "tls.client.certificate.bound.access.tokens"
+"""The attribute of a client that gets only tokens which are bound to its client certificate (RFC 8705)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +110,8 @@ _ASSERTION_MISSING: Final = "Parameter client_assertion_type is missing"
 
 
 _DPOP_SINCE: Final = (26, 4)
-_BINDING_ATTRIBUTES: Final = (DPOP_BOUND, "tls.client.certificate.bound.access.tokens")
+_FEDERATES_SINCE: Final = (26, 6)
+_BINDING_ATTRIBUTES: Final = (DPOP_BOUND, CERTIFICATE_BOUND)
 """The attributes of a client that gets only tokens which are bound to a key."""
 
 
@@ -196,6 +200,25 @@ class RealmModel:
         if len(optional) > 2:  # noqa: PLR2004 (two are a pair)
             yield " ".join(optional)
 
+    @property
+    def identity_providers(self) -> tuple[IdentityProvider, ...]:
+        """The identity providers of the realm, in the order of the document."""
+        return self._realm.identity_providers
+
+    @property
+    def federates(self) -> bool:
+        """Whether clients may prove who they are by the token of an identity provider: 26.6 and newer."""
+        return self._realm.version >= _FEDERATES_SINCE
+
+    def federated_clients(self, alias: str, sub: str) -> tuple[Client, ...]:
+        """Return the enabled clients that an identity provider names so. Keycloak authenticates none of them if there are several."""
+        wanted = {"jwt.credential.issuer": alias, "jwt.credential.sub": sub}
+        return tuple(
+            client
+            for client in self._realm.clients.values()
+            if client.authenticator == "federated-jwt" and wanted.items() <= client.attributes.items()
+        )
+
     # Answers
 
     def authenticate(self, client_id: str, secret: str | None) -> Denied | None:
@@ -215,17 +238,23 @@ class RealmModel:
                 return Denied(status=401, error="unauthorized_client", description=_CREDENTIALS)
         return self._unusable(client)
 
+    def unusable(self, client_id: str) -> Denied | None:
+        """Return why an authenticated client may not use the token endpoint all the same, or None."""
+        client = self._found(client_id)
+        return client if isinstance(client, Denied) else self._unusable(client)
+
     def client_credentials(self, client_id: str, secret: str | None, *, scope: str | None = None) -> Granted | Denied:
         """Answer a request for a service's own token (RFC 6749 section 4.4)."""
         return self.authenticate(client_id, secret) or self.service_token(client_id, scope=scope)
 
     def service_token(
-        self, client_id: str, *, scope: str | None = None, peer: str | None = None, jkt: str = ""
+        self, client_id: str, *, scope: str | None = None, peer: str | None = None, jkt: str = "", x5t: str = ""
     ) -> Granted | Denied:
         """Answer as `client_credentials` does after the client was authenticated.
 
         - ``peer`` is its address, for mappers that write it.
         - ``jkt`` is the thumbprint of the key of a DPoP proof that was verified; empty if the request has none (rule 42).
+        - ``x5t`` is the thumbprint of the client certificate of the connection; empty if there is none (rule 30).
         """
         client = self._usable(client_id, jkt)
         if isinstance(client, Denied):
@@ -239,7 +268,7 @@ class RealmModel:
             return Denied(status=401, error="invalid_request", description=f"User '{account.username}' disabled")
         # Rule 15: with a refresh token comes a session.
         session = client.attributes.get("client_credentials.use_refresh_token") == "true"
-        return self._issued(client, account, scope, service=client_id, session=session, peer=peer, jkt=jkt)
+        return self._issued(client, account, scope, service=client_id, session=session, peer=peer, jkt=jkt, x5t=x5t)
 
     def with_usable(self, client_id: str) -> "RealmModel":
         """Return the same realm in which nothing but the requested scopes keeps this client from getting a token of its own.
@@ -269,11 +298,18 @@ class RealmModel:
         return provenance(self._realm, client, client.account, scope)
 
     def password(
-        self, username: str, *, via: str, scope: str | None = None, right_password: bool = True, jkt: str = ""
+        self,
+        username: str,
+        *,
+        via: str,
+        scope: str | None = None,
+        right_password: bool = True,
+        jkt: str = "",
+        x5t: str = "",
     ) -> Granted | Denied:
         """Answer a user's login through the client ``via`` (RFC 6749 section 4.3). The caller compares the password.
 
-        ``jkt`` is as in `service_token`.
+        ``jkt`` and ``x5t`` are as in `service_token`.
         """
         client = self._usable(via, jkt)
         if isinstance(client, Denied):
@@ -299,7 +335,7 @@ class RealmModel:
             return Denied(status=400, error="invalid_grant", description="Account disabled")
         if not user.ready:
             return Denied(status=400, error="invalid_grant", description="Account is not fully set up")
-        return self._issued(client, user, scope, session=True, jkt=jkt)
+        return self._issued(client, user, scope, session=True, jkt=jkt, x5t=x5t)
 
     def proof_missing(self, client_id: str) -> Denied | None:
         """Return the refusal of a client that gets only tokens which are bound to a key, if its request has no proof; else None (rule 42).
@@ -428,6 +464,7 @@ class RealmModel:
         service: str = "",
         peer: str | None = None,
         jkt: str = "",
+        x5t: str = "",
     ) -> Granted | Denied:
         effect = in_effect(self._realm, client, account, scope)
         if effect is None:
@@ -436,11 +473,20 @@ class RealmModel:
         if refresh and effect.offline and not effect.offline_allowed:
             reason = "Offline tokens not allowed for the user or client"
             return Denied(status=400, error="not_allowed", description=reason)
-        if client.attributes.get("tls.client.certificate.bound.access.tokens") == "true":  # rule 30
+        binds = client.attributes.get(CERTIFICATE_BOUND) == "true"  # rule 30
+        if binds and not x5t:
             reason = "Client Certification missing for MTLS HoK Token Binding"
             return Denied(status=400, error="invalid_request", description=reason)
         return self._token(
-            client, account, effect, service=service, session=session, refresh=refresh, peer=peer, jkt=jkt
+            client,
+            account,
+            effect,
+            service=service,
+            session=session,
+            refresh=refresh,
+            peer=peer,
+            jkt=jkt,
+            x5t=x5t if binds else "",
         )
 
     def _token(
@@ -455,6 +501,7 @@ class RealmModel:
         peer: str | None,
         alone: bool = False,
         jkt: str = "",
+        x5t: str = "",
     ) -> Granted:
         """``alone``: the session belongs to other clients only."""
         realm = self._realm
@@ -466,7 +513,9 @@ class RealmModel:
         claims |= {"typ": kind, "azp": client.id, "scope": effect.text}
         claims |= {"sid": ""} if session else {}
         written = mapped(realm, client, account, effect, service=service, peer=peer)
-        bound = {"cnf": {"jkt": jkt, "kc-jkt-type": "DPoP"}} if binds else {}
+        keys = {"x5t#S256": x5t} if x5t else {}
+        keys |= {"jkt": jkt, "kc-jkt-type": "DPoP"} if binds else {}
+        bound = {"cnf": keys} if keys else {}
         rfc9068 = client.attributes.get("access.token.header.type.rfc9068") == "true" and not realm.old
         return Granted(
             claims=claims | written.claims | bound,

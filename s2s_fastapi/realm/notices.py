@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from s2s_fastapi.realm.model import DPOP_BOUND, Granted, RealmModel
+from s2s_fastapi.realm.model import CERTIFICATE_BOUND, DPOP_BOUND, Granted, RealmModel
 from s2s_fastapi.realm.profile import Profile
 from s2s_fastapi.realm.refusals import refusals
 from s2s_fastapi.realm.representations import convert
@@ -84,11 +84,41 @@ def _user_profile(document: _Document) -> Iterator[str]:
         yield f"the user profile has rules for {named(attribute)} that the embedded issuer does not check before a login"
 
 
-def _bound_tokens(document: _Document) -> Iterator[str]:
-    if bound := _with_attribute(document, "tls.client.certificate.bound.access.tokens"):
+def _certificates(document: _Document) -> Iterator[str]:
+    by_name = [
+        client["clientId"]
+        for client in document.get("clients") or ()
+        if client.get("clientAuthenticatorType") == "client-x509"
+    ]
+    if needed := list(dict.fromkeys([*by_name, *_with_attribute(document, CERTIFICATE_BOUND)])):
         yield (
-            f"it accepts a client certificate from {_some(bound)}. The embedded issuer accepts none, and refuses every request"
+            f"it wants a client certificate from {_some(needed)}, and can get one over https only. The embedded issuer serves plain http unless a "
+            "test gives it a TLS context, and then refuses every such request"
         )
+
+
+def _spiffe(document: _Document) -> Iterator[str]:
+    for provider in document.get("identityProviders") or ():
+        if provider.get("providerId") == "spiffe":
+            yield (
+                f"it knows the identity provider {named(str(provider.get('alias')))} only with `--features=spiffe`, a preview. The embedded issuer "
+                "needs no such option"
+            )
+
+
+def _subjects_twice(document: _Document) -> Iterator[str]:
+    found: dict[tuple[str, str], list[str]] = {}
+    for client in document.get("clients") or ():
+        attributes = client.get("attributes") or {}
+        if client.get("clientAuthenticatorType") == "federated-jwt":
+            subject = str(attributes.get("jwt.credential.issuer")), str(attributes.get("jwt.credential.sub"))
+            found.setdefault(subject, []).append(client["clientId"])
+    for (alias, sub), clients in found.items():
+        if len(clients) > 1:
+            yield (
+                f"{_some(clients)} have one subject, {named(sub)} of the identity provider {named(alias)}. It refuses all of them, or goes on with the "
+                "one that it knows already. The embedded issuer refuses all of them"
+            )
 
 
 def _ignored_binding(document: _Document, model: RealmModel) -> Iterator[str]:
@@ -200,7 +230,9 @@ _CHECKS: Final[tuple[_Check, ...]] = (
     _masked_secrets,
     _empty_secrets,
     _user_profile,
-    _bound_tokens,
+    _certificates,
+    _spiffe,
+    _subjects_twice,
     _hashed_passwords,
     _second_factors,
     _own_flows,

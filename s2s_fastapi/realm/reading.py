@@ -13,7 +13,18 @@ from uuid import NAMESPACE_URL, uuid5
 
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.realm import builtins
-from s2s_fastapi.realm.entities import OIDC, Account, Client, Mapper, Realm, Role, Roles, Scope, acr_levels
+from s2s_fastapi.realm.entities import (
+    OIDC,
+    Account,
+    Client,
+    IdentityProvider,
+    Mapper,
+    Realm,
+    Role,
+    Roles,
+    Scope,
+    acr_levels,
+)
 from s2s_fastapi.realm.importing import imported, scope_name, with_secrets
 from s2s_fastapi.realm.profile import Profile
 from s2s_fastapi.realm.references import missing
@@ -121,6 +132,7 @@ class _Reader:
             clients={client["clientId"]: self._client(client, users, service) for client in clients},
             users=users,
             scopes=self.scopes,
+            identity_providers=tuple(map(_identity_provider, self._list("identityProviders"))),
             inside=composites(self.document, self.listed, organizations=not self.old),
             organizations=bool(self.document.get("organizationsEnabled", False)),
             acr_levels=acr_levels(self.document.get("attributes") or {}),
@@ -292,6 +304,15 @@ class _Reader:
             optional={name: self.scopes[name] for name in optional if name in self.scopes and name not in found},
             account=account,
         )
+
+
+def _identity_provider(provider: Mapping[str, Any]) -> IdentityProvider:
+    return IdentityProvider(
+        alias=str(provider.get("alias") or ""),
+        kind=str(provider.get("providerId") or ""),
+        enabled=provider.get("enabled") is not False,
+        config={name: str(value) for name, value in (provider.get("config") or {}).items() if value is not None},
+    )
 
 
 def _values(given: Any) -> tuple[str, ...]:

@@ -24,6 +24,10 @@ def refusals(document: _Document, version: tuple[int, ...]) -> Iterator[str]:
     """Yield one sentence for each reason that a server of `version` has."""
     for check in _CHECKS if version < (26, 1) else (*_CHECKS, *_NEWER_CHECKS):
         yield from check(document)
+    if version < _FEDERATES_SINCE:
+        yield from _unknown_providers(document)
+    else:
+        yield from _unverifiable_assertions(document)
 
 
 def name_of(holder: _Document) -> str:
@@ -77,6 +81,23 @@ def _plain_identity_providers(document: _Document) -> Iterator[str]:
                 yield (
                     f"the identity provider {name_of(provider)} has an http URL in `{member}`. Use https, or set `sslRequired` to none"
                 )
+
+
+def _unknown_providers(document: _Document) -> Iterator[str]:
+    for provider in document.get("identityProviders") or ():
+        if (kind := provider.get("providerId")) in {"kubernetes", "spiffe"}:
+            yield f"the identity provider {name_of(provider)} has the type {named(kind)}, which needs Keycloak 26.6"
+
+
+def _unverifiable_assertions(document: _Document) -> Iterator[str]:
+    for provider in document.get("identityProviders") or ():
+        config = provider.get("config") or {}
+        asserts = provider.get("providerId") == "oidc" and config.get("supportsClientAssertions") == "true"
+        if asserts and config.get("useJwksUrl") != "true" and not config.get("publicKeySignatureVerifier"):
+            yield (
+                f"the identity provider {name_of(provider)} takes client assertions, and has no key to verify them. Set `useJwksUrl` to true, "
+                "and `jwksUrl`"
+            )
 
 
 def _missing_flows(document: _Document) -> Iterator[str]:
@@ -205,6 +226,7 @@ def _clients(document: _Document) -> Iterator[_Document]:
     yield from document.get("clients") or ()
 
 
+_FEDERATES_SINCE: Final = (26, 6)
 _NAMES: Final = ("clientId", "alias", "name")
 _PROTOCOLS: Final = {OIDC, "saml"}
 _PLACEHOLDERS: Final = {"${authBaseUrl}", "${authAdminUrl}", "+", "-"}

@@ -49,9 +49,12 @@ from s2s_fastapi.telemetry.metrics import decided
 from s2s_fastapi.telemetry.spans import current_span, describe, hide_query
 from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS
 from s2s_fastapi.verifier.bearer import BEARER_OR_DPOP, brings_credentials, credentials_in, is_dpop, token_in
+from s2s_fastapi.verifier.bound import certified
 from s2s_fastapi.verifier.checks import MAX_LIFETIME
+from s2s_fastapi.verifier.client_certificate import CertificateSource
 from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.realms import RealmsVerifier
+from s2s_fastapi.verifier.verdict import BoundVerdict
 from s2s_fastapi.verifier.verifier import Verifier
 
 __all__ = ["ServiceAuthMiddleware", "middleware_of", "observed_refusals"]
@@ -79,6 +82,7 @@ class ServiceAuthMiddleware:
         resource: bool = False,
         dpop: Literal["accepted", "required"] | None = None,
         replay_store: ReplayStore | None = None,
+        client_certificate: CertificateSource | None = None,
         public_paths: Iterable[str] = (),
         optional_paths: Iterable[str] = (),
         users: bool = False,
@@ -111,6 +115,10 @@ class ServiceAuthMiddleware:
           URL that the caller called. Without ``dpop`` a bound token is refused.
         - ``replay_store``: where proofs are remembered, so that none counts twice. By default it is the memory of this process: if several
           processes serve the app, give them one store, such as `s2s_fastapi.redis.RedisReplayStore`.
+        - ``client_certificate``: where the client certificate of a request is found. A token that is bound to a certificate (RFC 8705 section 3)
+          is then accepted with that certificate, and every other token as before. ``"tls"``: the server ends TLS and has the ASGI TLS
+          extension; uvicorn and hypercorn have none. ``CertificateHeader(...)``: a proxy ends TLS and passes the certificate on, with a secret.
+          Without ``client_certificate`` a token that is bound to one is refused. A token that is bound to a key as well needs ``dpop``, too.
         - ``public_paths``: exact paths for GET and HEAD, or ``"POST /hooks/x"``.
         - ``optional_paths``: written like ``public_paths``, or as ``"WEBSOCKET /x"``. A request without any credentials is accepted there,
           and a request with credentials is judged as everywhere. See `OptionalPrincipal` and `Requirement.optional`.
@@ -135,6 +143,7 @@ class ServiceAuthMiddleware:
             resource=resource,
             dpop=dpop,
             replay_store=replay_store,
+            client_certificate=client_certificate,
             # The app is read more than once, and an iterator would be empty then.
             public_paths=tuple(public_paths) if isinstance(public_paths, Iterator) else public_paths,
             optional_paths=tuple(optional_paths) if isinstance(optional_paths, Iterator) else optional_paths,
@@ -271,8 +280,13 @@ class ServiceAuthMiddleware:
             verdict = verifier.known(credentials) or await verifier.adecide(credentials)
         principal = verdict.principal
         if principal is None or not verdict.accepted:
-            await self._refuse(service, scope, receive, send, verdict.decision)
-            return
+            # A token that is bound to a certificate is a refusal until the certificate of this request is known.
+            if isinstance(verdict, BoundVerdict) and verdict.certificate and not verdict.thumbprint:
+                verdict = certified(verdict, checked.certificates, scope)
+                principal = verdict.principal
+            if principal is None or not verdict.accepted:
+                await self._refuse(service, scope, receive, send, verdict.decision)
+                return
         if principal.other_realm:
             service = service.further[principal.issuer]
         # Taken here, while it is the server's: the app makes others below it.

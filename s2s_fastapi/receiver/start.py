@@ -35,6 +35,7 @@ from s2s_fastapi.verifier.accepted_tokens import AcceptedTokens
 from s2s_fastapi.verifier.bearer import BEARER_OR_DPOP, ONLY_BEARER
 from s2s_fastapi.verifier.bound import BoundTokens, DpopOptions
 from s2s_fastapi.verifier.checks import Checks
+from s2s_fastapi.verifier.client_certificate import CertificateSource, ClientCertificates, checked_source
 from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.realms import RealmsVerifier
 from s2s_fastapi.verifier.verifier import Verifier
@@ -60,6 +61,7 @@ class Options:
     resource: bool
     dpop: Literal["accepted", "required"] | None
     replay_store: ReplayStore | None
+    client_certificate: CertificateSource | None
     public_paths: Iterable[str]
     optional_paths: Iterable[str]
     users: bool
@@ -93,6 +95,15 @@ class Options:
             ConfigurationError: ``dpop``, ``public_url`` or ``replay_store`` is wrong.
         """
         return DpopOptions.of(self.dpop, self.public_url, self.replay_store)
+
+    @property
+    def certificate_source(self) -> CertificateSource | None:
+        """Where client certificates come from.
+
+        Raises:
+            ConfigurationError: ``client_certificate`` is something else.
+        """
+        return checked_source(self.client_certificate)
 
     @property
     def audiences(self) -> frozenset[str]:
@@ -129,7 +140,9 @@ class CheckedApp:
     schemes: Mapping[bytes, bytes]
     """Those under which the app takes credentials: `BEARER_OR_DPOP` if bound tokens are accepted."""
     bound: BoundApp | None = None
-    """None if bound tokens are not accepted."""
+    """None if tokens under the scheme DPoP are not accepted."""
+    certificates: ClientCertificates | None = None
+    """None if tokens that are bound to a client certificate are not accepted."""
     resource: ProtectedResource | None = None
     """The document about the app that everybody may read."""
     root_path: str = ""
@@ -280,6 +293,7 @@ class Start:
             unchecked=_route_names(options.insecure_unchecked),
             dpop=options.proving.mode,
             public_urls=options.proving.urls,
+            certificate=options.certificate_source is not None,
         )
         resource, proving = self._resource(check), options.proving
         space = ProtectionSpace(settings.client_id or settings.realm, resource.address if resource else "")
@@ -327,6 +341,11 @@ class Start:
         for level, said in self.options.proving.said:
             if level == logging.INFO:
                 _log.info("%s", said)
+        if checked.certificates is not None:
+            _log.info(
+                "tokens that are bound to a client certificate are accepted: certificates are read from %s.",
+                checked.certificates.described,
+            )
         if open_routes:
             _log.info(
                 "any caller that the middleware accepts may call, since no requirement stands on: %s",
@@ -379,7 +398,7 @@ class Start:
         _look_at_returned(check)
         places = _watched(check)
         accepting = RealmsVerifier((verifier, *others), ready=options.ready) if others else verifier
-        proving = options.proving
+        proving, certificates = options.proving, ClientCertificates.of(options.certificate_source)
         further = {each.issuer: replace(service, client_id=each.client_id) for each in documentation.others}
         service = replace(service, further=further)
         return CheckedApp(
@@ -389,7 +408,10 @@ class Start:
             service=service,
             routes=_read_routes(self._middleware, check),
             places=places,
-            bound=BoundApp(BoundTokens(accepting, proving), service.under_dpop()) if proving.mode else None,
+            bound=BoundApp(BoundTokens(accepting, proving, certificates), service.under_dpop())
+            if proving.mode
+            else None,
+            certificates=certificates,
             schemes=BEARER_OR_DPOP if proving.mode else ONLY_BEARER,
             meant={found.nearest.path: found.entry.text for found in check.unanswered() if found.nearest is not None},
             resource=self._resource(check),
@@ -412,6 +434,7 @@ class Start:
                 first=first,
                 max_lifetime=options.max_lifetime,
                 dpop=options.proving.mode,
+                certificate=options.certificate_source is not None,
             ),
             options.keys(settings),
             AcceptedTokens(options.cached_tokens),

@@ -134,9 +134,10 @@ def require_audience(*audiences: str, only: bool = False, realm: str | None = No
 
 @_with_parentheses
 def require_bound(*, realm: str | None = None) -> Requirement:
-    """Require a token that is bound to a key, with the proof of this request (DPoP, RFC 9449). A bearer token is answered 401.
+    """Require a bound token: with the proof (DPoP, RFC 9449) or the client certificate (RFC 8705) of this request. A bearer token is answered 401.
 
-    - It needs ``ServiceAuthMiddleware(dpop=...)``. With ``dpop="required"`` every route has it already.
+    - Either binding will do. It needs ``ServiceAuthMiddleware(dpop=...)`` or ``client_certificate=``. With ``dpop="required"`` every route
+      has it already.
     - It does not say who is calling. Observe mode enforces it.
     """
     return _in("require_bound", realm, Bound())

@@ -471,7 +471,7 @@ class Audience(Requirement):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Bound(Requirement):
-    """The token is bound to a key, and the request proved that its sender has the key."""
+    """The token is bound to a key or to a certificate, and the request proved that its sender has it."""
 
     def __repr__(self) -> str:
         return "require_bound()"

@@ -1,5 +1,6 @@
 """The issuer as an ASGI application, under asyncio and trio."""
 
+import ssl
 from collections.abc import Callable
 from urllib.parse import quote
 
@@ -52,7 +53,15 @@ async def _request(scope: Scope, receive: Receive) -> Request:
         body=body,
         client=(scope.get("client") or ("127.0.0.1", 0))[0],
         scheme=scope.get("scheme", "http"),
+        certificate=_certificate(scope),
     )
+
+
+def _certificate(scope: Scope) -> bytes:
+    """Return the client certificate that a server with the ASGI TLS extension has verified (DER), or nothing."""
+    tls = (scope.get("extensions") or {}).get("tls") or {}
+    chain = () if tls.get("client_cert_error") else tls.get("client_cert_chain") or ()
+    return ssl.PEM_cert_to_DER_cert(chain[0]) if chain else b""
 
 
 async def _deliver(response: Response, send: Send) -> None:

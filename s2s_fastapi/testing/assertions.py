@@ -14,13 +14,13 @@ from joserfc.jws import JWSRegistry
 from s2s_fastapi.realm.model import Denied
 from s2s_fastapi.text import base64url
 
-__all__ = ["ASSERTION_TYPE", "Assertion", "AssertionRules", "Seen", "public_keys"]
+__all__ = ["ASSERTION_TYPE", "KINDS", "Assertion", "AssertionRules", "Seen", "public_keys"]
 
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 _FAILED: Final = "Client authentication with signed JWT failed: "
 _ALGORITHMS: Final = frozenset(f"{kind}{bits}" for kind in ("RS", "PS", "ES") for bits in (256, 384, 512)) | {"EdDSA"}
-_KINDS: Final[dict[str, type[Key]]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
+KINDS: Final[dict[str, type[Key]]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
 _SKEW: Final = 15
 _MAX_AGE: Final = 60
 _KEPT: Final = 10_000
@@ -53,7 +53,7 @@ def public_keys(attributes: Mapping[str, Any]) -> Iterator[tuple[str, Key]]:
     """
     if str(attributes.get("use.jwks.string", "")).lower() == "true":
         for jwk in json.loads(attributes.get("jwks.string") or "{}").get("keys", ()):
-            kind = _KINDS.get(jwk.get("kty"))
+            kind = KINDS.get(jwk.get("kty"))
             if kind is not None and jwk.get("use", "sig") == "sig":
                 yield str(jwk.get("kid", "")), kind.import_key(jwk)
     elif attributes.get("jwt.credential.certificate"):
@@ -122,9 +122,10 @@ class Assertion:
         key = next((key for named, key in keys if kid in (None, named)), None)
         if key is None:
             return "Unable to load public key"
-        return "" if self._signed_by(key) else f"{_FAILED}Signature on JWT token failed validation"
+        return "" if self.signed_by(key) else f"{_FAILED}Signature on JWT token failed validation"
 
-    def _signed_by(self, key: Key) -> bool:
+    def signed_by(self, key: Key) -> bool:
+        """Return whether this key made the signature, in an algorithm that Keycloak knows."""
         if self.header.get("alg") not in _ALGORITHMS:
             return False
         try:

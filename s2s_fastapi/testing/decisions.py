@@ -17,6 +17,8 @@ class Sending:
 
     trusted: Any
     """The block of the app that it is sent to."""
+    certificate: str = ""
+    """The client certificate of the connection (PEM); empty if it has none."""
     decisions: list[Decision] = field(default_factory=list)
     """What the middlewares of that block decided about it."""
 

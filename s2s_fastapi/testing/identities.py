@@ -14,6 +14,7 @@ from s2s_fastapi.errors import ConfigurationError, TokenRequestError
 from s2s_fastapi.names import names_given, scope_problem
 from s2s_fastapi.proof.key import ProofKey
 from s2s_fastapi.realm.model import Denied, Granted, RealmModel
+from s2s_fastapi.testing.client_certificates import ClientCertificate, made_up
 from s2s_fastapi.testing.decisions import SENDING
 from s2s_fastapi.testing.keys import RealmKeys, once_in_a_process
 from s2s_fastapi.testing.minting import Grant, Mint
@@ -53,6 +54,9 @@ class TokenOptions(TypedDict, total=False):
     """What signs it: ``"foreign"`` is a key that nobody publishes, ``"forged"`` the same under the name of the realm's key."""
     dpop: bool
     """Bind the token to a key of the caller (RFC 9449 section 6.1), and send a proof with each request. Each caller has a key of its own."""
+    certificate: bool
+    """Bind the token to a client certificate of the caller (RFC 8705 section 3), and show it with each request: for apps with
+    ``client_certificate="tls"``."""
     realm: str
     """The realm, if the issuer or the app has several: its name in Keycloak, or what the app calls it, ``KeycloakSettings(name=...)``."""
 
@@ -73,6 +77,7 @@ class Identity:
     issuer: str = ""
     key: TokenKey = field(default="realm", repr=False)
     dpop: bool = False
+    certificate: bool = False
     realm: str = ""
 
     @classmethod
@@ -176,14 +181,17 @@ class Caller(HttpxAuth):
         raise TypeError(f"{self!r} is an auth object: write auth={self!r}, or headers={self!r}.headers.")
 
     def auth_flow(self, request: Any) -> Generator[Any, Any, None]:
-        """Attach a token for the app that the request goes to, and a proof if the token is bound."""
+        """Attach a token for the app that the request goes to, and a proof or a certificate if the token is bound."""
+        sending = SENDING.get()
+        if sending is not None and self._identity.certificate:
+            sending.certificate = certificate_of(self._identity)
         request.headers.update(self.headers_for(request.method, str(request.url)))
         yield request
 
     def __repr__(self) -> str:
         who = self._identity
         name, named = ("as_user", f"{who.username!r}, via=") if who.username else ("as_service", "")
-        return f"{name}({named}{who.client_id!r}{', dpop=True' if who.dpop else ''})"
+        return f"{name}({named}{who.client_id!r}{', dpop=True' if who.dpop else ''}{', certificate=True' if who.certificate else ''})"
 
 
 def holder(identity: Identity) -> ProofKey:
@@ -193,6 +201,11 @@ def holder(identity: Identity) -> ProofKey:
     if key is None or not key.usable:  # in a child of the process that made it
         key = _HOLDERS[name] = ProofKey()
     return key
+
+
+def certificate_of(identity: Identity) -> str:
+    """Return the client certificate (PEM) of a caller whose tokens are bound to one, as `holder` returns the key."""
+    return made_up(f"{identity.client_id} {identity.username}".strip())
 
 
 def make_token(identity: Identity, trusted: Trusted | None, mint: Mint, *, by_file: bool) -> str:
@@ -219,6 +232,9 @@ def make_token(identity: Identity, trusted: Trusted | None, mint: Mint, *, by_fi
     session = mint.session(granted)
     grant: Grant = "password" if identity.username else "client_credentials"
     claims = mint.claims(replace(granted, lifespan=life), grant, session)
+    if identity.certificate:
+        x5t = ClientCertificate.read(certificate_of(identity)).thumbprint
+        claims["cnf"] = {**claims.get("cnf", {}), "x5t#S256": x5t}
     claims = {name: value for name, value in {**claims, **identity.claims}.items() if value is not None}
     options: dict[str, Any] = {"algorithm": granted.algorithm, "header_type": granted.header_type}
     if identity.key == "realm":

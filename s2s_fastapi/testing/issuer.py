@@ -1,8 +1,10 @@
 """The embedded issuer: answers for realms as Keycloak does, by one plain function ``answer(request) -> response``."""
 
 import os
+import ssl
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -44,6 +46,17 @@ from s2s_fastapi.testing.wire import Request, Response
 __all__ = ["EmbeddedIssuer"]
 
 _TEST_REALM: Final = "test"
+_METHODS: Final = {
+    "client-jwt": "private_key_jwt",
+    "client-x509": "tls_client_auth",
+    "federated-jwt": "federated_jwt",
+}
+"""``KEYCLOAK_CLIENT_AUTH`` by Keycloak's name of it, if it is not the secret."""
+_BROUGHT: Final = {
+    "private_key_jwt": "KEYCLOAK_CLIENT_KEY_FILE",
+    "tls_client_auth": "KEYCLOAK_CLIENT_CERT_FILE",
+    "federated_jwt": "KEYCLOAK_CLIENT_ASSERTION_FILE",
+}
 _SEEN: Final = (("Server", "s2s-fastapi embedded issuer, for development only"),)
 
 
@@ -178,6 +191,12 @@ class EmbeddedIssuer:
         """Return the secrets of the confidential clients, by client id."""
         return self._realm(realm).secrets
 
+    def without_secret(self, realm: str) -> dict[str, str]:
+        """Return the enabled services that prove themselves without a secret, by client id, each with the variable for what it brings."""
+        model = self._realm(realm).model
+        methods = {client_id: self._method(realm, client_id) for client_id in model.service_client_ids}
+        return {client_id: _BROUGHT[method] for client_id, method in methods.items() if method}
+
     def passwords(self, realm: str) -> dict[str, str]:
         """Return the passwords of the users, by user name."""
         return self._realm(realm).passwords
@@ -185,29 +204,42 @@ class EmbeddedIssuer:
     def environment(self, realm: str, client_id: str) -> dict[str, str]:
         """Return the ``KEYCLOAK_*`` variables of the service that is this client.
 
-        One that signs assertions brings its own key: ``KEYCLOAK_CLIENT_KEY_FILE`` is not among them.
+        One that signs assertions brings its own key: ``KEYCLOAK_CLIENT_KEY_FILE`` is not among them. In the same way one brings its
+        ``KEYCLOAK_CLIENT_ASSERTION_FILE`` or its ``KEYCLOAK_CLIENT_CERT_FILE``, if it proves itself by that.
 
         Raises:
             ConfigurationError: There is no such realm, or no such client with a secret.
         """
         self._name(Named(client_id=client_id), realm)
-        signs = self._realm(realm).signing(client_id) is not None
+        method = self._method(realm, client_id)
         variables = {
             "KEYCLOAK_URL": self.url,
             "KEYCLOAK_PUBLIC_URL": self.public_url if self.public_url != self.url else "",
             "KEYCLOAK_AUTH_PATH": self.auth_path,
             "KEYCLOAK_REALM": realm,
             "KEYCLOAK_CLIENT_ID": client_id,
-            "KEYCLOAK_CLIENT_AUTH": "private_key_jwt" if signs else "",
-            "KEYCLOAK_CLIENT_SECRET": "" if signs else self._realm(realm).secret(client_id),
+            "KEYCLOAK_CLIENT_AUTH": method,
+            "KEYCLOAK_CLIENT_SECRET": "" if method else self._realm(realm).secret(client_id),
         }
         return {name: value for name, value in variables.items() if value}
 
+    def _method(self, realm: str, client_id: str) -> str:
+        """Return how a client proves itself, as ``KEYCLOAK_CLIENT_AUTH`` names it; empty if it does so by a secret."""
+        client = self._realm(realm).model.client(client_id)
+        return _METHODS.get(client.authenticator, "") if client is not None and client.enabled else ""
+
     # Ways in
 
-    def transport(self) -> httpx.BaseTransport:
-        """Return an httpx transport that sends every request to this issuer, whatever the host, for ``ServiceAuthMiddleware(transport=)``."""
-        return IssuerTransport(self.answer)
+    def transport(self, *, certificate: bytes = b"") -> httpx.BaseTransport:
+        """Return an httpx transport that sends every request to this issuer, whatever the host, for ``ServiceAuthMiddleware(transport=)``.
+
+        ``certificate``: the client certificate of its connections (PEM), as if the server had verified it.
+
+        Raises:
+            ValueError: This is no certificate.
+        """
+        held = ssl.PEM_cert_to_DER_cert(certificate.decode("ascii").strip()) if certificate else b""
+        return IssuerTransport(self.answer, held)
 
     @property
     def app(self) -> IssuerApp:
@@ -215,17 +247,18 @@ class EmbeddedIssuer:
         return IssuerApp(self.answer)
 
     @contextmanager
-    def serving(self, port: int = 0) -> Iterator[LoopbackServer]:
+    def serving(self, port: int = 0, *, tls: ssl.SSLContext | None = None) -> Iterator[LoopbackServer]:
         """Answer on a loopback socket; port 0 takes a free one. From then on `url` is that address.
 
-        If the issuer is served again, it has the same realms, keys and secrets.
+        If the issuer is served again, it has the same realms, keys and secrets. With ``tls`` it speaks https. If that context asks for client
+        certificates (``verify_mode=ssl.CERT_OPTIONAL``), they prove clients and bind tokens.
 
         Raises:
             OSError: The port is taken.
         """
         for realm in tuple(self._realms.values()):
             realm.keys.published()  # made before a request waits for them: two RSA keys take a second on a busy machine
-        with LoopbackServer(self.answer, port=port) as server:
+        with LoopbackServer(self.answer, port=port, tls=tls) as server:
             self.url = server.url
             yield server
 
@@ -268,6 +301,41 @@ class EmbeddedIssuer:
             ConfigurationError: There is no such realm.
         """
         return self._realm(realm).keys
+
+    def set_provider_keys(self, realm: str, alias: str, jwks: Mapping[str, Any]) -> None:
+        """Let an identity provider of the realm have these public keys (RFC 7517 section 5). Then nothing is fetched from it.
+
+        Raises:
+            ConfigurationError: There is no such realm, or this is no key set.
+        """
+        try:
+            self._realm(realm).provider_keys.give(alias, jwks)
+        except ValueError as error:
+            raise ConfigurationError(f"The keys of the identity provider {alias}: {error}.") from None
+
+    def assertion(self, client_id: str, *, realm: str = "", expires_in: int = 600, **claims: Any) -> str:
+        """Return a token by which a client that has no secret proves itself, as its identity provider would issue it.
+
+        - It is for ``KEYCLOAK_CLIENT_ASSERTION_FILE``. A key that is made for it counts beside those of the provider.
+        - ``expires_in``: seconds from now. ``claims`` replace those of a good token; None removes a claim.
+
+        Raises:
+            ConfigurationError: There is no such realm, or no such client of an identity provider.
+        """
+        found = self._realm(self._realm_of(realm, None))
+        client = found.model.client(client_id)
+        attributes = client.attributes if client is not None and client.authenticator == "federated-jwt" else {}
+        alias = attributes.get("jwt.credential.issuer", "")
+        provider = next((each for each in found.model.identity_providers if each.alias == alias), None)
+        if provider is None:
+            raise ConfigurationError(
+                f"The realm {found.name} has no client {client_id} that proves itself by the token of an identity provider."
+            )
+        now = int(self.time.now())
+        issuer = {"iss": provider.config["issuer"]} if provider.config.get("issuer") else {}
+        good = {"sub": attributes.get("jwt.credential.sub"), "aud": self.issuer(found.name), "jti": str(uuid.uuid4())}
+        given = {**issuer, **good, "iat": now, "exp": now + expires_in, **claims}
+        return found.provider_keys.sign(alias, {name: value for name, value in given.items() if value is not None})
 
     def set_not_before(self, realm: str, at: int | None = None) -> int:
         """Revoke the realm's tokens that were issued before `at`, in seconds since the epoch, and return it. The default is now."""
@@ -431,8 +499,8 @@ class EmbeddedIssuer:
         """
         self._name(Named(client_id=client_id), realm)
         found = self._realm(realm)
-        if found.signing(client_id) is not None:
-            return {"client_auth": "private_key_jwt"}
+        if method := self._method(realm, client_id):
+            return {"client_auth": method}
         if client_id not in found.secrets:
             raise ConfigurationError(
                 f"The realm {realm} has no client {client_id} with a secret, only {', '.join(sorted(found.secrets)) or 'none'}: write "
@@ -469,7 +537,8 @@ class EmbeddedIssuer:
         - ``claims`` replace what Keycloak would write; None removes a claim.
         - ``expires_in``: seconds from now. If it is negative, the token was issued before it expired.
         - ``issuer``: another ``iss``. ``key``: ``"foreign"``, ``"forged"`` or a private key of joserfc. ``dpop=True`` binds
-          the token to a key of the caller, and each request has a proof.
+          the token to a key of the caller, and each request has a proof. ``certificate=True`` binds it to a certificate of the caller,
+          which each request shows: for apps with ``client_certificate="tls"``.
         - With a realm file only what the file grants is granted, and an unknown client is an error.
 
         Raises:

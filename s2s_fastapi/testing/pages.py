@@ -39,7 +39,11 @@ def discovery_page(issuer: str, internal: str, *, exchanges: bool, binds: bool) 
         "response_types_supported": ["none"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": list(_ALGORITHMS),
-        "token_endpoint_auth_methods_supported": ["private_key_jwt", "client_secret_basic", "client_secret_post"],
+        "token_endpoint_auth_methods_supported": [
+            *("private_key_jwt", "client_secret_basic", "client_secret_post", "tls_client_auth"),
+        ],
+        "tls_client_certificate_bound_access_tokens": True,
+        "mtls_endpoint_aliases": {"token_endpoint": f"{endpoints}/token"},
         "token_endpoint_auth_signing_alg_values_supported": list(_ALGORITHMS),
         "claim_types_supported": ["normal"],
         **({"dpop_signing_alg_values_supported": list(PROOF_ALGORITHMS)} if binds else {}),

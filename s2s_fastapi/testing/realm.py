@@ -8,6 +8,7 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.realm.model import RealmModel
 from s2s_fastapi.realm.notices import Notice, notices
 from s2s_fastapi.testing.assertions import Seen
+from s2s_fastapi.testing.federated import ProviderKeys
 from s2s_fastapi.testing.issued import IssuedTokens
 from s2s_fastapi.testing.keys import NewKey, RealmKeys
 
@@ -44,6 +45,8 @@ class IssuerRealm:
         self.not_before: int = max(self.model.not_before, previous.not_before if previous else 0)
         """Seconds since the epoch."""
         self.assertions: Seen = previous.assertions if previous else Seen()
+        self.provider_keys: ProviderKeys = previous.provider_keys if previous else ProviderKeys()
+        """The keys of its identity providers."""
         self.proofs: Seen = previous.proofs if previous else Seen()
         """The ids of the DPoP proofs that it has accepted."""
         self.issued: IssuedTokens = previous.issued if previous else IssuedTokens()

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,15 +27,17 @@ class LoopbackServer:
     accepted inside of ``with``; leaving it ends them all.
     """
 
-    def __init__(self, answer: Callable[[Request], Response], *, port: int = 0) -> None:
-        """Bind the port; 0 takes a free one.
+    def __init__(
+        self, answer: Callable[[Request], Response], *, port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """Bind the port; 0 takes a free one. With ``tls`` it speaks https, and sees client certificates if the context asks for them.
 
         Raises:
             OSError: The port is taken.
         """
-        self._server = _Server(answer, port)
+        self._server = _Server(answer, port, tls)
         self.port: int = self._server.server_address[1]
-        self.url = f"http://{LOOPBACK}:{self.port}"
+        self.url = f"{'http' if tls is None else 'https'}://{LOOPBACK}:{self.port}"
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="embedded issuer", daemon=True
         )
@@ -53,8 +56,9 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, answer: Callable[[Request], Response], port: int) -> None:
+    def __init__(self, answer: Callable[[Request], Response], port: int, tls: ssl.SSLContext | None) -> None:
         self.answer = answer
+        self.tls = tls
         self.stopped = threading.Event()
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
@@ -64,6 +68,20 @@ class _Server(ThreadingHTTPServer):
         with self._lock:
             self._open.add(request)
         super().process_request(request, client_address)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Converse on a connection, on its thread. With TLS, the handshake comes first."""
+        if self.tls is None:
+            super().finish_request(request, client_address)
+            return
+        request.settimeout(_IDLE_SECONDS)
+        secured = self.tls.wrap_socket(request, server_side=True)
+        with self._lock:
+            self._open.add(secured)
+        try:
+            super().finish_request(secured, client_address)
+        finally:
+            self.shutdown_request(secured)
 
     def shutdown_request(self, request: Any) -> None:
         with self._lock:
@@ -106,6 +124,8 @@ class _Conversation(BaseHTTPRequestHandler):
             headers=tuple(self.headers.items()),
             body=body,
             client=self.client_address[0],
+            scheme="http" if self.server.tls is None else "https",
+            certificate=self._certificate(),
         )
         try:
             response = self.server.answer(request)
@@ -115,6 +135,10 @@ class _Conversation(BaseHTTPRequestHandler):
         self._send(response)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _converse  # noqa: N815 - http.server's names
+
+    def _certificate(self) -> bytes:
+        secured = self.connection
+        return (secured.getpeercert(binary_form=True) or b"") if isinstance(secured, ssl.SSLSocket) else b""
 
     def _body(self) -> bytes | None:
         """Return the body, or None if it is too large or its length is not known."""

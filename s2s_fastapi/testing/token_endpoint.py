@@ -9,6 +9,8 @@ from s2s_fastapi.realm.model import Denied, Granted
 from s2s_fastapi.testing import log
 from s2s_fastapi.testing.answers import FAILED, INVALID_ORIGIN, NO_STORE, TOO_LARGE, json_response, with_origin
 from s2s_fastapi.testing.assertions import ASSERTION_TYPE, Assertion, AssertionRules
+from s2s_fastapi.testing.client_certificates import ClientCertificate
+from s2s_fastapi.testing.federated import SPIFFE_TYPE, FederationRules, federated
 from s2s_fastapi.testing.issued import IssuedToken
 from s2s_fastapi.testing.minting import Grant, Mint
 from s2s_fastapi.testing.proofs import ProofRules, proved
@@ -94,7 +96,8 @@ def _outcome(form: Form, request: Request, mint: Mint, url: str) -> _Outcome:
         client = _credentials(read, request, strict=mint.wire.strict)
     except Malformed:
         return _Outcome("", grant, _BROKEN_BASIC)
-    client_id, denied = _authenticated(client, read, mint)
+    certificate = ClientCertificate(request.certificate)
+    client_id, denied = _authenticated(client, read, mint, certificate)
     if denied is None and form.repeated - (_MAY_REPEAT if grant == "token_exchange" else frozenset()):
         denied = _REPEATED
     if denied is not None:
@@ -103,10 +106,11 @@ def _outcome(form: Form, request: Request, mint: Mint, url: str) -> _Outcome:
     if isinstance(jkt, Denied):
         return _Outcome(client_id, grant, jkt)
     if grant == "password":
-        return _Outcome(client_id, grant, _of_user(read, client_id, mint, jkt))
+        return _Outcome(client_id, grant, _of_user(read, client_id, mint, jkt, certificate.thumbprint))
     if grant == "token_exchange":
         return _exchange(read, client_id, mint, jkt)
-    token = mint.realm.model.service_token(client_id, scope=read.get("scope"), peer=mint.client, jkt=jkt)
+    x5t = certificate.thumbprint
+    token = mint.realm.model.service_token(client_id, scope=read.get("scope"), peer=mint.client, jkt=jkt, x5t=x5t)
     return _Outcome(client_id, grant, token)
 
 
@@ -119,8 +123,12 @@ def _proved(request: Request, client_id: str, mint: Mint, url: str) -> str | Den
     return proved(",".join(headers), rules)
 
 
-def _authenticated(client: Credentials, form: Form, mint: Mint) -> tuple[str, Denied | None]:
-    """Return the client, and why it is not authenticated. It proves itself by secret, or by assertion if it is set to that."""
+def _authenticated(
+    client: Credentials, form: Form, mint: Mint, certificate: ClientCertificate
+) -> tuple[str, Denied | None]:
+    """Return the client, and why it is not authenticated. It proves itself by what it is set to; without that, by its secret."""
+    if (proved := _without_secret(client.client_id, form, mint, certificate)) is not None:
+        return proved
     named, text = form.get("client_id"), form.get("client_assertion") or ""
     signed = Assertion.read(text) if form.get("client_assertion_type") == ASSERTION_TYPE else None
     refused = mint.realm.model.authenticate(client.client_id, client.secret)
@@ -128,7 +136,9 @@ def _authenticated(client: Credentials, form: Form, mint: Mint) -> tuple[str, De
         if not _consistent(signed, mint):
             return signed.client_id, _UNKNOWN_CLIENT
         if mint.realm.signing(signed.client_id) is None:
-            return signed.client_id, _UNKNOWN_CLIENT if mint.wire.strict else _of_assertion(_NO_CLIENT_ID)
+            known = mint.realm.model.client(signed.client_id)
+            other = mint.wire.strict or known is None or known.authenticator == "federated-jwt"
+            return signed.client_id, _UNKNOWN_CLIENT if other else _of_assertion(_NO_CLIENT_ID)
         return signed.client_id, _by_assertion(signed, signed.client_id, mint)
     if mint.realm.signing(client.client_id) is None:
         return client.client_id, refused
@@ -143,6 +153,36 @@ def _authenticated(client: Credentials, form: Form, mint: Mint) -> tuple[str, De
     if signed is None:
         return client.client_id, _of_assertion(f"{_SIGNED}java.lang.IllegalArgumentException: Parsing error")
     return client.client_id, _by_assertion(signed, client.client_id, mint)
+
+
+def _without_secret(
+    client_id: str, form: Form, mint: Mint, certificate: ClientCertificate
+) -> tuple[str, Denied | None] | None:
+    """Return the client that proves itself by a certificate or by the token of an identity provider, or None if it uses neither."""
+    found = mint.realm.model.client(client_id)
+    by = found.authenticator if found is not None and found.enabled and not found.public else ""
+    if by == "client-x509" and found is not None:
+        refused = certificate.refusal(found.attributes, authorities=mint.wire.strict)
+        return client_id, refused or mint.realm.model.unusable(client_id)
+    kind, text = form.get("client_assertion_type") or "", form.get("client_assertion") or ""
+    if not mint.realm.model.federates or (by != "federated-jwt" and (client_id or not _of_provider(kind, text))):
+        return None
+    rules = FederationRules(
+        kind=kind,
+        client_id=client_id,
+        issuer=mint.issuer,
+        now=mint.now,
+        seen=mint.realm.assertions,
+        keys=mint.realm.provider_keys,
+    )
+    client_id, refused = federated(text, mint.realm.model, rules)
+    return client_id, refused or mint.realm.model.unusable(client_id)
+
+
+def _of_provider(kind: str, text: str) -> bool:
+    """Return whether an assertion may be the token of an identity provider, and is not the client's own."""
+    assertion = Assertion.read(text) if kind in {ASSERTION_TYPE, SPIFFE_TYPE} else None
+    return assertion is not None and assertion.claims.get("iss") != assertion.client_id
 
 
 def _by_assertion(signed: Assertion, client_id: str, mint: Mint) -> Denied | None:
@@ -184,7 +224,7 @@ def _credentials(form: Form, request: Request, *, strict: bool) -> Credentials:
     return found if secret is None else replace(found, secret=secret)
 
 
-def _of_user(form: Form, via: str, mint: Mint, jkt: str) -> Granted | Denied:
+def _of_user(form: Form, via: str, mint: Mint, jkt: str, x5t: str) -> Granted | Denied:
     login = form.get("username")
     if login is None:
         return _NO_USERNAME
@@ -192,7 +232,7 @@ def _of_user(form: Form, via: str, mint: Mint, jkt: str) -> Granted | Denied:
     expected = mint.realm.password(username)
     password = form.get("password") or ""
     right = expected is not None and hmac.compare_digest(password.encode(), expected.encode())
-    return mint.realm.model.password(username, via=via, scope=form.get("scope"), right_password=right, jkt=jkt)
+    return mint.realm.model.password(username, via=via, scope=form.get("scope"), right_password=right, jkt=jkt, x5t=x5t)
 
 
 def _exchange(form: Form, client_id: str, mint: Mint, jkt: str) -> _Outcome:

@@ -17,8 +17,10 @@ class IssuerTransport(httpx.BaseTransport):
     Faults look as they do over a socket: the client's read timeout ends a delay, a closed connection is a protocol error.
     """
 
-    def __init__(self, answer: Callable[[Request], Response]) -> None:
+    def __init__(self, answer: Callable[[Request], Response], certificate: bytes = b"") -> None:
+        """Take what answers, and the client certificate of the connection (DER), if there is one."""
         self._answer = answer
+        self._certificate = certificate
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Return the issuer's answer.
@@ -34,6 +36,7 @@ class IssuerTransport(httpx.BaseTransport):
                 headers=tuple(request.headers.items()),
                 body=request.read(),
                 scheme=request.url.scheme,
+                certificate=self._certificate,
             )
         )
         timeouts: dict[str, Any] = request.extensions.get("timeout") or {}

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from types import FunctionType
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
@@ -37,14 +38,16 @@ from s2s_fastapi.settings import KeycloakSettings
 from s2s_fastapi.telemetry import DecisionLog, Observer
 from s2s_fastapi.testing import calling
 from s2s_fastapi.testing.calling import CallingLayer
+from s2s_fastapi.testing.client_certificates import first_certificate
 from s2s_fastapi.testing.clock import IssuerTime
-from s2s_fastapi.testing.decisions import Recorder
+from s2s_fastapi.testing.decisions import SENDING, Recorder
 from s2s_fastapi.testing.found import Found, find
 from s2s_fastapi.testing.served import from_elsewhere, refuse_served
 from s2s_fastapi.testing.swapping import Swap, original, present, swapping
 from s2s_fastapi.verifier.accepted_tokens import AcceptedTokens
 from s2s_fastapi.verifier.bound import BoundTokens, DpopOptions
 from s2s_fastapi.verifier.checks import Checks
+from s2s_fastapi.verifier.client_certificate import ClientCertificates
 from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.public_url import PublicUrls
 from s2s_fastapi.verifier.realms import RealmsVerifier
@@ -55,6 +58,8 @@ __all__ = ["MADE_UP", "Trusted", "TrustedIssuer", "TrustedRealm", "proof_url", "
 
 _log: Final = logging.getLogger("s2s_fastapi.testing")
 _TIMEOUT: Final = 3.0
+_OWN_FILES: Final = {"private_key_jwt": ("client_key_file",), "federated_jwt": ("client_assertion_file",)}
+"""By what an app proves itself also to the test issuer: its own key, and its own token of an identity provider."""
 MADE_UP: Final = "service-under-test"
 """The client of an app that does not say which one it is."""
 
@@ -64,8 +69,8 @@ class TrustedIssuer(Protocol):
 
     time: IssuerTime
 
-    def transport(self) -> httpx.BaseTransport:
-        """Return what takes requests to it."""
+    def transport(self, *, certificate: bytes = b"") -> httpx.BaseTransport:
+        """Return what takes requests to it, over a connection with this client certificate (PEM)."""
 
     def place(
         self, realm: str, settings: KeycloakSettings | None = None, *, further: bool = False
@@ -294,6 +299,7 @@ class Trusted:
                     first=each is settings[0],
                     max_lifetime=before["_max_lifetime"],
                     dpop=before["_dpop"].mode,
+                    certificate=before["_certificate_source"] is not None,
                 ),
                 self._keys(each),
                 AcceptedTokens(before["_cached_tokens"]),
@@ -304,11 +310,13 @@ class Trusted:
         made = RealmsVerifier(realms) if len(realms) > 1 else realms[0]
         dpop: DpopOptions = before["_dpop"]
         dpop = replace(dpop, store=self._proofs) if dpop.mode else dpop
+        certificates = ClientCertificates.of(before["_certificate_source"])
         return {
             **vars(other),
             "_verifier": made,
             "_dpop": dpop,
-            "_bound": BoundTokens(made, dpop) if dpop.mode else None,
+            "_bound": BoundTokens(made, dpop, certificates) if dpop.mode else None,
+            "_certificates": certificates,
             "_client_ids": {each.issuer: each.client_id for each in settings},
             "_protects": dpop.placed(ProtectionSpace(settings[0].client_id or settings[0].realm)),
             "_log": self._recorder(DecisionLog()),
@@ -341,13 +349,18 @@ class Trusted:
     def _source(self) -> TokenSource:
         return _Source(
             self._asked,
-            channel=lambda _: BackChannel(transport=self.issuer.transport, timeout=DEADLINE),
+            channel=lambda settings: BackChannel(transport=partial(self._transport, settings), timeout=DEADLINE),
             settings=self._of_caller,
             workers=lambda _: self._workers[1],
             exchange_workers=lambda _: self._workers[1],
             clock=self.issuer.time.monotonic,
             wall=self.issuer.time.now,
         )
+
+    def _transport(self, settings: KeycloakSettings) -> httpx.BaseTransport:
+        """Return what takes the requests of a calling app to the issuer, with the client certificate that its settings name."""
+        file = settings.client_cert_file
+        return self.issuer.transport(certificate=first_certificate(file) if file is not None else b"")
 
     def _asked(self, settings: KeycloakSettings, wanted: Wanted) -> None:
         self.issuer.asked(self.issuer.realm_of(settings.issuer), settings.client_id, wanted)
@@ -410,12 +423,13 @@ class Trusted:
         values |= {"leeway": given.leeway, "name": given.name, "dpop": given.dpop} if given is not None else {}
         if calls:
             values |= self.issuer.credentials(realm, client_id)
+            own_files = {name: getattr(given, name, None) for name in _OWN_FILES.get(values.get("client_auth", ""), ())}
+            values |= {name: file for name, file in own_files.items() if file is not None}
+            values |= _certificate_of(given)
             if (
-                values.get("client_auth") == "private_key_jwt"
-                and given is not None
-                and given.client_key_file is not None
-            ):
-                values["client_key_file"] = given.client_key_file  # the app signs with its own key
+                values.get("client_auth") == "tls_client_auth"
+            ):  # settings take it with an https URL only, and here no URL is called
+                values["url"] = values["url"].replace("http://", "https://", 1)
         return KeycloakSettings(**values)
 
 
@@ -444,6 +458,10 @@ def _here_only(middleware: ServiceAuthMiddleware) -> Callable[..., Awaitable[Non
             )
             await middleware._not_started(scope, receive, send, problem)  # noqa: SLF001 - answers 500 and says why
             return
+        sending = SENDING.get()
+        if sending is not None and sending.certificate:  # as a server with the ASGI TLS extension
+            tls = {"client_cert_chain": [sending.certificate], "client_cert_error": None}
+            scope["extensions"] = {**scope.get("extensions", {}), "tls": tls}
         await ServiceAuthMiddleware._authenticate(middleware, checked, app, scope, receive, send, root_path=root_path)  # noqa: SLF001 - what it stands for
 
     return authenticate
@@ -554,6 +572,13 @@ def proof_url(url: str, public_urls: Collection[str], *, root_path: str = "") ->
     path = urlsplit(url).path
     found = PublicUrls.of(tuple(public_urls)[:1]).of_request({"raw_path": path.encode() or b"/"}, root_path)
     return min(found, default=url)
+
+
+def _certificate_of(given: KeycloakSettings | None) -> dict[str, Any]:
+    """Return the client certificate that an app shows beside its other credentials, as settings name it."""
+    if given is None or given.client_cert_file is None:
+        return {}
+    return {"client_cert_file": given.client_cert_file, "client_cert_key_file": given.client_cert_key_file}
 
 
 def _as_given(settings: tuple[KeycloakSettings, ...]) -> KeycloakSettings | tuple[KeycloakSettings, ...]:

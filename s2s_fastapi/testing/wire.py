@@ -112,6 +112,8 @@ class Request:
     """The address it came from."""
     scheme: str = "http"
     """Of the URL, as the server sees it."""
+    certificate: bytes = b""
+    """The client certificate of the connection (DER), which the server has verified; empty if there is none."""
 
     def header(self, name: str) -> str | None:
         """Return the first header of that name, in whatever case, or None."""

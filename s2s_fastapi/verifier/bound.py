@@ -1,7 +1,8 @@
-"""Tokens that are bound to a key (DPoP, RFC 9449): one becomes an acceptance only by the proof of the same request.
+"""Bound tokens: one becomes an acceptance only by the proof (DPoP, RFC 9449) or the client certificate (RFC 8705) of the same request.
 
-The token is verified first, as every other one (`s2s_fastapi.verifier.verifier`), and then the proof (`s2s_fastapi.proof.checked`). The
-proof is remembered last, so that what is refused takes no place in the store.
+The token is verified first, as every other one (`s2s_fastapi.verifier.verifier`), then the certificate, if it is bound to one
+(`s2s_fastapi.verifier.client_certificate`), and then the proof (`s2s_fastapi.proof.checked`). The proof is remembered last, so that what
+is refused takes no place in the store.
 """
 
 import logging
@@ -20,12 +21,13 @@ from s2s_fastapi.proof.checked import Proof, check_proof
 from s2s_fastapi.proof.replay import InProcessReplayStore, ReplayStore, Sender, quota_of
 from s2s_fastapi.text import listed
 from s2s_fastapi.verifier.bearer import proofs_in, token_in
+from s2s_fastapi.verifier.client_certificate import ClientCertificates, MatchedCertificate
 from s2s_fastapi.verifier.public_url import PublicUrls, checked_urls
 from s2s_fastapi.verifier.realms import RealmsVerifier
 from s2s_fastapi.verifier.verdict import BoundVerdict, Verdict
 from s2s_fastapi.verifier.verifier import Verifier
 
-__all__ = ["BoundTokens", "DpopOptions"]
+__all__ = ["BoundTokens", "DpopOptions", "certified"]
 
 _STORE_SECONDS: Final = 0.6
 """Seconds for which a store may look for a proof, all in all."""
@@ -127,12 +129,18 @@ def _of_store(store: ReplayStore | None) -> str:
 class BoundTokens:
     """Decide about requests with a token under the scheme DPoP."""
 
-    def __init__(self, verifier: Verifier | RealmsVerifier, options: DpopOptions) -> None:
-        """Take the verifier of the service. Bound tokens are verified as it does, and remembered in another place.
+    def __init__(
+        self,
+        verifier: Verifier | RealmsVerifier,
+        options: DpopOptions,
+        certificates: ClientCertificates | None = None,
+    ) -> None:
+        """Take the verifier of the service, and where the client certificates of tokens come from that are bound in both ways.
 
         Without a store in the options, proofs are remembered in the store that all apps and verifiers of this process share.
         """
-        self._tokens = verifier.beside()
+        self._tokens = verifier
+        self._certificates = certificates
         self._clock: Callable[[], float] = verifier.realms[0].clock
         self._several = len(verifier.realms) > 1
         self._urls = PublicUrls.of(options.urls)
@@ -148,6 +156,9 @@ class BoundTokens:
         verdict = self._tokens.known(credentials) or await self._tokens.adecide(credentials)
         if not isinstance(verdict, BoundVerdict):
             return verdict
+        certificate = _certificate(verdict, self._certificates, scope)
+        if isinstance(certificate, Decision):
+            return verdict.refused(certificate)
         now = self._clock()
         proof = check_proof(
             proofs_in(scope["headers"]),
@@ -160,7 +171,7 @@ class BoundTokens:
         if isinstance(proof, Decision):
             return verdict.refused(proof)
         refusal = await self._used(verdict, proof, now, scope)
-        return verdict.proven(proof) if refusal is None else verdict.refused(refusal)
+        return verdict.proven(proof, certificate) if refusal is None else verdict.refused(refusal)
 
     async def unasked(self, credentials: bytes, cure: str) -> Verdict:
         """Return the refusal of a token whose proof cannot be checked, because nobody knows the request that it came with."""
@@ -194,3 +205,22 @@ class BoundTokens:
         if new is False:
             return Decision(reason=Reason.PROOF_REPLAYED, cure=PROOF_USED)
         return Decision(reason=Reason.REPLAY_STORE_UNAVAILABLE, cure=STORE_UNCLEAR, retry_after=_RETRY_AFTER)
+
+
+def certified(
+    verdict: BoundVerdict, certificates: ClientCertificates | None, scope: MutableMapping[str, Any]
+) -> Verdict:
+    """Return the verdict on a request, or on the handshake of a WebSocket, with a token under Bearer that is bound to a certificate."""
+    certificate = _certificate(verdict, certificates, scope)
+    return (
+        verdict.refused(certificate) if isinstance(certificate, Decision) else verdict.proven(certificate=certificate)
+    )
+
+
+def _certificate(
+    verdict: BoundVerdict, certificates: ClientCertificates | None, scope: MutableMapping[str, Any]
+) -> MatchedCertificate | Decision | None:
+    """Return the certificate of the request if the token is bound to it, or the refusal; None if the token needs none."""
+    if not verdict.certificate or certificates is None:
+        return None  # `BoundVerdict.proven` refuses a token that needs one
+    return certificates.matched(scope, verdict.certificate)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
 
 from s2s_fastapi.accepted import digest
 from s2s_fastapi.backchannel.strict_json import json_object
@@ -20,7 +20,7 @@ from s2s_fastapi.keycloak.cures import (
     shown,
     type_cure,
 )
-from s2s_fastapi.principal import Payload, Principal
+from s2s_fastapi.principal import Binding, Payload, Principal
 from s2s_fastapi.text import named
 from s2s_fastapi.verifier.bearer import is_dpop, token_in
 from s2s_fastapi.verifier.claims import read_principal
@@ -39,8 +39,8 @@ _LIFETIMES: Final = (60, 30 * MAX_LIFETIME)
 _HOUR: Final = 3600
 _THUMBPRINT: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 """SHA-256 in base64url (RFC 7638 section 3)."""
-_OTHER_BINDINGS: Final = frozenset({"x5t#S256", "jwk", "jwe", "kid", "jku"})
-"""Further ways to bind a token (RFC 7800 section 3, RFC 8705 section 3.1). Nobody here checks them, so they must not be taken for checked."""
+_OTHER_BINDINGS: Final = frozenset({"jwk", "jwe", "kid", "jku"})
+"""Further ways to bind a token (RFC 7800 section 3). Nobody here checks them, so they must not be taken for checked."""
 _PREFIX: Final = "KEYCLOAK_"
 _UNREAD: Final = Principal(client_id="", kind="unknown", issuer="", issued_at=0, expires_at=0)
 
@@ -81,7 +81,7 @@ class _Presented:
             user=shown(self.principal.subject) if self.principal.kind == "user" else "",
             token_id=shown(claims.get("jti", "")),
             issuer=shown(self.expected.issuer),  # whose key signed it; what the token says stands in the cure
-            binding="dpop" if _thumbprint(claims) else "",
+            binding=_bindings(claims).name,
             receiver=self.receiver,
         )
 
@@ -115,6 +115,8 @@ class Checks:
     """Whether it is the realm that requirements mean if they name none."""
     dpop: Literal["", "accepted", "required"] = ""
     """Whether the service accepts tokens under the scheme DPoP, beside those under Bearer or alone."""
+    certificate: bool = False
+    """Whether the service accepts tokens that are bound to a client certificate."""
 
     def __post_init__(self) -> None:
         value: object = self.max_lifetime
@@ -135,6 +137,7 @@ class Checks:
         first: bool = True,
         max_lifetime: float = MAX_LIFETIME,
         dpop: Literal["", "accepted", "required"] = "",
+        certificate: bool = False,
     ) -> Self:
         """Return what the settings say, with these audiences, this kind of callers and this limit for a token's life.
 
@@ -155,6 +158,7 @@ class Checks:
             realm=settings.name,
             first=first,
             dpop=dpop,
+            certificate=certificate,
         )
 
     def judge(
@@ -173,7 +177,7 @@ class Checks:
         - ``now`` and the realm's ``not_before`` are in seconds since the epoch.
         - While ``observing`` a wrong audience and a wrong kind of caller are reported and accepted.
         - ``credentials`` are the scheme and the token: if it is accepted, the verdict keeps the token's digest.
-        - What is good under the scheme DPoP is a `BoundVerdict`, which accepts no request by itself.
+        - What is good and bound is a `BoundVerdict`, which accepts no request by itself.
         """
         dpop = is_dpop(credentials)
         presented = _Presented(self, jws, claims, not_before, now, dpop=dpop)
@@ -190,9 +194,12 @@ class Checks:
             if not refusals or observing:
                 observed = tuple(replace(refusal, observed=True) for refusal in refusals)
                 begins = max(presented.principal.issued_at, presented.nbf) - self.leeway
-                principal = replace(presented.principal, binding="dpop") if dpop else presented.principal
+                if "cnf" not in claims:
+                    return Verdict(observed, presented.principal, digest(token_in(credentials)), jws.kid, begins)
+                bound = _bindings(claims)
+                principal = replace(presented.principal, binding=bound.name)
                 verdict = Verdict(observed, principal, digest(token_in(credentials)), jws.kid, begins)
-                return BoundVerdict(verdict, _thumbprint(claims), presented.receiver) if dpop else verdict
+                return BoundVerdict(verdict, bound.key, presented.receiver, certificate=bound.certificate)
         principal = presented.principal
         return Verdict((refusals[0],), None if principal is _UNREAD else principal)
 
@@ -222,25 +229,50 @@ class Checks:
         return principal.expires_at + self.leeway
 
 
-def _thumbprint(claims: dict[str, Any]) -> str:
-    """Return the thumbprint of the key that a token is bound to by DPoP; nothing if it is bound in another way, or in two.
+class _Bindings(NamedTuple):
+    """What a token is bound to: the thumbprints that the request must match, each empty if it is not bound in that way."""
+
+    key: str = ""
+    """Of the key of its DPoP proofs (RFC 9449 section 6.1)."""
+    certificate: str = ""
+    """Of its client certificate (RFC 8705 section 3.1)."""
+
+    @property
+    def name(self) -> Binding:
+        """The binding as `Principal.binding` has it."""
+        return "dpop" if self.key else "certificate" if self.certificate else ""
+
+
+_UNKNOWN: Final = _Bindings()
+
+
+def _bindings(claims: dict[str, Any]) -> _Bindings:
+    """Return what a token is bound to; nothing at all if one of its bindings is malformed, or of a kind that nobody here checks.
 
     ``cnf`` alone decides (RFC 9449 section 6.1). Members of it that nobody here knows are ignored, as RFC 7800 section 3.1 says.
     """
     bound = claims.get("cnf")
     if not isinstance(bound, dict) or not _OTHER_BINDINGS.isdisjoint(bound):
-        return ""
-    thumbprint = bound.get("jkt")
-    return thumbprint if isinstance(thumbprint, str) and _THUMBPRINT.fullmatch(thumbprint) else ""
+        return _UNKNOWN
+    found = {name: bound[name] for name in ("jkt", "x5t#S256") if name in bound}
+    if not all(isinstance(each, str) and _THUMBPRINT.fullmatch(each) for each in found.values()):
+        return _UNKNOWN
+    return _Bindings(found.get("jkt", ""), found.get("x5t#S256", ""))
 
 
 def _bound_to_a_key(token: _Presented) -> str:
-    """Refuse a bound token under the scheme Bearer (RFC 9449 section 7.2), and under DPoP one that is bound in another way."""
+    """Refuse a bound token whose bindings this request cannot show: each one must be of a kind that the service checks.
+
+    A token with a key is sent under the scheme DPoP (RFC 9449 section 7.2), one with a certificate alone under Bearer (RFC 8705 section 3).
+    """
     if "cnf" not in token.claims:
         return ""
-    if not token.dpop:
-        return binding_cure(token.claims, dpop=token.expected.dpop)
-    return "" if _thumbprint(token.claims) else confirmation_cure(token.claims)
+    bound, takes = _bindings(token.claims), token.expected.certificate
+    if bound.name and bool(bound.key) == token.dpop and (takes or not bound.certificate):
+        return ""
+    if token.dpop:
+        return confirmation_cure(token.claims, certificate=takes)
+    return binding_cure(token.claims, dpop=token.expected.dpop, certificate=takes)
 
 
 def _not_bound(token: _Presented) -> str:
@@ -250,7 +282,8 @@ def _not_bound(token: _Presented) -> str:
 
 def _not_an_access_token(token: _Presented) -> str:
     kind = token.claims.get("typ")
-    accepted = ("bearer", "dpop") if token.dpop else ("bearer",)  # what is under DPoP here is bound: the check above
+    # What is under DPoP here is bound: the check above. Keycloak also writes DPoP into a token that is bound to a certificate alone.
+    accepted = ("bearer", "dpop") if token.dpop or "cnf" in token.claims else ("bearer",)
     return "" if isinstance(kind, str) and kind.lower() in accepted else type_cure(token.claims)
 
 

@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 import httpx
 
 from s2s_fastapi.backchannel.channel import BackChannel, BackChannelError, Reply
+from s2s_fastapi.backchannel.client_certificate import ClientCertificate
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.engine.refreshing import Failed, Loaded, Refreshing, State
 from s2s_fastapi.engine.reports import report
@@ -370,11 +371,19 @@ class SharedSources:
         watch_forks(self)
         endpoints = Endpoints.of(settings)
         # Everything that decides which keys they are, how they are reached, and what is reported of them.
-        key = (endpoints, settings.issuer, settings.ca_file, settings.proxy, settings.worded("KEYCLOAK_"))
+        certificate = ClientCertificate.of(settings)
+        key = (
+            endpoints,
+            settings.issuer,
+            settings.ca_file,
+            settings.proxy,
+            certificate,
+            settings.worded("KEYCLOAK_"),
+        )
         with self._lock:
             source = self._sources.get(key)
             if source is None:
-                channel = BackChannel.shared(settings.ca_file, _TIMEOUT, settings.proxy)
+                channel = BackChannel.shared(settings.ca_file, _TIMEOUT, settings.proxy, certificate)
                 source = KeySource(
                     endpoints, channel, issuer=settings.issuer, worded=settings.worded, clock=self._clock
                 )

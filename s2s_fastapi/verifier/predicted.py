@@ -17,11 +17,13 @@ _MADE_UP: Final = {"iss": "https://keycloak.invalid/realms/predicted", "iat": 1,
 def predicted_principal(claims: Mapping[str, Any]) -> Principal | Decision:
     """Return the caller that these claims describe, or why no receiver could read them.
 
-    Issuer and dates are made up if they are missing. The caller of a bound token is taken for one that proves to have its key.
+    Issuer and dates are made up if they are missing. The caller of a bound token is taken for one that proves to have its key or certificate.
     """
     whole = {**_MADE_UP, **claims}
     found = read_principal(whole, MappingProxyType(whole))
     if isinstance(found, Decision):
         return found
     cnf = claims.get("cnf")
-    return replace(found[0], binding="dpop") if isinstance(cnf, Mapping) and "jkt" in cnf else found[0]
+    if not isinstance(cnf, Mapping):
+        return found[0]
+    return replace(found[0], binding="dpop" if "jkt" in cnf else "certificate" if "x5t#S256" in cnf else "")

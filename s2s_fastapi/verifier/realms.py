@@ -58,10 +58,6 @@ class RealmsVerifier:
         """Return the realm that decided about a caller."""
         return self._by_issuer[principal.issuer]
 
-    def beside(self) -> "RealmsVerifier":
-        """Return a verifier of the same realms that remembers other tokens."""
-        return RealmsVerifier(tuple(realm.beside() for realm in self.realms))
-
     def known(self, credentials: bytes) -> Verdict | None:
         """Return the verdict on a token that was accepted before and still would be: by its own realm's keys and not-before alone."""
         for realm in self.realms:
@@ -72,7 +68,7 @@ class RealmsVerifier:
     def decide(self, credentials: bytes) -> Verdict:
         """Return the verdict on a token, waiting for keys if need be."""
         for realm in self.realms:
-            if credentials in realm.tokens:
+            if realm.remembers(credentials):
                 try:
                     verdict = realm.hit(credentials, realm.keys.get())
                 except KeysUnavailable as error:
@@ -91,7 +87,7 @@ class RealmsVerifier:
     async def adecide(self, credentials: bytes) -> Verdict:
         """Return the verdict like `decide`, without blocking the event loop."""
         for realm in self.realms:
-            if credentials in realm.tokens:
+            if realm.remembers(credentials):
                 try:
                     verdict = realm.hit(credentials, await realm.keys.aget())
                 except KeysUnavailable as error:

@@ -2,10 +2,10 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, MutableMapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import httpx
 
@@ -24,13 +24,14 @@ from s2s_fastapi.telemetry.metrics import decided
 from s2s_fastapi.telemetry.spans import current_span, describe, trace_id
 from s2s_fastapi.verifier.accepted_tokens import CACHED_TOKENS, AcceptedTokens
 from s2s_fastapi.verifier.bearer import credentials_of, is_dpop, token_in
-from s2s_fastapi.verifier.bound import BoundTokens, DpopOptions
+from s2s_fastapi.verifier.bound import BoundTokens, DpopOptions, certified
 from s2s_fastapi.verifier.checks import MAX_LIFETIME, Checks
+from s2s_fastapi.verifier.client_certificate import CertificateSource, ClientCertificates, checked_source
 from s2s_fastapi.verifier.keys import KeySource
 from s2s_fastapi.verifier.presented import Connection, Presented
 from s2s_fastapi.verifier.public_url import outermost_root
 from s2s_fastapi.verifier.realms import RealmsVerifier
-from s2s_fastapi.verifier.verdict import Judge, Verdict
+from s2s_fastapi.verifier.verdict import BoundVerdict, Judge, Verdict
 from s2s_fastapi.verifier.verifier import Verifier
 
 __all__ = ["TokenVerifier"]
@@ -61,6 +62,7 @@ class TokenVerifier:
         dpop: Literal["accepted", "required"] | None = None,
         public_url: str | Collection[str] | None = None,
         replay_store: ReplayStore | None = None,
+        client_certificate: CertificateSource | None = None,
         insecure_skip_audience: bool = False,
         transport: Callable[[], httpx.BaseTransport] | None = None,
         clock: Callable[[], float] = time.time,
@@ -74,11 +76,14 @@ class TokenVerifier:
         - ``dpop``, ``public_url`` and ``replay_store``: as for `ServiceAuthMiddleware`. They count for `authenticate` with a request or a
           WebSocket: a proof names the method and the URL of its request (RFC 9449 section 4.2). A token alone, and pairs of names and values,
           have neither, so a bound token is refused there.
+        - ``client_certificate``: as for `ServiceAuthMiddleware`, and for `authenticate` in the same way.
         - ``transport`` makes the httpx transport for Keycloak. ``clock`` returns the seconds since the epoch.
 
         Raises:
-            ConfigurationError: ``dpop`` is something else, or needs ``public_url``.
+            ConfigurationError: ``dpop`` is something else, or needs ``public_url``; or ``client_certificate`` is something else.
         """
+        self._certificate_source = checked_source(client_certificate)
+        self._certificates: ClientCertificates | None = None
         self._dpop = DpopOptions.of(dpop, public_url, replay_store)
         self._bound: BoundTokens | None = None
         self._given = settings
@@ -155,6 +160,8 @@ class TokenVerifier:
                 verdict = await self._proven(self._bound, credentials, presented)
             else:
                 verdict = verifier.known(credentials) or await verifier.adecide(credentials)
+                if isinstance(verdict, BoundVerdict) and (scope := _request_of(presented)) is not None:
+                    verdict = certified(verdict, self._certificates, scope)
         decision, principal = verdict.decision, verdict.principal
         if principal is not None and verdict.accepted and requirement is not None:
             own = self._client_ids.get(principal.issuer, "")
@@ -166,9 +173,10 @@ class TokenVerifier:
         return principal
 
     async def _proven(self, bound: BoundTokens, credentials: bytes, presented: Presented) -> Verdict:
-        if presented.scope is None or presented.scope.get("type") not in ("http", "websocket"):
+        scope = _request_of(presented)
+        if scope is None:
             return await bound.unasked(credentials, UNPROVABLE)
-        return await bound.decide(credentials, presented.scope, outermost_root(presented.scope))
+        return await bound.decide(credentials, scope, outermost_root(scope))
 
     def _log_located(self, presented: Presented, decision: Decision) -> None:
         decided(decision)
@@ -211,8 +219,10 @@ class TokenVerifier:
                 made = RealmsVerifier((alone, *(self._of(settings, first=False) for settings in others)))
             # Threads may meet here. One of them wins, or each would remember its own tokens. There is no lock: a fork could find it taken.
             made = self._made.setdefault("verifier", made)
+            certificates = ClientCertificates.of(self._certificate_source)
+            self._certificates = certificates
             if self._dpop.mode:
-                self._bound = self._proving.setdefault("bound", BoundTokens(made, self._dpop))
+                self._bound = self._proving.setdefault("bound", BoundTokens(made, self._dpop, certificates))
                 for level, said in self._dpop.said:
                     _log_once(level, said)
             self._verifier = made  # last: another thread that sees it needs the rest, too
@@ -229,6 +239,7 @@ class TokenVerifier:
                 first=first,
                 max_lifetime=self._max_lifetime,
                 dpop=self._dpop.mode,
+                certificate=self._certificate_source is not None,
             ),
             KeySource.of(settings, self._transport),
             AcceptedTokens(self._cached_tokens),
@@ -250,6 +261,12 @@ class TokenVerifier:
 def _log_once(level: int, sentence: str) -> None:
     """Log a sentence once in this process, because code may make a verifier for each request."""
     _log.log(level, "%s", sentence)
+
+
+def _request_of(presented: Presented) -> MutableMapping[str, Any] | None:
+    """Return the scope of a request or a WebSocket; None if only headers were given."""
+    scope = presented.scope
+    return scope if scope is not None and scope.get("type") in ("http", "websocket") else None
 
 
 def _credentials(token: object) -> bytes | Decision:

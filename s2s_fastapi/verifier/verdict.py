@@ -5,10 +5,11 @@ from functools import lru_cache
 from typing import Protocol
 
 from s2s_fastapi.decision import Decision, Reason
-from s2s_fastapi.keycloak.cures import NO_PROOF, shown
+from s2s_fastapi.keycloak.cures import NO_PROOF, WITHOUT_REQUEST, shown
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.proof.checked import Proof
 from s2s_fastapi.telemetry.metrics import DECISIONS, accepted_labels
+from s2s_fastapi.verifier.client_certificate import MatchedCertificate
 
 __all__ = ["BoundVerdict", "Judge", "Verdict"]
 
@@ -114,21 +115,31 @@ class Verdict:
 
 
 class BoundVerdict(Verdict):
-    """What was decided about a token that is bound to a key (RFC 7800 section 3.1). By itself it is a refusal: the proof is missing.
+    """What was decided about a token that is bound to a key (RFC 7800 section 3.1). By itself it is a refusal: nothing shows that its owner sent it.
 
     So a token that is remembered, or a verdict that code takes for another one, lets nobody in. `proven` returns the acceptance, for one
-    request, after the proof of that request was checked.
+    request, after the proof and the certificate of that request were checked.
     """
 
-    __slots__ = ("of_token", "receiver", "thumbprint")
+    __slots__ = ("certificate", "of_token", "receiver", "thumbprint")
 
-    def __init__(self, of_token: Verdict, thumbprint: str, receiver: str = "") -> None:
-        """Take what was decided about the token alone, the thumbprint of its key (``cnf.jkt``, RFC 9449 section 6.1), and who was called."""
+    def __init__(self, of_token: Verdict, thumbprint: str, receiver: str = "", *, certificate: str = "") -> None:
+        """Take what was decided about the token alone, what it is bound to, and who was called.
+
+        - ``thumbprint`` is that of the key of its proofs (``cnf.jkt``, RFC 9449 section 6.1); empty if it needs no proof.
+        - ``certificate`` is that of the client certificate (``cnf["x5t#S256"]``, RFC 8705 section 3.1); empty if it needs none.
+        """
         self.of_token = of_token
         """What is remembered, and for how long, depends on it. It accepts no request."""
         self.thumbprint = thumbprint
+        self.certificate = certificate
         self.receiver = receiver
-        super().__init__((self._refusal(Decision(reason=Reason.PROOF_MISSING, cure=NO_PROOF)),), begins=of_token.begins)
+        missing = (
+            Decision(reason=Reason.PROOF_MISSING, cure=NO_PROOF)
+            if thumbprint
+            else Decision(reason=Reason.CERTIFICATE_MISSING, cure=WITHOUT_REQUEST)
+        )
+        super().__init__((self._refusal(missing),), begins=of_token.begins)
 
     @property
     def owner(self) -> Principal:
@@ -141,9 +152,16 @@ class BoundVerdict(Verdict):
         """Return the refusal of one request, with what the token's signature vouches for."""
         return Verdict((self._refusal(refusal),))
 
-    def proven(self, proof: Proof) -> Verdict:  # noqa: ARG002 - nobody gets an acceptance without a proof that was checked
-        """Return the acceptance of the one request whose proof was checked and is new."""
-        return self.of_token
+    def proven(self, proof: Proof | None = None, certificate: MatchedCertificate | None = None) -> Verdict:
+        """Return the acceptance of the one request whose proof was checked and is new, and whose certificate is the token's.
+
+        Nobody gets an acceptance without all that the token is bound to: this refusal comes back.
+        """
+        if self.thumbprint and proof is None:
+            return self
+        if self.certificate and (certificate is None or certificate.thumbprint != self.certificate):
+            return self
+        return self.of_token if self.thumbprint or self.certificate else self
 
     def _refusal(self, refusal: Decision) -> Decision:
         return self.of_token.with_token(refusal, self.receiver)

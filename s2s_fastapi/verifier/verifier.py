@@ -47,14 +47,15 @@ class Verifier:
         self.checks = checks
         self.keys = keys
         self.tokens = tokens
+        self.bound = tokens.empty() if checks.dpop or checks.certificate else None
+        """Good tokens that are bound. They never lie where the fast path looks, because none of them accepts a request by itself. None if the
+        service accepts none."""
         self._observe_until = observe_until
         self.clock = clock
 
-    def beside(self) -> "Verifier":
-        """Return a verifier of the same realm that remembers other tokens: bound ones never lie where bearer tokens are looked up."""
-        return Verifier(
-            self.checks, self.keys, self.tokens.empty(), observe_until=self._observe_until, clock=self.clock
-        )
+    def remembers(self, credentials: bytes) -> bool:
+        """Return whether a token with exactly these credentials was accepted before, or was good and is bound."""
+        return credentials in self.tokens or (self.bound is not None and credentials in self.bound)
 
     def known(self, credentials: bytes) -> Verdict | None:
         """Return the verdict on a token that was accepted before and still would be. Never waits.
@@ -79,7 +80,7 @@ class Verifier:
     def decide(self, credentials: bytes) -> Verdict:
         """Return the verdict on a token, waiting for keys if need be."""
         try:
-            if credentials in self.tokens and (verdict := self.hit(credentials, self.keys.get())) is not None:
+            if self.remembers(credentials) and (verdict := self.hit(credentials, self.keys.get())) is not None:
                 return verdict
         except KeysUnavailable as error:
             return Verdict((unavailable(error),))
@@ -92,7 +93,7 @@ class Verifier:
     async def adecide(self, credentials: bytes) -> Verdict:
         """Return the verdict like `decide`, without blocking the event loop."""
         try:
-            if credentials in self.tokens and (verdict := self.hit(credentials, await self.keys.aget())) is not None:
+            if self.remembers(credentials) and (verdict := self.hit(credentials, await self.keys.aget())) is not None:
                 return verdict
         except KeysUnavailable as error:
             return Verdict((unavailable(error),))
@@ -125,12 +126,16 @@ class Verifier:
 
     def _again(self, credentials: bytes, keys: KeySet) -> Verdict | None:
         """Return what was decided before, if everything that can have changed since is as it was."""
-        entry = self.tokens.get(credentials)
+        tokens = self.tokens
+        entry = tokens.get(credentials)
+        if entry is None and self.bound is not None:
+            tokens = self.bound
+            entry = tokens.get(credentials)
         if entry is None:
             return None
         if entry.holds(keys, self.keys.not_before, self.clock()):
             return entry.verdict
-        self.tokens.drop(credentials)
+        tokens.drop(credentials)
         return None
 
     def judged(self, credentials: bytes, jws: Jws | Decision, key: VerificationKey | Decision) -> Verdict:
@@ -158,13 +163,17 @@ class Verifier:
                 observing=now < self._observe_until,
                 credentials=credentials,
             )
-            token = verdict.of_token if isinstance(verdict, BoundVerdict) else verdict
+            token: Verdict = verdict
+            tokens: AcceptedTokens | None = self.tokens
+            if isinstance(verdict, BoundVerdict):
+                token, tokens = verdict.of_token, self.bound
             principal = token.principal
-            if principal is not None and token.accepted:
+            if principal is not None and token.accepted and tokens is not None:
                 ends = self.checks.ends(principal)
                 if token.observed:
                     ends = min(ends, self._observe_until)
-                self.tokens.put(credentials, RememberedToken(verdict, key, principal.issued_at, verdict.begins, ends))
+                remembered = RememberedToken(verdict, key, principal.issued_at, verdict.begins, ends)
+                tokens.put(credentials, remembered)
             return verdict
 
     def _unsigned(self, refusal: Decision, kid: str = "") -> Verdict:

@@ -1,6 +1,7 @@
 """How this service proves who it is."""
 
 import copy
+import os
 from base64 import b64decode
 from pathlib import Path
 from urllib.parse import unquote_plus
@@ -98,6 +99,18 @@ def test_equal_values_prove_the_same_and_nothing_else_is_equal(tmp_path: Path) -
         client_authentication(settings(client_secret=None, client_secret_file=Path(SECRET))),
     ]
     assert len({one, *others}) == 6
+
+
+def test_a_secret_that_is_rewritten_in_place_with_its_size_and_time_is_seen(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("one")
+    authentication = client_authentication(settings(client_secret=None, client_secret_file=file))
+    before, seen = authentication.stamp(), file.stat()
+    while file.stat().st_ctime_ns == seen.st_ctime_ns:  # the clock of a file system has steps
+        file.write_text("two")
+        os.utime(file, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+
+    assert authentication.stamp() != before
 
 
 @pytest.mark.parametrize("kind", [ClientSecretBasic, ClientSecretPost])

@@ -2,10 +2,12 @@
 
 import asyncio
 import importlib
+import json
 import logging
 import socketserver
 import sys
 import threading
+import time
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,11 +23,15 @@ from s2s_fastapi.backchannel.channel import BackChannel
 from s2s_fastapi.caller.client_key import ClientKey, registration
 from s2s_fastapi.caller.service_client import service_client
 from s2s_fastapi.caller.token_source import TokenSource, using
+from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.telemetry.foreign import LOGGERS, held_back
 from s2s_fastapi.testing import EmbeddedIssuer
 from s2s_fastapi.verifier.keys import KeySource
 from tests.caller.bound import BindingKeycloak, proofs
-from tests.caller.fakes import receiver, settings
+from tests.caller.fakes import jwt, receiver, settings
+from tests.caller.federated import federated, token
+from tests.kit.authority import issue, make_authority
+from tests.kit.mtls import TlsServer, keycloak
 from tests.kit.reported import reported
 from tests.testing.asking import SECRET, client, document
 
@@ -121,6 +127,76 @@ def test_no_frame_above_a_log_record_shows_a_secret_an_assertion_or_a_token(
     assert "httpcore.http11" in tracker.names
     assert "httpx" not in tracker.names
     assert tracker.leaks(*sent) == []
+
+
+@pytest.mark.parametrize("fault", ["", "foreign", "another key"])
+def test_no_frame_above_a_log_record_shows_the_key_of_a_certificate(
+    tracker: Tracker, tmp_path: Path, fault: str
+) -> None:
+    authority = make_authority(tmp_path / "authority")
+    file = issue(make_authority(tmp_path / "foreign") if fault == "foreign" else authority, tmp_path, together=True)
+    key = file if fault != "another key" else issue(authority, tmp_path / "other").with_suffix(".key")
+    answer = keycloak(lambda claims: jwt(**claims))
+    with TlsServer(authority, answer) as server, using(TokenSource()):
+        auth = ServiceTokenAuth(
+            settings=KeycloakSettings(
+                url=server.url,
+                realm="corp",
+                client_id="caller",
+                client_auth="tls_client_auth",
+                client_cert_file=file,
+                client_cert_key_file=None if key == file else key,
+                ca_file=authority,
+            )
+        )
+        token = ""
+        if fault:
+            with pytest.raises((TokenRequestError, ConfigurationError)):
+                auth.token()
+        else:
+            token = auth.token()
+        reported()
+    lines = [
+        line
+        for one in {file, key}
+        for line in one.read_text().partition("PRIVATE KEY-----\n")[2].splitlines()
+        if not line.startswith("-")
+    ]
+    assert len(lines) >= 3
+    assert tracker.kept
+    assert tracker.leaks(token, *lines) == []
+
+
+def test_no_frame_above_a_log_record_shows_the_token_of_a_platform(tracker: Tracker, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    texts, answers = [], []
+    with receiver() as server:
+        realm = f"{server.url}/realms/corp"
+        cases: list[dict[str, Any]] = [{}, {}, {"aud": "x"}, {"exp": 5}, {"iat": 5}]
+        for number, changes in enumerate(cases):
+            life: dict[str, Any] = {"aud": realm, "iat": time.time(), "exp": time.time() + 3600, "jti": str(number)}
+            texts.append(token(**{**life, **changes}))
+            claims = {"azp": "chat-app-service", "iat": 100, "exp": 400}
+            body = {"access_token": jwt(**claims), "expires_in": 300, "token_type": "Bearer"}
+            refusal = {"error": "invalid_client", "error_description": texts[-1]}
+            server.always = (401 if number == 1 else 200, {}, json.dumps(refusal if number == 1 else body).encode())
+            file.write_text(texts[-1])
+            with using(TokenSource()):
+                auth = ServiceTokenAuth(settings=federated(file, url=server.url))
+                try:
+                    answers.append(auth.token())
+                except TokenRequestError as error:
+                    answers.append(error.error)
+        reported()
+
+    assert [answer if answer in ("", "invalid_client") else "token" for answer in answers] == [
+        "token",
+        "invalid_client",
+        *[""] * 3,
+    ]
+    assert {"httpcore.http11", "s2s_fastapi.caller"} <= tracker.names
+    assert len(server.seen) == 2
+    assert tracker.leaks(*texts, *(part for text in texts for part in text.split(".")[1:])) == []
 
 
 @pytest.mark.parametrize("way", ["httpx", "service_client", "requests", "aiohttp", "headers_for"])

@@ -11,8 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from example_app.realm import REALMS
+from s2s_fastapi import KeycloakSettings, ServiceTokenAuth
 from s2s_fastapi.cli.commands import command_line
 from tests.cli.command import dev, run
+from tests.realm.secretless import document as secretless
+from tests.realm.secretless import providing
 from tests.testing.asking import client, document
 
 
@@ -57,6 +60,55 @@ def test_the_realms_of_the_stories_are_served_with_what_is_printed_until_ctrl_c(
     assert len(lines["DORA_PASSWORD"]) >= 32
     assert "BILLING_SECRET" not in lines
     assert chat["KEYCLOAK_CLIENT_SECRET"] not in errors
+
+
+def test_a_realm_with_an_identity_provider_is_served_and_its_services_are_shown_without_a_secret(
+    tmp_path: Path,
+) -> None:
+    with providing() as provider:
+        made = secretless(provider.url)
+        kept = ("api", "chat")
+        made["clients"] = [each for each in made["clients"] if each["clientId"] in kept]
+        made["identityProviders"] = [each for each in made["identityProviders"] if each["alias"] == "k8s"]
+        file = tmp_path / "realm.json"
+        file.write_text(json.dumps(made))
+        with dev(file, clients=2) as running:
+            chat = running.exports["secretless: chat"]
+            assert chat["KEYCLOAK_CLIENT_AUTH"] == "federated_jwt"
+            held = Path(chat["KEYCLOAK_CLIENT_ASSERTION_FILE"])
+            assert held.stat().st_mode & 0o077 == 0
+            assert "KEYCLOAK_CLIENT_SECRET" not in chat
+            issuer = f"{chat['KEYCLOAK_URL']}/realms/secretless"
+            kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+            form = {"grant_type": "client_credentials", "client_assertion_type": kind}
+            for audience, status in ((issuer, 200), ("https://kubernetes.default.svc", 400)):
+                token = provider.token(aud=audience)
+                url = f"{issuer}/protocol/openid-connect/token"
+                answer = httpx.post(url, data={**form, "client_assertion": token}, trust_env=False, timeout=20)
+                assert answer.status_code == status
+            settings = KeycloakSettings(
+                url=chat["KEYCLOAK_URL"],
+                realm="secretless",
+                client_id="chat",
+                client_auth="federated_jwt",
+                client_assertion_file=held,
+            )
+            with httpx.Client(
+                auth=ServiceTokenAuth(chat["KEYCLOAK_URL"], audience="api", settings=settings), trust_env=False
+            ) as caller:
+                assert caller.get(f"{chat['KEYCLOAK_URL']}/realms/secretless").status_code == 200
+            assert running.stop()[0] == 0
+    assert not held.exists()
+
+
+def test_a_client_that_needs_a_certificate_gets_no_variables_that_the_settings_refuse(tmp_path: Path) -> None:
+    file = tmp_path / "realm.json"
+    by_name = {"clientAuthenticatorType": "client-x509", "attributes": {"x509.subjectdn": "CN=x"}}
+    file.write_text(json.dumps(document(clients=[client("caller", secret="s"), client("x509", **by_name)])))
+    with dev(file, clients=2) as running:
+        assert [name for name, variables in running.exports.items() if variables] == ["corp: caller"]
+        assert "it needs a client certificate" in running.text
+        assert "tls_client_auth" not in running.text
 
 
 def test_an_env_file_is_made_for_its_owner_only_and_keeps_the_secrets(tmp_path: Path) -> None:

@@ -278,6 +278,20 @@ def test_an_app_that_refuses_bound_tokens_says_nothing_of_them() -> None:
     assert AccessFile.parse(AccessFile((calling,)).text.encode()).apps == (calling,)
 
 
+def test_an_app_that_takes_certificate_bound_tokens_says_so_and_no_other_one_does() -> None:
+    app = FastAPI(openapi_url=None)
+    app.get("/x", dependencies=[Depends(require_bound())])(endpoint)
+    found, without = declared(app, certificate=True), declared(app)
+
+    (entry,) = json.loads(text := AccessFile((found,)).text)["apps"]
+    assert entry["client_certificate"] is True
+    assert AccessFile.parse(text.encode()).apps == (found,)
+    jsonschema.validate(json.loads(text), json.loads(SCHEMA.read_text()))
+    changed = [line for line in difference(found, without, name="x").splitlines() if line[:2] in ("- ", "+ ")]
+    assert changed == ['-      "client_certificate": true,']
+    assert "client_certificate" not in AccessFile((declared(app, middleware=False, certificate=True),)).text
+
+
 def test_a_base_url_that_cannot_be_found_out_is_an_error_in_one_sentence() -> None:
     app = FastAPI(openapi_url=None)
     app.get("/x", dependencies=[Depends(service_client(lambda: str(1 / 0), audience="crm"))])(endpoint)
@@ -426,6 +440,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "bound tokens that are refused": (
         changed(lambda file, _: file["apps"][0].update(dpop="refused")),
         r'apps\[0\]\.dpop: it is "accepted" or "required", or left out',
+    ),
+    "false for certificates": (
+        changed(lambda file, _: file["apps"][0].update(client_certificate=False)),
+        r"apps\[0\]\.client_certificate: it is true or left out",
+    ),
+    "certificates without a middleware": (
+        changed(lambda file, _: file["apps"][0].update(client_certificate=True, requires=None)),
+        r"apps\[0\]\.client_certificate: an app without a middleware takes no tokens",
     ),
     "true for bound tokens": (changed(lambda file, _: file["apps"][0].update(dpop=True)), r"apps\[0\]\.dpop: it is"),
     "bound tokens without a middleware": (

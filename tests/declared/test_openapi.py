@@ -925,7 +925,7 @@ class TestBoundTokens:
         assert document["paths"]["/any"]["get"]["security"] == [{"ServiceToken": []}, {"ServiceToken": [], "DPoP": []}]
         assert document["paths"]["/bound"]["get"]["security"] == [{"ServiceToken": [], "DPoP": []}]
         assert document["paths"]["/bound"]["get"]["x-service-auth"] == [
-            "service a, token for crm-api-gateway, token bound to a key (DPoP)"
+            "service a, token for crm-api-gateway, bound token"
         ]
 
     def test_alone_are_the_only_one(self, make_app: App) -> None:
@@ -946,3 +946,24 @@ class TestBoundTokens:
         app = make_app()
         route(app, "/any")
         assert "dpop" not in json.dumps(served(app)).lower()
+
+
+class TestCertificates:
+    def test_are_an_alternative_of_their_own(self, make_app: App) -> None:
+        app = make_app(client_certificate="tls")
+        route(app, "/any")
+        route(app, "/bound", require_caller("a") & require_bound())
+        document = served(app)
+        assert document["components"]["securitySchemes"]["ClientCertificate"]["type"] == "mutualTLS"
+        with_certificate: dict[str, list[str]] = {"ServiceToken": [], "ClientCertificate": []}
+        assert document["paths"]["/any"]["get"]["security"] == [{"ServiceToken": []}, with_certificate]
+        assert document["paths"]["/bound"]["get"]["security"] == [with_certificate]
+        validate(cast("Any", document))
+
+    def test_stand_beside_proofs_unless_these_are_required(self, make_app: App) -> None:
+        for mode, names in (("accepted", ["DPoP", "ClientCertificate"]), ("required", ["DPoP"])):
+            app = make_app(client_certificate="tls", dpop=mode, public_url="https://crm.example.com")
+            route(app, "/bound", require_caller("a") & require_bound())
+            document = served(app)
+            assert [list(entry)[1] for entry in document["paths"]["/bound"]["get"]["security"]] == names
+            assert set(names) == {"DPoP", "ClientCertificate"} & set(document["components"]["securitySchemes"])

@@ -105,6 +105,7 @@ def test_an_answer_has_the_same_cure_for_every_page(status: int, said: str, word
         ("certificate is not yet valid", "Compare the clock of this host"),
         ("Hostname mismatch, certificate is not valid for 'keycloak'.", "a name that is in the certificate"),
         ("IP address mismatch, certificate is not valid for '127.0.0.1'.", "a name that is in the certificate"),
+        ("CA cert does not include key usage extension", "keyUsage=critical,keyCertSign"),
         ("self-signed certificate", "Set KEYCLOAK_CA_FILE to it"),
         ("self-signed certificate in certificate chain", "a proxy that opens TLS has one of its own"),
         ("unable to get local issuer certificate", "send the whole chain"),

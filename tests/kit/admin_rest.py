@@ -32,7 +32,8 @@ __all__ = ["FakeKeycloak", "target_of"]
 
 Object = dict[str, Any]
 VIEW = frozenset({"view-clients", "view-users", "view-realm"})
-MANAGE = frozenset({*VIEW, "manage-clients", "manage-users", "manage-realm"})
+PROVIDERS = frozenset({"view-identity-providers", "manage-identity-providers"})
+MANAGE = frozenset({*VIEW, *PROVIDERS, "manage-clients", "manage-users", "manage-realm"})
 
 
 def target_of(realm: str = "corp") -> AdminTarget:
@@ -71,6 +72,8 @@ class FakeKeycloak:
     """The groups of each service account."""
     example: Object = field(default_factory=dict)
     """The example token that the server makes for any client."""
+    providers: list[Object] = field(default_factory=list)
+    """The identity providers."""
     policies: list[Object] = field(default_factory=list)
     profiles: list[Object] = field(default_factory=list)
     of_new_clients: dict[str, list[str]] = field(default_factory=dict)
@@ -345,6 +348,13 @@ def _put_client(server: FakeKeycloak, uuid: str, body: Object, **_: Any) -> http
     return _ok()
 
 
+def _make_provider(server: FakeKeycloak, body: Object, **_: Any) -> httpx.Response:
+    if body["alias"] in [provider["alias"] for provider in server.providers]:
+        return _conflict(f"Identity Provider {body['alias']} already exists")
+    server.providers.append(body)
+    return _created(body["alias"])
+
+
 def _link(server: FakeKeycloak, uuid: str, kind: str, scope: str, **_: Any) -> httpx.Response:
     client, name = server.clients[uuid], server.scopes[scope]["name"]
     if name not in (*client["defaultClientScopes"], *client["optionalClientScopes"]):
@@ -459,6 +469,13 @@ _ROUTES: list[tuple[str, str, str, Callable[..., httpx.Response]]] = [
         lambda server, **_: _ok(server.example),
     ),
     ("POST", "users/([^/]+)/role-mappings/(?:realm|clients/[^/]+)", "manage-users", _grant),
+    (
+        "GET",
+        "identity-provider/instances",
+        "view-identity-providers",
+        lambda server, **_: _ok(server.providers),
+    ),
+    ("POST", "identity-provider/instances", "manage-identity-providers", _make_provider),
     ("GET", "client-policies/policies", "view-realm", lambda server, **_: _ok({"policies": server.policies})),
     ("GET", "client-policies/profiles", "view-realm", lambda server, **_: _ok({"profiles": server.profiles})),
 ]

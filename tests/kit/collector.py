@@ -7,6 +7,7 @@ A test that tells a secret on purpose says why and where: ``@pytest.mark.tells_s
 ``-p no:tests.kit.collector`` runs the suite without it; then there are providers from the first test on that listens (`tests.kit.tracing`).
 """
 
+import contextlib
 import functools
 import logging
 import os
@@ -44,6 +45,8 @@ _OF_EVERY_RECORD: Final = frozenset(vars(logging.makeLogRecord({}))) - {"args", 
 _KEY_TEXT: Final = re.compile(
     r"[A-Za-z0-9+/_=-]{40,}"
 )  # lines of a PEM file, and the members of a JWK that are no names
+
+_KEY_BLOCK: Final = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----(.*?)-----END", re.DOTALL)
 
 
 class Collector(SpanProcessor, LogRecordProcessor):
@@ -193,6 +196,7 @@ def _after(stack: ExitStack, owner: type, name: str, told: Callable[[Any, Any], 
 
 def learn(stack: ExitStack, search: Search) -> None:
     """Learn every secret where it is made: a harness may stand in between, a test may not."""
+    from s2s_fastapi.backchannel.client_certificate import ClientCertificate
     from s2s_fastapi.caller.credentials import Proof
     from s2s_fastapi.caller.granted import GrantedToken
     from s2s_fastapi.proof.key import ProofKey
@@ -204,6 +208,10 @@ def learn(stack: ExitStack, search: Search) -> None:
         search.learn_exactly(made, "a proof")
 
     def proof(made: Proof, _: object) -> None:
+        if made.assertion is not None:  # the token of another issuer: all of it logs in
+            for part in (made.material, *made.material.split(".")[1:]):
+                search.learn_exactly(part, "an assertion of another issuer")
+            return
         for text in _KEY_TEXT.findall(made.material) if made.kid else [made.material]:
             if text == made.kid:  # a thumbprint is as long as a key, stands in a JWK, and is public
                 continue
@@ -211,6 +219,14 @@ def learn(stack: ExitStack, search: Search) -> None:
         for value in made.headers.values():
             search.learn_exactly(value.rpartition(" ")[2], "the value of a Basic header")
         search.learn_exactly(made.form.get("client_assertion", "").rpartition(".")[2], "the signature of an assertion")
+
+    def certificate(files: ClientCertificate, _: object) -> None:
+        file = files.key_file or files.cert_file
+        with contextlib.suppress(OSError):
+            if file.is_file():
+                for block in _KEY_BLOCK.findall(file.read_text("ascii", "replace")):
+                    for text in _KEY_TEXT.findall(block):
+                        search.learn_exactly(text, "the key of a client certificate")
 
     def token(made: GrantedToken, _: object) -> None:
         search.learn_exactly(made.value, "an access token")
@@ -223,6 +239,7 @@ def learn(stack: ExitStack, search: Search) -> None:
     _after(stack, Proof, "__init__", proof)
     _after(stack, GrantedToken, "__init__", token)
     _after(stack, ProofKey, "__init__", private)
+    _after(stack, ClientCertificate, "load", certificate)
     _after(stack, ProofKey, "proof", bound)
     for algorithm in {type(model) for model in JWSRegistry.algorithms.values()}:
         _after(stack, algorithm, "sign", signature)

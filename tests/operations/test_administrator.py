@@ -509,7 +509,7 @@ def test_a_service_that_only_receives_is_told_what_is_true_of_it() -> None:
         Seen("The client ledger is there and enabled. This service has no credentials, so it needs no service account.")
     ]
     assert results["steps"] == [Skipped("This service declares no call.")]
-    assert results["granted"] == [Skipped("This service has neither a secret nor a key, so it gets no token.")]
+    assert results["granted"] == [Skipped("This service has nothing that proves who it is, so it gets no token.")]
 
 
 def test_a_missing_or_disabled_receiver_is_the_same_finding_for_itself_and_for_its_caller() -> None:

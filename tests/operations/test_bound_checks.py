@@ -24,6 +24,8 @@ from s2s_fastapi.operations.checks.client import check_client
 from s2s_fastapi.operations.checks.table import examined
 from s2s_fastapi.operations.facts import Answer, Facts
 from s2s_fastapi.operations.findings import Change, Finding, Result, Seen, Skipped
+from s2s_fastapi.operations.inspection import Inspection
+from s2s_fastapi.operations.steps import RequireBinding
 from s2s_fastapi.testing import EmbeddedIssuer
 from tests.kit.admin_rest import FakeKeycloak
 from tests.kit.console import CALLER, RECEIVER, Paper
@@ -171,6 +173,51 @@ def test_a_route_that_requires_a_bound_token_is_a_warning_for_a_caller_without_o
     assert finding.seen == "POST /1 of ledger requires a bound token, and calls to it are made with bearer tokens."
     either = replace(receiver("ledger", require_caller("reporter") | require_bound()), dpop="accepted")
     assert findings(seen_of(caller("reporter", "ledger"), either)) == []
+
+
+CERTIFICATE_BOUND = {"tls.client.certificate.bound.access.tokens": "true"}
+
+
+def certified(**attributes: str) -> FakeKeycloak:
+    server = FakeKeycloak()
+    server.add_client(clientId="reporter", serviceAccountsEnabled=True, attributes=attributes)
+    return server
+
+
+def test_a_receiver_that_refuses_certificate_bound_tokens_is_a_problem_if_those_of_this_service_are_bound_so() -> None:
+    calls, plain = caller("reporter", "ledger"), receiver("ledger", require_caller("reporter"))
+    (finding,) = findings(seen_of(calls, plain, server=certified(**CERTIFICATE_BOUND)))
+
+    assert (finding.level, finding.why) == ("problem", "ledger answers 401 (sender_constrained).")
+    assert (
+        finding.seen
+        == "ledger refuses tokens that are bound to a client certificate, and calls to it are made with such tokens."
+    )
+    assert finding.cure.startswith("Write client_certificate=... in ServiceAuthMiddleware of ledger")
+    assert seen_of(calls, replace(plain, client_certificate=True), server=certified(**CERTIFICATE_BOUND)) == [
+        Seen("ledger accepts tokens that are bound to a client certificate.")
+    ]
+    assert findings(seen_of(calls, plain, server=certified())) == []
+
+
+def test_a_route_that_requires_a_bound_token_has_the_cure_that_its_service_takes() -> None:
+    paid = replace(receiver("ledger", require_caller("reporter") & require_bound()), client_certificate=True)
+    (finding,) = findings(seen_of(caller("reporter", "ledger"), paid, server=certified()))
+
+    assert finding.level == "warning"
+    assert "KEYCLOAK_CLIENT_CERT_FILE" in finding.cure
+    assert "DPOP" not in finding.cure
+    assert findings(seen_of(caller("reporter", "ledger"), paid, server=certified(**CERTIFICATE_BOUND))) == []
+
+
+def test_a_plan_that_binds_tokens_to_a_certificate_is_no_advice_to_ask_for_proofs() -> None:
+    step = RequireBinding(client="reporter", certificate=True)
+    facts = facts_of(caller("reporter", "ledger"), server=certified(), dpop="true")
+    assert isinstance(facts.inspection, Inspection)
+    facts.inspection = replace(facts.inspection, steps=(step,))
+    assert findings(list(check_bound(facts))) == []
+    (change,) = facts.inspection.requests((step,))
+    assert change.body["attributes"] == CERTIFICATE_BOUND
 
 
 def test_a_receiver_whose_file_was_not_given_is_said() -> None:

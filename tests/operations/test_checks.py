@@ -40,7 +40,7 @@ APP = "tests.operations.calling_app:app"
 SCOPED = "tests.operations.calling_app:scoped_app"
 ON_BEHALF = "tests.operations.calling_app:on_behalf_app"
 PAGE = (DOCS / "doctor.md").read_text(encoding="utf-8")
-ADMIN = ["admin", "client", "steps", "exchange", "bound", "routes", "granted", "expiry"]
+ADMIN = ["admin", "client", "authentication", "steps", "exchange", "bound", "routes", "granted", "expiry"]
 """The checks that need an administrator's rights, a call on behalf of users, or bound tokens."""
 SEEN_BY = {
     row[0]: row[1:]
@@ -84,7 +84,7 @@ def test_a_service_that_calls_nobody_needs_no_secret(place: Place) -> None:
     checks = doctor(place)
     assert found(checks) == {}
     assert checks["credentials"]["skipped"] == [
-        "This service has neither a secret nor a key, so it calls no other service."
+        "This service has nothing that proves who it is, so it calls no other service."
     ]
 
 
@@ -393,7 +393,7 @@ def test_an_app_that_calls_needs_a_secret(place: Place) -> None:
     place.set(client_secret=None)
     seen = found(doctor(place, "--app", APP))
     assert list(seen) == ["secret"]
-    assert f"The app calls {RECEIVER}, and has neither a secret nor a key." in seen["secret"]
+    assert f"The app calls {RECEIVER}, and has nothing that proves who it is." in seen["secret"]
     assert "Set KEYCLOAK_CLIENT_SECRET or KEYCLOAK_CLIENT_SECRET_FILE" in seen["secret"]
 
 

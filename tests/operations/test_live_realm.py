@@ -105,9 +105,8 @@ def test_the_example_of_a_lightweight_token_gets_the_subject_of_the_account(serv
         ({"enabled": False}, (), "Enable the client chat."),
         ({"publicClient": True}, (), 'Switch "Client authentication"'),
         ({"attributes": {"dpop.bound.access.tokens": "true"}}, (), 'or switch "Require DPoP bound tokens" off'),
-        ({"attributes": {"tls.client.certificate.bound.access.tokens": "true"}}, (), "Mutual TLS Certificate Bound"),
     ],
-    ids=["unknown scope", "scope of others", "disabled", "public", "DPoP", "mTLS"],
+    ids=["unknown scope", "scope of others", "disabled", "public", "DPoP"],
 )
 def test_what_an_example_does_not_see_is_read_from_the_realm(
     server: FakeKeycloak, members: dict[str, Any], scopes: tuple[str, ...], words: str
@@ -116,6 +115,20 @@ def test_what_an_example_does_not_see_is_read_from_the_realm(
     token = asked(server, *scopes)
     assert (str(token.decision.reason), token.principal) == ("no_credentials", None)
     assert words in token.decision.cure
+
+
+@pytest.mark.parametrize(("authenticator", "notes"), [("client-x509", 0), ("client-secret", 1)])
+def test_a_client_whose_tokens_are_bound_to_its_certificate_is_taken_for_one_that_shows_it(
+    authenticator: str, notes: int, server: FakeKeycloak
+) -> None:
+    attributes = {"tls.client.certificate.bound.access.tokens": "true"}
+    server.client("chat").update(attributes=attributes, clientAuthenticatorType=authenticator)
+    token = asked(server)
+
+    assert str(token.decision.reason) == "allowed"
+    assert token.principal is not None
+    assert token.principal.binding == "certificate"
+    assert len([note for note in token.notes if "and none without one: set KEYCLOAK_CLIENT_CERT_FILE" in note]) == notes
 
 
 def test_everything_that_keeps_a_client_from_a_token_is_said(server: FakeKeycloak) -> None:

@@ -39,6 +39,8 @@ _BUILD_OPTIONS = frozenset(
         "KC_TRACING_SAMPLER_TYPE",
         "KC_DB",
         "KC_CACHE",
+        "KC_HTTPS_CLIENT_AUTH",
+        "KC_HTTP_MANAGEMENT_SCHEME",
     }
 )
 
@@ -61,7 +63,7 @@ class Keycloak:
 
     ``auth_path`` is ``""`` or ``"/auth"``. ``public_url`` is the address that stands in ``iss``, without that path; unless
     given it is the address on which the server is reached. It may hold ``{port}``. ``environment`` adds ``KC_*`` variables
-    (tracing, features).
+    (tracing, features). Without ``imports`` it has no realm but those that `copy_of` makes, and starts sooner.
     Stopped and started again it keeps its ports, keys, realms and whatever a test changed; `close` throws them away.
     """
 
@@ -73,6 +75,7 @@ class Keycloak:
         auth_path: str = "",
         public_url: str | None = None,
         environment: Mapping[str, str] | None = None,
+        imports: bool = True,
     ) -> None:
         self.version = version
         self.auth_path = auth_path
@@ -83,6 +86,7 @@ class Keycloak:
         self.values = fresh_secrets()
         self._password = secrets.token_urlsafe(24)
         self._environment = dict(environment or {})
+        self._imports = imports
         self._home: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self.admin = Admin(self.url + auth_path, self._password)
@@ -224,20 +228,23 @@ class Keycloak:
         (home / "themes").symlink_to(built / "themes")
         (home / "providers").mkdir()
         (home / "data" / "import").mkdir(parents=True)
-        for path in REALMS.values():
+        for path in REALMS.values() if self._imports else ():
             shutil.copy(path, home / "data" / "import")
         return home
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + _START_SECONDS
-        with httpx.Client(timeout=5, trust_env=False) as client:
+        # 26.0 speaks TLS on its management port too, if it has a certificate.
+        secure = "KC_HTTPS_CERTIFICATE_FILE" in self._environment and self.version.startswith("26.0.")
+        health = f"{'https' if secure else 'http'}://127.0.0.1:{self._health_port}/health/ready"
+        with httpx.Client(timeout=5, trust_env=False, verify=not secure) as client:
             while time.monotonic() < deadline:
                 if self._process is None or self._process.poll() is not None:
                     raise RuntimeError(
                         f"Keycloak {self.version} ended while it started. Its log ends with:\n{self.log_tail()}"
                     )
                 with contextlib.suppress(httpx.TransportError):
-                    if client.get(f"http://127.0.0.1:{self._health_port}/health/ready").status_code == httpx.codes.OK:
+                    if client.get(health).status_code == httpx.codes.OK:
                         return
                 time.sleep(0.5)  # each question is a line in its log, and work for a machine that is busy starting it
         raise RuntimeError(

@@ -29,7 +29,14 @@ FORMER: Final = {
     "Require DPoP bound tokens": "OAuth 2.0 DPoP Bound Access Tokens Enabled",
 }
 """What the oldest Keycloak calls it."""
-ONLY_LATER: Final = frozenset({"Standard Token Exchange"})
+ONLY_LATER: Final = frozenset(
+    {
+        "Allows client assertions to be re-used",
+        "Certificate Authority subject DN",
+        "Standard Token Exchange",
+        "Supports client assertions",
+    }
+)
 """What the oldest Keycloak does not have."""
 LATER: Final = {former: label for label, former in FORMER.items()}
 

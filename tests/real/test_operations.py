@@ -22,18 +22,20 @@ from s2s_fastapi.caller.granted import GrantedToken
 from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.declared.access_file import AppAccess
 from s2s_fastapi.errors import TokenRequestError
+from s2s_fastapi.keycloak.client_authentication import ByFederation, TrustedProvider
 from s2s_fastapi.operations.admin import AdminApi, AdminError, AdminForbidden, AdminTarget
 from s2s_fastapi.operations.app_processes import AppTarget, read_apps
 from s2s_fastapi.operations.checks.table import examined
 from s2s_fastapi.operations.facts import Facts
 from s2s_fastapi.operations.findings import Checked, Seen
 from s2s_fastapi.operations.predicted import same_claims
-from s2s_fastapi.operations.steps import AssignScope
+from s2s_fastapi.operations.steps import AssignScope, MakeProvider
 from s2s_fastapi.operations.tokens import requested
 from s2s_fastapi.operations.wanted import Severity
 from s2s_fastapi.realm.exchange import ACCESS_TOKEN, GRANT_TYPE
 from tests.kit.declaring import bound, caller, on_behalf, receiver, with_users
 from tests.real.admin import PLAIN
+from tests.real.federation import Cluster, Projection
 from tests.real.landscape import STRANGER, generated
 from tests.real.operating import (
     RIGHTS,
@@ -522,3 +524,53 @@ def test_a_caller_that_binds_every_token_gets_no_other_ones_and_doctor_says_so(
         carried_out(again, target, secrets)
         assert isinstance(requested(settings, FOR_CRM, dpop=False), TokenRequestError)
         assert isinstance(requested(settings, FOR_CRM, dpop=True), GrantedToken)
+
+
+@pytest.mark.parametrize("version", [NEWEST], ids=str)
+def test_a_planned_client_of_a_cluster_gets_its_token_and_no_other_identity_provider_changes(
+    version: str, keycloaks: Callable[[str], Keycloak], tmp_path: Path
+) -> None:
+    keycloak, secrets = keycloaks(version), Secrets(tmp_path)
+    rights = (*RIGHTS, "view-identity-providers", "manage-identity-providers")
+    others = {
+        "alias": "corporate",
+        "providerId": "oidc",
+        "enabled": True,
+        "config": {"issuer": "https://login.corp.example"},
+    }
+    with Cluster() as cluster, empty_realm(keycloak, rights=rights, more={"identityProviders": [others]}) as target:
+        pages = f"/{target.realm}/identity-provider/instances"
+        before = keycloak.admin.get(f"{pages}/corporate")
+        apps = (receiver("crm", require_caller("billing")), _federated(cluster.url, "billing"))
+        plan = applied(target, *apps, secrets=secrets)
+
+        assert [str(step) for step in plan.steps if isinstance(step, MakeProvider)]
+        assert secrets.of("billing") == ""
+        assert keycloak.admin.get(f"{pages}/corporate") == before
+        made = keycloak.admin.get(f"{pages}/cluster")
+        assert (made["hideOnLogin"], made["linkOnly"]) == (True, True)
+        assert plan_for(target, *apps, secrets=secrets).steps == ()
+        projection = Projection(tmp_path)
+        projection.write(cluster.token(target.issuer, sub=SUBJECT))
+        settings = KeycloakSettings(
+            url=target.server,
+            realm=target.realm,
+            client_id="billing",
+            client_auth="federated_jwt",
+            client_assertion_file=projection.file,
+        )
+        granted = requested(settings, Wanted())
+        assert isinstance(granted, GrantedToken)
+        assert claims_of(granted.value)["azp"] == "billing"
+
+        again = plan_for(target, *apps, _federated(cluster.url, "auditor"), secrets=secrets)
+        assert again.forbidden
+
+
+SUBJECT = "system:serviceaccount:prod:billing"
+
+
+def _federated(issuer: str, client_id: str) -> AppAccess:
+    provider = TrustedProvider(alias="cluster", kind="kubernetes", issuer=issuer)
+    how = ByFederation(provider=provider, subject=SUBJECT)
+    return replace(caller(client_id, "crm"), client_authentication=how)

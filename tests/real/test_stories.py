@@ -12,5 +12,5 @@ def test_the_story_goes_as_told_line_by_line(every_keycloak: Keycloak, story: st
 
     deviations = [f"{line.what}: {deviation}" for line in lines for deviation in line.deviations]
     assert not deviations, "\n".join(deviations)
-    vault = 14 if every_keycloak.realm(story).binds else 5
+    vault = 16 if every_keycloak.realm(story).binds else 5
     assert len(lines) >= {"corp": 8, "techstore": 18, "abc": 30, "workshop": 20, "vault": vault}[story]

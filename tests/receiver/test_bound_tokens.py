@@ -332,8 +332,9 @@ class TestWithoutDpop:
         response = client.get("/x", headers=owner.headers(token, "/x")[: 2 if proof else 1])
         assert (response.status_code, fields(response), observed.reasons) == (401, [BEARER], ["no_credentials"])
         assert observed.decisions[-1].cure == (
-            "the request has a bound token (scheme DPoP), and this service does not accept bound tokens. Write"
+            "the request has a token under the scheme DPoP, and this service accepts none. Write"
             ' dpop="accepted" and public_url=... here, or KEYCLOAK_DPOP=false (or dpop=False) in the caller.'
+            " A token that is bound to a certificate is sent under Bearer."
         )
         response = client.get("/x", headers=bearer(token))
         assert (fields(response), observed.reasons[-1]) == ([BEARER_INVALID], "sender_constrained")
@@ -348,7 +349,7 @@ def test_the_commands_predict_the_reason_of_a_real_request(
     token = owner.token() if dpop else owner.realm.token()
     serve(dpop=mode).get("/x", headers=owner.headers(token, "/x") if dpop else bearer(token))
 
-    predicted = binding_problem("chat", replace(receiver("crm"), dpop=mode or ""), dpop=dpop)
+    predicted = binding_problem("chat", replace(receiver("crm"), dpop=mode or ""), binding="dpop" if dpop else "")
     assert observed.reasons[-1] == ("allowed" if predicted is None else str(predicted.reason))
 
 
@@ -446,12 +447,13 @@ class TestARememberedToken:
             assert verifier is not None
             for credentials in (f"DPoP {token}", f"Bearer {token}"):
                 assert credentials.encode() not in verifier.realms[0].tokens
-                assert verifier.known(credentials.encode()) is None
+                known = verifier.known(credentials.encode())
+                assert known is None or (type(known) is BoundVerdict and not known.accepted)
 
     def test_is_by_itself_a_refusal(self, realm: Realm, owner: Owner) -> None:
         """So code that takes it for an acceptance lets nobody in."""
         made = TokenVerifier(settings(), transport=realm.transport, dpop="accepted", public_url=PUBLIC_URL)
-        verifier = made.ready().beside()
+        verifier = made.ready()
         credentials = f"DPoP {owner.token()}".encode()
         first, again = verifier.decide(credentials), verifier.known(credentials)
         assert first is again  # it is not verified twice

@@ -91,7 +91,11 @@ CLAIMS: dict[str, tuple[dict[str, Any], tuple[int, str, str]]] = {
     "24 h": ({"exp": 2**33}, (401, INVALID_TOKEN, "The access token lives too long.")),
     "cnf": (
         {"cnf": {"jkt": "x"}},
-        (401, INVALID_TOKEN, "The access token is bound to a key and cannot be used as a bearer token."),
+        (
+            401,
+            INVALID_TOKEN,
+            "The access token is bound to a key or a client certificate, and this service does not accept it as it was sent.",
+        ),
     ),
     "azp": ({"azp": None}, (401, INVALID_TOKEN, "A claim of the access token is missing or malformed.")),
     "a user": ({"client_id": None, "sid": "s"}, (403, INSUFFICIENT, "Only services may call this.")),

@@ -39,6 +39,15 @@ def test_it_asks_what_the_request_proved_and_not_what_a_claim_says() -> None:
     assert require_bound().judge(caller(claims={"cnf": {"jkt": "x"}, "typ": "DPoP"})).reason is Reason.NOT_BOUND
 
 
+def test_the_cure_names_both_bindings_because_either_may_be_the_one_that_the_app_takes() -> None:
+    """With the one for DPoP alone, an app that takes certificates would send its caller from one 401 into the next."""
+    cure = require_bound().judge(UNBOUND).cure
+    assert "client_certificate=" in cure.split("KEYCLOAK_CLIENT_CERT_FILE")[0]
+    assert "tls.client.certificate.bound.access.tokens" in cure.split("KEYCLOAK_CLIENT_CERT_FILE")[0]
+    assert "dpop=" in cure.split("KEYCLOAK_DPOP=true")[0]
+    assert "key" not in Reason.NOT_BOUND.detail  # it may be a certificate
+
+
 @pytest.mark.parametrize(
     ("requirement", "principal", "reason"),
     [

@@ -194,17 +194,20 @@ class _Exchange:
             "requested_token_type": ACCESS_TOKEN,
         }
 
-    def granted(self, answer: Mapping[str, Any], binding: Binding | None) -> GrantedToken:
+    def granted(self, answer: Mapping[str, Any], binding: Binding | None, certificate: str) -> GrantedToken:
         """Return the token in the answer (RFC 8693 section 2.2.1), if it is the same user's, and ours."""
         client = self.settings.client_id
-        token = granted(answer, self.wanted, client_id=client, holder="the user", binding=binding)
+        token = granted(
+            answer, self.wanted, client_id=client, holder="the user", binding=binding, certificate=certificate
+        )
         claims, kind = claims_of(token.value) or {}, "bearer" if binding is None else PROOF
         if answer.get("issued_token_type") != ACCESS_TOKEN:
             raise _unusable(f"its issued_token_type is not {ACCESS_TOKEN}", claims)
         if token.value == self.subject.text:
             raise _unusable("its token is the user's own", claims)
-        # `granted` has compared ``cnf`` of a bound token with our key.
-        if str(claims.get("typ")).lower() != kind.lower() or (binding is None and "cnf" in claims):
+        # `granted` has compared ``cnf`` of a bound token with our key or certificate.
+        bound = binding is not None or (certificate != "" and token.certificate == certificate)
+        if str(claims.get("typ")).lower() != kind.lower() or (not bound and "cnf" in claims):
             raise _unusable(f"its token is no {kind} access token", claims)
         subject = self.subject
         for name, expected in (

@@ -91,12 +91,13 @@ class _Kept(NamedTuple):
     until: float  # monotonic
     until_wall: float
     binding: Binding | None = None
+    certificate: str = ""
 
     def lives(self, now: float, wall: float) -> bool:
         return now < self.until and wall < self.until_wall
 
     def token(self) -> GrantedToken:
-        return GrantedToken(value=self.value, life=self.life, binding=self.binding)
+        return GrantedToken(value=self.value, life=self.life, binding=self.binding, certificate=self.certificate)
 
 
 _Key: TypeAlias = tuple[_Target, bytes]
@@ -430,7 +431,16 @@ class ExchangedTokens:
                     if not flight.dropped:
                         token, usable = result.value, result.usable_for
                         self._keep(
-                            flight, _Kept(token.value, token.life, began, began + usable, wall + usable, token.binding)
+                            flight,
+                            _Kept(
+                                token.value,
+                                token.life,
+                                began,
+                                began + usable,
+                                wall + usable,
+                                token.binding,
+                                token.certificate,
+                            ),
                         )
                 else:
                     self._remember(target, flight, result)

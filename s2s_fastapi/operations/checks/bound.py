@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from s2s_fastapi.caller.servers import MOST_OFFSET
+from s2s_fastapi.decision import Reason
 from s2s_fastapi.declared.access_file import AppAccess
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.keycloak.cures import CLOCKS
@@ -13,15 +14,15 @@ from s2s_fastapi.keycloak.dpop import (
     KEYCLOAK_OLDEST,
     ORDER,
     SUPPORTED,
-    bind_first,
     no_bound_tokens,
 )
 from s2s_fastapi.operations.checks.server import BY_DATE, clock_offset
 from s2s_fastapi.operations.facts import Facts
 from s2s_fastapi.operations.findings import Finding, Result, Seen, Skipped
 from s2s_fastapi.operations.inspection import Inspection
-from s2s_fastapi.operations.relations import binding_problem, routes_for_bound_tokens
-from s2s_fastapi.operations.snapshot import binds
+from s2s_fastapi.operations.relations import binding_problem, bound_first, routes_for_bound_tokens
+from s2s_fastapi.operations.snapshot import binds, binds_to_certificate
+from s2s_fastapi.principal import Binding
 from s2s_fastapi.proof.checked import AHEAD, OLDEST
 from s2s_fastapi.text import listed, named
 
@@ -88,22 +89,35 @@ def _of_other_side(facts: Facts) -> Iterator[Result]:
 
 def _of_receiver(facts: Facts, call: Downstream, app: AppAccess) -> Iterator[Result]:
     who, called = facts.settings.client_id, named(app.client_id)
-    if problem := binding_problem(who, app, dpop=call.dpop):
-        takes = "refuses bound tokens" if call.dpop else "requires bound tokens"
+    binding: Binding = "dpop" if call.dpop else "certificate" if _by_certificate(facts, call) else ""
+    if problem := binding_problem(who, app, binding=binding):
+        if problem.reason is Reason.SENDER_CONSTRAINED:
+            takes, made, order = "refuses tokens that are bound to a client certificate", "such", ""
+        else:
+            takes = "refuses bound tokens" if call.dpop else "requires bound tokens"
+            made, order = "bound" if call.dpop else "bearer", f" {ORDER}"
         yield Finding(
-            seen=f"{called} {takes}, and calls to it are made with {'bound' if call.dpop else 'bearer'} tokens.",
+            seen=f"{called} {takes}, and calls to it are made with {made} tokens.",
             why=f"{called} answers 401 ({problem.reason}).",
-            cure=f"{problem.cure} {ORDER}",
+            cure=f"{problem.cure}{order}",
         )
     elif call.dpop:
         yield Seen(f'{called} accepts bound tokens (dpop="{app.dpop}").')
+    elif binding:
+        yield Seen(f"{called} accepts tokens that are bound to a client certificate.")
     elif routes := routes_for_bound_tokens(app):
         yield Finding(
             level="warning",
             seen=f"{', '.join(routes)} of {called} requires a bound token, and calls to it are made with bearer tokens.",
             why=f"{called} answers 401 there (not_bound).",
-            cure=bind_first([app.client_id], who),
+            cure=bound_first([app], who),
         )
+
+
+def _by_certificate(facts: Facts, call: Downstream) -> bool:
+    """Return whether Keycloak binds the token of a call to the certificate of this service. Only an administrator sees that."""
+    found = facts.inspection
+    return not call.on_behalf and isinstance(found, Inspection) and binds_to_certificate(found.client or {})
 
 
 def _of_clocks(facts: Facts, *, calls: bool) -> Iterator[Result]:

@@ -5,8 +5,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from s2s_fastapi.jose.algorithms import ALGORITHMS
+from s2s_fastapi.keycloak.client_authentication import CERTIFICATE_BOUND
+from s2s_fastapi.keycloak.client_authentication import CONSOLE as CERTIFICATE_CONSOLE
 from s2s_fastapi.keycloak.dpop import ATTRIBUTE as DPOP
 from s2s_fastapi.keycloak.dpop import CONSOLE, bind_or_switch_off
+from s2s_fastapi.operations.checks.authentication import AUTHENTICATORS, SHOWN_AS
 from s2s_fastapi.operations.checks.grants import disabled_receiver, no_receiver
 from s2s_fastapi.operations.facts import Facts
 from s2s_fastapi.operations.findings import Finding, Result, Seen, Skipped
@@ -20,12 +23,6 @@ __all__ = ["check_admin", "check_client", "check_expiry"]
 _NO_TOKEN: Final = "Keycloak gives this service no token."
 _NOT_READ: Final = "The realm was not read: see admin."
 _SOON: Final = 14 * 24 * 3600
-_AUTHENTICATORS: Final = {
-    "client_secret_basic": "client-secret",
-    "client_secret_post": "client-secret",
-    "private_key_jwt": "client-jwt",
-}
-_SHOWN_AS: Final = {"client-secret": "Client Id and Secret", "client-jwt": "Signed Jwt"}
 _OFF: Final = {"": "", "false": ""}
 """Values of a switch that is off."""
 _SWITCHES: Final[tuple[tuple[str, str, str, str], ...]] = (
@@ -48,10 +45,10 @@ _SWITCHES: Final[tuple[tuple[str, str, str, str], ...]] = (
         _NO_TOKEN + " It requests bearer tokens.",
     ),
     (
-        "tls.client.certificate.bound.access.tokens",
-        "Advanced, OAuth 2.0 Mutual TLS Certificate Bound Access Tokens Enabled",
+        CERTIFICATE_BOUND,
+        CERTIFICATE_CONSOLE,
         "needs a client certificate",
-        _NO_TOKEN + " This package sends bearer tokens.",
+        _NO_TOKEN + " This service shows none (KEYCLOAK_CLIENT_CERT_FILE).",
     ),
 )
 """Attributes that must be off: the name, the place in the console, what the client is then, and why that matters."""
@@ -183,13 +180,13 @@ def _step_a(facts: Facts, found: Inspection, client: Mapping[str, Any]) -> Itera
                 cure="Enable this user.",
                 console=f"Users, {named(str(user['username']))}, the switch at the top",
             )
-    expected = _AUTHENTICATORS[facts.settings.client_auth]
+    expected = AUTHENTICATORS[facts.settings.client_auth]
     authenticator = str(client.get("clientAuthenticatorType") or "client-secret")
     if authenticator != expected:
         yield Finding(
-            seen=f"The client {who} logs in by {_SHOWN_AS.get(authenticator, named(authenticator))}, and this service by {facts.settings.client_auth}.",
+            seen=f"The client {who} logs in by {SHOWN_AS.get(authenticator, named(authenticator))}, and this service by {facts.settings.client_auth}.",
             why=_NO_TOKEN,
-            cure=f"Choose {_SHOWN_AS[expected]} as Client Authenticator of {who}, or change KEYCLOAK_CLIENT_AUTH.",
+            cure=f"Choose {SHOWN_AS[expected]} as Client Authenticator of {who}, or change KEYCLOAK_CLIENT_AUTH.",
             console=f"{page}, Credentials, Client Authenticator",
         )
 
@@ -201,6 +198,8 @@ def _unusual(facts: Facts, found: Inspection, client: Mapping[str, Any]) -> Iter
         return
     for attribute, place, what, why in _SWITCHES:
         if attribute == DPOP and facts.binds:
+            continue
+        if attribute == CERTIFICATE_BOUND and facts.settings.client_cert_file is not None:
             continue
         if attributes.get(attribute, "") not in _OFF:
             yield Finding(
@@ -236,7 +235,7 @@ def check_expiry(facts: Facts) -> Iterator[Result]:
     if not isinstance(found, Inspection):
         yield Skipped(_NOT_READ)
         return
-    if found.client is None or not facts.calls or facts.settings.client_auth == "private_key_jwt":
+    if found.client is None or not facts.calls or not facts.settings.client_auth.startswith("client_secret"):
         yield Skipped("This service has no secret in Keycloak.")
         return
     now, who = facts.clock(), named(found.client_id)

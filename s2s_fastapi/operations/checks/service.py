@@ -19,6 +19,7 @@ from s2s_fastapi.declared.start_check import bounded
 from s2s_fastapi.keycloak.cures import shown
 from s2s_fastapi.operations.admin import VARIABLES
 from s2s_fastapi.operations.applications import without_middleware
+from s2s_fastapi.operations.checks.authentication import check_assertion, check_certificate
 from s2s_fastapi.operations.declarations import audiences_of
 from s2s_fastapi.operations.facts import Facts
 from s2s_fastapi.operations.findings import Finding, Result, Seen, Skipped
@@ -150,6 +151,9 @@ def check_files(facts: Facts) -> Iterator[Result]:
     files = {
         "CLIENT_SECRET_FILE": settings.client_secret_file,
         "CLIENT_KEY_FILE": settings.client_key_file,
+        "CLIENT_ASSERTION_FILE": settings.client_assertion_file,
+        "CLIENT_CERT_FILE": settings.client_cert_file,
+        "CLIENT_CERT_KEY_FILE": settings.client_cert_key_file,
         "CA_FILE": settings.ca_file,
     }
     named_files = {settings.worded(f"KEYCLOAK_{name}"): file for name, file in files.items() if file is not None}
@@ -157,7 +161,9 @@ def check_files(facts: Facts) -> Iterator[Result]:
         yield Skipped("No setting names a file.")
         return
     for variable, file in named_files.items():
-        yield from _permissions(variable, file, secret=not variable.endswith("CA_FILE"))
+        # A certificate is public, unless its key is in the same file.
+        alone = variable.endswith("CLIENT_CERT_FILE") and settings.client_cert_key_file is not None
+        yield from _permissions(variable, file, secret=not (alone or variable.endswith("CA_FILE")))
 
 
 def _permissions(variable: str, file: Path, *, secret: bool) -> Iterator[Result]:
@@ -199,16 +205,23 @@ def _permissions(variable: str, file: Path, *, secret: bool) -> Iterator[Result]
 
 
 def check_secret(facts: Facts) -> Iterator[Result]:
-    """Look at the secret or the private key."""
+    """Look at what proves this service: a secret, a private key, the token of another issuer, or a certificate."""
     settings = facts.settings
+    if settings.client_cert_file is not None:
+        yield from check_certificate(facts)
     if not facts.calls:
         if facts.downstreams:
-            calls = f"The app calls {listed(name for each in facts.downstreams for name in each.audiences) or 'others'}, and has neither a secret nor a key."
+            calls = f"The app calls {listed(name for each in facts.downstreams for name in each.audiences) or 'others'}, and has nothing that proves who it is."
             error = facts.token(Wanted())
             yield Finding(seen=calls, why=_CANNOT_CALL, cure=str(error))
             return
-        yield Skipped("This service has neither a secret nor a key, so it calls no other service.")
+        yield Skipped("This service has nothing that proves who it is, so it calls no other service.")
         return
+    if settings.client_assertion_file is not None:
+        yield from check_assertion(facts, settings.client_assertion_file)
+        return
+    if settings.client_auth == "tls_client_auth":
+        return  # the certificate is all
     if settings.client_key_file is not None:
         key = ClientKey.read(settings.client_key_file, said=settings.worded("KEYCLOAK_CLIENT_KEY_FILE"))
         yield Seen(f"A private key for {key.algorithm}, kid {named(key.kid)}.")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.operations.checks import bound, client, exchange, grants, server, service, tokens
+from s2s_fastapi.operations.checks import authentication, bound, client, exchange, grants, server, service, tokens
 from s2s_fastapi.operations.facts import Facts
 from s2s_fastapi.operations.findings import Checked, Finding, Report, Result, Skipped
 
@@ -73,6 +73,7 @@ CHECKS: Final[tuple[tuple[str, Collection[str], Callable[[Facts], Iterator[Resul
     ("downstreams", ("credentials",), tokens.check_downstreams),
     ("admin", ("realm",), client.check_admin),
     ("client", ("admin",), client.check_client),
+    ("authentication", ("admin",), authentication.check_authentication),
     ("steps", ("admin",), grants.check_steps),
     ("exchange", ("realm",), exchange.check_exchange),
     ("bound", ("realm",), bound.check_bound),

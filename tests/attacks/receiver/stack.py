@@ -52,7 +52,7 @@ ANSWERS: dict[Reason, tuple[int, str | None, str]] = {
     Reason.SENDER_CONSTRAINED: (
         401,
         INVALID_TOKEN,
-        "The access token is bound to a key and cannot be used as a bearer token.",
+        "The access token is bound to a key or a client certificate, and this service does not accept it as it was sent.",
     ),
     Reason.EXPIRED: (
         401,

@@ -1,6 +1,8 @@
 """One exchange: what is sent to Keycloak, which answers are believed, and what its errors mean."""
 
 import logging
+import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from s2s_fastapi.engine.steps import run
 from s2s_fastapi.errors import AudienceNotGranted, ConfigurationError, S2SError, SessionEnded, TokenRequestError
 from tests.caller.exchange.fakes import ACCESS_TOKEN, CLIENT, INVALID_TOKEN, ISSUER, NOW, ExchangingKeycloak, Wall, user
 from tests.caller.fakes import SECRET, refusal, reply, settings
+from tests.caller.federated import federated, token
 from tests.kit.reported import reported
 
 BOB = Wanted.of("bob", "bob-aud")
@@ -402,6 +405,33 @@ def test_a_secret_that_was_rotated_in_its_file_is_read_again(
     assert len(keycloak.requests) == 3
 
 
+def test_the_token_of_a_platform_proves_the_client_of_an_exchange_and_a_new_key_of_it_is_tried_again_after_3_s(
+    tokens: ExchangedTokens, keycloak: ExchangingKeycloak, clock: Any, tmp_path: Any
+) -> None:
+    file = tmp_path / "token"
+    file.write_text(token(iat=time.time(), exp=time.time() + 3600))
+    given = federated(file)
+    keycloak.answers = [refusal(401, "invalid_client", "Invalid client or Invalid client credentials")]
+
+    for name, later in (("ann", 0.0), ("bea", 2.9)):
+        clock.now += later
+        with pytest.raises(TokenRequestError, match="must know the key of the token"):
+            run(tokens.token(given, BOB, user(name)))
+    assert len(keycloak.requests) == 1
+    clock.now += 0.5
+
+    assert run(tokens.token(given, BOB, user("carl"))).life == 300
+    form = keycloak.requests[-1].form
+    assert (form["client_id"], form["client_assertion"]) == ("chat-app-service", file.read_text())
+    assert form["subject_token"] != form["client_assertion"]
+
+    file.write_text(token(aud="x"))
+    clock.now += 400
+    with pytest.raises(TokenRequestError, match="so it was not sent"):
+        run(tokens.token(given, BOB, user("dan")))
+    assert len(keycloak.requests) == 2
+
+
 def test_a_secret_that_is_rotated_while_the_exchange_is_under_way_is_sent_in_the_same_exchange(
     tokens: ExchangedTokens, keycloak: ExchangingKeycloak, tmp_path: Any
 ) -> None:
@@ -438,3 +468,41 @@ def test_our_own_client_is_named(tokens: ExchangedTokens, keycloak: ExchangingKe
     keycloak.answers = [refusal(400, "invalid_request", ENABLED)]
 
     assert f"Keycloak gave {CLIENT} no token" in str(refused(tokens))
+
+
+CERTIFICATE = "o" * 43
+
+
+@pytest.mark.parametrize(
+    ("cnf", "shown", "used"),
+    [
+        ({"x5t#S256": CERTIFICATE}, CERTIFICATE, True),
+        (None, CERTIFICATE, True),
+        ({"x5t#S256": "a" * 43}, CERTIFICATE, False),
+        ({"x5t#S256": CERTIFICATE}, "", False),
+        ({"jkt": "x"}, CERTIFICATE, False),
+    ],
+)
+def test_an_exchanged_token_is_bound_to_the_certificate_that_was_shown_or_to_nothing(
+    cnf: Any, shown: str, used: bool, tokens: ExchangedTokens, keycloak: ExchangingKeycloak
+) -> None:
+    keycloak.claims = {} if cnf is None else {"cnf": cnf}
+    keycloak.answers = [lambda asked: replace(keycloak.exchange(asked, 1), certificate=shown)]
+
+    if used:
+        assert exchanged(tokens).certificate == (CERTIFICATE if cnf else "")
+        assert exchanged(tokens).certificate == (CERTIFICATE if cnf else ""), "also when it is remembered"
+        assert len(keycloak.requests) == 1
+    else:
+        assert isinstance(refused(tokens), TokenRequestError)
+
+
+def test_a_certificate_that_is_refused_concerns_every_user(
+    tokens: ExchangedTokens, keycloak: ExchangingKeycloak
+) -> None:
+    keycloak.always = BackChannelError("the server does not accept the client certificate CN=x", certificate=True)
+    for name in ("ann", "bea"):
+        error = refused(tokens, name)
+        assert isinstance(error, TokenRequestError)
+        assert not error.retryable
+    assert len(keycloak.requests) == 1
