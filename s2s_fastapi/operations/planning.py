@@ -124,10 +124,15 @@ class Planning:
                 client = self.now.client(step.client) or {}
                 lists = {name: tuple(sorted(client.get(name, ()))) for name in LISTS}
                 default, optional = (lists[name] for name in LISTS)
-                made_with = replace(step, exchange=exchanges(client), bound=binds(client))
-                certificate_bound = binds_to_certificate(client)
                 steps.append(
-                    replace(made_with, default=default, optional=optional, certificate_bound=certificate_bound)
+                    replace(
+                        step,
+                        default=default,
+                        optional=optional,
+                        exchange=exchanges(client),
+                        bound=binds(client),
+                        certificate_bound=binds_to_certificate(client),
+                    )
                 )
             else:
                 steps.append(step)

@@ -219,7 +219,7 @@ class EnableServiceAccount:
 
     def on(self, document: _Json) -> None:
         """Change the document as Keycloak will."""
-        client = next(one for one in document["clients"] if one["clientId"] == self.client)
+        client = _client_in(document, self.client)
         client["serviceAccountsEnabled"] = True
         if all(one.get("serviceAccountClientId") != self.client for one in document["users"]):
             document["users"].append(_new_account(document, self.client))
@@ -241,8 +241,7 @@ class EnableExchange:
 
     def on(self, document: _Json) -> None:
         """Change the document as Keycloak will."""
-        client = next(one for one in document["clients"] if one["clientId"] == self.client)
-        client["attributes"] = {**(client.get("attributes") or {}), ATTRIBUTE: "true"}
+        _switch_on(_client_in(document, self.client), ATTRIBUTE)
 
     def __str__(self) -> str:
         return f"Switch “Standard Token Exchange” of the client {named(self.client)} on."
@@ -269,8 +268,7 @@ class RequireBinding:
 
     def on(self, document: _Json) -> None:
         """Change the document as Keycloak will."""
-        client = next(one for one in document["clients"] if one["clientId"] == self.client)
-        client["attributes"] = {**(client.get("attributes") or {}), self.attribute: "true"}
+        _switch_on(_client_in(document, self.client), self.attribute)
 
     def __str__(self) -> str:
         switch = f"“{_CERTIFICATE_SWITCH}”" if self.certificate else "“Require DPoP bound tokens”"
@@ -299,7 +297,7 @@ class SetAuthentication:
 
     def on(self, document: _Json) -> None:
         """Change the document as Keycloak will."""
-        client = next(one for one in document["clients"] if one["clientId"] == self.client)
+        client = _client_in(document, self.client)
         fields = self.authentication
         client |= {**fields, "attributes": {**(client.get("attributes") or {}), **fields["attributes"]}}
 
@@ -324,7 +322,7 @@ class AssignScope:
 
     def on(self, document: _Json) -> None:
         """Change the document as Keycloak will."""
-        client = next(one for one in document["clients"] if one["clientId"] == self.client)
+        client = _client_in(document, self.client)
         mine, other = ("optionalClientScopes", "defaultClientScopes")[:: 1 if self.optional else -1]
         client[other] = [name for name in client[other] if name != self.scope]
         client[mine] = sorted({*client[mine], self.scope})
@@ -555,6 +553,15 @@ def _login(step: MakeClient | SetAuthentication) -> str:
     if step.provider:
         return f"tokens of the identity provider {named(step.provider)} with the subject {named(step.subject)}"
     return f"certificates of {named(step.subject_dn)} signed by {named(step.issuer_dn)}"
+
+
+def _client_in(document: _Json, client_id: str) -> _Json:
+    found: _Json = next(one for one in document["clients"] if one["clientId"] == client_id)
+    return found
+
+
+def _switch_on(client: _Json, attribute: str) -> None:
+    client["attributes"] = {**(client.get("attributes") or {}), attribute: "true"}
 
 
 def _new_account(document: _Json, client_id: str) -> _Json:

@@ -5,9 +5,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-__all__ = ["OIDC", "Account", "Client", "IdentityProvider", "Mapper", "Realm", "Role", "Roles", "Scope", "acr_levels"]
+__all__ = [
+    "FEDERATES_SINCE",
+    "OIDC",
+    "Account",
+    "Client",
+    "IdentityProvider",
+    "Mapper",
+    "Realm",
+    "Role",
+    "Roles",
+    "Scope",
+    "acr_levels",
+]
 
 OIDC: Final = "openid-connect"
+
+FEDERATES_SINCE: Final = (26, 6)
+"""The version from which on the token of an identity provider may prove a client."""
 
 
 class Role(NamedTuple):

@@ -18,7 +18,7 @@ from itertools import combinations
 from typing import Any, Final
 
 from s2s_fastapi.realm import exchange
-from s2s_fastapi.realm.entities import OIDC, Account, Client, IdentityProvider, Realm, Scope
+from s2s_fastapi.realm.entities import FEDERATES_SINCE, OIDC, Account, Client, IdentityProvider, Realm, Scope
 from s2s_fastapi.realm.exchange import ACCESS_TOKEN, ID_TOKEN, REFRESH_TOKEN, SubjectToken, bound_to
 from s2s_fastapi.realm.mappers import mapped
 from s2s_fastapi.realm.provenance import Provenance, provenance
@@ -110,7 +110,6 @@ _ASSERTION_MISSING: Final = "Parameter client_assertion_type is missing"
 
 
 _DPOP_SINCE: Final = (26, 4)
-_FEDERATES_SINCE: Final = (26, 6)
 _BINDING_ATTRIBUTES: Final = (DPOP_BOUND, CERTIFICATE_BOUND)
 """The attributes of a client that gets only tokens which are bound to a key."""
 
@@ -208,7 +207,7 @@ class RealmModel:
     @property
     def federates(self) -> bool:
         """Whether clients may prove who they are by the token of an identity provider: 26.6 and newer."""
-        return self._realm.version >= _FEDERATES_SINCE
+        return self._realm.version >= FEDERATES_SINCE
 
     def federated_clients(self, alias: str, sub: str) -> tuple[Client, ...]:
         """Return the enabled clients that an identity provider names so. Keycloak authenticates none of them if there are several."""

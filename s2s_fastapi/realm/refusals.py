@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from s2s_fastapi.realm import builtins
-from s2s_fastapi.realm.entities import OIDC
+from s2s_fastapi.realm.entities import FEDERATES_SINCE, OIDC
 from s2s_fastapi.text import named
 
 __all__ = ["name_of", "refusals"]
@@ -24,7 +24,7 @@ def refusals(document: _Document, version: tuple[int, ...]) -> Iterator[str]:
     """Yield one sentence for each reason that a server of `version` has."""
     for check in _CHECKS if version < (26, 1) else (*_CHECKS, *_NEWER_CHECKS):
         yield from check(document)
-    if version < _FEDERATES_SINCE:
+    if version < FEDERATES_SINCE:
         yield from _unknown_providers(document)
     else:
         yield from _unverifiable_assertions(document)
@@ -226,7 +226,6 @@ def _clients(document: _Document) -> Iterator[_Document]:
     yield from document.get("clients") or ()
 
 
-_FEDERATES_SINCE: Final = (26, 6)
 _NAMES: Final = ("clientId", "alias", "name")
 _PROTOCOLS: Final = {OIDC, "saml"}
 _PLACEHOLDERS: Final = {"${authBaseUrl}", "${authAdminUrl}", "+", "-"}
