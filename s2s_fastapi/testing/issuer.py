@@ -346,6 +346,7 @@ class EmbeddedIssuer:
         """End all sessions of a user, as *Sign out* on the user's page does, and return how many there were.
 
         - From then on no token of these sessions can be exchanged. Services that verify tokens themselves still accept them until they expire.
+        - An offline session ends, too. Keycloak keeps it, and refuses its tokens from before this second only.
         - ``username`` is that of `as_user`, or of the realm file; or of a service account, ``service-account-CLIENT``.
         - ``realm``: the realm of the user, if the issuer has several.
 

@@ -1,5 +1,6 @@
 """Token exchange: the embedded issuer and real servers get the same requests, and answer alike, claim by claim and word by word."""
 
+import time
 from typing import Any
 
 import httpx
@@ -27,6 +28,8 @@ class _Administrator:
         self._admin = keycloak.admin
 
     def logout(self, username: str) -> object:
+        """Log the user out in a later second than that of any token: Keycloak keeps an offline session, and revokes tokens by the whole second."""
+        time.sleep(1)
         return self._admin.request("POST", f"{self._user(username)}/logout")
 
     def change_user(self, username: str, *, enabled: bool) -> None:
