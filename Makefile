@@ -39,8 +39,8 @@ coverage: $(VENV)/.installed  ## Run every test without a real Keycloak, and fai
 	$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/real --cov --cov-fail-under=$(COVERED) $(PYTEST)
 
 constraints: $(VENV)/.installed  ## Write constraints.txt: the newest versions of all that the tests need
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/python -m uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --no-annotate --custom-compile-command 'make constraints' -o constraints.txt pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	$(BIN)/python -m uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --no-annotate --custom-compile-command 'make constraints' -o constraints.txt pyproject.toml tests/release/requirements.txt
 
 surface: $(VENV)/.installed  ## Write tests/public_surface.txt anew: the public names and signatures, for a review of what changed
 	$(BIN)/python -m tests.kit.surface
@@ -55,7 +55,7 @@ pictures: $(VENV)/.installed  ## Take the pictures of the docs anew, of what run
 test-lowest: VENV = .venv-lowest
 test-lowest:  ## Run the tests on the oldest versions of our dependencies that we allow
 	$(PYTHON) -m venv $(VENV)
-	$(call install,$(VENV)) uv
+	$(call install,$(VENV)) -c constraints.txt uv
 	mkdir -p build && $(BIN)/python -m uv pip compile --quiet --resolution lowest-direct --extra cli --extra otel --extra redis -o build/lowest.txt pyproject.toml
 	$(call install,$(VENV)) -c build/lowest.txt -e '.[test]'
 	# Old packages warn about new ones below them; that is theirs to mend.
@@ -137,13 +137,14 @@ bench: .venv-bench/.installed  ## Measure what a guarded route and a token that 
 conformance: .venv-conformance/.installed  ## Attack an app behind our guard and behind three others, and write docs/conformance.md (CONFORMANCE=--check only compares)
 	.venv-conformance/bin/python -m benchmarks.conformance.run $(CONFORMANCE)
 
-.venv-release/.installed: pyproject.toml constraints.txt
+.venv-release/.installed: tests/release/requirements.txt constraints.txt
 	$(PYTHON) -m venv .venv-release
-	$(call install,.venv-release) -c constraints.txt -e '.[release]'
+	$(call install,.venv-release) --only-binary :all: -c constraints.txt -r tests/release/requirements.txt
 	@touch $@
 
+# The tag goes through the environment: a tag may hold what a shell runs.
 release: .venv-release/.installed  ## Make dist/ from the last commit, twice with the same bytes, and look at it; SBOM and licences (TAG=v0.1.0 must fit the version)
-	.venv-release/bin/python -m tests.release $(if $(TAG),--tag $(TAG))
+	.venv-release/bin/python -m tests.release
 
 clean:  ## Remove what was built
 	rm -rf $(VENV) .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

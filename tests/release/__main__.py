@@ -1,30 +1,28 @@
 """Make the files of a release from the last commit: ``make release``.
 
-- ``dist/``: the source distribution and the wheel, built twice with the same bytes.
+- ``dist/``: the source distribution and the wheel, built twice with the same bytes. It is filled last.
 - ``build/release/papers/``: ``sbom.cdx.json`` (CycloneDX) and ``licences.json`` of what the wheel installs with all its extras for users, and
   ``notes.md``, the part of the changelog about this version.
 
-Whatever is wrong ends with a sentence and exit code 1.
+If the environment has a ``TAG``, it must be the tag of the version. Whatever is wrong ends with a sentence and exit code 1, without a ``dist/``.
 """
 
-import argparse
 import hashlib
-import io
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import venv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from tests.release.contents import read_sdist, read_wheel, wrong_in_sdist, wrong_in_wheel
+from tests.release.contents import read_files, read_sdist, read_wheel, unpack, wrong_in_sdist, wrong_in_wheel
 from tests.release.notes import dated_section
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
+_DIST: Final = _ROOT / "dist"
 _PLACE: Final = _ROOT / "build" / "release"
 _PAPERS: Final = _PLACE / "papers"
 _INSTALLED: Final = _PLACE / "installed"
@@ -63,51 +61,60 @@ _PYRIGHT: Final = {
 
 def main() -> None:
     """Make the files, and say what they are."""
-    arguments = argparse.ArgumentParser(prog="make release", description=__doc__)
-    arguments.add_argument("--tag", default="", help="refuse if it is not the tag of this version, such as v0.1.0")
-    tag = arguments.parse_args().tag
-    tracked, version = _committed()
-    if tag and tag != f"v{version}":
-        sys.exit(f"The tag is {tag}, and the version is {version}. Change s2s_fastapi/version.py or the tag.")
+    shutil.rmtree(_DIST, ignore_errors=True)
+    packed = _committed()
+    tracked = read_files(packed)
+    version = _version(tracked["s2s_fastapi/version.py"].decode())
+    refuse_other_tag(os.environ.get("TAG", ""), version)
     shutil.rmtree(_PLACE, ignore_errors=True)
     _PAPERS.mkdir(parents=True)
     notes = dated_section(tracked["CHANGELOG.md"].decode("utf-8"), version)
     (_PAPERS / "notes.md").write_text(notes, encoding="utf-8")
-    _build(tracked)
-    _install(version)
+    built = _build(packed, tracked)
+    _install(built, version)
     _sbom(version)
     _licences()
     _types(tracked)
     _import_time()
+    _DIST.mkdir()
+    for path in built.iterdir():
+        shutil.copy(path, _DIST)
     print("The release is in dist/, its papers in build/release/papers/.")
 
 
-def _committed() -> tuple[dict[str, bytes], str]:
-    """Return the files of the last commit, and the version in them."""
+def refuse_other_tag(tag: str, version: str) -> None:
+    """End with a sentence if there is a tag, and it is not the one of this version.
+
+    Raises:
+        SystemExit: It is another tag.
+    """
+    if tag and tag != f"v{version}":
+        sys.exit(f"The tag is {tag!r}, and the version is {version}. Change s2s_fastapi/version.py or the tag.")
+
+
+def _committed() -> bytes:
+    """Return the files of the last commit, as an archive."""
+    if not (_ROOT / ".git").exists():
+        sys.exit(f"A release is made from a commit, and {_ROOT} is no checkout of git.")
     changed = _output("git", "status", "--porcelain", where=_ROOT).splitlines()
     if changed:
         print(f"Not in the release, because not committed: {len(changed)} files.")
-    packed = subprocess.run(["git", "archive", "HEAD"], cwd=_ROOT, check=True, capture_output=True).stdout
-    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        files = {member.name: archive.extractfile(member) for member in archive if member.isfile()}
-        tracked = {name: file.read() for name, file in files.items() if file is not None}
-    assignments = (line.split('"') for line in tracked["s2s_fastapi/version.py"].decode().splitlines())
-    return tracked, next(parts[1] for parts in assignments if parts[0] == "__version__ = ")
+    return subprocess.run(["git", "archive", "HEAD"], cwd=_ROOT, check=True, capture_output=True).stdout
 
 
-def _build(tracked: Mapping[str, bytes]) -> None:
-    """Build twice, compare, look into the files, and put them into dist/."""
+def _version(code: str) -> str:
+    return next(line.split('"')[1] for line in code.splitlines() if line.startswith("__version__ = "))
+
+
+def _build(packed: bytes, tracked: Mapping[str, bytes]) -> Path:
+    """Build twice, compare, look into the files, and return their folder."""
     epoch = _output("git", "log", "-1", "--format=%ct", where=_ROOT).strip()
-    first, second = (_built(*surroundings, tracked, epoch) for surroundings in _SURROUNDINGS)
+    first, second = (_built(*surroundings, packed, epoch) for surroundings in _SURROUNDINGS)
     if first != second:
         differ = sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))
         sys.exit(f"Two builds differ: {', '.join(differ)}. Compare them in {_PLACE}.")
-    dist = _ROOT / "dist"
-    shutil.rmtree(dist, ignore_errors=True)
-    dist.mkdir()
-    for name, content in first.items():
-        (dist / name).write_bytes(content)
-    wheel, sdist = (next(dist.glob(pattern)) for pattern in ("*.whl", "*.tar.gz"))
+    built = _out(_SURROUNDINGS[0][0])
+    wheel, sdist = (next(built.glob(pattern)) for pattern in ("*.whl", "*.tar.gz"))
     in_wheel, in_sdist = read_wheel(wheel), read_sdist(sdist)
     wrong = [
         *(f"{wheel.name}: {text}" for text in wrong_in_wheel(in_wheel, tracked)),
@@ -124,17 +131,13 @@ def _build(tracked: Mapping[str, bytes]) -> None:
             f"  {path.name}: {path.stat().st_size / 1e3:,.0f} kB, {len(inside)} files, {unpacked / 1e3:,.0f} kB unpacked"
         )
         print(f"    sha256 {digest}")
+    return built
 
 
-def _built(
-    name: str, umask: int, environment: Mapping[str, str], tracked: Mapping[str, bytes], epoch: str
-) -> dict[str, bytes]:
+def _built(name: str, umask: int, environment: Mapping[str, str], packed: bytes, epoch: str) -> dict[str, bytes]:
     """Build from nothing but the commit's files, in a folder of its own, and return the two files."""
-    place, out = _PLACE / name, _PLACE / f"{name}-dist"
-    for file, content in tracked.items():
-        path = place / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+    place, out = _PLACE / name, _out(name)
+    unpack(packed, place)
     _run(
         *("python", "-m", "build", "--no-isolation", "--outdir", str(out), str(place)),
         environment={**environment, "SOURCE_DATE_EPOCH": epoch},
@@ -143,15 +146,19 @@ def _built(
     return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
 
 
-def _install(version: str) -> None:
+def _out(name: str) -> Path:
+    return _PLACE / f"{name}-dist"
+
+
+def _install(built: Path, version: str) -> None:
     """Install the wheel as users do, with each extra that is for them, in the versions of constraints.txt."""
     venv.create(_INSTALLED, with_pip=False, symlinks=True)
-    wheel = f"{next((_ROOT / 'dist').glob('*.whl'))}[{','.join(_EXTRAS)}]"
+    wheel = f"{next(built.glob('*.whl'))}[{','.join(_EXTRAS)}]"
     python = str(_INSTALLED / "bin" / "python")
     pip = ["python", "-m", "pip", "--python", python, "--disable-pip-version-check"]
     uv = os.environ.get("UV")
     install = [uv, "pip", "install", "--python", python] if uv else [*pip, "install"]
-    _run(*install, "--quiet", "--constraint", str(_ROOT / "constraints.txt"), wheel)
+    _run(*install, "--quiet", "--constraint", str(_ROOT / "constraints.txt"), "--only-binary", ":all:", wheel)
     found = _output(python, "-c", "import s2s_fastapi as ours; print(ours.__version__, ours.__file__)", where=_PLACE)
     if found.split()[0] != version or "site-packages" not in found:
         sys.exit(f"The wheel of {version} is not what is installed: {found}")

@@ -1,5 +1,6 @@
 """What is in the files of a release: exactly what the repository has at that commit, and nothing that must not leave it."""
 
+import io
 import re
 import tarfile
 import tomllib
@@ -8,7 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-__all__ = ["read_sdist", "read_wheel", "wrong_in_sdist", "wrong_in_wheel"]
+from tests.release.notes import RELATIVE
+
+__all__ = ["read_files", "read_sdist", "read_wheel", "unpack", "wrong_in_sdist", "wrong_in_wheel"]
 
 _ADDED_TO_WHEEL: Final = frozenset({"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"})
 _ADDED_TO_SDIST: Final = frozenset({"PKG-INFO"})
@@ -26,7 +29,18 @@ _PRIVATE_NAME: Final = re.compile(
 _PRIVATE_KEY: Final = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----\s+[A-Za-z0-9+/=\s]{100}")
 """A key, and not the code or the sentence that names its first line."""
 
-_RELATIVE_LINK: Final = re.compile(rb"\]\((?!https://|http://|#)([^)]*)\)")
+
+def read_files(packed: bytes) -> dict[str, bytes]:
+    """Return each plain file of an archive that git made, by its name."""
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        found = {member.name: archive.extractfile(member) for member in archive if member.isfile()}
+        return {name: file.read() for name, file in found.items() if file is not None}
+
+
+def unpack(packed: bytes, place: Path) -> None:
+    """Write the files of an archive that git made: a build that starts from them has the bytes of one that starts from a checkout."""
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        archive.extractall(place, filter="data")  # with the executable bits
 
 
 def read_wheel(path: Path) -> dict[str, bytes]:
@@ -63,10 +77,10 @@ def wrong_in_wheel(files: Mapping[str, bytes], tracked: Mapping[str, bytes]) -> 
         *(f"{name} in the metadata is unknown" for name in sorted(added - _ADDED_TO_WHEEL)),
         *(f"{name} must be in the wheel" for name in sorted(_MUST_SHIP - files.keys())),
         *(
-            f"the description links to {link.decode()}, and an index has no such page"
+            f"the description links to {link}, and an index has no such page"
             for name, content in files.items()
             if name.endswith(".dist-info/METADATA")
-            for link in _RELATIVE_LINK.findall(content)
+            for link in RELATIVE.findall(content.decode())
         ),
         *_private(files),
     ]

@@ -1,15 +1,20 @@
 """The part of the changelog about one version, as the text of a release."""
 
 import re
-from typing import Final
+import tomllib
+from pathlib import Path
+from typing import Any, Final
 
-__all__ = ["HOME", "dated_section"]
+__all__ = ["HOME", "RELATIVE", "dated_section"]
 
-HOME: Final = "https://github.com/s2s-fastapi/s2s_fastapi"
+_PROJECT: Final[dict[str, Any]] = tomllib.loads(Path(__file__).parents[2].joinpath("pyproject.toml").read_text("utf-8"))
+HOME: Final[str] = _PROJECT["project"]["urls"]["Homepage"]
+(_LINKS,) = _PROJECT["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]
+RELATIVE: Final = re.compile(_LINKS["pattern"])
+"""A link that needs the repository: one rule for the README in an index and for the notes of a release."""
+
 _WRAPPED: Final = re.compile(r"(?<=\S)\n(?: {2})?(?=[^\s#|>-])")
 """The end of a line inside a paragraph or a list item: the page of a release would break the line there."""
-
-_RELATIVE: Final = re.compile(r"\]\((?!https?://|#)([^)\s]+)\)")
 
 
 def dated_section(changelog: str, version: str) -> str:
@@ -23,4 +28,4 @@ def dated_section(changelog: str, version: str) -> str:
     )
     if found is None or not found[1].strip():
         raise SystemExit(f"CHANGELOG.md has no section `## {version} - YYYY-MM-DD`. Write it before the release.")
-    return _RELATIVE.sub(rf"]({HOME}/blob/v{version}/\1)", _WRAPPED.sub(" ", found[1].strip())) + "\n"
+    return RELATIVE.sub(rf"]({HOME}/blob/v{version}/\1)", _WRAPPED.sub(" ", found[1].strip())) + "\n"

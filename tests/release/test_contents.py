@@ -1,6 +1,7 @@
 """The files of a release hold what git has, and a release stops at the first thing that must not leave the repository."""
 
 import io
+import re
 import subprocess
 import sys
 import tarfile
@@ -8,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.release.contents import read_sdist, read_wheel, wrong_in_sdist, wrong_in_wheel
+from s2s_fastapi.version import __version__
+from tests.release.contents import read_files, read_sdist, read_wheel, unpack, wrong_in_sdist, wrong_in_wheel
+from tests.release.notes import HOME, RELATIVE
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = {
@@ -36,13 +39,28 @@ def test_a_wheel_of_the_package_alone_is_right() -> None:
     assert wrong_in_wheel(PACKED | METADATA, TRACKED) == []
 
 
-def test_the_wheel_that_is_built_is_right(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    place = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(place)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=60)
-    (wheel,) = tmp_path.glob("*.whl")
+    (wheel,) = place.glob("*.whl")
+    return read_wheel(wheel)
+
+
+def test_the_wheel_that_is_built_is_right(built: dict[str, bytes]) -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True, timeout=60)
     tracked = {name: (ROOT / name).read_bytes() for name in listed.stdout.splitlines() if (ROOT / name).is_file()}
-    assert wrong_in_wheel(read_wheel(wheel), tracked) == []
+    assert wrong_in_wheel(built, tracked) == []
+
+
+def test_the_links_of_the_description_lead_to_the_files_of_that_version(built: dict[str, bytes]) -> None:
+    (metadata,) = (content.decode() for name, content in built.items() if name.endswith(".dist-info/METADATA"))
+    readme = metadata.partition("\n\n")[2]
+    links = {link for link in re.findall(r"\]\(([^)]+)\)", readme) if link.startswith(HOME)}
+    relative = set(RELATIVE.findall((ROOT / "README.md").read_text("utf-8")))
+    assert {f"{HOME}/blob/v{__version__}/{link}" for link in relative} <= links
+    assert [link for link in links if "/blob/" in link and f"/blob/v{__version__}/" not in link] == []
 
 
 def test_a_file_from_outside_the_package_is_the_one_that_git_has() -> None:
@@ -102,6 +120,14 @@ def test_a_file_with_a_private_name_is_refused_also_if_git_has_it(name: str) -> 
     assert wrong_in_sdist(tracked | {"PKG-INFO": b""}, tracked) == [f"{name} must not be packed"]
 
 
+def test_a_private_name_and_a_private_key_are_refused_in_a_wheel_too() -> None:
+    private = {"s2s_fastapi/dev.env": b"", "s2s_fastapi/a.py": KEY}
+    assert wrong_in_wheel(PACKED | METADATA | private, TRACKED | private) == [
+        "s2s_fastapi/dev.env must not be packed",
+        "s2s_fastapi/a.py contains a private key",
+    ]
+
+
 def test_a_private_key_is_refused_in_whatever_file() -> None:
     tracked = TRACKED | {"docs/a.md": b"as here:\n" + KEY}
     assert wrong_in_sdist(tracked | {"PKG-INFO": b""}, tracked) == ["docs/a.md contains a private key"]
@@ -122,3 +148,18 @@ def test_a_source_distribution_with_a_link_is_refused(tmp_path: Path) -> None:
     path.write_bytes(packed.getvalue())
     with pytest.raises(ValueError, match="is no plain file"):
         read_sdist(path)
+
+
+def test_what_is_built_from_has_the_executable_bits_of_git(tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, mode in (("run", 0o775), ("docs/a.md", 0o664)):
+            member = tarfile.TarInfo(name)
+            member.mode, member.size = mode, 1
+            archive.addfile(member, io.BytesIO(b"a"))
+    unpack(packed.getvalue(), tmp_path)
+    assert {path.name: path.stat().st_mode & 0o111 for path in tmp_path.rglob("*") if path.is_file()} == {
+        "run": 0o111,
+        "a.md": 0,
+    }
+    assert read_files(packed.getvalue()) == {"run": b"a", "docs/a.md": b"a"}

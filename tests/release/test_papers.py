@@ -1,7 +1,9 @@
 """What a stranger reads before the code: the policy, the changelog, the metadata, the workflows and forms of the repository."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -15,7 +17,7 @@ import yaml
 from s2s_fastapi.declared import access_file
 from s2s_fastapi.version import __version__
 from tests.real.server import VERSIONS
-from tests.release.__main__ import _EXTRAS
+from tests.release.__main__ import _EXTRAS, _LICENCES, refuse_other_tag
 from tests.release.notes import HOME, dated_section
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,7 +72,58 @@ def test_a_release_is_built_only_after_all_checks_and_published_only_after_it_wa
         "notes": "publish",
     }
     assert jobs["check"]["uses"] == "./.github/workflows/ci.yml"
-    assert jobs["publish"]["environment"] == "release"
+    assert {name for name, job in jobs.items() if job.get("environment") == "release"} == {"attest", "publish"}
+
+
+def test_a_tag_reaches_the_check_of_the_tag_as_it_is_and_no_shell_runs_it(tmp_path: Path) -> None:
+    tag = "v0.1.0;touch$$IFS$(touch${IFS}a)b|`touch${IFS}c`>d&"  # git allows such a tag
+    for name in ("Makefile", "constraints.txt", "tests/release/requirements.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    python = tmp_path / ".venv-release" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\nprintf %s "$TAG" >given\n', encoding="utf-8")
+    python.chmod(0o755)
+    (tmp_path / ".venv-release" / ".installed").touch()
+    jobs = yaml.safe_load((GITHUB / "workflows" / "release.yml").read_text("utf-8"))["jobs"]
+    (step,) = (step for step in jobs["build"]["steps"] if "run" in step)
+    given = {name: value.replace("${{ github.ref_name }}", tag) for name, value in step["env"].items()}
+    environment = {"PATH": os.environ["PATH"], "GITHUB_REF_NAME": tag, **given}
+    subprocess.run(["bash", "-euc", step["run"]], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert (tmp_path / "given").read_text("utf-8") == tag
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "Makefile",
+        "constraints.txt",
+        "tests",
+        ".venv-release",
+        "given",
+    }
+
+
+@pytest.mark.parametrize("tag", ["v1.2.4", "1.2.3", "v1.2.3;id", "v1.2.3\n", "v1.2.30"])
+def test_another_tag_than_that_of_the_version_is_refused(tag: str) -> None:
+    refuse_other_tag("v1.2.3", "1.2.3")
+    with pytest.raises(SystemExit, match=re.escape("and the version is 1.2.3")):
+        refuse_other_tag(tag, "1.2.3")
+
+
+def test_no_licence_of_the_strong_copyleft_and_no_unknown_one_is_allowed() -> None:
+    assert [
+        name for name in _LICENCES if re.search(r"GPL|General Public|SSPL|unknown|proprietary", name, re.IGNORECASE)
+    ] == []
+
+
+def test_ci_runs_whatever_has_an_environment_of_its_own_but_the_benchmark() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    apart = set(re.findall(r"^([a-z-]+): (?:\.venv-|VENV = )", makefile, re.MULTILINE)) - {"bench"}
+    runs = set(re.findall(r"^ +make ([a-z-]+)", (ROOT / ".ci" / "run").read_text("utf-8"), re.MULTILINE))
+    assert runs == apart | {"lint", "test-one"}
+    assert runs >= {"test-lowest", "test-wheel", "conformance", "release"}
+
+
+def test_a_warning_of_the_sites_builder_ends_make_docs() -> None:
+    (recipe,) = re.findall(r"^docs: .*\n\t(.+)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert " --strict " in recipe
 
 
 def test_the_check_of_a_pull_request_is_the_one_of_this_repository() -> None:
@@ -121,7 +174,7 @@ def test_the_policy_names_the_version_of_access_files() -> None:
 def test_the_extras_for_users_are_those_of_the_policy_and_of_the_licences() -> None:
     line = POLICY.partition("- **Extras.** Their names: ")[2].partition(". The extras")[0]
     assert sorted(re.findall(r"`(\w+)`", line)) == sorted(_EXTRAS)
-    for_work = {"browser-test", "mcp-test", "release", "test", "docs"}
+    for_work = {"browser-test", "mcp-test", "test", "docs"}
     assert PROJECT["optional-dependencies"].keys() - for_work == set(_EXTRAS)
 
 
@@ -150,9 +203,15 @@ def test_the_notes_of_a_release_have_each_paragraph_in_one_line() -> None:
 
 
 def test_the_supported_version_is_the_one_that_is_released() -> None:
-    assert f"| {__version__.rpartition('.')[0]}.x, the newest minor version | yes |" in (
-        ROOT / "SECURITY.md"
-    ).read_text("utf-8")
+    security = (ROOT / "SECURITY.md").read_text("utf-8")
+    assert f"| {__version__.rpartition('.')[0]}.x, the newest minor version | yes |" in security
+
+
+def test_what_checks_a_download_names_the_workflow_and_the_tag_of_this_version() -> None:
+    security = (ROOT / "SECURITY.md").read_text("utf-8")
+    repository = HOME.removeprefix("https://github.com/")
+    assert f"--repo {repository} \\\n  --signer-workflow {repository}/.github/workflows/release.yml" in security
+    assert re.findall(r"--source-ref (\S+)", security) == [f"refs/tags/v{__version__}"]
 
 
 def test_the_links_of_the_metadata_lead_to_the_home_of_the_project() -> None:
