@@ -129,9 +129,13 @@ trace: $(VENV)/.installed env  ## Start docker compose with Keycloak and the ser
 bench: .venv-bench/.installed  ## Measure what a guarded route and a token that goes out cost, beside others, and write docs/speed.md (BENCH=--quick only tries it out)
 	.venv-bench/bin/python -m benchmarks $(BENCH)
 
-.venv-conformance/.installed: pyproject.toml constraints.txt benchmarks/conformance/requirements.txt
+# Without the packages whose guards are compared: their versions are those of the published results, also when constraints.txt has newer ones.
+build/conformance.txt: constraints.txt benchmarks/conformance/requirements.txt
+	mkdir -p build && sed -nE 's/^([A-Za-z0-9._-]+).*==.*/^\1==/p' benchmarks/conformance/requirements.txt | grep -vif - constraints.txt >$@
+
+.venv-conformance/.installed: pyproject.toml build/conformance.txt
 	$(PYTHON) -m venv .venv-conformance
-	$(call install,.venv-conformance) -c constraints.txt -r benchmarks/conformance/requirements.txt -e .
+	$(call install,.venv-conformance) -c build/conformance.txt -r benchmarks/conformance/requirements.txt -e .
 	@touch $@
 
 conformance: .venv-conformance/.installed  ## Attack an app behind our guard and behind three others, and write docs/conformance.md (CONFORMANCE=--check only compares)

@@ -19,6 +19,10 @@ NEEDED = [
     for texts in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
     for text in texts
     if not text.startswith("s2s-fastapi")
+] + [
+    Requirement(line.partition("#")[0])
+    for line in (ROOT / "tests" / "release" / "requirements.txt").read_text().splitlines()
+    if not line.startswith("#")
 ]
 
 

@@ -1,9 +1,7 @@
 """What a stranger reads before the code: the policy, the changelog, the metadata, the workflows and forms of the repository."""
 
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -75,31 +73,6 @@ def test_a_release_is_built_only_after_all_checks_and_published_only_after_it_wa
     assert {name for name, job in jobs.items() if job.get("environment") == "release"} == {"attest", "publish"}
 
 
-def test_a_tag_reaches_the_check_of_the_tag_as_it_is_and_no_shell_runs_it(tmp_path: Path) -> None:
-    tag = "v0.1.0;touch$$IFS$(touch${IFS}a)b|`touch${IFS}c`>d&"  # git allows such a tag
-    for name in ("Makefile", "constraints.txt", "tests/release/requirements.txt"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, tmp_path / name)
-    python = tmp_path / ".venv-release" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text('#!/bin/sh\nprintf %s "$TAG" >given\n', encoding="utf-8")
-    python.chmod(0o755)
-    (tmp_path / ".venv-release" / ".installed").touch()
-    jobs = yaml.safe_load((GITHUB / "workflows" / "release.yml").read_text("utf-8"))["jobs"]
-    (step,) = (step for step in jobs["build"]["steps"] if "run" in step)
-    given = {name: value.replace("${{ github.ref_name }}", tag) for name, value in step["env"].items()}
-    environment = {"PATH": os.environ["PATH"], "GITHUB_REF_NAME": tag, **given}
-    subprocess.run(["bash", "-euc", step["run"]], cwd=tmp_path, env=environment, check=True, capture_output=True)
-    assert (tmp_path / "given").read_text("utf-8") == tag
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "Makefile",
-        "constraints.txt",
-        "tests",
-        ".venv-release",
-        "given",
-    }
-
-
 @pytest.mark.parametrize("tag", ["v1.2.4", "1.2.3", "v1.2.3;id", "v1.2.3\n", "v1.2.30"])
 def test_another_tag_than_that_of_the_version_is_refused(tag: str) -> None:
     refuse_other_tag("v1.2.3", "1.2.3")
@@ -111,19 +84,6 @@ def test_no_licence_of_the_strong_copyleft_and_no_unknown_one_is_allowed() -> No
     assert [
         name for name in _LICENCES if re.search(r"GPL|General Public|SSPL|unknown|proprietary", name, re.IGNORECASE)
     ] == []
-
-
-def test_ci_runs_whatever_has_an_environment_of_its_own_but_the_benchmark() -> None:
-    makefile = (ROOT / "Makefile").read_text("utf-8")
-    apart = set(re.findall(r"^([a-z-]+): (?:\.venv-|VENV = )", makefile, re.MULTILINE)) - {"bench"}
-    runs = set(re.findall(r"^ +make ([a-z-]+)", (ROOT / ".ci" / "run").read_text("utf-8"), re.MULTILINE))
-    assert runs == apart | {"lint", "test-one"}
-    assert runs >= {"test-lowest", "test-wheel", "conformance", "release"}
-
-
-def test_a_warning_of_the_sites_builder_ends_make_docs() -> None:
-    (recipe,) = re.findall(r"^docs: .*\n\t(.+)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
-    assert " --strict " in recipe
 
 
 def test_the_check_of_a_pull_request_is_the_one_of_this_repository() -> None:
