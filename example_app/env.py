@@ -19,6 +19,9 @@ FOR_SERVICES = ("CHAT_APP_SERVICE_SECRET", "SHOP_API_SECRET")
 # Upper case only: "${client_id}" in a role mapper is Keycloak's own.
 PLACEHOLDER = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
 
+# Everything else docker compose reads in its own way: it takes away quotes and blanks, replaces "$", and begins a comment at "#".
+_PLAIN = re.compile(r"[A-Za-z0-9_.~+/=:@%,-]+")
+
 
 def placeholders() -> list[str]:
     """Return the names that Keycloak replaces in the realm files, each once."""
@@ -34,11 +37,19 @@ def secret_files(folder: Path, values: dict[str, str]) -> None:
     missing = [name for name in FOR_SERVICES if not values.get(name)]
     if missing:
         sys.exit(f"{' and '.join(missing)} missing: remove the file for fresh secrets")
+    for name in FOR_SERVICES:
+        if not _PLAIN.fullmatch(values[name]):
+            sys.exit(
+                f"{name} may have only letters, digits and _.~+/=:@%,- because docker compose changes other characters"
+            )
+    files = {folder / name: values[name] for name in FOR_SERVICES}
+    for path in (folder, *files):
+        if path.is_symlink():  # whoever made it would get the secrets
+            sys.exit(f"{path} is a link: remove it")
     folder.mkdir(mode=0o700, exist_ok=True)
     folder.chmod(0o700)
-    for name in FOR_SERVICES:
-        file = folder / name
-        file.write_text(values[name], encoding="utf-8")
+    for file, value in files.items():
+        file.write_text(value, encoding="utf-8")
         file.chmod(0o644)
 
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 import yaml
 
-from example_app.env import FOR_SERVICES
+from example_app.env import FOR_SERVICES, secret_files
 from example_app.realm import REALMS, fresh_secrets
 from example_app.stage import Stage, free_port
 from s2s_fastapi import KeycloakSettings
@@ -53,7 +53,7 @@ def test_every_service_has_a_health_check_and_limits_and_is_started_again() -> N
         assert service["healthcheck"]["test"][0] == "CMD", name
         assert service["healthcheck"]["retries"] > 1
         assert re.fullmatch(r"\d+[mg]", service["mem_limit"])
-        assert service["pids_limit"] > 0
+        assert 100 < service["pids_limit"] <= 2048
         assert service["restart"] == "unless-stopped"
         assert service["security_opt"] == ["no-new-privileges:true"]
 
@@ -63,10 +63,17 @@ def test_keycloak_has_four_minutes_to_start() -> None:
 
 
 def test_our_services_and_keycloak_have_no_capability_and_our_services_write_nowhere_but_to_tmp() -> None:
-    assert all(SERVICES[name]["cap_drop"] == ["ALL"] for name in PORTS)
+    assert all(SERVICES[name]["cap_drop"] == ["ALL"] and "cap_add" not in SERVICES[name] for name in PORTS)
     for name in OURS:
         assert SERVICES[name]["read_only"] is True
         assert [mount.partition(":")[0] for mount in SERVICES[name]["tmpfs"]] == ["/tmp"]  # noqa: S108 - the container's
+
+
+def test_the_container_that_runs_as_root_has_no_capability_of_the_network_or_of_devices() -> None:
+    grafana = WITH_GRAFANA["grafana"]
+
+    assert grafana["cap_drop"] == ["ALL"]
+    assert set(grafana["cap_add"]) == {"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID"}
 
 
 def test_one_service_builds_the_image_and_nobody_fetches_one_of_that_name() -> None:
@@ -121,8 +128,17 @@ def test_the_image_copies_all_that_its_wheel_is_built_from() -> None:
     wheel = hatch["build"]["targets"]["wheel"]
     readme = {part["path"] for part in hatch["metadata"]["hooks"]["fancy-pypi-readme"]["fragments"]}
 
-    needed = {*wheel["packages"], *wheel["force-include"], "pyproject.toml", *readme}
+    needed = {*wheel["packages"], *wheel["force-include"], "pyproject.toml", "constraints.txt", *readme}
     assert needed | {*project["project"]["license-files"]} == set(copied)
+
+
+def test_the_image_has_only_packages_in_the_versions_of_the_constraints() -> None:
+    text = (ROOT / "example_app" / "Dockerfile").read_text().replace("\\\n", "")
+    installs = re.findall(r"pip install ([^&\n]+)", text)
+
+    assert len(installs) == text.count("pip install") > 0
+    assert all("-c constraints.txt" in install for install in installs)
+    assert "--no-build-isolation" in next(install for install in installs if "'." in install)
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -203,6 +219,30 @@ def test_make_env_says_so_if_a_secret_is_missing_in_the_file_that_is_there(tmp_p
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stderr) == (1, "CHAT_APP_SERVICE_SECRET missing: remove the file for fresh secrets\n")
+
+
+@pytest.mark.parametrize("value", ["'ab'", '"ab"', "a b", "a#b", "a$b", "ab ", "a\\b"])
+def test_make_env_refuses_a_secret_that_docker_compose_would_change(value: str, tmp_path: Path) -> None:
+    values = dict.fromkeys(FOR_SERVICES, "aZ09_.~+/=:@%,-")
+    secret_files(tmp_path / "right", values)
+
+    with pytest.raises(SystemExit, match=f"{FOR_SERVICES[1]} may have only letters"):
+        secret_files(tmp_path / "wrong", values | {FOR_SERVICES[1]: value})
+
+    assert not (tmp_path / "wrong").exists()
+
+
+@pytest.mark.parametrize("link", [".", FOR_SERVICES[0]])
+def test_make_env_writes_no_secret_through_a_link(link: str, tmp_path: Path) -> None:
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / ".env.d"
+    elsewhere.mkdir()
+    folder.joinpath(link).parent.mkdir(exist_ok=True)
+    folder.joinpath(link).symlink_to(elsewhere if link == "." else elsewhere / "secret")
+
+    with pytest.raises(SystemExit, match="is a link: remove it"):
+        secret_files(folder, dict.fromkeys(FOR_SERVICES, "secret"))
+
+    assert not list(elsewhere.iterdir())
 
 
 def test_make_down_ends_the_profile_too() -> None:
