@@ -19,7 +19,7 @@ from s2s_fastapi.process import watch_exit, watch_forks
 from s2s_fastapi.telemetry import Observer
 from s2s_fastapi.text import printable, quoted
 
-__all__ = ["ObservedRefusal", "ObservedRefusals", "Observing", "end_of_observing"]
+__all__ = ["ObservedRefusal", "ObservedRefusals"]
 
 _log = logging.getLogger("s2s_fastapi.observed")
 

@@ -16,20 +16,13 @@ import pytest
 from markdown_it import MarkdownIt
 
 from tests.browser.chromium import opened, watched
+from tests.kit.public import PUBLIC
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-PUBLIC = (
-    "s2s_fastapi",
-    "s2s_fastapi.mcp",
-    "s2s_fastapi.readiness",
-    "s2s_fastapi.redis",
-    "s2s_fastapi.testing",
-    "s2s_fastapi.testing.attack",
-)
 COUNTED = ("ol", "ul", "li", "table", "tr", "pre", "img", "h1", "h2", "h3", "strong", "em")
 
 

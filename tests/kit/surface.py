@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from enum import Enum
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Final, ForwardRef, get_args, get_origin
@@ -11,7 +12,7 @@ from typing import Annotated, Any, Final, ForwardRef, get_args, get_origin
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import s2s_fastapi
-import s2s_fastapi.mcp
+from tests.kit.public import PUBLIC
 
 __all__ = ["REVIEWED", "surface"]
 
@@ -25,16 +26,36 @@ _ALIASES: Final = {"ASGIApp": ASGIApp, "Receive": Receive, "Send": Send, "Scope"
 
 
 def surface() -> str:
-    """Return what the modules that users import have in `__all__`: a line for each name, and for each public member of a class."""
-    return _HEADING + _names(s2s_fastapi) + _OF_MODULE.format(s2s_fastapi.mcp.__name__) + _names(s2s_fastapi.mcp)
+    """Return what the modules of the policy have in `__all__`: a line for each name, and for each public member of a class."""
+    first, *others = PUBLIC
+    assert first == s2s_fastapi.__name__
+    return (
+        _HEADING
+        + _names(s2s_fastapi)
+        + "".join(_OF_MODULE.format(name) + _names(import_module(name)) for name in others)
+    )
 
 
 def _names(module: ModuleType) -> str:
-    return "".join(f"{line}\n" for name in sorted(module.__all__) for line in _lines(name, getattr(module, name)))
+    return "".join(f"{line}\n" for name in sorted(module.__all__) for line in _line_or_lines(module, name))
+
+
+def _line_or_lines(module: ModuleType, name: str) -> Iterator[str]:
+    value = getattr(module, name)
+    if module is not s2s_fastapi and name in s2s_fastapi.__all__ and getattr(s2s_fastapi, name) is value:
+        yield f"{name}: s2s_fastapi.{name}"
+    elif inspect.ismodule(value):
+        yield f"module {name}"
+        yield from (
+            f"    {line}" for member in sorted(value.__all__) for line in _lines(member, getattr(value, member))
+        )
+    else:
+        yield from _lines(name, value)
 
 
 def _lines(name: str, value: Any) -> Iterator[str]:
     if not inspect.isclass(value):
+        value = inspect.unwrap(value) if callable(value) else value
         yield f"{name}{_signature(value)}" if inspect.isfunction(value) else f"{name}: {type(value).__name__}"
         return
     bases = ", ".join(base.__name__ for base in value.__bases__ if base is not object)

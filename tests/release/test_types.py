@@ -2,21 +2,15 @@
 
 import ast
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-import s2s_fastapi
-from s2s_fastapi import mcp, redis, testing
+from tests.kit.public import PUBLIC
 
 FOLDER = Path(__file__).resolve().parents[1] / "typing"
-NAMES = [
-    *s2s_fastapi.__all__,
-    *mcp.__all__,
-    *redis.__all__,
-    *testing.__all__,
-    *("Health", "KeysHealth", "TokenHealth", "ObservedRefusal", "ObservedRefusals"),
-]
+NAMES = sorted({name for module in PUBLIC for name in import_module(module).__all__})
 
 
 def programs(file: str, prefix: str) -> dict[str, str]:

@@ -75,6 +75,18 @@ from s2s_fastapi.mcp import (
 from s2s_fastapi.readiness import Health, KeysHealth, TokenHealth
 from s2s_fastapi.receiver.observe_mode import ObservedRefusal, ObservedRefusals
 from s2s_fastapi.redis import RedisReplayStore
+from s2s_fastapi.testing.attack import (
+    Answer,
+    Case,
+    Outgoing,
+    Report,
+    Result,
+    RouteReport,
+    Target,
+    TrustedIssuer,
+    all_cases,
+    attack,
+)
 
 app = FastAPI()
 
@@ -472,3 +484,53 @@ def use_read_documents() -> None:
 def use_refused() -> None:
     with testing.refused(403, "caller_not_allowed"):
         pass
+
+
+def use_answer(answer: Answer) -> None:
+    assert_type(answer.status, int)
+    assert_type(answer.header("www-authenticate"), str)
+
+
+def use_case(case: Case) -> None:
+    assert_type(case.id, str)
+    assert_type(case.source, tuple[str, ...])
+
+
+def use_outgoing(outgoing: Outgoing) -> None:
+    assert_type(outgoing.path, str)
+    assert_type(outgoing.headers, tuple[tuple[str, str], ...])
+
+
+def use_report(report: Report) -> None:
+    assert_type(report.holes, tuple[Result, ...])
+    assert_type(report.exit_code, int)
+
+
+def use_result(result: Result) -> None:
+    assert_type(result.case, Case)
+    assert_type(result.detail, str)
+
+
+def use_route_report(report: RouteReport) -> None:
+    assert_type(report.route, str)
+    assert_type(report.results, tuple[Result, ...])
+
+
+def use_target() -> None:
+    def make(issuer: TrustedIssuer) -> FastAPI:
+        return FastAPI(title=issuer.issuer)
+
+    attack(Target(make=make, audience="crm", callers={"GET /x": ["billing"]}, dpop="accepted"))
+
+
+def use_trusted_issuer(issuer: TrustedIssuer) -> None:
+    assert_type(issuer.jwks_url, str)
+    assert_type(issuer.clock(), float)
+
+
+def use_all_cases() -> None:
+    assert_type(all_cases(), tuple[Case, ...])
+
+
+def use_attack() -> None:
+    assert_type(attack(app, client_id="crm", without=["replay"]), Report)

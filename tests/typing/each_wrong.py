@@ -72,6 +72,18 @@ from s2s_fastapi.mcp import (
 from s2s_fastapi.readiness import Health, KeysHealth, TokenHealth
 from s2s_fastapi.receiver.observe_mode import ObservedRefusal, ObservedRefusals
 from s2s_fastapi.redis import RedisReplayStore
+from s2s_fastapi.testing.attack import (
+    Answer,
+    Case,
+    Outgoing,
+    Report,
+    Result,
+    RouteReport,
+    Target,
+    TrustedIssuer,
+    all_cases,
+    attack,
+)
 
 app = FastAPI()
 
@@ -405,3 +417,43 @@ def misuse_read_documents() -> None:
 
 def misuse_refused() -> None:
     testing.refused("caller_not_allowed", 403)  # type: ignore[arg-type]
+
+
+def misuse_answer(answer: Answer) -> int:
+    return answer.header("www-authenticate")  # type: ignore[return-value]
+
+
+def misuse_case(case: Case) -> None:
+    case.id = "mine"  # type: ignore[misc]
+
+
+def misuse_outgoing(outgoing: Outgoing) -> None:
+    outgoing.headers.get("authorization")  # type: ignore[attr-defined]
+
+
+def misuse_report(report: Report) -> None:
+    report.exit_code()  # type: ignore[operator]
+
+
+def misuse_result(result: Result) -> str:
+    return result.case  # type: ignore[return-value]
+
+
+def misuse_route_report(report: RouteReport) -> str:
+    return report.results[0]  # type: ignore[return-value]
+
+
+def misuse_target() -> Target:
+    return Target(make=lambda _: app, audience=7)  # type: ignore[arg-type]
+
+
+def misuse_trusted_issuer(issuer: TrustedIssuer) -> str:
+    return issuer.clock  # type: ignore[return-value]
+
+
+def misuse_all_cases() -> list[Case]:
+    return all_cases()  # type: ignore[return-value]
+
+
+def misuse_attack() -> None:
+    attack(app, kinds=["replay"])  # type: ignore[call-arg]
