@@ -21,6 +21,9 @@ _HEADING: Final = "The public names of s2s_fastapi. Written by `make surface`; r
 _OF_MODULE: Final = "\nThe public names of {}.\n\n"
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
 _MODULE: Final = re.compile(r"\b(?:[a-z_0-9]+\.)+(?=[A-Z])")
+_UNPACKED: Final = re.compile(r"\*<class '(\w+)'>")
+"""How Python 3.11 writes ``Unpack[...]``."""
+
 _ALIASES: Final = {"ASGIApp": ASGIApp, "Receive": Receive, "Send": Send, "Scope": Scope}
 """What Starlette names and `inspect` writes out, the longest first."""
 
@@ -91,6 +94,7 @@ def _signature(value: Any) -> str:
         return "(...)"
     parameters = [each.replace(annotation=_bare(each.annotation)) for each in signature.parameters.values()]
     shown = _MODULE.sub("", _ADDRESS.sub("", str(signature.replace(parameters=parameters))))
+    shown = _UNPACKED.sub(r"Unpack[\1]", shown)
     for name, alias in _ALIASES.items():
         shown = shown.replace(_MODULE.sub("", inspect.formatannotation(alias)), name)
     return shown

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.main import get_command
 
+from s2s_fastapi.cli.commands import command_line
 from s2s_fastapi.declared import access_file
 from s2s_fastapi.version import __version__
 from tests.kit.public import PUBLIC
@@ -124,6 +126,18 @@ def test_every_module_that_the_docs_import_is_covered_by_the_policy() -> None:
     )
     imported = set(re.findall(r"^\s*(?:from|import) (s2s_fastapi[\w.]*)", fences, re.MULTILINE))
     assert imported <= set(PUBLIC)
+
+
+def test_the_policy_has_the_schema_of_each_command_that_prints_json_and_every_schema_is_of_one() -> None:
+    commands = get_command(command_line()).commands  # type: ignore[attr-defined]
+    prints = {
+        name for name, command in commands.items() if any("--json" in parameter.opts for parameter in command.params)
+    }
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| (.*\.schema\.json\).*) \|$", POLICY, re.MULTILINE)
+    assert sorted(name for row, _ in rows for name in re.findall(r"\w+", row)) == sorted(prints)
+    linked = {ROOT / "docs" / link for _, text in rows for link in re.findall(r"\]\(([^)]+)\)", text)}
+    assert all(path.is_file() for path in linked)
+    assert set((ROOT / "docs" / "schemas").iterdir()) <= linked
 
 
 def test_the_policy_names_the_version_of_access_files() -> None:
