@@ -50,6 +50,23 @@ def test_ci_runs_whatever_has_an_environment_of_its_own_but_the_benchmark() -> N
     assert runs >= {"test-lowest", "test-wheel", "conformance", "release"}
 
 
+def test_contributing_has_each_target_that_make_help_shows_and_no_other() -> None:
+    helped = set(re.findall(r"^([a-z-]+):.*  ## ", MAKEFILE, re.MULTILINE)) - {"help"}
+    told = set(re.findall(r"`make ([a-z-]+)", (ROOT / "CONTRIBUTING.md").read_text("utf-8")))
+    assert told == helped
+
+
+def test_contributing_and_the_workflow_name_each_package_that_ci_installs() -> None:
+    installs = re.findall(r"apt-get install -y -qq (.+)", (ROOT / ".ci" / "run").read_text("utf-8"))
+    packages = {word for line in installs for word in line.partition(" #")[0].split() if not word.startswith("-")}
+    told = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    assert {name for name in packages if f"`{name}`" not in told} == {"git"}
+    comment = (
+        (WORKFLOW.with_name("ci.yml")).read_text("utf-8").partition("# .ci/run installs ")[2].partition(" with apt")[0]
+    )
+    assert comment.replace(" and ", ", ") == "Java, Maven, Chromium, Redis, nginx, promtool, curl"
+
+
 def test_a_warning_of_the_sites_builder_ends_make_docs() -> None:
     (recipe,) = re.findall(r"^docs: .*\n\t(.+)$", MAKEFILE, re.MULTILINE)
     assert " --strict " in recipe
