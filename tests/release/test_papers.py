@@ -181,6 +181,17 @@ def test_the_supported_version_is_the_one_that_is_released() -> None:
     assert f"| {__version__.rpartition('.')[0]}.x, the newest minor version | yes |" in security
 
 
+def test_whatever_names_the_version_of_this_package_names_this_one() -> None:
+    pages = {ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")}
+    measured = ROOT / "docs" / "speed.md"  # an older version may have been measured
+    named = {
+        (page.relative_to(ROOT).as_posix(), version)
+        for page in pages - {measured}
+        for version in re.findall(r"s2s-fastapi(?: |==)(\d+\.\d+\.\d+)", page.read_text("utf-8"))
+    }
+    assert {version for _, version in named} == {__version__}, f"{sorted(named)}: see CONTRIBUTING.md, A release"
+
+
 def test_what_checks_a_download_names_the_workflow_and_the_tag_of_this_version() -> None:
     security = (ROOT / "SECURITY.md").read_text("utf-8")
     repository = HOME.removeprefix("https://github.com/")
