@@ -211,32 +211,34 @@ def _let_in(results: Results, cases: Iterable[Case]) -> list[str]:
 
 def _property(prop: Property, results: Results) -> str:
     cases = _of(prop)
-    heading = ["case", "what is sent", "expected", "source", *(guard.name for guard in results.guards)]
+    silent = [guard.name for guard in results.guards if set(counts(guard, cases)) == {"not claimed"}]
+    columns = [guard for guard in results.guards if guard.name not in silent]
+    heading = ["case", "what is sent", "expected", "source", *(guard.name for guard in columns)]
     rows = [
-        [*_described(entry, variants), *(_cell(guard, variants) for guard in results.guards)]
+        [*_described(entry, variants), *(_cell(guard, variants) for guard in columns)]
         for entry, variants in _entries(cases).items()
     ]
     kinds = ", ".join(f"`{kind}`" for kind in prop.kinds)
     files = ", ".join(f"[{name}]({_CASES_LINK}/{name})" for name in _files(cases))
     bound = sum(case.where == "proofs" for case in cases)
-    about = [f"{len(cases)} cases of the kinds {kinds}. The data: {files}."]
+    about = [f"{len(cases)} cases of the kinds {kinds}. The data: {files}.", "", _ABOUT_PROPERTIES]
     about += (
         [
-            f"{bound} of them begin with a bound token and a good proof, the other {len(cases) - bound} with a bearer token."
+            f"- {bound} of the cases begin with a bound token and a good proof, the other {len(cases) - bound} with the scheme Bearer."
         ]
         if bound
         else []
     )
-    parts = [f"# {prop.title}", prop.rule, " ".join(about), _ABOUT_PROPERTIES, table(heading, rows)]
+    about += [f"- No column, because none of these cases is claimed: {', '.join(silent)}."] if silent else []
+    parts = [f"# {prop.title}", prop.rule, "\n".join(about), _WRITTEN, table(heading, rows)]
     return "\n\n".join((*parts, *_let_in(results, cases), *_variants_by_name(cases), ""))
 
 
 _ABOUT_PROPERTIES: Final = """\
 - [The conformance page](../conformance.md) explains the words. [Each guard's configuration](guards.md) stands on a page of its own.
 - A number behind the name of a case is the number of its variants.
-- A star: who sends it has a good token, and only this package promises to refuse it. A guard that accepts it is lenient.
-
-This page is written by a command: `make conformance`."""
+- A star: who sends it has a good token, and only this package promises to refuse it. A guard that accepts it is lenient."""
+_WRITTEN: Final = "This page is written by a command: `make conformance`."
 
 
 def _files(cases: Iterable[Case]) -> list[str]:
