@@ -50,6 +50,22 @@ def test_what_is_marked_for_some_variants_names_variants_that_there_are() -> Non
             assert named is True or set(named) < set(entry["each"]), entry["id"]
 
 
+SPELLINGS = {"padded", "with spare bits", "with the other alphabet", "with a space"}
+
+
+def test_who_sends_a_case_of_taste_has_a_good_token() -> None:
+    for case in (case for case in all_cases() if case.only_here):
+        changes = case.token.keys() - {"header", "claims", "without_header", "without_claims"}
+        own = {"header_text", "claims_text", "header_encoding", "claims_encoding"}  # before the realm signs
+        spelt = {name for name in changes if str(case.token[name]) in SPELLINGS}
+        assert case.start == "caller", case.id
+        assert "${good}" in json.dumps(case.request) or changes <= own | spelt, case.id
+        changed = {*case.token.get("claims", {}), *case.token.get("without_claims", ())}
+        assert not changed & {"iss", "sub", "client_id", "sid"}, case.id
+        assert "${audience}" in case.token.get("claims", {}).get("aud", ["${audience}"]), case.id
+        assert not {*case.proof} & {"signed_by", "without_claims"}, case.id
+
+
 def test_no_case_is_both_a_matter_of_taste_and_forbidden() -> None:
     assert [
         entry["id"]
