@@ -141,6 +141,9 @@ def test_the_cases_for_callers_fit_their_schema_and_stand_on_the_page() -> None:
     assert len(set(ids)) == len(ids)
     listed = [re.findall(r"`([^`]+)`", row[0])[0] for table in tables(FOLDER / "caller.md") for row in table]
     assert sorted(listed) == sorted(ids)
+    text = (FOLDER / "caller.md").read_text("utf-8")
+    names = [f"`{case['id']}.{variant}`" for case in document["cases"] for variant in case.get("each", ())]
+    assert [name for name in names if name not in text] == []
     assert [case["property"] for case in document["cases"] if case["property"] not in CALLER_PROPERTIES] == []
 
 

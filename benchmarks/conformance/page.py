@@ -384,7 +384,10 @@ def _caller() -> str:
         f"## {title}\n\n{table(heading, (_caller_row(case) for case in cases if case['property'] == name))}"
         for name, title in CALLER_PROPERTIES.items()
     ]
-    return "\n\n".join(("# What a caller must not do", about, *parts, ""))
+    named = [" ".join(f"`{case['id']}.{name}`" for name in case["each"]) for case in cases if "each" in case]
+    return "\n\n".join(
+        ("# What a caller must not do", about, *parts, "## Variants", "\n".join(f"- {names}" for names in named), "")
+    )
 
 
 def _variants(case: dict[str, Any]) -> int:
