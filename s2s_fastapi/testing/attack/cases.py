@@ -46,7 +46,9 @@ class Case:
     every_route: bool = False
     """Whether it is tried on every route. All others are tried on one route of each middleware."""
     only_here: bool = False
-    """Whether only this package promises to refuse it. A guard that accepts it is lenient, not open."""
+    """Whether only this package promises to refuse it: who sends it has a good token. A guard that accepts it is lenient, not open."""
+    forbidden_by: str = ""
+    """The sentence of the specification by which a guard must refuse it, although the realm signed the token for this caller."""
     start: Start = "caller"
     """Whose good token is changed."""
     before: Mapping[str, Any] = field(default_factory=dict)
@@ -100,7 +102,6 @@ def read_cases(text: str) -> Iterator[Case]:
 
 
 def _case(entry: Mapping[str, Any], variant: str, value: Any) -> Case:
-    everywhere = entry.get("every_route", False)
     expect = entry["expect"]
     return Case(
         id=f"{entry['id']}.{variant}" if variant else entry["id"],
@@ -109,8 +110,9 @@ def _case(entry: Mapping[str, Any], variant: str, value: Any) -> Case:
         title=entry["title"],
         source=tuple(entry["source"]),
         expected=Expected(status=expect["status"], reason=expect["reason"], error=expect.get("error", "")),
-        every_route=everywhere is True or (variant != "" and everywhere == variant),
-        only_here=entry.get("only_here", False),
+        every_route=_marked(entry, "every_route", variant),
+        only_here=_marked(entry, "only_here", variant),
+        forbidden_by=entry.get("forbidden_by", "") if not _marked(entry, "only_here", variant) else "",
         start=entry.get("from", "caller"),
         before=entry.get("before", {}),
         token=_with_variant(entry.get("token", {}), value),
@@ -118,6 +120,12 @@ def _case(entry: Mapping[str, Any], variant: str, value: Any) -> Case:
         where=entry.get("where", ""),
         request=_with_variant(entry.get("request", {}), value),
     )
+
+
+def _marked(entry: Mapping[str, Any], member: str, variant: str) -> bool:
+    """Return whether the member marks the whole entry, or this variant."""
+    marked = entry.get(member, False)
+    return marked is True or (isinstance(marked, list) and variant in marked)
 
 
 def _with_variant(value: Any, variant: Any) -> Any:

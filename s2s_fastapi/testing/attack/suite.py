@@ -24,7 +24,7 @@ def attack(
     without: Collection[str] = (),
     base_url: str = "",
 ) -> Report:
-    """Attack an app in this process, and return what came of it.
+    """Attack an app in this process, and return the results.
 
     - ``app`` is guarded by `ServiceAuthMiddleware`, or is a `Target` for an app that is guarded by something else.
     - ``client_id``: the client that the app is, unless its settings name one.

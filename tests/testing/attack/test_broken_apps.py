@@ -12,8 +12,19 @@ from starlette.routing import Route
 from s2s_fastapi.testing.attack import TrustedIssuer, all_cases
 from s2s_fastapi.testing.attack.runner import run
 from tests.testing.attack.broken.apps import behind_a_dependency, page, target
-from tests.testing.attack.broken.guard import Guard, Receive, Refused, Scope, Send
-from tests.testing.attack.broken.holes import GUARDS
+from tests.testing.attack.broken.guard import AUDIENCE, Guard, Receive, Refused, Scope, Send, refuse_unless
+from tests.testing.attack.broken.holes import (
+    GUARDS,
+    AnyScheme,
+    AnySpelling,
+    BindingIgnored,
+    CritIgnored,
+    FirstHeaderCounts,
+    LastMemberCounts,
+    NotBeforeIgnored,
+    TokenInTheUrl,
+    TypeIgnored,
+)
 
 pytestmark = pytest.mark.tells_secrets("only our middleware keeps a token in the URL out of spans", "span GET")
 
@@ -70,7 +81,7 @@ FOUND_BY = {
 }
 """The hole, and one of the cases that find it."""
 
-LENIENT = {"LastMemberCounts", "AnySpelling"}
+LENIENT = {"LastMemberCounts", "AnySpelling", "FirstHeaderCounts", "AnyScheme", "TokenInTheUrl"}
 """Guards that are lenient and not open: only this package promises to refuse what they accept."""
 
 WHERE = {
@@ -112,6 +123,42 @@ def test_a_guard_without_a_hole_has_none() -> None:
         "padding-within",
         "malformed.a-tab",
     }
+
+
+class AnyRequestWithAGoodToken(
+    AnyScheme,
+    AnySpelling,
+    BindingIgnored,
+    CritIgnored,
+    FirstHeaderCounts,
+    LastMemberCounts,
+    NotBeforeIgnored,
+    TokenInTheUrl,
+    TypeIgnored,
+):
+    """Asks only whether the realm signed the token, for this service and for a caller that may call, and whether it expired."""
+
+    def check_header(self, header: dict[str, Any]) -> None:
+        refuse_unless(header.get("alg") in ("RS256", "ES256") and isinstance(header.get("kid"), str))
+
+    def check_audience(self, claims: dict[str, Any]) -> None:
+        refuse_unless(claims.get("aud") == AUDIENCE or (isinstance(claims["aud"], list) and AUDIENCE in claims["aud"]))
+
+
+def test_what_a_good_token_may_do_is_a_hole_only_if_a_specification_forbids_it() -> None:
+    report = run(target(AnyRequestWithAGoodToken), strict=False, without=["no-keys"])
+
+    let_in = [result.case for result in report.results if result.outcome in ("accepted", "lenient")]
+    assert {case.kind for case in let_in} >= {
+        "binding",
+        "credentials",
+        "header",
+        "parsing",
+        "time",
+        "two-headers",
+        "type",
+    }
+    assert [case.id for case in let_in if not (case.only_here or case.forbidden_by)] == []
 
 
 class Open(Guard):
