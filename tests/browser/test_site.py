@@ -119,6 +119,13 @@ def test_every_link_and_anchor_of_the_site_leads_to_a_file_or_a_place_in_it(page
     assert list(dangling(pages)) == []
 
 
+def test_every_page_leads_to_the_repository_and_the_first_one_to_its_issues(
+    site: Path, pages: dict[Path, Read]
+) -> None:
+    assert [page.name for page, read in pages.items() if SOURCE not in read.links] == []
+    assert f"{SOURCE}/issues" in pages[site / "index.html"].links
+
+
 def test_no_page_loads_anything_from_elsewhere(pages: dict[Path, Read]) -> None:
     loaded = {(page.parent / part).resolve() for page, read in pages.items() for part in read.loaded}
 
