@@ -22,6 +22,7 @@ _TABLE: Final = re.compile(r"<table>.*?</table>", re.DOTALL)
 _HEADING: Final = re.compile(r"<th\b[^>]*>(.*?)</th>", re.DOTALL)
 _CELL: Final = re.compile(r"<td\b([^>]*)>(.*?)</td>", re.DOTALL)
 _TAG: Final = re.compile(r"<[^>]+>")
+_LONG_NAME: Final = re.compile(r"\btest_\w+")
 _SENTENCE: Final = 40
 """A cell with more characters than this holds a sentence."""
 _WANTED_FIRST: Final = ("it-does-not-work.md", "when-keycloak-fails.md", "diagnosis.md")
@@ -48,7 +49,8 @@ def on_page_markdown(markdown: str, *, page: Any, **_: object) -> str:
         page.meta["search"] = {"boost": 2}
     elif folder == "conformance":
         page.meta["search"] = {"boost": 0.5}
-        page.meta["hide"] = ["navigation", "toc"]  # the tables need the width
+        if not page.file.src_uri.endswith("/README.md"):
+            page.meta["hide"] = ["navigation", "toc"]  # the tables need the width
     markdown = _ROW.sub(lambda row: _CODE.sub(lambda code: code[0].replace(r"\|", "|"), row[0]), markdown)
     return _LINK.sub(lambda link: _outward(link, folder), _FENCE.sub(_fence, "\n".join(_listed(markdown.split("\n")))))
 
@@ -69,7 +71,14 @@ def _labelled(table: str) -> str:
     if not any(len(text) > _SENTENCE for at, text in enumerate(cells) if at % len(names)):
         return table  # figures: they are compared column by column
     labels = itertools.cycle(names)
-    return _CELL.sub(lambda cell: f'<td{cell[1]} data-label="{next(labels)}">{cell[2]}</td>', table)
+    return _CELL.sub(
+        lambda cell: f'<td{cell[1]} data-label="{next(labels)}">{_LONG_NAME.sub(_breakable, cell[2])}</td>', table
+    )
+
+
+def _breakable(name: re.Match[str]) -> str:
+    """Let the name of a test end its line behind an underscore, not in a word."""
+    return name[0].replace("_", "_<wbr>")
 
 
 def _listed(lines: list[str]) -> Iterator[str]:
