@@ -31,8 +31,8 @@ PUBLIC = (
     "s2s_fastapi.testing",
     "s2s_fastapi.testing.attack",
 )
-SOURCE = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Source"]
 COUNTED = ("ol", "ul", "li", "table", "tr", "pre", "img", "h1", "h2", "h3", "strong", "em")
+SOURCE = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Source"]
 
 # Tables that cannot be read at this width: one with sentences that is wider than its place, one of figures without its headings.
 UNREAD = """
