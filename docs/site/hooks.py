@@ -22,7 +22,7 @@ _TABLE: Final = re.compile(r"<table>.*?</table>", re.DOTALL)
 _HEADING: Final = re.compile(r"<th\b[^>]*>(.*?)</th>", re.DOTALL)
 _CELL: Final = re.compile(r"<td\b([^>]*)>(.*?)</td>", re.DOTALL)
 _TAG: Final = re.compile(r"<[^>]+>")
-_LONG_NAME: Final = re.compile(r"\btest_\w+")
+_LONG_NAME: Final = re.compile(r"(?<=::)test_\w+")
 _SENTENCE: Final = 40
 """A cell with more characters than this holds a sentence."""
 _WANTED_FIRST: Final = ("it-does-not-work.md", "when-keycloak-fails.md", "diagnosis.md")
