@@ -167,6 +167,13 @@ def test_python_in_the_docs_is_python(block: Block) -> None:
     compile(textwrap.dedent(block.text), str(block), "exec")
 
 
+def test_every_program_of_a_page_runs_after_those_before_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.kit.programs", str(tmp_path)]  # a process, because some set up logging
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert (done.stdout, done.returncode) == ("", 0), done.stderr
+
+
 @pytest.mark.parametrize("page", sorted({block.page for block in PYTHON if "pytest" in block.words}), ids=str)
 def test_the_tests_of_a_page_pass(page: Path, tmp_path: Path) -> None:
     for block in blocks(page, "python"):

@@ -49,7 +49,7 @@ def _burst(burst: Burst, stormed: Stormed) -> list[str]:
         f"{burst.size:,}",
         f"{stormed.requests:,}",
         served + waiting,
-        f"{stormed.seconds:.2f}",
+        f"{stormed.seconds:.2f}" if stormed.served else "given up",
     ]
 
 

@@ -127,7 +127,7 @@ class ServiceAuthMiddleware:
         - ``warm_up=False``: the keys are loaded at the first request, not at the start.
         - ``cached_tokens``: how many accepted tokens are remembered. At each use a remembered token is checked for all that can change.
           0 verifies each token each time.
-        - ``max_lifetime``: the seconds that a token may live, from ``iat`` to ``exp``: from 60 to 30 days, by default 24 hours.
+        - ``max_lifetime``: the seconds that a token may live, from ``iat`` to ``exp``: from 60 seconds to 30 days, by default 24 hours.
         - ``insecure_observe_until="2027-01-31"``: until 00:00 UTC of that day, refusals for audience, kind, caller, scope and role are
           only logged, and counted for the logger ``s2s_fastapi.observed`` and `observed_refusals`.
         - ``insecure_unchecked=["GET /x"]``: mistakes that the start check finds on these routes do not stop the start. Each start logs

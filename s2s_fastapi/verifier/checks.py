@@ -142,7 +142,7 @@ class Checks:
         """Return what the settings say, with these audiences, this kind of callers and this limit for a token's life.
 
         Raises:
-            ConfigurationError: ``max_lifetime`` is not a number of seconds from 60 to 30 days.
+            ConfigurationError: ``max_lifetime`` is not a number of seconds from 60 to 2,592,000 (30 days).
         """
         named_by_settings = audiences == settings.audiences
         return cls(

@@ -72,7 +72,7 @@ class TokenVerifier:
         - ``settings``: a list accepts tokens of several realms. A requirement that names no realm speaks of the first one.
         - ``audience`` replaces the audience in the settings.
         - ``cached_tokens`` accepted tokens are remembered and not verified again while they hold. 0 verifies each token each time.
-        - ``max_lifetime`` is the seconds that a token may live, from ``iat`` to ``exp``: from 60 to 30 days, by default 24 hours.
+        - ``max_lifetime`` is the seconds that a token may live, from ``iat`` to ``exp``: from 60 seconds to 30 days, by default 24 hours.
         - ``dpop``, ``public_url`` and ``replay_store``: as for `ServiceAuthMiddleware`. They count for `authenticate` with a request or a
           WebSocket: a proof names the method and the URL of its request (RFC 9449 section 4.2). A token alone, and pairs of names and values,
           have neither, so a bound token is refused there.

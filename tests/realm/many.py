@@ -1459,7 +1459,7 @@ def _refused() -> Iterator[RealmFile]:
         {"baseUrl": "realms/x"},
     ]
     for number, url in enumerate(urls, start=1):
-        yield refused(f"url-{number}", f"a URL that is none: {url}", clients=[caller("svc", **url)])
+        yield refused(f"url-{number}", f"an address that is not valid: `{url}`", clients=[caller("svc", **url)])
     yield refused("protocol", "a client with another protocol", clients=[caller("svc", protocol="docker-v2")])
     yield refused(
         "level", "a level that has no name", clients=[caller("svc", attributes={"default.acr.values": "gold"})]
