@@ -88,6 +88,42 @@ def test_a_service_that_calls_nobody_needs_no_secret(place: Place) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "app", ["example_app.crm_gateway:app", "tests.operations.calling_app:of_two_realms()", "in its access file"]
+)
+def test_no_token_is_requested_for_an_app_that_declares_no_call_although_it_has_a_secret(
+    place: Place, access: str, app: str
+) -> None:
+    secret = "".join(reversed(place.secrets[CALLER]))
+    place.client(RECEIVER, secret=secret)
+    place.set(client_id=RECEIVER, client_secret=secret)
+    place.issuer.faults.add("token", answering(503), times=None)
+    checks = doctor(place, *(("--access", access) if " " in app else ("--app", app)))
+    assert found(checks) == {}
+    (why,) = checks["credentials"]["skipped"]
+    assert why.startswith(
+        "The app declares no call, so it needs neither a token nor a secret, and no token was requested."
+    )
+    for name in ("token", "kind", "lifetime", "size", "varying", "origins", "downstreams"):
+        assert checks[name]["skipped"] == [why]
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        APP,
+        ON_BEHALF,
+        "tests.operations.calling_app:caller_of_two_realms()",
+        "tests.operations.calling_app:calling_somebody()",
+        "in its access file",
+    ],
+)
+def test_the_credentials_of_an_app_that_calls_are_looked_at(place: Place, access: str, app: str) -> None:
+    place.issuer.faults.add("token", answering(503), times=None)
+    checks = doctor(place, *(("--access", access) if " " in app else ("--app", app)))
+    assert checks["credentials"]["state"] == "problem"
+
+
 @pytest.mark.parametrize("mistake", [each for each in MISTAKES if each.on_paper or "DPoP" in each.name], ids=str)
 def test_a_mistake_of_the_diagnosis_page_is_found_by_the_check_that_the_page_names(
     place: Place, mistake: Mistake
@@ -421,7 +457,7 @@ def test_a_missing_service_account_is_found_and_without_an_app_the_cure_says_who
     place.client(CALLER, serviceAccountsEnabled=False)
     seen = found(doctor(place, *app))["credentials"]
     assert "Service account roles" in seen
-    assert ("If it calls only on behalf of users, it needs no service account: name its app" in seen) is asked
+    assert ("or only on behalf of users, it needs no service account: name its app" in seen) is asked
 
 
 # Tokens
