@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
-from s2s_fastapi.cli.mistake import in_one_sentence
 from s2s_fastapi.cli.printing import as_text, columns, print_json, print_pairs, quiet, show
 from s2s_fastapi.environment import settings_or_environment
 from s2s_fastapi.errors import ConfigurationError
@@ -47,7 +46,6 @@ _BOUND: Final = {
 _SETTINGS: Final = ("KEYCLOAK_URL", "KEYCLOAK_ISSUER")
 
 
-@in_one_sentence
 def explain(  # noqa: PLR0917 - the options of the command line
     client: Annotated[str, typer.Option(metavar="ID", help="The client that calls. Without it, stdin is read.")] = "",
     scope: Annotated[

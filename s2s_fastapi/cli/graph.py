@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
-from s2s_fastapi.cli.mistake import in_one_sentence, problem_of
+from s2s_fastapi.cli.mistake import problem_of
 from s2s_fastapi.cli.printing import as_text, console, show, tell
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.plan_hint import plan_command
@@ -26,7 +26,6 @@ _NARROW: Final = 110
 """Columns below which a relation is two lines instead of a row."""
 
 
-@in_one_sentence
 def graph(
     access: Annotated[list[Path], typer.Argument(metavar="ACCESS.json", help="Access files of the apps.")],
     *,
@@ -77,7 +76,7 @@ def graph(
     else:
         _print(found, lost, _plan(found, access))
     if lost or any(each.status.problem for each in found):
-        raise typer.Exit(1)
+        raise SystemExit(1)
 
 
 def _realm(paths: list[Path], name: str) -> RealmModel | None:
