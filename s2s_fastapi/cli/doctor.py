@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from s2s_fastapi.cli.planned import read_access_files
-from s2s_fastapi.cli.printing import as_text, columns, print_json, quiet, show
+from s2s_fastapi.cli.printing import as_text, columns, name_the_page, print_json, quiet, show
 from s2s_fastapi.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -89,6 +89,8 @@ def doctor(
     else:
         _print(report)
     if not report.fine:
+        if not as_json:
+            name_the_page()
         raise SystemExit(1)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
-from s2s_fastapi.cli.printing import as_text, columns, print_json, print_pairs, quiet, show
+from s2s_fastapi.cli.printing import as_text, columns, name_the_page, print_json, print_pairs, quiet, show
 from s2s_fastapi.environment import settings_or_environment
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.text import listed, named
@@ -116,6 +116,8 @@ def explain(  # noqa: PLR0917 - the options of the command line
     else:
         _print(explanation)
     if not explanation.accepted:
+        if not as_json:
+            name_the_page()
         raise SystemExit(1)
 
 

@@ -171,6 +171,7 @@ def _step_a(facts: Facts, found: Inspection, client: Mapping[str, Any]) -> Itera
         )
     elif not client.get("serviceAccountsEnabled") and not facts.only_for_users:
         yield Finding(
+            level="problem" if facts.downstreams else "warning",  # it may be a receiver, whose client is right
             seen=f"The client {who} has no service account (step A).",
             why=_NO_TOKEN,
             cure=f'Switch "Service account roles" on for the client {who}.{"" if facts.downstreams else f" {NAME_ITS_APP}"}',

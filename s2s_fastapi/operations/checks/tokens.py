@@ -39,6 +39,7 @@ _CHANGING: Final = frozenset({"exp", "iat", "nbf", "jti", "auth_time", "sid", "c
 """Claims that differ in every token, by their meaning."""
 
 _CANNOT_CALL: Final = "This service cannot call any other: it has no token."
+_IF_IT_CALLS: Final = "If this service calls others as itself, it cannot: it has no token."
 _NO_CALL: Final = (
     "The app declares no call, so it needs neither a token nor a secret, and no token was requested. A call with ServiceTokenAuth(...) alone is"
     " no declaration: try it with s2s-fastapi token."
@@ -64,7 +65,12 @@ def check_credentials(facts: Facts) -> Iterator[Result]:
         )
     else:
         finding = _of_error(found, _CANNOT_CALL)
-        yield finding if facts.downstreams else replace(finding, cure=f"{finding.cure} {NAME_ITS_APP}")
+        if facts.downstreams:
+            yield finding
+            return
+        # It may be a receiver, whose client is right.
+        yield replace(finding, level="warning", why=_IF_IT_CALLS, cure=f"{finding.cure} {NAME_ITS_APP}")
+        yield Skipped("There is no token to look at: see credentials.")
 
 
 def _no_service_account(error: S2SError) -> bool:
