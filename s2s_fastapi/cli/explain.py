@@ -28,9 +28,12 @@ __all__ = ["explain"]
 _LONGEST_INPUT: Final = 65_536
 _WAYS: Final = """\
 There are three ways to ask, and stdin has nothing:
-  about a client      s2s-fastapi explain --client ID --to ID --realm-file REALM.json   (or KEYCLOAK_ADMIN_... instead of the file)
-  about a token       s2s-fastapi token --raw | s2s-fastapi explain --to ID --access FILE
-  about a log record  s2s-fastapi explain --access FILE < record.json   (the record of a refusal)"""
+  about a client, with a realm file or the variables KEYCLOAK_ADMIN_...:
+    s2s-fastapi explain --client ID --to ID --realm-file REALM.json
+  about a token:
+    s2s-fastapi token --raw | s2s-fastapi explain --to ID --access FILE
+  about the log record of a refusal:
+    s2s-fastapi explain --access FILE < record.json"""
 _NO_REALM: Final = (
     "Add --realm-file REALM.json, or set KEYCLOAK_ADMIN_CLIENT_ID and KEYCLOAK_ADMIN_CLIENT_SECRET_FILE to ask the server, or --access FILE"
     " to see what the routes require: the token is predicted from a realm."

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Group, RenderableType
     from rich.table import Table
 
-__all__ = ["graph", "lines_of", "table_of"]
+__all__ = ["fitting", "graph", "lines_of", "table_of"]
 
 _NARROW: Final = 110
 """Columns below which a relation is two lines instead of a row."""
@@ -94,6 +94,11 @@ def _realm(paths: list[Path], name: str) -> RealmModel | None:
     return models[name]
 
 
+def fitting(found: Iterable[Relation], width: int) -> "Group | Table":
+    """Return a row for each relation, or two lines if so many columns are too few for a row."""
+    return lines_of(found) if width < _NARROW else table_of(found)
+
+
 def table_of(found: Iterable[Relation]) -> "Table":
     """Return one row for each relation, those that need attention first."""
     from rich.table import Table  # noqa: PLC0415 - slows --help down
@@ -152,7 +157,7 @@ def _plan(found: Iterable[Relation], access: Iterable[Path]) -> str:
 
 
 def _print(found: tuple[Relation, ...], lost: tuple[Unanswered, ...], plan: str) -> None:
-    show(lines_of(found) if console().width < _NARROW else table_of(found))
+    show(fitting(found, console().width))
     for each in found:
         if each.cure:
             show(as_text(f"{named(each.caller)} calls {named(each.receiver)}: {each.cure}"))
