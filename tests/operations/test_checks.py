@@ -99,9 +99,16 @@ def test_no_token_is_requested_for_an_app_that_declares_no_call_although_it_has_
     secret = "".join(reversed(place.secrets[CALLER]))
     place.client(RECEIVER, secret=secret)
     place.set(client_id=RECEIVER, client_secret=secret)
-    place.issuer.faults.add("token", answering(503), times=None)
+    asked: list[bytes] = []
+
+    def noted(body: bytes) -> bytes:
+        asked.append(body)
+        return body
+
+    place.issuer.faults.add("token", rewritten(noted), times=None)
     checks = doctor(place, *(("--access", access) if " " in app else ("--app", app)))
     assert found(checks) == {}
+    assert asked == []
     (why,) = checks["credentials"]["skipped"]
     assert why.startswith(
         "The app declares no call, so it needs neither a token nor a secret, and no token was requested."

@@ -279,7 +279,6 @@ def test_a_service_that_never_got_its_token_fires_until_it_has_it(emitted: Emitt
 
 def test_the_page_says_when_an_alert_fires() -> None:
     table = next(each for each in tables(PAGE) if plain(each[0][0]) == RULES[0]["alert"])
-    assert [(plain(row[0]), row[1]) for row in table] == [(rule["alert"], rule["labels"]["severity"]) for rule in RULES]
     said = {plain(row[0]): " ".join(row[2:]) for row in table}
     keys = next(rule for rule in RULES if rule["alert"] == "ServiceAuthKeysNotRenewed")
     limits = {rule["alert"]: float(re.split(r" > ", rule["expr"].strip())[-1]) for rule in RULES if rule is not keys}
