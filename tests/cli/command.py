@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["COMMAND", "Running", "dev", "environment", "run"]
+__all__ = ["Running", "dev", "environment", "run"]
 
 COMMAND = [sys.executable, "-m", "s2s_fastapi.cli"]
 _KEPT = ("PATH", "HOME", "SYSTEMROOT", "COVERAGE_PROCESS_START")
