@@ -1,5 +1,6 @@
 """What ends a command before its work is done: one sentence, and exit code 2."""
 
+import errno
 import functools
 import os
 import sys
@@ -16,6 +17,7 @@ __all__ = ["NOT_DONE", "in_one_sentence", "problem_of"]
 
 NOT_DONE: Final = 2
 """The exit code of a command that could not do its work, or was called wrongly. Python's own would be 1, which means: something was found."""
+_UNWRITABLE: Final = frozenset({errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPIPE})
 _LONGEST: Final = 8192
 
 _Options = ParamSpec("_Options")
@@ -50,11 +52,9 @@ def in_one_sentence(command: Callable[_Options, None]) -> Callable[_Options, Non
 
 def _unexpected(error: Exception) -> str:
     """Return a sentence without what the error says: it may hold an answer of the server, and with it secrets."""
-    try:
-        sys.stdout.flush()
-    except OSError as problem:
+    if isinstance(error, OSError) and error.errno in _UNWRITABLE and error.filename is None:
         _discard(sys.stdout)
-        return f"The output cannot be written: {problem_of(problem)}. What was done before it stays done."
+        return f"The output cannot be written: {problem_of(error)}. What was done before it stays done."
     place = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(place.filename).name}, line {place.lineno}"
     return f"This is a mistake in s2s-fastapi: {type(error).__name__} at {where}. What was done before it stays done."
