@@ -14,7 +14,10 @@ NAMES = [*(str(reason) for reason in Reason), *errors.__all__]
 
 def test_each_reason_and_each_exception_has_a_section_that_says_something() -> None:
     assert sorted(SECTIONS) == sorted(NAMES)
-    assert [name for name, text in SECTIONS.items() if len(text.split()) < 2] == []
+    alone = re.compile(r"See \[`\w+`\]\(#\w+\)\.")
+    assert [
+        name for name, text in SECTIONS.items() if len(text.split()) < 9 and not alone.fullmatch(text.strip())
+    ] == []
 
 
 def test_the_tables_of_errors_lead_from_each_name_to_its_section() -> None:

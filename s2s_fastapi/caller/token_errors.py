@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # loaded when settings are first made
     from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = [
+    "NO_SERVICE_ACCOUNT",
     "RETRY",
     "RETRY_CREDENTIALS",
     "RETRY_NEW_KEY",
@@ -80,6 +81,12 @@ _CLOCKS: Final = "Compare the clocks of this machine and of Keycloak's: an asser
 _CLOCK_OF_ISSUER: Final = (
     "Compare the clocks of Keycloak and of {assertion_issuer}, which issued the token: Keycloak takes none whose iat or nbf is ahead of its own"
     " clock, or whose exp has passed."
+)
+
+
+NO_SERVICE_ACCOUNT: Final = (
+    'Switch "Client authentication" and "Service account roles" on for the client {client} in Keycloak, if its service calls others. A service'
+    " that is only called needs no token: leave its client as it is."
 )
 
 
@@ -153,7 +160,7 @@ _CASES: Final = (
     _Case(
         "unauthorized_client",
         "service account",
-        'Switch "Client authentication" and "Service account roles" on for the client {client} in Keycloak.',
+        NO_SERVICE_ACCOUNT,
     ),
     _Case("unauthorized_client", "", "{credentials}"),
     _Case(

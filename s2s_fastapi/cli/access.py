@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from s2s_fastapi.cli.mistake import in_one_sentence, problem_of
+from s2s_fastapi.cli.mistake import problem_of
 from s2s_fastapi.cli.planned import read_access_files, read_realm
 from s2s_fastapi.cli.printing import as_text, console, print_json, quiet, show, tell
 from s2s_fastapi.errors import ConfigurationError
@@ -25,7 +25,6 @@ _VERSION: Final = 1
 """The version of the JSON of ``access check``: docs/schemas/access-check.schema.json."""
 
 
-@in_one_sentence
 def access(
     apps: Annotated[
         list[str],

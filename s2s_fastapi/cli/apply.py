@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from s2s_fastapi.cli.mistake import ending_with_2, in_one_sentence
 from s2s_fastapi.cli.planned import PlanSource, show_plan, show_restarts
 from s2s_fastapi.cli.printing import print_json, quiet, tell
 from s2s_fastapi.errors import ConfigurationError
@@ -16,8 +15,6 @@ from s2s_fastapi.errors import ConfigurationError
 __all__ = ["apply"]
 
 
-@in_one_sentence
-@ending_with_2
 def apply(
     files: Annotated[
         list[Path] | None, typer.Argument(metavar="ACCESS.json", help="Access files of the apps: see `access`.")

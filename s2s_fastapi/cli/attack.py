@@ -3,14 +3,16 @@
 import importlib
 import logging
 import sys
+import traceback
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from s2s_fastapi.cli.mistake import in_one_sentence, problem_of
+from s2s_fastapi.cli.mistake import problem_of
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.text import named
 
 if TYPE_CHECKING:
     from s2s_fastapi.testing.attack import Report
@@ -22,7 +24,6 @@ __all__ = ["attack"]
 _HEADINGS: Final = {"accepted": "HOLES", "otherwise": "other", "not_tried": "untried", "not_applicable": "n/a"}
 
 
-@in_one_sentence
 def attack(
     app: Annotated[str, typer.Argument(metavar="MODULE:APP", help="The app, as uvicorn takes it, or a Target.")],
     *,
@@ -130,13 +131,24 @@ def _loaded(name: str, *, factory: bool) -> Any:
         found: Any = importlib.import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
+        return found() if factory else found
     except ModuleNotFoundError as error:
-        if error.name is None or not module.startswith(error.name):
-            raise  # the app's own import: its traceback says more
-        raise ConfigurationError(f"There is no module {module} in {Path.cwd()} or on the path.") from None
-    except AttributeError:
-        raise ConfigurationError(f"The module {module} has no {attribute}.") from None
-    return found() if factory else found
+        if error.name is not None and module.startswith(error.name):
+            problem = f"There is no module {module} in {Path.cwd()} or on the path."
+        else:
+            problem = _own(error, name)
+    except AttributeError as error:
+        own = error.__traceback__ is not None and error.__traceback__.tb_next is not None
+        problem = _own(error, name) if own else f"The module {module} has no {attribute}."
+    except Exception as error:  # noqa: BLE001 - the code of the app may raise anything
+        problem = _own(error, name)
+    raise ConfigurationError(problem)
+
+
+def _own(error: Exception, name: str) -> str:
+    """Write the traceback of an error of the app itself: it says more than a sentence."""
+    traceback.print_exception(error)
+    return f"The app {named(name)} cannot be imported: the error above is its own."
 
 
 def _print(report: "Report") -> None:

@@ -14,12 +14,12 @@ _EXTRA: Final = 'The command line needs the extra "cli": pip install "s2s-fastap
 
 EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "access": (
-        "s2s-fastapi access chat_app:app --out chat-app-service.json",
-        "s2s-fastapi access check chat-app-service.json crm-api-gateway.json --realm-file corp.json",
+        "s2s-fastapi access chat_app:app --out chat.json",
+        "s2s-fastapi access check chat.json crm.json --realm-file corp.json",
     ),
     "apply": (
         "s2s-fastapi apply --plan plan.json",
-        "s2s-fastapi apply chat-app-service.json crm-api-gateway.json --realm corp",
+        "s2s-fastapi apply chat.json crm.json --realm corp",
     ),
     "attack": (
         "s2s-fastapi attack crm_gateway:app --client-id crm-api-gateway",
@@ -31,25 +31,23 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "doctor": ("s2s-fastapi doctor --app crm_gateway:app",),
     "explain": (
-        "s2s-fastapi explain --client chat-app-service --to crm-api-gateway --realm-file corp.json --access crm.json",
+        "s2s-fastapi explain --client chat --to crm --access crm.json",
         "s2s-fastapi explain --access crm.json < refusal.log",
     ),
-    "federate": (
-        "s2s-fastapi federate --client-id chat --subject system:serviceaccount:prod:chat --issuer https://kubernetes.default.svc",
-    ),
-    "graph": ("s2s-fastapi graph chat-app-service.json crm-api-gateway.json --realm-file corp.json --html graph.html",),
+    "federate": ("s2s-fastapi federate --client-id chat --subject $SUBJECT --issuer $ISSUER",),
+    "graph": ("s2s-fastapi graph chat.json crm.json --realm-file corp.json --html graph.html",),
     "keygen": ("s2s-fastapi keygen --client-id chat-app-service --out chat.pem > client.json",),
     "plan": (
-        "s2s-fastapi plan chat-app-service.json crm-api-gateway.json --realm corp --out plan.json",
-        "s2s-fastapi plan chat-app-service.json crm-api-gateway.json --realm-file corp.json",
+        "s2s-fastapi plan chat.json crm.json --realm corp --out plan.json",
+        "s2s-fastapi plan chat.json crm.json --realm-file corp.json",
     ),
     "token": (
         "s2s-fastapi token --for crm-api-gateway",
-        "s2s-fastapi token --for crm-api-gateway --header | curl -H @- http://localhost:8001/tickets",
-        "s2s-fastapi token --for crm --dpop GET http://localhost:8001/tickets --header | curl -H @- http://localhost:8001/tickets",
+        "s2s-fastapi token --for crm-api-gateway --header | curl -H @- $URL",
+        "s2s-fastapi token --for crm --dpop GET $URL --header | curl -H @- $URL",
     ),
 }
-"""What the help of each command ends with."""
+"""What the help of each command ends with. Each fits into a terminal of 80 columns: a command that is broken there cannot be copied."""
 
 
 def main() -> None:
@@ -59,8 +57,11 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich"):
             raise
-        sys.exit(_EXTRA)
-    app(prog_name="s2s-fastapi")
+        sys.stderr.write(f"{_EXTRA}\n")
+        raise SystemExit(2) from None
+    from s2s_fastapi.cli.mistake import in_one_sentence  # noqa: PLC0415 - slows --help down
+
+    in_one_sentence(app)(prog_name="s2s-fastapi")
 
 
 def command_line() -> "typer.Typer":
@@ -78,6 +79,7 @@ def command_line() -> "typer.Typer":
     from s2s_fastapi.cli.federate import federate  # noqa: PLC0415
     from s2s_fastapi.cli.graph import graph  # noqa: PLC0415
     from s2s_fastapi.cli.keygen import keygen  # noqa: PLC0415
+    from s2s_fastapi.cli.mistake import in_one_sentence  # noqa: PLC0415
     from s2s_fastapi.cli.plan import plan  # noqa: PLC0415
     from s2s_fastapi.cli.token import token  # noqa: PLC0415
 
@@ -98,7 +100,7 @@ def command_line() -> "typer.Typer":
         """Take the options of the command line as a whole."""
 
     for command in (access, apply, attack, dev, doctor, explain, federate, graph, keygen, plan, token):
-        app.command(help=_paragraphs(command), epilog=_examples(EXAMPLES[command.__name__]))(command)
+        app.command(help=_paragraphs(command), epilog=_examples(EXAMPLES[command.__name__]))(in_one_sentence(command))
     return app
 
 

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from s2s_fastapi.cli.mistake import in_one_sentence
 from s2s_fastapi.cli.planned import read_access_files
-from s2s_fastapi.cli.printing import as_text, columns, print_json, quiet, show
+from s2s_fastapi.cli.printing import as_text, columns, name_the_page, print_json, quiet, show
 from s2s_fastapi.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ _COPIED: Final = (_ADMIN_API, _PLAN)
 _STYLES: Final = {"fine": "green", "warning": "yellow", "problem": "bold red", "skipped": "dim"}
 
 
-@in_one_sentence
 def doctor(
     app: Annotated[
         str, typer.Option(metavar="MODULE:APP", help="The service's app: what it accepts, and whom it calls.")
@@ -91,6 +89,8 @@ def doctor(
     else:
         _print(report)
     if not report.fine:
+        if not as_json:
+            name_the_page()
         raise SystemExit(1)
 
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
-from s2s_fastapi.cli.mistake import in_one_sentence
-from s2s_fastapi.cli.printing import as_text, columns, print_json, print_pairs, quiet, show
+from s2s_fastapi.cli.printing import as_text, columns, name_the_page, print_json, print_pairs, quiet, show
 from s2s_fastapi.environment import settings_or_environment
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.text import listed, named
@@ -29,9 +28,12 @@ __all__ = ["explain"]
 _LONGEST_INPUT: Final = 65_536
 _WAYS: Final = """\
 There are three ways to ask, and stdin has nothing:
-  about a client      s2s-fastapi explain --client ID --to ID --realm-file REALM.json   (or KEYCLOAK_ADMIN_... instead of the file)
-  about a token       s2s-fastapi token --raw | s2s-fastapi explain --to ID --access FILE
-  about a log record  s2s-fastapi explain --access FILE < record.json   (the record of a refusal)"""
+  about a client, with a realm file or the variables KEYCLOAK_ADMIN_...:
+    s2s-fastapi explain --client ID --to ID --realm-file REALM.json
+  about a token:
+    s2s-fastapi token --raw | s2s-fastapi explain --to ID --access FILE
+  about the log record of a refusal:
+    s2s-fastapi explain --access FILE < record.json"""
 _NO_REALM: Final = (
     "Add --realm-file REALM.json, or set KEYCLOAK_ADMIN_CLIENT_ID and KEYCLOAK_ADMIN_CLIENT_SECRET_FILE to ask the server, or --access FILE"
     " to see what the routes require: the token is predicted from a realm."
@@ -47,7 +49,6 @@ _BOUND: Final = {
 _SETTINGS: Final = ("KEYCLOAK_URL", "KEYCLOAK_ISSUER")
 
 
-@in_one_sentence
 def explain(  # noqa: PLR0917 - the options of the command line
     client: Annotated[str, typer.Option(metavar="ID", help="The client that calls. Without it, stdin is read.")] = "",
     scope: Annotated[
@@ -118,6 +119,8 @@ def explain(  # noqa: PLR0917 - the options of the command line
     else:
         _print(explanation)
     if not explanation.accepted:
+        if not as_json:
+            name_the_page()
         raise SystemExit(1)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from s2s_fastapi.cli.mistake import ending_with_2, in_one_sentence, problem_of
+from s2s_fastapi.cli.mistake import problem_of
 from s2s_fastapi.cli.planned import read_realm
 from s2s_fastapi.cli.printing import quiet, tell
 from s2s_fastapi.declared.access_file import AccessFile
@@ -24,18 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["federate"]
 
 
-@in_one_sentence
-@ending_with_2
 def federate(
     *,
     client_id: Annotated[str, typer.Option(metavar="ID", help="The client in Keycloak that logs in without a secret.")],
-    subject: Annotated[
-        str,
-        typer.Option(
-            metavar="SUB",
-            help="The sub of its tokens. In Kubernetes: system:serviceaccount: and then NAMESPACE:NAME.",
-        ),
-    ],
+    subject: Annotated[str, typer.Option(metavar="SUB", help="The sub of its tokens.")],
     issuer: Annotated[
         str,
         typer.Option(metavar="URL", help="The iss of its tokens; with --type spiffe the trust domain, spiffe://NAME."),
@@ -71,6 +63,8 @@ def federate(
     ] = None,
 ) -> None:
     """Print the identity provider and the client for a service that proves itself by the token of another issuer, as realm JSON.
+
+    In Kubernetes, the subject is system:serviceaccount:NAMESPACE:NAME.
 
     With --realm-file or --live, a subject that already proves another client of the realm is refused, and so is an identity provider that
     is there with other settings. Nothing is changed in Keycloak: `plan` and `apply` do that. Exit code 2: refused.

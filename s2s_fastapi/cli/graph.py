@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
-from s2s_fastapi.cli.mistake import in_one_sentence, problem_of
+from s2s_fastapi.cli.mistake import problem_of
 from s2s_fastapi.cli.printing import as_text, console, show, tell
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.plan_hint import plan_command
@@ -20,13 +20,12 @@ if TYPE_CHECKING:
     from rich.console import Group, RenderableType
     from rich.table import Table
 
-__all__ = ["graph", "lines_of", "table_of"]
+__all__ = ["fitting", "graph", "lines_of", "table_of"]
 
 _NARROW: Final = 110
 """Columns below which a relation is two lines instead of a row."""
 
 
-@in_one_sentence
 def graph(
     access: Annotated[list[Path], typer.Argument(metavar="ACCESS.json", help="Access files of the apps.")],
     *,
@@ -77,7 +76,7 @@ def graph(
     else:
         _print(found, lost, _plan(found, access))
     if lost or any(each.status.problem for each in found):
-        raise typer.Exit(1)
+        raise SystemExit(1)
 
 
 def _realm(paths: list[Path], name: str) -> RealmModel | None:
@@ -93,6 +92,11 @@ def _realm(paths: list[Path], name: str) -> RealmModel | None:
     if name not in models:
         raise ConfigurationError(f"Write --realm with the name of one realm in the files: {listed(models)}.")
     return models[name]
+
+
+def fitting(found: Iterable[Relation], width: int) -> "Group | Table":
+    """Return a row for each relation, or two lines if so many columns are too few for a row."""
+    return lines_of(found) if width < _NARROW else table_of(found)
 
 
 def table_of(found: Iterable[Relation]) -> "Table":
@@ -153,7 +157,7 @@ def _plan(found: Iterable[Relation], access: Iterable[Path]) -> str:
 
 
 def _print(found: tuple[Relation, ...], lost: tuple[Unanswered, ...], plan: str) -> None:
-    show(lines_of(found) if console().width < _NARROW else table_of(found))
+    show(fitting(found, console().width))
     for each in found:
         if each.cure:
             show(as_text(f"{named(each.caller)} calls {named(each.receiver)}: {each.cure}"))

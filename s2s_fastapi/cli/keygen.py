@@ -10,13 +10,12 @@ from typing import Annotated
 import typer
 
 from s2s_fastapi.caller.client_key import ClientKey, KeyType, new_private_key, registration
-from s2s_fastapi.cli.mistake import in_one_sentence, problem_of
+from s2s_fastapi.cli.mistake import problem_of
 from s2s_fastapi.errors import ConfigurationError
 
 __all__ = ["keygen"]
 
 
-@in_one_sentence
 def keygen(
     client_id: Annotated[str, typer.Option(metavar="ID", help="The client in Keycloak that will sign with the key.")],
     out: Annotated[
@@ -60,8 +59,12 @@ def _write_new(file: Path, content: bytes) -> None:
     """Write a new file that only its owner can read, from the first byte on."""
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as opened:
-            opened.write(content)
+        try:
+            with os.fdopen(descriptor, "wb") as opened:
+                opened.write(content)
+        except OSError:  # a full disk: without this, the next try would find a key here
+            file.unlink()
+            raise
     except FileExistsError:
         problem = "exists, and a key is never overwritten: write another name, or print the client for the existing key with --key"
     except OSError as error:

@@ -1,60 +1,69 @@
-"""A mistake that the user of a command can correct: one sentence, and exit code 2."""
+"""What ends a command before its work is done: one sentence, and exit code 2."""
 
+import errno
 import functools
+import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Final, ParamSpec
+from typing import Final, ParamSpec, TextIO
 
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.text import printable
 
-__all__ = ["ending_with_2", "in_one_sentence", "problem_of"]
+__all__ = ["NOT_DONE", "in_one_sentence", "problem_of"]
 
-_EXIT_CODE: Final = 2
+NOT_DONE: Final = 2
+"""The exit code of a command that could not do its work, or was called wrongly. Python's own would be 1, which means: something was found."""
+_UNWRITABLE: Final = frozenset({errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPIPE})
 _LONGEST: Final = 8192
 
 _Options = ParamSpec("_Options")
 
 
 def in_one_sentence(command: Callable[_Options, None]) -> Callable[_Options, None]:
-    """Return the command with every `ConfigurationError` written to stderr as a sentence, without a traceback."""
+    """Return the command with every error written to stderr as a sentence, without a traceback, and with exit code 2."""
 
     @functools.wraps(command)
     def run(*args: _Options.args, **options: _Options.kwargs) -> None:
         try:
-            command(*args, **options)
+            try:
+                command(*args, **options)
+            finally:
+                sys.stdout.flush()  # a full disk is seen here, or else at the end of the process, with exit code 120
         except ConfigurationError as error:
             sentence = str(error)
+        except Exception as error:  # noqa: BLE001 - the exit code of whatever it is must be 2
+            sentence = _unexpected(error)
         else:
             return
         # Outside of the except block: the error may carry a document, and with it secrets.
         # Line by line: some sentences have examples below them. A name or a path in it must not change the terminal.
-        sys.stderr.writelines(f"{printable(line, _LONGEST)}\n" for line in sentence.split("\n"))
-        raise SystemExit(_EXIT_CODE)
-
-    return run
-
-
-def ending_with_2(command: Callable[_Options, None]) -> Callable[_Options, None]:
-    """Return the command with every other error as a sentence too: Python ends with 1, which here means that all was done."""
-
-    @functools.wraps(command)
-    def run(*args: _Options.args, **options: _Options.kwargs) -> None:
         try:
-            command(*args, **options)
-        except ConfigurationError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the exit code of whatever it is must be 2
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            problem = f"{type(error).__name__} at {Path(place.filename).name}, line {place.lineno}"
-        else:
-            return
-        # Without what the error says: it may hold an answer of the server, and with it secrets.
-        raise ConfigurationError(f"This is a mistake in s2s-fastapi: {problem}. What was done before it stays done.")
+            sys.stderr.writelines(f"{printable(line, _LONGEST)}\n" for line in sentence.split("\n"))
+        except OSError:
+            _discard(sys.stderr)
+        raise SystemExit(NOT_DONE)
 
     return run
+
+
+def _unexpected(error: Exception) -> str:
+    """Return a sentence without what the error says: it may hold an answer of the server, and with it secrets."""
+    if isinstance(error, OSError) and error.errno in _UNWRITABLE and error.filename is None:
+        _discard(sys.stdout)
+        return f"The output cannot be written: {problem_of(error)}. What was done before it stays done."
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(place.filename).name}, line {place.lineno}"
+    return f"This is a mistake in s2s-fastapi: {type(error).__name__} at {where}. What was done before it stays done."
+
+
+def _discard(stream: TextIO) -> None:
+    """Let be lost what a stream still holds: Python would write it at its end, fail again, and end with 120."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def problem_of(error: Exception) -> str:

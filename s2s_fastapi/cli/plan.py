@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from s2s_fastapi.cli.mistake import ending_with_2, in_one_sentence, problem_of
+from s2s_fastapi.cli.mistake import problem_of
 from s2s_fastapi.cli.planned import PlanSource, names_of, read_realm, show_plan
 from s2s_fastapi.cli.printing import print_json, quiet, tell
 from s2s_fastapi.errors import ConfigurationError
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["plan"]
 
 
-@in_one_sentence
-@ending_with_2
 def plan(
     files: Annotated[list[Path], typer.Argument(metavar="ACCESS.json", help="Access files of the apps: see `access`.")],
     *,

@@ -4,6 +4,8 @@ import json
 import logging
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, metadata
 from typing import TYPE_CHECKING, Any, Final
 
 from s2s_fastapi.text import printable
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-__all__ = ["as_text", "columns", "console", "print_json", "print_pairs", "quiet", "show", "tell"]
+__all__ = ["as_text", "columns", "console", "name_the_page", "print_json", "print_pairs", "quiet", "show", "tell"]
 
 _LONGEST: Final = 8192
 _UNBOUNDED: Final = 100_000
@@ -79,6 +81,14 @@ def print_pairs(pairs: Iterable[tuple[str, str]], *, style: str = "") -> None:
 def tell(sentence: str) -> None:
     """Write a sentence to stderr, in which no character changes the terminal."""
     sys.stderr.write(f"{printable(sentence, _LONGEST)}\n")
+
+
+def name_the_page() -> None:
+    """Name the page of the documentation for what does not work, on stderr: what is printed to stdout stays as it is."""
+    with suppress(PackageNotFoundError, StopIteration):  # run from a folder that was not installed
+        urls = metadata("s2s-fastapi").get_all("Project-URL") or ()
+        index = next(url for kind, _, url in (each.partition(", ") for each in urls) if kind == "Documentation")
+        tell(f"More help: {index.rpartition('/')[0]}/it-does-not-work.md")
 
 
 def quiet() -> None:

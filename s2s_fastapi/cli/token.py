@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 import typer
 
 from s2s_fastapi.caller.wanted import Wanted
-from s2s_fastapi.cli.mistake import in_one_sentence
 from s2s_fastapi.cli.printing import print_json, print_pairs, quiet, tell
 from s2s_fastapi.environment import settings_or_environment
 from s2s_fastapi.errors import ConfigurationError, TokenRequestError
@@ -37,7 +36,6 @@ class _Form(StrEnum):
     JSON = "json"
 
 
-@in_one_sentence
 def token(
     to: Annotated[
         list[str] | None,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from s2s_fastapi.backchannel.strict_json import json_object
+from s2s_fastapi.caller.token_errors import NO_SERVICE_ACCOUNT
 from s2s_fastapi.decision import Decision, Reason
 from s2s_fastapi.declared.access_file import AppAccess, RouteEntry, in_one_realm
 from s2s_fastapi.declared.asked import leaves_of
@@ -441,7 +442,7 @@ def _denied_cures(
     if not client.enabled:
         found.append(f"Enable the client {who}.")
     if client.bearer_only or client.public or not client.service_accounts:
-        found.append(f'Switch "Client authentication" and "Service account roles" on for the client {who} in Keycloak.')
+        found.append(NO_SERVICE_ACCOUNT.format(client=who))
     if client.account is not None and not client.account.enabled:
         found.append(f"Enable the user {named(client.account.username)}, the service account of {who}.")
     if provenance is not None and provenance.not_assigned:

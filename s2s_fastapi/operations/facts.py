@@ -344,9 +344,23 @@ class Facts:
         """Whether every declared call is on behalf of a user. Then the client needs no token of its own, and so no service account."""
         return bool(self.downstreams) and all(each.on_behalf for each in self.downstreams)
 
+    @cached_property
+    def calls_nobody(self) -> bool:
+        """Whether the app, or the access file of this service, was read and declares no call. Then no token is requested for it."""
+        known = not self.start_problem if self._app else bool(self.own_apps)
+        try:
+            return known and not self.downstreams
+        except ConfigurationError:  # it calls somebody: another check says why that is not known
+            return False
+
     @property
     def calls(self) -> bool:
-        """Whether this service can call others: it has something that proves who it is."""
+        """Whether this service can call others, and may: it has something that proves who it is, and does not declare that it calls nobody."""
+        return self.proves_itself and not self.calls_nobody
+
+    @property
+    def proves_itself(self) -> bool:
+        """Whether this service has something that proves who it is."""
         settings = self.settings
         proofs = (settings.client_secret, settings.client_secret_file, settings.client_key_file)
         return any((*proofs, settings.client_assertion_file)) or settings.client_auth == "tls_client_auth"

@@ -86,6 +86,20 @@ def served(app: str, **values: str) -> Iterator[str]:
             process.terminate()
 
 
+@pytest.mark.parametrize("code", ["import no_such_module", "None.url", "def app(): None.url"])
+def test_an_error_of_the_app_itself_is_shown_with_its_place_and_is_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    module = f"of_{len(code)}"
+    (tmp_path / f"{module}.py").write_text(f"{code}\n", encoding="utf-8")
+    done = CliRunner().invoke(command_line(), ["attack", f"{module}:app", "--factory"])
+    assert done.exit_code == 2
+    assert f'{module}.py", line 1' in done.stderr
+    assert done.stderr.endswith(f"The app {module}:app cannot be imported: the error above is its own.\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

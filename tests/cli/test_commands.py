@@ -1,10 +1,12 @@
 """The command line as a whole: what it says of itself, and without its extra."""
 
 import re
+import secrets
 import shlex
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from typer.testing import CliRunner
 from s2s_fastapi.cli.commands import EXAMPLES, command_line
 from s2s_fastapi.version import __version__
 from tests.cli.command import environment, run
+from tests.test_docs import DOCS, plain, tables
 
 _WITHOUT = """
 import sys
@@ -24,12 +27,81 @@ main()
 """
 
 
+COMMANDS: dict[str, Any] = getattr(get_command(command_line()), "commands")  # noqa: B009 - only a group has them
+
+
 def test_without_the_extra_one_sentence_names_it() -> None:
     done = subprocess.run(
         [sys.executable, "-c", _WITHOUT], capture_output=True, text=True, timeout=60, check=False, env=environment()
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr == 'The command line needs the extra "cli": pip install "s2s-fastapi[cli]"\n'
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full on this system")
+@pytest.mark.parametrize(
+    ("command", "stderr", "unbuffered"),
+    [
+        ("--version", "pipe", ""),
+        ("keygen --client-id chat --out key.pem", "pipe", ""),
+        (
+            "federate --client-id chat --subject system:serviceaccount:prod:chat --issuer https://k8s.example",
+            "full",
+            "",
+        ),
+        ("doctor", "pipe", "1"),
+    ],
+)
+def test_a_full_disk_ends_a_command_with_2_and_a_sentence(
+    tmp_path: Path, command: str, stderr: str, unbuffered: str
+) -> None:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "s2s_fastapi.cli", *command.split()],
+            cwd=tmp_path,
+            env=environment(PYTHONUNBUFFERED=unbuffered),
+            stdout=full,
+            stderr=full if stderr == "full" else subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 2
+    if stderr == "pipe":
+        assert done.stderr.splitlines()[-1] == (
+            "The output cannot be written: no space left on device. What was done before it stays done."
+        )
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_mistake_of_ours_ends_every_command_with_2(name: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        COMMANDS[name].callback.__wrapped__(no_such_parameter="")
+    assert ended.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "command"),
+    [
+        ("0", "federate --client-id chat --subject system:serviceaccount:prod:chat --issuer https://k8s.example"),
+        ("1", "token --for crm-api-gateway"),
+        ("1", "doctor"),
+        ("2", "token --no-such-option"),
+        ("2", "graph no-such-file.json"),
+    ],
+)
+def test_a_command_ends_with_the_code_that_the_policy_names(code: str, command: str) -> None:
+    (table,) = (each for each in tables(DOCS / "policy.md") if [plain(row[0]) for row in each] == ["0", "1", "2"])
+    meanings = {plain(row[0]): row[1] for row in table}
+    nowhere = {
+        "KEYCLOAK_URL": "http://127.0.0.1:9",
+        "KEYCLOAK_REALM": "corp",
+        "KEYCLOAK_CLIENT_ID": "chat",
+        "KEYCLOAK_CLIENT_SECRET": secrets.token_urlsafe(),
+    }
+    done = CliRunner().invoke(command_line(), command.split(), env=nowhere)
+    assert str(done.exit_code) == code
+    assert {"0": "nothing is wrong", "1": "found something", "2": "called wrongly"}[code] in meanings[code]
 
 
 def test_help_names_the_command_and_its_options() -> None:
@@ -45,9 +117,6 @@ def test_the_version_is_printed_without_a_command() -> None:
     assert (done.exit_code, done.stdout) == (0, f"s2s-fastapi {__version__}\n")
 
 
-COMMANDS: dict[str, Any] = getattr(get_command(command_line()), "commands")  # noqa: B009 - only a group has them
-
-
 def test_every_command_has_an_example() -> None:
     assert EXAMPLES.keys() == COMMANDS.keys()
     assert all(EXAMPLES.values())
@@ -59,7 +128,8 @@ def test_an_example_is_in_the_help_of_its_command_and_is_a_command_line_that_it_
 
     assert program == "s2s-fastapi"
     assert COMMANDS[name].make_context(name, words).params
-    assert line in " ".join(CliRunner().invoke(command_line(), [name, "--help"], env={"COLUMNS": "80"}).stdout.split())
+    rows = CliRunner().invoke(command_line(), [name, "--help"], env={"COLUMNS": "80"}).stdout.splitlines()
+    assert line in map(str.strip, rows)
 
 
 @pytest.mark.parametrize("name", ["", *EXAMPLES])

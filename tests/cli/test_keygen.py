@@ -3,6 +3,8 @@
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -121,4 +123,22 @@ def test_what_cannot_be_done_is_one_sentence_and_leaves_no_key_behind(
 
 def test_a_client_without_a_name_is_refused(tmp_path: Path) -> None:
     assert keygen("--client-id", " ", "--out", tmp_path / "key.pem").exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+_SMALL = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+from s2s_fastapi.cli import main
+sys.argv = ["s2s-fastapi", "keygen", "--client-id", "chat", "--out", "key.pem"]
+main()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no limit for the size of a file")
+def test_half_a_key_is_not_left_behind(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", _SMALL], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (2, "key.pem cannot be written: file too large.\n")
     assert list(tmp_path.iterdir()) == []

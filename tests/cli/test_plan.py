@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from s2s_fastapi import require_caller, require_role, require_scope, require_service
 from s2s_fastapi.cli.commands import command_line
-from s2s_fastapi.cli.mistake import ending_with_2, in_one_sentence
+from s2s_fastapi.cli.mistake import in_one_sentence
 from s2s_fastapi.declared.access_file import AccessFile, AppAccess
 from tests.kit.admin_rest import FakeKeycloak
 from tests.kit.declaring import caller, receiver
@@ -420,7 +420,6 @@ def test_on_a_terminal_what_is_asked_about_was_shown_also_beside_json_and_lines_
 
 def test_a_mistake_of_ours_ends_with_2_and_tells_no_content() -> None:
     @in_one_sentence
-    @ending_with_2
     def wrong() -> None:
         raise KeyError("hush-hush")
 

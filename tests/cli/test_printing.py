@@ -6,9 +6,10 @@ import subprocess
 import sys
 
 import pytest
-from rich.console import Console
+from rich.console import Console, Group
+from rich.table import Table
 
-from s2s_fastapi.cli.graph import lines_of, table_of
+from s2s_fastapi.cli.graph import fitting, lines_of, table_of
 from s2s_fastapi.cli.printing import as_text, columns
 from s2s_fastapi.operations.relations import Relation, Status
 
@@ -45,6 +46,11 @@ def test_in_a_narrow_terminal_a_relation_is_two_lines_in_which_no_name_is_broken
         "chat-app-service > crm-api-gateway: declared, and Keycloak grants it",
         "    audience crm-api-gateway; scope crm-audience",
     ]
+
+
+@pytest.mark.parametrize(("width", "kind"), [(109, Group), (110, Table)])
+def test_relations_are_a_table_if_the_terminal_has_110_columns(width: int, kind: type) -> None:
+    assert isinstance(fitting((), width), kind)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals of this kind.")

@@ -1,11 +1,12 @@
 """An app that calls the receiver of the mistakes, and requests a scope for it."""
 
+from os import environ
 from typing import Annotated, Any
 
 import httpx
 from fastapi import Depends, FastAPI
 
-from s2s_fastapi import ServiceAuthMiddleware, require_caller, require_user, service_client
+from s2s_fastapi import KeycloakSettings, ServiceAuthMiddleware, require_caller, require_user, service_client
 from tests.kit.console import RECEIVER, SCOPE
 
 crm = service_client("http://crm.example", audience=RECEIVER)
@@ -27,6 +28,29 @@ app = calling(crm)
 scoped_app = calling(scoped)
 on_behalf_app = calling(crm.on_behalf, users=True)
 anybody = calling(service_client("http://crm.example"))
+
+
+def of_two_realms(client: Any = None) -> FastAPI:
+    """Return an app whose second realm is that of a partner. It calls with a token of its first realm, or calls nobody."""
+
+    def nobody() -> None: ...
+
+    partners = KeycloakSettings(url="https://partner.example", realm="techstore", client_id="notification-service")
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(ServiceAuthMiddleware, settings=[KeycloakSettings(), partners])
+
+    @app.get("/call", dependencies=[Depends(require_caller("shop-api", realm="techstore"))])
+    async def call(_: Annotated[Any, Depends(client or nobody)]) -> None: ...
+
+    return app
+
+
+def caller_of_two_realms() -> FastAPI:
+    return of_two_realms(crm)
+
+
+def calling_somebody() -> FastAPI:
+    return calling(service_client(lambda: environ["URL_OF_NOBODY_KNOWS_WHAT"], audience=RECEIVER))
 
 
 open_app = FastAPI()

@@ -320,7 +320,7 @@ def test_a_key_has_no_end_and_needs_another_authenticator() -> None:
     results = looked_at(
         keycloak(), client_secret=None, client_auth="private_key_jwt", client_key_file="/nowhere/key.pem"
     )
-    assert results["expiry"] == [Skipped("This service has no secret in Keycloak.")]
+    assert results["expiry"] == [Skipped("This service has no secret in Keycloak, or needs none.")]
     assert "this service by private_key_jwt" in only(results).seen
 
 
@@ -502,14 +502,17 @@ def test_a_route_counts_as_open_if_it_accepts_the_token_of_one_declared_call(sco
 # A service that only receives
 
 
-def test_a_service_that_only_receives_is_told_what_is_true_of_it() -> None:
-    results = looked_at(keycloak(), BOTH[1], client_id="ledger", client_secret=None)
+@pytest.mark.parametrize("secret", [None, SECRET], ids=["no secret", "a secret"])
+def test_a_service_that_only_receives_is_told_what_is_true_of_it(secret: str | None) -> None:
+    results = looked_at(keycloak(), BOTH[1], client_id="ledger", client_secret=secret)
     assert findings(results) == {}
     assert results["client"] == [
-        Seen("The client ledger is there and enabled. This service has no credentials, so it needs no service account.")
+        Seen(
+            "The client ledger is there and enabled. This service calls no other, so its client needs no service account."
+        )
     ]
     assert results["steps"] == [Skipped("This service declares no call.")]
-    assert results["granted"] == [Skipped("This service has nothing that proves who it is, so it gets no token.")]
+    assert results["granted"] == [Skipped("This service calls no other, so it needs no token.")]
 
 
 def test_a_missing_or_disabled_receiver_is_the_same_finding_for_itself_and_for_its_caller() -> None:

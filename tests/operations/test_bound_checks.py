@@ -141,6 +141,13 @@ def test_nothing_is_said_if_nobody_binds_tokens() -> None:
     ]
 
 
+def test_a_setting_for_calls_is_of_no_matter_for_an_app_that_calls_nobody() -> None:
+    plain = receiver("ledger", require_caller("reporter"))
+    assert seen_of(plain, client_id="ledger", dpop=True, able=False) == [
+        Skipped("This service sends no bound tokens and accepts none (dpop).")
+    ]
+
+
 def test_a_receiver_that_would_refuse_bound_tokens_is_a_problem_with_the_order_of_the_changes() -> None:
     (finding,) = findings(seen_of(bound("reporter", "ledger"), receiver("ledger", require_caller("reporter"))))
 

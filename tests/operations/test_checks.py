@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import tomllib
 from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
@@ -39,6 +40,7 @@ from tests.test_docs import DOCS, plain, tables
 APP = "tests.operations.calling_app:app"
 SCOPED = "tests.operations.calling_app:scoped_app"
 ON_BEHALF = "tests.operations.calling_app:on_behalf_app"
+HELP = "https://github.com/s2s-fastapi/s2s_fastapi/blob/main/docs/it-does-not-work.md"
 PAGE = (DOCS / "doctor.md").read_text(encoding="utf-8")
 ADMIN = ["admin", "client", "authentication", "steps", "exchange", "bound", "routes", "granted", "expiry"]
 """The checks that need an administrator's rights, a call on behalf of users, or bound tokens."""
@@ -86,6 +88,49 @@ def test_a_service_that_calls_nobody_needs_no_secret(place: Place) -> None:
     assert checks["credentials"]["skipped"] == [
         "This service has nothing that proves who it is, so it calls no other service."
     ]
+
+
+@pytest.mark.parametrize(
+    "app", ["example_app.crm_gateway:app", "tests.operations.calling_app:of_two_realms()", "in its access file"]
+)
+def test_no_token_is_requested_for_an_app_that_declares_no_call_although_it_has_a_secret(
+    place: Place, access: str, app: str
+) -> None:
+    secret = "".join(reversed(place.secrets[CALLER]))
+    place.client(RECEIVER, secret=secret)
+    place.set(client_id=RECEIVER, client_secret=secret)
+    asked: list[bytes] = []
+
+    def noted(body: bytes) -> bytes:
+        asked.append(body)
+        return body
+
+    place.issuer.faults.add("token", rewritten(noted), times=None)
+    checks = doctor(place, *(("--access", access) if " " in app else ("--app", app)))
+    assert found(checks) == {}
+    assert asked == []
+    (why,) = checks["credentials"]["skipped"]
+    assert why.startswith(
+        "The app declares no call, so it needs neither a token nor a secret, and no token was requested."
+    )
+    for name in ("token", "kind", "lifetime", "size", "varying", "origins", "downstreams"):
+        assert checks[name]["skipped"] == [why]
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        APP,
+        ON_BEHALF,
+        "tests.operations.calling_app:caller_of_two_realms()",
+        "tests.operations.calling_app:calling_somebody()",
+        "in its access file",
+    ],
+)
+def test_the_credentials_of_an_app_that_calls_are_looked_at(place: Place, access: str, app: str) -> None:
+    place.issuer.faults.add("token", answering(503), times=None)
+    checks = doctor(place, *(("--access", access) if " " in app else ("--app", app)))
+    assert checks["credentials"]["state"] == "problem"
 
 
 @pytest.mark.parametrize("mistake", [each for each in MISTAKES if each.on_paper or "DPoP" in each.name], ids=str)
@@ -415,13 +460,16 @@ def test_a_wrong_secret_is_found_without_a_service_account_too(place: Place) -> 
 
 
 @pytest.mark.parametrize(("app", "asked"), [((), True), (("--app", APP), False)], ids=["no app", "an app"])
-def test_a_missing_service_account_is_found_and_without_an_app_the_cure_says_who_needs_none(
+def test_a_missing_service_account_is_found_and_without_an_app_it_is_a_warning_that_says_who_needs_none(
     place: Place, app: tuple[str, ...], asked: bool
 ) -> None:
     place.client(CALLER, serviceAccountsEnabled=False)
-    seen = found(doctor(place, *app))["credentials"]
+    checks = doctor(place, *app)
+    assert checks["credentials"]["state"] == ("warning" if asked else "problem")
+    assert checks["kind"]["state"] == "skipped"
+    seen = found(checks)["credentials"]
     assert "Service account roles" in seen
-    assert ("If it calls only on behalf of users, it needs no service account: name its app" in seen) is asked
+    assert ("or only on behalf of users, it needs no service account: name its app" in seen) is asked
 
 
 # Tokens
@@ -729,6 +777,15 @@ def test_each_finding_is_printed_with_why_and_cure(place: Place) -> None:
     assert f"Why: Calls to {RECEIVER} are not sent." in text
     assert "Cure: Keycloak needs, of the steps A to D" in text
     assert text.endswith("1 problem, 0 warnings.")
+    assert done.stderr.endswith(f"More help: {HELP}\n")
+    assert "More help" not in place.run("doctor", "--json", "--app", APP).output
+
+
+def test_the_page_that_a_failing_doctor_names_is_there() -> None:
+    project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    folder, _, page = HELP.rpartition("/")
+    assert project["urls"]["Documentation"] == f"{folder}/index.md"
+    assert (DOCS / page).is_file()
 
 
 def test_what_is_piped_has_one_line_for_each_sentence_however_long_it_is(place: Place) -> None:

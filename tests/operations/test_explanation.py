@@ -311,6 +311,15 @@ def test_a_forged_token_is_not_believed(asking: Asking) -> None:
     assert not printed["accepted"]
 
 
+def test_a_refusal_ends_with_the_page_for_what_does_not_work_and_an_accepted_call_does_not(asking: Asking) -> None:
+    asking.about()  # writes the realm file
+    page = "/docs/it-does-not-work.md\n"
+    asked = ("explain", "--to", RECEIVER, "--realm-file", asking.realm_file, "--app", APP, "--client")
+    assert asking.place.run(*asked, CALLER).stderr == ""
+    assert asking.place.run(*asked, "nobody").stderr.endswith(page)
+    assert page not in asking.place.run(*asked, "nobody", "--json").output
+
+
 def test_without_settings_a_token_is_shown_and_said_to_be_unchecked(asking: Asking) -> None:
     token = asking.place.issuer.service_token("corp", CALLER)
     asking.place.changes = dict.fromkeys(asking.place.environment())

@@ -19,8 +19,11 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from s2s_fastapi.telemetry.metrics import CATALOGUE
+from s2s_fastapi.verifier.keys import _LAST_GOOD
+from tests.test_docs import plain, tables
 
 ROOT: Final = Path(__file__).resolve().parents[2]
+PAGE: Final = ROOT / "docs" / "observability.md"
 FOLDER: Final = ROOT / "docs" / "operate"
 ALERTS: Final = FOLDER / "alerts.yml"
 RULES: Final[list[dict[str, Any]]] = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"][0]["rules"]
@@ -184,6 +187,50 @@ def test_an_alert_fires_if_its_counter_grows_or_appears_and_in_no_other_case(
     assert said == ""
 
 
+@pytest.mark.parametrize("alert", COUNTERS)
+def test_an_alert_fires_for_as_long_as_each_new_process_with_the_same_instance_fails_again(
+    alert: str, emitted: Emitted, tmp_path: Path
+) -> None:
+    name, labels, _, much, minutes = COUNTERS[alert]
+    counter, started = emitted(name, **labels), Series("process_start_time_seconds", INSTANCE)
+    # It is started in every third minute, fails, and ends: two values, and a minute without any.
+    rounds = range(0, 90, 3)
+    crashing = {
+        counter: " ".join(f"{much} {much} _" for _ in rounds),
+        started: " ".join(f"{at * 60} {at * 60} _" for at in rounds),
+    }
+    # It fails at its start, and once more after a restart two windows later.
+    first, second = 0, 2 * minutes + 2
+    again = {
+        counter: f"{much}x{second - 1} {much}x{60}",
+        started: f"{first}x{second - 1} {second * 60}x{60}",
+    }
+    late = [fires(alert, second), *silent(alert, second - 1, second + minutes)]
+
+    said = promtool(
+        tmp_path,
+        (crashing | beside(alert, emitted), [fires(alert, minute) for minute in (0, 1, 30, 31, 60, 81)]),
+        (again | beside(alert, emitted), late),
+    )
+
+    assert said == ""
+
+
+def test_a_scan_counts_as_one_whatever_it_is_refused_for(emitted: Emitted, tmp_path: Path) -> None:
+    alert = "ServiceAuthManyUnsignedRequests"
+    one = emitted("decisions_total", reason="no_credentials")
+    reasons = ("no_credentials", "malformed_token", "unknown_key", "invalid_signature")
+    scan = [Series(one.name, one.labels | {"s2s_fastapi_reason": reason}) for reason in reasons]
+
+    said = promtool(
+        tmp_path,
+        (dict.fromkeys(scan, "0+18x40"), [fires(alert, 20)]),  # 90 in 5 minutes for each reason
+        (dict.fromkeys(scan[1:], "0+18x40"), silent(alert, 20)),
+    )
+
+    assert said == ""
+
+
 def test_prometheus_takes_the_configuration_of_the_container(tmp_path: Path) -> None:
     configuration = yaml.safe_load((FOLDER / "prometheus.yaml").read_text(encoding="utf-8"))
     del configuration["otlp"]  # Debian's Prometheus is too old for it
@@ -209,8 +256,8 @@ def test_old_keys_fire_for_the_issuer_and_the_process_that_cannot_load_them_and_
 
     said = promtool(
         tmp_path,
-        ({age: "1200x80", other: "1200x80", elsewhere: "1200x80", failed: "_x20 1x60"}, [Asked(named, 25, (result,))]),
-        ({age: "800x80", failed: "_x20 1x60"}, silent(alert, 25)),
+        ({age: "901x80", other: "901x80", elsewhere: "901x80", failed: "_x20 1x60"}, [Asked(named, 25, (result,))]),
+        ({age: "900x80", failed: "_x20 1x60"}, silent(alert, 25)),
         ({age: "1200x80", other: "1200x80"}, silent(alert, 25)),  # a service without requests
     )
 
@@ -228,6 +275,24 @@ def test_a_service_that_never_got_its_token_fires_until_it_has_it(emitted: Emitt
     said = promtool(tmp_path, (series, [fires(alert, 5), fires(alert, 50), *silent(alert, 61)]))
 
     assert said == ""
+
+
+def test_the_page_says_when_an_alert_fires() -> None:
+    table = next(each for each in tables(PAGE) if plain(each[0][0]) == RULES[0]["alert"])
+    said = {plain(row[0]): " ".join(row[2:]) for row in table}
+    keys = next(rule for rule in RULES if rule["alert"] == "ServiceAuthKeysNotRenewed")
+    limits = {rule["alert"]: float(re.split(r" > ", rule["expr"].strip())[-1]) for rule in RULES if rule is not keys}
+
+    assert {alert: limit for alert, limit in limits.items() if limit} == {
+        alert: float(number[1])
+        for alert, text in said.items()
+        if (number := re.search(r"more than (\d+) (?:requests|times) in 5 minutes", text))
+    }
+    assert float(re.findall(r"s2s_fastapi_keys_age_seconds\) > (\d+)", keys["expr"])[0]) == 15 * 60
+    assert "older than 15 minutes" in said["ServiceAuthKeysNotRenewed"]
+    assert _LAST_GOOD == 3600
+    for text in (said["ServiceAuthKeysNotRenewed"], keys["annotations"]["description"]):
+        assert "one hour" in text
 
 
 @pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
@@ -269,6 +334,25 @@ def test_the_dashboard_asks_the_chosen_prometheus_and_every_query_is_of_the_chos
             assert len(re.findall(r"\b(?:s2s_fastapi_\w+|ALERTS)\{", target["expr"])) == target["expr"].count(
                 'job=~"$job"'
             )
+
+
+def test_a_panel_has_the_unit_of_what_it_asks_for() -> None:
+    for panel in PANELS:
+        for target in panel["targets"]:
+            asked = target["expr"]
+            per_second = asked.startswith("sum") and "rate(" in asked
+            expected = (
+                "percentunit"
+                if per_second and asked.count("rate(") > 1
+                else "reqps"
+                if per_second
+                else "s"
+                if "_seconds_bucket" in asked or "_age_seconds" in asked
+                else "short"
+                if "increase(" in asked
+                else None
+            )
+            assert panel["fieldConfig"]["defaults"].get("unit") == expected, panel["title"]
 
 
 def test_the_panels_have_ids_of_their_own_and_do_not_lie_on_each_other() -> None:

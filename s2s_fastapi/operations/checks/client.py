@@ -18,7 +18,13 @@ from s2s_fastapi.operations.inspection import Inspection
 from s2s_fastapi.realm.entities import OIDC
 from s2s_fastapi.text import listed, named
 
-__all__ = ["check_admin", "check_client", "check_expiry"]
+__all__ = ["NAME_ITS_APP", "check_admin", "check_client", "check_expiry"]
+
+NAME_ITS_APP: Final = (
+    "If this service calls nobody, or only on behalf of users, it needs no service account: name its app (--app module:app) or its access file"
+    " (--access)."
+)
+"""What follows the cure of a missing service account if nothing says whom the service calls: a receiver has none, by step B."""
 
 _NO_TOKEN: Final = "Keycloak gives this service no token."
 _NOT_READ: Final = "The realm was not read: see admin."
@@ -114,7 +120,7 @@ def check_client(facts: Facts) -> Iterator[Result]:
             if facts.calls and facts.only_for_users and not client.get("serviceAccountsEnabled")
             else f"The client {who} is enabled, confidential and has a service account."
             if facts.calls
-            else f"The client {who} is there and enabled. This service has no credentials, so it needs no service account."
+            else f"The client {who} is there and enabled. This service calls no other, so its client needs no service account."
         )
     attributes: Mapping[str, str] = client.get("attributes") or {}
     if life := attributes.get("access.token.lifespan"):
@@ -165,9 +171,10 @@ def _step_a(facts: Facts, found: Inspection, client: Mapping[str, Any]) -> Itera
         )
     elif not client.get("serviceAccountsEnabled") and not facts.only_for_users:
         yield Finding(
+            level="problem" if facts.downstreams else "warning",  # it may be a receiver, whose client is right
             seen=f"The client {who} has no service account (step A).",
             why=_NO_TOKEN,
-            cure=f'Switch "Service account roles" on for the client {who}.',
+            cure=f'Switch "Service account roles" on for the client {who}.{"" if facts.downstreams else f" {NAME_ITS_APP}"}',
             console=f"{page}, Settings, Capability config",
             changes=found.requests(found.enabling()),
             plan=facts.plan() if facts.downstreams else "",
@@ -236,7 +243,7 @@ def check_expiry(facts: Facts) -> Iterator[Result]:
         yield Skipped(_NOT_READ)
         return
     if found.client is None or not facts.calls or not facts.settings.client_auth.startswith("client_secret"):
-        yield Skipped("This service has no secret in Keycloak.")
+        yield Skipped("This service has no secret in Keycloak, or needs none.")
         return
     now, who = facts.clock(), named(found.client_id)
     where = facts.settings.worded(

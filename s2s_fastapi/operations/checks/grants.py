@@ -349,7 +349,7 @@ def check_granted(facts: Facts) -> Iterator[Result]:
         yield Skipped(
             "The client gets no token: see client."
             if facts.calls
-            else "This service has nothing that proves who it is, so it gets no token."
+            else "This service calls no other, so it needs no token."
         )
         return
     wanted = {name for each in facts.downstreams for name in each.audiences}

@@ -209,7 +209,7 @@ def check_secret(facts: Facts) -> Iterator[Result]:
     settings = facts.settings
     if settings.client_cert_file is not None:
         yield from check_certificate(facts)
-    if not facts.calls:
+    if not facts.proves_itself:
         if facts.downstreams:
             calls = f"The app calls {listed(name for each in facts.downstreams for name in each.audiences) or 'others'}, and has nothing that proves who it is."
             error = facts.token(Wanted())

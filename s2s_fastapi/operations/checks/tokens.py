@@ -11,7 +11,7 @@ from s2s_fastapi.decision import Reason
 from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.errors import AudienceNotGranted, S2SError, TokenRequestError
 from s2s_fastapi.keycloak.cures import SMALLER, also_for, shown
-from s2s_fastapi.operations.checks.client import check_client
+from s2s_fastapi.operations.checks.client import NAME_ITS_APP, check_client
 from s2s_fastapi.operations.checks.grants import on_the_way
 from s2s_fastapi.operations.facts import Facts
 from s2s_fastapi.operations.findings import Finding, Result, Seen, Skipped
@@ -39,11 +39,18 @@ _CHANGING: Final = frozenset({"exp", "iat", "nbf", "jti", "auth_time", "sid", "c
 """Claims that differ in every token, by their meaning."""
 
 _CANNOT_CALL: Final = "This service cannot call any other: it has no token."
-_IF_FOR_USERS: Final = "If it calls only on behalf of users, it needs no service account: name its app (--app module:app) or its access file (--access)."
+_IF_IT_CALLS: Final = "If this service calls others as itself, it cannot: it has no token."
+_NO_CALL: Final = (
+    "The app declares no call, so it needs neither a token nor a secret, and no token was requested. A call with ServiceTokenAuth(...) alone is"
+    " no declaration: try it with s2s-fastapi token."
+)
 
 
 def check_credentials(facts: Facts) -> Iterator[Result]:
     """Look whether Keycloak gives this client a token."""
+    if facts.calls_nobody:
+        yield Skipped(_NO_CALL)
+        return
     found = facts.token(Wanted())
     if not isinstance(found, S2SError):
         yield Seen(f"Keycloak gives {named(facts.settings.client_id)} a token ({facts.settings.client_auth}).")
@@ -58,7 +65,12 @@ def check_credentials(facts: Facts) -> Iterator[Result]:
         )
     else:
         finding = _of_error(found, _CANNOT_CALL)
-        yield finding if facts.downstreams else replace(finding, cure=f"{finding.cure} {_IF_FOR_USERS}")
+        if facts.downstreams:
+            yield finding
+            return
+        # It may be a receiver, whose client is right.
+        yield replace(finding, level="warning", why=_IF_IT_CALLS, cure=f"{finding.cure} {NAME_ITS_APP}")
+        yield Skipped("There is no token to look at: see credentials.")
 
 
 def _no_service_account(error: S2SError) -> bool:
@@ -207,7 +219,7 @@ def check_downstreams(facts: Facts) -> Iterator[Result]:
         )
         return
     if not facts.downstreams:
-        yield Skipped("The app declares no call. A call of ServiceTokenAuth(...) in the code is not a declaration.")
+        yield Skipped("Whom the app calls is not known: see app.")
         return
     for downstream in facts.downstreams:
         if downstream.on_behalf:
