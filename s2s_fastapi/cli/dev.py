@@ -18,7 +18,7 @@ import typer
 
 from s2s_fastapi.cli.env_file import add_values, read_values, write_new
 from s2s_fastapi.cli.examples import Example, realm_of
-from s2s_fastapi.cli.mistake import in_one_sentence, problem_of
+from s2s_fastapi.cli.mistake import problem_of
 from s2s_fastapi.cli.printing import tell
 from s2s_fastapi.errors import ConfigurationError
 
@@ -45,7 +45,6 @@ _NO_TLS: Final = (
 )
 
 
-@in_one_sentence
 def dev(
     realms: Annotated[
         list[Path] | None,
