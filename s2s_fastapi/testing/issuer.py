@@ -204,14 +204,16 @@ class EmbeddedIssuer:
     def environment(self, realm: str, client_id: str) -> dict[str, str]:
         """Return the ``KEYCLOAK_*`` variables of the service that is this client.
 
-        One that signs assertions brings its own key: ``KEYCLOAK_CLIENT_KEY_FILE`` is not among them. In the same way one brings its
-        ``KEYCLOAK_CLIENT_ASSERTION_FILE`` or its ``KEYCLOAK_CLIENT_CERT_FILE``, if it proves itself by that.
+        - One that signs assertions brings its own key: ``KEYCLOAK_CLIENT_KEY_FILE`` is not among them. In the same way one brings its
+          ``KEYCLOAK_CLIENT_ASSERTION_FILE`` or its ``KEYCLOAK_CLIENT_CERT_FILE``, if it proves itself by that.
+        - A service whose client has every flow off gets no secret: it only receives calls.
 
         Raises:
             ConfigurationError: There is no such realm, or no such client with a secret.
         """
         self._name(Named(client_id=client_id), realm)
         method = self._method(realm, client_id)
+        secret = self._realm(realm).secret(client_id) if not method else ""
         variables = {
             "KEYCLOAK_URL": self.url,
             "KEYCLOAK_PUBLIC_URL": self.public_url if self.public_url != self.url else "",
@@ -219,7 +221,7 @@ class EmbeddedIssuer:
             "KEYCLOAK_REALM": realm,
             "KEYCLOAK_CLIENT_ID": client_id,
             "KEYCLOAK_CLIENT_AUTH": method,
-            "KEYCLOAK_CLIENT_SECRET": "" if method else self._realm(realm).secret(client_id),
+            "KEYCLOAK_CLIENT_SECRET": secret if self._realm(realm).gets_tokens(client_id) else "",
         }
         return {name: value for name, value in variables.items() if value}
 

@@ -54,8 +54,8 @@ def _read(process: subprocess.Popen[str], clients: int) -> Running:
         elif line.startswith("export "):
             name, _, value = line.removeprefix("export ").strip().partition("=")
             current[name] = value
-            if name == "KEYCLOAK_CLIENT_SECRET" and len(exports) == clients:
-                return Running(process, exports, text)
+        elif not line.strip() and len(exports) == clients:  # a blank line ends each of them
+            return Running(process, exports, text)
     raise AssertionError(f"it ended:\n{text}\n{process.communicate()[1]}")
 
 
