@@ -84,6 +84,7 @@ def dev(
     if not named:
         raise ConfigurationError("Name a realm file, or take the one that comes with the package: --example corp")
     files = _Files(named, env_file)
+    seen = files.state()  # before they are read: a change while the issuer starts is then seen
     documents = files.read()
     # Imported for this command only: it would slow down --help.
     from s2s_fastapi.testing.issuer import EmbeddedIssuer  # noqa: PLC0415
@@ -108,7 +109,6 @@ def dev(
         running.enter_context(services)
         _print(issuer, notices, generated=tuple(sorted(documents.generated)), env_file=env_file)
         services.show()
-        seen = files.state()
         while not stopped.wait(0.5):  # with a timeout: on Windows a wait without one hears no Ctrl-C
             if (state := files.state()) != seen:
                 seen = state

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Running", "dev", "environment", "run"]
+__all__ = ["Running", "dev", "environment", "run", "started"]
 
 COMMAND = [sys.executable, "-m", "s2s_fastapi.cli"]
 _KEPT = ("PATH", "HOME", "SYSTEMROOT", "COVERAGE_PROCESS_START")
@@ -60,15 +60,22 @@ def _read(process: subprocess.Popen[str], clients: int) -> Running:
 
 
 @contextmanager
-def dev(*arguments: str | Path, clients: int, program: Sequence[str] = COMMAND, **values: str) -> Iterator[Running]:
+def started(*arguments: str | Path, program: Sequence[str] = COMMAND, **values: str) -> Iterator[subprocess.Popen[str]]:
+    """Run ``s2s-fastapi dev`` until the end of the block, whatever happens in it."""
     command = [*program, "dev", "--port", "0", *map(str, arguments)]
     with subprocess.Popen(
         command, env=environment(**values), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
-            yield _read(process, clients)
+            yield process
         finally:
             process.kill()
+
+
+@contextmanager
+def dev(*arguments: str | Path, clients: int, program: Sequence[str] = COMMAND, **values: str) -> Iterator[Running]:
+    with started(*arguments, program=program, **values) as process:
+        yield _read(process, clients)
 
 
 def run(*arguments: str | Path, **values: str) -> subprocess.CompletedProcess[str]:

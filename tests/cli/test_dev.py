@@ -20,7 +20,7 @@ from s2s_fastapi import KeycloakSettings, ServiceTokenAuth
 from s2s_fastapi.cli.commands import command_line
 from s2s_fastapi.cli.dev import Services
 from s2s_fastapi.testing import EmbeddedIssuer
-from tests.cli.command import COMMAND, dev, environment, run
+from tests.cli.command import dev, run, started
 from tests.realm.secretless import document as secretless
 from tests.realm.secretless import providing
 from tests.testing.asking import client, document
@@ -155,8 +155,7 @@ def test_an_env_file_is_made_for_its_owner_only_and_keeps_the_secrets(tmp_path: 
 
 
 def test_the_example_needs_no_file_and_each_service_starts_with_the_file_that_is_written_for_it(tmp_path: Path) -> None:
-    command = [*COMMAND, "dev", "--example", "corp", "--port", "0", "--env-dir", str(tmp_path)]
-    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as dev:
+    with started("--example", "corp", "--env-dir", tmp_path) as dev:
         assert dev.stderr is not None
         said = next(line for line in dev.stderr if "--env-file FILE" in line)
         assert "set -a; . FILE; set +a" in next(dev.stderr)
@@ -251,7 +250,9 @@ def realms(folder: Path, **clients: Sequence[str]) -> list[Path]:
     files = [folder / f"{name}.json" for name in clients]
     for file, ids in zip(files, clients.values(), strict=True):
         made = document(file.stem, clients=[client(client_id, secret=f"of {client_id}") for client_id in ids], users=[])
-        file.write_text(json.dumps(made))
+        whole = file.with_suffix(".new")  # the command never reads a part of it
+        whole.write_text(json.dumps(made))
+        whole.replace(file)
     return files
 
 
@@ -259,8 +260,7 @@ def test_a_change_of_the_realms_is_shown_once_and_a_file_of_another_program_does
     tmp_path: Path,
 ) -> None:
     envs = tmp_path / "envs"
-    command = [*COMMAND, "dev", *map(str, realms(tmp_path, a=["x", "y"], b=["x"])), "--port", "0", "--env-dir", envs]
-    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as dev:
+    with started(*realms(tmp_path, a=["x", "y"], b=["x"]), "--env-dir", envs) as dev:
         assert dev.stderr is not None
         next(line for line in dev.stderr if "set -a" in line)
         assert sorted(file.name for file in envs.glob("*.env")) == ["a.x.env", "a.y.env", "b.x.env"]
