@@ -67,7 +67,8 @@ def dev(
     env_dir: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="Write CLIENT.env for each service instead of printing it: for `uvicorn --env-file`."
+            metavar="FOLDER",
+            help="Write CLIENT.env for each service instead of printing it: for `uvicorn --env-file`. A folder that is not there is made.",
         ),
     ] = None,
     strict: Annotated[
@@ -77,8 +78,8 @@ def dev(
     """Run an embedded issuer for development: no Keycloak, fresh keys at each start, this machine only.
 
     Every ${NAME} in the realm files comes from the environment, or from --env-file, or is generated. The command prints the
-    variables with which to start each service (with --env-dir it writes them), names what Keycloak would refuse in the files or do in another way, and then logs
-    each token. If a file changes, the command reads all files again and keeps the keys.
+    variables with which to start each service (with --env-dir it writes them), names what Keycloak would refuse in the files or do in
+    another way, and then logs each token. If a realm file changes, the command reads all files again and keeps the keys.
     """
     named = (*(realms or ()), *((realm_of(example),) if example else ()))
     if not named:
