@@ -42,6 +42,8 @@ _RENEWAL: Final = 60.0
 """Seconds between two tokens of an identity provider for one service."""
 _ASSERTION_FILE: Final = "KEYCLOAK_CLIENT_ASSERTION_FILE"
 _CERTIFICATE_FILE: Final = "KEYCLOAK_CLIENT_CERT_FILE"
+_SECRET: Final = "KEYCLOAK_CLIENT_SECRET"
+_ONLY_RECEIVES: Final = "No secret: every flow of this client is off, so it only receives calls."
 _NO_TLS: Final = (
     "it needs a client certificate, and this command speaks http. In a test, issuer.serving(tls=...) speaks https."
 )
@@ -266,6 +268,8 @@ class _Service:
     """With what the service starts; empty if it cannot start here."""
     missing: str = ""
     """The variable that its operator sets, too."""
+    comment: str = ""
+    """What the operator should know of the variables."""
 
 
 class Services:
@@ -309,6 +313,8 @@ class Services:
 
     def _services(self) -> Iterator[_Service]:
         """Yield all services. This alone decides with what each of them starts."""
+        from s2s_fastapi.testing.issuer import only_receives  # noqa: PLC0415
+
         for realm in self._issuer.realms:
             without = self._issuer.without_secret(realm)
             # Keycloak keeps the secret of a client that no longer logs in by it.
@@ -319,6 +325,11 @@ class Services:
                     yield _Service(realm, client_id, {})
                     continue
                 variables = self._issuer.environment(realm, client_id)
+                if _SECRET in variables and only_receives(self._issuer, realm, client_id):
+                    # With a secret, `doctor` would ask for a token that Keycloak does not give to a receiver.
+                    del variables[_SECRET]
+                    yield _Service(realm, client_id, variables, comment=_ONLY_RECEIVES)
+                    continue
                 if brings == _ASSERTION_FILE and (file := self._assertions.file(realm, client_id)):
                     yield _Service(realm, client_id, {**variables, _ASSERTION_FILE: str(file)})
                 else:
@@ -342,6 +353,8 @@ class Services:
                 for name, value in each.variables.items():
                     aside = f"  # and set {each.missing}" if each.missing and name == "KEYCLOAK_CLIENT_AUTH" else ""
                     out.print(f"export {name}={shlex.quote(value)}{aside}")
+                if each.comment:
+                    out.print(f"# {each.comment}")
                 out.print()
             for username, password in self._issuer.passwords(realm).items() if users else ():
                 out.print(
@@ -366,7 +379,7 @@ class Services:
                 continue
             file = folder / f"{name}.env"
             self._files.append(file)
-            if unwritten := _problem_with(partial(write_new, file, each.variables)):
+            if unwritten := _problem_with(partial(write_new, file, each.variables, comment=each.comment)):
                 problems += unwritten
             elif file not in before:
                 added.append(f"{folder}/{file.name}")

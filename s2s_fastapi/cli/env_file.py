@@ -80,8 +80,8 @@ def make_folder(folder: Path) -> None:
     raise ConfigurationError(f"The folder {folder} cannot be made: {problem}.")
 
 
-def write_new(file: Path, values: Mapping[str, str]) -> None:
-    """Write the values in the place of those that this function wrote before. Only the owner can read the file.
+def write_new(file: Path, values: Mapping[str, str], *, comment: str = "") -> None:
+    """Write the values, and a comment below them, in the place of what this function wrote before. Only the owner can read the file.
 
     Raises:
         ConfigurationError: The file cannot be written, is a link, belongs to another user, or is not of this function; or a value would
@@ -94,7 +94,7 @@ def write_new(file: Path, values: Mapping[str, str]) -> None:
             )
     lines = "".join(f"{name}={_quoted(value)}\n" for name, value in values.items())
     try:
-        content = _MARK + lines.encode()
+        content = _MARK + lines.encode() + (f"# {comment}\n".encode() if comment else b"")
         with _opened(file) as opened:
             if ours := opened.read(len(_MARK)) in (b"", _MARK):
                 _for_its_owner_only(file, opened)

@@ -43,7 +43,7 @@ from s2s_fastapi.testing.trust import Trusted, trusting
 from s2s_fastapi.testing.versions import NEWEST, Wire
 from s2s_fastapi.testing.wire import Request, Response
 
-__all__ = ["EmbeddedIssuer"]
+__all__ = ["EmbeddedIssuer", "only_receives"]
 
 _TEST_REALM: Final = "test"
 _METHODS: Final = {
@@ -204,16 +204,14 @@ class EmbeddedIssuer:
     def environment(self, realm: str, client_id: str) -> dict[str, str]:
         """Return the ``KEYCLOAK_*`` variables of the service that is this client.
 
-        - One that signs assertions brings its own key: ``KEYCLOAK_CLIENT_KEY_FILE`` is not among them. In the same way one brings its
-          ``KEYCLOAK_CLIENT_ASSERTION_FILE`` or its ``KEYCLOAK_CLIENT_CERT_FILE``, if it proves itself by that.
-        - A service whose client has every flow off gets no secret: it only receives calls.
+        One that signs assertions brings its own key: ``KEYCLOAK_CLIENT_KEY_FILE`` is not among them. In the same way one brings its
+        ``KEYCLOAK_CLIENT_ASSERTION_FILE`` or its ``KEYCLOAK_CLIENT_CERT_FILE``, if it proves itself by that.
 
         Raises:
             ConfigurationError: There is no such realm, or no such client with a secret.
         """
         self._name(Named(client_id=client_id), realm)
         method = self._method(realm, client_id)
-        secret = self._realm(realm).secret(client_id) if not method else ""
         variables = {
             "KEYCLOAK_URL": self.url,
             "KEYCLOAK_PUBLIC_URL": self.public_url if self.public_url != self.url else "",
@@ -221,7 +219,7 @@ class EmbeddedIssuer:
             "KEYCLOAK_REALM": realm,
             "KEYCLOAK_CLIENT_ID": client_id,
             "KEYCLOAK_CLIENT_AUTH": method,
-            "KEYCLOAK_CLIENT_SECRET": secret if self._realm(realm).gets_tokens(client_id) else "",
+            "KEYCLOAK_CLIENT_SECRET": "" if method else self._realm(realm).secret(client_id),
         }
         return {name: value for name, value in variables.items() if value}
 
@@ -728,6 +726,15 @@ class EmbeddedIssuer:
 
     def _below(self, server: str, realm: str) -> str:
         return f"{server}{self.auth_path}/realms/{realm_segment(realm)}"
+
+
+def only_receives(issuer: EmbeddedIssuer, realm: str, client_id: str) -> bool:
+    """Return whether every flow of a client is off, so that the service that it is needs no secret.
+
+    Raises:
+        ConfigurationError: There is no such realm.
+    """
+    return not issuer._realm(realm).gets_tokens(client_id)  # noqa: SLF001 - of this module
 
 
 def _keys_of_tests(realm: str) -> NewKey:

@@ -87,7 +87,7 @@ class IssuerRealm:
         return client.secret
 
     def gets_tokens(self, client_id: str) -> bool:
-        """Return whether a flow of the client is on. If all are off, its secret is of no use to the service that it is."""
+        """Return whether a flow of the client is on, by which it could get a token."""
         client = self.model.client(client_id)
         if client is None:
             return False

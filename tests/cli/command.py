@@ -49,6 +49,8 @@ def _read(process: subprocess.Popen[str], clients: int) -> Running:
     text = ""
     for line in process.stdout:
         text += line
+        if line.startswith("# No secret: "):
+            continue
         if line.startswith("# "):
             current = exports[line[2:].strip()] = {}
         elif line.startswith("export "):

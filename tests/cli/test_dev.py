@@ -239,10 +239,19 @@ FLOWS = ("standardFlowEnabled", "implicitFlowEnabled", "directAccessGrantsEnable
     ],
     ids=str,
 )
-def test_a_service_gets_the_secret_of_its_client_unless_every_flow_is_off(on: dict[str, object]) -> None:
+def test_a_service_gets_the_secret_of_its_client_unless_every_flow_is_off(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], on: dict[str, object]
+) -> None:
     issuer = EmbeddedIssuer(document(clients=[client("crm", **(dict.fromkeys(FLOWS, False) | on))]))
+    for folder in (None, tmp_path):
+        with Services(issuer, folder) as services:
+            services.show()
+    written = (tmp_path / "crm.env").read_text()
 
-    assert ("KEYCLOAK_CLIENT_SECRET" in issuer.environment("corp", "crm")) == bool(on)
+    for text in (capsys.readouterr().out, written):
+        assert ("KEYCLOAK_CLIENT_SECRET=" in text) == bool(on)
+        assert ("# No secret: every flow of this client is off" in text) != bool(on)
+    assert dotenv_values(tmp_path / "crm.env")["KEYCLOAK_CLIENT_ID"] == "crm"
 
 
 def realms(folder: Path, **clients: Sequence[str]) -> list[Path]:
