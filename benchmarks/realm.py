@@ -33,6 +33,8 @@ def issuer(
                 **client,
                 "optionalClientScopes": list(scopes),
                 "directAccessGrantsEnabled": client["clientId"] == CALLER,
+                # As in a client that was made at the console: the token holds the default roles of its account.
+                "fullScopeAllowed": client["clientId"] in (CALLER, UNASSIGNED),
             }
             for client in document["clients"]
         ],

@@ -55,7 +55,7 @@ def main() -> int:
         " The embedded issuer is for development only."
     )
     console.print(shown.verdict(time.monotonic() - began))
-    return 1 if shown.deviating else 0
+    return 0 if shown.as_told else 1
 
 
 @dataclass(slots=True)
@@ -70,6 +70,11 @@ class Shown:
     accepted: list[str] = field(default_factory=list)
     """Those of them in which an attack was accepted."""
     explained: bool = False
+
+    @property
+    def as_told(self) -> bool:
+        """Whether every line was played, and went as told."""
+        return not self.deviating and self.played == self.expected
 
     def add(self, line: Line) -> None:
         """Show a line, and below it whatever differs from the story; the four steps in Keycloak are spelled out once."""
@@ -121,7 +126,7 @@ class Shown:
         played = f"{self.played} of {self.expected} lines, {seconds:.0f} s"
         if self.accepted:
             return Text(f"ACCEPTED, and must be refused: {'; '.join(self.accepted)}. {played}.", style="bold red")
-        if self.deviating or self.played != self.expected:
+        if not self.as_told:
             return Text(f"Not as told: {'; '.join(self.deviating) or 'lines are missing'}. {played}.", style="bold red")
         return Text(f"All as told: {played}.", style="bold green")
 

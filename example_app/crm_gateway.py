@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from s2s_fastapi import DOCS, Principal, ServiceAuthMiddleware, require_audience, require_caller
 
 app = FastAPI(title="CRM gateway")
+# For development. In production leave DOCS out: everybody can read /docs and /openapi.json, and they name who may call.
 app.add_middleware(ServiceAuthMiddleware, public_paths=["/healthz", *DOCS])
 
 

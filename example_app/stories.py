@@ -1,4 +1,4 @@
-"""The five stories, line by line: who calls whom, with which token, and what must come of it.
+"""The five stories, line by line: who calls whom, with which token, and what the answer must be.
 
 The same lines run on every server that is given to them. Each function yields a line after it was played; whoever reads them
 compares what was seen with what the story says.
@@ -26,7 +26,7 @@ _NOTE = {"to": "customer", "text": "hello"}
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a story: what happens, what must come of it, and what came."""
+    """One line of a story: what happens, what the answer must be, and what it was."""
 
     what: str
     token: str

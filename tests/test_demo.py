@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from rich.console import Console
@@ -35,6 +35,21 @@ def test_the_story_goes_as_told_without_a_keycloak(
     assert len(lines) == (LINES[story] if new or story != "vault" else 5)
 
 
+def play(monkeypatch: pytest.MonkeyPatch, story: Callable[[Realm], Iterator[Line]], lines: int) -> int:
+    """Run the demo with one story in place of the five, and return its exit code."""
+    for name, value in {
+        "REALMS": {"corp": REALMS["corp"]},
+        "STORIES": {"corp": story},
+        "LINES": {"corp": lines},
+    }.items():
+        monkeypatch.setattr(demo, name, value)
+    return demo.main()
+
+
+def right(realm: Realm) -> Iterator[Line]:
+    yield Line("a good call", "alice, aud [bob]", 200, "allowed", Answer(200, "", "", "allowed"))
+
+
 def deviating(realm: Realm) -> Iterator[Line]:
     yield Line("an attack", "alice, aud [bob]", 401, "no_credentials", Answer(200, "", "", "allowed"))
     yield Line("a call", "alice, aud [bob]", 200, "allowed", Answer(401, "", "", "expired"))
@@ -43,14 +58,64 @@ def deviating(realm: Realm) -> Iterator[Line]:
 def test_the_last_line_of_the_demo_is_an_attack_that_was_accepted_in_red(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demo, "STORIES", {"corp": deviating})
-    monkeypatch.setattr(demo, "LINES", {"corp": 2})
     monkeypatch.setenv("FORCE_COLOR", "1")
 
-    assert demo.main() == 1
+    assert play(monkeypatch, deviating, 2) == 1
     *before, last = capsys.readouterr().out.splitlines()
     assert "status 200, expected 401" in " ".join(before)
     assert last.startswith("\x1b[1;31mACCEPTED, and must be refused: 1: an attack. 2 of 2 lines")
+
+
+def test_the_exit_code_is_0_only_if_every_line_was_played_and_went_as_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ends = {}
+    for name, story, lines in (("right", right, 1), ("missing", right, 2), ("refused", refused, 1)):
+        code = play(monkeypatch, story, lines)
+        ends[name] = (code, re.sub(r"\d+ s\.$", "1 s.", capsys.readouterr().out.splitlines()[-1]))
+
+    assert ends == {
+        "right": (0, "All as told: 1 of 1 lines, 1 s."),
+        "missing": (1, "Not as told: lines are missing. 1 of 2 lines, 1 s."),
+        "refused": (1, "Not as told: 1: a call. 1 of 1 lines, 1 s."),
+    }
+
+
+def refused(realm: Realm) -> Iterator[Line]:
+    yield Line("a call", "none", 200, "allowed", Answer(401, "", "", "expired"))
+
+
+def test_a_line_is_shown_before_the_next_one_is_played(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = []
+
+    def story(realm: Realm) -> Iterator[Line]:
+        yield from right(realm)
+        shown.append(capsys.readouterr().out)
+        yield from right(realm)
+
+    assert play(monkeypatch, story, 2) == 0
+    assert [text.count("a good call") for text in shown] == [1]
+
+
+def test_in_a_pipe_a_line_is_a_row_of_160_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    play(monkeypatch, lambda _: iter([LONG]), 1)
+
+    rows = [row for row in capsys.readouterr().out.splitlines() if "what the operator reads" in row]
+    assert [len(row) for row in rows] == [160]
+
+
+def test_the_four_steps_in_keycloak_are_spelled_out_once() -> None:
+    cure = "token of x has aud [account], expected y. Keycloak needs, of the steps A to D in the README: (B) a client y"
+    seen = Answer(401, "", "", "wrong_audience", f"refused 401: wrong_audience cure='{cure}'")
+    text, _ = shown_at(300, *[Line("a call", "x", 401, "wrong_audience", seen)] * 3)
+
+    assert text.count("(B) a client y") == 1
+    assert text.count("expected y. ...") == 2
 
 
 def test_without_an_accepted_attack_the_last_line_names_what_is_not_as_told() -> None:

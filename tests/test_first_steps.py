@@ -19,7 +19,10 @@ from typing import Final
 import pytest
 from packaging.requirements import Requirement
 
+from example_app.realm import claims_of
 from example_app.stage import free_port
+from s2s_fastapi.cli.examples import Example, realm_of
+from s2s_fastapi.testing import EmbeddedIssuer
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 README: Final = ROOT / "README.md"
@@ -116,7 +119,7 @@ class Reader:
                 (self.folder / Path(named[0]).name).write_text(self._with_ports(fenced))
                 continue
             for command in fenced.splitlines():
-                printed[command] = self._run(command)
+                printed[command] = self.run(command)
         return printed
 
     def log(self, command: str) -> str:
@@ -125,7 +128,8 @@ class Reader:
     def _log(self, command: str) -> Path:
         return self.environment.folder / f"{self.folder.name}-{re.sub(r'[^a-z]+', '-', command)}.log"
 
-    def _run(self, command: str) -> str:
+    def run(self, command: str) -> str:
+        """Run a command, or start a server, and return what it printed."""
         if command.startswith("pip install "):
             self.environment.offer(command)
         typed = self._with_ports(command)
@@ -206,6 +210,33 @@ def test_what_a_page_says_first_ends_in_a_call_that_is_accepted(page: Path, read
         assert len(shown) == 2
         assert [line in gateway for line in shown] == [True, True]
         assert "2 passed" in printed["pytest"]
+        see = FIRST_STEPS.read_text(encoding="utf-8").partition("\n## See the token\n")[2].partition("\n## ")[0]
+        load, *commands = (fenced for language, _, fenced in FENCE.findall(see) if language == "sh")
+        (shown,) = re.findall(r"^```text\n(.*?)^```$", see, re.MULTILINE | re.DOTALL)
+        served = re.search("KEYCLOAK_URL=(.*)", (reader.folder / ".dev" / "chat-app-service.env").read_text())
+        assert served
+        assert reader.run("".join((load, *commands))) == shown.replace("https://sso.example.com", served[1])
+
+
+def test_the_readme_and_the_first_steps_have_the_same_programs() -> None:
+    readme, first_steps = (
+        [fenced for language, _, fenced in FENCE.findall(page.read_text(encoding="utf-8")) if language == "python"]
+        for page in (README, FIRST_STEPS)
+    )
+
+    assert len(readme) == 2
+    assert readme == first_steps[:2]
+
+
+def test_the_realm_of_the_page_and_the_one_of_the_package_give_the_caller_the_same_token() -> None:
+    (realm,) = re.findall(r"^```json\n(.*?)^```$", FIRST_STEPS.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    issuers = EmbeddedIssuer(json.loads(realm)), EmbeddedIssuer.read(realm_of(Example.CORP))
+    tokens = [claims_of(issuer.as_service("chat-app-service").token) for issuer in issuers]
+    held = [{name: each.get(name) for name in ("aud", "scope", "realm_access", "resource_access")} for each in tokens]
+
+    assert (
+        held == [{"aud": "crm-api-gateway", "scope": "crm-audience", "realm_access": None, "resource_access": None}] * 2
+    )
 
 
 def test_every_command_of_the_readme_is_run() -> None:

@@ -45,8 +45,8 @@ def access(
 ) -> None:
     """Read what apps declare: who may call which route, and whom they call.
 
-    Each app is imported in a process of its own, one after the other. Apps of different teams belong in different jobs. Variables
-    KEYCLOAK_ADMIN... and KC_... must not be set. Nothing else imports code.
+    Each app is imported in a process of its own, one after the other. Apps of different teams belong in different jobs. The command
+    refuses to start if a variable KEYCLOAK_ADMIN... or KC_... is set: the code of the apps could read it. `plan` and `apply` import no code.
 
     `access check *.json --realm-file realm.json` compares access files with a realm file, without a Keycloak, for example in CI. Exit code
     1: a declared call would be refused, a route names a caller and refuses its token, a service gets an audience that no file declares, or

@@ -26,7 +26,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
         "s2s-fastapi attack crm_gateway:app --url http://127.0.0.1:8001",
     ),
     "dev": (
-        "s2s-fastapi dev --example corp --env-dir .",
+        "s2s-fastapi dev --example corp --env-dir .dev",
         "s2s-fastapi dev corp.json --env-file dev.env",
     ),
     "doctor": ("s2s-fastapi doctor --app crm_gateway:app",),
@@ -85,7 +85,7 @@ def command_line() -> "typer.Typer":
 
     app = typer.Typer(
         help="Service-to-service authentication with Keycloak.",
-        epilog=_examples(("s2s-fastapi dev --example corp --env-dir .", "s2s-fastapi dev --help")),
+        epilog=_examples(("s2s-fastapi dev --example corp --env-dir .dev", "s2s-fastapi dev --help")),
         no_args_is_help=True,
         pretty_exceptions_enable=False,  # its frames show local variables, and with them secrets
     )

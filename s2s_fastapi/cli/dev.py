@@ -8,15 +8,17 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Final, Self
 
 import typer
 
-from s2s_fastapi.cli.env_file import add_values, read_values, write_new
+from s2s_fastapi.cli.env_file import add_values, make_folder, read_values, write_new
 from s2s_fastapi.cli.examples import Example, realm_of
 from s2s_fastapi.cli.mistake import problem_of
 from s2s_fastapi.cli.printing import tell
@@ -40,6 +42,8 @@ _RENEWAL: Final = 60.0
 """Seconds between two tokens of an identity provider for one service."""
 _ASSERTION_FILE: Final = "KEYCLOAK_CLIENT_ASSERTION_FILE"
 _CERTIFICATE_FILE: Final = "KEYCLOAK_CLIENT_CERT_FILE"
+_SECRET: Final = "KEYCLOAK_CLIENT_SECRET"
+_ONLY_RECEIVES: Final = "No secret: every flow of this client is off, so it only receives calls."
 _NO_TLS: Final = (
     "it needs a client certificate, and this command speaks http. In a test, issuer.serving(tls=...) speaks https."
 )
@@ -64,7 +68,8 @@ def dev(
     env_dir: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="Write CLIENT.env for each service instead of printing it: for `uvicorn --env-file`."
+            metavar="FOLDER",
+            help="Write CLIENT.env for each service instead of printing it: for `uvicorn --env-file`. A folder that is not there is made.",
         ),
     ] = None,
     strict: Annotated[
@@ -74,13 +79,14 @@ def dev(
     """Run an embedded issuer for development: no Keycloak, fresh keys at each start, this machine only.
 
     Every ${NAME} in the realm files comes from the environment, or from --env-file, or is generated. The command prints the
-    variables with which to start each service (with --env-dir it writes them), names what Keycloak would refuse in the files or do in another way, and then logs
-    each token. If a file changes, the command reads all files again and keeps the keys.
+    variables with which to start each service (with --env-dir it writes them), names what Keycloak would refuse in the files or do in
+    another way, and then logs each token. If a realm file changes, the command reads all files again and keeps the keys.
     """
     named = (*(realms or ()), *((realm_of(example),) if example else ()))
     if not named:
         raise ConfigurationError("Name a realm file, or take the one that comes with the package: --example corp")
     files = _Files(named, env_file)
+    seen = files.state()  # before they are read: a change while the issuer starts is then seen
     documents = files.read()
     # Imported for this command only: it would slow down --help.
     from s2s_fastapi.testing.issuer import EmbeddedIssuer  # noqa: PLC0415
@@ -95,20 +101,21 @@ def dev(
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    try:
-        with issuer.serving(port), services:
-            _print(issuer, notices, generated=tuple(sorted(documents.generated)), env_file=env_file)
-            services.show()
-            seen = files.state()
-            while not stopped.wait(0.5):  # with a timeout: on Windows a wait without one hears no Ctrl-C
-                if (state := files.state()) != seen:
-                    seen = state
-                    _reload(files, issuer, services)
-                services.renew()
-    except OSError as error:
-        raise ConfigurationError(
-            f"The issuer cannot listen on 127.0.0.1:{port}: {problem_of(error)}. --port takes another port."
-        ) from None
+    with ExitStack() as running:
+        try:
+            running.enter_context(issuer.serving(port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"The issuer cannot listen on 127.0.0.1:{port}: {problem_of(error)}. --port takes another port."
+            ) from None
+        running.enter_context(services)
+        _print(issuer, notices, generated=tuple(sorted(documents.generated)), env_file=env_file)
+        services.show()
+        while not stopped.wait(0.5):  # with a timeout: on Windows a wait without one hears no Ctrl-C
+            if (state := files.state()) != seen:
+                seen = state
+                _reload(files, issuer, services)
+            services.renew()
     sys.stderr.write("The embedded issuer has stopped.\n")
 
 
@@ -151,19 +158,30 @@ def _written(file: Path) -> int:
 
 
 def _reload(files: _Files, issuer: "EmbeddedIssuer", services: "Services") -> None:
-    """Take the realms from their files again. If they cannot be read, the realms stay as they were."""
+    """Take the realms from their files again. Whatever is wrong with a file, the issuer keeps running: services need it."""
     try:
         documents = files.read()
         issuer.reload(*documents.realms, values=documents.values)
-        files.keep_generated(documents)
     except ConfigurationError as error:
-        problem = str(error)
-    else:
-        services.show()
-        text = "\n".join(["The realm files were read again.", *_notices(documents, issuer)[:_MOST_NOTICES]])
-        sys.stderr.write(f"{text}\n")
+        _tell_lines(str(error), "The realms stay as they were.")
         return
-    sys.stderr.write(f"{problem}\nThe realms stay as they were.\n")
+    _tell_lines("The realm files were read again.", *_notices(documents, issuer)[:_MOST_NOTICES])
+    for problem in (_problem_with(lambda: files.keep_generated(documents)), _problem_with(services.show)):
+        _tell_lines(*problem)
+
+
+def _problem_with(write: Callable[[], object]) -> tuple[str, ...]:
+    try:
+        write()
+    except ConfigurationError as error:
+        return (str(error),)
+    return ()
+
+
+def _tell_lines(*texts: str) -> None:
+    for text in texts:
+        for line in text.splitlines():
+            tell(line)
 
 
 def _notices(documents: "Documents", issuer: "EmbeddedIssuer") -> list[str]:
@@ -197,13 +215,20 @@ class _Assertions:
         self._due = 0.0
 
     def __enter__(self) -> None:
-        self._folder = TemporaryDirectory(prefix="s2s-fastapi-dev-")
+        try:
+            self._folder = TemporaryDirectory(prefix="s2s-fastapi-dev-")
+        except OSError as error:
+            raise ConfigurationError(f"No temporary folder can be made: {problem_of(error)}.") from None
 
     def __exit__(self, *exc: object) -> None:
         self._folder.cleanup()
 
     def file(self, realm: str, client_id: str) -> Path | None:
-        """Return the file with the token of a service, which is written now; None if the realm lacks its identity provider."""
+        """Return the file with the token of a service, which is written now; None if the realm lacks its identity provider.
+
+        Raises:
+            ConfigurationError: The file cannot be written.
+        """
         file = Path(self._folder.name) / f"{len(self._files) + 1}.jwt"
         file = self._files.setdefault((realm, client_id), file)
         return file if self._write(realm, client_id, file) else None
@@ -213,7 +238,7 @@ class _Assertions:
         if time.monotonic() >= self._due:
             self._due = time.monotonic() + _RENEWAL
             for (realm, client_id), file in self._files.items():
-                self._write(realm, client_id, file)
+                _tell_lines(*_problem_with(partial(self._write, realm, client_id, file)))
 
     def _write(self, realm: str, client_id: str, file: Path) -> bool:
         try:
@@ -221,9 +246,14 @@ class _Assertions:
         except ConfigurationError:  # it is not there, or not any more since a file was read again
             return False
         new = file.with_suffix(".new")
-        new.touch(0o600)
-        new.write_text(token, encoding="ascii")
-        new.replace(file)
+        try:
+            new.touch(0o600)
+            new.write_text(token, encoding="ascii")
+            new.replace(file)
+        except OSError as error:
+            raise ConfigurationError(
+                f"The token of {client_id} in {file} is not renewed: {problem_of(error)}."
+            ) from None
         return True
 
 
@@ -237,6 +267,8 @@ class _Service:
     """With what the service starts; empty if it cannot start here."""
     missing: str = ""
     """The variable that its operator sets, too."""
+    comment: str = ""
+    """What the operator should know of the variables."""
 
 
 class Services:
@@ -250,6 +282,7 @@ class Services:
         self._folder = folder
         self._assertions = _Assertions(issuer)
         self._shown: Collection[tuple[str, str]] | None = None
+        self._files: list[Path] = []
 
     def __enter__(self) -> Self:
         self._assertions.__enter__()
@@ -266,19 +299,21 @@ class Services:
         """Print the services that were not there the last time, or write the files of all.
 
         Raises:
-            ConfigurationError: A file cannot be written, or is not of this command.
+            ConfigurationError: A file cannot be written, or is not of this command. The others are written.
         """
         services = list(self._services())
-        before = self._shown or ()
-        new = [each for each in services if (each.realm, each.client_id) not in before]
-        if self._folder is None:
-            self._print(new, users=self._shown is None)
-        else:
-            self._write(self._folder, services, new)
+        before = self._shown
+        new = [each for each in services if (each.realm, each.client_id) not in (before or ())]
         self._shown = {(each.realm, each.client_id) for each in services}
+        if self._folder is None:
+            self._print(new, users=before is None)
+        else:
+            self._write(self._folder, services, new, again=before is not None)
 
     def _services(self) -> Iterator[_Service]:
         """Yield all services. This alone decides with what each of them starts."""
+        from s2s_fastapi.testing.issuer import only_receives  # noqa: PLC0415
+
         for realm in self._issuer.realms:
             without = self._issuer.without_secret(realm)
             # Keycloak keeps the secret of a client that no longer logs in by it.
@@ -289,6 +324,11 @@ class Services:
                     yield _Service(realm, client_id, {})
                     continue
                 variables = self._issuer.environment(realm, client_id)
+                if _SECRET in variables and only_receives(self._issuer, realm, client_id):
+                    # With a secret, `doctor` would ask for a token that Keycloak does not give to a receiver.
+                    del variables[_SECRET]
+                    yield _Service(realm, client_id, variables, comment=_ONLY_RECEIVES)
+                    continue
                 if brings == _ASSERTION_FILE and (file := self._assertions.file(realm, client_id)):
                     yield _Service(realm, client_id, {**variables, _ASSERTION_FILE: str(file)})
                 else:
@@ -312,6 +352,8 @@ class Services:
                 for name, value in each.variables.items():
                     aside = f"  # and set {each.missing}" if each.missing and name == "KEYCLOAK_CLIENT_AUTH" else ""
                     out.print(f"export {name}={shlex.quote(value)}{aside}")
+                if each.comment:
+                    out.print(f"# {each.comment}")
                 out.print()
             for username, password in self._issuer.passwords(realm).items() if users else ():
                 out.print(
@@ -319,28 +361,37 @@ class Services:
                 )
         out.file.flush()
 
-    def _write(self, folder: Path, services: list[_Service], new: list[_Service]) -> None:
-        taken: set[str] = set()
-        written: list[str] = []
+    def _write(self, folder: Path, services: list[_Service], new: list[_Service], *, again: bool) -> None:
+        make_folder(folder)
+        before, self._files = self._files, []
+        problems: list[str] = []
+        added: list[str] = []
         for each in services:
             name = each.client_id if len(self._issuer.realms) == 1 else f"{each.realm}.{each.client_id}"
             problem = "" if each.variables else _NO_TLS
             # By lower case: on some systems "A.env" is "a.env", and the second would replace the first.
-            if not _FILE_NAME.fullmatch(name) or name.lower() in taken:
+            if not _FILE_NAME.fullmatch(name) or name.lower() in {file.stem.lower() for file in self._files}:
                 problem = "its name cannot be the name of one."
-            if not problem:
-                taken.add(name.lower())
-                file = folder / f"{name}.env"
-                write_new(file, each.variables)
-                written.append(str(file))
-            if each not in new:
-                continue
             if problem:
-                tell(f"The client {each.client_id} of {each.realm} gets no file: {problem}")
-            elif each.missing:
+                if each in new:
+                    tell(f"The client {each.client_id} of {each.realm} gets no file: {problem}")
+                continue
+            file = folder / f"{name}.env"
+            self._files.append(file)
+            if unwritten := _problem_with(partial(write_new, file, each.variables, comment=each.comment)):
+                problems += unwritten
+            elif file not in before:
+                added.append(f"{folder}/{file.name}")
+            if each.missing and each in new:
                 tell(f"{file} does not set {each.missing}: set it, too.")
-        if self._shown is None:
-            tell(f"The settings of each service, for `uvicorn --env-file FILE`: {', '.join(written)}")
+        if again:
+            _tell_lines(*(f"New: {file}" for file in added))
+            _tell_lines(*(f"{file} is of no client any more: delete it." for file in before if file not in self._files))
+        elif not problems:
+            tell(f"The settings of each service, for `uvicorn --env-file FILE`: {', '.join(added)}")
+            tell("For a command, in a terminal of its own: set -a; . FILE; set +a")
+        if problems:
+            raise ConfigurationError("\n".join(problems))
 
 
 def _log_to_stderr() -> None:

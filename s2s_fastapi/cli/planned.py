@@ -285,19 +285,23 @@ def show_restarts(plan: "Plan", *, stderr: bool = False) -> None:
         line("")
         line("Start with their new secret:", "bold")
         for client, file in plan.restarts:
-            line(f"{named(client)}: KEYCLOAK_CLIENT_SECRET_FILE={shlex.quote(file)}", "bold", lead="  ")
+            line(f"{named(client)}: KEYCLOAK_CLIENT_SECRET_FILE={shlex.quote(file)}", "bold", lead="  ", copied=True)
 
 
 class _Lines:
-    """Prints lines of any length. On a terminal they are wrapped between words, below the beginning of their text."""
+    """Prints lines of any length. On a terminal they are wrapped between words, below the beginning of their text.
+
+    What somebody copies is not wrapped: a line break in a path would name another file.
+    """
 
     def __init__(self, out: "Console") -> None:
         self._out = out
 
-    def __call__(self, text: str, style: str = "", *, lead: str = "") -> None:
+    def __call__(self, text: str, style: str = "", *, lead: str = "", copied: bool = False) -> None:
         shown, first = as_text(text, style, longest=len(text)), as_text(lead, style)
         width = max(_NARROWEST, self._out.width - len(lead))
-        lines = shown.wrap(self._out, width, overflow="fold") if self._out.is_terminal and text else [shown]
+        wrapped = self._out.is_terminal and text and not copied
+        lines = shown.wrap(self._out, width, overflow="fold") if wrapped else [shown]
         for number, one in enumerate(lines):
             self._out.print((first if number == 0 else as_text(" " * len(lead))) + one, soft_wrap=True)
 

@@ -43,7 +43,7 @@ from s2s_fastapi.testing.trust import Trusted, trusting
 from s2s_fastapi.testing.versions import NEWEST, Wire
 from s2s_fastapi.testing.wire import Request, Response
 
-__all__ = ["EmbeddedIssuer"]
+__all__ = ["EmbeddedIssuer", "only_receives"]
 
 _TEST_REALM: Final = "test"
 _METHODS: Final = {
@@ -726,6 +726,15 @@ class EmbeddedIssuer:
 
     def _below(self, server: str, realm: str) -> str:
         return f"{server}{self.auth_path}/realms/{realm_segment(realm)}"
+
+
+def only_receives(issuer: EmbeddedIssuer, realm: str, client_id: str) -> bool:
+    """Return whether every flow of a client is off, so that the service that it is needs no secret.
+
+    Raises:
+        ConfigurationError: There is no such realm.
+    """
+    return not issuer._realm(realm).gets_tokens(client_id)  # noqa: SLF001 - of this module
 
 
 def _keys_of_tests(realm: str) -> NewKey:

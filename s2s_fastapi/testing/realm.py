@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.realm.exchange import ENABLED
 from s2s_fastapi.realm.model import RealmModel
 from s2s_fastapi.realm.notices import Notice, notices
 from s2s_fastapi.testing.assertions import Seen
@@ -15,6 +16,13 @@ from s2s_fastapi.testing.keys import NewKey, RealmKeys
 __all__ = ["IssuerRealm"]
 
 _LIGHTWEIGHT = "client.use.lightweight.access.token.enabled"
+_GRANTS = (
+    ENABLED,
+    "oauth2.device.authorization.grant.enabled",
+    "oauth2.jwt.authorization.grant.enabled",
+    "oidc.ciba.grant.enabled",
+)
+"""The attributes that switch a flow on. The other flows are members of the client."""
 
 
 class IssuerRealm:
@@ -77,6 +85,18 @@ class IssuerRealm:
         if client is None or not client.secret:
             raise ConfigurationError(f"The realm {self.name} has no client {client_id} with a secret.")
         return client.secret
+
+    def gets_tokens(self, client_id: str) -> bool:
+        """Return whether a flow of the client is on, by which it could get a token."""
+        client = self.model.client(client_id)
+        if client is None:
+            return False
+        listed: Mapping[str, Any] = next(
+            (one for one in self._document.get("clients") or () if one.get("clientId") == client_id), {}
+        )
+        by_user = listed.get("standardFlowEnabled") is not False or bool(listed.get("implicitFlowEnabled"))
+        by_attribute = any(client.attributes.get(name) == "true" for name in _GRANTS)
+        return not client.bearer_only and (client.service_accounts or client.direct_access or by_user or by_attribute)
 
     @property
     def passwords(self) -> dict[str, str]:

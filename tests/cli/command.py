@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Running", "dev", "environment", "run"]
+__all__ = ["Running", "dev", "environment", "run", "started"]
 
 COMMAND = [sys.executable, "-m", "s2s_fastapi.cli"]
 _KEPT = ("PATH", "HOME", "SYSTEMROOT", "COVERAGE_PROCESS_START")
@@ -49,26 +49,35 @@ def _read(process: subprocess.Popen[str], clients: int) -> Running:
     text = ""
     for line in process.stdout:
         text += line
+        if line.startswith("# No secret: "):
+            continue
         if line.startswith("# "):
             current = exports[line[2:].strip()] = {}
         elif line.startswith("export "):
             name, _, value = line.removeprefix("export ").strip().partition("=")
             current[name] = value
-            if name == "KEYCLOAK_CLIENT_SECRET" and len(exports) == clients:
-                return Running(process, exports, text)
+        elif not line.strip() and len(exports) == clients:  # a blank line ends each of them
+            return Running(process, exports, text)
     raise AssertionError(f"it ended:\n{text}\n{process.communicate()[1]}")
 
 
 @contextmanager
-def dev(*arguments: str | Path, clients: int, program: Sequence[str] = COMMAND, **values: str) -> Iterator[Running]:
+def started(*arguments: str | Path, program: Sequence[str] = COMMAND, **values: str) -> Iterator[subprocess.Popen[str]]:
+    """Run ``s2s-fastapi dev`` until the end of the block, whatever happens in it."""
     command = [*program, "dev", "--port", "0", *map(str, arguments)]
     with subprocess.Popen(
         command, env=environment(**values), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
-            yield _read(process, clients)
+            yield process
         finally:
             process.kill()
+
+
+@contextmanager
+def dev(*arguments: str | Path, clients: int, program: Sequence[str] = COMMAND, **values: str) -> Iterator[Running]:
+    with started(*arguments, program=program, **values) as process:
+        yield _read(process, clients)
 
 
 def run(*arguments: str | Path, **values: str) -> subprocess.CompletedProcess[str]:

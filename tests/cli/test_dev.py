@@ -1,11 +1,13 @@
 """The command ``s2s-fastapi dev``, as a process."""
 
 import json
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
@@ -18,7 +20,7 @@ from s2s_fastapi import KeycloakSettings, ServiceTokenAuth
 from s2s_fastapi.cli.commands import command_line
 from s2s_fastapi.cli.dev import Services
 from s2s_fastapi.testing import EmbeddedIssuer
-from tests.cli.command import COMMAND, dev, environment, run
+from tests.cli.command import dev, run, started
 from tests.realm.secretless import document as secretless
 from tests.realm.secretless import providing
 from tests.testing.asking import client, document
@@ -37,12 +39,16 @@ def grants(variables: dict[str, str]) -> httpx.Response:
 
 def test_the_realms_of_the_stories_are_served_with_what_is_printed_until_ctrl_c(tmp_path: Path) -> None:
     kept = tmp_path / "values.env"
-    kept.write_text("ALICE_SECRET=from-the-file\nBOB_SECRET=from-the-file")
-    given = {"BILLING_SECRET": "from the environment", "BOB_SECRET": "environment-wins", "DORA_PASSWORD": ""}
+    kept.write_text("ALICE_SECRET=from-the-file\nALICE_WITHOUT_ROLE_SECRET=from-the-file")
+    given = {
+        "BILLING_SECRET": "from the environment",
+        "ALICE_WITHOUT_ROLE_SECRET": "environment-wins",
+        "DORA_PASSWORD": "",
+    }
     with dev(REALMS["corp"], REALMS["abc"], "--auth-path", "/auth", "--env-file", kept, clients=9, **given) as running:
         assert running.exports["corp: billing"]["KEYCLOAK_CLIENT_SECRET"] == "'from the environment'"
         assert running.exports["abc: alice"]["KEYCLOAK_CLIENT_SECRET"] == "from-the-file"
-        assert running.exports["abc: bob"]["KEYCLOAK_CLIENT_SECRET"] == "environment-wins"
+        assert running.exports["abc: alice-without-role"]["KEYCLOAK_CLIENT_SECRET"] == "environment-wins"
         chat = running.exports["corp: chat-app-service"]
         assert set(chat) == {
             "KEYCLOAK_URL",
@@ -117,8 +123,9 @@ def test_the_file_with_the_token_of_a_service_is_written_again(tmp_path: Path) -
         with dev(file, clients=2, program=(sys.executable, "-c", often)) as running:
             held = Path(running.exports["secretless: chat"]["KEYCLOAK_CLIENT_ASSERTION_FILE"])
             for _ in range(2):
-                before = held.stat().st_mtime_ns
+                before, until = held.stat().st_mtime_ns, time.monotonic() + 10
                 while held.stat().st_mtime_ns == before:
+                    assert time.monotonic() < until, "the file was not written again"
                     time.sleep(0.1)
             assert running.stop()[0] == 0
 
@@ -148,10 +155,10 @@ def test_an_env_file_is_made_for_its_owner_only_and_keeps_the_secrets(tmp_path: 
 
 
 def test_the_example_needs_no_file_and_each_service_starts_with_the_file_that_is_written_for_it(tmp_path: Path) -> None:
-    command = [*COMMAND, "dev", "--example", "corp", "--port", "0", "--env-dir", str(tmp_path)]
-    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as dev:
+    with started("--example", "corp", "--env-dir", tmp_path) as dev:
         assert dev.stderr is not None
         said = next(line for line in dev.stderr if "--env-file FILE" in line)
+        assert "set -a; . FILE; set +a" in next(dev.stderr)
         files = {path.stem: path for path in tmp_path.glob("*.env")}
         chat = {name: str(value) for name, value in dotenv_values(files["chat-app-service"]).items()}
         answer = grants(chat)
@@ -160,6 +167,7 @@ def test_the_example_needs_no_file_and_each_service_starts_with_the_file_that_is
     assert answer.status_code == 200
     assert set(files) == {"crm-api-gateway", "chat-app-service", "chat-app-unassigned", "billing"}
     assert all(str(file) in said for file in files.values())
+    assert "KEYCLOAK_CLIENT_SECRET" not in dotenv_values(files["crm-api-gateway"])
     assert {file.stat().st_mode & 0o077 for file in files.values()} == {0}
     assert printed == ""
 
@@ -216,6 +224,112 @@ def test_a_client_whose_name_is_no_file_name_gets_no_file_and_is_named(
     told = capsys.readouterr().err
     assert [name in told for name in names[:3]] == [True, True, True]
     assert told.count("gets no file") == 4
+
+
+FLOWS = ("standardFlowEnabled", "implicitFlowEnabled", "directAccessGrantsEnabled", "serviceAccountsEnabled")
+
+
+@pytest.mark.parametrize(
+    "on",
+    [
+        *({name: True} for name in FLOWS),
+        {"attributes": {"standard.token.exchange.enabled": "true"}},
+        {"attributes": {"oauth2.device.authorization.grant.enabled": "true"}},
+        {},
+    ],
+    ids=str,
+)
+def test_a_service_gets_the_secret_of_its_client_unless_every_flow_is_off(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], on: dict[str, object]
+) -> None:
+    issuer = EmbeddedIssuer(document(clients=[client("crm", **(dict.fromkeys(FLOWS, False) | on))]))
+    for folder in (None, tmp_path):
+        with Services(issuer, folder) as services:
+            services.show()
+    written = (tmp_path / "crm.env").read_text()
+
+    for text in (capsys.readouterr().out, written):
+        assert ("KEYCLOAK_CLIENT_SECRET=" in text) == bool(on)
+        assert ("# No secret: every flow of this client is off" in text) != bool(on)
+    assert dotenv_values(tmp_path / "crm.env")["KEYCLOAK_CLIENT_ID"] == "crm"
+
+
+def realms(folder: Path, **clients: Sequence[str]) -> list[Path]:
+    """Write a realm file for each name, with these clients."""
+    files = [folder / f"{name}.json" for name in clients]
+    for file, ids in zip(files, clients.values(), strict=True):
+        made = document(file.stem, clients=[client(client_id, secret=f"of {client_id}") for client_id in ids], users=[])
+        whole = file.with_suffix(".new")  # the command never reads a part of it
+        whole.write_text(json.dumps(made))
+        whole.replace(file)
+    return files
+
+
+def test_a_change_of_the_realms_is_shown_once_and_a_file_of_another_program_does_not_end_the_issuer(
+    tmp_path: Path,
+) -> None:
+    envs = tmp_path / "envs"
+    with started(*realms(tmp_path, a=["x", "y"], b=["x"]), "--env-dir", envs) as dev:
+        assert dev.stderr is not None
+        next(line for line in dev.stderr if "set -a" in line)
+        assert sorted(file.name for file in envs.glob("*.env")) == ["a.x.env", "a.y.env", "b.x.env"]
+        (envs / "a.foreign.env").write_text("MY=1\n")
+        realms(tmp_path, a=["foreign", "new", "x"])
+        told = [next(dev.stderr) for _ in range(4)]
+        answer = grants({name: str(value) for name, value in dotenv_values(envs / "a.new.env").items()})
+        dev.send_signal(signal.SIGINT)
+        rest = dev.communicate(timeout=20)[1]
+    assert (answer.status_code, dev.returncode) == (200, 0)
+    assert told == [
+        "The realm files were read again.\n",
+        f"New: {envs / 'a.new.env'}\n",
+        f"{envs / 'a.y.env'} is of no client any more: delete it.\n",
+        f"{envs / 'a.foreign.env'} is not overwritten, because another program wrote it. Move it, or name another folder.\n",
+    ]
+    assert (envs / "a.foreign.env").read_text() == "MY=1\n"
+    assert rest.splitlines()[-1] == "The embedded issuer has stopped."
+
+
+def test_at_the_start_a_file_of_another_program_ends_the_command_and_the_others_are_written(tmp_path: Path) -> None:
+    (file,) = realms(tmp_path, a=["x", "y"])
+    (tmp_path / "x.env").write_text("MY=1\n")
+    done = run("dev", file, "--port", "0", "--env-dir", tmp_path)
+
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"{tmp_path / 'x.env'} is not overwritten")
+    assert "set -a" not in done.stderr
+    assert (tmp_path / "y.env").is_file()
+
+
+def test_of_a_change_only_the_new_services_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    issuer = EmbeddedIssuer(document(clients=[client("caller")]))
+    with issuer.serving(), Services(issuer, None) as services:
+        services.show()
+        for names in (["caller", "added"], ["caller", "added", "third"]):
+            issuer.reload(document(clients=[client(name) for name in names]))
+            capsys.readouterr()
+            services.show()
+            assert re.findall("export KEYCLOAK_CLIENT_ID=(.*)", capsys.readouterr().out) == names[-1:]
+
+
+def test_a_token_that_cannot_be_written_again_is_told_and_ends_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with providing() as provider:
+        made = secretless(provider.url)
+        made["clients"] = [each for each in made["clients"] if each["clientId"] in ("api", "chat")]
+        made["identityProviders"] = [each for each in made["identityProviders"] if each["alias"] == "k8s"]
+        issuer = EmbeddedIssuer(made)
+        with issuer.serving(), Services(issuer, tmp_path) as services:
+            services.show()
+            held = Path(str(dotenv_values(tmp_path / "chat.env")["KEYCLOAK_CLIENT_ASSERTION_FILE"]))
+            held.unlink()
+            held.parent.rmdir()
+            capsys.readouterr()
+            services.renew()
+            told = capsys.readouterr().err
+            held.parent.mkdir()
+    assert told == f"The token of chat in {held} is not renewed: no such file or directory.\n"
 
 
 def test_without_a_realm_file_the_command_names_the_example() -> None:

@@ -3,12 +3,13 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 from dotenv import dotenv_values
 
-from s2s_fastapi.cli.env_file import write_new
+from s2s_fastapi.cli.env_file import add_values, make_folder, write_new
 from s2s_fastapi.errors import ConfigurationError
 
 
@@ -79,3 +80,57 @@ def test_the_settings_of_a_service_are_read_as_they_were_written(tmp_path: Path,
     write_new(tmp_path / "chat.env", {"A": value, "B": "after"})
 
     assert dotenv_values(tmp_path / "chat.env") == {"A": value, "B": "after"}
+
+
+@pytest.mark.parametrize("value", ["it's", "two words", "$HOME", "`id`", "a\\n", '"quoted"', "it's #1", "é\n2", "!!"])
+def test_a_shell_reads_the_settings_of_a_service_as_uvicorn_does(tmp_path: Path, value: str) -> None:
+    write_new(tmp_path / "chat.env", {"A": value})
+    command = ["/bin/sh", "-c", 'set -a; . "$0"; set +a; exec env', str(tmp_path / "chat.env")]
+    done = subprocess.run(command, env={"PATH": os.environ["PATH"]}, capture_output=True, check=True)
+
+    assert f"A={value}\n" in done.stdout.decode()
+    assert dotenv_values(tmp_path / "chat.env") == {"A": value}
+
+
+@pytest.mark.parametrize("value", ["a${HOME}b", "${", "a\rb", "a\0b"])
+def test_a_value_that_uvicorn_would_read_as_another_one_is_refused(tmp_path: Path, value: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"chat\.env is not written: A contains"):
+        write_new(tmp_path / "chat.env", {"A": value})
+
+    assert not (tmp_path / "chat.env").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("write", [write_new, add_values])
+def test_no_secret_is_written_to_a_file_that_somebody_else_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path, Mapping[str, str]], None]
+) -> None:
+    linked, pipe, own = (tmp_path / name for name in ("linked.env", "pipe.env", "own.env"))
+    for file in (tmp_path / "another", own):
+        file.touch()
+    linked.hardlink_to(tmp_path / "another")
+    os.mkfifo(pipe)
+    for file, problem in ((linked, "it has another name, too"), (pipe, "it is not a regular file")):
+        with pytest.raises(ConfigurationError, match=f"{file.name} cannot be written: {problem}"):
+            write(file, {"A": "secret"})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: own.stat().st_uid + 1)
+        with pytest.raises(ConfigurationError, match=r"own\.env cannot be written: it belongs to another user\."):
+            write(own, {"A": "secret"})
+
+    assert (own.read_bytes(), (tmp_path / "another").read_bytes()) == (b"", b"")
+    write(own, {"A": "secret"})
+
+
+def test_a_new_folder_is_its_owners_and_ignored_by_git_and_one_that_was_there_stays_as_it_is(tmp_path: Path) -> None:
+    new, there = tmp_path / "new", tmp_path / "there"
+    there.mkdir(mode=0o755)
+    for folder in (new, there, new):
+        make_folder(folder)
+
+    assert new.stat().st_mode & 0o077 == 0
+    assert (new / ".gitignore").read_text() == "*\n"
+    assert there.stat().st_mode & 0o777 == 0o755
+    assert not list(there.iterdir())
+    with pytest.raises(ConfigurationError, match="no/folder cannot be made: no such file or directory"):
+        make_folder(tmp_path / "no" / "folder")

@@ -414,6 +414,7 @@ def test_on_a_terminal_what_is_asked_about_was_shown_also_beside_json_and_lines_
     lines = shown.splitlines()
     at = lines.index("   2. Make the client chat that calls others (service account on), without login")
     assert lines[at + 1].startswith("      flows, Full scope allowed off")
+    assert f"  chat: KEYCLOAK_CLIENT_SECRET_FILE={tmp_path / 'secrets' / 'chat.secret'}" in lines
     assert "Carry out these 6 steps?" in shown
     assert server.writes() == []
 

@@ -32,6 +32,7 @@ def document(name: str) -> tuple[dict[str, Any], dict[str, str]]:
     realm["clientScopes"].append({"name": SCOPE, "protocol": "openid-connect", "attributes": attributes})
     (caller,) = (client for client in realm["clients"] if client["clientId"] == CALLER)
     caller["defaultClientScopes"].append(SCOPE)
+    caller["fullScopeAllowed"] = True  # as in a client that was made at the console
     front_end = {
         "clientId": FRONT_END,
         "enabled": True,

@@ -103,7 +103,7 @@ def test_a_key_of_another_name_is_an_error(issuer: EmbeddedIssuer) -> None:
 
 def test_with_a_realm_file_only_what_it_grants_is_granted(issuer: EmbeddedIssuer) -> None:
     issuer.load(CORP)
-    assert claims_of(issuer.as_service("chat-app-service").token)["aud"] == ["account", "crm-api-gateway"]
+    assert claims_of(issuer.as_service("chat-app-service").token)["aud"] == "crm-api-gateway"
     assert claims_of(issuer.as_service("chat-app-unassigned").token)["aud"] == "account"
     with pytest.raises(
         ConfigurationError, match=r"has no client nobody\. Its clients with a service account: billing, chat"
