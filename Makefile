@@ -22,7 +22,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(call install,$(VENV)) -c constraints.txt -e '.[test,browser-test,mcp-test,docs]'
 	@touch $@
 
-demo: $(VENV)/.installed  ## Play the five stories without a Keycloak, and show what came of each line
+demo: $(VENV)/.installed  ## Play the five stories without a Keycloak, and show the result of each line
 	$(BIN)/python -m example_app
 
 check: $(VENV)/.installed lint  ## Lint, check types, run the tests of the files that you changed (BASE=main: of your branch)
