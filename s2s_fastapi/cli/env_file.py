@@ -15,12 +15,13 @@ __all__ = ["add_values", "make_folder", "read_values", "write_new"]
 
 _MARK: Final = b"# Written by s2s-fastapi, which writes it anew at each start.\n"
 _PLAIN: Final = re.compile(r"[\w.,:/@%+=-]*", re.ASCII)
-_READ_AS_ANOTHER: Final = re.compile(r"\$\{|[\r\0]")
-"""python-dotenv replaces ``${NAME}`` in every kind of quotes, and makes a carriage return a line feed."""
-_ENDS_NO_QUOTE: Final = re.compile(r"(?:[^'\\]|\\(?![\\']|\Z))*")
+_READ_AS_ANOTHER: Final = re.compile(r"\$\{|[\r\0]|\\\Z")
+"""python-dotenv replaces ``${NAME}`` in every kind of quotes, makes a carriage return a line feed, and in older versions may take the quote
+after a backslash for a part of the value. No file can hold a NUL."""
+_IN_SINGLE_QUOTES: Final = re.compile(r"(?:[^'\\]|\\(?![\\']))*")
 """What stands between single quotes as it is."""
-_IN_DOUBLE_QUOTES: Final = re.compile(r"[^\"$`\\]*")
-"""What stands between double quotes as it is."""
+_IN_DOUBLE_QUOTES: Final = re.compile(r"[^$`]*")
+"""What stands between double quotes, with a backslash before each backslash and each double quote."""
 
 
 def read_values(file: Path) -> dict[str, str | None]:
@@ -87,12 +88,14 @@ def write_new(file: Path, values: Mapping[str, str], *, comment: str = "") -> No
         ConfigurationError: The file cannot be written, is a link, belongs to another user, or is not of this function; or a value would
             be read as another one.
     """
+    lines = ""
     for name, value in values.items():
-        if _READ_AS_ANOTHER.search(value):
+        if (quoted := _quoted(value)) is None:
             raise ConfigurationError(
-                f"{file} is not written: {name} contains `${{` or a control character, which `uvicorn --env-file` reads as another value."
+                f"{file} is not written: no quotes keep the value of {name} as it is for both `uvicorn --env-file` and a shell."
+                " Change it: letters and digits always work."
             )
-    lines = "".join(f"{name}={_quoted(value)}\n" for name, value in values.items())
+        lines += f"{name}={quoted}\n"
     try:
         content = _MARK + lines.encode() + (f"# {comment}\n".encode() if comment else b"")
         with _opened(file) as opened:
@@ -143,16 +146,18 @@ def _for_its_owner_only(file: Path, opened: BinaryIO) -> None:
     os.chmod(opened.fileno() if os.chmod in os.supports_fd else file, 0o600)  # noqa: PTH101
 
 
-def _quoted(value: str) -> str:
-    """Return a value as python-dotenv reads it, and with it ``uvicorn --env-file``.
+def _quoted(value: str) -> str | None:
+    """Return a value as python-dotenv (``uvicorn --env-file``) and a shell read it, or None if they would read two values.
 
-    A shell reads it as the same value, unless it holds a backslash or a dollar sign beside a single quote, or two backslashes in a row.
+    A shell must run nothing of it: the value may come from a realm file of somebody else.
     """
     if _PLAIN.fullmatch(value):
         return value
-    if _ENDS_NO_QUOTE.fullmatch(value):
+    if _READ_AS_ANOTHER.search(value):
+        return None
+    if _IN_SINGLE_QUOTES.fullmatch(value):
         return f"'{value}'"
     if _IN_DOUBLE_QUOTES.fullmatch(value):
-        return f'"{value}"'
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    return None

@@ -75,26 +75,37 @@ def test_the_settings_of_a_service_replace_those_that_the_command_wrote_before_a
     assert not (tmp_path / "elsewhere").exists()
 
 
-@pytest.mark.parametrize("value", ["", "plain", "it's", "two words", "a#b", "#a", "back\\slash\\'", '"quoted"', "é\n2"])
-def test_the_settings_of_a_service_are_read_as_they_were_written(tmp_path: Path, value: str) -> None:
-    write_new(tmp_path / "chat.env", {"A": value, "B": "after"})
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("", "plain", "two words", "a#b", "#a", '"quoted"', "é\n2", "!!", "it's", "it's #1", "a'\nb=\"c"),
+        *("a\\n", "a\\\\b", "back\\slash\\'", "a\\'\"", "it's\\\nb", "$HOME", "`id`", "a\\b$(id)"),
+        *(
+            "';touch run;#'\"",
+            '";touch run;"',
+            "$(touch run)",
+            "`touch run`",
+            "\ntouch run\n",
+            "\"\ntouch run\n'",
+            "\\\";touch run;\\'",
+        ),
+    ],
+)
+def test_a_shell_and_uvicorn_read_the_settings_of_a_service_as_they_were_written(tmp_path: Path, value: str) -> None:
+    written = {"A": value, "B": 'a "quote" and it\'s after'}
+    write_new(tmp_path / "chat.env", written)
+    command = ["/bin/sh", "-c", "set -a; . ./chat.env; set +a; exec env -0"]
+    done = subprocess.run(command, cwd=tmp_path, env={"PATH": os.environ["PATH"]}, capture_output=True, check=True)
+    variables = dict(line.split("=", 1) for line in done.stdout.decode().split("\0") if line)
 
-    assert dotenv_values(tmp_path / "chat.env") == {"A": value, "B": "after"}
+    assert {name: variables.get(name) for name in written} == written
+    assert dotenv_values(tmp_path / "chat.env") == written
+    assert [path.name for path in tmp_path.iterdir()] == ["chat.env"]
 
 
-@pytest.mark.parametrize("value", ["it's", "two words", "$HOME", "`id`", "a\\n", '"quoted"', "it's #1", "é\n2", "!!"])
-def test_a_shell_reads_the_settings_of_a_service_as_uvicorn_does(tmp_path: Path, value: str) -> None:
-    write_new(tmp_path / "chat.env", {"A": value})
-    command = ["/bin/sh", "-c", 'set -a; . "$0"; set +a; exec env', str(tmp_path / "chat.env")]
-    done = subprocess.run(command, env={"PATH": os.environ["PATH"]}, capture_output=True, check=True)
-
-    assert f"A={value}\n" in done.stdout.decode()
-    assert dotenv_values(tmp_path / "chat.env") == {"A": value}
-
-
-@pytest.mark.parametrize("value", ["a${HOME}b", "${", "a\rb", "a\0b"])
-def test_a_value_that_uvicorn_would_read_as_another_one_is_refused(tmp_path: Path, value: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"chat\.env is not written: A contains"):
+@pytest.mark.parametrize("value", ["a${HOME}b", "${", "a\rb", "a\0b", "a\\", "it's $HOME", "it's `id`", "a\\\\$b"])
+def test_a_value_that_uvicorn_or_a_shell_would_read_as_another_one_is_refused(tmp_path: Path, value: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"chat\.env is not written: no quotes keep the value of A as it is"):
         write_new(tmp_path / "chat.env", {"A": value})
 
     assert not (tmp_path / "chat.env").exists()
