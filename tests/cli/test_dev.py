@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from example_app.realm import REALMS
 from s2s_fastapi import KeycloakSettings, ServiceTokenAuth
 from s2s_fastapi.cli.commands import command_line
-from s2s_fastapi.cli.dev import Services
+from s2s_fastapi.cli.dev import Services, _Files, _reload
 from s2s_fastapi.testing import EmbeddedIssuer
 from tests.cli.command import dev, run, started
 from tests.realm.secretless import document as secretless
@@ -440,3 +440,20 @@ def test_a_realm_file_that_changes_is_read_again_and_keys_and_secrets_stay(tmp_p
         assert grants(before).status_code == grants(running.exports["corp: made"]).status_code == 200
         assert httpx.get(certs, trust_env=False).json() == keys
         assert running.process.poll() is None
+
+
+@pytest.mark.parametrize("name", [None, "kept.env"])
+def test_a_secret_that_was_generated_after_a_change_stays_the_same_after_the_next_one(
+    tmp_path: Path, name: str | None
+) -> None:
+    realm, kept = tmp_path / "realm.json", name and tmp_path / name
+    realm.write_text(json.dumps(document(clients=[])))
+    files = _Files((realm,), kept)
+    issuer = EmbeddedIssuer(*files.read().realms)
+    realm.write_text(json.dumps(document(clients=[client("added", secret="${ADDED_SECRET}")])))
+    with issuer.serving(), Services(issuer, None) as services:
+        _reload(files, issuer, services)
+    generated = files.read().values["ADDED_SECRET"]
+
+    assert files.read().values["ADDED_SECRET"] == generated
+    assert kept is None or dotenv_values(kept) == {"ADDED_SECRET": generated}
